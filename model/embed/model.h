@@ -1,0 +1,25 @@
+// A model directory in memory, all but the encoder: enough to say what an input would become.
+#ifndef LONGEMBED_MODEL_EMBED_MODEL_H_
+#define LONGEMBED_MODEL_EMBED_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/manifest/manifest.h"
+#include "model/text/tokenizer.h"
+
+namespace longembed {
+
+// Immutable once made, so that any thread may use it.
+struct Model {
+  ModelManifest manifest;
+  std::unique_ptr<const Tokenizer> tokenizer;
+};
+
+// Reads manifest and tokenizer, and compares every file with its sum.
+absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_EMBED_MODEL_H_

@@ -1,0 +1,47 @@
+// Sequences in, vectors out. The interface hides what runs the network; torch_encoder.h is the one that runs TorchScript.
+//
+//   absl::StatusOr<PackedBatch> batch = Pack(sequences);
+//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(*batch, [] { return false; });
+#ifndef LONGEMBED_MODEL_ENCODER_ENCODER_H_
+#define LONGEMBED_MODEL_ENCODER_ENCODER_H_
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "model/encoder/packed_batch.h"
+
+namespace longembed {
+
+// Row-major float32 [rows, width].
+struct VectorBlock {
+  int rows = 0;
+  int width = 0;
+  std::vector<float> values;
+
+  std::span<const float> row(int i) const {
+    return std::span(values).subspan(static_cast<size_t>(i) * width, static_cast<size_t>(width));
+  }
+};
+
+// Multiple threads can call the methods of one Encoder without external synchronization.
+class Encoder {
+ public:
+  virtual ~Encoder() = default;
+
+  // One un-normalised vector a span of the batch, in the batch's order of spans. `nobody_waits` is asked between layers, on the calling thread; once it
+  // says true the batch is given up with CANCELLED.
+  // Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work), INTERNAL.
+  virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) = 0;
+
+  virtual int hidden_size() const = 0;
+
+  // Where it runs, as a person would write it: "cpu", "cuda:0".
+  virtual std::string device() const = 0;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_ENCODER_H_

@@ -1,0 +1,28 @@
+// A batch as the encoder's graph takes it: sequences one after the other, no padding.
+#ifndef LONGEMBED_MODEL_ENCODER_PACKED_BATCH_H_
+#define LONGEMBED_MODEL_ENCODER_PACKED_BATCH_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/plan/sequence.h"
+
+namespace longembed {
+
+// With T tokens, S sequences and P spans in all. A plain value.
+struct PackedBatch {
+  std::vector<int32_t> tokens;            // [T]
+  std::vector<float> positions;           // [T]
+  std::vector<float> query_scale;         // [S]
+  std::vector<int32_t> neighbour_window;  // [S]
+  std::vector<int32_t> sequence_offsets;  // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
+  std::vector<Range> spans;               // [P] In tokens of the batch.
+};
+
+// Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on.
+PackedBatch Pack(std::span<const Sequence* const> sequences);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_PACKED_BATCH_H_

@@ -1,0 +1,108 @@
+#include "model/errors/errors.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace longembed {
+namespace {
+
+constexpr char kFieldPayload[] = "longembed/field";
+constexpr char kReasonPayload[] = "longembed/reason";
+constexpr char kDescriptionPayload[] = "longembed/description";
+
+std::string Payload(const absl::Status& status, const char* key) {
+  const auto payload = status.GetPayload(key);
+  return payload.has_value() ? std::string(*payload) : std::string();
+}
+
+absl::Status Invalid(std::string_view field, std::string_view reason, std::string_view description) {
+  return MakeError(absl::StatusCode::kInvalidArgument, field, reason, description);
+}
+
+}  // namespace
+
+absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
+                       std::string_view description) {
+  // Strings, because Debian's absl has a string_view of its own.
+  const std::string where(field), why(reason), what(description);
+  absl::Status status(code, where.empty() ? what : absl::StrCat(where, ": ", what));
+  status.SetPayload(kFieldPayload, absl::Cord(where));
+  status.SetPayload(kReasonPayload, absl::Cord(why));
+  status.SetPayload(kDescriptionPayload, absl::Cord(what));
+  return status;
+}
+
+std::string ErrorField(const absl::Status& status) { return Payload(status, kFieldPayload); }
+std::string ErrorReason(const absl::Status& status) { return Payload(status, kReasonPayload); }
+
+absl::Status AtField(const absl::Status& status, std::string_view parent) {
+  const std::string field = ErrorField(status);
+  return MakeError(status.code(), field.empty() ? std::string(parent) : absl::StrCat(std::string(parent), ".", field),
+                   ErrorReason(status), Payload(status, kDescriptionPayload));
+}
+
+absl::Status EmptyInput() { return Invalid("", "EMPTY_INPUT", "is empty or has no tokens; at least 1 is needed"); }
+
+absl::Status InvalidUtf8(std::string_view field, size_t byte) {
+  return Invalid(field, "INVALID_UTF8", absl::StrCat("is not valid UTF-8, first at byte ", byte));
+}
+
+absl::Status TokenizerFailed(std::string_view what) {
+  return Invalid("", "TOKENIZER_FAILED", absl::StrCat("cannot be tokenised: ", std::string(what)));
+}
+
+absl::Status InputTooLong(int64_t tokens, int64_t capacity) {
+  return Invalid("", "INPUT_TOO_LONG",
+                 absl::StrCat("has ", tokens, " tokens (specials and prompt included); the limit is ", capacity,
+                              ". Set options.truncate to END or START to cut it, or shorten it"));
+}
+
+absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity) {
+  return Invalid("token_ids", "INPUT_TOO_LONG",
+                 absl::StrCat("has ", tokens, " tokens; the limit is ", capacity,
+                              ". Complete ids are never truncated, because their last special token would be lost"));
+}
+
+absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity) {
+  return Invalid("", "PROMPT_TOO_LONG",
+                 absl::StrCat("prompt and special tokens take ", prompt_and_special_tokens, " of ", capacity,
+                              " tokens and leave no room for the text"));
+}
+
+absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size) {
+  return Invalid(absl::StrCat("token_ids.ids[", index, "]"), "TOKEN_ID_OUT_OF_RANGE",
+                 absl::StrCat("is ", id, "; the vocabulary has ids 0 to ", vocabulary_size - 1));
+}
+
+absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known) {
+  return Invalid(field, "UNKNOWN_PROMPT",
+                 known.empty() ? absl::StrCat("is \"", std::string(name), "\"; this model has no prompts")
+                               : absl::StrCat("is \"", std::string(name), "\"; this model has: ", absl::StrJoin(known, ", ")));
+}
+
+absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size) {
+  return Invalid("options.dimensions", "DIMENSIONS_OUT_OF_RANGE",
+                 absl::StrCat("is ", dimensions, "; this model gives 1 to ", hidden_size));
+}
+
+absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained) {
+  return Invalid("options.dimensions", "DIMENSIONS_NOT_TRAINED",
+                 absl::StrCat("is ", dimensions, "; this model is trained for ", absl::StrJoin(trained, ", "),
+                              ". Set options.force_dimensions to cut its vectors all the same"));
+}
+
+absl::Status UnusableVector() {
+  return MakeError(absl::StatusCode::kInternal, "", "UNUSABLE_VECTOR",
+                   "the model gave a vector that is zero or not finite");
+}
+
+absl::Status EncoderCancelled() {
+  return MakeError(absl::StatusCode::kCancelled, "", "NOBODY_WAITS", "stopped because nobody waits for this batch");
+}
+
+absl::Status ModelDirectoryError(std::string_view path, std::string_view what) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "", "MODEL_DIRECTORY", absl::StrCat(std::string(path), ": ", std::string(what)));
+}
+
+}  // namespace longembed

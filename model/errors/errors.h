@@ -1,0 +1,57 @@
+// Every error that the model library gives a caller, by name: its status code, its wording, the request field at fault and a stable reason.
+//
+//   if (ids.empty()) return EmptyInput();
+//   ...
+//   return AtField(status, "inputs[3]");   // "token_ids" -> "inputs[3].token_ids"
+//
+// Field and reason travel as payloads of the absl::Status, so that a server can put them into its protocol's error details.
+#ifndef LONGEMBED_MODEL_ERRORS_ERRORS_H_
+#define LONGEMBED_MODEL_ERRORS_ERRORS_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace longembed {
+
+// --- The mechanism ---------------------------------------------------------------------------------------------------
+
+// A status of `code` about `field`, a path within the request such as "text" or "options.dimensions" (empty: no field in particular).
+// `reason` is UPPER_SNAKE_CASE and never changes once published.
+absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
+                       std::string_view description);
+
+// The field and the reason that MakeError put into a status; empty where there is none.
+std::string ErrorField(const absl::Status& status);
+std::string ErrorReason(const absl::Status& status);
+
+// The same error, its field below `parent` (or `parent` itself where it had none). For errors made by MakeError.
+absl::Status AtField(const absl::Status& status, std::string_view parent);
+
+// --- The errors ------------------------------------------------------------------------------------------------------
+// Where no field is named, it is the input as a whole.
+
+absl::Status EmptyInput();
+absl::Status InvalidUtf8(std::string_view field, size_t byte);
+// For example: an unknown word, where the vocabulary lacks the unknown token.
+absl::Status TokenizerFailed(std::string_view what);
+absl::Status InputTooLong(int64_t tokens, int64_t capacity);
+// Ids that are complete carry their own special tokens, which truncation would cut away.
+absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity);
+absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity);
+absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size);
+absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known);
+absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size);
+absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained);
+// The model gave a vector that is zero or not finite, which no client should ever see.
+absl::Status UnusableVector();
+absl::Status EncoderCancelled();
+absl::Status ModelDirectoryError(std::string_view path, std::string_view what);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ERRORS_ERRORS_H_

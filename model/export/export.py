@@ -1,0 +1,137 @@
+"""One export: load, describe, build, check, write."""
+
+import importlib.metadata
+import io
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from tokenizers import Tokenizer
+
+from model.export import architectures, check, checkpoints, manifest, text_side
+from model.export.errors import ExportError
+from model.export.sources import Checkpoint, Source
+
+CONTRACT_FILE = "longembed.json"  # Inside encoder.pt: which arguments the graph takes. The loader reads it first.
+CONTRACT_VERSION = 1
+
+
+def export(source: Source, overrides: dict, request: dict, out: Path) -> None:
+    """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line."""
+    refuse_foreign_directory(out)
+    checkpoint = source.load()
+    architecture = architectures.find(checkpoint.config)
+    name = overrides.get("name", source.default_name)
+    say(f"{name}: {architecture.ARCHITECTURE}, {len(checkpoint.tensors)} tensors")
+
+    tokenizer_json = text_side.strip(checkpoint.tokenizer)
+    content = describe(checkpoint, architecture, source, overrides, tokenizer_json)
+    encoder = script(architecture, checkpoint)
+    say("graph compiled; comparing it with transformers")
+    report = check.check(
+        torch.jit.load(io.BytesIO(encoder)), architecture.reference(checkpoint.config, checkpoint.tensors),
+        Tokenizer.from_str(tokenizer_json), content["special_tokens"], content["pooling"], longest_sample(content),
+    )  # fmt: skip
+    say(str(report))
+
+    content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
+    write(out, encoder, tokenizer_json, content)
+
+
+def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, overrides: dict, tokenizer_json: str) -> dict:
+    """The manifest without its version, exporter and files. The command line outranks the table of known checkpoints, that the checkpoint's own files."""
+    name = overrides.get("name", source.default_name)
+    known = checkpoints.find(source.default_name) or checkpoints.find(name)
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
+    if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
+        raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model {sizes['vocabulary_size']}; they do not belong together.")
+    window = trained_window(overrides, known, checkpoint, sizes)
+    prompts = {**(known.prompts if known else checkpoint.prompts), **overrides.get("prompts", {})}
+    return {
+        "name": name,
+        "architecture": architecture.ARCHITECTURE,
+        "family": architecture.FAMILY,
+        **sizes,
+        "trained_window": window,
+        "plain_limit": window,
+        "causal": architecture.CAUSAL,
+        "pooling": pooling(overrides, known, checkpoint),
+        "special_tokens": text_side.special_tokens(tokenizer),
+        "prompts": prompts,
+        "input_types": input_types(prompts),
+        "trained_dimensions": [sizes["hidden_size"]],
+        "recommended_extension": known.recommended_extension if known else checkpoints.WINDOWS,
+        "precision": "fp32",
+        "source": source.label,
+        "licence": overrides.get("licence", known.licence if known else "unknown"),
+    }
+
+
+def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, sizes: dict) -> int:
+    rows = sizes["position_rows"]
+    window = overrides.get("trained_window") or (known.trained_window if known else min(checkpoint.window or rows, rows))
+    if not 3 <= window <= rows:
+        raise ExportError(f"a trained window of {window} does not fit this model's {rows} positions; give another --trained-window.")
+    return window
+
+
+def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint) -> str:
+    chosen = overrides.get("pooling") or checkpoint.pooling or (known.pooling if known else None)
+    if chosen is None:
+        raise ExportError("the checkpoint does not say how it pools; add --pooling mean or --pooling cls.")
+    return chosen
+
+
+def input_types(prompts: dict[str, str]) -> dict[str, str]:
+    """QUERY and DOCUMENT, mapped to the prompts that are called so."""
+    types = {"QUERY": ("query",), "DOCUMENT": ("passage", "document")}
+    found = {kind: next((name for name in names if name in prompts), None) for kind, names in types.items()}
+    return {kind: name for kind, name in found.items() if name}
+
+
+def longest_sample(content: dict) -> int:
+    return min(content.get("position_rows", content["trained_window"]), max(check.LENGTHS))
+
+
+def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
+    """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
+    contract = {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
+        graph = torch.jit.script(architecture.build(checkpoint.config, checkpoint.tensors))
+        torch.jit.save(graph, buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
+    return buffer.getvalue()
+
+
+def library_versions() -> dict[str, str]:
+    return {"torch": torch.__version__.split("+")[0], "transformers": importlib.metadata.version("transformers")}
+
+
+def refuse_foreign_directory(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and ((out / manifest.FILE).exists() or not any(out.iterdir()))):
+        raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
+
+
+def write(out: Path, encoder: bytes, tokenizer_json: str, content: dict) -> None:
+    """Puts the whole directory in place at once: written beside `out`, then renamed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
+        fresh.mkdir()
+        (fresh / manifest.ENCODER).write_bytes(encoder)
+        (fresh / manifest.TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+        manifest.write(fresh, content)
+        if out.exists():
+            shutil.move(out, replaced)
+        fresh.rename(out)
+
+
+def say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,33 @@
+"""longembed-model.yaml: written here, read by model/manifest in C++, which refuses keys it does not know."""
+
+from pathlib import Path
+
+import yaml
+
+from model.export.sources import sha256_of
+
+FILE = "longembed-model.yaml"
+ENCODER = "encoder.pt"
+TOKENIZER = "tokenizer.json"
+FORMAT_VERSION = 1
+EXPORTER_VERSION = 1  # Raise it whenever the same checkpoint would give other files.
+
+
+def write(folder: Path, content: dict) -> None:
+    """Writes `content` and the sums of the files beside it."""
+    files = {name: sha256_of(folder / name) for name in (ENCODER, TOKENIZER)}
+    full = {"format_version": FORMAT_VERSION, **content, "files": files}
+    text = yaml.safe_dump(full, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def is_current(folder: Path, request: dict) -> bool:
+    """Whether `folder` holds what `request` would give: made from it by this version, and its files untouched."""
+    try:
+        content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+        exporter = content["exporter"]
+        if content["format_version"] != FORMAT_VERSION or exporter["version"] != EXPORTER_VERSION or exporter["request"] != request:
+            return False
+        return all(sha256_of(folder / name) == content["files"][name] for name in (ENCODER, TOKENIZER))
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return False

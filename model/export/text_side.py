@@ -1,0 +1,27 @@
+"""The tokenizer as the server uses it: no truncation, no padding, and the special tokens it wraps a text in."""
+
+import json
+
+from tokenizers import Tokenizer
+
+from model.export.errors import ExportError
+
+
+def strip(tokenizer_json: str) -> str:
+    """The same tokenizer without truncation and padding, which are the server's decision."""
+    content = json.loads(tokenizer_json)
+    content["truncation"] = None
+    content["padding"] = None
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def special_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Ids that the tokenizer's own post-processor puts before and after a text."""
+    probe = tokenizer.encode("a")
+    mask = probe.special_tokens_mask
+    before = mask.index(0) if 0 in mask else len(mask)
+    after = mask[::-1].index(0) if 0 in mask else 0
+    prefix, suffix = probe.ids[:before], probe.ids[len(mask) - after :]
+    if tokenizer.encode("").ids != prefix + suffix:
+        raise ExportError("the tokenizer's special tokens depend on the text; this exporter knows only fixed ones before and after it.")
+    return {"prefix": prefix, "suffix": suffix}

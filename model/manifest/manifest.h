@@ -1,0 +1,66 @@
+// What longembed-model.yaml says of a model directory. The exporter (model/export) writes it; README.md there describes every key.
+#ifndef LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
+#define LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace longembed {
+
+inline constexpr int kManifestFormatVersion = 1;
+inline constexpr char kManifestFile[] = "longembed-model.yaml";
+inline constexpr char kEncoderFile[] = "encoder.pt";
+inline constexpr char kTokenizerFile[] = "tokenizer.json";
+
+enum class Family {
+  kApe,   // Learned absolute positions, looked up in a table.
+  kRope,  // Rotary positions.
+};
+
+enum class Pooling { kMean, kCls, kLast };
+
+// A plain value: copy it, share it between threads.
+struct ModelManifest {
+  std::string name;
+  std::string architecture;
+  Family family = Family::kApe;
+  int vocabulary_size = 0;
+  int hidden_size = 0;
+  int layers = 0;
+  int intermediate_size = 0;
+  int attention_heads = 0;
+  int head_dim = 0;
+  int position_rows = 0;   // APE: rows of the position table.
+  int trained_window = 0;  // Lo, tokens.
+  int plain_limit = 0;     // The most tokens of one sequence without an extension.
+  bool causal = false;
+  Pooling pooling = Pooling::kMean;
+  std::vector<int32_t> special_prefix;               // Ids before prompt and content.
+  std::vector<int32_t> special_suffix;               // Ids after the content.
+  std::map<std::string, std::string> prompts;        // Name -> text put before the input.
+  std::map<std::string, std::string> input_types;    // "QUERY", "DOCUMENT" -> a name of `prompts`.
+  std::vector<int> trained_dimensions;               // Ascending; the last one is hidden_size.
+  std::string recommended_extension;                 // JSON of longembed.v1.Extension; empty = none.
+  std::string precision;                             // Of the weights in encoder.pt.
+  std::string source;
+  std::string licence;
+  std::map<std::string, std::string> file_sha256;    // File name -> lower-case hex.
+};
+
+// Reads and validates `directory`/longembed-model.yaml. Unknown keys are errors, as are values that contradict each other.
+absl::StatusOr<ModelManifest> ReadManifest(const std::string& directory);
+
+// The same from YAML text; `origin` names it in errors. Takes untrusted text.
+absl::StatusOr<ModelManifest> ParseManifest(const std::string& yaml, const std::string& origin);
+
+// Compares the files of `directory` with the manifest's sums.
+absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& directory);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_MANIFEST_MANIFEST_H_

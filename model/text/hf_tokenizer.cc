@@ -1,0 +1,76 @@
+#include "model/text/hf_tokenizer.h"
+
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "model/errors/errors.h"
+#include "model/text/hf_tokenizers/hf_tokenizers.h"
+#include "model/text/utf8.h"
+
+namespace longembed {
+namespace {
+
+constexpr size_t kErrorCapacity = 512;
+
+void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends, size_t count) {
+  auto& tokens = *static_cast<TokenizedText*>(context);
+  tokens.ids.assign(ids, ids + count);
+  tokens.ranges.reserve(count);
+  for (size_t i = 0; i < count; ++i) tokens.ranges.push_back({begins[i], ends[i]});
+}
+
+void CollectText(void* context, const char* text, size_t length) {
+  static_cast<std::string*>(context)->assign(text, length);
+}
+
+class HuggingFaceTokenizer final : public Tokenizer {
+ public:
+  explicit HuggingFaceTokenizer(LongembedHfTokenizer* handle) : handle_(handle) {}
+
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const override {
+    if (const std::optional<size_t> byte = FirstInvalidUtf8Byte(text); byte.has_value()) {
+      return InvalidUtf8("text", *byte);
+    }
+    TokenizedText tokens;
+    char error[kErrorCapacity] = "";
+    const LongembedHfStatus status =
+        longembed_hf_encode(handle_.get(), text.data(), text.size(), &CollectTokens, &tokens, error, sizeof(error));
+    if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
+    return tokens;
+  }
+
+  absl::StatusOr<std::string> TokenText(int32_t id) const override {
+    std::string text;
+    char error[kErrorCapacity] = "";
+    const LongembedHfStatus status =
+        longembed_hf_token_text(handle_.get(), id, &CollectText, &text, error, sizeof(error));
+    if (status != LONGEMBED_HF_OK) return absl::InvalidArgumentError(error);
+    return text;
+  }
+
+  int32_t vocabulary_size() const override { return longembed_hf_vocabulary_size(handle_.get()); }
+
+ private:
+  struct Close {
+    void operator()(LongembedHfTokenizer* handle) const { longembed_hf_close(handle); }
+  };
+  const std::unique_ptr<LongembedHfTokenizer, Close> handle_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream content;
+  if (!(content << file.rdbuf())) return ModelDirectoryError(path, "cannot be read");
+  const std::string json = std::move(content).str();
+  LongembedHfTokenizer* handle = nullptr;
+  char error[kErrorCapacity] = "";
+  if (longembed_hf_open(json.data(), json.size(), &handle, error, sizeof(error)) != LONGEMBED_HF_OK) {
+    return ModelDirectoryError(path, error);
+  }
+  return std::make_unique<HuggingFaceTokenizer>(handle);
+}
+
+}  // namespace longembed

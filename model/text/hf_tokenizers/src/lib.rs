@@ -1,0 +1,241 @@
+//! Hugging Face `tokenizers` behind a C ABI. The contract is in hf_tokenizers.h; change both together.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+use std::any::Any;
+use std::ffi::{c_char, c_void};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Once;
+
+use tokenizers::Tokenizer;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Ok = 0,
+    NullArgument = 1,
+    BadTokenizer = 2,
+    InvalidUtf8 = 3,
+    TooLong = 4,
+    NoSuchToken = 5,
+    EncodeFailed = 6,
+    Panicked = 7,
+}
+
+pub struct Handle {
+    tokenizer: Tokenizer,
+    vocabulary_size: i32,
+}
+
+pub type TokenSink = extern "C" fn(*mut c_void, *const i32, *const u32, *const u32, usize);
+pub type TextSink = extern "C" fn(*mut c_void, *const c_char, usize);
+
+struct Failure {
+    status: Status,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: Status, message: impl ToString) -> Self {
+        Failure { status, message: message.to_string() }
+    }
+}
+
+/// # Safety
+/// See hf_tokenizers.h: `json` holds `size` bytes, `error` has room for `error_capacity`.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_open(
+    json: *const c_char,
+    size: usize,
+    tokenizer: *mut *mut Handle,
+    error: *mut c_char,
+    error_capacity: usize,
+) -> Status {
+    silence_panics();
+    let open = || {
+        if tokenizer.is_null() {
+            return Err(null_argument("tokenizer"));
+        }
+        let handle = open(unsafe { bytes(json, size) }?)?;
+        unsafe { *tokenizer = Box::into_raw(Box::new(handle)) };
+        Ok(())
+    };
+    unsafe { guarded(error, error_capacity, open) }
+}
+
+/// # Safety
+/// See hf_tokenizers.h: a handle of longembed_hf_open that nobody uses any more, or null.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_close(tokenizer: *mut Handle) {
+    if !tokenizer.is_null() {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(unsafe { Box::from_raw(tokenizer) })));
+    }
+}
+
+/// # Safety
+/// See hf_tokenizers.h: an open handle, or null.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_vocabulary_size(tokenizer: *const Handle) -> i32 {
+    unsafe { tokenizer.as_ref() }.map_or(0, |handle| handle.vocabulary_size)
+}
+
+/// # Safety
+/// See hf_tokenizers.h: an open handle, `length` bytes of text, `error_capacity` bytes of room.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_encode(
+    tokenizer: *const Handle,
+    text: *const c_char,
+    length: usize,
+    sink: Option<TokenSink>,
+    context: *mut c_void,
+    error: *mut c_char,
+    error_capacity: usize,
+) -> Status {
+    let encode = || {
+        let handle = unsafe { tokenizer.as_ref() }.ok_or_else(|| null_argument("tokenizer"))?;
+        let sink = sink.ok_or_else(|| null_argument("sink"))?;
+        let tokens = encode(handle, unsafe { bytes(text, length) }?)?;
+        sink(
+            context,
+            tokens.ids.as_ptr(),
+            tokens.begins.as_ptr(),
+            tokens.ends.as_ptr(),
+            tokens.ids.len(),
+        );
+        Ok(())
+    };
+    unsafe { guarded(error, error_capacity, encode) }
+}
+
+/// # Safety
+/// See hf_tokenizers.h: an open handle, `error_capacity` bytes of room.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_token_text(
+    tokenizer: *const Handle,
+    id: i32,
+    sink: Option<TextSink>,
+    context: *mut c_void,
+    error: *mut c_char,
+    error_capacity: usize,
+) -> Status {
+    let token_text = || {
+        let handle = unsafe { tokenizer.as_ref() }.ok_or_else(|| null_argument("tokenizer"))?;
+        let sink = sink.ok_or_else(|| null_argument("sink"))?;
+        let text = u32::try_from(id)
+            .ok()
+            .and_then(|id| handle.tokenizer.id_to_token(id))
+            .ok_or_else(|| Failure::new(Status::NoSuchToken, format!("no token has id {id}")))?;
+        sink(context, text.as_ptr().cast(), text.len());
+        Ok(())
+    };
+    unsafe { guarded(error, error_capacity, token_text) }
+}
+
+fn open(json: &[u8]) -> Result<Handle, Failure> {
+    let bad = |message: String| Failure::new(Status::BadTokenizer, message);
+    let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| bad(error.to_string()))?;
+    tokenizer.with_truncation(None).map_err(|error| bad(error.to_string()))?;
+    tokenizer.with_padding(None);
+    // Not the number of tokens: a vocabulary may have gaps, and callers size tables by id.
+    let largest_id = tokenizer.get_vocab(true).into_values().max();
+    let vocabulary_size = largest_id.map_or(Some(0), |id| i32::try_from(id).ok()?.checked_add(1));
+    let vocabulary_size = vocabulary_size.ok_or_else(|| bad("a token id does not fit 31 bits".to_string()))?;
+    Ok(Handle { tokenizer, vocabulary_size })
+}
+
+struct Tokens {
+    ids: Vec<i32>,
+    begins: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+fn encode(handle: &Handle, text: &[u8]) -> Result<Tokens, Failure> {
+    if u32::try_from(text.len()).is_err() {
+        return Err(Failure::new(Status::TooLong, "the text is longer than 4 GiB"));
+    }
+    let text = std::str::from_utf8(text).map_err(|error| Failure::new(Status::InvalidUtf8, error))?;
+    // encode() counts offsets in bytes, encode_char_offsets() in characters. One text without padding never reaches the crate's
+    // thread pool, whatever TOKENIZERS_PARALLELISM says.
+    let encoding =
+        handle.tokenizer.encode(text, false).map_err(|error| Failure::new(Status::EncodeFailed, error))?;
+    let mut tokens = Tokens {
+        ids: Vec::with_capacity(encoding.len()),
+        begins: Vec::with_capacity(encoding.len()),
+        ends: Vec::with_capacity(encoding.len()),
+    };
+    for (&id, &(begin, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+        if begin > end || end > text.len() {
+            return Err(Failure::new(Status::EncodeFailed, "a token's offsets lie outside the text"));
+        }
+        // These fit: open() looked at the largest id, and the text is shorter than 4 GiB.
+        tokens.ids.push(id as i32);
+        tokens.begins.push(begin as u32);
+        tokens.ends.push(end as u32);
+    }
+    Ok(tokens)
+}
+
+fn null_argument(name: &str) -> Failure {
+    Failure::new(Status::NullArgument, format!("{name} is null"))
+}
+
+/// # Safety
+/// `data` points to `size` bytes that live as long as the result is used, or `size` is 0.
+unsafe fn bytes<'a>(data: *const c_char, size: usize) -> Result<&'a [u8], Failure> {
+    if size == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(null_argument("data"));
+    }
+    Ok(unsafe { std::slice::from_raw_parts(data.cast(), size) })
+}
+
+/// Runs `body`; a failure or a panic becomes a status, its message goes into `error`.
+///
+/// # Safety
+/// `error` has room for `error_capacity` bytes.
+unsafe fn guarded(
+    error: *mut c_char,
+    error_capacity: usize,
+    body: impl FnOnce() -> Result<(), Failure>,
+) -> Status {
+    // Nothing that `body` could leave half-done survives a panic: it borrows the handle as const and writes only when it succeeds.
+    let failure = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => return Status::Ok,
+        Ok(Err(failure)) => failure,
+        Err(payload) => Failure::new(Status::Panicked, panic_message(payload.as_ref())),
+    };
+    unsafe { write_error(&failure.message, error, error_capacity) };
+    failure.status
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("panic without a message")
+}
+
+/// # Safety
+/// `error` has room for `capacity` bytes.
+unsafe fn write_error(message: &str, error: *mut c_char, capacity: usize) {
+    if error.is_null() || capacity == 0 {
+        return;
+    }
+    let mut length = message.len().min(capacity - 1);
+    while !message.is_char_boundary(length) {
+        length -= 1;
+    }
+    unsafe {
+        std::ptr::copy_nonoverlapping(message.as_ptr(), error.cast(), length);
+        *error.add(length) = 0;
+    }
+}
+
+/// A panic's message goes to the caller. Rust would print it to stderr as well, where a client's text, which it may quote, must not
+/// appear.
+fn silence_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+}

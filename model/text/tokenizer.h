@@ -1,0 +1,46 @@
+// Text to tokens. hf_tokenizer.h has the implementation; tests have a small one of their own.
+#ifndef LONGEMBED_MODEL_TEXT_TOKENIZER_H_
+#define LONGEMBED_MODEL_TEXT_TOKENIZER_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace longembed {
+
+// Bytes of a text, half open: [begin, end).
+struct ByteRange {
+  uint32_t begin = 0;
+  uint32_t end = 0;
+
+  friend bool operator==(const ByteRange&, const ByteRange&) = default;
+};
+
+// Two arrays of equal length: the vocabulary's ids and where in the text each token stands.
+struct TokenizedText {
+  std::vector<int32_t> ids;
+  std::vector<ByteRange> ranges;
+};
+
+// Multiple threads can call the const methods of one Tokenizer without external synchronization.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Tokens without special tokens around them; none for an empty text. A special token spelt out in the text counts as that token.
+  // Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte.
+  virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const = 0;
+
+  // The token as the vocabulary spells it ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.
+  virtual absl::StatusOr<std::string> TokenText(int32_t id) const = 0;
+
+  // One more than the largest id.
+  virtual int32_t vocabulary_size() const = 0;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_TEXT_TOKENIZER_H_

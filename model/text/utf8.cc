@@ -1,0 +1,49 @@
+#include "model/text/utf8.h"
+
+#include <algorithm>
+
+namespace longembed {
+namespace {
+
+// The table of RFC 3629, section 4: how long a sequence with this first byte is, and which second bytes it may have.
+struct Lead {
+  size_t length;  // 0: no sequence begins with this byte.
+  unsigned char least_second = 0x80;
+  unsigned char most_second = 0xbf;
+};
+
+Lead LeadOf(unsigned char byte) {
+  if (byte < 0x80) return {1};
+  if (byte < 0xc2) return {0};
+  if (byte < 0xe0) return {2};
+  if (byte == 0xe0) return {3, 0xa0, 0xbf};
+  if (byte == 0xed) return {3, 0x80, 0x9f};
+  if (byte < 0xf0) return {3};
+  if (byte == 0xf0) return {4, 0x90, 0xbf};
+  if (byte < 0xf4) return {4};
+  if (byte == 0xf4) return {4, 0x80, 0x8f};
+  return {0};
+}
+
+bool WellFormed(std::string_view sequence, const Lead& lead) {
+  if (lead.length == 0 || sequence.size() < lead.length) return false;
+  if (lead.length == 1) return true;
+  const auto second = static_cast<unsigned char>(sequence[1]);
+  if (second < lead.least_second || second > lead.most_second) return false;
+  return std::all_of(sequence.begin() + 2, sequence.begin() + static_cast<std::ptrdiff_t>(lead.length),
+                     [](char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; });
+}
+
+}  // namespace
+
+std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text) {
+  size_t position = 0;
+  while (position < text.size()) {
+    const Lead lead = LeadOf(static_cast<unsigned char>(text[position]));
+    if (!WellFormed(text.substr(position), lead)) return position;
+    position += lead.length;
+  }
+  return std::nullopt;
+}
+
+}  // namespace longembed

@@ -1,0 +1,16 @@
+// UTF-8 as RFC 3629 has it. Stateless: any thread.
+#ifndef LONGEMBED_MODEL_TEXT_UTF8_H_
+#define LONGEMBED_MODEL_TEXT_UTF8_H_
+
+#include <cstddef>
+#include <optional>
+#include <string_view>
+
+namespace longembed {
+
+// Where the first ill-formed sequence begins: overlong forms, surrogates and code points beyond U+10FFFF included. nullopt: the text is well formed.
+std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_TEXT_UTF8_H_

@@ -1,0 +1,94 @@
+#include "server/batching/batch_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace longembed {
+namespace {
+
+int64_t WaitingTokens(const std::vector<Sequence>& sequences, size_t next) {
+  int64_t tokens = 0;
+  for (size_t i = next; i < sequences.size(); ++i) tokens += sequences[i].size();
+  return tokens;
+}
+
+}  // namespace
+
+BatchQueue::Urgency BatchQueue::UrgencyOf(const Job& job) {
+  const absl::Time due = std::min(job.options_.deadline, job.enqueued_ + kPatience);
+  return {job.options_.priority, due, job.ticket_};
+}
+
+void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
+  job->enqueued_ = now;
+  job->ticket_ = next_ticket_++;
+  tokens_ += job->tokens();
+  arrivals_.emplace(job->ticket_, now);
+  const Urgency urgency = UrgencyOf(*job);
+  jobs_.emplace(urgency, std::move(job));
+}
+
+bool BatchQueue::Remove(const Job& job) {
+  const auto found = jobs_.find(UrgencyOf(job));
+  if (found == jobs_.end() || found->second.get() != &job) return false;
+  Erase(found);
+  return true;
+}
+
+void BatchQueue::Erase(Jobs::iterator position) {
+  const Job& job = *position->second;
+  tokens_ -= WaitingTokens(job.sequences_, job.next_);
+  arrivals_.erase(job.ticket_);
+  jobs_.erase(position);
+}
+
+std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
+  std::vector<std::shared_ptr<Job>> expired;
+  for (const Priority priority : {Priority::kInteractive, Priority::kBulk}) {
+    // Jobs are in order of their due times, which are never later than their deadlines: none after the first that is not due has expired.
+    auto position = jobs_.lower_bound({priority, absl::InfinitePast(), 0});
+    while (position != jobs_.end() && std::get<0>(position->first) == priority && std::get<1>(position->first) <= now) {
+      const auto candidate = position++;
+      if (candidate->second->options_.deadline > now) continue;  // Out of patience only.
+      expired.push_back(candidate->second);
+      Erase(candidate);
+    }
+  }
+  return expired;
+}
+
+int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch) {
+  int64_t taken = 0;
+  while (job->next_ < job->sequences_.size() && batch.size() < limits.max_sequences) {
+    const int64_t tokens = job->sequences_[job->next_].size();
+    if (!batch.empty() && taken + tokens > room) break;
+    batch.push_back({job, job->next_++});
+    taken += tokens;
+  }
+  tokens_ -= taken;
+  return taken;
+}
+
+Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
+  // How many jobs in a row may not fit before the search for a smaller one ends: bounds the time under the caller's lock.
+  constexpr int kMaxMisses = 64;
+  Batch batch;
+  int64_t room = limits.max_tokens;
+  int misses = 0;
+  for (auto position = jobs_.begin();
+       position != jobs_.end() && (batch.empty() || room > 0) && batch.size() < limits.max_sequences && misses < kMaxMisses;) {
+    const auto candidate = position++;
+    const std::shared_ptr<Job> job = candidate->second;
+    const int64_t taken = TakeFrom(job, room, limits, batch);
+    room -= taken;
+    misses = taken > 0 ? 0 : misses + 1;
+    if (job->next_ == job->sequences_.size()) Erase(candidate);
+  }
+  return batch;
+}
+
+absl::Time BatchQueue::oldest() const {
+  return arrivals_.empty() ? absl::InfiniteFuture() : arrivals_.begin()->second;
+}
+
+}  // namespace longembed

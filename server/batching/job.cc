@@ -1,0 +1,23 @@
+#include "server/batching/job.h"
+
+#include <numeric>
+#include <utility>
+
+namespace longembed {
+
+Job::Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone done)
+    : sequences_(std::move(sequences)),
+      options_(options),
+      tokens_(std::accumulate(sequences_.begin(), sequences_.end(), int64_t{0},
+                              [](int64_t sum, const Sequence& sequence) { return sum + sequence.size(); })),
+      unfinished_(sequences_.size()),
+      done_(std::move(done)) {
+  size_t vectors = 0;
+  for (const Sequence& sequence : sequences_) {
+    first_vector_.push_back(vectors);
+    vectors += sequence.spans.size();
+  }
+  result_.vectors.resize(vectors);
+}
+
+}  // namespace longembed

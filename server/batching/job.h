@@ -1,0 +1,68 @@
+// A job: the sequences of one call, which are encoded in as many batches as it takes and answered together.
+#ifndef LONGEMBED_SERVER_BATCHING_JOB_H_
+#define LONGEMBED_SERVER_BATCHING_JOB_H_
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "model/encoder/encoder.h"
+#include "model/plan/sequence.h"
+
+namespace longembed {
+
+enum class Priority {
+  kInteractive,
+  kBulk,  // Runs when nothing interactive waits.
+};
+
+struct JobResult {
+  std::vector<std::vector<float>> vectors;  // One a span, un-normalised, in the order of sequences and their spans.
+  absl::Duration queue;                     // The longest that one of its sequences waited.
+  absl::Duration inference;                 // Sum over the batches that it took part in.
+};
+
+// Called exactly once, on a thread of the scheduler's or on the one that cancels. Must not block.
+using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
+
+struct JobOptions {
+  Priority priority = Priority::kInteractive;
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+// Made by the caller, owned jointly with the scheduler. What is private belongs to the scheduler and is guarded by its lock, except where said otherwise.
+class Job {
+ public:
+  // `sequences` is not empty, and none of them is.
+  Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone done);
+
+  int64_t tokens() const { return tokens_; }
+  const JobOptions& options() const { return options_; }
+  const std::vector<Sequence>& sequences() const { return sequences_; }
+
+ private:
+  friend class BatchQueue;
+  friend class Scheduler;
+
+  bool settled() const { return settled_.load(std::memory_order_relaxed); }
+
+  const std::vector<Sequence> sequences_;
+  const JobOptions options_;
+  const int64_t tokens_;
+  std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.
+
+  absl::Time enqueued_;
+  uint64_t ticket_ = 0;      // Order of arrival.
+  size_t next_ = 0;          // The first sequence that no batch has taken.
+  size_t unfinished_ = 0;    // Sequences without a result.
+  JobResult result_;
+  JobDone done_;
+  std::atomic<bool> settled_ = false;  // done_ has been called or is about to be. Read without the lock by running batches.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_BATCHING_JOB_H_

@@ -1,0 +1,159 @@
+#include "server/config/config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace longembed {
+namespace {
+
+// Reads keys of one mapping into fields that hold their defaults; throws YAML::Exception with line and key.
+class Mapping {
+ public:
+  Mapping(const YAML::Node& node, std::string path) : node_(node), path_(std::move(path)) {
+    if (!node.IsMap()) Fail(node.Mark(), "", "must be a mapping");
+  }
+
+  void Read(const std::string& key, std::string& field) { ReadAs(key, field, "a string"); }
+  void Read(const std::string& key, bool& field) { ReadAs(key, field, "true or false"); }
+
+  template <typename Integer>
+  void ReadInteger(const std::string& key, Integer& field, int64_t least, int64_t most) {
+    const YAML::Node node = Child(key);
+    if (!node.IsDefined()) return;
+    int64_t value = 0;
+    if (!YAML::convert<int64_t>::decode(node, value) || value < least || value > most) {
+      Fail(node.Mark(), key, absl::StrCat("must be a whole number from ", least, " to ", most));
+    }
+    field = static_cast<Integer>(value);
+  }
+
+  void Read(const std::string& key, absl::Duration& field) {
+    const YAML::Node node = Child(key);
+    if (!node.IsDefined()) return;
+    const bool parsed = node.IsScalar() && absl::ParseDuration(node.Scalar(), &field);
+    if (!parsed || field < absl::ZeroDuration()) Fail(node.Mark(), key, "must be a duration such as 500ms, 10s or 2m");
+  }
+
+  YAML::Node Child(const std::string& key) {
+    read_.insert(key);
+    return node_[key];
+  }
+
+  // A mapping below this one; absent = all of its defaults.
+  template <typename Reader>
+  void ReadMapping(const std::string& key, Reader reader) {
+    const YAML::Node node = Child(key);
+    if (!node.IsDefined()) return;
+    Mapping child(node, absl::StrCat(path_, key, "."));
+    reader(child);
+    child.RefuseUnknownKeys();
+  }
+
+  void RefuseUnknownKeys() const {
+    for (const auto& entry : node_) {
+      const auto key = entry.first.as<std::string>();
+      if (!read_.contains(key)) {
+        Fail(entry.first.Mark(), key, absl::StrCat("is unknown; known here: ", absl::StrJoin(read_, ", ")));
+      }
+    }
+  }
+
+  [[noreturn]] void Fail(const YAML::Mark& mark, const std::string& key, const std::string& what) const {
+    throw YAML::Exception(mark, absl::StrCat(path_, key, " ", what));
+  }
+
+ private:
+  template <typename T>
+  void ReadAs(const std::string& key, T& field, const char* kind) {
+    const YAML::Node node = Child(key);
+    if (!node.IsDefined()) return;
+    if (!node.IsScalar() || !YAML::convert<T>::decode(node, field)) {
+      Fail(node.Mark(), key, absl::StrCat("must be ", kind));
+    }
+  }
+
+  const YAML::Node node_;
+  const std::string path_;
+  std::set<std::string> read_;
+};
+
+constexpr int64_t kMany = std::numeric_limits<int32_t>::max();
+
+ModelConfig ReadModel(const YAML::Node& node, const std::string& path, const std::filesystem::path& directory) {
+  Mapping mapping(node, path);
+  ModelConfig model;
+  mapping.Read("path", model.path);
+  if (model.path.empty()) mapping.Fail(node.Mark(), "path", "is missing");
+  model.path = (directory / model.path).lexically_normal().string();
+  mapping.Read("name", model.name);
+  mapping.Read("device", model.device);
+  mapping.ReadInteger("workers", model.workers, 1, 256);
+  mapping.ReadInteger("intra_op_threads", model.intra_op_threads, 0, 1024);
+  mapping.ReadInteger("max_batch_tokens", model.max_batch_tokens, 1, kMany);
+  mapping.ReadInteger("max_batch_sequences", model.max_batch_sequences, 1, kMany);
+  mapping.ReadInteger("max_queued_tokens", model.max_queued_tokens, 1, kMany);
+  mapping.RefuseUnknownKeys();
+  return model;
+}
+
+void ReadModels(Mapping& root, ServerConfig& config, const std::string& directory) {
+  const YAML::Node models = root.Child("models");
+  if (!models.IsDefined() || !models.IsSequence() || models.size() == 0) {
+    root.Fail(models.IsDefined() ? models.Mark() : YAML::Mark(), "models", "must be a list of at least one model");
+  }
+  for (size_t i = 0; i < models.size(); ++i) {
+    config.models.push_back(ReadModel(models[i], absl::StrCat("models[", i, "]."), directory));
+  }
+}
+
+ServerConfig Read(const YAML::Node& document, const std::string& directory) {
+  Mapping root(document, "");
+  ServerConfig config;
+  root.Read("listen", config.listen);
+  root.Read("metrics_listen", config.metrics_listen);
+  root.Read("reflection", config.reflection);
+  root.ReadInteger("tokenization_threads", config.tokenization_threads, 0, 256);
+  root.ReadMapping("drain", [&config](Mapping& drain) {
+    drain.Read("delay", config.drain_delay);
+    drain.Read("timeout", config.drain_timeout);
+  });
+  root.ReadMapping("limits", [&limits = config.limits](Mapping& mapping) {
+    mapping.ReadInteger("max_request_bytes", limits.max_request_bytes, 1, int64_t{1} << 30);
+    mapping.ReadInteger("max_inputs_per_call", limits.max_inputs_per_call, 1, kMany);
+    mapping.ReadInteger("max_tokens_per_input", limits.max_tokens_per_input, 1, kMany);
+  });
+  ReadModels(root, config, directory);
+  root.RefuseUnknownKeys();
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::string& directory) {
+  try {
+    return Read(YAML::Load(yaml), directory);
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+}
+
+absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  if (!(text << file.rdbuf())) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  absl::StatusOr<ServerConfig> config =
+      ParseConfig(text.str(), std::filesystem::path(path).parent_path().string());
+  if (!config.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
+  return config;
+}
+
+}  // namespace longembed

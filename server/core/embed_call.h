@@ -1,0 +1,87 @@
+// The server's one use case: the inputs of a call are tokenised and planned on the worker pool, encoded by the model's scheduler, finished and handed back.
+//
+//   auto call = EmbedCall::Start(model, pool, clock, order, [](absl::StatusOr<EmbedAnswer> answer) { ... });
+//   call->Cancel();   // When nobody waits any more.
+#ifndef LONGEMBED_SERVER_CORE_EMBED_CALL_H_
+#define LONGEMBED_SERVER_CORE_EMBED_CALL_H_
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "model/embed/pipeline.h"
+#include "server/batching/clock.h"
+#include "server/batching/job.h"
+#include "server/core/served_model.h"
+#include "server/core/worker_pool.h"
+
+namespace longembed {
+
+// What a call asks for, checked and resolved.
+struct EmbedOrder {
+  std::vector<Input> inputs;  // At least one. What they show must live until `done` has been called.
+  InputOptions input_options;
+  VectorOptions vector_options;
+  JobOptions job_options;
+  int64_t max_tokens_per_input = 0;  // Before truncation.
+  bool partial_results = false;      // An input's error stands in its own result instead of failing the call.
+};
+
+struct EmbeddedInput {
+  std::vector<float> vector;
+  Plan plan;  // Its sequences' arrays are gone, their sizes in `sequence_tokens`.
+  std::vector<int32_t> sequence_tokens;
+};
+
+struct EmbedAnswer {
+  std::vector<absl::StatusOr<EmbeddedInput>> results;  // In the order of the inputs. All ok without partial_results.
+  absl::Duration tokenization;
+  absl::Duration queue;
+  absl::Duration inference;
+};
+
+// Tokenises and plans one input of a call; errors carry the field "inputs[index]".
+absl::StatusOr<Plan> PrepareCallInput(const Model& model, const Input& input, const InputOptions& options,
+                                      int64_t max_tokens_per_input, size_t index);
+
+// Multiple threads can call Cancel without external synchronization.
+class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
+ public:
+  // Called exactly once, on a thread of the pool's or the scheduler's, or on the one that cancels. Must not block.
+  using Done = absl::AnyInvocable<void(absl::StatusOr<EmbedAnswer>) &&>;
+
+  // Model, pool and clock must outlive the call.
+  static std::shared_ptr<EmbedCall> Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order,
+                                          Done done);
+
+  // `done` is called with CANCELLED soon, unless it has been called.
+  void Cancel();
+
+ private:
+  EmbedCall(ServedModel& model, const Clock& clock, EmbedOrder order, Done done);
+
+  void Prepare();
+  absl::Status PrepareInputs(std::vector<Sequence>& sequences);
+  void Submit(std::vector<Sequence> sequences);
+  void Finish(absl::StatusOr<JobResult> result);
+  absl::Status CheckStillWanted() const;
+
+  ServedModel& model_;
+  const Clock& clock_;
+  const EmbedOrder order_;
+  Done done_;
+  EmbedAnswer answer_;
+
+  std::atomic<bool> cancelled_ = false;
+  absl::Mutex mutex_;
+  std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);  // Weak: the job's `done` holds this call.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_CORE_EMBED_CALL_H_

@@ -1,0 +1,28 @@
+// The recipe of a vector: a hash that is equal exactly where vectors are comparable. Stateless: any thread.
+#ifndef LONGEMBED_SERVER_CORE_RECIPE_H_
+#define LONGEMBED_SERVER_CORE_RECIPE_H_
+
+#include <string>
+
+#include "model/manifest/manifest.h"
+#include "model/plan/planner.h"
+
+namespace longembed {
+
+// Changes whenever the same request is planned differently than before.
+inline constexpr int kPlanVersion = 1;
+
+// What shapes every vector of a call alike. Nothing that varies by text, and not the prompt: queries and documents differ in it and are compared.
+struct RecipeOptions {
+  Truncate truncate = Truncate::kNone;
+  int dimensions = 0;
+  bool normalize = true;
+  std::string encoding;  // "FLOAT32", ...
+};
+
+// 32 hex digits of the SHA-256 over canonical JSON (sorted keys, no blanks).
+std::string Recipe(const ModelManifest& model, const RecipeOptions& options);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_CORE_RECIPE_H_

@@ -1,0 +1,38 @@
+// A few threads that run closures in order of arrival: tokenising and planning, apart from gRPC's threads and from those that encode.
+#ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
+#define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
+
+#include <deque>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/synchronization/mutex.h"
+
+namespace longembed {
+
+// Multiple threads can call Run without external synchronization.
+class WorkerPool {
+ public:
+  using Task = absl::AnyInvocable<void() &&>;
+
+  explicit WorkerPool(int threads);
+  // Runs what is left, then joins.
+  ~WorkerPool();
+
+  void Run(Task task);
+
+ private:
+  void RunThread();
+  bool ShouldWake() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !tasks_.empty(); }
+
+  absl::Mutex mutex_;
+  std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_CORE_WORKER_POOL_H_

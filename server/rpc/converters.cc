@@ -1,0 +1,289 @@
+#include "server/rpc/converters.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "model/text/prompt.h"
+#include "model/text/utf8.h"
+#include "model/vector/encoding.h"
+#include "server/core/recipe.h"
+#include "server/errors/errors.h"
+#include "server/rpc/grpc_status.h"
+
+namespace longembed {
+namespace {
+
+using v1::EmbedOptions;
+
+// Open enums let any number through.
+absl::Status CheckEnums(const EmbedOptions& options) {
+  if (options.has_input_type() && !EmbedOptions::InputType_IsValid(options.input_type())) {
+    return UnknownEnumValue("options.input_type", options.input_type());
+  }
+  if (!EmbedOptions::Truncate_IsValid(options.truncate())) {
+    return UnknownEnumValue("options.truncate", options.truncate());
+  }
+  if (!EmbedOptions::Encoding_IsValid(options.encoding())) {
+    return UnknownEnumValue("options.encoding", options.encoding());
+  }
+  if (!EmbedOptions::Output_IsValid(options.output())) return UnknownEnumValue("options.output", options.output());
+  if (!EmbedOptions::Priority_IsValid(options.priority())) {
+    return UnknownEnumValue("options.priority", options.priority());
+  }
+  return absl::OkStatus();
+}
+
+// The wire form is whole; what it asks for comes with the issue "Methods".
+absl::Status CheckImplemented(const EmbedOptions& options) {
+  if (options.has_extension()) return NotYetImplemented("options.extension", "context extension");
+  if (options.output() == EmbedOptions::WINDOW_VECTORS) {
+    return NotYetImplemented("options.output", "one vector a window (WINDOW_VECTORS)");
+  }
+  if (options.output() == EmbedOptions::SPAN_VECTORS) {
+    return NotYetImplemented("options.output", "late chunking (SPAN_VECTORS)");
+  }
+  if (options.has_spans()) return Misplaced("options.spans", "options.output SPAN_VECTORS");
+  return absl::OkStatus();
+}
+
+PromptChoice ConvertPrompt(const EmbedOptions& options) {
+  switch (options.prompting_case()) {
+    case EmbedOptions::kPromptName:
+      return PromptName{options.prompt_name()};
+    case EmbedOptions::kPrompt:
+      return LiteralPrompt{options.prompt()};
+    case EmbedOptions::kInputType:
+      if (options.input_type() == EmbedOptions::QUERY) return InputType::kQuery;
+      if (options.input_type() == EmbedOptions::DOCUMENT) return InputType::kDocument;
+      return std::monostate();
+    case EmbedOptions::PROMPTING_NOT_SET:
+      return std::monostate();
+  }
+  return std::monostate();
+}
+
+Truncate ConvertTruncate(EmbedOptions::Truncate truncate) {
+  switch (truncate) {
+    case EmbedOptions::END:
+      return Truncate::kEnd;
+    case EmbedOptions::START:
+      return Truncate::kStart;
+    default:
+      return Truncate::kNone;
+  }
+}
+
+v1::Model::Pooling ConvertPooling(Pooling pooling) {
+  switch (pooling) {
+    case Pooling::kMean:
+      return v1::Model::MEAN;
+    case Pooling::kCls:
+      return v1::Model::CLS;
+    case Pooling::kLast:
+      return v1::Model::LAST;
+  }
+  return v1::Model::POOLING_UNKNOWN;
+}
+
+// [byte] -> how many code points begin before it.
+std::vector<uint32_t> CodePointsBefore(std::string_view text) {
+  std::vector<uint32_t> before(text.size() + 1);
+  uint32_t count = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    before[i] = count;
+    const bool continuation = (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80;
+    if (!continuation) ++count;
+  }
+  before[text.size()] = count;
+  return before;
+}
+
+absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::Token& token) {
+  absl::StatusOr<std::string> text = tokenizer.TokenText(id);
+  if (!text.ok()) return text.status();
+  token.set_id(static_cast<uint32_t>(id));
+  token.set_text(*std::move(text));
+  token.set_special(special);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelManifest& model) {
+  if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
+  if (const absl::Status status = CheckImplemented(options); !status.ok()) return status;
+  absl::StatusOr<std::string> prompt = ResolvePrompt(model, ConvertPrompt(options));
+  if (!prompt.ok()) return prompt.status();
+  DimensionOptions dimension_options{.force = options.force_dimensions()};
+  if (options.has_dimensions()) dimension_options.dimensions = options.dimensions();
+  const absl::StatusOr<int> dimensions = ResolveDimensions(dimension_options, model.trained_dimensions);
+  if (!dimensions.ok()) return dimensions.status();
+
+  ResolvedOptions resolved;
+  resolved.input = {.prompt = *std::move(prompt), .plan = {.truncate = ConvertTruncate(options.truncate())}};
+  resolved.vector = {.dimensions = *dimensions, .normalize = !options.has_normalize() || options.normalize()};
+  resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
+  resolved.encoding = options.encoding();
+  resolved.recipe = Recipe(model, {.truncate = resolved.input.plan.truncate,
+                                   .dimensions = *dimensions,
+                                   .normalize = resolved.vector.normalize,
+                                   .encoding = EmbedOptions::Encoding_Name(options.encoding())});
+  return resolved;
+}
+
+absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::RepeatedPtrField<v1::Input>& inputs,
+                                                 const LimitsConfig& limits) {
+  if (inputs.empty()) return NoInputs("inputs");
+  if (inputs.size() > limits.max_inputs_per_call) {
+    return TooManyInputs("inputs", inputs.size(), limits.max_inputs_per_call);
+  }
+  std::vector<Input> converted;
+  converted.reserve(inputs.size());
+  for (int i = 0; i < inputs.size(); ++i) {
+    const v1::Input& input = inputs[i];
+    if (!input.ranges().empty()) {
+      return Misplaced(absl::StrCat("inputs[", i, "].ranges"), "options.output SPAN_VECTORS");
+    }
+    switch (input.content_case()) {
+      case v1::Input::kText:
+        converted.emplace_back(std::string_view(input.text()));
+        break;
+      case v1::Input::kTokenIds: {
+        const auto& ids = input.token_ids().ids();
+        converted.emplace_back(TokenIds{.ids = std::span<const uint32_t>(ids.data(), ids.size()),
+                                        .complete = input.token_ids().complete()});
+        break;
+      }
+      case v1::Input::CONTENT_NOT_SET:
+        return MissingContent(absl::StrCat("inputs[", i, "]"));
+    }
+  }
+  return converted;
+}
+
+void FillEmbedding(const std::vector<float>& vector, EmbedOptions::Encoding encoding, v1::Embedding& embedding) {
+  embedding.set_dimensions(static_cast<uint32_t>(vector.size()));
+  switch (encoding) {
+    case EmbedOptions::FLOAT16:
+      embedding.set_packed(PackFloat16(vector));
+      return;
+    case EmbedOptions::BFLOAT16:
+      embedding.set_packed(PackBfloat16(vector));
+      return;
+    case EmbedOptions::INT8: {
+      Int8Vector packed = PackInt8(vector);
+      embedding.set_packed(std::move(packed.bytes));
+      embedding.set_scale(packed.scale);
+      return;
+    }
+    case EmbedOptions::BINARY:
+      embedding.set_packed(PackBinary(vector));
+      return;
+    default:
+      embedding.mutable_values()->Add(vector.begin(), vector.end());
+  }
+}
+
+void FillSequence(int32_t tokens, Range content, v1::Sequence& sequence) {
+  sequence.set_tokens(static_cast<uint32_t>(tokens));
+  sequence.mutable_content()->set_start(static_cast<uint32_t>(content.start));
+  sequence.mutable_content()->set_end(static_cast<uint32_t>(content.end));
+  sequence.mutable_method()->set_kind(v1::Method::PLAIN);
+}
+
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, EmbedOptions::Encoding encoding, v1::EmbedResult& result) {
+  if (!input.ok()) {
+    *result.mutable_error() = ToRpcStatus(input.status());
+    return;
+  }
+  FillEmbedding(input->vector, encoding, *result.add_embeddings());
+  result.set_tokens(static_cast<uint32_t>(input->plan.tokens));
+  result.set_truncated_tokens(static_cast<uint32_t>(input->plan.truncated_tokens));
+  for (size_t i = 0; i < input->plan.sequences.size(); ++i) {
+    FillSequence(input->sequence_tokens[i], input->plan.sequences[i].content, *result.add_sequences());
+  }
+}
+
+void FillDuration(absl::Duration duration, google::protobuf::Duration& message) {
+  absl::Duration rest;
+  message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
+  message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+}
+
+void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result) {
+  result.set_tokens(static_cast<uint32_t>(plan.tokens));
+  result.set_truncated_tokens(static_cast<uint32_t>(plan.truncated_tokens));
+  result.set_capacity(static_cast<uint32_t>(plan.capacity));
+  for (const PlannedSequence& planned : plan.sequences) {
+    FillSequence(planned.sequence.size(), planned.content, *result.add_sequences());
+  }
+  const Cost cost = EstimateCost(model, plan);
+  result.mutable_cost()->set_tokens(static_cast<uint64_t>(cost.tokens));
+  result.mutable_cost()->set_attention_pairs(static_cast<uint64_t>(cost.attention_pairs));
+  result.mutable_cost()->set_gigaflops(cost.gigaflops);
+}
+
+absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model) {
+  v1::Extension extension;
+  if (model.recommended_extension.empty()) return extension;
+  const auto status = google::protobuf::util::JsonStringToMessage(model.recommended_extension, &extension);
+  if (!status.ok()) {
+    return ModelDirectoryError(model.name, absl::StrCat("recommended_extension of its manifest: ", status.ToString()));
+  }
+  return extension;
+}
+
+void FillModel(const ServedModel& served, const LimitsConfig& limits, v1::Model& model) {
+  const ModelManifest& manifest = served.model().manifest;
+  model.set_name(served.name());
+  model.set_architecture(manifest.architecture);
+  model.set_family(manifest.family == Family::kApe ? v1::Model::APE : v1::Model::ROPE);
+  model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
+  model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
+  model.set_dimensions(static_cast<uint32_t>(manifest.hidden_size));
+  for (const int dimensions : manifest.trained_dimensions) {
+    model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
+  }
+  model.set_pooling(ConvertPooling(manifest.pooling));
+  model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
+  model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
+  if (const auto extension = RecommendedExtension(manifest); extension.ok() && !manifest.recommended_extension.empty()) {
+    *model.mutable_recommended_extension() = *extension;
+  }
+  model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
+  model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));
+  model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
+  model.set_precision(manifest.precision);
+  model.set_device(served.encoder().device());
+  model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
+  model.set_source(manifest.source);
+  model.set_licence(manifest.licence);
+}
+
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens,
+                        v1::TokenizedText& result) {
+  const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text);
+  if (!tokens.ok()) return tokens.status();
+  const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {
+    if (!add_special_tokens) return absl::OkStatus();
+    for (const int32_t id : ids) {
+      if (absl::Status status = AddToken(*model.tokenizer, id, true, *result.add_tokens()); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  };
+  if (absl::Status status = add_specials(model.manifest.special_prefix); !status.ok()) return status;
+  const std::vector<uint32_t> code_points = CodePointsBefore(text);
+  for (size_t i = 0; i < tokens->ids.size(); ++i) {
+    v1::Token& token = *result.add_tokens();
+    if (absl::Status status = AddToken(*model.tokenizer, tokens->ids[i], false, token); !status.ok()) return status;
+    token.mutable_range()->set_start(code_points[tokens->ranges[i].begin]);
+    token.mutable_range()->set_end(code_points[tokens->ranges[i].end]);
+  }
+  return add_specials(model.manifest.special_suffix);
+}
+
+}  // namespace longembed

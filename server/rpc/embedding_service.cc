@@ -1,0 +1,261 @@
+#include "server/rpc/embedding_service.h"
+
+#include <google/protobuf/arena.h>
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "server/core/embed_call.h"
+#include "server/errors/errors.h"
+#include "server/rpc/converters.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/unary_call.h"
+#include "server/rpc/wire.h"
+
+namespace longembed {
+namespace {
+
+// A unary call with its messages, which live on one arena as long as the call.
+template <typename Request, typename Response>
+class Call : public UnaryCall {
+ public:
+  Call(const char* method, const ServiceContext& service, grpc::CallbackServerContext* context, grpc::ByteBuffer* bytes)
+      : UnaryCall(method, context, bytes, service.clock, service.metrics), service_(service) {}
+
+ protected:
+  absl::Status Parse(const grpc::ByteBuffer& bytes) {
+    return ParseMessage(bytes, service_.limits.max_request_bytes, *request_);
+  }
+
+  absl::StatusOr<ServedModel*> FindModel(std::string_view name, std::string_view field) {
+    const absl::StatusOr<ServedModel*> model = service_.models.Find(name, field);
+    if (model.ok()) set_model((*model)->name());
+    return model;
+  }
+
+  const ServiceContext& service_;
+
+ private:
+  google::protobuf::Arena arena_;
+
+ protected:
+  Request* const request_ = google::protobuf::Arena::CreateMessage<Request>(&arena_);
+  Response* const response_ = google::protobuf::Arena::CreateMessage<Response>(&arena_);
+};
+
+// --------------------------------------------------------------------------------------------------------------- Embed
+
+class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
+ public:
+  using Call::Call;
+
+  void Start(const grpc::ByteBuffer& bytes) {
+    absl::StatusOr<EmbedOrder> order = MakeOrder(bytes);
+    if (!order.ok()) return Fail(order.status());
+    call_ = EmbedCall::Start(*model_, service_.pool, service_.clock, *std::move(order),
+                             [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
+  }
+
+  // gRPC calls this after Start has returned, never after OnDone.
+  void OnCancel() override {
+    if (call_ != nullptr) call_->Cancel();
+  }
+
+ private:
+  absl::StatusOr<EmbedOrder> MakeOrder(const grpc::ByteBuffer& bytes) {
+    if (const absl::Status status = Parse(bytes); !status.ok()) return status;
+    const absl::StatusOr<ServedModel*> model = FindModel(request_->options().model(), "options.model");
+    if (!model.ok()) return model.status();
+    model_ = *model;
+    absl::StatusOr<ResolvedOptions> options = ResolveOptions(request_->options(), model_->model().manifest);
+    if (!options.ok()) return options.status();
+    absl::StatusOr<std::vector<Input>> inputs = ConvertInputs(request_->inputs(), service_.limits);
+    if (!inputs.ok()) return inputs.status();
+    options_ = *std::move(options);
+    return EmbedOrder{.inputs = *std::move(inputs),
+                      .input_options = options_.input,
+                      .vector_options = options_.vector,
+                      .job_options = {.priority = options_.priority, .deadline = deadline()},
+                      .max_tokens_per_input = service_.limits.max_tokens_per_input,
+                      .partial_results = request_->partial_results()};
+  }
+
+  void Answer(absl::StatusOr<EmbedAnswer> answer) {
+    if (!answer.ok()) return Fail(answer.status());
+    for (const auto& input : answer->results) FillResult(input, options_.encoding, *response_->add_results());
+    response_->set_model(model_->name());
+    response_->set_prompt(options_.input.prompt);
+    response_->set_recipe(options_.recipe);
+    v1::Timing& timing = *response_->mutable_timing();
+    FillDuration(answer->tokenization, *timing.mutable_tokenization());
+    FillDuration(answer->queue, *timing.mutable_queue());
+    FillDuration(answer->inference, *timing.mutable_inference());
+    FillDuration(clock().Now() - arrival(), *timing.mutable_total());
+    Succeed(*response_);
+  }
+
+  ServedModel* model_ = nullptr;
+  ResolvedOptions options_;
+  std::shared_ptr<EmbedCall> call_;
+};
+
+// ---------------------------------------------------------------------------------------------- Explain and Tokenize
+// Both tokenise, so they run on the pool and look now and then whether somebody still waits.
+
+template <typename Request, typename Response>
+class PooledCall : public Call<Request, Response> {
+ public:
+  using Call<Request, Response>::Call;
+
+  void Start(const grpc::ByteBuffer& bytes) {
+    if (const absl::Status status = this->Parse(bytes); !status.ok()) return this->Fail(status);
+    this->service_.pool.Run([this] {
+      const absl::Status status = Answer();
+      status.ok() ? this->Succeed(*this->response_) : this->Fail(status);
+    });
+  }
+
+  void OnCancel() override { cancelled_ = true; }
+
+ protected:
+  // Fills the response, on a thread of the pool's.
+  virtual absl::Status Answer() = 0;
+
+  absl::Status CheckStillWanted() const {
+    if (cancelled_) return CallCancelled();
+    return this->deadline() <= this->clock().Now() ? DeadlineExceeded() : absl::OkStatus();
+  }
+
+ private:
+  std::atomic<bool> cancelled_ = false;
+};
+
+class ExplainRpc final : public PooledCall<v1::ExplainRequest, v1::ExplainResponse> {
+ public:
+  using PooledCall::PooledCall;
+
+ private:
+  absl::Status Answer() override {
+    const absl::StatusOr<ServedModel*> model = FindModel(request_->options().model(), "options.model");
+    if (!model.ok()) return model.status();
+    const Model& described = (*model)->model();
+    const absl::StatusOr<ResolvedOptions> options = ResolveOptions(request_->options(), described.manifest);
+    if (!options.ok()) return options.status();
+    const absl::StatusOr<std::vector<Input>> inputs = ConvertInputs(request_->inputs(), service_.limits);
+    if (!inputs.ok()) return inputs.status();
+    for (size_t i = 0; i < inputs->size(); ++i) {
+      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      const absl::StatusOr<Plan> plan =
+          PrepareCallInput(described, (*inputs)[i], options->input, service_.limits.max_tokens_per_input, i);
+      if (!plan.ok()) return plan.status();
+      FillExplanation(*plan, described.manifest, *response_->add_results());
+    }
+    response_->set_model((*model)->name());
+    response_->set_prompt(options->input.prompt);
+    response_->set_recipe(options->recipe);
+    return absl::OkStatus();
+  }
+};
+
+class TokenizeRpc final : public PooledCall<v1::TokenizeRequest, v1::TokenizeResponse> {
+ public:
+  using PooledCall::PooledCall;
+
+ private:
+  absl::Status Answer() override {
+    const absl::StatusOr<ServedModel*> model = FindModel(request_->model(), "model");
+    if (!model.ok()) return model.status();
+    if (request_->texts().empty()) return NoInputs("texts");
+    if (request_->texts_size() > service_.limits.max_inputs_per_call) {
+      return TooManyInputs("texts", request_->texts_size(), service_.limits.max_inputs_per_call);
+    }
+    const bool add_special_tokens = !request_->has_add_special_tokens() || request_->add_special_tokens();
+    for (const std::string& text : request_->texts()) {
+      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      const absl::Status status = FillTokens((*model)->model(), text, add_special_tokens, *response_->add_results());
+      if (!status.ok()) return status;
+    }
+    response_->set_model((*model)->name());
+    return absl::OkStatus();
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+class ListModelsRpc final : public Call<v1::ListModelsRequest, v1::ListModelsResponse> {
+ public:
+  using Call::Call;
+
+  void Start(const grpc::ByteBuffer& bytes) {
+    if (const absl::Status status = Parse(bytes); !status.ok()) return Fail(status);
+    for (const auto& model : service_.models.models()) FillModel(*model, service_.limits, *response_->add_models());
+    Succeed(*response_);
+  }
+};
+
+class GetModelRpc final : public Call<v1::GetModelRequest, v1::Model> {
+ public:
+  using Call::Call;
+
+  void Start(const grpc::ByteBuffer& bytes) {
+    if (const absl::Status status = Parse(bytes); !status.ok()) return Fail(status);
+    const absl::StatusOr<ServedModel*> model = FindModel(request_->model(), "model");
+    if (!model.ok()) return Fail(model.status());
+    FillModel(**model, service_.limits, *response_);
+    Succeed(*response_);
+  }
+};
+
+template <typename Rpc>
+grpc::ServerUnaryReactor* StartRpc(const char* method, const ServiceContext& service,
+                                   grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) {
+  auto* rpc = new Rpc(method, service, context, response);  // Deletes itself in OnDone.
+  rpc->Start(*request);
+  return rpc;
+}
+
+// Answers a stream with a status and nothing else.
+class RefusedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  explicit RefusedStream(const absl::Status& status) { Finish(ToGrpcStatus(status)); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* EmbeddingServiceImpl::Embed(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartRpc<EmbedRpc>("Embed", context_, context, request, response);
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* EmbeddingServiceImpl::EmbedStream(
+    grpc::CallbackServerContext* /*context*/) {
+  return new RefusedStream(NotYetImplemented("", "EmbedStream"));
+}
+
+grpc::ServerUnaryReactor* EmbeddingServiceImpl::Explain(grpc::CallbackServerContext* context,
+                                                        const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartRpc<ExplainRpc>("Explain", context_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* EmbeddingServiceImpl::Tokenize(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartRpc<TokenizeRpc>("Tokenize", context_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* EmbeddingServiceImpl::ListModels(grpc::CallbackServerContext* context,
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
+  return StartRpc<ListModelsRpc>("ListModels", context_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* EmbeddingServiceImpl::GetModel(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartRpc<GetModelRpc>("GetModel", context_, context, request, response);
+}
+
+}  // namespace longembed

@@ -1,0 +1,50 @@
+#include "server/rpc/unary_call.h"
+
+#include <grpcpp/server_context.h>
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/errors/errors.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/wire.h"
+
+namespace longembed {
+
+UnaryCall::UnaryCall(std::string method, grpc::CallbackServerContext* context, grpc::ByteBuffer* response,
+                     const Clock& clock, Metrics& metrics)
+    : method_(std::move(method)),
+      context_(context),
+      response_(response),
+      clock_(clock),
+      metrics_(metrics),
+      arrival_(clock.Now()) {
+  metrics_.RequestStarted(method_);
+}
+
+void UnaryCall::Succeed(const google::protobuf::Message& response) {
+  *response_ = SerializeMessage(response);
+  Count(absl::StatusCode::kOk);
+  Finish(grpc::Status::OK);
+}
+
+void UnaryCall::Fail(const absl::Status& status) {
+  // Clients with a retry policy obey this header; RetryInfo says the same to those that read details.
+  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
+    context_->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
+  }
+  Count(status.code());
+  Finish(ToGrpcStatus(status));
+}
+
+absl::Time UnaryCall::deadline() const {
+  const auto deadline = context_->deadline();
+  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
+}
+
+void UnaryCall::Count(absl::StatusCode code) {
+  metrics_.RequestFinished(method_, absl::StatusCodeToString(code), model_, clock_.Now() - arrival_);
+}
+
+}  // namespace longembed

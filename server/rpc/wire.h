@@ -1,0 +1,21 @@
+// Bytes to messages and back. gRPC's own parsing answers a malformed message with UNIMPLEMENTED and no words; so the service takes the raw bytes.
+#ifndef LONGEMBED_SERVER_RPC_WIRE_H_
+#define LONGEMBED_SERVER_RPC_WIRE_H_
+
+#include <google/protobuf/message.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+namespace longembed {
+
+// Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE, MALFORMED_REQUEST, and INVALID_UTF8, which names the field and the byte.
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
+
+grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_RPC_WIRE_H_

@@ -1,0 +1,175 @@
+#include "server/telemetry/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <exception>
+#include <list>
+#include <map>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "server/telemetry/metric_names.h"
+#include "server/telemetry/process_metrics.h"
+
+namespace longembed {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Registry;
+using Buckets = Histogram::BucketBoundaries;
+using Labels = std::map<std::string, std::string>;
+
+// 0.5 ms to 2 minutes: a short query on a quiet machine, a 32k-token document on a busy one.
+const Buckets kSeconds{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120};
+const Buckets kTokenCounts{16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
+const Buckets kSequenceCounts{1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
+
+template <typename Metric>
+prometheus::Family<Metric>& FamilyOf(Registry& registry, const metric::Name& name) {
+  return prometheus::detail::Builder<Metric>().Name(name.name).Help(name.help).Register(registry);
+}
+
+class RegisteredModelMetrics final : public ModelMetrics {
+ public:
+  RegisteredModelMetrics(Registry& registry, const std::string& model)
+      : inputs_(FamilyOf<Counter>(registry, metric::kInputs).Add({{"model", model}})),
+        tokens_(FamilyOf<Counter>(registry, metric::kTokens).Add({{"model", model}})),
+        truncated_tokens_(FamilyOf<Counter>(registry, metric::kTruncatedTokens).Add({{"model", model}})),
+        tokenization_(FamilyOf<Histogram>(registry, metric::kTokenizationDuration).Add({{"model", model}}, kSeconds)),
+        queue_(FamilyOf<Histogram>(registry, metric::kQueueDuration).Add({{"model", model}}, kSeconds)),
+        inference_(FamilyOf<Histogram>(registry, metric::kInferenceDuration).Add({{"model", model}}, kSeconds)),
+        batch_tokens_(FamilyOf<Histogram>(registry, metric::kBatchTokens).Add({{"model", model}}, kTokenCounts)),
+        batch_sequences_(
+            FamilyOf<Histogram>(registry, metric::kBatchSequences).Add({{"model", model}}, kSequenceCounts)) {}
+
+  void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) override {
+    inputs_.Increment(static_cast<double>(inputs));
+    tokens_.Increment(static_cast<double>(tokens));
+    truncated_tokens_.Increment(static_cast<double>(truncated_tokens));
+  }
+  void ObserveTokenization(absl::Duration duration) override { tokenization_.Observe(absl::ToDoubleSeconds(duration)); }
+  void ObserveQueue(absl::Duration duration) override { queue_.Observe(absl::ToDoubleSeconds(duration)); }
+  void ObserveBatch(int64_t tokens, int64_t sequences, absl::Duration inference) override {
+    batch_tokens_.Observe(static_cast<double>(tokens));
+    batch_sequences_.Observe(static_cast<double>(sequences));
+    inference_.Observe(absl::ToDoubleSeconds(inference));
+  }
+
+ private:
+  Counter& inputs_;
+  Counter& tokens_;
+  Counter& truncated_tokens_;
+  Histogram& tokenization_;
+  Histogram& queue_;
+  Histogram& inference_;
+  Histogram& batch_tokens_;
+  Histogram& batch_sequences_;
+};
+
+prometheus::MetricFamily GaugeFamily(const metric::Name& name) {
+  return {.name = name.name, .help = name.help, .type = prometheus::MetricType::Gauge, .metric = {}};
+}
+
+void AddGauge(prometheus::MetricFamily& family, const std::string& model, double value) {
+  prometheus::ClientMetric metric;
+  metric.label = {{"model", model}};
+  metric.gauge.value = value;
+  family.metric.push_back(std::move(metric));
+}
+
+// Asks the queues at every scrape, so that depth and age are those of that moment.
+class QueueMetrics final : public prometheus::Collectable {
+ public:
+  void Add(const std::string& model, std::function<QueueReading()> queue) {
+    const std::lock_guard lock(mutex_);
+    queues_[model] = std::move(queue);
+  }
+
+  void Clear() {
+    const std::lock_guard lock(mutex_);
+    queues_.clear();
+  }
+
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    const std::lock_guard lock(mutex_);
+    auto jobs = GaugeFamily(metric::kQueueJobs);
+    auto tokens = GaugeFamily(metric::kQueueTokens);
+    auto age = GaugeFamily(metric::kQueueAge);
+    for (const auto& [model, queue] : queues_) {
+      const QueueReading reading = queue();
+      AddGauge(jobs, model, static_cast<double>(reading.jobs));
+      AddGauge(tokens, model, static_cast<double>(reading.tokens));
+      AddGauge(age, model, absl::ToDoubleSeconds(reading.oldest));
+    }
+    return {jobs, tokens, age};
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, std::function<QueueReading()>> queues_;
+};
+
+}  // namespace
+
+struct Metrics::State {
+  const std::shared_ptr<Registry> registry = std::make_shared<Registry>();
+  const std::shared_ptr<QueueMetrics> queues = std::make_shared<QueueMetrics>();
+  const std::shared_ptr<ProcessMetrics> process = std::make_shared<ProcessMetrics>();
+  prometheus::Family<Counter>& requests = FamilyOf<Counter>(*registry, metric::kRequests);
+  prometheus::Family<Histogram>& durations = FamilyOf<Histogram>(*registry, metric::kRequestDuration);
+  prometheus::Family<Gauge>& in_flight = FamilyOf<Gauge>(*registry, metric::kRequestsInFlight);
+  std::list<RegisteredModelMetrics> models;
+  std::unique_ptr<prometheus::Exposer> exposer;
+};
+
+Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
+  FamilyOf<Gauge>(*state_->registry, metric::kBuildInfo)
+      .Add({{"version", build.version}, {"torch", build.torch}})
+      .Set(1);
+}
+
+Metrics::~Metrics() = default;
+
+ModelMetrics& Metrics::ForModel(const std::string& model, std::function<QueueReading()> queue) {
+  state_->queues->Add(model, std::move(queue));
+  return state_->models.emplace_back(*state_->registry, model);
+}
+
+void Metrics::ForgetQueues() { state_->queues->Clear(); }
+
+void Metrics::RequestStarted(const std::string& method) { state_->in_flight.Add({{"method", method}}).Increment(); }
+
+void Metrics::RequestFinished(const std::string& method, const std::string& code, const std::string& model,
+                              absl::Duration duration) {
+  state_->in_flight.Add({{"method", method}}).Decrement();
+  state_->requests.Add({{"method", method}, {"code", code}, {"model", model}}).Increment();
+  state_->durations.Add({{"method", method}, {"model", model}}, kSeconds).Observe(absl::ToDoubleSeconds(duration));
+}
+
+std::string Metrics::Scrape() const {
+  std::vector<prometheus::MetricFamily> families = state_->registry->Collect();
+  for (auto&& family : state_->queues->Collect()) families.push_back(std::move(family));
+  for (auto&& family : state_->process->Collect()) families.push_back(std::move(family));
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+absl::StatusOr<int> Metrics::Listen(const std::string& address) {
+  try {
+    state_->exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/2);
+    state_->exposer->RegisterCollectable(state_->registry);
+    state_->exposer->RegisterCollectable(state_->queues);
+    state_->exposer->RegisterCollectable(state_->process);
+    return state_->exposer->GetListeningPorts().front();
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(absl::StrCat("metrics cannot listen on ", address, ": ", error.what()));
+  }
+}
+
+}  // namespace longembed

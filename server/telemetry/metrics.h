@@ -1,0 +1,66 @@
+// What the server counts and measures, and the HTTP port where Prometheus reads it. Metric names are in metric_names.h.
+#ifndef LONGEMBED_SERVER_TELEMETRY_METRICS_H_
+#define LONGEMBED_SERVER_TELEMETRY_METRICS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace longembed {
+
+struct BuildInfo {
+  std::string version;
+  std::string torch;
+};
+
+// What a queue looks like at this moment.
+struct QueueReading {
+  int64_t jobs = 0;
+  int64_t tokens = 0;
+  absl::Duration oldest;
+};
+
+// The metrics of one model; made by Metrics::ForModel and owned by it. Any thread.
+class ModelMetrics {
+ public:
+  virtual ~ModelMetrics() = default;
+  virtual void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) = 0;
+  virtual void ObserveTokenization(absl::Duration duration) = 0;
+  virtual void ObserveQueue(absl::Duration duration) = 0;
+  virtual void ObserveBatch(int64_t tokens, int64_t sequences, absl::Duration inference) = 0;
+};
+
+// Multiple threads can call the methods of one Metrics without external synchronization.
+class Metrics {
+ public:
+  explicit Metrics(const BuildInfo& build);
+  ~Metrics();
+
+  // For a model of the server's config. `queue` is asked at every scrape, until ForgetQueues.
+  ModelMetrics& ForModel(const std::string& model, std::function<QueueReading()> queue);
+
+  // Ends the asking, before what `queue` looks at goes away.
+  void ForgetQueues();
+
+  void RequestStarted(const std::string& method);
+  // `code`: a gRPC status name such as "OK". `model`: one of the config's, or empty, so that clients cannot make up label values.
+  void RequestFinished(const std::string& method, const std::string& code, const std::string& model, absl::Duration duration);
+
+  // The text that a scrape gets.
+  std::string Scrape() const;
+
+  // Serves GET /metrics on `address` ("127.0.0.1:9464"; port 0 picks one). Returns the port. Errors: UNAVAILABLE when it cannot listen.
+  absl::StatusOr<int> Listen(const std::string& address);
+
+ private:
+  struct State;
+  const std::unique_ptr<State> state_;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_TELEMETRY_METRICS_H_

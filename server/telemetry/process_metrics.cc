@@ -1,0 +1,71 @@
+#include "server/telemetry/process_metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <string>
+
+#include "server/telemetry/metric_names.h"
+
+namespace longembed {
+namespace {
+
+// The fields of /proc/self/stat after the command's name, which may hold blanks itself; [0] is field 3 of proc(5).
+std::vector<std::string> StatFields() {
+  std::ifstream file("/proc/self/stat");
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::istringstream rest(text.substr(std::min(text.size(), text.rfind(')') + 1)));
+  return {std::istream_iterator<std::string>(rest), {}};
+}
+
+double BootTime() {
+  std::ifstream file("/proc/stat");
+  for (std::string key; file >> key;) {
+    if (double seconds = 0; key == "btime" && file >> seconds) return seconds;
+    file.ignore(1 << 16, '\n');
+  }
+  return 0;
+}
+
+double OpenFds() {
+  std::error_code error;
+  const std::filesystem::directory_iterator fds("/proc/self/fd", error);
+  return error ? 0 : static_cast<double>(std::distance(begin(fds), end(fds)));
+}
+
+prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType type, double value) {
+  prometheus::ClientMetric metric;
+  (type == prometheus::MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+  return {.name = name.name, .help = name.help, .type = type, .metric = {metric}};
+}
+
+}  // namespace
+
+std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
+  using prometheus::MetricType;
+  const std::vector<std::string> stat = StatFields();
+  constexpr size_t kUserTicks = 11, kSystemTicks = 12, kThreadCount = 17, kStartTicks = 19, kVirtualBytes = 20, kResidentPages = 21;
+  if (stat.size() <= kResidentPages) return {};
+  const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
+  const auto number = [&stat](size_t field) { return std::stod(stat[field]); };
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  return {
+      Family(metric::kCpuSeconds, MetricType::Counter, (number(kUserTicks) + number(kSystemTicks)) / ticks),
+      Family(metric::kResidentMemory, MetricType::Gauge,
+             number(kResidentPages) * static_cast<double>(sysconf(_SC_PAGESIZE))),
+      Family(metric::kVirtualMemory, MetricType::Gauge, number(kVirtualBytes)),
+      Family(metric::kStartTime, MetricType::Gauge, BootTime() + number(kStartTicks) / ticks),
+      Family(metric::kThreads, MetricType::Gauge, number(kThreadCount)),
+      Family(metric::kOpenFds, MetricType::Gauge, OpenFds()),
+      Family(metric::kMaxFds, MetricType::Gauge, static_cast<double>(files.rlim_cur)),
+  };
+}
+
+}  // namespace longembed

@@ -1,0 +1,19 @@
+// Figures of this process from /proc, under the names that Prometheus client libraries share.
+#ifndef LONGEMBED_SERVER_TELEMETRY_PROCESS_METRICS_H_
+#define LONGEMBED_SERVER_TELEMETRY_PROCESS_METRICS_H_
+
+#include <prometheus/collectable.h>
+
+#include <vector>
+
+namespace longembed {
+
+// Reads /proc at every scrape. Any thread.
+class ProcessMetrics final : public prometheus::Collectable {
+ public:
+  std::vector<prometheus::MetricFamily> Collect() const override;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_TELEMETRY_PROCESS_METRICS_H_

@@ -1,0 +1,135 @@
+// The TorchScript encoder on the default model, when it has been exported. Its vectors are compared with transformers in tests/integration.
+#include "model/encoder/torch_encoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "model/embed/model.h"
+#include "model/errors/errors.h"
+#include "model/plan/planner.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kModel = std::string(LONGEMBED_MODELS_DIR) + "/e5-small-v2";
+const auto kSomebodyWaits = [] { return false; };
+
+class TorchEncoderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(kModel)) GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
+    SetIntraOpThreads(1);
+    model_ = *LoadModel(kModel);
+    encoder_ = *LoadTorchEncoder(kModel, model_->manifest, {});
+  }
+
+  Sequence RandomSequence(int content_tokens) {
+    std::vector<int32_t> content(content_tokens);
+    for (int32_t& id : content) id = std::uniform_int_distribution<int32_t>(1000, 30000)(random_);
+    return PlanInput(model_->manifest, {.content = content}, {})->sequences[0].sequence;
+  }
+
+  VectorBlock Encode(const std::vector<const Sequence*>& sequences) {
+    auto block = encoder_->Encode(Pack(sequences), kSomebodyWaits);
+    EXPECT_TRUE(block.ok()) << block.status();
+    return *std::move(block);
+  }
+
+  static std::vector<float> Normalized(std::span<const float> row) {
+    double squares = 0;
+    for (const float x : row) squares += static_cast<double>(x) * x;
+    std::vector<float> vector;
+    for (const float x : row) vector.push_back(static_cast<float>(x / std::sqrt(squares)));
+    return vector;
+  }
+
+  std::mt19937 random_{11};
+  std::unique_ptr<const Model> model_;
+  std::unique_ptr<Encoder> encoder_;
+};
+
+TEST_F(TorchEncoderTest, AloneIsAsInCompany) {
+  std::vector<Sequence> sequences;
+  for (const int tokens : {1, 3, 17, 64, 64, 200, 510, 5}) sequences.push_back(RandomSequence(tokens));
+  std::vector<const Sequence*> all;
+  for (const Sequence& sequence : sequences) all.push_back(&sequence);
+  const VectorBlock company = Encode(all);
+  ASSERT_EQ(company.rows, static_cast<int>(sequences.size()));
+  ASSERT_EQ(company.width, 384);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const VectorBlock alone = Encode({&sequences[i]});
+    const std::vector<float> expected = Normalized(alone.row(0)), actual = Normalized(company.row(static_cast<int>(i)));
+    for (int j = 0; j < company.width; ++j) ASSERT_NEAR(actual[j], expected[j], 1e-5) << "sequence " << i;
+  }
+}
+
+TEST_F(TorchEncoderTest, SpansArePooledEachOnItsOwn) {
+  Sequence sequence = RandomSequence(30);
+  const int n = sequence.size();
+  sequence.spans.clear();
+  for (int i = 0; i < n; ++i) sequence.spans.push_back({i, i + 1});
+  sequence.spans.push_back({0, n});
+  const VectorBlock block = Encode({&sequence});
+  ASSERT_EQ(block.rows, n + 1);
+  for (int j = 0; j < block.width; ++j) {
+    double sum = 0;
+    for (int i = 0; i < n; ++i) sum += block.row(i)[j];
+    ASSERT_NEAR(block.row(n)[j], sum / n, 1e-5);
+  }
+}
+
+TEST_F(TorchEncoderTest, StopsBetweenLayersWhenNobodyWaits) {
+  const Sequence sequence = RandomSequence(10);
+  int asked = 0;
+  const auto block = encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence}), [&asked] { return ++asked == 3; });
+  EXPECT_EQ(block.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(asked, 3);
+}
+
+TEST_F(TorchEncoderTest, RefusesDevicesThatAreNotThere) {
+  for (const char* name : {"cuda", "cuda:7"}) {
+    const auto encoder = LoadTorchEncoder(kModel, model_->manifest, {.device = name});
+    if (encoder.ok()) GTEST_SKIP() << "this machine has " << name;
+    EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("Set it to cpu"));
+  }
+  for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda1"}) {
+    const auto encoder = LoadTorchEncoder(kModel, model_->manifest, {.device = name});
+    EXPECT_EQ(encoder.status().code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
+  auto cuda = LoadTorchEncoder(kModel, model_->manifest, {.device = "cuda"});
+  if (!cuda.ok()) GTEST_SKIP() << "no GPU: " << cuda.status().message();
+  const Sequence first = RandomSequence(40), second = RandomSequence(7);
+  const std::vector<const Sequence*> both{&first, &second};
+  const VectorBlock expected = Encode(both);
+  const auto actual = (*cuda)->Encode(Pack(both), kSomebodyWaits);
+  ASSERT_TRUE(actual.ok()) << actual.status();
+  for (int row = 0; row < 2; ++row) {
+    const std::vector<float> cpu = Normalized(expected.row(row)), gpu = Normalized(actual->row(row));
+    for (int j = 0; j < expected.width; ++j) ASSERT_NEAR(gpu[j], cpu[j], 1e-4);
+  }
+}
+
+TEST(TorchEncoderFilesTest, SaysWhatIsWrongWithAFile) {
+  const std::filesystem::path directory = std::filesystem::path(::testing::TempDir()) / "torch_encoder_files";
+  std::filesystem::create_directories(directory);
+  const auto missing = LoadTorchEncoder("/nonexistent", {}, {});
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kFailedPrecondition);
+  std::ofstream(directory / "encoder.pt") << "not a graph";
+  const auto garbage = LoadTorchEncoder(directory, {}, {});
+  EXPECT_EQ(garbage.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(garbage.status().message()), HasSubstr("encoder.pt"));
+}
+
+}  // namespace
+}  // namespace longembed

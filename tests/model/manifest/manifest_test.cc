@@ -1,0 +1,124 @@
+#include "model/manifest/manifest.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_replace.h"
+#include "model/manifest/sha256.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kManifest[] = R"(
+format_version: 1
+name: e5-small-v2
+architecture: bert
+family: APE
+vocabulary_size: 30522
+hidden_size: 384
+intermediate_size: 1536
+layers: 12
+attention_heads: 12
+head_dim: 32
+position_rows: 512
+trained_window: 512
+plain_limit: 512
+causal: false
+pooling: MEAN
+special_tokens: {prefix: [101], suffix: [102]}
+prompts: {query: "query: ", passage: "passage: "}
+input_types: {QUERY: query, DOCUMENT: passage}
+trained_dimensions: [384, 128]
+recommended_extension: '{"windows": {}}'
+precision: fp32
+source: somewhere
+licence: MIT
+exporter: {version: 1}
+files: {encoder.pt: abc}
+)";
+
+std::string Changed(const std::string& from, const std::string& to) {
+  const std::string text = absl::StrReplaceAll(kManifest, {{from, to}});
+  EXPECT_NE(text, kManifest) << from;
+  return text;
+}
+
+TEST(ManifestTest, ReadsEveryKey) {
+  const auto manifest = ParseManifest(kManifest, "here");
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  EXPECT_EQ(manifest->name, "e5-small-v2");
+  EXPECT_EQ(manifest->family, Family::kApe);
+  EXPECT_EQ(manifest->pooling, Pooling::kMean);
+  EXPECT_EQ(manifest->trained_window, 512);
+  EXPECT_THAT(manifest->special_prefix, ElementsAre(101));
+  EXPECT_THAT(manifest->special_suffix, ElementsAre(102));
+  EXPECT_EQ(manifest->prompts.at("query"), "query: ");
+  EXPECT_EQ(manifest->input_types.at("DOCUMENT"), "passage");
+  EXPECT_THAT(manifest->trained_dimensions, ElementsAre(128, 384));
+  EXPECT_EQ(manifest->recommended_extension, R"({"windows": {}})");
+}
+
+struct BadManifest {
+  const char* from;
+  const char* to;
+  const char* said;
+};
+
+class BadManifestTest : public ::testing::TestWithParam<BadManifest> {};
+
+TEST_P(BadManifestTest, IsRefusedWithTheKeyInTheMessage) {
+  const auto manifest = ParseManifest(Changed(GetParam().from, GetParam().to), "here");
+  ASSERT_FALSE(manifest.ok());
+  EXPECT_EQ(manifest.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(manifest.status().message()), HasSubstr(GetParam().said));
+  EXPECT_THAT(std::string(manifest.status().message()), HasSubstr("here"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadManifestTest,
+    ::testing::Values(BadManifest{"format_version: 1", "format_version: 2", "format_version"},
+                      BadManifest{"name: e5-small-v2", "nome: x", "name is missing"},
+                      BadManifest{"licence: MIT", "license: MIT", "license is unknown"},
+                      BadManifest{"family: APE", "family: ALIBI", "family is ALIBI"},
+                      BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
+                      BadManifest{"layers: 12", "layers: 0", "layers is 0"},
+                      BadManifest{"plain_limit: 512", "plain_limit: 513", "plain_limit"},
+                      BadManifest{"prefix: [101]", "prefix: [30522]", "special_tokens.prefix"},
+                      BadManifest{"QUERY: query", "QUERY: quest", "quest"},
+                      BadManifest{"[384, 128]", "[128]", "trained_dimensions"},
+                      BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
+
+TEST(ManifestTest, RefusesWhatIsNotAMapping) {
+  EXPECT_FALSE(ParseManifest("", "here").ok());
+  EXPECT_FALSE(ParseManifest("- a", "here").ok());
+}
+
+TEST(ManifestTest, ComparesFilesWithTheirSums) {
+  const std::filesystem::path directory = std::filesystem::path(::testing::TempDir()) / "verify_files";
+  std::filesystem::create_directories(directory);
+  std::ofstream(directory / "encoder.pt") << "abc";
+  ModelManifest manifest;
+  // FIPS 180-2, appendix B.1.
+  manifest.file_sha256 = {{"encoder.pt", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}};
+  EXPECT_TRUE(VerifyFiles(manifest, directory).ok());
+  std::ofstream(directory / "encoder.pt") << "abd";
+  EXPECT_THAT(std::string(VerifyFiles(manifest, directory).message()), HasSubstr("export the model again"));
+  manifest.file_sha256 = {{"missing", ""}};
+  EXPECT_FALSE(VerifyFiles(manifest, directory).ok());
+  manifest.file_sha256 = {{"../encoder.pt", ""}};
+  EXPECT_FALSE(VerifyFiles(manifest, directory).ok());
+}
+
+TEST(Sha256Test, MatchesThePublishedVectors) {
+  EXPECT_EQ(Sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(Sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+}  // namespace
+}  // namespace longembed

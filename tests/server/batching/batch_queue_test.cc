@@ -1,0 +1,137 @@
+#include "server/batching/batch_queue.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/testing/fake_encoder.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+
+const absl::Time kStart = absl::UnixEpoch() + absl::Hours(1);
+
+std::shared_ptr<Job> MakeJob(int32_t token, const std::vector<int>& sizes, const JobOptions& options = {}) {
+  std::vector<Sequence> sequences;
+  for (const int size : sizes) sequences.push_back(MakeSequence(token, size));
+  return std::make_shared<Job>(std::move(sequences), options, [](absl::StatusOr<JobResult>) {});
+}
+
+// The batch as "token x size" numbers: token * 1000 + size.
+std::vector<int> Take(BatchQueue& queue, const BatchLimits& limits) {
+  std::vector<int> taken;
+  for (const BatchItem& item : queue.TakeBatch(limits)) {
+    const Sequence& sequence = item.job->sequences()[item.sequence];
+    taken.push_back(sequence.tokens[0] * 1000 + sequence.size());
+  }
+  return taken;
+}
+
+TEST(BatchQueueTest, FillsTheBudgetAcrossJobsOldestFirst) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {10, 20}), kStart);
+  queue.Push(MakeJob(2, {50}), kStart + absl::Seconds(1));
+  queue.Push(MakeJob(3, {30}), kStart + absl::Seconds(2));
+  EXPECT_EQ(queue.tokens(), 110);
+  // 10 + 20 + 30 fit into 60; the 50 does not and is skipped over, not waited for.
+  EXPECT_THAT(Take(queue, {.max_tokens = 60}), ElementsAre(1010, 1020, 3030));
+  EXPECT_THAT(Take(queue, {.max_tokens = 60}), ElementsAre(2050));
+  EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.tokens(), 0);
+}
+
+TEST(BatchQueueTest, ASequenceBeyondTheBudgetGoesAlone) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {5000}), kStart);
+  queue.Push(MakeJob(2, {1}), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 4096}), ElementsAre(1000 + 5000));
+  EXPECT_THAT(Take(queue, {.max_tokens = 4096}), ElementsAre(2001));
+}
+
+TEST(BatchQueueTest, AJobContinuesInTheNextBatch) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {40, 40, 40}), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(1040, 1040));
+  EXPECT_EQ(queue.tokens(), 40);
+  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(1040));
+}
+
+TEST(BatchQueueTest, LimitsSequences) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {1, 1, 1}), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 100, .max_sequences = 2}), ElementsAre(1001, 1001));
+}
+
+TEST(BatchQueueTest, UrgencyIsPriorityThenDeadlineThenAge) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {1}, {.priority = Priority::kBulk, .deadline = kStart + absl::Seconds(1)}), kStart);
+  queue.Push(MakeJob(2, {1}), kStart);  // Due after kPatience.
+  queue.Push(MakeJob(3, {1}, {.deadline = kStart + absl::Seconds(5)}), kStart);
+  queue.Push(MakeJob(4, {1}, {.deadline = kStart + absl::Seconds(3)}), kStart);
+  queue.Push(MakeJob(5, {1}, {.deadline = kStart + absl::Hours(1)}), kStart + absl::Seconds(1));
+  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(4001, 3001, 2001, 5001, 1001));
+}
+
+TEST(BatchQueueTest, RemoveFreesTheQueueAtOnce) {
+  BatchQueue queue;
+  const auto first = MakeJob(1, {40, 40});
+  const auto second = MakeJob(2, {7});
+  queue.Push(first, kStart);
+  queue.Push(second, kStart + absl::Seconds(1));
+  EXPECT_THAT(Take(queue, {.max_tokens = 40}), ElementsAre(1040));
+  EXPECT_EQ(queue.oldest(), kStart);
+  EXPECT_TRUE(queue.Remove(*first));
+  EXPECT_FALSE(queue.Remove(*first));
+  EXPECT_EQ(queue.tokens(), 7);
+  EXPECT_EQ(queue.jobs(), 1u);
+  EXPECT_EQ(queue.oldest(), kStart + absl::Seconds(1));
+}
+
+TEST(BatchQueueTest, TakesExpiredOnly) {
+  BatchQueue queue;
+  const auto late = MakeJob(1, {1}, {.deadline = kStart + absl::Seconds(1)});
+  const auto late_bulk = MakeJob(2, {1}, {.priority = Priority::kBulk, .deadline = kStart + absl::Seconds(2)});
+  queue.Push(late, kStart);
+  queue.Push(late_bulk, kStart);
+  queue.Push(MakeJob(3, {1}, {.deadline = kStart + absl::Minutes(1)}), kStart);
+  queue.Push(MakeJob(4, {1}), kStart);
+  EXPECT_TRUE(queue.TakeExpired(kStart).empty());
+  EXPECT_THAT(queue.TakeExpired(kStart + absl::Seconds(30)), ElementsAre(late, late_bulk));
+  EXPECT_EQ(queue.jobs(), 2u);
+  EXPECT_THAT(Take(queue, {}), ElementsAre(4001, 3001));
+}
+
+// Every sequence leaves the queue exactly once, whatever comes in and however large the batches are.
+TEST(BatchQueueTest, NothingIsLostOrDoubled) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 50; ++round) {
+    BatchQueue queue;
+    std::map<int32_t, int> expected, taken;
+    const BatchLimits limits{.max_tokens = std::uniform_int_distribution<int>(1, 300)(random), .max_sequences = 9};
+    for (int32_t token = 1; token <= 60; ++token) {
+      std::vector<int> sizes(std::uniform_int_distribution<int>(1, 6)(random));
+      for (int& size : sizes) size = std::uniform_int_distribution<int>(1, 200)(random);
+      expected[token] = static_cast<int>(sizes.size());
+      queue.Push(MakeJob(token, sizes, {.priority = random() % 2 ? Priority::kBulk : Priority::kInteractive}), kStart);
+    }
+    while (!queue.empty()) {
+      int64_t tokens = 0;
+      const Batch batch = queue.TakeBatch(limits);
+      ASSERT_FALSE(batch.empty());
+      for (const BatchItem& item : batch) {
+        tokens += item.job->sequences()[item.sequence].size();
+        ++taken[item.job->sequences()[0].tokens[0]];
+      }
+      EXPECT_TRUE(batch.size() == 1 || tokens <= limits.max_tokens);
+      EXPECT_LE(batch.size(), limits.max_sequences);
+    }
+    EXPECT_EQ(taken, expected);
+    EXPECT_EQ(queue.tokens(), 0);
+  }
+}
+
+}  // namespace
+}  // namespace longembed

@@ -1,0 +1,235 @@
+#include "server/batching/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "server/errors/errors.h"
+#include "tests/testing/fake_clock.h"
+#include "tests/testing/fake_encoder.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::SizeIs;
+
+// A job and the future of its answer.
+struct Pending {
+  std::shared_ptr<Job> job;
+  std::future<absl::StatusOr<JobResult>> answer;
+
+  absl::StatusCode code() { return answer.get().status().code(); }
+  bool answered() { return answer.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
+};
+
+Pending MakePending(std::vector<Sequence> sequences, const JobOptions& options = {}) {
+  auto promise = std::make_shared<std::promise<absl::StatusOr<JobResult>>>();
+  Pending pending;
+  pending.answer = promise->get_future();
+  // set_value throws when it is called twice: an answer too many ends the test.
+  pending.job = std::make_shared<Job>(std::move(sequences), options, [promise](absl::StatusOr<JobResult> result) {
+    promise->set_value(std::move(result));
+  });
+  return pending;
+}
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  // Occupies the only worker until the gate opens.
+  Pending BlockWorker() {
+    encoder_.CloseGate();
+    Pending blocker = MakePending({MakeSequence(99, 1)});
+    EXPECT_TRUE(scheduler_.Submit(blocker.job).ok());
+    encoder_.AwaitCalls(1);
+    return blocker;
+  }
+
+  FakeClock clock_;
+  FakeEncoder encoder_;
+  Scheduler scheduler_{{.workers = 1, .batch = {.max_tokens = 100}, .max_queued_tokens = 1000}, encoder_, clock_, nullptr};
+};
+
+TEST_F(SchedulerTest, AnswersWithOneVectorASpanInOrder) {
+  Sequence two_spans = MakeSequence(5, 4);
+  two_spans.spans = {{0, 1}, {1, 4}};
+  Pending pending = MakePending({MakeSequence(3, 2), two_spans});
+  ASSERT_TRUE(scheduler_.Submit(pending.job).ok());
+  const auto result = pending.answer.get();
+  ASSERT_TRUE(result.ok());
+  EXPECT_THAT(result->vectors, ElementsAre(ElementsAre(6, 2, 2, 1), ElementsAre(5, 1, 4, 1), ElementsAre(15, 3, 4, 1)));
+}
+
+TEST_F(SchedulerTest, BatchesAcrossJobsWhileTheWorkerIsBusy) {
+  Pending blocker = BlockWorker();
+  Pending first = MakePending({MakeSequence(1, 30)});
+  Pending second = MakePending({MakeSequence(2, 30), MakeSequence(3, 60)});
+  ASSERT_TRUE(scheduler_.Submit(first.job).ok());
+  ASSERT_TRUE(scheduler_.Submit(second.job).ok());
+  EXPECT_EQ(scheduler_.queue_state().tokens, 120);
+  encoder_.OpenGate();
+  EXPECT_TRUE(first.answer.get().ok());
+  EXPECT_THAT(second.answer.get()->vectors, SizeIs(2));
+  EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(1, 2), ElementsAre(3)));
+}
+
+TEST_F(SchedulerTest, ACancelledJobNeverReachesTheEncoder) {
+  Pending blocker = BlockWorker();
+  Pending cancelled = MakePending({MakeSequence(1, 30)});
+  Pending kept = MakePending({MakeSequence(2, 30)});
+  ASSERT_TRUE(scheduler_.Submit(cancelled.job).ok());
+  ASSERT_TRUE(scheduler_.Submit(kept.job).ok());
+  scheduler_.Cancel(*cancelled.job);
+  EXPECT_EQ(cancelled.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(scheduler_.queue_state().tokens, 30);
+  scheduler_.Cancel(*cancelled.job);
+  encoder_.OpenGate();
+  EXPECT_TRUE(kept.answer.get().ok());
+  EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(2)));
+}
+
+TEST_F(SchedulerTest, AnExpiredJobNeverReachesTheEncoder) {
+  Pending blocker = BlockWorker();
+  Pending late = MakePending({MakeSequence(1, 30)}, {.deadline = clock_.Now() + absl::Milliseconds(1)});
+  Pending kept = MakePending({MakeSequence(2, 30)});
+  ASSERT_TRUE(scheduler_.Submit(late.job).ok());
+  ASSERT_TRUE(scheduler_.Submit(kept.job).ok());
+  clock_.Advance(absl::Milliseconds(2));
+  encoder_.OpenGate();
+  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(kept.answer.get().ok());
+  EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(2)));
+}
+
+TEST_F(SchedulerTest, ADeadlineThatHasPassedIsRefusedAtOnce) {
+  Pending late = MakePending({MakeSequence(1, 1)}, {.deadline = clock_.Now()});
+  EXPECT_EQ(scheduler_.Submit(late.job).code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenNobodyWaits) {
+  Pending blocker = BlockWorker();
+  scheduler_.Cancel(*blocker.job);
+  EXPECT_EQ(blocker.code(), absl::StatusCode::kCancelled);
+  // The gate is closed still: only giving up ends the call.
+  Pending next = MakePending({MakeSequence(2, 1)});
+  ASSERT_TRUE(scheduler_.Submit(next.job).ok());
+  encoder_.AwaitCalls(2);
+  EXPECT_EQ(encoder_.given_up(), 1);
+  encoder_.OpenGate();
+  EXPECT_TRUE(next.answer.get().ok());
+}
+
+TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenEveryDeadlineHasPassed) {
+  encoder_.CloseGate();
+  Pending late = MakePending({MakeSequence(1, 1)}, {.deadline = clock_.Now() + absl::Seconds(1)});
+  ASSERT_TRUE(scheduler_.Submit(late.job).ok());
+  encoder_.AwaitCalls(1);
+  clock_.Advance(absl::Seconds(2));
+  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(SchedulerTest, OverloadIsRefusedWithARetryDelay) {
+  Pending blocker = BlockWorker();
+  Pending most = MakePending({MakeSequence(1, 990)});
+  ASSERT_TRUE(scheduler_.Submit(most.job).ok());
+  Pending fits = MakePending({MakeSequence(2, 10)});
+  ASSERT_TRUE(scheduler_.Submit(fits.job).ok());
+  Pending refused = MakePending({MakeSequence(3, 1)});
+  const absl::Status status = scheduler_.Submit(refused.job);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(RetryDelay(status).has_value());
+  EXPECT_GT(*RetryDelay(status), absl::ZeroDuration());
+  EXPECT_FALSE(refused.answered());
+  encoder_.OpenGate();
+  EXPECT_TRUE(most.answer.get().ok());
+  EXPECT_TRUE(fits.answer.get().ok());
+}
+
+TEST_F(SchedulerTest, AnEncoderErrorReachesEveryJobOfTheBatch) {
+  encoder_.FailWith(absl::InternalError("broken"));
+  Pending pending = MakePending({MakeSequence(1, 1), MakeSequence(1, 2)});
+  ASSERT_TRUE(scheduler_.Submit(pending.job).ok());
+  EXPECT_EQ(pending.code(), absl::StatusCode::kInternal);
+  encoder_.FailWith(absl::OkStatus());
+  Pending next = MakePending({MakeSequence(1, 1)});
+  ASSERT_TRUE(scheduler_.Submit(next.job).ok());
+  EXPECT_TRUE(next.answer.get().ok());
+}
+
+TEST_F(SchedulerTest, DrainingFinishesWhatWasAccepted) {
+  Pending blocker = BlockWorker();
+  Pending accepted = MakePending({MakeSequence(1, 1)});
+  ASSERT_TRUE(scheduler_.Submit(accepted.job).ok());
+  scheduler_.StopAccepting();
+  Pending refused = MakePending({MakeSequence(2, 1)});
+  EXPECT_EQ(scheduler_.Submit(refused.job).code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(scheduler_.WaitIdle(absl::Milliseconds(1)));
+  encoder_.OpenGate();
+  EXPECT_TRUE(scheduler_.WaitIdle(absl::InfiniteDuration()));
+  EXPECT_TRUE(accepted.answer.get().ok());
+}
+
+TEST_F(SchedulerTest, QueueStateTellsTheAge) {
+  Pending blocker = BlockWorker();
+  EXPECT_EQ(scheduler_.queue_state().oldest, absl::ZeroDuration());
+  Pending waiting = MakePending({MakeSequence(1, 5)});
+  ASSERT_TRUE(scheduler_.Submit(waiting.job).ok());
+  clock_.Advance(absl::Seconds(3));
+  EXPECT_EQ(scheduler_.queue_state().jobs, 1u);
+  EXPECT_EQ(scheduler_.queue_state().oldest, absl::Seconds(3));
+  encoder_.OpenGate();
+  EXPECT_EQ(waiting.answer.get()->queue, absl::Seconds(3));
+}
+
+TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
+  FakeClock clock;
+  FakeEncoder encoder;
+  encoder.CloseGate();
+  Pending running = MakePending({MakeSequence(1, 1)});
+  Pending waiting = MakePending({MakeSequence(2, 1)});
+  std::jthread opener;
+  {
+    Scheduler scheduler({.workers = 1, .batch = {.max_tokens = 1}}, encoder, clock, nullptr);
+    ASSERT_TRUE(scheduler.Submit(running.job).ok());
+    encoder.AwaitCalls(1);
+    ASSERT_TRUE(scheduler.Submit(waiting.job).ok());
+    opener = std::jthread([&] {
+      waiting.answer.wait();
+      encoder.OpenGate();
+    });
+  }
+  EXPECT_TRUE(running.answer.get().ok());
+  EXPECT_EQ(waiting.code(), absl::StatusCode::kUnavailable);
+}
+
+// Many threads submit and cancel at once; every job gets exactly one answer (a second one would throw).
+TEST(SchedulerStressTest, EveryJobIsAnsweredOnce) {
+  RealClock clock;
+  FakeEncoder encoder;
+  Scheduler scheduler({.workers = 2, .batch = {.max_tokens = 50}}, encoder, clock, nullptr);
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&scheduler, t] {
+      for (int i = 0; i < 200; ++i) {
+        JobOptions options;
+        if (i % 5 == 0) options.deadline = absl::Now() + absl::Microseconds(200);
+        Pending pending = MakePending({MakeSequence(t + 1, 1 + i % 40), MakeSequence(t + 1, 3)}, options);
+        if (!scheduler.Submit(pending.job).ok()) continue;
+        if (i % 3 == 0) scheduler.Cancel(*pending.job);
+        const auto result = pending.answer.get();
+        if (result.ok()) {
+          EXPECT_EQ(result->vectors[0][0], static_cast<float>((t + 1) * (1 + i % 40)));
+        }
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_TRUE(scheduler.WaitIdle(absl::Seconds(10)));
+  EXPECT_EQ(scheduler.queue_state().tokens, 0);
+}
+
+}  // namespace
+}  // namespace longembed

@@ -1,0 +1,146 @@
+#include "server/core/embed_call.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "absl/synchronization/notification.h"
+#include "model/errors/errors.h"
+#include "tests/testing/fake_clock.h"
+#include "tests/testing/fake_encoder.h"
+#include "tests/testing/fake_tokenizer.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class EmbedCallTest : public ::testing::Test {
+ protected:
+  EmbedCallTest() {
+    auto encoder = std::make_unique<FakeEncoder>();
+    encoder_ = encoder.get();
+    model_ = std::make_unique<ServedModel>(
+        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
+        std::move(encoder), SchedulerOptions{.batch = {.max_tokens = 100}}, clock_, metrics_);
+  }
+
+  EmbedOrder MakeOrder(std::vector<Input> inputs) {
+    return {.inputs = std::move(inputs),
+            .vector_options = {.dimensions = 4, .normalize = false},
+            .max_tokens_per_input = 1000};
+  }
+
+  std::shared_ptr<EmbedCall> Start(EmbedOrder order) {
+    auto promise = std::make_shared<std::promise<absl::StatusOr<EmbedAnswer>>>();
+    answer_ = promise->get_future();
+    return EmbedCall::Start(*model_, *pool_, clock_, std::move(order), [promise](absl::StatusOr<EmbedAnswer> answer) {
+      promise->set_value(std::move(answer));
+    });
+  }
+
+  FakeClock clock_;
+  Metrics metrics_{{}};
+  FakeEncoder* encoder_ = nullptr;
+  std::unique_ptr<ServedModel> model_;
+  std::unique_ptr<WorkerPool> pool_ = std::make_unique<WorkerPool>(1);
+  std::future<absl::StatusOr<EmbedAnswer>> answer_;
+};
+
+TEST_F(EmbedCallTest, AnswersInOrder) {
+  Start(MakeOrder({std::string_view("a b"), std::string_view("ccc")}));
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_EQ(answer->results.size(), 2u);
+  EXPECT_THAT(answer->results[0]->vector, ElementsAre(1 + 11 + 11 + 2, 4, 4, 1));
+  EXPECT_THAT(answer->results[1]->vector, ElementsAre(1 + 13 + 2, 3, 3, 1));
+  EXPECT_EQ(answer->results[0]->plan.tokens, 4);
+  EXPECT_THAT(answer->results[0]->sequence_tokens, ElementsAre(4));
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_tokens_total{model=\"fake\"} 7"));
+}
+
+TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
+  Start(MakeOrder({std::string_view("a"), std::string_view("")}));
+  const auto answer = answer_.get();
+  EXPECT_EQ(ErrorReason(answer.status()), "EMPTY_INPUT");
+  EXPECT_EQ(ErrorField(answer.status()), "inputs[1]");
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
+  EmbedOrder order = MakeOrder({std::string_view(""), std::string_view("bb")});
+  order.partial_results = true;
+  Start(std::move(order));
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(ErrorReason(answer->results[0].status()), "EMPTY_INPUT");
+  EXPECT_THAT(answer->results[1]->vector, ElementsAre(15, 3, 3, 1));
+}
+
+TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
+  EmbedOrder order = MakeOrder({std::string_view("")});
+  order.partial_results = true;
+  Start(std::move(order));
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok());
+  EXPECT_FALSE(answer->results[0].ok());
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+TEST_F(EmbedCallTest, TheServersTokenLimitHoldsBeforeTruncation) {
+  EmbedOrder order = MakeOrder({std::string_view("a a a a a a a a a a a a a a a a a a a a")});
+  order.input_options.plan.truncate = Truncate::kEnd;
+  order.max_tokens_per_input = 21;
+  Start(std::move(order));
+  EXPECT_EQ(ErrorReason(answer_.get().status()), "INPUT_BEYOND_SERVER_LIMIT");
+}
+
+TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
+  absl::Notification release;
+  pool_->Run([&release] { release.WaitForNotification(); });
+  const auto call = Start(MakeOrder({std::string_view("a")}));
+  call->Cancel();
+  release.Notify();
+  EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
+  encoder_->CloseGate();
+  const auto call = Start(MakeOrder({std::string_view("a")}));
+  encoder_->AwaitCalls(1);
+  pool_.reset();  // Joins, so that the call knows its job.
+  call->Cancel();
+  EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
+  encoder_->OpenGate();
+  EXPECT_TRUE(model_->scheduler().WaitIdle(absl::InfiniteDuration()));
+}
+
+TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenisingEndsTheCall) {
+  absl::Notification release;
+  pool_->Run([&release] { release.WaitForNotification(); });
+  EmbedOrder order = MakeOrder({std::string_view("a")});
+  order.job_options.deadline = clock_.Now() + absl::Milliseconds(1);
+  Start(std::move(order));
+  clock_.Advance(absl::Milliseconds(5));
+  release.Notify();
+  EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+TEST_F(EmbedCallTest, ModelsAreFoundByName) {
+  ModelRegistry registry;
+  ASSERT_TRUE(registry.Add(std::move(model_)).ok());
+  EXPECT_EQ((*registry.Find("", "options.model"))->name(), "fake");
+  EXPECT_EQ((*registry.Find("fake", "options.model"))->name(), "fake");
+  const absl::Status unknown = registry.Find("e5", "options.model").status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ErrorField(unknown), "options.model");
+  EXPECT_THAT(std::string(unknown.message()), HasSubstr("fake"));
+}
+
+}  // namespace
+}  // namespace longembed

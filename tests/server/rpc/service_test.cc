@@ -1,0 +1,309 @@
+// The service over a real gRPC server and channel, with a fake model behind it.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "longembed/v1/embedding.grpc.pb.h"
+#include "server/rpc/grpc_server.h"
+#include "tests/testing/fake_encoder.h"
+#include "tests/testing/fake_tokenizer.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using v1::EmbedOptions;
+
+class ServiceTest : public ::testing::Test {
+ protected:
+  ServiceTest() {
+    auto encoder = std::make_unique<FakeEncoder>();
+    encoder_ = encoder.get();
+    auto model = std::make_unique<ServedModel>(
+        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
+        std::move(encoder), SchedulerOptions{.max_queued_tokens = 100}, clock_, metrics_);
+    EXPECT_TRUE(models_.Add(std::move(model)).ok());
+    config_.listen = "127.0.0.1:0";
+    config_.limits = {.max_request_bytes = 1 << 16, .max_inputs_per_call = 4, .max_tokens_per_input = 100};
+    server_ = *GrpcServer::Start(
+        config_, {.models = models_, .pool = pool_, .clock = clock_, .metrics = metrics_, .limits = config_.limits});
+    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
+    stub_ = v1::EmbeddingService::NewStub(channel_);
+  }
+
+  ~ServiceTest() override {
+    encoder_->OpenGate();
+    server_->Shutdown(absl::Seconds(5));
+  }
+
+  grpc::Status Embed(const v1::EmbedRequest& request, v1::EmbedResponse* response = nullptr) {
+    grpc::ClientContext context;
+    v1::EmbedResponse ignored;
+    return stub_->Embed(&context, request, response == nullptr ? &ignored : response);
+  }
+
+  static v1::EmbedRequest Request(const std::string& text) {
+    v1::EmbedRequest request;
+    request.add_inputs()->set_text(text);
+    return request;
+  }
+
+  RealClock clock_;
+  Metrics metrics_{{}};
+  ModelRegistry models_;
+  WorkerPool pool_{1};
+  ServerConfig config_;
+  FakeEncoder* encoder_ = nullptr;
+  std::unique_ptr<GrpcServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::EmbeddingService::Stub> stub_;
+};
+
+TEST_F(ServiceTest, EmbedsAndSaysWhatWasDone) {
+  v1::EmbedRequest request = Request("a b");
+  request.add_inputs()->set_text("ccc");
+  request.mutable_options()->set_prompt_name("passage");
+  request.mutable_options()->set_normalize(false);
+  v1::EmbedResponse response;
+  const grpc::Status status = Embed(request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.results_size(), 2);
+  // "passage:" has 8 letters: id 18; the prompt's blank joins the next word.
+  EXPECT_THAT(response.results(0).embeddings(0).values(), ElementsAre(1 + 18 + 11 + 11 + 2, 5, 5, 1));
+  EXPECT_EQ(response.results(0).tokens(), 5u);
+  EXPECT_EQ(response.results(0).sequences(0).content().end(), 2u);
+  EXPECT_EQ(response.results(0).embeddings(0).dimensions(), 4u);
+  EXPECT_EQ(response.model(), "fake");
+  EXPECT_EQ(response.prompt(), "passage: ");
+  EXPECT_EQ(response.recipe().size(), 32u);
+  EXPECT_GT(response.timing().total().nanos(), 0);
+}
+
+TEST_F(ServiceTest, TruncatesWhenAskedAndCuts) {
+  v1::EmbedRequest request = Request("a a a a a a a a a a a a a a a a a a a a");
+  request.mutable_options()->set_truncate(EmbedOptions::END);
+  request.mutable_options()->set_dimensions(2);
+  v1::EmbedResponse response;
+  ASSERT_TRUE(Embed(request, &response).ok());
+  EXPECT_EQ(response.results(0).tokens(), 16u);
+  EXPECT_EQ(response.results(0).truncated_tokens(), 6u);
+  EXPECT_EQ(response.results(0).embeddings(0).values_size(), 2);
+}
+
+TEST_F(ServiceTest, EncodesVectors) {
+  v1::EmbedRequest request = Request("a");
+  for (const auto& [encoding, bytes] : {std::pair{EmbedOptions::FLOAT16, 8}, {EmbedOptions::BFLOAT16, 8},
+                                        {EmbedOptions::INT8, 4}, {EmbedOptions::BINARY, 1}}) {
+    request.mutable_options()->set_encoding(encoding);
+    v1::EmbedResponse response;
+    ASSERT_TRUE(Embed(request, &response).ok());
+    EXPECT_EQ(static_cast<int>(response.results(0).embeddings(0).packed().size()), bytes);
+    EXPECT_THAT(response.results(0).embeddings(0).values(), IsEmpty());
+    EXPECT_EQ(response.results(0).embeddings(0).dimensions(), 4u);
+  }
+}
+
+TEST_F(ServiceTest, PartialResults) {
+  v1::EmbedRequest request = Request("a");
+  request.add_inputs()->set_text("");
+  EXPECT_EQ(Embed(request).error_code(), grpc::INVALID_ARGUMENT);
+  request.set_partial_results(true);
+  v1::EmbedResponse response;
+  ASSERT_TRUE(Embed(request, &response).ok());
+  EXPECT_FALSE(response.results(0).has_error());
+  EXPECT_EQ(response.results(1).error().code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(response.results(1).error().message(), HasSubstr("inputs[1]"));
+}
+
+// What a bad request is answered with: code, the field in BadRequest, and words.
+struct BadRequest {
+  const char* name;
+  void (*spoil)(v1::EmbedRequest& request);
+  grpc::StatusCode code;
+  const char* field;
+  const char* said;
+};
+
+class BadRequestTest : public ServiceTest, public ::testing::WithParamInterface<BadRequest> {};
+
+TEST_P(BadRequestTest, IsRefusedByName) {
+  v1::EmbedRequest request = Request("a");
+  GetParam().spoil(request);
+  const grpc::Status status = Embed(request);
+  EXPECT_EQ(status.error_code(), GetParam().code) << status.error_message();
+  EXPECT_THAT(status.error_message(), HasSubstr(GetParam().said));
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  google::rpc::BadRequest bad_request;
+  for (const auto& any : details.details()) any.UnpackTo(&bad_request);
+  EXPECT_EQ(bad_request.field_violations_size() == 0 ? "" : bad_request.field_violations(0).field(), GetParam().field);
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+const char kTooLong[] = "a a a a a a a a a a a a a a a a a a a a";
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadRequestTest,
+    ::testing::Values(
+        BadRequest{"NoInputs", [](auto& r) { r.clear_inputs(); }, grpc::INVALID_ARGUMENT, "inputs", "at least 1"},
+        BadRequest{"TooManyInputs", [](auto& r) { for (int i = 0; i < 4; ++i) r.add_inputs()->set_text("a"); },
+                   grpc::INVALID_ARGUMENT, "inputs", "has 5 entries; the limit is 4"},
+        BadRequest{"NoContent", [](auto& r) { r.add_inputs(); }, grpc::INVALID_ARGUMENT, "inputs[1]", "neither"},
+        BadRequest{"Empty", [](auto& r) { r.mutable_inputs(0)->set_text(""); }, grpc::INVALID_ARGUMENT, "inputs[0]", "empty"},
+        BadRequest{"Blank", [](auto& r) { r.mutable_inputs(0)->set_text("  "); }, grpc::INVALID_ARGUMENT, "inputs[0]", "no tokens"},
+        BadRequest{"TooLong", [](auto& r) { r.mutable_inputs(0)->set_text(kTooLong); }, grpc::INVALID_ARGUMENT, "inputs[0]",
+                   "has 22 tokens (specials and prompt included); the limit is 16"},
+        BadRequest{"UnknownModel", [](auto& r) { r.mutable_options()->set_model("e5"); }, grpc::NOT_FOUND, "options.model", "fake"},
+        BadRequest{"UnknownPrompt", [](auto& r) { r.mutable_options()->set_prompt_name("p"); }, grpc::INVALID_ARGUMENT,
+                   "options.prompt_name", "passage, query"},
+        BadRequest{"UnknownTruncate", [](auto& r) { r.mutable_options()->set_truncate(static_cast<EmbedOptions::Truncate>(9)); },
+                   grpc::INVALID_ARGUMENT, "options.truncate", "is 9"},
+        BadRequest{"UnknownEncoding", [](auto& r) { r.mutable_options()->set_encoding(static_cast<EmbedOptions::Encoding>(9)); },
+                   grpc::INVALID_ARGUMENT, "options.encoding", "is 9"},
+        BadRequest{"UnknownOutput", [](auto& r) { r.mutable_options()->set_output(static_cast<EmbedOptions::Output>(-1)); },
+                   grpc::INVALID_ARGUMENT, "options.output", "is -1"},
+        BadRequest{"UnknownPriority", [](auto& r) { r.mutable_options()->set_priority(static_cast<EmbedOptions::Priority>(9)); },
+                   grpc::INVALID_ARGUMENT, "options.priority", "is 9"},
+        BadRequest{"UnknownInputType", [](auto& r) { r.mutable_options()->set_input_type(static_cast<EmbedOptions::InputType>(9)); },
+                   grpc::INVALID_ARGUMENT, "options.input_type", "is 9"},
+        BadRequest{"ZeroDimensions", [](auto& r) { r.mutable_options()->set_dimensions(0); }, grpc::INVALID_ARGUMENT,
+                   "options.dimensions", "1 to 4"},
+        BadRequest{"UntrainedDimensions", [](auto& r) { r.mutable_options()->set_dimensions(3); }, grpc::INVALID_ARGUMENT,
+                   "options.dimensions", "2, 4"},
+        BadRequest{"BadTokenId", [](auto& r) { r.mutable_inputs(0)->mutable_token_ids()->add_ids(100); }, grpc::INVALID_ARGUMENT,
+                   "inputs[0].token_ids.ids[0]", "0 to 99"},
+        BadRequest{"MisplacedRanges", [](auto& r) { r.mutable_inputs(0)->add_ranges(); }, grpc::INVALID_ARGUMENT,
+                   "inputs[0].ranges", "SPAN_VECTORS"},
+        BadRequest{"MisplacedSpans", [](auto& r) { r.mutable_options()->mutable_spans(); }, grpc::INVALID_ARGUMENT,
+                   "options.spans", "SPAN_VECTORS"},
+        BadRequest{"Extension", [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows(); }, grpc::UNIMPLEMENTED,
+                   "options.extension", "not implemented"},
+        BadRequest{"SpanVectors", [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::UNIMPLEMENTED,
+                   "options.output", "not implemented"},
+        BadRequest{"TooLarge", [](auto& r) { r.mutable_inputs(0)->set_text(std::string(70000, 'a')); }, grpc::INVALID_ARGUMENT, "",
+                   "the limit is 65536"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(ServiceTest, OverloadHasAPushback) {
+  encoder_->CloseGate();
+  std::vector<std::jthread> waiting;
+  const auto send = [this] {
+    v1::EmbedRequest request;
+    for (int i = 0; i < 4; ++i) request.add_inputs()->set_text("a a a a a a a a a a a a a a");
+    grpc::ClientContext context;
+    v1::EmbedResponse response;
+    stub_->Embed(&context, request, &response);
+  };
+  waiting.emplace_back(send);
+  encoder_->AwaitCalls(1);
+  waiting.emplace_back(send);
+  while (models_.models()[0]->scheduler().queue_state().tokens < 64) absl::SleepFor(absl::Milliseconds(1));
+  grpc::ClientContext context;
+  v1::EmbedRequest request = Request("a a a a a a a a a a a a a a");
+  for (int i = 0; i < 3; ++i) *request.add_inputs() = request.inputs(0);
+  v1::EmbedResponse response;
+  const grpc::Status status = stub_->Embed(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
+  encoder_->OpenGate();
+}
+
+TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
+  encoder_->CloseGate();
+  std::jthread blocker([this] { Embed(Request("blocker")); });
+  encoder_->AwaitCalls(1);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(1));
+  v1::EmbedResponse response;
+  EXPECT_EQ(stub_->Embed(&context, Request("x"), &response).error_code(), grpc::DEADLINE_EXCEEDED);
+  encoder_->OpenGate();
+  blocker.join();
+  EXPECT_TRUE(models_.models()[0]->scheduler().WaitIdle(absl::InfiniteDuration()));
+  EXPECT_EQ(encoder_->batches().size(), 1u);
+}
+
+TEST_F(ServiceTest, ExplainsWithoutEncoding) {
+  v1::ExplainRequest request;
+  request.add_inputs()->set_text(kTooLong);
+  request.mutable_options()->set_truncate(EmbedOptions::START);
+  grpc::ClientContext context;
+  v1::ExplainResponse response;
+  ASSERT_TRUE(stub_->Explain(&context, request, &response).ok());
+  EXPECT_EQ(response.results(0).tokens(), 16u);
+  EXPECT_EQ(response.results(0).truncated_tokens(), 6u);
+  EXPECT_EQ(response.results(0).capacity(), 16u);
+  EXPECT_EQ(response.results(0).sequences(0).content().start(), 6u);
+  EXPECT_EQ(response.results(0).cost().attention_pairs(), 256u);
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+TEST_F(ServiceTest, TokenizesWithRangesInCodePoints) {
+  v1::TokenizeRequest request;
+  request.add_texts("é b");
+  grpc::ClientContext context;
+  v1::TokenizeResponse response;
+  ASSERT_TRUE(stub_->Tokenize(&context, request, &response).ok());
+  const auto& tokens = response.results(0).tokens();
+  ASSERT_EQ(tokens.size(), 4);
+  EXPECT_TRUE(tokens[0].special());
+  EXPECT_EQ(tokens[1].range().start(), 0u);
+  EXPECT_EQ(tokens[1].range().end(), 1u);
+  EXPECT_EQ(tokens[2].range().end(), 3u);
+  EXPECT_EQ(tokens[3].id(), 2u);
+}
+
+TEST_F(ServiceTest, DescribesModels) {
+  grpc::ClientContext list_context, get_context, unknown_context;
+  v1::ListModelsResponse list;
+  ASSERT_TRUE(stub_->ListModels(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.models_size(), 1);
+  v1::GetModelRequest request;
+  request.set_model("fake");
+  v1::Model model;
+  ASSERT_TRUE(stub_->GetModel(&get_context, request, &model).ok());
+  EXPECT_EQ(model.trained_window(), 16u);
+  EXPECT_EQ(model.prompts().at("query"), "query: ");
+  EXPECT_EQ(model.limits().max_inputs(), 4u);
+  request.set_model("other");
+  EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
+}
+
+TEST_F(ServiceTest, StreamsAreRefusedWithWords) {
+  grpc::ClientContext context;
+  auto stream = stub_->EmbedStream(&context);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::UNIMPLEMENTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("EmbedStream"));
+}
+
+TEST_F(ServiceTest, CountsCalls) {
+  Embed(Request("a"));
+  Embed(Request(""));
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_requests_total{code=\"OK\",method=\"Embed\",model=\"fake\"} 1"));
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_requests_total{code=\"INVALID_ARGUMENT\",method=\"Embed\",model=\"fake\"} 1"));
+}
+
+TEST_F(ServiceTest, ManyClientsAtOnceGetTheirOwnVectors) {
+  std::vector<std::jthread> clients;
+  for (int c = 0; c < 8; ++c) {
+    clients.emplace_back([this, c] {
+      for (int i = 0; i < 30; ++i) {
+        v1::EmbedRequest request = Request(std::string(c + 1, 'x'));
+        request.mutable_options()->set_normalize(false);
+        v1::EmbedResponse response;
+        ASSERT_TRUE(Embed(request, &response).ok());
+        EXPECT_THAT(response.results(0).embeddings(0).values(), ElementsAre(1 + 11 + c + 2, 3, 3, 1));
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace longembed

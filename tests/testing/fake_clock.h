@@ -1,0 +1,29 @@
+// A clock that stands still until a test moves it.
+#ifndef LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
+#define LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/batching/clock.h"
+
+namespace longembed {
+
+class FakeClock final : public Clock {
+ public:
+  absl::Time Now() const override {
+    const absl::MutexLock lock(&mutex_);
+    return now_;
+  }
+  void Advance(absl::Duration by) {
+    const absl::MutexLock lock(&mutex_);
+    now_ += by;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  absl::Time now_ ABSL_GUARDED_BY(mutex_) = absl::UnixEpoch() + absl::Hours(1);
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_

@@ -1,0 +1,68 @@
+#include "tests/testing/fake_encoder.h"
+
+#include <algorithm>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "model/errors/errors.h"
+
+namespace longembed {
+
+absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
+  absl::Status failure;
+  {
+    const absl::MutexLock lock(&mutex_);
+    std::vector<int32_t>& firsts = batches_.emplace_back();
+    for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
+      firsts.push_back(batch.tokens[batch.sequence_offsets[s]]);
+    }
+    failure = failure_;
+  }
+  while (true) {
+    if (nobody_waits()) {
+      ++given_up_;
+      return EncoderCancelled();
+    }
+    if (open_) break;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  if (!failure.ok()) return failure;
+
+  VectorBlock block{.rows = static_cast<int>(batch.spans.size()), .width = kWidth};
+  for (const Range span : batch.spans) {
+    const auto next = std::upper_bound(batch.sequence_offsets.begin(), batch.sequence_offsets.end(), span.start);
+    const float sum = std::accumulate(batch.tokens.begin() + span.start, batch.tokens.begin() + span.end, 0.0f);
+    block.values.insert(block.values.end(),
+                        {sum, static_cast<float>(span.size()), static_cast<float>(*next - *(next - 1)), 1.0f});
+  }
+  return block;
+}
+
+void FakeEncoder::AwaitCalls(int calls) {
+  const auto reached = [this, calls]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasCalls(calls); };
+  const absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&reached));
+}
+
+void FakeEncoder::FailWith(absl::Status status) {
+  const absl::MutexLock lock(&mutex_);
+  failure_ = std::move(status);
+}
+
+std::vector<std::vector<int32_t>> FakeEncoder::batches() const {
+  const absl::MutexLock lock(&mutex_);
+  return batches_;
+}
+
+Sequence MakeSequence(int32_t token, int size) {
+  Sequence sequence;
+  sequence.tokens.assign(size, token);
+  sequence.positions.resize(size);
+  std::iota(sequence.positions.begin(), sequence.positions.end(), 0.0f);
+  sequence.spans = {{0, size}};
+  return sequence;
+}
+
+}  // namespace longembed

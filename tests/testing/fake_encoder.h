@@ -1,0 +1,51 @@
+// An encoder without a network: a vector tells which tokens it came from.
+#ifndef LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_
+#define LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "model/encoder/encoder.h"
+
+namespace longembed {
+
+// Each span's vector is {sum of its tokens, its length, length of its sequence, 1}.
+class FakeEncoder final : public Encoder {
+ public:
+  static constexpr int kWidth = 4;
+
+  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) override;
+  int hidden_size() const override { return kWidth; }
+  std::string device() const override { return "fake"; }
+
+  // Encode waits while the gate is closed; it asks nobody_waits all the time, as a real encoder does between layers.
+  void CloseGate() { open_ = false; }
+  void OpenGate() { open_ = true; }
+  // Returns once so many Encode calls have begun.
+  void AwaitCalls(int calls);
+  // From now on every batch fails with this.
+  void FailWith(absl::Status status);
+
+  // The sequences of every batch so far, by their first tokens.
+  std::vector<std::vector<int32_t>> batches() const;
+  int given_up() const { return given_up_; }
+
+ private:
+  bool HasCalls(int calls) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return static_cast<int>(batches_.size()) >= calls; }
+
+  std::atomic<bool> open_ = true;
+  std::atomic<int> given_up_ = 0;
+  mutable absl::Mutex mutex_;
+  std::vector<std::vector<int32_t>> batches_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A sequence of `size` tokens, all equal to `token`, with one span over all of them.
+Sequence MakeSequence(int32_t token, int size);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_

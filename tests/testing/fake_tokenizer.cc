@@ -1,0 +1,48 @@
+#include "tests/testing/fake_tokenizer.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed {
+
+absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text) const {
+  TokenizedText result;
+  size_t begin = 0;
+  while (begin < text.size()) {
+    const size_t word = text.find_first_not_of(' ', begin);
+    if (word == std::string_view::npos) break;
+    const size_t end = std::min(text.find(' ', word), text.size());
+    result.ids.push_back(static_cast<int32_t>(std::min<size_t>(10 + end - word, 99)));
+    result.ranges.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    begin = end;
+  }
+  return result;
+}
+
+absl::StatusOr<std::string> FakeTokenizer::TokenText(int32_t id) const { return absl::StrCat("<", id, ">"); }
+
+ModelManifest FakeManifest() {
+  ModelManifest manifest;
+  manifest.name = "fake";
+  manifest.architecture = "fake";
+  manifest.vocabulary_size = 100;
+  manifest.hidden_size = 4;
+  manifest.intermediate_size = 16;
+  manifest.layers = 2;
+  manifest.attention_heads = 2;
+  manifest.head_dim = 2;
+  manifest.position_rows = 16;
+  manifest.trained_window = 16;
+  manifest.plain_limit = 16;
+  manifest.special_prefix = {1};
+  manifest.special_suffix = {2};
+  manifest.prompts = {{"query", "query: "}, {"passage", "passage: "}};
+  manifest.input_types = {{"QUERY", "query"}, {"DOCUMENT", "passage"}};
+  manifest.trained_dimensions = {2, 4};
+  manifest.precision = "fp32";
+  manifest.file_sha256 = {{"encoder.pt", "00"}};
+  return manifest;
+}
+
+}  // namespace longembed

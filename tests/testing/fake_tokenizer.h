@@ -1,0 +1,27 @@
+// A tokenizer and a manifest small enough to follow by hand.
+#ifndef LONGEMBED_TESTS_TESTING_FAKE_TOKENIZER_H_
+#define LONGEMBED_TESTS_TESTING_FAKE_TOKENIZER_H_
+
+#include <string>
+#include <string_view>
+
+#include "model/manifest/manifest.h"
+#include "model/text/tokenizer.h"
+
+namespace longembed {
+
+// Every run of bytes other than a blank is a token, whose id is 10 + its length, at most 99. A blank joins the word after it, as in byte-level BPE: the
+// ranges of " cd" in "ab cd" are [2, 5).
+class FakeTokenizer final : public Tokenizer {
+ public:
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const override;
+  absl::StatusOr<std::string> TokenText(int32_t id) const override;
+  int32_t vocabulary_size() const override { return 100; }
+};
+
+// Mean pooling, specials 1 and 2, window and plain limit 16, vectors of FakeEncoder::kWidth, prompts "query" and "passage".
+ModelManifest FakeManifest();
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_TESTS_TESTING_FAKE_TOKENIZER_H_
