@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ CONTRACT_VERSION = 1
 def export(source: Source, overrides: dict, request: dict, out: Path) -> None:
     """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line."""
     refuse_foreign_directory(out)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin: as many as cores crawl beside any other busy process.
     checkpoint = source.load()
     architecture = architectures.find(checkpoint.config)
     name = overrides.get("name", source.default_name)
@@ -107,7 +109,22 @@ def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
         graph = torch.jit.script(architecture.build(checkpoint.config, checkpoint.tensors))
         torch.jit.save(graph, buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
-    return buffer.getvalue()
+    return without_source_paths(buffer)
+
+
+def without_source_paths(archive: io.BytesIO) -> bytes:
+    """The same TorchScript file without debug records. They hold this machine's paths, so that no two machines would write the same bytes."""
+    archive.seek(0)
+    reader = torch._C.PyTorchFileReader(archive)
+    kept = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(kept)
+    writer.set_min_version(int(reader.get_record(".data/version")))
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and not name.startswith(".data/"):  # The writer makes .data itself.
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    return kept.getvalue()
 
 
 def library_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.pb.h"
 
 namespace longembed {
 namespace {
@@ -31,7 +32,11 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
                                                               const ServiceContext& context) {
   google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the words.
   grpc::EnableDefaultHealthCheckService(true);
-  if (config.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (config.reflection) {
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // Mentioned, so that it is linked in and reflection can describe the health service too.
+    grpc::health::v1::HealthCheckRequest::descriptor();
+  }
   std::unique_ptr<GrpcServer> server(new GrpcServer(context));
   grpc::ServerBuilder builder;
   Configure(builder, config.limits);
