@@ -28,7 +28,9 @@ constexpr char kUsage[] =
     "  FILE is YAML; deploy/config.yaml shows every key with its default.\n"
     "  --version prints the version.\n";
 
-void Log(std::string_view line) { std::cerr << absl::FormatTime(absl::Now(), absl::UTCTimeZone()) << "  " << line << std::endl; }
+void Log(std::string_view line) {
+  std::cerr << absl::FormatTime(absl::Now(), absl::UTCTimeZone()) << "  " << line << std::endl;
+}
 
 int Cores() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
 

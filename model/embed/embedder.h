@@ -24,7 +24,8 @@ struct EmbedderOptions {
   PlanOptions plan;
   DimensionOptions dimensions;
   bool normalize = true;
-  // Texts are encoded in batches of at most so many tokens (a longer sequence goes alone). More is faster up to a few thousand and takes more memory.
+  // Texts are encoded in batches of at most so many tokens (a longer sequence goes alone). More is faster up to a few
+  // thousand and takes more memory.
   int max_batch_tokens = 4096;
 };
 
@@ -34,7 +35,8 @@ class Embedder {
   // Both must outlive this.
   Embedder(const Model& model, Encoder& encoder) : model_(model), encoder_(encoder) {}
 
-  // One vector a text, in order. Errors: of ResolvePrompt, ResolveDimensions, PrepareInput (fields begin with "inputs[i]") and Encoder::Encode.
+  // One vector a text, in order. Errors: of ResolvePrompt, ResolveDimensions, PrepareInput (fields begin with
+  // "inputs[i]") and Encoder::Encode.
   absl::StatusOr<std::vector<std::vector<float>>> Embed(std::span<const std::string_view> texts,
                                                         const EmbedderOptions& options) const;
 

@@ -16,8 +16,8 @@ absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& direct
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadHuggingFaceTokenizer(path);
   if (!tokenizer.ok()) return tokenizer.status();
   if ((*tokenizer)->vocabulary_size() > manifest->vocabulary_size) {
-    return ModelDirectoryError(path, absl::StrCat("has ", (*tokenizer)->vocabulary_size(),
-                                                  " entries, the model only ", manifest->vocabulary_size));
+    return ModelDirectoryError(path, absl::StrCat("has ", (*tokenizer)->vocabulary_size(), " entries, the model only ",
+                                                  manifest->vocabulary_size));
   }
   return std::make_unique<const Model>(Model{.manifest = *std::move(manifest), .tokenizer = *std::move(tokenizer)});
 }

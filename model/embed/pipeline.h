@@ -1,5 +1,6 @@
-// The two halves of an embedding around the encoder: an input to its plan before, the encoder's vectors to the caller's after. A server runs them on its own
-// threads with a batch scheduler between; Embedder (embedder.h) runs them in a row. Stateless: any thread.
+// The two halves of an embedding around the encoder: an input to its plan before, the encoder's vectors to the caller's
+// after. A server runs them on its own threads with a batch scheduler between; Embedder (embedder.h) runs them in a
+// row. Stateless: any thread.
 #ifndef LONGEMBED_MODEL_EMBED_PIPELINE_H_
 #define LONGEMBED_MODEL_EMBED_PIPELINE_H_
 
@@ -31,8 +32,8 @@ struct InputOptions {
   PlanOptions plan;
 };
 
-// Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt and PlanInput, TOKEN_ID_OUT_OF_RANGE; their fields are
-// relative to the input.
+// Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt and PlanInput,
+// TOKEN_ID_OUT_OF_RANGE; their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 
 struct VectorOptions {

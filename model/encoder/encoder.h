@@ -1,4 +1,5 @@
-// Sequences in, vectors out. The interface hides what runs the network; torch_encoder.h is the one that runs TorchScript.
+// Sequences in, vectors out. The interface hides what runs the network; torch_encoder.h is the one that runs
+// TorchScript.
 //
 //   absl::StatusOr<PackedBatch> batch = Pack(sequences);
 //   absl::StatusOr<VectorBlock> vectors = encoder.Encode(*batch, [] { return false; });
@@ -31,9 +32,9 @@ class Encoder {
  public:
   virtual ~Encoder() = default;
 
-  // One un-normalised vector a span of the batch, in the batch's order of spans. `nobody_waits` is asked between layers, on the calling thread; once it
-  // says true the batch is given up with CANCELLED.
-  // Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work), INTERNAL.
+  // One un-normalised vector a span of the batch, in the batch's order of spans. `nobody_waits` is asked between
+  // layers, on the calling thread; once it says true the batch is given up with CANCELLED. Other errors:
+  // RESOURCE_EXHAUSTED (out of memory; a smaller batch may work), INTERNAL.
   virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) = 0;
 
   virtual int hidden_size() const = 0;

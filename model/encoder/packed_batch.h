@@ -16,8 +16,9 @@ struct PackedBatch {
   std::vector<float> positions;           // [T]
   std::vector<float> query_scale;         // [S]
   std::vector<int32_t> neighbour_window;  // [S]
-  std::vector<int32_t> sequence_offsets;  // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
-  std::vector<Range> spans;               // [P] In tokens of the batch.
+  std::vector<int32_t>
+      sequence_offsets;      // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
+  std::vector<Range> spans;  // [P] In tokens of the batch.
 };
 
 // Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on.

@@ -28,7 +28,8 @@ absl::StatusOr<c10::Device> FindDevice(const std::string& name) {
   absl::string_view rest = name;
   if (!absl::ConsumePrefix(&rest, "cuda")) return BadName(name);
   int index = 0;
-  if (!rest.empty() && (!absl::ConsumePrefix(&rest, ":") || !absl::SimpleAtoi(rest, &index) || index < 0 || index > 127)) {
+  if (!rest.empty() &&
+      (!absl::ConsumePrefix(&rest, ":") || !absl::SimpleAtoi(rest, &index) || index < 0 || index > 127)) {
     return BadName(name);
   }
   // Kept open for the life of the process: it registers the CUDA kernels with LibTorch.

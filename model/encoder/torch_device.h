@@ -10,8 +10,9 @@
 
 namespace longembed {
 
-// "cpu", "cuda" or "cuda:N". For CUDA it loads LibTorch's CUDA library into the process, so that one binary serves both kinds of machine.
-// Errors: INVALID_ARGUMENT (no such name), FAILED_PRECONDITION (no CUDA library, no driver, no such device).
+// "cpu", "cuda" or "cuda:N". For CUDA it loads LibTorch's CUDA library into the process, so that one binary serves both
+// kinds of machine. Errors: INVALID_ARGUMENT (no such name), FAILED_PRECONDITION (no CUDA library, no driver, no such
+// device).
 absl::StatusOr<c10::Device> FindDevice(const std::string& name);
 
 }  // namespace longembed

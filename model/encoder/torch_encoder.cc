@@ -17,11 +17,12 @@ namespace longembed {
 namespace {
 
 constexpr char kContractFile[] = "longembed.json";
-// What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's arguments.
+// What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's
+// arguments.
 constexpr char kApeSignature[] = "\"ape-v1\"";
 
-// Torch throws; this is the one place that turns what it throws into a status. The interpreter wraps errors as std::runtime_error, so that running out of
-// memory is known by its words only.
+// Torch throws; this is the one place that turns what it throws into a status. The interpreter wraps errors as
+// std::runtime_error, so that running out of memory is known by its words only.
 absl::Status FromException(const std::exception& error) {
   const absl::string_view text = error.what();
   const absl::string_view first_line = text.substr(0, text.find('\n'));
@@ -65,17 +66,17 @@ class TorchEncoder final : public Encoder {
   // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
     const c10::InferenceMode inference;
-    const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);  // Read by the graph on the CPU, so it stays there.
+    const at::Tensor offsets =
+        View(batch.sequence_offsets, at::kInt);  // Read by the graph on the CPU, so it stays there.
     const at::Tensor query_scale = View(batch.query_scale, at::kFloat).to(device_);
     const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
     static_assert(sizeof(Range) == 2 * sizeof(int32_t));
     const at::Tensor spans = torch::from_blob(const_cast<Range*>(batch.spans.data()),
                                               {static_cast<int64_t>(batch.spans.size()), 2}, at::kInt);
 
-    at::Tensor hidden = embeddings_
-                            .forward({View(batch.tokens, at::kInt).to(device_),
-                                      View(batch.positions, at::kFloat).to(device_)})
-                            .toTensor();
+    at::Tensor hidden =
+        embeddings_.forward({View(batch.tokens, at::kInt).to(device_), View(batch.positions, at::kFloat).to(device_)})
+            .toTensor();
     for (torch::jit::Module& layer : layers_) {
       if (nobody_waits()) return EncoderCancelled();
       hidden = layer.forward({std::move(hidden), query_scale, neighbour_window, offsets}).toTensor();
@@ -99,7 +100,8 @@ class TorchEncoder final : public Encoder {
 };
 
 // Throws what torch throws.
-absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest, c10::Device device) {
+absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest,
+                                              c10::Device device) {
   torch::jit::ExtraFilesMap contract{{kContractFile, ""}};
   torch::jit::Module module = torch::jit::load(path, device, contract);
   if (!absl::StrContains(contract[kContractFile], kApeSignature)) {

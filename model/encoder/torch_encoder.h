@@ -16,12 +16,13 @@ struct TorchEncoderOptions {
 };
 
 // Loads `directory`/encoder.pt and checks its format and signature against the manifest.
-// Errors: FAILED_PRECONDITION with a sentence that says what to do (no such file, another format version, no such device).
+// Errors: FAILED_PRECONDITION with a sentence that says what to do (no such file, another format version, no such
+// device).
 absl::StatusOr<std::unique_ptr<Encoder>> LoadTorchEncoder(const std::string& directory, const ModelManifest& manifest,
                                                           const TorchEncoderOptions& options);
 
-// How many cores one Encode call of the calling thread uses. Per thread; call it on every thread that encodes, before its first call: LibTorch's OpenMP
-// would otherwise start as many threads as there are cores for each of them.
+// How many cores one Encode call of the calling thread uses. Per thread; call it on every thread that encodes, before
+// its first call: LibTorch's OpenMP would otherwise start as many threads as there are cores for each of them.
 void SetIntraOpThreads(int threads);
 
 // "2.11.0", for build information.

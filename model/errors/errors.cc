@@ -77,8 +77,9 @@ absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size
 
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known) {
   return Invalid(field, "UNKNOWN_PROMPT",
-                 known.empty() ? absl::StrCat("is \"", std::string(name), "\"; this model has no prompts")
-                               : absl::StrCat("is \"", std::string(name), "\"; this model has: ", absl::StrJoin(known, ", ")));
+                 known.empty()
+                     ? absl::StrCat("is \"", std::string(name), "\"; this model has no prompts")
+                     : absl::StrCat("is \"", std::string(name), "\"; this model has: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size) {
@@ -102,7 +103,8 @@ absl::Status EncoderCancelled() {
 }
 
 absl::Status ModelDirectoryError(std::string_view path, std::string_view what) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "", "MODEL_DIRECTORY", absl::StrCat(std::string(path), ": ", std::string(what)));
+  return MakeError(absl::StatusCode::kFailedPrecondition, "", "MODEL_DIRECTORY",
+                   absl::StrCat(std::string(path), ": ", std::string(what)));
 }
 
 }  // namespace longembed

@@ -1,10 +1,12 @@
-// Every error that the model library gives a caller, by name: its status code, its wording, the request field at fault and a stable reason.
+// Every error that the model library gives a caller, by name: its status code, its wording, the request field at fault
+// and a stable reason.
 //
 //   if (ids.empty()) return EmptyInput();
 //   ...
 //   return AtField(status, "inputs[3]");   // "token_ids" -> "inputs[3].token_ids"
 //
-// Field and reason travel as payloads of the absl::Status, so that a server can put them into its protocol's error details.
+// Field and reason travel as payloads of the absl::Status, so that a server can put them into its protocol's error
+// details.
 #ifndef LONGEMBED_MODEL_ERRORS_ERRORS_H_
 #define LONGEMBED_MODEL_ERRORS_ERRORS_H_
 
@@ -20,8 +22,8 @@ namespace longembed {
 
 // --- The mechanism ---------------------------------------------------------------------------------------------------
 
-// A status of `code` about `field`, a path within the request such as "text" or "options.dimensions" (empty: no field in particular).
-// `reason` is UPPER_SNAKE_CASE and never changes once published.
+// A status of `code` about `field`, a path within the request such as "text" or "options.dimensions" (empty: no field
+// in particular). `reason` is UPPER_SNAKE_CASE and never changes once published.
 absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
                        std::string_view description);
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.export.errors import ExportError
 
 TEXTS = Path(__file__).with_name("texts.txt")
-LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Of long samples, in tokens; some twice, for runs of equal length.
+LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Of long samples, in tokens.
 COMPANY = 8  # Sequences in a random batch.
 MIN_COSINE = 0.99999
 MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
@@ -78,7 +78,7 @@ def _samples(tokenizer: Tokenizer, special_tokens: dict, longest: int) -> list[l
     stream = [token for ids in contents for token in ids]
     room = longest - len(prefix) - len(suffix)
     stretches = []
-    for i, length in enumerate(size for size in LENGTHS + LENGTHS[-4:] if size <= longest):
+    for i, length in enumerate(size for size in LENGTHS if size <= longest):
         start = i * 251 % max(1, len(stream) - length)
         stretches.append(stream[start : start + length - len(prefix) - len(suffix)])
     return [prefix + ids[:room] + suffix for ids in contents + stretches if ids]
@@ -92,17 +92,18 @@ def _reference_vector(reference: nn.Module, ids: list[int], pooling: str) -> Ten
 def _encode_in_company(graph: nn.Module, samples: list[list[int]], pooling: str) -> Tensor:
     """Every sample in a random batch with others; rows in the order of `samples`."""
     rows: dict[int, Tensor] = {}
-    for batch in _random_batches(len(samples)):
+    for batch in _random_batches(list(map(len, samples))):
         rows.update(zip(batch, encode(graph, [samples[i] for i in batch], pooling)))
     return torch.stack([rows[i] for i in range(len(samples))])
 
 
-def _random_batches(count: int) -> Iterator[list[int]]:
-    order = list(range(count))
+def _random_batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Indices, each once. Every other batch is sorted by length, so that sequences of equal length meet and go through attention as one call."""
+    order = list(range(len(lengths)))
     random.Random(1).shuffle(order)
-    for start in range(0, count, COMPANY):
-        # Sorted in the middle of a batch only by chance: equal lengths meet because the last four lengths occur twice.
-        yield order[start : start + COMPANY]
+    for number, start in enumerate(range(0, len(order), COMPANY)):
+        batch = order[start : start + COMPANY]
+        yield sorted(batch, key=lengths.__getitem__) if number % 2 else batch
 
 
 def _refuse_difference(report: Report) -> None:

@@ -16,7 +16,8 @@
 namespace longembed {
 namespace {
 
-// Reads keys of one mapping; throws YAML::Exception, which ParseManifest turns into a status, with the key in its message.
+// Reads keys of one mapping; throws YAML::Exception, which ParseManifest turns into a status, with the key in its
+// message.
 class Mapping {
  public:
   Mapping(const YAML::Node& node, std::string path) : node_(node), path_(std::move(path)) {
@@ -138,8 +139,8 @@ ModelManifest Read(const YAML::Node& document) {
   manifest.name = root.Required<std::string>("name");
   manifest.architecture = root.Required<std::string>("architecture");
   manifest.family = ReadEnum<Family>(root, "family", {{"APE", Family::kApe}, {"ROPE", Family::kRope}});
-  manifest.pooling = ReadEnum<Pooling>(root, "pooling",
-                                       {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}});
+  manifest.pooling =
+      ReadEnum<Pooling>(root, "pooling", {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}});
   ReadSizes(root, manifest);
   ReadTextSide(root, manifest);
   manifest.causal = root.Optional("causal", false);
@@ -178,8 +179,8 @@ absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& direc
     const absl::StatusOr<std::string> actual = Sha256OfFile(path);
     if (!actual.ok()) return actual.status();
     if (*actual != expected) {
-      return ModelDirectoryError(path, absl::StrCat("has SHA-256 ", *actual, ", the manifest says ", expected,
-                                                    "; export the model again"));
+      return ModelDirectoryError(
+          path, absl::StrCat("has SHA-256 ", *actual, ", the manifest says ", expected, "; export the model again"));
     }
   }
   return absl::OkStatus();

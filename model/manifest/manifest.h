@@ -1,4 +1,5 @@
-// What longembed-model.yaml says of a model directory. The exporter (model/export) writes it; README.md there describes every key.
+// What longembed-model.yaml says of a model directory. The exporter (model/export) writes it; README.md there describes
+// every key.
 #ifndef LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
 #define LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
 
@@ -40,19 +41,20 @@ struct ModelManifest {
   int plain_limit = 0;     // The most tokens of one sequence without an extension.
   bool causal = false;
   Pooling pooling = Pooling::kMean;
-  std::vector<int32_t> special_prefix;               // Ids before prompt and content.
-  std::vector<int32_t> special_suffix;               // Ids after the content.
-  std::map<std::string, std::string> prompts;        // Name -> text put before the input.
-  std::map<std::string, std::string> input_types;    // "QUERY", "DOCUMENT" -> a name of `prompts`.
-  std::vector<int> trained_dimensions;               // Ascending; the last one is hidden_size.
-  std::string recommended_extension;                 // JSON of longembed.v1.Extension; empty = none.
-  std::string precision;                             // Of the weights in encoder.pt.
+  std::vector<int32_t> special_prefix;             // Ids before prompt and content.
+  std::vector<int32_t> special_suffix;             // Ids after the content.
+  std::map<std::string, std::string> prompts;      // Name -> text put before the input.
+  std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a name of `prompts`.
+  std::vector<int> trained_dimensions;             // Ascending; the last one is hidden_size.
+  std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
+  std::string precision;                           // Of the weights in encoder.pt.
   std::string source;
   std::string licence;
-  std::map<std::string, std::string> file_sha256;    // File name -> lower-case hex.
+  std::map<std::string, std::string> file_sha256;  // File name -> lower-case hex.
 };
 
-// Reads and validates `directory`/longembed-model.yaml. Unknown keys are errors, as are values that contradict each other.
+// Reads and validates `directory`/longembed-model.yaml. Unknown keys are errors, as are values that contradict each
+// other.
 absl::StatusOr<ModelManifest> ReadManifest(const std::string& directory);
 
 // The same from YAML text; `origin` names it in errors. Takes untrusted text.

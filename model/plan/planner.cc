@@ -76,8 +76,8 @@ Cost EstimateCost(const ModelManifest& model, const Plan& plan) {
     cost.tokens += n;
     cost.attention_pairs += n * n;
   }
-  // A multiply and an add per weight and token: QKV and output projections (4 h^2) and the two feed-forward layers (2 h f). Attention: Q K^T and
-  // its product with V, h multiply-adds a pair each.
+  // A multiply and an add per weight and token: QKV and output projections (4 h^2) and the two feed-forward layers (2 h
+  // f). Attention: Q K^T and its product with V, h multiply-adds a pair each.
   const double h = model.hidden_size;
   const double linear = 2.0 * (4.0 * h * h + 2.0 * h * model.intermediate_size) * static_cast<double>(cost.tokens);
   const double attention = 4.0 * h * static_cast<double>(cost.attention_pairs);

@@ -1,4 +1,5 @@
-// From tokens and options to the sequences that the encoder runs over. Pure functions: no threads, no clock, no state, no torch.
+// From tokens and options to the sequences that the encoder runs over. Pure functions: no threads, no clock, no state,
+// no torch.
 #ifndef LONGEMBED_MODEL_PLAN_PLANNER_H_
 #define LONGEMBED_MODEL_PLAN_PLANNER_H_
 

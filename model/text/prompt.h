@@ -34,8 +34,8 @@ struct PromptedTokens {
   std::vector<ByteRange> content_ranges;  // Of each content token, in bytes of the text without the prompt.
 };
 
-// Tokenises prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first token that ends beyond the prompt.
-// Errors (INVALID_ARGUMENT): EMPTY_INPUT, INVALID_UTF8.
+// Tokenises prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first
+// token that ends beyond the prompt. Errors (INVALID_ARGUMENT): EMPTY_INPUT, INVALID_UTF8.
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
                                                   std::string_view text);
 

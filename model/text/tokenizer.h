@@ -30,8 +30,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Tokens without special tokens around them; none for an empty text. A special token spelt out in the text counts as that token.
-  // Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte.
+  // Tokens without special tokens around them; none for an empty text. A special token spelt out in the text counts as
+  // that token. Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte.
   virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const = 0;
 
   // The token as the vocabulary spells it ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.

@@ -8,7 +8,8 @@
 
 namespace longembed {
 
-// Where the first ill-formed sequence begins: overlong forms, surrogates and code points beyond U+10FFFF included. nullopt: the text is well formed.
+// Where the first ill-formed sequence begins: overlong forms, surrogates and code points beyond U+10FFFF included.
+// nullopt: the text is well formed.
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text);
 
 }  // namespace longembed

@@ -20,7 +20,8 @@ struct Int8Vector {
 };
 Int8Vector PackInt8(std::span<const float> vector);
 
-// One bit a component, 1 where it is > 0: the first component in the highest bit of the first byte, as numpy.packbits does; padded with 0.
+// One bit a component, 1 where it is > 0: the first component in the highest bit of the first byte, as numpy.packbits
+// does; padded with 0.
 std::string PackBinary(std::span<const float> vector);
 
 // The bits of `value` as binary16 and as bfloat16, rounded to nearest even.

@@ -1,4 +1,5 @@
-// What happens to a vector after the model gave it: cutting it to fewer dimensions, scaling it to length 1. Stateless: any thread.
+// What happens to a vector after the model gave it: cutting it to fewer dimensions, scaling it to length 1. Stateless:
+// any thread.
 #ifndef LONGEMBED_MODEL_VECTOR_VECTOR_H_
 #define LONGEMBED_MODEL_VECTOR_VECTOR_H_
 
@@ -12,7 +13,8 @@
 
 namespace longembed {
 
-// Scales `vector` to Euclidean length 1, summing in double. A vector that is zero or not finite is an error (UNUSABLE_VECTOR) and stays as it was.
+// Scales `vector` to Euclidean length 1, summing in double. A vector that is zero or not finite is an error
+// (UNUSABLE_VECTOR) and stays as it was.
 absl::Status Normalize(std::span<float> vector);
 
 // Whether every component is a number.

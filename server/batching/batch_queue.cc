@@ -45,7 +45,8 @@ void BatchQueue::Erase(Jobs::iterator position) {
 std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
   std::vector<std::shared_ptr<Job>> expired;
   for (const Priority priority : {Priority::kInteractive, Priority::kBulk}) {
-    // Jobs are in order of their due times, which are never later than their deadlines: none after the first that is not due has expired.
+    // Jobs are in order of their due times, which are never later than their deadlines: none after the first that is
+    // not due has expired.
     auto position = jobs_.lower_bound({priority, absl::InfinitePast(), 0});
     while (position != jobs_.end() && std::get<0>(position->first) == priority && std::get<1>(position->first) <= now) {
       const auto candidate = position++;
@@ -70,13 +71,14 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
 }
 
 Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
-  // How many jobs in a row may not fit before the search for a smaller one ends: bounds the time under the caller's lock.
+  // How many jobs in a row may not fit before the search for a smaller one ends: bounds the time under the caller's
+  // lock.
   constexpr int kMaxMisses = 64;
   Batch batch;
   int64_t room = limits.max_tokens;
   int misses = 0;
-  for (auto position = jobs_.begin();
-       position != jobs_.end() && (batch.empty() || room > 0) && batch.size() < limits.max_sequences && misses < kMaxMisses;) {
+  for (auto position = jobs_.begin(); position != jobs_.end() && (batch.empty() || room > 0) &&
+                                      batch.size() < limits.max_sequences && misses < kMaxMisses;) {
     const auto candidate = position++;
     const std::shared_ptr<Job> job = candidate->second;
     const int64_t taken = TakeFrom(job, room, limits, batch);
@@ -87,8 +89,6 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
   return batch;
 }
 
-absl::Time BatchQueue::oldest() const {
-  return arrivals_.empty() ? absl::InfiniteFuture() : arrivals_.begin()->second;
-}
+absl::Time BatchQueue::oldest() const { return arrivals_.empty() ? absl::InfiniteFuture() : arrivals_.begin()->second; }
 
 }  // namespace longembed

@@ -14,8 +14,8 @@
 namespace longembed {
 
 struct BatchLimits {
-  // A batch is filled up to so many tokens; a sequence that is longer goes alone. Larger batches use the machine better up to a few thousand tokens and
-  // make everybody in them wait longer.
+  // A batch is filled up to so many tokens; a sequence that is longer goes alone. Larger batches use the machine better
+  // up to a few thousand tokens and make everybody in them wait longer.
   int64_t max_tokens = 4096;
   // Beyond so many sequences the cost of each one's own attention call outweighs what a fuller batch gains.
   size_t max_sequences = 512;
@@ -28,9 +28,8 @@ struct BatchItem {
 };
 using Batch = std::vector<BatchItem>;
 
-// The order: interactive before bulk; then the nearest deadline, where a job without one counts as due kPatience after its arrival, so that a stream of
-// jobs with deadlines cannot starve it; then the oldest.
-// Not thread-safe.
+// The order: interactive before bulk; then the nearest deadline, where a job without one counts as due kPatience after
+// its arrival, so that a stream of jobs with deadlines cannot starve it; then the oldest. Not thread-safe.
 class BatchQueue {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(10);
@@ -48,8 +47,8 @@ class BatchQueue {
 
   bool empty() const { return jobs_.empty(); }
   size_t jobs() const { return jobs_.size(); }
-  int64_t tokens() const { return tokens_; }        // Of sequences that wait.
-  absl::Time oldest() const;                        // Arrival of the job that waits longest; InfiniteFuture when empty.
+  int64_t tokens() const { return tokens_; }  // Of sequences that wait.
+  absl::Time oldest() const;                  // Arrival of the job that waits longest; InfiniteFuture when empty.
 
  private:
   using Urgency = std::tuple<Priority, absl::Time, uint64_t>;

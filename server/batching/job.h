@@ -33,7 +33,8 @@ struct JobOptions {
   absl::Time deadline = absl::InfiniteFuture();
 };
 
-// Made by the caller, owned jointly with the scheduler. What is private belongs to the scheduler and is guarded by its lock, except where said otherwise.
+// Made by the caller, owned jointly with the scheduler. What is private belongs to the scheduler and is guarded by its
+// lock, except where said otherwise.
 class Job {
  public:
   // `sequences` is not empty, and none of them is.
@@ -55,12 +56,13 @@ class Job {
   std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.
 
   absl::Time enqueued_;
-  uint64_t ticket_ = 0;      // Order of arrival.
-  size_t next_ = 0;          // The first sequence that no batch has taken.
-  size_t unfinished_ = 0;    // Sequences without a result.
+  uint64_t ticket_ = 0;    // Order of arrival.
+  size_t next_ = 0;        // The first sequence that no batch has taken.
+  size_t unfinished_ = 0;  // Sequences without a result.
   JobResult result_;
   JobDone done_;
-  std::atomic<bool> settled_ = false;  // done_ has been called or is about to be. Read without the lock by running batches.
+  std::atomic<bool> settled_ =
+      false;  // done_ has been called or is about to be. Read without the lock by running batches.
 };
 
 }  // namespace longembed

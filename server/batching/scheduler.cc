@@ -132,7 +132,8 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(const Batch& batch, const V
     tokens += sequence.size();
     for (size_t i = 0; i < sequence.spans.size(); ++i, ++row) {
       const std::span<const float> values = vectors.row(row);
-      if (!job.settled()) job.result_.vectors[job.first_vector_[item.sequence] + i].assign(values.begin(), values.end());
+      if (!job.settled())
+        job.result_.vectors[job.first_vector_[item.sequence] + i].assign(values.begin(), values.end());
     }
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
@@ -165,7 +166,8 @@ absl::Duration Scheduler::ExpectedWait() const {
   constexpr absl::Duration kUnknown = absl::Seconds(1);
   if (tokens_per_second_ == 0) return kUnknown;
   const double rate = tokens_per_second_ * options_.workers;
-  return std::clamp(absl::Seconds(static_cast<double>(queue_.tokens()) / rate), absl::Milliseconds(50), absl::Seconds(60));
+  return std::clamp(absl::Seconds(static_cast<double>(queue_.tokens()) / rate), absl::Milliseconds(50),
+                    absl::Seconds(60));
 }
 
 }  // namespace longembed

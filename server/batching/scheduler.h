@@ -1,4 +1,5 @@
-// Runs jobs: workers of its own, apart from every other thread, form a batch whenever one of them is free (late binding, no lingering) and encode it.
+// Runs jobs: workers of its own, apart from every other thread, form a batch whenever one of them is free (late
+// binding, no lingering) and encode it.
 //
 //   Scheduler scheduler(options, encoder, clock, observer);
 //   auto job = std::make_shared<Job>(sequences, job_options, [](absl::StatusOr<JobResult> result) { ... });
@@ -26,7 +27,8 @@ namespace longembed {
 struct SchedulerOptions {
   int workers = 1;
   BatchLimits batch;
-  // More waiting tokens than this and Submit refuses with RESOURCE_EXHAUSTED. Tune: the wait that clients bear, times tokens a second.
+  // More waiting tokens than this and Submit refuses with RESOURCE_EXHAUSTED. Tune: the wait that clients bear, times
+  // tokens a second.
   int64_t max_queued_tokens = 1 << 20;
   // Called once on each worker's thread before its first batch, for what an engine keeps per thread.
   std::function<void()> initialize_worker;
@@ -61,8 +63,8 @@ class Scheduler {
   // Errors: RESOURCE_EXHAUSTED (overload), UNAVAILABLE (draining), DEADLINE_EXCEEDED (it has passed already).
   absl::Status Submit(std::shared_ptr<Job> job);
 
-  // Answers the job with CANCELLED unless it has been answered. Its waiting sequences never reach the encoder, and a batch that runs for cancelled
-  // jobs only is given up between layers.
+  // Answers the job with CANCELLED unless it has been answered. Its waiting sequences never reach the encoder, and a
+  // batch that runs for cancelled jobs only is given up between layers.
   void Cancel(Job& job);
 
   // From now on Submit refuses; what was accepted goes on.

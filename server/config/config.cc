@@ -150,8 +150,7 @@ absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
   std::ifstream file(path);
   std::stringstream text;
   if (!(text << file.rdbuf())) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  absl::StatusOr<ServerConfig> config =
-      ParseConfig(text.str(), std::filesystem::path(path).parent_path().string());
+  absl::StatusOr<ServerConfig> config = ParseConfig(text.str(), std::filesystem::path(path).parent_path().string());
   if (!config.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
   return config;
 }

@@ -1,4 +1,5 @@
-// The server's configuration: one YAML file. deploy/config.yaml is the sample that holds every key with its default and says what it does.
+// The server's configuration: one YAML file. deploy/config.yaml is the sample that holds every key with its default and
+// says what it does.
 #ifndef LONGEMBED_SERVER_CONFIG_CONFIG_H_
 #define LONGEMBED_SERVER_CONFIG_CONFIG_H_
 
@@ -12,11 +13,11 @@
 namespace longembed {
 
 struct ModelConfig {
-  std::string path;              // Of the model directory; relative to the config file.
-  std::string name;              // Empty: the manifest's.
-  std::string device = "cpu";    // cpu | cuda | cuda:N
-  int workers = 1;               // Batches that run at the same time.
-  int intra_op_threads = 0;      // Cores that one batch uses; 0 = all cores / workers.
+  std::string path;            // Of the model directory; relative to the config file.
+  std::string name;            // Empty: the manifest's.
+  std::string device = "cpu";  // cpu | cuda | cuda:N
+  int workers = 1;             // Batches that run at the same time.
+  int intra_op_threads = 0;    // Cores that one batch uses; 0 = all cores / workers.
   int64_t max_batch_tokens = 4096;
   int64_t max_batch_sequences = 512;
   int64_t max_queued_tokens = 1 << 20;
@@ -33,14 +34,16 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9464";  // Empty: no metrics port.
   bool reflection = true;
-  int tokenization_threads = 0;                   // 0 = one for every two cores.
-  absl::Duration drain_delay = absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
+  int tokenization_threads = 0;  // 0 = one for every two cores.
+  absl::Duration drain_delay =
+      absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
   absl::Duration drain_timeout = absl::Seconds(30);
   LimitsConfig limits;
   std::vector<ModelConfig> models;  // At least one.
 };
 
-// Unknown keys, values of the wrong type or out of range, and a file without models are errors (INVALID_ARGUMENT) that name line and key.
+// Unknown keys, values of the wrong type or out of range, and a file without models are errors (INVALID_ARGUMENT) that
+// name line and key.
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path);
 
 // The same from text; `directory` is what relative paths start from. Takes untrusted text.

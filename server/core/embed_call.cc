@@ -10,7 +10,9 @@ namespace longembed {
 
 absl::StatusOr<Plan> PrepareCallInput(const Model& model, const Input& input, const InputOptions& options,
                                       int64_t max_tokens_per_input, size_t index) {
-  const auto here = [index](const absl::Status& status) { return AtField(status, absl::StrCat("inputs[", index, "]")); };
+  const auto here = [index](const absl::Status& status) {
+    return AtField(status, absl::StrCat("inputs[", index, "]"));
+  };
   absl::StatusOr<Plan> plan = PrepareInput(model, input, options);
   if (!plan.ok()) return here(plan.status());
   const int64_t whole = plan->tokens + plan->truncated_tokens;
@@ -60,8 +62,8 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   answer_.results.reserve(order_.inputs.size());
   for (size_t i = 0; i < order_.inputs.size(); ++i) {
     if (const absl::Status status = CheckStillWanted(); !status.ok()) return status;
-    absl::StatusOr<Plan> plan = PrepareCallInput(model_.model(), order_.inputs[i], order_.input_options,
-                                                 order_.max_tokens_per_input, i);
+    absl::StatusOr<Plan> plan =
+        PrepareCallInput(model_.model(), order_.inputs[i], order_.input_options, order_.max_tokens_per_input, i);
     if (!plan.ok()) {
       if (!order_.partial_results) return plan.status();
       answer_.results.emplace_back(plan.status());
@@ -79,10 +81,9 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
 }
 
 void EmbedCall::Submit(std::vector<Sequence> sequences) {
-  auto job = std::make_shared<Job>(std::move(sequences), order_.job_options,
-                                   [call = shared_from_this()](absl::StatusOr<JobResult> result) {
-                                     call->Finish(std::move(result));
-                                   });
+  auto job = std::make_shared<Job>(
+      std::move(sequences), order_.job_options,
+      [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
   if (const absl::Status status = model_.scheduler().Submit(job); !status.ok()) return std::move(done_)(status);
   {
     const absl::MutexLock lock(&mutex_);

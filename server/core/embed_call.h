@@ -1,4 +1,5 @@
-// The server's one use case: the inputs of a call are tokenised and planned on the worker pool, encoded by the model's scheduler, finished and handed back.
+// The server's one use case: the inputs of a call are tokenised and planned on the worker pool, encoded by the model's
+// scheduler, finished and handed back.
 //
 //   auto call = EmbedCall::Start(model, pool, clock, order, [](absl::StatusOr<EmbedAnswer> answer) { ... });
 //   call->Cancel();   // When nobody waits any more.

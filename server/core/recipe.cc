@@ -21,20 +21,22 @@ const char* NameOf(Truncate truncate) {
 
 std::string FilesJson(const ModelManifest& model) {
   // A std::map is sorted already; file names and sums need no escaping.
-  return absl::StrCat("{", absl::StrJoin(model.file_sha256, ",",
-                                         [](std::string* out, const auto& file) {
-                                           absl::StrAppend(out, "\"", file.first, "\":\"", file.second, "\"");
-                                         }),
+  return absl::StrCat("{",
+                      absl::StrJoin(model.file_sha256, ",",
+                                    [](std::string* out, const auto& file) {
+                                      absl::StrAppend(out, "\"", file.first, "\":\"", file.second, "\"");
+                                    }),
                       "}");
 }
 
 }  // namespace
 
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
-  const std::string json = absl::StrCat(
-      "{\"dimensions\":", options.dimensions, ",\"encoding\":\"", options.encoding, "\",\"extension\":{},\"files\":",
-      FilesJson(model), ",\"normalize\":", options.normalize ? "true" : "false", ",\"plan_version\":", kPlanVersion,
-      ",\"precision\":\"", model.precision, "\",\"truncate\":\"", NameOf(options.truncate), "\"}");
+  const std::string json =
+      absl::StrCat("{\"dimensions\":", options.dimensions, ",\"encoding\":\"", options.encoding,
+                   "\",\"extension\":{},\"files\":", FilesJson(model),
+                   ",\"normalize\":", options.normalize ? "true" : "false", ",\"plan_version\":", kPlanVersion,
+                   ",\"precision\":\"", model.precision, "\",\"truncate\":\"", NameOf(options.truncate), "\"}");
   return Sha256(json).substr(0, 32);
 }
 

@@ -12,7 +12,8 @@ namespace longembed {
 // Changes whenever the same request is planned differently than before.
 inline constexpr int kPlanVersion = 1;
 
-// What shapes every vector of a call alike. Nothing that varies by text, and not the prompt: queries and documents differ in it and are compared.
+// What shapes every vector of a call alike. Nothing that varies by text, and not the prompt: queries and documents
+// differ in it and are compared.
 struct RecipeOptions {
   Truncate truncate = Truncate::kNone;
   int dimensions = 0;

@@ -28,7 +28,8 @@ class ServedModel {
   Scheduler& scheduler() { return *scheduler_; }
   ModelMetrics& metrics() { return *metrics_; }
 
-  // Encodes a few short and long sequences, so that the first request does not pay for what an engine does on its first calls.
+  // Encodes a few short and long sequences, so that the first request does not pay for what an engine does on its first
+  // calls.
   absl::Status WarmUp();
 
  private:

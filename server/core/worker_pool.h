@@ -1,4 +1,5 @@
-// A few threads that run closures in order of arrival: tokenising and planning, apart from gRPC's threads and from those that encode.
+// A few threads that run closures in order of arrival: tokenising and planning, apart from gRPC's threads and from
+// those that encode.
 #ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 #define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 

@@ -24,10 +24,10 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
 }
 
 absl::Status Overloaded(int64_t queued_tokens, int64_t max_queued_tokens, absl::Duration retry_delay) {
-  absl::Status status =
-      MakeError(absl::StatusCode::kResourceExhausted, "", "OVERLOADED",
-                absl::StrCat("the queue holds ", queued_tokens, " of at most ", max_queued_tokens,
-                             " tokens; try again in ", absl::FormatDuration(absl::Trunc(retry_delay, absl::Milliseconds(1)))));
+  absl::Status status = MakeError(
+      absl::StatusCode::kResourceExhausted, "", "OVERLOADED",
+      absl::StrCat("the queue holds ", queued_tokens, " of at most ", max_queued_tokens, " tokens; try again in ",
+                   absl::FormatDuration(absl::Trunc(retry_delay, absl::Milliseconds(1)))));
   status.SetPayload(kRetryPayload, absl::Cord(absl::FormatDuration(retry_delay)));
   return status;
 }
@@ -51,9 +51,9 @@ absl::Status UnknownModel(std::string_view field, std::string_view name, std::sp
 }
 
 absl::Status ModelNotNamed(std::string_view field, std::span<const std::string> known) {
-  return Invalid(field, "MODEL_NOT_NAMED",
-                 absl::StrCat("is empty, which only a server with one model allows; this one has: ",
-                              absl::StrJoin(known, ", ")));
+  return Invalid(
+      field, "MODEL_NOT_NAMED",
+      absl::StrCat("is empty, which only a server with one model allows; this one has: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status NoInputs(std::string_view field) { return Invalid(field, "NO_INPUTS", "is empty; at least 1 is needed"); }

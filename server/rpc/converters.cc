@@ -251,7 +251,8 @@ void FillModel(const ServedModel& served, const LimitsConfig& limits, v1::Model&
   model.set_pooling(ConvertPooling(manifest.pooling));
   model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
   model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
-  if (const auto extension = RecommendedExtension(manifest); extension.ok() && !manifest.recommended_extension.empty()) {
+  if (const auto extension = RecommendedExtension(manifest);
+      extension.ok() && !manifest.recommended_extension.empty()) {
     *model.mutable_recommended_extension() = *extension;
   }
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));

@@ -1,4 +1,5 @@
-// longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure functions: any thread.
+// longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure functions: any
+// thread.
 #ifndef LONGEMBED_SERVER_RPC_CONVERTERS_H_
 #define LONGEMBED_SERVER_RPC_CONVERTERS_H_
 
@@ -24,19 +25,22 @@ struct ResolvedOptions {
 // Errors: INVALID_ARGUMENT, and UNIMPLEMENTED for what the wire form has and this version does not do yet.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelManifest& model);
 
-// Views of the inputs; the messages must outlive them. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, MISSING_CONTENT, MISPLACED_FIELD.
+// Views of the inputs; the messages must outlive them. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS,
+// MISSING_CONTENT, MISPLACED_FIELD.
 absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::RepeatedPtrField<v1::Input>& inputs,
                                                  const LimitsConfig& limits);
 
 void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
 void FillSequence(int32_t tokens, Range content, v1::Sequence& sequence);
-void FillResult(const absl::StatusOr<EmbeddedInput>& input, v1::EmbedOptions::Encoding encoding, v1::EmbedResult& result);
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, v1::EmbedOptions::Encoding encoding,
+                v1::EmbedResult& result);
 void FillDuration(absl::Duration duration, google::protobuf::Duration& message);
 void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result);
 void FillModel(const ServedModel& served, const LimitsConfig& limits, v1::Model& model);
 
 // Tokens of one text. `add_special_tokens`: as the model's sequences have them, without a prompt.
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, v1::TokenizedText& result);
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens,
+                        v1::TokenizedText& result);
 
 // The manifest's recommended extension. Errors: FAILED_PRECONDITION when it is not JSON of longembed.v1.Extension.
 absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model);

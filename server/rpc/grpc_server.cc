@@ -14,7 +14,8 @@ namespace {
 // Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.
 constexpr absl::Duration kLeastPingInterval = absl::Seconds(15);
 
-// Above our own limit, whose refusal has words (REQUEST_TOO_LARGE): gRPC's says RESOURCE_EXHAUSTED, which would mean overload.
+// Above our own limit, whose refusal has words (REQUEST_TOO_LARGE): gRPC's says RESOURCE_EXHAUSTED, which would mean
+// overload.
 constexpr int64_t kReceiveMargin = 1 << 20;
 
 void Configure(grpc::ServerBuilder& builder, const LimitsConfig& limits) {

@@ -9,7 +9,8 @@
 
 namespace longembed {
 
-// BadRequest (field, description) for what is wrong with the request, RetryInfo for overload, ErrorInfo (reason, domain "longembed") where there is one.
+// BadRequest (field, description) for what is wrong with the request, RetryInfo for overload, ErrorInfo (reason, domain
+// "longembed") where there is one.
 google::rpc::Status ToRpcStatus(const absl::Status& status);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 

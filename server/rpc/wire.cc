@@ -22,10 +22,12 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::UnknownField;
 using google::protobuf::UnknownFieldSet;
 
-std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const UnknownFieldSet& fields, const std::string& path);
+std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const UnknownFieldSet& fields,
+                                            const std::string& path);
 
 // Looks into one length-delimited field.
-std::optional<absl::Status> CheckField(const FieldDescriptor& field, const std::string& bytes, const std::string& path) {
+std::optional<absl::Status> CheckField(const FieldDescriptor& field, const std::string& bytes,
+                                       const std::string& path) {
   if (field.type() == FieldDescriptor::TYPE_STRING) {
     const std::optional<size_t> byte = FirstInvalidUtf8Byte(bytes);
     if (byte.has_value()) return InvalidUtf8(path, *byte);

@@ -1,4 +1,5 @@
-// Bytes to messages and back. gRPC's own parsing answers a malformed message with UNIMPLEMENTED and no words; so the service takes the raw bytes.
+// Bytes to messages and back. gRPC's own parsing answers a malformed message with UNIMPLEMENTED and no words; so the
+// service takes the raw bytes.
 #ifndef LONGEMBED_SERVER_RPC_WIRE_H_
 #define LONGEMBED_SERVER_RPC_WIRE_H_
 
@@ -11,7 +12,8 @@
 
 namespace longembed {
 
-// Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE, MALFORMED_REQUEST, and INVALID_UTF8, which names the field and the byte.
+// Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE, MALFORMED_REQUEST, and INVALID_UTF8, which names the
+// field and the byte.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message);

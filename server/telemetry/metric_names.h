@@ -1,4 +1,5 @@
-// The name, help text and labels of every metric. server/telemetry/README.md documents them in a table, which a test compares with this file.
+// The name, help text and labels of every metric. server/telemetry/README.md documents them in a table, which a test
+// compares with this file.
 #ifndef LONGEMBED_SERVER_TELEMETRY_METRIC_NAMES_H_
 #define LONGEMBED_SERVER_TELEMETRY_METRIC_NAMES_H_
 
@@ -12,19 +13,24 @@ struct Name {
 // Calls. Labels: method, code (a gRPC status name), model (empty where the call named none that is served).
 inline constexpr Name kRequests{"longembed_requests_total", "Calls answered."};
 inline constexpr Name kRequestDuration{"longembed_request_duration_seconds", "From a call's arrival to its answer."};
-inline constexpr Name kRequestsInFlight{"longembed_requests_in_flight", "Calls that have arrived and have no answer yet."};
+inline constexpr Name kRequestsInFlight{"longembed_requests_in_flight",
+                                        "Calls that have arrived and have no answer yet."};
 
 // Inputs. Label: model.
 inline constexpr Name kInputs{"longembed_inputs_total", "Inputs embedded."};
 inline constexpr Name kTokens{"longembed_tokens_total", "Tokens encoded, special tokens and prompts included."};
-inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total", "Tokens cut away because the request asked for truncation."};
-inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds", "Tokenising and planning the inputs of one call."};
+inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
+                                       "Tokens cut away because the request asked for truncation."};
+inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
+                                            "Tokenising and planning the inputs of one call."};
 
 // The queue and the batches. Label: model.
-inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds", "Wait of a sequence from its job's submission to its batch."};
+inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds",
+                                     "Wait of a sequence from its job's submission to its batch."};
 inline constexpr Name kQueueJobs{"longembed_queue_jobs", "Jobs (calls) with sequences that wait."};
 inline constexpr Name kQueueTokens{"longembed_queue_tokens", "Tokens of the sequences that wait."};
-inline constexpr Name kQueueAge{"longembed_queue_oldest_seconds", "Age of the job that waits longest; 0 when none does."};
+inline constexpr Name kQueueAge{"longembed_queue_oldest_seconds",
+                                "Age of the job that waits longest; 0 when none does."};
 inline constexpr Name kInferenceDuration{"longembed_inference_duration_seconds", "Encoding one batch."};
 inline constexpr Name kBatchTokens{"longembed_batch_tokens", "Tokens in a batch."};
 inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in a batch."};

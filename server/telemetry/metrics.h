@@ -47,13 +47,16 @@ class Metrics {
   void ForgetQueues();
 
   void RequestStarted(const std::string& method);
-  // `code`: a gRPC status name such as "OK". `model`: one of the config's, or empty, so that clients cannot make up label values.
-  void RequestFinished(const std::string& method, const std::string& code, const std::string& model, absl::Duration duration);
+  // `code`: a gRPC status name such as "OK". `model`: one of the config's, or empty, so that clients cannot make up
+  // label values.
+  void RequestFinished(const std::string& method, const std::string& code, const std::string& model,
+                       absl::Duration duration);
 
   // The text that a scrape gets.
   std::string Scrape() const;
 
-  // Serves GET /metrics on `address` ("127.0.0.1:9464"; port 0 picks one). Returns the port. Errors: UNAVAILABLE when it cannot listen.
+  // Serves GET /metrics on `address` ("127.0.0.1:9464"; port 0 picks one). Returns the port. Errors: UNAVAILABLE when
+  // it cannot listen.
   absl::StatusOr<int> Listen(const std::string& address);
 
  private:

@@ -50,7 +50,8 @@ prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType
 std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
   using prometheus::MetricType;
   const std::vector<std::string> stat = StatFields();
-  constexpr size_t kUserTicks = 11, kSystemTicks = 12, kThreadCount = 17, kStartTicks = 19, kVirtualBytes = 20, kResidentPages = 21;
+  constexpr size_t kUserTicks = 11, kSystemTicks = 12, kThreadCount = 17, kStartTicks = 19, kVirtualBytes = 20,
+                   kResidentPages = 21;
   if (stat.size() <= kResidentPages) return {};
   const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
   const auto number = [&stat](size_t field) { return std::stod(stat[field]); };

@@ -34,7 +34,9 @@ class FakeEncoder final : public Encoder {
   int given_up() const { return given_up_; }
 
  private:
-  bool HasCalls(int calls) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return static_cast<int>(batches_.size()) >= calls; }
+  bool HasCalls(int calls) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return static_cast<int>(batches_.size()) >= calls;
+  }
 
   std::atomic<bool> open_ = true;
   std::atomic<int> given_up_ = 0;

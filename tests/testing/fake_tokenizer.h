@@ -10,8 +10,8 @@
 
 namespace longembed {
 
-// Every run of bytes other than a blank is a token, whose id is 10 + its length, at most 99. A blank joins the word after it, as in byte-level BPE: the
-// ranges of " cd" in "ab cd" are [2, 5).
+// Every run of bytes other than a blank is a token, whose id is 10 + its length, at most 99. A blank joins the word
+// after it, as in byte-level BPE: the ranges of " cd" in "ab cd" are [2, 5).
 class FakeTokenizer final : public Tokenizer {
  public:
   absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const override;
@@ -19,7 +19,8 @@ class FakeTokenizer final : public Tokenizer {
   int32_t vocabulary_size() const override { return 100; }
 };
 
-// Mean pooling, specials 1 and 2, window and plain limit 16, vectors of FakeEncoder::kWidth, prompts "query" and "passage".
+// Mean pooling, specials 1 and 2, window and plain limit 16, vectors of FakeEncoder::kWidth, prompts "query" and
+// "passage".
 ModelManifest FakeManifest();
 
 }  // namespace longembed

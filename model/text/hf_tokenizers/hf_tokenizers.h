@@ -6,18 +6,19 @@
 //   longembed_hf_encode(tokenizer, text, length, &Collect, &result, error, sizeof(error));
 //   longembed_hf_close(tokenizer);
 //
-// Any number of threads may use one tokenizer at once; only longembed_hf_close needs the tokenizer to itself. No call starts
-// threads, reads the environment or prints.
+// Any number of threads may use one tokenizer at once; only longembed_hf_close needs the tokenizer to itself. No call
+// starts threads, reads the environment or prints.
 //
-// No call unwinds into the caller or aborts because of its input: a panic inside is caught and becomes LONGEMBED_HF_PANICKED,
-// after which the tokenizer is still usable. (Running out of memory aborts, as everywhere in Rust's standard library.)
+// No call unwinds into the caller or aborts because of its input: a panic inside is caught and becomes
+// LONGEMBED_HF_PANICKED, after which the tokenizer is still usable. (Running out of memory aborts, as everywhere in
+// Rust's standard library.)
 //
 // No memory changes owner. Inputs are borrowed for the call. Results are handed to a sink, which is called once, on the
-// calling thread and before the call returns, if and only if the status is LONGEMBED_HF_OK; what its pointers point to is valid
-// until the sink returns, so it copies what it keeps. A sink must not throw.
+// calling thread and before the call returns, if and only if the status is LONGEMBED_HF_OK; what its pointers point to
+// is valid until the sink returns, so it copies what it keeps. A sink must not throw.
 //
-// `error` receives NUL-terminated UTF-8, cut to `error_capacity` bytes, unless the status is LONGEMBED_HF_OK; it may be NULL
-// when `error_capacity` is 0.
+// `error` receives NUL-terminated UTF-8, cut to `error_capacity` bytes, unless the status is LONGEMBED_HF_OK; it may be
+// NULL when `error_capacity` is 0.
 //
 // src/lib.rs implements this header by hand: change both together.
 #ifndef LONGEMBED_MODEL_TEXT_HF_TOKENIZERS_HF_TOKENIZERS_H_
@@ -35,7 +36,7 @@ typedef enum LongembedHfStatus {
   LONGEMBED_HF_NULL_ARGUMENT = 1,
   LONGEMBED_HF_BAD_TOKENIZER = 2,  // Not a tokenizer.json that the crate reads.
   LONGEMBED_HF_INVALID_UTF8 = 3,
-  LONGEMBED_HF_TOO_LONG = 4,       // Text beyond 4 GiB, which 32-bit offsets cannot reach.
+  LONGEMBED_HF_TOO_LONG = 4,  // Text beyond 4 GiB, which 32-bit offsets cannot reach.
   LONGEMBED_HF_NO_SUCH_TOKEN = 5,
   LONGEMBED_HF_ENCODE_FAILED = 6,  // For example: an unknown word, and the vocabulary lacks the unknown token.
   LONGEMBED_HF_PANICKED = 7        // A bug in the crate. `error` may quote the text.
@@ -51,8 +52,8 @@ typedef void (*LongembedHfTokenSink)(void* context, const int32_t* ids, const ui
 // UTF-8 without a NUL at its end.
 typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t length);
 
-// Reads the bytes of a tokenizer.json. Truncation and padding that it asks for are switched off. `*tokenizer` is set if and only
-// if the status is LONGEMBED_HF_OK; give it to longembed_hf_close once.
+// Reads the bytes of a tokenizer.json. Truncation and padding that it asks for are switched off. `*tokenizer` is set if
+// and only if the status is LONGEMBED_HF_OK; give it to longembed_hf_close once.
 LongembedHfStatus longembed_hf_open(const char* json, size_t size, LongembedHfTokenizer** tokenizer, char* error,
                                     size_t error_capacity);
 
@@ -62,8 +63,8 @@ void longembed_hf_close(LongembedHfTokenizer* tokenizer);
 // One more than the largest token id, added tokens included.
 int32_t longembed_hf_vocabulary_size(const LongembedHfTokenizer* tokenizer);
 
-// Tokens of the text, without the special tokens that the tokenizer's template puts around it. A special token spelt out in the
-// text counts as that token, as in every Hugging Face tokenizer.
+// Tokens of the text, without the special tokens that the tokenizer's template puts around it. A special token spelt
+// out in the text counts as that token, as in every Hugging Face tokenizer.
 LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, const char* text, size_t length,
                                       LongembedHfTokenSink sink, void* context, char* error, size_t error_capacity);
 

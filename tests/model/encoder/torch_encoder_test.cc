@@ -1,4 +1,5 @@
-// The TorchScript encoder on the default model, when it has been exported. Its vectors are compared with transformers in tests/integration.
+// The TorchScript encoder on the default model, when it has been exported. Its vectors are compared with transformers
+// in tests/integration.
 #include "model/encoder/torch_encoder.h"
 
 #include <gmock/gmock.h>
@@ -24,7 +25,8 @@ const auto kSomebodyWaits = [] { return false; };
 class TorchEncoderTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(kModel)) GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
+    if (!std::filesystem::exists(kModel))
+      GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
     SetIntraOpThreads(1);
     model_ = *LoadModel(kModel);
     encoder_ = *LoadTorchEncoder(kModel, model_->manifest, {});

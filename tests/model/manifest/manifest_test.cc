@@ -80,19 +80,18 @@ TEST_P(BadManifestTest, IsRefusedWithTheKeyInTheMessage) {
   EXPECT_THAT(std::string(manifest.status().message()), HasSubstr("here"));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, BadManifestTest,
-    ::testing::Values(BadManifest{"format_version: 1", "format_version: 2", "format_version"},
-                      BadManifest{"name: e5-small-v2", "nome: x", "name is missing"},
-                      BadManifest{"licence: MIT", "license: MIT", "license is unknown"},
-                      BadManifest{"family: APE", "family: ALIBI", "family is ALIBI"},
-                      BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
-                      BadManifest{"layers: 12", "layers: 0", "layers is 0"},
-                      BadManifest{"plain_limit: 512", "plain_limit: 513", "plain_limit"},
-                      BadManifest{"prefix: [101]", "prefix: [30522]", "special_tokens.prefix"},
-                      BadManifest{"QUERY: query", "QUERY: quest", "quest"},
-                      BadManifest{"[384, 128]", "[128]", "trained_dimensions"},
-                      BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
+INSTANTIATE_TEST_SUITE_P(All, BadManifestTest,
+                         ::testing::Values(BadManifest{"format_version: 1", "format_version: 2", "format_version"},
+                                           BadManifest{"name: e5-small-v2", "nome: x", "name is missing"},
+                                           BadManifest{"licence: MIT", "license: MIT", "license is unknown"},
+                                           BadManifest{"family: APE", "family: ALIBI", "family is ALIBI"},
+                                           BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
+                                           BadManifest{"layers: 12", "layers: 0", "layers is 0"},
+                                           BadManifest{"plain_limit: 512", "plain_limit: 513", "plain_limit"},
+                                           BadManifest{"prefix: [101]", "prefix: [30522]", "special_tokens.prefix"},
+                                           BadManifest{"QUERY: query", "QUERY: quest", "quest"},
+                                           BadManifest{"[384, 128]", "[128]", "trained_dimensions"},
+                                           BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
 
 TEST(ManifestTest, RefusesWhatIsNotAMapping) {
   EXPECT_FALSE(ParseManifest("", "here").ok());

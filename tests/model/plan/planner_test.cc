@@ -93,7 +93,8 @@ TEST(PlannerTest, CostCountsLinearLayersAndAttention) {
   const Cost cost = EstimateCost(FakeManifest(), *plan);
   EXPECT_EQ(cost.tokens, 10);
   EXPECT_EQ(cost.attention_pairs, 100);
-  // Per layer and token: 4 projections of 4 x 4 and two of 4 x 16, two operations a weight; attention: 2 products of 2 operations, 4 wide.
+  // Per layer and token: 4 projections of 4 x 4 and two of 4 x 16, two operations a weight; attention: 2 products of 2
+  // operations, 4 wide.
   EXPECT_DOUBLE_EQ(cost.gigaflops, 2 * (10 * 2 * (4 * 16 + 2 * 64) + 100 * 16) * 1e-9);
 }
 

@@ -50,7 +50,8 @@ class SchedulerTest : public ::testing::Test {
 
   FakeClock clock_;
   FakeEncoder encoder_;
-  Scheduler scheduler_{{.workers = 1, .batch = {.max_tokens = 100}, .max_queued_tokens = 1000}, encoder_, clock_, nullptr};
+  Scheduler scheduler_{
+      {.workers = 1, .batch = {.max_tokens = 100}, .max_queued_tokens = 1000}, encoder_, clock_, nullptr};
 };
 
 TEST_F(SchedulerTest, AnswersWithOneVectorASpanInOrder) {

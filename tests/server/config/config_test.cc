@@ -109,7 +109,8 @@ INSTANTIATE_TEST_SUITE_P(
                       BadConfig{"models: [", "line"}));
 
 TEST(ConfigTest, AMissingFileIsNamed) {
-  EXPECT_THAT(std::string(ReadConfig("/nonexistent/config.yaml").status().message()), HasSubstr("/nonexistent/config.yaml"));
+  EXPECT_THAT(std::string(ReadConfig("/nonexistent/config.yaml").status().message()),
+              HasSubstr("/nonexistent/config.yaml"));
 }
 
 }  // namespace

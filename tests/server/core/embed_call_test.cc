@@ -37,9 +37,8 @@ class EmbedCallTest : public ::testing::Test {
   std::shared_ptr<EmbedCall> Start(EmbedOrder order) {
     auto promise = std::make_shared<std::promise<absl::StatusOr<EmbedAnswer>>>();
     answer_ = promise->get_future();
-    return EmbedCall::Start(*model_, *pool_, clock_, std::move(order), [promise](absl::StatusOr<EmbedAnswer> answer) {
-      promise->set_value(std::move(answer));
-    });
+    return EmbedCall::Start(*model_, *pool_, clock_, std::move(order),
+                            [promise](absl::StatusOr<EmbedAnswer> answer) { promise->set_value(std::move(answer)); });
   }
 
   FakeClock clock_;

@@ -99,8 +99,10 @@ TEST_F(ServiceTest, TruncatesWhenAskedAndCuts) {
 
 TEST_F(ServiceTest, EncodesVectors) {
   v1::EmbedRequest request = Request("a");
-  for (const auto& [encoding, bytes] : {std::pair{EmbedOptions::FLOAT16, 8}, {EmbedOptions::BFLOAT16, 8},
-                                        {EmbedOptions::INT8, 4}, {EmbedOptions::BINARY, 1}}) {
+  for (const auto& [encoding, bytes] : {std::pair{EmbedOptions::FLOAT16, 8},
+                                        {EmbedOptions::BFLOAT16, 8},
+                                        {EmbedOptions::INT8, 4},
+                                        {EmbedOptions::BINARY, 1}}) {
     request.mutable_options()->set_encoding(encoding);
     v1::EmbedResponse response;
     ASSERT_TRUE(Embed(request, &response).ok());
@@ -153,42 +155,53 @@ INSTANTIATE_TEST_SUITE_P(
     All, BadRequestTest,
     ::testing::Values(
         BadRequest{"NoInputs", [](auto& r) { r.clear_inputs(); }, grpc::INVALID_ARGUMENT, "inputs", "at least 1"},
-        BadRequest{"TooManyInputs", [](auto& r) { for (int i = 0; i < 4; ++i) r.add_inputs()->set_text("a"); },
+        BadRequest{"TooManyInputs",
+                   [](auto& r) {
+                     for (int i = 0; i < 4; ++i) r.add_inputs()->set_text("a");
+                   },
                    grpc::INVALID_ARGUMENT, "inputs", "has 5 entries; the limit is 4"},
         BadRequest{"NoContent", [](auto& r) { r.add_inputs(); }, grpc::INVALID_ARGUMENT, "inputs[1]", "neither"},
-        BadRequest{"Empty", [](auto& r) { r.mutable_inputs(0)->set_text(""); }, grpc::INVALID_ARGUMENT, "inputs[0]", "empty"},
-        BadRequest{"Blank", [](auto& r) { r.mutable_inputs(0)->set_text("  "); }, grpc::INVALID_ARGUMENT, "inputs[0]", "no tokens"},
-        BadRequest{"TooLong", [](auto& r) { r.mutable_inputs(0)->set_text(kTooLong); }, grpc::INVALID_ARGUMENT, "inputs[0]",
-                   "has 22 tokens (specials and prompt included); the limit is 16"},
-        BadRequest{"UnknownModel", [](auto& r) { r.mutable_options()->set_model("e5"); }, grpc::NOT_FOUND, "options.model", "fake"},
+        BadRequest{"Empty", [](auto& r) { r.mutable_inputs(0)->set_text(""); }, grpc::INVALID_ARGUMENT, "inputs[0]",
+                   "empty"},
+        BadRequest{"Blank", [](auto& r) { r.mutable_inputs(0)->set_text("  "); }, grpc::INVALID_ARGUMENT, "inputs[0]",
+                   "no tokens"},
+        BadRequest{"TooLong", [](auto& r) { r.mutable_inputs(0)->set_text(kTooLong); }, grpc::INVALID_ARGUMENT,
+                   "inputs[0]", "has 22 tokens (specials and prompt included); the limit is 16"},
+        BadRequest{"UnknownModel", [](auto& r) { r.mutable_options()->set_model("e5"); }, grpc::NOT_FOUND,
+                   "options.model", "fake"},
         BadRequest{"UnknownPrompt", [](auto& r) { r.mutable_options()->set_prompt_name("p"); }, grpc::INVALID_ARGUMENT,
                    "options.prompt_name", "passage, query"},
-        BadRequest{"UnknownTruncate", [](auto& r) { r.mutable_options()->set_truncate(static_cast<EmbedOptions::Truncate>(9)); },
+        BadRequest{"UnknownTruncate",
+                   [](auto& r) { r.mutable_options()->set_truncate(static_cast<EmbedOptions::Truncate>(9)); },
                    grpc::INVALID_ARGUMENT, "options.truncate", "is 9"},
-        BadRequest{"UnknownEncoding", [](auto& r) { r.mutable_options()->set_encoding(static_cast<EmbedOptions::Encoding>(9)); },
+        BadRequest{"UnknownEncoding",
+                   [](auto& r) { r.mutable_options()->set_encoding(static_cast<EmbedOptions::Encoding>(9)); },
                    grpc::INVALID_ARGUMENT, "options.encoding", "is 9"},
-        BadRequest{"UnknownOutput", [](auto& r) { r.mutable_options()->set_output(static_cast<EmbedOptions::Output>(-1)); },
+        BadRequest{"UnknownOutput",
+                   [](auto& r) { r.mutable_options()->set_output(static_cast<EmbedOptions::Output>(-1)); },
                    grpc::INVALID_ARGUMENT, "options.output", "is -1"},
-        BadRequest{"UnknownPriority", [](auto& r) { r.mutable_options()->set_priority(static_cast<EmbedOptions::Priority>(9)); },
+        BadRequest{"UnknownPriority",
+                   [](auto& r) { r.mutable_options()->set_priority(static_cast<EmbedOptions::Priority>(9)); },
                    grpc::INVALID_ARGUMENT, "options.priority", "is 9"},
-        BadRequest{"UnknownInputType", [](auto& r) { r.mutable_options()->set_input_type(static_cast<EmbedOptions::InputType>(9)); },
+        BadRequest{"UnknownInputType",
+                   [](auto& r) { r.mutable_options()->set_input_type(static_cast<EmbedOptions::InputType>(9)); },
                    grpc::INVALID_ARGUMENT, "options.input_type", "is 9"},
         BadRequest{"ZeroDimensions", [](auto& r) { r.mutable_options()->set_dimensions(0); }, grpc::INVALID_ARGUMENT,
                    "options.dimensions", "1 to 4"},
-        BadRequest{"UntrainedDimensions", [](auto& r) { r.mutable_options()->set_dimensions(3); }, grpc::INVALID_ARGUMENT,
-                   "options.dimensions", "2, 4"},
-        BadRequest{"BadTokenId", [](auto& r) { r.mutable_inputs(0)->mutable_token_ids()->add_ids(100); }, grpc::INVALID_ARGUMENT,
-                   "inputs[0].token_ids.ids[0]", "0 to 99"},
+        BadRequest{"UntrainedDimensions", [](auto& r) { r.mutable_options()->set_dimensions(3); },
+                   grpc::INVALID_ARGUMENT, "options.dimensions", "2, 4"},
+        BadRequest{"BadTokenId", [](auto& r) { r.mutable_inputs(0)->mutable_token_ids()->add_ids(100); },
+                   grpc::INVALID_ARGUMENT, "inputs[0].token_ids.ids[0]", "0 to 99"},
         BadRequest{"MisplacedRanges", [](auto& r) { r.mutable_inputs(0)->add_ranges(); }, grpc::INVALID_ARGUMENT,
                    "inputs[0].ranges", "SPAN_VECTORS"},
         BadRequest{"MisplacedSpans", [](auto& r) { r.mutable_options()->mutable_spans(); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "SPAN_VECTORS"},
-        BadRequest{"Extension", [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows(); }, grpc::UNIMPLEMENTED,
-                   "options.extension", "not implemented"},
-        BadRequest{"SpanVectors", [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::UNIMPLEMENTED,
-                   "options.output", "not implemented"},
-        BadRequest{"TooLarge", [](auto& r) { r.mutable_inputs(0)->set_text(std::string(70000, 'a')); }, grpc::INVALID_ARGUMENT, "",
-                   "the limit is 65536"}),
+        BadRequest{"Extension", [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows(); },
+                   grpc::UNIMPLEMENTED, "options.extension", "not implemented"},
+        BadRequest{"SpanVectors", [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); },
+                   grpc::UNIMPLEMENTED, "options.output", "not implemented"},
+        BadRequest{"TooLarge", [](auto& r) { r.mutable_inputs(0)->set_text(std::string(70000, 'a')); },
+                   grpc::INVALID_ARGUMENT, "", "the limit is 65536"}),
     [](const auto& info) { return info.param.name; });
 
 TEST_F(ServiceTest, OverloadHasAPushback) {
@@ -287,7 +300,8 @@ TEST_F(ServiceTest, CountsCalls) {
   Embed(Request("a"));
   Embed(Request(""));
   EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_requests_total{code=\"OK\",method=\"Embed\",model=\"fake\"} 1"));
-  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_requests_total{code=\"INVALID_ARGUMENT\",method=\"Embed\",model=\"fake\"} 1"));
+  EXPECT_THAT(metrics_.Scrape(),
+              HasSubstr("longembed_requests_total{code=\"INVALID_ARGUMENT\",method=\"Embed\",model=\"fake\"} 1"));
 }
 
 TEST_F(ServiceTest, ManyClientsAtOnceGetTheirOwnVectors) {

@@ -16,7 +16,8 @@ using ::testing::HasSubstr;
 
 TEST(MetricsTest, CountsWhatHappened) {
   Metrics metrics({.version = "1.2.3", .torch = "2.11.0"});
-  ModelMetrics& model = metrics.ForModel("m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3)}; });
+  ModelMetrics& model =
+      metrics.ForModel("m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3)}; });
   model.CountInputs(2, 30, 5);
   model.ObserveTokenization(absl::Milliseconds(1));
   model.ObserveQueue(absl::Milliseconds(20));

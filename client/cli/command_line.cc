@@ -1,0 +1,185 @@
+#include "client/cli/command_line.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed::client {
+namespace {
+
+using v1::EmbedOptions;
+
+// What CLI11 fills; turned into Arguments after parsing.
+struct Raw {
+  std::string server, root_certificates_file, api_key_file;
+  bool tls = false;
+  double timeout_seconds = 300;
+  std::string extension, input_type, truncate = "none", encoding = "float32", vectors = "one", priority = "interactive";
+  std::string prompt_name, prompt, model, output = "json", format = "json";
+  uint32_t dimensions = 0;
+  bool has_dimensions = false, force_dimensions = false, no_normalize = false;
+};
+
+void AddConnection(CLI::App& command, Raw& raw) {
+  command.add_option("--server", raw.server, "HOST:PORT")->envname("LONGEMBED_SERVER")->default_val("127.0.0.1:50051");
+  command.add_flag("--tls", raw.tls, "Use TLS");
+  command.add_option("--root-certificates", raw.root_certificates_file,
+                     "PEM file with the authorities to trust; implies --tls");
+  command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key");
+  command.add_option("--timeout", raw.timeout_seconds, "Seconds for one call, retries included")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--output", raw.output, "json or text (for a person)")
+      ->check(CLI::IsMember({"json", "text"}))
+      ->capture_default_str();
+}
+
+void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
+  command
+      .add_option("--text", arguments.source.texts,
+                  "A text; may be repeated. Without it, files or standard input are read")
+      ->allow_extra_args(false);
+  command.add_option("--format", raw.format, "json: lines of {\"id\":..., \"text\":...}; text: every line is a text")
+      ->check(CLI::IsMember({"json", "text"}))
+      ->capture_default_str();
+  command.add_option("files", arguments.source.files, "Files to read")->check(CLI::ExistingFile);
+}
+
+void AddEmbedOptions(CLI::App& command, Raw& raw) {
+  command.add_option("--model", raw.model, "Which model; may be left out when the server has one");
+  auto* prompts = command.add_option_group("prompt", "At most one");
+  prompts->add_option("--prompt-name", raw.prompt_name, "A prompt of the model, such as query or passage");
+  prompts->add_option("--input-type", raw.input_type, "query or document")->check(CLI::IsMember({"query", "document"}));
+  prompts->add_option("--prompt", raw.prompt, "A literal prompt");
+  prompts->require_option(0, 1);
+  command.add_option("--truncate", raw.truncate, "What to do with too long a text: none (refuse), end, start")
+      ->check(CLI::IsMember({"none", "end", "start"}))
+      ->capture_default_str();
+  command.add_option("--extension", raw.extension, "Context extension, as JSON of longembed.v1.Extension");
+  command.add_option("--dimensions", raw.dimensions, "Keep the first N components")->each([&raw](const std::string&) {
+    raw.has_dimensions = true;
+  });
+  command.add_flag("--force-dimensions", raw.force_dimensions, "Even where the model is not trained for N");
+  command.add_flag("--no-normalize", raw.no_normalize, "Do not scale vectors to length 1");
+  command.add_option("--encoding", raw.encoding, "float32, float16, bfloat16, int8, binary")
+      ->check(CLI::IsMember({"float32", "float16", "bfloat16", "int8", "binary"}))
+      ->capture_default_str();
+  command.add_option("--vectors", raw.vectors, "one, or one a window or span")
+      ->check(CLI::IsMember({"one", "window", "span"}))
+      ->capture_default_str();
+  command.add_option("--priority", raw.priority, "interactive or bulk")
+      ->check(CLI::IsMember({"interactive", "bulk"}))
+      ->capture_default_str();
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream content;
+  if (!(content << file.rdbuf())) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be read"));
+  return content.str();
+}
+
+absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
+  arguments.client.server = raw.server;
+  arguments.client.tls = raw.tls || !raw.root_certificates_file.empty();
+  arguments.call.timeout = absl::Seconds(raw.timeout_seconds);
+  if (!raw.root_certificates_file.empty()) {
+    absl::StatusOr<std::string> pem = ReadFile(raw.root_certificates_file);
+    if (!pem.ok()) return pem.status();
+    arguments.client.root_certificates = *std::move(pem);
+  }
+  if (!raw.api_key_file.empty()) {
+    const absl::StatusOr<std::string> content = ReadFile(raw.api_key_file);
+    if (!content.ok()) return content.status();
+    arguments.client.api_key = content->substr(0, content->find_first_of("\r\n"));
+  }
+  return absl::OkStatus();
+}
+
+// CLI11 let only known words through.
+absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
+  const auto upper = [](std::string word) {
+    for (char& c : word) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    return word;
+  };
+  options.set_model(raw.model);
+  if (!raw.prompt_name.empty()) options.set_prompt_name(raw.prompt_name);
+  if (!raw.prompt.empty()) options.set_prompt(raw.prompt);
+  EmbedOptions::InputType input_type;
+  if (EmbedOptions::InputType_Parse(upper(raw.input_type), &input_type)) options.set_input_type(input_type);
+  EmbedOptions::Truncate truncate = EmbedOptions::NONE;
+  EmbedOptions::Truncate_Parse(upper(raw.truncate), &truncate);
+  options.set_truncate(truncate);
+  EmbedOptions::Encoding encoding = EmbedOptions::FLOAT32;
+  EmbedOptions::Encoding_Parse(upper(raw.encoding), &encoding);
+  options.set_encoding(encoding);
+  options.set_output(raw.vectors == "window" ? EmbedOptions::WINDOW_VECTORS
+                     : raw.vectors == "span" ? EmbedOptions::SPAN_VECTORS
+                                             : EmbedOptions::ONE_VECTOR);
+  options.set_priority(raw.priority == "bulk" ? EmbedOptions::BULK : EmbedOptions::INTERACTIVE);
+  if (raw.has_dimensions) options.set_dimensions(raw.dimensions);
+  options.set_force_dimensions(raw.force_dimensions);
+  if (raw.no_normalize) options.set_normalize(false);
+  if (raw.extension.empty()) return absl::OkStatus();
+  const auto parsed = google::protobuf::util::JsonStringToMessage(raw.extension, options.mutable_extension());
+  if (parsed.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--extension: ", std::string(parsed.message().data(), parsed.message().size())));
+}
+
+}  // namespace
+
+int Complain(const absl::Status& status, const Streams& streams) {
+  streams.err << "longembed: " << std::string(status.message());
+  if (status.code() == absl::StatusCode::kUnavailable)
+    streams.err << " (is the server running, and is --server right?)";
+  streams.err << "\n";
+  return kExitFailed;
+}
+
+int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
+  CLI::App app("Embeds texts with a longembed server.", "longembed");
+  app.require_subcommand(1);
+  Raw raw;
+  Arguments arguments;
+  CLI::App& embed =
+      *app.add_subcommand("embed", "Texts to vectors: one JSON object a line in, one a line out, in order");
+  CLI::App& explain = *app.add_subcommand("explain", "What embed would do, without running the model");
+  CLI::App& tokenize = *app.add_subcommand("tokenize", "Texts to tokens");
+  CLI::App& models = *app.add_subcommand("models", "What the server's models are");
+  for (CLI::App* command : {&embed, &explain, &tokenize, &models}) AddConnection(*command, raw);
+  for (CLI::App* command : {&embed, &explain, &tokenize}) AddTexts(*command, raw, arguments);
+  for (CLI::App* command : {&embed, &explain}) AddEmbedOptions(*command, raw);
+  tokenize.add_option("--model", raw.model, "Which model; may be left out when the server has one");
+  embed.add_flag("--partial", arguments.partial,
+                 "A text that fails becomes a line with an error; the others go on (exit status 3)");
+  embed.add_option("--batch", arguments.batch, "Texts a call")->check(CLI::Range(1, 100000))->capture_default_str();
+  embed.add_option("--concurrency", arguments.concurrency, "Calls at a time")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, streams.out, streams.err) == 0 ? kExitOk : kExitUsage;
+  }
+  arguments.text_output = raw.output == "text";
+  arguments.source.format = raw.format == "text" ? LineFormat::kText : LineFormat::kJson;
+  for (const absl::Status& status : {FillConnection(raw, arguments), FillOptions(raw, arguments.options)}) {
+    if (!status.ok()) {
+      Complain(status, streams);
+      return kExitUsage;
+    }
+  }
+  if (embed.parsed()) return RunEmbed(arguments, streams);
+  if (explain.parsed()) return RunExplain(arguments, streams);
+  if (tokenize.parsed()) return RunTokenize(arguments, streams);
+  return RunModels(arguments, streams);
+}
+
+}  // namespace longembed::client

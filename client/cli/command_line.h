@@ -1,0 +1,61 @@
+// The `longembed` command: what its arguments mean, and which command runs.
+#ifndef LONGEMBED_CLIENT_CLI_COMMAND_LINE_H_
+#define LONGEMBED_CLIENT_CLI_COMMAND_LINE_H_
+
+#include <istream>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "client/cli/json_lines.h"
+#include "client/client.h"
+#include "longembed/v1/embedding.pb.h"
+
+namespace longembed::client {
+
+// Where a command reads and writes.
+struct Streams {
+  std::istream& in;
+  std::ostream& out;
+  std::ostream& err;
+  bool err_is_terminal = false;
+};
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;      // A request or the transport failed.
+inline constexpr int kExitUsage = 2;       // The arguments or the input lines are wrong.
+inline constexpr int kExitSomeFailed = 3;  // With --partial: some inputs failed.
+
+// Where the texts of embed, explain and tokenize come from: --text, else files, else standard input.
+struct TextSource {
+  std::vector<std::string> texts;
+  std::vector<std::string> files;
+  LineFormat format = LineFormat::kJson;
+};
+
+struct Arguments {
+  ClientOptions client;
+  CallOptions call;
+  v1::EmbedOptions options;
+  TextSource source;
+  bool text_output = false;  // For a person, not JSON.
+  bool partial = false;
+  int batch = 32;
+  int concurrency = 4;
+};
+
+int RunEmbed(const Arguments& arguments, const Streams& streams);
+int RunExplain(const Arguments& arguments, const Streams& streams);
+int RunTokenize(const Arguments& arguments, const Streams& streams);
+int RunModels(const Arguments& arguments, const Streams& streams);
+
+// Everything between main and the commands. Returns the exit status.
+int RunCommandLine(int argc, const char* const* argv, const Streams& streams);
+
+// One sentence on `err`; returns kExitFailed, or kExitUsage where the arguments were at fault.
+int Complain(const absl::Status& status, const Streams& streams);
+
+}  // namespace longembed::client
+
+#endif  // LONGEMBED_CLIENT_CLI_COMMAND_LINE_H_

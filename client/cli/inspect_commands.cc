@@ -1,0 +1,121 @@
+// explain, tokenize and models: what the server says of texts and of itself.
+#include <google/protobuf/util/json_util.h>
+
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "client/cli/command_line.h"
+#include "client/cli/text_reader.h"
+
+namespace longembed::client {
+namespace {
+
+std::string ToJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
+  return status.ok() ? json : "{}";
+}
+
+// Every text of the source: these commands answer about a few texts, in one call.
+absl::StatusOr<std::vector<InputLine>> ReadAll(const Arguments& arguments, const Streams& streams) {
+  TextReader reader(arguments.source, streams.in);
+  std::vector<InputLine> lines;
+  while (true) {
+    absl::StatusOr<std::optional<InputLine>> line = reader.Next();
+    if (!line.ok()) return line.status();
+    if (!line->has_value()) return lines;
+    lines.push_back(**std::move(line));
+  }
+}
+
+// One JSON object a line: the result's fields after the id.
+void WriteJson(const nlohmann::json& id, const google::protobuf::Message& result, std::ostream& out) {
+  nlohmann::ordered_json object{{"id", nlohmann::ordered_json(id)}};
+  object.update(nlohmann::ordered_json::parse(ToJson(result)));
+  out << object.dump() << "\n";
+}
+
+void ExplainToAPerson(const nlohmann::json& id, const v1::ExplainResult& result, std::ostream& out) {
+  out << absl::StrFormat("%s: %d tokens, %d cut away, at most %d a sequence, %.2f GFLOP\n", id.dump(), result.tokens(),
+                         result.truncated_tokens(), result.capacity(), result.cost().gigaflops());
+  for (const v1::Sequence& sequence : result.sequences()) {
+    out << absl::StrFormat("  content tokens [%d, %d), %d tokens, %s\n", sequence.content().start(),
+                           sequence.content().end(), sequence.tokens(),
+                           v1::Method::Kind_Name(sequence.method().kind()));
+  }
+}
+
+void TokensToAPerson(const nlohmann::json& id, const v1::TokenizedText& result, std::ostream& out) {
+  out << id.dump() << ": " << result.tokens_size() << " tokens\n";
+  for (const v1::Token& token : result.tokens()) {
+    out << absl::StrFormat("  %7d  [%d, %d)  %s\n", token.id(), token.range().start(), token.range().end(),
+                           token.text());
+  }
+}
+
+void ModelToAPerson(const v1::Model& model, std::ostream& out) {
+  out << absl::StrFormat("%s: %s, %d dimensions, %d tokens (%s), %s on %s\n", model.name(), model.architecture(),
+                         model.dimensions(), model.plain_limit(), v1::Model::Pooling_Name(model.pooling()),
+                         model.precision(), model.device());
+  for (const auto& [name, prompt] : model.prompts()) out << absl::StrFormat("  prompt %s: \"%s\"\n", name, prompt);
+  out << "  from " << model.source() << ", licence " << model.licence() << "\n";
+}
+
+}  // namespace
+
+int RunExplain(const Arguments& arguments, const Streams& streams) {
+  const absl::StatusOr<std::vector<InputLine>> lines = ReadAll(arguments, streams);
+  if (!lines.ok()) return Complain(lines.status(), streams), kExitUsage;
+  v1::ExplainRequest request;
+  *request.mutable_options() = arguments.options;
+  for (const InputLine& line : *lines) request.add_inputs()->set_text(line.text);
+  Client client(arguments.client);
+  const absl::StatusOr<v1::ExplainResponse> response = client.Explain(request, arguments.call);
+  if (!response.ok()) return Complain(response.status(), streams);
+  for (int i = 0; i < response->results_size(); ++i) {
+    if (arguments.text_output) {
+      ExplainToAPerson((*lines)[i].id, response->results(i), streams.out);
+    } else {
+      WriteJson((*lines)[i].id, response->results(i), streams.out);
+    }
+  }
+  return kExitOk;
+}
+
+int RunTokenize(const Arguments& arguments, const Streams& streams) {
+  const absl::StatusOr<std::vector<InputLine>> lines = ReadAll(arguments, streams);
+  if (!lines.ok()) return Complain(lines.status(), streams), kExitUsage;
+  v1::TokenizeRequest request;
+  request.set_model(arguments.options.model());
+  for (const InputLine& line : *lines) request.add_texts(line.text);
+  Client client(arguments.client);
+  const absl::StatusOr<v1::TokenizeResponse> response = client.Tokenize(request, arguments.call);
+  if (!response.ok()) return Complain(response.status(), streams);
+  for (int i = 0; i < response->results_size(); ++i) {
+    if (arguments.text_output) {
+      TokensToAPerson((*lines)[i].id, response->results(i), streams.out);
+    } else {
+      WriteJson((*lines)[i].id, response->results(i), streams.out);
+    }
+  }
+  return kExitOk;
+}
+
+int RunModels(const Arguments& arguments, const Streams& streams) {
+  Client client(arguments.client);
+  const absl::StatusOr<v1::ListModelsResponse> response = client.ListModels(arguments.call);
+  if (!response.ok()) return Complain(response.status(), streams);
+  for (const v1::Model& model : response->models()) {
+    if (arguments.text_output) {
+      ModelToAPerson(model, streams.out);
+    } else {
+      streams.out << ToJson(model) << "\n";
+    }
+  }
+  return kExitOk;
+}
+
+}  // namespace longembed::client

@@ -1,0 +1,60 @@
+// The command line's input and output: one JSON object a line. Stateless functions over streams.
+#ifndef LONGEMBED_CLIENT_CLI_JSON_LINES_H_
+#define LONGEMBED_CLIENT_CLI_JSON_LINES_H_
+
+#include <istream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "longembed/v1/embedding.pb.h"
+
+namespace longembed::client {
+
+// One text to embed. `id` is any JSON value; a line without one is known by its number.
+struct InputLine {
+  nlohmann::json id;
+  std::string text;
+};
+
+enum class LineFormat {
+  kJson,  // {"id": ..., "text": ...}
+  kText,  // The line is the text.
+};
+
+// Reads lines of one stream, skipping blank ones. `name` and the line's number stand in errors.
+class LineReader {
+ public:
+  LineReader(std::istream& stream, std::string name, LineFormat format);
+
+  // nullopt at the end. Errors (INVALID_ARGUMENT): not JSON, no "text", text that is no string.
+  absl::StatusOr<std::optional<InputLine>> Next();
+
+  int64_t bytes_read() const { return bytes_read_; }
+
+ private:
+  absl::StatusOr<InputLine> Parse(const std::string& line) const;
+
+  std::istream& stream_;
+  const std::string name_;
+  const LineFormat format_;
+  int64_t line_number_ = 0;
+  int64_t bytes_read_ = 0;
+};
+
+// {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...]}; "embeddings" in place
+// of "embedding" when there are several;
+// {"id":..., "error":{"code":..., "message":...}} for an input that failed. An embedding in an encoding other than
+// FLOAT32 is
+// {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8, "scale".
+void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
+                 std::ostream& out);
+
+// The shortest decimal that reads back as the same float.
+std::string FormatFloat(float value);
+
+}  // namespace longembed::client
+
+#endif  // LONGEMBED_CLIENT_CLI_JSON_LINES_H_

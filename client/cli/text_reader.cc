@@ -1,0 +1,42 @@
+#include "client/cli/text_reader.h"
+
+#include <filesystem>
+
+namespace longembed::client {
+
+TextReader::TextReader(const TextSource& source, std::istream& in) : source_(source), in_(in) {
+  for (const std::string& file : source_.files) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(file, error);
+    if (!error) total_bytes_ += static_cast<int64_t>(size);
+  }
+}
+
+absl::StatusOr<std::optional<InputLine>> TextReader::Next() {
+  if (next_text_ < source_.texts.size()) {
+    const std::string& text = source_.texts[next_text_++];
+    return std::optional<InputLine>(InputLine{.id = next_text_, .text = text});
+  }
+  while (reader_.has_value() || OpenNext()) {
+    auto line = reader_->Next();
+    if (!line.ok() || line->has_value()) return line;
+    bytes_of_finished_ += reader_->bytes_read();
+    reader_.reset();
+  }
+  return std::optional<InputLine>();
+}
+
+bool TextReader::OpenNext() {
+  if (next_file_ < source_.files.size()) {
+    const std::string& name = source_.files[next_file_++];
+    file_ = std::ifstream(name);
+    reader_.emplace(file_, name, source_.format);
+    return true;
+  }
+  if (!source_.texts.empty() || !source_.files.empty() || read_standard_input_) return false;
+  read_standard_input_ = true;
+  reader_.emplace(in_, "standard input", source_.format);
+  return true;
+}
+
+}  // namespace longembed::client

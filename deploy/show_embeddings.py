@@ -1,0 +1,54 @@
+"""Embeds a few real texts through the command line client and shows a person what came back. Called by quickstart.sh with the client's path."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+LICENCES = Path("/usr/share/common-licenses")  # On every Debian.
+PASSAGES = {
+    "GPL-3 (whole)": (LICENCES / "GPL-3").read_text(encoding="utf-8"),
+    "Apache-2.0, patents": "Subject to the terms and conditions of this License, each Contributor hereby grants to You a perpetual, worldwide, "
+    "non-exclusive, no-charge, royalty-free, irrevocable patent license to make, have made, use, offer to sell, sell, import, and otherwise "
+    "transfer the Work.",
+    "Nile": "The Nile is about 6,650 km long. It rises in the highlands of East Africa and flows north through eleven countries into the "
+    "Mediterranean Sea.",
+    "bread": "Mix flour, water, salt and a little yeast, let the dough rise overnight in the cold, and bake it in a very hot oven until the crust "
+    "is dark.",
+}
+QUERIES = ["may I sell copies of a free program?", "who gets a patent licence?", "how long is the longest river of Africa?", "how do I bake bread?"]
+
+
+def embed(client: str, prompt: str, texts: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
+    lines = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items())
+    command = [client, "embed", "--prompt-name", prompt, "--output", "json", *flags]
+    return subprocess.run(command, input=lines, capture_output=True, text=True)
+
+
+def results(done: subprocess.CompletedProcess) -> list[dict]:
+    if done.returncode != 0:
+        sys.exit(f"error: the client failed: {done.stderr.strip()}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def main(client: str) -> None:
+    refused = embed(client, "passage", PASSAGES)
+    print(f"\nA text beyond the model's window is refused unless the request says what to do with it:\n  {refused.stderr.strip()}\n")
+    passages = results(embed(client, "passage", PASSAGES, "--truncate", "end"))
+    queries = results(embed(client, "query", {text: text for text in QUERIES}))
+
+    print("With --truncate end:")
+    for passage in passages:
+        vector = ", ".join(f"{x:+.4f}" for x in passage["embedding"][:4])
+        cut = f", {passage['truncated_tokens']} cut away" if passage["truncated_tokens"] else ""
+        print(f"  {passage['id']:20} {passage['tokens']:4} tokens{cut}: [{vector}, ...] of {len(passage['embedding'])}")
+
+    print(f"\n{'Cosine similarity':44}" + "".join(f"{passage['id']:>22}" for passage in passages))
+    for query in queries:
+        scores = [sum(a * b for a, b in zip(query["embedding"], passage["embedding"])) for passage in passages]
+        cells = "".join(f"{f'{score:.3f}' + ('  <' if score == max(scores) else '   '):>22}" for score in scores)
+        print(f"  {query['id']:42}{cells}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

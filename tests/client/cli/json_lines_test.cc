@@ -1,0 +1,85 @@
+#include "client/cli/json_lines.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <random>
+#include <sstream>
+
+namespace longembed::client {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
+  std::istringstream in("{\"id\": \"a\", \"text\": \"grüße\"}\n\n{\"id\": [1], \"text\": \"b\"}\r\n{\"text\": \"c\"}");
+  LineReader reader(in, "file", LineFormat::kJson);
+  auto first = *reader.Next();
+  EXPECT_EQ(first->id, "a");
+  EXPECT_EQ(first->text, "grüße");
+  EXPECT_EQ((*reader.Next())->id.dump(), "[1]");
+  EXPECT_EQ((*reader.Next())->id, 4);  // The line's number.
+  EXPECT_FALSE((*reader.Next()).has_value());
+}
+
+TEST(JsonLinesTest, ReadsPlainLines) {
+  std::istringstream in("one\n{two}\n");
+  LineReader reader(in, "file", LineFormat::kText);
+  EXPECT_EQ((*reader.Next())->text, "one");
+  EXPECT_EQ((*reader.Next())->text, "{two}");
+  EXPECT_EQ(reader.bytes_read(), 10);
+}
+
+TEST(JsonLinesTest, BadLinesAreNamed) {
+  for (const char* line : {"nonsense", "[1]", "{\"id\": 1}", "{\"text\": 3}", "{\"text\": \"a\""}) {
+    std::istringstream in(std::string("{\"text\": \"fine\"}\n") + line);
+    LineReader reader(in, "corpus.jsonl", LineFormat::kJson);
+    EXPECT_TRUE(reader.Next().ok());
+    const absl::Status status = reader.Next().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << line;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("corpus.jsonl, line 2"));
+  }
+}
+
+TEST(JsonLinesTest, WritesOneVectorOrSeveral) {
+  v1::EmbedResult result;
+  result.add_embeddings()->add_values(0.1f);
+  result.set_tokens(7);
+  result.add_sequences()->mutable_content()->set_end(5);
+  std::ostringstream one, two, failed;
+  WriteResult("x", result, v1::EmbedOptions::FLOAT32, one);
+  EXPECT_EQ(one.str(), "{\"id\":\"x\",\"embedding\":[0.1],\"tokens\":7,\"truncated_tokens\":0,\"windows\":[[0,5]]}\n");
+  result.add_embeddings()->add_values(-2);
+  WriteResult(3, result, v1::EmbedOptions::FLOAT32, two);
+  EXPECT_THAT(two.str(), HasSubstr("\"embeddings\":[[0.1],[-2]]"));
+  result.mutable_error()->set_code(3);
+  result.mutable_error()->set_message("say \"why\"");
+  WriteResult(3, result, v1::EmbedOptions::FLOAT32, failed);
+  EXPECT_EQ(failed.str(), "{\"id\":3,\"error\":{\"code\":3,\"message\":\"say \\\"why\\\"\"}}\n");
+}
+
+TEST(JsonLinesTest, WritesPackedEncodings) {
+  v1::EmbedResult result;
+  v1::Embedding& embedding = *result.add_embeddings();
+  embedding.set_packed("\x01\x7f");
+  embedding.set_scale(0.5f);
+  embedding.set_dimensions(2);
+  std::ostringstream out;
+  WriteResult(1, result, v1::EmbedOptions::INT8, out);
+  EXPECT_THAT(out.str(),
+              HasSubstr("\"embedding\":{\"encoding\":\"INT8\",\"dimensions\":2,\"data\":\"AX8=\",\"scale\":0.5}"));
+}
+
+TEST(JsonLinesTest, FloatsReadBackTheSame) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (int i = 0; i < 10000; ++i) {
+    const float value = normal(random);
+    EXPECT_EQ(std::strtof(FormatFloat(value).c_str(), nullptr), value);
+  }
+  EXPECT_EQ(FormatFloat(0.1f), "0.1");
+}
+
+}  // namespace
+}  // namespace longembed::client

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Writes a JUnit report ($1) that says whether clang-format would change a C++ file or a proto.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+report=$1
+write() { printf '<testsuite><testcase classname="format" name="clang-format">%s</testcase></testsuite>\n' "$1" >"$report"; }
+
+if ! command -v clang-format-14 >/dev/null; then
+  write '<skipped message="clang-format-14 is not installed"/>'
+  exit 0
+fi
+changed=$(git ls-files '*.h' '*.cc' | while read -r file; do
+  clang-format-14 "$file" | cmp -s - "$file" || printf '%s ' "$file"
+done)
+if [ -n "$changed" ]; then
+  write "<failure message=\"clang-format-14 -i would change: $changed\"/>"
+else
+  write ''
+fi

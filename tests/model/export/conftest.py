@@ -1,0 +1,54 @@
+"""A tiny BERT with random weights, saved as a Hugging Face checkpoint would be."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(REPOSITORY))
+
+import torch  # noqa: E402
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
+from transformers import BertConfig, BertModel  # noqa: E402
+
+SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 40, "vocab_size": 300}
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """One token a printable character, in special tokens that are not BERT's usual ids; with truncation and padding to be stripped."""
+    words = ["[PAD]", "[UNK]", "[SEP]", "[CLS]"] + [chr(code) for code in range(33, 127)] + ["##" + chr(code) for code in range(33, 127)]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    return tokenizer
+
+
+def save_checkpoint(folder: Path, pooling: str | None = "mean", **config) -> Path:
+    """Weights are large enough for every mistake to show."""
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(**SIZES, initializer_range=0.3, **config), add_pooling_layer=False).eval()
+    model.save_pretrained(folder)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    if pooling:
+        (folder / "1_Pooling").mkdir()
+        modes = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "cls", "pooling_mode_max_tokens": pooling == "max"}
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 48, **modes}))
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return save_checkpoint(tmp_path / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """config and tensors, without going through files."""
+    from model.export import sources
+
+    return sources.read_directory(save_checkpoint(tmp_path_factory.mktemp("session") / "tiny-bert"))

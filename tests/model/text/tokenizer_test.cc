@@ -1,0 +1,96 @@
+// The crate behind the C ABI on a vocabulary of 25 entries (tests/golden/tokenizer/wordpiece.json). Expected ids and
+// offsets come from Python's tokenizers; the real vocabularies are compared with it in tests/integration.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "model/errors/errors.h"
+#include "model/text/hf_tokenizer.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class TokenizerTest : public ::testing::Test {
+ protected:
+  const std::unique_ptr<Tokenizer> tokenizer_ =
+      *LoadHuggingFaceTokenizer(std::string(LONGEMBED_GOLDEN_DIR) + "/tokenizer/wordpiece.json");
+};
+
+// The file asks for truncation to 4 and padding to 8 tokens, which must not happen.
+TEST_F(TokenizerTest, NeitherTruncatesNorPads) {
+  const auto tokens = tokenizer_->Tokenize("The mills, unbelievable!");
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  EXPECT_THAT(tokens->ids, ElementsAre(4, 5, 6, 18, 8, 9, 10, 17));
+  EXPECT_THAT(tokens->ranges, ElementsAre(ByteRange{0, 3}, ByteRange{4, 8}, ByteRange{8, 9}, ByteRange{9, 10},
+                                          ByteRange{11, 13}, ByteRange{13, 19}, ByteRange{19, 23}, ByteRange{23, 24}));
+}
+
+TEST_F(TokenizerTest, OffsetsAreBytesOfTheOriginalText) {
+  const auto tokens = tokenizer_->Tokenize("Café 東京 🙂 b");
+  EXPECT_THAT(tokens->ids, ElementsAre(11, 15, 16, 1, 21));
+  EXPECT_THAT(tokens->ranges,
+              ElementsAre(ByteRange{0, 5}, ByteRange{6, 9}, ByteRange{9, 12}, ByteRange{13, 17}, ByteRange{18, 19}));
+}
+
+TEST_F(TokenizerTest, SpecialTokensInTheTextCount) {
+  EXPECT_THAT(tokenizer_->Tokenize("[SEP] a  bb.")->ids, ElementsAre(3, 20, 21, 22, 19));
+}
+
+TEST_F(TokenizerTest, NothingGivesNothing) {
+  EXPECT_THAT(tokenizer_->Tokenize("")->ids, IsEmpty());
+  EXPECT_THAT(tokenizer_->Tokenize(" \n")->ids, IsEmpty());
+}
+
+TEST_F(TokenizerTest, NamesTheFirstBadByte) {
+  const absl::Status status = tokenizer_->Tokenize("ab\xc3(").status();
+  EXPECT_EQ(ErrorReason(status), "INVALID_UTF8");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("byte 2"));
+}
+
+TEST_F(TokenizerTest, SpellsTokens) {
+  EXPECT_EQ(*tokenizer_->TokenText(9), "##believ");
+  EXPECT_EQ(tokenizer_->vocabulary_size(), 25);
+  for (const int32_t id : {-1, 25, 1 << 30}) {
+    EXPECT_EQ(tokenizer_->TokenText(id).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(TokenizerTest, TakesMegabytes) {
+  std::string text;
+  while (text.size() < 5'000'000) text += "the mills, unbelievable! ";
+  EXPECT_EQ(tokenizer_->Tokenize(text)->ids.size(), 1'600'000u);
+  // One word of megabytes is one unknown token.
+  EXPECT_EQ(tokenizer_->Tokenize(std::string(1'000'000, 'x'))->ids.size(), 1u);
+}
+
+TEST_F(TokenizerTest, ServesManyThreads) {
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([this] {
+      for (int j = 0; j < 200; ++j) ASSERT_THAT(tokenizer_->Tokenize("the river")->ids, ElementsAre(4, 7));
+    });
+  }
+}
+
+TEST(TokenizerFilesTest, SaysWhatIsWrongWithAFile) {
+  const auto missing = LoadHuggingFaceTokenizer("/nonexistent/tokenizer.json");
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(missing.status().message()), HasSubstr("/nonexistent/tokenizer.json"));
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "bad_tokenizer.json";
+  for (const char* content : {"", "{}", "[1]", "{\"version\": \"1.0\", \"model\": {\"type\": \"NoSuchModel\"}}"}) {
+    std::ofstream(path) << content;
+    const auto broken = LoadHuggingFaceTokenizer(path);
+    EXPECT_EQ(broken.status().code(), absl::StatusCode::kFailedPrecondition) << content;
+    EXPECT_THAT(std::string(broken.status().message()), HasSubstr("bad_tokenizer.json"));
+  }
+}
+
+}  // namespace
+}  // namespace longembed

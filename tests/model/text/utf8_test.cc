@@ -1,0 +1,42 @@
+#include "model/text/utf8.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace longembed {
+namespace {
+
+// Encodes any number up to 21 bits, forbidden ones too.
+std::string Encode(uint32_t code_point) {
+  const auto byte = [](uint32_t bits) { return static_cast<char>(bits); };
+  if (code_point < 0x80) return {byte(code_point)};
+  if (code_point < 0x800) return {byte(0xc0 | code_point >> 6), byte(0x80 | (code_point & 0x3f))};
+  if (code_point < 0x10000) {
+    return {byte(0xe0 | code_point >> 12), byte(0x80 | (code_point >> 6 & 0x3f)), byte(0x80 | (code_point & 0x3f))};
+  }
+  return {byte(0xf0 | code_point >> 18), byte(0x80 | (code_point >> 12 & 0x3f)), byte(0x80 | (code_point >> 6 & 0x3f)),
+          byte(0x80 | (code_point & 0x3f))};
+}
+
+TEST(Utf8Test, ExactlyTheScalarValuesAreValid) {
+  for (uint32_t code_point = 0; code_point < 0x1fffff; ++code_point) {
+    const bool surrogate = code_point >= 0xd800 && code_point <= 0xdfff;
+    const bool valid = !surrogate && code_point <= 0x10ffff;
+    ASSERT_EQ(!FirstInvalidUtf8Byte(Encode(code_point)).has_value(), valid) << code_point;
+  }
+}
+
+TEST(Utf8Test, TellsTheFirstBadByte) {
+  EXPECT_EQ(FirstInvalidUtf8Byte(""), std::nullopt);
+  EXPECT_EQ(FirstInvalidUtf8Byte("ab\xff"), 2u);
+  EXPECT_EQ(FirstInvalidUtf8Byte("é\x80z"), 2u);
+  EXPECT_EQ(FirstInvalidUtf8Byte("\xc0\xaf"), 0u);          // Overlong "/".
+  EXPECT_EQ(FirstInvalidUtf8Byte("\xe0\x80\xaf"), 0u);      // Overlong.
+  EXPECT_EQ(FirstInvalidUtf8Byte("\xf0\x80\x80\xaf"), 0u);  // Overlong.
+  EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d"), 1u);         // Cut short.
+  EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d z"), 1u);
+}
+
+}  // namespace
+}  // namespace longembed
