@@ -67,8 +67,8 @@ class TorchEncoder final : public Encoder {
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
     const c10::InferenceMode inference;
     const at::Tensor offsets =
-        View(batch.sequence_offsets, at::kInt);  // Read by the graph on the CPU, so it stays there.
-    const at::Tensor query_scale = View(batch.query_scale, at::kFloat).to(device_);
+        View(batch.sequence_offsets, at::kInt);
+    const at::Tensor query_scale = View(batch.query_scale, at::kFloat);
     const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
     static_assert(sizeof(Range) == 2 * sizeof(int32_t));
     const at::Tensor spans = torch::from_blob(const_cast<Range*>(batch.spans.data()),

@@ -15,18 +15,19 @@ Scheduler::Scheduler(SchedulerOptions options, Encoder& encoder, const Clock& cl
 Scheduler::~Scheduler() {
   std::vector<std::shared_ptr<Job>> left;
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     accepting_ = false;
     stopping_ = true;
     left = queue_.TakeExpired(absl::InfiniteFuture());
   }
+  work_arrived_.notify_all();
   for (const std::shared_ptr<Job>& job : left) Answer(job, ServerDraining());
   workers_.clear();  // Joins.
 }
 
 absl::Status Scheduler::Submit(std::shared_ptr<Job> job) {
   const absl::Time now = clock_.Now();
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (!accepting_) return ServerDraining();
   if (job->options_.deadline <= now) return DeadlineExceeded();
   // A job that is larger than the whole limit still runs when nothing waits before it.
@@ -35,13 +36,14 @@ absl::Status Scheduler::Submit(std::shared_ptr<Job> job) {
   }
   ++unanswered_;
   queue_.Push(std::move(job), now);
+  work_arrived_.notify_one();
   return absl::OkStatus();
 }
 
 void Scheduler::Cancel(Job& job) {
   JobDone done;
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (!Settle(job)) return;
     queue_.Remove(job);
     done = std::move(job.done_);
@@ -50,18 +52,23 @@ void Scheduler::Cancel(Job& job) {
 }
 
 void Scheduler::StopAccepting() {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   accepting_ = false;
 }
 
 bool Scheduler::WaitIdle(absl::Duration timeout) {
-  const absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(this, &Scheduler::Idle), timeout);
+  std::unique_lock lock(mutex_);
+  const auto idle = [this] { return unanswered_ == 0; };
+  if (timeout == absl::InfiniteDuration()) {
+    idle_.wait(lock, idle);
+    return true;
+  }
+  return idle_.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
 }
 
 QueueState Scheduler::queue_state() const {
   const absl::Time now = clock_.Now();
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
           .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest()};
@@ -73,11 +80,13 @@ void Scheduler::RunWorker() {
     std::vector<std::shared_ptr<Job>> expired;
     Batch batch;
     {
-      const absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &Scheduler::WorkerShouldWake));
+      std::unique_lock lock(mutex_);
+      work_arrived_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
       if (stopping_) return;
       expired = queue_.TakeExpired(clock_.Now());
       batch = queue_.TakeBatch(options_.batch);
+      // One notification a job would leave workers asleep while a job of many sequences waits.
+      if (!queue_.empty()) work_arrived_.notify_one();
     }
     for (const std::shared_ptr<Job>& job : expired) Answer(job, DeadlineExceeded());
     if (!batch.empty()) EncodeBatch(batch);
@@ -121,7 +130,7 @@ bool Scheduler::NobodyWaits(const Batch& batch) const {
 std::vector<std::shared_ptr<Job>> Scheduler::Deliver(const Batch& batch, const VectorBlock& vectors, absl::Time started,
                                                      absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const double seconds = absl::ToDoubleSeconds(finished - started);
   int64_t tokens = 0;
   int row = 0;
@@ -149,7 +158,7 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(const Batch& batch, const V
 
 void Scheduler::Answer(const std::shared_ptr<Job>& job, absl::Status status) {
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (!Settle(*job)) return;
     queue_.Remove(*job);
   }
@@ -158,7 +167,7 @@ void Scheduler::Answer(const std::shared_ptr<Job>& job, absl::Status status) {
 
 bool Scheduler::Settle(Job& job) {
   if (job.settled_.exchange(true, std::memory_order_relaxed)) return false;
-  --unanswered_;
+  if (--unanswered_ == 0) idle_.notify_all();
   return true;
 }
 

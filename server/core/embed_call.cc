@@ -34,7 +34,7 @@ void EmbedCall::Cancel() {
   cancelled_ = true;
   std::shared_ptr<Job> job;
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     job = job_.lock();
   }
   // Before there is a job, Prepare or Submit sees the flag; after it was answered, nothing is left to cancel.
@@ -86,7 +86,7 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
       [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
   if (const absl::Status status = model_.scheduler().Submit(job); !status.ok()) return std::move(done_)(status);
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     job_ = job;
   }
   // A Cancel that came before found no job.

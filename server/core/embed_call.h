@@ -8,12 +8,12 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "model/embed/pipeline.h"
 #include "server/batching/clock.h"
@@ -79,7 +79,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   EmbedAnswer answer_;
 
   std::atomic<bool> cancelled_ = false;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);  // Weak: the job's `done` holds this call.
 };
 

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "model/embed/pipeline.h"
 #include "server/errors/errors.h"
 

@@ -10,23 +10,27 @@ WorkerPool::WorkerPool(int threads) {
 
 WorkerPool::~WorkerPool() {
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
+  task_arrived_.notify_all();
   threads_.clear();  // Joins.
 }
 
 void WorkerPool::Run(Task task) {
-  const absl::MutexLock lock(&mutex_);
-  tasks_.push_back(std::move(task));
+  {
+    const std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  task_arrived_.notify_one();
 }
 
 void WorkerPool::RunThread() {
   while (true) {
     Task task;
     {
-      const absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &WorkerPool::ShouldWake));
+      std::unique_lock lock(mutex_);
+      task_arrived_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();

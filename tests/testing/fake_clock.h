@@ -2,8 +2,9 @@
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 
+#include <mutex>
+
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "server/batching/clock.h"
 
 namespace longembed {
@@ -11,16 +12,16 @@ namespace longembed {
 class FakeClock final : public Clock {
  public:
   absl::Time Now() const override {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return now_;
   }
   void Advance(absl::Duration by) {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     now_ += by;
   }
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   absl::Time now_ ABSL_GUARDED_BY(mutex_) = absl::UnixEpoch() + absl::Hours(1);
 };
 

@@ -13,13 +13,14 @@ namespace longembed {
 absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
   absl::Status failure;
   {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     std::vector<int32_t>& firsts = batches_.emplace_back();
     for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
       firsts.push_back(batch.tokens[batch.sequence_offsets[s]]);
     }
     failure = failure_;
   }
+  called_.notify_all();
   while (true) {
     if (nobody_waits()) {
       ++given_up_;
@@ -41,18 +42,17 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, absl::
 }
 
 void FakeEncoder::AwaitCalls(int calls) {
-  const auto reached = [this, calls]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasCalls(calls); };
-  const absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&reached));
+  std::unique_lock lock(mutex_);
+  called_.wait(lock, [this, calls] { return static_cast<int>(batches_.size()) >= calls; });
 }
 
 void FakeEncoder::FailWith(absl::Status status) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   failure_ = std::move(status);
 }
 
 std::vector<std::vector<int32_t>> FakeEncoder::batches() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return batches_;
 }
 

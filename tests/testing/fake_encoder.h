@@ -3,11 +3,12 @@
 #define LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "model/encoder/encoder.h"
 
 namespace longembed {
@@ -34,13 +35,10 @@ class FakeEncoder final : public Encoder {
   int given_up() const { return given_up_; }
 
  private:
-  bool HasCalls(int calls) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return static_cast<int>(batches_.size()) >= calls;
-  }
-
   std::atomic<bool> open_ = true;
   std::atomic<int> given_up_ = 0;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable called_;
   std::vector<std::vector<int32_t>> batches_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };

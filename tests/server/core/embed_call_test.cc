@@ -5,7 +5,6 @@
 
 #include <future>
 
-#include "absl/synchronization/notification.h"
 #include "model/errors/errors.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fake_encoder.h"
@@ -98,11 +97,11 @@ TEST_F(EmbedCallTest, TheServersTokenLimitHoldsBeforeTruncation) {
 }
 
 TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
-  absl::Notification release;
-  pool_->Run([&release] { release.WaitForNotification(); });
+  std::promise<void> release;
+  pool_->Run([&release] { release.get_future().wait(); });
   const auto call = Start(MakeOrder({std::string_view("a")}));
   call->Cancel();
-  release.Notify();
+  release.set_value();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
@@ -119,13 +118,13 @@ TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
 }
 
 TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenisingEndsTheCall) {
-  absl::Notification release;
-  pool_->Run([&release] { release.WaitForNotification(); });
+  std::promise<void> release;
+  pool_->Run([&release] { release.get_future().wait(); });
   EmbedOrder order = MakeOrder({std::string_view("a")});
   order.job_options.deadline = clock_.Now() + absl::Milliseconds(1);
   Start(std::move(order));
   clock_.Advance(absl::Milliseconds(5));
-  release.Notify();
+  release.set_value();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }

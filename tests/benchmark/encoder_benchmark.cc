@@ -1,0 +1,207 @@
+// Tokens a second, in process or through a server, for texts of 16, 128 and 512 tokens and a mixed set.
+//
+//   encoder_benchmark MODEL_DIRECTORY [--server HOST:PORT] [--clients N] [--seconds S] [--texts FILE]
+//
+// In process: the encoder alone, on batches of 4,096 tokens of the same sequences. With --server: N clients in a closed
+// loop, one text a call, on top of what the server does in between; its figure over the other is what serving costs.
+// The texts are made of words of the model's vocabulary with exact token counts, or come from a JSON file {"set":
+// [["text", tokens], ...]}.
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "client/client.h"
+#include "model/embed/model.h"
+#include "model/embed/pipeline.h"
+#include "model/encoder/torch_encoder.h"
+
+namespace longembed {
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::string server;
+  std::string texts;
+  int clients = 32;
+  double seconds = 5;
+};
+
+using TextSets = std::map<std::string, std::vector<std::string>>;
+
+[[noreturn]] void Die(const std::string& message) {
+  std::cerr << "encoder_benchmark: " << message << "\n";
+  std::exit(2);
+}
+
+Arguments ParseArguments(int argc, char** argv) {
+  Arguments arguments;
+  if (argc < 2)
+    Die("usage: encoder_benchmark MODEL_DIRECTORY [--server HOST:PORT] [--clients N] [--seconds S] [--texts FILE]");
+  arguments.model = argv[1];
+  for (int i = 2; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i], value = argv[i + 1];
+    if (flag == "--server")
+      arguments.server = value;
+    else if (flag == "--texts")
+      arguments.texts = value;
+    else if (flag == "--clients")
+      arguments.clients = std::atoi(value.c_str());
+    else if (flag == "--seconds")
+      arguments.seconds = std::atof(value.c_str());
+    else
+      Die("unknown flag " + flag);
+  }
+  return arguments;
+}
+
+// Words of the vocabulary that are one token each wherever they stand.
+std::vector<std::string> OneTokenWords(const Model& model) {
+  std::vector<std::string> words;
+  for (int32_t id = 2000; id < 12000 && words.size() < 2000; ++id) {
+    const auto word = model.tokenizer->TokenText(id);
+    if (!word.ok() || word->find_first_not_of("abcdefghijklmnopqrstuvwxyz") != std::string::npos) continue;
+    const auto tokens = model.tokenizer->Tokenize(*word);
+    if (tokens.ok() && tokens->ids == std::vector<int32_t>{id}) words.push_back(*word);
+  }
+  if (words.empty()) Die("this vocabulary has no plain words; give --texts");
+  return words;
+}
+
+TextSets MakeTexts(const Model& model) {
+  const std::vector<std::string> words = OneTokenWords(model);
+  const auto specials = static_cast<int>(model.manifest.special_prefix.size() + model.manifest.special_suffix.size());
+  std::mt19937 random(1);
+  const auto text = [&](int tokens) {
+    std::string joined;
+    for (int i = specials; i < tokens; ++i) joined += words[random() % words.size()] + " ";
+    return joined;
+  };
+  TextSets sets;
+  std::lognormal_distribution<double> mixed(4.1, 0.9);  // Mean near 94 within [8, 512].
+  for (int i = 0; i < 512; ++i) {
+    for (const int tokens : {16, 128, 512}) sets[std::to_string(tokens)].push_back(text(tokens));
+    sets["mixed"].push_back(text(std::clamp(static_cast<int>(mixed(random)), 8, 512)));
+  }
+  return sets;
+}
+
+TextSets ReadTexts(const std::string& path) {
+  std::ifstream file(path);
+  const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) Die(path + " is not a JSON object of sets");
+  TextSets sets;
+  for (const auto& [name, texts] : json.items()) {
+    for (const auto& entry : texts) sets[name].push_back(entry.at(0).get<std::string>());
+  }
+  return sets;
+}
+
+std::vector<Sequence> Sequences(const Model& model, const std::vector<std::string>& texts) {
+  std::vector<Sequence> sequences;
+  for (const std::string& text : texts) {
+    absl::StatusOr<Plan> plan = PrepareInput(model, text, {.plan = {.truncate = Truncate::kEnd}});
+    if (!plan.ok()) Die(std::string(plan.status().message()));
+    sequences.push_back(std::move(plan->sequences[0].sequence));
+  }
+  return sequences;
+}
+
+// Tokens a second of the encoder on this thread.
+double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, double seconds) {
+  constexpr int kBatchTokens = 4096;
+  const absl::Time start = absl::Now();
+  int64_t tokens = 0;
+  size_t next = 0;
+  while (absl::Now() - start < absl::Seconds(seconds)) {
+    std::vector<const Sequence*> batch;
+    int64_t batch_tokens = 0;
+    while (batch.empty() || batch_tokens + sequences[next].size() <= kBatchTokens) {
+      batch.push_back(&sequences[next]);
+      batch_tokens += sequences[next].size();
+      next = (next + 1) % sequences.size();
+    }
+    if (!encoder.Encode(Pack(batch), [] { return false; }).ok()) Die("the encoder failed");
+    tokens += batch_tokens;
+  }
+  return static_cast<double>(tokens) / absl::ToDoubleSeconds(absl::Now() - start);
+}
+
+struct Served {
+  double tokens_per_second = 0;
+  double p50_ms = 0;
+  double p99_ms = 0;
+};
+
+Served ThroughServer(const std::string& server, const std::vector<std::string>& texts, int clients, double seconds) {
+  client::Client client({.server = server});
+  std::atomic<int64_t> tokens = 0;
+  std::mutex mutex;
+  std::vector<double> latencies;
+  const absl::Time start = absl::Now();
+  std::vector<std::jthread> threads;
+  for (int c = 0; c < clients; ++c) {
+    threads.emplace_back([&, c] {
+      for (size_t i = c; absl::Now() - start < absl::Seconds(seconds); i += clients) {
+        v1::EmbedRequest request;
+        request.mutable_options()->set_truncate(v1::EmbedOptions::END);
+        request.add_inputs()->set_text(texts[i % texts.size()]);
+        const absl::Time sent = absl::Now();
+        const auto response = client.Embed(request);
+        if (!response.ok()) Die(std::string(response.status().message()));
+        tokens += response->results(0).tokens();
+        const std::lock_guard lock(mutex);
+        latencies.push_back(absl::ToDoubleMilliseconds(absl::Now() - sent));
+      }
+    });
+  }
+  threads.clear();
+  std::sort(latencies.begin(), latencies.end());
+  const double elapsed = absl::ToDoubleSeconds(absl::Now() - start);
+  return {.tokens_per_second = static_cast<double>(tokens) / elapsed,
+          .p50_ms = latencies[latencies.size() / 2],
+          .p99_ms = latencies[latencies.size() * 99 / 100]};
+}
+
+void Run(const Arguments& arguments) {
+  const auto model = LoadModel(arguments.model);
+  if (!model.ok()) Die(std::string(model.status().message()));
+  const TextSets sets = arguments.texts.empty() ? MakeTexts(**model) : ReadTexts(arguments.texts);
+  if (!arguments.server.empty()) {
+    std::printf("%-8s %12s %10s %10s   through %s, %d clients\n", "set", "tokens/s", "p50 ms", "p99 ms",
+                arguments.server.c_str(), arguments.clients);
+    for (const auto& [name, texts] : sets) {
+      ThroughServer(arguments.server, texts, arguments.clients, 1);  // Warm-up.
+      const Served served = ThroughServer(arguments.server, texts, arguments.clients, arguments.seconds);
+      std::printf("%-8s %12.0f %10.1f %10.1f\n", name.c_str(), served.tokens_per_second, served.p50_ms, served.p99_ms);
+    }
+    return;
+  }
+  SetIntraOpThreads(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  const auto encoder = LoadTorchEncoder(arguments.model, (*model)->manifest, {});
+  if (!encoder.ok()) Die(std::string(encoder.status().message()));
+  std::printf("%-8s %12s   encoder in process\n", "set", "tokens/s");
+  for (const auto& [name, texts] : sets) {
+    const std::vector<Sequence> sequences = Sequences(**model, texts);
+    InProcess(**encoder, sequences, 1);  // Warm-up.
+    std::printf("%-8s %12.0f\n", name.c_str(), InProcess(**encoder, sequences, arguments.seconds));
+  }
+}
+
+}  // namespace
+}  // namespace longembed
+
+int main(int argc, char** argv) {
+  longembed::Run(longembed::ParseArguments(argc, argv));
+  return 0;
+}
