@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from conftest import start_server
+from running_server import MODELS, start_server
 
 LONG = "the mill stands by the river " * 70  # About 420 tokens.
 
@@ -148,8 +148,6 @@ def test_metrics_count_calls_by_method_and_status(server, stub, pb):
 
 def test_tokenize_matches_the_tokenizers_library(stub, pb):
     from tokenizers import Tokenizer
-
-    from conftest import MODELS
 
     texts = ["Grüße aus 東京 🙂!", "unbelievable", ""]
     tokenizer = Tokenizer.from_file(str(MODELS / "e5-small-v2" / "tokenizer.json"))

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from conftest import MODELS, ROOT, start_server
+from running_server import MODELS, ROOT, start_server
 
 sys.path.insert(0, str(ROOT))
 from model.export import architectures, sources  # noqa: E402  (the checkpoint's reader; the network is transformers' own)

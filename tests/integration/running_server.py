@@ -1,0 +1,54 @@
+"""Starts real servers on free ports of the loopback."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release")
+MODELS = ROOT / "models"
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen
+    log: Path
+    port: int
+    metrics_port: int
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def start_server(folder: Path, models: list[str], extra: str = "") -> Server:
+    """Serves models/NAME for every name. `extra` is YAML for the top of the config."""
+    binary = BUILD / "longembed-server"
+    if not binary.exists():
+        pytest.skip(f"{binary.name} has not been built; run tests/run.sh")
+    for name in models:
+        if not (MODELS / name).exists():
+            pytest.skip(f"models/{name} has not been exported; run tests/run.sh")
+    entries = "".join(f"  - path: {MODELS / name}\n" for name in models)
+    config = folder / "config.yaml"
+    config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\n{extra}models:\n{entries}")
+    log = folder / "server.log"
+    process = subprocess.Popen([binary, "--config", config], stderr=log.open("w"), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        text = log.read_text()
+        serving = re.search(r"serving gRPC on port (\d+)", text)
+        if serving:
+            return Server(process, log, int(serving[1]), int(re.search(r"metrics on port (\d+)", text)[1]))
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}: {text}")
+        time.sleep(0.05)
+    process.kill()
+    raise RuntimeError(f"the server was not ready in time: {log.read_text()}")
