@@ -4,64 +4,121 @@
 #   deploy/quickstart.sh [--serve] [--model MODEL]
 #
 #   --serve   leaves the server running in the foreground afterwards; Ctrl-C ends it in order
-#   --model   a name, checkpoint folder or hub name that model/export takes; default e5-small-v2
+#   --model   a name, checkpoint folder, model directory or hub name that model/export takes; default e5-small-v2
+# shellcheck source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-
-serve=no model=e5-small-v2
-while [ $# -gt 0 ]; do
-  case $1 in
-    --serve) serve=yes ;;
-    --model) model=${2-} && shift || fail "--model needs a name; see the head of deploy/quickstart.sh" ;;
-    *) fail "unknown argument $1; usage: deploy/quickstart.sh [--serve] [--model MODEL]" ;;
-  esac
-  shift
-done
-[ -n "$model" ] || fail "--model needs a name; see the head of deploy/quickstart.sh"
 
 work=$root/build/quickstart
 client=$root/build/release/longembed
-server_pid=
+log=$work/server.log
+metrics=http://127.0.0.1:9464/metrics
+serve=no model=e5-small-v2 server_pid=''
 
+parse_arguments() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --serve) serve=yes ;;
+      --model)
+        [ -n "${2-}" ] || fail "--model needs a name; see the head of deploy/quickstart.sh"
+        model=$2
+        shift
+        ;;
+      *) fail "unknown argument $1; usage: deploy/quickstart.sh [--serve] [--model MODEL]" ;;
+    esac
+    shift
+  done
+}
+
+# Stops only the server that this script started.
 stop_server() {
-  [ -n "$server_pid" ] || return 0
-  kill -TERM "$server_pid" 2>/dev/null || true
-  wait "$server_pid" || fail "the server did not end in order; see build/quickstart/server.log"
-  server_pid=
+  local pid=$server_pid
+  [ -n "$pid" ] || return 0
+  server_pid=''
+  kill -TERM "$pid" 2>/dev/null || true
+  wait "$pid" || fail "the server ended with exit status $?; ${log#"$root"/} says why"
 }
 
 # The sample config, for the chosen model.
 write_config() {
-  sed "s|path: ../models/e5-small-v2 |path: $1 |" "$root/deploy/config.yaml" >"$work/config.yaml"
+  local path="path: ../models/e5-small-v2 " escaped
+  grep -qF "$path" "$root/deploy/config.yaml" || fail "deploy/config.yaml names another model; start it with build/release/longembed-server --config deploy/config.yaml"
+  escaped=$(printf '%s' "$1" | sed 's/[\\&|]/\\&/g')
+  sed "s|$path|path: \"$escaped\" |" "$root/deploy/config.yaml" >"$work/config.yaml"
+}
+
+check_port_is_free() {
+  if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+    fail "port $1 of 127.0.0.1 is taken by another program (ss -ltnp names it); stop that, then run this again"
+  fi
 }
 
 start_server() {
-  say "starting the server (log: build/quickstart/server.log)"
-  "$root/build/release/longembed-server" --config "$work/config.yaml" 2>"$work/server.log" &
-  server_pid=$!
+  check_port_is_free 50051
+  check_port_is_free 9464
+  say "starting the server (log: ${log#"$root"/})"
+  : >"$log"
   trap stop_server EXIT
+  "$root/build/release/longembed-server" --config "$work/config.yaml" 2>"$log" &
+  server_pid=$!
   for _ in $(seq 600); do
-    grep -q 'serving gRPC' "$work/server.log" && return 0
+    ! grep -q 'serving gRPC' "$log" || return 0
     if ! kill -0 "$server_pid" 2>/dev/null; then
-      server_pid=
-      fail "the server did not start: $(tail -n 1 "$work/server.log")"
+      server_pid=''
+      fail "the server did not start: $(tail -n 1 "$log")"
     fi
     sleep 0.1
   done
-  fail "the server was not ready within a minute; see build/quickstart/server.log"
+  fail "the server was not ready within a minute; ${log#"$root"/} says how far it came"
+}
+
+show_metrics() {
+  local text
+  text=$(curl -sSf --max-time 10 "$metrics") || fail "the metrics did not answer at $metrics; ${log#"$root"/} may say why"
+  printf '\nWhere the time went, by its metrics:\n'
+  awk -F '[{ ]' '
+    /_duration_seconds_sum/ && !/Models|Explain/ { name = $1; sub(/_sum$/, "", name); seconds[name] += $NF }
+    /_duration_seconds_count/ && !/Models|Explain/ { name = $1; sub(/_count$/, "", name); count[name] += $NF }
+    function show(what, name) { if (count[name]) printf "  %-34s %8.1f ms on average, %d times\n", what, 1000 * seconds[name] / count[name], count[name] }
+    END {
+      show("a call, from arrival to answer", "longembed_request_duration_seconds")
+      show("tokenising the texts of a call", "longembed_tokenization_duration_seconds")
+      show("a sequence in the queue", "longembed_queue_duration_seconds")
+      show("encoding a batch", "longembed_inference_duration_seconds")
+    }' <<<"$text"
+  printf '\nA few of them as they are (curl %s; explained in server/telemetry/README.md):\n' "$metrics"
+  grep -E '^(longembed_(requests_total|tokens_total|truncated_tokens_total|batch_tokens_sum)|process_resident)' <<<"$text" | sed 's/^/  /'
 }
 
 show_how_to_call() {
-  cat <<'TEXT'
+  local request='{"options": {"prompt_name": "query"}, "inputs": [{"text": "who may copy this program?"}]}'
+  cat <<TEXT
 
 Call it yourself while it runs (deploy/quickstart.sh --serve keeps it running):
   build/release/longembed embed --prompt-name query --text "who may copy this program?"
   build/release/longembed models --output text
-  grpcurl -plaintext -d '{"options": {"prompt_name": "query"}, "inputs": [{"text": "who may copy this program?"}]}' \
+  grpcurl -plaintext -d '$request' \\
     127.0.0.1:50051 longembed.v1.EmbeddingService/Embed
-Watch it: curl http://127.0.0.1:9464/metrics      (what each figure means: server/telemetry/README.md)
 TEXT
+  if command -v grpcurl >/dev/null; then
+    printf '\ngrpcurl is here, and lists by reflection:\n'
+    grpcurl -plaintext -max-time 10 127.0.0.1:50051 list longembed.v1.EmbeddingService | sed 's/^/  /'
+  fi
 }
 
+serve_until_stopped() {
+  local status=0
+  say "serving on 127.0.0.1:50051; Ctrl-C ends it"
+  trap 'say "ending in order"' INT TERM
+  wait "$server_pid" || status=$?
+  trap - INT TERM
+  # Above 128 a signal ended the wait, not the server.
+  if [ "$status" -le 128 ]; then
+    server_pid=''
+    [ "$status" = 0 ] || fail "the server ended with exit status $status; ${log#"$root"/} says why"
+  fi
+}
+
+parse_arguments "$@"
 set_up
 build release
 mkdir -p "$work"
@@ -70,14 +127,8 @@ write_config "$model_folder"
 start_server
 say "embedding a few real texts"
 "$venv/bin/python" "$root/deploy/show_embeddings.py" "$client"
-printf '\nA few of its metrics now:\n'
-curl -s http://127.0.0.1:9464/metrics | grep -E '^longembed_(requests_total|tokens_total|truncated_tokens_total|batch_tokens_sum|process_resident)' | sed 's/^/  /'
+show_metrics
 show_how_to_call
-if [ "$serve" = yes ]; then
-  say "serving on 127.0.0.1:50051; Ctrl-C ends it"
-  trap stop_server INT TERM
-  wait "$server_pid" || true
-else
-  stop_server
-  say "the server has ended in order"
-fi
+[ "$serve" = no ] || serve_until_stopped
+stop_server
+say "the server has ended in order"

@@ -1,104 +1,149 @@
 #!/usr/bin/env bash
 # Makes this machine ready: Debian packages, a Python environment with LibTorch in it, the C++ build, and exported models. Every step looks first whether
-# there is anything to do, so that a second run takes seconds.
+# there is anything to do, so that a second run takes seconds. Interrupted, it goes on where it was when it is run again.
 #
 #   deploy/setup.sh [MODEL...]     MODEL: a name, checkpoint folder or hub name that model/export takes; default e5-small-v2
+#
+#   LIBTORCH=DIR, or CMAKE_PREFIX_PATH, names a LibTorch of your own for the C++ side; else the Python environment's is used.
 #
 # Sourced by deploy/quickstart.sh and tests/run.sh for its functions.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
+logs=$root/build/logs
 debian_packages=(
-  build-essential cmake ninja-build pkg-config git ca-certificates curl
+  build-essential cmake ninja-build pkg-config ccache git ca-certificates curl
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libssl-dev
   prometheus-cpp-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv default-jre-headless maven
 )
 
-say() { printf '%s[%4ds]%s %s\n' "${bold-}" "$SECONDS" "${plain-}" "$*" >&2; }
+bold='' plain=''
+if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
+say() { printf '%s[%4ds]%s %s\n' "$bold" "$SECONDS" "$plain" "$*" >&2; }
 fail() {
-  printf '%serror:%s %s\n' "${bold-}" "${plain-}" "$*" >&2
+  printf '%serror:%s %s\n' "$bold" "$plain" "$*" >&2
   exit 1
 }
-if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 
 as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 1; fi
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
 # run_logged LOG ADVICE COMMAND...: hides the output of a command unless it fails.
 run_logged() {
-  local log=$root/build/logs/$1 advice=$2
+  local log=$logs/$1 advice=$2
   shift 2
-  mkdir -p "$root/build/logs"
+  mkdir -p "$logs"
   if ! "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     fail "$advice (whole output: ${log#"$root"/})"
   fi
 }
 
+# debian_version: 12 on bookworm; nothing on testing and on other systems.
+debian_version() { sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release; }
+
 install_packages() {
-  local missing=() package
+  local missing=() package installed
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
   for package in "$@"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+    grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  say "installing Debian packages: ${missing[*]}"
   [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
     fail "packages are missing and this user may not install them; run as root: apt-get install ${missing[*]}"
+  say "installing Debian packages: ${missing[*]}"
   run_logged apt.log "apt-get failed; check the network and the package sources, then run this again" \
     as_root sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${missing[*]}"
 }
 
-# A cargo that is new enough for the tokenizers crate: the user's, else the one that Debian carries for its browsers.
-install_rust() {
+cargo_is_new_enough() {
   local version
-  [ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH
-  version=$(cargo --version 2>/dev/null | awk '{print $2}' || true)
-  if [ -n "$version" ] && printf '1.80.0\n%s\n' "$version" | sort -VC; then return 0; fi
-  install_packages cargo-web rustc-web
+  version=$(cargo --version 2>/dev/null | awk '{ print $2 }' || true)
+  [ -n "$version" ] && printf '1.85.0\n%s\n' "$version" | sort -VC
+}
+
+# A cargo that is new enough for the tokenizers crate: the user's, else Debian's; Debian 12's is too old, but the one it carries for browsers is not.
+install_rust() {
+  [ ! -d "${HOME-}/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
+  ! cargo_is_new_enough || return 0
+  if [ "$(debian_version)" = 12 ]; then install_packages cargo-web rustc-web; else install_packages cargo rustc; fi
+  PATH=/usr/bin:$PATH
+  cargo_is_new_enough || fail "Rust 1.85 or newer is needed and $(command -v cargo || echo cargo) is not; install it with rustup, then run this again"
+}
+
+show_pip_progress() {
+  local line
+  while read -r line; do
+    case $line in
+      Downloading*' ('[1-9][0-9][0-9]*' MB)') say "  ${line/Downloading/downloading}" ;;
+      Installing*) say "  unpacking $(wc -w <<<"${line#*: }") packages" ;;
+    esac
+  done
 }
 
 install_python() {
-  local wanted
+  local wanted log=$logs/pip.log requirements=(-r "$root/model/export/requirements.txt" -r "$root/tests/requirements.txt")
   wanted=$(cat "$root/model/export/requirements.txt" "$root/tests/requirements.txt" | sha256sum)
-  [ "$(cat "$venv/.installed" 2>/dev/null || true)" != "$wanted" ] || return 0
-  say "installing torch and transformers into build/venv (about 3 GB to download, 6 GB on disk)"
-  [ -x "$venv/bin/pip" ] || run_logged venv.log "python3 -m venv failed; install python3-venv" python3 -m venv "$venv"
-  run_logged pip.log "pip failed; check the network and run this again" \
-    "$venv/bin/pip" install --disable-pip-version-check --no-cache-dir \
-    -r "$root/model/export/requirements.txt" -r "$root/tests/requirements.txt"
-  printf '%s' "$wanted" >"$venv/.installed"
+  if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
+  mkdir -p "$logs"
+  [ -d "$venv" ] || [ "$(df --output=avail -k "$logs" | tail -n 1)" -gt 8000000 ] || fail "less than 8 GB is free in $root; make room, then run this again"
+  say "installing torch and transformers into build/venv (about 3 GB to download, 6 GB on disk; 1 to 3 minutes on a fast network)"
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+    run_logged venv.log "python3 -m venv failed; install python3-venv, then run this again" python3 -m venv --clear "$venv"
+  if ! PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --disable-pip-version-check --no-cache-dir --progress-bar off "${requirements[@]}" 2>&1 |
+    tee "$log" | show_pip_progress; then
+    grep -E -m 5 '^ERROR' "$log" >&2 || tail -n 5 "$log" >&2
+    fail "pip failed; check the network and run this again (whole output: ${log#"$root"/})"
+  fi
+  printf '%s\n' "$wanted" >"$venv/.installed"
 }
 
-# build PRESET: configures and builds; prints a line for each twentieth of the work.
-build() {
-  local preset=$1 log=$root/build/logs/build-$1.log
-  mkdir -p "$root/build/logs"
+# A line for each tenth of the work.
+show_build_progress() {
+  local line shown=0 tenth
+  while read -r line; do
+    if [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]]; then
+      tenth=$((10 * BASH_REMATCH[1] / BASH_REMATCH[2]))
+      [ "$tenth" = "$shown" ] || say "  built ${BASH_REMATCH[1]} of ${BASH_REMATCH[2]}"
+      shown=$tenth
+    fi
+  done
+}
+
+# A LibTorch or cargo that is named now outranks one that an earlier configure found.
+configure() {
+  local preset=$1 found=(-D "CARGO=$(command -v cargo)")
+  [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
+  [ -z "${LIBTORCH-}" ] || found+=(-D "LONGEMBED_LIBTORCH=$LIBTORCH")
   [ -f "$root/build/$preset/build.ninja" ] || say "configuring the C++ build ($preset)"
-  run_logged "configure-$preset.log" "cmake could not configure the build" \
-    cmake -S "$root" --preset "$preset" -Wno-dev
-  if ninja -C "$root/build/$preset" -n | grep -q 'no work to do'; then return 0; fi
+  run_logged "configure-$preset.log" "cmake could not configure the build; the lines above say what it lacks" \
+    cmake -S "$root" --preset "$preset" -Wno-dev "${found[@]}"
+}
+
+# build PRESET: configures and builds.
+build() {
+  local preset=$1 log=$logs/build-$1.log
+  configure "$preset"
+  if [[ $(ninja -C "$root/build/$preset" -n) == *'no work to do'* ]]; then return 0; fi
   say "building $preset (about 5 minutes on 2 cores the first time)"
-  if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" 2>&1 | tee "$log" | show_progress; then
+  if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" 2>&1 | tee "$log" | show_build_progress; then
     grep -E -m 5 -A 5 'error|FAILED' "$log" >&2 || tail -n 20 "$log" >&2
-    fail "the build failed (whole output: ${log#"$root"/})"
+    fail "the build failed; the lines above say where (whole output: ${log#"$root"/})"
   fi
 }
 
-show_progress() {
-  awk -v start="$SECONDS" '/^\[[0-9]+\/[0-9]+\]/ {
-    split(substr($1, 2), count, "[/\\]]")
-    step = int(20 * count[1] / count[2])
-    if (step != shown) { shown = step; printf "        built %d of %d\n", count[1], count[2] > "/dev/stderr" }
-  }'
-}
-
-# export_model SOURCE: into models/NAME; prints the folder.
+# export_model MODEL: into models/NAME, unless it is a model directory already; prints the folder.
 export_model() {
-  local source=$1 out=$root/models/${1##*/}
-  [ ! -f "$source/longembed-model.yaml" ] || { printf '%s\n' "$source"; return 0; }
+  local source=$1 out
+  [ ! -d "$source" ] || source=$(realpath "$source")
+  if [ -f "$source/longembed-model.yaml" ]; then
+    printf '%s\n' "$source"
+    return 0
+  fi
+  out=$root/models/${source##*/}
   (cd "$root" && "$venv/bin/python" -m model.export "$source" --out "$out") >&2 ||
     fail "the model $source could not be exported; the sentence above says why"
   printf '%s\n' "$out"

@@ -70,10 +70,9 @@ absl::Status LoadModels(const ServerConfig& config, const Clock& clock, Metrics&
   return absl::OkStatus();
 }
 
-void Drain(const ServerConfig& config, GrpcServer& server, ModelRegistry& models) {
+void Drain(const ServerConfig& config, GrpcServer& server) {
   server.SetServing(false);
   absl::SleepFor(config.drain_delay);
-  for (const auto& model : models.models()) model->scheduler().StopAccepting();
   server.Shutdown(config.drain_timeout);
 }
 
@@ -98,7 +97,7 @@ absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
   int signal = 0;
   sigwait(&stop_signals, &signal);
   Log(absl::StrCat("signal ", signal, ": draining"));
-  Drain(config, **server, models);
+  Drain(config, **server);
   metrics.ForgetQueues();
   Log("drained");
   return absl::OkStatus();

@@ -66,8 +66,7 @@ class TorchEncoder final : public Encoder {
   // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
     const c10::InferenceMode inference;
-    const at::Tensor offsets =
-        View(batch.sequence_offsets, at::kInt);
+    const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);
     const at::Tensor query_scale = View(batch.query_scale, at::kFloat);
     const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
     static_assert(sizeof(Range) == 2 * sizeof(int32_t));

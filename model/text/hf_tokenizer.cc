@@ -13,14 +13,16 @@ namespace {
 
 constexpr size_t kErrorCapacity = 512;
 
-void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends, size_t count) {
+// Sinks must not throw, because nothing may unwind through Rust: running out of memory ends the process here.
+void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends,
+                   size_t count) noexcept {
   auto& tokens = *static_cast<TokenizedText*>(context);
   tokens.ids.assign(ids, ids + count);
   tokens.ranges.reserve(count);
   for (size_t i = 0; i < count; ++i) tokens.ranges.push_back({begins[i], ends[i]});
 }
 
-void CollectText(void* context, const char* text, size_t length) {
+void CollectText(void* context, const char* text, size_t length) noexcept {
   static_cast<std::string*>(context)->assign(text, length);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/errors/errors.h"
+#include "model/text/utf8.h"
 
 namespace longembed {
 namespace {
@@ -39,6 +40,8 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
                                                   std::string_view text) {
   if (text.empty()) return EmptyInput();
+  // Before the prompt moves it: the byte that the error names is one of the text.
+  if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
   // Without a prompt the text is not copied, which matters for texts of megabytes.
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
   absl::StatusOr<TokenizedText> tokens = tokenizer.Tokenize(prompt.empty() ? text : std::string_view(joined));

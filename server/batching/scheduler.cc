@@ -16,7 +16,6 @@ Scheduler::~Scheduler() {
   std::vector<std::shared_ptr<Job>> left;
   {
     const std::lock_guard lock(mutex_);
-    accepting_ = false;
     stopping_ = true;
     left = queue_.TakeExpired(absl::InfiniteFuture());
   }
@@ -28,7 +27,7 @@ Scheduler::~Scheduler() {
 absl::Status Scheduler::Submit(std::shared_ptr<Job> job) {
   const absl::Time now = clock_.Now();
   const std::lock_guard lock(mutex_);
-  if (!accepting_) return ServerDraining();
+  if (stopping_) return ServerDraining();
   if (job->options_.deadline <= now) return DeadlineExceeded();
   // A job that is larger than the whole limit still runs when nothing waits before it.
   if (!queue_.empty() && queue_.tokens() + job->tokens() > options_.max_queued_tokens) {
@@ -49,11 +48,6 @@ void Scheduler::Cancel(Job& job) {
     done = std::move(job.done_);
   }
   std::move(done)(CallCancelled());
-}
-
-void Scheduler::StopAccepting() {
-  const std::lock_guard lock(mutex_);
-  accepting_ = false;
 }
 
 bool Scheduler::WaitIdle(absl::Duration timeout) {

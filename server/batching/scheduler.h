@@ -55,21 +55,19 @@ class Scheduler {
   // All three must outlive it; `observer` may be null.
   Scheduler(SchedulerOptions options, Encoder& encoder, const Clock& clock, SchedulerObserver* observer);
 
-  // Cancels what is left and joins the workers.
+  // Answers what still waits with UNAVAILABLE, finishes the batches that run, and joins the workers.
   ~Scheduler();
 
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // Errors: RESOURCE_EXHAUSTED (overload), UNAVAILABLE (draining), DEADLINE_EXCEEDED (it has passed already).
+  // Errors: RESOURCE_EXHAUSTED (overload), UNAVAILABLE (it is being destroyed), DEADLINE_EXCEEDED (it has passed
+  // already).
   absl::Status Submit(std::shared_ptr<Job> job);
 
   // Answers the job with CANCELLED unless it has been answered. Its waiting sequences never reach the encoder, and a
   // batch that runs for cancelled jobs only is given up between layers.
   void Cancel(Job& job);
-
-  // From now on Submit refuses; what was accepted goes on.
-  void StopAccepting();
 
   // Waits until every accepted job has been answered, at most for `timeout`. Returns whether that is so.
   bool WaitIdle(absl::Duration timeout);
@@ -93,12 +91,12 @@ class Scheduler {
   const Clock& clock_;
   SchedulerObserver* const observer_;
 
-  // std::mutex rather than absl::Mutex: ThreadSanitizer sees through it also where a distribution's absl is not instrumented.
+  // std::mutex rather than absl::Mutex: ThreadSanitizer sees through it also where a distribution's absl is not
+  // instrumented.
   mutable std::mutex mutex_;
   std::condition_variable work_arrived_;
   std::condition_variable idle_;
   BatchQueue queue_ ABSL_GUARDED_BY(mutex_);
-  bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t unanswered_ ABSL_GUARDED_BY(mutex_) = 0;
   double tokens_per_second_ ABSL_GUARDED_BY(mutex_) = 0;  // Smoothed, of one worker; 0 until a batch has run.

@@ -41,6 +41,12 @@ TEST(PromptTest, ContentBeginsAtTheFirstTokenThatEndsBeyondThePrompt) {
   EXPECT_EQ(tokens->content_ranges[1].end, 5u);
 }
 
+TEST(PromptTest, BadBytesAreCountedWithinTheText) {
+  const absl::Status status = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab\xff").status();
+  EXPECT_EQ(ErrorReason(status), "INVALID_UTF8");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("byte 2"));
+}
+
 TEST(PromptTest, ATextWithoutTokensIsEmpty) {
   EXPECT_EQ(ErrorReason(TokenizeWithPrompt(FakeTokenizer(), "query: ", "").status()), "EMPTY_INPUT");
   EXPECT_EQ(ErrorReason(TokenizeWithPrompt(FakeTokenizer(), "query: ", "   ").status()), "EMPTY_INPUT");
