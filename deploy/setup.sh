@@ -101,10 +101,13 @@ install_python() {
   printf '%s\n' "$wanted" >"$venv/.installed"
 }
 
-# A line for each tenth of the work.
+# A line for each tenth of the work. While cargo runs ninja is silent, so its crates are counted too.
 show_build_progress() {
-  local line shown=0 tenth
+  local line shown=0 tenth crates=0
   while read -r line; do
+    if [[ $line =~ ^Compiling ]]; then
+      [ $((crates++ % 20)) != 0 ] || say "  Rust tokenizer: crate $crates, ${line#Compiling }"
+    fi
     if [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]]; then
       tenth=$((10 * BASH_REMATCH[1] / BASH_REMATCH[2]))
       [ "$tenth" = "$shown" ] || say "  built ${BASH_REMATCH[1]} of ${BASH_REMATCH[2]}"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 LICENCES = Path("/usr/share/common-licenses")  # On every Debian.
@@ -19,9 +20,15 @@ PASSAGES = {
 QUERIES = ["may I sell copies of a free program?", "who gets a patent licence?", "how long is the longest river of Africa?", "how do I bake bread?"]
 
 
-def embed(client: str, prompt: str, texts: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
+def prompts_of(client: str) -> list[str]:
+    """What the served model has; e5 has query and passage, MiniLM none."""
+    done = subprocess.run([client, "models", "--output", "json"], capture_output=True, text=True)
+    return list(results(done)[0].get("prompts", {}))
+
+
+def embed(client: str, prompt: str | None, texts: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
     lines = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items())
-    command = [client, "embed", "--prompt-name", prompt, "--output", "json", *flags]
+    command = [client, "embed", *(["--prompt-name", prompt] if prompt else []), "--output", "json", *flags]
     return subprocess.run(command, input=lines, capture_output=True, text=True)
 
 
@@ -32,12 +39,19 @@ def results(done: subprocess.CompletedProcess) -> list[dict]:
 
 
 def main(client: str) -> None:
-    refused = embed(client, "passage", PASSAGES)
+    known = prompts_of(client)
+    passage_prompt, query_prompt = (name if name in known else None for name in ("passage", "query"))
+    refused = embed(client, passage_prompt, PASSAGES)
+    if refused.returncode == 0:
+        sys.exit("error: the whole GPL-3 was embedded without truncation; a refusal was expected")
     print(f"\nA text beyond the model's window is refused unless the request says what to do with it:\n  {refused.stderr.strip()}\n")
-    passages = results(embed(client, "passage", PASSAGES, "--truncate", "end"))
-    queries = results(embed(client, "query", {text: text for text in QUERIES}))
+    started = time.monotonic()
+    # The one place that says how the long text gets through the model; extensions come here.
+    passages = results(embed(client, passage_prompt, PASSAGES, "--truncate", "end"))
+    queries = results(embed(client, query_prompt, {text: text for text in QUERIES}))
+    elapsed = time.monotonic() - started
 
-    print("With --truncate end:")
+    print(f"With --truncate end ({len(passages) + len(queries)} texts in two calls of the command line client: {elapsed * 1000:.0f} ms):")
     for passage in passages:
         vector = ", ".join(f"{x:+.4f}" for x in passage["embedding"][:4])
         cut = f", {passage['truncated_tokens']} cut away" if passage["truncated_tokens"] else ""

@@ -48,9 +48,9 @@ share_network() {
 
 # The files of the working tree, committed or not, over a clone; what the root has built stays.
 copy_sources() {
-  [ -d "$folder/longembed/.git" ] || git clone -q --no-hardlinks "$repository" "$folder/longembed"
+  [ -d "$folder/srv/longembed/.git" ] || git clone -q --no-hardlinks "$repository" "$folder/srv/longembed"
   git -C "$repository" ls-files -z --cached --others --exclude-standard |
-    tar -C "$repository" --null --ignore-failed-read -T - -c | tar -C "$folder/longembed" --no-same-owner -x
+    tar -C "$repository" --null --ignore-failed-read -T - -c | tar -C "$folder/srv/longembed" --no-same-owner -x
 }
 
 # in_root COMMAND: in an environment that has nothing of this machine's but its proxies.
@@ -62,7 +62,7 @@ in_root() {
     mount -t proc proc "$1/proc"
     mount --rbind /sys "$1/sys"
     mount --rbind /dev "$1/dev"
-    exec chroot "$1" env -i "${@:3}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root CI="${CI-}" bash -c "cd /longembed && $2"' \
+    exec chroot "$1" env -i "${@:3}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root CI="${CI-}" bash -c "cd /srv/longembed && $2"' \
     in_root "$folder" "$1" "${kept[@]}" </dev/null
 }
 

@@ -17,11 +17,14 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 def reason(case: ElementTree.Element) -> str:
+    lines = [line.strip() for line in (case.findtext("system-out") or "").splitlines() if line.strip()]
+    for i, line in enumerate(lines[:-1]):  # GoogleTest: the place, then what was written to GTEST_SKIP or the assertion.
+        if line.endswith((": Skipped", ": Failure")):
+            return lines[i + 1]
     for tag in ("failure", "error", "skipped"):
         if (found := case.find(tag)) is not None and found.get("message"):
             return found.get("message").splitlines()[0]
-    lines = [line.strip() for line in (case.findtext("system-out") or "").splitlines() if line.strip()]
-    return next((line for line in lines if "Skipped" in line or "Failure" in line), "")
+    return ""
 
 
 def cases_of(report: Path) -> list[ElementTree.Element]:

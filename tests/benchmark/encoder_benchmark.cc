@@ -41,7 +41,8 @@ using TextSets = std::map<std::string, std::vector<std::string>>;
 
 [[noreturn]] void Die(const std::string& message) {
   std::cerr << "encoder_benchmark: " << message << "\n";
-  std::exit(2);
+  std::cerr.flush();
+  std::_Exit(2);  // Also from a client thread, while others run.
 }
 
 Arguments ParseArguments(int argc, char** argv) {

@@ -107,34 +107,33 @@ def test_what_comes_later_is_unimplemented_with_words(stub, pb):
     assert "options.extension" in error.value.details()
 
 
-def test_a_deadline_on_a_long_queue_never_reaches_the_model(server, stub, pb):
-    def inputs_so_far() -> float:
-        return float(next(line.split()[-1] for line in metrics(server).splitlines() if line.startswith("longembed_inputs_total{")))
+def embedded_inputs(server) -> float:
+    return float(next(line.split()[-1] for line in metrics(server).splitlines() if line.startswith("longembed_inputs_total{")))
 
-    before = inputs_so_far()
+
+def test_a_deadline_on_a_long_queue_never_reaches_the_model(server, stub, pb):
+    before = embedded_inputs(server)
     crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 16)
     waiting = [stub.Embed.future(crowd) for _ in range(3)]
     time.sleep(0.3)
-    started = time.monotonic()
     with pytest.raises(grpc.RpcError) as error:
         stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="hurry")] * 7), timeout=0.001)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - started < 1
     for future in waiting:
         future.result(timeout=300)
-    assert inputs_so_far() - before == 48
+    assert embedded_inputs(server) - before == 48
 
 
 def test_cancelled_calls_leave_the_queue(server, stub, pb):
+    before = embedded_inputs(server)
     crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 32)
     waiting = [stub.Embed.future(crowd) for _ in range(4)]
     time.sleep(0.3)
     for future in waiting:
         future.cancel()
-    started = time.monotonic()
     stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="next")]))
-    # 4 x 32 x 420 tokens are well over ten seconds of work on two cores; what ran was given up between layers.
-    assert time.monotonic() - started < 3
+    # Of the crowd, well over ten seconds of work, nothing was finished: not what waited, nor what ran.
+    assert embedded_inputs(server) - before == 1
     assert "longembed_queue_tokens{model=\"e5-small-v2\"} 0" in metrics(server)
 
 

@@ -125,7 +125,7 @@ def test_the_file_states_its_contract_and_no_path_of_this_machine(tiny_checkpoin
     extra = {"longembed.json": ""}
     torch.jit.load(io.BytesIO(data), _extra_files=extra)
     assert extra["longembed.json"] == b'{"format_version":1,"signature":"ape-v1","architecture":"bert"}'
-    assert str(REPOSITORY).encode() not in data
+    assert f"{REPOSITORY}/".encode() not in data
 
 
 LONG_SEQUENCE = """
