@@ -53,7 +53,7 @@ class EmbedRun {
         // What was read before the bad line is still answered, so that the output ends where the input went wrong.
         if (!sent.ok()) input_error_ = sent.status();
         more = sent.ok() && *sent;
-      } else if (const absl::Status status = WriteOldest(); !status.ok()) {
+      } else if (absl::Status status = WriteOldest(); !status.ok()) {
         return status;
       }
     }

@@ -38,6 +38,7 @@ absl::StatusOr<std::vector<std::vector<float>>> Embedder::Embed(std::span<const 
   if (!dimensions.ok()) return dimensions.status();
 
   std::vector<Sequence> sequences;
+  sequences.reserve(texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     absl::StatusOr<Plan> plan = PrepareInput(model_, texts[i], {.prompt = *prompt, .plan = options.plan});
     if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", i, "]"));

@@ -78,6 +78,7 @@ Enum ReadEnum(Mapping& root, const std::string& key, const std::map<std::string,
   const auto found = values.find(text);
   if (found == values.end()) {
     std::vector<std::string> names;
+    names.reserve(values.size());
     for (const auto& [name, value] : values) names.push_back(name);
     root.Fail(key, absl::StrCat("is ", text, "; it must be one of ", absl::StrJoin(names, ", ")));
   }

@@ -11,6 +11,7 @@ namespace {
 template <typename Value>
 std::vector<std::string> Keys(const std::map<std::string, Value>& map) {
   std::vector<std::string> keys;
+  keys.reserve(map.size());
   for (const auto& [key, value] : map) keys.push_back(key);
   return keys;
 }

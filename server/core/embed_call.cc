@@ -61,7 +61,7 @@ void EmbedCall::Prepare() {
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   answer_.results.reserve(order_.inputs.size());
   for (size_t i = 0; i < order_.inputs.size(); ++i) {
-    if (const absl::Status status = CheckStillWanted(); !status.ok()) return status;
+    if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
     absl::StatusOr<Plan> plan =
         PrepareCallInput(model_.model(), order_.inputs[i], order_.input_options, order_.max_tokens_per_input, i);
     if (!plan.ok()) {

@@ -31,7 +31,7 @@ class Call : public UnaryCall {
   }
 
   absl::StatusOr<ServedModel*> FindModel(std::string_view name, std::string_view field) {
-    const absl::StatusOr<ServedModel*> model = service_.models.Find(name, field);
+    absl::StatusOr<ServedModel*> model = service_.models.Find(name, field);
     if (model.ok()) set_model((*model)->name());
     return model;
   }
@@ -174,8 +174,8 @@ class TokenizeRpc final : public PooledCall<v1::TokenizeRequest, v1::TokenizeRes
     }
     const bool add_special_tokens = !request_->has_add_special_tokens() || request_->add_special_tokens();
     for (const std::string& text : request_->texts()) {
-      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
-      const absl::Status status = FillTokens((*model)->model(), text, add_special_tokens, *response_->add_results());
+      absl::Status status = CheckStillWanted();
+      if (status.ok()) status = FillTokens((*model)->model(), text, add_special_tokens, *response_->add_results());
       if (!status.ok()) return status;
     }
     response_->set_model((*model)->name());
