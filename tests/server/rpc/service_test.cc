@@ -233,12 +233,22 @@ TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
   std::jthread blocker([this] { Embed(Request("blocker")); });
   encoder_->AwaitCalls(1);
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(1));
-  v1::EmbedResponse response;
-  EXPECT_EQ(stub_->Embed(&context, Request("x"), &response).error_code(), grpc::DEADLINE_EXCEEDED);
+  // Long enough to be in the queue before it passes, on a busy machine too: a call that arrived after the gate opens
+  // would run.
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  grpc::Status status;
+  std::jthread late([&] {
+    v1::EmbedResponse response;
+    status = stub_->Embed(&context, Request("x"), &response);
+  });
+  Scheduler& scheduler = models_.models()[0]->scheduler();
+  while (scheduler.queue_state().jobs == 0) absl::SleepFor(absl::Milliseconds(1));
+  late.join();
+  EXPECT_EQ(status.error_code(), grpc::DEADLINE_EXCEEDED);
+  while (scheduler.queue_state().jobs > 0) absl::SleepFor(absl::Milliseconds(1));  // Freed without a worker's help.
   encoder_->OpenGate();
   blocker.join();
-  EXPECT_TRUE(models_.models()[0]->scheduler().WaitIdle(absl::InfiniteDuration()));
+  EXPECT_TRUE(scheduler.WaitIdle(absl::InfiniteDuration()));
   EXPECT_EQ(encoder_->batches().size(), 1u);
 }
 
