@@ -4,10 +4,11 @@
 //   auto encoder = LoadTorchEncoder("models/e5-small-v2", (*model)->manifest, {});
 //   Embedder embedder(**model, **encoder);
 //   auto vectors = embedder.Embed({"a text", "another"}, {.prompt = PromptName{"passage"}});
+//   (*vectors)[0].front().values   // The first text's vector; more than one with windows or spans.
 #ifndef LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 #define LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 
-#include <string_view>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,8 +23,10 @@ namespace longembed {
 struct EmbedderOptions {
   PromptChoice prompt;
   PlanOptions plan;
+  SpanRequest spans;
   DimensionOptions dimensions;
   bool normalize = true;
+  bool vector_per_window = false;
   // Texts are encoded in batches of at most so many tokens (a longer sequence goes alone). More is faster up to a few
   // thousand and takes more memory.
   int max_batch_tokens = 4096;
@@ -35,10 +38,10 @@ class Embedder {
   // Both must outlive this.
   Embedder(const Model& model, Encoder& encoder) : model_(model), encoder_(encoder) {}
 
-  // One vector a text, in order. Errors: of ResolvePrompt, ResolveDimensions, PrepareInput (fields begin with
-  // "inputs[i]") and Encoder::Encode.
-  absl::StatusOr<std::vector<std::vector<float>>> Embed(std::span<const std::string_view> texts,
-                                                        const EmbedderOptions& options) const;
+  // The vectors of each input, in order. Errors: of ResolvePrompt, CheckExtension, ResolveDimensions, PrepareInput
+  // (fields begin with "inputs[i]") and Encoder::Encode.
+  absl::StatusOr<std::vector<std::vector<OutputVector>>> Embed(std::span<const Input> inputs,
+                                                               const EmbedderOptions& options) const;
 
  private:
   const Model& model_;

@@ -7,14 +7,16 @@
 
 #include "absl/status/statusor.h"
 #include "model/manifest/manifest.h"
+#include "model/plan/rotary.h"
 #include "model/text/tokenizer.h"
 
 namespace longembed {
 
-// Immutable once made, so that any thread may use it.
+// Any thread may use it: the cache of rotary tables guards itself, the rest is immutable.
 struct Model {
   ModelManifest manifest;
   std::unique_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<RotaryTableCache> rotary_tables = std::make_unique<RotaryTableCache>();
 };
 
 // Reads manifest and tokenizer, and compares every file with its sum.

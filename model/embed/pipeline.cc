@@ -1,15 +1,41 @@
 #include "model/embed/pipeline.h"
 
+#include <utility>
+
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
 
 namespace longembed {
 namespace {
 
-absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, const InputOptions& options) {
-  const absl::StatusOr<PromptedTokens> tokens = TokenizeWithPrompt(*model.tokenizer, options.prompt, text);
-  if (!tokens.ok()) return tokens.status();
-  return PlanInput(model.manifest, {.prompt = tokens->prompt, .content = tokens->content}, options.plan);
+// Spans that a client names have to be there; those that follow from the text may be cut away with it.
+absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const std::vector<Range>& spans,
+                                   const InputOptions& options) {
+  const SpanChoice choice{.ranges = spans, .required = std::holds_alternative<GivenRanges>(options.spans)};
+  tokens.spans = &choice;
+  return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
+}
+
+absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Input& input, const PromptedTokens& tokens,
+                                               const SpanRequest& request) {
+  if (const auto* every = std::get_if<EveryTokens>(&request)) {
+    return SpansOfEvery(every->tokens, static_cast<int64_t>(tokens.content.size()));
+  }
+  if (std::holds_alternative<SentenceSpans>(request)) return TokensOfSentences(text, tokens.content_ranges);
+  return TokensOfCodePoints(text, input.ranges, tokens.content_ranges);
+}
+
+absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, const Input& input,
+                                 const InputOptions& options) {
+  const absl::StatusOr<PromptedTokens> prompted = TokenizeWithPrompt(*model.tokenizer, options.prompt, text);
+  if (!prompted.ok()) return prompted.status();
+  const InputTokens tokens{.prompt = prompted->prompt, .content = prompted->content};
+  if (std::holds_alternative<NoSpans>(options.spans)) {
+    return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
+  }
+  const absl::StatusOr<std::vector<Range>> spans = SpansOfText(text, input, *prompted, options.spans);
+  if (!spans.ok()) return spans.status();
+  return PlanWithSpans(model, tokens, *spans, options);
 }
 
 absl::StatusOr<std::vector<int32_t>> CheckedIds(const Model& model, std::span<const uint32_t> ids) {
@@ -24,27 +50,35 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(const Model& model, std::span<co
   return checked;
 }
 
-absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& input, const InputOptions& options) {
-  const absl::StatusOr<std::vector<int32_t>> content = CheckedIds(model, input.ids);
+absl::StatusOr<std::vector<Range>> SpansOfIds(const Input& input, int64_t content, const SpanRequest& request) {
+  if (const auto* every = std::get_if<EveryTokens>(&request)) return SpansOfEvery(every->tokens, content);
+  if (std::holds_alternative<SentenceSpans>(request)) return SentencesNeedText();
+  return CheckedTokenRanges(input.ranges, content);
+}
+
+absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const Input& input,
+                                const InputOptions& options) {
+  const absl::StatusOr<std::vector<int32_t>> content = CheckedIds(model, ids.ids);
   if (!content.ok()) return content.status();
   std::vector<int32_t> prompt;
-  if (!input.complete && !options.prompt.empty()) {
+  if (!ids.complete && !options.prompt.empty()) {
     absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(options.prompt);
     if (!tokens.ok()) return tokens.status();
     prompt = std::move(tokens->ids);
   }
-  return PlanInput(model.manifest, {.prompt = prompt, .content = *content, .complete = input.complete}, options.plan);
+  const InputTokens tokens{.prompt = prompt, .content = *content, .complete = ids.complete};
+  if (std::holds_alternative<NoSpans>(options.spans)) {
+    return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
+  }
+  const absl::StatusOr<std::vector<Range>> spans =
+      SpansOfIds(input, static_cast<int64_t>(content->size()), options.spans);
+  if (!spans.ok()) return spans.status();
+  return PlanWithSpans(model, tokens, *spans, options);
 }
 
-}  // namespace
-
-absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options) {
-  if (const auto* text = std::get_if<std::string_view>(&input)) return PrepareText(model, *text, options);
-  return PrepareIds(model, std::get<TokenIds>(input), options);
-}
-
+// Cut, then normalised.
 absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, const VectorOptions& options) {
-  const std::span<const float> kept = row.first(options.dimensions);
+  const std::span<const float> kept = row.first(static_cast<size_t>(options.dimensions));
   std::vector<float> vector(kept.begin(), kept.end());
   if (options.normalize) {
     if (const absl::Status status = Normalize(vector); !status.ok()) return status;
@@ -52,6 +86,46 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
     return UnusableVector();
   }
   return vector;
+}
+
+std::vector<float> AggregateWindows(const Plan& plan, std::span<const std::vector<float>> rows,
+                                    Aggregation aggregation) {
+  std::vector<int32_t> weights;
+  weights.reserve(plan.sequences.size());
+  for (const PlannedSequence& planned : plan.sequences) weights.push_back(planned.tokens);
+  return Aggregate(aggregation, rows, weights);
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options) {
+  if (const auto* text = std::get_if<std::string_view>(&input.content)) {
+    return PrepareText(model, *text, input, options);
+  }
+  return PrepareIds(model, std::get<TokenIds>(input.content), input, options);
+}
+
+absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
+                                                        const VectorOptions& options) {
+  std::vector<OutputVector> vectors;
+  const auto add = [&](std::span<const float> row, Range content) {
+    absl::StatusOr<std::vector<float>> vector = FinishVector(row, options);
+    if (vector.ok()) vectors.push_back({*std::move(vector), content});
+    return vector.status();
+  };
+  if (plan.spans.empty() && !options.vector_per_window) {
+    const Range whole{plan.sequences.front().content.start, plan.sequences.back().content.end};
+    const absl::Status status = rows.size() == 1
+                                    ? add(rows.front(), whole)
+                                    : add(AggregateWindows(plan, rows, options.aggregation), whole);
+    if (!status.ok()) return status;
+    return vectors;
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const absl::Status status = add(rows[i], plan.spans.empty() ? plan.sequences[i].content : plan.spans[i]);
+    if (!status.ok()) return status;
+  }
+  return vectors;
 }
 
 }  // namespace longembed

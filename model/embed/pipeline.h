@@ -13,7 +13,9 @@
 
 #include "absl/status/statusor.h"
 #include "model/embed/model.h"
+#include "model/embed/spans.h"
 #include "model/plan/planner.h"
+#include "model/vector/aggregation.h"
 #include "model/vector/vector.h"
 
 namespace longembed {
@@ -23,26 +25,43 @@ struct TokenIds {
   bool complete = false;  // Special tokens and prompt are in the ids.
 };
 
-// Views: what they show must outlive the call only.
-using Input = std::variant<std::string_view, TokenIds>;
+// Text or token ids are views: what they show must outlive the call only.
+struct Input {
+  Input(std::string_view text) : content(text) {}   // NOLINT(google-explicit-constructor): an input is its text.
+  Input(const TokenIds& ids) : content(ids) {}      // NOLINT(google-explicit-constructor)
+
+  std::variant<std::string_view, TokenIds> content;
+  std::vector<Range> ranges;  // GivenRanges: code points of the text, or tokens of the ids.
+};
 
 // What turns an input into sequences. One instance serves all inputs of a request.
 struct InputOptions {
   std::string prompt;  // As ResolvePrompt gives it.
-  PlanOptions plan;
+  PlanOptions plan;    // Its extension passed CheckExtension.
+  SpanRequest spans;
 };
 
-// Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt and PlanInput,
-// TOKEN_ID_OUT_OF_RANGE; their fields are relative to the input.
+// Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
+// TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT; their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 
 struct VectorOptions {
   int dimensions = 0;  // As ResolveDimensions gives it.
   bool normalize = true;
+  Aggregation aggregation = Aggregation::kMean;
+  bool vector_per_window = false;  // Instead of aggregating.
 };
 
-// The vector that the caller gets from the encoder's row: cut, then normalised. Errors: UNUSABLE_VECTOR.
-absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, const VectorOptions& options);
+struct OutputVector {
+  std::vector<float> values;
+  Range content;  // The content tokens that it stands for.
+};
+
+// The vectors that the caller gets: one; one a window; or one a span, when the plan has spans. `rows` are the encoder's
+// vectors of the plan's spans, in order. Windows are aggregated, then each vector is cut and normalised. Errors:
+// UNUSABLE_VECTOR.
+absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
+                                                        const VectorOptions& options);
 
 }  // namespace longembed
 

@@ -1,6 +1,35 @@
 #include "model/encoder/packed_batch.h"
 
+#include <algorithm>
+
 namespace longembed {
+namespace {
+
+// Copies the first `n` rows of a table to rows [start, start + n) of table `index` of the batch.
+void CopyRows(const RotaryTable& table, int index, int64_t start, int64_t n, PackedBatch& batch) {
+  const auto width = static_cast<int64_t>(table.width), plane = static_cast<int64_t>(batch.tokens.size()) * width;
+  const auto to = batch.rotary.begin() + 2 * index * plane + start * width;
+  std::copy_n(table.cos.begin(), n * width, to);
+  std::copy_n(table.sin.begin(), n * width, to + plane);
+}
+
+void PackRotary(std::span<const Sequence* const> sequences, PackedBatch& batch) {
+  if (sequences.empty() || sequences.front()->rotary == nullptr) return;
+  const bool extended = std::ranges::any_of(sequences, [](const Sequence* s) { return s->neighbour_window > 0; });
+  batch.rotary_tables = extended ? 3 : 1;
+  batch.rotary_width = sequences.front()->rotary->width;
+  batch.rotary.resize(2 * batch.rotary_tables * batch.tokens.size() * static_cast<size_t>(batch.rotary_width));
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const Sequence& sequence = *sequences[s];
+    const int64_t start = batch.sequence_offsets[s], n = sequence.size();
+    CopyRows(*sequence.rotary, 0, start, n, batch);
+    if (sequence.neighbour_window == 0) continue;
+    CopyRows(*sequence.rotary_grouped, 1, start, n, batch);
+    CopyRows(*sequence.rotary_shifted, 2, start, n, batch);
+  }
+}
+
+}  // namespace
 
 PackedBatch Pack(std::span<const Sequence* const> sequences) {
   size_t tokens = 0;
@@ -20,6 +49,7 @@ PackedBatch Pack(std::span<const Sequence* const> sequences) {
     batch.sequence_offsets.push_back(start + sequence->size());
     for (const Range span : sequence->spans) batch.spans.push_back({start + span.start, start + span.end});
   }
+  PackRotary(sequences, batch);
   return batch;
 }
 

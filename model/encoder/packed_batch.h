@@ -12,16 +12,22 @@ namespace longembed {
 
 // With T tokens, S sequences and P spans in all. A plain value.
 struct PackedBatch {
-  std::vector<int32_t> tokens;            // [T]
-  std::vector<float> positions;           // [T]
+  std::vector<int32_t> tokens;   // [T]
+  std::vector<float> positions;  // [T]; empty for RoPE.
+  // RoPE: row-major [rotary_tables, 2, T, rotary_width], where the 2 are cos and sin. One table is the plain rotation.
+  // Three, when a sequence has a neighbour window: plain, grouped, shifted (sequence.h); rows of other sequences are 0.
+  std::vector<float> rotary;
+  int rotary_tables = 0;
+  int rotary_width = 0;
   std::vector<float> query_scale;         // [S]
   std::vector<int32_t> neighbour_window;  // [S]
-  std::vector<int32_t>
-      sequence_offsets;      // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
+  // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
+  std::vector<int32_t> sequence_offsets;
   std::vector<Range> spans;  // [P] In tokens of the batch.
 };
 
-// Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on.
+// Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on. The sequences
+// are of one model.
 PackedBatch Pack(std::span<const Sequence* const> sequences);
 
 }  // namespace longembed

@@ -20,6 +20,7 @@ constexpr char kContractFile[] = "longembed.json";
 // What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's
 // arguments.
 constexpr char kApeSignature[] = "\"ape-v1\"";
+constexpr char kRopeSignature[] = "\"rope-v1\"";
 
 // Torch throws; this is the one place that turns what it throws into a status. The interpreter wraps errors as
 // std::runtime_error, so that running out of memory is known by its words only.
@@ -43,11 +44,12 @@ at::Tensor View(const std::vector<T>& values, at::ScalarType type) {
 
 class TorchEncoder final : public Encoder {
  public:
-  TorchEncoder(torch::jit::Module module, c10::Device device, int hidden_size)
+  TorchEncoder(torch::jit::Module module, c10::Device device, const ModelManifest& manifest)
       : embeddings_(module.attr("embeddings").toModule()),
         pooling_(module.attr("pooling").toModule()),
         device_(device),
-        hidden_size_(hidden_size) {
+        family_(manifest.family),
+        hidden_size_(manifest.hidden_size) {
     for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) layers_.push_back(layer);
   }
 
@@ -73,14 +75,26 @@ class TorchEncoder final : public Encoder {
     const at::Tensor spans = torch::from_blob(const_cast<Range*>(batch.spans.data()),
                                               {static_cast<int64_t>(batch.spans.size()), 2}, at::kInt);
 
-    at::Tensor hidden =
-        embeddings_.forward({View(batch.tokens, at::kInt).to(device_), View(batch.positions, at::kFloat).to(device_)})
-            .toTensor();
+    at::Tensor hidden = Embed(batch);
+    std::vector<c10::IValue> arguments{at::Tensor(), query_scale, neighbour_window, offsets};
+    if (family_ == Family::kRope) arguments.insert(arguments.begin() + 1, RotaryOf(batch));
     for (torch::jit::Module& layer : layers_) {
       if (nobody_waits()) return EncoderCancelled();
-      hidden = layer.forward({std::move(hidden), query_scale, neighbour_window, offsets}).toTensor();
+      arguments[0] = std::exchange(hidden, {});
+      hidden = layer.forward(arguments).toTensor();
     }
     return ToBlock(pooling_.forward({std::move(hidden), spans}).toTensor());
+  }
+
+  at::Tensor Embed(const PackedBatch& batch) {
+    const at::Tensor tokens = View(batch.tokens, at::kInt).to(device_);
+    if (family_ == Family::kRope) return embeddings_.forward({tokens}).toTensor();
+    return embeddings_.forward({tokens, View(batch.positions, at::kFloat).to(device_)}).toTensor();
+  }
+
+  at::Tensor RotaryOf(const PackedBatch& batch) const {
+    const auto tokens = static_cast<int64_t>(batch.tokens.size());
+    return View(batch.rotary, at::kFloat).view({batch.rotary_tables, 2, tokens, batch.rotary_width}).to(device_);
   }
 
   VectorBlock ToBlock(const at::Tensor& vectors) const {
@@ -95,6 +109,7 @@ class TorchEncoder final : public Encoder {
   std::vector<torch::jit::Module> layers_;
   torch::jit::Module pooling_;
   const c10::Device device_;
+  const Family family_;
   const int hidden_size_;
 };
 
@@ -103,12 +118,13 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
                                               c10::Device device) {
   torch::jit::ExtraFilesMap contract{{kContractFile, ""}};
   torch::jit::Module module = torch::jit::load(path, device, contract);
-  if (!absl::StrContains(contract[kContractFile], kApeSignature)) {
-    return ModelDirectoryError(path, absl::StrCat("was not exported for this build (signature ", kApeSignature,
+  const char* signature = manifest.family == Family::kApe ? kApeSignature : kRopeSignature;
+  if (!absl::StrContains(contract[kContractFile], signature)) {
+    return ModelDirectoryError(path, absl::StrCat("was not exported for this build (signature ", signature,
                                                   " is missing); export the model again"));
   }
   module.eval();
-  auto encoder = std::make_unique<TorchEncoder>(std::move(module), device, manifest.hidden_size);
+  auto encoder = std::make_unique<TorchEncoder>(std::move(module), device, manifest);
   return encoder;
 }
 

@@ -1,6 +1,7 @@
 #include "model/errors/errors.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -37,9 +38,11 @@ std::string ErrorField(const absl::Status& status) { return Payload(status, kFie
 std::string ErrorReason(const absl::Status& status) { return Payload(status, kReasonPayload); }
 
 absl::Status AtField(const absl::Status& status, std::string_view parent) {
-  const std::string field = ErrorField(status);
-  return MakeError(status.code(), field.empty() ? std::string(parent) : absl::StrCat(std::string(parent), ".", field),
-                   ErrorReason(status), Payload(status, kDescriptionPayload));
+  std::string field = ErrorField(status);
+  if (!absl::StartsWith(field, "options.")) {
+    field = field.empty() ? std::string(parent) : absl::StrCat(std::string(parent), ".", field);
+  }
+  return MakeError(status.code(), field, ErrorReason(status), Payload(status, kDescriptionPayload));
 }
 
 absl::Status EmptyInput() { return Invalid("", "EMPTY_INPUT", "is empty or has no tokens; at least 1 is needed"); }
@@ -62,6 +65,11 @@ absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity) {
   return Invalid("token_ids", "INPUT_TOO_LONG",
                  absl::StrCat("has ", tokens, " tokens; the limit is ", capacity,
                               ". Complete ids are never truncated, because their last special token would be lost"));
+}
+
+absl::Status InputBeyondLimit(int64_t tokens, int64_t limit) {
+  return Invalid("", "INPUT_BEYOND_SERVER_LIMIT",
+                 absl::StrCat("has ", tokens, " tokens before truncation; this server takes at most ", limit));
 }
 
 absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity) {
@@ -91,6 +99,72 @@ absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> train
   return Invalid("options.dimensions", "DIMENSIONS_NOT_TRAINED",
                  absl::StrCat("is ", dimensions, "; this model is trained for ", absl::StrJoin(trained, ", "),
                               ". Set options.force_dimensions to cut its vectors all the same"));
+}
+
+absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,
+                                std::span<const std::string> available) {
+  return Invalid(field, "METHOD_NOT_AVAILABLE",
+                 absl::StrCat("is not available for ", std::string(model), ", whose positions are ", std::string(family),
+                              "; it has: ", absl::StrJoin(available, ", ")));
+}
+
+absl::Status ExtensionValueOutOfRange(std::string_view field, std::string_view value, std::string_view range) {
+  return Invalid(field, "EXTENSION_VALUE_OUT_OF_RANGE",
+                 absl::StrCat("is ", std::string(value), "; it must be ", std::string(range)));
+}
+
+absl::Status ExtensionConflict(std::string_view field, std::string_view what) {
+  return Invalid(field, "EXTENSION_CONFLICT", what);
+}
+
+absl::Status WindowTooLarge(int64_t tokens, int64_t capacity) {
+  return Invalid("windows.tokens", "WINDOW_TOO_LARGE",
+                 absl::StrCat("is ", tokens, "; with these positions a window takes at most ", capacity, " tokens"));
+}
+
+absl::Status WindowTooSmall(int64_t tokens, int64_t special_tokens) {
+  return Invalid("windows.tokens", "WINDOW_TOO_SMALL",
+                 absl::StrCat("is ", tokens, "; special tokens take ", special_tokens, ", so it must be at least ",
+                              special_tokens + 1));
+}
+
+absl::Status OverlapTooLarge(std::string_view field, int64_t overlap, int64_t content) {
+  return Invalid(field, "OVERLAP_TOO_LARGE",
+                 absl::StrCat("is ", overlap, "; a window has room for ", content,
+                              " content tokens besides special tokens and prompt, and the overlap must be smaller"));
+}
+
+absl::Status TooManyVectors(int64_t vectors, int64_t limit) {
+  return Invalid("", "TOO_MANY_VECTORS",
+                 absl::StrCat("would take ", vectors, " windows or spans; the limit is ", limit));
+}
+
+absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
+  return Invalid("", "TOO_MANY_TOKENS",
+                 absl::StrCat("would run ", tokens, " tokens through the model, overlaps and every window's prompt "
+                              "counted; the limit is ", limit));
+}
+
+absl::Status SpansWithWindows() {
+  return Invalid("options.extension.windows", "SPANS_WITH_WINDOWS",
+                 "cannot be combined with options.output SPAN_VECTORS; leave the windows out, or ask for WINDOW_VECTORS");
+}
+
+absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size) {
+  return Invalid(absl::StrCat("ranges[", index, "]"), "SPAN_OUT_OF_RANGE",
+                 absl::StrCat("is [", start, ", ", end, "); it must be start < end <= ", size, " ", std::string(what)));
+}
+
+absl::Status SpanEmpty(size_t index) {
+  return Invalid(absl::StrCat("ranges[", index, "]"), "SPAN_EMPTY", "covers no token");
+}
+
+absl::Status SpanTruncated(size_t index) {
+  return Invalid(absl::StrCat("ranges[", index, "]"), "SPAN_TRUNCATED", "was cut away by truncation");
+}
+
+absl::Status SentencesNeedText() {
+  return Invalid("token_ids", "SENTENCES_NEED_TEXT", "has no sentences; give text, or ask for ranges or every k tokens");
 }
 
 absl::Status UnusableVector() {

@@ -31,7 +31,8 @@ absl::Status MakeError(absl::StatusCode code, std::string_view field, std::strin
 std::string ErrorField(const absl::Status& status);
 std::string ErrorReason(const absl::Status& status);
 
-// The same error, its field below `parent` (or `parent` itself where it had none). For errors made by MakeError.
+// The same error, its field below `parent` (or `parent` itself where it had none). A field that begins with "options."
+// belongs to the request as a whole and stays as it is. For errors made by MakeError.
 absl::Status AtField(const absl::Status& status, std::string_view parent);
 
 // --- The errors ------------------------------------------------------------------------------------------------------
@@ -44,11 +45,28 @@ absl::Status TokenizerFailed(std::string_view what);
 absl::Status InputTooLong(int64_t tokens, int64_t capacity);
 // Ids that are complete carry their own special tokens, which truncation would cut away.
 absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity);
+absl::Status InputBeyondLimit(int64_t tokens, int64_t limit);
 absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity);
 absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size);
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known);
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size);
 absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained);
+// Context extension. The field is relative to the extension, but for errors that only an input brings to light.
+absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,
+                                std::span<const std::string> available);
+absl::Status ExtensionValueOutOfRange(std::string_view field, std::string_view value, std::string_view range);
+absl::Status ExtensionConflict(std::string_view field, std::string_view what);
+absl::Status WindowTooLarge(int64_t tokens, int64_t capacity);
+absl::Status WindowTooSmall(int64_t tokens, int64_t special_tokens);
+absl::Status OverlapTooLarge(std::string_view field, int64_t overlap, int64_t content);
+// Several vectors of one input. The fields are those of an input.
+absl::Status TooManyVectors(int64_t vectors, int64_t limit);
+absl::Status TooManyRunTokens(int64_t tokens, int64_t limit);
+absl::Status SpansWithWindows();
+absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size);
+absl::Status SpanEmpty(size_t index);
+absl::Status SpanTruncated(size_t index);
+absl::Status SentencesNeedText();
 // The model gave a vector that is zero or not finite, which no client should ever see.
 absl::Status UnusableVector();
 absl::Status EncoderCancelled();

@@ -19,7 +19,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model directory to write; replaced when it holds an older export")
     parser.add_argument("--name", help="the name that requests use (default: the checkpoint's)")
     parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo: tokens of the longest sequence that the model was trained on")
-    parser.add_argument("--pooling", choices=("mean", "cls"), help="how token vectors become one (default: what the checkpoint says)")
+    parser.add_argument("--position-stride", type=int, metavar="ROWS", help="of a position table that was expanded and tuned: rows for each trained position")
+    parser.add_argument("--pooling", choices=("mean", "cls", "last"), help="how token vectors become one (default: what the checkpoint says)")
     parser.add_argument("--prompt", action="append", default=[], metavar="NAME=TEXT", help="add or replace a prompt, such as 'query=query: '")
     parser.add_argument("--licence", help="the weights' licence, for the manifest")
     return parser.parse_args(arguments)
@@ -36,6 +37,7 @@ def overrides_of(options: argparse.Namespace) -> dict:
     given = {
         "name": options.name,
         "trained_window": options.trained_window,
+        "position_stride": options.position_stride,
         "pooling": options.pooling and options.pooling.upper(),
         "prompts": prompts,
         "licence": options.licence,

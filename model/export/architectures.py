@@ -6,7 +6,9 @@ from types import ModuleType
 from model.export.errors import ExportError
 
 # transformers' model_type -> module of this package, imported when needed because each brings torch along.
-MODULES = {"bert": "bert"}
+MODULES = {
+    "bert": "bert", "xlm-roberta": "xlm_roberta", "e5rope": "e5_rope", "nomic_bert": "nomic_bert", "llama": "decoder", "mistral": "decoder",
+}  # fmt: skip
 
 
 def find(config: dict) -> ModuleType:

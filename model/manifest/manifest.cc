@@ -85,6 +85,25 @@ Enum ReadEnum(Mapping& root, const std::string& key, const std::map<std::string,
   return found->second;
 }
 
+void ReadTable(Mapping& root, ModelManifest& manifest) {
+  manifest.position_rows = root.Positive("position_rows");
+  manifest.position_stride = root.Optional("position_stride", 1);
+  if (manifest.plain_limit > manifest.position_rows) root.Fail("plain_limit", "exceeds position_rows");
+  if (manifest.position_stride < 1 || manifest.trained_window > manifest.position_rows / manifest.position_stride) {
+    root.Fail("position_stride", "must be at least 1 and leave trained_window positions within position_rows");
+  }
+}
+
+void ReadRotary(Mapping& root, ModelManifest& manifest) {
+  manifest.rotary_dim = root.Positive("rotary_dim");
+  // At 2 the exponent d / (d - 2) of NTK scaling has no value.
+  if (manifest.rotary_dim < 4 || manifest.rotary_dim % 2 != 0 || manifest.rotary_dim > manifest.head_dim) {
+    root.Fail("rotary_dim", "must be even, at least 4 and at most head_dim");
+  }
+  manifest.rotary_base = root.Required<double>("rotary_base");
+  if (!(manifest.rotary_base > 1 && manifest.rotary_base <= 1e12)) root.Fail("rotary_base", "must be above 1, at most 1e12");
+}
+
 void ReadSizes(Mapping& root, ModelManifest& manifest) {
   manifest.vocabulary_size = root.Positive("vocabulary_size");
   manifest.hidden_size = root.Positive("hidden_size");
@@ -92,13 +111,17 @@ void ReadSizes(Mapping& root, ModelManifest& manifest) {
   manifest.layers = root.Positive("layers");
   manifest.attention_heads = root.Positive("attention_heads");
   manifest.head_dim = root.Positive("head_dim");
+  manifest.key_value_heads = root.Optional("key_value_heads", manifest.attention_heads);
+  if (manifest.key_value_heads < 1 || manifest.attention_heads % manifest.key_value_heads != 0) {
+    root.Fail("key_value_heads", "must divide attention_heads");
+  }
+  manifest.gated = root.Optional("gated", false);
   manifest.trained_window = root.Positive("trained_window");
   manifest.plain_limit = root.Positive("plain_limit");
   manifest.trained_dimensions = root.Required<std::vector<int>>("trained_dimensions");
-  if (manifest.family == Family::kApe) {
-    manifest.position_rows = root.Positive("position_rows");
-    if (manifest.plain_limit > manifest.position_rows) root.Fail("plain_limit", "exceeds position_rows");
-  }
+  if (manifest.trained_window < 2) root.Fail("trained_window", "must be at least 2");
+  if (manifest.trained_window > manifest.plain_limit) root.Fail("trained_window", "exceeds plain_limit");
+  manifest.family == Family::kApe ? ReadTable(root, manifest) : ReadRotary(root, manifest);
   auto& dimensions = manifest.trained_dimensions;
   std::sort(dimensions.begin(), dimensions.end());
   if (dimensions.empty() || dimensions.front() < 1 || dimensions.back() != manifest.hidden_size) {

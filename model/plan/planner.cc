@@ -1,8 +1,10 @@
 #include "model/plan/planner.h"
 
-#include <numeric>
+#include <algorithm>
+#include <utility>
 
 #include "model/errors/errors.h"
+#include "model/plan/windows.h"
 
 namespace longembed {
 namespace {
@@ -27,60 +29,175 @@ Range PooledSpan(Pooling pooling, int32_t tokens) {
   return {0, tokens};
 }
 
-Sequence MakeSequence(const ModelManifest& model, const InputTokens& input, Range kept) {
-  Sequence sequence;
-  std::vector<int32_t>& tokens = sequence.tokens;
-  const auto append = [&tokens](std::span<const int32_t> ids) { tokens.insert(tokens.end(), ids.begin(), ids.end()); };
-  if (!input.complete) {
-    append(model.special_prefix);
-    append(input.prompt);
-  }
-  append(input.content.subspan(kept.start, kept.size()));
-  if (!input.complete) append(model.special_suffix);
-
-  sequence.positions.resize(tokens.size());
-  std::iota(sequence.positions.begin(), sequence.positions.end(), 0.0f);
-  sequence.spans = {PooledSpan(model.pooling, sequence.size())};
-  return sequence;
+template <typename RowOf>
+std::shared_ptr<const RotaryTable> Gathered(const RotaryTable& table, int64_t n, RowOf row_of) {
+  std::vector<int64_t> rows(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) rows[static_cast<size_t>(i)] = row_of(i);
+  return std::make_shared<const RotaryTable>(GatherRows(table, rows));
 }
+
+// Plans one input; exists for the length of one PlanInput call.
+class Planner {
+ public:
+  Planner(const ModelManifest& model, const InputTokens& input, const PlanOptions& options, RotaryTableCache& tables)
+      : model_(model), input_(input), options_(options), tables_(tables) {
+    if (!input.complete) {
+      overhead_ = static_cast<int64_t>(model.special_prefix.size() + input.prompt.size() + model.special_suffix.size());
+    }
+    const bool is_short = overhead_ + content() <= model.trained_window;
+    if (options.extension.when == When::kAlways || !is_short) extension_ = options.extension;
+  }
+
+  absl::StatusOr<Plan> Run() {
+    if (content() == 0) return EmptyInput();
+    const PlanLimits& limits = options_.limits;
+    if (overhead_ + content() > limits.max_tokens) return InputBeyondLimit(overhead_ + content(), limits.max_tokens);
+    plan_.capacity = SequenceCapacity(model_, options_.extension).value_or(0);
+    const absl::Status status = extension_.windows.has_value() ? PlanWindows() : PlanWhole();
+    if (!status.ok()) return status;
+    return std::move(plan_);
+  }
+
+ private:
+  int64_t content() const { return static_cast<int64_t>(input_.content.size()); }
+
+  absl::Status PlanWindows() {
+    if (input_.spans != nullptr) return SpansWithWindows();
+    const Windows& windows = *extension_.windows;
+    const int64_t window = WindowTokens(model_, extension_);
+    const int64_t room = window - overhead_;
+    if (room < 1) return PromptTooLong(overhead_, window);
+    if (input_.complete && content() > room) return CompleteIdsTooLong(content(), window);
+    if (windows.overlap >= room) return OverlapTooLarge("options.extension.windows.overlap", windows.overlap, room);
+    const int64_t count = CountWindows(content(), room, windows.overlap);
+    if (count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
+    const int64_t most = options_.limits.max_run_tokens;
+    const int64_t run = count * (overhead_ + std::min(room, content()));
+    if (run > most) return TooManyRunTokens(run, most);
+    plan_.tokens = overhead_ + content();
+    for (const Range range : CutWindows(content(), room, windows.overlap, windows.last)) Add(range);
+    return absl::OkStatus();
+  }
+
+  absl::Status PlanWhole() {
+    const std::optional<int64_t> bound = SequenceCapacity(model_, extension_);
+    const int64_t capacity = bound.value_or(options_.limits.max_tokens);
+    if (overhead_ >= capacity) return PromptTooLong(overhead_, capacity);
+    if (overhead_ + content() > capacity) {
+      if (options_.truncate == Truncate::kNone) return InputTooLong(overhead_ + content(), capacity);
+      if (input_.complete) return CompleteIdsTooLong(content(), capacity);
+    }
+    const Range kept = Kept(content(), capacity - overhead_, options_.truncate);
+    plan_.tokens = overhead_ + kept.size();
+    plan_.truncated_tokens = content() - kept.size();
+    Add(kept);
+    return input_.spans != nullptr ? PlaceSpans(kept) : absl::OkStatus();
+  }
+
+  void Add(Range range) {
+    PlannedSequence planned{.sequence = MakeSequence(range), .content = range};
+    Sequence& sequence = planned.sequence;
+    planned.tokens = sequence.size();
+    planned.method = MethodFor(model_, extension_, planned.tokens);
+    sequence.query_scale = static_cast<float>(planned.method.query_scale);
+    if (model_.family == Family::kApe) {
+      sequence.positions = TablePositions(model_, planned.method, planned.tokens);
+    } else {
+      Rotate(planned.method, sequence);
+    }
+    plan_.sequences.push_back(std::move(planned));
+  }
+
+  Sequence MakeSequence(Range range) const {
+    Sequence sequence;
+    std::vector<int32_t>& tokens = sequence.tokens;
+    tokens.reserve(static_cast<size_t>(overhead_ + range.size()));
+    const auto append = [&tokens](std::span<const int32_t> ids) { tokens.insert(tokens.end(), ids.begin(), ids.end()); };
+    if (!input_.complete) {
+      append(model_.special_prefix);
+      append(input_.prompt);
+    }
+    append(input_.content.subspan(static_cast<size_t>(range.start), static_cast<size_t>(range.size())));
+    if (!input_.complete) append(model_.special_suffix);
+    sequence.spans = {PooledSpan(model_.pooling, sequence.size())};
+    return sequence;
+  }
+
+  void Rotate(const Method& method, Sequence& sequence) {
+    const int64_t n = sequence.size();
+    sequence.rotary = tables_.Get(RotaryFrequencies(model_, method), RotaryAmplitude(method), n);
+    const RotaryTable& table = *sequence.rotary;
+    if (method.kind == MethodKind::kGrouped) {
+      const auto s = static_cast<int64_t>(method.factor);
+      sequence.rotary = Gathered(table, n, [s](int64_t i) { return i / s; });
+    } else if (method.kind == MethodKind::kRecurrent) {
+      const int64_t window = model_.trained_window;
+      sequence.rotary = Gathered(table, n, [window](int64_t i) { return i % window; });
+    } else if (method.kind == MethodKind::kSelfExtend) {
+      const int64_t g = method.group, w = method.neighbour_window;
+      sequence.neighbour_window = static_cast<int32_t>(w);
+      sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
+      // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
+      sequence.rotary_shifted =
+          Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+    }
+  }
+
+  // Moves spans from content tokens to tokens of the one sequence, clipped to what was kept.
+  absl::Status PlaceSpans(Range kept) {
+    Sequence& sequence = plan_.sequences.front().sequence;
+    const auto before = static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+    sequence.spans.clear();
+    const std::span<const Range> ranges = input_.spans->ranges;
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      const Range clipped{std::max(ranges[i].start, kept.start), std::min(ranges[i].end, kept.end)};
+      if (clipped.size() <= 0) {
+        if (input_.spans->required) return SpanTruncated(i);
+        continue;
+      }
+      plan_.spans.push_back(clipped);
+      sequence.spans.push_back({before + clipped.start - kept.start, before + clipped.end - kept.start});
+    }
+    const auto count = static_cast<int64_t>(plan_.spans.size());
+    return count > options_.limits.max_vectors ? TooManyVectors(count, options_.limits.max_vectors) : absl::OkStatus();
+  }
+
+  const ModelManifest& model_;
+  const InputTokens& input_;
+  const PlanOptions& options_;
+  RotaryTableCache& tables_;
+  Extension extension_;   // As it applies to this input: none where it is short.
+  int64_t overhead_ = 0;  // Tokens of a sequence that are not content.
+  Plan plan_;
+};
 
 }  // namespace
 
-absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options) {
-  if (input.content.empty()) return EmptyInput();
-  const auto content = static_cast<int64_t>(input.content.size());
-  const int64_t overhead =
-      input.complete
-          ? 0
-          : static_cast<int64_t>(model.special_prefix.size() + input.prompt.size() + model.special_suffix.size());
-  const int64_t capacity = model.plain_limit;
-  if (overhead >= capacity) return PromptTooLong(overhead, capacity);
-  if (overhead + content > capacity) {
-    if (options.truncate == Truncate::kNone) return InputTooLong(overhead + content, capacity);
-    if (input.complete) return CompleteIdsTooLong(content, capacity);
-  }
+int64_t Plan::run_tokens() const {
+  int64_t sum = 0;
+  for (const PlannedSequence& planned : sequences) sum += planned.tokens;
+  return sum;
+}
 
-  const Range kept = Kept(content, capacity - overhead, options.truncate);
-  Plan plan;
-  plan.sequences.push_back({.sequence = MakeSequence(model, input, kept), .content = kept});
-  plan.tokens = plan.sequences.front().sequence.size();
-  plan.truncated_tokens = content - kept.size();
-  plan.capacity = capacity;
-  return plan;
+absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
+                               RotaryTableCache& tables) {
+  return Planner(model, input, options, tables).Run();
 }
 
 Cost EstimateCost(const ModelManifest& model, const Plan& plan) {
   Cost cost;
   for (const PlannedSequence& planned : plan.sequences) {
-    const int64_t n = planned.sequence.size();
+    const int64_t n = planned.tokens;
     cost.tokens += n;
     cost.attention_pairs += n * n;
   }
-  // A multiply and an add per weight and token: QKV and output projections (4 h^2) and the two feed-forward layers (2 h
-  // f). Attention: Q K^T and its product with V, h multiply-adds a pair each.
-  const double h = model.hidden_size;
-  const double linear = 2.0 * (4.0 * h * h + 2.0 * h * model.intermediate_size) * static_cast<double>(cost.tokens);
-  const double attention = 4.0 * h * static_cast<double>(cost.attention_pairs);
+  // A multiply and an add per weight and token: projections of query, output, key and value, and the feed-forward
+  // layers. Attention: Q K^T and its product with V.
+  const double h = model.hidden_size, heads = double{1} * model.attention_heads * model.head_dim,
+               kv_heads = double{1} * model.key_value_heads * model.head_dim;
+  const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
+  const double linear = 2 * weights * static_cast<double>(cost.tokens);
+  const double attention = 4 * heads * static_cast<double>(cost.attention_pairs);
   cost.gigaflops = model.layers * (linear + attention) * 1e-9;
   return cost;
 }

@@ -4,11 +4,15 @@
 #define LONGEMBED_MODEL_PLAN_PLANNER_H_
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/manifest/manifest.h"
+#include "model/plan/extension.h"
+#include "model/plan/method.h"
+#include "model/plan/rotary.h"
 #include "model/plan/sequence.h"
 
 namespace longembed {
@@ -20,8 +24,23 @@ enum class Truncate {
   kStart,  // Keep the end.
 };
 
+// What one input may take. Checked before memory is taken for it.
+struct PlanLimits {
+  int64_t max_tokens = std::numeric_limits<int32_t>::max();      // Of the input, before truncation.
+  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();  // All sequences together, overlaps counted.
+  int64_t max_vectors = std::numeric_limits<int32_t>::max();     // Windows or spans.
+};
+
 struct PlanOptions {
   Truncate truncate = Truncate::kNone;
+  Extension extension;  // Checked by CheckExtension.
+  PlanLimits limits;
+};
+
+// The parts of the content that get a vector each (late chunking). The view must outlive the call only.
+struct SpanChoice {
+  std::span<const Range> ranges;  // Content tokens; each is not empty and within the content.
+  bool required = false;          // A range that truncation cut away is an error; otherwise it is left out.
 };
 
 // The tokens of one input. The views must outlive the call only.
@@ -29,23 +48,33 @@ struct InputTokens {
   std::span<const int32_t> prompt;   // Put before the content of every sequence.
   std::span<const int32_t> content;  // Without special tokens, unless `complete`.
   bool complete = false;             // Content holds special tokens and prompt already; none are added.
+  const SpanChoice* spans = nullptr;
 };
 
 struct PlannedSequence {
   Sequence sequence;
-  Range content;  // Which tokens of the input's content it holds.
+  int32_t tokens = 0;  // Of the sequence; stays when the sequence itself has moved on.
+  Range content;       // Which tokens of the input's content it holds.
+  Method method;
 };
 
 struct Plan {
-  std::vector<PlannedSequence> sequences;  // At least one.
+  std::vector<PlannedSequence> sequences;  // At least one; one a window.
+  std::vector<Range> spans;                // Content tokens of each span vector; empty without a SpanChoice.
   int64_t tokens = 0;                      // Of the input as encoded, specials and prompt included.
   int64_t truncated_tokens = 0;            // Content tokens cut away.
-  int64_t capacity = 0;                    // The most tokens one sequence may have under these options.
+  int64_t capacity = 0;                    // The most tokens one sequence may have under these options; 0 = no bound.
+
+  int64_t run_tokens() const;  // All sequences together.
+  int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }
 };
 
-// Plans one input for the model that `model` describes.
-// Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG.
-absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options);
+// Plans one input for the model that `model` describes. `tables` is where rotary tables come from; it may be shared by
+// everybody.
+// Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE, INPUT_BEYOND_SERVER_LIMIT,
+// TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPANS_WITH_WINDOWS, SPAN_TRUNCATED.
+absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
+                               RotaryTableCache& tables);
 
 // What running the sequences costs.
 struct Cost {

@@ -4,6 +4,7 @@
 #define LONGEMBED_MODEL_PLAN_SEQUENCE_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace longembed {
@@ -17,13 +18,27 @@ struct Range {
   friend bool operator==(const Range&, const Range&) = default;
 };
 
+// cos and sin of rotation angles, row-major float32 [rows, width]; width = rotary_dim / 2.
+struct RotaryTable {
+  int width = 0;
+  std::vector<float> cos;
+  std::vector<float> sin;
+
+  int64_t rows() const { return width == 0 ? 0 : static_cast<int64_t>(cos.size()) / width; }
+};
+
 // What the encoder runs over in one go. Attention stays within a sequence, so its vectors depend on nothing else in the
 // batch. A plain value without invariants between threads; n = tokens.size().
 struct Sequence {
   std::vector<int32_t> tokens;   // [n] Vocabulary ids, special tokens and prompt included.
-  std::vector<float> positions;  // [n] APE: real-valued rows of the position table.
+  std::vector<float> positions;  // [n] APE: real-valued rows of the position table. RoPE: empty.
+  // RoPE: row i is token i's rotation; more rows than n are ignored. Shared, because plain sequences have equal ones.
+  std::shared_ptr<const RotaryTable> rotary;
+  // SelfExtend: the rotations of positions i / g and i / g + w - w / g, for pairs at distance w or more.
+  std::shared_ptr<const RotaryTable> rotary_grouped;
+  std::shared_ptr<const RotaryTable> rotary_shifted;
   float query_scale = 1.0f;      // Attention log-scaling; 1 = none.
-  int32_t neighbour_window = 0;  // SelfExtend; 0 = plain attention.
+  int32_t neighbour_window = 0;  // SelfExtend's w; 0 = plain attention.
   std::vector<Range> spans;      // Token ranges within the sequence; the encoder gives the mean of each.
 
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }

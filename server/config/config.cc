@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -115,6 +116,29 @@ void ReadModels(Mapping& root, ServerConfig& config, const std::string& director
   }
 }
 
+// As JSON whose scalars are all strings, which protobuf's JSON reader turns into what each field holds.
+std::string ToJson(const YAML::Node& node) {
+  if (node.IsMap()) {
+    std::vector<std::string> members;
+    for (const auto& entry : node) members.push_back(absl::StrCat(ToJson(entry.first), ":", ToJson(entry.second)));
+    return absl::StrCat("{", absl::StrJoin(members, ","), "}");
+  }
+  return absl::StrCat("\"", absl::Utf8SafeCEscape(node.as<std::string>()), "\"");
+}
+
+void ReadProfiles(Mapping& root, ServerConfig& config) {
+  const YAML::Node profiles = root.Child("profiles");
+  if (!profiles.IsDefined()) return;
+  if (!profiles.IsMap()) root.Fail(profiles.Mark(), "profiles", "must be a mapping of names to extensions");
+  for (const auto& entry : profiles) {
+    const auto name = entry.first.as<std::string>();
+    if (name.empty() || !entry.second.IsMap()) {
+      root.Fail(entry.first.Mark(), absl::StrCat("profiles.", name), "must be a mapping such as {windows: {tokens: 256}}");
+    }
+    config.profiles.emplace(name, ToJson(entry.second));
+  }
+}
+
 ServerConfig Read(const YAML::Node& document, const std::string& directory) {
   Mapping root(document, "");
   ServerConfig config;
@@ -130,7 +154,10 @@ ServerConfig Read(const YAML::Node& document, const std::string& directory) {
     mapping.ReadInteger("max_request_bytes", limits.max_request_bytes, 1, int64_t{1} << 30);
     mapping.ReadInteger("max_inputs_per_call", limits.max_inputs_per_call, 1, kMany);
     mapping.ReadInteger("max_tokens_per_input", limits.max_tokens_per_input, 1, kMany);
+    mapping.ReadInteger("max_run_tokens_per_call", limits.max_run_tokens_per_call, 1, kMany);
+    mapping.ReadInteger("max_vectors_per_call", limits.max_vectors_per_call, 1, kMany);
   });
+  ReadProfiles(root, config);
   ReadModels(root, config, directory);
   root.RefuseUnknownKeys();
   return config;

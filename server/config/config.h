@@ -4,6 +4,7 @@
 #define LONGEMBED_SERVER_CONFIG_CONFIG_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,9 @@ struct ModelConfig {
 struct LimitsConfig {
   int64_t max_request_bytes = 16 << 20;
   int64_t max_inputs_per_call = 1024;
-  int64_t max_tokens_per_input = 1 << 20;  // Before truncation.
+  int64_t max_tokens_per_input = 1 << 20;     // Before truncation.
+  int64_t max_run_tokens_per_call = 4 << 20;  // All windows of all inputs, overlaps and prompts counted.
+  int64_t max_vectors_per_call = 1 << 16;     // Windows or spans of all inputs.
 };
 
 // A plain value.
@@ -39,7 +42,8 @@ struct ServerConfig {
       absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
   absl::Duration drain_timeout = absl::Seconds(30);
   LimitsConfig limits;
-  std::vector<ModelConfig> models;  // At least one.
+  std::map<std::string, std::string> profiles;  // Name -> JSON of longembed.v1.Extension.
+  std::vector<ModelConfig> models;              // At least one.
 };
 
 // Unknown keys, values of the wrong type or out of range, and a file without models are errors (INVALID_ARGUMENT) that

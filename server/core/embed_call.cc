@@ -8,15 +8,16 @@
 
 namespace longembed {
 
-absl::StatusOr<Plan> PrepareCallInput(const Model& model, const Input& input, const InputOptions& options,
-                                      int64_t max_tokens_per_input, size_t index) {
-  const auto here = [index](const absl::Status& status) {
-    return AtField(status, absl::StrCat("inputs[", index, "]"));
-  };
-  absl::StatusOr<Plan> plan = PrepareInput(model, input, options);
-  if (!plan.ok()) return here(plan.status());
-  const int64_t whole = plan->tokens + plan->truncated_tokens;
-  if (whole > max_tokens_per_input) return here(InputBeyondServerLimit(whole, max_tokens_per_input));
+absl::StatusOr<Plan> CallPreparer::Prepare(const Input& input) {
+  const size_t index = index_++;
+  absl::StatusOr<Plan> plan = PrepareInput(model_, input, options_);
+  if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", index, "]"));
+  vectors_ += plan->vectors();
+  run_tokens_ += plan->run_tokens();
+  const PlanLimits& limits = options_.plan.limits;
+  if (vectors_ > limits.max_vectors) call_status_ = TooManyVectorsInCall(vectors_, limits.max_vectors);
+  if (run_tokens_ > limits.max_run_tokens) call_status_ = TooManyRunTokensInCall(run_tokens_, limits.max_run_tokens);
+  if (!call_status_.ok()) return call_status_;
   return plan;
 }
 
@@ -60,20 +61,17 @@ void EmbedCall::Prepare() {
 
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   answer_.results.reserve(order_.inputs.size());
-  for (size_t i = 0; i < order_.inputs.size(); ++i) {
+  CallPreparer preparer(model_.model(), order_.input_options);
+  for (const Input& call_input : order_.inputs) {
     if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
-    absl::StatusOr<Plan> plan =
-        PrepareCallInput(model_.model(), order_.inputs[i], order_.input_options, order_.max_tokens_per_input, i);
+    absl::StatusOr<Plan> plan = preparer.Prepare(call_input);
     if (!plan.ok()) {
-      if (!order_.partial_results) return plan.status();
+      if (!order_.partial_results || !preparer.call_status().ok()) return plan.status();
       answer_.results.emplace_back(plan.status());
       continue;
     }
     EmbeddedInput input;
-    for (PlannedSequence& planned : plan->sequences) {
-      input.sequence_tokens.push_back(planned.sequence.size());
-      sequences.push_back(std::exchange(planned.sequence, {}));
-    }
+    for (PlannedSequence& planned : plan->sequences) sequences.push_back(std::exchange(planned.sequence, {}));
     input.plan = *std::move(plan);
     answer_.results.emplace_back(std::move(input));
   }
@@ -98,19 +96,22 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   answer_.queue = result->queue;
   answer_.inference = result->inference;
   int64_t inputs = 0, tokens = 0, truncated = 0;
-  size_t next_vector = 0;
+  std::span<const std::vector<float>> rows = result->vectors;
   for (absl::StatusOr<EmbeddedInput>& input : answer_.results) {
     if (!input.ok()) continue;
     ++inputs;
     tokens += input->plan.tokens;
     truncated += input->plan.truncated_tokens;
-    absl::StatusOr<std::vector<float>> vector = FinishVector(result->vectors[next_vector++], order_.vector_options);
-    if (vector.ok()) {
-      input->vector = *std::move(vector);
+    const auto own = static_cast<size_t>(input->plan.vectors());
+    absl::StatusOr<std::vector<OutputVector>> vectors =
+        FinishVectors(input->plan, rows.first(own), order_.vector_options);
+    rows = rows.subspan(own);
+    if (vectors.ok()) {
+      input->vectors = *std::move(vectors);
     } else if (order_.partial_results) {
-      input = vector.status();
+      input = vectors.status();
     } else {
-      return std::move(done_)(vector.status());
+      return std::move(done_)(vectors.status());
     }
   }
   model_.metrics().CountInputs(inputs, tokens, truncated);

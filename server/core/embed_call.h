@@ -29,14 +29,12 @@ struct EmbedOrder {
   InputOptions input_options;
   VectorOptions vector_options;
   JobOptions job_options;
-  int64_t max_tokens_per_input = 0;  // Before truncation.
   bool partial_results = false;      // An input's error stands in its own result instead of failing the call.
 };
 
 struct EmbeddedInput {
-  std::vector<float> vector;
-  Plan plan;  // Its sequences' arrays are gone, their sizes in `sequence_tokens`.
-  std::vector<int32_t> sequence_tokens;
+  std::vector<OutputVector> vectors;
+  Plan plan;  // Its sequences' arrays are gone.
 };
 
 struct EmbedAnswer {
@@ -46,9 +44,26 @@ struct EmbedAnswer {
   absl::Duration inference;
 };
 
-// Tokenises and plans one input of a call; errors carry the field "inputs[index]".
-absl::StatusOr<Plan> PrepareCallInput(const Model& model, const Input& input, const InputOptions& options,
-                                      int64_t max_tokens_per_input, size_t index);
+// Prepares the inputs of a call one after the other and keeps count: the plan's limits hold for the call as a whole.
+class CallPreparer {
+ public:
+  // Both must outlive it.
+  CallPreparer(const Model& model, const InputOptions& options) : model_(model), options_(options) {}
+
+  // Errors of an input carry the field "inputs[i]", i counted from 0; those of the call, "inputs".
+  absl::StatusOr<Plan> Prepare(const Input& input);
+
+  // Whether the call as a whole went beyond a limit, which partial results cannot mend.
+  const absl::Status& call_status() const { return call_status_; }
+
+ private:
+  const Model& model_;
+  const InputOptions& options_;
+  size_t index_ = 0;
+  int64_t vectors_ = 0;
+  int64_t run_tokens_ = 0;
+  absl::Status call_status_;
+};
 
 // Multiple threads can call Cancel without external synchronization.
 class EmbedCall : public std::enable_shared_from_this<EmbedCall> {

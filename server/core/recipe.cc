@@ -1,11 +1,14 @@
 #include "server/core/recipe.h"
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include <nlohmann/json.hpp>
+#include <variant>
+
 #include "model/manifest/sha256.h"
 
 namespace longembed {
 namespace {
+
+using nlohmann::json;
 
 const char* NameOf(Truncate truncate) {
   switch (truncate) {
@@ -19,25 +22,73 @@ const char* NameOf(Truncate truncate) {
   return "";
 }
 
-std::string FilesJson(const ModelManifest& model) {
-  // A std::map is sorted already; file names and sums need no escaping.
-  return absl::StrCat("{",
-                      absl::StrJoin(model.file_sha256, ",",
-                                    [](std::string* out, const auto& file) {
-                                      absl::StrAppend(out, "\"", file.first, "\":\"", file.second, "\"");
-                                    }),
-                      "}");
+const char* NameOf(Aggregation aggregation) {
+  switch (aggregation) {
+    case Aggregation::kMean:
+      return "MEAN";
+    case Aggregation::kTokenWeightedMean:
+      return "TOKEN_WEIGHTED_MEAN";
+    case Aggregation::kMax:
+      return "MAX";
+    case Aggregation::kFirst:
+      return "FIRST";
+  }
+  return "";
+}
+
+template <typename Number>
+json OrAdaptive(const std::optional<Number>& number) {
+  return number.has_value() ? json(*number) : json("adaptive");
+}
+
+struct MethodToJson {
+  json operator()(const PlainPositions&) const { return json::object(); }
+  json operator()(const Grouped& m) const { return {{"grouped", {{"factor", OrAdaptive(m.factor)}}}}; }
+  json operator()(const Recurrent&) const { return {{"recurrent", json::object()}}; }
+  json operator()(const Interpolation& m) const { return {{"interpolation", {{"factor", OrAdaptive(m.factor)}}}}; }
+  json operator()(const Ntk& m) const {
+    return m.base.has_value() ? json{{"ntk", {{"base", *m.base}}}} : json{{"ntk", {{"factor", *m.factor}}}};
+  }
+  json operator()(const NtkDynamic& m) const { return {{"ntk_dynamic", {{"factor", m.factor}}}}; }
+  json operator()(const NtkByParts& m) const { return {{"ntk_by_parts", ByParts(m)}}; }
+  json operator()(const Yarn& m) const { return {{"yarn", ByParts(m)}}; }
+  json operator()(const SelfExtend& m) const {
+    return {{"self_extend", {{"group", OrAdaptive(m.group)}, {"neighbor_window", OrAdaptive(m.neighbour_window)}}}};
+  }
+  template <typename M>
+  static json ByParts(const M& m) {
+    return {{"factor", OrAdaptive(m.factor)}, {"beta_fast", m.beta_fast}, {"beta_slow", m.beta_slow}};
+  }
+};
+
+// Everything that the extension means, defaults filled in; {} for one that changes nothing.
+json ToJson(const ModelManifest& model, const Extension& extension) {
+  json result = std::visit(MethodToJson(), extension.positions);
+  if (extension.windows.has_value()) {
+    const Windows& windows = *extension.windows;
+    result["windows"] = {{"tokens", WindowTokens(model, extension)},
+                         {"overlap", windows.overlap},
+                         {"last", windows.last == LastWindow::kShort ? "SHORT" : "BACK_EXTENDED"},
+                         {"aggregation", NameOf(windows.aggregation)}};
+  }
+  if (extension.resonance) result["resonance"] = true;
+  if (extension.attention_log_scaling) result["attention_log_scaling"] = true;
+  if (!result.empty()) result["when"] = extension.when == When::kAlways ? "ALWAYS" : "LONG";
+  return result;
 }
 
 }  // namespace
 
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
-  const std::string json =
-      absl::StrCat("{\"dimensions\":", options.dimensions, ",\"encoding\":\"", options.encoding,
-                   "\",\"extension\":{},\"files\":", FilesJson(model),
-                   ",\"normalize\":", options.normalize ? "true" : "false", ",\"plan_version\":", kPlanVersion,
-                   ",\"precision\":\"", model.precision, "\",\"truncate\":\"", NameOf(options.truncate), "\"}");
-  return Sha256(json).substr(0, 32);
+  const json recipe{{"dimensions", options.dimensions},
+                    {"encoding", options.encoding},
+                    {"extension", ToJson(model, options.extension)},
+                    {"files", model.file_sha256},
+                    {"normalize", options.normalize},
+                    {"plan_version", kPlanVersion},
+                    {"precision", model.precision},
+                    {"truncate", NameOf(options.truncate)}};
+  return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }
 
 }  // namespace longembed

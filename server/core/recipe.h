@@ -15,6 +15,7 @@ inline constexpr int kPlanVersion = 1;
 // What shapes every vector of a call alike. Nothing that varies by text, and not the prompt: queries and documents
 // differ in it and are compared.
 struct RecipeOptions {
+  Extension extension;  // With the numbers that were asked for; what was left to the text is "adaptive".
   Truncate truncate = Truncate::kNone;
   int dimensions = 0;
   bool normalize = true;

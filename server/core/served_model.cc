@@ -1,5 +1,6 @@
 #include "server/core/served_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,9 +25,9 @@ absl::Status ServedModel::WarmUp() {
   constexpr int kRounds = 2;  // TorchScript's profiling run, then the optimised one.
   const ModelManifest& manifest = model_->manifest;
   for (int round = 0; round < kRounds; ++round) {
-    for (const int tokens : {1, 16, manifest.plain_limit / 2}) {
+    for (const int tokens : {1, 16, std::min(manifest.plain_limit / 2, 256)}) {
       const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
-      absl::StatusOr<Plan> plan = PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd});
+      absl::StatusOr<Plan> plan = PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
       if (!plan.ok()) return plan.status();
       const Sequence& sequence = plan->sequences.front().sequence;
       const absl::StatusOr<VectorBlock> block =

@@ -62,9 +62,26 @@ absl::Status TooManyInputs(std::string_view field, int64_t count, int64_t limit)
   return Invalid(field, "TOO_MANY_INPUTS", absl::StrCat("has ", count, " entries; the limit is ", limit, " a call"));
 }
 
-absl::Status InputBeyondServerLimit(int64_t tokens, int64_t limit) {
-  return Invalid("", "INPUT_BEYOND_SERVER_LIMIT",
-                 absl::StrCat("has ", tokens, " tokens before truncation; this server takes at most ", limit));
+absl::Status TooManyVectorsInCall(int64_t vectors, int64_t limit) {
+  return Invalid("inputs", "TOO_MANY_VECTORS",
+                 absl::StrCat("take ", vectors, " windows or spans together; the limit of a call is ", limit));
+}
+
+absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
+  return Invalid("inputs", "TOO_MANY_TOKENS",
+                 absl::StrCat("would run ", tokens, " tokens through the model; the limit of a call is ", limit));
+}
+
+absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known) {
+  return Invalid("options.extension.profile", "UNKNOWN_PROFILE",
+                 known.empty() ? absl::StrCat("is \"", std::string(name), "\"; this server has no profiles")
+                               : absl::StrCat("is \"", std::string(name), "\"; this server has: ",
+                                              absl::StrJoin(known, ", ")));
+}
+
+absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason) {
+  return Invalid("options.extension.profile", ErrorReason(reason),
+                 absl::StrCat("\"", std::string(name), "\" does not fit this model: ", std::string(reason.message())));
 }
 
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit) {
@@ -81,6 +98,20 @@ absl::Status UnknownEnumValue(std::string_view field, int value) {
 
 absl::Status MissingContent(std::string_view field) {
   return Invalid(field, "MISSING_CONTENT", "has neither text nor token_ids");
+}
+
+absl::Status NoRanges(std::string_view field) {
+  return Invalid(field, "NO_RANGES", "is empty; options.spans.ranges needs at least 1 range an input");
+}
+
+absl::Status NoSpansNamed() {
+  return Invalid("options.spans", "NO_SPANS",
+                 "is empty; options.output SPAN_VECTORS needs one of ranges, sentences and every_tokens");
+}
+
+absl::Status EveryTokensTooFew(int64_t tokens) {
+  return Invalid("options.spans.every_tokens.tokens", "SPAN_TOO_SHORT",
+                 absl::StrCat("is ", tokens, "; it must be at least 1"));
 }
 
 absl::Status Misplaced(std::string_view field, std::string_view needs) {

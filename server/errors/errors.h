@@ -28,12 +28,17 @@ absl::Status UnknownModel(std::string_view field, std::string_view name, std::sp
 absl::Status ModelNotNamed(std::string_view field, std::span<const std::string> known);
 absl::Status NoInputs(std::string_view field);
 absl::Status TooManyInputs(std::string_view field, int64_t count, int64_t limit);
-// Of the input as a whole.
-absl::Status InputBeyondServerLimit(int64_t tokens, int64_t limit);
+absl::Status TooManyVectorsInCall(int64_t vectors, int64_t limit);
+absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit);
+absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known);
+absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason);
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
 absl::Status MalformedRequest(std::string_view message_type);
 absl::Status UnknownEnumValue(std::string_view field, int value);
 absl::Status MissingContent(std::string_view field);
+absl::Status NoRanges(std::string_view field);
+absl::Status NoSpansNamed();
+absl::Status EveryTokensTooFew(int64_t tokens);
 absl::Status Misplaced(std::string_view field, std::string_view needs);
 // UNIMPLEMENTED.
 absl::Status NotYetImplemented(std::string_view field, std::string_view what);

@@ -1,7 +1,5 @@
 #include "server/rpc/converters.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -37,17 +35,37 @@ absl::Status CheckEnums(const EmbedOptions& options) {
   return absl::OkStatus();
 }
 
-// The wire form is whole; what it asks for comes with the issue "Methods".
-absl::Status CheckImplemented(const EmbedOptions& options) {
-  if (options.has_extension()) return NotYetImplemented("options.extension", "context extension");
+// Which vectors: output, spans and windows have to agree.
+absl::Status CheckOutput(const EmbedOptions& options, const Extension& extension) {
   if (options.output() == EmbedOptions::WINDOW_VECTORS) {
-    return NotYetImplemented("options.output", "one vector a window (WINDOW_VECTORS)");
+    if (!extension.windows.has_value()) return Misplaced("options.output WINDOW_VECTORS", "options.extension.windows");
+    if (extension.windows->aggregation != Aggregation::kMean) {
+      return ExtensionConflict("options.extension.windows.aggregation",
+                               "has no effect with options.output WINDOW_VECTORS; leave it out");
+    }
   }
   if (options.output() == EmbedOptions::SPAN_VECTORS) {
-    return NotYetImplemented("options.output", "late chunking (SPAN_VECTORS)");
+    if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
+    if (extension.windows.has_value()) return SpansWithWindows();
+  } else if (options.has_spans()) {
+    return Misplaced("options.spans", "options.output SPAN_VECTORS");
   }
-  if (options.has_spans()) return Misplaced("options.spans", "options.output SPAN_VECTORS");
   return absl::OkStatus();
+}
+
+absl::StatusOr<SpanRequest> ConvertSpans(const v1::SpanOptions& spans) {
+  switch (spans.by_case()) {
+    case v1::SpanOptions::kRanges:
+      return GivenRanges{};
+    case v1::SpanOptions::kSentences:
+      return SentenceSpans{};
+    case v1::SpanOptions::kEveryTokens:
+      if (spans.every_tokens().tokens() < 1) return EveryTokensTooFew(spans.every_tokens().tokens());
+      return EveryTokens{spans.every_tokens().tokens()};
+    case v1::SpanOptions::BY_NOT_SET:
+      break;
+  }
+  return NoSpans{};
 }
 
 PromptChoice ConvertPrompt(const EmbedOptions& options) {
@@ -113,9 +131,14 @@ absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::
 
 }  // namespace
 
-absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelManifest& model) {
+absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelManifest& model,
+                                               const Profiles& profiles, const LimitsConfig& limits) {
   if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
-  if (const absl::Status status = CheckImplemented(options); !status.ok()) return status;
+  const absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), model, profiles);
+  if (!extension.ok()) return extension.status();
+  if (const absl::Status status = CheckOutput(options, *extension); !status.ok()) return status;
+  absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
+  if (!spans.ok()) return spans.status();
   absl::StatusOr<std::string> prompt = ResolvePrompt(model, ConvertPrompt(options));
   if (!prompt.ok()) return prompt.status();
   DimensionOptions dimension_options{.force = options.force_dimensions()};
@@ -124,29 +147,65 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (!dimensions.ok()) return dimensions.status();
 
   ResolvedOptions resolved;
-  resolved.input = {.prompt = *std::move(prompt), .plan = {.truncate = ConvertTruncate(options.truncate())}};
-  resolved.vector = {.dimensions = *dimensions, .normalize = !options.has_normalize() || options.normalize()};
+  resolved.input = {.prompt = *std::move(prompt),
+                    .plan = {.truncate = ConvertTruncate(options.truncate()),
+                             .extension = *extension,
+                             .limits = {.max_tokens = limits.max_tokens_per_input,
+                                        .max_run_tokens = limits.max_run_tokens_per_call,
+                                        .max_vectors = limits.max_vectors_per_call}},
+                    .spans = *std::move(spans)};
+  resolved.vector = {.dimensions = *dimensions,
+                     .normalize = !options.has_normalize() || options.normalize(),
+                     .vector_per_window = options.output() == EmbedOptions::WINDOW_VECTORS};
+  if (extension->windows.has_value()) resolved.vector.aggregation = extension->windows->aggregation;
   resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
   resolved.encoding = options.encoding();
-  resolved.recipe = Recipe(model, {.truncate = resolved.input.plan.truncate,
+  resolved.several_vectors = options.output() != EmbedOptions::ONE_VECTOR;
+  resolved.recipe = Recipe(model, {.extension = *extension,
+                                   .truncate = resolved.input.plan.truncate,
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
                                    .encoding = EmbedOptions::Encoding_Name(options.encoding())});
   return resolved;
 }
 
+namespace {
+
+absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const SpanRequest& spans,
+                                                 const std::string& field) {
+  const bool wanted = std::holds_alternative<GivenRanges>(spans);
+  if (!wanted && !input.ranges().empty()) {
+    return Misplaced(field, "options.output SPAN_VECTORS and options.spans.ranges");
+  }
+  if (wanted && input.ranges().empty()) return NoRanges(field);
+  std::vector<Range> ranges;
+  ranges.reserve(static_cast<size_t>(input.ranges_size()));
+  for (const v1::Range& range : input.ranges()) {
+    // Beyond 31 bits there is no text; the check against the text's length refuses what is clamped here.
+    const auto clamp = [](uint32_t value) { return static_cast<int32_t>(std::min<uint32_t>(value, INT32_MAX)); };
+    ranges.push_back({clamp(range.start()), clamp(range.end())});
+  }
+  return ranges;
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::RepeatedPtrField<v1::Input>& inputs,
-                                                 const LimitsConfig& limits) {
+                                                 const SpanRequest& spans, const LimitsConfig& limits) {
   if (inputs.empty()) return NoInputs("inputs");
   if (inputs.size() > limits.max_inputs_per_call) {
     return TooManyInputs("inputs", inputs.size(), limits.max_inputs_per_call);
   }
   std::vector<Input> converted;
-  converted.reserve(inputs.size());
+  converted.reserve(static_cast<size_t>(inputs.size()));
+  int64_t ranges_in_all = 0;
   for (int i = 0; i < inputs.size(); ++i) {
     const v1::Input& input = inputs[i];
-    if (!input.ranges().empty()) {
-      return Misplaced(absl::StrCat("inputs[", i, "].ranges"), "options.output SPAN_VECTORS");
+    absl::StatusOr<std::vector<Range>> ranges = ConvertRanges(input, spans, absl::StrCat("inputs[", i, "].ranges"));
+    if (!ranges.ok()) return ranges.status();
+    ranges_in_all += input.ranges_size();
+    if (ranges_in_all > limits.max_vectors_per_call) {
+      return TooManyVectorsInCall(ranges_in_all, limits.max_vectors_per_call);
     }
     switch (input.content_case()) {
       case v1::Input::kText:
@@ -154,13 +213,14 @@ absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::Repeate
         break;
       case v1::Input::kTokenIds: {
         const auto& ids = input.token_ids().ids();
-        converted.emplace_back(TokenIds{.ids = std::span<const uint32_t>(ids.data(), ids.size()),
+        converted.emplace_back(TokenIds{.ids = std::span<const uint32_t>(ids.data(), static_cast<size_t>(ids.size())),
                                         .complete = input.token_ids().complete()});
         break;
       }
       case v1::Input::CONTENT_NOT_SET:
         return MissingContent(absl::StrCat("inputs[", i, "]"));
     }
+    converted.back().ranges = *std::move(ranges);
   }
   return converted;
 }
@@ -188,24 +248,21 @@ void FillEmbedding(const std::vector<float>& vector, EmbedOptions::Encoding enco
   }
 }
 
-void FillSequence(int32_t tokens, Range content, v1::Sequence& sequence) {
-  sequence.set_tokens(static_cast<uint32_t>(tokens));
-  sequence.mutable_content()->set_start(static_cast<uint32_t>(content.start));
-  sequence.mutable_content()->set_end(static_cast<uint32_t>(content.end));
-  sequence.mutable_method()->set_kind(v1::Method::PLAIN);
-}
-
-void FillResult(const absl::StatusOr<EmbeddedInput>& input, EmbedOptions::Encoding encoding, v1::EmbedResult& result) {
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result) {
   if (!input.ok()) {
     *result.mutable_error() = ToRpcStatus(input.status());
     return;
   }
-  FillEmbedding(input->vector, encoding, *result.add_embeddings());
+  for (const OutputVector& vector : input->vectors) {
+    v1::Embedding& embedding = *result.add_embeddings();
+    FillEmbedding(vector.values, options.encoding, embedding);
+    if (!options.several_vectors) continue;
+    embedding.mutable_range()->set_start(static_cast<uint32_t>(vector.content.start));
+    embedding.mutable_range()->set_end(static_cast<uint32_t>(vector.content.end));
+  }
   result.set_tokens(static_cast<uint32_t>(input->plan.tokens));
   result.set_truncated_tokens(static_cast<uint32_t>(input->plan.truncated_tokens));
-  for (size_t i = 0; i < input->plan.sequences.size(); ++i) {
-    FillSequence(input->sequence_tokens[i], input->plan.sequences[i].content, *result.add_sequences());
-  }
+  for (const PlannedSequence& planned : input->plan.sequences) FillSequence(planned, *result.add_sequences());
 }
 
 void FillDuration(absl::Duration duration, google::protobuf::Duration& message) {
@@ -218,26 +275,14 @@ void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainRe
   result.set_tokens(static_cast<uint32_t>(plan.tokens));
   result.set_truncated_tokens(static_cast<uint32_t>(plan.truncated_tokens));
   result.set_capacity(static_cast<uint32_t>(plan.capacity));
-  for (const PlannedSequence& planned : plan.sequences) {
-    FillSequence(planned.sequence.size(), planned.content, *result.add_sequences());
-  }
+  for (const PlannedSequence& planned : plan.sequences) FillSequence(planned, *result.add_sequences());
   const Cost cost = EstimateCost(model, plan);
   result.mutable_cost()->set_tokens(static_cast<uint64_t>(cost.tokens));
   result.mutable_cost()->set_attention_pairs(static_cast<uint64_t>(cost.attention_pairs));
   result.mutable_cost()->set_gigaflops(cost.gigaflops);
 }
 
-absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model) {
-  v1::Extension extension;
-  if (model.recommended_extension.empty()) return extension;
-  const auto status = google::protobuf::util::JsonStringToMessage(model.recommended_extension, &extension);
-  if (!status.ok()) {
-    return ModelDirectoryError(model.name, absl::StrCat("recommended_extension of its manifest: ", status.ToString()));
-  }
-  return extension;
-}
-
-void FillModel(const ServedModel& served, const LimitsConfig& limits, v1::Model& model) {
+void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model) {
   const ModelManifest& manifest = served.model().manifest;
   model.set_name(served.name());
   model.set_architecture(manifest.architecture);
@@ -251,12 +296,16 @@ void FillModel(const ServedModel& served, const LimitsConfig& limits, v1::Model&
   model.set_pooling(ConvertPooling(manifest.pooling));
   model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
   model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
+  for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
+  for (const auto& [name, extension] : profiles) model.add_profiles(name);
   if (const auto extension = RecommendedExtension(manifest);
       extension.ok() && !manifest.recommended_extension.empty()) {
     *model.mutable_recommended_extension() = *extension;
   }
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
   model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));
+  model.mutable_limits()->set_max_vectors_per_call(static_cast<uint32_t>(limits.max_vectors_per_call));
+  model.mutable_limits()->set_max_run_tokens_per_call(static_cast<uint32_t>(limits.max_run_tokens_per_call));
   model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
   model.set_precision(manifest.precision);
   model.set_device(served.encoder().device());

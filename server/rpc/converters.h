@@ -10,6 +10,7 @@
 #include "server/config/config.h"
 #include "server/core/embed_call.h"
 #include "server/core/served_model.h"
+#include "server/rpc/extension_converter.h"
 
 namespace longembed {
 
@@ -19,31 +20,29 @@ struct ResolvedOptions {
   VectorOptions vector;
   Priority priority = Priority::kInteractive;
   v1::EmbedOptions::Encoding encoding = v1::EmbedOptions::FLOAT32;
+  bool several_vectors = false;  // One a window or span: each says what it stands for.
   std::string recipe;
 };
 
-// Errors: INVALID_ARGUMENT, and UNIMPLEMENTED for what the wire form has and this version does not do yet.
-absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelManifest& model);
+// Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
+// MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS.
+absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelManifest& model,
+                                               const Profiles& profiles, const LimitsConfig& limits);
 
 // Views of the inputs; the messages must outlive them. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS,
-// MISSING_CONTENT, MISPLACED_FIELD.
+// MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES.
 absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::RepeatedPtrField<v1::Input>& inputs,
-                                                 const LimitsConfig& limits);
+                                                 const SpanRequest& spans, const LimitsConfig& limits);
 
 void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
-void FillSequence(int32_t tokens, Range content, v1::Sequence& sequence);
-void FillResult(const absl::StatusOr<EmbeddedInput>& input, v1::EmbedOptions::Encoding encoding,
-                v1::EmbedResult& result);
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result);
 void FillDuration(absl::Duration duration, google::protobuf::Duration& message);
 void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result);
-void FillModel(const ServedModel& served, const LimitsConfig& limits, v1::Model& model);
+void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
 
 // Tokens of one text. `add_special_tokens`: as the model's sequences have them, without a prompt.
 absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens,
                         v1::TokenizedText& result);
-
-// The manifest's recommended extension. Errors: FAILED_PRECONDITION when it is not JSON of longembed.v1.Extension.
-absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model);
 
 }  // namespace longembed
 

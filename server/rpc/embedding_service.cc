@@ -70,22 +70,23 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
     const absl::StatusOr<ServedModel*> model = FindModel(request_->options().model(), "options.model");
     if (!model.ok()) return model.status();
     model_ = *model;
-    absl::StatusOr<ResolvedOptions> options = ResolveOptions(request_->options(), model_->model().manifest);
+    absl::StatusOr<ResolvedOptions> options = ResolveOptions(
+        request_->options(), model_->model().manifest, service_.profiles, service_.limits);
     if (!options.ok()) return options.status();
-    absl::StatusOr<std::vector<Input>> inputs = ConvertInputs(request_->inputs(), service_.limits);
+    absl::StatusOr<std::vector<Input>> inputs =
+        ConvertInputs(request_->inputs(), options->input.spans, service_.limits);
     if (!inputs.ok()) return inputs.status();
     options_ = *std::move(options);
     return EmbedOrder{.inputs = *std::move(inputs),
                       .input_options = options_.input,
                       .vector_options = options_.vector,
                       .job_options = {.priority = options_.priority, .deadline = deadline()},
-                      .max_tokens_per_input = service_.limits.max_tokens_per_input,
                       .partial_results = request_->partial_results()};
   }
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return Fail(answer.status());
-    for (const auto& input : answer->results) FillResult(input, options_.encoding, *response_->add_results());
+    for (const auto& input : answer->results) FillResult(input, options_, *response_->add_results());
     response_->set_model(model_->name());
     response_->set_prompt(options_.input.prompt);
     response_->set_recipe(options_.recipe);
@@ -142,14 +143,16 @@ class ExplainRpc final : public PooledCall<v1::ExplainRequest, v1::ExplainRespon
     const absl::StatusOr<ServedModel*> model = FindModel(request_->options().model(), "options.model");
     if (!model.ok()) return model.status();
     const Model& described = (*model)->model();
-    const absl::StatusOr<ResolvedOptions> options = ResolveOptions(request_->options(), described.manifest);
+    const absl::StatusOr<ResolvedOptions> options = ResolveOptions(
+        request_->options(), described.manifest, service_.profiles, service_.limits);
     if (!options.ok()) return options.status();
-    const absl::StatusOr<std::vector<Input>> inputs = ConvertInputs(request_->inputs(), service_.limits);
+    const absl::StatusOr<std::vector<Input>> inputs =
+        ConvertInputs(request_->inputs(), options->input.spans, service_.limits);
     if (!inputs.ok()) return inputs.status();
-    for (size_t i = 0; i < inputs->size(); ++i) {
+    CallPreparer preparer(described, options->input);
+    for (const Input& input : *inputs) {
       if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
-      const absl::StatusOr<Plan> plan =
-          PrepareCallInput(described, (*inputs)[i], options->input, service_.limits.max_tokens_per_input, i);
+      const absl::StatusOr<Plan> plan = preparer.Prepare(input);
       if (!plan.ok()) return plan.status();
       FillExplanation(*plan, described.manifest, *response_->add_results());
     }
@@ -191,7 +194,7 @@ class ListModelsRpc final : public Call<v1::ListModelsRequest, v1::ListModelsRes
 
   void Start(const grpc::ByteBuffer& bytes) {
     if (const absl::Status status = Parse(bytes); !status.ok()) return Fail(status);
-    for (const auto& model : service_.models.models()) FillModel(*model, service_.limits, *response_->add_models());
+    for (const auto& model : service_.models.models()) FillModel(*model, service_.profiles, service_.limits, *response_->add_models());
     Succeed(*response_);
   }
 };
@@ -204,7 +207,7 @@ class GetModelRpc final : public Call<v1::GetModelRequest, v1::Model> {
     if (const absl::Status status = Parse(bytes); !status.ok()) return Fail(status);
     const absl::StatusOr<ServedModel*> model = FindModel(request_->model(), "model");
     if (!model.ok()) return Fail(model.status());
-    FillModel(**model, service_.limits, *response_);
+    FillModel(**model, service_.profiles, service_.limits, *response_);
     Succeed(*response_);
   }
 };

@@ -7,6 +7,7 @@
 #include "server/config/config.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
+#include "server/rpc/extension_converter.h"
 #include "server/telemetry/metrics.h"
 
 namespace longembed {
@@ -18,6 +19,7 @@ struct ServiceContext {
   const Clock& clock;
   Metrics& metrics;
   const LimitsConfig& limits;
+  const Profiles& profiles;
 };
 
 // The unary methods take raw bytes, so that malformed requests get an answer with words (wire.h).

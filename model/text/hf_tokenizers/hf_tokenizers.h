@@ -1,4 +1,5 @@
-// The C ABI of the Rust crate in this folder: Hugging Face `tokenizers`, text in, ids and byte offsets out.
+// The C ABI of the Rust crate in this folder: Hugging Face `tokenizers`, text in, ids and byte offsets out; and Unicode
+// sentence boundaries.
 //
 //   LongembedHfTokenizer* tokenizer = NULL;
 //   char error[256];
@@ -71,6 +72,13 @@ LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, con
 // The token as the vocabulary spells it ("##ing", "Ġthe").
 LongembedHfStatus longembed_hf_token_text(const LongembedHfTokenizer* tokenizer, int32_t id, LongembedHfTextSink sink,
                                           void* context, char* error, size_t error_capacity);
+
+// Two arrays of `count` elements: sentence i covers the bytes [begins[i], ends[i]).
+typedef void (*LongembedHfRangeSink)(void* context, const uint32_t* begins, const uint32_t* ends, size_t count);
+
+// Splits text at the sentence boundaries of Unicode Standard Annex 29. The sentences cover the text without gaps.
+LongembedHfStatus longembed_hf_sentences(const char* text, size_t length, LongembedHfRangeSink sink, void* context,
+                                         char* error, size_t error_capacity);
 
 #ifdef __cplusplus
 }  // extern "C"

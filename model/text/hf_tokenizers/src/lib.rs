@@ -7,6 +7,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
 use tokenizers::Tokenizer;
+use unicode_segmentation::UnicodeSegmentation;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub struct Handle {
 }
 
 pub type TokenSink = extern "C" fn(*mut c_void, *const i32, *const u32, *const u32, usize);
+pub type RangeSink = extern "C" fn(*mut c_void, *const u32, *const u32, usize);
 pub type TextSink = extern "C" fn(*mut c_void, *const c_char, usize);
 
 struct Failure {
@@ -130,6 +132,30 @@ pub unsafe extern "C" fn longembed_hf_token_text(
     unsafe { guarded(error, error_capacity, token_text) }
 }
 
+/// # Safety
+/// See hf_tokenizers.h: `length` bytes of text, `error_capacity` bytes of room.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_sentences(
+    text: *const c_char,
+    length: usize,
+    sink: Option<RangeSink>,
+    context: *mut c_void,
+    error: *mut c_char,
+    error_capacity: usize,
+) -> Status {
+    let sentences = || {
+        let sink = sink.ok_or_else(|| null_argument("sink"))?;
+        let text = text_of(unsafe { bytes(text, length) }?)?;
+        let (begins, ends): (Vec<u32>, Vec<u32>) = text
+            .split_sentence_bound_indices()
+            .map(|(begin, sentence)| (begin as u32, (begin + sentence.len()) as u32))
+            .unzip();
+        sink(context, begins.as_ptr(), ends.as_ptr(), begins.len());
+        Ok(())
+    };
+    unsafe { guarded(error, error_capacity, sentences) }
+}
+
 fn open(json: &[u8]) -> Result<Handle, Failure> {
     let bad = |message: String| Failure::new(Status::BadTokenizer, message);
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| bad(error.to_string()))?;
@@ -148,11 +174,16 @@ struct Tokens {
     ends: Vec<u32>,
 }
 
-fn encode(handle: &Handle, text: &[u8]) -> Result<Tokens, Failure> {
-    if u32::try_from(text.len()).is_err() {
+/// The bytes as text whose offsets fit 32 bits.
+fn text_of(bytes: &[u8]) -> Result<&str, Failure> {
+    if u32::try_from(bytes.len()).is_err() {
         return Err(Failure::new(Status::TooLong, "the text is longer than 4 GiB"));
     }
-    let text = std::str::from_utf8(text).map_err(|error| Failure::new(Status::InvalidUtf8, error))?;
+    std::str::from_utf8(bytes).map_err(|error| Failure::new(Status::InvalidUtf8, error))
+}
+
+fn encode(handle: &Handle, text: &[u8]) -> Result<Tokens, Failure> {
+    let text = text_of(text)?;
     // encode() counts offsets in bytes, encode_char_offsets() in characters. One text without padding never reaches the crate's
     // thread pool, whatever TOKENIZERS_PARALLELISM says.
     let encoding =

@@ -1,0 +1,79 @@
+#include "model/embed/spans.h"
+
+#include <algorithm>
+
+#include "model/errors/errors.h"
+#include "model/text/sentences.h"
+
+namespace longembed {
+namespace {
+
+// The tokens with at least a byte of `bytes`. Tokens lie in order, so that they are neighbours.
+Range TokensOf(ByteRange bytes, std::span<const ByteRange> token_bytes) {
+  const auto first = std::partition_point(token_bytes.begin(), token_bytes.end(),
+                                          [&](ByteRange token) { return token.end <= bytes.begin; });
+  const auto last =
+      std::partition_point(first, token_bytes.end(), [&](ByteRange token) { return token.begin < bytes.end; });
+  return {static_cast<int32_t>(first - token_bytes.begin()), static_cast<int32_t>(last - token_bytes.begin())};
+}
+
+// [i]: where code point i begins; one more element for the end of the text.
+std::vector<uint32_t> BytesOfCodePoints(std::string_view text) {
+  std::vector<uint32_t> bytes;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool continuation = (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80;
+    if (!continuation) bytes.push_back(static_cast<uint32_t>(i));
+  }
+  bytes.push_back(static_cast<uint32_t>(text.size()));
+  return bytes;
+}
+
+absl::Status CheckRange(size_t index, Range range, int64_t size, std::string_view unit) {
+  const bool good = range.start >= 0 && range.start < range.end && range.end <= size;
+  return good ? absl::OkStatus() : SpanOutOfRange(index, range.start, range.end, unit, size);
+}
+
+}  // namespace
+
+std::vector<Range> SpansOfEvery(int64_t tokens, int64_t content) {
+  std::vector<Range> spans;
+  for (int64_t start = 0; start < content; start += tokens) {
+    spans.push_back({static_cast<int32_t>(start), static_cast<int32_t>(std::min(start + tokens, content))});
+  }
+  return spans;
+}
+
+absl::StatusOr<std::vector<Range>> TokensOfCodePoints(std::string_view text, std::span<const Range> ranges,
+                                                      std::span<const ByteRange> token_bytes) {
+  const std::vector<uint32_t> bytes = BytesOfCodePoints(text);
+  std::vector<Range> spans;
+  spans.reserve(ranges.size());
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const auto size = static_cast<int64_t>(bytes.size()) - 1;
+    if (absl::Status status = CheckRange(i, ranges[i], size, "code points"); !status.ok()) return status;
+    const ByteRange asked{bytes[static_cast<size_t>(ranges[i].start)], bytes[static_cast<size_t>(ranges[i].end)]};
+    spans.push_back(TokensOf(asked, token_bytes));
+    if (spans.back().size() <= 0) return SpanEmpty(i);
+  }
+  return spans;
+}
+
+absl::StatusOr<std::vector<Range>> TokensOfSentences(std::string_view text, std::span<const ByteRange> token_bytes) {
+  const absl::StatusOr<std::vector<ByteRange>> sentences = SplitSentences(text);
+  if (!sentences.ok()) return sentences.status();
+  std::vector<Range> spans;
+  for (const ByteRange sentence : *sentences) {
+    const Range tokens = TokensOf(sentence, token_bytes);
+    if (tokens.size() > 0) spans.push_back(tokens);
+  }
+  return spans;
+}
+
+absl::StatusOr<std::vector<Range>> CheckedTokenRanges(std::span<const Range> ranges, int64_t content) {
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    if (absl::Status status = CheckRange(i, ranges[i], content, "tokens"); !status.ok()) return status;
+  }
+  return std::vector<Range>(ranges.begin(), ranges.end());
+}
+
+}  // namespace longembed

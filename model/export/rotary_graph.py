@@ -1,0 +1,199 @@
+"""The parts of graphs with rotary positions, of signature rope-v1. Compiled by torch.jit.script, like graph.py, whose letters for shapes hold here too.
+
+`rotary` is float32 [1 or 3, 2, T, R / 2]: tables of cos and sin for every token, R components of a head being rotated. The first table is the token's rotation. With
+three, the second and third are SelfExtend's, for positions i // g and i // g + w - w // g; only sequences with a neighbour window w > 0 read them.
+"""
+
+from typing import Final, List
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.export.graph import SpanMean, frozen
+
+
+class WordEmbeddings(nn.Module):
+    """tokens int32 [T] -> [T, H]."""
+
+    def __init__(self, word: Tensor):
+        super().__init__()
+        self.word = frozen(word)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.word)
+
+
+class NormedWordEmbeddings(nn.Module):
+    """tokens int32 [T] -> [T, H], through LayerNorm."""
+
+    epsilon: Final[float]
+
+    def __init__(self, word: Tensor, weight: Tensor, bias: Tensor, epsilon: float):
+        super().__init__()
+        self.word = frozen(word)
+        self.weight = frozen(weight)
+        self.bias = frozen(bias)
+        self.epsilon = epsilon
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.layer_norm(F.embedding(tokens, self.word), self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+class RmsNorm(nn.Module):
+    """[T, H] -> [T, H], its statistics in float32."""
+
+    epsilon: Final[float]
+
+    def __init__(self, weight: Tensor, epsilon: float):
+        super().__init__()
+        self.weight = frozen(weight)
+        self.epsilon = epsilon
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        wide = hidden.to(torch.float32)
+        return self.weight * (wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.epsilon)).to(hidden.dtype)
+
+
+class SwiGlu(nn.Module):
+    """gate and value side by side [T, 2F] -> silu(gate) * value [T, F]."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        gate, value = both.chunk(2, dim=1)
+        return F.silu(gate) * value
+
+
+class NormedSpanMean(nn.Module):
+    """The last norm of a decoder, then the mean over spans: hidden [T, H], spans int32 [P, 2] -> [P, H]."""
+
+    def __init__(self, norm: RmsNorm):
+        super().__init__()
+        self.norm = norm
+        self.mean = SpanMean()
+
+    def forward(self, hidden: Tensor, spans: Tensor) -> Tensor:
+        return self.mean(self.norm(hidden), spans)
+
+
+class RotaryAttention(nn.Module):
+    """Attention with rotary positions within each sequence of a packed batch; with SelfExtend for sequences that have a neighbour window.
+
+    qkv [T, (heads + 2 key_value_heads) d] holds query, key and value side by side, each split into heads. Component j of a head is rotated with component j + R/2
+    (NeoX and Llama; RoFormer's own pairs are neighbours). Logits of sequence s are multiplied by query_scale[s] on top of 1/sqrt(d). Neighbouring plain sequences of
+    equal length and scale go as one call. No buffer grows with the square of a length: SelfExtend goes by tiles of queries, each with one softmax over its regions.
+    """
+
+    heads: Final[int]
+    key_value_heads: Final[int]
+    causal: Final[bool]
+    tile_elements: Final[int]
+
+    def __init__(self, heads: int, key_value_heads: int, causal: bool, tile_elements: int = 1 << 22):
+        super().__init__()
+        self.heads = heads
+        self.key_value_heads = key_value_heads
+        self.causal = causal
+        self.tile_elements = tile_elements  # Of the scores that exist at a time: 16 MiB in float32.
+
+    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
+        scales: List[float] = query_scale.cpu().to(torch.float32).tolist()
+        windows: List[int] = neighbour_window.cpu().to(torch.int64).tolist()
+        head_dim = qkv.size(1) // (self.heads + 2 * self.key_value_heads)
+        query, key, value = qkv.view(qkv.size(0), -1, head_dim).split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
+        contexts: List[Tensor] = []
+        first = 0
+        while first < len(scales):
+            length = offsets[first + 1] - offsets[first]
+            end = first + 1
+            while windows[first] == 0 and end < len(scales) and windows[end] == 0 and offsets[end + 1] - offsets[end] == length and scales[end] == scales[first]:
+                end += 1
+            a, b = offsets[first], offsets[end]
+            q, k, v, tables = query[a:b], key[a:b], value[a:b], rotary[:, :, a:b]
+            scale = scales[first] / float(head_dim) ** 0.5
+            if windows[first] == 0:
+                contexts.append(self.attend(rotate(q, tables[0]), rotate(k, tables[0]), v, end - first, scale))
+            else:
+                contexts.append(self.attend_extended(q, k, v, tables, windows[first], scale))
+            first = end
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, sequences: int, scale: float) -> Tensor:
+        """[sequences * n, heads, d] of equally long sequences -> [sequences * n, heads * d]."""
+        rows = query.size(0)
+        q = query.unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        k = self.for_all_heads(key).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        v = self.for_all_heads(value).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        context = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=scale)
+        return context.transpose(1, 2).reshape(rows, -1)
+
+    def attend_extended(self, query: Tensor, key: Tensor, value: Tensor, tables: Tensor, window: int, scale: float) -> Tensor:
+        """One sequence [n, heads, d] -> [n, heads * d]. A key fewer than `window` tokens away takes the plain rotations. Of one further to the left, the query is
+        shifted and the key grouped; of one further to the right, the other way round."""
+        q, q_grouped, q_shifted = rotate(query, tables[0]), rotate(query, tables[1]), rotate(query, tables[2])
+        k, k_grouped, k_shifted = rotate(key, tables[0]), rotate(key, tables[1]), rotate(key, tables[2])
+        q, q_grouped, q_shifted = q.transpose(0, 1), q_grouped.transpose(0, 1), q_shifted.transpose(0, 1)
+        k = self.for_all_heads(k).transpose(0, 1)
+        k_grouped = self.for_all_heads(k_grouped).transpose(0, 1)
+        k_shifted = self.for_all_heads(k_shifted).transpose(0, 1)
+        v = self.for_all_heads(value).transpose(0, 1)
+        n = query.size(0)
+        position = torch.arange(n, device=query.device)
+        tile = max(16, min(256, self.tile_elements // (n * self.heads)))
+        contexts: List[Tensor] = []
+        for start in range(0, n, tile):
+            end = min(start + tile, n)
+            i = position[start:end].unsqueeze(1)
+            near, near_end = max(0, start - window + 1), end if self.causal else min(n, end + window - 1)
+            distance = i - position[near:near_end]
+            far = distance >= window
+            far = far | (distance < 0) if self.causal else far | (distance <= -window)
+            scores = [scores_of(q[:, start:end], k[:, near:near_end], far)]
+            values = [v[:, near:near_end]]
+            left = max(0, end - window)
+            if left > 0:
+                scores.append(scores_of(q_shifted[:, start:end], k_grouped[:, :left], i - position[:left] < window))
+                values.append(v[:, :left])
+            right = start + window
+            if right < n and not self.causal:
+                scores.append(scores_of(q_grouped[:, start:end], k_shifted[:, right:], position[right:] - i < window))
+                values.append(v[:, right:])
+            weights = torch.softmax(torch.cat(scores, dim=2).to(torch.float32) * scale, dim=2).to(v.dtype)
+            contexts.append(torch.bmm(weights, torch.cat(values, dim=1)))
+        return torch.cat(contexts, dim=1).transpose(0, 1).reshape(n, -1)
+
+    def for_all_heads(self, kept: Tensor) -> Tensor:
+        """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
+        return kept if self.heads == self.key_value_heads else kept.repeat_interleave(self.heads // self.key_value_heads, dim=1)
+
+
+def scores_of(query: Tensor, key: Tensor, masked: Tensor) -> Tensor:
+    """[heads, a, d], [heads, b, d], bool [a, b] -> [heads, a, b]."""
+    return torch.bmm(query, key.transpose(1, 2)).masked_fill(masked, float("-inf"))
+
+
+def rotate(heads: Tensor, table: Tensor) -> Tensor:
+    """[n, heads, d] by float32 [2, n, R / 2], in float32; components from R on stay as they are."""
+    half = table.size(2)
+    cos, sin = table[0].unsqueeze(1), table[1].unsqueeze(1)
+    first, second = heads[:, :, :half].to(torch.float32), heads[:, :, half : 2 * half].to(torch.float32)
+    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=2).to(heads.dtype)
+    return rotated if 2 * half == heads.size(2) else torch.cat([rotated, heads[:, :, 2 * half :]], dim=2)
+
+
+class RotaryEncoder(nn.Module):
+    """The whole graph, of signature rope-v1. A loader may call embeddings, each of layers, and pooling by itself instead of forward."""
+
+    def __init__(self, embeddings: nn.Module, layers: List[nn.Module], pooling: nn.Module):
+        super().__init__()
+        self.embeddings = embeddings
+        self.layers = nn.ModuleList(layers)
+        self.pooling = pooling
+
+    def forward(
+        self, tokens: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor, spans: Tensor
+    ) -> Tensor:
+        hidden = self.embeddings(tokens)
+        for layer in self.layers:
+            hidden = layer(hidden, rotary, query_scale, neighbour_window, sequence_offsets)
+        return self.pooling(hidden, spans)

@@ -1,0 +1,103 @@
+// What a request can ask for to get a long text through a short-context model: windows composed with at most one
+// positions method. README.md beside this file says which to choose, with the formulas and their papers.
+#ifndef LONGEMBED_MODEL_PLAN_EXTENSION_H_
+#define LONGEMBED_MODEL_PLAN_EXTENSION_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "model/manifest/manifest.h"
+
+namespace longembed {
+
+inline constexpr double kMaxFactor = 65536;
+inline constexpr double kMaxRotaryBase = 1e12;
+
+enum class When {
+  kLong,    // Inputs of at most Lo tokens are encoded plainly, whatever else is asked.
+  kAlways,  // The method applies to every input.
+};
+
+enum class LastWindow {
+  kBackExtended,  // A short last window starts earlier so that it is full.
+  kShort,
+};
+
+enum class Aggregation {
+  kMean,
+  kTokenWeightedMean,  // Weights are the windows' whole lengths.
+  kMax,                // Element-wise.
+  kFirst,
+};
+
+// Parallel context windows.
+struct Windows {
+  std::optional<int64_t> tokens;  // Specials and prompt included. Default: the capacity of the positions method, or Lo.
+  int64_t overlap = 0;            // Content tokens shared by neighbours.
+  LastWindow last = LastWindow::kBackExtended;
+  Aggregation aggregation = Aggregation::kMean;
+};
+
+// The positions methods. Absent numbers are adaptive: they follow from the sequence's own length.
+struct PlainPositions {};
+struct Grouped {
+  std::optional<int64_t> factor;
+};
+struct Recurrent {};
+struct Interpolation {
+  std::optional<double> factor;
+};
+struct Ntk {  // Exactly one of the two.
+  std::optional<double> base;
+  std::optional<double> factor;
+};
+struct NtkDynamic {
+  double factor = 1;
+};
+struct NtkByParts {
+  std::optional<double> factor;
+  double beta_fast = 32;
+  double beta_slow = 1;
+};
+struct Yarn {
+  std::optional<double> factor;
+  double beta_fast = 32;
+  double beta_slow = 1;
+};
+struct SelfExtend {
+  std::optional<int64_t> group;
+  std::optional<int64_t> neighbour_window;
+};
+using PositionsMethod = std::variant<PlainPositions, Grouped, Recurrent, Interpolation, Ntk, NtkDynamic, NtkByParts,
+                                     Yarn, SelfExtend>;
+
+// A plain value. The default is no extension at all.
+struct Extension {
+  When when = When::kLong;
+  std::optional<Windows> windows;
+  PositionsMethod positions;
+  bool resonance = false;
+  bool attention_log_scaling = false;
+};
+
+// The parts of an extension that a model's family has, by their names in longembed.v1.Extension.
+std::vector<std::string> MethodsOf(Family family);
+
+// Whether `model` can do what `extension` asks. Errors (INVALID_ARGUMENT) name the field relative to the extension, its
+// value and the limit: METHOD_NOT_AVAILABLE, EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT, WINDOW_TOO_LARGE,
+// WINDOW_TOO_SMALL, OVERLAP_TOO_LARGE.
+absl::Status CheckExtension(const ModelManifest& model, const Extension& extension);
+
+// The most tokens that one sequence may have under a checked extension; nullopt: bounded by the server's limits only.
+std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extension& extension);
+
+// The size of a window: what was asked for, or the default.
+int64_t WindowTokens(const ModelManifest& model, const Extension& extension);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_PLAN_EXTENSION_H_

@@ -1,0 +1,111 @@
+#include "model/plan/rotary.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numbers>
+
+namespace longembed {
+namespace {
+
+constexpr double kTau = 2 * std::numbers::pi;
+
+// The (real-valued) pair that turns `rotations` times within the trained window.
+double PairThatTurns(const ModelManifest& model, double rotations) {
+  return model.rotary_dim * std::log(model.trained_window / (kTau * rotations)) / (2 * std::log(model.rotary_base));
+}
+
+// Pairs below `low` turn often and keep their frequency; those above `high` hardly turn and are interpolated. As in
+// every implementation of YaRN the ramp between is linear in the pair's index, where the paper's is linear in rotations.
+void InterpolateByParts(const ModelManifest& model, const Method& method, std::vector<double>& frequencies) {
+  const double low = std::max(std::floor(PairThatTurns(model, method.beta_fast)), 0.0);
+  double high = std::min(std::ceil(PairThatTurns(model, method.beta_slow)), model.rotary_dim - 1.0);
+  if (low == high) high += 0.001;
+  for (size_t j = 0; j < frequencies.size(); ++j) {
+    const double ramp = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
+    frequencies[j] = frequencies[j] / method.factor * ramp + frequencies[j] * (1 - ramp);
+  }
+}
+
+size_t BytesOf(const RotaryTable& table) { return 2 * sizeof(float) * table.cos.size(); }
+
+}  // namespace
+
+std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& method) {
+  const bool ntk = method.kind == MethodKind::kNtk || method.kind == MethodKind::kNtkDynamic;
+  const double base = ntk ? method.base : model.rotary_base;
+  std::vector<double> frequencies(static_cast<size_t>(model.rotary_dim / 2));
+  for (size_t j = 0; j < frequencies.size(); ++j) {
+    frequencies[j] = std::pow(base, -2.0 * static_cast<double>(j) / model.rotary_dim);
+  }
+  if (method.kind == MethodKind::kInterpolation) {
+    for (double& frequency : frequencies) frequency /= method.factor;
+  }
+  if (method.kind == MethodKind::kNtkByParts || method.kind == MethodKind::kYarn) {
+    InterpolateByParts(model, method, frequencies);
+  }
+  if (method.resonance) {
+    for (double& frequency : frequencies) frequency = kTau / std::round(kTau / frequency);
+  }
+  return frequencies;
+}
+
+double RotaryAmplitude(const Method& method) {
+  return method.kind == MethodKind::kYarn ? 0.1 * std::log(method.factor) + 1 : 1;
+}
+
+RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitude, int64_t rows) {
+  RotaryTable table{.width = static_cast<int>(frequencies.size())};
+  const size_t size = static_cast<size_t>(rows) * frequencies.size();
+  table.cos.reserve(size);
+  table.sin.reserve(size);
+  for (int64_t p = 0; p < rows; ++p) {
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(p) * frequency;
+      table.cos.push_back(static_cast<float>(amplitude * std::cos(angle)));
+      table.sin.push_back(static_cast<float>(amplitude * std::sin(angle)));
+    }
+  }
+  return table;
+}
+
+RotaryTable GatherRows(const RotaryTable& table, std::span<const int64_t> rows) {
+  RotaryTable gathered{.width = table.width};
+  gathered.cos.reserve(rows.size() * static_cast<size_t>(table.width));
+  gathered.sin.reserve(rows.size() * static_cast<size_t>(table.width));
+  for (const int64_t row : rows) {
+    const auto first = row * table.width, last = first + table.width;
+    gathered.cos.insert(gathered.cos.end(), table.cos.begin() + first, table.cos.begin() + last);
+    gathered.sin.insert(gathered.sin.end(), table.sin.begin() + first, table.sin.begin() + last);
+  }
+  return gathered;
+}
+
+std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double> frequencies, double amplitude,
+                                                         int64_t rows) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+      if (entry->amplitude != amplitude || !std::ranges::equal(entry->frequencies, frequencies)) continue;
+      if (entry->table->rows() < rows) {
+        entries_.erase(entry);  // The longer one takes its place.
+        break;
+      }
+      entries_.splice(entries_.begin(), entries_, entry);
+      return entry->table;
+    }
+  }
+  // Without the lock: two threads may make the same table, which is the same whoever made it.
+  const auto rounded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+  auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, rounded));
+  const std::lock_guard lock(mutex_);
+  entries_.push_front({{frequencies.begin(), frequencies.end()}, amplitude, table});
+  size_t bytes = 0;
+  for (auto entry = entries_.begin(); entry != entries_.end();) {
+    bytes += BytesOf(*entry->table);
+    entry = bytes > max_bytes_ && entry != entries_.begin() ? entries_.erase(entry) : std::next(entry);
+  }
+  return table;
+}
+
+}  // namespace longembed

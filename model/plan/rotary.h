@@ -1,0 +1,60 @@
+// Rotary position tables (RoPE, arXiv 2104.09864) under every scaling: theta_j = base^(-2j/d), j = 0..d/2-1, token p is
+// rotated by p * theta_j. Built in double, kept as float32: lower precisions lose positions beyond a few thousand.
+#ifndef LONGEMBED_MODEL_PLAN_ROTARY_H_
+#define LONGEMBED_MODEL_PLAN_ROTARY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "model/manifest/manifest.h"
+#include "model/plan/method.h"
+#include "model/plan/sequence.h"
+
+namespace longembed {
+
+// theta'_j, j = 0..rotary_dim/2-1, radians a token. Interpolation (arXiv 2306.15595): theta_j / s. NTK: theta of the
+// method's base. NTK-by-parts and YaRN (arXiv 2309.00071): a ramp between the two, linear in j. Resonance (arXiv
+// 2403.00071): wavelengths rounded to whole tokens, after any scaling.
+std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& method);
+
+// What cos and sin are multiplied by: YaRN's 0.1 ln(s) + 1, else 1.
+double RotaryAmplitude(const Method& method);
+
+// Row p holds amplitude * cos(p theta_j) and sin, for p = 0..rows-1.
+RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitude, int64_t rows);
+
+// Row i of the result is row rows[i] of `table`.
+RotaryTable GatherRows(const RotaryTable& table, std::span<const int64_t> rows);
+
+// The tables of recent sequences. A row depends on its position, the frequencies and the amplitude alone, and these are
+// the key: what another request asked for before changes nothing. Multiple threads can call Get without external
+// synchronization.
+class RotaryTableCache {
+ public:
+  // Keeps about `max_bytes` of the most recently used tables.
+  explicit RotaryTableCache(size_t max_bytes = size_t{64} << 20) : max_bytes_(max_bytes) {}
+
+  // At least `rows` rows.
+  std::shared_ptr<const RotaryTable> Get(std::span<const double> frequencies, double amplitude, int64_t rows);
+
+ private:
+  struct Entry {
+    std::vector<double> frequencies;
+    double amplitude = 1;
+    std::shared_ptr<const RotaryTable> table;
+  };
+
+  const size_t max_bytes_;
+  std::mutex mutex_;
+  std::list<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // Most recently used first.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_PLAN_ROTARY_H_

@@ -1,0 +1,25 @@
+#include "model/plan/windows.h"
+
+#include <algorithm>
+
+namespace longembed {
+
+int64_t CountWindows(int64_t content, int64_t room, int64_t overlap) {
+  const int64_t stride = room - overlap;
+  return 1 + (std::max<int64_t>(0, content - room) + stride - 1) / stride;
+}
+
+std::vector<Range> CutWindows(int64_t content, int64_t room, int64_t overlap, LastWindow last) {
+  const int64_t count = CountWindows(content, room, overlap);
+  std::vector<Range> windows;
+  windows.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t start = i * (room - overlap);
+    const int64_t end = std::min(start + room, content);
+    if (last == LastWindow::kBackExtended) start = std::max<int64_t>(0, end - room);
+    windows.push_back({static_cast<int32_t>(start), static_cast<int32_t>(end)});
+  }
+  return windows;
+}
+
+}  // namespace longembed

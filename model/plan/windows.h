@@ -1,0 +1,21 @@
+// Parallel context windows: where to cut. Pure functions: any thread.
+#ifndef LONGEMBED_MODEL_PLAN_WINDOWS_H_
+#define LONGEMBED_MODEL_PLAN_WINDOWS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "model/plan/extension.h"
+#include "model/plan/sequence.h"
+
+namespace longembed {
+
+// 1 + ceil(max(0, content - room) / (room - overlap)).
+int64_t CountWindows(int64_t content, int64_t room, int64_t overlap);
+
+// Ranges of content tokens, in order, that cover [0, content). `room` content tokens fit a window; 0 <= overlap < room.
+std::vector<Range> CutWindows(int64_t content, int64_t room, int64_t overlap, LastWindow last);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_PLAN_WINDOWS_H_

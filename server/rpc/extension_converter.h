@@ -1,0 +1,37 @@
+// longembed.v1.Extension to the planner's Extension, and what the planner made of it back. Pure functions: any thread.
+#ifndef LONGEMBED_SERVER_RPC_EXTENSION_CONVERTER_H_
+#define LONGEMBED_SERVER_RPC_EXTENSION_CONVERTER_H_
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "longembed/v1/embedding.pb.h"
+#include "model/manifest/manifest.h"
+#include "model/plan/extension.h"
+#include "model/plan/planner.h"
+
+namespace longembed {
+
+// Extensions of the server's config, by name.
+using Profiles = std::map<std::string, v1::Extension>;
+
+// The profiles from their JSON. Errors (INVALID_ARGUMENT): no JSON of longembed.v1.Extension, a profile that refers to
+// another one, numbers that no model takes.
+absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json);
+
+// The manifest's recommended extension. Errors: FAILED_PRECONDITION when it is not JSON of longembed.v1.Extension, or
+// the model cannot do it.
+absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model);
+
+// What a request asks for, `recommended` and `profile` resolved, checked against the model. Errors (INVALID_ARGUMENT):
+// those of CheckExtension, below options.extension; UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE, EXTENSION_CONFLICT (two
+// methods, or something beside `recommended` or `profile`).
+absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, const ModelManifest& model,
+                                           const Profiles& profiles);
+
+void FillSequence(const PlannedSequence& planned, v1::Sequence& sequence);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_RPC_EXTENSION_CONVERTER_H_
