@@ -85,13 +85,12 @@ absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
   if (const absl::Status status = LoadModels(config, clock, metrics, models); !status.ok()) return status;
   const int threads = config.tokenization_threads > 0 ? config.tokenization_threads : std::max(1, Cores() / 2);
   WorkerPool pool(threads);
-  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(
-      config, {.models = models,
-               .pool = pool,
-               .clock = clock,
-               .metrics = metrics,
-               .limits = config.limits,
-               .profiles = *profiles});
+  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(config, {.models = models,
+                                                                                  .pool = pool,
+                                                                                  .clock = clock,
+                                                                                  .metrics = metrics,
+                                                                                  .limits = config.limits,
+                                                                                  .profiles = *profiles});
   if (!server.ok()) return server.status();
   if (!config.metrics_listen.empty()) {
     const absl::StatusOr<int> port = metrics.Listen(config.metrics_listen);

@@ -115,9 +115,8 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
   };
   if (plan.spans.empty() && !options.vector_per_window) {
     const Range whole{plan.sequences.front().content.start, plan.sequences.back().content.end};
-    const absl::Status status = rows.size() == 1
-                                    ? add(rows.front(), whole)
-                                    : add(AggregateWindows(plan, rows, options.aggregation), whole);
+    const absl::Status status =
+        rows.size() == 1 ? add(rows.front(), whole) : add(AggregateWindows(plan, rows, options.aggregation), whole);
     if (!status.ok()) return status;
     return vectors;
   }

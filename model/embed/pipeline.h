@@ -27,8 +27,8 @@ struct TokenIds {
 
 // Text or token ids are views: what they show must outlive the call only.
 struct Input {
-  Input(std::string_view text) : content(text) {}   // NOLINT(google-explicit-constructor): an input is its text.
-  Input(const TokenIds& ids) : content(ids) {}      // NOLINT(google-explicit-constructor)
+  Input(std::string_view text) : content(text) {}  // NOLINT(google-explicit-constructor): an input is its text.
+  Input(const TokenIds& ids) : content(ids) {}     // NOLINT(google-explicit-constructor)
 
   std::variant<std::string_view, TokenIds> content;
   std::vector<Range> ranges;  // GivenRanges: code points of the text, or tokens of the ids.

@@ -1,5 +1,5 @@
-// Late chunking: from what a request asks to have a vector of, to token ranges of one pass over the text. Stateless: any
-// thread.
+// Late chunking: from what a request asks to have a vector of, to token ranges of one pass over the text. Stateless:
+// any thread.
 #ifndef LONGEMBED_MODEL_EMBED_SPANS_H_
 #define LONGEMBED_MODEL_EMBED_SPANS_H_
 

@@ -104,8 +104,8 @@ absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> train
 absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,
                                 std::span<const std::string> available) {
   return Invalid(field, "METHOD_NOT_AVAILABLE",
-                 absl::StrCat("is not available for ", std::string(model), ", whose positions are ", std::string(family),
-                              "; it has: ", absl::StrJoin(available, ", ")));
+                 absl::StrCat("is not available for ", std::string(model), ", whose positions are ",
+                              std::string(family), "; it has: ", absl::StrJoin(available, ", ")));
 }
 
 absl::Status ExtensionValueOutOfRange(std::string_view field, std::string_view value, std::string_view range) {
@@ -141,13 +141,16 @@ absl::Status TooManyVectors(int64_t vectors, int64_t limit) {
 
 absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
   return Invalid("", "TOO_MANY_TOKENS",
-                 absl::StrCat("would run ", tokens, " tokens through the model, overlaps and every window's prompt "
-                              "counted; the limit is ", limit));
+                 absl::StrCat("would run ", tokens,
+                              " tokens through the model, overlaps and every window's prompt "
+                              "counted; the limit is ",
+                              limit));
 }
 
 absl::Status SpansWithWindows() {
-  return Invalid("options.extension.windows", "SPANS_WITH_WINDOWS",
-                 "cannot be combined with options.output SPAN_VECTORS; leave the windows out, or ask for WINDOW_VECTORS");
+  return Invalid(
+      "options.extension.windows", "SPANS_WITH_WINDOWS",
+      "cannot be combined with options.output SPAN_VECTORS; leave the windows out, or ask for WINDOW_VECTORS");
 }
 
 absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size) {
@@ -164,7 +167,8 @@ absl::Status SpanTruncated(size_t index) {
 }
 
 absl::Status SentencesNeedText() {
-  return Invalid("token_ids", "SENTENCES_NEED_TEXT", "has no sentences; give text, or ask for ranges or every k tokens");
+  return Invalid("token_ids", "SENTENCES_NEED_TEXT",
+                 "has no sentences; give text, or ask for ranges or every k tokens");
 }
 
 absl::Status UnusableVector() {

@@ -101,7 +101,8 @@ void ReadRotary(Mapping& root, ModelManifest& manifest) {
     root.Fail("rotary_dim", "must be even, at least 4 and at most head_dim");
   }
   manifest.rotary_base = root.Required<double>("rotary_base");
-  if (!(manifest.rotary_base > 1 && manifest.rotary_base <= 1e12)) root.Fail("rotary_base", "must be above 1, at most 1e12");
+  if (!(manifest.rotary_base > 1 && manifest.rotary_base <= 1e12))
+    root.Fail("rotary_base", "must be above 1, at most 1e12");
 }
 
 void ReadSizes(Mapping& root, ModelManifest& manifest) {

@@ -42,8 +42,8 @@ struct ModelManifest {
   int position_stride = 1;  // APE: rows a trained position; more than 1 in a tuned, expanded table.
   int rotary_dim = 0;       // RoPE: components of a head that are rotated; even.
   double rotary_base = 0;   // RoPE: b of theta_j = b^(-2j / rotary_dim).
-  int trained_window = 0;  // Lo, tokens.
-  int plain_limit = 0;     // The most tokens of one sequence without an extension.
+  int trained_window = 0;   // Lo, tokens.
+  int plain_limit = 0;      // The most tokens of one sequence without an extension.
   bool causal = false;
   Pooling pooling = Pooling::kMean;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.

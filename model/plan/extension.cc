@@ -16,8 +16,8 @@ struct Overloaded : Cases... {
 
 // A positions method's field in longembed.v1.Extension.
 std::string FieldOf(const PositionsMethod& method) {
-  static constexpr const char* kFields[] = {"",           "grouped",     "recurrent",    "interpolation", "ntk",
-                                            "ntk_dynamic", "ntk_by_parts", "yarn", "self_extend"};
+  static constexpr const char* kFields[] = {
+      "", "grouped", "recurrent", "interpolation", "ntk", "ntk_dynamic", "ntk_by_parts", "yarn", "self_extend"};
   return kFields[method.index()];
 }
 
@@ -52,8 +52,9 @@ absl::Status CheckBetas(const std::string& method, double fast, double slow) {
 
 absl::Status CheckNtk(const Ntk& ntk) {
   if (ntk.base.has_value() == ntk.factor.has_value()) {
-    return ExtensionConflict("ntk", ntk.base.has_value() ? "has both base and factor; exactly one of them is needed"
-                                                         : "has neither base nor factor; exactly one of them is needed");
+    return ExtensionConflict("ntk", ntk.base.has_value()
+                                        ? "has both base and factor; exactly one of them is needed"
+                                        : "has neither base nor factor; exactly one of them is needed");
   }
   if (absl::Status status = CheckRange("ntk.factor", ntk.factor, 1, kMaxFactor); !status.ok()) return status;
   // At a base of 1 nothing turns.

@@ -72,8 +72,8 @@ struct SelfExtend {
   std::optional<int64_t> group;
   std::optional<int64_t> neighbour_window;
 };
-using PositionsMethod = std::variant<PlainPositions, Grouped, Recurrent, Interpolation, Ntk, NtkDynamic, NtkByParts,
-                                     Yarn, SelfExtend>;
+using PositionsMethod =
+    std::variant<PlainPositions, Grouped, Recurrent, Interpolation, Ntk, NtkDynamic, NtkByParts, Yarn, SelfExtend>;
 
 // A plain value. The default is no extension at all.
 struct Extension {

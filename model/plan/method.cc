@@ -53,8 +53,7 @@ struct Resolver {
 
   Method operator()(const PlainPositions&) const { return PlainMethod(); }
   Method operator()(const Grouped& m) const {
-    return Scaling(MethodKind::kGrouped,
-                   static_cast<double>(m.factor.value_or(CeilDivide(n, model.trained_window))));
+    return Scaling(MethodKind::kGrouped, static_cast<double>(m.factor.value_or(CeilDivide(n, model.trained_window))));
   }
   Method operator()(const Recurrent&) const {
     return n <= model.trained_window ? PlainMethod() : Method{.kind = MethodKind::kRecurrent};

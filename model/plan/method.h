@@ -26,14 +26,14 @@ enum class MethodKind {
 // A plain value. What a kind has no use for keeps its default.
 struct Method {
   MethodKind kind = MethodKind::kPlain;
-  double factor = 1;         // s.
-  double base = 0;           // The rotary base in effect (NTK kinds).
-  double beta_fast = 32;     // By-parts kinds.
-  double beta_slow = 1;      // By-parts kinds.
-  int64_t group = 1;         // SelfExtend: g.
+  double factor = 1;             // s.
+  double base = 0;               // The rotary base in effect (NTK kinds).
+  double beta_fast = 32;         // By-parts kinds.
+  double beta_slow = 1;          // By-parts kinds.
+  int64_t group = 1;             // SelfExtend: g.
   int64_t neighbour_window = 0;  // SelfExtend: w.
   bool resonance = false;
-  double query_scale = 1;    // Attention log-scaling.
+  double query_scale = 1;  // Attention log-scaling.
 };
 
 // For a sequence of `n` tokens, n <= SequenceCapacity, under a checked extension. An adaptive factor is max(1, n / Lo),

@@ -112,7 +112,9 @@ class Planner {
     Sequence sequence;
     std::vector<int32_t>& tokens = sequence.tokens;
     tokens.reserve(static_cast<size_t>(overhead_ + range.size()));
-    const auto append = [&tokens](std::span<const int32_t> ids) { tokens.insert(tokens.end(), ids.begin(), ids.end()); };
+    const auto append = [&tokens](std::span<const int32_t> ids) {
+      tokens.insert(tokens.end(), ids.begin(), ids.end());
+    };
     if (!input_.complete) {
       append(model_.special_prefix);
       append(input_.prompt);
@@ -138,8 +140,7 @@ class Planner {
       sequence.neighbour_window = static_cast<int32_t>(w);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
       // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
-      sequence.rotary_shifted =
-          Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+      sequence.rotary_shifted = Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
     }
   }
 

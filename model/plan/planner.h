@@ -71,8 +71,8 @@ struct Plan {
 
 // Plans one input for the model that `model` describes. `tables` is where rotary tables come from; it may be shared by
 // everybody.
-// Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE, INPUT_BEYOND_SERVER_LIMIT,
-// TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPANS_WITH_WINDOWS, SPAN_TRUNCATED.
+// Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE,
+// INPUT_BEYOND_SERVER_LIMIT, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPANS_WITH_WINDOWS, SPAN_TRUNCATED.
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables);
 

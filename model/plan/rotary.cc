@@ -16,7 +16,8 @@ double PairThatTurns(const ModelManifest& model, double rotations) {
 }
 
 // Pairs below `low` turn often and keep their frequency; those above `high` hardly turn and are interpolated. As in
-// every implementation of YaRN the ramp between is linear in the pair's index, where the paper's is linear in rotations.
+// every implementation of YaRN the ramp between is linear in the pair's index, where the paper's is linear in
+// rotations.
 void InterpolateByParts(const ModelManifest& model, const Method& method, std::vector<double>& frequencies) {
   const double low = std::max(std::floor(PairThatTurns(model, method.beta_fast)), 0.0);
   double high = std::min(std::ceil(PairThatTurns(model, method.beta_slow)), model.rotary_dim - 1.0);

@@ -18,7 +18,8 @@ void CollectRanges(void* context, const uint32_t* begins, const uint32_t* ends, 
 }  // namespace
 
 absl::StatusOr<std::vector<ByteRange>> SplitSentences(std::string_view text) {
-  if (const std::optional<size_t> byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
+  if (const std::optional<size_t> byte = FirstInvalidUtf8Byte(text); byte.has_value())
+    return InvalidUtf8("text", *byte);
   std::vector<ByteRange> sentences;
   char error[256] = "";
   const LongembedHfStatus status =

@@ -133,7 +133,8 @@ void ReadProfiles(Mapping& root, ServerConfig& config) {
   for (const auto& entry : profiles) {
     const auto name = entry.first.as<std::string>();
     if (name.empty() || !entry.second.IsMap()) {
-      root.Fail(entry.first.Mark(), absl::StrCat("profiles.", name), "must be a mapping such as {windows: {tokens: 256}}");
+      root.Fail(entry.first.Mark(), absl::StrCat("profiles.", name),
+                "must be a mapping such as {windows: {tokens: 256}}");
     }
     config.profiles.emplace(name, ToJson(entry.second));
   }

@@ -29,7 +29,7 @@ struct EmbedOrder {
   InputOptions input_options;
   VectorOptions vector_options;
   JobOptions job_options;
-  bool partial_results = false;      // An input's error stands in its own result instead of failing the call.
+  bool partial_results = false;  // An input's error stands in its own result instead of failing the call.
 };
 
 struct EmbeddedInput {

@@ -27,7 +27,8 @@ absl::Status ServedModel::WarmUp() {
   for (int round = 0; round < kRounds; ++round) {
     for (const int tokens : {1, 16, std::min(manifest.plain_limit / 2, 256)}) {
       const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
-      absl::StatusOr<Plan> plan = PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
+      absl::StatusOr<Plan> plan =
+          PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
       if (!plan.ok()) return plan.status();
       const Sequence& sequence = plan->sequences.front().sequence;
       const absl::StatusOr<VectorBlock> block =

@@ -74,9 +74,9 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
 
 absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known) {
   return Invalid("options.extension.profile", "UNKNOWN_PROFILE",
-                 known.empty() ? absl::StrCat("is \"", std::string(name), "\"; this server has no profiles")
-                               : absl::StrCat("is \"", std::string(name), "\"; this server has: ",
-                                              absl::StrJoin(known, ", ")));
+                 known.empty()
+                     ? absl::StrCat("is \"", std::string(name), "\"; this server has no profiles")
+                     : absl::StrCat("is \"", std::string(name), "\"; this server has: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason) {
@@ -102,6 +102,10 @@ absl::Status MissingContent(std::string_view field) {
 
 absl::Status NoRanges(std::string_view field) {
   return Invalid(field, "NO_RANGES", "is empty; options.spans.ranges needs at least 1 range an input");
+}
+
+absl::Status WindowVectorsNeedWindows() {
+  return Invalid("options.output", "MISPLACED_FIELD", "is WINDOW_VECTORS, which needs options.extension.windows");
 }
 
 absl::Status NoSpansNamed() {

@@ -37,6 +37,7 @@ absl::Status MalformedRequest(std::string_view message_type);
 absl::Status UnknownEnumValue(std::string_view field, int value);
 absl::Status MissingContent(std::string_view field);
 absl::Status NoRanges(std::string_view field);
+absl::Status WindowVectorsNeedWindows();
 absl::Status NoSpansNamed();
 absl::Status EveryTokensTooFew(int64_t tokens);
 absl::Status Misplaced(std::string_view field, std::string_view needs);

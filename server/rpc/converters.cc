@@ -38,7 +38,7 @@ absl::Status CheckEnums(const EmbedOptions& options) {
 // Which vectors: output, spans and windows have to agree.
 absl::Status CheckOutput(const EmbedOptions& options, const Extension& extension) {
   if (options.output() == EmbedOptions::WINDOW_VECTORS) {
-    if (!extension.windows.has_value()) return Misplaced("options.output WINDOW_VECTORS", "options.extension.windows");
+    if (!extension.windows.has_value()) return WindowVectorsNeedWindows();
     if (extension.windows->aggregation != Aggregation::kMean) {
       return ExtensionConflict("options.extension.windows.aggregation",
                                "has no effect with options.output WINDOW_VECTORS; leave it out");

@@ -70,8 +70,8 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
     const absl::StatusOr<ServedModel*> model = FindModel(request_->options().model(), "options.model");
     if (!model.ok()) return model.status();
     model_ = *model;
-    absl::StatusOr<ResolvedOptions> options = ResolveOptions(
-        request_->options(), model_->model().manifest, service_.profiles, service_.limits);
+    absl::StatusOr<ResolvedOptions> options =
+        ResolveOptions(request_->options(), model_->model().manifest, service_.profiles, service_.limits);
     if (!options.ok()) return options.status();
     absl::StatusOr<std::vector<Input>> inputs =
         ConvertInputs(request_->inputs(), options->input.spans, service_.limits);
@@ -143,8 +143,8 @@ class ExplainRpc final : public PooledCall<v1::ExplainRequest, v1::ExplainRespon
     const absl::StatusOr<ServedModel*> model = FindModel(request_->options().model(), "options.model");
     if (!model.ok()) return model.status();
     const Model& described = (*model)->model();
-    const absl::StatusOr<ResolvedOptions> options = ResolveOptions(
-        request_->options(), described.manifest, service_.profiles, service_.limits);
+    const absl::StatusOr<ResolvedOptions> options =
+        ResolveOptions(request_->options(), described.manifest, service_.profiles, service_.limits);
     if (!options.ok()) return options.status();
     const absl::StatusOr<std::vector<Input>> inputs =
         ConvertInputs(request_->inputs(), options->input.spans, service_.limits);
@@ -194,7 +194,8 @@ class ListModelsRpc final : public Call<v1::ListModelsRequest, v1::ListModelsRes
 
   void Start(const grpc::ByteBuffer& bytes) {
     if (const absl::Status status = Parse(bytes); !status.ok()) return Fail(status);
-    for (const auto& model : service_.models.models()) FillModel(*model, service_.profiles, service_.limits, *response_->add_models());
+    for (const auto& model : service_.models.models())
+      FillModel(*model, service_.profiles, service_.limits, *response_->add_models());
     Succeed(*response_);
   }
 };

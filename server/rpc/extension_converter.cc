@@ -82,9 +82,9 @@ std::vector<std::pair<std::string, PositionsMethod>> MethodsSet(const v1::Extens
   if (asked.has_yarn()) set.emplace_back("yarn", ConvertByParts<Yarn>(asked.yarn()));
   if (asked.has_self_extend()) {
     const auto& method = asked.self_extend();
-    set.emplace_back("self_extend",
-                     SelfExtend{.group = OptionalOf(method.has_group(), method.group()),
-                                .neighbour_window = OptionalOf(method.has_neighbor_window(), method.neighbor_window())});
+    set.emplace_back("self_extend", SelfExtend{.group = OptionalOf(method.has_group(), method.group()),
+                                               .neighbour_window =
+                                                   OptionalOf(method.has_neighbor_window(), method.neighbor_window())});
   }
   return set;
 }
@@ -134,7 +134,8 @@ absl::Status CheckAlone(const v1::Extension& asked, const char* field) {
   v1::Extension::GetReflection()->ListFields(asked, &set);
   for (const auto* other : set) {
     if (other->name() != field) {
-      return ExtensionConflict(absl::StrCat(kField, ".", field), absl::StrCat("cannot be combined with ", other->name()));
+      return ExtensionConflict(absl::StrCat(kField, ".", field),
+                               absl::StrCat("cannot be combined with ", other->name()));
     }
   }
   return absl::OkStatus();

@@ -111,7 +111,7 @@ TextSets ReadTexts(const std::string& path) {
 std::vector<Sequence> Sequences(const Model& model, const std::vector<std::string>& texts) {
   std::vector<Sequence> sequences;
   for (const std::string& text : texts) {
-    absl::StatusOr<Plan> plan = PrepareInput(model, text, {.plan = {.truncate = Truncate::kEnd}});
+    absl::StatusOr<Plan> plan = PrepareInput(model, std::string_view(text), {.plan = {.truncate = Truncate::kEnd}});
     if (!plan.ok()) Die(std::string(plan.status().message()));
     sequences.push_back(std::move(plan->sequences[0].sequence));
   }

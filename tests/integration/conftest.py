@@ -1,26 +1,15 @@
 """Fixtures: a running server with the default model, and a Python client generated from our protos."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import grpc
 import pytest
 
-from running_server import ROOT, start_server
+from generated_client import generate_client
+from running_server import start_server
 
 
 @pytest.fixture(scope="session")
 def pb(tmp_path_factory):
-    """The modules (messages, stubs) that protoc makes of longembed/v1/embedding.proto."""
-    from grpc_tools import protoc
-
-    out = tmp_path_factory.mktemp("generated")
-    include = Path(importlib.import_module("grpc_tools").__file__).parent / "_proto"
-    arguments = [f"-I{ROOT / 'proto'}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    assert protoc.main(["protoc", *arguments, str(ROOT / "proto/longembed/v1/embedding.proto")]) == 0
-    sys.path.insert(0, str(out))
-    return importlib.import_module("longembed.v1.embedding_pb2"), importlib.import_module("longembed.v1.embedding_pb2_grpc")
+    return generate_client(tmp_path_factory.mktemp("generated"))
 
 
 @pytest.fixture(scope="session")

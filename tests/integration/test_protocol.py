@@ -98,15 +98,6 @@ def test_unknown_model_is_not_found(stub, pb):
     assert "e5-small-v2" in error.value.details()
 
 
-def test_what_comes_later_is_unimplemented_with_words(stub, pb):
-    request = pb[0].EmbedRequest(inputs=[pb[0].Input(text="a")])
-    request.options.extension.windows.SetInParent()
-    with pytest.raises(grpc.RpcError) as error:
-        stub.Embed(request)
-    assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "options.extension" in error.value.details()
-
-
 def embedded_inputs(server) -> float:
     return float(next(line.split()[-1] for line in metrics(server).splitlines() if line.startswith("longembed_inputs_total{")))
 

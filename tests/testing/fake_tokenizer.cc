@@ -31,6 +31,7 @@ ModelManifest FakeManifest() {
   manifest.intermediate_size = 16;
   manifest.layers = 2;
   manifest.attention_heads = 2;
+  manifest.key_value_heads = 2;
   manifest.head_dim = 2;
   manifest.position_rows = 16;
   manifest.trained_window = 16;
@@ -42,6 +43,17 @@ ModelManifest FakeManifest() {
   manifest.trained_dimensions = {2, 4};
   manifest.precision = "fp32";
   manifest.file_sha256 = {{"encoder.pt", "00"}};
+  return manifest;
+}
+
+ModelManifest FakeRopeManifest() {
+  ModelManifest manifest = FakeManifest();
+  manifest.name = "fake-rope";
+  manifest.family = Family::kRope;
+  manifest.position_rows = 0;
+  manifest.head_dim = 8;
+  manifest.rotary_dim = 8;
+  manifest.rotary_base = 10000;
   return manifest;
 }
 

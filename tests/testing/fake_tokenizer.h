@@ -23,6 +23,9 @@ class FakeTokenizer final : public Tokenizer {
 // "passage".
 ModelManifest FakeManifest();
 
+// The same with rotary positions, 8 components of a head, base 10,000.
+ModelManifest FakeRopeManifest();
+
 }  // namespace longembed
 
 #endif  // LONGEMBED_TESTS_TESTING_FAKE_TOKENIZER_H_

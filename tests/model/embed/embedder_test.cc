@@ -13,6 +13,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::SizeIs;
 
+std::vector<Input> Texts(std::initializer_list<std::string_view> texts) { return {texts.begin(), texts.end()}; }
+
 class EmbedderTest : public ::testing::Test {
  protected:
   Model model_{.manifest = FakeManifest(), .tokenizer = std::make_unique<FakeTokenizer>()};
@@ -21,17 +23,32 @@ class EmbedderTest : public ::testing::Test {
 };
 
 TEST_F(EmbedderTest, AnswersInTheOrderOfTheTexts) {
-  const std::vector<std::string_view> texts{"a b c d", "bb", "ccc ccc"};
-  const auto vectors = embedder_.Embed(texts, {.normalize = false, .max_batch_tokens = 7});
+  const auto vectors =
+      embedder_.Embed(Texts({"a b c d", "bb", "ccc ccc"}), {.normalize = false, .max_batch_tokens = 7});
   ASSERT_TRUE(vectors.ok()) << vectors.status();
   // {sum of ids with the specials 1 and 2, tokens, tokens, 1}
-  EXPECT_THAT(*vectors, ElementsAre(ElementsAre(47, 6, 6, 1), ElementsAre(15, 3, 3, 1), ElementsAre(29, 4, 4, 1)));
+  EXPECT_THAT((*vectors)[0].front().values, ElementsAre(47, 6, 6, 1));
+  EXPECT_THAT((*vectors)[1].front().values, ElementsAre(15, 3, 3, 1));
+  EXPECT_THAT((*vectors)[2].front().values, ElementsAre(29, 4, 4, 1));
   EXPECT_THAT(encoder_.batches(), SizeIs(2));  // 3 + 4 tokens, then 6.
 }
 
 TEST_F(EmbedderTest, NamesTheInputAtFault) {
-  const std::vector<std::string_view> texts{"a", ""};
-  EXPECT_EQ(ErrorField(embedder_.Embed(texts, {}).status()), "inputs[1]");
+  EXPECT_EQ(ErrorField(embedder_.Embed(Texts({"a", ""}), {}).status()), "inputs[1]");
+}
+
+TEST_F(EmbedderTest, WindowsComeBackAsOneVectorOrSeveral) {
+  EmbedderOptions options{.plan = {.extension = {.windows = Windows{.tokens = 6}}}, .normalize = false};
+  const std::string text = "a a a a a a a a a a a a a a a a";  // 16 tokens: 4 windows of 4 and the specials.
+  const std::vector<Input> inputs = Texts({"bb", text});
+  const auto aggregated = embedder_.Embed(inputs, options);
+  ASSERT_TRUE(aggregated.ok()) << aggregated.status();
+  EXPECT_THAT((*aggregated)[1], SizeIs(1));
+  EXPECT_THAT((*aggregated)[1].front().values, ElementsAre(47, 6, 6, 1));
+  options.vector_per_window = true;
+  const auto apart = embedder_.Embed(inputs, options);
+  EXPECT_THAT((*apart)[0], SizeIs(1));
+  EXPECT_THAT((*apart)[1], SizeIs(4));
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ namespace {
 
 using ::testing::ElementsAre;
 
-Model FakeModel() { return {.manifest = FakeManifest(), .tokenizer = std::make_unique<FakeTokenizer>()}; }
+Model FakeModel() { return Model{.manifest = FakeManifest(), .tokenizer = std::make_unique<FakeTokenizer>()}; }
 
 TEST(PipelineTest, PreparesText) {
   const auto plan = PrepareInput(FakeModel(), std::string_view("a bb"), {.prompt = "query: "});
@@ -38,13 +38,68 @@ TEST(PipelineTest, RefusesIdsBeyondTheVocabulary) {
   EXPECT_EQ(ErrorReason(PrepareInput(FakeModel(), TokenIds{}, {}).status()), "EMPTY_INPUT");
 }
 
+// A plan of so many windows with 4 tokens each.
+Plan PlanOf(int windows) {
+  Plan plan;
+  for (int32_t i = 0; i < windows; ++i) plan.sequences.push_back({.tokens = 4, .content = {2 * i, 2 * i + 2}});
+  return plan;
+}
+
+std::vector<float> FinishOne(std::vector<std::vector<float>> rows, const VectorOptions& options) {
+  return FinishVectors(PlanOf(static_cast<int>(rows.size())), rows, options)->front().values;
+}
+
 TEST(PipelineTest, CutsBeforeItNormalizes) {
-  const std::vector<float> row{3, 4, 100};
-  EXPECT_THAT(*FinishVector(row, {.dimensions = 2}), ElementsAre(0.6f, 0.8f));
-  EXPECT_THAT(*FinishVector(row, {.dimensions = 2, .normalize = false}), ElementsAre(3, 4));
-  const std::vector<float> bad{NAN, 1};
-  EXPECT_EQ(ErrorReason(FinishVector(bad, {.dimensions = 2, .normalize = false}).status()), "UNUSABLE_VECTOR");
-  EXPECT_EQ(ErrorReason(FinishVector(bad, {.dimensions = 2}).status()), "UNUSABLE_VECTOR");
+  EXPECT_THAT(FinishOne({{3, 4, 100}}, {.dimensions = 2}), ElementsAre(0.6f, 0.8f));
+  EXPECT_THAT(FinishOne({{3, 4, 100}}, {.dimensions = 2, .normalize = false}), ElementsAre(3, 4));
+  const std::vector<std::vector<float>> bad{{NAN, 1}};
+  EXPECT_EQ(ErrorReason(FinishVectors(PlanOf(1), bad, {.dimensions = 2, .normalize = false}).status()),
+            "UNUSABLE_VECTOR");
+  EXPECT_EQ(ErrorReason(FinishVectors(PlanOf(1), bad, {.dimensions = 2}).status()), "UNUSABLE_VECTOR");
+}
+
+TEST(PipelineTest, AggregatesUnNormalizedWindows) {
+  EXPECT_THAT(FinishOne({{6, 0}, {0, 8}}, {.dimensions = 2}), ElementsAre(0.6f, 0.8f));
+  EXPECT_THAT(FinishOne({{6, 0}, {0, 8}}, {.dimensions = 2, .normalize = false, .aggregation = Aggregation::kMax}),
+              ElementsAre(6, 8));
+}
+
+TEST(PipelineTest, ANotANumberInOneWindowIsFound) {
+  for (const auto aggregation : {Aggregation::kMean, Aggregation::kTokenWeightedMean, Aggregation::kMax}) {
+    for (const std::vector<std::vector<float>>& rows :
+         {std::vector<std::vector<float>>{{1}, {NAN}}, std::vector<std::vector<float>>{{NAN}, {1}}}) {
+      EXPECT_FALSE(FinishVectors(PlanOf(2), rows, {.dimensions = 1, .aggregation = aggregation}).ok());
+    }
+  }
+}
+
+TEST(PipelineTest, GivesOneVectorAWindowOrSpan) {
+  const std::vector<std::vector<float>> rows{{2}, {3}};
+  const auto windows = FinishVectors(PlanOf(2), rows, {.dimensions = 1, .vector_per_window = true});
+  ASSERT_EQ(windows->size(), 2u);
+  EXPECT_EQ((*windows)[1].content, (Range{2, 4}));
+  Plan spans = PlanOf(1);
+  spans.spans = {{0, 1}, {1, 2}};
+  EXPECT_EQ((*FinishVectors(spans, rows, {.dimensions = 1}))[1].content, (Range{1, 2}));
+}
+
+TEST(SpansTest, EveryFewTokens) {
+  EXPECT_THAT(SpansOfEvery(3, 7), ElementsAre(Range{0, 3}, Range{3, 6}, Range{6, 7}));
+  EXPECT_THAT(SpansOfEvery(9, 7), ElementsAre(Range{0, 7}));
+}
+
+TEST(SpansTest, CodePointsToTokens) {
+  const std::vector<ByteRange> tokens{{0, 3}, {3, 5}, {5, 9}};  // "é b" and so on: é has two bytes.
+  const std::string text = "\xc3\xa9 b cccc";
+  EXPECT_THAT(*TokensOfCodePoints(text, std::vector<Range>{{0, 1}, {1, 3}, {0, 8}}, tokens),
+              ElementsAre(Range{0, 1}, Range{0, 2}, Range{0, 3}));
+  EXPECT_EQ(ErrorReason(TokensOfCodePoints(text, std::vector<Range>{{0, 9}}, tokens).status()), "SPAN_OUT_OF_RANGE");
+  EXPECT_EQ(ErrorReason(TokensOfCodePoints(text, std::vector<Range>{{2, 2}}, tokens).status()), "SPAN_OUT_OF_RANGE");
+}
+
+TEST(SpansTest, SentencesWithoutTokensAreLeftOut) {
+  const std::vector<ByteRange> tokens{{0, 3}, {13, 16}};
+  EXPECT_THAT(*TokensOfSentences("One. \n \n . \nTwo.", tokens), ElementsAre(Range{0, 1}, Range{1, 2}));
 }
 
 }  // namespace

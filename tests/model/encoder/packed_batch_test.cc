@@ -26,5 +26,35 @@ TEST(PackedBatchTest, ConcatenatesAndMovesSpans) {
   EXPECT_THAT(batch.spans, ElementsAre(Range{0, 2}, Range{2, 3}, Range{3, 5}));
 }
 
+Sequence Rotated(int32_t n, float value, int32_t neighbour_window) {
+  const auto table = [](int64_t rows, float cos, float sin) {
+    const auto size = static_cast<size_t>(2 * rows);
+    return std::make_shared<const RotaryTable>(
+        RotaryTable{.width = 2, .cos = std::vector<float>(size, cos), .sin = std::vector<float>(size, sin)});
+  };
+  Sequence sequence{.tokens = std::vector<int32_t>(static_cast<size_t>(n), 7)};
+  sequence.rotary = table(n + 3, value, -value);  // More rows than tokens: the rest is ignored.
+  sequence.neighbour_window = neighbour_window;
+  if (neighbour_window > 0) {
+    sequence.rotary_grouped = table(n, 10 * value, -10 * value);
+    sequence.rotary_shifted = table(n, 100 * value, -100 * value);
+  }
+  sequence.spans = {{0, n}};
+  return sequence;
+}
+
+TEST(PackedBatchTest, RotationsLieByTableThenCosAndSinThenToken) {
+  const Sequence first = Rotated(2, 1, 0), second = Rotated(1, 2, 0), extended = Rotated(1, 3, 5);
+  const PackedBatch plain = Pack(std::vector<const Sequence*>{&first, &second});
+  EXPECT_EQ(plain.rotary_tables, 1);
+  EXPECT_EQ(plain.rotary_width, 2);
+  EXPECT_THAT(plain.rotary, ElementsAre(1, 1, 1, 1, 2, 2, -1, -1, -1, -1, -2, -2));
+  const PackedBatch mixed = Pack(std::vector<const Sequence*>{&second, &extended});
+  EXPECT_EQ(mixed.rotary_tables, 3);
+  EXPECT_THAT(mixed.rotary, ElementsAre(2, 2, 3, 3, -2, -2, -3, -3,    // Plain.
+                                        0, 0, 30, 30, 0, 0, -30, -30,  // Grouped.
+                                        0, 0, 300, 300, 0, 0, -300, -300));
+}
+
 }  // namespace
 }  // namespace longembed

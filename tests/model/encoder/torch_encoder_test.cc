@@ -35,7 +35,7 @@ class TorchEncoderTest : public ::testing::Test {
   Sequence RandomSequence(int content_tokens) {
     std::vector<int32_t> content(content_tokens);
     for (int32_t& id : content) id = std::uniform_int_distribution<int32_t>(1000, 30000)(random_);
-    return PlanInput(model_->manifest, {.content = content}, {})->sequences[0].sequence;
+    return PlanInput(model_->manifest, {.content = content}, {}, *model_->rotary_tables)->sequences[0].sequence;
   }
 
   VectorBlock Encode(const std::vector<const Sequence*>& sequences) {

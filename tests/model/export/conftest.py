@@ -8,24 +8,13 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(REPOSITORY / "tests/testing"))
 
 import torch  # noqa: E402
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
+from tiny_checkpoints import tiny_tokenizer  # noqa: E402
 from transformers import BertConfig, BertModel  # noqa: E402
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 40, "vocab_size": 300}
-
-
-def tiny_tokenizer() -> Tokenizer:
-    """One token a printable character, in special tokens that are not BERT's usual ids; with truncation and padding to be stripped."""
-    words = ["[PAD]", "[UNK]", "[SEP]", "[CLS]"] + [chr(code) for code in range(33, 127)] + ["##" + chr(code) for code in range(33, 127)]
-    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
-    tokenizer.enable_truncation(16)
-    tokenizer.enable_padding(length=16)
-    return tokenizer
 
 
 def save_checkpoint(folder: Path, pooling: str | None = "mean", **config) -> Path:

@@ -87,7 +87,7 @@ def test_a_known_name_brings_its_prompts(tiny, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model_type": "nomic_bert"}, "architecture 'nomic_bert' is not one that this exporter knows"),
+        ({"model_type": "t5"}, "architecture 't5' is not one that this exporter knows"),
         ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
         ({"is_decoder": True}, "is_decoder = True"),
@@ -102,7 +102,7 @@ def test_what_the_graph_does_not_compute_is_refused(tiny, tmp_path, capsys, chan
 
 
 @pytest.mark.parametrize(
-    "pooling, message", [(None, "add --pooling mean or --pooling cls"), ("max", "pools by pooling_mode_max_tokens")]
+    "pooling, message", [(None, "add --pooling mean, cls or last"), ("max", "pools by pooling_mode_max_tokens")]
 )
 def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
     folder = save_checkpoint(tmp_path / "bert", pooling=pooling)

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "model/errors/errors.h"
@@ -13,6 +14,11 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+
+absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options) {
+  RotaryTableCache tables;
+  return longembed::PlanInput(model, input, options, tables);
+}
 
 std::vector<int32_t> Ids(int count) {
   std::vector<int32_t> ids(count);
@@ -96,6 +102,127 @@ TEST(PlannerTest, CostCountsLinearLayersAndAttention) {
   // Per layer and token: 4 projections of 4 x 4 and two of 4 x 16, two operations a weight; attention: 2 products of 2
   // operations, 4 wide.
   EXPECT_DOUBLE_EQ(cost.gigaflops, 2 * (10 * 2 * (4 * 16 + 2 * 64) + 100 * 16) * 1e-9);
+}
+
+TEST(PlannerTest, CostOfGroupedQueriesAndGates) {
+  ModelManifest model = FakeRopeManifest();
+  model.key_value_heads = 1;
+  model.gated = true;
+  const std::vector<int32_t> content = Ids(8);
+  const auto plan = PlanInput(model, {.content = content}, {});
+  // Query and output 4 x 16 each, key and value 4 x 8 each, three of 4 x 16.
+  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gigaflops,
+                   2 * (10 * 2 * (2 * 64 + 2 * 32 + 3 * 64) + 100 * 4 * 16) * 1e-9);
+}
+
+TEST(PlannerTest, ShortInputsStayPlainUnlessAlwaysIsAsked) {
+  const std::vector<int32_t> content = Ids(14);
+  PlanOptions options{.extension = {.windows = Windows{.tokens = 6}, .positions = Grouped{2}}};
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, options)->sequences.size(), 1u);
+  options.extension.when = When::kAlways;
+  const auto plan = PlanInput(FakeManifest(), {.content = content}, options);
+  EXPECT_EQ(plan->sequences.size(), 4u);
+  EXPECT_THAT(plan->sequences[0].sequence.positions, ElementsAre(0, 0, 1, 1, 2, 2));
+}
+
+TEST(PlannerTest, WindowsCarryPromptAndSpecials) {
+  const std::vector<int32_t> prompt{10}, content = Ids(20);
+  const auto plan = PlanInput(FakeManifest(), {.prompt = prompt, .content = content},
+                              {.extension = {.windows = Windows{.tokens = 8, .overlap = 2}}});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->sequences.size(), 6u);  // 1 + ceil((20 - 5) / 3)
+  EXPECT_THAT(plan->sequences[1].sequence.tokens, ElementsAre(1, 10, 23, 24, 25, 26, 27, 2));
+  EXPECT_EQ(plan->sequences[5].content, (Range{15, 20}));
+  EXPECT_EQ(plan->tokens, 23);
+  EXPECT_EQ(plan->run_tokens(), 48);
+  EXPECT_EQ(plan->vectors(), 6);
+}
+
+TEST(PlannerTest, CapacityFollowsFromTheFactor) {
+  const std::vector<int32_t> content = Ids(60);
+  const PlanOptions grouped{.extension = {.positions = Grouped{2}}};
+  const auto refused = PlanInput(FakeManifest(), {.content = content}, grouped);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("the limit is 32"));
+  const auto cut =
+      PlanInput(FakeManifest(), {.content = content}, {.truncate = Truncate::kEnd, .extension = grouped.extension});
+  EXPECT_EQ(cut->tokens, 32);
+  EXPECT_EQ(cut->truncated_tokens, 30);
+  EXPECT_EQ(cut->capacity, 32);
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, {.extension = {.positions = Grouped{}}})->capacity, 0);
+}
+
+TEST(PlannerTest, LimitsHoldBeforeMemoryIsTaken) {
+  const std::vector<int32_t> content = Ids(1000);
+  PlanOptions options{.extension = {.windows = Windows{.tokens = 16, .overlap = 13}}};
+  options.limits.max_vectors = 100;
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "TOO_MANY_VECTORS");
+  options.limits = {.max_run_tokens = 10000};
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "TOO_MANY_TOKENS");
+  options.limits = {.max_tokens = 1001};
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()),
+            "INPUT_BEYOND_SERVER_LIMIT");
+}
+
+TEST(PlannerTest, AnOverlapThatThePromptLeavesNoRoomForIsRefused) {
+  const std::vector<int32_t> prompt = Ids(10), content = Ids(40);
+  const auto refused = PlanInput(FakeManifest(), {.prompt = prompt, .content = content},
+                                 {.extension = {.windows = Windows{.tokens = 16, .overlap = 4}}});
+  EXPECT_EQ(ErrorField(AtField(refused.status(), "inputs[0]")), "options.extension.windows.overlap");
+}
+
+TEST(PlannerTest, CompleteIdsAreNotCutIntoWindows) {
+  const std::vector<int32_t> content = Ids(30);
+  const auto refused =
+      PlanInput(FakeManifest(), {.content = content, .complete = true}, {.extension = {.windows = Windows{}}});
+  EXPECT_EQ(ErrorField(refused.status()), "token_ids");
+}
+
+TEST(PlannerTest, TunedTablesUseEveryRowOnlyBeyondTheTrainedWindow) {
+  ModelManifest model = FakeManifest();
+  model.position_stride = 4;
+  model.position_rows = model.plain_limit = 64;
+  const std::vector<int32_t> fits = Ids(2), over = Ids(15);
+  EXPECT_THAT(PlanInput(model, {.content = fits}, {})->sequences[0].sequence.positions, ElementsAre(0, 4, 8, 12));
+  const auto long_plan = PlanInput(model, {.content = over}, {});
+  EXPECT_EQ(long_plan->sequences[0].sequence.positions[16], 16);
+  const auto interpolated = PlanInput(model, {.content = over}, {.extension = {.positions = Interpolation{2}}});
+  EXPECT_EQ(interpolated->sequences[0].sequence.positions[3], 6);  // 3 / 2 trained positions, 4 rows each.
+}
+
+TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
+  const std::vector<int32_t> prompt{10, 11}, content = Ids(30);
+  const std::vector<Range> ranges{{0, 5}, {18, 22}, {29, 30}};
+  const SpanChoice choice{.ranges = ranges};
+  const InputTokens input{.prompt = prompt, .content = content, .spans = &choice};
+  const auto plan = PlanInput(FakeManifest(), input, {.truncate = Truncate::kStart});  // Keeps 12: [18, 30).
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->spans, ElementsAre(Range{18, 22}, Range{29, 30}));
+  EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{3, 7}, Range{14, 15}));
+  const SpanChoice required{.ranges = ranges, .required = true};
+  const auto refused = PlanInput(FakeManifest(), {.prompt = prompt, .content = content, .spans = &required},
+                                 {.truncate = Truncate::kStart});
+  EXPECT_EQ(ErrorField(refused.status()), "ranges[0]");
+}
+
+TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
+  // The worked example: 10 tokens, w = 4, g = 2.
+  const std::vector<int32_t> content = Ids(8);
+  const auto plan = PlanInput(FakeRopeManifest(), {.content = content},
+                              {.extension = {.when = When::kAlways, .positions = SelfExtend{2, 4}}});
+  const Sequence& sequence = plan->sequences[0].sequence;
+  EXPECT_EQ(sequence.neighbour_window, 4);
+  const auto position_of = [](const RotaryTable& table, int64_t row) {
+    // The slowest pair, theta = 10000^(-6/8), tells the position: less than half a turn.
+    const double theta = std::pow(10000, -6.0 / 8);
+    return std::lround(std::asin(table.sin[static_cast<size_t>(row * table.width + 3)]) / theta);
+  };
+  std::vector<int64_t> grouped, shifted;
+  for (int64_t i = 0; i < 10; ++i) {
+    grouped.push_back(position_of(*sequence.rotary_grouped, i));
+    shifted.push_back(position_of(*sequence.rotary_shifted, i));
+  }
+  EXPECT_THAT(grouped, ElementsAre(0, 0, 1, 1, 2, 2, 3, 3, 4, 4));
+  EXPECT_THAT(shifted, ElementsAre(2, 2, 3, 3, 4, 4, 5, 5, 6, 6));
 }
 
 }  // namespace

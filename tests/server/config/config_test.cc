@@ -26,6 +26,9 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   EXPECT_EQ(sample->limits.max_request_bytes, least->limits.max_request_bytes);
   EXPECT_EQ(sample->limits.max_inputs_per_call, least->limits.max_inputs_per_call);
   EXPECT_EQ(sample->limits.max_tokens_per_input, least->limits.max_tokens_per_input);
+  EXPECT_EQ(sample->limits.max_run_tokens_per_call, least->limits.max_run_tokens_per_call);
+  EXPECT_EQ(sample->limits.max_vectors_per_call, least->limits.max_vectors_per_call);
+  EXPECT_EQ(sample->profiles, least->profiles);
   const ModelConfig &documented = sample->models[0], &standard = least->models[0];
   EXPECT_THAT(documented.path, HasSubstr("models/e5-small-v2"));
   EXPECT_EQ(documented.name, standard.name);
@@ -111,6 +114,14 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(ConfigTest, AMissingFileIsNamed) {
   EXPECT_THAT(std::string(ReadConfig("/nonexistent/config.yaml").status().message()),
               HasSubstr("/nonexistent/config.yaml"));
+}
+
+TEST(ConfigTest, ProfilesBecomeJson) {
+  const auto config = ParseConfig("models: [{path: x}]\nprofiles: {a: {windows: {tokens: 64}, resonance: true}}", "");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->profiles.at("a"), R"({"windows":{"tokens":"64"},"resonance":"true"})");
+  EXPECT_THAT(std::string(ParseConfig("models: [{path: x}]\nprofiles: {a: 3}", "").status().message()),
+              HasSubstr("profiles.a"));
 }
 
 }  // namespace

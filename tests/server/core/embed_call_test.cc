@@ -29,8 +29,8 @@ class EmbedCallTest : public ::testing::Test {
 
   EmbedOrder MakeOrder(std::vector<Input> inputs) {
     return {.inputs = std::move(inputs),
-            .vector_options = {.dimensions = 4, .normalize = false},
-            .max_tokens_per_input = 1000};
+            .input_options = {.plan = {.limits = {.max_tokens = 1000, .max_run_tokens = 2000, .max_vectors = 50}}},
+            .vector_options = {.dimensions = 4, .normalize = false}};
   }
 
   std::shared_ptr<EmbedCall> Start(EmbedOrder order) {
@@ -53,10 +53,10 @@ TEST_F(EmbedCallTest, AnswersInOrder) {
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok()) << answer.status();
   ASSERT_EQ(answer->results.size(), 2u);
-  EXPECT_THAT(answer->results[0]->vector, ElementsAre(1 + 11 + 11 + 2, 4, 4, 1));
-  EXPECT_THAT(answer->results[1]->vector, ElementsAre(1 + 13 + 2, 3, 3, 1));
+  EXPECT_THAT(answer->results[0]->vectors.front().values, ElementsAre(1 + 11 + 11 + 2, 4, 4, 1));
+  EXPECT_THAT(answer->results[1]->vectors.front().values, ElementsAre(1 + 13 + 2, 3, 3, 1));
   EXPECT_EQ(answer->results[0]->plan.tokens, 4);
-  EXPECT_THAT(answer->results[0]->sequence_tokens, ElementsAre(4));
+  EXPECT_EQ(answer->results[0]->plan.sequences[0].tokens, 4);
   EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_tokens_total{model=\"fake\"} 7"));
 }
 
@@ -75,7 +75,7 @@ TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(ErrorReason(answer->results[0].status()), "EMPTY_INPUT");
-  EXPECT_THAT(answer->results[1]->vector, ElementsAre(15, 3, 3, 1));
+  EXPECT_THAT(answer->results[1]->vectors.front().values, ElementsAre(15, 3, 3, 1));
 }
 
 TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
@@ -91,7 +91,7 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
 TEST_F(EmbedCallTest, TheServersTokenLimitHoldsBeforeTruncation) {
   EmbedOrder order = MakeOrder({std::string_view("a a a a a a a a a a a a a a a a a a a a")});
   order.input_options.plan.truncate = Truncate::kEnd;
-  order.max_tokens_per_input = 21;
+  order.input_options.plan.limits.max_tokens = 21;
   Start(std::move(order));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "INPUT_BEYOND_SERVER_LIMIT");
 }

@@ -17,12 +17,39 @@ TEST(RecipeTest, IsTheHashOfCanonicalJson) {
   EXPECT_EQ(Recipe(FakeManifest(), kPlain), Sha256(json).substr(0, 32));
 }
 
+RecipeOptions With(const Extension& extension) {
+  return {.extension = extension, .dimensions = 4, .encoding = "FLOAT32"};
+}
+
+TEST(RecipeTest, HoldsTheExtensionWithItsDefaults) {
+  const std::string json =
+      R"({"dimensions":4,"encoding":"FLOAT32","extension":{"resonance":true,"when":"LONG","windows":)"
+      R"({"aggregation":"MEAN","last":"BACK_EXTENDED","overlap":0,"tokens":16},"yarn":{"beta_fast":32.0,"beta_slow":1.0,)"
+      R"("factor":"adaptive"}},"files":{"encoder.pt":"00"},"normalize":true,"plan_version":1,"precision":"fp32","truncate":"NONE"})";
+  const Extension extension{.windows = Windows{}, .positions = Yarn{}, .resonance = true};
+  EXPECT_EQ(Recipe(FakeRopeManifest(), With(extension)), Sha256(json).substr(0, 32));
+}
+
+TEST(RecipeTest, WhatChangesNothingIsNoExtension) {
+  EXPECT_EQ(Recipe(FakeManifest(), kPlain), Recipe(FakeManifest(), With({.when = When::kAlways})));
+}
+
+TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
+  EXPECT_EQ(Recipe(FakeManifest(), With({.windows = Windows{}})),
+            Recipe(FakeManifest(), With({.windows = Windows{.tokens = 16}})));
+  EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = Ntk{.factor = 2}})),
+            Recipe(FakeRopeManifest(), With({.positions = Ntk{.base = 2}})));
+  EXPECT_NE(Recipe(FakeManifest(), With({.positions = Grouped{}})),
+            Recipe(FakeManifest(), With({.when = When::kAlways, .positions = Grouped{}})));
+}
+
 TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   const std::string plain = Recipe(FakeManifest(), kPlain);
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 2, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .encoding = "INT8"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .normalize = false, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), {.truncate = Truncate::kEnd, .dimensions = 4, .encoding = "FLOAT32"}));
+  EXPECT_NE(plain, Recipe(FakeManifest(), With({.windows = Windows{}})));
   ModelManifest other = FakeManifest();
   other.file_sha256["encoder.pt"] = "01";
   EXPECT_NE(plain, Recipe(other, kPlain));

@@ -31,9 +31,17 @@ class ServiceTest : public ::testing::Test {
         std::move(encoder), SchedulerOptions{.max_queued_tokens = 100}, clock_, metrics_);
     EXPECT_TRUE(models_.Add(std::move(model)).ok());
     config_.listen = "127.0.0.1:0";
-    config_.limits = {.max_request_bytes = 1 << 16, .max_inputs_per_call = 4, .max_tokens_per_input = 100};
-    server_ = *GrpcServer::Start(
-        config_, {.models = models_, .pool = pool_, .clock = clock_, .metrics = metrics_, .limits = config_.limits});
+    config_.limits = {.max_request_bytes = 1 << 16,
+                      .max_inputs_per_call = 4,
+                      .max_tokens_per_input = 100,
+                      .max_run_tokens_per_call = 200,
+                      .max_vectors_per_call = 20};
+    server_ = *GrpcServer::Start(config_, {.models = models_,
+                                           .pool = pool_,
+                                           .clock = clock_,
+                                           .metrics = metrics_,
+                                           .limits = config_.limits,
+                                           .profiles = profiles_});
     channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
     stub_ = v1::EmbeddingService::NewStub(channel_);
   }
@@ -60,6 +68,7 @@ class ServiceTest : public ::testing::Test {
   ModelRegistry models_;
   WorkerPool pool_{1};
   ServerConfig config_;
+  const Profiles profiles_;
   FakeEncoder* encoder_ = nullptr;
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -196,13 +205,87 @@ INSTANTIATE_TEST_SUITE_P(
                    "inputs[0].ranges", "SPAN_VECTORS"},
         BadRequest{"MisplacedSpans", [](auto& r) { r.mutable_options()->mutable_spans(); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "SPAN_VECTORS"},
-        BadRequest{"Extension", [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows(); },
-                   grpc::UNIMPLEMENTED, "options.extension", "not implemented"},
-        BadRequest{"SpanVectors", [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); },
-                   grpc::UNIMPLEMENTED, "options.output", "not implemented"},
+        BadRequest{"MisplacedWindowVectors",
+                   [](auto& r) { r.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS); },
+                   grpc::INVALID_ARGUMENT, "options.output", "needs options.extension.windows"},
+        BadRequest{"AggregatedWindowVectors",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(
+                         v1::Extension::Windows::MAX);
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.aggregation", "no effect"},
+        BadRequest{"SpanVectorsOfNothing",
+                   [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::INVALID_ARGUMENT,
+                   "options.spans", "one of ranges, sentences and every_tokens"},
+        BadRequest{"SpansOfWindows",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+                     r.mutable_options()->mutable_spans()->mutable_sentences();
+                     r.mutable_options()->mutable_extension()->mutable_windows();
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows", "SPAN_VECTORS"},
+        BadRequest{"SpansOfNoTokens",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+                     r.mutable_options()->mutable_spans()->mutable_every_tokens();
+                   },
+                   grpc::INVALID_ARGUMENT, "options.spans.every_tokens.tokens", "at least 1"},
+        BadRequest{"NoRanges",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+                     r.mutable_options()->mutable_spans()->mutable_ranges();
+                   },
+                   grpc::INVALID_ARGUMENT, "inputs[0].ranges", "at least 1 range"},
+        BadRequest{"SentencesOfIds",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+                     r.mutable_options()->mutable_spans()->mutable_sentences();
+                     r.mutable_inputs(0)->mutable_token_ids()->add_ids(20);
+                   },
+                   grpc::INVALID_ARGUMENT, "inputs[0].token_ids", "give text"},
+        BadRequest{"Extension",
+                   [](auto& r) {
+                     r.mutable_options()->mutable_extension()->mutable_grouped()->set_factor(0);
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.grouped.factor", "1 to 65536"},
+        BadRequest{"TooManyVectors",
+                   [](auto& r) {
+                     for (int i = 0; i < 2; ++i) r.add_inputs()->set_text(kTooLong);
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(4);
+                   },
+                   grpc::INVALID_ARGUMENT, "inputs", "the limit of a call is 20"},
         BadRequest{"TooLarge", [](auto& r) { r.mutable_inputs(0)->set_text(std::string(70000, 'a')); },
                    grpc::INVALID_ARGUMENT, "", "the limit is 65536"}),
     [](const auto& info) { return info.param.name; });
+
+TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
+  v1::EmbedRequest request = Request(kTooLong);  // 20 tokens.
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(12);
+  v1::EmbedResponse response;
+  ASSERT_TRUE(Embed(request, &response).ok());
+  EXPECT_EQ(response.results(0).embeddings_size(), 1);
+  EXPECT_FALSE(response.results(0).embeddings(0).has_range());
+  EXPECT_EQ(response.results(0).sequences_size(), 2);
+  EXPECT_EQ(response.results(0).tokens(), 22u);
+  request.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
+  ASSERT_TRUE(Embed(request, &response).ok());
+  ASSERT_EQ(response.results(0).embeddings_size(), 2);
+  EXPECT_EQ(response.results(0).embeddings(1).range().start(), 10u);
+  EXPECT_EQ(response.results(0).embeddings(1).range().end(), 20u);
+}
+
+TEST_F(ServiceTest, SpansHaveAVectorEach) {
+  v1::EmbedRequest request = Request("a bb ccc");
+  request.mutable_options()->set_normalize(false);
+  request.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+  request.mutable_options()->mutable_spans()->mutable_every_tokens()->set_tokens(2);
+  v1::EmbedResponse response;
+  ASSERT_TRUE(Embed(request, &response).ok());
+  ASSERT_EQ(response.results(0).embeddings_size(), 2);
+  EXPECT_THAT(response.results(0).embeddings(0).values(), ElementsAre(11 + 12, 2, 5, 1));
+  EXPECT_THAT(response.results(0).embeddings(1).values(), ElementsAre(13, 1, 5, 1));
+}
 
 TEST_F(ServiceTest, OverloadHasAPushback) {
   encoder_->CloseGate();

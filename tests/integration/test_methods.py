@@ -1,0 +1,358 @@
+"""Every context extension through the RPC, on small random models of every architecture, against formulas in float64 and against transformers' own rope types."""
+
+import random
+import sys
+import threading
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from google.protobuf.json_format import ParseDict
+
+from running_server import ROOT, start_server
+
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests/testing"))
+import explicit_model  # noqa: E402
+import tiny_checkpoints  # noqa: E402
+
+LO = tiny_checkpoints.WINDOW
+KINDS = list(tiny_checkpoints.KINDS)
+ROPE = [kind for kind in KINDS if kind not in ("bert", "xlm-roberta")]
+POOLING = {"bert": "mean", "xlm-roberta": "cls", "e5rope": "mean", "nomic_bert": "mean", "llama": "last", "mistral": "mean"}
+
+POSITIONS = [
+    {}, {"grouped": {}}, {"grouped": {"factor": 4}}, {"recurrent": {}}, {"interpolation": {}}, {"interpolation": {"factor": 3.5}},
+]  # fmt: skip
+ROPE_ONLY = [
+    {"ntk": {"base": 50000}}, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}}, {"ntk_dynamic": {"factor": 2}}, {"ntk_by_parts": {}}, {"ntk_by_parts": {"factor": 4}},
+    {"yarn": {}}, {"yarn": {"factor": 4, "beta_fast": 4, "beta_slow": 0.5}}, {"resonance": True}, {"interpolation": {}, "resonance": True},
+    {"ntk": {"factor": 4}, "resonance": True}, {"ntk_dynamic": {}, "resonance": True}, {"yarn": {}, "resonance": True},
+    {"self_extend": {}}, {"self_extend": {"group": 5}}, {"self_extend": {"neighbor_window": 8}}, {"self_extend": {"group": 9, "neighbor_window": 4}},
+]  # fmt: skip
+CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})]
+
+
+class Models:
+    """The running server and what the oracle knows of its models."""
+
+    def __init__(self, stub, pb, shapes, tokenizers):
+        self.stub, self.pb, self.shapes, self.tokenizers = stub, pb, shapes, tokenizers
+
+    def request(self, kind: str, contents: list[list[int]], extension: dict | None, **options):
+        request = self.pb.EmbedRequest(options=self.pb.EmbedOptions(model=kind, **options))
+        if extension is not None:
+            ParseDict(extension, request.options.extension)
+        for ids in contents:
+            request.inputs.add().token_ids.ids.extend(ids)
+        return request
+
+    def vectors(self, kind: str, contents: list[list[int]], extension: dict | None, **options) -> np.ndarray:
+        results = self.stub.Embed(self.request(kind, contents, extension, **options)).results
+        return np.array([result.embeddings[0].values for result in results], dtype=np.float64)
+
+
+def specials(kind: str) -> tuple[list[int], list[int]]:
+    return ([3], [2]) if kind not in ("llama", "mistral") else ([], [2] if kind == "llama" else [])
+
+
+def whole(kind: str, content: list[int]) -> list[int]:
+    before, after = specials(kind)
+    return before + content + after
+
+
+def pooled(kind: str, hidden: np.ndarray) -> np.ndarray:
+    return {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[POOLING[kind]]
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def random_ids(rng: random.Random, n: int) -> list[int]:
+    return [rng.randrange(4, 190) for _ in range(n)]
+
+
+def capacity(extension: dict) -> int:
+    """Of one sequence, for lengths to be drawn from."""
+    for name in ("grouped", "interpolation", "ntk", "ntk_by_parts", "yarn"):
+        if "factor" in extension.get(name, {}):
+            return int(extension[name]["factor"] * LO)
+    asked = extension.get("self_extend", {})
+    if "group" in asked:
+        w = asked.get("neighbor_window", 1)
+        return asked["group"] * (LO - w) + w
+    methods = set(extension) - {"resonance", "attention_log_scaling", "when", "windows"}
+    return 5 * LO if methods else LO
+
+
+def expected(models: Models, kind: str, content: list[int], extension: dict) -> np.ndarray:
+    """The pooled, un-normalised vector of one sequence under an extension without windows."""
+    shape, ids = models.shapes[kind], whole(kind, content)
+    applies = extension.get("when") == "ALWAYS" or len(ids) > LO
+    used = extension if applies else {}
+    where = explicit_model.geometry(used, len(ids), shape)
+    return pooled(kind, explicit_model.hidden_states(shape, ids, where, explicit_model.query_scale(used, len(ids), LO)))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, pb):
+    from model.export import sources
+    from model.export.__main__ import main
+    from tokenizers import Tokenizer
+
+    checkpoints, exported = tmp_path_factory.mktemp("checkpoints"), tmp_path_factory.mktemp("models")
+    shapes, tokenizers = {}, {}
+    for kind in KINDS:
+        folder = tiny_checkpoints.save(kind, checkpoints / kind)
+        assert main([str(folder), "--out", str(exported / kind), "--pooling", POOLING[kind], "--prompt", "passage=about: "]) == 0
+        shapes[kind] = explicit_model.shape_of(kind, sources.read_directory(folder), LO)
+        tokenizers[kind] = Tokenizer.from_file(str(exported / kind / "tokenizer.json"))
+    running = start_server(tmp_path_factory.mktemp("methods"), KINDS, "profiles: {small: {windows: {tokens: 12}}}\n", exported)
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        yield Models(pb[1].EmbeddingServiceStub(channel), pb[0], shapes, tokenizers)
+    assert running.stop() == 0
+
+
+def name_of(value) -> str:
+    return value if isinstance(value, str) else str(value).replace("'", "").replace(" ", "")
+
+
+@pytest.mark.parametrize("kind, extension", CASES, ids=name_of)
+def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
+    rng = random.Random(f"{kind} {extension}")
+    extension = {**extension, "when": rng.choice(["LONG", "ALWAYS"])}
+    most = capacity(extension) - 2
+    contents = [random_ids(rng, n) for n in (most, 1, min(most, LO), *(rng.randint(1, most) for _ in range(5)))]
+    company = models.vectors(kind, contents, extension)
+    for content, vector in zip(contents, company):
+        alone = models.vectors(kind, [content], extension)[0]
+        assert np.abs(alone - vector).max() <= 1e-5
+        assert alone @ unit(expected(models, kind, content, extension)) >= 0.99999
+
+
+def test_the_worked_example_of_self_extend():
+    relative = explicit_model.self_extended(10, 2, 4)
+    assert list(-relative[0]) == [0, 1, 2, 3, 4, 4, 5, 5, 6, 6]
+    assert list(-relative[4]) == [-4, -3, -2, -1, 0, 1, 2, 3, 4, 4]
+
+
+ROPE_TYPES = [
+    ({"interpolation": {"factor": 4}}, lambda n: {"rope_type": "linear", "factor": 4.0}),
+    ({"ntk_dynamic": {"factor": 1}}, lambda n: {"rope_type": "dynamic", "factor": 1.0}),
+    ({"ntk_dynamic": {"factor": 3}}, lambda n: {"rope_type": "dynamic", "factor": 3.0}),
+    ({"yarn": {"factor": 4}}, lambda n: {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": LO}),
+    ({"yarn": {"factor": 2.5, "beta_fast": 16, "beta_slow": 2}},
+     lambda n: {"rope_type": "yarn", "factor": 2.5, "beta_fast": 16.0, "beta_slow": 2.0, "original_max_position_embeddings": LO}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("extension, rope", ROPE_TYPES, ids=[name_of(extension) for extension, _ in ROPE_TYPES])
+def test_scalings_are_the_rope_types_of_transformers(models, extension, rope):
+    """On Llama. transformers overrides yarn's factor by max_position_embeddings / original_max_position_embeddings, so both are set."""
+    import transformers
+
+    rng = random.Random(7)
+    tensors = {name: torch.from_numpy(tensor).float() for name, tensor in models.shapes["llama"].tensors.items()}
+    for n in (LO + 1, 50, 79):
+        parameters = {"rope_theta": 10000.0, **rope(n)}
+        longest = int(parameters["factor"] * LO) if parameters["rope_type"] == "yarn" else LO
+        config = transformers.LlamaConfig(
+            num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=longest, rms_norm_eps=1e-5, rope_parameters=parameters,
+            attn_implementation="eager", **tiny_checkpoints.COMMON,
+        )  # fmt: skip
+        reference = transformers.LlamaModel(config).eval()
+        reference.load_state_dict(tensors)
+        content = random_ids(rng, n - 1)
+        with torch.inference_mode():
+            hidden = reference(input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
+        assert models.vectors("llama", [content], {**extension, "when": "ALWAYS"})[0] @ unit(hidden) >= 0.99999
+
+
+def cut(c: int, room: int, overlap: int, last: str) -> list[tuple[int, int]]:
+    windows, start = [], 0
+    while True:
+        end = min(start + room, c)
+        windows.append((max(0, end - room) if last == "BACK_EXTENDED" else start, end))
+        if end == c:
+            return windows
+        start += room - overlap
+
+
+AGGREGATE = {
+    "MEAN": lambda rows, lengths: np.mean(rows, axis=0),
+    "TOKEN_WEIGHTED_MEAN": lambda rows, lengths: np.average(rows, axis=0, weights=lengths),
+    "MAX": lambda rows, lengths: np.max(rows, axis=0),
+    "FIRST": lambda rows, lengths: rows[0],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("aggregation", AGGREGATE)
+def test_windows_compose_with_every_positions_method(models, kind, aggregation):
+    rng = random.Random(f"{kind} {aggregation}")
+    overhead = len(whole(kind, []))
+    methods = [e for e in POSITIONS + (ROPE_ONLY if kind in ROPE else []) if len(e) < 2]
+    for extension in rng.sample(methods, 4) + [{}]:
+        tokens = rng.randint(overhead + 2, min(capacity(extension), 80))
+        windows = {"tokens": tokens, "overlap": rng.randint(0, tokens - overhead - 1), "last": rng.choice(["SHORT", "BACK_EXTENDED"]), "aggregation": aggregation}
+        content = random_ids(rng, rng.randint(LO, 4 * LO))
+        ranges = cut(len(content), tokens - overhead, windows["overlap"], windows["last"])
+        # A window within Lo is no short input: the method applies to it with its own length.
+        rows = [expected(models, kind, content[a:b], {**extension, "when": "ALWAYS"}) for a, b in ranges]
+        result = models.stub.Embed(models.request(kind, [content], {**extension, "windows": windows})).results[0]
+        assert [(s.content.start, s.content.end) for s in result.sequences] == ranges
+        assert result.tokens == len(content) + overhead and result.truncated_tokens == 0
+        wanted = unit(AGGREGATE[aggregation](rows, [b - a + overhead for a, b in ranges]))
+        assert np.dot(result.embeddings[0].values, wanted) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_window_is_the_plain_path(models, kind):
+    content = random_ids(random.Random(kind), 20)
+    plain = models.vectors(kind, [content], None)
+    for when in ("LONG", "ALWAYS"):
+        assert np.array_equal(plain, models.vectors(kind, [content], {"windows": {}, "when": when}))
+
+
+def test_token_weighted_windows_are_a_block_diagonal_mean(models):
+    """Of mean-pooled windows: the mean over all their token vectors."""
+    content = random_ids(random.Random(3), 75)
+    windows = {"tokens": 20, "last": "SHORT", "aggregation": "TOKEN_WEIGHTED_MEAN"}
+    shape = models.shapes["e5rope"]
+    hidden = []
+    for a, b in cut(75, 18, 0, "SHORT"):
+        ids = whole("e5rope", content[a:b])
+        hidden.append(explicit_model.hidden_states(shape, ids, explicit_model.geometry({}, len(ids), shape), 1.0))
+    assert models.vectors("e5rope", [content], {"windows": windows})[0] @ unit(np.concatenate(hidden).mean(axis=0)) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_window_vectors_are_the_windows_own(models, kind):
+    content = random_ids(random.Random(kind), 90)
+    request = models.request(kind, [content], {"windows": {"tokens": 24}}, output=models.pb.EmbedOptions.WINDOW_VECTORS)
+    result = models.stub.Embed(request).results[0]
+    ranges = cut(90, 24 - len(whole(kind, [])), 0, "BACK_EXTENDED")
+    assert [(e.range.start, e.range.end) for e in result.embeddings] == ranges
+    for embedding, (a, b) in zip(result.embeddings, ranges, strict=True):
+        assert np.dot(embedding.values, unit(expected(models, kind, content[a:b], {}))) >= 0.99999
+
+
+@pytest.mark.parametrize("kind, extension", [("bert", {"interpolation": {}}), ("e5rope", {"self_extend": {}}), ("llama", {"yarn": {}})], ids=name_of)
+def test_spans_are_means_over_one_pass(models, kind, extension):
+    content = random_ids(random.Random(kind), 70)
+    options = {"output": models.pb.EmbedOptions.SPAN_VECTORS}
+    request = models.request(kind, [content], extension, spans=models.pb.SpanOptions(every_tokens={"tokens": 16}), **options)
+    result = models.stub.Embed(request).results[0]
+    shape, ids = models.shapes[kind], whole(kind, content)
+    hidden = explicit_model.hidden_states(shape, ids, explicit_model.geometry(extension, len(ids), shape), 1.0)[len(specials(kind)[0]) :]
+    assert [(e.range.start, e.range.end) for e in result.embeddings] == [(0, 16), (16, 32), (32, 48), (48, 64), (64, 70)]
+    for embedding in result.embeddings:
+        assert np.dot(embedding.values, unit(hidden[embedding.range.start : embedding.range.end].mean(axis=0))) >= 0.99999
+    ranged = models.request(kind, [content], extension, spans=models.pb.SpanOptions(ranges={}), **options)
+    for a, b in [(5, 6), (0, 70), (30, 64)]:
+        ranged.inputs[0].ranges.add(start=a, end=b)
+    for embedding, (a, b) in zip(models.stub.Embed(ranged).results[0].embeddings, [(5, 6), (0, 70), (30, 64)], strict=True):
+        assert np.dot(embedding.values, unit(hidden[a:b].mean(axis=0))) >= 0.99999
+
+
+def test_spans_of_a_text_are_in_code_points(models):
+    """"é" is one code point of two bytes; the tokenizer's tokens are single characters and words' tails."""
+    text = "Ah, é! Then bc. Last one?"
+    tokens = models.tokenizers["bert"].encode(text, add_special_tokens=False)
+    request = models.pb.EmbedRequest(inputs=[models.pb.Input(text=text)])
+    request.options.model = "bert"
+    request.options.prompt_name = "passage"
+    request.options.output = models.pb.EmbedOptions.SPAN_VECTORS
+    request.options.spans.ranges.SetInParent()
+    asked = [(4, 5), (0, 6), (7, 15)]
+    for a, b in asked:
+        request.inputs[0].ranges.add(start=a, end=b)
+    for embedding, (a, b) in zip(models.stub.Embed(request).results[0].embeddings, asked, strict=True):
+        overlapping = [i for i, (start, end) in enumerate(tokens.offsets) if start < b and end > a]
+        assert (embedding.range.start, embedding.range.end) == (overlapping[0], overlapping[-1] + 1)
+    request.inputs[0].ClearField("ranges")
+    request.options.spans.sentences.SetInParent()
+    spans = [(e.range.start, e.range.end) for e in models.stub.Embed(request).results[0].embeddings]
+    sentences = [(0, 6), (7, 15), (16, 25)]
+    for (start, end), (a, b) in zip(spans, sentences, strict=True):
+        overlapping = [i for i, (s, e) in enumerate(tokens.offsets) if s < b and e > a]
+        assert (start, end) == (overlapping[0], overlapping[-1] + 1)
+
+
+@pytest.mark.parametrize("reason, change", [
+    ("SPAN_OUT_OF_RANGE", lambda r: r.inputs[0].ranges.add(start=3, end=3)),
+    ("SPAN_OUT_OF_RANGE", lambda r: r.inputs[0].ranges.add(start=0, end=99)),
+    ("SPAN_EMPTY", lambda r: r.inputs[0].ranges.add(start=2, end=3)),
+    ("SPAN_TRUNCATED", lambda r: (r.inputs[0].__setattr__("text", "ab " * 60), setattr(r.options, "truncate", 1), r.inputs[0].ranges.add(start=170, end=175))),
+], ids=["empty", "beyond", "blank", "truncated"])  # fmt: skip
+def test_a_bad_range_is_named(models, reason, change):
+    from test_protocol import details
+    from google.rpc import error_details_pb2
+
+    request = models.pb.EmbedRequest(inputs=[models.pb.Input(text="ab cd")])
+    request.options.model = "bert"
+    request.options.output = models.pb.EmbedOptions.SPAN_VECTORS
+    request.options.spans.ranges.SetInParent()
+    request.inputs[0].ranges.add(start=0, end=1)
+    change(request)
+    with pytest.raises(grpc.RpcError) as error:
+        models.stub.Embed(request)
+    found = details(error.value)
+    assert found[error_details_pb2.ErrorInfo].reason == reason
+    assert found[error_details_pb2.BadRequest].field_violations[0].field == "inputs[0].ranges[1]"
+
+
+@pytest.mark.parametrize("kind", ROPE)
+def test_a_short_text_after_a_long_one_is_as_if_alone(models, kind):
+    rng = random.Random(kind)
+    short, long = random_ids(rng, 40), random_ids(rng, 400)
+    for extension in ({"ntk_dynamic": {}}, {"yarn": {}}, {"interpolation": {}}, {"self_extend": {}}, {"recurrent": {}}):
+        before = models.vectors(kind, [short], extension)
+        models.vectors(kind, [long], extension)
+        assert np.array_equal(before, models.vectors(kind, [short], extension))
+
+
+def test_requests_with_different_choices_share_batches(models):
+    """Many at once on one model; each must get what it gets alone."""
+    rng = random.Random(11)
+    requests = []
+    for _ in range(40):
+        extension = {**rng.choice([e for e in POSITIONS + ROPE_ONLY if e]), **rng.choice([{}, {"attention_log_scaling": True}])}
+        contents = [random_ids(rng, rng.randint(1, capacity(extension) - 2)) for _ in range(rng.randint(1, 4))]
+        requests.append((contents, extension))
+    alone = [models.vectors("e5rope", contents, extension) for contents, extension in requests]
+    together: list = [None] * len(requests)
+
+    def send(i):
+        together[i] = models.vectors("e5rope", *requests[i])
+
+    threads = [threading.Thread(target=send, args=(i,)) for i in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for expected_vectors, vectors in zip(alone, together):
+        assert np.abs(expected_vectors - vectors).max() <= 1e-5
+
+
+def test_recommended_and_profile_are_what_they_stand_for(models):
+    content = random_ids(random.Random(1), 100)
+    for name, spelt_out in (({"recommended": {}}, {"windows": {}}), ({"profile": "small"}, {"windows": {"tokens": 12}})):
+        answers = [models.stub.Embed(models.request("bert", [content], extension)) for extension in (name, spelt_out)]
+        assert answers[0].results == answers[1].results and answers[0].recipe == answers[1].recipe
+    described = models.stub.GetModel(models.pb.GetModelRequest(model="bert"))
+    assert list(described.profiles) == ["small"] and "yarn" not in described.methods and described.recommended_extension.HasField("windows")
+    assert "self_extend" in models.stub.GetModel(models.pb.GetModelRequest(model="llama")).methods
+
+
+def test_explain_shows_the_plan_of_embed(models):
+    content = random_ids(random.Random(2), 100)
+    for extension in ({"yarn": {}}, {"self_extend": {}}, {"ntk_dynamic": {}, "attention_log_scaling": True}, {"windows": {"tokens": 40}, "grouped": {"factor": 2}}):
+        embed = models.request("e5rope", [content], extension)
+        explain = models.pb.ExplainRequest(options=embed.options, inputs=embed.inputs)
+        plan, result = models.stub.Explain(explain).results[0], models.stub.Embed(embed).results[0]
+        assert list(plan.sequences) == list(result.sequences)
+    method = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"self_extend": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
+    assert (method.group, method.neighbor_window) == (5, 8)  # 102 tokens: s = ceil(102 / 32) = 4.

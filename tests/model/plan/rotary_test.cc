@@ -1,0 +1,144 @@
+#include "model/plan/rotary.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <complex>
+#include <numbers>
+#include <random>
+#include <thread>
+
+#include "tests/testing/fake_tokenizer.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAreArray;
+using ::testing::Pointwise;
+
+ModelManifest RopeModel(int dim, int window) {
+  ModelManifest model = FakeRopeManifest();
+  model.head_dim = model.rotary_dim = dim;
+  model.trained_window = model.plain_limit = window;
+  return model;
+}
+
+Method By(const ModelManifest& model, const PositionsMethod& positions, int64_t n, bool resonance = false) {
+  return MethodFor(model, {.positions = positions, .resonance = resonance}, n);
+}
+
+// Published checks of the ramp: the first pair that is not left alone is low + 1, the first that is fully interpolated
+// is high.
+TEST(RotaryTest, RampsOfTheModelsOfThePaper) {
+  struct Ramp {
+    int dim, window;
+    size_t low, high;
+  };
+  for (const Ramp& ramp : {Ramp{64, 512, 3, 16}, Ramp{128, 4096, 20, 46}}) {
+    const ModelManifest model = RopeModel(ramp.dim, ramp.window);
+    const std::vector<double> plain = RotaryFrequencies(model, PlainMethod());
+    const std::vector<double> scaled = RotaryFrequencies(model, By(model, NtkByParts{.factor = 8}, 8 * ramp.window));
+    for (size_t j = 0; j < plain.size(); ++j) {
+      const double share = (plain[j] - scaled[j]) / (plain[j] - plain[j] / 8);  // 0 = left alone, 1 = interpolated.
+      const double wanted = std::clamp(
+          (static_cast<double>(j) - static_cast<double>(ramp.low)) / static_cast<double>(ramp.high - ramp.low), 0.0,
+          1.0);
+      EXPECT_NEAR(share, wanted, 1e-9) << "pair " << j;
+    }
+  }
+}
+
+TEST(RotaryTest, OnlyYarnHasAnAmplitude) {
+  const ModelManifest model = RopeModel(64, 512);
+  EXPECT_NEAR(RotaryAmplitude(By(model, Yarn{.factor = 8}, 4096)), 1.2079, 1e-4);
+  EXPECT_EQ(RotaryAmplitude(By(model, NtkByParts{.factor = 8}, 4096)), 1);
+  EXPECT_EQ(RotaryAmplitude(PlainMethod()), 1);
+}
+
+TEST(RotaryTest, ResonanceMakesWavelengthsWhole) {
+  const ModelManifest model = RopeModel(64, 512);
+  for (const PositionsMethod& positions :
+       {PositionsMethod(PlainPositions{}), PositionsMethod(Interpolation{3}), PositionsMethod(Yarn{.factor = 4})}) {
+    const std::vector<double> before = RotaryFrequencies(model, By(model, positions, 1500));
+    const std::vector<double> after = RotaryFrequencies(model, By(model, positions, 1500, true));
+    for (size_t j = 0; j < after.size(); ++j) {
+      const double length = 2 * std::numbers::pi / after[j];
+      EXPECT_NEAR(length, std::round(length), 1e-9 * length);
+      EXPECT_LE(std::abs(length - 2 * std::numbers::pi / before[j]), 0.5 + 1e-9);
+    }
+  }
+}
+
+// Against powers of one complex number a pair: no cosine, no sine.
+TEST(RotaryTest, RowsArePowersOfARotation) {
+  const ModelManifest model = RopeModel(16, 64);
+  for (const PositionsMethod& positions :
+       {PositionsMethod(PlainPositions{}), PositionsMethod(Yarn{.factor = 3}), PositionsMethod(Ntk{.base = 40000})}) {
+    const Method method = By(model, positions, 150);
+    const std::vector<double> frequencies = RotaryFrequencies(model, method);
+    const double amplitude = RotaryAmplitude(method);
+    const RotaryTable table = MakeRotaryTable(frequencies, amplitude, 150);
+    ASSERT_EQ(table.rows(), 150);
+    for (size_t j = 0; j < frequencies.size(); ++j) {
+      const std::complex<long double> step = std::exp(std::complex<long double>(0, frequencies[j]));
+      std::complex<long double> turn = amplitude;
+      for (size_t p = 0; p < 150; ++p, turn *= step) {
+        EXPECT_NEAR(table.cos[p * 8 + j], static_cast<double>(turn.real()), 1e-7);
+        EXPECT_NEAR(table.sin[p * 8 + j], static_cast<double>(turn.imag()), 1e-7);
+      }
+    }
+  }
+}
+
+TEST(RotaryTest, PositionsFarOutKeepTheirDigits) {
+  const std::vector<double> frequencies{1.0};
+  const RotaryTable table = MakeRotaryTable(frequencies, 1, 131072);
+  for (const size_t p : {size_t{2049}, size_t{32767}, size_t{131071}}) {
+    EXPECT_NEAR(table.cos[p], static_cast<double>(std::cos(static_cast<long double>(p))), 1e-7);
+  }
+}
+
+TEST(RotaryTableCacheTest, AShortSequenceAfterALongOneIsAsIfAlone) {
+  std::mt19937 random(8);
+  const ModelManifest model = RopeModel(16, 64);
+  const PositionsMethod methods[] = {PlainPositions{}, NtkDynamic{}, Yarn{}, Interpolation{}, NtkByParts{.factor = 9}};
+  RotaryTableCache used(1 << 16);  // Small, so that entries come and go.
+  for (int i = 0; i < 500; ++i) {
+    const Method method = By(model, methods[random() % std::size(methods)], 1 + random() % 500, random() % 2 == 0);
+    const int64_t rows = 1 + static_cast<int64_t>(random() % 500);
+    const std::vector<double> frequencies = RotaryFrequencies(model, method);
+    const auto cached = used.Get(frequencies, RotaryAmplitude(method), rows);
+    const RotaryTable fresh = MakeRotaryTable(frequencies, RotaryAmplitude(method), rows);
+    ASSERT_GE(cached->rows(), rows);
+    ASSERT_TRUE(std::equal(fresh.cos.begin(), fresh.cos.end(), cached->cos.begin()));
+    ASSERT_TRUE(std::equal(fresh.sin.begin(), fresh.sin.end(), cached->sin.begin()));
+  }
+}
+
+TEST(RotaryTableCacheTest, EqualSequencesShareATable) {
+  RotaryTableCache cache;
+  const std::vector<double> frequencies{1, 0.5}, others{1, 0.25};
+  const auto table = cache.Get(frequencies, 1, 100);
+  EXPECT_EQ(cache.Get(frequencies, 1, 7), table);
+  EXPECT_NE(cache.Get(others, 1, 7), table);
+  EXPECT_NE(cache.Get(frequencies, 1.5, 7), table);
+  EXPECT_EQ(cache.Get(frequencies, 1, 128), table);
+}
+
+TEST(RotaryTableCacheTest, ManyThreadsAtOnce) {
+  RotaryTableCache cache(1 << 12);
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&cache, t] {
+      for (int i = 1; i < 300; ++i) {
+        const std::vector<double> frequencies{1.0 / (1 + (i + t) % 5)};
+        const auto table = cache.Get(frequencies, 1, i);
+        ASSERT_FLOAT_EQ(table->cos[static_cast<size_t>(i - 1)], static_cast<float>(std::cos((i - 1) * frequencies[0])));
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace longembed

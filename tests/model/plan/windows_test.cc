@@ -1,0 +1,47 @@
+#include "model/plan/windows.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+
+TEST(WindowsTest, TheLastWindowIsMovedBackOrStaysShort) {
+  EXPECT_THAT(CutWindows(10, 4, 0, LastWindow::kShort), ElementsAre(Range{0, 4}, Range{4, 8}, Range{8, 10}));
+  EXPECT_THAT(CutWindows(10, 4, 0, LastWindow::kBackExtended), ElementsAre(Range{0, 4}, Range{4, 8}, Range{6, 10}));
+  EXPECT_THAT(CutWindows(3, 4, 1, LastWindow::kBackExtended), ElementsAre(Range{0, 3}));
+  EXPECT_THAT(CutWindows(8, 4, 0, LastWindow::kShort), ElementsAre(Range{0, 4}, Range{4, 8}));
+}
+
+// Against a walk over the tokens, one at a time.
+TEST(WindowsTest, CoverEveryTokenInOrder) {
+  std::mt19937 random(2);
+  for (int i = 0; i < 3000; ++i) {
+    const int64_t content = std::uniform_int_distribution<int64_t>(1, 200)(random);
+    const int64_t room = std::uniform_int_distribution<int64_t>(1, 60)(random);
+    const int64_t overlap = std::uniform_int_distribution<int64_t>(0, room - 1)(random);
+    const LastWindow last = i % 2 == 0 ? LastWindow::kShort : LastWindow::kBackExtended;
+    const std::vector<Range> windows = CutWindows(content, room, overlap, last);
+    ASSERT_EQ(static_cast<int64_t>(windows.size()), CountWindows(content, room, overlap));
+    std::vector<int> seen(static_cast<size_t>(content));
+    for (size_t w = 0; w < windows.size(); ++w) {
+      ASSERT_LE(windows[w].size(), room);
+      ASSERT_GT(windows[w].size(), 0);
+      ASSERT_TRUE(w + 1 == windows.size() || windows[w].size() == room);
+      ASSERT_TRUE(w + 2 >= windows.size() || windows[w].end - windows[w + 1].start == overlap);
+      for (int32_t t = windows[w].start; t < windows[w].end; ++t) ++seen[static_cast<size_t>(t)];
+    }
+    ASSERT_EQ(windows.back().end, content);
+    ASSERT_TRUE(std::all_of(seen.begin(), seen.end(), [](int count) { return count > 0; }));
+    // The one before the last does not reach the end already: no window is superfluous.
+    ASSERT_TRUE(windows.size() == 1 || windows[windows.size() - 2].end < content);
+    ASSERT_TRUE(last == LastWindow::kShort || content < room || windows.back().size() == room);
+  }
+}
+
+}  // namespace
+}  // namespace longembed

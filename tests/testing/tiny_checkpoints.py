@@ -1,0 +1,91 @@
+"""Small random checkpoints of every architecture, saved as Hugging Face ones would be. Weights are large enough for every mistake to show."""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import safetensors.torch  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
+
+WINDOW = 32  # Lo of all but BERT, whose table has a few rows more.
+COMMON = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "vocab_size": 300, "initializer_range": 0.25}
+
+
+def tiny_tokenizer(special_tokens: bool = True) -> Tokenizer:
+    """One token a printable character, in special tokens that are not BERT's usual ids (1 pads, as in XLM-R); with truncation and padding to be stripped."""
+    words = ["[UNK]", "[PAD]", "[SEP]", "[CLS]"] + [chr(code) for code in range(33, 127)] + ["##" + chr(code) for code in range(33, 127)]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if special_tokens:
+        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    return tokenizer
+
+
+def save(kind: str, folder: Path) -> Path:
+    """`kind` is a key of KINDS. Norms and biases are random too: ones and zeros would hide a swap."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, special_tokens = KINDS[kind]()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower() or name.endswith("bias"):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    if kind == "e5rope":
+        save_e5_rope(model, folder)
+    else:
+        model.save_pretrained(folder)
+    tiny_tokenizer(special_tokens).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def save_e5_rope(bert: torch.nn.Module, folder: Path) -> None:
+    """transformers has no E5-RoPE: its names are BERT's without the position table."""
+    config = {
+        "model_type": "e5rope", "num_attention_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": WINDOW,
+        "rope_theta": 10000.0, "rotary_value": False, "embedding_size": 64, **COMMON,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {name: tensor for name, tensor in bert.state_dict().items() if "position_embeddings" not in name}
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+
+
+def _bert():
+    config = transformers.BertConfig(num_attention_heads=4, max_position_embeddings=WINDOW, **COMMON)
+    return transformers.BertModel(config, add_pooling_layer=False), True
+
+
+def _xlm_roberta():
+    config = transformers.XLMRobertaConfig(num_attention_heads=4, max_position_embeddings=WINDOW + 2, type_vocab_size=1, pad_token_id=1, **COMMON)
+    return transformers.XLMRobertaModel(config, add_pooling_layer=False), True
+
+
+def _nomic_bert():
+    config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, **COMMON)
+    return transformers.NomicBertModel(config, add_pooling_layer=False), True
+
+
+def _decoder(config_class, model_class, **more):
+    config = config_class(
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=WINDOW, eos_token_id=2, rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **COMMON, **more,
+    )  # fmt: skip
+    return model_class(config), False
+
+
+KINDS = {
+    "bert": _bert,
+    "xlm-roberta": _xlm_roberta,
+    "e5rope": _bert,
+    "nomic_bert": _nomic_bert,
+    "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel),
+    "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, sliding_window=WINDOW),
+}
