@@ -1,7 +1,5 @@
 #include "client/cli/command_line.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <fstream>
@@ -9,6 +7,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/extension_flags.h"
 
 namespace longembed::client {
 namespace {
@@ -20,7 +19,8 @@ struct Raw {
   std::string server, root_certificates_file, api_key_file;
   bool tls = false;
   double timeout_seconds = 300;
-  std::string extension, input_type, truncate = "none", encoding = "float32", vectors = "one", priority = "interactive";
+  std::string input_type, truncate = "none", encoding = "float32", priority = "interactive";
+  ExtensionFlags extension;
   std::string prompt_name, prompt, model, output = "json", format = "json";
   uint32_t dimensions = 0;
   bool has_dimensions = false, force_dimensions = false, no_normalize = false;
@@ -45,7 +45,9 @@ void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
       .add_option("--text", arguments.source.texts,
                   "A text; may be repeated. Without it, files or standard input are read")
       ->allow_extra_args(false);
-  command.add_option("--format", raw.format, "json: lines of {\"id\":..., \"text\":...}; text: every line is a text")
+  command
+      .add_option("--format", raw.format,
+                  "json: lines of {\"id\":..., \"text\":..., \"ranges\":[[start,end],...]}; text: every line is a text")
       ->check(CLI::IsMember({"json", "text"}))
       ->capture_default_str();
   command.add_option("files", arguments.source.files, "Files to read")->check(CLI::ExistingFile);
@@ -61,7 +63,7 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
   command.add_option("--truncate", raw.truncate, "What to do with too long a text: none (refuse), end, start")
       ->check(CLI::IsMember({"none", "end", "start"}))
       ->capture_default_str();
-  command.add_option("--extension", raw.extension, "Context extension, as JSON of longembed.v1.Extension");
+  raw.extension.AddTo(command);
   command.add_option("--dimensions", raw.dimensions, "Keep the first N components")->each([&raw](const std::string&) {
     raw.has_dimensions = true;
   });
@@ -69,9 +71,6 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
   command.add_flag("--no-normalize", raw.no_normalize, "Do not scale vectors to length 1");
   command.add_option("--encoding", raw.encoding, "float32, float16, bfloat16, int8, binary")
       ->check(CLI::IsMember({"float32", "float16", "bfloat16", "int8", "binary"}))
-      ->capture_default_str();
-  command.add_option("--vectors", raw.vectors, "one, or one a window or span")
-      ->check(CLI::IsMember({"one", "window", "span"}))
       ->capture_default_str();
   command.add_option("--priority", raw.priority, "interactive or bulk")
       ->check(CLI::IsMember({"interactive", "bulk"}))
@@ -119,18 +118,11 @@ absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
   EmbedOptions::Encoding encoding = EmbedOptions::FLOAT32;
   EmbedOptions::Encoding_Parse(upper(raw.encoding), &encoding);
   options.set_encoding(encoding);
-  options.set_output(raw.vectors == "window" ? EmbedOptions::WINDOW_VECTORS
-                     : raw.vectors == "span" ? EmbedOptions::SPAN_VECTORS
-                                             : EmbedOptions::ONE_VECTOR);
   options.set_priority(raw.priority == "bulk" ? EmbedOptions::BULK : EmbedOptions::INTERACTIVE);
   if (raw.has_dimensions) options.set_dimensions(raw.dimensions);
   options.set_force_dimensions(raw.force_dimensions);
   if (raw.no_normalize) options.set_normalize(false);
-  if (raw.extension.empty()) return absl::OkStatus();
-  const auto parsed = google::protobuf::util::JsonStringToMessage(raw.extension, options.mutable_extension());
-  if (parsed.ok()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--extension: ", std::string(parsed.message().data(), parsed.message().size())));
+  return raw.extension.Fill(options);
 }
 
 }  // namespace

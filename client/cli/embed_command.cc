@@ -77,8 +77,8 @@ class EmbedRun {
       if (!line.ok()) error = line.status();
       more = line.ok() && line->has_value();
       if (!more) break;
-      ids.push_back(std::move((*line)->id));
-      request.add_inputs()->set_text(std::move((*line)->text));
+      ids.push_back((*line)->id);
+      FillInput(**std::move(line), *request.add_inputs());
     }
     if (!ids.empty()) {
       pending_.push_back({std::move(ids), std::async(std::launch::async, [this, request = std::move(request)] {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/command_line.h"
 #include "client/cli/text_reader.h"
 
@@ -38,13 +39,25 @@ void WriteJson(const nlohmann::json& id, const google::protobuf::Message& result
   out << object.dump() << "\n";
 }
 
+// "YARN factor 2.58, query scale 1.15"
+std::string Describe(const v1::Method& method) {
+  std::string text = v1::Method::Kind_Name(method.kind());
+  if (method.has_factor()) text += absl::StrFormat(" factor %g", method.factor());
+  if (method.has_base()) text += absl::StrFormat(" base %g", method.base());
+  if (method.has_group()) text += absl::StrFormat(" group %d, window %d", method.group(), method.neighbor_window());
+  if (method.resonance()) text += ", resonance";
+  if (method.has_query_scale()) text += absl::StrFormat(", query scale %g", method.query_scale());
+  return text;
+}
+
 void ExplainToAPerson(const nlohmann::json& id, const v1::ExplainResult& result, std::ostream& out) {
-  out << absl::StrFormat("%s: %d tokens, %d cut away, at most %d a sequence, %.2f GFLOP\n", id.dump(), result.tokens(),
-                         result.truncated_tokens(), result.capacity(), result.cost().gigaflops());
+  const std::string capacity = result.capacity() > 0 ? absl::StrFormat("at most %d a sequence", result.capacity())
+                                                     : std::string("a sequence may have any length");
+  out << absl::StrFormat("%s: %d tokens, %d cut away, %s, %.2f GFLOP\n", id.dump(), result.tokens(),
+                         result.truncated_tokens(), capacity, result.cost().gigaflops());
   for (const v1::Sequence& sequence : result.sequences()) {
     out << absl::StrFormat("  content tokens [%d, %d), %d tokens, %s\n", sequence.content().start(),
-                           sequence.content().end(), sequence.tokens(),
-                           v1::Method::Kind_Name(sequence.method().kind()));
+                           sequence.content().end(), sequence.tokens(), Describe(sequence.method()));
   }
 }
 
@@ -60,6 +73,8 @@ void ModelToAPerson(const v1::Model& model, std::ostream& out) {
   out << absl::StrFormat("%s: %s, %d dimensions, %d tokens (%s), %s on %s\n", model.name(), model.architecture(),
                          model.dimensions(), model.plain_limit(), v1::Model::Pooling_Name(model.pooling()),
                          model.precision(), model.device());
+  out << "  extensions: " << absl::StrJoin(model.methods(), ", ") << "\n";
+  if (model.profiles_size() > 0) out << "  profiles: " << absl::StrJoin(model.profiles(), ", ") << "\n";
   for (const auto& [name, prompt] : model.prompts()) out << absl::StrFormat("  prompt %s: \"%s\"\n", name, prompt);
   out << "  from " << model.source() << ", licence " << model.licence() << "\n";
 }
@@ -71,7 +86,7 @@ int RunExplain(const Arguments& arguments, const Streams& streams) {
   if (!lines.ok()) return Complain(lines.status(), streams), kExitUsage;
   v1::ExplainRequest request;
   *request.mutable_options() = arguments.options;
-  for (const InputLine& line : *lines) request.add_inputs()->set_text(line.text);
+  for (const InputLine& line : *lines) FillInput(line, *request.add_inputs());
   Client client(arguments.client);
   const absl::StatusOr<v1::ExplainResponse> response = client.Explain(request, arguments.call);
   if (!response.ok()) return Complain(response.status(), streams);

@@ -1,5 +1,6 @@
 #include "client/cli/json_lines.h"
 
+#include <algorithm>
 #include <charconv>
 #include <utility>
 
@@ -36,13 +37,27 @@ std::string FormatEmbeddings(const v1::EmbedResult& result, v1::EmbedOptions::En
   return json + "]";
 }
 
-std::string FormatWindows(const v1::EmbedResult& result) {
+template <typename Messages, typename RangeOf>
+std::string FormatRanges(const Messages& messages, RangeOf range_of) {
   std::string json = "[";
-  for (int i = 0; i < result.sequences_size(); ++i) {
-    const v1::Range& content = result.sequences(i).content();
-    absl::StrAppend(&json, i == 0 ? "" : ",", "[", content.start(), ",", content.end(), "]");
+  for (const auto& message : messages) {
+    const v1::Range& range = range_of(message);
+    absl::StrAppend(&json, json.size() == 1 ? "" : ",", "[", range.start(), ",", range.end(), "]");
   }
   return json + "]";
+}
+
+// False where it is no list of pairs of numbers.
+bool ReadRanges(const nlohmann::json& list, std::vector<std::pair<uint32_t, uint32_t>>& ranges) {
+  if (!list.is_array()) return false;
+  for (const nlohmann::json& pair : list) {
+    const bool good = pair.is_array() && pair.size() == 2 && std::all_of(pair.begin(), pair.end(), [](const auto& n) {
+                        return n.is_number_unsigned() && n.template get<uint64_t>() <= UINT32_MAX;
+                      });
+    if (!good) return false;
+    ranges.emplace_back(pair[0].get<uint32_t>(), pair[1].get<uint32_t>());
+  }
+  return true;
 }
 
 }  // namespace
@@ -73,7 +88,21 @@ absl::StatusOr<InputLine> LineReader::Parse(const std::string& line) const {
   const auto text = object.find("text");
   if (text == object.end() || !text->is_string()) return bad("has no \"text\" that is a string");
   const auto id = object.find("id");
-  return InputLine{.id = id == object.end() ? nlohmann::json(line_number_) : *id, .text = text->get<std::string>()};
+  InputLine input{.id = id == object.end() ? nlohmann::json(line_number_) : *id, .text = text->get<std::string>()};
+  const auto ranges = object.find("ranges");
+  if (ranges != object.end() && !ReadRanges(*ranges, input.ranges)) {
+    return bad("has \"ranges\" that are no list of [start, end] in code points");
+  }
+  return input;
+}
+
+void FillInput(InputLine line, v1::Input& input) {
+  input.set_text(std::move(line.text));
+  for (const auto& [start, end] : line.ranges) {
+    v1::Range& range = *input.add_ranges();
+    range.set_start(start);
+    range.set_end(end);
+  }
 }
 
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
@@ -85,7 +114,16 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::Em
     return;
   }
   out << "," << FormatEmbeddings(result, encoding) << ",\"tokens\":" << result.tokens()
-      << ",\"truncated_tokens\":" << result.truncated_tokens() << ",\"windows\":" << FormatWindows(result) << "}\n";
+      << ",\"truncated_tokens\":" << result.truncated_tokens() << ",\"windows\":"
+      << FormatRanges(
+             result.sequences(), [](const auto& s) -> const auto& { return s.content(); });
+  if (result.embeddings_size() > 0 && result.embeddings(0).has_range()) {
+    out << ",\"ranges\":"
+        << FormatRanges(
+               result.embeddings(), [](const auto& e) -> const auto& { return e.range(); });
+  }
+  const v1::Method::Kind kind = result.sequences_size() > 0 ? result.sequences(0).method().kind() : v1::Method::PLAIN;
+  out << ",\"method\":\"" << v1::Method::Kind_Name(kind) << "\"}\n";
 }
 
 std::string FormatFloat(float value) {

@@ -7,6 +7,8 @@
 #include <optional>
 #include <ostream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "longembed/v1/embedding.pb.h"
@@ -17,10 +19,14 @@ namespace longembed::client {
 struct InputLine {
   nlohmann::json id;
   std::string text;
+  std::vector<std::pair<uint32_t, uint32_t>> ranges;  // Late chunking: [start, end) in code points.
 };
 
+// The line as a request has it.
+void FillInput(InputLine line, v1::Input& input);
+
 enum class LineFormat {
-  kJson,  // {"id": ..., "text": ...}
+  kJson,  // {"id": ..., "text": ..., "ranges": [[start, end], ...]}; id and ranges may be left out
   kText,  // The line is the text.
 };
 
@@ -29,7 +35,7 @@ class LineReader {
  public:
   LineReader(std::istream& stream, std::string name, LineFormat format);
 
-  // nullopt at the end. Errors (INVALID_ARGUMENT): not JSON, no "text", text that is no string.
+  // nullopt at the end. Errors (INVALID_ARGUMENT): not JSON, no "text", text that is no string, ranges that are none.
   absl::StatusOr<std::optional<InputLine>> Next();
 
   int64_t bytes_read() const { return bytes_read_; }
@@ -44,8 +50,9 @@ class LineReader {
   int64_t bytes_read_ = 0;
 };
 
-// {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...]}; "embeddings" in place
-// of "embedding" when there are several;
+// {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN"}, the
+// method being that of the first window; "embeddings" in place of "embedding" when there are several, and "ranges" when
+// each stands for a part of the text;
 // {"id":..., "error":{"code":..., "message":...}} for an input that failed. An embedding in an encoding other than
 // FLOAT32 is
 // {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8, "scale".

@@ -32,7 +32,8 @@ TEST(JsonLinesTest, ReadsPlainLines) {
 }
 
 TEST(JsonLinesTest, BadLinesAreNamed) {
-  for (const char* line : {"nonsense", "[1]", "{\"id\": 1}", "{\"text\": 3}", "{\"text\": \"a\""}) {
+  for (const char* line : {"nonsense", "[1]", "{\"id\": 1}", "{\"text\": 3}", "{\"text\": \"a\"",
+                           R"({"text": "a", "ranges": [3]})", R"({"text": "a", "ranges": [[0, -1]]})"}) {
     std::istringstream in(std::string("{\"text\": \"fine\"}\n") + line);
     LineReader reader(in, "corpus.jsonl", LineFormat::kJson);
     EXPECT_TRUE(reader.Next().ok());
@@ -49,14 +50,31 @@ TEST(JsonLinesTest, WritesOneVectorOrSeveral) {
   result.add_sequences()->mutable_content()->set_end(5);
   std::ostringstream one, two, failed;
   WriteResult("x", result, v1::EmbedOptions::FLOAT32, one);
-  EXPECT_EQ(one.str(), "{\"id\":\"x\",\"embedding\":[0.1],\"tokens\":7,\"truncated_tokens\":0,\"windows\":[[0,5]]}\n");
+  EXPECT_EQ(one.str(),
+            "{\"id\":\"x\",\"embedding\":[0.1],\"tokens\":7,\"truncated_tokens\":0,\"windows\":[[0,5]],\"method\":"
+            "\"PLAIN\"}\n");
   result.add_embeddings()->add_values(-2);
   WriteResult(3, result, v1::EmbedOptions::FLOAT32, two);
   EXPECT_THAT(two.str(), HasSubstr("\"embeddings\":[[0.1],[-2]]"));
+  result.mutable_embeddings(0)->mutable_range()->set_end(2);
+  result.mutable_embeddings(1)->mutable_range()->set_start(2);
+  result.mutable_embeddings(1)->mutable_range()->set_end(5);
+  std::ostringstream ranged;
+  WriteResult(3, result, v1::EmbedOptions::FLOAT32, ranged);
+  EXPECT_THAT(ranged.str(), HasSubstr("\"ranges\":[[0,2],[2,5]]"));
   result.mutable_error()->set_code(3);
   result.mutable_error()->set_message("say \"why\"");
   WriteResult(3, result, v1::EmbedOptions::FLOAT32, failed);
   EXPECT_EQ(failed.str(), "{\"id\":3,\"error\":{\"code\":3,\"message\":\"say \\\"why\\\"\"}}\n");
+}
+
+TEST(JsonLinesTest, ReadsRanges) {
+  std::istringstream in(R"({"text": "ab", "ranges": [[0, 1], [1, 2]]})");
+  LineReader reader(in, "-", LineFormat::kJson);
+  v1::Input input;
+  FillInput(*reader.Next().value(), input);
+  ASSERT_EQ(input.ranges_size(), 2);
+  EXPECT_EQ(input.ranges(1).end(), 2u);
 }
 
 TEST(JsonLinesTest, WritesPackedEncodings) {

@@ -1,0 +1,38 @@
+// The flags that spell a context extension and late chunking for people: --windows, --positions and so on. What they
+// make is what --extension says in JSON.
+#ifndef LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
+#define LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "longembed/v1/embedding.pb.h"
+
+namespace CLI {
+class App;
+}
+
+namespace longembed::client {
+
+class ExtensionFlags {
+ public:
+  // Adds the flags to a command; this must outlive its parsing. May be called for several commands.
+  void AddTo(CLI::App& command);
+
+  // Sets extension, output and spans as the flags say. Errors: INVALID_ARGUMENT, one sentence that names the flag.
+  absl::Status Fill(v1::EmbedOptions& options) const;
+
+ private:
+  absl::Status FillWindows(v1::Extension& extension) const;
+  absl::Status FillPositions(v1::Extension& extension) const;
+  absl::Status FillSpans(v1::EmbedOptions& options) const;
+
+  std::string json_, windows_, aggregation_, positions_, profile_, spans_, vectors_ = "one";
+  int64_t overlap_ = 0;
+  bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
+};
+
+}  // namespace longembed::client
+
+#endif  // LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_

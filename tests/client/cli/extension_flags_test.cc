@@ -1,0 +1,91 @@
+#include "client/cli/extension_flags.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/util/json_util.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "absl/status/statusor.h"
+
+namespace longembed::client {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::StatusOr<v1::EmbedOptions> Parse(std::vector<std::string> arguments) {
+  CLI::App app;
+  ExtensionFlags flags;
+  flags.AddTo(app);
+  std::reverse(arguments.begin(), arguments.end());  // As CLI11 takes them.
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+  v1::EmbedOptions options;
+  if (absl::Status status = flags.Fill(options); !status.ok()) return status;
+  return options;
+}
+
+TEST(ExtensionFlagsTest, SayWhatTheJsonSays) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--windows"}, R"({"windows": {}})"},
+      {{"--windows=256", "--overlap", "32", "--aggregation", "max", "--short-last"},
+       R"({"windows": {"tokens": 256, "overlap": 32, "aggregation": "MAX", "last": "SHORT"}})"},
+      {{"--positions", "grouped"}, R"({"grouped": {}})"},
+      {{"--positions", "grouped=4", "--always"}, R"({"grouped": {"factor": 4}, "when": "ALWAYS"})"},
+      {{"--positions", "ntk-base=40000"}, R"({"ntk": {"base": 40000}})"},
+      {{"--positions", "ntk=2.5", "--resonance"}, R"({"ntk": {"factor": 2.5}, "resonance": true})"},
+      {{"--positions", "self-extend"}, R"({"self_extend": {}})"},
+      {{"--positions", "self-extend=9,64", "--log-scaling"},
+       R"({"self_extend": {"group": 9, "neighbor_window": 64}, "attention_log_scaling": true})"},
+      {{"--windows", "--positions", "yarn=8"}, R"({"windows": {}, "yarn": {"factor": 8}})"},
+      {{"--recommended"}, R"({"recommended": {}})"},
+      {{"--profile", "archive"}, R"({"profile": "archive"})"},
+      {{"--extension", R"({"recurrent": {}})"}, R"({"recurrent": {}})"},
+  };
+  for (const auto& [arguments, json] : cases) {
+    const auto options = Parse(arguments);
+    ASSERT_TRUE(options.ok()) << options.status();
+    v1::Extension expected;
+    ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(json, &expected).ok()) << json;
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(options->extension(), expected))
+        << json << " against " << options->extension().ShortDebugString();
+  }
+  EXPECT_FALSE(Parse({})->has_extension());
+}
+
+TEST(ExtensionFlagsTest, Spans) {
+  EXPECT_TRUE(Parse({"--spans", "sentences"})->spans().has_sentences());
+  EXPECT_EQ(Parse({"--spans", "64"})->spans().every_tokens().tokens(), 64u);
+  EXPECT_EQ(Parse({"--spans", "ranges"})->output(), v1::EmbedOptions::SPAN_VECTORS);
+  EXPECT_EQ(Parse({"--vectors", "window"})->output(), v1::EmbedOptions::WINDOW_VECTORS);
+}
+
+TEST(ExtensionFlagsTest, WrongOnesAreNamed) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--windows=many"}, "--windows"},
+      {{"--overlap", "3"}, "--windows"},
+      {{"--positions", "warped"}, "--positions"},
+      {{"--positions", "ntk"}, "--positions"},
+      {{"--positions", "recurrent=3"}, "--positions"},
+      {{"--positions", "yarn=8}"}, "--positions"},
+      {{"--positions", "self-extend=9"}, "GROUP,WINDOW"},
+      {{"--extension", "{", "--windows"}, "--extension"},
+      {{"--extension", "{"}, "--extension"},
+      {{"--recommended", "--profile", "x"}, "--profile"},
+      {{"--spans", "words"}, "--spans"},
+      {{"--spans", "4", "--vectors", "window"}, "--spans"},
+  };
+  for (const auto& [arguments, said] : cases) {
+    const auto options = Parse(arguments);
+    ASSERT_FALSE(options.ok()) << arguments.front();
+    EXPECT_THAT(std::string(options.status().message()), HasSubstr(said));
+  }
+}
+
+}  // namespace
+}  // namespace longembed::client
