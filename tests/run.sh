@@ -45,7 +45,7 @@ build "$preset"
 rm -rf "$reports"
 mkdir -p "$reports"
 if [ "$preset" = release ]; then
-  for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2; do export_model "$model" >/dev/null; done
+  for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2 SmolLM2-135M-Instruct; do export_model "$model" >/dev/null; done
 fi
 say "C++ tests ($preset; output: build/logs/ctest-$preset.log)"
 runner ctest run_ctest

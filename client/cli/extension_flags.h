@@ -3,7 +3,7 @@
 #ifndef LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 #define LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 
-#include <memory>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"

@@ -10,7 +10,7 @@ from model.export import bert
 from model.export.errors import ExportError
 from model.export.graph import LinearGelu, SpanMean
 from model.export.rotary_graph import NormedWordEmbeddings, RotaryAttention, RotaryEncoder
-from model.export.weights import Weights
+from model.export.weights import Weights, load_reference
 
 ARCHITECTURE = "e5-rope"
 FAMILY = "ROPE"
@@ -106,6 +106,4 @@ def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
     model = BertModel(BertConfig.from_dict(full, attn_implementation="longembed_rotary"), add_pooling_layer=False)
     named = Weights(tensors, spelling).all_float32()
     positions = torch.zeros(config["max_position_embeddings"], measured["hidden_size"])
-    from model.export.weights import load_reference
-
     return load_reference(model, {**named, "embeddings.position_embeddings.weight": positions})

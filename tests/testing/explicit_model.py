@@ -7,6 +7,7 @@ choice of theta, r and an amplitude; nobody here makes tables of cos and sin.
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ class Geometry:
     theta: np.ndarray | None = None
     relative: np.ndarray | None = None
     logit_factor: float = 1.0
+
+    @cached_property
+    def turns(self) -> np.ndarray:
+        """[R/2, n, n] complex: how far a pair of components turns between every two tokens."""
+        return np.exp(1j * self.theta[:, None, None] * self.relative)
 
 
 @dataclass
@@ -39,11 +45,11 @@ class Shape:
 def shape_of(kind: str, checkpoint, window: int) -> Shape:
     config = checkpoint.config
     heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
     base = config.get("rope_theta") or (config.get("rope_parameters") or {}).get("rope_theta") or 0.0
+    head_dim = (config.get("head_dim") or config["hidden_size"] // heads) if base else 0
     epsilon = config.get("rms_norm_eps", config.get("layer_norm_eps", 1e-12))
     tensors = {name.removeprefix("model."): tensor.double().numpy() for name, tensor in checkpoint.tensors.items()}
-    return Shape(kind, window, head_dim if base else 0, float(base), heads, config.get("num_key_value_heads") or heads, epsilon, tensors)
+    return Shape(kind, window, head_dim, float(base), heads, config.get("num_key_value_heads") or heads, epsilon, tensors)
 
 
 # --------------------------------------------------------------------------------------------------------------------------------- methods
@@ -207,7 +213,7 @@ def products(q, k, where: Geometry) -> np.ndarray:
     queries, keys = q[:, :half] + 1j * q[:, half:], k[:, :half] + 1j * k[:, half:]
     total = np.zeros((len(q), len(k)))
     for pair in range(half):
-        total += (np.outer(queries[:, pair], keys[:, pair].conj()) * np.exp(1j * where.theta[pair] * where.relative)).real
+        total += (np.outer(queries[:, pair], keys[:, pair].conj()) * where.turns[pair]).real
     return total * where.logit_factor
 
 

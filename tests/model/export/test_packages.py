@@ -32,7 +32,7 @@ def test_export(known, tmp_path):
     content = yaml.safe_load((tmp_path / "out" / "longembed-model.yaml").read_text())
     assert content["name"] == known.name and known.hub in content["source"]
     assert content["pooling"] == known.pooling and content["prompts"] == known.prompts and content["trained_window"] == known.trained_window
-    assert content["special_tokens"] == {"prefix": [101], "suffix": [102]}
+    assert content["special_tokens"] == ({"prefix": [], "suffix": [2]} if known.pooling == "LAST" else {"prefix": [101], "suffix": [102]})
     assert main([known.name, "--out", str(tmp_path / "out")]) == 0
 
 

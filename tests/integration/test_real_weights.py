@@ -1,0 +1,114 @@
+"""Every context extension through the RPC on real weights, against the formulas in float64; and the Passkey benchmark, made small enough to run every time."""
+
+import random
+import subprocess
+import sys
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.json_format import ParseDict
+
+from running_server import MODELS, ROOT, start_server
+
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests/testing"))
+import explicit_model  # noqa: E402
+
+SHARED_ROPE = ROOT.parent / "shared/models/e5-small-rope"
+ROPE_EXPORT = ["--name", "e5-small-rope", "--pooling", "mean", "--prompt", "query=query: ", "--prompt", "passage=passage: ", "--licence", "MIT"]
+SCALED = {"attention_log_scaling": True}
+
+APE = [{"windows": {}}, {"grouped": {}}, {"recurrent": {}}, {"interpolation": {}}, {"interpolation": {"factor": 4}}, {"interpolation": {}, **SCALED}]
+ROPE = [
+    {"grouped": {}, **SCALED}, {"recurrent": {}}, {"interpolation": {}}, {"ntk": {"base": 30000}}, {"ntk": {"factor": 2}}, {"ntk_dynamic": {}},
+    {"ntk_by_parts": {}}, {"yarn": {}}, {"yarn": {}, "resonance": True}, {"self_extend": {}}, {"self_extend": {}, **SCALED},
+]  # fmt: skip
+# Far within what the decoder was trained on, so that the oracle's n * n complex numbers fit; hence factors that are given, for every input.
+DECODER = [
+    {}, {"grouped": {"factor": 4}}, {"ntk": {"base": 400000}}, {"ntk_by_parts": {"factor": 4}}, {"yarn": {"factor": 4}},
+    {"self_extend": {"group": 5, "neighbor_window": 64}},
+]  # fmt: skip
+CASES = [("e5-small-v2", "bert", 700, APE), ("e5-small-rope", "e5rope", 600, ROPE), ("SmolLM2-135M-Instruct", "llama", 160, DECODER)]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Of a model by its name. The one that no registry has is exported here."""
+    exported = tmp_path_factory.mktemp("exported")
+
+    def find(name: str):
+        if name != "e5-small-rope":
+            return MODELS
+        if not SHARED_ROPE.exists():
+            pytest.skip(f"{name}: ../shared/models/{name} is not on this machine")
+        from model.export.__main__ import main
+
+        assert main([str(SHARED_ROPE), "--out", str(exported / name), *ROPE_EXPORT]) == 0
+        return exported
+
+    return find
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[case[0] for case in CASES])
+def served(request, folder_of, tmp_path_factory, pb):
+    from model.export import sources
+
+    name, kind, length, extensions = request.param
+    running = start_server(tmp_path_factory.mktemp(name), [name], models_folder=folder_of(name))
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        stub = pb[1].EmbeddingServiceStub(channel)
+        description = stub.GetModel(pb[0].GetModelRequest(model=name))
+        checkpoint = sources.find(str(SHARED_ROPE) if name == "e5-small-rope" else name).load()
+        yield stub, pb[0], explicit_model.shape_of(kind, checkpoint, description.trained_window), length, extensions
+    assert running.stop() == 0
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def encoded(shape: explicit_model.Shape, ids: list[int], extension: dict) -> np.ndarray:
+    where = explicit_model.geometry(extension, len(ids), shape)
+    hidden = explicit_model.hidden_states(shape, ids, where, explicit_model.query_scale(extension, len(ids), shape.window))
+    return hidden[-1] if shape.kind == "llama" else hidden.mean(axis=0)
+
+
+def whole(shape: explicit_model.Shape, content: list[int]) -> list[int]:
+    return [*content, 2] if shape.kind == "llama" else [101, *content, 102]
+
+
+def expected(shape: explicit_model.Shape, content: list[int], extension: dict) -> np.ndarray:
+    if "windows" not in extension:
+        return unit(encoded(shape, whole(shape, content), extension))
+    room = shape.window - 2
+    assert room < len(content) <= 2 * room  # Two windows, the second one moved back.
+    return unit(sum(encoded(shape, whole(shape, part), {}) for part in (content[:room], content[-room:])))
+
+
+def test_a_method_is_its_formulas(served):
+    stub, pb, shape, length, extensions = served
+    rng = random.Random(length)
+    content = [rng.randrange(1000, 20000) for _ in range(length - len(whole(shape, [])))]
+    for extension in extensions:
+        request = pb.EmbedRequest()
+        ParseDict({**extension, "when": "ALWAYS"}, request.options.extension)
+        request.inputs.add().token_ids.ids.extend(content)
+        vector = np.array(stub.Embed(request, timeout=120).results[0].embeddings[0].values, dtype=np.float64)
+        assert vector @ expected(shape, content, extension) >= 0.99999, extension
+
+
+def test_passkey_finds_more_with_interpolation_than_without(tmp_path):
+    """The whole benchmark, small. Seen with 100 candidates at 1,024 tokens: about half as many keys are found in the first 512 tokens as with interpolation."""
+    if not (MODELS / "e5-small-v2").exists():
+        pytest.skip("models/e5-small-v2 has not been exported; run tests/run.sh")
+    command = [sys.executable, ROOT / "tests/benchmark/passkey.py", "--out", tmp_path, "--lengths", "256", "1024", "--candidates", "256:12,1024:12"]
+    first = subprocess.run([*command, "--methods", "truncated", "windows (PCW)", "PI, log-scaled"], capture_output=True, text=True, check=True).stdout
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "passkey-e5-small-v2.md").read_text().splitlines() if line.startswith("|")]
+    assert rows[0] == ["method", "256 (12)", "1024 (12)"]
+    accuracy = {row[0]: [float(cell.split()[0]) for cell in row[1:]] for row in rows[2:]}
+    assert len({short for short, _ in accuracy.values()}) == 1  # Within the window a method changes nothing.
+    assert accuracy["PI, log-scaled"][1] > accuracy["truncated"][1] and accuracy["PI, log-scaled"][1] >= 0.5
+    assert (tmp_path / "passkey-e5-small-v2.png").read_bytes().startswith(b"\x89PNG")
+    again = subprocess.run([*command, "--methods", "truncated", "windows (PCW)", "PI, log-scaled"], capture_output=True, text=True, check=True).stdout
+    assert again.splitlines()[0].rsplit("  ", 1)[0] == first.splitlines()[0].rsplit("  ", 1)[0]
