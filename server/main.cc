@@ -83,6 +83,9 @@ absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
   if (!profiles.ok()) return profiles.status();
   ModelRegistry models;
   if (const absl::Status status = LoadModels(config, clock, metrics, models); !status.ok()) return status;
+  std::vector<const ModelManifest*> manifests;
+  for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
+  if (const absl::Status status = CheckProfiles(*profiles, manifests); !status.ok()) return status;
   const int threads = config.tokenization_threads > 0 ? config.tokenization_threads : std::max(1, Cores() / 2);
   WorkerPool pool(threads);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(config, {.models = models,

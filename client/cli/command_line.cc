@@ -127,6 +127,11 @@ absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
 
 }  // namespace
 
+absl::Status CheckCount(int results, size_t inputs) {
+  if (static_cast<size_t>(results) == inputs) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("the server answered ", inputs, " inputs with ", results, " results"));
+}
+
 int Complain(const absl::Status& status, const Streams& streams) {
   streams.err << "longembed: " << std::string(status.message());
   if (status.code() == absl::StatusCode::kUnavailable)

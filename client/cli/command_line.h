@@ -53,7 +53,10 @@ int RunModels(const Arguments& arguments, const Streams& streams);
 // Everything between main and the commands. Returns the exit status.
 int RunCommandLine(int argc, const char* const* argv, const Streams& streams);
 
-// One sentence on `err`; returns kExitFailed, or kExitUsage where the arguments were at fault.
+// That a server answered every input. Errors: INTERNAL.
+absl::Status CheckCount(int results, size_t inputs);
+
+// One sentence on `err`. Returns kExitFailed.
 int Complain(const absl::Status& status, const Streams& streams);
 
 }  // namespace longembed::client

@@ -94,6 +94,7 @@ class EmbedRun {
     pending_.pop_front();
     const absl::StatusOr<v1::EmbedResponse> response = oldest.response.get();
     if (!response.ok()) return response.status();
+    if (absl::Status status = CheckCount(response->results_size(), oldest.ids.size()); !status.ok()) return status;
     for (int i = 0; i < response->results_size(); ++i) {
       const v1::EmbedResult& result = response->results(i);
       if (arguments_.text_output) {

@@ -22,10 +22,10 @@ absl::Status Wrong(const std::string& flag, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", what));
 }
 
-absl::Status FromJson(const std::string& json, google::protobuf::Message& message) {
+absl::Status FromJson(const std::string& flag, const std::string& json, google::protobuf::Message& message) {
   const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message);
   if (parsed.ok()) return absl::OkStatus();
-  return Wrong("--extension", std::string(parsed.message().data(), parsed.message().size()));
+  return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
 }
 
 // What takes a number by which name: "yarn=8" -> {"yarn": {"factor": 8}}.
@@ -77,16 +77,15 @@ void ExtensionFlags::AddTo(CLI::App& command) {
   for (CLI::Option* flag : flags) flag->excludes(json)->excludes(recommended)->excludes(profile);
   json->excludes(recommended)->excludes(profile);
   recommended->excludes(profile);
-  command.add_option("--vectors", vectors_, "one, or one a window or span")
-      ->check(CLI::IsMember({"one", "window", "span"}))
-      ->capture_default_str();
+  command.add_option("--vectors", vectors_, "one, which is the default, or one a window or span")
+      ->check(CLI::IsMember({"one", "window", "span"}));
   command.add_option("--spans", spans_,
                      "Late chunking, a vector each: sentences, ranges (of the input lines), or every N tokens");
 }
 
 absl::Status ExtensionFlags::Fill(v1::EmbedOptions& options) const {
   if (absl::Status status = FillSpans(options); !status.ok()) return status;
-  if (!json_.empty()) return FromJson(json_, *options.mutable_extension());
+  if (!json_.empty()) return FromJson("--extension", json_, *options.mutable_extension());
   v1::Extension extension;
   if (absl::Status status = FillWindows(extension); !status.ok()) return status;
   if (absl::Status status = FillPositions(extension); !status.ok()) return status;
@@ -121,6 +120,9 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
   if (positions_.empty()) return absl::OkStatus();
   const std::vector<std::string> parts = absl::StrSplit(positions_, absl::MaxSplits('=', 1));
   const std::string number = parts.size() > 1 ? parts[1] : "";
+  if (parts.size() > 1 && number.empty()) {
+    return Wrong("--positions", absl::StrCat("\"", positions_, "\" has no number after ="));
+  }
   if (parts[0] == "self-extend") {
     auto& method = *extension.mutable_self_extend();
     if (number.empty()) return absl::OkStatus();
@@ -142,7 +144,8 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
   if (!good) return Wrong("--positions", absl::StrCat("\"", positions_, "\" is not of the form ", kPositions));
   const std::string content = number.empty() ? "" : absl::StrCat("\"", spelling.number, "\": \"", number, "\"");
   v1::Extension positions;
-  const absl::Status status = FromJson(absl::StrCat("{\"", spelling.field, "\": {", content, "}}"), positions);
+  const absl::Status status =
+      FromJson("--positions", absl::StrCat("{\"", spelling.field, "\": {", content, "}}"), positions);
   extension.MergeFrom(positions);
   return status;
 }
@@ -151,7 +154,9 @@ absl::Status ExtensionFlags::FillSpans(v1::EmbedOptions& options) const {
   if (vectors_ == "window") options.set_output(v1::EmbedOptions::WINDOW_VECTORS);
   if (vectors_ == "span" || !spans_.empty()) options.set_output(v1::EmbedOptions::SPAN_VECTORS);
   if (spans_.empty()) return absl::OkStatus();
-  if (vectors_ == "window") return Wrong("--spans", "cannot be combined with --vectors window");
+  if (vectors_ == "window" || vectors_ == "one") {
+    return Wrong("--spans", absl::StrCat("cannot be combined with --vectors ", vectors_));
+  }
   if (spans_ == "sentences") {
     options.mutable_spans()->mutable_sentences();
   } else if (spans_ == "ranges") {

@@ -51,10 +51,8 @@ std::string Describe(const v1::Method& method) {
 }
 
 void ExplainToAPerson(const nlohmann::json& id, const v1::ExplainResult& result, std::ostream& out) {
-  const std::string capacity = result.capacity() > 0 ? absl::StrFormat("at most %d a sequence", result.capacity())
-                                                     : std::string("a sequence may have any length");
-  out << absl::StrFormat("%s: %d tokens, %d cut away, %s, %.2f GFLOP\n", id.dump(), result.tokens(),
-                         result.truncated_tokens(), capacity, result.cost().gigaflops());
+  out << absl::StrFormat("%s: %d tokens, %d cut away, at most %d a sequence, %.2f GFLOP\n", id.dump(), result.tokens(),
+                         result.truncated_tokens(), result.capacity(), result.cost().gflop());
   for (const v1::Sequence& sequence : result.sequences()) {
     out << absl::StrFormat("  content tokens [%d, %d), %d tokens, %s\n", sequence.content().start(),
                            sequence.content().end(), sequence.tokens(), Describe(sequence.method()));
@@ -90,6 +88,9 @@ int RunExplain(const Arguments& arguments, const Streams& streams) {
   Client client(arguments.client);
   const absl::StatusOr<v1::ExplainResponse> response = client.Explain(request, arguments.call);
   if (!response.ok()) return Complain(response.status(), streams);
+  if (const absl::Status status = CheckCount(response->results_size(), lines->size()); !status.ok()) {
+    return Complain(status, streams);
+  }
   for (int i = 0; i < response->results_size(); ++i) {
     if (arguments.text_output) {
       ExplainToAPerson((*lines)[i].id, response->results(i), streams.out);
@@ -109,6 +110,9 @@ int RunTokenize(const Arguments& arguments, const Streams& streams) {
   Client client(arguments.client);
   const absl::StatusOr<v1::TokenizeResponse> response = client.Tokenize(request, arguments.call);
   if (!response.ok()) return Complain(response.status(), streams);
+  if (const absl::Status status = CheckCount(response->results_size(), lines->size()); !status.ok()) {
+    return Complain(status, streams);
+  }
   for (int i = 0; i < response->results_size(); ++i) {
     if (arguments.text_output) {
       TokensToAPerson((*lines)[i].id, response->results(i), streams.out);

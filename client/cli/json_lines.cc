@@ -75,6 +75,8 @@ absl::StatusOr<std::optional<InputLine>> LineReader::Next() {
     if (!parsed.ok()) return parsed.status();
     return std::optional<InputLine>(*std::move(parsed));
   }
+  if (stream_.bad())
+    return absl::InvalidArgumentError(absl::StrCat(name_, " cannot be read after line ", line_number_));
   return std::optional<InputLine>();
 }
 

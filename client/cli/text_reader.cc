@@ -1,6 +1,10 @@
 #include "client/cli/text_reader.h"
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
+
+#include "absl/strings/str_cat.h"
 
 namespace longembed::client {
 
@@ -17,19 +21,25 @@ absl::StatusOr<std::optional<InputLine>> TextReader::Next() {
     const std::string& text = source_.texts[next_text_++];
     return std::optional<InputLine>(InputLine{.id = next_text_, .text = text});
   }
-  while (reader_.has_value() || OpenNext()) {
+  while (true) {
+    if (!reader_.has_value()) {
+      const absl::StatusOr<bool> opened = OpenNext();
+      if (!opened.ok()) return opened.status();
+      if (!*opened) return std::optional<InputLine>();
+    }
     auto line = reader_->Next();
     if (!line.ok() || line->has_value()) return line;
     bytes_of_finished_ += reader_->bytes_read();
     reader_.reset();
   }
-  return std::optional<InputLine>();
 }
 
-bool TextReader::OpenNext() {
+absl::StatusOr<bool> TextReader::OpenNext() {
   if (next_file_ < source_.files.size()) {
     const std::string& name = source_.files[next_file_++];
     file_ = std::ifstream(name);
+    if (!file_.is_open())
+      return absl::InvalidArgumentError(absl::StrCat(name, " cannot be opened: ", std::strerror(errno)));
     reader_.emplace(file_, name, source_.format);
     return true;
   }

@@ -16,7 +16,7 @@ class TextReader {
  public:
   TextReader(const TextSource& source, std::istream& in);
 
-  // nullopt at the end.
+  // nullopt at the end. Errors (INVALID_ARGUMENT): a file that cannot be read, a line that is not what it should be.
   absl::StatusOr<std::optional<InputLine>> Next();
 
   // Of all files together; 0 when the input is not made of files.
@@ -24,7 +24,8 @@ class TextReader {
   int64_t bytes_read() const { return bytes_of_finished_ + (reader_.has_value() ? reader_->bytes_read() : 0); }
 
  private:
-  bool OpenNext();
+  // False when there is nothing left to open.
+  absl::StatusOr<bool> OpenNext();
 
   const TextSource& source_;
   std::istream& in_;

@@ -93,7 +93,7 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
       own.insert(own.end(), (*rows)[next].begin(), (*rows)[next].end());
     }
     absl::StatusOr<std::vector<OutputVector>> vectors = FinishVectors(plan, own, vector_options);
-    if (!vectors.ok()) return vectors.status();
+    if (!vectors.ok()) return AtField(vectors.status(), absl::StrCat("inputs[", results.size(), "]"));
     results.push_back(*std::move(vectors));
   }
   return results;

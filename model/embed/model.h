@@ -19,7 +19,8 @@ struct Model {
   std::unique_ptr<RotaryTableCache> rotary_tables = std::make_unique<RotaryTableCache>();
 };
 
-// Reads manifest and tokenizer, and compares every file with its sum.
+// Reads manifest and tokenizer, and compares every file with its sum. Errors: FAILED_PRECONDITION (MODEL_DIRECTORY),
+// one sentence that names file and fault.
 absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory);
 
 }  // namespace longembed

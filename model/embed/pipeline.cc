@@ -8,6 +8,13 @@
 namespace longembed {
 namespace {
 
+// Before spans or ids are made of so many tokens.
+absl::Status CheckLimit(size_t content, const InputOptions& options) {
+  const int64_t limit = options.plan.limits.max_tokens;
+  const auto tokens = static_cast<int64_t>(content);
+  return tokens > limit ? InputBeyondLimit(tokens, limit) : absl::OkStatus();
+}
+
 // Spans that a client names have to be there; those that follow from the text may be cut away with it.
 absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const std::vector<Range>& spans,
                                    const InputOptions& options) {
@@ -29,6 +36,7 @@ absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, cons
                                  const InputOptions& options) {
   const absl::StatusOr<PromptedTokens> prompted = TokenizeWithPrompt(*model.tokenizer, options.prompt, text);
   if (!prompted.ok()) return prompted.status();
+  if (absl::Status status = CheckLimit(prompted->content.size(), options); !status.ok()) return status;
   const InputTokens tokens{.prompt = prompted->prompt, .content = prompted->content};
   if (std::holds_alternative<NoSpans>(options.spans)) {
     return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
@@ -58,6 +66,7 @@ absl::StatusOr<std::vector<Range>> SpansOfIds(const Input& input, int64_t conten
 
 absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const Input& input,
                                 const InputOptions& options) {
+  if (absl::Status status = CheckLimit(ids.ids.size(), options); !status.ok()) return status;
   const absl::StatusOr<std::vector<int32_t>> content = CheckedIds(model, ids.ids);
   if (!content.ok()) return content.status();
   std::vector<int32_t> prompt;
@@ -115,8 +124,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
   };
   if (plan.spans.empty() && !options.vector_per_window) {
     const Range whole{plan.sequences.front().content.start, plan.sequences.back().content.end};
-    const absl::Status status =
-        rows.size() == 1 ? add(rows.front(), whole) : add(AggregateWindows(plan, rows, options.aggregation), whole);
+    const absl::Status status = add(AggregateWindows(plan, rows, options.aggregation), whole);
     if (!status.ok()) return status;
     return vectors;
   }

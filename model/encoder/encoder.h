@@ -1,8 +1,8 @@
 // Sequences in, vectors out. The interface hides what runs the network; torch_encoder.h is the one that runs
 // TorchScript.
 //
-//   absl::StatusOr<PackedBatch> batch = Pack(sequences);
-//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(*batch, [] { return false; });
+//   const PackedBatch batch = Pack(sequences);
+//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(batch, [] { return false; });
 #ifndef LONGEMBED_MODEL_ENCODER_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_ENCODER_H_
 

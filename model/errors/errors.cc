@@ -58,13 +58,14 @@ absl::Status TokenizerFailed(std::string_view what) {
 absl::Status InputTooLong(int64_t tokens, int64_t capacity) {
   return Invalid("", "INPUT_TOO_LONG",
                  absl::StrCat("has ", tokens, " tokens (specials and prompt included); the limit is ", capacity,
-                              ". Set options.truncate to END or START to cut it, or shorten it"));
+                              ". Windows (options.extension) take any length; options.truncate END or START cuts it"));
 }
 
 absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity) {
   return Invalid("token_ids", "INPUT_TOO_LONG",
                  absl::StrCat("has ", tokens, " tokens; the limit is ", capacity,
-                              ". Complete ids are never truncated, because their last special token would be lost"));
+                              ". Complete ids are cut neither by truncation nor into windows, because only the "
+                              "client knows their special tokens"));
 }
 
 absl::Status InputBeyondLimit(int64_t tokens, int64_t limit) {
@@ -117,8 +118,8 @@ absl::Status ExtensionConflict(std::string_view field, std::string_view what) {
   return Invalid(field, "EXTENSION_CONFLICT", what);
 }
 
-absl::Status WindowTooLarge(int64_t tokens, int64_t capacity) {
-  return Invalid("windows.tokens", "WINDOW_TOO_LARGE",
+absl::Status WindowTooLarge(std::string_view field, int64_t tokens, int64_t capacity) {
+  return Invalid(field, "WINDOW_TOO_LARGE",
                  absl::StrCat("is ", tokens, "; with these positions a window takes at most ", capacity, " tokens"));
 }
 
@@ -147,10 +148,14 @@ absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
                               limit));
 }
 
-absl::Status SpansWithWindows() {
-  return Invalid(
-      "options.extension.windows", "SPANS_WITH_WINDOWS",
-      "cannot be combined with options.output SPAN_VECTORS; leave the windows out, or ask for WINDOW_VECTORS");
+absl::Status SpansWithWindows(std::string_view field) {
+  return Invalid(field, "SPANS_WITH_WINDOWS",
+                 "cannot be combined with options.output SPAN_VECTORS, since it cuts windows; choose an extension "
+                 "without them, or ask for WINDOW_VECTORS");
+}
+
+absl::Status NoSpanWithTokens() {
+  return Invalid("", "NO_SPANS", "has no span with a token in it; at least 1 is needed");
 }
 
 absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size) {

@@ -56,13 +56,14 @@ absl::Status MethodNotAvailable(std::string_view field, std::string_view model, 
                                 std::span<const std::string> available);
 absl::Status ExtensionValueOutOfRange(std::string_view field, std::string_view value, std::string_view range);
 absl::Status ExtensionConflict(std::string_view field, std::string_view what);
-absl::Status WindowTooLarge(int64_t tokens, int64_t capacity);
+absl::Status WindowTooLarge(std::string_view field, int64_t tokens, int64_t capacity);
 absl::Status WindowTooSmall(int64_t tokens, int64_t special_tokens);
 absl::Status OverlapTooLarge(std::string_view field, int64_t overlap, int64_t content);
 // Several vectors of one input. The fields are those of an input.
 absl::Status TooManyVectors(int64_t vectors, int64_t limit);
 absl::Status TooManyRunTokens(int64_t tokens, int64_t limit);
-absl::Status SpansWithWindows();
+absl::Status SpansWithWindows(std::string_view field);
+absl::Status NoSpanWithTokens();
 absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size);
 absl::Status SpanEmpty(size_t index);
 absl::Status SpanTruncated(size_t index);

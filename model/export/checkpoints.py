@@ -116,7 +116,7 @@ ALL = (
     _bge("bge-small-en-v1.5", BGE_SMALL_JAR), _bge("bge-base-en-v1.5"), _bge("bge-large-en-v1.5"),
     _gte("gte-small"), _gte("gte-base"), _gte("gte-large"),
     Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0"),
-    Known("dwzhu/e5-base-4k", 512, "MEAN", "MIT", E5_PROMPTS, position_stride=8),
+    Known("dwzhu/e5-base-4k", 512, "MEAN", "MIT", E5_PROMPTS, recommended_extension="{}", position_stride=8),
     Known("dwzhu/e5rope-base", 512, "MEAN", "MIT", E5_PROMPTS),
     # Its config says 32768, with a sliding window of 4096, which is what it was trained on.
     Known("intfloat/e5-mistral-7b-instruct", 4096, "LAST", "MIT", MISTRAL_PROMPTS),

@@ -53,8 +53,11 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
     if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model {sizes['vocabulary_size']}; they do not belong together.")
+    refuse_lost_layers(checkpoint.config, sizes)
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
-    stride = overrides.get("position_stride") or (known.position_stride if known else 1)
+    stride = overrides.get("position_stride", known.position_stride if known else 1)
+    if stride < 1 or (stride > 1 and architecture.FAMILY != "APE"):
+        raise ExportError(f"a position stride of {stride} fits no position table of this model; leave --position-stride out.")
     window = trained_window(overrides, known, checkpoint, longest, stride)
     pooled = pooling(overrides, known, checkpoint, architecture)
     prompts = {**(known.prompts if known else checkpoint.prompts), **overrides.get("prompts", {})}
@@ -79,19 +82,30 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     }
 
 
+def refuse_lost_layers(config: dict, sizes: dict) -> None:
+    """Sizes are read off the tensors; a file that lost some, or holds more than its configuration keeps, would give another model."""
+    said = {
+        "num_hidden_layers": "layers", "n_layer": "layers", "hidden_size": "hidden_size", "n_embd": "hidden_size",
+        "intermediate_size": "intermediate_size", "n_inner": "intermediate_size",
+    }  # fmt: skip
+    for key, size in said.items():
+        if config.get(key) not in (None, sizes[size]):
+            raise ExportError(f"config.json says {key} = {config[key]} and the tensors are for {sizes[size]}; the checkpoint is not whole.")
+
+
 def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, longest: int, stride: int) -> int:
     """Lo. A tuned position table has `stride` rows for each position that the model was trained on before."""
-    if stride > 1 and (sizes_off := longest % stride):
-        raise ExportError(f"a position table of {longest} rows has no stride of {stride} ({sizes_off} rows are left over); give another --position-stride.")
+    if stride > 1 and (left_over := longest % stride):
+        raise ExportError(f"a position table of {longest} rows has no stride of {stride} ({left_over} rows are left over); give another --position-stride.")
     most = longest // stride
-    window = overrides.get("trained_window") or (known.trained_window if known else min(checkpoint.window or most, most))
+    window = overrides.get("trained_window", known.trained_window if known else min(checkpoint.window or most, most))
     if not 3 <= window <= most:
         raise ExportError(f"a trained window of {window} does not fit this model's {most} positions; give another --trained-window.")
     return window
 
 
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
-    chosen = overrides.get("pooling") or checkpoint.pooling or (known.pooling if known else None) or architecture.DEFAULT_POOLING
+    chosen = overrides.get("pooling") or (known.pooling if known else None) or checkpoint.pooling or architecture.DEFAULT_POOLING
     if chosen is None:
         raise ExportError("the checkpoint does not say how it pools; add --pooling mean, cls or last.")
     if chosen == "CLS" and architecture.CAUSAL:

@@ -110,7 +110,7 @@ def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
         "num_attention_heads": measured["attention_heads"],
         "max_position_embeddings": longest_position(config, tensors),
         "layer_norm_eps": setting(config, "layer_norm_epsilon", "layer_norm_eps", 1e-12),
-        "type_vocab_size": setting(config, "type_vocab_size", "type_vocab_size", 2),
+        "type_vocab_size": config.get("type_vocab_size", 2),
         "rope_parameters": {"rope_type": "default", "rope_theta": measured["rotary_base"]},
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -93,7 +93,7 @@ class RotaryAttention(nn.Module):
         self.heads = heads
         self.key_value_heads = key_value_heads
         self.causal = causal
-        self.tile_elements = tile_elements  # Of the scores that exist at a time: 16 MiB in float32.
+        self.tile_elements = tile_elements  # Of scores: 16 MiB in float32, and a few copies; more where 16 rows have more.
 
     def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
@@ -149,17 +149,22 @@ class RotaryAttention(nn.Module):
             far = distance >= window
             far = far | (distance < 0) if self.causal else far | (distance <= -window)
             scores = [scores_of(q[:, start:end], k[:, near:near_end], far)]
-            values = [v[:, near:near_end]]
+            regions = [(near, near_end)]
             left = max(0, end - window)
             if left > 0:
                 scores.append(scores_of(q_shifted[:, start:end], k_grouped[:, :left], i - position[:left] < window))
-                values.append(v[:, :left])
+                regions.append((0, left))
             right = start + window
             if right < n and not self.causal:
                 scores.append(scores_of(q_grouped[:, start:end], k_shifted[:, right:], position[right:] - i < window))
-                values.append(v[:, right:])
-            weights = torch.softmax(torch.cat(scores, dim=2).to(torch.float32) * scale, dim=2).to(v.dtype)
-            contexts.append(torch.bmm(weights, torch.cat(values, dim=1)))
+                regions.append((right, n))
+            weights = torch.softmax(torch.cat(scores, dim=2).to(torch.float32).mul_(scale), dim=2).to(v.dtype)
+            context = torch.zeros_like(q[:, start:end])
+            column = 0
+            for first, last in regions:
+                context = torch.baddbmm(context, weights[:, :, column : column + last - first], v[:, first:last])
+                column += last - first
+            contexts.append(context)
         return torch.cat(contexts, dim=1).transpose(0, 1).reshape(n, -1)
 
     def for_all_heads(self, kept: Tensor) -> Tensor:
@@ -169,7 +174,7 @@ class RotaryAttention(nn.Module):
 
 def scores_of(query: Tensor, key: Tensor, masked: Tensor) -> Tensor:
     """[heads, a, d], [heads, b, d], bool [a, b] -> [heads, a, b]."""
-    return torch.bmm(query, key.transpose(1, 2)).masked_fill(masked, float("-inf"))
+    return torch.bmm(query, key.transpose(1, 2)).masked_fill_(masked, float("-inf"))
 
 
 def rotate(heads: Tensor, table: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 `find` needs neither torch nor a network, so that an export that is already there is recognised at once; `Source.load` does the work.
 """
 
+import fnmatch
 import hashlib
 import json
 import shutil
@@ -19,7 +20,7 @@ from model.export.errors import ExportError
 
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 SIDE_FILES = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "modules.json", "sentence_bert_config.json",
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "special_tokens_map.json", "modules.json", "sentence_bert_config.json",
     "config_sentence_transformers.json", "1_Pooling/config.json",
 )  # fmt: skip
 
@@ -135,7 +136,7 @@ class HubSource:
         from huggingface_hub import list_repo_files, snapshot_download
 
         try:
-            has_safetensors = any(file.endswith(".safetensors") for file in list_repo_files(self._hub))
+            has_safetensors = any(fnmatch.fnmatch(file, WEIGHT_PATTERNS[0]) for file in list_repo_files(self._hub))
             folder = snapshot_download(self._hub, allow_patterns=[*SIDE_FILES, WEIGHT_PATTERNS[0 if has_safetensors else 1]])
         except Exception as error:  # The client raises a dozen unrelated types for "not there" and "no network".
             raise ExportError(
@@ -151,6 +152,7 @@ def read_directory(folder: Path) -> Checkpoint:
     config = _read_json(folder / "config.json")
     if not config:
         raise ExportError(f"{folder.name} has no config.json; give a Hugging Face checkpoint's folder.")
+    _refuse_more_modules(folder)
     return Checkpoint(
         config=config,
         tensors=_read_tensors(folder),
@@ -187,18 +189,34 @@ def _read_tokenizer(folder: Path) -> str:
         raise ExportError(f"{folder.name} has no tokenizer.json and none could be made from its other files ({error}); add one.") from error
 
 
+def _refuse_more_modules(folder: Path) -> None:
+    """What sentence-transformers runs after pooling: nothing but normalising is served."""
+    file = folder / "modules.json"
+    modules = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    more = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
+    if more:
+        raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
+    if _read_json(folder / "sentence_bert_config.json").get("do_lower_case"):
+        raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
+
+
 def _read_pooling(folder: Path) -> str | None:
-    modes = {key for key, value in _read_json(folder / "1_Pooling" / "config.json").items() if value is True}
-    modes -= {"include_prompt"}
-    if not modes:
+    config = _read_json(folder / "1_Pooling" / "config.json")
+    if not config:
         return None
+    if config.get("include_prompt") is False:
+        raise ExportError(f"{folder.name} leaves the prompt out of its pooling (include_prompt), which is not served; choose another checkpoint.")
+    modes = {key for key, value in config.items() if value is True and key.startswith("pooling_mode")}
+    if isinstance(named := config.get("pooling_mode"), str):  # As newer versions write it.
+        modes = {{"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}.get(named, named)}
     if modes == {"pooling_mode_mean_tokens"}:
         return "MEAN"
     if modes == {"pooling_mode_cls_token"}:
         return "CLS"
     if modes == {"pooling_mode_lasttoken"}:
         return "LAST"
-    raise ExportError(f"{folder.name} pools by {', '.join(sorted(modes))}; only mean, CLS and last are served, choose one with --pooling if it fits.")
+    raise ExportError(f"{folder.name} pools by {', '.join(sorted(modes)) or 'a method that its 1_Pooling/config.json does not name'}; only mean, CLS and last are served, choose one with --pooling if it fits.")
 
 
 def _read_json(file: Path) -> dict:

@@ -53,4 +53,4 @@ def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
 
 
 def _bert_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {spelling(name): tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+    return {spelling(name): tensor for name, tensor in tensors.items()}

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
@@ -42,10 +43,14 @@ absl::Status CheckRange(const std::string& field, const std::optional<int64_t>& 
   return ExtensionValueOutOfRange(field, absl::StrCat(*value), absl::StrCat(least, " to ", most));
 }
 
-absl::Status CheckBetas(const std::string& method, double fast, double slow) {
-  constexpr double kMostRotations = 1e6;
-  if (absl::Status status = CheckRange(method + ".beta_fast", fast, 1e-6, kMostRotations); !status.ok()) return status;
-  if (absl::Status status = CheckRange(method + ".beta_slow", slow, 1e-6, kMostRotations); !status.ok()) return status;
+// Beyond the turns of the fastest and the slowest pair within Lo the ramp of NTK-by-parts would have no pair between
+// its ends, or run backwards.
+absl::Status CheckBetas(const ModelManifest& model, const std::string& method, double fast, double slow) {
+  constexpr double kManyTurns = 1e6, kFewTurns = 1e-6;
+  const double most = model.trained_window / (2 * std::numbers::pi);
+  const double least = most * std::pow(model.rotary_base, 2.0 / model.rotary_dim - 1);
+  if (absl::Status status = CheckRange(method + ".beta_fast", fast, least, kManyTurns); !status.ok()) return status;
+  if (absl::Status status = CheckRange(method + ".beta_slow", slow, kFewTurns, most); !status.ok()) return status;
   if (fast > slow) return absl::OkStatus();
   return ExtensionValueOutOfRange(method + ".beta_fast", absl::StrCat(fast), absl::StrCat("above beta_slow, ", slow));
 }
@@ -57,9 +62,10 @@ absl::Status CheckNtk(const Ntk& ntk) {
                                         : "has neither base nor factor; exactly one of them is needed");
   }
   if (absl::Status status = CheckRange("ntk.factor", ntk.factor, 1, kMaxFactor); !status.ok()) return status;
-  // At a base of 1 nothing turns.
-  return ntk.base.has_value() && *ntk.base == 1 ? ExtensionValueOutOfRange("ntk.base", "1", "above 1")
-                                                : CheckRange("ntk.base", ntk.base, 1, kMaxRotaryBase);
+  // At a base of 1 every pair turns alike. The comparison this way round refuses NaN.
+  if (!ntk.base.has_value() || (*ntk.base > 1 && *ntk.base <= kMaxRotaryBase)) return absl::OkStatus();
+  return ExtensionValueOutOfRange("ntk.base", absl::StrCat(*ntk.base),
+                                  absl::StrCat("above 1, at most ", kMaxRotaryBase));
 }
 
 absl::Status CheckSelfExtend(const ModelManifest& model, const SelfExtend& method) {
@@ -80,13 +86,13 @@ absl::Status CheckNumbers(const ModelManifest& model, const PositionsMethod& pos
       [](const Interpolation& m) { return CheckRange("interpolation.factor", m.factor, 1.0, kMaxFactor); },
       [](const Ntk& m) { return CheckNtk(m); },
       [](const NtkDynamic& m) { return CheckRange("ntk_dynamic.factor", m.factor, 1, kMaxFactor); },
-      [](const NtkByParts& m) {
+      [&](const NtkByParts& m) {
         absl::Status status = CheckRange("ntk_by_parts.factor", m.factor, 1.0, kMaxFactor);
-        return status.ok() ? CheckBetas("ntk_by_parts", m.beta_fast, m.beta_slow) : status;
+        return status.ok() ? CheckBetas(model, "ntk_by_parts", m.beta_fast, m.beta_slow) : status;
       },
-      [](const Yarn& m) {
+      [&](const Yarn& m) {
         absl::Status status = CheckRange("yarn.factor", m.factor, 1.0, kMaxFactor);
-        return status.ok() ? CheckBetas("yarn", m.beta_fast, m.beta_slow) : status;
+        return status.ok() ? CheckBetas(model, "yarn", m.beta_fast, m.beta_slow) : status;
       },
       [&](const SelfExtend& m) { return CheckSelfExtend(model, m); },
   };
@@ -109,7 +115,9 @@ absl::Status CheckWindows(const ModelManifest& model, const Extension& extension
   const int64_t tokens = WindowTokens(model, extension);
   const bool plain = std::holds_alternative<PlainPositions>(extension.positions);
   const std::optional<int64_t> capacity = plain ? model.trained_window : SequenceCapacity(model, extension);
-  if (capacity.has_value() && tokens > *capacity) return WindowTooLarge(tokens, *capacity);
+  if (capacity.has_value() && tokens > *capacity) {
+    return WindowTooLarge("windows.tokens", tokens, *capacity);
+  }
   const auto specials = static_cast<int64_t>(model.special_prefix.size() + model.special_suffix.size());
   if (tokens <= specials) return WindowTooSmall(tokens, specials);
   if (windows.overlap < 0 || windows.overlap >= tokens - specials) {
@@ -119,7 +127,7 @@ absl::Status CheckWindows(const ModelManifest& model, const Extension& extension
 }
 
 int64_t Scaled(double factor, int64_t trained_window) {
-  // A hair above, so that 1.1 * 10 is 11 although its double is 11.000000000000002 and 0.7 * 10 could be 6.999....
+  // A hair above, because 1.16 * 100 is 115.99999999999999 in doubles and should be 116.
   return static_cast<int64_t>(std::floor(factor * static_cast<double>(trained_window) * (1 + 1e-12)));
 }
 
@@ -160,6 +168,8 @@ std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extens
       [&](const NtkByParts& m) { return scaled(m.factor); },
       [&](const Yarn& m) { return scaled(m.factor); },
       [&](const SelfExtend& m) -> std::optional<int64_t> {
+        // Beyond Lo * Lo tokens the adaptive neighbour window, floor(Lo / s), would be empty.
+        if (!m.group.has_value() && !m.neighbour_window.has_value()) return window * window;
         if (!m.group.has_value()) return std::nullopt;
         // Without a window the smallest one, 1 token, reaches furthest.
         const int64_t w = m.neighbour_window.value_or(1);
@@ -171,7 +181,9 @@ std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extens
 
 int64_t WindowTokens(const ModelManifest& model, const Extension& extension) {
   if (extension.windows->tokens.has_value()) return *extension.windows->tokens;
-  if (std::holds_alternative<PlainPositions>(extension.positions)) return model.trained_window;
+  const auto* self_extend = std::get_if<SelfExtend>(&extension.positions);
+  const bool adaptive = self_extend != nullptr && !self_extend->neighbour_window.has_value();
+  if (adaptive || std::holds_alternative<PlainPositions>(extension.positions)) return model.trained_window;
   return SequenceCapacity(model, extension).value_or(model.trained_window);
 }
 

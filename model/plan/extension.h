@@ -36,8 +36,10 @@ enum class Aggregation {
 
 // Parallel context windows.
 struct Windows {
-  std::optional<int64_t> tokens;  // Specials and prompt included. Default: the capacity of the positions method, or Lo.
-  int64_t overlap = 0;            // Content tokens shared by neighbours.
+  // Specials and prompt included. Default: the capacity of the positions method with its numbers; Lo without a method
+  // or with an adaptive one.
+  std::optional<int64_t> tokens;
+  int64_t overlap = 0;  // Content tokens shared by neighbours.
   LastWindow last = LastWindow::kBackExtended;
   Aggregation aggregation = Aggregation::kMean;
 };
@@ -83,6 +85,8 @@ struct Extension {
   bool resonance = false;
   bool attention_log_scaling = false;
 };
+
+// The functions below are pure: any thread.
 
 // The parts of an extension that a model's family has, by their names in longembed.v1.Extension.
 std::vector<std::string> MethodsOf(Family family);

@@ -32,8 +32,7 @@ Method SelfExtendFor(const ModelManifest& model, const SelfExtend& asked, int64_
   } else {
     const int64_t s = CeilDivide(n, window);
     method.group = s + 1;
-    // Beyond Lo * Lo tokens there is no window left to divide; one token always has itself for a neighbour.
-    method.neighbour_window = std::max<int64_t>(1, window / s);
+    method.neighbour_window = window / s;
   }
   // Every token is every other's neighbour.
   return n <= method.neighbour_window ? PlainMethod() : method;

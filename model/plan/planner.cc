@@ -52,7 +52,7 @@ class Planner {
     if (content() == 0) return EmptyInput();
     const PlanLimits& limits = options_.limits;
     if (overhead_ + content() > limits.max_tokens) return InputBeyondLimit(overhead_ + content(), limits.max_tokens);
-    plan_.capacity = SequenceCapacity(model_, options_.extension).value_or(0);
+    plan_.capacity = Capacity(options_.extension);
     const absl::Status status = extension_.windows.has_value() ? PlanWindows() : PlanWhole();
     if (!status.ok()) return status;
     return std::move(plan_);
@@ -61,10 +61,20 @@ class Planner {
  private:
   int64_t content() const { return static_cast<int64_t>(input_.content.size()); }
 
+  // The most tokens one sequence may have.
+  int64_t Capacity(const Extension& extension) const {
+    const int64_t most = options_.limits.max_sequence_tokens;
+    if (extension.windows.has_value()) return std::min(WindowTokens(model_, extension), most);
+    return std::min(SequenceCapacity(model_, extension).value_or(most), most);
+  }
+
   absl::Status PlanWindows() {
-    if (input_.spans != nullptr) return SpansWithWindows();
+    if (input_.spans != nullptr) return SpansWithWindows("options.extension.windows");
     const Windows& windows = *extension_.windows;
     const int64_t window = WindowTokens(model_, extension_);
+    if (const int64_t most = options_.limits.max_sequence_tokens; window > most) {
+      return WindowTooLarge("options.extension.windows.tokens", window, most);
+    }
     const int64_t room = window - overhead_;
     if (room < 1) return PromptTooLong(overhead_, window);
     if (input_.complete && content() > room) return CompleteIdsTooLong(content(), window);
@@ -80,15 +90,16 @@ class Planner {
   }
 
   absl::Status PlanWhole() {
-    const std::optional<int64_t> bound = SequenceCapacity(model_, extension_);
-    const int64_t capacity = bound.value_or(options_.limits.max_tokens);
+    const int64_t capacity = Capacity(extension_);
     if (overhead_ >= capacity) return PromptTooLong(overhead_, capacity);
     if (overhead_ + content() > capacity) {
-      if (options_.truncate == Truncate::kNone) return InputTooLong(overhead_ + content(), capacity);
       if (input_.complete) return CompleteIdsTooLong(content(), capacity);
+      if (options_.truncate == Truncate::kNone) return InputTooLong(overhead_ + content(), capacity);
     }
     const Range kept = Kept(content(), capacity - overhead_, options_.truncate);
     plan_.tokens = overhead_ + kept.size();
+    const int64_t most = options_.limits.max_run_tokens;
+    if (plan_.tokens > most) return TooManyRunTokens(plan_.tokens, most);
     plan_.truncated_tokens = content() - kept.size();
     Add(kept);
     return input_.spans != nullptr ? PlaceSpans(kept) : absl::OkStatus();
@@ -102,6 +113,8 @@ class Planner {
     sequence.query_scale = static_cast<float>(planned.method.query_scale);
     if (model_.family == Family::kApe) {
       sequence.positions = TablePositions(model_, planned.method, planned.tokens);
+    } else if (!plan_.sequences.empty() && plan_.sequences.back().tokens == planned.tokens) {
+      ShareRotations(plan_.sequences.back().sequence, sequence);
     } else {
       Rotate(planned.method, sequence);
     }
@@ -123,6 +136,14 @@ class Planner {
     if (!input_.complete) append(model_.special_suffix);
     sequence.spans = {PooledSpan(model_.pooling, sequence.size())};
     return sequence;
+  }
+
+  // Windows of one length turn alike: tens of thousands of them share their tables.
+  static void ShareRotations(const Sequence& before, Sequence& sequence) {
+    sequence.rotary = before.rotary;
+    sequence.rotary_grouped = before.rotary_grouped;
+    sequence.rotary_shifted = before.rotary_shifted;
+    sequence.neighbour_window = before.neighbour_window;
   }
 
   void Rotate(const Method& method, Sequence& sequence) {
@@ -156,11 +177,12 @@ class Planner {
         if (input_.spans->required) return SpanTruncated(i);
         continue;
       }
+      const auto count = static_cast<int64_t>(plan_.spans.size());
+      if (count == options_.limits.max_vectors) return TooManyVectors(count + 1, count);
       plan_.spans.push_back(clipped);
       sequence.spans.push_back({before + clipped.start - kept.start, before + clipped.end - kept.start});
     }
-    const auto count = static_cast<int64_t>(plan_.spans.size());
-    return count > options_.limits.max_vectors ? TooManyVectors(count, options_.limits.max_vectors) : absl::OkStatus();
+    return plan_.spans.empty() ? NoSpanWithTokens() : absl::OkStatus();
   }
 
   const ModelManifest& model_;
@@ -199,7 +221,7 @@ Cost EstimateCost(const ModelManifest& model, const Plan& plan) {
   const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
   const double linear = 2 * weights * static_cast<double>(cost.tokens);
   const double attention = 4 * heads * static_cast<double>(cost.attention_pairs);
-  cost.gigaflops = model.layers * (linear + attention) * 1e-9;
+  cost.gflop = model.layers * (linear + attention) * 1e-9;
   return cost;
 }
 

@@ -26,9 +26,10 @@ enum class Truncate {
 
 // What one input may take. Checked before memory is taken for it.
 struct PlanLimits {
-  int64_t max_tokens = std::numeric_limits<int32_t>::max();      // Of the input, before truncation.
-  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();  // All sequences together, overlaps counted.
-  int64_t max_vectors = std::numeric_limits<int32_t>::max();     // Windows or spans.
+  int64_t max_tokens = std::numeric_limits<int32_t>::max();           // Of the input, before truncation.
+  int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();  // One pass: attention takes the square of it.
+  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();       // All sequences together, overlaps counted.
+  int64_t max_vectors = std::numeric_limits<int32_t>::max();          // Windows or spans.
 };
 
 struct PlanOptions {
@@ -63,7 +64,7 @@ struct Plan {
   std::vector<Range> spans;                // Content tokens of each span vector; empty without a SpanChoice.
   int64_t tokens = 0;                      // Of the input as encoded, specials and prompt included.
   int64_t truncated_tokens = 0;            // Content tokens cut away.
-  int64_t capacity = 0;                    // The most tokens one sequence may have under these options; 0 = no bound.
+  int64_t capacity = 0;                    // The most tokens one sequence may have under these options and limits.
 
   int64_t run_tokens() const;  // All sequences together.
   int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }
@@ -72,7 +73,8 @@ struct Plan {
 // Plans one input for the model that `model` describes. `tables` is where rotary tables come from; it may be shared by
 // everybody.
 // Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE,
-// INPUT_BEYOND_SERVER_LIMIT, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPANS_WITH_WINDOWS, SPAN_TRUNCATED.
+// INPUT_BEYOND_SERVER_LIMIT, WINDOW_TOO_LARGE, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPANS_WITH_WINDOWS, SPAN_TRUNCATED,
+// NO_SPANS.
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables);
 
@@ -80,7 +82,7 @@ absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& in
 struct Cost {
   int64_t tokens = 0;           // Run through the model, all sequences together.
   int64_t attention_pairs = 0;  // Sum of n * n.
-  double gigaflops = 0;         // Linear layers and attention together.
+  double gflop = 0;             // 1e9 floating-point operations, of linear layers and attention together.
 };
 Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 

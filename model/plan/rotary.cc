@@ -4,11 +4,13 @@
 #include <bit>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 namespace longembed {
 namespace {
 
 constexpr double kTau = 2 * std::numbers::pi;
+constexpr size_t kMaxEntries = 64;  // Each look-up compares with all of them.
 
 // The (real-valued) pair that turns `rotations` times within the trained window.
 double PairThatTurns(const ModelManifest& model, double rotations) {
@@ -82,30 +84,43 @@ RotaryTable GatherRows(const RotaryTable& table, std::span<const int64_t> rows) 
   return gathered;
 }
 
+std::shared_ptr<const RotaryTable> RotaryTableCache::Find(std::span<const double> frequencies, double amplitude,
+                                                          int64_t rows) {
+  const auto entry = std::ranges::find_if(entries_, [&](const Entry& kept) {
+    return kept.amplitude == amplitude && std::ranges::equal(kept.frequencies, frequencies);
+  });
+  if (entry == entries_.end()) return nullptr;
+  if (entry->table->rows() < rows) {
+    entries_.erase(entry);
+    return nullptr;
+  }
+  entries_.splice(entries_.begin(), entries_, entry);
+  return entry->table;
+}
+
+void RotaryTableCache::Keep(Entry entry) {
+  entries_.push_front(std::move(entry));
+  size_t count = 0, bytes = 0;
+  const auto beyond = std::ranges::find_if(entries_, [&](const Entry& kept) {
+    bytes += BytesOf(*kept.table);
+    return ++count > kMaxEntries || bytes > max_bytes_;
+  });
+  entries_.erase(beyond, entries_.end());
+}
+
 std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double> frequencies, double amplitude,
                                                          int64_t rows) {
   {
     const std::lock_guard lock(mutex_);
-    for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-      if (entry->amplitude != amplitude || !std::ranges::equal(entry->frequencies, frequencies)) continue;
-      if (entry->table->rows() < rows) {
-        entries_.erase(entry);  // The longer one takes its place.
-        break;
-      }
-      entries_.splice(entries_.begin(), entries_, entry);
-      return entry->table;
-    }
+    if (auto table = Find(frequencies, amplitude, rows); table != nullptr) return table;
   }
-  // Without the lock: two threads may make the same table, which is the same whoever made it.
+  // Rounded up, so that slightly longer texts find it. Made without the lock: two threads may make the same one.
   const auto rounded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
   auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, rounded));
+  if (BytesOf(*table) > max_bytes_) return table;
   const std::lock_guard lock(mutex_);
-  entries_.push_front({{frequencies.begin(), frequencies.end()}, amplitude, table});
-  size_t bytes = 0;
-  for (auto entry = entries_.begin(); entry != entries_.end();) {
-    bytes += BytesOf(*entry->table);
-    entry = bytes > max_bytes_ && entry != entries_.begin() ? entries_.erase(entry) : std::next(entry);
-  }
+  if (auto other = Find(frequencies, amplitude, rows); other != nullptr) return other;
+  Keep({{frequencies.begin(), frequencies.end()}, amplitude, table});
   return table;
 }
 

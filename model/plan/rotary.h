@@ -1,5 +1,6 @@
 // Rotary position tables (RoPE, arXiv 2104.09864) under every scaling: theta_j = base^(-2j/d), j = 0..d/2-1, token p is
 // rotated by p * theta_j. Built in double, kept as float32: lower precisions lose positions beyond a few thousand.
+// The functions are pure: any thread.
 #ifndef LONGEMBED_MODEL_PLAN_ROTARY_H_
 #define LONGEMBED_MODEL_PLAN_ROTARY_H_
 
@@ -23,7 +24,7 @@ namespace longembed {
 // 2403.00071): wavelengths rounded to whole tokens, after any scaling.
 std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& method);
 
-// What cos and sin are multiplied by: YaRN's 0.1 ln(s) + 1, else 1.
+// What cos and sin are multiplied by: YaRN's attention factor, 0.1 ln(s) + 1, else 1.
 double RotaryAmplitude(const Method& method);
 
 // Row p holds amplitude * cos(p theta_j) and sin, for p = 0..rows-1.
@@ -37,7 +38,7 @@ RotaryTable GatherRows(const RotaryTable& table, std::span<const int64_t> rows);
 // synchronization.
 class RotaryTableCache {
  public:
-  // Keeps about `max_bytes` of the most recently used tables.
+  // Keeps the most recently used tables, a few dozen, of at most `max_bytes` together. A larger one is not kept at all.
   explicit RotaryTableCache(size_t max_bytes = size_t{64} << 20) : max_bytes_(max_bytes) {}
 
   // At least `rows` rows.
@@ -49,6 +50,12 @@ class RotaryTableCache {
     double amplitude = 1;
     std::shared_ptr<const RotaryTable> table;
   };
+
+  // The kept table with at least `rows` rows, now the most recently used one; nullptr without one. One with fewer rows
+  // is dropped.
+  std::shared_ptr<const RotaryTable> Find(std::span<const double> frequencies, double amplitude, int64_t rows)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Keep(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t max_bytes_;
   std::mutex mutex_;

@@ -11,7 +11,7 @@
 namespace longembed {
 
 // In order, covering the text without gaps; blanks after a sentence belong to it. Errors (INVALID_ARGUMENT):
-// INVALID_UTF8.
+// INVALID_UTF8, TOKENIZER_FAILED.
 absl::StatusOr<std::vector<ByteRange>> SplitSentences(std::string_view text);
 
 }  // namespace longembed

@@ -31,6 +31,7 @@ std::vector<float> ElementwiseMax(std::span<const std::vector<float>> rows) {
 
 std::vector<float> Aggregate(Aggregation aggregation, std::span<const std::vector<float>> rows,
                              std::span<const int32_t> weights) {
+  if (rows.size() == 1) return rows.front();  // To the last bit.
   switch (aggregation) {
     case Aggregation::kFirst:
       return rows.front();
@@ -41,8 +42,7 @@ std::vector<float> Aggregate(Aggregation aggregation, std::span<const std::vecto
     case Aggregation::kMean:
       break;
   }
-  // A mean of one is that one, to the last bit.
-  return rows.size() == 1 ? rows.front() : WeightedMean(rows, {});
+  return WeightedMean(rows, {});
 }
 
 }  // namespace longembed

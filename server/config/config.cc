@@ -155,8 +155,10 @@ ServerConfig Read(const YAML::Node& document, const std::string& directory) {
     mapping.ReadInteger("max_request_bytes", limits.max_request_bytes, 1, int64_t{1} << 30);
     mapping.ReadInteger("max_inputs_per_call", limits.max_inputs_per_call, 1, kMany);
     mapping.ReadInteger("max_tokens_per_input", limits.max_tokens_per_input, 1, kMany);
+    mapping.ReadInteger("max_tokens_per_sequence", limits.max_tokens_per_sequence, 1, kMany);
     mapping.ReadInteger("max_run_tokens_per_call", limits.max_run_tokens_per_call, 1, kMany);
     mapping.ReadInteger("max_vectors_per_call", limits.max_vectors_per_call, 1, kMany);
+    mapping.ReadInteger("max_prompt_bytes", limits.max_prompt_bytes, 0, kMany);
   });
   ReadProfiles(root, config);
   ReadModels(root, config, directory);

@@ -97,7 +97,8 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   answer_.inference = result->inference;
   int64_t inputs = 0, tokens = 0, truncated = 0;
   std::span<const std::vector<float>> rows = result->vectors;
-  for (absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+  for (size_t i = 0; i < answer_.results.size(); ++i) {
+    absl::StatusOr<EmbeddedInput>& input = answer_.results[i];
     if (!input.ok()) continue;
     ++inputs;
     tokens += input->plan.tokens;
@@ -108,11 +109,11 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
     rows = rows.subspan(own);
     if (vectors.ok()) {
       input->vectors = *std::move(vectors);
-    } else if (order_.partial_results) {
-      input = vectors.status();
-    } else {
-      return std::move(done_)(vectors.status());
+      continue;
     }
+    absl::Status status = AtField(vectors.status(), absl::StrCat("inputs[", i, "]"));
+    if (!order_.partial_results) return std::move(done_)(std::move(status));
+    input = std::move(status);
   }
   model_.metrics().CountInputs(inputs, tokens, truncated);
   std::move(done_)(std::move(answer_));

@@ -36,6 +36,18 @@ const char* NameOf(Aggregation aggregation) {
   return "";
 }
 
+const char* NameOf(Pooling pooling) {
+  switch (pooling) {
+    case Pooling::kMean:
+      return "MEAN";
+    case Pooling::kCls:
+      return "CLS";
+    case Pooling::kLast:
+      return "LAST";
+  }
+  return "";
+}
+
 template <typename Number>
 json OrAdaptive(const std::optional<Number>& number) {
   return number.has_value() ? json(*number) : json("adaptive");
@@ -77,6 +89,19 @@ json ToJson(const ModelManifest& model, const Extension& extension) {
   return result;
 }
 
+// What the manifest says that shapes vectors; encoder.pt and tokenizer.json do not say it.
+json ToJson(const ModelManifest& model) {
+  return {{"family", model.family == Family::kApe ? "APE" : "ROPE"},
+          {"plain_limit", model.plain_limit},
+          {"pooling", NameOf(model.pooling)},
+          {"position_stride", model.position_stride},
+          {"rotary_base", model.rotary_base},
+          {"rotary_dim", model.rotary_dim},
+          {"special_prefix", model.special_prefix},
+          {"special_suffix", model.special_suffix},
+          {"trained_window", model.trained_window}};
+}
+
 }  // namespace
 
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
@@ -84,6 +109,7 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
                     {"encoding", options.encoding},
                     {"extension", ToJson(model, options.extension)},
                     {"files", model.file_sha256},
+                    {"model", ToJson(model)},
                     {"normalize", options.normalize},
                     {"plan_version", kPlanVersion},
                     {"precision", model.precision},

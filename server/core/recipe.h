@@ -1,4 +1,5 @@
-// The recipe of a vector: a hash that is equal exactly where vectors are comparable. Stateless: any thread.
+// The recipe of a vector: vectors with equal recipes are comparable. Different ones may be, too: truncation, for
+// example, changes the recipe of texts that it does not cut. Stateless: any thread.
 #ifndef LONGEMBED_SERVER_CORE_RECIPE_H_
 #define LONGEMBED_SERVER_CORE_RECIPE_H_
 
@@ -10,7 +11,7 @@
 namespace longembed {
 
 // Changes whenever the same request is planned differently than before.
-inline constexpr int kPlanVersion = 1;
+inline constexpr int kPlanVersion = 2;
 
 // What shapes every vector of a call alike. Nothing that varies by text, and not the prompt: queries and documents
 // differ in it and are compared.

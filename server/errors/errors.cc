@@ -72,6 +72,17 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
                  absl::StrCat("would run ", tokens, " tokens through the model; the limit of a call is ", limit));
 }
 
+absl::Status TooManyTokens(int64_t tokens, int64_t limit) {
+  return Invalid(
+      "", "TOO_MANY_TOKENS",
+      absl::StrCat("has ", tokens, " tokens; of what this server tokenises in a call, ", limit, " are left"));
+}
+
+absl::Status PromptTooLarge(int64_t bytes, int64_t limit) {
+  return Invalid("options.prompt", "PROMPT_TOO_LONG",
+                 absl::StrCat("has ", bytes, " bytes; the limit of this server is ", limit));
+}
+
 absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known) {
   return Invalid("options.extension.profile", "UNKNOWN_PROFILE",
                  known.empty()

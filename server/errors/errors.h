@@ -30,6 +30,9 @@ absl::Status NoInputs(std::string_view field);
 absl::Status TooManyInputs(std::string_view field, int64_t count, int64_t limit);
 absl::Status TooManyVectorsInCall(int64_t vectors, int64_t limit);
 absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit);
+// A Tokenize call; texts that went before count.
+absl::Status TooManyTokens(int64_t tokens, int64_t limit);
+absl::Status PromptTooLarge(int64_t bytes, int64_t limit);
 absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known);
 absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason);
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);

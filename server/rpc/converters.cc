@@ -35,18 +35,25 @@ absl::Status CheckEnums(const EmbedOptions& options) {
   return absl::OkStatus();
 }
 
+// Which field of a request makes windows.
+const char* WindowsField(const v1::Extension& asked) {
+  if (!asked.profile().empty()) return "options.extension.profile";
+  return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
+}
+
 // Which vectors: output, spans and windows have to agree.
 absl::Status CheckOutput(const EmbedOptions& options, const Extension& extension) {
   if (options.output() == EmbedOptions::WINDOW_VECTORS) {
     if (!extension.windows.has_value()) return WindowVectorsNeedWindows();
-    if (extension.windows->aggregation != Aggregation::kMean) {
+    // A profile may aggregate for those who want one vector.
+    if (options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
       return ExtensionConflict("options.extension.windows.aggregation",
                                "has no effect with options.output WINDOW_VECTORS; leave it out");
     }
   }
   if (options.output() == EmbedOptions::SPAN_VECTORS) {
     if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
-    if (extension.windows.has_value()) return SpansWithWindows();
+    if (extension.windows.has_value()) return SpansWithWindows(WindowsField(options.extension()));
   } else if (options.has_spans()) {
     return Misplaced("options.spans", "options.output SPAN_VECTORS");
   }
@@ -139,6 +146,9 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (const absl::Status status = CheckOutput(options, *extension); !status.ok()) return status;
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
   if (!spans.ok()) return spans.status();
+  if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
+    return PromptTooLarge(bytes, limits.max_prompt_bytes);
+  }
   absl::StatusOr<std::string> prompt = ResolvePrompt(model, ConvertPrompt(options));
   if (!prompt.ok()) return prompt.status();
   DimensionOptions dimension_options{.force = options.force_dimensions()};
@@ -151,6 +161,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                     .plan = {.truncate = ConvertTruncate(options.truncate()),
                              .extension = *extension,
                              .limits = {.max_tokens = limits.max_tokens_per_input,
+                                        .max_sequence_tokens = limits.max_tokens_per_sequence,
                                         .max_run_tokens = limits.max_run_tokens_per_call,
                                         .max_vectors = limits.max_vectors_per_call}},
                     .spans = *std::move(spans)};
@@ -172,7 +183,8 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
 namespace {
 
 absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const SpanRequest& spans,
-                                                 const std::string& field) {
+                                                 const std::string& parent) {
+  const std::string field = parent + ".ranges";
   const bool wanted = std::holds_alternative<GivenRanges>(spans);
   if (!wanted && !input.ranges().empty()) {
     return Misplaced(field, "options.output SPAN_VECTORS and options.spans.ranges");
@@ -181,9 +193,10 @@ absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const S
   std::vector<Range> ranges;
   ranges.reserve(static_cast<size_t>(input.ranges_size()));
   for (const v1::Range& range : input.ranges()) {
-    // Beyond 31 bits there is no text; the check against the text's length refuses what is clamped here.
-    const auto clamp = [](uint32_t value) { return static_cast<int32_t>(std::min<uint32_t>(value, INT32_MAX)); };
-    ranges.push_back({clamp(range.start()), clamp(range.end())});
+    if (range.start() > INT32_MAX || range.end() > INT32_MAX) {
+      return AtField(SpanOutOfRange(ranges.size(), range.start(), range.end(), "at the very most", INT32_MAX), parent);
+    }
+    ranges.push_back({static_cast<int32_t>(range.start()), static_cast<int32_t>(range.end())});
   }
   return ranges;
 }
@@ -201,7 +214,7 @@ absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::Repeate
   int64_t ranges_in_all = 0;
   for (int i = 0; i < inputs.size(); ++i) {
     const v1::Input& input = inputs[i];
-    absl::StatusOr<std::vector<Range>> ranges = ConvertRanges(input, spans, absl::StrCat("inputs[", i, "].ranges"));
+    absl::StatusOr<std::vector<Range>> ranges = ConvertRanges(input, spans, absl::StrCat("inputs[", i, "]"));
     if (!ranges.ok()) return ranges.status();
     ranges_in_all += input.ranges_size();
     if (ranges_in_all > limits.max_vectors_per_call) {
@@ -279,7 +292,7 @@ void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainRe
   const Cost cost = EstimateCost(model, plan);
   result.mutable_cost()->set_tokens(static_cast<uint64_t>(cost.tokens));
   result.mutable_cost()->set_attention_pairs(static_cast<uint64_t>(cost.attention_pairs));
-  result.mutable_cost()->set_gigaflops(cost.gigaflops);
+  result.mutable_cost()->set_gflop(cost.gflop);
 }
 
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model) {
@@ -290,6 +303,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
   model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
   model.set_dimensions(static_cast<uint32_t>(manifest.hidden_size));
+  model.set_rotary_base(manifest.rotary_base);
   for (const int dimensions : manifest.trained_dimensions) {
     model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }
@@ -297,7 +311,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
   model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
   for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
-  for (const auto& [name, extension] : profiles) model.add_profiles(name);
+  for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
   if (const auto extension = RecommendedExtension(manifest);
       extension.ok() && !manifest.recommended_extension.empty()) {
     *model.mutable_recommended_extension() = *extension;
@@ -306,6 +320,8 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));
   model.mutable_limits()->set_max_vectors_per_call(static_cast<uint32_t>(limits.max_vectors_per_call));
   model.mutable_limits()->set_max_run_tokens_per_call(static_cast<uint32_t>(limits.max_run_tokens_per_call));
+  model.mutable_limits()->set_max_tokens_per_sequence(static_cast<uint32_t>(limits.max_tokens_per_sequence));
+  model.mutable_limits()->set_max_prompt_bytes(static_cast<uint32_t>(limits.max_prompt_bytes));
   model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
   model.set_precision(manifest.precision);
   model.set_device(served.encoder().device());
@@ -314,10 +330,11 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_licence(manifest.licence);
 }
 
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens,
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
                         v1::TokenizedText& result) {
   const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text);
   if (!tokens.ok()) return tokens.status();
+  if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
   const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {
     if (!add_special_tokens) return absl::OkStatus();
     for (const int32_t id : ids) {

@@ -40,8 +40,9 @@ void FillDuration(absl::Duration duration, google::protobuf::Duration& message);
 void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result);
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
 
-// Tokens of one text. `add_special_tokens`: as the model's sequences have them, without a prompt.
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens,
+// Tokens of one text, at most `limit`. `add_special_tokens`: as the model's sequences have them, without a prompt.
+// Errors (INVALID_ARGUMENT): those of the tokenizer, TOO_MANY_TOKENS; their fields are relative to the text.
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
                         v1::TokenizedText& result);
 
 }  // namespace longembed

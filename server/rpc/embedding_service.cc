@@ -176,10 +176,13 @@ class TokenizeRpc final : public PooledCall<v1::TokenizeRequest, v1::TokenizeRes
       return TooManyInputs("texts", request_->texts_size(), service_.limits.max_inputs_per_call);
     }
     const bool add_special_tokens = !request_->has_add_special_tokens() || request_->add_special_tokens();
-    for (const std::string& text : request_->texts()) {
-      absl::Status status = CheckStillWanted();
-      if (status.ok()) status = FillTokens((*model)->model(), text, add_special_tokens, *response_->add_results());
-      if (!status.ok()) return status;
+    int64_t left = service_.limits.max_tokens_per_input;
+    for (int i = 0; i < request_->texts_size(); ++i) {
+      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      v1::TokenizedText& result = *response_->add_results();
+      const absl::Status status = FillTokens((*model)->model(), request_->texts(i), add_special_tokens, left, result);
+      if (!status.ok()) return AtField(status, absl::StrCat("texts[", i, "]"));
+      left -= result.tokens_size();
     }
     response_->set_model((*model)->name());
     return absl::OkStatus();

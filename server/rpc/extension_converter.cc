@@ -2,6 +2,7 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -212,6 +213,24 @@ absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>&
     profiles.emplace(name, *std::move(extension));
   }
   return profiles;
+}
+
+std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& profiles) {
+  std::vector<std::string> names;
+  for (const auto& [name, extension] : profiles) {
+    if (ConvertChecked(extension, model).ok()) names.push_back(name);
+  }
+  return names;
+}
+
+absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManifest* const> models) {
+  for (const auto& [name, extension] : profiles) {
+    const auto fits = [&](const ModelManifest* model) { return ConvertChecked(extension, *model).ok(); };
+    if (std::ranges::any_of(models, fits)) continue;
+    const absl::Status reason = ConvertChecked(extension, *models.front()).status();
+    return absl::InvalidArgumentError(absl::StrCat("profiles.", name, " fits no model; ", reason.message()));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model) {

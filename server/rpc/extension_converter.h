@@ -3,7 +3,9 @@
 #define LONGEMBED_SERVER_RPC_EXTENSION_CONVERTER_H_
 
 #include <map>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "longembed/v1/embedding.pb.h"
@@ -17,8 +19,15 @@ namespace longembed {
 using Profiles = std::map<std::string, v1::Extension>;
 
 // The profiles from their JSON. Errors (INVALID_ARGUMENT): no JSON of longembed.v1.Extension, a profile that refers to
-// another one, numbers that no model takes.
+// another one, two positions methods.
 absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json);
+
+// The names of those that a model can do.
+std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& profiles);
+
+// That each can be done by one of the models. Errors (INVALID_ARGUMENT): names the profile, and why the first model
+// refuses it.
+absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManifest* const> models);
 
 // The manifest's recommended extension. Errors: FAILED_PRECONDITION when it is not JSON of longembed.v1.Extension, or
 // the model cannot do it.

@@ -8,6 +8,8 @@ vectors in OUT/vectors, so that a run that was stopped goes on where it was; mor
 """
 
 import argparse
+import hashlib
+import json
 import math
 import os
 import random
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration"))
@@ -42,8 +45,8 @@ APE_METHODS = {
 }
 ROPE_METHODS = {
     **APE_METHODS,
-    "just longer": {"ntk": {"base": 10000}},
-    "NTK, 10000 x 1.25 s": "ntk by length",
+    "just longer": {"ntk": {"base": "the model's"}},
+    "NTK, base x 1.25 s": {"ntk": {"base": "by length"}},
     "NTK dynamic": {"ntk_dynamic": {}},
     "NTK by parts": {"ntk_by_parts": {}},
     "YaRN": {"yarn": {}},
@@ -113,26 +116,29 @@ class Bench:
         if extension is None:
             options.truncate = self.pb.EmbedOptions.END
         else:
-            if extension == "ntk by length":
-                extension = {"ntk": {"base": 10000 * 1.25 * length / self.description.trained_window}}
-            from google.protobuf.json_format import ParseDict
-
-            ParseDict(extension, options.extension)
+            ParseDict(self.with_base(extension, length), options.extension)
         return options
+
+    def with_base(self, extension: dict, length: int) -> dict:
+        """LongEmbed's bases are a little above the model's own times the factor."""
+        base = self.description.rotary_base
+        bases = {"the model's": base, "by length": base * 1.25 * length / self.description.trained_window}
+        return {**extension, "ntk": {"base": bases[extension["ntk"]["base"]]}} if "ntk" in extension else extension
 
     def embed(self, texts: list[str], options) -> np.ndarray:
         request = self.pb.EmbedRequest(options=options, inputs=[self.pb.Input(text=text) for text in texts])
         return np.array([result.embeddings[0].values for result in self.stub.Embed(request, timeout=3600).results], dtype=np.float32)
 
     def document_vectors(self, method: str, length: int, documents: list[str]) -> np.ndarray:
-        """From the store as far as it goes; the rest is embedded, a few at a time, and stored."""
+        """From the store as far as it goes; the rest is embedded, a few at a time, and stored. Texts within the window are plain whatever the method."""
         short = length <= self.description.trained_window
-        name = "plain" if short else "".join(c if c.isalnum() else "-" for c in method)
-        file = self.vectors / f"{name}-{length}-{self.seed}.npy"
+        options = self.options("passage", None if short else method, length)
+        made_of = json.dumps([sorted(self.description.file_sha256.items()), MessageToDict(options)], sort_keys=True)
+        file = self.vectors / f"{length}-{self.seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.npy"
         vectors = np.load(file) if file.exists() else np.zeros((0, self.description.dimensions), np.float32)
         batch = max(2, 8192 // length)
         while len(vectors) < len(documents):
-            more = self.embed(documents[len(vectors) : len(vectors) + batch], self.options("passage", None if short else method, length))
+            more = self.embed(documents[len(vectors) : len(vectors) + batch], options)
             vectors = np.concatenate([vectors, more])
             with tempfile.NamedTemporaryFile(dir=self.vectors, suffix=".npy", delete=False) as scratch:
                 np.save(scratch, vectors)

@@ -8,14 +8,21 @@ import grpc
 import numpy as np
 import pytest
 import torch
+import transformers
 from google.protobuf.json_format import ParseDict
+from google.rpc import error_details_pb2
+from tokenizers import Tokenizer
 
 from running_server import ROOT, start_server
+from test_protocol import details
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests/testing"))
 import explicit_model  # noqa: E402
 import tiny_checkpoints  # noqa: E402
+
+from model.export import sources  # noqa: E402
+from model.export.__main__ import main  # noqa: E402
 
 LO = tiny_checkpoints.WINDOW
 KINDS = list(tiny_checkpoints.KINDS)
@@ -31,7 +38,9 @@ ROPE_ONLY = [
     {"ntk": {"factor": 4}, "resonance": True}, {"ntk_dynamic": {}, "resonance": True}, {"yarn": {}, "resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 5}}, {"self_extend": {"neighbor_window": 8}}, {"self_extend": {"group": 9, "neighbor_window": 4}},
 ]  # fmt: skip
-CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})]
+CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})
+    if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
+
 
 
 class Models:
@@ -98,10 +107,6 @@ def expected(models: Models, kind: str, content: list[int], extension: dict) -> 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, pb):
-    from model.export import sources
-    from model.export.__main__ import main
-    from tokenizers import Tokenizer
-
     checkpoints, exported = tmp_path_factory.mktemp("checkpoints"), tmp_path_factory.mktemp("models")
     shapes, tokenizers = {}, {}
     for kind in KINDS:
@@ -122,7 +127,7 @@ def name_of(value) -> str:
 @pytest.mark.parametrize("kind, extension", CASES, ids=name_of)
 def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
     rng = random.Random(f"{kind} {extension}")
-    extension = {**extension, "when": rng.choice(["LONG", "ALWAYS"])}
+    extension = {**extension, "when": "ALWAYS"}  # What LONG leaves alone is a test of the planner's, to the last bit.
     most = capacity(extension) - 2
     contents = [random_ids(rng, n) for n in (most, 1, min(most, LO), *(rng.randint(1, most) for _ in range(5)))]
     company = models.vectors(kind, contents, extension)
@@ -151,8 +156,6 @@ ROPE_TYPES = [
 @pytest.mark.parametrize("extension, rope", ROPE_TYPES, ids=[name_of(extension) for extension, _ in ROPE_TYPES])
 def test_scalings_are_the_rope_types_of_transformers(models, extension, rope):
     """On Llama. transformers overrides yarn's factor by max_position_embeddings / original_max_position_embeddings, so both are set."""
-    import transformers
-
     rng = random.Random(7)
     tensors = {name: torch.from_numpy(tensor).float() for name, tensor in models.shapes["llama"].tensors.items()}
     for n in (LO + 1, 50, 79):
@@ -288,9 +291,6 @@ def test_spans_of_a_text_are_in_code_points(models):
     ("SPAN_TRUNCATED", lambda r: (r.inputs[0].__setattr__("text", "ab " * 60), setattr(r.options, "truncate", 1), r.inputs[0].ranges.add(start=170, end=175))),
 ], ids=["empty", "beyond", "blank", "truncated"])  # fmt: skip
 def test_a_bad_range_is_named(models, reason, change):
-    from test_protocol import details
-    from google.rpc import error_details_pb2
-
     request = models.pb.EmbedRequest(inputs=[models.pb.Input(text="ab cd")])
     request.options.model = "bert"
     request.options.output = models.pb.EmbedOptions.SPAN_VECTORS
@@ -345,6 +345,30 @@ def test_recommended_and_profile_are_what_they_stand_for(models):
     described = models.stub.GetModel(models.pb.GetModelRequest(model="bert"))
     assert list(described.profiles) == ["small"] and "yarn" not in described.methods and described.recommended_extension.HasField("windows")
     assert "self_extend" in models.stub.GetModel(models.pb.GetModelRequest(model="llama")).methods
+
+
+def test_a_tuned_table_through_the_server(models, tmp_path, pb):
+    """Within Lo the original's vectors; beyond it every row of the table; under a method the table's stride."""
+    folder = tiny_checkpoints.expand_positions(tiny_checkpoints.save("bert", tmp_path / "checkpoint"), 3)
+    assert main([str(folder), "--out", str(tmp_path / "tuned"), "--pooling", POOLING["bert"], "--position-stride", "3"]) == 0
+    shape = explicit_model.shape_of("bert", sources.read_directory(folder), LO)
+    running = start_server(tmp_path, ["tuned"], models_folder=tmp_path)
+    rng = random.Random(8)
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        tuned = Models(pb[1].EmbeddingServiceStub(channel), pb[0], {}, {})
+        short, long = random_ids(rng, LO - 2), random_ids(rng, 3 * LO - 2)
+        assert np.array_equal(tuned.vectors("tuned", [short], None), models.vectors("bert", [short], None))
+        for content, extension, rows in (
+            (long, None, np.arange(3 * LO)),
+            (long, {"interpolation": {"factor": 6}}, 3 * np.arange(3 * LO) / 6),
+            (long, {"grouped": {}}, 3 * (np.arange(3 * LO) // 3)),
+            (short, {"recurrent": {}, "when": "ALWAYS"}, 3 * np.arange(LO)),
+        ):
+            hidden = explicit_model.hidden_states(shape, whole("bert", content), explicit_model.Geometry(rows=rows), 1.0)
+            assert tuned.vectors("tuned", [content], extension)[0] @ unit(pooled("bert", hidden)) >= 0.99999
+        with pytest.raises(grpc.RpcError, match=f"the limit is {3 * LO}"):
+            tuned.vectors("tuned", [[*long, 5]], None)
+    assert running.stop() == 0
 
 
 def test_explain_shows_the_plan_of_embed(models):

@@ -165,7 +165,7 @@ def test_explain_says_what_embed_does(stub, pb):
         # 21.3 M weights in linear layers, two operations each, and attention over n * n pairs.
         n = plan.tokens
         expected = 2 * 21_233_664 * n + 12 * 4 * 384 * n * n
-        assert plan.cost.gigaflops == pytest.approx(expected * 1e-9)
+        assert plan.cost.gflop == pytest.approx(expected * 1e-9)
 
 
 def test_several_models_in_one_server(tmp_path, pb):

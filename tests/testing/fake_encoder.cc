@@ -1,7 +1,9 @@
 #include "tests/testing/fake_encoder.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -34,7 +36,10 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, absl::
   VectorBlock block{.rows = static_cast<int>(batch.spans.size()), .width = kWidth};
   for (const Range span : batch.spans) {
     const auto next = std::upper_bound(batch.sequence_offsets.begin(), batch.sequence_offsets.end(), span.start);
-    const float sum = std::accumulate(batch.tokens.begin() + span.start, batch.tokens.begin() + span.end, 0.0f);
+    const auto tokens =
+        std::span(batch.tokens).subspan(static_cast<size_t>(span.start), static_cast<size_t>(span.size()));
+    float sum = std::accumulate(tokens.begin(), tokens.end(), 0.0f);
+    if (std::ranges::find(tokens, kBrokenToken) != tokens.end()) sum = std::numeric_limits<float>::quiet_NaN();
     block.values.insert(block.values.end(),
                         {sum, static_cast<float>(span.size()), static_cast<float>(*next - *(next - 1)), 1.0f});
   }

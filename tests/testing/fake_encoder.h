@@ -13,10 +13,12 @@
 
 namespace longembed {
 
-// Each span's vector is {sum of its tokens, its length, length of its sequence, 1}.
+// Each span's vector is {sum of its tokens, its length, length of its sequence, 1}; the sum is NaN where kBrokenToken
+// is among them.
 class FakeEncoder final : public Encoder {
  public:
   static constexpr int kWidth = 4;
+  static constexpr int32_t kBrokenToken = 99;
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) override;
   int hidden_size() const override { return kWidth; }

@@ -13,7 +13,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 
-WINDOW = 32  # Lo of all but BERT, whose table has a few rows more.
+WINDOW = 32  # Lo.
 COMMON = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "vocab_size": 300, "initializer_range": 0.25}
 
 
@@ -44,6 +44,19 @@ def save(kind: str, folder: Path) -> Path:
     else:
         model.save_pretrained(folder)
     tiny_tokenizer(special_tokens).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def expand_positions(folder: Path, stride: int) -> Path:
+    """Gives a saved BERT a position table of `stride` rows for each of its own, random between them: as a tuned one."""
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("position_embeddings.weight"))
+    rows, width = tensors[name].shape
+    expanded = torch.randn(stride * rows, width, generator=torch.Generator().manual_seed(1))
+    expanded[::stride] = tensors[name]
+    safetensors.torch.save_file({**tensors, name: expanded}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": stride * rows}))
     return folder
 
 

@@ -79,6 +79,9 @@ TEST(ExtensionFlagsTest, WrongOnesAreNamed) {
       {{"--recommended", "--profile", "x"}, "--profile"},
       {{"--spans", "words"}, "--spans"},
       {{"--spans", "4", "--vectors", "window"}, "--spans"},
+      {{"--spans", "4", "--vectors", "one"}, "--spans"},
+      {{"--positions", "yarn="}, "has no number"},
+      {{"--positions", "grouped=2.5"}, "--positions: "},
   };
   for (const auto& [arguments, said] : cases) {
     const auto options = Parse(arguments);

@@ -8,8 +8,9 @@ import onnx.reference
 import pytest
 import torch
 import yaml
+from tokenizers import Tokenizer
 
-from model.export import bert, checkpoints, sources
+from model.export import bert, checkpoints, decoder, sources
 from model.export.__main__ import main
 from model.export.errors import ExportError
 
@@ -50,3 +51,17 @@ def test_weights_out_of_an_onnx_file_compute_what_the_file_computes(known, monke
     with torch.inference_mode():
         hidden = bert.reference(checkpoint.config, checkpoint.tensors)(input_ids=torch.tensor(ids)).last_hidden_state
     np.testing.assert_allclose(hidden.numpy(), expected, atol=1e-5)
+
+
+def test_a_dequantised_decoder_knows_what_comes_next():
+    """Guards the order of rows that GGUF changes and the tokenizer made from its fields: nothing else sees the published numbers."""
+    checkpoint = load(checkpoints.find("SmolLM2-135M-Instruct"))
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer)
+    assert tokenizer.encode("Hello, world! 2024 naïve").tokens == ["Hello", ",", "Ġworld", "!", "Ġ", "2", "0", "2", "4", "Ġna", "Ã¯", "ve"]
+    model = decoder.reference(checkpoint.config, checkpoint.tensors)
+    embedding = checkpoint.tensors["embed_tokens.weight"]
+    for text, following in (("The capital of France is", " Paris"), ("One, two, three, four, five,", " six"), ("The opposite of hot is", " cold")):
+        with torch.inference_mode():
+            hidden = model(input_ids=torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0, -1]
+        likely = [tokenizer.decode([token]) for token in (embedding @ hidden).topk(5).indices.tolist()]
+        assert following in likely, f"{text!r} -> {likely}"

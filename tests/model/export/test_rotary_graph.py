@@ -1,6 +1,7 @@
 """Graphs with rotary positions: SelfExtend against an explicit matrix of relative positions, tiles, mixed batches, and every architecture against transformers."""
 
 import io
+import json
 import sys
 
 import numpy as np
@@ -10,9 +11,12 @@ from conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tests/benchmark"))
 import explicit_model
+import self_extend_memory
 import tiny_checkpoints
+from test_command import manifest_of
 
 from model.export import architectures, check, export, rotary_graph, sources
+from model.export.__main__ import main
 
 
 @pytest.fixture(scope="module", params=["e5rope", "nomic_bert", "llama", "mistral", "xlm-roberta"])
@@ -23,7 +27,7 @@ def exported(request, tmp_path_factory):
 
 
 def test_a_packed_batch_is_transformers_for_each_text_alone(exported):
-    kind, architecture, checkpoint, graph = exported
+    _, architecture, checkpoint, graph = exported
     content = {"family": architecture.FAMILY, **architecture.sizes(checkpoint.config, checkpoint.tensors)}
     reference = architecture.reference(checkpoint.config, checkpoint.tensors)
     generator = torch.Generator().manual_seed(1)
@@ -37,7 +41,7 @@ def test_a_packed_batch_is_transformers_for_each_text_alone(exported):
 
 
 def test_forward_is_its_parts_one_after_the_other(exported):
-    kind, architecture, checkpoint, graph = exported
+    _, architecture, checkpoint, graph = exported
     content = {"family": architecture.FAMILY, **architecture.sizes(checkpoint.config, checkpoint.tensors)}
     positions = check.positions_of(content)([3, 2])
     tokens, scale, window = torch.tensor([5, 6, 7, 8, 9], dtype=torch.int32), torch.tensor([1.0, 1.3]), torch.zeros(2, dtype=torch.int32)
@@ -101,8 +105,6 @@ def test_components_beyond_the_rotated_ones_stay():
 
 
 def test_memory_of_self_extend_grows_with_the_length_and_not_its_square():
-    import self_extend_memory
-
     (small, _), (large, _) = self_extend_memory.measure(4096), self_extend_memory.measure(12288)
     print(f"4096: {small:.0f} MiB, 12288: {large:.0f} MiB")
     assert large < 3.5 * small and large < 1024
@@ -110,9 +112,6 @@ def test_memory_of_self_extend_grows_with_the_length_and_not_its_square():
 
 def test_a_decoder_appends_the_token_that_its_vector_is(tmp_path):
     """Last-token pooling: where the tokenizer adds nothing, the end of sequence is appended, as E5-Mistral was trained."""
-    from model.export.__main__ import main
-    from test_command import manifest_of
-
     folder = tiny_checkpoints.save("mistral", tmp_path / "tiny-mistral")
     assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
     content = manifest_of(tmp_path / "out")
@@ -130,10 +129,6 @@ def test_a_decoder_appends_the_token_that_its_vector_is(tmp_path):
     ("e5rope", {"embedding_size": 32}, "projects its word embeddings"),
 ])  # fmt: skip
 def test_variants_that_the_graph_does_not_compute_are_refused(tmp_path, capsys, kind, change, message):
-    import json
-
-    from model.export.__main__ import main
-
     folder = tiny_checkpoints.save(kind, tmp_path / kind)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
@@ -143,21 +138,8 @@ def test_variants_that_the_graph_does_not_compute_are_refused(tmp_path, capsys, 
 
 def test_a_tuned_table_gives_short_texts_the_original_vectors(tmp_path):
     """Rows 0, s, 2s, ... are the original's: as the tuned model of the paper, whose rows between were trained."""
-    from model.export.__main__ import main
-    from test_command import manifest_of
-
     original = tiny_checkpoints.save("bert", tmp_path / "original")
-    tuned = tiny_checkpoints.save("bert", tmp_path / "tuned")
-    import json
-
-    import safetensors.torch
-
-    tensors = safetensors.torch.load_file(tuned / "model.safetensors")
-    name = next(name for name in tensors if name.endswith("position_embeddings.weight"))
-    expanded = torch.randn(4 * len(tensors[name]), tensors[name].size(1), generator=torch.Generator().manual_seed(1))
-    expanded[::4] = tensors[name]
-    safetensors.torch.save_file({**tensors, name: expanded}, tuned / "model.safetensors")
-    (tuned / "config.json").write_text(json.dumps(json.loads((tuned / "config.json").read_text()) | {"max_position_embeddings": 128}))
+    tuned = tiny_checkpoints.expand_positions(tiny_checkpoints.save("bert", tmp_path / "tuned"), 4)
     for folder, more in ((original, []), (tuned, ["--position-stride", "4"])):
         assert main([str(folder), "--out", str(tmp_path / f"{folder.name}-out"), "--pooling", "mean", *more]) == 0
     content = manifest_of(tmp_path / "tuned-out")

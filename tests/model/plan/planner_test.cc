@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <random>
 
 #include "model/errors/errors.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -24,6 +26,28 @@ std::vector<int32_t> Ids(int count) {
   std::vector<int32_t> ids(count);
   std::iota(ids.begin(), ids.end(), 20);
   return ids;
+}
+
+void ExpectSameTable(const std::shared_ptr<const RotaryTable>& a, const std::shared_ptr<const RotaryTable>& b,
+                     int32_t rows) {
+  ASSERT_EQ(a == nullptr, b == nullptr);
+  if (a == nullptr) return;
+  const auto size = static_cast<size_t>(rows) * static_cast<size_t>(a->width);
+  ASSERT_TRUE(a->cos.size() >= size && b->cos.size() >= size && a->width == b->width);
+  EXPECT_TRUE(std::equal(a->cos.begin(), a->cos.begin() + size, b->cos.begin()));
+  EXPECT_TRUE(std::equal(a->sin.begin(), a->sin.begin() + size, b->sin.begin()));
+}
+
+// To the last bit.
+void ExpectSameArrays(const Sequence& a, const Sequence& b) {
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.positions, b.positions);
+  EXPECT_EQ(a.query_scale, b.query_scale);
+  EXPECT_EQ(a.neighbour_window, b.neighbour_window);
+  EXPECT_EQ(a.spans, b.spans);
+  ExpectSameTable(a.rotary, b.rotary, a.size());
+  ExpectSameTable(a.rotary_grouped, b.rotary_grouped, a.size());
+  ExpectSameTable(a.rotary_shifted, b.rotary_shifted, a.size());
 }
 
 TEST(PlannerTest, PutsSpecialsAndPromptAroundTheContent) {
@@ -101,7 +125,7 @@ TEST(PlannerTest, CostCountsLinearLayersAndAttention) {
   EXPECT_EQ(cost.attention_pairs, 100);
   // Per layer and token: 4 projections of 4 x 4 and two of 4 x 16, two operations a weight; attention: 2 products of 2
   // operations, 4 wide.
-  EXPECT_DOUBLE_EQ(cost.gigaflops, 2 * (10 * 2 * (4 * 16 + 2 * 64) + 100 * 16) * 1e-9);
+  EXPECT_DOUBLE_EQ(cost.gflop, 2 * (10 * 2 * (4 * 16 + 2 * 64) + 100 * 16) * 1e-9);
 }
 
 TEST(PlannerTest, CostOfGroupedQueriesAndGates) {
@@ -111,8 +135,7 @@ TEST(PlannerTest, CostOfGroupedQueriesAndGates) {
   const std::vector<int32_t> content = Ids(8);
   const auto plan = PlanInput(model, {.content = content}, {});
   // Query and output 4 x 16 each, key and value 4 x 8 each, three of 4 x 16.
-  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gigaflops,
-                   2 * (10 * 2 * (2 * 64 + 2 * 32 + 3 * 64) + 100 * 4 * 16) * 1e-9);
+  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, 2 * (10 * 2 * (2 * 64 + 2 * 32 + 3 * 64) + 100 * 4 * 16) * 1e-9);
 }
 
 TEST(PlannerTest, ShortInputsStayPlainUnlessAlwaysIsAsked) {
@@ -148,7 +171,63 @@ TEST(PlannerTest, CapacityFollowsFromTheFactor) {
   EXPECT_EQ(cut->tokens, 32);
   EXPECT_EQ(cut->truncated_tokens, 30);
   EXPECT_EQ(cut->capacity, 32);
-  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, {.extension = {.positions = Grouped{}}})->capacity, 0);
+  const PlanOptions adaptive{.extension = {.positions = Grouped{}}, .limits = {.max_sequence_tokens = 100}};
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, adaptive)->capacity, 100);
+  const PlanOptions windows{.extension = {.windows = Windows{.tokens = 9}, .positions = Grouped{}}};
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, windows)->capacity, 9);
+}
+
+TEST(PlannerTest, OnePassIsBoundedByTheServer) {
+  const std::vector<int32_t> content = Ids(60);
+  PlanOptions options{.extension = {.positions = Recurrent{}}, .limits = {.max_sequence_tokens = 50}};
+  const auto refused = PlanInput(FakeManifest(), {.content = content}, options);
+  EXPECT_EQ(ErrorReason(refused.status()), "INPUT_TOO_LONG");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("the limit is 50"));
+  options.truncate = Truncate::kEnd;
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, options)->tokens, 50);
+  options.extension.windows = Windows{.tokens = 51};
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "WINDOW_TOO_LARGE");
+}
+
+TEST(PlannerTest, WindowsOfOneLengthShareTheirTables) {
+  const std::vector<int32_t> content = Ids(100);
+  const PlanOptions options{
+      .extension = {.windows = Windows{.tokens = 20, .last = LastWindow::kShort}, .positions = SelfExtend{2, 4}}};
+  const auto plan = PlanInput(FakeRopeManifest(), {.content = content}, options);
+  ASSERT_EQ(plan->sequences.size(), 6u);  // Five of 18 content tokens, one of 10.
+  EXPECT_EQ(plan->sequences[0].sequence.rotary_shifted, plan->sequences[4].sequence.rotary_shifted);
+  EXPECT_EQ(plan->sequences[4].sequence.neighbour_window, 4);
+  EXPECT_EQ(plan->sequences[5].sequence.rotary_shifted->rows(), 12);
+}
+
+// A plan's arrays depend on nothing but the input and its options: the same alone, after others, and as one window.
+TEST(PlannerTest, ArraysAreTheSameAloneAndInCompany) {
+  std::mt19937 random(7);
+  RotaryTableCache shared;
+  const auto draw = [&](int least, int most) { return std::uniform_int_distribution(least, most)(random); };
+  for (int round = 0; round < 300; ++round) {
+    const PositionsMethod methods[] = {PlainPositions{}, Grouped{},    Recurrent{}, Interpolation{}, Ntk{.factor = 64},
+                                       NtkDynamic{},     NtkByParts{}, Yarn{},      SelfExtend{}};
+    const auto kind = static_cast<size_t>(draw(0, 8));
+    const std::vector<int32_t> content = Ids(draw(1, kind == 0 ? 14 : 120));
+    const PlanOptions options{.extension = {.when = draw(0, 1) == 0 ? When::kLong : When::kAlways,
+                                            .positions = methods[kind],
+                                            .attention_log_scaling = draw(0, 1) == 0}};
+    RotaryTableCache own;
+    const auto alone = PlanInput(FakeRopeManifest(), {.content = content}, options, own);
+    const auto company = PlanInput(FakeRopeManifest(), {.content = content}, options, shared);
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    ExpectSameArrays(alone->sequences[0].sequence, company->sequences[0].sequence);
+    PlanOptions one_window = options;
+    one_window.extension.windows = Windows{.tokens = std::max<int64_t>(16, static_cast<int64_t>(content.size()) + 2)};
+    const auto windowed = PlanInput(FakeRopeManifest(), {.content = content}, one_window, shared);
+    if (kind == 0) ASSERT_TRUE(windowed.ok()) << windowed.status();
+    if (windowed.ok()) ExpectSameArrays(alone->sequences[0].sequence, windowed->sequences[0].sequence);
+    if (content.size() + 2 <= 16 && options.extension.when == When::kLong) {
+      const auto plain = PlanInput(FakeRopeManifest(), {.content = content}, {}, own);
+      ExpectSameArrays(plain->sequences[0].sequence, company->sequences[0].sequence);
+    }
+  }
 }
 
 TEST(PlannerTest, LimitsHoldBeforeMemoryIsTaken) {
@@ -157,6 +236,9 @@ TEST(PlannerTest, LimitsHoldBeforeMemoryIsTaken) {
   options.limits.max_vectors = 100;
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "TOO_MANY_VECTORS");
   options.limits = {.max_run_tokens = 10000};
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "TOO_MANY_TOKENS");
+  options.extension = {.positions = Recurrent{}};
+  options.limits = {.max_run_tokens = 1001};
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "TOO_MANY_TOKENS");
   options.limits = {.max_tokens = 1001};
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()),
@@ -175,6 +257,17 @@ TEST(PlannerTest, CompleteIdsAreNotCutIntoWindows) {
   const auto refused =
       PlanInput(FakeManifest(), {.content = content, .complete = true}, {.extension = {.windows = Windows{}}});
   EXPECT_EQ(ErrorField(refused.status()), "token_ids");
+}
+
+TEST(PlannerTest, InterpolatedPositionsMeetTheRows) {
+  const std::vector<int32_t> content = Ids(98);
+  for (const double s : {7.0, 8.0, 12.5, 25.0}) {
+    const auto plan = PlanInput(FakeManifest(), {.content = content}, {.extension = {.positions = Interpolation{s}}});
+    const std::vector<float>& positions = plan->sequences[0].sequence.positions;
+    for (int row = 0; row * s < 100; ++row) {
+      if (row * s == std::floor(row * s)) EXPECT_EQ(positions[static_cast<size_t>(row * s)], row) << s;
+    }
+  }
 }
 
 TEST(PlannerTest, TunedTablesUseEveryRowOnlyBeyondTheTrainedWindow) {

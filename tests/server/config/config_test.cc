@@ -28,6 +28,8 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   EXPECT_EQ(sample->limits.max_tokens_per_input, least->limits.max_tokens_per_input);
   EXPECT_EQ(sample->limits.max_run_tokens_per_call, least->limits.max_run_tokens_per_call);
   EXPECT_EQ(sample->limits.max_vectors_per_call, least->limits.max_vectors_per_call);
+  EXPECT_EQ(sample->limits.max_tokens_per_sequence, least->limits.max_tokens_per_sequence);
+  EXPECT_EQ(sample->limits.max_prompt_bytes, least->limits.max_prompt_bytes);
   EXPECT_EQ(sample->profiles, least->profiles);
   const ModelConfig &documented = sample->models[0], &standard = least->models[0];
   EXPECT_THAT(documented.path, HasSubstr("models/e5-small-v2"));

@@ -68,6 +68,21 @@ TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
+TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
+  const std::string broken(FakeEncoder::kBrokenToken - 10, 'x');  // The fake tokenizer's id is 10 + letters.
+  Start(MakeOrder({std::string_view("a"), std::string_view(broken)}));
+  const auto failed = answer_.get();
+  EXPECT_EQ(ErrorReason(failed.status()), "UNUSABLE_VECTOR");
+  EXPECT_EQ(ErrorField(failed.status()), "inputs[1]");
+  EmbedOrder order = MakeOrder({std::string_view("a"), std::string_view(broken)});
+  order.partial_results = true;
+  Start(std::move(order));
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok());
+  EXPECT_TRUE(answer->results[0].ok());
+  EXPECT_EQ(ErrorField(answer->results[1].status()), "inputs[1]");
+}
+
 TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
   EmbedOrder order = MakeOrder({std::string_view(""), std::string_view("bb")});
   order.partial_results = true;

@@ -12,8 +12,9 @@ const RecipeOptions kPlain{.dimensions = 4, .encoding = "FLOAT32"};
 
 TEST(RecipeTest, IsTheHashOfCanonicalJson) {
   const std::string json =
-      R"({"dimensions":4,"encoding":"FLOAT32","extension":{},"files":{"encoder.pt":"00"},"normalize":true,)"
-      R"("plan_version":1,"precision":"fp32","truncate":"NONE"})";
+      R"({"dimensions":4,"encoding":"FLOAT32","extension":{},"files":{"encoder.pt":"00"},"model":{"family":"APE",)"
+      R"("plain_limit":16,"pooling":"MEAN","position_stride":1,"rotary_base":0.0,"rotary_dim":0,"special_prefix":[1],)"
+      R"("special_suffix":[2],"trained_window":16},"normalize":true,"plan_version":2,"precision":"fp32","truncate":"NONE"})";
   EXPECT_EQ(Recipe(FakeManifest(), kPlain), Sha256(json).substr(0, 32));
 }
 
@@ -25,7 +26,9 @@ TEST(RecipeTest, HoldsTheExtensionWithItsDefaults) {
   const std::string json =
       R"({"dimensions":4,"encoding":"FLOAT32","extension":{"resonance":true,"when":"LONG","windows":)"
       R"({"aggregation":"MEAN","last":"BACK_EXTENDED","overlap":0,"tokens":16},"yarn":{"beta_fast":32.0,"beta_slow":1.0,)"
-      R"("factor":"adaptive"}},"files":{"encoder.pt":"00"},"normalize":true,"plan_version":1,"precision":"fp32","truncate":"NONE"})";
+      R"("factor":"adaptive"}},"files":{"encoder.pt":"00"},"model":{"family":"ROPE","plain_limit":16,"pooling":"MEAN",)"
+      R"("position_stride":1,"rotary_base":10000.0,"rotary_dim":8,"special_prefix":[1],"special_suffix":[2],)"
+      R"("trained_window":16},"normalize":true,"plan_version":2,"precision":"fp32","truncate":"NONE"})";
   const Extension extension{.windows = Windows{}, .positions = Yarn{}, .resonance = true};
   EXPECT_EQ(Recipe(FakeRopeManifest(), With(extension)), Sha256(json).substr(0, 32));
 }
@@ -53,6 +56,14 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   ModelManifest other = FakeManifest();
   other.file_sha256["encoder.pt"] = "01";
   EXPECT_NE(plain, Recipe(other, kPlain));
+  for (const auto change : std::initializer_list<void (*)(ModelManifest&)>{
+           [](ModelManifest& m) { m.pooling = Pooling::kCls; }, [](ModelManifest& m) { m.trained_window = 8; },
+           [](ModelManifest& m) { m.plain_limit = 32; }, [](ModelManifest& m) { m.position_stride = 2; },
+           [](ModelManifest& m) { m.special_suffix = {3}; }, [](ModelManifest& m) { m.rotary_base = 500; }}) {
+    ModelManifest changed = FakeManifest();
+    change(changed);
+    EXPECT_NE(plain, Recipe(changed, kPlain));
+  }
   ModelManifest renamed = FakeManifest();
   renamed.name = "another name";
   EXPECT_EQ(plain, Recipe(renamed, kPlain));

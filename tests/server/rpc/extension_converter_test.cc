@@ -10,6 +10,7 @@
 namespace longembed {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 v1::Extension Parse(const std::string& json) {
@@ -64,6 +65,10 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"yarn": {"beta_fast": "NaN"}})", kRope, "yarn.beta_fast", "is nan"},
            Bad{R"({"yarn": {"beta_slow": -1}})", kRope, "yarn.beta_slow", "is -1"},
            Bad{R"({"yarn": {"beta_fast": 2, "beta_slow": 2}})", kRope, "yarn.beta_fast", "above beta_slow, 2"},
+           Bad{R"({"yarn": {"beta_fast": 9, "beta_slow": 8}})", kRope, "yarn.beta_slow",
+               "is 8; it must be 1e-06 to 2.54648"},
+           Bad{R"({"ntk_by_parts": {"beta_fast": 0.001, "beta_slow": 0.0001}})", kRope, "ntk_by_parts.beta_fast",
+               "is 0.001; it must be 0.00254648 to"},
            Bad{R"({"self_extend": {"group": 0}})", kRope, "self_extend.group", "is 0"},
            Bad{R"({"self_extend": {"group": 1}})", kRope, "self_extend.group", "is 1; it must be 2"},
            Bad{R"({"self_extend": {"group": 100000}})", kRope, "self_extend.group", "is 100000"},
@@ -102,6 +107,17 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
     EXPECT_THAT(std::string(refused.status().message()), HasSubstr(bad.said)) << bad.json;
     EXPECT_NE(ErrorReason(refused.status()), "") << bad.json;
   }
+}
+
+TEST(ExtensionConverterTest, ProfilesAreListedWhereTheyFit) {
+  const Profiles profiles{{"any", Parse(R"({"windows": {}})")}, {"rope", Parse(R"({"yarn": {}})")}};
+  const ModelManifest ape = FakeManifest(), rope = FakeRopeManifest();
+  EXPECT_THAT(ProfilesOf(ape, profiles), ElementsAre("any"));
+  EXPECT_THAT(ProfilesOf(rope, profiles), ElementsAre("any", "rope"));
+  const ModelManifest* const both[] = {&ape, &rope};
+  EXPECT_TRUE(CheckProfiles(profiles, both).ok());
+  const absl::Status refused = CheckProfiles(profiles, std::span(both).first(1));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("profiles.rope fits no model; yarn: is not available"));
 }
 
 TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {

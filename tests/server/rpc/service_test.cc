@@ -35,7 +35,8 @@ class ServiceTest : public ::testing::Test {
                       .max_inputs_per_call = 4,
                       .max_tokens_per_input = 100,
                       .max_run_tokens_per_call = 200,
-                      .max_vectors_per_call = 20};
+                      .max_vectors_per_call = 20,
+                      .max_prompt_bytes = 30};
     server_ = *GrpcServer::Start(config_, {.models = models_,
                                            .pool = pool_,
                                            .clock = clock_,
@@ -68,7 +69,7 @@ class ServiceTest : public ::testing::Test {
   ModelRegistry models_;
   WorkerPool pool_{1};
   ServerConfig config_;
-  const Profiles profiles_;
+  const Profiles profiles_ = *ParseProfiles({{"highest", R"({"windows": {"tokens": 6, "aggregation": "MAX"}})"}});
   FakeEncoder* encoder_ = nullptr;
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -225,6 +226,22 @@ INSTANTIATE_TEST_SUITE_P(
                      r.mutable_options()->mutable_extension()->mutable_windows();
                    },
                    grpc::INVALID_ARGUMENT, "options.extension.windows", "SPAN_VECTORS"},
+        BadRequest{"SpansOfAProfileWithWindows",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+                     r.mutable_options()->mutable_spans()->mutable_sentences();
+                     r.mutable_options()->mutable_extension()->set_profile("highest");
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.profile", "SPAN_VECTORS"},
+        BadRequest{"ARangeBeyondAnyText",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+                     r.mutable_options()->mutable_spans()->mutable_ranges();
+                     r.mutable_inputs(0)->add_ranges()->set_end(4294967295);
+                   },
+                   grpc::INVALID_ARGUMENT, "inputs[0].ranges[0]", "is [0, 4294967295)"},
+        BadRequest{"LongPrompt", [](auto& r) { r.mutable_options()->set_prompt(std::string(31, 'p')); },
+                   grpc::INVALID_ARGUMENT, "options.prompt", "has 31 bytes; the limit of this server is 30"},
         BadRequest{"SpansOfNoTokens",
                    [](auto& r) {
                      r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
@@ -273,6 +290,11 @@ TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
   ASSERT_EQ(response.results(0).embeddings_size(), 2);
   EXPECT_EQ(response.results(0).embeddings(1).range().start(), 10u);
   EXPECT_EQ(response.results(0).embeddings(1).range().end(), 20u);
+  // A profile's aggregation is for those who want one vector.
+  request.mutable_options()->mutable_extension()->Clear();
+  request.mutable_options()->mutable_extension()->set_profile("highest");
+  ASSERT_TRUE(Embed(request, &response).ok());
+  EXPECT_EQ(response.results(0).embeddings_size(), 5);
 }
 
 TEST_F(ServiceTest, SpansHaveAVectorEach) {
@@ -363,6 +385,20 @@ TEST_F(ServiceTest, TokenizesWithRangesInCodePoints) {
   EXPECT_EQ(tokens[1].range().end(), 1u);
   EXPECT_EQ(tokens[2].range().end(), 3u);
   EXPECT_EQ(tokens[3].id(), 2u);
+}
+
+TEST_F(ServiceTest, TokenizesOnlySoMuchInACall) {
+  v1::TokenizeRequest request;
+  std::string words;
+  for (int i = 0; i < 60; ++i) words += "a ";
+  request.add_texts(words);
+  request.add_texts(words);
+  grpc::ClientContext context;
+  v1::TokenizeResponse response;
+  const grpc::Status status = stub_->Tokenize(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(),
+              HasSubstr("texts[1]: has 60 tokens; of what this server tokenises in a call, 38"));
 }
 
 TEST_F(ServiceTest, DescribesModels) {
