@@ -350,7 +350,7 @@ def test_recommended_and_profile_are_what_they_stand_for(models):
 def test_a_tuned_table_through_the_server(models, tmp_path, pb):
     """Within Lo the original's vectors; beyond it every row of the table; under a method the table's stride."""
     folder = tiny_checkpoints.expand_positions(tiny_checkpoints.save("bert", tmp_path / "checkpoint"), 3)
-    assert main([str(folder), "--out", str(tmp_path / "tuned"), "--pooling", POOLING["bert"], "--position-stride", "3"]) == 0
+    assert main([str(folder), "--out", str(tmp_path / "tuned"), "--name", "tuned", "--pooling", POOLING["bert"], "--position-stride", "3"]) == 0
     shape = explicit_model.shape_of("bert", sources.read_directory(folder), LO)
     running = start_server(tmp_path, ["tuned"], models_folder=tmp_path)
     rng = random.Random(8)

@@ -8,7 +8,7 @@ import torch
 import yaml
 from conftest import save_checkpoint
 
-from model.export import bert, check, checkpoints, sources
+from model.export import bert, check, checkpoints, manifest, sources
 from model.export.__main__ import main
 from model.export.errors import ExportError
 
@@ -34,7 +34,7 @@ def test_the_manifest_says_what_the_server_reads(tiny, tmp_path):
         "input_types": {"QUERY": "query"}, "trained_dimensions": [48], "recommended_extension": '{"windows": {}}', "precision": "fp32",
         "licence": "CC0-1.0",
     }  # fmt: skip
-    assert exporter["version"] == 1 and exporter["torch"] == torch.__version__.split("+")[0]
+    assert exporter["version"] == manifest.EXPORTER_VERSION and exporter["torch"] == torch.__version__.split("+")[0]
     assert source.startswith("directory:tiny-bert sha256:") and str(tmp_path) not in source
     assert files == {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in ("encoder.pt", "tokenizer.json")}
 

@@ -57,7 +57,7 @@ def test_a_dequantised_decoder_knows_what_comes_next():
     """Guards the order of rows that GGUF changes and the tokenizer made from its fields: nothing else sees the published numbers."""
     checkpoint = load(checkpoints.find("SmolLM2-135M-Instruct"))
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer)
-    assert tokenizer.encode("Hello, world! 2024 naïve").tokens == ["Hello", ",", "Ġworld", "!", "Ġ", "2", "0", "2", "4", "Ġna", "Ã¯", "ve"]
+    assert tokenizer.encode("Hello, world! 2024 naïve").tokens == ["Hello", ",", "Ġworld", "!", "Ġ", "2", "0", "2", "4", "Ġna", "Ã¯ve"]
     model = decoder.reference(checkpoint.config, checkpoint.tensors)
     embedding = checkpoint.tensors["embed_tokens.weight"]
     for text, following in (("The capital of France is", " Paris"), ("One, two, three, four, five,", " six"), ("The opposite of hot is", " cold")):
