@@ -140,7 +140,7 @@ class RotaryAttention(nn.Module):
         n = query.size(0)
         position = torch.arange(n, device=query.device)
         tile = max(16, min(256, self.tile_elements // (n * self.heads)))
-        contexts: List[Tensor] = []
+        contexts = torch.empty_like(q)  # Once: pieces kept from every tile would lie between the tiles' large buffers, and the heap would grow by those.
         for start in range(0, n, tile):
             end = min(start + tile, n)
             i = position[start:end].unsqueeze(1)
@@ -164,8 +164,8 @@ class RotaryAttention(nn.Module):
             for first, last in regions:
                 context = torch.baddbmm(context, weights[:, :, column : column + last - first], v[:, first:last])
                 column += last - first
-            contexts.append(context)
-        return torch.cat(contexts, dim=1).transpose(0, 1).reshape(n, -1)
+            contexts[:, start:end] = context
+        return contexts.transpose(0, 1).reshape(n, -1)
 
     def for_all_heads(self, kept: Tensor) -> Tensor:
         """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
