@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests/testing"))
 import explicit_model  # noqa: E402
 import tiny_checkpoints  # noqa: E402
+from explicit_model import unit  # noqa: E402
 
 from model.export import sources  # noqa: E402
 from model.export.__main__ import main  # noqa: E402
@@ -71,14 +72,6 @@ def whole(kind: str, content: list[int]) -> list[int]:
     return before + content + after
 
 
-def pooled(kind: str, hidden: np.ndarray) -> np.ndarray:
-    return {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[POOLING[kind]]
-
-
-def unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
-
-
 def random_ids(rng: random.Random, n: int) -> list[int]:
     return [rng.randrange(4, 190) for _ in range(n)]
 
@@ -100,9 +93,7 @@ def expected(models: Models, kind: str, content: list[int], extension: dict) -> 
     """The pooled, un-normalised vector of one sequence under an extension without windows."""
     shape, ids = models.shapes[kind], whole(kind, content)
     applies = extension.get("when") == "ALWAYS" or len(ids) > LO
-    used = extension if applies else {}
-    where = explicit_model.geometry(used, len(ids), shape)
-    return pooled(kind, explicit_model.hidden_states(shape, ids, where, explicit_model.query_scale(used, len(ids), LO)))
+    return explicit_model.sequence_vector(shape, ids, extension if applies else {}, POOLING[kind])
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +356,7 @@ def test_a_tuned_table_through_the_server(models, tmp_path, pb):
             (short, {"recurrent": {}, "when": "ALWAYS"}, 3 * np.arange(LO)),
         ):
             hidden = explicit_model.hidden_states(shape, whole("bert", content), explicit_model.Geometry(rows=rows), 1.0)
-            assert tuned.vectors("tuned", [content], extension)[0] @ unit(pooled("bert", hidden)) >= 0.99999
+            assert tuned.vectors("tuned", [content], extension)[0] @ unit(explicit_model.pooled(hidden, POOLING["bert"])) >= 0.99999
         with pytest.raises(grpc.RpcError, match=f"the limit is {3 * LO}"):
             tuned.vectors("tuned", [[*long, 5]], None)
     assert running.stop() == 0

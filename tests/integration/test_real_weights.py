@@ -14,6 +14,7 @@ from running_server import MODELS, ROOT, start_server
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests/testing"))
 import explicit_model  # noqa: E402
+from explicit_model import unit  # noqa: E402
 
 from model.export import sources  # noqa: E402
 from model.export.__main__ import main  # noqa: E402
@@ -63,14 +64,8 @@ def served(request, folder_of, tmp_path_factory, pb):
     assert running.stop() == 0
 
 
-def unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
-
-
 def encoded(shape: explicit_model.Shape, ids: list[int], extension: dict) -> np.ndarray:
-    where = explicit_model.geometry(extension, len(ids), shape)
-    hidden = explicit_model.hidden_states(shape, ids, where, explicit_model.query_scale(extension, len(ids), shape.window))
-    return hidden[-1] if shape.kind == "llama" else hidden.mean(axis=0)
+    return explicit_model.sequence_vector(shape, ids, extension, "last" if shape.kind == "llama" else "mean")
 
 
 def whole(shape: explicit_model.Shape, content: list[int]) -> list[int]:

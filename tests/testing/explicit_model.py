@@ -149,6 +149,20 @@ def hidden_states(shape: Shape, ids: list[int], where: Geometry, scale: float) -
     return network(shape, ids, where, scale)
 
 
+def sequence_vector(shape: Shape, ids: list[int], extension: dict, pooling: str) -> np.ndarray:
+    """The pooled vector, not normalised, of one sequence under an extension without windows. `pooling`: mean, cls or last."""
+    hidden = hidden_states(shape, ids, geometry(extension, len(ids), shape), query_scale(extension, len(ids), shape.window))
+    return pooled(hidden, pooling)
+
+
+def pooled(hidden: np.ndarray, pooling: str) -> np.ndarray:
+    return {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[pooling]
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
 def bert(shape: Shape, ids: list[int], where: Geometry, scale: float) -> np.ndarray:
     t = shape.tensors
     x = t["embeddings.word_embeddings.weight"][ids] + t["embeddings.token_type_embeddings.weight"][0]
