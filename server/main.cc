@@ -2,18 +2,23 @@
 #include <algorithm>
 #include <csignal>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "model/encoder/torch_encoder.h"
+#include "model/embed/precision_check.h"
+#include "model/encoder/load_encoder.h"
+#include "model/plan/planner.h"
 #include "server/batching/clock.h"
+#include "server/batching/scheduler.h"
 #include "server/config/config.h"
+#include "server/core/cores.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
 #include "server/rpc/converters.h"
@@ -32,38 +37,84 @@ void Log(std::string_view line) {
   std::cerr << absl::FormatTime(absl::Now(), absl::UTCTimeZone()) << "  " << line << std::endl;
 }
 
-int Cores() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+// One scheduler a device: its models share the device's workers.
+class Schedulers {
+ public:
+  Schedulers(const ServerConfig& config, const Clock& clock)
+      : compute_threads_(config.compute_threads > 0 ? config.compute_threads : AvailableCores()),
+        cuda_streams_(config.cuda_streams),
+        clock_(clock) {}
 
-SchedulerOptions ToSchedulerOptions(const ModelConfig& config) {
-  const int threads = config.intra_op_threads > 0 ? config.intra_op_threads : std::max(1, Cores() / config.workers);
-  return {.workers = config.workers,
-          .batch = {.max_tokens = config.max_batch_tokens,
-                    .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
-          .max_queued_tokens = config.max_queued_tokens,
-          .initialize_worker = [threads] { SetIntraOpThreads(threads); }};
+  Scheduler& ForDevice(const std::string& device) {
+    std::unique_ptr<Scheduler>& scheduler = by_device_[device];
+    if (scheduler == nullptr) {
+      // Parallelism comes from the workers and their helping each other: LibTorch's own threads would fight with them.
+      scheduler =
+          std::make_unique<Scheduler>(SchedulerOptions{.workers = device == "cpu" ? compute_threads_ : cuda_streams_,
+                                                       .initialize_worker = [] { SetTorchThreads(1); }},
+                                      clock_);
+    }
+    return *scheduler;
+  }
+
+ private:
+  const int compute_threads_;
+  const int cuda_streams_;
+  const Clock& clock_;
+  std::map<std::string, std::unique_ptr<Scheduler>> by_device_;
+};
+
+LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest) {
+  constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
+  constexpr int64_t kGiant = 8;  // Batches' worth.
+  const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
+  const int64_t batch_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard;
+  return {.batch = {.max_tokens = batch_tokens, .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
+          .costs = {.attention = AttentionShare(manifest), .giant = kGiant * batch_tokens},
+          .max_queued_tokens = config.max_queued_tokens};
 }
 
-absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, const Clock& clock,
+// For a precision other than float32: how far it moves vectors, against the same kernels in float32.
+absl::Status CheckPrecision(const ModelConfig& config, ServedModel& served) {
+  if (config.precision == Precision::kFloat32) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Encoder>> reference =
+      LoadEncoder(config.path, served.model().manifest, {.device = config.device, .engine = config.engine});
+  if (!reference.ok()) return reference.status();
+  const absl::StatusOr<PrecisionReport> report = ComparePrecision(served.model(), **reference, served.encoder());
+  if (!report.ok()) return report.status();
+  served.set_precision_report(*report);
+  Log(absl::StrFormat("model %s: %s against fp32 over %d texts: cosine at least %.5f, mean %.5f", served.name(),
+                      PrecisionName(config.precision), report->texts, report->lowest_cosine, report->mean_cosine));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Schedulers& schedulers,
                                                              Metrics& metrics) {
   const absl::Time started = absl::Now();
   absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(config.path);
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;
   if (const auto extension = RecommendedExtension(manifest); !extension.ok()) return extension.status();
-  absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadTorchEncoder(config.path, manifest, {.device = config.device});
+  absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadEncoder(
+      config.path, manifest, {.device = config.device, .precision = config.precision, .engine = config.engine});
   if (!encoder.ok()) return encoder.status();
   const std::string name = config.name.empty() ? manifest.name : config.name;
-  auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), ToSchedulerOptions(config),
-                                              clock, metrics);
+  const LaneOptions options = ToLaneOptions(config, manifest);
+  Scheduler& scheduler = schedulers.ForDevice((*encoder)->device());
+  auto served =
+      std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), scheduler, options, metrics);
   if (const absl::Status status = served->WarmUp(); !status.ok()) return status;
-  Log(absl::StrCat("model ", name, " on ", served->encoder().device(), ", ready after ",
+  if (const absl::Status status = CheckPrecision(config, *served); !status.ok()) return status;
+  Log(absl::StrCat("model ", name, " in ", PrecisionName(config.precision), " on ", served->encoder().device(),
+                   ", engine ", served->encoder().engine(), ", ", scheduler.workers(), " workers, batches of ",
+                   options.batch.max_tokens, " tokens, ready after ",
                    absl::FormatDuration(absl::Trunc(absl::Now() - started, absl::Milliseconds(1)))));
   return served;
 }
 
-absl::Status LoadModels(const ServerConfig& config, const Clock& clock, Metrics& metrics, ModelRegistry& models) {
+absl::Status LoadModels(const ServerConfig& config, Schedulers& schedulers, Metrics& metrics, ModelRegistry& models) {
   for (const ModelConfig& model_config : config.models) {
-    absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, clock, metrics);
+    absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, schedulers, metrics);
     if (!model.ok()) return model.status();
     if (const absl::Status status = models.Add(*std::move(model)); !status.ok()) return status;
   }
@@ -81,12 +132,13 @@ absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
   Metrics metrics({.version = LONGEMBED_VERSION, .torch = TorchVersion()});
   const absl::StatusOr<Profiles> profiles = ParseProfiles(config.profiles);
   if (!profiles.ok()) return profiles.status();
+  Schedulers schedulers(config, clock);
   ModelRegistry models;
-  if (const absl::Status status = LoadModels(config, clock, metrics, models); !status.ok()) return status;
+  if (const absl::Status status = LoadModels(config, schedulers, metrics, models); !status.ok()) return status;
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
   if (const absl::Status status = CheckProfiles(*profiles, manifests); !status.ok()) return status;
-  const int threads = config.tokenization_threads > 0 ? config.tokenization_threads : std::max(1, Cores() / 2);
+  const int threads = config.tokenization_threads > 0 ? config.tokenization_threads : std::max(1, AvailableCores() / 2);
   WorkerPool pool(threads);
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(config, {.models = models,
                                                                                   .pool = pool,
@@ -101,7 +153,8 @@ absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
     Log(absl::StrCat("metrics on port ", *port, ", GET /metrics"));
   }
   (*server)->SetServing(true);
-  Log(absl::StrCat("serving gRPC on port ", (*server)->port(), " (", config.listen, ")"));
+  Log(absl::StrCat("serving gRPC on port ", (*server)->port(), " (", config.listen, "), ",
+                   (*server)->has_tei() ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"));
 
   int signal = 0;
   sigwait(&stop_signals, &signal);

@@ -30,12 +30,14 @@ std::vector<std::vector<size_t>> FormBatches(const std::vector<const Sequence*>&
 // [sequence] -> its encoder rows, one a span.
 using Rows = std::vector<std::vector<std::vector<float>>>;
 
-absl::StatusOr<Rows> EncodeAll(Encoder& encoder, const std::vector<const Sequence*>& sequences, int max_batch_tokens) {
+absl::StatusOr<Rows> EncodeAll(Encoder& encoder, Team& team, const std::vector<const Sequence*>& sequences,
+                               int max_batch_tokens) {
   Rows rows(sequences.size());
+  Team::Leader leader(team);
   for (const std::vector<size_t>& batch : FormBatches(sequences, max_batch_tokens)) {
     std::vector<const Sequence*> members;
     for (const size_t i : batch) members.push_back(sequences[i]);
-    const absl::StatusOr<VectorBlock> block = encoder.Encode(Pack(members), [] { return false; });
+    const absl::StatusOr<VectorBlock> block = encoder.Encode(Pack(members), leader, [] { return false; });
     if (!block.ok()) return block.status();
     int row = 0;
     for (const size_t i : batch) {
@@ -77,7 +79,7 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   for (const Plan& plan : *plans) {
     for (const PlannedSequence& planned : plan.sequences) sequences.push_back(&planned.sequence);
   }
-  const absl::StatusOr<Rows> rows = EncodeAll(encoder_, sequences, options.max_batch_tokens);
+  const absl::StatusOr<Rows> rows = EncodeAll(encoder_, team_, sequences, options.max_batch_tokens);
   if (!rows.ok()) return rows.status();
 
   const VectorOptions vector_options{

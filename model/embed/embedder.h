@@ -1,8 +1,9 @@
 // Embedding in process, for programs that link the model library and want no server.
 //
 //   auto model = LoadModel("models/e5-small-v2");
-//   auto encoder = LoadTorchEncoder("models/e5-small-v2", (*model)->manifest, {});
-//   Embedder embedder(**model, **encoder);
+//   auto encoder = LoadEncoder("models/e5-small-v2", (*model)->manifest, {});
+//   Team team;   // Threads that call team.Help() share the work; without them each call uses one core.
+//   Embedder embedder(**model, **encoder, team);
 //   auto vectors = embedder.Embed({"a text", "another"}, {.prompt = PromptName{"passage"}});
 //   (*vectors)[0].front().values   // The first text's vector; more than one with windows or spans.
 #ifndef LONGEMBED_MODEL_EMBED_EMBEDDER_H_
@@ -35,8 +36,8 @@ struct EmbedderOptions {
 // Multiple threads can call Embed without external synchronization; each call encodes on its own thread.
 class Embedder {
  public:
-  // Both must outlive this.
-  Embedder(const Model& model, Encoder& encoder) : model_(model), encoder_(encoder) {}
+  // All must outlive this.
+  Embedder(const Model& model, Encoder& encoder, Team& team) : model_(model), encoder_(encoder), team_(team) {}
 
   // The vectors of each input, in order. Errors: of ResolvePrompt, CheckExtension, ResolveDimensions, PrepareInput
   // (fields begin with "inputs[i]") and Encoder::Encode.
@@ -46,6 +47,7 @@ class Embedder {
  private:
   const Model& model_;
   Encoder& encoder_;
+  Team& team_;
 };
 
 }  // namespace longembed

@@ -23,6 +23,17 @@ absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const
   return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
 }
 
+// A plan without spans of its own, whose one sequence gives a vector for each of its tokens.
+absl::StatusOr<Plan> PlanSequenceTokens(const Model& model, const InputTokens& tokens, const InputOptions& options) {
+  absl::StatusOr<Plan> plan = PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
+  if (!plan.ok()) return plan.status();
+  if (plan->sequences.size() != 1) return SpansWithWindows("spans");
+  std::vector<Range> each = SpansOfEvery(1, plan->sequences.front().sequence.size());
+  plan->sequences.front().sequence.spans = each;
+  plan->spans = std::move(each);
+  return plan;
+}
+
 absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Input& input, const PromptedTokens& tokens,
                                                const SpanRequest& request) {
   if (const auto* every = std::get_if<EveryTokens>(&request)) {
@@ -41,6 +52,7 @@ absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, cons
   if (std::holds_alternative<NoSpans>(options.spans)) {
     return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   }
+  if (std::holds_alternative<SequenceTokens>(options.spans)) return PlanSequenceTokens(model, tokens, options);
   const absl::StatusOr<std::vector<Range>> spans = SpansOfText(text, input, *prompted, options.spans);
   if (!spans.ok()) return spans.status();
   return PlanWithSpans(model, tokens, *spans, options);
@@ -79,6 +91,7 @@ absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const I
   if (std::holds_alternative<NoSpans>(options.spans)) {
     return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   }
+  if (std::holds_alternative<SequenceTokens>(options.spans)) return PlanSequenceTokens(model, tokens, options);
   const absl::StatusOr<std::vector<Range>> spans =
       SpansOfIds(input, static_cast<int64_t>(content->size()), options.spans);
   if (!spans.ok()) return spans.status();

@@ -21,7 +21,8 @@ struct SentenceSpans {};  // Unicode sentences.
 struct EveryTokens {
   int64_t tokens = 1;  // >= 1; the last span may be shorter.
 };
-using SpanRequest = std::variant<NoSpans, GivenRanges, SentenceSpans, EveryTokens>;
+struct SequenceTokens {};  // Each token of the one sequence, special tokens and prompt included.
+using SpanRequest = std::variant<NoSpans, GivenRanges, SentenceSpans, EveryTokens, SequenceTokens>;
 
 // [0, k), [k, 2k), ... up to `content` tokens.
 std::vector<Range> SpansOfEvery(int64_t tokens, int64_t content);

@@ -1,8 +1,9 @@
 // Sequences in, vectors out. The interface hides what runs the network; torch_encoder.h is the one that runs
 // TorchScript.
 //
-//   const PackedBatch batch = Pack(sequences);
-//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(batch, [] { return false; });
+//   Team team;
+//   Team::Leader leader(team);
+//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(Pack(sequences), leader, [] { return false; });
 #ifndef LONGEMBED_MODEL_ENCODER_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_ENCODER_H_
 
@@ -13,6 +14,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "model/encoder/packed_batch.h"
+#include "model/encoder/precision.h"
+#include "model/encoder/team.h"
 
 namespace longembed {
 
@@ -32,15 +35,25 @@ class Encoder {
  public:
   virtual ~Encoder() = default;
 
-  // One un-normalised vector a span of the batch, in the batch's order of spans. `nobody_waits` is asked between
-  // layers, on the calling thread; once it says true the batch is given up with CANCELLED. Other errors:
-  // RESOURCE_EXHAUSTED (out of memory; a smaller batch may work), INTERNAL.
-  virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) = 0;
+  // One un-normalised vector a span of the batch, in the batch's order of spans. `leader` is the calling thread's, for
+  // work that helpers may share. `nobody_waits` is asked between layers, on the calling thread; once it says true the
+  // batch is given up with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work),
+  // INTERNAL.
+  virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
+                                             absl::FunctionRef<bool()> nobody_waits) = 0;
+
+  // Whether Encode gives a leader's helpers anything to do.
+  virtual bool uses_helpers() const { return false; }
 
   virtual int hidden_size() const = 0;
 
   // Where it runs, as a person would write it: "cpu", "cuda:0".
   virtual std::string device() const = 0;
+
+  virtual Precision precision() const { return Precision::kFloat32; }
+
+  // What computes: "native" for our own kernels, "torchscript" for LibTorch.
+  virtual std::string engine() const = 0;
 };
 
 }  // namespace longembed

@@ -1,40 +1,15 @@
 #include "model/encoder/torch_encoder.h"
 
-#include <ATen/Parallel.h>
-#include <torch/script.h>
-#include <torch/version.h>
-
-#include <exception>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "model/encoder/torch_device.h"
+#include "absl/strings/string_view.h"
 #include "model/errors/errors.h"
 
 namespace longembed {
 namespace {
-
-constexpr char kContractFile[] = "longembed.json";
-// What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's
-// arguments.
-constexpr char kApeSignature[] = "\"ape-v1\"";
-constexpr char kRopeSignature[] = "\"rope-v1\"";
-
-// Torch throws; this is the one place that turns what it throws into a status. The interpreter wraps errors as
-// std::runtime_error, so that running out of memory is known by its words only.
-absl::Status FromException(const std::exception& error) {
-  const absl::string_view text = error.what();
-  const absl::string_view first_line = text.substr(0, text.find('\n'));
-  const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
-                             absl::StrContains(text, "not enough memory") || absl::StrContains(text, "out of memory") ||
-                             absl::StrContains(text, "bad_alloc");
-  if (out_of_memory) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "", "OUT_OF_MEMORY", absl::StrCat("encoder: ", first_line));
-  }
-  return MakeError(absl::StatusCode::kInternal, "", "ENCODER_FAILED", absl::StrCat("encoder: ", first_line));
-}
 
 // A tensor over memory of ours, which must outlive it.
 template <typename T>
@@ -44,25 +19,29 @@ at::Tensor View(const std::vector<T>& values, at::ScalarType type) {
 
 class TorchEncoder final : public Encoder {
  public:
-  TorchEncoder(torch::jit::Module module, c10::Device device, const ModelManifest& manifest)
+  TorchEncoder(const torch::jit::Module& module, c10::Device device, const ModelManifest& manifest, Precision precision)
       : embeddings_(module.attr("embeddings").toModule()),
         pooling_(module.attr("pooling").toModule()),
         device_(device),
+        precision_(precision),
         family_(manifest.family),
         hidden_size_(manifest.hidden_size) {
     for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) layers_.push_back(layer);
   }
 
-  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) override {
+  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
+                                     absl::FunctionRef<bool()> nobody_waits) override {
     try {
       return Run(batch, nobody_waits);
     } catch (const std::exception& error) {
-      return FromException(error);
+      return StatusOfException(error);
     }
   }
 
   int hidden_size() const override { return hidden_size_; }
   std::string device() const override { return device_.str(); }
+  Precision precision() const override { return precision_; }
+  std::string engine() const override { return "torchscript"; }
 
  private:
   // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers.
@@ -109,41 +88,25 @@ class TorchEncoder final : public Encoder {
   std::vector<torch::jit::Module> layers_;
   torch::jit::Module pooling_;
   const c10::Device device_;
+  const Precision precision_;
   const Family family_;
   const int hidden_size_;
 };
 
-// Throws what torch throws.
-absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest,
-                                              c10::Device device) {
-  torch::jit::ExtraFilesMap contract{{kContractFile, ""}};
-  torch::jit::Module module = torch::jit::load(path, device, contract);
-  const char* signature = manifest.family == Family::kApe ? kApeSignature : kRopeSignature;
-  if (!absl::StrContains(contract[kContractFile], signature)) {
-    return ModelDirectoryError(path, absl::StrCat("was not exported for this build (signature ", signature,
-                                                  " is missing); export the model again"));
-  }
-  module.eval();
-  auto encoder = std::make_unique<TorchEncoder>(std::move(module), device, manifest);
-  return encoder;
-}
-
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Encoder>> LoadTorchEncoder(const std::string& directory, const ModelManifest& manifest,
-                                                          const TorchEncoderOptions& options) {
-  const absl::StatusOr<c10::Device> device = FindDevice(options.device);
-  if (!device.ok()) return device.status();
-  const std::string path = absl::StrCat(directory, "/", kEncoderFile);
-  try {
-    return Load(path, manifest, *device);
-  } catch (const std::exception& error) {
-    return ModelDirectoryError(path, std::string(FromException(error).message()));
-  }
+absl::Status StatusOfException(const std::exception& error) {
+  const absl::string_view text = error.what();
+  const std::string first_line(text.substr(0, text.find('\n')));
+  const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+                             absl::StrContains(text, "not enough memory") || absl::StrContains(text, "out of memory") ||
+                             absl::StrContains(text, "bad_alloc");
+  return out_of_memory ? EncoderOutOfMemory(first_line) : EncoderFailed(first_line);
 }
 
-void SetIntraOpThreads(int threads) { at::set_num_threads(threads); }
-
-std::string TorchVersion() { return TORCH_VERSION; }
+std::unique_ptr<Encoder> MakeTorchEncoder(const torch::jit::Module& module, c10::Device device,
+                                          const ModelManifest& manifest, Precision precision) {
+  return std::make_unique<TorchEncoder>(module, device, manifest, precision);
+}
 
 }  // namespace longembed

@@ -185,6 +185,15 @@ absl::Status EncoderCancelled() {
   return MakeError(absl::StatusCode::kCancelled, "", "NOBODY_WAITS", "stopped because nobody waits for this batch");
 }
 
+absl::Status EncoderOutOfMemory(std::string_view what) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "", "OUT_OF_MEMORY",
+                   absl::StrCat("encoder: ", std::string(what)));
+}
+
+absl::Status EncoderFailed(std::string_view what) {
+  return MakeError(absl::StatusCode::kInternal, "", "ENCODER_FAILED", absl::StrCat("encoder: ", std::string(what)));
+}
+
 absl::Status ModelDirectoryError(std::string_view path, std::string_view what) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "", "MODEL_DIRECTORY",
                    absl::StrCat(std::string(path), ": ", std::string(what)));

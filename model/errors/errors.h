@@ -71,6 +71,8 @@ absl::Status SentencesNeedText();
 // The model gave a vector that is zero or not finite, which no client should ever see.
 absl::Status UnusableVector();
 absl::Status EncoderCancelled();
+absl::Status EncoderOutOfMemory(std::string_view what);
+absl::Status EncoderFailed(std::string_view what);
 absl::Status ModelDirectoryError(std::string_view path, std::string_view what);
 
 }  // namespace longembed

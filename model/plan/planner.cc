@@ -194,6 +194,19 @@ class Planner {
   Plan plan_;
 };
 
+// Floating-point operations of one layer; a multiply and an add count as two.
+struct LayerOperations {
+  double token = 0;  // Linear: projections of query, output, key and value, and the feed-forward layers.
+  double pair = 0;   // Attention: Q K^T and its product with V, for one query and one key.
+};
+
+LayerOperations OperationsOf(const ModelManifest& model) {
+  const double h = model.hidden_size, heads = double{1} * model.attention_heads * model.head_dim,
+               kv_heads = double{1} * model.key_value_heads * model.head_dim;
+  const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
+  return {.token = 2 * weights, .pair = 4 * heads};
+}
+
 }  // namespace
 
 int64_t Plan::run_tokens() const {
@@ -214,15 +227,16 @@ Cost EstimateCost(const ModelManifest& model, const Plan& plan) {
     cost.tokens += n;
     cost.attention_pairs += n * n;
   }
-  // A multiply and an add per weight and token: projections of query, output, key and value, and the feed-forward
-  // layers. Attention: Q K^T and its product with V.
-  const double h = model.hidden_size, heads = double{1} * model.attention_heads * model.head_dim,
-               kv_heads = double{1} * model.key_value_heads * model.head_dim;
-  const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
-  const double linear = 2 * weights * static_cast<double>(cost.tokens);
-  const double attention = 4 * heads * static_cast<double>(cost.attention_pairs);
+  const LayerOperations operations = OperationsOf(model);
+  const double linear = operations.token * static_cast<double>(cost.tokens);
+  const double attention = operations.pair * static_cast<double>(cost.attention_pairs);
   cost.gflop = model.layers * (linear + attention) * 1e-9;
   return cost;
+}
+
+double AttentionShare(const ModelManifest& model) {
+  const LayerOperations operations = OperationsOf(model);
+  return operations.token > 0 ? operations.pair / operations.token : 0;
 }
 
 }  // namespace longembed

@@ -86,6 +86,9 @@ struct Cost {
 };
 Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 
+// Operations of attention for one (query, key) pair, of those of the linear layers for one token.
+double AttentionShare(const ModelManifest& model);
+
 }  // namespace longembed
 
 #endif  // LONGEMBED_MODEL_PLAN_PLANNER_H_

@@ -51,6 +51,16 @@ class HuggingFaceTokenizer final : public Tokenizer {
     return text;
   }
 
+  absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const override {
+    std::string text;
+    char error[kErrorCapacity] = "";
+    const LongembedHfStatus status = longembed_hf_decode(handle_.get(), ids.data(), ids.size(), skip_special_tokens,
+                                                         &CollectText, &text, error, sizeof(error));
+    if (status == LONGEMBED_HF_NO_SUCH_TOKEN) return absl::InvalidArgumentError(error);
+    if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
+    return text;
+  }
+
   int32_t vocabulary_size() const override { return longembed_hf_vocabulary_size(handle_.get()); }
 
  private:

@@ -3,6 +3,7 @@
 #define LONGEMBED_MODEL_TEXT_TOKENIZER_H_
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,10 @@ class Tokenizer {
 
   // The token as the vocabulary spells it ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.
   virtual absl::StatusOr<std::string> TokenText(int32_t id) const = 0;
+
+  // The text that the tokens stand for, special tokens left out on demand. Errors (INVALID_ARGUMENT): no token has one
+  // of these ids.
+  virtual absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const = 0;
 
   // One more than the largest id.
   virtual int32_t vocabulary_size() const = 0;

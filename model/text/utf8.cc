@@ -46,4 +46,15 @@ std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text) {
   return std::nullopt;
 }
 
+std::string ReplaceInvalidUtf8(std::string_view text) {
+  std::string valid;
+  while (const std::optional<size_t> bad = FirstInvalidUtf8Byte(text)) {
+    valid.append(text.substr(0, *bad)).append("\xEF\xBF\xBD");
+    size_t end = *bad + 1;
+    while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) ++end;
+    text.remove_prefix(end);
+  }
+  return valid.append(text);
+}
+
 }  // namespace longembed

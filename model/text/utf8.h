@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace longembed {
@@ -11,6 +12,9 @@ namespace longembed {
 // Where the first ill-formed sequence begins: overlong forms, surrogates and code points beyond U+10FFFF included.
 // nullopt: the text is well formed.
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text);
+
+// The text with each run of bytes that is none in UTF-8 replaced by U+FFFD.
+std::string ReplaceInvalidUtf8(std::string_view text);
 
 }  // namespace longembed
 

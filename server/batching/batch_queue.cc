@@ -4,16 +4,6 @@
 #include <utility>
 
 namespace longembed {
-namespace {
-
-int64_t WaitingTokens(const std::vector<Sequence>& sequences, size_t next) {
-  int64_t tokens = 0;
-  for (size_t i = next; i < sequences.size(); ++i) tokens += sequences[i].size();
-  return tokens;
-}
-
-}  // namespace
-
 BatchQueue::Urgency BatchQueue::UrgencyOf(const Job& job) {
   const absl::Time due = std::min(job.options_.deadline, job.enqueued_ + kPatience);
   return {job.options_.priority, due, job.ticket_};
@@ -23,6 +13,8 @@ void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->enqueued_ = now;
   job->ticket_ = next_ticket_++;
   tokens_ += job->tokens();
+  for (const Sequence& sequence : job->sequences_) cost_ += costs_.CostOf(sequence.size());
+  jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
   arrivals_.emplace(job->ticket_, now);
   const Urgency urgency = UrgencyOf(*job);
   jobs_.emplace(urgency, std::move(job));
@@ -37,9 +29,24 @@ bool BatchQueue::Remove(const Job& job) {
 
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
-  tokens_ -= WaitingTokens(job.sequences_, job.next_);
+  jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
+  for (size_t i = job.next_; i < job.sequences_.size(); ++i) {
+    tokens_ -= job.sequences_[i].size();
+    cost_ -= costs_.CostOf(job.sequences_[i].size());
+  }
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
+}
+
+bool BatchQueue::NextIsGiant(const Job& job) const {
+  return job.next_ < job.sequences_.size() && costs_.IsGiant(job.sequences_[job.next_].size());
+}
+
+std::pair<Priority, absl::Time> BatchQueue::NextUrgency(bool giants) const {
+  for (const auto& [urgency, job] : jobs_) {
+    if (giants || !NextIsGiant(*job)) return {std::get<0>(urgency), std::get<1>(urgency)};
+  }
+  return {Priority::kBulk, absl::InfiniteFuture()};
 }
 
 std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
@@ -60,13 +67,18 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
 
 int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch) {
   int64_t taken = 0;
+  jobs_behind_giants_ -= NextIsGiant(*job) ? 1 : 0;
   while (job->next_ < job->sequences_.size() && batch.size() < limits.max_sequences) {
     const int64_t tokens = job->sequences_[job->next_].size();
-    if (!batch.empty() && taken + tokens > room) break;
+    const int64_t cost = costs_.CostOf(tokens);
+    if (!batch.empty() && taken + cost > room) break;
+    if (!limits.giants && costs_.IsGiant(tokens)) break;
     batch.push_back({job, job->next_++});
-    taken += tokens;
+    taken += cost;
+    tokens_ -= tokens;
   }
-  tokens_ -= taken;
+  cost_ -= taken;
+  jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
   return taken;
 }
 

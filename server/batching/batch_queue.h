@@ -6,19 +6,21 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/batching/cost_model.h"
 #include "server/batching/job.h"
 
 namespace longembed {
 
 struct BatchLimits {
-  // A batch is filled up to so many tokens; a sequence that is longer goes alone. Larger batches use the machine better
-  // up to a few thousand tokens and make everybody in them wait longer.
-  int64_t max_tokens = 4096;
-  // Beyond so many sequences the cost of each one's own attention call outweighs what a fuller batch gains.
+  // A batch is filled up to so many tokens, attention counted in (CostModel); a sequence beyond it goes alone. Larger
+  // batches make everybody in them wait longer.
+  int64_t max_tokens = 512;
   size_t max_sequences = 512;
+  bool giants = true;  // Whether giants may be taken.
 };
 
 // A sequence within a job.
@@ -34,6 +36,8 @@ class BatchQueue {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(10);
 
+  explicit BatchQueue(const CostModel& costs = {}) : costs_(costs) {}
+
   void Push(std::shared_ptr<Job> job, absl::Time now);
 
   // Takes what is left of the job out of the queue; false when nothing of it was there.
@@ -45,9 +49,15 @@ class BatchQueue {
   // Takes the most urgent sequence, then in order of urgency whatever still fits the budget. Empty when the queue is.
   Batch TakeBatch(const BatchLimits& limits);
 
+  // Whether TakeBatch would find anything.
+  bool HasWork(bool giants) const { return jobs_.size() > (giants ? 0 : jobs_behind_giants_); }
+  // Of the job that TakeBatch would begin with, when HasWork: the lower the sooner.
+  std::pair<Priority, absl::Time> NextUrgency(bool giants) const;
+
   bool empty() const { return jobs_.empty(); }
   size_t jobs() const { return jobs_.size(); }
   int64_t tokens() const { return tokens_; }  // Of sequences that wait.
+  int64_t cost() const { return cost_; }      // The same with attention.
   absl::Time oldest() const;                  // Arrival of the job that waits longest; InfiniteFuture when empty.
 
  private:
@@ -55,13 +65,19 @@ class BatchQueue {
   using Jobs = std::map<Urgency, std::shared_ptr<Job>>;
 
   static Urgency UrgencyOf(const Job& job);
-  // Takes sequences of one job into the batch while they fit; returns how many tokens they have.
+  // Takes sequences of one job into the batch while they fit; returns what they cost.
   int64_t TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch);
   void Erase(Jobs::iterator position);
+  // A job's sequences run in order: one whose next is a giant waits with it.
+  bool NextIsGiant(const Job& job) const;
+
+  const CostModel costs_;
 
   Jobs jobs_;
   std::map<uint64_t, absl::Time> arrivals_;  // Ticket -> arrival, for oldest().
   int64_t tokens_ = 0;
+  int64_t cost_ = 0;
+  size_t jobs_behind_giants_ = 0;
   uint64_t next_ticket_ = 0;
 };
 

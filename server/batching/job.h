@@ -46,6 +46,7 @@ class Job {
 
  private:
   friend class BatchQueue;
+  friend class Lane;
   friend class Scheduler;
 
   bool settled() const { return settled_.load(std::memory_order_relaxed); }

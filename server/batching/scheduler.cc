@@ -7,87 +7,157 @@
 
 namespace longembed {
 
-Scheduler::Scheduler(SchedulerOptions options, Encoder& encoder, const Clock& clock, SchedulerObserver* observer)
-    : options_(std::move(options)), encoder_(encoder), clock_(clock), observer_(observer) {
-  for (int i = 0; i < options_.workers; ++i) workers_.emplace_back([this] { RunWorker(); });
-}
+Lane::Lane(Scheduler& scheduler, Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer)
+    : scheduler_(scheduler), encoder_(encoder), options_(options), observer_(observer), queue_(options.costs) {}
 
-Scheduler::~Scheduler() {
+Lane::~Lane() {
   std::vector<std::shared_ptr<Job>> left;
   {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
+    const std::lock_guard lock(scheduler_.mutex_);
+    closing_ = true;
     left = queue_.TakeExpired(absl::InfiniteFuture());
+    scheduler_.UpdateWorkWaits();
   }
-  work_arrived_.notify_all();
-  for (const std::shared_ptr<Job>& job : left) Answer(job, ServerDraining());
-  workers_.clear();  // Joins.
+  for (const std::shared_ptr<Job>& job : left) scheduler_.Answer(*this, job, ServerDraining());
+  std::unique_lock lock(scheduler_.mutex_);
+  scheduler_.settled_.wait(lock, [this] { return running_batches_ == 0; });
+  std::erase(scheduler_.lanes_, this);
 }
 
-absl::Status Scheduler::Submit(std::shared_ptr<Job> job) {
-  const absl::Time now = clock_.Now();
-  const std::lock_guard lock(mutex_);
-  if (stopping_) return ServerDraining();
+absl::Status Lane::Submit(std::shared_ptr<Job> job) {
+  const absl::Time now = scheduler_.clock_.Now();
+  const std::lock_guard lock(scheduler_.mutex_);
+  if (closing_) return ServerDraining();
   if (job->options_.deadline <= now) return DeadlineExceeded();
   // A job that is larger than the whole limit still runs when nothing waits before it.
   if (!queue_.empty() && queue_.tokens() + job->tokens() > options_.max_queued_tokens) {
-    return Overloaded(queue_.tokens(), options_.max_queued_tokens, ExpectedWait());
+    return Overloaded(queue_.tokens(), options_.max_queued_tokens, scheduler_.ExpectedWait(*this));
   }
   ++unanswered_;
   queue_.Push(std::move(job), now);
-  work_arrived_.notify_one();
+  scheduler_.UpdateWorkWaits();
+  scheduler_.work_arrived_.notify_one();
   return absl::OkStatus();
 }
 
-void Scheduler::Cancel(Job& job) {
+void Lane::Cancel(Job& job) {
   JobDone done;
   {
-    const std::lock_guard lock(mutex_);
-    if (!Settle(job)) return;
+    const std::lock_guard lock(scheduler_.mutex_);
+    if (!scheduler_.Settle(*this, job)) return;
     queue_.Remove(job);
+    scheduler_.UpdateWorkWaits();
     done = std::move(job.done_);
   }
   std::move(done)(CallCancelled());
 }
 
-bool Scheduler::WaitIdle(absl::Duration timeout) {
-  std::unique_lock lock(mutex_);
+bool Lane::WaitIdle(absl::Duration timeout) {
+  std::unique_lock lock(scheduler_.mutex_);
   const auto idle = [this] { return unanswered_ == 0; };
   if (timeout == absl::InfiniteDuration()) {
-    idle_.wait(lock, idle);
+    scheduler_.settled_.wait(lock, idle);
     return true;
   }
-  return idle_.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
+  return scheduler_.settled_.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
 }
 
-QueueState Scheduler::queue_state() const {
-  const absl::Time now = clock_.Now();
-  const std::lock_guard lock(mutex_);
+QueueState Lane::queue_state() const {
+  const absl::Time now = scheduler_.clock_.Now();
+  const std::lock_guard lock(scheduler_.mutex_);
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
           .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest()};
 }
 
+Scheduler::Scheduler(SchedulerOptions options, const Clock& clock) : options_(std::move(options)), clock_(clock) {
+  free_workers_ = options_.workers;
+  for (int i = 0; i < options_.workers; ++i) workers_.emplace_back([this] { RunWorker(); });
+}
+
+Scheduler::~Scheduler() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    UpdateWorkWaits();
+  }
+  work_arrived_.notify_all();
+  workers_.clear();  // Joins.
+}
+
+std::unique_ptr<Lane> Scheduler::AddLane(Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer) {
+  std::unique_ptr<Lane> lane(new Lane(*this, encoder, options, observer));
+  const std::lock_guard lock(mutex_);
+  lanes_.push_back(lane.get());
+  return lane;
+}
+
 void Scheduler::RunWorker() {
   if (options_.initialize_worker) options_.initialize_worker();
-  while (true) {
-    std::vector<std::shared_ptr<Job>> expired;
-    Batch batch;
-    {
-      std::unique_lock lock(mutex_);
-      work_arrived_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (stopping_) return;
-      expired = queue_.TakeExpired(clock_.Now());
-      batch = queue_.TakeBatch(options_.batch);
-      // One notification a job would leave workers asleep while a job of many sequences waits.
-      if (!queue_.empty()) work_arrived_.notify_one();
+  for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) {
+    for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
+    if (assignment.lane == nullptr) {
+      team_.Help([this] { return work_waits_.load(std::memory_order_relaxed); });
+    } else if (!assignment.batch.empty()) {
+      EncodeBatch(assignment);
     }
-    for (const std::shared_ptr<Job>& job : expired) Answer(job, DeadlineExceeded());
-    if (!batch.empty()) EncodeBatch(batch);
+    FinishBatch(assignment);
   }
 }
 
-void Scheduler::EncodeBatch(const Batch& batch) {
+bool Scheduler::AwaitAssignment(Assignment& assignment) {
+  std::unique_lock lock(mutex_);
+  work_arrived_.wait(
+      lock, [this] { return stopping_ || MostUrgentLane() != nullptr || (helpable_ > 0 && team_.has_leaders()); });
+  if (stopping_) return false;
+  if (Lane* const lane = MostUrgentLane(); lane != nullptr) TakeBatch(*lane, assignment);
+  return true;
+}
+
+void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
+  // Below this much work a batch is better shared with a helper than divided.
+  constexpr int64_t kLeastShare = 64;
+  assignment.lane = &lane;
+  assignment.expired = lane.queue_.TakeExpired(clock_.Now());
+  BatchLimits limits = lane.options_.batch;
+  limits.giants = GiantsMayStart();
+  const int64_t share = (lane.queue_.cost() + free_workers_ - 1) / free_workers_;
+  limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
+  assignment.batch = lane.queue_.TakeBatch(limits);
+  ++lane.running_batches_;
+  --free_workers_;
+  if (!assignment.batch.empty()) {
+    const BatchItem& first = assignment.batch.front();
+    assignment.giant = lane.options_.costs.IsGiant(first.job->sequences_[first.sequence].size());
+  }
+  if (assignment.giant) ++running_giants_;
+  UpdateWorkWaits();
+  // One notification a job would leave workers asleep while a job of many sequences waits.
+  if (work_waits_) work_arrived_.notify_one();
+}
+
+Lane* Scheduler::MostUrgentLane() const {
+  const bool giants = GiantsMayStart();
+  Lane* best = nullptr;
+  std::pair<Priority, absl::Time> urgency;
+  for (Lane* const lane : lanes_) {
+    if (!lane->queue_.HasWork(giants)) continue;
+    const auto own = lane->queue_.NextUrgency(giants);
+    if (best == nullptr || own < urgency) {
+      best = lane;
+      urgency = own;
+    }
+  }
+  return best;
+}
+
+bool Scheduler::GiantsMayStart() const { return running_giants_ < std::max(1, options_.workers - 1); }
+
+void Scheduler::UpdateWorkWaits() { work_waits_.store(stopping_ || MostUrgentLane() != nullptr); }
+
+void Scheduler::EncodeBatch(const Assignment& assignment) {
+  Lane& lane = *assignment.lane;
+  const Batch& batch = assignment.batch;
   std::vector<const Sequence*> sequences;
   int64_t tokens = 0;
   for (const BatchItem& item : batch) {
@@ -95,23 +165,47 @@ void Scheduler::EncodeBatch(const Batch& batch) {
     tokens += sequences.back()->size();
   }
   const absl::Time started = clock_.Now();
-  if (observer_ != nullptr) {
-    for (const BatchItem& item : batch) observer_->OnDequeued(started - item.job->enqueued_);
+  if (lane.observer_ != nullptr) {
+    for (const BatchItem& item : batch) lane.observer_->OnDequeued(started - item.job->enqueued_);
   }
-  const absl::StatusOr<VectorBlock> vectors = encoder_.Encode(Pack(sequences), [&] { return NobodyWaits(batch); });
+  Team::Leader leader(team_);
+  const bool helpable = lane.encoder_.uses_helpers();
+  if (helpable) InviteHelpers(+1);
+  const absl::StatusOr<VectorBlock> vectors =
+      lane.encoder_.Encode(Pack(sequences), leader, [&] { return NobodyWaits(batch); });
+  if (helpable) InviteHelpers(-1);
   const absl::Time finished = clock_.Now();
 
   if (!vectors.ok()) {
     for (const BatchItem& item : batch) {
       const bool late = item.job->options_.deadline <= finished;
-      Answer(item.job, late ? DeadlineExceeded() : vectors.status());
+      Answer(lane, item.job, late ? DeadlineExceeded() : vectors.status());
     }
     return;
   }
-  if (observer_ != nullptr) observer_->OnBatch(tokens, batch.size(), finished - started);
-  for (const std::shared_ptr<Job>& job : Deliver(batch, *vectors, started, finished)) {
+  if (lane.observer_ != nullptr) lane.observer_->OnBatch(tokens, batch.size(), finished - started);
+  for (const std::shared_ptr<Job>& job : Deliver(lane, batch, *vectors, started, finished)) {
     std::move(job->done_)(std::move(job->result_));
   }
+}
+
+void Scheduler::InviteHelpers(int more) {
+  {
+    const std::lock_guard lock(mutex_);
+    helpable_ += more;
+  }
+  if (more > 0) work_arrived_.notify_all();
+}
+
+void Scheduler::FinishBatch(const Assignment& assignment) {
+  if (assignment.lane == nullptr) return;
+  const std::lock_guard lock(mutex_);
+  --assignment.lane->running_batches_;
+  ++free_workers_;
+  if (assignment.giant) --running_giants_;
+  UpdateWorkWaits();
+  if (work_waits_) work_arrived_.notify_one();
+  settled_.notify_all();
 }
 
 bool Scheduler::NobodyWaits(const Batch& batch) const {
@@ -121,8 +215,8 @@ bool Scheduler::NobodyWaits(const Batch& batch) const {
   });
 }
 
-std::vector<std::shared_ptr<Job>> Scheduler::Deliver(const Batch& batch, const VectorBlock& vectors, absl::Time started,
-                                                     absl::Time finished) {
+std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, const VectorBlock& vectors,
+                                                     absl::Time started, absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
   const std::lock_guard lock(mutex_);
   const double seconds = absl::ToDoubleSeconds(finished - started);
@@ -141,35 +235,36 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(const Batch& batch, const V
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
     previous = &job;  // The sequences of a job stand together in a batch.
-    if (--job.unfinished_ == 0 && Settle(job)) complete.push_back(item.job);
+    if (--job.unfinished_ == 0 && Settle(lane, job)) complete.push_back(item.job);
   }
   if (seconds > 0) {
     const double rate = static_cast<double>(tokens) / seconds;
-    tokens_per_second_ = tokens_per_second_ == 0 ? rate : 0.9 * tokens_per_second_ + 0.1 * rate;
+    lane.tokens_per_second_ = lane.tokens_per_second_ == 0 ? rate : 0.9 * lane.tokens_per_second_ + 0.1 * rate;
   }
   return complete;
 }
 
-void Scheduler::Answer(const std::shared_ptr<Job>& job, absl::Status status) {
+void Scheduler::Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status) {
   {
     const std::lock_guard lock(mutex_);
-    if (!Settle(*job)) return;
-    queue_.Remove(*job);
+    if (!Settle(lane, *job)) return;
+    lane.queue_.Remove(*job);
+    UpdateWorkWaits();
   }
   std::move(job->done_)(std::move(status));
 }
 
-bool Scheduler::Settle(Job& job) {
+bool Scheduler::Settle(Lane& lane, Job& job) {
   if (job.settled_.exchange(true, std::memory_order_relaxed)) return false;
-  if (--unanswered_ == 0) idle_.notify_all();
+  if (--lane.unanswered_ == 0) settled_.notify_all();
   return true;
 }
 
-absl::Duration Scheduler::ExpectedWait() const {
+absl::Duration Scheduler::ExpectedWait(const Lane& lane) const {
   constexpr absl::Duration kUnknown = absl::Seconds(1);
-  if (tokens_per_second_ == 0) return kUnknown;
-  const double rate = tokens_per_second_ * options_.workers;
-  return std::clamp(absl::Seconds(static_cast<double>(queue_.tokens()) / rate), absl::Milliseconds(50),
+  if (lane.tokens_per_second_ == 0) return kUnknown;
+  const double rate = lane.tokens_per_second_ * options_.workers;
+  return std::clamp(absl::Seconds(static_cast<double>(lane.queue_.tokens()) / rate), absl::Milliseconds(50),
                     absl::Seconds(60));
 }
 

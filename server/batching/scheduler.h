@@ -1,13 +1,20 @@
 // Runs jobs: workers of its own, apart from every other thread, form a batch whenever one of them is free (late
-// binding, no lingering) and encode it.
+// binding, no lingering) and encode it. One scheduler serves all models of a device; each has a lane.
 //
-//   Scheduler scheduler(options, encoder, clock, observer);
+//   Scheduler scheduler({.workers = 2}, clock);
+//   std::unique_ptr<Lane> lane = scheduler.AddLane(encoder, lane_options, observer);
 //   auto job = std::make_shared<Job>(sequences, job_options, [](absl::StatusOr<JobResult> result) { ... });
-//   absl::Status accepted = scheduler.Submit(job);   // On an error `done` is not called.
-//   scheduler.Cancel(*job);                          // At any time.
+//   absl::Status accepted = lane->Submit(job);   // On an error `done` is not called.
+//   lane->Cancel(*job);                          // At any time.
+//
+// What a free worker does: it takes the most urgent sequence of all lanes and fills its batch with what waits beside
+// it, leaving as much for each other worker that is free. When nothing waits, it helps a batch that runs (team.h), and
+// stops helping as soon as something does. A giant (cost_model.h) is led by at most all workers but one, so that
+// short requests always find a worker.
 #ifndef LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 #define LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -19,20 +26,26 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "model/encoder/encoder.h"
+#include "model/encoder/team.h"
 #include "server/batching/batch_queue.h"
 #include "server/batching/clock.h"
+#include "server/batching/cost_model.h"
 #include "server/batching/job.h"
 
 namespace longembed {
 
 struct SchedulerOptions {
   int workers = 1;
+  // Called once on each worker's thread before its first batch, for what an engine keeps per thread.
+  std::function<void()> initialize_worker;
+};
+
+struct LaneOptions {
   BatchLimits batch;
+  CostModel costs;
   // More waiting tokens than this and Submit refuses with RESOURCE_EXHAUSTED. Tune: the wait that clients bear, times
   // tokens a second.
   int64_t max_queued_tokens = 1 << 20;
-  // Called once on each worker's thread before its first batch, for what an engine keeps per thread.
-  std::function<void()> initialize_worker;
 };
 
 // What it sees of its own work, for metrics. Called on worker threads, without locks held; must not block.
@@ -49,17 +62,15 @@ struct QueueState {
   absl::Duration oldest;  // Since the arrival of the job that waits longest; 0 when none does.
 };
 
-// Multiple threads can call the methods of one Scheduler without external synchronization.
-class Scheduler {
+class Scheduler;
+
+// One model's place in a scheduler. Multiple threads can call its methods without external synchronization.
+class Lane {
  public:
-  // All three must outlive it; `observer` may be null.
-  Scheduler(SchedulerOptions options, Encoder& encoder, const Clock& clock, SchedulerObserver* observer);
-
-  // Answers what still waits with UNAVAILABLE, finishes the batches that run, and joins the workers.
-  ~Scheduler();
-
-  Scheduler(const Scheduler&) = delete;
-  Scheduler& operator=(const Scheduler&) = delete;
+  // Answers what still waits with UNAVAILABLE and waits for its batches that run.
+  ~Lane();
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
 
   // Errors: RESOURCE_EXHAUSTED (overload), UNAVAILABLE (it is being destroyed), DEADLINE_EXCEEDED (it has passed
   // already).
@@ -74,32 +85,90 @@ class Scheduler {
 
   QueueState queue_state() const;
 
+  const LaneOptions& options() const { return options_; }
+
  private:
+  friend class Scheduler;
+  Lane(Scheduler& scheduler, Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer);
+
+  Scheduler& scheduler_;
+  Encoder& encoder_;
+  const LaneOptions options_;
+  SchedulerObserver* const observer_;
+
+  // All guarded by the scheduler's mutex.
+  BatchQueue queue_;
+  bool closing_ = false;
+  int64_t unanswered_ = 0;
+  int running_batches_ = 0;
+  double tokens_per_second_ = 0;  // Smoothed, of one worker; 0 until a batch has run.
+};
+
+// Multiple threads can call the methods of one Scheduler without external synchronization.
+class Scheduler {
+ public:
+  // `clock` must outlive it.
+  Scheduler(SchedulerOptions options, const Clock& clock);
+
+  // Joins the workers. Its lanes are gone by now.
+  ~Scheduler();
+
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // `encoder` and `observer` (may be null) must outlive the lane, and the lane must not outlive the scheduler.
+  std::unique_ptr<Lane> AddLane(Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer);
+
+  int workers() const { return options_.workers; }
+
+ private:
+  friend class Lane;
+
+  // What a worker has decided to do next.
+  struct Assignment {
+    Lane* lane = nullptr;
+    Batch batch;  // Empty: help those who lead.
+    bool giant = false;
+    std::vector<std::shared_ptr<Job>> expired;
+  };
+
   void RunWorker();
-  void EncodeBatch(const Batch& batch);
+  // False when the scheduler is being destroyed.
+  bool AwaitAssignment(Assignment& assignment);
+  void TakeBatch(Lane& lane, Assignment& assignment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Lane* MostUrgentLane() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool GiantsMayStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // To be called after anything that changes what waits or what may start.
+  void UpdateWorkWaits() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  void EncodeBatch(const Assignment& assignment);
+  // Wakes free workers for a batch that they can help with (+1), or takes it back (-1).
+  void InviteHelpers(int more);
+  void FinishBatch(const Assignment& assignment);
   bool NobodyWaits(const Batch& batch) const;
-  // Puts the rows of a batch into the results of its jobs; `done` of those now complete.
-  std::vector<std::shared_ptr<Job>> Deliver(const Batch& batch, const VectorBlock& vectors, absl::Time started,
-                                            absl::Time finished);
-  void Answer(const std::shared_ptr<Job>& job, absl::Status status);
+  // Puts the rows of a batch into the results of its jobs; gives those that are now complete.
+  std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, const VectorBlock& vectors,
+                                            absl::Time started, absl::Time finished);
+  void Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status);
   // Claims the right to call done_; false when somebody has.
-  bool Settle(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Duration ExpectedWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Settle(Lane& lane, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration ExpectedWait(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const SchedulerOptions options_;
-  Encoder& encoder_;
   const Clock& clock_;
-  SchedulerObserver* const observer_;
+  Team team_;
 
   // std::mutex rather than absl::Mutex: ThreadSanitizer sees through it also where a distribution's absl is not
   // instrumented.
   mutable std::mutex mutex_;
   std::condition_variable work_arrived_;
-  std::condition_variable idle_;
-  BatchQueue queue_ ABSL_GUARDED_BY(mutex_);
+  std::condition_variable settled_;  // A job was answered or a batch ended.
+  std::vector<Lane*> lanes_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t unanswered_ ABSL_GUARDED_BY(mutex_) = 0;
-  double tokens_per_second_ ABSL_GUARDED_BY(mutex_) = 0;  // Smoothed, of one worker; 0 until a batch has run.
+  int free_workers_ ABSL_GUARDED_BY(mutex_) = 0;  // Without a batch of their own.
+  int running_giants_ ABSL_GUARDED_BY(mutex_) = 0;
+  int helpable_ ABSL_GUARDED_BY(mutex_) = 0;  // Running batches whose encoders use helpers.
+  std::atomic<bool> work_waits_ = false;      // For helpers, who ask often: a worker should take a batch, or end.
 
   std::vector<std::jthread> workers_;
 };

@@ -37,6 +37,20 @@ class Mapping {
     field = static_cast<Integer>(value);
   }
 
+  template <typename Choice>
+  void ReadChoice(const std::string& key, Choice& field, const std::vector<std::pair<std::string, Choice>>& choices) {
+    const YAML::Node node = Child(key);
+    if (!node.IsDefined()) return;
+    std::vector<std::string> names;
+    for (const auto& [name, choice] : choices) {
+      names.push_back(name);
+      if (!node.IsScalar() || node.Scalar() != name) continue;
+      field = choice;
+      return;
+    }
+    Fail(node.Mark(), key, absl::StrCat("must be one of ", absl::StrJoin(names, ", ")));
+  }
+
   void Read(const std::string& key, absl::Duration& field) {
     const YAML::Node node = Child(key);
     if (!node.IsDefined()) return;
@@ -97,9 +111,13 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& path, const std
   model.path = (directory / model.path).lexically_normal().string();
   mapping.Read("name", model.name);
   mapping.Read("device", model.device);
-  mapping.ReadInteger("workers", model.workers, 1, 256);
-  mapping.ReadInteger("intra_op_threads", model.intra_op_threads, 0, 1024);
-  mapping.ReadInteger("max_batch_tokens", model.max_batch_tokens, 1, kMany);
+  mapping.ReadChoice("precision", model.precision,
+                     {{"fp32", Precision::kFloat32},
+                      {"bf16", Precision::kBfloat16},
+                      {"fp16", Precision::kFloat16},
+                      {"int8", Precision::kInt8}});
+  mapping.ReadChoice("engine", model.engine, {{"auto", Engine::kAuto}, {"torchscript", Engine::kTorchScript}});
+  mapping.ReadInteger("max_batch_tokens", model.max_batch_tokens, 0, kMany);
   mapping.ReadInteger("max_batch_sequences", model.max_batch_sequences, 1, kMany);
   mapping.ReadInteger("max_queued_tokens", model.max_queued_tokens, 1, kMany);
   mapping.RefuseUnknownKeys();
@@ -146,6 +164,8 @@ ServerConfig Read(const YAML::Node& document, const std::string& directory) {
   root.Read("listen", config.listen);
   root.Read("metrics_listen", config.metrics_listen);
   root.Read("reflection", config.reflection);
+  root.ReadInteger("compute_threads", config.compute_threads, 0, 1024);
+  root.ReadInteger("cuda_streams", config.cuda_streams, 1, 64);
   root.ReadInteger("tokenization_threads", config.tokenization_threads, 0, 256);
   root.ReadMapping("drain", [&config](Mapping& drain) {
     drain.Read("delay", config.drain_delay);
@@ -159,6 +179,10 @@ ServerConfig Read(const YAML::Node& document, const std::string& directory) {
     mapping.ReadInteger("max_run_tokens_per_call", limits.max_run_tokens_per_call, 1, kMany);
     mapping.ReadInteger("max_vectors_per_call", limits.max_vectors_per_call, 1, kMany);
     mapping.ReadInteger("max_prompt_bytes", limits.max_prompt_bytes, 0, kMany);
+  });
+  root.ReadMapping("tei", [&tei = config.tei](Mapping& mapping) {
+    mapping.Read("model", tei.model);
+    mapping.Read("default_prompt", tei.default_prompt);
   });
   ReadProfiles(root, config);
   ReadModels(root, config, directory);

@@ -10,6 +10,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "model/encoder/load_encoder.h"
+#include "model/encoder/precision.h"
 
 namespace longembed {
 
@@ -17,11 +19,17 @@ struct ModelConfig {
   std::string path;            // Of the model directory; relative to the config file.
   std::string name;            // Empty: the manifest's.
   std::string device = "cpu";  // cpu | cuda | cuda:N
-  int workers = 1;             // Batches that run at the same time.
-  int intra_op_threads = 0;    // Cores that one batch uses; 0 = all cores / workers.
-  int64_t max_batch_tokens = 4096;
+  Precision precision = Precision::kFloat32;
+  Engine engine = Engine::kAuto;
+  int64_t max_batch_tokens = 0;  // 0 = what suits the device.
   int64_t max_batch_sequences = 512;
   int64_t max_queued_tokens = 1 << 20;
+};
+
+// The tei.v1 API, which has no field for a model.
+struct TeiConfig {
+  std::string model;           // That answers. Empty: the only one; with several, tei.v1 is not served.
+  std::string default_prompt;  // Name of the prompt put before inputs of requests that name none. Empty: no prompt.
 };
 
 struct LimitsConfig {
@@ -39,11 +47,14 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9464";  // Empty: no metrics port.
   bool reflection = true;
+  int compute_threads = 0;       // That run models on the CPU, for all of them together. 0 = one a core.
+  int cuda_streams = 2;          // Batches that run at the same time on one GPU.
   int tokenization_threads = 0;  // 0 = one for every two cores.
   absl::Duration drain_delay =
       absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
   absl::Duration drain_timeout = absl::Seconds(30);
   LimitsConfig limits;
+  TeiConfig tei;
   std::map<std::string, std::string> profiles;  // Name -> JSON of longembed.v1.Extension.
   std::vector<ModelConfig> models;              // At least one.
 };

@@ -39,7 +39,7 @@ void EmbedCall::Cancel() {
     job = job_.lock();
   }
   // Before there is a job, Prepare or Submit sees the flag; after it was answered, nothing is left to cancel.
-  if (job != nullptr) model_.scheduler().Cancel(*job);
+  if (job != nullptr) model_.lane().Cancel(*job);
 }
 
 absl::Status EmbedCall::CheckStillWanted() const {
@@ -82,13 +82,13 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
   auto job = std::make_shared<Job>(
       std::move(sequences), order_.job_options,
       [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
-  if (const absl::Status status = model_.scheduler().Submit(job); !status.ok()) return std::move(done_)(status);
+  if (const absl::Status status = model_.lane().Submit(job); !status.ok()) return std::move(done_)(status);
   {
     const std::lock_guard lock(mutex_);
     job_ = job;
   }
   // A Cancel that came before found no job.
-  if (cancelled_) model_.scheduler().Cancel(*job);
+  if (cancelled_) model_.lane().Cancel(*job);
 }
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {

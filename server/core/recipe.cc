@@ -112,7 +112,7 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
                     {"model", ToJson(model)},
                     {"normalize", options.normalize},
                     {"plan_version", kPlanVersion},
-                    {"precision", model.precision},
+                    {"precision", PrecisionName(options.precision)},
                     {"truncate", NameOf(options.truncate)}};
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "model/encoder/precision.h"
 #include "model/manifest/manifest.h"
 #include "model/plan/planner.h"
 
@@ -20,7 +21,8 @@ struct RecipeOptions {
   Truncate truncate = Truncate::kNone;
   int dimensions = 0;
   bool normalize = true;
-  std::string encoding;  // "FLOAT32", ...
+  std::string encoding;                       // "FLOAT32", ...
+  Precision precision = Precision::kFloat32;  // That the model runs in.
 };
 
 // 32 hex digits of the SHA-256 over canonical JSON (sorted keys, no blanks).

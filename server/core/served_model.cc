@@ -10,20 +10,22 @@
 namespace longembed {
 
 ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, std::unique_ptr<Encoder> encoder,
-                         SchedulerOptions options, const Clock& clock, Metrics& metrics)
+                         Scheduler& scheduler, const LaneOptions& options, Metrics& metrics)
     : name_(std::move(name)), model_(std::move(model)), encoder_(std::move(encoder)) {
   metrics_ = &metrics.ForModel(name_, [this]() -> QueueReading {
-    if (scheduler_ == nullptr) return {};
-    const QueueState state = scheduler_->queue_state();
+    if (lane_ == nullptr) return {};
+    const QueueState state = lane_->queue_state();
     return {.jobs = static_cast<int64_t>(state.jobs), .tokens = state.tokens, .oldest = state.oldest};
   });
   observer_.metrics = metrics_;
-  scheduler_ = std::make_unique<Scheduler>(std::move(options), *encoder_, clock, &observer_);
+  lane_ = scheduler.AddLane(*encoder_, options, &observer_);
 }
 
 absl::Status ServedModel::WarmUp() {
   constexpr int kRounds = 2;  // TorchScript's profiling run, then the optimised one.
   const ModelManifest& manifest = model_->manifest;
+  Team team;
+  Team::Leader leader(team);
   for (int round = 0; round < kRounds; ++round) {
     for (const int tokens : {1, 16, std::min(manifest.plain_limit / 2, 256)}) {
       const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
@@ -32,7 +34,7 @@ absl::Status ServedModel::WarmUp() {
       if (!plan.ok()) return plan.status();
       const Sequence& sequence = plan->sequences.front().sequence;
       const absl::StatusOr<VectorBlock> block =
-          encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence, &sequence}), [] { return false; });
+          encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence, &sequence}), leader, [] { return false; });
       if (!block.ok()) return block.status();
     }
   }

@@ -3,13 +3,14 @@
 #define LONGEMBED_SERVER_CORE_SERVED_MODEL_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/embed/model.h"
+#include "model/embed/precision_check.h"
 #include "model/encoder/encoder.h"
-#include "server/batching/clock.h"
 #include "server/batching/scheduler.h"
 #include "server/telemetry/metrics.h"
 
@@ -18,15 +19,21 @@ namespace longembed {
 // Multiple threads can use one ServedModel without external synchronization.
 class ServedModel {
  public:
-  // `clock` and `metrics` must outlive it. `name` is what requests call it.
+  // `scheduler` and `metrics` must outlive it. `name` is what requests call it.
   ServedModel(std::string name, std::unique_ptr<const Model> model, std::unique_ptr<Encoder> encoder,
-              SchedulerOptions options, const Clock& clock, Metrics& metrics);
+              Scheduler& scheduler, const LaneOptions& options, Metrics& metrics);
 
   const std::string& name() const { return name_; }
   const Model& model() const { return *model_; }
   const Encoder& encoder() const { return *encoder_; }
-  Scheduler& scheduler() { return *scheduler_; }
+  Encoder& encoder() { return *encoder_; }
+  Lane& lane() { return *lane_; }
+  const LaneOptions& lane_options() const { return lane_->options(); }
   ModelMetrics& metrics() { return *metrics_; }
+
+  // How its precision compares with float32's, when that was measured.
+  const std::optional<PrecisionReport>& precision_report() const { return precision_report_; }
+  void set_precision_report(const PrecisionReport& report) { precision_report_ = report; }
 
   // Encodes a few short and long sequences, so that the first request does not pay for what an engine does on its first
   // calls.
@@ -49,7 +56,8 @@ class ServedModel {
   const std::unique_ptr<Encoder> encoder_;
   ModelMetrics* metrics_ = nullptr;
   BatchObserver observer_;
-  std::unique_ptr<Scheduler> scheduler_;  // Last: its workers use what stands above.
+  std::optional<PrecisionReport> precision_report_;
+  std::unique_ptr<Lane> lane_;  // Last: the scheduler's workers use what stands above.
 };
 
 // The models of one server, by name. Immutable while it serves.

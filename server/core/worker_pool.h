@@ -25,6 +25,8 @@ class WorkerPool {
 
   void Run(Task task);
 
+  int threads() const { return static_cast<int>(threads_.size()); }
+
  private:
   void RunThread();
 

@@ -138,8 +138,9 @@ absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::
 
 }  // namespace
 
-absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelManifest& model,
+absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits) {
+  const ModelManifest& model = served.model().manifest;
   if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
   const absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), model, profiles);
   if (!extension.ok()) return extension.status();
@@ -176,7 +177,8 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                                    .truncate = resolved.input.plan.truncate,
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
-                                   .encoding = EmbedOptions::Encoding_Name(options.encoding())});
+                                   .encoding = EmbedOptions::Encoding_Name(options.encoding()),
+                                   .precision = served.encoder().precision()});
   return resolved;
 }
 
@@ -323,7 +325,12 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.mutable_limits()->set_max_tokens_per_sequence(static_cast<uint32_t>(limits.max_tokens_per_sequence));
   model.mutable_limits()->set_max_prompt_bytes(static_cast<uint32_t>(limits.max_prompt_bytes));
   model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
-  model.set_precision(manifest.precision);
+  model.set_precision(PrecisionName(served.encoder().precision()));
+  if (const std::optional<PrecisionReport>& report = served.precision_report(); report.has_value()) {
+    model.mutable_precision_check()->set_lowest_cosine(report->lowest_cosine);
+    model.mutable_precision_check()->set_mean_cosine(report->mean_cosine);
+    model.mutable_precision_check()->set_texts(static_cast<uint32_t>(report->texts));
+  }
   model.set_device(served.encoder().device());
   model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
   model.set_source(manifest.source);

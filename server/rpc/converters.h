@@ -26,7 +26,7 @@ struct ResolvedOptions {
 
 // Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
 // MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS.
-absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelManifest& model,
+absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits);
 
 // Views of the inputs; the messages must outlive them. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS,

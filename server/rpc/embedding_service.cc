@@ -71,7 +71,7 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
     if (!model.ok()) return model.status();
     model_ = *model;
     absl::StatusOr<ResolvedOptions> options =
-        ResolveOptions(request_->options(), model_->model().manifest, service_.profiles, service_.limits);
+        ResolveOptions(request_->options(), *model_, service_.profiles, service_.limits);
     if (!options.ok()) return options.status();
     absl::StatusOr<std::vector<Input>> inputs =
         ConvertInputs(request_->inputs(), options->input.spans, service_.limits);
@@ -144,7 +144,7 @@ class ExplainRpc final : public PooledCall<v1::ExplainRequest, v1::ExplainRespon
     if (!model.ok()) return model.status();
     const Model& described = (*model)->model();
     const absl::StatusOr<ResolvedOptions> options =
-        ResolveOptions(request_->options(), described.manifest, service_.profiles, service_.limits);
+        ResolveOptions(request_->options(), **model, service_.profiles, service_.limits);
     if (!options.ok()) return options.status();
     const absl::StatusOr<std::vector<Input>> inputs =
         ConvertInputs(request_->inputs(), options->input.spans, service_.limits);

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.pb.h"
+#include "model/errors/errors.h"
+#include "model/text/prompt.h"
 
 namespace longembed {
 namespace {
@@ -43,6 +45,13 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   Configure(builder, config.limits);
   builder.AddListeningPort(config.listen, grpc::InsecureServerCredentials(), &server->port_);
   builder.RegisterService(&server->service_);
+  if (const absl::Status status = server->AddTei(config.tei); !status.ok()) return status;
+  if (TeiServices* const tei = server->tei_ ? &*server->tei_ : nullptr; tei != nullptr) {
+    for (grpc::Service* service :
+         std::initializer_list<grpc::Service*>{&tei->info, &tei->embed, &tei->tokenize, &tei->predict, &tei->rerank}) {
+      builder.RegisterService(service);
+    }
+  }
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", config.listen,
@@ -52,10 +61,31 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   return server;
 }
 
+absl::Status GrpcServer::AddTei(const TeiConfig& config) {
+  if (config.model.empty() && context_.models.models().size() != 1) return absl::OkStatus();
+  const absl::StatusOr<ServedModel*> model = context_.models.Find(config.model, "tei.model");
+  if (!model.ok()) return model.status();
+  std::string prompt;
+  if (!config.default_prompt.empty()) {
+    const absl::StatusOr<std::string> found =
+        ResolvePrompt((*model)->model().manifest, PromptName{config.default_prompt});
+    if (!found.ok()) return AtField(found.status(), "tei.default_prompt");
+    prompt = *found;
+  }
+  tei_.emplace(TeiContext{
+      .service = context_, .model = **model, .default_prompt = std::move(prompt), .version = LONGEMBED_VERSION});
+  return absl::OkStatus();
+}
+
 void GrpcServer::SetServing(bool serving) {
   auto* health = server_->GetHealthCheckService();
   health->SetServingStatus(serving);  // "".
   health->SetServingStatus(v1::EmbeddingService::service_full_name(), serving);
+  if (!tei_) return;
+  for (const char* service : {tei::v1::Info::service_full_name(), tei::v1::Embed::service_full_name(),
+                              tei::v1::Tokenize::service_full_name()}) {
+    health->SetServingStatus(service, serving);
+  }
 }
 
 void GrpcServer::Shutdown(absl::Duration timeout) {

@@ -12,6 +12,11 @@
 
 namespace longembed {
 
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
+}
+
 UnaryCall::UnaryCall(std::string method, grpc::CallbackServerContext* context, grpc::ByteBuffer* response,
                      const Clock& clock, Metrics& metrics)
     : method_(std::move(method)),
@@ -38,10 +43,7 @@ void UnaryCall::Fail(const absl::Status& status) {
   Finish(ToGrpcStatus(status));
 }
 
-absl::Time UnaryCall::deadline() const {
-  const auto deadline = context_->deadline();
-  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
-}
+absl::Time UnaryCall::deadline() const { return DeadlineOf(*context_); }
 
 void UnaryCall::Count(absl::StatusCode code) {
   metrics_.RequestFinished(method_, absl::StatusCodeToString(code), model_, clock_.Now() - arrival_);

@@ -15,6 +15,9 @@
 
 namespace longembed {
 
+// When the client stops waiting; InfiniteFuture when it said nothing.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
+
 // Deletes itself when gRPC is done with it. Exactly one of Succeed and Fail is called, once, by any thread.
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:

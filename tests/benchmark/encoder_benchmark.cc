@@ -24,7 +24,7 @@
 #include "client/client.h"
 #include "model/embed/model.h"
 #include "model/embed/pipeline.h"
-#include "model/encoder/torch_encoder.h"
+#include "model/encoder/load_encoder.h"
 
 namespace longembed {
 namespace {
@@ -33,6 +33,8 @@ struct Arguments {
   std::string model;
   std::string server;
   std::string texts;
+  EncoderOptions encoder;
+  int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   int clients = 32;
   double seconds = 5;
 };
@@ -58,6 +60,14 @@ Arguments ParseArguments(int argc, char** argv) {
       arguments.texts = value;
     else if (flag == "--clients")
       arguments.clients = std::atoi(value.c_str());
+    else if (flag == "--threads")
+      arguments.threads = std::atoi(value.c_str());
+    else if (flag == "--engine")
+      arguments.encoder.engine = value == "torchscript" ? Engine::kTorchScript : Engine::kAuto;
+    else if (flag == "--precision")
+      arguments.encoder.precision = value == "bf16"   ? Precision::kBfloat16
+                                    : value == "int8" ? Precision::kInt8
+                                                      : Precision::kFloat32;
     else if (flag == "--seconds")
       arguments.seconds = std::atof(value.c_str());
     else
@@ -118,23 +128,31 @@ std::vector<Sequence> Sequences(const Model& model, const std::vector<std::strin
   return sequences;
 }
 
-// Tokens a second of the encoder on this thread.
-double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, double seconds) {
-  constexpr int kBatchTokens = 4096;
+// Tokens a second of the encoder, `threads` batches at a time, each on one core.
+double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, int threads, double seconds) {
+  constexpr int kBatchTokens = 512;
   const absl::Time start = absl::Now();
-  int64_t tokens = 0;
-  size_t next = 0;
-  while (absl::Now() - start < absl::Seconds(seconds)) {
-    std::vector<const Sequence*> batch;
-    int64_t batch_tokens = 0;
-    while (batch.empty() || batch_tokens + sequences[next].size() <= kBatchTokens) {
-      batch.push_back(&sequences[next]);
-      batch_tokens += sequences[next].size();
-      next = (next + 1) % sequences.size();
-    }
-    if (!encoder.Encode(Pack(batch), [] { return false; }).ok()) Die("the encoder failed");
-    tokens += batch_tokens;
+  std::atomic<int64_t> tokens = 0;
+  std::vector<std::jthread> workers;
+  for (int t = 0; t < threads; ++t) {
+    workers.emplace_back([&, t] {
+      SetTorchThreads(1);
+      Team team;
+      Team::Leader leader(team);
+      for (size_t next = sequences.size() * t / threads; absl::Now() - start < absl::Seconds(seconds);) {
+        std::vector<const Sequence*> batch;
+        int64_t batch_tokens = 0;
+        while (batch.empty() || batch_tokens + sequences[next].size() <= kBatchTokens) {
+          batch.push_back(&sequences[next]);
+          batch_tokens += sequences[next].size();
+          next = (next + 1) % sequences.size();
+        }
+        if (!encoder.Encode(Pack(batch), leader, [] { return false; }).ok()) Die("the encoder failed");
+        tokens += batch_tokens;
+      }
+    });
   }
+  workers.clear();
   return static_cast<double>(tokens) / absl::ToDoubleSeconds(absl::Now() - start);
 }
 
@@ -188,14 +206,13 @@ void Run(const Arguments& arguments) {
     }
     return;
   }
-  SetIntraOpThreads(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  const auto encoder = LoadTorchEncoder(arguments.model, (*model)->manifest, {});
+  const auto encoder = LoadEncoder(arguments.model, (*model)->manifest, arguments.encoder);
   if (!encoder.ok()) Die(std::string(encoder.status().message()));
   std::printf("%-8s %12s   encoder in process\n", "set", "tokens/s");
   for (const auto& [name, texts] : sets) {
     const std::vector<Sequence> sequences = Sequences(**model, texts);
-    InProcess(**encoder, sequences, 1);  // Warm-up.
-    std::printf("%-8s %12.0f\n", name.c_str(), InProcess(**encoder, sequences, arguments.seconds));
+    InProcess(**encoder, sequences, arguments.threads, 1);  // Warm-up.
+    std::printf("%-8s %12.0f\n", name.c_str(), InProcess(**encoder, sequences, arguments.threads, arguments.seconds));
   }
 }
 

@@ -12,7 +12,8 @@
 
 namespace longembed {
 
-absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
+absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::Leader&,
+                                                absl::FunctionRef<bool()> nobody_waits) {
   absl::Status failure;
   {
     const std::lock_guard lock(mutex_);

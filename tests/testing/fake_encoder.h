@@ -20,9 +20,11 @@ class FakeEncoder final : public Encoder {
   static constexpr int kWidth = 4;
   static constexpr int32_t kBrokenToken = 99;
 
-  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) override;
+  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
+                                     absl::FunctionRef<bool()> nobody_waits) override;
   int hidden_size() const override { return kWidth; }
   std::string device() const override { return "fake"; }
+  std::string engine() const override { return "fake"; }
 
   // Encode waits while the gate is closed; it asks nobody_waits all the time, as a real encoder does between layers.
   void CloseGate() { open_ = false; }

@@ -22,6 +22,15 @@ absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text) con
 
 absl::StatusOr<std::string> FakeTokenizer::TokenText(int32_t id) const { return absl::StrCat("<", id, ">"); }
 
+absl::StatusOr<std::string> FakeTokenizer::Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const {
+  std::string text;
+  for (const uint32_t id : ids) {
+    if (id >= 100) return absl::InvalidArgumentError(absl::StrCat("no token has id ", id));
+    if (!skip_special_tokens || id > 2) absl::StrAppend(&text, "<", id, ">");
+  }
+  return text;
+}
+
 ModelManifest FakeManifest() {
   ModelManifest manifest;
   manifest.name = "fake";

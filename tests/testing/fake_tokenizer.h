@@ -16,6 +16,7 @@ class FakeTokenizer final : public Tokenizer {
  public:
   absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const override;
   absl::StatusOr<std::string> TokenText(int32_t id) const override;
+  absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const override;
   int32_t vocabulary_size() const override { return 100; }
 };
 

@@ -25,6 +25,7 @@
 #ifndef LONGEMBED_MODEL_TEXT_HF_TOKENIZERS_HF_TOKENIZERS_H_
 #define LONGEMBED_MODEL_TEXT_HF_TOKENIZERS_HF_TOKENIZERS_H_
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -72,6 +73,11 @@ LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, con
 // The token as the vocabulary spells it ("##ing", "Ġthe").
 LongembedHfStatus longembed_hf_token_text(const LongembedHfTokenizer* tokenizer, int32_t id, LongembedHfTextSink sink,
                                           void* context, char* error, size_t error_capacity);
+
+// The text that `count` tokens stand for.
+LongembedHfStatus longembed_hf_decode(const LongembedHfTokenizer* tokenizer, const uint32_t* ids, size_t count,
+                                      bool skip_special_tokens, LongembedHfTextSink sink, void* context, char* error,
+                                      size_t error_capacity);
 
 // Two arrays of `count` elements: sentence i covers the bytes [begins[i], ends[i]).
 typedef void (*LongembedHfRangeSink)(void* context, const uint32_t* begins, const uint32_t* ends, size_t count);

@@ -21,7 +21,8 @@ class EmbedderTest : public ::testing::Test {
  protected:
   Model model_{.manifest = FakeManifest(), .tokenizer = std::make_unique<FakeTokenizer>()};
   FakeEncoder encoder_;
-  Embedder embedder_{model_, encoder_};
+  Team team_;
+  Embedder embedder_{model_, encoder_, team_};
 };
 
 TEST_F(EmbedderTest, AnswersInTheOrderOfTheTexts) {

@@ -1,7 +1,5 @@
 // The TorchScript encoder on the default model, when it has been exported. Its vectors are compared with transformers
 // in tests/integration.
-#include "model/encoder/torch_encoder.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -11,6 +9,7 @@
 #include <random>
 
 #include "model/embed/model.h"
+#include "model/encoder/load_encoder.h"
 #include "model/errors/errors.h"
 #include "model/plan/planner.h"
 
@@ -27,9 +26,9 @@ class TorchEncoderTest : public ::testing::Test {
   void SetUp() override {
     if (!std::filesystem::exists(kModel))
       GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
-    SetIntraOpThreads(1);
+    SetTorchThreads(1);
     model_ = *LoadModel(kModel);
-    encoder_ = *LoadTorchEncoder(kModel, model_->manifest, {});
+    encoder_ = *LoadEncoder(kModel, model_->manifest, {});
   }
 
   Sequence RandomSequence(int content_tokens) {
@@ -39,7 +38,7 @@ class TorchEncoderTest : public ::testing::Test {
   }
 
   VectorBlock Encode(const std::vector<const Sequence*>& sequences) {
-    auto block = encoder_->Encode(Pack(sequences), kSomebodyWaits);
+    auto block = encoder_->Encode(Pack(sequences), leader_, kSomebodyWaits);
     EXPECT_TRUE(block.ok()) << block.status();
     return *std::move(block);
   }
@@ -52,6 +51,8 @@ class TorchEncoderTest : public ::testing::Test {
     return vector;
   }
 
+  Team team_;
+  Team::Leader leader_{team_};
   std::mt19937 random_{11};
   std::unique_ptr<const Model> model_;
   std::unique_ptr<Encoder> encoder_;
@@ -90,31 +91,32 @@ TEST_F(TorchEncoderTest, SpansArePooledEachOnItsOwn) {
 TEST_F(TorchEncoderTest, StopsBetweenLayersWhenNobodyWaits) {
   const Sequence sequence = RandomSequence(10);
   int asked = 0;
-  const auto block = encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence}), [&asked] { return ++asked == 3; });
+  const auto block =
+      encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence}), leader_, [&asked] { return ++asked == 3; });
   EXPECT_EQ(block.status().code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(asked, 3);
 }
 
 TEST_F(TorchEncoderTest, RefusesDevicesThatAreNotThere) {
   for (const char* name : {"cuda", "cuda:7"}) {
-    const auto encoder = LoadTorchEncoder(kModel, model_->manifest, {.device = name});
+    const auto encoder = LoadEncoder(kModel, model_->manifest, {.device = name});
     if (encoder.ok()) GTEST_SKIP() << "this machine has " << name;
     EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("Set it to cpu"));
   }
   for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda1"}) {
-    const auto encoder = LoadTorchEncoder(kModel, model_->manifest, {.device = name});
+    const auto encoder = LoadEncoder(kModel, model_->manifest, {.device = name});
     EXPECT_EQ(encoder.status().code(), absl::StatusCode::kInvalidArgument) << name;
   }
 }
 
 TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
-  auto cuda = LoadTorchEncoder(kModel, model_->manifest, {.device = "cuda"});
+  auto cuda = LoadEncoder(kModel, model_->manifest, {.device = "cuda"});
   if (!cuda.ok()) GTEST_SKIP() << "no GPU: " << cuda.status().message();
   const Sequence first = RandomSequence(40), second = RandomSequence(7);
   const std::vector<const Sequence*> both{&first, &second};
   const VectorBlock expected = Encode(both);
-  const auto actual = (*cuda)->Encode(Pack(both), kSomebodyWaits);
+  const auto actual = (*cuda)->Encode(Pack(both), leader_, kSomebodyWaits);
   ASSERT_TRUE(actual.ok()) << actual.status();
   for (int row = 0; row < 2; ++row) {
     const std::vector<float> cpu = Normalized(expected.row(row)), gpu = Normalized(actual->row(row));
@@ -122,13 +124,13 @@ TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
   }
 }
 
-TEST(TorchEncoderFilesTest, SaysWhatIsWrongWithAFile) {
+TEST(LoadEncoderTest, SaysWhatIsWrongWithAFile) {
   const std::filesystem::path directory = std::filesystem::path(::testing::TempDir()) / "torch_encoder_files";
   std::filesystem::create_directories(directory);
-  const auto missing = LoadTorchEncoder("/nonexistent", {}, {});
+  const auto missing = LoadEncoder("/nonexistent", {}, {});
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kFailedPrecondition);
   std::ofstream(directory / "encoder.pt") << "not a graph";
-  const auto garbage = LoadTorchEncoder(directory, {}, {});
+  const auto garbage = LoadEncoder(directory, {}, {});
   EXPECT_EQ(garbage.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(garbage.status().message()), HasSubstr("encoder.pt"));
 }

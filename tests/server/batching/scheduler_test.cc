@@ -43,22 +43,23 @@ class SchedulerTest : public ::testing::Test {
   Pending BlockWorker() {
     encoder_.CloseGate();
     Pending blocker = MakePending({MakeSequence(99, 1)});
-    EXPECT_TRUE(scheduler_.Submit(blocker.job).ok());
+    EXPECT_TRUE(lane_->Submit(blocker.job).ok());
     encoder_.AwaitCalls(1);
     return blocker;
   }
 
   FakeClock clock_;
   FakeEncoder encoder_;
-  Scheduler scheduler_{
-      {.workers = 1, .batch = {.max_tokens = 100}, .max_queued_tokens = 1000}, encoder_, clock_, nullptr};
+  Scheduler scheduler_{{.workers = 1}, clock_};
+  std::unique_ptr<Lane> lane_ =
+      scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}, .max_queued_tokens = 1000}, nullptr);
 };
 
 TEST_F(SchedulerTest, AnswersWithOneVectorASpanInOrder) {
   Sequence two_spans = MakeSequence(5, 4);
   two_spans.spans = {{0, 1}, {1, 4}};
   Pending pending = MakePending({MakeSequence(3, 2), two_spans});
-  ASSERT_TRUE(scheduler_.Submit(pending.job).ok());
+  ASSERT_TRUE(lane_->Submit(pending.job).ok());
   const auto result = pending.answer.get();
   ASSERT_TRUE(result.ok());
   EXPECT_THAT(result->vectors, ElementsAre(ElementsAre(6, 2, 2, 1), ElementsAre(5, 1, 4, 1), ElementsAre(15, 3, 4, 1)));
@@ -68,9 +69,9 @@ TEST_F(SchedulerTest, BatchesAcrossJobsWhileTheWorkerIsBusy) {
   Pending blocker = BlockWorker();
   Pending first = MakePending({MakeSequence(1, 30)});
   Pending second = MakePending({MakeSequence(2, 30), MakeSequence(3, 60)});
-  ASSERT_TRUE(scheduler_.Submit(first.job).ok());
-  ASSERT_TRUE(scheduler_.Submit(second.job).ok());
-  EXPECT_EQ(scheduler_.queue_state().tokens, 120);
+  ASSERT_TRUE(lane_->Submit(first.job).ok());
+  ASSERT_TRUE(lane_->Submit(second.job).ok());
+  EXPECT_EQ(lane_->queue_state().tokens, 120);
   encoder_.OpenGate();
   EXPECT_TRUE(first.answer.get().ok());
   EXPECT_THAT(second.answer.get()->vectors, SizeIs(2));
@@ -81,12 +82,12 @@ TEST_F(SchedulerTest, ACancelledJobNeverReachesTheEncoder) {
   Pending blocker = BlockWorker();
   Pending cancelled = MakePending({MakeSequence(1, 30)});
   Pending kept = MakePending({MakeSequence(2, 30)});
-  ASSERT_TRUE(scheduler_.Submit(cancelled.job).ok());
-  ASSERT_TRUE(scheduler_.Submit(kept.job).ok());
-  scheduler_.Cancel(*cancelled.job);
+  ASSERT_TRUE(lane_->Submit(cancelled.job).ok());
+  ASSERT_TRUE(lane_->Submit(kept.job).ok());
+  lane_->Cancel(*cancelled.job);
   EXPECT_EQ(cancelled.code(), absl::StatusCode::kCancelled);
-  EXPECT_EQ(scheduler_.queue_state().tokens, 30);
-  scheduler_.Cancel(*cancelled.job);
+  EXPECT_EQ(lane_->queue_state().tokens, 30);
+  lane_->Cancel(*cancelled.job);
   encoder_.OpenGate();
   EXPECT_TRUE(kept.answer.get().ok());
   EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(2)));
@@ -96,8 +97,8 @@ TEST_F(SchedulerTest, AnExpiredJobNeverReachesTheEncoder) {
   Pending blocker = BlockWorker();
   Pending late = MakePending({MakeSequence(1, 30)}, {.deadline = clock_.Now() + absl::Milliseconds(1)});
   Pending kept = MakePending({MakeSequence(2, 30)});
-  ASSERT_TRUE(scheduler_.Submit(late.job).ok());
-  ASSERT_TRUE(scheduler_.Submit(kept.job).ok());
+  ASSERT_TRUE(lane_->Submit(late.job).ok());
+  ASSERT_TRUE(lane_->Submit(kept.job).ok());
   clock_.Advance(absl::Milliseconds(2));
   encoder_.OpenGate();
   EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
@@ -107,16 +108,16 @@ TEST_F(SchedulerTest, AnExpiredJobNeverReachesTheEncoder) {
 
 TEST_F(SchedulerTest, ADeadlineThatHasPassedIsRefusedAtOnce) {
   Pending late = MakePending({MakeSequence(1, 1)}, {.deadline = clock_.Now()});
-  EXPECT_EQ(scheduler_.Submit(late.job).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(lane_->Submit(late.job).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenNobodyWaits) {
   Pending blocker = BlockWorker();
-  scheduler_.Cancel(*blocker.job);
+  lane_->Cancel(*blocker.job);
   EXPECT_EQ(blocker.code(), absl::StatusCode::kCancelled);
   // The gate is closed still: only giving up ends the call.
   Pending next = MakePending({MakeSequence(2, 1)});
-  ASSERT_TRUE(scheduler_.Submit(next.job).ok());
+  ASSERT_TRUE(lane_->Submit(next.job).ok());
   encoder_.AwaitCalls(2);
   EXPECT_EQ(encoder_.given_up(), 1);
   encoder_.OpenGate();
@@ -126,7 +127,7 @@ TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenNobodyWaits) {
 TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenEveryDeadlineHasPassed) {
   encoder_.CloseGate();
   Pending late = MakePending({MakeSequence(1, 1)}, {.deadline = clock_.Now() + absl::Seconds(1)});
-  ASSERT_TRUE(scheduler_.Submit(late.job).ok());
+  ASSERT_TRUE(lane_->Submit(late.job).ok());
   encoder_.AwaitCalls(1);
   clock_.Advance(absl::Seconds(2));
   EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
@@ -135,11 +136,11 @@ TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenEveryDeadlineHasPassed) {
 TEST_F(SchedulerTest, OverloadIsRefusedWithARetryDelay) {
   Pending blocker = BlockWorker();
   Pending most = MakePending({MakeSequence(1, 990)});
-  ASSERT_TRUE(scheduler_.Submit(most.job).ok());
+  ASSERT_TRUE(lane_->Submit(most.job).ok());
   Pending fits = MakePending({MakeSequence(2, 10)});
-  ASSERT_TRUE(scheduler_.Submit(fits.job).ok());
+  ASSERT_TRUE(lane_->Submit(fits.job).ok());
   Pending refused = MakePending({MakeSequence(3, 1)});
-  const absl::Status status = scheduler_.Submit(refused.job);
+  const absl::Status status = lane_->Submit(refused.job);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   ASSERT_TRUE(RetryDelay(status).has_value());
   EXPECT_GT(*RetryDelay(status), absl::ZeroDuration());
@@ -152,30 +153,30 @@ TEST_F(SchedulerTest, OverloadIsRefusedWithARetryDelay) {
 TEST_F(SchedulerTest, AnEncoderErrorReachesEveryJobOfTheBatch) {
   encoder_.FailWith(absl::InternalError("broken"));
   Pending pending = MakePending({MakeSequence(1, 1), MakeSequence(1, 2)});
-  ASSERT_TRUE(scheduler_.Submit(pending.job).ok());
+  ASSERT_TRUE(lane_->Submit(pending.job).ok());
   EXPECT_EQ(pending.code(), absl::StatusCode::kInternal);
   encoder_.FailWith(absl::OkStatus());
   Pending next = MakePending({MakeSequence(1, 1)});
-  ASSERT_TRUE(scheduler_.Submit(next.job).ok());
+  ASSERT_TRUE(lane_->Submit(next.job).ok());
   EXPECT_TRUE(next.answer.get().ok());
 }
 
 TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
   Pending blocker = BlockWorker();
-  EXPECT_FALSE(scheduler_.WaitIdle(absl::Milliseconds(1)));
+  EXPECT_FALSE(lane_->WaitIdle(absl::Milliseconds(1)));
   encoder_.OpenGate();
-  EXPECT_TRUE(scheduler_.WaitIdle(absl::InfiniteDuration()));
+  EXPECT_TRUE(lane_->WaitIdle(absl::InfiniteDuration()));
   EXPECT_TRUE(blocker.answer.get().ok());
 }
 
 TEST_F(SchedulerTest, QueueStateTellsTheAge) {
   Pending blocker = BlockWorker();
-  EXPECT_EQ(scheduler_.queue_state().oldest, absl::ZeroDuration());
+  EXPECT_EQ(lane_->queue_state().oldest, absl::ZeroDuration());
   Pending waiting = MakePending({MakeSequence(1, 5)});
-  ASSERT_TRUE(scheduler_.Submit(waiting.job).ok());
+  ASSERT_TRUE(lane_->Submit(waiting.job).ok());
   clock_.Advance(absl::Seconds(3));
-  EXPECT_EQ(scheduler_.queue_state().jobs, 1u);
-  EXPECT_EQ(scheduler_.queue_state().oldest, absl::Seconds(3));
+  EXPECT_EQ(lane_->queue_state().jobs, 1u);
+  EXPECT_EQ(lane_->queue_state().oldest, absl::Seconds(3));
   encoder_.OpenGate();
   EXPECT_EQ(waiting.answer.get()->queue, absl::Seconds(3));
 }
@@ -188,10 +189,11 @@ TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
   Pending waiting = MakePending({MakeSequence(2, 1)});
   std::jthread opener;
   {
-    Scheduler scheduler({.workers = 1, .batch = {.max_tokens = 1}}, encoder, clock, nullptr);
-    ASSERT_TRUE(scheduler.Submit(running.job).ok());
+    Scheduler scheduler({.workers = 1}, clock);
+    const auto lane = scheduler.AddLane(encoder, {.batch = {.max_tokens = 1}}, nullptr);
+    ASSERT_TRUE(lane->Submit(running.job).ok());
     encoder.AwaitCalls(1);
-    ASSERT_TRUE(scheduler.Submit(waiting.job).ok());
+    ASSERT_TRUE(lane->Submit(waiting.job).ok());
     opener = std::jthread([&] {
       waiting.answer.wait();
       encoder.OpenGate();
@@ -205,16 +207,17 @@ TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
 TEST(SchedulerStressTest, EveryJobIsAnsweredOnce) {
   RealClock clock;
   FakeEncoder encoder;
-  Scheduler scheduler({.workers = 2, .batch = {.max_tokens = 50}}, encoder, clock, nullptr);
+  Scheduler scheduler({.workers = 2}, clock);
+  const auto lane = scheduler.AddLane(encoder, {.batch = {.max_tokens = 50}}, nullptr);
   std::vector<std::jthread> threads;
   for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&scheduler, t] {
+    threads.emplace_back([&lane, t] {
       for (int i = 0; i < 200; ++i) {
         JobOptions options;
         if (i % 5 == 0) options.deadline = absl::Now() + absl::Microseconds(200);
         Pending pending = MakePending({MakeSequence(t + 1, 1 + i % 40), MakeSequence(t + 1, 3)}, options);
-        if (!scheduler.Submit(pending.job).ok()) continue;
-        if (i % 3 == 0) scheduler.Cancel(*pending.job);
+        if (!lane->Submit(pending.job).ok()) continue;
+        if (i % 3 == 0) lane->Cancel(*pending.job);
         const auto result = pending.answer.get();
         if (result.ok()) {
           EXPECT_EQ(result->vectors[0][0], static_cast<float>((t + 1) * (1 + i % 40)));
@@ -223,8 +226,8 @@ TEST(SchedulerStressTest, EveryJobIsAnsweredOnce) {
     });
   }
   threads.clear();
-  EXPECT_TRUE(scheduler.WaitIdle(absl::Seconds(10)));
-  EXPECT_EQ(scheduler.queue_state().tokens, 0);
+  EXPECT_TRUE(lane->WaitIdle(absl::Seconds(10)));
+  EXPECT_EQ(lane->queue_state().tokens, 0);
 }
 
 }  // namespace

@@ -20,6 +20,8 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   EXPECT_EQ(sample->listen, least->listen);
   EXPECT_EQ(sample->metrics_listen, least->metrics_listen);
   EXPECT_EQ(sample->reflection, least->reflection);
+  EXPECT_EQ(sample->compute_threads, least->compute_threads);
+  EXPECT_EQ(sample->cuda_streams, least->cuda_streams);
   EXPECT_EQ(sample->tokenization_threads, least->tokenization_threads);
   EXPECT_EQ(sample->drain_delay, least->drain_delay);
   EXPECT_EQ(sample->drain_timeout, least->drain_timeout);
@@ -30,13 +32,15 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   EXPECT_EQ(sample->limits.max_vectors_per_call, least->limits.max_vectors_per_call);
   EXPECT_EQ(sample->limits.max_tokens_per_sequence, least->limits.max_tokens_per_sequence);
   EXPECT_EQ(sample->limits.max_prompt_bytes, least->limits.max_prompt_bytes);
+  EXPECT_EQ(sample->tei.model, least->tei.model);
+  EXPECT_EQ(sample->tei.default_prompt, least->tei.default_prompt);
   EXPECT_EQ(sample->profiles, least->profiles);
   const ModelConfig &documented = sample->models[0], &standard = least->models[0];
   EXPECT_THAT(documented.path, HasSubstr("models/e5-small-v2"));
   EXPECT_EQ(documented.name, standard.name);
   EXPECT_EQ(documented.device, standard.device);
-  EXPECT_EQ(documented.workers, standard.workers);
-  EXPECT_EQ(documented.intra_op_threads, standard.intra_op_threads);
+  EXPECT_EQ(documented.precision, standard.precision);
+  EXPECT_EQ(documented.engine, standard.engine);
   EXPECT_EQ(documented.max_batch_tokens, standard.max_batch_tokens);
   EXPECT_EQ(documented.max_batch_sequences, standard.max_batch_sequences);
   EXPECT_EQ(documented.max_queued_tokens, standard.max_queued_tokens);
@@ -48,7 +52,8 @@ TEST(ConfigTest, TheSampleNamesEveryKey) {
   std::stringstream sample;
   sample << file.rdbuf();
   for (const char* yaml : {"models: [{path: x}]\nwrong: 1", "models: [{path: x}]\ndrain: {wrong: 1}",
-                           "models: [{path: x}]\nlimits: {wrong: 1}", "models: [{path: x, wrong: 1}]"}) {
+                           "models: [{path: x}]\nlimits: {wrong: 1}", "models: [{path: x}]\ntei: {wrong: 1}",
+                           "models: [{path: x, wrong: 1}]"}) {
     const std::string message(ParseConfig(yaml, "").status().message());
     const std::string marker = "known here: ";
     ASSERT_THAT(message, HasSubstr(marker));
@@ -67,7 +72,7 @@ reflection: false
 drain: {delay: 5s, timeout: 1m30s}
 limits: {max_inputs_per_call: 7}
 models:
-  - {path: a, name: first, device: "cuda:1", workers: 2}
+  - {path: a, name: first, device: "cuda:1", precision: bf16, engine: torchscript}
   - {path: /abs/b}
 )",
                                   "/etc/longembed");
@@ -80,7 +85,8 @@ models:
   EXPECT_EQ(config->limits.max_inputs_per_call, 7);
   EXPECT_EQ(config->models[0].path, "/etc/longembed/a");
   EXPECT_EQ(config->models[0].device, "cuda:1");
-  EXPECT_EQ(config->models[0].workers, 2);
+  EXPECT_EQ(config->models[0].precision, Precision::kBfloat16);
+  EXPECT_EQ(config->models[0].engine, Engine::kTorchScript);
   EXPECT_EQ(config->models[1].path, "/abs/b");
 }
 
@@ -103,8 +109,10 @@ INSTANTIATE_TEST_SUITE_P(
                       BadConfig{"models: []", "models"}, BadConfig{"models: [{name: x}]", "models[0].path"},
                       BadConfig{"models: [{path: x}, {path: y, paht: z}]", "models[1].paht is unknown"},
                       BadConfig{"models: [{path: x}]\nlisten_on: y", "line 2"},
-                      BadConfig{"models: [{path: x, workers: 0}]", "models[0].workers must be a whole number from 1"},
-                      BadConfig{"models: [{path: x, workers: many}]", "models[0].workers"},
+                      BadConfig{"models: [{path: x, max_batch_sequences: 0}]",
+                                "models[0].max_batch_sequences must be a whole number from 1"},
+                      BadConfig{"models: [{path: x, precision: fp8}]",
+                                "models[0].precision must be one of fp32, bf16, fp16, int8"},
                       BadConfig{"models: [{path: x, max_batch_tokens: 1e9}]", "models[0].max_batch_tokens"},
                       BadConfig{"models: [{path: x}]\nreflection: perhaps", "reflection must be true or false"},
                       BadConfig{"models: [{path: x}]\ndrain: {timeout: 30}", "drain.timeout must be a duration"},

@@ -24,7 +24,7 @@ class EmbedCallTest : public ::testing::Test {
     encoder_ = encoder.get();
     model_ = std::make_unique<ServedModel>(
         "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
-        std::move(encoder), SchedulerOptions{.batch = {.max_tokens = 100}}, clock_, metrics_);
+        std::move(encoder), scheduler_, LaneOptions{.batch = {.max_tokens = 100}}, metrics_);
   }
 
   EmbedOrder MakeOrder(std::vector<Input> inputs) {
@@ -41,6 +41,7 @@ class EmbedCallTest : public ::testing::Test {
   }
 
   FakeClock clock_;
+  Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   FakeEncoder* encoder_ = nullptr;
   std::unique_ptr<ServedModel> model_;
@@ -129,7 +130,7 @@ TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
   call->Cancel();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
   encoder_->OpenGate();
-  EXPECT_TRUE(model_->scheduler().WaitIdle(absl::InfiniteDuration()));
+  EXPECT_TRUE(model_->lane().WaitIdle(absl::InfiniteDuration()));
 }
 
 TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenisingEndsTheCall) {

@@ -28,7 +28,7 @@ class ServiceTest : public ::testing::Test {
     encoder_ = encoder.get();
     auto model = std::make_unique<ServedModel>(
         "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
-        std::move(encoder), SchedulerOptions{.max_queued_tokens = 100}, clock_, metrics_);
+        std::move(encoder), scheduler_, LaneOptions{.max_queued_tokens = 100}, metrics_);
     EXPECT_TRUE(models_.Add(std::move(model)).ok());
     config_.listen = "127.0.0.1:0";
     config_.limits = {.max_request_bytes = 1 << 16,
@@ -65,6 +65,7 @@ class ServiceTest : public ::testing::Test {
   }
 
   RealClock clock_;
+  Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   ModelRegistry models_;
   WorkerPool pool_{1};
@@ -322,7 +323,7 @@ TEST_F(ServiceTest, OverloadHasAPushback) {
   waiting.emplace_back(send);
   encoder_->AwaitCalls(1);
   waiting.emplace_back(send);
-  while (models_.models()[0]->scheduler().queue_state().tokens < 64) absl::SleepFor(absl::Milliseconds(1));
+  while (models_.models()[0]->lane().queue_state().tokens < 64) absl::SleepFor(absl::Milliseconds(1));
   grpc::ClientContext context;
   v1::EmbedRequest request = Request("a a a a a a a a a a a a a a");
   for (int i = 0; i < 3; ++i) *request.add_inputs() = request.inputs(0);
@@ -346,14 +347,14 @@ TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
     v1::EmbedResponse response;
     status = stub_->Embed(&context, Request("x"), &response);
   });
-  Scheduler& scheduler = models_.models()[0]->scheduler();
-  while (scheduler.queue_state().jobs == 0) absl::SleepFor(absl::Milliseconds(1));
+  Lane& lane = models_.models()[0]->lane();
+  while (lane.queue_state().jobs == 0) absl::SleepFor(absl::Milliseconds(1));
   late.join();
   EXPECT_EQ(status.error_code(), grpc::DEADLINE_EXCEEDED);
-  while (scheduler.queue_state().jobs > 0) absl::SleepFor(absl::Milliseconds(1));  // Freed without a worker's help.
+  while (lane.queue_state().jobs > 0) absl::SleepFor(absl::Milliseconds(1));  // Freed without a worker's help.
   encoder_->OpenGate();
   blocker.join();
-  EXPECT_TRUE(scheduler.WaitIdle(absl::InfiniteDuration()));
+  EXPECT_TRUE(lane.WaitIdle(absl::InfiniteDuration()));
   EXPECT_EQ(encoder_->batches().size(), 1u);
 }
 

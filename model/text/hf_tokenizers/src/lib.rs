@@ -133,6 +133,39 @@ pub unsafe extern "C" fn longembed_hf_token_text(
 }
 
 /// # Safety
+/// See hf_tokenizers.h: an open handle, `count` ids, `error_capacity` bytes of room.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_decode(
+    tokenizer: *const Handle,
+    ids: *const u32,
+    count: usize,
+    skip_special_tokens: bool,
+    sink: Option<TextSink>,
+    context: *mut c_void,
+    error: *mut c_char,
+    error_capacity: usize,
+) -> Status {
+    let decode = || {
+        let handle = unsafe { tokenizer.as_ref() }.ok_or_else(|| null_argument("tokenizer"))?;
+        let sink = sink.ok_or_else(|| null_argument("sink"))?;
+        if ids.is_null() && count > 0 {
+            return Err(null_argument("ids"));
+        }
+        let ids = if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(ids, count) } };
+        if let Some(unknown) = ids.iter().find(|&&id| handle.tokenizer.id_to_token(id).is_none()) {
+            return Err(Failure::new(Status::NoSuchToken, format!("no token has id {unknown}")));
+        }
+        let text = handle
+            .tokenizer
+            .decode(ids, skip_special_tokens)
+            .map_err(|error| Failure::new(Status::EncodeFailed, error))?;
+        sink(context, text.as_ptr().cast(), text.len());
+        Ok(())
+    };
+    unsafe { guarded(error, error_capacity, decode) }
+}
+
+/// # Safety
 /// See hf_tokenizers.h: `length` bytes of text, `error_capacity` bytes of room.
 #[no_mangle]
 pub unsafe extern "C" fn longembed_hf_sentences(

@@ -1,0 +1,73 @@
+#include "model/embed/precision_check.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "model/embed/embedder.h"
+
+namespace longembed {
+namespace {
+
+constexpr const char* kSentences[] = {
+    "How do I reset the password of an account whose mail address no longer exists?",
+    "The committee postponed its decision because two of the five reports had not arrived in time.",
+    "Photosynthesis turns light, water and carbon dioxide into sugar and oxygen.",
+    "def mean(values): return sum(values) / len(values)",
+    "She bought three tickets for the night train from Vienna to Venice, second class, window seats.",
+    "Interest rates rose by 0.25 percentage points in March 2019 and fell again within a year.",
+    "The patient reports mild headaches, no fever, and has taken 400 mg of ibuprofen twice.",
+    "A binary search halves the interval until the element is found or nothing is left.",
+    "Two teaspoons of salt are too much for this soup.",
+    "Error: connection refused (port 5432). Is the server running on this host?",
+    "The treaty was signed in 1648 and ended thirty years of war in central Europe.",
+    "Our warranty covers defects in material for two years; wear and accidents are excluded.",
+    "Blue whales are the largest animals that have ever lived.",
+    "Please find attached the invoice for October and the signed contract.",
+    "The court held that the clause was void because it surprised the weaker party.",
+    "In the beginning the river was clear, and the village drank from it.",
+};
+
+// Every sentence, and longer and longer runs of them.
+std::vector<std::string> SampleTexts() {
+  std::vector<std::string> texts(std::begin(kSentences), std::end(kSentences));
+  const size_t count = texts.size();
+  for (const size_t run : {2, 3, 5, 8, 12, 16, 24}) {
+    for (size_t first = 0; first < count; first += 5) {
+      std::string text;
+      for (size_t i = 0; i < run; ++i) text += texts[(first + 3 * i) % count] + " ";
+      texts.push_back(std::move(text));
+    }
+  }
+  return texts;
+}
+
+double Cosine(std::span<const float> a, std::span<const float> b) {
+  double dot = 0;
+  for (size_t i = 0; i < a.size(); ++i) dot += static_cast<double>(a[i]) * b[i];
+  return dot;
+}
+
+}  // namespace
+
+absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder) {
+  const std::vector<std::string> texts = SampleTexts();
+  const std::vector<Input> inputs(texts.begin(), texts.end());
+  const EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .max_batch_tokens = 512};
+  Team team;
+  const auto expected = Embedder(model, reference, team).Embed(inputs, options);
+  if (!expected.ok()) return expected.status();
+  const auto actual = Embedder(model, encoder, team).Embed(inputs, options);
+  if (!actual.ok()) return actual.status();
+  PrecisionReport report{.texts = static_cast<int>(texts.size())};
+  double sum = 0;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const double cosine = Cosine((*expected)[i].front().values, (*actual)[i].front().values);
+    report.lowest_cosine = std::min(report.lowest_cosine, cosine);
+    sum += cosine;
+  }
+  report.mean_cosine = sum / report.texts;
+  return report;
+}
+
+}  // namespace longembed

@@ -1,0 +1,55 @@
+// Attention of one sequence of a packed batch, in the manner of FlashAttention (arXiv 2205.14135): keys by blocks, an
+// online softmax, no buffer that grows with the length.
+#ifndef LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_H_
+#define LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "model/encoder/cpu/rows.h"
+
+namespace longembed::cpu {
+
+// Rotations of a sequence's tokens: component j of a head with component j + width, float32 [n, width] each.
+struct Rotation {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+};
+
+struct AttentionShape {
+  int heads = 0;
+  int key_value_heads = 0;  // Divides heads; query head h reads key-value head h / (heads / key_value_heads).
+  int head_dim = 0;         // At most kMaxHeadDim.
+  bool causal = false;
+};
+inline constexpr int kMaxHeadDim = 256;
+
+// One sequence. `qkv` is at its first token: (heads + 2 * key_value_heads) * head_dim columns, queries, keys and values
+// side by side. The context takes the place of the queries.
+struct AttentionInput {
+  Rows qkv;
+  int tokens = 0;
+  float scale = 1.0f;    // Of logits, 1 / sqrt(head_dim) included. Above zero.
+  int rotary_width = 0;  // 0: no rotation.
+  // Plain, and for SelfExtend (arXiv 2401.01325) grouped and shifted: a key fewer than `window` tokens away takes plain
+  // rotations; of one further to the left the query is shifted and the key grouped; of one further to the right, the
+  // other way round.
+  Rotation plain, grouped, shifted;
+  int window = 0;  // 0: no SelfExtend.
+};
+
+// Queries of one call of Attend, at most.
+inline constexpr int kMaxQueries = 256;
+
+// Bytes of scratch memory that a call needs.
+size_t AttentionScratch(int head_dim);
+
+// Context of tokens [first_query, last_query), at most kMaxQueries, in heads [first_head, last_head). Calls for other
+// queries or heads of the same sequence may run at the same time. `scratch` is on a boundary of 64 bytes. Products are
+// computed in the element type of qkv, sums and softmax in float32.
+void Attend(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head, int first_query,
+            int last_query, std::byte* scratch);
+
+}  // namespace longembed::cpu
+
+#endif  // LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_H_

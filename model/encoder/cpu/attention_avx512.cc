@@ -1,0 +1,464 @@
+#include "model/encoder/cpu/attention.h"
+#include "model/encoder/cpu/simd_avx512.h"
+
+namespace longembed::cpu {
+namespace {
+
+constexpr int kTileRows = 12;  // Queries whose sums are in registers at a time, against kPanel keys or components.
+constexpr int kPanelVectors2 = 2;
+constexpr int kPanel = kPanelVectors2 * kLanes;
+constexpr int kPanelStep = kPanel * kStepBytes;  // Bytes of a panel for one step.
+// Keys of a block. Their scores for a tile of queries take 12 KiB and stay in the first-level cache, packed keys and
+// values of a head in the second.
+constexpr int kKeyBlock = 256;
+constexpr int kVersions = 3;  // Of queries and keys: plain, grouped, shifted.
+enum Version { kPlain, kGrouped, kShifted };
+
+// Keys of a block by where they are from the queries' point of view.
+enum Region { kNear, kLeft, kRight };
+constexpr Version kQueryOf[] = {kPlain, kShifted, kGrouped};
+constexpr Version kKeyOf[] = {kPlain, kGrouped, kShifted};
+
+struct Span {
+  int start = 0;
+  int end = 0;
+  LONGEMBED_INLINE bool empty() const { return start >= end; }
+};
+
+template <typename T>
+struct Products;
+template <>
+struct Products<float> {
+  using Dot = Float32Dot;
+  static constexpr int kStepInputs = 1;
+  static LONGEMBED_INLINE __m512 Exp2(__m512 x) { return cpu::Exp2(x); }
+};
+template <>
+struct Products<Bfloat16> {
+  using Dot = Bfloat16Dot;
+  static constexpr int kStepInputs = 2;
+  static LONGEMBED_INLINE __m512 Exp2(__m512 x) { return RoughExp2(x); }
+};
+
+LONGEMBED_INLINE constexpr size_t Padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Where everything lies in the scratch memory; sizes are for the widest element.
+struct Layout {
+  explicit constexpr Layout(int head_dim)
+      : row_bytes(static_cast<ptrdiff_t>(Padded(static_cast<size_t>(head_dim) * sizeof(float)))),
+        value_columns(RoundUp(head_dim, kPanel)) {
+    const auto take = [this](size_t bytes) {
+      const size_t at = size;
+      size += Padded(bytes);
+      return at;
+    };
+    for (size_t& version : queries) version = take(static_cast<size_t>(kMaxQueries) * row_bytes);
+    for (size_t& version : keys) version = take(static_cast<size_t>(kKeyBlock) * row_bytes);
+    values = take(static_cast<size_t>(kKeyBlock) * value_columns * sizeof(float));
+    context = take(static_cast<size_t>(kMaxQueries) * value_columns * sizeof(float));
+    largest = take(kMaxQueries * sizeof(float));
+    sums = take(kMaxQueries * sizeof(float));
+    for (size_t& region : scores) region = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
+    weights = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
+    staging = take(static_cast<size_t>(kLanes) * row_bytes);
+    size += 8192 + 64;  // Prefetching goes beyond the end; kept within what is ours.
+  }
+
+  ptrdiff_t row_bytes;
+  int value_columns;
+  size_t queries[kVersions]{}, keys[kVersions]{}, values = 0, context = 0, largest = 0, sums = 0, scores[kVersions]{},
+                                                  weights = 0, staging = 0, size = 0;
+};
+
+LONGEMBED_INLINE void StoreAll(float* to, __m512 values) { _mm512_store_ps(to, values); }
+LONGEMBED_INLINE void StoreAll(Bfloat16* to, __m512 values) {
+  _mm256_store_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
+}
+
+// 16 x 16 lanes of 32 bits, transposed in place.
+LONGEMBED_INLINE void Transpose(__m512i (&rows)[kLanes]) {
+  __m512i t[kLanes];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    rows[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    rows[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    rows[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    rows[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+
+// One head of one call.
+template <typename T>
+class HeadAttention {
+  using Dot = typename Products<T>::Dot;
+  static constexpr int kStepInputs = Products<T>::kStepInputs;
+
+ public:
+  HeadAttention(const AttentionShape& shape, const AttentionInput& input, int head, Span queries, const Layout& layout,
+                std::byte* scratch)
+      : input_(input),
+        dim_(shape.head_dim),
+        steps_((shape.head_dim + kStepInputs - 1) / kStepInputs),
+        causal_(shape.causal),
+        queries_(queries),
+        layout_(layout),
+        scratch_(scratch) {
+    const int group = shape.heads / shape.key_value_heads;
+    query_column_ = head * dim_;
+    key_column_ = (shape.heads + head / group) * dim_;
+    value_column_ = (shape.heads + shape.key_value_heads + head / group) * dim_;
+    logit_scale_ = input.scale * 1.44269504088896f;  // The softmax goes by powers of two.
+  }
+
+  void Run() {
+    LoadQueries();
+    const int keys_end = causal_ ? queries_.end : input_.tokens;
+    for (int first = 0; first < keys_end; first += kKeyBlock) {
+      const Span keys{first, Min(first + kKeyBlock, keys_end)};
+      PackBlock(keys);
+      for (int row = queries_.start; row < queries_.end;) {
+        const int tile = NextTile(queries_.end - row, kTileRows);
+        AttendTile({row, row + tile}, keys);
+        row += tile;
+      }
+    }
+    StoreContext();
+  }
+
+ private:
+  template <typename U>
+  LONGEMBED_INLINE U* At(size_t offset) const {
+    return reinterpret_cast<U*>(scratch_ + offset);
+  }
+  LONGEMBED_INLINE const T* TokenRow(int token, int column) const { return RowOf<T>(input_.qkv, token) + column; }
+  LONGEMBED_INLINE const Rotation& RotationOf(int version) const {
+    return version == kPlain ? input_.plain : version == kGrouped ? input_.grouped : input_.shifted;
+  }
+  LONGEMBED_INLINE int versions() const { return input_.window > 0 ? kVersions : 1; }
+
+  // Which (query, key) pairs of two spans are in a region.
+  LONGEMBED_INLINE bool Meets(Region region, Span rows, Span keys) const {
+    const int w = input_.window;
+    if (w == 0) return region == kNear;
+    if (region == kLeft) return keys.start <= rows.end - 1 - w;
+    if (region == kRight) return !causal_ && keys.end - 1 >= rows.start + w;
+    return keys.start < rows.end - 1 + w && keys.end - 1 > rows.start - w;
+  }
+
+  // A head of a token as a row of an operand, rotated; zeros up to `layout_.row_bytes`.
+  void LoadRow(const T* from, int token, int version, std::byte* to) const {
+    T* const out = reinterpret_cast<T*>(to);
+    const int columns = static_cast<int>(layout_.row_bytes / static_cast<ptrdiff_t>(sizeof(float)));
+    for (int j = 0; j < columns; j += kLanes) Store(out + j, 0xffff, Load(from + j, FirstLanes(dim_ - j)));
+    const int width = input_.rotary_width;
+    const float* const cos = RotationOf(version).cos + static_cast<ptrdiff_t>(token) * width;
+    const float* const sin = RotationOf(version).sin + static_cast<ptrdiff_t>(token) * width;
+    for (int j = 0; j < width; j += kLanes) {
+      const __mmask16 lanes = FirstLanes(width - j);
+      const __m512 c = Load(cos + j, lanes), s = Load(sin + j, lanes);
+      const __m512 x = Load(from + j, lanes), y = Load(from + width + j, lanes);
+      Store(out + j, lanes, _mm512_fmsub_ps(x, c, _mm512_mul_ps(y, s)));
+      Store(out + width + j, lanes, _mm512_fmadd_ps(y, c, _mm512_mul_ps(x, s)));
+    }
+  }
+
+  void LoadQueries() {
+    for (int version = 0; version < versions(); ++version) {
+      for (int i = queries_.start; i < queries_.end; ++i) {
+        LoadRow(TokenRow(i, query_column_), i, version, QueryRow(version, i));
+      }
+    }
+  }
+  LONGEMBED_INLINE std::byte* QueryRow(int version, int token) const {
+    return scratch_ + layout_.queries[version] + (token - queries_.start) * layout_.row_bytes;
+  }
+
+  void PackBlock(Span keys) {
+    if (Meets(kNear, queries_, keys)) PackKeys(kPlain, keys);
+    if (Meets(kLeft, queries_, keys)) PackKeys(kKeyOf[kLeft], keys);
+    if (Meets(kRight, queries_, keys)) PackKeys(kKeyOf[kRight], keys);
+    PackValues(keys);
+  }
+
+  // Panels of kPanel keys: for each step of components, the keys' four bytes.
+  void PackKeys(int version, Span keys) {
+    for (int first = keys.start; first < keys.end; first += kLanes) {
+      const int count = Min(kLanes, keys.end - first);
+      const int place = first - keys.start;
+      std::byte* const panel = KeyPanel(version, place / kPanel) + (place % kPanel) * kStepBytes;
+      // Whole vectors of unrotated components are taken from where they are.
+      if (input_.rotary_width == 0 && steps_ % kLanes == 0) {
+        const auto* const rows = reinterpret_cast<const std::byte*>(TokenRow(first, key_column_));
+        TransposeInto(rows, input_.qkv.stride, count, panel);
+      } else {
+        std::byte* const rows = scratch_ + layout_.staging;
+        for (int i = 0; i < count; ++i) {
+          LoadRow(TokenRow(first + i, key_column_), first + i, version, rows + i * layout_.row_bytes);
+        }
+        TransposeInto(rows, layout_.row_bytes, count, panel);
+      }
+    }
+  }
+
+  void TransposeInto(const std::byte* from, ptrdiff_t stride, int count, std::byte* panel) const {
+    for (int step = 0; step < steps_; step += kLanes) {
+      __m512i rows[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        rows[i] = i < count ? _mm512_loadu_si512(from + i * stride + step * kStepBytes) : _mm512_setzero_si512();
+      }
+      Transpose(rows);
+      for (int i = 0; i < Min(kLanes, steps_ - step); ++i) _mm512_store_si512(panel + (step + i) * kPanelStep, rows[i]);
+    }
+  }
+
+  LONGEMBED_INLINE std::byte* KeyPanel(int version, int panel) const {
+    return scratch_ + layout_.keys[version] + static_cast<ptrdiff_t>(panel) * steps_ * kPanelStep;
+  }
+
+  // Panels of kPanel components: for each step of keys, the components' four bytes. Zeros beyond the last key of a step
+  // and beyond the last component.
+  void PackValues(Span keys) {
+    const int steps = ValueSteps(keys);
+    for (int column = 0; column < dim_; column += kPanel) {
+      std::byte* to = ValuePanel(column / kPanel, steps);
+      for (int step = 0; step < steps; ++step, to += kPanelStep) PackValueStep(keys, step, column, to);
+    }
+  }
+  LONGEMBED_INLINE int ValueSteps(Span keys) const { return (keys.end - keys.start + kStepInputs - 1) / kStepInputs; }
+  LONGEMBED_INLINE std::byte* ValuePanel(int panel, int steps) const {
+    return scratch_ + layout_.values + static_cast<ptrdiff_t>(panel) * steps * kPanelStep;
+  }
+
+  LONGEMBED_INLINE void PackValueStep(Span keys, int step, int column, std::byte* to) const {
+    const int token = keys.start + step * kStepInputs;
+    const T* const row = TokenRow(token, value_column_ + column);
+    if constexpr (kStepInputs == 1) {
+      Store(reinterpret_cast<float*>(to), 0xffff, Load(row, FirstLanes(dim_ - column)));
+      Store(reinterpret_cast<float*>(to) + kLanes, 0xffff, Load(row + kLanes, FirstLanes(dim_ - column - kLanes)));
+    } else {
+      const int left = dim_ - column;
+      const auto columns = static_cast<__mmask32>(left >= 32 ? 0xffffffffu : (1u << left) - 1);
+      const __m512i even = _mm512_maskz_loadu_epi16(columns, row);
+      const __m512i odd = token + 1 < keys.end
+                              ? _mm512_maskz_loadu_epi16(columns, TokenRow(token + 1, value_column_ + column))
+                              : _mm512_setzero_si512();
+      const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+      const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+      _mm512_store_si512(to, _mm512_permutex2var_epi16(even, low, odd));
+      _mm512_store_si512(to + 64, _mm512_permutex2var_epi16(even, high, odd));
+    }
+  }
+
+  void AttendTile(Span rows, Span keys) {
+    if (causal_ && rows.end <= keys.start) return;
+    ScoreTile(rows, keys);
+    SoftmaxTile(rows, keys);
+    AccumulateTile(rows, keys);
+  }
+
+  LONGEMBED_INLINE float* Scores(int region) const { return At<float>(layout_.scores[region]); }
+
+  // Scores of a tile, [rows, kKeyBlock] float32, unscaled.
+  void ScoreTile(Span rows, Span keys) {
+    bool first = true;
+    for (const Region region : {kNear, kLeft, kRight}) {
+      if (!Meets(region, rows, keys)) continue;
+      float* const to = Scores(first ? 0 : region);
+      WithConstant<kTileRows>(rows.end - rows.start, [&](auto tile) {
+        ScoreRegion<decltype(tile)::value>(region, rows.start, keys.end - keys.start, to);
+      });
+      if (!first) Merge(region, rows, keys);
+      first = false;
+    }
+  }
+
+  template <int kRows>
+  void ScoreRegion(Region region, int first_row, int keys, float* to) const {
+    const std::byte* const query = QueryRow(kQueryOf[region], first_row);
+    for (int key = 0; key < keys; key += kPanel) {
+      const auto zero = [](int, int) { return Dot::Zero(); };
+      const auto finish = [&](int r, int v, __m512 sum) {
+        _mm512_store_ps(to + r * kKeyBlock + key + v * kLanes, sum);
+      };
+      const std::byte* const panel = KeyPanel(kKeyOf[region], key / kPanel);
+      if (keys - key > kLanes) {
+        MultiplyTile<Dot, kRows, 2, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
+      } else {
+        MultiplyTile<Dot, kRows, 1, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
+      }
+    }
+  }
+
+  // Takes the scores of a region into the tile's, which the first region filled.
+  void Merge(Region region, Span rows, Span keys) const {
+    const int w = input_.window, count = keys.end - keys.start;
+    for (int i = rows.start; i < rows.end; ++i) {
+      Span own{0, count};
+      if (region == kLeft) own.end = Min(count, i - w + 1 - keys.start);
+      if (region == kRight) own.start = Max(0, i + w - keys.start);
+      if (own.empty()) continue;
+      const ptrdiff_t row = static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock + own.start;
+      __builtin_memcpy(Scores(0) + row, Scores(region) + row, static_cast<size_t>(own.end - own.start) * sizeof(float));
+    }
+  }
+
+  // Turns a tile's scores into weights relative to each row's largest score so far; what was summed before is rescaled
+  // to it. First all maxima, then all weights: the reduction at the end of a row would else hold up what follows it.
+  void SoftmaxTile(Span rows, Span keys) {
+    float now[kTileRows];
+    for (int i = rows.start; i < rows.end; ++i) now[i - rows.start] = LargestScore(i, rows, keys);
+    for (int i = rows.start; i < rows.end; ++i) {
+      float& largest = At<float>(layout_.largest)[i - queries_.start];
+      float& sum = At<float>(layout_.sums)[i - queries_.start];
+      if (keys.start == 0) {
+        largest = now[i - rows.start];
+        sum = WeighRow(i, rows, keys, largest);
+      } else {
+        const float before = largest;
+        largest = __builtin_fmaxf(before, now[i - rows.start]);
+        const float share = Rescale(i, before, largest);
+        sum = sum * share + WeighRow(i, rows, keys, largest);
+      }
+    }
+  }
+
+  // Keys of the block that row i sees.
+  LONGEMBED_INLINE int Valid(int i, Span keys) const {
+    return causal_ ? Max(0, Min(i + 1, keys.end) - keys.start) : keys.end - keys.start;
+  }
+  LONGEMBED_INLINE const float* ScoreRow(int i, Span rows) const {
+    return Scores(0) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
+  }
+
+  LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys) const {
+    const float* const scores = ScoreRow(i, rows);
+    const int valid = Valid(i, keys), whole = valid / kLanes * kLanes;
+    const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
+    __m512 most = _mm512_mask_loadu_ps(lowest, FirstLanes(valid - whole), scores + whole);
+    for (int j = 0; j < whole; j += kLanes) most = _mm512_max_ps(most, _mm512_load_ps(scores + j));
+    return _mm512_reduce_max_ps(most);
+  }
+
+  // Writes the row's weights, zeros for keys that it does not see, and gives their sum.
+  LONGEMBED_INLINE float WeighRow(int i, Span rows, Span keys, float largest) const {
+    const float* const scores = ScoreRow(i, rows);
+    T* const weights = At<T>(layout_.weights) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
+    const int valid = Valid(i, keys), whole = valid / kLanes * kLanes;
+    const int padded = RoundUp(keys.end - keys.start, kLanes);
+    const __m512 scale = _mm512_set1_ps(logit_scale_), shift = _mm512_set1_ps(-largest * logit_scale_);
+    const auto weigh = [&](int j) {
+      return Products<T>::Exp2(_mm512_fmadd_ps(_mm512_load_ps(scores + j), scale, shift));
+    };
+    __m512 total = _mm512_setzero_ps();
+    for (int j = 0; j < whole; j += kLanes) {
+      const __m512 weight = weigh(j);
+      total = _mm512_add_ps(total, weight);
+      StoreAll(weights + j, weight);
+    }
+    for (int j = whole; j < padded; j += kLanes) {
+      const __m512 weight = _mm512_maskz_mov_ps(FirstLanes(valid - j), weigh(j));
+      total = _mm512_add_ps(total, weight);
+      StoreAll(weights + j, weight);
+    }
+    return _mm512_reduce_add_ps(total);
+  }
+
+  float Rescale(int i, float before, float now) const {
+    if (before == now) return 1.0f;
+    const __m512 share = cpu::Exp2(_mm512_set1_ps((before - now) * logit_scale_));
+    float* const row = ContextRow(i);
+    for (int j = 0; j < layout_.value_columns; j += kLanes) {
+      _mm512_store_ps(row + j, _mm512_mul_ps(_mm512_load_ps(row + j), share));
+    }
+    return _mm512_cvtss_f32(share);
+  }
+
+  LONGEMBED_INLINE float* ContextRow(int token) const {
+    return At<float>(layout_.context) + static_cast<ptrdiff_t>(token - queries_.start) * layout_.value_columns;
+  }
+
+  void AccumulateTile(Span rows, Span keys) const {
+    WithConstant<kTileRows>(rows.end - rows.start, [&](auto tile) {
+      if (keys.start == 0) {
+        AccumulateRows<decltype(tile)::value, true>(rows.start, keys);
+      } else {
+        AccumulateRows<decltype(tile)::value, false>(rows.start, keys);
+      }
+    });
+  }
+
+  template <int kRows, bool kFirst>
+  void AccumulateRows(int first_row, Span keys) const {
+    constexpr ptrdiff_t kWeightStride = kKeyBlock * static_cast<ptrdiff_t>(sizeof(T));
+    const int steps = ValueSteps(keys), columns = layout_.value_columns;
+    for (int column = 0; column < dim_; column += kPanel) {
+      float* const to = ContextRow(first_row) + column;
+      const auto start = [&](int r, int v) {
+        return kFirst ? _mm512_setzero_ps() : _mm512_load_ps(to + r * columns + v * kLanes);
+      };
+      const auto finish = [&](int r, int v, __m512 sum) { _mm512_store_ps(to + r * columns + v * kLanes, sum); };
+      MultiplyTile<Dot, kRows, 2, 2>(steps, scratch_ + layout_.weights, kWeightStride,
+                                     ValuePanel(column / kPanel, steps), start, finish);
+    }
+  }
+
+  void StoreContext() const {
+    for (int i = queries_.start; i < queries_.end; ++i) {
+      const __m512 share = _mm512_set1_ps(1.0f / At<float>(layout_.sums)[i - queries_.start]);
+      T* const to = RowOf<T>(input_.qkv, i) + query_column_;
+      for (int j = 0; j < dim_; j += kLanes) {
+        Store(to + j, FirstLanes(dim_ - j), _mm512_mul_ps(_mm512_load_ps(ContextRow(i) + j), share));
+      }
+    }
+  }
+
+  const AttentionInput& input_;
+  const int dim_;
+  const int steps_;  // Of a dot product over components.
+  const bool causal_;
+  const Span queries_;
+  const Layout& layout_;
+  std::byte* const scratch_;
+  int query_column_ = 0, key_column_ = 0, value_column_ = 0;
+  float logit_scale_ = 1.0f;
+};
+
+}  // namespace
+
+size_t AttentionScratch(int head_dim) { return Layout(head_dim).size; }
+
+void Attend(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head, int first_query,
+            int last_query, std::byte* scratch) {
+  const Layout layout(shape.head_dim);
+  for (int head = first_head; head < last_head; ++head) {
+    const Span queries{first_query, last_query};
+    if (input.qkv.element == Element::kFloat32) {
+      HeadAttention<float>(shape, input, head, queries, layout, scratch).Run();
+    } else {
+      HeadAttention<Bfloat16>(shape, input, head, queries, layout, scratch).Run();
+    }
+  }
+}
+
+}  // namespace longembed::cpu

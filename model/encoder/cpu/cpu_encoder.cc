@@ -1,0 +1,428 @@
+#include "model/encoder/cpu/cpu_encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "model/encoder/cpu/aligned_buffer.h"
+#include "model/encoder/cpu/attention.h"
+#include "model/encoder/cpu/cpu_features.h"
+#include "model/encoder/cpu/matmul.h"
+#include "model/encoder/cpu/rowwise.h"
+#include "model/encoder/cpu/schedule.h"
+#include "model/errors/errors.h"
+
+namespace longembed {
+namespace {
+
+using namespace cpu;
+
+// Rows that go through a segment together. More reuse each weight that was fetched more often; fewer keep all their
+// intermediate values in a core's second-level cache.
+constexpr int kChunkRows = 96;
+
+// Fewer rows than this for each core, and they share the columns of each step instead.
+constexpr int kFewRows = 32;
+
+// Beyond the last row, for vectors that begin within it.
+constexpr size_t kSlack = 64;
+
+// A thread's memory for one chunk of rows or one tile of attention.
+struct Workspace {
+  std::vector<AlignedBuffer> slots;
+  AlignedBuffer operand;
+  std::vector<float> scales;     // Of the operand's rows.
+  std::vector<float> positions;  // Rows of the position table.
+  AlignedBuffer attention;
+};
+
+// Memory of one batch.
+struct BatchMemory {
+  std::vector<AlignedBuffer> slots;
+};
+
+// Objects that are costly to make, for one user at a time. Multiple threads can use one Pool.
+template <typename T>
+class Pool {
+ public:
+  class Lease {
+   public:
+    Lease(Pool& pool, std::unique_ptr<T> object) : pool_(pool), object_(std::move(object)) {}
+    ~Lease() { pool_.Return(std::move(object_)); }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    T& operator*() const { return *object_; }
+    T* operator->() const { return object_.get(); }
+
+   private:
+    Pool& pool_;
+    std::unique_ptr<T> object_;
+  };
+
+  template <typename Make>
+  Lease Take(const Make& make) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        std::unique_ptr<T> object = std::move(free_.back());
+        free_.pop_back();
+        return Lease(*this, std::move(object));
+      }
+    }
+    return Lease(*this, make());
+  }
+
+ private:
+  void Return(std::unique_ptr<T> object) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(object));
+  }
+
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<T>> free_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Some heads of some queries of one sequence.
+struct AttentionTile {
+  int sequence = 0;
+  Range heads;
+  Range queries;  // In tokens of the sequence.
+};
+
+// Ranges of rows of the batch, merged and in order.
+std::vector<Range> Union(std::vector<Range> ranges) {
+  std::ranges::sort(ranges, {}, &Range::start);
+  std::vector<Range> merged;
+  for (const Range range : ranges) {
+    if (!merged.empty() && range.start <= merged.back().end) {
+      merged.back().end = std::max(merged.back().end, range.end);
+    } else {
+      merged.push_back(range);
+    }
+  }
+  return merged;
+}
+
+// Cuts ranges into pieces of at most `most` rows, as equal as they can be.
+std::vector<Range> Chunks(const std::vector<Range>& ranges, int most) {
+  std::vector<Range> chunks;
+  for (const Range range : ranges) {
+    const int pieces = (range.size() + most - 1) / most;
+    for (int i = 0; i < pieces; ++i) {
+      const auto bound = [&](int piece) {
+        return range.start + static_cast<int32_t>(static_cast<int64_t>(range.size()) * piece / pieces);
+      };
+      chunks.push_back({bound(i), bound(i + 1)});
+    }
+  }
+  return chunks;
+}
+
+class CpuEncoder final : public Encoder {
+ public:
+  CpuEncoder(Program program, Precision precision, Element attention_element)
+      : precision_(precision), hidden_size_(static_cast<int>(program.word.columns)) {
+    schedule_ = MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision,
+                             attention_element);
+    program_ = std::move(program);
+  }
+
+  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
+                                     absl::FunctionRef<bool()> nobody_waits) override {
+    try {
+      return Run(batch, leader, nobody_waits);
+    } catch (const std::bad_alloc&) {
+      return EncoderOutOfMemory("the activations of this batch do not fit");
+    }
+  }
+
+  int hidden_size() const override { return hidden_size_; }
+  std::string device() const override { return "cpu"; }
+  std::string engine() const override { return "native"; }
+  bool uses_helpers() const override { return true; }
+  Precision precision() const override { return precision_; }
+
+ private:
+  // What the steps of one Encode call share.
+  struct Call {
+    const PackedBatch& batch;
+    Team::Leader& leader;
+    BatchMemory& memory;
+  };
+
+  absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, Team::Leader& leader,
+                                  absl::FunctionRef<bool()> nobody_waits) {
+    const auto tokens = static_cast<int32_t>(batch.tokens.size());
+    for (const int32_t id : batch.tokens) {
+      if (id < 0 || id >= program_.word.rows) {
+        return EncoderFailed(absl::StrCat("token ", id, " is beyond the word table's ", program_.word.rows, " rows"));
+      }
+    }
+    auto memory = memories_.Take([] { return std::make_unique<BatchMemory>(); });
+    memory->slots.resize(schedule_.batch_slots.size());
+    for (size_t i = 0; i < memory->slots.size(); ++i) {
+      memory->slots[i].Reserve(static_cast<size_t>(schedule_.batch_slots[i]) * tokens + kSlack);
+    }
+    const Call call{batch, leader, *memory};
+    const std::vector<Range> all{{0, tokens}};
+    const std::vector<Range> pooled = Union(batch.spans);
+
+    EmbedTokens(call, all);
+    for (size_t i = 0; i < schedule_.segments.size(); ++i) {
+      if (nobody_waits()) return EncoderCancelled();
+      const Segment& segment = schedule_.segments[i];
+      const bool last = i + 1 == schedule_.segments.size();
+      // What comes after the last layer's keys and values matters only in the rows that are pooled.
+      const std::vector<Range>& rows = last ? pooled : all;
+      RunSteps(call, segment, rows);
+      if (segment.has_attention) RunAttention(call, segment, i + 2 == schedule_.segments.size() ? pooled : all);
+    }
+    VectorBlock block = PoolSpans(call);
+    Trim(*memory);
+    return block;
+  }
+
+  Rows BatchRows(const Call& call, const Place& place, int row) const {
+    const ptrdiff_t stride = schedule_.batch_slots[place.slot];
+    return Rows{call.memory.slots[place.slot].data(), stride, place.element}.from(row);
+  }
+
+  // Rows of a value from row `row` of the batch on, which is the first of its chunk.
+  Rows RowsOf(const Call& call, Workspace& workspace, const Place& place, int row) const {
+    if (place.whole_batch) return BatchRows(call, place, row);
+    return {workspace.slots[place.slot].data(), schedule_.chunk_slots[place.slot], place.element};
+  }
+
+  Pool<Workspace>::Lease TakeWorkspace() {
+    return workspaces_.Take([this] {
+      auto workspace = std::make_unique<Workspace>();
+      for (const ptrdiff_t bytes : schedule_.chunk_slots) {
+        workspace->slots.emplace_back(static_cast<size_t>(bytes) * kChunkRows + kSlack);
+      }
+      workspace->operand = AlignedBuffer(static_cast<size_t>(schedule_.operand_bytes) * kChunkRows + kSlack);
+      workspace->scales.resize(kChunkRows);
+      size_t attention = 0;
+      for (const Segment& segment : schedule_.segments) {
+        if (segment.has_attention) attention = std::max(attention, AttentionScratch(segment.attention.head_dim));
+      }
+      workspace->attention = AlignedBuffer(attention);
+      return workspace;
+    });
+  }
+
+  void EmbedTokens(const Call& call, const std::vector<Range>& rows) {
+    const std::vector<Range> chunks = Chunks(rows, kChunkRows);
+    call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
+      const Range chunk = chunks[i];
+      const Rows out = BatchRows(call, schedule_.input, chunk.start);
+      GatherRows(program_.word.data, call.batch.tokens.data() + chunk.start, out, chunk.size(), hidden_size_);
+      if (program_.position) {
+        auto workspace = TakeWorkspace();
+        std::vector<float>& places = workspace->positions;
+        places.resize(static_cast<size_t>(chunk.size()) * hidden_size_);
+        const Rows positions{reinterpret_cast<std::byte*>(places.data()), hidden_size_ * SizeOf(Element::kFloat32)};
+        InterpolateRows(program_.position.data, static_cast<int>(program_.position.rows),
+                        call.batch.positions.data() + chunk.start, positions, chunk.size(), hidden_size_);
+        Normalize(out, positions, chunk.size());
+      } else if (program_.embedding_norm_weight) {
+        Normalize(out, {}, chunk.size());
+      }
+    });
+  }
+
+  void Normalize(Rows rows, Rows other, int count) const {
+    LayerNormRows(rows, other, rows, count, hidden_size_, program_.embedding_norm_weight.data,
+                  program_.embedding_norm_bias.data, program_.embedding_norm_epsilon);
+  }
+
+  // With enough rows each chunk goes through all steps on one core. With few, the cores share the columns of one step
+  // after the other: each then reads a part of the weights, which is what few rows wait for.
+  void RunSteps(const Call& call, const Segment& segment, const std::vector<Range>& rows) {
+    int64_t count = 0;
+    for (const Range range : rows) count += range.size();
+    const int threads = call.leader.threads();
+    if (count >= int64_t{threads} * kFewRows) {
+      // As many chunks as give every core the same number of them.
+      const int64_t pieces = RoundUp(static_cast<int>((count + kChunkRows - 1) / kChunkRows), threads);
+      const std::vector<Range> chunks = Chunks(rows, static_cast<int>((count + pieces - 1) / pieces));
+      call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
+        auto workspace = TakeWorkspace();
+        for (const RowStep& step : segment.steps) {
+          std::visit([&](const auto& each) { RunStep(call, *workspace, each, chunks[i]); }, step);
+        }
+      });
+      return;
+    }
+    auto workspace = TakeWorkspace();
+    for (const Range chunk : Chunks(rows, kChunkRows)) {
+      for (const RowStep& step : segment.steps) RunStepTogether(call, *workspace, step, chunk);
+    }
+  }
+
+  void RunStepTogether(const Call& call, Workspace& workspace, const RowStep& step, Range chunk) {
+    const auto* linear = std::get_if<LinearStep>(&step);
+    if (linear == nullptr) {
+      std::visit([&](const auto& each) { RunStep(call, workspace, each, chunk); }, step);
+      return;
+    }
+    const Operand operand = OperandOf(call, workspace, *linear, chunk);
+    const int panels = linear->weights.panel_count();
+    const int tiles = std::min(panels, 2 * call.leader.threads());
+    const Rows out = RowsOf(call, workspace, linear->out, chunk.start);
+    call.leader.ParallelFor(tiles, [&](int i) {
+      MultiplyRows(linear->weights, operand, chunk.size(), panels * i / tiles, panels * (i + 1) / tiles,
+                   linear->gelu ? Activation::kGelu : Activation::kNone, out);
+    });
+  }
+
+  Operand OperandOf(const Call& call, Workspace& workspace, const LinearStep& step, Range chunk) const {
+    const Rows in = RowsOf(call, workspace, step.in, chunk.start);
+    if (step.in_is_operand) return {.data = in.data, .stride = in.stride};
+    const ptrdiff_t stride = RoundUp(step.weights.steps * kStepBytes, 64);
+    ToOperand(in, chunk.size(), step.weights.inputs, step.weights.precision, workspace.operand.data(), stride,
+              workspace.scales.data());
+    return {.data = workspace.operand.data(),
+            .stride = stride,
+            .scales = precision_ == Precision::kInt8 ? workspace.scales.data() : nullptr};
+  }
+
+  void RunStep(const Call& call, Workspace& workspace, const LinearStep& step, Range chunk) const {
+    MultiplyRows(step.weights, OperandOf(call, workspace, step, chunk), chunk.size(), 0, step.weights.panel_count(),
+                 step.gelu ? Activation::kGelu : Activation::kNone, RowsOf(call, workspace, step.out, chunk.start));
+  }
+  void RunStep(const Call& call, Workspace& workspace, const LayerNormStep& step, Range chunk) const {
+    LayerNormRows(RowsOf(call, workspace, step.update, chunk.start),
+                  RowsOf(call, workspace, step.residual, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
+                  chunk.size(), step.out.width, step.weight.data(), step.bias.data(), step.epsilon);
+  }
+  void RunStep(const Call& call, Workspace& workspace, const RmsNormStep& step, Range chunk) const {
+    RmsNormRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
+                chunk.size(), step.out.width, step.weight.data(), step.epsilon);
+  }
+  void RunStep(const Call& call, Workspace& workspace, const AddStep& step, Range chunk) const {
+    AddRows(RowsOf(call, workspace, step.a, chunk.start), RowsOf(call, workspace, step.b, chunk.start),
+            RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width);
+  }
+  void RunStep(const Call& call, Workspace& workspace, const SwiGluStep& step, Range chunk) const {
+    SwiGluRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
+               chunk.size(), step.out.width);
+  }
+
+  void RunAttention(const Call& call, const Segment& segment, const std::vector<Range>& queries) {
+    const std::vector<AttentionTile> tiles = AttentionTiles(call, segment.attention, queries);
+    call.leader.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
+      const AttentionTile& tile = tiles[i];
+      auto workspace = TakeWorkspace();
+      Attend(segment.attention, InputOf(call, segment, tile.sequence), tile.heads.start, tile.heads.end,
+             tile.queries.start, tile.queries.end, workspace->attention.data());
+    });
+  }
+
+  // Tiles of about equal work, so that cores end together, and large enough that taking one costs nothing.
+  static std::vector<AttentionTile> AttentionTiles(const Call& call, const AttentionShape& shape,
+                                                   const std::vector<Range>& queries) {
+    constexpr int64_t kPairs = 1 << 15;  // Of a query and a key, of one tile: some tens of microseconds.
+    std::vector<AttentionTile> tiles;
+    size_t next = 0;
+    for (int s = 0; s + 1 < static_cast<int>(call.batch.sequence_offsets.size()); ++s) {
+      const Range sequence{call.batch.sequence_offsets[s], call.batch.sequence_offsets[s + 1]};
+      while (next < queries.size() && queries[next].end <= sequence.start) ++next;
+      for (size_t q = next; q < queries.size() && queries[q].start < sequence.end; ++q) {
+        const Range own{std::max(queries[q].start, sequence.start) - sequence.start,
+                        std::min(queries[q].end, sequence.end) - sequence.start};
+        for (const Range piece : Chunks({own}, kMaxQueries)) {
+          const int64_t pairs = static_cast<int64_t>(piece.size()) * sequence.size();
+          const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
+          for (const Range some : Chunks({{0, shape.heads}}, heads)) tiles.push_back({s, some, piece});
+        }
+      }
+    }
+    return tiles;
+  }
+
+  AttentionInput InputOf(const Call& call, const Segment& segment, int sequence) const {
+    const PackedBatch& batch = call.batch;
+    const int first = batch.sequence_offsets[sequence];
+    const auto tokens = static_cast<int64_t>(batch.tokens.size());
+    AttentionInput input{
+        .qkv = BatchRows(call, segment.qkv, first),
+        .tokens = batch.sequence_offsets[sequence + 1] - first,
+        .scale = batch.query_scale[sequence] / std::sqrt(static_cast<float>(segment.attention.head_dim)),
+        .rotary_width = batch.rotary_width,
+        .window = batch.neighbour_window[sequence]};
+    const auto rotation = [&](int table) {
+      const float* const cos = batch.rotary.data() + (2 * table * tokens + first) * batch.rotary_width;
+      return Rotation{.cos = cos, .sin = cos + tokens * batch.rotary_width};
+    };
+    if (batch.rotary_tables > 0) input.plain = rotation(0);
+    if (batch.rotary_tables == 3) {
+      input.grouped = rotation(1);
+      input.shifted = rotation(2);
+    }
+    return input;
+  }
+
+  VectorBlock PoolSpans(const Call& call) {
+    const std::vector<Range>& spans = call.batch.spans;
+    VectorBlock block{.rows = static_cast<int>(spans.size()), .width = hidden_size_};
+    block.values.resize(spans.size() * static_cast<size_t>(hidden_size_));
+    const Rows out = BatchRows(call, schedule_.output, 0);
+    if (program_.final_norm) {
+      for (const Range rows : Union(spans)) {
+        RmsNormRows(out.from(rows.start), out.from(rows.start), rows.size(), hidden_size_, program_.final_norm.data,
+                    program_.final_norm_epsilon);
+      }
+    }
+    for (size_t i = 0; i < spans.size(); ++i) {
+      MeanOfRows(out.from(spans[i].start), spans[i].size(), hidden_size_, block.values.data() + i * hidden_size_);
+    }
+    return block;
+  }
+
+  // A giant's memory goes back to the system at once; what common batches take stays.
+  static void Trim(BatchMemory& memory) {
+    constexpr size_t kKept = 64 << 20;
+    for (AlignedBuffer& slot : memory.slots) {
+      if (slot.size() > kKept) slot = AlignedBuffer();
+    }
+  }
+
+  const Precision precision_;
+  const int hidden_size_;
+  Schedule schedule_;
+  Program program_;  // Without its layers.
+  Pool<Workspace> workspaces_;
+  Pool<BatchMemory> memories_;
+};
+
+absl::Status CheckShapes(const Program& program) {
+  for (const std::vector<Op>& layer : program.layers) {
+    for (const Op& op : layer) {
+      const auto* attention = std::get_if<AttentionOp>(&op);
+      if (attention == nullptr) continue;
+      const int head_dim = program.widths[attention->in] / (attention->heads + 2 * attention->key_value_heads);
+      if (head_dim > kMaxHeadDim) {
+        return absl::UnimplementedError(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision) {
+  if (const std::string missing = MissingFor(precision); !missing.empty()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "precision", "PRECISION_UNAVAILABLE",
+                     absl::StrCat("is ", PrecisionName(precision), ", but ", missing));
+  }
+  if (absl::Status status = CheckShapes(program); !status.ok()) return status;
+  const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();
+  return std::make_unique<CpuEncoder>(std::move(program), precision, narrow ? Element::kBfloat16 : Element::kFloat32);
+}
+
+}  // namespace longembed

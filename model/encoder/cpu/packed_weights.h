@@ -1,0 +1,65 @@
+// The weights of a linear layer, laid out once at load for the matrix kernel.
+//
+// An operand is float32, bfloat16 or int8. Whatever it is, the kernel goes along the inputs in steps of four bytes: one
+// float, two bfloat16 or four int8 of a row against as many of each output's weights, summed into a lane of 32 bits. So
+// one layout serves all three: panels of 48 outputs, and within a panel, for each step, the 48 outputs' four bytes. The
+// last panel has 16, 32 or 48, zeros beyond the last output; inputs are padded by zeros to whole steps.
+#ifndef LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
+#define LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "model/encoder/cpu/aligned_buffer.h"
+#include "model/encoder/precision.h"
+
+namespace longembed::cpu {
+
+inline constexpr int kStepBytes = 4;
+inline constexpr int kLanes = 16;        // Of a vector register: 512 bits.
+inline constexpr int kPanelVectors = 3;  // Eight rows by three vectors fill the 32 registers and need few loads.
+inline constexpr int kPanelOutputs = kPanelVectors * kLanes;
+
+inline constexpr int RoundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Inputs that one step takes.
+inline constexpr int StepInputs(Precision precision) {
+  return precision == Precision::kFloat32 ? 1 : precision == Precision::kBfloat16 ? 2 : 4;
+}
+
+// Immutable once made. int8: weight = scale * integer, each output with a scale of its own (symmetric, its largest
+// magnitude at 127).
+struct PackedWeights {
+  Precision precision = Precision::kFloat32;
+  int outputs = 0;
+  int inputs = 0;
+  int steps = 0;  // Of each panel.
+  AlignedBuffer panels;
+  // [outputs, rounded up to kLanes], zeros beyond; no bias is zeros.
+  std::vector<float> bias;
+  std::vector<float> scales;  // int8 only.
+  // int8 only: 128 * sum of an output's integers. Rows come as unsigned bytes, 128 above their values, because the
+  // instruction multiplies unsigned by signed; this is what that adds.
+  std::vector<int32_t> offsets;
+
+  int panel_count() const { return (outputs + kPanelOutputs - 1) / kPanelOutputs; }
+  // Vectors of 16 outputs in a panel.
+  int vectors_of(int panel) const {
+    const int left = RoundUp(outputs, kLanes) / kLanes - panel * kPanelVectors;
+    return left < kPanelVectors ? left : kPanelVectors;
+  }
+  const std::byte* panel(int index) const {
+    return panels.data() + static_cast<ptrdiff_t>(index) * steps * kPanelOutputs * kStepBytes;
+  }
+};
+
+// `weight` is row-major [outputs, inputs]; `bias` [outputs] or null.
+PackedWeights PackWeights(Precision precision, const float* weight, const float* bias, int outputs, int inputs);
+
+// Round to nearest even, as the processor does; NaN stays NaN.
+uint16_t ToBfloat16(float value);
+
+}  // namespace longembed::cpu
+
+#endif  // LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_

@@ -1,0 +1,27 @@
+// Rows of a matrix in memory, as every kernel takes them.
+#ifndef LONGEMBED_MODEL_ENCODER_CPU_ROWS_H_
+#define LONGEMBED_MODEL_ENCODER_CPU_ROWS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace longembed::cpu {
+
+enum class Element : uint8_t { kFloat32, kBfloat16 };
+
+inline constexpr ptrdiff_t SizeOf(Element element) { return element == Element::kFloat32 ? 4 : 2; }
+
+// A view: row r begins at data + r * stride, its columns lie side by side. Not owned.
+struct Rows {
+  std::byte* data = nullptr;
+  ptrdiff_t stride = 0;  // Bytes.
+  Element element = Element::kFloat32;
+
+  Rows from(ptrdiff_t row, ptrdiff_t column = 0) const {
+    return {data + row * stride + column * SizeOf(element), stride, element};
+  }
+};
+
+}  // namespace longembed::cpu
+
+#endif  // LONGEMBED_MODEL_ENCODER_CPU_ROWS_H_

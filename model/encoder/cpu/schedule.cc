@@ -1,0 +1,224 @@
+#include "model/encoder/cpu/schedule.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace longembed::cpu {
+namespace {
+
+template <typename... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+
+// Calls visit(value, is_result) for each value of an operation, inputs first.
+template <typename Visit>
+void ForValues(const Op& op, const Visit& visit) {
+  std::visit(Overloaded{
+                 [&](const ResidualNormOp& norm) {
+                   visit(norm.update, false);
+                   visit(norm.residual, false);
+                   visit(norm.out, true);
+                 },
+                 [&](const AddOp& add) {
+                   visit(add.a, false);
+                   visit(add.b, false);
+                   visit(add.out, true);
+                 },
+                 [&](const auto& unary) {
+                   visit(unary.in, false);
+                   visit(unary.out, true);
+                 },
+             },
+             op);
+}
+
+// What is known of a value from a look at all operations.
+struct Life {
+  int last_use = -1;
+  int first_segment = 0;
+  int last_segment = 0;
+  bool for_linear_only = true;  // No other operation reads it.
+  bool for_attention = false;
+  bool from_norm_or_add = false;  // These write float32.
+};
+
+// Rows of equal width that values take turns in.
+class Slots {
+ public:
+  int Take(ptrdiff_t row_bytes) {
+    for (size_t i = 0; i < bytes_.size(); ++i) {
+      if (free_[i] && bytes_[i] == row_bytes) {
+        free_[i] = false;
+        return static_cast<int>(i);
+      }
+    }
+    bytes_.push_back(row_bytes);
+    free_.push_back(false);
+    return static_cast<int>(bytes_.size()) - 1;
+  }
+  void Release(int slot) { free_[slot] = true; }
+  const std::vector<ptrdiff_t>& bytes() const { return bytes_; }
+
+ private:
+  std::vector<ptrdiff_t> bytes_;
+  std::vector<bool> free_;
+};
+
+std::vector<float> ToVector(const Weight& weight) {
+  return std::vector<float>(weight.data, weight.data + weight.rows * weight.columns);
+}
+
+class ScheduleMaker {
+ public:
+  ScheduleMaker(const std::vector<int>& widths, Precision precision, Element attention_element)
+      : widths_(widths),
+        precision_(precision),
+        attention_element_(attention_element),
+        lives_(widths.size()),
+        places_(widths.size()) {}
+
+  Schedule Make(std::vector<Op> ops, Value input, Value output) {
+    FindLives(ops, input, output);
+    schedule_.segments.emplace_back();
+    places_[input] = NewPlace(input);
+    schedule_.input = places_[input];
+    for (size_t i = 0; i < ops.size(); ++i) {
+      Add(ops[i], static_cast<int>(i));
+      ops[i] = AddOp{};  // Lets go of its weights.
+    }
+    schedule_.output = places_[output];
+    schedule_.batch_slots = batch_slots_.bytes();
+    schedule_.chunk_slots = chunk_slots_.bytes();
+    return std::move(schedule_);
+  }
+
+ private:
+  void FindLives(const std::vector<Op>& ops, Value input, Value output) {
+    lives_[input].from_norm_or_add = true;
+    int segment = 0;
+    for (size_t i = 0; i < ops.size(); ++i) {
+      const bool attention = std::holds_alternative<AttentionOp>(ops[i]);
+      const bool linear = std::holds_alternative<LinearOp>(ops[i]);
+      const bool writes_float32 = !linear && !attention && !std::holds_alternative<SwiGluOp>(ops[i]);
+      ForValues(ops[i], [&](Value value, bool is_result) {
+        Life& life = lives_[value];
+        if (is_result) {
+          life.from_norm_or_add = writes_float32;
+          life.first_segment = segment + (attention ? 1 : 0);
+        } else {
+          life.last_use = static_cast<int>(i);
+          life.for_linear_only &= linear;
+          life.for_attention |= attention;
+        }
+        life.last_segment = segment + (attention && !is_result ? 1 : 0);
+      });
+      if (attention) ++segment;
+    }
+    lives_[output].last_use = static_cast<int>(ops.size());
+    lives_[output].last_segment = segment + 1;
+    lives_[output].for_linear_only = false;
+  }
+
+  Place NewPlace(Value value) {
+    const Life& life = lives_[value];
+    const bool operand = life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16;
+    Place place{.whole_batch = life.first_segment != life.last_segment,
+                .width = widths_[value],
+                .element = life.for_attention ? attention_element_
+                           : operand          ? Element::kBfloat16
+                                              : Element::kFloat32};
+    const ptrdiff_t bytes = (place.width * SizeOf(place.element) + 63) / 64 * 64;
+    place.slot = (place.whole_batch ? batch_slots_ : chunk_slots_).Take(bytes);
+    return place;
+  }
+
+  // An input that is not read again gives its slot back.
+  void Release(Value value, int op) {
+    if (lives_[value].last_use != op) return;
+    (places_[value].whole_batch ? batch_slots_ : chunk_slots_).Release(places_[value].slot);
+  }
+
+  void Add(Op& op, int index) {
+    if (const auto* attention = std::get_if<AttentionOp>(&op)) return AddAttention(*attention);
+    // These write a column only after they have read it, so a result may take an input's place; a linear layer reads
+    // all columns of a row for each that it writes, and SwiGLU two.
+    const bool in_place = std::holds_alternative<ResidualNormOp>(op) || std::holds_alternative<AddOp>(op) ||
+                          std::holds_alternative<RmsNormOp>(op);
+    Value result = 0;
+    ForValues(op, [&](Value value, bool is_result) {
+      if (is_result) result = value;
+      if (!is_result && in_place) Release(value, index);
+    });
+    places_[result] = NewPlace(result);
+    ForValues(op, [&](Value value, bool is_result) {
+      if (!is_result && !in_place) Release(value, index);
+    });
+    schedule_.segments.back().steps.push_back(std::visit([this](auto& each) { return ToStep(each); }, op));
+  }
+
+  void AddAttention(const AttentionOp& op) {
+    Segment& segment = schedule_.segments.back();
+    const int head_columns = op.heads + 2 * op.key_value_heads;
+    segment.has_attention = true;
+    segment.qkv = places_[op.in];
+    segment.attention = {.heads = op.heads,
+                         .key_value_heads = op.key_value_heads,
+                         .head_dim = widths_[op.in] / head_columns,
+                         .causal = op.causal};
+    places_[op.out] = places_[op.in];
+    places_[op.out].width = widths_[op.out];
+    schedule_.segments.emplace_back();
+  }
+
+  RowStep ToStep(LinearOp& op) {
+    LinearStep step{.in = places_[op.in], .out = places_[op.out], .gelu = op.gelu};
+    step.weights = PackWeights(precision_, op.weight.data, op.bias.data, static_cast<int>(op.weight.rows),
+                               static_cast<int>(op.weight.columns));
+    step.in_is_operand = (precision_ == Precision::kFloat32 && step.in.element == Element::kFloat32) ||
+                         (precision_ == Precision::kBfloat16 && step.in.element == Element::kBfloat16 &&
+                          step.weights.inputs % StepInputs(precision_) == 0);
+    if (!step.in_is_operand) {
+      const ptrdiff_t bytes = RoundUp(step.weights.steps * kStepBytes, 64);
+      schedule_.operand_bytes = std::max(schedule_.operand_bytes, bytes);
+    }
+    return step;
+  }
+  RowStep ToStep(ResidualNormOp& op) {
+    return LayerNormStep{.update = places_[op.update],
+                         .residual = places_[op.residual],
+                         .out = places_[op.out],
+                         .weight = ToVector(op.weight),
+                         .bias = ToVector(op.bias),
+                         .epsilon = op.epsilon};
+  }
+  RowStep ToStep(RmsNormOp& op) {
+    return RmsNormStep{
+        .in = places_[op.in], .out = places_[op.out], .weight = ToVector(op.weight), .epsilon = op.epsilon};
+  }
+  RowStep ToStep(AddOp& op) { return AddStep{.a = places_[op.a], .b = places_[op.b], .out = places_[op.out]}; }
+  RowStep ToStep(SwiGluOp& op) { return SwiGluStep{.in = places_[op.in], .out = places_[op.out]}; }
+  RowStep ToStep(AttentionOp&) { return AddStep{}; }  // Not reached: attention ends a segment.
+
+  const std::vector<int>& widths_;
+  const Precision precision_;
+  const Element attention_element_;
+  std::vector<Life> lives_;
+  std::vector<Place> places_;
+  Slots batch_slots_, chunk_slots_;
+  Schedule schedule_;
+};
+
+}  // namespace
+
+Schedule MakeSchedule(std::vector<std::vector<Op>> layers, const std::vector<int>& widths, Value input, Value output,
+                      Precision precision, Element attention_element) {
+  std::vector<Op> ops;
+  for (std::vector<Op>& layer : layers) {
+    std::move(layer.begin(), layer.end(), std::back_inserter(ops));
+  }
+  layers.clear();
+  return ScheduleMaker(widths, precision, attention_element).Make(std::move(ops), input, output);
+}
+
+}  // namespace longembed::cpu

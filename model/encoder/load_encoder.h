@@ -1,0 +1,41 @@
+// From a model directory to an encoder. LibTorch stays behind this header.
+#ifndef LONGEMBED_MODEL_ENCODER_LOAD_ENCODER_H_
+#define LONGEMBED_MODEL_ENCODER_LOAD_ENCODER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/encoder/encoder.h"
+#include "model/encoder/precision.h"
+#include "model/manifest/manifest.h"
+
+namespace longembed {
+
+enum class Engine {
+  kAuto,         // Our kernels where they can run the model, else TorchScript.
+  kTorchScript,  // LibTorch runs the graph as it was exported.
+};
+
+struct EncoderOptions {
+  std::string device = "cpu";  // "cpu", "cuda" (the first one) or "cuda:N".
+  Precision precision = Precision::kFloat32;
+  Engine engine = Engine::kAuto;
+};
+
+// Loads `directory`/encoder.pt and checks its format and signature against the manifest. Errors: FAILED_PRECONDITION
+// with a sentence that says what to do (no such file, another format version, no such device, a precision that this
+// machine cannot compute in).
+absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,
+                                                     const EncoderOptions& options);
+
+// How many cores LibTorch uses for one operation on the calling thread: its OpenMP would otherwise start as many
+// threads as there are cores for each thread that encodes. Our kernels have no use for it.
+void SetTorchThreads(int threads);
+
+// "2.11.0", for build information.
+std::string TorchVersion();
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_LOAD_ENCODER_H_

@@ -1,0 +1,75 @@
+// A network as a straight list of operations over rows, one row a token: what the graph of a model directory is lowered
+// to, so that kernels made for a processor can run it. Knows nothing of LibTorch.
+//
+// Values are numbered; each is written once. Within a layer everything but attention works on every row by itself.
+#ifndef LONGEMBED_MODEL_ENCODER_PROGRAM_H_
+#define LONGEMBED_MODEL_ENCODER_PROGRAM_H_
+
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+namespace longembed {
+
+// float32, row-major, `rows` x `columns` (a vector has one row). `owner` keeps the memory.
+struct Weight {
+  const float* data = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  std::shared_ptr<const void> owner;
+
+  explicit operator bool() const { return data != nullptr; }
+};
+
+using Value = int;
+
+// out = in W^T + bias, through the exact GELU if so wished. weight [outputs, inputs]; bias may be absent.
+struct LinearOp {
+  Value in = 0, out = 0;
+  Weight weight, bias;
+  bool gelu = false;
+};
+// out = LayerNorm(update + residual).
+struct ResidualNormOp {
+  Value update = 0, residual = 0, out = 0;
+  Weight weight, bias;
+  float epsilon = 0;
+};
+struct RmsNormOp {
+  Value in = 0, out = 0;
+  Weight weight;
+  float epsilon = 0;
+};
+struct AddOp {
+  Value a = 0, b = 0, out = 0;
+};
+// in [2F] holds gate and value; out [F] = silu(gate) * value.
+struct SwiGluOp {
+  Value in = 0, out = 0;
+};
+// in: queries, keys, values side by side; out [heads * head_dim].
+struct AttentionOp {
+  Value in = 0, out = 0;
+  int heads = 0;
+  int key_value_heads = 0;
+  bool causal = false;
+};
+using Op = std::variant<LinearOp, ResidualNormOp, RmsNormOp, AddOp, SwiGluOp, AttentionOp>;
+
+struct Program {
+  Weight word;      // [vocabulary, hidden]
+  Weight position;  // [positions, hidden], read with interpolation; absent for rotary models.
+  Weight embedding_norm_weight, embedding_norm_bias;  // Absent: no norm.
+  float embedding_norm_epsilon = 0;
+  std::vector<std::vector<Op>> layers;
+  std::vector<int> widths;  // Columns, by value.
+  Value input = 0;          // What the embedding writes.
+  Value output = 0;         // What is pooled.
+  Weight final_norm;        // RMS norm before pooling; absent: none.
+  float final_norm_epsilon = 0;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_PROGRAM_H_

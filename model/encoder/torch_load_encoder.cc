@@ -1,0 +1,92 @@
+#include <ATen/Parallel.h>
+#include <torch/script.h>
+#include <torch/version.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "model/encoder/cpu/cpu_encoder.h"
+#include "model/encoder/load_encoder.h"
+#include "model/encoder/torch_device.h"
+#include "model/encoder/torch_encoder.h"
+#include "model/encoder/torch_lowering.h"
+#include "model/errors/errors.h"
+
+namespace longembed {
+namespace {
+
+constexpr char kContractFile[] = "longembed.json";
+// What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's
+// arguments.
+constexpr char kApeSignature[] = "\"ape-v1\"";
+constexpr char kRopeSignature[] = "\"rope-v1\"";
+
+absl::Status PrecisionUnavailable(Precision precision, std::string_view why) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "precision", "PRECISION_UNAVAILABLE",
+                   absl::StrCat("is ", PrecisionName(precision), ", but ", std::string(why)));
+}
+
+// The graph in another precision, for LibTorch's own kernels. Tables and sums that must stay float32 are the graph's
+// own concern.
+absl::Status Convert(torch::jit::Module& module, c10::Device device, Precision precision) {
+  switch (precision) {
+    case Precision::kFloat32:
+      return absl::OkStatus();
+    case Precision::kBfloat16:
+      module.to(at::kBFloat16);
+      return absl::OkStatus();
+    case Precision::kFloat16:
+      if (device.is_cpu()) return PrecisionUnavailable(precision, "fp16 is for CUDA; use bf16 or fp32");
+      module.to(at::kHalf);
+      return absl::OkStatus();
+    case Precision::kInt8:
+      return PrecisionUnavailable(precision, "LibTorch's own kernels are not used for it; use bf16 or fp32");
+  }
+  return absl::OkStatus();
+}
+
+// Throws what torch throws.
+absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest,
+                                              c10::Device device, const EncoderOptions& options) {
+  torch::jit::ExtraFilesMap contract{{kContractFile, ""}};
+  torch::jit::Module module = torch::jit::load(path, device, contract);
+  const char* signature = manifest.family == Family::kApe ? kApeSignature : kRopeSignature;
+  if (!absl::StrContains(contract[kContractFile], signature)) {
+    return ModelDirectoryError(path, absl::StrCat("was not exported for this build (signature ", signature,
+                                                  " is missing); export the model again"));
+  }
+  module.eval();
+  if (device.is_cpu() && options.engine == Engine::kAuto) {
+    absl::StatusOr<Program> program = LowerToProgram(module, manifest.attention_heads, manifest.key_value_heads);
+    if (program.ok()) {
+      module = torch::jit::Module();  // The program holds the weights now, and lets go of each once it is packed.
+      auto encoder = MakeCpuEncoder(*std::move(program), options.precision);
+      if (encoder.ok() || options.precision == Precision::kInt8) return encoder;
+      module = torch::jit::load(path, device);
+      module.eval();
+    }
+  }
+  if (absl::Status status = Convert(module, device, options.precision); !status.ok()) return status;
+  return MakeTorchEncoder(module, device, manifest, options.precision);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,
+                                                     const EncoderOptions& options) {
+  const absl::StatusOr<c10::Device> device = FindDevice(options.device);
+  if (!device.ok()) return device.status();
+  const std::string path = absl::StrCat(directory, "/", kEncoderFile);
+  try {
+    return Load(path, manifest, *device, options);
+  } catch (const std::exception& error) {
+    return ModelDirectoryError(path, std::string(StatusOfException(error).message()));
+  }
+}
+
+void SetTorchThreads(int threads) { at::set_num_threads(threads); }
+
+std::string TorchVersion() { return TORCH_VERSION; }
+
+}  // namespace longembed

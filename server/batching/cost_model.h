@@ -1,0 +1,26 @@
+// What a sequence costs to run, in tokens' worth of linear layers.
+#ifndef LONGEMBED_SERVER_BATCHING_COST_MODEL_H_
+#define LONGEMBED_SERVER_BATCHING_COST_MODEL_H_
+
+#include <cstdint>
+#include <limits>
+
+namespace longembed {
+
+// A plain value.
+struct CostModel {
+  // Floating-point operations of attention for one (query, key) pair, of those of the linear layers for one token:
+  // a sequence of n tokens costs n + attention * n * n.
+  double attention = 0;
+  // Sequences that cost more are giants, which run alone and never on every worker.
+  int64_t giant = std::numeric_limits<int64_t>::max();
+
+  int64_t CostOf(int64_t tokens) const {
+    return tokens + static_cast<int64_t>(attention * static_cast<double>(tokens) * static_cast<double>(tokens));
+  }
+  bool IsGiant(int64_t tokens) const { return CostOf(tokens) > giant; }
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_BATCHING_COST_MODEL_H_

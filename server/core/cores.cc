@@ -1,0 +1,32 @@
+#include "server/core/cores.h"
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+
+namespace longembed {
+
+int CoresOfQuota(std::string_view cpu_max) {
+  const std::vector<std::string> fields =
+      absl::StrSplit(absl::string_view(cpu_max.data(), cpu_max.size()), absl::ByAnyChar(" \n"), absl::SkipEmpty());
+  int64_t quota = 0, period = 0;
+  if (fields.size() != 2 || !absl::SimpleAtoi(fields[0], &quota) || !absl::SimpleAtoi(fields[1], &period)) return 0;
+  if (quota <= 0 || period <= 0) return 0;
+  return static_cast<int>((quota + period - 1) / period);
+}
+
+int AvailableCores() {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string line;
+  std::getline(file, line);
+  const int quota = CoresOfQuota(line);
+  return quota > 0 ? std::min(cores, quota) : cores;
+}
+
+}  // namespace longembed

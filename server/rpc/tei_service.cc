@@ -1,0 +1,468 @@
+#include "server/rpc/tei_service.h"
+
+#include <google/protobuf/arena.h>
+#include <grpcpp/server_context.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "model/text/utf8.h"
+#include "server/core/embed_call.h"
+#include "server/errors/errors.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/ordered_stream.h"
+#include "server/rpc/unary_call.h"
+#include "server/rpc/wire.h"
+
+namespace longembed {
+namespace {
+
+using tei::v1::DecodeRequest;
+using tei::v1::DecodeResponse;
+using tei::v1::EmbedAllRequest;
+using tei::v1::EmbedAllResponse;
+using tei::v1::EmbedRequest;
+using tei::v1::EmbedResponse;
+using tei::v1::EncodeRequest;
+using tei::v1::EncodeResponse;
+
+// As many messages of one stream are in work at a time as TEI takes.
+constexpr size_t kMaxParallelOfStream = 1024;
+
+uint32_t CodePoints(const std::string& text) {
+  return static_cast<uint32_t>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+template <typename Request>
+absl::StatusOr<std::string> PromptOf(const TeiContext& context, const Request& request) {
+  if (!request.has_prompt_name()) return context.default_prompt;
+  const auto& prompts = context.model.model().manifest.prompts;
+  const auto found = prompts.find(request.prompt_name());
+  if (found != prompts.end()) return found->second;
+  std::vector<std::string> known;
+  for (const auto& [name, prompt] : prompts) known.push_back(name);
+  return UnknownPrompt("prompt_name", request.prompt_name(), known);
+}
+
+absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
+  if (direction != tei::v1::TRUNCATION_DIRECTION_RIGHT && direction != tei::v1::TRUNCATION_DIRECTION_LEFT) {
+    return UnknownEnumValue("truncation_direction", direction);
+  }
+  if (!truncate) return Truncate::kNone;
+  return direction == tei::v1::TRUNCATION_DIRECTION_RIGHT ? Truncate::kEnd : Truncate::kStart;
+}
+
+// --------------------------------------------------------------------------------------------------------- operations
+
+template <typename Request, typename Response>
+class TeiOperation : public Operation {
+ public:
+  explicit TeiOperation(const TeiContext& context) : context_(context) {}
+
+  void Start(const grpc::ByteBuffer& bytes, absl::Time deadline, Done done) override {
+    done_ = std::move(done);
+    const absl::Status status = ParseMessage(bytes, context_.service.limits.max_request_bytes, *request_);
+    status.ok() ? Begin(deadline) : End(status);
+  }
+  const google::protobuf::Message& response() const override { return *response_; }
+  std::string model() const override { return context_.model.name(); }
+
+ protected:
+  virtual void Begin(absl::Time deadline) = 0;
+  void End(const absl::Status& status) { std::move(done_)(ToTeiStatus(status)); }
+
+  const TeiContext& context_;
+
+ private:
+  google::protobuf::Arena arena_;
+  Done done_;
+
+ protected:
+  Request* const request_ = google::protobuf::Arena::CreateMessage<Request>(&arena_);
+  Response* const response_ = google::protobuf::Arena::CreateMessage<Response>(&arena_);
+};
+
+// What Embed and EmbedAll share: one text, encoded by the scheduler.
+template <typename Request, typename Response>
+class TeiEncode : public TeiOperation<Request, Response> {
+ public:
+  explicit TeiEncode(const TeiContext& context)
+      : TeiOperation<Request, Response>(context), arrival_(context.service.clock.Now()) {}
+
+  void Cancel() override {
+    if (call_ != nullptr) call_->Cancel();
+  }
+
+ protected:
+  virtual absl::Status FillOrder(EmbedOrder& order) = 0;
+  virtual void FillResponse(const EmbeddedInput& input) = 0;
+
+ private:
+  void Begin(absl::Time deadline) override {
+    absl::StatusOr<EmbedOrder> order = MakeOrder(deadline);
+    if (!order.ok()) return this->End(order.status());
+    const ServiceContext& service = this->context_.service;
+    call_ = EmbedCall::Start(this->context_.model, service.pool, service.clock, *std::move(order),
+                             [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
+  }
+
+  // TEI tokenises prompt and text as one, and truncates them so.
+  absl::StatusOr<EmbedOrder> MakeOrder(absl::Time deadline) {
+    const Request& request = *this->request_;
+    if (request.inputs().empty()) return AtField(EmptyInput(), "inputs");
+    absl::StatusOr<std::string> prompt = PromptOf(this->context_, request);
+    if (!prompt.ok()) return prompt.status();
+    text_ = *std::move(prompt) + request.inputs();
+    const absl::StatusOr<Truncate> truncate = TruncateOf(request.truncate(), request.truncation_direction());
+    if (!truncate.ok()) return truncate.status();
+    const LimitsConfig& limits = this->context_.service.limits;
+    EmbedOrder order{.inputs = {std::string_view(text_)},
+                     .input_options = {.plan = {.truncate = *truncate,
+                                                .limits = {.max_tokens = limits.max_tokens_per_input,
+                                                           .max_sequence_tokens = limits.max_tokens_per_sequence,
+                                                           .max_run_tokens = limits.max_run_tokens_per_call,
+                                                           .max_vectors = limits.max_vectors_per_call}}},
+                     .vector_options = {.dimensions = this->context_.model.model().manifest.hidden_size},
+                     .job_options = {.deadline = deadline}};
+    if (const absl::Status status = FillOrder(order); !status.ok()) return status;
+    return order;
+  }
+
+  void Answer(absl::StatusOr<EmbedAnswer> answer) {
+    if (!answer.ok()) return this->End(answer.status());
+    const EmbeddedInput& input = *answer->results.front();
+    FillResponse(input);
+    tei::v1::Metadata& metadata = *this->response_->mutable_metadata();
+    metadata.set_compute_chars(CodePoints(this->request_->inputs()));
+    metadata.set_compute_tokens(static_cast<uint32_t>(input.plan.tokens));
+    metadata.set_tokenization_time_ns(absl::ToInt64Nanoseconds(answer->tokenization));
+    metadata.set_queue_time_ns(absl::ToInt64Nanoseconds(answer->queue));
+    metadata.set_inference_time_ns(absl::ToInt64Nanoseconds(answer->inference));
+    metadata.set_total_time_ns(absl::ToInt64Nanoseconds(this->context_.service.clock.Now() - arrival_));
+    this->End(absl::OkStatus());
+  }
+
+  const absl::Time arrival_;
+  std::string text_;  // Prompt and inputs.
+  std::shared_ptr<EmbedCall> call_;
+};
+
+class TeiEmbed final : public TeiEncode<EmbedRequest, EmbedResponse> {
+ public:
+  using TeiEncode::TeiEncode;
+
+ private:
+  absl::Status FillOrder(EmbedOrder& order) override {
+    order.vector_options.normalize = !request_->has_normalize() || request_->normalize();
+    if (!request_->has_dimensions()) return absl::OkStatus();
+    const absl::StatusOr<int> dimensions = ResolveDimensions({.dimensions = request_->dimensions(), .force = true},
+                                                             context_.model.model().manifest.trained_dimensions);
+    if (!dimensions.ok()) return dimensions.status();
+    order.vector_options.dimensions = *dimensions;
+    return absl::OkStatus();
+  }
+
+  void FillResponse(const EmbeddedInput& input) override {
+    const std::vector<float>& values = input.vectors.front().values;
+    response_->mutable_embeddings()->Add(values.begin(), values.end());
+  }
+};
+
+class TeiEmbedAll final : public TeiEncode<EmbedAllRequest, EmbedAllResponse> {
+ public:
+  using TeiEncode::TeiEncode;
+
+ private:
+  absl::Status FillOrder(EmbedOrder& order) override {
+    order.input_options.spans = SequenceTokens();
+    order.vector_options.normalize = false;
+    return absl::OkStatus();
+  }
+
+  void FillResponse(const EmbeddedInput& input) override {
+    for (const OutputVector& vector : input.vectors) {
+      response_->add_token_embeddings()->mutable_embeddings()->Add(vector.values.begin(), vector.values.end());
+    }
+  }
+};
+
+// Runs on the pool: tokenising takes time, and so may decoding.
+template <typename Request, typename Response>
+class TeiPooled : public TeiOperation<Request, Response> {
+ public:
+  using TeiOperation<Request, Response>::TeiOperation;
+  void Cancel() override {}  // Soon over anyway.
+
+ protected:
+  virtual absl::Status Run() = 0;
+
+ private:
+  void Begin(absl::Time) override {
+    this->context_.service.pool.Run([this] { this->End(Run()); });
+  }
+};
+
+class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
+ public:
+  using TeiPooled::TeiPooled;
+
+ private:
+  absl::Status Run() override {
+    const Model& model = context_.model.model();
+    if (request_->inputs().empty()) return AtField(EmptyInput(), "inputs");
+    const absl::StatusOr<std::string> prompt = PromptOf(context_, *request_);
+    if (!prompt.ok()) return prompt.status();
+    const std::string text = *prompt + request_->inputs();
+    const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text);
+    if (!tokens.ok()) return tokens.status();
+    const auto count = static_cast<int64_t>(tokens->ids.size());
+    if (const int64_t limit = context_.service.limits.max_tokens_per_input; count > limit) {
+      return TooManyTokens(count, limit);
+    }
+    if (absl::Status status = AddSpecials(model.manifest.special_prefix); !status.ok()) return status;
+    for (size_t i = 0; i < tokens->ids.size(); ++i) {
+      const ByteRange range = tokens->ranges[i];
+      tei::v1::SimpleToken& token = *response_->add_tokens();
+      token.set_id(static_cast<uint32_t>(tokens->ids[i]));
+      token.set_text(ReplaceInvalidUtf8(std::string_view(text).substr(range.begin, range.end - range.begin)));
+      token.set_start(range.begin);
+      token.set_stop(range.end);
+    }
+    return AddSpecials(model.manifest.special_suffix);
+  }
+
+  absl::Status AddSpecials(const std::vector<int32_t>& ids) {
+    if (!request_->add_special_tokens()) return absl::OkStatus();
+    for (const int32_t id : ids) {
+      absl::StatusOr<std::string> text = context_.model.model().tokenizer->TokenText(id);
+      if (!text.ok()) return text.status();
+      tei::v1::SimpleToken& token = *response_->add_tokens();
+      token.set_id(static_cast<uint32_t>(id));
+      token.set_text(*std::move(text));
+      token.set_special(true);
+    }
+    return absl::OkStatus();
+  }
+};
+
+class TeiDecode final : public TeiPooled<DecodeRequest, DecodeResponse> {
+ public:
+  using TeiPooled::TeiPooled;
+
+ private:
+  absl::Status Run() override {
+    const std::vector<uint32_t> ids(request_->ids().begin(), request_->ids().end());
+    if (ids.empty()) return AtField(EmptyInput(), "ids");
+    absl::StatusOr<std::string> text = context_.model.model().tokenizer->Decode(ids, request_->skip_special_tokens());
+    if (!text.ok()) return text.status();
+    response_->set_text(*std::move(text));
+    return absl::OkStatus();
+  }
+};
+
+// -------------------------------------------------------------------------------------------------------------- calls
+
+// One operation as a unary call.
+template <typename SomeOperation>
+class TeiCall final : public UnaryCall {
+ public:
+  TeiCall(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
+      : UnaryCall(method, context, response, tei.service.clock, tei.service.metrics),
+        context_(context),
+        operation_(tei) {
+    set_model(tei.model.name());
+  }
+
+  void Start(const grpc::ByteBuffer& bytes) {
+    operation_.Start(bytes, deadline(), [this](const absl::Status& status) {
+      if (!status.ok()) return Fail(status);
+      AddTimes(operation_.response());
+      Succeed(operation_.response());
+    });
+  }
+  void OnCancel() override { operation_.Cancel(); }
+
+ private:
+  // TEI says the metadata in headers too, times in milliseconds.
+  void AddTimes(const google::protobuf::Message& response) {
+    const auto* field = response.GetDescriptor()->FindFieldByName("metadata");
+    if (field == nullptr) return;
+    const auto& metadata = static_cast<const tei::v1::Metadata&>(response.GetReflection()->GetMessage(response, field));
+    const auto add = [this](const char* key, uint64_t value) {
+      context_->AddInitialMetadata(key, absl::StrCat(value));
+    };
+    constexpr uint64_t kNanosAMilli = 1000000;
+    context_->AddInitialMetadata("x-compute-type", "cpu");
+    add("x-compute-time", metadata.total_time_ns() / kNanosAMilli);
+    add("x-compute-characters", metadata.compute_chars());
+    add("x-compute-tokens", metadata.compute_tokens());
+    add("x-total-time", metadata.total_time_ns() / kNanosAMilli);
+    add("x-tokenization-time", metadata.tokenization_time_ns() / kNanosAMilli);
+    add("x-queue-time", metadata.queue_time_ns() / kNanosAMilli);
+    add("x-inference-time", metadata.inference_time_ns() / kNanosAMilli);
+  }
+
+  grpc::CallbackServerContext* const context_;
+  SomeOperation operation_;
+};
+
+template <typename SomeOperation>
+grpc::ServerUnaryReactor* StartCall(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context,
+                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  auto* const call = new TeiCall<SomeOperation>(method, tei, context, response);  // Deletes itself in OnDone.
+  call->Start(*request);
+  return call;
+}
+
+template <typename SomeOperation>
+TeiEmbedService::Stream* StartStream(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context) {
+  return new OrderedStream(  // Deletes itself.
+      method, context, [&tei] { return std::make_unique<SomeOperation>(tei); }, kMaxParallelOfStream, tei.service.clock,
+      tei.service.metrics);
+}
+
+grpc::Status NotOffered(const char* what) {
+  return {grpc::StatusCode::UNIMPLEMENTED, absl::StrCat("this server embeds texts; it has no ", what)};
+}
+
+class RefusedCall final : public grpc::ServerUnaryReactor {
+ public:
+  explicit RefusedCall(const char* what) { Finish(NotOffered(what)); }
+  void OnDone() override { delete this; }
+};
+
+class RefusedStream final : public TeiEmbedService::Stream {
+ public:
+  explicit RefusedStream(const char* what) { Finish(NotOffered(what)); }
+  void OnDone() override { delete this; }
+};
+
+const char* TypeName(Precision precision) {
+  switch (precision) {
+    case Precision::kFloat32:
+      return "float32";
+    case Precision::kBfloat16:
+      return "bfloat16";
+    case Precision::kFloat16:
+      return "float16";
+    case Precision::kInt8:
+      return "int8";
+  }
+  return "";
+}
+
+class InfoCall final : public UnaryCall {
+ public:
+  InfoCall(const TeiContext& tei, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
+      : UnaryCall("tei.Info", context, response, tei.service.clock, tei.service.metrics) {
+    set_model(tei.model.name());
+    const ModelManifest& manifest = tei.model.model().manifest;
+    const LaneOptions& lane = tei.model.lane_options();
+    tei::v1::InfoResponse info;
+    info.set_version(tei.version);
+    info.set_model_id(tei.model.name());
+    info.set_model_dtype(TypeName(tei.model.encoder().precision()));
+    info.set_model_type(tei::v1::MODEL_TYPE_EMBEDDING);
+    info.set_max_input_length(static_cast<uint32_t>(manifest.plain_limit));
+    info.set_max_batch_tokens(static_cast<uint32_t>(lane.batch.max_tokens));
+    info.set_max_batch_requests(static_cast<uint32_t>(lane.batch.max_sequences));
+    info.set_max_client_batch_size(static_cast<uint32_t>(tei.service.limits.max_inputs_per_call));
+    info.set_tokenization_workers(static_cast<uint32_t>(tei.service.pool.threads()));
+    Succeed(info);
+  }
+};
+
+}  // namespace
+
+absl::Status ToTeiStatus(const absl::Status& status) {
+  const std::string reason = ErrorReason(status);
+  if (absl::IsInternal(status) || reason == "TOKENIZER_FAILED" || reason == "OUT_OF_MEMORY") {
+    return {absl::StatusCode::kFailedPrecondition, status.message()};
+  }
+  return status;
+}
+
+grpc::ServerUnaryReactor* TeiInfoService::Info(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                               grpc::ByteBuffer* response) {
+  return new InfoCall(context_, context, response);  // Deletes itself in OnDone.
+}
+
+grpc::ServerUnaryReactor* TeiEmbedService::Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                 grpc::ByteBuffer* response) {
+  return StartCall<TeiEmbed>("tei.Embed", context_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartCall<TeiEmbedAll>("tei.EmbedAll", context_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext*, const grpc::ByteBuffer*,
+                                                       grpc::ByteBuffer*) {
+  return new RefusedCall("sparse vectors");
+}
+
+TeiEmbedService::Stream* TeiEmbedService::EmbedStream(grpc::CallbackServerContext* context) {
+  return StartStream<TeiEmbed>("tei.EmbedStream", context_, context);
+}
+
+TeiEmbedService::Stream* TeiEmbedService::EmbedAllStream(grpc::CallbackServerContext* context) {
+  return StartStream<TeiEmbedAll>("tei.EmbedAllStream", context_, context);
+}
+
+TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServerContext*) {
+  return new RefusedStream("sparse vectors");
+}
+
+grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartCall<TeiTokenize>("tei.Tokenize", context_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiTokenizeService::Decode(grpc::CallbackServerContext* context,
+                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return StartCall<TeiDecode>("tei.Decode", context_, context, request, response);
+}
+
+TeiTokenizeService::Stream* TeiTokenizeService::TokenizeStream(grpc::CallbackServerContext* context) {
+  return StartStream<TeiTokenize>("tei.TokenizeStream", context_, context);
+}
+
+TeiTokenizeService::Stream* TeiTokenizeService::DecodeStream(grpc::CallbackServerContext* context) {
+  return StartStream<TeiDecode>("tei.DecodeStream", context_, context);
+}
+
+grpc::Status TeiPredictService::Predict(grpc::ServerContext*, const tei::v1::PredictRequest*,
+                                        tei::v1::PredictResponse*) {
+  return NotOffered("classifier");
+}
+
+grpc::Status TeiPredictService::PredictPair(grpc::ServerContext*, const tei::v1::PredictPairRequest*,
+                                            tei::v1::PredictResponse*) {
+  return NotOffered("classifier");
+}
+
+grpc::Status TeiPredictService::PredictStream(
+    grpc::ServerContext*, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictRequest>*) {
+  return NotOffered("classifier");
+}
+
+grpc::Status TeiPredictService::PredictPairStream(
+    grpc::ServerContext*, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictPairRequest>*) {
+  return NotOffered("classifier");
+}
+
+grpc::Status TeiRerankService::Rerank(grpc::ServerContext*, const tei::v1::RerankRequest*, tei::v1::RerankResponse*) {
+  return NotOffered("reranker");
+}
+
+grpc::Status TeiRerankService::RerankStream(grpc::ServerContext*, grpc::ServerReader<tei::v1::RerankStreamRequest>*,
+                                            tei::v1::RerankResponse*) {
+  return NotOffered("reranker");
+}
+
+}  // namespace longembed
