@@ -332,6 +332,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
     model.mutable_precision_check()->set_texts(static_cast<uint32_t>(report->texts));
   }
   model.set_device(served.encoder().device());
+  model.set_engine(served.encoder().engine());
   model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
   model.set_source(manifest.source);
   model.set_licence(manifest.licence);

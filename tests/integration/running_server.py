@@ -28,15 +28,15 @@ class Server:
         return self.process.wait(timeout=60)
 
 
-def start_server(folder: Path, models: list[str], extra: str = "", models_folder: Path = MODELS) -> Server:
-    """Serves models/NAME for every name. `extra` is YAML for the top of the config."""
+def start_server(folder: Path, models: list[str], extra: str = "", models_folder: Path = MODELS, model_options: str = "") -> Server:
+    """Serves models/NAME for every name. `extra` is YAML for the top of the config, `model_options` a line of it for every model."""
     binary = BUILD / "longembed-server"
     if not binary.exists():
         pytest.skip(f"{binary.name} has not been built; run tests/run.sh")
     for name in models:
         if not (models_folder / name).exists():
             pytest.skip(f"models/{name} has not been exported; run tests/run.sh")
-    entries = "".join(f"  - path: {models_folder / name}\n" for name in models)
+    entries = "".join(f"  - path: {models_folder / name}\n" + (f"    {model_options}\n" if model_options else "") for name in models)
     config = folder / "config.yaml"
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\n{extra}models:\n{entries}")
     log = folder / "server.log"

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "model/embed/model.h"
+#include "model/embed/precision_check.h"
 #include "model/encoder/load_encoder.h"
 #include "model/errors/errors.h"
 #include "model/plan/planner.h"
@@ -57,6 +58,56 @@ class TorchEncoderTest : public ::testing::Test {
   std::unique_ptr<const Model> model_;
   std::unique_ptr<Encoder> encoder_;
 };
+
+// Our kernels run the lowered graph; LibTorch runs the graph itself.
+TEST_F(TorchEncoderTest, TheLoweredGraphGivesTheGraphsVectors) {
+  if (encoder_->engine() != "native") GTEST_SKIP() << "this processor has no kernels of ours";
+  const auto graph = LoadEncoder(kModel, model_->manifest, {.engine = Engine::kTorchScript});
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  EXPECT_EQ((*graph)->engine(), "torchscript");
+  std::vector<Sequence> sequences;
+  for (const int tokens : {1, 3, 17, 64, 64, 200, 510, 5}) sequences.push_back(RandomSequence(tokens));
+  sequences[3].query_scale = 1.3f;
+  for (float& position : sequences[5].positions) position *= 0.37f;
+  std::vector<const Sequence*> all;
+  for (const Sequence& sequence : sequences) all.push_back(&sequence);
+  const VectorBlock actual = Encode(all);
+  const auto expected = (*graph)->Encode(Pack(all), leader_, kSomebodyWaits);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  for (int row = 0; row < actual.rows; ++row) {
+    for (int j = 0; j < actual.width; ++j) ASSERT_NEAR(actual.row(row)[j], expected->row(row)[j], 2e-5);
+  }
+}
+
+TEST_F(TorchEncoderTest, PooledRowsAloneAreComputedInTheLastLayer) {
+  Sequence first_token = RandomSequence(40), whole = first_token;
+  first_token.spans = {{0, 1}};
+  whole.spans = {{0, 42}, {0, 1}};
+  const VectorBlock part = Encode({&first_token, &first_token}), all = Encode({&whole});
+  for (int j = 0; j < part.width; ++j) {
+    ASSERT_NEAR(part.row(0)[j], all.row(1)[j], 1e-5);
+    ASSERT_NEAR(part.row(1)[j], all.row(1)[j], 1e-5);
+  }
+}
+
+TEST_F(TorchEncoderTest, NarrowPrecisionsStayClose) {
+  for (const auto& [precision, lowest] : {std::pair(Precision::kBfloat16, 0.9995), std::pair(Precision::kInt8, 0.99)}) {
+    const auto narrow = LoadEncoder(kModel, model_->manifest, {.precision = precision});
+    if (!narrow.ok()) GTEST_SKIP() << narrow.status().message();
+    EXPECT_EQ((*narrow)->precision(), precision);
+    const auto report = ComparePrecision(*model_, *encoder_, **narrow);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_GE(report->lowest_cosine, lowest) << PrecisionName(precision);
+    EXPECT_LT(report->lowest_cosine, 0.9999999) << "nothing was rounded";
+    EXPECT_GE(report->mean_cosine, report->lowest_cosine);
+  }
+}
+
+TEST_F(TorchEncoderTest, Float16NeedsCuda) {
+  const auto encoder = LoadEncoder(kModel, model_->manifest, {.precision = Precision::kFloat16});
+  EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("fp16 is for CUDA"));
+}
 
 TEST_F(TorchEncoderTest, AloneIsAsInCompany) {
   std::vector<Sequence> sequences;

@@ -133,5 +133,37 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
   }
 }
 
+// n + n * n / 100.
+const CostModel kQuadratic{.attention = 0.01, .giant = 1000};
+
+TEST(BatchQueueTest, AttentionCountsAgainstTheBudget) {
+  BatchQueue queue(kQuadratic);
+  queue.Push(MakeJob(1, {100, 100}), kStart);  // 200 each.
+  EXPECT_EQ(queue.tokens(), 200);
+  EXPECT_EQ(queue.cost(), 400);
+  EXPECT_THAT(Take(queue, {.max_tokens = 399}), ElementsAre(1100));
+  EXPECT_EQ(queue.cost(), 200);
+  EXPECT_THAT(Take(queue, {.max_tokens = 400}), ElementsAre(1100));
+  EXPECT_EQ(queue.cost(), 0);
+}
+
+TEST(BatchQueueTest, GiantsWaitWhereTheyMayNotStart) {
+  BatchQueue queue(kQuadratic);
+  const auto giant = MakeJob(1, {300});  // Costs 1200.
+  queue.Push(giant, kStart);
+  EXPECT_TRUE(queue.HasWork(/*giants=*/true));
+  EXPECT_FALSE(queue.HasWork(/*giants=*/false));
+  EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre());
+  queue.Push(MakeJob(2, {10, 300, 5}), kStart + absl::Seconds(1));
+  queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(2));
+  EXPECT_EQ(queue.NextUrgency(false).second, kStart + absl::Seconds(1) + BatchQueue::kPatience);
+  // What stands behind a giant within its job waits with it.
+  EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre(2010, 3010));
+  EXPECT_FALSE(queue.HasWork(false));
+  EXPECT_TRUE(queue.Remove(*giant));
+  EXPECT_THAT(Take(queue, {.max_tokens = 5000}), ElementsAre(2300, 2005));
+  EXPECT_FALSE(queue.HasWork(true));
+}
+
 }  // namespace
 }  // namespace longembed

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #include "absl/time/clock.h"
@@ -201,6 +203,98 @@ TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
   }
   EXPECT_TRUE(running.answer.get().ok());
   EXPECT_EQ(waiting.code(), absl::StatusCode::kUnavailable);
+}
+
+// With two workers only one giant runs, and short work finds the other worker; the second giant follows the first.
+TEST(SchedulerGiantTest, NeverTakesEveryWorker) {
+  FakeClock clock;
+  FakeEncoder encoder;
+  Scheduler scheduler({.workers = 2}, clock);
+  const auto lane = scheduler.AddLane(encoder, {.costs = {.giant = 50}}, nullptr);
+  encoder.CloseGate();
+  Pending first = MakePending({MakeSequence(1, 60)}), second = MakePending({MakeSequence(2, 60)});
+  ASSERT_TRUE(lane->Submit(first.job).ok());
+  ASSERT_TRUE(lane->Submit(second.job).ok());
+  encoder.AwaitCalls(1);
+  Pending brief = MakePending({MakeSequence(3, 5)});
+  ASSERT_TRUE(lane->Submit(brief.job).ok());
+  encoder.AwaitCalls(2);
+  EXPECT_THAT(encoder.batches(), ElementsAre(ElementsAre(1), ElementsAre(3)));
+  EXPECT_EQ(lane->queue_state().jobs, 1u);
+  encoder.OpenGate();
+  EXPECT_TRUE(brief.answer.get().ok());
+  EXPECT_TRUE(second.answer.get().ok());
+  EXPECT_THAT(encoder.batches(), ElementsAre(ElementsAre(1), ElementsAre(3), ElementsAre(2)));
+}
+
+// Both workers are free when a job of many sequences comes: they divide it.
+TEST(SchedulerShareTest, FreeWorkersDivideWhatWaits) {
+  FakeClock clock;
+  FakeEncoder encoder;
+  encoder.CloseGate();
+  Scheduler scheduler({.workers = 2}, clock);
+  const auto lane = scheduler.AddLane(encoder, {.batch = {.max_tokens = 1000}}, nullptr);
+  Pending pending = MakePending(std::vector<Sequence>(8, MakeSequence(1, 50)));
+  ASSERT_TRUE(lane->Submit(pending.job).ok());
+  encoder.AwaitCalls(2);
+  EXPECT_THAT(encoder.batches(), ElementsAre(SizeIs(4), SizeIs(4)));
+  encoder.OpenGate();
+  EXPECT_THAT(pending.answer.get()->vectors, SizeIs(8));
+}
+
+// The lanes of one scheduler share its workers; the most urgent job of all comes first.
+TEST(SchedulerLanesTest, TheMostUrgentLaneComesFirst) {
+  FakeClock clock;
+  FakeEncoder blocked, one, other;
+  Scheduler scheduler({.workers = 1}, clock);
+  const auto blocker_lane = scheduler.AddLane(blocked, {}, nullptr), lane = scheduler.AddLane(one, {}, nullptr),
+             other_lane = scheduler.AddLane(other, {}, nullptr);
+  blocked.CloseGate();
+  Pending blocker = MakePending({MakeSequence(9, 1)});
+  ASSERT_TRUE(blocker_lane->Submit(blocker.job).ok());
+  blocked.AwaitCalls(1);
+  one.CloseGate();
+  Pending late = MakePending({MakeSequence(1, 1)}),
+          soon = MakePending({MakeSequence(2, 1)}, {.deadline = clock.Now() + absl::Seconds(1)});
+  ASSERT_TRUE(lane->Submit(late.job).ok());
+  ASSERT_TRUE(other_lane->Submit(soon.job).ok());
+  blocked.OpenGate();
+  EXPECT_TRUE(soon.answer.get().ok());  // While the gate of the other lane's encoder is closed.
+  one.OpenGate();
+  EXPECT_TRUE(late.answer.get().ok());
+}
+
+// An encoder whose batch ends only when a second thread has helped with it.
+class TeamworkEncoder final : public Encoder {
+ public:
+  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
+                                     absl::FunctionRef<bool()>) override {
+    std::mutex mutex;
+    std::set<std::thread::id> threads;
+    while (threads.size() < 2) {
+      leader.ParallelFor(4, [&](int) {
+        const std::lock_guard lock(mutex);
+        threads.insert(std::this_thread::get_id());
+      });
+    }
+    return VectorBlock{.rows = static_cast<int>(batch.spans.size()), .width = 1, .values = {1.0f}};
+  }
+  int hidden_size() const override { return 1; }
+  std::string device() const override { return "fake"; }
+  std::string engine() const override { return "fake"; }
+  bool uses_helpers() const override { return true; }
+};
+
+TEST(SchedulerHelpTest, AFreeWorkerHelpsWithTheOnlyBatch) {
+  RealClock clock;
+  TeamworkEncoder encoder;
+  Scheduler scheduler({.workers = 2}, clock);
+  const auto lane = scheduler.AddLane(encoder, {}, nullptr);
+  for (int i = 0; i < 20; ++i) {
+    Pending pending = MakePending({MakeSequence(1, 4)});
+    ASSERT_TRUE(lane->Submit(pending.job).ok());
+    EXPECT_TRUE(pending.answer.get().ok());
+  }
 }
 
 // Many threads submit and cancel at once; every job gets exactly one answer (a second one would throw).

@@ -1,0 +1,186 @@
+// The attention kernel against an n * n softmax in double precision over the very numbers that the kernel reads.
+#include "model/encoder/cpu/attention.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "model/encoder/cpu/aligned_buffer.h"
+#include "model/encoder/cpu/cpu_features.h"
+#include "model/encoder/cpu/packed_weights.h"
+
+namespace longembed::cpu {
+namespace {
+
+struct Case {
+  int tokens, heads, key_value_heads, head_dim;
+  bool causal = false;
+  int window = 0;
+  int rotary_width = 0;
+};
+
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << "n" << c.tokens << "_h" << c.heads << "_kv" << c.key_value_heads << "_d" << c.head_dim
+       << (c.causal ? "_causal" : "") << "_w" << c.window << "_r" << c.rotary_width;
+}
+
+float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+class AttentionTest : public ::testing::TestWithParam<Case> {
+ protected:
+  AttentionTest() : columns_((case_.heads + 2 * case_.key_value_heads) * case_.head_dim) {
+    std::normal_distribution<float> normal(0, 1.5f);
+    values_.resize(static_cast<size_t>(case_.tokens) * columns_);
+    for (float& value : values_) value = FromBfloat16(ToBfloat16(normal(random_)));  // Exact in both element types.
+    std::uniform_real_distribution<double> angle(0, 6.28);
+    for (int table = 0; table < 3; ++table) {
+      for (int i = 0; i < case_.tokens * case_.rotary_width; ++i) {
+        const double a = angle(random_);
+        cos_[table].push_back(static_cast<float>(std::cos(a)));
+        sin_[table].push_back(static_cast<float>(std::sin(a)));
+      }
+    }
+  }
+
+  AttentionShape Shape() const { return {case_.heads, case_.key_value_heads, case_.head_dim, case_.causal}; }
+
+  AttentionInput Input(std::byte* qkv, Element element) const {
+    const auto rotation = [this](int table) { return Rotation{cos_[table].data(), sin_[table].data()}; };
+    return {.qkv = {qkv, columns_ * SizeOf(element), element},
+            .tokens = case_.tokens,
+            .scale = kScale,
+            .rotary_width = case_.rotary_width,
+            .plain = rotation(0),
+            .grouped = rotation(1),
+            .shifted = rotation(2),
+            .window = case_.window};
+  }
+
+  // In pieces, as a batch takes it.
+  void Run(const AttentionInput& input) const {
+    AlignedBuffer scratch(AttentionScratch(case_.head_dim));
+    for (int first = 0; first < case_.tokens; first += 200) {
+      Attend(Shape(), input, 0, case_.heads, first, std::min(first + 200, case_.tokens), scratch.data());
+    }
+  }
+
+  std::vector<double> Rotated(int token, int column, int table) const {
+    const float* const from = values_.data() + static_cast<size_t>(token) * columns_ + column;
+    std::vector<double> head(from, from + case_.head_dim);
+    const int width = case_.rotary_width;
+    for (int j = 0; j < width; ++j) {
+      const double c = cos_[table][token * width + j], s = sin_[table][token * width + j];
+      head[j] = from[j] * c - from[width + j] * s;
+      head[width + j] = from[width + j] * c + from[j] * s;
+    }
+    return head;
+  }
+
+  std::vector<double> Expected(int head, int i) const {
+    const int kv = head / (case_.heads / case_.key_value_heads);
+    const int key_column = (case_.heads + kv) * case_.head_dim,
+              value_column = (case_.heads + case_.key_value_heads + kv) * case_.head_dim;
+    std::vector<double> logits(case_.tokens, -std::numeric_limits<double>::infinity());
+    for (int j = 0; j < (case_.causal ? i + 1 : case_.tokens); ++j) {
+      const int w = case_.window;
+      const int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
+      const int key_table = query_table == 0 ? 0 : 3 - query_table;
+      const auto q = Rotated(i, head * case_.head_dim, query_table), k = Rotated(j, key_column, key_table);
+      logits[j] = 0;
+      for (int c = 0; c < case_.head_dim; ++c) logits[j] += q[c] * k[c] * kScale;
+    }
+    const double largest = *std::ranges::max_element(logits);
+    std::vector<double> context(case_.head_dim, 0);
+    double sum = 0;
+    for (int j = 0; j < case_.tokens; ++j) {
+      const double weight = std::exp(logits[j] - largest);
+      sum += weight;
+      for (int c = 0; c < case_.head_dim; ++c) {
+        context[c] += weight * values_[static_cast<size_t>(j) * columns_ + value_column + c];
+      }
+    }
+    for (double& value : context) value /= sum;
+    return context;
+  }
+
+  template <typename Actual>
+  void Compare(const Actual& actual, double tolerance) const {
+    for (int i = 0; i < case_.tokens; ++i) {
+      for (int head = 0; head < case_.heads; ++head) {
+        const std::vector<double> expected = Expected(head, i);
+        for (int c = 0; c < case_.head_dim; ++c) {
+          ASSERT_NEAR(actual(i, head * case_.head_dim + c), expected[c], tolerance) << "token " << i << " head " << head;
+        }
+      }
+    }
+  }
+
+  static constexpr float kScale = 0.21f;
+  const Case case_ = GetParam();
+  const int columns_;
+  std::mt19937 random_{17};
+  std::vector<float> values_;
+  std::vector<float> cos_[3], sin_[3];
+};
+
+TEST_P(AttentionTest, Float32) {
+  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  std::vector<float> qkv = values_;
+  Run(Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kFloat32));
+  Compare([&](int token, int column) { return qkv[static_cast<size_t>(token) * columns_ + column]; }, 2e-5);
+  for (int i = 0; i < case_.tokens; ++i) {
+    for (int column = case_.heads * case_.head_dim; column < columns_; ++column) {
+      ASSERT_EQ(qkv[static_cast<size_t>(i) * columns_ + column], values_[static_cast<size_t>(i) * columns_ + column]);
+    }
+  }
+}
+
+TEST_P(AttentionTest, Bfloat16) {
+  if (const std::string missing = MissingFor(Precision::kBfloat16); !missing.empty()) GTEST_SKIP() << missing;
+  std::vector<uint16_t> qkv;
+  for (const float value : values_) qkv.push_back(ToBfloat16(value));
+  Run(Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kBfloat16));
+  Compare([&](int token, int column) { return FromBfloat16(qkv[static_cast<size_t>(token) * columns_ + column]); },
+          case_.rotary_width == 0 ? 0.03 : 0.1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, AttentionTest,
+    ::testing::Values(Case{1, 2, 2, 32}, Case{5, 3, 3, 32}, Case{16, 3, 3, 32}, Case{17, 2, 2, 64}, Case{130, 2, 2, 32},
+                      Case{300, 1, 1, 32}, Case{530, 1, 1, 16}, Case{33, 2, 1, 128}, Case{40, 1, 1, 20}, Case{9, 1, 1, 7},
+                      Case{1, 1, 1, 32, true}, Case{50, 4, 2, 32, true}, Case{300, 2, 1, 64, true, 0, 32},
+                      Case{40, 2, 2, 32, false, 0, 16}, Case{64, 2, 2, 20, false, 0, 8}, Case{40, 2, 1, 64, false, 7, 32},
+                      Case{300, 1, 1, 32, false, 30, 16}, Case{300, 1, 1, 32, true, 30, 16},
+                      Case{530, 1, 1, 32, false, 270, 16}, Case{530, 1, 1, 32, true, 257, 16},
+                      Case{260, 1, 1, 32, false, 2, 16}, Case{520, 1, 1, 16, true, 1000, 8}));
+
+// Where every logit is hugely negative or positive, the softmax is still one.
+TEST(AttentionRangeTest, HugeLogitsStayFinite) {
+  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  constexpr int kTokens = 300, kDim = 32;
+  for (const float sign : {-1.0f, 1.0f}) {
+    std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim);
+    for (int i = 0; i < kTokens; ++i) {
+      for (int c = 0; c < kDim; ++c) {
+        float* const row = qkv.data() + static_cast<size_t>(i) * 3 * kDim;
+        row[c] = 100;
+        row[kDim + c] = sign * (100 + static_cast<float>(i));
+        row[2 * kDim + c] = static_cast<float>(i);
+      }
+    }
+    AlignedBuffer scratch(AttentionScratch(kDim));
+    const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4}, .tokens = kTokens};
+    Attend({1, 1, kDim, false}, input, 0, 1, 0, 200, scratch.data());
+    // The largest logit is that of the last key or the first; it takes all the weight.
+    EXPECT_NEAR(qkv[0], sign > 0 ? kTokens - 1 : 0, 1e-3);
+  }
+}
+
+}  // namespace
+}  // namespace longembed::cpu

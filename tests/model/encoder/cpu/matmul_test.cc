@@ -1,0 +1,161 @@
+// The matrix kernels against sums in double precision over the very numbers that the kernel sees.
+#include "model/encoder/cpu/matmul.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <random>
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "model/encoder/cpu/cpu_features.h"
+
+namespace longembed::cpu {
+namespace {
+
+float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+std::vector<float> Random(std::mt19937& random, size_t count, float scale) {
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+// What a row becomes as an operand, as numbers again.
+std::vector<double> AsOperand(std::span<const float> row, Precision precision) {
+  std::vector<double> seen(row.begin(), row.end());
+  if (precision == Precision::kBfloat16) {
+    for (double& value : seen) value = FromBfloat16(ToBfloat16(static_cast<float>(value)));
+  }
+  if (precision == Precision::kInt8) {
+    float largest = 0;
+    for (const float value : row) largest = std::max(largest, std::fabs(value));
+    const double scale = largest / 127;
+    for (double& value : seen) value = scale == 0 ? 0 : std::nearbyint(value / scale) * scale;
+  }
+  return seen;
+}
+
+struct Shape {
+  int rows, outputs, inputs;
+};
+
+class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>> {
+ protected:
+  void SetUp() override {
+    if (const std::string missing = MissingFor(precision_); !missing.empty()) GTEST_SKIP() << missing;
+  }
+
+  // The operand's bytes; rows 64 bytes apart at least.
+  Operand MakeOperand(const std::vector<float>& x) {
+    const ptrdiff_t stride = RoundUp(shape_.inputs * 4, 64);
+    bytes_ = AlignedBuffer(static_cast<size_t>(stride) * shape_.rows + 64);
+    scales_.resize(shape_.rows);
+    const Rows rows{reinterpret_cast<std::byte*>(const_cast<float*>(x.data())), shape_.inputs * ptrdiff_t{4}};
+    ToOperand(rows, shape_.rows, shape_.inputs, precision_, bytes_.data(), stride, scales_.data());
+    return {.data = bytes_.data(),
+            .stride = stride,
+            .scales = precision_ == Precision::kInt8 ? scales_.data() : nullptr};
+  }
+
+  std::vector<double> Expected(const std::vector<float>& x, const std::vector<float>& w, const std::vector<float>& bias) {
+    std::vector<double> y;
+    for (int r = 0; r < shape_.rows; ++r) {
+      const auto row = AsOperand(std::span(x).subspan(static_cast<size_t>(r) * shape_.inputs, shape_.inputs), precision_);
+      for (int o = 0; o < shape_.outputs; ++o) {
+        const auto column =
+            AsOperand(std::span(w).subspan(static_cast<size_t>(o) * shape_.inputs, shape_.inputs), precision_);
+        double sum = bias[o];
+        for (int i = 0; i < shape_.inputs; ++i) sum += row[i] * column[i];
+        y.push_back(sum);
+      }
+    }
+    return y;
+  }
+
+  const Precision precision_ = std::get<0>(GetParam());
+  const Shape shape_ = std::get<1>(GetParam());
+  std::mt19937 random_{static_cast<uint32_t>(shape_.rows * 1000 + shape_.outputs)};
+  AlignedBuffer bytes_;
+  std::vector<float> scales_;
+};
+
+TEST_P(MatmulTest, IsTheSumOfProducts) {
+  const auto [rows, outputs, inputs] = shape_;
+  const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
+  const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
+  const std::vector<float> bias = Random(random_, outputs, 1);
+  const PackedWeights packed = PackWeights(precision_, w.data(), bias.data(), outputs, inputs);
+  const Operand operand = MakeOperand(x);
+  const std::vector<double> expected = Expected(x, w, bias);
+
+  constexpr float kUntouched = 12345;
+  std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);  // One column more, which stays.
+  const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
+  const int half = packed.panel_count() / 2;
+  MultiplyRows(packed, operand, rows, 0, half, Activation::kNone, out);
+  MultiplyRows(packed, operand, rows, half, packed.panel_count(), Activation::kNone, out);
+  for (int r = 0; r < rows; ++r) {
+    for (int o = 0; o < outputs; ++o) {
+      ASSERT_NEAR(y[r * (outputs + 1) + o], expected[r * outputs + o], 2e-5) << "row " << r << ", output " << o;
+    }
+    ASSERT_EQ(y[r * (outputs + 1) + outputs], kUntouched);
+  }
+}
+
+TEST_P(MatmulTest, GeluAndBfloat16Results) {
+  const auto [rows, outputs, inputs] = shape_;
+  const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
+  const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.3f);
+  const std::vector<float> bias(outputs, 0);
+  const PackedWeights packed = PackWeights(precision_, w.data(), nullptr, outputs, inputs);
+  const Operand operand = MakeOperand(x);
+  const std::vector<double> sums = Expected(x, w, bias);
+  std::vector<uint16_t> y(static_cast<size_t>(rows) * outputs);
+  MultiplyRows(packed, operand, rows, 0, packed.panel_count(), Activation::kGelu,
+               {reinterpret_cast<std::byte*>(y.data()), outputs * ptrdiff_t{2}, Element::kBfloat16});
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double gelu = sums[i] * 0.5 * (1 + std::erf(sums[i] / std::sqrt(2.0)));
+    ASSERT_NEAR(FromBfloat16(y[i]), gelu, 1e-5 + std::fabs(gelu) / 200);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, MatmulTest,
+    ::testing::Combine(::testing::Values(Precision::kFloat32, Precision::kBfloat16, Precision::kInt8),
+                       ::testing::Values(Shape{1, 1, 1}, Shape{1, 48, 64}, Shape{7, 33, 5}, Shape{8, 96, 384},
+                                         Shape{9, 49, 31}, Shape{17, 100, 130}, Shape{40, 16, 2}, Shape{3, 145, 7})));
+
+TEST(MatmulFloatTest, GeluIsTheExactOneEverywhere) {
+  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  const float one = 1;
+  const PackedWeights identity = PackWeights(Precision::kFloat32, &one, nullptr, 1, 1);
+  for (float x = -12; x <= 12; x += 0.0137f) {
+    float y = 0;
+    MultiplyRows(identity, {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1, Activation::kGelu,
+                 {reinterpret_cast<std::byte*>(&y), 4});
+    ASSERT_NEAR(y, x * 0.5 * (1 + std::erf(double{x} / std::sqrt(2.0))), 1e-6) << x;
+  }
+}
+
+TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
+  if (const std::string missing = MissingFor(Precision::kInt8); !missing.empty()) GTEST_SKIP() << missing;
+  const std::vector<float> zeros(64, 0.0f);
+  const float bias = 0.5f;
+  const PackedWeights packed = PackWeights(Precision::kInt8, zeros.data(), &bias, 1, 64);
+  std::vector<std::byte> bytes(64);
+  float scale = 0, y = 0;
+  const Rows x{reinterpret_cast<std::byte*>(const_cast<float*>(zeros.data())), 256};
+  ToOperand(x, 1, 64, Precision::kInt8, bytes.data(), 64, &scale);
+  MultiplyRows(packed, {.data = bytes.data(), .stride = 64, .scales = &scale}, 1, 0, 1, Activation::kNone,
+               {reinterpret_cast<std::byte*>(&y), 4});
+  EXPECT_EQ(y, bias);
+}
+
+}  // namespace
+}  // namespace longembed::cpu

@@ -1,0 +1,97 @@
+#include "model/encoder/team.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace longembed {
+namespace {
+
+TEST(TeamTest, ALeaderAloneRunsEveryIteration) {
+  Team team;
+  Team::Leader leader(team);
+  EXPECT_EQ(leader.threads(), 1);
+  std::vector<int> runs(100, 0);
+  leader.ParallelFor(100, [&](int i) { ++runs[i]; });
+  EXPECT_THAT(runs, ::testing::Each(1));
+  leader.ParallelFor(0, [&](int) { FAIL(); });
+}
+
+// A helper takes part: the iterations wait until two threads are among them.
+TEST(TeamTest, AHelperTakesIterations) {
+  Team team;
+  Team::Leader leader(team);
+  std::atomic<bool> leave = false;
+  std::jthread helper([&] { team.Help([&] { return leave.load(); }); });
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  while (threads.size() < 2) {
+    leader.ParallelFor(8, [&](int) {
+      const std::lock_guard lock(mutex);
+      threads.insert(std::this_thread::get_id());
+    });
+  }
+  leave = true;
+}
+
+TEST(TeamTest, HelpEndsWhenNobodyLeads) {
+  Team team;
+  team.Help([] { return false; });  // Nobody does.
+  auto leader = std::make_unique<Team::Leader>(team);
+  std::jthread helper([&] { team.Help([] { return false; }); });
+  leader->ParallelFor(10, [](int) {});
+  leader.reset();
+  helper.join();
+  EXPECT_FALSE(team.has_leaders());
+}
+
+TEST(TeamTest, WhatAnIterationThrowsReachesTheLeader) {
+  Team team;
+  Team::Leader leader(team);
+  const auto fail = [&] {
+    leader.ParallelFor(50, [](int i) {
+      if (i == 7) throw std::runtime_error("seven");
+    });
+  };
+  EXPECT_THROW(fail(), std::runtime_error);
+  int runs = 0;
+  leader.ParallelFor(3, [&](int) { ++runs; });
+  EXPECT_EQ(runs, 3);
+}
+
+// Leaders and helpers that come and go: every iteration runs once, and its writes are there when the loop is over.
+TEST(TeamStressTest, EveryIterationRunsOnce) {
+  constexpr int kLoops = 400, kCount = 37;
+  Team team;
+  std::atomic<bool> over = false;
+  std::vector<std::jthread> helpers;
+  for (int h = 0; h < 2; ++h) {
+    helpers.emplace_back([&] {
+      for (int turn = 0; !over; ++turn) {
+        int asked = 0;
+        team.Help([&] { return over || ++asked > turn % 50; });
+      }
+    });
+  }
+  std::vector<std::jthread> leaders;
+  for (int l = 0; l < 2; ++l) {
+    leaders.emplace_back([&] {
+      for (int i = 0; i < kLoops; ++i) {
+        Team::Leader leader(team);
+        std::vector<int> runs(kCount, 0);
+        leader.ParallelFor(kCount, [&](int j) { ++runs[j]; });
+        ASSERT_THAT(runs, ::testing::Each(1));
+      }
+    });
+  }
+  leaders.clear();
+  over = true;
+}
+
+}  // namespace
+}  // namespace longembed
