@@ -49,7 +49,8 @@ class Planner {
   }
 
   absl::StatusOr<Plan> Run() {
-    if (content() == 0) return EmptyInput();
+    const bool empty_is_fine = options_.allow_empty && overhead_ > 0;
+    if (content() == 0 && !empty_is_fine) return EmptyInput();
     const PlanLimits& limits = options_.limits;
     if (overhead_ + content() > limits.max_tokens) return InputBeyondLimit(overhead_ + content(), limits.max_tokens);
     plan_.capacity = Capacity(options_.extension);

@@ -36,6 +36,7 @@ struct PlanOptions {
   Truncate truncate = Truncate::kNone;
   Extension extension;  // Checked by CheckExtension.
   PlanLimits limits;
+  bool allow_empty = false;  // An input without tokens is its special tokens alone, where the model has any.
 };
 
 // The parts of the content that get a vector each (late chunking). The view must outlive the call only.

@@ -125,7 +125,8 @@ class TeiEncode : public TeiOperation<Request, Response> {
                                                 .limits = {.max_tokens = limits.max_tokens_per_input,
                                                            .max_sequence_tokens = limits.max_tokens_per_sequence,
                                                            .max_run_tokens = limits.max_run_tokens_per_call,
-                                                           .max_vectors = limits.max_vectors_per_call}}},
+                                                           .max_vectors = limits.max_vectors_per_call},
+                                                .allow_empty = true}},
                      .vector_options = {.dimensions = this->context_.model.model().manifest.hidden_size},
                      .job_options = {.deadline = deadline}};
     if (const absl::Status status = FillOrder(order); !status.ok()) return status;

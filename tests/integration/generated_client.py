@@ -10,11 +10,20 @@ from running_server import ROOT
 
 def generate_client(out: Path) -> tuple[ModuleType, ModuleType]:
     """The modules (messages, stubs) that protoc makes of longembed/v1/embedding.proto, written to `out`."""
+    return generate(out, "longembed/v1/embedding")
+
+
+def generate_tei_client(out: Path) -> tuple[ModuleType, ModuleType]:
+    return generate(out, "tei/v1/tei")
+
+
+def generate(out: Path, stem: str) -> tuple[ModuleType, ModuleType]:
     from grpc_tools import protoc
 
     include = Path(importlib.import_module("grpc_tools").__file__).parent / "_proto"
     arguments = [f"-I{ROOT / 'proto'}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    if protoc.main(["protoc", *arguments, str(ROOT / "proto/longembed/v1/embedding.proto")]) != 0:
+    if protoc.main(["protoc", *arguments, str(ROOT / f"proto/{stem}.proto")]) != 0:
         raise RuntimeError("protoc failed")
     sys.path.insert(0, str(out))
-    return importlib.import_module("longembed.v1.embedding_pb2"), importlib.import_module("longembed.v1.embedding_pb2_grpc")
+    module = stem.replace("/", ".")
+    return importlib.import_module(f"{module}_pb2"), importlib.import_module(f"{module}_pb2_grpc")
