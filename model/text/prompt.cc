@@ -55,7 +55,6 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
   result.prompt.assign(tokens->ids.begin(), tokens->ids.begin() + split);
   result.content.assign(tokens->ids.begin() + split, tokens->ids.end());
   result.content_ranges.assign(first_content, tokens->ranges.end());
-  if (result.content.empty()) return EmptyInput();
   const auto seam = static_cast<uint32_t>(prompt.size());
   for (ByteRange& range : result.content_ranges) {
     range.begin = std::max(range.begin, seam) - seam;

@@ -35,7 +35,7 @@ struct PromptedTokens {
 };
 
 // Tokenises prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first
-// token that ends beyond the prompt. Errors (INVALID_ARGUMENT): EMPTY_INPUT, INVALID_UTF8.
+// token that ends beyond the prompt; blanks alone may have none. Errors (INVALID_ARGUMENT): EMPTY_INPUT, INVALID_UTF8.
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
                                                   std::string_view text);
 

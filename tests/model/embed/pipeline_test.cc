@@ -36,6 +36,10 @@ TEST(PipelineTest, RefusesIdsBeyondTheVocabulary) {
     EXPECT_EQ(ErrorField(refused.status()), "token_ids.ids[1]");
   }
   EXPECT_EQ(ErrorReason(PrepareInput(FakeModel(), TokenIds{}, {}).status()), "EMPTY_INPUT");
+  EXPECT_EQ(ErrorReason(PrepareInput(FakeModel(), std::string_view("  "), {}).status()), "EMPTY_INPUT");
+  const auto specials = PrepareInput(FakeModel(), std::string_view("  "), {.plan = {.allow_empty = true}});
+  ASSERT_TRUE(specials.ok()) << specials.status();
+  EXPECT_THAT(specials->sequences[0].sequence.tokens, ::testing::ElementsAre(1, 2));
 }
 
 // A plan of so many windows with 4 tokens each.
