@@ -137,6 +137,10 @@ class HeadAttention {
       PackBlock(keys);
       for (int row = queries_.start; row < queries_.end;) {
         const int tile = NextTile(queries_.end - row, kTileRows);
+        // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbour's,
+        // where the processor's own prefetching does not look.
+        const int ahead = keys.end + (row - queries_.start);
+        PrefetchKeys({ahead, Min(ahead + tile, keys_end)});
         AttendTile({row, row + tile}, keys);
         row += tile;
       }
@@ -190,6 +194,15 @@ class HeadAttention {
   }
   LONGEMBED_INLINE std::byte* QueryRow(int version, int token) const {
     return scratch_ + layout_.queries[version] + (token - queries_.start) * layout_.row_bytes;
+  }
+
+  LONGEMBED_INLINE void PrefetchKeys(Span keys) const {
+    for (int i = keys.start; i < keys.end; ++i) {
+      for (const int column : {key_column_, value_column_}) {
+        const auto* const row = reinterpret_cast<const char*>(TokenRow(i, column));
+        for (int byte = 0; byte < dim_ * static_cast<int>(sizeof(T)); byte += 64) _mm_prefetch(row + byte, _MM_HINT_T1);
+      }
+    }
   }
 
   void PackBlock(Span keys) {

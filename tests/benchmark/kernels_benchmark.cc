@@ -1,0 +1,315 @@
+// What the parts of an encoding cost, in process: matrix products, attention, norms, conversions, tokenizer; each with
+// its share of a step at 128 tokens and, for products, its fraction of the best rate this machine was seen to reach.
+//
+//   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S]
+//
+// "best" is the fastest product found, its operands in cache: the machine's limit as far as we know it. "linear" runs
+// the linear layers of the whole model over 4,096 tokens, each layer's weights from memory. All threads run the same.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <iostream>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "model/embed/model.h"
+#include "model/embed/pipeline.h"
+#include "model/encoder/cpu/attention.h"
+#include "model/encoder/cpu/cpu_features.h"
+#include "model/encoder/cpu/matmul.h"
+#include "model/encoder/cpu/rowwise.h"
+#include "model/encoder/load_encoder.h"
+
+namespace longembed {
+namespace {
+
+using namespace cpu;
+
+constexpr int kChunk = 96;
+constexpr int kTokens = 4096;
+
+[[noreturn]] void Die(const std::string& message) {
+  std::cerr << "kernels_benchmark: " << message << "\n";
+  std::exit(2);
+}
+
+struct Options {
+  std::string model;
+  int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  double seconds = 1;
+};
+
+// Seconds of one run of `body`, on all threads at once; the best of as many as fit the time. `make(thread)` sets up.
+double Time(const Options& options, const std::function<std::function<void()>(int)>& make) {
+  std::vector<double> best(options.threads, 1e9);
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < options.threads; ++t) {
+    threads.emplace_back([&, t] {
+      const std::function<void()> body = make(t);
+      const absl::Time end = absl::Now() + absl::Seconds(options.seconds);
+      body();
+      while (absl::Now() < end) {
+        const absl::Time start = absl::Now();
+        body();
+        best[t] = std::min(best[t], absl::ToDoubleSeconds(absl::Now() - start));
+      }
+    });
+  }
+  threads.clear();
+  return *std::ranges::max_element(best);
+}
+
+// Owns what a product reads and writes.
+struct Product {
+  Product(Precision precision, int rows, int inputs, int outputs) : rows(rows) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> w(static_cast<size_t>(inputs) * outputs), x(static_cast<size_t>(rows) * inputs);
+    for (float& value : w) value = normal(random);
+    for (float& value : x) value = normal(random);
+    weights = PackWeights(precision, w.data(), nullptr, outputs, inputs);
+    stride = RoundUp(weights.steps * kStepBytes, 64);
+    operand = AlignedBuffer(static_cast<size_t>(stride) * rows + 64);
+    scales.resize(rows);
+    ToOperand({reinterpret_cast<std::byte*>(x.data()), inputs * ptrdiff_t{4}}, rows, inputs, precision, operand.data(),
+              stride, scales.data());
+    out = AlignedBuffer(static_cast<size_t>(rows) * outputs * 4 + 64);
+  }
+
+  void Run() {
+    MultiplyRows(weights,
+                 {.data = operand.data(),
+                  .stride = stride,
+                  .scales = weights.precision == Precision::kInt8 ? scales.data() : nullptr},
+                 rows, 0, weights.panel_count(), Activation::kNone, {out.data(), weights.outputs * ptrdiff_t{4}});
+  }
+  double operations() const { return 2.0 * rows * weights.inputs * weights.outputs; }
+
+  int rows;
+  PackedWeights weights;
+  AlignedBuffer operand, out;
+  ptrdiff_t stride = 0;
+  std::vector<float> scales;
+};
+
+// GFLOP/s of all threads together.
+double Rate(const Options& options, double operations, double seconds) {
+  return operations * options.threads / seconds / 1e9;
+}
+
+double BestRate(const Options& options, Precision precision) {
+  double best = 0;
+  for (const auto& [rows, inputs, outputs] :
+       {std::tuple{96, 384, 384}, {192, 384, 384}, {96, 768, 384}, {192, 512, 480}, {48, 1024, 240}}) {
+    double operations = 0;
+    const double seconds = Time(options, [&](int) {
+      auto product = std::make_shared<Product>(precision, rows, inputs, outputs);
+      operations = 20 * product->operations();
+      return [product] {
+        for (int i = 0; i < 20; ++i) product->Run();
+      };
+    });
+    best = std::max(best, Rate(options, operations, seconds));
+  }
+  return best;
+}
+
+// The linear layers of the whole model: inputs, outputs.
+std::vector<std::pair<int, int>> LinearLayers(const ModelManifest& m) {
+  const int heads = m.attention_heads * m.head_dim, kv = m.key_value_heads * m.head_dim;
+  const int up = m.gated ? 2 * m.intermediate_size : m.intermediate_size;
+  return {{m.hidden_size, heads + 2 * kv}, {heads, m.hidden_size}, {m.hidden_size, up}, {m.intermediate_size, m.hidden_size}};
+}
+
+struct LinearTime {
+  double seconds = 0;  // Of kTokens tokens through all layers.
+  double operations = 0;
+};
+
+LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, Precision precision) {
+  LinearTime result;
+  std::vector<Product> layers;  // Shared: weights are read only; outputs are each thread's, but never looked at.
+  for (int layer = 0; layer < manifest.layers; ++layer) {
+    for (const auto& [inputs, outputs] : LinearLayers(manifest)) layers.emplace_back(precision, kChunk, inputs, outputs);
+  }
+  for (const Product& product : layers) result.operations += product.operations() * kTokens / kChunk;
+  result.seconds = Time(options, [&](int) {
+    return [&] {
+      // As the encoder does: a chunk of rows through the layers between two attentions, then the next chunk.
+      const size_t per_layer = LinearLayers(manifest).size();
+      for (int layer = 0; layer < manifest.layers; ++layer) {
+        for (int first = 0; first < kTokens; first += kChunk) {
+          for (size_t i = 0; i < per_layer; ++i) layers[layer * per_layer + i].Run();
+        }
+      }
+    };
+  });
+  result.seconds *= double{kTokens} / RoundUp(kTokens, kChunk);
+  return result;
+}
+
+// Seconds of all heads and layers of one sequence.
+double MeasureAttention(const Options& options, const ModelManifest& m, Element element, int tokens) {
+  const int columns = (m.attention_heads + 2 * m.key_value_heads) * m.head_dim;
+  const AttentionShape shape{m.attention_heads, m.key_value_heads, m.head_dim, m.causal};
+  return m.layers * Time(options, [&](int) {
+           auto qkv = std::make_shared<AlignedBuffer>(static_cast<size_t>(tokens) * columns * SizeOf(element));
+           std::mt19937 random(1);
+           std::normal_distribution<float> normal;
+           for (int i = 0; i < tokens * columns; ++i) {
+             const float value = normal(random);
+             if (element == Element::kFloat32) {
+               reinterpret_cast<float*>(qkv->data())[i] = value;
+             } else {
+               reinterpret_cast<uint16_t*>(qkv->data())[i] = ToBfloat16(value);
+             }
+           }
+           auto scratch = std::make_shared<AlignedBuffer>(AttentionScratch(m.head_dim));
+           return [=] {
+             const AttentionInput input{.qkv = {qkv->data(), columns * SizeOf(element), element},
+                                        .tokens = tokens,
+                                        .scale = 1 / std::sqrt(static_cast<float>(m.head_dim))};
+             for (int first = 0; first < tokens; first += kMaxQueries) {
+               Attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens), scratch->data());
+             }
+           };
+         });
+}
+
+double MeasureLayerNorm(const Options& options, const ModelManifest& m) {
+  const double seconds = Time(options, [&](int) {
+    auto rows = std::make_shared<std::vector<float>>(3 * static_cast<size_t>(kChunk) * m.hidden_size, 0.5f);
+    auto scale = std::make_shared<std::vector<float>>(m.hidden_size, 1.0f);
+    return [=, &m] {
+      const auto view = [&](int i) {
+        return Rows{reinterpret_cast<std::byte*>(rows->data() + static_cast<size_t>(i) * kChunk * m.hidden_size),
+                    m.hidden_size * ptrdiff_t{4}};
+      };
+      for (int i = 0; i < 20; ++i) {
+        LayerNormRows(view(0), view(1), view(2), kChunk, m.hidden_size, scale->data(), scale->data(), 1e-12f);
+      }
+    };
+  });
+  return seconds / (20 * kChunk) * 2 * m.layers;  // A token, two norms a layer.
+}
+
+double MeasureConversion(const Options& options, const ModelManifest& m, Precision precision) {
+  if (precision == Precision::kFloat32) return 0;
+  double token = 0;
+  for (const auto& layer : LinearLayers(m)) {
+    const int inputs = layer.first;
+    const double seconds = Time(options, [&](int) {
+      auto rows = std::make_shared<std::vector<float>>(static_cast<size_t>(kChunk) * inputs, 0.5f);
+      auto out = std::make_shared<AlignedBuffer>(static_cast<size_t>(kChunk) * RoundUp(inputs * 4, 64));
+      auto scales = std::make_shared<std::vector<float>>(kChunk);
+      return [=] {
+        for (int i = 0; i < 20; ++i) {
+          ToOperand({reinterpret_cast<std::byte*>(rows->data()), inputs * ptrdiff_t{4}}, kChunk, inputs, precision,
+                    out->data(), RoundUp(inputs * 4, 64), scales->data());
+        }
+      };
+    });
+    token += seconds / (20 * kChunk) * m.layers;
+  }
+  return token;
+}
+
+double MeasureEncoder(const Options& options, const Model& model, Precision precision, int tokens) {
+  const auto encoder = LoadEncoder(options.model, model.manifest, {.precision = precision});
+  if (!encoder.ok()) Die(std::string(encoder.status().message()));
+  const std::vector<int32_t> content(
+      tokens - model.manifest.special_prefix.size() - model.manifest.special_suffix.size(), 5000);
+  const auto plan = PlanInput(model.manifest, {.content = content}, {}, *model.rotary_tables);
+  if (!plan.ok()) Die(std::string(plan.status().message()));
+  const int sequences = std::max(1, 512 / tokens);
+  const double seconds = Time(options, [&](int) {
+    auto team = std::make_shared<Team>();
+    return [&, team, sequences] {
+      Team::Leader leader(*team);
+      const std::vector<const Sequence*> batch(sequences, &plan->sequences[0].sequence);
+      if (!(*encoder)->Encode(Pack(batch), leader, [] { return false; }).ok()) Die("the encoder failed");
+    };
+  });
+  return seconds / (sequences * tokens);
+}
+
+double MeasureTokenizer(const Options& options, const Model& model) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "The committee postponed its decision because two reports had not arrived. ";
+  size_t tokens = 0;
+  const double seconds = Time(options, [&](int) {
+    return [&] { tokens = model.tokenizer->Tokenize(text)->ids.size(); };
+  });
+  return seconds / static_cast<double>(tokens);
+}
+
+void Report(const Options& options, const Model& model, Precision precision) {
+  if (const std::string missing = MissingFor(precision); !missing.empty()) {
+    std::printf("\n%s: skipped, %s\n", PrecisionName(precision), missing.c_str());
+    return;
+  }
+  const ModelManifest& m = model.manifest;
+  const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();
+  const Element element = narrow ? Element::kBfloat16 : Element::kFloat32;
+  const double best = BestRate(options, precision);
+  const LinearTime linear = MeasureLinear(options, m, precision);
+  const double linear_rate = Rate(options, linear.operations, linear.seconds);
+  const double linear_token = linear.seconds / kTokens;
+  const double limit_token = linear.operations / kTokens / (best / options.threads * 1e9);
+  std::printf("\n%s, %d threads; microseconds of one thread a token, all layers\n", PrecisionName(precision),
+              options.threads);
+  std::printf("| part | us a token | GFLOP/s, all threads | of the best rate | of a step at 128 |\n|---|---|---|---|---|\n");
+  std::printf("| best product, in cache | %.1f | %.0f | 1.00 | |\n", limit_token * 1e6, best);
+  const double step = MeasureEncoder(options, model, precision, 128);
+  std::printf("| linear layers, 4,096 tokens | %.1f | %.0f | %.2f | %.2f |\n", linear_token * 1e6, linear_rate,
+              linear_rate / best, linear_token / step);
+  for (const int tokens : {16, 128, 512, 8192}) {
+    const double token = MeasureAttention(options, m, element, tokens) / tokens;
+    const double operations = 4.0 * m.attention_heads * m.head_dim * m.layers * tokens * (m.causal ? 0.5 : 1);
+    const double rate = Rate(options, operations, token);
+    const std::string share = tokens == 128 ? std::to_string(token / step).substr(0, 4) : "";
+    std::printf("| attention (%s), %d tokens | %.1f | %.0f | %.2f | %s |\n",
+                element == Element::kFloat32 ? "fp32" : "bf16", tokens, token * 1e6, rate,
+                rate / (element == Element::kFloat32 ? best : BestRate(options, Precision::kBfloat16)), share.c_str());
+  }
+  const double norm = MeasureLayerNorm(options, m);
+  std::printf("| layer norms with residual | %.2f | | | %.3f |\n", norm * 1e6, norm / step);
+  if (const double conversion = MeasureConversion(options, m, precision); conversion > 0) {
+    std::printf("| rows to operands | %.2f | | | %.3f |\n", conversion * 1e6, conversion / step);
+  }
+  for (const int tokens : {16, 128, 512}) {
+    const double token = tokens == 128 ? step : MeasureEncoder(options, model, precision, tokens);
+    std::printf("| whole encoder, %d tokens | %.1f | %.0f tokens/s | %.2f of the products' limit | %s |\n", tokens,
+                token * 1e6, options.threads / token, limit_token / token, tokens == 128 ? "1.00" : "");
+  }
+}
+
+void Run(int argc, char** argv) {
+  if (argc < 2) Die("usage: kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S]");
+  Options options{.model = argv[1]};
+  for (int i = 2; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (flag == "--threads") options.threads = std::max(1, std::atoi(argv[i + 1]));
+    else if (flag == "--seconds") options.seconds = std::atof(argv[i + 1]);
+    else Die("unknown flag " + flag);
+  }
+  const auto model = LoadModel(options.model);
+  if (!model.ok()) Die(std::string(model.status().message()));
+  for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {
+    Report(options, **model, precision);
+  }
+  std::printf("\ntokenizer: %.2f us a token on one thread\n", MeasureTokenizer(options, **model) * 1e6);
+}
+
+}  // namespace
+}  // namespace longembed
+
+int main(int argc, char** argv) {
+  longembed::Run(argc, argv);
+  return 0;
+}
