@@ -1,11 +1,17 @@
 #include "model/encoder/torch_encoder.h"
 
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <map>
 #include <new>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
+#include "model/encoder/torch_attention.h"
+#include "model/encoder/torch_layer.h"
 #include "model/errors/errors.h"
 
 namespace longembed {
@@ -17,6 +23,16 @@ at::Tensor View(const std::vector<T>& values, at::ScalarType type) {
   return torch::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())}, type);
 }
 
+// The device's own stream of the calling thread, so that batches of several workers overlap on it. Goes by LibTorch's
+// device-independent interface: this file is compiled without CUDA's headers.
+c10::Stream StreamOfThread(c10::Device device) {
+  thread_local std::map<c10::DeviceIndex, c10::Stream> streams;
+  const auto found = streams.find(device.index());
+  if (found != streams.end()) return found->second;
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  return streams.emplace(device.index(), guard.getStreamFromGlobalPool(device)).first->second;
+}
+
 class TorchEncoder final : public Encoder {
  public:
   TorchEncoder(const torch::jit::Module& module, c10::Device device, const ModelManifest& manifest, Precision precision)
@@ -26,12 +42,17 @@ class TorchEncoder final : public Encoder {
         precision_(precision),
         family_(manifest.family),
         hidden_size_(manifest.hidden_size) {
-    for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) layers_.push_back(layer);
+    for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) {
+      layers_.emplace_back(layer, manifest.attention_heads, manifest.key_value_heads);
+    }
   }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
                                      absl::FunctionRef<bool()> nobody_waits) override {
     try {
+      const c10::InferenceMode inference;
+      if (device_.is_cpu()) return Run(batch, nobody_waits);
+      const c10::StreamGuard stream(StreamOfThread(device_));
       return Run(batch, nobody_waits);
     } catch (const std::exception& error) {
       return StatusOfException(error);
@@ -44,9 +65,9 @@ class TorchEncoder final : public Encoder {
   std::string engine() const override { return "torchscript"; }
 
  private:
-  // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers.
+  // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers, and so that
+  // on a GPU attention is one kernel a layer.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
-    const c10::InferenceMode inference;
     const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);
     const at::Tensor query_scale = View(batch.query_scale, at::kFloat);
     const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
@@ -54,26 +75,35 @@ class TorchEncoder final : public Encoder {
     const at::Tensor spans = torch::from_blob(const_cast<Range*>(batch.spans.data()),
                                               {static_cast<int64_t>(batch.spans.size()), 2}, at::kInt);
 
-    at::Tensor hidden = Embed(batch);
-    std::vector<c10::IValue> arguments{at::Tensor(), query_scale, neighbour_window, offsets};
-    if (family_ == Family::kRope) arguments.insert(arguments.begin() + 1, RotaryOf(batch));
-    for (torch::jit::Module& layer : layers_) {
-      if (nobody_waits()) return EncoderCancelled();
-      arguments[0] = std::exchange(hidden, {});
-      hidden = layer.forward(arguments).toTensor();
+    TorchAttentionBatch attention(batch);
+    std::vector<c10::IValue> arguments{Embed(batch), query_scale, neighbour_window, offsets};
+    if (family_ == Family::kRope) {
+      attention.rotary =
+          ToDevice(View(batch.rotary, at::kFloat)
+                       .view({batch.rotary_tables, 2, static_cast<int64_t>(batch.tokens.size()), batch.rotary_width}));
+      arguments.insert(arguments.begin() + 1, attention.rotary);
     }
-    return ToBlock(pooling_.forward({std::move(hidden), spans}).toTensor());
+    const bool one_kernel = !device_.is_cpu();
+    if (one_kernel) attention.sequence_offsets = ToDevice(offsets);
+    for (TorchLayer& layer : layers_) {
+      if (nobody_waits()) return EncoderCancelled();
+      at::Tensor hidden = layer.Run(arguments, one_kernel ? &attention : nullptr);
+      arguments[0] = std::move(hidden);
+    }
+    return ToBlock(pooling_.forward({arguments[0], spans}).toTensor());
   }
 
   at::Tensor Embed(const PackedBatch& batch) {
-    const at::Tensor tokens = View(batch.tokens, at::kInt).to(device_);
+    const at::Tensor tokens = ToDevice(View(batch.tokens, at::kInt));
     if (family_ == Family::kRope) return embeddings_.forward({tokens}).toTensor();
-    return embeddings_.forward({tokens, View(batch.positions, at::kFloat).to(device_)}).toTensor();
+    return embeddings_.forward({tokens, ToDevice(View(batch.positions, at::kFloat))}).toTensor();
   }
 
-  at::Tensor RotaryOf(const PackedBatch& batch) const {
-    const auto tokens = static_cast<int64_t>(batch.tokens.size());
-    return View(batch.rotary, at::kFloat).view({batch.rotary_tables, 2, tokens, batch.rotary_width}).to(device_);
+  // Through pinned memory, from which a GPU copies while the host goes on. The host allocator keeps a piece until the
+  // stream has read it.
+  at::Tensor ToDevice(const at::Tensor& tensor) const {
+    if (device_.is_cpu()) return tensor;
+    return tensor.pin_memory().to(device_, tensor.scalar_type(), /*non_blocking=*/true);
   }
 
   VectorBlock ToBlock(const at::Tensor& vectors) const {
@@ -85,7 +115,7 @@ class TorchEncoder final : public Encoder {
   }
 
   torch::jit::Module embeddings_;
-  std::vector<torch::jit::Module> layers_;
+  std::vector<TorchLayer> layers_;
   torch::jit::Module pooling_;
   const c10::Device device_;
   const Precision precision_;

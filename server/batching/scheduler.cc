@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/encoder/encode_in_halves.h"
 #include "server/errors/errors.h"
 
 namespace longembed {
@@ -151,7 +152,7 @@ Lane* Scheduler::MostUrgentLane() const {
   return best;
 }
 
-bool Scheduler::GiantsMayStart() const { return running_giants_ < std::max(1, options_.workers - 1); }
+bool Scheduler::GiantsMayStart() const { return running_giants_ < MaxRunningGiants(options_.workers); }
 
 void Scheduler::UpdateWorkWaits() { work_waits_.store(stopping_ || MostUrgentLane() != nullptr); }
 
@@ -172,7 +173,7 @@ void Scheduler::EncodeBatch(const Assignment& assignment) {
   const bool helpable = lane.encoder_.uses_helpers();
   if (helpable) InviteHelpers(+1);
   const absl::StatusOr<VectorBlock> vectors =
-      lane.encoder_.Encode(Pack(sequences), leader, [&] { return NobodyWaits(batch); });
+      EncodeInHalves(lane.encoder_, sequences, leader, [&] { return NobodyWaits(batch); });
   if (helpable) InviteHelpers(-1);
   const absl::Time finished = clock_.Now();
 

@@ -9,8 +9,8 @@
 //
 // What a free worker does: it takes the most urgent sequence of all lanes and fills its batch with what waits beside
 // it, leaving as much for each other worker that is free. When nothing waits, it helps a batch that runs (team.h), and
-// stops helping as soon as something does. A giant (cost_model.h) is led by at most all workers but one, so that
-// short requests always find a worker.
+// stops helping as soon as something does. Giants (cost_model.h) are led by half of the workers at most,
+// so that short requests find one; the others help with a giant as long as nothing else waits.
 #ifndef LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 #define LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 

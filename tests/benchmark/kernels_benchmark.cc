@@ -123,7 +123,10 @@ double BestRate(const Options& options, Precision precision) {
 std::vector<std::pair<int, int>> LinearLayers(const ModelManifest& m) {
   const int heads = m.attention_heads * m.head_dim, kv = m.key_value_heads * m.head_dim;
   const int up = m.gated ? 2 * m.intermediate_size : m.intermediate_size;
-  return {{m.hidden_size, heads + 2 * kv}, {heads, m.hidden_size}, {m.hidden_size, up}, {m.intermediate_size, m.hidden_size}};
+  return {{m.hidden_size, heads + 2 * kv},
+          {heads, m.hidden_size},
+          {m.hidden_size, up},
+          {m.intermediate_size, m.hidden_size}};
 }
 
 struct LinearTime {
@@ -135,7 +138,8 @@ LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, 
   LinearTime result;
   std::vector<Product> layers;  // Shared: weights are read only; outputs are each thread's, but never looked at.
   for (int layer = 0; layer < manifest.layers; ++layer) {
-    for (const auto& [inputs, outputs] : LinearLayers(manifest)) layers.emplace_back(precision, kChunk, inputs, outputs);
+    for (const auto& [inputs, outputs] : LinearLayers(manifest))
+      layers.emplace_back(precision, kChunk, inputs, outputs);
   }
   for (const Product& product : layers) result.operations += product.operations() * kTokens / kChunk;
   result.seconds = Time(options, [&](int) {
@@ -175,7 +179,8 @@ double MeasureAttention(const Options& options, const ModelManifest& m, Element 
                                         .tokens = tokens,
                                         .scale = 1 / std::sqrt(static_cast<float>(m.head_dim))};
              for (int first = 0; first < tokens; first += kMaxQueries) {
-               Attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens), scratch->data());
+               Attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens),
+                      scratch->data());
              }
            };
          });
@@ -242,9 +247,8 @@ double MeasureTokenizer(const Options& options, const Model& model) {
   std::string text;
   for (int i = 0; i < 100; ++i) text += "The committee postponed its decision because two reports had not arrived. ";
   size_t tokens = 0;
-  const double seconds = Time(options, [&](int) {
-    return [&] { tokens = model.tokenizer->Tokenize(text)->ids.size(); };
-  });
+  const double seconds =
+      Time(options, [&](int) { return [&] { tokens = model.tokenizer->Tokenize(text)->ids.size(); }; });
   return seconds / static_cast<double>(tokens);
 }
 
@@ -263,7 +267,8 @@ void Report(const Options& options, const Model& model, Precision precision) {
   const double limit_token = linear.operations / kTokens / (best / options.threads * 1e9);
   std::printf("\n%s, %d threads; microseconds of one thread a token, all layers\n", PrecisionName(precision),
               options.threads);
-  std::printf("| part | us a token | GFLOP/s, all threads | of the best rate | of a step at 128 |\n|---|---|---|---|---|\n");
+  std::printf(
+      "| part | us a token | GFLOP/s, all threads | of the best rate | of a step at 128 |\n|---|---|---|---|---|\n");
   std::printf("| best product, in cache | %.1f | %.0f | 1.00 | |\n", limit_token * 1e6, best);
   const double step = MeasureEncoder(options, model, precision, 128);
   std::printf("| linear layers, 4,096 tokens | %.1f | %.0f | %.2f | %.2f |\n", linear_token * 1e6, linear_rate,
@@ -294,9 +299,12 @@ void Run(int argc, char** argv) {
   Options options{.model = argv[1]};
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
-    if (flag == "--threads") options.threads = std::max(1, std::atoi(argv[i + 1]));
-    else if (flag == "--seconds") options.seconds = std::atof(argv[i + 1]);
-    else Die("unknown flag " + flag);
+    if (flag == "--threads")
+      options.threads = std::max(1, std::atoi(argv[i + 1]));
+    else if (flag == "--seconds")
+      options.seconds = std::atof(argv[i + 1]);
+    else
+      Die("unknown flag " + flag);
   }
   const auto model = LoadModel(options.model);
   if (!model.ok()) Die(std::string(model.status().message()));

@@ -161,17 +161,28 @@ TEST_F(TorchEncoderTest, RefusesDevicesThatAreNotThere) {
   }
 }
 
+TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
+  const auto graph =
+      LoadEncoder(kModel, model_->manifest, {.precision = Precision::kBfloat16, .engine = Engine::kTorchScript});
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const auto report = ComparePrecision(*model_, *encoder_, **graph);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_GE(report->lowest_cosine, 0.999);
+  EXPECT_EQ(LoadEncoder(kModel, model_->manifest, {.precision = Precision::kInt8, .engine = Engine::kTorchScript})
+                .status()
+                .code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
-  auto cuda = LoadEncoder(kModel, model_->manifest, {.device = "cuda"});
-  if (!cuda.ok()) GTEST_SKIP() << "no GPU: " << cuda.status().message();
-  const Sequence first = RandomSequence(40), second = RandomSequence(7);
-  const std::vector<const Sequence*> both{&first, &second};
-  const VectorBlock expected = Encode(both);
-  const auto actual = (*cuda)->Encode(Pack(both), leader_, kSomebodyWaits);
-  ASSERT_TRUE(actual.ok()) << actual.status();
-  for (int row = 0; row < 2; ++row) {
-    const std::vector<float> cpu = Normalized(expected.row(row)), gpu = Normalized(actual->row(row));
-    for (int j = 0; j < expected.width; ++j) ASSERT_NEAR(gpu[j], cpu[j], 1e-4);
+  for (const auto& [precision, lowest] :
+       {std::pair(Precision::kFloat32, 0.99999), std::pair(Precision::kFloat16, 0.9999),
+        std::pair(Precision::kBfloat16, 0.9995)}) {
+    const auto cuda = LoadEncoder(kModel, model_->manifest, {.device = "cuda", .precision = precision});
+    if (!cuda.ok()) GTEST_SKIP() << "no GPU: " << cuda.status().message();
+    const auto report = ComparePrecision(*model_, *encoder_, **cuda);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_GE(report->lowest_cosine, lowest) << PrecisionName(precision);
   }
 }
 

@@ -12,7 +12,8 @@ TEST(CoresTest, AQuotaIsRoundedUp) {
 }
 
 TEST(CoresTest, NoQuotaIsZero) {
-  for (const char* text : {"max 100000\n", "", "1", "a b", "-1 100000", "100000 0"}) EXPECT_EQ(CoresOfQuota(text), 0) << text;
+  for (const char* text : {"max 100000\n", "", "1", "a b", "-1 100000", "100000 0"})
+    EXPECT_EQ(CoresOfQuota(text), 0) << text;
 }
 
 TEST(CoresTest, ThereIsAtLeastOne) { EXPECT_GE(AvailableCores(), 1); }

@@ -115,7 +115,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
       for (int head = 0; head < case_.heads; ++head) {
         const std::vector<double> expected = Expected(head, i);
         for (int c = 0; c < case_.head_dim; ++c) {
-          ASSERT_NEAR(actual(i, head * case_.head_dim + c), expected[c], tolerance) << "token " << i << " head " << head;
+          ASSERT_NEAR(actual(i, head * case_.head_dim + c), expected[c], tolerance)
+              << "token " << i << " head " << head;
         }
       }
     }
@@ -150,15 +151,16 @@ TEST_P(AttentionTest, Bfloat16) {
           case_.rotary_width == 0 ? 0.03 : 0.1);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, AttentionTest,
-    ::testing::Values(Case{1, 2, 2, 32}, Case{5, 3, 3, 32}, Case{16, 3, 3, 32}, Case{17, 2, 2, 64}, Case{130, 2, 2, 32},
-                      Case{300, 1, 1, 32}, Case{530, 1, 1, 16}, Case{33, 2, 1, 128}, Case{40, 1, 1, 20}, Case{9, 1, 1, 7},
-                      Case{1, 1, 1, 32, true}, Case{50, 4, 2, 32, true}, Case{300, 2, 1, 64, true, 0, 32},
-                      Case{40, 2, 2, 32, false, 0, 16}, Case{64, 2, 2, 20, false, 0, 8}, Case{40, 2, 1, 64, false, 7, 32},
-                      Case{300, 1, 1, 32, false, 30, 16}, Case{300, 1, 1, 32, true, 30, 16},
-                      Case{530, 1, 1, 32, false, 270, 16}, Case{530, 1, 1, 32, true, 257, 16},
-                      Case{260, 1, 1, 32, false, 2, 16}, Case{520, 1, 1, 16, true, 1000, 8}));
+INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
+                         ::testing::Values(Case{1, 2, 2, 32}, Case{5, 3, 3, 32}, Case{16, 3, 3, 32}, Case{17, 2, 2, 64},
+                                           Case{130, 2, 2, 32}, Case{300, 1, 1, 32}, Case{530, 1, 1, 16},
+                                           Case{33, 2, 1, 128}, Case{40, 1, 1, 20}, Case{9, 1, 1, 7},
+                                           Case{1, 1, 1, 32, true}, Case{50, 4, 2, 32, true},
+                                           Case{300, 2, 1, 64, true, 0, 32}, Case{40, 2, 2, 32, false, 0, 16},
+                                           Case{64, 2, 2, 20, false, 0, 8}, Case{40, 2, 1, 64, false, 7, 32},
+                                           Case{300, 1, 1, 32, false, 30, 16}, Case{300, 1, 1, 32, true, 30, 16},
+                                           Case{530, 1, 1, 32, false, 270, 16}, Case{530, 1, 1, 32, true, 257, 16},
+                                           Case{260, 1, 1, 32, false, 2, 16}, Case{520, 1, 1, 16, true, 1000, 8}));
 
 // Where every logit is hugely negative or positive, the softmax is still one.
 TEST(AttentionRangeTest, HugeLogitsStayFinite) {

@@ -58,15 +58,16 @@ class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>>
     scales_.resize(shape_.rows);
     const Rows rows{reinterpret_cast<std::byte*>(const_cast<float*>(x.data())), shape_.inputs * ptrdiff_t{4}};
     ToOperand(rows, shape_.rows, shape_.inputs, precision_, bytes_.data(), stride, scales_.data());
-    return {.data = bytes_.data(),
-            .stride = stride,
-            .scales = precision_ == Precision::kInt8 ? scales_.data() : nullptr};
+    return {
+        .data = bytes_.data(), .stride = stride, .scales = precision_ == Precision::kInt8 ? scales_.data() : nullptr};
   }
 
-  std::vector<double> Expected(const std::vector<float>& x, const std::vector<float>& w, const std::vector<float>& bias) {
+  std::vector<double> Expected(const std::vector<float>& x, const std::vector<float>& w,
+                               const std::vector<float>& bias) {
     std::vector<double> y;
     for (int r = 0; r < shape_.rows; ++r) {
-      const auto row = AsOperand(std::span(x).subspan(static_cast<size_t>(r) * shape_.inputs, shape_.inputs), precision_);
+      const auto row =
+          AsOperand(std::span(x).subspan(static_cast<size_t>(r) * shape_.inputs, shape_.inputs), precision_);
       for (int o = 0; o < shape_.outputs; ++o) {
         const auto column =
             AsOperand(std::span(w).subspan(static_cast<size_t>(o) * shape_.inputs, shape_.inputs), precision_);

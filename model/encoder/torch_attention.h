@@ -1,0 +1,38 @@
+// Attention of a whole packed batch in one call of LibTorch's, for devices where a call a sequence costs more than what
+// it computes. Includes torch; for model/encoder's own use.
+#ifndef LONGEMBED_MODEL_ENCODER_TORCH_ATTENTION_H_
+#define LONGEMBED_MODEL_ENCODER_TORCH_ATTENTION_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "model/encoder/packed_batch.h"
+
+namespace longembed {
+
+struct TorchAttentionShape {
+  int64_t heads = 0;
+  int64_t key_value_heads = 0;
+  bool causal = false;
+};
+
+// What the layers of one batch share. Tensors are on the batch's device.
+struct TorchAttentionBatch {
+  explicit TorchAttentionBatch(const PackedBatch& batch) : batch(batch) {}
+
+  const PackedBatch& batch;
+  at::Tensor rotary;            // float32 [1 or 3, 2, T, R / 2]; undefined without rotary positions.
+  at::Tensor sequence_offsets;  // int32 [S + 1]
+};
+
+// qkv [T, (heads + 2 key_value_heads) d] -> [T, heads d]: FlashAttention over packed sequences (arXiv 2307.08691) on
+// CUDA in fp16 and bf16; elsewhere one padded call, where padding does not double the batch. Nothing when neither fits,
+// or when a sequence has a neighbour window (SelfExtend): the graph's own attention does these.
+std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const TorchAttentionShape& shape,
+                                       const TorchAttentionBatch& context);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_TORCH_ATTENTION_H_

@@ -1,0 +1,93 @@
+// The layer walked part by part, its attention one padded call, against the layer's own forward(): what a GPU runs
+// without FlashAttention, on the CPU.
+#include "model/encoder/torch_layer.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <random>
+
+#include "model/embed/model.h"
+#include "model/plan/planner.h"
+
+namespace longembed {
+namespace {
+
+class TorchLayerTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    const std::string directory = std::string(LONGEMBED_MODELS_DIR) + "/" + GetParam();
+    if (!std::filesystem::exists(directory)) GTEST_SKIP() << "models/" << GetParam() << " has not been exported";
+    model_ = *LoadModel(directory);
+    module_ = torch::jit::load(directory + "/" + kEncoderFile);
+    module_.eval();
+  }
+
+  PackedBatch Batch(const std::vector<int>& content_tokens) {
+    std::vector<Sequence> sequences;
+    for (const int tokens : content_tokens) {
+      std::vector<int32_t> content(static_cast<size_t>(tokens));
+      for (int32_t& id : content) id = std::uniform_int_distribution<int32_t>(1000, 20000)(random_);
+      sequences.push_back(
+          PlanInput(model_->manifest, {.content = content}, {}, *model_->rotary_tables)->sequences[0].sequence);
+    }
+    std::vector<const Sequence*> all;
+    for (const Sequence& sequence : sequences) all.push_back(&sequence);
+    return Pack(all);
+  }
+
+  // Of the first layer: as it is, and walked.
+  void Compare(PackedBatch& batch, bool fits) {
+    const c10::InferenceMode inference;
+    const ModelManifest& m = model_->manifest;
+    const auto tokens = static_cast<int64_t>(batch.tokens.size());
+    TorchAttentionBatch context(batch);
+    context.sequence_offsets = torch::tensor(batch.sequence_offsets, at::kInt);
+    std::vector<c10::IValue> arguments{torch::randn({tokens, m.hidden_size}), torch::tensor(batch.query_scale),
+                                       torch::tensor(batch.neighbour_window, at::kInt), context.sequence_offsets};
+    if (m.family == Family::kRope) {
+      context.rotary = torch::tensor(batch.rotary).view({batch.rotary_tables, 2, tokens, batch.rotary_width});
+      arguments.insert(arguments.begin() + 1, context.rotary);
+    }
+    const torch::jit::Module first = *module_.attr("layers").toModule().children().begin();
+    TorchLayer layer(first, m.attention_heads, m.key_value_heads);
+    ASSERT_TRUE(layer.walked());
+    const at::Tensor expected = layer.Run(arguments, nullptr), actual = layer.Run(arguments, &context);
+    EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4)) << (actual - expected).abs().max();
+    const int64_t head_columns = (m.attention_heads + 2 * m.key_value_heads) * m.head_dim;
+    const auto fused =
+        AttendPacked(torch::randn({tokens, head_columns}), {m.attention_heads, m.key_value_heads, m.causal}, context);
+    EXPECT_EQ(fused.has_value(), fits);
+  }
+
+  std::mt19937 random_{3};
+  std::unique_ptr<const Model> model_;
+  torch::jit::Module module_;
+};
+
+TEST_P(TorchLayerTest, OnePaddedCall) {
+  PackedBatch batch = Batch({30, 25, 28, 30});
+  Compare(batch, true);
+}
+
+TEST_P(TorchLayerTest, ScalesThatDiffer) {
+  PackedBatch batch = Batch({30, 25, 28});
+  batch.query_scale = {1.0f, 1.4f, 0.9f};
+  Compare(batch, true);
+}
+
+TEST_P(TorchLayerTest, MuchPaddingIsLeftToTheGraph) {
+  PackedBatch batch = Batch({200, 3, 5, 2});
+  Compare(batch, false);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, TorchLayerTest,
+                         ::testing::Values("e5-small-v2", "e5-small-rope", "SmolLM2-135M-Instruct"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace longembed
