@@ -95,10 +95,16 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;
   if (const auto extension = RecommendedExtension(manifest); !extension.ok()) return extension.status();
-  absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadEncoder(
-      config.path, manifest, {.device = config.device, .precision = config.precision, .engine = config.engine});
-  if (!encoder.ok()) return encoder.status();
   const std::string name = config.name.empty() ? manifest.name : config.name;
+  absl::StatusOr<std::unique_ptr<Encoder>> encoder =
+      LoadEncoder(config.path, manifest,
+                  {.device = config.device,
+                   .precision = config.precision,
+                   .engine = config.engine,
+                   .on_fallback = [&name](const std::string& why) {
+                     Log(absl::StrCat("model ", name, " runs with LibTorch, slower than with our kernels: ", why));
+                   }});
+  if (!encoder.ok()) return encoder.status();
   const LaneOptions options = ToLaneOptions(config, manifest);
   Scheduler& scheduler = schedulers.ForDevice((*encoder)->device());
   auto served =
@@ -138,14 +144,16 @@ absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
   if (const absl::Status status = CheckProfiles(*profiles, manifests); !status.ok()) return status;
+  // Before the pool, so that the pool's last tasks still find what they answer to.
+  absl::StatusOr<std::unique_ptr<GrpcServer>> server = absl::UnavailableError("not started");
   const int threads = config.tokenization_threads > 0 ? config.tokenization_threads : std::max(1, AvailableCores() / 2);
   WorkerPool pool(threads);
-  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(config, {.models = models,
-                                                                                  .pool = pool,
-                                                                                  .clock = clock,
-                                                                                  .metrics = metrics,
-                                                                                  .limits = config.limits,
-                                                                                  .profiles = *profiles});
+  server = GrpcServer::Start(config, {.models = models,
+                                      .pool = pool,
+                                      .clock = clock,
+                                      .metrics = metrics,
+                                      .limits = config.limits,
+                                      .profiles = *profiles});
   if (!server.ok()) return server.status();
   if (!config.metrics_listen.empty()) {
     const absl::StatusOr<int> port = metrics.Listen(config.metrics_listen);

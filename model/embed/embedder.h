@@ -2,7 +2,8 @@
 //
 //   auto model = LoadModel("models/e5-small-v2");
 //   auto encoder = LoadEncoder("models/e5-small-v2", (*model)->manifest, {});
-//   Team team;   // Threads that call team.Help() share the work; without them each call uses one core.
+//   Team team;
+//   HelperThreads helpers(team, 3);   // Without them each call uses one core.
 //   Embedder embedder(**model, **encoder, team);
 //   auto vectors = embedder.Embed({"a text", "another"}, {.prompt = PromptName{"passage"}});
 //   (*vectors)[0].front().values   // The first text's vector; more than one with windows or spans.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "model/embed/embedder.h"
@@ -55,6 +56,7 @@ absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& re
   const std::vector<Input> inputs(texts.begin(), texts.end());
   const EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .max_batch_tokens = 512};
   Team team;
+  const HelperThreads helpers(team, static_cast<int>(std::thread::hardware_concurrency()) - 1);
   const auto expected = Embedder(model, reference, team).Embed(inputs, options);
   if (!expected.ok()) return expected.status();
   const auto actual = Embedder(model, encoder, team).Embed(inputs, options);

@@ -1,12 +1,29 @@
 #include "model/encoder/encode_in_halves.h"
 
+#include <new>
+
 #include "absl/status/status.h"
+#include "model/errors/errors.h"
 
 namespace longembed {
 
+namespace {
+
+// Packing takes memory too.
+absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequence* const> sequences,
+                                          Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits) {
+  try {
+    return encoder.Encode(Pack(sequences), leader, nobody_waits);
+  } catch (const std::bad_alloc&) {
+    return EncoderOutOfMemory("the packed batch does not fit");
+  }
+}
+
+}  // namespace
+
 absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Sequence* const> sequences,
                                            Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits) {
-  absl::StatusOr<VectorBlock> whole = encoder.Encode(Pack(sequences), leader, nobody_waits);
+  absl::StatusOr<VectorBlock> whole = PackAndEncode(encoder, sequences, leader, nobody_waits);
   if (!absl::IsResourceExhausted(whole.status()) || sequences.size() < 2) return whole;
   const size_t half = sequences.size() / 2;
   absl::StatusOr<VectorBlock> first = EncodeInHalves(encoder, sequences.first(half), leader, nobody_waits);

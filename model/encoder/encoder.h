@@ -1,5 +1,4 @@
-// Sequences in, vectors out. The interface hides what runs the network; torch_encoder.h is the one that runs
-// TorchScript.
+// Sequences in, vectors out. The interface hides what runs the network; load_encoder.h makes one.
 //
 //   Team team;
 //   Team::Leader leader(team);

@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_MODEL_ENCODER_LOAD_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_LOAD_ENCODER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,6 +22,8 @@ struct EncoderOptions {
   std::string device = "cpu";  // "cpu", "cuda" (the first one) or "cuda:N".
   Precision precision = Precision::kFloat32;
   Engine engine = Engine::kAuto;
+  // Told, in words, when kAuto finds that our kernels cannot run the model on this CPU and LibTorch will.
+  std::function<void(const std::string&)> on_fallback;
 };
 
 // Loads `directory`/encoder.pt and checks its format and signature against the manifest. Errors: FAILED_PRECONDITION

@@ -11,7 +11,8 @@ enum class Precision : uint8_t {
   kFloat32,
   kBfloat16,  // Linear layers and attention.
   kFloat16,   // CUDA only.
-  kInt8,      // Linear layers: a scale for each output and for each token. Attention is bfloat16.
+  kInt8,  // Linear layers: a scale for each output and for each token. Attention is bfloat16 where the processor has
+          // it.
 };
 
 // "fp32", "bf16", "fp16", "int8", as in the config.

@@ -57,6 +57,27 @@ struct AttentionOp {
 };
 using Op = std::variant<LinearOp, ResidualNormOp, RmsNormOp, AddOp, SwiGluOp, AttentionOp>;
 
+// Calls visit(value) for each value that an operation reads; ResultOf gives the one that it writes.
+template <typename Visit>
+void ForInputs(const Op& op, const Visit& visit) {
+  if (const auto* norm = std::get_if<ResidualNormOp>(&op)) {
+    visit(norm->update);
+    visit(norm->residual);
+  } else if (const auto* add = std::get_if<AddOp>(&op)) {
+    visit(add->a);
+    visit(add->b);
+  } else {
+    std::visit(
+        [&](const auto& each) {
+          if constexpr (requires { each.in; }) visit(each.in);
+        },
+        op);
+  }
+}
+inline Value ResultOf(const Op& op) {
+  return std::visit([](const auto& each) { return each.out; }, op);
+}
+
 struct Program {
   Weight word;      // [vocabulary, hidden]
   Weight position;  // [positions, hidden], read with interpolation; absent for rotary models.

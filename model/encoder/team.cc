@@ -1,11 +1,13 @@
 #include "model/encoder/team.h"
 
+#include <chrono>
 #include <thread>
 
 namespace longembed {
 namespace {
 
-// What a thread does that expects its turn within microseconds: first it only waits, then it lets others run.
+// What a thread does that expects its turn within microseconds: first it only waits, then it lets others run. A helper
+// that is not needed for longer sleeps a little; a leader has only a helper's last iteration to wait for.
 class Backoff {
  public:
   void Wait() {
@@ -13,14 +15,19 @@ class Backoff {
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
-    } else {
+    } else if (!may_sleep_ || rounds_ < kYields) {
       std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
   }
+  explicit Backoff(bool may_sleep) : may_sleep_(may_sleep) {}
   void Reset() { rounds_ = 0; }
 
  private:
   static constexpr int kSpins = 1000;  // Some 20 microseconds.
+  static constexpr int kYields = 1200;
+  const bool may_sleep_;
   int rounds_ = 0;
 };
 
@@ -63,7 +70,7 @@ void Team::Leader::ParallelFor(int count, absl::FunctionRef<void(int)> body) {
   if (!alone) {
     Slot& slot = team_.slots_[slot_];
     slot.loop.store(nullptr);
-    for (Backoff backoff; slot.inside.load() > 0;) backoff.Wait();
+    for (Backoff backoff(/*may_sleep=*/false); slot.inside.load() > 0;) backoff.Wait();
   }
   if (loop.failed) std::rethrow_exception(loop.error);
 }
@@ -83,10 +90,26 @@ bool Team::HelpOnce(int& place, absl::FunctionRef<bool()> leave) {
   return false;
 }
 
+HelperThreads::HelperThreads(Team& team, int threads) {
+  for (int i = 0; i < threads; ++i) {
+    threads_.emplace_back([this, &team] {
+      while (!stopping_) {
+        team.Help([this] { return stopping_.load(); });
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    });
+  }
+}
+
+HelperThreads::~HelperThreads() {
+  stopping_ = true;
+  threads_.clear();  // Joins.
+}
+
 void Team::Help(absl::FunctionRef<bool()> leave) {
   helpers_.fetch_add(1);
   int place = 0;
-  for (Backoff backoff; has_leaders() && !leave();) {
+  for (Backoff backoff(/*may_sleep=*/true); has_leaders() && !leave();) {
     if (HelpOnce(place, leave)) {
       backoff.Reset();
     } else {

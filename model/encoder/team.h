@@ -3,7 +3,8 @@
 // else needs at that moment, and gives one back between two iterations.
 //
 //   Team team;
-//   team.ParallelFor(count, [&](int i) { ... });            // On a thread that leads.
+//   Team::Leader leader(team);                              // On a thread that leads.
+//   leader.ParallelFor(count, [&](int i) { ... });
 //   team.Help([&] { return something_better_to_do; });      // On a thread that is idle.
 #ifndef LONGEMBED_MODEL_ENCODER_TEAM_H_
 #define LONGEMBED_MODEL_ENCODER_TEAM_H_
@@ -11,6 +12,8 @@
 #include <array>
 #include <atomic>
 #include <exception>
+#include <thread>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 
@@ -76,6 +79,18 @@ class Team {
   std::array<Slot, kMaxLeaders> slots_;
   std::atomic<int> leaders_ = 0;
   std::atomic<int> helpers_ = 0;
+};
+
+// Threads that do nothing but help, for programs without workers of their own.
+class HelperThreads {
+ public:
+  // `team` must outlive them.
+  HelperThreads(Team& team, int threads);
+  ~HelperThreads();
+
+ private:
+  std::atomic<bool> stopping_ = false;
+  std::vector<std::jthread> threads_;
 };
 
 }  // namespace longembed

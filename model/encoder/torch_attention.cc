@@ -29,25 +29,11 @@ int64_t Longest(const PackedBatch& batch) {
   return longest;
 }
 
-// Scales of sequences that differ go into the queries; an equal one into the kernel, where 1 changes no bit.
-at::Tensor ScaleQueries(const at::Tensor& query, const PackedBatch& batch, double* kernel_scale) {
-  const bool equal = std::ranges::all_of(batch.query_scale, [&](float s) { return s == batch.query_scale.front(); });
-  if (equal) {
-    *kernel_scale *= batch.query_scale.front();
-    return query;
-  }
-  std::vector<float> scales;
-  for (size_t s = 0; s < batch.query_scale.size(); ++s) {
-    scales.insert(scales.end(), static_cast<size_t>(batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]),
-                  batch.query_scale[s]);
-  }
-  const at::Tensor rows = at::tensor(scales).to(query.device()).view({-1, 1, 1});
-  return (query.to(at::kFloat) * rows).to(query.scalar_type());
-}
-
-bool FlashTakes(const at::Tensor& query) {
-  const bool narrow = query.scalar_type() == at::kHalf || query.scalar_type() == at::kBFloat16;
-  return query.is_cuda() && narrow && query.size(2) % 8 == 0 && query.size(2) <= 256;
+at::Tensor Flash(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& offsets,
+                 int64_t longest, bool causal, double scale) {
+  return std::get<0>(at::_ops::_flash_attention_forward::call(query, key, value, offsets, offsets, longest, longest,
+                                                              0.0, causal, false, scale, std::nullopt, std::nullopt,
+                                                              std::nullopt, std::nullopt));
 }
 
 // One call over [sequences, heads, longest, d]; rows beyond a sequence's end repeat its last token and are masked.
@@ -64,9 +50,13 @@ at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at
   const auto pad = [&](const at::Tensor& heads) {
     return heads.index_select(0, rows.flatten()).unflatten(0, {rows.size(0), longest}).transpose(1, 2);
   };
-  const at::Tensor context_heads =
-      at::scaled_dot_product_attention(pad(query), pad(key), pad(value), mask, 0.0, false, scale,
-                                       /*enable_gqa=*/query.size(1) != key.size(1));
+  // Grouped queries: LibTorch's kernels with a mask that take them as they are keep all scores.
+  const int64_t group = query.size(1) / key.size(1);
+  const auto for_all_heads = [group](const at::Tensor& kept) {
+    return group == 1 ? kept : kept.repeat_interleave(group, 1);
+  };
+  const at::Tensor context_heads = at::scaled_dot_product_attention(pad(query), pad(for_all_heads(key)),
+                                                                    pad(for_all_heads(value)), mask, 0.0, false, scale);
   return context_heads.transpose(1, 2).flatten(0, 1).index_select(0, valid.flatten().nonzero().flatten());
 }
 
@@ -85,18 +75,45 @@ std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const TorchAttenti
     query = Rotate(query, context.rotary.select(0, 0));
     key = Rotate(key, context.rotary.select(0, 0));
   }
+  // Scales that differ go into the queries; an equal one into the kernel, where 1 changes no bit.
   double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
-  query = ScaleQueries(query, batch, &scale);
-  const int64_t longest = Longest(batch);
-  if (FlashTakes(query)) {
-    const at::Tensor context_heads = std::get<0>(at::_ops::_flash_attention_forward::call(
-        query, key, parts[2], context.sequence_offsets, context.sequence_offsets, longest, longest, 0.0, shape.causal,
-        false, scale, std::nullopt, std::nullopt, std::nullopt, std::nullopt));
-    return context_heads.reshape({qkv.size(0), -1});
+  if (context.query_scale.defined()) {
+    query = (query.to(at::kFloat) * context.query_scale).to(query.scalar_type());
+  } else {
+    scale *= batch.query_scale.front();
   }
+  const int64_t longest = Longest(batch);
+  if (context.flash && head_dim % 8 == 0 && head_dim <= 256) {
+    return Flash(query, key, parts[2], context.sequence_offsets, longest, shape.causal, scale)
+        .reshape({qkv.size(0), -1});
+  }
+  constexpr int64_t kMaxMask = int64_t{1} << 26;
   const auto sequences = static_cast<int64_t>(batch.query_scale.size());
-  if (sequences * longest > 2 * qkv.size(0)) return std::nullopt;
+  const bool mask_fits = !shape.causal || sequences * longest * longest <= kMaxMask;
+  if (sequences < 2 || sequences * longest > 2 * qkv.size(0) || !mask_fits) return std::nullopt;
   return AttendPadded(query, key, parts[2], shape.causal, scale, context).reshape({qkv.size(0), -1});
+}
+
+bool RunsFlashAttention(c10::Device device, at::ScalarType type) {
+  if (!device.is_cuda() || (type != at::kHalf && type != at::kBFloat16)) return false;
+  try {
+    const at::Tensor heads = at::zeros({8, 1, 32}, at::TensorOptions(device).dtype(type));
+    const at::Tensor offsets = at::tensor({0, 8}, at::kInt).to(device);
+    return Flash(heads, heads, heads, offsets, 8, false, 1.0).cpu().sum().item<float>() == 0;
+  } catch (const std::exception&) {
+    return false;  // A GPU before Ampere.
+  }
+}
+
+at::Tensor QueryScaleRows(const PackedBatch& batch, c10::Device device) {
+  const bool equal = std::ranges::all_of(batch.query_scale, [&](float s) { return s == batch.query_scale.front(); });
+  if (equal) return {};
+  std::vector<float> rows;
+  for (size_t s = 0; s < batch.query_scale.size(); ++s) {
+    rows.insert(rows.end(), static_cast<size_t>(batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]),
+                batch.query_scale[s]);
+  }
+  return at::tensor(rows).to(device).view({-1, 1, 1});
 }
 
 }  // namespace longembed

@@ -25,11 +25,20 @@ struct TorchAttentionBatch {
   const PackedBatch& batch;
   at::Tensor rotary;            // float32 [1 or 3, 2, T, R / 2]; undefined without rotary positions.
   at::Tensor sequence_offsets;  // int32 [S + 1]
+  at::Tensor query_scale;       // float32 [T, 1, 1], where the sequences' scales differ; else undefined.
+  bool flash = false;           // The device runs FlashAttention in the model's precision.
 };
 
+// Whether `device` runs FlashAttention over packed sequences in `type`: found by trying.
+bool RunsFlashAttention(c10::Device device, at::ScalarType type);
+
+// TorchAttentionBatch::query_scale.
+at::Tensor QueryScaleRows(const PackedBatch& batch, c10::Device device);
+
 // qkv [T, (heads + 2 key_value_heads) d] -> [T, heads d]: FlashAttention over packed sequences (arXiv 2307.08691) on
-// CUDA in fp16 and bf16; elsewhere one padded call, where padding does not double the batch. Nothing when neither fits,
-// or when a sequence has a neighbour window (SelfExtend): the graph's own attention does these.
+// CUDA in fp16 and bf16; elsewhere one padded call, where padding does not double the batch and no mask grows large.
+// Nothing when neither fits, or when a sequence has a neighbour window (SelfExtend): the graph's own attention does
+// these.
 std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const TorchAttentionShape& shape,
                                        const TorchAttentionBatch& context);
 

@@ -43,8 +43,10 @@ class TorchEncoder final : public Encoder {
         family_(manifest.family),
         hidden_size_(manifest.hidden_size) {
     for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) {
-      layers_.emplace_back(layer, manifest.attention_heads, manifest.key_value_heads);
+      layers_.emplace_back(layer);
     }
+    const at::ScalarType type = precision == Precision::kFloat16 ? at::kHalf : at::kBFloat16;
+    flash_ = precision != Precision::kFloat32 && RunsFlashAttention(device, type);
   }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
@@ -68,6 +70,7 @@ class TorchEncoder final : public Encoder {
   // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers, and so that
   // on a GPU attention is one kernel a layer.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
+    if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = hidden_size_};
     const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);
     const at::Tensor query_scale = View(batch.query_scale, at::kFloat);
     const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
@@ -84,7 +87,11 @@ class TorchEncoder final : public Encoder {
       arguments.insert(arguments.begin() + 1, attention.rotary);
     }
     const bool one_kernel = !device_.is_cpu();
-    if (one_kernel) attention.sequence_offsets = ToDevice(offsets);
+    if (one_kernel) {
+      attention.sequence_offsets = ToDevice(offsets);
+      attention.query_scale = QueryScaleRows(batch, device_);
+      attention.flash = flash_;
+    }
     for (TorchLayer& layer : layers_) {
       if (nobody_waits()) return EncoderCancelled();
       at::Tensor hidden = layer.Run(arguments, one_kernel ? &attention : nullptr);
@@ -121,13 +128,17 @@ class TorchEncoder final : public Encoder {
   const Precision precision_;
   const Family family_;
   const int hidden_size_;
+  bool flash_ = false;
 };
 
 }  // namespace
 
 absl::Status StatusOfException(const std::exception& error) {
   const absl::string_view text = error.what();
-  const std::string first_line(text.substr(0, text.find('\n')));
+  // The interpreter puts a traceback before the words that matter: what() ends with "RuntimeError: ...".
+  const size_t cause = text.rfind("RuntimeError: ");
+  const absl::string_view words = cause == absl::string_view::npos ? text : text.substr(cause);
+  const std::string first_line(words.substr(0, words.find('\n')));
   const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
                              absl::StrContains(text, "not enough memory") || absl::StrContains(text, "out of memory") ||
                              absl::StrContains(text, "bad_alloc");

@@ -5,11 +5,27 @@
 
 namespace longembed {
 
-TorchLayer::TorchLayer(const torch::jit::Module& layer, int64_t heads, int64_t key_value_heads) : layer_(layer) {
-  ReadSteps(heads, key_value_heads);
+namespace {
+
+std::optional<TorchAttentionShape> AttentionOf(const torch::jit::Module& part) {
+  const std::string kind = part.type()->name()->name();
+  const auto number = [&part](const char* name) { return part.type()->getConstant(name).toInt(); };
+  if (kind == "PackedAttention") return TorchAttentionShape{number("heads"), number("heads"), false};
+  if (kind != "RotaryAttention") return std::nullopt;
+  return TorchAttentionShape{number("heads"), number("key_value_heads"), part.type()->getConstant("causal").toBool()};
 }
 
-void TorchLayer::ReadSteps(int64_t heads, int64_t key_value_heads) {
+bool IsPlainSum(const torch::jit::Node& node) {
+  if (node.kind() != c10::aten::add) return false;
+  const auto factor = torch::jit::toIValue(node.input(2));
+  return factor.has_value() && factor->isInt() && factor->toInt() == 1;
+}
+
+}  // namespace
+
+TorchLayer::TorchLayer(const torch::jit::Module& layer) : layer_(layer) { ReadSteps(); }
+
+void TorchLayer::ReadSteps() {
   const auto graph = layer_.get_method("forward").graph();
   std::unordered_map<const torch::jit::Value*, torch::jit::Module> parts{{graph->inputs()[0], layer_}};
   std::unordered_map<const torch::jit::Value*, size_t> places;
@@ -20,24 +36,21 @@ void TorchLayer::ReadSteps(int64_t heads, int64_t key_value_heads) {
     if (node->kind() == c10::prim::GetAttr) {
       const auto owner = parts.find(node->input(0));
       if (owner == parts.end()) return;
-      parts.emplace(node->output(), owner->second.attr(node->s(c10::attr::name)).toModule());
+      const c10::IValue part = owner->second.attr(node->s(c10::attr::name));
+      if (!part.isModule()) return;
+      parts.emplace(node->output(), part.toModule());
       continue;
     }
     Step step;
     size_t first = 0, count = 2;  // An addition has two terms and a factor, which is 1.
     if (node->kind() == c10::prim::CallMethod) {
       const auto called = parts.find(node->input(0));
-      if (called == parts.end()) return;
+      if (called == parts.end() || node->s(c10::attr::name) != "forward") return;
       step.part = called->second;
-      const std::string kind = called->second.type()->name()->name();
-      if (kind == "PackedAttention") step.attention = TorchAttentionShape{heads, key_value_heads, false};
-      if (kind == "RotaryAttention") {
-        const bool causal = called->second.type()->getConstant("causal").toBool();
-        step.attention = TorchAttentionShape{heads, key_value_heads, causal};
-      }
+      step.attention = AttentionOf(called->second);
       first = 1;
       count = node->inputs().size() - 1;
-    } else if (node->kind() != c10::aten::add) {
+    } else if (!IsPlainSum(*node)) {
       return;
     }
     for (size_t i = first; i < first + count; ++i) {

@@ -15,7 +15,7 @@ namespace longembed {
 // layer that holds anything but parts and additions runs as it is. Multiple threads can call Run.
 class TorchLayer {
  public:
-  TorchLayer(const torch::jit::Module& layer, int64_t heads, int64_t key_value_heads);
+  explicit TorchLayer(const torch::jit::Module& layer);
 
   // The arguments of forward(); without `context` the layer runs as it is.
   at::Tensor Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context);
@@ -31,7 +31,7 @@ class TorchLayer {
     size_t out = 0;
   };
 
-  void ReadSteps(int64_t heads, int64_t key_value_heads);
+  void ReadSteps();
 
   torch::jit::Module layer_;
   std::vector<Step> steps_;

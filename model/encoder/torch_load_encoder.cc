@@ -1,4 +1,5 @@
 #include <ATen/Parallel.h>
+#include <torch/cuda.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
@@ -7,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "model/encoder/cpu/cpu_encoder.h"
+#include "model/encoder/cpu/cpu_features.h"
 #include "model/encoder/load_encoder.h"
 #include "model/encoder/torch_device.h"
 #include "model/encoder/torch_encoder.h"
@@ -58,16 +60,26 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
   }
   module.eval();
   if (device.is_cpu() && options.engine == Engine::kAuto) {
-    absl::StatusOr<Program> program = LowerToProgram(module, manifest.attention_heads, manifest.key_value_heads);
-    if (program.ok()) {
-      module = torch::jit::Module();  // The program holds the weights now, and lets go of each once it is packed.
-      auto encoder = MakeCpuEncoder(*std::move(program), options.precision);
-      if (encoder.ok() || options.precision == Precision::kInt8) return encoder;
-      module = torch::jit::load(path, device);
-      module.eval();
+    std::string why = cpu::MissingFor(options.precision);
+    if (why.empty()) {
+      absl::StatusOr<Program> program = LowerToProgram(module);
+      if (!program.ok()) {
+        why = std::string(program.status().message());
+      } else {
+        module = torch::jit::Module();  // The program holds the weights now, and lets go of each once it is packed.
+        absl::StatusOr<std::unique_ptr<Encoder>> encoder = MakeCpuEncoder(*std::move(program), options.precision);
+        if (encoder.ok()) return encoder;
+        why = std::string(encoder.status().message());
+        module = torch::jit::load(path, device);
+        module.eval();
+      }
     }
+    if (options.precision == Precision::kInt8) return PrecisionUnavailable(options.precision, why);
+    if (options.on_fallback) options.on_fallback(why);
   }
   if (absl::Status status = Convert(module, device, options.precision); !status.ok()) return status;
+  // Encoders run on streams of their own, which do not wait for the one that the weights were copied on.
+  if (device.is_cuda()) torch::cuda::synchronize(device.index());
   return MakeTorchEncoder(module, device, manifest, options.precision);
 }
 

@@ -38,8 +38,7 @@ float EpsilonOf(const Module& module) { return static_cast<float>(ConstantOf(mod
 // Lowers the forward() of one layer after the other.
 class LayerLowering {
  public:
-  LayerLowering(Program& program, int heads, int key_value_heads)
-      : program_(program), heads_(heads), key_value_heads_(key_value_heads) {}
+  explicit LayerLowering(Program& program) : program_(program) {}
 
   absl::StatusOr<Value> Lower(const Module& layer, Value hidden) {
     const auto graph = layer.get_method("forward").graph();
@@ -63,12 +62,17 @@ class LayerLowering {
     if (node.kind() == c10::prim::GetAttr) {
       const auto owner = modules_.find(node.input(0));
       if (owner == modules_.end()) return Unknown("an attribute of something unknown");
-      modules_.emplace(node.output(), owner->second.attr(node.s(c10::attr::name)).toModule());
+      const c10::IValue part = owner->second.attr(node.s(c10::attr::name));
+      if (!part.isModule()) return Unknown("a value of its own beside its parts");
+      modules_.emplace(node.output(), part.toModule());
       return absl::OkStatus();
     }
     if (node.kind() == c10::aten::add) {
       const auto a = values_.find(node.input(0)), b = values_.find(node.input(1));
       if (a == values_.end() || b == values_.end()) return Unknown("an addition of something unknown");
+      const auto factor = torch::jit::toIValue(node.input(2));
+      if (!factor.has_value() || !factor->isInt() || factor->toInt() != 1) return Unknown("a scaled addition");
+      if (program_.widths[a->second] != program_.widths[b->second]) return Unknown("an addition of unequal widths");
       const Value out = NewValue(program_.widths[a->second]);
       ops_.emplace_back(AddOp{.a = a->second, .b = b->second, .out = out});
       values_.emplace(node.output(), out);
@@ -82,18 +86,22 @@ class LayerLowering {
     const auto called = modules_.find(node.input(0));
     const auto in = values_.find(node.input(1));
     if (called == modules_.end() || in == values_.end()) return Unknown("a call with something unknown");
+    if (node.s(c10::attr::name) != "forward") return Unknown("a call of something other than forward");
     const Module& module = called->second;
     const std::string kind = ClassOf(module);
     const int width = program_.widths[in->second];
     Value out = 0;
     if (kind == "Linear" || kind == "LinearGelu" || kind == "LinearNoBias") {
       LinearOp op{.in = in->second, .weight = WeightOf(module, "weight"), .gelu = kind == "LinearGelu"};
+      if (op.weight.columns != width) return Unknown("a linear layer of another width");
       if (kind != "LinearNoBias") op.bias = WeightOf(module, "bias");
       out = op.out = NewValue(static_cast<int>(op.weight.rows));
       ops_.emplace_back(std::move(op));
     } else if (kind == "ResidualNorm") {
       const auto residual = values_.find(node.input(2));
-      if (residual == values_.end()) return Unknown("a norm of something unknown");
+      if (residual == values_.end() || program_.widths[residual->second] != width) {
+        return Unknown("a norm of something unknown");
+      }
       out = NewValue(width);
       ops_.emplace_back(ResidualNormOp{.update = in->second,
                                        .residual = residual->second,
@@ -109,9 +117,17 @@ class LayerLowering {
       out = NewValue(width / 2);
       ops_.emplace_back(SwiGluOp{.in = in->second, .out = out});
     } else if (kind == "PackedAttention" || kind == "RotaryAttention") {
-      AttentionOp op{.in = in->second, .heads = heads_, .key_value_heads = key_value_heads_};
-      if (kind == "RotaryAttention") op.causal = ConstantOf(module, "causal").toBool();
-      out = op.out = NewValue(width / (heads_ + 2 * key_value_heads_) * heads_);
+      AttentionOp op{.in = in->second, .heads = static_cast<int>(ConstantOf(module, "heads").toInt())};
+      op.key_value_heads = op.heads;
+      if (kind == "RotaryAttention") {
+        op.key_value_heads = static_cast<int>(ConstantOf(module, "key_value_heads").toInt());
+        op.causal = ConstantOf(module, "causal").toBool();
+      }
+      if (op.heads < 1 || op.key_value_heads < 1 || op.heads % op.key_value_heads != 0 ||
+          width % (op.heads + 2 * op.key_value_heads) != 0) {
+        return Unknown("attention whose heads do not divide its width");
+      }
+      out = op.out = NewValue(width / (op.heads + 2 * op.key_value_heads) * op.heads);
       ops_.emplace_back(op);
     } else {
       return Unknown(absl::StrCat("a part of class ", kind));
@@ -126,8 +142,6 @@ class LayerLowering {
   }
 
   Program& program_;
-  const int heads_;
-  const int key_value_heads_;
   std::vector<Op> ops_;
   std::unordered_map<const torch::jit::Value*, Value> values_;
   std::unordered_map<const torch::jit::Value*, Module> modules_;
@@ -167,10 +181,10 @@ absl::Status LowerPooling(const Module& pooling, Program& program) {
 
 }  // namespace
 
-absl::StatusOr<Program> LowerToProgram(const Module& module, int attention_heads, int key_value_heads) {
+absl::StatusOr<Program> LowerToProgram(const Module& module) {
   Program program;
   if (absl::Status status = LowerEmbeddings(module.attr("embeddings").toModule(), program); !status.ok()) return status;
-  LayerLowering lowering(program, attention_heads, key_value_heads);
+  LayerLowering lowering(program);
   Value hidden = program.input;
   for (const Module& layer : module.attr("layers").toModule().children()) {
     absl::StatusOr<Value> out = lowering.Lower(layer, hidden);

@@ -12,11 +12,11 @@ BatchQueue::Urgency BatchQueue::UrgencyOf(const Job& job) {
 void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->enqueued_ = now;
   job->ticket_ = next_ticket_++;
-  tokens_ += job->tokens();
-  for (const Sequence& sequence : job->sequences_) cost_ += costs_.CostOf(sequence.size());
+  for (const Sequence& sequence : job->sequences_) Count(sequence.size(), +1);
   jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
   arrivals_.emplace(job->ticket_, now);
   const Urgency urgency = UrgencyOf(*job);
+  by_deadline_.emplace(std::pair(job->options_.deadline, job->ticket_), urgency);
   jobs_.emplace(urgency, std::move(job));
 }
 
@@ -30,12 +30,17 @@ bool BatchQueue::Remove(const Job& job) {
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
   jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
-  for (size_t i = job.next_; i < job.sequences_.size(); ++i) {
-    tokens_ -= job.sequences_[i].size();
-    cost_ -= costs_.CostOf(job.sequences_[i].size());
-  }
+  for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
+  by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
+}
+
+void BatchQueue::Count(int64_t tokens, int sign) {
+  const int64_t cost = costs_.CostOf(tokens);
+  tokens_ += sign * tokens;
+  cost_ += sign * cost;
+  if (costs_.IsGiant(tokens)) giant_cost_ += sign * cost;
 }
 
 bool BatchQueue::NextIsGiant(const Job& job) const {
@@ -51,16 +56,10 @@ std::pair<Priority, absl::Time> BatchQueue::NextUrgency(bool giants) const {
 
 std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
   std::vector<std::shared_ptr<Job>> expired;
-  for (const Priority priority : {Priority::kInteractive, Priority::kBulk}) {
-    // Jobs are in order of their due times, which are never later than their deadlines: none after the first that is
-    // not due has expired.
-    auto position = jobs_.lower_bound({priority, absl::InfinitePast(), 0});
-    while (position != jobs_.end() && std::get<0>(position->first) == priority && std::get<1>(position->first) <= now) {
-      const auto candidate = position++;
-      if (candidate->second->options_.deadline > now) continue;  // Out of patience only.
-      expired.push_back(candidate->second);
-      Erase(candidate);
-    }
+  while (!by_deadline_.empty() && by_deadline_.begin()->first.first <= now) {
+    const auto position = jobs_.find(by_deadline_.begin()->second);
+    expired.push_back(position->second);
+    Erase(position);
   }
   return expired;
 }
@@ -72,12 +71,13 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
     const int64_t tokens = job->sequences_[job->next_].size();
     const int64_t cost = costs_.CostOf(tokens);
     if (!batch.empty() && taken + cost > room) break;
-    if (!limits.giants && costs_.IsGiant(tokens)) break;
+    const bool giant = costs_.IsGiant(tokens);
+    if (giant && (!limits.giants || !batch.empty())) break;  // A giant runs alone.
     batch.push_back({job, job->next_++});
     taken += cost;
-    tokens_ -= tokens;
+    Count(tokens, -1);
+    if (giant) break;
   }
-  cost_ -= taken;
   jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
   return taken;
 }
@@ -95,7 +95,9 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
     const std::shared_ptr<Job> job = candidate->second;
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
-    misses = taken > 0 ? 0 : misses + 1;
+    // Giants that may not start are passed over, however many wait in front.
+    if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
+    if (!batch.empty() && costs_.IsGiant(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
     if (job->next_ == job->sequences_.size()) Erase(candidate);
   }
   return batch;

@@ -57,8 +57,9 @@ class BatchQueue {
   bool empty() const { return jobs_.empty(); }
   size_t jobs() const { return jobs_.size(); }
   int64_t tokens() const { return tokens_; }  // Of sequences that wait.
-  int64_t cost() const { return cost_; }      // The same with attention.
-  absl::Time oldest() const;                  // Arrival of the job that waits longest; InfiniteFuture when empty.
+  // The same with attention; without that of giants, if they are not asked for.
+  int64_t cost(bool giants = true) const { return giants ? cost_ : cost_ - giant_cost_; }
+  absl::Time oldest() const;  // Arrival of the job that waits longest; InfiniteFuture when empty.
 
  private:
   using Urgency = std::tuple<Priority, absl::Time, uint64_t>;
@@ -70,13 +71,17 @@ class BatchQueue {
   void Erase(Jobs::iterator position);
   // A job's sequences run in order: one whose next is a giant waits with it.
   bool NextIsGiant(const Job& job) const;
+  // A sequence that comes to wait (+1) or no longer does (-1).
+  void Count(int64_t tokens, int sign);
 
   const CostModel costs_;
 
   Jobs jobs_;
-  std::map<uint64_t, absl::Time> arrivals_;  // Ticket -> arrival, for oldest().
+  std::map<uint64_t, absl::Time> arrivals_;                         // Ticket -> arrival, for oldest().
+  std::map<std::pair<absl::Time, uint64_t>, Urgency> by_deadline_;  // (deadline, ticket) -> place in jobs_.
   int64_t tokens_ = 0;
   int64_t cost_ = 0;
+  int64_t giant_cost_ = 0;
   size_t jobs_behind_giants_ = 0;
   uint64_t next_ticket_ = 0;
 };

@@ -25,6 +25,7 @@ struct CostModel {
 // How many giants may run at a time: half of the workers, so that short requests find one. In simulation
 // (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is 20 times lower than with all
 // workers but one, and giants wait no longer.
+// With a single worker it takes them, too.
 inline int MaxRunningGiants(int workers) { return std::max(1, workers / 2); }
 
 }  // namespace longembed

@@ -98,7 +98,7 @@ void Scheduler::RunWorker() {
   for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) {
     for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
     if (assignment.lane == nullptr) {
-      team_.Help([this] { return work_waits_.load(std::memory_order_relaxed); });
+      team_.Help([this] { return work_waits_.load(std::memory_order_relaxed) || helpable_ == 0; });
     } else if (!assignment.batch.empty()) {
       EncodeBatch(assignment);
     }
@@ -122,7 +122,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   assignment.expired = lane.queue_.TakeExpired(clock_.Now());
   BatchLimits limits = lane.options_.batch;
   limits.giants = GiantsMayStart();
-  const int64_t share = (lane.queue_.cost() + free_workers_ - 1) / free_workers_;
+  const int64_t share = (lane.queue_.cost(limits.giants) + free_workers_ - 1) / free_workers_;
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
   assignment.batch = lane.queue_.TakeBatch(limits);
   ++lane.running_batches_;

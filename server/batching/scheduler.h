@@ -101,7 +101,7 @@ class Lane {
   bool closing_ = false;
   int64_t unanswered_ = 0;
   int running_batches_ = 0;
-  double tokens_per_second_ = 0;  // Smoothed, of one worker; 0 until a batch has run.
+  double tokens_per_second_ = 0;  // Smoothed, of one batch at a time; 0 until one has run.
 };
 
 // Multiple threads can call the methods of one Scheduler without external synchronization.
@@ -126,8 +126,8 @@ class Scheduler {
 
   // What a worker has decided to do next.
   struct Assignment {
-    Lane* lane = nullptr;
-    Batch batch;  // Empty: help those who lead.
+    Lane* lane = nullptr;  // None: help those who lead.
+    Batch batch;           // Empty when only expired jobs were found.
     bool giant = false;
     std::vector<std::shared_ptr<Job>> expired;
   };
@@ -167,8 +167,8 @@ class Scheduler {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int free_workers_ ABSL_GUARDED_BY(mutex_) = 0;  // Without a batch of their own.
   int running_giants_ ABSL_GUARDED_BY(mutex_) = 0;
-  int helpable_ ABSL_GUARDED_BY(mutex_) = 0;  // Running batches whose encoders use helpers.
-  std::atomic<bool> work_waits_ = false;      // For helpers, who ask often: a worker should take a batch, or end.
+  std::atomic<int> helpable_ = 0;         // Running batches whose encoders use helpers; written under mutex_.
+  std::atomic<bool> work_waits_ = false;  // For helpers, who ask often: a worker should take a batch, or end.
 
   std::vector<std::jthread> workers_;
 };

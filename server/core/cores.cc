@@ -1,5 +1,7 @@
 #include "server/core/cores.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -21,7 +23,10 @@ int CoresOfQuota(std::string_view cpu_max) {
 }
 
 int AvailableCores() {
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  // hardware_concurrency counts cores that this process may not run on, too.
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) cores = std::clamp(CPU_COUNT(&allowed), 1, cores);
   std::ifstream file("/sys/fs/cgroup/cpu.max");
   std::string line;
   std::getline(file, line);

@@ -62,7 +62,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
 }
 
 absl::Status GrpcServer::AddTei(const TeiConfig& config) {
-  if (config.model.empty() && context_.models.models().size() != 1) return absl::OkStatus();
+  if (config.model.empty() && context_.models.models().size() != 1) {
+    if (config.default_prompt.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("tei.default_prompt is set, but with several models tei.model has to name one");
+  }
   const absl::StatusOr<ServedModel*> model = context_.models.Find(config.model, "tei.model");
   if (!model.ok()) return model.status();
   std::string prompt;

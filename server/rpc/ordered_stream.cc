@@ -3,7 +3,9 @@
 #include <grpcpp/server_context.h>
 
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/errors/errors.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/unary_call.h"
@@ -12,11 +14,11 @@
 namespace longembed {
 
 OrderedStream::OrderedStream(std::string method, grpc::CallbackServerContext* context, MakeOperation make_operation,
-                             size_t max_parallel, const Clock& clock, Metrics& metrics)
+                             const Limits& limits, const Clock& clock, Metrics& metrics)
     : method_(std::move(method)),
       context_(context),
       make_operation_(std::move(make_operation)),
-      max_parallel_(max_parallel),
+      limits_(limits),
       clock_(clock),
       metrics_(metrics),
       arrival_(clock.Now()) {
@@ -26,6 +28,7 @@ OrderedStream::OrderedStream(std::string method, grpc::CallbackServerContext* co
 
 void OrderedStream::OnReadDone(bool ok) {
   auto slot = std::make_shared<Slot>();
+  grpc::ByteBuffer request;
   {
     const std::lock_guard lock(mutex_);
     reading_ = false;
@@ -34,14 +37,15 @@ void OrderedStream::OnReadDone(bool ok) {
       slot = nullptr;
     } else {
       slot->operation = make_operation_();
-      slot->request = std::move(incoming_);
-      incoming_.Clear();
+      request.Swap(&incoming_);
+      slot->bytes = static_cast<int64_t>(request.Length());
+      bytes_ += slot->bytes;
       slots_.push_back(slot);
       ++running_;
     }
   }
-  if (slot == nullptr) return Advance();
-  slot->operation->Start(slot->request, DeadlineOf(*context_),
+  if (slot == nullptr) return Advance(/*in_reaction=*/true);
+  slot->operation->Start(request, DeadlineOf(*context_),
                          [this, slot](const absl::Status& status) { OperationDone(*slot, status); });
   bool cancel = false;
   {
@@ -50,7 +54,7 @@ void OrderedStream::OnReadDone(bool ok) {
     cancel = (cancelled_ || finished_) && !slot->status.has_value();
   }
   if (cancel) slot->operation->Cancel();
-  Advance();
+  Advance(/*in_reaction=*/true);
 }
 
 void OrderedStream::OperationDone(Slot& slot, const absl::Status& status) {
@@ -63,36 +67,41 @@ void OrderedStream::OperationDone(Slot& slot, const absl::Status& status) {
       return DeleteIfOver(std::move(lock));
     }
   }
-  Advance();
+  Advance(/*in_reaction=*/false);
   std::unique_lock lock(mutex_);
   --running_;
   DeleteIfOver(std::move(lock));
 }
 
-void OrderedStream::Advance() {
+void OrderedStream::Advance(bool in_reaction) {
   absl::Status failure;
-  bool end = false, read = false, write = false;
+  std::shared_ptr<Slot> answer;
+  bool end = false, read = false;
   {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
     const bool ready = !slots_.empty() && slots_.front()->status.has_value();
     if (ready && !writing_) {
       failure = *slots_.front()->status;
-      if (failure.ok()) {
-        outgoing_ = SerializeMessage(slots_.front()->operation->response());
+      end = finished_ = !failure.ok();
+      if (!end) {
+        answer = std::move(slots_.front());
         slots_.pop_front();
-        write = writing_ = true;
-      } else {
-        end = finished_ = true;
+        bytes_ -= answer->bytes;
+        writing_ = true;
       }
     } else if (slots_.empty() && !writing_ && read_all_) {
       end = finished_ = true;
       if (cancelled_) failure = CallCancelled();
     }
-    if (!end && !reading_ && !read_all_ && slots_.size() < max_parallel_) read = reading_ = true;
+    const bool room = slots_.size() < limits_.max_messages && bytes_ < limits_.max_bytes;
+    if (in_reaction && !end && !reading_ && !read_all_ && room) read = reading_ = true;
   }
   if (read) StartRead(&incoming_);
-  if (write) StartWrite(&outgoing_);
+  if (answer != nullptr) {
+    outgoing_ = SerializeMessage(answer->operation->response());  // Nobody else touches it while writing_ is true.
+    StartWrite(&outgoing_);
+  }
   if (end) End(failure);
 }
 
@@ -103,7 +112,7 @@ void OrderedStream::OnWriteDone(bool ok) {
     if (!ok) cancelled_ = true;
   }
   if (!ok) CancelAll();
-  Advance();
+  Advance(/*in_reaction=*/true);
 }
 
 void OrderedStream::OnCancel() {
@@ -131,6 +140,9 @@ void OrderedStream::End(const absl::Status& status) {
   {
     const std::lock_guard lock(mutex_);
     model = model_;
+  }
+  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
+    context_->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
   }
   metrics_.RequestFinished(method_, absl::StatusCodeToString(status.code()), model, clock_.Now() - arrival_);
   Finish(ToGrpcStatus(status));

@@ -27,9 +27,15 @@ class OrderedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
  public:
   using MakeOperation = std::function<std::unique_ptr<Operation>()>;
 
-  // `clock` and `metrics` must outlive it. At most `max_parallel` messages are in work or wait to be written.
+  // What is in work or waits to be written, before the next message is read.
+  struct Limits {
+    size_t max_messages = 64;
+    int64_t max_bytes = 16 << 20;  // Of their requests.
+  };
+
+  // `clock` and `metrics` must outlive it.
   OrderedStream(std::string method, grpc::CallbackServerContext* context, MakeOperation make_operation,
-                size_t max_parallel, const Clock& clock, Metrics& metrics);
+                const Limits& limits, const Clock& clock, Metrics& metrics);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -39,7 +45,7 @@ class OrderedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
  private:
   struct Slot {
     std::unique_ptr<Operation> operation;
-    grpc::ByteBuffer request;
+    int64_t bytes = 0;                   // Of its request.
     std::optional<absl::Status> status;  // Once it is done.
     bool started = false;                // Start has returned.
   };
@@ -47,8 +53,9 @@ class OrderedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   ~OrderedStream() override = default;
 
   void OperationDone(Slot& slot, const absl::Status& status);
-  // Begins what can be begun: the next write, the next read, or the end.
-  void Advance();
+  // Begins what can be begun: the next write, the end, or, in a reaction of gRPC's, the next read. Elsewhere the stream
+  // may be finished by another thread between the decision and the read.
+  void Advance(bool in_reaction);
   void CancelAll();
   void End(const absl::Status& status);
   void DeleteIfOver(std::unique_lock<std::mutex> lock);
@@ -56,14 +63,15 @@ class OrderedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   const std::string method_;
   grpc::CallbackServerContext* const context_;
   const MakeOperation make_operation_;
-  const size_t max_parallel_;
+  const Limits limits_;
   const Clock& clock_;
   Metrics& metrics_;
   const absl::Time arrival_;
 
   std::mutex mutex_;
   std::deque<std::shared_ptr<Slot>> slots_ ABSL_GUARDED_BY(mutex_);  // In order; the first is written first.
-  int running_ ABSL_GUARDED_BY(mutex_) = 0;                          // Operations without a status.
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;                        // Of the slots.
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;                          // Operations that have not left OperationDone.
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

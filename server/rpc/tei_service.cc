@@ -4,6 +4,7 @@
 #include <grpcpp/server_context.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -29,8 +30,8 @@ using tei::v1::EmbedResponse;
 using tei::v1::EncodeRequest;
 using tei::v1::EncodeResponse;
 
-// As many messages of one stream are in work at a time as TEI takes.
-constexpr size_t kMaxParallelOfStream = 1024;
+// Messages of one stream that are in work at a time: some batches' worth.
+constexpr size_t kMaxParallelOfStream = 64;
 
 uint32_t CodePoints(const std::string& text) {
   return static_cast<uint32_t>(
@@ -73,7 +74,12 @@ class TeiOperation : public Operation {
 
  protected:
   virtual void Begin(absl::Time deadline) = 0;
-  void End(const absl::Status& status) { std::move(done_)(ToTeiStatus(status)); }
+  // The last thing that an operation does: `done` may be what kept it alive.
+  void End(const absl::Status& status) {
+    const absl::Status tei_status = ToTeiStatus(status);
+    Done done = std::move(done_);
+    std::move(done)(tei_status);
+  }
 
   const TeiContext& context_;
 
@@ -196,15 +202,20 @@ template <typename Request, typename Response>
 class TeiPooled : public TeiOperation<Request, Response> {
  public:
   using TeiOperation<Request, Response>::TeiOperation;
-  void Cancel() override {}  // Soon over anyway.
+  void Cancel() override { cancelled_ = true; }
 
  protected:
   virtual absl::Status Run() = 0;
 
  private:
-  void Begin(absl::Time) override {
-    this->context_.service.pool.Run([this] { this->End(Run()); });
+  void Begin(absl::Time deadline) override {
+    this->context_.service.pool.Run([this, deadline] {
+      const bool late = deadline <= this->context_.service.clock.Now();
+      this->End(cancelled_ ? CallCancelled() : late ? DeadlineExceeded() : Run());
+    });
   }
+
+  std::atomic<bool> cancelled_ = false;
 };
 
 class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
@@ -274,6 +285,7 @@ class TeiCall final : public UnaryCall {
   TeiCall(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
       : UnaryCall(method, context, response, tei.service.clock, tei.service.metrics),
         context_(context),
+        on_gpu_(tei.model.encoder().device() != "cpu"),
         operation_(tei) {
     set_model(tei.model.name());
   }
@@ -297,7 +309,7 @@ class TeiCall final : public UnaryCall {
       context_->AddInitialMetadata(key, absl::StrCat(value));
     };
     constexpr uint64_t kNanosAMilli = 1000000;
-    context_->AddInitialMetadata("x-compute-type", "cpu");
+    context_->AddInitialMetadata("x-compute-type", on_gpu_ ? "gpu" : "cpu");
     add("x-compute-time", metadata.total_time_ns() / kNanosAMilli);
     add("x-compute-characters", metadata.compute_chars());
     add("x-compute-tokens", metadata.compute_tokens());
@@ -308,6 +320,7 @@ class TeiCall final : public UnaryCall {
   }
 
   grpc::CallbackServerContext* const context_;
+  const bool on_gpu_;
   SomeOperation operation_;
 };
 
@@ -322,7 +335,8 @@ grpc::ServerUnaryReactor* StartCall(const char* method, const TeiContext& tei, g
 template <typename SomeOperation>
 TeiEmbedService::Stream* StartStream(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context) {
   return new OrderedStream(  // Deletes itself.
-      method, context, [&tei] { return std::make_unique<SomeOperation>(tei); }, kMaxParallelOfStream, tei.service.clock,
+      method, context, [&tei] { return std::make_unique<SomeOperation>(tei); },
+      {.max_messages = kMaxParallelOfStream, .max_bytes = tei.service.limits.max_request_bytes}, tei.service.clock,
       tei.service.metrics);
 }
 
@@ -382,7 +396,10 @@ class InfoCall final : public UnaryCall {
 absl::Status ToTeiStatus(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   if (absl::IsInternal(status) || reason == "TOKENIZER_FAILED" || reason == "OUT_OF_MEMORY") {
-    return {absl::StatusCode::kFailedPrecondition, status.message()};
+    absl::Status failed(absl::StatusCode::kFailedPrecondition, status.message());
+    status.ForEachPayload(
+        [&failed](absl::string_view type, const absl::Cord& payload) { failed.SetPayload(type, payload); });
+    return failed;
   }
   return status;
 }

@@ -61,7 +61,6 @@ struct Layout {
     for (size_t& region : scores) region = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     weights = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     staging = take(static_cast<size_t>(kLanes) * row_bytes);
-    size += 8192 + 64;  // Prefetching goes beyond the end; kept within what is ours.
   }
 
   ptrdiff_t row_bytes;
@@ -168,7 +167,7 @@ class HeadAttention {
     return keys.start < rows.end - 1 + w && keys.end - 1 > rows.start - w;
   }
 
-  // A head of a token as a row of an operand, rotated; zeros up to `layout_.row_bytes`.
+  // A head of a token as a row of an operand, rotated; zeros beyond its last component, up to a whole vector.
   void LoadRow(const T* from, int token, int version, std::byte* to) const {
     T* const out = reinterpret_cast<T*>(to);
     const int columns = static_cast<int>(layout_.row_bytes / static_cast<ptrdiff_t>(sizeof(float)));

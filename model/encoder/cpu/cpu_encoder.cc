@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "model/encoder/cpu/aligned_buffer.h"
 #include "model/encoder/cpu/attention.h"
@@ -72,6 +74,7 @@ class Pool {
         free_.pop_back();
         return Lease(*this, std::move(object));
       }
+      free_.reserve(++made_);  // Giving back never allocates: it happens while memory has run out, too.
     }
     return Lease(*this, make());
   }
@@ -84,6 +87,7 @@ class Pool {
 
   std::mutex mutex_;
   std::vector<std::unique_ptr<T>> free_ ABSL_GUARDED_BY(mutex_);
+  size_t made_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // Some heads of some queries of one sequence.
@@ -129,6 +133,9 @@ class CpuEncoder final : public Encoder {
     schedule_ = MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision,
                              attention_element);
     program_ = std::move(program);
+    for (const Segment& segment : schedule_.segments) {
+      if (segment.has_attention) smallest_head_ = std::min(smallest_head_, segment.attention.head_dim);
+    }
   }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
@@ -157,12 +164,18 @@ class CpuEncoder final : public Encoder {
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, Team::Leader& leader,
                                   absl::FunctionRef<bool()> nobody_waits) {
     const auto tokens = static_cast<int32_t>(batch.tokens.size());
+    if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = hidden_size_};
+    if (2 * batch.rotary_width > smallest_head_) {
+      return EncoderFailed(absl::StrCat(2 * batch.rotary_width, " rotated components of heads of ", smallest_head_));
+    }
     for (const int32_t id : batch.tokens) {
       if (id < 0 || id >= program_.word.rows) {
         return EncoderFailed(absl::StrCat("token ", id, " is beyond the word table's ", program_.word.rows, " rows"));
       }
     }
     auto memory = memories_.Take([] { return std::make_unique<BatchMemory>(); });
+    // A giant's memory goes back to the system at once, however the call ends; what common batches take stays.
+    const absl::Cleanup trim = [&memory] { Trim(*memory); };
     memory->slots.resize(schedule_.batch_slots.size());
     for (size_t i = 0; i < memory->slots.size(); ++i) {
       memory->slots[i].Reserve(static_cast<size_t>(schedule_.batch_slots[i]) * tokens + kSlack);
@@ -170,20 +183,46 @@ class CpuEncoder final : public Encoder {
     const Call call{batch, leader, *memory};
     const std::vector<Range> all{{0, tokens}};
     const std::vector<Range> pooled = Union(batch.spans);
+    int32_t pooled_rows = 0;
+    for (const Range rows : pooled) pooled_rows += rows.size();
 
     EmbedTokens(call, all);
     for (size_t i = 0; i < schedule_.segments.size(); ++i) {
       if (nobody_waits()) return EncoderCancelled();
       const Segment& segment = schedule_.segments[i];
       const bool last = i + 1 == schedule_.segments.size();
+      RunSteps(call, segment, last ? std::vector<Range>{{0, pooled_rows}} : all);
+      if (!segment.has_attention) continue;
       // What comes after the last layer's keys and values matters only in the rows that are pooled.
-      const std::vector<Range>& rows = last ? pooled : all;
-      RunSteps(call, segment, rows);
-      if (segment.has_attention) RunAttention(call, segment, i + 2 == schedule_.segments.size() ? pooled : all);
+      const bool last_attention = i + 2 == schedule_.segments.size();
+      RunAttention(call, segment, last_attention ? pooled : all);
+      if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
-    VectorBlock block = PoolSpans(call);
-    Trim(*memory);
-    return block;
+    return PoolSpans(call, CompactedSpans(batch.spans, pooled));
+  }
+
+  // Moves the pooled rows of every batch slot to the beginning, so that few of them still make full chunks.
+  void Compact(const Call& call, const std::vector<Range>& pooled) const {
+    for (size_t slot = 0; slot < call.memory.slots.size(); ++slot) {
+      const ptrdiff_t stride = schedule_.batch_slots[slot];
+      std::byte* const data = call.memory.slots[slot].data();
+      ptrdiff_t to = 0;
+      for (const Range rows : pooled) {
+        std::memmove(data + to * stride, data + rows.start * stride, static_cast<size_t>(rows.size() * stride));
+        to += rows.size();
+      }
+    }
+  }
+
+  static std::vector<Range> CompactedSpans(std::vector<Range> spans, const std::vector<Range>& pooled) {
+    for (Range& span : spans) {
+      int32_t before = 0;  // Rows that were moved before those of this range.
+      auto rows = pooled.begin();
+      for (; rows->end < span.end; ++rows) before += rows->size();
+      const int32_t start = before + span.start - rows->start;
+      span = {start, start + span.size()};
+    }
+    return spans;
   }
 
   Rows BatchRows(const Call& call, const Place& place, int row) const {
@@ -335,12 +374,15 @@ class CpuEncoder final : public Encoder {
         const Range own{std::max(queries[q].start, sequence.start) - sequence.start,
                         std::min(queries[q].end, sequence.end) - sequence.start};
         for (const Range piece : Chunks({own}, kMaxQueries)) {
-          const int64_t pairs = static_cast<int64_t>(piece.size()) * sequence.size();
+          const int64_t keys = shape.causal ? piece.end : sequence.size();
+          const int64_t pairs = piece.size() * keys;
           const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
           for (const Range some : Chunks({{0, shape.heads}}, heads)) tiles.push_back({s, some, piece});
         }
       }
     }
+    // The last queries of a causal giant see most keys: begun first, so that cores end together.
+    if (shape.causal) std::ranges::reverse(tiles);
     return tiles;
   }
 
@@ -366,8 +408,7 @@ class CpuEncoder final : public Encoder {
     return input;
   }
 
-  VectorBlock PoolSpans(const Call& call) {
-    const std::vector<Range>& spans = call.batch.spans;
+  VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans) {
     VectorBlock block{.rows = static_cast<int>(spans.size()), .width = hidden_size_};
     block.values.resize(spans.size() * static_cast<size_t>(hidden_size_));
     const Rows out = BatchRows(call, schedule_.output, 0);
@@ -383,7 +424,6 @@ class CpuEncoder final : public Encoder {
     return block;
   }
 
-  // A giant's memory goes back to the system at once; what common batches take stays.
   static void Trim(BatchMemory& memory) {
     constexpr size_t kKept = 64 << 20;
     for (AlignedBuffer& slot : memory.slots) {
@@ -393,21 +433,44 @@ class CpuEncoder final : public Encoder {
 
   const Precision precision_;
   const int hidden_size_;
+  int smallest_head_ = kMaxHeadDim;
   Schedule schedule_;
   Program program_;  // Without its layers.
   Pool<Workspace> workspaces_;
   Pool<BatchMemory> memories_;
 };
 
-absl::Status CheckShapes(const Program& program) {
+// What kernels and schedule take for granted of attention: heads of a size they know; queries, keys and values straight
+// from a linear layer and read by nothing else, because the context takes the queries' place; and the context read by
+// linear layers only, because it may be bfloat16.
+absl::Status CheckAttention(const Program& program) {
+  std::vector<int> readers(program.widths.size(), 0);
+  std::vector<bool> from_linear(program.widths.size(), false), context(program.widths.size(), false);
+  const auto refuse = [](const std::string& what) { return absl::UnimplementedError(what); };
+  for (const std::vector<Op>& layer : program.layers) {
+    for (const Op& op : layer) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      bool reads_context = false;
+      ForInputs(op, [&](Value value) {
+        ++readers[value];
+        reads_context = reads_context || context[value];
+      });
+      if (reads_context && linear == nullptr) return refuse("a context that something other than a linear layer reads");
+      if (linear != nullptr) from_linear[linear->out] = true;
+      if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+        const int head_dim = program.widths[attention->in] / (attention->heads + 2 * attention->key_value_heads);
+        if (head_dim > kMaxHeadDim) {
+          return refuse(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
+        }
+        if (!from_linear[attention->in]) return refuse("attention over something other than a linear layer's result");
+        context[attention->out] = true;
+      }
+    }
+  }
   for (const std::vector<Op>& layer : program.layers) {
     for (const Op& op : layer) {
       const auto* attention = std::get_if<AttentionOp>(&op);
-      if (attention == nullptr) continue;
-      const int head_dim = program.widths[attention->in] / (attention->heads + 2 * attention->key_value_heads);
-      if (head_dim > kMaxHeadDim) {
-        return absl::UnimplementedError(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
-      }
+      if (attention != nullptr && readers[attention->in] != 1) return refuse("queries, keys and values read twice");
     }
   }
   return absl::OkStatus();
@@ -420,7 +483,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precisi
     return MakeError(absl::StatusCode::kFailedPrecondition, "precision", "PRECISION_UNAVAILABLE",
                      absl::StrCat("is ", PrecisionName(precision), ", but ", missing));
   }
-  if (absl::Status status = CheckShapes(program); !status.ok()) return status;
+  if (absl::Status status = CheckAttention(program); !status.ok()) return status;
   const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();
   return std::make_unique<CpuEncoder>(std::move(program), precision, narrow ? Element::kBfloat16 : Element::kFloat32);
 }

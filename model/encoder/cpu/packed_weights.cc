@@ -8,14 +8,23 @@
 namespace longembed::cpu {
 namespace {
 
-// Where input i of output o lies.
-std::byte* PlaceOf(PackedWeights& weights, int output, int input) {
-  const int panel = output / kPanelOutputs;
-  const int step_inputs = StepInputs(weights.precision);
-  const ptrdiff_t step_bytes = static_cast<ptrdiff_t>(weights.vectors_of(panel)) * kLanes * kStepBytes;
-  std::byte* const begin = weights.panels.data() + (weights.panel(panel) - weights.panels.data());
-  return begin + (input / step_inputs) * step_bytes + (output % kPanelOutputs) * kStepBytes +
-         (input % step_inputs) * (kStepBytes / step_inputs);
+// Writes convert(weight) for every weight to its place. `T` is what an operand's element is stored as.
+template <typename T, typename Convert>
+void Fill(PackedWeights& weights, const float* weight, const Convert& convert) {
+  constexpr int kStepInputs = kStepBytes / static_cast<int>(sizeof(T));
+  for (int o = 0; o < weights.outputs; ++o) {
+    const int panel = o / kPanelOutputs;
+    const ptrdiff_t step_bytes = static_cast<ptrdiff_t>(weights.vectors_of(panel)) * kLanes * kStepBytes;
+    std::byte* step =
+        weights.panels.data() + (weights.panel(panel) - weights.panels.data()) + (o % kPanelOutputs) * kStepBytes;
+    const float* const row = weight + static_cast<ptrdiff_t>(o) * weights.inputs;
+    for (int first = 0; first < weights.inputs; first += kStepInputs, step += step_bytes) {
+      for (int i = first; i < std::min(first + kStepInputs, weights.inputs); ++i) {
+        const T value = convert(o, row[i]);
+        std::memcpy(step + (i - first) * sizeof(T), &value, sizeof(T));
+      }
+    }
+  }
 }
 
 void PackInt8(PackedWeights& weights, const float* weight) {
@@ -23,19 +32,17 @@ void PackInt8(PackedWeights& weights, const float* weight) {
   weights.scales.assign(padded, 0.0f);
   weights.offsets.assign(padded, 0);
   for (int o = 0; o < weights.outputs; ++o) {
-    const float* row = weight + static_cast<ptrdiff_t>(o) * weights.inputs;
+    const float* const row = weight + static_cast<ptrdiff_t>(o) * weights.inputs;
     float largest = 0;
     for (int i = 0; i < weights.inputs; ++i) largest = std::max(largest, std::fabs(row[i]));
-    const float scale = largest / 127.0f;
-    int32_t sum = 0;
-    for (int i = 0; i < weights.inputs && scale > 0; ++i) {
-      const auto integer = static_cast<int8_t>(std::lrint(row[i] / scale));
-      std::memcpy(PlaceOf(weights, o, i), &integer, sizeof(integer));
-      sum += integer;
-    }
-    weights.scales[o] = scale;
-    weights.offsets[o] = 128 * sum;
+    weights.scales[o] = largest / 127.0f;
   }
+  Fill<int8_t>(weights, weight, [&](int o, float value) {
+    const float scale = weights.scales[o];
+    const auto integer = static_cast<int8_t>(scale > 0 ? std::lrint(value / scale) : 0);
+    weights.offsets[o] += 128 * integer;
+    return integer;
+  });
 }
 
 }  // namespace
@@ -55,21 +62,10 @@ PackedWeights PackWeights(Precision precision, const float* weight, const float*
   std::memset(packed.panels.data(), 0, packed.panels.size());
   packed.bias.assign(padded, 0.0f);
   if (bias != nullptr) std::copy(bias, bias + outputs, packed.bias.begin());
-  if (precision == Precision::kInt8) {
-    PackInt8(packed, weight);
-    return packed;
-  }
-  for (int o = 0; o < outputs; ++o) {
-    for (int i = 0; i < inputs; ++i) {
-      const float value = weight[static_cast<ptrdiff_t>(o) * inputs + i];
-      const uint16_t half = ToBfloat16(value);
-      if (precision == Precision::kFloat32) {
-        std::memcpy(PlaceOf(packed, o, i), &value, sizeof(value));
-      } else {
-        std::memcpy(PlaceOf(packed, o, i), &half, sizeof(half));
-      }
-    }
-  }
+  if (precision == Precision::kFloat32) Fill<float>(packed, weight, [](int, float value) { return value; });
+  if (precision == Precision::kBfloat16)
+    Fill<uint16_t>(packed, weight, [](int, float value) { return ToBfloat16(value); });
+  if (precision == Precision::kInt8) PackInt8(packed, weight);
   return packed;
 }
 

@@ -6,33 +6,6 @@
 namespace longembed::cpu {
 namespace {
 
-template <typename... Cases>
-struct Overloaded : Cases... {
-  using Cases::operator()...;
-};
-
-// Calls visit(value, is_result) for each value of an operation, inputs first.
-template <typename Visit>
-void ForValues(const Op& op, const Visit& visit) {
-  std::visit(Overloaded{
-                 [&](const ResidualNormOp& norm) {
-                   visit(norm.update, false);
-                   visit(norm.residual, false);
-                   visit(norm.out, true);
-                 },
-                 [&](const AddOp& add) {
-                   visit(add.a, false);
-                   visit(add.b, false);
-                   visit(add.out, true);
-                 },
-                 [&](const auto& unary) {
-                   visit(unary.in, false);
-                   visit(unary.out, true);
-                 },
-             },
-             op);
-}
-
 // What is known of a value from a look at all operations.
 struct Life {
   int last_use = -1;
@@ -96,23 +69,22 @@ class ScheduleMaker {
  private:
   void FindLives(const std::vector<Op>& ops, Value input, Value output) {
     lives_[input].from_norm_or_add = true;
+    lives_[input].first_segment = -1;  // The embedding writes it for the whole batch, whoever reads it.
     int segment = 0;
     for (size_t i = 0; i < ops.size(); ++i) {
       const bool attention = std::holds_alternative<AttentionOp>(ops[i]);
       const bool linear = std::holds_alternative<LinearOp>(ops[i]);
       const bool writes_float32 = !linear && !attention && !std::holds_alternative<SwiGluOp>(ops[i]);
-      ForValues(ops[i], [&](Value value, bool is_result) {
+      ForInputs(ops[i], [&](Value value) {
         Life& life = lives_[value];
-        if (is_result) {
-          life.from_norm_or_add = writes_float32;
-          life.first_segment = segment + (attention ? 1 : 0);
-        } else {
-          life.last_use = static_cast<int>(i);
-          life.for_linear_only &= linear;
-          life.for_attention |= attention;
-        }
-        life.last_segment = segment + (attention && !is_result ? 1 : 0);
+        life.last_use = static_cast<int>(i);
+        life.for_linear_only &= linear;
+        life.for_attention |= attention;
+        life.last_segment = segment + (attention ? 1 : 0);
       });
+      Life& result = lives_[ResultOf(ops[i])];
+      result.from_norm_or_add = writes_float32;
+      result.first_segment = result.last_segment = segment + (attention ? 1 : 0);
       if (attention) ++segment;
     }
     lives_[output].last_use = static_cast<int>(ops.size());
@@ -145,15 +117,10 @@ class ScheduleMaker {
     // all columns of a row for each that it writes, and SwiGLU two.
     const bool in_place = std::holds_alternative<ResidualNormOp>(op) || std::holds_alternative<AddOp>(op) ||
                           std::holds_alternative<RmsNormOp>(op);
-    Value result = 0;
-    ForValues(op, [&](Value value, bool is_result) {
-      if (is_result) result = value;
-      if (!is_result && in_place) Release(value, index);
-    });
-    places_[result] = NewPlace(result);
-    ForValues(op, [&](Value value, bool is_result) {
-      if (!is_result && !in_place) Release(value, index);
-    });
+    const auto release = [&](Value value) { Release(value, index); };
+    if (in_place) ForInputs(op, release);
+    places_[ResultOf(op)] = NewPlace(ResultOf(op));
+    if (!in_place) ForInputs(op, release);
     schedule_.segments.back().steps.push_back(std::visit([this](auto& each) { return ToStep(each); }, op));
   }
 

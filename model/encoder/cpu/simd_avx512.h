@@ -1,7 +1,7 @@
 // What the AVX-512 kernels share: masked loads and stores of both element types, exp2 and erf, and the tile of a matrix
-// product that stays in registers. Only for files that are compiled for AVX-512. Everything has internal linkage and
-// nothing of the standard library's templates is used here: a function that the linker shares with other files must not
-// hold these instructions.
+// product that stays in registers. Only for files that are compiled for AVX-512, whatever the build type with full
+// optimisation: everything here has internal linkage, and the few shared inline functions that are used are inlined, so
+// that the linker does not take a copy with these instructions for the rest of the program.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_AVX512_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_AVX512_H_
 
@@ -36,12 +36,9 @@ LONGEMBED_INLINE __m512 Load(const Bfloat16* from, __mmask16 lanes) {
 }
 
 LONGEMBED_INLINE void Store(float* to, __mmask16 lanes, __m512 values) { _mm512_mask_storeu_ps(to, lanes, values); }
-// Round to nearest even in integers, so that it runs on processors without AVX512-BF16 too; values are never NaN here.
+// bfloat16 rows exist only where the processor has AVX512-BF16 (cpu_encoder.cc).
 LONGEMBED_INLINE void Store(Bfloat16* to, __mmask16 lanes, __m512 values) {
-  const __m512i bits = _mm512_castps_si512(values);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  _mm256_mask_storeu_epi16(to, lanes, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+  _mm256_mask_storeu_epi16(to, lanes, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
 }
 
 template <typename T>

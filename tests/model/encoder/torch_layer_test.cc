@@ -43,6 +43,8 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     const auto tokens = static_cast<int64_t>(batch.tokens.size());
     TorchAttentionBatch context(batch);
     context.sequence_offsets = torch::tensor(batch.sequence_offsets, at::kInt);
+    context.query_scale = QueryScaleRows(batch, at::kCPU);
+    EXPECT_EQ(context.query_scale.defined(), batch.query_scale[0] != batch.query_scale[1]);
     std::vector<c10::IValue> arguments{torch::randn({tokens, m.hidden_size}), torch::tensor(batch.query_scale),
                                        torch::tensor(batch.neighbour_window, at::kInt), context.sequence_offsets};
     if (m.family == Family::kRope) {
@@ -50,7 +52,7 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
       arguments.insert(arguments.begin() + 1, context.rotary);
     }
     const torch::jit::Module first = *module_.attr("layers").toModule().children().begin();
-    TorchLayer layer(first, m.attention_heads, m.key_value_heads);
+    TorchLayer layer(first);
     ASSERT_TRUE(layer.walked());
     const at::Tensor expected = layer.Run(arguments, nullptr), actual = layer.Run(arguments, &context);
     EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4)) << (actual - expected).abs().max();

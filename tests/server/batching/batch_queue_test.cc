@@ -161,7 +161,67 @@ TEST(BatchQueueTest, GiantsWaitWhereTheyMayNotStart) {
   EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre(2010, 3010));
   EXPECT_FALSE(queue.HasWork(false));
   EXPECT_TRUE(queue.Remove(*giant));
-  EXPECT_THAT(Take(queue, {.max_tokens = 5000}), ElementsAre(2300, 2005));
+  EXPECT_THAT(Take(queue, {.max_tokens = 5000}), ElementsAre(2300));
+  EXPECT_THAT(Take(queue, {.max_tokens = 5000}), ElementsAre(2005));
+  EXPECT_FALSE(queue.HasWork(true));
+}
+
+// What stands behind any number of giants that may not start is found: HasWork would else promise what TakeBatch does
+// not give, and workers would spin.
+TEST(BatchQueueTest, ManyGiantsInFrontHideNothing) {
+  BatchQueue queue(kQuadratic);
+  for (int i = 0; i < 200; ++i) queue.Push(MakeJob(1, {300}), kStart);
+  queue.Push(MakeJob(2, {5}), kStart + absl::Seconds(1));
+  EXPECT_EQ(queue.cost(/*giants=*/false), 5);
+  ASSERT_TRUE(queue.HasWork(false));
+  EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre(2005));
+  EXPECT_FALSE(queue.HasWork(false));
+}
+
+TEST(BatchQueueTest, AGiantRunsAlone) {
+  BatchQueue queue(kQuadratic);
+  queue.Push(MakeJob(1, {5}), kStart);
+  queue.Push(MakeJob(2, {300, 6}), kStart);
+  queue.Push(MakeJob(3, {7}), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 1 << 20}), ElementsAre(1005, 3007));
+  EXPECT_THAT(Take(queue, {.max_tokens = 1 << 20}), ElementsAre(2300));
+  EXPECT_THAT(Take(queue, {.max_tokens = 1 << 20}), ElementsAre(2006));
+}
+
+// Whatever is pushed, taken, removed and expired: the counts come back to zero, and HasWork keeps its word.
+TEST(BatchQueueTest, CountsNeverDrift) {
+  std::mt19937 random(7);
+  const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
+  BatchQueue queue(kQuadratic);
+  std::vector<std::shared_ptr<Job>> jobs;
+  absl::Time now = kStart;
+  for (int step = 0; step < 3000; ++step, now += absl::Milliseconds(below(200))) {
+    std::vector<int> sizes(static_cast<size_t>(1 + below(4)));
+    for (int& size : sizes) size = below(5) == 0 ? 300 + below(50) : 1 + below(60);
+    JobOptions options;
+    if (below(3) == 0) options.deadline = now + absl::Milliseconds(below(2000));
+    switch (below(4)) {
+      case 0:
+      case 1:
+        queue.Push(jobs.emplace_back(MakeJob(1, sizes, options)), now);
+        break;
+      case 2: {
+        const bool giants = below(2) == 0, promised = queue.HasWork(giants);
+        ASSERT_EQ(!queue.TakeBatch({.max_tokens = 1 + below(500), .giants = giants}).empty(), promised);
+        break;
+      }
+      default:
+        if (!jobs.empty()) queue.Remove(*jobs[static_cast<size_t>(below(static_cast<int>(jobs.size())))]);
+        for (const auto& job : queue.TakeExpired(now)) ASSERT_LE(job->options().deadline, now);
+    }
+    ASSERT_GE(queue.cost(false), 0);
+    ASSERT_GE(queue.cost(), queue.tokens());
+  }
+  queue.TakeExpired(absl::InfiniteFuture());
+  EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.tokens(), 0);
+  EXPECT_EQ(queue.cost(), 0);
+  EXPECT_EQ(queue.cost(false), 0);
   EXPECT_FALSE(queue.HasWork(true));
 }
 

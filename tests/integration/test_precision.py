@@ -1,0 +1,87 @@
+"""Precisions and engines through the server: what they cost, and that the answer says which it was."""
+
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from generated_client import generate_client
+from running_server import start_server
+
+MODEL = "e5-small-v2"
+FLAGS = Path("/proc/cpuinfo").read_text()
+TEXTS = ["how long is the Nile?", "The Nile is about 6,650 km long.", "a " * 300, "東京", "one two three four five six seven eight nine ten " * 20]
+
+
+@pytest.fixture(scope="module")
+def embed(tmp_path_factory):
+    """embed(model options) -> (vectors, model, recipe); a text of 1,000 tokens by interpolated positions is among the inputs."""
+    pb, pb_grpc = generate_client(tmp_path_factory.mktemp("client"))
+
+    def run(model_options: str, name: str = MODEL):
+        folder = tmp_path_factory.mktemp("server")
+        server = start_server(folder, [name], model_options=model_options)
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                stub = pb_grpc.EmbeddingServiceStub(channel)
+                request = pb.EmbedRequest(inputs=[pb.Input(text=text) for text in [*TEXTS, "far " * 1000]])
+                request.options.extension.interpolation.SetInParent()
+                response = stub.Embed(request, timeout=120)
+                model = stub.GetModel(pb.GetModelRequest())
+                return np.array([result.embeddings[0].values for result in response.results]), model, response.recipe
+        finally:
+            assert server.stop() == 0
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def reference(embed):
+    return embed("engine: torchscript")
+
+
+def needs(*flags: str) -> None:
+    missing = [flag for flag in flags if flag not in FLAGS]
+    if missing:
+        pytest.skip(f"this processor has no {', '.join(missing)}")
+
+
+def test_libtorch_runs_the_graph_as_exported(reference):
+    _, model, _ = reference
+    assert (model.engine, model.precision) == ("torchscript", "fp32")
+    assert not model.HasField("precision_check")
+
+
+def test_our_kernels_run_fp32_by_default(embed, reference):
+    needs("avx512f", "avx512bw", "avx512vl", "avx512dq")
+    vectors, model, recipe = embed("")
+    assert (model.engine, model.precision) == ("native", "fp32")
+    assert (vectors * reference[0]).sum(axis=1).min() >= 0.999999
+    assert recipe == reference[2]  # Comparable vectors, whatever computed them.
+
+
+@pytest.mark.parametrize("precision, flag, least, mean", [("bf16", "avx512_bf16", 0.9995, 0.9998), ("int8", "avx512_vnni", 0.99, 0.9975)])
+def test_narrow_precisions(embed, reference, precision, flag, least, mean):
+    needs("avx512f", "avx512bw", "avx512vl", "avx512dq", flag)
+    vectors, model, recipe = embed(f"precision: {precision}")
+    assert (model.engine, model.precision) == ("native", precision)
+    cosines = (vectors * reference[0]).sum(axis=1)
+    assert cosines.min() >= least and cosines.mean() >= mean
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    check = model.precision_check
+    assert least <= check.lowest_cosine <= check.mean_cosine < 1 and check.texts >= 32
+    assert recipe != reference[2]
+
+
+@pytest.mark.parametrize("name", ["e5-small-rope", "SmolLM2-135M-Instruct"])
+def test_rotary_models_in_bf16(embed, name):
+    needs("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+    expected, model, _ = embed("", name)
+    assert model.engine == "native"
+    vectors, _, _ = embed("precision: bf16", name)
+    assert (vectors * expected).sum(axis=1).min() >= 0.999
+
+
+def test_a_precision_that_is_not_there_stops_the_start(tmp_path):
+    with pytest.raises(RuntimeError, match="fp16 is for CUDA"):
+        start_server(tmp_path, [MODEL], model_options="precision: fp16")

@@ -1,0 +1,363 @@
+// Whole programs of odd shapes, scheduled and run by our kernels, against a slow interpreter in double precision that
+// keeps every value of every row.
+#include "model/encoder/cpu/cpu_encoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <random>
+
+#include "model/encoder/cpu/cpu_features.h"
+
+namespace longembed {
+namespace {
+
+using Matrix = std::vector<std::vector<double>>;  // [row][column]
+
+class ProgramMaker {
+ public:
+  explicit ProgramMaker(uint32_t seed) : random_(seed) {}
+
+  Weight Random(int rows, int columns, float scale, float mean = 0) {
+    auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(rows) * columns);
+    std::normal_distribution<float> normal(mean, scale);
+    for (float& value : *values) value = normal(random_);
+    return {.data = values->data(), .rows = rows, .columns = columns, .owner = values};
+  }
+  Value NewValue(int width) {
+    program.widths.push_back(width);
+    return static_cast<Value>(program.widths.size()) - 1;
+  }
+  Value Linear(Value in, int outputs, bool gelu = false, bool bias = true) {
+    const int inputs = program.widths[in];
+    const Value out = NewValue(outputs);
+    ops.emplace_back(LinearOp{.in = in,
+                              .out = out,
+                              .weight = Random(outputs, inputs, 1 / std::sqrt(static_cast<float>(inputs))),
+                              .bias = bias ? Random(1, outputs, 0.1f) : Weight(),
+                              .gelu = gelu});
+    return out;
+  }
+  Value Attention(Value in, int heads, int kv_heads, int head_dim, bool causal) {
+    const Value out = NewValue(heads * head_dim);
+    ops.emplace_back(AttentionOp{.in = in, .out = out, .heads = heads, .key_value_heads = kv_heads, .causal = causal});
+    return out;
+  }
+  Value Norm(Value update, Value residual) {
+    const int width = program.widths[update];
+    const Value out = NewValue(width);
+    ops.emplace_back(ResidualNormOp{.update = update,
+                                    .residual = residual,
+                                    .out = out,
+                                    .weight = Random(1, width, 0.1f, 1),
+                                    .bias = Random(1, width, 0.1f),
+                                    .epsilon = 1e-5f});
+    return out;
+  }
+  Value Rms(Value in) {
+    const Value out = NewValue(program.widths[in]);
+    ops.emplace_back(
+        RmsNormOp{.in = in, .out = out, .weight = Random(1, program.widths[in], 0.1f, 1), .epsilon = 1e-5f});
+    return out;
+  }
+  Value Add(Value a, Value b) {
+    const Value out = NewValue(program.widths[a]);
+    ops.emplace_back(AddOp{.a = a, .b = b, .out = out});
+    return out;
+  }
+  Value SwiGlu(Value in) {
+    const Value out = NewValue(program.widths[in] / 2);
+    ops.emplace_back(SwiGluOp{.in = in, .out = out});
+    return out;
+  }
+  void EndLayer() { program.layers.push_back(std::move(ops)), ops.clear(); }
+
+  Program program;
+  std::vector<Op> ops;
+
+ private:
+  std::mt19937 random_;
+};
+
+// Like BERT: attention and feed-forward with norms after, absolute positions.
+Program Encoder(int hidden, int heads, int head_dim, int inner, int layers) {
+  ProgramMaker make(1);
+  make.program.word = make.Random(50, hidden, 1);
+  make.program.position = make.Random(64, hidden, 0.3f);
+  make.program.embedding_norm_weight = make.Random(1, hidden, 0.1f, 1);
+  make.program.embedding_norm_bias = make.Random(1, hidden, 0.1f);
+  make.program.embedding_norm_epsilon = 1e-5f;
+  Value hidden_value = make.program.input = make.NewValue(hidden);
+  for (int layer = 0; layer < layers; ++layer) {
+    const Value qkv = make.Linear(hidden_value, 3 * heads * head_dim);
+    const Value context = make.Attention(qkv, heads, heads, head_dim, false);
+    const Value middle = make.Norm(make.Linear(context, hidden), hidden_value);
+    hidden_value = make.Norm(make.Linear(make.Linear(middle, inner, true), hidden), middle);
+    make.EndLayer();
+  }
+  make.program.output = hidden_value;
+  return std::move(make.program);
+}
+
+// Like Llama: norms before, grouped queries, a gate, a last norm.
+Program Decoder(int hidden, int heads, int kv_heads, int head_dim, int inner, int layers) {
+  ProgramMaker make(2);
+  make.program.word = make.Random(50, hidden, 1);
+  Value x = make.program.input = make.NewValue(hidden);
+  for (int layer = 0; layer < layers; ++layer) {
+    const Value qkv = make.Linear(make.Rms(x), (heads + 2 * kv_heads) * head_dim, false, false);
+    const Value context = make.Attention(qkv, heads, kv_heads, head_dim, true);
+    x = make.Add(x, make.Linear(context, hidden, false, false));
+    const Value gate = make.Linear(make.Rms(x), 2 * inner, false, false);
+    x = make.Add(x, make.Linear(make.SwiGlu(gate), hidden, false, false));
+    make.EndLayer();
+  }
+  make.program.output = x;
+  make.program.final_norm = make.Random(1, hidden, 0.1f, 1);
+  make.program.final_norm_epsilon = 1e-5f;
+  return std::move(make.program);
+}
+
+class Interpreter {
+ public:
+  Interpreter(const Program& program, const PackedBatch& batch) : program_(program), batch_(batch) {}
+
+  Matrix Pooled() {
+    values_[program_.input] = Embed();
+    for (const auto& layer : program_.layers) {
+      for (const Op& op : layer) std::visit([this](const auto& each) { values_[each.out] = Run(each); }, op);
+    }
+    Matrix rows = values_[program_.output];
+    if (program_.final_norm) {
+      for (auto& row : rows) row = Rms(row, program_.final_norm, program_.final_norm_epsilon);
+    }
+    Matrix pooled;
+    for (const Range span : batch_.spans) {
+      std::vector<double> mean(rows[0].size(), 0);
+      for (int r = span.start; r < span.end; ++r) {
+        for (size_t j = 0; j < mean.size(); ++j) mean[j] += rows[r][j] / span.size();
+      }
+      pooled.push_back(std::move(mean));
+    }
+    return pooled;
+  }
+
+ private:
+  static double At(const Weight& w, int64_t row, int64_t column) { return w.data[row * w.columns + column]; }
+
+  static std::vector<double> LayerNorm(std::vector<double> row, const Weight& weight, const Weight& bias,
+                                       double epsilon) {
+    double mean = 0, variance = 0;
+    for (const double x : row) mean += x / static_cast<double>(row.size());
+    for (const double x : row) variance += (x - mean) * (x - mean) / static_cast<double>(row.size());
+    for (size_t j = 0; j < row.size(); ++j) {
+      row[j] = (row[j] - mean) / std::sqrt(variance + epsilon) * weight.data[j] + bias.data[j];
+    }
+    return row;
+  }
+  static std::vector<double> Rms(std::vector<double> row, const Weight& weight, double epsilon) {
+    double squares = 0;
+    for (const double x : row) squares += x * x / static_cast<double>(row.size());
+    for (size_t j = 0; j < row.size(); ++j) row[j] = row[j] / std::sqrt(squares + epsilon) * weight.data[j];
+    return row;
+  }
+
+  Matrix Embed() const {
+    Matrix rows;
+    for (size_t t = 0; t < batch_.tokens.size(); ++t) {
+      std::vector<double> row;
+      for (int64_t j = 0; j < program_.word.columns; ++j) {
+        double x = At(program_.word, batch_.tokens[t], j);
+        if (program_.position) x += At(program_.position, static_cast<int64_t>(batch_.positions[t]), j);
+        row.push_back(x);
+      }
+      if (program_.embedding_norm_weight) {
+        row = LayerNorm(row, program_.embedding_norm_weight, program_.embedding_norm_bias,
+                        program_.embedding_norm_epsilon);
+      }
+      rows.push_back(std::move(row));
+    }
+    return rows;
+  }
+
+  Matrix Run(const LinearOp& op) {
+    Matrix out;
+    for (const auto& row : values_[op.in]) {
+      std::vector<double> y;
+      for (int64_t o = 0; o < op.weight.rows; ++o) {
+        double sum = op.bias ? op.bias.data[o] : 0;
+        for (int64_t i = 0; i < op.weight.columns; ++i) sum += row[i] * At(op.weight, o, i);
+        y.push_back(op.gelu ? sum / 2 * (1 + std::erf(sum / std::sqrt(2.0))) : sum);
+      }
+      out.push_back(std::move(y));
+    }
+    return out;
+  }
+  Matrix Run(const ResidualNormOp& op) {
+    Matrix out = Run(AddOp{.a = op.update, .b = op.residual});
+    for (auto& row : out) row = LayerNorm(row, op.weight, op.bias, op.epsilon);
+    return out;
+  }
+  Matrix Run(const RmsNormOp& op) {
+    Matrix out = values_[op.in];
+    for (auto& row : out) row = Rms(row, op.weight, op.epsilon);
+    return out;
+  }
+  Matrix Run(const AddOp& op) {
+    Matrix out = values_[op.a];
+    for (size_t r = 0; r < out.size(); ++r) {
+      for (size_t j = 0; j < out[r].size(); ++j) out[r][j] += values_[op.b][r][j];
+    }
+    return out;
+  }
+  Matrix Run(const SwiGluOp& op) {
+    Matrix out;
+    for (const auto& row : values_[op.in]) {
+      std::vector<double> y(row.size() / 2);
+      for (size_t j = 0; j < y.size(); ++j) y[j] = row[j] / (1 + std::exp(-row[j])) * row[y.size() + j];
+      out.push_back(std::move(y));
+    }
+    return out;
+  }
+  Matrix Run(const AttentionOp& op) {
+    const Matrix& qkv = values_[op.in];
+    const int d = program_.widths[op.out] / op.heads;
+    Matrix out(qkv.size(), std::vector<double>(program_.widths[op.out], 0));
+    for (size_t s = 0; s + 1 < batch_.sequence_offsets.size(); ++s) {
+      for (int i = batch_.sequence_offsets[s]; i < batch_.sequence_offsets[s + 1]; ++i) {
+        for (int h = 0; h < op.heads; ++h) {
+          const int kv = h / (op.heads / op.key_value_heads);
+          const int key = (op.heads + kv) * d, value = (op.heads + op.key_value_heads + kv) * d;
+          double total = 0;
+          for (int j = batch_.sequence_offsets[s]; j < (op.causal ? i + 1 : batch_.sequence_offsets[s + 1]); ++j) {
+            double logit = 0;
+            for (int c = 0; c < d; ++c) logit += qkv[i][h * d + c] * qkv[j][key + c];
+            const double weight = std::exp(logit * batch_.query_scale[s] / std::sqrt(d));
+            total += weight;
+            for (int c = 0; c < d; ++c) out[i][h * d + c] += weight * qkv[j][value + c];
+          }
+          for (int c = 0; c < d; ++c) out[i][h * d + c] /= total;
+        }
+      }
+    }
+    return out;
+  }
+
+  const Program& program_;
+  const PackedBatch& batch_;
+  std::map<Value, Matrix> values_;
+};
+
+PackedBatch Batch(const std::vector<int>& lengths, const std::vector<Range>& spans) {
+  PackedBatch batch;
+  batch.sequence_offsets.push_back(0);
+  std::mt19937 random(5);
+  for (const int length : lengths) {
+    for (int i = 0; i < length; ++i) {
+      batch.tokens.push_back(static_cast<int32_t>(random() % 50));
+      batch.positions.push_back(static_cast<float>(i));
+    }
+    batch.query_scale.push_back(lengths.size() > 1 && length == lengths[1] ? 1.3f : 1.0f);
+    batch.neighbour_window.push_back(0);
+    batch.sequence_offsets.push_back(batch.sequence_offsets.back() + length);
+  }
+  batch.spans = spans;
+  return batch;
+}
+
+struct Case {
+  const char* name;
+  std::function<Program()> program;
+};
+
+class CpuEncoderTest : public ::testing::TestWithParam<Case> {
+ protected:
+  // The least cosine over the vectors of a batch, with or without a helper.
+  double LeastCosine(Precision precision, const PackedBatch& batch, int helpers) {
+    const auto encoder = MakeCpuEncoder(GetParam().program(), precision);
+    EXPECT_TRUE(encoder.ok()) << encoder.status();
+    Team team;
+    const HelperThreads threads(team, helpers);
+    Team::Leader leader(team);
+    const auto block = (*encoder)->Encode(batch, leader, [] { return false; });
+    EXPECT_TRUE(block.ok()) << block.status();
+    const Program program = GetParam().program();
+    const Matrix expected = Interpreter(program, batch).Pooled();
+    double least = 1;
+    for (size_t r = 0; r < expected.size(); ++r) {
+      double dot = 0, a = 0, b = 0;
+      for (size_t j = 0; j < expected[r].size(); ++j) {
+        const double x = expected[r][j], y = block->row(static_cast<int>(r))[j];
+        dot += x * y, a += x * x, b += y * y;
+      }
+      least = std::min(least, dot / std::sqrt(a * b));
+    }
+    return least;
+  }
+};
+
+TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
+  const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
+  const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
+  const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
+  const PackedBatch overlapping = Batch(lengths, {{10, 20}, {9, 12}, {15, 30}, {38, 50}, {40, 41}});
+  for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
+                                         std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.99)}) {
+    if (!cpu::MissingFor(precision).empty()) continue;
+    for (const int helpers : {0, 1}) {
+      EXPECT_GE(LeastCosine(precision, whole, helpers), least) << PrecisionName(precision);
+      EXPECT_GE(LeastCosine(precision, single, helpers), least) << PrecisionName(precision);
+      EXPECT_GE(LeastCosine(precision, overlapping, helpers), least) << PrecisionName(precision);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
+                         ::testing::Values(Case{"encoder", [] { return Encoder(48, 3, 16, 100, 2); }},
+                                           Case{"odd", [] { return Encoder(33, 3, 11, 45, 3); }},
+                                           Case{"wide_heads", [] { return Encoder(40, 2, 80, 64, 1); }},
+                                           Case{"decoder", [] { return Decoder(64, 4, 2, 16, 96, 2); }},
+                                           Case{"odd_decoder", [] { return Decoder(30, 3, 1, 10, 37, 2); }}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
+  if (const std::string missing = cpu::MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  const auto refused = [](const std::function<void(ProgramMaker&, Value)>& layer) {
+    ProgramMaker make(3);
+    make.program.word = make.Random(50, 48, 1);
+    layer(make, make.program.input = make.NewValue(48));
+    make.program.output = static_cast<Value>(make.program.widths.size()) - 1;
+    make.EndLayer();
+    return MakeCpuEncoder(std::move(make.program), Precision::kFloat32).status().code() ==
+           absl::StatusCode::kUnimplemented;
+  };
+  EXPECT_TRUE(refused([](ProgramMaker& make, Value x) { make.Linear(make.Attention(x, 1, 1, 16, false), 48); }));
+  EXPECT_TRUE(refused(
+      [](ProgramMaker& make, Value x) { make.Add(make.Attention(make.Linear(x, 3 * 48), 1, 1, 48, false), x); }));
+  EXPECT_TRUE(refused(
+      [](ProgramMaker& make, Value x) { make.Linear(make.Attention(make.Linear(x, 3 * 300), 1, 1, 300, false), 48); }));
+  EXPECT_TRUE(refused([](ProgramMaker& make, Value x) {
+    const Value qkv = make.Linear(x, 3 * 16);
+    make.Linear(make.Attention(qkv, 1, 1, 16, false), 48);
+    make.Linear(qkv, 48);
+  }));
+}
+
+TEST(CpuEncoderCheckTest, ABatchWithoutSpansHasNoVectors) {
+  if (const std::string missing = cpu::MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  const auto encoder = MakeCpuEncoder(Encoder(48, 3, 16, 100, 1), Precision::kFloat32);
+  Team team;
+  Team::Leader leader(team);
+  const auto block = (*encoder)->Encode(PackedBatch{.sequence_offsets = {0}}, leader, [] { return false; });
+  ASSERT_TRUE(block.ok());
+  EXPECT_EQ(block->rows, 0);
+  PackedBatch wrong = Batch({2}, {{0, 2}});
+  wrong.tokens[1] = 50;
+  EXPECT_EQ((*encoder)->Encode(wrong, leader, [] { return false; }).status().code(), absl::StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace longembed
