@@ -467,15 +467,16 @@ class TeiStreamTest : public ServiceTest {
 TEST_F(TeiStreamTest, AnswersInOrder) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
-  std::jthread writer([&stream] {
-    for (int i = 0; i < 200; ++i) stream->Write(TeiRequest(std::string(static_cast<size_t>(1 + i % 9), 'a')));
-    stream->WritesDone();
-  });
   tei::v1::EmbedResponse response;
-  for (int i = 0; i < 200; ++i) {
-    ASSERT_TRUE(stream->Read(&response)) << i;
-    ASSERT_EQ(response.embeddings(0), static_cast<float>(1 + 10 + 1 + i % 9 + 2)) << i;  // Sum of the three tokens.
+  for (int first = 0; first < 200; first += 20) {  // The queue takes no more than 100 tokens, 3 for each message.
+    for (int i = first; i < first + 20; ++i)
+      stream->Write(TeiRequest(std::string(static_cast<size_t>(1 + i % 9), 'a')));
+    for (int i = first; i < first + 20; ++i) {
+      ASSERT_TRUE(stream->Read(&response)) << i;
+      ASSERT_EQ(response.embeddings(0), static_cast<float>(1 + 10 + 1 + i % 9 + 2)) << i;  // Sum of the three tokens.
+    }
   }
+  stream->WritesDone();
   EXPECT_FALSE(stream->Read(&response));
   EXPECT_TRUE(stream->Finish().ok());
 }
