@@ -171,7 +171,7 @@ def plot(rounds: list[dict], file: Path) -> None:
     axes.set_xticks([x + 0.4 - width / 2 for x in range(len(SETS))], [f"{s} tokens" if s != "mixed" else "mixed, 8-512" for s in SETS])
     axes.set_ylabel("tokens a second")
     axes.set_title(f"{MODEL}, {os.cpu_count()} cores, 32 clients over loopback gRPC")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncol=len(names))
     figure.savefig(file, dpi=130)
 
 

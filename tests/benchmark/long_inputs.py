@@ -114,7 +114,8 @@ def plot(results: dict, file: Path, precision: str) -> None:
         axes.set_xlabel("tokens of one document")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        axes.legend()
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=3)
     figure.suptitle(f"One document on an idle server, {precision}")
     figure.savefig(file, dpi=130)
 
