@@ -62,7 +62,7 @@ at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at
 
 }  // namespace
 
-std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const TorchAttentionShape& shape,
+std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
                                        const TorchAttentionBatch& context) {
   const PackedBatch& batch = context.batch;
   if (std::ranges::any_of(batch.neighbour_window, [](int32_t window) { return window > 0; })) return std::nullopt;

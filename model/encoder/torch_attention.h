@@ -9,14 +9,9 @@
 #include <vector>
 
 #include "model/encoder/packed_batch.h"
+#include "model/encoder/torch_graph.h"
 
 namespace longembed {
-
-struct TorchAttentionShape {
-  int64_t heads = 0;
-  int64_t key_value_heads = 0;
-  bool causal = false;
-};
 
 // What the layers of one batch share. Tensors are on the batch's device.
 struct TorchAttentionBatch {
@@ -39,7 +34,7 @@ at::Tensor QueryScaleRows(const PackedBatch& batch, c10::Device device);
 // CUDA in fp16 and bf16; elsewhere one padded call, where padding does not double the batch and no mask grows large.
 // Nothing when neither fits, or when a sequence has a neighbour window (SelfExtend): the graph's own attention does
 // these.
-std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const TorchAttentionShape& shape,
+std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
                                        const TorchAttentionBatch& context);
 
 }  // namespace longembed

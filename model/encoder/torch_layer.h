@@ -11,8 +11,8 @@
 
 namespace longembed {
 
-// Walks forward()'s calls of the layer's parts, as torch_lowering.h does, and gives attention to AttendPacked first. A
-// layer that holds anything but parts and additions runs as it is. Multiple threads can call Run.
+// Runs forward()'s calls one by one (torch_graph.h) and gives attention to AttendPacked first. A layer that does
+// anything but call parts and add runs as it is. Multiple threads can call Run.
 class TorchLayer {
  public:
   explicit TorchLayer(const torch::jit::Module& layer);
@@ -20,23 +20,13 @@ class TorchLayer {
   // The arguments of forward(); without `context` the layer runs as it is.
   at::Tensor Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context);
 
-  bool walked() const { return !steps_.empty(); }
+  bool walked() const { return calls_.has_value(); }
 
  private:
-  // values[out] = part(values[in]...), or the sum of two values without a part.
-  struct Step {
-    std::optional<torch::jit::Module> part;
-    std::optional<TorchAttentionShape> attention;
-    std::vector<size_t> in;
-    size_t out = 0;
-  };
-
-  void ReadSteps();
+  c10::IValue RunCall(PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context);
 
   torch::jit::Module layer_;
-  std::vector<Step> steps_;
-  size_t values_ = 0;
-  size_t result_ = 0;
+  std::optional<LayerCalls> calls_;
 };
 
 }  // namespace longembed

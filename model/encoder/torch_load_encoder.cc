@@ -24,11 +24,6 @@ constexpr char kContractFile[] = "longembed.json";
 constexpr char kApeSignature[] = "\"ape-v1\"";
 constexpr char kRopeSignature[] = "\"rope-v1\"";
 
-absl::Status PrecisionUnavailable(Precision precision, std::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "precision", "PRECISION_UNAVAILABLE",
-                   absl::StrCat("is ", PrecisionName(precision), ", but ", std::string(why)));
-}
-
 // The graph in another precision, for LibTorch's own kernels. Tables and sums that must stay float32 are the graph's
 // own concern.
 absl::Status Convert(torch::jit::Module& module, c10::Device device, Precision precision) {
@@ -39,11 +34,12 @@ absl::Status Convert(torch::jit::Module& module, c10::Device device, Precision p
       module.to(at::kBFloat16);
       return absl::OkStatus();
     case Precision::kFloat16:
-      if (device.is_cpu()) return PrecisionUnavailable(precision, "fp16 is for CUDA; use bf16 or fp32");
+      if (device.is_cpu()) return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
       module.to(at::kHalf);
       return absl::OkStatus();
     case Precision::kInt8:
-      return PrecisionUnavailable(precision, "LibTorch's own kernels are not used for it; use bf16 or fp32");
+      return PrecisionUnavailable(PrecisionName(precision),
+                                  "LibTorch's own kernels are not used for it; use bf16 or fp32");
   }
   return absl::OkStatus();
 }
@@ -74,7 +70,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
         module.eval();
       }
     }
-    if (options.precision == Precision::kInt8) return PrecisionUnavailable(options.precision, why);
+    if (options.precision == Precision::kInt8) return PrecisionUnavailable(PrecisionName(options.precision), why);
     if (options.on_fallback) options.on_fallback(why);
   }
   if (absl::Status status = Convert(module, device, options.precision); !status.ok()) return status;

@@ -10,7 +10,7 @@
 namespace longembed {
 
 // The exporter keeps each part of a network a module of a known class (model/export/graph.py, rotary_graph.py); a
-// layer's forward() calls parts and adds. This walks those calls. The program shares the module's weights. Errors:
+// layer's forward() calls parts and adds (torch_graph.h). The program shares the module's weights. Errors:
 // UNIMPLEMENTED when the graph holds anything else, naming it; such a graph runs as it is. Throws what torch throws.
 absl::StatusOr<Program> LowerToProgram(const torch::jit::Module& module);
 

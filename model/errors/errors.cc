@@ -194,6 +194,11 @@ absl::Status EncoderFailed(std::string_view what) {
   return MakeError(absl::StatusCode::kInternal, "", "ENCODER_FAILED", absl::StrCat("encoder: ", std::string(what)));
 }
 
+absl::Status PrecisionUnavailable(std::string_view precision, std::string_view why) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "precision", "PRECISION_UNAVAILABLE",
+                   absl::StrCat("is ", std::string(precision), ", but ", std::string(why)));
+}
+
 absl::Status ModelDirectoryError(std::string_view path, std::string_view what) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "", "MODEL_DIRECTORY",
                    absl::StrCat(std::string(path), ": ", std::string(what)));

@@ -73,6 +73,8 @@ absl::Status UnusableVector();
 absl::Status EncoderCancelled();
 absl::Status EncoderOutOfMemory(std::string_view what);
 absl::Status EncoderFailed(std::string_view what);
+// FAILED_PRECONDITION, of a model's config.
+absl::Status PrecisionUnavailable(std::string_view precision, std::string_view why);
 absl::Status ModelDirectoryError(std::string_view path, std::string_view what);
 
 }  // namespace longembed

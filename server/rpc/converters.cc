@@ -138,6 +138,13 @@ absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::
 
 }  // namespace
 
+PlanLimits ToPlanLimits(const LimitsConfig& limits) {
+  return {.max_tokens = limits.max_tokens_per_input,
+          .max_sequence_tokens = limits.max_tokens_per_sequence,
+          .max_run_tokens = limits.max_run_tokens_per_call,
+          .max_vectors = limits.max_vectors_per_call};
+}
+
 absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits) {
   const ModelManifest& model = served.model().manifest;
@@ -161,10 +168,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   resolved.input = {.prompt = *std::move(prompt),
                     .plan = {.truncate = ConvertTruncate(options.truncate()),
                              .extension = *extension,
-                             .limits = {.max_tokens = limits.max_tokens_per_input,
-                                        .max_sequence_tokens = limits.max_tokens_per_sequence,
-                                        .max_run_tokens = limits.max_run_tokens_per_call,
-                                        .max_vectors = limits.max_vectors_per_call}},
+                             .limits = ToPlanLimits(limits)},
                     .spans = *std::move(spans)};
   resolved.vector = {.dimensions = *dimensions,
                      .normalize = !options.has_normalize() || options.normalize(),

@@ -24,6 +24,9 @@ struct ResolvedOptions {
   std::string recipe;
 };
 
+// What the server lets one call be planned into.
+PlanLimits ToPlanLimits(const LimitsConfig& limits);
+
 // Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
 // MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,

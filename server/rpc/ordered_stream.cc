@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "server/errors/errors.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/unary_call.h"
@@ -141,9 +140,7 @@ void OrderedStream::End(const absl::Status& status) {
     const std::lock_guard lock(mutex_);
     model = model_;
   }
-  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
-    context_->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
-  }
+  AddRetryPushback(status, *context_);
   metrics_.RequestFinished(method_, absl::StatusCodeToString(status.code()), model, clock_.Now() - arrival_);
   Finish(ToGrpcStatus(status));
 }

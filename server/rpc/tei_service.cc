@@ -13,6 +13,7 @@
 #include "model/text/utf8.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
+#include "server/rpc/converters.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/ordered_stream.h"
 #include "server/rpc/unary_call.h"
@@ -125,13 +126,9 @@ class TeiEncode : public TeiOperation<Request, Response> {
     text_ = *std::move(prompt) + request.inputs();
     const absl::StatusOr<Truncate> truncate = TruncateOf(request.truncate(), request.truncation_direction());
     if (!truncate.ok()) return truncate.status();
-    const LimitsConfig& limits = this->context_.service.limits;
     EmbedOrder order{.inputs = {std::string_view(text_)},
                      .input_options = {.plan = {.truncate = *truncate,
-                                                .limits = {.max_tokens = limits.max_tokens_per_input,
-                                                           .max_sequence_tokens = limits.max_tokens_per_sequence,
-                                                           .max_run_tokens = limits.max_run_tokens_per_call,
-                                                           .max_vectors = limits.max_vectors_per_call},
+                                                .limits = ToPlanLimits(this->context_.service.limits),
                                                 .allow_empty = true}},
                      .vector_options = {.dimensions = this->context_.model.model().manifest.hidden_size},
                      .job_options = {.deadline = deadline}};

@@ -17,6 +17,12 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
 }
 
+void AddRetryPushback(const absl::Status& status, grpc::CallbackServerContext& context) {
+  const std::optional<absl::Duration> delay = RetryDelay(status);
+  if (!delay.has_value()) return;
+  context.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
+}
+
 UnaryCall::UnaryCall(std::string method, grpc::CallbackServerContext* context, grpc::ByteBuffer* response,
                      const Clock& clock, Metrics& metrics)
     : method_(std::move(method)),
@@ -35,10 +41,7 @@ void UnaryCall::Succeed(const google::protobuf::Message& response) {
 }
 
 void UnaryCall::Fail(const absl::Status& status) {
-  // Clients with a retry policy obey this header; RetryInfo says the same to those that read details.
-  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
-    context_->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
-  }
+  AddRetryPushback(status, *context_);
   Count(status.code());
   Finish(ToGrpcStatus(status));
 }

@@ -18,6 +18,10 @@ namespace longembed {
 // When the client stops waiting; InfiniteFuture when it said nothing.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 
+// For errors with a retry delay: clients with a retry policy obey this header; RetryInfo says the same to those that
+// read details.
+void AddRetryPushback(const absl::Status& status, grpc::CallbackServerContext& context);
+
 // Deletes itself when gRPC is done with it. Exactly one of Succeed and Fail is called, once, by any thread.
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:

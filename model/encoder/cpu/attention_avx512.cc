@@ -5,8 +5,7 @@ namespace longembed::cpu {
 namespace {
 
 constexpr int kTileRows = 12;  // Queries whose sums are in registers at a time, against kPanel keys or components.
-constexpr int kPanelVectors2 = 2;
-constexpr int kPanel = kPanelVectors2 * kLanes;
+constexpr int kPanel = 2 * kLanes;
 constexpr int kPanelStep = kPanel * kStepBytes;  // Bytes of a panel for one step.
 // Keys of a block. Their scores for a tile of queries take 12 KiB and stay in the first-level cache, packed keys and
 // values of a head in the second.

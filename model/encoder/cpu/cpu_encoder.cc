@@ -111,17 +111,15 @@ std::vector<Range> Union(std::vector<Range> ranges) {
   return merged;
 }
 
-// Cuts ranges into pieces of at most `most` rows, as equal as they can be.
-std::vector<Range> Chunks(const std::vector<Range>& ranges, int most) {
+// Cuts a range into pieces of at most `most`, as equal as they can be.
+std::vector<Range> Chunks(Range range, int most) {
   std::vector<Range> chunks;
-  for (const Range range : ranges) {
-    const int pieces = (range.size() + most - 1) / most;
-    for (int i = 0; i < pieces; ++i) {
-      const auto bound = [&](int piece) {
-        return range.start + static_cast<int32_t>(static_cast<int64_t>(range.size()) * piece / pieces);
-      };
-      chunks.push_back({bound(i), bound(i + 1)});
-    }
+  const int pieces = (range.size() + most - 1) / most;
+  for (int i = 0; i < pieces; ++i) {
+    const auto bound = [&](int piece) {
+      return range.start + static_cast<int32_t>(static_cast<int64_t>(range.size()) * piece / pieces);
+    };
+    chunks.push_back({bound(i), bound(i + 1)});
   }
   return chunks;
 }
@@ -181,24 +179,23 @@ class CpuEncoder final : public Encoder {
       memory->slots[i].Reserve(static_cast<size_t>(schedule_.batch_slots[i]) * tokens + kSlack);
     }
     const Call call{batch, leader, *memory};
-    const std::vector<Range> all{{0, tokens}};
     const std::vector<Range> pooled = Union(batch.spans);
     int32_t pooled_rows = 0;
     for (const Range rows : pooled) pooled_rows += rows.size();
 
-    EmbedTokens(call, all);
+    EmbedTokens(call, tokens);
     for (size_t i = 0; i < schedule_.segments.size(); ++i) {
       if (nobody_waits()) return EncoderCancelled();
       const Segment& segment = schedule_.segments[i];
       const bool last = i + 1 == schedule_.segments.size();
-      RunSteps(call, segment, last ? std::vector<Range>{{0, pooled_rows}} : all);
+      RunSteps(call, segment, last ? pooled_rows : tokens);
       if (!segment.has_attention) continue;
       // What comes after the last layer's keys and values matters only in the rows that are pooled.
       const bool last_attention = i + 2 == schedule_.segments.size();
-      RunAttention(call, segment, last_attention ? pooled : all);
+      RunAttention(call, segment, last_attention ? pooled : std::vector<Range>{{0, tokens}});
       if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
-    return PoolSpans(call, CompactedSpans(batch.spans, pooled));
+    return PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
   }
 
   // Moves the pooled rows of every batch slot to the beginning, so that few of them still make full chunks.
@@ -253,8 +250,8 @@ class CpuEncoder final : public Encoder {
     });
   }
 
-  void EmbedTokens(const Call& call, const std::vector<Range>& rows) {
-    const std::vector<Range> chunks = Chunks(rows, kChunkRows);
+  void EmbedTokens(const Call& call, int rows) {
+    const std::vector<Range> chunks = Chunks({0, rows}, kChunkRows);
     call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
       const Range chunk = chunks[i];
       const Rows out = BatchRows(call, schedule_.input, chunk.start);
@@ -280,14 +277,12 @@ class CpuEncoder final : public Encoder {
 
   // With enough rows each chunk goes through all steps on one core. With few, the cores share the columns of one step
   // after the other: each then reads a part of the weights, which is what few rows wait for.
-  void RunSteps(const Call& call, const Segment& segment, const std::vector<Range>& rows) {
-    int64_t count = 0;
-    for (const Range range : rows) count += range.size();
+  void RunSteps(const Call& call, const Segment& segment, int rows) {
     const int threads = call.leader.threads();
-    if (count >= int64_t{threads} * kFewRows) {
+    if (rows >= threads * kFewRows) {
       // As many chunks as give every core the same number of them.
-      const int64_t pieces = RoundUp(static_cast<int>((count + kChunkRows - 1) / kChunkRows), threads);
-      const std::vector<Range> chunks = Chunks(rows, static_cast<int>((count + pieces - 1) / pieces));
+      const int pieces = RoundUp((rows + kChunkRows - 1) / kChunkRows, threads);
+      const std::vector<Range> chunks = Chunks({0, rows}, (rows + pieces - 1) / pieces);
       call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
         auto workspace = TakeWorkspace();
         for (const RowStep& step : segment.steps) {
@@ -297,7 +292,7 @@ class CpuEncoder final : public Encoder {
       return;
     }
     auto workspace = TakeWorkspace();
-    for (const Range chunk : Chunks(rows, kChunkRows)) {
+    for (const Range chunk : Chunks({0, rows}, kChunkRows)) {
       for (const RowStep& step : segment.steps) RunStepTogether(call, *workspace, step, chunk);
     }
   }
@@ -373,11 +368,11 @@ class CpuEncoder final : public Encoder {
       for (size_t q = next; q < queries.size() && queries[q].start < sequence.end; ++q) {
         const Range own{std::max(queries[q].start, sequence.start) - sequence.start,
                         std::min(queries[q].end, sequence.end) - sequence.start};
-        for (const Range piece : Chunks({own}, kMaxQueries)) {
+        for (const Range piece : Chunks(own, kMaxQueries)) {
           const int64_t keys = shape.causal ? piece.end : sequence.size();
           const int64_t pairs = piece.size() * keys;
           const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
-          for (const Range some : Chunks({{0, shape.heads}}, heads)) tiles.push_back({s, some, piece});
+          for (const Range some : Chunks({0, shape.heads}, heads)) tiles.push_back({s, some, piece});
         }
       }
     }
@@ -408,15 +403,13 @@ class CpuEncoder final : public Encoder {
     return input;
   }
 
-  VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans) {
+  // `spans` cover the first `rows` rows.
+  VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans, int rows) {
     VectorBlock block{.rows = static_cast<int>(spans.size()), .width = hidden_size_};
     block.values.resize(spans.size() * static_cast<size_t>(hidden_size_));
     const Rows out = BatchRows(call, schedule_.output, 0);
     if (program_.final_norm) {
-      for (const Range rows : Union(spans)) {
-        RmsNormRows(out.from(rows.start), out.from(rows.start), rows.size(), hidden_size_, program_.final_norm.data,
-                    program_.final_norm_epsilon);
-      }
+      RmsNormRows(out, out, rows, hidden_size_, program_.final_norm.data, program_.final_norm_epsilon);
     }
     for (size_t i = 0; i < spans.size(); ++i) {
       MeanOfRows(out.from(spans[i].start), spans[i].size(), hidden_size_, block.values.data() + i * hidden_size_);
@@ -480,8 +473,7 @@ absl::Status CheckAttention(const Program& program) {
 
 absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision) {
   if (const std::string missing = MissingFor(precision); !missing.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "precision", "PRECISION_UNAVAILABLE",
-                     absl::StrCat("is ", PrecisionName(precision), ", but ", missing));
+    return PrecisionUnavailable(PrecisionName(precision), missing);
   }
   if (absl::Status status = CheckAttention(program); !status.ok()) return status;
   const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();

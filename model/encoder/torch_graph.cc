@@ -1,0 +1,100 @@
+#include "model/encoder/torch_graph.h"
+
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed {
+namespace {
+
+using torch::jit::Module;
+using torch::jit::Node;
+
+bool IsPlainSum(const Node& node) {
+  const auto factor = torch::jit::toIValue(node.input(2));
+  return factor.has_value() && factor->isInt() && factor->toInt() == 1;
+}
+
+std::optional<AttentionHeads> AttentionHeadsOf(const Module& part) {
+  const std::string kind = ClassOf(part);
+  const auto number = [&part](const char* name) { return part.type()->getConstant(name).toInt(); };
+  if (kind == "PackedAttention") return AttentionHeads{number("heads"), number("heads"), false};
+  if (kind != "RotaryAttention") return std::nullopt;
+  return AttentionHeads{number("heads"), number("key_value_heads"), part.type()->getConstant("causal").toBool()};
+}
+
+class CallReader {
+ public:
+  explicit CallReader(const Module& layer) : graph_(layer.get_method("forward").graph()) {
+    parts_.emplace(graph_->inputs()[0], layer);
+    for (size_t i = 1; i < graph_->inputs().size(); ++i) places_.emplace(graph_->inputs()[i], read_.values++);
+  }
+
+  absl::StatusOr<LayerCalls> Read() {
+    for (const Node* node : graph_->nodes()) {
+      if (absl::Status status = ReadNode(*node); !status.ok()) return status;
+    }
+    const auto result = places_.find(graph_->outputs()[0]);
+    if (graph_->outputs().size() != 1 || result == places_.end()) {
+      return NoKernelFor("a layer that returns something else");
+    }
+    read_.result = result->second;
+    return std::move(read_);
+  }
+
+ private:
+  absl::Status ReadNode(const Node& node) {
+    if (node.kind() == c10::prim::Constant) return absl::OkStatus();
+    if (node.kind() == c10::prim::GetAttr) return ReadPart(node);
+    if (node.kind() == c10::prim::CallMethod) {
+      const auto called = parts_.find(node.input(0));
+      if (called == parts_.end()) return NoKernelFor("a call with something unknown");
+      if (node.s(c10::attr::name) != "forward") return NoKernelFor("a call of something other than forward");
+      return Add(node, called->second, 1, node.inputs().size());
+    }
+    if (node.kind() != c10::aten::add) return NoKernelFor(node.kind().toQualString());
+    if (!IsPlainSum(node)) return NoKernelFor("a scaled addition");
+    return Add(node, std::nullopt, 0, 2);
+  }
+
+  absl::Status ReadPart(const Node& node) {
+    const auto owner = parts_.find(node.input(0));
+    if (owner == parts_.end()) return NoKernelFor("an attribute of something unknown");
+    const c10::IValue part = owner->second.attr(node.s(c10::attr::name));
+    if (!part.isModule()) return NoKernelFor("a value of its own beside its parts");
+    parts_.emplace(node.output(), part.toModule());
+    return absl::OkStatus();
+  }
+
+  // A call whose values are the node's inputs [first, last).
+  absl::Status Add(const Node& node, std::optional<Module> part, size_t first, size_t last) {
+    PartCall call{.part = std::move(part), .out = read_.values++};
+    if (call.part.has_value()) call.attention = AttentionHeadsOf(*call.part);
+    for (size_t i = first; i < last; ++i) {
+      const auto place = places_.find(node.input(i));
+      if (place == places_.end()) return NoKernelFor("a call or sum of something unknown");
+      call.in.push_back(place->second);
+    }
+    places_.emplace(node.output(), call.out);
+    read_.calls.push_back(std::move(call));
+    return absl::OkStatus();
+  }
+
+  const std::shared_ptr<torch::jit::Graph> graph_;
+  std::unordered_map<const torch::jit::Value*, Module> parts_;
+  std::unordered_map<const torch::jit::Value*, size_t> places_;
+  LayerCalls read_;
+};
+
+}  // namespace
+
+absl::StatusOr<LayerCalls> ReadLayerCalls(const Module& layer) { return CallReader(layer).Read(); }
+
+std::string ClassOf(const Module& module) { return module.type()->name()->name(); }
+
+absl::Status NoKernelFor(const std::string& what) {
+  return absl::UnimplementedError(absl::StrCat("the graph holds ", what, ", for which there is no kernel"));
+}
+
+}  // namespace longembed

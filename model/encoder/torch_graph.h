@@ -1,0 +1,48 @@
+// What a layer's forward() in a graph of the exporter's does: it calls parts of the layer and adds. Includes torch; for
+// model/encoder's own use.
+#ifndef LONGEMBED_MODEL_ENCODER_TORCH_GRAPH_H_
+#define LONGEMBED_MODEL_ENCODER_TORCH_GRAPH_H_
+
+#include <torch/script.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace longembed {
+
+struct AttentionHeads {
+  int64_t heads = 0;
+  int64_t key_value_heads = 0;
+  bool causal = false;
+};
+
+// value[out] = part(value[in]...), or without a part the sum of two values.
+struct PartCall {
+  std::optional<torch::jit::Module> part;
+  std::optional<AttentionHeads> attention;  // Where the part is attention, by its class.
+  std::vector<size_t> in;
+  size_t out = 0;
+};
+
+// Values are numbered: first forward()'s arguments, then the results of calls, each written once.
+struct LayerCalls {
+  std::vector<PartCall> calls;
+  size_t values = 0;
+  size_t result = 0;
+};
+
+// Errors: UNIMPLEMENTED when the layer does anything else, naming it. Throws what torch throws.
+absl::StatusOr<LayerCalls> ReadLayerCalls(const torch::jit::Module& layer);
+
+// "Linear", as the exporter names the class.
+std::string ClassOf(const torch::jit::Module& module);
+
+// UNIMPLEMENTED: "the graph holds WHAT, for which there is no kernel".
+absl::Status NoKernelFor(const std::string& what);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_TORCH_GRAPH_H_
