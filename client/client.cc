@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 
 namespace longembed::client {
 namespace {
@@ -19,12 +20,18 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);        // Vectors of many inputs go far beyond the default of 4 MB.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // Our own: two layers of retries would multiply.
-  auto credentials = options.tls ? grpc::SslCredentials({.pem_root_certs = options.root_certificates})
+  // A server that vanished without a word is found out.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  auto credentials = options.tls ? grpc::SslCredentials({.pem_root_certs = options.root_certificates,
+                                                         .pem_private_key = options.client_key,
+                                                         .pem_cert_chain = options.client_certificate})
                                  : grpc::InsecureChannelCredentials();
   return grpc::CreateCustomChannel(options.server, credentials, arguments);
 }
 
-// The server's words, and the fields at fault where these do not name them.
+}  // namespace
+
 absl::Status ToStatus(const grpc::Status& status) {
   std::string message = status.error_message();
   google::rpc::Status details;
@@ -39,10 +46,23 @@ absl::Status ToStatus(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
 }
 
-}  // namespace
-
 Client::Client(const ClientOptions& options)
-    : options_(options), stub_(v1::EmbeddingService::NewStub(MakeChannel(options))) {}
+    : options_(options), channel_(MakeChannel(options)), stub_(v1::EmbeddingService::NewStub(channel_)) {}
+
+void Client::Authorize(grpc::ClientContext& context) const {
+  if (!options_.api_key.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.api_key));
+}
+
+absl::StatusOr<bool> Client::IsServing(const std::string& service, const CallOptions& options) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::health::v1::HealthCheckResponse response;
+  const grpc::Status status = grpc::health::v1::Health::NewStub(channel_)->Check(&context, request, &response);
+  if (!status.ok()) return ToStatus(status);
+  return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+}
 
 template <typename Request, typename Response>
 absl::StatusOr<Response> Client::Call(Method<Request, Response> method, const Request& request,
@@ -52,7 +72,7 @@ absl::StatusOr<Response> Client::Call(Method<Request, Response> method, const Re
   for (int attempt = 1;; ++attempt) {
     grpc::ClientContext context;
     if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
-    if (!options_.api_key.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.api_key));
+    Authorize(context);
     Response response;
     const grpc::Status status = (stub_.get()->*method)(&context, request, &response);
     if (status.ok()) return response;

@@ -23,8 +23,10 @@ namespace longembed::client {
 struct ClientOptions {
   std::string server = "127.0.0.1:50051";  // HOST:PORT, or any target that gRPC resolves.
   bool tls = false;
-  std::string root_certificates;  // PEM; empty = the system's. With tls.
-  std::string api_key;            // Sent as "authorization: Bearer KEY" where not empty.
+  std::string root_certificates;   // PEM; empty = the system's. With tls.
+  std::string client_certificate;  // PEM, with client_key: for servers that ask for one (mTLS).
+  std::string client_key;
+  std::string api_key;  // Sent as "authorization: Bearer KEY" where not empty.
   RetryPolicy retry;
 };
 
@@ -47,6 +49,14 @@ class Client {
   absl::StatusOr<v1::ListModelsResponse> ListModels(const CallOptions& options = {});
   absl::StatusOr<v1::Model> GetModel(const v1::GetModelRequest& request, const CallOptions& options = {});
 
+  // Whether grpc.health.v1 says SERVING of a service; "" is the server as a whole. Not tried again.
+  absl::StatusOr<bool> IsServing(const std::string& service, const CallOptions& options = {});
+
+  // For stream.h.
+  v1::EmbeddingService::Stub& stub() { return *stub_; }
+  void Authorize(grpc::ClientContext& context) const;
+  const RetryPolicy& retry_policy() const { return options_.retry; }
+
  private:
   template <typename Request, typename Response>
   using Method = grpc::Status (v1::EmbeddingService::Stub::*)(grpc::ClientContext*, const Request&, Response*);
@@ -55,8 +65,12 @@ class Client {
   absl::StatusOr<Response> Call(Method<Request, Response> method, const Request& request, const CallOptions& options);
 
   const ClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::EmbeddingService::Stub> stub_;
 };
+
+// The server's words, and the fields at fault where these do not name them.
+absl::Status ToStatus(const grpc::Status& status);
 
 }  // namespace longembed::client
 

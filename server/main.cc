@@ -10,11 +10,12 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "model/embed/precision_check.h"
 #include "model/encoder/load_encoder.h"
 #include "model/plan/planner.h"
+#include "server/admission/admission.h"
+#include "server/admission/pending.h"
 #include "server/batching/clock.h"
 #include "server/batching/scheduler.h"
 #include "server/config/config.h"
@@ -23,6 +24,11 @@
 #include "server/core/worker_pool.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/health.h"
+#include "server/security/api_keys.h"
+#include "server/security/certificates.h"
+#include "server/security/watched_files.h"
+#include "server/telemetry/log.h"
 #include "server/telemetry/metrics.h"
 
 namespace longembed {
@@ -33,35 +39,39 @@ constexpr char kUsage[] =
     "  FILE is YAML; deploy/config.yaml shows every key with its default.\n"
     "  --version prints the version.\n";
 
-void Log(std::string_view line) {
-  std::cerr << absl::FormatTime(absl::Now(), absl::UTCTimeZone()) << "  " << line << std::endl;
-}
-
-// One scheduler a device: its models share the device's workers.
-class Schedulers {
+// One scheduler and one admission a device: its models share the device's workers.
+class Devices {
  public:
-  Schedulers(const ServerConfig& config, const Clock& clock)
+  Devices(const ServerConfig& config, const Clock& clock)
       : compute_threads_(config.compute_threads > 0 ? config.compute_threads : AvailableCores()),
         cuda_streams_(config.cuda_streams),
+        admission_{.max_wait = config.limits.max_queue_wait, .max_bulk_wait = config.limits.max_bulk_queue_wait},
         clock_(clock) {}
 
-  Scheduler& ForDevice(const std::string& device) {
-    std::unique_ptr<Scheduler>& scheduler = by_device_[device];
-    if (scheduler == nullptr) {
+  Device ForDevice(const std::string& device) {
+    std::unique_ptr<Owned>& owned = by_device_[device];
+    if (owned == nullptr) {
       // Parallelism comes from the workers and their helping each other: LibTorch's own threads would fight with them.
-      scheduler =
-          std::make_unique<Scheduler>(SchedulerOptions{.workers = device == "cpu" ? compute_threads_ : cuda_streams_,
-                                                       .initialize_worker = [] { SetTorchThreads(1); }},
-                                      clock_);
+      const SchedulerOptions options{.workers = device == "cpu" ? compute_threads_ : cuda_streams_,
+                                     .initialize_worker = [] { SetTorchThreads(1); }};
+      owned = std::make_unique<Owned>(admission_, options, clock_);
     }
-    return *scheduler;
+    return {.scheduler = owned->scheduler, .admission = owned->admission};
   }
 
  private:
+  struct Owned {
+    Owned(const AdmissionOptions& admission_options, const SchedulerOptions& options, const Clock& clock)
+        : admission(admission_options, clock), scheduler(options, clock) {}
+    Admission admission;  // First: the scheduler's jobs give back what they hold of it.
+    Scheduler scheduler;
+  };
+
   const int compute_threads_;
   const int cuda_streams_;
+  const AdmissionOptions admission_;
   const Clock& clock_;
-  std::map<std::string, std::unique_ptr<Scheduler>> by_device_;
+  std::map<std::string, std::unique_ptr<Owned>> by_device_;
 };
 
 LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest) {
@@ -70,8 +80,7 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
   const int64_t batch_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard;
   return {.batch = {.max_tokens = batch_tokens, .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
-          .costs = {.attention = AttentionShare(manifest), .giant = kGiant * batch_tokens},
-          .max_queued_tokens = config.max_queued_tokens};
+          .costs = {.attention = AttentionShare(manifest), .giant = kGiant * batch_tokens}};
 }
 
 // For a precision other than float32: how far it moves vectors, against the same kernels in float32.
@@ -83,12 +92,16 @@ absl::Status CheckPrecision(const ModelConfig& config, ServedModel& served) {
   const absl::StatusOr<PrecisionReport> report = ComparePrecision(served.model(), **reference, served.encoder());
   if (!report.ok()) return report.status();
   served.set_precision_report(*report);
-  Log(absl::StrFormat("model %s: %s against fp32 over %d texts: cosine at least %.5f, mean %.5f", served.name(),
-                      PrecisionName(config.precision), report->texts, report->lowest_cosine, report->mean_cosine));
+  Log(LogLevel::kInfo, "precision checked against fp32",
+      {{"model", served.name()},
+       {"precision", PrecisionName(config.precision)},
+       {"texts", int64_t{report->texts}},
+       {"lowest_cosine", report->lowest_cosine},
+       {"mean_cosine", report->mean_cosine}});
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Schedulers& schedulers,
+absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
                                                              Metrics& metrics) {
   const absl::Time started = absl::Now();
   absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(config.path);
@@ -102,74 +115,221 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
                    .precision = config.precision,
                    .engine = config.engine,
                    .on_fallback = [&name](const std::string& why) {
-                     Log(absl::StrCat("model ", name, " runs with LibTorch, slower than with our kernels: ", why));
+                     Log(LogLevel::kWarning, "model runs with LibTorch, slower than with our kernels",
+                         {{"model", name}, {"why", why}});
                    }});
   if (!encoder.ok()) return encoder.status();
-  const LaneOptions options = ToLaneOptions(config, manifest);
-  Scheduler& scheduler = schedulers.ForDevice((*encoder)->device());
-  auto served =
-      std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), scheduler, options, metrics);
+  const ServedModelOptions options{.lane = ToLaneOptions(config, manifest),
+                                   .max_queued_tokens = config.max_queued_tokens};
+  const Device device = devices.ForDevice((*encoder)->device());
+  auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), device, options, metrics);
   if (const absl::Status status = served->WarmUp(); !status.ok()) return status;
   if (const absl::Status status = CheckPrecision(config, *served); !status.ok()) return status;
-  Log(absl::StrCat("model ", name, " in ", PrecisionName(config.precision), " on ", served->encoder().device(),
-                   ", engine ", served->encoder().engine(), ", ", scheduler.workers(), " workers, batches of ",
-                   options.batch.max_tokens, " tokens, ready after ",
-                   absl::FormatDuration(absl::Trunc(absl::Now() - started, absl::Milliseconds(1)))));
+  Log(LogLevel::kInfo, "model ready",
+      {{"model", name},
+       {"precision", PrecisionName(config.precision)},
+       {"device", served->encoder().device()},
+       {"engine", served->encoder().engine()},
+       {"workers", int64_t{device.scheduler.workers()}},
+       {"max_batch_tokens", options.lane.batch.max_tokens},
+       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
   return served;
 }
 
-absl::Status LoadModels(const ServerConfig& config, Schedulers& schedulers, Metrics& metrics, ModelRegistry& models) {
+absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& metrics, ModelRegistry& models) {
   for (const ModelConfig& model_config : config.models) {
-    absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, schedulers, metrics);
+    absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, devices, metrics);
     if (!model.ok()) return model.status();
     if (const absl::Status status = models.Add(*std::move(model)); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-void Drain(const ServerConfig& config, GrpcServer& server) {
-  server.SetServing(false);
-  absl::SleepFor(config.drain_delay);
-  server.Shutdown(config.drain_timeout);
+// What opens before models load, so that the kubelet and Prometheus see a server that starts.
+struct Ports {
+  std::unique_ptr<HealthPort> health;  // Null: not wanted.
+
+  absl::Status Open(const ServerConfig& config, Metrics& metrics) {
+    if (!config.health_listen.empty()) {
+      constexpr int kOwnConnections = 64;
+      absl::StatusOr<std::unique_ptr<HealthPort>> port =
+          HealthPort::Start(config.health_listen, config.connections.max + kOwnConnections);
+      if (!port.ok()) return port.status();
+      health = *std::move(port);
+      Log(LogLevel::kInfo, absl::StrCat("health on port ", health->port()));
+    }
+    if (!config.metrics_listen.empty()) {
+      const absl::StatusOr<int> port = metrics.Listen(config.metrics_listen);
+      if (!port.ok()) return port.status();
+      Log(LogLevel::kInfo, absl::StrCat("metrics on port ", *port));
+    }
+    return absl::OkStatus();
+  }
+};
+
+// The files that say who may call and who we are.
+struct Secrets {
+  std::unique_ptr<CertificateStore> certificates;  // Null: plaintext.
+  std::unique_ptr<ApiKeyStore> api_keys;           // Null: no key is asked for.
+
+  absl::Status Open(const ServerConfig& config, Metrics& metrics) {
+    if (config.tls.enabled()) {
+      const TlsConfig& tls = config.tls;
+      absl::StatusOr<std::unique_ptr<CertificateStore>> store =
+          CertificateStore::Open({.certificate = tls.certificate, .key = tls.key, .client_ca = tls.client_ca},
+                                 [&metrics](const Certificates& in_use, const absl::Status& status) {
+                                   metrics.CountTlsReload(status.ok());
+                                   metrics.SetCertificateExpiry(in_use.not_after);
+                                   LogReload("certificates", status);
+                                 });
+      if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("tls: ", store.status().message()));
+      certificates = *std::move(store);
+      metrics.SetCertificateExpiry(certificates->Current()->not_after);
+    }
+    if (!config.api_keys.empty()) {
+      absl::StatusOr<std::unique_ptr<ApiKeyStore>> store =
+          ApiKeyStore::Open(config.api_keys, [](const absl::Status& status) { LogReload("api_keys", status); });
+      if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("api_keys: ", store.status().message()));
+      api_keys = *std::move(store);
+    }
+    return absl::OkStatus();
+  }
+
+  static void LogReload(const char* what, const absl::Status& status) {
+    if (status.ok()) return Log(LogLevel::kInfo, "reloaded", {{"what", what}});
+    Log(LogLevel::kError, "not reloaded; what was loaded before stays in use",
+        {{"what", what}, {"why", std::string(status.message())}});
+  }
+};
+
+// Says on all ports how the server is, as its models are.
+class Watchman {
+ public:
+  Watchman(GrpcServer& server, HealthPort* port, const ModelRegistry& models, Metrics& metrics)
+      : server_(server), port_(port), models_(models), metrics_(metrics) {}
+
+  void SetServing(bool serving) {
+    server_.SetServing(serving);
+    if (port_ != nullptr) port_->health().SetServing(serving, server_.services());
+    metrics_.SetServing(serving);
+    serving_ = serving;
+  }
+
+  // An encoder that keeps failing takes the server out of service, until a probe succeeds; in the end the kubelet
+  // starts it again.
+  void LookAtModels() {
+    constexpr absl::Duration kHopeless = absl::Seconds(30);
+    absl::Time failing_since = absl::InfiniteFuture();
+    for (const auto& model : models_.models()) {
+      if (model->failing_since() == absl::InfiniteFuture()) continue;
+      const absl::Status probe = model->Probe();
+      if (probe.ok()) continue;
+      failing_since = std::min(failing_since, model->failing_since());
+      if (serving_) {
+        Log(LogLevel::kError, "the encoder keeps failing; out of service",
+            {{"model", model->name()}, {"why", std::string(probe.message())}});
+      }
+    }
+    const bool healthy = failing_since == absl::InfiniteFuture();
+    if (healthy != serving_) SetServing(healthy);
+    SetLive(healthy || absl::Now() - failing_since < kHopeless);
+  }
+
+ private:
+  void SetLive(bool live) {
+    server_.health().SetLive(live);
+    if (port_ != nullptr) port_->health().SetLive(live);
+  }
+
+  GrpcServer& server_;
+  HealthPort* const port_;
+  const ModelRegistry& models_;
+  Metrics& metrics_;
+  bool serving_ = false;
+};
+
+// The one key of the config that may change while the server runs.
+class LogLevelFile {
+ public:
+  explicit LogLevelFile(const std::string& config_path) : path_(config_path), file_({config_path}, absl::Seconds(1)) {
+    file_.Changed(absl::Now());
+  }
+
+  void Look() {
+    if (!file_.Changed(absl::Now())) return;
+    const absl::StatusOr<ServerConfig> config = ReadConfig(path_);
+    if (config.ok()) SetLogLevel(config->log.level);
+    Log(LogLevel::kInfo, "the config changed: its log.level is in force, everything else after a restart",
+        {{"error", std::string(config.status().message())}});
+  }
+
+ private:
+  const std::string path_;
+  WatchedFiles file_;
+};
+
+// Until a signal comes; looks after files and models meanwhile.
+int AwaitSignal(const sigset_t& stop_signals, Secrets& secrets, Watchman& watchman, LogLevelFile& log_level) {
+  while (true) {
+    const timespec second{.tv_sec = 1, .tv_nsec = 0};
+    const int signal = sigtimedwait(&stop_signals, nullptr, &second);
+    if (signal > 0) return signal;
+    log_level.Look();
+    if (secrets.certificates != nullptr) secrets.certificates->Current();
+    watchman.LookAtModels();
+  }
 }
 
-absl::Status Serve(const ServerConfig& config, const sigset_t& stop_signals) {
-  const RealClock clock;
-  Metrics metrics({.version = LONGEMBED_VERSION, .torch = TorchVersion()});
-  const absl::StatusOr<Profiles> profiles = ParseProfiles(config.profiles);
-  if (!profiles.ok()) return profiles.status();
-  Schedulers schedulers(config, clock);
-  ModelRegistry models;
-  if (const absl::Status status = LoadModels(config, schedulers, metrics, models); !status.ok()) return status;
+absl::Status CheckAllProfiles(const Profiles& profiles, const ModelRegistry& models) {
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
-  if (const absl::Status status = CheckProfiles(*profiles, manifests); !status.ok()) return status;
+  return CheckProfiles(profiles, manifests);
+}
+
+absl::Status Serve(const ServerConfig& config, const std::string& config_path, const sigset_t& stop_signals) {
+  const RealClock clock;
+  Metrics metrics({.version = LONGEMBED_VERSION, .torch = TorchVersion()});
+  Ports ports;
+  if (const absl::Status status = ports.Open(config, metrics); !status.ok()) return status;
+  Secrets secrets;
+  if (const absl::Status status = secrets.Open(config, metrics); !status.ok()) return status;
+  const absl::StatusOr<Profiles> profiles = ParseProfiles(config.profiles);
+  if (!profiles.ok()) return profiles.status();
+  Devices devices(config, clock);
+  ModelRegistry models;
+  if (const absl::Status status = LoadModels(config, devices, metrics, models); !status.ok()) return status;
+  if (const absl::Status status = CheckAllProfiles(*profiles, models); !status.ok()) return status;
+  PendingCalls pending(config.limits.max_pending_bytes);
+  metrics.ReadPendingBytes([&pending] { return pending.bytes(); });
   // Before the pool, so that the pool's last tasks still find what they answer to.
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = absl::UnavailableError("not started");
-  const int threads = config.tokenization_threads > 0 ? config.tokenization_threads : std::max(1, AvailableCores() / 2);
-  WorkerPool pool(threads);
-  server = GrpcServer::Start(config, {.models = models,
-                                      .pool = pool,
-                                      .clock = clock,
-                                      .metrics = metrics,
-                                      .limits = config.limits,
-                                      .profiles = *profiles});
+  // Two at least: a long text must not stand before short ones.
+  WorkerPool pool(config.tokenization_threads > 0 ? config.tokenization_threads : std::max(2, AvailableCores() / 2));
+  server = GrpcServer::Start(config,
+                             {.models = models,
+                              .pool = pool,
+                              .clock = clock,
+                              .metrics = metrics,
+                              .limits = config.limits,
+                              .profiles = *profiles,
+                              .pending = pending,
+                              .api_keys = secrets.api_keys.get()},
+                             secrets.certificates.get());
   if (!server.ok()) return server.status();
-  if (!config.metrics_listen.empty()) {
-    const absl::StatusOr<int> port = metrics.Listen(config.metrics_listen);
-    if (!port.ok()) return port.status();
-    Log(absl::StrCat("metrics on port ", *port, ", GET /metrics"));
-  }
-  (*server)->SetServing(true);
-  Log(absl::StrCat("serving gRPC on port ", (*server)->port(), " (", config.listen, "), ",
-                   (*server)->has_tei() ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"));
-
-  int signal = 0;
-  sigwait(&stop_signals, &signal);
-  Log(absl::StrCat("signal ", signal, ": draining"));
-  Drain(config, **server);
+  Watchman watchman(**server, ports.health.get(), models, metrics);
+  watchman.SetServing(true);
+  Log(LogLevel::kInfo, absl::StrCat("serving gRPC on port ", (*server)->port()),
+      {{"listen", config.listen},
+       {"tls", config.tls.enabled() ? (config.tls.client_ca.empty() ? "on" : "mutual") : "off"},
+       {"apis", (*server)->has_tei() ? "longembed.v1 tei.v1" : "longembed.v1"}});
+  LogLevelFile log_level(config_path);
+  const int signal = AwaitSignal(stop_signals, secrets, watchman, log_level);
+  Log(LogLevel::kInfo, "draining", {{"signal", int64_t{signal}}});
+  watchman.SetServing(false);
+  absl::SleepFor(config.drain_delay);
+  (*server)->Shutdown(config.drain_timeout);
   metrics.ForgetQueues();
-  Log("drained");
+  Log(LogLevel::kInfo, "drained");
   return absl::OkStatus();
 }
 
@@ -192,7 +352,8 @@ std::variant<std::string, int> ParseArguments(int argc, char** argv) {
 int Main(int argc, char** argv) {
   const auto arguments = ParseArguments(argc, argv);
   if (const int* exit_status = std::get_if<int>(&arguments)) return *exit_status;
-  const absl::StatusOr<ServerConfig> config = ReadConfig(std::get<std::string>(arguments));
+  const auto& config_path = std::get<std::string>(arguments);
+  const absl::StatusOr<ServerConfig> config = ReadConfig(config_path);
   if (!config.ok()) {
     std::cerr << "longembed-server: " << config.status().message() << "\n";
     return 2;
@@ -203,7 +364,9 @@ int Main(int argc, char** argv) {
   sigaddset(&stop_signals, SIGTERM);
   sigaddset(&stop_signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
-  const absl::Status status = Serve(*config, stop_signals);
+  SetLogLevel(config->log.level);
+  SetLogFormat(config->log.format);
+  const absl::Status status = Serve(*config, config_path, stop_signals);
   if (status.ok()) return 0;
   std::cerr << "longembed-server: " << status.message() << "\n";
   return 1;

@@ -16,7 +16,7 @@ using v1::EmbedOptions;
 
 // What CLI11 fills; turned into Arguments after parsing.
 struct Raw {
-  std::string server, root_certificates_file, api_key_file;
+  std::string server, root_certificates_file, client_certificate_file, client_key_file, api_key_file;
   bool tls = false;
   double timeout_seconds = 300;
   std::string input_type, truncate = "none", encoding = "float32", priority = "interactive";
@@ -31,8 +31,13 @@ void AddConnection(CLI::App& command, Raw& raw) {
   command.add_flag("--tls", raw.tls, "Use TLS");
   command.add_option("--root-certificates", raw.root_certificates_file,
                      "PEM file with the authorities to trust; implies --tls");
+  auto* certificate = command.add_option("--client-certificate", raw.client_certificate_file,
+                                         "PEM file with this client's certificate, for servers that ask for one");
+  auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with its key");
+  certificate->needs(key);
+  key->needs(certificate);
   command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key");
-  command.add_option("--timeout", raw.timeout_seconds, "Seconds for one call, retries included")
+  command.add_option("--timeout", raw.timeout_seconds, "Seconds without an answer, retries included")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--output", raw.output, "json or text (for a person)")
@@ -86,12 +91,15 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 
 absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
   arguments.client.server = raw.server;
-  arguments.client.tls = raw.tls || !raw.root_certificates_file.empty();
+  arguments.client.tls = raw.tls || !raw.root_certificates_file.empty() || !raw.client_certificate_file.empty();
   arguments.call.timeout = absl::Seconds(raw.timeout_seconds);
-  if (!raw.root_certificates_file.empty()) {
-    absl::StatusOr<std::string> pem = ReadFile(raw.root_certificates_file);
+  for (const auto& [file, content] : {std::pair{&raw.root_certificates_file, &arguments.client.root_certificates},
+                                      std::pair{&raw.client_certificate_file, &arguments.client.client_certificate},
+                                      std::pair{&raw.client_key_file, &arguments.client.client_key}}) {
+    if (file->empty()) continue;
+    absl::StatusOr<std::string> pem = ReadFile(*file);
     if (!pem.ok()) return pem.status();
-    arguments.client.root_certificates = *std::move(pem);
+    *content = *std::move(pem);
   }
   if (!raw.api_key_file.empty()) {
     const absl::StatusOr<std::string> content = ReadFile(raw.api_key_file);
@@ -150,16 +158,21 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   CLI::App& explain = *app.add_subcommand("explain", "What embed would do, without running the model");
   CLI::App& tokenize = *app.add_subcommand("tokenize", "Texts to tokens");
   CLI::App& models = *app.add_subcommand("models", "What the server's models are");
-  for (CLI::App* command : {&embed, &explain, &tokenize, &models}) AddConnection(*command, raw);
+  CLI::App& health = *app.add_subcommand("health", "Whether the server is serving: exit status 0, or 1");
+  for (CLI::App* command : {&embed, &explain, &tokenize, &models, &health}) AddConnection(*command, raw);
+  health.add_option("--service", arguments.health_service,
+                    "A service of grpc.health.v1; the server as a whole without");
   for (CLI::App* command : {&embed, &explain, &tokenize}) AddTexts(*command, raw, arguments);
   for (CLI::App* command : {&embed, &explain}) AddEmbedOptions(*command, raw);
   tokenize.add_option("--model", raw.model, "Which model; may be left out when the server has one");
   embed.add_flag("--partial", arguments.partial,
                  "A text that fails becomes a line with an error; the others go on (exit status 3)");
-  embed.add_option("--batch", arguments.batch, "Texts a call")->check(CLI::Range(1, 100000))->capture_default_str();
-  embed.add_option("--concurrency", arguments.concurrency, "Calls at a time")
-      ->check(CLI::Range(1, 1024))
+  embed.add_option("--in-flight", arguments.in_flight, "Texts sent that have no answer, at most")
+      ->check(CLI::Range(1, 100000))
       ->capture_default_str();
+  auto* out = embed.add_option("--out", arguments.out_file, "File to write to instead of standard output");
+  embed.add_flag("--resume", arguments.resume, "Append to the file of --out, and skip texts whose ids it has")
+      ->needs(out);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -176,6 +189,7 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   if (embed.parsed()) return RunEmbed(arguments, streams);
   if (explain.parsed()) return RunExplain(arguments, streams);
   if (tokenize.parsed()) return RunTokenize(arguments, streams);
+  if (health.parsed()) return RunHealth(arguments, streams);
   return RunModels(arguments, streams);
 }
 

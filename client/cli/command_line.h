@@ -41,14 +41,18 @@ struct Arguments {
   TextSource source;
   bool text_output = false;  // For a person, not JSON.
   bool partial = false;
-  int batch = 32;
-  int concurrency = 4;
+  int in_flight = 256;   // Texts sent that have no answer.
+  std::string out_file;  // Empty: standard output.
+  bool resume = false;   // Skip texts whose ids out_file has.
+  std::string health_service;
 };
 
 int RunEmbed(const Arguments& arguments, const Streams& streams);
 int RunExplain(const Arguments& arguments, const Streams& streams);
 int RunTokenize(const Arguments& arguments, const Streams& streams);
 int RunModels(const Arguments& arguments, const Streams& streams);
+// kExitOk when grpc.health.v1 says SERVING.
+int RunHealth(const Arguments& arguments, const Streams& streams);
 
 // Everything between main and the commands. Returns the exit status.
 int RunCommandLine(int argc, const char* const* argv, const Streams& streams);

@@ -137,4 +137,12 @@ int RunModels(const Arguments& arguments, const Streams& streams) {
   return kExitOk;
 }
 
+int RunHealth(const Arguments& arguments, const Streams& streams) {
+  Client client(arguments.client);
+  const absl::StatusOr<bool> serving = client.IsServing(arguments.health_service, arguments.call);
+  if (!serving.ok()) return Complain(serving.status(), streams);
+  streams.out << (*serving ? "SERVING\n" : "NOT_SERVING\n");
+  return *serving ? kExitOk : kExitFailed;
+}
+
 }  // namespace longembed::client

@@ -17,6 +17,17 @@ std::string Payload(const absl::Status& status, const char* key) {
   return payload.has_value() ? std::string(*payload) : std::string();
 }
 
+// What a client sent may stand in a description, and in megabytes would make an answer that no client accepts.
+std::string Shortened(std::string_view description) {
+  constexpr size_t kMaxBytes = 800;  // In a gRPC trailer, of 8 KiB in all: three times as long as %XX, and in base64.
+  constexpr std::string_view kCut = "...";
+  if (description.size() <= kMaxBytes) return std::string(description);
+  size_t end = kMaxBytes - kCut.size();  // So that cutting again changes nothing.
+  const auto within_sequence = [&] { return (static_cast<unsigned char>(description[end]) & 0xc0) == 0x80; };
+  while (end > 0 && within_sequence()) --end;
+  return std::string(description.substr(0, end)).append(kCut);
+}
+
 absl::Status Invalid(std::string_view field, std::string_view reason, std::string_view description) {
   return MakeError(absl::StatusCode::kInvalidArgument, field, reason, description);
 }
@@ -26,7 +37,7 @@ absl::Status Invalid(std::string_view field, std::string_view reason, std::strin
 absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
                        std::string_view description) {
   // Strings, because Debian's absl has a string_view of its own.
-  const std::string where(field), why(reason), what(description);
+  const std::string where(field), why(reason), what = Shortened(description);
   absl::Status status(code, where.empty() ? what : absl::StrCat(where, ": ", what));
   status.SetPayload(kFieldPayload, absl::Cord(where));
   status.SetPayload(kReasonPayload, absl::Cord(why));
@@ -43,6 +54,13 @@ absl::Status AtField(const absl::Status& status, std::string_view parent) {
     field = field.empty() ? std::string(parent) : absl::StrCat(std::string(parent), ".", field);
   }
   return MakeError(status.code(), field, ErrorReason(status), Payload(status, kDescriptionPayload));
+}
+
+absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to) {
+  const std::string field = ErrorField(status);
+  if (!absl::StartsWith(field, std::string(from))) return status;
+  return MakeError(status.code(), absl::StrCat(std::string(to), field.substr(from.size())), ErrorReason(status),
+                   Payload(status, kDescriptionPayload));
 }
 
 absl::Status EmptyInput() { return Invalid("", "EMPTY_INPUT", "is empty or has no tokens; at least 1 is needed"); }

@@ -23,7 +23,7 @@ namespace longembed {
 // --- The mechanism ---------------------------------------------------------------------------------------------------
 
 // A status of `code` about `field`, a path within the request such as "text" or "options.dimensions" (empty: no field
-// in particular). `reason` is UPPER_SNAKE_CASE and never changes once published.
+// in particular). `reason` is UPPER_SNAKE_CASE and never changes once published. A description beyond 800 bytes is cut.
 absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
                        std::string_view description);
 
@@ -34,6 +34,9 @@ std::string ErrorReason(const absl::Status& status);
 // The same error, its field below `parent` (or `parent` itself where it had none). A field that begins with "options."
 // belongs to the request as a whole and stays as it is. For errors made by MakeError.
 absl::Status AtField(const absl::Status& status, std::string_view parent);
+
+// The same error; a field that is `from`, or below it, is then `to`, or below that. For errors made by MakeError.
+absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to);
 
 // --- The errors ------------------------------------------------------------------------------------------------------
 // Where no field is named, it is the input as a whole.

@@ -4,13 +4,10 @@
 #include <utility>
 
 namespace longembed {
-BatchQueue::Urgency BatchQueue::UrgencyOf(const Job& job) {
-  const absl::Time due = std::min(job.options_.deadline, job.enqueued_ + kPatience);
-  return {job.options_.priority, due, job.ticket_};
-}
 
 void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->enqueued_ = now;
+  job->due_ = std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kPatience);
   job->ticket_ = next_ticket_++;
   for (const Sequence& sequence : job->sequences_) Count(sequence.size(), +1);
   jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
@@ -31,9 +28,26 @@ void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
   jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
+  Release(job, job.next_, job.sequences_.size());
   by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
+}
+
+void BatchQueue::Release(const Job& job, size_t first, size_t end) {
+  if (job.options_.place == nullptr || first == end) return;
+  int64_t tokens = 0;
+  for (size_t i = first; i < end; ++i) tokens += job.sequences_[i].size();
+  job.options_.place->Release(tokens, job.WorkOf(tokens));
+}
+
+void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran) {
+  auto node = jobs_.extract(position);
+  Job& job = *node.mapped();
+  job.due_ += kInterleave * ran;
+  node.key() = UrgencyOf(job);
+  by_deadline_.at({job.options_.deadline, job.ticket_}) = node.key();
+  jobs_.insert(std::move(node));
 }
 
 void BatchQueue::Count(int64_t tokens, int sign) {
@@ -93,12 +107,21 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
                                       batch.size() < limits.max_sequences && misses < kMaxMisses;) {
     const auto candidate = position++;
     const std::shared_ptr<Job> job = candidate->second;
+    const size_t first = job->next_;
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
+    Release(*job, first, job->next_);
     // Giants that may not start are passed over, however many wait in front.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
     if (!batch.empty() && costs_.IsGiant(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
-    if (job->next_ == job->sequences_.size()) Erase(candidate);
+    if (job->next_ == job->sequences_.size()) {
+      Erase(candidate);
+    } else if (job->next_ > first) {
+      int64_t tokens = 0;
+      for (size_t i = first; i < job->next_; ++i) tokens += job->sequences_[i].size();
+      MoveBack(candidate, job->WorkOf(tokens));
+      // The batch is full, or the job's next sequence does not fit: it may be passed again, which finds nothing more.
+    }
   }
   return batch;
 }

@@ -30,11 +30,14 @@ struct BatchItem {
 };
 using Batch = std::vector<BatchItem>;
 
-// The order: interactive before bulk; then the nearest deadline, where a job without one counts as due kPatience after
-// its arrival, so that a stream of jobs with deadlines cannot starve it; then the oldest. Not thread-safe.
+// The order: interactive before bulk; then the job that is due first; then the oldest. A job is due as long after its
+// start (JobOptions::start, its arrival for most) as its deadline is after its arrival, at most kPatience, so that a
+// stream of jobs with deadlines cannot starve one without. Whatever a job gets to run moves its due time back by
+// kInterleave times that work: the windows of a long text interleave with what comes after them. Not thread-safe.
 class BatchQueue {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(10);
+  static constexpr int kInterleave = 4;  // A long job gets at most a fourth of the device while others wait.
 
   explicit BatchQueue(const CostModel& costs = {}) : costs_(costs) {}
 
@@ -65,7 +68,11 @@ class BatchQueue {
   using Urgency = std::tuple<Priority, absl::Time, uint64_t>;
   using Jobs = std::map<Urgency, std::shared_ptr<Job>>;
 
-  static Urgency UrgencyOf(const Job& job);
+  static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
+  // Gives the room of some sequences back to the admission.
+  static void Release(const Job& job, size_t first, size_t end);
+  // A job's place in the order changes with what it has got to run.
+  void MoveBack(Jobs::iterator position, absl::Duration ran);
   // Takes sequences of one job into the batch while they fit; returns what they cost.
   int64_t TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch);
   void Erase(Jobs::iterator position);

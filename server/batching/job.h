@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -28,9 +29,21 @@ struct JobResult {
 // Called exactly once, on a thread of the scheduler's or on the one that cancels. Must not block.
 using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 
+// What a job holds of the room in the queue (admission/admission.h). Thread-safe; called under the scheduler's lock.
+class QueuePlace {
+ public:
+  virtual ~QueuePlace() = default;
+  // Sequences with so many tokens, and so much work, wait no longer.
+  virtual void Release(int64_t tokens, absl::Duration work) = 0;
+};
+
 struct JobOptions {
   Priority priority = Priority::kInteractive;
   absl::Time deadline = absl::InfiniteFuture();
+  // When the job begins by its client's virtual clock; what lies in the past means now.
+  absl::Time start = absl::InfinitePast();
+  absl::Duration work;                // On the whole device, by estimate.
+  std::shared_ptr<QueuePlace> place;  // May be null.
 };
 
 // Made by the caller, owned jointly with the scheduler. What is private belongs to the scheduler and is guarded by its
@@ -49,6 +62,11 @@ class Job {
   friend class Lane;
   friend class Scheduler;
 
+  // The part of its work that so many of its tokens are. (Attention is not counted apart: the sequences of a job are
+  // mostly of one length.)
+  absl::Duration WorkOf(int64_t tokens) const {
+    return options_.work * (static_cast<double>(tokens) / static_cast<double>(tokens_));
+  }
   bool settled() const { return settled_.load(std::memory_order_relaxed); }
 
   const std::vector<Sequence> sequences_;
@@ -57,6 +75,7 @@ class Job {
   std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.
 
   absl::Time enqueued_;
+  absl::Time due_;         // Its place in the order (BatchQueue).
   uint64_t ticket_ = 0;    // Order of arrival.
   size_t next_ = 0;        // The first sequence that no batch has taken.
   size_t unfinished_ = 0;  // Sequences without a result.

@@ -1,6 +1,7 @@
 #include "server/batching/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "model/encoder/encode_in_halves.h"
@@ -30,10 +31,6 @@ absl::Status Lane::Submit(std::shared_ptr<Job> job) {
   const std::lock_guard lock(scheduler_.mutex_);
   if (closing_) return ServerDraining();
   if (job->options_.deadline <= now) return DeadlineExceeded();
-  // A job that is larger than the whole limit still runs when nothing waits before it.
-  if (!queue_.empty() && queue_.tokens() + job->tokens() > options_.max_queued_tokens) {
-    return Overloaded(queue_.tokens(), options_.max_queued_tokens, scheduler_.ExpectedWait(*this));
-  }
   ++unanswered_;
   queue_.Push(std::move(job), now);
   scheduler_.UpdateWorkWaits();
@@ -98,9 +95,9 @@ void Scheduler::RunWorker() {
   for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) {
     for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
     if (assignment.lane == nullptr) {
-      team_.Help([this] { return work_waits_.load(std::memory_order_relaxed) || helpable_ == 0; });
+      HelpOthers();
     } else if (!assignment.batch.empty()) {
-      EncodeBatch(assignment);
+      EncodeBatch(*assignment.lane, assignment.batch);
     }
     FinishBatch(assignment);
   }
@@ -156,9 +153,15 @@ bool Scheduler::GiantsMayStart() const { return running_giants_ < MaxRunningGian
 
 void Scheduler::UpdateWorkWaits() { work_waits_.store(stopping_ || MostUrgentLane() != nullptr); }
 
-void Scheduler::EncodeBatch(const Assignment& assignment) {
-  Lane& lane = *assignment.lane;
-  const Batch& batch = assignment.batch;
+void Scheduler::HelpOthers() {
+  const absl::Time started = clock_.Now();
+  team_.Help([this] { return work_waits_.load(std::memory_order_relaxed) || helpable_ == 0; });
+  const double seconds = absl::ToDoubleSeconds(clock_.Now() - started);
+  const std::lock_guard lock(mutex_);
+  helping_seconds_ += seconds;
+}
+
+void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
   std::vector<const Sequence*> sequences;
   int64_t tokens = 0;
   for (const BatchItem& item : batch) {
@@ -177,16 +180,31 @@ void Scheduler::EncodeBatch(const Assignment& assignment) {
   if (helpable) InviteHelpers(-1);
   const absl::Time finished = clock_.Now();
 
-  if (!vectors.ok()) {
-    for (const BatchItem& item : batch) {
-      const bool late = item.job->options_.deadline <= finished;
-      Answer(lane, item.job, late ? DeadlineExceeded() : vectors.status());
-    }
-    return;
-  }
+  if (!vectors.ok()) return FailBatch(lane, batch, vectors.status(), finished);
   if (lane.observer_ != nullptr) lane.observer_->OnBatch(tokens, batch.size(), finished - started);
   for (const std::shared_ptr<Job>& job : Deliver(lane, batch, *vectors, started, finished)) {
     std::move(job->done_)(std::move(job->result_));
+  }
+}
+
+void Scheduler::FailBatch(Lane& lane, const Batch& batch, const absl::Status& status, absl::Time finished) {
+  if (lane.observer_ != nullptr && !absl::IsCancelled(status) && !absl::IsResourceExhausted(status)) {
+    lane.observer_->OnFailure();
+  }
+  const bool several = batch.front().job != batch.back().job;
+  if (!several || NobodyWaits(batch)) {
+    for (const BatchItem& item : batch) {
+      const bool late = item.job->options_.deadline <= finished;
+      Answer(lane, item.job, late ? DeadlineExceeded() : status);
+    }
+    return;
+  }
+  // The sequences of a job stand together in a batch.
+  for (auto begin = batch.begin(); begin != batch.end();) {
+    const auto end =
+        std::find_if(begin, batch.end(), [&begin](const BatchItem& item) { return item.job != begin->job; });
+    if (!begin->job->settled()) EncodeBatch(lane, Batch(begin, end));
+    begin = end;
   }
 }
 
@@ -220,14 +238,13 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
                                                      absl::Time started, absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
   const std::lock_guard lock(mutex_);
-  const double seconds = absl::ToDoubleSeconds(finished - started);
-  int64_t tokens = 0;
+  int64_t cost = 0;
   int row = 0;
   const Job* previous = nullptr;
   for (const BatchItem& item : batch) {
     Job& job = *item.job;
     const Sequence& sequence = job.sequences_[item.sequence];
-    tokens += sequence.size();
+    cost += lane.options_.costs.CostOf(sequence.size());
     for (size_t i = 0; i < sequence.spans.size(); ++i, ++row) {
       const std::span<const float> values = vectors.row(row);
       if (!job.settled())
@@ -238,11 +255,21 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
     previous = &job;  // The sequences of a job stand together in a batch.
     if (--job.unfinished_ == 0 && Settle(lane, job)) complete.push_back(item.job);
   }
-  if (seconds > 0) {
-    const double rate = static_cast<double>(tokens) / seconds;
-    lane.tokens_per_second_ = lane.tokens_per_second_ == 0 ? rate : 0.9 * lane.tokens_per_second_ + 0.1 * rate;
-  }
+  Measure(lane, cost, absl::ToDoubleSeconds(finished - started));
   return complete;
+}
+
+void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
+  constexpr double kMemory = 5;  // Seconds of a worker's time, after which a batch counts for a third.
+  if (seconds <= 0) return;
+  const double decay = std::exp(-seconds / kMemory);
+  lane.recent_cost_ = decay * lane.recent_cost_ + static_cast<double>(cost);
+  lane.recent_seconds_ = decay * lane.recent_seconds_ + seconds;
+  leading_seconds_ = decay * leading_seconds_ + seconds;
+  helping_seconds_ = decay * helping_seconds_;
+  // A batch that was helped with took the time of its helpers, too.
+  const double worker_seconds = lane.recent_seconds_ * (leading_seconds_ + helping_seconds_) / leading_seconds_;
+  lane.seconds_per_cost_ = worker_seconds / lane.recent_cost_ / options_.workers;
 }
 
 void Scheduler::Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status) {
@@ -259,14 +286,6 @@ bool Scheduler::Settle(Lane& lane, Job& job) {
   if (job.settled_.exchange(true, std::memory_order_relaxed)) return false;
   if (--lane.unanswered_ == 0) settled_.notify_all();
   return true;
-}
-
-absl::Duration Scheduler::ExpectedWait(const Lane& lane) const {
-  constexpr absl::Duration kUnknown = absl::Seconds(1);
-  if (lane.tokens_per_second_ == 0) return kUnknown;
-  const double rate = lane.tokens_per_second_ * options_.workers;
-  return std::clamp(absl::Seconds(static_cast<double>(lane.queue_.tokens()) / rate), absl::Milliseconds(50),
-                    absl::Seconds(60));
 }
 
 }  // namespace longembed

@@ -43,9 +43,6 @@ struct SchedulerOptions {
 struct LaneOptions {
   BatchLimits batch;
   CostModel costs;
-  // More waiting tokens than this and Submit refuses with RESOURCE_EXHAUSTED. Tune: the wait that clients bear, times
-  // tokens a second.
-  int64_t max_queued_tokens = 1 << 20;
 };
 
 // What it sees of its own work, for metrics. Called on worker threads, without locks held; must not block.
@@ -54,6 +51,7 @@ class SchedulerObserver {
   virtual ~SchedulerObserver() = default;
   virtual void OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) = 0;
   virtual void OnDequeued(absl::Duration queued) = 0;  // Once for each sequence that a batch takes.
+  virtual void OnFailure() = 0;                        // The encoder failed a batch for another reason than memory.
 };
 
 struct QueueState {
@@ -72,8 +70,8 @@ class Lane {
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
-  // Errors: RESOURCE_EXHAUSTED (overload), UNAVAILABLE (it is being destroyed), DEADLINE_EXCEEDED (it has passed
-  // already).
+  // Errors: UNAVAILABLE (it is being destroyed), DEADLINE_EXCEEDED (it has passed already). What bounds the queue is
+  // admission (admission/admission.h).
   absl::Status Submit(std::shared_ptr<Job> job);
 
   // Answers the job with CANCELLED unless it has been answered. Its waiting sequences never reach the encoder, and a
@@ -84,6 +82,9 @@ class Lane {
   bool WaitIdle(absl::Duration timeout);
 
   QueueState queue_state() const;
+
+  // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before it did anything.
+  absl::Duration WorkOf(int64_t cost) const { return absl::Seconds(static_cast<double>(cost) * seconds_per_cost_); }
 
   const LaneOptions& options() const { return options_; }
 
@@ -101,7 +102,10 @@ class Lane {
   bool closing_ = false;
   int64_t unanswered_ = 0;
   int running_batches_ = 0;
-  double tokens_per_second_ = 0;  // Smoothed, of one batch at a time; 0 until one has run.
+  // Decayed sums over its batches, for seconds_per_cost_.
+  double recent_cost_ = 0;
+  double recent_seconds_ = 0;
+  std::atomic<double> seconds_per_cost_ = 0;  // Of the whole device. Written under the mutex.
 };
 
 // Multiple threads can call the methods of one Scheduler without external synchronization.
@@ -141,7 +145,10 @@ class Scheduler {
   // To be called after anything that changes what waits or what may start.
   void UpdateWorkWaits() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  void EncodeBatch(const Assignment& assignment);
+  void HelpOthers();
+  // Encodes and answers. When the encoder fails a batch of several jobs, each runs again by itself, so that only those
+  // that are at fault fail.
+  void EncodeBatch(Lane& lane, const Batch& batch);
   // Wakes free workers for a batch that they can help with (+1), or takes it back (-1).
   void InviteHelpers(int more);
   void FinishBatch(const Assignment& assignment);
@@ -152,7 +159,8 @@ class Scheduler {
   void Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status);
   // Claims the right to call done_; false when somebody has.
   bool Settle(Lane& lane, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Duration ExpectedWait(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FailBatch(Lane& lane, const Batch& batch, const absl::Status& status, absl::Time finished);
+  void Measure(Lane& lane, int64_t cost, double seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const SchedulerOptions options_;
   const Clock& clock_;
@@ -167,6 +175,9 @@ class Scheduler {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int free_workers_ ABSL_GUARDED_BY(mutex_) = 0;  // Without a batch of their own.
   int running_giants_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Decayed sums of workers' time, for what a lane's batches cost the device: leading a batch, and helping with one.
+  double leading_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
+  double helping_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
   std::atomic<int> helpable_ = 0;         // Running batches whose encoders use helpers; written under mutex_.
   std::atomic<bool> work_waits_ = false;  // For helpers, who ask often: a worker should take a batch, or end.
 

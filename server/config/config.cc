@@ -158,12 +158,76 @@ void ReadProfiles(Mapping& root, ServerConfig& config) {
   }
 }
 
+void ReadLog(Mapping& mapping, LogConfig& log) {
+  mapping.ReadChoice("level", log.level,
+                     {{"debug", LogLevel::kDebug},
+                      {"info", LogLevel::kInfo},
+                      {"warning", LogLevel::kWarning},
+                      {"error", LogLevel::kError}});
+  mapping.ReadChoice("format", log.format, {{"json", LogFormat::kJson}, {"text", LogFormat::kText}});
+}
+
+void ReadLimits(Mapping& mapping, LimitsConfig& limits) {
+  constexpr int64_t kGibibyte = int64_t{1} << 30;
+  mapping.ReadInteger("max_request_bytes", limits.max_request_bytes, 1, kGibibyte);
+  mapping.ReadInteger("max_response_bytes", limits.max_response_bytes, 1, kGibibyte);
+  mapping.ReadInteger("max_inputs_per_call", limits.max_inputs_per_call, 1, kMany);
+  mapping.ReadInteger("max_tokens_per_input", limits.max_tokens_per_input, 1, kMany);
+  mapping.ReadInteger("max_tokens_per_sequence", limits.max_tokens_per_sequence, 1, kMany);
+  mapping.ReadInteger("max_run_tokens_per_call", limits.max_run_tokens_per_call, 1, kMany);
+  mapping.ReadInteger("max_vectors_per_call", limits.max_vectors_per_call, 1, kMany);
+  mapping.ReadInteger("max_prompt_bytes", limits.max_prompt_bytes, 0, kMany);
+  mapping.Read("max_queue_wait", limits.max_queue_wait);
+  mapping.Read("max_bulk_queue_wait", limits.max_bulk_queue_wait);
+  mapping.ReadInteger("max_pending_bytes", limits.max_pending_bytes, 1, 1024 * kGibibyte);
+}
+
+// Relative paths start from the config file's folder.
+void ReadPath(Mapping& mapping, const std::string& key, std::string& path, const std::filesystem::path& directory) {
+  mapping.Read(key, path);
+  if (!path.empty()) path = (directory / path).lexically_normal().string();
+}
+
+void ReadSecurity(Mapping& root, ServerConfig& config, const std::filesystem::path& directory) {
+  TlsConfig& tls = config.tls;
+  root.ReadMapping("tls", [&tls, &directory](Mapping& mapping) {
+    ReadPath(mapping, "certificate", tls.certificate, directory);
+    ReadPath(mapping, "key", tls.key, directory);
+    ReadPath(mapping, "client_ca", tls.client_ca, directory);
+  });
+  ReadPath(root, "api_keys", config.api_keys, directory);
+  if (tls.certificate.empty() != tls.key.empty()) {
+    root.Fail(root.Child("tls").Mark(), "tls", "needs both certificate and key, or neither");
+  }
+  if (!tls.client_ca.empty() && !tls.enabled()) {
+    root.Fail(root.Child("tls").Mark(), "tls.client_ca", "needs tls.certificate and tls.key");
+  }
+  if (config.api_keys.empty() || tls.enabled()) return;
+  for (const auto& [key, on] : {std::pair{"reflection", config.reflection}, std::pair{"channelz", config.channelz}}) {
+    if (!on) continue;
+    root.Fail(root.Child("api_keys").Mark(), key,
+              "must be false with api_keys on a plaintext port: gRPC cannot ask for keys there; with tls it can");
+  }
+}
+
 ServerConfig Read(const YAML::Node& document, const std::string& directory) {
   Mapping root(document, "");
   ServerConfig config;
   root.Read("listen", config.listen);
+  root.Read("health_listen", config.health_listen);
   root.Read("metrics_listen", config.metrics_listen);
   root.Read("reflection", config.reflection);
+  root.Read("channelz", config.channelz);
+  root.ReadMapping("log", [&config](Mapping& log) { ReadLog(log, config.log); });
+  ReadSecurity(root, config, directory);
+  root.ReadMapping("connections", [&connections = config.connections](Mapping& mapping) {
+    mapping.ReadInteger("max", connections.max, 1, 1 << 20);
+    mapping.ReadInteger("max_streams", connections.max_streams, 1, kMany);
+    mapping.Read("max_age", connections.max_age);
+    mapping.Read("max_idle", connections.max_idle);
+    mapping.Read("handshake_timeout", connections.handshake_timeout);
+    mapping.Read("keepalive", connections.keepalive);
+  });
   root.ReadInteger("compute_threads", config.compute_threads, 0, 1024);
   root.ReadInteger("cuda_streams", config.cuda_streams, 1, 64);
   root.ReadInteger("tokenization_threads", config.tokenization_threads, 0, 256);
@@ -171,15 +235,7 @@ ServerConfig Read(const YAML::Node& document, const std::string& directory) {
     drain.Read("delay", config.drain_delay);
     drain.Read("timeout", config.drain_timeout);
   });
-  root.ReadMapping("limits", [&limits = config.limits](Mapping& mapping) {
-    mapping.ReadInteger("max_request_bytes", limits.max_request_bytes, 1, int64_t{1} << 30);
-    mapping.ReadInteger("max_inputs_per_call", limits.max_inputs_per_call, 1, kMany);
-    mapping.ReadInteger("max_tokens_per_input", limits.max_tokens_per_input, 1, kMany);
-    mapping.ReadInteger("max_tokens_per_sequence", limits.max_tokens_per_sequence, 1, kMany);
-    mapping.ReadInteger("max_run_tokens_per_call", limits.max_run_tokens_per_call, 1, kMany);
-    mapping.ReadInteger("max_vectors_per_call", limits.max_vectors_per_call, 1, kMany);
-    mapping.ReadInteger("max_prompt_bytes", limits.max_prompt_bytes, 0, kMany);
-  });
+  root.ReadMapping("limits", [&config](Mapping& limits) { ReadLimits(limits, config.limits); });
   root.ReadMapping("tei", [&tei = config.tei](Mapping& mapping) {
     mapping.Read("model", tei.model);
     mapping.Read("default_prompt", tei.default_prompt);

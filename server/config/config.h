@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "model/encoder/load_encoder.h"
 #include "model/encoder/precision.h"
+#include "server/config/log_config.h"
 
 namespace longembed {
 
@@ -32,21 +33,56 @@ struct TeiConfig {
   std::string default_prompt;  // Name of the prompt put before inputs of requests that name none. Empty: no prompt.
 };
 
+// TLS on `listen`. Paths are relative to the config file.
+struct TlsConfig {
+  std::string certificate;  // PEM chain. Empty: plaintext.
+  std::string key;          // PEM.
+  std::string client_ca;    // PEM. Set: clients must show a certificate that one of these signed.
+
+  bool enabled() const { return !certificate.empty(); }
+};
+
+struct ConnectionsConfig {
+  int max = 1000;                                       // Open at a time on `listen`; more are closed at once.
+  int max_streams = 100;                                // Calls at a time on one connection.
+  absl::Duration max_age = absl::Minutes(10);           // Then GOAWAY, so that new replicas get load. 0 = never.
+  absl::Duration max_idle = absl::Minutes(30);          // Without a call. 0 = never closed.
+  absl::Duration handshake_timeout = absl::Seconds(5);  // For the first bytes, TLS and HTTP/2 settings, each.
+  absl::Duration keepalive = absl::Seconds(60);         // A connection that is silent so long is pinged.
+};
+
+// Every limit of the server's; a request beyond one of the first group gets INVALID_ARGUMENT, which names it.
 struct LimitsConfig {
   int64_t max_request_bytes = 16 << 20;
+  int64_t max_response_bytes = 64 << 20;
   int64_t max_inputs_per_call = 1024;
   int64_t max_tokens_per_input = 1 << 20;     // Before truncation; of a Tokenize call, all texts together.
   int64_t max_tokens_per_sequence = 1 << 15;  // One pass through the model: attention takes the square of it.
   int64_t max_run_tokens_per_call = 4 << 20;  // All windows of all inputs, overlaps and prompts counted.
   int64_t max_vectors_per_call = 1 << 16;     // Windows or spans of all inputs.
   int64_t max_prompt_bytes = 1 << 14;         // Of a literal prompt, which is tokenised with every input.
+
+  // Beyond these a call gets RESOURCE_EXHAUSTED, at once, with a hint when to try again. See also
+  // ModelConfig::max_queued_tokens.
+  absl::Duration max_queue_wait = absl::Seconds(10);       // That a new interactive call would wait, by estimate.
+  absl::Duration max_bulk_queue_wait = absl::Seconds(60);  // The same for priority BULK.
+  int64_t max_pending_bytes = 256 << 20;                   // Of the requests of all calls without an answer.
 };
+
+// Of one text of EmbedStream, which may come in parts.
+inline int64_t MaxStreamedTextBytes(const LimitsConfig& limits) { return 4 * limits.max_request_bytes; }
 
 // A plain value.
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
+  std::string health_listen;                      // grpc.health.v1 alone, in plaintext. Empty: on `listen` only.
   std::string metrics_listen = "127.0.0.1:9464";  // Empty: no metrics port.
   bool reflection = true;
+  bool channelz = false;
+  LogConfig log;
+  TlsConfig tls;
+  std::string api_keys;  // File (security/api_keys.h), relative to the config file. Empty: no key is asked for.
+  ConnectionsConfig connections;
   int compute_threads = 0;       // That run models on the CPU, for all of them together. 0 = one a core.
   int cuda_streams = 2;          // Batches that run at the same time on one GPU.
   int tokenization_threads = 0;  // 0 = one for every two cores.

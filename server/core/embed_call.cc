@@ -1,6 +1,9 @@
 #include "server/core/embed_call.h"
 
+#include <algorithm>
+#include <string_view>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
@@ -21,15 +24,67 @@ absl::StatusOr<Plan> CallPreparer::Prepare(const Input& input) {
   return plan;
 }
 
+namespace {
+
+int64_t TextBytes(const std::vector<Input>& inputs) {
+  int64_t bytes = 0;
+  for (const Input& input : inputs) {
+    if (const auto* text = std::get_if<std::string_view>(&input.content)) bytes += static_cast<int64_t>(text->size());
+  }
+  return bytes;
+}
+
+}  // namespace
+
 std::shared_ptr<EmbedCall> EmbedCall::Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order,
                                             Done done) {
-  std::shared_ptr<EmbedCall> call(new EmbedCall(model, clock, std::move(order), std::move(done)));
-  pool.Run([call] { call->Prepare(); });
+  std::shared_ptr<EmbedCall> call(new EmbedCall(model, pool, clock, std::move(order), std::move(done)));
+  call->Admit();
   return call;
 }
 
-EmbedCall::EmbedCall(ServedModel& model, const Clock& clock, EmbedOrder order, Done done)
-    : model_(model), clock_(clock), order_(std::move(order)), done_(std::move(done)) {}
+EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order, Done done)
+    : model_(model),
+      pool_(pool),
+      clock_(clock),
+      order_(std::move(order)),
+      bytes_(TextBytes(order_.inputs)),
+      done_(std::move(done)) {}
+
+Demand EmbedCall::Estimate() const {
+  const int64_t window = model_.model().manifest.trained_window;
+  const CostModel& costs = model_.lane_options().costs;
+  const PlanOptions& plan = order_.input_options.plan;
+  const double prompt = model_.tokens_per_byte() * static_cast<double>(order_.input_options.prompt.size());
+  Demand demand{.client = order_.client, .max_client_tokens = order_.max_client_tokens, .priority = order_.priority};
+  int64_t cost = 0;
+  for (const Input& input : order_.inputs) {
+    const auto* text = std::get_if<std::string_view>(&input.content);
+    const double content = text != nullptr ? model_.tokens_per_byte() * static_cast<double>(text->size())
+                                           : static_cast<double>(std::get<TokenIds>(input.content).ids.size());
+    auto tokens = static_cast<int64_t>(content + prompt) + 2;
+    const bool cut = plan.extension.windows.has_value();
+    if (plan.truncate != Truncate::kNone && !cut) tokens = std::min(tokens, window);
+    demand.tokens += tokens;
+    cost += cut ? (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)) : costs.CostOf(tokens);
+    demand.giant |= !cut && costs.IsGiant(tokens);
+  }
+  demand.work = model_.lane().WorkOf(cost);
+  return demand;
+}
+
+void EmbedCall::Admit() {
+  constexpr absl::Duration kMostPatience = absl::Milliseconds(100);
+  if (const absl::Status status = CheckStillWanted(); !status.ok()) return std::move(done_)(status);
+  absl::StatusOr<std::shared_ptr<Place>> place = model_.admission().Admit(model_.budget(), Estimate());
+  if (place.ok()) {
+    place_ = *std::move(place);
+    return pool_.Run([call = shared_from_this()] { call->Prepare(); }, WorkerPool::OrderOf(bytes_, place_->start()));
+  }
+  if (!order_.wait_for_room) return std::move(done_)(place.status());
+  const absl::Duration hint = RetryDelay(place.status()).value_or(kMostPatience);
+  pool_.RunAfter(std::min(hint, kMostPatience), [call = shared_from_this()] { call->Admit(); });
+}
 
 void EmbedCall::Cancel() {
   cancelled_ = true;
@@ -44,19 +99,49 @@ void EmbedCall::Cancel() {
 
 absl::Status EmbedCall::CheckStillWanted() const {
   if (cancelled_) return CallCancelled();
-  if (order_.job_options.deadline <= clock_.Now()) return DeadlineExceeded();
+  if (order_.deadline <= clock_.Now()) return DeadlineExceeded();
   return absl::OkStatus();
 }
 
 void EmbedCall::Prepare() {
   const absl::Time started = clock_.Now();
   std::vector<Sequence> sequences;
-  const absl::Status status = PrepareInputs(sequences);
+  absl::Status status = PrepareInputs(sequences);
   answer_.tokenization = clock_.Now() - started;
   model_.metrics().ObserveTokenization(answer_.tokenization);
-  if (!status.ok()) return std::move(done_)(status);
+  if (status.ok()) status = CheckResponseSize();
+  if (status.ok()) status = Settle(sequences);
+  if (!status.ok()) {
+    place_ = nullptr;
+    return std::move(done_)(status);
+  }
   if (sequences.empty()) return std::move(done_)(std::move(answer_));  // Every input failed by itself.
   Submit(std::move(sequences));
+}
+
+absl::Status EmbedCall::CheckResponseSize() const {
+  int64_t vectors = 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
+  const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bytes_per_component;
+  return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
+}
+
+absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
+  const CostModel& costs = model_.lane_options().costs;
+  int64_t tokens = 0, cost = 0;
+  bool giant = false;
+  for (const Sequence& sequence : sequences) {
+    tokens += sequence.size();
+    cost += costs.CostOf(sequence.size());
+    giant |= costs.IsGiant(sequence.size());
+  }
+  int64_t text_tokens = 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (input.ok()) text_tokens += input->plan.tokens + input->plan.truncated_tokens;
+  }
+  model_.LearnTokensPerByte(text_tokens, bytes_);
+  work_ = model_.lane().WorkOf(cost);
+  return place_->Settle(tokens, work_, giant, /*must_fit=*/order_.wait_for_room);
 }
 
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
@@ -79,8 +164,13 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
 }
 
 void EmbedCall::Submit(std::vector<Sequence> sequences) {
+  const JobOptions options{.priority = order_.priority,
+                           .deadline = order_.deadline,
+                           .start = place_->start(),
+                           .work = work_,
+                           .place = std::move(place_)};
   auto job = std::make_shared<Job>(
-      std::move(sequences), order_.job_options,
+      std::move(sequences), options,
       [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
   if (const absl::Status status = model_.lane().Submit(job); !status.ok()) return std::move(done_)(status);
   {
@@ -116,6 +206,7 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
     input = std::move(status);
   }
   model_.metrics().CountInputs(inputs, tokens, truncated);
+  if (order_.has_key) model_.metrics().CountClientTokens(order_.client, tokens);
   std::move(done_)(std::move(answer_));
 }
 

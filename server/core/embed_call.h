@@ -1,5 +1,5 @@
-// The server's one use case: the inputs of a call are tokenised and planned on the worker pool, encoded by the model's
-// scheduler, finished and handed back.
+// The server's one use case: a call is admitted by an estimate, its inputs are tokenised and planned on the worker
+// pool, encoded by the model's scheduler, finished and handed back.
 //
 //   auto call = EmbedCall::Start(model, pool, clock, order, [](absl::StatusOr<EmbedAnswer> answer) { ... });
 //   call->Cancel();   // When nobody waits any more.
@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "model/embed/pipeline.h"
+#include "server/admission/admission.h"
 #include "server/batching/clock.h"
 #include "server/batching/job.h"
 #include "server/core/served_model.h"
@@ -28,8 +29,17 @@ struct EmbedOrder {
   std::vector<Input> inputs;  // At least one. What they show must live until `done` has been called.
   InputOptions input_options;
   VectorOptions vector_options;
-  JobOptions job_options;
-  bool partial_results = false;  // An input's error stands in its own result instead of failing the call.
+  Priority priority = Priority::kInteractive;
+  absl::Time deadline = absl::InfiniteFuture();
+  bool partial_results = false;           // An input's error stands in its own result instead of failing the call.
+  int64_t max_response_bytes = 64 << 20;  // Of vectors, by estimate.
+  int bytes_per_component = 4;            // That the answer will take.
+
+  std::string client;             // Who asks (admission.h).
+  bool has_key = false;           // The client is known by an API key, whose name is fit for a metric's label.
+  int64_t max_client_tokens = 0;  // That the client may hold in all; 0 = no limit of its own.
+  bool wait_for_room = false;     // When there is none the call waits instead of failing: a stream's client is held up
+                                  // by flow control.
 };
 
 struct EmbeddedInput {
@@ -68,7 +78,8 @@ class CallPreparer {
 // Multiple threads can call Cancel without external synchronization.
 class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
  public:
-  // Called exactly once, on a thread of the pool's or the scheduler's, or on the one that cancels. Must not block.
+  // Called exactly once, on a thread of the pool's or the scheduler's, on the one that cancels, or, when the call is
+  // refused, within Start. Must not block.
   using Done = absl::AnyInvocable<void(absl::StatusOr<EmbedAnswer>) &&>;
 
   // Model, pool and clock must outlive the call.
@@ -79,19 +90,28 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   void Cancel();
 
  private:
-  EmbedCall(ServedModel& model, const Clock& clock, EmbedOrder order, Done done);
+  EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order, Done done);
 
+  // What the call will take, before anything is tokenised.
+  Demand Estimate() const;
+  void Admit();
   void Prepare();
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
+  absl::Status CheckResponseSize() const;
+  absl::Status Settle(const std::vector<Sequence>& sequences);
   void Submit(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
   absl::Status CheckStillWanted() const;
 
   ServedModel& model_;
+  WorkerPool& pool_;
   const Clock& clock_;
   const EmbedOrder order_;
+  const int64_t bytes_;  // Of its texts.
   Done done_;
   EmbedAnswer answer_;
+  std::shared_ptr<Place> place_;
+  absl::Duration work_;  // Once settled.
 
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;

@@ -4,41 +4,83 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "model/embed/pipeline.h"
 #include "server/errors/errors.h"
 
 namespace longembed {
 
 ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, std::unique_ptr<Encoder> encoder,
-                         Scheduler& scheduler, const LaneOptions& options, Metrics& metrics)
-    : name_(std::move(name)), model_(std::move(model)), encoder_(std::move(encoder)) {
+                         const Device& device, const ServedModelOptions& options, Metrics& metrics)
+    : name_(std::move(name)),
+      model_(std::move(model)),
+      encoder_(std::move(encoder)),
+      device_(device),
+      budget_(options.max_queued_tokens) {
   metrics_ = &metrics.ForModel(name_, [this]() -> QueueReading {
     if (lane_ == nullptr) return {};
     const QueueState state = lane_->queue_state();
-    return {.jobs = static_cast<int64_t>(state.jobs), .tokens = state.tokens, .oldest = state.oldest};
+    return {.jobs = static_cast<int64_t>(state.jobs),
+            .tokens = state.tokens,
+            .oldest = state.oldest,
+            .expected_wait = device_.admission.expected_wait()};
   });
   observer_.metrics = metrics_;
-  lane_ = scheduler.AddLane(*encoder_, options, &observer_);
+  observer_.model = this;
+  lane_ = device_.scheduler.AddLane(*encoder_, options.lane, &observer_);
 }
 
 absl::Status ServedModel::WarmUp() {
   constexpr int kRounds = 2;  // TorchScript's profiling run, then the optimised one.
-  const ModelManifest& manifest = model_->manifest;
-  Team team;
-  Team::Leader leader(team);
   for (int round = 0; round < kRounds; ++round) {
-    for (const int tokens : {1, 16, std::min(manifest.plain_limit / 2, 256)}) {
-      const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
-      absl::StatusOr<Plan> plan =
-          PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
-      if (!plan.ok()) return plan.status();
-      const Sequence& sequence = plan->sequences.front().sequence;
-      const absl::StatusOr<VectorBlock> block =
-          encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence, &sequence}), leader, [] { return false; });
-      if (!block.ok()) return block.status();
+    for (const int tokens : {1, 16, std::min(model_->manifest.plain_limit / 2, 256)}) {
+      if (const absl::Status status = EncodeTwice(tokens); !status.ok()) return status;
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status ServedModel::EncodeTwice(int tokens) {
+  const ModelManifest& manifest = model_->manifest;
+  Team team;
+  Team::Leader leader(team);
+  const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
+  const absl::StatusOr<Plan> plan =
+      PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
+  if (!plan.ok()) return plan.status();
+  const Sequence& sequence = plan->sequences.front().sequence;
+  return encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence, &sequence}), leader, [] { return false; })
+      .status();
+}
+
+absl::Status ServedModel::Probe() {
+  const absl::Status status = EncodeTwice(1);
+  if (status.ok()) RecordSuccess();
+  return status;
+}
+
+void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
+  if (bytes <= 0) return;
+  const double seen = static_cast<double>(tokens) / static_cast<double>(bytes);
+  tokens_per_byte_ = 0.95 * tokens_per_byte_ + 0.05 * seen;  // Two threads at once: one of them is lost, no matter.
+}
+
+absl::Time ServedModel::failing_since() const {
+  return failures_ < kFailures ? absl::InfiniteFuture() : absl::FromUnixMillis(failing_since_);
+}
+
+void ServedModel::RecordFailure() {
+  if (failures_++ == 0) failing_since_ = absl::ToUnixMillis(absl::Now());
+}
+
+void ServedModel::BatchObserver::OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) {
+  metrics->ObserveBatch(tokens, static_cast<int64_t>(sequences), inference);
+  model->RecordSuccess();
+}
+
+void ServedModel::BatchObserver::OnFailure() {
+  metrics->CountEncoderFailure();
+  model->RecordFailure();
 }
 
 absl::Status ModelRegistry::Add(std::unique_ptr<ServedModel> model) {

@@ -1,7 +1,8 @@
-// A model as the server runs it: model, encoder, scheduler, metrics. Knows no gRPC and no protobuf.
+// A model as the server runs it: model, encoder, admission, scheduler, metrics. Knows no gRPC and no protobuf.
 #ifndef LONGEMBED_SERVER_CORE_SERVED_MODEL_H_
 #define LONGEMBED_SERVER_CORE_SERVED_MODEL_H_
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,23 +12,41 @@
 #include "model/embed/model.h"
 #include "model/embed/precision_check.h"
 #include "model/encoder/encoder.h"
+#include "server/admission/admission.h"
 #include "server/batching/scheduler.h"
 #include "server/telemetry/metrics.h"
 
 namespace longembed {
 
+// A device's workers, and who may join their queue.
+struct Device {
+  Scheduler& scheduler;
+  Admission& admission;
+};
+
+struct ServedModelOptions {
+  LaneOptions lane;
+  int64_t max_queued_tokens = 1 << 20;  // More waiting tokens than this are refused with RESOURCE_EXHAUSTED.
+};
+
 // Multiple threads can use one ServedModel without external synchronization.
 class ServedModel {
  public:
-  // `scheduler` and `metrics` must outlive it. `name` is what requests call it.
+  // `device` and `metrics` must outlive it. `name` is what requests call it.
   ServedModel(std::string name, std::unique_ptr<const Model> model, std::unique_ptr<Encoder> encoder,
-              Scheduler& scheduler, const LaneOptions& options, Metrics& metrics);
+              const Device& device, const ServedModelOptions& options, Metrics& metrics);
 
   const std::string& name() const { return name_; }
   const Model& model() const { return *model_; }
   const Encoder& encoder() const { return *encoder_; }
   Encoder& encoder() { return *encoder_; }
   Lane& lane() { return *lane_; }
+  Admission& admission() { return device_.admission; }
+  ModelBudget& budget() { return budget_; }
+
+  // How many tokens a byte of text is, by what was tokenised lately: for estimates.
+  double tokens_per_byte() const { return tokens_per_byte_; }
+  void LearnTokensPerByte(int64_t tokens, int64_t bytes);
   const LaneOptions& lane_options() const { return lane_->options(); }
   ModelMetrics& metrics() { return *metrics_; }
 
@@ -39,23 +58,39 @@ class ServedModel {
   // calls.
   absl::Status WarmUp();
 
+  // Since when every batch has failed; InfiniteFuture while none has, or fewer than kFailures in a row. A Probe that
+  // succeeds ends it, as a batch does.
+  absl::Time failing_since() const;
+  // Encodes one short sequence on the calling thread.
+  absl::Status Probe();
+
  private:
+  static constexpr int kFailures = 3;
+
   // Passes what the scheduler sees on to the metrics.
   class BatchObserver final : public SchedulerObserver {
    public:
-    void OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) override {
-      metrics->ObserveBatch(tokens, static_cast<int64_t>(sequences), inference);
-    }
+    void OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) override;
     void OnDequeued(absl::Duration queued) override { metrics->ObserveQueue(queued); }
+    void OnFailure() override;
 
     ModelMetrics* metrics = nullptr;
+    ServedModel* model = nullptr;
   };
+  void RecordSuccess() { failures_ = 0; }
+  void RecordFailure();
+  absl::Status EncodeTwice(int tokens);
 
   const std::string name_;
   const std::unique_ptr<const Model> model_;
   const std::unique_ptr<Encoder> encoder_;
   ModelMetrics* metrics_ = nullptr;
   BatchObserver observer_;
+  const Device device_;
+  ModelBudget budget_;
+  std::atomic<double> tokens_per_byte_ = 0.3;  // English is about 0.22, Chinese 0.4.
+  std::atomic<int> failures_ = 0;              // In a row.
+  std::atomic<int64_t> failing_since_ = 0;     // Unix milliseconds of the first of them.
   std::optional<PrecisionReport> precision_report_;
   std::unique_ptr<Lane> lane_;  // Last: the scheduler's workers use what stands above.
 };

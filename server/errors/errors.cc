@@ -1,5 +1,6 @@
 #include "server/errors/errors.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -23,13 +24,72 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
   return delay;
 }
 
-absl::Status Overloaded(int64_t queued_tokens, int64_t max_queued_tokens, absl::Duration retry_delay) {
-  absl::Status status = MakeError(
-      absl::StatusCode::kResourceExhausted, "", "OVERLOADED",
-      absl::StrCat("the queue holds ", queued_tokens, " of at most ", max_queued_tokens, " tokens; try again in ",
-                   absl::FormatDuration(absl::Trunc(retry_delay, absl::Milliseconds(1)))));
+namespace {
+
+std::string Readable(absl::Duration duration) {
+  return absl::FormatDuration(absl::Trunc(duration, absl::Milliseconds(1)));
+}
+
+// Clients tell these apart from limits of the transport by their retry delay.
+absl::Status Exhausted(std::string_view reason, const std::string& description, absl::Duration retry_delay) {
+  absl::Status status = MakeError(absl::StatusCode::kResourceExhausted, "", reason,
+                                  absl::StrCat(description, "; try again in ", Readable(retry_delay)));
   status.SetPayload(kRetryPayload, absl::Cord(absl::FormatDuration(retry_delay)));
   return status;
+}
+
+}  // namespace
+
+absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay) {
+  switch (reason) {
+    case Overload::kQueueTokens:
+      return Exhausted(
+          "QUEUE_TOKENS",
+          absl::StrCat("the queue holds ", figures.queued_tokens, " of at most ", figures.max_queued_tokens, " tokens"),
+          retry_delay);
+    case Overload::kQueueWait:
+      return Exhausted("QUEUE_WAIT",
+                       absl::StrCat("the wait would be about ", Readable(figures.expected_wait), "; the limit is ",
+                                    Readable(figures.max_wait)),
+                       retry_delay);
+    case Overload::kClientShare:
+      return Exhausted("CLIENT_SHARE",
+                       absl::StrCat("this client holds its share of the queue (", figures.queued_tokens, " of at most ",
+                                    figures.max_queued_tokens, " tokens are taken, the wait is about ",
+                                    Readable(figures.expected_wait), " of at most ", Readable(figures.max_wait), ")"),
+                       retry_delay);
+    case Overload::kClientLimit:
+      return Exhausted("CLIENT_LIMIT",
+                       absl::StrCat("this client's key allows ", figures.max_client_tokens, " waiting tokens"),
+                       retry_delay);
+  }
+  return absl::InternalError("unknown overload");
+}
+
+absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay) {
+  return Exhausted("PENDING_BYTES",
+                   absl::StrCat("requests without an answer hold ", bytes, " of at most ", limit, " bytes"),
+                   retry_delay);
+}
+
+absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay) {
+  return Exhausted("CONCURRENT_CALLS",
+                   absl::StrCat("this client has ", calls, " calls without an answer; its key allows ", limit),
+                   retry_delay);
+}
+
+std::string OverloadLabel(const absl::Status& status) {
+  return RetryDelay(status).has_value() ? absl::AsciiStrToLower(ErrorReason(status)) : "";
+}
+
+absl::Status MissingApiKey() {
+  return MakeError(absl::StatusCode::kUnauthenticated, "", "MISSING_API_KEY",
+                   "this server asks for an API key: send the header \"authorization: Bearer KEY\"");
+}
+
+absl::Status UnknownApiKey() {
+  return MakeError(absl::StatusCode::kUnauthenticated, "", "UNKNOWN_API_KEY",
+                   "the API key is not one of this server's");
 }
 
 absl::Status ServerDraining() {
@@ -99,6 +159,11 @@ absl::Status RequestTooLarge(int64_t bytes, int64_t limit) {
   return Invalid("", "REQUEST_TOO_LARGE", absl::StrCat("the request has ", bytes, " bytes; the limit is ", limit));
 }
 
+absl::Status ResponseTooLarge(int64_t bytes, int64_t limit) {
+  return Invalid("inputs", "RESPONSE_TOO_LARGE",
+                 absl::StrCat("would be answered with ", bytes, " bytes of vectors; the limit of a call is ", limit));
+}
+
 absl::Status MalformedRequest(std::string_view message_type) {
   return Invalid("", "MALFORMED_REQUEST", absl::StrCat("the request is not a well-formed ", std::string(message_type)));
 }
@@ -133,9 +198,23 @@ absl::Status Misplaced(std::string_view field, std::string_view needs) {
   return Invalid(field, "MISPLACED_FIELD", absl::StrCat("is set, but needs ", std::string(needs)));
 }
 
-absl::Status NotYetImplemented(std::string_view field, std::string_view what) {
-  return MakeError(absl::StatusCode::kUnimplemented, field, "NOT_YET_IMPLEMENTED",
-                   absl::StrCat(std::string(what), " is not implemented by this version of the server"));
+absl::Status OptionsOnLaterMessage() {
+  return Invalid("options", "MISPLACED_FIELD", "is set; only the first message of a stream may set it");
+}
+
+absl::Status PartsInterrupted(std::string_view id, std::string_view other_id) {
+  return Invalid(
+      "id", "PARTS_INTERRUPTED",
+      absl::StrCat("is \"", std::string(other_id), "\", but the last part of \"", std::string(id), "\" has not come"));
+}
+
+absl::Status PartsNeedText() {
+  return Invalid("more_parts", "MISPLACED_FIELD", "is set, or was; parts hold text, not token ids");
+}
+
+absl::Status StreamedTextTooLarge(int64_t bytes, int64_t limit) {
+  return Invalid("input.text", "TEXT_TOO_LARGE",
+                 absl::StrCat("has at least ", bytes, " bytes, all parts together; the limit is ", limit));
 }
 
 }  // namespace longembed

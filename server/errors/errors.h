@@ -16,8 +16,29 @@ namespace longembed {
 // When to try again, as an error for overload says it.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
-// RESOURCE_EXHAUSTED, with a retry delay.
-absl::Status Overloaded(int64_t queued_tokens, int64_t max_queued_tokens, absl::Duration retry_delay);
+// RESOURCE_EXHAUSTED, with a retry delay and a reason (ErrorReason) of its own each.
+enum class Overload {
+  kQueueTokens,  // The model's queue is full.
+  kQueueWait,    // The call would wait too long.
+  kClientShare,  // The queue has room, but this client holds its share of it.
+  kClientLimit,  // This client's own limit.
+};
+// What the bounds were and how far they are used.
+struct QueueFigures {
+  int64_t queued_tokens = 0;
+  int64_t max_queued_tokens = 0;
+  absl::Duration expected_wait;
+  absl::Duration max_wait;
+  int64_t max_client_tokens = 0;
+};
+absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay);
+absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
+absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
+// The value of the metric's label "reason" for an error of these; empty for any other.
+std::string OverloadLabel(const absl::Status& status);
+// UNAUTHENTICATED.
+absl::Status MissingApiKey();
+absl::Status UnknownApiKey();
 // UNAVAILABLE.
 absl::Status ServerDraining();
 absl::Status DeadlineExceeded();
@@ -36,6 +57,7 @@ absl::Status PromptTooLarge(int64_t bytes, int64_t limit);
 absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known);
 absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason);
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
+absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
 absl::Status MalformedRequest(std::string_view message_type);
 absl::Status UnknownEnumValue(std::string_view field, int value);
 absl::Status MissingContent(std::string_view field);
@@ -44,8 +66,11 @@ absl::Status WindowVectorsNeedWindows();
 absl::Status NoSpansNamed();
 absl::Status EveryTokensTooFew(int64_t tokens);
 absl::Status Misplaced(std::string_view field, std::string_view needs);
-// UNIMPLEMENTED.
-absl::Status NotYetImplemented(std::string_view field, std::string_view what);
+// Of EmbedStream.
+absl::Status OptionsOnLaterMessage();
+absl::Status PartsInterrupted(std::string_view id, std::string_view other_id);
+absl::Status PartsNeedText();
+absl::Status StreamedTextTooLarge(int64_t bytes, int64_t limit);
 
 }  // namespace longembed
 

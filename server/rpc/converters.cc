@@ -209,6 +209,32 @@ absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const S
 
 }  // namespace
 
+EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<Input> inputs, const LimitsConfig& limits) {
+  return {.inputs = std::move(inputs),
+          .input_options = options.input,
+          .vector_options = options.vector,
+          .priority = options.priority,
+          .max_response_bytes = limits.max_response_bytes,
+          .bytes_per_component = options.encoding == EmbedOptions::FLOAT32 ? 4 : 2};
+}
+
+absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
+                                   const LimitsConfig& limits) {
+  absl::StatusOr<std::vector<Range>> ranges = ConvertRanges(input, spans, field);
+  if (!ranges.ok()) return ranges.status();
+  if (input.ranges_size() > limits.max_vectors_per_call) {
+    return TooManyVectorsInCall(input.ranges_size(), limits.max_vectors_per_call);
+  }
+  if (!input.has_text() && !input.has_token_ids()) return MissingContent(field);
+  const auto& ids = input.token_ids().ids();
+  Input converted = input.has_text()
+                        ? Input(std::string_view(input.text()))
+                        : Input(TokenIds{.ids = std::span<const uint32_t>(ids.data(), static_cast<size_t>(ids.size())),
+                                         .complete = input.token_ids().complete()});
+  converted.ranges = *std::move(ranges);
+  return converted;
+}
+
 absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::RepeatedPtrField<v1::Input>& inputs,
                                                  const SpanRequest& spans, const LimitsConfig& limits) {
   if (inputs.empty()) return NoInputs("inputs");
@@ -219,27 +245,13 @@ absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::Repeate
   converted.reserve(static_cast<size_t>(inputs.size()));
   int64_t ranges_in_all = 0;
   for (int i = 0; i < inputs.size(); ++i) {
-    const v1::Input& input = inputs[i];
-    absl::StatusOr<std::vector<Range>> ranges = ConvertRanges(input, spans, absl::StrCat("inputs[", i, "]"));
-    if (!ranges.ok()) return ranges.status();
-    ranges_in_all += input.ranges_size();
+    absl::StatusOr<Input> input = ConvertInput(inputs[i], absl::StrCat("inputs[", i, "]"), spans, limits);
+    if (!input.ok()) return input.status();
+    ranges_in_all += inputs[i].ranges_size();
     if (ranges_in_all > limits.max_vectors_per_call) {
       return TooManyVectorsInCall(ranges_in_all, limits.max_vectors_per_call);
     }
-    switch (input.content_case()) {
-      case v1::Input::kText:
-        converted.emplace_back(std::string_view(input.text()));
-        break;
-      case v1::Input::kTokenIds: {
-        const auto& ids = input.token_ids().ids();
-        converted.emplace_back(TokenIds{.ids = std::span<const uint32_t>(ids.data(), static_cast<size_t>(ids.size())),
-                                        .complete = input.token_ids().complete()});
-        break;
-      }
-      case v1::Input::CONTENT_NOT_SET:
-        return MissingContent(absl::StrCat("inputs[", i, "]"));
-    }
-    converted.back().ranges = *std::move(ranges);
+    converted.push_back(*std::move(input));
   }
   return converted;
 }
@@ -284,10 +296,16 @@ void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOption
   for (const PlannedSequence& planned : input->plan.sequences) FillSequence(planned, *result.add_sequences());
 }
 
-void FillDuration(absl::Duration duration, google::protobuf::Duration& message) {
-  absl::Duration rest;
-  message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
-  message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing) {
+  const auto fill = [](absl::Duration duration, google::protobuf::Duration& message) {
+    absl::Duration rest;
+    message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
+    message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  };
+  fill(answer.tokenization, *timing.mutable_tokenization());
+  fill(answer.queue, *timing.mutable_queue());
+  fill(answer.inference, *timing.mutable_inference());
+  fill(total, *timing.mutable_total());
 }
 
 void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result) {
@@ -329,6 +347,8 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.mutable_limits()->set_max_tokens_per_sequence(static_cast<uint32_t>(limits.max_tokens_per_sequence));
   model.mutable_limits()->set_max_prompt_bytes(static_cast<uint32_t>(limits.max_prompt_bytes));
   model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
+  model.mutable_limits()->set_max_response_bytes(static_cast<uint64_t>(limits.max_response_bytes));
+  model.mutable_limits()->set_max_streamed_text_bytes(static_cast<uint64_t>(MaxStreamedTextBytes(limits)));
   model.set_precision(PrecisionName(served.encoder().precision()));
   if (const std::optional<PrecisionReport>& report = served.precision_report(); report.has_value()) {
     model.mutable_precision_check()->set_lowest_cosine(report->lowest_cosine);

@@ -32,6 +32,13 @@ PlanLimits ToPlanLimits(const LimitsConfig& limits);
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits);
 
+// The order of a call with these options, without what only the call knows: whose it is, its deadline.
+EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<Input> inputs, const LimitsConfig& limits);
+
+// One input, under the field `field`. Errors as ConvertInputs.
+absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
+                                   const LimitsConfig& limits);
+
 // Views of the inputs; the messages must outlive them. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS,
 // MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES.
 absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::RepeatedPtrField<v1::Input>& inputs,
@@ -39,7 +46,7 @@ absl::StatusOr<std::vector<Input>> ConvertInputs(const google::protobuf::Repeate
 
 void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
 void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result);
-void FillDuration(absl::Duration duration, google::protobuf::Duration& message);
+void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing);
 void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result);
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
 

@@ -11,7 +11,7 @@
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
 #include "server/rpc/converters.h"
-#include "server/rpc/grpc_status.h"
+#include "server/rpc/embed_stream.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/wire.h"
 
@@ -22,8 +22,7 @@ namespace {
 template <typename Request, typename Response>
 class Call : public UnaryCall {
  public:
-  Call(const char* method, const ServiceContext& service, grpc::CallbackServerContext* context, grpc::ByteBuffer* bytes)
-      : UnaryCall(method, context, bytes, service.clock, service.metrics), service_(service) {}
+  using UnaryCall::UnaryCall;
 
  protected:
   absl::Status Parse(const grpc::ByteBuffer& bytes) {
@@ -32,11 +31,9 @@ class Call : public UnaryCall {
 
   absl::StatusOr<ServedModel*> FindModel(std::string_view name, std::string_view field) {
     absl::StatusOr<ServedModel*> model = service_.models.Find(name, field);
-    if (model.ok()) set_model((*model)->name());
+    if (model.ok()) record().set_model((*model)->name());
     return model;
   }
-
-  const ServiceContext& service_;
 
  private:
   google::protobuf::Arena arena_;
@@ -77,11 +74,11 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
         ConvertInputs(request_->inputs(), options->input.spans, service_.limits);
     if (!inputs.ok()) return inputs.status();
     options_ = *std::move(options);
-    return EmbedOrder{.inputs = *std::move(inputs),
-                      .input_options = options_.input,
-                      .vector_options = options_.vector,
-                      .job_options = {.priority = options_.priority, .deadline = deadline()},
-                      .partial_results = request_->partial_results()};
+    EmbedOrder order = ToOrder(options_, *std::move(inputs), service_.limits);
+    order.deadline = record().deadline();
+    order.partial_results = request_->partial_results();
+    record().SignOrder(order);
+    return order;
   }
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
@@ -90,11 +87,7 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
     response_->set_model(model_->name());
     response_->set_prompt(options_.input.prompt);
     response_->set_recipe(options_.recipe);
-    v1::Timing& timing = *response_->mutable_timing();
-    FillDuration(answer->tokenization, *timing.mutable_tokenization());
-    FillDuration(answer->queue, *timing.mutable_queue());
-    FillDuration(answer->inference, *timing.mutable_inference());
-    FillDuration(clock().Now() - arrival(), *timing.mutable_total());
+    FillTiming(*answer, service_.clock.Now() - record().arrival(), *response_->mutable_timing());
     Succeed(*response_);
   }
 
@@ -113,10 +106,13 @@ class PooledCall : public Call<Request, Response> {
 
   void Start(const grpc::ByteBuffer& bytes) {
     if (const absl::Status status = this->Parse(bytes); !status.ok()) return this->Fail(status);
-    this->service_.pool.Run([this] {
-      const absl::Status status = Answer();
+    const auto answer = [this] {
+      absl::Status status = CheckStillWanted();
+      if (status.ok()) status = Answer();
       status.ok() ? this->Succeed(*this->response_) : this->Fail(status);
-    });
+    };
+    this->service_.pool.Run(answer,
+                            WorkerPool::OrderOf(static_cast<int64_t>(bytes.Length()), this->record().arrival()));
   }
 
   void OnCancel() override { cancelled_ = true; }
@@ -127,7 +123,7 @@ class PooledCall : public Call<Request, Response> {
 
   absl::Status CheckStillWanted() const {
     if (cancelled_) return CallCancelled();
-    return this->deadline() <= this->clock().Now() ? DeadlineExceeded() : absl::OkStatus();
+    return this->record().deadline() <= this->service_.clock.Now() ? DeadlineExceeded() : absl::OkStatus();
   }
 
  private:
@@ -216,53 +212,37 @@ class GetModelRpc final : public Call<v1::GetModelRequest, v1::Model> {
   }
 };
 
-template <typename Rpc>
-grpc::ServerUnaryReactor* StartRpc(const char* method, const ServiceContext& service,
-                                   grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                   grpc::ByteBuffer* response) {
-  auto* rpc = new Rpc(method, service, context, response);  // Deletes itself in OnDone.
-  rpc->Start(*request);
-  return rpc;
-}
-
-// Answers a stream with a status and nothing else.
-class RefusedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
- public:
-  explicit RefusedStream(const absl::Status& status) { Finish(ToGrpcStatus(status)); }
-  void OnDone() override { delete this; }
-};
-
 }  // namespace
 
 grpc::ServerUnaryReactor* EmbeddingServiceImpl::Embed(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartRpc<EmbedRpc>("Embed", context_, context, request, response);
+  return StartHandler<EmbedRpc>(*request, "Embed", context_, context, response);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* EmbeddingServiceImpl::EmbedStream(
-    grpc::CallbackServerContext* /*context*/) {
-  return new RefusedStream(NotYetImplemented("", "EmbedStream"));
+    grpc::CallbackServerContext* context) {
+  return StartEmbedStream(context_, context);
 }
 
 grpc::ServerUnaryReactor* EmbeddingServiceImpl::Explain(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartRpc<ExplainRpc>("Explain", context_, context, request, response);
+  return StartHandler<ExplainRpc>(*request, "Explain", context_, context, response);
 }
 
 grpc::ServerUnaryReactor* EmbeddingServiceImpl::Tokenize(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartRpc<TokenizeRpc>("Tokenize", context_, context, request, response);
+  return StartHandler<TokenizeRpc>(*request, "Tokenize", context_, context, response);
 }
 
 grpc::ServerUnaryReactor* EmbeddingServiceImpl::ListModels(grpc::CallbackServerContext* context,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
-  return StartRpc<ListModelsRpc>("ListModels", context_, context, request, response);
+  return StartHandler<ListModelsRpc>(*request, "ListModels", context_, context, response);
 }
 
 grpc::ServerUnaryReactor* EmbeddingServiceImpl::GetModel(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartRpc<GetModelRpc>("GetModel", context_, context, request, response);
+  return StartHandler<GetModelRpc>(*request, "GetModel", context_, context, response);
 }
 
 }  // namespace longembed

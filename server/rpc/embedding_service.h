@@ -3,26 +3,11 @@
 #define LONGEMBED_SERVER_RPC_EMBEDDING_SERVICE_H_
 
 #include "longembed/v1/embedding.grpc.pb.h"
-#include "server/batching/clock.h"
-#include "server/config/config.h"
-#include "server/core/served_model.h"
-#include "server/core/worker_pool.h"
-#include "server/rpc/extension_converter.h"
-#include "server/telemetry/metrics.h"
+#include "server/rpc/service_context.h"
 
 namespace longembed {
 
-// What every handler needs; all of it outlives the service.
-struct ServiceContext {
-  const ModelRegistry& models;
-  WorkerPool& pool;
-  const Clock& clock;
-  Metrics& metrics;
-  const LimitsConfig& limits;
-  const Profiles& profiles;
-};
-
-// The unary methods take raw bytes, so that malformed requests get an answer with words (wire.h).
+// The methods take raw bytes, so that malformed requests get an answer with words (wire.h).
 using RawEmbeddingService = v1::EmbeddingService::WithRawCallbackMethod_Embed<
     v1::EmbeddingService::WithRawCallbackMethod_EmbedStream<v1::EmbeddingService::WithRawCallbackMethod_Explain<
         v1::EmbeddingService::WithRawCallbackMethod_Tokenize<v1::EmbeddingService::WithRawCallbackMethod_ListModels<
@@ -31,6 +16,7 @@ using RawEmbeddingService = v1::EmbeddingService::WithRawCallbackMethod_Embed<
 // Thread-safe, as gRPC asks of a service.
 class EmbeddingServiceImpl final : public RawEmbeddingService {
  public:
+  // `context` must outlive it.
   explicit EmbeddingServiceImpl(const ServiceContext& context) : context_(context) {}
 
   grpc::ServerUnaryReactor* Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
@@ -47,7 +33,7 @@ class EmbeddingServiceImpl final : public RawEmbeddingService {
                                      grpc::ByteBuffer* response) override;
 
  private:
-  const ServiceContext context_;
+  const ServiceContext& context_;
 };
 
 }  // namespace longembed

@@ -1,64 +1,145 @@
 #include "server/rpc/grpc_server.h"
 
 #include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
+#include <grpcpp/ext/channelz_service_plugin.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 
+#include <utility>
+
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.pb.h"
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
+#include "server/errors/errors.h"
+#include "server/rpc/tls_credentials.h"
+#include "server/telemetry/log.h"
 
 namespace longembed {
 namespace {
-
-// Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.
-constexpr absl::Duration kLeastPingInterval = absl::Seconds(15);
 
 // Above our own limit, whose refusal has words (REQUEST_TOO_LARGE): gRPC's says RESOURCE_EXHAUSTED, which would mean
 // overload.
 constexpr int64_t kReceiveMargin = 1 << 20;
 
-void Configure(grpc::ServerBuilder& builder, const LimitsConfig& limits) {
-  builder.SetMaxReceiveMessageSize(static_cast<int>(limits.max_request_bytes + kReceiveMargin));
+void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
+  const ConnectionsConfig& connections = config.connections;
+  const auto set = [&builder](const char* argument, absl::Duration duration) {
+    builder.AddChannelArgument(argument, static_cast<int>(absl::ToInt64Milliseconds(duration)));
+  };
+  builder.SetMaxReceiveMessageSize(static_cast<int>(config.limits.max_request_bytes + kReceiveMargin));
   builder.SetMaxSendMessageSize(-1);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // A taken port is an error, not a second server.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             static_cast<int>(absl::ToInt64Milliseconds(kLeastPingInterval)));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, connections.max_streams);
+  set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, connections.handshake_timeout);
+  if (connections.max_age > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_AGE_MS, connections.max_age);
+  if (connections.max_idle > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, connections.max_idle);
+  // A client that is gone without a word is found out.
+  set(GRPC_ARG_KEEPALIVE_TIME_MS, connections.keepalive);
+  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, absl::Seconds(20));
+  // Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.
+  set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, absl::Seconds(15));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  // What gRPC buffers of requests that have not arrived whole, which PendingCalls cannot know of.
+  constexpr int64_t kQuotaMargin = 64 << 20;
+  builder.SetResourceQuota(
+      grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
+}
+
+absl::Status CheckDescriptorLimit(int max_connections) {
+  constexpr int kOthers = 256;  // Models, logs, the other ports.
+  const int limit = RaiseDescriptorLimit();
+  if (limit >= max_connections + kOthers) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("connections.max is ", max_connections, ", but this process may open ",
+                                                 limit, " descriptors; lower it to ", limit - kOthers,
+                                                 ", or raise the limit (ulimit -n)"));
+}
+
+// gRPC's own words, such as failed handshakes, which anybody can cause: one a second.
+void LogForGrpc(gpr_log_func_args* line) {
+  static LogSampler sampler;
+  int64_t suppressed = 0;
+  if (!sampler.Take(absl::Now(), suppressed)) return;
+  Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug, "grpc",
+      {{"says", std::string(line->message)}, {"suppressed", suppressed}});
+}
+
+void EnablePlugins(const ServerConfig& config) {
+  gpr_set_log_function(&LogForGrpc);
+  google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the words.
+  grpc::EnableDefaultHealthCheckService(true);
+  if (config.channelz) grpc::channelz::experimental::InitChannelzService();
+  if (!config.reflection) return;
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  // Mentioned, so that it is linked in and reflection can describe the health service too.
+  grpc::health::v1::HealthCheckRequest::descriptor();
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig& config,
-                                                              const ServiceContext& context) {
-  google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the words.
-  grpc::EnableDefaultHealthCheckService(true);
-  if (config.reflection) {
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    // Mentioned, so that it is linked in and reflection can describe the health service too.
-    grpc::health::v1::HealthCheckRequest::descriptor();
-  }
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig& config, const ServiceContext& context,
+                                                              CertificateStore* certificates) {
+  if (const absl::Status status = CheckDescriptorLimit(config.connections.max); !status.ok()) return status;
+  EnablePlugins(config);
   std::unique_ptr<GrpcServer> server(new GrpcServer(context));
-  grpc::ServerBuilder builder;
-  Configure(builder, config.limits);
-  builder.AddListeningPort(config.listen, grpc::InsecureServerCredentials(), &server->port_);
-  builder.RegisterService(&server->service_);
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(
+      config.listen, {.max_connections = config.connections.max, .silence = config.connections.handshake_timeout});
+  if (!acceptor.ok()) return acceptor.status();
+  server->acceptor_ = *std::move(acceptor);
   if (const absl::Status status = server->AddTei(config.tei); !status.ok()) return status;
-  if (TeiServices* const tei = server->tei_ ? &*server->tei_ : nullptr; tei != nullptr) {
-    for (grpc::Service* service :
-         std::initializer_list<grpc::Service*>{&tei->info, &tei->embed, &tei->tokenize, &tei->predict, &tei->rerank}) {
-      builder.RegisterService(service);
-    }
-  }
+  grpc::ServerBuilder builder;
+  Configure(builder, config);
+  server->credentials_ = server->MakeCredentials(certificates);
+  using Builder = grpc::ServerBuilder::experimental_type;
+  server->connections_ = builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
+                                                                              server->credentials_);
+  server->RegisterServices(builder);
   server->server_ = builder.BuildAndStart();
-  if (server->server_ == nullptr || server->port_ == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", config.listen,
-                                               ": is another server there? Choose another port under `listen`"));
-  }
+  if (server->server_ == nullptr) return absl::InternalError("gRPC cannot build the server");
   server->SetServing(false);
+  server->health().SetLive(true);
+  server->StartAccepting();
   return server;
+}
+
+void GrpcServer::RegisterServices(grpc::ServerBuilder& builder) {
+  builder.RegisterService(&service_);
+  if (!tei_) return;
+  for (grpc::Service* service : std::initializer_list<grpc::Service*>{&tei_->info, &tei_->embed, &tei_->tokenize,
+                                                                      &tei_->predict, &tei_->rerank}) {
+    builder.RegisterService(service);
+  }
+}
+
+void GrpcServer::StartAccepting() {
+  acceptor_->Start({.accept =
+                        [this](int descriptor) {
+                          context_.metrics.CountConnection();
+                          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+                          parameters.fd = descriptor;
+                          connections_->HandleNewConnection(&parameters);
+                        },
+                    .refuse =
+                        [this](Refusal refusal) {
+                          context_.metrics.CountRefusedConnection(refusal == Refusal::kLimit ? "limit" : "silent");
+                        }});
+}
+
+// Our own services look at keys themselves, where they have words for it, and know the caller afterwards. The guard is
+// for those of gRPC's that are here.
+std::shared_ptr<grpc::ServerCredentials> GrpcServer::MakeCredentials(CertificateStore* certificates) {
+  if (certificates == nullptr) return grpc::InsecureServerCredentials();
+  if (context_.api_keys == nullptr) return MakeTlsCredentials(*certificates, nullptr);
+  return MakeTlsCredentials(*certificates, [&context = context_](std::string_view path, std::string_view authorization,
+                                                                 std::string_view key) {
+    for (const char* open : {"/grpc.health.v1.Health/", "/longembed.v1.", "/tei.v1."}) {
+      if (absl::StartsWith(std::string(path), open)) return absl::OkStatus();
+    }
+    return CheckApiKey(authorization, key, *context.api_keys, context.metrics).status();
+  });
 }
 
 absl::Status GrpcServer::AddTei(const TeiConfig& config) {
@@ -80,18 +161,18 @@ absl::Status GrpcServer::AddTei(const TeiConfig& config) {
   return absl::OkStatus();
 }
 
-void GrpcServer::SetServing(bool serving) {
-  auto* health = server_->GetHealthCheckService();
-  health->SetServingStatus(serving);  // "".
-  health->SetServingStatus(v1::EmbeddingService::service_full_name(), serving);
-  if (!tei_) return;
-  for (const char* service : {tei::v1::Info::service_full_name(), tei::v1::Embed::service_full_name(),
-                              tei::v1::Tokenize::service_full_name()}) {
-    health->SetServingStatus(service, serving);
+std::vector<std::string> GrpcServer::services() const {
+  std::vector<std::string> names{v1::EmbeddingService::service_full_name()};
+  if (tei_) {
+    names.insert(names.end(), {tei::v1::Info::service_full_name(), tei::v1::Embed::service_full_name(),
+                               tei::v1::Tokenize::service_full_name()});
   }
+  return names;
 }
 
 void GrpcServer::Shutdown(absl::Duration timeout) {
+  acceptor_->Stop();
+  streams_.Drain();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + timeout));
   server_->Wait();
 }

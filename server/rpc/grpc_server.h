@@ -1,47 +1,66 @@
-// The listening server: our service, grpc.health.v1 for it, reflection where wanted, and an orderly end.
+// The listening server: our services, grpc.health.v1 for them, reflection and channelz where wanted, and an orderly
+// end.
 #ifndef LONGEMBED_SERVER_RPC_GRPC_SERVER_H_
 #define LONGEMBED_SERVER_RPC_GRPC_SERVER_H_
 
 #include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/config/config.h"
+#include "server/net/acceptor.h"
 #include "server/rpc/embedding_service.h"
+#include "server/rpc/health.h"
+#include "server/rpc/message_stream.h"
+#include "server/rpc/service_context.h"
 #include "server/rpc/tei_service.h"
+#include "server/security/certificates.h"
 
 namespace longembed {
 
-// Starts with health NOT_SERVING.
+// Starts with health NOT_SERVING. Multiple threads can call its methods without external synchronization.
 class GrpcServer {
  public:
-  // Errors: UNAVAILABLE when it cannot listen; of config.tei, NOT_FOUND and INVALID_ARGUMENT.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerConfig& config, const ServiceContext& context);
+  // `certificates` (null: plaintext) must outlive it. Errors: UNAVAILABLE when it cannot listen; INVALID_ARGUMENT of
+  // config.listen and config.connections; of config.tei, NOT_FOUND and INVALID_ARGUMENT.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerConfig& config, const ServiceContext& context,
+                                                           CertificateStore* certificates = nullptr);
 
-  int port() const { return port_; }
+  int port() const { return acceptor_->port(); }
 
   // Whether tei.v1 is served.
   bool has_tei() const { return tei_.has_value(); }
 
-  // What health says of "" and of every service.
-  void SetServing(bool serving);
+  // Those whose health is to be set.
+  std::vector<std::string> services() const;
+  Health health() { return Health(*server_->GetHealthCheckService()); }
+  void SetServing(bool serving) { health().SetServing(serving, services()); }
 
-  // Refuses new calls, lets running ones finish, and cuts off what still runs after `timeout`.
+  // Refuses new calls, lets running ones finish and streams end what they have read, and cuts off what still runs after
+  // `timeout`.
   void Shutdown(absl::Duration timeout);
 
  private:
-  explicit GrpcServer(const ServiceContext& context) : context_(context), service_(context) {}
+  explicit GrpcServer(const ServiceContext& context) : context_(context) { context_.streams = &streams_; }
   absl::Status AddTei(const TeiConfig& config);
+  std::shared_ptr<grpc::ServerCredentials> MakeCredentials(CertificateStore* certificates);
+  void RegisterServices(grpc::ServerBuilder& builder);
+  void StartAccepting();
 
-  const ServiceContext context_;
-  EmbeddingServiceImpl service_;
+  ServiceContext context_;
+  OpenStreams streams_;
+  EmbeddingServiceImpl service_{context_};
   std::optional<TeiServices> tei_;
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
+  std::unique_ptr<Acceptor> acceptor_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
   std::unique_ptr<grpc::Server> server_;
-  int port_ = 0;
 };
 
 }  // namespace longembed

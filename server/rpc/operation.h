@@ -27,7 +27,8 @@ class Operation {
   // Nobody waits any more: `done` is called soon. After Start has returned, by any thread.
   virtual void Cancel() = 0;
 
-  // When `done` got OK.
+  // When `done` got OK: whether there is anything to send. A part of a larger message has nothing.
+  virtual bool has_response() const { return true; }
   virtual const google::protobuf::Message& response() const = 0;
 
   // For metrics; empty until known.

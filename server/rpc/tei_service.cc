@@ -15,7 +15,7 @@
 #include "server/errors/errors.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/grpc_status.h"
-#include "server/rpc/ordered_stream.h"
+#include "server/rpc/message_stream.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/wire.h"
 
@@ -63,7 +63,7 @@ absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
 template <typename Request, typename Response>
 class TeiOperation : public Operation {
  public:
-  explicit TeiOperation(const TeiContext& context) : context_(context) {}
+  TeiOperation(const TeiContext& context, const CallRecord& record) : context_(context), record_(record) {}
 
   void Start(const grpc::ByteBuffer& bytes, absl::Time deadline, Done done) override {
     done_ = std::move(done);
@@ -83,6 +83,7 @@ class TeiOperation : public Operation {
   }
 
   const TeiContext& context_;
+  const CallRecord& record_;
 
  private:
   google::protobuf::Arena arena_;
@@ -97,8 +98,11 @@ class TeiOperation : public Operation {
 template <typename Request, typename Response>
 class TeiEncode : public TeiOperation<Request, Response> {
  public:
-  explicit TeiEncode(const TeiContext& context)
-      : TeiOperation<Request, Response>(context), arrival_(context.service.clock.Now()) {}
+  // `wait_for_room`: see EmbedOrder.
+  TeiEncode(const TeiContext& context, const CallRecord& record, bool wait_for_room)
+      : TeiOperation<Request, Response>(context, record),
+        arrival_(context.service.clock.Now()),
+        wait_for_room_(wait_for_room) {}
 
   void Cancel() override {
     if (call_ != nullptr) call_->Cancel();
@@ -131,7 +135,10 @@ class TeiEncode : public TeiOperation<Request, Response> {
                                                 .limits = ToPlanLimits(this->context_.service.limits),
                                                 .allow_empty = true}},
                      .vector_options = {.dimensions = this->context_.model.model().manifest.hidden_size},
-                     .job_options = {.deadline = deadline}};
+                     .deadline = deadline,
+                     .max_response_bytes = this->context_.service.limits.max_response_bytes,
+                     .wait_for_room = wait_for_room_};
+    this->record_.SignOrder(order);
     if (const absl::Status status = FillOrder(order); !status.ok()) return status;
     return order;
   }
@@ -151,6 +158,7 @@ class TeiEncode : public TeiOperation<Request, Response> {
   }
 
   const absl::Time arrival_;
+  const bool wait_for_room_;
   std::string text_;  // Prompt and inputs.
   std::shared_ptr<EmbedCall> call_;
 };
@@ -198,7 +206,8 @@ class TeiEmbedAll final : public TeiEncode<EmbedAllRequest, EmbedAllResponse> {
 template <typename Request, typename Response>
 class TeiPooled : public TeiOperation<Request, Response> {
  public:
-  using TeiOperation<Request, Response>::TeiOperation;
+  TeiPooled(const TeiContext& context, const CallRecord& record, bool /*wait_for_room*/)
+      : TeiOperation<Request, Response>(context, record) {}
   void Cancel() override { cancelled_ = true; }
 
  protected:
@@ -206,10 +215,12 @@ class TeiPooled : public TeiOperation<Request, Response> {
 
  private:
   void Begin(absl::Time deadline) override {
-    this->context_.service.pool.Run([this, deadline] {
+    const auto run = [this, deadline] {
       const bool late = deadline <= this->context_.service.clock.Now();
       this->End(cancelled_ ? CallCancelled() : late ? DeadlineExceeded() : Run());
-    });
+    };
+    this->context_.service.pool.Run(
+        run, WorkerPool::OrderOf(static_cast<int64_t>(this->request_->ByteSizeLong()), absl::InfinitePast()));
   }
 
   std::atomic<bool> cancelled_ = false;
@@ -280,15 +291,15 @@ template <typename SomeOperation>
 class TeiCall final : public UnaryCall {
  public:
   TeiCall(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
-      : UnaryCall(method, context, response, tei.service.clock, tei.service.metrics),
+      : UnaryCall(method, tei.service, context, response),
         context_(context),
         on_gpu_(tei.model.encoder().device() != "cpu"),
-        operation_(tei) {
-    set_model(tei.model.name());
+        operation_(tei, record(), /*wait_for_room=*/false) {
+    record().set_model(tei.model.name());
   }
 
   void Start(const grpc::ByteBuffer& bytes) {
-    operation_.Start(bytes, deadline(), [this](const absl::Status& status) {
+    operation_.Start(bytes, record().deadline(), [this](const absl::Status& status) {
       if (!status.ok()) return Fail(status);
       AddTimes(operation_.response());
       Succeed(operation_.response());
@@ -322,34 +333,23 @@ class TeiCall final : public UnaryCall {
 };
 
 template <typename SomeOperation>
-grpc::ServerUnaryReactor* StartCall(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context,
-                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  auto* const call = new TeiCall<SomeOperation>(method, tei, context, response);  // Deletes itself in OnDone.
-  call->Start(*request);
-  return call;
-}
-
-template <typename SomeOperation>
 TeiEmbedService::Stream* StartStream(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context) {
-  return new OrderedStream(  // Deletes itself.
-      method, context, [&tei] { return std::make_unique<SomeOperation>(tei); },
-      {.max_messages = kMaxParallelOfStream, .max_bytes = tei.service.limits.max_request_bytes}, tei.service.clock,
-      tei.service.metrics);
+  return new MessageStream(  // Deletes itself.
+      method, tei.service, context,
+      [&tei](const CallRecord& record) { return std::make_unique<SomeOperation>(tei, record, /*wait_for_room=*/true); },
+      {.max_messages = kMaxParallelOfStream, .max_bytes = tei.service.limits.max_request_bytes});
 }
 
-grpc::Status NotOffered(const char* what) {
+// Who may not call does not learn what is offered.
+grpc::Status NotOffered(const grpc::ServerContextBase& context, const TeiContext& tei, const char* what) {
+  const absl::StatusOr<Caller> caller = IdentifyCaller(context, tei.service);
+  if (!caller.ok()) return ToGrpcStatus(caller.status());
   return {grpc::StatusCode::UNIMPLEMENTED, absl::StrCat("this server embeds texts; it has no ", what)};
 }
 
 class RefusedCall final : public grpc::ServerUnaryReactor {
  public:
-  explicit RefusedCall(const char* what) { Finish(NotOffered(what)); }
-  void OnDone() override { delete this; }
-};
-
-class RefusedStream final : public TeiEmbedService::Stream {
- public:
-  explicit RefusedStream(const char* what) { Finish(NotOffered(what)); }
+  explicit RefusedCall(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
 };
 
@@ -370,8 +370,12 @@ const char* TypeName(Precision precision) {
 class InfoCall final : public UnaryCall {
  public:
   InfoCall(const TeiContext& tei, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
-      : UnaryCall("tei.Info", context, response, tei.service.clock, tei.service.metrics) {
-    set_model(tei.model.name());
+      : UnaryCall("tei.Info", tei.service, context, response), tei_(tei) {
+    record().set_model(tei.model.name());
+  }
+
+  void Start(const grpc::ByteBuffer&) {
+    const TeiContext& tei = tei_;
     const ModelManifest& manifest = tei.model.model().manifest;
     const LaneOptions& lane = tei.model.lane_options();
     tei::v1::InfoResponse info;
@@ -386,6 +390,9 @@ class InfoCall final : public UnaryCall {
     info.set_tokenization_workers(static_cast<uint32_t>(tei.service.pool.threads()));
     Succeed(info);
   }
+
+ private:
+  const TeiContext& tei_;
 };
 
 }  // namespace
@@ -401,24 +408,24 @@ absl::Status ToTeiStatus(const absl::Status& status) {
   return status;
 }
 
-grpc::ServerUnaryReactor* TeiInfoService::Info(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+grpc::ServerUnaryReactor* TeiInfoService::Info(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                grpc::ByteBuffer* response) {
-  return new InfoCall(context_, context, response);  // Deletes itself in OnDone.
+  return StartHandler<InfoCall>(*request, context_, context, response);
 }
 
 grpc::ServerUnaryReactor* TeiEmbedService::Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                  grpc::ByteBuffer* response) {
-  return StartCall<TeiEmbed>("tei.Embed", context_, context, request, response);
+  return StartHandler<TeiCall<TeiEmbed>>(*request, "tei.Embed", context_, context, response);
 }
 
 grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartCall<TeiEmbedAll>("tei.EmbedAll", context_, context, request, response);
+  return StartHandler<TeiCall<TeiEmbedAll>>(*request, "tei.EmbedAll", context_, context, response);
 }
 
-grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext*, const grpc::ByteBuffer*,
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
                                                        grpc::ByteBuffer*) {
-  return new RefusedCall("sparse vectors");
+  return new RefusedCall(NotOffered(*context, context_, "sparse vectors"));
 }
 
 TeiEmbedService::Stream* TeiEmbedService::EmbedStream(grpc::CallbackServerContext* context) {
@@ -429,18 +436,18 @@ TeiEmbedService::Stream* TeiEmbedService::EmbedAllStream(grpc::CallbackServerCon
   return StartStream<TeiEmbedAll>("tei.EmbedAllStream", context_, context);
 }
 
-TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServerContext*) {
-  return new RefusedStream("sparse vectors");
+TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServerContext* context) {
+  return new RefusedStream(NotOffered(*context, context_, "sparse vectors"));
 }
 
 grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartCall<TeiTokenize>("tei.Tokenize", context_, context, request, response);
+  return StartHandler<TeiCall<TeiTokenize>>(*request, "tei.Tokenize", context_, context, response);
 }
 
 grpc::ServerUnaryReactor* TeiTokenizeService::Decode(grpc::CallbackServerContext* context,
                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return StartCall<TeiDecode>("tei.Decode", context_, context, request, response);
+  return StartHandler<TeiCall<TeiDecode>>(*request, "tei.Decode", context_, context, response);
 }
 
 TeiTokenizeService::Stream* TeiTokenizeService::TokenizeStream(grpc::CallbackServerContext* context) {
@@ -451,33 +458,35 @@ TeiTokenizeService::Stream* TeiTokenizeService::DecodeStream(grpc::CallbackServe
   return StartStream<TeiDecode>("tei.DecodeStream", context_, context);
 }
 
-grpc::Status TeiPredictService::Predict(grpc::ServerContext*, const tei::v1::PredictRequest*,
+grpc::Status TeiPredictService::Predict(grpc::ServerContext* context, const tei::v1::PredictRequest*,
                                         tei::v1::PredictResponse*) {
-  return NotOffered("classifier");
+  return NotOffered(*context, context_, "classifier");
 }
 
-grpc::Status TeiPredictService::PredictPair(grpc::ServerContext*, const tei::v1::PredictPairRequest*,
+grpc::Status TeiPredictService::PredictPair(grpc::ServerContext* context, const tei::v1::PredictPairRequest*,
                                             tei::v1::PredictResponse*) {
-  return NotOffered("classifier");
+  return NotOffered(*context, context_, "classifier");
 }
 
 grpc::Status TeiPredictService::PredictStream(
-    grpc::ServerContext*, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictRequest>*) {
-  return NotOffered("classifier");
+    grpc::ServerContext* context, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictRequest>*) {
+  return NotOffered(*context, context_, "classifier");
 }
 
 grpc::Status TeiPredictService::PredictPairStream(
-    grpc::ServerContext*, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictPairRequest>*) {
-  return NotOffered("classifier");
+    grpc::ServerContext* context, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictPairRequest>*) {
+  return NotOffered(*context, context_, "classifier");
 }
 
-grpc::Status TeiRerankService::Rerank(grpc::ServerContext*, const tei::v1::RerankRequest*, tei::v1::RerankResponse*) {
-  return NotOffered("reranker");
+grpc::Status TeiRerankService::Rerank(grpc::ServerContext* context, const tei::v1::RerankRequest*,
+                                      tei::v1::RerankResponse*) {
+  return NotOffered(*context, context_, "reranker");
 }
 
-grpc::Status TeiRerankService::RerankStream(grpc::ServerContext*, grpc::ServerReader<tei::v1::RerankStreamRequest>*,
+grpc::Status TeiRerankService::RerankStream(grpc::ServerContext* context,
+                                            grpc::ServerReader<tei::v1::RerankStreamRequest>*,
                                             tei::v1::RerankResponse*) {
-  return NotOffered("reranker");
+  return NotOffered(*context, context_, "reranker");
 }
 
 }  // namespace longembed

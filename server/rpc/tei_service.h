@@ -80,6 +80,7 @@ class TeiTokenizeService final : public RawTeiTokenize {
 // The two services that are not offered. Their methods are few and never run, so the synchronous API will do.
 class TeiPredictService final : public tei::v1::Predict::Service {
  public:
+  explicit TeiPredictService(const TeiContext& context) : context_(context) {}
   grpc::Status Predict(grpc::ServerContext*, const tei::v1::PredictRequest*, tei::v1::PredictResponse*) override;
   grpc::Status PredictPair(grpc::ServerContext*, const tei::v1::PredictPairRequest*,
                            tei::v1::PredictResponse*) override;
@@ -87,19 +88,31 @@ class TeiPredictService final : public tei::v1::Predict::Service {
                              grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictRequest>*) override;
   grpc::Status PredictPairStream(
       grpc::ServerContext*, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictPairRequest>*) override;
+
+ private:
+  const TeiContext& context_;
 };
 
 class TeiRerankService final : public tei::v1::Rerank::Service {
  public:
+  explicit TeiRerankService(const TeiContext& context) : context_(context) {}
   grpc::Status Rerank(grpc::ServerContext*, const tei::v1::RerankRequest*, tei::v1::RerankResponse*) override;
   grpc::Status RerankStream(grpc::ServerContext*, grpc::ServerReader<tei::v1::RerankStreamRequest>*,
                             tei::v1::RerankResponse*) override;
+
+ private:
+  const TeiContext& context_;
 };
 
 // All of them, over one context.
 struct TeiServices {
   explicit TeiServices(TeiContext tei_context)
-      : context(std::move(tei_context)), info(context), embed(context), tokenize(context) {}
+      : context(std::move(tei_context)),
+        info(context),
+        embed(context),
+        tokenize(context),
+        predict(context),
+        rerank(context) {}
 
   const TeiContext context;
   TeiInfoService info;

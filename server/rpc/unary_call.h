@@ -1,4 +1,4 @@
-// One unary call between gRPC and a handler: the raw bytes in, the answer or the error out, counted and timed.
+// One unary call between gRPC and a handler: the raw bytes in, the answer or the error out, recorded.
 #ifndef LONGEMBED_SERVER_RPC_UNARY_CALL_H_
 #define LONGEMBED_SERVER_RPC_UNARY_CALL_H_
 
@@ -6,54 +6,51 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
-#include "server/batching/clock.h"
-#include "server/telemetry/metrics.h"
+#include "server/rpc/call_record.h"
+#include "server/rpc/service_context.h"
 
 namespace longembed {
-
-// When the client stops waiting; InfiniteFuture when it said nothing.
-absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
-
-// For errors with a retry delay: clients with a retry policy obey this header; RetryInfo says the same to those that
-// read details.
-void AddRetryPushback(const absl::Status& status, grpc::CallbackServerContext& context);
 
 // Deletes itself when gRPC is done with it. Exactly one of Succeed and Fail is called, once, by any thread.
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:
-  UnaryCall(std::string method, grpc::CallbackServerContext* context, grpc::ByteBuffer* response, const Clock& clock,
-            Metrics& metrics);
+  UnaryCall(std::string method, const ServiceContext& service, grpc::CallbackServerContext* context,
+            grpc::ByteBuffer* response)
+      : service_(service), record_(std::move(method), *context, service), response_(response) {}
+
+  // To be called before anything else is done with the request. False: the caller may not call, or the server holds
+  // too much; the call has failed.
+  bool Begin(const grpc::ByteBuffer& request);
 
   void Succeed(const google::protobuf::Message& response);
   void Fail(const absl::Status& status);
-
-  // The model that the call turned out to be for; empty until known. Before Succeed or Fail, by the same thread.
-  void set_model(const std::string& model) { model_ = model; }
-
-  absl::Time arrival() const { return arrival_; }
-  absl::Time deadline() const;
-  const Clock& clock() const { return clock_; }
 
   void OnDone() override { delete this; }
 
  protected:
   ~UnaryCall() override = default;
 
- private:
-  void Count(absl::StatusCode code);
+  CallRecord& record() { return record_; }
+  const CallRecord& record() const { return record_; }
+  const ServiceContext& service_;
 
-  const std::string method_;
-  grpc::CallbackServerContext* const context_;
+ private:
+  CallRecord record_;
   grpc::ByteBuffer* const response_;
-  const Clock& clock_;
-  Metrics& metrics_;
-  const absl::Time arrival_;
-  std::string model_;
+  std::unique_ptr<PendingCall> pending_;
 };
+
+// Makes a handler, and starts it with the request if it may begin.
+template <typename Handler, typename... Arguments>
+grpc::ServerUnaryReactor* StartHandler(const grpc::ByteBuffer& request, Arguments&&... arguments) {
+  auto* const handler = new Handler(std::forward<Arguments>(arguments)...);  // Deletes itself in OnDone.
+  if (handler->Begin(request)) handler->Start(request);
+  return handler;
+}
 
 }  // namespace longembed
 

@@ -35,9 +35,31 @@ inline constexpr Name kInferenceDuration{"longembed_inference_duration_seconds",
 inline constexpr Name kBatchTokens{"longembed_batch_tokens", "Tokens in a batch."};
 inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in a batch."};
 
+// Refusals, safety and life cycle.
+inline constexpr Name kRejected{"longembed_rejected_total", "Calls refused with RESOURCE_EXHAUSTED."};  // model, reason
+inline constexpr Name kExpectedWait{"longembed_expected_wait_seconds",
+                                    "How long a new interactive call would wait in the queue."};  // model
+inline constexpr Name kPendingBytes{"longembed_pending_bytes",
+                                    "Bytes of requests without an answer, and of answers not yet taken."};
+inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures_total",
+                                              "Calls refused for want of an API key that the server knows."};  // reason
+inline constexpr Name kClientTokens{"longembed_client_tokens_total",
+                                    "Tokens encoded for a client with an API key."};  // client
+inline constexpr Name kConnectionsAccepted{"longembed_connections_accepted_total", "Connections handed to gRPC."};
+inline constexpr Name kConnectionsRefused{"longembed_connections_refused_total",
+                                          "Connections closed at once."};  // reason
+inline constexpr Name kEncoderFailures{"longembed_encoder_failures_total",
+                                       "Batches that the encoder failed, but for want of memory."};  // model
+inline constexpr Name kServing{"longembed_serving", "1 while health says SERVING."};
+inline constexpr Name kCertificateExpiry{"longembed_tls_certificate_expiry_timestamp_seconds",
+                                         "When the certificate in use expires, since the Unix epoch."};
+inline constexpr Name kTlsReloads{"longembed_tls_reloads_total",
+                                  "Changes of the certificate files that were taken up, or refused."};  // result
+
 // The process.
 inline constexpr Name kBuildInfo{"longembed_build_info", "1, with the versions as labels."};
 inline constexpr Name kResidentMemory{"process_resident_memory_bytes", "Resident memory."};
+inline constexpr Name kHeapInUse{"process_heap_in_use_bytes", "Allocated with malloc and not freed."};
 inline constexpr Name kVirtualMemory{"process_virtual_memory_bytes", "Virtual memory."};
 inline constexpr Name kCpuSeconds{"process_cpu_seconds_total", "User and system CPU time."};
 inline constexpr Name kStartTime{"process_start_time_seconds", "Start time since the Unix epoch."};

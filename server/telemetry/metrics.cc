@@ -47,7 +47,9 @@ class RegisteredModelMetrics final : public ModelMetrics {
         inference_(FamilyOf<Histogram>(registry, metric::kInferenceDuration).Add({{"model", model}}, kSeconds)),
         batch_tokens_(FamilyOf<Histogram>(registry, metric::kBatchTokens).Add({{"model", model}}, kTokenCounts)),
         batch_sequences_(
-            FamilyOf<Histogram>(registry, metric::kBatchSequences).Add({{"model", model}}, kSequenceCounts)) {}
+            FamilyOf<Histogram>(registry, metric::kBatchSequences).Add({{"model", model}}, kSequenceCounts)),
+        encoder_failures_(FamilyOf<Counter>(registry, metric::kEncoderFailures).Add({{"model", model}})),
+        client_tokens_(FamilyOf<Counter>(registry, metric::kClientTokens)) {}
 
   void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) override {
     inputs_.Increment(static_cast<double>(inputs));
@@ -61,6 +63,10 @@ class RegisteredModelMetrics final : public ModelMetrics {
     batch_sequences_.Observe(static_cast<double>(sequences));
     inference_.Observe(absl::ToDoubleSeconds(inference));
   }
+  void CountEncoderFailure() override { encoder_failures_.Increment(); }
+  void CountClientTokens(const std::string& client, int64_t tokens) override {
+    client_tokens_.Add({{"client", client}}).Increment(static_cast<double>(tokens));
+  }
 
  private:
   Counter& inputs_;
@@ -71,6 +77,8 @@ class RegisteredModelMetrics final : public ModelMetrics {
   Histogram& inference_;
   Histogram& batch_tokens_;
   Histogram& batch_sequences_;
+  Counter& encoder_failures_;
+  prometheus::Family<Counter>& client_tokens_;
 };
 
 prometheus::MetricFamily GaugeFamily(const metric::Name& name) {
@@ -92,9 +100,15 @@ class QueueMetrics final : public prometheus::Collectable {
     queues_[model] = std::move(queue);
   }
 
+  void ReadPendingBytes(std::function<int64_t()> pending_bytes) {
+    const std::lock_guard lock(mutex_);
+    pending_bytes_ = std::move(pending_bytes);
+  }
+
   void Clear() {
     const std::lock_guard lock(mutex_);
     queues_.clear();
+    pending_bytes_ = nullptr;
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
@@ -102,18 +116,25 @@ class QueueMetrics final : public prometheus::Collectable {
     auto jobs = GaugeFamily(metric::kQueueJobs);
     auto tokens = GaugeFamily(metric::kQueueTokens);
     auto age = GaugeFamily(metric::kQueueAge);
+    auto wait = GaugeFamily(metric::kExpectedWait);
+    auto pending = GaugeFamily(metric::kPendingBytes);
+    if (pending_bytes_) {
+      pending.metric.emplace_back().gauge.value = static_cast<double>(pending_bytes_());
+    }
     for (const auto& [model, queue] : queues_) {
       const QueueReading reading = queue();
       AddGauge(jobs, model, static_cast<double>(reading.jobs));
       AddGauge(tokens, model, static_cast<double>(reading.tokens));
       AddGauge(age, model, absl::ToDoubleSeconds(reading.oldest));
+      AddGauge(wait, model, absl::ToDoubleSeconds(reading.expected_wait));
     }
-    return {jobs, tokens, age};
+    return {jobs, tokens, age, wait, pending};
   }
 
  private:
   mutable std::mutex mutex_;
   std::map<std::string, std::function<QueueReading()>> queues_;
+  std::function<int64_t()> pending_bytes_;
 };
 
 }  // namespace
@@ -125,6 +146,13 @@ struct Metrics::State {
   prometheus::Family<Counter>& requests = FamilyOf<Counter>(*registry, metric::kRequests);
   prometheus::Family<Histogram>& durations = FamilyOf<Histogram>(*registry, metric::kRequestDuration);
   prometheus::Family<Gauge>& in_flight = FamilyOf<Gauge>(*registry, metric::kRequestsInFlight);
+  prometheus::Family<Counter>& rejected = FamilyOf<Counter>(*registry, metric::kRejected);
+  prometheus::Family<Counter>& authentication_failures = FamilyOf<Counter>(*registry, metric::kAuthenticationFailures);
+  Counter& connections = FamilyOf<Counter>(*registry, metric::kConnectionsAccepted).Add({});
+  prometheus::Family<Counter>& refused_connections = FamilyOf<Counter>(*registry, metric::kConnectionsRefused);
+  prometheus::Family<Counter>& tls_reloads = FamilyOf<Counter>(*registry, metric::kTlsReloads);
+  prometheus::Family<Gauge>& certificate_expiry = FamilyOf<Gauge>(*registry, metric::kCertificateExpiry);
+  Gauge& serving = FamilyOf<Gauge>(*registry, metric::kServing).Add({});
   std::list<RegisteredModelMetrics> models;
   std::unique_ptr<prometheus::Exposer> exposer;
 };
@@ -151,6 +179,32 @@ void Metrics::RequestFinished(const std::string& method, const std::string& code
   state_->in_flight.Add({{"method", method}}).Decrement();
   state_->requests.Add({{"method", method}, {"code", code}, {"model", model}}).Increment();
   state_->durations.Add({{"method", method}, {"model", model}}, kSeconds).Observe(absl::ToDoubleSeconds(duration));
+}
+
+void Metrics::CountRejected(const std::string& model, const std::string& reason) {
+  state_->rejected.Add({{"model", model}, {"reason", reason}}).Increment();
+}
+
+void Metrics::CountAuthenticationFailure(const std::string& reason) {
+  state_->authentication_failures.Add({{"reason", reason}}).Increment();
+}
+
+void Metrics::CountConnection() { state_->connections.Increment(); }
+
+void Metrics::CountRefusedConnection(const std::string& reason) {
+  state_->refused_connections.Add({{"reason", reason}}).Increment();
+}
+
+void Metrics::CountTlsReload(bool ok) { state_->tls_reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment(); }
+
+void Metrics::SetCertificateExpiry(absl::Time not_after) {
+  state_->certificate_expiry.Add({}).Set(static_cast<double>(absl::ToUnixSeconds(not_after)));
+}
+
+void Metrics::SetServing(bool serving) { state_->serving.Set(serving ? 1 : 0); }
+
+void Metrics::ReadPendingBytes(std::function<int64_t()> pending_bytes) {
+  state_->queues->ReadPendingBytes(std::move(pending_bytes));
 }
 
 std::string Metrics::Scrape() const {

@@ -22,6 +22,7 @@ struct QueueReading {
   int64_t jobs = 0;
   int64_t tokens = 0;
   absl::Duration oldest;
+  absl::Duration expected_wait;
 };
 
 // The metrics of one model; made by Metrics::ForModel and owned by it. Any thread.
@@ -32,6 +33,9 @@ class ModelMetrics {
   virtual void ObserveTokenization(absl::Duration duration) = 0;
   virtual void ObserveQueue(absl::Duration duration) = 0;
   virtual void ObserveBatch(int64_t tokens, int64_t sequences, absl::Duration inference) = 0;
+  virtual void CountEncoderFailure() = 0;
+  // `client`: the name of an API key, never anything that a client can make up.
+  virtual void CountClientTokens(const std::string& client, int64_t tokens) = 0;
 };
 
 // Multiple threads can call the methods of one Metrics without external synchronization.
@@ -51,6 +55,17 @@ class Metrics {
   // label values.
   void RequestFinished(const std::string& method, const std::string& code, const std::string& model,
                        absl::Duration duration);
+
+  // `reason`: as OverloadLabel gives it.
+  void CountRejected(const std::string& model, const std::string& reason);
+  void CountAuthenticationFailure(const std::string& reason);  // missing | unknown
+  void CountConnection();
+  void CountRefusedConnection(const std::string& reason);  // limit | silent
+  void CountTlsReload(bool ok);
+  void SetCertificateExpiry(absl::Time not_after);
+  void SetServing(bool serving);
+  // Asked at every scrape, until ForgetQueues.
+  void ReadPendingBytes(std::function<int64_t()> pending_bytes);
 
   // The text that a scrape gets.
   std::string Scrape() const;

@@ -1,5 +1,6 @@
 #include "server/telemetry/process_metrics.h"
 
+#include <malloc.h>
 #include <prometheus/metric_family.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -39,6 +40,11 @@ double OpenFds() {
   return error ? 0 : static_cast<double>(std::distance(begin(fds), end(fds)));
 }
 
+double HeapInUse() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<double>(info.uordblks + info.hblkhd);
+}
+
 prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType type, double value) {
   prometheus::ClientMetric metric;
   (type == prometheus::MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
@@ -62,6 +68,7 @@ std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
       Family(metric::kResidentMemory, MetricType::Gauge,
              number(kResidentPages) * static_cast<double>(sysconf(_SC_PAGESIZE))),
       Family(metric::kVirtualMemory, MetricType::Gauge, number(kVirtualBytes)),
+      Family(metric::kHeapInUse, MetricType::Gauge, HeapInUse()),
       Family(metric::kStartTime, MetricType::Gauge, BootTime() + number(kStartTicks) / ticks),
       Family(metric::kThreads, MetricType::Gauge, number(kThreadCount)),
       Family(metric::kOpenFds, MetricType::Gauge, OpenFds()),

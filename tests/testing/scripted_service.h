@@ -1,13 +1,18 @@
-// An EmbeddingService that answers Embed from a script of statuses, then with vectors that tell the text's length.
+// An EmbeddingService that answers Embed and EmbedStream from a script of statuses, then with vectors that tell the
+// text's length.
 #ifndef LONGEMBED_TESTS_TESTING_SCRIPTED_SERVICE_H_
 #define LONGEMBED_TESTS_TESTING_SCRIPTED_SERVICE_H_
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "longembed/v1/embedding.grpc.pb.h"
 
@@ -46,31 +51,80 @@ class ScriptedService final : public v1::EmbeddingService::Service {
 
   grpc::Status Embed(grpc::ServerContext* context, const v1::EmbedRequest* request,
                      v1::EmbedResponse* response) override {
+    if (grpc::Status status = NextStatus(*context); !status.ok()) return status;
+    for (const v1::Input& input : request->inputs()) *response->add_results() = Result(input.text());
+    return grpc::Status::OK;
+  }
+
+  // The next streams break, with UNAVAILABLE, after so many answers each; what else they were sent is lost.
+  void BreakNextStreamAfter(int answers) {
     const std::lock_guard lock(mutex_);
-    ++calls_;
-    const auto found = context->client_metadata().find("authorization");
-    if (found != context->client_metadata().end()) authorization_.assign(found->second.data(), found->second.size());
-    if (!failures_.empty()) {
-      const Failure failure = failures_.front();
-      failures_.pop_front();
-      if (!failure.pushback_ms.empty()) context->AddTrailingMetadata("grpc-retry-pushback-ms", failure.pushback_ms);
-      return failure.status;
-    }
-    for (const v1::Input& input : request->inputs()) {
-      v1::EmbedResult& result = *response->add_results();
-      if (input.text() == "bad") {
-        result.mutable_error()->set_code(grpc::INVALID_ARGUMENT);
-        result.mutable_error()->set_message("a \"bad\" text");
-        continue;
+    breaks_.push_back(answers);
+  }
+  // Answers come in pairs, the second one first.
+  void AnswerInDisorder() { disorder_ = true; }
+  size_t largest_message() const { return largest_message_; }
+
+  grpc::Status EmbedStream(grpc::ServerContext* context,
+                           grpc::ServerReaderWriter<v1::EmbedStreamResponse, v1::EmbedStreamRequest>* stream) override {
+    if (grpc::Status status = NextStatus(*context); !status.ok()) return status;
+    int left = NextBreak();
+    std::vector<v1::EmbedStreamResponse> held;
+    std::string text;
+    for (v1::EmbedStreamRequest request; stream->Read(&request);) {
+      largest_message_ = std::max(largest_message_.load(), request.ByteSizeLong());
+      text += request.input().text();
+      if (request.more_parts()) continue;
+      held.emplace_back().set_id(request.id());
+      *held.back().mutable_result() = Result(std::exchange(text, {}));
+      if (disorder_ && held.size() < 2) continue;
+      for (; !held.empty(); held.pop_back()) {
+        if (left-- == 0) return {grpc::StatusCode::UNAVAILABLE, "the stream was to break"};
+        stream->Write(held.back());
       }
-      result.add_embeddings()->add_values(static_cast<float>(input.text().size()));
-      result.set_tokens(static_cast<uint32_t>(input.text().size()));
-      result.add_sequences()->mutable_content()->set_end(static_cast<uint32_t>(input.text().size()));
     }
+    for (; !held.empty(); held.pop_back()) stream->Write(held.back());
     return grpc::Status::OK;
   }
 
  private:
+  grpc::Status NextStatus(grpc::ServerContext& context) {
+    const std::lock_guard lock(mutex_);
+    ++calls_;
+    const auto found = context.client_metadata().find("authorization");
+    if (found != context.client_metadata().end()) authorization_.assign(found->second.data(), found->second.size());
+    if (failures_.empty()) return grpc::Status::OK;
+    const Failure failure = failures_.front();
+    failures_.pop_front();
+    if (!failure.pushback_ms.empty()) context.AddTrailingMetadata("grpc-retry-pushback-ms", failure.pushback_ms);
+    return failure.status;
+  }
+
+  int NextBreak() {
+    const std::lock_guard lock(mutex_);
+    if (breaks_.empty()) return -1;
+    const int answers = breaks_.front();
+    breaks_.pop_front();
+    return answers;
+  }
+
+  static v1::EmbedResult Result(const std::string& text) {
+    v1::EmbedResult result;
+    if (text == "bad") {
+      result.mutable_error()->set_code(grpc::INVALID_ARGUMENT);
+      result.mutable_error()->set_message("a \"bad\" text");
+      return result;
+    }
+    result.add_embeddings()->add_values(static_cast<float>(text.size()));
+    result.set_tokens(static_cast<uint32_t>(text.size()));
+    result.add_sequences()->mutable_content()->set_end(static_cast<uint32_t>(text.size()));
+    return result;
+  }
+
+  std::atomic<bool> disorder_ = false;
+  std::atomic<size_t> largest_message_ = 0;
+  std::deque<int> breaks_;
+
   mutable std::mutex mutex_;
   std::deque<Failure> failures_;
   int calls_ = 0;

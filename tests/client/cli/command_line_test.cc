@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <sstream>
 
 #include "tests/testing/scripted_service.h"
@@ -48,8 +49,9 @@ class CommandLineTest : public ::testing::Test {
   const std::string address_ = service_.address();
 };
 
-TEST_F(CommandLineTest, AnswersInOrderWhateverTheBatches) {
-  const Outcome outcome = Embed({"--batch", "3", "--concurrency", "4"}, Lines(20));
+TEST_F(CommandLineTest, AnswersInOrderWhateverOrderTheyComeIn) {
+  service_.AnswerInDisorder();
+  const Outcome outcome = Embed({"--in-flight", "7"}, Lines(20));
   EXPECT_EQ(outcome.status, kExitOk) << outcome.err;
   std::istringstream out(outcome.out);
   int count = 0;
@@ -58,7 +60,46 @@ TEST_F(CommandLineTest, AnswersInOrderWhateverTheBatches) {
                 HasSubstr("{\"id\":" + std::to_string(count) + ",\"embedding\":[" + std::to_string(count + 1) + "],"));
   }
   EXPECT_EQ(count, 20);
-  EXPECT_EQ(service_.calls(), 7);
+  EXPECT_EQ(service_.calls(), 1);
+}
+
+TEST_F(CommandLineTest, ABrokenStreamLosesNothingAndRepeatsNothing) {
+  service_.AnswerInDisorder();
+  for (const int answers : {0, 3, 1, 8}) service_.BreakNextStreamAfter(answers);
+  const Outcome outcome = Embed({}, Lines(60));
+  EXPECT_EQ(outcome.status, kExitOk) << outcome.err;
+  EXPECT_EQ(outcome.out, Embed({}, Lines(60)).out);
+  EXPECT_EQ(service_.calls(), 6);
+}
+
+TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
+  const std::string path = ::testing::TempDir() + "/resume.jsonl";
+  const std::string whole = Embed({}, Lines(9)).out;
+  // An earlier run that was ended in the middle of its fifth line.
+  const size_t fifth = whole.find("{\"id\":4");
+  std::ofstream(path) << whole.substr(0, fifth + 12);
+  EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, Lines(9)).status, kExitOk);
+  std::stringstream written;
+  written << std::ifstream(path).rdbuf();
+  EXPECT_EQ(written.str(), whole);
+  EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, Lines(9)).status, kExitOk);
+  EXPECT_EQ(Longembed({"embed", "--resume"}).status, kExitUsage);
+  std::ofstream(path) << "not an answer\n";
+  EXPECT_THAT(Embed({"--out", path.c_str(), "--resume"}, Lines(1)).err, HasSubstr("line 1: is no answer"));
+}
+
+TEST_F(CommandLineTest, ALongTextGoesInParts) {
+  const std::string text(9 << 20, 'x');
+  const Outcome outcome = Embed({}, "{\"id\": 1, \"text\": \"" + text + "\"}\n");
+  EXPECT_THAT(outcome.out, HasSubstr("\"embedding\":[" + std::to_string(text.size()) + "]")) << outcome.err;
+  EXPECT_LT(service_.largest_message(), size_t{4200000});
+}
+
+TEST_F(CommandLineTest, ATextThatFailsEndsTheOutputBeforeIt) {
+  const Outcome outcome = Embed({"--text", "good", "--text", "bad", "--text", "good"}, "");
+  EXPECT_EQ(outcome.status, kExitFailed);
+  EXPECT_EQ(outcome.err, "longembed: the text with the id 2: a \"bad\" text\n");
+  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1);
 }
 
 TEST_F(CommandLineTest, SomeMayFail) {

@@ -27,6 +27,20 @@ TEST(ErrorsTest, MovesBelowAParent) {
   EXPECT_THAT(std::string(whole.message()), HasSubstr("512"));
 }
 
+// Found by tests/fuzz: a name of megabytes came back in the answer's trailers.
+TEST(ErrorsTest, LongWordsAreCutBetweenTwoCharacters) {
+  std::string name;
+  while (name.size() < 100'000) name += "\u00e9";
+  for (const std::string& prefix : {std::string(), std::string("x")}) {
+    const std::string message(UnknownPrompt("options.prompt_name", prefix + name, {}).message());
+    EXPECT_LT(message.size(), 900u);
+    EXPECT_THAT(message, ::testing::EndsWith("\u00e9..."));
+    EXPECT_THAT(message, HasSubstr("options.prompt_name: is \"" + prefix + "\u00e9"));
+  }
+  const std::string once(UnknownPrompt("name", name, {}).message());
+  EXPECT_EQ(AtField(UnknownPrompt("name", name, {}), "inputs[1]").message(), "inputs[1]." + once);
+}
+
 TEST(ErrorsTest, StatusesMadeElsewhereHaveNoField) {
   EXPECT_EQ(ErrorField(absl::InternalError("x")), "");
   EXPECT_EQ(ErrorReason(absl::OkStatus()), "");

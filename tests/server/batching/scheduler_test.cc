@@ -53,8 +53,7 @@ class SchedulerTest : public ::testing::Test {
   FakeClock clock_;
   FakeEncoder encoder_;
   Scheduler scheduler_{{.workers = 1}, clock_};
-  std::unique_ptr<Lane> lane_ =
-      scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}, .max_queued_tokens = 1000}, nullptr);
+  std::unique_ptr<Lane> lane_ = scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}}, nullptr);
 };
 
 TEST_F(SchedulerTest, AnswersWithOneVectorASpanInOrder) {
@@ -133,23 +132,6 @@ TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenEveryDeadlineHasPassed) {
   encoder_.AwaitCalls(1);
   clock_.Advance(absl::Seconds(2));
   EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
-}
-
-TEST_F(SchedulerTest, OverloadIsRefusedWithARetryDelay) {
-  Pending blocker = BlockWorker();
-  Pending most = MakePending({MakeSequence(1, 990)});
-  ASSERT_TRUE(lane_->Submit(most.job).ok());
-  Pending fits = MakePending({MakeSequence(2, 10)});
-  ASSERT_TRUE(lane_->Submit(fits.job).ok());
-  Pending refused = MakePending({MakeSequence(3, 1)});
-  const absl::Status status = lane_->Submit(refused.job);
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  ASSERT_TRUE(RetryDelay(status).has_value());
-  EXPECT_GT(*RetryDelay(status), absl::ZeroDuration());
-  EXPECT_FALSE(refused.answered());
-  encoder_.OpenGate();
-  EXPECT_TRUE(most.answer.get().ok());
-  EXPECT_TRUE(fits.answer.get().ok());
 }
 
 TEST_F(SchedulerTest, AnEncoderErrorReachesEveryJobOfTheBatch) {

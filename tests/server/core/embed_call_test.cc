@@ -24,7 +24,8 @@ class EmbedCallTest : public ::testing::Test {
     encoder_ = encoder.get();
     model_ = std::make_unique<ServedModel>(
         "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
-        std::move(encoder), scheduler_, LaneOptions{.batch = {.max_tokens = 100}}, metrics_);
+        std::move(encoder), Device{scheduler_, admission_}, ServedModelOptions{.lane = {.batch = {.max_tokens = 100}}},
+        metrics_);
   }
 
   EmbedOrder MakeOrder(std::vector<Input> inputs) {
@@ -41,6 +42,7 @@ class EmbedCallTest : public ::testing::Test {
   }
 
   FakeClock clock_;
+  Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   FakeEncoder* encoder_ = nullptr;
@@ -137,7 +139,7 @@ TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenisingEndsTheCall) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
   EmbedOrder order = MakeOrder({std::string_view("a")});
-  order.job_options.deadline = clock_.Now() + absl::Milliseconds(1);
+  order.deadline = clock_.Now() + absl::Milliseconds(1);
   Start(std::move(order));
   clock_.Advance(absl::Milliseconds(5));
   release.set_value();

@@ -34,7 +34,8 @@ TEST(GrpcStatusTest, BadRequestAndErrorInfo) {
 }
 
 TEST(GrpcStatusTest, OverloadCarriesRetryInfo) {
-  const google::rpc::Status status = ToRpcStatus(Overloaded(10, 5, absl::Milliseconds(1250)));
+  const google::rpc::Status status = ToRpcStatus(
+      Overloaded(Overload::kQueueTokens, {.queued_tokens = 10, .max_queued_tokens = 5}, absl::Milliseconds(1250)));
   EXPECT_EQ(status.code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   google::rpc::RetryInfo retry;
   ASSERT_TRUE(Unpack(status, retry));

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,7 @@ class ServiceTest : public ::testing::Test {
     encoder_ = encoder.get();
     auto model = std::make_unique<ServedModel>(
         "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
-        std::move(encoder), scheduler_, LaneOptions{.max_queued_tokens = 100}, metrics_);
+        std::move(encoder), Device{scheduler_, admission_}, ServedModelOptions{.max_queued_tokens = 100}, metrics_);
     EXPECT_TRUE(models_.Add(std::move(model)).ok());
     config_.listen = "127.0.0.1:0";
     config_.limits = {.max_request_bytes = 1 << 16,
@@ -43,7 +44,8 @@ class ServiceTest : public ::testing::Test {
                                            .clock = clock_,
                                            .metrics = metrics_,
                                            .limits = config_.limits,
-                                           .profiles = profiles_});
+                                           .profiles = profiles_,
+                                           .pending = pending_});
     channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
     stub_ = v1::EmbeddingService::NewStub(channel_);
   }
@@ -66,6 +68,8 @@ class ServiceTest : public ::testing::Test {
   }
 
   RealClock clock_;
+  Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
+  PendingCalls pending_{1 << 20};
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   ModelRegistry models_;
@@ -419,12 +423,159 @@ TEST_F(ServiceTest, DescribesModels) {
   EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
 }
 
-TEST_F(ServiceTest, StreamsAreRefusedWithWords) {
-  grpc::ClientContext context;
-  auto stream = stub_->EmbedStream(&context);
-  const grpc::Status status = stream->Finish();
-  EXPECT_EQ(status.error_code(), grpc::UNIMPLEMENTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("EmbedStream"));
+// -------------------------------------------------------------------------------------------------------- EmbedStream
+
+class EmbedStreamTest : public ServiceTest {
+ protected:
+  using Stream = grpc::ClientReaderWriter<v1::EmbedStreamRequest, v1::EmbedStreamResponse>;
+
+  std::unique_ptr<Stream> Open() { return stub_->EmbedStream(&context_); }
+
+  static v1::EmbedStreamRequest Message(const std::string& id, const std::string& text, bool more_parts = false) {
+    v1::EmbedStreamRequest message;
+    message.set_id(id);
+    message.mutable_input()->set_text(text);
+    message.set_more_parts(more_parts);
+    return message;
+  }
+  static v1::EmbedStreamRequest FirstMessage(const std::string& id, const std::string& text) {
+    v1::EmbedStreamRequest message = Message(id, text);
+    message.mutable_options()->set_normalize(false);
+    return message;
+  }
+  // Everything that comes, by id.
+  static std::map<std::string, v1::EmbedStreamResponse> ReadAll(Stream& stream) {
+    std::map<std::string, v1::EmbedStreamResponse> answers;
+    for (v1::EmbedStreamResponse answer; stream.Read(&answer);) {
+      EXPECT_TRUE(answers.emplace(answer.id(), answer).second) << answer.id();
+    }
+    return answers;
+  }
+
+  grpc::ClientContext context_;
+};
+
+TEST_F(EmbedStreamTest, AnswersEveryIdUnderTheOptionsOfTheFirstMessage) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("0", "x"));
+  // Far more than the queue's 100 tokens, 3 for each message: they wait, and none is refused.
+  for (int i = 1; i < 300; ++i)
+    stream->Write(Message(absl::StrCat(i), std::string(static_cast<size_t>(1 + i % 9), 'a')));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 300u);
+  for (const auto& [id, answer] : answers) {
+    const int letters = id == "0" ? 1 : 1 + std::stoi(id) % 9;
+    ASSERT_EQ(answer.result().embeddings_size(), 1) << id << answer.ShortDebugString();
+    EXPECT_EQ(answer.result().embeddings(0).values(0), static_cast<float>(1 + 10 + letters + 2)) << id;
+    EXPECT_EQ(answer.model(), "fake");
+    EXPECT_FALSE(answer.recipe().empty());
+  }
+}
+
+TEST_F(EmbedStreamTest, AnInputThatFailsDoesNotEndTheStream) {
+  const auto stream = Open();
+  stream->Write(Message("empty", ""));
+  stream->Write(Message("none", ""));
+  v1::EmbedStreamRequest no_content;
+  no_content.set_id("nothing");
+  stream->Write(no_content);
+  stream->Write(Message("long", "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a"));
+  stream->Write(Message("fine", "a"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 5u);
+  EXPECT_EQ(answers.at("empty").result().error().code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(answers.at("long").result().error().message(), HasSubstr("input: "));
+  EXPECT_THAT(answers.at("nothing").result().error().message(), HasSubstr("input: has neither"));
+  EXPECT_FALSE(answers.at("fine").result().has_error());
+}
+
+TEST_F(EmbedStreamTest, WhatTheStreamItselfGetsWrongEndsIt) {
+  const auto fails_with = [this](const std::vector<v1::EmbedStreamRequest>& messages, const std::string& words) {
+    grpc::ClientContext context;
+    const auto stream = stub_->EmbedStream(&context);
+    for (const v1::EmbedStreamRequest& message : messages) stream->Write(message);
+    ReadAll(*stream);
+    const grpc::Status status = stream->Finish();
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT) << words;
+    EXPECT_THAT(status.error_message(), HasSubstr(words));
+  };
+  fails_with({FirstMessage("a", "a"), FirstMessage("b", "b")}, "options: is set");
+  v1::EmbedStreamRequest bad = FirstMessage("a", "a");
+  bad.mutable_options()->set_prompt_name("sonnet");
+  fails_with({bad}, "options.prompt_name");
+  fails_with({Message("a", "a ", true), Message("b", "b")}, "the last part of \"a\"");
+  v1::EmbedStreamRequest ids;
+  ids.mutable_input()->mutable_token_ids()->add_ids(11);
+  ids.set_more_parts(true);
+  fails_with({ids}, "parts hold text");
+}
+
+TEST_F(EmbedStreamTest, ATextMayComeInParts) {
+  const auto stream = Open();
+  v1::EmbedStreamRequest first = FirstMessage("whole", "aa b");
+  first.set_more_parts(true);
+  stream->Write(first);
+  stream->Write(Message("whole", "bb ", true));
+  stream->Write(Message("whole", "c"));
+  stream->Write(Message("next", "dddd"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_THAT(answers.at("whole").result().embeddings(0).values(), ElementsAre(1 + 12 + 13 + 11 + 2, 5, 5, 1));
+  EXPECT_THAT(answers.at("next").result().embeddings(0).values(), ElementsAre(1 + 14 + 2, 3, 3, 1));
+  EXPECT_EQ(pending_.bytes(), 0);
+}
+
+TEST_F(EmbedStreamTest, ATextBeyondTheLimitOfItsPartsIsRefused) {
+  const auto stream = Open();
+  const std::string part(1 << 15, 'a');
+  for (int i = 0; i < 9; ++i) stream->Write(Message("huge", part, true));  // 4 times max_request_bytes is 8 of these.
+  ReadAll(*stream);
+  EXPECT_THAT(stream->Finish().error_message(), HasSubstr("the limit is 262144"));
+}
+
+TEST_F(EmbedStreamTest, AnIdleStreamEndsWhenTheServerDrains) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("a", "a"));
+  v1::EmbedStreamResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  const absl::Time started = absl::Now();
+  server_->Shutdown(absl::Seconds(30));
+  EXPECT_LT(absl::Now() - started, absl::Seconds(10));
+  EXPECT_FALSE(stream->Read(&answer));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
+}
+
+TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
+  encoder_->CloseGate();
+  const auto stream = Open();
+  stream->Write(FirstMessage("a", "a"));
+  encoder_->AwaitCalls(1);
+  std::jthread drain([this] { server_->Shutdown(absl::Seconds(30)); });
+  absl::SleepFor(absl::Milliseconds(50));
+  encoder_->OpenGate();
+  EXPECT_EQ(ReadAll(*stream).size(), 1u);
+  EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
+}
+
+TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
+  encoder_->CloseGate();
+  const auto stream = Open();
+  std::jthread writer([&stream] {
+    for (int i = 0; i < 2000 && stream->Write(FirstMessage(absl::StrCat(i), "a")); ++i) {
+    }
+  });
+  encoder_->AwaitCalls(1);
+  absl::SleepFor(absl::Milliseconds(100));
+  EXPECT_LE(models_.models()[0]->lane().queue_state().jobs, 256u);
+  context_.TryCancel();
+  encoder_->OpenGate();
+  stream->Finish();
 }
 
 TEST_F(ServiceTest, CountsCalls) {

@@ -1,0 +1,94 @@
+#include "client/cli/answer_writer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/json_lines.h"
+
+namespace longembed::client {
+namespace {
+
+void WriteForAPerson(const nlohmann::json& id, const v1::EmbedResult& result, std::ostream& out) {
+  if (result.has_error()) {
+    out << absl::StrFormat("%-20s error: %s\n", id.dump(), result.error().message());
+    return;
+  }
+  for (const v1::Embedding& embedding : result.embeddings()) {
+    out << absl::StrFormat("%-20s %5d tokens", id.dump(), result.tokens());
+    if (result.truncated_tokens() > 0) out << absl::StrFormat(", %d cut away", result.truncated_tokens());
+    out << ": [";
+    for (int i = 0; i < std::min(4, embedding.values_size()); ++i)
+      out << absl::StrFormat("%+.4f, ", embedding.values(i));
+    out << "...] of " << embedding.dimensions() << "\n";
+  }
+}
+
+}  // namespace
+
+void AnswerWriter::Expect(nlohmann::json id, int64_t bytes_read) {
+  const std::lock_guard lock(mutex_);
+  ids_.emplace(expected_++, std::move(id));
+  bytes_read_ = bytes_read;
+}
+
+absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
+  const std::lock_guard lock(mutex_);
+  waiting_.emplace(number, std::move(result));
+  for (auto turn = waiting_.find(next_); turn != waiting_.end(); turn = waiting_.find(next_)) {
+    const absl::Status status = Write(ids_.at(next_), turn->second);
+    if (!status.ok()) return status;
+    ids_.erase(next_++);
+    waiting_.erase(turn);
+  }
+  return out_.flush() ? absl::OkStatus() : absl::DataLossError("the output cannot be written");
+}
+
+absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult& result) {
+  if (result.has_error() && !arguments_.partial) {
+    return absl::Status(static_cast<absl::StatusCode>(result.error().code()),
+                        absl::StrCat("the text with the id ", id.dump(), ": ", result.error().message()));
+  }
+  if (arguments_.text_output) {
+    WriteForAPerson(id, result, out_);
+  } else {
+    WriteResult(id, result, arguments_.options.encoding(), out_);
+  }
+  some_failed_ |= result.has_error();
+  tokens_ += result.tokens();
+  progress_.Update(++texts_, tokens_, bytes_read_);
+  return absl::OkStatus();
+}
+
+bool AnswerWriter::some_failed() const {
+  const std::lock_guard lock(mutex_);
+  return some_failed_;
+}
+
+absl::StatusOr<std::set<std::string>> IdsOf(const std::string& path) {
+  std::set<std::string> ids;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return ids;
+  std::uintmax_t whole = 0;  // Bytes of whole lines.
+  int64_t number = 0;
+  for (std::string line; std::getline(file, line) && !file.eof();) {
+    ++number;
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!object.is_object() || !object.contains("id")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ", line ", number, ": is no answer of `longembed embed`; give another file to --out"));
+    }
+    ids.insert(object["id"].dump());
+    whole += line.size() + 1;
+  }
+  file.close();
+  std::error_code error;
+  if (std::filesystem::file_size(path, error) > whole) std::filesystem::resize_file(path, whole, error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat(path, " cannot be cut: ", error.message()));
+  return ids;
+}
+
+}  // namespace longembed::client

@@ -1,0 +1,63 @@
+// Answers that come in any order, written in that of their inputs.
+#ifndef LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_
+#define LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <set>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/cli/command_line.h"
+#include "client/cli/progress.h"
+#include "longembed/v1/embedding.pb.h"
+
+namespace longembed::client {
+
+// Multiple threads can call its methods without external synchronization.
+class AnswerWriter {
+ public:
+  // All must outlive it.
+  AnswerWriter(const Arguments& arguments, std::ostream& out, Progress& progress)
+      : arguments_(arguments), out_(out), progress_(progress) {}
+
+  // Before the input is sent: inputs are numbered from 0 in this order.
+  void Expect(nlohmann::json id, int64_t bytes_read);
+
+  // Writes what is next in order. Errors: the input's own, unless --partial; DATA_LOSS when the output cannot be
+  // written.
+  absl::Status Take(uint64_t number, v1::EmbedResult result);
+
+  bool some_failed() const;
+
+ private:
+  absl::Status Write(const nlohmann::json& id, const v1::EmbedResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Arguments& arguments_;
+  std::ostream& out_;
+  Progress& progress_;
+
+  mutable std::mutex mutex_;
+  std::map<uint64_t, nlohmann::json> ids_ ABSL_GUARDED_BY(mutex_);       // Of inputs that are not written yet.
+  std::map<uint64_t, v1::EmbedResult> waiting_ ABSL_GUARDED_BY(mutex_);  // Answers whose turn has not come.
+  uint64_t expected_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool some_failed_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t texts_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// The ids (as JSON) of the lines that an earlier run wrote to a file. A last line that was cut off, because that run
+// was ended while it wrote, is removed from the file. A file that does not exist has none. Errors: INVALID_ARGUMENT for
+// a line that this program did not write.
+absl::StatusOr<std::set<std::string>> IdsOf(const std::string& path);
+
+}  // namespace longembed::client
+
+#endif  // LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_

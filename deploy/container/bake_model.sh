@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Step of the Dockerfile: exports MODEL into /src/models, with all that deploy/setup.sh installs for that. MODEL empty: the folder alone.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+
+mkdir -p "$root/models"
+[ -n "${MODEL-}" ] || exit 0
+set_up
+export_model "$MODEL" >/dev/null
+# Read by a user of the container that does not own it.
+chmod -R a+rX "$root/models"

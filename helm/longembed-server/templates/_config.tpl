@@ -1,0 +1,56 @@
+{{/* config.yaml as the server reads it: what the values say, and what the chart knows better (ports, mounted files, where models are). */}}
+{{- define "longembed.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $_ := set $config "listen" (printf "%s:50051" .Values.bindAddress) -}}
+{{- $_ := set $config "health_listen" (printf "%s:50052" .Values.bindAddress) -}}
+{{- $_ := set $config "metrics_listen" (printf "%s:9464" .Values.bindAddress) -}}
+{{- if .Values.tls.enabled -}}
+{{- $tls := dict "certificate" "/run/secrets/longembed/tls/tls.crt" "key" "/run/secrets/longembed/tls/tls.key" -}}
+{{- if .Values.tls.clientCA.existingSecret -}}
+{{- $_ := set $tls "client_ca" (printf "/run/secrets/longembed/client-ca/%s" .Values.tls.clientCA.key) -}}
+{{- end -}}
+{{- $_ := set $config "tls" $tls -}}
+{{- end -}}
+{{- if include "longembed.apiKeysSecret" . -}}
+{{- $_ := set $config "api_keys" (printf "/run/secrets/longembed/api-keys/%s" .Values.apiKeys.fileKey) -}}
+{{- end -}}
+{{- $models := list -}}
+{{- range .Values.models -}}
+{{- $path := printf "/models/%s" .name -}}
+{{- if hasKey .source "baked" -}}{{- $path = default $path .source.baked.path -}}{{- end -}}
+{{- $models = append $models (set (omit . "source") "path" $path) -}}
+{{- end -}}
+{{- $_ := set $config "models" $models -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* Of everything that needs a restart: the server reads log.level again by itself. */}}
+{{- define "longembed.configChecksum" -}}
+{{- $config := include "longembed.config" . | fromYaml -}}
+{{- if $config.log -}}{{- $_ := unset $config.log "level" -}}{{- end -}}
+{{- toYaml $config | sha256sum -}}
+{{- end -}}
+
+{{/* Whole seconds of a duration such as 1h2m30s. */}}
+{{- define "longembed.seconds" -}}
+{{- $total := 0 -}}
+{{- range regexFindAll "[0-9]+[hms]" . -1 -}}
+{{- $count := regexFind "[0-9]+" . | atoi -}}
+{{- $unit := ternary 3600 (ternary 60 1 (hasSuffix "m" .)) (hasSuffix "h" .) -}}
+{{- $total = add $total (mul $count $unit) -}}
+{{- end -}}
+{{- $total -}}
+{{- end -}}
+
+{{/* Fewest pods that there will be. */}}
+{{- define "longembed.fewestReplicas" -}}
+{{- if or .Values.autoscaling.hpa.enabled .Values.autoscaling.keda.enabled -}}
+{{- .Values.autoscaling.minReplicas | int -}}
+{{- else -}}
+{{- include "longembed.replicas" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.replicas" -}}
+{{- default 2 .Values.replicas | int -}}
+{{- end -}}

@@ -1,0 +1,87 @@
+{{- define "longembed.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 53 characters, so that the names made from it stay below Kubernetes' 63. */}}
+{{- define "longembed.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains (include "longembed.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "longembed.name" .) | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the pods of all components of this release share. */}}
+{{- define "longembed.instanceLabels" -}}
+app.kubernetes.io/name: {{ include "longembed.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* The server's pods. A Deployment's selector cannot change, so nothing here may follow a version. */}}
+{{- define "longembed.selectorLabels" -}}
+{{ include "longembed.instanceLabels" . }}
+app.kubernetes.io/component: server
+{{- end -}}
+
+{{/* Of every object. */}}
+{{- define "longembed.labels" -}}
+{{- include "longembed.mergedLabels" (dict "root" . "extra" dict "component" "") -}}
+{{- end -}}
+
+{{/* The same with more: `extra` from the values, and a `component`. The chart's own labels win, as things are selected by them. */}}
+{{- define "longembed.mergedLabels" -}}
+{{- $labels := merge (deepCopy .extra) .root.Values.commonLabels -}}
+{{- $labels = mergeOverwrite $labels (include "longembed.instanceLabels" .root | fromYaml) -}}
+{{- $labels = mergeOverwrite $labels (dict
+      "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+      "app.kubernetes.io/version" .root.Chart.AppVersion
+      "app.kubernetes.io/managed-by" .root.Release.Service) -}}
+{{- with .component -}}{{- $_ := set $labels "app.kubernetes.io/component" . -}}{{- end -}}
+{{- toYaml $labels -}}
+{{- end -}}
+
+{{/* Of the server's pods: without the chart's version, so that a new chart that changes nothing restarts nothing. */}}
+{{- define "longembed.podLabels" -}}
+{{- $labels := include "longembed.mergedLabels" (dict "root" . "extra" .Values.podLabels "component" "server") | fromYaml -}}
+{{- toYaml (omit $labels "helm.sh/chart") -}}
+{{- end -}}
+
+{{- define "longembed.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "longembed.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.image" -}}
+{{- $image := .Values.image -}}
+{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- with $image.digest }}@{{ . }}{{ end -}}
+{{- end -}}
+
+{{- define "longembed.address" -}}
+{{ include "longembed.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{/* The shipped alerts recognise targets by "longembed" in the name of their job. */}}
+{{- define "longembed.job" -}}
+{{- $name := include "longembed.fullname" . -}}
+{{- if contains "longembed" $name }}{{ $name }}{{ else }}longembed-{{ $name }}{{ end -}}
+{{- end -}}
+
+{{- define "longembed.tlsSecret" -}}
+{{- if .Values.tls.certManager.enabled }}{{ include "longembed.fullname" . }}-tls{{ else }}{{ .Values.tls.existingSecret }}{{ end -}}
+{{- end -}}
+
+{{/* Name of the secret with the key file; empty when no keys are asked for. */}}
+{{- define "longembed.apiKeysSecret" -}}
+{{- if .Values.apiKeys.keys }}{{ include "longembed.fullname" . }}-api-keys{{ else }}{{ .Values.apiKeys.existingSecret }}{{ end -}}
+{{- end -}}
+
+{{/* A volume's name for a thing's name, which may be longer than a volume's may be, or hold other characters. */}}
+{{- define "longembed.volumeName" -}}
+model-{{ . | sha256sum | trunc 10 }}
+{{- end -}}

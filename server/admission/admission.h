@@ -1,0 +1,148 @@
+// Who may join the queue of a device. A call is admitted by an estimate before it is tokenised, and what it holds is
+// settled when its tokens are known and released as its sequences reach the encoder.
+//
+//   Admission admission({.max_wait = absl::Seconds(10)}, clock);
+//   auto place = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
+//   if (!place.ok()) return place.status();                // Overloaded, with a retry delay.
+//   absl::Status status = (*place)->Settle(tokens, work);  // After tokenising.
+//   job_options.place = *place;                            // The queue releases it, sequence by sequence.
+//
+// Work is measured in seconds of the whole device. Three bounds hold:
+//   * tokens that wait for a model (memory), of which bulk work may hold half;
+//   * the expected wait: the work that would run before a call, of its own priority and above;
+//   * a client's share of the two: what a client holds may be at most kShare times what is still free, so that one
+//     client may use most of an otherwise empty queue and there is always room for others ("dynamic thresholds",
+//     Choudhury and Hahne, 1998).
+// Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them.
+//
+// Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
+// has waiting, times the number of clients that have any. A call's start is its client's clock; the queue orders by it,
+// so that a client with little work goes before one with much.
+#ifndef LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
+#define LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/batching/clock.h"
+#include "server/batching/job.h"
+#include "server/errors/errors.h"
+
+namespace longembed {
+
+struct AdmissionOptions {
+  absl::Duration max_wait = absl::Seconds(10);       // For interactive work.
+  absl::Duration max_bulk_wait = absl::Seconds(60);  // For bulk.
+};
+
+// One model's tokens. Guarded by the admission's lock.
+class ModelBudget {
+ public:
+  explicit ModelBudget(int64_t max_queued_tokens) : max_tokens_(max_queued_tokens) {}
+
+ private:
+  friend class Admission;
+  const int64_t max_tokens_;
+  int64_t tokens_ = 0;
+};
+
+// What a call wants.
+struct Demand {
+  std::string client;             // Who asks; any string that is the same for the same client.
+  int64_t max_client_tokens = 0;  // That the client may hold in all; 0 = no limit of its own.
+  Priority priority = Priority::kInteractive;
+  bool giant = false;
+  int64_t tokens = 0;
+  absl::Duration work;
+};
+
+class Admission;
+
+// A call's place. What it still holds is given back when it is destroyed. Thread-safe.
+class Place final : public QueuePlace {
+ public:
+  ~Place() override;
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+  // Replaces the estimate. Errors, unless it `must_fit`: RESOURCE_EXHAUSTED when the difference finds no room among the
+  // model's tokens; then the place holds nothing any more.
+  absl::Status Settle(int64_t tokens, absl::Duration work, bool giant, bool must_fit = false);
+
+  // When, by its client's clock, the call begins.
+  absl::Time start() const { return start_; }
+
+  // A part of the call waits no longer.
+  void Release(int64_t tokens, absl::Duration work) override;
+
+ private:
+  friend class Admission;
+  Place(Admission& admission, ModelBudget& model, const Demand& demand)
+      : admission_(admission), model_(model), demand_(demand) {}
+
+  Admission& admission_;
+  ModelBudget& model_;
+  Demand demand_;  // What it holds now. Guarded by the admission's lock.
+  absl::Time start_;
+};
+
+// Multiple threads can use one Admission without external synchronization. Its lock is taken inside the scheduler's.
+class Admission {
+ public:
+  // `clock` must outlive it.
+  Admission(const AdmissionOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
+
+  // Errors: RESOURCE_EXHAUSTED (errors.h), which names the bound and when to try again. The budget must outlive the
+  // place. A call that finds its model's queue empty is admitted whatever its size.
+  absl::StatusOr<std::shared_ptr<Place>> Admit(ModelBudget& model, const Demand& demand);
+
+  // How long a new interactive call would wait.
+  absl::Duration expected_wait() const;
+
+ private:
+  friend class Place;
+  static constexpr int kShare = 4;
+
+  struct Client {
+    int64_t tokens = 0;
+    absl::Duration work;
+    int places = 0;
+    absl::Time clock = absl::InfinitePast();
+  };
+  struct Verdict {
+    Overload reason;
+    bool refused = false;
+  };
+
+  // All of these under the lock.
+  Verdict Judge(const ModelBudget& model, const Demand& demand) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static int64_t MaxTokens(const ModelBudget& model, Priority priority);
+  static bool TokensFit(const ModelBudget& model, const Demand& demand);
+  absl::Duration WorkBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Hold(ModelBudget& model, const Demand& demand, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration Budget(Priority priority) const {
+    return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
+  }
+
+  const AdmissionOptions options_;
+  const Clock& clock_;
+
+  mutable std::mutex mutex_;
+  std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][giant]
+  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);              // Those with places.
+  uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_ADMISSION_ADMISSION_H_

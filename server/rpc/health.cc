@@ -1,0 +1,49 @@
+#include "server/rpc/health.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <utility>
+
+#include "longembed/v1/embedding.grpc.pb.h"
+
+namespace longembed {
+
+void Health::SetServing(bool serving, const std::vector<std::string>& services) {
+  service_.SetServingStatus("", serving);
+  for (const std::string& service : services) service_.SetServingStatus(service, serving);
+}
+
+absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string& address, int max_connections) {
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(address, {.max_connections = max_connections});
+  if (!acceptor.ok()) return acceptor.status();
+  grpc::EnableDefaultHealthCheckService(true);
+  std::unique_ptr<HealthPort> port(new HealthPort);
+  port->acceptor_ = *std::move(acceptor);
+  grpc::ServerBuilder builder;
+  // The kubelet's probes hold a connection for one call each.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60'000);
+  using Builder = grpc::ServerBuilder::experimental_type;
+  port->connections_ = builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
+                                                                            grpc::InsecureServerCredentials());
+  port->server_ = builder.BuildAndStart();
+  if (port->server_ == nullptr) return absl::InternalError("the health port's server cannot be built");
+  Health health = port->health();
+  health.SetServing(false, {v1::EmbeddingService::service_full_name()});
+  health.SetLive(true);
+  port->acceptor_->Start({.accept = [connections = port->connections_.get()](int descriptor) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+    parameters.fd = descriptor;
+    connections->HandleNewConnection(&parameters);
+  }});
+  return port;
+}
+
+HealthPort::~HealthPort() {
+  acceptor_->Stop();
+  if (server_ == nullptr) return;
+  server_->Shutdown(std::chrono::system_clock::now());
+  server_->Wait();
+}
+
+}  // namespace longembed

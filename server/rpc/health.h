@@ -1,0 +1,55 @@
+// What grpc.health.v1 says, on every port that says it.
+#ifndef LONGEMBED_SERVER_RPC_HEALTH_H_
+#define LONGEMBED_SERVER_RPC_HEALTH_H_
+
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/net/acceptor.h"
+
+namespace longembed {
+
+// The service whose health says whether the process should go on at all: while it loads and drains, too.
+inline constexpr char kLivenessService[] = "longembed.liveness";
+
+// "" and the services that answer (readiness), and kLivenessService. Thread-safe.
+class Health {
+ public:
+  explicit Health(grpc::HealthCheckServiceInterface& service) : service_(service) {}
+
+  void SetServing(bool serving, const std::vector<std::string>& services);
+  void SetLive(bool live) { service_.SetServingStatus(kLivenessService, live); }
+
+ private:
+  grpc::HealthCheckServiceInterface& service_;
+};
+
+// A port with grpc.health.v1 and nothing else, in plaintext, without keys: the kubelet's probe can do neither. To be
+// started before anything else of gRPC's, for reflection and channelz join every server that is built after they were
+// switched on. Starts NOT_SERVING but alive.
+class HealthPort {
+ public:
+  // `max_connections`: of the whole process (net/acceptor.h). Errors: as Acceptor::Listen.
+  static absl::StatusOr<std::unique_ptr<HealthPort>> Start(const std::string& address, int max_connections);
+  ~HealthPort();
+
+  int port() const { return acceptor_->port(); }
+  Health health() { return Health(*server_->GetHealthCheckService()); }
+
+ private:
+  HealthPort() = default;
+
+  std::unique_ptr<Acceptor> acceptor_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_RPC_HEALTH_H_

@@ -1,0 +1,65 @@
+// Who may call: API keys from a file that may be replaced while the server runs.
+//
+//   keys:
+//     - name: search-frontend            # Appears in logs and metrics; the key itself never does.
+//       sha256: 5e884898da28047151d0...  # Of the key, in hexadecimal; or `key: the key itself`.
+//       max_queued_tokens: 200000        # Optional: admitted and not yet run, of this client.
+//       max_concurrent_calls: 64         # Optional.
+#ifndef LONGEMBED_SERVER_SECURITY_API_KEYS_H_
+#define LONGEMBED_SERVER_SECURITY_API_KEYS_H_
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "server/security/watched_files.h"
+
+namespace longembed {
+
+struct ApiKey {
+  std::string name;
+  std::array<unsigned char, 32> sha256{};
+  int64_t max_queued_tokens = 0;     // 0 = no limit of its own.
+  int64_t max_concurrent_calls = 0;  // 0 = no limit of its own.
+};
+
+// Errors (INVALID_ARGUMENT) name the entry and what is wrong with it, never a key.
+absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(const std::string& yaml);
+
+// The entry whose key this is, in time that depends neither on the key nor on which entry it is; nullptr if none.
+const ApiKey* FindApiKey(const std::vector<ApiKey>& keys, std::string_view presented);
+
+// Multiple threads can call Find without external synchronization.
+class ApiKeyStore {
+ public:
+  using OnReload = std::function<void(const absl::Status&)>;
+
+  static absl::StatusOr<std::unique_ptr<ApiKeyStore>> Open(const std::string& path, OnReload on_reload);
+
+  // Nullptr: unknown. Looks once a second at most whether the file has changed; a broken one leaves the old keys in
+  // use.
+  std::shared_ptr<const ApiKey> Find(std::string_view presented);
+
+ private:
+  using Keys = std::vector<ApiKey>;
+
+  ApiKeyStore(const std::string& path, OnReload on_reload);
+
+  const std::string path_;
+  const OnReload on_reload_;
+
+  std::mutex mutex_;
+  WatchedFiles file_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const Keys> keys_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_SECURITY_API_KEYS_H_

@@ -1,0 +1,130 @@
+#include "server/security/certificates.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace longembed {
+namespace {
+
+constexpr absl::Duration kLookInterval = absl::Seconds(1);
+
+using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
+
+std::unique_ptr<BIO, decltype(&BIO_free)> AsBio(const std::string& pem) {
+  return {BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), &BIO_free};
+}
+
+// The first of the certificates in the text; null when there is none or what follows is broken, which gRPC would refuse
+// at every handshake.
+X509Ptr ParseCertificates(const std::string& pem) {
+  const auto bio = AsBio(pem);
+  const auto next = [&bio] { return X509Ptr(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), &X509_free); };
+  ERR_clear_error();
+  X509Ptr first = next();
+  for (X509Ptr more = next(); more != nullptr;) more = next();
+  const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+  return at_end ? std::move(first) : X509Ptr(nullptr, &X509_free);
+}
+
+absl::Status CheckPair(const CertificatePaths& paths, const Certificates& loaded, X509& certificate) {
+  // A key behind a passphrase is refused instead of asked about on the terminal.
+  const auto no_passphrase = [](char*, int, int, void*) { return -1; };
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+      PEM_read_bio_PrivateKey(AsBio(loaded.key).get(), nullptr, no_passphrase, nullptr), &EVP_PKEY_free);
+  if (key == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat(paths.key, " holds no unencrypted PEM private key"));
+  if (X509_check_private_key(&certificate, key.get()) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the key in ", paths.key, " does not belong to the certificate in ", paths.certificate));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<absl::Time> NotAfter(const X509& certificate) {
+  std::tm time{};
+  if (ASN1_TIME_to_tm(X509_get0_notAfter(&certificate), &time) != 1) {
+    return absl::InvalidArgumentError("the certificate says no end of its validity");
+  }
+  return absl::FromTM(time, absl::UTCTimeZone());
+}
+
+// OpenSSL's queue of errors belongs to the thread, and gRPC reads it after every call of its own.
+struct ErrorQueueCleaner {
+  ~ErrorQueueCleaner() { ERR_clear_error(); }
+};
+
+}  // namespace
+
+absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, absl::Time now) {
+  const ErrorQueueCleaner cleaner;
+  Certificates loaded;
+  for (const auto& [path, content] :
+       {std::pair{&paths.certificate, &loaded.certificate}, std::pair{&paths.key, &loaded.key},
+        std::pair{&paths.client_ca, &loaded.client_ca}}) {
+    if (path->empty()) continue;
+    absl::StatusOr<std::string> read = ReadWholeFile(*path);
+    if (!read.ok()) return read.status();
+    *content = *std::move(read);
+  }
+  const X509Ptr certificate = ParseCertificates(loaded.certificate);
+  if (certificate == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(paths.certificate, " holds no PEM certificate, or a broken one"));
+  }
+  if (const absl::Status status = CheckPair(paths, loaded, *certificate); !status.ok()) return status;
+  if (!paths.client_ca.empty() && ParseCertificates(loaded.client_ca) == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(paths.client_ca, " holds no PEM certificate, or a broken one"));
+  }
+  const absl::StatusOr<absl::Time> not_after = NotAfter(*certificate);
+  if (!not_after.ok()) return not_after.status();
+  if (*not_after <= now) {
+    return absl::InvalidArgumentError(absl::StrCat("the certificate in ", paths.certificate, " expired on ",
+                                                   absl::FormatTime(*not_after, absl::UTCTimeZone())));
+  }
+  loaded.not_after = *not_after;
+  return loaded;
+}
+
+CertificateStore::CertificateStore(const CertificatePaths& paths, OnReload on_reload)
+    : paths_(paths),
+      on_reload_(std::move(on_reload)),
+      files_({paths.certificate, paths.key, paths.client_ca}, kLookInterval) {}
+
+absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const CertificatePaths& paths,
+                                                                         OnReload on_reload) {
+  std::unique_ptr<CertificateStore> store(new CertificateStore(paths, std::move(on_reload)));
+  const std::lock_guard lock(store->mutex_);
+  store->files_.Changed(absl::Now());
+  absl::StatusOr<Certificates> loaded = LoadCertificates(paths, absl::Now());
+  if (!loaded.ok()) return loaded.status();
+  store->current_ = std::make_shared<const Certificates>(*std::move(loaded));
+  return store;
+}
+
+std::shared_ptr<const Certificates> CertificateStore::Current() {
+  const absl::Time now = absl::Now();
+  const std::lock_guard lock(mutex_);
+  if (files_.Changed(now) || now >= retry_at_) Reload(now);
+  return current_;
+}
+
+void CertificateStore::Reload(absl::Time now) {
+  absl::StatusOr<Certificates> loaded = LoadCertificates(paths_, now);
+  const bool second_try = std::exchange(retry_at_, absl::InfiniteFuture()) <= now;
+  if (!loaded.ok() && !second_try) {
+    retry_at_ = now + kLookInterval;
+    return;
+  }
+  if (loaded.ok()) {
+    loaded->generation = current_->generation + 1;
+    current_ = std::make_shared<const Certificates>(*std::move(loaded));
+  }
+  if (on_reload_) on_reload_(*current_, loaded.status());
+}
+
+}  // namespace longembed

@@ -1,0 +1,63 @@
+// The server's certificate, its key, and the authorities of its clients, from files that may be replaced while it runs.
+#ifndef LONGEMBED_SERVER_SECURITY_CERTIFICATES_H_
+#define LONGEMBED_SERVER_SECURITY_CERTIFICATES_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/security/watched_files.h"
+
+namespace longembed {
+
+struct CertificatePaths {
+  std::string certificate;  // PEM, the server's own first, then what leads to its authority.
+  std::string key;          // PEM, not encrypted.
+  std::string client_ca;    // PEM; empty: clients need no certificate.
+};
+
+struct Certificates {
+  std::string certificate;
+  std::string key;
+  std::string client_ca;
+  absl::Time not_after;     // Of the server's own certificate.
+  uint64_t generation = 0;  // Another number for every set that was loaded.
+};
+
+// Reads and checks: that each file is what it should be, that the key belongs to the certificate, that the certificate
+// has not expired. Errors name the file.
+absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, absl::Time now);
+
+// Multiple threads can call Current without external synchronization.
+class CertificateStore {
+ public:
+  // Told of every reload: the set in use from then on, and OK, or why it is still the old one.
+  using OnReload = std::function<void(const Certificates& in_use, const absl::Status&)>;
+
+  static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(const CertificatePaths& paths, OnReload on_reload);
+
+  // The set in use. Looks once a second at most whether the files have changed; a set that is not whole, or broken, is
+  // looked at again a second later, and then refused: files are rarely replaced in one step.
+  std::shared_ptr<const Certificates> Current();
+
+ private:
+  CertificateStore(const CertificatePaths& paths, OnReload on_reload);
+  void Reload(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const CertificatePaths paths_;
+  const OnReload on_reload_;
+
+  std::mutex mutex_;
+  WatchedFiles files_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
+  absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_SECURITY_CERTIFICATES_H_

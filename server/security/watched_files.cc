@@ -1,0 +1,38 @@
+#include "server/security/watched_files.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed {
+
+bool WatchedFiles::Changed(absl::Time now) {
+  if (now >= looked_ && now - looked_ < interval_) return false;  // Earlier: the clock was set back.
+  looked_ = now;
+  std::string state;
+  for (const std::string& path : paths_) {
+    struct stat file {};
+    if (stat(path.c_str(), &file) != 0) file = {};
+    absl::StrAppend(&state, file.st_dev, ":", file.st_ino, ":", file.st_size, ":", file.st_mtim.tv_sec, ".",
+                    file.st_mtim.tv_nsec, ";");
+  }
+  return std::exchange(seen_, state) != state;
+}
+
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream content;
+  const bool empty = file && file.peek() == EOF && !file.bad();  // To << a failure.
+  if (!empty && (!file || !(content << file.rdbuf()))) {
+    return absl::NotFoundError(absl::StrCat(path, " cannot be read: ", std::strerror(errno)));
+  }
+  return content.str();
+}
+
+}  // namespace longembed

@@ -1,0 +1,35 @@
+// Files that may change while the server runs: Kubernetes swaps mounted secrets, people edit.
+#ifndef LONGEMBED_SERVER_SECURITY_WATCHED_FILES_H_
+#define LONGEMBED_SERVER_SECURITY_WATCHED_FILES_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace longembed {
+
+// Says when any of a few files has changed. Not thread-safe.
+class WatchedFiles {
+ public:
+  // Looks at the files once every `interval` at most, however often it is asked.
+  WatchedFiles(std::vector<std::string> paths, absl::Duration interval)
+      : paths_(std::move(paths)), interval_(interval) {}
+
+  // Whether something is different from the last time that this returned true. The first time it is.
+  bool Changed(absl::Time now);
+
+ private:
+  const std::vector<std::string> paths_;
+  const absl::Duration interval_;
+  absl::Time looked_ = absl::InfinitePast();
+  std::string seen_;
+};
+
+// Errors: NOT_FOUND with the system's words.
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_SECURITY_WATCHED_FILES_H_

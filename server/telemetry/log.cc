@@ -1,0 +1,77 @@
+#include "server/telemetry/log.h"
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace longembed {
+namespace {
+
+std::atomic<LogLevel> the_level = LogLevel::kInfo;
+std::atomic<LogFormat> the_format = LogFormat::kJson;
+
+const char* LevelName(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
+  }
+  return "";
+}
+
+std::string JsonLine(const std::string& time, LogLevel level, std::string_view event,
+                     std::initializer_list<LogField> fields) {
+  nlohmann::ordered_json line{{"time", time}, {"level", LevelName(level)}, {"event", event}};
+  for (const auto& [key, value] : fields) std::visit([&line, key = key](const auto& v) { line[key] = v; }, value);
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+// The same as JSON, but for a person: quotes only where a value has spaces.
+std::string TextLine(const std::string& time, LogLevel level, std::string_view event,
+                     std::initializer_list<LogField> fields) {
+  std::string line = absl::StrCat(time, "  ", LevelName(level), "  ", std::string(event));
+  for (const auto& [key, value] : fields) {
+    nlohmann::json json;
+    std::visit([&json](const auto& v) { json = v; }, value);
+    const std::string quoted = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const bool plain = json.is_string() && !quoted.empty() && quoted.find_first_of(" \\") == std::string::npos;
+    absl::StrAppend(&line, "  ", key, "=", plain ? quoted.substr(1, quoted.size() - 2) : quoted);
+  }
+  return line + "\n";
+}
+
+}  // namespace
+
+bool LogEnabled(LogLevel level) { return level >= the_level.load(std::memory_order_relaxed); }
+void SetLogLevel(LogLevel level) { the_level = level; }
+void SetLogFormat(LogFormat format) { the_format = format; }
+
+void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+  if (!LogEnabled(level)) return;
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+  const std::string line =
+      the_format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
+  // Where standard error cannot be written there is nobody to tell.
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+}
+
+bool LogSampler::Take(absl::Time now, int64_t& suppressed) {
+  const std::lock_guard lock(mutex_);
+  if (now < next_) {
+    ++suppressed_;
+    return false;
+  }
+  suppressed = std::exchange(suppressed_, 0);
+  next_ = now + absl::Seconds(1);
+  return true;
+}
+
+}  // namespace longembed

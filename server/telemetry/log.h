@@ -1,0 +1,51 @@
+// Structured logs: one event a line on standard error, as JSON or for a person to read. Texts, prompts, vectors and
+// keys are never logged.
+//
+//   Log(LogLevel::kInfo, "model ready", {{"model", name}, {"seconds", 1.5}});
+//   {"time":"2026-11-25T12:00:00.123Z","level":"info","event":"model ready","model":"e5","seconds":1.5}
+#ifndef LONGEMBED_SERVER_TELEMETRY_LOG_H_
+#define LONGEMBED_SERVER_TELEMETRY_LOG_H_
+
+#include <atomic>
+#include <cstdint>
+#include <initializer_list>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+#include "server/config/log_config.h"
+
+namespace longembed {
+
+using LogValue = std::variant<int64_t, double, std::string>;
+using LogField = std::pair<const char*, LogValue>;
+
+// All of this may be called by any thread; a line is written in one piece.
+void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
+
+// Whether a line of this level would be written: for callers whose fields cost something.
+bool LogEnabled(LogLevel level);
+
+void SetLogLevel(LogLevel level);
+void SetLogFormat(LogFormat format);
+
+// Lets through the first of a kind of events in every second, and counts the others, so that a client that errs ten
+// thousand times a second does not fill a disk.
+class LogSampler {
+ public:
+  // Whether to log; `suppressed` is then how many were not since the last that was.
+  bool Take(absl::Time now, int64_t& suppressed);
+
+ private:
+  std::mutex mutex_;
+  absl::Time next_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  int64_t suppressed_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_TELEMETRY_LOG_H_

@@ -1,0 +1,26 @@
+// What a fuzz target claims. A claim that does not hold ends the process, which libFuzzer takes for a finding.
+#ifndef LONGEMBED_TESTS_FUZZ_EXPECT_H_
+#define LONGEMBED_TESTS_FUZZ_EXPECT_H_
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/status/status.h"
+
+// Not assert(): it holds in every build type.
+#define FUZZ_EXPECT(claim)                                                                 \
+  do {                                                                                     \
+    if (!(claim)) {                                                                        \
+      std::fprintf(stderr, "%s:%d: this does not hold: %s\n", __FILE__, __LINE__, #claim); \
+      std::abort();                                                                        \
+    }                                                                                      \
+  } while (false)
+
+namespace longembed {
+
+// A refusal that a client can act on: INVALID_ARGUMENT with a reason, and words that fit a gRPC trailer.
+void ExpectRefusal(const absl::Status& status);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_TESTS_FUZZ_EXPECT_H_

@@ -1,0 +1,103 @@
+// "LENGTH\nJSON": a profile of the server's config, a request's extension and a manifest's recommendation from the same
+// JSON of longembed.v1.Extension, checked against a model of each family and planned for a text of LENGTH tokens.
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/rpc/extension_converter.h"
+#include "tests/fuzz/expect.h"
+#include "tests/fuzz/message_mutator.h"
+#include "tests/fuzz/plan_invariants.h"
+#include "tests/testing/fake_tokenizer.h"
+
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+
+namespace longembed {
+namespace {
+
+constexpr int kMaxTokens = 2000;
+
+struct Parts {
+  int tokens = 40;
+  std::string json;
+};
+
+Parts Split(std::string_view input) {
+  Parts parts{.json = std::string(input)};
+  const size_t line = input.find('\n');
+  if (line == std::string_view::npos) return parts;
+  std::from_chars(input.data(), input.data() + line, parts.tokens);
+  parts.tokens = std::clamp(parts.tokens, 1, kMaxTokens);
+  parts.json = input.substr(line + 1);
+  return parts;
+}
+
+void Plan(const ModelManifest& model, const Extension& extension, int tokens) {
+  const PlanOptions options{
+      .truncate = Truncate::kEnd,
+      .extension = extension,
+      .limits = {.max_sequence_tokens = 1 << 10, .max_run_tokens = 1 << 16, .max_vectors = 1 << 10}};
+  const std::vector<int32_t> content(static_cast<size_t>(tokens), 20);
+  RotaryTableCache tables;
+  const auto plan = PlanInput(model, {.content = content}, options, tables);
+  if (!plan.ok()) return ExpectRefusal(plan.status());
+  ExpectPlan(model, options, 2, *plan);
+}
+
+void ExpectResolved(const absl::StatusOr<Extension>& extension, const ModelManifest& model, int tokens) {
+  if (!extension.ok()) return ExpectRefusal(extension.status());
+  FUZZ_EXPECT(CheckExtension(model, *extension).ok());
+  Plan(model, *extension, tokens);
+}
+
+void Run(const Parts& parts) {
+  const absl::StatusOr<Profiles> profiles = ParseProfiles({{"name", parts.json}});
+  FUZZ_EXPECT(profiles.ok() || !profiles.status().message().empty());
+  v1::Extension asked;
+  const bool is_json = google::protobuf::util::JsonStringToMessage(parts.json, &asked).ok();
+  FUZZ_EXPECT(is_json || !profiles.ok());
+  for (ModelManifest model : {FakeManifest(), FakeRopeManifest()}) {
+    const Profiles known = profiles.ok() ? *profiles : Profiles();
+    if (is_json) ExpectResolved(ResolveExtension(asked, model, known), model, parts.tokens);
+    if (!profiles.ok()) continue;
+    v1::Extension by_name;
+    by_name.set_profile("name");
+    const absl::StatusOr<Extension> resolved = ResolveExtension(by_name, model, known);
+    ExpectResolved(resolved, model, parts.tokens);
+    FUZZ_EXPECT((ProfilesOf(model, known).size() == 1) == resolved.ok());
+    model.recommended_extension = parts.json;
+    FUZZ_EXPECT(RecommendedExtension(model).ok() == resolved.ok());
+  }
+}
+
+}  // namespace
+}  // namespace longembed
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  longembed::Run(longembed::Split({reinterpret_cast<const char*>(data), size}));
+  return 0;
+}
+
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
+  std::minstd_rand random(seed);
+  longembed::Parts parts = longembed::Split({reinterpret_cast<const char*>(data), size});
+  longembed::v1::Extension extension;
+  if (random() % 3 == 0 || !google::protobuf::util::JsonStringToMessage(parts.json, &extension).ok()) {
+    return LLVMFuzzerMutate(data, size, max_size);
+  }
+  for (size_t i = 0; i <= random() % 3; ++i) longembed::MutateMessage(extension, random);
+  if (random() % 4 == 0) parts.tokens = 1 + static_cast<int>(random() % 200);
+  std::string json, changed = std::to_string(parts.tokens) + "\n";
+  if (!google::protobuf::util::MessageToJsonString(extension, &json).ok())
+    return LLVMFuzzerMutate(data, size, max_size);
+  changed += json;
+  if (changed.size() > max_size) return LLVMFuzzerMutate(data, size, max_size);
+  std::memcpy(data, changed.data(), changed.size());
+  return changed.size();
+}

@@ -1,0 +1,223 @@
+#include "tests/fuzz/plan_invariants.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "tests/fuzz/expect.h"
+
+namespace longembed {
+namespace {
+
+// Whether `when` leaves an input of so many tokens plain.
+bool IsPlain(const ModelManifest& model, const PlanOptions& options, int64_t whole) {
+  return options.extension.when == When::kLong && whole <= model.trained_window;
+}
+
+void ExpectLimits(const PlanLimits& limits, const Plan& plan) {
+  int64_t run = 0;
+  for (const PlannedSequence& planned : plan.sequences) {
+    FUZZ_EXPECT(planned.tokens >= 1);
+    FUZZ_EXPECT(planned.tokens <= limits.max_sequence_tokens);
+    FUZZ_EXPECT(planned.tokens <= plan.capacity || planned.tokens == plan.tokens);
+    run += planned.tokens;
+  }
+  FUZZ_EXPECT(!plan.sequences.empty());
+  FUZZ_EXPECT(run == plan.run_tokens());
+  FUZZ_EXPECT(run <= limits.max_run_tokens);
+  FUZZ_EXPECT(plan.vectors() <= limits.max_vectors);
+  FUZZ_EXPECT(plan.tokens + plan.truncated_tokens <= limits.max_tokens);
+}
+
+// Windows in order, without gaps, neighbours sharing what was asked for, none larger than a window.
+void ExpectWindows(const Windows& windows, int64_t room, int64_t content, const std::vector<PlannedSequence>& planned) {
+  const int64_t stride = room - windows.overlap;
+  FUZZ_EXPECT(stride >= 1);
+  const int64_t beyond_first = std::max<int64_t>(0, content - room);
+  FUZZ_EXPECT(static_cast<int64_t>(planned.size()) == 1 + (beyond_first + stride - 1) / stride);
+  FUZZ_EXPECT(planned.front().content.start == 0);
+  FUZZ_EXPECT(planned.back().content.end == content);
+  for (size_t i = 0; i < planned.size(); ++i) {
+    const Range range = planned[i].content;
+    const bool last = i + 1 == planned.size();
+    FUZZ_EXPECT(range.size() <= room);
+    if (!last || windows.last == LastWindow::kBackExtended) FUZZ_EXPECT(range.size() == std::min(room, content));
+    if (i == 0) continue;
+    const Range before = planned[i - 1].content;
+    FUZZ_EXPECT(range.start > before.start && range.start <= before.end && range.end > before.end);
+    if (!last || windows.last == LastWindow::kShort) FUZZ_EXPECT(before.end - range.start == windows.overlap);
+  }
+}
+
+void ExpectWhole(const PlanOptions& options, const Plan& plan, int64_t content, int64_t overhead) {
+  FUZZ_EXPECT(plan.sequences.size() == 1);
+  const Range kept = plan.sequences.front().content;
+  FUZZ_EXPECT(0 <= kept.start && kept.start <= kept.end && kept.end <= content);
+  FUZZ_EXPECT(kept.size() + overhead == plan.tokens);
+  FUZZ_EXPECT(plan.tokens == plan.sequences.front().tokens);
+  if (plan.truncated_tokens == 0) return;
+  FUZZ_EXPECT(options.truncate != Truncate::kNone);
+  FUZZ_EXPECT(plan.tokens == plan.capacity);
+  FUZZ_EXPECT(options.truncate == Truncate::kEnd ? kept.start == 0 : kept.end == content);
+}
+
+void ExpectMethod(const ModelManifest& model, const Method& method, int64_t n) {
+  FUZZ_EXPECT(std::isfinite(method.factor) && method.factor >= 1);
+  FUZZ_EXPECT(std::isfinite(method.query_scale) && method.query_scale >= 1);
+  FUZZ_EXPECT(std::isfinite(method.base));
+  const int64_t g = method.group, w = method.neighbour_window;
+  if (method.kind != MethodKind::kSelfExtend) {
+    FUZZ_EXPECT(w == 0);
+    return;
+  }
+  FUZZ_EXPECT(g >= 1 && w >= 1 && w < model.trained_window && w < n);
+  // No pair is farther apart than the model was trained for.
+  FUZZ_EXPECT((n - 1) / g + w - w / g <= model.trained_window);
+}
+
+// Rows of the position table; the encoder clamps what lies between the last row and the next.
+void ExpectTablePositions(const ModelManifest& model, const Method& method, const Sequence& sequence) {
+  FUZZ_EXPECT(sequence.rotary == nullptr);
+  FUZZ_EXPECT(sequence.positions.size() == sequence.tokens.size());
+  const float most = method.kind == MethodKind::kInterpolation ? static_cast<float>(model.position_rows)
+                                                               : static_cast<float>(model.position_rows - 1);
+  float before = 0;
+  for (const float position : sequence.positions) {
+    FUZZ_EXPECT(position >= 0 && position <= most);  // Also refuses NaN.
+    if (method.kind != MethodKind::kRecurrent) FUZZ_EXPECT(position >= before);
+    before = position;
+  }
+  FUZZ_EXPECT(sequence.positions.front() == 0);
+}
+
+void ExpectRotations(const ModelManifest& model, const RotaryTable& table, int64_t n, double amplitude) {
+  FUZZ_EXPECT(table.width == model.rotary_dim / 2);
+  FUZZ_EXPECT(table.rows() >= n);
+  FUZZ_EXPECT(table.cos.size() == table.sin.size());
+  for (size_t i = 0; i < static_cast<size_t>(n * table.width); ++i) {
+    const double length = std::hypot(table.cos[i], table.sin[i]);
+    FUZZ_EXPECT(std::abs(length - amplitude) <= 1e-5 * amplitude);  // Also refuses NaN and infinity.
+  }
+}
+
+// The angle of token i under the methods whose formula takes one line; the fastest pair turns by it.
+void ExpectFastestPair(const ModelManifest& model, const Method& method, const RotaryTable& table, int64_t n) {
+  const bool one_line = method.kind != MethodKind::kNtkByParts && method.kind != MethodKind::kYarn && !method.resonance;
+  if (!one_line) return;
+  for (const int64_t i : {int64_t{0}, n / 2, n - 1}) {
+    double angle = static_cast<double>(i);
+    if (method.kind == MethodKind::kGrouped) angle = std::floor(angle / method.factor);
+    if (method.kind == MethodKind::kRecurrent) angle = std::fmod(angle, model.trained_window);
+    if (method.kind == MethodKind::kInterpolation) angle /= method.factor;
+    const auto row = static_cast<size_t>(i * table.width);
+    FUZZ_EXPECT(std::abs(table.cos[row] - std::cos(angle)) < 1e-5);
+    FUZZ_EXPECT(std::abs(table.sin[row] - std::sin(angle)) < 1e-5);
+  }
+}
+
+void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
+  const Sequence& sequence = planned.sequence;
+  const Method& method = planned.method;
+  FUZZ_EXPECT(sequence.positions.empty());
+  FUZZ_EXPECT(sequence.rotary != nullptr);
+  const double amplitude = method.kind == MethodKind::kYarn ? 0.1 * std::log(method.factor) + 1 : 1;
+  ExpectRotations(model, *sequence.rotary, planned.tokens, amplitude);
+  ExpectFastestPair(model, method, *sequence.rotary, planned.tokens);
+  const bool self_extend = method.kind == MethodKind::kSelfExtend;
+  FUZZ_EXPECT(sequence.neighbour_window == (self_extend ? method.neighbour_window : 0));
+  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == self_extend);
+  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == self_extend);
+  if (!self_extend) return;
+  ExpectRotations(model, *sequence.rotary_grouped, planned.tokens, 1);
+  ExpectRotations(model, *sequence.rotary_shifted, planned.tokens, 1);
+}
+
+void ExpectSpans(const Plan& plan) {
+  for (const PlannedSequence& planned : plan.sequences) {
+    FUZZ_EXPECT(!planned.sequence.spans.empty());
+    for (const Range span : planned.sequence.spans) {
+      FUZZ_EXPECT(0 <= span.start && span.start < span.end && span.end <= planned.tokens);
+    }
+  }
+  if (plan.spans.empty()) {
+    for (const PlannedSequence& planned : plan.sequences) FUZZ_EXPECT(planned.sequence.spans.size() == 1);
+    return;
+  }
+  const PlannedSequence& planned = plan.sequences.front();
+  FUZZ_EXPECT(planned.sequence.spans.size() == plan.spans.size());
+  for (size_t i = 0; i < plan.spans.size(); ++i) {
+    FUZZ_EXPECT(planned.content.start <= plan.spans[i].start && plan.spans[i].end <= planned.content.end);
+    FUZZ_EXPECT(plan.spans[i].size() == planned.sequence.spans[i].size());
+  }
+}
+
+bool SameTables(const std::shared_ptr<const RotaryTable>& one, const std::shared_ptr<const RotaryTable>& other,
+                int64_t n) {
+  if (one == nullptr || other == nullptr) return one == other;
+  const auto same = [](std::span<const float> a, std::span<const float> b) { return std::ranges::equal(a, b); };
+  const auto size = static_cast<size_t>(n * one->width);
+  return one->width == other->width && one->cos.size() >= size && other->cos.size() >= size &&
+         same({one->cos.data(), size}, {other->cos.data(), size}) &&
+         same({one->sin.data(), size}, {other->sin.data(), size});
+}
+
+}  // namespace
+
+void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t overhead, const Plan& plan) {
+  ExpectLimits(options.limits, plan);
+  const int64_t whole = plan.tokens + plan.truncated_tokens, content = whole - overhead;
+  FUZZ_EXPECT(content >= 0 && plan.truncated_tokens >= 0);
+  const bool plain = IsPlain(model, options, whole);
+  if (options.extension.windows.has_value() && !plain) {
+    FUZZ_EXPECT(plan.truncated_tokens == 0);
+    const int64_t room = WindowTokens(model, options.extension) - overhead;
+    ExpectWindows(*options.extension.windows, room, content, plan.sequences);
+  } else {
+    ExpectWhole(options, plan, content, overhead);
+  }
+  const RotaryTable* checked = nullptr;  // Windows of one length share theirs.
+  for (const PlannedSequence& planned : plan.sequences) {
+    FUZZ_EXPECT(planned.sequence.size() == planned.tokens);
+    FUZZ_EXPECT(planned.tokens == planned.content.size() + overhead);
+    FUZZ_EXPECT(!plain || planned.method.kind == MethodKind::kPlain);
+    ExpectMethod(model, planned.method, planned.tokens);
+    if (model.family == Family::kApe) ExpectTablePositions(model, planned.method, planned.sequence);
+    if (model.family == Family::kRope && planned.sequence.rotary.get() != checked) ExpectRotary(model, planned);
+    checked = planned.sequence.rotary.get();
+  }
+  ExpectSpans(plan);
+  const Cost cost = EstimateCost(model, plan);
+  FUZZ_EXPECT(cost.tokens == plan.run_tokens() && std::isfinite(cost.gflop) && cost.gflop >= 0);
+}
+
+void ExpectTokens(const ModelManifest& model, const InputTokens& input, const Plan& plan) {
+  for (const PlannedSequence& planned : plan.sequences) {
+    std::vector<int32_t> expected;
+    const auto append = [&expected](std::span<const int32_t> ids) {
+      expected.insert(expected.end(), ids.begin(), ids.end());
+    };
+    if (!input.complete) append(model.special_prefix), append(input.prompt);
+    append(
+        input.content.subspan(static_cast<size_t>(planned.content.start), static_cast<size_t>(planned.content.size())));
+    if (!input.complete) append(model.special_suffix);
+    FUZZ_EXPECT(planned.sequence.tokens == expected);
+  }
+}
+
+void ExpectSamePlan(const Plan& one, const Plan& other) {
+  FUZZ_EXPECT(one.tokens == other.tokens && one.truncated_tokens == other.truncated_tokens);
+  FUZZ_EXPECT(one.capacity == other.capacity && one.spans == other.spans);
+  FUZZ_EXPECT(one.sequences.size() == other.sequences.size());
+  for (size_t i = 0; i < one.sequences.size(); ++i) {
+    const Sequence &a = one.sequences[i].sequence, &b = other.sequences[i].sequence;
+    FUZZ_EXPECT(a.tokens == b.tokens && a.positions == b.positions && a.spans == b.spans);
+    FUZZ_EXPECT(a.query_scale == b.query_scale && a.neighbour_window == b.neighbour_window);
+    FUZZ_EXPECT(SameTables(a.rotary, b.rotary, a.size()));
+    FUZZ_EXPECT(SameTables(a.rotary_grouped, b.rotary_grouped, a.size()));
+    FUZZ_EXPECT(SameTables(a.rotary_shifted, b.rotary_shifted, a.size()));
+  }
+}
+
+}  // namespace longembed

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Builds the fuzz targets (preset fuzz: Clang, libFuzzer, AddressSanitizer, UndefinedBehaviorSanitizer) and runs them.
+#
+#   tests/fuzz/run.sh [--seconds N] [--jobs N] [--report FILE] [TARGET...]
+#
+#   --seconds N    for each target; default 60
+#   --jobs N       targets that run at the same time; default 1
+#   --report FILE  a JUnit report, one case a target
+#   TARGET         config extension manifest planner request tokenizer; default all
+#
+# First come the inputs of defects that were mended (regressions/), then the seeds and what earlier runs found (build/fuzz/corpus). Exit status 1 with a finding,
+# whose input is kept under build/fuzz/findings.
+# shellcheck source=../../deploy/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/setup.sh"
+
+here=$root/tests/fuzz
+build=$root/build/fuzz
+all_targets=(config extension manifest planner request tokenizer)
+usage="usage: tests/fuzz/run.sh [--seconds N] [--jobs N] [--report FILE] [${all_targets[*]}]"
+
+seconds=60 jobs=1 report='' targets=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seconds | --jobs)
+      [[ ${2-} =~ ^[1-9][0-9]*$ ]] || fail "$1 needs a whole number; $usage"
+      if [ "$1" = --seconds ]; then seconds=$2; else jobs=$2; fi
+      shift 2
+      ;;
+    --report)
+      report=$(realpath -m "${2:?$usage}")
+      shift 2
+      ;;
+    *)
+      [[ " ${all_targets[*]} " == *" $1 "* ]] || fail "unknown argument $1; $usage"
+      targets+=("$1")
+      shift
+      ;;
+  esac
+done
+[ ${#targets[@]} -gt 0 ] || targets=("${all_targets[@]}")
+
+# The longest input worth its time, in bytes.
+max_length() {
+  case $1 in
+    planner) echo 400 ;;
+    extension) echo 1500 ;;
+    *) echo 6000 ;;
+  esac
+}
+
+# Seeds as the target reads them: those of requests are kept as text.
+prepare_seeds() {
+  local target=$1 out=$2 file
+  mkdir -p "$out"
+  find "$here/seeds/$target" -type f ! -name '*.textproto' -exec cp -t "$out" {} +
+  case $target in
+    config) cp "$root/deploy/config.yaml" "$out/sample.yaml" ;;
+    tokenizer) cp "$here"/tokenizers/*.json "$out" ;;
+    request)
+      for file in "$here"/seeds/request/*.textproto; do
+        protoc --proto_path="$root/proto" --encode=longembed.v1.EmbedRequest "$root/proto/longembed/v1/embedding.proto" <"$file" >"$out/$(basename "$file" .textproto)"
+      done
+      ;;
+  esac
+}
+
+# fuzz TARGET: regressions and seeds once, then new inputs; leaves TARGET.status, .log and the findings.
+fuzz() {
+  local target=$1 status=0 flags=() inputs=()
+  local log=$logs/fuzz/$target.log corpus=$build/corpus/$target findings=$build/findings/$target seeds=$build/seeds/$target
+  rm -rf "$seeds" "$findings"
+  mkdir -p "$corpus" "$findings" "$logs/fuzz"
+  prepare_seeds "$target" "$seeds"
+  flags=(-max_len="$(max_length "$target")" -timeout=20 -rss_limit_mb=2048 -artifact_prefix="$findings/" -print_final_stats=1)
+  [ ! -f "$here/dictionaries/$target.dict" ] || flags+=(-dict="$here/dictionaries/$target.dict")
+  mapfile -t inputs < <(find "$here/regressions/$target" -type f ! -name '.*' 2>/dev/null | sort)
+  "$build/fuzzers/${target}_fuzzer" "${flags[@]}" "${inputs[@]}" "$seeds"/* >"$log" 2>&1 || status=$?
+  if [ "$status" = 0 ]; then
+    timeout -s INT -k 30 $((seconds + 120)) \
+      "$build/fuzzers/${target}_fuzzer" "${flags[@]}" -max_total_time="$seconds" "$corpus" "$seeds" >"$log" 2>&1 || status=$?
+  fi
+  echo "$status" >"$findings.status"
+}
+
+# The last value of a counter that libFuzzer prints.
+last_of() { grep -oE "$2" "$logs/fuzz/$1.log" | tail -n 1 | grep -oE '[0-9]+$' || echo 0; }
+
+# One line for TARGET, and its case of the report. The finding is the last input that libFuzzer wrote; where it died on a given file, that file.
+summarise() {
+  local target=$1 status input reason case
+  status=$(cat "$build/findings/$target.status" 2>/dev/null || echo 1)
+  case="<testcase classname=\"fuzz\" name=\"$target\""
+  if [ "$status" = 0 ]; then
+    printf '%-10s %10s executions %7s exec/s %6s edges %6s inputs  0 findings\n' "$target" "$(last_of "$target" 'stat::number_of_executed_units: +[0-9]+')" \
+      "$(last_of "$target" 'stat::average_exec_per_sec: +[0-9]+')" "$(last_of "$target" 'cov: [0-9]+')" "$(last_of "$target" 'corp: [0-9]+')"
+    cases+=("$case time=\"$seconds\"/>")
+    return
+  fi
+  input=$(find "$build/findings/$target" -type f | head -n 1)
+  [ -n "$input" ] || input=$(grep -oE '^Running: .*' "$logs/fuzz/$target.log" | tail -n 1 | cut -d' ' -f2- || true)
+  reason=$(grep -m 1 -oE 'this does not hold: .*|not a refusal .*|runtime error: .*|ERROR: (AddressSanitizer|libFuzzer|LeakSanitizer): .*' "$logs/fuzz/$target.log" || echo "exit status $status")
+  printf '%-10s FINDING: %s\n           replay: %s %s\n' "$target" "$reason" "build/fuzz/fuzzers/${target}_fuzzer" "${input#"$root"/}"
+  cases+=("$case><failure message=\"$(sed 's/&/\&amp;/g; s/</\&lt;/g; s/"/\&quot;/g' <<<"${reason:0:300}") (input: ${input#"$root"/})\"/></testcase>")
+  found=1
+}
+
+install_packages clang-19 libclang-rt-19-dev llvm-19 "${debian_packages[@]}"
+install_rust
+export ASAN_SYMBOLIZER_PATH=/usr/lib/llvm-19/bin/llvm-symbolizer
+# Not build(): of everything that the preset could build only the targets are wanted.
+configure fuzz
+say "building the fuzz targets (about 5 minutes on 2 cores the first time)"
+run_logged build-fuzz.log "the fuzz targets could not be built; the lines above say where" cmake --build "$build" --target longembed_fuzzers
+rm -f "$build"/findings/*.status
+
+say "fuzzing for $seconds s each: ${targets[*]}"
+for target in "${targets[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
+  fuzz "$target" &
+done
+wait
+found=0 cases=()
+for target in "${targets[@]}"; do summarise "$target"; done
+if [ -n "$report" ]; then
+  mkdir -p "$(dirname "$report")"
+  printf '<testsuite name="fuzz">%s</testsuite>\n' "${cases[*]}" >"$report"
+fi
+exit "$found"

@@ -1,0 +1,209 @@
+// The C ABI of the tokenizer crate. An input that begins with '{' is a tokenizer.json, with a text after the first NUL;
+// any other is a text for the tokenizers of tests/fuzz/tokenizers.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "model/text/hf_tokenizers/hf_tokenizers.h"
+#include "model/text/utf8.h"
+#include "tests/fuzz/expect.h"
+
+namespace {
+
+using longembed::FirstInvalidUtf8Byte;
+
+constexpr const char* kGoodTokenizers[] = {"byte_level_bpe", "unigram", "wordpiece"};
+constexpr char kText[] = "The river mills\tunbelievably caf\u00e9 \u6771\u4eac \ufdfa e\u0301 \U0001f600 [CLS] <s>!?";
+
+// Room for an error message that ends at a byte which nobody may touch.
+class ErrorBuffer {
+ public:
+  explicit ErrorBuffer(size_t capacity) : bytes_(capacity + 1, kGuard) {}
+
+  char* data() { return bytes_.size() == 1 ? nullptr : bytes_.data(); }
+  size_t capacity() const { return bytes_.size() - 1; }
+
+  // That `status` came with words exactly when it is a failure.
+  void Expect(LongembedHfStatus status) const {
+    FUZZ_EXPECT(bytes_.back() == kGuard);
+    if (status == LONGEMBED_HF_OK || capacity() == 0) return;
+    const void* end = std::memchr(bytes_.data(), 0, capacity());
+    FUZZ_EXPECT(end != nullptr);
+    FUZZ_EXPECT(!FirstInvalidUtf8Byte(bytes_.data()).has_value());
+  }
+
+ private:
+  static constexpr char kGuard = '\x5a';
+  std::vector<char> bytes_;
+};
+
+struct Tokens {
+  std::vector<int32_t> ids;
+  std::vector<uint32_t> begins, ends;
+  int calls = 0;
+
+  friend bool operator==(const Tokens&, const Tokens&) = default;
+};
+
+void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends, size_t count) {
+  auto& tokens = *static_cast<Tokens*>(context);
+  tokens.ids.assign(ids, ids + count);
+  tokens.begins.assign(begins, begins + count);
+  tokens.ends.assign(ends, ends + count);
+  ++tokens.calls;
+}
+
+struct Text {
+  std::string bytes;
+  int calls = 0;
+};
+
+void CollectText(void* context, const char* text, size_t length) {
+  auto& collected = *static_cast<Text*>(context);
+  collected.bytes.assign(text, length);
+  ++collected.calls;
+}
+
+void CollectRanges(void* context, const uint32_t* begins, const uint32_t* ends, size_t count) {
+  CollectTokens(context, nullptr, begins, ends, 0);
+  auto& ranges = *static_cast<Tokens*>(context);
+  ranges.begins.assign(begins, begins + count);
+  ranges.ends.assign(ends, ends + count);
+}
+
+struct Close {
+  void operator()(LongembedHfTokenizer* tokenizer) const { longembed_hf_close(tokenizer); }
+};
+using Handle = std::unique_ptr<LongembedHfTokenizer, Close>;
+
+std::pair<LongembedHfStatus, Handle> Open(std::string_view json) {
+  LongembedHfTokenizer* tokenizer = nullptr;
+  ErrorBuffer error(json.size() % 70);
+  const LongembedHfStatus status =
+      longembed_hf_open(json.data(), json.size(), &tokenizer, error.data(), error.capacity());
+  error.Expect(status);
+  FUZZ_EXPECT((status == LONGEMBED_HF_OK) == (tokenizer != nullptr));
+  return {status, Handle(tokenizer)};
+}
+
+// A status, and the tokens where it is OK.
+std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string_view text) {
+  Tokens tokens;
+  ErrorBuffer error(text.size() % 70);
+  const LongembedHfStatus status = longembed_hf_encode(tokenizer.get(), text.data(), text.size(), &CollectTokens,
+                                                       &tokens, error.data(), error.capacity());
+  error.Expect(status);
+  FUZZ_EXPECT(tokens.calls == (status == LONGEMBED_HF_OK ? 1 : 0));
+  FUZZ_EXPECT((status == LONGEMBED_HF_INVALID_UTF8) == FirstInvalidUtf8Byte(text).has_value());
+  for (size_t i = 0; i < tokens.ids.size(); ++i) {
+    FUZZ_EXPECT(tokens.ids[i] >= 0 && tokens.ids[i] < longembed_hf_vocabulary_size(tokenizer.get()));
+    FUZZ_EXPECT(tokens.begins[i] <= tokens.ends[i] && tokens.ends[i] <= text.size());
+  }
+  return {status, std::move(tokens)};
+}
+
+LongembedHfStatus Decode(const Handle& tokenizer, const std::vector<uint32_t>& ids, bool skip_special_tokens) {
+  Text text;
+  ErrorBuffer error(ids.size() % 70);
+  const LongembedHfStatus status = longembed_hf_decode(tokenizer.get(), ids.data(), ids.size(), skip_special_tokens,
+                                                       &CollectText, &text, error.data(), error.capacity());
+  error.Expect(status);
+  FUZZ_EXPECT(text.calls == (status == LONGEMBED_HF_OK ? 1 : 0));
+  FUZZ_EXPECT(!FirstInvalidUtf8Byte(text.bytes).has_value());
+  return status;
+}
+
+LongembedHfStatus TokenText(const Handle& tokenizer, int32_t id) {
+  Text text;
+  ErrorBuffer error(40);
+  const LongembedHfStatus status =
+      longembed_hf_token_text(tokenizer.get(), id, &CollectText, &text, error.data(), error.capacity());
+  error.Expect(status);
+  FUZZ_EXPECT(text.calls == (status == LONGEMBED_HF_OK ? 1 : 0));
+  FUZZ_EXPECT(!FirstInvalidUtf8Byte(text.bytes).has_value());
+  return status;
+}
+
+// Covering the text without gaps.
+void CheckSentences(std::string_view text) {
+  Tokens sentences;
+  ErrorBuffer error(40);
+  const LongembedHfStatus status =
+      longembed_hf_sentences(text.data(), text.size(), &CollectRanges, &sentences, error.data(), error.capacity());
+  error.Expect(status);
+  FUZZ_EXPECT(status == (FirstInvalidUtf8Byte(text).has_value() ? LONGEMBED_HF_INVALID_UTF8 : LONGEMBED_HF_OK));
+  if (status != LONGEMBED_HF_OK) return;
+  uint32_t position = 0;
+  for (size_t i = 0; i < sentences.begins.size(); ++i) {
+    FUZZ_EXPECT(sentences.begins[i] == position && sentences.ends[i] > position);
+    position = sentences.ends[i];
+  }
+  FUZZ_EXPECT(position == text.size());
+}
+
+const std::vector<Handle>& GoodTokenizers() {
+  static const std::vector<Handle>& tokenizers = []() -> const std::vector<Handle>& {
+    auto& opened = *new std::vector<Handle>;
+    for (const std::string name : kGoodTokenizers) {
+      std::ifstream file(std::string(LONGEMBED_FUZZ_TOKENIZERS "/") + name + ".json");
+      const std::string json{std::istreambuf_iterator(file), {}};
+      auto [status, handle] = Open(json);
+      FUZZ_EXPECT(status == LONGEMBED_HF_OK);
+      opened.push_back(std::move(handle));
+    }
+    return opened;
+  }();
+  return tokenizers;
+}
+
+// A tokenizer as models have it takes every text that is UTF-8.
+void CheckText(std::string_view text) {
+  CheckSentences(text);
+  for (const Handle& tokenizer : GoodTokenizers()) {
+    const auto [status, tokens] = Encode(tokenizer, text);
+    FUZZ_EXPECT(status == LONGEMBED_HF_OK || status == LONGEMBED_HF_INVALID_UTF8);
+    FUZZ_EXPECT(Encode(tokenizer, text).second == tokens);
+    // Spans of code points are found by halving.
+    FUZZ_EXPECT(std::ranges::is_sorted(tokens.begins) && std::ranges::is_sorted(tokens.ends));
+    for (const int32_t id : tokens.ids) FUZZ_EXPECT(TokenText(tokenizer, id) == LONGEMBED_HF_OK);
+    const std::vector<uint32_t> ids(tokens.ids.begin(), tokens.ids.end());
+    for (const bool skip : {false, true}) FUZZ_EXPECT(Decode(tokenizer, ids, skip) == LONGEMBED_HF_OK);
+  }
+}
+
+// Any bytes for a tokenizer.json: an error, or a tokenizer whose calls all come back.
+void CheckJson(std::string_view json, std::string_view text) {
+  const auto [status, tokenizer] = Open(json);
+  if (status != LONGEMBED_HF_OK) return;
+  const int32_t size = longembed_hf_vocabulary_size(tokenizer.get());
+  FUZZ_EXPECT(size >= 0);
+  for (const int32_t id : {-1, 0, 1, size - 1, size}) TokenText(tokenizer, id);
+  FUZZ_EXPECT(TokenText(tokenizer, size) == LONGEMBED_HF_NO_SUCH_TOKEN);
+  for (const std::string_view each : {std::string_view(kText), text, std::string_view()}) {
+    const auto first = Encode(tokenizer, each);
+    FUZZ_EXPECT(Encode(tokenizer, each) == first);  // Also after a panic.
+    const std::vector<uint32_t> ids(first.second.ids.begin(), first.second.ids.end());
+    Decode(tokenizer, ids, each.size() % 2 == 0);
+  }
+  Decode(tokenizer, {0, 1, static_cast<uint32_t>(size), UINT32_MAX}, true);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view input(reinterpret_cast<const char*>(data), size);
+  if (!input.starts_with('{')) {
+    CheckText(input);
+    return 0;
+  }
+  const size_t end = std::min(input.find('\0'), size);
+  CheckJson(input.substr(0, end), input.substr(std::min(end + 1, size)));
+  return 0;
+}

@@ -1,0 +1,144 @@
+"""Deadlines and cancellations of queued work: none of it may reach the model, and the queue must be free of it within 100 ms. The same for the windows of a call that runs."""
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from harness import Metrics, Replica, Report, python_client, run, until
+
+LONG = "river stone house water " * 200  # Beyond 512 tokens, so that truncation makes it exactly 512: a batch that has no room for anything else.
+SHORT = "light night green table " * 8
+
+
+class Bench:
+    """A server whose workers are kept busy by one call, the blocker, and calls that wait behind it."""
+
+    def __init__(self, replica: Replica, pb, stub):
+        self.replica, self.pb, self.stub = replica, pb, stub
+
+    def request(self, text: str, inputs: int, bulk: bool = False, windows: int = 0):
+        pb = self.pb
+        options = pb.EmbedOptions(truncate=pb.EmbedOptions.END, priority=pb.EmbedOptions.BULK if bulk else pb.EmbedOptions.INTERACTIVE)
+        if windows:
+            options.truncate = pb.EmbedOptions.NONE
+            options.extension.windows.tokens = windows
+        return pb.EmbedRequest(options=options, inputs=[pb.Input(text=text)] * inputs)
+
+    def block(self, inputs: int, timeout: float) -> grpc.Future:
+        """Interactive, with a deadline nearer than that of anything that is to wait."""
+        before = self.queue()[0]
+        blocker = self.stub.Embed.future(self.request(LONG, inputs), timeout=timeout)
+        if not until(lambda: self.queue()[0] > before, 10, 0.005):
+            raise RuntimeError("the blocker does not wait in the queue")
+        return blocker
+
+    def queue(self) -> tuple[float, float]:
+        """Calls and tokens that wait."""
+        metrics = self.replica.metrics()
+        return metrics.total("longembed_queue_jobs"), metrics.total("longembed_queue_tokens")
+
+    def run_so_far(self) -> tuple[float, float]:
+        metrics: Metrics = self.replica.metrics()
+        return metrics.total("longembed_batch_tokens_sum"), metrics.total("longembed_inputs_total")
+
+    def freed_after(self, since: float, jobs: float, tokens: float, patience: float = 5) -> float:
+        """Milliseconds from `since` until a scrape that began later shows no more than so much in the queue."""
+        while time.monotonic() < since + patience:
+            waiting = self.queue()
+            if waiting[0] <= jobs and waiting[1] <= tokens:
+                return 1000 * max(0.0, time.monotonic() - since)
+        return float("inf")
+
+
+def settle(bench: Bench) -> tuple[float, float]:
+    """What the model has been given, when nothing waits or runs any more."""
+    if not until(lambda: bench.queue()[0] == 0 and bench.replica.metrics().total("longembed_requests_in_flight", method="Embed") == 0, 60):
+        raise RuntimeError("the server does not come to rest")
+    return bench.run_so_far()
+
+
+def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: bool, report: Report) -> tuple[float, int]:
+    """One round: calls wait behind a blocker and are given up. Milliseconds until the queue was free, and tokens of theirs that reached the model."""
+    tokens_before, inputs_before = settle(bench)
+    blocker = bench.block(arguments.blocker_inputs, timeout=120)
+    alone = bench.queue()
+    request = bench.request(SHORT, 16, bulk)
+    gives_up = time.monotonic() + 1.0
+    # Bulk, or a deadline later than the blocker's: more urgent work would be run before it.
+    timeout = (lambda: gives_up - time.monotonic()) if how == "deadline" else (lambda: 600)
+    waiting = [bench.stub.Embed.future(request, timeout=timeout()) for _ in range(arguments.calls)]
+    queued = until(lambda: bench.queue()[0] >= alone[0] + arguments.calls, 0.9, 0.01)
+    if how == "cancel":
+        for call in waiting:
+            call.cancel()
+        gives_up = time.monotonic()
+    else:
+        time.sleep(max(0.0, gives_up - time.monotonic()))
+    freed = bench.freed_after(gives_up, *alone)
+    still_blocked = not blocker.done()
+    code = {"cancel": grpc.StatusCode.CANCELLED, "deadline": grpc.StatusCode.DEADLINE_EXCEEDED}[how]
+    right = sum(call.code() == code for call in waiting)
+    blocker_tokens = sum(result.tokens for result in blocker.result(timeout=120).results)
+    tokens_after, inputs_after = settle(bench)
+    reached = int(tokens_after - tokens_before - blocker_tokens) + int(inputs_after - inputs_before - arguments.blocker_inputs)
+    if not (queued and still_blocked and right == arguments.calls):
+        report.bar(f"{how}, {'bulk' if bulk else 'interactive'}: the calls waited and were given up behind the blocker", False,
+                   f"all queued: {queued}, blocker still at work: {still_blocked}, {code.name}: {right} of {arguments.calls}")  # fmt: skip
+    return freed, reached
+
+
+def running_call(bench: Bench, arguments: argparse.Namespace) -> tuple[float, int]:
+    """A call of many windows is cancelled while it runs: milliseconds until its windows had left the queue, and inputs of it that were finished."""
+    _, inputs_before = settle(bench)
+    call = bench.stub.Embed.future(bench.request(LONG * 8, 8, windows=256), timeout=600)
+    until(lambda: bench.queue()[0] > 0, 10, 0.005)
+    time.sleep(0.2)
+    call.cancel()
+    freed = bench.freed_after(time.monotonic(), 0, 0)
+    _, inputs_after = settle(bench)
+    return freed, int(inputs_after - inputs_before)
+
+
+def dead_on_arrival(bench: Bench, calls: int) -> int:
+    """Deadlines too short for anything: tokens that reached the model nevertheless, of calls that nobody answered with OK."""
+    tokens_before, _ = settle(bench)
+    blocker = bench.block(64, timeout=120)
+    with ThreadPoolExecutor(16) as pool:
+        codes = list(pool.map(lambda _: bench.stub.Embed.future(bench.request(SHORT, 4, bulk=True), timeout=0.002).code(), range(calls)))
+    blocker_tokens = sum(result.tokens for result in blocker.result(timeout=120).results)
+    tokens_after, _ = settle(bench)
+    return int(tokens_after - tokens_before - blocker_tokens) + sum(code == grpc.StatusCode.OK for code in codes)
+
+
+def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
+    settings = {"limits": {"max_queue_wait": "300s", "max_bulk_queue_wait": "300s"}}
+    messages, stubs = python_client(folder)
+    with Replica(folder, arguments, settings) as replica, grpc.insecure_channel(replica.address) as channel:
+        bench = Bench(replica, messages, stubs.EmbeddingServiceStub(channel))
+        for how, bulk in (("cancel", True), ("deadline", True), ("cancel", False)):
+            results = [queued_work(bench, arguments, how, bulk, report) for _ in range(arguments.rounds)]
+            judge(report, f"{how} of {'bulk' if bulk else 'interactive'} calls that wait", [freed for freed, _ in results], sum(reached for _, reached in results), arguments)
+        results = [running_call(bench, arguments) for _ in range(arguments.rounds)]
+        judge(report, "cancel of a call that runs, its other windows", [freed for freed, _ in results], sum(finished for _, finished in results), arguments)
+        reached = dead_on_arrival(bench, arguments.calls)
+        report.bar("deadlines of 2 ms behind a queue: 0 reach the model", reached == 0, f"{reached} tokens")
+        report.bar("exit status 0", replica.terminate() == 0)
+
+
+def judge(report: Report, what: str, freed: list[float], reached: int, arguments: argparse.Namespace) -> None:
+    report.figure(f"{what}: queue free after, ms", " ".join(f"{ms:.0f}" for ms in freed))
+    report.bar(f"{what}: 0 reach the model", reached == 0, f"{reached} tokens and inputs")
+    said = f"{max(freed):.0f} ms" + ("" if arguments.slack == 1 else f" (relaxed: {100 * arguments.slack:.0f} ms)")
+    report.bar(f"{what}: queue freed < 100 ms", max(freed) < 100 * arguments.slack, said)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of each kind")
+    parser.add_argument("--calls", type=int, default=32, help="that wait in a round, with 16 inputs each")
+    parser.add_argument("--blocker-inputs", type=int, default=192, help="of 512 tokens, that keep the workers busy; more than they do in two seconds")
+    parser.add_argument("--slack", type=float, default=1.0, help="factor on the 100 ms, for machines that are shared")
+    run("cancel", parser, body)

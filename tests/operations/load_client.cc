@@ -1,0 +1,414 @@
+// Loads a server with Embed calls of one text each, and prints what came back as one JSON object.
+//
+//   operations_load_client --server HOST:PORT --texts FILE --concurrency 32 --seconds 10     closed loop: capacity
+//   operations_load_client --server HOST:PORT --texts FILE --rate 1700 --seconds 60          open loop: overload
+//
+// One thread sends and receives, and requests are serialised once, so that the client takes little of the cores that it
+// shares with the server. In an open loop latency counts from the moment at which a call was due: a client that falls
+// behind must not make the server look better. SIGINT or SIGTERM end the sending early; what is under way is waited
+// for.
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <csignal>
+#include <deque>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <queue>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "longembed/v1/embedding.pb.h"
+
+namespace longembed::load {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kMethod[] = "/longembed.v1.EmbeddingService/Embed";
+// A closed loop pauses after a failure: a server that refuses at once would otherwise be flooded.
+constexpr absl::Duration kPauseAfterFailure = absl::Milliseconds(50);
+
+struct Arguments {
+  std::string server = "127.0.0.1:50051", texts_file, prompt_name, api_key_file, tls_root_file, client_certificate_file,
+              client_key_file, service_config_file;
+  double rate = 0, seconds = 10, warm_up_seconds = 0, timeout_seconds = 30;
+  bool poisson = false;
+  int concurrency = 1, connections = 1, calls_per_connection = 0, max_in_flight = 50000;
+};
+
+volatile std::sig_atomic_t stop_requested = 0;
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(absl::StrCat("cannot read ", path));
+  std::ostringstream content;
+  content << file.rdbuf();
+  return std::move(content).str();
+}
+
+std::string FirstLine(const std::string& path) {
+  const std::string content = ReadFile(path);
+  return content.substr(0, content.find_first_of("\r\n"));
+}
+
+std::string CodeName(grpc::StatusCode code) {
+  static const char* const kNames[] = {
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
+  return code >= 0 && code < static_cast<int>(std::size(kNames)) ? kNames[code] : absl::StrCat("CODE_", code);
+}
+
+// ---------------------------------------------------------------------------------------------------------- when to
+// send
+
+class Schedule {
+ public:
+  virtual ~Schedule() = default;
+  // When the next call is due; InfiniteFuture while calls under way have to end first.
+  virtual absl::Time Next() const = 0;
+  virtual void Sent() = 0;
+  virtual void Answered(bool ok) = 0;
+};
+
+class OpenLoop : public Schedule {
+ public:
+  OpenLoop(double rate, bool poisson, absl::Time start) : rate_(rate), poisson_(poisson), next_(start) {}
+  absl::Time Next() const override { return next_; }
+  void Sent() override { next_ += absl::Seconds(poisson_ ? absl::Exponential(random_, rate_) : 1 / rate_); }
+  void Answered(bool) override {}
+
+ private:
+  const double rate_;
+  const bool poisson_;
+  absl::Time next_;
+  absl::BitGen random_;
+};
+
+class ClosedLoop : public Schedule {
+ public:
+  ClosedLoop(int concurrency, absl::Time start) {
+    for (int i = 0; i < concurrency; ++i) due_.push(start);
+  }
+  absl::Time Next() const override { return due_.empty() ? absl::InfiniteFuture() : due_.top(); }
+  void Sent() override { due_.pop(); }
+  void Answered(bool ok) override { due_.push(absl::Now() + (ok ? absl::ZeroDuration() : kPauseAfterFailure)); }
+
+ private:
+  std::priority_queue<absl::Time, std::vector<absl::Time>, std::greater<>> due_;
+};
+
+// ---------------------------------------------------------------------------------------------------------- what came
+// back
+
+class Latencies {
+ public:
+  void Add(absl::Duration latency) { milliseconds_.push_back(absl::ToDoubleMilliseconds(latency)); }
+  json Summary() {
+    if (milliseconds_.empty()) return nullptr;
+    std::sort(milliseconds_.begin(), milliseconds_.end());
+    double sum = 0;
+    for (const float value : milliseconds_) sum += value;
+    return {{"count", milliseconds_.size()}, {"mean", sum / milliseconds_.size()},
+            {"p50", Quantile(0.5)},          {"p90", Quantile(0.9)},
+            {"p99", Quantile(0.99)},         {"p999", Quantile(0.999)},
+            {"max", milliseconds_.back()}};
+  }
+
+ private:
+  float Quantile(double q) const {
+    return milliseconds_[std::min(milliseconds_.size() - 1, static_cast<size_t>(q * milliseconds_.size()))];
+  }
+  std::vector<float> milliseconds_;
+};
+
+class Record {
+ public:
+  // Calls that were due before `start` warm the server up and are not counted.
+  Record(absl::Time start, absl::Time end) : start_(start), end_(end) {}
+
+  void Add(absl::Time due, absl::Time sent, const grpc::ClientContext& context, const grpc::Status& status) {
+    if (due < start_) return;
+    const absl::Time now = absl::Now();
+    const std::string code = CodeName(status.error_code());
+    ++codes_[code];
+    latencies_[code].Add(now - due);
+    lateness_.Add(sent - due);
+    Second& second = timeline_[absl::ToInt64Seconds(now - start_)];
+    if (status.ok()) {
+      ++second.ok;
+      if (now <= end_) ++ok_in_time_;
+    } else if (status.error_code() == grpc::RESOURCE_EXHAUSTED) {
+      ++second.rejected;
+      AddHints(context, status);
+    } else {
+      ++second.other;
+    }
+    if (!status.ok() && (errors_.size() < 10 || errors_.count(Words(status)) != 0)) ++errors_[Words(status)];
+  }
+
+  void AddUnsent() { ++unsent_; }
+
+  json Summary(absl::Time ended) {
+    const double seconds = absl::ToDoubleSeconds(std::min(end_, ended) - start_);
+    json latencies = json::object(), timeline = json::array();
+    for (auto& [code, values] : latencies_) latencies[code] = values.Summary();
+    int64_t total = 0;
+    for (const auto& [code, count] : codes_) total += count;
+    for (const auto& [second, counts] : timeline_) {
+      timeline.push_back(
+          {{"second", second}, {"ok", counts.ok}, {"rejected", counts.rejected}, {"other", counts.other}});
+    }
+    return {{"seconds", seconds},
+            {"calls", total},
+            {"unsent", unsent_},
+            {"codes", codes_},
+            {"goodput_per_second", seconds > 0 ? ok_in_time_ / seconds : 0},
+            {"latency_ms", latencies},
+            {"send_lateness_ms", lateness_.Summary()},
+            {"rejected",
+             {{"with_pushback", with_pushback_}, {"with_retry_info", with_retry_info_}, {"with_both", with_both_}}},
+            {"errors", errors_},
+            {"timeline", timeline}};
+  }
+
+ private:
+  struct Second {
+    int64_t ok = 0, rejected = 0, other = 0;
+  };
+
+  static std::string Words(const grpc::Status& status) {
+    return absl::StrCat(CodeName(status.error_code()), ": ", status.error_message().substr(0, 120));
+  }
+
+  void AddHints(const grpc::ClientContext& context, const grpc::Status& status) {
+    const auto& trailers = context.GetServerTrailingMetadata();
+    const bool pushback = trailers.find("grpc-retry-pushback-ms") != trailers.end();
+    google::rpc::Status details;
+    google::rpc::RetryInfo retry_info;
+    bool told = false;
+    if (details.ParseFromString(status.error_details())) {
+      for (const auto& any : details.details()) told |= any.UnpackTo(&retry_info) && retry_info.has_retry_delay();
+    }
+    with_pushback_ += pushback;
+    with_retry_info_ += told;
+    with_both_ += pushback && told;
+  }
+
+  const absl::Time start_, end_;
+  std::map<std::string, int64_t> codes_, errors_;
+  std::map<std::string, Latencies> latencies_;
+  Latencies lateness_;
+  std::map<int64_t, Second> timeline_;
+  int64_t ok_in_time_ = 0, unsent_ = 0, with_pushback_ = 0, with_retry_info_ = 0, with_both_ = 0;
+};
+
+// ------------------------------------------------------------------------------------------------------------
+// connections
+
+// Calls go round the connections; one that has had `calls_per_connection` is replaced by a fresh one (its calls in
+// flight keep it alive).
+class Connections {
+ public:
+  explicit Connections(const Arguments& arguments) : arguments_(arguments), slots_(arguments.connections) {
+    if (!arguments.tls_root_file.empty()) {
+      grpc::SslCredentialsOptions options{.pem_root_certs = ReadFile(arguments.tls_root_file)};
+      if (!arguments.client_certificate_file.empty()) {
+        options.pem_cert_chain = ReadFile(arguments.client_certificate_file);
+        options.pem_private_key = ReadFile(arguments.client_key_file);
+      }
+      credentials_ = grpc::SslCredentials(options);
+    } else {
+      credentials_ = grpc::InsecureChannelCredentials();
+    }
+    // Without a policy to test, a call's first answer is its answer.
+    channel_arguments_.SetInt(GRPC_ARG_ENABLE_RETRIES, arguments.service_config_file.empty() ? 0 : 1);
+    if (!arguments.service_config_file.empty()) {
+      channel_arguments_.SetServiceConfigJSON(ReadFile(arguments.service_config_file));
+    }
+    channel_arguments_.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    channel_arguments_.SetMaxReceiveMessageSize(-1);
+  }
+
+  grpc::GenericStub& Next() {
+    Slot& slot = slots_[next_++ % slots_.size()];
+    if (slot.stub == nullptr ||
+        (arguments_.calls_per_connection > 0 && slot.calls >= arguments_.calls_per_connection)) {
+      slot.stub = std::make_unique<grpc::GenericStub>(
+          grpc::CreateCustomChannel(arguments_.server, credentials_, channel_arguments_));
+      slot.calls = 0;
+    }
+    ++slot.calls;
+    return *slot.stub;
+  }
+
+ private:
+  struct Slot {
+    std::unique_ptr<grpc::GenericStub> stub;
+    int calls = 0;
+  };
+  const Arguments& arguments_;
+  std::vector<Slot> slots_;
+  size_t next_ = 0;
+  std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  grpc::ChannelArguments channel_arguments_;
+};
+
+// -------------------------------------------------------------------------------------------------------------- the
+// load
+
+struct Call {
+  absl::Time due, sent;
+  grpc::ClientContext context;
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> reader;
+};
+
+std::vector<grpc::ByteBuffer> ReadRequests(const Arguments& arguments) {
+  std::ifstream file(arguments.texts_file);
+  if (!file) throw std::runtime_error(absl::StrCat("cannot read ", arguments.texts_file));
+  std::vector<grpc::ByteBuffer> requests;
+  for (std::string line; std::getline(file, line);) {
+    v1::EmbedRequest request;
+    if (!arguments.prompt_name.empty()) request.mutable_options()->set_prompt_name(arguments.prompt_name);
+    request.add_inputs()->set_text(line);
+    const grpc::Slice slice(request.SerializeAsString());
+    requests.emplace_back(&slice, 1);
+  }
+  if (requests.empty()) throw std::runtime_error(absl::StrCat(arguments.texts_file, " has no lines"));
+  return requests;
+}
+
+class Load {
+ public:
+  explicit Load(const Arguments& arguments)
+      : arguments_(arguments), requests_(ReadRequests(arguments)), connections_(arguments) {
+    if (!arguments.api_key_file.empty()) authorization_ = absl::StrCat("Bearer ", FirstLine(arguments.api_key_file));
+  }
+
+  json Run() {
+    const absl::Time start = absl::Now();
+    const absl::Time counted = start + absl::Seconds(arguments_.warm_up_seconds);
+    absl::Time end = counted + absl::Seconds(arguments_.seconds);
+    Record record(counted, end);
+    if (arguments_.rate > 0) {
+      schedule_ = std::make_unique<OpenLoop>(arguments_.rate, arguments_.poisson, start);
+    } else {
+      schedule_ = std::make_unique<ClosedLoop>(arguments_.concurrency, start);
+    }
+    while (true) {
+      const absl::Time now = absl::Now();
+      if (stop_requested != 0) end = std::min(end, now);
+      while (schedule_->Next() <= std::min(now, end)) SendOne(record);
+      if (now >= end && in_flight_ == 0) return record.Summary(end);
+      // Never long, so that a signal is seen.
+      ReceiveUntil(std::min(now < end ? schedule_->Next() : absl::InfiniteFuture(), now + absl::Milliseconds(100)),
+                   record);
+    }
+  }
+
+ private:
+  void SendOne(Record& record) {
+    const absl::Time due = schedule_->Next();
+    schedule_->Sent();
+    if (in_flight_ >= arguments_.max_in_flight) {
+      record.AddUnsent();
+      schedule_->Answered(false);
+      return;
+    }
+    auto* call = new Call{.due = due, .sent = absl::Now()};
+    call->context.set_deadline(absl::ToChronoTime(due + absl::Seconds(arguments_.timeout_seconds)));
+    if (!authorization_.empty()) call->context.AddMetadata("authorization", authorization_);
+    call->reader = connections_.Next().PrepareUnaryCall(&call->context, kMethod,
+                                                        requests_[next_request_++ % requests_.size()], &queue_);
+    call->reader->StartCall();
+    call->reader->Finish(&call->response, &call->status, call);
+    ++in_flight_;
+  }
+
+  void ReceiveUntil(absl::Time deadline, Record& record) {
+    void* tag = nullptr;
+    bool ok = false;
+    if (queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline)) != grpc::CompletionQueue::GOT_EVENT) return;
+    const std::unique_ptr<Call> call(static_cast<Call*>(tag));
+    --in_flight_;
+    record.Add(call->due, call->sent, call->context, call->status);
+    schedule_->Answered(call->status.ok());
+  }
+
+  const Arguments& arguments_;
+  const std::vector<grpc::ByteBuffer> requests_;
+  Connections connections_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<Schedule> schedule_;
+  std::string authorization_;
+  size_t next_request_ = 0;
+  int in_flight_ = 0;
+};
+
+void AddOptions(CLI::App& app, Arguments& arguments) {
+  app.add_option("--server", arguments.server, "HOST:PORT")->capture_default_str();
+  app.add_option("--texts", arguments.texts_file, "File with a text a line, sent in turn")->required();
+  app.add_option("--rate", arguments.rate, "Calls a second, open loop; without it the loop is closed")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--poisson", arguments.poisson,
+               "Random gaps in the open loop, exponentially distributed; else equal ones");
+  app.add_option("--concurrency", arguments.concurrency, "Calls at a time in the closed loop")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--seconds", arguments.seconds, "How long calls are sent and counted")->check(CLI::PositiveNumber);
+  app.add_option("--warm-up", arguments.warm_up_seconds, "Seconds before that, not counted")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--timeout", arguments.timeout_seconds, "Deadline of a call, seconds")->check(CLI::PositiveNumber);
+  app.add_option("--connections", arguments.connections, "Connections that the calls go round")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--calls-per-connection", arguments.calls_per_connection,
+                 "Then a fresh connection takes its place; 0 = never");
+  app.add_option("--max-in-flight", arguments.max_in_flight, "Calls beyond are not sent, and counted as unsent");
+  app.add_option("--prompt-name", arguments.prompt_name, "A prompt of the model");
+  app.add_option("--api-key-file", arguments.api_key_file, "File whose first line is the API key");
+  app.add_option("--tls-root", arguments.tls_root_file, "PEM file of the authorities to trust; without it plaintext");
+  auto* certificate = app.add_option("--client-certificate", arguments.client_certificate_file, "PEM file, for mTLS");
+  auto* key = app.add_option("--client-key", arguments.client_key_file, "PEM file, for mTLS");
+  certificate->needs(key);
+  key->needs(certificate);
+  app.add_option("--service-config", arguments.service_config_file,
+                 "gRPC service config (JSON) with a retry policy; without it nothing is tried again");
+}
+
+int Main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Loads a server with Embed calls of one text each, and prints what came back as one JSON object.");
+  AddOptions(app, arguments);
+  CLI11_PARSE(app, argc, argv);
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int) { stop_requested = 1; });
+  try {
+    std::cout << Load(arguments).Run().dump() << "\n";
+  } catch (const std::exception& error) {
+    std::cerr << "operations_load_client: " << error.what() << "\n";
+    return 2;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace longembed::load
+
+int main(int argc, char** argv) { return longembed::load::Main(argc, argv); }

@@ -1,0 +1,414 @@
+#include "server/net/acceptor.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr auto kLong = std::chrono::seconds(20);  // For what has to happen; longer than any machine is slow.
+
+// What the acceptor hands over and refuses.
+class Recorder {
+ public:
+  ~Recorder() {
+    for (const int descriptor : accepted_) close(descriptor);
+  }
+
+  AcceptorHandlers Handlers() {
+    return {.accept = [this](int descriptor) { Note([&] { accepted_.push_back(descriptor); }); },
+            .refuse = [this](Refusal refusal) { Note([&] { ++refused_[refusal == Refusal::kLimit]; }); }};
+  }
+
+  // Waits for them; returns how many there are.
+  size_t AwaitAccepted(size_t count) {
+    return Await([this] { return accepted_.size(); }, count);
+  }
+  size_t AwaitRefused(Refusal refusal, size_t count) {
+    return Await([this, refusal] { return refused_[refusal == Refusal::kLimit]; }, count);
+  }
+  size_t accepted() { return AwaitAccepted(0); }
+  size_t refused(Refusal refusal) { return AwaitRefused(refusal, 0); }
+  // Gives up the oldest, which is then the caller's.
+  int Take() {
+    const std::lock_guard lock(mutex_);
+    const int descriptor = accepted_.front();
+    accepted_.erase(accepted_.begin());
+    return descriptor;
+  }
+
+ private:
+  template <typename Action>
+  void Note(Action action) {
+    {
+      const std::lock_guard lock(mutex_);
+      action();
+    }
+    changed_.notify_all();
+  }
+  template <typename Count>
+  size_t Await(Count count, size_t least) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kLong, [&] { return count() >= least; });
+    return count();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<int> accepted_;
+  size_t refused_[2] = {0, 0};
+};
+
+// A client's socket. It is made before the acceptor starts, which counts what the process opens from then on.
+class Client {
+ public:
+  explicit Client(int family = AF_INET) : family_(family), descriptor_(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const timeval timeout{.tv_sec = 20};
+    setsockopt(descriptor_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+  }
+  ~Client() { close(descriptor_); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  bool Connect(int port) const {
+    sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port))};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    sockaddr_in6 address6{.sin6_family = AF_INET6, .sin6_port = htons(static_cast<uint16_t>(port))};
+    address6.sin6_addr = in6addr_loopback;
+    const bool four = family_ == AF_INET;
+    return connect(descriptor_,
+                   four ? reinterpret_cast<const sockaddr*>(&address) : reinterpret_cast<const sockaddr*>(&address6),
+                   four ? sizeof address : sizeof address6) == 0;
+  }
+  void Say(const std::string& text) const {
+    [[maybe_unused]] const ssize_t sent = send(descriptor_, text.data(), text.size(), MSG_NOSIGNAL);
+  }
+  bool Speak(int port) const {
+    const bool connected = Connect(port);
+    if (connected) Say("x");
+    return connected;
+  }
+  // Waits for the other side to close it.
+  bool IsClosed() const {
+    char byte;
+    const ssize_t received = recv(descriptor_, &byte, 1, 0);
+    return received == 0 || (received < 0 && errno == ECONNRESET);
+  }
+  bool IsOpen() const {
+    char byte;
+    return recv(descriptor_, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
+  }
+  void HangUp() const { shutdown(descriptor_, SHUT_RDWR); }
+
+ private:
+  const int family_;
+  const int descriptor_;
+};
+
+std::unique_ptr<Acceptor> Listen(const std::string& address, const AcceptorOptions& options = {}) {
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(address, options);
+  EXPECT_TRUE(acceptor.ok()) << acceptor.status();
+  return acceptor.ok() ? *std::move(acceptor) : nullptr;
+}
+
+bool HasIpv6() {
+  const Client client(AF_INET6);
+  return !client.Connect(1) && errno == ECONNREFUSED;
+}
+
+TEST(AcceptorTest, HandsOverAfterTheFirstByte) {
+  Recorder recorder;
+  const Client client;
+  const auto acceptor = Listen("127.0.0.1:0");
+  acceptor->Start(recorder.Handlers());
+  ASSERT_TRUE(client.Connect(acceptor->port()));
+  absl::SleepFor(absl::Milliseconds(200));
+  EXPECT_EQ(recorder.accepted(), 0u);
+  EXPECT_TRUE(client.IsOpen());
+  client.Say("hello");
+  ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
+  const int descriptor = recorder.Take();
+  EXPECT_TRUE(fcntl(descriptor, F_GETFL) & O_NONBLOCK);
+  EXPECT_TRUE(fcntl(descriptor, F_GETFD) & FD_CLOEXEC);
+  char text[8] = {};
+  EXPECT_EQ(recv(descriptor, text, sizeof text, 0), 5);  // Nothing was taken from it.
+  EXPECT_STREQ(text, "hello");
+  // It is no longer the acceptor's.
+  acceptor->Stop();
+  client.Say("more");
+  const timeval timeout{.tv_sec = 20};
+  setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+  fcntl(descriptor, F_SETFL, 0);
+  EXPECT_EQ(recv(descriptor, text, sizeof text, 0), 4);
+  close(descriptor);
+  EXPECT_EQ(recorder.refused(Refusal::kLimit) + recorder.refused(Refusal::kSilent), 0u);
+}
+
+TEST(AcceptorTest, ConnectionsWaitUntilItStarts) {
+  Recorder recorder;
+  const Client client;
+  const auto acceptor = Listen("127.0.0.1:0");
+  ASSERT_TRUE(client.Speak(acceptor->port()));
+  acceptor->Start(recorder.Handlers());
+  EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
+}
+
+TEST(AcceptorTest, SilentOnesAreClosed) {
+  Recorder recorder;
+  const Client silent, talker;
+  const auto acceptor = Listen("127.0.0.1:0", {.silence = absl::Milliseconds(300)});
+  acceptor->Start(recorder.Handlers());
+  const absl::Time begin = absl::Now();
+  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  EXPECT_TRUE(silent.IsClosed());
+  EXPECT_GE(absl::Now() - begin, absl::Milliseconds(290));
+  EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
+  absl::SleepFor(absl::Milliseconds(300));
+  EXPECT_TRUE(talker.IsOpen());  // Silence after the first byte is gRPC's affair.
+  EXPECT_EQ(recorder.refused(Refusal::kSilent), 1u);
+  EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
+}
+
+TEST(AcceptorTest, AClientThatLeavesWithoutAWordIsNoRefusal) {
+  Recorder recorder;
+  const Client leaver, talker;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 1});
+  acceptor->Start(recorder.Handlers());
+  ASSERT_TRUE(leaver.Connect(acceptor->port()));
+  leaver.HangUp();
+  EXPECT_TRUE(leaver.IsClosed());
+  absl::SleepFor(absl::Milliseconds(200));
+  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
+  EXPECT_EQ(recorder.refused(Refusal::kLimit) + recorder.refused(Refusal::kSilent), 0u);
+}
+
+TEST(AcceptorTest, AtTheCapTheOldestSilentOneMakesRoom) {
+  Recorder recorder;
+  const Client silent[3], talker;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3, .silence = absl::Minutes(10)});
+  acceptor->Start(recorder.Handlers());
+  for (const Client& client : silent) ASSERT_TRUE(client.Connect(acceptor->port()));
+  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  EXPECT_TRUE(silent[0].IsClosed());
+  EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
+  EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
+  EXPECT_TRUE(silent[1].IsOpen());
+  EXPECT_TRUE(silent[2].IsOpen());
+  EXPECT_TRUE(talker.IsOpen());
+  EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
+}
+
+TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
+  Recorder recorder;
+  const Client talkers[3], refused, next;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3});
+  acceptor->Start(recorder.Handlers());
+  for (const Client& client : talkers) ASSERT_TRUE(client.Speak(acceptor->port()));
+  ASSERT_EQ(recorder.AwaitAccepted(3), 3u);
+  ASSERT_TRUE(refused.Connect(acceptor->port()));
+  EXPECT_TRUE(refused.IsClosed());
+  EXPECT_EQ(recorder.AwaitRefused(Refusal::kLimit, 1), 1u);
+  EXPECT_EQ(recorder.refused(Refusal::kSilent), 0u);
+  for (const Client& client : talkers) EXPECT_TRUE(client.IsOpen());
+  // One that is closed makes room, though nobody tells the acceptor.
+  close(recorder.Take());
+  absl::SleepFor(absl::Milliseconds(200));
+  ASSERT_TRUE(next.Speak(acceptor->port()));
+  EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
+  EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
+}
+
+TEST(AcceptorTest, TheHandlerForRefusalsMayBeMissing) {
+  Recorder recorder;
+  const Client talker, refused, silent;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 1, .silence = absl::Milliseconds(50)});
+  acceptor->Start({.accept = recorder.Handlers().accept});
+  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  EXPECT_TRUE(silent.IsClosed());
+  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
+  ASSERT_TRUE(refused.Connect(acceptor->port()));
+  EXPECT_TRUE(refused.IsClosed());
+}
+
+TEST(AcceptorTest, Port0PicksAPort) {
+  const auto one = Listen("127.0.0.1:0"), other = Listen("127.0.0.1:0");
+  EXPECT_GT(one->port(), 0);
+  EXPECT_GT(other->port(), 0);
+  EXPECT_NE(one->port(), other->port());
+}
+
+TEST(AcceptorTest, ATakenPortIsAnErrorInWords) {
+  const auto first = Listen("127.0.0.1:0");
+  const std::string address = absl::StrCat("127.0.0.1:", first->port());
+  const absl::Status status = Acceptor::Listen(address, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(address));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("in use"));
+  // And is free again afterwards.
+  first->Stop();
+  EXPECT_TRUE(Acceptor::Listen(address, {}).ok());
+}
+
+// Half of an address would send half of the clients to another program.
+TEST(AcceptorTest, AnAddressThatIsTakenInOneFamilyIsAnError) {
+  for (const char* other : {"127.0.0.1:0", "[::1]:0"}) {
+    if (other[0] == '[' && !HasIpv6()) GTEST_SKIP() << "no IPv6 loopback here: tried with IPv4 only";
+    const auto taken = Listen(other);
+    const absl::Status status = Acceptor::Listen(absl::StrCat(":", taken->port()), {}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << other << ": " << status;
+  }
+}
+
+TEST(AcceptorTest, NonsenseIsAnErrorInWords) {
+  for (const char* address : {"", ":", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536",
+                              "127.0.0.1:-1", "127.0.0.1:99999999999", "[::1]", "1.2.3:4:five", "[::1:0", "a b:1"}) {
+    const absl::Status status = Acceptor::Listen(address, {}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << address << ": " << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("\"", address, "\""))) << status;
+  }
+  // An address of another machine (RFC 5737).
+  const absl::Status status = Acceptor::Listen("192.0.2.1:0", {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("192.0.2.1:0"));
+}
+
+TEST(AcceptorTest, LocalhostMeansEveryLoopbackAddress) {
+  Recorder recorder;
+  const Client client, client6(AF_INET6);
+  const bool has_ipv6 = HasIpv6();
+  const auto acceptor = Listen("localhost:0");
+  acceptor->Start(recorder.Handlers());
+  ASSERT_TRUE(client.Speak(acceptor->port()));
+  EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
+  if (!has_ipv6) GTEST_SKIP() << "no IPv6 loopback here: localhost was tried over IPv4 only";
+  if (!client6.Speak(acceptor->port())) GTEST_SKIP() << "localhost does not name ::1 here: tried over IPv4 only";
+  EXPECT_EQ(recorder.AwaitAccepted(2), 2u);
+}
+
+TEST(AcceptorTest, ListensOnIpv6) {
+  if (!HasIpv6()) GTEST_SKIP() << "no IPv6 loopback here";
+  Recorder recorder;
+  const Client client(AF_INET6);
+  const auto acceptor = Listen("[::1]:0");
+  acceptor->Start(recorder.Handlers());
+  ASSERT_TRUE(client.Speak(acceptor->port()));
+  EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
+}
+
+TEST(AcceptorTest, EveryAddressMeansBothFamilies) {
+  if (!HasIpv6()) GTEST_SKIP() << "no IPv6 loopback here";
+  for (const char* address : {"[::]:0", ":0"}) {
+    Recorder recorder;
+    const Client client, client6(AF_INET6);
+    const auto acceptor = Listen(address);
+    acceptor->Start(recorder.Handlers());
+    EXPECT_TRUE(client.Speak(acceptor->port())) << address;
+    EXPECT_TRUE(client6.Speak(acceptor->port())) << address;
+    EXPECT_EQ(recorder.AwaitAccepted(2), 2u) << address;
+  }
+}
+
+TEST(AcceptorTest, StopClosesWhatIsSilentAndListensNoMore) {
+  Recorder recorder;
+  const Client silent, talker, late;
+  const auto acceptor = Listen("127.0.0.1:0");
+  acceptor->Start(recorder.Handlers());
+  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
+  acceptor->Stop();
+  EXPECT_TRUE(silent.IsClosed());
+  EXPECT_TRUE(talker.IsOpen());
+  EXPECT_FALSE(late.Connect(acceptor->port()));
+  acceptor->Stop();
+}
+
+TEST(AcceptorTest, MayBeStoppedWithoutAStart) {
+  const auto acceptor = Listen("127.0.0.1:0");
+  const int port = acceptor->port();
+  acceptor->Stop();
+  acceptor->Stop();
+  EXPECT_FALSE(Client().Connect(port));
+}
+
+TEST(AcceptorTest, LeavesNoDescriptorBehind) {
+  const int before = OpenDescriptors();
+  for (int round = 0; round < 3; ++round) {
+    Recorder recorder;
+    const Client silent, talker;
+    const auto acceptor = Listen("localhost:0");
+    acceptor->Start(recorder.Handlers());
+    ASSERT_TRUE(silent.Connect(acceptor->port()));
+    ASSERT_TRUE(talker.Speak(acceptor->port()));
+    ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
+  }
+  EXPECT_FALSE(Acceptor::Listen("192.0.2.1:0", {}).ok());
+  EXPECT_EQ(OpenDescriptors(), before);
+}
+
+// Many clients that speak, keep silent and leave, around a low cap: every one ends, and the acceptor goes on.
+TEST(AcceptorTest, SurvivesACrowd) {
+  Recorder recorder;
+  const Client last;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 8, .silence = absl::Milliseconds(50)});
+  const int port = acceptor->port();
+  acceptor->Start({.accept = [](int descriptor) { close(descriptor); }, .refuse = recorder.Handlers().refuse});
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([port, t] {
+        for (int i = 0; i < 150; ++i) {
+          const Client client;
+          if (!client.Connect(port)) continue;
+          if ((i + t) % 3 == 0) client.Say("x");
+          if ((i + t) % 3 == 1) continue;
+          EXPECT_TRUE(client.IsClosed());
+        }
+      });
+    }
+  }
+  absl::SleepFor(absl::Milliseconds(300));
+  ASSERT_TRUE(last.Speak(port));
+  EXPECT_TRUE(last.IsClosed());
+  EXPECT_GT(recorder.refused(Refusal::kSilent), 0u);
+}
+
+TEST(DescriptorsTest, AreCounted) {
+  const int before = OpenDescriptors();
+  ASSERT_GT(before, 0);
+  {
+    const Client one, two;
+    EXPECT_EQ(OpenDescriptors(), before + 2);
+  }
+  EXPECT_EQ(OpenDescriptors(), before);
+}
+
+TEST(DescriptorsTest, TheLimitIsRaisedAsFarAsItGoes) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit low{.rlim_cur = std::min<rlim_t>(64, limit.rlim_max), .rlim_max = limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  EXPECT_EQ(static_cast<rlim_t>(RaiseDescriptorLimit()), std::min<rlim_t>(limit.rlim_max, 1 << 30));
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace
+}  // namespace longembed
