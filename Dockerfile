@@ -34,7 +34,8 @@ ARG MODEL=""
 COPY tests/requirements.txt tests/
 COPY model/export model/export
 COPY deploy/container/bake_model.sh deploy/container/
-RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked --mount=type=cache,target=/root/.m2/repository \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
+    --mount=type=cache,target=/root/.m2/repository \
     deploy/container/bake_model.sh
 
 FROM libtorch AS build
@@ -44,10 +45,10 @@ ARG LIBTORCH=""
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/ccache --mount=type=cache,target=/root/.cargo/registry \
     deploy/container/compile.sh
-RUN deploy/container/collect_runtime.sh "build/release" /image
+RUN deploy/container/collect_runtime.sh build/release /image
 
-# Not a slim Debian with the packages installed: copying exactly what the loader asks for saves 70 MB, a shell, perl and apt, and there is no list of packages to
-# keep, because the loader's own answer is the list. Where the files are from is written down for scanners (/var/lib/dpkg/status.d).
+# Not a slim Debian with the packages installed: copying exactly what the loader asks for saves 70 MB, a shell, perl and apt, and there is no list of packages
+# to keep, because the loader's own answer is the list. Where the files are from is written down for scanners (/var/lib/dpkg/status.d).
 FROM scratch AS runtime-cpu
 # LibTorch first: its layer stays the same from release to release.
 COPY --from=build /image/libtorch/ /

@@ -181,7 +181,7 @@ TEXT
 parse_arguments "$@"
 install_packages prometheus haproxy curl
 if [ -n "${LONGEMBED_BUILD-}" ]; then
-  binaries=$(realpath "$root/$LONGEMBED_BUILD" 2>/dev/null || realpath "$LONGEMBED_BUILD")
+  case $LONGEMBED_BUILD in /*) binaries=$LONGEMBED_BUILD ;; *) binaries=$root/$LONGEMBED_BUILD ;; esac
 else
   set_up
   build release

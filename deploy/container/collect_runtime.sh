@@ -3,8 +3,8 @@
 #
 #   collect_runtime.sh BUILD OUT       BUILD: a build folder of CMake (build/release); environment: DEVICE=cpu|cuda
 #
-# OUT/libtorch/ gets LibTorch's libraries, OUT/server/ all else: the two programs, the Debian libraries and the loader that they ask for, the loader's cache, and
-# a few files of /etc. Nothing is listed by hand but what LibTorch loads by name while it runs.
+# OUT/libtorch/ gets LibTorch's libraries, OUT/server/ all else: the two programs, the Debian libraries and the loader that they ask for, the loader's cache,
+# and a few files of /etc. Nothing is listed by hand but what LibTorch loads by name while it runs.
 set -euo pipefail
 export LC_ALL=C
 

@@ -97,6 +97,7 @@ void Scheduler::RunWorker() {
     if (assignment.lane == nullptr) {
       HelpOthers();
     } else if (!assignment.batch.empty()) {
+      TellOfDequeued(*assignment.lane, assignment.batch);
       EncodeBatch(*assignment.lane, assignment.batch);
     }
     FinishBatch(assignment);
@@ -161,6 +162,12 @@ void Scheduler::HelpOthers() {
   helping_seconds_ += seconds;
 }
 
+void Scheduler::TellOfDequeued(Lane& lane, const Batch& batch) const {
+  if (lane.observer_ == nullptr) return;
+  const absl::Time now = clock_.Now();
+  for (const BatchItem& item : batch) lane.observer_->OnDequeued(now - item.job->enqueued_);
+}
+
 void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
   std::vector<const Sequence*> sequences;
   int64_t tokens = 0;
@@ -169,9 +176,6 @@ void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
     tokens += sequences.back()->size();
   }
   const absl::Time started = clock_.Now();
-  if (lane.observer_ != nullptr) {
-    for (const BatchItem& item : batch) lane.observer_->OnDequeued(started - item.job->enqueued_);
-  }
   Team::Leader leader(team_);
   const bool helpable = lane.encoder_.uses_helpers();
   if (helpable) InviteHelpers(+1);

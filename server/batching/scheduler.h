@@ -146,6 +146,7 @@ class Scheduler {
   void UpdateWorkWaits() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void HelpOthers();
+  void TellOfDequeued(Lane& lane, const Batch& batch) const;
   // Encodes and answers. When the encoder fails a batch of several jobs, each runs again by itself, so that only those
   // that are at fault fail.
   void EncodeBatch(Lane& lane, const Batch& batch);

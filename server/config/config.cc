@@ -51,11 +51,16 @@ class Mapping {
     Fail(node.Mark(), key, absl::StrCat("must be one of ", absl::StrJoin(names, ", ")));
   }
 
-  void Read(const std::string& key, absl::Duration& field) {
+  void Read(const std::string& key, absl::Duration& field, absl::Duration least = absl::ZeroDuration(),
+            absl::Duration most = absl::InfiniteDuration()) {
     const YAML::Node node = Child(key);
     if (!node.IsDefined()) return;
     const bool parsed = node.IsScalar() && absl::ParseDuration(node.Scalar(), &field);
     if (!parsed || field < absl::ZeroDuration()) Fail(node.Mark(), key, "must be a duration such as 500ms, 10s or 2m");
+    if (field < least || field > most) {
+      Fail(node.Mark(), key,
+           absl::StrCat("must be from ", absl::FormatDuration(least), " to ", absl::FormatDuration(most)));
+    }
   }
 
   YAML::Node Child(const std::string& key) {
@@ -182,6 +187,17 @@ void ReadLimits(Mapping& mapping, LimitsConfig& limits) {
   mapping.ReadInteger("max_pending_bytes", limits.max_pending_bytes, 1, 1024 * kGibibyte);
 }
 
+void ReadConnections(Mapping& mapping, ConnectionsConfig& connections) {
+  constexpr absl::Duration kZero = absl::ZeroDuration(), kLeast = absl::Milliseconds(1);
+  constexpr absl::Duration kMost = absl::Hours(480);  // gRPC takes milliseconds as an int.
+  mapping.ReadInteger("max", connections.max, 1, 1 << 20);
+  mapping.ReadInteger("max_streams", connections.max_streams, 1, kMany);
+  mapping.Read("max_age", connections.max_age, kZero, kMost);
+  mapping.Read("max_idle", connections.max_idle, kZero, kMost);
+  mapping.Read("handshake_timeout", connections.handshake_timeout, kLeast, kMost);
+  mapping.Read("keepalive", connections.keepalive, kLeast, kMost);
+}
+
 // Relative paths start from the config file's folder.
 void ReadPath(Mapping& mapping, const std::string& key, std::string& path, const std::filesystem::path& directory) {
   mapping.Read(key, path);
@@ -220,14 +236,7 @@ ServerConfig Read(const YAML::Node& document, const std::string& directory) {
   root.Read("channelz", config.channelz);
   root.ReadMapping("log", [&config](Mapping& log) { ReadLog(log, config.log); });
   ReadSecurity(root, config, directory);
-  root.ReadMapping("connections", [&connections = config.connections](Mapping& mapping) {
-    mapping.ReadInteger("max", connections.max, 1, 1 << 20);
-    mapping.ReadInteger("max_streams", connections.max_streams, 1, kMany);
-    mapping.Read("max_age", connections.max_age);
-    mapping.Read("max_idle", connections.max_idle);
-    mapping.Read("handshake_timeout", connections.handshake_timeout);
-    mapping.Read("keepalive", connections.keepalive);
-  });
+  root.ReadMapping("connections", [&config](Mapping& mapping) { ReadConnections(mapping, config.connections); });
   root.ReadInteger("compute_threads", config.compute_threads, 0, 1024);
   root.ReadInteger("cuda_streams", config.cuda_streams, 1, 64);
   root.ReadInteger("tokenization_threads", config.tokenization_threads, 0, 256);
@@ -259,7 +268,8 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
   std::ifstream file(path);
   std::stringstream text;
-  if (!(text << file.rdbuf())) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  const bool empty = file && file.peek() == EOF && !file.bad();  // To << a failure.
+  if (!empty && !(text << file.rdbuf())) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
   absl::StatusOr<ServerConfig> config = ParseConfig(text.str(), std::filesystem::path(path).parent_path().string());
   if (!config.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
   return config;

@@ -59,7 +59,6 @@ class Acceptor {
 
   explicit Acceptor(const AcceptorOptions& options) : options_(options) {}
   absl::Status Bind(const std::string& address);
-  absl::Status Watch(int descriptor);
   void Run(const std::stop_token& stop);
   void AcceptFrom(int listener);
   void Hear(int descriptor);

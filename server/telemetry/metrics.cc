@@ -158,6 +158,9 @@ struct Metrics::State {
 };
 
 Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
+  // A counter that is not there before its first event hides that event from rate().
+  for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
+  for (const char* reason : {"limit", "silent"}) state_->refused_connections.Add({{"reason", reason}});
   FamilyOf<Gauge>(*state_->registry, metric::kBuildInfo)
       .Add({{"version", build.version}, {"torch", build.torch}})
       .Set(1);
@@ -167,6 +170,10 @@ Metrics::~Metrics() = default;
 
 ModelMetrics& Metrics::ForModel(const std::string& model, std::function<QueueReading()> queue) {
   state_->queues->Add(model, std::move(queue));
+  for (const char* reason :
+       {"queue_tokens", "queue_wait", "client_share", "client_limit", "pending_bytes", "concurrent_calls"}) {
+    state_->rejected.Add({{"model", model}, {"reason", reason}});
+  }
   return state_->models.emplace_back(*state_->registry, model);
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows that the Dockerfile works, without a container engine: carries out its own steps in clean Debian roots (run_dockerfile.py), then checks the image's tree and
-# runs it as a container would be run (check_runtime.py). Prints what each step took, sizes by part, and what was checked.
+# Shows that the Dockerfile works, without a container engine: carries out its own steps in clean Debian roots (run_dockerfile.py), then checks the image's tree
+# and runs it as a container would be run (check_runtime.py). Prints what each step took, sizes by part, and what was checked.
 #
 #   tests/container/check.sh FOLDER [--build-arg NAME=VALUE]... [--context DIR] [--config FILE] [--keep]
 #

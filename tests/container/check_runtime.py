@@ -3,9 +3,9 @@
 
     check_runtime.py ROOT IMAGE_JSON [--models DIR] [--config FILE] [--no-start]
 
-The tree alone: both programs find every library, no library is there for nothing, no Python, no shell, nothing that other users may write or that changes the user.
-Running (needs root): in namespaces of its own (network: a loopback alone; processes: the server is number 1), with the root read-only and nowhere to write, as the
-image's user, without capabilities, in the image's environment: health, an embedding by the command line, metrics, SIGTERM.
+The tree alone: both programs find every library, no library is there for nothing, no Python, no shell, nothing that other users may write or that changes
+the user. Running: in namespaces of its own (network: a loopback alone; processes: the server is number 1), with the root read-only and nowhere to write, as the
+image's user, without capabilities, in the image's environment: health, an embedding by the command line, metrics, SIGTERM. Needs root.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def files_of(root: Path):
 def loaded(root: Path, name: str) -> tuple[set[str], set[str]]:
     """The files that the loader inside the root maps for one of its files, and the names that it does not find."""
     # As ldd does, which goes on after a library that is not found; ld.so --list stops there.
-    listing = subprocess.run(["/lib64/ld-linux-x86-64.so.2", "/" + name], env={"LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, text=True, preexec_fn=lambda: os.chroot(root))
+    command, environment = ["/lib64/ld-linux-x86-64.so.2", "/" + name], {"LD_TRACE_LOADED_OBJECTS": "1"}
+    listing = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=lambda: os.chroot(root))
     found = set(re.findall(r"(?:=> |^\s*)(/\S+) \(0x", listing.stdout, re.M))
     missing = set(re.findall(r"^\s*(\S+) => not found", listing.stdout, re.M))
     if listing.returncode != 0 and not missing:
@@ -72,7 +73,8 @@ def check_libraries(root: Path) -> None:
             libraries, missing = loaded(root, f"{OWN}/{path.name}")
             needed |= libraries | {f"{OWN}/{path.name}"}
             report(not missing - DRIVERS, f"{path.name}, opened at run time, finds its libraries", ", ".join(sorted(missing)))
-    present = {str(path.relative_to(root)) for path in files_of(root) if ".so" in path.name and not path.is_symlink() and path.is_file() and not path.name.startswith("ld.so.")}
+    files = [path for path in files_of(root) if path.is_file() and not path.is_symlink()]
+    present = {str(path.relative_to(root)) for path in files if ".so" in path.name and not path.name.startswith("ld.so.")}
     unneeded = sorted(present - needed)
     report(not unneeded, "no library is there for nothing", ", ".join(unneeded) or f"{len(present)} libraries")
 
@@ -91,15 +93,23 @@ def check_contents(root: Path) -> None:
     report(not symbols, "programs are stripped", ", ".join(symbols))
 
 
+def part_of(name: str) -> str:
+    if name.startswith(OWN):
+        return "LibTorch and its libraries"
+    if name.startswith(("usr/lib/", "usr/lib64/")):
+        return "Debian libraries"
+    if name in PROGRAMS:
+        return "programs"
+    return "models" if name.startswith("models/") else "licences, package records, certificates, the rest"
+
+
 def show_sizes(root: Path) -> None:
-    parts = {"LibTorch and its libraries": 0, "Debian libraries": 0, "programs": 0, "models": 0, "licences, package records, certificates, the rest": 0}
+    parts = {part_of(name): 0 for name in (OWN, "usr/lib/", PROGRAMS[0], "models/", "etc")}
     for path in files_of(root):
         if path.is_symlink() or not path.is_file():
             continue
         name, size = str(path.relative_to(root)), path.stat().st_size
-        part = ("LibTorch and its libraries" if name.startswith(OWN) else "Debian libraries" if name.startswith("usr/lib/") and ".so" in name or name.startswith("usr/lib64/")
-                else "programs" if name in PROGRAMS else "models" if name.startswith("models/") else "licences, package records, certificates, the rest")  # fmt: skip
-        parts[part] += size
+        parts[part_of(name)] += size
     for part, size in (parts | {"all": sum(parts.values())}).items():
         print(f"  {megabytes(size):>10}  {part}")
 
@@ -154,10 +164,12 @@ class Container:
 
     def start(self, log: Path) -> subprocess.Popen:
         command = self.image["Entrypoint"] + self.image["Cmd"]
-        return subprocess.Popen(command, env=self.image["Env"], stdin=subprocess.DEVNULL, stdout=log.open("w"), stderr=subprocess.STDOUT, preexec_fn=lambda: self._enter(True))
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log.open("w"), "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=self.image["Env"], preexec_fn=lambda: self._enter(True), **streams)
 
     def execute(self, *command: str) -> subprocess.CompletedProcess:
-        return subprocess.run(command, env=self.image["Env"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, preexec_fn=lambda: self._enter(False))
+        streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+        return subprocess.run(command, env=self.image["Env"], timeout=60, preexec_fn=lambda: self._enter(False), **streams)
 
     def healthy(self) -> subprocess.CompletedProcess:
         return self.execute(*self.image["Healthcheck"]["Test"])
@@ -182,7 +194,8 @@ def check_embedding(container: Container) -> None:
     except (ValueError, KeyError):
         vector = []
     norm = sum(value * value for value in vector) ** 0.5
-    report(len(vector) > 0 and abs(norm - 1) < 1e-3, "an embedding by the command line in the image", f"{len(vector)} dimensions, length {norm:.6f} {answer.stderr.strip()}")
+    detail = f"{len(vector)} dimensions, length {norm:.6f} {answer.stderr.strip()}"
+    report(len(vector) > 0 and abs(norm - 1) < 1e-3, "an embedding by the command line in the image", detail)
 
 
 def check_process(container: Container, server: subprocess.Popen) -> None:

@@ -181,13 +181,15 @@ class Build:
 
     def _copy(self, root: Root, instruction: Instruction) -> None:
         *sources, target = [expand(word, root.variables()) for word in instruction.text.split()]
-        if instruction.argv is not None or not sources or any(re.search(r"[*?\[]|\.\.", source) for source in sources) or set(dict(instruction.flags)) - {"from"}:
+        strange = any(re.search(r"[*?\[]|\.\.", source) for source in sources) or set(dict(instruction.flags)) - {"from"}
+        if instruction.argv is not None or not sources or strange:
             raise DockerfileError(f"line {instruction.line}: COPY [--from=STAGE] SOURCE... TARGET, without wildcards, is all that this program knows")
         into_folder = target.endswith("/") or len(sources) > 1 or root.inside(target).is_dir()
         for source in sources:
             copied = self._copy_from_stage if instruction.flag("from") else self._copy_from_context
             if copied(root, instruction, source, root.inside(target), into_folder) == 0:
-                raise DockerfileError(f"line {instruction.line}: COPY {source} finds nothing" + ("" if instruction.flag("from") else "; .dockerignore may hide it"))
+                why = "" if instruction.flag("from") else "; .dockerignore may hide it"
+                raise DockerfileError(f"line {instruction.line}: COPY {source} finds nothing{why}")
 
     def _copy_from_context(self, root: Root, instruction: Instruction, source: str, target: Path, into_folder: bool) -> int:
         """Returns how many files there were. What a folder holds is copied, not the folder; owner and group become root."""
@@ -234,7 +236,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="where cache mounts are kept")
     parser.add_argument("--image", action="append", default=[], metavar="NAME=ROOT")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--build-context", action="append", default=[], metavar="STAGE=ROOT", help="as docker build's: in place of a stage that is only copied from")
+    parser.add_argument("--build-context", action="append", default=[], metavar="STAGE=ROOT", help="in place of a stage that is only copied from")
     parser.add_argument("--target", help="default: the last stage")
     options = parser.parse_args()
     if IN_NAMESPACE not in os.environ:

@@ -51,7 +51,8 @@ void ExpectWindows(const Windows& windows, int64_t room, int64_t content, const 
   }
 }
 
-void ExpectWhole(const PlanOptions& options, const Plan& plan, int64_t content, int64_t overhead) {
+void ExpectWhole(const ModelManifest& model, const PlanOptions& options, const Plan& plan, int64_t overhead) {
+  const int64_t whole = plan.tokens + plan.truncated_tokens, content = whole - overhead;
   FUZZ_EXPECT(plan.sequences.size() == 1);
   const Range kept = plan.sequences.front().content;
   FUZZ_EXPECT(0 <= kept.start && kept.start <= kept.end && kept.end <= content);
@@ -59,7 +60,9 @@ void ExpectWhole(const PlanOptions& options, const Plan& plan, int64_t content, 
   FUZZ_EXPECT(plan.tokens == plan.sequences.front().tokens);
   if (plan.truncated_tokens == 0) return;
   FUZZ_EXPECT(options.truncate != Truncate::kNone);
-  FUZZ_EXPECT(plan.tokens == plan.capacity);
+  // The plan tells the capacity of what was asked for; an input that stays plain has the model's own.
+  const int64_t plain_limit = std::min<int64_t>(model.plain_limit, options.limits.max_sequence_tokens);
+  FUZZ_EXPECT(plan.tokens == (IsPlain(model, options, whole) ? plain_limit : plan.capacity));
   FUZZ_EXPECT(options.truncate == Truncate::kEnd ? kept.start == 0 : kept.end == content);
 }
 
@@ -175,7 +178,7 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
     const int64_t room = WindowTokens(model, options.extension) - overhead;
     ExpectWindows(*options.extension.windows, room, content, plan.sequences);
   } else {
-    ExpectWhole(options, plan, content, overhead);
+    ExpectWhole(model, options, plan, overhead);
   }
   const RotaryTable* checked = nullptr;  // Windows of one length share theirs.
   for (const PlannedSequence& planned : plan.sequences) {

@@ -44,6 +44,7 @@ max_length() {
   case $1 in
     planner) echo 400 ;;
     extension) echo 1500 ;;
+    tokenizer) echo 4096 ;;
     *) echo 6000 ;;
   esac
 }
@@ -98,9 +99,10 @@ summarise() {
   fi
   input=$(find "$build/findings/$target" -type f | head -n 1)
   [ -n "$input" ] || input=$(grep -oE '^Running: .*' "$logs/fuzz/$target.log" | tail -n 1 | cut -d' ' -f2- || true)
-  reason=$(grep -m 1 -oE 'this does not hold: .*|not a refusal .*|runtime error: .*|ERROR: (AddressSanitizer|libFuzzer|LeakSanitizer): .*' "$logs/fuzz/$target.log" || echo "exit status $status")
+  reason=$(grep -a -m 1 -oE 'this does not hold: .*|not a refusal .*|runtime error: .*|ERROR: (AddressSanitizer|libFuzzer|LeakSanitizer): .*' "$logs/fuzz/$target.log" || echo "exit status $status")
+  reason=$(tr -cd '\40-\176' <<<"${reason:0:300}")
   printf '%-10s FINDING: %s\n           replay: %s %s\n' "$target" "$reason" "build/fuzz/fuzzers/${target}_fuzzer" "${input#"$root"/}"
-  cases+=("$case><failure message=\"$(sed 's/&/\&amp;/g; s/</\&lt;/g; s/"/\&quot;/g' <<<"${reason:0:300}") (input: ${input#"$root"/})\"/></testcase>")
+  cases+=("$case><failure message=\"$(sed 's/&/\&amp;/g; s/</\&lt;/g; s/"/\&quot;/g' <<<"$reason") (input: ${input#"$root"/})\"/></testcase>")
   found=1
 }
 

@@ -25,7 +25,7 @@ MODULES = {"helm": "helm.sh/helm/v3/cmd/helm@v3.22.0", "kubeconform": "github.co
 
 @functools.cache
 def tool(name: str) -> str:
-    """The program's path: on PATH, in build/tools, or built into it, which takes two minutes for helm. Skips the test by name where that cannot be done."""
+    """The program's path: on PATH, in build/tools, or built into it, which takes two minutes for helm. Else skips the test and names what is missing."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:{TOOLS}")
     if found:
         return found
@@ -33,7 +33,8 @@ def tool(name: str) -> str:
         pytest.skip(f"{name} is not installed")
     if not shutil.which("go"):
         pytest.skip(f"{name} is not installed, and there is no go to build it with")
-    built = subprocess.run(["go", "install", MODULES[name]], env={**os.environ, "GOBIN": str(TOOLS), "GOFLAGS": ""}, capture_output=True, text=True, timeout=900)
+    environment = {**os.environ, "GOBIN": str(TOOLS), "GOFLAGS": ""}
+    built = subprocess.run(["go", "install", MODULES[name]], env=environment, capture_output=True, text=True, timeout=900)
     if built.returncode != 0:
         pytest.skip(f"{name} cannot be built from {MODULES[name]}: {built.stderr.strip().splitlines()[-1]}")
     return str(TOOLS / name)

@@ -3,8 +3,8 @@
 
     tests/helm/schemas.py [DIRECTORY]        default: build/helm/schemas
 
-Needs `go` and its module proxy the first time (75 MB); later runs find DIRECTORY complete. Schemas refuse unknown fields. Rules that an API server checks besides
-(CEL in custom resource definitions, Kubernetes' own validation) are not in them.
+Needs `go` and its module proxy the first time (some seconds); later runs find DIRECTORY complete. Schemas refuse unknown fields. Rules that an API server checks
+besides (CEL in custom resource definitions, Kubernetes' own validation) are not in them.
 """
 
 import copy
@@ -56,7 +56,10 @@ def close(schema):
         return [close(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: {name: close(value) for name, value in part.items()} if key == "properties" else close(part) for key, part in schema.items() if key != "description"}
+    closed = {}
+    for key, part in schema.items():
+        if key != "description":
+            closed[key] = {name: close(value) for name, value in part.items()} if key == "properties" else close(part)
     if "properties" in closed and "additionalProperties" not in closed and not closed.get("x-kubernetes-preserve-unknown-fields"):
         closed["additionalProperties"] = False
     if closed.pop("nullable", False) and isinstance(closed.get("type"), str):
@@ -84,7 +87,7 @@ def kubernetes_schemas(document: dict):
                 reached[current] = definitions[current]
                 ahead |= references(definitions[current]) - reached.keys()
             root = with_identity(copy.deepcopy(definitions[name]), kind["group"], kind["version"], kind["kind"])
-            yield file_name(kind["group"], kind["version"], kind["kind"]), {**root, "definitions": reached}
+            yield file_name(kind["group"], kind["version"], kind["kind"]), {**root, "definitions": dict(sorted(reached.items()))}
 
 
 def custom_schemas(definition: dict):

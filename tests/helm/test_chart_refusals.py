@@ -23,7 +23,8 @@ def model(**changes) -> dict:
 
 # Name of the case -> (values, words of the answer). Each of them is also a sentence of README.md.
 REFUSED = {
-    "a grace period that drain uses up": ({"terminationGracePeriodSeconds": 40}, "terminationGracePeriodSeconds 40 must be more than config.drain.delay + config.drain.timeout = 40"),
+    "a grace period that drain uses up": (
+        {"terminationGracePeriodSeconds": 40}, "terminationGracePeriodSeconds 40 must be more than config.drain.delay + config.drain.timeout = 40"),
     "a drain written in minutes": ({"config": {"drain": {"delay": "30s", "timeout": "2m"}}}, "= 150"),
     "a drain written in hours": ({"config": {"drain": {"delay": "0s", "timeout": "1h1m1s"}}}, "= 3661"),
     "a drain that cannot be added up": ({"config": {"drain": {"delay": "1.5s"}}}, "/config/drain/delay"),
@@ -34,7 +35,8 @@ REFUSED = {
     "keys in two places": ({**TLS, "apiKeys": {**KEYS["apiKeys"], "existingSecret": "keys"}}, "/apiKeys/keys"),
     "a plain key": ({**TLS, "apiKeys": {"keys": [{"name": "search", "key": "hunter2"}]}}, "'key' not allowed"),
     "half a hash": ({**TLS, "apiKeys": {"keys": [{"name": "search", "sha256": HASH[:32]}]}}, "/apiKeys/keys/0/sha256"),
-    "one key name twice": ({**TLS, "apiKeys": {"keys": [{"name": "a", "sha256": HASH}, {"name": "a", "sha256": HASH[::-1]}]}}, "apiKeys.keys[1].name a is there twice"),
+    "one key name twice": (
+        {**TLS, "apiKeys": {"keys": [{"name": "a", "sha256": HASH}, {"name": "a", "sha256": HASH[::-1]}]}}, "apiKeys.keys[1].name a is there twice"),
     "a client CA without TLS": ({"tls": {"clientCA": {"existingSecret": "ca"}}}, "/tls/clientCA/existingSecret"),
     "a certificate without TLS": ({"tls": {"existingSecret": "certificate"}}, "/tls/existingSecret"),
     "a certificate of cert-manager without TLS": ({"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "/tls/certManager/enabled"),
@@ -42,6 +44,10 @@ REFUSED = {
     "TLS with two certificates": ({"tls": {**TLS["tls"], "certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "oneOf"),
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "/tls/certManager/issuerRef/name"),
     "a load balancer without TLS": ({"service": {"type": "LoadBalancer"}}, "/tls/enabled"),
+    "a port that there is not": ({"service": {"port": 65536}}, "/service/port"),
+    "a limit of nothing": ({"config": {"limits": {"max_request_bytes": 0}}}, "/config/limits/max_request_bytes"),
+    "a duration without a unit": ({"config": {"limits": {"max_queue_wait": "5"}}}, "/config/limits/max_queue_wait"),
+    "a log level that there is not": ({"config": {"log": {"level": "trace"}}}, "/config/log/level"),
     "a node port": ({"service": {"type": "NodePort"}}, "/service/type"),
     "HPA and KEDA": ({"autoscaling": {"hpa": {"enabled": True}, "keda": KEDA}}, "/autoscaling/keda/enabled"),
     "HPA with fixed replicas": ({"replicas": 3, "autoscaling": {"hpa": {"enabled": True}}}, "at '/replicas'"),
@@ -57,7 +63,8 @@ REFUSED = {
     "as many replicas as the budget keeps": ({"replicas": 2, "podDisruptionBudget": {"minAvailable": 2}}, "minAvailable 2 leaves none of 2 replicas to evict"),
     "the default's replicas are fewer than the budget keeps": ({"podDisruptionBudget": {"minAvailable": 2}}, "leaves none of 2 replicas"),
     "a share that rounds up to all": ({"replicas": 3, "podDisruptionBudget": {"minAvailable": "67%"}}, "minAvailable 67% leaves none of 3 replicas"),
-    "an autoscaler that goes below the budget": ({"autoscaling": {"minReplicas": 2, "hpa": {"enabled": True}}, "podDisruptionBudget": {"minAvailable": 2}}, "none of 2 replicas"),
+    "an autoscaler that goes below the budget": (
+        {"autoscaling": {"minReplicas": 2, "hpa": {"enabled": True}}, "podDisruptionBudget": {"minAvailable": 2}}, "none of 2 replicas"),
     "two budgets": ({"replicas": 5, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}, "/podDisruptionBudget"),
     "a budget of nothing": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
     "a rollout that cannot move": ({"strategy": {"maxSurge": 0, "maxUnavailable": 0}}, "/strategy"),
@@ -74,7 +81,8 @@ REFUSED = {
     "a model from two places": (model(source={"baked": {}, "persistentVolumeClaim": {"claimName": "c"}}), "/models/0/source"),
     "one model name twice": ({"models": [MODEL, MODEL]}, "models[1].name m is there twice"),
     "a model name that leaves its directory": (model(name="../etc"), "/models/0/name"),
-    "a model path that climbs": (model(source={"persistentVolumeClaim": {"claimName": "c", "subPath": "../other"}}), "/models/0/source/persistentVolumeClaim/subPath"),
+    "a model path that climbs": (
+        model(source={"persistentVolumeClaim": {"claimName": "c", "subPath": "../other"}}), "/models/0/source/persistentVolumeClaim/subPath"),
     "a model image that moves": (model(source={"imageVolume": {"reference": "models/m:latest"}}), "/models/0/source/imageVolume/reference"),
     "a model image without a version": (model(source={"initContainer": {"image": "models/m"}}), "/models/0/source/initContainer/image"),
     "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
@@ -108,7 +116,8 @@ TAKEN = {
     "a load balancer with TLS": {**TLS, "service": {"type": "LoadBalancer"}},
     "HPA alone": {"autoscaling": {"hpa": {"enabled": True}}},
     "KEDA alone": {"autoscaling": {"keda": KEDA}},
-    "HPA by queue wait alone": {"autoscaling": {"hpa": {"enabled": True, "cpuUtilization": 0, "queueWait": {"enabled": True}}}, "resources": {"requests": {"cpu": None}}},
+    "HPA by queue wait alone": {
+        "autoscaling": {"hpa": {"enabled": True, "cpuUtilization": 0, "queueWait": {"enabled": True}}}, "resources": {"requests": {"cpu": None}}},
     "a budget that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": 2}},
     "a share that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": "66%"}},
     "a budget of none of one": {"replicas": 1},

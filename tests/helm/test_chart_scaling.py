@@ -22,7 +22,8 @@ def test_autoscaler_owns_the_replicas(example):
 @pytest.mark.parametrize(("kind", "example"), [("HorizontalPodAutoscaler", "cpu-production.yaml"), ("ScaledObject", "keda.yaml")])
 def test_autoscaler_scales_the_deployment(kind, example):
     manifests = render(example=example)
-    assert manifests.one(kind)["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": manifests.one("Deployment")["metadata"]["name"]}
+    name = manifests.one("Deployment")["metadata"]["name"]
+    assert manifests.one(kind)["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
     others = {"HorizontalPodAutoscaler", "ScaledObject"} - {kind}
     assert not manifests.all(others.pop())
 

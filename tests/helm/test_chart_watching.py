@@ -104,7 +104,9 @@ def test_promtool_takes_the_rendered_rules(tmp_path, changes):
 def test_promtool_absent_release_fires(tmp_path):
     """Another release is up all the time; this one goes after ten minutes."""
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(with_rule(shippedRules=False).one("PrometheusRule")["spec"]))
-    series = [{"series": f'up{{job="{NAME}",namespace="ns",pod="a"}}', "values": "1x10 0x5 stale"}, {"series": f'up{{job="{NAME}",namespace="other",pod="b"}}', "values": "1x40"}]
+    series = [
+        {"series": f'up{{job="{NAME}",namespace="ns",pod="a"}}', "values": "1x10 0x5 stale"},
+        {"series": f'up{{job="{NAME}",namespace="other",pod="b"}}', "values": "1x40"}]
     labels = {"severity": "critical", "job": NAME, "namespace": "ns"}
     annotations = rules(with_rule(shippedRules=False))[0]["annotations"]
     cases = [

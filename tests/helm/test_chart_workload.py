@@ -107,9 +107,9 @@ def test_config_says_what_values_say():
 
 def test_whole_numbers_stay_whole():
     """Helm reads numbers as floating point, and likes to write 2.68435456e+08."""
-    values = {"config": {"limits": {"max_pending_bytes": 1 << 40, "max_request_bytes": 16777216}}, "progressDeadlineSeconds": 5000000, "terminationGracePeriodSeconds": 1000000}
-    manifests = render(values)
-    assert manifests.config["limits"] == {"max_pending_bytes": 1 << 40, "max_request_bytes": 16777216}
+    limits = {"max_pending_bytes": 1 << 40, "max_request_bytes": 16777216}
+    manifests = render({"config": {"limits": limits}, "progressDeadlineSeconds": 5000000, "terminationGracePeriodSeconds": 1000000})
+    assert manifests.config["limits"] == limits
     assert "e+" not in manifests.text
     assert manifests.deployment["progressDeadlineSeconds"] == 5000000 and manifests.pod["terminationGracePeriodSeconds"] == 1000000
 
@@ -291,10 +291,11 @@ def test_helm_test_has_what_the_server_asks_for():
     volumes = {volume["name"]: volume["secret"] for volume in pod["volumes"]}
     held = {
         f"{mount['mountPath']}/{item['path']}": (volumes[mount["name"]]["secretName"], item["key"])
-        for mount in pod["containers"][0]["volumeMounts"] for item in volumes[mount["name"]]["items"]}
+        for mount in pod["containers"][0]["volumeMounts"]
+        for item in volumes[mount["name"]]["items"]}
     assert paths == held.keys() and "--tls" in words
-    assert set(held.values()) == {
-        ("embeddings-tls", "ca.crt"), ("embeddings-test-key", "api-key"), ("embeddings-test-certificate", "tls.crt"), ("embeddings-test-certificate", "tls.key")}
+    client = "embeddings-test-certificate"
+    assert set(held.values()) == {("embeddings-tls", "ca.crt"), ("embeddings-test-key", "api-key"), (client, "tls.crt"), (client, "tls.key")}
 
 
 def test_helm_test_never_holds_the_servers_private_key():

@@ -17,15 +17,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
-import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Failed handshakes are what some tests are about.
+import grpc  # noqa: E402
+import yaml  # noqa: E402
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 
-import http2_frames as h2
+import http2_frames as h2  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release")
 RETRY_CONFIG = ROOT / "deploy/client/retry_service_config.json"
+STARTED: list[subprocess.Popen] = []  # Whatever happens, none of these outlives the script.
 SKIPPED = 77  # Exit status of a script that lacks a part; the reason is printed.
 
 sys.path.insert(0, str(ROOT / "tests/integration"))
@@ -77,6 +79,9 @@ def run(name: str, parser: argparse.ArgumentParser, body: Callable[[argparse.Nam
         print(f"SKIPPED {name}: {missing}")
         status = SKIPPED
     finally:
+        for process in STARTED:
+            if process.poll() is None:
+                process.kill()
         if arguments.folder is None and status != 1:
             shutil.rmtree(folder)
         elif status == 1:
@@ -169,6 +174,7 @@ class Replica:
             command = ["prlimit", f"--nofile={self.open_files}", *command]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        STARTED.append(self.process)
         if wait:
             self.wait_serving()
         return self
@@ -319,6 +325,7 @@ class Balancer:
         self.config.write_text(haproxy_config(self.port, replicas))
         with self.log.open("w") as log:
             self.process = subprocess.Popen([program("haproxy"), "-db", "-f", str(self.config)], stdout=log, stderr=log)
+        STARTED.append(self.process)
 
         def listening() -> bool:
             if self.process.poll() is not None:
@@ -368,6 +375,7 @@ class LoadClient:
             if value is not None and value is not False:
                 command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        STARTED.append(self.process)
 
     def result(self) -> dict:
         out, _ = self.process.communicate()

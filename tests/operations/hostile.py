@@ -140,7 +140,7 @@ def slow_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
     payload, end, sent = request.SerializeToString(), time.monotonic() + seconds, 0
     before = attack.replica.rss()
     while time.monotonic() < end:
-        if len(attack.sockets) < 60:
+        if len(attack.sockets) < 40:
             calls = b"".join(h2.unary_call(stream, EMBED, payload) for stream in (1, 3))
             if attack.connect(h2.PREFACE + h2.settings({h2.INITIAL_WINDOW_SIZE: 0}) + calls) is not None:
                 sent += 2

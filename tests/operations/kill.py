@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness import Balancer, Replica, Report, built, load, run, text_of, write_texts
+from harness import STARTED, Balancer, Replica, Report, built, load, run, text_of, write_texts
 
 TOKENS = 64
 
@@ -26,6 +26,7 @@ class Embedding:
     def run(self) -> None:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        STARTED.append(self.process)
         self.runs += 1
 
     def finished(self) -> bool:

@@ -54,10 +54,10 @@ class Pace:
 class Client(threading.Thread):
     """One after the other, random operations; each says which codes are right answers to it."""
 
-    def __init__(self, address: str, modules, tei, pace: Pace, seed: int):
+    def __init__(self, address: str, modules, tei, pace: Pace, part: int, parts: int):
         super().__init__(daemon=True)
         self.address, (self.pb, self.stubs), (self.tei, self.tei_stubs) = address, modules, tei
-        self.pace, self.rng = pace, random.Random(seed)
+        self.pace, self.rng, self.part, self.parts = pace, random.Random(part), part, parts
         self.done, self.wrong = Counter(), Counter()
         self.channel = None
         self.connect()
@@ -74,8 +74,9 @@ class Client(threading.Thread):
             self.embed: 10, self.windows: 3, self.positions: 2, self.spans: 1, self.stream: 3, self.abandoned_stream: 1, self.cancelled: 2, self.hurried: 2, self.refused: 2,
             self.garbage: 1, self.wrong_key: 1, self.inspect: 2, self.tei_embed: 2, self.tei_stream: 1, self.reconnect: 1,
         }  # fmt: skip
+        first = list(operations)[self.part :: self.parts]  # All clients together begin with one of each.
         while not self.pace.stopped:
-            operation = self.rng.choices(list(operations), list(operations.values()))[0]
+            operation = first.pop() if first else self.rng.choices(list(operations), list(operations.values()))[0]
             with self.pace.operation():
                 try:
                     code, allowed, words = "OK", *operation(), ""
@@ -121,8 +122,9 @@ class Client(threading.Thread):
         options.truncate = self.pb.EmbedOptions.NONE
         options.extension.windows.tokens = self.rng.randrange(64, 512)
         options.extension.windows.overlap = self.rng.randrange(0, 16)
-        options.extension.windows.aggregation = self.rng.randrange(4)
         options.output = self.rng.randrange(2)
+        if options.output == self.pb.EmbedOptions.ONE_VECTOR:
+            options.extension.windows.aggregation = self.rng.randrange(4)
         self.call(self.stub.Embed, self.pb.EmbedRequest(options=options, inputs=self.inputs(300, 4000, 2)), BUSY)
         return BUSY,
 
@@ -285,7 +287,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         if not replica.metrics().has("process_heap_in_use_bytes"):
             raise Missing("the server does not export process_heap_in_use_bytes")
         pace = Pace()
-        clients = [Client(replica.address, modules, tei, pace, seed) for seed in range(arguments.clients)]
+        clients = [Client(replica.address, modules, tei, pace, i, arguments.clients) for i in range(arguments.clients)]
         samples = soak(arguments, replica, clients, pace)
         judge(arguments, report, clients, samples, replica.metrics())
         report.bar("exit status 0", replica.terminate() == 0)

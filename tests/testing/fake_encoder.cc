@@ -22,6 +22,9 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::
       firsts.push_back(batch.tokens[batch.sequence_offsets[s]]);
     }
     failure = failure_;
+    for (const auto& [token, status] : failures_) {
+      if (std::ranges::find(batch.tokens, token) != batch.tokens.end()) failure = status;
+    }
   }
   called_.notify_all();
   while (true) {
@@ -55,6 +58,11 @@ void FakeEncoder::AwaitCalls(int calls) {
 void FakeEncoder::FailWith(absl::Status status) {
   const std::lock_guard lock(mutex_);
   failure_ = std::move(status);
+}
+
+void FakeEncoder::FailOn(int32_t token, absl::Status status) {
+  const std::lock_guard lock(mutex_);
+  failures_[token] = std::move(status);
 }
 
 std::vector<std::vector<int32_t>> FakeEncoder::batches() const {

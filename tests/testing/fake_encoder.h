@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -33,6 +34,8 @@ class FakeEncoder final : public Encoder {
   void AwaitCalls(int calls);
   // From now on every batch fails with this.
   void FailWith(absl::Status status);
+  // From now on every batch with this token in it fails with this.
+  void FailOn(int32_t token, absl::Status status);
 
   // The sequences of every batch so far, by their first tokens.
   std::vector<std::vector<int32_t>> batches() const;
@@ -45,6 +48,7 @@ class FakeEncoder final : public Encoder {
   std::condition_variable called_;
   std::vector<std::vector<int32_t>> batches_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  std::map<int32_t, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
 };
 
 // A sequence of `size` tokens, all equal to `token`, with one span over all of them.

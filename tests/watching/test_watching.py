@@ -45,8 +45,9 @@ def program(name: str) -> str:
     return found
 
 
-def run(*command: str | Path, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+def run(*command: str | Path, seconds: int = 120, **options) -> subprocess.CompletedProcess:
+    """`timeout` ends whatever the command has started as well."""
+    return subprocess.run(["timeout", "-k", "40", str(seconds), *command], capture_output=True, text=True, **options)
 
 
 # -------------------------------------------------------------------------------------------------------------- metrics and their labels
@@ -99,7 +100,8 @@ def base_name(series: str) -> str:
 
 def test_every_metric_that_is_asked_for_exists():
     known = header_names() | set(records()) | {"up"}
-    missing = {f"{use.metric} ({name})" for name, expression in EXPRESSIONS.items() for use in uses(expression) if not {use.metric, base_name(use.metric)} & known}
+    asked = {(use.metric, name) for name, expression in EXPRESSIONS.items() for use in uses(expression)}
+    missing = {f"{metric} ({name})" for metric, name in asked if not {metric, base_name(metric)} & known}
     assert not missing, "not in server/telemetry/metric_names.h: " + ", ".join(sorted(missing))
 
 
@@ -147,8 +149,8 @@ def test_unit_tests_notice_alerts_that_never_or_always_fire(expression, side, tm
     shutil.copy(UNIT_TESTS, tmp_path)
     tested = run(program("promtool"), "test", "rules", tmp_path / UNIT_TESTS.name)
     assert tested.returncode != 0
-    named = {name for line in (tested.stdout + tested.stderr).splitlines() if line.strip().startswith(f"{side}:") for name in re.findall(r'alertname="(\w+)"', line)}
-    assert named == set(ALERT_NAMES)
+    lines = [line for line in (tested.stdout + tested.stderr).splitlines() if line.strip().startswith(f"{side}:")]
+    assert set(re.findall(r'alertname="(\w+)"', "".join(lines))) == set(ALERT_NAMES)
 
 
 def test_every_alert_fires_in_a_test_and_then_does_not():
@@ -436,7 +438,10 @@ def seconds_until_closed(port: int, *parts: bytes) -> float:
         return time.monotonic() - began
 
 
-@pytest.mark.parametrize("parts", [[], [PREFACE[:10]], [PREFACE, bytes.fromhex("000048010400000001") + b"\x83"]], ids=["nothing", "half a preface", "half a header"])
+HALF_A_HEADER = bytes.fromhex("000048010400000001") + b"\x83"
+
+
+@pytest.mark.parametrize("parts", [[], [PREFACE[:10]], [PREFACE, HALF_A_HEADER]], ids=["nothing", "half a preface", "half a header"])
 def test_haproxy_closes_slow_connections(balancer, parts):
     assert 4 < seconds_until_closed(balancer.port, *parts) < 9
 
@@ -479,7 +484,8 @@ def test_watch_shows_data_in_every_panel():
     for built in (BUILD / "longembed-server", BUILD / "longembed", MODELS / "e5-small-v2"):
         if not built.exists():
             pytest.skip(f"{built.name} has not been built; run tests/run.sh")
-    watched = run(ROOT / "deploy/watch.sh", "--seconds", "10", env=os.environ | {"LONGEMBED_BUILD": str(BUILD), "PATH": f"{os.environ['PATH']}:/usr/sbin"})
+    environment = os.environ | {"LONGEMBED_BUILD": str(BUILD), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    watched = run(ROOT / "deploy/watch.sh", "--seconds", "10", seconds=300, env=environment)
     print(watched.stdout, watched.stderr)
     assert watched.returncode == 0, watched.stdout + watched.stderr
     asked, rules = re.search(r"^(\d+) queries of panels, .*; (\d+) rules; 0 failed$", watched.stdout, re.MULTILINE).groups()

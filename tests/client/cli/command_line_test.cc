@@ -92,7 +92,7 @@ TEST_F(CommandLineTest, ALongTextGoesInParts) {
   const std::string text(9 << 20, 'x');
   const Outcome outcome = Embed({}, "{\"id\": 1, \"text\": \"" + text + "\"}\n");
   EXPECT_THAT(outcome.out, HasSubstr("\"embedding\":[" + std::to_string(text.size()) + "]")) << outcome.err;
-  EXPECT_LT(service_.largest_message(), size_t{4200000});
+  EXPECT_LT(service_.largest_message(), size_t{1 << 20} + 100);
 }
 
 TEST_F(CommandLineTest, ATextThatFailsEndsTheOutputBeforeIt) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <random>
 
 #include "tests/testing/fake_encoder.h"
@@ -131,6 +133,148 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
     EXPECT_EQ(taken, expected);
     EXPECT_EQ(queue.tokens(), 0);
   }
+}
+
+// What a job gave back.
+class CountingPlace final : public QueuePlace {
+ public:
+  void Release(int64_t tokens, absl::Duration work) override {
+    EXPECT_GT(tokens, 0);
+    released += tokens;
+    released_work += work;
+  }
+
+  int64_t released = 0;
+  absl::Duration released_work;
+};
+
+TEST(BatchQueueTest, AJobIsDueFromItsStart) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {1}, {.start = kStart + absl::Seconds(30)}), kStart);
+  queue.Push(MakeJob(2, {1}, {.start = kStart + absl::Seconds(20)}), kStart);
+  queue.Push(MakeJob(3, {1}), kStart + absl::Seconds(19));
+  queue.Push(MakeJob(4, {1}), kStart + absl::Seconds(21));
+  // As long after its start as its deadline is after its arrival.
+  queue.Push(MakeJob(5, {1}, {.deadline = kStart + absl::Seconds(22), .start = kStart + absl::Seconds(27)}),
+             kStart + absl::Seconds(21));
+  // A start in the past is the arrival.
+  queue.Push(MakeJob(6, {1}, {.start = kStart}), kStart + absl::Seconds(23));
+  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(5001, 3001, 2001, 4001, 6001, 1001));
+}
+
+TEST(BatchQueueTest, WithTheSameStartTheOldestIsFirst) {
+  BatchQueue queue;
+  const absl::Time start = kStart + absl::Minutes(1);
+  for (const int token : {3, 1, 2}) queue.Push(MakeJob(token, {1}, {.start = start}), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(3001, 1001, 2001));
+}
+
+TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
+  BatchQueue queue;
+  const BatchLimits one{.max_tokens = 10};
+  queue.Push(MakeJob(1, {10, 10, 10}, {.work = absl::Seconds(3)}), kStart);
+  EXPECT_THAT(Take(queue, one), ElementsAre(1010));  // Now due 4 s later.
+  queue.Push(MakeJob(2, {10}), kStart + absl::Seconds(3));
+  queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(5));
+  EXPECT_EQ(queue.NextUrgency(true).second, kStart + absl::Seconds(3) + BatchQueue::kPatience);
+  EXPECT_THAT(Take(queue, one), ElementsAre(2010));
+  EXPECT_THAT(Take(queue, one), ElementsAre(1010));
+  EXPECT_THAT(Take(queue, one), ElementsAre(3010));
+  EXPECT_THAT(Take(queue, one), ElementsAre(1010));
+  EXPECT_TRUE(queue.empty());
+}
+
+// While others wait all the time, a long job gets a fourth of what they get: neither nothing nor everything.
+TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);
+  int long_ran = 0;
+  for (int second = 0; second < 100; ++second) {
+    queue.Push(MakeJob(2, {10}, {.work = absl::Seconds(1)}), kStart + absl::Seconds(second));
+    long_ran += Take(queue, {.max_tokens = 10}).front() == 1010 ? 1 : 0;
+  }
+  EXPECT_GE(long_ran, 18);
+  EXPECT_LE(long_ran, 22);
+}
+
+TEST(BatchQueueTest, BulkThatHasWaitedLongStillGivesWay) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {10}, {.priority = Priority::kBulk}), kStart);
+  queue.Push(MakeJob(2, {10, 10, 10}, {.start = kStart + absl::Hours(2), .work = absl::Hours(1)}), kStart);
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(Take(queue, {.max_tokens = 10}), ElementsAre(2010));
+  EXPECT_THAT(Take(queue, {.max_tokens = 10}), ElementsAre(1010));
+}
+
+// A job that has moved in the order is still found, by its deadline and by itself.
+TEST(BatchQueueTest, AMovedJobExpiresAndIsRemoved) {
+  BatchQueue queue;
+  const JobOptions options{.deadline = kStart + absl::Seconds(5), .work = absl::Seconds(9)};
+  const auto late = MakeJob(1, {10, 10, 10}, options), gone = MakeJob(2, {10, 10, 10}, options);
+  queue.Push(late, kStart);
+  queue.Push(gone, kStart);
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(Take(queue, {.max_tokens = 10}), ElementsAre(i % 2 == 0 ? 1010 : 2010));
+  EXPECT_TRUE(queue.Remove(*gone));
+  EXPECT_FALSE(queue.Remove(*gone));
+  EXPECT_THAT(queue.TakeExpired(kStart + absl::Seconds(5)), ElementsAre(late));
+  EXPECT_FALSE(queue.Remove(*late));
+  EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.tokens(), 0);
+}
+
+TEST(BatchQueueTest, RoomIsGivenBackAsSequencesAreTaken) {
+  BatchQueue queue;
+  const auto place = std::make_shared<CountingPlace>();
+  const auto job = MakeJob(1, {10, 30, 60}, {.work = absl::Seconds(10), .place = place});
+  queue.Push(job, kStart);
+  EXPECT_EQ(place->released, 0);
+  Take(queue, {.max_tokens = 40});
+  EXPECT_EQ(place->released, 40);
+  EXPECT_EQ(place->released_work, absl::Seconds(4));
+  EXPECT_TRUE(queue.Remove(*job));
+  EXPECT_EQ(place->released, 100);
+  EXPECT_EQ(place->released_work, absl::Seconds(10));
+  queue.Remove(*job);
+  EXPECT_EQ(place->released, 100);
+}
+
+// Whatever becomes of a job, every sequence gives its room back once; and in a batch a job's sequences stand together.
+TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
+  std::mt19937 random(11);
+  const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
+  BatchQueue queue({.attention = 0.01, .giant = 1000});
+  std::vector<std::pair<std::shared_ptr<Job>, std::shared_ptr<CountingPlace>>> jobs;
+  absl::Time now = kStart;
+  for (int step = 0; step < 3000; ++step, now += absl::Milliseconds(below(100))) {
+    if (below(2) == 0) {
+      std::vector<int> sizes(static_cast<size_t>(1 + below(6)));
+      for (int& size : sizes) size = below(8) == 0 ? 300 : 1 + below(60);
+      const auto place = std::make_shared<CountingPlace>();
+      JobOptions options{.start = now + absl::Milliseconds(below(3000)), .place = place};
+      if (below(3) != 0) options.work = absl::Milliseconds(below(500));
+      if (below(3) == 0) options.deadline = now + absl::Milliseconds(below(2000));
+      if (below(4) == 0) options.priority = Priority::kBulk;
+      jobs.emplace_back(MakeJob(1, sizes, options), place);
+      queue.Push(jobs.back().first, now);
+    } else if (below(3) != 0) {
+      std::vector<const Job*> seen;
+      for (const BatchItem& item : queue.TakeBatch({.max_tokens = 1 + below(300), .giants = below(2) == 0})) {
+        if (!seen.empty() && seen.back() == item.job.get()) continue;
+        ASSERT_EQ(std::ranges::find(seen, item.job.get()), seen.end());
+        seen.push_back(item.job.get());
+      }
+    } else {
+      if (!jobs.empty() && queue.Remove(*jobs[static_cast<size_t>(below(static_cast<int>(jobs.size())))].first))
+        continue;
+      queue.TakeExpired(now);
+    }
+  }
+  for (const auto& [job, place] : jobs) {
+    queue.Remove(*job);
+    EXPECT_EQ(place->released, job->tokens());
+    EXPECT_LE(absl::AbsDuration(place->released_work - job->options().work), absl::Microseconds(1));
+  }
+  EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.cost(), 0);
 }
 
 // n + n * n / 100.

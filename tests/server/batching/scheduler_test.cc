@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 #include <mutex>
 #include <set>
@@ -145,6 +146,54 @@ TEST_F(SchedulerTest, AnEncoderErrorReachesEveryJobOfTheBatch) {
   EXPECT_TRUE(next.answer.get().ok());
 }
 
+// One job's fault is not the others', which only shared a batch with it.
+TEST_F(SchedulerTest, OnlyTheJobAtFaultFails) {
+  encoder_.FailOn(7, absl::InternalError("broken"));
+  Pending blocker = BlockWorker();
+  Pending before = MakePending({MakeSequence(1, 2), MakeSequence(2, 2)}),
+          faulty = MakePending({MakeSequence(6, 2), MakeSequence(7, 2)}), after = MakePending({MakeSequence(3, 2)});
+  for (const Pending* pending : {&before, &faulty, &after}) ASSERT_TRUE(lane_->Submit(pending->job).ok());
+  encoder_.OpenGate();
+  const auto result = before.answer.get();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->vectors, ElementsAre(ElementsAre(2, 2, 2, 1), ElementsAre(4, 2, 2, 1)));
+  EXPECT_EQ(faulty.code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(after.answer.get().ok());
+  EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(1, 2, 6, 7, 3), ElementsAre(1, 2),
+                                              ElementsAre(6, 7), ElementsAre(3)));
+  EXPECT_TRUE(lane_->WaitIdle(absl::Seconds(20)));
+}
+
+// The rest of a job whose first batch failed is not run.
+TEST_F(SchedulerTest, AFailedJobLeavesTheQueue) {
+  encoder_.FailOn(7, absl::InternalError("broken"));
+  Pending blocker = BlockWorker();
+  Pending faulty = MakePending({MakeSequence(7, 60), MakeSequence(8, 60)}), other = MakePending({MakeSequence(1, 60)});
+  ASSERT_TRUE(lane_->Submit(faulty.job).ok());
+  ASSERT_TRUE(lane_->Submit(other.job).ok());
+  encoder_.OpenGate();
+  EXPECT_EQ(faulty.code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(other.answer.get().ok());
+  EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(7), ElementsAre(1)));
+}
+
+TEST_F(SchedulerTest, NobodyRunsAgainForACancelledOrALateJob) {
+  encoder_.FailOn(7, absl::InternalError("broken"));
+  Pending blocker = BlockWorker();
+  Pending cancelled = MakePending({MakeSequence(1, 2)}), faulty = MakePending({MakeSequence(7, 2)}),
+          late = MakePending({MakeSequence(2, 2)}, {.deadline = clock_.Now() + absl::Seconds(1)});
+  for (const Pending* pending : {&cancelled, &faulty, &late}) ASSERT_TRUE(lane_->Submit(pending->job).ok());
+  lane_->Cancel(*blocker.job);  // Its batch is given up; the next one meets the closed gate.
+  encoder_.AwaitCalls(2);
+  lane_->Cancel(*cancelled.job);
+  clock_.Advance(absl::Seconds(2));
+  encoder_.OpenGate();
+  EXPECT_EQ(cancelled.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(faulty.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+  for (const std::vector<int32_t>& batch : encoder_.batches()) EXPECT_NE(batch, std::vector<int32_t>{1});
+}
+
 TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
   Pending blocker = BlockWorker();
   EXPECT_FALSE(lane_->WaitIdle(absl::Milliseconds(1)));
@@ -163,6 +212,149 @@ TEST_F(SchedulerTest, QueueStateTellsTheAge) {
   EXPECT_EQ(lane_->queue_state().oldest, absl::Seconds(3));
   encoder_.OpenGate();
   EXPECT_EQ(waiting.answer.get()->queue, absl::Seconds(3));
+}
+
+class CountingObserver final : public SchedulerObserver {
+ public:
+  void OnBatch(int64_t batch_tokens, size_t batch_sequences, absl::Duration) override {
+    ++batches;
+    tokens += batch_tokens;
+    sequences += static_cast<int>(batch_sequences);
+  }
+  void OnDequeued(absl::Duration) override { ++dequeued; }
+  void OnFailure() override { ++failures; }
+
+  std::atomic<int> batches = 0, sequences = 0, dequeued = 0, failures = 0;
+  std::atomic<int64_t> tokens = 0;
+};
+
+// Runs jobs of one sequence each, which wait together and so share a batch.
+class SchedulerObserverTest : public SchedulerTest {
+ protected:
+  void RunTogether(const std::vector<int32_t>& tokens) {
+    std::vector<Pending> all;
+    Pending blocker = BlockWorker();  // On the other lane.
+    for (const int32_t token : tokens) {
+      all.push_back(MakePending({MakeSequence(token, 3)}));
+      ASSERT_TRUE(observed_lane_->Submit(all.back().job).ok());
+    }
+    encoder_.OpenGate();
+    for (Pending& pending : all) pending.answer.wait();
+    EXPECT_TRUE(blocker.answer.get().ok());
+    observed_lane_ = nullptr;  // Waits for its batches: the observer has been told of everything.
+  }
+
+  CountingObserver observer_;
+  std::unique_ptr<Lane> observed_lane_ = scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}}, &observer_);
+};
+
+TEST_F(SchedulerObserverTest, IsToldOfBatches) {
+  RunTogether({1, 2, 3});
+  EXPECT_EQ(observer_.batches, 1);
+  EXPECT_EQ(observer_.sequences, 3);
+  EXPECT_EQ(observer_.tokens, 9);
+  EXPECT_EQ(observer_.dequeued, 3);
+  EXPECT_EQ(observer_.failures, 0);
+}
+
+TEST_F(SchedulerObserverTest, IsToldOfFailuresAndOnceOfEverySequence) {
+  encoder_.FailOn(7, absl::InternalError("broken"));
+  RunTogether({1, 7, 3});
+  EXPECT_EQ(observer_.failures, 2);  // All together, and the one at fault by itself.
+  EXPECT_EQ(observer_.batches, 2);
+  EXPECT_EQ(observer_.sequences, 2);
+  EXPECT_EQ(observer_.dequeued, 3);
+}
+
+TEST_F(SchedulerObserverTest, WantOfMemoryIsNoFailure) {
+  encoder_.FailOn(7, absl::ResourceExhaustedError("memory"));
+  RunTogether({1, 7, 3});
+  EXPECT_EQ(observer_.failures, 0);
+  EXPECT_EQ(observer_.sequences, 2);
+}
+
+// How long a batch of so many tokens takes, on a scheduler with so many workers: by WorkOf, afterwards.
+absl::Duration MeasuredWork(int workers, const CostModel& costs, absl::Duration took, int64_t cost) {
+  FakeClock clock;
+  FakeEncoder encoder;
+  Scheduler scheduler({.workers = workers}, clock);
+  const auto lane = scheduler.AddLane(encoder, {.batch = {.max_tokens = 1000}, .costs = costs}, nullptr);
+  EXPECT_EQ(lane->WorkOf(1000), absl::ZeroDuration());  // Nothing is known yet.
+  encoder.CloseGate();
+  Pending pending = MakePending({MakeSequence(1, 10)});
+  EXPECT_TRUE(lane->Submit(pending.job).ok());
+  encoder.AwaitCalls(1);
+  clock.Advance(took);
+  encoder.OpenGate();
+  EXPECT_TRUE(pending.answer.get().ok());
+  return lane->WorkOf(cost);
+}
+
+bool Near(absl::Duration one, absl::Duration other) { return absl::AbsDuration(one - other) < absl::Microseconds(1); }
+
+TEST(SchedulerMeasureTest, WorkIsWhatTheWholeDeviceTakes) {
+  EXPECT_TRUE(Near(MeasuredWork(1, {}, absl::Seconds(2), 10), absl::Seconds(2)));
+  EXPECT_TRUE(Near(MeasuredWork(1, {}, absl::Seconds(2), 100), absl::Seconds(20)));
+  EXPECT_TRUE(Near(MeasuredWork(4, {}, absl::Seconds(2), 10), absl::Seconds(0.5)));
+  // 10 tokens cost 10 + 0.5 * 100.
+  EXPECT_TRUE(Near(MeasuredWork(1, {.attention = 0.5}, absl::Seconds(6), 10), absl::Seconds(1)));
+}
+
+TEST_F(SchedulerTest, WorkFollowsWhatBatchesTookLately) {
+  const auto run = [this](absl::Duration took) {
+    encoder_.CloseGate();
+    const int calls = static_cast<int>(encoder_.batches().size());
+    Pending pending = MakePending({MakeSequence(1, 10)});
+    ASSERT_TRUE(lane_->Submit(pending.job).ok());
+    encoder_.AwaitCalls(calls + 1);
+    clock_.Advance(took);
+    encoder_.OpenGate();
+    pending.answer.wait();
+  };
+  run(absl::Seconds(1));
+  EXPECT_TRUE(Near(lane_->WorkOf(10), absl::Seconds(1)));
+  run(absl::Seconds(3));
+  EXPECT_GT(lane_->WorkOf(10), absl::Seconds(2));  // More than the mean: the first is long ago.
+  EXPECT_LT(lane_->WorkOf(10), absl::Seconds(3));
+  for (int i = 0; i < 30; ++i) run(absl::Seconds(1));
+  EXPECT_LT(lane_->WorkOf(10), absl::Seconds(1.05));
+  // A batch that failed says nothing.
+  encoder_.FailWith(absl::InternalError("broken"));
+  const absl::Duration before = lane_->WorkOf(10);
+  run(absl::Hours(1));
+  EXPECT_EQ(lane_->WorkOf(10), before);
+}
+
+class CountingPlace final : public QueuePlace {
+ public:
+  void Release(int64_t tokens, absl::Duration) override { released += tokens; }
+
+  std::atomic<int64_t> released = 0;
+};
+
+TEST_F(SchedulerTest, RoomIsGivenBackWhenABatchBeginsOrNeverWill) {
+  const auto running = std::make_shared<CountingPlace>(), cancelled = std::make_shared<CountingPlace>(),
+             late = std::make_shared<CountingPlace>(), left = std::make_shared<CountingPlace>();
+  encoder_.CloseGate();
+  Pending first = MakePending({MakeSequence(1, 90), MakeSequence(1, 60)}, {.place = running});
+  ASSERT_TRUE(lane_->Submit(first.job).ok());
+  encoder_.AwaitCalls(1);
+  EXPECT_EQ(running->released, 90);
+  Pending second = MakePending({MakeSequence(2, 70)}, {.place = cancelled}),
+          third = MakePending({MakeSequence(3, 80)}, {.deadline = clock_.Now() + absl::Seconds(1), .place = late}),
+          fourth = MakePending({MakeSequence(4, 80)}, {.priority = Priority::kBulk, .place = left});
+  for (const Pending* pending : {&second, &third, &fourth}) ASSERT_TRUE(lane_->Submit(pending->job).ok());
+  lane_->Cancel(*second.job);
+  EXPECT_EQ(cancelled->released, 70);
+  EXPECT_EQ(late->released, 0);
+  clock_.Advance(absl::Seconds(2));
+  lane_->Cancel(*first.job);
+  EXPECT_EQ(running->released, 150);
+  encoder_.OpenGate();
+  EXPECT_EQ(third.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(fourth.answer.get().ok());
+  EXPECT_EQ(late->released, 80);
+  EXPECT_EQ(left->released, 80);
 }
 
 TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {

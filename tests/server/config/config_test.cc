@@ -9,6 +9,7 @@
 namespace longembed {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 // The sample documents the defaults, so reading it must give what an otherwise empty config gives.
@@ -19,13 +20,31 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   ASSERT_TRUE(least.ok()) << least.status();
   EXPECT_EQ(sample->listen, least->listen);
   EXPECT_EQ(sample->metrics_listen, least->metrics_listen);
+  EXPECT_EQ(sample->health_listen, least->health_listen);
   EXPECT_EQ(sample->reflection, least->reflection);
+  EXPECT_EQ(sample->channelz, least->channelz);
+  EXPECT_EQ(sample->log.level, least->log.level);
+  EXPECT_EQ(sample->log.format, least->log.format);
+  EXPECT_EQ(sample->tls.certificate, least->tls.certificate);
+  EXPECT_EQ(sample->tls.key, least->tls.key);
+  EXPECT_EQ(sample->tls.client_ca, least->tls.client_ca);
+  EXPECT_EQ(sample->api_keys, least->api_keys);
+  EXPECT_EQ(sample->connections.max, least->connections.max);
+  EXPECT_EQ(sample->connections.max_streams, least->connections.max_streams);
+  EXPECT_EQ(sample->connections.max_age, least->connections.max_age);
+  EXPECT_EQ(sample->connections.max_idle, least->connections.max_idle);
+  EXPECT_EQ(sample->connections.handshake_timeout, least->connections.handshake_timeout);
+  EXPECT_EQ(sample->connections.keepalive, least->connections.keepalive);
   EXPECT_EQ(sample->compute_threads, least->compute_threads);
   EXPECT_EQ(sample->cuda_streams, least->cuda_streams);
   EXPECT_EQ(sample->tokenization_threads, least->tokenization_threads);
   EXPECT_EQ(sample->drain_delay, least->drain_delay);
   EXPECT_EQ(sample->drain_timeout, least->drain_timeout);
   EXPECT_EQ(sample->limits.max_request_bytes, least->limits.max_request_bytes);
+  EXPECT_EQ(sample->limits.max_response_bytes, least->limits.max_response_bytes);
+  EXPECT_EQ(sample->limits.max_queue_wait, least->limits.max_queue_wait);
+  EXPECT_EQ(sample->limits.max_bulk_queue_wait, least->limits.max_bulk_queue_wait);
+  EXPECT_EQ(sample->limits.max_pending_bytes, least->limits.max_pending_bytes);
   EXPECT_EQ(sample->limits.max_inputs_per_call, least->limits.max_inputs_per_call);
   EXPECT_EQ(sample->limits.max_tokens_per_input, least->limits.max_tokens_per_input);
   EXPECT_EQ(sample->limits.max_run_tokens_per_call, least->limits.max_run_tokens_per_call);
@@ -46,20 +65,37 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   EXPECT_EQ(documented.max_queued_tokens, standard.max_queued_tokens);
 }
 
-// Every key that an error message lists as known stands in the sample.
-TEST(ConfigTest, TheSampleNamesEveryKey) {
+// The lines of the sample below a key of the root, without comments; all lines of the root itself for an empty key.
+std::string SampleSection(const std::string& section) {
   std::ifstream file(LONGEMBED_SAMPLE_CONFIG);
-  std::stringstream sample;
-  sample << file.rdbuf();
-  for (const char* yaml : {"models: [{path: x}]\nwrong: 1", "models: [{path: x}]\ndrain: {wrong: 1}",
-                           "models: [{path: x}]\nlimits: {wrong: 1}", "models: [{path: x}]\ntei: {wrong: 1}",
-                           "models: [{path: x, wrong: 1}]"}) {
+  std::string lines = "\n", current;
+  for (std::string line; std::getline(file, line);) {
+    line = line.substr(0, line.find('#'));
+    if (line.empty()) continue;
+    const bool of_root = line[0] != ' ';
+    if (of_root) current = line.substr(0, line.find(':'));
+    if (section.empty() ? of_root : !of_root && current == section) lines += line + "\n";
+  }
+  return lines;
+}
+
+// Every key that an error message lists as known stands in the sample, in its place.
+TEST(ConfigTest, TheSampleNamesEveryKey) {
+  for (const auto& [section, yaml] :
+       {std::pair{"", "models: [{path: x}]\nwrong: 1"}, std::pair{"log", "models: [{path: x}]\nlog: {wrong: 1}"},
+        std::pair{"tls", "models: [{path: x}]\ntls: {wrong: 1}"},
+        std::pair{"connections", "models: [{path: x}]\nconnections: {wrong: 1}"},
+        std::pair{"drain", "models: [{path: x}]\ndrain: {wrong: 1}"},
+        std::pair{"limits", "models: [{path: x}]\nlimits: {wrong: 1}"},
+        std::pair{"tei", "models: [{path: x}]\ntei: {wrong: 1}"},
+        std::pair{"models", "models: [{path: x, wrong: 1}]"}}) {
     const std::string message(ParseConfig(yaml, "").status().message());
     const std::string marker = "known here: ";
     ASSERT_THAT(message, HasSubstr(marker));
     std::istringstream keys(message.substr(message.find(marker) + marker.size()));
+    const std::string sample = SampleSection(section);
     for (std::string key; std::getline(keys >> std::ws, key, ',');) {
-      EXPECT_THAT(sample.str(), HasSubstr(key + ":"));
+      EXPECT_THAT(sample, ContainsRegex("[\n -]" + key + ":")) << section;
     }
   }
 }
@@ -88,6 +124,57 @@ models:
   EXPECT_EQ(config->models[0].precision, Precision::kBfloat16);
   EXPECT_EQ(config->models[0].engine, Engine::kTorchScript);
   EXPECT_EQ(config->models[1].path, "/abs/b");
+}
+
+TEST(ConfigTest, ReadsWhatOperatorsSet) {
+  const auto config = ParseConfig(R"(
+health_listen: 0.0.0.0:50052
+channelz: true
+log: {level: debug, format: text}
+tls: {certificate: tls/tls.crt, key: /abs/tls.key, client_ca: ../ca.crt}
+api_keys: keys.yaml
+connections: {max: 7, max_streams: 8, max_age: 0s, max_idle: 1h, handshake_timeout: 250ms, keepalive: 9s}
+limits: {max_response_bytes: 10, max_queue_wait: 2s, max_bulk_queue_wait: 3m, max_pending_bytes: 12345678901}
+models: [{path: a}]
+)",
+                                  "/etc/longembed");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->health_listen, "0.0.0.0:50052");
+  EXPECT_TRUE(config->channelz);
+  EXPECT_EQ(config->log.level, LogLevel::kDebug);
+  EXPECT_EQ(config->log.format, LogFormat::kText);
+  EXPECT_TRUE(config->tls.enabled());
+  EXPECT_EQ(config->tls.certificate, "/etc/longembed/tls/tls.crt");
+  EXPECT_EQ(config->tls.key, "/abs/tls.key");
+  EXPECT_EQ(config->tls.client_ca, "/etc/ca.crt");
+  EXPECT_EQ(config->api_keys, "/etc/longembed/keys.yaml");
+  EXPECT_EQ(config->connections.max, 7);
+  EXPECT_EQ(config->connections.max_streams, 8);
+  EXPECT_EQ(config->connections.max_age, absl::ZeroDuration());
+  EXPECT_EQ(config->connections.max_idle, absl::Hours(1));
+  EXPECT_EQ(config->connections.handshake_timeout, absl::Milliseconds(250));
+  EXPECT_EQ(config->connections.keepalive, absl::Seconds(9));
+  EXPECT_EQ(config->limits.max_response_bytes, 10);
+  EXPECT_EQ(config->limits.max_queue_wait, absl::Seconds(2));
+  EXPECT_EQ(config->limits.max_bulk_queue_wait, absl::Minutes(3));
+  EXPECT_EQ(config->limits.max_pending_bytes, 12345678901);
+}
+
+TEST(ConfigTest, KeysNeedNoTlsWhereGrpcsOwnServicesAreOff) {
+  const auto config = ParseConfig("api_keys: k.yaml\nreflection: false\nmodels: [{path: x}]", "");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_FALSE(config->tls.enabled());
+  EXPECT_TRUE(
+      ParseConfig("api_keys: k.yaml\nchannelz: true\ntls: {certificate: a, key: b}\nmodels: [{path: x}]", "").ok());
+}
+
+TEST(ConfigTest, EveryLevelHasAName) {
+  for (const auto& [name, level] : {std::pair{"debug", LogLevel::kDebug}, std::pair{"info", LogLevel::kInfo},
+                                    std::pair{"warning", LogLevel::kWarning}, std::pair{"error", LogLevel::kError}}) {
+    const auto config = ParseConfig(std::string("models: [{path: x}]\nlog: {level: ") + name + "}", "");
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->log.level, level);
+  }
 }
 
 struct BadConfig {
@@ -120,6 +207,47 @@ INSTANTIATE_TEST_SUITE_P(
                       BadConfig{"models: [{path: x}]\nlimits: 3", "limits."},
                       BadConfig{"models: [{path: [x]}]", "models[0].path must be a string"},
                       BadConfig{"models: [", "line"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Operations, BadConfigTest,
+    ::testing::Values(
+        BadConfig{"models: [{path: x}]\nlog: {level: trace}", "log.level must be one of debug, info, warning, error"},
+        BadConfig{"models: [{path: x}]\nlog: {format: xml}", "log.format must be one of json, text"},
+        BadConfig{"models: [{path: x}]\nlog: debug", "log."},
+        BadConfig{"models: [{path: x}]\nchannelz: 3", "channelz must be true or false"},
+        BadConfig{"models: [{path: x}]\nhealth_listen: [a]", "health_listen must be a string"},
+        BadConfig{"models: [{path: x}]\napi_keys: {a: b}", "api_keys must be a string"},
+        BadConfig{"models: [{path: x}]\ntls: {certificate: a}", "tls needs both certificate and key"},
+        BadConfig{"models: [{path: x}]\ntls: {key: a}", "tls needs both certificate and key"},
+        BadConfig{"models: [{path: x}]\ntls: {client_ca: a}", "tls.client_ca needs tls.certificate and tls.key"},
+        BadConfig{"models: [{path: x}]\ntls: {cert: a}", "tls.cert is unknown"},
+        // gRPC answers reflection and channelz itself, without asking for keys.
+        BadConfig{"models: [{path: x}]\napi_keys: k", "reflection must be false with api_keys"},
+        BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: true", "reflection must be false with api_keys"},
+        BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: false\nchannelz: true",
+                  "channelz must be false with api_keys"},
+        BadConfig{"models: [{path: x}]\nconnections: {max: 0}", "connections.max must be a whole number from 1"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_streams: 0}", "connections.max_streams must be"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_age: 10}", "connections.max_age must be a duration"},
+        // Milliseconds that an int does not hold.
+        BadConfig{"models: [{path: x}]\nconnections: {max_age: 1000h}", "connections.max_age must be from 0 to 480h"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_idle: inf}", "connections.max_idle must be from"},
+        // Every connection would be closed at once.
+        BadConfig{"models: [{path: x}]\nconnections: {handshake_timeout: 0s}", "connections.handshake_timeout must be"},
+        BadConfig{"models: [{path: x}]\nconnections: {keepalive: 0s}", "connections.keepalive must be"},
+        BadConfig{"models: [{path: x}]\nconnections: {keepalive: 1000h}", "connections.keepalive must be"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_response_bytes: 0}", "limits.max_response_bytes must be"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_pending_bytes: 0}", "limits.max_pending_bytes must be"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 10}", "limits.max_queue_wait must be a duration"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: -1s}", "limits.max_queue_wait must be a duration"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: soon}", "limits.max_bulk_queue_wait must be"}));
+
+TEST(ConfigTest, AnEmptyFileIsNoConfig) {
+  const std::string path = ::testing::TempDir() + "empty_config.yaml";
+  std::ofstream file(path);
+  file.close();
+  EXPECT_THAT(std::string(ReadConfig(path).status().message()), HasSubstr("must be a mapping"));
+}
 
 TEST(ConfigTest, AMissingFileIsNamed) {
   EXPECT_THAT(std::string(ReadConfig("/nonexistent/config.yaml").status().message()),

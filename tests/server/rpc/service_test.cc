@@ -567,7 +567,7 @@ TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
   encoder_->CloseGate();
   const auto stream = Open();
   std::jthread writer([&stream] {
-    for (int i = 0; i < 2000 && stream->Write(FirstMessage(absl::StrCat(i), "a")); ++i) {
+    for (int i = 0; i < 2000 && stream->Write(Message(absl::StrCat(i), "a")); ++i) {
     }
   });
   encoder_->AwaitCalls(1);

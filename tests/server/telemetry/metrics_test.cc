@@ -61,6 +61,9 @@ TEST(MetricsTest, TheTableIsComplete) {
   Metrics metrics({});
   ModelMetrics& model = metrics.ForModel("m", [] { return QueueReading{}; });
   model.CountInputs(1, 1, 1);
+  model.CountClientTokens("c", 1);
+  metrics.CountTlsReload(true);
+  metrics.SetCertificateExpiry(absl::FromUnixSeconds(5));
   metrics.RequestStarted("Embed");
   metrics.RequestFinished("Embed", "OK", "m", absl::Milliseconds(1));
   std::set<std::string> scraped, documented;

@@ -1,0 +1,35 @@
+"""The short form of every operational test. What is right stays a bar; how fast it is does not, as other programs may use the cores too: the long forms, on a quiet machine, judge that."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import SKIPPED
+
+SHORT = {
+    "overload.py": ["--seconds", "8", "--measure-seconds", "3", "--goodput", "0.5", "--slack", "20"],
+    "rolling_restart.py": ["--rounds", "2", "--pause", "0.5"],
+    "kill.py": ["--rounds", "3", "--every", "4"],
+    "cancel.py": ["--rounds", "1", "--blocker-inputs", "128", "--slack", "10"],
+    "soak.py": ["--seconds", "15", "--sample-every", "2"],
+    "hostile.py": ["--seconds", "2.5", "--floor-ms", "1500"],
+    "auth_matrix.py": [],
+    "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
+}
+
+
+@pytest.mark.parametrize("script", SHORT)
+def test_short_form(script, tmp_path):
+    command = [sys.executable, Path(__file__).parent / script, *SHORT[script], "--folder", tmp_path]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    print(done.stdout)
+    if done.returncode == SKIPPED:
+        pytest.skip(done.stdout.strip().splitlines()[-1].removeprefix("SKIPPED "))
+    assert done.returncode == 0, "\n".join(line for line in done.stdout.splitlines() if line.startswith("FAIL")) or done.stdout[-3000:]
+
+
+def test_no_script_is_forgotten():
+    scripts = {path.name for path in Path(__file__).parent.glob("*.py")}
+    assert set(SHORT) == scripts - {"harness.py", "http2_frames.py", "test_operations.py"}
