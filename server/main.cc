@@ -321,7 +321,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, c
   Log(LogLevel::kInfo, absl::StrCat("serving gRPC on port ", (*server)->port()),
       {{"listen", config.listen},
        {"tls", config.tls.enabled() ? (config.tls.client_ca.empty() ? "on" : "mutual") : "off"},
-       {"apis", (*server)->has_tei() ? "longembed.v1 tei.v1" : "longembed.v1"}});
+       {"apis", (*server)->has_tei() ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
   LogLevelFile log_level(config_path);
   const int signal = AwaitSignal(stop_signals, secrets, watchman, log_level);
   Log(LogLevel::kInfo, "draining", {{"signal", int64_t{signal}}});

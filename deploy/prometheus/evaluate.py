@@ -3,8 +3,8 @@
 
     deploy/prometheus/evaluate.py --prometheus http://127.0.0.1:9090
 
-Exit status 1 when a query fails, when one that must have data has none, when a rule is unhealthy, or when an alert fires. For set-ups that are healthy and under
-load: an idle server has no latency.
+Exit status 1 when a query fails, when one that must have data has none, when a rule is unhealthy, or when an alert fires. For set-ups that are healthy and
+under load: an idle server has no latency.
 """
 
 import argparse
@@ -131,7 +131,8 @@ def main() -> int:
     show("rule", rules)
     failed = [row.name for row in panels + rules if row.failed]
     without = sum(row.result.startswith("no data expected") for row in panels)
-    print(f"\n{len(panels)} queries of panels, {without} without data as expected; {len(rules)} rules; {len(failed)} failed{': ' if failed else ''}{', '.join(failed)}")
+    print(f"\n{len(panels)} queries of panels, {without} without data as expected; {len(rules)} rules; {len(failed)} failed", end="")
+    print(f": {', '.join(failed)}" if failed else "")
     return 1 if failed else 0
 
 

@@ -1,6 +1,7 @@
 #include "server/core/embed_call.h"
 
 #include <algorithm>
+#include <new>
 #include <string_view>
 #include <utility>
 #include <variant>
@@ -106,17 +107,25 @@ absl::Status EmbedCall::CheckStillWanted() const {
 void EmbedCall::Prepare() {
   const absl::Time started = clock_.Now();
   std::vector<Sequence> sequences;
-  absl::Status status = PrepareInputs(sequences);
+  const absl::Status status = PlanSequences(sequences);
   answer_.tokenization = clock_.Now() - started;
   model_.metrics().ObserveTokenization(answer_.tokenization);
-  if (status.ok()) status = CheckResponseSize();
-  if (status.ok()) status = Settle(sequences);
   if (!status.ok()) {
     place_ = nullptr;
     return std::move(done_)(status);
   }
   if (sequences.empty()) return std::move(done_)(std::move(answer_));  // Every input failed by itself.
   Submit(std::move(sequences));
+}
+
+absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
+  try {
+    if (const absl::Status status = PrepareInputs(sequences); !status.ok()) return status;
+    if (const absl::Status status = CheckResponseSize(); !status.ok()) return status;
+    return Settle(sequences);
+  } catch (const std::bad_alloc&) {
+    return ServerOutOfMemory();
+  }
 }
 
 absl::Status EmbedCall::CheckResponseSize() const {
@@ -183,10 +192,21 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   if (!result.ok()) return std::move(done_)(result.status());
-  answer_.queue = result->queue;
-  answer_.inference = result->inference;
+  absl::Status status;
+  try {
+    status = FinishInputs(*result);
+  } catch (const std::bad_alloc&) {
+    status = ServerOutOfMemory();
+  }
+  if (!status.ok()) return std::move(done_)(status);
+  std::move(done_)(std::move(answer_));
+}
+
+absl::Status EmbedCall::FinishInputs(const JobResult& result) {
+  answer_.queue = result.queue;
+  answer_.inference = result.inference;
   int64_t inputs = 0, tokens = 0, truncated = 0;
-  std::span<const std::vector<float>> rows = result->vectors;
+  std::span<const std::vector<float>> rows = result.vectors;
   for (size_t i = 0; i < answer_.results.size(); ++i) {
     absl::StatusOr<EmbeddedInput>& input = answer_.results[i];
     if (!input.ok()) continue;
@@ -202,12 +222,12 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
       continue;
     }
     absl::Status status = AtField(vectors.status(), absl::StrCat("inputs[", i, "]"));
-    if (!order_.partial_results) return std::move(done_)(std::move(status));
+    if (!order_.partial_results) return status;
     input = std::move(status);
   }
   model_.metrics().CountInputs(inputs, tokens, truncated);
   if (order_.has_key) model_.metrics().CountClientTokens(order_.client, tokens);
-  std::move(done_)(std::move(answer_));
+  return absl::OkStatus();
 }
 
 }  // namespace longembed

@@ -96,11 +96,14 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   Demand Estimate() const;
   void Admit();
   void Prepare();
+  // To the job's sequences. What it takes memory for fails this call alone.
+  absl::Status PlanSequences(std::vector<Sequence>& sequences);
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
   absl::Status CheckResponseSize() const;
   absl::Status Settle(const std::vector<Sequence>& sequences);
   void Submit(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
+  absl::Status FinishInputs(const JobResult& result);
   absl::Status CheckStillWanted() const;
 
   ServedModel& model_;

@@ -78,6 +78,10 @@ absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration
                    retry_delay);
 }
 
+absl::Status ServerOutOfMemory() {
+  return Exhausted("OUT_OF_MEMORY", "the server has not the memory for this request", absl::Seconds(1));
+}
+
 std::string OverloadLabel(const absl::Status& status) {
   return RetryDelay(status).has_value() ? absl::AsciiStrToLower(ErrorReason(status)) : "";
 }

@@ -34,6 +34,8 @@ struct QueueFigures {
 absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay);
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
+// An allocation failed: this request's alone.
+absl::Status ServerOutOfMemory();
 // The value of the metric's label "reason" for an error of these; empty for any other.
 std::string OverloadLabel(const absl::Status& status);
 // UNAUTHENTICATED.

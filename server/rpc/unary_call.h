@@ -7,9 +7,11 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <memory>
+#include <new>
 #include <string>
 
 #include "absl/status/status.h"
+#include "server/errors/errors.h"
 #include "server/rpc/call_record.h"
 #include "server/rpc/service_context.h"
 
@@ -48,7 +50,12 @@ class UnaryCall : public grpc::ServerUnaryReactor {
 template <typename Handler, typename... Arguments>
 grpc::ServerUnaryReactor* StartHandler(const grpc::ByteBuffer& request, Arguments&&... arguments) {
   auto* const handler = new Handler(std::forward<Arguments>(arguments)...);  // Deletes itself in OnDone.
-  if (handler->Begin(request)) handler->Start(request);
+  if (!handler->Begin(request)) return handler;
+  try {
+    handler->Start(request);
+  } catch (const std::bad_alloc&) {  // While the request was parsed or checked: nothing has been begun.
+    handler->Fail(ServerOutOfMemory());
+  }
   return handler;
 }
 

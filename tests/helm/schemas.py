@@ -3,7 +3,7 @@
 
     tests/helm/schemas.py [DIRECTORY]        default: build/helm/schemas
 
-Needs `go` and its module proxy the first time (some seconds); later runs find DIRECTORY complete. Schemas refuse unknown fields. Rules that an API server checks
+Needs `go` and its module proxy the first time; later runs find DIRECTORY complete. Schemas refuse unknown fields. Rules that an API server checks
 besides (CEL in custom resource definitions, Kubernetes' own validation) are not in them.
 """
 

@@ -137,11 +137,17 @@ def check_matrix(transport: Transport, methods: list[str], served: set[str], cal
         for name, metadata in RIGHT.items():
             code = caller.code(transport.let_in, method, metadata)
             # channelz answers a request for server 0 with INTERNAL.
-            if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED") or code == "INTERNAL" and "channelz" not in method:
+            if (
+                code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED")
+                or code == "INTERNAL"
+                and "channelz" not in method
+            ):
                 refused_right.append(f"{method} with {name}: {code}")
     report.figure(f"{transport.name}, answers to wrong keys", dict(seen))
     report.bar(f"{transport.name}: 0 bypasses", not past, f"{len(past)} of {len(methods) * len(WRONG)} {past[:4] or ''}")
-    report.bar(f"{transport.name}: right keys are let in", not refused_right, f"{len(refused_right)} refused of {len(methods) * len(RIGHT)} {refused_right[:4] or ''}")
+    report.bar(
+        f"{transport.name}: right keys are let in", not refused_right, f"{len(refused_right)} refused of {len(methods) * len(RIGHT)} {refused_right[:4] or ''}"
+    )
     report.bar(f"{transport.name}: health needs no key", not unhealthy, f"{unhealthy[:4] or ''}")
     code = caller.silent_stream(transport.let_in, [])
     report.bar(f"{transport.name}: a stream that sends nothing is refused", code == "UNAUTHENTICATED", code)
@@ -158,7 +164,9 @@ def check_other_ports(replica: Replica, methods: list[str], caller: Caller, repo
                 code = caller.code(channel, method, metadata)
                 if code != ("OK" if is_health(method) else "UNIMPLEMENTED"):
                     wrong.append(f"{method}: {code}")
-        report.bar("health port: grpc.health.v1 and nothing else, with or without key", not wrong, f"{len(wrong)} wrong of {2 * len(methods)} {wrong[:4] or ''}")
+        report.bar(
+            "health port: grpc.health.v1 and nothing else, with or without key", not wrong, f"{len(wrong)} wrong of {2 * len(methods)} {wrong[:4] or ''}"
+        )
     statuses = {}
     for verb, path in (("GET", "/metrics"), ("GET", "/"), ("GET", "/health"), ("GET", "/config"), ("GET", "/../etc/passwd"), ("GET", "/debug/pprof"), ("POST", "/metrics"),
                        ("PUT", "/metrics"), ("DELETE", "/metrics"), ("POST", "/longembed.v1.EmbeddingService/ListModels")):  # fmt: skip
@@ -188,7 +196,13 @@ def check_reload(transport: Transport, keys: Path, caller: Caller, report: Repor
     report.bar("a new key is let in", taken, f"after {time.monotonic() - began:.1f} s")
     codes = [code(metadata) for metadata in RIGHT.values()]
     report.bar("keys that were taken out are refused, on an open connection too", set(codes) == {"UNAUTHENTICATED"}, str(codes))
-    for name, content in {"broken YAML": "keys: [", "no keys": "keys: []\n", "an empty file": "", "a key without a name": "keys: [{key: x}]\n", "no file": None}.items():
+    for name, content in {
+        "broken YAML": "keys: [",
+        "no keys": "keys: []\n",
+        "an empty file": "",
+        "a key without a name": "keys: [{key: x}]\n",
+        "no file": None,
+    }.items():
         keys.unlink() if content is None else keys.write_text(content)
         time.sleep(2.5)
         codes = code([]), code(RIGHT["x-api-key"]), code(later)
@@ -196,7 +210,12 @@ def check_reload(transport: Transport, keys: Path, caller: Caller, report: Repor
 
 
 def check_leaks(replicas: list[Replica], caller: Caller, report: Report) -> None:
-    keys = {value.removeprefix("Bearer ").removeprefix("Basic ").removeprefix("key=") for variants in (RIGHT, WRONG) for metadata in variants.values() for _, value in metadata}
+    keys = {
+        value.removeprefix("Bearer ").removeprefix("Basic ").removeprefix("key=")
+        for variants in (RIGHT, WRONG)
+        for metadata in variants.values()
+        for _, value in metadata
+    }
     # The shorter strings are no keys, and stand in many words.
     keys = {key for key in keys | {LATER_KEY} if len(key) > 10} | {hashlib.sha256(key.encode()).hexdigest() for key in (PLAIN_KEY, HASHED_KEY, LATER_KEY)}
     places = {f"log of {replica.name}": replica.log.read_text() for replica in replicas} | {"errors and metrics": "\n".join(caller.words)}
@@ -212,7 +231,11 @@ def check_refused_config(arguments: argparse.Namespace, folder: Path, settings: 
         replica = Replica(folder, arguments, {**settings, "reflection": False, key: True}, f"unsafe-{key}").start(wait=False)
         ended = until(lambda: not replica.alive(), 60, 0.1)
         replica.kill()
-        report.bar(f"{key} with keys on a plaintext port is a config error", ended and replica.process.returncode not in (0, -6, -11) and key in replica.log.read_text(), f"exit status {replica.process.returncode}")
+        report.bar(
+            f"{key} with keys on a plaintext port is a config error",
+            ended and replica.process.returncode not in (0, -6, -11) and key in replica.log.read_text(),
+            f"exit status {replica.process.returncode}",
+        )
 
 
 def write_keys(path: Path, keys: list[dict]) -> None:
@@ -276,7 +299,11 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         report.figure("methods", f"{len(methods)}, of which reflection describes {len(reflected)}; services that it only names: {sorted(silent) or 'none'}")
         unheard = {service for service in silent if not any(method.startswith(f"/{service}/") for method in known)}
         report.bar("every service that the server names is in the matrix", not unheard, f"{sorted(unheard) or ''}")
-        report.bar("the server serves what its protos describe", of_file(pb.DESCRIPTOR) | of_file(tei.DESCRIPTOR) <= reflected, f"missing {sorted((of_file(pb.DESCRIPTOR) | of_file(tei.DESCRIPTOR)) - reflected)}")
+        report.bar(
+            "the server serves what its protos describe",
+            of_file(pb.DESCRIPTOR) | of_file(tei.DESCRIPTOR) <= reflected,
+            f"missing {sorted((of_file(pb.DESCRIPTOR) | of_file(tei.DESCRIPTOR)) - reflected)}",
+        )
         for transport in transports:
             # Plaintext with keys has neither reflection nor channelz.
             served = {m for m in known | reflected if transport.name != "plaintext" or not m.startswith(("/grpc.reflection.", "/grpc.channelz."))}

@@ -120,7 +120,13 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         bench = Bench(replica, messages, stubs.EmbeddingServiceStub(channel))
         for how, bulk in (("cancel", True), ("deadline", True), ("cancel", False)):
             results = [queued_work(bench, arguments, how, bulk, report) for _ in range(arguments.rounds)]
-            judge(report, f"{how} of {'bulk' if bulk else 'interactive'} calls that wait", [freed for freed, _ in results], sum(reached for _, reached in results), arguments)
+            judge(
+                report,
+                f"{how} of {'bulk' if bulk else 'interactive'} calls that wait",
+                [freed for freed, _ in results],
+                sum(reached for _, reached in results),
+                arguments,
+            )
         results = [running_call(bench, arguments) for _ in range(arguments.rounds)]
         judge(report, "cancel of a call that runs, its other windows", [freed for freed, _ in results], sum(finished for _, finished in results), arguments)
         reached = dead_on_arrival(bench, arguments.calls)

@@ -416,7 +416,12 @@ def python_client(folder: Path):
 def fresh_call(address: str, pb, seconds: float, credentials=None, metadata=None) -> float:
     """Seconds until a new client has its first vector, infinite where it has none in time."""
     started = time.monotonic()
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 500),
+    ]
     channel = grpc.secure_channel(address, credentials, options) if credentials else grpc.insecure_channel(address, options)
     with channel:
         request = pb[0].EmbedRequest(inputs=[pb[0].Input(text="who is there?")])

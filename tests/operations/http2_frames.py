@@ -38,7 +38,15 @@ def literal(name: bytes, value: bytes) -> bytes:
 
 def grpc_headers(path: str, more: dict[str, str] | None = None) -> bytes:
     """The header block of a gRPC call; names of the static table would be shorter, and harder to read."""
-    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "content-type": "application/grpc", "te": "trailers", **(more or {})}
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        **(more or {}),
+    }
     return b"".join(literal(name.encode(), value.encode()) for name, value in fields.items())
 
 

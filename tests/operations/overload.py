@@ -29,7 +29,9 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         print_figures(report, storm, unloaded, peak, rate, after)
         check(arguments, report, storm, unloaded, peak, replica.settings, most)
         rejects = storm["codes"].get("RESOURCE_EXHAUSTED", 0)
-        report.bar("the server counted its refusals", refused >= rejects > 0, f"longembed_rejected_total {refused:.0f}, seen by the client {rejects} of those counted")
+        report.bar(
+            "the server counted its refusals", refused >= rejects > 0, f"longembed_rejected_total {refused:.0f}, seen by the client {rejects} of those counted"
+        )
         report.bar("exit status 0", replica.terminate() == 0)
 
 
@@ -50,10 +52,22 @@ def check(arguments: argparse.Namespace, report: Report, storm: dict, unloaded: 
     share = storm["goodput_per_second"] / peak
     report.bar("goodput >= 90 % of peak", share >= arguments.goodput, f"{share:.1%}" + relaxed(arguments.goodput, 0.9))
     allowed = 1000 * arguments.queue_budget + 2 * unloaded
-    report.bar("admitted p99 <= queue budget + 2x unloaded p99", latency(storm, "OK", "p99") <= allowed * arguments.slack, f"{latency(storm, 'OK', 'p99'):.0f} ms of {allowed:.0f}" + relaxed(arguments.slack, 1))
-    report.bar("rejects p99 <= 50 ms", latency(storm, "RESOURCE_EXHAUSTED", "p99") <= 50 * arguments.slack, f"{latency(storm, 'RESOURCE_EXHAUSTED', 'p99'):.1f} ms" + relaxed(arguments.slack, 1))
+    report.bar(
+        "admitted p99 <= queue budget + 2x unloaded p99",
+        latency(storm, "OK", "p99") <= allowed * arguments.slack,
+        f"{latency(storm, 'OK', 'p99'):.0f} ms of {allowed:.0f}" + relaxed(arguments.slack, 1),
+    )
+    report.bar(
+        "rejects p99 <= 50 ms",
+        latency(storm, "RESOURCE_EXHAUSTED", "p99") <= 50 * arguments.slack,
+        f"{latency(storm, 'RESOURCE_EXHAUSTED', 'p99'):.1f} ms" + relaxed(arguments.slack, 1),
+    )
     rejects = storm["codes"].get("RESOURCE_EXHAUSTED", 0)
-    report.bar("every reject carries grpc-retry-pushback-ms and RetryInfo", storm["rejected"]["with_both"] == rejects > 0, f"{storm['rejected']['with_both']} of {rejects}")
+    report.bar(
+        "every reject carries grpc-retry-pushback-ms and RetryInfo",
+        storm["rejected"]["with_both"] == rejects > 0,
+        f"{storm['rejected']['with_both']} of {rejects}",
+    )
     others = storm["calls"] - rejects - storm["codes"].get("OK", 0)
     report.bar("no other answer than a vector or RESOURCE_EXHAUSTED", others == 0 == storm["unsent"], f"{others} others, {storm['unsent']} unsent")
     # Beyond what the server holds anyway: the requests it may keep, and as much again for buffers and connections.

@@ -56,7 +56,9 @@ class FreshConnections(threading.Thread):
 
     def run(self) -> None:
         files = self.files
-        credentials = grpc.ssl_channel_credentials(files.authority.certificate.read_bytes(), files.client_key.read_bytes(), files.client_certificate.read_bytes())
+        credentials = grpc.ssl_channel_credentials(
+            files.authority.certificate.read_bytes(), files.client_key.read_bytes(), files.client_certificate.read_bytes()
+        )
         request = self.pb[0].EmbedRequest(inputs=[self.pb[0].Input(text="a new connection")])
         while not self.stopped:
             with grpc.secure_channel(self.replica.address, credentials, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -111,7 +113,10 @@ def break_in_turn(arguments: argparse.Namespace, files: Files, replica: Replica,
     files.renew()
     before = good[0]
     serial = ssl.PEM_cert_to_DER_cert(files.certificate.read_text())
-    report.bar("a good pair after the broken ones is taken up", until(lambda: served_der(files, replica) == serial, 10, 0.1) and files.certificate.read_bytes() != before)
+    report.bar(
+        "a good pair after the broken ones is taken up",
+        until(lambda: served_der(files, replica) == serial, 10, 0.1) and files.certificate.read_bytes() != before,
+    )
 
 
 def served_der(files: Files, replica: Replica) -> bytes:
@@ -141,8 +146,12 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         report.figure("a new certificate served after, s", " ".join(f"{seconds:.1f}" for seconds in taken))
         for name, result in results.items():
             report.figure(f"{name}, p50 p99, ms", f"{latency(result, 'OK', 'p50'):.0f} {latency(result, 'OK', 'p99'):.0f}")
-            report.bar(f"{name}: 0 failures", failures(result) == 0 and result["calls"] > 0, f"{failures(result)} of {result['calls']} {result['errors'] or ''}")
-        report.bar("a connection for every call: 0 failures", not fresh.errors and fresh.calls > 0, f"{len(fresh.errors)} of {fresh.calls} {fresh.errors[:2] or ''}")
+            report.bar(
+                f"{name}: 0 failures", failures(result) == 0 and result["calls"] > 0, f"{failures(result)} of {result['calls']} {result['errors'] or ''}"
+            )
+        report.bar(
+            "a connection for every call: 0 failures", not fresh.errors and fresh.calls > 0, f"{len(fresh.errors)} of {fresh.calls} {fresh.errors[:2] or ''}"
+        )
         taken_up = reloads.total("longembed_tls_reloads_total", result="ok")
         report.bar("every rotation is counted", taken_up >= arguments.rounds, f"longembed_tls_reloads_total{{result=ok}} {taken_up:.0f}")
         report.bar("broken pairs are counted", refused >= 6, f"longembed_tls_reloads_total{{result=refused}} {refused:.0f}")

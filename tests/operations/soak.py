@@ -99,7 +99,9 @@ class Client(threading.Thread):
         return text_of(int(math.exp(self.rng.uniform(math.log(least), math.log(most)))), self.rng)
 
     def options(self):
-        options = self.pb.EmbedOptions(truncate=self.rng.randrange(1, 3), encoding=self.rng.randrange(5), priority=self.rng.randrange(2), normalize=self.rng.random() < 0.8)
+        options = self.pb.EmbedOptions(
+            truncate=self.rng.randrange(1, 3), encoding=self.rng.randrange(5), priority=self.rng.randrange(2), normalize=self.rng.random() < 0.8
+        )
         if self.rng.random() < 0.3:
             options.dimensions, options.force_dimensions = self.rng.randrange(8, 385, 8), True
         if self.rng.random() < 0.5:
@@ -112,10 +114,12 @@ class Client(threading.Thread):
         return [self.pb.Input(text=self.words(least, most)) for _ in range(self.rng.randrange(1, count + 1))]
 
     def embed(self):
-        answer = self.call(self.stub.Embed, self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(1, 600, 12), partial_results=self.rng.random() < 0.3), BUSY)
+        answer = self.call(
+            self.stub.Embed, self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(1, 600, 12), partial_results=self.rng.random() < 0.3), BUSY
+        )
         if not all(result.embeddings or result.HasField("error") for result in answer.results):
             raise Outcome("NOTHING", BUSY, "an input without vector and without error")
-        return BUSY,
+        return (BUSY,)
 
     def windows(self):
         options = self.options()
@@ -126,20 +130,20 @@ class Client(threading.Thread):
         if options.output == self.pb.EmbedOptions.ONE_VECTOR:
             options.extension.windows.aggregation = self.rng.randrange(4)
         self.call(self.stub.Embed, self.pb.EmbedRequest(options=options, inputs=self.inputs(300, 4000, 2)), BUSY)
-        return BUSY,
+        return (BUSY,)
 
     def positions(self):
         options = self.options()
         getattr(options.extension, self.rng.choice(["grouped", "recurrent", "interpolation"])).SetInParent()
         self.call(self.stub.Embed, self.pb.EmbedRequest(options=options, inputs=self.inputs(300, 1500, 2)), BUSY)
-        return BUSY,
+        return (BUSY,)
 
     def spans(self):
         options = self.options()
         options.output = self.pb.EmbedOptions.SPAN_VECTORS
         options.spans.every_tokens.tokens = self.rng.randrange(1, 100)
         self.call(self.stub.Embed, self.pb.EmbedRequest(options=options, inputs=self.inputs(10, 400, 4)), BUSY)
-        return BUSY,
+        return (BUSY,)
 
     def stream_requests(self, count: int):
         yield self.pb.EmbedStreamRequest(options=self.options(), id="0", input=self.pb.Input(text=self.words(1, 300)))
@@ -154,24 +158,29 @@ class Client(threading.Thread):
             raise Outcome(error.code().name, BUSY, error.details() or "") from None
         if sorted(ids) != sorted(str(i) for i in range(count)):
             raise Outcome("LOST", BUSY, f"{count} inputs, {len(ids)} answers")
-        return BUSY,
+        return (BUSY,)
 
     def abandoned_stream(self):
         call = self.stub.EmbedStream(self.stream_requests(30), timeout=120, metadata=self.metadata)
         with contextlib.suppress(grpc.RpcError, StopIteration):
             next(call)
         call.cancel()
-        return BUSY,
+        return (BUSY,)
 
     def cancelled(self):
         call = self.stub.Embed.future(self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(50, 600, 32)), timeout=60, metadata=self.metadata)
         time.sleep(self.rng.random() * 0.1)
         call.cancel()
-        return BUSY,
+        return (BUSY,)
 
     def hurried(self):
-        self.call(self.stub.Embed, self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(1, 600, 8)), BUSY | {"DEADLINE_EXCEEDED"}, timeout=self.rng.random() * 0.1)
-        return BUSY,
+        self.call(
+            self.stub.Embed,
+            self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(1, 600, 8)),
+            BUSY | {"DEADLINE_EXCEEDED"},
+            timeout=self.rng.random() * 0.1,
+        )
+        return (BUSY,)
 
     def refused(self):
         wrong = self.rng.choice(["long", "model", "empty", "dimensions"])
@@ -185,32 +194,32 @@ class Client(threading.Thread):
         else:
             request.options.dimensions = 100000
         self.call(self.stub.Embed, request, {"INVALID_ARGUMENT", "NOT_FOUND"})
-        return set(),  # OK would be wrong.
+        return (set(),)  # OK would be wrong.
 
     def garbage(self):
         method = self.channel.unary_unary("/longembed.v1.EmbeddingService/Embed")
         # A first byte that no message of ours begins with: field 15, group end.
         self.call(method, b"\x7c" + self.rng.randbytes(self.rng.randrange(1, 2000)), {"INVALID_ARGUMENT"})
-        return set(),
+        return (set(),)
 
     def wrong_key(self):
         try:
             self.stub.ListModels(self.pb.ListModelsRequest(), timeout=30, metadata=[("authorization", f"Bearer {self.rng.random()}")])
         except grpc.RpcError as error:
             raise Outcome(error.code().name, {"UNAUTHENTICATED"}, error.details() or "") from None
-        return set(),
+        return (set(),)
 
     def inspect(self):
         self.call(self.stub.Explain, self.pb.ExplainRequest(options=self.options(), inputs=self.inputs(1, 2000, 8)), BUSY)
         self.call(self.stub.Tokenize, self.pb.TokenizeRequest(texts=[self.words(1, 500) for _ in range(4)]), BUSY)
         self.call(self.stub.ListModels, self.pb.ListModelsRequest(), BUSY)
-        return BUSY,
+        return (BUSY,)
 
     def tei_embed(self):
         stub = self.tei_stubs.EmbedStub(self.channel)
         self.call(stub.Embed, self.tei.EmbedRequest(inputs=self.words(1, 600), truncate=True), BUSY)
         self.call(stub.EmbedAll, self.tei.EmbedAllRequest(inputs=self.words(1, 100), truncate=True), BUSY)
-        return BUSY,
+        return (BUSY,)
 
     def tei_stream(self):
         requests = (self.tei.EmbedRequest(inputs=self.words(1, 100), truncate=True) for _ in range(self.rng.randrange(1, 20)))
@@ -219,11 +228,11 @@ class Client(threading.Thread):
                 pass
         except grpc.RpcError as error:
             raise Outcome(error.code().name, BUSY, error.details() or "") from None
-        return BUSY,
+        return (BUSY,)
 
     def reconnect(self):
         self.connect()
-        return BUSY,
+        return (BUSY,)
 
 
 class Outcome(Exception):
@@ -300,22 +309,37 @@ def judge(arguments: argparse.Namespace, report: Report, clients: list[Client], 
     mib = 2.0**20
     step = max(1, len(samples.seconds) // 15)
     for i in range(0, len(samples.seconds), step):
-        report.figure(f"at {samples.seconds[i]:.0f} s", f"heap {samples.heap[i] / mib:.2f} MiB, RSS {samples.rss[i] / mib:.1f} MiB, {samples.descriptors[i]} descriptors, {samples.threads[i]:.0f} threads")
-    report.bar("every answer was a right one", not wrong, f"{sum(wrong.values())} wrong of {sum(done.values())}: {dict(wrong.most_common(8))}" if wrong else f"{sum(done.values())} operations")
+        report.figure(
+            f"at {samples.seconds[i]:.0f} s",
+            f"heap {samples.heap[i] / mib:.2f} MiB, RSS {samples.rss[i] / mib:.1f} MiB, {samples.descriptors[i]} descriptors, {samples.threads[i]:.0f} threads",
+        )
+    report.bar(
+        "every answer was a right one",
+        not wrong,
+        f"{sum(wrong.values())} wrong of {sum(done.values())}: {dict(wrong.most_common(8))}" if wrong else f"{sum(done.values())} operations",
+    )
     report.bar("every kind of operation ran", len(done) == 15, f"{len(done)} of 15")
     window = arguments.seconds / 3
     heap, covered, heap_base = samples.growth(samples.heap, window)
     rss, _, rss_base = samples.growth(samples.rss, window)
     report.figure("window, s", f"{window:.0f} to {samples.seconds[-1]:.0f}, {sum(t >= window for t in samples.seconds)} samples")
     if arguments.seconds >= 600:
-        report.bar("heap in use grows by nothing that its own noise does not cover", heap <= covered, f"{heap / mib:+.3f} MiB of {heap_base / mib:.1f}, noise covers {covered / mib:.3f}")
+        report.bar(
+            "heap in use grows by nothing that its own noise does not cover",
+            heap <= covered,
+            f"{heap / mib:+.3f} MiB of {heap_base / mib:.1f}, noise covers {covered / mib:.3f}",
+        )
         report.bar("RSS grows by <= 1 %", rss <= 0.01 * rss_base, f"{rss / rss_base:+.2%} of {rss_base / mib:.0f} MiB")
     else:
         report.bar("heap in use grows by < 16 MiB (short form)", heap < 16 * mib, f"{heap / mib:+.2f} MiB of {heap_base / mib:.1f}")
         report.figure("RSS (no bar in the short form)", f"{rss / rss_base:+.2%} of {rss_base / mib:.0f} MiB")
     late = [n for t, n in zip(samples.seconds, samples.descriptors) if t >= window]
     # Clients reconnect all the time; a connection that was closed in the pause may still be open for a moment.
-    report.bar("descriptors do not grow", max(late) <= max(samples.descriptors[: max(1, len(samples.descriptors) - len(late))]) + arguments.clients, f"at most {max(late)}")
+    report.bar(
+        "descriptors do not grow",
+        max(late) <= max(samples.descriptors[: max(1, len(samples.descriptors) - len(late))]) + arguments.clients,
+        f"at most {max(late)}",
+    )
     report.bar("threads do not grow", samples.threads[-1] <= samples.threads[0] + 16, f"{samples.threads[0]:.0f} to {samples.threads[-1]:.0f}")
 
 
