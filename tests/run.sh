@@ -34,13 +34,17 @@ run_ctest() {
 }
 
 run_pytest() {
-  PYTHONPATH=$root timeout --foreground -s INT -k 60 1800 \
+  PYTHONPATH=$root timeout --foreground -s INT -k 60 2400 \
     "$venv/bin/python" -m pytest tests -q -rs --disable-warnings --junitxml "$reports/pytest.xml"
 }
 
 set_up
-# The formatter's version matters; where there is no such version the check is skipped.
-[ "$preset" != release ] || [ "$(debian_version)" != 12 ] || install_packages clang-format-14
+if [ "$preset" = release ]; then
+  # What the service is watched and balanced with. Debian would start both as services where it can.
+  install_packages prometheus haproxy openssl curl
+  # The formatter's version matters; where there is no such version the check is skipped.
+  [ "$(debian_version)" != 12 ] || install_packages clang-format-14
+fi
 build "$preset"
 rm -rf "$reports"
 mkdir -p "$reports"
@@ -50,9 +54,11 @@ fi
 say "C++ tests ($preset; output: build/logs/ctest-$preset.log)"
 runner ctest run_ctest
 if [ "$preset" = release ]; then
-  say "Python tests: exporter, and the server through a Python client (a few minutes)"
+  say "Python tests: exporter, the server through a Python client, operations, chart, watching (about 12 minutes)"
   runner pytest run_pytest
   runner format "$root/tests/format_check.sh" "$reports/format.xml"
+  say "fuzzing, 20 seconds a target"
+  runner fuzz "$root/tests/fuzz/run.sh" --seconds 20 --report "$reports/fuzz.xml"
 fi
 say "finished; reports: build/reports/$preset"
 "$venv/bin/python" "$root/tests/summary.py" "$reports" "${suites[@]}"

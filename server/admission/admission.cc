@@ -1,6 +1,7 @@
 #include "server/admission/admission.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace longembed {
 
@@ -29,11 +30,12 @@ absl::Status Place::Settle(int64_t tokens, absl::Duration work, bool giant, bool
   return absl::OkStatus();
 }
 
-void Place::Release(int64_t tokens, absl::Duration work) {
+void Place::Release(int64_t tokens, absl::Duration work, bool runs) {
   const std::lock_guard lock(admission_.mutex_);
   Demand part = demand_;
   part.tokens = std::min(tokens, demand_.tokens);
   part.work = std::min(work, demand_.work);
+  if (runs) admission_.MeasurePace(part);
   admission_.Hold(model_, part, -1);
   demand_.tokens -= part.tokens;
   demand_.work -= part.work;
@@ -59,10 +61,10 @@ Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& dema
   }
   if (!TokensFit(model, demand)) return {Overload::kQueueTokens, true};
   if (model.tokens_ == 0) return {};
-  const absl::Duration before = WorkBefore(demand.priority, demand.giant);
+  const absl::Duration before = WaitBefore(demand.priority, demand.giant);
   if (before > Budget(demand.priority)) return {Overload::kQueueWait, true};
   const bool more_tokens = client.tokens > kShare * (max_tokens - model.tokens_ - demand.tokens);
-  const bool more_work = std::min(client.work, before) > kShare * (Budget(demand.priority) - before);
+  const bool more_work = std::min(client.work / pace(), before) > kShare * (Budget(demand.priority) - before);
   if (more_tokens || more_work) return {Overload::kClientShare, true};
   return {};
 }
@@ -84,11 +86,30 @@ absl::Duration Admission::WorkBefore(Priority priority, bool giant) const {
   return sum;
 }
 
+absl::Duration Admission::WaitBefore(Priority priority, bool giant) const {
+  return WorkBefore(priority, giant) / pace();
+}
+
+void Admission::MeasurePace(const Demand& part) {
+  constexpr double kMemory = 2;  // Seconds.
+  if (part.giant) return;
+  const absl::Time now = clock_.Now();
+  if (last_left_ != absl::InfinitePast()) {
+    const double elapsed = absl::ToDoubleSeconds(now - last_left_);
+    const double decay = std::exp(-elapsed / kMemory);
+    left_seconds_ = decay * left_seconds_ + absl::ToDoubleSeconds(part.work);
+    elapsed_seconds_ = decay * elapsed_seconds_ + elapsed;
+  }
+  // What comes to an empty queue leaves at once, and says nothing about how fast it could.
+  const bool more = work_[0][false] + work_[1][false] > part.work;
+  last_left_ = more ? now : absl::InfinitePast();
+}
+
 absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const Demand& demand) {
   // Refused clients that all came back at the same moment would be refused again: the hint varies by a quarter.
   jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator: good enough to scatter.
   const double factor = 0.75 + 0.5 * static_cast<double>(jitter_ >> 8) / (1 << 24);
-  const absl::Duration wait = WorkBefore(demand.priority, demand.giant);
+  const absl::Duration wait = WaitBefore(demand.priority, demand.giant);
   const absl::Duration hint = std::clamp(wait, absl::Milliseconds(50), absl::Seconds(60)) * factor;
   return Overloaded(reason,
                     {.queued_tokens = model.tokens_,
@@ -119,7 +140,7 @@ absl::Time Admission::AdvanceClock(Client& client, absl::Duration work) {
 
 absl::Duration Admission::expected_wait() const {
   const std::lock_guard lock(mutex_);
-  return WorkBefore(Priority::kInteractive, /*giant=*/false);
+  return WaitBefore(Priority::kInteractive, /*giant=*/false);
 }
 
 }  // namespace longembed

@@ -13,6 +13,9 @@
 //   * a client's share of the two: what a client holds may be at most kShare times what is still free, so that one
 //     client may use most of an otherwise empty queue and there is always room for others ("dynamic thresholds",
 //     Choudhury and Hahne, 1998).
+// The expected wait is that work over the pace at which such work has left the queue in the last seconds, as long as
+// there was any: estimates that are off, or a machine that others use too, correct themselves.
+//
 // Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them.
 //
 // Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
@@ -21,6 +24,7 @@
 #ifndef LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 #define LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -37,6 +41,7 @@
 
 namespace longembed {
 
+// Both are kept by refusing at three fourths: estimates err, and a call still has to run.
 struct AdmissionOptions {
   absl::Duration max_wait = absl::Seconds(10);       // For interactive work.
   absl::Duration max_bulk_wait = absl::Seconds(60);  // For bulk.
@@ -80,7 +85,7 @@ class Place final : public QueuePlace {
   absl::Time start() const { return start_; }
 
   // A part of the call waits no longer.
-  void Release(int64_t tokens, absl::Duration work) override;
+  void Release(int64_t tokens, absl::Duration work, bool runs) override;
 
  private:
   friend class Admission;
@@ -126,12 +131,18 @@ class Admission {
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
   static bool TokensFit(const ModelBudget& model, const Demand& demand);
   absl::Duration WorkBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration WaitBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MeasurePace(const Demand& part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Hold(ModelBudget& model, const Demand& demand, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Seconds' worth of work a second: 1 when the estimates of work are right.
+  double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::clamp(left_seconds_ / std::max(elapsed_seconds_, 1e-6), 0.05, 20.0);
+  }
   absl::Duration Budget(Priority priority) const {
-    return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
+    return 0.75 * (priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait);
   }
 
   const AdmissionOptions options_;
@@ -141,6 +152,11 @@ class Admission {
   std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][giant]
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);              // Those with places.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
+
+  // Decayed sums of the work that left the queue to run, and of the time that this took; giants aside.
+  double left_seconds_ ABSL_GUARDED_BY(mutex_) = 0.5;
+  double elapsed_seconds_ ABSL_GUARDED_BY(mutex_) = 0.5;
+  absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: there was nothing to leave.
 };
 
 }  // namespace longembed

@@ -28,17 +28,17 @@ void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
   jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
-  Release(job, job.next_, job.sequences_.size());
+  Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
   by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
 }
 
-void BatchQueue::Release(const Job& job, size_t first, size_t end) {
+void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
   if (job.options_.place == nullptr || first == end) return;
   int64_t tokens = 0;
   for (size_t i = first; i < end; ++i) tokens += job.sequences_[i].size();
-  job.options_.place->Release(tokens, job.WorkOf(tokens));
+  job.options_.place->Release(tokens, job.WorkOf(tokens), runs);
 }
 
 void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran) {
@@ -110,7 +110,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
     const size_t first = job->next_;
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
-    Release(*job, first, job->next_);
+    Release(*job, first, job->next_, /*runs=*/true);
     // Giants that may not start are passed over, however many wait in front.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
     if (!batch.empty() && costs_.IsGiant(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;

@@ -70,7 +70,7 @@ class BatchQueue {
 
   static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
   // Gives the room of some sequences back to the admission.
-  static void Release(const Job& job, size_t first, size_t end);
+  static void Release(const Job& job, size_t first, size_t end, bool runs);
   // A job's place in the order changes with what it has got to run.
   void MoveBack(Jobs::iterator position, absl::Duration ran);
   // Takes sequences of one job into the batch while they fit; returns what they cost.

@@ -33,8 +33,8 @@ using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 class QueuePlace {
  public:
   virtual ~QueuePlace() = default;
-  // Sequences with so many tokens, and so much work, wait no longer.
-  virtual void Release(int64_t tokens, absl::Duration work) = 0;
+  // Sequences with so many tokens, and so much work, wait no longer: they run, or nobody wants them any more.
+  virtual void Release(int64_t tokens, absl::Duration work, bool runs) = 0;
 };
 
 struct JobOptions {

@@ -12,6 +12,7 @@ WorkerPool::Order WorkerPool::OrderOf(int64_t bytes, absl::Time start) {
 }
 
 WorkerPool::WorkerPool(int threads) {
+  const std::lock_guard lock(mutex_);  // They look at how many they are.
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { RunThread(); });
 }
 

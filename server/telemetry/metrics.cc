@@ -205,6 +205,7 @@ void Metrics::CountRefusedConnection(const std::string& reason) {
 void Metrics::CountTlsReload(bool ok) { state_->tls_reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment(); }
 
 void Metrics::SetCertificateExpiry(absl::Time not_after) {
+  for (const char* result : {"ok", "refused"}) state_->tls_reloads.Add({{"result", result}});
   state_->certificate_expiry.Add({}).Set(static_cast<double>(absl::ToUnixSeconds(not_after)));
 }
 

@@ -55,6 +55,8 @@ prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType
 
 std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
   using prometheus::MetricType;
+  // Read once: the kernel's boot time moves by a second now and then, which would look like a restart.
+  static const double boot_time = BootTime();
   const std::vector<std::string> stat = StatFields();
   constexpr size_t kUserTicks = 11, kSystemTicks = 12, kThreadCount = 17, kStartTicks = 19, kVirtualBytes = 20,
                    kResidentPages = 21;
@@ -69,7 +71,7 @@ std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
              number(kResidentPages) * static_cast<double>(sysconf(_SC_PAGESIZE))),
       Family(metric::kVirtualMemory, MetricType::Gauge, number(kVirtualBytes)),
       Family(metric::kHeapInUse, MetricType::Gauge, HeapInUse()),
-      Family(metric::kStartTime, MetricType::Gauge, BootTime() + number(kStartTicks) / ticks),
+      Family(metric::kStartTime, MetricType::Gauge, boot_time + number(kStartTicks) / ticks),
       Family(metric::kThreads, MetricType::Gauge, number(kThreadCount)),
       Family(metric::kOpenFds, MetricType::Gauge, OpenFds()),
       Family(metric::kMaxFds, MetricType::Gauge, static_cast<double>(files.rlim_cur)),

@@ -77,7 +77,7 @@ fuzz() {
   mapfile -t inputs < <(find "$here/regressions/$target" -type f ! -name '.*' 2>/dev/null | sort)
   "$build/fuzzers/${target}_fuzzer" "${flags[@]}" "${inputs[@]}" "$seeds"/* >"$log" 2>&1 || status=$?
   if [ "$status" = 0 ]; then
-    timeout -s INT -k 30 $((seconds + 120)) \
+    timeout --foreground -s INT -k 30 $((seconds + 120)) \
       "$build/fuzzers/${target}_fuzzer" "${flags[@]}" -max_total_time="$seconds" "$corpus" "$seeds" >"$log" 2>&1 || status=$?
   fi
   echo "$status" >"$findings.status"
@@ -116,6 +116,8 @@ run_logged build-fuzz.log "the fuzz targets could not be built; the lines above 
 rm -f "$build"/findings/*.status
 
 say "fuzzing for $seconds s each: ${targets[*]}"
+set -m # A process group for each job, so that an interrupted run leaves none behind.
+trap 'for job in $(jobs -rp); do kill -INT -- "-$job"; done; exit 130' INT TERM
 for target in "${targets[@]}"; do
   while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
   fuzz "$target" &

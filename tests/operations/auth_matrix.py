@@ -1,5 +1,5 @@
-"""Who may do what: every method that the server or its protos describe, with no, wrong and right keys, over plaintext, TLS and mTLS; the health and metrics ports; keys that are
-replaced while the server runs. Nobody may get past, and no key may be in a log."""
+"""Who may do what: every method that the server or its protos describe, with no, wrong and right keys, over plaintext, TLS and mTLS;
+the health and metrics ports; keys that are replaced while the server runs. Nobody may get past, and no key may be in a log."""
 
 import argparse
 import hashlib
@@ -44,8 +44,15 @@ GRPC_SERVICES = {
     "grpc.reflection.v1alpha.ServerReflection": ["ServerReflectionInfo"],
     "grpc.channelz.v1.Channelz": ["GetTopChannels", "GetServers", "GetServer", "GetServerSockets", "GetChannel", "GetSubchannel", "GetSocket"],
 }
-NOT_THERE = ["/longembed.v1.EmbeddingService/Nothing", "/longembed.v1.Nothing/Embed", "/longembed.v2.EmbeddingService/Embed", "//longembed.v1.EmbeddingService/Embed",
-             "/longembed.v1.EmbeddingService/Embed/", "/LONGEMBED.V1.EMBEDDINGSERVICE/EMBED"]  # fmt: skip
+NOT_THERE = [
+    "/longembed.v1.EmbeddingService/Nothing", "/longembed.v1.Nothing/Embed", "/longembed.v2.EmbeddingService/Embed",
+    "//longembed.v1.EmbeddingService/Embed", "/longembed.v1.EmbeddingService/Embed/", "/LONGEMBED.V1.EMBEDDINGSERVICE/EMBED",
+]  # fmt: skip
+# On the metrics port; only the first is there.
+ASKED_FOR_METRICS = [
+    ("GET", "/metrics"), ("GET", "/"), ("GET", "/health"), ("GET", "/config"), ("GET", "/../etc/passwd"), ("GET", "/debug/pprof"),
+    ("POST", "/metrics"), ("PUT", "/metrics"), ("DELETE", "/metrics"), ("POST", "/longembed.v1.EmbeddingService/ListModels"),
+]  # fmt: skip
 
 
 def is_health(method: str) -> bool:
@@ -168,8 +175,7 @@ def check_other_ports(replica: Replica, methods: list[str], caller: Caller, repo
             "health port: grpc.health.v1 and nothing else, with or without key", not wrong, f"{len(wrong)} wrong of {2 * len(methods)} {wrong[:4] or ''}"
         )
     statuses = {}
-    for verb, path in (("GET", "/metrics"), ("GET", "/"), ("GET", "/health"), ("GET", "/config"), ("GET", "/../etc/passwd"), ("GET", "/debug/pprof"), ("POST", "/metrics"),
-                       ("PUT", "/metrics"), ("DELETE", "/metrics"), ("POST", "/longembed.v1.EmbeddingService/ListModels")):  # fmt: skip
+    for verb, path in ASKED_FOR_METRICS:
         connection = http.client.HTTPConnection("127.0.0.1", replica.metrics_port, timeout=5)
         connection.request(verb, path, body=b"x" if verb in ("POST", "PUT") else None)
         answer = connection.getresponse()
@@ -268,12 +274,16 @@ def open_transports(arguments: argparse.Namespace, folder: Path, settings: dict)
         return grpc.secure_channel(replicas[name].address, with_credentials, fresh())
 
     plain = {name: grpc.insecure_channel(replica.address, fresh()) for name, replica in replicas.items()}
+    not_mtls = {
+        "in plaintext": plain["mTLS"],
+        "without a certificate": secure("mTLS", credentials()),
+        "with another authority's certificate": secure("mTLS", credentials(other)),
+    }
     return [
         Transport("plaintext", replicas["plaintext"], plain["plaintext"], {"with TLS": secure("plaintext", credentials())}),
         Transport("TLS", replicas["TLS"], secure("TLS", credentials()), {"in plaintext": plain["TLS"]}),
-        Transport("mTLS", replicas["mTLS"], secure("mTLS", credentials(authority)),
-                  {"in plaintext": plain["mTLS"], "without a certificate": secure("mTLS", credentials()), "with another authority's certificate": secure("mTLS", credentials(other))}),
-    ]  # fmt: skip
+        Transport("mTLS", replicas["mTLS"], secure("mTLS", credentials(authority)), not_mtls),
+    ]
 
 
 def with_key(replica: Replica, root: bytes) -> grpc.Channel:

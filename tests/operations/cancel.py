@@ -1,4 +1,5 @@
-"""Deadlines and cancellations of queued work: none of it may reach the model, and the queue must be free of it within 100 ms. The same for the windows of a call that runs."""
+"""Deadlines and cancellations of queued work: none of it may reach the model, and the queue must be free of it within 100 ms.
+The same for the windows of a call that runs."""
 
 import argparse
 import time

@@ -352,7 +352,10 @@ class Balancer:
 # ------------------------------------------------------------------------------------------------------------------ the load
 
 # Each is one token of BERT's vocabulary.
-WORDS = "river stone house water light night green table paper horse window garden market letter winter summer music story plant bridge school doctor engine island forest".split()
+WORDS = (
+    "river stone house water light night green table paper horse window garden market letter winter summer music story plant bridge "
+    "school doctor engine island forest"
+).split()
 
 
 def text_of(words: int, rng: random.Random) -> str:

@@ -1,5 +1,5 @@
-"""Hostile clients: floods of connections, slow readers, giant messages, a million empty strings, garbage at every layer, trickles. Each gets a right answer or a refusal; a fresh
-client is served within 5 s, and a bystander that was there before hardly notices."""
+"""Hostile clients: floods of connections, slow readers, giant messages, a million empty strings, garbage at every layer, trickles.
+Each gets a right answer or a refusal; a fresh client is served within 5 s, and a bystander that was there before hardly notices."""
 
 import argparse
 import contextlib
@@ -66,7 +66,7 @@ class Attack:
         return "OK"
 
 
-# Each attack goes on for about `seconds`, says what it saw, and returns whether the server's answers were right. One whose docstring is a title is listed under it.
+# Each attack goes on for about `seconds`, and returns whether the server's answers were right, and what it saw. Its docstring is its title.
 
 
 def silent_flood(attack: Attack, seconds: float) -> tuple[bool, str]:
@@ -227,6 +227,10 @@ def garbage_protobuf(attack: Attack, seconds: float) -> tuple[bool, str]:
     return set(codes) <= {"OK", "NOT_FOUND"} | RIGHT_REFUSALS and codes["INVALID_ARGUMENT"] > 0, str(dict(codes))
 
 
+def random_frame(rng: random.Random) -> bytes:
+    return h2.frame(rng.randrange(12), rng.randrange(256), rng.randrange(4), rng.randbytes(rng.randrange(60)))
+
+
 def garbage_http2(attack: Attack, seconds: float) -> tuple[bool, str]:
     """garbage HTTP/2: random bytes, HTTP/1, random frames"""
     end, connections = time.monotonic() + seconds, 0
@@ -235,7 +239,7 @@ def garbage_http2(attack: Attack, seconds: float) -> tuple[bool, str]:
             attack.rng.randbytes(500),
             b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             h2.PREFACE + attack.rng.randbytes(2000),
-            h2.PREFACE + h2.settings() + b"".join(h2.frame(attack.rng.randrange(12), attack.rng.randrange(256), attack.rng.randrange(4), attack.rng.randbytes(attack.rng.randrange(60))) for _ in range(30)),
+            h2.PREFACE + h2.settings() + b"".join(random_frame(attack.rng) for _ in range(30)),
         ):  # fmt: skip
             connections += attack.connect(first) is not None
         time.sleep(0.05)
@@ -283,8 +287,8 @@ def endless_headers(attack: Attack, seconds: float) -> tuple[bool, str]:
 
 
 PLAINTEXT = [
-    silent_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, giant_messages, million_empty_strings, garbage_protobuf, garbage_http2,
-    control_frames, endless_headers,
+    silent_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, giant_messages, million_empty_strings,
+    garbage_protobuf, garbage_http2, control_frames, endless_headers,
 ]  # fmt: skip
 # These bring work as any client does, and then hold the answers up: only the latter is what a bystander should not notice, and is measured.
 WORK_FIRST = {slow_readers, slow_stream_readers}
@@ -327,8 +331,9 @@ def assault(method, replica: Replica, pb, arguments: argparse.Namespace, report:
     )
     calm, now = latency(bystander.calm, "OK", "p99"), latency(seen, "OK", "p99")
     allowed = max(2 * calm, arguments.floor_ms)
-    report.bar(f"{name}: bystander p99 <= 2x", now <= allowed and failures(seen) == 0,
-               f"{calm:.0f} -> {now:.0f} ms ({now / calm:.1f}x), {failures(seen)} failures of {seen['calls']} {seen['errors'] or ''}" + (f" (relaxed: {allowed:.0f} ms)" if allowed > 2 * calm else ""))  # fmt: skip
+    said = f"{calm:.0f} -> {now:.0f} ms ({now / calm:.1f}x), {failures(seen)} failures of {seen['calls']} {list(seen['errors'])[:2] or ''}"
+    said += f" (relaxed: {allowed:.0f} ms)" if allowed > 2 * calm else ""
+    report.bar(f"{name}: bystander p99 <= 2x", now <= allowed and failures(seen) == 0, said)
 
 
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:

@@ -1,4 +1,5 @@
-"""kill -9 of two replicas in turn behind haproxy, while `longembed embed` sends a corpus through it; where the client ends it is started again with --resume. Nothing may be lost or come twice."""
+"""kill -9 of two replicas in turn behind haproxy, while `longembed embed` sends a corpus through it; where the client ends it is started
+again with --resume. Nothing may be lost or come twice."""
 
 import argparse
 import json

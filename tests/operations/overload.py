@@ -1,4 +1,5 @@
-"""Open-loop overload at ten times the capacity that the same client measures: what is admitted is answered in time, the rest is refused at once and told when to come back."""
+"""Open-loop overload at ten times the capacity that the same client measures: what is admitted is answered in time, the rest is refused at
+once and told when to come back."""
 
 import argparse
 from pathlib import Path

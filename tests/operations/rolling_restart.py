@@ -1,4 +1,5 @@
-"""SIGTERM under load: two replicas behind haproxy are restarted in turn, while a client with the shipped retry configuration calls without a pause. No call may fail."""
+"""SIGTERM under load: two replicas behind haproxy are restarted in turn, while a client with the shipped retry configuration calls without a
+pause. No call may fail."""
 
 import argparse
 import time

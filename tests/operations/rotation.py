@@ -1,4 +1,5 @@
-"""Certificates are replaced every few seconds under load, on a server that asks clients for certificates too (mTLS). No call may fail; a broken pair leaves the old one in use."""
+"""Certificates are replaced every few seconds under load, on a server that asks clients for certificates too (mTLS). No call may fail; a
+broken pair leaves the old one in use."""
 
 import argparse
 import os

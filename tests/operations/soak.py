@@ -1,7 +1,8 @@
-"""A soak: clients of every kind, with random lengths and options, for half an hour. Every so often all pause for a moment, and what the server holds then must not grow.
+"""A soak: clients of every kind, with random lengths and options, for half an hour. Every so often all pause for a moment, and what the
+server holds then must not grow.
 
-"By nothing that its own noise does not cover": a line through the minutes' means of the last two thirds. Growth is its slope times that time; noise is the 99 % bound of what scatter
-alone would make of the slope."""
+"By nothing that its own noise does not cover": a line through the means of 20 stretches of the last two thirds. Growth is its slope times
+that time; noise is the 99 % bound of what scatter alone would make of the slope."""
 
 import argparse
 import contextlib
@@ -71,8 +72,9 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         operations = {
-            self.embed: 10, self.windows: 3, self.positions: 2, self.spans: 1, self.stream: 3, self.abandoned_stream: 1, self.cancelled: 2, self.hurried: 2, self.refused: 2,
-            self.garbage: 1, self.wrong_key: 1, self.inspect: 2, self.tei_embed: 2, self.tei_stream: 1, self.reconnect: 1,
+            self.embed: 10, self.windows: 3, self.positions: 2, self.spans: 1, self.stream: 3, self.abandoned_stream: 1, self.cancelled: 2,
+            self.hurried: 2, self.refused: 2, self.garbage: 1, self.wrong_key: 1, self.inspect: 2, self.tei_embed: 2, self.tei_stream: 1,
+            self.reconnect: 1,
         }  # fmt: skip
         first = list(operations)[self.part :: self.parts]  # All clients together begin with one of each.
         while not self.pace.stopped:
@@ -256,7 +258,7 @@ class Samples:
         self.threads.append(metrics.total("process_threads"))
 
     def growth(self, values: list[float], since: float) -> tuple[float, float, float]:
-        """Over the time from `since` on, by a line through the means of 20 stretches: growth, the growth that scatter covers, and the first value of the line."""
+        """Over the time from `since` on, by the line: growth, the growth that scatter covers, and the first value of the line."""
         kept = [(t, v) for t, v in zip(self.seconds, values) if t >= since]
         stretches = [np.mean(np.array(part), axis=0) for part in np.array_split(np.array(kept), min(20, len(kept)))]
         t, v = np.array(stretches).T

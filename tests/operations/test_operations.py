@@ -1,4 +1,5 @@
-"""The short form of every operational test. What is right stays a bar; how fast it is does not, as other programs may use the cores too: the long forms, on a quiet machine, judge that."""
+"""The short form of every operational test. What is right stays a bar; how fast it is does not, as other programs may use the cores too: the
+long forms, on a quiet machine, judge that."""
 
 import subprocess
 import sys

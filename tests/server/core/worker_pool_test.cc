@@ -57,8 +57,8 @@ TEST(WorkerPoolTest, RunsInOrderOfDueThenOfArrival) {
 
 // Due is an order, not a time to wait for.
 TEST(WorkerPoolTest, WhatIsDueLaterRunsNowWhenNothingElseWaits) {
-  WorkerPool pool(1);
   std::promise<void> ran;
+  WorkerPool pool(1);
   pool.Run([&ran] { ran.set_value(); }, {.due = absl::Now() + absl::Hours(1)});
   EXPECT_TRUE(Happens(ran.get_future()));
 }
@@ -82,6 +82,7 @@ TEST(WorkerPoolTest, LongTasksTakeHalfOfTheThreads) {
   constexpr int kThreads = 4, kTasks = 6;
   Gate gate;
   std::atomic<int> running = 0, most = 0, done = 0;
+  std::promise<void> first, second, both;
   {
     WorkerPool pool(kThreads);
     for (int i = 0; i < kTasks; ++i) {
@@ -96,8 +97,6 @@ TEST(WorkerPoolTest, LongTasksTakeHalfOfTheThreads) {
           {.due = absl::Now() - absl::Hours(1), .is_long = true});
     }
     // Two short ones run at the same time beside them: each waits for the other.
-    std::promise<void> first, second;
-    std::promise<void> both;
     pool.Run([&] {
       first.set_value();
       second.get_future().wait();
@@ -116,8 +115,8 @@ TEST(WorkerPoolTest, LongTasksTakeHalfOfTheThreads) {
 }
 
 TEST(WorkerPoolTest, DelayedTasksRunAfterTheirDelay) {
-  WorkerPool pool(2);
   std::promise<absl::Time> ran;
+  WorkerPool pool(2);
   const absl::Time begin = absl::Now();
   pool.RunAfter(absl::Milliseconds(50), [&ran] { ran.set_value(absl::Now()); });
   EXPECT_GE(ran.get_future().get() - begin, absl::Milliseconds(49));
@@ -126,12 +125,11 @@ TEST(WorkerPoolTest, DelayedTasksRunAfterTheirDelay) {
 // The thread that watched the time takes a task that does not end: another one has to watch now.
 TEST(WorkerPoolTest, ADelayedTaskFindsAThreadThatIsFree) {
   for (int round = 0; round < 10; ++round) {
-    std::promise<void> ran;
+    std::promise<void> ran, idle;
+    Gate gate;
     WorkerPool pool(3);
-    std::promise<void> idle;
     pool.RunAfter(absl::ZeroDuration(), [&idle] { idle.set_value(); });
     ASSERT_TRUE(Happens(idle.get_future()));
-    Gate gate;
     absl::SleepFor(absl::Milliseconds(2));
     pool.RunAfter(absl::Milliseconds(30), [&ran] { ran.set_value(); });
     absl::SleepFor(absl::Milliseconds(2));
