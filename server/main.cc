@@ -45,7 +45,9 @@ class Devices {
   Devices(const ServerConfig& config, const Clock& clock)
       : compute_threads_(config.compute_threads > 0 ? config.compute_threads : AvailableCores()),
         cuda_streams_(config.cuda_streams),
-        admission_{.max_wait = config.limits.max_queue_wait, .max_bulk_wait = config.limits.max_bulk_queue_wait},
+        // Refused at three fourths: estimates err, and what is admitted has to run, too.
+        admission_{.max_wait = 0.75 * config.limits.max_queue_wait,
+                   .max_bulk_wait = 0.75 * config.limits.max_bulk_queue_wait},
         clock_(clock) {}
 
   Device ForDevice(const std::string& device) {

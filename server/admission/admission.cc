@@ -19,6 +19,7 @@ absl::Status Place::Settle(int64_t tokens, absl::Duration work, bool giant, bool
   demand_.tokens = tokens;
   demand_.work = work;
   demand_.giant = giant;
+  demand_ = admission_.Charge(demand_);
   // Its share and its wait were judged by the estimate; the tokens are memory.
   if (grown && !must_fit && !admission_.TokensFit(model_, demand_)) {
     const absl::Status refusal = admission_.Refuse(Overload::kQueueTokens, model_, demand_);
@@ -35,13 +36,14 @@ void Place::Release(int64_t tokens, absl::Duration work, bool runs) {
   Demand part = demand_;
   part.tokens = std::min(tokens, demand_.tokens);
   part.work = std::min(work, demand_.work);
-  if (runs) admission_.MeasurePace(part);
+  if (runs) admission_.MeasurePace(work, demand_);
   admission_.Hold(model_, part, -1);
   demand_.tokens -= part.tokens;
   demand_.work -= part.work;
 }
 
-absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, const Demand& demand) {
+absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, const Demand& wanted) {
+  const Demand demand = Charge(wanted);
   const std::lock_guard lock(mutex_);
   if (const Verdict verdict = Judge(model, demand); verdict.refused) return Refuse(verdict.reason, model, demand);
   Client& client = clients_[demand.client];
@@ -50,6 +52,14 @@ absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, cons
   Hold(model, demand, +1);
   place->start_ = AdvanceClock(client, demand.work);
   return place;
+}
+
+Demand Admission::Charge(Demand demand) const {
+  const absl::Duration most = Budget(demand.priority) / 8;
+  if (demand.work <= most) return demand;
+  demand.tokens = static_cast<int64_t>(static_cast<double>(demand.tokens) * absl::FDivDuration(most, demand.work));
+  demand.work = most;
+  return demand;
 }
 
 Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& demand) const {
@@ -90,18 +100,18 @@ absl::Duration Admission::WaitBefore(Priority priority, bool giant) const {
   return WorkBefore(priority, giant) / pace();
 }
 
-void Admission::MeasurePace(const Demand& part) {
+void Admission::MeasurePace(absl::Duration left, const Demand& held) {
   constexpr double kMemory = 2;  // Seconds.
-  if (part.giant) return;
+  if (held.giant) return;
   const absl::Time now = clock_.Now();
   if (last_left_ != absl::InfinitePast()) {
-    const double elapsed = absl::ToDoubleSeconds(now - last_left_);
+    const double elapsed = std::max(0.0, absl::ToDoubleSeconds(now - last_left_));  // The clock may be set back.
     const double decay = std::exp(-elapsed / kMemory);
-    left_seconds_ = decay * left_seconds_ + absl::ToDoubleSeconds(part.work);
+    left_seconds_ = decay * left_seconds_ + absl::ToDoubleSeconds(left);
     elapsed_seconds_ = decay * elapsed_seconds_ + elapsed;
   }
   // What comes to an empty queue leaves at once, and says nothing about how fast it could.
-  const bool more = work_[0][false] + work_[1][false] > part.work;
+  const bool more = work_[0][false] + work_[1][false] > std::min(left, held.work);
   last_left_ = more ? now : absl::InfinitePast();
 }
 
@@ -126,6 +136,8 @@ void Admission::Hold(ModelBudget& model, const Demand& demand, int sign) {
   Client& client = clients_[demand.client];
   client.tokens += sign * demand.tokens;
   client.work += sign * demand.work;
+  // The queue may end with a call that never runs: what follows is idleness, not a slow pace.
+  if (work_[0][false] + work_[1][false] <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
 
 absl::Time Admission::AdvanceClock(Client& client, absl::Duration work) {

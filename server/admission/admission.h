@@ -16,6 +16,9 @@
 // The expected wait is that work over the pace at which such work has left the queue in the last seconds, as long as
 // there was any: estimates that are off, or a machine that others use too, correct themselves.
 //
+// A call of much work is charged for no more than an eighth of the wait, and its tokens in proportion: its sequences
+// interleave with those of others (BatchQueue), which it does not hold up.
+//
 // Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them.
 //
 // Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
@@ -41,7 +44,6 @@
 
 namespace longembed {
 
-// Both are kept by refusing at three fourths: estimates err, and a call still has to run.
 struct AdmissionOptions {
   absl::Duration max_wait = absl::Seconds(10);       // For interactive work.
   absl::Duration max_bulk_wait = absl::Seconds(60);  // For bulk.
@@ -132,7 +134,8 @@ class Admission {
   static bool TokensFit(const ModelBudget& model, const Demand& demand);
   absl::Duration WorkBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MeasurePace(const Demand& part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Demand Charge(Demand demand) const;
+  void MeasurePace(absl::Duration left, const Demand& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Hold(ModelBudget& model, const Demand& demand, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -142,7 +145,7 @@ class Admission {
     return std::clamp(left_seconds_ / std::max(elapsed_seconds_, 1e-6), 0.05, 20.0);
   }
   absl::Duration Budget(Priority priority) const {
-    return 0.75 * (priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait);
+    return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
   }
 
   const AdmissionOptions options_;

@@ -52,6 +52,12 @@ EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, E
       bytes_(TextBytes(order_.inputs)),
       done_(std::move(done)) {}
 
+int64_t EmbedCall::MostOfOnePass() const {
+  const PlanOptions& plan = order_.input_options.plan;
+  return std::min(SequenceCapacity(model_.model().manifest, plan.extension).value_or(plan.limits.max_sequence_tokens),
+                  plan.limits.max_sequence_tokens);
+}
+
 Demand EmbedCall::Estimate() const {
   const int64_t window = model_.model().manifest.trained_window;
   const CostModel& costs = model_.lane_options().costs;
@@ -65,7 +71,8 @@ Demand EmbedCall::Estimate() const {
                                            : static_cast<double>(std::get<TokenIds>(input.content).ids.size());
     auto tokens = static_cast<int64_t>(content + prompt) + 2;
     const bool cut = plan.extension.windows.has_value();
-    if (plan.truncate != Truncate::kNone && !cut) tokens = std::min(tokens, window);
+    // More than this is cut away, or refused once it has been counted.
+    tokens = std::min({tokens, plan.limits.max_run_tokens, cut ? tokens : MostOfOnePass()});
     demand.tokens += tokens;
     cost += cut ? (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)) : costs.CostOf(tokens);
     demand.giant |= !cut && costs.IsGiant(tokens);

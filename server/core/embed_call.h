@@ -94,6 +94,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
 
   // What the call will take, before anything is tokenised.
   Demand Estimate() const;
+  int64_t MostOfOnePass() const;  // Tokens of one sequence under the call's options.
   void Admit();
   void Prepare();
   // To the job's sequences. What it takes memory for fails this call alone.

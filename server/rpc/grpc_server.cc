@@ -16,6 +16,7 @@
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
 #include "server/errors/errors.h"
+#include "server/rpc/builder_plugins.h"
 #include "server/rpc/tls_credentials.h"
 #include "server/telemetry/log.h"
 
@@ -92,6 +93,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   if (const absl::Status status = server->AddTei(config.tei); !status.ok()) return status;
   grpc::ServerBuilder builder;
   Configure(builder, config);
+  KeepPlugins(builder, {.reflection = config.reflection, .channelz = config.channelz});
   server->credentials_ = server->MakeCredentials(certificates);
   using Builder = grpc::ServerBuilder::experimental_type;
   server->connections_ = builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "longembed/v1/embedding.grpc.pb.h"
+#include "server/rpc/builder_plugins.h"
 
 namespace longembed {
 
@@ -21,11 +22,13 @@ absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string&
   std::unique_ptr<HealthPort> port(new HealthPort);
   port->acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
+  KeepPlugins(builder, {});
   // The kubelet's probes hold a connection for one call each.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60'000);
   using Builder = grpc::ServerBuilder::experimental_type;
   port->connections_ = builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
                                                                             grpc::InsecureServerCredentials());
+  builder.RegisterCallbackGenericService(&port->others_);
   port->server_ = builder.BuildAndStart();
   if (port->server_ == nullptr) return absl::InternalError("the health port's server cannot be built");
   Health health = port->health();

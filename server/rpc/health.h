@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_SERVER_RPC_HEALTH_H_
 #define LONGEMBED_SERVER_RPC_HEALTH_H_
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
@@ -30,9 +31,8 @@ class Health {
   grpc::HealthCheckServiceInterface& service_;
 };
 
-// A port with grpc.health.v1 and nothing else, in plaintext, without keys: the kubelet's probe can do neither. To be
-// started before anything else of gRPC's, for reflection and channelz join every server that is built after they were
-// switched on. Starts NOT_SERVING but alive.
+// A port with grpc.health.v1 and nothing else, in plaintext, without keys: the kubelet's probe can do neither. Starts
+// NOT_SERVING but alive.
 class HealthPort {
  public:
   // `max_connections`: of the whole process (net/acceptor.h). Errors: as Acceptor::Listen.
@@ -47,6 +47,7 @@ class HealthPort {
 
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
+  grpc::CallbackGenericService others_;  // Every other method is UNIMPLEMENTED; gRPC builds no server without a service.
   std::unique_ptr<grpc::Server> server_;
 };
 

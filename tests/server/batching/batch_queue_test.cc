@@ -138,13 +138,14 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
 // What a job gave back.
 class CountingPlace final : public QueuePlace {
  public:
-  void Release(int64_t tokens, absl::Duration work) override {
+  void Release(int64_t tokens, absl::Duration work, bool runs) override {
     EXPECT_GT(tokens, 0);
     released += tokens;
+    if (runs) ran += tokens;
     released_work += work;
   }
 
-  int64_t released = 0;
+  int64_t released = 0, ran = 0;
   absl::Duration released_work;
 };
 
@@ -229,9 +230,11 @@ TEST(BatchQueueTest, RoomIsGivenBackAsSequencesAreTaken) {
   EXPECT_EQ(place->released, 0);
   Take(queue, {.max_tokens = 40});
   EXPECT_EQ(place->released, 40);
+  EXPECT_EQ(place->ran, 40);
   EXPECT_EQ(place->released_work, absl::Seconds(4));
   EXPECT_TRUE(queue.Remove(*job));
   EXPECT_EQ(place->released, 100);
+  EXPECT_EQ(place->ran, 40);  // Nobody wants the rest any more.
   EXPECT_EQ(place->released_work, absl::Seconds(10));
   queue.Remove(*job);
   EXPECT_EQ(place->released, 100);

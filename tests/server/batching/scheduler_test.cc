@@ -327,7 +327,7 @@ TEST_F(SchedulerTest, WorkFollowsWhatBatchesTookLately) {
 
 class CountingPlace final : public QueuePlace {
  public:
-  void Release(int64_t tokens, absl::Duration) override { released += tokens; }
+  void Release(int64_t tokens, absl::Duration, bool) override { released += tokens; }
 
   std::atomic<int64_t> released = 0;
 };

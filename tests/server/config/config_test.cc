@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <sstream>
@@ -243,7 +244,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: soon}", "limits.max_bulk_queue_wait must be"}));
 
 TEST(ConfigTest, AnEmptyFileIsNoConfig) {
-  const std::string path = ::testing::TempDir() + "empty_config.yaml";
+  const std::string path = ::testing::TempDir() + "empty_config_" + std::to_string(getpid()) + ".yaml";
   std::ofstream file(path);
   file.close();
   EXPECT_THAT(std::string(ReadConfig(path).status().message()), HasSubstr("must be a mapping"));

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -144,8 +145,8 @@ class ApiKeyStoreTest : public ::testing::Test {
     ASSERT_EQ(reloads_.size(), count);
   }
 
-  const std::string folder_ =
-      ::testing::TempDir() + "api_keys_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string folder_ = absl::StrCat(::testing::TempDir(), "api_keys_", getpid(), "_",
+                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
   const std::string path_ = folder_ + "/keys.yaml";
   std::vector<absl::Status> reloads_;
 };
@@ -234,7 +235,7 @@ TEST_F(ApiKeyStoreTest, KeysAreFoundWhileTheFileIsReplaced) {
 
 // A clock that is set back must not keep the store from looking.
 TEST(WatchedFilesTest, LooksAgainAfterTheClockWasSetBack) {
-  const std::string path = ::testing::TempDir() + "watched_files_test";
+  const std::string path = absl::StrCat(::testing::TempDir(), "watched_files_", getpid());
   std::ofstream(path) << "1";
   WatchedFiles files({path}, absl::Seconds(1));
   const absl::Time now = absl::Now();

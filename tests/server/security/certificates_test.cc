@@ -6,11 +6,13 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace longembed {
@@ -76,8 +78,8 @@ class CertificatesTest : public ::testing::Test {
     return std::string(status.message());
   }
 
-  const std::string folder_ =
-      ::testing::TempDir() + "certificates_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string folder_ = absl::StrCat(::testing::TempDir(), "certificates_", getpid(), "_",
+                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
   CertificatePaths paths_{.certificate = folder_ + "/tls.crt", .key = folder_ + "/tls.key"};
   const Key key_ = MakeKey();
 };

@@ -1,0 +1,34 @@
+#include "server/rpc/builder_plugins.h"
+
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_builder_plugin.h>
+
+#include <memory>
+#include <vector>
+
+namespace longembed {
+namespace {
+
+class PluginFilter final : public grpc::ServerBuilderOption {
+ public:
+  explicit PluginFilter(const BuilderPlugins& wanted) : wanted_(wanted) {}
+
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [this](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
+      return (plugin->name() == "proto_server_reflection" && !wanted_.reflection) ||
+             (plugin->name() == "channelz_service" && !wanted_.channelz);
+    });
+  }
+
+ private:
+  const BuilderPlugins wanted_;
+};
+
+}  // namespace
+
+void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted) {
+  builder.SetOption(std::make_unique<PluginFilter>(wanted));
+}
+
+}  // namespace longembed
