@@ -24,7 +24,7 @@ namespace longembed::client {
 struct StreamOptions {
   size_t max_in_flight = 256;                 // Inputs sent, or to be sent, without an answer.
   absl::Duration timeout = absl::Minutes(5);  // Without an answer, while there is something to be answered.
-  size_t max_message_bytes = 1 << 20;          // A longer text is sent in parts.
+  size_t max_message_bytes = 1 << 20;         // A longer text is sent in parts.
 };
 
 // One thread writes, the stream's own ones send and read. When a stream breaks (a server died, drains or is overloaded)

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace longembed {
 
 Place::~Place() {
   const std::lock_guard lock(admission_.mutex_);
-  admission_.Hold(model_, demand_, -1);
+  admission_.Hold(model_, demand_, held_, -1);
   const auto client = admission_.clients_.find(demand_.client);
   if (--client->second.places == 0) admission_.clients_.erase(client);
 }
@@ -15,65 +16,78 @@ Place::~Place() {
 absl::Status Place::Settle(int64_t tokens, absl::Duration work, bool giant, bool must_fit) {
   const std::lock_guard lock(admission_.mutex_);
   const bool grown = tokens > demand_.tokens;
-  admission_.Hold(model_, demand_, -1);
+  admission_.Hold(model_, demand_, std::exchange(held_, {}), -1);
   demand_.tokens = tokens;
   demand_.work = work;
   demand_.giant = giant;
-  demand_ = admission_.Charge(demand_);
+  whole_ = admission_.Charge(demand_);
   // Its share and its wait were judged by the estimate; the tokens are memory.
-  if (grown && !must_fit && !admission_.TokensFit(model_, demand_)) {
-    const absl::Status refusal = admission_.Refuse(Overload::kQueueTokens, model_, demand_);
-    demand_.tokens = 0;
-    demand_.work = absl::ZeroDuration();
-    return refusal;
+  if (grown && !must_fit && !Admission::TokensFit(model_, demand_.priority, whole_)) {
+    return admission_.Refuse(Overload::kQueueTokens, model_, demand_);
   }
-  admission_.Hold(model_, demand_, +1);
+  held_ = whole_;
+  admission_.Hold(model_, demand_, held_, +1);
   return absl::OkStatus();
 }
 
 void Place::Release(int64_t tokens, absl::Duration work, bool runs) {
   const std::lock_guard lock(admission_.mutex_);
-  Demand part = demand_;
-  part.tokens = std::min(tokens, demand_.tokens);
-  part.work = std::min(work, demand_.work);
-  if (runs) admission_.MeasurePace(work, demand_);
-  admission_.Hold(model_, part, -1);
-  demand_.tokens -= part.tokens;
-  demand_.work -= part.work;
+  if (held_.all_tokens == 0) return;
+  const int64_t part = std::min(tokens, held_.all_tokens);
+  const double share = static_cast<double>(part) / static_cast<double>(whole_.all_tokens);
+  // Rounded down, but for the last part, which takes what is left.
+  const Holding released =
+      part == held_.all_tokens
+          ? held_
+          : Holding{.all_tokens = part,
+                    .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
+                    .work = std::min(held_.work, share * whole_.work)};
+  if (runs) admission_.MeasurePace(work, released.work, demand_.giant);
+  admission_.Hold(model_, demand_, released, -1);
+  held_.all_tokens -= released.all_tokens;
+  held_.tokens -= released.tokens;
+  held_.work -= released.work;
 }
 
-absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, const Demand& wanted) {
-  const Demand demand = Charge(wanted);
+absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, const Demand& demand) {
+  const Holding wanted = Charge(demand);
   const std::lock_guard lock(mutex_);
-  if (const Verdict verdict = Judge(model, demand); verdict.refused) return Refuse(verdict.reason, model, demand);
+  if (const Verdict verdict = Judge(model, demand, wanted); verdict.refused) {
+    return Refuse(verdict.reason, model, demand);
+  }
   Client& client = clients_[demand.client];
   ++client.places;
   std::shared_ptr<Place> place(new Place(*this, model, demand));
-  Hold(model, demand, +1);
-  place->start_ = AdvanceClock(client, demand.work);
+  place->whole_ = place->held_ = wanted;
+  Hold(model, demand, wanted, +1);
+  place->start_ = AdvanceClock(client, wanted.work);
   return place;
 }
 
-Demand Admission::Charge(Demand demand) const {
+Holding Admission::Charge(const Demand& demand) const {
+  Holding charge{.all_tokens = demand.tokens, .tokens = demand.tokens, .work = demand.work};
   const absl::Duration most = Budget(demand.priority) / 8;
-  if (demand.work <= most) return demand;
-  demand.tokens = static_cast<int64_t>(static_cast<double>(demand.tokens) * absl::FDivDuration(most, demand.work));
-  demand.work = most;
-  return demand;
+  if (demand.work <= most || demand.tokens == 0) return charge;
+  const double share = absl::FDivDuration(most, demand.work);
+  charge.tokens = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(demand.tokens)));
+  charge.work = most;
+  return charge;
 }
 
-Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& demand) const {
+Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& demand, const Holding& wanted) const {
   const int64_t max_tokens = MaxTokens(model, demand.priority);
   const auto found = clients_.find(demand.client);
   const Client client = found == clients_.end() ? Client{} : found->second;
-  if (demand.max_client_tokens > 0 && client.tokens > 0 && client.tokens + demand.tokens > demand.max_client_tokens) {
+  // A client that holds nothing may have one call of any size, as a queue that is empty may.
+  if (demand.max_client_tokens > 0 && client.all_tokens > 0 &&
+      client.all_tokens + demand.tokens > demand.max_client_tokens) {
     return {Overload::kClientLimit, true};
   }
-  if (!TokensFit(model, demand)) return {Overload::kQueueTokens, true};
+  if (!TokensFit(model, demand.priority, wanted)) return {Overload::kQueueTokens, true};
   if (model.tokens_ == 0) return {};
   const absl::Duration before = WaitBefore(demand.priority, demand.giant);
   if (before > Budget(demand.priority)) return {Overload::kQueueWait, true};
-  const bool more_tokens = client.tokens > kShare * (max_tokens - model.tokens_ - demand.tokens);
+  const bool more_tokens = client.tokens > kShare * (max_tokens - model.tokens_ - wanted.tokens);
   const bool more_work = std::min(client.work / pace(), before) > kShare * (Budget(demand.priority) - before);
   if (more_tokens || more_work) return {Overload::kClientShare, true};
   return {};
@@ -83,8 +97,8 @@ int64_t Admission::MaxTokens(const ModelBudget& model, Priority priority) {
   return priority == Priority::kBulk ? model.max_tokens_ / 2 : model.max_tokens_;
 }
 
-bool Admission::TokensFit(const ModelBudget& model, const Demand& demand) {
-  return model.tokens_ == 0 || model.tokens_ + demand.tokens <= MaxTokens(model, demand.priority);
+bool Admission::TokensFit(const ModelBudget& model, Priority priority, const Holding& wanted) {
+  return model.tokens_ == 0 || model.tokens_ + wanted.tokens <= MaxTokens(model, priority);
 }
 
 absl::Duration Admission::WorkBefore(Priority priority, bool giant) const {
@@ -100,9 +114,9 @@ absl::Duration Admission::WaitBefore(Priority priority, bool giant) const {
   return WorkBefore(priority, giant) / pace();
 }
 
-void Admission::MeasurePace(absl::Duration left, const Demand& held) {
+void Admission::MeasurePace(absl::Duration left, absl::Duration charged, bool giant) {
   constexpr double kMemory = 2;  // Seconds.
-  if (held.giant) return;
+  if (giant) return;
   const absl::Time now = clock_.Now();
   if (last_left_ != absl::InfinitePast()) {
     const double elapsed = std::max(0.0, absl::ToDoubleSeconds(now - last_left_));  // The clock may be set back.
@@ -111,7 +125,7 @@ void Admission::MeasurePace(absl::Duration left, const Demand& held) {
     elapsed_seconds_ = decay * elapsed_seconds_ + elapsed;
   }
   // What comes to an empty queue leaves at once, and says nothing about how fast it could.
-  const bool more = work_[0][false] + work_[1][false] > std::min(left, held.work);
+  const bool more = work_[0][false] + work_[1][false] > charged;
   last_left_ = more ? now : absl::InfinitePast();
 }
 
@@ -130,12 +144,13 @@ absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const 
                     hint);
 }
 
-void Admission::Hold(ModelBudget& model, const Demand& demand, int sign) {
-  model.tokens_ += sign * demand.tokens;
-  work_[static_cast<int>(demand.priority)][demand.giant] += sign * demand.work;
+void Admission::Hold(ModelBudget& model, const Demand& demand, const Holding& holding, int sign) {
+  model.tokens_ += sign * holding.tokens;
+  work_[static_cast<int>(demand.priority)][demand.giant] += sign * holding.work;
   Client& client = clients_[demand.client];
-  client.tokens += sign * demand.tokens;
-  client.work += sign * demand.work;
+  client.all_tokens += sign * holding.all_tokens;
+  client.tokens += sign * holding.tokens;
+  client.work += sign * holding.work;
   // The queue may end with a call that never runs: what follows is idleness, not a slow pace.
   if (work_[0][false] + work_[1][false] <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }

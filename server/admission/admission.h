@@ -16,8 +16,9 @@
 // The expected wait is that work over the pace at which such work has left the queue in the last seconds, as long as
 // there was any: estimates that are off, or a machine that others use too, correct themselves.
 //
-// A call of much work is charged for no more than an eighth of the wait, and its tokens in proportion: its sequences
-// interleave with those of others (BatchQueue), which it does not hold up.
+// A call of much work is charged for no more than an eighth of the wait, and its tokens in proportion, until its last
+// sequence has left the queue: its sequences interleave with those of others (BatchQueue), which it does not hold up.
+// There can be eight such calls at a time.
 //
 // Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them.
 //
@@ -70,6 +71,13 @@ struct Demand {
   absl::Duration work;
 };
 
+// What a call holds: all of its tokens, and what it is charged for.
+struct Holding {
+  int64_t all_tokens = 0;
+  int64_t tokens = 0;
+  absl::Duration work;
+};
+
 class Admission;
 
 // A call's place. What it still holds is given back when it is destroyed. Thread-safe.
@@ -96,7 +104,9 @@ class Place final : public QueuePlace {
 
   Admission& admission_;
   ModelBudget& model_;
-  Demand demand_;  // What it holds now. Guarded by the admission's lock.
+  Demand demand_;  // These three are guarded by the admission's lock.
+  Holding whole_;  // Before anything was released.
+  Holding held_;
   absl::Time start_;
 };
 
@@ -118,6 +128,7 @@ class Admission {
   static constexpr int kShare = 4;
 
   struct Client {
+    int64_t all_tokens = 0;
     int64_t tokens = 0;
     absl::Duration work;
     int places = 0;
@@ -129,16 +140,18 @@ class Admission {
   };
 
   // All of these under the lock.
-  Verdict Judge(const ModelBudget& model, const Demand& demand) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Verdict Judge(const ModelBudget& model, const Demand& demand, const Holding& wanted) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
-  static bool TokensFit(const ModelBudget& model, const Demand& demand);
+  static bool TokensFit(const ModelBudget& model, Priority priority, const Holding& wanted);
   absl::Duration WorkBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Demand Charge(Demand demand) const;
-  void MeasurePace(absl::Duration left, const Demand& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Holding Charge(const Demand& demand) const;
+  void MeasurePace(absl::Duration left, absl::Duration charged, bool giant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Hold(ModelBudget& model, const Demand& demand, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Hold(ModelBudget& model, const Demand& demand, const Holding& holding, int sign)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Seconds' worth of work a second: 1 when the estimates of work are right.
   double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

@@ -26,6 +26,7 @@ bool BatchQueue::Remove(const Job& job) {
 
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
+  run_in_part_ -= job.run_in_part_ ? 1 : 0;
   jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
   Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
@@ -44,7 +45,8 @@ void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
 void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran) {
   auto node = jobs_.extract(position);
   Job& job = *node.mapped();
-  job.due_ += kInterleave * ran;
+  if (!std::exchange(job.run_in_part_, true)) ++run_in_part_;
+  job.due_ += kInterleave * run_in_part_ * ran;
   node.key() = UrgencyOf(job);
   by_deadline_.at({job.options_.deadline, job.ticket_}) = node.key();
   jobs_.insert(std::move(node));

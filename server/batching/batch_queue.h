@@ -33,11 +33,12 @@ using Batch = std::vector<BatchItem>;
 // The order: interactive before bulk; then the job that is due first; then the oldest. A job is due as long after its
 // start (JobOptions::start, its arrival for most) as its deadline is after its arrival, at most kPatience, so that a
 // stream of jobs with deadlines cannot starve one without. Whatever a job gets to run moves its due time back by
-// kInterleave times that work: the windows of a long text interleave with what comes after them. Not thread-safe.
+// kInterleave times that work, times the number of jobs that have run in part: the windows of long texts interleave
+// with what comes after them, and get a fourth of the device together while anything else waits. Not thread-safe.
 class BatchQueue {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(10);
-  static constexpr int kInterleave = 4;  // A long job gets at most a fourth of the device while others wait.
+  static constexpr int kInterleave = 4;
 
   explicit BatchQueue(const CostModel& costs = {}) : costs_(costs) {}
 
@@ -90,6 +91,7 @@ class BatchQueue {
   int64_t cost_ = 0;
   int64_t giant_cost_ = 0;
   size_t jobs_behind_giants_ = 0;
+  int64_t run_in_part_ = 0;  // Jobs of which some sequences have been taken, and others wait.
   uint64_t next_ticket_ = 0;
 };
 

@@ -75,7 +75,8 @@ class Job {
   std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.
 
   absl::Time enqueued_;
-  absl::Time due_;         // Its place in the order (BatchQueue).
+  absl::Time due_;  // Its place in the order (BatchQueue).
+  bool run_in_part_ = false;
   uint64_t ticket_ = 0;    // Order of arrival.
   size_t next_ = 0;        // The first sequence that no batch has taken.
   size_t unfinished_ = 0;  // Sequences without a result.

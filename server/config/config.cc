@@ -16,6 +16,9 @@
 namespace longembed {
 namespace {
 
+// gRPC takes milliseconds in an int; and ParseDuration takes "inf".
+constexpr absl::Duration kLongest = absl::Hours(480);
+
 // Reads keys of one mapping into fields that hold their defaults; throws YAML::Exception with line and key.
 class Mapping {
  public:
@@ -52,7 +55,7 @@ class Mapping {
   }
 
   void Read(const std::string& key, absl::Duration& field, absl::Duration least = absl::ZeroDuration(),
-            absl::Duration most = absl::InfiniteDuration()) {
+            absl::Duration most = kLongest) {
     const YAML::Node node = Child(key);
     if (!node.IsDefined()) return;
     const bool parsed = node.IsScalar() && absl::ParseDuration(node.Scalar(), &field);
@@ -139,14 +142,27 @@ void ReadModels(Mapping& root, ServerConfig& config, const std::string& director
   }
 }
 
-// As JSON whose scalars are all strings, which protobuf's JSON reader turns into what each field holds.
-std::string ToJson(const YAML::Node& node) {
-  if (node.IsMap()) {
-    std::vector<std::string> members;
-    for (const auto& entry : node) members.push_back(absl::StrCat(ToJson(entry.first), ":", ToJson(entry.second)));
-    return absl::StrCat("{", absl::StrJoin(members, ","), "}");
+// As JSON whose scalars are all strings, which protobuf's JSON reader turns into what each field holds. An alias may
+// stand within the mapping that it names, or repeat one many times over; so depth and size are bounded.
+void AppendJson(const YAML::Node& node, int depth, std::string& json) {
+  constexpr int kMaxDepth = 8;  // An extension has 2 levels.
+  constexpr size_t kMaxBytes = 1 << 16;
+  if (depth > kMaxDepth || json.size() > kMaxBytes) {
+    throw YAML::Exception(node.Mark(), "an extension of profiles is nested too deeply or too large");
   }
-  return absl::StrCat("\"", absl::Utf8SafeCEscape(node.as<std::string>()), "\"");
+  if (!node.IsMap()) {
+    absl::StrAppend(&json, "\"", absl::Utf8SafeCEscape(node.as<std::string>()), "\"");
+    return;
+  }
+  const char* separator = "{";
+  for (const auto& entry : node) {
+    json += separator;
+    AppendJson(entry.first, depth + 1, json);
+    json += ':';
+    AppendJson(entry.second, depth + 1, json);
+    separator = ",";
+  }
+  json += node.size() == 0 ? "{}" : "}";
 }
 
 void ReadProfiles(Mapping& root, ServerConfig& config) {
@@ -159,7 +175,9 @@ void ReadProfiles(Mapping& root, ServerConfig& config) {
       root.Fail(entry.first.Mark(), absl::StrCat("profiles.", name),
                 "must be a mapping such as {windows: {tokens: 256}}");
     }
-    config.profiles.emplace(name, ToJson(entry.second));
+    std::string json;
+    AppendJson(entry.second, 0, json);
+    config.profiles.emplace(name, std::move(json));
   }
 }
 
@@ -188,14 +206,13 @@ void ReadLimits(Mapping& mapping, LimitsConfig& limits) {
 }
 
 void ReadConnections(Mapping& mapping, ConnectionsConfig& connections) {
-  constexpr absl::Duration kZero = absl::ZeroDuration(), kLeast = absl::Milliseconds(1);
-  constexpr absl::Duration kMost = absl::Hours(480);  // gRPC takes milliseconds as an int.
+  constexpr absl::Duration kLeast = absl::Milliseconds(1);
   mapping.ReadInteger("max", connections.max, 1, 1 << 20);
   mapping.ReadInteger("max_streams", connections.max_streams, 1, kMany);
-  mapping.Read("max_age", connections.max_age, kZero, kMost);
-  mapping.Read("max_idle", connections.max_idle, kZero, kMost);
-  mapping.Read("handshake_timeout", connections.handshake_timeout, kLeast, kMost);
-  mapping.Read("keepalive", connections.keepalive, kLeast, kMost);
+  mapping.Read("max_age", connections.max_age);
+  mapping.Read("max_idle", connections.max_idle);
+  mapping.Read("handshake_timeout", connections.handshake_timeout, kLeast);
+  mapping.Read("keepalive", connections.keepalive, kLeast);
 }
 
 // Relative paths start from the config file's folder.

@@ -47,7 +47,8 @@ class HealthPort {
 
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
-  grpc::CallbackGenericService others_;  // Every other method is UNIMPLEMENTED; gRPC builds no server without a service.
+  grpc::CallbackGenericService
+      others_;  // Every other method is UNIMPLEMENTED; gRPC builds no server without a service.
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -109,6 +109,9 @@ summarise() {
 install_packages clang-19 libclang-rt-19-dev llvm-19 "${debian_packages[@]}"
 install_rust
 export ASAN_SYMBOLIZER_PATH=/usr/lib/llvm-19/bin/llvm-symbolizer
+# AddressSanitizer keeps every stack that it has seen, and libraries without frame pointers give new ones without end: gigabytes in an hour. A replay by hand shows
+# whole stacks.
+export ASAN_OPTIONS=malloc_context_size=1:quarantine_size_mb=64
 # Not build(): of everything that the preset could build only the targets are wanted.
 configure fuzz
 say "building the fuzz targets (about 5 minutes on 2 cores the first time)"

@@ -1,5 +1,6 @@
 """What a client that we did not write sees: health, reflection, errors with details, deadlines, metrics, draining."""
 
+import re
 import signal
 import threading
 import time
@@ -216,3 +217,79 @@ def test_many_clients_at_once(server, pb):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_embed_stream_answers_what_embed_does(stub, pb):
+    texts = {f"id {i}": f"text number {i} of a corpus, " * (1 + i % 40) for i in range(120)}
+    options = pb[0].EmbedOptions(prompt_name="passage", truncate=pb[0].EmbedOptions.END)
+
+    def messages():
+        for i, (id_, text) in enumerate(texts.items()):
+            yield pb[0].EmbedStreamRequest(id=id_, input=pb[0].Input(text=text), options=options if i == 0 else None)
+
+    answers = {answer.id: answer for answer in stub.EmbedStream(messages())}
+    assert set(answers) == set(texts)
+    unary = stub.Embed(pb[0].EmbedRequest(options=options, inputs=[pb[0].Input(text=text) for text in texts.values()]))
+    for id_, expected in zip(texts, unary.results, strict=True):
+        result = answers[id_].result
+        cosine = sum(a * b for a, b in zip(result.embeddings[0].values, expected.embeddings[0].values, strict=True))
+        assert cosine > 0.999999
+        assert (result.tokens, list(result.sequences)) == (expected.tokens, list(expected.sequences))
+        assert answers[id_].recipe == unary.recipe and answers[id_].prompt == "passage: "
+
+
+def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
+    running = start_server(tmp_path, ["e5-small-v2"])
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        more = threading.Event()
+
+        def messages():
+            for i in range(40):
+                yield pb[0].EmbedStreamRequest(id=str(i), input=pb[0].Input(text=LONG))
+            more.wait(60)  # An open stream with nothing to do.
+
+        answers = pb[1].EmbeddingServiceStub(channel).EmbedStream(messages())
+        first = next(answers).id
+        running.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        rest = []
+        with pytest.raises(grpc.RpcError) as error:
+            rest.extend(answer.id for answer in answers)
+        more.set()
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert len({first, *rest}) == 1 + len(rest)
+    assert running.process.wait(timeout=60) == 0
+    assert time.monotonic() - started < 25  # Not drain.timeout, which is 30 s.
+
+
+def test_the_log_level_changes_while_the_server_runs(tmp_path, pb):
+    running = start_server(tmp_path, ["e5-small-v2"], "log: {level: info}\n")
+    config = tmp_path / "config.yaml"
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        stub = pb[1].EmbeddingServiceStub(channel)
+        request = pb[0].EmbedRequest(inputs=[pb[0].Input(text="a secret of the client's")])
+        stub.Embed(request)
+        assert '"event":"call"' not in running.log.read_text()
+        config.write_text(config.read_text().replace("level: info", "level: debug"))
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        deadline = time.monotonic() + 20
+        while '"event":"call"' not in running.log.read_text():
+            assert time.monotonic() < deadline, running.log.read_text()
+            stub.Embed(request, metadata=[("traceparent", f"00-{trace}-b7ad6b7169203331-01")])
+            time.sleep(0.1)
+    assert running.stop() == 0
+    assert f'"trace_id":"{trace}"' in running.log.read_text()
+    assert "secret" not in running.log.read_text()
+
+
+def test_health_has_a_port_of_its_own(tmp_path):
+    running = start_server(tmp_path, ["e5-small-v2"], "health_listen: 127.0.0.1:0\n")
+    port = int(re.search(r"health on port (\d+)", running.log.read_text())[1])
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "longembed.v1.EmbeddingService", "longembed.liveness"):
+            assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary("/longembed.v1.EmbeddingService/ListModels")(b"")
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert running.stop() == 0

@@ -346,7 +346,7 @@ TEST_F(AdmissionTest, RefusedCallsAreNotHeldAgainstAClient) {
   {
     const Places full = Fill(10, {.tokens = 100, .work = absl::Milliseconds(100)});
     for (int i = 0; i < 100; ++i) {
-      EXPECT_FALSE(Admit({.client = absl::StrCat("b", i), .tokens = 1, .work = absl::Seconds(9)}).ok());
+      EXPECT_FALSE(Admit({.client = absl::StrCat("b", i), .tokens = 1, .work = absl::Seconds(1)}).ok());
     }
     EXPECT_EQ(admission_.expected_wait(), absl::Seconds(1));
   }
@@ -468,6 +468,39 @@ TEST_F(AdmissionTest, IsThreadSafe) {
   }
   threads.clear();
   ExpectNothingIsHeld();
+}
+
+// A device that does a second of work a second, and calls of 100 s each: were a call forgotten once it has run what it
+// is charged for, new ones would come for ever.
+TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
+  struct Call {
+    std::shared_ptr<Place> place;
+    int left = 100;
+  };
+  std::vector<Call> calls;
+  size_t turn = 0;
+  for (int second = 0; second < 60; ++second) {
+    for (int i = 0; i < 3; ++i) {
+      MaybePlace place =
+          Admit({.client = absl::StrCat("c", second, ".", i), .tokens = kTokens, .work = absl::Seconds(100)});
+      if (place.ok()) calls.push_back({*std::move(place)});
+    }
+    Call& running = calls[turn++ % calls.size()];
+    --running.left;
+    running.place->Release(kTokens / 100, absl::Seconds(1), /*runs=*/true);
+    clock_.Advance(absl::Seconds(1));
+  }
+  EXPECT_GE(calls.size(), 8u);
+  EXPECT_LE(calls.size(), 12u);  // What has run makes room for no more than its part.
+  for (Call& call : calls) call.place->Release(kTokens, absl::Seconds(100), /*runs=*/false);
+  EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
+}
+
+TEST_F(AdmissionTest, AKeysLimitIsOfAllTokens) {
+  const Demand long_call{.client = "a", .max_client_tokens = 500, .tokens = 400, .work = absl::Seconds(1000)};
+  const MaybePlace first = Admit(long_call);
+  ASSERT_TRUE(first.ok());
+  ExpectRefused(Admit(long_call).status(), "CLIENT_LIMIT", "client_limit");
 }
 
 }  // namespace

@@ -198,6 +198,21 @@ TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
   EXPECT_LE(long_ran, 22);
 }
 
+// However many long jobs there are, together they get no more than one would.
+TEST(BatchQueueTest, LongJobsShareWhatOneWouldGet) {
+  BatchQueue queue;
+  for (int job = 0; job < 6; ++job) {
+    queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);
+  }
+  int long_ran = 0;
+  for (int second = 0; second < 200; ++second) {
+    queue.Push(MakeJob(2, {10}, {.work = absl::Seconds(1)}), kStart + absl::Seconds(second));
+    long_ran += Take(queue, {.max_tokens = 10}).front() == 1010 ? 1 : 0;
+  }
+  EXPECT_GE(long_ran, 30);
+  EXPECT_LE(long_ran, 60);
+}
+
 TEST(BatchQueueTest, BulkThatHasWaitedLongStillGivesWay) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {10}, {.priority = Priority::kBulk}), kStart);
