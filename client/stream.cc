@@ -111,11 +111,7 @@ void EmbedStream::Send(Stub& stream, grpc::ClientContext& context) {
   bool first = true;
   std::unique_lock lock(mutex_);
   while (!broken_) {
-    if (abandoned_ || Overdue()) {
-      if (!abandoned_) status_ = absl::DeadlineExceededError("the server did not answer in time");
-      context.TryCancel();
-      return;
-    }
+    if (GivesUp(context)) return;
     const auto item = unanswered_.lower_bound(next_);
     if (item == unanswered_.end()) {
       if (closed_) break;
@@ -136,13 +132,16 @@ void EmbedStream::Send(Stub& stream, grpc::ClientContext& context) {
   lock.lock();
   // What was sent is waited for under the same timeout.
   while (!broken_ && !unanswered_.empty()) {
-    if (abandoned_ || Overdue()) {
-      if (!abandoned_) status_ = absl::DeadlineExceededError("the server did not answer in time");
-      context.TryCancel();
-      return;
-    }
+    if (GivesUp(context)) return;
     changed_.wait_for(lock, absl::ToChronoNanoseconds(kLook));
   }
+}
+
+bool EmbedStream::GivesUp(grpc::ClientContext& context) {
+  if (!abandoned_ && !Overdue()) return false;
+  if (!abandoned_) status_ = absl::DeadlineExceededError("the server did not answer in time");
+  context.TryCancel();
+  return true;
 }
 
 bool EmbedStream::SendInput(Stub& stream, uint64_t number, const v1::Input& input, bool first) {

@@ -57,6 +57,8 @@ class EmbedStream {
   void Send(Stub& stream, grpc::ClientContext& context);
   bool SendInput(Stub& stream, uint64_t number, const v1::Input& input, bool first);
   absl::Status Receive(v1::EmbedStreamResponse answer);
+  // Cancels the stream at hand when nobody wants its answers any more, or they did not come in time.
+  bool GivesUp(grpc::ClientContext& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Overdue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Waits before the next attempt. False: there will be none, and status_ says why.
   bool MayTryAgain(const grpc::Status& status, const grpc::ClientContext& context);

@@ -64,15 +64,15 @@ Demand EmbedCall::Estimate() const {
   const PlanOptions& plan = order_.input_options.plan;
   const double prompt = model_.tokens_per_byte() * static_cast<double>(order_.input_options.prompt.size());
   Demand demand{.client = order_.client, .max_client_tokens = order_.max_client_tokens, .priority = order_.priority};
+  // More than this is cut away, or refused once it has been counted.
+  const bool cut = plan.extension.windows.has_value();
+  const int64_t most = cut ? plan.limits.max_run_tokens : std::min(plan.limits.max_run_tokens, MostOfOnePass());
   int64_t cost = 0;
   for (const Input& input : order_.inputs) {
     const auto* text = std::get_if<std::string_view>(&input.content);
     const double content = text != nullptr ? model_.tokens_per_byte() * static_cast<double>(text->size())
                                            : static_cast<double>(std::get<TokenIds>(input.content).ids.size());
-    auto tokens = static_cast<int64_t>(content + prompt) + 2;
-    const bool cut = plan.extension.windows.has_value();
-    // More than this is cut away, or refused once it has been counted.
-    tokens = std::min({tokens, plan.limits.max_run_tokens, cut ? tokens : MostOfOnePass()});
+    const int64_t tokens = std::min(static_cast<int64_t>(content + prompt) + 2, most);
     demand.tokens += tokens;
     cost += cut ? (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)) : costs.CostOf(tokens);
     demand.giant |= !cut && costs.IsGiant(tokens);
