@@ -31,8 +31,8 @@ struct ClientOptions {
 };
 
 struct CallOptions {
-  absl::Duration timeout =
-      absl::Minutes(5);  // For all attempts together; the server sees what is left of it as the deadline.
+  // For all attempts together; the server sees what is left of it as the deadline.
+  absl::Duration timeout = absl::Minutes(5);
 };
 
 // Multiple threads can call the methods of one Client without external synchronization.
@@ -49,7 +49,8 @@ class Client {
   absl::StatusOr<v1::ListModelsResponse> ListModels(const CallOptions& options = {});
   absl::StatusOr<v1::Model> GetModel(const v1::GetModelRequest& request, const CallOptions& options = {});
 
-  // Whether grpc.health.v1 says SERVING of a service; "" is the server as a whole. Not tried again.
+  // Whether grpc.health.v1 says SERVING of a service; "" is the server as a whole. Neither tried again nor
+  // waited for: a probe is to say at once that there is no server.
   absl::StatusOr<bool> IsServing(const std::string& service, const CallOptions& options = {});
 
   // For stream.h.

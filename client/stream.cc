@@ -2,7 +2,8 @@
 
 #include <grpcpp/client_context.h>
 
-#include <algorithm>
+#include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -58,12 +59,17 @@ EmbedStream::~EmbedStream() {
 
 absl::Status EmbedStream::Write(v1::Input input) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !status_.ok() || unanswered_.size() < stream_options_.max_in_flight; });
+  changed_.wait(lock, [this] { return !status_.ok() || MayWrite(); });
   if (!status_.ok()) return status_;
   if (unanswered_.empty()) progress_ = absl::Now();
   unanswered_.emplace(written_++, std::move(input));
   changed_.notify_all();
   return absl::OkStatus();
+}
+
+bool EmbedStream::MayWrite() const {
+  return unanswered_.empty() || (unanswered_.size() < stream_options_.max_in_flight &&
+                                 written_ - unanswered_.begin()->first < stream_options_.max_ahead);
 }
 
 absl::Status EmbedStream::Finish() {
@@ -92,64 +98,57 @@ void EmbedStream::Run() {
 
 grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
   client_.Authorize(context);
+  const std::jthread watcher([this, &context](const std::stop_token& stop) { Watch(stop, context); });
   const std::unique_ptr<Stub> stream = client_.stub().EmbedStream(&context);
-  std::jthread sender([this, &stream, &context] { Send(*stream, context); });
-  absl::Status failure;
-  for (v1::EmbedStreamResponse answer; failure.ok() && stream->Read(&answer);) failure = Receive(std::move(answer));
-  if (!failure.ok()) context.TryCancel();
+  std::jthread sender([this, &stream] { Send(*stream); });
+  bool good = true;
+  for (v1::EmbedStreamResponse answer; good && stream->Read(&answer);) good = Receive(std::move(answer));
+  if (!good) context.TryCancel();
   {
     const std::lock_guard lock(mutex_);
     broken_ = true;
-    if (!failure.ok() && status_.ok()) status_ = failure;
   }
   changed_.notify_all();
   sender.join();
   return stream->Finish();
 }
 
-void EmbedStream::Send(Stub& stream, grpc::ClientContext& context) {
+void EmbedStream::Watch(const std::stop_token& stop, grpc::ClientContext& context) {
+  std::unique_lock lock(mutex_);
+  while (!abandoned_ && absl::Now() <= Deadline()) {
+    changed_.wait_for(lock, stop, absl::ToChronoNanoseconds(kLook), [this] { return abandoned_; });
+    if (stop.stop_requested()) return;
+  }
+  if (!abandoned_ && status_.ok()) status_ = absl::DeadlineExceededError("the server did not answer in time");
+  context.TryCancel();
+}
+
+void EmbedStream::Send(Stub& stream) {
   bool first = true;
   std::unique_lock lock(mutex_);
-  while (!broken_) {
-    if (GivesUp(context)) return;
+  while (true) {
+    changed_.wait(lock, [this] { return broken_ || closed_ || unanswered_.lower_bound(next_) != unanswered_.end(); });
+    if (broken_) return;
     const auto item = unanswered_.lower_bound(next_);
-    if (item == unanswered_.end()) {
-      if (closed_) break;
-      changed_.wait_for(lock, absl::ToChronoNanoseconds(kLook));
-      continue;
-    }
+    if (item == unanswered_.end()) break;
     next_ = item->first + 1;
     // Sent from a copy, without the lock: sending blocks while the server does not read.
-    const auto [number, input] = *item;
+    auto [number, input] = *item;
     lock.unlock();
-    const bool sent = SendInput(stream, number, input, first);
+    if (!SendInput(stream, number, std::move(input), first)) return;
     first = false;
     lock.lock();
-    if (!sent) return;
   }
   lock.unlock();
   stream.WritesDone();
-  lock.lock();
-  // What was sent is waited for under the same timeout.
-  while (!broken_ && !unanswered_.empty()) {
-    if (GivesUp(context)) return;
-    changed_.wait_for(lock, absl::ToChronoNanoseconds(kLook));
-  }
 }
 
-bool EmbedStream::GivesUp(grpc::ClientContext& context) {
-  if (!abandoned_ && !Overdue()) return false;
-  if (!abandoned_) status_ = absl::DeadlineExceededError("the server did not answer in time");
-  context.TryCancel();
-  return true;
-}
-
-bool EmbedStream::SendInput(Stub& stream, uint64_t number, const v1::Input& input, bool first) {
+bool EmbedStream::SendInput(Stub& stream, uint64_t number, v1::Input input, bool first) {
   v1::EmbedStreamRequest message;
   message.set_id(absl::StrCat(number));
   if (first) *message.mutable_options() = options_;
   if (input.text().size() <= stream_options_.max_message_bytes) {
-    *message.mutable_input() = input;
+    *message.mutable_input() = std::move(input);
     return stream.Write(message);
   }
   const std::string& text = input.text();
@@ -165,41 +164,51 @@ bool EmbedStream::SendInput(Stub& stream, uint64_t number, const v1::Input& inpu
   return true;
 }
 
-absl::Status EmbedStream::Receive(v1::EmbedStreamResponse answer) {
+bool EmbedStream::Receive(v1::EmbedStreamResponse answer) {
   uint64_t number = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!absl::SimpleAtoi(answer.id(), &number) || unanswered_.erase(number) == 0) {
-      return absl::InternalError(absl::StrCat("the server answered an input that it was not asked for: ", answer.id()));
+    if (!absl::SimpleAtoi(answer.id(), &number) || !unanswered_.contains(number)) {
+      status_ =
+          absl::InternalError(absl::StrCat("the server answered an input that it was not asked for: ", answer.id()));
+      return false;
     }
-    progress_ = absl::Now();
     any_answer_ = true;
     attempt_ = 0;
+    progress_ = absl::InfiniteFuture();  // What the caller does with the answer may take its time.
   }
   const absl::Status status = on_answer_(number, std::move(answer));
+  {
+    const std::lock_guard lock(mutex_);
+    unanswered_.erase(number);  // Not before: Finish would return while the answer, and its error, are still out.
+    progress_ = absl::Now();
+    if (status_.ok()) status_ = status;
+  }
   changed_.notify_all();
-  return status;
+  return status.ok();
 }
 
-bool EmbedStream::Overdue() const { return !unanswered_.empty() && absl::Now() - progress_ > stream_options_.timeout; }
+absl::Time EmbedStream::Deadline() const {
+  return unanswered_.empty() ? absl::InfiniteFuture() : progress_ + stream_options_.timeout;
+}
 
-bool EmbedStream::MayTryAgain(const grpc::Status& status, const grpc::ClientContext& context) {
+bool EmbedStream::MayTryAgain(const grpc::Status& end, const grpc::ClientContext& context) {
   std::unique_lock lock(mutex_);
-  // A server that ends a stream with OK before everything is answered lost something; that, too, is sent again.
   if (Over()) return false;
+  // A server that ends a stream with OK before everything is answered lost something; that, too, is sent again.
+  const grpc::Status status =
+      end.ok() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server did not answer every input") : end;
   RetryPolicy policy = client_.retry_policy();
   if (any_answer_ && policy.max_attempts > 1) policy.max_attempts = std::numeric_limits<int>::max();
-  const grpc::StatusCode code =
-      status.ok() || TransportBroke(status) ? grpc::StatusCode::UNAVAILABLE : status.error_code();
+  const grpc::StatusCode code = TransportBroke(status) ? grpc::StatusCode::UNAVAILABLE : status.error_code();
   thread_local absl::BitGen random;
   const std::optional<absl::Duration> delay =
       DelayBeforeRetry(policy, ++attempt_, code, ReadPushback(context, status), absl::Uniform(random, 0.0, 1.0));
-  if (!delay.has_value()) {
+  if (!delay.has_value() || absl::Now() + *delay > Deadline()) {
     status_ = ToStatus(status);
     return false;
   }
   changed_.wait_for(lock, absl::ToChronoNanoseconds(*delay), [this] { return abandoned_; });
-  if (Overdue() && status_.ok()) status_ = ToStatus(status);
   return !Over();
 }
 

@@ -1,8 +1,6 @@
 #include "client/cli/answer_writer.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -66,29 +64,6 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
 bool AnswerWriter::some_failed() const {
   const std::lock_guard lock(mutex_);
   return some_failed_;
-}
-
-absl::StatusOr<std::set<std::string>> IdsOf(const std::string& path) {
-  std::set<std::string> ids;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return ids;
-  std::uintmax_t whole = 0;  // Bytes of whole lines.
-  int64_t number = 0;
-  for (std::string line; std::getline(file, line) && !file.eof();) {
-    ++number;
-    const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!object.is_object() || !object.contains("id")) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ", line ", number, ": is no answer of `longembed embed`; give another file to --out"));
-    }
-    ids.insert(object["id"].dump());
-    whole += line.size() + 1;
-  }
-  file.close();
-  std::error_code error;
-  if (std::filesystem::file_size(path, error) > whole) std::filesystem::resize_file(path, whole, error);
-  if (error) return absl::InvalidArgumentError(absl::StrCat(path, " cannot be cut: ", error.message()));
-  return ids;
 }
 
 }  // namespace longembed::client

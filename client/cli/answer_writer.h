@@ -7,12 +7,9 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <ostream>
-#include <set>
-#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "client/cli/command_line.h"
 #include "client/cli/progress.h"
 #include "longembed/v1/embedding.pb.h"
@@ -52,11 +49,6 @@ class AnswerWriter {
   int64_t tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
 };
-
-// The ids (as JSON) of the lines that an earlier run wrote to a file. A last line that was cut off, because that run
-// was ended while it wrote, is removed from the file. A file that does not exist has none. Errors: INVALID_ARGUMENT for
-// a line that this program did not write.
-absl::StatusOr<std::set<std::string>> IdsOf(const std::string& path);
 
 }  // namespace longembed::client
 

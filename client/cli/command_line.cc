@@ -140,12 +140,12 @@ absl::Status CheckCount(int results, size_t inputs) {
   return absl::InternalError(absl::StrCat("the server answered ", inputs, " inputs with ", results, " results"));
 }
 
-int Complain(const absl::Status& status, const Streams& streams) {
+int Complain(const absl::Status& status, const Streams& streams, int exit_status) {
   streams.err << "longembed: " << std::string(status.message());
   if (status.code() == absl::StatusCode::kUnavailable)
     streams.err << " (is the server running, and is --server right?)";
   streams.err << "\n";
-  return kExitFailed;
+  return exit_status;
 }
 
 int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
@@ -171,7 +171,9 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   auto* out = embed.add_option("--out", arguments.out_file, "File to write to instead of standard output");
-  embed.add_flag("--resume", arguments.resume, "Append to the file of --out, and skip texts whose ids it has")
+  embed
+      .add_flag("--resume", arguments.resume,
+                "Append to the file of --out, and skip a text for each answer there that has its id")
       ->needs(out);
   try {
     app.parse(argc, argv);
@@ -181,10 +183,7 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   arguments.text_output = raw.output == "text";
   arguments.source.format = raw.format == "text" ? LineFormat::kText : LineFormat::kJson;
   for (const absl::Status& status : {FillConnection(raw, arguments), FillOptions(raw, arguments.options)}) {
-    if (!status.ok()) {
-      Complain(status, streams);
-      return kExitUsage;
-    }
+    if (!status.ok()) return Complain(status, streams, kExitUsage);
   }
   if (embed.parsed()) return RunEmbed(arguments, streams);
   if (explain.parsed()) return RunExplain(arguments, streams);

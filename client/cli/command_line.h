@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "client/cli/json_lines.h"
 #include "client/client.h"
@@ -25,7 +26,7 @@ struct Streams {
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;      // A request or the transport failed.
 inline constexpr int kExitUsage = 2;       // The arguments or the input lines are wrong.
-inline constexpr int kExitSomeFailed = 3;  // With --partial: some inputs failed.
+inline constexpr int kExitSomeFailed = 3;  // With --partial: some inputs failed, in this run or an earlier one.
 
 // Where the texts of embed, explain and tokenize come from: --text, else files, else standard input.
 struct TextSource {
@@ -43,7 +44,7 @@ struct Arguments {
   bool partial = false;
   int in_flight = 256;   // Texts sent that have no answer.
   std::string out_file;  // Empty: standard output.
-  bool resume = false;   // Skip texts whose ids out_file has.
+  bool resume = false;   // Append to out_file, and skip a text for each answer there that has its id.
   std::string health_service;
 };
 
@@ -60,8 +61,8 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams);
 // That a server answered every input. Errors: INTERNAL.
 absl::Status CheckCount(int results, size_t inputs);
 
-// One sentence on `err`. Returns kExitFailed.
-int Complain(const absl::Status& status, const Streams& streams);
+// One sentence on `err`. Returns `exit_status`.
+int Complain(const absl::Status& status, const Streams& streams, int exit_status = kExitFailed);
 
 }  // namespace longembed::client
 

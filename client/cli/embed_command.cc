@@ -1,22 +1,34 @@
+#include <filesystem>
 #include <fstream>
 #include <optional>
-#include <set>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/answer_writer.h"
 #include "client/cli/command_line.h"
 #include "client/cli/progress.h"
+#include "client/cli/resume.h"
 #include "client/cli/text_reader.h"
 #include "client/stream.h"
 
 namespace longembed::client {
 namespace {
 
-// Sends the texts over a stream and writes the answers in order. Memory is bounded: no more is read than is in flight.
+// Answers wait for that of an earlier text, which may take minutes; this many times --in-flight of them may.
+constexpr size_t kAheadOfFirst = 8;
+
+// Sends the texts over a stream and writes the answers in order. Memory is bounded: no more is read than is in flight,
+// or waits to be written.
 class EmbedRun {
  public:
+  struct Outcome {
+    absl::Status status;
+    absl::Status input_error;  // What was read before it is answered, so that the output ends where the input is wrong.
+    bool some_failed = false;
+  };
+
   EmbedRun(const Arguments& arguments, const Streams& streams, std::ostream& out)
       : arguments_(arguments),
         client_(arguments.client),
@@ -24,19 +36,29 @@ class EmbedRun {
         progress_(streams.err, streams.err_is_terminal, reader_.total_bytes()),
         writer_(arguments, out, progress_) {}
 
-  // `done`: ids whose texts are skipped.
-  absl::Status Run(const std::set<std::string>& done) {
-    EmbedStream stream(client_, arguments_.options,
-                       {.max_in_flight = static_cast<size_t>(arguments_.in_flight), .timeout = arguments_.call.timeout},
-                       [this](uint64_t number, v1::EmbedStreamResponse answer) {
-                         return writer_.Take(number, std::move(*answer.mutable_result()));
-                       });
+  // Skips one text for each id of `done`. Once.
+  Outcome Run(std::unordered_multiset<std::string> done) {
+    Outcome outcome;
+    outcome.status = SendAll(std::move(done), outcome.input_error);
+    outcome.some_failed = writer_.some_failed();
+    return outcome;
+  }
+
+ private:
+  absl::Status SendAll(std::unordered_multiset<std::string> done, absl::Status& input_error) {
+    const size_t in_flight = static_cast<size_t>(arguments_.in_flight);
+    EmbedStream stream(
+        client_, arguments_.options,
+        {.max_in_flight = in_flight, .max_ahead = kAheadOfFirst * in_flight, .timeout = arguments_.call.timeout},
+        [this](uint64_t number, v1::EmbedStreamResponse answer) {
+          return writer_.Take(number, std::move(*answer.mutable_result()));
+        });
     while (true) {
       absl::StatusOr<std::optional<InputLine>> line = reader_.Next();
-      // What was read before a bad line is still answered, so that the output ends where the input went wrong.
-      if (!line.ok()) input_error_ = line.status();
+      if (!line.ok()) input_error = line.status();
       if (!line.ok() || !line->has_value()) break;
-      if (!done.empty() && done.contains((*line)->id.dump())) continue;
+      const bool skip = !done.empty() && !done.extract((*line)->id.dump()).empty();
+      if (skip) continue;
       writer_.Expect((*line)->id, reader_.bytes_read());
       v1::Input input;
       FillInput(**std::move(line), input);
@@ -45,44 +67,59 @@ class EmbedRun {
     return stream.Finish();
   }
 
-  const absl::Status& input_error() const { return input_error_; }
-  bool some_failed() const { return writer_.some_failed(); }
-
- private:
   const Arguments& arguments_;
   Client client_;
   TextReader reader_;
   Progress progress_;
   AnswerWriter writer_;
-  absl::Status input_error_;
 };
 
-int RunTo(std::ostream& out, const std::set<std::string>& done, const Arguments& arguments, const Streams& streams) {
-  EmbedRun run(arguments, streams, out);
-  if (const absl::Status status = run.Run(done); !status.ok()) return Complain(status, streams);
-  if (!run.input_error().ok()) {
-    Complain(run.input_error(), streams);
-    return kExitUsage;
+int RunTo(std::ostream& out, std::unordered_multiset<std::string> done, const Arguments& arguments,
+          const Streams& streams) {
+  // The run, and with it the progress line, is gone before anything is said.
+  const EmbedRun::Outcome outcome = EmbedRun(arguments, streams, out).Run(std::move(done));
+  if (!outcome.status.ok()) return Complain(outcome.status, streams);
+  if (!outcome.input_error.ok()) return Complain(outcome.input_error, streams, kExitUsage);
+  return outcome.some_failed ? kExitSomeFailed : kExitOk;
+}
+
+// That --out can be what the arguments make of it. Errors: INVALID_ARGUMENT.
+absl::Status CheckOut(const Arguments& arguments) {
+  if (arguments.resume && arguments.text_output) {
+    return absl::InvalidArgumentError("--resume: cannot be combined with --output text, which has no ids to find");
   }
-  return run.some_failed() ? kExitSomeFailed : kExitOk;
+  for (const std::string& input : arguments.source.files) {
+    std::error_code error;  // Of a file that does not exist: no input, then.
+    const bool same = std::filesystem::equivalent(input, arguments.out_file, error);
+    if (same && std::filesystem::is_regular_file(input, error)) {
+      return absl::InvalidArgumentError(absl::StrCat("--out: ", arguments.out_file, " is an input, too"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 int RunEmbed(const Arguments& arguments, const Streams& streams) {
   if (arguments.out_file.empty()) return RunTo(streams.out, {}, arguments, streams);
-  std::set<std::string> done;
+  if (const absl::Status status = CheckOut(arguments); !status.ok()) return Complain(status, streams, kExitUsage);
+  EarlierAnswers earlier;
   if (arguments.resume) {
-    absl::StatusOr<std::set<std::string>> ids = IdsOf(arguments.out_file);
-    if (!ids.ok()) return Complain(ids.status(), streams), kExitUsage;
-    done = *std::move(ids);
+    absl::StatusOr<EarlierAnswers> read = ReadEarlierAnswers(arguments.out_file);
+    if (!read.ok()) return Complain(read.status(), streams, kExitUsage);
+    earlier = *std::move(read);
   }
   std::ofstream file(arguments.out_file, arguments.resume ? std::ios::app : std::ios::trunc);
   if (!file) {
-    Complain(absl::InvalidArgumentError(absl::StrCat(arguments.out_file, " cannot be written")), streams);
-    return kExitUsage;
+    return Complain(absl::InvalidArgumentError(absl::StrCat(arguments.out_file, " cannot be written")), streams,
+                    kExitUsage);
   }
-  return RunTo(file, done, arguments, streams);
+  if (earlier.failed > 0) {
+    streams.err << "longembed: " << earlier.failed << " of the texts failed in earlier runs; " << arguments.out_file
+                << " says why\n";
+  }
+  const int status = RunTo(file, std::move(earlier.ids), arguments, streams);
+  return status == kExitOk && earlier.failed > 0 ? kExitSomeFailed : status;
 }
 
 }  // namespace longembed::client

@@ -81,7 +81,7 @@ void ModelToAPerson(const v1::Model& model, std::ostream& out) {
 
 int RunExplain(const Arguments& arguments, const Streams& streams) {
   const absl::StatusOr<std::vector<InputLine>> lines = ReadAll(arguments, streams);
-  if (!lines.ok()) return Complain(lines.status(), streams), kExitUsage;
+  if (!lines.ok()) return Complain(lines.status(), streams, kExitUsage);
   v1::ExplainRequest request;
   *request.mutable_options() = arguments.options;
   for (const InputLine& line : *lines) FillInput(line, *request.add_inputs());
@@ -103,7 +103,7 @@ int RunExplain(const Arguments& arguments, const Streams& streams) {
 
 int RunTokenize(const Arguments& arguments, const Streams& streams) {
   const absl::StatusOr<std::vector<InputLine>> lines = ReadAll(arguments, streams);
-  if (!lines.ok()) return Complain(lines.status(), streams), kExitUsage;
+  if (!lines.ok()) return Complain(lines.status(), streams, kExitUsage);
   v1::TokenizeRequest request;
   request.set_model(arguments.options.model());
   for (const InputLine& line : *lines) request.add_texts(line.text);

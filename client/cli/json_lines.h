@@ -52,10 +52,9 @@ class LineReader {
 
 // {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN"}, the
 // method being that of the first window; "embeddings" in place of "embedding" when there are several, and "ranges" when
-// each stands for a part of the text;
-// {"id":..., "error":{"code":..., "message":...}} for an input that failed. An embedding in an encoding other than
-// FLOAT32 is
-// {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8, "scale".
+// each stands for a part of the text; {"id":..., "error":{"code":..., "message":...}} for an input that failed. An
+// embedding in an encoding other than FLOAT32 is {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8,
+// "scale".
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
                  std::ostream& out);
 

@@ -1,6 +1,5 @@
 #include "client/client.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/time/clock.h"
@@ -10,8 +9,6 @@
 
 namespace longembed::client {
 namespace {
-
-using ::testing::HasSubstr;
 
 class ClientTest : public ::testing::Test {
  protected:

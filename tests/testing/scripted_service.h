@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -61,28 +63,47 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     const std::lock_guard lock(mutex_);
     breaks_.push_back(answers);
   }
+  // Every stream ends with `status` after so many answers, as the server ends one that is too old: without a look at
+  // what it was sent since.
+  void EndStreamsAfter(int answers, grpc::Status status) {
+    const std::lock_guard lock(mutex_);
+    end_after_ = answers;
+    end_status_ = std::move(status);
+  }
   // Answers come in pairs, the second one first.
   void AnswerInDisorder() { disorder_ = true; }
+  // The first input of a stream is answered when so many are read, or all; the others at once.
+  void HoldFirstUntil(int inputs) { hold_first_until_ = inputs; }
+  // Nothing of a stream is read, until the client gives it up.
+  void StopReading() { reads_ = false; }
+  // Read from streams.
+  int inputs() const { return inputs_; }
   size_t largest_message() const { return largest_message_; }
 
   grpc::Status EmbedStream(grpc::ServerContext* context,
                            grpc::ServerReaderWriter<v1::EmbedStreamResponse, v1::EmbedStreamRequest>* stream) override {
     if (grpc::Status status = NextStatus(*context); !status.ok()) return status;
+    if (!reads_) return WaitForCancellation(*context);
     int left = NextBreak();
+    const auto [end_after, end_status] = End();
+    int answers = 0, inputs = 0;
     std::vector<v1::EmbedStreamResponse> held;
     std::string text;
-    for (v1::EmbedStreamRequest request; stream->Read(&request);) {
+    for (v1::EmbedStreamRequest request; answers != end_after && stream->Read(&request);) {
       largest_message_ = std::max(largest_message_.load(), request.ByteSizeLong());
       text += request.input().text();
       if (request.more_parts()) continue;
       held.emplace_back().set_id(request.id());
       *held.back().mutable_result() = Result(std::exchange(text, {}));
+      ++inputs_;
+      const size_t kept = ++inputs < hold_first_until_ ? 1 : 0;
       if (disorder_ && held.size() < 2) continue;
-      for (; !held.empty(); held.pop_back()) {
+      for (; held.size() > kept && answers != end_after; held.pop_back(), ++answers) {
         if (left-- == 0) return {grpc::StatusCode::UNAVAILABLE, "the stream was to break"};
         stream->Write(held.back());
       }
     }
+    if (answers == end_after) return end_status;
     for (; !held.empty(); held.pop_back()) stream->Write(held.back());
     return grpc::Status::OK;
   }
@@ -108,6 +129,16 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return answers;
   }
 
+  std::pair<int, grpc::Status> End() const {
+    const std::lock_guard lock(mutex_);
+    return {end_after_, end_status_};
+  }
+
+  static grpc::Status WaitForCancellation(const grpc::ServerContext& context) {
+    while (!context.IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return grpc::Status::CANCELLED;
+  }
+
   static v1::EmbedResult Result(const std::string& text) {
     v1::EmbedResult result;
     if (text == "bad") {
@@ -121,12 +152,15 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return result;
   }
 
-  std::atomic<bool> disorder_ = false;
+  std::atomic<bool> disorder_ = false, reads_ = true;
+  std::atomic<int> hold_first_until_ = 0, inputs_ = 0;
   std::atomic<size_t> largest_message_ = 0;
-  std::deque<int> breaks_;
 
   mutable std::mutex mutex_;
+  std::deque<int> breaks_;
   std::deque<Failure> failures_;
+  int end_after_ = -1;  // Never.
+  grpc::Status end_status_;
   int calls_ = 0;
   std::string authorization_;
   int port_ = 0;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 
@@ -45,6 +46,12 @@ class CommandLineTest : public ::testing::Test {
     return lines;
   }
 
+  static std::string ReadAll(const std::string& path) {
+    std::stringstream content;
+    content << std::ifstream(path).rdbuf();
+    return content.str();
+  }
+
   ScriptedService service_;
   const std::string address_ = service_.address();
 };
@@ -79,13 +86,63 @@ TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
   const size_t fifth = whole.find("{\"id\":4");
   std::ofstream(path) << whole.substr(0, fifth + 12);
   EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, Lines(9)).status, kExitOk);
-  std::stringstream written;
-  written << std::ifstream(path).rdbuf();
-  EXPECT_EQ(written.str(), whole);
+  EXPECT_EQ(ReadAll(path), whole);
   EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, Lines(9)).status, kExitOk);
   EXPECT_EQ(Longembed({"embed", "--resume"}).status, kExitUsage);
+  EXPECT_EQ(Embed({"--out", path.c_str(), "--resume", "--output", "text"}, Lines(9)).status, kExitUsage);
   std::ofstream(path) << "not an answer\n";
   EXPECT_THAT(Embed({"--out", path.c_str(), "--resume"}, Lines(1)).err, HasSubstr("line 1: is no answer"));
+}
+
+// Texts with equal ids are known apart by how many of them were answered.
+TEST_F(CommandLineTest, ResumeSkipsOneTextForEachAnswer) {
+  const std::string path = ::testing::TempDir() + "/resume_equal_ids.jsonl";
+  std::string texts;
+  for (const char* text : {"a", "bb", "ccc", "dddd"}) texts += "{\"id\": 7, \"text\": \"" + std::string(text) + "\"}\n";
+  texts += "{\"text\": \"eeeee\"}\n";
+  const std::string whole = Embed({}, texts).out;
+  for (size_t end = whole.find('\n'); end != std::string::npos; end = whole.find('\n', end + 1)) {
+    std::ofstream(path) << whole.substr(0, end + 1);
+    EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, texts).status, kExitOk);
+    EXPECT_EQ(ReadAll(path), whole);
+  }
+}
+
+TEST_F(CommandLineTest, ResumeTellsOfEarlierFailures) {
+  const std::string path = ::testing::TempDir() + "/resume_failures.jsonl";
+  std::remove(path.c_str());
+  const std::string texts = "{\"id\": \"x\", \"text\": \"bad\"}\n" + Lines(2);
+  EXPECT_EQ(Embed({"--out", path.c_str(), "--resume", "--partial"}, texts).status, kExitSomeFailed);
+  const std::string whole = ReadAll(path);
+  const Outcome outcome = Embed({"--out", path.c_str(), "--resume", "--partial"}, texts);
+  EXPECT_EQ(outcome.status, kExitSomeFailed);
+  EXPECT_EQ(outcome.err, "longembed: 1 of the texts failed in earlier runs; " + path + " says why\n");
+  EXPECT_EQ(ReadAll(path), whole);
+}
+
+TEST_F(CommandLineTest, NothingIsWrittenOverTheInput) {
+  const std::string path = ::testing::TempDir() + "/input.jsonl";
+  std::ofstream(path) << Lines(1);
+  for (const bool resume : {false, true}) {
+    std::vector<const char*> arguments{"--out", path.c_str(), path.c_str()};
+    if (resume) arguments.push_back("--resume");
+    const Outcome outcome = Embed(arguments, "");
+    EXPECT_EQ(outcome.status, kExitUsage);
+    EXPECT_THAT(outcome.err, HasSubstr("--out"));
+    EXPECT_EQ(ReadAll(path), Lines(1));
+  }
+}
+
+// Answers that wait for that of the first text are bounded, at eight times --in-flight.
+TEST_F(CommandLineTest, ATextThatTakesLongHoldsUpTheOthers) {
+  const std::string whole = Embed({}, Lines(40)).out;
+  service_.HoldFirstUntil(16);
+  EXPECT_EQ(Embed({"--in-flight", "2"}, Lines(40)).out, whole);
+  service_.HoldFirstUntil(17);
+  const Outcome outcome = Embed({"--in-flight", "2", "--timeout", "1"}, Lines(40));
+  EXPECT_EQ(outcome.status, kExitFailed);
+  EXPECT_EQ(outcome.err, "longembed: the server did not answer in time\n");
+  EXPECT_THAT(outcome.out, IsEmpty());
 }
 
 TEST_F(CommandLineTest, ALongTextGoesInParts) {

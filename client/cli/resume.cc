@@ -1,0 +1,62 @@
+#include "client/cli/resume.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed::client {
+namespace {
+
+constexpr std::string_view kLineStart = "{\"id\":";  // As WriteResult begins every line.
+
+bool IsAnswer(const nlohmann::json& object) {
+  return object.is_object() && object.contains("id") &&
+         (object.contains("embedding") || object.contains("embeddings") || object.contains("error"));
+}
+
+// Whether a line without an end may be one that a run was writing when it ended. Anything else is not ours to cut off.
+bool MayBeCutOff(const std::string& line, const nlohmann::json& object) {
+  if (!object.is_discarded()) return IsAnswer(object);
+  return line.starts_with(kLineStart) || kLineStart.starts_with(line);
+}
+
+}  // namespace
+
+absl::StatusOr<EarlierAnswers> ReadEarlierAnswers(const std::string& path) {
+  EarlierAnswers earlier;
+  std::ifstream file(path, std::ios::binary);
+  if (!file.is_open()) {
+    if (errno == ENOENT) return earlier;
+    return absl::InvalidArgumentError(absl::StrCat(path, " cannot be opened: ", std::strerror(errno)));
+  }
+  std::uintmax_t whole = 0;  // Bytes of whole lines.
+  int64_t number = 0;
+  bool cut_off = false;
+  for (std::string line; std::getline(file, line);) {
+    ++number;
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    cut_off = file.eof() && MayBeCutOff(line, object);
+    if (cut_off) break;
+    if (!IsAnswer(object)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ", line ", number, ": is no answer of `longembed embed`; give another file to --out"));
+    }
+    earlier.ids.insert(object["id"].dump());
+    earlier.failed += object.contains("error") ? 1 : 0;
+    whole += line.size() + 1;
+  }
+  if (file.bad()) return absl::DataLossError(absl::StrCat(path, " cannot be read after line ", number));
+  if (cut_off) {
+    std::error_code error;
+    std::filesystem::resize_file(path, whole, error);
+    if (error) return absl::InvalidArgumentError(absl::StrCat(path, " cannot be cut: ", error.message()));
+  }
+  return earlier;
+}
+
+}  // namespace longembed::client
