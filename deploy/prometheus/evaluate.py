@@ -29,6 +29,7 @@ MAY_BE_EMPTY = {
     "longembed_client_tokens_total": "no API keys",
     "longembed_tls_certificate_expiry_timestamp_seconds": "no TLS",
     "longembed_tls_reloads_total": "no TLS",
+    "longembed_memory_limit_bytes": "no memory limit",
 }
 
 
@@ -73,7 +74,7 @@ def panel_queries(dashboard: dict, interval: str) -> list[tuple[str, str]]:
     for panel in dashboard["panels"]:
         targets = panel.get("targets", [])
         for target in targets:
-            expression = re.sub(r"\$(job|instance|model)\b", ".*", target["expr"]).replace("$__rate_interval", interval)
+            expression = re.sub(r"\$(namespace|job|instance|model)\b", ".*", target["expr"]).replace("$__rate_interval", interval)
             queries.append((panel["title"] + (f" ({target['legendFormat']})" if len(targets) > 1 else ""), expression))
     return queries
 

@@ -170,9 +170,22 @@ def test_readme_names_every_example():
     assert [name for name in NAMES if f"examples/{name}" not in text] == []
 
 
+def settings(command: str) -> tuple[str, ...]:
+    return tuple(word for pair in re.findall(r"--set (\S+)", command) for word in ("--set", pair))
+
+
 def test_commands_of_the_readme_render():
     commands = re.findall(r"^helm (?:install|upgrade) .*", (CHART / "README.md").read_text(), re.M)
     assert len(commands) >= 2 and any("--set" in command for command in commands)
     for command in commands:
-        result = run_template({}, arguments=tuple(word for pair in re.findall(r"--set (\S+)", command) for word in ("--set", pair)))
+        result = run_template({}, arguments=settings(command))
         assert result.returncode == 0, f"{command}: {result.stderr}"
+
+
+def test_commands_of_the_readme_install_what_they_build():
+    """In this order: build, push, install and wait, test. The image has the tag that the chart asks for, and the model that it serves by default."""
+    build, push, install, test = re.search(r"^docker build .*\ndocker push .*\nhelm install .*\nhelm test .*$", (CHART / "README.md").read_text(), re.M)[0].splitlines()
+    manifests = render(arguments=settings(install))
+    model = manifests.config["models"][0]["name"]
+    assert build == f"docker build --tag {manifests.container['image']} --build-arg MODEL={model} ." and push == f"docker push {manifests.container['image']}"
+    assert " --wait " in install and " embeddings " in test

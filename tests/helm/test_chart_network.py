@@ -46,8 +46,11 @@ def test_plaintext_is_announced_and_tls_is_not():
 
 
 def test_load_balancer():
-    spec = render({**TLS, "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}).one("Service", NAME)["spec"]
-    assert spec["type"] == "LoadBalancer" and spec["loadBalancerSourceRanges"] == ["10.0.0.0/8"]
+    service = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"], "externalTrafficPolicy": "Local"}
+    manifests = render({**TLS, "service": service, "networkPolicy": {"grpc": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}}})
+    spec = manifests.one("Service", NAME)["spec"]
+    assert spec["type"] == "LoadBalancer" and spec["loadBalancerSourceRanges"] == ["10.0.0.0/8"] and spec["externalTrafficPolicy"] == "Local"
+    assert "externalTrafficPolicy" not in render().one("Service", NAME)["spec"]
 
 
 def admitted(manifests, port: str) -> list[dict]:
@@ -66,11 +69,10 @@ def test_network_policy_shuts_the_pods():
 
 def test_network_policy_lets_in_the_namespace_and_the_test():
     manifests = render()
-    assert {"podSelector": {}} in admitted(manifests, "grpc") and admitted(manifests, "metrics") == []
     test_labels = manifests.test_pod("embed")["metadata"]["labels"]
-    (health,) = admitted(manifests, "health")
-    assert health["podSelector"]["matchLabels"].items() <= test_labels.items()
-    assert health in admitted(manifests, "grpc")
+    namespace, test = admitted(manifests, "grpc")
+    assert namespace == {"podSelector": {}} and test["podSelector"]["matchLabels"].items() <= test_labels.items()
+    assert admitted(manifests, "metrics") == []
 
 
 def test_network_policy_lets_in_the_named():
@@ -78,6 +80,12 @@ def test_network_policy_lets_in_the_named():
     manifests = render({"networkPolicy": {"grpc": {"from": [client]}, "metrics": {"from": [prometheus]}}})
     assert client in admitted(manifests, "grpc") and {"podSelector": {}} not in admitted(manifests, "grpc")
     assert admitted(manifests, "metrics") == [prometheus]
+
+
+@pytest.mark.parametrize("values", [{}, {"networkPolicy": {"grpc": {"from": [{"podSelector": {"matchLabels": {"app": "haproxy"}}}]}}}])
+def test_network_policy_lets_balancers_ask_for_health(values):
+    manifests = render(values)
+    assert admitted(manifests, "health") == admitted(manifests, "grpc")
 
 
 def test_network_policy_names_ports_of_the_container():

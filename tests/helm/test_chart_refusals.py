@@ -14,7 +14,15 @@ TLS = {"tls": {"enabled": True, "existingSecret": "certificate"}}
 PEERS = [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]
 LET_IN = {"networkPolicy": {"grpc": {"from": PEERS}, "metrics": {"from": PEERS}}}
 GATEWAY = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}}
-KEDA = {"enabled": True, "serverAddress": "http://prometheus:9090"}
+KEDA = {"enabled": True, "serverAddress": "http://prometheus:9090", "query": "max(x)"}
+MONITOR = {"serviceMonitor": {"enabled": True}}
+LOAD_BALANCER = {"service": {"type": "LoadBalancer"}}
+# What calls of priority BULK may wait by default.
+BULK_WAIT = int(yaml.safe_load((ROOT / "deploy/config.yaml").read_text())["limits"]["max_bulk_queue_wait"].removesuffix("s"))
+
+
+def drain(timeout: str, **limits) -> dict:
+    return {"config": {"drain": {"timeout": timeout}, "limits": limits}}
 
 
 def model(**changes) -> dict:
@@ -24,10 +32,15 @@ def model(**changes) -> dict:
 # Name of the case -> (values, words of the answer). Each of them is also a sentence of README.md.
 REFUSED = {
     "a grace period that drain uses up": (
-        {"terminationGracePeriodSeconds": 40}, "terminationGracePeriodSeconds 40 must be more than config.drain.delay + config.drain.timeout = 40"),
+        {"terminationGracePeriodSeconds": 85}, "terminationGracePeriodSeconds 85 must be more than config.drain.delay + config.drain.timeout = 85"),
     "a drain written in minutes": ({"config": {"drain": {"delay": "30s", "timeout": "2m"}}}, "= 150"),
     "a drain written in hours": ({"config": {"drain": {"delay": "0s", "timeout": "1h1m1s"}}}, "= 3661"),
     "a drain that cannot be added up": ({"config": {"drain": {"delay": "1.5s"}}}, "/config/drain/delay"),
+    "a drain that cuts off bulk calls": (
+        drain(f"{BULK_WAIT - 1}s"), f"config.drain.timeout {BULK_WAIT - 1}s is shorter than config.limits.max_bulk_queue_wait {BULK_WAIT}s"),
+    "a drain that cuts off bulk calls of these values": (
+        drain("1m29s", max_bulk_queue_wait="1m30s"), "config.drain.timeout 1m29s is shorter than config.limits.max_bulk_queue_wait 1m30s"),
+    "a bulk wait that cannot be compared": ({"config": {"limits": {"max_bulk_queue_wait": "500ms"}}}, "/config/limits/max_bulk_queue_wait"),
     "keys on plaintext": (KEYS, "/apiKeys/allowPlaintext"),
     "keys in a secret on plaintext": ({"apiKeys": {"existingSecret": "keys"}}, "/apiKeys/allowPlaintext"),
     "keys on plaintext with reflection": ({"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}, "config": {"reflection": True}}, "/config/reflection"),
@@ -43,8 +56,11 @@ REFUSED = {
     "TLS without a certificate": ({"tls": {"enabled": True}}, "at '/tls"),
     "TLS with two certificates": ({"tls": {**TLS["tls"], "certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "oneOf"),
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "/tls/certManager/issuerRef/name"),
-    "a load balancer without TLS": ({"service": {"type": "LoadBalancer"}}, "/tls/enabled"),
+    "a load balancer without TLS": ({**LOAD_BALANCER, **LET_IN}, "/tls/enabled"),
+    "a load balancer that the network policy keeps out": ({**LOAD_BALANCER, **TLS}, "/networkPolicy/grpc/from"),
+    "outside traffic without a load balancer": ({"service": {"externalTrafficPolicy": "Local"}}, "/service/externalTrafficPolicy"),
     "a port that there is not": ({"service": {"port": 65536}}, "/service/port"),
+    "more connections than the server takes": ({"config": {"connections": {"max": 1048577}}}, "/config/connections/max"),
     "a limit of nothing": ({"config": {"limits": {"max_request_bytes": 0}}}, "/config/limits/max_request_bytes"),
     "a duration without a unit": ({"config": {"limits": {"max_queue_wait": "5"}}}, "/config/limits/max_queue_wait"),
     "a log level that there is not": ({"config": {"log": {"level": "trace"}}}, "/config/log/level"),
@@ -57,6 +73,9 @@ REFUSED = {
     "HPA by CPU without a request": ({"autoscaling": {"hpa": {"enabled": True}}, "resources": {"requests": {"cpu": None}}}, "/resources/requests"),
     "KEDA by CPU without a request": ({"autoscaling": {"keda": KEDA}, "resources": {"requests": {"cpu": None}}}, "/resources/requests"),
     "KEDA without Prometheus": ({"autoscaling": {"keda": {"enabled": True}}}, "/autoscaling/keda/serverAddress"),
+    "KEDA by labels that nobody gives": ({"autoscaling": {"keda": {**KEDA, "query": ""}}}, "/autoscaling/keda/query"),
+    "KEDA by running batches and labels that nobody gives": ({"autoscaling": {"keda": {**KEDA, "runningBatches": "1.4"}}}, "/autoscaling/keda/runningBatches"),
+    "no rules at all": ({"prometheusRule": {"enabled": True, "shippedRules": False}}, "/prometheusRule/shippedRules"),
     "more replicas at least than at most": ({"autoscaling": {"minReplicas": 7}}, "autoscaling.minReplicas 7 is more than autoscaling.maxReplicas 6"),
     "no replicas": ({"replicas": 0}, "/replicas"),
     "fewer replicas than the budget keeps": ({"replicas": 2, "podDisruptionBudget": {"minAvailable": 3}}, "minAvailable 3 leaves none of 2 replicas to evict"),
@@ -88,12 +107,16 @@ REFUSED = {
     "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
     "an image that moves": ({"image": {"tag": "latest"}}, "/image/tag"),
     "memory without a limit": ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),
+    "a memory limit that is none": ({"resources": {"limits": {"memory": "0Gi"}}}, "/resources/limits/memory"),
+    "a memory limit that is none, as a number": ({"resources": {"limits": {"memory": 0}}}, "/resources/limits/memory"),
+    "a CPU limit that is none": ({"resources": {"limits": {"cpu": "0"}}}, "/resources/limits/cpu"),
+    "a CPU limit that is none, as a number": ({"resources": {"limits": {"cpu": 0}}}, "/resources/limits/cpu"),
     "as many threads as the node has cores": ({"resources": {"limits": {"cpu": None}}}, "at '/config'"),
     "a gateway without a parent": ({"gateway": {"enabled": True}}, "/gateway/parentRefs"),
     "a gateway that the network policy keeps out": (GATEWAY, "/networkPolicy/grpc/from"),
     "a gateway that cannot check the pods": ({**GATEWAY, **TLS, **LET_IN}, "/gateway/backendTLS"),
     "a gateway with two authorities": ({"gateway": {**GATEWAY["gateway"], "backendTLS": {"caConfigMap": "ca", "systemCA": True}}, **TLS, **LET_IN}, "oneOf"),
-    "Prometheus that the network policy keeps out": ({"serviceMonitor": {"enabled": True}}, "/networkPolicy/metrics/from"),
+    "Prometheus that the network policy keeps out": (MONITOR, "/networkPolicy/metrics/from"),
     "a peer that names nobody": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
     "the server's address": ({"config": {"listen": "0.0.0.0:1"}}, "'listen' not allowed"),
@@ -109,13 +132,20 @@ def test_refused(case):
 
 # The nearest that is taken, so that a refusal above is of what it names and of nothing else.
 TAKEN = {
-    "a grace period of a second more": {"terminationGracePeriodSeconds": 41},
+    "a grace period of a second more": {"terminationGracePeriodSeconds": 86},
+    "a drain as long as bulk calls may wait": drain(f"{BULK_WAIT}s"),
+    "a drain as long as bulk calls of these values may wait": drain("20s", max_bulk_queue_wait="20s"),
+    "as many connections as the server takes": {"config": {"connections": {"max": 1048576}}},
+    "little of everything": {"resources": {"limits": {"cpu": "0.5", "memory": "0.5Gi"}}},
     "keys with TLS and reflection": {**KEYS, **TLS, "config": {"reflection": True, "channelz": True}},
     "keys where a mesh encrypts": {"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}},
     "a client CA with TLS": {"tls": {**TLS["tls"], "clientCA": {"existingSecret": "ca"}}},
-    "a load balancer with TLS": {**TLS, "service": {"type": "LoadBalancer"}},
+    "a load balancer with TLS": {**LOAD_BALANCER, **TLS, **LET_IN},
+    "a load balancer without network policy": {**LOAD_BALANCER, **TLS, "networkPolicy": {"enabled": False}},
     "HPA alone": {"autoscaling": {"hpa": {"enabled": True}}},
     "KEDA alone": {"autoscaling": {"keda": KEDA}},
+    "KEDA by labels of the ServiceMonitor": {**MONITOR, **LET_IN, "autoscaling": {"keda": {**KEDA, "query": "", "runningBatches": "1.4"}}},
+    "the rule of this release alone": {**MONITOR, **LET_IN, "prometheusRule": {"enabled": True, "shippedRules": False}},
     "HPA by queue wait alone": {
         "autoscaling": {"hpa": {"enabled": True, "cpuUtilization": 0, "queueWait": {"enabled": True}}}, "resources": {"requests": {"cpu": None}}},
     "a budget that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": 2}},
@@ -125,7 +155,7 @@ TAKEN = {
     "threads without a CPU limit": {"resources": {"limits": {"cpu": None}}, "config": {"compute_threads": 4}},
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
-    "Prometheus without network policy": {"serviceMonitor": {"enabled": True}, "networkPolicy": {"enabled": False}},
+    "Prometheus without network policy": {**MONITOR, "networkPolicy": {"enabled": False}},
     "values for all charts of a parent": {"global": {"registry": "registry.example"}},
 }
 

@@ -1,12 +1,16 @@
 """Replicas, disruption budget, HPA and KEDA."""
 
+import http.server
+import json
 import re
+import threading
 
 import pytest
 
 from chart import NAME, ROOT, render
 
 HPA = {"autoscaling": {"hpa": {"enabled": True}}}
+WATCHED = {"serviceMonitor": {"enabled": True}, "networkPolicy": {"enabled": False}}
 
 
 def test_replicas():
@@ -17,6 +21,39 @@ def test_replicas():
 @pytest.mark.parametrize("example", ["cpu-production.yaml", "keda.yaml"])
 def test_autoscaler_owns_the_replicas(example):
     assert "replicas" not in render(example=example).deployment
+
+
+class FakeKubernetes(http.server.BaseHTTPRequestHandler):
+    """An API server that knows of Deployments, and of one with `replicas`; None: there is none."""
+
+    replicas: int | None = None
+
+    def do_GET(self):
+        resources = [{"name": "deployments", "kind": "Deployment", "namespaced": True, "verbs": ["get"]}]
+        deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": self.replicas}}
+        answers = {"/apis/apps/v1": {"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": resources}}
+        if self.replicas is not None:
+            answers[f"/apis/apps/v1/namespaces/ns/deployments/{NAME}"] = deployment
+        answer = answers.get(self.path.split("?")[0])
+        self.send_response(200 if answer else 404)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer or {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("replicas", [7, 0, None])
+def test_upgrade_keeps_the_replicas_of_the_autoscaler(replicas):
+    """Without a number Helm would take the one away that was there before the autoscaler, which leaves Kubernetes' default of 1."""
+    handler = type("Handler", (FakeKubernetes,), {"replicas": replicas})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as kubernetes:
+        threading.Thread(target=kubernetes.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{kubernetes.server_port}"
+        deployments = [render(values, arguments=("--dry-run=server", "--kube-apiserver", url)).deployment for values in (HPA, {"replicas": 3})]
+        kubernetes.shutdown()
+    assert [deployment.get("replicas") for deployment in deployments] == [replicas, 3]
 
 
 @pytest.mark.parametrize(("kind", "example"), [("HorizontalPodAutoscaler", "cpu-production.yaml"), ("ScaledObject", "keda.yaml")])
@@ -58,7 +95,7 @@ def test_hpa_bounds_and_behaviour():
 
 
 def keda(**changes) -> dict:
-    manifests = render({"autoscaling": {"keda": {"enabled": True, "serverAddress": "http://prometheus:9090", **changes}}})
+    manifests = render({**WATCHED, "autoscaling": {"keda": {"enabled": True, "serverAddress": "http://prometheus:9090", **changes}}})
     return manifests.one("ScaledObject")["spec"]
 
 

@@ -60,20 +60,11 @@ def test_alerts_know_the_job(values, job):
 
 
 def test_shipped_rules_are_shipped_unchanged():
-    """But for the memory limit; Prometheus' own templates, {{ $value }}, included."""
+    """Prometheus' own templates, {{ $value }}, included."""
     shipped = [rule for group in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"] for rule in group["rules"]]
     rendered = [rule for rule in rules(with_rule()) if rule.get("alert") != "LongembedReleaseAbsent"]
     assert len(shipped) > 15 and any("{{ $value" in rule["annotations"]["summary"] for rule in rendered if "alert" in rule)
-    is_limit = lambda rule: rule.get("record") == "longembed:memory_limit_bytes"  # noqa: E731
-    assert [rule for rule in rendered if not is_limit(rule)] == [rule for rule in shipped if not is_limit(rule)]
-    assert sum(map(is_limit, rendered)) == sum(map(is_limit, shipped)) == 1
-
-
-@pytest.mark.parametrize(("limit", "count"), [("6Gi", 6 << 30), ("1.5Gi", 3 << 29), ("512Mi", 1 << 29), ("3G", 3_000_000_000), (2147483648, 1 << 31)])
-def test_memory_alert_knows_the_containers_limit(limit, count):
-    manifests = render({**ON, "resources": {"limits": {"memory": limit}}})
-    record = next(rule for rule in rules(manifests) if rule.get("record") == "longembed:memory_limit_bytes")
-    assert record["expr"] == f"vector({count})"
+    assert rendered == shipped
 
 
 def test_alerts_take_labels():
@@ -90,6 +81,11 @@ def test_alerts_can_be_left_out():
 
 def test_second_release_of_a_prometheus_brings_its_own_alert_only():
     assert [rule["alert"] for rule in rules(with_rule(shippedRules=False))] == ["LongembedReleaseAbsent"]
+
+
+def test_absence_is_of_the_job_that_the_service_monitor_names():
+    alerts = {rule.get("alert") for rule in rules(render({"prometheusRule": {"enabled": True}}))}
+    assert "LongembedAbsent" in alerts and "LongembedReleaseAbsent" not in alerts
 
 
 @pytest.mark.parametrize("changes", [{}, {"alertLabels": {"team": "search"}}, {"shippedRules": False}])

@@ -64,8 +64,9 @@ def test_ports_are_those_that_the_config_listens_on():
 
 
 def test_bind_address():
+    """Not of metrics: Debian's civetweb is built without IPv6, and a server that cannot listen does not start."""
     config = render({"bindAddress": "[::]"}).config
-    assert (config["listen"], config["health_listen"], config["metrics_listen"]) == ("[::]:50051", "[::]:50052", "[::]:9464")
+    assert (config["listen"], config["health_listen"], config["metrics_listen"]) == ("[::]:50051", "[::]:50052", "0.0.0.0:9464")
 
 
 def test_server_reads_the_mounted_config():
@@ -97,7 +98,7 @@ def test_other_config_restarts(config):
 
 def test_config_says_what_values_say():
     config = render(example="cpu-production.yaml").config
-    assert config["drain"] == {"delay": "15s", "timeout": "45s"}
+    assert config["drain"] == {"delay": "15s", "timeout": "75s"}
     assert config["connections"] == {"max_age": "10m"}
     assert config["tei"]["model"] == "e5-small-v2"
     assert config["profiles"] == {"archive": {"windows": {"tokens": 256, "aggregation": "MEAN"}}}
@@ -163,7 +164,7 @@ def test_a_claim_and_a_model_of_one_name_are_two_volumes():
 def test_model_copied_from_an_image():
     manifests = render(with_source(INIT))
     copier, volume = manifests.pod["initContainers"][0], manifests.mount("/models/a")["name"]
-    assert copier["image"] == "models/a:1" and copier["command"] == ["cp", "-RL", "/weights/.", "/models/a/"]
+    assert copier["image"] == "models/a:1" and copier["command"] == ["cp", "-RLf", "/weights/.", "/models/a/"]
     assert copier["volumeMounts"] == [{"name": volume, "mountPath": "/models/a"}]
     assert manifests.volume(volume)["emptyDir"] == {"sizeLimit": "3Gi"}
     assert copier["resources"] == manifests.container["resources"], "the pod would not be Guaranteed"
@@ -212,7 +213,7 @@ def test_drain_needs_no_hook():
     """The server waits config.drain.delay by itself."""
     manifests = render()
     assert "lifecycle" not in manifests.container
-    assert manifests.pod["terminationGracePeriodSeconds"] == 60 and manifests.config["drain"]["delay"] == "10s"
+    assert manifests.pod["terminationGracePeriodSeconds"] == 100 and manifests.config["drain"] == {"delay": "10s", "timeout": "75s"}
 
 
 def test_topology_spread():
@@ -302,6 +303,14 @@ def test_helm_test_never_holds_the_servers_private_key():
     volumes = render(example="cpu-production.yaml").test_pod("embed")["spec"]["volumes"]
     secret = next(volume["secret"] for volume in volumes if volume["secret"]["secretName"] == f"{NAME}-tls")
     assert [item["key"] for item in secret["items"]] == ["ca.crt"]
+
+
+def test_helm_test_takes_no_gpu():
+    """The CUDA image asks NVIDIA's container runtime for all of them, and where that is the node's default it would say yes."""
+    for name in ("health", "embed"):
+        (container,) = render(example="gpu.yaml").test_pod(name)["spec"]["containers"]
+        assert container["env"] == [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+        assert "env" not in render().test_pod(name)["spec"]["containers"][0]
 
 
 @pytest.mark.parametrize("missing", [{"apiKeySecret": {"name": ""}}, {"clientCertificateSecret": ""}])

@@ -202,14 +202,23 @@ def test_panels_are_complete(panel):
         assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= kept, f"the legend names a label that {target['expr']} does not have"
         for use in found:
             if use.metric not in records():
-                assert {"job", "instance"} <= use.labels, f"{use.metric} does not go by the variables"
+                assert {"namespace", "job", "instance"} <= use.labels, f"{use.metric} does not go by the variables"
                 assert "model" not in known.get(use.metric, set()) or "model" in use.labels, f"{use.metric} does not go by $model"
+
+
+def test_failed_calls_are_those_of_the_rules():
+    def matchers(expression: str) -> set[str]:
+        return set(re.findall(r'(?:code|method)(?:=|!=|=~|!~)"[^"]*"', expression))
+
+    record = next(rule["expr"] for rule in RULES if rule.get("record") == "longembed:server_errors:rate5m")
+    panel = next(panel for panel in PANELS if panel["title"] == "Failed calls")
+    assert len(matchers(record)) == 3 and matchers(record) == matchers(panel["targets"][0]["expr"])
 
 
 def test_variables_are_declared():
     declared = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD["panels"])))
-    assert used - {"__rate_interval"} == declared == {"datasource", "job", "instance", "model"}
+    assert used - {"__rate_interval"} == declared == {"datasource", "namespace", "job", "instance", "model"}
     assert DASHBOARD["schemaVersion"] >= 36
 
 
@@ -252,6 +261,7 @@ class FakePrometheus(http.server.BaseHTTPRequestHandler):
     [
         ({}, [], None),
         ({"empty": "longembed_tls"}, [], None),
+        ({"empty": "longembed_memory_limit_bytes"}, [], None),
         ({"empty": "longembed_tls"}, ["--expect", "longembed_tls_reloads_total"], "Certificate reloads"),
         ({"empty": "longembed_tokens_total"}, [], "Tokens a second"),
         ({"broken": "process_threads"}, [], "Threads"),

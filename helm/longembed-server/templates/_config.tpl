@@ -3,7 +3,7 @@
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "listen" (printf "%s:50051" .Values.bindAddress) -}}
 {{- $_ := set $config "health_listen" (printf "%s:50052" .Values.bindAddress) -}}
-{{- $_ := set $config "metrics_listen" (printf "%s:9464" .Values.bindAddress) -}}
+{{- $_ := set $config "metrics_listen" "0.0.0.0:9464" -}}
 {{- if .Values.tls.enabled -}}
 {{- $tls := dict "certificate" "/run/secrets/longembed/tls/tls.crt" "key" "/run/secrets/longembed/tls/tls.key" -}}
 {{- if .Values.tls.clientCA.existingSecret -}}
@@ -42,15 +42,26 @@
 {{- $total -}}
 {{- end -}}
 
+{{/* Not empty where something scales the pods. */}}
+{{- define "longembed.autoscaled" -}}
+{{- if or .Values.autoscaling.hpa.enabled .Values.autoscaling.keda.enabled }}yes{{ end -}}
+{{- end -}}
+
 {{/* Fewest pods that there will be. */}}
 {{- define "longembed.fewestReplicas" -}}
-{{- if or .Values.autoscaling.hpa.enabled .Values.autoscaling.keda.enabled -}}
+{{- if include "longembed.autoscaled" . -}}
 {{- .Values.autoscaling.minReplicas | int -}}
 {{- else -}}
 {{- include "longembed.replicas" . -}}
 {{- end -}}
 {{- end -}}
 
+{{/* Of the Deployment. Autoscaled: those that it has, and empty where there is none yet, or no cluster to ask. Helm takes a field out that was in the release
+before, and Kubernetes' default is 1 pod: so the upgrade that turns the autoscaler on, and each one after it, has to say how many there are. */}}
 {{- define "longembed.replicas" -}}
+{{- if include "longembed.autoscaled" . -}}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace (include "longembed.fullname" .) }}{{ int .spec.replicas }}{{ end -}}
+{{- else -}}
 {{- default 2 .Values.replicas | int -}}
+{{- end -}}
 {{- end -}}

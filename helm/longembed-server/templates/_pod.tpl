@@ -74,14 +74,15 @@ grpc:
 {{- end }}
 {{- end -}}
 
-{{/* Copies models out of their images. The path's own content is copied, and links are followed, as models from a hub's cache are links. */}}
+{{/* Copies models out of their images. The path's own content is copied, and links are followed, as models from a hub's cache are links. With -f, because a container
+that is run again in the same pod finds what it has copied, and files that may not be written. */}}
 {{- define "longembed.modelContainers" -}}
 {{- range $index, $model := .Values.models }}
 {{- with $model.source.initContainer }}
 - name: copy-model-{{ $index }}
   image: {{ .image | quote }}
   imagePullPolicy: {{ default "IfNotPresent" .pullPolicy }}
-  command: [cp, -RL, {{ printf "%s/." (default "/model" .path) | quote }}, "/models/{{ $model.name }}/"]
+  command: [cp, -RLf, {{ printf "%s/." (default "/model" .path) | quote }}, "/models/{{ $model.name }}/"]
   # The server's: they do not add up, as it starts afterwards, and the pod stays Guaranteed.
   resources:
     {{- toYaml $.Values.resources | nindent 4 }}

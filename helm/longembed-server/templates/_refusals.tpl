@@ -1,15 +1,20 @@
 {{/* Combinations that a JSON schema cannot refuse, because they compare values with each other. */}}
 {{- define "longembed.refuse" -}}
-{{- include "longembed.refuseShortGracePeriod" . -}}
+{{- include "longembed.refuseShortDrain" . -}}
 {{- include "longembed.refuseShortDeadline" . -}}
 {{- include "longembed.refuseReplicas" . -}}
 {{- include "longembed.refuseModels" . -}}
 {{- include "longembed.refuseKeyNames" . -}}
 {{- end -}}
 
-{{- define "longembed.refuseShortGracePeriod" -}}
+{{- define "longembed.refuseShortDrain" -}}
 {{- $drain := .Values.config.drain -}}
-{{- $needed := add (include "longembed.seconds" $drain.delay | int) (include "longembed.seconds" $drain.timeout | int) -}}
+{{- $timeout := include "longembed.seconds" $drain.timeout | int -}}
+{{- $wait := dig "limits" "max_bulk_queue_wait" "60s" .Values.config -}}
+{{- if lt $timeout (include "longembed.seconds" $wait | int) -}}
+{{- fail (printf "config.drain.timeout %s is shorter than config.limits.max_bulk_queue_wait %s: calls that a pod has admitted would be cut off when it ends" $drain.timeout $wait) -}}
+{{- end -}}
+{{- $needed := add (include "longembed.seconds" $drain.delay | int) $timeout -}}
 {{- $grace := .Values.terminationGracePeriodSeconds | int -}}
 {{- if ge $needed $grace -}}
 {{- fail (printf "terminationGracePeriodSeconds %d must be more than config.drain.delay + config.drain.timeout = %d: the kubelet would kill pods with calls in flight" $grace $needed) -}}
