@@ -8,13 +8,6 @@
 namespace longembed {
 namespace {
 
-// Before spans or ids are made of so many tokens.
-absl::Status CheckLimit(size_t content, const InputOptions& options) {
-  const int64_t limit = options.plan.limits.max_tokens;
-  const auto tokens = static_cast<int64_t>(content);
-  return tokens > limit ? InputBeyondLimit(tokens, limit) : absl::OkStatus();
-}
-
 // Spans that a client names have to be there; those that follow from the text may be cut away with it.
 absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const std::vector<Range>& spans,
                                    const InputOptions& options) {
@@ -45,9 +38,9 @@ absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Inpu
 
 absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, const Input& input,
                                  const InputOptions& options) {
-  const absl::StatusOr<PromptedTokens> prompted = TokenizeWithPrompt(*model.tokenizer, options.prompt, text);
+  const absl::StatusOr<PromptedTokens> prompted =
+      TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens);
   if (!prompted.ok()) return prompted.status();
-  if (absl::Status status = CheckLimit(prompted->content.size(), options); !status.ok()) return status;
   const InputTokens tokens{.prompt = prompted->prompt, .content = prompted->content};
   if (std::holds_alternative<NoSpans>(options.spans)) {
     return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
@@ -78,7 +71,10 @@ absl::StatusOr<std::vector<Range>> SpansOfIds(const Input& input, int64_t conten
 
 absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const Input& input,
                                 const InputOptions& options) {
-  if (absl::Status status = CheckLimit(ids.ids.size(), options); !status.ok()) return status;
+  const int64_t max_tokens = options.plan.limits.max_tokens;
+  if (const auto count = static_cast<int64_t>(ids.ids.size()); count > max_tokens) {
+    return InputBeyondLimit(count, max_tokens);
+  }
   const absl::StatusOr<std::vector<int32_t>> content = CheckedIds(model, ids.ids);
   if (!content.ok()) return content.status();
   std::vector<int32_t> prompt;

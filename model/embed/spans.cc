@@ -4,6 +4,7 @@
 
 #include "model/errors/errors.h"
 #include "model/text/sentences.h"
+#include "model/text/utf8.h"
 
 namespace longembed {
 namespace {
@@ -21,8 +22,7 @@ Range TokensOf(ByteRange bytes, std::span<const ByteRange> token_bytes) {
 std::vector<uint32_t> BytesOfCodePoints(std::string_view text) {
   std::vector<uint32_t> bytes;
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool continuation = (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80;
-    if (!continuation) bytes.push_back(static_cast<uint32_t>(i));
+    if (!IsContinuationByte(text[i])) bytes.push_back(static_cast<uint32_t>(i));
   }
   bytes.push_back(static_cast<uint32_t>(text.size()));
   return bytes;

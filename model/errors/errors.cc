@@ -88,7 +88,7 @@ absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity) {
 
 absl::Status InputBeyondLimit(int64_t tokens, int64_t limit) {
   return Invalid("", "INPUT_BEYOND_SERVER_LIMIT",
-                 absl::StrCat("has ", tokens, " tokens before truncation; this server takes at most ", limit));
+                 absl::StrCat("has ", tokens, " tokens or more before truncation; this server takes at most ", limit));
 }
 
 absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity) {

@@ -1,6 +1,7 @@
 #include "model/text/hf_tokenizer.h"
 
 #include <fstream>
+#include <new>
 #include <optional>
 #include <sstream>
 
@@ -12,13 +13,24 @@ namespace longembed {
 namespace {
 
 constexpr size_t kErrorCapacity = 512;
+constexpr size_t kPieceBytes = 64 << 10;  // Takes the tokenizer some 4 MiB.
 
-// Sinks must not throw, because nothing may unwind through Rust: running out of memory ends the process here.
+// What a sink collects. Sinks must not throw, because nothing may unwind through Rust.
+struct Collected {
+  TokenizedText tokens;
+  bool out_of_memory = false;
+};
+
 void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends,
                    size_t count) noexcept {
-  auto& tokens = *static_cast<TokenizedText*>(context);
-  tokens.ids.assign(ids, ids + count);
-  tokens.ranges.reserve(count);
+  auto& [tokens, out_of_memory] = *static_cast<Collected*>(context);
+  try {
+    tokens.ids.assign(ids, ids + count);
+    tokens.ranges.reserve(count);
+  } catch (const std::bad_alloc&) {
+    out_of_memory = true;
+    return;
+  }
   for (size_t i = 0; i < count; ++i) tokens.ranges.push_back({begins[i], ends[i]});
 }
 
@@ -30,16 +42,20 @@ class HuggingFaceTokenizer final : public Tokenizer {
  public:
   explicit HuggingFaceTokenizer(LongembedHfTokenizer* handle) : handle_(handle) {}
 
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const override {
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override {
     if (const std::optional<size_t> byte = FirstInvalidUtf8Byte(text); byte.has_value()) {
       return InvalidUtf8("text", *byte);
     }
-    TokenizedText tokens;
+    // Throws where there is not the memory: Rust would end the process.
+    ::operator delete(::operator new(longembed_hf_memory(handle_.get(), text.size(), static_cast<size_t>(enough))));
+    Collected collected;
     char error[kErrorCapacity] = "";
     const LongembedHfStatus status =
-        longembed_hf_encode(handle_.get(), text.data(), text.size(), &CollectTokens, &tokens, error, sizeof(error));
+        longembed_hf_encode(handle_.get(), text.data(), text.size(), static_cast<size_t>(enough), &CollectTokens,
+                            &collected, error, sizeof(error));
+    if (collected.out_of_memory) throw std::bad_alloc();
     if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
-    return tokens;
+    return std::move(collected.tokens);
   }
 
   absl::StatusOr<std::string> TokenText(int32_t id) const override {
@@ -79,9 +95,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(const std::s
   const std::string json = std::move(content).str();
   LongembedHfTokenizer* handle = nullptr;
   char error[kErrorCapacity] = "";
-  if (longembed_hf_open(json.data(), json.size(), &handle, error, sizeof(error)) != LONGEMBED_HF_OK) {
-    return ModelDirectoryError(path, error);
-  }
+  const LongembedHfStatus status =
+      longembed_hf_open(json.data(), json.size(), kPieceBytes, &handle, error, sizeof(error));
+  if (status != LONGEMBED_HF_OK) return ModelDirectoryError(path, error);
   return std::make_unique<HuggingFaceTokenizer>(handle);
 }
 

@@ -39,18 +39,23 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
 }
 
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
-                                                  std::string_view text) {
+                                                  std::string_view text, int64_t max_tokens) {
   if (text.empty()) return EmptyInput();
   // Before the prompt moves it: the byte that the error names is one of the text.
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
   // Without a prompt the text is not copied, which matters for texts of megabytes.
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
-  absl::StatusOr<TokenizedText> tokens = tokenizer.Tokenize(prompt.empty() ? text : std::string_view(joined));
+  // With room for the prompt's: a byte of it may become several.
+  const int64_t enough = max_tokens + 16 * static_cast<int64_t>(prompt.size());
+  const absl::StatusOr<TokenizedText> tokens =
+      tokenizer.Tokenize(prompt.empty() ? text : std::string_view(joined), enough);
   if (!tokens.ok()) return tokens.status();
 
   const auto first_content = std::find_if(tokens->ranges.begin(), tokens->ranges.end(),
                                           [&](ByteRange range) { return range.end > prompt.size(); });
   const auto split = first_content - tokens->ranges.begin();
+  const auto count = static_cast<int64_t>(tokens->ids.size());
+  if (count > enough || count - split > max_tokens) return InputBeyondLimit(count - split, max_tokens);
   PromptedTokens result;
   result.prompt.assign(tokens->ids.begin(), tokens->ids.begin() + split);
   result.content.assign(tokens->ids.begin() + split, tokens->ids.end());

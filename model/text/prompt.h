@@ -30,14 +30,15 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
 // An input's tokens without special tokens, the prompt's apart.
 struct PromptedTokens {
   std::vector<int32_t> prompt;            // Put before the content of every sequence.
-  std::vector<int32_t> content;           // Not empty.
+  std::vector<int32_t> content;           // Empty for blanks alone.
   std::vector<ByteRange> content_ranges;  // Of each content token, in bytes of the text without the prompt.
 };
 
 // Tokenises prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first
-// token that ends beyond the prompt; blanks alone may have none. Errors (INVALID_ARGUMENT): EMPTY_INPUT, INVALID_UTF8.
+// token that ends beyond the prompt; blanks alone may have none. Errors (INVALID_ARGUMENT): those of
+// Tokenizer::Tokenize; EMPTY_INPUT; INPUT_BEYOND_SERVER_LIMIT when the content has more than `max_tokens`.
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
-                                                  std::string_view text);
+                                                  std::string_view text, int64_t max_tokens);
 
 }  // namespace longembed
 

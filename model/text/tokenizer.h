@@ -3,6 +3,7 @@
 #define LONGEMBED_MODEL_TEXT_TOKENIZER_H_
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,8 +33,11 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // Tokens without special tokens around them; none for an empty text. A special token spelt out in the text counts as
-  // that token. Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte.
-  virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const = 0;
+  // that token. A text of more than `enough` tokens need not be looked at to its end: there are more than `enough`
+  // then, and they are those of its beginning. Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte;
+  // TOKENIZER_FAILED.
+  virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough = kEverything) const = 0;
+  static constexpr int64_t kEverything = std::numeric_limits<int64_t>::max();
 
   // The token as the vocabulary spells it ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.
   virtual absl::StatusOr<std::string> TokenText(int32_t id) const = 0;

@@ -31,7 +31,7 @@ bool WellFormed(std::string_view sequence, const Lead& lead) {
   const auto second = static_cast<unsigned char>(sequence[1]);
   if (second < lead.least_second || second > lead.most_second) return false;
   return std::all_of(sequence.begin() + 2, sequence.begin() + static_cast<std::ptrdiff_t>(lead.length),
-                     [](char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; });
+                     &IsContinuationByte);
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ std::string ReplaceInvalidUtf8(std::string_view text) {
   while (const std::optional<size_t> bad = FirstInvalidUtf8Byte(text)) {
     valid.append(text.substr(0, *bad)).append("\xEF\xBF\xBD");
     size_t end = *bad + 1;
-    while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) ++end;
+    while (end < text.size() && IsContinuationByte(text[end])) ++end;
     text.remove_prefix(end);
   }
   return valid.append(text);

@@ -9,6 +9,9 @@
 
 namespace longembed {
 
+// Whether the byte of a well-formed text stands within a code point, not at its beginning.
+inline bool IsContinuationByte(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
+
 // Where the first ill-formed sequence begins: overlong forms, surrogates and code points beyond U+10FFFF included.
 // nullopt: the text is well formed.
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text);

@@ -1,6 +1,5 @@
 // The text of a configuration file, and of a file of API keys. What ParseConfig accepts is within its documented
 // ranges, and its profiles are JSON that the next step reads or refuses.
-#include <google/protobuf/stubs/logging.h>
 
 #include <cstdint>
 #include <string>
@@ -73,11 +72,6 @@ void ExpectRefused(const absl::Status& status) {
 }  // namespace longembed
 
 // protobuf prints a line for each string that is not UTF-8.
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  google::protobuf::SetLogHandler(nullptr);
-  return 0;
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longembed;
   const std::string yaml(reinterpret_cast<const char*>(data), size);

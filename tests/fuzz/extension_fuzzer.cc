@@ -1,6 +1,5 @@
 // "LENGTH\nJSON": a profile of the server's config, a request's extension and a manifest's recommendation from the same
 // JSON of longembed.v1.Extension, checked against a model of each family and planned for a text of LENGTH tokens.
-#include <google/protobuf/stubs/logging.h>
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
@@ -81,11 +80,6 @@ void Run(const Parts& parts) {
 }  // namespace longembed
 
 // protobuf prints a line for each string that is not UTF-8.
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  google::protobuf::SetLogHandler(nullptr);
-  return 0;
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   longembed::Run(longembed::Split({reinterpret_cast<const char*>(data), size}));
   return 0;

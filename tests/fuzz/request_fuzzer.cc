@@ -1,6 +1,5 @@
 // The bytes of a longembed.v1.EmbedRequest, as they come from the network: parsed, resolved against a model of each
 // family, its inputs tokenised and planned under small limits, made-up vectors finished and packed for the answer.
-#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/support/byte_buffer.h>
 
 #include <cstring>
@@ -170,11 +169,6 @@ void Run(const v1::EmbedRequest& request, const ServedModel& served) {
 }  // namespace longembed
 
 // protobuf prints a line for each string that is not UTF-8.
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  google::protobuf::SetLogHandler(nullptr);
-  return 0;
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longembed;
   static Models& models = *new Models;

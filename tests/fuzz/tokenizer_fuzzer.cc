@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,7 +21,8 @@ namespace {
 using longembed::FirstInvalidUtf8Byte;
 
 constexpr const char* kGoodTokenizers[] = {"byte_level_bpe", "unigram", "wordpiece"};
-constexpr char kText[] = "The river mills\tunbelievably caf\u00e9 \u6771\u4eac \ufdfa e\u0301 \U0001f600 [CLS] <s>!?";
+constexpr char kText[] =
+    "The river mills\tunbelievably a2 b caf\u00e9 \u6771\u4eac \ufdfa e\u0301 \U0001f600 [CLS] <s>!?";
 
 // Room for an error message that ends at a byte which nobody may touch.
 class ErrorBuffer {
@@ -83,22 +85,24 @@ struct Close {
 };
 using Handle = std::unique_ptr<LongembedHfTokenizer, Close>;
 
-std::pair<LongembedHfStatus, Handle> Open(std::string_view json) {
+constexpr size_t kPieceBytes = 8, kWhole = SIZE_MAX;
+
+std::pair<LongembedHfStatus, Handle> Open(std::string_view json, size_t piece_bytes) {
   LongembedHfTokenizer* tokenizer = nullptr;
   ErrorBuffer error(json.size() % 70);
   const LongembedHfStatus status =
-      longembed_hf_open(json.data(), json.size(), &tokenizer, error.data(), error.capacity());
+      longembed_hf_open(json.data(), json.size(), piece_bytes, &tokenizer, error.data(), error.capacity());
   error.Expect(status);
   FUZZ_EXPECT((status == LONGEMBED_HF_OK) == (tokenizer != nullptr));
   return {status, Handle(tokenizer)};
 }
 
 // A status, and the tokens where it is OK.
-std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string_view text) {
+std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string_view text, size_t enough = SIZE_MAX) {
   Tokens tokens;
   ErrorBuffer error(text.size() % 70);
-  const LongembedHfStatus status = longembed_hf_encode(tokenizer.get(), text.data(), text.size(), &CollectTokens,
-                                                       &tokens, error.data(), error.capacity());
+  const LongembedHfStatus status = longembed_hf_encode(tokenizer.get(), text.data(), text.size(), enough,
+                                                       &CollectTokens, &tokens, error.data(), error.capacity());
   error.Expect(status);
   FUZZ_EXPECT(tokens.calls == (status == LONGEMBED_HF_OK ? 1 : 0));
   FUZZ_EXPECT((status == LONGEMBED_HF_INVALID_UTF8) == FirstInvalidUtf8Byte(text).has_value());
@@ -107,6 +111,22 @@ std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string
     FUZZ_EXPECT(tokens.begins[i] <= tokens.ends[i] && tokens.ends[i] <= text.size());
   }
   return {status, std::move(tokens)};
+}
+
+// One tokenizer, which cuts texts into small pieces, and never.
+struct Cutting {
+  Handle pieces;
+  Handle whole;
+};
+
+// A text has the same tokens in pieces, and of its first pieces the first of them.
+void CheckPieces(const Cutting& tokenizer, std::string_view text, const std::pair<LongembedHfStatus, Tokens>& whole) {
+  FUZZ_EXPECT(Encode(tokenizer.pieces, text) == whole);
+  const size_t enough = text.size() / 4;
+  const auto [status, some] = Encode(tokenizer.pieces, text, enough);
+  if (status != LONGEMBED_HF_OK || whole.first != LONGEMBED_HF_OK) return;
+  FUZZ_EXPECT(some.ids.size() > enough || some == whole.second);
+  FUZZ_EXPECT(std::ranges::equal(some.ids, std::span(whole.second.ids).first(some.ids.size())));
 }
 
 LongembedHfStatus Decode(const Handle& tokenizer, const std::vector<uint32_t>& ids, bool skip_special_tokens) {
@@ -148,15 +168,15 @@ void CheckSentences(std::string_view text) {
   FUZZ_EXPECT(position == text.size());
 }
 
-const std::vector<Handle>& GoodTokenizers() {
-  static const std::vector<Handle>& tokenizers = []() -> const std::vector<Handle>& {
-    auto& opened = *new std::vector<Handle>;
+const std::vector<Cutting>& GoodTokenizers() {
+  static const std::vector<Cutting>& tokenizers = []() -> const std::vector<Cutting>& {
+    auto& opened = *new std::vector<Cutting>;
     for (const std::string name : kGoodTokenizers) {
       std::ifstream file(std::string(LONGEMBED_FUZZ_TOKENIZERS "/") + name + ".json");
       const std::string json{std::istreambuf_iterator(file), {}};
-      auto [status, handle] = Open(json);
+      auto [status, whole] = Open(json, kWhole);
       FUZZ_EXPECT(status == LONGEMBED_HF_OK);
-      opened.push_back(std::move(handle));
+      opened.push_back({.pieces = Open(json, kPieceBytes).second, .whole = std::move(whole)});
     }
     return opened;
   }();
@@ -166,10 +186,13 @@ const std::vector<Handle>& GoodTokenizers() {
 // A tokenizer as models have it takes every text that is UTF-8.
 void CheckText(std::string_view text) {
   CheckSentences(text);
-  for (const Handle& tokenizer : GoodTokenizers()) {
-    const auto [status, tokens] = Encode(tokenizer, text);
+  for (const Cutting& each : GoodTokenizers()) {
+    const Handle& tokenizer = each.whole;
+    const auto encoded = Encode(tokenizer, text);
+    const auto& [status, tokens] = encoded;
     FUZZ_EXPECT(status == LONGEMBED_HF_OK || status == LONGEMBED_HF_INVALID_UTF8);
-    FUZZ_EXPECT(Encode(tokenizer, text).second == tokens);
+    FUZZ_EXPECT(Encode(tokenizer, text) == encoded);
+    CheckPieces(each, text, encoded);
     // Spans of code points are found by halving.
     FUZZ_EXPECT(std::ranges::is_sorted(tokens.begins) && std::ranges::is_sorted(tokens.ends));
     for (const int32_t id : tokens.ids) FUZZ_EXPECT(TokenText(tokenizer, id) == LONGEMBED_HF_OK);
@@ -180,7 +203,7 @@ void CheckText(std::string_view text) {
 
 // Any bytes for a tokenizer.json: an error, or a tokenizer whose calls all come back.
 void CheckJson(std::string_view json, std::string_view text) {
-  const auto [status, tokenizer] = Open(json);
+  auto [status, tokenizer] = Open(json, kWhole);
   if (status != LONGEMBED_HF_OK) return;
   const int32_t size = longembed_hf_vocabulary_size(tokenizer.get());
   FUZZ_EXPECT(size >= 0);
@@ -193,6 +216,10 @@ void CheckJson(std::string_view json, std::string_view text) {
     Decode(tokenizer, ids, each.size() % 2 == 0);
   }
   Decode(tokenizer, {0, 1, static_cast<uint32_t>(size), UINT32_MAX}, true);
+  const Cutting cutting{.pieces = Open(json, kPieceBytes).second, .whole = std::move(tokenizer)};
+  for (const std::string_view each : {std::string_view(kText), text}) {
+    CheckPieces(cutting, each, Encode(cutting.whole, each));
+  }
 }
 
 }  // namespace

@@ -1,12 +1,14 @@
 #include "tests/testing/fake_tokenizer.h"
 
 #include <algorithm>
+#include <new>
 
 #include "absl/strings/str_cat.h"
 
 namespace longembed {
 
-absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text) const {
+absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text, int64_t /*enough*/) const {
+  if (text.find(kNoMemory) != std::string_view::npos) throw std::bad_alloc();
   TokenizedText result;
   size_t begin = 0;
   while (begin < text.size()) {

@@ -14,7 +14,10 @@ namespace longembed {
 // after it, as in byte-level BPE: the ranges of " cd" in "ab cd" are [2, 5).
 class FakeTokenizer final : public Tokenizer {
  public:
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text) const override;
+  // A text with this in it is one that there is not the memory for.
+  static constexpr std::string_view kNoMemory = "no-memory";
+
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override;
   absl::StatusOr<std::string> TokenText(int32_t id) const override;
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const override;
   int32_t vocabulary_size() const override { return 100; }

@@ -3,8 +3,8 @@
 //
 //   LongembedHfTokenizer* tokenizer = NULL;
 //   char error[256];
-//   if (longembed_hf_open(json, size, &tokenizer, error, sizeof(error)) != LONGEMBED_HF_OK) puts(error);
-//   longembed_hf_encode(tokenizer, text, length, &Collect, &result, error, sizeof(error));
+//   if (longembed_hf_open(json, size, 64 << 10, &tokenizer, error, sizeof(error)) != LONGEMBED_HF_OK) puts(error);
+//   longembed_hf_encode(tokenizer, text, length, SIZE_MAX, &Collect, &result, error, sizeof(error));
 //   longembed_hf_close(tokenizer);
 //
 // Any number of threads may use one tokenizer at once; only longembed_hf_close needs the tokenizer to itself. No call
@@ -38,7 +38,7 @@ typedef enum LongembedHfStatus {
   LONGEMBED_HF_NULL_ARGUMENT = 1,
   LONGEMBED_HF_BAD_TOKENIZER = 2,  // Not a tokenizer.json that the crate reads.
   LONGEMBED_HF_INVALID_UTF8 = 3,
-  LONGEMBED_HF_TOO_LONG = 4,  // Text beyond 4 GiB, which 32-bit offsets cannot reach.
+  LONGEMBED_HF_TOO_LONG = 4,  // Text beyond 4 GiB, which 32-bit offsets cannot reach; or 8 MiB of it in one piece.
   LONGEMBED_HF_NO_SUCH_TOKEN = 5,
   LONGEMBED_HF_ENCODE_FAILED = 6,  // For example: an unknown word, and the vocabulary lacks the unknown token.
   LONGEMBED_HF_PANICKED = 7        // A bug in the crate. `error` may quote the text.
@@ -56,8 +56,12 @@ typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t leng
 
 // Reads the bytes of a tokenizer.json. Truncation and padding that it asks for are switched off. `*tokenizer` is set if
 // and only if the status is LONGEMBED_HF_OK; give it to longembed_hf_close once.
-LongembedHfStatus longembed_hf_open(const char* json, size_t size, LongembedHfTokenizer** tokenizer, char* error,
-                                    size_t error_capacity);
+//
+// Tokenising takes some 64 bytes of memory for a byte of text. Where the tokenizer's parts allow it (src/pieces.rs),
+// texts are therefore cut, at the first place where that changes nothing, into pieces of `piece_bytes` or a little
+// more.
+LongembedHfStatus longembed_hf_open(const char* json, size_t size, size_t piece_bytes, LongembedHfTokenizer** tokenizer,
+                                    char* error, size_t error_capacity);
 
 // Accepts NULL.
 void longembed_hf_close(LongembedHfTokenizer* tokenizer);
@@ -66,9 +70,14 @@ void longembed_hf_close(LongembedHfTokenizer* tokenizer);
 int32_t longembed_hf_vocabulary_size(const LongembedHfTokenizer* tokenizer);
 
 // Tokens of the text, without the special tokens that the tokenizer's template puts around it. A special token spelt
-// out in the text counts as that token, as in every Hugging Face tokenizer.
+// out in the text counts as that token, as in every Hugging Face tokenizer. A text that has more than `enough` tokens
+// is not looked at to its end: there are more than `enough` then, and they are those of its beginning.
 LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, const char* text, size_t length,
-                                      LongembedHfTokenSink sink, void* context, char* error, size_t error_capacity);
+                                      size_t enough, LongembedHfTokenSink sink, void* context, char* error,
+                                      size_t error_capacity);
+
+// About how many bytes of memory longembed_hf_encode will take for a text.
+size_t longembed_hf_memory(const LongembedHfTokenizer* tokenizer, size_t length, size_t enough);
 
 // The token as the vocabulary spells it ("##ing", "Ġthe").
 LongembedHfStatus longembed_hf_token_text(const LongembedHfTokenizer* tokenizer, int32_t id, LongembedHfTextSink sink,

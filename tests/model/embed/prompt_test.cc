@@ -31,7 +31,7 @@ TEST(PromptTest, UnknownNamesListTheKnownOnes) {
 
 TEST(PromptTest, ContentBeginsAtTheFirstTokenThatEndsBeyondThePrompt) {
   // "query: " + "ab cd" are the tokens "query:" [0,6), " ab" [6,9), " cd" [9,12): the second one spans the seam at 7.
-  const auto tokens = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab cd");
+  const auto tokens = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab cd", 100);
   ASSERT_TRUE(tokens.ok());
   EXPECT_THAT(tokens->prompt, ElementsAre(16));
   EXPECT_THAT(tokens->content, ElementsAre(12, 12));
@@ -42,15 +42,15 @@ TEST(PromptTest, ContentBeginsAtTheFirstTokenThatEndsBeyondThePrompt) {
 }
 
 TEST(PromptTest, BadBytesAreCountedWithinTheText) {
-  const absl::Status status = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab\xff").status();
+  const absl::Status status = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab\xff", 100).status();
   EXPECT_EQ(ErrorReason(status), "INVALID_UTF8");
   EXPECT_THAT(std::string(status.message()), HasSubstr("byte 2"));
 }
 
 TEST(PromptTest, ATextWithoutTokensIsEmpty) {
-  EXPECT_EQ(ErrorReason(TokenizeWithPrompt(FakeTokenizer(), "query: ", "").status()), "EMPTY_INPUT");
-  EXPECT_THAT(TokenizeWithPrompt(FakeTokenizer(), "query: ", "   ")->content, ::testing::IsEmpty());
-  EXPECT_THAT(TokenizeWithPrompt(FakeTokenizer(), "", " ")->content, ::testing::IsEmpty());
+  EXPECT_EQ(ErrorReason(TokenizeWithPrompt(FakeTokenizer(), "query: ", "", 100).status()), "EMPTY_INPUT");
+  EXPECT_THAT(TokenizeWithPrompt(FakeTokenizer(), "query: ", "   ", 100)->content, ::testing::IsEmpty());
+  EXPECT_THAT(TokenizeWithPrompt(FakeTokenizer(), "", " ", 100)->content, ::testing::IsEmpty());
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 namespace longembed {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -68,6 +69,23 @@ TEST_F(TokenizerTest, TakesMegabytes) {
   EXPECT_EQ(tokenizer_->Tokenize(text)->ids.size(), 1'600'000u);
   // One word of megabytes is one unknown token.
   EXPECT_EQ(tokenizer_->Tokenize(std::string(1'000'000, 'x'))->ids.size(), 1u);
+}
+
+TEST_F(TokenizerTest, LooksNoFurtherThanItMust) {
+  std::string text;
+  while (text.size() < 5'000'000) text += "the mills, unbelievable! ";
+  const std::vector<int32_t> all = tokenizer_->Tokenize(text)->ids;
+  const std::vector<int32_t> some = tokenizer_->Tokenize(text, 100'000)->ids;
+  EXPECT_GT(some.size(), 100'000u);
+  EXPECT_LT(some.size(), 200'000u);
+  EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()));
+  EXPECT_EQ(tokenizer_->Tokenize(text, 1'600'000)->ids, all);
+}
+
+TEST_F(TokenizerTest, WhatCannotBeCutHasALimit) {
+  const absl::Status status = tokenizer_->Tokenize(std::string(9 << 20, 'x')).status();
+  EXPECT_EQ(ErrorReason(status), "TOKENIZER_FAILED");
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("9437184 bytes"), HasSubstr("8388608")));
 }
 
 TEST_F(TokenizerTest, ServesManyThreads) {

@@ -1,6 +1,8 @@
 //! Hugging Face `tokenizers` behind a C ABI. The contract is in hf_tokenizers.h; change both together.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod pieces;
+
 use std::any::Any;
 use std::ffi::{c_char, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -22,9 +24,15 @@ pub enum Status {
     Panicked = 7,
 }
 
+/// What the crate is given at once of a text that cannot be cut: half a gigabyte's worth.
+const MAX_PIECE_BYTES: usize = 8 << 20;
+const MEMORY_PER_BYTE: usize = 64; // Measured: words of a vocabulary, and of none.
+const MEMORY_PER_TOKEN: usize = 2 * size_of::<(i32, u32, u32)>(); // Vectors that have just grown.
+
 pub struct Handle {
     tokenizer: Tokenizer,
     vocabulary_size: i32,
+    piece_bytes: Option<usize>, // None: texts cannot be cut.
 }
 
 pub type TokenSink = extern "C" fn(*mut c_void, *const i32, *const u32, *const u32, usize);
@@ -48,6 +56,7 @@ impl Failure {
 pub unsafe extern "C" fn longembed_hf_open(
     json: *const c_char,
     size: usize,
+    piece_bytes: usize,
     tokenizer: *mut *mut Handle,
     error: *mut c_char,
     error_capacity: usize,
@@ -56,7 +65,7 @@ pub unsafe extern "C" fn longembed_hf_open(
         if tokenizer.is_null() {
             return Err(null_argument("tokenizer"));
         }
-        let handle = open(unsafe { bytes(json, size) }?)?;
+        let handle = open(unsafe { bytes(json, size) }?, piece_bytes)?;
         unsafe { *tokenizer = Box::into_raw(Box::new(handle)) };
         Ok(())
     };
@@ -80,12 +89,23 @@ pub unsafe extern "C" fn longembed_hf_vocabulary_size(tokenizer: *const Handle) 
 }
 
 /// # Safety
+/// See hf_tokenizers.h: an open handle, or null.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_memory(tokenizer: *const Handle, length: usize, enough: usize) -> usize {
+    unsafe { tokenizer.as_ref() }.map_or(0, |handle| {
+        let piece = handle.piece_bytes.unwrap_or(MAX_PIECE_BYTES).min(length);
+        MEMORY_PER_BYTE * piece + MEMORY_PER_TOKEN * length.min(enough)
+    })
+}
+
+/// # Safety
 /// See hf_tokenizers.h: an open handle, `length` bytes of text, `error_capacity` bytes of room.
 #[no_mangle]
 pub unsafe extern "C" fn longembed_hf_encode(
     tokenizer: *const Handle,
     text: *const c_char,
     length: usize,
+    enough: usize,
     sink: Option<TokenSink>,
     context: *mut c_void,
     error: *mut c_char,
@@ -94,7 +114,7 @@ pub unsafe extern "C" fn longembed_hf_encode(
     let encode = || {
         let handle = unsafe { tokenizer.as_ref() }.ok_or_else(|| null_argument("tokenizer"))?;
         let sink = sink.ok_or_else(|| null_argument("sink"))?;
-        let tokens = encode(handle, unsafe { bytes(text, length) }?)?;
+        let tokens = encode(handle, unsafe { bytes(text, length) }?, enough)?;
         sink(
             context,
             tokens.ids.as_ptr(),
@@ -190,7 +210,7 @@ pub unsafe extern "C" fn longembed_hf_sentences(
     unsafe { guarded(error, error_capacity, sentences) }
 }
 
-fn open(json: &[u8]) -> Result<Handle, Failure> {
+fn open(json: &[u8], piece_bytes: usize) -> Result<Handle, Failure> {
     let bad = |message: String| Failure::new(Status::BadTokenizer, message);
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| bad(error.to_string()))?;
     tokenizer.with_truncation(None).map_err(|error| bad(error.to_string()))?;
@@ -199,9 +219,11 @@ fn open(json: &[u8]) -> Result<Handle, Failure> {
     let largest_id = tokenizer.get_vocab(true).into_values().max();
     let vocabulary_size = largest_id.map_or(Some(0), |id| i32::try_from(id).ok()?.checked_add(1));
     let vocabulary_size = vocabulary_size.ok_or_else(|| bad("a token id does not fit 31 bits".to_string()))?;
-    Ok(Handle { tokenizer, vocabulary_size })
+    let piece_bytes = pieces::can_cut(&tokenizer).then_some(piece_bytes);
+    Ok(Handle { tokenizer, vocabulary_size, piece_bytes })
 }
 
+#[derive(Default)]
 struct Tokens {
     ids: Vec<i32>,
     begins: Vec<u32>,
@@ -216,27 +238,39 @@ fn text_of(bytes: &[u8]) -> Result<&str, Failure> {
     std::str::from_utf8(bytes).map_err(|error| Failure::new(Status::InvalidUtf8, error))
 }
 
-fn encode(handle: &Handle, text: &[u8]) -> Result<Tokens, Failure> {
+/// Piece by piece, until the text ends or there are more than `enough` tokens.
+fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure> {
     let text = text_of(text)?;
+    let mut tokens = Tokens::default();
+    let mut begin = 0;
+    while begin < text.len() && tokens.ids.len() <= enough {
+        let end = handle.piece_bytes.map_or(text.len(), |least| pieces::end_of_piece(text, begin, least));
+        if end - begin > MAX_PIECE_BYTES {
+            let message = format!("{} bytes that this model's tokenizer has to take at once; it takes {MAX_PIECE_BYTES}", end - begin);
+            return Err(Failure::new(Status::TooLong, message));
+        }
+        encode_piece(handle, &text[begin..end], begin, &mut tokens)?;
+        begin = end;
+    }
+    Ok(tokens)
+}
+
+/// Adds the tokens of a piece that begins at byte `base` of its text.
+fn encode_piece(handle: &Handle, piece: &str, base: usize, tokens: &mut Tokens) -> Result<(), Failure> {
     // encode() counts offsets in bytes, encode_char_offsets() in characters. One text without padding never reaches the crate's
     // thread pool, whatever TOKENIZERS_PARALLELISM says.
     let encoding =
-        handle.tokenizer.encode(text, false).map_err(|error| Failure::new(Status::EncodeFailed, error))?;
-    let mut tokens = Tokens {
-        ids: Vec::with_capacity(encoding.len()),
-        begins: Vec::with_capacity(encoding.len()),
-        ends: Vec::with_capacity(encoding.len()),
-    };
+        handle.tokenizer.encode(piece, false).map_err(|error| Failure::new(Status::EncodeFailed, error))?;
     for (&id, &(begin, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-        if begin > end || end > text.len() {
+        if begin > end || end > piece.len() {
             return Err(Failure::new(Status::EncodeFailed, "a token's offsets lie outside the text"));
         }
         // These fit: open() looked at the largest id, and the text is shorter than 4 GiB.
         tokens.ids.push(id as i32);
-        tokens.begins.push(begin as u32);
-        tokens.ends.push(end as u32);
+        tokens.begins.push((base + begin) as u32);
+        tokens.ends.push((base + end) as u32);
     }
-    Ok(tokens)
+    Ok(())
 }
 
 fn null_argument(name: &str) -> Failure {
