@@ -8,25 +8,27 @@ namespace longembed {
 
 Place::~Place() {
   const std::lock_guard lock(admission_.mutex_);
-  admission_.Hold(model_, demand_, held_, -1);
+  admission_.GiveBack(*this, held_);
   const auto client = admission_.clients_.find(demand_.client);
   if (--client->second.places == 0) admission_.clients_.erase(client);
 }
 
 absl::Status Place::Settle(int64_t tokens, absl::Duration work, bool giant, bool must_fit) {
   const std::lock_guard lock(admission_.mutex_);
-  const bool grown = tokens > demand_.tokens;
-  admission_.Hold(model_, demand_, std::exchange(held_, {}), -1);
+  const Holding estimate = held_;
+  admission_.GiveBack(*this, held_);
   demand_.tokens = tokens;
   demand_.work = work;
   demand_.giant = giant;
+  settled_ = true;
   whole_ = admission_.Charge(demand_);
+  admission_.CorrectClock(demand_.client, whole_.work - estimate.work);
   // Its share and its wait were judged by the estimate; the tokens are memory.
+  const bool grown = whole_.tokens > estimate.tokens || whole_.all_tokens > estimate.all_tokens;
   if (grown && !must_fit && !Admission::TokensFit(model_, demand_.priority, whole_)) {
     return admission_.Refuse(Overload::kQueueTokens, model_, demand_);
   }
-  held_ = whole_;
-  admission_.Hold(model_, demand_, held_, +1);
+  admission_.Hold(*this, whole_);
   return absl::OkStatus();
 }
 
@@ -43,10 +45,7 @@ void Place::Release(int64_t tokens, absl::Duration work, bool runs) {
                     .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
                     .work = std::min(held_.work, share * whole_.work)};
   if (runs) admission_.MeasurePace(work, released.work, demand_.giant);
-  admission_.Hold(model_, demand_, released, -1);
-  held_.all_tokens -= released.all_tokens;
-  held_.tokens -= released.tokens;
-  held_.work -= released.work;
+  admission_.GiveBack(*this, released);
 }
 
 absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, const Demand& demand) {
@@ -58,8 +57,8 @@ absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, cons
   Client& client = clients_[demand.client];
   ++client.places;
   std::shared_ptr<Place> place(new Place(*this, model, demand));
-  place->whole_ = place->held_ = wanted;
-  Hold(model, demand, wanted, +1);
+  place->whole_ = wanted;
+  Hold(*place, wanted);
   place->start_ = AdvanceClock(client, wanted.work);
   return place;
 }
@@ -70,7 +69,7 @@ Holding Admission::Charge(const Demand& demand) const {
   if (demand.work <= most || demand.tokens == 0) return charge;
   const double share = absl::FDivDuration(most, demand.work);
   charge.tokens = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(demand.tokens)));
-  charge.work = most;
+  if (!demand.giant) charge.work = most;
   return charge;
 }
 
@@ -87,7 +86,9 @@ Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& dema
   if (model.tokens_ == 0) return {};
   const absl::Duration before = WaitBefore(demand.priority, demand.giant);
   if (before > Budget(demand.priority)) return {Overload::kQueueWait, true};
-  const bool more_tokens = client.tokens > kShare * (max_tokens - model.tokens_ - wanted.tokens);
+  const auto own = model.client_tokens_.find(demand.client);
+  const int64_t own_tokens = own == model.client_tokens_.end() ? 0 : own->second;
+  const bool more_tokens = own_tokens > kShare * (max_tokens - model.tokens_ - wanted.tokens);
   const bool more_work = std::min(client.work / pace(), before) > kShare * (Budget(demand.priority) - before);
   if (more_tokens || more_work) return {Overload::kClientShare, true};
   return {};
@@ -98,7 +99,11 @@ int64_t Admission::MaxTokens(const ModelBudget& model, Priority priority) {
 }
 
 bool Admission::TokensFit(const ModelBudget& model, Priority priority, const Holding& wanted) {
-  return model.tokens_ == 0 || model.tokens_ + wanted.tokens <= MaxTokens(model, priority);
+  if (model.tokens_ == 0) return true;
+  const int64_t most = MaxTokens(model, priority);
+  if (model.tokens_ + wanted.tokens > most) return false;
+  const int64_t uncharged = wanted.uncharged_tokens();
+  return uncharged == 0 || model.uncharged_tokens_ == 0 || model.uncharged_tokens_ + uncharged <= kUncharged * most;
 }
 
 absl::Duration Admission::WorkBefore(Priority priority, bool giant) const {
@@ -125,7 +130,7 @@ void Admission::MeasurePace(absl::Duration left, absl::Duration charged, bool gi
     elapsed_seconds_ = decay * elapsed_seconds_ + elapsed;
   }
   // What comes to an empty queue leaves at once, and says nothing about how fast it could.
-  const bool more = work_[0][false] + work_[1][false] > charged;
+  const bool more = ready_work_ > charged;
   last_left_ = more ? now : absl::InfinitePast();
 }
 
@@ -139,20 +144,38 @@ absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const 
                     {.queued_tokens = model.tokens_,
                      .max_queued_tokens = MaxTokens(model, demand.priority),
                      .expected_wait = wait,
-                     .max_wait = Budget(demand.priority),
+                     .max_wait = MaxWait(demand.priority),
                      .max_client_tokens = demand.max_client_tokens},
                     hint);
 }
 
-void Admission::Hold(ModelBudget& model, const Demand& demand, const Holding& holding, int sign) {
+void Admission::Hold(Place& place, const Holding& more) {
+  place.held_ = more;
+  Count(place, more, +1);
+}
+
+void Admission::GiveBack(Place& place, Holding part) {
+  Count(place, part, -1);
+  place.held_.all_tokens -= part.all_tokens;
+  place.held_.tokens -= part.tokens;
+  place.held_.work -= part.work;
+  // The queue may end with a call that never runs: what follows is idleness, not a slow pace.
+  if (ready_work_ <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
+}
+
+void Admission::Count(const Place& place, const Holding& holding, int sign) {
+  const Demand& demand = place.demand_;
+  ModelBudget& model = place.model_;
   model.tokens_ += sign * holding.tokens;
+  model.uncharged_tokens_ += sign * holding.uncharged_tokens();
+  int64_t& own_tokens = model.client_tokens_[demand.client];
+  own_tokens += sign * holding.tokens;
+  if (own_tokens == 0) model.client_tokens_.erase(demand.client);
   work_[static_cast<int>(demand.priority)][demand.giant] += sign * holding.work;
+  if (place.settled_ && !demand.giant) ready_work_ += sign * holding.work;
   Client& client = clients_[demand.client];
   client.all_tokens += sign * holding.all_tokens;
-  client.tokens += sign * holding.tokens;
   client.work += sign * holding.work;
-  // The queue may end with a call that never runs: what follows is idleness, not a slow pace.
-  if (work_[0][false] + work_[1][false] <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
 
 absl::Time Admission::AdvanceClock(Client& client, absl::Duration work) {
@@ -165,9 +188,13 @@ absl::Time Admission::AdvanceClock(Client& client, absl::Duration work) {
   return start;
 }
 
+void Admission::CorrectClock(const std::string& name, absl::Duration more) {
+  clients_[name].clock += more * static_cast<int64_t>(clients_.size());
+}
+
 absl::Duration Admission::expected_wait() const {
   const std::lock_guard lock(mutex_);
-  return WaitBefore(Priority::kInteractive, /*giant=*/false);
+  return WaitBefore(Priority::kInteractive, /*giant=*/true);
 }
 
 }  // namespace longembed

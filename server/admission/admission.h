@@ -8,7 +8,9 @@
 //   job_options.place = *place;                            // The queue releases it, sequence by sequence.
 //
 // Work is measured in seconds of the whole device. Three bounds hold:
-//   * tokens that wait for a model (memory), of which bulk work may hold half;
+//   * tokens that wait for a model; bulk work is admitted while at most half of them are taken;
+//   * the tokens of long calls that are not charged for (below), which are memory all the same: kUncharged times as
+//   many;
 //   * the expected wait: the work that would run before a call, of its own priority and above;
 //   * a client's share of the two: what a client holds may be at most kShare times what is still free, so that one
 //     client may use most of an otherwise empty queue and there is always room for others ("dynamic thresholds",
@@ -20,7 +22,8 @@
 // sequence has left the queue: its sequences interleave with those of others (BatchQueue), which it does not hold up.
 // There can be eight such calls at a time.
 //
-// Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them.
+// Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them. Giants do not
+// interleave with each other, so a giant is charged for all of its work.
 //
 // Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
 // has waiting, times the number of clients that have any. A call's start is its client's clock; the queue orders by it,
@@ -31,6 +34,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -48,6 +52,7 @@ namespace longembed {
 struct AdmissionOptions {
   absl::Duration max_wait = absl::Seconds(10);       // For interactive work.
   absl::Duration max_bulk_wait = absl::Seconds(60);  // For bulk.
+  double refuse_at = 1;  // What share of these is used: estimates err, and what is admitted has to run, too.
 };
 
 // One model's tokens. Guarded by the admission's lock.
@@ -59,6 +64,8 @@ class ModelBudget {
   friend class Admission;
   const int64_t max_tokens_;
   int64_t tokens_ = 0;
+  int64_t uncharged_tokens_ = 0;
+  std::map<std::string, int64_t> client_tokens_;  // Of clients that have any.
 };
 
 // What a call wants.
@@ -76,6 +83,8 @@ struct Holding {
   int64_t all_tokens = 0;
   int64_t tokens = 0;
   absl::Duration work;
+
+  int64_t uncharged_tokens() const { return all_tokens - tokens; }
 };
 
 class Admission;
@@ -96,6 +105,8 @@ class Place final : public QueuePlace {
 
   // A part of the call waits no longer.
   void Release(int64_t tokens, absl::Duration work, bool runs) override;
+  // Nor does any other.
+  void ReleaseAll() { Release(std::numeric_limits<int64_t>::max(), absl::ZeroDuration(), /*runs=*/false); }
 
  private:
   friend class Admission;
@@ -104,7 +115,9 @@ class Place final : public QueuePlace {
 
   Admission& admission_;
   ModelBudget& model_;
-  Demand demand_;  // These three are guarded by the admission's lock.
+  // Guarded by the admission's lock.
+  Demand demand_;
+  bool settled_ = false;
   Holding whole_;  // Before anything was released.
   Holding held_;
   absl::Time start_;
@@ -120,16 +133,16 @@ class Admission {
   // place. A call that finds its model's queue empty is admitted whatever its size.
   absl::StatusOr<std::shared_ptr<Place>> Admit(ModelBudget& model, const Demand& demand);
 
-  // How long a new interactive call would wait.
+  // How long a new interactive call would wait, be it short or a giant.
   absl::Duration expected_wait() const;
 
  private:
   friend class Place;
   static constexpr int kShare = 4;
+  static constexpr int kUncharged = 4;
 
   struct Client {
     int64_t all_tokens = 0;
-    int64_t tokens = 0;
     absl::Duration work;
     int places = 0;
     absl::Time clock = absl::InfinitePast();
@@ -150,16 +163,21 @@ class Admission {
   void MeasurePace(absl::Duration left, absl::Duration charged, bool giant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Hold(ModelBudget& model, const Demand& demand, const Holding& holding, int sign)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Hold(Place& place, const Holding& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveBack(Place& place, Holding part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Adds the holding to every sum, or takes it out of them.
+  void Count(const Place& place, const Holding& holding, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The work of one of the client's calls is so much more than its clock was advanced for.
+  void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Seconds' worth of work a second: 1 when the estimates of work are right.
   double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return std::clamp(left_seconds_ / std::max(elapsed_seconds_, 1e-6), 0.05, 20.0);
   }
-  absl::Duration Budget(Priority priority) const {
+  absl::Duration MaxWait(Priority priority) const {
     return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
   }
+  absl::Duration Budget(Priority priority) const { return options_.refuse_at * MaxWait(priority); }
 
   const AdmissionOptions options_;
   const Clock& clock_;
@@ -169,6 +187,8 @@ class Admission {
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);              // Those with places.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 
+  // Of work_, what has been tokenised and is not a giant's: what the scheduler has.
+  absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
   // Decayed sums of the work that left the queue to run, and of the time that this took; giants aside.
   double left_seconds_ ABSL_GUARDED_BY(mutex_) = 0.5;
   double elapsed_seconds_ ABSL_GUARDED_BY(mutex_) = 0.5;

@@ -26,7 +26,7 @@ bool BatchQueue::Remove(const Job& job) {
 
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
-  run_in_part_ -= job.run_in_part_ ? 1 : 0;
+  RunInPart(job) -= job.run_in_part_ ? 1 : 0;
   jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
   Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
@@ -42,11 +42,12 @@ void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
   job.options_.place->Release(tokens, job.WorkOf(tokens), runs);
 }
 
-void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran) {
+void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now) {
   auto node = jobs_.extract(position);
   Job& job = *node.mapped();
-  if (!std::exchange(job.run_in_part_, true)) ++run_in_part_;
-  job.due_ += kInterleave * run_in_part_ * ran;
+  if (!std::exchange(job.run_in_part_, true)) ++RunInPart(job);
+  const absl::Time latest = std::max(now, job.options_.start) + kPatience;
+  job.due_ = std::min(job.due_, latest) + kInterleave * RunInPart(job) * ran;
   node.key() = UrgencyOf(job);
   by_deadline_.at({job.options_.deadline, job.ticket_}) = node.key();
   jobs_.insert(std::move(node));
@@ -98,7 +99,7 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
   return taken;
 }
 
-Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
+Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
   // How many jobs in a row may not fit before the search for a smaller one ends: bounds the time under the caller's
   // lock.
   constexpr int kMaxMisses = 64;
@@ -121,7 +122,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits) {
     } else if (job->next_ > first) {
       int64_t tokens = 0;
       for (size_t i = first; i < job->next_; ++i) tokens += job->sequences_[i].size();
-      MoveBack(candidate, job->WorkOf(tokens));
+      MoveBack(candidate, job->WorkOf(tokens), now);
       // The batch is full, or the job's next sequence does not fit: it may be passed again, which finds nothing more.
     }
   }

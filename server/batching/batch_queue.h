@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_SERVER_BATCHING_BATCH_QUEUE_H_
 #define LONGEMBED_SERVER_BATCHING_BATCH_QUEUE_H_
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -33,11 +34,12 @@ using Batch = std::vector<BatchItem>;
 // The order: interactive before bulk; then the job that is due first; then the oldest. A job is due as long after its
 // start (JobOptions::start, its arrival for most) as its deadline is after its arrival, at most kPatience, so that a
 // stream of jobs with deadlines cannot starve one without. Whatever a job gets to run moves its due time back by
-// kInterleave times that work, times the number of jobs that have run in part: the windows of long texts interleave
-// with what comes after them, and get a fourth of the device together while anything else waits. Not thread-safe.
+// kInterleave times that work, times the number of jobs of its priority that have run in part: the windows of long
+// texts interleave with what comes after them, and get a fourth of the device together while anything else waits. What
+// it got while nobody else wanted it is not held against it: that is forgotten beyond kPatience. Not thread-safe.
 class BatchQueue {
  public:
-  static constexpr absl::Duration kPatience = absl::Seconds(10);
+  static constexpr absl::Duration kPatience = absl::Seconds(2);
   static constexpr int kInterleave = 4;
 
   explicit BatchQueue(const CostModel& costs = {}) : costs_(costs) {}
@@ -51,7 +53,7 @@ class BatchQueue {
   std::vector<std::shared_ptr<Job>> TakeExpired(absl::Time now);
 
   // Takes the most urgent sequence, then in order of urgency whatever still fits the budget. Empty when the queue is.
-  Batch TakeBatch(const BatchLimits& limits);
+  Batch TakeBatch(const BatchLimits& limits, absl::Time now);
 
   // Whether TakeBatch would find anything.
   bool HasWork(bool giants) const { return jobs_.size() > (giants ? 0 : jobs_behind_giants_); }
@@ -72,8 +74,9 @@ class BatchQueue {
   static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
   // Gives the room of some sequences back to the admission.
   static void Release(const Job& job, size_t first, size_t end, bool runs);
+  int64_t& RunInPart(const Job& job) { return run_in_part_[static_cast<size_t>(job.options_.priority)]; }
   // A job's place in the order changes with what it has got to run.
-  void MoveBack(Jobs::iterator position, absl::Duration ran);
+  void MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now);
   // Takes sequences of one job into the batch while they fit; returns what they cost.
   int64_t TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch);
   void Erase(Jobs::iterator position);
@@ -91,7 +94,7 @@ class BatchQueue {
   int64_t cost_ = 0;
   int64_t giant_cost_ = 0;
   size_t jobs_behind_giants_ = 0;
-  int64_t run_in_part_ = 0;  // Jobs of which some sequences have been taken, and others wait.
+  std::array<int64_t, 2> run_in_part_{};  // By priority: jobs of which some sequences have been taken, and others wait.
   uint64_t next_ticket_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <utility>
 
 #include "model/encoder/encode_in_halves.h"
@@ -58,6 +59,11 @@ bool Lane::WaitIdle(absl::Duration timeout) {
     return true;
   }
   return scheduler_.settled_.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
+}
+
+void Lane::Expect(int64_t cost, absl::Duration took) {
+  const std::lock_guard lock(scheduler_.mutex_);
+  scheduler_.Measure(*this, cost, absl::ToDoubleSeconds(took));
 }
 
 QueueState Lane::queue_state() const {
@@ -117,12 +123,13 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   // Below this much work a batch is better shared with a helper than divided.
   constexpr int64_t kLeastShare = 64;
   assignment.lane = &lane;
-  assignment.expired = lane.queue_.TakeExpired(clock_.Now());
+  const absl::Time now = clock_.Now();
+  assignment.expired = lane.queue_.TakeExpired(now);
   BatchLimits limits = lane.options_.batch;
   limits.giants = GiantsMayStart();
   const int64_t share = (lane.queue_.cost(limits.giants) + free_workers_ - 1) / free_workers_;
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
-  assignment.batch = lane.queue_.TakeBatch(limits);
+  assignment.batch = lane.queue_.TakeBatch(limits, now);
   ++lane.running_batches_;
   --free_workers_;
   if (!assignment.batch.empty()) {
@@ -185,8 +192,11 @@ void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
   const absl::Time finished = clock_.Now();
 
   if (!vectors.ok()) return FailBatch(lane, batch, vectors.status(), finished);
+  if (const absl::Status status = CopyRows(batch, *vectors); !status.ok()) {
+    return FailBatch(lane, batch, status, finished);
+  }
   if (lane.observer_ != nullptr) lane.observer_->OnBatch(tokens, batch.size(), finished - started);
-  for (const std::shared_ptr<Job>& job : Deliver(lane, batch, *vectors, started, finished)) {
+  for (const std::shared_ptr<Job>& job : Deliver(lane, batch, started, finished)) {
     std::move(job->done_)(std::move(job->result_));
   }
 }
@@ -238,22 +248,33 @@ bool Scheduler::NobodyWaits(const Batch& batch) const {
   });
 }
 
-std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, const VectorBlock& vectors,
-                                                     absl::Time started, absl::Time finished) {
+absl::Status Scheduler::CopyRows(const Batch& batch, const VectorBlock& vectors) {
+  int row = 0;
+  try {
+    for (const BatchItem& item : batch) {
+      Job& job = *item.job;
+      const size_t spans = job.sequences_[item.sequence].spans.size();
+      for (size_t i = 0; i < spans; ++i, ++row) {
+        const std::span<const float> values = vectors.row(row);
+        if (!job.settled())
+          job.result_.vectors[job.first_vector_[item.sequence] + i].assign(values.begin(), values.end());
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    return ServerOutOfMemory();
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, absl::Time started,
+                                                     absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
   const std::lock_guard lock(mutex_);
   int64_t cost = 0;
-  int row = 0;
   const Job* previous = nullptr;
   for (const BatchItem& item : batch) {
     Job& job = *item.job;
-    const Sequence& sequence = job.sequences_[item.sequence];
-    cost += lane.options_.costs.CostOf(sequence.size());
-    for (size_t i = 0; i < sequence.spans.size(); ++i, ++row) {
-      const std::span<const float> values = vectors.row(row);
-      if (!job.settled())
-        job.result_.vectors[job.first_vector_[item.sequence] + i].assign(values.begin(), values.end());
-    }
+    cost += lane.options_.costs.CostOf(job.sequences_[item.sequence].size());
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
     previous = &job;  // The sequences of a job stand together in a batch.

@@ -83,7 +83,10 @@ class Lane {
 
   QueueState queue_state() const;
 
-  // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before it did anything.
+  // Until there are batches: a worker took so long for so much cost, alone.
+  void Expect(int64_t cost, absl::Duration took);
+
+  // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before anything is known.
   absl::Duration WorkOf(int64_t cost) const { return absl::Seconds(static_cast<double>(cost) * seconds_per_cost_); }
 
   const LaneOptions& options() const { return options_; }
@@ -154,9 +157,11 @@ class Scheduler {
   void InviteHelpers(int more);
   void FinishBatch(const Assignment& assignment);
   bool NobodyWaits(const Batch& batch) const;
-  // Puts the rows of a batch into the results of its jobs; gives those that are now complete.
-  std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, const VectorBlock& vectors,
-                                            absl::Time started, absl::Time finished);
+  // Puts the rows of a batch into the results of its jobs, without the lock: each row has its own place, which nobody
+  // else looks at until the job is complete. Errors: RESOURCE_EXHAUSTED, there is not the memory.
+  static absl::Status CopyRows(const Batch& batch, const VectorBlock& vectors);
+  // Counts the batch as done; gives the jobs that are now complete.
+  std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, absl::Time started, absl::Time finished);
   void Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status);
   // Claims the right to call done_; false when somebody has.
   bool Settle(Lane& lane, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

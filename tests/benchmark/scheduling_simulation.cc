@@ -104,7 +104,7 @@ class Policy {
  public:
   virtual ~Policy() = default;
   virtual void Arrive(size_t job, const Arrival& arrival) = 0;
-  virtual SimulatedBatch Take(int free_workers, int running_giants) = 0;
+  virtual SimulatedBatch Take(int free_workers, int running_giants, absl::Time now) = 0;
 };
 
 class SimplePolicy final : public Policy {
@@ -115,7 +115,7 @@ class SimplePolicy final : public Policy {
     for (const int size : arrival.sizes) waiting_.push_back({job, size});
   }
 
-  SimulatedBatch Take(int, int) override {
+  SimulatedBatch Take(int, int, absl::Time) override {
     if (longest_first_) {
       std::ranges::stable_sort(waiting_, std::greater<>(), &Waiting::size);
     }
@@ -146,11 +146,11 @@ class OurPolicy final : public Policy {
     queue_.Push(std::move(made), arrival.at);
   }
 
-  SimulatedBatch Take(int free_workers, int running_giants) override {
+  SimulatedBatch Take(int free_workers, int running_giants, absl::Time now) override {
     BatchLimits limits{.giants = running_giants < MaxRunningGiants(kWorkers)};
     limits.max_tokens = std::clamp<int64_t>(queue_.cost() / free_workers, 64, kBatchTokens);
     SimulatedBatch batch;
-    for (const BatchItem& item : queue_.TakeBatch(limits)) {
+    for (const BatchItem& item : queue_.TakeBatch(limits, now)) {
       const int64_t tokens = item.job->sequences()[item.sequence].size();
       batch.jobs.push_back(numbers_.at(item.job.get()));
       batch.cost += kCosts.CostOf(tokens);
@@ -204,7 +204,7 @@ Outcome Simulate(Policy& policy, const std::vector<Arrival>& arrivals, double se
       ++next;
     }
     while (static_cast<int>(running.size()) < kWorkers) {
-      SimulatedBatch batch = policy.Take(kWorkers - static_cast<int>(running.size()), giants);
+      SimulatedBatch batch = policy.Take(kWorkers - static_cast<int>(running.size()), giants, now);
       if (batch.jobs.empty()) break;
       giants += batch.giant ? 1 : 0;
       const absl::Duration takes = absl::Seconds(static_cast<double>(batch.cost) / kTokensPerSecond);

@@ -131,9 +131,17 @@ TEST_F(AdmissionTest, BulkHasABudgetOfItsOwnAndWaitsForInteractiveWork) {
 
 TEST_F(AdmissionTest, GiantsWorkCountsForGiantsOnly) {
   const Places giants = Fill(10, {.giant = true, .tokens = 1, .work = absl::Seconds(1.7)});
-  EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
+  EXPECT_EQ(admission_.expected_wait(), absl::Seconds(17));  // Of another giant.
   EXPECT_TRUE(Admit({.client = "b", .tokens = 1, .work = absl::Seconds(1)}).ok());
   ExpectRefused(Admit({.client = "c", .giant = true, .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
+}
+
+// Giants run one after the other, so a long one is not charged for a part only.
+TEST_F(AdmissionTest, AGiantIsChargedForAllOfItsWork) {
+  const MaybePlace giant = Admit({.client = "a", .giant = true, .tokens = 1, .work = absl::Minutes(2)});
+  EXPECT_EQ(admission_.expected_wait(), absl::Minutes(2));
+  ExpectRefused(Admit({.client = "b", .giant = true, .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
+  EXPECT_TRUE(Admit({.client = "c", .tokens = 1}).ok());
 }
 
 TEST_F(AdmissionTest, AGiantWaitsForOthersToo) {
@@ -243,8 +251,8 @@ TEST_F(AdmissionTest, ACallAloneSettlesToAnySize) {
 TEST_F(AdmissionTest, SettlingMovesWorkToTheGiantsAndBack) {
   {
     const MaybePlace place = Admit({.client = "a", .tokens = 10, .work = absl::Seconds(1)});
-    ASSERT_TRUE((*place)->Settle(10, absl::Seconds(1), /*giant=*/true).ok());
-    EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
+    ASSERT_TRUE((*place)->Settle(10, absl::Minutes(1), /*giant=*/true).ok());
+    EXPECT_TRUE(Admit({.client = "b", .tokens = 1}).ok());  // Nothing is before a short one.
     ASSERT_TRUE((*place)->Settle(10, absl::Seconds(2), /*giant=*/false).ok());
     EXPECT_EQ(admission_.expected_wait(), absl::Seconds(2));
     ASSERT_TRUE((*place)->Settle(10, absl::Seconds(2), /*giant=*/true).ok());
@@ -363,6 +371,7 @@ class Rolling {
     MaybePlace place = admission_.Admit(
         model_, {.client = absl::StrCat("rolling ", ++clients_), .tokens = 1, .work = absl::Seconds(1)});
     ASSERT_TRUE(place.ok()) << place.status();
+    ASSERT_TRUE((*place)->Settle(1, absl::Seconds(1), false).ok());
     places_.push_back(*std::move(place));
   }
   // One leaves the queue, one joins it, and `took` passes.
@@ -406,6 +415,9 @@ TEST_F(AdmissionTest, IdlenessIsNotASlowPace) {
   for (const bool cancelled_in_queue : {false, true}) {
     MaybePlace first = Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)});
     MaybePlace cancelled = Admit({.client = "b", .tokens = 1, .work = absl::Seconds(1)});
+    for (const MaybePlace* place : {&first, &cancelled}) {
+      ASSERT_TRUE((**place)->Settle(1, absl::Seconds(1), false).ok());
+    }
     (*first)->Release(1, absl::Seconds(1), /*runs=*/true);
     clock_.Advance(absl::Milliseconds(100));
     if (cancelled_in_queue) (*cancelled)->Release(1, absl::Seconds(1), /*runs=*/false);
@@ -413,6 +425,7 @@ TEST_F(AdmissionTest, IdlenessIsNotASlowPace) {
     cancelled->reset();
     clock_.Advance(absl::Hours(1));
     const MaybePlace next = Admit({.client = "a", .tokens = 2, .work = absl::Seconds(2)});
+    ASSERT_TRUE((*next)->Settle(2, absl::Seconds(2), false).ok());
     (*next)->Release(1, absl::Seconds(1), /*runs=*/true);
     EXPECT_LT(admission_.expected_wait(), absl::Seconds(2));
     EXPECT_GT(admission_.expected_wait(), absl::Milliseconds(500));
@@ -477,23 +490,91 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
     std::shared_ptr<Place> place;
     int left = 100;
   };
+  constexpr int64_t kLong = 300;
   std::vector<Call> calls;
   size_t turn = 0;
   for (int second = 0; second < 60; ++second) {
     for (int i = 0; i < 3; ++i) {
       MaybePlace place =
-          Admit({.client = absl::StrCat("c", second, ".", i), .tokens = kTokens, .work = absl::Seconds(100)});
+          Admit({.client = absl::StrCat("c", second, ".", i), .tokens = kLong, .work = absl::Seconds(100)});
       if (place.ok()) calls.push_back({*std::move(place)});
     }
     Call& running = calls[turn++ % calls.size()];
     --running.left;
-    running.place->Release(kTokens / 100, absl::Seconds(1), /*runs=*/true);
+    running.place->Release(kLong / 100, absl::Seconds(1), /*runs=*/true);
     clock_.Advance(absl::Seconds(1));
   }
   EXPECT_GE(calls.size(), 8u);
   EXPECT_LE(calls.size(), 12u);  // What has run makes room for no more than its part.
-  for (Call& call : calls) call.place->Release(kTokens, absl::Seconds(100), /*runs=*/false);
+  for (Call& call : calls) call.place->Release(kLong, absl::Seconds(100), /*runs=*/false);
   EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
+}
+
+// What long calls are not charged for is memory all the same. Short ones are not kept out by it.
+TEST_F(AdmissionTest, UnchargedTokensAreBound) {
+  Places long_calls;
+  const Demand each{.tokens = kTokens, .work = absl::Seconds(1000)};
+  for (int i = 0; i < 4; ++i) {
+    Demand demand = each;
+    demand.client = absl::StrCat("long ", i);
+    long_calls.push_back(*Admit(demand));
+  }
+  Demand fifth = each;
+  fifth.client = "long 5";
+  ExpectRefused(Admit(fifth).status(), "QUEUE_TOKENS", "queue_tokens");
+  EXPECT_TRUE(Admit({.client = "short", .tokens = 500, .work = absl::Seconds(1)}).ok());
+  long_calls.pop_back();
+  EXPECT_TRUE(Admit(fifth).ok());
+}
+
+TEST_F(AdmissionTest, ModelsDoNotCountAgainstAClientsShareOfEachOther) {
+  ModelBudget other(kTokens);
+  const MaybePlace much = Admit({.client = "a", .tokens = 700});
+  const Places others = Fill(1, {.tokens = 1});
+  const MaybePlace first = admission_.Admit(other, {.client = "b", .tokens = 850});
+  ASSERT_TRUE(much.ok() && first.ok());
+  // 150 are free, of which a has none yet.
+  EXPECT_TRUE(admission_.Admit(other, {.client = "a", .tokens = 100}).ok());
+}
+
+TEST_F(AdmissionTest, RefusesAtAShareOfTheWait) {
+  Admission careful({.max_wait = absl::Seconds(16), .refuse_at = 0.5}, clock_);
+  ModelBudget model(kTokens);
+  Places places;
+  for (int i = 0; i < 9; ++i) {
+    places.push_back(*careful.Admit(model, {.client = absl::StrCat(i), .tokens = 1, .work = absl::Seconds(1)}));
+  }
+  const absl::Status refused = careful.Admit(model, {.client = "a", .tokens = 1}).status();
+  ExpectRefused(refused, "QUEUE_WAIT", "queue_wait");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("about 9s; the limit is 16s"));
+}
+
+// Work that is still being tokenised cannot leave the queue: short calls that pass it meanwhile are no slow queue.
+TEST_F(AdmissionTest, WhatIsBeingTokenisedIsNotASlowQueue) {
+  const MaybePlace tokenising = Admit({.client = "a", .tokens = 100, .work = absl::Seconds(1)});
+  for (int i = 0; i < 50; ++i) {
+    const MaybePlace brief = Admit({.client = "b", .tokens = 1, .work = absl::Milliseconds(5)});
+    ASSERT_TRUE(brief.ok()) << brief.status();
+    ASSERT_TRUE((*brief)->Settle(1, absl::Milliseconds(5), false).ok());
+    (*brief)->Release(1, absl::Milliseconds(5), /*runs=*/true);
+    clock_.Advance(absl::Milliseconds(100));
+  }
+  EXPECT_EQ(admission_.expected_wait(), absl::Seconds(1));
+}
+
+// A client whose texts make more tokens than was thought gets no more of the device for that.
+TEST_F(AdmissionTest, AClientsClockFollowsTheSettlement) {
+  const MaybePlace first = Admit({.client = "a", .tokens = 1, .work = absl::Milliseconds(100)});
+  ASSERT_TRUE((*first)->Settle(10, absl::Seconds(1), false).ok());
+  const MaybePlace second = Admit({.client = "a", .tokens = 1, .work = absl::Milliseconds(100)});
+  EXPECT_EQ((*second)->start(), clock_.Now() + absl::Seconds(1));
+}
+
+TEST_F(AdmissionTest, ReleaseAllLeavesNothingHeld) {
+  const MaybePlace place = Admit({.client = "a", .tokens = 100, .work = absl::Seconds(1)});
+  (*place)->ReleaseAll();
+  EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
+  EXPECT_TRUE(Admit({.client = "b", .tokens = kTokens}).ok());
 }
 
 TEST_F(AdmissionTest, AKeysLimitIsOfAllTokens) {

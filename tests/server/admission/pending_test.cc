@@ -58,6 +58,33 @@ TEST(PendingCallsTest, AddedBytesCountUntilTheEndAndAreNeverRefused) {
   EXPECT_TRUE(calls.Begin("b", 100, 0).ok());
 }
 
+// Whoever was there first, others find room.
+TEST(PendingCallsTest, AClientGetsFourFifths) {
+  PendingCalls calls(1000);
+  std::vector<std::unique_ptr<PendingCall>> greedy;
+  absl::Status refused;
+  while (refused.ok()) {
+    auto message = greedy.empty() ? calls.Begin("greedy", 10, 0) : calls.Hold("greedy", 10);
+    refused = message.status();
+    if (message.ok()) greedy.push_back(*std::move(message));
+  }
+  ExpectRefused(refused, "CLIENT_PENDING_BYTES", "client_pending_bytes");
+  EXPECT_GE(greedy.size(), 79u);
+  EXPECT_LE(greedy.size(), 81u);
+  EXPECT_FALSE(calls.HasRoom("greedy"));
+  EXPECT_TRUE(calls.HasRoom("modest"));
+  EXPECT_TRUE(calls.Begin("modest", 150, 0).ok());
+}
+
+TEST(PendingCallsTest, MessagesOfAStreamAreNoCalls) {
+  PendingCalls calls(1000);
+  const auto stream = calls.Begin("a", 0, 1);
+  const auto first = calls.Hold("a", 10), second = calls.Hold("a", 10);
+  EXPECT_TRUE(stream.ok() && first.ok() && second.ok());
+  ExpectRefused(calls.Begin("a", 1, 1).status(), "CONCURRENT_CALLS", "concurrent_calls");
+  EXPECT_EQ(calls.bytes(), 20);
+}
+
 TEST(PendingCallsTest, AClientsCallsAreBound) {
   PendingCalls calls(1000);
   auto first = calls.Begin("a", 1, 2);

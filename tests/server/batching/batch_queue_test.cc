@@ -23,9 +23,9 @@ std::shared_ptr<Job> MakeJob(int32_t token, const std::vector<int>& sizes, const
 }
 
 // The batch as "token x size" numbers: token * 1000 + size.
-std::vector<int> Take(BatchQueue& queue, const BatchLimits& limits) {
+std::vector<int> Take(BatchQueue& queue, const BatchLimits& limits, absl::Time now = kStart) {
   std::vector<int> taken;
-  for (const BatchItem& item : queue.TakeBatch(limits)) {
+  for (const BatchItem& item : queue.TakeBatch(limits, now)) {
     const Sequence& sequence = item.job->sequences()[item.sequence];
     taken.push_back(sequence.tokens[0] * 1000 + sequence.size());
   }
@@ -71,8 +71,8 @@ TEST(BatchQueueTest, UrgencyIsPriorityThenDeadlineThenAge) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {1}, {.priority = Priority::kBulk, .deadline = kStart + absl::Seconds(1)}), kStart);
   queue.Push(MakeJob(2, {1}), kStart);  // Due after kPatience.
-  queue.Push(MakeJob(3, {1}, {.deadline = kStart + absl::Seconds(5)}), kStart);
-  queue.Push(MakeJob(4, {1}, {.deadline = kStart + absl::Seconds(3)}), kStart);
+  queue.Push(MakeJob(3, {1}, {.deadline = kStart + absl::Seconds(1.5)}), kStart);
+  queue.Push(MakeJob(4, {1}, {.deadline = kStart + absl::Seconds(1)}), kStart);
   queue.Push(MakeJob(5, {1}, {.deadline = kStart + absl::Hours(1)}), kStart + absl::Seconds(1));
   EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(4001, 3001, 2001, 5001, 1001));
 }
@@ -121,7 +121,7 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
     }
     while (!queue.empty()) {
       int64_t tokens = 0;
-      const Batch batch = queue.TakeBatch(limits);
+      const Batch batch = queue.TakeBatch(limits, kStart);
       ASSERT_FALSE(batch.empty());
       for (const BatchItem& item : batch) {
         tokens += item.job->sequences()[item.sequence].size();
@@ -160,7 +160,36 @@ TEST(BatchQueueTest, AJobIsDueFromItsStart) {
              kStart + absl::Seconds(21));
   // A start in the past is the arrival.
   queue.Push(MakeJob(6, {1}, {.start = kStart}), kStart + absl::Seconds(23));
-  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(5001, 3001, 2001, 4001, 6001, 1001));
+  EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(3001, 2001, 4001, 6001, 5001, 1001));
+}
+
+// A long job that had the device to itself for a long time does not wait as long once others come.
+TEST(BatchQueueTest, WhatRanWhileNobodyWaitedIsForgotten) {
+  BatchQueue queue;
+  const BatchLimits one{.max_tokens = 10};
+  queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);
+  absl::Time now = kStart;
+  for (int second = 0; second < 50; ++second, now += absl::Seconds(1)) Take(queue, one, now);
+  int ran = 0;
+  for (int second = 0; second < 40; ++second, now += absl::Seconds(1)) {
+    queue.Push(MakeJob(2, {10}), now);  // As many as there is time for.
+    ran += Take(queue, one, now).front() == 1010 ? 1 : 0;
+  }
+  EXPECT_GE(ran, 6);  // A fourth of the time, or a little less.
+  EXPECT_LE(ran, 12);
+}
+
+// Bulk jobs that have run in part do not take from an interactive one.
+TEST(BatchQueueTest, JobsShareWithThoseOfTheirPriority) {
+  BatchQueue queue;
+  const BatchLimits one{.max_tokens = 10};
+  for (int32_t token = 1; token <= 10; ++token) {
+    queue.Push(MakeJob(token, {10, 10}, {.priority = Priority::kBulk, .work = absl::Seconds(2)}), kStart);
+    Take(queue, one);
+  }
+  queue.Push(MakeJob(11, {10, 10}, {.work = absl::Seconds(2)}), kStart);
+  EXPECT_THAT(Take(queue, one), ElementsAre(11010));
+  EXPECT_EQ(queue.NextUrgency(true).second, kStart + BatchQueue::kPatience + absl::Seconds(4));
 }
 
 TEST(BatchQueueTest, WithTheSameStartTheOldestIsFirst) {
@@ -178,9 +207,10 @@ TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
   queue.Push(MakeJob(2, {10}), kStart + absl::Seconds(3));
   queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(5));
   EXPECT_EQ(queue.NextUrgency(true).second, kStart + absl::Seconds(3) + BatchQueue::kPatience);
-  EXPECT_THAT(Take(queue, one), ElementsAre(2010));
-  EXPECT_THAT(Take(queue, one), ElementsAre(1010));
-  EXPECT_THAT(Take(queue, one), ElementsAre(3010));
+  const absl::Time later = kStart + absl::Seconds(5);
+  EXPECT_THAT(Take(queue, one, later), ElementsAre(2010));
+  EXPECT_THAT(Take(queue, one, later), ElementsAre(1010));
+  EXPECT_THAT(Take(queue, one, later), ElementsAre(3010));
   EXPECT_THAT(Take(queue, one), ElementsAre(1010));
   EXPECT_TRUE(queue.empty());
 }
@@ -192,7 +222,7 @@ TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
   int long_ran = 0;
   for (int second = 0; second < 100; ++second) {
     queue.Push(MakeJob(2, {10}, {.work = absl::Seconds(1)}), kStart + absl::Seconds(second));
-    long_ran += Take(queue, {.max_tokens = 10}).front() == 1010 ? 1 : 0;
+    long_ran += Take(queue, {.max_tokens = 10}, kStart + absl::Seconds(second)).front() == 1010 ? 1 : 0;
   }
   EXPECT_GE(long_ran, 18);
   EXPECT_LE(long_ran, 22);
@@ -207,7 +237,7 @@ TEST(BatchQueueTest, LongJobsShareWhatOneWouldGet) {
   int long_ran = 0;
   for (int second = 0; second < 200; ++second) {
     queue.Push(MakeJob(2, {10}, {.work = absl::Seconds(1)}), kStart + absl::Seconds(second));
-    long_ran += Take(queue, {.max_tokens = 10}).front() == 1010 ? 1 : 0;
+    long_ran += Take(queue, {.max_tokens = 10}, kStart + absl::Seconds(second)).front() == 1010 ? 1 : 0;
   }
   EXPECT_GE(long_ran, 30);
   EXPECT_LE(long_ran, 60);
@@ -228,7 +258,10 @@ TEST(BatchQueueTest, AMovedJobExpiresAndIsRemoved) {
   const auto late = MakeJob(1, {10, 10, 10}, options), gone = MakeJob(2, {10, 10, 10}, options);
   queue.Push(late, kStart);
   queue.Push(gone, kStart);
-  for (int i = 0; i < 4; ++i) EXPECT_THAT(Take(queue, {.max_tokens = 10}), ElementsAre(i % 2 == 0 ? 1010 : 2010));
+  for (int i = 0; i < 4; ++i) {
+    const absl::Time now = kStart + i * absl::Seconds(3);
+    EXPECT_THAT(Take(queue, {.max_tokens = 10}, now), ElementsAre(i % 2 == 0 ? 1010 : 2010));
+  }
   EXPECT_TRUE(queue.Remove(*gone));
   EXPECT_FALSE(queue.Remove(*gone));
   EXPECT_THAT(queue.TakeExpired(kStart + absl::Seconds(5)), ElementsAre(late));
@@ -275,7 +308,7 @@ TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
       queue.Push(jobs.back().first, now);
     } else if (below(3) != 0) {
       std::vector<const Job*> seen;
-      for (const BatchItem& item : queue.TakeBatch({.max_tokens = 1 + below(300), .giants = below(2) == 0})) {
+      for (const BatchItem& item : queue.TakeBatch({.max_tokens = 1 + below(300), .giants = below(2) == 0}, kStart)) {
         if (!seen.empty() && seen.back() == item.job.get()) continue;
         ASSERT_EQ(std::ranges::find(seen, item.job.get()), seen.end());
         seen.push_back(item.job.get());
@@ -369,7 +402,7 @@ TEST(BatchQueueTest, CountsNeverDrift) {
         break;
       case 2: {
         const bool giants = below(2) == 0, promised = queue.HasWork(giants);
-        ASSERT_EQ(!queue.TakeBatch({.max_tokens = 1 + below(500), .giants = giants}).empty(), promised);
+        ASSERT_EQ(!queue.TakeBatch({.max_tokens = 1 + below(500), .giants = giants}, kStart).empty(), promised);
         break;
       }
       default:
