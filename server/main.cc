@@ -22,12 +22,12 @@
 #include "server/core/cores.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
+#include "server/files/watched_files.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/health.h"
 #include "server/security/api_keys.h"
 #include "server/security/certificates.h"
-#include "server/security/watched_files.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/metrics.h"
 
@@ -45,9 +45,9 @@ class Devices {
   Devices(const ServerConfig& config, const Clock& clock)
       : compute_threads_(config.compute_threads > 0 ? config.compute_threads : AvailableCores()),
         cuda_streams_(config.cuda_streams),
-        // Refused at three fourths: estimates err, and what is admitted has to run, too.
-        admission_{.max_wait = 0.75 * config.limits.max_queue_wait,
-                   .max_bulk_wait = 0.75 * config.limits.max_bulk_queue_wait},
+        admission_{.max_wait = config.limits.max_queue_wait,
+                   .max_bulk_wait = config.limits.max_bulk_queue_wait,
+                   .refuse_at = 0.75},
         clock_(clock) {}
 
   Device ForDevice(const std::string& device) {
@@ -76,31 +76,64 @@ class Devices {
   std::map<std::string, std::unique_ptr<Owned>> by_device_;
 };
 
-LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest) {
+LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest, int workers) {
   constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
-  constexpr int64_t kGiant = 8;  // Batches' worth.
+  // Batches' worth; of standard ones, as a sequence holds up others no less where batches are configured to be large.
+  constexpr int64_t kGiant = 8;
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
-  const int64_t batch_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard;
-  return {.batch = {.max_tokens = batch_tokens, .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
-          .costs = {.attention = AttentionShare(manifest), .giant = kGiant * batch_tokens}};
+  LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
+                                .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
+                      .costs = {.attention = AttentionShare(manifest)}};
+  if (workers > 1) options.costs.giant = kGiant * standard;  // Else nobody could run beside one.
+  return options;
 }
 
-// For a precision other than float32: how far it moves vectors, against the same kernels in float32.
-absl::Status CheckPrecision(const ModelConfig& config, ServedModel& served) {
-  if (config.precision == Precision::kFloat32) return absl::OkStatus();
-  absl::StatusOr<std::unique_ptr<Encoder>> reference =
-      LoadEncoder(config.path, served.model().manifest, {.device = config.device, .engine = config.engine});
+// What CheckPrecision compares with: the same kernels' vectors in float32. Empty where that is the precision.
+absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const Model& model) {
+  if (config.precision == Precision::kFloat32) return SampleVectors{};
+  const absl::StatusOr<std::unique_ptr<Encoder>> reference =
+      LoadEncoder(config.path, model.manifest, {.device = config.device, .engine = config.engine});
   if (!reference.ok()) return reference.status();
-  const absl::StatusOr<PrecisionReport> report = ComparePrecision(served.model(), **reference, served.encoder());
-  if (!report.ok()) return report.status();
-  served.set_precision_report(*report);
+  return EmbedSample(model, **reference);
+}
+
+// How far a precision other than float32 moves vectors.
+absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expected, ServedModel& served) {
+  if (expected.empty()) return absl::OkStatus();
+  const absl::StatusOr<SampleVectors> actual = EmbedSample(served.model(), served.encoder());
+  if (!actual.ok()) return actual.status();
+  const PrecisionReport report = ComparePrecision(expected, *actual);
+  served.set_precision_report(report);
   Log(LogLevel::kInfo, "precision checked against fp32",
       {{"model", served.name()},
        {"precision", PrecisionName(config.precision)},
-       {"texts", int64_t{report->texts}},
-       {"lowest_cosine", report->lowest_cosine},
-       {"mean_cosine", report->mean_cosine}});
+       {"texts", int64_t{report.texts}},
+       {"lowest_cosine", report.lowest_cosine},
+       {"mean_cosine", report.mean_cosine}});
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Encoder>> LoadServedEncoder(const ModelConfig& config, const ModelManifest& manifest,
+                                                           const std::string& name) {
+  return LoadEncoder(config.path, manifest,
+                     {.device = config.device,
+                      .precision = config.precision,
+                      .engine = config.engine,
+                      .on_fallback = [&name](const std::string& why) {
+                        Log(LogLevel::kWarning, "model runs with LibTorch, slower than with our kernels",
+                            {{"model", name}, {"why", why}});
+                      }});
+}
+
+void LogReady(const ModelConfig& config, const Device& device, const ServedModel& served, absl::Time started) {
+  Log(LogLevel::kInfo, "model ready",
+      {{"model", served.name()},
+       {"precision", PrecisionName(config.precision)},
+       {"device", served.encoder().device()},
+       {"engine", served.encoder().engine()},
+       {"workers", int64_t{device.scheduler.workers()}},
+       {"max_batch_tokens", served.lane_options().batch.max_tokens},
+       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
 }
 
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
@@ -111,37 +144,57 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
   const ModelManifest& manifest = (*model)->manifest;
   if (const auto extension = RecommendedExtension(manifest); !extension.ok()) return extension.status();
   const std::string name = config.name.empty() ? manifest.name : config.name;
-  absl::StatusOr<std::unique_ptr<Encoder>> encoder =
-      LoadEncoder(config.path, manifest,
-                  {.device = config.device,
-                   .precision = config.precision,
-                   .engine = config.engine,
-                   .on_fallback = [&name](const std::string& why) {
-                     Log(LogLevel::kWarning, "model runs with LibTorch, slower than with our kernels",
-                         {{"model", name}, {"why", why}});
-                   }});
+  // Before the encoder that is served: there need not be memory for both.
+  const absl::StatusOr<SampleVectors> reference = ReferenceVectors(config, **model);
+  if (!reference.ok()) return reference.status();
+  absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadServedEncoder(config, manifest, name);
   if (!encoder.ok()) return encoder.status();
-  const ServedModelOptions options{.lane = ToLaneOptions(config, manifest),
-                                   .max_queued_tokens = config.max_queued_tokens};
   const Device device = devices.ForDevice((*encoder)->device());
+  const ServedModelOptions options{.lane = ToLaneOptions(config, manifest, device.scheduler.workers()),
+                                   .max_queued_tokens = config.max_queued_tokens};
   auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), device, options, metrics);
   if (const absl::Status status = served->WarmUp(); !status.ok()) return status;
-  if (const absl::Status status = CheckPrecision(config, *served); !status.ok()) return status;
-  Log(LogLevel::kInfo, "model ready",
-      {{"model", name},
-       {"precision", PrecisionName(config.precision)},
-       {"device", served->encoder().device()},
-       {"engine", served->encoder().engine()},
-       {"workers", int64_t{device.scheduler.workers()}},
-       {"max_batch_tokens", options.lane.batch.max_tokens},
-       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
+  if (const absl::Status status = CheckPrecision(config, *reference, *served); !status.ok()) return status;
+  LogReady(config, device, *served, started);
   return served;
 }
 
-absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& metrics, ModelRegistry& models) {
+// SIGTERM and SIGINT.
+class StopSignals {
+ public:
+  // Blocks them. Before the first thread starts: every thread inherits it, and nobody sees them but who asks here.
+  StopSignals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+
+  // Whether one has come that nobody has taken. Any thread.
+  bool Pending() const {
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+  }
+
+  // Takes one that is there, or comes within `patience`; 0: there was none.
+  int Take(absl::Duration patience) const {
+    const timespec longest = absl::ToTimespec(patience);
+    return std::max(0, sigtimedwait(&set_, nullptr, &longest));
+  }
+
+ private:
+  sigset_t set_;
+};
+
+// Those that are loaded when a signal comes are all there will be.
+absl::Status LoadModels(const ServerConfig& config, const StopSignals& signals, Devices& devices, Metrics& metrics,
+                        ModelRegistry& models) {
   for (const ModelConfig& model_config : config.models) {
+    if (signals.Pending()) return absl::OkStatus();
     absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, devices, metrics);
     if (!model.ok()) return model.status();
+    metrics.SetQueueWaitLimit((*model)->name(), config.limits.max_queue_wait);
     if (const absl::Status status = models.Add(*std::move(model)); !status.ok()) return status;
   }
   return absl::OkStatus();
@@ -153,9 +206,7 @@ struct Ports {
 
   absl::Status Open(const ServerConfig& config, Metrics& metrics) {
     if (!config.health_listen.empty()) {
-      constexpr int kOwnConnections = 64;
-      absl::StatusOr<std::unique_ptr<HealthPort>> port =
-          HealthPort::Start(config.health_listen, config.connections.max + kOwnConnections);
+      absl::StatusOr<std::unique_ptr<HealthPort>> port = HealthPort::Start(config.health_listen);
       if (!port.ok()) return port.status();
       health = *std::move(port);
       Log(LogLevel::kInfo, absl::StrCat("health on port ", health->port()));
@@ -169,6 +220,39 @@ struct Ports {
   }
 };
 
+void LogReload(const char* what, const absl::Status& status) {
+  if (status.ok()) return Log(LogLevel::kInfo, "reloaded", {{"what", what}});
+  Log(LogLevel::kError, "not reloaded; what was loaded before stays in use",
+      {{"what", what}, {"why", std::string(status.message())}});
+}
+
+absl::StatusOr<std::unique_ptr<CertificateStore>> OpenCertificates(const TlsConfig& tls, Metrics& metrics) {
+  absl::StatusOr<std::unique_ptr<CertificateStore>> store =
+      CertificateStore::Open({.certificate = tls.certificate, .key = tls.key, .client_ca = tls.client_ca},
+                             [&metrics](const Certificates& in_use, const absl::Status& status) {
+                               metrics.CountTlsReload(status.ok());
+                               metrics.SetCertificateExpiry(in_use.not_after);
+                               LogReload("certificates", status);
+                             });
+  if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("tls: ", store.status().message()));
+  const std::shared_ptr<const Certificates> first = (*store)->Current();
+  metrics.SetCertificateExpiry(first->not_after);
+  if (first->not_before > absl::Now()) {
+    Log(LogLevel::kWarning, "the certificate is not valid yet",
+        {{"path", tls.certificate}, {"valid_from", absl::FormatTime(first->not_before, absl::UTCTimeZone())}});
+  }
+  return store;
+}
+
+absl::StatusOr<std::unique_ptr<ApiKeyStore>> OpenApiKeys(const std::string& path, Metrics& metrics) {
+  absl::StatusOr<std::unique_ptr<ApiKeyStore>> store = ApiKeyStore::Open(path, [&metrics](const absl::Status& status) {
+    metrics.CountApiKeyReload(status.ok());
+    LogReload("api_keys", status);
+  });
+  if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("api_keys: ", store.status().message()));
+  return store;
+}
+
 // The files that say who may call and who we are.
 struct Secrets {
   std::unique_ptr<CertificateStore> certificates;  // Null: plaintext.
@@ -176,31 +260,22 @@ struct Secrets {
 
   absl::Status Open(const ServerConfig& config, Metrics& metrics) {
     if (config.tls.enabled()) {
-      const TlsConfig& tls = config.tls;
-      absl::StatusOr<std::unique_ptr<CertificateStore>> store =
-          CertificateStore::Open({.certificate = tls.certificate, .key = tls.key, .client_ca = tls.client_ca},
-                                 [&metrics](const Certificates& in_use, const absl::Status& status) {
-                                   metrics.CountTlsReload(status.ok());
-                                   metrics.SetCertificateExpiry(in_use.not_after);
-                                   LogReload("certificates", status);
-                                 });
-      if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("tls: ", store.status().message()));
+      absl::StatusOr<std::unique_ptr<CertificateStore>> store = OpenCertificates(config.tls, metrics);
+      if (!store.ok()) return store.status();
       certificates = *std::move(store);
-      metrics.SetCertificateExpiry(certificates->Current()->not_after);
     }
     if (!config.api_keys.empty()) {
-      absl::StatusOr<std::unique_ptr<ApiKeyStore>> store =
-          ApiKeyStore::Open(config.api_keys, [](const absl::Status& status) { LogReload("api_keys", status); });
-      if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("api_keys: ", store.status().message()));
+      absl::StatusOr<std::unique_ptr<ApiKeyStore>> store = OpenApiKeys(config.api_keys, metrics);
+      if (!store.ok()) return store.status();
       api_keys = *std::move(store);
     }
     return absl::OkStatus();
   }
 
-  static void LogReload(const char* what, const absl::Status& status) {
-    if (status.ok()) return Log(LogLevel::kInfo, "reloaded", {{"what", what}});
-    Log(LogLevel::kError, "not reloaded; what was loaded before stays in use",
-        {{"what", what}, {"why", std::string(status.message())}});
+  // Takes up what has changed, also while nobody calls.
+  void Look() {
+    if (certificates != nullptr) certificates->Current();
+    if (api_keys != nullptr) api_keys->Look();
   }
 };
 
@@ -233,12 +308,16 @@ class Watchman {
       }
     }
     const bool healthy = failing_since == absl::InfiniteFuture();
+    if (healthy && !serving_) Log(LogLevel::kInfo, "no encoder fails any more; back in service");
     if (healthy != serving_) SetServing(healthy);
     SetLive(healthy || absl::Now() - failing_since < kHopeless);
   }
 
  private:
   void SetLive(bool live) {
+    if (live_ && !live)
+      Log(LogLevel::kError, "an encoder has failed for too long; health says that the process is dead");
+    live_ = live;
     server_.health().SetLive(live);
     if (port_ != nullptr) port_->health().SetLive(live);
   }
@@ -248,6 +327,7 @@ class Watchman {
   const ModelRegistry& models_;
   Metrics& metrics_;
   bool serving_ = false;
+  bool live_ = true;
 };
 
 // The one key of the config that may change while the server runs.
@@ -260,26 +340,43 @@ class LogLevelFile {
   void Look() {
     if (!file_.Changed(absl::Now())) return;
     const absl::StatusOr<ServerConfig> config = ReadConfig(path_);
-    if (config.ok()) SetLogLevel(config->log.level);
-    Log(LogLevel::kInfo, "the config changed: its log.level is in force, everything else after a restart",
-        {{"error", std::string(config.status().message())}});
+    if (!config.ok()) {
+      return Log(LogLevel::kWarning, "the config changed, but is no good; log.level stays what it was",
+                 {{"why", std::string(config.status().message())}});
+    }
+    // One of the two levels may silence it.
+    const bool said = Say();
+    SetLogLevel(config->log.level);
+    if (!said) Say();
   }
 
  private:
+  // Whether it was heard.
+  static bool Say() {
+    Log(LogLevel::kInfo, "the config changed: its log.level is in force, everything else after a restart");
+    return LogEnabled(LogLevel::kInfo);
+  }
+
   const std::string path_;
   WatchedFiles file_;
 };
 
 // Until a signal comes; looks after files and models meanwhile.
-int AwaitSignal(const sigset_t& stop_signals, Secrets& secrets, Watchman& watchman, LogLevelFile& log_level) {
+int AwaitSignal(const StopSignals& signals, Secrets& secrets, Watchman& watchman, LogLevelFile& log_level) {
   while (true) {
-    const timespec second{.tv_sec = 1, .tv_nsec = 0};
-    const int signal = sigtimedwait(&stop_signals, nullptr, &second);
-    if (signal > 0) return signal;
+    if (const int signal = signals.Take(absl::Seconds(1)); signal > 0) return signal;
     log_level.Look();
-    if (secrets.certificates != nullptr) secrets.certificates->Current();
+    secrets.Look();
     watchman.LookAtModels();
   }
+}
+
+// A second signal cuts it short.
+void Drain(const ServerConfig& config, const StopSignals& signals, Watchman& watchman, GrpcServer& server) {
+  watchman.SetServing(false);
+  bool hurry = signals.Take(config.drain_delay) > 0;
+  server.Shutdown(config.drain_timeout, [&signals, &hurry] { return hurry = hurry || signals.Pending(); });
+  Log(LogLevel::kInfo, hurry ? "drained in a hurry, after a second signal" : "drained");
 }
 
 absl::Status CheckAllProfiles(const Profiles& profiles, const ModelRegistry& models) {
@@ -288,7 +385,14 @@ absl::Status CheckAllProfiles(const Profiles& profiles, const ModelRegistry& mod
   return CheckProfiles(profiles, manifests);
 }
 
-absl::Status Serve(const ServerConfig& config, const std::string& config_path, const sigset_t& stop_signals) {
+void LogServing(const ServerConfig& config, const GrpcServer& server) {
+  Log(LogLevel::kInfo, absl::StrCat("serving gRPC on port ", server.port()),
+      {{"listen", config.listen},
+       {"tls", config.tls.enabled() ? (config.tls.client_ca.empty() ? "on" : "mutual") : "off"},
+       {"apis", server.has_tei() ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
+}
+
+absl::Status Serve(const ServerConfig& config, const std::string& config_path, const StopSignals& signals) {
   const RealClock clock;
   Metrics metrics({.version = LONGEMBED_VERSION, .torch = TorchVersion()});
   Ports ports;
@@ -299,10 +403,14 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, c
   if (!profiles.ok()) return profiles.status();
   Devices devices(config, clock);
   ModelRegistry models;
-  if (const absl::Status status = LoadModels(config, devices, metrics, models); !status.ok()) return status;
+  if (const absl::Status status = LoadModels(config, signals, devices, metrics, models); !status.ok()) return status;
+  if (signals.Pending()) {
+    Log(LogLevel::kInfo, "stopped before it served");
+    return absl::OkStatus();
+  }
   if (const absl::Status status = CheckAllProfiles(*profiles, models); !status.ok()) return status;
   PendingCalls pending(config.limits.max_pending_bytes);
-  metrics.ReadPendingBytes([&pending] { return pending.bytes(); });
+  const Registration pending_reading = metrics.ReadPendingBytes([&pending] { return pending.bytes(); });
   // Before the pool, so that the pool's last tasks still find what they answer to.
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = absl::UnavailableError("not started");
   // Two at least: a long text must not stand before short ones.
@@ -320,18 +428,11 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, c
   if (!server.ok()) return server.status();
   Watchman watchman(**server, ports.health.get(), models, metrics);
   watchman.SetServing(true);
-  Log(LogLevel::kInfo, absl::StrCat("serving gRPC on port ", (*server)->port()),
-      {{"listen", config.listen},
-       {"tls", config.tls.enabled() ? (config.tls.client_ca.empty() ? "on" : "mutual") : "off"},
-       {"apis", (*server)->has_tei() ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
+  LogServing(config, **server);
   LogLevelFile log_level(config_path);
-  const int signal = AwaitSignal(stop_signals, secrets, watchman, log_level);
+  const int signal = AwaitSignal(signals, secrets, watchman, log_level);
   Log(LogLevel::kInfo, "draining", {{"signal", int64_t{signal}}});
-  watchman.SetServing(false);
-  absl::SleepFor(config.drain_delay);
-  (*server)->Shutdown(config.drain_timeout);
-  metrics.ForgetQueues();
-  Log(LogLevel::kInfo, "drained");
+  Drain(config, signals, watchman, **server);
   return absl::OkStatus();
 }
 
@@ -360,15 +461,12 @@ int Main(int argc, char** argv) {
     std::cerr << "longembed-server: " << config.status().message() << "\n";
     return 2;
   }
-  // Blocked before the first thread starts, so that every thread inherits it and sigwait alone sees them.
-  sigset_t stop_signals;
-  sigemptyset(&stop_signals);
-  sigaddset(&stop_signals, SIGTERM);
-  sigaddset(&stop_signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
+  const StopSignals signals;
+  std::signal(SIGPIPE,
+              SIG_IGN);  // A peer that has hung up, or whoever read the log, is an error where it is written to.
   SetLogLevel(config->log.level);
   SetLogFormat(config->log.format);
-  const absl::Status status = Serve(*config, config_path, stop_signals);
+  const absl::Status status = Serve(*config, config_path, signals);
   if (status.ok()) return 0;
   std::cerr << "longembed-server: " << status.message() << "\n";
   return 1;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "model/embed/embedder.h"
@@ -51,25 +52,37 @@ double Cosine(std::span<const float> a, std::span<const float> b) {
 
 }  // namespace
 
-absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder) {
+absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder) {
   const std::vector<std::string> texts = SampleTexts();
   const std::vector<Input> inputs(texts.begin(), texts.end());
   const EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .max_batch_tokens = 512};
   Team team;
   const HelperThreads helpers(team, static_cast<int>(std::thread::hardware_concurrency()) - 1);
-  const auto expected = Embedder(model, reference, team).Embed(inputs, options);
-  if (!expected.ok()) return expected.status();
-  const auto actual = Embedder(model, encoder, team).Embed(inputs, options);
-  if (!actual.ok()) return actual.status();
-  PrecisionReport report{.texts = static_cast<int>(texts.size())};
+  auto embedded = Embedder(model, encoder, team).Embed(inputs, options);
+  if (!embedded.ok()) return embedded.status();
+  SampleVectors vectors;
+  for (auto& outputs : *embedded) vectors.push_back(std::move(outputs.front().values));
+  return vectors;
+}
+
+PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVectors& actual) {
+  PrecisionReport report{.texts = static_cast<int>(expected.size())};
   double sum = 0;
-  for (size_t i = 0; i < texts.size(); ++i) {
-    const double cosine = Cosine((*expected)[i].front().values, (*actual)[i].front().values);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double cosine = Cosine(expected[i], actual[i]);
     report.lowest_cosine = std::min(report.lowest_cosine, cosine);
     sum += cosine;
   }
   report.mean_cosine = sum / report.texts;
   return report;
+}
+
+absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder) {
+  const absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference);
+  if (!expected.ok()) return expected.status();
+  const absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder);
+  if (!actual.ok()) return actual.status();
+  return ComparePrecision(*expected, *actual);
 }
 
 }  // namespace longembed

@@ -1,6 +1,12 @@
 // How far a precision moves the vectors of a model, measured instead of assumed.
+//
+//   absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference);   // The reference may go now: there need
+//   absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder);       // not be memory for both encoders.
+//   PrecisionReport report = ComparePrecision(*expected, *actual);
 #ifndef LONGEMBED_MODEL_EMBED_PRECISION_CHECK_H_
 #define LONGEMBED_MODEL_EMBED_PRECISION_CHECK_H_
+
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/embed/model.h"
@@ -15,8 +21,16 @@ struct PrecisionReport {
   int texts = 0;
 };
 
-// Embeds built-in English texts of about 10 to 500 tokens with both encoders, each text as the model's trained window
-// takes it. Errors: of the encoders.
+// One vector a text, normalised.
+using SampleVectors = std::vector<std::vector<float>>;
+
+// Embeds built-in English texts of about 10 to 500 tokens, each as the model's trained window takes it. Errors: of the
+// encoder.
+absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder);
+
+PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVectors& actual);
+
+// The same of two encoders that are there at the same time.
 absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder);
 
 }  // namespace longembed

@@ -19,6 +19,16 @@ absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequ
   }
 }
 
+absl::StatusOr<VectorBlock> Joined(VectorBlock first, const VectorBlock& second) {
+  try {
+    first.values.insert(first.values.end(), second.values.begin(), second.values.end());
+  } catch (const std::bad_alloc&) {
+    return EncoderOutOfMemory("the results of the halves do not fit");
+  }
+  first.rows += second.rows;
+  return first;
+}
+
 }  // namespace
 
 absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Sequence* const> sequences,
@@ -30,9 +40,7 @@ absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Seq
   if (!first.ok()) return first;
   const absl::StatusOr<VectorBlock> second = EncodeInHalves(encoder, sequences.subspan(half), leader, nobody_waits);
   if (!second.ok()) return second;
-  first->rows += second->rows;
-  first->values.insert(first->values.end(), second->values.begin(), second->values.end());
-  return first;
+  return Joined(*std::move(first), *second);
 }
 
 }  // namespace longembed

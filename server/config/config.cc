@@ -4,14 +4,13 @@
 
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <set>
-#include <sstream>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/files/watched_files.h"
 
 namespace longembed {
 namespace {
@@ -200,8 +199,9 @@ void ReadLimits(Mapping& mapping, LimitsConfig& limits) {
   mapping.ReadInteger("max_run_tokens_per_call", limits.max_run_tokens_per_call, 1, kMany);
   mapping.ReadInteger("max_vectors_per_call", limits.max_vectors_per_call, 1, kMany);
   mapping.ReadInteger("max_prompt_bytes", limits.max_prompt_bytes, 0, kMany);
-  mapping.Read("max_queue_wait", limits.max_queue_wait);
-  mapping.Read("max_bulk_queue_wait", limits.max_bulk_queue_wait);
+  constexpr absl::Duration kLeastWait = absl::Milliseconds(100);  // With none, calls would be charged nothing.
+  mapping.Read("max_queue_wait", limits.max_queue_wait, kLeastWait);
+  mapping.Read("max_bulk_queue_wait", limits.max_bulk_queue_wait, kLeastWait);
   mapping.ReadInteger("max_pending_bytes", limits.max_pending_bytes, 1, 1024 * kGibibyte);
 }
 
@@ -283,11 +283,9 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
 }
 
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  const bool empty = file && file.peek() == EOF && !file.bad();  // To << a failure.
-  if (!empty && !(text << file.rdbuf())) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  absl::StatusOr<ServerConfig> config = ParseConfig(text.str(), std::filesystem::path(path).parent_path().string());
+  const absl::StatusOr<std::string> text = ReadWholeFile(path);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<ServerConfig> config = ParseConfig(*text, std::filesystem::path(path).parent_path().string());
   if (!config.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
   return config;
 }

@@ -88,7 +88,7 @@ struct ServerConfig {
   int tokenization_threads = 0;  // 0 = one for every two cores.
   absl::Duration drain_delay =
       absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
-  absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration drain_timeout = absl::Seconds(75);  // Longer than admitted bulk work waits: max_bulk_queue_wait.
   LimitsConfig limits;
   TeiConfig tei;
   std::map<std::string, std::string> profiles;  // Name -> JSON of longembed.v1.Extension.

@@ -67,41 +67,54 @@ Demand EmbedCall::Estimate() const {
   // More than this is cut away, or refused once it has been counted.
   const bool cut = plan.extension.windows.has_value();
   const int64_t most = cut ? plan.limits.max_run_tokens : std::min(plan.limits.max_run_tokens, MostOfOnePass());
-  int64_t cost = 0;
+  int64_t cost = 0, giants = 0;
   for (const Input& input : order_.inputs) {
     const auto* text = std::get_if<std::string_view>(&input.content);
     const double content = text != nullptr ? model_.tokens_per_byte() * static_cast<double>(text->size())
                                            : static_cast<double>(std::get<TokenIds>(input.content).ids.size());
     const int64_t tokens = std::min(static_cast<int64_t>(content + prompt) + 2, most);
     demand.tokens += tokens;
-    cost += cut ? (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)) : costs.CostOf(tokens);
-    demand.giant |= !cut && costs.IsGiant(tokens);
+    const int64_t own =
+        cut ? (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)) : costs.CostOf(tokens);
+    cost += own;
+    giants += !cut && costs.IsGiant(tokens) ? own : 0;
   }
+  demand.giant = 2 * giants > cost;
   demand.work = model_.lane().WorkOf(cost);
   return demand;
 }
 
 void EmbedCall::Admit() {
-  constexpr absl::Duration kMostPatience = absl::Milliseconds(100);
+  // Streams have hundreds of calls that wait, and each asks again.
+  constexpr absl::Duration kMostPatience = absl::Seconds(1);
   if (const absl::Status status = CheckStillWanted(); !status.ok()) return std::move(done_)(status);
   absl::StatusOr<std::shared_ptr<Place>> place = model_.admission().Admit(model_.budget(), Estimate());
-  if (place.ok()) {
-    place_ = *std::move(place);
-    return pool_.Run([call = shared_from_this()] { call->Prepare(); }, WorkerPool::OrderOf(bytes_, place_->start()));
-  }
+  if (place.ok()) return HavePlace(*std::move(place));
   if (!order_.wait_for_room) return std::move(done_)(place.status());
   const absl::Duration hint = RetryDelay(place.status()).value_or(kMostPatience);
   pool_.RunAfter(std::min(hint, kMostPatience), [call = shared_from_this()] { call->Admit(); });
 }
 
+void EmbedCall::HavePlace(std::shared_ptr<Place> place) {
+  const absl::Time start = place->start();
+  {
+    const std::lock_guard lock(mutex_);
+    place_ = std::move(place);
+  }
+  pool_.Run([call = shared_from_this()] { call->Prepare(); }, WorkerPool::OrderOf(bytes_, start));
+}
+
 void EmbedCall::Cancel() {
   cancelled_ = true;
   std::shared_ptr<Job> job;
+  std::shared_ptr<Place> place;
   {
     const std::lock_guard lock(mutex_);
     job = job_.lock();
+    place = place_;
   }
   // Before there is a job, Prepare or Submit sees the flag; after it was answered, nothing is left to cancel.
+  if (place != nullptr) place->ReleaseAll();
   if (job != nullptr) model_.lane().Cancel(*job);
 }
 
@@ -117,12 +130,13 @@ void EmbedCall::Prepare() {
   const absl::Status status = PlanSequences(sequences);
   answer_.tokenization = clock_.Now() - started;
   model_.metrics().ObserveTokenization(answer_.tokenization);
-  if (!status.ok()) {
+  if (status.ok() && !sequences.empty()) return Submit(std::move(sequences));
+  {
+    const std::lock_guard lock(mutex_);
     place_ = nullptr;
-    return std::move(done_)(status);
   }
-  if (sequences.empty()) return std::move(done_)(std::move(answer_));  // Every input failed by itself.
-  Submit(std::move(sequences));
+  if (!status.ok()) return std::move(done_)(status);
+  std::move(done_)(std::move(answer_));  // Every input failed by itself.
 }
 
 absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
@@ -138,26 +152,38 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
 absl::Status EmbedCall::CheckResponseSize() const {
   int64_t vectors = 0;
   for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
-  const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bytes_per_component;
+  const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
   return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
 }
 
 absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   const CostModel& costs = model_.lane_options().costs;
-  int64_t tokens = 0, cost = 0;
-  bool giant = false;
+  int64_t tokens = 0, cost = 0, giants = 0;
   for (const Sequence& sequence : sequences) {
+    const int64_t own = costs.CostOf(sequence.size());
     tokens += sequence.size();
-    cost += costs.CostOf(sequence.size());
-    giant |= costs.IsGiant(sequence.size());
+    cost += own;
+    giants += costs.IsGiant(sequence.size()) ? own : 0;
   }
-  int64_t text_tokens = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (input.ok()) text_tokens += input->plan.tokens + input->plan.truncated_tokens;
-  }
-  model_.LearnTokensPerByte(text_tokens, bytes_);
+  Learn();
   work_ = model_.lane().WorkOf(cost);
-  return place_->Settle(tokens, work_, giant, /*must_fit=*/order_.wait_for_room);
+  if (const absl::Status status = CheckStillWanted(); !status.ok()) return status;
+  const std::lock_guard lock(mutex_);
+  return place_->Settle(tokens, work_, /*giant=*/2 * giants > cost, /*must_fit=*/order_.wait_for_room);
+}
+
+void EmbedCall::Learn() const {
+  const ModelManifest& manifest = model_.model().manifest;
+  const auto specials = static_cast<int64_t>(manifest.special_prefix.size() + manifest.special_suffix.size());
+  int64_t tokens = 0, bytes = 0;
+  for (size_t i = 0; i < answer_.results.size(); ++i) {
+    const auto* text = std::get_if<std::string_view>(&order_.inputs[i].content);
+    if (text == nullptr || !answer_.results[i].ok()) continue;
+    const Plan& plan = answer_.results[i]->plan;
+    tokens += plan.tokens + plan.truncated_tokens - specials;
+    bytes += static_cast<int64_t>(text->size() + order_.input_options.prompt.size());
+  }
+  model_.LearnTokensPerByte(tokens, bytes);
 }
 
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
@@ -179,22 +205,32 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   return absl::OkStatus();
 }
 
-void EmbedCall::Submit(std::vector<Sequence> sequences) {
+absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> sequences) {
+  const std::lock_guard lock(mutex_);
   const JobOptions options{.priority = order_.priority,
                            .deadline = order_.deadline,
                            .start = place_->start(),
                            .work = work_,
                            .place = std::move(place_)};
-  auto job = std::make_shared<Job>(
-      std::move(sequences), options,
-      [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
-  if (const absl::Status status = model_.lane().Submit(job); !status.ok()) return std::move(done_)(status);
+  try {
+    return std::make_shared<Job>(
+        std::move(sequences), options,
+        [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
+  } catch (const std::bad_alloc&) {  // It has room for a result of each of its spans.
+    return ServerOutOfMemory();
+  }
+}
+
+void EmbedCall::Submit(std::vector<Sequence> sequences) {
+  const absl::StatusOr<std::shared_ptr<Job>> job = MakeJob(std::move(sequences));
+  if (!job.ok()) return std::move(done_)(job.status());
+  if (const absl::Status status = model_.lane().Submit(*job); !status.ok()) return std::move(done_)(status);
   {
     const std::lock_guard lock(mutex_);
-    job_ = job;
+    job_ = *job;
   }
   // A Cancel that came before found no job.
-  if (cancelled_) model_.lane().Cancel(*job);
+  if (cancelled_) model_.lane().Cancel(**job);
 }
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {

@@ -33,7 +33,7 @@ struct EmbedOrder {
   absl::Time deadline = absl::InfiniteFuture();
   bool partial_results = false;           // An input's error stands in its own result instead of failing the call.
   int64_t max_response_bytes = 64 << 20;  // Of vectors, by estimate.
-  int bytes_per_component = 4;            // That the answer will take.
+  int bits_per_component = 32;            // That the answer will take.
 
   std::string client;             // Who asks (admission.h).
   bool has_key = false;           // The client is known by an API key, whose name is fit for a metric's label.
@@ -86,7 +86,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   static std::shared_ptr<EmbedCall> Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order,
                                           Done done);
 
-  // `done` is called with CANCELLED soon, unless it has been called.
+  // `done` is called with CANCELLED soon, unless it has been called. The call's place is given back at once.
   void Cancel();
 
  private:
@@ -96,13 +96,17 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   Demand Estimate() const;
   int64_t MostOfOnePass() const;  // Tokens of one sequence under the call's options.
   void Admit();
+  void HavePlace(std::shared_ptr<Place> place);
   void Prepare();
   // To the job's sequences. What it takes memory for fails this call alone.
   absl::Status PlanSequences(std::vector<Sequence>& sequences);
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
   absl::Status CheckResponseSize() const;
   absl::Status Settle(const std::vector<Sequence>& sequences);
+  // What the texts taught of how many tokens a byte makes.
+  void Learn() const;
   void Submit(std::vector<Sequence> sequences);
+  absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
   absl::Status FinishInputs(const JobResult& result);
   absl::Status CheckStillWanted() const;
@@ -114,12 +118,12 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   const int64_t bytes_;  // Of its texts.
   Done done_;
   EmbedAnswer answer_;
-  std::shared_ptr<Place> place_;
   absl::Duration work_;  // Once settled.
 
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
-  std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);  // Weak: the job's `done` holds this call.
+  std::shared_ptr<Place> place_ ABSL_GUARDED_BY(mutex_);  // Until the job has it.
+  std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);        // Weak: the job's `done` holds this call.
 };
 
 }  // namespace longembed

@@ -17,27 +17,34 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, s
       encoder_(std::move(encoder)),
       device_(device),
       budget_(options.max_queued_tokens) {
-  metrics_ = &metrics.ForModel(name_, [this]() -> QueueReading {
-    if (lane_ == nullptr) return {};
-    const QueueState state = lane_->queue_state();
-    return {.jobs = static_cast<int64_t>(state.jobs),
-            .tokens = state.tokens,
-            .oldest = state.oldest,
-            .expected_wait = device_.admission.expected_wait()};
-  });
+  metrics_ = &metrics.ForModel(name_);
   observer_.metrics = metrics_;
   observer_.model = this;
   lane_ = device_.scheduler.AddLane(*encoder_, options.lane, &observer_);
+  queue_reading_ = metrics.ReadQueue(name_, [this] { return ReadQueue(); });
+}
+
+QueueReading ServedModel::ReadQueue() const {
+  const QueueState state = lane_->queue_state();
+  return {.jobs = static_cast<int64_t>(state.jobs),
+          .tokens = state.tokens,
+          .oldest = state.oldest,
+          .expected_wait = device_.admission.expected_wait()};
 }
 
 absl::Status ServedModel::WarmUp() {
   constexpr int kRounds = 2;  // TorchScript's profiling run, then the optimised one.
+  const int longest = std::min(model_->manifest.plain_limit / 2, 256);
   for (int round = 0; round < kRounds; ++round) {
-    for (const int tokens : {1, 16, std::min(model_->manifest.plain_limit / 2, 256)}) {
+    for (const int tokens : {1, 16, longest}) {
       if (const absl::Status status = EncodeTwice(tokens); !status.ok()) return status;
     }
   }
-  return absl::OkStatus();
+  // Or the first calls would be admitted as if they were no work.
+  const absl::Time began = absl::Now();
+  const absl::Status status = EncodeTwice(longest);
+  lane_->Expect(2 * lane_options().costs.CostOf(longest), absl::Now() - began);
+  return status;
 }
 
 absl::Status ServedModel::EncodeTwice(int tokens) {
@@ -60,9 +67,13 @@ absl::Status ServedModel::Probe() {
 }
 
 void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
+  constexpr double kMostWeight = 0.05, kHalfWeight = 4 << 10;  // Bytes that have half of the most.
+  constexpr double kFewest = 0.02, kMost = 2.0;  // Whatever somebody sends, the next text is not thought a wonder.
   if (bytes <= 0) return;
-  const double seen = static_cast<double>(tokens) / static_cast<double>(bytes);
-  tokens_per_byte_ = 0.95 * tokens_per_byte_ + 0.05 * seen;  // Two threads at once: one of them is lost, no matter.
+  const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);
+  const double weight = kMostWeight * static_cast<double>(bytes) / (static_cast<double>(bytes) + kHalfWeight);
+  // Two threads at once: one of them is lost, no matter.
+  tokens_per_byte_ = (1 - weight) * tokens_per_byte_ + weight * seen;
 }
 
 absl::Time ServedModel::failing_since() const {

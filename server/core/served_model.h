@@ -80,6 +80,7 @@ class ServedModel {
   void RecordSuccess() { failures_ = 0; }
   void RecordFailure();
   absl::Status EncodeTwice(int tokens);
+  QueueReading ReadQueue() const;
 
   const std::string name_;
   const std::unique_ptr<const Model> model_;
@@ -92,7 +93,8 @@ class ServedModel {
   std::atomic<int> failures_ = 0;              // In a row.
   std::atomic<int64_t> failing_since_ = 0;     // Unix milliseconds of the first of them.
   std::optional<PrecisionReport> precision_report_;
-  std::unique_ptr<Lane> lane_;  // Last: the scheduler's workers use what stands above.
+  std::unique_ptr<Lane> lane_;  // The scheduler's workers use what stands above.
+  Registration queue_reading_;  // Last: scrapes look at the lane.
 };
 
 // The models of one server, by name. Immutable while it serves.

@@ -11,6 +11,10 @@ WorkerPool::Order WorkerPool::OrderOf(int64_t bytes, absl::Time start) {
   return {.due = std::max(absl::Now(), start) + bytes * kPerByte, .is_long = bytes > kLongBytes};
 }
 
+WorkerPool::Order WorkerPool::Unadmitted(int64_t bytes, absl::Time start) {
+  return {.due = OrderOf(bytes, start).due, .is_long = true};
+}
+
 WorkerPool::WorkerPool(int threads) {
   const std::lock_guard lock(mutex_);  // They look at how many they are.
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { RunThread(); });
@@ -36,14 +40,16 @@ void WorkerPool::Run(Task task, const Order& order) {
 void WorkerPool::RunAfter(absl::Duration delay, Task task) {
   {
     const std::lock_guard lock(mutex_);
-    delayed_.emplace(absl::Now() + delay, std::move(task));
+    delayed_.emplace(std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(delay), std::move(task));
   }
   changed_.notify_one();
 }
 
 void WorkerPool::MoveDelayed() {
-  const absl::Time now = stopping_ ? absl::InfiniteFuture() : absl::Now();
-  while (!delayed_.empty() && delayed_.begin()->first <= now) short_.insert(delayed_.extract(delayed_.begin()));
+  const SteadyTime now = stopping_ ? SteadyTime::max() : std::chrono::steady_clock::now();
+  while (!delayed_.empty() && delayed_.begin()->first <= now) {
+    short_.emplace(absl::Now(), std::move(delayed_.extract(delayed_.begin()).mapped()));
+  }
 }
 
 WorkerPool::Tasks* WorkerPool::Ready() {
@@ -67,7 +73,7 @@ void WorkerPool::RunThread() {
       if (delayed_.empty()) {
         changed_.wait(lock);
       } else {
-        changed_.wait_until(lock, absl::ToChronoTime(delayed_.begin()->first));
+        changed_.wait_until(lock, delayed_.begin()->first);
       }
       continue;
     }

@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 #define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 
+#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -28,6 +29,8 @@ class WorkerPool {
   // For work over so much text, of a call that began (by its client's clock, admission.h) at `start`: due later the
   // longer it takes, so that short texts pass long ones, and long ones have their turn.
   static Order OrderOf(int64_t bytes, absl::Time start);
+  // The same for work that nobody has admitted, of which there may be any amount: it takes half of the threads at most.
+  static Order Unadmitted(int64_t bytes, absl::Time start);
 
   explicit WorkerPool(int threads);
   // Runs what is left, delayed tasks too, then joins.
@@ -40,6 +43,7 @@ class WorkerPool {
   int threads() const { return static_cast<int>(threads_.size()); }
 
  private:
+  using SteadyTime = std::chrono::steady_clock::time_point;
   using Tasks = std::multimap<absl::Time, Task>;  // By when they are due; equal ones in order of arrival.
 
   void RunThread();
@@ -51,7 +55,7 @@ class WorkerPool {
   std::condition_variable changed_;
   Tasks short_ ABSL_GUARDED_BY(mutex_);
   Tasks long_ ABSL_GUARDED_BY(mutex_);
-  Tasks delayed_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<SteadyTime, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // By when they join the short ones.
   int running_long_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::jthread> threads_;

@@ -72,6 +72,13 @@ absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration re
                    retry_delay);
 }
 
+absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay) {
+  return Exhausted("CLIENT_PENDING_BYTES",
+                   absl::StrCat("this client's requests without an answer hold ", bytes, " of at most ", limit,
+                                " bytes, which is its share"),
+                   retry_delay);
+}
+
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay) {
   return Exhausted("CONCURRENT_CALLS",
                    absl::StrCat("this client has ", calls, " calls without an answer; its key allows ", limit),
@@ -81,6 +88,8 @@ absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration
 absl::Status ServerOutOfMemory() {
   return Exhausted("OUT_OF_MEMORY", "the server has not the memory for this request", absl::Seconds(1));
 }
+
+bool IsOutOfMemory(const absl::Status& status) { return ErrorReason(status) == "OUT_OF_MEMORY"; }
 
 std::string OverloadLabel(const absl::Status& status) {
   return RetryDelay(status).has_value() ? absl::AsciiStrToLower(ErrorReason(status)) : "";
@@ -98,6 +107,12 @@ absl::Status UnknownApiKey() {
 
 absl::Status ServerDraining() {
   return MakeError(absl::StatusCode::kUnavailable, "", "DRAINING", "the server is shutting down; try another replica");
+}
+
+absl::Status StreamTooOld(absl::Duration max_age) {
+  return MakeError(absl::StatusCode::kUnavailable, "", "STREAM_TOO_OLD",
+                   absl::StrCat("a stream may last for connections.max_age, which is ", absl::FormatDuration(max_age),
+                                "; go on with another one, which may find another replica"));
 }
 
 absl::Status DeadlineExceeded() {
@@ -139,7 +154,7 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
 absl::Status TooManyTokens(int64_t tokens, int64_t limit) {
   return Invalid(
       "", "TOO_MANY_TOKENS",
-      absl::StrCat("has ", tokens, " tokens; of what this server tokenises in a call, ", limit, " are left"));
+      absl::StrCat("has ", tokens, " tokens or more; of what this server tokenises in a call, ", limit, " are left"));
 }
 
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit) {
@@ -166,6 +181,10 @@ absl::Status RequestTooLarge(int64_t bytes, int64_t limit) {
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit) {
   return Invalid("inputs", "RESPONSE_TOO_LARGE",
                  absl::StrCat("would be answered with ", bytes, " bytes of vectors; the limit of a call is ", limit));
+}
+
+absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit) {
+  return Invalid(field, "TOO_MANY_ELEMENTS", absl::StrCat("has ", count, " elements; the limit is ", limit));
 }
 
 absl::Status MalformedRequest(std::string_view message_type) {
@@ -214,6 +233,11 @@ absl::Status PartsInterrupted(std::string_view id, std::string_view other_id) {
 
 absl::Status PartsNeedText() {
   return Invalid("more_parts", "MISPLACED_FIELD", "is set, or was; parts hold text, not token ids");
+}
+
+absl::Status PartsUnfinished(std::string_view id) {
+  return Invalid("more_parts", "PARTS_INTERRUPTED",
+                 absl::StrCat("is set on the last message of the stream: \"", std::string(id), "\" is not whole"));
 }
 
 absl::Status StreamedTextTooLarge(int64_t bytes, int64_t limit) {

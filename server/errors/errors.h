@@ -33,9 +33,11 @@ struct QueueFigures {
 };
 absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay);
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
+absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
 // An allocation failed: this request's alone.
 absl::Status ServerOutOfMemory();
+bool IsOutOfMemory(const absl::Status& status);
 // The value of the metric's label "reason" for an error of these; empty for any other.
 std::string OverloadLabel(const absl::Status& status);
 // UNAUTHENTICATED.
@@ -43,6 +45,7 @@ absl::Status MissingApiKey();
 absl::Status UnknownApiKey();
 // UNAVAILABLE.
 absl::Status ServerDraining();
+absl::Status StreamTooOld(absl::Duration max_age);
 absl::Status DeadlineExceeded();
 absl::Status CallCancelled();
 // NOT_FOUND.
@@ -60,6 +63,7 @@ absl::Status UnknownProfile(std::string_view name, std::span<const std::string> 
 absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason);
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
+absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
 absl::Status MalformedRequest(std::string_view message_type);
 absl::Status UnknownEnumValue(std::string_view field, int value);
 absl::Status MissingContent(std::string_view field);
@@ -72,6 +76,7 @@ absl::Status Misplaced(std::string_view field, std::string_view needs);
 absl::Status OptionsOnLaterMessage();
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id);
 absl::Status PartsNeedText();
+absl::Status PartsUnfinished(std::string_view id);
 absl::Status StreamedTextTooLarge(int64_t bytes, int64_t limit);
 
 }  // namespace longembed

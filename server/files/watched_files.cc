@@ -1,4 +1,4 @@
-#include "server/security/watched_files.h"
+#include "server/files/watched_files.h"
 
 #include <sys/stat.h>
 
@@ -19,8 +19,9 @@ bool WatchedFiles::Changed(absl::Time now) {
   for (const std::string& path : paths_) {
     struct stat file {};
     if (stat(path.c_str(), &file) != 0) file = {};
+    // The last is of its owner and mode, too: a file may become readable.
     absl::StrAppend(&state, file.st_dev, ":", file.st_ino, ":", file.st_size, ":", file.st_mtim.tv_sec, ".",
-                    file.st_mtim.tv_nsec, ";");
+                    file.st_mtim.tv_nsec, ":", file.st_ctim.tv_sec, ".", file.st_ctim.tv_nsec, ";");
   }
   return std::exchange(seen_, state) != state;
 }

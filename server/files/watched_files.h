@@ -1,8 +1,9 @@
 // Files that may change while the server runs: Kubernetes swaps mounted secrets, people edit.
-#ifndef LONGEMBED_SERVER_SECURITY_WATCHED_FILES_H_
-#define LONGEMBED_SERVER_SECURITY_WATCHED_FILES_H_
+#ifndef LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
+#define LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,8 @@ class WatchedFiles {
   WatchedFiles(std::vector<std::string> paths, absl::Duration interval)
       : paths_(std::move(paths)), interval_(interval) {}
 
-  // Whether something is different from the last time that this returned true. The first time it is.
+  // Whether something is different from the last time that this returned true: contents, or who may read them. The
+  // first time it is.
   bool Changed(absl::Time now);
 
  private:
@@ -32,4 +34,4 @@ absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_SECURITY_WATCHED_FILES_H_
+#endif  // LONGEMBED_SERVER_FILES_WATCHED_FILES_H_

@@ -44,12 +44,28 @@ absl::StatusOr<HostAndPort> Split(const std::string& address) {
   return HostAndPort{host, absl::StrCat(number)};
 }
 
+// 0 for what is no socket of the internet's.
 int BoundPort(int descriptor) {
   sockaddr_storage bound{};
   socklen_t size = sizeof bound;
-  getsockname(descriptor, reinterpret_cast<sockaddr*>(&bound), &size);
-  return ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(bound).sin6_port
-                                           : reinterpret_cast<const sockaddr_in&>(bound).sin_port);
+  if (getsockname(descriptor, reinterpret_cast<sockaddr*>(&bound), &size) != 0) return 0;
+  if (bound.ss_family == AF_INET6) return ntohs(reinterpret_cast<const sockaddr_in6&>(bound).sin6_port);
+  if (bound.ss_family == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in&>(bound).sin_port);
+  return 0;
+}
+
+// Descriptors of this process that are sockets on a port: what listens there and what was accepted. -1 where none is
+// left to count them with.
+int SocketsOn(int port) {
+  DIR* const directory = opendir("/proc/self/fd");
+  if (directory == nullptr) return -1;
+  int count = 0;
+  while (const dirent* entry = readdir(directory)) {
+    int descriptor = 0;
+    if (absl::SimpleAtoi(entry->d_name, &descriptor) && BoundPort(descriptor) == port) ++count;
+  }
+  closedir(directory);
+  return count;
 }
 
 void SetPort(sockaddr* address, int port) {
@@ -78,15 +94,6 @@ int ListenOn(const addrinfo& info, bool also_ipv4) {
 }
 
 }  // namespace
-
-int OpenDescriptors() {
-  DIR* const directory = opendir("/proc/self/fd");
-  if (directory == nullptr) return 0;
-  int count = -1;  // The directory's own.
-  while (const dirent* entry = readdir(directory)) count += entry->d_name[0] != '.' ? 1 : 0;
-  closedir(directory);
-  return count;
-}
 
 int RaiseDescriptorLimit() {
   rlimit limit{};
@@ -148,7 +155,6 @@ void Acceptor::Start(AcceptorHandlers handlers) {
   }
   epoll_event event{.events = EPOLLIN, .data = {.fd = wake_}};
   epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
-  base_ = OpenDescriptors();
   thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
 }
 
@@ -183,9 +189,10 @@ void Acceptor::Run(const std::stop_token& stop) {
 void Acceptor::AcceptFrom(int listener) {
   const int descriptor = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (descriptor < 0) {
-    // Descriptors ran out all the same (something else in the process took them): the backlog is left until some are
-    // free again.
-    if (errno == EMFILE || errno == ENFILE) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+    // Descriptors or memory ran out (something else took them): the backlog is left until some are free again, as epoll
+    // would go on telling of it.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
     return;
   }
   ++open_;
@@ -234,13 +241,13 @@ void Acceptor::CloseSilent(std::list<Silent>::iterator silent) {
   --open_;
 }
 
-// gRPC does not say when it closes a connection, so the process's descriptors are counted, now and then.
+// gRPC does not say when it closes a connection, so those that are open are counted, now and then.
 bool Acceptor::Full() {
   constexpr auto kCountEvery = std::chrono::milliseconds(50);
   const SteadyTime now = std::chrono::steady_clock::now();
   if (open_ > options_.max_connections && (uncounted_ >= 64 || now - counted_ > kCountEvery)) {
-    const int descriptors = OpenDescriptors();
-    if (descriptors > 0) open_ = descriptors - base_;  // Else none is left to count them with.
+    const int sockets = SocketsOn(port_);
+    if (sockets >= 0) open_ = sockets - static_cast<int>(listeners_.size());
     uncounted_ = 0;
     counted_ = now;
   }

@@ -21,9 +21,7 @@
 namespace longembed {
 
 struct AcceptorOptions {
-  // Open at a time, silent ones included. Counted by the process's descriptors beyond those it had when accepting
-  // began.
-  int max_connections = 1000;
+  int max_connections = 1000;                 // Of this acceptor's, open at a time, silent ones included.
   absl::Duration silence = absl::Seconds(5);  // After which a client that has said nothing is closed.
 };
 
@@ -77,16 +75,12 @@ class Acceptor {
   // Of the thread.
   std::list<Silent> silent_;  // The oldest first.
   std::unordered_map<int, std::list<Silent>::iterator> silent_by_descriptor_;
-  int base_ = 0;  // Descriptors that the process had when accepting began.
   int open_ = 0;  // Connections at the last count, and those accepted since.
   int uncounted_ = 0;
   SteadyTime counted_;
 
   std::jthread thread_;
 };
-
-// Descriptors that this process has open.
-int OpenDescriptors();
 
 // Raises the limit on descriptors as far as it may be raised, and returns it.
 int RaiseDescriptorLimit();

@@ -1,5 +1,6 @@
 #include "server/rpc/builder_plugins.h"
 
+#include <grpc/impl/codegen/compression_types.h>
 #include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/impl/server_builder_plugin.h>
 
@@ -29,6 +30,14 @@ class PluginFilter final : public grpc::ServerBuilderOption {
 
 void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted) {
   builder.SetOption(std::make_unique<PluginFilter>(wanted));
+}
+
+void RefuseCompression(grpc::ServerBuilder& builder) {
+  for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
+  }
+  // Else the message is inflated all the same, while its call is being refused.
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
 }
 
 }  // namespace longembed

@@ -1,4 +1,4 @@
-// Which of gRPC's own services a server has.
+// What of gRPC's own a server has.
 #ifndef LONGEMBED_SERVER_RPC_BUILDER_PLUGINS_H_
 #define LONGEMBED_SERVER_RPC_BUILDER_PLUGINS_H_
 
@@ -14,6 +14,10 @@ struct BuilderPlugins {
 // Both join every server of the process from the moment that their library is loaded, or was asked for once; this takes
 // those that are not wanted out of one server.
 void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
+
+// Messages come and go as they are. gRPC inflates a compressed one whatever that gives, before anybody is asked who
+// calls: its limit on messages is looked at by the compressed length first, and 17 MB of zeros were 17 GB.
+void RefuseCompression(grpc::ServerBuilder& builder);
 
 }  // namespace longembed
 

@@ -88,9 +88,15 @@ CallRecord::CallRecord(std::string method, grpc::CallbackServerContext& context,
   service_.metrics.RequestStarted(method_);
 }
 
-absl::StatusOr<std::unique_ptr<PendingCall>> CallRecord::Hold(int64_t bytes) const {
+absl::StatusOr<std::unique_ptr<PendingCall>> CallRecord::Begin(int64_t bytes) const {
   return service_.pending.Begin(caller_->name, bytes, caller_->key == nullptr ? 0 : caller_->key->max_concurrent_calls);
 }
+
+absl::StatusOr<std::unique_ptr<PendingCall>> CallRecord::Hold(int64_t bytes) const {
+  return service_.pending.Hold(caller_->name, bytes);
+}
+
+bool CallRecord::HasRoom() const { return service_.pending.HasRoom(caller_->name); }
 
 void CallRecord::SignOrder(EmbedOrder& order) const {
   order.client = caller_->name;

@@ -42,8 +42,13 @@ class CallRecord {
   // Whether the caller may call at all; the rest is to be used after that only.
   absl::Status identity() const { return caller_.status(); }
 
-  // Counts a request's bytes among those of the server, until the result is destroyed. Errors: RESOURCE_EXHAUSTED.
+  // Counts the call and a request's bytes among those of the server, until the result is destroyed. Errors:
+  // RESOURCE_EXHAUSTED.
+  absl::StatusOr<std::unique_ptr<PendingCall>> Begin(int64_t bytes) const;
+  // The same for a message of a stream, which has begun.
   absl::StatusOr<std::unique_ptr<PendingCall>> Hold(int64_t bytes) const;
+  // Whether another message would be held.
+  bool HasRoom() const;
 
   // Says in an order whose it is.
   void SignOrder(EmbedOrder& order) const;

@@ -120,8 +120,7 @@ std::vector<uint32_t> CodePointsBefore(std::string_view text) {
   uint32_t count = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     before[i] = count;
-    const bool continuation = (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80;
-    if (!continuation) ++count;
+    if (!IsContinuationByte(text[i])) ++count;
   }
   before[text.size()] = count;
   return before;
@@ -209,13 +208,31 @@ absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const S
 
 }  // namespace
 
+namespace {
+
+int BitsOf(EmbedOptions::Encoding encoding) {
+  switch (encoding) {
+    case EmbedOptions::FLOAT16:
+    case EmbedOptions::BFLOAT16:
+      return 16;
+    case EmbedOptions::INT8:
+      return 8;
+    case EmbedOptions::BINARY:
+      return 1;
+    default:
+      return 32;
+  }
+}
+
+}  // namespace
+
 EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<Input> inputs, const LimitsConfig& limits) {
   return {.inputs = std::move(inputs),
           .input_options = options.input,
           .vector_options = options.vector,
           .priority = options.priority,
           .max_response_bytes = limits.max_response_bytes,
-          .bytes_per_component = options.encoding == EmbedOptions::FLOAT32 ? 4 : 2};
+          .bits_per_component = BitsOf(options.encoding)};
 }
 
 absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
@@ -364,7 +381,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
 
 absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
                         v1::TokenizedText& result) {
-  const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text);
+  const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
   if (!tokens.ok()) return tokens.status();
   if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
   const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {

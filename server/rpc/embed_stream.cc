@@ -3,8 +3,10 @@
 #include <google/protobuf/arena.h>
 
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "longembed/v1/embedding.pb.h"
@@ -41,8 +43,10 @@ bool IsOfInput(const absl::Status& status) {
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kDeadlineExceeded:
+      return false;
     case absl::StatusCode::kResourceExhausted:
-      return RetryDelay(status) == std::nullopt && absl::IsResourceExhausted(status);  // Out of memory: its own.
+      // What the encoder has not the memory for, and what else there is not the memory for.
+      return !RetryDelay(status).has_value() || IsOutOfMemory(status);
     default:
       return true;
   }
@@ -73,6 +77,10 @@ class EmbedMessage final : public Operation {
   }
 
   bool has_response() const override { return complete_; }
+  int64_t expected_answer_bytes() const override {
+    constexpr int64_t kBytesPerComponent = 4;
+    return complete_ ? ExpectedVectors() * corpus_->options.vector.dimensions * kBytesPerComponent : 0;
+  }
   const google::protobuf::Message& response() const override { return *response_; }
   std::string model() const override { return model_name_; }
 
@@ -105,6 +113,21 @@ class EmbedMessage final : public Operation {
     return absl::OkStatus();
   }
 
+  // Of outputs with several; about.
+  int64_t ExpectedVectors() const {
+    constexpr int64_t kBytesPerToken = 4, kTokensPerSentence = 16;
+    const ResolvedOptions& options = corpus_->options;
+    const v1::Input& input = request_->input();
+    const int64_t tokens =
+        1 + static_cast<int64_t>(input.text().size()) / kBytesPerToken + input.token_ids().ids_size();
+    if (const auto* every = std::get_if<EveryTokens>(&options.input.spans)) return 1 + tokens / every->tokens;
+    if (std::holds_alternative<SentenceSpans>(options.input.spans)) return 1 + tokens / kTokensPerSentence;
+    if (std::holds_alternative<GivenRanges>(options.input.spans)) return input.ranges_size();
+    const auto& windows = options.input.plan.extension.windows;
+    if (!options.vector.vector_per_window || !windows.has_value()) return 0;
+    return 1 + tokens / windows->tokens.value_or(corpus_->model->model().manifest.trained_window);
+  }
+
   absl::Status AddPart(int64_t bytes) {
     Corpus& corpus = *corpus_;
     if (corpus.in_parts && request_->id() != corpus.id) return PartsInterrupted(corpus.id, request_->id());
@@ -128,7 +151,12 @@ class EmbedMessage final : public Operation {
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return EndInput(answer.status());
     const ResolvedOptions& options = corpus_->options;
-    FillResult(answer->results.front(), options, *response_->mutable_result());
+    try {
+      FillResult(answer->results.front(), options, *response_->mutable_result());
+    } catch (const std::bad_alloc&) {
+      response_->clear_result();
+      return EndInput(ServerOutOfMemory());
+    }
     response_->set_model(model_name_);
     response_->set_prompt(options.input.prompt);
     response_->set_recipe(options.recipe);
@@ -166,12 +194,15 @@ class EmbedMessage final : public Operation {
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartEmbedStream(const ServiceContext& service,
                                                                               grpc::CallbackServerContext* context) {
+  const auto corpus = std::make_shared<Corpus>();
   return new MessageStream(  // Deletes itself.
       "EmbedStream", service, context,
-      [&service, corpus = std::make_shared<Corpus>()](const CallRecord& record) {
-        return std::make_unique<EmbedMessage>(service, record, corpus);
-      },
-      {.in_order = false, .max_messages = kMaxMessages, .max_bytes = service.limits.max_request_bytes});
+      [&service, corpus](const CallRecord& record) { return std::make_unique<EmbedMessage>(service, record, corpus); },
+      {.in_order = false,
+       .max_messages = kMaxMessages,
+       .max_bytes = service.limits.max_request_bytes,
+       .max_age = service.max_stream_age,
+       .check_end = [corpus] { return corpus->in_parts ? PartsUnfinished(corpus->id) : absl::OkStatus(); }});
 }
 
 }  // namespace longembed

@@ -83,7 +83,11 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return Fail(answer.status());
-    for (const auto& input : answer->results) FillResult(input, options_, *response_->add_results());
+    try {
+      for (const auto& input : answer->results) FillResult(input, options_, *response_->add_results());
+    } catch (const std::bad_alloc&) {
+      return Fail(ServerOutOfMemory());
+    }
     response_->set_model(model_->name());
     response_->set_prompt(options_.input.prompt);
     response_->set_recipe(options_.recipe);
@@ -108,11 +112,11 @@ class PooledCall : public Call<Request, Response> {
     if (const absl::Status status = this->Parse(bytes); !status.ok()) return this->Fail(status);
     const auto answer = [this] {
       absl::Status status = CheckStillWanted();
-      if (status.ok()) status = Answer();
+      if (status.ok()) status = AnswerInMemory();
       status.ok() ? this->Succeed(*this->response_) : this->Fail(status);
     };
     this->service_.pool.Run(answer,
-                            WorkerPool::OrderOf(static_cast<int64_t>(bytes.Length()), this->record().arrival()));
+                            WorkerPool::Unadmitted(static_cast<int64_t>(bytes.Length()), this->record().arrival()));
   }
 
   void OnCancel() override { cancelled_ = true; }
@@ -127,6 +131,14 @@ class PooledCall : public Call<Request, Response> {
   }
 
  private:
+  absl::Status AnswerInMemory() {
+    try {
+      return Answer();
+    } catch (const std::bad_alloc&) {
+      return ServerOutOfMemory();
+    }
+  }
+
   std::atomic<bool> cancelled_ = false;
 };
 

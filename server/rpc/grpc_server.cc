@@ -1,6 +1,7 @@
 #include "server/rpc/grpc_server.h"
 
 #include <google/protobuf/stubs/logging.h>
+#include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/channelz_service_plugin.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
@@ -8,10 +9,13 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "grpc/health/v1/health.pb.h"
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
@@ -86,6 +90,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   if (const absl::Status status = CheckDescriptorLimit(config.connections.max); !status.ok()) return status;
   EnablePlugins(config);
   std::unique_ptr<GrpcServer> server(new GrpcServer(context));
+  if (config.connections.max_age > absl::ZeroDuration()) server->context_.max_stream_age = config.connections.max_age;
   absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(
       config.listen, {.max_connections = config.connections.max, .silence = config.connections.handshake_timeout});
   if (!acceptor.ok()) return acceptor.status();
@@ -94,10 +99,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   grpc::ServerBuilder builder;
   Configure(builder, config);
   KeepPlugins(builder, {.reflection = config.reflection, .channelz = config.channelz});
+  RefuseCompression(builder);
   server->credentials_ = server->MakeCredentials(certificates);
-  using Builder = grpc::ServerBuilder::experimental_type;
-  server->connections_ = builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
-                                                                              server->credentials_);
+  server->intake_ = std::make_unique<ConnectionIntake>(builder, server->credentials_);
   server->RegisterServices(builder);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) return absl::InternalError("gRPC cannot build the server");
@@ -120,9 +124,7 @@ void GrpcServer::StartAccepting() {
   acceptor_->Start({.accept =
                         [this](int descriptor) {
                           context_.metrics.CountConnection();
-                          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
-                          parameters.fd = descriptor;
-                          connections_->HandleNewConnection(&parameters);
+                          intake_->Take(descriptor);
                         },
                     .refuse =
                         [this](Refusal refusal) {
@@ -172,11 +174,31 @@ std::vector<std::string> GrpcServer::services() const {
   return names;
 }
 
-void GrpcServer::Shutdown(absl::Duration timeout) {
+GrpcServer::~GrpcServer() {
+  if (acceptor_ != nullptr) acceptor_->Stop();
+  if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+}
+
+void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& hurry) {
   acceptor_->Stop();
   streams_.Drain();
+  // gRPC waits for its own streams too (Health.Watch, reflection), which their clients never end.
+  const std::jthread cut([this, &hurry](const std::stop_token& stop) { CutOffWhenDone(stop, hurry); });
   server_->Shutdown(absl::ToChronoTime(absl::Now() + timeout));
   server_->Wait();
+}
+
+void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& hurry) {
+  constexpr absl::Duration kLook = absl::Milliseconds(20);
+  // Of ours; an answer has reached its client by then, and idle clients have heard that the server goes.
+  constexpr absl::Duration kSilence = absl::Milliseconds(500);
+  absl::Time last_busy = absl::Now();
+  while (!stop.stop_requested()) {
+    absl::SleepFor(kLook);
+    if (context_.metrics.in_flight() > 0 || context_.pending.bytes() > 0) last_busy = absl::Now();
+    const bool hurried = hurry && hurry();
+    if (hurried || absl::Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());
+  }
 }
 
 }  // namespace longembed

@@ -6,8 +6,10 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "absl/time/time.h"
 #include "server/config/config.h"
 #include "server/net/acceptor.h"
+#include "server/rpc/connection_intake.h"
 #include "server/rpc/embedding_service.h"
 #include "server/rpc/health.h"
 #include "server/rpc/message_stream.h"
@@ -31,6 +34,8 @@ class GrpcServer {
   // config.listen and config.connections; of config.tei, NOT_FOUND and INVALID_ARGUMENT.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerConfig& config, const ServiceContext& context,
                                                            CertificateStore* certificates = nullptr);
+  // Cuts off what still runs.
+  ~GrpcServer();
 
   int port() const { return acceptor_->port(); }
 
@@ -43,8 +48,9 @@ class GrpcServer {
   void SetServing(bool serving) { health().SetServing(serving, services()); }
 
   // Refuses new calls, lets running ones finish and streams end what they have read, and cuts off what still runs after
-  // `timeout`.
-  void Shutdown(absl::Duration timeout);
+  // `timeout`, or as soon as `hurry` (asked again and again, on another thread; may be null) says so. Streams of gRPC's
+  // own services end with the last of our calls.
+  void Shutdown(absl::Duration timeout, const std::function<bool()>& hurry = nullptr);
 
  private:
   explicit GrpcServer(const ServiceContext& context) : context_(context) { context_.streams = &streams_; }
@@ -52,6 +58,7 @@ class GrpcServer {
   std::shared_ptr<grpc::ServerCredentials> MakeCredentials(CertificateStore* certificates);
   void RegisterServices(grpc::ServerBuilder& builder);
   void StartAccepting();
+  void CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& hurry);
 
   ServiceContext context_;
   OpenStreams streams_;
@@ -59,7 +66,7 @@ class GrpcServer {
   std::optional<TeiServices> tei_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<Acceptor> acceptor_;
-  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
+  std::unique_ptr<ConnectionIntake> intake_;
   std::unique_ptr<grpc::Server> server_;
 };
 

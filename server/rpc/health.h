@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/net/acceptor.h"
+#include "server/rpc/connection_intake.h"
 
 namespace longembed {
 
@@ -35,8 +36,8 @@ class Health {
 // NOT_SERVING but alive.
 class HealthPort {
  public:
-  // `max_connections`: of the whole process (net/acceptor.h). Errors: as Acceptor::Listen.
-  static absl::StatusOr<std::unique_ptr<HealthPort>> Start(const std::string& address, int max_connections);
+  // Errors: as Acceptor::Listen.
+  static absl::StatusOr<std::unique_ptr<HealthPort>> Start(const std::string& address);
   ~HealthPort();
 
   int port() const { return acceptor_->port(); }
@@ -46,7 +47,7 @@ class HealthPort {
   HealthPort() = default;
 
   std::unique_ptr<Acceptor> acceptor_;
-  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
+  std::unique_ptr<ConnectionIntake> intake_;
   grpc::CallbackGenericService
       others_;  // Every other method is UNIMPLEMENTED; gRPC builds no server without a service.
   std::unique_ptr<grpc::Server> server_;

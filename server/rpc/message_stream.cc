@@ -3,6 +3,7 @@
 #include <grpcpp/server_context.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,15 @@ MessageStream::MessageStream(std::string method, const ServiceContext& service, 
     : service_(service),
       make_operation_(std::move(make_operation)),
       options_(options),
-      record_(std::move(method), *context, service) {
-  if (const absl::Status status = record_.identity(); !status.ok()) {
+      record_(std::move(method), *context, service),
+      ends_(record_.arrival() + options.max_age) {
+  absl::Status status = record_.identity();
+  if (status.ok()) {
+    absl::StatusOr<std::unique_ptr<PendingCall>> call = record_.Begin(0);
+    status = call.status();
+    if (call.ok()) call_ = *std::move(call);
+  }
+  if (!status.ok()) {
     const std::lock_guard lock(mutex_);
     reading_ = false;
     read_all_ = finished_ = true;
@@ -30,21 +38,26 @@ MessageStream::MessageStream(std::string method, const ServiceContext& service, 
   if (service_.streams != nullptr) service_.streams->Add(*this);
 }
 
+absl::Status MessageStream::WhyNoMore(bool ok) const {
+  if (cancelled_ || finished_) return absl::OkStatus();  // The end has been said, or there is nobody to say it to.
+  if (ok) return ServerDraining();                       // A message that is not taken.
+  return options_.check_end == nullptr ? absl::OkStatus() : options_.check_end();
+}
+
 std::shared_ptr<MessageStream::Slot> MessageStream::TakeMessage(bool ok, grpc::ByteBuffer& request) {
   const std::lock_guard lock(mutex_);
-  reading_ = false;
-  if (!ok || finished_ || cancelled_ || draining_) {
+  const auto no_more = [this](const absl::Status& why) {
+    reading_ = false;
     read_all_ = true;
+    refusal_ = why;
     return nullptr;
-  }
+  };
+  if (!ok || finished_ || cancelled_ || draining_) return no_more(WhyNoMore(ok));
+  const auto bytes = static_cast<int64_t>(incoming_.Length());
+  absl::StatusOr<std::unique_ptr<PendingCall>> pending = record_.Hold(bytes);
+  if (!pending.ok()) return no_more(pending.status());
   auto slot = std::make_shared<Slot>();
-  slot->bytes = static_cast<int64_t>(incoming_.Length());
-  absl::StatusOr<std::unique_ptr<PendingCall>> pending = record_.Hold(slot->bytes);
-  if (!pending.ok()) {
-    refusal_ = pending.status();
-    read_all_ = true;
-    return nullptr;
-  }
+  slot->bytes = slot->request_bytes = bytes;
   slot->pending = *std::move(pending);
   slot->operation = make_operation_(record_);
   request.Swap(&incoming_);
@@ -59,22 +72,44 @@ void MessageStream::OnReadDone(bool ok) {
   grpc::ByteBuffer request;
   const std::shared_ptr<Slot> slot = TakeMessage(ok, request);
   if (slot == nullptr) return Advance(/*in_reaction=*/true);
-  slot->operation->Start(request, record_.deadline(),
-                         [this, slot](const absl::Status& status) { OperationDone(*slot, status); });
+  StartOperation(slot, request);
   bool cancel = false;
   {
     const std::lock_guard lock(mutex_);
     slot->started = true;
+    if (!slot->status.has_value()) Resize(*slot, slot->bytes + slot->operation->expected_answer_bytes());
+    reading_ = false;  // Not before: operations are begun one after the other.
     cancel = (cancelled_ || finished_) && !slot->status.has_value();
   }
   if (cancel) slot->operation->Cancel();
   Advance(/*in_reaction=*/true);
 }
 
-void MessageStream::OperationDone(Slot& slot, const absl::Status& status) {
+void MessageStream::StartOperation(const std::shared_ptr<Slot>& slot, const grpc::ByteBuffer& request) {
+  try {
+    slot->operation->Start(request, record_.deadline(),
+                           [this, slot](const absl::Status& status) { OperationDone(*slot, status); });
+  } catch (const std::bad_alloc&) {  // While the request was parsed or checked: nothing has been begun.
+    OperationDone(*slot, ServerOutOfMemory());
+  }
+}
+
+void MessageStream::OperationDone(Slot& slot, absl::Status status) {
+  grpc::ByteBuffer answer;
+  if (status.ok() && slot.operation->has_response()) {
+    try {
+      answer = SerializeMessage(slot.operation->response());
+    } catch (const std::bad_alloc&) {
+      status = ServerOutOfMemory();
+    }
+  }
+  const auto bytes = static_cast<int64_t>(answer.Length());
+  slot.pending->Add(bytes);
   {
     std::unique_lock lock(mutex_);
     slot.status = status;
+    slot.answer.Swap(&answer);
+    Resize(slot, slot.request_bytes + bytes);
     if (model_.empty()) model_ = slot.operation->model();
     if (done_) {
       --running_;
@@ -112,6 +147,10 @@ void MessageStream::Advance(bool in_reaction) {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
     DropSilent();
+    if (!reading_ && !read_all_ && service_.clock.Now() >= ends_) {
+      refusal_ = StreamTooOld(options_.max_age);
+      read_all_ = true;
+    }
     const auto next = writing_ ? slots_.end() : NextDone();
     if (next != slots_.end()) {
       failure = *(*next)->status;
@@ -126,21 +165,30 @@ void MessageStream::Advance(bool in_reaction) {
       end = finished_ = true;
       failure = cancelled_ ? CallCancelled() : !read_all_ ? ServerDraining() : refusal_;
     }
-    const bool room = slots_.size() < options_.max_messages && bytes_ < options_.max_bytes;
-    if (in_reaction && !end && !reading_ && !read_all_ && !draining_ && room) read = reading_ = true;
+    if (in_reaction && !end && !reading_ && !read_all_ && !draining_ && HasRoom()) read = reading_ = true;
   }
   if (read) StartRead(&incoming_);
   if (answer != nullptr) {
-    outgoing_ = SerializeMessage(answer->operation->response());  // Nobody else touches it while writing_ is true.
+    outgoing_.Swap(&answer->answer);  // Nobody else touches it while writing_ is true.
     writing_pending_ = std::move(answer->pending);
-    writing_pending_->Add(static_cast<int64_t>(outgoing_.Length()));
     StartWrite(&outgoing_);
   }
   if (end) End(failure);
 }
 
+bool MessageStream::HasRoom() const {
+  if (slots_.empty()) return true;
+  return slots_.size() < options_.max_messages && bytes_ < options_.max_bytes && record_.HasRoom();
+}
+
+void MessageStream::Resize(Slot& slot, int64_t bytes) {
+  bytes_ += bytes - slot.bytes;
+  slot.bytes = bytes;
+}
+
 void MessageStream::OnWriteDone(bool ok) {
   writing_pending_ = nullptr;
+  outgoing_.Clear();
   {
     const std::lock_guard lock(mutex_);
     writing_ = false;

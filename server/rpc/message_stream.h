@@ -21,9 +21,10 @@
 
 namespace longembed {
 
-// Deletes itself when gRPC and all its operations are done with it. The first operation that fails ends the stream;
-// what was begun after it is cancelled. A client that does not read its answers is not read from either. When the
-// server drains, nothing more is read, what was read is answered, and the stream ends with ServerDraining.
+// Deletes itself when gRPC and all its operations are done with it. Messages are begun one after the other. The first
+// operation that fails ends the stream; what was begun after it is cancelled. A client that does not read its answers
+// is not read from either. When the server drains, nothing more is read, what was read is answered, and the stream ends
+// with ServerDraining.
 class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   using MakeOperation = std::function<std::unique_ptr<Operation>(const CallRecord&)>;
@@ -32,7 +33,13 @@ class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
     bool in_order = true;  // Answers come in the order of their messages; else as they are ready.
     // What is in work or waits to be written, before the next message is read.
     size_t max_messages = 64;
-    int64_t max_bytes = 16 << 20;  // Of their requests.
+    int64_t max_bytes = 16 << 20;  // Of their requests and answers.
+    // After that nothing more is read, what was read is answered, and the stream ends with StreamTooOld. A client that
+    // says nothing at that time may say one thing more.
+    absl::Duration max_age = absl::InfiniteDuration();
+    // What the client left unfinished when it says that it has sent everything: what the stream then ends with. Null:
+    // nothing can be.
+    std::function<absl::Status()> check_end;
   };
 
   // `service` must outlive it.
@@ -52,8 +59,10 @@ class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   struct Slot {
     std::unique_ptr<Operation> operation;
     std::unique_ptr<PendingCall> pending;
-    int64_t bytes = 0;                   // Of its request.
+    int64_t request_bytes = 0;
+    int64_t bytes = 0;                   // Of its request and its answer; until that is ready, of what is expected.
     std::optional<absl::Status> status;  // Once it is done.
+    grpc::ByteBuffer answer;             // When the status is OK and there is one.
     bool started = false;                // Start has returned.
   };
   using Slots = std::deque<std::shared_ptr<Slot>>;
@@ -62,7 +71,10 @@ class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
 
   // Null when there is nothing to begin: the last message was read, or the stream is over, or may hold no more.
   std::shared_ptr<Slot> TakeMessage(bool ok, grpc::ByteBuffer& request);
-  void OperationDone(Slot& slot, const absl::Status& status);
+  // Why there is no next message; OK at an end in order.
+  absl::Status WhyNoMore(bool ok) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartOperation(const std::shared_ptr<Slot>& slot, const grpc::ByteBuffer& request);
+  void OperationDone(Slot& slot, absl::Status status);
   // Begins what can be begun: the next write, the end, or, in a reaction of gRPC's, the next read. Elsewhere the stream
   // may be finished by another thread between the decision and the read.
   void Advance(bool in_reaction);
@@ -70,6 +82,9 @@ class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   Slots::iterator NextDone() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Answers without a response are no more than a place in the order.
   void DropSilent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Another size than it was thought.
+  void Resize(Slot& slot, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CancelAll();
   void End(const absl::Status& status);
   void DeleteIfOver(std::unique_lock<std::mutex> lock);
@@ -78,12 +93,14 @@ class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   const MakeOperation make_operation_;
   const Options options_;
   CallRecord record_;
+  const absl::Time ends_;  // When it is too old.
+  std::unique_ptr<PendingCall> call_;
 
   std::mutex mutex_;
-  Slots slots_ ABSL_GUARDED_BY(mutex_);        // In order of arrival.
-  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // Of the slots.
-  int running_ ABSL_GUARDED_BY(mutex_) = 0;    // Operations that have not left OperationDone.
-  bool reading_ ABSL_GUARDED_BY(mutex_) = true;
+  Slots slots_ ABSL_GUARDED_BY(mutex_);          // In order of arrival.
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;    // Of the slots.
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;      // Operations that have not left OperationDone.
+  bool reading_ ABSL_GUARDED_BY(mutex_) = true;  // Until what was read has been begun.
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

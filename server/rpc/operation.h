@@ -6,6 +6,7 @@
 #include <google/protobuf/message.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <cstdint>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
@@ -30,6 +31,8 @@ class Operation {
   // When `done` got OK: whether there is anything to send. A part of a larger message has nothing.
   virtual bool has_response() const { return true; }
   virtual const google::protobuf::Message& response() const = 0;
+  // Of the answer, where that may be very much larger than the request; about. After Start has returned.
+  virtual int64_t expected_answer_bytes() const { return 0; }
 
   // For metrics; empty until known.
   virtual std::string model() const = 0;

@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_SERVER_RPC_SERVICE_CONTEXT_H_
 #define LONGEMBED_SERVER_RPC_SERVICE_CONTEXT_H_
 
+#include "absl/time/time.h"
 #include "server/admission/pending.h"
 #include "server/batching/clock.h"
 #include "server/config/config.h"
@@ -25,7 +26,9 @@ struct ServiceContext {
   const Profiles& profiles;
   PendingCalls& pending;
   ApiKeyStore* api_keys = nullptr;  // Null: no key is asked for.
-  OpenStreams* streams = nullptr;   // GrpcServer sets it.
+  // GrpcServer sets these.
+  OpenStreams* streams = nullptr;
+  absl::Duration max_stream_age = absl::InfiniteDuration();
 };
 
 }  // namespace longembed

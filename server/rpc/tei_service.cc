@@ -217,10 +217,18 @@ class TeiPooled : public TeiOperation<Request, Response> {
   void Begin(absl::Time deadline) override {
     const auto run = [this, deadline] {
       const bool late = deadline <= this->context_.service.clock.Now();
-      this->End(cancelled_ ? CallCancelled() : late ? DeadlineExceeded() : Run());
+      this->End(cancelled_ ? CallCancelled() : late ? DeadlineExceeded() : RunInMemory());
     };
     this->context_.service.pool.Run(
-        run, WorkerPool::OrderOf(static_cast<int64_t>(this->request_->ByteSizeLong()), absl::InfinitePast()));
+        run, WorkerPool::Unadmitted(static_cast<int64_t>(this->request_->ByteSizeLong()), absl::InfinitePast()));
+  }
+
+  absl::Status RunInMemory() {
+    try {
+      return Run();
+    } catch (const std::bad_alloc&) {
+      return ServerOutOfMemory();
+    }
   }
 
   std::atomic<bool> cancelled_ = false;
@@ -237,12 +245,10 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
     const absl::StatusOr<std::string> prompt = PromptOf(context_, *request_);
     if (!prompt.ok()) return prompt.status();
     const std::string text = *prompt + request_->inputs();
-    const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text);
+    const int64_t limit = context_.service.limits.max_tokens_per_input;
+    const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
     if (!tokens.ok()) return tokens.status();
-    const auto count = static_cast<int64_t>(tokens->ids.size());
-    if (const int64_t limit = context_.service.limits.max_tokens_per_input; count > limit) {
-      return TooManyTokens(count, limit);
-    }
+    if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
     if (absl::Status status = AddSpecials(model.manifest.special_prefix); !status.ok()) return status;
     for (size_t i = 0; i < tokens->ids.size(); ++i) {
       const ByteRange range = tokens->ranges[i];
@@ -340,16 +346,25 @@ TeiEmbedService::Stream* StartStream(const char* method, const TeiContext& tei, 
       {.max_messages = kMaxParallelOfStream, .max_bytes = tei.service.limits.max_request_bytes});
 }
 
-// Who may not call does not learn what is offered.
-grpc::Status NotOffered(const grpc::ServerContextBase& context, const TeiContext& tei, const char* what) {
-  const absl::StatusOr<Caller> caller = IdentifyCaller(context, tei.service);
-  if (!caller.ok()) return ToGrpcStatus(caller.status());
-  return {grpc::StatusCode::UNIMPLEMENTED, absl::StrCat("this server embeds texts; it has no ", what)};
+// Records the call and says how it ends. Who may not call does not learn what is offered.
+grpc::Status NotOffered(const char* method, grpc::CallbackServerContext& context, const TeiContext& tei,
+                        const char* what) {
+  CallRecord record(method, context, tei.service);
+  absl::Status status = record.identity();
+  if (status.ok()) status = absl::UnimplementedError(absl::StrCat("this server embeds texts; it has no ", what));
+  record.Finish(status);
+  return ToGrpcStatus(status);
 }
 
 class RefusedCall final : public grpc::ServerUnaryReactor {
  public:
   explicit RefusedCall(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+class RefusedReader final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
+ public:
+  explicit RefusedReader(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
 };
 
@@ -425,7 +440,7 @@ grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext*
 
 grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
                                                        grpc::ByteBuffer*) {
-  return new RefusedCall(NotOffered(*context, context_, "sparse vectors"));
+  return new RefusedCall(NotOffered("tei.EmbedSparse", *context, context_, "sparse vectors"));
 }
 
 TeiEmbedService::Stream* TeiEmbedService::EmbedStream(grpc::CallbackServerContext* context) {
@@ -437,7 +452,7 @@ TeiEmbedService::Stream* TeiEmbedService::EmbedAllStream(grpc::CallbackServerCon
 }
 
 TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServerContext* context) {
-  return new RefusedStream(NotOffered(*context, context_, "sparse vectors"));
+  return new RefusedStream(NotOffered("tei.EmbedSparseStream", *context, context_, "sparse vectors"));
 }
 
 grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context,
@@ -458,35 +473,31 @@ TeiTokenizeService::Stream* TeiTokenizeService::DecodeStream(grpc::CallbackServe
   return StartStream<TeiDecode>("tei.DecodeStream", context_, context);
 }
 
-grpc::Status TeiPredictService::Predict(grpc::ServerContext* context, const tei::v1::PredictRequest*,
-                                        tei::v1::PredictResponse*) {
-  return NotOffered(*context, context_, "classifier");
+grpc::ServerUnaryReactor* TeiPredictService::Predict(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                                     grpc::ByteBuffer*) {
+  return new RefusedCall(NotOffered("tei.Predict", *context, context_, "classifier"));
 }
 
-grpc::Status TeiPredictService::PredictPair(grpc::ServerContext* context, const tei::v1::PredictPairRequest*,
-                                            tei::v1::PredictResponse*) {
-  return NotOffered(*context, context_, "classifier");
+grpc::ServerUnaryReactor* TeiPredictService::PredictPair(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                                         grpc::ByteBuffer*) {
+  return new RefusedCall(NotOffered("tei.PredictPair", *context, context_, "classifier"));
 }
 
-grpc::Status TeiPredictService::PredictStream(
-    grpc::ServerContext* context, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictRequest>*) {
-  return NotOffered(*context, context_, "classifier");
+TeiPredictService::Stream* TeiPredictService::PredictStream(grpc::CallbackServerContext* context) {
+  return new RefusedStream(NotOffered("tei.PredictStream", *context, context_, "classifier"));
 }
 
-grpc::Status TeiPredictService::PredictPairStream(
-    grpc::ServerContext* context, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictPairRequest>*) {
-  return NotOffered(*context, context_, "classifier");
+TeiPredictService::Stream* TeiPredictService::PredictPairStream(grpc::CallbackServerContext* context) {
+  return new RefusedStream(NotOffered("tei.PredictPairStream", *context, context_, "classifier"));
 }
 
-grpc::Status TeiRerankService::Rerank(grpc::ServerContext* context, const tei::v1::RerankRequest*,
-                                      tei::v1::RerankResponse*) {
-  return NotOffered(*context, context_, "reranker");
+grpc::ServerUnaryReactor* TeiRerankService::Rerank(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                                   grpc::ByteBuffer*) {
+  return new RefusedCall(NotOffered("tei.Rerank", *context, context_, "reranker"));
 }
 
-grpc::Status TeiRerankService::RerankStream(grpc::ServerContext* context,
-                                            grpc::ServerReader<tei::v1::RerankStreamRequest>*,
-                                            tei::v1::RerankResponse*) {
-  return NotOffered(*context, context_, "reranker");
+TeiRerankService::Stream* TeiRerankService::RerankStream(grpc::CallbackServerContext* context, grpc::ByteBuffer*) {
+  return new RefusedReader(NotOffered("tei.RerankStream", *context, context_, "reranker"));
 }
 
 }  // namespace longembed

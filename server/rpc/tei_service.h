@@ -77,28 +77,36 @@ class TeiTokenizeService final : public RawTeiTokenize {
   const TeiContext& context_;
 };
 
-// The two services that are not offered. Their methods are few and never run, so the synchronous API will do.
-class TeiPredictService final : public tei::v1::Predict::Service {
+// The two services that are not offered.
+using RawTeiPredict = tei::v1::Predict::WithRawCallbackMethod_Predict<
+    tei::v1::Predict::WithRawCallbackMethod_PredictPair<tei::v1::Predict::WithRawCallbackMethod_PredictStream<
+        tei::v1::Predict::WithRawCallbackMethod_PredictPairStream<tei::v1::Predict::Service>>>>;
+
+class TeiPredictService final : public RawTeiPredict {
  public:
   explicit TeiPredictService(const TeiContext& context) : context_(context) {}
-  grpc::Status Predict(grpc::ServerContext*, const tei::v1::PredictRequest*, tei::v1::PredictResponse*) override;
-  grpc::Status PredictPair(grpc::ServerContext*, const tei::v1::PredictPairRequest*,
-                           tei::v1::PredictResponse*) override;
-  grpc::Status PredictStream(grpc::ServerContext*,
-                             grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictRequest>*) override;
-  grpc::Status PredictPairStream(
-      grpc::ServerContext*, grpc::ServerReaderWriter<tei::v1::PredictResponse, tei::v1::PredictPairRequest>*) override;
+  using Stream = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+  grpc::ServerUnaryReactor* Predict(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* PredictPair(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
+  Stream* PredictStream(grpc::CallbackServerContext* context) override;
+  Stream* PredictPairStream(grpc::CallbackServerContext* context) override;
 
  private:
   const TeiContext& context_;
 };
 
-class TeiRerankService final : public tei::v1::Rerank::Service {
+using RawTeiRerank = tei::v1::Rerank::WithRawCallbackMethod_Rerank<
+    tei::v1::Rerank::WithRawCallbackMethod_RerankStream<tei::v1::Rerank::Service>>;
+
+class TeiRerankService final : public RawTeiRerank {
  public:
   explicit TeiRerankService(const TeiContext& context) : context_(context) {}
-  grpc::Status Rerank(grpc::ServerContext*, const tei::v1::RerankRequest*, tei::v1::RerankResponse*) override;
-  grpc::Status RerankStream(grpc::ServerContext*, grpc::ServerReader<tei::v1::RerankStreamRequest>*,
-                            tei::v1::RerankResponse*) override;
+  using Stream = grpc::ServerReadReactor<grpc::ByteBuffer>;
+  grpc::ServerUnaryReactor* Rerank(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) override;
+  Stream* RerankStream(grpc::CallbackServerContext* context, grpc::ByteBuffer* response) override;
 
  private:
   const TeiContext& context_;

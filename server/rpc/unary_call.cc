@@ -12,7 +12,7 @@ bool UnaryCall::Begin(const grpc::ByteBuffer& request) {
     Fail(status);
     return false;
   }
-  absl::StatusOr<std::unique_ptr<PendingCall>> pending = record_.Hold(static_cast<int64_t>(request.Length()));
+  absl::StatusOr<std::unique_ptr<PendingCall>> pending = record_.Begin(static_cast<int64_t>(request.Length()));
   if (!pending.ok()) {
     Fail(pending.status());
     return false;
@@ -22,7 +22,11 @@ bool UnaryCall::Begin(const grpc::ByteBuffer& request) {
 }
 
 void UnaryCall::Succeed(const google::protobuf::Message& response) {
-  *response_ = SerializeMessage(response);
+  try {
+    *response_ = SerializeMessage(response);
+  } catch (const std::bad_alloc&) {
+    return Fail(ServerOutOfMemory());
+  }
   // Until the client has taken it.
   pending_->Add(static_cast<int64_t>(response_->Length()));
   record_.Finish(absl::OkStatus());

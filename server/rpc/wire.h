@@ -12,8 +12,11 @@
 
 namespace longembed {
 
-// Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE, MALFORMED_REQUEST, and INVALID_UTF8, which names the
-// field and the byte.
+// Elements of one repeated field, wherever in the message they stand: two bytes on the wire may be a hundred in memory.
+inline constexpr int64_t kMaxElements = 1 << 17;
+
+// Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE; TOO_MANY_ELEMENTS, before memory is taken for them;
+// MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message);

@@ -146,17 +146,18 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
   return store;
 }
 
-std::shared_ptr<const ApiKey> ApiKeyStore::Find(std::string_view presented) {
-  std::shared_ptr<const Keys> keys;
-  {
-    const std::lock_guard lock(mutex_);
-    if (file_.Changed(absl::Now())) {
-      absl::StatusOr<Keys> read = ReadApiKeys(path_);
-      if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
-      if (on_reload_) on_reload_(read.status());
-    }
-    keys = keys_;
+std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
+  const std::lock_guard lock(mutex_);
+  if (file_.Changed(absl::Now())) {
+    absl::StatusOr<Keys> read = ReadApiKeys(path_);
+    if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
+    if (on_reload_) on_reload_(read.status());
   }
+  return keys_;
+}
+
+std::shared_ptr<const ApiKey> ApiKeyStore::Find(std::string_view presented) {
+  const std::shared_ptr<const Keys> keys = Current();
   const ApiKey* const found = FindApiKey(*keys, presented);
   return found == nullptr ? nullptr : std::shared_ptr<const ApiKey>(keys, found);
 }

@@ -19,7 +19,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "server/security/watched_files.h"
+#include "server/files/watched_files.h"
 
 namespace longembed {
 
@@ -36,21 +36,25 @@ absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(const std::string& yaml);
 // The entry whose key this is, in time that depends neither on the key nor on which entry it is; nullptr if none.
 const ApiKey* FindApiKey(const std::vector<ApiKey>& keys, std::string_view presented);
 
-// Multiple threads can call Find without external synchronization.
+// Multiple threads can call its methods without external synchronization.
 class ApiKeyStore {
  public:
   using OnReload = std::function<void(const absl::Status&)>;
 
   static absl::StatusOr<std::unique_ptr<ApiKeyStore>> Open(const std::string& path, OnReload on_reload);
 
-  // Nullptr: unknown. Looks once a second at most whether the file has changed; a broken one leaves the old keys in
-  // use.
+  // Nullptr: unknown. Looks first.
   std::shared_ptr<const ApiKey> Find(std::string_view presented);
+
+  // Looks, once a second at most, whether the file has changed; a broken one leaves the old keys in use. For when
+  // nobody calls: a key that was taken away is told of all the same.
+  void Look() { Current(); }
 
  private:
   using Keys = std::vector<ApiKey>;
 
   ApiKeyStore(const std::string& path, OnReload on_reload);
+  std::shared_ptr<const Keys> Current();
 
   const std::string path_;
   const OnReload on_reload_;

@@ -4,6 +4,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -46,12 +47,15 @@ absl::Status CheckPair(const CertificatePaths& paths, const Certificates& loaded
   return absl::OkStatus();
 }
 
-absl::StatusOr<absl::Time> NotAfter(const X509& certificate) {
-  std::tm time{};
-  if (ASN1_TIME_to_tm(X509_get0_notAfter(&certificate), &time) != 1) {
-    return absl::InvalidArgumentError("the certificate says no end of its validity");
+absl::Status ReadValidity(const X509& certificate, Certificates& loaded) {
+  std::tm begin{}, end{};
+  if (ASN1_TIME_to_tm(X509_get0_notBefore(&certificate), &begin) != 1 ||
+      ASN1_TIME_to_tm(X509_get0_notAfter(&certificate), &end) != 1) {
+    return absl::InvalidArgumentError("the certificate does not say when it is valid");
   }
-  return absl::FromTM(time, absl::UTCTimeZone());
+  loaded.not_before = absl::FromTM(begin, absl::UTCTimeZone());
+  loaded.not_after = absl::FromTM(end, absl::UTCTimeZone());
+  return absl::OkStatus();
 }
 
 // OpenSSL's queue of errors belongs to the thread, and gRPC reads it after every call of its own.
@@ -80,13 +84,11 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
   if (!paths.client_ca.empty() && ParseCertificates(loaded.client_ca) == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(paths.client_ca, " holds no PEM certificate, or a broken one"));
   }
-  const absl::StatusOr<absl::Time> not_after = NotAfter(*certificate);
-  if (!not_after.ok()) return not_after.status();
-  if (*not_after <= now) {
+  if (const absl::Status status = ReadValidity(*certificate, loaded); !status.ok()) return status;
+  if (loaded.not_after <= now) {
     return absl::InvalidArgumentError(absl::StrCat("the certificate in ", paths.certificate, " expired on ",
-                                                   absl::FormatTime(*not_after, absl::UTCTimeZone())));
+                                                   absl::FormatTime(loaded.not_after, absl::UTCTimeZone())));
   }
-  loaded.not_after = *not_after;
   return loaded;
 }
 
@@ -113,6 +115,13 @@ std::shared_ptr<const Certificates> CertificateStore::Current() {
   return current_;
 }
 
+absl::Status CertificateStore::TooEarly(const Certificates& loaded, absl::Time now) const {
+  if (loaded.not_before <= now || current_->not_after <= now) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the certificate in ", paths_.certificate, " is valid only from ",
+                                                    absl::FormatTime(loaded.not_before, absl::UTCTimeZone()),
+                                                    " on, and is taken up then"));
+}
+
 void CertificateStore::Reload(absl::Time now) {
   absl::StatusOr<Certificates> loaded = LoadCertificates(paths_, now);
   const bool second_try = std::exchange(retry_at_, absl::InfiniteFuture()) <= now;
@@ -120,11 +129,15 @@ void CertificateStore::Reload(absl::Time now) {
     retry_at_ = now + kLookInterval;
     return;
   }
-  if (loaded.ok()) {
+  absl::Status status = loaded.status();
+  if (loaded.ok()) status = TooEarly(*loaded, now);
+  if (status.ok()) {
     loaded->generation = current_->generation + 1;
     current_ = std::make_shared<const Certificates>(*std::move(loaded));
+  } else if (loaded.ok()) {
+    retry_at_ = std::min(loaded->not_before, current_->not_after);
   }
-  if (on_reload_) on_reload_(*current_, loaded.status());
+  if (on_reload_) on_reload_(*current_, status);
 }
 
 }  // namespace longembed

@@ -11,7 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/security/watched_files.h"
+#include "server/files/watched_files.h"
 
 namespace longembed {
 
@@ -25,12 +25,13 @@ struct Certificates {
   std::string certificate;
   std::string key;
   std::string client_ca;
-  absl::Time not_after;     // Of the server's own certificate.
+  absl::Time not_before;    // When the server's own certificate begins to be valid.
+  absl::Time not_after;     // And when it expires.
   uint64_t generation = 0;  // Another number for every set that was loaded.
 };
 
 // Reads and checks: that each file is what it should be, that the key belongs to the certificate, that the certificate
-// has not expired. Errors name the file.
+// has not expired; it may have yet to become valid. Errors name the file.
 absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, absl::Time now);
 
 // Multiple threads can call Current without external synchronization.
@@ -42,12 +43,14 @@ class CertificateStore {
   static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(const CertificatePaths& paths, OnReload on_reload);
 
   // The set in use. Looks once a second at most whether the files have changed; a set that is not whole, or broken, is
-  // looked at again a second later, and then refused: files are rarely replaced in one step.
+  // looked at again a second later, and then refused: files are rarely replaced in one step. One whose certificate is
+  // not valid yet is refused until it is, or until the one in use is no longer; the first set is taken all the same.
   std::shared_ptr<const Certificates> Current();
 
  private:
   CertificateStore(const CertificatePaths& paths, OnReload on_reload);
   void Reload(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TooEarly(const Certificates& loaded, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CertificatePaths paths_;
   const OnReload on_reload_;

@@ -64,13 +64,14 @@ void Log(LogLevel level, std::string_view event, std::initializer_list<LogField>
 }
 
 bool LogSampler::Take(absl::Time now, int64_t& suppressed) {
+  constexpr absl::Duration kPause = absl::Seconds(1);
   const std::lock_guard lock(mutex_);
-  if (now < next_) {
+  if (now < next_ && next_ - now <= kPause) {  // Further away: the clock was set back.
     ++suppressed_;
     return false;
   }
   suppressed = std::exchange(suppressed_, 0);
-  next_ = now + absl::Seconds(1);
+  next_ = now + kPause;
   return true;
 }
 

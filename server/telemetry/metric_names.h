@@ -39,6 +39,8 @@ inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in
 inline constexpr Name kRejected{"longembed_rejected_total", "Calls refused with RESOURCE_EXHAUSTED."};  // model, reason
 inline constexpr Name kExpectedWait{"longembed_expected_wait_seconds",
                                     "How long a new interactive call would wait in the queue."};  // model
+inline constexpr Name kQueueWaitLimit{"longembed_queue_wait_limit_seconds",
+                                      "The config's limits.max_queue_wait."};  // model
 inline constexpr Name kPendingBytes{"longembed_pending_bytes",
                                     "Bytes of requests without an answer, and of answers not yet taken."};
 inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures_total",
@@ -55,10 +57,13 @@ inline constexpr Name kCertificateExpiry{"longembed_tls_certificate_expiry_times
                                          "When the certificate in use expires, since the Unix epoch."};
 inline constexpr Name kTlsReloads{"longembed_tls_reloads_total",
                                   "Changes of the certificate files that were taken up, or refused."};  // result
+inline constexpr Name kApiKeyReloads{"longembed_api_key_reloads_total",
+                                     "Changes of the file of API keys that were taken up, or refused."};  // result
 
 // The process.
 inline constexpr Name kBuildInfo{"longembed_build_info", "1, with the versions as labels."};
 inline constexpr Name kResidentMemory{"process_resident_memory_bytes", "Resident memory."};
+inline constexpr Name kMemoryLimit{"longembed_memory_limit_bytes", "What its cgroup may hold in memory."};
 inline constexpr Name kHeapInUse{"process_heap_in_use_bytes", "Allocated with malloc and not freed."};
 inline constexpr Name kVirtualMemory{"process_virtual_memory_bytes", "Virtual memory."};
 inline constexpr Name kCpuSeconds{"process_cpu_seconds_total", "User and system CPU time."};

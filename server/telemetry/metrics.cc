@@ -7,6 +7,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <atomic>
 #include <exception>
 #include <list>
 #include <map>
@@ -95,20 +96,25 @@ void AddGauge(prometheus::MetricFamily& family, const std::string& model, double
 // Asks the queues at every scrape, so that depth and age are those of that moment.
 class QueueMetrics final : public prometheus::Collectable {
  public:
-  void Add(const std::string& model, std::function<QueueReading()> queue) {
+  struct Queue {
+    std::string model;
+    std::function<QueueReading()> read;
+  };
+  using Queues = std::list<Queue>;
+
+  Queues::iterator Add(Queue queue) {
     const std::lock_guard lock(mutex_);
-    queues_[model] = std::move(queue);
+    return queues_.insert(queues_.end(), std::move(queue));
   }
 
-  void ReadPendingBytes(std::function<int64_t()> pending_bytes) {
+  void Remove(Queues::iterator queue) {
+    const std::lock_guard lock(mutex_);
+    queues_.erase(queue);
+  }
+
+  void SetPendingBytes(std::function<int64_t()> pending_bytes) {
     const std::lock_guard lock(mutex_);
     pending_bytes_ = std::move(pending_bytes);
-  }
-
-  void Clear() {
-    const std::lock_guard lock(mutex_);
-    queues_.clear();
-    pending_bytes_ = nullptr;
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
@@ -121,8 +127,8 @@ class QueueMetrics final : public prometheus::Collectable {
     if (pending_bytes_) {
       pending.metric.emplace_back().gauge.value = static_cast<double>(pending_bytes_());
     }
-    for (const auto& [model, queue] : queues_) {
-      const QueueReading reading = queue();
+    for (const auto& [model, read] : queues_) {
+      const QueueReading reading = read();
       AddGauge(jobs, model, static_cast<double>(reading.jobs));
       AddGauge(tokens, model, static_cast<double>(reading.tokens));
       AddGauge(age, model, absl::ToDoubleSeconds(reading.oldest));
@@ -132,8 +138,8 @@ class QueueMetrics final : public prometheus::Collectable {
   }
 
  private:
-  mutable std::mutex mutex_;
-  std::map<std::string, std::function<QueueReading()>> queues_;
+  mutable std::mutex mutex_;  // Held while they are asked.
+  Queues queues_;
   std::function<int64_t()> pending_bytes_;
 };
 
@@ -146,12 +152,15 @@ struct Metrics::State {
   prometheus::Family<Counter>& requests = FamilyOf<Counter>(*registry, metric::kRequests);
   prometheus::Family<Histogram>& durations = FamilyOf<Histogram>(*registry, metric::kRequestDuration);
   prometheus::Family<Gauge>& in_flight = FamilyOf<Gauge>(*registry, metric::kRequestsInFlight);
+  std::atomic<int64_t> calls_in_flight = 0;
+  prometheus::Family<Gauge>& queue_wait_limit = FamilyOf<Gauge>(*registry, metric::kQueueWaitLimit);
   prometheus::Family<Counter>& rejected = FamilyOf<Counter>(*registry, metric::kRejected);
   prometheus::Family<Counter>& authentication_failures = FamilyOf<Counter>(*registry, metric::kAuthenticationFailures);
   Counter& connections = FamilyOf<Counter>(*registry, metric::kConnectionsAccepted).Add({});
   prometheus::Family<Counter>& refused_connections = FamilyOf<Counter>(*registry, metric::kConnectionsRefused);
   prometheus::Family<Counter>& tls_reloads = FamilyOf<Counter>(*registry, metric::kTlsReloads);
   prometheus::Family<Gauge>& certificate_expiry = FamilyOf<Gauge>(*registry, metric::kCertificateExpiry);
+  prometheus::Family<Counter>& api_key_reloads = FamilyOf<Counter>(*registry, metric::kApiKeyReloads);
   Gauge& serving = FamilyOf<Gauge>(*registry, metric::kServing).Add({});
   std::list<RegisteredModelMetrics> models;
   std::unique_ptr<prometheus::Exposer> exposer;
@@ -161,6 +170,7 @@ Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
   // A counter that is not there before its first event hides that event from rate().
   for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
   for (const char* reason : {"limit", "silent"}) state_->refused_connections.Add({{"reason", reason}});
+  for (const char* result : {"ok", "refused"}) state_->api_key_reloads.Add({{"result", result}});
   FamilyOf<Gauge>(*state_->registry, metric::kBuildInfo)
       .Add({{"version", build.version}, {"torch", build.torch}})
       .Set(1);
@@ -168,25 +178,43 @@ Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
 
 Metrics::~Metrics() = default;
 
-ModelMetrics& Metrics::ForModel(const std::string& model, std::function<QueueReading()> queue) {
-  state_->queues->Add(model, std::move(queue));
-  for (const char* reason :
-       {"queue_tokens", "queue_wait", "client_share", "client_limit", "pending_bytes", "concurrent_calls"}) {
+ModelMetrics& Metrics::ForModel(const std::string& model) {
+  for (const char* reason : {"queue_tokens", "queue_wait", "client_share", "client_limit", "pending_bytes",
+                             "client_pending_bytes", "concurrent_calls", "out_of_memory"}) {
     state_->rejected.Add({{"model", model}, {"reason", reason}});
   }
   return state_->models.emplace_back(*state_->registry, model);
 }
 
-void Metrics::ForgetQueues() { state_->queues->Clear(); }
+Registration Metrics::ReadQueue(const std::string& model, std::function<QueueReading()> queue) {
+  const auto queues = state_->queues;
+  const auto added = queues->Add({.model = model, .read = std::move(queue)});
+  return Registration([queues, added] { queues->Remove(added); });
+}
 
-void Metrics::RequestStarted(const std::string& method) { state_->in_flight.Add({{"method", method}}).Increment(); }
+void Metrics::SetQueueWaitLimit(const std::string& model, absl::Duration limit) {
+  state_->queue_wait_limit.Add({{"model", model}}).Set(absl::ToDoubleSeconds(limit));
+}
+
+Registration Metrics::ReadPendingBytes(std::function<int64_t()> pending_bytes) {
+  state_->queues->SetPendingBytes(std::move(pending_bytes));
+  return Registration([queues = state_->queues] { queues->SetPendingBytes(nullptr); });
+}
+
+void Metrics::RequestStarted(const std::string& method) {
+  ++state_->calls_in_flight;
+  state_->in_flight.Add({{"method", method}}).Increment();
+}
 
 void Metrics::RequestFinished(const std::string& method, const std::string& code, const std::string& model,
                               absl::Duration duration) {
+  --state_->calls_in_flight;
   state_->in_flight.Add({{"method", method}}).Decrement();
   state_->requests.Add({{"method", method}, {"code", code}, {"model", model}}).Increment();
   state_->durations.Add({{"method", method}, {"model", model}}, kSeconds).Observe(absl::ToDoubleSeconds(duration));
 }
+
+int64_t Metrics::in_flight() const { return state_->calls_in_flight; }
 
 void Metrics::CountRejected(const std::string& model, const std::string& reason) {
   state_->rejected.Add({{"model", model}, {"reason", reason}}).Increment();
@@ -209,11 +237,11 @@ void Metrics::SetCertificateExpiry(absl::Time not_after) {
   state_->certificate_expiry.Add({}).Set(static_cast<double>(absl::ToUnixSeconds(not_after)));
 }
 
-void Metrics::SetServing(bool serving) { state_->serving.Set(serving ? 1 : 0); }
-
-void Metrics::ReadPendingBytes(std::function<int64_t()> pending_bytes) {
-  state_->queues->ReadPendingBytes(std::move(pending_bytes));
+void Metrics::CountApiKeyReload(bool ok) {
+  state_->api_key_reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment();
 }
+
+void Metrics::SetServing(bool serving) { state_->serving.Set(serving ? 1 : 0); }
 
 std::string Metrics::Scrape() const {
   std::vector<prometheus::MetricFamily> families = state_->registry->Collect();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -23,6 +24,25 @@ struct QueueReading {
   int64_t tokens = 0;
   absl::Duration oldest;
   absl::Duration expected_wait;
+};
+
+// Something is asked at every scrape as long as this lives. Its end waits for a scrape that is asking, so that a member
+// that is declared last may look at all the others.
+class [[nodiscard]] Registration {
+ public:
+  Registration() = default;
+  explicit Registration(std::function<void()> end) : end_(std::move(end)) {}
+  Registration(Registration&& other) noexcept : end_(std::exchange(other.end_, nullptr)) {}
+  Registration& operator=(Registration&& other) noexcept {
+    std::swap(end_, other.end_);
+    return *this;
+  }
+  ~Registration() {
+    if (end_) end_();
+  }
+
+ private:
+  std::function<void()> end_;
 };
 
 // The metrics of one model; made by Metrics::ForModel and owned by it. Any thread.
@@ -44,17 +64,20 @@ class Metrics {
   explicit Metrics(const BuildInfo& build);
   ~Metrics();
 
-  // For a model of the server's config. `queue` is asked at every scrape, until ForgetQueues.
-  ModelMetrics& ForModel(const std::string& model, std::function<QueueReading()> queue);
+  // For a model of the server's config.
+  ModelMetrics& ForModel(const std::string& model);
+  Registration ReadQueue(const std::string& model, std::function<QueueReading()> queue);
+  void SetQueueWaitLimit(const std::string& model, absl::Duration limit);
 
-  // Ends the asking, before what `queue` looks at goes away.
-  void ForgetQueues();
+  Registration ReadPendingBytes(std::function<int64_t()> pending_bytes);
 
   void RequestStarted(const std::string& method);
   // `code`: a gRPC status name such as "OK". `model`: one of the config's, or empty, so that clients cannot make up
   // label values.
   void RequestFinished(const std::string& method, const std::string& code, const std::string& model,
                        absl::Duration duration);
+  // Calls of any method that have started and not finished.
+  int64_t in_flight() const;
 
   // `reason`: as OverloadLabel gives it.
   void CountRejected(const std::string& model, const std::string& reason);
@@ -63,9 +86,8 @@ class Metrics {
   void CountRefusedConnection(const std::string& reason);  // limit | silent
   void CountTlsReload(bool ok);
   void SetCertificateExpiry(absl::Time not_after);
+  void CountApiKeyReload(bool ok);
   void SetServing(bool serving);
-  // Asked at every scrape, until ForgetQueues.
-  void ReadPendingBytes(std::function<int64_t()> pending_bytes);
 
   // The text that a scrape gets.
   std::string Scrape() const;

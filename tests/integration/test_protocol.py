@@ -1,18 +1,22 @@
 """What a client that we did not write sees: health, reflection, errors with details, deadlines, metrics, draining."""
 
+import random
 import re
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from running_server import MODELS, start_server
+from running_server import BUILD, MODELS, ROOT, start_server
 
 LONG = "the mill stands by the river " * 70  # About 420 tokens.
 
@@ -33,6 +37,17 @@ def details(error: grpc.RpcError) -> dict:
 def metrics(server) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10) as response:
         return response.read().decode()
+
+
+def resident_bytes(server) -> float:
+    return float(re.search(r"^process_resident_memory_bytes (\S+)", metrics(server), re.M)[1])
+
+
+def await_log(server, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in server.log.read_text():
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
 
 
 def test_health_answers_for_the_server_and_the_service(channel):
@@ -82,6 +97,19 @@ def test_raw_bytes_get_an_answer_with_words(channel, payload, reason, said):
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert said in error.value.details()
     assert details(error.value)[error_details_pb2.ErrorInfo].reason == reason
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_messages_are_refused_before_they_are_inflated(server, channel, stub, pb, compression):
+    before = resident_bytes(server)
+    for method in ("/longembed.v1.EmbeddingService/Embed", "/grpc.health.v1.Health/Check", "/tei.v1.Embed/Embed"):
+        with pytest.raises(grpc.RpcError) as error:
+            # The client's own limit is on the compressed length, as the server's was.
+            channel.unary_unary(method)(bytes(200 << 20), timeout=120, compression=compression)
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert "disabled" in error.value.details()
+    assert resident_bytes(server) - before < 100 << 20
+    assert stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="as it is")])).results
 
 
 def test_a_million_empty_strings_are_refused(stub, pb):
@@ -152,6 +180,26 @@ def test_tokenize_matches_the_tokenizers_library(stub, pb):
         assert [token.text for token in result.tokens] == expected.tokens
         ranges = [(token.range.start, token.range.end) for token in result.tokens if not token.special]
         assert ranges == [offset for offset, special in zip(expected.offsets, expected.special_tokens_mask) if not special]
+
+
+@pytest.mark.parametrize("name", ["e5-small-v2", "SmolLM2-135M-Instruct"])
+def test_long_texts_are_cut_where_it_changes_no_token(tmp_path, pb, name):
+    from tokenizers import Tokenizer
+
+    rng = random.Random(3)
+    words = (ROOT / "model/export/texts.txt").read_text(encoding="utf-8").split()
+    words += ["3.14", "1234567", "it's", "[SEP]", "[MASK]", "<|im_start|>", "e\u0301", "\ufdfa", "\U0001f600", "don't", "x" * 300]
+    seams = [" "] * 20 + ["  ", "\n", " \n", "\t", "\u00a0", "\u3000", ""]
+    text = "".join(rng.choice(words) + rng.choice(seams) for _ in range(60_000))
+    assert len(text.encode()) > 5 * 65536  # Several pieces.
+    server = start_server(tmp_path, [name])
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_receive_message_length", -1)]) as channel:
+        request = pb[0].TokenizeRequest(texts=[text], add_special_tokens=False)
+        tokens = pb[1].EmbeddingServiceStub(channel).Tokenize(request, timeout=60).results[0].tokens
+    assert server.stop() == 0
+    expected = Tokenizer.from_file(str(MODELS / name / "tokenizer.json")).encode(text, add_special_tokens=False)
+    assert [token.id for token in tokens] == expected.ids
+    assert [(token.range.start, token.range.end) for token in tokens] == expected.offsets
 
 
 def test_explain_says_what_embed_does(stub, pb):
@@ -259,7 +307,133 @@ def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     assert len({first, *rest}) == 1 + len(rest)
     assert running.process.wait(timeout=60) == 0
-    assert time.monotonic() - started < 25  # Not drain.timeout, which is 30 s.
+    assert time.monotonic() - started < 25  # Not drain.timeout, which is 75 s.
+
+
+@pytest.mark.parametrize("what", ["Health.Watch", "reflection"])
+def test_streams_of_grpcs_own_do_not_hold_up_the_end(tmp_path, what):
+    running = start_server(tmp_path, ["e5-small-v2"])
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        end = threading.Event()
+
+        def questions():
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+            end.wait(60)
+
+        if what == "reflection":
+            stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(questions())
+        else:
+            stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        next(stream)
+        started = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - started < 25  # Not drain.timeout, which is 75 s.
+        end.set()
+
+
+def test_a_second_signal_ends_the_drain(tmp_path, pb):
+    running = start_server(tmp_path, ["e5-small-v2"], "drain: {timeout: 10m}\n")
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        stub = pb[1].EmbeddingServiceStub(channel)
+        crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 1000)
+        admitted = stub.Embed.future(crowd)
+        time.sleep(1)
+        running.process.send_signal(signal.SIGTERM)
+        await_log(running, "draining")
+        time.sleep(1)
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(timeout=30) == 0
+        assert admitted.exception(timeout=10).code() == grpc.StatusCode.UNAVAILABLE
+    assert "after a second signal" in running.log.read_text()
+
+
+def test_a_second_signal_ends_the_delay(tmp_path):
+    running = start_server(tmp_path, ["e5-small-v2"], "drain: {delay: 10m}\n")
+    running.process.send_signal(signal.SIGINT)
+    await_log(running, "draining")
+    assert running.stop() == 0
+
+
+def test_a_signal_while_models_load_is_obeyed(tmp_path):
+    config = tmp_path / "config.yaml"
+    models = "".join(f"  - {{path: {MODELS / 'e5-small-v2'}, name: number {i}}}\n" for i in range(20))
+    config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nmodels:\n{models}")
+    log = tmp_path / "server.log"
+    process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=log.open("w"))
+    await_log(SimpleNamespace(log=log), "model ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert "stopped before it served" in log.read_text()
+    assert log.read_text().count("model ready") < 20
+
+
+# Scrapes while models come and, as the last one cannot be loaded, go again.
+def test_scrapes_do_no_harm_while_models_load(tmp_path):
+    config = tmp_path / "config.yaml"
+    models = "".join(f"  - {{path: {MODELS / 'e5-small-v2'}, name: number {i}}}\n" for i in range(4))
+    config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nmodels:\n{models}  - {{path: {tmp_path}}}\n")
+    log = tmp_path / "server.log"
+    process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=log.open("w"))
+    await_log(SimpleNamespace(log=log), "metrics on port")
+    server, seen = SimpleNamespace(metrics_port=int(re.search(r"metrics on port (\d+)", log.read_text())[1])), set()
+    while process.poll() is None:
+        try:
+            seen.update(re.findall(r'longembed_queue_jobs{model="(number \d)"}', metrics(server)))
+        except OSError:
+            break  # It ends.
+    assert process.wait(timeout=60) == 1
+    assert str(tmp_path) in log.read_text()
+    assert seen == {f"number {i}" for i in range(4)}
+
+
+def test_nobody_who_reads_the_log_is_needed(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: ''\nmodels: [{{path: {MODELS / 'e5-small-v2'}}}]\n")
+    process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=subprocess.PIPE)
+    process.stderr.close()
+    time.sleep(5)  # It has said a line or two by then.
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+
+
+def test_keys_are_read_again_though_nobody_calls(tmp_path):
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("keys: [{name: a, key: first}]")
+    running = start_server(tmp_path, ["e5-small-v2"], f"reflection: false\napi_keys: {keys}\n")
+    keys.write_text("keys: [{name: a, key: second}]")
+    await_log(running, '"event":"reloaded","what":"api_keys"')
+    keys.write_text("keys: [")
+    await_log(running, '"event":"not reloaded')
+    assert 'longembed_api_key_reloads_total{result="refused"} 1' in metrics(running)
+    assert 'longembed_queue_wait_limit_seconds{model="e5-small-v2"} 10' in metrics(running)
+    assert running.stop() == 0
+
+
+def test_a_broken_config_is_told_and_changes_nothing(tmp_path, pb):
+    running = start_server(tmp_path, ["e5-small-v2"], "log: {level: info}\n")
+    config = tmp_path / "config.yaml"
+    good = config.read_text()
+    config.write_text(good.replace("level: info", "level: loud"))
+    await_log(running, "log.level stays what it was")
+    assert "log.level must be one of" in running.log.read_text()
+    assert "is in force" not in running.log.read_text()
+    # The last that is heard of the old level is that it goes.
+    config.write_text(good.replace("level: info", "level: error"))
+    await_log(running, "is in force")
+    assert running.stop() == 0
+    assert "draining" not in running.log.read_text()
+
+
+def test_what_is_not_offered_is_counted(server, channel):
+    for method in ("Predict/PredictPair", "Rerank/Rerank", "Embed/EmbedSparse"):
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(f"/tei.v1.{method}")(b"")
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.RpcError):
+        channel.stream_unary("/tei.v1.Rerank/RerankStream")(iter([]))
+    for method in ("PredictPair", "Rerank", "RerankStream", "EmbedSparse"):
+        assert f'longembed_requests_total{{code="UNIMPLEMENTED",method="tei.{method}",model=""}}' in metrics(server)
 
 
 def test_the_log_level_changes_while_the_server_runs(tmp_path, pb):

@@ -3,6 +3,7 @@ Each gets a right answer or a refusal; a fresh client is served within 5 s, and 
 
 import argparse
 import contextlib
+import gzip
 import random
 import socket
 import struct
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import grpc
 import http2_frames as h2
-from harness import Authority, LoadClient, Replica, Report, failures, fresh_call, latency, python_client, run, write_texts
+from google.rpc import code_pb2
+from harness import Authority, LoadClient, PeakRss, Replica, Report, failures, fresh_call, latency, python_client, run, write_texts
 
 EMBED = "/longembed.v1.EmbeddingService/Embed"
 MAX_CONNECTIONS = 200
@@ -193,6 +195,49 @@ def giant_messages(attack: Attack, seconds: float) -> tuple[bool, str]:
     return set(codes) <= RIGHT_REFUSALS, str(dict(codes))
 
 
+def giant_streamed_texts(attack: Attack, seconds: float) -> tuple[bool, str]:
+    """giant messages: texts of 60 MiB, in parts"""
+    pb, stubs = attack.pb
+    part, parts = "mill " * (1 << 18), 48
+    outcomes, end = Counter(), time.monotonic() + seconds
+
+    def messages():
+        for i in range(parts):
+            yield pb.EmbedStreamRequest(id="giant", input=pb.Input(text=part), more_parts=i + 1 < parts)
+
+    while time.monotonic() < end:
+        with grpc.insecure_channel(attack.replica.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            try:
+                for answer in stubs.EmbeddingServiceStub(channel).EmbedStream(messages(), timeout=60):
+                    outcomes[code_pb2.Code.Name(answer.result.error.code)] += 1
+            except grpc.RpcError as error:
+                outcomes[error.code().name] += 1
+    return set(outcomes) <= RIGHT_REFUSALS, str(dict(outcomes))
+
+
+def compressed_bomb(attack: Attack, seconds: float) -> tuple[bool, str]:
+    """compressed bombs: messages of 60 MiB in 60 kB"""
+    bomb = gzip.compress(bytes(60 << 20))
+    body = struct.pack(">BI", 1, len(bomb)) + bomb
+    frames = b"".join(h2.frame(h2.DATA, 0, 1, body[at : at + 16384]) for at in range(0, len(body), 16384))
+    peak, before = PeakRss(attack.replica), attack.replica.rss()
+    codes, bombs, end = Counter(), 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        # The last two break the protocol: a message that is said to be compressed, and nobody says how.
+        for encoding in ({"grpc-encoding": "gzip"}, {"grpc-encoding": "deflate"}, {"grpc-encoding": "identity"}, {}):
+            bombs += attack.connect(h2.PREFACE + h2.settings() + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.grpc_headers(EMBED, encoding)) + frames) is not None
+        with grpc.insecure_channel(attack.replica.address, [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]) as channel:
+            try:
+                channel.unary_unary(EMBED)(bytes(20 << 20), timeout=60, compression=grpc.Compression.Gzip)
+                codes["OK"] += 1
+            except grpc.RpcError as error:
+                codes[error.code().name] += 1
+        time.sleep(0.5)
+        attack.close()
+    grown = (peak.stop() - before) >> 20
+    return set(codes) == {"UNIMPLEMENTED"} and grown < 64, f"{bombs} bombs, {dict(codes)}, RSS {grown:+d} MiB at its peak"
+
+
 def million_empty_strings(attack: Attack, seconds: float) -> tuple[bool, str]:
     """a million empty strings in one message"""
     payload = attack.pb[0].EmbedRequest(inputs=[attack.pb[0].Input(text="")] * 1_000_000).SerializeToString()
@@ -287,8 +332,8 @@ def endless_headers(attack: Attack, seconds: float) -> tuple[bool, str]:
 
 
 PLAINTEXT = [
-    silent_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, giant_messages, million_empty_strings,
-    garbage_protobuf, garbage_http2, control_frames, endless_headers,
+    silent_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, giant_messages, giant_streamed_texts,
+    compressed_bomb, million_empty_strings, garbage_protobuf, garbage_http2, control_frames, endless_headers,
 ]  # fmt: skip
 # These bring work as any client does, and then hold the answers up: only the latter is what a bystander should not notice, and is measured.
 WORK_FIRST = {slow_readers, slow_stream_readers}
@@ -346,7 +391,8 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         bystander = Bystander(replica, texts, arguments, {})
         for method in chosen:
             assault(method, replica, pb, arguments, report, bystander, None)
-        report.figure("peak RSS, MiB", replica.peak_rss() >> 20)
+        # What the server has when idle, and max_pending_bytes twice: requests as bytes, and as messages.
+        report.bar("peak RSS <= 1 GiB", replica.peak_rss() <= 1 << 30, f"{replica.peak_rss() >> 20} MiB")
         report.bar("exit status 0", replica.terminate() == 0)
     if arguments.only not in half_open_tls.__name__:
         return

@@ -241,6 +241,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nlimits: {max_pending_bytes: 0}", "limits.max_pending_bytes must be"},
         BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 10}", "limits.max_queue_wait must be a duration"},
         BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: -1s}", "limits.max_queue_wait must be a duration"},
+        // Admission would charge calls nothing.
+        BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 0s}", "limits.max_queue_wait must be from 100ms"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: 99ms}",
+                  "limits.max_bulk_queue_wait must be from 100ms"},
         BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: soon}", "limits.max_bulk_queue_wait must be"}));
 
 TEST(ConfigTest, AnEmptyFileIsNoConfig) {
@@ -252,7 +256,13 @@ TEST(ConfigTest, AnEmptyFileIsNoConfig) {
 
 TEST(ConfigTest, AMissingFileIsNamed) {
   EXPECT_THAT(std::string(ReadConfig("/nonexistent/config.yaml").status().message()),
-              HasSubstr("/nonexistent/config.yaml"));
+              HasSubstr("/nonexistent/config.yaml cannot be read: No such file"));
+}
+
+// What was admitted is finished before a drain gives up.
+TEST(ConfigTest, ADrainIsLongerThanBulkWorkWaits) {
+  const ServerConfig config;
+  EXPECT_GT(config.drain_timeout, config.limits.max_bulk_queue_wait);
 }
 
 TEST(ConfigTest, ProfilesBecomeJson) {

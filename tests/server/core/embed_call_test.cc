@@ -124,6 +124,55 @@ TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
+// Not only when a thread gets there.
+TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
+  std::promise<void> release;
+  pool_->Run([&release] { release.get_future().wait(); });
+  EmbedOrder order = MakeOrder({std::string_view("a b c")});
+  order.client = "a";
+  order.max_client_tokens = 10;
+  const auto call = Start(order);
+  EXPECT_EQ(admission_.Admit(model_->budget(), {.client = "a", .max_client_tokens = 10, .tokens = 8}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  call->Cancel();
+  EXPECT_TRUE(admission_.Admit(model_->budget(), {.client = "a", .max_client_tokens = 10, .tokens = 8}).ok());
+  release.set_value();
+  EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
+}
+
+// The first calls are work, too.
+TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
+  EXPECT_EQ(model_->lane().WorkOf(1000), absl::ZeroDuration());
+  ASSERT_TRUE(model_->WarmUp().ok());
+  EXPECT_GT(model_->lane().WorkOf(1000), absl::ZeroDuration());
+}
+
+TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
+  Start(MakeOrder({std::string_view("a"), FakeTokenizer::kNoMemory}));
+  EXPECT_EQ(ErrorReason(answer_.get().status()), "OUT_OF_MEMORY");
+  Start(MakeOrder({std::string_view("a")}));
+  EXPECT_TRUE(answer_.get().ok());
+}
+
+// Token ids, prompts and special tokens say nothing about texts, and no single call says much.
+TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
+  const double before = model_->tokens_per_byte();
+  const std::vector<uint32_t> ids(900, 11);
+  const auto embed = [this](std::vector<Input> inputs) {
+    EmbedOrder order = MakeOrder(std::move(inputs));
+    order.input_options.plan.truncate = Truncate::kEnd;
+    Start(std::move(order));
+    ASSERT_TRUE(answer_.get().ok());
+  };
+  embed({std::string_view("aaaaaaaaa"), TokenIds{.ids = ids}});
+  EXPECT_NEAR(model_->tokens_per_byte(), before, 0.01);
+  std::string text;  // A token for every ten bytes.
+  while (text.size() < 4000) text += "aaaaaaaaa ";
+  for (int i = 0; i < 200; ++i) embed({std::string_view(text)});
+
+  EXPECT_NEAR(model_->tokens_per_byte(), 0.1, 0.01);
+}
+
 TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
   encoder_->CloseGate();
   const auto call = Start(MakeOrder({std::string_view("a")}));

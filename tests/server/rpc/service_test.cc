@@ -25,7 +25,8 @@ using v1::EmbedOptions;
 
 class ServiceTest : public ::testing::Test {
  protected:
-  ServiceTest() {
+  explicit ServiceTest(absl::Duration max_age = absl::Minutes(10)) {
+    config_.connections.max_age = max_age;
     auto encoder = std::make_unique<FakeEncoder>();
     encoder_ = encoder.get();
     auto model = std::make_unique<ServedModel>(
@@ -404,7 +405,7 @@ TEST_F(ServiceTest, TokenizesOnlySoMuchInACall) {
   const grpc::Status status = stub_->Tokenize(&context, request, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(),
-              HasSubstr("texts[1]: has 60 tokens; of what this server tokenises in a call, 38"));
+              HasSubstr("texts[1]: has 60 tokens or more; of what this server tokenises in a call, 38"));
 }
 
 TEST_F(ServiceTest, DescribesModels) {
@@ -427,6 +428,7 @@ TEST_F(ServiceTest, DescribesModels) {
 
 class EmbedStreamTest : public ServiceTest {
  protected:
+  using ServiceTest::ServiceTest;
   using Stream = grpc::ClientReaderWriter<v1::EmbedStreamRequest, v1::EmbedStreamResponse>;
 
   std::unique_ptr<Stream> Open() { return stub_->EmbedStream(&context_); }
@@ -491,6 +493,54 @@ TEST_F(EmbedStreamTest, AnInputThatFailsDoesNotEndTheStream) {
   EXPECT_THAT(answers.at("long").result().error().message(), HasSubstr("input: "));
   EXPECT_THAT(answers.at("nothing").result().error().message(), HasSubstr("input: has neither"));
   EXPECT_FALSE(answers.at("fine").result().has_error());
+}
+
+TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("huge", std::string(FakeTokenizer::kNoMemory)));
+  stream->Write(Message("fine", "a"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(answers.at("huge").result().error().code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_FALSE(answers.at("fine").result().has_error());
+}
+
+// Parts and short texts by turns, which end in the middle of each other's reading.
+TEST_F(EmbedStreamTest, MessagesAreBegunOneAfterTheOther) {
+  const auto stream = Open();
+  constexpr int kRounds = 60, kParts = 8;
+  std::jthread writer([&stream] {
+    stream->Write(FirstMessage("first", "a"));
+    for (int i = 0; i < kRounds; ++i) {
+      stream->Write(Message(absl::StrCat("short ", i), "a"));
+      for (int part = 0; part < kParts; ++part) {
+        stream->Write(Message(absl::StrCat("long ", i), std::string(static_cast<size_t>(part) + 1, 'a') + " ",
+                              /*more_parts=*/part + 1 < kParts));
+      }
+    }
+    stream->WritesDone();
+  });
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u * kRounds + 1);
+  for (int i = 0; i < kRounds; ++i) {
+    const auto& result = answers.at(absl::StrCat("long ", i)).result();
+    ASSERT_EQ(result.tokens(), kParts + 2u) << result.ShortDebugString();
+    EXPECT_EQ(result.embeddings(0).values(0), 1 + 11 + 12 + 13 + 14 + 15 + 16 + 17 + 18 + 2);
+  }
+}
+
+TEST_F(EmbedStreamTest, AnEndInTheMiddleOfATextIsAnError) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("whole", "a"));
+  stream->Write(Message("half", "b ", /*more_parts=*/true));
+  stream->WritesDone();
+  EXPECT_EQ(ReadAll(*stream).size(), 1u);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is not whole"));
 }
 
 TEST_F(EmbedStreamTest, WhatTheStreamItselfGetsWrongEndsIt) {
@@ -565,6 +615,44 @@ TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
 }
 
+// A message that comes while the server drains is not taken, and the client is told so.
+TEST_F(EmbedStreamTest, AClientThatGoesOnSendingIsToldOfTheDrain) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("0", "a"));
+  v1::EmbedStreamResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  encoder_->CloseGate();
+  stream->Write(Message("1", "a"));
+  encoder_->AwaitCalls(2);
+  std::jthread drain([this] { server_->Shutdown(absl::Seconds(30)); });
+  absl::SleepFor(absl::Milliseconds(50));
+  stream->Write(Message("2", "a"));
+  absl::SleepFor(absl::Milliseconds(50));
+  encoder_->OpenGate();
+  EXPECT_EQ(ReadAll(*stream).size(), 1u);
+  EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
+}
+
+class OldStreamTest : public EmbedStreamTest {
+ protected:
+  OldStreamTest() : EmbedStreamTest(absl::Milliseconds(200)) {}
+};
+
+TEST_F(OldStreamTest, ItIsToldToGoOnAsAnotherOne) {
+  const auto stream = Open();
+  // One after the other, so that whatever is sent before the end is answered.
+  int answered = 0;
+  v1::EmbedStreamResponse answer;
+  for (const absl::Time end = absl::Now() + absl::Seconds(10); absl::Now() < end; ++answered) {
+    if (!stream->Write(Message(absl::StrCat(answered), "a")) || !stream->Read(&answer)) break;
+    ASSERT_EQ(answer.id(), absl::StrCat(answered));
+  }
+  EXPECT_GT(answered, 0);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+}
+
 TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
   encoder_->CloseGate();
   const auto stream = Open();
@@ -578,6 +666,38 @@ TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
   context_.TryCancel();
   encoder_->OpenGate();
   stream->Finish();
+}
+
+// An allocation that fails fails its request, whichever method it is for, and no other.
+TEST_F(ServiceTest, WantOfMemoryFailsItsRequestAlone) {
+  const std::string huge(FakeTokenizer::kNoMemory);
+  const auto expect_out_of_memory = [](const grpc::Status& status) {
+    EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(status.error_message(), HasSubstr("not the memory"));
+  };
+  expect_out_of_memory(Embed(Request(huge)));
+  {
+    grpc::ClientContext context;
+    v1::ExplainRequest request;
+    request.add_inputs()->set_text(huge);
+    v1::ExplainResponse response;
+    expect_out_of_memory(stub_->Explain(&context, request, &response));
+  }
+  {
+    grpc::ClientContext context;
+    v1::TokenizeRequest request;
+    request.add_texts(huge);
+    v1::TokenizeResponse response;
+    expect_out_of_memory(stub_->Tokenize(&context, request, &response));
+  }
+  {
+    grpc::ClientContext context;
+    tei::v1::EncodeRequest request;
+    request.set_inputs(huge);
+    tei::v1::EncodeResponse response;
+    EXPECT_FALSE(tei::v1::Tokenize::NewStub(channel_)->Tokenize(&context, request, &response).ok());
+  }
+  EXPECT_TRUE(Embed(Request("a")).ok());
 }
 
 TEST_F(ServiceTest, CountsCalls) {

@@ -48,6 +48,26 @@ TEST(WireTest, GarbageIsMalformed) {
   }
 }
 
+// Two bytes each on the wire, and a hundred in memory.
+TEST(WireTest, TooManyElementsAreRefusedBeforeParsing) {
+  v1::EmbedRequest request, parsed;
+  for (int64_t i = 0; i < kMaxElements; ++i) request.add_inputs();
+  EXPECT_TRUE(ParseMessage(SerializeMessage(request), 1 << 20, parsed).ok());
+  request.add_inputs();
+  absl::Status status = ParseMessage(SerializeMessage(request), 1 << 20, parsed);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "inputs: has 131073 elements; the limit is 131072");
+  // Also below, where no input has too many by itself.
+  request.clear_inputs();
+  for (int i = 0; i < 2; ++i) {
+    v1::Input& input = *request.add_inputs();
+    for (int64_t j = 0; j < kMaxElements / 2 + 1; ++j) input.add_ranges();
+  }
+  status = ParseMessage(SerializeMessage(request), 1 << 20, parsed);
+  EXPECT_EQ(ErrorReason(status), "TOO_MANY_ELEMENTS");
+  EXPECT_EQ(ErrorField(status), "ranges");
+}
+
 TEST(WireTest, TooManyBytesAreRefusedBeforeParsing) {
   v1::EmbedRequest parsed;
   EXPECT_EQ(ErrorReason(ParseMessage(Bytes(std::string(11, 'x')), 10, parsed)), "REQUEST_TOO_LARGE");

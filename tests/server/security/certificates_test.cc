@@ -41,13 +41,14 @@ std::string KeyPem(const Key& key, const char* passphrase = nullptr) {
   });
 }
 
-// Signed by itself, valid until `left` from now.
-std::string CertificatePem(const Key& key, absl::Duration left = absl::Hours(24)) {
+// Signed by itself, valid until `left` from now; not before `begin` from now.
+std::string CertificatePem(const Key& key, absl::Duration left = absl::Hours(24),
+                           absl::Duration begin = -absl::Hours(72)) {
   static long serial = 1;
   const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), &X509_free);
   X509_set_version(certificate.get(), X509_VERSION_3);
   ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), serial++);
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -72 * 3600);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), static_cast<long>(absl::ToInt64Seconds(begin)));
   X509_gmtime_adj(X509_getm_notAfter(certificate.get()), static_cast<long>(absl::ToInt64Seconds(left)));
   X509_set_pubkey(certificate.get(), key.get());
   X509_NAME* const name = X509_get_subject_name(certificate.get());
@@ -92,6 +93,8 @@ TEST_F(CertificatesTest, LoadsAPair) {
   EXPECT_EQ(loaded->client_ca, "");
   EXPECT_GT(loaded->not_after, absl::Now() + absl::Hours(23));
   EXPECT_LT(loaded->not_after, absl::Now() + absl::Hours(25));
+  EXPECT_GT(loaded->not_before, absl::Now() - absl::Hours(73));
+  EXPECT_LT(loaded->not_before, absl::Now() - absl::Hours(71));
   EXPECT_EQ(ERR_peek_error(), 0u);
 }
 
@@ -239,6 +242,45 @@ TEST_F(CertificateStoreTest, AVanishedFileLeavesTheOldPair) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(LookAgain(**store), first);
   ASSERT_EQ(reports_.size(), 1u);
   EXPECT_THAT(std::string(reports_[0].message()), HasSubstr(paths_.key));
+}
+
+// As when an authority's clock is ahead: clients would refuse it.
+TEST_F(CertificateStoreTest, ACertificateOfTheFutureIsTakenWhenItIsValid) {
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  const auto first = (*store)->Current();
+  const std::string later = CertificatePem(key_, absl::Hours(48), absl::Seconds(6));
+  Write(paths_.certificate, later);
+  EXPECT_EQ(LookAgain(**store), first);
+  ASSERT_EQ(reports_.size(), 1u);
+  EXPECT_THAT(std::string(reports_[0].message()), HasSubstr(paths_.certificate + " is valid only from"));
+  EXPECT_EQ(generation_, first->generation);
+  EXPECT_EQ(LookAgain(**store), first);
+  EXPECT_EQ(reports_.size(), 1u);  // Told once.
+  absl::SleepFor(absl::Seconds(4));
+  EXPECT_EQ((*store)->Current()->certificate, later);
+  ASSERT_EQ(reports_.size(), 2u);
+  EXPECT_TRUE(reports_[1].ok()) << reports_[1];
+}
+
+// Neither is valid then, and the new one will be.
+TEST_F(CertificateStoreTest, ACertificateOfTheFutureIsTakenWhenTheOldOneExpires) {
+  Write(paths_.certificate, CertificatePem(key_, absl::Seconds(5)));
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  const auto first = (*store)->Current();
+  const std::string later = CertificatePem(key_, absl::Hours(48), absl::Hours(1));
+  Write(paths_.certificate, later);
+  EXPECT_EQ(LookAgain(**store), first);
+  absl::SleepFor(absl::Seconds(5));
+  EXPECT_EQ((*store)->Current()->certificate, later);
+}
+
+TEST_F(CertificateStoreTest, TheFirstCertificateMayBeOfTheFuture) {
+  Write(paths_.certificate, CertificatePem(key_, absl::Hours(24), absl::Hours(1)));
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_GT((*store)->Current()->not_before, absl::Now());
 }
 
 }  // namespace

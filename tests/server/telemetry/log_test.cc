@@ -144,6 +144,18 @@ TEST(LogSamplerTest, TakesTheFirstOfASecondAndCountsTheOthers) {
   EXPECT_EQ(suppressed, 0);
 }
 
+TEST(LogSamplerTest, GoesOnAfterTheClockWasSetBack) {
+  LogSampler sampler;
+  int64_t suppressed = -1;
+  EXPECT_TRUE(sampler.Take(kStart, suppressed));
+  EXPECT_FALSE(sampler.Take(kStart + absl::Milliseconds(1), suppressed));
+  const absl::Time earlier = kStart - absl::Minutes(30);
+  EXPECT_TRUE(sampler.Take(earlier, suppressed));
+  EXPECT_EQ(suppressed, 1);
+  EXPECT_FALSE(sampler.Take(earlier + absl::Milliseconds(999), suppressed));
+  EXPECT_TRUE(sampler.Take(earlier + absl::Seconds(1), suppressed));
+}
+
 TEST(LogSamplerTest, NothingIsLostBetweenThreads) {
   LogSampler sampler;
   std::atomic<int64_t> taken = 0, counted = 0;

@@ -2,22 +2,34 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <filesystem>
 #include <fstream>
+#include <optional>
 #include <regex>
 #include <set>
 #include <sstream>
+#include <thread>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/telemetry/process_metrics.h"
 
 namespace longembed {
 namespace {
 
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(MetricsTest, CountsWhatHappened) {
   Metrics metrics({.version = "1.2.3", .torch = "2.11.0"});
-  ModelMetrics& model =
-      metrics.ForModel("m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3)}; });
+  ModelMetrics& model = metrics.ForModel("m");
+  const Registration queue =
+      metrics.ReadQueue("m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3)}; });
+  metrics.SetQueueWaitLimit("m", absl::Seconds(7.5));
   model.CountInputs(2, 30, 5);
   model.ObserveTokenization(absl::Milliseconds(1));
   model.ObserveQueue(absl::Milliseconds(20));
@@ -33,6 +45,7 @@ TEST(MetricsTest, CountsWhatHappened) {
   EXPECT_THAT(text, HasSubstr("longembed_queue_jobs{model=\"m\"} 2"));
   EXPECT_THAT(text, HasSubstr("longembed_queue_tokens{model=\"m\"} 70"));
   EXPECT_THAT(text, HasSubstr("longembed_queue_oldest_seconds{model=\"m\"} 3"));
+  EXPECT_THAT(text, HasSubstr("longembed_queue_wait_limit_seconds{model=\"m\"} 7.5"));
   EXPECT_THAT(text, HasSubstr("longembed_batch_sequences_sum{model=\"m\"} 2"));
   EXPECT_THAT(text, HasSubstr("longembed_requests_in_flight{method=\"Embed\"} 1"));
   EXPECT_THAT(text, HasSubstr("longembed_requests_total{code=\"OK\",method=\"Embed\",model=\"m\"} 1"));
@@ -41,11 +54,83 @@ TEST(MetricsTest, CountsWhatHappened) {
   EXPECT_THAT(text, ContainsRegex("process_open_fds [1-9]"));
 }
 
-TEST(MetricsTest, ForgetsQueues) {
+TEST(MetricsTest, AsksAsLongAsTheRegistrationLives) {
   Metrics metrics({});
-  metrics.ForModel("m", [] { return QueueReading{.jobs = 1}; });
-  metrics.ForgetQueues();
-  EXPECT_THAT(metrics.Scrape(), ::testing::Not(HasSubstr("longembed_queue_jobs{")));
+  Registration kept;
+  {
+    const Registration queue = metrics.ReadQueue("m", [] { return QueueReading{.jobs = 1}; });
+    const Registration pending = metrics.ReadPendingBytes([] { return 5; });
+    Registration moved = metrics.ReadQueue("n", [] { return QueueReading{.jobs = 2}; });
+    kept = std::move(moved);
+    EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_queue_jobs{model=\"m\"} 1"));
+    EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_pending_bytes 5"));
+  }
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_queue_jobs{model=\"m\"}")));
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_pending_bytes 5")));
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_queue_jobs{model=\"n\"} 2"));
+  kept = Registration();
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_queue_jobs{")));
+}
+
+// What is looked at may go away as soon as the registration has.
+TEST(MetricsTest, ARegistrationEndsAfterTheScrapeThatAsks) {
+  Metrics metrics({});
+  std::atomic<bool> asking = false, asked = false;
+  std::optional<Registration> queue = metrics.ReadQueue("m", [&] {
+    asking = true;
+    absl::SleepFor(absl::Milliseconds(200));
+    asked = true;
+    return QueueReading{};
+  });
+  const std::jthread scrape([&metrics] { metrics.Scrape(); });
+  while (!asking) std::this_thread::yield();
+  queue.reset();
+  EXPECT_TRUE(asked);
+}
+
+TEST(MetricsTest, KnowsWhetherCallsAreInFlight) {
+  Metrics metrics({});
+  metrics.RequestStarted("Embed");
+  metrics.RequestStarted("Tokenize");
+  EXPECT_EQ(metrics.in_flight(), 2);
+  metrics.RequestFinished("Embed", "OK", "", absl::Milliseconds(1));
+  metrics.RequestFinished("Tokenize", "INTERNAL", "", absl::Milliseconds(1));
+  EXPECT_EQ(metrics.in_flight(), 0);
+}
+
+TEST(MetricsTest, CountsReloadsOfApiKeys) {
+  Metrics metrics({});
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 0"));
+  metrics.CountApiKeyReload(true);
+  metrics.CountApiKeyReload(false);
+  metrics.CountApiKeyReload(false);
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"ok\"} 1"));
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
+}
+
+// A folder such as /sys/fs/cgroup.
+class MemoryLimitTest : public ::testing::Test {
+ protected:
+  MemoryLimitTest() { std::filesystem::create_directories(folder_ + "/memory"); }
+  ~MemoryLimitTest() override { std::filesystem::remove_all(folder_); }
+  void Write(const std::string& name, const std::string& content) { std::ofstream(folder_ + "/" + name) << content; }
+
+  const std::string folder_ = ::testing::TempDir() + "cgroup_" + std::to_string(getpid());
+};
+
+TEST_F(MemoryLimitTest, OfVersion2) {
+  Write("memory.max", "536870912\n");
+  EXPECT_EQ(MemoryLimit(folder_), 536870912);
+  Write("memory.max", "max\n");
+  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
+}
+
+TEST_F(MemoryLimitTest, OfVersion1) {
+  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
+  Write("memory/memory.limit_in_bytes", "8589934592\n");
+  EXPECT_EQ(MemoryLimit(folder_), int64_t{8} << 30);
+  Write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
 }
 
 TEST(MetricsTest, SaysWhenItCannotListen) {
@@ -59,9 +144,10 @@ TEST(MetricsTest, SaysWhenItCannotListen) {
 // The table in README.md and what a scrape shows are the same metrics.
 TEST(MetricsTest, TheTableIsComplete) {
   Metrics metrics({});
-  ModelMetrics& model = metrics.ForModel("m", [] { return QueueReading{}; });
+  ModelMetrics& model = metrics.ForModel("m");
   model.CountInputs(1, 1, 1);
   model.CountClientTokens("c", 1);
+  metrics.SetQueueWaitLimit("m", absl::Seconds(1));
   metrics.CountTlsReload(true);
   metrics.SetCertificateExpiry(absl::FromUnixSeconds(5));
   metrics.RequestStarted("Embed");

@@ -1,0 +1,70 @@
+#include "server/files/watched_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A clock that is set back must not keep anybody from looking.
+TEST(WatchedFilesTest, LooksAgainAfterTheClockWasSetBack) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "watched_files_", getpid());
+  std::ofstream(path) << "1";
+  WatchedFiles files({path}, absl::Seconds(1));
+  const absl::Time now = absl::Now();
+  EXPECT_TRUE(files.Changed(now));
+  EXPECT_FALSE(files.Changed(now + absl::Seconds(2)));
+  std::ofstream(path) << "12";
+  EXPECT_FALSE(files.Changed(now + absl::Seconds(2.5)));  // Not looked at.
+  EXPECT_TRUE(files.Changed(now + absl::Seconds(3)));
+  std::ofstream(path) << "123";
+  EXPECT_TRUE(files.Changed(now - absl::Hours(1)));
+  std::filesystem::remove(path);
+  EXPECT_TRUE(files.Changed(now + absl::Hours(1)));
+  EXPECT_FALSE(files.Changed(now + absl::Hours(2)));
+}
+
+// As when an operator forgot who may read it, and mends that: nothing is written, and all is different.
+TEST(WatchedFilesTest, AnotherModeIsAChange) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "watched_mode_", getpid());
+  std::ofstream(path) << "1";
+  std::filesystem::permissions(path, std::filesystem::perms::none);
+  WatchedFiles files({path}, absl::Seconds(1));
+  const absl::Time now = absl::Now();
+  EXPECT_TRUE(files.Changed(now));
+  EXPECT_FALSE(files.Changed(now + absl::Seconds(1)));
+  absl::SleepFor(absl::Milliseconds(50));  // The kernel's clock ticks more slowly than ours.
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  EXPECT_TRUE(files.Changed(now + absl::Seconds(2)));
+  std::filesystem::remove(path);
+}
+
+TEST(ReadWholeFileTest, GivesEveryByte) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "whole_file_", getpid());
+  for (const std::string& content : {std::string(), std::string("a\0b\n", 4), std::string(100000, 'x')}) {
+    std::ofstream(path, std::ios::binary) << content;
+    EXPECT_EQ(ReadWholeFile(path).value(), content);
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(ReadWholeFileTest, SaysWhyNot) {
+  for (const auto& [path, why] : {std::pair{"/nonexistent/file", "No such file"}, std::pair{"/", "Is a directory"}}) {
+    const absl::Status status = ReadWholeFile(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(why));
+  }
+}
+
+}  // namespace
+}  // namespace longembed
