@@ -461,9 +461,10 @@ int Main(int argc, char** argv) {
     std::cerr << "longembed-server: " << config.status().message() << "\n";
     return 2;
   }
+  BoundTorchCaches();
   const StopSignals signals;
-  std::signal(SIGPIPE,
-              SIG_IGN);  // A peer that has hung up, or whoever read the log, is an error where it is written to.
+  // A peer that has hung up, or whoever read the log, is an error where it is written to.
+  std::signal(SIGPIPE, SIG_IGN);
   SetLogLevel(config->log.level);
   SetLogFormat(config->log.format);
   const absl::Status status = Serve(*config, config_path, signals);

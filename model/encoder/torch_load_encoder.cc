@@ -3,6 +3,7 @@
 #include <torch/script.h>
 #include <torch/version.h>
 
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -94,6 +95,8 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& director
 }
 
 void SetTorchThreads(int threads) { at::set_num_threads(threads); }
+
+void BoundTorchCaches() { setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0); }
 
 std::string TorchVersion() { return TORCH_VERSION; }
 

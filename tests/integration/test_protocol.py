@@ -307,7 +307,7 @@ def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     assert len({first, *rest}) == 1 + len(rest)
     assert running.process.wait(timeout=60) == 0
-    assert time.monotonic() - started < 25  # Not drain.timeout, which is 75 s.
+    assert time.monotonic() - started < 60  # Not drain.timeout, which is 75 s.
 
 
 @pytest.mark.parametrize("what", ["Health.Watch", "reflection"])
@@ -327,7 +327,7 @@ def test_streams_of_grpcs_own_do_not_hold_up_the_end(tmp_path, what):
         next(stream)
         started = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - started < 25  # Not drain.timeout, which is 75 s.
+        assert time.monotonic() - started < 60  # Not drain.timeout, which is 75 s.
         end.set()
 
 

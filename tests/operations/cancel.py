@@ -17,8 +17,16 @@ SHORT = "light night green table " * 8
 class Bench:
     """A server whose workers are kept busy by one call, the blocker, and calls that wait behind it."""
 
-    def __init__(self, replica: Replica, pb, stub):
+    def __init__(self, replica: Replica, pb, stub, blocker_seconds: float):
         self.replica, self.pb, self.stub = replica, pb, stub
+        self.blocker_inputs = self.inputs_in(blocker_seconds)
+
+    def inputs_in(self, seconds: float) -> int:
+        """How many inputs of LONG this machine embeds in so much time."""
+        tried = 16
+        began = time.monotonic()
+        self.stub.Embed(self.request(LONG, tried), timeout=120)
+        return max(tried, round(tried * seconds / (time.monotonic() - began)))
 
     def request(self, text: str, inputs: int, bulk: bool = False, windows: int = 0):
         pb = self.pb
@@ -28,10 +36,10 @@ class Bench:
             options.extension.windows.tokens = windows
         return pb.EmbedRequest(options=options, inputs=[pb.Input(text=text)] * inputs)
 
-    def block(self, inputs: int, timeout: float) -> grpc.Future:
+    def block(self) -> grpc.Future:
         """Interactive, with a deadline nearer than that of anything that is to wait."""
         before = self.queue()[0]
-        blocker = self.stub.Embed.future(self.request(LONG, inputs), timeout=timeout)
+        blocker = self.stub.Embed.future(self.request(LONG, self.blocker_inputs), timeout=120)
         if not until(lambda: self.queue()[0] > before, 10, 0.005):
             raise RuntimeError("the blocker does not wait in the queue")
         return blocker
@@ -64,7 +72,7 @@ def settle(bench: Bench) -> tuple[float, float]:
 def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: bool, report: Report) -> tuple[float, int]:
     """One round: calls wait behind a blocker and are given up. Milliseconds until the queue was free, and tokens of theirs that reached the model."""
     tokens_before, inputs_before = settle(bench)
-    blocker = bench.block(arguments.blocker_inputs, timeout=120)
+    blocker = bench.block()
     alone = bench.queue()
     request = bench.request(SHORT, 16, bulk)
     gives_up = time.monotonic() + 1.0
@@ -84,7 +92,7 @@ def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: boo
     right = sum(call.code() == code for call in waiting)
     blocker_tokens = sum(result.tokens for result in blocker.result(timeout=120).results)
     tokens_after, inputs_after = settle(bench)
-    reached = int(tokens_after - tokens_before - blocker_tokens) + int(inputs_after - inputs_before - arguments.blocker_inputs)
+    reached = int(tokens_after - tokens_before - blocker_tokens) + int(inputs_after - inputs_before - bench.blocker_inputs)
     if not (queued and still_blocked and right == arguments.calls):
         report.bar(f"{how}, {'bulk' if bulk else 'interactive'}: the calls waited and were given up behind the blocker", False,
                    f"all queued: {queued}, blocker still at work: {still_blocked}, {code.name}: {right} of {arguments.calls}")  # fmt: skip
@@ -106,7 +114,7 @@ def running_call(bench: Bench, arguments: argparse.Namespace) -> tuple[float, in
 def dead_on_arrival(bench: Bench, calls: int) -> int:
     """Deadlines too short for anything: tokens that reached the model nevertheless, of calls that nobody answered with OK."""
     tokens_before, _ = settle(bench)
-    blocker = bench.block(64, timeout=120)
+    blocker = bench.block()
     with ThreadPoolExecutor(16) as pool:
         codes = list(pool.map(lambda _: bench.stub.Embed.future(bench.request(SHORT, 4, bulk=True), timeout=0.002).code(), range(calls)))
     blocker_tokens = sum(result.tokens for result in blocker.result(timeout=120).results)
@@ -118,7 +126,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     settings = {"limits": {"max_queue_wait": "300s", "max_bulk_queue_wait": "300s"}}
     messages, stubs = python_client(folder)
     with Replica(folder, arguments, settings) as replica, grpc.insecure_channel(replica.address) as channel:
-        bench = Bench(replica, messages, stubs.EmbeddingServiceStub(channel))
+        bench = Bench(replica, messages, stubs.EmbeddingServiceStub(channel), arguments.blocker_seconds)
         for how, bulk in (("cancel", True), ("deadline", True), ("cancel", False)):
             results = [queued_work(bench, arguments, how, bulk, report) for _ in range(arguments.rounds)]
             judge(
@@ -146,6 +154,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of each kind")
     parser.add_argument("--calls", type=int, default=32, help="that wait in a round, with 16 inputs each")
-    parser.add_argument("--blocker-inputs", type=int, default=192, help="of 512 tokens, that keep the workers busy; more than they do in two seconds")
+    parser.add_argument("--blocker-seconds", type=float, default=6, help="how long the call keeps the workers busy that the others wait behind; > 2")
     parser.add_argument("--slack", type=float, default=1.0, help="factor on the 100 ms, for machines that are shared")
     run("cancel", parser, body)

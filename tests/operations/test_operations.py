@@ -13,7 +13,7 @@ SHORT = {
     "overload.py": ["--seconds", "8", "--measure-seconds", "3", "--goodput", "0.5", "--slack", "20"],
     "rolling_restart.py": ["--rounds", "2", "--pause", "0.5"],
     "kill.py": ["--rounds", "3", "--every", "4"],
-    "cancel.py": ["--rounds", "1", "--blocker-inputs", "96", "--slack", "10"],
+    "cancel.py": ["--rounds", "1", "--blocker-seconds", "4", "--slack", "10"],
     "soak.py": ["--seconds", "15", "--sample-every", "2"],
     "hostile.py": ["--seconds", "2.5", "--floor-ms", "1500"],
     "auth_matrix.py": [],

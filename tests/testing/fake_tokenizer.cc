@@ -8,7 +8,7 @@
 namespace longembed {
 
 absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text, int64_t /*enough*/) const {
-  if (text.find(kNoMemory) != std::string_view::npos) throw std::bad_alloc();
+  if (!no_memory_.empty() && text.find(no_memory_) != std::string_view::npos) throw std::bad_alloc();
   TokenizedText result;
   size_t begin = 0;
   while (begin < text.size()) {

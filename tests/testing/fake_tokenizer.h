@@ -14,13 +14,16 @@ namespace longembed {
 // after it, as in byte-level BPE: the ranges of " cd" in "ab cd" are [2, 5).
 class FakeTokenizer final : public Tokenizer {
  public:
-  // A text with this in it is one that there is not the memory for.
-  static constexpr std::string_view kNoMemory = "no-memory";
+  // A text with this in it is one that there is not the memory for. Empty: there is none.
+  explicit FakeTokenizer(std::string_view no_memory = "") : no_memory_(no_memory) {}
 
   absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override;
   absl::StatusOr<std::string> TokenText(int32_t id) const override;
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const override;
   int32_t vocabulary_size() const override { return 100; }
+
+ private:
+  const std::string no_memory_;
 };
 
 // Mean pooling, specials 1 and 2, window and plain limit 16, vectors of FakeEncoder::kWidth, prompts "query" and

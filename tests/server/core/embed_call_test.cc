@@ -17,13 +17,15 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+constexpr std::string_view kNoMemory = "no-memory";
+
 class EmbedCallTest : public ::testing::Test {
  protected:
   EmbedCallTest() {
     auto encoder = std::make_unique<FakeEncoder>();
     encoder_ = encoder.get();
     model_ = std::make_unique<ServedModel>(
-        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
+        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>(kNoMemory)}),
         std::move(encoder), Device{scheduler_, admission_}, ServedModelOptions{.lane = {.batch = {.max_tokens = 100}}},
         metrics_);
   }
@@ -148,7 +150,7 @@ TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
 }
 
 TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
-  Start(MakeOrder({std::string_view("a"), FakeTokenizer::kNoMemory}));
+  Start(MakeOrder({std::string_view("a"), kNoMemory}));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "OUT_OF_MEMORY");
   Start(MakeOrder({std::string_view("a")}));
   EXPECT_TRUE(answer_.get().ok());

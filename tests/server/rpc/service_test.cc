@@ -23,6 +23,8 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using v1::EmbedOptions;
 
+constexpr std::string_view kNoMemory = "no-memory";
+
 class ServiceTest : public ::testing::Test {
  protected:
   explicit ServiceTest(absl::Duration max_age = absl::Minutes(10)) {
@@ -30,7 +32,7 @@ class ServiceTest : public ::testing::Test {
     auto encoder = std::make_unique<FakeEncoder>();
     encoder_ = encoder.get();
     auto model = std::make_unique<ServedModel>(
-        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
+        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>(kNoMemory)}),
         std::move(encoder), Device{scheduler_, admission_}, ServedModelOptions{.max_queued_tokens = 100}, metrics_);
     EXPECT_TRUE(models_.Add(std::move(model)).ok());
     config_.listen = "127.0.0.1:0";
@@ -497,7 +499,7 @@ TEST_F(EmbedStreamTest, AnInputThatFailsDoesNotEndTheStream) {
 
 TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
   const auto stream = Open();
-  stream->Write(FirstMessage("huge", std::string(FakeTokenizer::kNoMemory)));
+  stream->Write(FirstMessage("huge", std::string(kNoMemory)));
   stream->Write(Message("fine", "a"));
   stream->WritesDone();
   const auto answers = ReadAll(*stream);
@@ -670,7 +672,7 @@ TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
 
 // An allocation that fails fails its request, whichever method it is for, and no other.
 TEST_F(ServiceTest, WantOfMemoryFailsItsRequestAlone) {
-  const std::string huge(FakeTokenizer::kNoMemory);
+  const std::string huge(kNoMemory);
   const auto expect_out_of_memory = [](const grpc::Status& status) {
     EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
     EXPECT_THAT(status.error_message(), HasSubstr("not the memory"));
