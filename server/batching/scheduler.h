@@ -86,7 +86,8 @@ class Lane {
   // Until there are batches: a worker took so long for so much cost, alone.
   void Expect(int64_t cost, absl::Duration took);
 
-  // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before anything is known.
+  // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before anything is
+  // known.
   absl::Duration WorkOf(int64_t cost) const { return absl::Seconds(static_cast<double>(cost) * seconds_per_cost_); }
 
   const LaneOptions& options() const { return options_; }
