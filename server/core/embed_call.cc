@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
 
 namespace longembed {
 
@@ -140,13 +141,11 @@ void EmbedCall::Prepare() {
 }
 
 absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
-  try {
-    if (const absl::Status status = PrepareInputs(sequences); !status.ok()) return status;
-    if (const absl::Status status = CheckResponseSize(); !status.ok()) return status;
+  return WithinMemory([&] {
+    if (absl::Status status = PrepareInputs(sequences); !status.ok()) return status;
+    if (absl::Status status = CheckResponseSize(); !status.ok()) return status;
     return Settle(sequences);
-  } catch (const std::bad_alloc&) {
-    return ServerOutOfMemory();
-  }
+  });
 }
 
 absl::Status EmbedCall::CheckResponseSize() const {
@@ -235,12 +234,7 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   if (!result.ok()) return std::move(done_)(result.status());
-  absl::Status status;
-  try {
-    status = FinishInputs(*result);
-  } catch (const std::bad_alloc&) {
-    status = ServerOutOfMemory();
-  }
+  const absl::Status status = WithinMemory([&] { return FinishInputs(*result); });
   if (!status.ok()) return std::move(done_)(status);
   std::move(done_)(std::move(answer_));
 }

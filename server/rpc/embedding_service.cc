@@ -10,6 +10,7 @@
 #include "model/errors/errors.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/embed_stream.h"
 #include "server/rpc/unary_call.h"
@@ -112,7 +113,7 @@ class PooledCall : public Call<Request, Response> {
     if (const absl::Status status = this->Parse(bytes); !status.ok()) return this->Fail(status);
     const auto answer = [this] {
       absl::Status status = CheckStillWanted();
-      if (status.ok()) status = AnswerInMemory();
+      if (status.ok()) status = WithinMemory([this] { return Answer(); });
       status.ok() ? this->Succeed(*this->response_) : this->Fail(status);
     };
     this->service_.pool.Run(answer,
@@ -131,14 +132,6 @@ class PooledCall : public Call<Request, Response> {
   }
 
  private:
-  absl::Status AnswerInMemory() {
-    try {
-      return Answer();
-    } catch (const std::bad_alloc&) {
-      return ServerOutOfMemory();
-    }
-  }
-
   std::atomic<bool> cancelled_ = false;
 };
 

@@ -13,6 +13,7 @@
 #include "model/text/utf8.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/message_stream.h"
@@ -217,18 +218,10 @@ class TeiPooled : public TeiOperation<Request, Response> {
   void Begin(absl::Time deadline) override {
     const auto run = [this, deadline] {
       const bool late = deadline <= this->context_.service.clock.Now();
-      this->End(cancelled_ ? CallCancelled() : late ? DeadlineExceeded() : RunInMemory());
+      this->End(cancelled_ ? CallCancelled() : late ? DeadlineExceeded() : WithinMemory([this] { return Run(); }));
     };
     this->context_.service.pool.Run(
         run, WorkerPool::Unadmitted(static_cast<int64_t>(this->request_->ByteSizeLong()), absl::InfinitePast()));
-  }
-
-  absl::Status RunInMemory() {
-    try {
-      return Run();
-    } catch (const std::bad_alloc&) {
-      return ServerOutOfMemory();
-    }
   }
 
   std::atomic<bool> cancelled_ = false;
