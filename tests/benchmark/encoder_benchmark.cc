@@ -1,8 +1,10 @@
 // Tokens a second, in process or through a server, for texts of 16, 128 and 512 tokens and a mixed set.
 //
 //   encoder_benchmark MODEL_DIRECTORY [--server HOST:PORT] [--clients N] [--seconds S] [--texts FILE]
+//                     [--device cpu|cuda] [--precision fp32|bf16|fp16|int8] [--engine torchscript] [--threads N]
+//                     [--batch-tokens N]
 //
-// In process: the encoder alone, on batches of 4,096 tokens of the same sequences. With --server: N clients in a closed
+// In process: the encoder alone, on batches of 512 tokens unless told otherwise. With --server: N clients in a closed
 // loop, one text a call, on top of what the server does in between; its figure over the other is what serving costs.
 // The texts are made of words of the model's vocabulary with exact token counts, or come from a JSON file {"set":
 // [["text", tokens], ...]}.
@@ -36,6 +38,7 @@ struct Arguments {
   EncoderOptions encoder;
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   int clients = 32;
+  int batch_tokens = 512;
   double seconds = 5;
 };
 
@@ -45,6 +48,14 @@ using TextSets = std::map<std::string, std::vector<std::string>>;
   std::cerr << "encoder_benchmark: " << message << "\n";
   std::cerr.flush();
   std::_Exit(2);  // Also from a client thread, while others run.
+}
+
+Precision ReadPrecision(const std::string& name) {
+  for (const Precision precision :
+       {Precision::kFloat32, Precision::kFloat16, Precision::kBfloat16, Precision::kInt8}) {
+    if (name == PrecisionName(precision)) return precision;
+  }
+  Die("unknown precision " + name);
 }
 
 Arguments ParseArguments(int argc, char** argv) {
@@ -60,14 +71,16 @@ Arguments ParseArguments(int argc, char** argv) {
       arguments.texts = value;
     else if (flag == "--clients")
       arguments.clients = std::atoi(value.c_str());
+    else if (flag == "--batch-tokens")
+      arguments.batch_tokens = std::max(1, std::atoi(value.c_str()));
     else if (flag == "--threads")
       arguments.threads = std::atoi(value.c_str());
+    else if (flag == "--device")
+      arguments.encoder.device = value;
     else if (flag == "--engine")
       arguments.encoder.engine = value == "torchscript" ? Engine::kTorchScript : Engine::kAuto;
     else if (flag == "--precision")
-      arguments.encoder.precision = value == "bf16"   ? Precision::kBfloat16
-                                    : value == "int8" ? Precision::kInt8
-                                                      : Precision::kFloat32;
+      arguments.encoder.precision = ReadPrecision(value);
     else if (flag == "--seconds")
       arguments.seconds = std::atof(value.c_str());
     else
@@ -128,9 +141,9 @@ std::vector<Sequence> Sequences(const Model& model, const std::vector<std::strin
   return sequences;
 }
 
-// Tokens a second of the encoder, `threads` batches at a time, each on one core.
-double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, int threads, double seconds) {
-  constexpr int kBatchTokens = 512;
+// Tokens a second of the encoder, `threads` batches at a time, each on one core or on a stream of the GPU.
+double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, const Arguments& arguments, double seconds) {
+  const int threads = arguments.threads;
   const absl::Time start = absl::Now();
   std::atomic<int64_t> tokens = 0;
   std::vector<std::jthread> workers;
@@ -142,7 +155,7 @@ double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, int t
       for (size_t next = sequences.size() * t / threads; absl::Now() - start < absl::Seconds(seconds);) {
         std::vector<const Sequence*> batch;
         int64_t batch_tokens = 0;
-        while (batch.empty() || batch_tokens + sequences[next].size() <= kBatchTokens) {
+        while (batch.empty() || batch_tokens + sequences[next].size() <= arguments.batch_tokens) {
           batch.push_back(&sequences[next]);
           batch_tokens += sequences[next].size();
           next = (next + 1) % sequences.size();
@@ -211,8 +224,8 @@ void Run(const Arguments& arguments) {
   std::printf("%-8s %12s   encoder in process\n", "set", "tokens/s");
   for (const auto& [name, texts] : sets) {
     const std::vector<Sequence> sequences = Sequences(**model, texts);
-    InProcess(**encoder, sequences, arguments.threads, 1);  // Warm-up.
-    std::printf("%-8s %12.0f\n", name.c_str(), InProcess(**encoder, sequences, arguments.threads, arguments.seconds));
+    InProcess(**encoder, sequences, arguments, 1);  // Warm-up.
+    std::printf("%-8s %12.0f\n", name.c_str(), InProcess(**encoder, sequences, arguments, arguments.seconds));
   }
 }
 
