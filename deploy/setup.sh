@@ -14,7 +14,7 @@ venv=$root/build/venv
 logs=$root/build/logs
 debian_packages=(
   build-essential cmake ninja-build pkg-config ccache git ca-certificates curl
-  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libssl-dev
+  libgrpc++-dev libjemalloc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libssl-dev
   prometheus-cpp-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv default-jre-headless maven
 )

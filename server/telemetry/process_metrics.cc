@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -13,6 +14,10 @@
 #include <string>
 
 #include "server/telemetry/metric_names.h"
+
+// jemalloc's, where the program is linked with it (jemalloc(3)).
+extern "C" int mallctl(const char* name, void* old_value, size_t* old_length, void* new_value, size_t new_length)
+    __attribute__((weak));
 
 namespace longembed {
 namespace {
@@ -41,6 +46,13 @@ double OpenFds() {
 }
 
 double HeapInUse() {
+  if (mallctl != nullptr) {
+    uint64_t epoch = 1;  // Written, it brings the statistics up to date.
+    mallctl("epoch", nullptr, nullptr, &epoch, sizeof(epoch));
+    size_t allocated = 0, length = sizeof(allocated);
+    mallctl("stats.allocated", &allocated, &length, nullptr, 0);
+    return static_cast<double>(allocated);
+  }
   const struct mallinfo2 info = mallinfo2();
   return static_cast<double>(info.uordblks + info.hblkhd);
 }
