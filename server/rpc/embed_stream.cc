@@ -3,7 +3,6 @@
 #include <google/protobuf/arena.h>
 
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <variant>
@@ -13,6 +12,7 @@
 #include "model/errors/errors.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/message_stream.h"
@@ -151,11 +151,13 @@ class EmbedMessage final : public Operation {
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return EndInput(answer.status());
     const ResolvedOptions& options = corpus_->options;
-    try {
+    const absl::Status filled = WithinMemory([&] {
       FillResult(answer->results.front(), options, *response_->mutable_result());
-    } catch (const std::bad_alloc&) {
+      return absl::OkStatus();
+    });
+    if (!filled.ok()) {
       response_->clear_result();
-      return EndInput(ServerOutOfMemory());
+      return EndInput(filled);
     }
     response_->set_model(model_name_);
     response_->set_prompt(options.input.prompt);

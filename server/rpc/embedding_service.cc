@@ -84,11 +84,11 @@ class EmbedRpc final : public Call<v1::EmbedRequest, v1::EmbedResponse> {
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return Fail(answer.status());
-    try {
+    const absl::Status filled = WithinMemory([&] {
       for (const auto& input : answer->results) FillResult(input, options_, *response_->add_results());
-    } catch (const std::bad_alloc&) {
-      return Fail(ServerOutOfMemory());
-    }
+      return absl::OkStatus();
+    });
+    if (!filled.ok()) return Fail(filled);
     response_->set_model(model_->name());
     response_->set_prompt(options_.input.prompt);
     response_->set_recipe(options_.recipe);

@@ -147,7 +147,11 @@ class TeiEncode : public TeiOperation<Request, Response> {
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return this->End(answer.status());
     const EmbeddedInput& input = *answer->results.front();
-    FillResponse(input);
+    const absl::Status filled = WithinMemory([&] {
+      FillResponse(input);
+      return absl::OkStatus();
+    });
+    if (!filled.ok()) return this->End(filled);
     tei::v1::Metadata& metadata = *this->response_->mutable_metadata();
     metadata.set_compute_chars(CodePoints(this->request_->inputs()));
     metadata.set_compute_tokens(static_cast<uint32_t>(input.plan.tokens));
