@@ -58,7 +58,7 @@ if [ "$preset" = release ]; then
   runner pytest run_pytest
   runner format "$root/tests/format_check.sh" "$reports/format.xml"
   say "fuzzing, 20 seconds a target"
-  runner fuzz "$root/tests/fuzz/run.sh" --seconds 20 --report "$reports/fuzz.xml"
+  runner fuzz "$root/tests/fuzz/run.sh" --seconds 20 --jobs 2 --report "$reports/fuzz.xml"
 fi
 say "finished; reports: build/reports/$preset"
 "$venv/bin/python" "$root/tests/summary.py" "$reports" "${suites[@]}"
