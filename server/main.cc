@@ -31,8 +31,8 @@
 #include "server/telemetry/log.h"
 #include "server/telemetry/metrics.h"
 
-// jemalloc's settings, which it finds by this name: a thread of its own gives freed memory back to the system, also what
-// threads freed that have come to rest.
+// jemalloc's settings, which it finds by this name: a thread of its own gives freed memory back to the system, also
+// what threads freed that have come to rest.
 extern "C" {
 const char* malloc_conf = "background_thread:true";
 }

@@ -51,8 +51,7 @@ using TextSets = std::map<std::string, std::vector<std::string>>;
 }
 
 Precision ReadPrecision(const std::string& name) {
-  for (const Precision precision :
-       {Precision::kFloat32, Precision::kFloat16, Precision::kBfloat16, Precision::kInt8}) {
+  for (const Precision precision : {Precision::kFloat32, Precision::kFloat16, Precision::kBfloat16, Precision::kInt8}) {
     if (name == PrecisionName(precision)) return precision;
   }
   Die("unknown precision " + name);

@@ -124,8 +124,13 @@ TEST_P(TorchCudaTest, WindowsAndSpans) {
 }
 
 TEST_P(TorchCudaTest, EveryPositionsMethod) {
-  const PositionsMethod methods[] = {Grouped{}, Recurrent{}, Interpolation{}, Ntk{.factor = 4}, NtkDynamic{.factor = 2},
-                                     NtkByParts{.factor = 4}, Yarn{.factor = 4}};
+  const PositionsMethod methods[] = {Grouped{},
+                                     Recurrent{},
+                                     Interpolation{},
+                                     Ntk{.factor = 4},
+                                     NtkDynamic{.factor = 2},
+                                     NtkByParts{.factor = 4},
+                                     Yarn{.factor = 4}};
   for (const PositionsMethod& method : methods) Add(900, {.when = When::kAlways, .positions = method});
   Add(900, {.when = When::kAlways, .positions = Yarn{.factor = 4}, .resonance = true});
   Add(900, {.when = When::kAlways, .positions = Ntk{.factor = 4}, .attention_log_scaling = true});
