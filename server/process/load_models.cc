@@ -1,0 +1,120 @@
+#include "server/process/load_models.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "model/embed/precision_check.h"
+#include "model/encoder/load_encoder.h"
+#include "model/plan/planner.h"
+#include "server/core/cores.h"
+#include "server/rpc/extension_converter.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest, int workers) {
+  constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
+  // Batches' worth; of standard ones, as a sequence holds up others no less where batches are configured to be large.
+  constexpr int64_t kGiant = 8;
+  const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
+  LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
+                                .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
+                      .costs = {.attention = AttentionShare(manifest)}};
+  if (workers > 1) options.costs.giant = kGiant * standard;  // Else nobody could run beside one.
+  return options;
+}
+
+// What CheckPrecision compares with: the same kernels' vectors in float32. Empty where that is the precision.
+absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const Model& model) {
+  if (config.precision == Precision::kFloat32) return SampleVectors{};
+  const absl::StatusOr<std::unique_ptr<Encoder>> reference =
+      LoadEncoder(config.path, model.manifest, {.device = config.device, .engine = config.engine});
+  if (!reference.ok()) return reference.status();
+  return EmbedSample(model, **reference);
+}
+
+// How far a precision other than float32 moves vectors.
+absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expected, ServedModel& served) {
+  if (expected.empty()) return absl::OkStatus();
+  const absl::StatusOr<SampleVectors> actual = EmbedSample(served.model(), served.encoder());
+  if (!actual.ok()) return actual.status();
+  const PrecisionReport report = ComparePrecision(expected, *actual);
+  served.set_precision_report(report);
+  Log(LogLevel::kInfo, "precision checked against fp32",
+      {{"model", served.name()},
+       {"precision", PrecisionName(config.precision)},
+       {"texts", int64_t{report.texts}},
+       {"lowest_cosine", report.lowest_cosine},
+       {"mean_cosine", report.mean_cosine}});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Encoder>> LoadServedEncoder(const ModelConfig& config, const ModelManifest& manifest,
+                                                           const std::string& name) {
+  return LoadEncoder(config.path, manifest,
+                     {.device = config.device,
+                      .precision = config.precision,
+                      .engine = config.engine,
+                      .on_fallback = [&name](const std::string& why) {
+                        Log(LogLevel::kWarning, "model runs with LibTorch, slower than with our kernels",
+                            {{"model", name}, {"why", why}});
+                      }});
+}
+
+void LogReady(const ModelConfig& config, const Device& device, const ServedModel& served, absl::Time started) {
+  Log(LogLevel::kInfo, "model ready",
+      {{"model", served.name()},
+       {"precision", PrecisionName(config.precision)},
+       {"device", served.encoder().device()},
+       {"engine", served.encoder().engine()},
+       {"workers", int64_t{device.scheduler.workers()}},
+       {"max_batch_tokens", served.lane_options().batch.max_tokens},
+       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
+}
+
+}  // namespace
+
+Devices::Devices(const ServerConfig& config, const Clock& clock)
+    : compute_threads_(config.compute_threads > 0 ? config.compute_threads : AvailableCores()),
+      cuda_streams_(config.cuda_streams),
+      admission_{.max_wait = config.limits.max_queue_wait,
+                 .max_bulk_wait = config.limits.max_bulk_queue_wait,
+                 .refuse_at = 0.75},
+      clock_(clock) {}
+
+Device Devices::ForDevice(const std::string& device) {
+  std::unique_ptr<Owned>& owned = by_device_[device];
+  if (owned == nullptr) {
+    // Parallelism comes from the workers and their helping each other: LibTorch's own threads would fight with them.
+    const SchedulerOptions options{.workers = device == "cpu" ? compute_threads_ : cuda_streams_,
+                                   .initialize_worker = [] { SetTorchThreads(1); }};
+    owned = std::make_unique<Owned>(admission_, options, clock_);
+  }
+  return {.scheduler = owned->scheduler, .admission = owned->admission};
+}
+
+absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
+                                                             Metrics& metrics) {
+  const absl::Time started = absl::Now();
+  absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(config.path);
+  if (!model.ok()) return model.status();
+  const ModelManifest& manifest = (*model)->manifest;
+  if (const auto extension = RecommendedExtension(manifest); !extension.ok()) return extension.status();
+  const std::string name = config.name.empty() ? manifest.name : config.name;
+  // Before the encoder that is served: there need not be memory for both.
+  const absl::StatusOr<SampleVectors> reference = ReferenceVectors(config, **model);
+  if (!reference.ok()) return reference.status();
+  absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadServedEncoder(config, manifest, name);
+  if (!encoder.ok()) return encoder.status();
+  const Device device = devices.ForDevice((*encoder)->device());
+  const ServedModelOptions options{.lane = ToLaneOptions(config, manifest, device.scheduler.workers()),
+                                   .max_queued_tokens = config.max_queued_tokens};
+  auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), device, options, metrics);
+  if (const absl::Status status = served->WarmUp(); !status.ok()) return status;
+  if (const absl::Status status = CheckPrecision(config, *reference, *served); !status.ok()) return status;
+  LogReady(config, device, *served, started);
+  return served;
+}
+
+}  // namespace longembed

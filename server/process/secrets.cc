@@ -1,0 +1,68 @@
+#include "server/process/secrets.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+void LogReload(const char* what, const absl::Status& status) {
+  if (status.ok()) return Log(LogLevel::kInfo, "reloaded", {{"what", what}});
+  Log(LogLevel::kError, "not reloaded; what was loaded before stays in use",
+      {{"what", what}, {"why", std::string(status.message())}});
+}
+
+absl::StatusOr<std::unique_ptr<CertificateStore>> OpenCertificates(const TlsConfig& tls, Metrics& metrics) {
+  absl::StatusOr<std::unique_ptr<CertificateStore>> store =
+      CertificateStore::Open({.certificate = tls.certificate, .key = tls.key, .client_ca = tls.client_ca},
+                             [&metrics](const Certificates& in_use, const absl::Status& status) {
+                               metrics.CountTlsReload(status.ok());
+                               metrics.SetCertificateExpiry(in_use.not_after);
+                               LogReload("certificates", status);
+                             });
+  if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("tls: ", store.status().message()));
+  const std::shared_ptr<const Certificates> first = (*store)->Current();
+  metrics.SetCertificateExpiry(first->not_after);
+  if (first->not_before > absl::Now()) {
+    Log(LogLevel::kWarning, "the certificate is not valid yet",
+        {{"path", tls.certificate}, {"valid_from", absl::FormatTime(first->not_before, absl::UTCTimeZone())}});
+  }
+  return store;
+}
+
+absl::StatusOr<std::unique_ptr<ApiKeyStore>> OpenApiKeys(const std::string& path, Metrics& metrics) {
+  absl::StatusOr<std::unique_ptr<ApiKeyStore>> store = ApiKeyStore::Open(path, [&metrics](const absl::Status& status) {
+    metrics.CountApiKeyReload(status.ok());
+    LogReload("api_keys", status);
+  });
+  if (!store.ok()) return absl::InvalidArgumentError(absl::StrCat("api_keys: ", store.status().message()));
+  return store;
+}
+
+}  // namespace
+
+absl::Status Secrets::Open(const ServerConfig& config, Metrics& metrics) {
+  if (config.tls.enabled()) {
+    absl::StatusOr<std::unique_ptr<CertificateStore>> store = OpenCertificates(config.tls, metrics);
+    if (!store.ok()) return store.status();
+    certificates = *std::move(store);
+  }
+  if (!config.api_keys.empty()) {
+    absl::StatusOr<std::unique_ptr<ApiKeyStore>> store = OpenApiKeys(config.api_keys, metrics);
+    if (!store.ok()) return store.status();
+    api_keys = *std::move(store);
+  }
+  return absl::OkStatus();
+}
+
+void Secrets::Look() {
+  if (certificates != nullptr) certificates->Current();
+  if (api_keys != nullptr) api_keys->Look();
+}
+
+}  // namespace longembed
