@@ -355,7 +355,7 @@ class Bystander:
 
 def assault(method, replica: Replica, pb, arguments: argparse.Namespace, report: Report, bystander: Bystander, credentials) -> None:
     attack, name = Attack(replica, pb, arguments, report), method.__doc__
-    warm_up = 4 if method in WORK_FIRST else 1
+    warm_up = 10 if method in WORK_FIRST else 1
     client = bystander.beside(arguments.seconds, warm_up)
     time.sleep(1)  # It is there first.
     outcome: list = []
