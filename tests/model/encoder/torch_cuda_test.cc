@@ -12,6 +12,7 @@
 #include "model/embed/model.h"
 #include "model/encoder/load_encoder.h"
 #include "model/plan/planner.h"
+#include "tests/model/encoder/exported_models.h"
 
 namespace longembed {
 namespace {
@@ -187,13 +188,7 @@ TEST_P(TorchCudaTest, WantOfMemoryEndsThatBatchAlone) {
   EXPECT_GE(LowestCosine(Encode(*gpu_, batch), Encode(*cpu_, batch)), 0.99999);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, TorchCudaTest,
-                         ::testing::Values("e5-small-v2", "e5-small-rope", "SmolLM2-135M-Instruct"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Models, TorchCudaTest, ::testing::ValuesIn(kExportedModels), ExportedModelName);
 
 }  // namespace
 }  // namespace longembed

@@ -9,6 +9,7 @@
 
 #include "model/embed/model.h"
 #include "model/plan/planner.h"
+#include "tests/model/encoder/exported_models.h"
 
 namespace longembed {
 namespace {
@@ -83,13 +84,7 @@ TEST_P(TorchLayerTest, MuchPaddingIsLeftToTheGraph) {
   Compare(batch, false);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, TorchLayerTest,
-                         ::testing::Values("e5-small-v2", "e5-small-rope", "SmolLM2-135M-Instruct"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Models, TorchLayerTest, ::testing::ValuesIn(kExportedModels), ExportedModelName);
 
 }  // namespace
 }  // namespace longembed
