@@ -71,7 +71,8 @@ QueueState Lane::queue_state() const {
   const std::lock_guard lock(scheduler_.mutex_);
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
-          .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest()};
+          .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest(),
+          .running_batches = running_batches_};
 }
 
 Scheduler::Scheduler(SchedulerOptions options, const Clock& clock) : options_(std::move(options)), clock_(clock) {

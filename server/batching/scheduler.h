@@ -58,6 +58,7 @@ struct QueueState {
   size_t jobs = 0;
   int64_t tokens = 0;
   absl::Duration oldest;  // Since the arrival of the job that waits longest; 0 when none does.
+  int running_batches = 0;
 };
 
 class Scheduler;

@@ -31,6 +31,7 @@ inline constexpr Name kQueueJobs{"longembed_queue_jobs", "Jobs (calls) with sequ
 inline constexpr Name kQueueTokens{"longembed_queue_tokens", "Tokens of the sequences that wait."};
 inline constexpr Name kQueueAge{"longembed_queue_oldest_seconds",
                                 "Age of the job that waits longest; 0 when none does."};
+inline constexpr Name kBatchesRunning{"longembed_batches_running", "Batches that workers are encoding."};
 inline constexpr Name kInferenceDuration{"longembed_inference_duration_seconds", "Encoding one batch."};
 inline constexpr Name kBatchTokens{"longembed_batch_tokens", "Tokens in a batch."};
 inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in a batch."};

@@ -122,6 +122,7 @@ class QueueMetrics final : public prometheus::Collectable {
     auto jobs = GaugeFamily(metric::kQueueJobs);
     auto tokens = GaugeFamily(metric::kQueueTokens);
     auto age = GaugeFamily(metric::kQueueAge);
+    auto running = GaugeFamily(metric::kBatchesRunning);
     auto wait = GaugeFamily(metric::kExpectedWait);
     auto pending = GaugeFamily(metric::kPendingBytes);
     if (pending_bytes_) {
@@ -132,9 +133,10 @@ class QueueMetrics final : public prometheus::Collectable {
       AddGauge(jobs, model, static_cast<double>(reading.jobs));
       AddGauge(tokens, model, static_cast<double>(reading.tokens));
       AddGauge(age, model, absl::ToDoubleSeconds(reading.oldest));
+      AddGauge(running, model, reading.batches_running);
       AddGauge(wait, model, absl::ToDoubleSeconds(reading.expected_wait));
     }
-    return {jobs, tokens, age, wait, pending};
+    return {jobs, tokens, age, running, wait, pending};
   }
 
  private:

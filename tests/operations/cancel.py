@@ -64,7 +64,7 @@ class Bench:
 
 def settle(bench: Bench) -> tuple[float, float]:
     """What the model has been given, when nothing waits or runs any more."""
-    if not until(lambda: bench.queue()[0] == 0 and bench.replica.metrics().total("longembed_requests_in_flight", method="Embed") == 0, 60):
+    if not until(bench.replica.at_rest, 60):
         raise RuntimeError("the server does not come to rest")
     return bench.run_so_far()
 

@@ -226,6 +226,11 @@ class Replica:
     def metrics(self) -> "Metrics":
         return Metrics(self.metrics_text())
 
+    def at_rest(self) -> bool:
+        """No call without an answer, nothing in the queue, and no batch that is still encoded for calls that were given up."""
+        metrics = self.metrics()
+        return not any(metrics.total(name) for name in ("longembed_requests_in_flight", "longembed_queue_jobs", "longembed_batches_running"))
+
     def rss(self) -> int:
         return self._status("VmRSS")
 

@@ -276,7 +276,7 @@ def soak(arguments: argparse.Namespace, replica: Replica, clients: list[Client],
     while time.monotonic() < began + arguments.seconds:
         time.sleep(arguments.sample_every)
         # What is left behind by cancelled calls is finished before the server is looked at.
-        if not pace.rest(120) or not until(lambda: replica.metrics().total("longembed_requests_in_flight") == 0, 30):
+        if not pace.rest(120) or not until(replica.at_rest, 30):
             raise RuntimeError("the clients or the server did not come to rest")
         time.sleep(0.3)
         samples.take(replica, began)

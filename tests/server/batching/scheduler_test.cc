@@ -202,6 +202,17 @@ TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
   EXPECT_TRUE(blocker.answer.get().ok());
 }
 
+TEST_F(SchedulerTest, QueueStateCountsBatchesThatRunAlsoForNobody) {
+  EXPECT_EQ(lane_->queue_state().running_batches, 0);
+  Pending blocker = BlockWorker();
+  EXPECT_EQ(lane_->queue_state().running_batches, 1);
+  lane_->Cancel(*blocker.job);
+  EXPECT_EQ(blocker.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(lane_->queue_state().running_batches, 1);
+  encoder_.OpenGate();
+  while (lane_->queue_state().running_batches > 0) absl::SleepFor(absl::Milliseconds(1));
+}
+
 TEST_F(SchedulerTest, QueueStateTellsTheAge) {
   Pending blocker = BlockWorker();
   EXPECT_EQ(lane_->queue_state().oldest, absl::ZeroDuration());

@@ -4,12 +4,10 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
-#include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
 #include "model/errors/errors.h"
-#include "tests/testing/fake_encoder.h"
-#include "tests/testing/fake_tokenizer.h"
+#include "tests/testing/fake_server.h"
 
 namespace longembed {
 namespace {
@@ -18,34 +16,9 @@ using grpc::health::v1::HealthCheckResponse;
 
 class WatchmanTest : public ::testing::Test {
  protected:
-  WatchmanTest() {
-    auto encoder = std::make_unique<FakeEncoder>();
-    encoder_ = encoder.get();
-    EXPECT_TRUE(models_
-                    .Add(std::make_unique<ServedModel>(
-                        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>()}),
-                        std::move(encoder), Device{scheduler_, admission_}, ServedModelOptions{}, metrics_))
-                    .ok());
-    config_.listen = "127.0.0.1:0";
-    server_ = *GrpcServer::Start(config_, {.models = models_,
-                                           .pool = pool_,
-                                           .clock = clock_,
-                                           .metrics = metrics_,
-                                           .limits = config_.limits,
-                                           .profiles = profiles_,
-                                           .pending = pending_});
-    port_ = *HealthPort::Start("127.0.0.1:0");
-  }
-
-  ~WatchmanTest() override { server_->Shutdown(absl::Seconds(5)); }
-
-  static std::shared_ptr<grpc::Channel> Connect(int port) {
-    return grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials());
-  }
-
   // So many calls, each a batch of its own.
   void Embed(int calls, grpc::StatusCode expected) {
-    const auto stub = v1::EmbeddingService::NewStub(Connect(server_->port()));
+    const auto stub = v1::EmbeddingService::NewStub(server_.Connect());
     v1::EmbedRequest request;
     request.add_inputs()->set_text("a");
     for (int i = 0; i < calls; ++i) {
@@ -62,8 +35,8 @@ class WatchmanTest : public ::testing::Test {
   void ExpectLive(bool expected) { ExpectHealth(kLivenessService, expected); }
 
   void ExpectHealth(const std::string& service, bool expected) {
-    for (const int port : {server_->port(), port_->port()}) {
-      const auto stub = grpc::health::v1::Health::NewStub(Connect(port));
+    for (const int port : {server_.grpc().port(), port_->port()}) {
+      const auto stub = grpc::health::v1::Health::NewStub(FakeServer::Connect(port));
       grpc::ClientContext context;
       grpc::health::v1::HealthCheckRequest request;
       request.set_service(service);
@@ -75,83 +48,71 @@ class WatchmanTest : public ::testing::Test {
     }
   }
 
-  RealClock clock_;
-  Admission admission_{{}, clock_};
-  PendingCalls pending_{1 << 20};
-  Scheduler scheduler_{{.workers = 1}, clock_};
-  Metrics metrics_{{}};
-  ModelRegistry models_;
-  ServerConfig config_;
-  const Profiles profiles_;
-  FakeEncoder* encoder_ = nullptr;
-  std::unique_ptr<GrpcServer> server_;
-  WorkerPool pool_{1};
-  std::unique_ptr<HealthPort> port_;
+  FakeServer server_;
+  FakeEncoder& encoder_ = server_.encoder();
+  const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0");
+  Watchman watchman_{server_.grpc(), port_.get(), server_.models(), server_.metrics()};
 };
 
 TEST_F(WatchmanTest, ServesOnlyWhenItIsSaid) {
-  Watchman watchman(*server_, port_.get(), models_, metrics_);
   ExpectServing(false);
   ExpectLive(true);
-  watchman.SetServing(true);
+  watchman_.SetServing(true);
   ExpectServing(true);
-  watchman.LookAtModels();
+  watchman_.LookAtModels();
   ExpectServing(true);
-  watchman.SetServing(false);
+  watchman_.SetServing(false);
   ExpectServing(false);
   ExpectLive(true);
 }
 
 TEST_F(WatchmanTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProbeSucceeds) {
-  Watchman watchman(*server_, port_.get(), models_, metrics_);
-  watchman.SetServing(true);
-  encoder_->FailWith(EncoderFailed("the device fell off the bus"));
+  watchman_.SetServing(true);
+  encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
-  watchman.LookAtModels();
+  watchman_.LookAtModels();
   ExpectServing(false);
   ExpectLive(true);
-  watchman.LookAtModels();
+  watchman_.LookAtModels();
   ExpectServing(false);
-  encoder_->FailWith(absl::OkStatus());
-  watchman.LookAtModels();
+  encoder_.FailWith(absl::OkStatus());
+  watchman_.LookAtModels();
   ExpectServing(true);
   Embed(1, grpc::StatusCode::OK);
 }
 
 TEST_F(WatchmanTest, OneThatFailsForTooLongEndsTheServersLiveness) {
-  Watchman watchman(*server_, port_.get(), models_, metrics_, absl::ZeroDuration());
+  Watchman watchman(server_.grpc(), port_.get(), server_.models(), server_.metrics(), absl::ZeroDuration());
   watchman.SetServing(true);
-  encoder_->FailWith(EncoderFailed("the device fell off the bus"));
+  encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
   watchman.LookAtModels();
   ExpectServing(false);
   ExpectLive(false);
-  encoder_->FailWith(absl::OkStatus());
+  encoder_.FailWith(absl::OkStatus());
   watchman.LookAtModels();
   ExpectServing(true);
   ExpectLive(true);
 }
 
 TEST_F(WatchmanTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
-  Watchman watchman(*server_, port_.get(), models_, metrics_);
-  watchman.SetServing(true);
+  watchman_.SetServing(true);
   for (int i = 0; i < 3; ++i) {
-    encoder_->FailWith(EncoderFailed("once"));
+    encoder_.FailWith(EncoderFailed("once"));
     Embed(2, grpc::StatusCode::INTERNAL);
-    encoder_->FailWith(absl::OkStatus());
+    encoder_.FailWith(absl::OkStatus());
     Embed(1, grpc::StatusCode::OK);
   }
-  encoder_->FailWith(EncoderFailed("once"));
-  watchman.LookAtModels();
+  encoder_.FailWith(EncoderFailed("once"));
+  watchman_.LookAtModels();
   ExpectServing(true);
 }
 
 TEST_F(WatchmanTest, WantOfMemoryIsNoFailureOfTheEncoder) {
-  Watchman watchman(*server_, port_.get(), models_, metrics_);
-  watchman.SetServing(true);
-  encoder_->FailWith(EncoderOutOfMemory("not enough memory"));
+  watchman_.SetServing(true);
+  encoder_.FailWith(EncoderOutOfMemory("not enough memory"));
   Embed(5, grpc::StatusCode::RESOURCE_EXHAUSTED);
-  watchman.LookAtModels();
+  watchman_.LookAtModels();
   ExpectServing(true);
 }
 

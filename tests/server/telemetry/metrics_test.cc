@@ -27,8 +27,8 @@ using ::testing::Not;
 TEST(MetricsTest, CountsWhatHappened) {
   Metrics metrics({.version = "1.2.3", .torch = "2.11.0"});
   ModelMetrics& model = metrics.ForModel("m");
-  const Registration queue =
-      metrics.ReadQueue("m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3)}; });
+  const Registration queue = metrics.ReadQueue(
+      "m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3), .batches_running = 1}; });
   metrics.SetQueueWaitLimit("m", absl::Seconds(7.5));
   model.CountInputs(2, 30, 5);
   model.ObserveTokenization(absl::Milliseconds(1));
@@ -45,6 +45,7 @@ TEST(MetricsTest, CountsWhatHappened) {
   EXPECT_THAT(text, HasSubstr("longembed_queue_jobs{model=\"m\"} 2"));
   EXPECT_THAT(text, HasSubstr("longembed_queue_tokens{model=\"m\"} 70"));
   EXPECT_THAT(text, HasSubstr("longembed_queue_oldest_seconds{model=\"m\"} 3"));
+  EXPECT_THAT(text, HasSubstr("longembed_batches_running{model=\"m\"} 1"));
   EXPECT_THAT(text, HasSubstr("longembed_queue_wait_limit_seconds{model=\"m\"} 7.5"));
   EXPECT_THAT(text, HasSubstr("longembed_batch_sequences_sum{model=\"m\"} 2"));
   EXPECT_THAT(text, HasSubstr("longembed_requests_in_flight{method=\"Embed\"} 1"));
