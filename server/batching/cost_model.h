@@ -22,6 +22,26 @@ struct CostModel {
   bool IsGiant(int64_t tokens) const { return CostOf(tokens) > giant; }
 };
 
+// What a call's sequences come to.
+class Load {
+ public:
+  int64_t tokens() const { return tokens_; }
+  int64_t cost() const { return cost_; }
+  // Most of its work is that of giants.
+  bool is_giant() const { return 2 * giants_cost_ > cost_; }
+
+  void Add(int64_t tokens, int64_t cost, bool giant) {
+    tokens_ += tokens;
+    cost_ += cost;
+    if (giant) giants_cost_ += cost;
+  }
+
+ private:
+  int64_t tokens_ = 0;
+  int64_t cost_ = 0;
+  int64_t giants_cost_ = 0;
+};
+
 // How many giants may run at a time: half of the workers, so that short requests find one. In simulation
 // (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is 20 times lower than with all
 // workers but one, and giants wait no longer.

@@ -68,20 +68,21 @@ Demand EmbedCall::Estimate() const {
   // More than this is cut away, or refused once it has been counted.
   const bool cut = plan.extension.windows.has_value();
   const int64_t most = cut ? plan.limits.max_run_tokens : std::min(plan.limits.max_run_tokens, MostOfOnePass());
-  int64_t cost = 0, giants = 0;
+  Load load;
   for (const Input& input : order_.inputs) {
     const auto* text = std::get_if<std::string_view>(&input.content);
     const double content = text != nullptr ? model_.tokens_per_byte() * static_cast<double>(text->size())
                                            : static_cast<double>(std::get<TokenIds>(input.content).ids.size());
     const int64_t tokens = std::min(static_cast<int64_t>(content + prompt) + 2, most);
-    demand.tokens += tokens;
-    const int64_t own =
-        cut ? (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)) : costs.CostOf(tokens);
-    cost += own;
-    giants += !cut && costs.IsGiant(tokens) ? own : 0;
+    if (cut) {
+      load.Add(tokens, (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)), /*giant=*/false);
+    } else {
+      load.Add(tokens, costs.CostOf(tokens), costs.IsGiant(tokens));
+    }
   }
-  demand.giant = 2 * giants > cost;
-  demand.work = model_.lane().WorkOf(cost);
+  demand.tokens = load.tokens();
+  demand.giant = load.is_giant();
+  demand.work = model_.lane().WorkOf(load.cost());
   return demand;
 }
 
@@ -157,18 +158,15 @@ absl::Status EmbedCall::CheckResponseSize() const {
 
 absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   const CostModel& costs = model_.lane_options().costs;
-  int64_t tokens = 0, cost = 0, giants = 0;
+  Load load;
   for (const Sequence& sequence : sequences) {
-    const int64_t own = costs.CostOf(sequence.size());
-    tokens += sequence.size();
-    cost += own;
-    giants += costs.IsGiant(sequence.size()) ? own : 0;
+    load.Add(sequence.size(), costs.CostOf(sequence.size()), costs.IsGiant(sequence.size()));
   }
   Learn();
-  work_ = model_.lane().WorkOf(cost);
+  work_ = model_.lane().WorkOf(load.cost());
   if (const absl::Status status = CheckStillWanted(); !status.ok()) return status;
   const std::lock_guard lock(mutex_);
-  return place_->Settle(tokens, work_, /*giant=*/2 * giants > cost, /*must_fit=*/order_.wait_for_room);
+  return place_->Settle(load.tokens(), work_, load.is_giant(), /*must_fit=*/order_.wait_for_room);
 }
 
 void EmbedCall::Learn() const {
