@@ -19,9 +19,9 @@
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
 #include "server/files/watched_files.h"
+#include "server/process/health_monitor.h"
 #include "server/process/load_models.h"
 #include "server/process/secrets.h"
-#include "server/process/watchman.h"
 #include "server/rpc/converters.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/health.h"
@@ -29,7 +29,7 @@
 #include "server/telemetry/metrics.h"
 
 // jemalloc's settings, which it finds by this name: a thread of its own gives freed memory back to the system, also
-// what threads freed that have come to rest.
+// where the threads that freed it have come to rest.
 extern "C" {
 const char* malloc_conf = "background_thread:true";
 }
@@ -60,9 +60,9 @@ class StopSignals {
     return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
   }
 
-  // Takes one that is there, or comes within `patience`; 0: there was none.
-  int Take(absl::Duration patience) const {
-    const timespec longest = absl::ToTimespec(patience);
+  // Takes one that is there, or comes within `liveness_timeout`; 0: there was none.
+  int Take(absl::Duration liveness_timeout) const {
+    const timespec longest = absl::ToTimespec(liveness_timeout);
     return std::max(0, sigtimedwait(&set_, nullptr, &longest));
   }
 
@@ -135,18 +135,18 @@ class LogLevelFile {
 };
 
 // Until a signal comes; looks after files and models meanwhile.
-int AwaitSignal(const StopSignals& signals, Secrets& secrets, Watchman& watchman, LogLevelFile& log_level) {
+int AwaitSignal(const StopSignals& signals, Secrets& secrets, HealthMonitor& monitor, LogLevelFile& log_level) {
   while (true) {
     if (const int signal = signals.Take(absl::Seconds(1)); signal > 0) return signal;
     log_level.Look();
     secrets.Look();
-    watchman.LookAtModels();
+    monitor.CheckModels();
   }
 }
 
 // A second signal cuts it short.
-void Drain(const ServerConfig& config, const StopSignals& signals, Watchman& watchman, GrpcServer& server) {
-  watchman.SetServing(false);
+void Drain(const ServerConfig& config, const StopSignals& signals, HealthMonitor& monitor, GrpcServer& server) {
+  monitor.SetServing(false);
   bool hurry = signals.Take(config.drain_delay) > 0;
   server.Shutdown(config.drain_timeout, [&signals, &hurry] { return hurry = hurry || signals.Pending(); });
   Log(LogLevel::kInfo, hurry ? "drained in a hurry, after a second signal" : "drained");
@@ -199,13 +199,13 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, c
                               .api_keys = secrets.api_keys.get()},
                              secrets.certificates.get());
   if (!server.ok()) return server.status();
-  Watchman watchman(**server, ports.health.get(), models, metrics);
-  watchman.SetServing(true);
+  HealthMonitor monitor(**server, ports.health.get(), models, metrics);
+  monitor.SetServing(true);
   LogServing(config, **server);
   LogLevelFile log_level(config_path);
-  const int signal = AwaitSignal(signals, secrets, watchman, log_level);
+  const int signal = AwaitSignal(signals, secrets, monitor, log_level);
   Log(LogLevel::kInfo, "draining", {{"signal", int64_t{signal}}});
-  Drain(config, signals, watchman, **server);
+  Drain(config, signals, monitor, **server);
   return absl::OkStatus();
 }
 

@@ -170,7 +170,8 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   embed.add_option("--in-flight", arguments.in_flight, "Texts sent that have no answer, at most")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
-  auto* out = embed.add_option("--out", arguments.out_file, "File to write to instead of standard output");
+  auto* out = embed.add_option("--out", arguments.out_file,
+                               "File to write to instead of standard output; overwritten unless --resume");
   embed
       .add_flag("--resume", arguments.resume,
                 "Append to the file of --out, and skip a text for each answer there that has its id")

@@ -52,12 +52,12 @@ double Cosine(std::span<const float> a, std::span<const float> b) {
 
 }  // namespace
 
-absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder) {
+absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads) {
   const std::vector<std::string> texts = SampleTexts();
   const std::vector<Input> inputs(texts.begin(), texts.end());
   const EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .max_batch_tokens = 512};
   Team team;
-  const HelperThreads helpers(team, static_cast<int>(std::thread::hardware_concurrency()) - 1);
+  const HelperThreads helpers(team, threads - 1);
   auto embedded = Embedder(model, encoder, team).Embed(inputs, options);
   if (!embedded.ok()) return embedded.status();
   SampleVectors vectors;
@@ -77,10 +77,11 @@ PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVect
   return report;
 }
 
-absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder) {
-  const absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference);
+absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder,
+                                                 int threads) {
+  const absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference, threads);
   if (!expected.ok()) return expected.status();
-  const absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder);
+  const absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder, threads);
   if (!actual.ok()) return actual.status();
   return ComparePrecision(*expected, *actual);
 }

@@ -1,7 +1,7 @@
 // How far a precision moves the vectors of a model, measured instead of assumed.
 //
-//   absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference);   // The reference may go now: there need
-//   absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder);       // not be memory for both encoders.
+//   absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference, threads);   // It may go now: there need
+//   absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder, threads);       // not be memory for both.
 //   PrecisionReport report = ComparePrecision(*expected, *actual);
 #ifndef LONGEMBED_MODEL_EMBED_PRECISION_CHECK_H_
 #define LONGEMBED_MODEL_EMBED_PRECISION_CHECK_H_
@@ -26,12 +26,12 @@ using SampleVectors = std::vector<std::vector<float>>;
 
 // Embeds built-in English texts of about 10 to 500 tokens, each as the model's trained window takes it. Errors: of the
 // encoder.
-absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder);
+absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads);
 
 PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVectors& actual);
 
 // The same of two encoders that are there at the same time.
-absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder);
+absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder, int threads);
 
 }  // namespace longembed
 

@@ -78,11 +78,18 @@ void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
 }
 
 absl::Time ServedModel::failing_since() const {
-  return failures_ < kFailures ? absl::InfiniteFuture() : absl::FromUnixMillis(failing_since_);
+  const std::lock_guard lock(failures_mutex_);
+  return failures_ < kFailures ? absl::InfiniteFuture() : first_failure_;
+}
+
+void ServedModel::RecordSuccess() {
+  const std::lock_guard lock(failures_mutex_);
+  failures_ = 0;
 }
 
 void ServedModel::RecordFailure() {
-  if (failures_++ == 0) failing_since_ = absl::ToUnixMillis(absl::Now());
+  const std::lock_guard lock(failures_mutex_);
+  if (failures_++ == 0) first_failure_ = absl::Now();
 }
 
 void ServedModel::BatchObserver::OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) {

@@ -4,11 +4,14 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "model/embed/model.h"
 #include "model/embed/precision_check.h"
 #include "model/encoder/encoder.h"
@@ -77,7 +80,7 @@ class ServedModel {
     ModelMetrics* metrics = nullptr;
     ServedModel* model = nullptr;
   };
-  void RecordSuccess() { failures_ = 0; }
+  void RecordSuccess();
   void RecordFailure();
   absl::Status EncodeTwice(int tokens);
   QueueReading ReadQueue() const;
@@ -90,8 +93,9 @@ class ServedModel {
   const Device device_;
   ModelBudget budget_;
   std::atomic<double> tokens_per_byte_ = 0.3;  // English is about 0.22, Chinese 0.4.
-  std::atomic<int> failures_ = 0;              // In a row.
-  std::atomic<int64_t> failing_since_ = 0;     // Unix milliseconds of the first of them.
+  mutable std::mutex failures_mutex_;
+  int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;  // In a row.
+  absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);
   std::optional<PrecisionReport> precision_report_;
   std::unique_ptr<Lane> lane_;  // The scheduler's workers use what stands above.
   Registration queue_reading_;  // Last: scrapes look at the lane.

@@ -31,13 +31,13 @@ absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const 
   const absl::StatusOr<std::unique_ptr<Encoder>> reference =
       LoadEncoder(config.path, model.manifest, {.device = config.device, .engine = config.engine});
   if (!reference.ok()) return reference.status();
-  return EmbedSample(model, **reference);
+  return EmbedSample(model, **reference, AvailableCores());
 }
 
 // How far a precision other than float32 moves vectors.
 absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expected, ServedModel& served) {
   if (expected.empty()) return absl::OkStatus();
-  const absl::StatusOr<SampleVectors> actual = EmbedSample(served.model(), served.encoder());
+  const absl::StatusOr<SampleVectors> actual = EmbedSample(served.model(), served.encoder(), AvailableCores());
   if (!actual.ok()) return actual.status();
   const PrecisionReport report = ComparePrecision(expected, *actual);
   served.set_precision_report(report);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
+#include "server/rpc/grpc_status.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
@@ -79,10 +80,12 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
 }
 
-CallRecord::CallRecord(std::string method, grpc::CallbackServerContext& context, const ServiceContext& service)
+CallRecord::CallRecord(std::string method, grpc::CallbackServerContext& context, const ServiceContext& service,
+                       ClientStatus client_status)
     : method_(std::move(method)),
       context_(context),
       service_(service),
+      client_status_(client_status),
       arrival_(service.clock.Now()),
       caller_(IdentifyCaller(context, service)) {
   service_.metrics.RequestStarted(method_);
@@ -105,7 +108,7 @@ void CallRecord::SignOrder(EmbedOrder& order) const {
   order.has_key = true;
 }
 
-void CallRecord::Finish(const absl::Status& status) {
+grpc::Status CallRecord::Finish(const absl::Status& status) {
   if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
     // Clients with a retry policy obey this header; RetryInfo says the same to those that read details.
     context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
@@ -114,6 +117,7 @@ void CallRecord::Finish(const absl::Status& status) {
   const absl::Duration duration = service_.clock.Now() - arrival_;
   service_.metrics.RequestFinished(method_, absl::StatusCodeToString(status.code()), model_, duration);
   WriteLog(status, duration);
+  return ToGrpcStatus(client_status_ == nullptr ? status : client_status_(status));
 }
 
 void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) const {

@@ -5,6 +5,7 @@
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
+#include <grpcpp/support/status.h>
 
 #include <memory>
 #include <string>
@@ -33,11 +34,16 @@ absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view autho
 // When the client stops waiting; InfiniteFuture when it said nothing.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 
+// What the clients of an API are told instead of a status, where the API has codes of its own. Null: they are told the
+// status.
+using ClientStatus = absl::Status (*)(const absl::Status& status);
+
 // Not thread-safe, but for the methods that are const.
 class CallRecord {
  public:
   // Both must outlive it. The call counts as in flight until Finish.
-  CallRecord(std::string method, grpc::CallbackServerContext& context, const ServiceContext& service);
+  CallRecord(std::string method, grpc::CallbackServerContext& context, const ServiceContext& service,
+             ClientStatus client_status = nullptr);
 
   // Whether the caller may call at all; the rest is to be used after that only.
   absl::Status identity() const { return caller_.status(); }
@@ -56,8 +62,8 @@ class CallRecord {
   // The model that the call turned out to be for; empty until known.
   void set_model(const std::string& model) { model_ = model; }
 
-  // Once, before gRPC is told: adds the retry hint to the call's trailing metadata, counts and logs.
-  void Finish(const absl::Status& status);
+  // Once: adds the retry hint to the call's trailing metadata, counts and logs. Gives what is to be told to gRPC then.
+  grpc::Status Finish(const absl::Status& status);
 
   absl::Time arrival() const { return arrival_; }
   absl::Time deadline() const { return DeadlineOf(context_); }
@@ -68,6 +74,7 @@ class CallRecord {
   const std::string method_;
   grpc::CallbackServerContext& context_;
   const ServiceContext& service_;
+  const ClientStatus client_status_;
   const absl::Time arrival_;
   const absl::StatusOr<Caller> caller_;
   std::string model_;

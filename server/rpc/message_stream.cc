@@ -18,7 +18,7 @@ MessageStream::MessageStream(std::string method, const ServiceContext& service, 
     : service_(service),
       make_operation_(std::move(make_operation)),
       options_(options),
-      record_(std::move(method), *context, service),
+      record_(std::move(method), *context, service, options.client_status),
       ends_(record_.arrival() + options.max_age) {
   absl::Status status = record_.identity();
   if (status.ok()) {
@@ -30,8 +30,7 @@ MessageStream::MessageStream(std::string method, const ServiceContext& service, 
     const std::lock_guard lock(mutex_);
     reading_ = false;
     read_all_ = finished_ = true;
-    record_.Finish(status);
-    Finish(ToGrpcStatus(status));
+    Finish(record_.Finish(status));
     return;
   }
   StartRead(&incoming_);
@@ -239,8 +238,7 @@ void MessageStream::End(const absl::Status& status) {
     const std::lock_guard lock(mutex_);
     record_.set_model(model_);
   }
-  record_.Finish(status);
-  Finish(ToGrpcStatus(status));
+  Finish(record_.Finish(status));
 }
 
 void MessageStream::OnDone() {

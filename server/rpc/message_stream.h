@@ -40,6 +40,7 @@ class MessageStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
     // What the client left unfinished when it says that it has sent everything: what the stream then ends with. Null:
     // nothing can be.
     std::function<absl::Status()> check_end;
+    ClientStatus client_status = nullptr;
   };
 
   // `service` must outlive it.

@@ -15,7 +15,6 @@
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 #include "server/rpc/converters.h"
-#include "server/rpc/grpc_status.h"
 #include "server/rpc/message_stream.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/wire.h"
@@ -78,9 +77,8 @@ class TeiOperation : public Operation {
   virtual void Begin(absl::Time deadline) = 0;
   // The last thing that an operation does: `done` may be what kept it alive.
   void End(const absl::Status& status) {
-    const absl::Status tei_status = ToTeiStatus(status);
     Done done = std::move(done_);
-    std::move(done)(tei_status);
+    std::move(done)(status);
   }
 
   const TeiContext& context_;
@@ -294,7 +292,7 @@ template <typename SomeOperation>
 class TeiCall final : public UnaryCall {
  public:
   TeiCall(const char* method, const TeiContext& tei, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
-      : UnaryCall(method, tei.service, context, response),
+      : UnaryCall(method, tei.service, context, response, ToTeiStatus),
         context_(context),
         on_gpu_(tei.model.encoder().device() != "cpu"),
         operation_(tei, record(), /*wait_for_room=*/false) {
@@ -340,7 +338,10 @@ TeiEmbedService::Stream* StartStream(const char* method, const TeiContext& tei, 
   return new MessageStream(  // Deletes itself.
       method, tei.service, context,
       [&tei](const CallRecord& record) { return std::make_unique<SomeOperation>(tei, record, /*wait_for_room=*/true); },
-      {.max_messages = kMaxParallelOfStream, .max_bytes = tei.service.limits.max_request_bytes});
+      {.max_messages = kMaxParallelOfStream,
+       .max_bytes = tei.service.limits.max_request_bytes,
+       .max_age = tei.service.max_stream_age,
+       .client_status = ToTeiStatus});
 }
 
 // Records the call and says how it ends. Who may not call does not learn what is offered.
@@ -349,8 +350,7 @@ grpc::Status NotOffered(const char* method, grpc::CallbackServerContext& context
   CallRecord record(method, context, tei.service);
   absl::Status status = record.identity();
   if (status.ok()) status = absl::UnimplementedError(absl::StrCat("this server embeds texts; it has no ", what));
-  record.Finish(status);
-  return ToGrpcStatus(status);
+  return record.Finish(status);
 }
 
 class RefusedCall final : public grpc::ServerUnaryReactor {

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 
 namespace longembed {
@@ -29,13 +28,9 @@ void UnaryCall::Succeed(const google::protobuf::Message& response) {
   }
   // Until the client has taken it.
   pending_->Add(static_cast<int64_t>(response_->Length()));
-  record_.Finish(absl::OkStatus());
-  Finish(grpc::Status::OK);
+  Finish(record_.Finish(absl::OkStatus()));
 }
 
-void UnaryCall::Fail(const absl::Status& status) {
-  record_.Finish(status);
-  Finish(ToGrpcStatus(status));
-}
+void UnaryCall::Fail(const absl::Status& status) { Finish(record_.Finish(status)); }
 
 }  // namespace longembed

@@ -21,8 +21,8 @@ namespace longembed {
 class UnaryCall : public grpc::ServerUnaryReactor {
  public:
   UnaryCall(std::string method, const ServiceContext& service, grpc::CallbackServerContext* context,
-            grpc::ByteBuffer* response)
-      : service_(service), record_(std::move(method), *context, service), response_(response) {}
+            grpc::ByteBuffer* response, ClientStatus client_status = nullptr)
+      : service_(service), record_(std::move(method), *context, service, client_status), response_(response) {}
 
   // To be called before anything else is done with the request. False: the caller may not call, or the server holds
   // too much; the call has failed.

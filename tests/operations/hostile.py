@@ -361,7 +361,7 @@ def assault(method, replica: Replica, pb, arguments: argparse.Namespace, report:
     outcome: list = []
     thread = threading.Thread(target=lambda: outcome.append(method(attack, arguments.seconds + warm_up - 1.5)), daemon=True)
     thread.start()
-    time.sleep(arguments.seconds / 3)
+    time.sleep(warm_up - 1 + arguments.seconds / 3)
     during = None if method in FRESH_AFTERWARDS_ONLY else fresh_call(replica.address, pb, 10, credentials)
     thread.join(arguments.seconds + 120)
     seen = client.result()

@@ -28,7 +28,7 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::
   }
   called_.notify_all();
   while (true) {
-    if (nobody_waits()) {
+    if (asks_ && nobody_waits()) {
       ++given_up_;
       return EncoderCancelled();
     }

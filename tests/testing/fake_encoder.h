@@ -30,6 +30,8 @@ class FakeEncoder final : public Encoder {
   // Encode waits while the gate is closed; it asks nobody_waits all the time, as a real encoder does between layers.
   void CloseGate() { open_ = false; }
   void OpenGate() { open_ = true; }
+  // From now on it does not ask, as within a layer.
+  void IgnoreCancellation() { asks_ = false; }
   // Returns once so many Encode calls have begun.
   void AwaitCalls(int calls);
   // From now on every batch fails with this.
@@ -43,6 +45,7 @@ class FakeEncoder final : public Encoder {
 
  private:
   std::atomic<bool> open_ = true;
+  std::atomic<bool> asks_ = true;
   std::atomic<int> given_up_ = 0;
   mutable std::mutex mutex_;
   std::condition_variable called_;

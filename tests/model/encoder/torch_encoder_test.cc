@@ -96,7 +96,7 @@ TEST_F(TorchEncoderTest, NarrowPrecisionsStayClose) {
     if (!narrow.ok()) GTEST_SKIP() << narrow.status().message();
     if ((*narrow)->engine() != "native") GTEST_SKIP() << "this processor has no kernels of ours";
     EXPECT_EQ((*narrow)->precision(), precision);
-    const auto report = ComparePrecision(*model_, *encoder_, **narrow);
+    const auto report = ComparePrecision(*model_, *encoder_, **narrow, /*threads=*/2);
     ASSERT_TRUE(report.ok()) << report.status();
     EXPECT_GE(report->lowest_cosine, lowest) << PrecisionName(precision);
     EXPECT_LT(report->lowest_cosine, 0.9999999) << "nothing was rounded";
@@ -166,7 +166,7 @@ TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
   const auto graph =
       LoadEncoder(kModel, model_->manifest, {.precision = Precision::kBfloat16, .engine = Engine::kTorchScript});
   ASSERT_TRUE(graph.ok()) << graph.status();
-  const auto report = ComparePrecision(*model_, *encoder_, **graph);
+  const auto report = ComparePrecision(*model_, *encoder_, **graph, /*threads=*/2);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_GE(report->lowest_cosine, 0.9995);
   EXPECT_EQ(LoadEncoder(kModel, model_->manifest, {.precision = Precision::kInt8, .engine = Engine::kTorchScript})
@@ -181,7 +181,7 @@ TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
         std::pair(Precision::kBfloat16, 0.9995)}) {
     const auto cuda = LoadEncoder(kModel, model_->manifest, {.device = "cuda", .precision = precision});
     if (!cuda.ok()) GTEST_SKIP() << "no GPU: " << cuda.status().message();
-    const auto report = ComparePrecision(*model_, *encoder_, **cuda);
+    const auto report = ComparePrecision(*model_, *encoder_, **cuda, /*threads=*/2);
     ASSERT_TRUE(report.ok()) << report.status();
     EXPECT_GE(report->lowest_cosine, lowest) << PrecisionName(precision);
   }

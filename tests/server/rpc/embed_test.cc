@@ -322,7 +322,10 @@ TEST_F(ServiceTest, WantOfMemoryFailsItsRequestAlone) {
     tei::v1::EncodeRequest request;
     request.set_inputs(huge);
     tei::v1::EncodeResponse response;
-    EXPECT_FALSE(tei::v1::Tokenize::NewStub(channel_)->Tokenize(&context, request, &response).ok());
+    // TEI's code for what fails in the server.
+    const grpc::Status status = tei::v1::Tokenize::NewStub(channel_)->Tokenize(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::FAILED_PRECONDITION);
+    EXPECT_THAT(status.error_message(), HasSubstr("not the memory"));
   }
   EXPECT_TRUE(Embed(Request("a")).ok());
 }

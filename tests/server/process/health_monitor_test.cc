@@ -1,5 +1,5 @@
 // What both ports say of health while an encoder fails and recovers.
-#include "server/process/watchman.h"
+#include "server/process/health_monitor.h"
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@ namespace {
 
 using grpc::health::v1::HealthCheckResponse;
 
-class WatchmanTest : public ::testing::Test {
+class HealthMonitorTest : public ::testing::Test {
  protected:
   // So many calls, each a batch of its own.
   void Embed(int calls, grpc::StatusCode expected) {
@@ -51,52 +51,52 @@ class WatchmanTest : public ::testing::Test {
   FakeServer server_;
   FakeEncoder& encoder_ = server_.encoder();
   const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0");
-  Watchman watchman_{server_.grpc(), port_.get(), server_.models(), server_.metrics()};
+  HealthMonitor monitor_{server_.grpc(), port_.get(), server_.models(), server_.metrics()};
 };
 
-TEST_F(WatchmanTest, ServesOnlyWhenItIsSaid) {
+TEST_F(HealthMonitorTest, ServesOnlyWhenItIsSaid) {
   ExpectServing(false);
   ExpectLive(true);
-  watchman_.SetServing(true);
+  monitor_.SetServing(true);
   ExpectServing(true);
-  watchman_.LookAtModels();
+  monitor_.CheckModels();
   ExpectServing(true);
-  watchman_.SetServing(false);
+  monitor_.SetServing(false);
   ExpectServing(false);
   ExpectLive(true);
 }
 
-TEST_F(WatchmanTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProbeSucceeds) {
-  watchman_.SetServing(true);
+TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProbeSucceeds) {
+  monitor_.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
-  watchman_.LookAtModels();
+  monitor_.CheckModels();
   ExpectServing(false);
   ExpectLive(true);
-  watchman_.LookAtModels();
+  monitor_.CheckModels();
   ExpectServing(false);
   encoder_.FailWith(absl::OkStatus());
-  watchman_.LookAtModels();
+  monitor_.CheckModels();
   ExpectServing(true);
   Embed(1, grpc::StatusCode::OK);
 }
 
-TEST_F(WatchmanTest, OneThatFailsForTooLongEndsTheServersLiveness) {
-  Watchman watchman(server_.grpc(), port_.get(), server_.models(), server_.metrics(), absl::ZeroDuration());
-  watchman.SetServing(true);
+TEST_F(HealthMonitorTest, OneThatFailsForTooLongEndsTheServersLiveness) {
+  HealthMonitor monitor(server_.grpc(), port_.get(), server_.models(), server_.metrics(), absl::ZeroDuration());
+  monitor.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
-  watchman.LookAtModels();
+  monitor.CheckModels();
   ExpectServing(false);
   ExpectLive(false);
   encoder_.FailWith(absl::OkStatus());
-  watchman.LookAtModels();
+  monitor.CheckModels();
   ExpectServing(true);
   ExpectLive(true);
 }
 
-TEST_F(WatchmanTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
-  watchman_.SetServing(true);
+TEST_F(HealthMonitorTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
+  monitor_.SetServing(true);
   for (int i = 0; i < 3; ++i) {
     encoder_.FailWith(EncoderFailed("once"));
     Embed(2, grpc::StatusCode::INTERNAL);
@@ -104,15 +104,15 @@ TEST_F(WatchmanTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
     Embed(1, grpc::StatusCode::OK);
   }
   encoder_.FailWith(EncoderFailed("once"));
-  watchman_.LookAtModels();
+  monitor_.CheckModels();
   ExpectServing(true);
 }
 
-TEST_F(WatchmanTest, WantOfMemoryIsNoFailureOfTheEncoder) {
-  watchman_.SetServing(true);
+TEST_F(HealthMonitorTest, WantOfMemoryIsNoFailureOfTheEncoder) {
+  monitor_.SetServing(true);
   encoder_.FailWith(EncoderOutOfMemory("not enough memory"));
   Embed(5, grpc::StatusCode::RESOURCE_EXHAUSTED);
-  watchman_.LookAtModels();
+  monitor_.CheckModels();
   ExpectServing(true);
 }
 

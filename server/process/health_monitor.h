@@ -1,6 +1,6 @@
 // Says on all ports how the server is, as its models are.
-#ifndef LONGEMBED_SERVER_PROCESS_WATCHMAN_H_
-#define LONGEMBED_SERVER_PROCESS_WATCHMAN_H_
+#ifndef LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
+#define LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 
 #include "absl/time/time.h"
 #include "server/core/served_model.h"
@@ -11,18 +11,18 @@
 namespace longembed {
 
 // Not thread-safe. What it is made of must outlive it; `port` may be null.
-class Watchman {
+class HealthMonitor {
  public:
-  // An encoder that has failed for `patience` ends the server's liveness.
-  Watchman(GrpcServer& server, HealthPort* port, const ModelRegistry& models, Metrics& metrics,
-           absl::Duration patience = absl::Seconds(30))
-      : server_(server), port_(port), models_(models), metrics_(metrics), patience_(patience) {}
+  // An encoder that has failed for `liveness_timeout` ends the server's liveness.
+  HealthMonitor(GrpcServer& server, HealthPort* port, const ModelRegistry& models, Metrics& metrics,
+                absl::Duration liveness_timeout = absl::Seconds(30))
+      : server_(server), port_(port), models_(models), metrics_(metrics), liveness_timeout_(liveness_timeout) {}
 
   void SetServing(bool serving);
 
   // To be called once a second or so. An encoder that keeps failing takes the server out of service, until a probe
   // succeeds; in the end the kubelet, seeing a process that is not alive, starts it again.
-  void LookAtModels();
+  void CheckModels();
 
  private:
   void SetLive(bool live);
@@ -31,11 +31,11 @@ class Watchman {
   HealthPort* const port_;
   const ModelRegistry& models_;
   Metrics& metrics_;
-  const absl::Duration patience_;
+  const absl::Duration liveness_timeout_;
   bool serving_ = false;
   bool live_ = true;
 };
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_PROCESS_WATCHMAN_H_
+#endif  // LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_

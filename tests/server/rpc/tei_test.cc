@@ -1,14 +1,20 @@
-// EmbedStream of tei.v1 over a real channel.
+// tei.v1 over a real channel.
 #include <gmock/gmock.h>
 
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
 #include "tei/v1/tei.grpc.pb.h"
 #include "tests/server/rpc/service_test.h"
 
 namespace longembed {
 namespace {
 
-class TeiStreamTest : public ServiceTest {
+using ::testing::HasSubstr;
+
+class TeiTest : public ServiceTest {
  protected:
+  using ServiceTest::ServiceTest;
+
   static tei::v1::EmbedRequest TeiRequest(const std::string& text) {
     tei::v1::EmbedRequest request;
     request.set_inputs(text);
@@ -19,7 +25,49 @@ class TeiStreamTest : public ServiceTest {
   std::unique_ptr<tei::v1::Embed::Stub> tei_ = tei::v1::Embed::NewStub(channel_);
 };
 
-TEST_F(TeiStreamTest, AnswersInOrder) {
+// TEI's clients know FAILED_PRECONDITION; whoever watches the server sees what it was.
+TEST_F(TeiTest, TheServersFaultHasTeisCodeForTheClientOnly) {
+  encoder_.FailWith(EncoderFailed("the device fell off the bus"));
+  {
+    grpc::ClientContext context;
+    tei::v1::EmbedResponse response;
+    EXPECT_EQ(tei_->Embed(&context, TeiRequest("a"), &response).error_code(), grpc::FAILED_PRECONDITION);
+  }
+  {
+    grpc::ClientContext context;
+    const auto stream = tei_->EmbedStream(&context);
+    stream->Write(TeiRequest("a"));
+    tei::v1::EmbedResponse response;
+    EXPECT_FALSE(stream->Read(&response));
+    EXPECT_EQ(stream->Finish().error_code(), grpc::FAILED_PRECONDITION);
+  }
+  for (const char* method : {"tei.Embed", "tei.EmbedStream"}) {
+    EXPECT_THAT(server_.metrics().Scrape(),
+                HasSubstr(absl::StrCat("longembed_requests_total{code=\"INTERNAL\",method=\"", method,
+                                       "\",model=\"fake\"} 1")));
+  }
+}
+
+class OldTeiStreamTest : public TeiTest {
+ protected:
+  OldTeiStreamTest() : TeiTest(absl::Milliseconds(200)) {}
+};
+
+TEST_F(OldTeiStreamTest, ItIsToldToGoOnAsAnotherOne) {
+  grpc::ClientContext context;
+  const auto stream = tei_->EmbedStream(&context);
+  tei::v1::EmbedResponse response;
+  int answered = 0;
+  for (const absl::Time end = absl::Now() + absl::Seconds(10); absl::Now() < end; ++answered) {
+    if (!stream->Write(TeiRequest("a")) || !stream->Read(&response)) break;
+  }
+  EXPECT_GT(answered, 0);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+}
+
+TEST_F(TeiTest, AnswersInOrder) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   tei::v1::EmbedResponse response;
@@ -36,7 +84,7 @@ TEST_F(TeiStreamTest, AnswersInOrder) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
-TEST_F(TeiStreamTest, ABrokenMessageEndsTheStreamAfterWhatCameBefore) {
+TEST_F(TeiTest, ABrokenMessageEndsTheStreamAfterWhatCameBefore) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   stream->Write(TeiRequest("a"));
@@ -48,7 +96,7 @@ TEST_F(TeiStreamTest, ABrokenMessageEndsTheStreamAfterWhatCameBefore) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::INVALID_ARGUMENT);
 }
 
-TEST_F(TeiStreamTest, ACancelledStreamLeavesNothingBehind) {
+TEST_F(TeiTest, ACancelledStreamLeavesNothingBehind) {
   encoder_.CloseGate();
   for (int round = 0; round < 5; ++round) {
     grpc::ClientContext context;
@@ -62,7 +110,7 @@ TEST_F(TeiStreamTest, ACancelledStreamLeavesNothingBehind) {
 }
 
 // Nobody reads the answers and no batch ends: the server takes some messages and leaves the rest to the client's side.
-TEST_F(TeiStreamTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
+TEST_F(TeiTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   encoder_.CloseGate();
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
