@@ -231,8 +231,11 @@ void Scheduler::InviteHelpers(int more) {
   if (more > 0) work_arrived_.notify_all();
 }
 
-void Scheduler::FinishBatch(const Assignment& assignment) {
+void Scheduler::FinishBatch(Assignment& assignment) {
   if (assignment.lane == nullptr) return;
+  // Before the lane may go: what the jobs hold, such as their places, may go with it.
+  assignment.batch.clear();
+  assignment.expired.clear();
   const std::lock_guard lock(mutex_);
   --assignment.lane->running_batches_;
   ++free_workers_;

@@ -157,7 +157,7 @@ class Scheduler {
   void EncodeBatch(Lane& lane, const Batch& batch);
   // Wakes free workers for a batch that they can help with (+1), or takes it back (-1).
   void InviteHelpers(int more);
-  void FinishBatch(const Assignment& assignment);
+  void FinishBatch(Assignment& assignment);
   bool NobodyWaits(const Batch& batch) const;
   // Puts the rows of a batch into the results of its jobs, without the lock: each row has its own place, which nobody
   // else looks at until the job is complete. Errors: RESOURCE_EXHAUSTED, there is not the memory.

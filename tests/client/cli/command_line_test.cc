@@ -197,6 +197,9 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
 }
 
 TEST(CommandLineUsageTest, AnAbsentServerIsSaid) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "goes over gRPC, which is not instrumented";
+#endif
   const Outcome outcome = Longembed({"models", "--server", "127.0.0.1:1", "--timeout", "1"});
   EXPECT_EQ(outcome.status, kExitFailed);
   EXPECT_THAT(outcome.err, HasSubstr("longembed: "));

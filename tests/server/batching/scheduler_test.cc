@@ -8,6 +8,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "server/errors/errors.h"
@@ -200,6 +201,28 @@ TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
   encoder_.OpenGate();
   EXPECT_TRUE(lane_->WaitIdle(absl::InfiniteDuration()));
   EXPECT_TRUE(blocker.answer.get().ok());
+}
+
+// What a job holds, such as its place among the model's tokens, may go as soon as the lane has.
+TEST_F(SchedulerTest, JobsAreLetGoBeforeTheirLaneEnds) {
+  class SlowPlace final : public QueuePlace {
+   public:
+    explicit SlowPlace(std::atomic<bool>& gone) : gone_(gone) {}
+    ~SlowPlace() override {
+      absl::SleepFor(absl::Milliseconds(100));
+      gone_ = true;
+    }
+    void Release(int64_t, absl::Duration, bool) override {}
+
+   private:
+    std::atomic<bool>& gone_;
+  };
+  std::atomic<bool> gone = false;
+  Pending pending = MakePending({MakeSequence(1, 5)}, {.place = std::make_shared<SlowPlace>(gone)});
+  ASSERT_TRUE(lane_->Submit(std::exchange(pending.job, nullptr)).ok());
+  EXPECT_TRUE(pending.answer.get().ok());
+  lane_ = nullptr;
+  EXPECT_TRUE(gone);
 }
 
 TEST_F(SchedulerTest, QueueStateCountsBatchesThatRunAlsoForNobody) {
