@@ -60,9 +60,9 @@ class StopSignals {
     return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
   }
 
-  // Takes one that is there, or comes within `liveness_timeout`; 0: there was none.
-  int Take(absl::Duration liveness_timeout) const {
-    const timespec longest = absl::ToTimespec(liveness_timeout);
+  // Takes one that is there, or comes within `patience`; 0: there was none.
+  int Take(absl::Duration patience) const {
+    const timespec longest = absl::ToTimespec(patience);
     return std::max(0, sigtimedwait(&set_, nullptr, &longest));
   }
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "server/errors/errors.h"
-#include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 
 namespace longembed {
