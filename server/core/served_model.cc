@@ -29,7 +29,7 @@ QueueReading ServedModel::ReadQueue() const {
   return {.jobs = static_cast<int64_t>(state.jobs),
           .tokens = state.tokens,
           .oldest = state.oldest,
-          .batches_running = state.running_batches,
+          .running_batches = state.running_batches,
           .expected_wait = device_.admission.expected_wait()};
 }
 

@@ -133,7 +133,7 @@ class QueueMetrics final : public prometheus::Collectable {
       AddGauge(jobs, model, static_cast<double>(reading.jobs));
       AddGauge(tokens, model, static_cast<double>(reading.tokens));
       AddGauge(age, model, absl::ToDoubleSeconds(reading.oldest));
-      AddGauge(running, model, reading.batches_running);
+      AddGauge(running, model, reading.running_batches);
       AddGauge(wait, model, absl::ToDoubleSeconds(reading.expected_wait));
     }
     return {jobs, tokens, age, running, wait, pending};

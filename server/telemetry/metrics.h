@@ -23,7 +23,7 @@ struct QueueReading {
   int64_t jobs = 0;
   int64_t tokens = 0;
   absl::Duration oldest;
-  int batches_running = 0;
+  int running_batches = 0;
   absl::Duration expected_wait;
 };
 

@@ -28,7 +28,7 @@ TEST(MetricsTest, CountsWhatHappened) {
   Metrics metrics({.version = "1.2.3", .torch = "2.11.0"});
   ModelMetrics& model = metrics.ForModel("m");
   const Registration queue = metrics.ReadQueue(
-      "m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3), .batches_running = 1}; });
+      "m", [] { return QueueReading{.jobs = 2, .tokens = 70, .oldest = absl::Seconds(3), .running_batches = 1}; });
   metrics.SetQueueWaitLimit("m", absl::Seconds(7.5));
   model.CountInputs(2, 30, 5);
   model.ObserveTokenization(absl::Milliseconds(1));
