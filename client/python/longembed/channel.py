@@ -1,0 +1,80 @@
+"""How the server is reached: address, TLS, API key, gRPC's own retries, message sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import grpc
+
+from longembed import messages
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+# Calls that gRPC may send again are kept whole until their first answer; its default of 256 KiB would leave larger ones without retries.
+_RETRY_BUFFER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TLS:
+    """TLS to the server. Each value is PEM, as bytes or as a file's path.
+
+    root_certificates: who may sign the server's certificate; None: gRPC's built-in list.
+    client_certificate, client_key: both or neither; for servers that ask for a certificate (mTLS).
+    """
+
+    root_certificates: bytes | str | os.PathLike | None = None
+    client_certificate: bytes | str | os.PathLike | None = None
+    client_key: bytes | str | os.PathLike | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise ValueError("TLS: client_certificate and client_key belong together: give both or neither")
+        root, certificate, key = (_pem(value) for value in (self.root_certificates, self.client_certificate, self.client_key))
+        return grpc.ssl_channel_credentials(root, key, certificate)
+
+
+def _pem(value: bytes | str | os.PathLike | None) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    return Path(value).read_bytes()
+
+
+def address(server: str | None) -> str:
+    """`server`, else the environment's LONGEMBED_SERVER, else the default address."""
+    return server or os.environ.get("LONGEMBED_SERVER") or DEFAULT_SERVER
+
+
+def channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:
+    """gRPC's default receive limit of 4 MiB is below one long text's window vectors; the server bounds its answers itself (limits.max_response_bytes)."""
+    return [
+        ("grpc.max_receive_message_length", -1 if max_receive_bytes is None else max_receive_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.service_config", _service_config()),
+        ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
+    ]
+
+
+def _service_config() -> str:
+    """The retries of single calls. A stream, whose texts the client sends again itself, has none of gRPC's."""
+    config = json.loads(resources.files(__package__).joinpath("retry_service_config.json").read_text())
+    config["methodConfig"].append({"name": [{"service": messages.SERVICE.full_name, "method": "EmbedStream"}]})
+    return json.dumps(config)
+
+
+def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
+
+
+class Stub:
+    """The methods of longembed.v1.EmbeddingService on a channel of grpc or grpc.aio, each under its name in the proto."""
+
+    def __init__(self, channel):
+        for method in messages.SERVICE.methods:
+            request, response = getattr(messages, method.input_type.name), getattr(messages, method.output_type.name)
+            make = channel.stream_stream if method.client_streaming else channel.unary_unary
+            path = f"/{messages.SERVICE.full_name}/{method.name}"
+            setattr(self, method.name, make(path, request_serializer=request.SerializeToString, response_deserializer=response.FromString))

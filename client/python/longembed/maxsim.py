@@ -1,0 +1,208 @@
+"""Scores of texts that have several vectors each: windows, spans, tokens.
+
+    documents = maxsim.MultiVectors.of(client.embed(texts, extension={"windows": {"tokens": 128}}, output="WINDOW_VECTORS"))
+    queries = client.embed(questions, prompt_name="query").matrix()
+    scores = maxsim.score(queries, documents, reduce="max")       # float32 [questions, texts]
+
+MaxSim (ColBERT, arXiv 2004.12832): for each vector of a query the best of the document's dot products; averaged over the query's vectors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from longembed.results import Embedding
+
+# Dot products held at a time: 128 MiB of float32.
+_PRODUCTS_AT_A_TIME = 1 << 25
+
+
+@dataclass
+class MultiVectors:
+    """The vectors of n texts, one after the other.
+
+    values: [N, d] float32, or int8 with `scales` float32 [N]. Text i has rows offsets[i] to offsets[i + 1], at least one. offsets: int64 [n + 1].
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    scales: np.ndarray | None = None
+
+    def __post_init__(self):
+        if len(self.values) == 0 and len(self.offsets) == 1:
+            return
+        if self.values.ndim != 2 or self.offsets[0] != 0 or self.offsets[-1] != len(self.values):
+            raise ValueError(f"offsets from {self.offsets[0]} to {self.offsets[-1]} do not fit values of shape {self.values.shape}")
+        if (np.diff(self.offsets) < 1).any():
+            raise ValueError(f"text {int(np.argmin(np.diff(self.offsets)))} has no vector")
+
+    @staticmethod
+    def of(items: Iterable[Embedding | np.ndarray]) -> MultiVectors:
+        """From embeddings, or from arrays [k, d] (or [d]: one vector). INT8 embeddings stay int8; other encodings become float32."""
+        items = list(items)
+        if items and all(isinstance(item, Embedding) and item.scales is not None for item in items):
+            blocks, scales = [item.vectors for item in items], np.concatenate([item.scales for item in items])
+        else:
+            blocks, scales = [_float32(item) for item in items], None
+        offsets = np.concatenate([[0], np.cumsum([len(block) for block in blocks])]).astype(np.int64)
+        return MultiVectors(np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32), offsets, scales)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The vectors of one text as float32 [k, d]."""
+        return self._rows(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def to_int8(self) -> MultiVectors:
+        """A quarter of the bytes: component = int8 value * scale, scale = max |component| / 127."""
+        if self.scales is not None:
+            return self
+        scales = np.abs(self.values).max(axis=1).astype(np.float32) / 127
+        steps = np.divide(self.values, scales[:, None], out=np.zeros_like(self.values), where=scales[:, None] > 0)
+        return MultiVectors(np.rint(steps).astype(np.int8), self.offsets, scales)
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+    def _rows(self, start: int, end: int) -> np.ndarray:
+        rows = self.values[start:end].astype(np.float32, copy=False)
+        return rows if self.scales is None else rows * self.scales[start:end, None]
+
+
+def _float32(item: Embedding | np.ndarray) -> np.ndarray:
+    vectors = item.float32() if isinstance(item, Embedding) else np.asarray(item, np.float32)
+    return vectors[None, :] if vectors.ndim == 1 else vectors
+
+
+class Reduction:
+    """How the dot products of one query vector with a document's vectors become one number."""
+
+    def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """products: float32 [q, N]; document i has columns starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Max(Reduction):
+    """The greatest product."""
+
+    def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.maximum.reduceat(products, starts, axis=1)
+
+
+@dataclass(frozen=True)
+class MeanOfTop(Reduction):
+    """The mean of the k greatest products; of all, where a document has fewer."""
+
+    k: int
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f"mean_of_top({self.k}): k must be at least 1")
+
+    def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        columns = []
+        for part in np.split(products, starts[1:], axis=1):
+            k = min(self.k, part.shape[1])
+            columns.append(np.partition(part, part.shape[1] - k, axis=1)[:, -k:].mean(axis=1))
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class LogSumExp(Reduction):
+    """tau * log(sum(exp(product / tau))): a soft maximum, to which near-best vectors add."""
+
+    tau: float
+
+    def __post_init__(self):
+        if not 0 < self.tau < float("inf"):
+            raise ValueError(f"log_sum_exp({self.tau}): tau must be above 0")
+
+    def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        greatest = np.maximum.reduceat(products, starts, axis=1)
+        lengths = np.diff(np.append(starts, products.shape[1]))
+        shifted = np.exp((products - np.repeat(greatest, lengths, axis=1)) / self.tau)
+        return greatest + self.tau * np.log(np.add.reduceat(shifted, starts, axis=1))
+
+
+@dataclass(frozen=True)
+class Mean(Reduction):
+    """The mean of all products."""
+
+    def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(products, starts, axis=1) / np.diff(np.append(starts, products.shape[1]))
+
+
+def mean_of_top(k: int) -> Reduction:
+    return MeanOfTop(k)
+
+
+def log_sum_exp(tau: float) -> Reduction:
+    return LogSumExp(tau)
+
+
+def reduction(name: str | Reduction) -> Reduction:
+    """By its text: "max", "mean", "mean_of_top(3)", "log_sum_exp(0.01)". Raises ValueError for any other."""
+    if isinstance(name, Reduction):
+        return name
+    if name in ("max", "mean"):
+        return Max() if name == "max" else Mean()
+    if match := re.fullmatch(r"mean_of_top\((\d+)\)", name):
+        return MeanOfTop(int(match[1]))
+    if match := re.fullmatch(r"log_sum_exp\(([\d.e-]+)\)", name):
+        return LogSumExp(float(match[1]))
+    raise ValueError(f'unknown reduction {name!r}; known are "max", "mean", "mean_of_top(K)", "log_sum_exp(TAU)"')
+
+
+def score(queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: str | Reduction = "max") -> np.ndarray:
+    """Scores of every query with every document: float32 [queries, documents].
+
+    queries: [q, d], one vector each, or MultiVectors, whose scores are averaged over a query's own vectors. Products are dot products: cosines where
+    vectors are normalized. Works through the documents in pieces, so that memory stays bounded.
+    """
+    if not isinstance(queries, MultiVectors):
+        queries = MultiVectors(np.atleast_2d(np.asarray(queries, np.float32)), np.arange(len(np.atleast_2d(queries)) + 1))
+    if not len(queries) or not len(documents):
+        return np.zeros((len(queries), len(documents)), np.float32)
+    if queries.values.shape[1] != documents.values.shape[1]:
+        raise ValueError(f"queries have {queries.values.shape[1]} dimensions and documents {documents.values.shape[1]}")
+    chosen, rows = reduction(reduce), queries._rows(0, len(queries.values))
+    counts = np.diff(queries.offsets).astype(np.float32)
+    columns = []
+    for first, last in _pieces(documents.offsets, max(1, _PRODUCTS_AT_A_TIME // len(rows))):
+        start, end = int(documents.offsets[first]), int(documents.offsets[last])
+        reduced = chosen(rows @ documents._rows(start, end).T, documents.offsets[first:last] - start)
+        columns.append(np.add.reduceat(reduced, queries.offsets[:-1], axis=0) / counts[:, None])
+    return np.concatenate(columns, axis=1)
+
+
+def _pieces(offsets: np.ndarray, most_vectors: int) -> Iterable[tuple[int, int]]:
+    """Ranges of documents with at most so many vectors together, or one document."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + most_vectors, side="right")) - 1
+        last = max(first + 1, last)
+        yield first, last
+        first = last
+
+
+def standardize(scores: np.ndarray) -> np.ndarray:
+    """Each query's scores (row) with mean 0 and standard deviation 1; zeros where all are equal. float64."""
+    scores = np.asarray(scores, np.float64)
+    centered = scores - scores.mean(axis=1, keepdims=True)
+    deviation = scores.std(axis=1, keepdims=True)
+    return np.divide(centered, deviation, out=np.zeros_like(centered), where=deviation > 1e-12)
+
+
+def fuse(scores: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
+    """The sum of several systems' standardized scores, each [queries, documents], weighted where asked. float64."""
+    weights = [1.0] * len(scores) if weights is None else weights
+    if len(weights) != len(scores) or not scores:
+        raise ValueError(f"{len(scores)} systems have {len(weights)} weights")
+    return sum(weight * standardize(one) for weight, one in zip(weights, scores))

@@ -1,0 +1,101 @@
+"""How texts are embedded: one immutable set of options for a call or a stream, and the inputs themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from google.protobuf import json_format
+
+from longembed import messages
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input: a text, or token ids of the model's own tokenizer.
+
+    ranges: for output SPAN_VECTORS with spans {"ranges": {}}: half-open [start, end) in Unicode code points of the text, or in tokens of `token_ids`.
+    complete: the token ids hold special tokens and prompt already.
+    """
+
+    text: str | None = None
+    token_ids: Sequence[int] | None = None
+    ranges: Sequence[tuple[int, int]] = ()
+    complete: bool = False
+
+    def message(self) -> messages.Input:
+        if (self.text is None) == (self.token_ids is None):
+            raise ValueError("an Input has either text or token_ids")
+        ranges = [messages.Range(start=start, end=end) for start, end in self.ranges]
+        if self.text is not None:
+            return messages.Input(text=self.text, ranges=ranges)
+        return messages.Input(token_ids=messages.TokenIds(ids=self.token_ids, complete=self.complete), ranges=ranges)
+
+
+TextLike = str | Sequence[int] | Input
+
+
+def to_input(item: TextLike) -> messages.Input:
+    """The message for a text, a list of token ids, or an Input. Raises TypeError for anything else."""
+    if isinstance(item, Input):
+        return item.message()
+    if isinstance(item, str):
+        return Input(text=item).message()
+    if isinstance(item, Sequence) and all(isinstance(token, int) for token in item):
+        return Input(token_ids=item).message()
+    raise TypeError(f"an input is a str, a list of token ids, or a longembed.Input, not {type(item).__name__}: {item!r:.80}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The fields of longembed.v1.EmbedOptions; what is left out has the server's default.
+
+    extension: how a text beyond the trained window gets through, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
+    spans: for output SPAN_VECTORS, as a dict or a JSON string of longembed.v1.SpanOptions: {"sentences": {}}.
+    prompt_name, input_type ("QUERY", "DOCUMENT"), prompt: at most one of the three.
+    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS". truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK".
+    encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
+    """
+
+    model: str | None = None
+    prompt_name: str | None = None
+    input_type: str | None = None
+    prompt: str | None = None
+    extension: dict[str, Any] | str | None = field(default=None, hash=False)
+    output: str = "ONE_VECTOR"
+    spans: dict[str, Any] | str | None = field(default=None, hash=False)
+    truncate: str = "NONE"
+    dimensions: int | None = None
+    force_dimensions: bool = False
+    normalize: bool | None = None
+    encoding: str = "FLOAT32"
+    priority: str = "INTERACTIVE"
+
+    def with_changes(self, **changes: Any) -> Options:
+        """A copy with other values. Raises TypeError for an option that does not exist."""
+        unknown = set(changes) - {option.name for option in fields(self)}
+        if unknown:
+            raise TypeError(f"unknown option {sorted(unknown)[0]}; known are {', '.join(option.name for option in fields(self))}")
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that differ from the defaults; Options(**d) gives them back."""
+        return {option.name: value for option in fields(self) if (value := getattr(self, option.name)) != option.default}
+
+    def message(self) -> messages.EmbedOptions:
+        """Raises ValueError for a value that the proto does not have, naming the field."""
+        chosen = [name for name in ("prompt_name", "input_type", "prompt") if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} exclude each other: give one")
+        body = self.to_dict()
+        try:
+            for name in ("extension", "spans"):
+                if isinstance(body.get(name), str):
+                    body[name] = json.loads(body[name])
+            return json_format.ParseDict(body, messages.EmbedOptions())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"options.{name}: not JSON: {error}") from None
+        except json_format.ParseError as error:
+            raise ValueError(f"options: {error}") from None

@@ -1,0 +1,148 @@
+"""What comes back, as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from longembed import messages
+from longembed.errors import LongEmbedError, from_status
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that the server spent on a call: see longembed.v1.Timing."""
+
+    tokenization: float
+    queue: float
+    inference: float
+    total: float
+
+
+@dataclass
+class Embedding:
+    """The vectors of one input, and what was done to get them.
+
+    vectors: [k, d], k = 1 but for window and span vectors. float32; float16 for FLOAT16; float32 for BFLOAT16, widened; int8 with `scales` for INT8;
+        uint8 [k, ceil(d / 8)] for BINARY, first component in the highest bit.
+    scales: float32 [k]; component = int8 value * scale. None but for INT8.
+    ranges: int64 [k, 2], half-open, content tokens that each window or span vector stands for; [0, 2] for one vector.
+    tokens: the input as encoded, special tokens and prompt included. truncated_tokens: content tokens cut away.
+    sequences: what the model ran over, one longembed.v1.Sequence a window; each has tokens, content and method.
+    recipe: equal recipes mean comparable vectors.
+    error: why this input failed, where a call with partial=True or a stream goes on; its vectors are then [0, 0].
+    """
+
+    id: Hashable
+    vectors: np.ndarray
+    scales: np.ndarray | None
+    dimensions: int
+    ranges: np.ndarray
+    tokens: int
+    truncated_tokens: int
+    sequences: list[messages.Sequence]
+    model: str
+    prompt: str
+    recipe: str
+    error: LongEmbedError | None = None
+
+    @property
+    def vector(self) -> np.ndarray:
+        """The one vector, [d]. Raises ValueError where there are several, and the input's own error where it failed."""
+        if self.error is not None:
+            raise self.error
+        if len(self.vectors) != 1:
+            raise ValueError(f"input {self.id!r} has {len(self.vectors)} vectors; read .vectors")
+        return self.vectors[0]
+
+    def float32(self) -> np.ndarray:
+        """The vectors as float32 [k, d], whatever their encoding; bits become +1 and -1."""
+        if self.error is not None:
+            raise self.error
+        if self.scales is not None:
+            return self.vectors.astype(np.float32) * self.scales[:, None]
+        if self.vectors.dtype == np.uint8:
+            return np.unpackbits(self.vectors, axis=1, count=self.dimensions).astype(np.float32) * 2 - 1
+        return self.vectors.astype(np.float32, copy=False)
+
+
+@dataclass
+class Embeddings(Sequence):
+    """The answers of one call, in the order of its inputs."""
+
+    items: list[Embedding]
+    model: str
+    prompt: str
+    recipe: str
+    timing: Timing
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Embedding]:
+        return iter(self.items)
+
+    def matrix(self) -> np.ndarray:
+        """One vector an input: float32 [n, d]. Raises as Embedding.vector does."""
+        if not self.items:
+            return np.zeros((0, 0), np.float32)
+        for item in self.items:
+            item.vector  # noqa: B018  Raises where there is not exactly one.
+        return np.concatenate([item.float32() for item in self.items])
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenized text. ids: int64 [n]. ranges: int64 [n, 2], Unicode code points. special: bool [n], added by the tokenizer."""
+
+    ids: np.ndarray
+    texts: list[str]
+    ranges: np.ndarray
+    special: np.ndarray
+
+
+def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: str, prompt: str, recipe: str) -> Embedding:
+    """Reads one EmbedResult, whose vectors are in `encoding`."""
+    if result.HasField("error"):
+        nothing = np.zeros((0, 0), np.float32)
+        return Embedding(id, nothing, None, 0, np.zeros((0, 2), np.int64), 0, 0, [], model, prompt, recipe, from_status(result.error))
+    vectors, scales = _vectors(result.embeddings, encoding)
+    ranges = np.array([(e.range.start, e.range.end) for e in result.embeddings if e.HasField("range")], np.int64).reshape(-1, 2)
+    sequences = list(result.sequences)
+    dimensions = result.embeddings[0].dimensions
+    return Embedding(id, vectors, scales, dimensions, ranges, result.tokens, result.truncated_tokens, sequences, model, prompt, recipe)
+
+
+def embeddings(response: messages.EmbedResponse, encoding: str) -> Embeddings:
+    shared = (response.model, response.prompt, response.recipe)
+    items = [embedding(number, result, encoding, *shared) for number, result in enumerate(response.results)]
+    durations = (getattr(response.timing, name) for name in ("tokenization", "queue", "inference", "total"))
+    return Embeddings(items, *shared, Timing(*(duration.seconds + duration.nanos / 1e9 for duration in durations)))
+
+
+def tokens(text: messages.TokenizedText) -> Tokens:
+    return Tokens(
+        ids=np.array([token.id for token in text.tokens], np.int64),
+        texts=[token.text for token in text.tokens],
+        ranges=np.array([(token.range.start, token.range.end) for token in text.tokens], np.int64).reshape(-1, 2),
+        special=np.array([token.special for token in text.tokens], bool),
+    )
+
+
+def _vectors(found: Sequence[messages.Embedding], encoding: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The vectors of one input in their encoding, and the scales of INT8."""
+    if encoding == "FLOAT32":
+        return np.array([e.values for e in found], np.float32), None
+    packed = b"".join(e.packed for e in found)
+    if encoding == "FLOAT16":
+        return np.frombuffer(packed, "<f2").reshape(len(found), -1), None
+    if encoding == "BFLOAT16":  # The upper half of a float32, and a type that numpy lacks.
+        return (np.frombuffer(packed, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(len(found), -1), None
+    if encoding == "INT8":
+        return np.frombuffer(packed, np.int8).reshape(len(found), -1), np.array([e.scale for e in found], np.float32)
+    return np.frombuffer(packed, np.uint8).reshape(len(found), -1), None

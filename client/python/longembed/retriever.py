@@ -1,0 +1,161 @@
+"""A retriever over long texts: several kinds of window vectors and BM25, behind one call.
+
+    retriever = Retriever.windows(client)
+    retriever.add({"gpl": text_of_gpl, "apache": text_of_apache})
+    for hit in retriever.search(["who may sell copies?"], k=3)[0]:
+        print(hit.id, hit.score)
+
+Everything is kept in memory: for corpora of up to some hundred thousand windows. For more, put window vectors into a vector store with MaxSim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from longembed import bm25, maxsim, messages
+from longembed.client import Client
+from longembed.options import Options
+from longembed.sentences import split
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One document of a result; scores are comparable within one query's hits."""
+
+    id: Hashable
+    score: float
+
+
+class System(Protocol):
+    """Something that scores queries against documents."""
+
+    def add(self, client: Client, texts: Sequence[str]) -> None:
+        """Takes documents in, after those that it has."""
+
+    def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
+        """[queries, documents], higher is better."""
+
+
+def document_options(described: messages.Model, /, **changes: Any) -> Options:
+    """Options for documents: the model's DOCUMENT prompt where it has one."""
+    return Options(input_type="DOCUMENT" if "DOCUMENT" in described.input_types else None).with_changes(**changes)
+
+
+def query_options(described: messages.Model, /, **changes: Any) -> Options:
+    """Options for queries: the model's QUERY prompt where it has one. A query beyond the window is cut into windows, as nothing else loses less."""
+    return Options(input_type="QUERY" if "QUERY" in described.input_types else None, extension={"windows": {}}).with_changes(**changes)
+
+
+@dataclass
+class Vectors:
+    """Vectors of documents under one set of options, one or several a document, against the vectors of queries.
+
+    reduce: see maxsim.reduction. query_sentences: each sentence of a query is embedded by itself, and their scores are averaged.
+    """
+
+    document: Options
+    query: Options
+    reduce: str | maxsim.Reduction = "max"
+    query_sentences: bool = False
+    documents: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    def add(self, client: Client, texts: Sequence[str]) -> None:
+        found: dict[int, np.ndarray] = {}
+        for answer in client.embed_stream(texts, self.document):
+            if answer.error is not None:
+                raise answer.error
+            found[answer.id] = answer.float32()
+        self.documents += [found[number] for number in range(len(texts))]
+
+    def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
+        asked = [split(query) if self.query_sentences else [query] for query in queries]
+        vectors = embed_all(client, [piece for pieces in asked for piece in pieces], self.query)
+        offsets = np.concatenate([[0], np.cumsum([len(pieces) for pieces in asked])])
+        return maxsim.score(maxsim.MultiVectors(vectors, offsets), maxsim.MultiVectors.of(self.documents), self.reduce)
+
+
+@dataclass
+class BM25:
+    """The words of queries in documents: see longembed.bm25. Needs the extra "bm25"."""
+
+    language: str = "english"
+    texts: list[str] = field(default_factory=list, repr=False)
+    index: bm25.BM25 | None = field(default=None, repr=False)
+
+    def add(self, client: Client, texts: Sequence[str]) -> None:
+        self.texts += texts
+        self.index = None
+
+    def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
+        if self.index is None:
+            self.index = bm25.BM25(self.texts, language=self.language)
+        return self.index.scores(queries)
+
+
+def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
+    """One vector a text, float32 [n, d], over a stream. Raises the first failed text's error."""
+    rows: list[np.ndarray | None] = [None] * len(texts)
+    for answer in client.embed_stream(texts, options):
+        rows[answer.id] = answer.vector if answer.scales is None else answer.float32()[0]
+    return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+class Retriever:
+    """Documents in memory, scored by one or several systems; with several, by the sum of their standardized scores (maxsim.fuse).
+
+    Not thread-safe while documents are added.
+    """
+
+    def __init__(self, client: Client, systems: Sequence[System], weights: Sequence[float] | None = None):
+        if not systems:
+            raise ValueError("a retriever needs at least one system")
+        if weights is not None and len(weights) != len(systems):
+            raise ValueError(f"{len(systems)} systems have {len(weights)} weights")
+        self._client, self._systems, self._weights = client, list(systems), weights
+        self.ids: list[Hashable] = []
+
+    @staticmethod
+    def windows(client: Client, tokens: Sequence[int] = (64, 256, 512), *, bm25: bool = True, model: str | None = None) -> Retriever:
+        """What was measured best on long real text: the query's sentences against the smallest windows, the whole query softly (log-sum-exp, tau .01)
+        against the others, and BM25. Sizes beyond the model's trained window become that window."""
+        described = client.model(model)
+        sizes = sorted({min(size, described.trained_window) for size in tokens})
+        systems: list[System] = []
+        for size in sizes:
+            sentences = size == sizes[0] and len(sizes) > 1
+            document = document_options(described, model=described.name, extension={"windows": {"tokens": size}}, output="WINDOW_VECTORS")
+            query = query_options(described, model=described.name)
+            systems.append(Vectors(document, query, "max" if sentences else maxsim.log_sum_exp(0.01), sentences))
+        return Retriever(client, [*systems, BM25()] if bm25 else systems)
+
+    def add(self, documents: Mapping[Hashable, str] | Iterable[tuple[Hashable, str]]) -> None:
+        """Embeds and indexes documents: {id: text}, or (id, text) pairs. Raises LongEmbedError for a text that cannot be embedded; none is then added."""
+        pairs = list(documents.items() if isinstance(documents, Mapping) else documents)
+        known = set(self.ids)
+        for id, _ in pairs:
+            if id in known:
+                raise ValueError(f"document {id!r} is there already")
+            known.add(id)
+        texts = [text for _, text in pairs]
+        for system in self._systems:
+            system.add(self._client, texts)
+        self.ids += [id for id, _ in pairs]
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        """[queries, documents in the order of `ids`], higher is better."""
+        found = [system.scores(self._client, queries) for system in self._systems]
+        return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
+
+    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+        """The k best documents of each query, best first."""
+        if isinstance(queries, str):
+            raise TypeError("give a list of queries: search([query]), not search(query)")
+        if not self.ids:
+            return [[] for _ in queries]
+        scores = self.scores(queries)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return [[Hit(self.ids[i], float(row[i])) for i in best] for row, best in zip(scores, order)]

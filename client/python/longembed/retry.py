@@ -1,0 +1,46 @@
+"""When a stream that broke is opened again. Single calls are retried by gRPC itself."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from longembed.errors import LongEmbedError
+
+_FIRST_ATTEMPTS = 6
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # Seconds; those of retry_service_config.json.
+# gRPC's own words for a connection that ended in the middle of a stream, which it reports as UNKNOWN or INTERNAL.
+_BROKEN_TRANSPORT = ("Stream removed", "RST_STREAM", "GOAWAY", "Socket closed", "Internal error from Core")
+
+
+
+
+class Attempts:
+    """The attempts of one stream: six in a row before its first answer; afterwards as many as `timeout` seconds without an answer allow."""
+
+    def __init__(self, timeout: float):
+        self._timeout = timeout
+        self._failures = 0
+        self._any_answer = False
+        self._last_answer = time.monotonic()
+
+    def succeeded(self) -> None:
+        self._failures, self._any_answer, self._last_answer = 0, True, time.monotonic()
+
+    def delay_after(self, error: LongEmbedError) -> float:
+        """Seconds to wait before the next attempt. Raises `error` where another attempt is useless or comes too late."""
+        self._failures += 1
+        delay = _delay(error, self._failures)
+        out_of_attempts = not self._any_answer and self._failures >= _FIRST_ATTEMPTS
+        if delay is None or out_of_attempts or time.monotonic() + delay > self._last_answer + self._timeout:
+            raise error
+        return delay
+
+
+def _delay(error: LongEmbedError, failures: int) -> float | None:
+    if error.code == "RESOURCE_EXHAUSTED":
+        return error.retry_delay  # Without a hint it is a limit, not overload.
+    broken = error.code in ("UNKNOWN", "INTERNAL") and any(words in str(error) for words in _BROKEN_TRANSPORT)
+    if error.code != "UNAVAILABLE" and not broken:
+        return None
+    return min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)

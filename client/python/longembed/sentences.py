@@ -1,0 +1,25 @@
+"""Splits a text into sentences, for queries whose sentences are scored one by one."""
+
+from __future__ import annotations
+
+import re
+
+# An end of a sentence: its mark, closing quotes or brackets, then a blank before something that may begin another; or a blank line.
+_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*(?:\s+(?=[\"'“‘(\[]?[^\sa-z])|(?<=[。！？])(?=\S))|\n\s*\n")
+_ABBREVIATIONS = frozenset("mr mrs ms dr prof sr jr st vs e.g i.e etc al no vol fig inc ltd co u.s".split())
+
+
+def split(text: str) -> list[str]:
+    """The sentences of `text`, stripped, none empty. A text without any letter or digit is one sentence."""
+    sentences: list[str] = []
+    start = 0
+    for end in _END.finditer(text):
+        piece = text[start : end.start()]
+        last_word = piece.rsplit(None, 1)[-1].rstrip(".").lower() if piece.strip() else ""
+        if last_word in _ABBREVIATIONS or (len(last_word) == 1 and last_word.isalpha()):
+            continue
+        sentences.append(text[start : end.end()])
+        start = end.end()
+    sentences.append(text[start:])
+    kept = [sentence.strip() for sentence in sentences if re.search(r"\w", sentence)]
+    return kept or [text]

@@ -1,0 +1,1 @@
+"""The protobuf package longembed.v1 under the names that protoc gives its modules."""

@@ -1,0 +1,47 @@
+"""A gRPC server in this process whose EmbedStream and Embed do what a test says: for what a real server does only by accident."""
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+
+import grpc
+from longembed import messages
+
+SERVICE = "longembed.v1.EmbeddingService"
+
+
+def answer(request: messages.EmbedStreamRequest, text: str | None = None) -> messages.EmbedStreamResponse:
+    """One component that says how long the text is."""
+    result = messages.EmbedResult(tokens=1)
+    result.embeddings.add(values=[float(len(text if text is not None else request.input.text))], dimensions=1)
+    return messages.EmbedStreamResponse(id=request.id, result=result, model="scripted", recipe="r")
+
+
+@contextmanager
+def serving(stream: Callable | None = None, embed: Callable | None = None) -> Iterator[str]:
+    """Yields HOST:PORT. `stream(requests, context)` yields responses; `embed(request, context)` returns one."""
+    handlers = {}
+    if stream is not None:
+        handlers["EmbedStream"] = grpc.stream_stream_rpc_method_handler(
+            stream, messages.EmbedStreamRequest.FromString, messages.EmbedStreamResponse.SerializeToString
+        )
+    if embed is not None:
+        handlers["Embed"] = grpc.unary_unary_rpc_method_handler(embed, messages.EmbedRequest.FromString, messages.EmbedResponse.SerializeToString)
+    server = grpc.server(futures.ThreadPoolExecutor(16))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def abort_overloaded(context, seconds: float) -> None:
+    """Ends a call as the server does under overload."""
+    delay = messages.RetryInfo()
+    delay.retry_delay.nanos = int(seconds * 1e9)
+    status = messages.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="the queue is full")
+    status.details.add().Pack(delay)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")

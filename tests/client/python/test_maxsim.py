@@ -1,0 +1,111 @@
+"""Scores of several vectors against loops in float64."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed import maxsim  # noqa: E402
+
+
+def by_hand(queries, documents, reduce):
+    """The definition: for each query the mean over its vectors, of a number made of each vector's products with a document's."""
+    scores = np.zeros((len(queries), len(documents)))
+    for (i, query), (j, document) in itertools.product(enumerate(queries), enumerate(documents)):
+        numbers = []
+        for vector in query:
+            products = sorted((sum(float(a) * float(b) for a, b in zip(vector, other)) for other in document), reverse=True)
+            numbers.append(reduce(products))
+        scores[i, j] = sum(numbers) / len(numbers)
+    return scores
+
+
+REDUCTIONS = {
+    "max": lambda products: products[0],
+    "mean": lambda products: sum(products) / len(products),
+    "mean_of_top(1)": lambda products: products[0],
+    "mean_of_top(3)": lambda products: sum(products[:3]) / len(products[:3]),
+    "log_sum_exp(0.05)": lambda products: 0.05 * math.log(sum(math.exp(product / 0.05) for product in products)),
+}
+
+
+def unit(random, count, dimensions=7):
+    vectors = random.normal(size=(count, dimensions))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def texts(request):
+    random = np.random.default_rng(request.param)
+    return [unit(random, random.integers(1, 5)) for _ in range(6)], [unit(random, random.integers(1, 9)) for _ in range(11)]
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_scores_are_those_of_the_definition(texts, name):
+    queries, documents = texts
+    scores = maxsim.score(maxsim.MultiVectors.of(queries), maxsim.MultiVectors.of(documents), name)
+    assert scores.shape == (6, 11)
+    np.testing.assert_allclose(scores, by_hand(queries, documents, REDUCTIONS[name]), atol=2e-6)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_documents_taken_in_pieces_give_the_same(texts, name, monkeypatch):
+    queries, documents = (maxsim.MultiVectors.of(side) for side in texts)
+    whole = maxsim.score(queries, documents, name)
+    monkeypatch.setattr(maxsim, "_PRODUCTS_AT_A_TIME", 10)
+    np.testing.assert_allclose(maxsim.score(queries, documents, name), whole, atol=1e-6)
+
+
+def test_queries_of_one_vector_may_be_a_matrix_or_a_vector(texts):
+    queries, documents = texts
+    stacked, documents = np.concatenate(queries), maxsim.MultiVectors.of(documents)
+    expected = maxsim.score(maxsim.MultiVectors.of(list(stacked)), documents)
+    np.testing.assert_array_equal(maxsim.score(stacked, documents), expected)
+    np.testing.assert_allclose(maxsim.score(stacked[0], documents), expected[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_int8_is_what_its_vectors_give(texts, name):
+    queries, documents = maxsim.MultiVectors.of(texts[0]), maxsim.MultiVectors.of(texts[1])
+    small = documents.to_int8()
+    assert small.values.dtype == np.int8 and small.nbytes < documents.nbytes / 2
+    widened = [[[float(v) * float(s) for v in vector] for vector, s in zip(small.values[a:b], small.scales[a:b])] for a, b in itertools.pairwise(small.offsets)]
+    np.testing.assert_allclose(maxsim.score(queries, small, name), by_hand(texts[0], widened, REDUCTIONS[name]), atol=2e-6)
+    np.testing.assert_allclose(maxsim.score(queries, small, name), maxsim.score(queries, documents, name), atol=0.03)
+
+
+def test_a_soft_maximum_neither_overflows_nor_underflows():
+    documents = maxsim.MultiVectors.of([np.array([[1000.0], [999.0]]), np.array([[-1000.0]])])
+    np.testing.assert_allclose(maxsim.score(np.array([[1.0]]), documents, "log_sum_exp(0.001)"), [[1000.0, -1000.0]])
+
+
+def test_standardized_scores_and_their_sum():
+    first, second = np.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]), np.array([[0.0, 10.0, 2.0], [1.0, 0.0, 0.0]])
+    mean, deviation = 3.0, math.sqrt((4 + 1 + 9) / 3)
+    np.testing.assert_allclose(maxsim.standardize(first), [[(v - mean) / deviation for v in first[0]], [0, 0, 0]])
+    np.testing.assert_allclose(maxsim.fuse([first, second], [2, 0.5]), 2 * maxsim.standardize(first) + 0.5 * maxsim.standardize(second))
+    np.testing.assert_allclose(maxsim.fuse([first, second]), maxsim.standardize(first) + maxsim.standardize(second))
+
+
+def test_nothing_against_nothing():
+    documents = maxsim.MultiVectors.of([np.ones((2, 3))])
+    assert maxsim.score(np.zeros((0, 3)), documents).shape == (0, 1)
+    assert maxsim.score(np.ones((2, 3)), maxsim.MultiVectors.of([])).shape == (2, 0)
+
+
+def test_what_does_not_fit_is_named():
+    documents = maxsim.MultiVectors.of([np.ones((2, 3))])
+    with pytest.raises(ValueError, match="queries have 4 dimensions and documents 3"):
+        maxsim.score(np.ones((1, 4)), documents)
+    with pytest.raises(ValueError, match="text 1 has no vector"):
+        maxsim.MultiVectors.of([np.ones((2, 3)), np.ones((0, 3))])
+    with pytest.raises(ValueError, match="offsets from 0 to 5"):
+        maxsim.MultiVectors(np.ones((2, 3)), np.array([0, 5]))
+    for wrong in ("best", "mean_of_top(0)", "log_sum_exp(0)", "mean_of_top(-1)"):
+        with pytest.raises(ValueError, match="mean_of_top|log_sum_exp|unknown reduction"):
+            maxsim.reduction(wrong)
+    with pytest.raises(ValueError, match="2 systems have 1 weights"):
+        maxsim.fuse([np.ones((1, 1))] * 2, [1])

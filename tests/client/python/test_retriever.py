@@ -1,0 +1,138 @@
+"""The retriever: BM25 against its formula, vectors and fusion against the parts they are made of, with a client that computes vectors from words."""
+
+import math
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed import Options, Retriever, maxsim  # noqa: E402
+from longembed.retriever import BM25, Vectors  # noqa: E402
+from longembed.sentences import split  # noqa: E402
+
+TEXTS = {
+    "cats": "Cats purr and cats sleep. A cat hunts mice at night.",
+    "dogs": "Dogs bark. A dog guards the house and hunts rabbits.",
+    "fish": "Fish swim in cold water.",
+    "empty": "...",
+}
+
+
+class WordClient:
+    """Stands in for a server: a text is the normalized counts of its words' first letters; windows are sentences."""
+
+    def __init__(self):
+        self.asked: list[tuple[Options, list[str]]] = []
+
+    def model(self, name=None):
+        return SimpleNamespace(name="words", trained_window=512, input_types={"QUERY": "query", "DOCUMENT": "passage"})
+
+    def embed_stream(self, texts, options):
+        texts = list(texts)
+        self.asked.append((options, texts))
+        for number in reversed(range(len(texts))):  # Answers come in any order.
+            pieces = split(texts[number]) if options.output == "WINDOW_VECTORS" else [texts[number]]
+            vectors = np.stack([self.vector(piece) for piece in pieces])
+            yield SimpleNamespace(id=number, error=None, scales=None, vector=vectors[0], float32=lambda vectors=vectors: vectors)
+
+    @staticmethod
+    def vector(text):
+        counts = np.full(26, 0.01, np.float32)
+        for word in re.findall(r"[a-z]+", text.lower()):
+            counts[ord(word[0]) - 97] += 1
+        return counts / np.linalg.norm(counts)
+
+
+def lucene_bm25(query, texts, k1=1.5, b=0.75):
+    """idf = log(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b |d| / mean |d|)), over words that are stemmed and no stop words."""
+    import Stemmer
+    from bm25s.stopwords import STOPWORDS_EN
+
+    stem = Stemmer.Stemmer("english").stemWord
+    tokenized = [[stem(word) for word in re.findall(r"\b\w\w+\b", text.lower()) if word not in STOPWORDS_EN] for text in [query, *texts]]
+    asked, documents = tokenized[0], tokenized[1:]
+    mean_length = sum(map(len, documents)) / len(documents)
+    scores = []
+    for document in documents:
+        score = 0.0
+        for word in asked:
+            frequency = sum(word in other for other in documents)
+            if frequency == 0:
+                continue
+            count = document.count(word)
+            score += math.log(1 + (len(documents) - frequency + 0.5) / (frequency + 0.5)) * count / (count + k1 * (1 - b + b * len(document) / mean_length))
+        scores.append(score)
+    return scores
+
+
+@pytest.mark.parametrize("query", ["cats hunting mice", "who hunts?", "cold water, cold fish", "unicorns", "the and of"])
+def test_bm25_is_lucenes(query):
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    system = BM25()
+    system.add(None, list(TEXTS.values()))
+    np.testing.assert_allclose(system.scores(None, [query])[0], lucene_bm25(query, list(TEXTS.values())), atol=1e-5)
+
+
+def test_bm25_takes_documents_in_later_and_texts_without_words():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    system = BM25()
+    system.add(None, ["...", "!"])
+    np.testing.assert_array_equal(system.scores(None, ["cats"]), [[0, 0]])
+    system.add(None, ["cats sleep"])
+    assert system.scores(None, ["cats"])[0].argmax() == 2
+
+
+def test_vectors_are_scored_by_the_reduction_and_by_sentence():
+    client = WordClient()
+    document, query = Options(output="WINDOW_VECTORS", input_type="DOCUMENT"), Options(input_type="QUERY")
+    question = "Hunting cats. Guarding dogs."
+    for by_sentence, pieces in ((False, [question]), (True, ["Hunting cats.", "Guarding dogs."])):
+        system = Vectors(document, query, "mean_of_top(2)", query_sentences=by_sentence)
+        system.add(client, list(TEXTS.values()))
+        expected = []
+        for text in TEXTS.values():
+            tops = [sorted((float(client.vector(piece) @ client.vector(window)) for window in split(text)), reverse=True)[:2] for piece in pieces]
+            expected.append(sum(sum(top) / len(top) for top in tops) / len(pieces))
+        np.testing.assert_allclose(system.scores(client, [question])[0], expected, atol=1e-6)
+    assert {options for options, _ in client.asked} == {document, query}
+
+
+def test_several_systems_are_fused_and_one_is_itself():
+    client = WordClient()
+    one = Vectors(Options(), Options())
+    other = Vectors(Options(output="WINDOW_VECTORS"), Options())
+    retriever = Retriever(client, [one, other], weights=[1, 3])
+    retriever.add(TEXTS)
+    expected = maxsim.fuse([one.scores(client, ["dogs bark"]), other.scores(client, ["dogs bark"])], [1, 3])
+    np.testing.assert_allclose(retriever.scores(["dogs bark"]), expected)
+    np.testing.assert_allclose(Retriever(client, [one]).scores(["dogs bark"]), one.scores(client, ["dogs bark"]))
+
+
+def test_search_names_the_best_documents_in_order():
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(output="WINDOW_VECTORS"), Options())])
+    assert retriever.search(["dogs"]) == [[]]
+    retriever.add(list(TEXTS.items())[:2])
+    retriever.add(list(TEXTS.items())[2:])
+    hits = retriever.search(["dogs bark", "fish swim"], k=3)
+    assert [found[0].id for found in hits] == ["dogs", "fish"]
+    assert [len(found) for found in hits] == [3, 3]
+    assert all(found[0].score >= found[1].score >= found[2].score for found in hits)
+    with pytest.raises(ValueError, match="'cats' is there already"):
+        retriever.add({"cats": "again"})
+    with pytest.raises(TypeError, match="list of queries"):
+        retriever.search("dogs")
+
+
+def test_windows_builds_the_measured_recipe():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    client = WordClient()
+    retriever = Retriever.windows(client, tokens=(64, 256, 1024))
+    retriever.add(TEXTS)
+    assert retriever.search(["which dog hunts rabbits?"], k=1)[0][0].id == "dogs"
+    asked = [(options.output, options.input_type, options.extension) for options, _ in client.asked]
+    windows = [("WINDOW_VECTORS", "DOCUMENT", {"windows": {"tokens": size}}) for size in (64, 256, 512)]
+    assert asked == [*windows, *[("ONE_VECTOR", "QUERY", {"windows": {}})] * 3]

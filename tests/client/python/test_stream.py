@@ -1,0 +1,324 @@
+"""embed_stream of Client and AsyncClient against servers that break, stall, refuse and end early."""
+
+import asyncio
+import threading
+import time
+
+import grpc
+import pytest
+
+longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable  # noqa: E402
+from longembed.pending import PART_CODE_POINTS  # noqa: E402
+from scripted_server import abort_overloaded, answer, serving  # noqa: E402
+
+
+def collect_blocking(address, items, **options):
+    with Client(address, timeout=options.pop("client_timeout", 20)) as client:
+        return list(client.embed_stream(items, **options))
+
+
+def collect_async(address, items, **options):
+    async def run():
+        async with AsyncClient(address, timeout=options.pop("client_timeout", 20)) as client:
+            return [found async for found in client.embed_stream(items, **options)]
+
+    return asyncio.run(run())
+
+
+COLLECTORS = pytest.mark.parametrize("collect", [collect_blocking, collect_async], ids=["blocking", "async"])
+
+
+def echo(requests, context):
+    for request in requests:
+        yield answer(request)
+
+
+def texts(count):
+    return [(f"id {i}", "x" * (i + 1)) for i in range(count)]
+
+
+def check_all(found, count):
+    """Every text once, with its own answer."""
+    assert sorted((e.id, float(e.vector[0])) for e in found) == sorted((f"id {i}", i + 1.0) for i in range(count))
+
+
+@COLLECTORS
+def test_every_text_is_answered_once_with_its_id(collect):
+    with serving(echo) as address:
+        check_all(collect(address, texts(1000)), 1000)
+
+
+@COLLECTORS
+def test_no_text_at_all_is_no_answer(collect):
+    with serving(echo) as address:
+        assert collect(address, []) == []
+
+
+@COLLECTORS
+def test_options_go_with_the_first_message_alone_and_ids_default_to_numbers(collect):
+    seen = []
+
+    def record(requests, context):
+        for request in requests:
+            seen.append((request.options.prompt_name, request.HasField("options")))
+            yield answer(request)
+
+    with serving(record) as address:
+        found = collect(address, ["a", "b", "c"], prompt_name="passage")
+    assert seen == [("passage", True), ("", False), ("", False)]
+    assert sorted(e.id for e in found) == [0, 1, 2]
+
+
+@COLLECTORS
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, None], ids=["unavailable", "ended early"])
+def test_a_stream_that_breaks_is_opened_again_and_sends_what_has_no_answer(collect, code):
+    streams, sent = [], []
+
+    def breaks(requests, context):
+        streams.append(1)
+        last = len(streams) == 4
+        for number, request in enumerate(requests):
+            sent.append(request.id)
+            if not last and number == 5:
+                if code is not None:
+                    context.abort(code, "the server shuts down")
+                return
+            yield answer(request)
+
+    with serving(breaks) as address:
+        check_all(collect(address, texts(40)), 40)
+    assert len(streams) == 4
+    assert len(sent) >= 43  # Three at least were sent twice.
+
+
+@COLLECTORS
+def test_answers_in_any_order_find_their_texts(collect):
+    def backwards(requests, context):
+        held = list(requests)
+        yield from (answer(request) for request in reversed(held))
+
+    with serving(backwards) as address:
+        check_all(collect(address, texts(50)), 50)
+
+
+@COLLECTORS
+def test_no_more_than_in_flight_are_read_ahead(collect):
+    read, greatest, lock = [0], [0], threading.Lock()
+
+    def counted():
+        for item in texts(60):
+            read[0] += 1
+            yield item
+
+    def slow(requests, context):
+        answered = 0
+        for request in requests:
+            time.sleep(0.005)
+            with lock:
+                greatest[0] = max(greatest[0], read[0] - answered)
+            yield answer(request)
+            answered += 1
+
+    with serving(slow) as address:
+        check_all(collect(address, counted(), in_flight=7), 60)
+    assert greatest[0] <= 7 + 2  # One more is read before it waits for room, one is counted before its answer is taken.
+
+
+@COLLECTORS
+def test_skip_takes_out_one_text_for_each_earlier_answer(collect):
+    with serving(echo) as address:
+        found = collect(address, [("a", "1"), ("a", "22"), ("b", "333"), ("c", "4444")], skip=["a", "c"])
+    assert [(e.id, float(e.vector[0])) for e in found] == [("a", 2.0), ("b", 3.0)]
+
+
+@COLLECTORS
+def test_an_error_of_the_callers_iterable_is_raised_after_the_answers(collect):
+    found = []
+
+    def items():
+        yield "a"
+        yield "b"
+        raise KeyError("mine")
+
+    def keep(requests, context):
+        for request in requests:
+            found.append(request.id)
+            yield answer(request)
+
+    with serving(keep) as address, pytest.raises(KeyError, match="mine"):
+        collect(address, items())
+    assert found == ["0", "1"]
+
+
+@COLLECTORS
+def test_a_refusal_is_raised_at_once_and_not_tried_again(collect):
+    streams = []
+
+    def refuses(requests, context):
+        streams.append(1)
+        next(requests)
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "options.model: is wrong")
+
+    with serving(refuses) as address, pytest.raises(InvalidArgument, match="is wrong"):
+        collect(address, texts(3))
+    assert len(streams) <= (1 if collect is collect_blocking else 2)  # grpc.aio may lose the first refusal.
+
+
+@COLLECTORS
+def test_overload_waits_as_long_as_the_server_says(collect):
+    streams = []
+
+    def overloaded(requests, context):
+        streams.append(time.monotonic())
+        if len(streams) < 3:
+            next(requests)
+            abort_overloaded(context, 0.3)
+        yield from echo(requests, context)
+
+    with serving(overloaded) as address:
+        check_all(collect(address, texts(4)), 4)
+    assert [b - a >= 0.3 for a, b in zip(streams, streams[1:])] == [True, True]
+
+
+@COLLECTORS
+def test_resource_exhausted_without_a_hint_is_a_limit(collect):
+    def limit(requests, context):
+        next(requests)
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "message too large")
+        yield
+
+    with serving(limit) as address, pytest.raises(Overloaded, match="too large") as raised:
+        collect(address, texts(2))
+    assert raised.value.retry_delay is None
+
+
+@COLLECTORS
+def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(collect):
+    hang = threading.Event()
+
+    def silent(requests, context):
+        request = next(requests)
+        yield answer(request)
+        hang.wait(20)
+
+    with serving(silent) as address:
+        with pytest.raises(DeadlineExceeded, match="no answer for 0.6 seconds"):
+            collect(address, texts(3), client_timeout=0.6)
+        hang.set()
+
+
+@COLLECTORS
+def test_time_in_which_nothing_is_to_be_answered_does_not_count(collect):
+    def slow_source():
+        for item in texts(3):
+            time.sleep(0.5)
+            yield item
+
+    with serving(echo) as address:
+        check_all(collect(address, slow_source(), client_timeout=0.45), 3)
+
+
+@COLLECTORS
+def test_no_server_is_unavailable_after_the_attempts(collect):
+    with pytest.raises(Unavailable):
+        collect("127.0.0.1:1", texts(1), client_timeout=20)
+
+
+@COLLECTORS
+def test_a_long_text_comes_in_parts_that_join_to_it(collect):
+    text = "né漢😀" * (PART_CODE_POINTS // 2)
+    parts = []
+
+    def join(requests, context):
+        joined = ""
+        for request in requests:
+            parts.append(len(request.input.text))
+            joined += request.input.text
+            if not request.more_parts:
+                assert joined == text
+                yield answer(request, joined)
+
+    with serving(join) as address:
+        found = collect(address, [text])
+    assert float(found[0].vector[0]) == len(text)
+    assert len(parts) == 2 and max(parts) == PART_CODE_POINTS
+
+
+@COLLECTORS
+def test_items_that_are_no_texts_are_named(collect):
+    with serving(echo) as address, pytest.raises(TypeError, match="not dict"):
+        collect(address, [{"text": "a"}])
+
+
+@COLLECTORS
+def test_wrong_options_are_refused_before_anything_is_read(collect):
+    def never():
+        raise AssertionError("was read")
+        yield
+
+    with serving(echo) as address, pytest.raises(ValueError, match="windws"):
+        collect(address, never(), extension={"windws": {}})
+    with serving(echo) as address, pytest.raises(ValueError, match="in_flight is 0"):
+        collect(address, never(), in_flight=0)
+
+
+def test_a_caller_that_breaks_off_ends_the_stream():
+    ended = threading.Event()
+
+    def watched(requests, context):
+        context.add_callback(ended.set)
+        yield from echo(requests, context)
+
+    def endless():
+        while True:
+            yield "text"
+
+    with serving(watched) as address, Client(address) as client:
+        for count, _ in enumerate(client.embed_stream(endless())):
+            if count == 3:
+                break
+        assert ended.wait(10)
+
+
+def test_an_async_caller_that_breaks_off_ends_the_stream_and_its_own_iterable():
+    ended, closed = threading.Event(), []
+
+    def watched(requests, context):
+        context.add_callback(ended.set)
+        yield from echo(requests, context)
+
+    async def endless():
+        try:
+            while True:
+                yield "text"
+                await asyncio.sleep(0)
+        finally:
+            closed.append(True)
+
+    async def run(address):
+        async with AsyncClient(address) as client:
+            stream = client.embed_stream(endless())
+            async for _ in stream:
+                break
+            await stream.aclose()
+
+    with serving(watched) as address:
+        asyncio.run(run(address))
+        assert ended.wait(10)
+    assert closed == [True]
+
+
+def test_unary_calls_are_retried_by_grpc(monkeypatch):
+    calls = []
+
+    def flaky(request, context):
+        calls.append(1)
+        if len(calls) < 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        return longembed.messages.EmbedResponse()
+
+    with serving(embed=flaky) as address, Client(address) as client:
+        assert len(client.embed(["a"])) == 0
+    assert len(calls) == 3
