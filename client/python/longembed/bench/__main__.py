@@ -1,0 +1,227 @@
+"""longembed-bench: measures ways to get long texts through an embedding model, on LongEmbed's tasks and on sets of your own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from longembed import TLS, Client, LongEmbedError
+
+from . import advise, hub, recipes, report, runner, synthetic
+from .corpus import Corpus, CorpusError, read_folder
+from .embedders import EmbedderError
+from .store import Store, write_whole
+
+TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + "); or a folder of HALF.{docs,queries,qrels}.jsonl[.gz]"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (CorpusError, recipes.RecipeError, EmbedderError, LongEmbedError, ValueError, OSError, ImportError) as error:
+        print(f"longembed-bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nlongembed-bench: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="longembed-bench", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _run_parser(commands.add_parser("run", help="rows over tasks: JSON, a Markdown table and pictures for each task"))
+    _passkey_parser(commands.add_parser("passkey", help="run over Passkey, or Needle, at eight lengths"))
+    _advise_parser(
+        commands.add_parser("advise", help="finds the recipe for a set by successive halving, and writes it as a profile or into a model's manifest")
+    )
+    _plot_parser(commands.add_parser("plot", help="a picture of one result or several"))
+    _table_parser(commands.add_parser("table", help="one Markdown table of several results"))
+    return top
+
+
+def _run_parser(command: argparse.ArgumentParser) -> None:
+    command.add_argument("tasks", nargs="+", metavar="TASK", help=TASKS_HELP)
+    command.add_argument(
+        "--rows", default="longembed", metavar="FILE|PRESET", help=f"recipes in YAML, or a preset: {', '.join(recipes.presets())} (default longembed)"
+    )
+    _measuring_arguments(command)
+    command.set_defaults(command=run)
+
+
+def _passkey_parser(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--needle", dest="tasks", action="store_const", const=["needle"], default=["passkey"], help="facts in prose in place of keys in filler"
+    )
+    command.add_argument("--rows", default="passkey", metavar="FILE|PRESET", help="recipes in YAML, or a preset (default passkey)")
+    _measuring_arguments(command)
+    command.set_defaults(command=run)
+
+
+def _measuring_arguments(command: argparse.ArgumentParser) -> None:
+    _server_arguments(command)
+    command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows, and those that they are sums of")
+    command.add_argument("--out", type=Path, default=Path("longembed-bench"), help="results go to OUT/TASK/MODEL (default longembed-bench)")
+    command.add_argument("--store", type=Path, help="embeddings that are kept for later runs (default OUT/store)")
+    command.add_argument("--halves", nargs="+", default=[], metavar="HALF", help="of a folder, these halves only")
+    command.add_argument("--lengths", type=int, nargs="+", default=list(synthetic.LENGTHS), metavar="TOKENS", help="nominal lengths of passkey and needle")
+    command.add_argument("--haystack", type=Path, metavar="FILE", help="prose that needle hides its facts in (default: Persuasion, Jane Austen, public domain)")
+    command.add_argument("--seed", type=int, default=0, help="of keys, places and bootstrap draws (default 0)")
+    command.add_argument("--quiet", action="store_true", help="no progress bars")
+    command.add_argument("--no-pictures", action="store_true")
+
+
+def _server_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--server", metavar="HOST:PORT", help="a running longembed-server; rows of bm25, openai and sentence_transformers need none")
+    command.add_argument("--model", help="which of its models; needless where it has one")
+    command.add_argument("--query-model", metavar="NAME", help="embed queries with this one of its models: the same weights in another precision")
+    command.add_argument("--api-key", metavar="KEY", help="sent with every call")
+    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="the server speaks TLS, and this PEM file holds who signed its certificate")
+    command.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="longest time without an answer (default 3600)")
+
+
+def _advise_parser(command: argparse.ArgumentParser) -> None:
+    command.add_argument("tasks", nargs=1, metavar="TASK", help=f"{TASKS_HELP}; one set without lengths")
+    command.add_argument("--rows", default="advise", metavar="FILE|PRESET", help="recipes to try, in YAML, or a preset (default advise)")
+    command.add_argument("--objective", choices=advise.OBJECTIVES, default="one-vector", help="what the index keeps of a document (default one-vector)")
+    command.add_argument("--max-vectors", type=float, default=math.inf, metavar="N", help="most vectors a document, on average")
+    command.add_argument("--within", type=float, default=0.01, metavar="X", help="take the cheapest recipe within X of the best metric (default 0.01)")
+    command.add_argument("--profile", metavar="NAME", help="write OUT/TASK/MODEL/advise/profile.yaml, for the server's config")
+    command.add_argument("--manifest", type=Path, metavar="FOLDER", help="write the recommendation into this model's longembed-model.yaml")
+    _measuring_arguments(command)
+    command.set_defaults(command=advice)
+
+
+def _plot_parser(command: argparse.ArgumentParser) -> None:
+    command.add_argument("picture", choices=("heatmap", "gains", "cost", "position", "grids"), help="heatmap and gains take several results, the others one")
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULT", help="results.json, or the folder that holds it")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG, SVG or PDF; of grids, a folder")
+    command.set_defaults(command=plot)
+
+
+def _table_parser(command: argparse.ArgumentParser) -> None:
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULT", help="results.json, or the folder that holds it")
+    command.set_defaults(command=tables)
+
+
+@contextmanager
+def connected(options: argparse.Namespace) -> Iterator[Client | None]:
+    if not options.server:
+        yield None
+        return
+    tls = TLS(root_certificates=options.tls_ca) if options.tls_ca else None
+    with Client(options.server, model=options.model, api_key=options.api_key, tls=tls, timeout=options.timeout) as client:
+        yield client
+
+
+def bench_of(options: argparse.Namespace, client: Client | None) -> runner.Bench:
+    store = Store(options.store or options.out / "store")
+    return runner.Bench(client, store, options.seed, options.query_model, progress_bars(options.quiet), lambda line: print(line, flush=True))
+
+
+def tasks_of(options: argparse.Namespace) -> Iterator[runner.Task]:
+    for name in options.tasks:
+        if name == "passkey":
+            yield runner.Task(name, {str(length): synthetic.passkey(length, options.seed) for length in sorted(options.lengths)})
+        elif name == "needle":
+            yield runner.Task(name, {str(length): synthetic.needle(length, options.seed, options.haystack) for length in sorted(options.lengths)})
+        elif name.startswith("hub:"):
+            yield runner.Task(name.removeprefix("hub:"), hub.load(name.removeprefix("hub:")))
+        else:
+            corpus = read_folder(name, options.halves)
+            yield runner.Task("-".join([corpus.name, *options.halves]), {"": corpus})
+
+
+def run(options: argparse.Namespace) -> int:
+    chosen = recipes.load(options.rows).chosen(options.only)
+    with connected(options) as client:
+        bench = bench_of(options, client)
+        for task in tasks_of(options):
+            result = bench.run(task, chosen)
+            folder = options.out / task.name / (result["model"]["name"] if result["model"] else "no-server")
+            write(result, folder, pictures=not options.no_pictures)
+    return 0
+
+
+def write(result: dict, folder: Path, pictures: bool) -> None:
+    files = [runner.save(result, folder), folder / "table.md"]
+    write_whole(files[1], report.markdown(result).encode())
+    if pictures:
+        from . import plots
+
+        files += plots.all_of(result, folder)
+    print("\n" + report.markdown(result) + "\nwritten: " + ", ".join(map(str, files)))
+
+
+def advice(options: argparse.Namespace) -> int:
+    loaded = recipes.load(options.rows).chosen(options.only)
+    (task,) = tasks_of(options)
+    if set(task.slices) != {""}:
+        raise CorpusError(f"advise takes one set; {task.name} has a set for each length")
+    corpus = task.slices[""]
+    with connected(options) as client:
+        if client is None:
+            raise recipes.RecipeError("advise needs a running server: --server HOST:PORT")
+
+        bench = bench_of(options, client)
+
+        def evaluate(sample: Corpus, rows: Sequence[recipes.Row]) -> list[dict]:
+            return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
+
+        able = bench.able(list(loaded.rows.values()))
+        baseline = loaded.rows[loaded.baseline]
+        found = advise.advise(corpus, able, baseline, evaluate, options.objective, options.max_vectors, options.within, options.seed)
+        model = bench.describe_model()
+    write_advice(found, corpus, loaded, model, options)
+    return 0
+
+
+def write_advice(found: advise.Advice, corpus: Corpus, loaded: recipes.Recipes, model: dict, options: argparse.Namespace) -> None:
+    """Results, table and pictures of the last round in OUT/TASK/MODEL/advise; profile and manifest where asked for."""
+    folder = options.out / corpus.name / model["name"] / "advise"
+    slices = [{"name": "", "corpus": corpus.describe(), "rows": found.rows, "skipped": {}}]
+    result = runner.gather(corpus.name, corpus.metric, loaded, model, slices, options.seed)
+    notes = advise.evidence(found, corpus, loaded.baseline, result["date"], model)
+    extension = advise.extension_of(found.winner)
+    result["advice"] = {"objective": found.objective, "winner": found.winner.name, "extension": extension, "rounds": found.rounds, "evidence": notes}
+    write(result, folder, pictures=not options.no_pictures)
+    print(f"\nadvised: {found.winner.name}: {json.dumps(extension)}\n" + "".join(f"  {key}: {value}\n" for key, value in notes.items()))
+    if options.profile:
+        advise.write_profile(folder / "profile.yaml", options.profile, found.winner, notes)
+        print(f"written: {folder / 'profile.yaml'}")
+    if options.manifest:
+        print(f"written: {advise.edit_manifest(options.manifest, found.winner, found.objective, notes)}")
+
+
+def plot(options: argparse.Namespace) -> int:
+    from . import plots
+
+    results = [runner.load(path) for path in options.results]
+    files = plots.picture(options.picture, results, options.out)
+    print("written: " + ", ".join(map(str, files)))
+    return 0
+
+
+def tables(options: argparse.Namespace) -> int:
+    print(report.combined([runner.load(path) for path in options.results]), end="")
+    return 0
+
+
+def progress_bars(quiet: bool):
+    """Bars on standard error, which vanish when they are full; none where it is no terminal."""
+    from .systems import no_bars
+
+    if quiet or not sys.stderr.isatty():
+        return no_bars
+    from tqdm import tqdm
+
+    return lambda label, total: tqdm(total=total, desc=label, unit="text", leave=False, smoothing=0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

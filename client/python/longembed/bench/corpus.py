@@ -1,0 +1,199 @@
+"""Retrieval sets: documents, queries, and which document answers which query, read from folders of JSON lines."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PARTS = ("docs", "queries", "qrels")
+
+
+class CorpusError(ValueError):
+    """A set that cannot be read; the message names file, line and field."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One retrieval task. `relevant[i]` maps document numbers to grades above 0 for query i, and is never empty.
+
+    `evidence[i]` holds ranges of code points, half open, of the first relevant document of query i; it is empty where the set does not say.
+    """
+
+    name: str
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    relevant: tuple[dict[int, float], ...]
+    evidence: tuple[tuple[tuple[int, int], ...], ...] = ()
+    metric: str = "ndcg_at_10"
+    source: dict = field(default_factory=dict)
+
+    def answers(self) -> list[int]:
+        """The document that each query belongs to: its first relevant one."""
+        return [next(iter(grades)) for grades in self.relevant]
+
+    def subset(self, documents: Iterable[int]) -> Corpus:
+        """These documents with the queries whose relevant documents are all among them."""
+        kept = {old: new for new, old in enumerate(documents)}
+        queries = [i for i, grades in enumerate(self.relevant) if all(d in kept for d in grades)]
+        return Corpus(
+            name=self.name,
+            document_ids=tuple(self.document_ids[d] for d in kept),
+            documents=tuple(self.documents[d] for d in kept),
+            query_ids=tuple(self.query_ids[i] for i in queries),
+            queries=tuple(self.queries[i] for i in queries),
+            relevant=tuple({kept[d]: grade for d, grade in self.relevant[i].items()} for i in queries),
+            evidence=tuple(self.evidence[i] for i in queries) if self.evidence else (),
+            metric=self.metric,
+            source=self.source,
+        )
+
+    def sha256(self) -> str:
+        """Of texts, ids and relevance, so that results say what they were measured on."""
+        digest = hashlib.sha256()
+        for part in (self.document_ids, self.documents, self.query_ids, self.queries, [sorted(grades.items()) for grades in self.relevant]):
+            digest.update(json.dumps(part, ensure_ascii=False).encode())
+        return digest.hexdigest()
+
+    def describe(self) -> dict:
+        characters = [len(text) for text in self.documents]
+        return {
+            "name": self.name,
+            "sha256": self.sha256(),
+            "documents": len(self.documents),
+            "queries": len(self.queries),
+            "characters": sum(characters),
+            "shortest": min(characters),
+            "longest": max(characters),
+            "metric": self.metric,
+            **self.source,
+        }
+
+
+def read_folder(folder: Path | str, halves: Sequence[str] = (), name: str | None = None) -> Corpus:
+    """Reads HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (or .jsonl.gz) of every half, or of the given ones, as one set."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CorpusError(f"{folder} is not a folder of {', '.join(f'HALF.{part}.jsonl[.gz]' for part in PARTS)}")
+    found = _halves(folder)
+    missing = [half for half in halves if half not in found]
+    if not found or missing:
+        raise CorpusError(f"{folder} has no {', '.join(missing) or 'HALF'}.docs.jsonl or .docs.jsonl.gz; it has the halves: {', '.join(found) or 'none'}")
+    chosen = list(halves) or found
+    lines = {part: [line for half in chosen for line in _lines(_file(folder, half, part))] for part in PARTS}
+    return build(name or folder.resolve().name, lines["docs"], lines["queries"], lines["qrels"], source={"halves": chosen})
+
+
+def build(name: str, docs: Iterable[Line], queries: Iterable[Line], qrels: Iterable[Line], metric: str = "ndcg_at_10", source: dict | None = None) -> Corpus:
+    """A set from parsed lines: {"id", "text"}, {"id", "text", "evidence"?}, {"query", "doc", "relevance"}."""
+    documents = _texts(docs)
+    asked = list(queries)
+    texts = _texts(asked)
+    evidence = {line.text("id"): line.ranges("evidence") for line in asked}
+    numbers = {doc: number for number, doc in enumerate(documents)}
+    grades: dict[str, dict[int, float]] = {query: {} for query in texts}
+    for line in qrels:
+        query, doc, relevance = line.text("query"), line.text("doc"), line.number("relevance")
+        if query not in grades:
+            raise line.error(f'"query" names "{query}", which no line of the queries has as its id')
+        if doc not in numbers:
+            raise line.error(f'"doc" names "{doc}", which no line of the documents has as its id')
+        if relevance > 0:
+            grades[query][numbers[doc]] = relevance
+    for query, relevant in grades.items():
+        if not relevant:
+            raise CorpusError(f'{name}: the query "{query}" has no relevant document in the qrels')
+    if not documents or not grades:
+        raise CorpusError(f"{name}: a set needs documents and queries; it has {len(documents)} and {len(grades)}")
+    return Corpus(
+        name=name,
+        document_ids=tuple(documents),
+        documents=tuple(documents.values()),
+        query_ids=tuple(texts),
+        queries=tuple(texts.values()),
+        relevant=tuple(grades[query] for query in texts),
+        evidence=tuple(evidence[query] for query in texts) if any(evidence.values()) else (),
+        metric=metric,
+        source=source or {},
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One object of a JSON-lines file, which knows where it stands."""
+
+    values: dict
+    where: str
+
+    def error(self, what: str) -> CorpusError:
+        return CorpusError(f"{self.where}: {what}")
+
+    def text(self, key: str) -> str:
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.error(f'"{key}" must be a string that is not empty; it is {json.dumps(value)}')
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.values.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.error(f'"{key}" must be a number; it is {json.dumps(value)}')
+        return float(value)
+
+    def ranges(self, key: str) -> tuple[tuple[int, int], ...]:
+        ranges = self.values.get(key) or []
+        if not isinstance(ranges, list) or not all(_is_range(pair) for pair in ranges):
+            raise self.error(f'"{key}" must be a list of pairs [start, end] with 0 <= start < end; it is {json.dumps(ranges)[:80]}')
+        return tuple((start, end) for start, end in ranges)
+
+
+def _is_range(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(type(bound) is int for bound in pair) and 0 <= pair[0] < pair[1]
+
+
+def _texts(lines: Iterable[Line]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for line in lines:
+        key = line.text("id")
+        if key in texts:
+            raise line.error(f'the id "{key}" occurs twice')
+        texts[key] = line.text("text")
+    return texts
+
+
+def _halves(folder: Path) -> list[str]:
+    names = [path.name for path in sorted(folder.iterdir())]
+    return sorted({name[: name.index(".docs.jsonl")] for name in names if name.endswith((".docs.jsonl", ".docs.jsonl.gz"))})
+
+
+def _file(folder: Path, half: str, part: str) -> Path:
+    candidates = [folder / f"{half}.{part}.jsonl{suffix}" for suffix in ("", ".gz")]
+    found = [path for path in candidates if path.exists()]
+    if len(found) != 1:
+        raise CorpusError(f"{folder} must have exactly one of {candidates[0].name} and {candidates[1].name}; it has {len(found)}")
+    return found[0]
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
+    with opened as file:
+        try:
+            for number, text in enumerate(file, start=1):
+                yield parse(text, f"{path.name}, line {number}")
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+            raise CorpusError(f"{path.name} cannot be read: {error}") from error
+
+
+def parse(text: str, where: str) -> Line:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{where}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CorpusError(f"{where}: a line must be a JSON object; it is {type(values).__name__}")
+    return Line(values, where)

@@ -1,0 +1,158 @@
+"""Who makes vectors: a longembed server, an endpoint of OpenAI's form, or a sentence-transformers model in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from longembed import Client, Options
+
+from .store import Vectors
+
+
+class EmbedderError(RuntimeError):
+    """An embedder cannot do what a row asks."""
+
+
+class ServerEmbedder:
+    """A longembed server. What it is known by is the server's own recipe: model files, precision, extension, truncation and all."""
+
+    def __init__(self, client: Client, options: Options):
+        self.client, self.options = client, options.with_changes(priority="BULK")
+
+    def describe(self) -> dict:
+        explained = self.client.explain(["a"], self.options)
+        return {
+            "kind": "longembed",
+            "model": explained.model,
+            "recipe": explained.recipe,
+            "prompt": explained.prompt,
+            "options": {key: value for key, value in self.options.to_dict().items() if key != "priority"},
+        }
+
+    def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
+        for answer in self.client.embed_stream(texts, self.options):
+            if answer.error is not None:
+                raise answer.error
+            values = answer.float32()
+            lengths = [sequence.tokens for sequence in answer.sequences]
+            if len(lengths) != len(values):  # One vector of several windows, or several of one pass.
+                lengths = [answer.tokens] * len(values)
+            yield answer.id, Vectors(values, np.array(lengths, np.int64), answer.tokens, answer.truncated_tokens)
+
+
+class OpenAIEmbedder:
+    """POST URL/embeddings, as text-embedding-ada-002 and its successors answer it. The key comes from the environment and is written nowhere."""
+
+    def __init__(
+        self, url: str, model: str, key_env: str = "OPENAI_API_KEY", prompt: str = "", dimensions: int | None = None, batch: int = 16, timeout: float = 120.0
+    ):
+        self.url, self.model, self.prompt, self.dimensions, self.batch, self.timeout = url.rstrip("/"), model, prompt, dimensions, batch, timeout
+        self.key = os.environ.get(key_env, "")
+        self.attempts = 5
+
+    def describe(self) -> dict:
+        return {"kind": "openai", "url": self.url, "model": self.model, "prompt": self.prompt, "dimensions": self.dimensions}
+
+    def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
+        for start in range(0, len(texts), self.batch):
+            part = texts[start : start + self.batch]
+            body = {"model": self.model, "input": [self.prompt + text for text in part]} | ({"dimensions": self.dimensions} if self.dimensions else {})
+            answer = self._post(body)
+            vectors = {item["index"]: item["embedding"] for item in answer.get("data", [])}
+            if sorted(vectors) != list(range(len(part))):
+                raise EmbedderError(f"{self.url}: {len(part)} inputs were sent, and {len(vectors)} embeddings came back")
+            characters = sum(map(len, part))
+            tokens = answer.get("usage", {}).get("prompt_tokens", 0)
+            for number in range(len(part)):  # The answer counts tokens of the batch; they are shared out by characters.
+                values = np.array(vectors[number], np.float32)[None]
+                share = round(tokens * len(part[number]) / max(1, characters))
+                yield start + number, Vectors(values, np.array([share], np.int64), share, 0)
+
+    def _post(self, body: dict) -> dict:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(f"{self.url}/embeddings", json.dumps(body).encode(), headers)
+        for attempt in range(self.attempts):
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code not in (429, 500, 502, 503) or attempt == self.attempts - 1:
+                    raise EmbedderError(f"{self.url}: HTTP {error.code}: {error.read(500).decode(errors='replace')}") from error
+                time.sleep(_retry_after(error.headers.get("Retry-After"), attempt))
+            except urllib.error.URLError as error:
+                raise EmbedderError(f"{self.url}: {error.reason}") from error
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _retry_after(header: str | None, attempt: int) -> float:
+    try:
+        return min(60.0, float(header))
+    except (TypeError, ValueError):
+        return 2.0**attempt
+
+
+class SentenceTransformersEmbedder:
+    """A model that sentence-transformers loads from a folder or the hub, in this process. Texts beyond its max_seq_length are cut, as it always does."""
+
+    def __init__(self, path: str, prompt: str = "", device: str | None = None, max_seq_length: int | None = None, batch: int = 8):
+        self.path, self.prompt, self.device, self.max_seq_length, self.batch = path, prompt, device, max_seq_length, batch
+        self._model = None
+
+    def describe(self) -> dict:
+        return {"kind": "sentence_transformers", "path": self.path, "files": _digest(self.path), "prompt": self.prompt, "max_seq_length": self.max_seq_length}
+
+    def model(self):
+        if self._model is None:
+            try:
+                from sentence_transformers import SentenceTransformer
+            except ImportError as error:
+                raise EmbedderError("a row of sentence_transformers needs the package sentence-transformers: pip install sentence-transformers") from error
+            self._model = SentenceTransformer(self.path, device=self.device)
+            if self.max_seq_length:
+                self._model.max_seq_length = self.max_seq_length
+        return self._model
+
+    def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
+        model = self.model()
+        for start in range(0, len(texts), self.batch):
+            part = [self.prompt + text for text in texts[start : start + self.batch]]
+            vectors = model.encode(part, batch_size=self.batch, convert_to_numpy=True, show_progress_bar=False)
+            counts = [len(ids) for ids in model.tokenizer(part, truncation=False)["input_ids"]]
+            most = model.max_seq_length or max(counts)
+            for number, (vector, count) in enumerate(zip(vectors, counts)):
+                tokens = min(count, most)
+                yield start + number, Vectors(np.asarray(vector, np.float32)[None], np.array([tokens], np.int64), tokens, count - tokens)
+
+
+def _digest(path: str) -> str:
+    """Names and sizes and times of a folder's files; the name alone of a model on the hub."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return ""
+    stats = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+
+
+def first_tokens(client: Client, texts: Sequence[str], count: int, prompt: str) -> list[str]:
+    """The texts cut so that each has at most `count` tokens with `prompt` and the model's special tokens, as LongEmbed cuts at 4,096."""
+    kept = count - len(client.tokenize([prompt or "a"])[0].ids) + (0 if prompt else 1)
+    return [_cut(client, text, kept) for text in texts]
+
+
+def _cut(client: Client, text: str, kept: int) -> str:
+    """Tokenizes no more of the text than it takes: a token of prose rarely has more than 8 characters."""
+    characters = 8 * kept
+    while True:
+        tokens = client.tokenize([text[:characters]], add_special_tokens=False)[0]
+        if len(tokens.ids) > kept + 8 or characters >= len(text):
+            return text[: int(tokens.ranges[kept - 1][1])] if len(tokens.ids) > kept else text
+        characters *= 2

@@ -1,0 +1,388 @@
+"""Pictures of results. Colors are Okabe and Ito's, and one scale from light to dark, which people with any color vision can tell apart."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import patheffects, pyplot  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from .pareto import pareto  # noqa: E402
+
+KINDS = {"one vector": "#0072B2", "several vectors": "#D55E00", "words": "#5F6B76", "sum of several": "#009E73"}
+SHADES = ("#B8C4CE", "#6E8CA8", "#0B3C5D")  # First, middle and last third.
+HEAT = "YlGnBu"
+INK, FAINT = "#22303C", "#D8DEE4"
+HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+STYLE = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#EBEFF2",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.facecolor": "white",
+    "legend.frameon": False,
+}
+
+
+def all_of(result: dict, folder: Path) -> list[Path]:
+    """Whatever pictures one result has the figures for."""
+    files = []
+    if len(result["slices"]) > 1:
+        return [_saved(heatmap([result]), folder / "heatmap.png")]
+    if len(result["slices"][0]["rows"]) > 1:
+        files.append(_saved(cost(result), folder / "quality-cost.png"))
+    if _compared(result):
+        files.append(_saved(gains([result]), folder / "gains.png"))
+    if any("position" in row for row in _listed(result)):
+        files.append(_saved(position(result), folder / "position.png"))
+    for name in _grid_names(result):
+        files.append(_saved(grid(result, name), folder / f"grid-{_slug(name)}.png"))
+    return files
+
+
+def picture(name: str, results: Sequence[dict], path: Path) -> list[Path]:
+    """One picture, by its name on the command line, into the file, or grids into the folder. Raises ValueError where results do not fit it."""
+    lengths = {len(result["slices"]) > 1 for result in results}
+    if lengths != {name == "heatmap"}:
+        raise ValueError(f"{name} is drawn from results {'by length (passkey, needle)' if name == 'heatmap' else 'of sets, not of lengths'}")
+    if name in ("heatmap", "gains"):
+        return [_saved({"heatmap": heatmap, "gains": gains}[name](results), path)]
+    if len(results) > 1:
+        raise ValueError(f"{name} takes one result; {len(results)} were given")
+    if name == "grids":
+        return [_saved(grid(results[0], figure), path / f"grid-{_slug(figure)}.png") for figure in _grid_names(results[0])]
+    return [_saved({"cost": cost, "position": position}[name](results[0]), path)]
+
+
+def heatmap(results: Sequence[dict]) -> Figure:
+    """Accuracy by method and nominal length (the paper's figure 1b); a block for each result, one below the other."""
+    blocks = [(result, _by_length(result)) for result in results]
+    heights = [len(rows) for _, (rows, _) in blocks]
+    lengths = max((list(columns) for _, (_, columns) in blocks), key=len)
+    with matplotlib.rc_context(STYLE):
+        size = (3.3 + 0.72 * len(lengths), 1.1 + 0.36 * sum(heights) + 0.75 * len(blocks))
+        figure, axes = pyplot.subplots(len(blocks), 1, figsize=size, squeeze=False, height_ratios=heights, layout="constrained")
+        for axis, (result, (rows, _)) in zip(axes[:, 0], blocks):
+            _cells(axis, np.array([[100 * row.get(length, np.nan) for length in lengths] for row in rows.values()]), "{:.0f}", (0, 100))
+            axis.set_xticks(range(len(lengths)), [_short(int(length)) for length in lengths])
+            axis.set_yticks(range(len(rows)), list(rows))
+            axis.set_title(_title(result, f"{_spoken(result['metric'])}, %"), pad=20)
+            _window(axis, result, lengths)
+        axes[-1, 0].set_xlabel("tokens a document")
+    return figure
+
+
+def gains(results: Sequence[dict]) -> Figure:
+    """Difference of each method to the baseline, in points, with its interval (the paper's figure 1c); a panel for each result."""
+    names = list(dict.fromkeys(row["name"] for result in results for row in _compared(result)))
+    values = {
+        name: np.mean([row["difference"][result["metric"]]["value"] for result in results for row in _compared(result) if row["name"] == name])
+        for name in names
+    }
+    order = sorted(names, key=values.get)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(
+            1, len(results), figsize=(3.2 + 4.4 * len(results), 1.5 + 0.29 * len(order)), squeeze=False, sharey=True, layout="constrained"
+        )
+        for axis, result in zip(axes[0], results):
+            rows = {row["name"]: row for row in _compared(result)}
+            for place, name in enumerate(order):
+                if name in rows:
+                    _gain(axis, place, rows[name]["difference"][result["metric"]], KINDS[_kind(result, rows[name])])
+            axis.axvline(0, color=INK, linewidth=1)
+            axis.set_yticks(range(len(order)), order)
+            axis.set_ylim(-0.6, len(order) - 0.4)
+            axis.margins(x=0.17)
+            axis.grid(axis="x")
+            axis.spines["left"].set_visible(False)
+            axis.set_xlabel(f"{_spoken(result['metric'])}, points over {result['baseline']}")
+            axis.set_title(_title(result))
+        _kinds_legend(figure, {_kind(result, row) for result in results for row in _compared(result)})
+    return figure
+
+
+def cost(result: dict) -> Figure:
+    """Quality against what a document costs: seconds of embedding, and vectors kept. Each kind's line joins what nothing cheaper of that kind beats.
+
+    Named are the points of these lines that no simpler kind beats.
+    """
+    rows = result["slices"][0]["rows"]
+    panels = {"seconds of embedding a document": "seconds_per_document", "vectors a document": "vectors_per_document"}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(1, 2, figsize=(12.5, 6), sharey=True, layout="constrained")
+        for axis, (label, key) in zip(axes, panels.items()):
+            named: list[tuple[tuple[float, float], str]] = []
+            simpler: list[tuple[float, float]] = []
+            for kind, color in KINDS.items():
+                shown = [row for row in rows if row["cost"][key] and _kind(result, row) == kind]
+                points = [(row["cost"][key], _percent(result, row)) for row in shown]
+                front = _front(axis, points, color)
+                named += [(points[i], shown[i]["name"]) for i in front if not any(x <= points[i][0] and y >= points[i][1] for x, y in simpler)]
+                simpler += points if kind != "words" else []
+            _without(axis, max((row for row in rows if not row["cost"][key]), key=lambda row: _percent(result, row), default=None), result)
+            _log_axis(axis, label, min(row["cost"][key] for row in rows if row["cost"][key]))
+            _labels(figure, axis, named)
+        axes[0].set_ylabel(f"{_spoken(result['metric'])}, %")
+        axes[0].set_title(_title(result, "quality and cost"))
+        _kinds_legend(figure, {_kind(result, row) for row in rows})
+    return figure
+
+
+def _front(axis, points: list[tuple[float, float]], color: str) -> list[int]:
+    """Draws one kind's points and the line through its front; returns the front's numbers."""
+    front = pareto(points)
+    if front:
+        axis.plot(*zip(*(points[i] for i in front)), color=color, linewidth=1.2, alpha=0.5, zorder=1)
+    for i, point in enumerate(points):
+        axis.scatter(*point, s=58 if i in front else 28, color=color, alpha=1 if i in front else 0.4, zorder=2, linewidths=0)
+    return front
+
+
+def _without(axis, row: dict | None, result: dict) -> None:
+    """A line for the best row that has none of the cost, words without vectors."""
+    if row is None:
+        return
+    value = _percent(result, row)
+    axis.axhline(value, color=KINDS["words"], linewidth=1, linestyle=(0, (2, 3)), zorder=0)
+    place = {"xy": (0, value), "xycoords": ("axes fraction", "data"), "xytext": (6, -11), "textcoords": "offset points"}
+    axis.annotate(f"{row['name']}: no vectors", fontsize=8.5, path_effects=HALO, **place)
+
+
+def _log_axis(axis, label: str, least: float) -> None:
+    """Logarithmic with plain numbers from the decade of `least` on, and room to the left for names."""
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.set_xlim(low / (high / low) ** 0.55, high)
+    axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,g}" if value * 9.99 > least else ""))
+    axis.tick_params(axis="x", which="minor", length=0)
+    axis.grid()
+    axis.set_xlabel(label)
+
+
+def position(result: dict) -> Figure:
+    """The metric where the evidence stands in the first, middle and last third of the document, and PSI beside it."""
+    rows = [row for row in _listed(result) if "position" in row][::-1]
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(11.5, 1.7 + 0.31 * len(rows)), sharey=True, width_ratios=(3, 1), layout="constrained")
+        for place, row in enumerate(rows):
+            thirds = row["position"]["thirds"]
+            values = [100 * third["value"] for third in thirds.values()]
+            left.plot([min(values), max(values)], [place, place], color=FAINT, linewidth=3, zorder=1, solid_capstyle="round")
+            for (name, _), value, shade in zip(thirds.items(), values, SHADES):
+                left.scatter(value, place, s=52, color=shade, zorder=2, label=name if place == 0 else None, linewidths=0)
+            psi = row["position"]["psi"]
+            right.plot([psi["low"], psi["high"]], [place, place], color=FAINT, linewidth=3, solid_capstyle="round")
+            right.scatter(psi["value"], place, s=40, color=INK, zorder=2, linewidths=0)
+        left.set_yticks(range(len(rows)), [row["name"] for row in rows])
+        left.set_xlabel(f"{_spoken(result['metric'])}, %")
+        left.set_title(_title(result, "where the evidence stands"))
+        right.set_xlabel("PSI (0: no bias by position)")
+        right.set_xlim(0, 1)
+        right.set_xticks([0, 0.5, 1])
+        for axis in (left, right):
+            axis.grid(axis="x")
+            axis.spines["left"].set_visible(False)
+            axis.set_ylim(-0.6, len(rows) - 0.4)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=3, handletextpad=0.1, columnspacing=1.2)
+    return figure
+
+
+def grid(result: dict, name: str) -> Figure:
+    """One ablation grid: the first axis to the right, the second down, a panel for each value of the third. Cells: metric, and vectors a document below."""
+    cells = {row["name"]: row for row in result["slices"][0]["rows"]}
+    placed = {row: recipe["grid"] for row, recipe in result["recipes"].items() if recipe.get("grid", {}).get("figure") == name and row in cells}
+    axes_of = [key for key in next(iter(placed.values())) if key != "figure"]
+    x, y = axes_of[0], axes_of[1]
+    panels = list(dict.fromkeys(str(place.get(axes_of[2])) for place in placed.values())) if len(axes_of) > 2 else [""]
+    columns, lines = (list(dict.fromkeys(place[key] for place in placed.values())) for key in (x, y))
+    shape = (len(panels), len(lines), len(columns))
+    values, vectors, speeds = (np.full(shape, np.nan) for _ in range(3))
+    for row, place in placed.items():
+        at = (panels.index(str(place.get(axes_of[2]))) if len(axes_of) > 2 else 0, lines.index(place[y]), columns.index(place[x]))
+        values[at] = 100 * cells[row]["metrics"][result["metric"]]["value"]
+        vectors[at], speeds[at] = cells[row]["cost"]["vectors_per_document"], cells[row]["cost"]["tokens_per_second"] or np.nan
+    return _grid_figure(result, name, (x, y, axes_of[2] if len(axes_of) > 2 else ""), (columns, lines, panels), values, vectors, speeds)
+
+
+def _grid_figure(
+    result: dict, name: str, names: tuple[str, str, str], ticks: tuple[list, list, list], values: np.ndarray, vectors: np.ndarray, speeds: np.ndarray
+) -> Figure:
+    columns, lines, panels = ticks
+    limits = (np.nanmin(values), np.nanmax(values))
+    alike = all(len(set(column[np.isfinite(column)])) == 1 for cells in vectors for column in cells.T)  # Then vectors stand below the columns.
+    with matplotlib.rc_context(STYLE):
+        size = (2.8 + len(panels) * (0.5 + 1.05 * len(columns)), 2.1 + 0.5 * len(lines))
+        figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained")
+        for axis, panel, cells, counts, speed in zip(axes[0], panels, values, vectors, speeds):
+            _cells(axis, cells, "{:.1f}", limits, None if alike else counts)
+            axis.set_xticks(range(len(columns)), [_tick(*column, alike) for column in zip(columns, counts.T, speed.T)])
+            axis.set_yticks(range(len(lines)), [_said(line) for line in lines])
+            axis.set_xlabel(_said(names[0]), labelpad=6)
+            if panel:
+                axis.set_title(f"{_said(names[2])}: {_said(panel)}", fontweight="normal", fontsize=10)
+        below = "" if alike else "; small: vectors a document"
+        title = "\n".join(textwrap.wrap(_title(result, name), int(size[0] * 8.5)))
+        figure.suptitle(f"{title}\n", x=0.012, ha="left", fontsize=11.5, fontweight="bold")
+        figure.text(0.012, 1 - 0.36 / size[1] - 0.2 * title.count("\n") / size[1], f"{_spoken(result['metric'])}, %{below}", va="center", fontsize=9)
+    return figure
+
+
+def _tick(value: object, vectors: np.ndarray, speeds: np.ndarray, with_vectors: bool) -> str:
+    """A column's value, the vectors that it keeps where those are the column's, and how fast it embeds."""
+    said = [_said(value)]
+    if with_vectors and np.nanmax(vectors) > 1:
+        said.append(f"{np.nanmax(vectors):,.0f} vectors")
+    if np.isfinite(speeds).any():
+        said.append(f"{np.nanmean(speeds):,.0f} tok/s")
+    return "\n".join(said)
+
+
+def _cells(axis, values: np.ndarray, form: str, limits: tuple[float, float], small: np.ndarray | None = None):
+    """A heatmap with its numbers written in; a second, smaller number below where `small` has one."""
+    image = axis.imshow(values, cmap=HEAT, vmin=limits[0], vmax=limits[1], aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            continue
+        color = _readable(image.cmap(image.norm(value)))
+        beside = small is not None and np.isfinite(small[row, column])
+        axis.text(column, row - (0.14 if beside else 0), form.format(value), ha="center", va="center", color=color)
+        if beside:
+            axis.text(column, row + 0.26, f"{small[row, column]:,.0f}", ha="center", va="center", color=color, fontsize=7.5)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.set_xticks(np.arange(values.shape[1] + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(values.shape[0] + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=1.5)
+    axis.tick_params(which="minor", length=0)
+    return image
+
+
+def _readable(color: tuple[float, ...]) -> str:
+    """Ink or white, whichever stands out more: by relative luminance."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+    return INK if float(np.dot(linear, (0.2126, 0.7152, 0.0722))) > 0.25 else "white"
+
+
+def _window(axis, result: dict, lengths: list[str]) -> None:
+    """A line where the model's trained window ends."""
+    window = result["model"]["trained_window"] if result["model"] else 0
+    inside = sum(int(length) <= window for length in lengths)
+    if 0 < inside < len(lengths):
+        axis.axvline(inside - 0.5, color="#D55E00", linewidth=2)
+        axis.annotate(
+            "trained window", (inside - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, 3), textcoords="offset points", fontsize=8, color="#D55E00"
+        )
+
+
+def _gain(axis, place: int, difference: dict, color: str) -> None:
+    value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
+    axis.barh(place, value, height=0.62, color=color, alpha=0.85, linewidth=0)
+    axis.plot([low, high], [place, place], color=INK, linewidth=1.1, alpha=0.8)
+    axis.annotate(f"{value:+.1f}".replace("-", "\u2212"), (max(high, 0), place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+
+
+def _labels(figure: Figure, axis, points: list[tuple[tuple[float, float], str]]) -> None:
+    """Names to the left of their points, where nothing stands, as what does is beaten; moved up as far as it takes to stand clear of each other."""
+    figure.canvas.draw()  # Lays the axes out, so that places are known.
+    gap, taken = 15.0 * figure.dpi / 100, []
+    for (x, y), name in sorted(points, key=lambda one: one[0][1]):
+        right, up = axis.transData.transform((x, y))
+        left, place = right - 7.0 * len(name) * figure.dpi / 100, up
+        for start, other, end in sorted(taken, key=lambda one: one[1]):
+            if abs(place - other) < gap and left < end and start < right:
+                place = other + gap
+        taken.append((left, place, right))
+        offset = (-8, (place - up) * 72 / figure.dpi - 3)
+        axis.annotate(name, (x, y), xytext=offset, textcoords="offset points", ha="right", fontsize=8.5, zorder=3, path_effects=HALO)
+
+
+def _listed(result: dict) -> list[dict]:
+    """Rows that pictures with a line a row show: those of grids have pictures of their own, unless there are no others."""
+    rows = result["slices"][0]["rows"]
+    outside = [row for row in rows if not result["recipes"][row["name"]].get("grid")]
+    return outside if len(outside) > 1 else rows
+
+
+def _compared(result: dict) -> list[dict]:
+    return [row for row in _listed(result) if row["name"] != result["baseline"] and "difference" in row]
+
+
+def _by_length(result: dict) -> tuple[dict[str, dict[str, float]], list[str]]:
+    rows: dict[str, dict[str, float]] = {}
+    for one in result["slices"]:
+        for row in one["rows"]:
+            rows.setdefault(row["name"], {})[one["name"]] = row["metrics"][result["metric"]]["value"]
+    return rows, [one["name"] for one in result["slices"]]
+
+
+def _grid_names(result: dict) -> list[str]:
+    ran = {row["name"] for row in result["slices"][0]["rows"]}
+    figures = [recipe["grid"]["figure"] for name, recipe in result["recipes"].items() if recipe.get("grid", {}).get("figure") and name in ran]
+    return list(dict.fromkeys(figures))
+
+
+def _kind(result: dict, row: dict) -> str:
+    recipe = result["recipes"][row["name"]]
+    if "bm25" in recipe:
+        return "words"
+    if "sum" in recipe:
+        return "sum of several"
+    return "several vectors" if row["cost"]["vectors_per_document"] > 1 else "one vector"
+
+
+def _kinds_legend(figure: Figure, kinds: set[str]) -> None:
+    handles = [pyplot.Line2D([], [], marker="o", linestyle="", color=color, label=kind) for kind, color in KINDS.items() if kind in kinds]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.1, columnspacing=1.4)
+
+
+def _percent(result: dict, row: dict) -> float:
+    return 100 * row["metrics"][result["metric"]]["value"]
+
+
+def _title(result: dict, what: str = "") -> str:
+    model = f", {result['model']['name']}" if result["model"] else ""
+    return f"{result['task']}{model}" + (f": {what}" if what else "")
+
+
+def _spoken(metric: str) -> str:
+    return {"ndcg_at_10": "nDCG@10", "accuracy_at_1": "accuracy at 1", "recall_at_10": "recall at 10"}[metric]
+
+
+def _short(length: int) -> str:
+    return f"{length // 1024}k" if length >= 1024 else str(length)
+
+
+def _said(tick: object) -> str:
+    return {True: "yes", False: "no"}.get(tick, str(tick).replace("_", " ")) if isinstance(tick, bool) else str(tick).replace("_", " ")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+    return path

@@ -1,0 +1,273 @@
+"""Rows of a table, from YAML. `presets/longembed.yaml` shows every key in use; README.md beside this file explains them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from longembed import Options, maxsim
+
+from . import aggregate as aggregates
+
+KINDS = ("document", "bm25", "sum", "openai", "sentence_transformers")
+COMMON = {"longest", "grid", "queries", "reduce", "center"}
+KEYS = {
+    "document": {"document", "query", "aggregate", "first", *COMMON},
+    "bm25": {"bm25", "longest", "grid", "queries"},
+    "sum": {"sum", "weights", "longest", "grid"},
+    "openai": {"openai", *COMMON},
+    "sentence_transformers": {"sentence_transformers", *COMMON},
+}
+BM25_KEYS = {"words", "k1", "b", "language"}
+OPENAI_KEYS = {"url", "model", "key_env", "query_prompt", "document_prompt", "dimensions", "batch", "timeout"}
+SENTENCE_TRANSFORMERS_KEYS = {"path", "query_prompt", "document_prompt", "device", "max_seq_length", "batch"}
+PROMPTING = ("prompt_name", "input_type", "prompt")
+
+
+class RecipeError(ValueError):
+    """A recipe file that says something nobody can do; the message names row and key."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to score queries against documents.
+
+    kind: one of KINDS, the key that makes a row what it is. body: the row as written. grid: its place in an ablation grid, {"figure": ..., axis: value}.
+    """
+
+    name: str
+    kind: str
+    body: dict[str, Any]
+    grid: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[str]:
+        return list(self.body["sum"]) if self.kind == "sum" else []
+
+    @property
+    def longest(self) -> int | None:
+        """The greatest nominal length of the synthetic tasks that the row is run at."""
+        return self.body.get("longest")
+
+
+@dataclass(frozen=True)
+class Recipes:
+    rows: dict[str, Row]
+    baseline: str
+
+    def chosen(self, names: list[str]) -> Recipes:
+        """The named rows with whatever they are sums of; all of them where none is named."""
+        for name in names:
+            if name not in self.rows:
+                raise RecipeError(f"there is no row {name!r}; there are: {', '.join(self.rows)}")
+        wanted = list(names)
+        for name in wanted:
+            wanted += [part for part in self.rows[name].parts if part not in wanted]
+        rows = {name: row for name, row in self.rows.items() if not names or name in wanted}
+        return Recipes(rows, self.baseline if self.baseline in rows else next(iter(rows)))
+
+
+def load(source: str | Path) -> Recipes:
+    """A file, or the name of a preset of this package."""
+    import yaml
+
+    path = Path(source)
+    preset = resources.files(__package__) / f"presets/{source}.yaml"
+    try:
+        text = (path if path.suffix else preset).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{source} is neither a file of recipes nor one of the presets {', '.join(presets())}: {error}") from error
+    try:
+        return parse(yaml.safe_load(text), str(source))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source}: not YAML: {error}") from error
+
+
+def presets() -> list[str]:
+    return sorted(file.name.removesuffix(".yaml") for file in (resources.files(__package__) / "presets").iterdir() if file.name.endswith(".yaml"))
+
+
+def parse(content: Any, where: str = "recipes") -> Recipes:
+    """From {"baseline": NAME, "rows": {NAME: ROW}, "grids": {NAME: GRID}}."""
+    top = _mapping(content, where, {"description", "baseline", "rows", "grids"})
+    rows: dict[str, Row] = {}
+    named = [(str(name), body, {}) for name, body in _mapping(top.get("rows", {}), f"{where}: rows").items()]
+    for figure, grid in _mapping(top.get("grids", {}), f"{where}: grids").items():
+        named += _expand(str(figure), _mapping(grid, f"{where}: grids: {figure}", {"name", "axes", "row"}), where)
+    for name, body, grid in named:
+        if name in rows:
+            raise RecipeError(f"{where}: two rows are named {name!r}")
+        rows[name] = _row(name, _mapping(body, f"{where}: row {name!r}"), grid, f"{where}: row {name!r}")
+    if not rows:
+        raise RecipeError(f"{where}: there is no row")
+    _check_sums(rows, where)
+    baseline = str(top.get("baseline", next(iter(rows))))
+    if baseline not in rows:
+        raise RecipeError(f"{where}: the baseline {baseline!r} is not a row")
+    return Recipes(rows, baseline)
+
+
+def document_options(row: Row, model: Any) -> Options:
+    """As the row says, with the model's DOCUMENT prompt where the row names none and the model has one.
+
+    Windows come as they are, un-normalised, whatever is made of them later, so that rows which differ in that share them.
+    """
+    given = _with_prompt(dict(row.body["document"]), "DOCUMENT", model)
+    if keeps_windows(row):
+        given |= {"output": "WINDOW_VECTORS", "normalize": False}
+    return Options(**given)
+
+
+def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
+    """The model's QUERY prompt where the row names none; a query beyond the trained window goes through it in windows.
+
+    query_model: another model of the server, of the same weights in another precision, for rows that name none.
+    """
+    given = _with_prompt(dict(row.body.get("query") or {}), "QUERY", model)
+    if query_model and "model" not in given:
+        given["model"] = query_model
+    if "extension" not in given and "truncate" not in given:
+        given["extension"] = {"windows": {}}
+    return Options(**given)
+
+
+def keeps_windows(row: Row) -> bool:
+    return row.kind == "document" and ("aggregate" in row.body or row.body["document"].get("output") == "WINDOW_VECTORS")
+
+
+def methods(row: Row) -> set[str]:
+    """Fields of Extension that the row needs the model to have."""
+    extension = row.body["document"].get("extension") if row.kind == "document" else None
+    return set(extension) - {"when", "recommended", "profile"} if isinstance(extension, dict) else set()
+
+
+def _with_prompt(given: dict, input_type: str, model: Any) -> dict:
+    if not any(key in given for key in PROMPTING) and input_type in model.input_types:
+        given["input_type"] = input_type
+    return given
+
+
+def _row(name: str, body: dict, grid: dict, where: str) -> Row:
+    kinds = [kind for kind in KINDS if kind in body]
+    if len(kinds) != 1:
+        raise RecipeError(f"{where} must have exactly one of {', '.join(KINDS)}; it has {', '.join(kinds) or 'none'}")
+    kind = kinds[0]
+    _mapping(body, where, KEYS[kind])
+    checks = {
+        "document": _check_document,
+        "bm25": _check_bm25,
+        "sum": _check_sum,
+        "openai": _check_openai,
+        "sentence_transformers": _check_sentence_transformers,
+    }
+    checks[kind](body, where)
+    if body.get("queries", "whole") not in ("whole", "sentences"):
+        raise RecipeError(f"{where}: queries is {body['queries']!r}; it must be whole or sentences")
+    if not isinstance(body.get("center", False), bool):
+        raise RecipeError(f"{where}: center is {body['center']!r}; it must be true or false")
+    for key in ("first", "longest"):
+        if key in body and (type(body[key]) is not int or body[key] < 1):
+            raise RecipeError(f"{where}: {key} is {body[key]!r}; it must be a whole number of tokens")
+    try:
+        maxsim.reduction(str(body.get("reduce", "max")))
+    except ValueError as error:
+        raise RecipeError(f"{where}: reduce: {error}") from error
+    return Row(name, kind, body, {**(body.get("grid") or {}), **grid})
+
+
+def _check_document(body: dict, where: str) -> None:
+    for side in ("document", "query"):
+        if side in body:
+            known = {option.name for option in fields(Options)} - {"priority"}
+            given = _mapping(body[side] or {}, f"{where}: {side}", known)
+            try:
+                Options(**given).message()
+            except (TypeError, ValueError) as error:
+                raise RecipeError(f"{where}: {side}: {error}") from error
+    document = body["document"] = body["document"] or {}
+    if "aggregate" in body:
+        try:
+            aggregates.parse(str(body["aggregate"]))
+        except ValueError as error:
+            raise RecipeError(f"{where}: {error}") from error
+        if "output" in document:
+            raise RecipeError(f"{where}: document.output cannot be given with aggregate, which is made from WINDOW_VECTORS")
+    if ("aggregate" in body or document.get("output") == "WINDOW_VECTORS") and "normalize" in document:
+        raise RecipeError(f"{where}: document.normalize cannot be given with windows: they are always aggregated un-normalised and scored normalised")
+
+
+def _check_bm25(body: dict, where: str) -> None:
+    body["bm25"] = _mapping(body["bm25"] or {}, f"{where}: bm25", BM25_KEYS)
+
+
+def _check_sum(body: dict, where: str) -> None:
+    parts, weights = body["sum"], body.get("weights")
+    if not isinstance(parts, list) or len(parts) < 2:
+        raise RecipeError(f"{where}: sum must list two rows or more; it is {parts!r}")
+    if weights is not None and (not isinstance(weights, list) or len(weights) != len(parts)):
+        raise RecipeError(f"{where}: weights must be a list of {len(parts)} numbers, as sum lists so many rows; it is {weights!r}")
+
+
+def _check_openai(body: dict, where: str) -> None:
+    _check_required(_mapping(body["openai"], f"{where}: openai", OPENAI_KEYS), ("url", "model"), f"{where}: openai")
+
+
+def _check_sentence_transformers(body: dict, where: str) -> None:
+    given = _mapping(body["sentence_transformers"], f"{where}: sentence_transformers", SENTENCE_TRANSFORMERS_KEYS)
+    _check_required(given, ("path",), f"{where}: sentence_transformers")
+
+
+def _check_required(given: dict, keys: tuple[str, ...], where: str) -> None:
+    for key in keys:
+        if not isinstance(given.get(key), str) or not given[key]:
+            raise RecipeError(f"{where}: {key} must be given")
+
+
+def _check_sums(rows: dict[str, Row], where: str) -> None:
+    seen: set[str] = set()
+    for name, row in rows.items():
+        for part in row.parts:
+            if part not in seen:
+                raise RecipeError(f"{where}: row {name!r} is a sum with {part!r}, which is no row before it")
+        seen.add(name)
+
+
+def _mapping(value: Any, where: str, known: set[str] | None = None) -> dict:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{where} must be a mapping; it is {value!r:.80}")
+    unknown = [key for key in value if known is not None and key not in known]
+    if unknown:
+        raise RecipeError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    return dict(value)
+
+
+def _expand(figure: str, grid: dict, where: str) -> list[tuple[str, Any, dict]]:
+    """A row for every combination of the axes' values, with {AXIS} replaced in its name, its keys and its strings."""
+    where = f"{where}: grid {figure!r}"
+    axes = _mapping(grid.get("axes"), f"{where}: axes")
+    if not all(isinstance(values, list) and values for values in axes.values()):
+        raise RecipeError(f"{where}: every axis must list its values")
+    rows = []
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values))
+        rows.append((_filled(str(grid.get("name", figure)), chosen), _filled(grid.get("row"), chosen), {"figure": figure, **chosen}))
+    return rows
+
+
+def _filled(value: Any, chosen: dict[str, Any]) -> Any:
+    """A string that is a placeholder and nothing else becomes the value itself, so that numbers stay numbers."""
+    if isinstance(value, Mapping):
+        return {_filled(key, chosen): _filled(inner, chosen) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, chosen) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for axis, replacement in chosen.items():
+        if value == f"{{{axis}}}":
+            return replacement
+        value = value.replace(f"{{{axis}}}", str(replacement))
+    return value

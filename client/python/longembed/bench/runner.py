@@ -1,0 +1,153 @@
+"""Runs rows over a task and gathers figures: the result is plain JSON, from which tables and pictures are made."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from longembed import Client
+
+from . import metrics, recipes
+from .corpus import Corpus
+from .recipes import Recipes, Row
+from .store import Store, write_whole
+from .systems import Bars, Scorer, no_bars
+
+FORMAT = 1
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set, or one of LongEmbed's synthetic tasks with a slice for each nominal length: {"256": ..., "512": ...}. A real set is one slice, ""."""
+
+    name: str
+    slices: dict[str, Corpus]
+
+    @property
+    def metric(self) -> str:
+        return next(iter(self.slices.values())).metric
+
+
+@dataclass
+class Bench:
+    """Where and how rows are run.
+
+    client: None where no row needs a server. query_model: see recipes.query_options. say: takes a line for each row as it is done.
+    """
+
+    client: Client | None
+    store: Store
+    seed: int = 0
+    query_model: str | None = None
+    bars: Bars = no_bars
+    say: Callable[[str], None] = lambda line: None
+
+    def run(self, task: Task, chosen: Recipes) -> dict:
+        """The result. Rows that the model cannot do, or that are not run at a length, are listed with the reason."""
+        slices = [self.measure(name, corpus, chosen) for name, corpus in task.slices.items()]
+        return gather(task.name, task.metric, chosen, self.describe_model(), slices, self.seed)
+
+    def measure(self, name: str, corpus: Corpus, chosen: Recipes) -> dict:
+        """One set's figures: {"name", "corpus", "rows", "skipped"}."""
+        scorer = Scorer(self.client, self.store, corpus, self.bars, self.query_model)
+        bootstrap = metrics.Bootstrap(corpus.answers(), DRAWS, self.seed)
+        values, costs, skipped = {}, {}, {}
+        for row in chosen.rows.values():
+            reason = self._why_not(row, name) or next((f"{part}: {skipped[part]}" for part in row.parts if part in skipped), None)
+            if reason:
+                skipped[row.name] = reason
+                continue
+            started = time.monotonic()
+            scored = scorer.score(row)
+            values[row.name], costs[row.name] = metrics.per_query(scored.scores, corpus.relevant), scored.cost.describe()
+            estimate = bootstrap.estimate(values[row.name][corpus.metric])
+            figure = f"{corpus.metric} {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+            self.say(f"{corpus.name} {name:6} {row.name:44} {figure}  {time.monotonic() - started:.1f} s")
+        baseline = values.get(chosen.baseline)
+        rows = [{"name": row, **figures(found, baseline, corpus, bootstrap), "cost": costs[row]} for row, found in values.items()]
+        return {"name": name, "corpus": corpus.describe(), "rows": rows, "skipped": skipped}
+
+    def able(self, rows: list[Row]) -> list[Row]:
+        """Those that the model can do."""
+        return [row for row in rows if not self._why_not(row, "")]
+
+    def describe_model(self) -> dict | None:
+        if self.client is None:
+            return None
+        model = self.client.model()
+        fields = ("name", "architecture", "trained_window", "dimensions", "precision", "device", "engine")
+        queries = {"query_model": self.query_model} if self.query_model else {}
+        return {name: getattr(model, name) for name in fields} | queries | {"file_sha256": dict(model.file_sha256)}
+
+    def _why_not(self, row: Row, length: str) -> str | None:
+        if row.longest and length.isdigit() and int(length) > row.longest:
+            return f"run up to {row.longest} tokens only"
+        if row.kind == "document" and self.client is not None:
+            missing = sorted(recipes.methods(row) - set(self.client.model().methods))
+            if missing:
+                return f"the model has no {', '.join(missing)}"
+        return None
+
+
+def gather(task: str, metric: str, chosen: Recipes, model: dict | None, slices: list[dict], seed: int) -> dict:
+    """A result out of measured slices."""
+    return {
+        "format": FORMAT,
+        "task": task,
+        "metric": metric,
+        "date": datetime.date.today().isoformat(),
+        "seed": seed,
+        "bootstrap_draws": DRAWS,
+        "model": model,
+        "baseline": chosen.baseline,
+        "recipes": {name: {**row.body, "grid": row.grid} if row.grid else row.body for name, row in chosen.rows.items()},
+        "slices": slices,
+        "mean": _mean(slices, metric),
+    }
+
+
+def save(result: dict, folder: Path) -> Path:
+    path = folder / "results.json"
+    write_whole(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def load(path: Path) -> dict:
+    path = path / "results.json" if path.is_dir() else path
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if result.get("format") != FORMAT:
+        raise ValueError(f"{path}: format is {result.get('format')!r}; this version reads {FORMAT}")
+    return result
+
+
+def figures(values: dict[str, np.ndarray], baseline: dict[str, np.ndarray] | None, corpus: Corpus, bootstrap: metrics.Bootstrap) -> dict:
+    """Metrics with intervals, the paired difference to the baseline, position bias by thirds, and the metric by document length."""
+    lengths = [len(corpus.documents[document]) for document in corpus.answers()]
+    main = values[corpus.metric]
+    result: dict = {"metrics": {name: bootstrap.estimate(values[name]).rounded() for name in metrics.METRICS}}
+    if baseline is not None:
+        result["difference"] = {name: bootstrap.estimate(values[name] - baseline[name]).rounded() for name in metrics.METRICS}
+    if corpus.evidence:
+        bias = metrics.position_bias(main, metrics.thirds(corpus.evidence, lengths), bootstrap)
+        if bias:
+            thirds = {name: {**estimate.rounded(), "queries": bias.queries[name]} for name, estimate in bias.groups.items()}
+            result["position"] = {"psi": bias.psi.rounded(), "thirds": thirds}
+    result["by_length"] = [
+        {"from": low, "to": high, "queries": int(mask.sum()), **bootstrap.estimate(main, mask).rounded()}
+        for low, high in metrics.length_slices(lengths)
+        if (mask := np.array([low <= length < high for length in lengths])).any()
+    ]
+    return result
+
+
+def _mean(slices: list[dict], metric: str) -> dict[str, float]:
+    """The mean over the slices, as LongEmbed scores its synthetic tasks, of the rows that ran on all of them."""
+    values = [{row["name"]: row["metrics"][metric]["value"] for row in one["rows"]} for one in slices]
+    return {name: round(float(np.mean([one[name] for one in values])), 5) for name in values[0] if all(name in one for one in values)}

@@ -1,0 +1,178 @@
+"""Scores of a row: embeds what it needs through the store, aggregates, reduces, sums."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from longembed import Client, bm25, maxsim
+from longembed.retriever import query_pieces
+
+from . import aggregate as aggregates
+from . import recipes
+from .corpus import Corpus
+from .embedders import OpenAIEmbedder, SentenceTransformersEmbedder, ServerEmbedder, first_tokens
+from .recipes import Row
+from .store import Bar, Embedded, Embedder, Store, key_of
+
+BYTES = {"FLOAT32": 4, "FLOAT16": 2, "BFLOAT16": 2, "INT8": 1, "BINARY": 1 / 8}
+
+Bars = Callable[[str, int], AbstractContextManager[Bar | None]]
+"""A progress bar by what it counts and how many there are."""
+
+
+def no_bars(label: str, total: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass
+class Cost:
+    """Of all documents of a corpus. Keys say what was embedded and what is kept of it, so that a sum counts shared vectors once.
+
+    work: {key: (tokens, seconds)}. kept: {key: (vectors, bytes)}.
+    """
+
+    documents: int
+    truncated_documents: int = 0
+    truncated_tokens: int = 0
+    work: dict[str, tuple[int, float]] = field(default_factory=dict)
+    kept: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def plus(self, other: Cost) -> Cost:
+        truncated = (max(self.truncated_documents, other.truncated_documents), max(self.truncated_tokens, other.truncated_tokens))
+        return Cost(self.documents, *truncated, self.work | other.work, self.kept | other.kept)
+
+    def describe(self) -> dict[str, float | None]:
+        tokens, seconds = (sum(pair[i] for pair in self.work.values()) for i in (0, 1))
+        vectors, size = (sum(pair[i] for pair in self.kept.values()) for i in (0, 1))
+        return {
+            "vectors_per_document": round(vectors / self.documents, 2),
+            "bytes_per_document": round(size / self.documents),
+            "tokens_per_second": round(tokens / seconds, 1) if tokens and seconds else None,
+            "seconds_per_document": round(seconds / self.documents, 5),
+            "truncated_documents": self.truncated_documents,
+            "truncated_tokens": self.truncated_tokens,
+        }
+
+
+@dataclass
+class Scored:
+    scores: np.ndarray
+    cost: Cost
+
+
+class Scorer:
+    """Rows of one corpus; a row's scores are computed once, and sums take them."""
+
+    def __init__(self, client: Client | None, store: Store, corpus: Corpus, bars: Bars = no_bars, query_model: str | None = None):
+        self.client, self.store, self.corpus, self.bars, self.query_model = client, store, corpus, bars, query_model
+        self.done: dict[str, Scored] = {}
+        self._model: Any = None
+        self._cut: dict[tuple[int, str], list[str]] = {}
+
+    @property
+    def model(self) -> Any:
+        if self._model is None:
+            if self.client is None:
+                raise recipes.RecipeError("a row with document needs a running server: --server HOST:PORT")
+            self._model = self.client.model()
+        return self._model
+
+    def score(self, row: Row) -> Scored:
+        """[queries, documents]. The rows that a sum names must have been scored."""
+        kinds = {"document": self._document, "bm25": self._bm25, "sum": self._sum, "openai": self._openai, "sentence_transformers": self._sentence_transformers}
+        if row.name not in self.done:
+            self.done[row.name] = kinds[row.kind](row)
+        return self.done[row.name]
+
+    def _document(self, row: Row) -> Scored:
+        options = recipes.document_options(row, self.model)
+        embedder = ServerEmbedder(self.client, options)
+        texts: Sequence[str] = self.corpus.documents
+        if "first" in row.body:
+            texts = self._first(row.body["first"], embedder.describe()["prompt"])
+        width = self.model.dimensions if options.dimensions is None else options.dimensions
+        size = width * BYTES[options.encoding] + (4 if options.encoding == "INT8" else 0)
+        combine = aggregates.parse(str(row.body.get("aggregate", "windows"))) if recipes.keeps_windows(row) else None
+        queries = ServerEmbedder(self.client, recipes.query_options(row, self.model, self.query_model))
+        return self._vectors(row, embedder, texts, queries, combine, size)
+
+    def _openai(self, row: Row) -> Scored:
+        given = dict(row.body["openai"])
+        prompts = [given.pop(f"{side}_prompt", "") for side in ("document", "query")]
+        documents, queries = (OpenAIEmbedder(prompt=prompt, **given) for prompt in prompts)
+        return self._vectors(row, documents, self.corpus.documents, queries, aggregates.parse("windows"))
+
+    def _sentence_transformers(self, row: Row) -> Scored:
+        given = dict(row.body["sentence_transformers"])
+        prompts = [given.pop(f"{side}_prompt", "") for side in ("document", "query")]
+        documents = SentenceTransformersEmbedder(prompt=prompts[0], **given)
+        queries = SentenceTransformersEmbedder(prompt=prompts[1], **given)
+        return self._vectors(row, documents, self.corpus.documents, queries, aggregates.parse("windows"))
+
+    def _bm25(self, row: Row) -> Scored:
+        started = time.monotonic()
+        index = bm25.BM25(self.corpus.documents, **row.body["bm25"])
+        cost = Cost(len(self.corpus.documents), work={row.name: (0, time.monotonic() - started)})
+        pieces, offsets = query_pieces(self.corpus.queries, row.body.get("queries") == "sentences")
+        return Scored(np.add.reduceat(index.scores(pieces), offsets[:-1], axis=0) / np.diff(offsets)[:, None], cost)
+
+    def _sum(self, row: Row) -> Scored:
+        parts = [self.done[name] for name in row.parts]
+        cost = parts[0].cost
+        for part in parts[1:]:
+            cost = cost.plus(part.cost)
+        return Scored(maxsim.fuse([part.scores for part in parts], row.body.get("weights")), cost)
+
+    def _vectors(
+        self, row: Row, documents: Embedder, texts: Sequence[str], queries: Embedder, combine: aggregates.Aggregate | None, size: float = 0.0
+    ) -> Scored:
+        """`combine` aggregates and normalises each text's vectors; None leaves them as they came. `size`: bytes a vector, 0 for float32."""
+        found = self._embed(f"{row.name}: documents", documents, texts)
+        kept = [one.values if combine is None else aggregates.normalized(combine(one.values, one.lengths)) for one in found.vectors]
+        scores = self._scores(row, self._queries(row, queries, combine is not None), maxsim.MultiVectors.of(kept))
+        vectors = sum(map(len, kept))
+        key = key_of({"embedder": documents.describe(), "first": row.body.get("first")})
+        cost = Cost(
+            len(texts),
+            sum(len(original) != len(text) or one.truncated > 0 for original, text, one in zip(self.corpus.documents, texts, found.vectors)),
+            sum(one.truncated for one in found.vectors),
+            {key: (found.tokens, found.seconds)},
+            {f"{key} {row.body.get('aggregate')}": (vectors, vectors * (size or kept[0].shape[1] * 4))},
+        )
+        return Scored(scores, cost)
+
+    def _scores(self, row: Row, queries: maxsim.MultiVectors, documents: maxsim.MultiVectors) -> np.ndarray:
+        """With `center`, queries are centered by the mean of queries of other documents: half of the documents' queries serve the other half."""
+        reduce = maxsim.reduction(str(row.body.get("reduce", "max")))
+        if not row.body.get("center"):
+            return maxsim.score(queries, documents, reduce)
+        fold = np.array(self.corpus.answers()) % 2
+        if len(set(fold)) < 2:
+            raise recipes.RecipeError(f"row {row.name!r}: center needs queries of two documents at least")
+        documents = documents.centered(documents.mean())
+        scores = np.zeros((len(queries), len(documents)), np.float32)
+        for one in (0, 1):
+            own, others = (maxsim.MultiVectors.of([queries[i] for i in np.flatnonzero(fold == side)]) for side in (one, 1 - one))
+            scores[fold == one] = maxsim.score(own.centered(others.mean()), documents, reduce)
+        return scores
+
+    def _queries(self, row: Row, embedder: Embedder, normalize: bool) -> maxsim.MultiVectors:
+        pieces, offsets = query_pieces(self.corpus.queries, row.body.get("queries") == "sentences")
+        found = self._embed(f"{row.name}: queries", embedder, pieces)
+        values = np.concatenate([one.values for one in found.vectors])
+        return maxsim.MultiVectors(aggregates.normalized(values) if normalize else values, offsets)
+
+    def _embed(self, label: str, embedder: Embedder, texts: Sequence[str]) -> Embedded:
+        with self.bars(label, len(texts)) as bar:
+            return self.store.embed(embedder, texts, bar)
+
+    def _first(self, count: int, prompt: str) -> list[str]:
+        if (count, prompt) not in self._cut:
+            self._cut[count, prompt] = first_tokens(self.client, self.corpus.documents, count, prompt)
+        return self._cut[count, prompt]

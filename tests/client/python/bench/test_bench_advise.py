@@ -1,0 +1,175 @@
+"""Successive halving over made-up figures, and what it writes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed.bench import advise, recipes  # noqa: E402
+
+# Metric and seconds of each recipe; what it keeps follows from its windows.
+FIGURES = {
+    "truncated": (0.30, 1.0),
+    "w64": (0.46, 3.0),
+    "w128": (0.48, 2.8),
+    "w256": (0.525, 2.6),
+    "w512": (0.53, 2.5),
+    "w512 weighted": (0.535, 2.5),
+    "max": (0.1, 2.5),
+}
+VECTORS = {"m64": 200.0, "m128": 100.0, "m256": 50.0}
+ROWS = """
+rows:
+  truncated: {document: {truncate: END}}
+  w64: {document: {extension: {windows: {tokens: 64}}}, aggregate: mean}
+  w128: {document: {extension: {windows: {tokens: 128}}}, aggregate: mean}
+  w256: {document: {extension: {windows: {tokens: 256}}}, aggregate: mean}
+  w512: {document: {extension: {windows: {tokens: 512}}}, aggregate: mean}
+  w512 weighted: {document: {extension: {windows: {tokens: 512, overlap: 8}}}, aggregate: token_weighted_mean}
+  max: {document: {extension: '{"windows": {"tokens": 512}}'}, aggregate: max}
+  client only: {document: {extension: {windows: {tokens: 512}}}, aggregate: top_norm(3)}
+  m64: {document: {extension: {windows: {tokens: 64}}, output: WINDOW_VECTORS}, queries: sentences}
+  m128: {document: {extension: {windows: {tokens: 128}}, output: WINDOW_VECTORS}, reduce: mean_of_top(3)}
+  m256: {document: {extension: {windows: {tokens: 256}}, output: WINDOW_VECTORS}}
+  words: {bm25: {}}
+"""
+
+
+@pytest.fixture
+def rows():
+    return recipes.parse(yaml.safe_load(ROWS)).rows
+
+
+class Figures:
+    """Evaluates by the tables above, and notes what was asked."""
+
+    def __init__(self, metrics=None):
+        self.metrics = metrics or {name: value for name, (value, _) in FIGURES.items()} | {"m64": 0.8, "m128": 0.7, "m256": 0.6}
+        self.asked = []
+
+    def __call__(self, corpus, rows):
+        self.asked.append((len(corpus.documents), [row.name for row in rows]))
+        return [
+            {
+                "name": row.name,
+                "metrics": {"ndcg_at_10": {"value": self.metrics[row.name], "low": 0.0, "high": 1.0}},
+                "cost": {"vectors_per_document": VECTORS.get(row.name, 1.0), "seconds_per_document": FIGURES.get(row.name, (0, 3.0))[1]},
+            }
+            for row in rows
+        ]
+
+
+def find(corpus, rows, figures, **changes):
+    return advise.advise(corpus, list(rows.values()), rows["truncated"], figures, **{"objective": "one-vector", "within": 0.0, **changes})
+
+
+def test_recipes_halve_while_documents_double(corpus, rows):
+    figures = Figures()
+    found = find(corpus, rows, figures)
+    assert found.winner.name == "w512 weighted"
+    assert found.tried == 6
+    assert figures.asked == [
+        (12, ["truncated", "w64", "w128", "w256", "w512", "w512 weighted", "max"]),
+        (24, ["truncated", "w256", "w512", "w512 weighted"]),
+    ]
+    assert [one["documents"] for one in found.rounds] == [12, 24]
+    assert [row["name"] for row in found.rows] == ["truncated", "w256", "w512", "w512 weighted"]
+
+
+def test_what_nothing_cheaper_beats_survives(corpus, rows):
+    """Worst of all but embedded fastest: it stays for the picture of quality against cost."""
+    figures = Figures()
+    found = advise.survivors(
+        [rows[name] for name in ("w64", "w128", "w256", "max")], {row["name"]: row for row in figures(corpus, list(rows.values())[:7])}, corpus
+    )
+    assert [row.name for row in found] == ["w128", "w256", "max"]
+
+
+@pytest.mark.parametrize(("within", "winner"), [(0.0, "w512 weighted"), (0.006, "w512"), (0.2, "w512")])
+def test_a_cheaper_recipe_within_reach_wins(corpus, rows, within, winner):
+    figures = Figures({**Figures().metrics, "w512": 0.531})
+    found = [rows[name] for name in ("w64", "w256", "w512", "w512 weighted")]
+    named = {row["name"]: row for row in figures(corpus, found)}
+    named["w512"]["cost"]["seconds_per_document"] = 2.0
+    assert advise.cheapest_of_best(found, named, corpus, within).name == winner
+
+
+def test_objective_and_most_vectors(corpus, rows):
+    assert find(corpus, rows, Figures(), objective="several-vectors").winner.name == "m64"
+    figures = Figures()
+    assert find(corpus, rows, figures, objective="several-vectors", max_vectors=100).winner.name == "m128"
+    with pytest.raises(recipes.RecipeError, match="every recipe keeps more than 20 vectors a document; the fewest are 50"):
+        find(corpus, rows, Figures(), objective="several-vectors", max_vectors=20)
+    with pytest.raises(recipes.RecipeError, match="objective is 'all'"):
+        find(corpus, rows, Figures(), objective="all")
+
+
+def test_samples_are_seeded_and_nested(corpus, rows):
+    seen = []
+
+    def evaluate(sample, some):
+        seen.append(set(sample.document_ids))
+        return Figures()(sample, some)
+
+    for seed in (0, 0, 1):
+        find(corpus, rows, evaluate, seed=seed)
+    assert seen[0] < seen[1] and seen[0] == seen[2] != seen[4]
+
+
+@pytest.mark.parametrize(("documents", "recipes_tried", "sizes"), [(97, 24, [13, 25, 49, 97]), (97, 3, [97]), (20, 24, [20]), (1000, 6, [500, 1000])])
+def test_sample_sizes(documents, recipes_tried, sizes):
+    assert advise.sample_sizes(documents, recipes_tried) == sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "extension"),
+    [
+        ("truncated", {}),
+        ("w64", {"windows": {"tokens": 64, "aggregation": "MEAN"}}),
+        ("w512 weighted", {"windows": {"tokens": 512, "overlap": 8, "aggregation": "TOKEN_WEIGHTED_MEAN"}}),
+        ("max", {"windows": {"tokens": 512, "aggregation": "MAX"}}),
+        ("m128", {"windows": {"tokens": 128}}),
+    ],
+)
+def test_the_extension_that_a_server_is_asked_for(rows, name, extension):
+    assert advise.extension_of(rows[name]) == extension
+
+
+def test_a_profile_for_the_servers_config(corpus, rows, tmp_path):
+    found = find(corpus, rows, Figures())
+    notes = advise.evidence(found, corpus, "truncated", "2026-11-28", {"precision": "int8"})
+    advise.write_profile(tmp_path / "profile.yaml", "archive", found.winner, notes)
+    text = (tmp_path / "profile.yaml").read_text()
+    assert yaml.safe_load(text) == {"profiles": {"archive": {"windows": {"tokens": 512, "overlap": 8, "aggregation": "TOKEN_WEIGHTED_MEAN"}}}}
+    assert "# ndcg_at_10: 0.5350 [0.0000, 1.0000]\n# baseline: truncated 0.3000\n" in text
+
+
+def test_a_manifest_keeps_its_other_keys_and_the_other_objective(corpus, rows, tmp_path):
+    manifest = tmp_path / "longembed-model.yaml"
+    manifest.write_text(
+        yaml.safe_dump({"format_version": 1, "name": "e5", "recommended_extension": '{"windows": {}}', "files": {"encoder.pt": "ab"}}, sort_keys=False)
+    )
+    for objective in ("one-vector", "several-vectors"):
+        found = find(corpus, rows, Figures(), objective=objective, max_vectors=100)
+        advise.edit_manifest(tmp_path, found.winner, objective, advise.evidence(found, corpus, "truncated", "2026-11-28", None))
+    content = yaml.safe_load(manifest.read_text())
+    assert (content["format_version"], content["name"], content["files"]) == (1, "e5", {"encoder.pt": "ab"})
+    assert json.loads(content["recommended_extension"]) == {"windows": {"tokens": 512, "overlap": 8, "aggregation": "TOKEN_WEIGHTED_MEAN"}}
+    assert json.loads(content["recommended_multi_vector_extension"]) == {"windows": {"tokens": 128}}
+    evidence = content["recommendation_evidence"]
+    assert all(isinstance(value, str) for value in evidence.values())
+    assert evidence["one_vector_set"] == evidence["several_vectors_set"] == "small"
+    assert evidence["several_vectors_scoring"] == "reduce mean_of_top(3)"
+    assert evidence["several_vectors_queries"] == "48"
+    assert len(manifest.read_text().splitlines()) == 6, "a line a key, as the exporter writes it"
+    assert evidence["one_vector_chosen_from"] == "6 recipes by successive halving on the same queries"
+
+
+def test_a_file_that_is_no_manifest_is_refused(rows, tmp_path):
+    (tmp_path / "longembed-model.yaml").write_text("models: []\n")
+    with pytest.raises(recipes.RecipeError, match="has no format_version"):
+        advise.edit_manifest(tmp_path, rows["w64"], "one-vector", {})

@@ -1,0 +1,149 @@
+"""Reading sets: halves merge, and every defect of a file is named with its place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed.bench import hub  # noqa: E402
+from longembed.bench.corpus import CorpusError, read_folder  # noqa: E402
+from small_sets import write_lines, write_set  # noqa: E402
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_halves_are_merged_into_one_set(tmp_path, suffix):
+    write_set(tmp_path, "dev", documents=3, suffix=suffix)
+    write_set(tmp_path, "heldout", first=3, documents=2, suffix=suffix)
+    whole = read_folder(tmp_path)
+    assert whole.document_ids == ("d0", "d1", "d2", "d3", "d4")
+    assert len(whole.queries) == 10
+    assert whole.answers() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert whole.evidence[2] == ((len(whole.documents[1]) // 3, len(whole.documents[1]) // 3 + 9),)
+    half = read_folder(tmp_path, ["heldout"])
+    assert half.document_ids == ("d3", "d4") and half.answers() == [0, 0, 1, 1]
+    assert half.sha256() != whole.sha256()
+
+
+def test_a_subset_keeps_its_own_queries(tmp_path):
+    whole = read_folder(write_set(tmp_path, documents=4))
+    some = whole.subset([3, 1])
+    assert some.document_ids == ("d3", "d1")
+    assert some.query_ids == ("q1a", "q1b", "q3a", "q3b")
+    assert some.answers() == [1, 1, 0, 0]
+    assert some.evidence[0] == whole.evidence[2]
+
+
+def test_grades_and_several_relevant_documents(tmp_path):
+    """A grade of 0 is no relevance; a query whose documents are not all in a subset leaves it."""
+    write_set(tmp_path, documents=3, suffix="")
+    with (tmp_path / "dev.qrels.jsonl").open("a") as file:
+        for line in ({"query": "q0a", "doc": "d1", "relevance": 0}, {"query": "q1a", "doc": "d2", "relevance": 2}, {"query": "q2b", "doc": "d0"}):
+            file.write(json.dumps(line) + "\n")
+    whole = read_folder(tmp_path)
+    assert whole.relevant == ({0: 1.0}, {0: 1.0}, {1: 1.0, 2: 2.0}, {1: 1.0}, {2: 1.0}, {2: 1.0, 0: 1.0})
+    assert whole.subset([0, 1]).query_ids == ("q0a", "q0b", "q1b")
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "message"),
+    [
+        ("docs", {"id": "d0", "text": "again"}, 'dev.docs.jsonl, line 4: the id "d0" occurs twice'),
+        ("docs", {"id": "d9"}, 'dev.docs.jsonl, line 4: "text" must be a string'),
+        ("docs", {"id": "d9", "text": ""}, 'dev.docs.jsonl, line 4: "text" must be a string that is not empty'),
+        ("docs", ["d9"], "dev.docs.jsonl, line 4: a line must be a JSON object"),
+        ("queries", {"id": "q9", "text": "what?"}, 'the query "q9" has no relevant document'),
+        ("queries", {"id": "q9", "text": "what?", "evidence": [[5, 5]]}, 'dev.queries.jsonl, line 7: "evidence" must be a list of pairs'),
+        ("qrels", {"query": "q0a", "doc": "d9"}, 'dev.qrels.jsonl, line 7: "doc" names "d9"'),
+        ("qrels", {"query": "q9", "doc": "d0"}, 'dev.qrels.jsonl, line 7: "query" names "q9"'),
+        ("qrels", {"query": "q0a", "doc": "d0", "relevance": "high"}, 'dev.qrels.jsonl, line 7: "relevance" must be a number'),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, part, line, message):
+    write_set(tmp_path, suffix="")
+    with (tmp_path / f"dev.{part}.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(CorpusError) as error:
+        read_folder(tmp_path)
+    assert message in str(error.value)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(CorpusError, match="is not a folder"):
+        read_folder(tmp_path / "nowhere")
+    with pytest.raises(CorpusError, match="has the halves: none"):
+        read_folder(tmp_path)
+    write_set(tmp_path)
+    with pytest.raises(CorpusError, match="has no test.docs.jsonl .*halves: dev"):
+        read_folder(tmp_path, ["test"])
+    (tmp_path / "dev.queries.jsonl.gz").unlink()
+    with pytest.raises(CorpusError, match="exactly one of dev.queries.jsonl and dev.queries.jsonl.gz; it has 0"):
+        read_folder(tmp_path)
+
+
+def test_a_broken_archive_and_broken_json_are_named(tmp_path):
+    write_set(tmp_path)
+    whole = (tmp_path / "dev.docs.jsonl.gz").read_bytes()
+    (tmp_path / "dev.docs.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorpusError, match="dev.docs.jsonl.gz cannot be read"):
+        read_folder(tmp_path)
+    write_set(tmp_path / "other", suffix="")
+    (tmp_path / "other" / "dev.docs.jsonl").write_text('{"id": "d0",\n')
+    with pytest.raises(CorpusError, match="dev.docs.jsonl, line 1: not JSON"):
+        read_folder(tmp_path / "other")
+
+
+def hub_copy(folder, name, lengths=(None,)):
+    """LongEmbed's repository as it is laid out on the hub: SET/{corpus,queries,qrels}.jsonl with doc_id, qid, text and, if synthetic, context_length."""
+    (folder / name).mkdir()
+    mark = [{} if length is None else {"context_length": length} for length in lengths]
+    write_lines(folder / name / "corpus.jsonl", [{"doc_id": f"d{n}-{i}", "text": f"text {n}", **m} for i, m in enumerate(mark) for n in range(3)])
+    write_lines(folder / name / "queries.jsonl", [{"qid": f"q{n}-{i}", "text": f"query {n}", **m} for i, m in enumerate(mark) for n in range(2)])
+    write_lines(folder / name / "qrels.jsonl", [{"qid": f"q{n}-{i}", "doc_id": f"d{n}-{i}", **m} for i, m in enumerate(mark) for n in range(2)])
+    return hub.local_files(folder)
+
+
+def test_synthetic_sets_of_the_hub_are_cut_by_length(tmp_path):
+    found = hub.load("passkey", hub_copy(tmp_path, "passkey", (256, 32768)))
+    assert list(found) == ["256", "32768"]
+    assert found["32768"].document_ids == ("d0-1", "d1-1", "d2-1")
+    assert found["32768"].answers() == [0, 1]
+    assert found["256"].metric == "accuracy_at_1"
+    assert found["256"].source["revision"] == "6e346642246bfb4928c560ee08640dc84d074e8c"
+
+
+def test_a_real_set_of_the_hub_must_be_longembeds(tmp_path, monkeypatch):
+    copy = hub_copy(tmp_path, "qmsum")
+    with pytest.raises(CorpusError, match=r"\(3, 2, 32\), where LongEmbed's has \(197, 1527, 11169115\)"):
+        hub.load("qmsum", copy)
+    monkeypatch.setitem(hub.REAL_SETS, "qmsum", (3, 2, 33))
+    with pytest.raises(CorpusError, match="where LongEmbed's has"):
+        hub.load("qmsum", copy)
+    monkeypatch.setitem(hub.REAL_SETS, "qmsum", (3, 2, 32))
+    assert hub.load("qmsum", copy)[""].metric == "ndcg_at_10"
+    with pytest.raises(CorpusError, match="LongEmbed has no set 'wikipedia'; it has narrativeqa"):
+        hub.load("wikipedia", copy)
+
+
+def test_files_come_from_the_pinned_revision(tmp_path, monkeypatch):
+    """The real library's function, in place of its network."""
+    library = pytest.importorskip("huggingface_hub")
+    hub_copy(tmp_path, "needle", (256,))
+    asked = []
+
+    def download(repo_id, filename, *, repo_type, revision):
+        asked.append((repo_id, filename, repo_type, revision))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(library, "hf_hub_download", download)
+    hub.load("needle")
+    assert asked == [("dwzhu/LongEmbed", f"needle/{part}.jsonl", "dataset", hub.REVISION) for part in ("corpus", "queries", "qrels")]
+
+
+def test_an_unreachable_hub_is_said(monkeypatch):
+    library = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(library, "hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no route")))
+    with pytest.raises(CorpusError, match="passkey/corpus.jsonl of dwzhu/LongEmbed at 6e346642 cannot be had from the hub: no route"):
+        hub.load("passkey")

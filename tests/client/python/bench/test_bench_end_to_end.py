@@ -1,0 +1,156 @@
+"""longembed-bench through a real server: aggregation equals the server's, cuts are exact, stopped runs go on, advice is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+pytest.importorskip("bm25s", reason="bm25s is not installed; run tests/run.sh")
+
+from longembed import Client, Options  # noqa: E402
+from longembed.bench import aggregate, embedders, recipes, runner, synthetic  # noqa: E402
+from longembed.bench.__main__ import main  # noqa: E402
+from longembed.bench.store import Store  # noqa: E402
+from small_sets import write_lines  # noqa: E402
+
+ROWS = """
+baseline: truncated
+rows:
+  truncated: {document: {truncate: END}}
+  first 600, interpolated: {document: {extension: {interpolation: {}}}, first: 600}
+  NTK: {document: {extension: {ntk_dynamic: {}}}}
+  words: {bm25: {}}
+  words and NTK: {sum: [words, NTK]}
+grids:
+  sizes:
+    name: "{tokens}, {scoring}"
+    axes: {tokens: [64, 128], scoring: [max, mean_of_top(2)]}
+    row: {document: {extension: {windows: {tokens: "{tokens}"}}, output: WINDOW_VECTORS}, reduce: "{scoring}", queries: sentences}
+  means:
+    name: "{tokens}, mean"
+    axes: {tokens: [64, 128], aggregation: [mean]}
+    row: {document: {extension: {windows: {tokens: "{tokens}"}}}, aggregate: "{aggregation}"}
+"""
+
+
+@pytest.fixture
+def client(address):
+    with Client(address) as connected:
+        yield connected
+
+
+@pytest.fixture
+def small_set(tmp_path) -> Path:
+    """Four documents of some 700 tokens about four places, one at the end of each, with a query of two sentences each."""
+    names = [fact.split("\t") for fact in (Path(synthetic.__file__).parent / "data/needles.tsv").read_text().splitlines()[:4]]
+    prose = (Path(synthetic.__file__).parent / "data/persuasion.txt").read_text().split()
+    texts = [" ".join(prose[500 * i : 500 * i + 500]) + " " + fact for i, (fact, _) in enumerate(names)]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_lines(folder / "dev.docs.jsonl", [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)])
+    write_lines(folder / "dev.queries.jsonl", [{"id": f"q{i}", "text": f"I have a question. {question}"} for i, (_, question) in enumerate(names)])
+    write_lines(folder / "dev.qrels.jsonl", [{"query": f"q{i}", "doc": f"d{i}"} for i in range(4)])
+    return folder
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Texts sent to be embedded. `limit`: the stream breaks off after so many answers."""
+
+    class Counted:
+        texts, limit = [], None
+
+    counts = Counted()
+    stream = Client.embed_stream
+
+    def counting(self, items, *arguments, **options):
+        items = list(items)
+        for number, answer in enumerate(stream(self, items, *arguments, **options)):
+            if counts.limit is not None and len(counts.texts) >= counts.limit:
+                raise KeyboardInterrupt
+            counts.texts.append(items[number])
+            yield answer
+
+    monkeypatch.setattr(Client, "embed_stream", counting)
+    return counts
+
+
+@pytest.mark.parametrize("name", sorted(aggregate.SERVER_AGGREGATIONS))
+@pytest.mark.parametrize("last", ["BACK_EXTENDED", "SHORT"])
+def test_aggregation_equals_the_servers(client, long_text, name, last):
+    windows = {"tokens": 100, "overlap": 10, "last": last}
+    parts = embedders.ServerEmbedder(client, Options(input_type="DOCUMENT", extension={"windows": windows}, output="WINDOW_VECTORS", normalize=False))
+    whole = Options(input_type="DOCUMENT", extension={"windows": {**windows, "aggregation": aggregate.SERVER_AGGREGATIONS[name]}})
+    (_, found), *_ = parts.embed([long_text])
+    assert len(found.values) > 10 and set(found.lengths[:-1]) == {100}
+    ours = aggregate.normalized(aggregate.parse(name)(found.values, found.lengths))
+    np.testing.assert_allclose(ours, client.embed([long_text], whole).matrix(), atol=2e-6)
+
+
+@pytest.mark.parametrize("prompt", ["", "passage: "])
+def test_a_cut_text_has_the_tokens_asked_for(client, long_text, prompt):
+    (cut,) = embedders.first_tokens(client, [long_text], 300, prompt)
+    assert long_text.startswith(cut)
+    options = Options(prompt=prompt) if prompt else Options()
+    assert client.explain([cut], options).results[0].tokens == 300
+    assert embedders.first_tokens(client, [cut], 300, prompt) == [cut]
+
+
+def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys):
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    command = ["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]
+    counted.limit = 7
+    assert main(command) == 130
+    assert "the same command goes on where it was" in capsys.readouterr().err
+    counted.limit = None
+    assert main(command) == 0
+    # Documents by four recipes, queries whole and by sentence, of which all share the first: rows that share windows share them here, too.
+    assert len(counted.texts) == 4 * 4 + 4 + (1 + 4)
+    folder = tmp_path / "out" / "set" / "e5-small-v2"
+    result = runner.load(folder)
+    rows = {row["name"]: row for row in result["slices"][0]["rows"]}
+    assert rows["64, max"]["metrics"]["accuracy_at_1"]["value"] == 1.0
+    assert rows["truncated"]["cost"]["truncated_documents"] > 0 and rows["64, mean"]["cost"]["truncated_tokens"] == 0
+    assert rows["64, max"]["cost"]["vectors_per_document"] > rows["128, max"]["cost"]["vectors_per_document"] > 2
+    assert rows["64, mean"]["cost"]["vectors_per_document"] == 1 and rows["64, mean"]["cost"]["bytes_per_document"] == 384 * 4
+    assert result["slices"][0]["skipped"] == {"NTK": "the model has no ntk_dynamic", "words and NTK": "NTK: the model has no ntk_dynamic"}
+    assert "* NTK: the model has no ntk_dynamic." in (folder / "table.md").read_text()
+    assert {"grid-sizes.png", "grid-means.png", "gains.png", "quality-cost.png"} <= {file.name for file in folder.iterdir()}
+    done = len(counted.texts)
+    assert main([*command, "--no-pictures"]) == 0
+    assert len(counted.texts) == done
+
+
+def test_passkey_by_length(client, tmp_path):
+    """At 1,024 tokens, keys beyond the window: all truncated texts are the same, so that the right one comes first once in 8 times."""
+    long = synthetic.passkey(1024)
+    beyond = [i for i, text in enumerate(long.documents) if text.index("pass key") > 2600][:8]
+    tasks = runner.Task("passkey", {"256": synthetic.passkey(256).subset(beyond), "1024": long.subset(beyond)})
+    rows = recipes.parse(yaml.safe_load("rows: {truncated: {document: {truncate: END}}, plain only: {document: {}, longest: 256}}"))
+    result = runner.Bench(client, Store(tmp_path)).run(tasks, rows)
+    found = [{row["name"]: row["metrics"]["accuracy_at_1"]["value"] for row in one["rows"]} for one in result["slices"]]
+    assert found == [{"truncated": 1.0, "plain only": 1.0}, {"truncated": 0.125}]
+    assert result["mean"] == {"truncated": 0.5625}
+    assert result["slices"][1]["skipped"] == {"plain only": "run up to 256 tokens only"}
+
+
+def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    folder = Path(__file__).resolve().parents[4] / "models/e5-small-v2"
+    shutil.copy(folder / "longembed-model.yaml", tmp_path)
+    command = ["advise", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out"), "--no-pictures"]
+    assert main([*command, "--profile", "places", "--manifest", str(tmp_path)]) == 0
+    assert "advised: " in capsys.readouterr().out
+    out = tmp_path / "out" / "set" / "e5-small-v2" / "advise"
+    advice = runner.load(out)["advice"]
+    profile = yaml.safe_load((out / "profile.yaml").read_text())["profiles"]["places"]
+    manifest = yaml.safe_load((tmp_path / "longembed-model.yaml").read_text())
+    assert profile == advice["extension"] == json.loads(manifest["recommended_extension"])
+    assert manifest["recommendation_evidence"]["one_vector_set"] == "set"
+    assert manifest["files"] == yaml.safe_load((folder / "longembed-model.yaml").read_text())["files"]

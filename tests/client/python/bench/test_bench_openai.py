@@ -1,0 +1,123 @@
+"""Rows of an OpenAI-compatible endpoint against a stand-in, and the whole command without a longembed server."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+pytest.importorskip("bm25s", reason="bm25s is not installed; run tests/run.sh")
+
+from longembed.bench.__main__ import main  # noqa: E402
+from longembed.bench.embedders import EmbedderError, OpenAIEmbedder  # noqa: E402
+from openai_stand_in import StandIn, vector  # noqa: E402
+from small_sets import write_set  # noqa: E402
+
+
+@pytest.fixture
+def stand_in():
+    running = StandIn()
+    yield running
+    running.close()
+
+
+def embedded(embedder, texts):
+    found = dict(embedder.embed(texts))
+    return [found[number] for number in range(len(texts))]
+
+
+def test_batches_prompts_key_and_order(stand_in, monkeypatch):
+    monkeypatch.setenv("A_KEY", "secret")
+    texts = [f"text {number} here" for number in range(5)]
+    found = embedded(OpenAIEmbedder(stand_in.url, "text-embedding-ada-002", "A_KEY", prompt="find: ", batch=2), texts)
+    assert [len(request["input"]) for request in stand_in.requests] == [2, 2, 1]
+    assert stand_in.requests[0] == {
+        "path": "/v1/embeddings",
+        "key": "Bearer secret",
+        "model": "text-embedding-ada-002",
+        "input": ["find: text 0 here", "find: text 1 here"],
+    }
+    for text, one in zip(texts, found):
+        np.testing.assert_allclose(one.values, [vector(f"find: {text}")], rtol=1e-6)
+    assert [one.tokens for one in found] == [4] * 5
+
+
+def test_without_a_key_none_is_sent_and_dimensions_are(stand_in, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    found = embedded(OpenAIEmbedder(stand_in.url + "/", "m", dimensions=16), ["one"])
+    assert stand_in.requests == [{"path": "/v1/embeddings", "key": None, "model": "m", "input": ["one"], "dimensions": 16}]
+    assert found[0].values.shape == (1, 16)
+
+
+def test_a_key_is_written_nowhere(stand_in, monkeypatch):
+    monkeypatch.setenv("A_KEY", "secret")
+    assert "secret" not in json.dumps(OpenAIEmbedder(stand_in.url, "m", "A_KEY").describe())
+
+
+def test_a_full_endpoint_is_asked_again():
+    running = StandIn(refusals=[429, 503])
+    assert len(embedded(OpenAIEmbedder(running.url, "m"), ["one"])) == 1
+    assert len(running.requests) == 3
+    running.close()
+
+
+def test_an_error_is_told():
+    running = StandIn(refusals=[400])
+    with pytest.raises(EmbedderError, match="HTTP 400: .*come back later"):
+        embedded(OpenAIEmbedder(running.url, "m"), ["one"])
+    assert len(running.requests) == 1
+    running.close()
+    with pytest.raises(EmbedderError, match="refused"):
+        embedded(OpenAIEmbedder(running.url, "m"), ["one"])
+
+
+def test_a_short_answer_is_refused():
+    running = StandIn(spoil=lambda body: {**body, "data": body["data"][1:]})
+    with pytest.raises(EmbedderError, match="2 inputs were sent, and 1 embeddings came back"):
+        embedded(OpenAIEmbedder(running.url, "m"), ["one", "two"])
+    running.close()
+
+
+ROWS = """
+baseline: endpoint
+rows:
+  endpoint: {openai: {url: %s, model: text-embedding-ada-002, query_prompt: "ask ", batch: 4}}
+  words: {bm25: {}}
+  both: {sum: [endpoint, words]}
+"""
+
+
+def test_a_whole_run_without_a_server(stand_in, tmp_path, capsys):
+    write_set(tmp_path / "set", documents=12)
+    (tmp_path / "rows.yaml").write_text(ROWS % stand_in.url)
+    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    asked = len(stand_in.requests)
+    folder = tmp_path / "out" / "set" / "no-server"
+    result = json.loads((folder / "results.json").read_text())
+    rows = {row["name"]: row for row in result["slices"][0]["rows"]}
+    assert list(rows) == ["endpoint", "words", "both"]
+    assert rows["words"]["metrics"]["ndcg_at_10"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["both"]["metrics"]["accuracy_at_1"]["value"] == 1.0
+    assert rows["words"]["difference"]["ndcg_at_10"]["value"] == pytest.approx(1 - rows["endpoint"]["metrics"]["ndcg_at_10"]["value"], abs=1e-4)
+    assert rows["endpoint"]["cost"]["vectors_per_document"] == 1 and rows["endpoint"]["cost"]["bytes_per_document"] == 256
+    assert rows["words"]["cost"]["vectors_per_document"] == 0 and rows["both"]["cost"]["vectors_per_document"] == 1
+    assert set(rows["words"]["position"]["thirds"]) == {"first third", "middle third", "last third"}
+    assert "| words | 1.000 | [1.000, 1.000] |" in (folder / "table.md").read_text()
+    assert {file.name for file in folder.iterdir()} == {"results.json", "table.md", "gains.png", "quality-cost.png", "position.png"}
+    assert main([*command, "--only", "endpoint", "--no-pictures"]) == 0
+    assert len(stand_in.requests) == asked, "the second run takes everything from the store"
+
+
+def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().err
+    write_set(tmp_path / "set")
+    assert main(["run", str(tmp_path / "set"), "--out", str(tmp_path)]) == 1
+    assert "a row with document needs a running server: --server HOST:PORT" in capsys.readouterr().err
+    assert main(["advise", str(tmp_path / "set")]) == 1
+    assert "advise needs a running server" in capsys.readouterr().err
+    assert main(["table", str(tmp_path)]) == 1
+    assert "results.json" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""Recipes in YAML: grids expand, and what nobody can do is refused by name."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed.bench import recipes  # noqa: E402
+
+E5 = SimpleNamespace(input_types={"QUERY": "query", "DOCUMENT": "passage"}, methods=["windows", "interpolation"])
+BARE = SimpleNamespace(input_types={}, methods=[])
+
+
+def parse(text):
+    return recipes.parse(yaml.safe_load(text), "file")
+
+
+def row(text):
+    return parse(f"rows:\n  only: {text}").rows["only"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{document: {}, speed: fast}", "file: row 'only' has the unknown key 'speed'"),
+        ("{document: {window: 5}}", "file: row 'only': document has the unknown key 'window'; known are dimensions, encoding"),
+        ("{document: {extension: {windows: {size: 5}}}}", "file: row 'only': document: options:"),
+        ("{document: {output: SEVERAL}}", "file: row 'only': document: options:"),
+        ("{document: {}, query: {priority: BULK}}", "query has the unknown key 'priority'"),
+        ("{document: {}, bm25: {}}", "must have exactly one of document, bm25, sum, openai, sentence_transformers; it has document, bm25"),
+        ("{reduce: max}", "it has none"),
+        ("{document: {}, reduce: median}", "file: row 'only': reduce: unknown reduction 'median'"),
+        ("{document: {}, queries: words}", "queries is 'words'; it must be whole or sentences"),
+        ("{document: {}, first: many}", "first is 'many'; it must be a whole number"),
+        ("{document: {}, longest: 0}", "longest is 0"),
+        ("{document: {}, aggregate: median}", "aggregate is 'median'"),
+        ("{document: {output: WINDOW_VECTORS}, aggregate: mean}", "document.output cannot be given with aggregate"),
+        ("{document: {normalize: false}, aggregate: mean}", "document.normalize cannot be given with windows"),
+        ("{bm25: {k2: 3}}", "bm25 has the unknown key 'k2'; known are b, k1, language"),
+        ("{sum: [a, b]}", "row 'only' is a sum with 'a', which is no row before it"),
+        ("{sum: [a]}", "sum must list two rows or more"),
+        ("{openai: {url: http://127.0.0.1}}", "openai: model must be given"),
+        ("{openai: {url: http://127.0.0.1, model: m, key: secret}}", "openai has the unknown key 'key'"),
+        ("{sentence_transformers: {}}", "sentence_transformers: path must be given"),
+        ("[1]", "row 'only' must be a mapping"),
+    ],
+)
+def test_a_bad_row_is_refused(text, message):
+    with pytest.raises(recipes.RecipeError) as error:
+        row(text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows: {}", "there is no row"),
+        ("baseline: b\nrows: {a: {bm25: {}}}", "the baseline 'b' is not a row"),
+        ("row: {}", "file has the unknown key 'row'"),
+        ("rows: {a: {bm25: {}}, b: {bm25: {}}, c: {sum: [a, b], weights: [1]}}", "weights must be a list of 2 numbers"),
+        ("rows: {a 1: {bm25: {}}}\ngrids: {g: {name: 'a {x}', axes: {x: [1]}, row: {bm25: {}}}}", "two rows are named 'a 1'"),
+        ("grids: {g: {axes: {x: []}, row: {bm25: {}}}}", "every axis must list its values"),
+        ("grids: {g: {axis: {x: [1]}}}", "grids: g has the unknown key 'axis'"),
+    ],
+)
+def test_a_bad_file_is_refused(text, message):
+    with pytest.raises(recipes.RecipeError) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+def test_files_and_presets(tmp_path):
+    (tmp_path / "mine.yaml").write_text("rows: {words: {bm25: {}}}")
+    assert list(recipes.load(tmp_path / "mine.yaml").rows) == ["words"]
+    (tmp_path / "broken.yaml").write_text("rows: {")
+    with pytest.raises(recipes.RecipeError, match="not YAML"):
+        recipes.load(tmp_path / "broken.yaml")
+    with pytest.raises(recipes.RecipeError, match="nor one of the presets ablation, advise, longembed, passkey, rope"):
+        recipes.load("nothing")
+
+
+@pytest.mark.parametrize("name", recipes.presets())
+def test_every_preset_is_valid(name):
+    loaded = recipes.load(name)
+    assert loaded.baseline == "truncated"
+    assert len(loaded.rows) > 10
+
+
+def test_a_grid_is_every_combination():
+    found = parse(
+        "grids: {sizes: {name: '{tokens} by {how}', axes: {tokens: [32, 64], how: [mean, top_norm(2)]}, "
+        "row: {document: {extension: {windows: {tokens: '{tokens}'}}}, aggregate: '{how}'}}}"
+    )
+    assert list(found.rows) == ["32 by mean", "32 by top_norm(2)", "64 by mean", "64 by top_norm(2)"]
+    last = found.rows["64 by top_norm(2)"]
+    assert last.body == {"document": {"extension": {"windows": {"tokens": 64}}}, "aggregate": "top_norm(2)"}
+    assert last.grid == {"figure": "sizes", "tokens": 64, "how": "top_norm(2)"}
+
+
+def test_placeholders_stand_in_keys_too():
+    found = parse("grids: {kinds: {name: '{kind}', axes: {kind: [yarn, grouped]}, row: {document: {extension: {'{kind}': {}}}}}}")
+    assert [recipes.methods(one) for one in found.rows.values()] == [{"yarn"}, {"grouped"}]
+
+
+def test_choosing_a_sum_chooses_its_parts():
+    found = parse("rows: {a: {bm25: {}}, b: {document: {}}, c: {sum: [a, b]}, d: {sum: [c, b]}, e: {document: {}}}")
+    assert list(found.chosen(["d"]).rows) == ["a", "b", "c", "d"]
+    assert list(found.chosen([]).rows) == ["a", "b", "c", "d", "e"]
+    assert found.chosen(["b"]).baseline == "b"
+    with pytest.raises(recipes.RecipeError, match="there is no row 'z'; there are: a, b, c, d, e"):
+        found.chosen(["z"])
+
+
+def test_the_models_own_prompts_are_the_default():
+    plain = row("{document: {}}")
+    assert recipes.document_options(plain, E5).input_type == "DOCUMENT"
+    assert recipes.query_options(plain, E5).input_type == "QUERY"
+    assert recipes.query_options(plain, E5).extension == {"windows": {}}
+    assert recipes.query_options(plain, E5, "other").model == "other"
+    assert recipes.document_options(plain, BARE).input_type is None
+    own = row("{document: {prompt: ''}, query: {prompt_name: search, truncate: END, model: third}}")
+    assert recipes.document_options(own, E5).to_dict() == {"prompt": ""}
+    assert recipes.query_options(own, E5, "other").to_dict() == {"prompt_name": "search", "truncate": "END", "model": "third"}
+
+
+@pytest.mark.parametrize("text", ["{document: {output: WINDOW_VECTORS}, reduce: max}", "{document: {}, aggregate: mean}"])
+def test_windows_come_unnormalised_whatever_is_made_of_them(text):
+    options = recipes.document_options(row(text), E5)
+    assert (options.output, options.normalize) == ("WINDOW_VECTORS", False)

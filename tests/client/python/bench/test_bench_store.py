@@ -1,0 +1,96 @@
+"""The store: nothing is embedded twice, a stopped run goes on, a half-written piece is nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed.bench import store  # noqa: E402
+from small_sets import CountingEmbedder, vectors_of  # noqa: E402
+
+TEXTS = [f"text number {number} has words" for number in range(10)]
+
+
+def same(found, texts):
+    for one, text in zip(found.vectors, texts, strict=True):
+        expected = vectors_of(text)
+        np.testing.assert_array_equal(one.values, expected.values)
+        np.testing.assert_array_equal(one.lengths, expected.lengths)
+        assert (one.tokens, one.truncated) == (expected.tokens, expected.truncated)
+
+
+def test_a_second_run_embeds_nothing(tmp_path):
+    first, second = CountingEmbedder(), CountingEmbedder()
+    same(store.Store(tmp_path).embed(first, TEXTS), TEXTS)
+    again = store.Store(tmp_path).embed(second, TEXTS)
+    same(again, TEXTS)
+    assert len(first.embedded) == 10 and second.embedded == []
+    assert again.tokens == 50 and again.seconds > 0
+
+
+def test_a_stopped_run_goes_on(tmp_path):
+    stopped = CountingEmbedder(limit=6)
+    with pytest.raises(KeyboardInterrupt):
+        store.Store(tmp_path).embed(stopped, TEXTS)
+    rest = CountingEmbedder()
+    same(store.Store(tmp_path).embed(rest, TEXTS), TEXTS)
+    assert sorted(stopped.embedded + rest.embedded) == TEXTS
+
+
+def test_a_killed_run_loses_its_last_piece_only(tmp_path, monkeypatch):
+    """A piece that is full is on disk before the next text; what was being written when the process died is not read."""
+    monkeypatch.setattr(store, "SECONDS_A_PIECE", 0.0)
+    embedder = CountingEmbedder(limit=4)
+    with pytest.raises(KeyboardInterrupt):
+        store.Store(tmp_path).embed(embedder, TEXTS)
+    shelf = tmp_path / store.key_of(embedder.describe())
+    assert len(list(shelf.glob("*.npz"))) == 4
+    (shelf / "tmpabc.part").write_bytes(b"PK half a piece")
+    rest = CountingEmbedder()
+    same(store.Store(tmp_path).embed(rest, TEXTS), TEXTS)
+    assert len(rest.embedded) == 6
+
+
+def test_corpora_share_texts_and_repeated_texts_embed_once(tmp_path):
+    kept = store.Store(tmp_path)
+    kept.embed(CountingEmbedder(), TEXTS[:5])
+    more = CountingEmbedder()
+    same(kept.embed(more, [TEXTS[9], *TEXTS, TEXTS[0]]), [TEXTS[9], *TEXTS, TEXTS[0]])
+    assert sorted(more.embedded) == TEXTS[5:]
+
+
+def test_another_recipe_is_another_shelf(tmp_path):
+    kept = store.Store(tmp_path)
+    kept.embed(CountingEmbedder("one"), TEXTS)
+    other = CountingEmbedder("other")
+    kept.embed(other, TEXTS)
+    assert len(other.embedded) == 10
+    abouts = [json.loads(path.read_text())["name"] for path in tmp_path.glob("*/about.json")]
+    assert sorted(abouts) == ["one", "other"]
+
+
+def test_seconds_are_those_of_the_texts_asked_for(tmp_path):
+    kept = store.Store(tmp_path)
+    whole = kept.embed(CountingEmbedder(), TEXTS)
+    half = kept.embed(CountingEmbedder(), TEXTS[:5])
+    assert half.seconds == pytest.approx(whole.seconds / 2)
+    assert kept.embed(CountingEmbedder(), [TEXTS[0], TEXTS[0]]).seconds == pytest.approx(whole.seconds / 10)
+
+
+class Bar:
+    count = 0
+
+    def update(self, count):
+        self.count += count
+
+
+def test_bars_reach_their_end(tmp_path):
+    kept = store.Store(tmp_path)
+    for texts in (TEXTS[:4], TEXTS):
+        bar = Bar()
+        kept.embed(CountingEmbedder(), texts, bar)
+        assert bar.count == len(texts)

@@ -1,0 +1,96 @@
+"""Scores of rows against loops: query sentences, centering without a look at the query's own document, sums, and what a sum costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+pytest.importorskip("bm25s", reason="bm25s is not installed; run tests/run.sh")
+
+from longembed import bm25  # noqa: E402
+from longembed.bench import recipes  # noqa: E402
+from longembed.bench.corpus import Corpus  # noqa: E402
+from longembed.bench.store import Store  # noqa: E402
+from longembed.bench.systems import Scorer  # noqa: E402
+from openai_stand_in import StandIn, vector  # noqa: E402
+
+DOCUMENTS = ("the red fox runs. it sleeps", "a blue whale sings far away", "green grass grows here, and red roses", "nothing here is blue or red")
+QUERIES = ("Does the fox run? Where does it sleep?", "What is a whale?", "grass", "Red? Blue?")
+
+
+@pytest.fixture
+def corpus():
+    ids = tuple("abcd")
+    return Corpus("small", ids, DOCUMENTS, ids, QUERIES, tuple({i: 1.0} for i in range(4)))
+
+
+@pytest.fixture
+def scores(corpus, tmp_path):
+    """scores(row=YAML body, ...): the last row's, and its cost."""
+    running = StandIn()
+
+    def score(**rows):
+        for body in rows.values():
+            if "openai" in body:
+                body["openai"] = {"url": running.url, "model": "m", **body["openai"]}
+        scorer = Scorer(None, Store(tmp_path), corpus)
+        return [scorer.score(row) for row in recipes.parse({"rows": rows}).rows.values()][-1]
+
+    yield score
+    running.close()
+
+
+def test_a_querys_sentences_are_averaged(scores):
+    found = scores(row={"openai": {}, "queries": "sentences"}).scores
+    sentences = [["Does the fox run?", "Where does it sleep?"], ["What is a whale?"], ["grass"], ["Red?", "Blue?"]]
+    expected = [[np.mean([np.dot(vector(one), vector(document)) for one in own]) for document in DOCUMENTS] for own in sentences]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_words_of_sentences_in_windows(scores):
+    found = scores(row={"bm25": {"words": 3}, "queries": "sentences"}).scores
+    index = bm25.BM25(DOCUMENTS, words=3)
+    np.testing.assert_allclose(found[0], index.scores(["Does the fox run?", "Where does it sleep?"]).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found[2], index.scores(["grass"])[0], atol=1e-6)
+
+
+def test_centering_uses_queries_of_other_documents_alone(scores):
+    """Queries of even documents are centered by the mean of the odd ones' queries, and the other way around."""
+    found = scores(row={"openai": {}, "center": True}).scores
+
+    def centered(rows, mean):
+        rows = np.array(rows) - mean
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    documents, queries = (np.array([vector(text) for text in texts]) for texts in (DOCUMENTS, QUERIES))
+    documents = centered(documents, documents.mean(axis=0))
+    for i in range(4):
+        others = queries[1 - i % 2 :: 2]
+        expected = documents @ centered(queries[i : i + 1], others.mean(axis=0))[0]
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
+def test_a_sum_standardizes_each_querys_scores(scores):
+    parts = {"a": {"openai": {}}, "b": {"bm25": {}}}
+    alone = [scores(a={"openai": {}}).scores, scores(b={"bm25": {}}).scores]
+    found = scores(**parts, both={"sum": ["a", "b"], "weights": [1, 0.5]}).scores
+    standard = [(one - one.mean(axis=1, keepdims=True)) / one.std(axis=1, keepdims=True) for one in map(np.float64, alone)]
+    np.testing.assert_allclose(found, standard[0] + 0.5 * standard[1], atol=1e-5)
+
+
+def test_a_sum_counts_shared_vectors_once(scores):
+    shared = {"a": {"openai": {}}, "b": {"openai": {}, "queries": "sentences"}}
+    one, both = scores(a={"openai": {}}).cost.describe(), scores(**shared, both={"sum": ["a", "b"]}).cost.describe()
+    assert both == one and one["vectors_per_document"] == 1
+    other = {"a": {"openai": {}}, "b": {"openai": {"document_prompt": "find "}}}
+    apart = scores(**other, both={"sum": ["a", "b"]}).cost.describe()
+    assert apart["vectors_per_document"] == 2 and apart["bytes_per_document"] == 2 * one["bytes_per_document"]
+
+
+def test_scores_are_made_once(corpus, tmp_path):
+    running = StandIn()
+    rows = recipes.parse({"rows": {"a": {"openai": {"url": running.url, "model": "m"}}}}).rows
+    scorer = Scorer(None, Store(tmp_path), corpus)
+    assert scorer.score(rows["a"]) is scorer.score(rows["a"])
+    running.close()
