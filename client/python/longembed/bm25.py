@@ -1,6 +1,7 @@
 """BM25 as Lucene computes it, over bm25s (extra "bm25"): k1 1.5, b .75, English stop words and stemmer.
 
 On long texts the words of a query are worth more than any vector: MTEB's table of LongEmbed has BM25 above every single-vector model.
+Windows of words, the best of which scores the text, do for words what MaxSim does for vectors: a query's sentence finds the place that it is about.
 """
 
 from __future__ import annotations
@@ -11,36 +12,48 @@ import numpy as np
 
 
 class BM25:
-    """An index of texts. Not thread-safe while it is filled.
+    """An index of texts. Several threads may score.
 
+    words: cut each text into windows of so many words, and score it by its best window; None: whole texts.
     language: of the stemmer ("english", "german", ..., as PyStemmer names them) and, where bm25s has them, of the stop words.
     """
 
-    def __init__(self, texts: Sequence[str], *, k1: float = 1.5, b: float = 0.75, language: str = "english"):
+    def __init__(self, texts: Sequence[str], *, words: int | None = None, k1: float = 1.5, b: float = 0.75, language: str = "english"):
         try:
             import bm25s
             import Stemmer
         except ImportError as error:
             raise ImportError('BM25 needs bm25s and PyStemmer: pip install "longembed[bm25]"') from error
+        if words is not None and words < 1:
+            raise ValueError(f"words is {words}; a window has at least 1 word")
         self._bm25s = bm25s
         self._tokenizing = {"stopwords": language, "stemmer": Stemmer.Stemmer(language), "show_progress": False}
-        self._count = len(texts)
+        windows = [_windows(text, words) for text in texts]
+        self._starts = np.cumsum([0, *map(len, windows)])
         self._index = bm25s.BM25(method="lucene", k1=k1, b=b)
-        tokens = self._tokens(texts)
+        tokens = self._tokens([window for own in windows for window in own])
         self._empty = not any(tokens)  # bm25s indexes no corpus without words.
         if not self._empty:
             self._index.index(tokens, show_progress=False)
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """float32 [queries, texts]; zeros for a query without a word of the index."""
-        scores = np.zeros((len(queries), self._count), np.float32)
+        scores = np.zeros((len(queries), len(self._starts) - 1), np.float32)
         if self._empty:
             return scores
         for row, words in zip(scores, self._tokens(queries)):
             known = [word for word in words if word in self._index.vocab_dict]
             if known:
-                row[:] = self._index.get_scores(known)
+                row[:] = np.maximum.reduceat(self._index.get_scores(known), self._starts[:-1])
         return scores
 
     def _tokens(self, texts: Sequence[str]) -> list[list[str]]:
         return self._bm25s.tokenize(list(texts), return_ids=False, **self._tokenizing)
+
+
+def _windows(text: str, words: int | None) -> list[str]:
+    """The text whole, or in windows of `words` words; at least one."""
+    if words is None:
+        return [text]
+    found = text.split()
+    return [" ".join(found[start : start + words]) for start in range(0, len(found), words)] or [text]

@@ -39,6 +39,9 @@ class System(Protocol):
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
         """[queries, documents], higher is better."""
 
+    def calibrate(self, client: Client, queries: Sequence[str]) -> None:
+        """Learns from typical queries, without judgements, what they have in common."""
+
 
 def document_options(described: messages.Model, /, **changes: Any) -> Options:
     """Options for documents: the model's DOCUMENT prompt where it has one."""
@@ -55,6 +58,7 @@ class Vectors:
     """Vectors of documents under one set of options, one or several a document, against the vectors of queries.
 
     reduce: see maxsim.reduction. query_sentences: each sentence of a query is embedded by itself, and their scores are averaged.
+    After calibrate(), both sides are centered (maxsim.center).
     """
 
     document: Options
@@ -62,6 +66,7 @@ class Vectors:
     reduce: str | maxsim.Reduction = "max"
     query_sentences: bool = False
     documents: list[np.ndarray] = field(default_factory=list, repr=False)
+    query_mean: np.ndarray | None = field(default=None, repr=False)
 
     def add(self, client: Client, texts: Sequence[str]) -> None:
         found: dict[int, np.ndarray] = {}
@@ -72,16 +77,28 @@ class Vectors:
         self.documents += [found[number] for number in range(len(texts))]
 
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
-        asked = [split(query) if self.query_sentences else [query] for query in queries]
-        vectors = embed_all(client, [piece for pieces in asked for piece in pieces], self.query)
-        offsets = np.concatenate([[0], np.cumsum([len(pieces) for pieces in asked])])
-        return maxsim.score(maxsim.MultiVectors(vectors, offsets), maxsim.MultiVectors.of(self.documents), self.reduce)
+        asked, documents = self._embed_queries(client, queries), maxsim.MultiVectors.of(self.documents)
+        if self.query_mean is not None:
+            asked, documents = asked.centered(self.query_mean), documents.centered(documents.mean())
+        return maxsim.score(asked, documents, self.reduce)
+
+    def calibrate(self, client: Client, queries: Sequence[str]) -> None:
+        self.query_mean = self._embed_queries(client, queries).mean()
+
+    def _embed_queries(self, client: Client, queries: Sequence[str]) -> maxsim.MultiVectors:
+        pieces, offsets = query_pieces(queries, self.query_sentences)
+        return maxsim.MultiVectors(embed_all(client, pieces, self.query), offsets)
 
 
 @dataclass
 class BM25:
-    """The words of queries in documents: see longembed.bm25. Needs the extra "bm25"."""
+    """The words of queries in documents: see longembed.bm25. Needs the extra "bm25".
 
+    words: score a document by its best window of so many words. query_sentences: the scores of a query's sentences are averaged.
+    """
+
+    words: int | None = None
+    query_sentences: bool = False
     language: str = "english"
     texts: list[str] = field(default_factory=list, repr=False)
     index: bm25.BM25 | None = field(default=None, repr=False)
@@ -92,8 +109,18 @@ class BM25:
 
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
         if self.index is None:
-            self.index = bm25.BM25(self.texts, language=self.language)
-        return self.index.scores(queries)
+            self.index = bm25.BM25(self.texts, words=self.words, language=self.language)
+        pieces, offsets = query_pieces(queries, self.query_sentences)
+        return np.add.reduceat(self.index.scores(pieces), offsets[:-1], axis=0) / np.diff(offsets)[:, None]
+
+    def calibrate(self, client: Client, queries: Sequence[str]) -> None:
+        pass  # Words are weighted by the documents alone.
+
+
+def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], np.ndarray]:
+    """What is scored of each query: itself, or its sentences. (pieces, offsets): query i has pieces offsets[i] to offsets[i + 1]."""
+    pieces = [split(query) if by_sentence else [query] for query in queries]
+    return [piece for own in pieces for piece in own], np.cumsum([0, *map(len, pieces)])
 
 
 def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
@@ -119,18 +146,18 @@ class Retriever:
         self.ids: list[Hashable] = []
 
     @staticmethod
-    def windows(client: Client, tokens: Sequence[int] = (64, 256, 512), *, bm25: bool = True, model: str | None = None) -> Retriever:
-        """What was measured best on long real text: the query's sentences against the smallest windows, the whole query softly (log-sum-exp, tau .01)
-        against the others, and BM25. Sizes beyond the model's trained window become that window."""
+    def windows(client: Client, tokens: Sequence[int] = (64, 256), *, bm25: bool = True, model: str | None = None) -> Retriever:
+        """What was measured best on long real text: the query's sentences against the smallest windows, the whole query softly against the others, and BM25
+        over whole texts and over windows of 200 words. calibrate() adds some points more. Sizes beyond the model's trained window become that window."""
         described = client.model(model)
         sizes = sorted({min(size, described.trained_window) for size in tokens})
         systems: list[System] = []
         for size in sizes:
-            sentences = size == sizes[0] and len(sizes) > 1
             document = document_options(described, model=described.name, extension={"windows": {"tokens": size}}, output="WINDOW_VECTORS")
             query = query_options(described, model=described.name)
-            systems.append(Vectors(document, query, "max" if sentences else maxsim.log_sum_exp(0.01), sentences))
-        return Retriever(client, [*systems, BM25()] if bm25 else systems)
+            smallest = size == sizes[0]
+            systems.append(Vectors(document, query, "max" if smallest else maxsim.log_mean_exp(0.01), query_sentences=smallest))
+        return Retriever(client, [*systems, BM25(), BM25(words=200, query_sentences=True)] if bm25 else systems)
 
     def add(self, documents: Mapping[Hashable, str] | Iterable[tuple[Hashable, str]]) -> None:
         """Embeds and indexes documents: {id: text}, or (id, text) pairs. Raises LongEmbedError for a text that cannot be embedded; none is then added."""
@@ -144,6 +171,14 @@ class Retriever:
         for system in self._systems:
             system.add(self._client, texts)
         self.ids += [id for id, _ in pairs]
+
+    def calibrate(self, queries: Sequence[str]) -> None:
+        """Shows the retriever some twenty typical queries or more, without judgements. Vectors are then centered, which finds more on every set that was
+        measured; queries that come later need not be among them."""
+        if not queries or isinstance(queries, str):
+            raise ValueError("calibrate takes a list of typical queries; it is empty or one str")
+        for system in self._systems:
+            system.calibrate(self._client, queries)
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """[queries, documents in the order of `ids`], higher is better."""

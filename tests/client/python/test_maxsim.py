@@ -28,6 +28,7 @@ REDUCTIONS = {
     "mean": lambda products: sum(products) / len(products),
     "mean_of_top(1)": lambda products: products[0],
     "mean_of_top(3)": lambda products: sum(products[:3]) / len(products[:3]),
+    "log_mean_exp(0.05)": lambda products: 0.05 * math.log(sum(math.exp(product / 0.05) for product in products) / len(products)),
     "log_sum_exp(0.05)": lambda products: 0.05 * math.log(sum(math.exp(product / 0.05) for product in products)),
 }
 
@@ -90,6 +91,17 @@ def test_standardized_scores_and_their_sum():
     np.testing.assert_allclose(maxsim.fuse([first, second]), maxsim.standardize(first) + maxsim.standardize(second))
 
 
+def test_centered_vectors_are_unit_differences_to_the_mean(texts):
+    documents = maxsim.MultiVectors.of(texts[1])
+    rows = np.concatenate(texts[1]).astype(np.float64)
+    mean = rows.sum(axis=0) / len(rows)
+    expected = [(row - mean) / math.sqrt(sum((row - mean) ** 2)) for row in rows]
+    np.testing.assert_allclose(documents.mean(), mean, atol=1e-6)
+    np.testing.assert_allclose(documents.centered(documents.mean()).values, expected, atol=1e-5)
+    np.testing.assert_allclose(documents.to_int8().centered(documents.mean()).values, expected, atol=0.05)
+    np.testing.assert_array_equal(maxsim.center(np.array([[1.0, 2.0]]), np.array([1.0, 2.0])), [[0, 0]])
+
+
 def test_nothing_against_nothing():
     documents = maxsim.MultiVectors.of([np.ones((2, 3))])
     assert maxsim.score(np.zeros((0, 3)), documents).shape == (0, 1)
@@ -105,7 +117,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="offsets from 0 to 5"):
         maxsim.MultiVectors(np.ones((2, 3)), np.array([0, 5]))
     for wrong in ("best", "mean_of_top(0)", "log_sum_exp(0)", "mean_of_top(-1)"):
-        with pytest.raises(ValueError, match="mean_of_top|log_sum_exp|unknown reduction"):
+        with pytest.raises(ValueError, match="k must be|tau is|unknown reduction"):
             maxsim.reduction(wrong)
     with pytest.raises(ValueError, match="2 systems have 1 weights"):
         maxsim.fuse([np.ones((1, 1))] * 2, [1])

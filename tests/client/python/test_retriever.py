@@ -76,6 +76,22 @@ def test_bm25_is_lucenes(query):
     np.testing.assert_allclose(system.scores(None, [query])[0], lucene_bm25(query, list(TEXTS.values())), atol=1e-5)
 
 
+def test_bm25_over_windows_takes_each_texts_best_and_averages_over_sentences():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    system = BM25(words=4, query_sentences=True)
+    system.add(None, list(TEXTS.values()))
+    windows = {id: [" ".join(text.split()[i : i + 4]) for i in range(0, len(text.split()), 4)] for id, text in TEXTS.items()}
+    flat = [window for own in windows.values() for window in own]
+    expected = np.zeros(len(TEXTS))
+    for sentence in ("Which cat sleeps?", "Who hunts rabbits in the house?"):
+        scores = iter(lucene_bm25(sentence, flat))
+        expected += [max(next(scores) for _ in own) for own in windows.values()]
+    found = system.scores(None, ["Which cat sleeps? Who hunts rabbits in the house?", "unicorns"])
+    np.testing.assert_allclose(found, [expected / 2, [0] * len(TEXTS)], atol=1e-5)
+    with pytest.raises(ValueError, match="words is 0"):
+        BM25(words=0).scores(None, ["a"])
+
+
 def test_bm25_takes_documents_in_later_and_texts_without_words():
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25()
@@ -111,6 +127,36 @@ def test_several_systems_are_fused_and_one_is_itself():
     np.testing.assert_allclose(Retriever(client, [one]).scores(["dogs bark"]), one.scores(client, ["dogs bark"]))
 
 
+@pytest.mark.parametrize("by_sentence", [False, True])
+def test_a_calibrated_system_centers_both_sides(by_sentence):
+    client = WordClient()
+    system = Vectors(Options(output="WINDOW_VECTORS"), Options(), "max", query_sentences=by_sentence)
+    retriever = Retriever(client, [system])
+    retriever.add(TEXTS)
+    typical, asked = ["Who hunts mice? Tell me.", "Where do fish swim?"], "Which dogs bark? Say it."
+    plain = retriever.scores([asked])
+    retriever.calibrate(typical)
+
+    def pieces(query):
+        return split(query) if by_sentence else [query]
+
+    query_mean = np.mean([client.vector(piece) for query in typical for piece in pieces(query)], axis=0)
+    windows = {id: [client.vector(window) for window in split(text)] for id, text in TEXTS.items()}
+    document_mean = np.mean([vector for vectors in windows.values() for vector in vectors], axis=0)
+
+    def unit(vector):
+        return vector / np.linalg.norm(vector)
+
+    expected = [
+        np.mean([max(unit(client.vector(piece) - query_mean) @ unit(vector - document_mean) for vector in vectors) for piece in pieces(asked)])
+        for vectors in windows.values()
+    ]
+    np.testing.assert_allclose(retriever.scores([asked])[0], expected, atol=1e-5)
+    assert abs(retriever.scores([asked]) - plain).max() > 0.05
+    with pytest.raises(ValueError, match="typical queries"):
+        retriever.calibrate([])
+
+
 def test_search_names_the_best_documents_in_order():
     client = WordClient()
     retriever = Retriever(client, [Vectors(Options(output="WINDOW_VECTORS"), Options())])
@@ -130,9 +176,20 @@ def test_search_names_the_best_documents_in_order():
 def test_windows_builds_the_measured_recipe():
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     client = WordClient()
-    retriever = Retriever.windows(client, tokens=(64, 256, 1024))
+    retriever = Retriever.windows(client, tokens=(1024, 64, 256))
     retriever.add(TEXTS)
-    assert retriever.search(["which dog hunts rabbits?"], k=1)[0][0].id == "dogs"
+    query = "Which dog hunts? Rabbits are hunted."
+    assert retriever.search([query], k=1)[0][0].id == "dogs"
     asked = [(options.output, options.input_type, options.extension) for options, _ in client.asked]
     windows = [("WINDOW_VECTORS", "DOCUMENT", {"windows": {"tokens": size}}) for size in (64, 256, 512)]
     assert asked == [*windows, *[("ONE_VECTOR", "QUERY", {"windows": {}})] * 3]
+    assert [texts for _, texts in client.asked[3:]] == [split(query), [query], [query]]
+    parts = [
+        Vectors(Options(output="WINDOW_VECTORS"), Options(), "max", query_sentences=True),
+        *[Vectors(Options(output="WINDOW_VECTORS"), Options(), maxsim.log_mean_exp(0.01))] * 2,
+        BM25(),
+        BM25(words=200, query_sentences=True),
+    ]
+    for part in {id(part): part for part in parts}.values():
+        part.add(client, list(TEXTS.values()))
+    np.testing.assert_allclose(retriever.scores([query]), maxsim.fuse([part.scores(client, [query]) for part in parts]), atol=1e-6)

@@ -1,0 +1,25 @@
+"""The examples of client/python/README.md, run in order in one process each, against a real server."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+README = Path(__file__).resolve().parents[3] / "client/python/README.md"
+
+
+def test_every_python_example_of_the_readme_runs(address, tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.S | re.M)
+    assert len(blocks) >= 6
+    program = "\n".join(blocks).replace("127.0.0.1:50051", address)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, env={"LONGEMBED_SERVER": address, "PATH": "/usr/bin:/bin"}
+    )
+    assert done.returncode == 0, done.stderr
+    for told in ("INPUT_TOO_LONG inputs[0]", "0 6332", "Artistic\n", "Apache-2.0 (384,)"):
+        assert told in done.stdout, done.stdout
+    assert "GPL-3 (384,)" not in done.stdout
