@@ -84,21 +84,43 @@ show_pip_progress() {
   done
 }
 
+# pip_install ARGUMENTS...: into build/venv, with what is large shown.
+pip_install() {
+  local log=$logs/pip.log
+  mkdir -p "$logs"
+  if ! PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --disable-pip-version-check --no-cache-dir --progress-bar off "$@" 2>&1 |
+    tee "$log" | show_pip_progress; then
+    grep -E -m 5 '^ERROR' "$log" >&2 || tail -n 5 "$log" >&2
+    fail "pip failed; check the network and run this again (whole output: ${log#"$root"/})"
+  fi
+}
+
+# is_installed NAME WANTED, mark_installed NAME WANTED: whether build/venv holds what NAME stood for when it had the sum WANTED.
+is_installed() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed-$1" 2>/dev/null)" = "$2" ]; }
+mark_installed() { printf '%s\n' "$2" >"$venv/.installed-$1"; }
+
 install_python() {
-  local wanted log=$logs/pip.log requirements=(-r "$root/model/export/requirements.txt" -r "$root/tests/requirements.txt")
-  wanted=$(cat "$root/model/export/requirements.txt" "$root/tests/requirements.txt" | sha256sum)
-  if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
+  local wanted requirements=("$root/model/export/requirements.txt" "$root/tests/requirements.txt")
+  wanted=$(cat "${requirements[@]}" | sha256sum)
+  ! is_installed python "$wanted" || return 0
   mkdir -p "$logs"
   [ -d "$venv" ] || [ "$(df --output=avail -k "$logs" | tail -n 1)" -gt 8000000 ] || fail "less than 8 GB is free in $root; make room, then run this again"
   say "installing torch and transformers into build/venv (about 3 GB to download, 6 GB on disk; 1 to 3 minutes on a fast network)"
   "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
     run_logged venv.log "python3 -m venv failed; install python3-venv, then run this again" python3 -m venv --clear "$venv"
-  if ! PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --disable-pip-version-check --no-cache-dir --progress-bar off "${requirements[@]}" 2>&1 |
-    tee "$log" | show_pip_progress; then
-    grep -E -m 5 '^ERROR' "$log" >&2 || tail -n 5 "$log" >&2
-    fail "pip failed; check the network and run this again (whole output: ${log#"$root"/})"
-  fi
-  printf '%s\n' "$wanted" >"$venv/.installed"
+  pip_install "${requirements[@]/#/--requirement=}"
+  mark_installed python "$wanted"
+}
+
+# The Python package, from this tree, and the libraries that its adapters are tried against. It is installed again when what it generates from has changed.
+install_python_package() {
+  local package=$root/client/python requirements=$root/tests/client/python/requirements.txt wanted
+  wanted=$(cat "$requirements" "$package/pyproject.toml" "$package/setup.py" "$root"/proto/*/*/*.proto "$root/deploy/client/retry_service_config.json" | sha256sum)
+  ! is_installed package "$wanted" || return 0
+  say "installing the Python package and the libraries that it has adapters for into build/venv"
+  pip_install --requirement="$requirements"
+  pip_install --no-deps --no-build-isolation --editable "$package"
+  mark_installed package "$wanted"
 }
 
 # A line for each tenth of the work. While cargo runs ninja is silent, so its crates are counted too.

@@ -44,6 +44,7 @@ if [ "$preset" = release ]; then
   install_packages prometheus haproxy openssl curl
   # The formatter's version matters; where there is no such version the check is skipped.
   [ "$(debian_version)" != 12 ] || install_packages clang-format-14
+  install_python_package
 fi
 build "$preset"
 rm -rf "$reports"
@@ -54,7 +55,7 @@ fi
 say "C++ tests ($preset; output: build/logs/ctest-$preset.log)"
 runner ctest run_ctest
 if [ "$preset" = release ]; then
-  say "Python tests: exporter, the server through a Python client, operations, chart, watching (about 12 minutes)"
+  say "Python tests: exporter, training, the Python package and its adapters, the server, operations, chart, watching (about 15 minutes)"
   runner pytest run_pytest
   runner format "$root/tests/format_check.sh" "$reports/format.xml"
   say "fuzzing, 20 seconds a target"

@@ -7,8 +7,6 @@ Every heading that ends with a question mark is a query; the text below it, up t
 """
 
 import argparse
-import html
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,25 +15,10 @@ import grpc
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/integration"))
+sys.path[:0] = [str(ROOT / "tests/integration"), str(ROOT / "client/python/examples")]
+from faq_corpus import questions  # noqa: E402
 from generated_client import generate_client  # noqa: E402
 from running_server import start_server  # noqa: E402
-
-
-def plain(fragment: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", fragment))).strip()
-
-
-def questions(files: list[Path]) -> dict[str, str]:
-    """{question: answer}, each question once."""
-    found = {}
-    for file in files:
-        parts = re.split(r"<h[1-5][^>]*>(.*?)</h[1-5]>", file.read_text(errors="replace"), flags=re.S)
-        for heading, body in zip(parts[1::2], parts[2::2]):
-            question = re.sub(r"^[A-Z\d.]+\s+", "", plain(heading))
-            if question.endswith("?") and len(plain(body)) >= 200:
-                found.setdefault(question, plain(body))
-    return found
 
 
 def embed(stub, pb, texts: list[str], prompt: str) -> np.ndarray:

@@ -14,7 +14,7 @@ class LongEmbedError(Exception):
     """A call, or one input of it, failed.
 
     code: the gRPC status code by name, such as "INVALID_ARGUMENT".
-    reason: the server's stable reason, such as "TEXT_TOO_LONG"; None where it gave none.
+    reason: the server's stable reason, such as "INPUT_TOO_LONG"; None where it gave none.
     field: path of the request's field at fault, such as "inputs[3].text"; None where it is about no field.
     retry_delay: seconds after which to try again; None where the server gave no hint.
     """

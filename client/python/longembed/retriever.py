@@ -33,8 +33,11 @@ class Hit:
 class System(Protocol):
     """Something that scores queries against documents."""
 
-    def add(self, client: Client, texts: Sequence[str]) -> None:
-        """Takes documents in, after those that it has."""
+    def prepare(self, client: Client, texts: Sequence[str]) -> list[Any]:
+        """What the system keeps of documents, one item each. Raises LongEmbedError where one cannot be embedded."""
+
+    def extend(self, prepared: list[Any]) -> None:
+        """Takes in what prepare() gave, after the documents that it has."""
 
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
         """[queries, documents], higher is better."""
@@ -67,23 +70,32 @@ class Vectors:
     query_sentences: bool = False
     documents: list[np.ndarray] = field(default_factory=list, repr=False)
     query_mean: np.ndarray | None = field(default=None, repr=False)
+    index: maxsim.MultiVectors | None = field(default=None, repr=False)
 
-    def add(self, client: Client, texts: Sequence[str]) -> None:
+    def prepare(self, client: Client, texts: Sequence[str]) -> list[np.ndarray]:
         found: dict[int, np.ndarray] = {}
         for answer in client.embed_stream(texts, self.document):
             if answer.error is not None:
                 raise answer.error
             found[answer.id] = answer.float32()
-        self.documents += [found[number] for number in range(len(texts))]
+        return [found[number] for number in range(len(texts))]
+
+    def extend(self, prepared: list[np.ndarray]) -> None:
+        self.documents += prepared
+        self.index = None
 
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
-        asked, documents = self._embed_queries(client, queries), maxsim.MultiVectors.of(self.documents)
+        asked = self._embed_queries(client, queries)
+        if self.index is None:
+            documents = maxsim.MultiVectors.of(self.documents)
+            self.index = documents if self.query_mean is None else documents.centered(documents.mean())
         if self.query_mean is not None:
-            asked, documents = asked.centered(self.query_mean), documents.centered(documents.mean())
-        return maxsim.score(asked, documents, self.reduce)
+            asked = asked.centered(self.query_mean)
+        return maxsim.score(asked, self.index, self.reduce)
 
     def calibrate(self, client: Client, queries: Sequence[str]) -> None:
         self.query_mean = self._embed_queries(client, queries).mean()
+        self.index = None
 
     def _embed_queries(self, client: Client, queries: Sequence[str]) -> maxsim.MultiVectors:
         pieces, offsets = query_pieces(queries, self.query_sentences)
@@ -103,8 +115,11 @@ class BM25:
     texts: list[str] = field(default_factory=list, repr=False)
     index: bm25.BM25 | None = field(default=None, repr=False)
 
-    def add(self, client: Client, texts: Sequence[str]) -> None:
-        self.texts += texts
+    def prepare(self, client: Client, texts: Sequence[str]) -> list[str]:
+        return list(texts)
+
+    def extend(self, prepared: list[str]) -> None:
+        self.texts += prepared
         self.index = None
 
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
@@ -159,7 +174,7 @@ class Retriever:
             systems.append(Vectors(document, query, "max" if smallest else maxsim.log_mean_exp(0.01), query_sentences=smallest))
         return Retriever(client, [*systems, BM25(), BM25(words=200, query_sentences=True)] if bm25 else systems)
 
-    def add(self, documents: Mapping[Hashable, str] | Iterable[tuple[Hashable, str]]) -> None:
+    def add(self, documents: Mapping[Any, str] | Iterable[tuple[Hashable, str]]) -> None:
         """Embeds and indexes documents: {id: text}, or (id, text) pairs. Raises LongEmbedError for a text that cannot be embedded; none is then added."""
         pairs = list(documents.items() if isinstance(documents, Mapping) else documents)
         known = set(self.ids)
@@ -168,8 +183,9 @@ class Retriever:
                 raise ValueError(f"document {id!r} is there already")
             known.add(id)
         texts = [text for _, text in pairs]
-        for system in self._systems:
-            system.add(self._client, texts)
+        prepared = [system.prepare(self._client, texts) for system in self._systems]
+        for system, own in zip(self._systems, prepared):
+            system.extend(own)
         self.ids += [id for id, _ in pairs]
 
     def calibrate(self, queries: Sequence[str]) -> None:

@@ -14,12 +14,14 @@ README = Path(__file__).resolve().parents[3] / "client/python/README.md"
 
 def test_every_python_example_of_the_readme_runs(address, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.S | re.M)
-    assert len(blocks) >= 6
+    assert len(blocks) >= 10
+    pytest.importorskip("langchain_core", reason="the adapters' libraries are not installed; run tests/run.sh")
     program = "\n".join(blocks).replace("127.0.0.1:50051", address)
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, env={"LONGEMBED_SERVER": address, "PATH": "/usr/bin:/bin"}
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        env={"LONGEMBED_SERVER": address, "PATH": "/usr/bin:/bin", "HAYSTACK_TELEMETRY_ENABLED": "False", "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr
-    for told in ("INPUT_TOO_LONG inputs[0]", "0 6332", "Artistic\n", "Apache-2.0 (384,)"):
+    for told in ("INPUT_TOO_LONG inputs[0]", "0 6332", "Artistic\n", "Apache-2.0 (384,)", "CC0-1.0 "):
         assert told in done.stdout, done.stdout
     assert "GPL-3 (384,)" not in done.stdout

@@ -72,14 +72,14 @@ def lucene_bm25(query, texts, k1=1.5, b=0.75):
 def test_bm25_is_lucenes(query):
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25()
-    system.add(None, list(TEXTS.values()))
+    system.extend(system.prepare(None, list(TEXTS.values())))
     np.testing.assert_allclose(system.scores(None, [query])[0], lucene_bm25(query, list(TEXTS.values())), atol=1e-5)
 
 
 def test_bm25_over_windows_takes_each_texts_best_and_averages_over_sentences():
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25(words=4, query_sentences=True)
-    system.add(None, list(TEXTS.values()))
+    system.extend(system.prepare(None, list(TEXTS.values())))
     windows = {id: [" ".join(text.split()[i : i + 4]) for i in range(0, len(text.split()), 4)] for id, text in TEXTS.items()}
     flat = [window for own in windows.values() for window in own]
     expected = np.zeros(len(TEXTS))
@@ -95,9 +95,9 @@ def test_bm25_over_windows_takes_each_texts_best_and_averages_over_sentences():
 def test_bm25_takes_documents_in_later_and_texts_without_words():
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25()
-    system.add(None, ["...", "!"])
+    system.extend(["...", "!"])
     np.testing.assert_array_equal(system.scores(None, ["cats"]), [[0, 0]])
-    system.add(None, ["cats sleep"])
+    system.extend(["cats sleep"])
     assert system.scores(None, ["cats"])[0].argmax() == 2
 
 
@@ -107,7 +107,7 @@ def test_vectors_are_scored_by_the_reduction_and_by_sentence():
     question = "Hunting cats. Guarding dogs."
     for by_sentence, pieces in ((False, [question]), (True, ["Hunting cats.", "Guarding dogs."])):
         system = Vectors(document, query, "mean_of_top(2)", query_sentences=by_sentence)
-        system.add(client, list(TEXTS.values()))
+        system.extend(system.prepare(client, list(TEXTS.values())))
         expected = []
         for text in TEXTS.values():
             tops = [sorted((float(client.vector(piece) @ client.vector(window)) for window in split(text)), reverse=True)[:2] for piece in pieces]
@@ -157,6 +157,22 @@ def test_a_calibrated_system_centers_both_sides(by_sentence):
         retriever.calibrate([])
 
 
+def test_documents_that_cannot_be_embedded_are_added_to_no_system():
+    class Refusing(WordClient):
+        def embed_stream(self, texts, options):
+            if options.output == "WINDOW_VECTORS" and "bad" in texts:
+                yield SimpleNamespace(id=0, error=longembed.InvalidArgument("text 0 is bad", "INVALID_ARGUMENT"))
+            yield from super().embed_stream(texts, options)
+
+    retriever = Retriever(Refusing(), [BM25(), Vectors(Options(), Options()), Vectors(Options(output="WINDOW_VECTORS"), Options())])
+    retriever.add({"cats": TEXTS["cats"]})
+    with pytest.raises(longembed.InvalidArgument, match="is bad"):
+        retriever.add({"worse": "bad", "fish": TEXTS["fish"]})
+    retriever.add({"dogs": TEXTS["dogs"]})
+    assert retriever.ids == ["cats", "dogs"] and retriever.scores(["dogs bark"]).shape == (1, 2)
+    assert retriever.search(["dogs bark"])[0][0].id == "dogs"
+
+
 def test_search_names_the_best_documents_in_order():
     client = WordClient()
     retriever = Retriever(client, [Vectors(Options(output="WINDOW_VECTORS"), Options())])
@@ -191,5 +207,5 @@ def test_windows_builds_the_measured_recipe():
         BM25(words=200, query_sentences=True),
     ]
     for part in {id(part): part for part in parts}.values():
-        part.add(client, list(TEXTS.values()))
+        part.extend(part.prepare(client, list(TEXTS.values())))
     np.testing.assert_allclose(retriever.scores([query]), maxsim.fuse([part.scores(client, [query]) for part in parts]), atol=1e-6)

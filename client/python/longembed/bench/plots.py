@@ -175,6 +175,7 @@ def _log_axis(axis, label: str, least: float) -> None:
     low, high = axis.get_xlim()
     axis.set_xlim(low / (high / low) ** 0.55, high)
     axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,g}" if value * 9.99 > least else ""))
+    axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axis.tick_params(axis="x", which="minor", length=0)
     axis.grid()
     axis.set_xlabel(label)

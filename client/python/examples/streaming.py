@@ -1,0 +1,42 @@
+"""A corpus of any size over one stream, with bounded memory: answers are written as they are ready, and a second run does only what is missing.
+
+    pip install longembed
+    LONGEMBED_SERVER=127.0.0.1:50051 python streaming.py vectors.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from longembed import Client, Options
+from license_texts import read_licenses
+
+OPTIONS = Options(input_type="DOCUMENT", extension={"windows": {}}, priority="BULK")
+
+
+def paragraphs() -> Iterator[tuple[str, str]]:
+    """(id, text): the licenses' paragraphs, and the licenses themselves; read as fast as they are embedded."""
+    for name, text in read_licenses().items():
+        for number, paragraph in enumerate(filter(str.strip, text.split("\n\n"))):
+            yield f"{name}:{number}", paragraph
+        yield name, text
+
+
+def main(out: Path) -> None:
+    done = [json.loads(line)["id"] for line in out.read_text().splitlines()] if out.exists() else []
+    written = tokens = 0
+    with Client() as client, out.open("a", encoding="utf-8") as file:
+        for answer in client.embed_stream(paragraphs(), OPTIONS, skip=done):
+            if answer.error is not None:
+                print(f"{answer.id}: {answer.error}", file=sys.stderr)
+                continue
+            file.write(json.dumps({"id": answer.id, "vector": answer.vector.tolist()}) + "\n")
+            written, tokens = written + 1, tokens + answer.tokens
+    print(f"{len(done)} were there, {written} texts of {tokens} tokens written to {out}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "vectors.jsonl"))

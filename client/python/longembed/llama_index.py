@@ -1,0 +1,82 @@
+"""LlamaIndex: embeddings of one vector a text.
+
+    from llama_index.core import VectorStoreIndex
+    from longembed import Options
+    from longembed.llama_index import LongEmbedEmbedding
+
+    embedding = LongEmbedEmbedding(server="127.0.0.1:50051", document=Options(extension={"windows": {}}))
+    index = VectorStoreIndex.from_documents(documents, embed_model=embedding)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+    from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+except ImportError as error:
+    raise ImportError('longembed.llama_index needs llama-index-core: pip install "longembed[llama-index]"') from error
+
+from longembed.aio import AsyncClient
+from longembed.channel import TLS
+from longembed.client import Client
+from longembed.options import Options
+from longembed.sides import DOCUMENT, QUERY, Connection, Sides
+
+
+class LongEmbedEmbedding(BaseEmbedding):
+    """One vector a text; texts (documents) and queries each under options of their own.
+
+    client, or `server`, `api_key`, `tls` and `timeout` to make one. Serialized are the server and the options, never the key.
+    query, document: options of each side. One that names no prompt gets the side's input type where the model has it; prompt="" asks for none.
+    model_name: of a server with several models; options.model goes before it.
+    LlamaIndex splits documents into nodes before they are embedded: for vectors of whole texts, give it one node a document.
+    LlamaIndex's own embeddings_cache knows a vector by its text alone: a query that equals a text gets the text's vector.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_name: str = Field(default="", description="The server's name of the model; empty: its only one.")
+    server: str | None = Field(default=None, description="HOST:PORT; None: LONGEMBED_SERVER, else the default address.")
+    query: Options = Field(default_factory=Options, description="Options of queries.")
+    document: Options = Field(default_factory=Options, description="Options of texts.")
+    timeout: float = Field(default=300.0, gt=0, description="Seconds for a call.")
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    tls: TLS | None = Field(default=None, exclude=True)
+    _sides: Sides = PrivateAttr()
+
+    def __init__(self, client: Client | None = None, *, async_client: AsyncClient | None = None, **fields: Any):
+        super().__init__(**fields)
+        if client is not None:
+            if {"server", "api_key", "tls", "timeout"} & set(fields):
+                raise TypeError("give client, or server, api_key, tls and timeout, not both")
+            self.server, self.timeout = client.server, client.timeout
+        key = self.api_key.get_secret_value() if self.api_key else None
+        connection = Connection(self.server, key, self.tls, self.timeout)
+        self._sides = Sides(client or connection, self._of_model(self.query), self._of_model(self.document), async_client)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "LongEmbedEmbedding"
+
+    def _of_model(self, options: Options) -> Options:
+        return options if options.model or not self.model_name else options.with_changes(model=self.model_name)
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return self._sides.embed_one(QUERY, query).float32()[0].tolist()
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return [answer.float32()[0].tolist() for answer in self._sides.embed(DOCUMENT, texts)]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return (await self._sides.aembed_one(QUERY, query)).float32()[0].tolist()
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return [answer.float32()[0].tolist() for answer in await self._sides.aembed(DOCUMENT, texts)]

@@ -1,0 +1,206 @@
+"""mteb 2.x: encoders of one vector a text, searches over several, and local data for its retrieval tasks.
+
+    import mteb
+    from longembed import Options
+    from longembed.mteb import LongEmbedEncoder, use_local_data
+
+    task = mteb.get_task("LEMBQMSumRetrieval")
+    use_local_data(task, "longdata/qmsum")
+    result = mteb.evaluate(LongEmbedEncoder("127.0.0.1:50051", document=Options(extension={"windows": {}})), task)
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.model_meta import ScoringFunction
+    from mteb.types import PromptType
+except ImportError as error:
+    raise ImportError('longembed.mteb needs mteb 2: pip install "longembed[mteb]"') from error
+
+from longembed import messages
+from longembed.client import Client
+from longembed.options import Options
+from longembed.retriever import Retriever
+from longembed.sentence_transformers import LongEmbedModel
+from longembed.sides import DOCUMENT, QUERY
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTaskRetrieval
+    from torch.utils.data import DataLoader
+
+
+class LongEmbedEncoder:
+    """mteb's EncoderProtocol: one vector a text.
+
+    client: a Client or HOST:PORT; None: the environment's LONGEMBED_SERVER, else the default address.
+    query, document: options of each side, as LongEmbedModel has them. Tasks without sides (similarity, clustering, ...) are embedded as queries,
+    as E5's authors do; query=Options(...) says how.
+    mteb keeps results by model, revision and experiment: these are the served model, the hash of its files, and the options.
+    """
+
+    def __init__(self, client: Client | str | None = None, *, query: Options | None = None, document: Options | None = None):
+        self.model = LongEmbedModel(client, query=query, document=document)
+        sides = self.model.sides
+        options = {side: sides.options(side) for side in (QUERY, DOCUMENT)}
+        served = sides.client.model(options[DOCUMENT].model)
+        experiment = {side.lower(): _one_line(options[side].to_dict()) for side in options}
+        self.mteb_model_meta = _meta(served, experiment, "dense", ScoringFunction.COSINE, options[DOCUMENT].dimensions)
+
+    def encode(
+        self,
+        inputs: DataLoader,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool = True,
+    ) -> np.ndarray:
+        """float32 [n, d]. batch_size has no effect: the server forms the batches."""
+        texts = [text for batch in inputs for text in batch["text"]]
+        encode = self.model.encode_document if prompt_type == PromptType.document else self.model.encode_query
+        return encode(texts, show_progress_bar=show_progress_bar)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        return self.model.similarity(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        return self.model.similarity_pairwise(embeddings1, embeddings2)
+
+
+class LongEmbedSearch:
+    """mteb's SearchProtocol over longembed.Retriever: MaxSim over window vectors, alone or summed with BM25.
+
+    client: a Client or HOST:PORT; None: the environment's LONGEMBED_SERVER, else the default address.
+    new_retriever: makes the retriever of each corpus.
+    experiment: what tells this search from others in mteb's results, such as "windows-64-256-512-bm25"; needed with new_retriever.
+    """
+
+    def __init__(
+        self,
+        client: Client | str | None = None,
+        *,
+        new_retriever: Callable[[Client], Retriever] = Retriever.windows,
+        experiment: str | None = None,
+    ):
+        if experiment is None and new_retriever != Retriever.windows:
+            raise TypeError("give new_retriever a name as `experiment`: mteb keeps results under it")
+        self.client = client if isinstance(client, Client) else Client(client)
+        self._new_retriever = new_retriever
+        self._retriever: Retriever | None = None
+        self._ids: list[str] = []
+        self.mteb_model_meta = _meta(self.client.model(), {"retriever": experiment or "windows"}, "late-interaction", ScoringFunction.MAX_SIM, None)
+
+    def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
+        """Embeds the corpus; its rows have id, text, and perhaps a title."""
+        documents = {row["id"]: _document_text(row) for row in corpus}
+        self._retriever, self._ids = self._new_retriever(self.client), list(documents)
+        self._retriever.add(documents)
+
+    def search(
+        self, queries: Iterable[Mapping[str, Any]], *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **_: Any
+    ) -> dict[str, dict[str, float]]:
+        """{query id: {document id: score}} of the top_k documents; of those that `top_ranked` lists for the query, where it is given."""
+        if self._retriever is None:
+            raise RuntimeError("index has not been called")
+        texts = {row["id"]: _query_text(row) for row in queries}
+        scores = self._retriever.scores(list(texts.values()))
+        return {id: self._best(row, top_k, (top_ranked or {}).get(id)) for id, row in zip(texts, scores, strict=True)}
+
+    def _best(self, scores: np.ndarray, top_k: int, candidates: list[str] | None) -> dict[str, float]:
+        allowed = None if candidates is None else set(candidates)
+        order = [int(n) for n in np.argsort(-scores, kind="stable") if allowed is None or self._ids[n] in allowed]
+        return {self._ids[n]: float(scores[n]) for n in order[:top_k]}
+
+
+def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[str] = ("dev",), split: str | None = None) -> None:
+    """Gives a retrieval task the data of local files, so that it asks no hub.
+
+    folder: has HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl, or each with .gz, for every half; lines {"id", "text"}, {"id", "text"},
+        {"query", "doc", "relevance"}. Several halves together are one set.
+    split: of the task; None: its only one. A task with several gets one a call.
+    Raises ValueError for an id that occurs twice, and for a judgement of a query or a document that is not there.
+    """
+    if split is None:
+        if len(task.eval_splits) != 1:
+            raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")
+        (split,) = task.eval_splits
+    documents: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    judged: dict[str, dict[str, int]] = {}
+    for half in halves:
+        for found, name in ((documents, "docs"), (queries, "queries")):
+            for line in _lines(Path(folder), f"{half}.{name}.jsonl"):
+                if line["id"] in found:
+                    raise ValueError(f"{half}.{name}.jsonl: id {line['id']!r} occurs twice")
+                found[line["id"]] = line["text"]
+        for line in _lines(Path(folder), f"{half}.qrels.jsonl"):
+            judged.setdefault(line["query"], {})[line["doc"]] = int(line["relevance"])
+    _check_judgements(judged, queries, documents)
+    texts = {id: {"text": text} for id, text in documents.items()}
+    for name, value in (("corpus", texts), ("queries", queries), ("relevant_docs", judged)):
+        setattr(task, name, {**getattr(task, name, {}), split: value})
+    task.data_loaded = True
+
+
+def _check_judgements(judged: dict[str, dict[str, int]], queries: dict[str, str], documents: dict[str, str]) -> None:
+    for query, relevant in judged.items():
+        if query not in queries:
+            raise ValueError(f"qrels judge query {query!r}, which is not among the queries")
+        for document in relevant:
+            if document not in documents:
+                raise ValueError(f"qrels of query {query!r} name document {document!r}, which is not among the documents")
+
+
+def _lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    path = folder / f"{name}.gz"
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.exists() else (folder / name).open(encoding="utf-8")
+    with opened as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _document_text(row: Mapping[str, Any]) -> str:
+    """Title and text as mteb joins them for its encoders."""
+    title = row.get("title") or ""
+    return f"{title} {row['text']}".strip() if title else row["text"].strip()
+
+
+def _query_text(row: Mapping[str, Any]) -> str:
+    """The query, then its instruction where the task has one, as mteb joins them."""
+    if not isinstance(row["text"], str):
+        raise TypeError(f"query {row['id']!r} is a conversation; only texts are embedded")
+    instruction = row.get("instruction")
+    return f"{row['text']} {instruction}" if instruction else row["text"]
+
+
+def _one_line(options: dict[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True, separators=(",", ":"))
+
+
+def _meta(served: messages.Model, experiment: dict[str, str], kind: str, similarity: ScoringFunction, dimensions: int | None) -> ModelMeta:
+    files = hashlib.sha256(json.dumps(sorted(served.file_sha256.items())).encode()).hexdigest()[:16]
+    meta = ModelMeta.create_empty({"name": f"longembed/{served.name}", "revision": files})
+    return meta.model_copy(
+        update={
+            "embed_dim": dimensions or served.dimensions,
+            "experiment_kwargs": {"precision": served.precision, **experiment},
+            "framework": ["API"],
+            "languages": None,
+            "max_tokens": served.plain_limit,
+            "model_type": [kind],
+            "similarity_fn_name": similarity,
+            "use_instructions": bool(served.prompts),
+        }
+    )

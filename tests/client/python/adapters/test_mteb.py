@@ -1,0 +1,168 @@
+"""mteb 2.x on local data: one vector a text, and MaxSim through SearchProtocol. Scores are compared with those of a generated client's vectors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+mteb = pytest.importorskip("mteb", reason="mteb is not installed; run tests/run.sh")
+
+from mteb.models import EncoderProtocol, SearchProtocol  # noqa: E402
+from running_server import ROOT  # noqa: E402
+
+from longembed import Client, Options, Retriever  # noqa: E402
+from longembed.mteb import LongEmbedEncoder, LongEmbedSearch, use_local_data  # noqa: E402
+from longembed.retriever import Vectors  # noqa: E402
+
+TASK = "LEMBQMSumRetrieval"
+LONGDATA = ROOT.parent / "shared/longdata"
+
+
+def write(path, lines):
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, long_text):
+    """(folder, documents, queries, relevant): four documents of about 600 tokens, asked for by their last words; one query is judged for another.
+
+    "dev" and "heldout" are two halves, gzipped; "all" is the whole in plain text.
+    """
+    texts = [long_text[start : start + 2800].strip() for start in range(0, 2 * 2800, 1400)][:4]
+    documents = {f"d{number}": text for number, text in enumerate(texts)}
+    queries = {f"q{number}": " ".join(text.split()[-30:]) for number, text in enumerate(texts)}
+    relevant = {query: f"d{query[1]}" for query in queries} | {"q3": "d0"}
+    folder = tmp_path_factory.mktemp("longdata")
+    for half, numbers in (("dev", "01"), ("heldout", "23")):
+        write(folder / f"{half}.docs.jsonl.gz", [{"id": f"d{n}", "text": documents[f"d{n}"]} for n in numbers])
+        write(folder / f"{half}.queries.jsonl.gz", [{"id": f"q{n}", "text": queries[f"q{n}"], "kind": "specific"} for n in numbers if half == "dev"])
+        write(folder / f"{half}.qrels.jsonl.gz", [{"query": f"q{n}", "doc": relevant[f"q{n}"], "relevance": 1} for n in numbers if half == "dev"])
+    (folder / "all.docs.jsonl").write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in documents.items()))
+    (folder / "all.queries.jsonl").write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in queries.items()))
+    (folder / "all.qrels.jsonl").write_text("".join(json.dumps({"query": q, "doc": d, "relevance": 1}) + "\n" for q, d in relevant.items()))
+    return folder, documents, queries, relevant
+
+
+def evaluate(model, folder, predictions):
+    """(main score, {query: {document: score}}) of mteb."""
+    task = mteb.get_task(TASK)
+    use_local_data(task, folder, ["all"])
+    result = mteb.evaluate(model, task, cache=None, prediction_folder=predictions, show_progress_bar=False, co2_tracker=False)
+    saved = json.loads(next(predictions.rglob("*predictions.json")).read_text())
+    return result.task_results[0].get_score(), saved["default"]["test"]
+
+
+def ndcg_at_10(scores: np.ndarray, relevant: list[int]) -> float:
+    """Of one relevant document a query: the mean of 1 / log2(1 + rank)."""
+    ranks = [1 + (row > row[document]).sum() for row, document in zip(scores, relevant)]
+    return float(np.mean([1 / np.log2(1 + rank) for rank in ranks]))
+
+
+def compare(found, main_score, wanted, data):
+    _, documents, queries, relevant = data
+    matrix = np.array([[found[query][document] for document in documents] for query in queries])
+    np.testing.assert_allclose(matrix, wanted, atol=1e-5)
+    ids = list(documents)
+    assert main_score == pytest.approx(ndcg_at_10(wanted, [ids.index(relevant[query]) for query in queries]), abs=1e-4)
+    assert main_score < 1  # The query that misses.
+
+
+def test_one_vector_a_text(address, expected, data, tmp_path):
+    folder, documents, queries, _ = data
+    model = LongEmbedEncoder(address, document=Options(extension={"windows": {"tokens": 128}}))
+    assert isinstance(model, EncoderProtocol) and not isinstance(model, SearchProtocol)
+    main_score, found = evaluate(model, folder, tmp_path)
+    wanted = expected(queries.values(), "query: ") @ expected(documents.values(), "passage: ", windows=128).T
+    compare(found, main_score, wanted, data)
+
+
+def test_maxsim_through_search_protocol(address, expected, expected_windows, data, tmp_path):
+    folder, documents, queries, _ = data
+    document = Options(input_type="DOCUMENT", extension={"windows": {"tokens": 128}}, output="WINDOW_VECTORS")
+
+    def new_retriever(client):
+        return Retriever(client, [Vectors(document, Options(input_type="QUERY"), reduce="max")])
+
+    model = LongEmbedSearch(address, new_retriever=new_retriever, experiment="windows-128-max")
+    assert isinstance(model, SearchProtocol) and not isinstance(model, EncoderProtocol)
+    main_score, found = evaluate(model, folder, tmp_path)
+    asked = expected(queries.values(), "query: ")
+    wanted = np.array([[(windows @ query).max() for windows in expected_windows(documents.values(), "passage: ", 128)] for query in asked])
+    compare(found, main_score, wanted, data)
+
+
+def test_search_keeps_to_top_k_and_to_ranked_candidates(address):
+    search = LongEmbedSearch(address, new_retriever=lambda client: Retriever.windows(client, tokens=(64,), bm25=False), experiment="windows-64")
+    texts = {"n": "It is 6,650 km long.", "c": "Cats sleep.", "b": "Bread is flour."}
+    rows = [{"id": id, "text": text, "title": "The Nile" if id == "n" else ""} for id, text in texts.items()]
+    with pytest.raises(RuntimeError, match="index"):
+        search.search([], top_k=1)
+    search.index(rows, task_metadata=None, hf_split="test", hf_subset="default", encode_kwargs={}, num_proc=None)
+    asked = [{"id": "q", "text": "Tell me about the Nile."}]
+    assert list(search.search(asked, top_k=1)["q"]) == ["n"]
+    best = search.search(asked, top_k=2)["q"]
+    assert len(best) == 2 and list(best.values()) == sorted(best.values(), reverse=True)
+    assert set(search.search(asked, top_k=2, top_ranked={"q": ["c", "b"]})["q"]) == {"c", "b"}
+    with pytest.raises(TypeError, match="conversation"):
+        search.search([{"id": "q", "text": [{"role": "user", "content": "hi"}]}], top_k=1)
+    with pytest.raises(TypeError, match="experiment"):
+        LongEmbedSearch(address, new_retriever=lambda client: Retriever.windows(client))
+
+
+def test_results_of_different_options_are_kept_apart(address):
+    metas = [
+        LongEmbedEncoder(address).mteb_model_meta,
+        LongEmbedEncoder(address, document=Options(extension={"windows": {}})).mteb_model_meta,
+        LongEmbedEncoder(address, query=Options(prompt="ask: ")).mteb_model_meta,
+        LongEmbedSearch(address).mteb_model_meta,
+    ]
+    assert len({(meta.name, meta.revision, meta.experiment_name) for meta in metas}) == 4
+    assert {meta.name for meta in metas} == {"longembed/e5-small-v2"} and len({meta.revision for meta in metas}) == 1
+    with Client(address) as client:
+        assert LongEmbedEncoder(client).mteb_model_meta.experiment_name == metas[0].experiment_name
+
+
+def test_local_data(data):
+    folder, documents, queries, _ = data
+    task = mteb.get_task(TASK)
+    use_local_data(task, folder, ["dev", "heldout"])
+    task.load_data()  # Asks no hub: the data is there.
+    assert task.corpus == {"test": {id: {"text": text} for id, text in documents.items()}}
+    assert task.queries == {"test": {id: queries[id] for id in ("q0", "q1")}}
+    assert task.relevant_docs == {"test": {"q0": {"d0": 1}, "q1": {"d1": 1}}}
+
+
+def test_local_data_of_several_splits(data):
+    folder, documents, *_ = data
+    task = mteb.get_task("LEMBPasskeyRetrieval")
+    with pytest.raises(ValueError, match="say which one"):
+        use_local_data(task, folder)
+    use_local_data(task, folder, split="test_256")
+    use_local_data(task, folder, ["heldout"], split="test_512")
+    assert {split: list(corpus) for split, corpus in task.corpus.items()} == {"test_256": ["d0", "d1"], "test_512": ["d2", "d3"]}
+
+
+def test_local_data_that_contradicts_itself_is_refused(data, tmp_path):
+    write(tmp_path / "dev.docs.jsonl.gz", [{"id": "d", "text": "a"}])
+    write(tmp_path / "dev.queries.jsonl.gz", [{"id": "q", "text": "a"}])
+    for line, message in (({"query": "q", "doc": "x"}, "document 'x'"), ({"query": "x", "doc": "d"}, "query 'x'")):
+        write(tmp_path / "dev.qrels.jsonl.gz", [{**line, "relevance": 1}])
+        with pytest.raises(ValueError, match=message):
+            use_local_data(mteb.get_task(TASK), tmp_path)
+    with pytest.raises(ValueError, match="'d' occurs twice"):
+        use_local_data(mteb.get_task(TASK), tmp_path, ["dev", "dev"])
+    with pytest.raises(FileNotFoundError, match="other.docs.jsonl"):
+        use_local_data(mteb.get_task(TASK), tmp_path, ["other"])
+
+
+def test_qmsum_s_local_files():
+    if not (LONGDATA / "qmsum").exists():
+        pytest.skip("../shared/longdata/qmsum is not there")
+    task = mteb.get_task(TASK)
+    use_local_data(task, LONGDATA / "qmsum")
+    assert len(task.corpus["test"]) == 97 and len(task.queries["test"]) == 770

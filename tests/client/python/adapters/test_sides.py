@@ -1,0 +1,126 @@
+"""What every adapter builds on: prompts and options of each side, order, errors, and clients for every event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+
+longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
+
+from longembed import AsyncClient, Client, InvalidArgument, Options, messages  # noqa: E402
+from longembed.sides import DOCUMENT, QUERY, Connection, Sides  # noqa: E402
+
+QUESTION = "How long is the Nile?"
+
+
+def vectors(answers) -> np.ndarray:
+    return np.stack([answer.float32()[0] for answer in answers])
+
+
+def test_a_side_without_a_prompt_gets_its_input_type(address, expected):
+    sides = Sides(address)
+    np.testing.assert_allclose(vectors(sides.embed(QUERY, [QUESTION])), expected([QUESTION], "query: "), atol=1e-6)
+    np.testing.assert_allclose(vectors(sides.embed(DOCUMENT, [QUESTION])), expected([QUESTION], "passage: "), atol=1e-6)
+    assert np.abs(expected([QUESTION], "query: ") - expected([QUESTION], "passage: ")).max() > 0.01
+
+
+def test_a_model_without_input_types_gets_no_prompt(address, expected, monkeypatch):
+    monkeypatch.setattr(Client, "model", lambda *_: messages.Model(name="e5-small-v2"))
+    np.testing.assert_allclose(vectors(Sides(address).embed(QUERY, [QUESTION])), expected([QUESTION], ""), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        (Options(prompt_name="query"), "query: "),
+        (Options(input_type="QUERY"), "query: "),
+        (Options(prompt="about rivers: "), "about rivers: "),
+        (Options(prompt=""), ""),
+        (Options(normalize=True), "passage: "),
+    ],
+)
+def test_a_prompt_that_is_named_is_the_one(address, expected, options, prompt):
+    np.testing.assert_allclose(vectors(Sides(address, document=options).embed(DOCUMENT, [QUESTION])), expected([QUESTION], prompt), atol=1e-6)
+
+
+def test_answers_come_in_the_order_of_the_texts(address, expected, long_text):
+    texts = [long_text, *(f"{number} is a number" for number in range(40)), long_text[5000:], "short"]
+    answers = Sides(address, document=Options(extension={"windows": {}})).embed(DOCUMENT, texts)
+    np.testing.assert_allclose(vectors(answers), expected(texts, "passage: ", windows=512), atol=1e-6)
+
+
+def test_async_and_blocking_agree_in_every_event_loop(address, expected):
+    sides = Sides(address)
+
+    async def embed():
+        first, *rest = await sides.aembed(DOCUMENT, ["a", "b", "c"])
+        await sides.aclose()
+        one = await sides.aembed_one(DOCUMENT, "a")  # After aclose there is another client.
+        return vectors([first, *rest]), vectors([one])
+
+    for _ in range(2):
+        several, one = asyncio.run(embed())
+        np.testing.assert_allclose(several, expected(["a", "b", "c"], "passage: "), atol=1e-6)
+        np.testing.assert_allclose(one, several[:1], atol=1e-6)
+
+
+def test_clients_of_ended_event_loops_are_let_go(address):
+    sides = Sides(address)
+
+    async def embed():
+        await sides.aembed(QUERY, [QUESTION])
+        return weakref.ref(asyncio.get_running_loop())
+
+    first, _ = asyncio.run(embed()), asyncio.run(embed())
+    gc.collect()
+    assert first() is None
+
+
+def test_with_a_client_async_methods_run_it_on_a_thread_or_use_the_async_client(address, expected):
+    async def embed(with_async_client):
+        with Client(address) as client:
+            async with AsyncClient(address) as async_client:
+                if with_async_client:
+                    client.close()  # Only the async one can answer.
+                sides = Sides(client, async_client=async_client if with_async_client else None)
+                return vectors([await sides.aembed_one(QUERY, QUESTION), *await sides.aembed(QUERY, [QUESTION])])
+
+    for with_async_client in (False, True):
+        np.testing.assert_allclose(asyncio.run(embed(with_async_client)), expected([QUESTION] * 2, "query: "), atol=1e-6)
+
+
+def test_a_text_that_fails_is_named(address, long_text):
+    with pytest.raises(InvalidArgument, match=r"^text 1: .*512") as caught:
+        Sides(address).embed(DOCUMENT, ["short", long_text])
+    assert caught.value.reason == "INPUT_TOO_LONG"
+
+    async def embed():
+        await Sides(address).aembed(DOCUMENT, ["short", long_text])
+
+    with pytest.raises(InvalidArgument, match=r"^text 1: .*512"):
+        asyncio.run(embed())
+
+
+def test_what_is_no_list_of_texts_is_refused(address):
+    with pytest.raises(TypeError, match="list of texts"):
+        Sides(address).embed(DOCUMENT, "one text")
+    with pytest.raises(TypeError, match="text 1 is of type int"):
+        Sides(address).embed(DOCUMENT, ["one", 2])
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_several_vectors_a_text_are_refused(side):
+    with pytest.raises(ValueError, match=f"{side} options: output is WINDOW_VECTORS"):
+        Sides("127.0.0.1:1", **{side: Options(output="WINDOW_VECTORS", extension={"windows": {}})})
+
+
+def test_pickling_keeps_address_and_options_and_refuses_a_client(address, expected):
+    sides = pickle.loads(pickle.dumps(Sides(Connection(address), query=Options(prompt="x: "))))
+    np.testing.assert_allclose(vectors(sides.embed(QUERY, [QUESTION])), expected([QUESTION], "x: "), atol=1e-6)
+    with Client(address) as client, pytest.raises(TypeError, match="Client cannot be pickled"):
+        pickle.dumps(Sides(client))

@@ -1,0 +1,93 @@
+"""Fixtures: a real server with the default model, and a client generated from the protos, which shares no code with the package under test."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "integration"))
+
+from running_server import start_server  # noqa: E402
+
+# No adapter may ask the model hub, nor report its use to anyone.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HAYSTACK_TELEMETRY_ENABLED="False", LANGSMITH_TRACING="false")
+
+LICENSES = Path("/usr/share/common-licenses")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """One server with the default model, for every test that leaves it as it was."""
+    running = start_server(tmp_path_factory.mktemp("python-client"), ["e5-small-v2"])
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def address(server) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="session")
+def keyed_address(tmp_path_factory) -> str:
+    """A server that asks for the API key "correct-key"."""
+    folder = tmp_path_factory.mktemp("python-client-keys")
+    (folder / "keys.yaml").write_text("keys:\n  - name: tests\n    key: correct-key\n")
+    running = start_server(folder, ["e5-small-v2"], extra=f"api_keys: {folder / 'keys.yaml'}\nreflection: false\n")
+    yield f"127.0.0.1:{running.port}"
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def long_text() -> str:
+    """About 1,200 tokens, beyond the model's 512."""
+    path = LICENSES / "Artistic"
+    if not path.exists():
+        pytest.skip(f"{path} is not on this machine")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory):
+    """(messages, stubs) that protoc makes of our proto."""
+    from generated_client import generate_client
+
+    return generate_client(tmp_path_factory.mktemp("generated"))
+
+
+@pytest.fixture(scope="session")
+def expected_windows(address, generated) -> Callable[..., list[np.ndarray]]:
+    """expected_windows(texts, prompt, tokens): float64 [k, d] a text by the generated client, a vector a window.
+
+    tokens None: no extension, and so one vector.
+    """
+    import grpc
+
+    messages, stubs = generated
+
+    def embed(texts: Sequence[str], prompt: str, tokens: int | None, output: str = "WINDOW_VECTORS") -> list[np.ndarray]:
+        request = messages.EmbedRequest(inputs=[messages.Input(text=text) for text in texts])
+        request.options.prompt = prompt
+        if tokens is not None:
+            request.options.output = messages.EmbedOptions.Output.Value(output)
+            request.options.extension.windows.tokens = tokens
+        with grpc.insecure_channel(address) as channel:
+            response = stubs.EmbeddingServiceStub(channel).Embed(request, timeout=300)
+        return [np.array([embedding.values for embedding in result.embeddings]) for result in response.results]
+
+    return embed
+
+
+@pytest.fixture(scope="session")
+def expected(expected_windows) -> Callable[..., np.ndarray]:
+    """expected(texts, prompt, windows=None): float64 [n, d], one vector a text; windows: the mean of windows of so many tokens."""
+
+    def embed(texts: Sequence[str], prompt: str, windows: int | None = None) -> np.ndarray:
+        return np.concatenate(expected_windows(texts, prompt, windows, output="ONE_VECTOR"))
+
+    return embed
