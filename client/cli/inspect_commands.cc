@@ -20,6 +20,15 @@ std::string ToJson(const google::protobuf::Message& message) {
   return status.ok() ? json : "{}";
 }
 
+// As a request would say it: without fields that have their defaults.
+std::string Compact(const v1::Extension& extension) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(extension, &json, options);
+  return status.ok() ? json : "{}";
+}
+
 // Every text of the source: these commands answer about a few texts, in one call.
 absl::StatusOr<std::vector<InputLine>> ReadAll(const Arguments& arguments, const Streams& streams) {
   TextReader reader(arguments.source, streams.in);
@@ -72,6 +81,13 @@ void ModelToAPerson(const v1::Model& model, std::ostream& out) {
                          model.dimensions(), model.plain_limit(), v1::Model::Pooling_Name(model.pooling()),
                          model.precision(), model.device());
   out << "  extensions: " << absl::StrJoin(model.methods(), ", ") << "\n";
+  if (model.has_recommended_extension()) out << "  recommended: " << Compact(model.recommended_extension()) << "\n";
+  if (model.has_recommended_multi_vector_extension()) {
+    out << "  recommended for a vector a window: " << Compact(model.recommended_multi_vector_extension()) << "\n";
+  }
+  for (const auto& [name, value] : model.recommendation_evidence()) {
+    out << absl::StrFormat("    %s: %s\n", name, value);
+  }
   if (model.profiles_size() > 0) out << "  profiles: " << absl::StrJoin(model.profiles(), ", ") << "\n";
   for (const auto& [name, prompt] : model.prompts()) out << absl::StrFormat("  prompt %s: \"%s\"\n", name, prompt);
   out << "  from " << model.source() << ", licence " << model.licence() << "\n";

@@ -1,6 +1,7 @@
 """The exporter's command line: `python model/export NAME --out DIR`, from anywhere."""
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -22,8 +23,25 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--position-stride", type=int, metavar="ROWS", help="of a position table that was expanded and tuned: rows for each trained position")
     parser.add_argument("--pooling", choices=("mean", "cls", "last"), help="how token vectors become one (default: what the checkpoint says)")
     parser.add_argument("--prompt", action="append", default=[], metavar="NAME=TEXT", help="add or replace a prompt, such as 'query=query: '")
+    parser.add_argument("--recommended-extension", metavar="JSON", help="what the extension `recommended` stands for; '' = nothing is recommended")
+    parser.add_argument("--recommended-multi-vector-extension", metavar="JSON", help="the same for clients that keep a vector a window; it has `windows`")
     parser.add_argument("--licence", help="the weights' licence, for the manifest")
     return parser.parse_args(arguments)
+
+
+def extension(option: str, text: str | None, required: str | None = None) -> str | None:
+    """`text` if it may be JSON of longembed.v1.Extension, with the field `required`; the server, which knows the fields, checks the rest when it loads the model."""
+    if not text:
+        return text
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ExportError(f"{option} {text!r} is no JSON ({error}); write for example '{{\"windows\": {{\"tokens\": 128}}}}'.") from None
+    if not isinstance(value, dict):
+        raise ExportError(f"{option} {text!r} is no JSON object.")
+    if required and required not in value:
+        raise ExportError(f"{option} {text!r} has no {required!r}.")
+    return text
 
 
 def overrides_of(options: argparse.Namespace) -> dict:
@@ -40,6 +58,10 @@ def overrides_of(options: argparse.Namespace) -> dict:
         "position_stride": options.position_stride,
         "pooling": options.pooling and options.pooling.upper(),
         "prompts": prompts,
+        "recommended_extension": extension("--recommended-extension", options.recommended_extension),
+        "recommended_multi_vector_extension": extension(
+            "--recommended-multi-vector-extension", options.recommended_multi_vector_extension, required="windows"
+        ),
         "licence": options.licence,
     }
     return {key: value for key, value in given.items() if value not in (None, {})}

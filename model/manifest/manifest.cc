@@ -154,6 +154,12 @@ void ReadTextSide(Mapping& root, ModelManifest& manifest) {
   }
 }
 
+void ReadRecommendations(Mapping& root, ModelManifest& manifest) {
+  manifest.recommended_extension = root.Optional<std::string>("recommended_extension", "");
+  manifest.recommended_multi_vector_extension = root.Optional<std::string>("recommended_multi_vector_extension", "");
+  manifest.recommendation_evidence = root.Optional<std::map<std::string, std::string>>("recommendation_evidence", {});
+}
+
 ModelManifest Read(const YAML::Node& document) {
   Mapping root(document, "");
   const int version = root.Required<int>("format_version");
@@ -169,7 +175,7 @@ ModelManifest Read(const YAML::Node& document) {
   ReadSizes(root, manifest);
   ReadTextSide(root, manifest);
   manifest.causal = root.Optional("causal", false);
-  manifest.recommended_extension = root.Optional<std::string>("recommended_extension", "");
+  ReadRecommendations(root, manifest);
   manifest.precision = root.Required<std::string>("precision");
   manifest.source = root.Optional<std::string>("source", "");
   manifest.licence = root.Optional<std::string>("licence", "");

@@ -52,7 +52,10 @@ struct ModelManifest {
   std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a name of `prompts`.
   std::vector<int> trained_dimensions;             // Ascending; the last one is hidden_size.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
-  std::string precision;                           // Of the weights in encoder.pt.
+  std::string recommended_multi_vector_extension;  // The same, for a vector a window: it has `windows`.
+  // What the recommendations rest on: data set, date, figures.
+  std::map<std::string, std::string> recommendation_evidence;
+  std::string precision;  // Of the weights in encoder.pt.
   std::string source;
   std::string licence;
   std::map<std::string, std::string> file_sha256;  // File name -> lower-case hex.

@@ -100,7 +100,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
   absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(config.path);
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;
-  if (const auto extension = RecommendedExtension(manifest); !extension.ok()) return extension.status();
+  if (const auto recommended = RecommendationsOf(manifest); !recommended.ok()) return recommended.status();
   const std::string name = config.name.empty() ? manifest.name : config.name;
   // Before the encoder that is served: there need not be memory for both.
   const absl::StatusOr<SampleVectors> reference = ReferenceVectors(config, **model);

@@ -148,7 +148,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                                                const Profiles& profiles, const LimitsConfig& limits) {
   const ModelManifest& model = served.model().manifest;
   if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
-  const absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), model, profiles);
+  const absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), options.output(), model, profiles);
   if (!extension.ok()) return extension.status();
   if (const absl::Status status = CheckOutput(options, *extension); !status.ok()) return status;
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
@@ -353,10 +353,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
   for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
   for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
-  if (const auto extension = RecommendedExtension(manifest);
-      extension.ok() && !manifest.recommended_extension.empty()) {
-    *model.mutable_recommended_extension() = *extension;
-  }
+  FillRecommendations(manifest, model);
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
   model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));
   model.mutable_limits()->set_max_vectors_per_call(static_cast<uint32_t>(limits.max_vectors_per_call));

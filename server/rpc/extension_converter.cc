@@ -156,11 +156,24 @@ absl::StatusOr<Extension> ResolveProfile(const v1::Extension& asked, const Model
   return extension;
 }
 
-absl::StatusOr<Extension> ResolveRecommended(const v1::Extension& asked, const ModelManifest& model) {
+absl::StatusOr<Extension> ResolveRecommended(const v1::Extension& asked, v1::EmbedOptions::Output output,
+                                             const ModelManifest& model) {
   if (absl::Status status = CheckAlone(asked, "recommended"); !status.ok()) return status;
-  const absl::StatusOr<v1::Extension> recommended = RecommendedExtension(model);
+  const absl::StatusOr<Recommendations> recommended = RecommendationsOf(model);
   if (!recommended.ok()) return recommended.status();
-  return ConvertChecked(*recommended, model);
+  if (output == v1::EmbedOptions::WINDOW_VECTORS && recommended->window_vectors.has_value()) {
+    return ConvertChecked(*recommended->window_vectors, model);
+  }
+  return ConvertChecked(recommended->one_vector.value_or(v1::Extension()), model);
+}
+
+// One of a manifest's recommendations. Errors (INVALID_ARGUMENT) of its JSON and of what the model can do.
+absl::StatusOr<std::optional<v1::Extension>> ReadRecommendation(const std::string& json, const ModelManifest& model) {
+  if (json.empty()) return std::nullopt;
+  absl::StatusOr<v1::Extension> extension = FromJson(json);
+  if (!extension.ok()) return extension.status();
+  if (const auto checked = ConvertChecked(*extension, model); !checked.ok()) return checked.status();
+  return *std::move(extension);
 }
 
 v1::Method::Kind ConvertKind(MethodKind kind) {
@@ -233,24 +246,39 @@ absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManife
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model) {
-  if (model.recommended_extension.empty()) return v1::Extension();
-  const auto bad = [&model](const absl::Status& status) {
-    return ModelDirectoryError(model.name, absl::StrCat("recommended_extension of its manifest: ", status.message()));
+absl::StatusOr<Recommendations> RecommendationsOf(const ModelManifest& manifest) {
+  const auto bad = [&manifest](const char* key, absl::string_view what) {
+    return ModelDirectoryError(manifest.name, absl::StrCat(key, " of its manifest: ", what));
   };
-  absl::StatusOr<v1::Extension> extension = FromJson(model.recommended_extension);
-  if (!extension.ok()) return bad(extension.status());
-  if (const auto checked = ConvertChecked(*extension, model); !checked.ok()) return bad(checked.status());
-  return extension;
+  auto one_vector = ReadRecommendation(manifest.recommended_extension, manifest);
+  if (!one_vector.ok()) return bad("recommended_extension", one_vector.status().message());
+  constexpr char kMultiVector[] = "recommended_multi_vector_extension";
+  auto window_vectors = ReadRecommendation(manifest.recommended_multi_vector_extension, manifest);
+  if (!window_vectors.ok()) return bad(kMultiVector, window_vectors.status().message());
+  if (window_vectors->has_value() && !(*window_vectors)->has_windows()) {
+    return bad(kMultiVector, "has no windows, and a text is to get a vector a window; add \"windows\"");
+  }
+  return Recommendations{*std::move(one_vector), *std::move(window_vectors)};
 }
 
-absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, const ModelManifest& model,
-                                           const Profiles& profiles) {
+absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
+                                           const ModelManifest& model, const Profiles& profiles) {
   if (!asked.profile().empty()) return ResolveProfile(asked, model, profiles);
-  if (asked.has_recommended()) return ResolveRecommended(asked, model);
+  if (asked.has_recommended()) return ResolveRecommended(asked, output, model);
   absl::StatusOr<Extension> extension = ConvertChecked(asked, model);
   if (!extension.ok()) return AtField(extension.status(), kField);
   return extension;
+}
+
+void FillRecommendations(const ModelManifest& manifest, v1::Model& model) {
+  const absl::StatusOr<Recommendations> recommended = RecommendationsOf(manifest);
+  if (!recommended.ok()) return;  // Loading refused the model.
+  if (recommended->one_vector.has_value()) *model.mutable_recommended_extension() = *recommended->one_vector;
+  if (recommended->window_vectors.has_value()) {
+    *model.mutable_recommended_multi_vector_extension() = *recommended->window_vectors;
+  }
+  model.mutable_recommendation_evidence()->insert(manifest.recommendation_evidence.begin(),
+                                                  manifest.recommendation_evidence.end());
 }
 
 void FillSequence(const PlannedSequence& planned, v1::Sequence& sequence) {

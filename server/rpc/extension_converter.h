@@ -3,6 +3,7 @@
 #define LONGEMBED_SERVER_RPC_EXTENSION_CONVERTER_H_
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,15 +30,24 @@ std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& 
 // refuses it.
 absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManifest* const> models);
 
-// The manifest's recommended extension. Errors: FAILED_PRECONDITION when it is not JSON of longembed.v1.Extension, or
-// the model cannot do it.
-absl::StatusOr<v1::Extension> RecommendedExtension(const ModelManifest& model);
+// What a manifest recommends; nothing where it has no such key.
+struct Recommendations {
+  std::optional<v1::Extension> one_vector;
+  std::optional<v1::Extension> window_vectors;  // Has windows.
+};
 
-// What a request asks for, `recommended` and `profile` resolved, checked against the model. Errors (INVALID_ARGUMENT):
-// those of CheckExtension, below options.extension; UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE, EXTENSION_CONFLICT (two
-// methods, or something beside `recommended` or `profile`).
-absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, const ModelManifest& model,
-                                           const Profiles& profiles);
+// Errors: FAILED_PRECONDITION, with the manifest's key, when one is not JSON of longembed.v1.Extension, when the model
+// cannot do it, or when the one for several vectors has no windows.
+absl::StatusOr<Recommendations> RecommendationsOf(const ModelManifest& manifest);
+
+// What a request asks for, `recommended` (which depends on `output`) and `profile` resolved, checked against the model.
+// Errors (INVALID_ARGUMENT): those of CheckExtension, below options.extension; UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE,
+// EXTENSION_CONFLICT (two methods, or something beside `recommended` or `profile`).
+absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
+                                           const ModelManifest& model, const Profiles& profiles);
+
+// What GetModel says of them.
+void FillRecommendations(const ModelManifest& manifest, v1::Model& model);
 
 void FillSequence(const PlannedSequence& planned, v1::Sequence& sequence);
 

@@ -22,6 +22,7 @@ namespace longembed {
 namespace {
 
 constexpr int kMaxTokens = 2000;
+constexpr auto kOneVector = v1::EmbedOptions::ONE_VECTOR;
 
 struct Parts {
   int tokens = 40;
@@ -56,6 +57,15 @@ void ExpectResolved(const absl::StatusOr<Extension>& extension, const ModelManif
   Plan(model, *extension, tokens);
 }
 
+// As either recommendation of a manifest. `extension`: what the JSON asks for, or null where the model cannot do it.
+void ExpectRecommended(ModelManifest model, const std::string& json, const Extension* extension) {
+  model.recommended_extension = json;
+  FUZZ_EXPECT(RecommendationsOf(model).ok() == (extension != nullptr));
+  model.recommended_multi_vector_extension = json;
+  const bool windows = extension != nullptr && extension->windows.has_value();
+  FUZZ_EXPECT(RecommendationsOf(model).ok() == windows);
+}
+
 void Run(const Parts& parts) {
   const absl::StatusOr<Profiles> profiles = ParseProfiles({{"name", parts.json}});
   FUZZ_EXPECT(profiles.ok() || !profiles.status().message().empty());
@@ -64,15 +74,14 @@ void Run(const Parts& parts) {
   FUZZ_EXPECT(is_json || !profiles.ok());
   for (ModelManifest model : {FakeManifest(), FakeRopeManifest()}) {
     const Profiles known = profiles.ok() ? *profiles : Profiles();
-    if (is_json) ExpectResolved(ResolveExtension(asked, model, known), model, parts.tokens);
+    if (is_json) ExpectResolved(ResolveExtension(asked, kOneVector, model, known), model, parts.tokens);
     if (!profiles.ok()) continue;
     v1::Extension by_name;
     by_name.set_profile("name");
-    const absl::StatusOr<Extension> resolved = ResolveExtension(by_name, model, known);
+    const absl::StatusOr<Extension> resolved = ResolveExtension(by_name, kOneVector, model, known);
     ExpectResolved(resolved, model, parts.tokens);
     FUZZ_EXPECT((ProfilesOf(model, known).size() == 1) == resolved.ok());
-    model.recommended_extension = parts.json;
-    FUZZ_EXPECT(RecommendedExtension(model).ok() == resolved.ok());
+    ExpectRecommended(model, parts.json, resolved.ok() ? &*resolved : nullptr);
   }
 }
 

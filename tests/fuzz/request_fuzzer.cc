@@ -42,6 +42,7 @@ class Models {
   Models() {
     ModelManifest table = FakeManifest();
     table.recommended_extension = R"({"windows": {"tokens": 8}})";
+    table.recommended_multi_vector_extension = R"({"windows": {"tokens": 6, "overlap": 1}})";
     auto tokenizer = LoadHuggingFaceTokenizer(LONGEMBED_GOLDEN_DIR "/tokenizer/wordpiece.json");
     FUZZ_EXPECT(tokenizer.ok());
     Add(table, *std::move(tokenizer));

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from google.protobuf.json_format import ParseDict
 from google.rpc import error_details_pb2
 from tokenizers import Tokenizer
@@ -22,7 +23,7 @@ import explicit_model  # noqa: E402
 import tiny_checkpoints  # noqa: E402
 from explicit_model import unit  # noqa: E402
 
-from model.export import sources  # noqa: E402
+from model.export import manifest, sources  # noqa: E402
 from model.export.__main__ import main  # noqa: E402
 
 LO = tiny_checkpoints.WINDOW
@@ -102,7 +103,8 @@ def models(tmp_path_factory, pb):
     shapes, tokenizers = {}, {}
     for kind in KINDS:
         folder = tiny_checkpoints.save(kind, checkpoints / kind)
-        assert main([str(folder), "--out", str(exported / kind), "--pooling", POOLING[kind], "--prompt", "passage=about: "]) == 0
+        options = ["--pooling", POOLING[kind], "--prompt", "passage=about: ", "--recommended-multi-vector-extension", '{"windows": {"tokens": 9}}']
+        assert main([str(folder), "--out", str(exported / kind), *options]) == 0
         shapes[kind] = explicit_model.shape_of(kind, sources.read_directory(folder), LO)
         tokenizers[kind] = Tokenizer.from_file(str(exported / kind / "tokenizer.json"))
     running = start_server(tmp_path_factory.mktemp("methods"), KINDS, "profiles: {small: {windows: {tokens: 12}}}\n", exported)
@@ -336,6 +338,31 @@ def test_recommended_and_profile_are_what_they_stand_for(models):
     described = models.stub.GetModel(models.pb.GetModelRequest(model="bert"))
     assert list(described.profiles) == ["small"] and "yarn" not in described.methods and described.recommended_extension.HasField("windows")
     assert "self_extend" in models.stub.GetModel(models.pb.GetModelRequest(model="llama")).methods
+
+
+@pytest.mark.parametrize("output, spelt_out", [("ONE_VECTOR", {"windows": {}}), ("WINDOW_VECTORS", {"windows": {"tokens": 9}})])
+def test_recommended_depends_on_the_output(models, output, spelt_out):
+    content = random_ids(random.Random(1), 100)
+    answers = [models.stub.Embed(models.request("bert", [content], extension, output=output)) for extension in ({"recommended": {}}, spelt_out)]
+    assert answers[0].results == answers[1].results and answers[0].recipe == answers[1].recipe
+    assert len(answers[0].results[0].sequences) == (4 if output == "ONE_VECTOR" else 15)  # Of 30 and of 7 content tokens each.
+    assert len(answers[0].results[0].embeddings) == (1 if output == "ONE_VECTOR" else 15)
+
+
+def test_a_bad_recommendation_ends_the_start(tmp_path):
+    folder = tiny_checkpoints.save("bert", tmp_path / "checkpoint")
+    assert main([str(folder), "--out", str(tmp_path / "bert"), "--pooling", POOLING["bert"]]) == 0
+    file = tmp_path / "bert" / manifest.FILE
+    content = yaml.safe_load(file.read_text())
+    for key, value, said in (
+        ("recommended_extension", '{"windoes": {}}', "recommended_extension of its manifest: .*windoes"),
+        ("recommended_multi_vector_extension", f'{{"windows": {{"tokens": {LO + 1}}}}}', "recommended_multi_vector_extension of its manifest: windows.tokens"),
+        ("recommended_multi_vector_extension", '{"grouped": {}}', "recommended_multi_vector_extension of its manifest: has no windows"),
+        ("recommendation_evidence", {"sets": ["qmsum"]}, "recommendation_evidence has a value of the wrong type"),
+    ):
+        file.write_text(yaml.safe_dump(content | {key: value}))
+        with pytest.raises(RuntimeError, match=said):
+            start_server(tmp_path, ["bert"], models_folder=tmp_path)
 
 
 def test_a_tuned_table_through_the_server(models, tmp_path, pb):

@@ -225,10 +225,7 @@ def products(q, k, where: Geometry) -> np.ndarray:
         return q @ k.T
     half = q.shape[1] // 2
     queries, keys = q[:, :half] + 1j * q[:, half:], k[:, :half] + 1j * k[:, half:]
-    total = np.zeros((len(q), len(k)))
-    for pair in range(half):
-        total += (np.outer(queries[:, pair], keys[:, pair].conj()) * where.turns[pair]).real
-    return total * where.logit_factor
+    return np.einsum("ip,jp,pij->ij", queries, keys.conj(), where.turns).real * where.logit_factor
 
 
 def count(tensors: dict, ending: str) -> int:

@@ -12,10 +12,11 @@ namespace longembed {
 FakeServer::FakeServer(Options options) : options_(std::move(options)) {
   auto encoder = std::make_unique<FakeEncoder>();
   encoder_ = encoder.get();
-  auto model = std::make_unique<ServedModel>(
-      "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>(options_.no_memory)}),
-      std::move(encoder), Device{scheduler_, admission_}, options_.model, metrics_);
-  EXPECT_TRUE(models_.Add(std::move(model)).ok());
+  Model model{options_.manifest.value_or(FakeManifest()), std::make_unique<FakeTokenizer>(options_.no_memory)};
+  auto served =
+      std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)), std::move(encoder),
+                                    Device{scheduler_, admission_}, options_.model, metrics_);
+  EXPECT_TRUE(models_.Add(std::move(served)).ok());
   options_.config.listen = "127.0.0.1:0";
   grpc_ = *GrpcServer::Start(options_.config, {.models = models_,
                                                .pool = pool_,

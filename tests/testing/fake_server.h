@@ -5,6 +5,7 @@
 #include <grpcpp/channel.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "server/rpc/grpc_server.h"
@@ -18,6 +19,7 @@ class FakeServer {
   struct Options {
     ServerConfig config;  // Its addresses and models are not looked at.
     ServedModelOptions model;
+    std::optional<ModelManifest> manifest;  // FakeManifest() where absent.
     Profiles profiles;
     std::string no_memory;  // FakeTokenizer's.
   };

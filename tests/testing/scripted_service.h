@@ -58,6 +58,14 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::OK;
   }
 
+  // What ListModels answers; to be set before a call.
+  void set_models(v1::ListModelsResponse models) { models_ = std::move(models); }
+  grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*,
+                          v1::ListModelsResponse* response) override {
+    *response = models_;
+    return grpc::Status::OK;
+  }
+
   // The next streams break, with UNAVAILABLE, after so many answers each; what else they were sent is lost.
   void BreakNextStreamAfter(int answers) {
     const std::lock_guard lock(mutex_);
@@ -156,6 +164,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   std::atomic<int> hold_first_until_ = 0, inputs_ = 0;
   std::atomic<size_t> largest_message_ = 0;
 
+  v1::ListModelsResponse models_;
   mutable std::mutex mutex_;
   std::deque<int> breaks_;
   std::deque<Failure> failures_;

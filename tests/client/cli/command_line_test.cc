@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tests/testing/scripted_service.h"
@@ -15,6 +16,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 struct Outcome {
   int status;
@@ -194,6 +196,26 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
   EXPECT_EQ(extension.status, kExitUsage);
   EXPECT_THAT(extension.err, HasSubstr("windoes"));
   EXPECT_EQ(Longembed({"--help"}).status, kExitOk);
+}
+
+TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
+  v1::ListModelsResponse models;
+  v1::Model& model = *models.add_models();
+  model.set_name("small");
+  service_.set_models(models);
+  const std::vector<const char*> command{"models", "--server", address_.c_str(), "--output", "text"};
+  EXPECT_THAT(Longembed(command).out, Not(HasSubstr("recommended")));
+  model.mutable_recommended_extension();  // To do nothing is a recommendation too.
+  model.mutable_recommended_multi_vector_extension()->mutable_windows()->set_tokens(128);
+  (*model.mutable_recommendation_evidence())["set"] = "qmsum";
+  service_.set_models(models);
+  const std::string shown = Longembed(command).out;
+  EXPECT_THAT(shown, HasSubstr("\n  recommended: {}\n"));
+  EXPECT_THAT(shown,
+              HasSubstr("\n  recommended for a vector a window: {\"windows\":{\"tokens\":128}}\n    set: qmsum\n"));
+  const nlohmann::json object = nlohmann::json::parse(Longembed({"models", "--server", address_.c_str()}).out);
+  EXPECT_EQ(object["recommended_multi_vector_extension"]["windows"]["tokens"], 128);
+  EXPECT_EQ(object["recommendation_evidence"]["set"], "qmsum");
 }
 
 TEST(CommandLineUsageTest, AnAbsentServerIsSaid) {

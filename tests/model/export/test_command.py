@@ -31,8 +31,8 @@ def test_the_manifest_says_what_the_server_reads(tiny, tmp_path):
         "format_version": 1, "name": "tiny-bert", "architecture": "bert", "family": "APE", "vocabulary_size": 300, "hidden_size": 48,
         "intermediate_size": 96, "layers": 2, "attention_heads": 4, "head_dim": 12, "position_rows": 40, "trained_window": 40, "plain_limit": 40,
         "causal": False, "pooling": "MEAN", "special_tokens": {"prefix": [3], "suffix": [2]}, "prompts": {"query": "ask: "},
-        "input_types": {"QUERY": "query"}, "trained_dimensions": [48], "recommended_extension": '{"windows": {}}', "precision": "fp32",
-        "licence": "CC0-1.0",
+        "input_types": {"QUERY": "query"}, "trained_dimensions": [48], "recommended_extension": '{"windows": {}}',
+        "recommended_multi_vector_extension": '{"windows": {"tokens": 40}}', "precision": "fp32", "licence": "CC0-1.0",
     }  # fmt: skip
     assert exporter["version"] == manifest.EXPORTER_VERSION and exporter["torch"] == torch.__version__.split("+")[0]
     assert source.startswith("directory:tiny-bert sha256:") and str(tmp_path) not in source
@@ -84,6 +84,22 @@ def test_a_known_name_brings_its_prompts(tiny, tmp_path):
     assert manifest_of(tmp_path / "out")["prompts"] == {"query": "query: ", "passage": "passage: "}
 
 
+@pytest.mark.parametrize("trained_window, tokens", [(512, 256), (257, 256), (256, 256), (255, 255)])
+def test_the_windows_for_several_vectors_are_within_the_trained_window(trained_window, tokens):
+    for known in (None, checkpoints.find("all-MiniLM-L12-v2")):
+        assert json.loads(checkpoints.multi_vector_windows(known, trained_window)) == {"windows": {"tokens": tokens}}
+
+
+def test_recommendations_of_the_command_line_outrank_the_tables(tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [str(tiny), "--out", str(out), "--recommended-extension", '{"grouped": {}}', "--recommended-multi-vector-extension"]
+    assert main([*command, '{"windows": {"tokens": 9}}']) == 0
+    content = manifest_of(out)
+    assert (content["recommended_extension"], content["recommended_multi_vector_extension"]) == ('{"grouped": {}}', '{"windows": {"tokens": 9}}')
+    assert main([*command, '{"windows": {"tokens": 9}}']) == 0 and "nothing to do" in refusal(capsys)
+    assert main([*command, ""]) == 0 and manifest_of(out)["recommended_multi_vector_extension"] == ""
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -112,7 +128,13 @@ def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [(["--trained-window", "41"], "does not fit this model's 40 positions"), (["--prompt", "query"], "not of the form NAME=TEXT")],
+    [
+        (["--trained-window", "41"], "does not fit this model's 40 positions"),
+        (["--prompt", "query"], "not of the form NAME=TEXT"),
+        (["--recommended-extension", "{windows"], "--recommended-extension '{windows' is no JSON"),
+        (["--recommended-extension", "[]"], "--recommended-extension '[]' is no JSON object"),
+        (["--recommended-multi-vector-extension", '{"grouped": {}}'], "--recommended-multi-vector-extension '{\"grouped\": {}}' has no 'windows'"),
+    ],
 )
 def test_bad_options_are_refused(tiny, tmp_path, capsys, arguments, message):
     assert main([str(tiny), "--out", str(tmp_path / "out"), *arguments]) == 1

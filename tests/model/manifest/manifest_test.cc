@@ -6,7 +6,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "model/manifest/sha256.h"
 
 namespace longembed {
@@ -14,6 +17,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Pair;
 
 constexpr char kManifest[] = R"(
 format_version: 1
@@ -36,6 +41,8 @@ prompts: {query: "query: ", passage: "passage: "}
 input_types: {QUERY: query, DOCUMENT: passage}
 trained_dimensions: [384, 128]
 recommended_extension: '{"windows": {}}'
+recommended_multi_vector_extension: '{"windows": {"tokens": 128}}'
+recommendation_evidence: {set: qmsum, date: 2026-11-28, nDCG@10: 0.434}
 precision: fp32
 source: somewhere
 licence: MIT
@@ -62,6 +69,21 @@ TEST(ManifestTest, ReadsEveryKey) {
   EXPECT_EQ(manifest->input_types.at("DOCUMENT"), "passage");
   EXPECT_THAT(manifest->trained_dimensions, ElementsAre(128, 384));
   EXPECT_EQ(manifest->recommended_extension, R"({"windows": {}})");
+  EXPECT_EQ(manifest->recommended_multi_vector_extension, R"({"windows": {"tokens": 128}})");
+  EXPECT_THAT(manifest->recommendation_evidence,
+              ElementsAre(Pair("date", "2026-11-28"), Pair("nDCG@10", "0.434"), Pair("set", "qmsum")));
+}
+
+TEST(ManifestTest, RecommendationsMayBeLeftOut) {
+  std::string text;
+  for (const absl::string_view line : absl::StrSplit(kManifest, '\n')) {
+    if (!absl::StartsWith(line, "recommend")) absl::StrAppend(&text, line, "\n");
+  }
+  const auto manifest = ParseManifest(text, "here");
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  EXPECT_EQ(manifest->recommended_extension, "");
+  EXPECT_EQ(manifest->recommended_multi_vector_extension, "");
+  EXPECT_THAT(manifest->recommendation_evidence, IsEmpty());
 }
 
 struct BadManifest {
@@ -91,6 +113,10 @@ INSTANTIATE_TEST_SUITE_P(All, BadManifestTest,
                                            BadManifest{"prefix: [101]", "prefix: [30522]", "special_tokens.prefix"},
                                            BadManifest{"QUERY: query", "QUERY: quest", "quest"},
                                            BadManifest{"[384, 128]", "[128]", "trained_dimensions"},
+                                           BadManifest{R"('{"windows": {"tokens": 128}}')", "{windows: {}}",
+                                                       "recommended_multi_vector_extension has a value of the wrong"},
+                                           BadManifest{"set: qmsum", "set: [qmsum]", "recommendation_evidence"},
+                                           BadManifest{"{set: qmsum", "[{set: qmsum", "here"},
                                            BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
 
 TEST(ManifestTest, RefusesWhatIsNotAMapping) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <thread>
+#include <tuple>
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -233,6 +234,24 @@ TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
   request.mutable_options()->mutable_extension()->set_profile("highest");
   ASSERT_TRUE(Embed(request, &response).ok());
   EXPECT_EQ(response.results(0).embeddings_size(), 5);
+}
+
+TEST_F(ServiceTest, RecommendedDependsOnTheOutput) {
+  for (const auto& [output, window, vectors] :
+       {std::tuple{EmbedOptions::ONE_VECTOR, 12u, 1}, {EmbedOptions::WINDOW_VECTORS, 6u, 5}}) {
+    v1::EmbedRequest request = Request(kTooLong);
+    request.mutable_options()->set_output(output);
+    v1::Extension& extension = *request.mutable_options()->mutable_extension();
+    v1::EmbedResponse recommended, spelt_out;
+    extension.mutable_recommended();
+    ASSERT_TRUE(Embed(request, &recommended).ok());
+    extension.Clear();
+    extension.mutable_windows()->set_tokens(window);
+    ASSERT_TRUE(Embed(request, &spelt_out).ok());
+    EXPECT_EQ(recommended.results(0).embeddings_size(), vectors);
+    EXPECT_EQ(recommended.results(0).SerializeAsString(), spelt_out.results(0).SerializeAsString());
+    EXPECT_EQ(recommended.recipe(), spelt_out.recipe());
+  }
 }
 
 TEST_F(ServiceTest, SpansHaveAVectorEach) {

@@ -4,6 +4,9 @@
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <utility>
+
 #include "model/errors/errors.h"
 #include "tests/testing/fake_tokenizer.h"
 
@@ -12,6 +15,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using v1::EmbedOptions;
 
 v1::Extension Parse(const std::string& json) {
   v1::Extension extension;
@@ -100,7 +104,7 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"profile": "other"})", kRope, "profile", "is \"other\"; this server has: rope"},
        }) {
     const ModelManifest model = bad.family == kApe ? FakeManifest() : FakeRopeManifest();
-    const auto refused = ResolveExtension(Parse(bad.json), model, profiles);
+    const auto refused = ResolveExtension(Parse(bad.json), EmbedOptions::ONE_VECTOR, model, profiles);
     ASSERT_FALSE(refused.ok()) << bad.json;
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << bad.json;
     EXPECT_EQ(ErrorField(refused.status()), std::string("options.extension.") + bad.field) << bad.json;
@@ -125,21 +129,56 @@ TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
     for (const std::string& method : MethodsOf(model.family)) {
       const bool flag = method == "resonance" || method == "attention_log_scaling";
       const std::string value = flag ? "true" : method == "ntk" ? R"({"factor": 2})" : "{}";
-      const auto extension = ResolveExtension(Parse("{\"" + method + "\": " + value + "}"), model, {});
+      const auto extension =
+          ResolveExtension(Parse("{\"" + method + "\": " + value + "}"), EmbedOptions::ONE_VECTOR, model, {});
       EXPECT_TRUE(extension.ok()) << extension.status();
     }
   }
 }
 
-TEST(ExtensionConverterTest, RecommendedIsTheManifests) {
+// Tokens of the windows that `recommended` stands for; nothing where it stands for none.
+std::optional<int64_t> RecommendedWindow(const ModelManifest& model, EmbedOptions::Output output) {
+  const auto extension = ResolveExtension(Parse(R"({"recommended": {}})"), output, model, {});
+  EXPECT_TRUE(extension.ok()) << extension.status();
+  return extension.ok() && extension->windows.has_value() ? extension->windows->tokens : std::nullopt;
+}
+
+TEST(ExtensionConverterTest, RecommendedIsTheManifestsForTheOutput) {
   ModelManifest model = FakeManifest();
-  model.recommended_extension = R"({"windows": {"tokens": 8}})";
-  const auto extension = ResolveExtension(Parse(R"({"recommended": {}})"), model, {});
-  ASSERT_TRUE(extension.ok()) << extension.status();
-  EXPECT_EQ(extension->windows->tokens, 8);
-  for (const char* bad : {"{windows", R"({"yarn": {}})", R"({"recommended": {}})", R"({"profile": "x"})"}) {
+  for (const auto output : {EmbedOptions::ONE_VECTOR, EmbedOptions::WINDOW_VECTORS, EmbedOptions::SPAN_VECTORS}) {
+    EXPECT_EQ(RecommendedWindow(model, output), std::nullopt);
+    model.recommended_extension = R"({"windows": {"tokens": 8}})";
+    EXPECT_EQ(RecommendedWindow(model, output), 8);
+    model.recommended_multi_vector_extension = R"({"windows": {"tokens": 5}})";
+    EXPECT_EQ(RecommendedWindow(model, output), output == EmbedOptions::WINDOW_VECTORS ? 5 : 8);
+    model.recommended_extension = "";
+    EXPECT_EQ(RecommendedWindow(model, output),
+              output == EmbedOptions::WINDOW_VECTORS ? std::optional<int64_t>(5) : std::nullopt);
+    model.recommended_multi_vector_extension = "";
+  }
+}
+
+TEST(ExtensionConverterTest, BadRecommendationsAreRefusedWithTheManifestsKey) {
+  const auto expect_refused = [](const ModelManifest& model, const std::string& said) {
+    const absl::Status refused = RecommendationsOf(model).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << said;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr(said));
+  };
+  for (const char* bad : {"{windows", R"({"yarn": {}})", R"({"windows": {"tokens": 17}})", R"({"recommended": {}})",
+                          R"({"windows": {}, "profile": "x"})"}) {
+    ModelManifest model = FakeManifest();
     model.recommended_extension = bad;
-    EXPECT_EQ(RecommendedExtension(model).status().code(), absl::StatusCode::kFailedPrecondition) << bad;
+    expect_refused(model, "fake: recommended_extension of its manifest: ");
+    std::swap(model.recommended_extension, model.recommended_multi_vector_extension);
+    expect_refused(model, "fake: recommended_multi_vector_extension of its manifest: ");
+  }
+  ModelManifest model = FakeManifest();
+  for (const char* without_windows : {"{}", R"({"grouped": {}})"}) {
+    model.recommended_extension = without_windows;
+    EXPECT_TRUE(RecommendationsOf(model).ok());
+    model.recommended_multi_vector_extension = without_windows;
+    expect_refused(model, "recommended_multi_vector_extension of its manifest: has no windows");
+    model.recommended_multi_vector_extension = "";
   }
 }
 

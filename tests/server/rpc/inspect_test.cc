@@ -66,6 +66,9 @@ TEST_F(ServiceTest, DescribesModels) {
   EXPECT_EQ(model.trained_window(), 16u);
   EXPECT_EQ(model.prompts().at("query"), "query: ");
   EXPECT_EQ(model.limits().max_inputs(), 4u);
+  EXPECT_EQ(model.recommended_extension().windows().tokens(), 12u);
+  EXPECT_EQ(model.recommended_multi_vector_extension().windows().tokens(), 6u);
+  EXPECT_EQ(model.recommendation_evidence().at("set"), "qmsum");
   request.set_model("other");
   EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
 }

@@ -26,6 +26,10 @@ class ServiceTest : public ::testing::Test {
         .profiles = *ParseProfiles({{"highest", R"({"windows": {"tokens": 6, "aggregation": "MAX"}})"}}),
         .no_memory = kNoMemory};
     options.config.connections.max_age = max_age;
+    options.manifest = FakeManifest();
+    options.manifest->recommended_extension = R"({"windows": {"tokens": 12}})";
+    options.manifest->recommended_multi_vector_extension = R"({"windows": {"tokens": 6}})";
+    options.manifest->recommendation_evidence = {{"set", "qmsum"}};
     options.config.limits = {.max_request_bytes = 1 << 16,
                              .max_inputs_per_call = 4,
                              .max_tokens_per_input = 100,
