@@ -34,7 +34,8 @@ run_ctest() {
 }
 
 run_pytest() {
-  PYTHONPATH=$root timeout --foreground -s INT -k 60 2400 \
+  # One thread each: the oracles' OpenMP threads spin beside the server that they are compared with, and two crawl where there are two cores.
+  OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH=$root timeout --foreground -s INT -k 60 2400 \
     "$venv/bin/python" -m pytest tests -q -rs --disable-warnings --junitxml "$reports/pytest.xml"
 }
 
