@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -15,9 +17,10 @@ import grpc
 from longembed import channel as channels
 from longembed import messages, requests, results, retry
 from longembed import progress as progress_bars
-from longembed.errors import DeadlineExceeded, LongEmbedError, Unavailable, from_rpc
+from longembed.errors import LongEmbedError, Unavailable, from_rpc
 from longembed.options import Options, TextLike
-from longembed.pending import Pending, StreamItem
+from longembed.pending import Pending, Step, StreamItem
+from longembed.stream import SECONDS_TO_END
 
 
 class AsyncClient:
@@ -63,15 +66,12 @@ class AsyncClient:
         """See Client.embed_stream. A plain iterable is read on the event loop: it should not block."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         chosen.message()
+        requests.refuse_single(items, "embed_stream")
         bar = progress_bars.bar(progress, items)
         stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip), self.timeout if timeout is None else timeout)
-        try:
-            async for answer in stream.run():
-                bar.update(1)
+        async with contextlib.aclosing(stream.run(bar)) as answers:
+            async for answer in answers:
                 yield answer
-        finally:
-            await stream.end()
-            bar.close()
 
     async def explain(
         self, texts: Iterable[TextLike], options: Options | None = None, *, timeout: float | None = None, **changes: Any
@@ -112,48 +112,70 @@ class AsyncClient:
 
 
 async def _iterate(items: Iterable[StreamItem] | AsyncIterable[StreamItem]) -> AsyncIterator[StreamItem]:
+    """A plain iterable lets the event loop go on after every item."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
     else:
         for item in items:
             yield item
+            await asyncio.sleep(0)
 
 
 class _Stream:
-    """One task reads the caller's items, one sends; they and the caller meet in `Pending`, between awaits."""
+    """One task reads the caller's items, one sends, one receives; they and the caller meet in `Pending`, between awaits."""
 
     def __init__(self, stub: channels.Stub, metadata: tuple, items, pending: Pending, timeout: float):
         self._stub, self._metadata, self._items, self._pending, self._timeout = stub, metadata, items, pending, timeout
         self._changed = asyncio.Condition()
-        self._failure: Exception | None = None  # What the caller's iterable raised.
+        self._failure: BaseException | None = None  # What the caller's iterable raised.
+        self._ended = False  # The caller has all answers, or wants no more.
         self._reader: asyncio.Task | None = None
+        self._call: Any = None
+        self._tasks: list[asyncio.Task] = []  # Of the gRPC stream at hand.
         # grpc.aio reports the end of a call during a write as INTERNAL, and loses what the server said. The next attempt therefore writes nothing after its
         # first item until that is answered.
         self._cautious = False
 
-    async def run(self) -> AsyncIterator[results.Embedding]:
+    async def run(self, bar: Any) -> AsyncIterator[results.Embedding]:
         self._reader = asyncio.create_task(self._read_items())
-        attempts = retry.Attempts(self._timeout)
-        while await self._wait_for_work():
-            error: LongEmbedError = Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
-            try:
-                async for answer in self._answers():
+        attempts, counted, seconds_to_end = retry.Attempts(self._timeout), 0, 0.0
+        try:
+            while (step := await self._next_step()) is not Step.FINISHED:
+                if step is Step.OPEN:
+                    await self._open()
+                elif isinstance(step, LongEmbedError):
+                    self._cautious = step.code == "INTERNAL"
+                    await asyncio.sleep(attempts.delay_after(step, self._pending.waited(time.monotonic())))
+                else:
                     attempts.succeeded()
-                    yield answer
-            except LongEmbedError as failed:
-                error = failed
-            self._cautious = error.code == "INTERNAL"
-            if self._pending.is_done():
-                break
-            await asyncio.sleep(attempts.delay_after(error))
-        if self._failure is not None:
-            raise self._failure
+                    bar.update(1 + self._pending.skipped - counted)
+                    counted = self._pending.skipped
+                    yield step
+            bar.update(self._pending.skipped - counted)
+            seconds_to_end = SECONDS_TO_END
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            await self._end(seconds_to_end)
+            bar.close()
 
-    async def end(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+    async def _next_step(self) -> results.Embedding | LongEmbedError | Step:
+        """Waits for the next step. Raises DeadlineExceeded where an answer is overdue, whatever the server does."""
+        async with self._changed:
+            while (step := self._pending.step(time.monotonic())) is Step.WAIT:
+                left = self._timeout - self._pending.waited(time.monotonic())
+                if left <= 0:
+                    raise retry.no_answer(self._timeout)
+                await self._wait_for_change(left if self._pending.is_waited_for() else None)
+            self._changed.notify_all()  # An answer that is taken makes room.
+            return step
+
+    async def _wait_for_change(self, seconds: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass  # The caller looks at the clock again.
 
     async def _read_items(self) -> None:
         try:
@@ -162,49 +184,37 @@ class _Stream:
                     await self._changed.wait_for(self._pending.has_room)
                     self._pending.add(item)
                     self._changed.notify_all()
-        except Exception as failure:  # noqa: BLE001  Raised again to the caller, once what was read is answered.
+        except BaseException as failure:  # noqa: BLE001  Raised again to the caller, once what was read is answered.
+            if self._ended:
+                raise
             self._failure = failure
         async with self._changed:
             self._pending.closed = True
             self._changed.notify_all()
 
-    async def _wait_for_work(self) -> bool:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._pending.awaits_answer() or self._pending.closed)
-            self._pending.restart()
-            return not self._pending.is_done()
+    async def _open(self) -> None:
+        """Begins another gRPC stream, which sends everything without an answer."""
+        await _cancel(self._tasks)
+        self._call = self._stub.EmbedStream(metadata=self._metadata)
+        self._tasks = [asyncio.create_task(self._send(self._call)), asyncio.create_task(self._receive(self._call, self._pending.generation))]
 
-    async def _answers(self) -> AsyncIterator[results.Embedding]:
-        call = self._stub.EmbedStream(metadata=self._metadata)
-        sender = asyncio.create_task(self._send(call))
+    async def _receive(self, call, generation: int) -> None:
+        """Reads answers until the stream ends. There are never more of them than `in_flight`."""
+        error: LongEmbedError = Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
         try:
-            while (response := await self._next_response(call)) is not None:
+            while (response := await call.read()) is not grpc.aio.EOF:
                 async with self._changed:
-                    answer = self._pending.answer(response)
+                    self._pending.answer(response)
                     self._cautious = False
                     self._changed.notify_all()
-                yield answer
-        except grpc.RpcError as error:
-            raise from_rpc(error) from None
-        finally:
+        except grpc.RpcError as failed:
+            error = from_rpc(failed)
+        except LongEmbedError as failed:
+            error = failed
             call.cancel()
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-
-    async def _next_response(self, call) -> messages.EmbedStreamResponse | None:
-        """The next answer, or None at the stream's end. Time without anything to be answered does not count."""
-        reading = asyncio.ensure_future(call.read())
-        try:
-            while True:
-                awaited = self._pending.awaits_answer()
-                done, _ = await asyncio.wait([reading], timeout=self._timeout)
-                if done:
-                    response = reading.result()
-                    return None if response is grpc.aio.EOF else response
-                if awaited:
-                    raise DeadlineExceeded(f"the server gave no answer for {self._timeout:g} seconds", "DEADLINE_EXCEEDED")
-        finally:
-            reading.cancel()
+        async with self._changed:
+            self._pending.broke(generation, error)
+            self._changed.notify_all()
 
     async def _send(self, call) -> None:
         first = True
@@ -214,8 +224,23 @@ class _Stream:
                 await self._changed.wait_for(lambda: self._pending.has_unsent() or self._pending.closed)
                 if not self._pending.has_unsent():
                     break
-                requests_ = list(self._pending.next_messages(first))
+                own = list(self._pending.next_messages(first))
             first = False
-            for request in requests_:
+            for request in own:
                 await call.write(request)
         await call.done_writing()
+
+    async def _end(self, seconds: float) -> None:
+        """Lets the tasks go; gives the server so many seconds to end the stream by itself."""
+        self._ended = True
+        if self._tasks and seconds:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        if self._call is not None:
+            self._call.cancel()
+        await _cancel([*self._tasks, self._reader])
+
+
+async def _cancel(tasks: list[asyncio.Task]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

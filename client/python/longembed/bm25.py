@@ -7,6 +7,7 @@ Windows of words, the best of which scores the text, do for words what MaxSim do
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class BM25:
         if words is not None and words < 1:
             raise ValueError(f"words is {words}; a window has at least 1 word")
         self._bm25s = bm25s
-        self._tokenizing = {"stopwords": language, "stemmer": Stemmer.Stemmer(language), "show_progress": False}
+        self._tokenizing = {"stopwords": _stopwords(bm25s, language), "stemmer": Stemmer.Stemmer(language), "show_progress": False}
         windows = [_windows(text, words) for text in texts]
         self._starts = np.cumsum([0, *map(len, windows)])
         self._index = bm25s.BM25(method="lucene", k1=k1, b=b)
@@ -49,6 +50,15 @@ class BM25:
 
     def _tokens(self, texts: Sequence[str]) -> list[list[str]]:
         return self._bm25s.tokenize(list(texts), return_ids=False, **self._tokenizing)
+
+
+def _stopwords(bm25s: ModuleType, language: str) -> str | list[str]:
+    """What bm25s is told: the language where it has its stop words, none where it has not."""
+    try:
+        bm25s.tokenize([""], stopwords=language, show_progress=False)
+    except ValueError:
+        return []
+    return language
 
 
 def _windows(text: str, words: int | None) -> list[str]:

@@ -66,6 +66,8 @@ def _service_config() -> str:
 
 
 def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("api_key must be printable ASCII; strip the line break that files end with")
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 

@@ -27,7 +27,7 @@ class Client:
     model: for calls that name none; None: the server's only one.
     timeout: seconds for a call, retries included; of a stream, the longest time without an answer.
     max_receive_bytes: of one answer; None: as much as the server sends.
-    Errors of every method: LongEmbedError and its kinds.
+    Errors of every method: LongEmbedError and its kinds for what the server, or the way to it, refuses; ValueError and TypeError for what cannot be sent.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Client:
         A text that fails has its `error` in its answer. What ends the stream is raised, after the retries that `timeout` seconds without an answer allow.
         """
         chosen = requests.with_defaults(options, changes, self.default_model)
+        requests.refuse_single(items, "embed_stream")
         seconds = self.timeout if timeout is None else timeout
         return embed_stream(self._stub, self._metadata, items, chosen, in_flight, skip, progress, seconds)
 

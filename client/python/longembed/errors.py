@@ -23,6 +23,10 @@ class LongEmbedError(Exception):
         super().__init__(message)
         self.code, self.reason, self.field, self.retry_delay = code, reason, field, retry_delay
 
+    def about(self, what: str) -> LongEmbedError:
+        """The same error with what it is about before its sentence."""
+        return _restore(f"{what}: {self}", self.code, self.reason, self.field, self.retry_delay)
+
     def __reduce__(self):
         return _restore, (str(self), self.code, self.reason, self.field, self.retry_delay)
 

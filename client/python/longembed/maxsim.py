@@ -17,11 +17,11 @@ import numpy as np
 
 from longembed.results import Embedding
 
-# Dot products held at a time: 128 MiB of float32.
-_PRODUCTS_AT_A_TIME = 1 << 25
+# Dot products, and components of vectors, held at a time: 128 MiB of float32.
+_NUMBERS_AT_A_TIME = 1 << 25
 
 
-@dataclass
+@dataclass(eq=False)
 class MultiVectors:
     """The vectors of n texts, one after the other.
 
@@ -60,7 +60,7 @@ class MultiVectors:
 
     def to_int8(self) -> MultiVectors:
         """A quarter of the bytes: component = int8 value * scale, scale = max |component| / 127."""
-        if self.scales is not None:
+        if self.scales is not None or not len(self):
             return self
         scales = np.abs(self.values).max(axis=1).astype(np.float32) / 127
         steps = np.divide(self.values, scales[:, None], out=np.zeros_like(self.values), where=scales[:, None] > 0)
@@ -68,7 +68,10 @@ class MultiVectors:
 
     def mean(self) -> np.ndarray:
         """Of all vectors, float32 [d]."""
-        return self._rows(0, len(self.values)).mean(axis=0)
+        total = np.zeros(self.values.shape[1], np.float64)
+        for first, last in _pieces(self.offsets, _NUMBERS_AT_A_TIME // self.values.shape[1]):
+            total += self._rows(int(self.offsets[first]), int(self.offsets[last])).sum(axis=0, dtype=np.float64)
+        return (total / len(self.values)).astype(np.float32)
 
     def centered(self, mean: np.ndarray) -> MultiVectors:
         """See center()."""
@@ -195,11 +198,11 @@ def score(queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: s
     chosen, rows = reduction(reduce), queries._rows(0, len(queries.values))
     counts = np.diff(queries.offsets).astype(np.float32)
     columns = []
-    for first, last in _pieces(documents.offsets, max(1, _PRODUCTS_AT_A_TIME // len(rows))):
+    for first, last in _pieces(documents.offsets, _NUMBERS_AT_A_TIME // max(rows.shape)):
         start, end = int(documents.offsets[first]), int(documents.offsets[last])
         reduced = chosen(rows @ documents._rows(start, end).T, documents.offsets[first:last] - start)
         columns.append(np.add.reduceat(reduced, queries.offsets[:-1], axis=0) / counts[:, None])
-    return np.concatenate(columns, axis=1)
+    return np.concatenate(columns, axis=1).astype(np.float32, copy=False)
 
 
 def _pieces(offsets: np.ndarray, most_vectors: int) -> Iterable[tuple[int, int]]:

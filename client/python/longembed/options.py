@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 from google.protobuf import json_format
 
 from longembed import messages
+from longembed.errors import InvalidArgument
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,31 @@ class Input:
         if (self.text is None) == (self.token_ids is None):
             raise ValueError("an Input has either text or token_ids")
         ranges = [messages.Range(start=start, end=end) for start, end in self.ranges]
-        if self.text is not None:
+        if self.text is None:
+            ids = [_checked_id(id) for id in self.token_ids]
+            return messages.Input(token_ids=messages.TokenIds(ids=ids, complete=self.complete), ranges=ranges)
+        try:
             return messages.Input(text=self.text, ranges=ranges)
-        return messages.Input(token_ids=messages.TokenIds(ids=self.token_ids, complete=self.complete), ranges=ranges)
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"a text has the lone surrogate U+{ord(self.text[error.start]):04X} at character {error.start}", "INVALID_ARGUMENT") from None
 
 
-TextLike = str | Sequence[int] | Input
+def _checked_id(id: int) -> int:
+    if not 0 <= id < 1 << 32:
+        raise ValueError(f"a token id is {id}; it must be between 0 and {(1 << 32) - 1}")
+    return int(id)
+
+
+TextLike = str | Sequence[int] | np.ndarray | Input
 
 
 def to_input(item: TextLike) -> messages.Input:
-    """The message for a text, a list of token ids, or an Input. Raises TypeError for anything else."""
+    """The message for a text, a list or array of token ids, or an Input. Raises TypeError for anything else, InvalidArgument for a text that is not valid Unicode."""
     if isinstance(item, Input):
         return item.message()
     if isinstance(item, str):
         return Input(text=item).message()
-    if isinstance(item, Sequence) and all(isinstance(token, int) for token in item):
+    if isinstance(item, (Sequence, np.ndarray)) and not isinstance(item, bytes) and all(isinstance(token, Integral) for token in item):
         return Input(token_ids=item).message()
     raise TypeError(f"an input is a str, a list of token ids, or a longembed.Input, not {type(item).__name__}: {item!r:.80}")
 
@@ -90,6 +103,10 @@ class Options:
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other: give one")
         body = self.to_dict()
+        for name, value in body.items():
+            enum = messages.EmbedOptions.DESCRIPTOR.fields_by_name[name].enum_type
+            if enum is not None and value not in enum.values_by_name:
+                raise ValueError(f"options.{name} is {value!r}; it must be one of {', '.join(enum.values_by_name)}")
         try:
             for name in ("extension", "spans"):
                 if isinstance(body.get(name), str):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from longembed import messages
+from longembed.errors import InvalidArgument
 from longembed.options import Input, Options, TextLike, to_input
 
 
@@ -16,10 +17,25 @@ def with_defaults(options: Options | None, changes: dict[str, Any], model: str |
 
 
 def inputs(texts: Iterable[TextLike]) -> list[messages.Input]:
-    """One message an input. A single str is refused: it would be read as a list of letters."""
-    if isinstance(texts, (str, Input)):
-        raise TypeError("give a list of texts: embed([text]), not embed(text)")
-    return [to_input(item) for item in texts]
+    """One message an input. A single text is refused: it would be read as a list of letters."""
+    refuse_single(texts, "embed")
+    return [_input(number, item) for number, item in enumerate(texts)]
+
+
+def _input(number: int, item: TextLike) -> messages.Input:
+    try:
+        return to_input(item)
+    except InvalidArgument as error:
+        field = f"inputs[{number}]"
+        raise InvalidArgument(f"{field}: {error}", error.code, error.reason, field) from None
+
+
+def refuse_single(texts: object, method: str) -> None:
+    """Refuses what is iterable but no list of texts."""
+    if isinstance(texts, (str, bytes, Input)):
+        raise TypeError(f"give a list of texts: {method}([text]), not {method}(text)")
+    if isinstance(texts, Mapping):
+        raise TypeError(f"{method} takes texts, not a mapping; embed_stream takes its items(): (id, text) pairs")
 
 
 def embed(texts: Iterable[TextLike], options: Options, partial: bool) -> messages.EmbedRequest:
@@ -31,8 +47,9 @@ def explain(texts: Iterable[TextLike], options: Options) -> messages.ExplainRequ
 
 
 def tokenize(texts: Sequence[str], model: str | None, add_special_tokens: bool) -> messages.TokenizeRequest:
-    if isinstance(texts, str):
-        raise TypeError("give a list of texts: tokenize([text]), not tokenize(text)")
+    refuse_single(texts, "tokenize")
+    for number, text in enumerate(texts):
+        _input(number, text)
     return messages.TokenizeRequest(model=model or "", texts=texts, add_special_tokens=add_special_tokens)
 
 

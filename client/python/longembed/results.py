@@ -21,7 +21,7 @@ class Timing:
     total: float
 
 
-@dataclass
+@dataclass(eq=False)
 class Embedding:
     """The vectors of one input, and what was done to get them.
 
@@ -68,7 +68,7 @@ class Embedding:
         return self.vectors.astype(np.float32, copy=False)
 
 
-@dataclass
+@dataclass(eq=False)
 class Embeddings(Sequence):
     """The answers of one call, in the order of its inputs."""
 
@@ -106,11 +106,17 @@ class Tokens:
     special: np.ndarray
 
 
+def failed(id: Hashable, error: LongEmbedError, model: str = "", prompt: str = "", recipe: str = "") -> Embedding:
+    """The answer of an input that has no vectors."""
+    return Embedding(id, np.zeros((0, 0), np.float32), None, 0, np.zeros((0, 2), np.int64), 0, 0, [], model, prompt, recipe, error)
+
+
 def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: str, prompt: str, recipe: str) -> Embedding:
     """Reads one EmbedResult, whose vectors are in `encoding`."""
     if result.HasField("error"):
-        nothing = np.zeros((0, 0), np.float32)
-        return Embedding(id, nothing, None, 0, np.zeros((0, 2), np.int64), 0, 0, [], model, prompt, recipe, from_status(result.error))
+        return failed(id, from_status(result.error), model, prompt, recipe)
+    if not result.embeddings:
+        raise LongEmbedError("the server answered an input without a vector", "INTERNAL")
     vectors, scales = _vectors(result.embeddings, encoding)
     ranges = np.array([(e.range.start, e.range.end) for e in result.embeddings if e.HasField("range")], np.int64).reshape(-1, 2)
     sequences = list(result.sequences)
@@ -138,11 +144,13 @@ def _vectors(found: Sequence[messages.Embedding], encoding: str) -> tuple[np.nda
     """The vectors of one input in their encoding, and the scales of INT8."""
     if encoding == "FLOAT32":
         return np.array([e.values for e in found], np.float32), None
-    packed = b"".join(e.packed for e in found)
+    packed = bytearray().join(e.packed for e in found)  # Writable, as the arrays of the other encodings are.
     if encoding == "FLOAT16":
         return np.frombuffer(packed, "<f2").reshape(len(found), -1), None
     if encoding == "BFLOAT16":  # The upper half of a float32, and a type that numpy lacks.
         return (np.frombuffer(packed, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(len(found), -1), None
     if encoding == "INT8":
         return np.frombuffer(packed, np.int8).reshape(len(found), -1), np.array([e.scale for e in found], np.float32)
-    return np.frombuffer(packed, np.uint8).reshape(len(found), -1), None
+    if encoding == "BINARY":
+        return np.frombuffer(packed, np.uint8).reshape(len(found), -1), None
+    raise ValueError(f"encoding is {encoding!r}, which has no numpy form")

@@ -11,6 +11,7 @@ Everything is kept in memory: for corpora of up to some hundred thousand windows
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,8 +34,8 @@ class Hit:
 class System(Protocol):
     """Something that scores queries against documents."""
 
-    def prepare(self, client: Client, texts: Sequence[str]) -> list[Any]:
-        """What the system keeps of documents, one item each. Raises LongEmbedError where one cannot be embedded."""
+    def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[Any]:
+        """What the system keeps of (id, text) pairs, one item each. Raises LongEmbedError, which names the document, where one cannot be embedded."""
 
     def extend(self, prepared: list[Any]) -> None:
         """Takes in what prepare() gave, after the documents that it has."""
@@ -72,13 +73,14 @@ class Vectors:
     query_mean: np.ndarray | None = field(default=None, repr=False)
     index: maxsim.MultiVectors | None = field(default=None, repr=False)
 
-    def prepare(self, client: Client, texts: Sequence[str]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for answer in client.embed_stream(texts, self.document):
-            if answer.error is not None:
-                raise answer.error
-            found[answer.id] = answer.float32()
-        return [found[number] for number in range(len(texts))]
+    def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[np.ndarray]:
+        found: dict[Hashable, np.ndarray] = {}
+        with closing(client.embed_stream(documents, self.document)) as answers:
+            for answer in answers:
+                if answer.error is not None:
+                    raise answer.error.about(f"document {answer.id!r}")
+                found[answer.id] = answer.float32()
+        return [found[id] for id, _ in documents]
 
     def extend(self, prepared: list[np.ndarray]) -> None:
         self.documents += prepared
@@ -115,8 +117,8 @@ class BM25:
     texts: list[str] = field(default_factory=list, repr=False)
     index: bm25.BM25 | None = field(default=None, repr=False)
 
-    def prepare(self, client: Client, texts: Sequence[str]) -> list[str]:
-        return list(texts)
+    def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[str]:
+        return [text for _, text in documents]
 
     def extend(self, prepared: list[str]) -> None:
         self.texts += prepared
@@ -141,8 +143,11 @@ def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], 
 def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
     """One vector a text, float32 [n, d], over a stream. Raises the first failed text's error."""
     rows: list[np.ndarray | None] = [None] * len(texts)
-    for answer in client.embed_stream(texts, options):
-        rows[answer.id] = answer.vector if answer.scales is None else answer.float32()[0]
+    with closing(client.embed_stream(texts, options)) as answers:
+        for answer in answers:
+            if answer.error is not None:
+                raise answer.error.about(f"text {answer.id}")
+            rows[answer.id] = answer.vector if answer.scales is None else answer.float32()[0]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
@@ -163,9 +168,11 @@ class Retriever:
     @staticmethod
     def windows(client: Client, tokens: Sequence[int] = (64, 256), *, bm25: bool = True, model: str | None = None) -> Retriever:
         """What was measured best on long real text: the query's sentences against the smallest windows, the whole query softly against the others, and BM25
-        over whole texts and over windows of 200 words. calibrate() adds some points more. Sizes beyond the model's trained window become that window."""
+        over whole texts and over windows of 200 words. calibrate() adds a point more; without BM25, seven. Sizes beyond the model's trained window become that window."""
         described = client.model(model)
         sizes = sorted({min(size, described.trained_window) for size in tokens})
+        if not sizes:
+            raise ValueError("tokens must name one window size at least")
         systems: list[System] = []
         for size in sizes:
             document = document_options(described, model=described.name, extension={"windows": {"tokens": size}}, output="WINDOW_VECTORS")
@@ -182,8 +189,7 @@ class Retriever:
             if id in known:
                 raise ValueError(f"document {id!r} is there already")
             known.add(id)
-        texts = [text for _, text in pairs]
-        prepared = [system.prepare(self._client, texts) for system in self._systems]
+        prepared = [system.prepare(self._client, pairs) for system in self._systems]
         for system, own in zip(self._systems, prepared):
             system.extend(own)
         self.ids += [id for id, _ in pairs]
@@ -198,13 +204,15 @@ class Retriever:
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """[queries, documents in the order of `ids`], higher is better."""
+        if isinstance(queries, str):
+            raise TypeError("give a list of queries: search([query]), not search(query)")
         found = [system.scores(self._client, queries) for system in self._systems]
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
         """The k best documents of each query, best first."""
-        if isinstance(queries, str):
-            raise TypeError("give a list of queries: search([query]), not search(query)")
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
         if not self.ids:
             return [[] for _ in queries]
         scores = self.scores(queries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 
 from longembed import messages
@@ -78,13 +79,13 @@ class Sides:
         if self._async_client is not None or self._connection is None:
             return self._async_client
         loop = asyncio.get_running_loop()
-        if loop not in self._by_loop:  # Clients of loops that have ended go.
+        if loop not in self._by_loop:  # Drops clients of closed loops.
             self._by_loop = {other: client for other, client in self._by_loop.items() if not other.is_closed()}
             self._by_loop[loop] = self._connection.async_client()
         return self._by_loop[loop]
 
     def options(self, side: str) -> Options:
-        """The side's options with their prompt; asks the server for the model at first."""
+        """The side's options with their prompt; asks the server on first use."""
         if side not in self._resolved:
             given = self._given[side]
             self._resolved[side] = given if _names_prompt(given) else _with_input_type(given, side, self.client.model(given.model))
@@ -99,8 +100,8 @@ class Sides:
         return self.embed_with(self.options(side), texts, progress)
 
     def embed_with(self, options: Options, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
-        stream = self.client.embed_stream(_numbered(texts), options, progress=progress)
-        answers = {answer.id: _successful(answer) for answer in stream}
+        with closing(self.client.embed_stream(_numbered(texts), options, progress=progress)) as stream:
+            answers = {answer.id: _successful(answer) for answer in stream}
         return [answers[number] for number in range(len(texts))]
 
     async def aembed_one(self, side: str, text: str) -> Embedding:
@@ -113,8 +114,8 @@ class Sides:
         client = self.async_client()
         if client is None:
             return await asyncio.to_thread(self.embed, side, texts, progress)
-        stream = client.embed_stream(_numbered(texts), await self._aoptions(side, client), progress=progress)
-        answers = {answer.id: _successful(answer) async for answer in stream}
+        async with aclosing(client.embed_stream(_numbered(texts), await self._aoptions(side, client), progress=progress)) as stream:
+            answers = {answer.id: _successful(answer) async for answer in stream}
         return [answers[number] for number in range(len(texts))]
 
     def close(self) -> None:
@@ -161,5 +162,5 @@ def _successful(answer: Embedding) -> Embedding:
     """The answer, unless it tells a failure: then its error is raised, naming the text's number."""
     error = answer.error
     if error is not None:
-        raise type(error)(f"text {answer.id}: {error}", error.code, error.reason, error.field, error.retry_delay)
+        raise error.about(f"text {answer.id}")
     return answer

@@ -1,6 +1,7 @@
 """EmbedStream for blocking callers.
 
-Three threads take part: the caller's reads answers, one reads the caller's iterable, and gRPC's own sends. They meet in `Pending`, under one lock.
+The caller's thread takes answers; one thread reads the caller's iterable, one reads the gRPC stream, and one of gRPC's own sends. They meet in `Pending`, under
+one lock.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import grpc
 from longembed import messages, retry
 from longembed import progress as progress_bars
 from longembed.channel import Stub
-from longembed.errors import DeadlineExceeded, LongEmbedError, Unavailable, from_rpc
+from longembed.errors import LongEmbedError, Unavailable, from_rpc
 from longembed.options import Options
-from longembed.pending import Pending, StreamItem
+from longembed.pending import Pending, Step, StreamItem
 from longembed.results import Embedding
 
 __all__ = ["StreamItem", "embed_stream"]
+
+# For the server to end a stream that has all of its answers; then it is cancelled.
+SECONDS_TO_END = 5.0
 
 
 def embed_stream(
@@ -33,7 +37,7 @@ def embed_stream(
     progress: bool,
     timeout: float,
 ) -> Iterator[Embedding]:
-    """See Client.embed_stream. Options that are no options are refused now, not at the first answer."""
+    """See Client.embed_stream. Refuses invalid options now, not at the first answer."""
     options.message()
     stream = _Stream(stub, metadata, items, Pending(options, in_flight, skip), timeout)
     return stream.run(progress_bars.bar(progress, items))
@@ -43,34 +47,47 @@ class _Stream:
     def __init__(self, stub: Stub, metadata: tuple, items: Iterable[StreamItem], pending: Pending, timeout: float):
         self._stub, self._metadata, self._items, self._pending, self._timeout = stub, metadata, items, pending, timeout
         self._changed = threading.Condition()  # Guards everything below, and _pending.
-        self._generation = 0  # Of the gRPC stream at hand; a sender of an earlier one ends.
         self._ended = False  # The caller has all answers, or wants no more.
         self._failure: BaseException | None = None  # What the caller's iterable raised.
-        self._skipped = 0
-        self._awaited_since: float | None = None  # Since when the caller waits for an answer; None while it does something else.
+        self._call: grpc.Call | None = None
+        self._receiver: threading.Thread | None = None
 
     def run(self, bar: Any) -> Iterator[Embedding]:
         threading.Thread(target=self._read_items, name="longembed items", daemon=True).start()
-        attempts = retry.Attempts(self._timeout)
+        attempts, counted, seconds_to_end = retry.Attempts(self._timeout), 0, 0.0
         try:
-            while self._wait_for_work():
-                error: LongEmbedError = Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
-                try:
-                    for answer in self._answers():
-                        attempts.succeeded()
-                        bar.update(1 + self._take_skipped())
-                        yield answer
-                except LongEmbedError as failed:
-                    error = failed
-                if self._is_done():
-                    break
-                time.sleep(attempts.delay_after(error))
-            bar.update(self._take_skipped())
+            while (step := self._next_step()) is not Step.FINISHED:
+                if step is Step.OPEN:
+                    self._open()
+                elif isinstance(step, LongEmbedError):
+                    time.sleep(attempts.delay_after(step, self._waited()))
+                else:
+                    attempts.succeeded()
+                    bar.update(1 + self._pending.skipped - counted)
+                    counted = self._pending.skipped
+                    yield step
+            bar.update(self._pending.skipped - counted)
+            seconds_to_end = SECONDS_TO_END
             if self._failure is not None:
                 raise self._failure
         finally:
-            self._end()
+            self._end(seconds_to_end)
             bar.close()
+
+    def _next_step(self) -> Embedding | LongEmbedError | Step:
+        """Waits for the next step. Raises DeadlineExceeded where an answer is overdue, whatever the server does."""
+        with self._changed:
+            while (step := self._pending.step(time.monotonic())) is Step.WAIT:
+                left = self._timeout - self._pending.waited(time.monotonic())
+                if left <= 0:
+                    raise retry.no_answer(self._timeout)
+                self._changed.wait(min(left, threading.TIMEOUT_MAX) if self._pending.is_waited_for() else None)
+            self._changed.notify_all()  # An answer that is taken makes room.
+            return step
+
+    def _waited(self) -> float:
+        with self._changed:
+            return self._pending.waited(time.monotonic())
 
     def _read_items(self) -> None:
         """Takes items in while there is room for them."""
@@ -80,97 +97,58 @@ class _Stream:
                     self._changed.wait_for(lambda: self._ended or self._pending.has_room())
                     if self._ended:
                         return
-                    self._add(item)
+                    self._pending.add(item)
+                    self._changed.notify_all()
         except BaseException as failure:  # noqa: BLE001  Raised again in the caller's thread, once what was read is answered.
             self._failure = failure
         with self._changed:
             self._pending.closed = True
             self._changed.notify_all()
 
-    def _add(self, item: StreamItem) -> None:
-        """With the lock. An answer is awaited from the first item on."""
-        if self._awaited_since is not None and not self._pending.awaits_answer():
-            self._awaited_since = time.monotonic()
-        if not self._pending.add(item):
-            self._skipped += 1
-        self._changed.notify_all()
+    def _open(self) -> None:
+        """Begins another gRPC stream, which sends everything without an answer."""
+        generation = self._pending.generation
+        self._call = self._stub.EmbedStream(self._requests(generation), metadata=self._metadata)
+        self._receiver = threading.Thread(target=self._receive, args=(self._call, generation), name="longembed answers", daemon=True)
+        self._receiver.start()
 
-    def _wait_for_work(self) -> bool:
-        """Waits until there is something to send. False: there never will be."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._pending.awaits_answer() or self._pending.closed)
-            self._pending.restart()
-            self._generation += 1
-            return not self._pending.is_done()
-
-    def _answers(self) -> Iterator[Embedding]:
-        """The answers of one gRPC stream. Raises what ended it too early."""
-        call = self._stub.EmbedStream(self._requests(self._generation), metadata=self._metadata)
-        watch = threading.Thread(target=self._watch, args=(call, self._generation), name="longembed timeout", daemon=True)
-        watch.start()
+    def _receive(self, call: grpc.Call, generation: int) -> None:
+        """Reads answers until the stream ends. There are never more of them than `in_flight`."""
+        error: LongEmbedError = Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
         try:
-            while (response := self._next_response(call)) is not None:
+            for response in call:
                 with self._changed:
-                    answer = self._pending.answer(response)
+                    self._pending.answer(response)
                     self._changed.notify_all()
-                yield answer
-        except grpc.RpcError as error:
-            raise from_rpc(error) from None
-        finally:
+        except grpc.RpcError as failed:
+            error = from_rpc(failed)
+        except LongEmbedError as failed:
+            error = failed
             call.cancel()
-
-    def _next_response(self, call: grpc.Call) -> messages.EmbedStreamResponse | None:
-        """The next answer, or None at the stream's end."""
         with self._changed:
-            self._awaited_since = time.monotonic()
-        try:
-            return next(call, None)
-        except grpc.RpcError:
-            if call.code() is grpc.StatusCode.CANCELLED and self._overdue() <= 0:
-                raise DeadlineExceeded(f"the server gave no answer for {self._timeout:g} seconds", "DEADLINE_EXCEEDED") from None
-            raise
-        finally:
-            with self._changed:
-                self._awaited_since = None
-
-    def _overdue(self) -> float:
-        """Seconds until the next answer is overdue."""
-        if self._awaited_since is None or not self._pending.awaits_answer():
-            return self._timeout
-        return self._awaited_since + self._timeout - time.monotonic()
-
-    def _watch(self, call: grpc.Call, generation: int) -> None:
-        """Cancels a call whose answer is overdue, whatever the server does."""
-        with self._changed:
-            while not self._ended and generation == self._generation and call.is_active():
-                left = self._overdue()
-                if left <= 0:
-                    call.cancel()
-                    return
-                self._changed.wait(left)
+            self._pending.broke(generation, error)
+            self._changed.notify_all()
 
     def _requests(self, generation: int) -> Iterator[messages.EmbedStreamRequest]:
         """What one gRPC stream sends; runs on a thread of gRPC's."""
         first = True
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or generation != self._generation or self._pending.has_unsent() or self._pending.closed)
-                if self._ended or generation != self._generation or not self._pending.has_unsent():
+                self._changed.wait_for(lambda: self._is_over(generation) or self._pending.has_unsent() or self._pending.closed)
+                if self._is_over(generation) or not self._pending.has_unsent():
                     return
                 requests = list(self._pending.next_messages(first))
             first = False
             yield from requests
 
-    def _take_skipped(self) -> int:
-        with self._changed:
-            count, self._skipped = self._skipped, 0
-            return count
+    def _is_over(self, generation: int) -> bool:
+        return self._ended or generation != self._pending.generation
 
-    def _is_done(self) -> bool:
-        with self._changed:
-            return self._pending.is_done()
-
-    def _end(self) -> None:
+    def _end(self, seconds: float) -> None:
+        """Lets the threads go; gives the server so many seconds to end the stream by itself."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+        if self._call is not None:
+            self._receiver.join(seconds)
+            self._call.cancel()

@@ -122,7 +122,8 @@ def test_token_ids(client):
     as_text = client.embed(["how long is the Nile?"], prompt_name="query").matrix()
     ids = tokens.ids.tolist()
     np.testing.assert_allclose(client.embed([Input(token_ids=ids, complete=True)]).matrix(), as_text, atol=1e-6)
-    np.testing.assert_allclose(client.embed([ids[1:-1]]).matrix(), as_text, atol=1e-6)
+    for content in (ids[1:-1], tokens.ids[1:-1], list(tokens.ids[1:-1])):
+        np.testing.assert_allclose(client.embed([content]).matrix(), as_text, atol=1e-6)
 
 
 def test_truncation_is_told(client):
@@ -147,6 +148,14 @@ def test_errors_say_code_reason_and_field(client):
     with pytest.raises(NotFound) as raised:
         client.embed(["a"], model="other")
     assert raised.value.field == "options.model"
+
+
+def test_a_text_that_is_no_unicode_is_refused_with_words(client):
+    with pytest.raises(InvalidArgument, match=r"inputs\[1\]: a text has the lone surrogate U.D800 at character 2") as raised:
+        client.embed(["good", "ab\ud800"])
+    assert raised.value.field == "inputs[1]"
+    with pytest.raises(InvalidArgument, match="lone surrogate"):
+        client.tokenize(["ab\ud800"])
 
 
 def test_partial_results_keep_each_error_with_its_text(client):
@@ -176,6 +185,15 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.embed("one text"), "list of texts"),
         (lambda c: c.tokenize("one text"), "list of texts"),
         (lambda c: c.embed([3.5]), "not float"),
+        (lambda c: c.embed([b"bytes"]), "not bytes"),
+        (lambda c: c.embed({"id": "text"}), "not a mapping"),
+        (lambda c: c.embed_stream({"id": "text"}), "not a mapping"),
+        (lambda c: c.embed(["a"], encoding=3), "options.encoding is 3; it must be one of FLOAT32"),
+        (lambda c: c.embed(["a"], output=1), "options.output is 1"),
+        (lambda c: c.embed(["a"], truncate=None), "options.truncate is None"),
+        (lambda c: c.embed([[-1]]), "token id is -1"),
+        (lambda c: c.embed([[2**32]]), "token id is 4294967296"),
+        (lambda c: Client(c.server, api_key="key of a file\n"), "printable ASCII"),
         (lambda c: c.embed([Input()]), "either text or token_ids"),
         (lambda c: c.embed(["a"], promt_name="query"), "unknown option promt_name"),
         (lambda c: c.embed(["a"], prompt_name="query", prompt="x"), "exclude each other"),

