@@ -1,0 +1,94 @@
+"""What is trained from and what is written: a checkpoint by the exporter's rules, and a Hugging Face folder that the exporter takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import safetensors.torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from model.export import architectures, checkpoints, sources, text_side
+from model.export.export import pooling, trained_window
+from model.train.errors import TrainError
+
+STRIDE_KEY = "longembed_position_stride"  # In the config.json of a folder whose position table was expanded here.
+
+
+@dataclass(frozen=True)
+class Original:
+    """The checkpoint to train from. `window` is Lo, in tokens."""
+
+    identity: str
+    config: dict
+    tensors: dict[str, Tensor]
+    tokenizer_json: str
+    architecture: ModuleType
+    window: int
+    pooling: str
+    prompts: dict[str, str]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_str(self.tokenizer_json)
+
+
+def load(name: str) -> Original:
+    """A known name, a folder, or owner/name of the hub: what `model.export` takes. Raises ExportError or TrainError."""
+    source = sources.find(name)
+    checkpoint = source.load()
+    known = checkpoints.find(source.default_name)
+    architecture = architectures.find(checkpoint.config)
+    if architecture.FAMILY != "APE":
+        raise TrainError(f"{name} has rotary positions; training starts from a checkpoint with a learned position table.")
+    if STRIDE_KEY in checkpoint.config or known and known.position_stride > 1:
+        raise TrainError(f"{name} has an expanded position table already; start from the checkpoint that it was made from.")
+    longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
+    return Original(
+        identity=source.identity,
+        config=checkpoint.config,
+        tensors=checkpoint.tensors,
+        tokenizer_json=text_side.strip(checkpoint.tokenizer),
+        architecture=architecture,
+        window=trained_window({}, known, checkpoint, longest, 1),
+        pooling=pooling({}, known, checkpoint, architecture),
+        prompts=known.prompts if known else checkpoint.prompts,
+    )
+
+
+def full_config(original: Original) -> dict:
+    """config.json with the sizes that a checkpoint out of an ONNX file does not state."""
+    sizes = original.architecture.sizes(original.config, original.tensors)
+    stated = {"vocab_size": "vocabulary_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "num_hidden_layers": "layers"}
+    return {**{key: sizes[size] for key, size in stated.items()}, **original.config}
+
+
+def without_buffers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without position_ids, which some files hold: 0, 1, 2, ... for the original's length."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
+
+
+def write(folder: Path, original: Original, config: dict, tensors: dict[str, Tensor]) -> None:
+    """A Hugging Face folder with the original's tokenizer, pooling and prompts. config.json comes last, so that a folder that has one is whole."""
+    (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
+    modes = {"pooling_mode_mean_tokens": original.pooling == "MEAN", "pooling_mode_cls_token": original.pooling == "CLS"}
+    files = {
+        "1_Pooling/config.json": {"word_embedding_dimension": config["hidden_size"], **modes},
+        "sentence_bert_config.json": {"max_seq_length": original.window},
+        "config_sentence_transformers.json": {"prompts": original.prompts},
+    }
+    for name, content in files.items():
+        _replace(folder / name, json.dumps(content, indent=1).encode())
+    _replace(folder / "tokenizer.json", original.tokenizer_json.encode())
+    _replace(folder / "model.safetensors", safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    _replace(folder / "config.json", json.dumps(config, indent=1).encode())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    fresh = file.with_name(file.name + ".new")
+    fresh.write_bytes(content)
+    os.replace(fresh, file)

@@ -1,0 +1,151 @@
+"""The training loop of every recipe: a budget, progress, and a state on disk that the same command goes on from."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.train.errors import TrainError
+
+FORMAT_VERSION = 1
+WARM_UP_STEPS = 20
+SAVE_SECONDS = 60.0
+SAY_SECONDS = 10.0
+
+
+class Recipe(Protocol):
+    """What is trained. `loss` depends on nothing but the recipe's state, the step, and `done`, the share of the budget that is used up: so that a
+    training that was stopped ends as one that was not."""
+
+    parameters: list[nn.Parameter]
+    learning_rate: float
+
+    def loss(self, step: int, done: float) -> Outcome: ...
+
+    def state(self) -> dict: ...
+
+    def restore(self, state: dict) -> None: ...
+
+    def finished(self) -> tuple[dict, dict[str, Tensor]]:
+        """config.json and tensors of what was trained."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One batch: `kind` names it in the progress, `cosine` is the mean of its vectors to their teacher's."""
+
+    loss: Tensor
+    kind: str
+    cosine: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Minutes of training, over all runs and without loading, or steps; whichever is given."""
+
+    minutes: float | None = None
+    steps: int | None = None
+
+    def done(self, step: int, seconds: float) -> float:
+        return min(1.0, step / self.steps if self.steps is not None else seconds / (60 * self.minutes))
+
+
+def train(recipe: Recipe, budget: Budget, state_file: Path, request: dict) -> int:
+    """Trains until the budget is used up; returns the steps done in all. `request` is what a state belongs to: another is refused.
+
+    The state is written every minute, at the end, and when the program is interrupted.
+    """
+    optimizer = torch.optim.AdamW(recipe.parameters, lr=recipe.learning_rate, weight_decay=0.0)
+    step, seconds = _restore(recipe, optimizer, state_file, request)
+    progress = Progress(budget)
+    saved = time.monotonic()
+    try:
+        while (done := budget.done(step, seconds)) < 1.0:
+            started = time.monotonic()
+            outcome = _step(recipe, optimizer, step, done)
+            step += 1
+            seconds += time.monotonic() - started
+            progress.add(outcome, step, seconds)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                _save(recipe, optimizer, state_file, request, step, seconds)
+                saved = time.monotonic()
+    finally:
+        _save(recipe, optimizer, state_file, request, step, seconds)
+    return step
+
+
+def _step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, done: float) -> Outcome:
+    """The rate warms up over the first steps and falls linearly to nothing at the budget's end."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (1.0 - done)
+    outcome = recipe.loss(step, done)
+    if not torch.isfinite(outcome.loss):
+        raise TrainError(f"the loss of step {step} is {outcome.loss.item()}; lower --learning-rate and start again in another folder.")
+    optimizer.zero_grad(set_to_none=True)
+    outcome.loss.backward()
+    optimizer.step()
+    return outcome
+
+
+def _save(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, request: dict, step: int, seconds: float) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(file.name + ".new")
+    own = {"recipe": recipe.state(), "optimizer": optimizer.state_dict()}
+    torch.save({"format_version": FORMAT_VERSION, "request": request, "step": step, "seconds": seconds, **own}, fresh)
+    os.replace(fresh, file)
+
+
+def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, request: dict) -> tuple[int, float]:
+    if not file.exists():
+        return 0, 0.0
+    content = torch.load(file, weights_only=True)
+    if content["format_version"] != FORMAT_VERSION:
+        raise TrainError(f"{file} was written by another version of this program; choose another --out or remove it.")
+    for key, value in request.items():
+        there = content["request"].get(key)
+        if there != value:
+            raise TrainError(f"{file.parent} holds a training with {key} = {there!r} instead of {value!r}; choose another --out or remove it.")
+    recipe.restore(content["recipe"])
+    optimizer.load_state_dict(content["optimizer"])
+    say(f"going on after step {content['step']}, {content['seconds'] / 60:.1f} minutes of training")
+    return content["step"], content["seconds"]
+
+
+class Progress:
+    """A line every ten seconds: loss and cosine by kind of batch (running means), rate, and the time left."""
+
+    def __init__(self, budget: Budget):
+        self._budget = budget
+        self._means: dict[str, tuple[float, float]] = {}
+        self._tokens = 0
+        self._since = self._said = time.monotonic()
+
+    def add(self, outcome: Outcome, step: int, seconds: float) -> None:
+        loss, cosine = outcome.loss.item(), outcome.cosine
+        old_loss, old_cosine = self._means.get(outcome.kind, (loss, cosine))
+        self._means[outcome.kind] = (0.9 * old_loss + 0.1 * loss, 0.9 * old_cosine + 0.1 * cosine)
+        self._tokens += outcome.tokens
+        done = self._budget.done(step, seconds)
+        if time.monotonic() - self._said >= SAY_SECONDS or done >= 1.0:
+            self._say(step, seconds, done)
+
+    def _say(self, step: int, seconds: float, done: float) -> None:
+        now = time.monotonic()
+        kinds = ", ".join(f"{kind} {loss:.3f} cosine {cosine:.4f}" for kind, (loss, cosine) in sorted(self._means.items()))
+        left = seconds * (1 / done - 1)
+        rate = self._tokens / (now - self._since)
+        say(f"step {step}, {100 * done:.0f} %: loss {kinds}; {rate:,.0f} tokens/s; {int(left // 60)}:{int(left % 60):02d} left")
+        self._said = now
+
+
+def say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)

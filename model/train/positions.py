@@ -1,0 +1,182 @@
+"""The recipe of E5-Base-4k: new rows between the trained ones of a position table, and nothing else, learn. Short texts read the old rows alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.train import batches
+from model.train.checkpoint import STRIDE_KEY, Original, full_config, without_buffers
+from model.train.corpus import Corpus
+from model.train.encoder import Sequence, TextSide, encode, log_scale, plain
+from model.train.errors import TrainError
+from model.train.loop import Outcome
+
+CONTRAST = 0.01  # Temperature between a vector and its teacher's; E5's own.
+QUESTION_CONTRAST = 0.02  # Between a question and the texts: one sentence is farther from its text than a text from itself.
+NEARNESS = 10.0  # Of 1 - cosine, so that it counts as much as the rest.
+QUESTION_SHARE = 0.25
+REMEMBERED = 64  # Teacher vectors of earlier long texts, as further others.
+SIBLINGS = 4
+KNOTS = 33
+
+
+@dataclass(frozen=True)
+class Settings:
+    stride: int = 8
+    learning_rate: float = 3e-4
+    batch_tokens: int = 4096
+    long_share: float = 0.4  # Of the steps.
+    served_share: float = 0.75  # Of the long batches, read from row 0 on.
+    log_scaled_share: float = 0.5  # Of the long batches: the rows serve both with and without attention log-scaling.
+
+
+class Rows(nn.Module):
+    """The new rows of a table [Lo, H] that grows to [stride * Lo, H]: row stride * i is row i, to the bit, and never learns.
+
+    Rows that learn one by one take more texts than a CPU reads in an hour. The new rows are therefore one linear map, the same for all, of two old rows:
+    the one that stands at this place when the table is repeated, so that neighbors are as far apart as the encoder is used to, and the one that stands
+    there when the table is stretched, which tells distant places apart. A bend of the table, given at KNOTS places, is added. Before training the new
+    rows repeat the table.
+    """
+
+    def __init__(self, table: Tensor, stride: int):
+        super().__init__()
+        count, width = stride * len(table), table.size(1)
+        self.repeated = nn.Parameter(torch.eye(width))
+        self.stretched = nn.Parameter(torch.zeros(width, width))
+        self.knots = nn.Parameter(torch.zeros(KNOTS, width))
+        self.register_buffer("_repeated_rows", table.repeat(stride, 1))
+        self.register_buffer("_stretched_rows", stretch(table, stride))
+        self.register_buffer("_new", (torch.arange(count) % stride != 0).unsqueeze(1))
+
+    def forward(self) -> Tensor:
+        bend = F.interpolate(self.knots.T.unsqueeze(0), size=len(self._new), mode="linear", align_corners=True)[0].T
+        grown = self._repeated_rows @ self.repeated + self._stretched_rows @ self.stretched + bend
+        return torch.where(self._new, grown, self._stretched_rows)  # The mask: no gradient passes to an old row.
+
+
+def stretch(table: Tensor, stride: int) -> Tensor:
+    """[Lo, H] -> [stride * Lo, H]: row stride * i is row i to the bit, between them is their linear interpolation, after the last the last."""
+    following = torch.cat([table[1:], table[-1:]])
+    return torch.stack([torch.lerp(table, following, k / stride) for k in range(stride)], dim=1).flatten(0, 1)
+
+
+class Positions:
+    """Trains a position table; see README.md for what the losses are for."""
+
+    def __init__(self, original: Original, corpus: Corpus, settings: Settings, seed: int, bfloat16: bool):
+        if settings.stride < 2:
+            raise TrainError(f"--stride {settings.stride} adds no rows; give at least 2.")
+        self._original, self._window, self._pooling = original, original.window, original.pooling
+        self._corpus, self._settings, self._seed, self._bfloat16 = corpus, settings, seed, bfloat16
+        self._text = TextSide(original.tokenizer, original.prompts)
+        if self._text.room(self._window) < batches.SHORTEST_PIECE:
+            raise TrainError(f"a trained window of {self._window} tokens leaves too little room beside the prompt.")
+        self._plain, self._student = (original.architecture.build(original.config, original.tensors) for _ in range(2))
+        table = self._plain.embeddings.position.detach()[: self._window]
+        self._rows = Rows(table, settings.stride)
+        del self._student.embeddings.position  # A parameter; a step's table is not one.
+        self._remembered = torch.zeros(0, table.size(1))
+        self.parameters, self.learning_rate = list(self._rows.parameters()), settings.learning_rate
+
+    @property
+    def rows(self) -> int:
+        return self._window * self._settings.stride
+
+    def state(self) -> dict:
+        return {"rows": {name: parameter.detach() for name, parameter in self._rows.named_parameters()}, "remembered": self._remembered}
+
+    def restore(self, state: dict) -> None:
+        self._rows.load_state_dict(state["rows"], strict=False)  # Without the buffers, which the original makes.
+        self._remembered = state["remembered"]
+
+    def loss(self, step: int, done: float) -> Outcome:
+        draw = random.Random(f"{self._seed} {step}")
+        return self._long(draw) if draw.random() < self._settings.long_share else self._short(draw)
+
+    def _short(self, draw: random.Random) -> Outcome:
+        """Texts within the trained window, scattered over the long range: their vectors stay their plain ones, and the ones of near twins apart."""
+        shortest = self._window - self._text.room(self._window) + batches.SHORTEST_PIECE
+        n = max(shortest, round(self._window * 8 ** -draw.random()))
+        families = max(2, self._settings.batch_tokens // (SIBLINGS * n))
+        items = batches.siblings(self._corpus, draw, self._text.room(n), min(families, 12), SIBLINGS)
+        tokens = [self._text.wrap(item.text, "passage") for item in items]
+        teacher = self._teacher(tokens)
+        student = self._learn([Sequence(ids, batches.scattered(draw, len(ids), self.rows)) for ids in tokens])
+        cosine = (student * teacher).sum(dim=1).mean()
+        loss = NEARNESS * (1 - cosine) + relations(student, teacher, teacher)
+        return Outcome(loss, "short", cosine.item(), sum(map(len, tokens)))
+
+    def _long(self, draw: random.Random) -> Outcome:
+        """Texts beyond the trained window. Their vectors come to the mean of their windows', and each is found by a part of it."""
+        n = max(self._window + 1, round(self._window * self._settings.stride ** (draw.random() ** 2)))
+        count = min(6, max(2, round(self._settings.batch_tokens / n)))
+        items = self._long_items(draw, self._text.room(n), count)
+        teacher = torch.stack([self._mean_of_windows(item.text) for item in items])
+        questions = self._teacher([self._text.wrap(item.part, "query") for item in items])
+        student = self._learn(self._long_sequences(draw, [self._text.wrap(item.text, "passage") for item in items]))
+        cosine = (student * teacher).sum(dim=1).mean()
+        asked = F.cross_entropy(questions @ student.T / QUESTION_CONTRAST, torch.arange(len(items)))
+        loss = NEARNESS * (1 - cosine) + relations(student, teacher, torch.cat([teacher, self._remembered])) + QUESTION_SHARE * asked
+        self._remembered = torch.cat([self._remembered, teacher])[-REMEMBERED:]
+        return Outcome(loss, "long", cosine.item(), len(items) * n)
+
+    def _long_items(self, draw: random.Random, tokens: int, count: int) -> list[batches.Item]:
+        if draw.random() < 0.5:
+            return batches.strangers(self._corpus, draw, tokens, count)
+        return batches.siblings(self._corpus, draw, tokens, count // 2, 2)
+
+    def _long_sequences(self, draw: random.Random, tokens: list[list[int]]) -> list[Sequence]:
+        """From row 0 on, as they are read when served, or scattered, for the rows at the far end."""
+        scaled = draw.random() < self._settings.log_scaled_share
+        served = draw.random() < self._settings.served_share
+        return [
+            Sequence(
+                ids,
+                torch.arange(len(ids), dtype=torch.float32) if served else batches.scattered(draw, len(ids), self.rows),
+                log_scale(len(ids), self._window) if scaled else 1.0,
+            )
+            for ids in tokens
+        ]
+
+    def _mean_of_windows(self, text: list[int]) -> Tensor:
+        room = self._text.room(self._window)
+        windows = [text[start : start + room] for start in range(0, len(text), room)]
+        vectors = self._teacher([self._text.wrap(window, "passage") for window in windows])
+        return F.normalize(torch.tensor([float(len(window)) for window in windows]) @ vectors, dim=0)
+
+    def _teacher(self, tokens: list[list[int]]) -> Tensor:
+        with torch.no_grad():
+            return encode(self._plain, plain(tokens), self._pooling, self._bfloat16)
+
+    def _learn(self, sequences: list[Sequence]) -> Tensor:
+        self._student.embeddings.position = self._rows()
+        return encode(self._student, sequences, self._pooling, self._bfloat16)
+
+
+    def finished(self) -> tuple[dict, dict[str, Tensor]]:
+        """config.json and tensors of the original with the trained table."""
+        original, table, stride = self._original, self._rows().detach(), self._settings.stride
+        name = next(name for name in original.tensors if name.endswith("position_embeddings.weight"))
+        rows = original.tensors[name].float()
+        padding = rows.size(0) - original.architecture.longest_position(original.config, original.tensors)  # XLM-RoBERTa has rows before position 0.
+        if not torch.equal(table[::stride], rows[padding : padding + self._window]):
+            raise TrainError("a trained row of the position table has changed; this is a defect of the trainer, please report it.")
+        full = torch.cat([rows[:padding], table])
+        config = {**full_config(original), "max_position_embeddings": full.size(0), STRIDE_KEY: stride}
+        return config, {**without_buffers(original.tensors), name: full}
+
+
+def relations(student: Tensor, teacher: Tensor, others: Tensor) -> Tensor:
+    """How far a student's vector stands to the others as its teacher's does: the Kullback-Leibler divergence of their softmax over `others`.
+
+    The teacher's own shares are the target, not 1 for the right vector and 0 for the rest, which drives all vectors away from what they have in
+    common.
+    """
+    target = F.log_softmax(teacher @ others.T / CONTRAST, dim=1)
+    return F.kl_div(F.log_softmax(student @ others.T / CONTRAST, dim=1), target, log_target=True, reduction="batchmean")

@@ -1,0 +1,139 @@
+"""Reads the texts to train on: plain text, Markdown, HTML and JSONL, gzipped or not, from files and folders."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Iterable, Iterator
+
+from model.train.errors import TrainError
+
+PLAIN, HTML, JSONL = (".txt", ".md", ".rst"), (".html", ".htm"), (".jsonl",)
+SHORTEST_TEXT = 400  # Characters. A folder of documentation has many stubs that say nothing.
+SHORTEST_PARAGRAPH = 40  # Characters; shorter ones are headings, menus and cells of tables.
+MOST_FILE_BYTES = 32 << 20
+BLOCKS = frozenset("p div li dd dt pre h1 h2 h3 h4 h5 h6 tr table ul ol dl section article blockquote br body td th".split())
+SKIPPED = frozenset("script style head nav footer header svg noscript".split())
+# Words of which English prose is full. Documentation comes in many languages, often side by side in one folder.
+ENGLISH = frozenset("the of and to a in is that for it with as be this are or by on not".split())
+ENGLISH_SHARE = 0.15
+
+
+def read(sources: Iterable[Path], english_only: bool = False) -> list[list[str]]:
+    """All texts of the files and folders, in order of their paths: each a list of paragraphs.
+
+    A paragraph that occurs again, in the same text or in another, is left out, so that copies and page headers are read once. Texts shorter than
+    SHORTEST_TEXT characters are left out. `english_only` also leaves out what is not English prose. Raises TrainError for a source that is not there, or
+    a file named itself (not found in a folder) that is of no known kind.
+    """
+    seen: set[bytes] = set()
+    texts = []
+    for file in _files(sources):
+        for raw in _texts_of(file):
+            paragraphs = [paragraph for paragraph in _paragraphs(raw) if _first_time(paragraph, seen)]
+            if sum(map(len, paragraphs)) >= SHORTEST_TEXT and (not english_only or is_english(paragraphs)):
+                texts.append(paragraphs)
+    return texts
+
+
+def is_english(paragraphs: list[str]) -> bool:
+    words = re.findall(r"[^\W\d_]+", " ".join(paragraphs).lower())
+    return bool(words) and sum(word in ENGLISH for word in words) / len(words) >= ENGLISH_SHARE
+
+
+def plain_text(html: str) -> str:
+    """The text of an HTML page, blocks apart by an empty line."""
+    reader = _Page()
+    reader.feed(html)
+    reader.close()
+    return "".join(reader.parts)
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._skipping: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        if tag in SKIPPED:
+            self._skipping.append(tag)
+        if tag in BLOCKS:
+            self.parts.append("\n\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._skipping and tag == self._skipping[-1]:
+            self._skipping.pop()
+        if tag in BLOCKS:
+            self.parts.append("\n\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipping:
+            self.parts.append(data)
+
+
+def _files(sources: Iterable[Path]) -> Iterator[Path]:
+    for source in sources:
+        if source.is_dir():
+            yield from sorted(file for file in source.rglob("*") if file.is_file() and not file.is_symlink() and _kind(file))
+        elif not source.is_file():
+            raise TrainError(f"--texts {source} is neither a file nor a folder; give one that exists.")
+        elif not _kind(source):
+            raise TrainError(f"--texts {source} is of no known kind; give {', '.join(PLAIN + HTML + JSONL)}, each gzipped (.gz) or not.")
+        else:
+            yield source
+
+
+def _kind(file: Path) -> str | None:
+    name = file.name.lower().removesuffix(".gz")
+    if name.startswith(("changelog", "copyright")):  # Of every Debian package; no prose.
+        return None
+    ending = Path(name).suffix
+    return next((kind[0] for kind in (PLAIN, HTML, JSONL) if ending in kind), None)
+
+
+def _texts_of(file: Path) -> Iterator[str]:
+    opened = gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
+    try:
+        with opened as stream:
+            raw = stream.read(MOST_FILE_BYTES + 1)
+    except (OSError, EOFError) as error:
+        raise TrainError(f"{file} cannot be read ({error}); remove it or leave it out.") from error
+    if len(raw) > MOST_FILE_BYTES:
+        raise TrainError(f"{file} holds more than {MOST_FILE_BYTES >> 20} MiB; split it.")
+    content = raw.decode("utf-8", errors="replace")
+    kind = _kind(file)
+    if kind == JSONL[0]:
+        yield from _lines(file, content)
+    else:
+        yield plain_text(content) if kind == HTML[0] else content
+
+
+def _lines(file: Path, content: str) -> Iterator[str]:
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainError(f'{file}, line {number} is no JSON object with a string "text".') from error
+        if not isinstance(text, str):
+            raise TrainError(f'{file}, line {number} is no JSON object with a string "text".')
+        yield text
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Blocks between empty lines, white space made one blank."""
+    blocks = (" ".join(block.split()) for block in re.split(r"\n\s*\n", text))
+    return [block for block in blocks if len(block) >= SHORTEST_PARAGRAPH]
+
+
+def _first_time(paragraph: str, seen: set[bytes]) -> bool:
+    key = hashlib.blake2b(paragraph.encode(), digest_size=12).digest()
+    fresh = key not in seen
+    seen.add(key)
+    return fresh

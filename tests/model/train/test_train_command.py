@@ -1,0 +1,82 @@
+"""The command line: whole runs on a tiny checkpoint, going on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from train_cases import prose, tiny
+
+from model.train import recipes
+from model.train.__main__ import main
+
+
+@pytest.fixture
+def texts(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setattr(recipes, "LEAST_TOKENS", 5_000)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for seed in range(5):
+        (folder / f"{seed}.txt").write_text(prose(3000, seed))
+    return folder
+
+
+@pytest.mark.parametrize("recipe", ["positions", "rotary"])
+def test_a_run_writes_a_checkpoint_and_going_on_takes_the_state(recipe, texts, tmp_path, capfd):
+    command = [recipe, str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), "--texts", str(texts)]
+    assert main([*command, "--steps", "1"]) == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == {"positions": "bert", "rotary": "e5rope"}[recipe]
+    first = safetensors.torch.load_file(tmp_path / "out/model.safetensors")
+    assert main([*command, "--steps", "2"]) == 0
+    assert "going on after step 1" in capfd.readouterr().err
+    second = safetensors.torch.load_file(tmp_path / "out/model.safetensors")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_state_of_other_settings_is_refused(texts, tmp_path, capfd):
+    command = ["positions", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]
+    assert main(command) == 0
+    assert main([*command, "--seed", "1"]) == 1
+    assert "instead of" in capfd.readouterr().err
+
+
+def test_an_expanded_table_is_not_expanded_again(texts, tmp_path, capfd):
+    command = ["--texts", str(texts), "--steps", "1"]
+    assert main(["positions", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), *command]) == 0
+    assert main(["positions", str(tmp_path / "out"), "--out", str(tmp_path / "again"), *command]) == 1
+    assert "expanded position table already" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "kind, flags, says",
+    [
+        ("e5rope", [], "rotary positions"),
+        ("bert", ["--stride", "1"], "--stride 1 adds no rows"),
+        ("bert", ["--minutes", "0"], "--minutes 0.0 is not above 0"),
+        ("bert", ["--steps", "-1"], "--steps -1 is not above 0"),
+        ("bert", ["--learning-rate", "nan"], "--learning-rate nan is not above 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_sentence(kind, flags, says, texts, tmp_path, capfd):
+    assert main(["positions", str(tiny(tmp_path / "tiny", kind)), "--out", str(tmp_path / "out"), "--texts", str(texts), *flags]) == 1
+    assert says in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_texts_are_refused_with_what_to_do(texts, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(recipes, "LEAST_TOKENS", 10**6)
+    command = ["positions", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), "--steps", "1"]
+    assert main([*command, "--texts", str(texts)]) == 1
+    assert "at least 1000000; add texts with --texts" in capfd.readouterr().err
+    monkeypatch.setattr(recipes, "DEBIAN_TEXTS", texts)
+    assert main(command) == 1
+    assert "install packages with prose, such as debian-policy" in capfd.readouterr().err
+
+
+def test_an_unknown_checkpoint_is_refused(tmp_path, capfd):
+    assert main(["positions", "no-such-model", "--out", str(tmp_path / "out"), "--steps", "1"]) == 1
+    assert "neither a directory nor a known checkpoint" in capfd.readouterr().err
