@@ -29,7 +29,7 @@ PROMPTING = ("prompt_name", "input_type", "prompt")
 
 
 class RecipeError(ValueError):
-    """A recipe file that says something nobody can do; the message names row and key."""
+    """A recipe is invalid; the message names row and key."""
 
 
 @dataclass(frozen=True)

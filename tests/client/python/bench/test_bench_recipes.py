@@ -1,4 +1,4 @@
-"""Recipes in YAML: grids expand, and what nobody can do is refused by name."""
+"""Recipes in YAML: grids expand, and invalid rows are refused by name."""
 
 from __future__ import annotations
 
