@@ -29,7 +29,7 @@ def row(text):
         ("{document: {}, speed: fast}", "file: row 'only' has the unknown key 'speed'"),
         ("{document: {window: 5}}", "file: row 'only': document has the unknown key 'window'; known are dimensions, encoding"),
         ("{document: {extension: {windows: {size: 5}}}}", "file: row 'only': document: options:"),
-        ("{document: {output: SEVERAL}}", "file: row 'only': document: options:"),
+        ("{document: {output: SEVERAL}}", "file: row 'only': document: options.output is 'SEVERAL'; it must be one of ONE_VECTOR"),
         ("{document: {}, query: {priority: BULK}}", "query has the unknown key 'priority'"),
         ("{document: {}, bm25: {}}", "must have exactly one of document, bm25, sum, openai, sentence_transformers; it has document, bm25"),
         ("{reduce: max}", "it has none"),
