@@ -18,9 +18,7 @@ from model.train.loop import Outcome
 
 CONTRAST = 0.01  # Temperature between a vector and its teacher's; E5's own.
 QUESTION_CONTRAST = 0.02  # Between a question and the texts: one sentence is farther from its text than a text from itself.
-NEARNESS = 10.0  # Of 1 - cosine, so that it counts as much as the rest.
-QUESTION_SHARE = 0.25
-REMEMBERED = 64  # Teacher vectors of earlier long texts, as further others.
+REMEMBERED = 64  # Teacher vectors of earlier long texts, as further wrong answers.
 SIBLINGS = 4
 KNOTS = 33
 
@@ -109,7 +107,7 @@ class Positions:
         teacher = self._teacher(tokens)
         student = self._learn([Sequence(ids, batches.scattered(draw, len(ids), self.rows)) for ids in tokens])
         cosine = (student * teacher).sum(dim=1).mean()
-        loss = NEARNESS * (1 - cosine) + relations(student, teacher, teacher)
+        loss = 1 - cosine + contrast(student, teacher, CONTRAST)
         return Outcome(loss, "short", cosine.item(), sum(map(len, tokens)))
 
     def _long(self, draw: random.Random) -> Outcome:
@@ -121,8 +119,9 @@ class Positions:
         questions = self._teacher([self._text.wrap(item.part, "query") for item in items])
         student = self._learn(self._long_sequences(draw, [self._text.wrap(item.text, "passage") for item in items]))
         cosine = (student * teacher).sum(dim=1).mean()
-        asked = F.cross_entropy(questions @ student.T / QUESTION_CONTRAST, torch.arange(len(items)))
-        loss = NEARNESS * (1 - cosine) + relations(student, teacher, torch.cat([teacher, self._remembered])) + QUESTION_SHARE * asked
+        found = contrast(student, torch.cat([teacher, self._remembered]), CONTRAST)
+        asked = contrast(questions, torch.cat([student, self._remembered]), QUESTION_CONTRAST)
+        loss = 1 - cosine + 0.5 * found + 0.5 * asked
         self._remembered = torch.cat([self._remembered, teacher])[-REMEMBERED:]
         return Outcome(loss, "long", cosine.item(), len(items) * n)
 
@@ -172,11 +171,6 @@ class Positions:
         return config, {**without_buffers(original.tensors), name: full}
 
 
-def relations(student: Tensor, teacher: Tensor, others: Tensor) -> Tensor:
-    """How far a student's vector stands to the others as its teacher's does: the Kullback-Leibler divergence of their softmax over `others`.
-
-    The teacher's own shares are the target, not 1 for the right vector and 0 for the rest, which drives all vectors away from what they have in
-    common.
-    """
-    target = F.log_softmax(teacher @ others.T / CONTRAST, dim=1)
-    return F.kl_div(F.log_softmax(student @ others.T / CONTRAST, dim=1), target, log_target=True, reduction="batchmean")
+def contrast(vectors: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+    """How well each vector finds its own candidate, the one of its number, among all of them: InfoNCE."""
+    return F.cross_entropy(vectors @ candidates.T / temperature, torch.arange(len(vectors)))

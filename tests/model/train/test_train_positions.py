@@ -13,7 +13,7 @@ from train_cases import STRIDE, read, tiny
 
 from model.export import architectures, check, export, sources
 from model.train import checkpoint, loop
-from model.train.positions import CONTRAST, Positions, Rows, Settings, relations, stretch
+from model.train.positions import CONTRAST, Positions, Rows, Settings, contrast, stretch
 
 
 def recipe_of(original: checkpoint.Original, seed: int = 0, learning_rate: float = 1e-3) -> Positions:
@@ -155,13 +155,8 @@ def test_training_brings_scattered_texts_back_to_their_vectors(bert, tmp_path):
     assert cosine() > before + 0.01
 
 
-def test_relations_are_the_divergence_from_the_teachers_shares():
-    student, teacher, others = (torch.nn.functional.normalize(torch.randn(n, 8, dtype=torch.float64), dim=1) for n in (3, 3, 5))
-
-    def shares(vectors: torch.Tensor) -> np.ndarray:
-        powers = np.exp(vectors.numpy() @ others.numpy().T / CONTRAST)
-        return powers / powers.sum(axis=1, keepdims=True)
-
-    p, q = shares(teacher), shares(student)
-    assert relations(student, teacher, others).item() == pytest.approx((p * np.log(p / q)).sum() / 3, rel=1e-6)
-    assert relations(teacher, teacher, others).item() == pytest.approx(0, abs=1e-12)
+def test_contrast_is_the_mean_surprise_at_the_right_candidate():
+    vectors, candidates = (torch.nn.functional.normalize(torch.randn(n, 8, dtype=torch.float64), dim=1) for n in (3, 5))
+    powers = np.exp(vectors.numpy() @ candidates.numpy().T / CONTRAST)
+    expected = -np.log([powers[i, i] / powers[i].sum() for i in range(3)]).mean()
+    assert contrast(vectors, candidates, CONTRAST).item() == pytest.approx(expected, rel=1e-6)
