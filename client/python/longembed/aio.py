@@ -38,10 +38,7 @@ class AsyncClient:
     ):
         self.server, self.default_model, self.timeout = channels.address(server), model, timeout
         self._metadata = channels.metadata(api_key)
-        options = channels.channel_options(max_receive_bytes)
-        self._channel = (
-            grpc.aio.secure_channel(self.server, tls.credentials(), options) if tls else grpc.aio.insecure_channel(self.server, options)
-        )
+        self._channel = channels.open_channel(grpc.aio, self.server, tls, max_receive_bytes)
         self._stub = channels.Stub(self._channel)
 
     async def embed(

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 
 import grpc
 
@@ -48,7 +49,13 @@ def address(server: str | None) -> str:
     return server or os.environ.get("LONGEMBED_SERVER") or DEFAULT_SERVER
 
 
-def channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:
+def open_channel(transport: ModuleType, server: str, tls: TLS | None, max_receive_bytes: int | None):
+    """A channel of `transport`, which is grpc or grpc.aio."""
+    options = _channel_options(max_receive_bytes)
+    return transport.secure_channel(server, tls.credentials(), options) if tls else transport.insecure_channel(server, options)
+
+
+def _channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:
     """gRPC's default receive limit of 4 MiB is below one long text's window vectors; the server bounds its answers itself (limits.max_response_bytes)."""
     return [
         ("grpc.max_receive_message_length", -1 if max_receive_bytes is None else max_receive_bytes),

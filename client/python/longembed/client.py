@@ -42,10 +42,7 @@ class Client:
     ):
         self.server, self.default_model, self.timeout = channels.address(server), model, timeout
         self._metadata = channels.metadata(api_key)
-        options = channels.channel_options(max_receive_bytes)
-        self._channel = (
-            grpc.secure_channel(self.server, tls.credentials(), options) if tls else grpc.insecure_channel(self.server, options)
-        )
+        self._channel = channels.open_channel(grpc, self.server, tls, max_receive_bytes)
         self._stub = channels.Stub(self._channel)
 
     def embed(
