@@ -12,7 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "model/encoder/load_encoder.h"
-#include "server/admission/pending.h"
+#include "server/admission/ledger.h"
+#include "server/api/apis.h"
 #include "server/batching/clock.h"
 #include "server/config/config.h"
 #include "server/core/cores.h"
@@ -22,7 +23,6 @@
 #include "server/process/health_monitor.h"
 #include "server/process/load_models.h"
 #include "server/process/secrets.h"
-#include "server/rpc/converters.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/log.h"
@@ -87,9 +87,9 @@ absl::Status LoadModels(const ServerConfig& config, const StopSignals& signals, 
 struct Ports {
   std::unique_ptr<HealthPort> health;  // Null: not wanted.
 
-  absl::Status Open(const ServerConfig& config, Metrics& metrics) {
+  absl::Status Open(const ServerConfig& config, Metrics& metrics, Health& state, const HostContext& host) {
     if (!config.health_listen.empty()) {
-      absl::StatusOr<std::unique_ptr<HealthPort>> port = HealthPort::Start(config.health_listen);
+      absl::StatusOr<std::unique_ptr<HealthPort>> port = HealthPort::Start(config.health_listen, state, host);
       if (!port.ok()) return port.status();
       health = *std::move(port);
       Log(LogLevel::kInfo, absl::StrCat("health on port ", health->port()));
@@ -158,18 +158,30 @@ absl::Status CheckAllProfiles(const Profiles& profiles, const ModelRegistry& mod
   return CheckProfiles(profiles, manifests);
 }
 
-void LogServing(const ServerConfig& config, const GrpcServer& server) {
+void LogServing(const ServerConfig& config, const GrpcServer& server, bool has_tei) {
   Log(LogLevel::kInfo, absl::StrCat("serving gRPC on port ", server.port()),
       {{"listen", config.listen},
        {"tls", config.tls.enabled() ? (config.tls.client_ca.empty() ? "on" : "mutual") : "off"},
-       {"apis", server.has_tei() ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
+       {"apis", has_tei ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
 }
 
 absl::Status Serve(const ServerConfig& config, const std::string& config_path, const StopSignals& signals) {
   const RealClock clock;
   Metrics metrics({.version = LONGEMBED_VERSION, .torch = TorchVersion()});
   Ports ports;
-  if (const absl::Status status = ports.Open(config, metrics); !status.ok()) return status;
+  Ledger ledger(config.limits.max_pending_bytes);
+  const Registration held_reading = metrics.ReadHeldBytes([&ledger] { return ledger.held(); });
+  Health health({v1::EmbeddingService::service_full_name()});
+  OpenStreams streams;
+  HostContext host{.clock = clock,
+                   .metrics = metrics,
+                   .ledger = ledger,
+                   .max_request_bytes = config.limits.max_request_bytes,
+                   .max_response_bytes = config.limits.max_response_bytes,
+                   .streams = &streams,
+                   .max_stream_age = config.connections.max_age > absl::ZeroDuration() ? config.connections.max_age
+                                                                                       : absl::InfiniteDuration()};
+  if (const absl::Status status = ports.Open(config, metrics, health, host); !status.ok()) return status;
   Secrets secrets;
   if (const absl::Status status = secrets.Open(config, metrics); !status.ok()) return status;
   const absl::StatusOr<Profiles> profiles = ParseProfiles(config.profiles);
@@ -182,30 +194,29 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, c
     return absl::OkStatus();
   }
   if (const absl::Status status = CheckAllProfiles(*profiles, models); !status.ok()) return status;
-  PendingCalls pending(config.limits.max_pending_bytes);
-  const Registration pending_reading = metrics.ReadPendingBytes([&pending] { return pending.bytes(); });
-  // Before the pool, so that the pool's last tasks still find what they answer to.
-  absl::StatusOr<std::unique_ptr<GrpcServer>> server = absl::UnavailableError("not started");
-  // Two at least: a long text must not stand before short ones.
-  WorkerPool pool(config.tokenization_threads > 0 ? config.tokenization_threads : std::max(2, AvailableCores() / 2));
-  server = GrpcServer::Start(config,
-                             {.models = models,
-                              .pool = pool,
-                              .clock = clock,
-                              .metrics = metrics,
-                              .limits = config.limits,
-                              .profiles = *profiles,
-                              .pending = pending,
-                              .api_keys = secrets.api_keys.get()},
-                             secrets.certificates.get());
-  if (!server.ok()) return server.status();
-  HealthMonitor monitor(**server, ports.health.get(), models, metrics);
+  host.api_keys = secrets.api_keys.get();
+  // In the order in which they outlive each other: the pool's last tasks still find what they answer to.
+  std::unique_ptr<Apis> apis;
+  std::unique_ptr<GrpcServer> server;
+  // Three at least: one for short texts, and one each for long texts of two clients.
+  WorkerPool pool(config.tokenization_threads > 0 ? config.tokenization_threads : std::max(3, AvailableCores() / 2),
+                  clock, config.limits.max_queue_wait);
+  absl::StatusOr<std::unique_ptr<Apis>> made = Apis::Make(
+      config.tei, {.models = models, .pool = pool, .clock = clock, .limits = config.limits}, *profiles, host);
+  if (!made.ok()) return made.status();
+  apis = *std::move(made);
+  health.Add(apis->names());
+  server = std::make_unique<GrpcServer>(config, host);
+  if (const absl::Status status = server->Start(apis->services(), health, secrets.certificates.get()); !status.ok()) {
+    return status;
+  }
+  HealthMonitor monitor(health, models, metrics);
   monitor.SetServing(true);
-  LogServing(config, **server);
+  LogServing(config, *server, apis->has_tei());
   LogLevelFile log_level(config_path);
   const int signal = AwaitSignal(signals, secrets, monitor, log_level);
   Log(LogLevel::kInfo, "draining", {{"signal", int64_t{signal}}});
-  Drain(config, signals, monitor, **server);
+  Drain(config, signals, monitor, *server);
   return absl::OkStatus();
 }
 

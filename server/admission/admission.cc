@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "server/batching/batch_queue.h"
+
 namespace longembed {
 
 Place::~Place() {
@@ -27,6 +29,11 @@ absl::Status Place::Settle(int64_t tokens, absl::Duration work, bool giant, bool
   const bool grown = whole_.tokens > estimate.tokens || whole_.all_tokens > estimate.all_tokens;
   if (grown && !must_fit && !Admission::TokensFit(model_, demand_.priority, whole_)) {
     return admission_.Refuse(Overload::kQueueTokens, model_, demand_);
+  }
+  demand_.tokenization = absl::ZeroDuration();  // Done.
+  due_ = admission_.DueOf(demand_, start_);
+  if (!must_fit && Admission::Waits(model_) && admission_.IsLate(demand_, admission_.WaitOf(demand_, start_))) {
+    return admission_.Refuse(Overload::kDeadline, model_, demand_);
   }
   admission_.Hold(*this, whole_);
   return absl::OkStatus();
@@ -58,15 +65,16 @@ absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, cons
   ++client.places;
   std::shared_ptr<Place> place(new Place(*this, model, demand));
   place->whole_ = wanted;
-  Hold(*place, wanted);
   place->start_ = AdvanceClock(client, wanted.work);
+  place->due_ = DueOf(demand, place->start_);
+  Hold(*place, wanted);
   return place;
 }
 
 Holding Admission::Charge(const Demand& demand) const {
   Holding charge{.all_tokens = demand.tokens, .tokens = demand.tokens, .work = demand.work};
   const absl::Duration most = Budget(demand.priority) / 8;
-  if (demand.work <= most || demand.tokens == 0) return charge;
+  if (demand.work <= most || demand.tokens == 0 || demand.deadline != absl::InfiniteFuture()) return charge;
   const double share = absl::FDivDuration(most, demand.work);
   charge.tokens = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(demand.tokens)));
   if (!demand.giant) charge.work = most;
@@ -85,7 +93,9 @@ Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& dema
   if (!TokensFit(model, demand.priority, wanted)) return {Overload::kQueueTokens, true};
   if (model.tokens_ == 0) return {};
   const absl::Duration before = WaitBefore(demand.priority, demand.giant);
-  if (before > Budget(demand.priority)) return {Overload::kQueueWait, true};
+  const absl::Duration wait = demand.tokenization + WaitOf(demand, StartOf(client, client.work));
+  if (wait > Budget(demand.priority)) return {Overload::kQueueWait, true};
+  if (IsLate(demand, wait)) return {Overload::kDeadline, true};
   const auto own = model.client_tokens_.find(demand.client);
   const int64_t own_tokens = own == model.client_tokens_.end() ? 0 : own->second;
   const bool more_tokens = own_tokens > kShare * (max_tokens - model.tokens_ - wanted.tokens);
@@ -117,6 +127,29 @@ absl::Duration Admission::WorkBefore(Priority priority, bool giant) const {
 
 absl::Duration Admission::WaitBefore(Priority priority, bool giant) const {
   return WorkBefore(priority, giant) / pace();
+}
+
+absl::Duration Admission::WaitOf(const Demand& demand, absl::Time start) const {
+  const absl::Duration all = WaitBefore(demand.priority, demand.giant);
+  // Whoever is due last waits for all, and whoever need not wait for long is not worth a closer look.
+  if (demand.giant || all <= Budget(demand.priority) / 8) return all;
+  absl::Duration before;
+  for (int p = 0; p < static_cast<int>(demand.priority); ++p) before += work_[p][false];
+  const auto& works = due_work_[static_cast<int>(demand.priority)];
+  const auto end = works.upper_bound(DueOf(demand, start));
+  for (auto position = works.begin(); position != end; ++position) before += position->second;
+  return before / pace();
+}
+
+bool Admission::IsLate(const Demand& demand, absl::Duration wait) const {
+  // Of the time that is left; the rest is for what comes meanwhile and is due sooner, and for estimates that err.
+  constexpr double kPromised = 0.9;
+  if (demand.deadline == absl::InfiniteFuture()) return false;
+  return wait + demand.work / pace() > kPromised * (demand.deadline - clock_.Now());
+}
+
+absl::Time Admission::DueOf(const Demand& demand, absl::Time start) {
+  return start + (demand.deadline == absl::InfiniteFuture() ? BatchQueue::kPatience : demand.work);
 }
 
 void Admission::MeasurePace(absl::Duration left, absl::Duration charged, bool giant) {
@@ -172,19 +205,31 @@ void Admission::Count(const Place& place, const Holding& holding, int sign) {
   own_tokens += sign * holding.tokens;
   if (own_tokens == 0) model.client_tokens_.erase(demand.client);
   work_[static_cast<int>(demand.priority)][demand.giant] += sign * holding.work;
+  if (!demand.giant) CountDue(place, sign * holding.work);
   if (place.settled_ && !demand.giant) ready_work_ += sign * holding.work;
   Client& client = clients_[demand.client];
   client.all_tokens += sign * holding.all_tokens;
   client.work += sign * holding.work;
 }
 
-absl::Time Admission::AdvanceClock(Client& client, absl::Duration work) {
+void Admission::CountDue(const Place& place, absl::Duration more) {
+  auto& works = due_work_[static_cast<int>(place.demand_.priority)];
+  const absl::Time step = absl::UnixEpoch() + absl::Floor(place.due_ - absl::UnixEpoch(), kDueStep);
+  absl::Duration& work = works[step];
+  work += more;
+  if (work == absl::ZeroDuration()) works.erase(step);
+}
+
+absl::Time Admission::StartOf(const Client& client, absl::Duration held) const {
   const absl::Time now = clock_.Now();
-  const auto active = static_cast<int64_t>(clients_.size());
   // Not beyond what the client has waiting: calls that were cancelled or refused are not held against it.
-  const absl::Duration held = std::max(absl::ZeroDuration(), client.work - work);
-  const absl::Time start = std::clamp(client.clock, now, now + held * active);
-  client.clock = start + work * active;
+  const absl::Duration ahead = std::max(absl::ZeroDuration(), held) * static_cast<int64_t>(clients_.size());
+  return std::clamp(client.clock, now, now + ahead);
+}
+
+absl::Time Admission::AdvanceClock(Client& client, absl::Duration work) {
+  const absl::Time start = StartOf(client, client.work);
+  client.clock = start + work * static_cast<int64_t>(clients_.size());
   return start;
 }
 

@@ -22,12 +22,16 @@
 // sequence has left the queue: its sequences interleave with those of others (BatchQueue), which it does not hold up.
 // There can be eight such calls at a time.
 //
+// A call with a deadline is admitted only if it would be done in time behind those that are due before it. It is charged
+// for all of its work, because it does not interleave: the order keeps what admission promised.
+//
 // Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them. Giants do not
 // interleave with each other, so a giant is charged for all of its work.
 //
 // Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
 // has waiting, times the number of clients that have any. A call's start is its client's clock; the queue orders by it,
-// so that a client with little work goes before one with much.
+// so that a client with little work goes before one with much. A call with a deadline is due when its work would be done,
+// by that clock.
 #ifndef LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 #define LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 
@@ -76,6 +80,8 @@ struct Demand {
   bool giant = false;
   int64_t tokens = 0;
   absl::Duration work;
+  absl::Time deadline = absl::InfiniteFuture();
+  absl::Duration tokenization;  // Before it is ready for the queue, the wait for a thread included.
 };
 
 // What a call holds: all of its tokens, and what it is charged for.
@@ -97,11 +103,13 @@ class Place final : public QueuePlace {
   Place& operator=(const Place&) = delete;
 
   // Replaces the estimate. Errors, unless it `must_fit`: RESOURCE_EXHAUSTED when the difference finds no room among the
-  // model's tokens; then the place holds nothing any more.
+  // model's tokens, or the call would be late; then the place holds nothing any more.
   absl::Status Settle(int64_t tokens, absl::Duration work, bool giant, bool must_fit = false);
 
   // When, by its client's clock, the call begins.
   absl::Time start() const { return start_; }
+  // When it is due by that clock, if it has a deadline; else InfiniteFuture. After Settle.
+  absl::Time due() const { return demand_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
 
   // A part of the call waits no longer.
   void Release(int64_t tokens, absl::Duration work, bool runs) override;
@@ -121,6 +129,7 @@ class Place final : public QueuePlace {
   Holding whole_;  // Before anything was released.
   Holding held_;
   absl::Time start_;
+  absl::Time due_;  // As BatchQueue orders it.
 };
 
 // Multiple threads can use one Admission without external synchronization. Its lock is taken inside the scheduler's.
@@ -140,6 +149,7 @@ class Admission {
   friend class Place;
   static constexpr int kShare = 4;
   static constexpr int kUncharged = 4;
+  static constexpr absl::Duration kDueStep = absl::Milliseconds(20);
 
   struct Client {
     int64_t all_tokens = 0;
@@ -155,9 +165,15 @@ class Admission {
   // All of these under the lock.
   Verdict Judge(const ModelBudget& model, const Demand& demand, const Holding& wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static bool Waits(const ModelBudget& model) { return model.tokens_ > 0; }
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
   static bool TokensFit(const ModelBudget& model, Priority priority, const Holding& wanted);
   absl::Duration WorkBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of what is due before a call that would begin at `start`, by its client's clock.
+  absl::Duration WaitOf(const Demand& demand, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a call with a deadline would be late behind `wait`.
+  bool IsLate(const Demand& demand, absl::Duration wait) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Holding Charge(const Demand& demand) const;
   void MeasurePace(absl::Duration left, absl::Duration charged, bool giant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -167,6 +183,9 @@ class Admission {
   void GiveBack(Place& place, Holding part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Adds the holding to every sum, or takes it out of them.
   void Count(const Place& place, const Holding& holding, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // As BatchQueue orders calls: by when their work would be done, those without a deadline by when they lose patience.
+  static absl::Time DueOf(const Demand& demand, absl::Time start);
+  void CountDue(const Place& place, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The work of one of the client's calls is so much more than its clock was advanced for.
   void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -184,6 +203,8 @@ class Admission {
 
   mutable std::mutex mutex_;
   std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][giant]
+  // Of calls that are no giants, by when they are due, rounded down to kDueStep.
+  std::array<std::map<absl::Time, absl::Duration>, 2> due_work_ ABSL_GUARDED_BY(mutex_);  // [priority]
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);              // Those with places.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 

@@ -7,7 +7,8 @@ namespace longembed {
 
 void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->enqueued_ = now;
-  job->due_ = std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kPatience);
+  job->due_ = Promised(*job) ? job->options_.due
+                             : std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kPatience);
   job->ticket_ = next_ticket_++;
   for (const Sequence& sequence : job->sequences_) Count(sequence.size(), +1);
   jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
@@ -43,6 +44,7 @@ void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
 }
 
 void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now) {
+  if (Promised(*position->second)) return;
   auto node = jobs_.extract(position);
   Job& job = *node.mapped();
   if (!std::exchange(job.run_in_part_, true)) ++RunInPart(job);

@@ -31,7 +31,8 @@ struct BatchItem {
 };
 using Batch = std::vector<BatchItem>;
 
-// The order: interactive before bulk; then the job that is due first; then the oldest. A job is due as long after its
+// The order: interactive before bulk; then the job that is due first; then the oldest. When a job is due that was
+// admitted under a deadline, admission says; it runs as a whole, because calls that interleave are late together. Any other is due as long after its
 // start (JobOptions::start, its arrival for most) as its deadline is after its arrival, at most kPatience, so that a
 // stream of jobs with deadlines cannot starve one without. Whatever a job gets to run moves its due time back by
 // kInterleave times that work, times the number of jobs of its priority that have run in part: the windows of long
@@ -71,6 +72,8 @@ class BatchQueue {
   using Urgency = std::tuple<Priority, absl::Time, uint64_t>;
   using Jobs = std::map<Urgency, std::shared_ptr<Job>>;
 
+  // Admitted under a deadline: it runs as a whole, in its turn.
+  static bool Promised(const Job& job) { return job.options_.due != absl::InfiniteFuture(); }
   static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
   // Gives the room of some sequences back to the admission.
   static void Release(const Job& job, size_t first, size_t end, bool runs);

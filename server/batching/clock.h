@@ -2,6 +2,8 @@
 #ifndef LONGEMBED_SERVER_BATCHING_CLOCK_H_
 #define LONGEMBED_SERVER_BATCHING_CLOCK_H_
 
+#include <chrono>
+
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -14,9 +16,14 @@ class Clock {
   virtual absl::Time Now() const = 0;
 };
 
+// Begins at the wall clock's time and goes on by the monotonic clock: a wall clock that is set changes nothing here.
 class RealClock final : public Clock {
  public:
-  absl::Time Now() const override { return absl::Now(); }
+  absl::Time Now() const override { return began_ + absl::FromChrono(std::chrono::steady_clock::now() - steady_began_); }
+
+ private:
+  const absl::Time began_ = absl::Now();
+  const std::chrono::steady_clock::time_point steady_began_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace longembed

@@ -42,6 +42,9 @@ struct JobOptions {
   absl::Time deadline = absl::InfiniteFuture();
   // When the job begins by its client's virtual clock; what lies in the past means now.
   absl::Time start = absl::InfinitePast();
+  // When the job would be done by that clock, if it was admitted under a deadline: its place in the order, which it
+  // keeps. InfiniteFuture: its place is that of start and deadline, and it interleaves with others (BatchQueue).
+  absl::Time due = absl::InfiniteFuture();
   absl::Duration work;                // On the whole device, by estimate.
   std::shared_ptr<QueuePlace> place;  // May be null.
 };

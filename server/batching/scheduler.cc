@@ -66,18 +66,40 @@ void Lane::Expect(int64_t cost, absl::Duration took) {
   scheduler_.Measure(*this, cost, absl::ToDoubleSeconds(took));
 }
 
+absl::Time Lane::LatestEnd(const Batch& batch, absl::Time now) const {
+  constexpr int kSlowness = 4;
+  constexpr absl::Duration kPatience = absl::Seconds(3);
+  int64_t cost = 0;
+  for (const BatchItem& item : batch) cost += options_.costs.CostOf(item.job->sequences_[item.sequence].size());
+  return now + kSlowness * scheduler_.options_.workers * WorkOf(cost) + kPatience;
+}
+
+void Lane::AnswerAll(const absl::Status& status) {
+  std::vector<std::shared_ptr<Job>> jobs;
+  {
+    const std::lock_guard lock(scheduler_.mutex_);
+    jobs = queue_.TakeExpired(absl::InfiniteFuture());
+    for (const RunningBatch& batch : running_) jobs.insert(jobs.end(), batch.jobs.begin(), batch.jobs.end());
+    scheduler_.UpdateWorkWaits();
+  }
+  for (const std::shared_ptr<Job>& job : jobs) scheduler_.Answer(*this, job, status);
+}
+
 QueueState Lane::queue_state() const {
   const absl::Time now = scheduler_.clock_.Now();
   const std::lock_guard lock(scheduler_.mutex_);
+  absl::Duration hanging;
+  for (const RunningBatch& batch : running_) hanging = std::max(hanging, now - batch.latest_end);
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
           .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest(),
-          .running_batches = running_batches_};
+          .running_batches = running_batches_,
+          .hanging = hanging};
 }
 
 Scheduler::Scheduler(SchedulerOptions options, const Clock& clock) : options_(std::move(options)), clock_(clock) {
   free_workers_ = options_.workers;
-  for (int i = 0; i < options_.workers; ++i) workers_.emplace_back([this] { RunWorker(); });
+  for (int i = 0; options_.threads && i < options_.workers; ++i) workers_.emplace_back([this] { RunWorker(); });
 }
 
 Scheduler::~Scheduler() {
@@ -99,16 +121,30 @@ std::unique_ptr<Lane> Scheduler::AddLane(Encoder& encoder, const LaneOptions& op
 
 void Scheduler::RunWorker() {
   if (options_.initialize_worker) options_.initialize_worker();
-  for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) {
-    for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
-    if (assignment.lane == nullptr) {
-      HelpOthers();
-    } else if (!assignment.batch.empty()) {
-      TellOfDequeued(*assignment.lane, assignment.batch);
-      EncodeBatch(*assignment.lane, assignment.batch);
-    }
-    FinishBatch(assignment);
+  for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) Run(assignment);
+}
+
+bool Scheduler::Step() {
+  Assignment assignment;
+  {
+    const std::lock_guard lock(mutex_);
+    Lane* const lane = MostUrgentLane();
+    if (lane == nullptr || free_workers_ == 0) return false;
+    TakeBatch(*lane, assignment);
   }
+  Run(assignment);
+  return true;
+}
+
+void Scheduler::Run(Assignment& assignment) {
+  for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
+  if (assignment.lane == nullptr) {
+    HelpOthers();
+  } else if (!assignment.batch.empty()) {
+    TellOfDequeued(*assignment.lane, assignment.batch);
+    EncodeBatch(*assignment.lane, assignment.batch);
+  }
+  FinishBatch(assignment);
 }
 
 bool Scheduler::AwaitAssignment(Assignment& assignment) {
@@ -131,6 +167,12 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   const int64_t share = (lane.queue_.cost(limits.giants) + free_workers_ - 1) / free_workers_;
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
   assignment.batch = lane.queue_.TakeBatch(limits, now);
+  assignment.running = lane.running_.insert(lane.running_.end(), {.latest_end = lane.LatestEnd(assignment.batch, now)});
+  for (const BatchItem& item : assignment.batch) {
+    if (assignment.running->jobs.empty() || assignment.running->jobs.back() != item.job) {
+      assignment.running->jobs.push_back(item.job);
+    }
+  }
   ++lane.running_batches_;
   --free_workers_;
   if (!assignment.batch.empty()) {
@@ -236,8 +278,15 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   // Before the lane may go: what the jobs hold, such as their places, may go with it.
   assignment.batch.clear();
   assignment.expired.clear();
+  std::vector<std::shared_ptr<Job>> jobs;
+  {
+    const std::lock_guard lock(mutex_);
+    jobs.swap(assignment.running->jobs);
+  }
+  jobs.clear();
   const std::lock_guard lock(mutex_);
   --assignment.lane->running_batches_;
+  assignment.lane->running_.erase(assignment.running);
   ++free_workers_;
   if (assignment.giant) --running_giants_;
   UpdateWorkWaits();

@@ -17,6 +17,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -38,6 +39,7 @@ struct SchedulerOptions {
   int workers = 1;
   // Called once on each worker's thread before its first batch, for what an engine keeps per thread.
   std::function<void()> initialize_worker;
+  bool threads = true;  // False: whoever owns it calls Step, as a simulation does.
 };
 
 struct LaneOptions {
@@ -59,6 +61,8 @@ struct QueueState {
   int64_t tokens = 0;
   absl::Duration oldest;  // Since the arrival of the job that waits longest; 0 when none does.
   int running_batches = 0;
+  // For how long a batch has been running that should have ended; 0 while none has.
+  absl::Duration hanging;
 };
 
 class Scheduler;
@@ -79,6 +83,9 @@ class Lane {
   // batch that runs for cancelled jobs only is given up between layers.
   void Cancel(Job& job);
 
+  // Answers every job with this status, those whose batches run, too.
+  void AnswerAll(const absl::Status& status);
+
   // Waits until every accepted job has been answered, at most for `timeout`. Returns whether that is so.
   bool WaitIdle(absl::Duration timeout);
 
@@ -97,6 +104,14 @@ class Lane {
   friend class Scheduler;
   Lane(Scheduler& scheduler, Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer);
 
+  struct RunningBatch {
+    absl::Time latest_end;  // Later than that it hangs.
+    std::vector<std::shared_ptr<Job>> jobs;
+  };
+  // By when a batch that begins now has to have ended: it may take several times what one worker alone would take, by
+  // what the device did lately, and some seconds more, so that a machine that is busy is not taken for one that hangs.
+  absl::Time LatestEnd(const Batch& batch, absl::Time now) const;
+
   Scheduler& scheduler_;
   Encoder& encoder_;
   const LaneOptions options_;
@@ -107,6 +122,7 @@ class Lane {
   bool closing_ = false;
   int64_t unanswered_ = 0;
   int running_batches_ = 0;
+  std::list<RunningBatch> running_;
   // Decayed sums over its batches, for seconds_per_cost_.
   double recent_cost_ = 0;
   double recent_seconds_ = 0;
@@ -128,7 +144,11 @@ class Scheduler {
   // `encoder` and `observer` (may be null) must outlive the lane, and the lane must not outlive the scheduler.
   std::unique_ptr<Lane> AddLane(Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer);
 
+  // Without threads: does what a worker would do next; false when there is nothing.
+  bool Step();
+
   int workers() const { return options_.workers; }
+  const Clock& clock() const { return clock_; }
 
  private:
   friend class Lane;
@@ -139,9 +159,11 @@ class Scheduler {
     Batch batch;           // Empty when only expired jobs were found.
     bool giant = false;
     std::vector<std::shared_ptr<Job>> expired;
+    std::list<Lane::RunningBatch>::iterator running;  // When there is a lane.
   };
 
   void RunWorker();
+  void Run(Assignment& assignment);
   // False when the scheduler is being destroyed.
   bool AwaitAssignment(Assignment& assignment);
   void TakeBatch(Lane& lane, Assignment& assignment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

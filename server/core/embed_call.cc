@@ -1,6 +1,7 @@
 #include "server/core/embed_call.h"
 
 #include <algorithm>
+#include <map>
 #include <new>
 #include <string_view>
 #include <utility>
@@ -13,9 +14,30 @@
 
 namespace longembed {
 
-absl::StatusOr<Plan> CallPreparer::Prepare(const Input& input) {
+int64_t PlanBytes(const Plan& plan) {
+  const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
+  int64_t bytes = of(plan.sequences) + of(plan.spans);
+  std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>> tables;  // Uses here, in all.
+  for (const PlannedSequence& planned : plan.sequences) {
+    const Sequence& sequence = planned.sequence;
+    bytes += of(sequence.tokens) + of(sequence.positions) + of(sequence.spans);
+    for (const auto* table : {&sequence.rotary, &sequence.rotary_grouped, &sequence.rotary_shifted}) {
+      if (*table == nullptr) continue;
+      auto& [here, in_all] = tables[table->get()];
+      ++here;
+      in_all = table->use_count();
+    }
+  }
+  for (const auto& [table, uses] : tables) {
+    if (uses.first == uses.second) bytes += of(table->cos) + of(table->sin);
+  }
+  return bytes;
+}
+
+absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
   const size_t index = index_++;
-  absl::StatusOr<Plan> plan = PrepareInput(model_, input, options_);
+  if (!input.ok()) return input.status();
+  absl::StatusOr<Plan> plan = PrepareInput(model_, *input, options_);
   if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", index, "]"));
   vectors_ += plan->vectors();
   run_tokens_ += plan->run_tokens();
@@ -28,10 +50,11 @@ absl::StatusOr<Plan> CallPreparer::Prepare(const Input& input) {
 
 namespace {
 
-int64_t TextBytes(const std::vector<Input>& inputs) {
+int64_t TextBytes(const std::vector<absl::StatusOr<Input>>& inputs) {
   int64_t bytes = 0;
-  for (const Input& input : inputs) {
-    if (const auto* text = std::get_if<std::string_view>(&input.content)) bytes += static_cast<int64_t>(text->size());
+  for (const absl::StatusOr<Input>& input : inputs) {
+    if (!input.ok()) continue;
+    if (const auto* text = std::get_if<std::string_view>(&input->content)) bytes += static_cast<int64_t>(text->size());
   }
   return bytes;
 }
@@ -64,15 +87,17 @@ Demand EmbedCall::Estimate() const {
   const CostModel& costs = model_.lane_options().costs;
   const PlanOptions& plan = order_.input_options.plan;
   const double prompt = model_.tokens_per_byte() * static_cast<double>(order_.input_options.prompt.size());
-  Demand demand{.client = order_.client, .max_client_tokens = order_.max_client_tokens, .priority = order_.priority};
+  const Caller& caller = order_.call.caller;
+  Demand demand{.client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = order_.priority};
   // More than this is cut away, or refused once it has been counted.
   const bool cut = plan.extension.windows.has_value();
   const int64_t most = cut ? plan.limits.max_run_tokens : std::min(plan.limits.max_run_tokens, MostOfOnePass());
   Load load;
-  for (const Input& input : order_.inputs) {
-    const auto* text = std::get_if<std::string_view>(&input.content);
+  for (const absl::StatusOr<Input>& input : order_.inputs) {
+    if (!input.ok()) continue;
+    const auto* text = std::get_if<std::string_view>(&input->content);
     const double content = text != nullptr ? model_.tokens_per_byte() * static_cast<double>(text->size())
-                                           : static_cast<double>(std::get<TokenIds>(input.content).ids.size());
+                                           : static_cast<double>(std::get<TokenIds>(input->content).ids.size());
     const int64_t tokens = std::min(static_cast<int64_t>(content + prompt) + 2, most);
     if (cut) {
       load.Add(tokens, (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)), /*giant=*/false);
@@ -83,6 +108,8 @@ Demand EmbedCall::Estimate() const {
   demand.tokens = load.tokens();
   demand.giant = load.is_giant();
   demand.work = model_.lane().WorkOf(load.cost());
+  demand.deadline = order_.call.deadline;
+  demand.tokenization = pool_.ExpectedTime({.client = caller.name, .bytes = bytes_});
   return demand;
 }
 
@@ -90,20 +117,21 @@ void EmbedCall::Admit() {
   // Streams have hundreds of calls that wait, and each asks again.
   constexpr absl::Duration kMostPatience = absl::Seconds(1);
   if (const absl::Status status = CheckStillWanted(); !status.ok()) return std::move(done_)(status);
+  if (model_.hanging() > absl::ZeroDuration()) return std::move(done_)(EncoderHangs(model_.name()));
   absl::StatusOr<std::shared_ptr<Place>> place = model_.admission().Admit(model_.budget(), Estimate());
   if (place.ok()) return HavePlace(*std::move(place));
-  if (!order_.wait_for_room) return std::move(done_)(place.status());
+  if (!order_.call.may_wait) return std::move(done_)(place.status());
   const absl::Duration hint = RetryDelay(place.status()).value_or(kMostPatience);
   pool_.RunAfter(std::min(hint, kMostPatience), [call = shared_from_this()] { call->Admit(); });
 }
 
 void EmbedCall::HavePlace(std::shared_ptr<Place> place) {
-  const absl::Time start = place->start();
   {
     const std::lock_guard lock(mutex_);
     place_ = std::move(place);
   }
-  pool_.Run([call = shared_from_this()] { call->Prepare(); }, WorkerPool::OrderOf(bytes_, start));
+  placed_ = clock_.Now();
+  pool_.Run([call = shared_from_this()] { call->Prepare(); }, {.client = order_.call.caller.name, .bytes = bytes_});
 }
 
 void EmbedCall::Cancel() {
@@ -122,12 +150,14 @@ void EmbedCall::Cancel() {
 
 absl::Status EmbedCall::CheckStillWanted() const {
   if (cancelled_) return CallCancelled();
-  if (order_.deadline <= clock_.Now()) return DeadlineExceeded();
+  if (order_.call.deadline <= clock_.Now()) return DeadlineExceeded();
   return absl::OkStatus();
 }
 
 void EmbedCall::Prepare() {
   const absl::Time started = clock_.Now();
+  answer_.queue = started - placed_;
+  model_.metrics().ObserveTokenizationWait(answer_.queue);
   std::vector<Sequence> sequences;
   const absl::Status status = PlanSequences(sequences);
   answer_.tokenization = clock_.Now() - started;
@@ -145,6 +175,7 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
   return WithinMemory([&] {
     if (absl::Status status = PrepareInputs(sequences); !status.ok()) return status;
     if (absl::Status status = CheckResponseSize(); !status.ok()) return status;
+    if (absl::Status status = HoldAnswer(sequences); !status.ok()) return status;
     return Settle(sequences);
   });
 }
@@ -154,6 +185,17 @@ absl::Status EmbedCall::CheckResponseSize() const {
   for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
   const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
   return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
+}
+
+absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
+  constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
+  const int64_t width = model_.model().manifest.hidden_size * static_cast<int64_t>(sizeof(float));
+  int64_t rows = 0, vectors = 0;
+  for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
+  // The rows, and the answer's message, which is made of them one input after the other.
+  const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
+  return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));
 }
 
 absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
@@ -166,7 +208,7 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   work_ = model_.lane().WorkOf(load.cost());
   if (const absl::Status status = CheckStillWanted(); !status.ok()) return status;
   const std::lock_guard lock(mutex_);
-  return place_->Settle(load.tokens(), work_, load.is_giant(), /*must_fit=*/order_.wait_for_room);
+  return place_->Settle(load.tokens(), work_, load.is_giant(), /*must_fit=*/order_.call.may_wait);
 }
 
 void EmbedCall::Learn() const {
@@ -174,8 +216,9 @@ void EmbedCall::Learn() const {
   const auto specials = static_cast<int64_t>(manifest.special_prefix.size() + manifest.special_suffix.size());
   int64_t tokens = 0, bytes = 0;
   for (size_t i = 0; i < answer_.results.size(); ++i) {
-    const auto* text = std::get_if<std::string_view>(&order_.inputs[i].content);
-    if (text == nullptr || !answer_.results[i].ok()) continue;
+    if (!answer_.results[i].ok()) continue;
+    const auto* text = std::get_if<std::string_view>(&order_.inputs[i]->content);
+    if (text == nullptr) continue;
     const Plan& plan = answer_.results[i]->plan;
     tokens += plan.tokens + plan.truncated_tokens - specials;
     bytes += static_cast<int64_t>(text->size() + order_.input_options.prompt.size());
@@ -186,7 +229,8 @@ void EmbedCall::Learn() const {
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   answer_.results.reserve(order_.inputs.size());
   CallPreparer preparer(model_.model(), order_.input_options);
-  for (const Input& call_input : order_.inputs) {
+  int64_t bytes = 0;
+  for (const absl::StatusOr<Input>& call_input : order_.inputs) {
     if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
     absl::StatusOr<Plan> plan = preparer.Prepare(call_input);
     if (!plan.ok()) {
@@ -194,6 +238,8 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
       answer_.results.emplace_back(plan.status());
       continue;
     }
+    bytes += PlanBytes(*plan);
+    if (absl::Status status = order_.call.memory.Hold(Memory::kPlans, bytes); !status.ok()) return status;
     EmbeddedInput input;
     for (PlannedSequence& planned : plan->sequences) sequences.push_back(std::exchange(planned.sequence, {}));
     input.plan = *std::move(plan);
@@ -205,8 +251,9 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
 absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> sequences) {
   const std::lock_guard lock(mutex_);
   const JobOptions options{.priority = order_.priority,
-                           .deadline = order_.deadline,
+                           .deadline = order_.call.deadline,
                            .start = place_->start(),
+                           .due = place_->due(),
                            .work = work_,
                            .place = std::move(place_)};
   try {
@@ -237,11 +284,11 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   std::move(done_)(std::move(answer_));
 }
 
-absl::Status EmbedCall::FinishInputs(const JobResult& result) {
-  answer_.queue = result.queue;
+absl::Status EmbedCall::FinishInputs(JobResult& result) {
+  answer_.queue += result.queue;
   answer_.inference = result.inference;
   int64_t inputs = 0, tokens = 0, truncated = 0;
-  std::span<const std::vector<float>> rows = result.vectors;
+  std::span<std::vector<float>> rows = result.vectors;
   for (size_t i = 0; i < answer_.results.size(); ++i) {
     absl::StatusOr<EmbeddedInput>& input = answer_.results[i];
     if (!input.ok()) continue;
@@ -251,6 +298,7 @@ absl::Status EmbedCall::FinishInputs(const JobResult& result) {
     const auto own = static_cast<size_t>(input->plan.vectors());
     absl::StatusOr<std::vector<OutputVector>> vectors =
         FinishVectors(input->plan, rows.first(own), order_.vector_options);
+    for (std::vector<float>& row : rows.first(own)) std::vector<float>().swap(row);  // There are vectors of it now.
     rows = rows.subspan(own);
     if (vectors.ok()) {
       input->vectors = *std::move(vectors);
@@ -261,7 +309,9 @@ absl::Status EmbedCall::FinishInputs(const JobResult& result) {
     input = std::move(status);
   }
   model_.metrics().CountInputs(inputs, tokens, truncated);
-  if (order_.has_key) model_.metrics().CountClientTokens(order_.client, tokens);
+  if (const Caller& caller = order_.call.caller; caller.has_key) {
+    model_.metrics().CountClientTokens(caller.name, tokens);
+  }
   return absl::OkStatus();
 }
 

@@ -19,6 +19,7 @@
 #include "server/admission/admission.h"
 #include "server/batching/clock.h"
 #include "server/batching/job.h"
+#include "server/core/operation.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
 
@@ -26,20 +27,16 @@ namespace longembed {
 
 // What a call asks for, checked and resolved.
 struct EmbedOrder {
-  std::vector<Input> inputs;  // At least one. What they show must live until `done` has been called.
+  CallContext call;  // What it is made of must live until `done` has been called.
+  // At least one. What they show must live until `done` has been called. An error (with partial_results) stands in its
+  // input's place in the answer.
+  std::vector<absl::StatusOr<Input>> inputs;
   InputOptions input_options;
   VectorOptions vector_options;
   Priority priority = Priority::kInteractive;
-  absl::Time deadline = absl::InfiniteFuture();
   bool partial_results = false;           // An input's error stands in its own result instead of failing the call.
   int64_t max_response_bytes = 64 << 20;  // Of vectors, by estimate.
   int bits_per_component = 32;            // That the answer will take.
-
-  std::string client;             // Who asks (admission.h).
-  bool has_key = false;           // The client is known by an API key, whose name is fit for a metric's label.
-  int64_t max_client_tokens = 0;  // That the client may hold in all; 0 = no limit of its own.
-  bool wait_for_room = false;     // When there is none the call waits instead of failing: a stream's client is held up
-                                  // by flow control.
 };
 
 struct EmbeddedInput {
@@ -50,9 +47,12 @@ struct EmbeddedInput {
 struct EmbedAnswer {
   std::vector<absl::StatusOr<EmbeddedInput>> results;  // In the order of the inputs. All ok without partial_results.
   absl::Duration tokenization;
-  absl::Duration queue;
+  absl::Duration queue;  // For a thread that tokenises, and then for the model.
   absl::Duration inference;
 };
+
+// What a plan holds, in bytes: its sequences' arrays and tables, but for tables that others share.
+int64_t PlanBytes(const Plan& plan);
 
 // Prepares the inputs of a call one after the other and keeps count: the plan's limits hold for the call as a whole.
 class CallPreparer {
@@ -61,7 +61,7 @@ class CallPreparer {
   CallPreparer(const Model& model, const InputOptions& options) : model_(model), options_(options) {}
 
   // Errors of an input carry the field "inputs[i]", i counted from 0; those of the call, "inputs".
-  absl::StatusOr<Plan> Prepare(const Input& input);
+  absl::StatusOr<Plan> Prepare(const absl::StatusOr<Input>& input);
 
   // Whether the call as a whole went beyond a limit, which partial results cannot mend.
   const absl::Status& call_status() const { return call_status_; }
@@ -102,13 +102,15 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::Status PlanSequences(std::vector<Sequence>& sequences);
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
   absl::Status CheckResponseSize() const;
+  // Charges for the vectors that will come and for what is made of them.
+  absl::Status HoldAnswer(const std::vector<Sequence>& sequences) const;
   absl::Status Settle(const std::vector<Sequence>& sequences);
   // What the texts taught of how many tokens a byte makes.
   void Learn() const;
   void Submit(std::vector<Sequence> sequences);
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
-  absl::Status FinishInputs(const JobResult& result);
+  absl::Status FinishInputs(JobResult& result);
   absl::Status CheckStillWanted() const;
 
   ServedModel& model_;
@@ -118,6 +120,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   const int64_t bytes_;  // Of its texts.
   Done done_;
   EmbedAnswer answer_;
+  absl::Time placed_;    // When it was admitted.
   absl::Duration work_;  // Once settled.
 
   std::atomic<bool> cancelled_ = false;

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "model/embed/pipeline.h"
 #include "server/errors/errors.h"
 
@@ -42,29 +41,38 @@ absl::Status ServedModel::WarmUp() {
     }
   }
   // Or the first calls would be admitted as if they were no work.
-  const absl::Time began = absl::Now();
+  const RealClock clock;
+  const absl::Time began = clock.Now();
   const absl::Status status = EncodeTwice(longest);
-  lane_->Expect(2 * lane_options().costs.CostOf(longest), absl::Now() - began);
+  lane_->Expect(2 * lane_options().costs.CostOf(longest), clock.Now() - began);
   return status;
+}
+
+absl::StatusOr<Sequence> ServedModel::SequenceOf(int tokens) const {
+  const ModelManifest& manifest = model_->manifest;
+  const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
+  absl::StatusOr<Plan> plan =
+      PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
+  if (!plan.ok()) return plan.status();
+  return std::move(plan->sequences.front().sequence);
 }
 
 absl::Status ServedModel::EncodeTwice(int tokens) {
-  const ModelManifest& manifest = model_->manifest;
+  const absl::StatusOr<Sequence> sequence = SequenceOf(tokens);
+  if (!sequence.ok()) return sequence.status();
   Team team;
   Team::Leader leader(team);
-  const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
-  const absl::StatusOr<Plan> plan =
-      PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
-  if (!plan.ok()) return plan.status();
-  const Sequence& sequence = plan->sequences.front().sequence;
-  return encoder_->Encode(Pack(std::vector<const Sequence*>{&sequence, &sequence}), leader, [] { return false; })
+  return encoder_->Encode(Pack(std::vector<const Sequence*>{&*sequence, &*sequence}), leader, [] { return false; })
       .status();
 }
 
-absl::Status ServedModel::Probe() {
-  const absl::Status status = EncodeTwice(1);
-  if (status.ok()) RecordSuccess();
-  return status;
+void ServedModel::Probe() {
+  absl::StatusOr<Sequence> sequence = SequenceOf(1);
+  if (!sequence.ok()) return RecordFailure();
+  std::vector<Sequence> sequences;
+  sequences.push_back(*std::move(sequence));
+  // What comes of it the observer sees. Where it is not even accepted, the lane is closing.
+  lane_->Submit(std::make_shared<Job>(std::move(sequences), JobOptions{}, [](absl::StatusOr<JobResult>) {})).IgnoreError();
 }
 
 void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
@@ -77,9 +85,9 @@ void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
   tokens_per_byte_ = (1 - weight) * tokens_per_byte_ + weight * seen;
 }
 
-absl::Time ServedModel::failing_since() const {
+absl::Duration ServedModel::failing() const {
   const std::lock_guard lock(failures_mutex_);
-  return failures_ < kFailures ? absl::InfiniteFuture() : first_failure_;
+  return failures_ < kFailures ? absl::ZeroDuration() : device_.scheduler.clock().Now() - first_failure_;
 }
 
 void ServedModel::RecordSuccess() {
@@ -89,7 +97,7 @@ void ServedModel::RecordSuccess() {
 
 void ServedModel::RecordFailure() {
   const std::lock_guard lock(failures_mutex_);
-  if (failures_++ == 0) first_failure_ = absl::Now();
+  if (failures_++ == 0) first_failure_ = device_.scheduler.clock().Now();
 }
 
 void ServedModel::BatchObserver::OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) {

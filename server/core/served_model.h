@@ -61,11 +61,13 @@ class ServedModel {
   // calls.
   absl::Status WarmUp();
 
-  // Since when every batch has failed; InfiniteFuture while none has, or fewer than kFailures in a row. A Probe that
-  // succeeds ends it, as a batch does.
-  absl::Time failing_since() const;
-  // Encodes one short sequence on the calling thread.
-  absl::Status Probe();
+  // For how long every batch has failed; 0 while none has, or fewer than kFailures in a row. A batch that succeeds ends
+  // it, one of Probe's, too.
+  absl::Duration failing() const;
+  // For how long a batch has been running that should have ended (QueueState); 0 while none has.
+  absl::Duration hanging() const { return lane_->queue_state().hanging; }
+  // Has one short sequence encoded, by a worker; does not wait for it.
+  void Probe();
 
  private:
   static constexpr int kFailures = 3;
@@ -82,6 +84,8 @@ class ServedModel {
   };
   void RecordSuccess();
   void RecordFailure();
+  // A sequence of so many content tokens.
+  absl::StatusOr<Sequence> SequenceOf(int tokens) const;
   absl::Status EncodeTwice(int tokens);
   QueueReading ReadQueue() const;
 
@@ -95,7 +99,7 @@ class ServedModel {
   std::atomic<double> tokens_per_byte_ = 0.3;  // English is about 0.22, Chinese 0.4.
   mutable std::mutex failures_mutex_;
   int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;  // In a row.
-  absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);
+  absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);  // By the scheduler's clock.
   std::optional<PrecisionReport> precision_report_;
   std::unique_ptr<Lane> lane_;  // The scheduler's workers use what stands above.
   Registration queue_reading_;  // Last: scrapes look at the lane.

@@ -1,21 +1,17 @@
 #include "server/core/worker_pool.h"
 
-#include <algorithm>
 #include <utility>
 
+#include "server/errors/errors.h"
+
 namespace longembed {
+namespace {
 
-WorkerPool::Order WorkerPool::OrderOf(int64_t bytes, absl::Time start) {
-  constexpr int64_t kLongBytes = 64 << 10;                     // Some ten milliseconds' work.
-  constexpr absl::Duration kPerByte = absl::Nanoseconds(200);  // What tokenisers take, about.
-  return {.due = std::max(absl::Now(), start) + bytes * kPerByte, .is_long = bytes > kLongBytes};
-}
+constexpr int64_t kLongBytes = 64 << 10;  // Some ten milliseconds' work.
 
-WorkerPool::Order WorkerPool::Unadmitted(int64_t bytes, absl::Time start) {
-  return {.due = OrderOf(bytes, start).due, .is_long = true};
-}
+}  // namespace
 
-WorkerPool::WorkerPool(int threads) {
+WorkerPool::WorkerPool(int threads, const Clock& clock, absl::Duration max_wait) : clock_(clock), max_wait_(max_wait) {
   const std::lock_guard lock(mutex_);  // They look at how many they are.
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { RunThread(); });
 }
@@ -26,70 +22,131 @@ WorkerPool::~WorkerPool() {
     stopping_ = true;
   }
   changed_.notify_all();
+  while (threads_.empty() && Step()) continue;
   for (std::jthread& thread : threads_) thread.join();
 }
 
-void WorkerPool::Run(Task task, const Order& order) {
+void WorkerPool::Run(Task task, TaskSize size) {
   {
     const std::lock_guard lock(mutex_);
-    (order.is_long ? long_ : short_).emplace(order.due, std::move(task));
+    Push(std::move(task), std::move(size));
   }
   changed_.notify_one();
+}
+
+absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
+  {
+    const std::lock_guard lock(mutex_);
+    const absl::Duration wait = WaitOf(size);
+    if (wait > max_wait_) return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, wait / 2);
+    if (wait + size.bytes * per_byte_ > size.time_left) return Overloaded(Overload::kDeadline, {.expected_wait = wait, .max_wait = size.time_left}, wait / 2);
+    Push(std::move(task), std::move(size));
+  }
+  changed_.notify_one();
+  return absl::OkStatus();
 }
 
 void WorkerPool::RunAfter(absl::Duration delay, Task task) {
   {
     const std::lock_guard lock(mutex_);
-    delayed_.emplace(std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(delay), std::move(task));
+    delayed_.emplace(clock_.Now() + delay, std::move(task));
   }
   changed_.notify_one();
 }
 
+void WorkerPool::Push(Task task, TaskSize size) {
+  // The least that a task costs: looking after it.
+  constexpr int64_t kTaskBytes = 64;
+  tasks_.Push(size.client, static_cast<double>(size.bytes + kTaskBytes),
+              {.task = std::move(task), .bytes = size.bytes, .is_long = size.bytes > kLongBytes});
+}
+
+absl::Duration WorkerPool::WaitOf(const TaskSize& size) const {
+  const bool is_long = size.bytes > kLongBytes;
+  const double bytes =
+      tasks_.CostBefore(size.client, [is_long](const Waiting& waiting) { return waiting.is_long == is_long; });
+  return bytes * per_byte_ / (is_long ? long_threads_of_client() : 1);
+}
+
+absl::Duration WorkerPool::ExpectedTime(const TaskSize& size) const {
+  const std::lock_guard lock(mutex_);
+  return WaitOf(size) + size.bytes * per_byte_;
+}
+
+int64_t WorkerPool::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int64_t>(tasks_.size());
+}
+
+void WorkerPool::Measure(int64_t bytes, absl::Duration took) {
+  constexpr int64_t kTelling = 1 << 10;  // Shorter texts tell of threads that wake up.
+  constexpr double kWeight = 0.1;
+  if (bytes >= kTelling) per_byte_ += kWeight * (took / static_cast<double>(bytes) - per_byte_);
+}
+
 void WorkerPool::MoveDelayed() {
-  const SteadyTime now = stopping_ ? SteadyTime::max() : std::chrono::steady_clock::now();
+  const absl::Time now = stopping_ ? absl::InfiniteFuture() : clock_.Now();
   while (!delayed_.empty() && delayed_.begin()->first <= now) {
-    short_.emplace(absl::Now(), std::move(delayed_.extract(delayed_.begin()).mapped()));
+    Push(std::move(delayed_.extract(delayed_.begin()).mapped()), {});
   }
 }
 
-WorkerPool::Tasks* WorkerPool::Ready() {
-  const int max_long = std::max(1, static_cast<int>(threads_.size()) / 2);
-  const bool long_may_run = !long_.empty() && running_long_ < max_long;
-  if (short_.empty()) return long_may_run ? &long_ : nullptr;
-  return long_may_run && long_.begin()->first < short_.begin()->first ? &long_ : &short_;
+std::optional<std::pair<std::string, WorkerPool::Waiting>> WorkerPool::Take() {
+  MoveDelayed();
+  return tasks_.Pop([this](const std::string& client, const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!waiting.is_long) return true;
+    const auto own = running_long_.find(client);
+    return running_long_in_all_ < long_threads() &&
+           (own == running_long_.end() || own->second < long_threads_of_client());
+  });
+}
+
+absl::Time WorkerPool::next_delayed() const {
+  const std::lock_guard lock(mutex_);
+  return delayed_.empty() ? absl::InfiniteFuture() : delayed_.begin()->first;
+}
+
+bool WorkerPool::Step() {
+  std::unique_lock lock(mutex_);
+  std::optional<std::pair<std::string, Waiting>> taken = Take();
+  if (taken.has_value()) RunTask(std::move(taken->first), std::move(taken->second), lock);
+  return taken.has_value();
 }
 
 void WorkerPool::RunThread() {
   std::unique_lock lock(mutex_);
   while (true) {
-    MoveDelayed();
-    Tasks* const tasks = Ready();
-    if (tasks == nullptr) {
-      if (stopping_ && short_.empty() && long_.empty()) {
-        // Others may have waited for long tasks that are gone now.
-        changed_.notify_all();
-        return;
-      }
-      if (delayed_.empty()) {
-        changed_.wait(lock);
-      } else {
-        changed_.wait_until(lock, delayed_.begin()->first);
-      }
-      continue;
+    if (std::optional<std::pair<std::string, Waiting>> taken = Take(); taken.has_value()) {
+      // This thread may have been the only one that was told of the others, or that watched the time for them.
+      if (!tasks_.empty() || !delayed_.empty()) changed_.notify_one();
+      RunTask(std::move(taken->first), std::move(taken->second), lock);
+    } else if (stopping_ && tasks_.empty()) {
+      changed_.notify_all();  // Others may have waited for long tasks that are gone now.
+      return;
+    } else if (delayed_.empty()) {
+      changed_.wait(lock);
+    } else {
+      changed_.wait_for(lock, absl::ToChronoNanoseconds(delayed_.begin()->first - clock_.Now()));
     }
-    const bool is_long = tasks == &long_;
-    Task task = std::move(tasks->extract(tasks->begin()).mapped());
-    running_long_ += is_long ? 1 : 0;
-    // This thread may have been the only one that was told of the others, or that watched the time for them.
-    if (!short_.empty() || !long_.empty() || !delayed_.empty()) changed_.notify_one();
-    lock.unlock();
-    std::move(task)();
-    task = nullptr;
-    lock.lock();
-    running_long_ -= is_long ? 1 : 0;
-    // A long task that had to wait for its turn.
-    if (is_long && !long_.empty()) changed_.notify_one();
   }
+}
+
+void WorkerPool::RunTask(std::string client, Waiting waiting, std::unique_lock<std::mutex>& lock) {
+  if (waiting.is_long) {
+    ++running_long_in_all_;
+    ++running_long_[client];
+  }
+  lock.unlock();
+  const absl::Time began = clock_.Now();
+  std::move(waiting.task)();
+  waiting.task = nullptr;
+  const absl::Duration took = clock_.Now() - began;
+  lock.lock();
+  Measure(waiting.bytes, took);
+  if (!waiting.is_long) return;
+  --running_long_in_all_;
+  if (--running_long_[client] == 0) running_long_.erase(client);
+  if (!tasks_.empty()) changed_.notify_one();  // A long task that had to wait for its turn.
 }
 
 }  // namespace longembed

@@ -1,62 +1,92 @@
-// A few threads that run closures: tokenising and planning, apart from gRPC's threads and from those that encode.
+// A few threads that tokenise and plan, apart from gRPC's threads and from those that encode, shared fairly by clients.
 #ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 #define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 
-#include <chrono>
+#include <algorithm>
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/time/clock.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/admission/fair_queue.h"
+#include "server/batching/clock.h"
 
 namespace longembed {
 
-// Multiple threads can call Run and RunAfter without external synchronization.
+// Whose work a task is, and how much.
+struct TaskSize {
+  std::string client;
+  int64_t bytes = 0;  // Of text.
+  absl::Duration time_left = absl::InfiniteDuration();  // Until nobody waits any more.
+};
+
+// Multiple threads can call its methods without external synchronization.
+//
+// Long texts take all threads but one at most, so that short ones find one, and one client's half of those.
 class WorkerPool {
  public:
   using Task = absl::AnyInvocable<void() &&>;
 
-  // Tasks run in order of `due`. Long ones take half of the threads at most, so that short ones find one.
-  struct Order {
-    absl::Time due = absl::Now();
-    bool is_long = false;
-  };
-  // For work over so much text, of a call that began (by its client's clock, admission.h) at `start`: due later the
-  // longer it takes, so that short texts pass long ones, and long ones have their turn.
-  static Order OrderOf(int64_t bytes, absl::Time start);
-  // The same for work that nobody has admitted, of which there may be any amount: it takes half of the threads at most.
-  static Order Unadmitted(int64_t bytes, absl::Time start);
-
-  explicit WorkerPool(int threads);
+  // `max_wait`: that TryRun lets a task wait, by estimate. No threads: whoever owns it calls Step, as a simulation does.
+  // `clock` must outlive it.
+  WorkerPool(int threads, const Clock& clock, absl::Duration max_wait = absl::InfiniteDuration());
   // Runs what is left, delayed tasks too, then joins.
   ~WorkerPool();
 
-  void Run(Task task) { Run(std::move(task), Order{}); }
-  void Run(Task task, const Order& order);
+  // Runs the task in its client's turn.
+  void Run(Task task, TaskSize size);
+  void Run(Task task) { Run(std::move(task), {}); }
+  // The same for work that no admission has seen. Errors: RESOURCE_EXHAUSTED, it would wait too long; the task is gone.
+  absl::Status TryRun(Task task, TaskSize size);
   void RunAfter(absl::Duration delay, Task task);
 
+  // Without threads: runs the next task; false when there is none.
+  bool Step();
+  // When the next delayed task joins the others; InfiniteFuture when there is none.
+  absl::Time next_delayed() const;
+
+  // How long such a task would wait for a thread, and then run; by how fast texts were worked on lately.
+  absl::Duration ExpectedTime(const TaskSize& size) const;
+
   int threads() const { return static_cast<int>(threads_.size()); }
+  int64_t waiting() const;  // Tasks.
 
  private:
-  using SteadyTime = std::chrono::steady_clock::time_point;
-  using Tasks = std::multimap<absl::Time, Task>;  // By when they are due; equal ones in order of arrival.
+  struct Waiting {
+    Task task;
+    int64_t bytes = 0;
+    bool is_long = false;
+  };
 
   void RunThread();
-  // The queue whose first task may run now; null when there is none.
-  Tasks* Ready() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // With the lock, which is released meanwhile.
+  void RunTask(std::string client, Waiting waiting, std::unique_lock<std::mutex>& lock);
+  void Push(Task task, TaskSize size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<std::pair<std::string, Waiting>> Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MoveDelayed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration WaitOf(const TaskSize& size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A text of so many bytes took so long.
+  void Measure(int64_t bytes, absl::Duration took) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int long_threads() const { return std::max(1, threads() - 1); }
+  int long_threads_of_client() const { return std::max(1, long_threads() / 2); }
 
-  std::mutex mutex_;
+  const Clock& clock_;
+  const absl::Duration max_wait_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
-  Tasks short_ ABSL_GUARDED_BY(mutex_);
-  Tasks long_ ABSL_GUARDED_BY(mutex_);
-  std::multimap<SteadyTime, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // By when they join the short ones.
-  int running_long_ ABSL_GUARDED_BY(mutex_) = 0;
+  FairQueue<Waiting> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<absl::Time, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // By when they join the others.
+  std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // By client; of those that have any.
+  int running_long_in_all_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Duration per_byte_ ABSL_GUARDED_BY(mutex_) = absl::Nanoseconds(200);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::jthread> threads_;
 };

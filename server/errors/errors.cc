@@ -62,21 +62,31 @@ absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Dura
       return Exhausted("CLIENT_LIMIT",
                        absl::StrCat("this client's key allows ", figures.max_client_tokens, " waiting tokens"),
                        retry_delay);
+    case Overload::kDeadline:
+      return Exhausted("DEADLINE_TOO_SHORT",
+                       absl::StrCat("the call would be done in about ", Readable(figures.expected_wait),
+                                    ", but its deadline is in ", Readable(figures.max_wait)),
+                       retry_delay);
   }
   return absl::InternalError("unknown overload");
 }
 
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay) {
   return Exhausted("PENDING_BYTES",
-                   absl::StrCat("requests without an answer hold ", bytes, " of at most ", limit, " bytes"),
+                   absl::StrCat("calls hold ", bytes, " of at most ", limit, " bytes of memory"),
                    retry_delay);
 }
 
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay) {
   return Exhausted("CLIENT_PENDING_BYTES",
-                   absl::StrCat("this client's requests without an answer hold ", bytes, " of at most ", limit,
-                                " bytes, which is its share"),
+                   absl::StrCat("this client's calls hold ", bytes, " of at most ", limit,
+                                " bytes of memory, which is its share"),
                    retry_delay);
+}
+
+absl::Status TooManyWatches(int64_t limit) {
+  return Exhausted("HEALTH_WATCHES", absl::StrCat("health is watched ", limit, " times, which is the limit"),
+                   absl::Seconds(10));
 }
 
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay) {
@@ -115,6 +125,11 @@ absl::Status StreamTooOld(absl::Duration max_age) {
                                 "; go on with another one, which may find another replica"));
 }
 
+absl::Status EncoderHangs(std::string_view model) {
+  return MakeError(absl::StatusCode::kUnavailable, "", "ENCODER_HANGS",
+                   absl::StrCat("the encoder of ", std::string(model), " hangs; ask another replica"));
+}
+
 absl::Status DeadlineExceeded() {
   return MakeError(absl::StatusCode::kDeadlineExceeded, "", "DEADLINE_EXCEEDED",
                    "the deadline passed before the work was done");
@@ -122,6 +137,10 @@ absl::Status DeadlineExceeded() {
 
 absl::Status CallCancelled() {
   return MakeError(absl::StatusCode::kCancelled, "", "CANCELLED", "the call was cancelled");
+}
+
+absl::Status NotOffered(std::string_view what) {
+  return absl::UnimplementedError(absl::StrCat("this server embeds texts; it has no ", std::string(what)));
 }
 
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known) {
@@ -189,6 +208,12 @@ absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limi
 
 absl::Status MalformedRequest(std::string_view message_type) {
   return Invalid("", "MALFORMED_REQUEST", absl::StrCat("the request is not a well-formed ", std::string(message_type)));
+}
+
+absl::Status UnknownFieldNumber(std::string_view path, int number) {
+  return Invalid(path, "UNKNOWN_FIELD",
+                 absl::StrCat(path.empty() ? "the request has" : "has", " a field number ", number,
+                              ", or one of another type, which this version of the server does not know"));
 }
 
 absl::Status UnknownEnumValue(std::string_view field, int value) {

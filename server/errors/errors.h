@@ -22,6 +22,7 @@ enum class Overload {
   kQueueWait,    // The call would wait too long.
   kClientShare,  // The queue has room, but this client holds its share of it.
   kClientLimit,  // This client's own limit.
+  kDeadline,     // The call would not be done before its deadline.
 };
 // What the bounds were and how far they are used.
 struct QueueFigures {
@@ -34,6 +35,7 @@ struct QueueFigures {
 absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay);
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
+absl::Status TooManyWatches(int64_t limit);
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
 // An allocation failed: this request's alone.
 absl::Status ServerOutOfMemory();
@@ -46,8 +48,12 @@ absl::Status UnknownApiKey();
 // UNAVAILABLE.
 absl::Status ServerDraining();
 absl::Status StreamTooOld(absl::Duration max_age);
+// The model runs a batch that does not end.
+absl::Status EncoderHangs(std::string_view model);
 absl::Status DeadlineExceeded();
 absl::Status CallCancelled();
+// UNIMPLEMENTED.
+absl::Status NotOffered(std::string_view what);
 // NOT_FOUND.
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known);
 // INVALID_ARGUMENT, all below.
@@ -64,6 +70,8 @@ absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
+// `path`: of the message that has it; empty for the request itself.
+absl::Status UnknownFieldNumber(std::string_view path, int number);
 absl::Status MalformedRequest(std::string_view message_type);
 absl::Status UnknownEnumValue(std::string_view field, int value);
 absl::Status MissingContent(std::string_view field);

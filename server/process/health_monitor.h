@@ -4,31 +4,30 @@
 
 #include "absl/time/time.h"
 #include "server/core/served_model.h"
-#include "server/rpc/grpc_server.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/metrics.h"
 
 namespace longembed {
 
-// Not thread-safe. What it is made of must outlive it; `port` may be null.
+// Not thread-safe. What it is made of must outlive it.
 class HealthMonitor {
  public:
   // An encoder that has failed for `liveness_timeout` ends the server's liveness.
-  HealthMonitor(GrpcServer& server, HealthPort* port, const ModelRegistry& models, Metrics& metrics,
+  HealthMonitor(Health& health, const ModelRegistry& models, Metrics& metrics,
                 absl::Duration liveness_timeout = absl::Seconds(30))
-      : server_(server), port_(port), models_(models), metrics_(metrics), liveness_timeout_(liveness_timeout) {}
+      : health_(health), models_(models), metrics_(metrics), liveness_timeout_(liveness_timeout) {}
 
   void SetServing(bool serving);
 
-  // To be called once a second or so. An encoder that keeps failing takes the server out of service, until a probe
-  // succeeds; in the end the kubelet, seeing a process that is not alive, starts it again.
+  // To be called once a second or so. An encoder that keeps failing, or hangs, takes the server out of service, until a
+  // batch succeeds; calls that wait for one that hangs get UNAVAILABLE. In the end the kubelet, seeing a process that is
+  // not alive, starts it again. Never waits.
   void CheckModels();
 
  private:
   void SetLive(bool live);
 
-  GrpcServer& server_;
-  HealthPort* const port_;
+  Health& health_;
   const ModelRegistry& models_;
   Metrics& metrics_;
   const absl::Duration liveness_timeout_;

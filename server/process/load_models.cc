@@ -7,7 +7,7 @@
 #include "model/encoder/load_encoder.h"
 #include "model/plan/planner.h"
 #include "server/core/cores.h"
-#include "server/rpc/extension_converter.h"
+#include "server/api/longembed/extension_converter.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {

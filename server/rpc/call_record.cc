@@ -1,27 +1,20 @@
 #include "server/rpc/call_record.h"
 
-#include <optional>
+#include <arpa/inet.h>
+
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
-#include "server/rpc/grpc_status.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
 namespace {
-
-std::string_view Header(const grpc::ServerContextBase& context, const char* name) {
-  const auto found = context.client_metadata().find(name);
-  if (found == context.client_metadata().end()) return {};
-  return {found->second.data(), found->second.size()};
-}
-
-// "ipv4:10.0.0.1:4711" without the port: one client has many connections.
-std::string HostOf(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
 
 // The trace id of W3C's "traceparent: 00-TRACE-PARENT-FLAGS"; empty without one.
 std::string TraceId(std::string_view traceparent) {
@@ -67,57 +60,65 @@ absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view autho
   return key;
 }
 
-absl::StatusOr<Caller> IdentifyCaller(const grpc::ServerContextBase& context, const ServiceContext& service) {
-  if (service.api_keys == nullptr) return Caller{.name = HostOf(context.peer())};
-  absl::StatusOr<std::shared_ptr<const ApiKey>> key =
-      CheckApiKey(Header(context, "authorization"), Header(context, "x-api-key"), *service.api_keys, service.metrics);
-  if (!key.ok()) return key.status();
-  return Caller{.name = (*key)->name, .key = *std::move(key)};
+std::string ClientOfAddress(std::string_view address) {
+  const std::string_view host = address.substr(0, address.rfind(':'));
+  constexpr std::string_view kIpv6 = "ipv6:";
+  if (host.substr(0, kIpv6.size()) != kIpv6) return std::string(host);
+  // "[2001:db8::1%eth0]", whose brackets and zone gRPC escapes as in a URI.
+  std::string text = absl::StrReplaceAll(std::string(host.substr(kIpv6.size())), {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
+  text = text.substr(0, text.find('%'));
+  in6_addr bytes{};
+  if (inet_pton(AF_INET6, text.c_str(), &bytes) != 1) return std::string(host);
+  constexpr size_t kNetworkBytes = 8;
+  std::fill(bytes.s6_addr + kNetworkBytes, bytes.s6_addr + sizeof(bytes.s6_addr), 0);
+  char network[INET6_ADDRSTRLEN];
+  inet_ntop(AF_INET6, &bytes, network, sizeof(network));
+  return absl::StrCat(kIpv6.data(), network, "/64");
 }
 
-absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
-  const auto deadline = context.deadline();
-  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
-}
+namespace {
 
-CallRecord::CallRecord(std::string method, grpc::CallbackServerContext& context, const ServiceContext& service,
-                       ClientStatus client_status)
-    : method_(std::move(method)),
-      context_(context),
-      service_(service),
-      client_status_(client_status),
-      arrival_(service.clock.Now()),
-      caller_(IdentifyCaller(context, service)) {
-  service_.metrics.RequestStarted(method_);
-}
-
-absl::StatusOr<std::unique_ptr<PendingCall>> CallRecord::Begin(int64_t bytes) const {
-  return service_.pending.Begin(caller_->name, bytes, caller_->key == nullptr ? 0 : caller_->key->max_concurrent_calls);
-}
-
-absl::StatusOr<std::unique_ptr<PendingCall>> CallRecord::Hold(int64_t bytes) const {
-  return service_.pending.Hold(caller_->name, bytes);
-}
-
-bool CallRecord::HasRoom() const { return service_.pending.HasRoom(caller_->name); }
-
-void CallRecord::SignOrder(EmbedOrder& order) const {
-  order.client = caller_->name;
-  if (caller_->key == nullptr) return;
-  order.max_client_tokens = caller_->key->max_queued_tokens;
-  order.has_key = true;
-}
-
-grpc::Status CallRecord::Finish(const absl::Status& status) {
-  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
-    // Clients with a retry policy obey this header; RetryInfo says the same to those that read details.
-    context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
-    service_.metrics.CountRejected(model_, OverloadLabel(status));
+absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host, bool open) {
+  if (host.api_keys == nullptr || open) {
+    const bool certified = !arrival.certificate.empty();
+    return Caller{.name = certified ? absl::StrCat("certificate:", arrival.certificate) : ClientOfAddress(arrival.address)};
   }
-  const absl::Duration duration = service_.clock.Now() - arrival_;
-  service_.metrics.RequestFinished(method_, absl::StatusCodeToString(status.code()), model_, duration);
+  const absl::StatusOr<std::shared_ptr<const ApiKey>> key =
+      CheckApiKey(arrival.authorization, arrival.api_key, *host.api_keys, host.metrics);
+  if (!key.ok()) return key.status();
+  return Caller{.name = (*key)->name,
+                .has_key = true,
+                .max_queued_tokens = (*key)->max_queued_tokens,
+                .max_concurrent_calls = (*key)->max_concurrent_calls};
+}
+
+}  // namespace
+
+CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host, bool open)
+    : method_(method.name),
+      client_status_(method.client_status),
+      front_(std::move(arrival)),
+      host_(host),
+      arrival_(host.clock.Now()),
+      deadline_(arrival_ + front_.time_left),
+      caller_(Identify(front_, host, open)) {
+  host_.metrics.RequestStarted(method_);
+}
+
+absl::StatusOr<std::unique_ptr<Charge>> CallRecord::Begin() const {
+  return host_.ledger.BeginCall(caller_->name, caller_->max_concurrent_calls);
+}
+
+CallContext CallRecord::ContextFor(Charge& memory, bool may_wait) const {
+  return {.caller = *caller_, .arrival = host_.clock.Now(), .deadline = deadline_, .may_wait = may_wait, .memory = memory};
+}
+
+absl::Status CallRecord::Finish(const absl::Status& status) {
+  if (RetryDelay(status).has_value()) host_.metrics.CountRejected(model_, OverloadLabel(status));
+  const absl::Duration duration = host_.clock.Now() - arrival_;
+  host_.metrics.RequestFinished(method_, absl::StatusCodeToString(status.code()), model_, duration);
   WriteLog(status, duration);
-  return ToGrpcStatus(client_status_ == nullptr ? status : client_status_(status));
+  return client_status_ == nullptr ? status : client_status_(status);
 }
 
 void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) const {
@@ -133,9 +134,9 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
        {"reason", ErrorReason(status)},
        {"why", level == LogLevel::kError ? std::string(status.message()) : std::string()},
        {"model", model_},
-       {"client", caller_.ok() ? caller_->name : HostOf(context_.peer())},
+       {"client", caller_.ok() ? caller_->name : ClientOfAddress(front_.address)},
        {"ms", absl::ToDoubleMilliseconds(duration)},
-       {"trace_id", TraceId(Header(context_, "traceparent"))},
+       {"trace_id", TraceId(front_.traceparent)},
        {"suppressed", suppressed}});
 }
 

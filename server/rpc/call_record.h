@@ -1,11 +1,7 @@
-// One call as the server keeps it in mind, whatever it is about: who calls, what it holds, and, when it ends, its
-// metrics and its line in the log.
+// One call as the server keeps it in mind, whatever it is about: who calls, and, when it ends, its metrics and its line
+// in the log.
 #ifndef LONGEMBED_SERVER_RPC_CALL_RECORD_H_
 #define LONGEMBED_SERVER_RPC_CALL_RECORD_H_
-
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/server_callback.h>
-#include <grpcpp/support/status.h>
 
 #include <memory>
 #include <string>
@@ -13,69 +9,64 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/core/embed_call.h"
-#include "server/rpc/service_context.h"
+#include "server/core/operation.h"
+#include "server/rpc/host_context.h"
 
 namespace longembed {
 
-// Who calls: by the name of the API key where keys are asked for, by address elsewhere.
-struct Caller {
-  std::string name;
-  std::shared_ptr<const ApiKey> key;  // Null without keys.
+// What a front knows of a call when it comes. Headers that are missing are empty.
+struct Arrival {
+  std::string address;      // Of the client, as gRPC writes it: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
+  std::string certificate;  // The name in the client's certificate; empty without one.
+  std::string authorization;
+  std::string api_key;
+  std::string traceparent;
+  absl::Duration time_left = absl::InfiniteDuration();  // Until the client's deadline.
 };
 
-// From the call's "authorization: Bearer KEY" or "x-api-key: KEY". Errors: UNAUTHENTICATED, counted.
-absl::StatusOr<Caller> IdentifyCaller(const grpc::ServerContextBase& context, const ServiceContext& service);
-
-// The same from headers alone (tls_credentials.h); a header that is missing is empty.
+// From "authorization: Bearer KEY" or "x-api-key: KEY". Errors: UNAUTHENTICATED, counted.
 absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view authorization, std::string_view api_key,
                                                           ApiKeyStore& keys, Metrics& metrics);
 
-// When the client stops waiting; InfiniteFuture when it said nothing.
-absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
-
-// What the clients of an API are told instead of a status, where the API has codes of its own. Null: they are told the
-// status.
-using ClientStatus = absl::Status (*)(const absl::Status& status);
+// The name of a client without a key or certificate: its address without the port, of IPv6 the /64, which is what one
+// customer of a network has.
+std::string ClientOfAddress(std::string_view address);
 
 // Not thread-safe, but for the methods that are const.
 class CallRecord {
  public:
-  // Both must outlive it. The call counts as in flight until Finish.
-  CallRecord(std::string method, grpc::CallbackServerContext& context, const ServiceContext& service,
-             ClientStatus client_status = nullptr);
+  // `host` must outlive it. The call counts as in flight until Finish. `open`: it is for everybody; no key is asked
+  // for.
+  CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host, bool open = false);
 
   // Whether the caller may call at all; the rest is to be used after that only.
   absl::Status identity() const { return caller_.status(); }
+  const Caller& caller() const { return *caller_; }
 
-  // Counts the call and a request's bytes among those of the server, until the result is destroyed. Errors:
-  // RESOURCE_EXHAUSTED.
-  absl::StatusOr<std::unique_ptr<PendingCall>> Begin(int64_t bytes) const;
-  // The same for a message of a stream, which has begun.
-  absl::StatusOr<std::unique_ptr<PendingCall>> Hold(int64_t bytes) const;
-  // Whether another message would be held.
-  bool HasRoom() const;
+  // Counts the call among those of the server, until the result is destroyed. Errors: RESOURCE_EXHAUSTED.
+  absl::StatusOr<std::unique_ptr<Charge>> Begin() const;
 
-  // Says in an order whose it is.
-  void SignOrder(EmbedOrder& order) const;
+  // What an operation may know of the call. `memory` must outlive the context.
+  CallContext ContextFor(Charge& memory, bool may_wait) const;
 
   // The model that the call turned out to be for; empty until known.
   void set_model(const std::string& model) { model_ = model; }
 
-  // Once: adds the retry hint to the call's trailing metadata, counts and logs. Gives what is to be told to gRPC then.
-  grpc::Status Finish(const absl::Status& status);
+  // Once: counts and logs. Returns what the client is to be told.
+  absl::Status Finish(const absl::Status& status);
 
   absl::Time arrival() const { return arrival_; }
-  absl::Time deadline() const { return DeadlineOf(context_); }
+  absl::Time deadline() const { return deadline_; }
 
  private:
   void WriteLog(const absl::Status& status, absl::Duration duration) const;
 
   const std::string method_;
-  grpc::CallbackServerContext& context_;
-  const ServiceContext& service_;
-  const ClientStatus client_status_;
+  absl::Status (*const client_status_)(const absl::Status& status);
+  const Arrival front_;
+  const HostContext& host_;
   const absl::Time arrival_;
+  const absl::Time deadline_;
   const absl::StatusOr<Caller> caller_;
   std::string model_;
 };

@@ -16,11 +16,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "grpc/health/v1/health.pb.h"
 #include "model/errors/errors.h"
-#include "model/text/prompt.h"
 #include "server/errors/errors.h"
 #include "server/rpc/builder_plugins.h"
+#include "server/rpc/call_record.h"
 #include "server/rpc/tls_credentials.h"
 #include "server/telemetry/log.h"
 
@@ -48,7 +47,7 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
   // Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.
   set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, absl::Seconds(15));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  // What gRPC buffers of requests that have not arrived whole, which PendingCalls cannot know of.
+  // What gRPC buffers of requests that have not arrived whole, which the ledger cannot know of.
   constexpr int64_t kQuotaMargin = 64 << 20;
   builder.SetResourceQuota(
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
@@ -75,49 +74,36 @@ void LogForGrpc(gpr_log_func_args* line) {
 void EnablePlugins(const ServerConfig& config) {
   gpr_set_log_function(&LogForGrpc);
   google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the words.
-  grpc::EnableDefaultHealthCheckService(true);
+  grpc::EnableDefaultHealthCheckService(false);  // Ours is health.h.
   if (config.channelz) grpc::channelz::experimental::InitChannelzService();
   if (!config.reflection) return;
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  // Mentioned, so that it is linked in and reflection can describe the health service too.
-  grpc::health::v1::HealthCheckRequest::descriptor();
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig& config, const ServiceContext& context,
-                                                              CertificateStore* certificates) {
-  if (const absl::Status status = CheckDescriptorLimit(config.connections.max); !status.ok()) return status;
-  EnablePlugins(config);
-  std::unique_ptr<GrpcServer> server(new GrpcServer(context));
-  if (config.connections.max_age > absl::ZeroDuration()) server->context_.max_stream_age = config.connections.max_age;
+absl::Status GrpcServer::Start(const Services& services, Health& health, CertificateStore* certificates) {
+  const ConnectionsConfig& connections = config_.connections;
+  if (const absl::Status status = CheckDescriptorLimit(connections.max); !status.ok()) return status;
+  EnablePlugins(config_);
   absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(
-      config.listen, {.max_connections = config.connections.max, .silence = config.connections.handshake_timeout});
+      config_.listen, {.max_connections = connections.max, .silence = connections.handshake_timeout});
   if (!acceptor.ok()) return acceptor.status();
-  server->acceptor_ = *std::move(acceptor);
-  if (const absl::Status status = server->AddTei(config.tei); !status.ok()) return status;
+  acceptor_ = *std::move(acceptor);
+  health_ = &health;
+  health_service_ = std::make_unique<HealthService>(health, context_);
   grpc::ServerBuilder builder;
-  Configure(builder, config);
-  KeepPlugins(builder, {.reflection = config.reflection, .channelz = config.channelz});
+  Configure(builder, config_);
+  KeepPlugins(builder, {.reflection = config_.reflection, .channelz = config_.channelz});
   RefuseCompression(builder);
-  server->credentials_ = server->MakeCredentials(certificates);
-  server->intake_ = std::make_unique<ConnectionIntake>(builder, server->credentials_);
-  server->RegisterServices(builder);
-  server->server_ = builder.BuildAndStart();
-  if (server->server_ == nullptr) return absl::InternalError("gRPC cannot build the server");
-  server->SetServing(false);
-  server->health().SetLive(true);
-  server->StartAccepting();
-  return server;
-}
-
-void GrpcServer::RegisterServices(grpc::ServerBuilder& builder) {
-  builder.RegisterService(&service_);
-  if (!tei_) return;
-  for (grpc::Service* service : std::initializer_list<grpc::Service*>{&tei_->info, &tei_->embed, &tei_->tokenize,
-                                                                      &tei_->predict, &tei_->rerank}) {
-    builder.RegisterService(service);
-  }
+  credentials_ = MakeCredentials(certificates);
+  intake_ = std::make_unique<ConnectionIntake>(builder, credentials_);
+  builder.RegisterService(health_service_.get());
+  for (grpc::Service* const service : services) builder.RegisterService(service);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) return absl::InternalError("gRPC cannot build the server");
+  StartAccepting();
+  return absl::OkStatus();
 }
 
 void GrpcServer::StartAccepting() {
@@ -146,34 +132,6 @@ std::shared_ptr<grpc::ServerCredentials> GrpcServer::MakeCredentials(Certificate
   });
 }
 
-absl::Status GrpcServer::AddTei(const TeiConfig& config) {
-  if (config.model.empty() && context_.models.models().size() != 1) {
-    if (config.default_prompt.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError("tei.default_prompt is set, but with several models tei.model has to name one");
-  }
-  const absl::StatusOr<ServedModel*> model = context_.models.Find(config.model, "tei.model");
-  if (!model.ok()) return model.status();
-  std::string prompt;
-  if (!config.default_prompt.empty()) {
-    const absl::StatusOr<std::string> found =
-        ResolvePrompt((*model)->model().manifest, PromptName{config.default_prompt});
-    if (!found.ok()) return AtField(found.status(), "tei.default_prompt");
-    prompt = *found;
-  }
-  tei_.emplace(TeiContext{
-      .service = context_, .model = **model, .default_prompt = std::move(prompt), .version = LONGEMBED_VERSION});
-  return absl::OkStatus();
-}
-
-std::vector<std::string> GrpcServer::services() const {
-  std::vector<std::string> names{v1::EmbeddingService::service_full_name()};
-  if (tei_) {
-    names.insert(names.end(), {tei::v1::Info::service_full_name(), tei::v1::Embed::service_full_name(),
-                               tei::v1::Tokenize::service_full_name()});
-  }
-  return names;
-}
-
 GrpcServer::~GrpcServer() {
   if (acceptor_ != nullptr) acceptor_->Stop();
   if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
@@ -181,8 +139,9 @@ GrpcServer::~GrpcServer() {
 
 void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& hurry) {
   acceptor_->Stop();
-  streams_.Drain();
-  // gRPC waits for its own streams too (Health.Watch, reflection), which their clients never end.
+  context_.streams->Drain();
+  health_->EndWatches();
+  // gRPC waits for its own streams too (reflection), which their clients never end.
   const std::jthread cut([this, &hurry](const std::stop_token& stop) { CutOffWhenDone(stop, hurry); });
   server_->Shutdown(absl::ToChronoTime(absl::Now() + timeout));
   server_->Wait();
@@ -195,7 +154,7 @@ void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function
   absl::Time last_busy = absl::Now();
   while (!stop.stop_requested()) {
     absl::SleepFor(kLook);
-    if (context_.metrics.in_flight() > 0 || context_.pending.bytes() > 0) last_busy = absl::Now();
+    if (context_.metrics.in_flight() > 0 || context_.ledger.bytes() > 0) last_busy = absl::Now();
     const bool hurried = hurry && hurry();
     if (hurried || absl::Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());
   }

@@ -18,34 +18,29 @@
 #include "server/config/config.h"
 #include "server/net/acceptor.h"
 #include "server/rpc/connection_intake.h"
-#include "server/rpc/embedding_service.h"
 #include "server/rpc/health.h"
-#include "server/rpc/message_stream.h"
-#include "server/rpc/service_context.h"
-#include "server/rpc/tei_service.h"
+#include "server/rpc/host_context.h"
+#include "server/rpc/stream_host.h"
 #include "server/security/certificates.h"
 
 namespace longembed {
 
-// Starts with health NOT_SERVING. Multiple threads can call its methods without external synchronization.
+// What an API registers. Its services must outlive the server.
+using Services = std::vector<grpc::Service*>;
+
+// Multiple threads can call its methods without external synchronization.
 class GrpcServer {
  public:
-  // `certificates` (null: plaintext) must outlive it. Errors: UNAVAILABLE when it cannot listen; INVALID_ARGUMENT of
-  // config.listen and config.connections; of config.tei, NOT_FOUND and INVALID_ARGUMENT.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerConfig& config, const ServiceContext& context,
-                                                           CertificateStore* certificates = nullptr);
+  // All must outlive it. The context is that of the hosts of its services; its streams are not null.
+  GrpcServer(const ServerConfig& config, const HostContext& context) : config_(config), context_(context) {}
   // Cuts off what still runs.
   ~GrpcServer();
 
+  // `health` and `certificates` (null: plaintext) must outlive it. Errors: UNAVAILABLE when it cannot listen;
+  // INVALID_ARGUMENT of config.listen and config.connections.
+  absl::Status Start(const Services& services, Health& health, CertificateStore* certificates = nullptr);
+
   int port() const { return acceptor_->port(); }
-
-  // Whether tei.v1 is served.
-  bool has_tei() const { return tei_.has_value(); }
-
-  // Those whose health is to be set.
-  std::vector<std::string> services() const;
-  Health health() { return Health(*server_->GetHealthCheckService()); }
-  void SetServing(bool serving) { health().SetServing(serving, services()); }
 
   // Refuses new calls, lets running ones finish and streams end what they have read, and cuts off what still runs after
   // `timeout`, or as soon as `hurry` (asked again and again, on another thread; may be null) says so. Streams of gRPC's
@@ -53,17 +48,14 @@ class GrpcServer {
   void Shutdown(absl::Duration timeout, const std::function<bool()>& hurry = nullptr);
 
  private:
-  explicit GrpcServer(const ServiceContext& context) : context_(context) { context_.streams = &streams_; }
-  absl::Status AddTei(const TeiConfig& config);
   std::shared_ptr<grpc::ServerCredentials> MakeCredentials(CertificateStore* certificates);
-  void RegisterServices(grpc::ServerBuilder& builder);
   void StartAccepting();
   void CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& hurry);
 
-  ServiceContext context_;
-  OpenStreams streams_;
-  EmbeddingServiceImpl service_{context_};
-  std::optional<TeiServices> tei_;
+  const ServerConfig& config_;
+  const HostContext& context_;
+  Health* health_ = nullptr;
+  std::unique_ptr<HealthService> health_service_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<ConnectionIntake> intake_;

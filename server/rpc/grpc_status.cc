@@ -1,41 +1,10 @@
 #include "server/rpc/grpc_status.h"
 
-#include <optional>
 #include <string>
 
-#include "absl/time/time.h"
-#include "google/rpc/error_details.pb.h"
-#include "model/errors/errors.h"
-#include "server/errors/errors.h"
+#include "server/errors/rpc_status.h"
 
 namespace longembed {
-
-google::rpc::Status ToRpcStatus(const absl::Status& status) {
-  google::rpc::Status rpc;
-  rpc.set_code(static_cast<int>(status.code()));  // absl's codes are gRPC's.
-  rpc.set_message(std::string(status.message()));
-  if (const std::string field = ErrorField(status); !field.empty()) {
-    google::rpc::BadRequest bad_request;
-    auto* violation = bad_request.add_field_violations();
-    violation->set_field(field);
-    violation->set_description(std::string(status.message()));
-    rpc.add_details()->PackFrom(bad_request);
-  }
-  if (const std::string reason = ErrorReason(status); !reason.empty()) {
-    google::rpc::ErrorInfo info;
-    info.set_reason(reason);
-    info.set_domain("longembed");
-    rpc.add_details()->PackFrom(info);
-  }
-  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
-    google::rpc::RetryInfo retry;
-    absl::Duration rest;
-    retry.mutable_retry_delay()->set_seconds(absl::IDivDuration(*delay, absl::Seconds(1), &rest));
-    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
-    rpc.add_details()->PackFrom(retry);
-  }
-  return rpc;
-}
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;

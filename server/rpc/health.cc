@@ -2,38 +2,249 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <chrono>
+#include <new>
 #include <utility>
 
-#include "longembed/v1/embedding.grpc.pb.h"
+#include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
 #include "server/rpc/builder_plugins.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/reactors.h"
+#include "server/rpc/wire.h"
 
 namespace longembed {
+namespace {
 
-void Health::SetServing(bool serving, const std::vector<std::string>& services) {
-  service_.SetServingStatus("", serving);
-  for (const std::string& service : services) service_.SetServingStatus(service, serving);
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+// Of all ports together: balancers and clients that check health.
+constexpr size_t kMaxWatches = 1024;
+constexpr int64_t kMaxRequestBytes = 4 << 10;
+
+HealthCheckResponse::ServingStatus StatusOf(std::optional<bool> serving) {
+  if (!serving.has_value()) return HealthCheckResponse::SERVICE_UNKNOWN;
+  return *serving ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string& address) {
-  constexpr int kMaxConnections = 128;  // Kubelets, balancers, people; kept small, as anybody can open them.
+class HealthCheck final : public TypedOperation<HealthCheckRequest, HealthCheckResponse> {
+ public:
+  HealthCheck(const Health& health, const CallContext& call, const Request& request, Response& response)
+      : TypedOperation(call, request, response), health_(health) {}
+
+  void Start(Done done) override {
+    done_ = std::move(done);
+    const std::optional<bool> serving = health_.IsServing(request_.service());
+    response_.set_status(StatusOf(serving));
+    End(serving.has_value() ? absl::OkStatus() : absl::NotFoundError("unknown service"));
+  }
+
+ private:
+  const Health& health_;
+};
+
+// The host of one watch: tells the state that is new to its client, and skips what has passed while it wrote.
+class WatchHost final : public HealthWatcher, public std::enable_shared_from_this<WatchHost> {
+ public:
+  WatchHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Health& health, StreamFront& front)
+      : health_(health), front_(front), record_(method, std::move(arrival), host) {}
+
+  void Begin(const grpc::ByteBuffer& request) {
+    const absl::Status status = WithinMemory([&] { return Open(request); });
+    if (!status.ok()) {
+      const std::lock_guard lock(mutex_);
+      end_ = status;
+    }
+    Changed();
+  }
+  void OnWritten(bool ok) {
+    {
+      const std::lock_guard lock(mutex_);
+      writing_ = false;
+    }
+    ok ? Changed() : EndWith(CallCancelled());
+  }
+  void EndWith(const absl::Status& status) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (end_.ok()) end_ = status;
+    }
+    Changed();
+  }
+
+  void Changed() override {
+    std::optional<HealthCheckResponse::ServingStatus> tell;
+    absl::Status end;
+    {
+      const std::lock_guard lock(mutex_);
+      if (writing_ || finished_) return;
+      if (end_.ok() && health_.ended()) end_ = ServerDraining();
+      end = end_;
+      finished_ = !end.ok();
+      const HealthCheckResponse::ServingStatus now = StatusOf(health_.IsServing(service_));
+      if (end.ok() && told_ != now) tell = told_ = now;
+      writing_ = tell.has_value();
+    }
+    if (!end.ok()) return front_.Finish(record_.Finish(end));
+    if (!tell.has_value()) return;
+    HealthCheckResponse response;
+    response.set_status(*tell);
+    front_.Write(SerializeMessage(response));
+  }
+
+ private:
+  absl::Status Open(const grpc::ByteBuffer& request) {
+    HealthCheckRequest message;
+    if (absl::Status status = ParseMessage(request, kMaxRequestBytes, message); !status.ok()) return status;
+    absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();
+    if (!call.ok()) return call.status();
+    call_ = *std::move(call);
+    service_ = message.service();
+    return health_.Watch(shared_from_this());
+  }
+
+  Health& health_;
+  StreamFront& front_;
+  CallRecord record_;
+  std::unique_ptr<Charge> call_;
+  std::string service_;
+
+  std::mutex mutex_;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);
+  std::optional<HealthCheckResponse::ServingStatus> told_ ABSL_GUARDED_BY(mutex_);
+};
+
+class WatchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, private StreamFront {
+ public:
+  WatchReactor(const ApiMethod& method, const HostContext& host, Health& health, grpc::CallbackServerContext& context,
+               const grpc::ByteBuffer& request)
+      : context_(context),
+        host_(std::make_shared<WatchHost>(method, ArrivalOf(context), host, health, static_cast<StreamFront&>(*this))) {
+    host_->Begin(request);
+  }
+
+  void OnWriteDone(bool ok) override { host_->OnWritten(ok); }
+  void OnCancel() override { host_->EndWith(CallCancelled()); }
+  void OnDone() override { delete this; }
+
+ private:
+  void Read() override {}
+  void Write(grpc::ByteBuffer answer) override {
+    outgoing_.Swap(&answer);
+    StartWrite(&outgoing_);
+  }
+  void Finish(const absl::Status& status) override { ServerWriteReactor::Finish(ToGrpcEnd(context_, status)); }
+
+  grpc::CallbackServerContext& context_;
+  grpc::ByteBuffer outgoing_;
+  const std::shared_ptr<WatchHost> host_;
+};
+
+HostContext WithoutKeys(HostContext host) {
+  host.api_keys = nullptr;
+  host.max_request_bytes = kMaxRequestBytes;
+  return host;
+}
+
+}  // namespace
+
+Health::Health(const std::vector<std::string>& services) : serving_{{"", false}, {kLivenessService, true}} {
+  Add(services);
+}
+
+void Health::Add(const std::vector<std::string>& services) {
+  Change([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    for (const std::string& service : services) serving_.emplace(service, false);
+  });
+}
+
+void Health::Change(const std::function<void()>& change) {
+  std::vector<std::weak_ptr<HealthWatcher>> watchers;
+  {
+    const std::lock_guard lock(mutex_);
+    change();
+    watchers = watchers_;
+  }
+  for (const std::weak_ptr<HealthWatcher>& watcher : watchers) {
+    if (const std::shared_ptr<HealthWatcher> alive = watcher.lock(); alive != nullptr) alive->Changed();
+  }
+}
+
+void Health::SetServing(bool serving) {
+  Change([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    for (auto& [service, value] : serving_) value = service == kLivenessService ? value : serving;
+  });
+}
+
+void Health::SetLive(bool live) {
+  Change([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { serving_[kLivenessService] = live; });
+}
+
+void Health::EndWatches() {
+  Change([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { ended_ = true; });
+}
+
+std::optional<bool> Health::IsServing(const std::string& service) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = serving_.find(service);
+  if (found == serving_.end()) return std::nullopt;
+  return found->second;
+}
+
+bool Health::ended() const {
+  const std::lock_guard lock(mutex_);
+  return ended_;
+}
+
+absl::Status Health::Watch(const std::shared_ptr<HealthWatcher>& watcher) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(watchers_, [](const std::weak_ptr<HealthWatcher>& other) { return other.expired(); });
+  if (watchers_.size() >= kMaxWatches) return TooManyWatches(kMaxWatches);
+  watchers_.push_back(watcher);
+  return absl::OkStatus();
+}
+
+HealthService::HealthService(Health& health, const HostContext& host)
+    : health_(health),
+      host_(WithoutKeys(host)),
+      check_(MakeMethod<HealthCheck>("health.Check", health_)),
+      watch_{.name = "health.Watch"} {
+  check_.exempt = true;
+}
+
+grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(check_, host_, context, request, response);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackServerContext* context,
+                                                                 const grpc::ByteBuffer* request) {
+  return new WatchReactor(watch_, host_, health_, *context, *request);  // Deletes itself in OnDone.
+}
+
+absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string& address, Health& health,
+                                                              const HostContext& host) {
+  // Kubelets, balancers, people; kept small, as anybody can open them.
+  constexpr int kMaxConnections = 128, kMaxStreams = 16;
   absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(address, {.max_connections = kMaxConnections});
   if (!acceptor.ok()) return acceptor.status();
-  grpc::EnableDefaultHealthCheckService(true);
-  std::unique_ptr<HealthPort> port(new HealthPort);
+  std::unique_ptr<HealthPort> port(new HealthPort(health, host));
   port->acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
   KeepPlugins(builder, {});
   RefuseCompression(builder);
+  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
   // The kubelet's probes hold a connection for one call each.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60'000);
   port->intake_ = std::make_unique<ConnectionIntake>(builder, grpc::InsecureServerCredentials());
-  builder.RegisterCallbackGenericService(&port->others_);
+  builder.RegisterService(&port->service_);
   port->server_ = builder.BuildAndStart();
   if (port->server_ == nullptr) return absl::InternalError("the health port's server cannot be built");
-  Health health = port->health();
-  health.SetServing(false, {v1::EmbeddingService::service_full_name()});
-  health.SetLive(true);
   port->acceptor_->Start({.accept = [intake = port->intake_.get()](int descriptor) { intake->Take(descriptor); }});
   return port;
 }

@@ -1,55 +1,103 @@
-// What grpc.health.v1 says, on every port that says it.
+// grpc.health.v1, on every port that serves it. Our own, because gRPC's takes any number of watches from anybody, and
+// no metric, limit or drain sees them.
 #ifndef LONGEMBED_SERVER_RPC_HEALTH_H_
 #define LONGEMBED_SERVER_RPC_HEALTH_H_
 
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "server/core/operation.h"
 #include "server/net/acceptor.h"
 #include "server/rpc/connection_intake.h"
+#include "server/rpc/host_context.h"
 
 namespace longembed {
 
 // The service whose health says whether the process should go on at all: while it loads and drains, too.
 inline constexpr char kLivenessService[] = "longembed.liveness";
 
+// Is told that something has changed, and looks for itself. Any thread, without locks held.
+class HealthWatcher {
+ public:
+  virtual ~HealthWatcher() = default;
+  virtual void Changed() = 0;
+};
+
 // "" and the services that answer (readiness), and kLivenessService. Thread-safe.
 class Health {
  public:
-  explicit Health(grpc::HealthCheckServiceInterface& service) : service_(service) {}
+  // Starts NOT_SERVING but alive.
+  explicit Health(const std::vector<std::string>& services);
 
-  void SetServing(bool serving, const std::vector<std::string>& services);
-  void SetLive(bool live) { service_.SetServingStatus(kLivenessService, live); }
+  // More services; NOT_SERVING.
+  void Add(const std::vector<std::string>& services);
+  // Of all services but kLivenessService.
+  void SetServing(bool serving);
+  void SetLive(bool live);
+  // Ends every watch, for good.
+  void EndWatches();
+
+  // Nullopt: there is no such service.
+  std::optional<bool> IsServing(const std::string& service) const;
+  bool ended() const;
+  // Errors: RESOURCE_EXHAUSTED, there are too many.
+  absl::Status Watch(const std::shared_ptr<HealthWatcher>& watcher);
 
  private:
-  grpc::HealthCheckServiceInterface& service_;
+  void Change(const std::function<void()>& change);
+
+  mutable std::mutex mutex_;
+  std::map<std::string, bool> serving_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::weak_ptr<HealthWatcher>> watchers_ ABSL_GUARDED_BY(mutex_);
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// A port with grpc.health.v1 and nothing else, in plaintext, without keys: the kubelet's probe can do neither. Starts
-// NOT_SERVING but alive.
+using RawHealthService = grpc::health::v1::Health::WithRawCallbackMethod_Check<
+    grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>;
+
+// The service over gRPC; no key is asked for. Both must outlive it.
+class HealthService final : public RawHealthService {
+ public:
+  HealthService(Health& health, const HostContext& host);
+
+  grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request) override;
+
+ private:
+  Health& health_;
+  const HostContext host_;  // Without keys.
+  ApiMethod check_;
+  const ApiMethod watch_;
+};
+
+// A port with grpc.health.v1 and nothing else, in plaintext, without keys: the kubelet's probe can do neither.
 class HealthPort {
  public:
-  // Errors: as Acceptor::Listen.
-  static absl::StatusOr<std::unique_ptr<HealthPort>> Start(const std::string& address);
+  // All must outlive it. Errors: as Acceptor::Listen.
+  static absl::StatusOr<std::unique_ptr<HealthPort>> Start(const std::string& address, Health& health,
+                                                           const HostContext& host);
   ~HealthPort();
 
   int port() const { return acceptor_->port(); }
-  Health health() { return Health(*server_->GetHealthCheckService()); }
 
  private:
-  HealthPort() = default;
+  HealthPort(Health& health, const HostContext& host) : service_(health, host) {}
 
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<ConnectionIntake> intake_;
-  grpc::CallbackGenericService
-      others_;  // Every other method is UNIMPLEMENTED; gRPC builds no server without a service.
+  HealthService service_;
   std::unique_ptr<grpc::Server> server_;
 };
 

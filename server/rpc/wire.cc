@@ -67,45 +67,95 @@ absl::Status ParseError(const grpc::ByteBuffer& bytes, const Descriptor& type) {
   return MalformedRequest(type.full_name());
 }
 
-// How many messages and strings each repeated field has.
-using ElementCounts = std::map<const FieldDescriptor*, int64_t>;
+// Walks the bytes of a message along its descriptor before protobuf takes memory for it.
+class WireCheck {
+ public:
+  explicit WireCheck(google::protobuf::io::CodedInputStream& in) : in_(in) {}
 
-// Adds those of one message. False: it is malformed, as far as this looks.
-bool CountElements(google::protobuf::io::CodedInputStream& in, const Descriptor& type, int depth,
-                   ElementCounts& counts) {
+  // `path`: of the field that holds the message; empty for the whole one.
+  absl::Status Check(const Descriptor& type, int depth, const std::string& path);
+
+ private:
+  using WireType = google::protobuf::internal::WireFormatLite::WireType;
+
+  absl::Status CheckField(const FieldDescriptor& field, int depth, const std::string& path, int index);
+  absl::Status CountNumbers(const FieldDescriptor& field, int bytes);
+  absl::Status Count(const FieldDescriptor& field, int64_t more, int64_t limit);
+  absl::Status Malformed() const { return MalformedRequest("message"); }
+
+  google::protobuf::io::CodedInputStream& in_;
+  std::map<const FieldDescriptor*, int64_t> counts_;  // Of each repeated field, wherever in the message it stands.
+};
+
+// Whether the field may be on the wire in this form. Numbers that repeat may stand packed or one by one.
+bool Fits(const FieldDescriptor& field, google::protobuf::internal::WireFormatLite::WireType type) {
   using google::protobuf::internal::WireFormatLite;
-  for (uint32_t tag = in.ReadTag(); tag != 0; tag = in.ReadTag()) {
-    const FieldDescriptor* const field = type.FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
-    if (field == nullptr || WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
-      if (!WireFormatLite::SkipField(&in, tag)) return false;
-      continue;
-    }
-    int size = 0;
-    if (!in.ReadVarintSizeAsInt(&size)) return false;
-    if (field->is_repeated()) ++counts[field];
-    if (field->type() == FieldDescriptor::TYPE_MESSAGE && depth > 0) {
-      const auto outer = in.PushLimit(size);
-      if (!CountElements(in, *field->message_type(), depth - 1, counts) || in.BytesUntilLimit() != 0) return false;
-      in.PopLimit(outer);
-    } else if (!in.Skip(size)) {
-      return false;
-    }
-  }
-  return true;
+  const auto own = WireFormatLite::WireTypeForFieldType(static_cast<WireFormatLite::FieldType>(field.type()));
+  return type == own || (field.is_packable() && type == WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 }
 
-absl::Status CheckElements(const grpc::ByteBuffer& bytes, const Descriptor& type) {
-  constexpr int kDepth = 8;  // Of our messages; what is deeper is left to protobuf.
+absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::string& path) {
+  using google::protobuf::internal::WireFormatLite;
+  if (depth == 0) return Malformed();
+  std::map<int, int> seen;  // Field number -> how often, for the index within a repeated field.
+  for (uint32_t tag = in_.ReadTag(); tag != 0; tag = in_.ReadTag()) {
+    const int number = WireFormatLite::GetTagFieldNumber(tag);
+    const FieldDescriptor* const field = type.FindFieldByNumber(number);
+    if (field == nullptr || !Fits(*field, WireFormatLite::GetTagWireType(tag))) return UnknownFieldNumber(path, number);
+    if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
+      if (!WireFormatLite::SkipField(&in_, tag)) return Malformed();
+      if (!field->is_repeated()) continue;
+      if (absl::Status status = Count(*field, 1, kMaxNumbers); !status.ok()) return status;
+      continue;
+    }
+    const int index = field->is_repeated() && !field->is_packable() ? seen[number]++ : -1;
+    if (absl::Status status = CheckField(*field, depth, path, index); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, const std::string& path, int index) {
+  int size = 0;
+  if (!in_.ReadVarintSizeAsInt(&size)) return Malformed();
+  if (field.is_packable()) return CountNumbers(field, size);
+  if (field.is_repeated()) {
+    if (absl::Status status = Count(field, 1, kMaxElements); !status.ok()) return status;
+  }
+  if (field.type() != FieldDescriptor::TYPE_MESSAGE) return in_.Skip(size) ? absl::OkStatus() : Malformed();
+  std::string here = path.empty() ? field.name() : absl::StrCat(path, ".", field.name());
+  if (index >= 0) absl::StrAppend(&here, "[", index, "]");
+  const auto outer = in_.PushLimit(size);
+  if (absl::Status status = Check(*field.message_type(), depth - 1, here); !status.ok()) return status;
+  if (in_.BytesUntilLimit() != 0) return Malformed();
+  in_.PopLimit(outer);
+  return absl::OkStatus();
+}
+
+// A byte each on the wire, four or eight in memory.
+absl::Status WireCheck::CountNumbers(const FieldDescriptor& field, int bytes) {
+  const auto outer = in_.PushLimit(bytes);
+  int64_t numbers = 0;
+  for (uint64_t value = 0; in_.BytesUntilLimit() > 0; ++numbers) {
+    if (!in_.ReadVarint64(&value)) return Malformed();
+  }
+  in_.PopLimit(outer);
+  return Count(field, numbers, kMaxNumbers);
+}
+
+absl::Status WireCheck::Count(const FieldDescriptor& field, int64_t more, int64_t limit) {
+  const int64_t count = counts_[&field] += more;
+  return count > limit ? TooManyElements(field.name(), count, limit) : absl::OkStatus();
+}
+
+absl::Status CheckWire(const grpc::ByteBuffer& bytes, const Descriptor& type) {
+  constexpr int kDepth = 16;  // Our messages nest half as deep.
   grpc::ByteBuffer again(bytes);
   grpc::ProtoBufferReader reader(&again);
   if (!reader.status().ok()) return MalformedRequest(type.full_name());
   google::protobuf::io::CodedInputStream in(&reader);
-  ElementCounts counts;
-  CountElements(in, type, kDepth, counts);
-  for (const auto& [field, count] : counts) {
-    if (count > kMaxElements) return TooManyElements(field->name(), count, kMaxElements);
-  }
-  return absl::OkStatus();
+  const absl::Status status = WireCheck(in).Check(type, kDepth, "");
+  const bool malformed = ErrorReason(status) == "MALFORMED_REQUEST" || (status.ok() && !in.ConsumedEntireMessage());
+  return malformed ? MalformedRequest(type.full_name()) : status;
 }
 
 }  // namespace
@@ -113,13 +163,41 @@ absl::Status CheckElements(const grpc::ByteBuffer& bytes, const Descriptor& type
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) {
   const auto size = static_cast<int64_t>(bytes.Length());
   if (size > max_bytes) return RequestTooLarge(size, max_bytes);
-  if (absl::Status status = CheckElements(bytes, *message.GetDescriptor()); !status.ok()) return status;
+  if (absl::Status status = CheckWire(bytes, *message.GetDescriptor()); !status.ok()) return status;
   grpc::ByteBuffer copy(bytes);  // References the same slices; the reader wants one that it may change.
   grpc::ProtoBufferReader reader(&copy);
   if (!reader.status().ok() || !message.ParseFromZeroCopyStream(&reader)) {
     return ParseError(bytes, *message.GetDescriptor());
   }
   return absl::OkStatus();
+}
+
+void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+  using google::protobuf::internal::WireFormatLite;
+  constexpr int kMaxString = 1 << 10;
+  message.Clear();
+  grpc::ByteBuffer again(bytes);
+  grpc::ProtoBufferReader reader(&again);
+  if (!reader.status().ok()) return;
+  google::protobuf::io::CodedInputStream in(&reader);
+  for (uint32_t tag = in.ReadTag(); tag != 0; tag = in.ReadTag()) {
+    const FieldDescriptor* const field =
+        message.GetDescriptor()->FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
+    const bool single = field != nullptr && !field->is_repeated() && Fits(*field, WireFormatLite::GetTagWireType(tag));
+    uint64_t number = 0;
+    int size = 0;
+    std::string text;
+    if (single && field->type() == FieldDescriptor::TYPE_BOOL) {
+      if (!in.ReadVarint64(&number)) return;
+      message.GetReflection()->SetBool(&message, field, number != 0);
+    } else if (single && field->type() == FieldDescriptor::TYPE_STRING) {
+      if (!in.ReadVarintSizeAsInt(&size)) return;
+      if (size > kMaxString ? !in.Skip(size) : !in.ReadString(&text, size)) return;
+      if (!FirstInvalidUtf8Byte(text).has_value()) message.GetReflection()->SetString(&message, field, text);
+    } else if (!WireFormatLite::SkipField(&in, tag)) {
+      return;
+    }
+  }
 }
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message) {

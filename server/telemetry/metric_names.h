@@ -23,6 +23,8 @@ inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
                                        "Tokens cut away because the request asked for truncation."};
 inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
                                             "Tokenising and planning the inputs of one call."};
+inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
+                                        "Wait of an admitted call for a thread that tokenises."};
 
 // The queue and the batches. Label: model.
 inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds",
@@ -42,8 +44,9 @@ inline constexpr Name kExpectedWait{"longembed_expected_wait_seconds",
                                     "How long a new interactive call would wait in the queue."};  // model
 inline constexpr Name kQueueWaitLimit{"longembed_queue_wait_limit_seconds",
                                       "The config's limits.max_queue_wait."};  // model
-inline constexpr Name kPendingBytes{"longembed_pending_bytes",
-                                    "Bytes of requests without an answer, and of answers not yet taken."};
+inline constexpr Name kHeldBytes{
+    "longembed_held_bytes",
+    "Bytes that calls hold, as limits.max_pending_bytes counts them: of calls, requests, plans, answers."};  // kind
 inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures_total",
                                               "Calls refused for want of an API key that the server knows."};  // reason
 inline constexpr Name kClientTokens{"longembed_client_tokens_total",

@@ -44,6 +44,7 @@ class RegisteredModelMetrics final : public ModelMetrics {
         tokens_(FamilyOf<Counter>(registry, metric::kTokens).Add({{"model", model}})),
         truncated_tokens_(FamilyOf<Counter>(registry, metric::kTruncatedTokens).Add({{"model", model}})),
         tokenization_(FamilyOf<Histogram>(registry, metric::kTokenizationDuration).Add({{"model", model}}, kSeconds)),
+        tokenization_wait_(FamilyOf<Histogram>(registry, metric::kTokenizationWait).Add({{"model", model}}, kSeconds)),
         queue_(FamilyOf<Histogram>(registry, metric::kQueueDuration).Add({{"model", model}}, kSeconds)),
         inference_(FamilyOf<Histogram>(registry, metric::kInferenceDuration).Add({{"model", model}}, kSeconds)),
         batch_tokens_(FamilyOf<Histogram>(registry, metric::kBatchTokens).Add({{"model", model}}, kTokenCounts)),
@@ -56,6 +57,9 @@ class RegisteredModelMetrics final : public ModelMetrics {
     inputs_.Increment(static_cast<double>(inputs));
     tokens_.Increment(static_cast<double>(tokens));
     truncated_tokens_.Increment(static_cast<double>(truncated_tokens));
+  }
+  void ObserveTokenizationWait(absl::Duration duration) override {
+    tokenization_wait_.Observe(absl::ToDoubleSeconds(duration));
   }
   void ObserveTokenization(absl::Duration duration) override { tokenization_.Observe(absl::ToDoubleSeconds(duration)); }
   void ObserveQueue(absl::Duration duration) override { queue_.Observe(absl::ToDoubleSeconds(duration)); }
@@ -74,6 +78,7 @@ class RegisteredModelMetrics final : public ModelMetrics {
   Counter& tokens_;
   Counter& truncated_tokens_;
   Histogram& tokenization_;
+  Histogram& tokenization_wait_;
   Histogram& queue_;
   Histogram& inference_;
   Histogram& batch_tokens_;
@@ -112,9 +117,9 @@ class QueueMetrics final : public prometheus::Collectable {
     queues_.erase(queue);
   }
 
-  void SetPendingBytes(std::function<int64_t()> pending_bytes) {
+  void SetHeldBytes(std::function<Metrics::HeldBytes()> held_bytes) {
     const std::lock_guard lock(mutex_);
-    pending_bytes_ = std::move(pending_bytes);
+    held_bytes_ = std::move(held_bytes);
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
@@ -124,9 +129,13 @@ class QueueMetrics final : public prometheus::Collectable {
     auto age = GaugeFamily(metric::kQueueAge);
     auto running = GaugeFamily(metric::kBatchesRunning);
     auto wait = GaugeFamily(metric::kExpectedWait);
-    auto pending = GaugeFamily(metric::kPendingBytes);
-    if (pending_bytes_) {
-      pending.metric.emplace_back().gauge.value = static_cast<double>(pending_bytes_());
+    auto held = GaugeFamily(metric::kHeldBytes);
+    if (held_bytes_) {
+      for (const auto& [kind, bytes] : held_bytes_()) {
+        prometheus::ClientMetric& metric = held.metric.emplace_back();
+        metric.label.push_back({"kind", kind});
+        metric.gauge.value = static_cast<double>(bytes);
+      }
     }
     for (const auto& [model, read] : queues_) {
       const QueueReading reading = read();
@@ -136,13 +145,13 @@ class QueueMetrics final : public prometheus::Collectable {
       AddGauge(running, model, reading.running_batches);
       AddGauge(wait, model, absl::ToDoubleSeconds(reading.expected_wait));
     }
-    return {jobs, tokens, age, running, wait, pending};
+    return {jobs, tokens, age, running, wait, held};
   }
 
  private:
   mutable std::mutex mutex_;  // Held while they are asked.
   Queues queues_;
-  std::function<int64_t()> pending_bytes_;
+  std::function<Metrics::HeldBytes()> held_bytes_;
 };
 
 }  // namespace
@@ -182,7 +191,7 @@ Metrics::~Metrics() = default;
 
 ModelMetrics& Metrics::ForModel(const std::string& model) {
   for (const char* reason : {"queue_tokens", "queue_wait", "client_share", "client_limit", "pending_bytes",
-                             "client_pending_bytes", "concurrent_calls", "out_of_memory"}) {
+                             "client_pending_bytes", "concurrent_calls", "deadline_too_short", "health_watches", "out_of_memory"}) {
     state_->rejected.Add({{"model", model}, {"reason", reason}});
   }
   return state_->models.emplace_back(*state_->registry, model);
@@ -198,9 +207,9 @@ void Metrics::SetQueueWaitLimit(const std::string& model, absl::Duration limit) 
   state_->queue_wait_limit.Add({{"model", model}}).Set(absl::ToDoubleSeconds(limit));
 }
 
-Registration Metrics::ReadPendingBytes(std::function<int64_t()> pending_bytes) {
-  state_->queues->SetPendingBytes(std::move(pending_bytes));
-  return Registration([queues = state_->queues] { queues->SetPendingBytes(nullptr); });
+Registration Metrics::ReadHeldBytes(std::function<HeldBytes()> held_bytes) {
+  state_->queues->SetHeldBytes(std::move(held_bytes));
+  return Registration([queues = state_->queues] { queues->SetHeldBytes(nullptr); });
 }
 
 void Metrics::RequestStarted(const std::string& method) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -52,6 +53,7 @@ class ModelMetrics {
   virtual ~ModelMetrics() = default;
   virtual void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) = 0;
   virtual void ObserveTokenization(absl::Duration duration) = 0;
+  virtual void ObserveTokenizationWait(absl::Duration duration) = 0;
   virtual void ObserveQueue(absl::Duration duration) = 0;
   virtual void ObserveBatch(int64_t tokens, int64_t sequences, absl::Duration inference) = 0;
   virtual void CountEncoderFailure() = 0;
@@ -70,7 +72,9 @@ class Metrics {
   Registration ReadQueue(const std::string& model, std::function<QueueReading()> queue);
   void SetQueueWaitLimit(const std::string& model, absl::Duration limit);
 
-  Registration ReadPendingBytes(std::function<int64_t()> pending_bytes);
+  // By kind.
+  using HeldBytes = std::map<std::string, int64_t>;
+  Registration ReadHeldBytes(std::function<HeldBytes()> held_bytes);
 
   void RequestStarted(const std::string& method);
   // `code`: a gRPC status name such as "OK". `model`: one of the config's, or empty, so that clients cannot make up

@@ -6,7 +6,7 @@
 
 #include "absl/time/time.h"
 #include "server/config/config.h"
-#include "server/rpc/extension_converter.h"
+#include "server/api/longembed/extension_converter.h"
 #include "server/security/api_keys.h"
 #include "tests/fuzz/expect.h"
 

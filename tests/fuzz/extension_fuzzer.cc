@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "server/rpc/extension_converter.h"
+#include "server/api/longembed/extension_converter.h"
 #include "tests/fuzz/expect.h"
 #include "tests/fuzz/message_mutator.h"
 #include "tests/fuzz/plan_invariants.h"

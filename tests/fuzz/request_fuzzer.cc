@@ -8,7 +8,7 @@
 
 #include "model/text/hf_tokenizer.h"
 #include "model/text/utf8.h"
-#include "server/rpc/converters.h"
+#include "server/api/longembed/converters.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 #include "tests/fuzz/expect.h"
@@ -122,17 +122,17 @@ int64_t Overhead(const Model& model, const Input& input, const Plan& plan) {
   return whole;
 }
 
-void PlanInputs(const Model& model, const ResolvedOptions& options, const std::vector<Input>& inputs) {
+void PlanInputs(const Model& model, const ResolvedOptions& options, const std::vector<absl::StatusOr<Input>>& inputs) {
   CallPreparer preparer(model, options.input);
   int64_t vectors = 0, tokens = 0;
-  for (const Input& input : inputs) {
+  for (const absl::StatusOr<Input>& input : inputs) {
     absl::StatusOr<longembed::Plan> plan = preparer.Prepare(input);
     if (!plan.ok()) {
       ExpectRefused(plan.status());
       if (!preparer.call_status().ok()) return;
       continue;
     }
-    ExpectPlan(model.manifest, options.input.plan, Overhead(model, input, *plan), *plan);
+    ExpectPlan(model.manifest, options.input.plan, Overhead(model, *input, *plan), *plan);
     vectors += plan->vectors();
     tokens += plan->run_tokens();
     v1::ExplainResult explanation;
@@ -147,7 +147,8 @@ void TokenizeInputs(const Model& model, const v1::EmbedRequest& request) {
   for (const v1::Input& input : request.inputs()) {
     if (!input.has_text()) continue;
     v1::TokenizedText result;
-    const absl::Status status = FillTokens(model, input.text(), true, Limits().max_tokens_per_input, result);
+    const absl::Status status = FillTokens(
+        model, input.text(), true, Limits().max_tokens_per_input, [](int64_t) { return absl::OkStatus(); }, result);
     if (!status.ok()) return ExpectRefused(status);
     const auto specials = model.manifest.special_prefix.size() + model.manifest.special_suffix.size();
     FUZZ_EXPECT(static_cast<size_t>(result.tokens_size()) >= specials);
@@ -160,7 +161,8 @@ void Run(const v1::EmbedRequest& request, const ServedModel& served) {
   if (!options.ok()) return ExpectRefused(options.status());
   FUZZ_EXPECT(options->recipe.size() == 32);
   TokenizeInputs(served.model(), request);
-  const absl::StatusOr<std::vector<Input>> inputs = ConvertInputs(request.inputs(), options->input.spans, Limits());
+  const absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
+      ConvertInputs(request.inputs(), options->input.spans, Limits(), request.partial_results());
   if (!inputs.ok()) return ExpectRefused(inputs.status());
   FUZZ_EXPECT(static_cast<int>(inputs->size()) == request.inputs_size());
   PlanInputs(served.model(), *options, *inputs);

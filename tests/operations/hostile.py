@@ -152,8 +152,8 @@ def slow_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
         else:
             time.sleep(0.1)
     grown = (attack.replica.rss() - before) >> 20
-    pending = attack.replica.metrics().total("longembed_pending_bytes")
-    return grown < 256, f"{sent} calls, RSS {grown:+d} MiB, longembed_pending_bytes {pending / 2**20:.1f} MiB"
+    pending = attack.replica.metrics().total("longembed_held_bytes")
+    return grown < 256, f"{sent} calls, RSS {grown:+d} MiB, longembed_held_bytes {pending / 2**20:.1f} MiB"
 
 
 def slow_stream_readers(attack: Attack, seconds: float) -> tuple[bool, str]:

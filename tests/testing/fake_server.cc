@@ -18,13 +18,21 @@ FakeServer::FakeServer(Options options) : options_(std::move(options)) {
                                     Device{scheduler_, admission_}, options_.model, metrics_);
   EXPECT_TRUE(models_.Add(std::move(served)).ok());
   options_.config.listen = "127.0.0.1:0";
-  grpc_ = *GrpcServer::Start(options_.config, {.models = models_,
-                                               .pool = pool_,
-                                               .clock = clock_,
-                                               .metrics = metrics_,
-                                               .limits = options_.config.limits,
-                                               .profiles = options_.profiles,
-                                               .pending = pending_});
+  host_ = std::make_unique<HostContext>(HostContext{
+      .clock = clock_,
+      .metrics = metrics_,
+      .ledger = ledger_,
+      .max_request_bytes = options_.config.limits.max_request_bytes,
+      .max_response_bytes = options_.config.limits.max_response_bytes,
+      .api_keys = options_.api_keys.get(),
+      .streams = &streams_,
+      .max_stream_age = options_.config.connections.max_age});
+  api_ = std::make_unique<LongembedContext>(LongembedContext{
+      {.models = models_, .pool = pool_, .clock = clock_, .limits = options_.config.limits}, options_.profiles});
+  apis_ = *Apis::Make(options_.config.tei, *api_, options_.profiles, *host_);
+  health_.Add(apis_->names());
+  grpc_ = std::make_unique<GrpcServer>(options_.config, *host_);
+  EXPECT_TRUE(grpc_->Start(apis_->services(), health_).ok());
 }
 
 FakeServer::~FakeServer() {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "server/api/apis.h"
 #include "server/rpc/grpc_server.h"
 #include "tests/testing/fake_encoder.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -22,6 +23,7 @@ class FakeServer {
     std::optional<ModelManifest> manifest;  // FakeManifest() where absent.
     Profiles profiles;
     std::string no_memory;  // FakeTokenizer's.
+    std::shared_ptr<ApiKeyStore> api_keys;  // Null: no key is asked for.
   };
 
   explicit FakeServer(Options options = {});
@@ -36,19 +38,27 @@ class FakeServer {
   Lane& lane() { return models_.models()[0]->lane(); }
   ModelRegistry& models() { return models_; }
   Metrics& metrics() { return metrics_; }
-  const PendingCalls& pending() const { return pending_; }
+  const Ledger& ledger() const { return ledger_; }
+  Health& health() { return health_; }
+  const HostContext& host() const { return *host_; }
+  const LongembedContext& api() const { return *api_; }
 
  private:
   RealClock clock_;
   Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
-  PendingCalls pending_{1 << 20};
+  Ledger ledger_{4 << 20};
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   ModelRegistry models_;
   Options options_;
   FakeEncoder* encoder_ = nullptr;  // The model's.
+  Health health_{{}};
+  OpenStreams streams_;
+  std::unique_ptr<HostContext> host_;
+  std::unique_ptr<LongembedContext> api_;
+  std::unique_ptr<Apis> apis_;
   std::unique_ptr<GrpcServer> grpc_;
-  WorkerPool pool_{1};  // After the server: its last tasks still find what they answer to.
+  WorkerPool pool_{1, clock_};  // After the server: its last tasks still find what they answer to.
 };
 
 }  // namespace longembed

@@ -6,6 +6,7 @@
 #include <future>
 
 #include "model/errors/errors.h"
+#include "tests/testing/fake_call.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fake_encoder.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -30,8 +31,9 @@ class EmbedCallTest : public ::testing::Test {
         metrics_);
   }
 
-  EmbedOrder MakeOrder(std::vector<Input> inputs) {
-    return {.inputs = std::move(inputs),
+  EmbedOrder MakeOrder(std::vector<absl::StatusOr<Input>> inputs) {
+    return {.call = caller_.context(),
+            .inputs = std::move(inputs),
             .input_options = {.plan = {.limits = {.max_tokens = 1000, .max_run_tokens = 2000, .max_vectors = 50}}},
             .vector_options = {.dimensions = 4, .normalize = false}};
   }
@@ -43,18 +45,19 @@ class EmbedCallTest : public ::testing::Test {
                             [promise](absl::StatusOr<EmbedAnswer> answer) { promise->set_value(std::move(answer)); });
   }
 
+  FakeCall caller_{"a"};
   FakeClock clock_;
   Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   FakeEncoder* encoder_ = nullptr;
   std::unique_ptr<ServedModel> model_;
-  std::unique_ptr<WorkerPool> pool_ = std::make_unique<WorkerPool>(1);
+  std::unique_ptr<WorkerPool> pool_ = std::make_unique<WorkerPool>(1, clock_);
   std::future<absl::StatusOr<EmbedAnswer>> answer_;
 };
 
 TEST_F(EmbedCallTest, AnswersInOrder) {
-  Start(MakeOrder({std::string_view("a b"), std::string_view("ccc")}));
+  Start(MakeOrder({Input(std::string_view("a b")), Input(std::string_view("ccc"))}));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok()) << answer.status();
   ASSERT_EQ(answer->results.size(), 2u);
@@ -66,7 +69,7 @@ TEST_F(EmbedCallTest, AnswersInOrder) {
 }
 
 TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
-  Start(MakeOrder({std::string_view("a"), std::string_view("")}));
+  Start(MakeOrder({Input(std::string_view("a")), Input(std::string_view(""))}));
   const auto answer = answer_.get();
   EXPECT_EQ(ErrorReason(answer.status()), "EMPTY_INPUT");
   EXPECT_EQ(ErrorField(answer.status()), "inputs[1]");
@@ -75,11 +78,11 @@ TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
 
 TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
   const std::string broken(FakeEncoder::kBrokenToken - 10, 'x');  // The fake tokenizer's id is 10 + letters.
-  Start(MakeOrder({std::string_view("a"), std::string_view(broken)}));
+  Start(MakeOrder({Input(std::string_view("a")), Input(std::string_view(broken))}));
   const auto failed = answer_.get();
   EXPECT_EQ(ErrorReason(failed.status()), "UNUSABLE_VECTOR");
   EXPECT_EQ(ErrorField(failed.status()), "inputs[1]");
-  EmbedOrder order = MakeOrder({std::string_view("a"), std::string_view(broken)});
+  EmbedOrder order = MakeOrder({Input(std::string_view("a")), Input(std::string_view(broken))});
   order.partial_results = true;
   Start(std::move(order));
   const auto answer = answer_.get();
@@ -89,7 +92,7 @@ TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
 }
 
 TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
-  EmbedOrder order = MakeOrder({std::string_view(""), std::string_view("bb")});
+  EmbedOrder order = MakeOrder({Input(std::string_view("")), Input(std::string_view("bb"))});
   order.partial_results = true;
   Start(std::move(order));
   const auto answer = answer_.get();
@@ -99,7 +102,7 @@ TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
 }
 
 TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
-  EmbedOrder order = MakeOrder({std::string_view("")});
+  EmbedOrder order = MakeOrder({Input(std::string_view(""))});
   order.partial_results = true;
   Start(std::move(order));
   const auto answer = answer_.get();
@@ -109,7 +112,7 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
 }
 
 TEST_F(EmbedCallTest, TheServersTokenLimitHoldsBeforeTruncation) {
-  EmbedOrder order = MakeOrder({std::string_view("a a a a a a a a a a a a a a a a a a a a")});
+  EmbedOrder order = MakeOrder({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
   order.input_options.plan.truncate = Truncate::kEnd;
   order.input_options.plan.limits.max_tokens = 21;
   Start(std::move(order));
@@ -119,7 +122,7 @@ TEST_F(EmbedCallTest, TheServersTokenLimitHoldsBeforeTruncation) {
 TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
-  const auto call = Start(MakeOrder({std::string_view("a")}));
+  const auto call = Start(MakeOrder({Input(std::string_view("a"))}));
   call->Cancel();
   release.set_value();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
@@ -130,9 +133,8 @@ TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
 TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
-  EmbedOrder order = MakeOrder({std::string_view("a b c")});
-  order.client = "a";
-  order.max_client_tokens = 10;
+  caller_.caller.max_queued_tokens = 10;
+  EmbedOrder order = MakeOrder({Input(std::string_view("a b c"))});
   const auto call = Start(order);
   EXPECT_EQ(admission_.Admit(model_->budget(), {.client = "a", .max_client_tokens = 10, .tokens = 8}).status().code(),
             absl::StatusCode::kResourceExhausted);
@@ -140,6 +142,53 @@ TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
   EXPECT_TRUE(admission_.Admit(model_->budget(), {.client = "a", .max_client_tokens = 10, .tokens = 8}).ok());
   release.set_value();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
+}
+
+// What it holds is on the ledger by kind, and off it where it has ended.
+TEST_F(EmbedCallTest, ChargesForPlansAndAnswers) {
+  encoder_->CloseGate();
+  Start(MakeOrder({Input(std::string_view("a b c d e"))}));
+  encoder_->AwaitCalls(1);
+  EXPECT_GE(caller_.ledger.held().at("plans"), 7 * static_cast<int64_t>(sizeof(int32_t)));
+  EXPECT_GE(caller_.ledger.held().at("answers"), 2 * 4 * static_cast<int64_t>(sizeof(float)));
+  encoder_->OpenGate();
+  EXPECT_TRUE(answer_.get().ok());
+}
+
+TEST_F(EmbedCallTest, ACallThatFindsNoMemoryOnTheLedgerIsRefused) {
+  FakeCall small("small", 100);
+  const std::unique_ptr<Charge> other = small.ledger.BeginMessage("other");
+  ASSERT_TRUE(other->Hold(Memory::kRequests, 90).ok());
+  EmbedOrder order = MakeOrder({Input(std::string_view("a b c d e"))});
+  EmbedOrder refused{.call = small.context(), .inputs = order.inputs, .input_options = order.input_options, .vector_options = order.vector_options};
+  Start(std::move(refused));
+  const absl::Status status = answer_.get().status();
+  EXPECT_EQ(ErrorReason(status), "PENDING_BYTES");
+  EXPECT_THAT(encoder_->batches(), IsEmpty());
+}
+
+// An input that was refused before has its error in its place, and the others keep their numbers.
+TEST_F(EmbedCallTest, AnInputThatIsAnErrorStaysInItsPlace) {
+  EmbedOrder order = MakeOrder({absl::InvalidArgumentError("no content"), Input(std::string_view("")), Input(std::string_view("bb"))});
+  order.partial_results = true;
+  Start(std::move(order));
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(answer->results[0].status().message(), "no content");
+  EXPECT_EQ(ErrorField(answer->results[1].status()), "inputs[1]");
+  EXPECT_TRUE(answer->results[2].ok());
+}
+
+// The wait for a thread is a wait, too.
+TEST_F(EmbedCallTest, TheQueueTimeHasTheWaitForAThreadInIt) {
+  std::promise<void> release;
+  pool_->Run([&release] { release.get_future().wait(); });
+  Start(MakeOrder({Input(std::string_view("a"))}));
+  clock_.Advance(absl::Seconds(3));
+  release.set_value();
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok());
+  EXPECT_GE(answer->queue, absl::Seconds(3));
 }
 
 // The first calls are work, too.
@@ -150,9 +199,9 @@ TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
 }
 
 TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
-  Start(MakeOrder({std::string_view("a"), kNoMemory}));
+  Start(MakeOrder({Input(std::string_view("a")), Input(kNoMemory)}));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "OUT_OF_MEMORY");
-  Start(MakeOrder({std::string_view("a")}));
+  Start(MakeOrder({Input(std::string_view("a"))}));
   EXPECT_TRUE(answer_.get().ok());
 }
 
@@ -160,24 +209,24 @@ TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
 TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
   const double before = model_->tokens_per_byte();
   const std::vector<uint32_t> ids(900, 11);
-  const auto embed = [this](std::vector<Input> inputs) {
+  const auto embed = [this](std::vector<absl::StatusOr<Input>> inputs) {
     EmbedOrder order = MakeOrder(std::move(inputs));
     order.input_options.plan.truncate = Truncate::kEnd;
     Start(std::move(order));
     ASSERT_TRUE(answer_.get().ok());
   };
-  embed({std::string_view("aaaaaaaaa"), TokenIds{.ids = ids}});
+  embed({Input(std::string_view("aaaaaaaaa")), Input(TokenIds{.ids = ids})});
   EXPECT_NEAR(model_->tokens_per_byte(), before, 0.01);
   std::string text;  // A token for every ten bytes.
   while (text.size() < 4000) text += "aaaaaaaaa ";
-  for (int i = 0; i < 200; ++i) embed({std::string_view(text)});
+  for (int i = 0; i < 200; ++i) embed({Input(std::string_view(text))});
 
   EXPECT_NEAR(model_->tokens_per_byte(), 0.1, 0.01);
 }
 
 TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
   encoder_->CloseGate();
-  const auto call = Start(MakeOrder({std::string_view("a")}));
+  const auto call = Start(MakeOrder({Input(std::string_view("a"))}));
   encoder_->AwaitCalls(1);
   pool_.reset();  // Joins, so that the call knows its job.
   call->Cancel();
@@ -189,8 +238,8 @@ TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
 TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenisingEndsTheCall) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
-  EmbedOrder order = MakeOrder({std::string_view("a")});
-  order.deadline = clock_.Now() + absl::Milliseconds(1);
+  EmbedOrder order = MakeOrder({Input(std::string_view("a"))});
+  order.call.deadline = clock_.Now() + absl::Milliseconds(1);
   Start(std::move(order));
   clock_.Advance(absl::Milliseconds(5));
   release.set_value();

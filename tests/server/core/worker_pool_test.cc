@@ -3,15 +3,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <future>
 #include <memory>
+#include <string>
+#include <vector>
+
+#include "model/errors/errors.h"
+#include "server/errors/errors.h"
 
 namespace longembed {
 namespace {
 
 using ::testing::ElementsAre;
 
+const RealClock kClock;
 constexpr auto kLong = std::chrono::seconds(20);  // For what has to happen; longer than any machine is slow.
 
 // Occupies threads until it is opened.
@@ -40,83 +47,95 @@ void Block(WorkerPool& pool, Gate& gate) {
   }
 }
 
-TEST(WorkerPoolTest, RunsInOrderOfDueThenOfArrival) {
-  std::vector<int> order;
+constexpr int64_t kLongText = 1 << 20, kShortText = 1 << 10;
+
+// However much one client has waiting, another's task is next in turn.
+TEST(WorkerPoolTest, ClientsTakeTurns) {
+  std::vector<std::string> order;
   Gate gate;
   {
-    WorkerPool pool(1);
+    WorkerPool pool(1, kClock);
     Block(pool, gate);
-    const absl::Time now = absl::Now();
-    for (const auto& [task, seconds] : {std::pair{1, 5}, {2, 1}, {3, 5}, {4, -3}, {5, 1}}) {
-      pool.Run([&order, task = task] { order.push_back(task); }, {.due = now + absl::Seconds(seconds)});
-    }
+    for (int i = 0; i < 4; ++i) pool.Run([&order] { order.push_back("much"); }, {.client = "a", .bytes = kShortText});
+    pool.Run([&order] { order.push_back("little"); }, {.client = "b", .bytes = kShortText});
     gate.Open();
   }
-  EXPECT_THAT(order, ElementsAre(4, 2, 5, 1, 3));
+  EXPECT_THAT(order, ElementsAre("much", "little", "much", "much", "much"));
 }
 
-// Due is an order, not a time to wait for.
-TEST(WorkerPoolTest, WhatIsDueLaterRunsNowWhenNothingElseWaits) {
-  std::promise<void> ran;
-  WorkerPool pool(1);
-  pool.Run([&ran] { ran.set_value(); }, {.due = absl::Now() + absl::Hours(1)});
-  EXPECT_TRUE(Happens(ran.get_future()));
-}
-
-TEST(WorkerPoolTest, LongTasksRunInTheirTurn) {
-  std::vector<int> order;
+// Counted in text, not in tasks.
+TEST(WorkerPoolTest, AClientsShareIsCountedInBytes) {
+  std::string order;
   Gate gate;
   {
-    WorkerPool pool(1);
+    WorkerPool pool(1, kClock);
     Block(pool, gate);
-    const absl::Time now = absl::Now();
-    pool.Run([&order] { order.push_back(2); }, {.due = now + absl::Seconds(2)});
-    pool.Run([&order] { order.push_back(1); }, {.due = now + absl::Seconds(1), .is_long = true});
-    pool.Run([&order] { order.push_back(3); }, {.due = now + absl::Seconds(3), .is_long = true});
+    for (int i = 0; i < 2; ++i) pool.Run([&order] { order += 'L'; }, {.client = "a", .bytes = 8 * kShortText});
+    for (int i = 0; i < 16; ++i) pool.Run([&order] { order += 's'; }, {.client = "b", .bytes = kShortText});
     gate.Open();
   }
-  EXPECT_THAT(order, ElementsAre(1, 2, 3));
+  EXPECT_EQ(order.substr(0, 9), "Lssssssss");
+  EXPECT_EQ(std::ranges::count(order.substr(9), 'L'), 1);
 }
 
-TEST(WorkerPoolTest, LongTasksTakeHalfOfTheThreads) {
-  constexpr int kThreads = 4, kTasks = 6;
+// Returns how many long tasks run at a time, one for each of `clients`, while a short one finds a thread.
+int MostAtATime(int threads, const std::vector<std::string>& clients) {
   Gate gate;
-  std::atomic<int> running = 0, most = 0, done = 0;
-  std::promise<void> first, second, both;
+  std::atomic<int> running = 0, most = 0;
   {
-    WorkerPool pool(kThreads);
-    for (int i = 0; i < kTasks; ++i) {
+    WorkerPool pool(threads, kClock);
+    for (const std::string& client : clients) {
       pool.Run(
           [&] {
             const int now = ++running;
             for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) continue;
             gate.Pass();
             --running;
-            ++done;
           },
-          {.due = absl::Now() - absl::Hours(1), .is_long = true});
+          {.client = client, .bytes = kLongText});
     }
-    // Two short ones run at the same time beside them: each waits for the other.
-    pool.Run([&] {
-      first.set_value();
-      second.get_future().wait();
-      both.set_value();
-    });
-    pool.Run([&] {
-      first.get_future().wait();
-      second.set_value();
-    });
-    EXPECT_TRUE(Happens(both.get_future()));
-    EXPECT_LE(running, kThreads / 2);
+    std::promise<void> ran;
+    pool.Run([&ran] { ran.set_value(); }, {.client = clients.front(), .bytes = kShortText});
+    EXPECT_TRUE(Happens(ran.get_future()));
     gate.Open();
   }
-  EXPECT_EQ(done, kTasks);
-  EXPECT_LE(most, kThreads / 2);
+  return most;
+}
+
+TEST(WorkerPoolTest, LongTasksLeaveAThreadToShortOnes) {
+  EXPECT_LE(MostAtATime(4, {"a", "b", "c", "d", "e", "f"}), 3);
+}
+
+TEST(WorkerPoolTest, OneClientsLongTasksLeaveHalfToThoseOfOthers) {
+  EXPECT_LE(MostAtATime(5, {"a", "a", "a", "a", "a"}), 2);
+}
+
+// A wait that is told, and refused where it is too long.
+TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
+  Gate gate;
+  WorkerPool pool(1, kClock, absl::Milliseconds(500));
+  Block(pool, gate);
+  const TaskSize mine{.client = "a", .bytes = kLongText}, other{.client = "b", .bytes = kLongText};
+  const absl::Duration alone = pool.ExpectedTime(mine);
+  EXPECT_GT(alone, absl::ZeroDuration());
+  int accepted = 0;
+  absl::Status status;
+  for (; accepted < 100 && status.ok(); ++accepted) status = pool.TryRun([] {}, mine);
+  EXPECT_EQ(ErrorReason(status), "QUEUE_WAIT");
+  EXPECT_TRUE(RetryDelay(status).has_value());
+  EXPECT_GT(accepted, 2);
+  EXPECT_GT(pool.ExpectedTime(mine), alone + absl::Milliseconds(400));
+  // Another client waits for its turn, not for all of them.
+  EXPECT_LT(pool.ExpectedTime(other), 2.5 * alone);
+  EXPECT_TRUE(pool.TryRun([] {}, other).ok());
+  const TaskSize hurried{.client = "c", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
+  EXPECT_EQ(ErrorReason(pool.TryRun([] {}, hurried)), "DEADLINE_TOO_SHORT");
+  gate.Open();
 }
 
 TEST(WorkerPoolTest, DelayedTasksRunAfterTheirDelay) {
   std::promise<absl::Time> ran;
-  WorkerPool pool(2);
+  WorkerPool pool(2, kClock);
   const absl::Time begin = absl::Now();
   pool.RunAfter(absl::Milliseconds(50), [&ran] { ran.set_value(absl::Now()); });
   EXPECT_GE(ran.get_future().get() - begin, absl::Milliseconds(49));
@@ -127,7 +146,7 @@ TEST(WorkerPoolTest, ADelayedTaskFindsAThreadThatIsFree) {
   for (int round = 0; round < 10; ++round) {
     std::promise<void> ran, idle;
     Gate gate;
-    WorkerPool pool(3);
+    WorkerPool pool(3, kClock);
     pool.RunAfter(absl::ZeroDuration(), [&idle] { idle.set_value(); });
     ASSERT_TRUE(Happens(idle.get_future()));
     absl::SleepFor(absl::Milliseconds(2));
@@ -147,7 +166,7 @@ TEST(WorkerPoolTest, DelayedTasksUseEveryThread) {
   std::future<void> event = second_ran.get_future();
   bool happened = false;
   {
-    WorkerPool pool(2);
+    WorkerPool pool(2, kClock);
     pool.RunAfter(absl::Milliseconds(20),
                   [&] { happened = event.wait_for(std::chrono::seconds(5)) == std::future_status::ready; });
     pool.RunAfter(absl::Milliseconds(20), [&second_ran] { second_ran.set_value(); });
@@ -160,10 +179,10 @@ TEST(WorkerPoolTest, TheDestructorRunsWhatIsLeft) {
   Gate gate;
   std::jthread opener;
   {
-    WorkerPool pool(2);
+    WorkerPool pool(2, kClock);
     Block(pool, gate);
     for (int i = 0; i < 10; ++i) {
-      pool.Run([&ran] { ++ran; }, {.is_long = i % 2 == 0});
+      pool.Run([&ran] { ++ran; }, {.bytes = i % 2 == 0 ? kLongText : kShortText});
       pool.RunAfter(absl::Hours(1), [&ran] { ++ran; });
     }
     // What they leave behind runs, too.
@@ -181,42 +200,30 @@ TEST(WorkerPoolTest, EndsWhileLongTasksWait) {
   for (int round = 0; round < 50; ++round) {
     std::atomic<int> ran = 0;
     {
-      WorkerPool pool(5);
+      WorkerPool pool(5, kClock);
       for (int i = 0; i < 7; ++i) {
         pool.Run(
             [&ran] {
               absl::SleepFor(absl::Microseconds(300));
               ++ran;
             },
-            {.is_long = true});
+            {.bytes = kLongText});
       }
     }
     ASSERT_EQ(ran, 7);
   }
 }
 
-TEST(WorkerPoolTest, OrderFollowsTheLengthOfTheText) {
-  const absl::Time now = absl::Now();
-  EXPECT_FALSE(WorkerPool::OrderOf(100, now).is_long);
-  EXPECT_TRUE(WorkerPool::OrderOf(1 << 20, now).is_long);
-  const absl::Time later = now + absl::Hours(1);
-  EXPECT_LT(WorkerPool::OrderOf(100, later).due, WorkerPool::OrderOf(1000, later).due);
-  EXPECT_EQ(WorkerPool::OrderOf(0, later).due, later);
-  // A start in the past is now: nobody gains by having waited elsewhere.
-  EXPECT_GE(WorkerPool::OrderOf(0, now - absl::Hours(1)).due, now);
-  EXPECT_GE(WorkerPool::OrderOf(0, absl::InfinitePast()).due, now);
-}
-
 TEST(WorkerPoolTest, IsThreadSafe) {
   std::atomic<int> ran = 0;
   {
-    WorkerPool pool(3);
+    WorkerPool pool(3, kClock);
     std::vector<std::jthread> threads;
     for (int t = 0; t < 3; ++t) {
       threads.emplace_back([&pool, &ran] {
         for (int i = 0; i < 500; ++i) {
           if (i % 3 == 0) pool.RunAfter(absl::Microseconds(i), [&ran] { ++ran; });
-          if (i % 3 != 0) pool.Run([&ran] { ++ran; }, {.is_long = i % 2 == 0});
+          if (i % 3 != 0) pool.Run([&ran] { ++ran; }, {.bytes = i % 2 == 0 ? kLongText : kShortText});
         }
       });
     }

@@ -4,6 +4,8 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
 #include "model/errors/errors.h"
@@ -48,10 +50,19 @@ class HealthMonitorTest : public ::testing::Test {
     }
   }
 
+  // What a probe comes to the next check sees.
+  void CheckUntilItServes(HealthMonitor& monitor) {
+    for (int i = 0; i < 500 && server_.health().IsServing("") != true; ++i) {
+      monitor.CheckModels();
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+    ExpectServing(true);
+  }
+
   FakeServer server_;
   FakeEncoder& encoder_ = server_.encoder();
-  const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0");
-  HealthMonitor monitor_{server_.grpc(), port_.get(), server_.models(), server_.metrics()};
+  const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0", server_.health(), server_.host());
+  HealthMonitor monitor_{server_.health(), server_.models(), server_.metrics()};
 };
 
 TEST_F(HealthMonitorTest, ServesOnlyWhenItIsSaid) {
@@ -76,13 +87,33 @@ TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProb
   monitor_.CheckModels();
   ExpectServing(false);
   encoder_.FailWith(absl::OkStatus());
-  monitor_.CheckModels();
-  ExpectServing(true);
+  CheckUntilItServes(monitor_);
+  Embed(1, grpc::StatusCode::OK);
+}
+
+TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
+  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), absl::Milliseconds(100));
+  monitor.SetServing(true);
+  encoder_.CloseGate();
+  encoder_.IgnoreCancellation();
+  std::jthread caught([this] { Embed(1, grpc::StatusCode::UNAVAILABLE); });
+  encoder_.AwaitCalls(1);
+  std::jthread waits([this] { Embed(1, grpc::StatusCode::UNAVAILABLE); });
+  monitor.CheckModels();
+  ExpectServing(true);  // A batch may take a moment.
+  while (server_.models().models()[0]->hanging() < absl::Milliseconds(200)) absl::SleepFor(absl::Milliseconds(20));
+  monitor.CheckModels();
+  ExpectServing(false);
+  ExpectLive(false);
+  Embed(1, grpc::StatusCode::UNAVAILABLE);  // Whoever comes now need not wait, either.
+  encoder_.OpenGate();
+  CheckUntilItServes(monitor);
+  ExpectLive(true);
   Embed(1, grpc::StatusCode::OK);
 }
 
 TEST_F(HealthMonitorTest, OneThatFailsForTooLongEndsTheServersLiveness) {
-  HealthMonitor monitor(server_.grpc(), port_.get(), server_.models(), server_.metrics(), absl::ZeroDuration());
+  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), absl::ZeroDuration());
   monitor.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
@@ -90,8 +121,7 @@ TEST_F(HealthMonitorTest, OneThatFailsForTooLongEndsTheServersLiveness) {
   ExpectServing(false);
   ExpectLive(false);
   encoder_.FailWith(absl::OkStatus());
-  monitor.CheckModels();
-  ExpectServing(true);
+  CheckUntilItServes(monitor);
   ExpectLive(true);
 }
 

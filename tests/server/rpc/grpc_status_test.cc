@@ -1,8 +1,10 @@
 #include "server/rpc/grpc_status.h"
+#include "server/errors/rpc_status.h"
 
 #include <gtest/gtest.h>
 
 #include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
 

@@ -68,6 +68,73 @@ TEST(WireTest, TooManyElementsAreRefusedBeforeParsing) {
   EXPECT_EQ(ErrorField(status), "ranges");
 }
 
+// Packed numbers have a byte each on the wire.
+TEST(WireTest, TooManyNumbersAreRefusedBeforeParsing) {
+  v1::EmbedRequest request, parsed;
+  auto& ids = *request.add_inputs()->mutable_token_ids()->mutable_ids();
+  ids.Resize(static_cast<int>(kMaxNumbers), 1);
+  EXPECT_TRUE(ParseMessage(SerializeMessage(request), 1 << 24, parsed).ok());
+  ids.Add(1);
+  EXPECT_EQ(ParseMessage(SerializeMessage(request), 1 << 24, parsed).message(),
+            "ids: has 4194305 elements; the limit is 4194304");
+}
+
+std::string Field(int number, int type, const std::string& content) {
+  return std::string(1, static_cast<char>(number << 3 | type)) + content;
+}
+
+std::string Nested(int number, const std::string& content) {
+  return Field(number, 2, std::string(1, static_cast<char>(content.size())) + content);
+}
+
+// Protobuf would keep them, at a hundred bytes each.
+TEST(WireTest, UnknownFieldsAreRefusedByNameAtEveryDepth) {
+  v1::EmbedRequest parsed;
+  const auto error = [&parsed](const std::string& bytes) { return ParseMessage(Bytes(bytes), 1000, parsed); };
+  const std::string input = Nested(2, Nested(1, "x"));
+  EXPECT_TRUE(error(input).ok());
+  for (const std::string& unknown :
+       {Field(15, 0, std::string(1, '\0')), Field(15, 2, std::string(1, '\0')), Field(15, 5, "1234"),
+        Field(15, 1, "12345678"), Field(15, 3, Field(15, 4, ""))}) {
+    const absl::Status whole = error(input + unknown);
+    EXPECT_EQ(ErrorReason(whole), "UNKNOWN_FIELD");
+    EXPECT_THAT(std::string(whole.message()), ::testing::HasSubstr("the request has a field number 15"));
+    EXPECT_EQ(ErrorField(error(input + Nested(1, unknown))), "options");
+    EXPECT_EQ(ErrorField(error(input + Nested(1, Nested(6, unknown)))), "options.extension");
+    EXPECT_EQ(ErrorField(error(input + Nested(2, unknown))), "inputs[1]");
+  }
+}
+
+// A field that is known, but not so: protobuf takes it for an unknown one.
+TEST(WireTest, AFieldOfAnotherTypeIsRefused) {
+  v1::EmbedRequest parsed;
+  EXPECT_EQ(ErrorReason(ParseMessage(Bytes(Field(2, 0, "\1")), 1000, parsed)), "UNKNOWN_FIELD");
+}
+
+// Both forms of numbers that repeat are protobuf's.
+TEST(WireTest, NumbersMayStandPackedOrOneByOne) {
+  v1::EmbedRequest parsed;
+  const std::string unpacked = Nested(2, Nested(2, Field(1, 0, "\5") + Field(1, 0, "\6")));
+  ASSERT_TRUE(ParseMessage(Bytes(unpacked), 1000, parsed).ok());
+  EXPECT_THAT(parsed.inputs(0).token_ids().ids(), ::testing::ElementsAre(5u, 6u));
+}
+
+TEST(WireTest, OfAMessageThatIsNoGoodTheIdIsRead) {
+  v1::EmbedStreamRequest good, read;
+  good.set_id("seven");
+  good.set_more_parts(true);
+  good.mutable_input()->set_text("ab#");
+  std::string bytes = good.SerializeAsString();
+  bytes.replace(bytes.find('#'), 1, "\xff");
+  EXPECT_EQ(ErrorReason(ParseMessage(Bytes(bytes), 1000, read)), "INVALID_UTF8");
+  ReadScalars(Bytes(bytes), read);
+  EXPECT_EQ(read.id(), "seven");
+  EXPECT_TRUE(read.more_parts());
+  EXPECT_FALSE(read.has_input());
+  ReadScalars(Bytes("\xff\xff"), read);
+  EXPECT_TRUE(read.id().empty());
+}
+
 TEST(WireTest, TooManyBytesAreRefusedBeforeParsing) {
   v1::EmbedRequest parsed;
   EXPECT_EQ(ErrorReason(ParseMessage(Bytes(std::string(11, 'x')), 10, parsed)), "REQUEST_TOO_LARGE");

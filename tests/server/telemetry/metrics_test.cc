@@ -60,14 +60,14 @@ TEST(MetricsTest, AsksAsLongAsTheRegistrationLives) {
   Registration kept;
   {
     const Registration queue = metrics.ReadQueue("m", [] { return QueueReading{.jobs = 1}; });
-    const Registration pending = metrics.ReadPendingBytes([] { return 5; });
+    const Registration pending = metrics.ReadHeldBytes([] { return Metrics::HeldBytes{{"requests", 5}}; });
     Registration moved = metrics.ReadQueue("n", [] { return QueueReading{.jobs = 2}; });
     kept = std::move(moved);
     EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_queue_jobs{model=\"m\"} 1"));
-    EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_pending_bytes 5"));
+    EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_held_bytes{kind=\"requests\"} 5"));
   }
   EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_queue_jobs{model=\"m\"}")));
-  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_pending_bytes 5")));
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_held_bytes{kind=\"requests\"} 5")));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_queue_jobs{model=\"n\"} 2"));
   kept = Registration();
   EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_queue_jobs{")));

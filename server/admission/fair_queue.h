@@ -1,0 +1,79 @@
+// Who is served next where clients compete for something scarce: start-time fair queueing (Goyal, Vin and Cheng, 1996).
+#ifndef LONGEMBED_SERVER_ADMISSION_FAIR_QUEUE_H_
+#define LONGEMBED_SERVER_ADMISSION_FAIR_QUEUE_H_
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace longembed {
+
+// Items of clients. A client's items stand one after the other in virtual time, each as long as it costs; whoever has
+// got least is served first, and a client that comes, or comes back, starts where the others are. So each of n clients
+// gets an n-th of what is served, counted in cost, however much the others ask for. A passive structure, not
+// thread-safe.
+template <typename Item>
+class FairQueue {
+ public:
+  void Push(const std::string& client, double cost, Item item) {
+    double& finish = finish_[client];
+    const double start = std::max(now_, finish);
+    finish = start + cost;
+    items_.emplace(start, Entry{client, cost, std::move(item)});
+  }
+
+  // Takes the first item that may be served, which `may` says, with its client; nullopt when there is none.
+  std::optional<std::pair<std::string, Item>> Pop(
+      const std::function<bool(const std::string& client, const Item& item)>& may) {
+    for (auto position = items_.begin(); position != items_.end(); ++position) {
+      if (!may(position->second.client, position->second.item)) continue;
+      // Those that may not are passed over, but time does not stand still for them.
+      now_ = std::max(now_, position->first);
+      std::pair<std::string, Item> taken{std::move(position->second.client), std::move(position->second.item)};
+      items_.erase(position);
+      Forget();
+      return taken;
+    }
+    return std::nullopt;
+  }
+
+  // The cost of what an item of this client's that came now would wait for, of the items that `counts`.
+  double CostBefore(const std::string& client, const std::function<bool(const Item& item)>& counts) const {
+    const auto found = finish_.find(client);
+    const double start = found == finish_.end() ? now_ : std::max(now_, found->second);
+    double cost = 0;
+    for (auto position = items_.begin(); position != items_.end() && position->first <= start; ++position) {
+      if (counts(position->second.item)) cost += position->second.cost;
+    }
+    return cost;
+  }
+
+  bool empty() const { return items_.empty(); }
+  size_t size() const { return items_.size(); }
+
+ private:
+  struct Entry {
+    std::string client;
+    double cost = 0;
+    Item item;
+  };
+
+  // Clients whose time has come are like those that never were here.
+  void Forget() {
+    if (items_.empty()) {
+      for (const auto& [client, finish] : finish_) now_ = std::max(now_, finish);
+    }
+    std::erase_if(finish_, [this](const auto& client) { return client.second <= now_; });
+  }
+
+  double now_ = 0;                        // Virtual: the start of what was served last.
+  std::map<std::string, double> finish_;  // Of each client's last item.
+  std::multimap<double, Entry> items_;    // By their starts; equal ones in order of arrival.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_ADMISSION_FAIR_QUEUE_H_

@@ -1,0 +1,123 @@
+#include "server/admission/ledger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/errors/errors.h"
+
+namespace longembed {
+namespace {
+
+constexpr absl::Duration kRetry = absl::Milliseconds(200);
+
+}  // namespace
+
+const char* MemoryName(Memory kind) {
+  switch (kind) {
+    case Memory::kCalls:
+      return "calls";
+    case Memory::kRequests:
+      return "requests";
+    case Memory::kPlans:
+      return "plans";
+    case Memory::kAnswers:
+      return "answers";
+  }
+  return "";
+}
+
+Charge::~Charge() {
+  const std::lock_guard lock(ledger_.mutex_);
+  for (int kind = 0; kind < kMemoryKinds; ++kind) ledger_.Add(*this, Memory(kind), -held_[kind]);
+  const auto client = ledger_.clients_.find(client_);
+  client->second.calls -= own_calls_;
+  if (--client->second.charges == 0) ledger_.clients_.erase(client);
+}
+
+absl::Status Charge::Hold(Memory kind, int64_t bytes) {
+  const std::lock_guard lock(ledger_.mutex_);
+  return ledger_.Grow(*this, kind, bytes - held_[static_cast<int>(kind)]);
+}
+
+absl::Status Charge::HoldMore(Memory kind, int64_t bytes) {
+  const std::lock_guard lock(ledger_.mutex_);
+  return ledger_.Grow(*this, kind, bytes);
+}
+
+void Charge::Correct(Memory kind, int64_t bytes) {
+  const std::lock_guard lock(ledger_.mutex_);
+  ledger_.Add(*this, kind, bytes - held_[static_cast<int>(kind)]);
+}
+
+std::unique_ptr<Charge> Charge::Sibling() const { return ledger_.BeginMessage(client_); }
+
+absl::Status Ledger::CheckRoom(const std::string& client, int64_t own, int64_t more) const {
+  if (bytes_ > own && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
+  const auto found = clients_.find(client);
+  const int64_t of_client = found == clients_.end() ? 0 : found->second.bytes;
+  if (of_client > own && of_client + more > kShare * std::max<int64_t>(0, max_bytes_ - bytes_ - more)) {
+    return TooManyPendingBytesOfClient(of_client, max_bytes_, kRetry);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Ledger::Grow(Charge& charge, Memory kind, int64_t more) {
+  if (more > 0) {
+    int64_t own = 0;
+    for (const int64_t bytes : charge.held_) own += bytes;
+    if (absl::Status status = CheckRoom(charge.client_, own, more); !status.ok()) return status;
+  }
+  Add(charge, kind, more);
+  return absl::OkStatus();
+}
+
+void Ledger::Add(Charge& charge, Memory kind, int64_t more) {
+  const int index = static_cast<int>(kind);
+  charge.held_[index] += more;
+  held_[index] += more;
+  bytes_ += more;
+  clients_[charge.client_].bytes += more;
+}
+
+std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_calls) {
+  std::unique_ptr<Charge> charge(new Charge(*this, client, own_calls));
+  Client& own = clients_[client];
+  own.calls += own_calls;
+  ++own.charges;
+  return charge;
+}
+
+absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls) {
+  const std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckRoom(client, 0, kCallBytes); !status.ok()) return status;
+  const auto found = clients_.find(client);
+  const int64_t calls = found == clients_.end() ? 0 : found->second.calls;
+  if (max_calls > 0 && calls >= max_calls) return TooManyConcurrentCalls(calls, max_calls, kRetry);
+  std::unique_ptr<Charge> charge = Open(client, /*own_calls=*/1);
+  Add(*charge, Memory::kCalls, kCallBytes);
+  return charge;
+}
+
+std::unique_ptr<Charge> Ledger::BeginMessage(const std::string& client) {
+  const std::lock_guard lock(mutex_);
+  return Open(client, /*own_calls=*/0);
+}
+
+bool Ledger::HasRoom(const std::string& client) const {
+  const std::lock_guard lock(mutex_);
+  return CheckRoom(client, 0, max_bytes_ / 16).ok();
+}
+
+std::map<std::string, int64_t> Ledger::held() const {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, int64_t> by_name;
+  for (int kind = 0; kind < kMemoryKinds; ++kind) by_name[MemoryName(Memory(kind))] = held_[kind];
+  return by_name;
+}
+
+int64_t Ledger::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_;
+}
+
+}  // namespace longembed

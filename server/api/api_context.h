@@ -1,0 +1,22 @@
+// What the operations of every API need.
+#ifndef LONGEMBED_SERVER_API_API_CONTEXT_H_
+#define LONGEMBED_SERVER_API_API_CONTEXT_H_
+
+#include "server/batching/clock.h"
+#include "server/config/config.h"
+#include "server/core/served_model.h"
+#include "server/core/worker_pool.h"
+
+namespace longembed {
+
+// All of it outlives the operations.
+struct ApiContext {
+  const ModelRegistry& models;
+  WorkerPool& pool;
+  const Clock& clock;
+  const LimitsConfig& limits;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_API_CONTEXT_H_

@@ -1,0 +1,421 @@
+#include "server/api/longembed/converters.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "model/text/prompt.h"
+#include "model/text/utf8.h"
+#include "model/vector/encoding.h"
+#include "server/core/recipe.h"
+#include "server/errors/errors.h"
+#include "server/errors/rpc_status.h"
+
+namespace longembed {
+namespace {
+
+using v1::EmbedOptions;
+
+// Open enums let any number through.
+absl::Status CheckEnums(const EmbedOptions& options) {
+  if (options.has_input_type() && !EmbedOptions::InputType_IsValid(options.input_type())) {
+    return UnknownEnumValue("options.input_type", options.input_type());
+  }
+  if (!EmbedOptions::Truncate_IsValid(options.truncate())) {
+    return UnknownEnumValue("options.truncate", options.truncate());
+  }
+  if (!EmbedOptions::Encoding_IsValid(options.encoding())) {
+    return UnknownEnumValue("options.encoding", options.encoding());
+  }
+  if (!EmbedOptions::Output_IsValid(options.output())) return UnknownEnumValue("options.output", options.output());
+  if (!EmbedOptions::Priority_IsValid(options.priority())) {
+    return UnknownEnumValue("options.priority", options.priority());
+  }
+  return absl::OkStatus();
+}
+
+// Which field of a request makes windows.
+const char* WindowsField(const v1::Extension& asked) {
+  if (!asked.profile().empty()) return "options.extension.profile";
+  return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
+}
+
+// Which vectors: output, spans and windows have to agree.
+absl::Status CheckOutput(const EmbedOptions& options, const Extension& extension) {
+  if (options.output() == EmbedOptions::WINDOW_VECTORS) {
+    if (!extension.windows.has_value()) return WindowVectorsNeedWindows();
+    // A profile may aggregate for those who want one vector.
+    if (options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
+      return ExtensionConflict("options.extension.windows.aggregation",
+                               "has no effect with options.output WINDOW_VECTORS; leave it out");
+    }
+  }
+  if (options.output() == EmbedOptions::SPAN_VECTORS) {
+    if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
+    if (extension.windows.has_value()) return SpansWithWindows(WindowsField(options.extension()));
+  } else if (options.has_spans()) {
+    return Misplaced("options.spans", "options.output SPAN_VECTORS");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SpanRequest> ConvertSpans(const v1::SpanOptions& spans) {
+  switch (spans.by_case()) {
+    case v1::SpanOptions::kRanges:
+      return GivenRanges{};
+    case v1::SpanOptions::kSentences:
+      return SentenceSpans{};
+    case v1::SpanOptions::kEveryTokens:
+      if (spans.every_tokens().tokens() < 1) return EveryTokensTooFew(spans.every_tokens().tokens());
+      return EveryTokens{spans.every_tokens().tokens()};
+    case v1::SpanOptions::BY_NOT_SET:
+      break;
+  }
+  return NoSpans{};
+}
+
+PromptChoice ConvertPrompt(const EmbedOptions& options) {
+  switch (options.prompting_case()) {
+    case EmbedOptions::kPromptName:
+      return PromptName{options.prompt_name()};
+    case EmbedOptions::kPrompt:
+      return LiteralPrompt{options.prompt()};
+    case EmbedOptions::kInputType:
+      if (options.input_type() == EmbedOptions::QUERY) return InputType::kQuery;
+      if (options.input_type() == EmbedOptions::DOCUMENT) return InputType::kDocument;
+      return std::monostate();
+    case EmbedOptions::PROMPTING_NOT_SET:
+      return std::monostate();
+  }
+  return std::monostate();
+}
+
+Truncate ConvertTruncate(EmbedOptions::Truncate truncate) {
+  switch (truncate) {
+    case EmbedOptions::END:
+      return Truncate::kEnd;
+    case EmbedOptions::START:
+      return Truncate::kStart;
+    default:
+      return Truncate::kNone;
+  }
+}
+
+v1::Model::Pooling ConvertPooling(Pooling pooling) {
+  switch (pooling) {
+    case Pooling::kMean:
+      return v1::Model::MEAN;
+    case Pooling::kCls:
+      return v1::Model::CLS;
+    case Pooling::kLast:
+      return v1::Model::LAST;
+  }
+  return v1::Model::POOLING_UNKNOWN;
+}
+
+// [byte] -> how many code points begin before it.
+std::vector<uint32_t> CodePointsBefore(std::string_view text) {
+  std::vector<uint32_t> before(text.size() + 1);
+  uint32_t count = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    before[i] = count;
+    if (!IsContinuationByte(text[i])) ++count;
+  }
+  before[text.size()] = count;
+  return before;
+}
+
+absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::Token& token) {
+  absl::StatusOr<std::string> text = tokenizer.TokenText(id);
+  if (!text.ok()) return text.status();
+  token.set_id(static_cast<uint32_t>(id));
+  token.set_text(*std::move(text));
+  token.set_special(special);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+PlanLimits ToPlanLimits(const LimitsConfig& limits) {
+  return {.max_tokens = limits.max_tokens_per_input,
+          .max_sequence_tokens = limits.max_tokens_per_sequence,
+          .max_run_tokens = limits.max_run_tokens_per_call,
+          .max_vectors = limits.max_vectors_per_call};
+}
+
+namespace {
+
+// Windows whose size the request does not name fit into what the server runs in one pass.
+void FitWindows(const v1::Extension& asked, const ModelManifest& model, const LimitsConfig& limits,
+                Extension& extension) {
+  if (!extension.windows.has_value() || asked.windows().has_tokens()) return;
+  const int64_t tokens = WindowTokens(model, extension);
+  if (tokens > limits.max_tokens_per_sequence) {
+    extension.windows->tokens = static_cast<int32_t>(limits.max_tokens_per_sequence);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ServedModel& served,
+                                               const Profiles& profiles, const LimitsConfig& limits) {
+  const ModelManifest& model = served.model().manifest;
+  if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
+  absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), options.output(), model, profiles);
+  if (!extension.ok()) return extension.status();
+  FitWindows(options.extension(), model, limits, *extension);
+  if (const absl::Status status = CheckOutput(options, *extension); !status.ok()) return status;
+  absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
+  if (!spans.ok()) return spans.status();
+  if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
+    return PromptTooLarge(bytes, limits.max_prompt_bytes);
+  }
+  absl::StatusOr<std::string> prompt = ResolvePrompt(model, ConvertPrompt(options));
+  if (!prompt.ok()) return prompt.status();
+  DimensionOptions dimension_options{.force = options.force_dimensions()};
+  if (options.has_dimensions()) dimension_options.dimensions = options.dimensions();
+  const absl::StatusOr<int> dimensions = ResolveDimensions(dimension_options, model.trained_dimensions);
+  if (!dimensions.ok()) return dimensions.status();
+
+  ResolvedOptions resolved;
+  resolved.input = {.prompt = *std::move(prompt),
+                    .plan = {.truncate = ConvertTruncate(options.truncate()),
+                             .extension = *extension,
+                             .limits = ToPlanLimits(limits)},
+                    .spans = *std::move(spans)};
+  resolved.vector = {.dimensions = *dimensions,
+                     .normalize = !options.has_normalize() || options.normalize(),
+                     .vector_per_window = options.output() == EmbedOptions::WINDOW_VECTORS};
+  if (extension->windows.has_value()) resolved.vector.aggregation = extension->windows->aggregation;
+  resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
+  resolved.encoding = options.encoding();
+  resolved.several_vectors = options.output() != EmbedOptions::ONE_VECTOR;
+  resolved.recipe = Recipe(model, {.extension = *extension,
+                                   .truncate = resolved.input.plan.truncate,
+                                   .dimensions = *dimensions,
+                                   .normalize = resolved.vector.normalize,
+                                   .encoding = EmbedOptions::Encoding_Name(options.encoding()),
+                                   .precision = served.encoder().precision()});
+  return resolved;
+}
+
+namespace {
+
+absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const SpanRequest& spans,
+                                                 const std::string& parent) {
+  const std::string field = parent + ".ranges";
+  const bool wanted = std::holds_alternative<GivenRanges>(spans);
+  if (!wanted && !input.ranges().empty()) {
+    return Misplaced(field, "options.output SPAN_VECTORS and options.spans.ranges");
+  }
+  if (wanted && input.ranges().empty()) return NoRanges(field);
+  std::vector<Range> ranges;
+  ranges.reserve(static_cast<size_t>(input.ranges_size()));
+  for (const v1::Range& range : input.ranges()) {
+    if (range.start() > INT32_MAX || range.end() > INT32_MAX) {
+      return AtField(SpanOutOfRange(ranges.size(), range.start(), range.end(), "at the very most", INT32_MAX), parent);
+    }
+    ranges.push_back({static_cast<int32_t>(range.start()), static_cast<int32_t>(range.end())});
+  }
+  return ranges;
+}
+
+}  // namespace
+
+namespace {
+
+int BitsOf(EmbedOptions::Encoding encoding) {
+  switch (encoding) {
+    case EmbedOptions::FLOAT16:
+    case EmbedOptions::BFLOAT16:
+      return 16;
+    case EmbedOptions::INT8:
+      return 8;
+    case EmbedOptions::BINARY:
+      return 1;
+    default:
+      return 32;
+  }
+}
+
+}  // namespace
+
+EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
+                   const LimitsConfig& limits, const CallContext& call) {
+  return {.call = call,
+          .inputs = std::move(inputs),
+          .input_options = options.input,
+          .vector_options = options.vector,
+          .priority = options.priority,
+          .max_response_bytes = limits.max_response_bytes,
+          .bits_per_component = BitsOf(options.encoding)};
+}
+
+absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
+                                   const LimitsConfig& limits) {
+  absl::StatusOr<std::vector<Range>> ranges = ConvertRanges(input, spans, field);
+  if (!ranges.ok()) return ranges.status();
+  if (input.ranges_size() > limits.max_vectors_per_call) {
+    return TooManyVectorsInCall(input.ranges_size(), limits.max_vectors_per_call);
+  }
+  if (!input.has_text() && !input.has_token_ids()) return MissingContent(field);
+  const auto& ids = input.token_ids().ids();
+  Input converted = input.has_text()
+                        ? Input(std::string_view(input.text()))
+                        : Input(TokenIds{.ids = std::span<const uint32_t>(ids.data(), static_cast<size_t>(ids.size())),
+                                         .complete = input.token_ids().complete()});
+  converted.ranges = *std::move(ranges);
+  return converted;
+}
+
+absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
+    const google::protobuf::RepeatedPtrField<v1::Input>& inputs, const SpanRequest& spans, const LimitsConfig& limits,
+    bool partial_results) {
+  if (inputs.empty()) return NoInputs("inputs");
+  if (inputs.size() > limits.max_inputs_per_call) {
+    return TooManyInputs("inputs", inputs.size(), limits.max_inputs_per_call);
+  }
+  std::vector<absl::StatusOr<Input>> converted;
+  converted.reserve(static_cast<size_t>(inputs.size()));
+  int64_t ranges_in_all = 0;
+  for (int i = 0; i < inputs.size(); ++i) {
+    absl::StatusOr<Input> input = ConvertInput(inputs[i], absl::StrCat("inputs[", i, "]"), spans, limits);
+    if (!input.ok() && !partial_results) return input.status();
+    ranges_in_all += inputs[i].ranges_size();
+    if (ranges_in_all > limits.max_vectors_per_call) {
+      return TooManyVectorsInCall(ranges_in_all, limits.max_vectors_per_call);
+    }
+    converted.push_back(std::move(input));
+  }
+  return converted;
+}
+
+void FillEmbedding(const std::vector<float>& vector, EmbedOptions::Encoding encoding, v1::Embedding& embedding) {
+  embedding.set_dimensions(static_cast<uint32_t>(vector.size()));
+  switch (encoding) {
+    case EmbedOptions::FLOAT16:
+      embedding.set_packed(PackFloat16(vector));
+      return;
+    case EmbedOptions::BFLOAT16:
+      embedding.set_packed(PackBfloat16(vector));
+      return;
+    case EmbedOptions::INT8: {
+      Int8Vector packed = PackInt8(vector);
+      embedding.set_packed(std::move(packed.bytes));
+      embedding.set_scale(packed.scale);
+      return;
+    }
+    case EmbedOptions::BINARY:
+      embedding.set_packed(PackBinary(vector));
+      return;
+    default:
+      embedding.mutable_values()->Add(vector.begin(), vector.end());
+  }
+}
+
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result) {
+  if (!input.ok()) {
+    *result.mutable_error() = ToRpcStatus(input.status());
+    return;
+  }
+  for (const OutputVector& vector : input->vectors) {
+    v1::Embedding& embedding = *result.add_embeddings();
+    FillEmbedding(vector.values, options.encoding, embedding);
+    if (!options.several_vectors) continue;
+    embedding.mutable_range()->set_start(static_cast<uint32_t>(vector.content.start));
+    embedding.mutable_range()->set_end(static_cast<uint32_t>(vector.content.end));
+  }
+  result.set_tokens(static_cast<uint32_t>(input->plan.tokens));
+  result.set_truncated_tokens(static_cast<uint32_t>(input->plan.truncated_tokens));
+  for (const PlannedSequence& planned : input->plan.sequences) FillSequence(planned, *result.add_sequences());
+}
+
+void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing) {
+  const auto fill = [](absl::Duration duration, google::protobuf::Duration& message) {
+    absl::Duration rest;
+    message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
+    message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  };
+  fill(answer.tokenization, *timing.mutable_tokenization());
+  fill(answer.queue, *timing.mutable_queue());
+  fill(answer.inference, *timing.mutable_inference());
+  fill(total, *timing.mutable_total());
+}
+
+void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result) {
+  result.set_tokens(static_cast<uint32_t>(plan.tokens));
+  result.set_truncated_tokens(static_cast<uint32_t>(plan.truncated_tokens));
+  result.set_capacity(static_cast<uint32_t>(plan.capacity));
+  for (const PlannedSequence& planned : plan.sequences) FillSequence(planned, *result.add_sequences());
+  const Cost cost = EstimateCost(model, plan);
+  result.mutable_cost()->set_tokens(static_cast<uint64_t>(cost.tokens));
+  result.mutable_cost()->set_attention_pairs(static_cast<uint64_t>(cost.attention_pairs));
+  result.mutable_cost()->set_gflop(cost.gflop);
+}
+
+void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model) {
+  const ModelManifest& manifest = served.model().manifest;
+  model.set_name(served.name());
+  model.set_architecture(manifest.architecture);
+  model.set_family(manifest.family == Family::kApe ? v1::Model::APE : v1::Model::ROPE);
+  model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
+  model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
+  model.set_dimensions(static_cast<uint32_t>(manifest.hidden_size));
+  model.set_rotary_base(manifest.rotary_base);
+  for (const int dimensions : manifest.trained_dimensions) {
+    model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
+  }
+  model.set_pooling(ConvertPooling(manifest.pooling));
+  model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
+  model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
+  for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
+  for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
+  FillRecommendations(manifest, model);
+  model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
+  model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));
+  model.mutable_limits()->set_max_vectors_per_call(static_cast<uint32_t>(limits.max_vectors_per_call));
+  model.mutable_limits()->set_max_run_tokens_per_call(static_cast<uint32_t>(limits.max_run_tokens_per_call));
+  model.mutable_limits()->set_max_tokens_per_sequence(static_cast<uint32_t>(limits.max_tokens_per_sequence));
+  model.mutable_limits()->set_max_prompt_bytes(static_cast<uint32_t>(limits.max_prompt_bytes));
+  model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
+  model.mutable_limits()->set_max_response_bytes(static_cast<uint64_t>(limits.max_response_bytes));
+  model.mutable_limits()->set_max_streamed_text_bytes(static_cast<uint64_t>(MaxStreamedTextBytes(limits)));
+  model.set_precision(PrecisionName(served.encoder().precision()));
+  if (const std::optional<PrecisionReport>& report = served.precision_report(); report.has_value()) {
+    model.mutable_precision_check()->set_lowest_cosine(report->lowest_cosine);
+    model.mutable_precision_check()->set_mean_cosine(report->mean_cosine);
+    model.mutable_precision_check()->set_texts(static_cast<uint32_t>(report->texts));
+  }
+  model.set_device(served.encoder().device());
+  model.set_engine(served.encoder().engine());
+  model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
+  model.set_source(manifest.source);
+  model.set_licence(manifest.licence);
+}
+
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
+                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result) {
+  const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
+  if (!tokens.ok()) return tokens.status();
+  if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
+  if (absl::Status status = hold(static_cast<int64_t>(tokens->ids.size())); !status.ok()) return status;
+  const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {
+    if (!add_special_tokens) return absl::OkStatus();
+    for (const int32_t id : ids) {
+      if (absl::Status status = AddToken(*model.tokenizer, id, true, *result.add_tokens()); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  };
+  if (absl::Status status = add_specials(model.manifest.special_prefix); !status.ok()) return status;
+  const std::vector<uint32_t> code_points = CodePointsBefore(text);
+  for (size_t i = 0; i < tokens->ids.size(); ++i) {
+    v1::Token& token = *result.add_tokens();
+    if (absl::Status status = AddToken(*model.tokenizer, tokens->ids[i], false, token); !status.ok()) return status;
+    token.mutable_range()->set_start(code_points[tokens->ranges[i].begin]);
+    token.mutable_range()->set_end(code_points[tokens->ranges[i].end]);
+  }
+  return add_specials(model.manifest.special_suffix);
+}
+
+}  // namespace longembed

@@ -1,0 +1,65 @@
+// longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure functions: any
+// thread.
+#ifndef LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
+#define LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
+
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "longembed/v1/embedding.pb.h"
+#include "server/config/config.h"
+#include "server/core/embed_call.h"
+#include "server/core/served_model.h"
+#include "server/api/longembed/extension_converter.h"
+
+namespace longembed {
+
+// The options of a request, checked against the model and resolved.
+struct ResolvedOptions {
+  InputOptions input;
+  VectorOptions vector;
+  Priority priority = Priority::kInteractive;
+  v1::EmbedOptions::Encoding encoding = v1::EmbedOptions::FLOAT32;
+  bool several_vectors = false;  // One a window or span: each says what it stands for.
+  std::string recipe;
+};
+
+// What the server lets one call be planned into.
+PlanLimits ToPlanLimits(const LimitsConfig& limits);
+
+// Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
+// MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS.
+absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
+                                               const Profiles& profiles, const LimitsConfig& limits);
+
+// The order of `call` with these options.
+EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
+                   const LimitsConfig& limits, const CallContext& call);
+
+// One input, under the field `field`. Errors as ConvertInputs.
+absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
+                                   const LimitsConfig& limits);
+
+// Views of the inputs; the messages must outlive them. With partial_results an input's error stands in its place. Errors
+// (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, and without partial_results those of an input: MISSING_CONTENT,
+// MISPLACED_FIELD, NO_RANGES.
+absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
+    const google::protobuf::RepeatedPtrField<v1::Input>& inputs, const SpanRequest& spans, const LimitsConfig& limits,
+    bool partial_results);
+
+void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result);
+void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing);
+void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result);
+void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
+
+// Tokens of one text, at most `limit`. `add_special_tokens`: as the model's sequences have them, without a prompt.
+// `hold` is asked whether there is room for so many tokens in the answer. Errors: its own; INVALID_ARGUMENT: those of
+// the tokenizer, TOO_MANY_TOKENS; their fields are relative to the text.
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
+                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_

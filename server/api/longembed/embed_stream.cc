@@ -1,0 +1,224 @@
+#include "server/api/longembed/embed_stream.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "longembed/v1/embedding.pb.h"
+#include "model/errors/errors.h"
+#include "server/api/longembed/converters.h"
+#include "server/core/embed_call.h"
+#include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
+#include "server/errors/rpc_status.h"
+
+namespace longembed {
+namespace {
+
+// Messages of one stream that are in work at a time: enough for some batches of short texts.
+constexpr size_t kMaxMessages = 256;
+
+// What the messages of a stream share. Changed by Start and Reject of its operations only, which a host runs one after
+// the other.
+struct Corpus {
+  ServedModel* model = nullptr;  // Null before the first message.
+  ResolvedOptions options;       // Set by the first message, then read by all operations.
+
+  // A text whose last part has not come.
+  bool in_parts = false;
+  bool failed = false;  // Its error has been told: its other parts are passed over.
+  std::string id;
+  std::string text;
+  std::unique_ptr<Charge> memory;  // Of the text.
+};
+
+// Whether an error is the input's own, and the stream goes on.
+bool IsOfInput(const absl::Status& status) {
+  return !absl::IsUnavailable(status) && !absl::IsCancelled(status) && !absl::IsDeadlineExceeded(status);
+}
+
+class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::EmbedStreamResponse> {
+ public:
+  EmbedMessage(const LongembedContext& context, std::shared_ptr<Corpus> corpus, const CallContext& call,
+               Request& request, Response& response)
+      : TypedOperation(call, request, response), context_(context), corpus_(std::move(corpus)), message_(request) {}
+
+  void Start(Done done) override {
+    done_ = std::move(done);
+    response_.set_id(request_.id());
+    if (const absl::Status status = TakeOptions(); !status.ok()) return End(status);
+    if (const absl::Status status = CheckPart(); !status.ok()) return End(status);
+    const absl::Status status = WithinMemory([this] { return AddPart(); });
+    if (!status.ok() || !complete_) return EndInput(status);
+    absl::StatusOr<Input> input =
+        ConvertInput(request_.input(), "input", corpus_->options.input.spans, context_.limits);
+    if (!input.ok()) return EndInput(input.status());
+    expected_bytes_ = ExpectedVectors() * corpus_->options.vector.dimensions * static_cast<int64_t>(sizeof(float));
+    embed_ = EmbedCall::Start(*corpus_->model, context_.pool, context_.clock,
+                              ToOrder(corpus_->options, {std::move(input)}, context_.limits, call_),
+                              [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
+  }
+
+  // A message that cannot be read has its error under its id, if that can be; but not the first, whose options are
+  // everybody's.
+  void Reject(const absl::Status& status, Done done) override {
+    done_ = std::move(done);
+    if (corpus_->model == nullptr || request_.id().empty()) return End(status);
+    response_.set_id(request_.id());
+    const bool whole = !corpus_->in_parts && !request_.more_parts();
+    if (!whole) FailParts();
+    EndInput(status);
+  }
+
+  void Cancel() override {
+    if (embed_ != nullptr) embed_->Cancel();
+  }
+
+  bool has_response() const override { return complete_; }
+  int64_t expected_answer_bytes() const override { return expected_bytes_; }
+  std::string model() const override { return model_name_; }
+
+ private:
+  absl::Status TakeOptions() {
+    if (corpus_->model != nullptr && request_.has_options()) return OptionsOnLaterMessage();
+    if (corpus_->model == nullptr) {
+      const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
+      if (!model.ok()) return model.status();
+      absl::StatusOr<ResolvedOptions> options =
+          ResolveOptions(request_.options(), **model, context_.profiles, context_.limits);
+      if (!options.ok()) return options.status();
+      corpus_->options = *std::move(options);
+      corpus_->model = *model;
+    }
+    model_name_ = corpus_->model->name();
+    return absl::OkStatus();
+  }
+
+  // Of outputs with several; about.
+  int64_t ExpectedVectors() const {
+    constexpr int64_t kBytesPerToken = 4, kTokensPerSentence = 16;
+    const ResolvedOptions& options = corpus_->options;
+    const v1::Input& input = request_.input();
+    const int64_t tokens =
+        1 + static_cast<int64_t>(input.text().size()) / kBytesPerToken + input.token_ids().ids_size();
+    if (const auto* every = std::get_if<EveryTokens>(&options.input.spans)) return 1 + tokens / every->tokens;
+    if (std::holds_alternative<SentenceSpans>(options.input.spans)) return 1 + tokens / kTokensPerSentence;
+    if (std::holds_alternative<GivenRanges>(options.input.spans)) return input.ranges_size();
+    const auto& windows = options.input.plan.extension.windows;
+    if (!options.vector.vector_per_window || !windows.has_value()) return 0;
+    return 1 + tokens / windows->tokens.value_or(corpus_->model->model().manifest.trained_window);
+  }
+
+  // Errors of the stream.
+  absl::Status CheckPart() const {
+    const Corpus& corpus = *corpus_;
+    if (corpus.in_parts && request_.id() != corpus.id) return PartsInterrupted(corpus.id, request_.id());
+    const bool part = corpus.in_parts || request_.more_parts();
+    return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
+  }
+
+  // Sets complete_ when the text is whole. Errors: of the text.
+  absl::Status AddPart() {
+    Corpus& corpus = *corpus_;
+    complete_ = !corpus.in_parts && !request_.more_parts();
+    if (complete_) return absl::OkStatus();
+    const bool passed_over = corpus.in_parts && corpus.failed;
+    corpus.in_parts = request_.more_parts();
+    corpus.failed = passed_over && corpus.in_parts;
+    corpus.id = request_.id();
+    if (passed_over) return absl::OkStatus();
+    absl::Status status = AddText(request_.input().text());
+    if (status.ok() && !corpus.in_parts) status = TakeText();
+    if (!status.ok()) FailParts();
+    return status;
+  }
+
+  absl::Status AddText(const std::string& part) {
+    Corpus& corpus = *corpus_;
+    const auto bytes = static_cast<int64_t>(corpus.text.size() + part.size());
+    if (const int64_t limit = MaxStreamedTextBytes(context_.limits); bytes > limit) {
+      return StreamedTextTooLarge(bytes, limit);
+    }
+    if (corpus.memory == nullptr) corpus.memory = call_.memory.Sibling();
+    if (absl::Status status = corpus.memory->Hold(Memory::kRequests, bytes); !status.ok()) return status;
+    corpus.text += part;
+    corpus.memory->Correct(Memory::kRequests, static_cast<int64_t>(corpus.text.capacity()));
+    return absl::OkStatus();
+  }
+
+  // The text becomes this message's.
+  absl::Status TakeText() {
+    corpus_->memory = nullptr;
+    const auto bytes = static_cast<int64_t>(corpus_->text.size());
+    if (absl::Status status = call_.memory.HoldMore(Memory::kRequests, bytes); !status.ok()) return status;
+    *message_.mutable_input()->mutable_text() = std::exchange(corpus_->text, {});
+    complete_ = true;
+    return absl::OkStatus();
+  }
+
+  // What was gathered of the text is given up, and the rest of its parts passed over.
+  void FailParts() {
+    corpus_->in_parts = corpus_->failed = request_.more_parts();
+    corpus_->id = request_.id();
+    std::string().swap(corpus_->text);
+    corpus_->memory = nullptr;
+  }
+
+  void Answer(absl::StatusOr<EmbedAnswer> answer) {
+    if (!answer.ok()) return EndInput(answer.status());
+    const ResolvedOptions& options = corpus_->options;
+    const absl::Status filled = WithinMemory([&] {
+      FillResult(answer->results.front(), options, *response_.mutable_result());
+      return absl::OkStatus();
+    });
+    if (!filled.ok()) {
+      response_.clear_result();
+      return EndInput(filled);
+    }
+    response_.set_model(model_name_);
+    response_.set_prompt(options.input.prompt);
+    response_.set_recipe(options.recipe);
+    FillTiming(*answer, context_.clock.Now() - call_.arrival, *response_.mutable_timing());
+    End(absl::OkStatus());
+  }
+
+  // The error of an input is its answer; OK: a part, which has none.
+  void EndInput(const absl::Status& status) {
+    if (status.ok() || !IsOfInput(status)) return End(status);
+    complete_ = true;
+    *response_.mutable_result()->mutable_error() = ToRpcStatus(RenameField(status, "inputs[0]", "input"));
+    End(absl::OkStatus());
+  }
+
+  const LongembedContext& context_;
+  const std::shared_ptr<Corpus> corpus_;
+  Request& message_;
+  bool complete_ = false;  // There will be an answer.
+  int64_t expected_bytes_ = 0;
+  std::string model_name_;
+  std::shared_ptr<EmbedCall> embed_;
+};
+
+}  // namespace
+
+EmbedStreamParts MakeEmbedStream(const LongembedContext& context) {
+  const auto corpus = std::make_shared<Corpus>();
+  EmbedStreamParts stream{
+      .method = {.name = "EmbedStream",
+                 .request = &v1::EmbedStreamRequest::default_instance(),
+                 .response = &v1::EmbedStreamResponse::default_instance(),
+                 .make = [&context, corpus](const CallContext& call, google::protobuf::Message& request,
+                                            google::protobuf::Message& response) -> std::unique_ptr<Operation> {
+                   return std::make_unique<EmbedMessage>(context, corpus, call,
+                                                         static_cast<v1::EmbedStreamRequest&>(request),
+                                                         static_cast<v1::EmbedStreamResponse&>(response));
+                 }},
+      .options = {.in_order = false,
+                  .max_messages = kMaxMessages,
+                  .max_bytes = context.limits.max_request_bytes,
+                  .check_end = [corpus] { return corpus->in_parts ? PartsUnfinished(corpus->id) : absl::OkStatus(); }}};
+  return stream;
+}
+
+}  // namespace longembed

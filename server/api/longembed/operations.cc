@@ -1,0 +1,210 @@
+#include "server/api/longembed/operations.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "server/api/longembed/converters.h"
+#include "server/api/pooled_operation.h"
+#include "server/core/embed_call.h"
+#include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
+
+namespace longembed {
+namespace {
+
+// --------------------------------------------------------------------------------------------------------------- Embed
+
+class Embed final : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
+ public:
+  Embed(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
+      : TypedOperation(call, request, response), context_(context) {}
+
+  void Start(Done done) override {
+    done_ = std::move(done);
+    absl::StatusOr<EmbedOrder> order = MakeOrder();
+    if (!order.ok()) return End(order.status());
+    call_in_work_ = EmbedCall::Start(*model_, context_.pool, context_.clock, *std::move(order),
+                                     [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
+  }
+  void Cancel() override {
+    if (call_in_work_ != nullptr) call_in_work_->Cancel();
+  }
+  std::string model() const override { return model_ == nullptr ? "" : model_->name(); }
+
+ private:
+  absl::StatusOr<EmbedOrder> MakeOrder() {
+    const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
+    if (!model.ok()) return model.status();
+    model_ = *model;
+    absl::StatusOr<ResolvedOptions> options =
+        ResolveOptions(request_.options(), *model_, context_.profiles, context_.limits);
+    if (!options.ok()) return options.status();
+    absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
+        ConvertInputs(request_.inputs(), options->input.spans, context_.limits, request_.partial_results());
+    if (!inputs.ok()) return inputs.status();
+    options_ = *std::move(options);
+    EmbedOrder order = ToOrder(options_, *std::move(inputs), context_.limits, call_);
+    order.partial_results = request_.partial_results();
+    return order;
+  }
+
+  void Answer(absl::StatusOr<EmbedAnswer> answer) {
+    if (!answer.ok()) return End(answer.status());
+    End(WithinMemory([&] {
+      for (absl::StatusOr<EmbeddedInput>& input : answer->results) {
+        FillResult(input, options_, *response_.add_results());
+        input = absl::CancelledError();  // Its vectors are in the message now.
+      }
+      response_.set_model(model_->name());
+      response_.set_prompt(options_.input.prompt);
+      response_.set_recipe(options_.recipe);
+      FillTiming(*answer, context_.clock.Now() - call_.arrival, *response_.mutable_timing());
+      return absl::OkStatus();
+    }));
+  }
+
+  const LongembedContext& context_;
+  ServedModel* model_ = nullptr;
+  ResolvedOptions options_;
+  std::shared_ptr<EmbedCall> call_in_work_;
+};
+
+// ---------------------------------------------------------------------------------------------- Explain and Tokenize
+
+class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResponse> {
+ public:
+  Explain(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
+      : PooledOperation(context, call, request, response), context_(context) {}
+
+  std::string model() const override { return model_; }
+
+ private:
+  int64_t TextBytes() const override {
+    int64_t bytes = 0;
+    for (const v1::Input& input : request_.inputs()) bytes += static_cast<int64_t>(input.text().size());
+    return bytes;
+  }
+
+  absl::Status Answer() override {
+    const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
+    if (!model.ok()) return model.status();
+    model_ = (*model)->name();
+    const Model& described = (*model)->model();
+    const absl::StatusOr<ResolvedOptions> options =
+        ResolveOptions(request_.options(), **model, context_.profiles, context_.limits);
+    if (!options.ok()) return options.status();
+    const absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
+        ConvertInputs(request_.inputs(), options->input.spans, context_.limits, /*partial_results=*/false);
+    if (!inputs.ok()) return inputs.status();
+    CallPreparer preparer(described, options->input);
+    for (const absl::StatusOr<Input>& input : *inputs) {
+      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      const absl::StatusOr<Plan> plan = preparer.Prepare(*input);
+      if (!plan.ok()) return plan.status();
+      if (absl::Status status = HoldAnswer(PlanBytes(*plan)); !status.ok()) return status;
+      FillExplanation(*plan, described.manifest, *response_.add_results());
+      if (absl::Status status = HoldAnswer(0); !status.ok()) return status;
+    }
+    response_.set_model(model_);
+    response_.set_prompt(options->input.prompt);
+    response_.set_recipe(options->recipe);
+    return absl::OkStatus();
+  }
+
+  const LongembedContext& context_;
+  std::string model_;
+};
+
+class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeResponse> {
+ public:
+  Tokenize(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
+      : PooledOperation(context, call, request, response) {}
+
+  std::string model() const override { return model_; }
+
+ private:
+  int64_t TextBytes() const override {
+    int64_t bytes = 0;
+    for (const std::string& text : request_.texts()) bytes += static_cast<int64_t>(text.size());
+    return bytes;
+  }
+
+  absl::Status Answer() override {
+    const absl::StatusOr<ServedModel*> model = api_.models.Find(request_.model(), "model");
+    if (!model.ok()) return model.status();
+    model_ = (*model)->name();
+    if (request_.texts().empty()) return NoInputs("texts");
+    if (request_.texts_size() > api_.limits.max_inputs_per_call) {
+      return TooManyInputs("texts", request_.texts_size(), api_.limits.max_inputs_per_call);
+    }
+    const bool add_special_tokens = !request_.has_add_special_tokens() || request_.add_special_tokens();
+    // A token's message, its text apart.
+    constexpr int64_t kBytesPerToken = 2 * sizeof(v1::Token) + 3 * sizeof(v1::Range);
+    const auto hold = [this](int64_t tokens) { return HoldAnswer(tokens * kBytesPerToken); };
+    int64_t left = api_.limits.max_tokens_per_input;
+    for (int i = 0; i < request_.texts_size(); ++i) {
+      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      v1::TokenizedText& result = *response_.add_results();
+      const absl::Status status =
+          FillTokens((*model)->model(), request_.texts(i), add_special_tokens, left, hold, result);
+      if (!status.ok()) return AtField(status, absl::StrCat("texts[", i, "]"));
+      left -= result.tokens_size();
+      if (absl::Status held = HoldAnswer(0); !held.ok()) return held;
+    }
+    response_.set_model(model_);
+    return absl::OkStatus();
+  }
+
+  std::string model_;
+};
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+class ListModels final : public TypedOperation<v1::ListModelsRequest, v1::ListModelsResponse> {
+ public:
+  ListModels(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
+      : TypedOperation(call, request, response), context_(context) {}
+
+  void Start(Done done) override {
+    done_ = std::move(done);
+    for (const auto& model : context_.models.models()) {
+      FillModel(*model, context_.profiles, context_.limits, *response_.add_models());
+    }
+    End(absl::OkStatus());
+  }
+
+ private:
+  const LongembedContext& context_;
+};
+
+class GetModel final : public TypedOperation<v1::GetModelRequest, v1::Model> {
+ public:
+  GetModel(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
+      : TypedOperation(call, request, response), context_(context) {}
+
+  void Start(Done done) override {
+    done_ = std::move(done);
+    const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.model(), "model");
+    if (!model.ok()) return End(model.status());
+    model_ = (*model)->name();
+    FillModel(**model, context_.profiles, context_.limits, response_);
+    End(absl::OkStatus());
+  }
+  std::string model() const override { return model_; }
+
+ private:
+  const LongembedContext& context_;
+  std::string model_;
+};
+
+}  // namespace
+
+ApiMethod EmbedMethod(const LongembedContext& context) { return MakeMethod<Embed>("Embed", context); }
+ApiMethod ExplainMethod(const LongembedContext& context) { return MakeMethod<Explain>("Explain", context); }
+ApiMethod TokenizeMethod(const LongembedContext& context) { return MakeMethod<Tokenize>("Tokenize", context); }
+ApiMethod ListModelsMethod(const LongembedContext& context) { return MakeMethod<ListModels>("ListModels", context); }
+ApiMethod GetModelMethod(const LongembedContext& context) { return MakeMethod<GetModel>("GetModel", context); }
+
+}  // namespace longembed

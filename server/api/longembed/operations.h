@@ -1,0 +1,25 @@
+// The unary methods of longembed.v1, apart from how they travel.
+#ifndef LONGEMBED_SERVER_API_LONGEMBED_OPERATIONS_H_
+#define LONGEMBED_SERVER_API_LONGEMBED_OPERATIONS_H_
+
+#include "server/api/api_context.h"
+#include "server/api/longembed/extension_converter.h"
+#include "server/core/operation.h"
+
+namespace longembed {
+
+// All of it outlives the operations.
+struct LongembedContext : ApiContext {
+  const Profiles& profiles;
+};
+
+// `context` must outlive the method.
+ApiMethod EmbedMethod(const LongembedContext& context);
+ApiMethod ExplainMethod(const LongembedContext& context);
+ApiMethod TokenizeMethod(const LongembedContext& context);
+ApiMethod ListModelsMethod(const LongembedContext& context);
+ApiMethod GetModelMethod(const LongembedContext& context);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_LONGEMBED_OPERATIONS_H_

@@ -1,0 +1,64 @@
+// An operation that tokenises and never reaches a model: it runs on the worker pool, and looks now and then whether
+// somebody still waits.
+#ifndef LONGEMBED_SERVER_API_POOLED_OPERATION_H_
+#define LONGEMBED_SERVER_API_POOLED_OPERATION_H_
+
+#include <google/protobuf/arena.h>
+
+#include <atomic>
+#include <utility>
+
+#include "server/api/api_context.h"
+#include "server/core/operation.h"
+#include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
+
+namespace longembed {
+
+template <typename RequestType, typename ResponseType>
+class PooledOperation : public TypedOperation<RequestType, ResponseType> {
+ public:
+  PooledOperation(const ApiContext& api, const CallContext& call, const RequestType& request, ResponseType& response)
+      : TypedOperation<RequestType, ResponseType>(call, request, response), api_(api) {}
+
+  void Start(Operation::Done done) override {
+    this->done_ = std::move(done);
+    const absl::Status accepted = api_.pool.TryRun([this] { this->End(Run()); }, {.client = this->call_.caller.name,
+                                                                                .bytes = TextBytes(),
+                                                                                .time_left = this->call_.deadline - api_.clock.Now()});
+    if (!accepted.ok()) this->End(accepted);
+  }
+  void Cancel() override { cancelled_ = true; }
+
+ protected:
+  // Of text, which is what takes time.
+  virtual int64_t TextBytes() const = 0;
+  // Fills the response, on a thread of the pool's.
+  virtual absl::Status Answer() = 0;
+
+  absl::Status CheckStillWanted() const {
+    if (cancelled_) return CallCancelled();
+    return this->call_.deadline <= api_.clock.Now() ? DeadlineExceeded() : absl::OkStatus();
+  }
+
+  // To be called before the answer grows by about `more` bytes, and at last by 0. Errors: there is no room.
+  absl::Status HoldAnswer(int64_t more) const {
+    const int64_t now = static_cast<int64_t>(this->response_.GetArena()->SpaceAllocated());
+    return this->call_.memory.Hold(Memory::kAnswers, now + more);
+  }
+
+  const ApiContext& api_;
+
+ private:
+  absl::Status Run() {
+    absl::Status status = CheckStillWanted();
+    if (status.ok()) status = WithinMemory([this] { return Answer(); });
+    return status;
+  }
+
+  std::atomic<bool> cancelled_ = false;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_POOLED_OPERATION_H_

@@ -1,0 +1,329 @@
+#include "server/api/tei/operations.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "model/text/utf8.h"
+#include "server/api/longembed/converters.h"
+#include "server/api/pooled_operation.h"
+#include "server/core/embed_call.h"
+#include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
+#include "tei/v1/tei.pb.h"
+
+namespace longembed {
+namespace {
+
+using tei::v1::DecodeRequest;
+using tei::v1::DecodeResponse;
+using tei::v1::EmbedAllRequest;
+using tei::v1::EmbedAllResponse;
+using tei::v1::EmbedRequest;
+using tei::v1::EmbedResponse;
+using tei::v1::EncodeRequest;
+using tei::v1::EncodeResponse;
+
+uint32_t CodePoints(const std::string& text) {
+  return static_cast<uint32_t>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+template <typename Request>
+absl::StatusOr<std::string> PromptOf(const TeiContext& context, const Request& request) {
+  if (!request.has_prompt_name()) return context.default_prompt;
+  const auto& prompts = context.model.model().manifest.prompts;
+  const auto found = prompts.find(request.prompt_name());
+  if (found != prompts.end()) return found->second;
+  std::vector<std::string> known;
+  for (const auto& [name, prompt] : prompts) known.push_back(name);
+  return UnknownPrompt("prompt_name", request.prompt_name(), known);
+}
+
+absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
+  if (direction != tei::v1::TRUNCATION_DIRECTION_RIGHT && direction != tei::v1::TRUNCATION_DIRECTION_LEFT) {
+    return UnknownEnumValue("truncation_direction", direction);
+  }
+  if (!truncate) return Truncate::kNone;
+  return direction == tei::v1::TRUNCATION_DIRECTION_RIGHT ? Truncate::kEnd : Truncate::kStart;
+}
+
+// --------------------------------------------------------------------------------------------------------- operations
+
+// What Embed and EmbedAll share: one text, encoded by the scheduler.
+template <typename RequestType, typename ResponseType>
+class TeiEncode : public TypedOperation<RequestType, ResponseType> {
+ public:
+  TeiEncode(const TeiContext& context, const CallContext& call, const RequestType& request, ResponseType& response)
+      : TypedOperation<RequestType, ResponseType>(call, request, response), context_(context) {}
+
+  void Start(Operation::Done done) override {
+    this->done_ = std::move(done);
+    absl::StatusOr<EmbedOrder> order = MakeOrder();
+    if (!order.ok()) return this->End(order.status());
+    embed_ = EmbedCall::Start(context_.model, context_.pool, context_.clock, *std::move(order),
+                              [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
+  }
+  void Cancel() override {
+    if (embed_ != nullptr) embed_->Cancel();
+  }
+  std::string model() const override { return context_.model.name(); }
+
+  // TEI says the metadata in headers too, times in milliseconds.
+  Operation::Headers headers() const override {
+    const tei::v1::Metadata& metadata = this->response_.metadata();
+    const auto millis = [](uint64_t nanos) { return absl::StrCat(nanos / 1000000); };
+    return {{"x-compute-type", context_.model.encoder().device() == "cpu" ? "cpu" : "gpu"},
+            {"x-compute-time", millis(metadata.total_time_ns())},
+            {"x-compute-characters", absl::StrCat(metadata.compute_chars())},
+            {"x-compute-tokens", absl::StrCat(metadata.compute_tokens())},
+            {"x-total-time", millis(metadata.total_time_ns())},
+            {"x-tokenization-time", millis(metadata.tokenization_time_ns())},
+            {"x-queue-time", millis(metadata.queue_time_ns())},
+            {"x-inference-time", millis(metadata.inference_time_ns())}};
+  }
+
+ protected:
+  virtual absl::Status FillOrder(EmbedOrder& order) = 0;
+  virtual void FillResponse(const EmbeddedInput& input) = 0;
+
+  const TeiContext& context_;
+
+ private:
+  // TEI tokenises prompt and text as one, and truncates them so.
+  absl::StatusOr<EmbedOrder> MakeOrder() {
+    const RequestType& request = this->request_;
+    if (request.inputs().empty()) return AtField(EmptyInput(), "inputs");
+    absl::StatusOr<std::string> prompt = PromptOf(context_, request);
+    if (!prompt.ok()) return prompt.status();
+    text_ = *std::move(prompt) + request.inputs();
+    const absl::StatusOr<Truncate> truncate = TruncateOf(request.truncate(), request.truncation_direction());
+    if (!truncate.ok()) return truncate.status();
+    const auto bytes = static_cast<int64_t>(text_.size());
+    if (absl::Status held = this->call_.memory.HoldMore(Memory::kRequests, bytes); !held.ok()) return held;
+    EmbedOrder order{
+        .call = this->call_,
+        .inputs = {Input(std::string_view(text_))},
+        .input_options = {.plan = {.truncate = *truncate,
+                                   .limits = ToPlanLimits(context_.limits),
+                                   .allow_empty = true}},
+        .vector_options = {.dimensions = context_.model.model().manifest.hidden_size},
+        .max_response_bytes = context_.limits.max_response_bytes};
+    if (const absl::Status status = FillOrder(order); !status.ok()) return status;
+    return order;
+  }
+
+  void Answer(absl::StatusOr<EmbedAnswer> answer) {
+    if (!answer.ok()) return this->End(answer.status());
+    const EmbeddedInput& input = *answer->results.front();
+    const absl::Status filled = WithinMemory([&] {
+      FillResponse(input);
+      return absl::OkStatus();
+    });
+    if (!filled.ok()) return this->End(filled);
+    tei::v1::Metadata& metadata = *this->response_.mutable_metadata();
+    metadata.set_compute_chars(CodePoints(this->request_.inputs()));
+    metadata.set_compute_tokens(static_cast<uint32_t>(input.plan.tokens));
+    metadata.set_tokenization_time_ns(absl::ToInt64Nanoseconds(answer->tokenization));
+    metadata.set_queue_time_ns(absl::ToInt64Nanoseconds(answer->queue));
+    metadata.set_inference_time_ns(absl::ToInt64Nanoseconds(answer->inference));
+    metadata.set_total_time_ns(absl::ToInt64Nanoseconds(context_.clock.Now() - this->call_.arrival));
+    this->End(absl::OkStatus());
+  }
+
+  std::string text_;  // Prompt and inputs.
+  std::shared_ptr<EmbedCall> embed_;
+};
+
+class TeiEmbed final : public TeiEncode<EmbedRequest, EmbedResponse> {
+ public:
+  using TeiEncode::TeiEncode;
+
+ private:
+  absl::Status FillOrder(EmbedOrder& order) override {
+    order.vector_options.normalize = !request_.has_normalize() || request_.normalize();
+    if (!request_.has_dimensions()) return absl::OkStatus();
+    const absl::StatusOr<int> dimensions = ResolveDimensions({.dimensions = request_.dimensions(), .force = true},
+                                                             context_.model.model().manifest.trained_dimensions);
+    if (!dimensions.ok()) return dimensions.status();
+    order.vector_options.dimensions = *dimensions;
+    return absl::OkStatus();
+  }
+
+  void FillResponse(const EmbeddedInput& input) override {
+    const std::vector<float>& values = input.vectors.front().values;
+    response_.mutable_embeddings()->Add(values.begin(), values.end());
+  }
+};
+
+class TeiEmbedAll final : public TeiEncode<EmbedAllRequest, EmbedAllResponse> {
+ public:
+  using TeiEncode::TeiEncode;
+
+ private:
+  absl::Status FillOrder(EmbedOrder& order) override {
+    order.input_options.spans = SequenceTokens();
+    order.vector_options.normalize = false;
+    return absl::OkStatus();
+  }
+
+  void FillResponse(const EmbeddedInput& input) override {
+    for (const OutputVector& vector : input.vectors) {
+      response_.add_token_embeddings()->mutable_embeddings()->Add(vector.values.begin(), vector.values.end());
+    }
+  }
+};
+
+// Tokenising takes time, and so may decoding.
+template <typename RequestType, typename ResponseType>
+class TeiPooled : public PooledOperation<RequestType, ResponseType> {
+ public:
+  TeiPooled(const TeiContext& context, const CallContext& call, const RequestType& request, ResponseType& response)
+      : PooledOperation<RequestType, ResponseType>(context, call, request, response), context_(context) {}
+  std::string model() const override { return context_.model.name(); }
+
+ protected:
+  const TeiContext& context_;
+};
+
+class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
+ public:
+  using TeiPooled::TeiPooled;
+
+ private:
+  int64_t TextBytes() const override { return static_cast<int64_t>(request_.inputs().size()); }
+
+  absl::Status Answer() override {
+    const Model& model = context_.model.model();
+    if (request_.inputs().empty()) return AtField(EmptyInput(), "inputs");
+    const absl::StatusOr<std::string> prompt = PromptOf(context_, request_);
+    if (!prompt.ok()) return prompt.status();
+    const std::string text = *prompt + request_.inputs();
+    const auto bytes = static_cast<int64_t>(text.size());
+    if (absl::Status held = call_.memory.HoldMore(Memory::kRequests, bytes); !held.ok()) return held;
+    const int64_t limit = context_.limits.max_tokens_per_input;
+    const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
+    if (!tokens.ok()) return tokens.status();
+    if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
+    // A token's message, its text apart.
+    constexpr int64_t kBytesPerToken = 2 * sizeof(tei::v1::SimpleToken);
+    const auto held = static_cast<int64_t>(tokens->ids.size()) * kBytesPerToken;
+    if (absl::Status status = HoldAnswer(held); !status.ok()) return status;
+    if (absl::Status status = AddSpecials(model.manifest.special_prefix); !status.ok()) return status;
+    for (size_t i = 0; i < tokens->ids.size(); ++i) {
+      const ByteRange range = tokens->ranges[i];
+      tei::v1::SimpleToken& token = *response_.add_tokens();
+      token.set_id(static_cast<uint32_t>(tokens->ids[i]));
+      token.set_text(ReplaceInvalidUtf8(std::string_view(text).substr(range.begin, range.end - range.begin)));
+      token.set_start(range.begin);
+      token.set_stop(range.end);
+    }
+    return AddSpecials(model.manifest.special_suffix);
+  }
+
+  absl::Status AddSpecials(const std::vector<int32_t>& ids) {
+    if (!request_.add_special_tokens()) return absl::OkStatus();
+    for (const int32_t id : ids) {
+      absl::StatusOr<std::string> text = context_.model.model().tokenizer->TokenText(id);
+      if (!text.ok()) return text.status();
+      tei::v1::SimpleToken& token = *response_.add_tokens();
+      token.set_id(static_cast<uint32_t>(id));
+      token.set_text(*std::move(text));
+      token.set_special(true);
+    }
+    return absl::OkStatus();
+  }
+};
+
+class TeiDecode final : public TeiPooled<DecodeRequest, DecodeResponse> {
+ public:
+  using TeiPooled::TeiPooled;
+
+ private:
+  // A token is about as much text as a word.
+  int64_t TextBytes() const override { return int64_t{4} * request_.ids_size(); }
+
+  absl::Status Answer() override {
+    const std::vector<uint32_t> ids(request_.ids().begin(), request_.ids().end());
+    if (ids.empty()) return AtField(EmptyInput(), "ids");
+    absl::StatusOr<std::string> text = context_.model.model().tokenizer->Decode(ids, request_.skip_special_tokens());
+    if (!text.ok()) return text.status();
+    response_.set_text(*std::move(text));
+    return HoldAnswer(static_cast<int64_t>(response_.text().size()));
+  }
+};
+
+const char* TypeName(Precision precision) {
+  switch (precision) {
+    case Precision::kFloat32:
+      return "float32";
+    case Precision::kBfloat16:
+      return "bfloat16";
+    case Precision::kFloat16:
+      return "float16";
+    case Precision::kInt8:
+      return "int8";
+  }
+  return "";
+}
+
+class TeiInfo final : public TypedOperation<tei::v1::InfoRequest, tei::v1::InfoResponse> {
+ public:
+  TeiInfo(const TeiContext& context, const CallContext& call, const Request& request, Response& response)
+      : TypedOperation(call, request, response), context_(context) {}
+
+  void Start(Done done) override {
+    done_ = std::move(done);
+    const ModelManifest& manifest = context_.model.model().manifest;
+    const LaneOptions& lane = context_.model.lane_options();
+    response_.set_version(context_.version);
+    response_.set_model_id(context_.model.name());
+    response_.set_model_dtype(TypeName(context_.model.encoder().precision()));
+    response_.set_model_type(tei::v1::MODEL_TYPE_EMBEDDING);
+    response_.set_max_input_length(static_cast<uint32_t>(manifest.plain_limit));
+    response_.set_max_batch_tokens(static_cast<uint32_t>(lane.batch.max_tokens));
+    response_.set_max_batch_requests(static_cast<uint32_t>(lane.batch.max_sequences));
+    response_.set_max_client_batch_size(static_cast<uint32_t>(context_.limits.max_inputs_per_call));
+    response_.set_tokenization_workers(static_cast<uint32_t>(context_.pool.threads()));
+    End(absl::OkStatus());
+  }
+  std::string model() const override { return context_.model.name(); }
+
+ private:
+  const TeiContext& context_;
+};
+
+template <typename SomeOperation>
+ApiMethod MakeTeiMethod(const char* name, const TeiContext& context) {
+  ApiMethod method = MakeMethod<SomeOperation>(name, context);
+  method.client_status = ToTeiStatus;
+  return method;
+}
+
+}  // namespace
+
+absl::Status ToTeiStatus(const absl::Status& status) {
+  const std::string reason = ErrorReason(status);
+  if (absl::IsInternal(status) || reason == "TOKENIZER_FAILED" || reason == "OUT_OF_MEMORY") {
+    absl::Status failed(absl::StatusCode::kFailedPrecondition, status.message());
+    status.ForEachPayload(
+        [&failed](absl::string_view type, const absl::Cord& payload) { failed.SetPayload(type, payload); });
+    return failed;
+  }
+  return status;
+}
+
+ApiMethod TeiInfoMethod(const TeiContext& context) { return MakeMethod<TeiInfo>("tei.Info", context); }
+ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context) { return MakeTeiMethod<TeiEmbed>(name, context); }
+ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context) {
+  return MakeTeiMethod<TeiEmbedAll>(name, context);
+}
+ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context) {
+  return MakeTeiMethod<TeiTokenize>(name, context);
+}
+ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context) { return MakeTeiMethod<TeiDecode>(name, context); }
+ApiMethod TeiLacks(const char* name, const char* what) { return {.name = name, .lacks = what}; }
+
+}  // namespace longembed

@@ -1,0 +1,35 @@
+// The methods of tei.v1, apart from how they travel.
+#ifndef LONGEMBED_SERVER_API_TEI_OPERATIONS_H_
+#define LONGEMBED_SERVER_API_TEI_OPERATIONS_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "server/api/api_context.h"
+#include "server/core/operation.h"
+#include "server/core/served_model.h"
+
+namespace longembed {
+
+// What every operation needs. All of it outlives them.
+struct TeiContext : ApiContext {
+  ServedModel& model;
+  std::string default_prompt;  // Put before inputs of requests that name no prompt.
+  std::string version;
+};
+
+// TEI's map: what its backend or its tokenizer fails at is FAILED_PRECONDITION; the rest keeps its code.
+absl::Status ToTeiStatus(const absl::Status& status);
+
+// `context` must outlive the method.
+ApiMethod TeiInfoMethod(const TeiContext& context);
+ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context);
+ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context);
+ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context);
+ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context);
+// One that this server does not offer, for want of `what`.
+ApiMethod TeiLacks(const char* name, const char* what);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_TEI_OPERATIONS_H_

@@ -1,0 +1,122 @@
+#include "server/api/tei/tei_service.h"
+
+#include <string>
+#include <utility>
+
+#include "model/errors/errors.h"
+#include "model/text/prompt.h"
+
+namespace longembed {
+namespace {
+
+constexpr char kNoSparseVectors[] = "sparse vectors", kNoClassifier[] = "classifier", kNoReranker[] = "reranker";
+
+// Some batches' worth of messages of one stream are in work at a time.
+StreamOptions StreamOptionsOf(const TeiContext& context) {
+  return {.max_messages = 64, .max_bytes = context.limits.max_request_bytes};
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* TeiInfoService::Info(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiInfoMethod(context_), host_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiEmbedService::Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiEmbedMethod("tei.Embed", context_), host_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiEmbedAllMethod("tei.EmbedAll", context_), host_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiLacks("tei.EmbedSparse", kNoSparseVectors), host_, context, request, response);
+}
+
+TeiEmbedService::Stream* TeiEmbedService::EmbedStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiEmbedMethod("tei.EmbedStream", context_), StreamOptionsOf(context_), host_, context);
+}
+
+TeiEmbedService::Stream* TeiEmbedService::EmbedAllStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiEmbedAllMethod("tei.EmbedAllStream", context_), StreamOptionsOf(context_), host_, context);
+}
+
+TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiLacks("tei.EmbedSparseStream", kNoSparseVectors), StreamOptionsOf(context_), host_, context);
+}
+
+grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiTokenizeMethod("tei.Tokenize", context_), host_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiTokenizeService::Decode(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiDecodeMethod("tei.Decode", context_), host_, context, request, response);
+}
+
+TeiTokenizeService::Stream* TeiTokenizeService::TokenizeStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiTokenizeMethod("tei.TokenizeStream", context_), StreamOptionsOf(context_), host_, context);
+}
+
+TeiTokenizeService::Stream* TeiTokenizeService::DecodeStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiDecodeMethod("tei.DecodeStream", context_), StreamOptionsOf(context_), host_, context);
+}
+
+grpc::ServerUnaryReactor* TeiPredictService::Predict(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiLacks("tei.Predict", kNoClassifier), host_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* TeiPredictService::PredictPair(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiLacks("tei.PredictPair", kNoClassifier), host_, context, request, response);
+}
+
+TeiPredictService::Stream* TeiPredictService::PredictStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiLacks("tei.PredictStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
+}
+
+TeiPredictService::Stream* TeiPredictService::PredictPairStream(grpc::CallbackServerContext* context) {
+  return ServeStream(TeiLacks("tei.PredictPairStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
+}
+
+grpc::ServerUnaryReactor* TeiRerankService::Rerank(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return ServeUnary(TeiLacks("tei.Rerank", kNoReranker), host_, context, request, response);
+}
+
+TeiRerankService::Stream* TeiRerankService::RerankStream(grpc::CallbackServerContext* context, grpc::ByteBuffer*) {
+  return RefuseReads(TeiLacks("tei.RerankStream", kNoReranker), host_, context);
+}
+
+absl::StatusOr<std::unique_ptr<TeiServices>> TeiServices::Make(const TeiConfig& config, const ApiContext& api,
+                                                               const HostContext& host) {
+  if (config.model.empty() && api.models.models().size() != 1) {
+    if (config.default_prompt.empty()) return nullptr;
+    return absl::InvalidArgumentError("tei.default_prompt is set, but with several models tei.model has to name one");
+  }
+  const absl::StatusOr<ServedModel*> model = api.models.Find(config.model, "tei.model");
+  if (!model.ok()) return model.status();
+  std::string prompt;
+  if (!config.default_prompt.empty()) {
+    const absl::StatusOr<std::string> found =
+        ResolvePrompt((*model)->model().manifest, PromptName{config.default_prompt});
+    if (!found.ok()) return AtField(found.status(), "tei.default_prompt");
+    prompt = *found;
+  }
+  TeiContext context{{api}, **model, std::move(prompt), LONGEMBED_VERSION};
+  return std::unique_ptr<TeiServices>(new TeiServices(std::move(context), host));
+}
+
+std::vector<std::string> TeiServices::names() {
+  return {tei::v1::Info::service_full_name(), tei::v1::Embed::service_full_name(),
+          tei::v1::Tokenize::service_full_name()};
+}
+
+}  // namespace longembed

@@ -1,0 +1,88 @@
+#include "server/rpc/exchange.h"
+
+#include <new>
+#include <utility>
+
+#include "server/errors/errors.h"
+#include "server/errors/within_memory.h"
+#include "server/rpc/wire.h"
+
+namespace longembed {
+
+Exchange::Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host,
+                   std::unique_ptr<Charge> memory, bool may_wait)
+    : method_(method),
+      host_(host),
+      memory_(std::move(memory)),
+      call_(record.ContextFor(*memory_, may_wait)),
+      arena_(std::make_unique<google::protobuf::Arena>()),
+      request_(method.request->New(arena_.get())),
+      response_(method.response->New(arena_.get())),
+      operation_(method.make(call_, *request_, *response_)) {}
+
+void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
+  done_ = std::move(done);
+  const auto finish = [this](const absl::Status& status) { Finish(status); };
+  try {
+    const absl::Status parsed = WithinMemory([&] { return Parse(bytes); });
+    bytes.Clear();
+    if (parsed.ok()) {
+      operation_->Start(finish);
+      expected_bytes_ = operation_->expected_answer_bytes();
+    } else {
+      operation_->Reject(parsed, finish);
+    }
+  } catch (const std::bad_alloc&) {  // While the request was checked: nothing has been begun.
+    Finish(ServerOutOfMemory());
+  }
+  Release();
+}
+
+absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
+  const auto size = static_cast<int64_t>(bytes.Length());
+  const absl::Status status = ParseMessage(bytes, host_.max_request_bytes, *request_);
+  if (!status.ok()) ReadScalars(bytes, *request_);
+  // The arena has everything but what strings hold, which came from the bytes.
+  request_space_ = static_cast<int64_t>(arena_->SpaceAllocated());
+  const absl::Status held = memory_->Hold(Memory::kRequests, size + request_space_);
+  return status.ok() ? held : status;
+}
+
+void Exchange::Finish(absl::Status status) {
+  has_answer_ = status.ok() && operation_->has_response();
+  if (has_answer_) status = WithinMemory([this] { return Serialize(); });
+  if (!status.ok()) {
+    has_answer_ = false;
+    answer_.Clear();
+  }
+  status_ = std::move(status);
+  model_ = operation_->model();
+  Done done = std::move(done_);
+  Release();
+  std::move(done)();  // May be what kept this alive.
+}
+
+absl::Status Exchange::Serialize() {
+  const auto size = static_cast<int64_t>(response_->ByteSizeLong());
+  if (size > host_.max_response_bytes) return ResponseTooLarge(size, host_.max_response_bytes);
+  memory_->Correct(Memory::kPlans, 0);
+  // The message: what the arena has grown by, and what its strings hold, which is no more than their bytes.
+  const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
+  memory_->Correct(Memory::kAnswers, message + size);
+  answer_ = SerializeMessage(*response_);
+  headers_ = operation_->headers();
+  return absl::OkStatus();
+}
+
+void Exchange::Release() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (--users_ > 0) return;
+  }
+  arena_ = nullptr;
+  memory_->Correct(Memory::kRequests, 0);
+  memory_->Correct(Memory::kPlans, 0);
+  memory_->Correct(Memory::kAnswers, static_cast<int64_t>(answer_.Length()));
+}
+
+}  // namespace longembed

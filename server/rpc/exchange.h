@@ -1,0 +1,78 @@
+// One request on its way to its answer, under a host: bytes to a message, an operation that answers it, the answer to
+// bytes. Its memory is on the ledger at every step.
+#ifndef LONGEMBED_SERVER_RPC_EXCHANGE_H_
+#define LONGEMBED_SERVER_RPC_EXCHANGE_H_
+
+#include <google/protobuf/arena.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "server/core/operation.h"
+#include "server/rpc/call_record.h"
+
+namespace longembed {
+
+// Held by shared_ptr; whoever calls Start keeps it alive until that returns. The messages are freed as soon as the
+// answer has been made into bytes, however long a client takes to read it.
+class Exchange {
+ public:
+  using Done = absl::AnyInvocable<void() &&>;
+
+  // `method`, `record` and `host` must outlive it. `memory` is given back when it is destroyed.
+  Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host, std::unique_ptr<Charge> memory,
+           bool may_wait);
+
+  // Begins. Takes the bytes, which are gone once they have been parsed. `done` is called exactly once, by any thread,
+  // perhaps before Start returns.
+  void Start(grpc::ByteBuffer bytes, Done done);
+  // After Start has returned, by any thread.
+  void Cancel() { operation_->Cancel(); }
+  // About what the answer will take. After Start has returned.
+  int64_t expected_answer_bytes() const { return expected_bytes_; }
+
+  // Once `done` has been called.
+  const absl::Status& status() const { return status_; }
+  bool has_answer() const { return has_answer_; }  // Else the status is an error, or there is nothing to say.
+  grpc::ByteBuffer& answer() { return answer_; }
+  const std::string& model() const { return model_; }
+  const Operation::Headers& headers() const { return headers_; }
+
+ private:
+  // The request's message, from its bytes; and what holds it, on the ledger.
+  absl::Status Parse(grpc::ByteBuffer& bytes);
+  void Finish(absl::Status status);
+  absl::Status Serialize();
+  // Frees the messages once the operation has ended and Start is done with them.
+  void Release();
+
+  const ApiMethod& method_;
+  const HostContext& host_;
+  const std::unique_ptr<Charge> memory_;
+  const CallContext call_;
+  std::unique_ptr<google::protobuf::Arena> arena_;
+  google::protobuf::Message* const request_;
+  google::protobuf::Message* const response_;
+  const std::unique_ptr<Operation> operation_;
+
+  int64_t request_space_ = 0;  // Bytes of the arena that the request took.
+  int64_t expected_bytes_ = 0;
+  Done done_;
+  absl::Status status_;
+  bool has_answer_ = false;
+  grpc::ByteBuffer answer_;
+  std::string model_;
+  Operation::Headers headers_;
+
+  std::mutex mutex_;
+  int users_ ABSL_GUARDED_BY(mutex_) = 2;  // Of the messages: Start and the operation.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_RPC_EXCHANGE_H_

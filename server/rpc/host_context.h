@@ -1,0 +1,31 @@
+// What the hosts of calls need, whatever API they serve.
+#ifndef LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_
+#define LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "server/admission/ledger.h"
+#include "server/batching/clock.h"
+#include "server/security/api_keys.h"
+#include "server/telemetry/metrics.h"
+
+namespace longembed {
+
+class OpenStreams;
+
+// All of it outlives the hosts.
+struct HostContext {
+  const Clock& clock;
+  Metrics& metrics;
+  Ledger& ledger;
+  int64_t max_request_bytes = 16 << 20;
+  int64_t max_response_bytes = 64 << 20;
+  ApiKeyStore* api_keys = nullptr;  // Null: no key is asked for.
+  OpenStreams* streams = nullptr;   // Where streams are drained; null where nothing ever is.
+  absl::Duration max_stream_age = absl::InfiniteDuration();
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_

@@ -1,0 +1,145 @@
+#include "server/rpc/reactors.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/errors/errors.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/unary_host.h"
+
+namespace longembed {
+namespace {
+
+std::string Header(const grpc::ServerContextBase& context, const char* name) {
+  const auto found = context.client_metadata().find(name);
+  if (found == context.client_metadata().end()) return "";
+  return {found->second.data(), found->second.size()};
+}
+
+// The name in the client's certificate, which TLS has checked.
+std::string CertificateOf(const grpc::CallbackServerContext& context) {
+  const std::shared_ptr<const grpc::AuthContext> authentication = context.auth_context();
+  if (authentication == nullptr || !authentication->IsPeerAuthenticated()) return "";
+  const std::vector<grpc::string_ref> names = authentication->GetPeerIdentity();
+  return names.empty() ? "" : std::string(names.front().data(), names.front().size());
+}
+
+// As gRPC keeps deadlines on the monotonic clock, and tells them by the wall clock of this moment.
+absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
+  return absl::FromChrono(deadline) - absl::Now();
+}
+
+class UnaryReactor final : public grpc::ServerUnaryReactor {
+ public:
+  UnaryReactor(const ApiMethod& method, const HostContext& host, grpc::CallbackServerContext& context,
+               grpc::ByteBuffer& response)
+      : context_(context), response_(response), host_(method, ArrivalOf(context), host, [this](UnaryHost::Outcome outcome) {
+          End(std::move(outcome));
+        }) {}
+
+  void Start(grpc::ByteBuffer request) { host_.Start(std::move(request)); }
+  void OnCancel() override { host_.Cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  void End(UnaryHost::Outcome outcome) {
+    response_.Swap(&outcome.answer);
+    for (const auto& [key, value] : outcome.headers) context_.AddInitialMetadata(key, value);
+    Finish(ToGrpcEnd(context_, outcome.status));
+  }
+
+  grpc::CallbackServerContext& context_;
+  grpc::ByteBuffer& response_;
+  UnaryHost host_;
+};
+
+class StreamReactor final : public RawStream, private StreamFront {
+ public:
+  StreamReactor(const ApiMethod& method, const StreamOptions& options, const HostContext& host,
+                grpc::CallbackServerContext& context)
+      : context_(context), host_(StreamHost::Make(method, options, ArrivalOf(context), host, *this)) {
+    host_->Begin();
+  }
+
+  void OnReadDone(bool ok) override {
+    grpc::ByteBuffer request;
+    request.Swap(&incoming_);
+    host_->OnRead(ok, std::move(request));
+  }
+  void OnWriteDone(bool ok) override {
+    outgoing_.Clear();
+    host_->OnWritten(ok);
+  }
+  void OnCancel() override { host_->OnCancelled(); }
+  void OnDone() override {
+    host_->OnOver();
+    delete this;
+  }
+
+ private:
+  void Read() override { StartRead(&incoming_); }
+  void Write(grpc::ByteBuffer answer) override {
+    outgoing_.Swap(&answer);
+    StartWrite(&outgoing_);
+  }
+  void Finish(const absl::Status& status) override { RawStream::Finish(ToGrpcEnd(context_, status)); }
+
+  grpc::CallbackServerContext& context_;
+  grpc::ByteBuffer incoming_;
+  grpc::ByteBuffer outgoing_;
+  const std::shared_ptr<StreamHost> host_;
+};
+
+class RefusedReader final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
+ public:
+  explicit RefusedReader(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+Arrival ArrivalOf(const grpc::CallbackServerContext& context) {
+  return {.address = context.peer(),
+          .certificate = CertificateOf(context),
+          .authorization = Header(context, "authorization"),
+          .api_key = Header(context, "x-api-key"),
+          .traceparent = Header(context, "traceparent"),
+          .time_left = TimeLeft(context)};
+}
+
+grpc::Status ToGrpcEnd(grpc::CallbackServerContext& context, const absl::Status& status) {
+  if (const std::optional<absl::Duration> delay = RetryDelay(status); delay.has_value()) {
+    context.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
+  }
+  return ToGrpcStatus(status);
+}
+
+grpc::ServerUnaryReactor* ServeUnary(const ApiMethod& method, const HostContext& host,
+                                     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) {
+  auto* const reactor = new UnaryReactor(method, host, *context, *response);  // Deletes itself in OnDone.
+  // gRPC owns the request until the call is over, which may be long after its bytes are of any use.
+  grpc::ByteBuffer bytes;
+  bytes.Swap(const_cast<grpc::ByteBuffer*>(request));
+  reactor->Start(std::move(bytes));
+  return reactor;
+}
+
+RawStream* ServeStream(const ApiMethod& method, const StreamOptions& options, const HostContext& host,
+                       grpc::CallbackServerContext* context) {
+  return new StreamReactor(method, options, host, *context);  // Deletes itself in OnDone.
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseReads(const ApiMethod& method, const HostContext& host,
+                                                       grpc::CallbackServerContext* context) {
+  CallRecord record(method, ArrivalOf(*context), host);
+  const absl::Status status = record.identity().ok() ? NotOffered(method.lacks) : record.identity();
+  return new RefusedReader(ToGrpcEnd(*context, record.Finish(status)));  // Deletes itself in OnDone.
+}
+
+}  // namespace longembed

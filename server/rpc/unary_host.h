@@ -1,0 +1,51 @@
+// The host of a unary call: one request, one answer or one error, recorded.
+#ifndef LONGEMBED_SERVER_RPC_UNARY_HOST_H_
+#define LONGEMBED_SERVER_RPC_UNARY_HOST_H_
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include <memory>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/core/operation.h"
+#include "server/rpc/call_record.h"
+#include "server/rpc/exchange.h"
+#include "server/rpc/host_context.h"
+
+namespace longembed {
+
+class UnaryHost {
+ public:
+  // What the client is to get.
+  struct Outcome {
+    absl::Status status;
+    grpc::ByteBuffer answer;  // When the status is OK.
+    Operation::Headers headers;
+  };
+  using Finish = absl::AnyInvocable<void(Outcome) &&>;
+
+  // `host` must outlive it. `finish` is called exactly once, by any thread, perhaps within Start, and may destroy this.
+  UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Finish finish);
+
+  void Start(grpc::ByteBuffer request);
+  // Nobody waits any more. After Start has returned, by any thread.
+  void Cancel();
+
+ private:
+  // What the exchange will hold, beside what the call does. Errors: who may not call, or finds no room.
+  absl::StatusOr<std::unique_ptr<Charge>> TakeMemory(int64_t request_bytes);
+  void End(const absl::Status& status);
+
+  const ApiMethod method_;
+  const HostContext& host_;
+  CallRecord record_;
+  Finish finish_;
+  std::unique_ptr<Charge> call_;        // Until the client has taken the answer, which is when this goes.
+  std::shared_ptr<Exchange> exchange_;  // Null when the call was refused before it had one.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_RPC_UNARY_HOST_H_

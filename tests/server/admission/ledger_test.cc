@@ -1,0 +1,147 @@
+#include "server/admission/ledger.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "server/errors/errors.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+
+void ExpectRefused(const absl::Status& status, const char* reason, const char* label) {
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(ErrorReason(status), reason);
+  EXPECT_EQ(OverloadLabel(status), label);
+  ASSERT_TRUE(RetryDelay(status).has_value());
+  EXPECT_GT(*RetryDelay(status), absl::ZeroDuration());
+}
+
+constexpr int64_t kCall = Ledger::kCallBytes;
+
+std::unique_ptr<Charge> Held(Ledger& ledger, const std::string& client, int64_t bytes) {
+  std::unique_ptr<Charge> charge = ledger.BeginMessage(client);
+  EXPECT_TRUE(charge->Hold(Memory::kRequests, bytes).ok());
+  return charge;
+}
+
+TEST(LedgerTest, BytesAreBoundAndGivenBack) {
+  Ledger ledger(100);
+  auto first = Held(ledger, "a", 60);
+  const auto second = Held(ledger, "b", 40);
+  EXPECT_EQ(ledger.bytes(), 100);
+  const auto third = ledger.BeginMessage("c");
+  const absl::Status refused = third->Hold(Memory::kRequests, 1);
+  ExpectRefused(refused, "PENDING_BYTES", "pending_bytes");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("100 of at most 100 bytes"));
+  EXPECT_EQ(ledger.bytes(), 100);
+  first.reset();
+  EXPECT_EQ(ledger.bytes(), 40);
+  EXPECT_TRUE(third->Hold(Memory::kRequests, 60).ok());
+}
+
+TEST(LedgerTest, TellsWhatIsHeldByKind) {
+  Ledger ledger(1 << 20);
+  const auto call = ledger.BeginCall("a", 0);
+  ASSERT_TRUE(call.ok());
+  ASSERT_TRUE((*call)->Hold(Memory::kRequests, 10).ok());
+  ASSERT_TRUE((*call)->Hold(Memory::kPlans, 20).ok());
+  ASSERT_TRUE((*call)->HoldMore(Memory::kPlans, 5).ok());
+  (*call)->Correct(Memory::kAnswers, 40);
+  (*call)->Correct(Memory::kRequests, 3);
+  const std::map<std::string, int64_t> held{{"calls", kCall}, {"requests", 3}, {"plans", 25}, {"answers", 40}};
+  EXPECT_EQ(ledger.held(), held);
+  EXPECT_EQ(ledger.bytes(), kCall + 68);
+}
+
+// A call has limits of its own: one that is larger than the whole bound runs when it is alone.
+TEST(LedgerTest, WhoeverHoldsAllMayHoldMore) {
+  Ledger ledger(100);
+  const auto large = Held(ledger, "a", 1000);
+  EXPECT_TRUE(large->Hold(Memory::kPlans, 500).ok());
+  ExpectRefused(ledger.BeginMessage("b")->Hold(Memory::kRequests, 1), "PENDING_BYTES", "pending_bytes");
+  ExpectRefused(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
+}
+
+TEST(LedgerTest, WhatIsThereAlreadyIsNeverRefused) {
+  Ledger ledger(100);
+  {
+    const auto charge = Held(ledger, "a", 10);
+    charge->Correct(Memory::kAnswers, 500);
+    EXPECT_EQ(ledger.bytes(), 510);
+  }
+  EXPECT_EQ(ledger.bytes(), 0);
+}
+
+// Whoever was there first, others find room.
+TEST(LedgerTest, AClientGetsFourFifths) {
+  Ledger ledger(1000);
+  std::vector<std::unique_ptr<Charge>> greedy;
+  absl::Status refused;
+  while (refused.ok()) {
+    auto message = ledger.BeginMessage("greedy");
+    refused = message->Hold(Memory::kRequests, 10);
+    if (refused.ok()) greedy.push_back(std::move(message));
+  }
+  ExpectRefused(refused, "CLIENT_PENDING_BYTES", "client_pending_bytes");
+  EXPECT_GE(greedy.size(), 79u);
+  EXPECT_LE(greedy.size(), 81u);
+  // Nor may those grow that it has.
+  ExpectRefused(greedy.front()->HoldMore(Memory::kPlans, 50), "CLIENT_PENDING_BYTES", "client_pending_bytes");
+  EXPECT_FALSE(ledger.HasRoom("greedy"));
+  EXPECT_TRUE(ledger.HasRoom("modest"));
+  EXPECT_TRUE(ledger.BeginMessage("modest")->Hold(Memory::kRequests, 150).ok());
+}
+
+TEST(LedgerTest, MessagesOfAStreamAreNoCalls) {
+  Ledger ledger(10 * kCall);
+  const auto stream = ledger.BeginCall("a", 1);
+  const auto first = Held(ledger, "a", 10), second = Held(ledger, "a", 10);
+  EXPECT_TRUE(stream.ok());
+  ExpectRefused(ledger.BeginCall("a", 1).status(), "CONCURRENT_CALLS", "concurrent_calls");
+  EXPECT_EQ(ledger.bytes(), kCall + 20);
+}
+
+TEST(LedgerTest, AClientsCallsAreBound) {
+  Ledger ledger(10 * kCall);
+  auto first = ledger.BeginCall("a", 2);
+  const auto second = ledger.BeginCall("a", 2);
+  ASSERT_TRUE(first.ok() && second.ok());
+  const absl::Status refused = ledger.BeginCall("a", 2).status();
+  ExpectRefused(refused, "CONCURRENT_CALLS", "concurrent_calls");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("has 2 calls"));
+  EXPECT_EQ(ledger.bytes(), 2 * kCall);  // The refused one holds nothing.
+  EXPECT_TRUE(ledger.BeginCall("b", 2).ok());
+  first->reset();
+  EXPECT_TRUE(ledger.BeginCall("a", 2).ok());
+}
+
+TEST(LedgerTest, IsThreadSafe) {
+  Ledger ledger(500);
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&ledger, t] {
+      for (int i = 0; i < 3000; ++i) {
+        const auto charge = ledger.BeginMessage(absl::StrCat((t + i) % 3));
+        const absl::Status held = charge->Hold(Memory::kRequests, 1 + i % 300);
+        if (held.ok() && i % 2 == 0) charge->Correct(Memory::kAnswers, i % 50);
+        const auto sibling = charge->Sibling();
+        EXPECT_GE(ledger.bytes(), 0);
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(ledger.bytes(), 0);
+}
+
+}  // namespace
+}  // namespace longembed

@@ -1,0 +1,332 @@
+// EmbedStream over a real channel.
+#include <gmock/gmock.h>
+
+#include <map>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "tests/server/api/service_test.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class EmbedStreamTest : public ServiceTest {
+ protected:
+  using ServiceTest::ServiceTest;
+  using Stream = grpc::ClientReaderWriter<v1::EmbedStreamRequest, v1::EmbedStreamResponse>;
+
+  std::unique_ptr<Stream> Open() { return stub_->EmbedStream(&context_); }
+
+  static v1::EmbedStreamRequest Message(const std::string& id, const std::string& text, bool more_parts = false) {
+    v1::EmbedStreamRequest message;
+    message.set_id(id);
+    message.mutable_input()->set_text(text);
+    message.set_more_parts(more_parts);
+    return message;
+  }
+  static v1::EmbedStreamRequest FirstMessage(const std::string& id, const std::string& text) {
+    v1::EmbedStreamRequest message = Message(id, text);
+    message.mutable_options()->set_normalize(false);
+    return message;
+  }
+  // Everything that comes, by id.
+  static std::map<std::string, v1::EmbedStreamResponse> ReadAll(Stream& stream) {
+    std::map<std::string, v1::EmbedStreamResponse> answers;
+    for (v1::EmbedStreamResponse answer; stream.Read(&answer);) {
+      EXPECT_TRUE(answers.emplace(answer.id(), answer).second) << answer.id();
+    }
+    return answers;
+  }
+
+  grpc::ClientContext context_;
+};
+
+TEST_F(EmbedStreamTest, AnswersEveryIdUnderTheOptionsOfTheFirstMessage) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("0", "x"));
+  // Far more than the queue's 100 tokens, 3 for each message: they wait, and none is refused.
+  for (int i = 1; i < 300; ++i)
+    stream->Write(Message(absl::StrCat(i), std::string(static_cast<size_t>(1 + i % 9), 'a')));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 300u);
+  for (const auto& [id, answer] : answers) {
+    const int letters = id == "0" ? 1 : 1 + std::stoi(id) % 9;
+    ASSERT_EQ(answer.result().embeddings_size(), 1) << id << answer.ShortDebugString();
+    EXPECT_EQ(answer.result().embeddings(0).values(0), static_cast<float>(1 + 10 + letters + 2)) << id;
+    EXPECT_EQ(answer.model(), "fake");
+    EXPECT_FALSE(answer.recipe().empty());
+  }
+}
+
+TEST_F(EmbedStreamTest, AnInputThatFailsDoesNotEndTheStream) {
+  const auto stream = Open();
+  stream->Write(Message("empty", ""));
+  stream->Write(Message("none", ""));
+  v1::EmbedStreamRequest no_content;
+  no_content.set_id("nothing");
+  stream->Write(no_content);
+  stream->Write(Message("long", "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a"));
+  stream->Write(Message("fine", "a"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 5u);
+  EXPECT_EQ(answers.at("empty").result().error().code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(answers.at("long").result().error().message(), HasSubstr("input: "));
+  EXPECT_THAT(answers.at("nothing").result().error().message(), HasSubstr("input: has neither"));
+  EXPECT_FALSE(answers.at("fine").result().has_error());
+}
+
+TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("huge", std::string(kNoMemory)));
+  stream->Write(Message("fine", "a"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(answers.at("huge").result().error().code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_FALSE(answers.at("fine").result().has_error());
+}
+
+// Parts and short texts by turns, which end in the middle of each other's reading.
+TEST_F(EmbedStreamTest, MessagesAreBegunOneAfterTheOther) {
+  const auto stream = Open();
+  constexpr int kRounds = 60, kParts = 8;
+  std::jthread writer([&stream] {
+    stream->Write(FirstMessage("first", "a"));
+    for (int i = 0; i < kRounds; ++i) {
+      stream->Write(Message(absl::StrCat("short ", i), "a"));
+      for (int part = 0; part < kParts; ++part) {
+        stream->Write(Message(absl::StrCat("long ", i), std::string(static_cast<size_t>(part) + 1, 'a') + " ",
+                              /*more_parts=*/part + 1 < kParts));
+      }
+    }
+    stream->WritesDone();
+  });
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u * kRounds + 1);
+  for (int i = 0; i < kRounds; ++i) {
+    const auto& result = answers.at(absl::StrCat("long ", i)).result();
+    ASSERT_EQ(result.tokens(), kParts + 2u) << result.ShortDebugString();
+    EXPECT_EQ(result.embeddings(0).values(0), 1 + 11 + 12 + 13 + 14 + 15 + 16 + 17 + 18 + 2);
+  }
+}
+
+TEST_F(EmbedStreamTest, AnEndInTheMiddleOfATextIsAnError) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("whole", "a"));
+  stream->Write(Message("half", "b ", /*more_parts=*/true));
+  stream->WritesDone();
+  EXPECT_EQ(ReadAll(*stream).size(), 1u);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is not whole"));
+}
+
+TEST_F(EmbedStreamTest, WhatTheStreamItselfGetsWrongEndsIt) {
+  const auto fails_with = [this](const std::vector<v1::EmbedStreamRequest>& messages, const std::string& words) {
+    grpc::ClientContext context;
+    const auto stream = stub_->EmbedStream(&context);
+    for (const v1::EmbedStreamRequest& message : messages) stream->Write(message);
+    ReadAll(*stream);
+    const grpc::Status status = stream->Finish();
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT) << words;
+    EXPECT_THAT(status.error_message(), HasSubstr(words));
+  };
+  fails_with({FirstMessage("a", "a"), FirstMessage("b", "b")}, "options: is set");
+  v1::EmbedStreamRequest bad = FirstMessage("a", "a");
+  bad.mutable_options()->set_prompt_name("sonnet");
+  fails_with({bad}, "options.prompt_name");
+  fails_with({Message("a", "a ", true), Message("b", "b")}, "the last part of \"a\"");
+  v1::EmbedStreamRequest ids;
+  ids.mutable_input()->mutable_token_ids()->add_ids(11);
+  ids.set_more_parts(true);
+  fails_with({ids}, "parts hold text");
+}
+
+TEST_F(EmbedStreamTest, ATextMayComeInParts) {
+  const auto stream = Open();
+  v1::EmbedStreamRequest first = FirstMessage("whole", "aa b");
+  first.set_more_parts(true);
+  stream->Write(first);
+  stream->Write(Message("whole", "bb ", true));
+  stream->Write(Message("whole", "c"));
+  stream->Write(Message("next", "dddd"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_THAT(answers.at("whole").result().embeddings(0).values(), ElementsAre(1 + 12 + 13 + 11 + 2, 5, 5, 1));
+  EXPECT_THAT(answers.at("next").result().embeddings(0).values(), ElementsAre(1 + 14 + 2, 3, 3, 1));
+  // The server's side of the stream ends a moment after the client's.
+  for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(server_.ledger().bytes(), 0);
+}
+
+// It fails by itself: what is left of it is passed over, and the stream goes on.
+TEST_F(EmbedStreamTest, ATextBeyondTheLimitOfItsPartsFailsAlone) {
+  const auto stream = Open();
+  const std::string part(1 << 15, 'a');
+  stream->Write(FirstMessage("before", "a"));
+  for (int i = 0; i < 12; ++i) stream->Write(Message("huge", part, i < 11));  // 4 times max_request_bytes is 8 of these.
+  stream->Write(Message("after", "a"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_THAT(answers.at("huge").result().error().message(), HasSubstr("the limit is 262144"));
+  EXPECT_FALSE(answers.at("before").result().has_error());
+  EXPECT_FALSE(answers.at("after").result().has_error());
+}
+
+class RawEmbedStreamTest : public EmbedStreamTest {
+ protected:
+  using Raw = grpc::ClientReaderWriter<grpc::ByteBuffer, v1::EmbedStreamResponse>;
+
+  // Sends the bytes of each message as they are; the answers by id, and how the stream ends.
+  std::pair<std::map<std::string, v1::EmbedStreamResponse>, grpc::Status> Send(const std::vector<std::string>& messages) {
+    grpc::ClientContext context;
+    const grpc::internal::RpcMethod method("/longembed.v1.EmbeddingService/EmbedStream",
+                                           grpc::internal::RpcMethod::BIDI_STREAMING);
+    std::unique_ptr<Raw> stream(grpc::internal::ClientReaderWriterFactory<
+                                grpc::ByteBuffer, v1::EmbedStreamResponse>::Create(channel_.get(), method, &context));
+    for (const std::string& message : messages) {
+      const grpc::Slice slice(message);
+      stream->Write(grpc::ByteBuffer(&slice, 1));
+    }
+    stream->WritesDone();
+    std::map<std::string, v1::EmbedStreamResponse> answers;
+    for (v1::EmbedStreamResponse answer; stream->Read(&answer);) answers.emplace(answer.id(), answer);
+    return {answers, stream->Finish()};
+  }
+
+  static std::string Broken(const std::string& id, bool more_parts = false) {
+    std::string bytes = Message(id, "caf#", more_parts).SerializeAsString();
+    return bytes.replace(bytes.find('#'), 1, "\xe9");
+  }
+  static std::string Unknown(const std::string& id) { return Message(id, "a").SerializeAsString() + "\x78\x01"; }
+};
+
+TEST_F(RawEmbedStreamTest, AMessageThatIsNoGoodFailsUnderItsId) {
+  const auto [answers, status] =
+      Send({FirstMessage("0", "a").SerializeAsString(), Broken("utf8"), Unknown("field"), Message("1", "a").SerializeAsString()});
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(answers.size(), 4u);
+  EXPECT_THAT(answers.at("utf8").result().error().message(), HasSubstr("input.text: is not valid UTF-8, first at byte 3"));
+  EXPECT_THAT(answers.at("field").result().error().message(), HasSubstr("field number 15"));
+  EXPECT_FALSE(answers.at("1").result().has_error());
+}
+
+TEST_F(RawEmbedStreamTest, APartThatIsNoGoodFailsItsText) {
+  const auto [answers, status] =
+      Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(), Broken("long", true),
+            Message("long", "b").SerializeAsString(), Message("1", "a").SerializeAsString()});
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_TRUE(answers.at("long").result().has_error());
+  EXPECT_FALSE(answers.at("1").result().has_error());
+}
+
+// Whatever ends the stream, what was read before is answered first.
+TEST_F(RawEmbedStreamTest, WhatWasReadIsAnsweredBeforeTheError) {
+  for (const std::string& bad : {std::string("\x1a\x7f"), FirstMessage("late", "a").SerializeAsString()}) {
+    std::vector<std::string> messages{FirstMessage("0", "a").SerializeAsString()};
+    for (int i = 1; i < 20; ++i) messages.push_back(Message(absl::StrCat(i), "a").SerializeAsString());
+    messages.push_back(bad);
+    const auto [answers, status] = Send(messages);
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+    EXPECT_EQ(answers.size(), 20u);
+  }
+}
+
+TEST_F(RawEmbedStreamTest, AFirstMessageThatIsNoGoodEndsTheStream) {
+  const auto [answers, status] = Send({Broken("0"), Message("1", "a").SerializeAsString()});
+  EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_TRUE(answers.empty());
+}
+
+TEST_F(EmbedStreamTest, AnIdleStreamEndsWhenTheServerDrains) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("a", "a"));
+  v1::EmbedStreamResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  const absl::Time started = absl::Now();
+  server_.grpc().Shutdown(absl::Seconds(30));
+  EXPECT_LT(absl::Now() - started, absl::Seconds(10));
+  EXPECT_FALSE(stream->Read(&answer));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
+}
+
+TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
+  encoder_.CloseGate();
+  const auto stream = Open();
+  stream->Write(FirstMessage("a", "a"));
+  encoder_.AwaitCalls(1);
+  std::jthread drain([this] { server_.grpc().Shutdown(absl::Seconds(30)); });
+  absl::SleepFor(absl::Milliseconds(50));
+  encoder_.OpenGate();
+  EXPECT_EQ(ReadAll(*stream).size(), 1u);
+  EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
+}
+
+// A message that comes while the server drains is not taken, and the client is told so.
+TEST_F(EmbedStreamTest, AClientThatGoesOnSendingIsToldOfTheDrain) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("0", "a"));
+  v1::EmbedStreamResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  encoder_.CloseGate();
+  stream->Write(Message("1", "a"));
+  encoder_.AwaitCalls(2);
+  std::jthread drain([this] { server_.grpc().Shutdown(absl::Seconds(30)); });
+  absl::SleepFor(absl::Milliseconds(50));
+  stream->Write(Message("2", "a"));
+  absl::SleepFor(absl::Milliseconds(50));
+  encoder_.OpenGate();
+  EXPECT_EQ(ReadAll(*stream).size(), 1u);
+  EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
+}
+
+class OldStreamTest : public EmbedStreamTest {
+ protected:
+  OldStreamTest() : EmbedStreamTest(absl::Milliseconds(200)) {}
+};
+
+TEST_F(OldStreamTest, ItIsToldToGoOnAsAnotherOne) {
+  const auto stream = Open();
+  // One after the other, so that whatever is sent before the end is answered.
+  int answered = 0;
+  v1::EmbedStreamResponse answer;
+  for (const absl::Time end = absl::Now() + absl::Seconds(10); absl::Now() < end; ++answered) {
+    if (!stream->Write(Message(absl::StrCat(answered), "a")) || !stream->Read(&answer)) break;
+    ASSERT_EQ(answer.id(), absl::StrCat(answered));
+  }
+  EXPECT_GT(answered, 0);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+}
+
+TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
+  encoder_.CloseGate();
+  const auto stream = Open();
+  std::jthread writer([&stream] {
+    for (int i = 0; i < 2000 && stream->Write(Message(absl::StrCat(i), "a")); ++i) {
+    }
+  });
+  encoder_.AwaitCalls(1);
+  absl::SleepFor(absl::Milliseconds(100));
+  EXPECT_LE(server_.lane().queue_state().jobs, 256u);
+  context_.TryCancel();
+  encoder_.OpenGate();
+  stream->Finish();
+}
+}  // namespace
+}  // namespace longembed

@@ -1,0 +1,76 @@
+// Explain, Tokenize, ListModels and GetModel over a real channel.
+#include <gmock/gmock.h>
+
+#include "tests/server/api/service_test.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using v1::EmbedOptions;
+
+TEST_F(ServiceTest, ExplainsWithoutEncoding) {
+  v1::ExplainRequest request;
+  request.add_inputs()->set_text(kTooLong);
+  request.mutable_options()->set_truncate(EmbedOptions::START);
+  grpc::ClientContext context;
+  v1::ExplainResponse response;
+  ASSERT_TRUE(stub_->Explain(&context, request, &response).ok());
+  EXPECT_EQ(response.results(0).tokens(), 16u);
+  EXPECT_EQ(response.results(0).truncated_tokens(), 6u);
+  EXPECT_EQ(response.results(0).capacity(), 16u);
+  EXPECT_EQ(response.results(0).sequences(0).content().start(), 6u);
+  EXPECT_EQ(response.results(0).cost().attention_pairs(), 256u);
+  EXPECT_THAT(encoder_.batches(), IsEmpty());
+}
+
+TEST_F(ServiceTest, TokenizesWithRangesInCodePoints) {
+  v1::TokenizeRequest request;
+  request.add_texts("é b");
+  grpc::ClientContext context;
+  v1::TokenizeResponse response;
+  ASSERT_TRUE(stub_->Tokenize(&context, request, &response).ok());
+  const auto& tokens = response.results(0).tokens();
+  ASSERT_EQ(tokens.size(), 4);
+  EXPECT_TRUE(tokens[0].special());
+  EXPECT_EQ(tokens[1].range().start(), 0u);
+  EXPECT_EQ(tokens[1].range().end(), 1u);
+  EXPECT_EQ(tokens[2].range().end(), 3u);
+  EXPECT_EQ(tokens[3].id(), 2u);
+}
+
+TEST_F(ServiceTest, TokenizesOnlySoMuchInACall) {
+  v1::TokenizeRequest request;
+  std::string words;
+  for (int i = 0; i < 60; ++i) words += "a ";
+  request.add_texts(words);
+  request.add_texts(words);
+  grpc::ClientContext context;
+  v1::TokenizeResponse response;
+  const grpc::Status status = stub_->Tokenize(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(),
+              HasSubstr("texts[1]: has 60 tokens or more; of what this server tokenises in a call, 38"));
+}
+
+TEST_F(ServiceTest, DescribesModels) {
+  grpc::ClientContext list_context, get_context, unknown_context;
+  v1::ListModelsResponse list;
+  ASSERT_TRUE(stub_->ListModels(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.models_size(), 1);
+  v1::GetModelRequest request;
+  request.set_model("fake");
+  v1::Model model;
+  ASSERT_TRUE(stub_->GetModel(&get_context, request, &model).ok());
+  EXPECT_EQ(model.trained_window(), 16u);
+  EXPECT_EQ(model.prompts().at("query"), "query: ");
+  EXPECT_EQ(model.limits().max_inputs(), 4u);
+  EXPECT_EQ(model.recommended_extension().windows().tokens(), 12u);
+  EXPECT_EQ(model.recommended_multi_vector_extension().windows().tokens(), 6u);
+  EXPECT_EQ(model.recommendation_evidence().at("set"), "qmsum");
+  request.set_model("other");
+  EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
+}
+}  // namespace
+}  // namespace longembed

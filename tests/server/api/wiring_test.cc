@@ -1,0 +1,169 @@
+// From a field of the request, of the key, or of the config to what runs, and from state to metric: what stands between
+// units that are tested by themselves.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <future>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "server/errors/errors.h"
+#include "server/rpc/unary_host.h"
+#include "server/rpc/wire.h"
+#include "tests/server/api/service_test.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// A call under its host, without gRPC.
+class HostedCall {
+ public:
+  HostedCall(const FakeServer& server, const ApiMethod& method, const google::protobuf::Message& request,
+             Arrival arrival = {})
+      : host_(method, std::move(arrival), server.host(), [this](UnaryHost::Outcome outcome) {
+          outcome_.set_value({outcome.status, std::move(outcome.answer)});
+        }) {
+    host_.Start(SerializeMessage(request));
+  }
+  absl::Status Status() { return outcome_.get_future().get().first; }
+
+ private:
+  std::promise<std::pair<absl::Status, grpc::ByteBuffer>> outcome_;
+  UnaryHost host_;
+};
+
+class WiringTest : public ServiceTest {
+ protected:
+  // Occupies the encoder with one call; returns once it has it.
+  std::jthread Occupy() {
+    encoder_.CloseGate();
+    std::jthread call([this] { Embed(Request("x")); });
+    encoder_.AwaitCalls(1);
+    return call;
+  }
+  void AwaitJobs(size_t jobs) {
+    while (server_.lane().queue_state().jobs < jobs) absl::SleepFor(absl::Milliseconds(1));
+  }
+};
+
+TEST_F(WiringTest, PriorityBulkRunsAfterWhatCameLater) {
+  // A sequence whose first token tells whose it is.
+  const auto request = [](uint32_t id) {
+    v1::EmbedRequest request;
+    request.add_inputs()->mutable_token_ids()->add_ids(id);
+    request.mutable_inputs(0)->mutable_token_ids()->set_complete(true);
+    return request;
+  };
+  std::jthread first = Occupy();
+  v1::EmbedRequest bulk = request(50);
+  bulk.mutable_options()->set_priority(v1::EmbedOptions::BULK);
+  std::jthread second([&] { Embed(bulk); });
+  AwaitJobs(1);
+  std::jthread third([&] { Embed(request(60)); });
+  AwaitJobs(2);
+  encoder_.OpenGate();
+  first.join(), second.join(), third.join();
+  std::vector<int32_t> order;
+  for (const auto& batch : encoder_.batches()) order.insert(order.end(), batch.begin(), batch.end());
+  EXPECT_THAT(order, ElementsAre(1, 60, 50));
+}
+
+TEST_F(WiringTest, TheDeadlineReachesTheQueue) {
+  std::jthread first = Occupy();
+  const ApiMethod method = EmbedMethod(server_.api());
+  HostedCall call(server_, method, Request("a"), {.time_left = absl::Milliseconds(100)});
+  AwaitJobs(1);
+  absl::SleepFor(absl::Milliseconds(150));
+  encoder_.OpenGate();
+  EXPECT_EQ(call.Status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(encoder_.batches().size(), 1u);
+}
+
+TEST_F(WiringTest, AnAnswerThatIsTooLargeIsRefusedByEveryMethod) {
+  FakeServer::Options options = Options(absl::Minutes(10));
+  options.config.limits.max_response_bytes = 100;
+  FakeServer server(options);
+  const auto reason = [&server](const ApiMethod& method, const google::protobuf::Message& request) {
+    return ErrorReason(HostedCall(server, method, request).Status());
+  };
+  v1::ExplainRequest explain;
+  v1::TokenizeRequest tokenize;
+  for (int i = 0; i < 3; ++i) {
+    explain.add_inputs()->set_text("a a a");
+    tokenize.add_texts("a a a a a a");
+  }
+  EXPECT_EQ(reason(EmbedMethod(server.api()), Request("a")), "RESPONSE_TOO_LARGE");
+  EXPECT_EQ(reason(ExplainMethod(server.api()), explain), "RESPONSE_TOO_LARGE");
+  EXPECT_EQ(reason(TokenizeMethod(server.api()), tokenize), "RESPONSE_TOO_LARGE");
+  EXPECT_EQ(reason(ListModelsMethod(server.api()), v1::ListModelsRequest()), "RESPONSE_TOO_LARGE");
+  EXPECT_EQ(server.ledger().bytes(), 0);
+}
+
+TEST_F(WiringTest, WhatCallsHoldIsToldByKindAndGivenBack) {
+  std::jthread first = Occupy();
+  const auto held = server_.ledger().held();
+  for (const char* kind : {"calls", "requests", "plans", "answers"}) EXPECT_GT(held.at(kind), 0) << kind;
+  encoder_.OpenGate();
+  first.join();
+  for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(server_.ledger().bytes(), 0);
+}
+
+class KeyWiringTest : public ::testing::Test {
+ protected:
+  KeyWiringTest() {
+    const std::string path = ::testing::TempDir() + absl::StrCat("/keys-", getpid(), ".yaml");
+    std::ofstream(path) << "keys:\n"
+                           "  - {name: few-tokens, key: tokens-key, max_queued_tokens: 8}\n"
+                           "  - {name: few-calls, key: calls-key, max_concurrent_calls: 1}\n";
+    keys_ = *ApiKeyStore::Open(path, [](const absl::Status&) {});
+    server_ = std::make_unique<FakeServer>(FakeServer::Options{.model = {.max_queued_tokens = 1000}, .api_keys = keys_});
+    method_ = EmbedMethod(server_->api());
+  }
+  std::unique_ptr<HostedCall> Call(const std::string& key) {
+    v1::EmbedRequest request;
+    request.add_inputs()->set_text("a b c d");
+    return std::make_unique<HostedCall>(*server_, method_, request, Arrival{.api_key = key});
+  }
+
+  std::shared_ptr<ApiKeyStore> keys_;
+  std::unique_ptr<FakeServer> server_;
+  ApiMethod method_;
+};
+
+TEST_F(KeyWiringTest, AKeysLimitsReachTheOrderAndItsNameTheMetric) {
+  server_->encoder().CloseGate();
+  const auto running = Call("tokens-key");  // Takes the encoder.
+  server_->encoder().AwaitCalls(1);
+  const auto waiting = Call("tokens-key");
+  while (server_->lane().queue_state().jobs < 1) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(ErrorReason(Call("tokens-key")->Status()), "CLIENT_LIMIT");
+  const auto only = Call("calls-key");
+  EXPECT_EQ(ErrorReason(Call("calls-key")->Status()), "CONCURRENT_CALLS");
+  EXPECT_EQ(ErrorReason(Call("other")->Status()), "UNKNOWN_API_KEY");
+  server_->encoder().OpenGate();
+  EXPECT_TRUE(running->Status().ok());
+  EXPECT_TRUE(waiting->Status().ok());
+  EXPECT_TRUE(only->Status().ok());
+  EXPECT_THAT(server_->metrics().Scrape(), HasSubstr("longembed_client_tokens_total{client=\"few-tokens\"} 12"));
+}
+
+TEST_F(WiringTest, TheExpectedWaitOfAdmissionIsTheMetrics) {
+  server_.lane().Expect(100, absl::Seconds(20));  // 0.2 seconds a token.
+  std::jthread first = Occupy();
+  std::jthread second([this] { Embed(Request("a a a")); });
+  AwaitJobs(1);
+  const std::string scrape = server_.metrics().Scrape();
+  const std::string name = "longembed_expected_wait_seconds{model=\"fake\"} ";
+  const double told = std::stod(scrape.substr(scrape.find(name) + name.size()));
+  EXPECT_GT(told, 0.1);
+  encoder_.OpenGate();
+}
+
+}  // namespace
+}  // namespace longembed

@@ -1,0 +1,116 @@
+// grpc.health.v1 over real channels: what is told of it, to how many, and what it holds.
+#include "server/rpc/health.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/testing/fake_server.h"
+
+namespace longembed {
+namespace {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+using ::testing::HasSubstr;
+
+class HealthTest : public ::testing::Test {
+ protected:
+  using Reader = grpc::ClientReader<HealthCheckResponse>;
+
+  struct Watch {
+    grpc::ClientContext context;
+    std::unique_ptr<Reader> reader;
+  };
+
+  std::unique_ptr<Watch> Open(const std::string& service) {
+    auto watch = std::make_unique<Watch>();
+    HealthCheckRequest request;
+    request.set_service(service);
+    watch->reader = stub_->Watch(&watch->context, request);
+    return watch;
+  }
+  static HealthCheckResponse::ServingStatus Next(Watch& watch) {
+    HealthCheckResponse response;
+    EXPECT_TRUE(watch.reader->Read(&response));
+    return response.status();
+  }
+
+  FakeServer server_;
+  const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0", server_.health(), server_.host());
+  const std::unique_ptr<grpc::health::v1::Health::Stub> stub_ =
+      grpc::health::v1::Health::NewStub(FakeServer::Connect(port_->port()));
+};
+
+TEST_F(HealthTest, AWatchIsToldOfChanges) {
+  const auto watch = Open("longembed.v1.EmbeddingService");
+  EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
+  server_.health().SetServing(true);
+  EXPECT_EQ(Next(*watch), HealthCheckResponse::SERVING);
+  server_.health().SetLive(false);  // Of another service.
+  server_.health().SetServing(false);
+  EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
+}
+
+TEST_F(HealthTest, AServiceThatIsNotThereIsUnknown) {
+  const auto watch = Open("nobody");
+  EXPECT_EQ(Next(*watch), HealthCheckResponse::SERVICE_UNKNOWN);
+  grpc::ClientContext context;
+  HealthCheckRequest request;
+  request.set_service("nobody");
+  HealthCheckResponse response;
+  EXPECT_EQ(stub_->Check(&context, request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(HealthTest, AWatchIsOnTheLedgerAndInTheMetrics) {
+  EXPECT_EQ(server_.ledger().bytes(), 0);
+  auto watch = Open("");
+  Next(*watch);
+  EXPECT_EQ(server_.ledger().held().at("calls"), Ledger::kCallBytes);
+  EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_requests_in_flight{method=\"health.Watch\"} 1"));
+  watch->context.TryCancel();
+  watch->reader->Finish();
+  for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(server_.ledger().bytes(), 0);
+  EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_requests_in_flight{method=\"health.Watch\"} 0"));
+}
+
+// The fake server's ledger has room for some hundred; a check is answered all the same.
+TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
+  std::vector<std::unique_ptr<Watch>> watches;
+  std::vector<std::unique_ptr<grpc::health::v1::Health::Stub>> stubs;  // Connections have few streams each.
+  grpc::StatusCode code = grpc::StatusCode::OK;
+  for (int i = 0; i < 400 && code == grpc::StatusCode::OK; ++i) {
+    if (i % 8 == 0) {
+      grpc::ChannelArguments own;
+      own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+      stubs.push_back(grpc::health::v1::Health::NewStub(grpc::CreateCustomChannel(
+          "127.0.0.1:" + std::to_string(port_->port()), grpc::InsecureChannelCredentials(), own)));
+    }
+    auto watch = std::make_unique<Watch>();
+    watch->reader = stubs.back()->Watch(&watch->context, HealthCheckRequest());
+    HealthCheckResponse response;
+    if (!watch->reader->Read(&response)) code = watch->reader->Finish().error_code();
+    watches.push_back(std::move(watch));
+  }
+  EXPECT_EQ(code, grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_GT(watches.size(), 50u);
+  grpc::ClientContext context;
+  HealthCheckResponse response;
+  EXPECT_TRUE(stub_->Check(&context, HealthCheckRequest(), &response).ok());
+  for (const auto& watch : watches) watch->context.TryCancel();
+}
+
+TEST_F(HealthTest, ADrainEndsWatches) {
+  const auto watch = Open("");
+  Next(*watch);
+  server_.grpc().Shutdown(absl::Seconds(5));
+  HealthCheckResponse response;
+  EXPECT_FALSE(watch->reader->Read(&response));
+  EXPECT_EQ(watch->reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+}  // namespace
+}  // namespace longembed
