@@ -1,0 +1,35 @@
+// A thousand seeds in virtual time.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "tests/simulation/world.h"
+
+namespace longembed {
+namespace {
+
+uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
+}
+
+// SIMULATION_FIRST_SEED and SIMULATION_SEEDS name others.
+TEST(SimulationTest, EveryPromiseHoldsInEveryWorld) {
+  const uint64_t first = FromEnvironment("SIMULATION_FIRST_SEED", 0);
+  const uint64_t seeds = FromEnvironment("SIMULATION_SEEDS", 1000);
+  int failed = 0;
+  for (uint64_t seed = first; seed < first + seeds && failed < 10; ++seed) {
+    const std::vector<std::string> violations = Simulate(seed);
+    for (const std::string& violation : violations) ADD_FAILURE() << "seed " << seed << ": " << violation;
+    failed += violations.empty() ? 0 : 1;
+  }
+}
+
+// What a seed leads to is always the same, or no failure could be looked at twice.
+TEST(SimulationTest, ASeedIsAWorld) {
+  for (uint64_t seed = 0; seed < 5; ++seed) EXPECT_EQ(Simulate(seed), Simulate(seed)) << seed;
+}
+
+}  // namespace
+}  // namespace longembed
