@@ -1,106 +1,78 @@
 #include "client/client.h"
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
+#include <grpcpp/client_context.h>
 
-#include <optional>
+#include <algorithm>
 
-#include "absl/random/random.h"
-#include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 
 namespace longembed::client {
-namespace {
-
-std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);        // Vectors of many inputs go far beyond the default of 4 MB.
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // Our own: two layers of retries would multiply.
-  // A server that vanished without a word is found out.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  auto credentials = options.tls ? grpc::SslCredentials({.pem_root_certs = options.root_certificates,
-                                                         .pem_private_key = options.client_key,
-                                                         .pem_cert_chain = options.client_certificate})
-                                 : grpc::InsecureChannelCredentials();
-  return grpc::CreateCustomChannel(options.server, credentials, arguments);
-}
-
-}  // namespace
-
-absl::Status ToStatus(const grpc::Status& status) {
-  std::string message = status.error_message();
-  google::rpc::Status details;
-  google::rpc::BadRequest bad_request;
-  if (details.ParseFromString(status.error_details())) {
-    for (const auto& any : details.details()) any.UnpackTo(&bad_request);
-  }
-  for (const auto& violation : bad_request.field_violations()) {
-    if (absl::StrContains(message, violation.field())) continue;
-    absl::StrAppend(&message, " (", violation.field(), ": ", violation.description(), ")");
-  }
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
-}
 
 Client::Client(const ClientOptions& options)
-    : options_(options), channel_(MakeChannel(options)), stub_(v1::EmbeddingService::NewStub(channel_)) {}
+    : api_key_(options.api_key), channel_(OpenChannel(options)), stub_(v1::EmbeddingService::NewStub(channel_)) {}
 
-void Client::Authorize(grpc::ClientContext& context) const {
-  if (!options_.api_key.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.api_key));
-}
-
-absl::StatusOr<bool> Client::IsServing(const std::string& service, const CallOptions& options) {
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
-  grpc::health::v1::HealthCheckRequest request;
-  request.set_service(service);
-  grpc::health::v1::HealthCheckResponse response;
-  const grpc::Status status = grpc::health::v1::Health::NewStub(channel_)->Check(&context, request, &response);
-  if (!status.ok()) return ToStatus(status);
-  return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
-}
-
-template <typename Request, typename Response>
-absl::StatusOr<Response> Client::Call(Method<Request, Response> method, const Request& request,
-                                      const CallOptions& options) {
-  const absl::Time deadline = absl::Now() + options.timeout;
-  thread_local absl::BitGen random;
-  for (int attempt = 1;; ++attempt) {
-    grpc::ClientContext context;
-    if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
-    Authorize(context);
-    Response response;
-    const grpc::Status status = (stub_.get()->*method)(&context, request, &response);
-    if (status.ok()) return response;
-    const std::optional<absl::Duration> delay = DelayBeforeRetry(
-        options_.retry, attempt, status.error_code(), ReadPushback(context, status), absl::Uniform(random, 0.0, 1.0));
-    if (!delay.has_value() || absl::Now() + *delay >= deadline) return ToStatus(status);
-    absl::SleepFor(*delay);
+absl::Status Client::Authorize(grpc::ClientContext& context) const {
+  // gRPC aborts the process over a header with other bytes.
+  if (!std::all_of(api_key_.begin(), api_key_.end(), &absl::ascii_isprint)) {
+    return absl::InvalidArgumentError("api_key: must be printable ASCII");
   }
+  if (!api_key_.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", api_key_));
+  return absl::OkStatus();
+}
+
+template <typename Response, typename Invoke>
+absl::StatusOr<Response> Client::Call(const CallOptions& options, Invoke invoke) {
+  grpc::ClientContext context;
+  if (absl::Status status = Authorize(context); !status.ok()) return status;
+  if (options.timeout != absl::InfiniteDuration()) {
+    context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+  }
+  const std::stop_callback cancel(options.stop, [&context] { context.TryCancel(); });
+  Response response;
+  const grpc::Status status = invoke(&context, &response);
+  if (status.ok()) return response;
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && status.error_details().empty()) {
+    return absl::DeadlineExceededError(absl::StrCat("no answer within ", absl::FormatDuration(options.timeout)));
+  }
+  return ToStatus(status);
 }
 
 absl::StatusOr<v1::EmbedResponse> Client::Embed(const v1::EmbedRequest& request, const CallOptions& options) {
-  return Call<v1::EmbedRequest, v1::EmbedResponse>(&v1::EmbeddingService::Stub::Embed, request, options);
+  return Call<v1::EmbedResponse>(
+      options, [&](auto* context, auto* response) { return stub_->Embed(context, request, response); });
 }
 
 absl::StatusOr<v1::ExplainResponse> Client::Explain(const v1::ExplainRequest& request, const CallOptions& options) {
-  return Call<v1::ExplainRequest, v1::ExplainResponse>(&v1::EmbeddingService::Stub::Explain, request, options);
+  return Call<v1::ExplainResponse>(
+      options, [&](auto* context, auto* response) { return stub_->Explain(context, request, response); });
 }
 
 absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request, const CallOptions& options) {
-  return Call<v1::TokenizeRequest, v1::TokenizeResponse>(&v1::EmbeddingService::Stub::Tokenize, request, options);
+  return Call<v1::TokenizeResponse>(
+      options, [&](auto* context, auto* response) { return stub_->Tokenize(context, request, response); });
 }
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const CallOptions& options) {
-  return Call<v1::ListModelsRequest, v1::ListModelsResponse>(&v1::EmbeddingService::Stub::ListModels, {}, options);
+  return Call<v1::ListModelsResponse>(
+      options, [&](auto* context, auto* response) { return stub_->ListModels(context, {}, response); });
 }
 
 absl::StatusOr<v1::Model> Client::GetModel(const v1::GetModelRequest& request, const CallOptions& options) {
-  return Call<v1::GetModelRequest, v1::Model>(&v1::EmbeddingService::Stub::GetModel, request, options);
+  return Call<v1::Model>(options,
+                         [&](auto* context, auto* response) { return stub_->GetModel(context, request, response); });
+}
+
+absl::StatusOr<bool> Client::IsServing(const std::string& service, const CallOptions& options) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  const auto health = grpc::health::v1::Health::NewStub(channel_);
+  const auto response = Call<grpc::health::v1::HealthCheckResponse>(
+      options, [&](auto* context, auto* answer) { return health->Check(context, request, answer); });
+  if (!response.ok()) return response.status();
+  return response->status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }
 
 }  // namespace longembed::client

@@ -1,4 +1,4 @@
-// A client of longembed.v1.EmbeddingService: blocking calls with retries and errors in words.
+// A client of longembed.v1.EmbeddingService: blocking calls, with gRPC's own retries.
 //
 //   Client client({.server = "127.0.0.1:50051"});
 //   v1::EmbedRequest request;
@@ -11,34 +11,29 @@
 #include <grpcpp/channel.h>
 
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "client/retry.h"
+#include "client/channel.h"
+#include "client/errors.h"
 #include "longembed/v1/embedding.grpc.pb.h"
 
 namespace longembed::client {
 
-struct ClientOptions {
-  std::string server = "127.0.0.1:50051";  // HOST:PORT, or any target that gRPC resolves.
-  bool tls = false;
-  std::string root_certificates;   // PEM; empty = the system's. With tls.
-  std::string client_certificate;  // PEM, with client_key: for servers that ask for one (mTLS).
-  std::string client_key;
-  std::string api_key;  // Sent as "authorization: Bearer KEY" where not empty.
-  RetryPolicy retry;
-};
-
 struct CallOptions {
-  // For all attempts together; the server sees what is left of it as the deadline.
+  // Of the whole call, retries and the waits between them included. The server sees the rest of it as the deadline.
   absl::Duration timeout = absl::Minutes(5);
+  // Cancels the call, from any thread: it returns CANCELLED at once.
+  std::stop_token stop = {};
 };
 
 // Multiple threads can call the methods of one Client without external synchronization.
 //
-// Errors are the server's, with its message and, where that does not say so already, the fields at fault. UNAVAILABLE
-// and overload with a pushback come back only after the retries that the policy and the timeout allow.
+// Errors: the server's, see errors.h. UNAVAILABLE and RESOURCE_EXHAUSTED are returned once gRPC's retries are used up.
+// DEADLINE_EXCEEDED: the timeout passed, which includes waits that the server asked for. INVALID_ARGUMENT: the API key
+// is not printable ASCII.
 class Client {
  public:
   explicit Client(const ClientOptions& options);
@@ -49,29 +44,24 @@ class Client {
   absl::StatusOr<v1::ListModelsResponse> ListModels(const CallOptions& options = {});
   absl::StatusOr<v1::Model> GetModel(const v1::GetModelRequest& request, const CallOptions& options = {});
 
-  // Whether grpc.health.v1 says SERVING of a service; "" is the server as a whole. Neither tried again nor
-  // waited for: a probe is to say at once that there is no server.
+  // Whether grpc.health.v1 reports SERVING for a service; "" is the server as a whole. Not retried: a probe reports at
+  // once that there is no server.
   absl::StatusOr<bool> IsServing(const std::string& service, const CallOptions& options = {});
 
   // For stream.h.
   v1::EmbeddingService::Stub& stub() { return *stub_; }
-  void Authorize(grpc::ClientContext& context) const;
-  const RetryPolicy& retry_policy() const { return options_.retry; }
+  // Adds the API key to a call. Errors: INVALID_ARGUMENT.
+  absl::Status Authorize(grpc::ClientContext& context) const;
 
  private:
-  template <typename Request, typename Response>
-  using Method = grpc::Status (v1::EmbeddingService::Stub::*)(grpc::ClientContext*, const Request&, Response*);
+  // `invoke` makes the call: (grpc::ClientContext*, Response*) -> grpc::Status.
+  template <typename Response, typename Invoke>
+  absl::StatusOr<Response> Call(const CallOptions& options, Invoke invoke);
 
-  template <typename Request, typename Response>
-  absl::StatusOr<Response> Call(Method<Request, Response> method, const Request& request, const CallOptions& options);
-
-  const ClientOptions options_;
+  const std::string api_key_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::EmbeddingService::Stub> stub_;
 };
-
-// The server's words, and the fields at fault where these do not name them.
-absl::Status ToStatus(const grpc::Status& status);
 
 }  // namespace longembed::client
 

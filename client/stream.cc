@@ -2,38 +2,55 @@
 
 #include <grpcpp/client_context.h>
 
-#include <limits>
+#include <algorithm>
+#include <cmath>
 #include <memory>
-#include <optional>
 #include <string>
-#include <utility>
 
 #include "absl/random/random.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace longembed::client {
 namespace {
 
-constexpr absl::Duration kLook = absl::Milliseconds(200);  // How often deadlines are looked at.
+// Those of deploy/client/retry_service_config.json.
+constexpr absl::Duration kFirstDelay = absl::Milliseconds(200);
+constexpr absl::Duration kMaxDelay = absl::Seconds(5);
 
-// A connection that broke in the middle of a stream is seen as one of these, depending on who broke it (a proxy among
-// others). The server's own errors carry details.
-bool TransportBroke(const grpc::Status& status) {
-  switch (status.error_code()) {
-    case grpc::StatusCode::UNAVAILABLE:
-      return true;
-    case grpc::StatusCode::CANCELLED:
-    case grpc::StatusCode::INTERNAL:
-    case grpc::StatusCode::UNKNOWN:
-      return status.error_details().empty();
+// A connection that broke in the middle of a stream shows as one of these codes, depending on the end that broke it (a
+// proxy among others). Errors of the server itself carry details.
+bool TransportBroke(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+      return GetErrorDetails(status).reason.empty();
     default:
-      return false;
+      return status.code() == absl::StatusCode::kUnavailable;
   }
 }
 
-// Where to cut so that a part of at most `most` bytes ends between two code points.
+// The delay before the next attempt, after so many failures in a row. nullopt: another attempt is useless.
+std::optional<absl::Duration> DelayAfter(const absl::Status& status, int failures) {
+  thread_local absl::BitGen random;
+  const std::optional<absl::Duration> told = GetErrorDetails(status).retry_delay;
+  const bool is_overload = status.code() == absl::StatusCode::kResourceExhausted && told.has_value();
+  if (!is_overload && !TransportBroke(status)) return std::nullopt;
+  // Random, so that clients that were refused together do not come back together.
+  if (told.has_value()) return *told * absl::Uniform(random, 1.0, 1.2);
+  const absl::Duration doubled = kFirstDelay * std::exp2(std::min(failures - 1, 30));
+  return std::min(doubled, kMaxDelay) * absl::Uniform(random, 0.8, 1.2);
+}
+
+// `duration` from `start` on, or the end of time.
+template <typename TimePoint>
+TimePoint After(TimePoint start, absl::Duration duration) {
+  const bool is_endless = duration >= absl::FromChrono(TimePoint::max() - start);
+  return is_endless ? TimePoint::max() : start + absl::ToChronoNanoseconds(duration);
+}
+
+// The end of a part of at most `most` bytes that ends between two code points.
 size_t CutAt(const std::string& text, size_t begin, size_t most) {
   if (text.size() - begin <= most) return text.size();
   size_t end = begin + most;
@@ -45,9 +62,12 @@ size_t CutAt(const std::string& text, size_t begin, size_t most) {
 
 EmbedStream::EmbedStream(Client& client, const v1::EmbedOptions& options, const StreamOptions& stream_options,
                          OnAnswer on_answer)
-    : client_(client), options_(options), stream_options_(stream_options), on_answer_(std::move(on_answer)) {
-  thread_ = std::jthread([this] { Run(); });
-}
+    : client_(client),
+      options_(options),
+      stream_options_(stream_options),
+      on_answer_(std::move(on_answer)),
+      thread_([this] { Run(); }),
+      on_stop_(stream_options.stop, [this] { End(absl::CancelledError("the stream was cancelled")); }) {}
 
 EmbedStream::~EmbedStream() {
   {
@@ -57,12 +77,22 @@ EmbedStream::~EmbedStream() {
   changed_.notify_all();
 }
 
-absl::Status EmbedStream::Write(v1::Input input) {
+absl::Status EmbedStream::Write(absl::StatusOr<v1::Input> input) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return !status_.ok() || MayWrite(); });
   if (!status_.ok()) return status_;
-  if (unanswered_.empty()) progress_ = absl::Now();
-  unanswered_.emplace(written_++, std::move(input));
+  const uint64_t number = written_++;
+  if (!input.ok()) {
+    lock.unlock();
+    v1::EmbedStreamResponse answer;
+    answer.mutable_result()->mutable_error()->set_code(static_cast<int>(input.status().code()));
+    answer.mutable_result()->mutable_error()->set_message(std::string(input.status().message()));
+    return Deliver(number, std::move(answer));
+  }
+  if (unanswered_.empty()) awaited_since_ = Clock::now();
+  Item& item = unanswered_[number];
+  item.input = *std::move(input);
+  Schedule(number, item, next_attempt_);
   changed_.notify_all();
   return absl::OkStatus();
 }
@@ -84,20 +114,30 @@ void EmbedStream::Run() {
   while (true) {
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return Over() || !unanswered_.empty(); });
-      if (Over()) return;
-      next_ = 0;
+      if (!WaitForDue(lock, [this] { return Over(); })) return;
       broken_ = false;
     }
     grpc::ClientContext context;
-    const grpc::Status status = RunOnce(context);
-    if (!MayTryAgain(status, context)) break;
+    if (const absl::Status status = client_.Authorize(context); !status.ok()) return End(status);
+    if (!MayTryAgain(RunOnce(context))) break;
   }
   changed_.notify_all();
 }
 
+bool EmbedStream::WaitForDue(std::unique_lock<std::mutex>& lock, const std::function<bool()>& is_over) {
+  while (!is_over()) {
+    if (unsent_.empty()) {
+      changed_.wait(lock);
+      continue;
+    }
+    const Clock::time_point due = unsent_.begin()->first;
+    if (due <= Clock::now()) return true;
+    changed_.wait_until(lock, due);
+  }
+  return false;
+}
+
 grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
-  client_.Authorize(context);
   const std::jthread watcher([this, &context](const std::stop_token& stop) { Watch(stop, context); });
   const std::unique_ptr<Stub> stream = client_.stub().EmbedStream(&context);
   std::jthread sender([this, &stream] { Send(*stream); });
@@ -115,30 +155,35 @@ grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
 
 void EmbedStream::Watch(const std::stop_token& stop, grpc::ClientContext& context) {
   std::unique_lock lock(mutex_);
-  while (!abandoned_ && absl::Now() <= Deadline()) {
-    changed_.wait_for(lock, stop, absl::ToChronoNanoseconds(kLook), [this] { return abandoned_; });
+  while (!abandoned_ && status_.ok()) {
+    const Clock::time_point deadline = Deadline();
+    if (Clock::now() >= deadline) {
+      status_ = absl::DeadlineExceededError(
+          absl::StrCat("the server gave no answer for ", absl::FormatDuration(stream_options_.timeout)));
+      changed_.notify_all();
+      break;
+    }
+    changed_.wait_until(lock, stop, deadline, [&] { return abandoned_ || !status_.ok() || Deadline() != deadline; });
     if (stop.stop_requested()) return;
   }
-  if (!abandoned_ && status_.ok()) status_ = absl::DeadlineExceededError("the server did not answer in time");
   context.TryCancel();
 }
 
 void EmbedStream::Send(Stub& stream) {
   bool first = true;
   std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return broken_ || closed_ || unanswered_.lower_bound(next_) != unanswered_.end(); });
-    if (broken_) return;
-    const auto item = unanswered_.lower_bound(next_);
-    if (item == unanswered_.end()) break;
-    next_ = item->first + 1;
+  while (WaitForDue(lock, [this] { return broken_ || (closed_ && unsent_.empty()); })) {
+    const uint64_t number = unsent_.extract(unsent_.begin()).value().second;
+    Item& item = unanswered_.at(number);
+    item.is_sent = true;
     // Sent from a copy, without the lock: sending blocks while the server does not read.
-    auto [number, input] = *item;
+    v1::Input input = item.input;
     lock.unlock();
     if (!SendInput(stream, number, std::move(input), first)) return;
     first = false;
     lock.lock();
   }
+  if (broken_) return;
   lock.unlock();
   stream.WritesDone();
 }
@@ -168,48 +213,86 @@ bool EmbedStream::Receive(v1::EmbedStreamResponse answer) {
   uint64_t number = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!absl::SimpleAtoi(answer.id(), &number) || !unanswered_.contains(number)) {
+    const auto item = absl::SimpleAtoi(answer.id(), &number) ? unanswered_.find(number) : unanswered_.end();
+    if (item == unanswered_.end() || !item->second.is_sent) {
       status_ =
           absl::InternalError(absl::StrCat("the server answered an input that it was not asked for: ", answer.id()));
       return false;
     }
     any_answer_ = true;
-    attempt_ = 0;
-    progress_ = absl::InfiniteFuture();  // What the caller does with the answer may take its time.
+    failures_ = 0;
+    if (WasRefused(number, answer.result().error())) return true;
+    awaited_since_.reset();
   }
-  const absl::Status status = on_answer_(number, std::move(answer));
+  if (!Deliver(number, std::move(answer)).ok()) return false;
   {
     const std::lock_guard lock(mutex_);
-    unanswered_.erase(number);  // Not before: Finish would return while the answer, and its error, are still out.
-    progress_ = absl::Now();
-    if (status_.ok()) status_ = status;
+    unanswered_.erase(number);  // Not before: Finish would return while on_answer, and its error, are still out.
+    if (!unanswered_.empty()) awaited_since_ = Clock::now();
   }
   changed_.notify_all();
-  return status.ok();
+  return true;
 }
 
-absl::Time EmbedStream::Deadline() const {
-  return unanswered_.empty() ? absl::InfiniteFuture() : progress_ + stream_options_.timeout;
+bool EmbedStream::WasRefused(uint64_t number, const google::rpc::Status& error) {
+  if (error.code() == 0) return false;
+  Item& item = unanswered_.at(number);
+  const absl::Status status = ToStatus(error);
+  if (!GetErrorDetails(status).retry_delay.has_value() || ++item.refusals >= stream_options_.max_attempts) return false;
+  const std::optional<absl::Duration> delay = DelayAfter(status, item.refusals);
+  if (!delay.has_value() || *delay > stream_options_.timeout) return false;
+  awaited_since_ = Clock::now();
+  Schedule(number, item, After(Clock::now(), *delay));
+  changed_.notify_all();
+  return true;
 }
 
-bool EmbedStream::MayTryAgain(const grpc::Status& end, const grpc::ClientContext& context) {
-  std::unique_lock lock(mutex_);
-  if (Over()) return false;
-  // A server that ends a stream with OK before everything is answered lost something; that, too, is sent again.
-  const grpc::Status status =
-      end.ok() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server did not answer every input") : end;
-  RetryPolicy policy = client_.retry_policy();
-  if (any_answer_ && policy.max_attempts > 1) policy.max_attempts = std::numeric_limits<int>::max();
-  const grpc::StatusCode code = TransportBroke(status) ? grpc::StatusCode::UNAVAILABLE : status.error_code();
-  thread_local absl::BitGen random;
-  const std::optional<absl::Duration> delay =
-      DelayBeforeRetry(policy, ++attempt_, code, ReadPushback(context, status), absl::Uniform(random, 0.0, 1.0));
-  if (!delay.has_value() || absl::Now() + *delay > Deadline()) {
-    status_ = ToStatus(status);
-    return false;
+void EmbedStream::Schedule(uint64_t number, Item& item, Clock::time_point due) {
+  item.is_sent = false;
+  item.due = std::max(item.due, due);
+  unsent_.emplace(item.due, number);
+}
+
+absl::Status EmbedStream::Deliver(uint64_t number, v1::EmbedStreamResponse answer) {
+  const std::lock_guard one_at_a_time(answering_);
+  absl::Status status = on_answer_(number, std::move(answer));
+  if (!status.ok()) End(status);
+  return status;
+}
+
+void EmbedStream::End(absl::Status status) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (status_.ok()) status_ = std::move(status);
   }
-  changed_.wait_for(lock, absl::ToChronoNanoseconds(*delay), [this] { return abandoned_; });
-  return !Over();
+  changed_.notify_all();
+}
+
+EmbedStream::Clock::time_point EmbedStream::Deadline() const {
+  return awaited_since_.has_value() && !unanswered_.empty() ? After(*awaited_since_, stream_options_.timeout)
+                                                            : Clock::time_point::max();
+}
+
+bool EmbedStream::MayTryAgain(const grpc::Status& end) {
+  const std::lock_guard lock(mutex_);
+  if (Over()) return false;
+  const bool is_incomplete =
+      std::any_of(unanswered_.begin(), unanswered_.end(), [](const auto& item) { return item.second.is_sent; });
+  if (!end.ok() || is_incomplete) {
+    // A server that ends a stream with OK before everything is answered lost something; that is sent again, too.
+    const absl::Status status =
+        end.ok() ? absl::UnavailableError("the server did not answer every input") : ToStatus(end);
+    const std::optional<absl::Duration> delay = DelayAfter(status, ++failures_);
+    const bool is_last = !any_answer_ && failures_ >= stream_options_.max_attempts;
+    if (is_last || !delay.has_value() || After(Clock::now(), *delay) > Deadline()) {
+      status_ = status;
+      return false;
+    }
+    next_attempt_ = After(Clock::now(), *delay);
+  }
+  unsent_.clear();
+  for (auto& [number, item] : unanswered_) Schedule(number, item, next_attempt_);
+  return true;
 }
 
 }  // namespace longembed::client

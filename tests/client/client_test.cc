@@ -2,9 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <stop_token>
+#include <thread>
+
 #include "absl/time/clock.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 #include "tests/testing/scripted_service.h"
 
 namespace longembed::client {
@@ -12,12 +13,10 @@ namespace {
 
 class ClientTest : public ::testing::Test {
  protected:
-  absl::StatusOr<v1::EmbedResponse> Embed(const CallOptions& options = {}) {
+  absl::StatusOr<v1::EmbedResponse> Embed(const CallOptions& options = {}, size_t bytes = 4) {
     v1::EmbedRequest request;
-    request.add_inputs()->set_text("four");
-    Client client({.server = service_.address(),
-                   .api_key = "secret",
-                   .retry = {.max_attempts = 3, .first_delay = absl::Milliseconds(1)}});
+    request.add_inputs()->set_text(std::string(bytes, 'x'));
+    Client client({.server = service_.address(), .api_key = "secret"});
     return client.Embed(request, options);
   }
 
@@ -26,7 +25,7 @@ class ClientTest : public ::testing::Test {
 
 TEST_F(ClientTest, TriesAgainWhenUnavailable) {
   service_.FailNext({{grpc::UNAVAILABLE, "draining"}, ""});
-  service_.FailNext({{grpc::UNAVAILABLE, "draining"}, ""});
+  service_.FailNext({{grpc::UNAVAILABLE, "draining"}, "1"});
   const auto response = Embed();
   ASSERT_TRUE(response.ok()) << response.status();
   EXPECT_EQ(response->results(0).embeddings(0).values(0), 4);
@@ -34,50 +33,78 @@ TEST_F(ClientTest, TriesAgainWhenUnavailable) {
   EXPECT_EQ(service_.authorization(), "Bearer secret");
 }
 
+// As many attempts as deploy/client/retry_service_config.json allows.
 TEST_F(ClientTest, GivesUpAfterTheLastAttempt) {
-  for (int i = 0; i < 5; ++i) service_.FailNext({{grpc::UNAVAILABLE, "draining"}, ""});
+  for (int i = 0; i < 9; ++i) service_.FailNext({{grpc::UNAVAILABLE, "draining"}, "1"});
+  EXPECT_EQ(Embed().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(service_.calls(), 5);
+}
+
+TEST_F(ClientTest, ObeysPushback) {
+  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "1500"});  // More than the first delay of the policy.
+  const absl::Time started = absl::Now();
+  EXPECT_TRUE(Embed().ok());
+  EXPECT_GE(absl::Now() - started, absl::Milliseconds(1500));
+  service_.FailNext({{grpc::UNAVAILABLE, "go away"}, "-1"});
   EXPECT_EQ(Embed().status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(service_.calls(), 3);
 }
 
-TEST_F(ClientTest, ObeysPushback) {
-  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "120"});
-  const absl::Time started = absl::Now();
-  EXPECT_TRUE(Embed().ok());
-  EXPECT_GE(absl::Now() - started, absl::Milliseconds(120));
-  service_.FailNext({{grpc::UNAVAILABLE, "go away"}, "-1"});
-  EXPECT_EQ(Embed().status().code(), absl::StatusCode::kUnavailable);
-}
-
-TEST_F(ClientTest, ReadsRetryInfo) {
-  google::rpc::Status details;
-  google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_nanos(1000000);
-  details.add_details()->PackFrom(retry);
-  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded", details.SerializeAsString()}, ""});
-  EXPECT_TRUE(Embed().ok());
+// gRPC's own buffer for retries would be too small.
+TEST_F(ClientTest, TriesLargeRequestsAgain) {
+  service_.FailNext({{grpc::UNAVAILABLE, "draining"}, "1"});
+  const auto response = Embed({}, 3 << 20);
+  EXPECT_TRUE(response.ok()) << response.status();
   EXPECT_EQ(service_.calls(), 2);
 }
 
-TEST_F(ClientTest, DoesNotWaitBeyondTheTimeout) {
-  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "60000"});
-  const absl::Time started = absl::Now();
-  EXPECT_EQ(Embed({.timeout = absl::Seconds(5)}).status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_LT(absl::Now() - started, absl::Seconds(4));
+TEST_F(ClientTest, OtherErrorsAreFinal) {
+  for (const auto code : {grpc::INVALID_ARGUMENT, grpc::INTERNAL, grpc::UNAUTHENTICATED, grpc::UNKNOWN}) {
+    const int before = service_.calls();
+    service_.FailNext({{code, "no"}, "1"});
+    EXPECT_EQ(Embed().status().code(), static_cast<absl::StatusCode>(code));
+    EXPECT_EQ(service_.calls() - before, 1);
+  }
 }
 
-TEST_F(ClientTest, NamesTheFieldAtFault) {
-  google::rpc::Status details;
-  google::rpc::BadRequest bad_request;
-  auto* violation = bad_request.add_field_violations();
-  violation->set_field("options.dimensions");
-  violation->set_description("is 0");
-  details.add_details()->PackFrom(bad_request);
-  service_.FailNext({{grpc::INVALID_ARGUMENT, "wrong", details.SerializeAsString()}, ""});
-  const absl::Status status = Embed().status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(status.message(), "wrong (options.dimensions: is 0)");
-  EXPECT_EQ(service_.calls(), 1);
+TEST_F(ClientTest, TheTimeoutIncludesRetries) {
+  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "60000"});
+  const absl::Time started = absl::Now();
+  const absl::Status status = Embed({.timeout = absl::Seconds(1)}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(status.message(), "no answer within 1s");
+  EXPECT_LT(absl::Now() - started, absl::Seconds(50));
+}
+
+TEST_F(ClientTest, ACallCanBeCancelledFromAnotherThread) {
+  service_.StopReading();
+  std::stop_source stop;
+  const std::jthread canceller([&] {
+    while (service_.calls() == 0) absl::SleepFor(absl::Milliseconds(1));
+    stop.request_stop();
+  });
+  const CallOptions options{.timeout = absl::InfiniteDuration(), .stop = stop.get_token()};
+  EXPECT_EQ(Embed(options).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Embed(options).status().code(), absl::StatusCode::kCancelled);  // Stopped before it began.
+}
+
+TEST_F(ClientTest, AWaitForARetryCanBeCancelled) {
+  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "600000"});
+  std::stop_source stop;
+  const std::jthread canceller([&] {
+    while (service_.calls() == 0) absl::SleepFor(absl::Milliseconds(1));
+    absl::SleepFor(absl::Milliseconds(100));
+    stop.request_stop();
+  });
+  EXPECT_EQ(Embed({.timeout = absl::InfiniteDuration(), .stop = stop.get_token()}).status().code(),
+            absl::StatusCode::kCancelled);
+}
+
+TEST_F(ClientTest, AnApiKeyThatIsNoHeaderIsRefused) {
+  for (const char* key : {"a\nb", "schl\xc3\xbcssel", "a\x7f"}) {
+    Client client({.server = service_.address(), .api_key = key});
+    EXPECT_EQ(client.ListModels().status().code(), absl::StatusCode::kInvalidArgument);
+  }
 }
 
 }  // namespace

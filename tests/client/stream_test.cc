@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <map>
+#include <stop_token>
 #include <string>
+#include <thread>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -18,11 +20,21 @@ using ::testing::_;
 using ::testing::Each;
 using ::testing::Pair;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
 
 v1::Input Text(size_t bytes) {
   v1::Input input;
   input.set_text(std::string(bytes, 'x'));
   return input;
+}
+
+grpc::Status Overload(int delay_ms) {
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(delay_ms / 1000);
+  retry.mutable_retry_delay()->set_nanos(delay_ms % 1000 * 1'000'000);
+  google::rpc::Status status;
+  status.add_details()->PackFrom(retry);
+  return {grpc::RESOURCE_EXHAUSTED, "overloaded", status.SerializeAsString()};
 }
 
 // More than flow control lets a client send to a server that does not read.
@@ -32,8 +44,9 @@ class StreamTest : public ::testing::Test {
  protected:
   // Counts the answers to each input.
   EmbedStream::OnAnswer Count() {
-    return [this](uint64_t number, const v1::EmbedStreamResponse&) {
+    return [this](uint64_t number, const v1::EmbedStreamResponse& answer) {
       ++answers_[number];
+      failed_ += answer.result().has_error() ? 1 : 0;
       return absl::OkStatus();
     };
   }
@@ -48,8 +61,9 @@ class StreamTest : public ::testing::Test {
   }
 
   ScriptedService service_;
-  Client client_{{.server = service_.address(), .retry = {.max_attempts = 3, .first_delay = absl::Milliseconds(1)}}};
+  Client client_{{.server = service_.address()}};
   std::map<uint64_t, int> answers_;
+  int failed_ = 0;
 };
 
 TEST_F(StreamTest, TheTimeoutHoldsWhereTheServerDoesNotRead) {
@@ -91,15 +105,112 @@ TEST_F(StreamTest, GoesOnWhereAStreamThatIsTooOldHadNothingToAnswer) {
 
 TEST_F(StreamTest, AServerThatAnswersNothingIsAnError) {
   service_.EndStreamsAfter(0, grpc::Status::OK);
-  EXPECT_EQ(Embed(2, {}).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Embed(2, {.max_attempts = 3}).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(service_.calls(), 3);
 }
 
 TEST_F(StreamTest, DoesNotWaitBeyondTheTimeout) {
-  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "60000"});
+  service_.FailNext({Overload(60'000), ""});
   const absl::Time started = absl::Now();
   EXPECT_EQ(Embed(1, {.timeout = absl::Seconds(20)}).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_LT(absl::Now() - started, absl::Seconds(15));
+  EXPECT_EQ(service_.calls(), 1);
+}
+
+TEST_F(StreamTest, WaitsAsLongAsAnOverloadedServerSays) {
+  service_.FailNext({Overload(1500), ""});  // More than the first delay without a hint.
+  const absl::Time started = absl::Now();
+  EXPECT_TRUE(Embed(1, {}).ok());
+  EXPECT_GE(absl::Now() - started, absl::Milliseconds(1500));
+  EXPECT_EQ(service_.calls(), 2);
+}
+
+// gRPC retries single calls alone.
+TEST_F(StreamTest, GrpcOpensNoStreamAgain) {
+  service_.FailNext({{grpc::UNAVAILABLE, "draining"}, ""});
+  EXPECT_EQ(Embed(1, {.max_attempts = 1}).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(service_.calls(), 1);
+}
+
+TEST_F(StreamTest, ALimitIsNoOverload) {
+  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "larger than max"}, ""});
+  EXPECT_EQ(Embed(1, {}).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(service_.calls(), 1);
+}
+
+TEST_F(StreamTest, ARefusedInputIsSentAgain) {
+  service_.RefuseInputs(4, 1);
+  EXPECT_TRUE(Embed(10, {}).ok());
+  EXPECT_THAT(answers_, SizeIs(10));
+  EXPECT_THAT(answers_, Each(Pair(_, 1)));
+  EXPECT_EQ(service_.inputs(), 14);
+  EXPECT_EQ(failed_, 0);
+}
+
+// The client has nothing more to say when the only input is refused: the answer comes after the end of its side.
+TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheLast) {
+  service_.HoldFirstUntil(2);
+  service_.RefuseInputs(1, 1);
+  EXPECT_TRUE(Embed(1, {.max_attempts = 2}).ok());
+  EXPECT_EQ(service_.calls(), 2);
+  EXPECT_EQ(failed_, 0);
+}
+
+TEST_F(StreamTest, ARefusedInputFailsAfterTheLastAttempt) {
+  service_.RefuseInputs(100, 1);
+  EXPECT_TRUE(Embed(1, {.max_attempts = 3}).ok());
+  EXPECT_EQ(service_.inputs(), 3);
+  EXPECT_EQ(failed_, 1);
+}
+
+TEST_F(StreamTest, ARefusedInputDoesNotWaitBeyondTheTimeout) {
+  service_.RefuseInputs(1, 900);
+  EXPECT_TRUE(Embed(1, {.timeout = absl::Milliseconds(800)}).ok());
+  EXPECT_EQ(service_.inputs(), 1);
+  EXPECT_EQ(failed_, 1);
+}
+
+TEST_F(StreamTest, AnErrorInPlaceOfAnInputIsItsAnswer) {
+  EmbedStream stream(client_, {}, {}, Count());
+  EXPECT_TRUE(stream.Write(Text(1)).ok());
+  EXPECT_TRUE(stream.Write(absl::InvalidArgumentError("not UTF-8")).ok());
+  EXPECT_TRUE(stream.Write(Text(1)).ok());
+  EXPECT_TRUE(stream.Finish().ok());
+  EXPECT_THAT(answers_, UnorderedElementsAre(Pair(0, 1), Pair(1, 1), Pair(2, 1)));
+  EXPECT_EQ(failed_, 1);
+  EXPECT_EQ(service_.inputs(), 2);
+}
+
+TEST_F(StreamTest, CanBeCancelledFromAnotherThread) {
+  service_.StopReading();
+  std::stop_source stop;
+  EmbedStream stream(client_, {}, {.max_in_flight = 1, .timeout = absl::InfiniteDuration(), .stop = stop.get_token()},
+                     Count());
+  EXPECT_TRUE(stream.Write(LongText()).ok());
+  const std::jthread canceller([&] {
+    while (service_.calls() == 0) absl::SleepFor(absl::Milliseconds(1));
+    stop.request_stop();
+  });
+  EXPECT_EQ(stream.Write(Text(1)).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(StreamTest, AWaitForTheNextAttemptCanBeCancelled) {
+  service_.FailNext({Overload(600'000), ""});
+  std::stop_source stop;
+  EmbedStream stream(client_, {}, {.timeout = absl::InfiniteDuration(), .stop = stop.get_token()}, Count());
+  EXPECT_TRUE(stream.Write(Text(1)).ok());
+  while (service_.calls() == 0) absl::SleepFor(absl::Milliseconds(1));
+  absl::SleepFor(absl::Milliseconds(100));
+  stop.request_stop();
+  EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(StreamTest, AnApiKeyThatIsNoHeaderIsRefused) {
+  Client client({.server = service_.address(), .api_key = "a\nb"});
+  EmbedStream stream(client, {}, {}, Count());
+  static_cast<void>(stream.Write(Text(1)));
+  EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(StreamTest, SendsNoMoreThanMaxAheadOfTheFirstWithoutAnAnswer) {

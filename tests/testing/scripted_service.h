@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "google/rpc/error_details.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
 
 namespace longembed {
@@ -54,6 +55,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   grpc::Status Embed(grpc::ServerContext* context, const v1::EmbedRequest* request,
                      v1::EmbedResponse* response) override {
     if (grpc::Status status = NextStatus(*context); !status.ok()) return status;
+    if (!reads_) return WaitForCancellation(*context);
     for (const v1::Input& input : request->inputs()) *response->add_results() = Result(input.text());
     return grpc::Status::OK;
   }
@@ -82,7 +84,12 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   void AnswerInDisorder() { disorder_ = true; }
   // The first input of a stream is answered when so many are read, or all; the others at once.
   void HoldFirstUntil(int inputs) { hold_first_until_ = inputs; }
-  // Nothing of a stream is read, until the client gives it up.
+  // The next answers of streams are refusals: RESOURCE_EXHAUSTED, to be sent again after `delay_ms`.
+  void RefuseInputs(int inputs, int delay_ms) {
+    refusals_ = inputs;
+    delay_ms_ = delay_ms;
+  }
+  // Nothing of a stream is read, and Embed not answered, until the client gives it up.
   void StopReading() { reads_ = false; }
   // Read from streams.
   int inputs() const { return inputs_; }
@@ -102,7 +109,8 @@ class ScriptedService final : public v1::EmbeddingService::Service {
       text += request.input().text();
       if (request.more_parts()) continue;
       held.emplace_back().set_id(request.id());
-      *held.back().mutable_result() = Result(std::exchange(text, {}));
+      *held.back().mutable_result() = refusals_-- > 0 ? Refusal() : Result(text);
+      text.clear();
       ++inputs_;
       const size_t kept = ++inputs < hold_first_until_ ? 1 : 0;
       if (disorder_ && held.size() < 2) continue;
@@ -147,6 +155,16 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::CANCELLED;
   }
 
+  v1::EmbedResult Refusal() const {
+    v1::EmbedResult result;
+    result.mutable_error()->set_code(grpc::RESOURCE_EXHAUSTED);
+    result.mutable_error()->set_message("no room");
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_nanos(delay_ms_ * 1'000'000);
+    result.mutable_error()->add_details()->PackFrom(retry);
+    return result;
+  }
+
   static v1::EmbedResult Result(const std::string& text) {
     v1::EmbedResult result;
     if (text == "bad") {
@@ -161,7 +179,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   }
 
   std::atomic<bool> disorder_ = false, reads_ = true;
-  std::atomic<int> hold_first_until_ = 0, inputs_ = 0;
+  std::atomic<int> hold_first_until_ = 0, inputs_ = 0, refusals_ = 0, delay_ms_ = 0;
   std::atomic<size_t> largest_message_ = 0;
 
   v1::ListModelsResponse models_;

@@ -143,7 +143,7 @@ TEST_F(CommandLineTest, ATextThatTakesLongHoldsUpTheOthers) {
   service_.HoldFirstUntil(17);
   const Outcome outcome = Embed({"--in-flight", "2", "--timeout", "1"}, Lines(40));
   EXPECT_EQ(outcome.status, kExitFailed);
-  EXPECT_EQ(outcome.err, "longembed: the server did not answer in time\n");
+  EXPECT_EQ(outcome.err, "longembed: the server gave no answer for 1s\n");
   EXPECT_THAT(outcome.out, IsEmpty());
 }
 
