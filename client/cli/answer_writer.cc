@@ -10,7 +10,7 @@
 namespace longembed::client {
 namespace {
 
-void WriteForAPerson(const nlohmann::json& id, const v1::EmbedResult& result, std::ostream& out) {
+void WriteText(const nlohmann::json& id, const v1::EmbedResult& result, std::ostream& out) {
   if (result.has_error()) {
     out << absl::StrFormat("%-20s error: %s\n", id.dump(), result.error().message());
     return;
@@ -36,13 +36,13 @@ void AnswerWriter::Expect(nlohmann::json id, int64_t bytes_read) {
 absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
   const std::lock_guard lock(mutex_);
   waiting_.emplace(number, std::move(result));
-  for (auto turn = waiting_.find(next_); turn != waiting_.end(); turn = waiting_.find(next_)) {
+  for (auto turn = waiting_.find(next_); turn != waiting_.end() && !closed_; turn = waiting_.find(next_)) {
     const absl::Status status = Write(ids_.at(next_), turn->second);
     if (!status.ok()) return status;
     ids_.erase(next_++);
     waiting_.erase(turn);
   }
-  return out_.flush() ? absl::OkStatus() : absl::DataLossError("the output cannot be written");
+  return closed_ ? absl::CancelledError("interrupted") : FlushOutput(out_);
 }
 
 absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult& result) {
@@ -51,7 +51,7 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
                         absl::StrCat("the text with the id ", id.dump(), ": ", result.error().message()));
   }
   if (arguments_.text_output) {
-    WriteForAPerson(id, result, out_);
+    WriteText(id, result, out_);
   } else {
     WriteResult(id, result, arguments_.options.encoding(), out_);
   }
@@ -59,6 +59,13 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
   tokens_ += result.tokens();
   progress_.Update(++texts_, tokens_, bytes_read_);
   return absl::OkStatus();
+}
+
+void AnswerWriter::Close() {
+  closed_ = true;  // Before the lock, which Take might win line after line.
+  const std::lock_guard lock(mutex_);
+  out_.flush();
+  progress_.Wipe();
 }
 
 bool AnswerWriter::some_failed() const {

@@ -1,7 +1,8 @@
-// Answers that come in any order, written in that of their inputs.
+// Writes answers, which come in any order, in the order of their inputs.
 #ifndef LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_
 #define LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -26,9 +27,12 @@ class AnswerWriter {
   // Before the input is sent: inputs are numbered from 0 in this order.
   void Expect(nlohmann::json id, int64_t bytes_read);
 
-  // Writes what is next in order. Errors: the input's own, unless --partial; DATA_LOSS when the output cannot be
-  // written.
+  // Writes every answer whose turn has come. Errors: the input's own, unless --partial; DATA_LOSS where the output
+  // cannot be written; CANCELLED after Close.
   absl::Status Take(uint64_t number, v1::EmbedResult result);
+
+  // Writes nothing from now on: the output ends with a whole line. Waits for the line that is being written.
+  void Close();
 
   bool some_failed() const;
 
@@ -39,6 +43,7 @@ class AnswerWriter {
   std::ostream& out_;
   Progress& progress_;
 
+  std::atomic<bool> closed_ = false;
   mutable std::mutex mutex_;
   std::map<uint64_t, nlohmann::json> ids_ ABSL_GUARDED_BY(mutex_);       // Of inputs that are not written yet.
   std::map<uint64_t, v1::EmbedResult> waiting_ ABSL_GUARDED_BY(mutex_);  // Answers whose turn has not come.

@@ -1,9 +1,10 @@
 #include "client/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
-#include <cstdlib>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
-#include <map>
+#include <optional>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -14,11 +15,14 @@ namespace {
 
 using v1::EmbedOptions;
 
-// What CLI11 fills; turned into Arguments after parsing.
+constexpr double kTimeoutSeconds = 300;
+constexpr double kHealthTimeoutSeconds = 5;  // A server that hangs is not healthy.
+
+// Filled by CLI11, and turned into Arguments after parsing.
 struct Raw {
   std::string server, root_certificates_file, client_certificate_file, client_key_file, api_key_file;
   bool tls = false;
-  double timeout_seconds = 300;
+  std::optional<double> timeout_seconds;
   std::string input_type, truncate = "none", encoding = "float32", priority = "interactive";
   ExtensionFlags extension;
   std::string prompt_name, prompt, model, output = "json", format = "json";
@@ -26,7 +30,7 @@ struct Raw {
   bool has_dimensions = false, force_dimensions = false, no_normalize = false;
 };
 
-void AddConnection(CLI::App& command, Raw& raw) {
+void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeoutSeconds) {
   command.add_option("--server", raw.server, "HOST:PORT")->envname("LONGEMBED_SERVER")->default_val("127.0.0.1:50051");
   command.add_flag("--tls", raw.tls, "Use TLS");
   command.add_option("--root-certificates", raw.root_certificates_file,
@@ -39,8 +43,8 @@ void AddConnection(CLI::App& command, Raw& raw) {
   command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key");
   command.add_option("--timeout", raw.timeout_seconds, "Seconds without an answer, retries included")
       ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--output", raw.output, "json or text (for a person)")
+      ->default_str(absl::StrCat(timeout_seconds));
+  command.add_option("--output", raw.output, "json, or text to read")
       ->check(CLI::IsMember({"json", "text"}))
       ->capture_default_str();
 }
@@ -59,13 +63,13 @@ void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
 }
 
 void AddEmbedOptions(CLI::App& command, Raw& raw) {
-  command.add_option("--model", raw.model, "Which model; may be left out when the server has one");
+  command.add_option("--model", raw.model, "Name of the model; optional where the server has one");
   auto* prompts = command.add_option_group("prompt", "At most one");
   prompts->add_option("--prompt-name", raw.prompt_name, "A prompt of the model, such as query or passage");
   prompts->add_option("--input-type", raw.input_type, "query or document")->check(CLI::IsMember({"query", "document"}));
   prompts->add_option("--prompt", raw.prompt, "A literal prompt");
   prompts->require_option(0, 1);
-  command.add_option("--truncate", raw.truncate, "What to do with too long a text: none (refuse), end, start")
+  command.add_option("--truncate", raw.truncate, "How to cut a text that is too long: none (refuse it), end, start")
       ->check(CLI::IsMember({"none", "end", "start"}))
       ->capture_default_str();
   raw.extension.AddTo(command);
@@ -92,7 +96,6 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
   arguments.client.server = raw.server;
   arguments.client.tls = raw.tls || !raw.root_certificates_file.empty() || !raw.client_certificate_file.empty();
-  arguments.call.timeout = absl::Seconds(raw.timeout_seconds);
   for (const auto& [file, content] : {std::pair{&raw.root_certificates_file, &arguments.client.root_certificates},
                                       std::pair{&raw.client_certificate_file, &arguments.client.client_certificate},
                                       std::pair{&raw.client_key_file, &arguments.client.client_key}}) {
@@ -105,8 +108,18 @@ absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
     const absl::StatusOr<std::string> content = ReadFile(raw.api_key_file);
     if (!content.ok()) return content.status();
     arguments.client.api_key = content->substr(0, content->find_first_of("\r\n"));
+    if (arguments.client.api_key.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--api-key-file: the first line of ", raw.api_key_file, " is empty"));
+    }
   }
   return absl::OkStatus();
+}
+
+// The exit status, once the output is written.
+int Finish(int exit_status, const Streams& streams) {
+  const absl::Status written = FlushOutput(streams.out);
+  return exit_status == kExitOk && !written.ok() ? PrintError(written, streams) : exit_status;
 }
 
 // CLI11 let only known words through.
@@ -140,7 +153,14 @@ absl::Status CheckCount(int results, size_t inputs) {
   return absl::InternalError(absl::StrCat("the server answered ", inputs, " inputs with ", results, " results"));
 }
 
-int Complain(const absl::Status& status, const Streams& streams, int exit_status) {
+absl::Status FlushOutput(std::ostream& out) {
+  errno = 0;
+  if (out.flush()) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("the output cannot be written", errno != 0 ? absl::StrCat(": ", std::strerror(errno)) : ""));
+}
+
+int PrintError(const absl::Status& status, const Streams& streams, int exit_status) {
   streams.err << "longembed: " << std::string(status.message());
   if (status.code() == absl::StatusCode::kUnavailable)
     streams.err << " (is the server running, and is --server right?)";
@@ -155,19 +175,20 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   Arguments arguments;
   CLI::App& embed =
       *app.add_subcommand("embed", "Texts to vectors: one JSON object a line in, one a line out, in order");
-  CLI::App& explain = *app.add_subcommand("explain", "What embed would do, without running the model");
+  CLI::App& explain = *app.add_subcommand("explain", "The plan that embed would follow, without running the model");
   CLI::App& tokenize = *app.add_subcommand("tokenize", "Texts to tokens");
-  CLI::App& models = *app.add_subcommand("models", "What the server's models are");
+  CLI::App& models = *app.add_subcommand("models", "The models of the server");
   CLI::App& health = *app.add_subcommand("health", "Whether the server is serving: exit status 0, or 1");
-  for (CLI::App* command : {&embed, &explain, &tokenize, &models, &health}) AddConnection(*command, raw);
+  for (CLI::App* command : {&embed, &explain, &tokenize, &models}) AddConnection(*command, raw);
+  AddConnection(health, raw, kHealthTimeoutSeconds);
   health.add_option("--service", arguments.health_service,
                     "A service of grpc.health.v1; the server as a whole without");
   for (CLI::App* command : {&embed, &explain, &tokenize}) AddTexts(*command, raw, arguments);
   for (CLI::App* command : {&embed, &explain}) AddEmbedOptions(*command, raw);
-  tokenize.add_option("--model", raw.model, "Which model; may be left out when the server has one");
+  tokenize.add_option("--model", raw.model, "Name of the model; optional where the server has one");
   embed.add_flag("--partial", arguments.partial,
                  "A text that fails becomes a line with an error; the others go on (exit status 3)");
-  embed.add_option("--in-flight", arguments.in_flight, "Texts sent that have no answer, at most")
+  embed.add_option("--in-flight", arguments.in_flight, "Most texts without an answer")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   auto* out = embed.add_option("--out", arguments.out_file,
@@ -179,18 +200,22 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error, streams.out, streams.err) == 0 ? kExitOk : kExitUsage;
+    if (app.exit(error, streams.out, streams.err) != 0) return kExitUsage;
+    return Finish(kExitOk, streams);  // Of --help.
   }
+  arguments.call.timeout =
+      absl::Seconds(raw.timeout_seconds.value_or(health.parsed() ? kHealthTimeoutSeconds : kTimeoutSeconds));
   arguments.text_output = raw.output == "text";
   arguments.source.format = raw.format == "text" ? LineFormat::kText : LineFormat::kJson;
   for (const absl::Status& status : {FillConnection(raw, arguments), FillOptions(raw, arguments.options)}) {
-    if (!status.ok()) return Complain(status, streams, kExitUsage);
+    if (!status.ok()) return PrintError(status, streams, kExitUsage);
   }
-  if (embed.parsed()) return RunEmbed(arguments, streams);
-  if (explain.parsed()) return RunExplain(arguments, streams);
-  if (tokenize.parsed()) return RunTokenize(arguments, streams);
-  if (health.parsed()) return RunHealth(arguments, streams);
-  return RunModels(arguments, streams);
+  const auto run = embed.parsed()      ? RunEmbed
+                   : explain.parsed()  ? RunExplain
+                   : tokenize.parsed() ? RunTokenize
+                   : health.parsed()   ? RunHealth
+                                       : RunModels;
+  return Finish(run(arguments, streams), streams);
 }
 
 }  // namespace longembed::client

@@ -4,6 +4,7 @@
 
 #include <istream>
 #include <ostream>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct Streams {
   std::ostream& out;
   std::ostream& err;
   bool err_is_terminal = false;
+  // Requested when the process is about to end. Once its callbacks have run, `out` and --out end with a whole line.
+  std::stop_token interrupt = {};
 };
 
 inline constexpr int kExitOk = 0;
@@ -40,9 +43,9 @@ struct Arguments {
   CallOptions call;
   v1::EmbedOptions options;
   TextSource source;
-  bool text_output = false;  // For a person, not JSON.
+  bool text_output = false;  // Not JSON.
   bool partial = false;
-  int in_flight = 256;   // Texts sent that have no answer.
+  int in_flight = 256;   // Texts without an answer.
   std::string out_file;  // Empty: standard output.
   bool resume = false;   // Append to out_file, and skip a text for each answer there that has its id.
   std::string health_service;
@@ -55,14 +58,17 @@ int RunModels(const Arguments& arguments, const Streams& streams);
 // kExitOk when grpc.health.v1 says SERVING.
 int RunHealth(const Arguments& arguments, const Streams& streams);
 
-// Everything between main and the commands. Returns the exit status.
+// Parses the arguments and runs the command. Returns the exit status.
 int RunCommandLine(int argc, const char* const* argv, const Streams& streams);
 
-// That a server answered every input. Errors: INTERNAL.
+// Checks that the server answered every input. Errors: INTERNAL.
 absl::Status CheckCount(int results, size_t inputs);
 
-// One sentence on `err`. Returns `exit_status`.
-int Complain(const absl::Status& status, const Streams& streams, int exit_status = kExitFailed);
+// Errors: DATA_LOSS, where anything so far could not be written; says why.
+absl::Status FlushOutput(std::ostream& out);
+
+// Prints one sentence on `err`. Returns `exit_status`.
+int PrintError(const absl::Status& status, const Streams& streams, int exit_status = kExitFailed);
 
 }  // namespace longembed::client
 

@@ -1,6 +1,8 @@
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -16,16 +18,16 @@
 namespace longembed::client {
 namespace {
 
-// Answers wait for that of an earlier text, which may take minutes; this many times --in-flight of them may.
+// Answers wait for that of an earlier text, which may take minutes. This many times --in-flight of them may.
 constexpr size_t kAheadOfFirst = 8;
 
-// Sends the texts over a stream and writes the answers in order. Memory is bounded: no more is read than is in flight,
-// or waits to be written.
+// Sends the texts over a stream and writes the answers in order. Memory is bounded: reads no more than is in flight or
+// waits to be written.
 class EmbedRun {
  public:
   struct Outcome {
     absl::Status status;
-    absl::Status input_error;  // What was read before it is answered, so that the output ends where the input is wrong.
+    absl::Status input_error;  // Texts before it are answered, so that the output ends where the input is wrong.
     bool some_failed = false;
   };
 
@@ -34,7 +36,8 @@ class EmbedRun {
         client_(arguments.client),
         reader_(arguments.source, streams.in),
         progress_(streams.err, streams.err_is_terminal, reader_.total_bytes()),
-        writer_(arguments, out, progress_) {}
+        writer_(arguments, out, progress_),
+        on_interrupt_(streams.interrupt, [this] { writer_.Close(); }) {}
 
   // Skips one text for each id of `done`. Once.
   Outcome Run(std::unordered_multiset<std::string> done) {
@@ -57,12 +60,14 @@ class EmbedRun {
       absl::StatusOr<std::optional<InputLine>> line = reader_.Next();
       if (!line.ok()) input_error = line.status();
       if (!line.ok() || !line->has_value()) break;
+      if (!(*line)->input.ok() && !arguments_.partial) {
+        input_error = (*line)->input.status();
+        break;
+      }
       const bool skip = !done.empty() && !done.extract((*line)->id.dump()).empty();
       if (skip) continue;
       writer_.Expect((*line)->id, reader_.bytes_read());
-      v1::Input input;
-      FillInput(**std::move(line), input);
-      if (const absl::Status status = stream.Write(std::move(input)); !status.ok()) return status;
+      if (const absl::Status status = stream.Write(std::move((*line)->input)); !status.ok()) return status;
     }
     return stream.Finish();
   }
@@ -72,14 +77,15 @@ class EmbedRun {
   TextReader reader_;
   Progress progress_;
   AnswerWriter writer_;
+  std::stop_callback<std::function<void()>> on_interrupt_;
 };
 
 int RunTo(std::ostream& out, std::unordered_multiset<std::string> done, const Arguments& arguments,
           const Streams& streams) {
-  // The run, and with it the progress line, is gone before anything is said.
+  // Ends the run, and with it the progress line, before anything is printed.
   const EmbedRun::Outcome outcome = EmbedRun(arguments, streams, out).Run(std::move(done));
-  if (!outcome.status.ok()) return Complain(outcome.status, streams);
-  if (!outcome.input_error.ok()) return Complain(outcome.input_error, streams, kExitUsage);
+  if (!outcome.status.ok()) return PrintError(outcome.status, streams);
+  if (!outcome.input_error.ok()) return PrintError(outcome.input_error, streams, kExitUsage);
   return outcome.some_failed ? kExitSomeFailed : kExitOk;
 }
 
@@ -102,17 +108,17 @@ absl::Status CheckOut(const Arguments& arguments) {
 
 int RunEmbed(const Arguments& arguments, const Streams& streams) {
   if (arguments.out_file.empty()) return RunTo(streams.out, {}, arguments, streams);
-  if (const absl::Status status = CheckOut(arguments); !status.ok()) return Complain(status, streams, kExitUsage);
+  if (const absl::Status status = CheckOut(arguments); !status.ok()) return PrintError(status, streams, kExitUsage);
   EarlierAnswers earlier;
   if (arguments.resume) {
     absl::StatusOr<EarlierAnswers> read = ReadEarlierAnswers(arguments.out_file);
-    if (!read.ok()) return Complain(read.status(), streams, kExitUsage);
+    if (!read.ok()) return PrintError(read.status(), streams, kExitUsage);
     earlier = *std::move(read);
   }
   std::ofstream file(arguments.out_file, arguments.resume ? std::ios::app : std::ios::trunc);
   if (!file) {
-    return Complain(absl::InvalidArgumentError(absl::StrCat(arguments.out_file, " cannot be written")), streams,
-                    kExitUsage);
+    return PrintError(absl::InvalidArgumentError(absl::StrCat(arguments.out_file, " cannot be written")), streams,
+                      kExitUsage);
   }
   if (earlier.failed > 0) {
     streams.err << "longembed: " << earlier.failed << " of the texts failed in earlier runs; " << arguments.out_file

@@ -1,4 +1,4 @@
-// explain, tokenize and models: what the server says of texts and of itself.
+// The commands explain, tokenize, models and health.
 #include <google/protobuf/util/json_util.h>
 
 #include <utility>
@@ -20,7 +20,7 @@ std::string ToJson(const google::protobuf::Message& message) {
   return status.ok() ? json : "{}";
 }
 
-// As a request would say it: without fields that have their defaults.
+// As JSON for a request: without fields that have their defaults.
 std::string Compact(const v1::Extension& extension) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
@@ -29,7 +29,7 @@ std::string Compact(const v1::Extension& extension) {
   return status.ok() ? json : "{}";
 }
 
-// Every text of the source: these commands answer about a few texts, in one call.
+// Reads every text of the source: these commands take a few texts, in one call.
 absl::StatusOr<std::vector<InputLine>> ReadAll(const Arguments& arguments, const Streams& streams) {
   TextReader reader(arguments.source, streams.in);
   std::vector<InputLine> lines;
@@ -37,11 +37,12 @@ absl::StatusOr<std::vector<InputLine>> ReadAll(const Arguments& arguments, const
     absl::StatusOr<std::optional<InputLine>> line = reader.Next();
     if (!line.ok()) return line.status();
     if (!line->has_value()) return lines;
+    if (!(*line)->input.ok()) return (*line)->input.status();
     lines.push_back(**std::move(line));
   }
 }
 
-// One JSON object a line: the result's fields after the id.
+// Writes one JSON object a line: the id, then the fields of the result.
 void WriteJson(const nlohmann::json& id, const google::protobuf::Message& result, std::ostream& out) {
   nlohmann::ordered_json object{{"id", nlohmann::ordered_json(id)}};
   object.update(nlohmann::ordered_json::parse(ToJson(result)));
@@ -59,7 +60,7 @@ std::string Describe(const v1::Method& method) {
   return text;
 }
 
-void ExplainToAPerson(const nlohmann::json& id, const v1::ExplainResult& result, std::ostream& out) {
+void WriteExplanationText(const nlohmann::json& id, const v1::ExplainResult& result, std::ostream& out) {
   out << absl::StrFormat("%s: %d tokens, %d cut away, at most %d a sequence, %.2f GFLOP\n", id.dump(), result.tokens(),
                          result.truncated_tokens(), result.capacity(), result.cost().gflop());
   for (const v1::Sequence& sequence : result.sequences()) {
@@ -68,7 +69,7 @@ void ExplainToAPerson(const nlohmann::json& id, const v1::ExplainResult& result,
   }
 }
 
-void TokensToAPerson(const nlohmann::json& id, const v1::TokenizedText& result, std::ostream& out) {
+void WriteTokensText(const nlohmann::json& id, const v1::TokenizedText& result, std::ostream& out) {
   out << id.dump() << ": " << result.tokens_size() << " tokens\n";
   for (const v1::Token& token : result.tokens()) {
     out << absl::StrFormat("  %7d  [%d, %d)  %s\n", token.id(), token.range().start(), token.range().end(),
@@ -76,7 +77,7 @@ void TokensToAPerson(const nlohmann::json& id, const v1::TokenizedText& result, 
   }
 }
 
-void ModelToAPerson(const v1::Model& model, std::ostream& out) {
+void WriteModelText(const v1::Model& model, std::ostream& out) {
   out << absl::StrFormat("%s: %s, %d dimensions, %d tokens (%s), %s on %s\n", model.name(), model.architecture(),
                          model.dimensions(), model.plain_limit(), v1::Model::Pooling_Name(model.pooling()),
                          model.precision(), model.device());
@@ -97,19 +98,19 @@ void ModelToAPerson(const v1::Model& model, std::ostream& out) {
 
 int RunExplain(const Arguments& arguments, const Streams& streams) {
   const absl::StatusOr<std::vector<InputLine>> lines = ReadAll(arguments, streams);
-  if (!lines.ok()) return Complain(lines.status(), streams, kExitUsage);
+  if (!lines.ok()) return PrintError(lines.status(), streams, kExitUsage);
   v1::ExplainRequest request;
   *request.mutable_options() = arguments.options;
-  for (const InputLine& line : *lines) FillInput(line, *request.add_inputs());
+  for (const InputLine& line : *lines) *request.add_inputs() = *line.input;
   Client client(arguments.client);
   const absl::StatusOr<v1::ExplainResponse> response = client.Explain(request, arguments.call);
-  if (!response.ok()) return Complain(response.status(), streams);
+  if (!response.ok()) return PrintError(response.status(), streams);
   if (const absl::Status status = CheckCount(response->results_size(), lines->size()); !status.ok()) {
-    return Complain(status, streams);
+    return PrintError(status, streams);
   }
   for (int i = 0; i < response->results_size(); ++i) {
     if (arguments.text_output) {
-      ExplainToAPerson((*lines)[i].id, response->results(i), streams.out);
+      WriteExplanationText((*lines)[i].id, response->results(i), streams.out);
     } else {
       WriteJson((*lines)[i].id, response->results(i), streams.out);
     }
@@ -119,19 +120,19 @@ int RunExplain(const Arguments& arguments, const Streams& streams) {
 
 int RunTokenize(const Arguments& arguments, const Streams& streams) {
   const absl::StatusOr<std::vector<InputLine>> lines = ReadAll(arguments, streams);
-  if (!lines.ok()) return Complain(lines.status(), streams, kExitUsage);
+  if (!lines.ok()) return PrintError(lines.status(), streams, kExitUsage);
   v1::TokenizeRequest request;
   request.set_model(arguments.options.model());
-  for (const InputLine& line : *lines) request.add_texts(line.text);
+  for (const InputLine& line : *lines) request.add_texts(line.input->text());
   Client client(arguments.client);
   const absl::StatusOr<v1::TokenizeResponse> response = client.Tokenize(request, arguments.call);
-  if (!response.ok()) return Complain(response.status(), streams);
+  if (!response.ok()) return PrintError(response.status(), streams);
   if (const absl::Status status = CheckCount(response->results_size(), lines->size()); !status.ok()) {
-    return Complain(status, streams);
+    return PrintError(status, streams);
   }
   for (int i = 0; i < response->results_size(); ++i) {
     if (arguments.text_output) {
-      TokensToAPerson((*lines)[i].id, response->results(i), streams.out);
+      WriteTokensText((*lines)[i].id, response->results(i), streams.out);
     } else {
       WriteJson((*lines)[i].id, response->results(i), streams.out);
     }
@@ -142,10 +143,10 @@ int RunTokenize(const Arguments& arguments, const Streams& streams) {
 int RunModels(const Arguments& arguments, const Streams& streams) {
   Client client(arguments.client);
   const absl::StatusOr<v1::ListModelsResponse> response = client.ListModels(arguments.call);
-  if (!response.ok()) return Complain(response.status(), streams);
+  if (!response.ok()) return PrintError(response.status(), streams);
   for (const v1::Model& model : response->models()) {
     if (arguments.text_output) {
-      ModelToAPerson(model, streams.out);
+      WriteModelText(model, streams.out);
     } else {
       streams.out << ToJson(model) << "\n";
     }
@@ -156,7 +157,7 @@ int RunModels(const Arguments& arguments, const Streams& streams) {
 int RunHealth(const Arguments& arguments, const Streams& streams) {
   Client client(arguments.client);
   const absl::StatusOr<bool> serving = client.IsServing(arguments.health_service, arguments.call);
-  if (!serving.ok()) return Complain(serving.status(), streams);
+  if (!serving.ok()) return PrintError(serving.status(), streams);
   streams.out << (*serving ? "SERVING\n" : "NOT_SERVING\n");
   return *serving ? kExitOk : kExitFailed;
 }

@@ -48,19 +48,78 @@ std::string FormatRanges(const Messages& messages, RangeOf range_of) {
 }
 
 // False where it is no list of pairs of numbers.
-bool ReadRanges(const nlohmann::json& list, std::vector<std::pair<uint32_t, uint32_t>>& ranges) {
+bool ReadRanges(const nlohmann::json& list, v1::Input& input) {
   if (!list.is_array()) return false;
   for (const nlohmann::json& pair : list) {
     const bool good = pair.is_array() && pair.size() == 2 && std::all_of(pair.begin(), pair.end(), [](const auto& n) {
                         return n.is_number_unsigned() && n.template get<uint64_t>() <= UINT32_MAX;
                       });
     if (!good) return false;
-    ranges.emplace_back(pair[0].get<uint32_t>(), pair[1].get<uint32_t>());
+    v1::Range& range = *input.add_ranges();
+    range.set_start(pair[0].get<uint32_t>());
+    range.set_end(pair[1].get<uint32_t>());
   }
   return true;
 }
 
+// The id of a line that is broken further on; else `otherwise`.
+nlohmann::json FindId(const std::string& line, nlohmann::json otherwise) {
+  using Event = nlohmann::json::parse_event_t;
+  bool id_is_next = false;
+  const auto visit = [&](int depth, Event event, nlohmann::json& parsed) {
+    if (depth != 1) return true;
+    const bool is_value = event == Event::value || event == Event::array_end || event == Event::object_end;
+    if (id_is_next && is_value) otherwise = parsed;
+    if (event == Event::key || is_value) id_is_next = event == Event::key && parsed == "id";
+    return true;
+  };
+  [[maybe_unused]] const auto discarded = nlohmann::json::parse(line, visit, /*allow_exceptions=*/false);
+  return otherwise;
+}
+
+absl::StatusOr<v1::Input> ReadInput(const nlohmann::json& object) {
+  const auto text = object.find("text");
+  if (text == object.end() || !text->is_string()) {
+    return absl::InvalidArgumentError("has no \"text\" that is a string");
+  }
+  v1::Input input;
+  input.set_text(text->get<std::string>());
+  const auto ranges = object.find("ranges");
+  if (ranges != object.end() && !ReadRanges(*ranges, input)) {
+    return absl::InvalidArgumentError("has \"ranges\" that are no list of [start, end] in code points");
+  }
+  return input;
+}
+
+absl::Status CheckUtf8(const std::string& text) {
+  try {
+    static_cast<void>(nlohmann::json(text).dump());
+    return absl::OkStatus();
+  } catch (const nlohmann::json::type_error& error) {
+    const std::string words = error.what();  // "[...] invalid UTF-8 byte at index 2: 0xFF"
+    const size_t where = std::min(words.find(" byte at"), words.size());
+    return absl::InvalidArgumentError(absl::StrCat("not UTF-8:", words.substr(where)));
+  }
+}
+
+InputLine ParseJson(const std::string& line, int64_t number) {
+  const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (object.is_object()) return {.id = object.value("id", nlohmann::json(number)), .input = ReadInput(object)};
+  absl::Status status = CheckUtf8(line);
+  if (status.ok()) {
+    status = absl::InvalidArgumentError("not a JSON object; each line is {\"id\": ..., \"text\": \"...\"}");
+  }
+  return {.id = FindId(line, number), .input = std::move(status)};
+}
+
 }  // namespace
+
+absl::StatusOr<v1::Input> TextInput(std::string text) {
+  if (absl::Status status = CheckUtf8(text); !status.ok()) return status;
+  v1::Input input;
+  input.set_text(std::move(text));
+  return input;
+}
 
 LineReader::LineReader(std::istream& stream, std::string name, LineFormat format)
     : stream_(stream), name_(std::move(name)), format_(format) {}
@@ -71,40 +130,18 @@ absl::StatusOr<std::optional<InputLine>> LineReader::Next() {
     bytes_read_ += static_cast<int64_t>(line.size()) + 1;
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
-    absl::StatusOr<InputLine> parsed = Parse(line);
-    if (!parsed.ok()) return parsed.status();
-    return std::optional<InputLine>(*std::move(parsed));
+    InputLine parsed = format_ == LineFormat::kJson
+                           ? ParseJson(line, line_number_)
+                           : InputLine{.id = line_number_, .input = TextInput(std::move(line))};
+    if (!parsed.input.ok()) {
+      parsed.input = absl::InvalidArgumentError(
+          absl::StrCat(name_, ", line ", line_number_, ": ", parsed.input.status().message()));
+    }
+    return std::optional<InputLine>(std::move(parsed));
   }
   if (stream_.bad())
     return absl::InvalidArgumentError(absl::StrCat(name_, " cannot be read after line ", line_number_));
   return std::optional<InputLine>();
-}
-
-absl::StatusOr<InputLine> LineReader::Parse(const std::string& line) const {
-  if (format_ == LineFormat::kText) return InputLine{.id = line_number_, .text = line};
-  const auto bad = [this](const char* what) {
-    return absl::InvalidArgumentError(absl::StrCat(name_, ", line ", line_number_, ": ", what));
-  };
-  nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object()) return bad("not a JSON object; each line is {\"id\": ..., \"text\": \"...\"}");
-  const auto text = object.find("text");
-  if (text == object.end() || !text->is_string()) return bad("has no \"text\" that is a string");
-  const auto id = object.find("id");
-  InputLine input{.id = id == object.end() ? nlohmann::json(line_number_) : *id, .text = text->get<std::string>()};
-  const auto ranges = object.find("ranges");
-  if (ranges != object.end() && !ReadRanges(*ranges, input.ranges)) {
-    return bad("has \"ranges\" that are no list of [start, end] in code points");
-  }
-  return input;
-}
-
-void FillInput(InputLine line, v1::Input& input) {
-  input.set_text(std::move(line.text));
-  for (const auto& [start, end] : line.ranges) {
-    v1::Range& range = *input.add_ranges();
-    range.set_start(start);
-    range.set_end(end);
-  }
 }
 
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
@@ -112,7 +149,8 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::Em
   out << "{\"id\":" << id.dump();
   if (result.has_error()) {
     const nlohmann::json error{{"code", result.error().code()}, {"message", result.error().message()}};
-    out << ",\"error\":" << error.dump() << "}\n";
+    // A file's name, which need not be UTF-8, may stand in the message.
+    out << ",\"error\":" << error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "}\n";
     return;
   }
   out << "," << FormatEmbeddings(result, encoding) << ",\"tokens\":" << result.tokens()

@@ -7,23 +7,20 @@
 #include <optional>
 #include <ostream>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "longembed/v1/embedding.pb.h"
 
 namespace longembed::client {
 
-// One text to embed. `id` is any JSON value; a line without one is known by its number.
+// One text to embed. `id` is any JSON value; a line without one, or with none that can be read, is known by its number.
 struct InputLine {
   nlohmann::json id;
-  std::string text;
-  std::vector<std::pair<uint32_t, uint32_t>> ranges;  // Late chunking: [start, end) in code points.
+  absl::StatusOr<v1::Input> input;  // Errors (INVALID_ARGUMENT): the line is wrong; names it by its number.
 };
 
-// The line as a request has it.
-void FillInput(InputLine line, v1::Input& input);
+// Errors (INVALID_ARGUMENT): not UTF-8; names the first bad byte.
+absl::StatusOr<v1::Input> TextInput(std::string text);
 
 enum class LineFormat {
   kJson,  // {"id": ..., "text": ..., "ranges": [[start, end], ...]}; id and ranges may be left out
@@ -35,14 +32,13 @@ class LineReader {
  public:
   LineReader(std::istream& stream, std::string name, LineFormat format);
 
-  // nullopt at the end. Errors (INVALID_ARGUMENT): not JSON, no "text", text that is no string, ranges that are none.
+  // nullopt at the end. Errors (INVALID_ARGUMENT): reading failed. A line that is wrong (not UTF-8, not JSON, without a
+  // "text" that is a string, with "ranges" that are none) has its error in its input.
   absl::StatusOr<std::optional<InputLine>> Next();
 
   int64_t bytes_read() const { return bytes_read_; }
 
  private:
-  absl::StatusOr<InputLine> Parse(const std::string& line) const;
-
   std::istream& stream_;
   const std::string name_;
   const LineFormat format_;

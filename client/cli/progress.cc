@@ -10,7 +10,7 @@
 namespace longembed::client {
 namespace {
 
-constexpr absl::Duration kPatience = absl::Seconds(1);  // Before the line appears.
+constexpr absl::Duration kDelay = absl::Seconds(1);  // Before the line appears.
 constexpr absl::Duration kInterval = absl::Milliseconds(200);
 constexpr int kBarWidth = 24;
 constexpr char kWipe[] = "\r\x1b[K";
@@ -25,13 +25,13 @@ std::string Bar(double share) {
 Progress::Progress(std::ostream& out, bool visible, int64_t total_bytes)
     : out_(out), visible_(visible), total_bytes_(total_bytes), started_(absl::Now()) {}
 
-Progress::~Progress() {
+void Progress::Wipe() {
   if (drawn_ != absl::InfinitePast()) out_ << kWipe << std::flush;
 }
 
 void Progress::Update(int64_t texts, int64_t tokens, int64_t bytes) {
   const absl::Time now = absl::Now();
-  if (!visible_ || now - started_ < kPatience || now - drawn_ < kInterval) return;
+  if (!visible_ || now - started_ < kDelay || now - drawn_ < kInterval) return;
   drawn_ = now;
   const double seconds = absl::ToDoubleSeconds(now - started_);
   const double share = total_bytes_ > 0 ? static_cast<double>(bytes) / static_cast<double>(total_bytes_) : 0;

@@ -1,4 +1,4 @@
-// A progress line on a terminal, for input that takes longer than a moment.
+// A progress line on a terminal, for input that takes longer than a second.
 #ifndef LONGEMBED_CLIENT_CLI_PROGRESS_H_
 #define LONGEMBED_CLIENT_CLI_PROGRESS_H_
 
@@ -14,11 +14,12 @@ class Progress {
  public:
   // `visible`: whether `out` is a terminal. `total_bytes`: of all input; 0 = unknown.
   Progress(std::ostream& out, bool visible, int64_t total_bytes);
-  // Wipes the line.
-  ~Progress();
+  ~Progress() { Wipe(); }
 
   // Redraws at most five times a second.
   void Update(int64_t texts, int64_t tokens, int64_t bytes);
+  // Removes the line.
+  void Wipe();
 
  private:
   std::ostream& out_;

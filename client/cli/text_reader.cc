@@ -18,8 +18,11 @@ TextReader::TextReader(const TextSource& source, std::istream& in) : source_(sou
 
 absl::StatusOr<std::optional<InputLine>> TextReader::Next() {
   if (next_text_ < source_.texts.size()) {
-    const std::string& text = source_.texts[next_text_++];
-    return std::optional<InputLine>(InputLine{.id = next_text_, .text = text});
+    absl::StatusOr<v1::Input> input = TextInput(source_.texts[next_text_++]);
+    if (!input.ok()) {
+      input = absl::InvalidArgumentError(absl::StrCat("--text, number ", next_text_, ": ", input.status().message()));
+    }
+    return std::optional<InputLine>(InputLine{.id = next_text_, .input = std::move(input)});
   }
   while (true) {
     if (!reader_.has_value()) {

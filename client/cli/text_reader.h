@@ -16,7 +16,7 @@ class TextReader {
  public:
   TextReader(const TextSource& source, std::istream& in);
 
-  // nullopt at the end. Errors (INVALID_ARGUMENT): a file that cannot be read, a line that is not what it should be.
+  // nullopt at the end. Errors (INVALID_ARGUMENT): a file cannot be read. A wrong line has its error in its input.
   absl::StatusOr<std::optional<InputLine>> Next();
 
   // Of all files together; 0 when the input is not made of files.

@@ -8,12 +8,17 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <stop_token>
+#include <thread>
 
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "tests/testing/scripted_service.h"
 
 namespace longembed::client {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -173,6 +178,110 @@ TEST_F(CommandLineTest, ABadLineEndsTheOutputThere) {
   EXPECT_EQ(outcome.status, kExitUsage);
   EXPECT_THAT(outcome.err, HasSubstr("standard input, line 3"));
   EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 2);
+}
+
+// The lines that a client can know to be wrong, each with the id by which its error is known.
+TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
+  const std::pair<std::string, std::string> bad_lines[] = {
+      {"{oops", "2"},
+      {"[1]", "2"},
+      {R"({"id": "cut", "text": "a)", "\"cut\""},
+      {R"({"id": "no text"})", "\"no text\""},
+      {R"({"id": [4, {"id": 5}], "text": 3})", R"([4,{"id":5}])"},
+      {R"({"id": "late", "text": "a", "ranges": [3]})", "\"late\""},
+      {"{\"id\": \"bytes\", \"text\": \"a\xff\"}", "\"bytes\""},
+      {R"({"id": {"a": 1}, "text": "\ud800"})", R"({"a":1})"},
+      {R"({"text": "\ud800", "id": "after"})", "2"},
+      {R"({"other": {"id": 7}, "text": "a)", "2"},
+  };
+  for (const auto& [line, id] : bad_lines) {
+    const std::string path = ::testing::TempDir() + "/bad_line.jsonl";
+    std::remove(path.c_str());
+    const std::string texts = "{\"text\": \"a\"}\n" + line + "\n{\"text\": \"ccc\"}\n";
+    const int before = service_.inputs();
+    EXPECT_EQ(Embed({"--partial", "--out", path.c_str()}, texts).status, kExitSomeFailed) << line;
+    const std::string whole = ReadAll(path);
+    std::istringstream out(whole);
+    std::string first, second, third;
+    EXPECT_TRUE(std::getline(out, first) && std::getline(out, second) && std::getline(out, third)) << whole;
+    EXPECT_THAT(first, HasSubstr("{\"id\":1,\"embedding\":[1]"));
+    EXPECT_THAT(second, HasSubstr("{\"id\":" + id + ",\"error\":{\"code\":3,\"message\":\"standard input, line 2: "));
+    EXPECT_THAT(third, HasSubstr("{\"id\":3,\"embedding\":[3]"));
+    EXPECT_EQ(service_.inputs() - before, 2);
+    // Nothing is left to be answered.
+    EXPECT_EQ(Embed({"--partial", "--out", path.c_str(), "--resume"}, texts).status, kExitSomeFailed) << line;
+    EXPECT_EQ(ReadAll(path), whole);
+    EXPECT_EQ(service_.inputs() - before, 2);
+  }
+}
+
+TEST_F(CommandLineTest, PartialGoesOnAfterTextsThatAreNotUtf8) {
+  const Outcome lines = Embed({"--partial", "--format", "text"}, "a\nb\xff\nccc\n");
+  EXPECT_EQ(lines.status, kExitSomeFailed);
+  EXPECT_THAT(lines.out, HasSubstr("\"standard input, line 2: not UTF-8: byte at index 1: 0xFF\""));
+  EXPECT_THAT(lines.out, HasSubstr("{\"id\":3,\"embedding\":[3]"));
+  EXPECT_THAT(Embed({"--partial", "--text", "a", "--text", "b\xff", "--text", "c"}, "").out,
+              HasSubstr("{\"id\":2,\"error\":{\"code\":3,\"message\":\"--text, number 2: not UTF-8"));
+  const Outcome strict = Embed({"--format", "text"}, "a\nb\xff\nccc\n");
+  EXPECT_EQ(strict.status, kExitUsage);
+  EXPECT_EQ(std::count(strict.out.begin(), strict.out.end(), '\n'), 1);
+  const Outcome explain = Longembed({"explain", "--server", address_.c_str(), "--text", "b\xff"});
+  EXPECT_EQ(explain.status, kExitUsage);
+  EXPECT_EQ(explain.err, "longembed: --text, number 1: not UTF-8: byte at index 1: 0xFF\n");
+}
+
+// The name of the file stands in the error's line.
+TEST_F(CommandLineTest, AFileWhoseNameIsNotUtf8) {
+  const std::string path = ::testing::TempDir() + "/bad_\xff_name.jsonl";
+  std::ofstream(path) << "{oops\n";
+  const Outcome outcome = Embed({"--partial", path.c_str()}, "");
+  EXPECT_EQ(outcome.status, kExitSomeFailed);
+  EXPECT_THAT(outcome.out, HasSubstr("{\"id\":1,\"error\":"));
+}
+
+// An output that takes half of a line and then waits.
+class HalfALine : public std::stringbuf {
+ public:
+  void WaitForHalf() { half_.WaitForNotification(); }
+  void GoOn() { go_on_.Notify(); }
+
+ private:
+  std::streamsize xsputn(const char* bytes, std::streamsize count) override {
+    const std::streamsize written = std::stringbuf::xsputn(bytes, count);
+    if (!half_.HasBeenNotified() && !str().empty()) {
+      half_.Notify();
+      go_on_.WaitForNotification();
+    }
+    return written;
+  }
+  absl::Notification half_, go_on_;
+};
+
+TEST_F(CommandLineTest, AnInterruptWaitsForTheEndOfALineAndThenNothingIsWritten) {
+  HalfALine buffer;
+  std::ostream out(&buffer);
+  std::ostringstream err;
+  std::istringstream in(Lines(2000));
+  std::stop_source interrupt;
+  const char* const arguments[] = {"longembed", "embed", "--server", address_.c_str()};
+  std::thread command([&] {
+    const Streams streams{.in = in, .out = out, .err = err, .interrupt = interrupt.get_token()};
+    EXPECT_EQ(RunCommandLine(4, arguments, streams), kExitFailed);
+  });
+  buffer.WaitForHalf();
+  std::string at_interrupt;
+  std::thread interrupter([&] {
+    interrupt.request_stop();
+    at_interrupt = buffer.str();
+  });
+  while (!interrupt.stop_requested()) absl::SleepFor(absl::Milliseconds(1));
+  absl::SleepFor(absl::Milliseconds(20));  // By now it waits for the line.
+  buffer.GoOn();
+  interrupter.join();
+  command.join();
+  EXPECT_THAT(at_interrupt, EndsWith("\n"));
+  EXPECT_EQ(buffer.str(), at_interrupt);
+  EXPECT_EQ(err.str(), "longembed: interrupted\n");
 }
 
 TEST_F(CommandLineTest, ServerErrorsAreOneSentence) {

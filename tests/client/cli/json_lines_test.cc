@@ -17,7 +17,7 @@ TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
   LineReader reader(in, "file", LineFormat::kJson);
   auto first = *reader.Next();
   EXPECT_EQ(first->id, "a");
-  EXPECT_EQ(first->text, "grüße");
+  EXPECT_EQ(first->input->text(), "grüße");
   EXPECT_EQ((*reader.Next())->id.dump(), "[1]");
   EXPECT_EQ((*reader.Next())->id, 4);  // The line's number.
   EXPECT_FALSE((*reader.Next()).has_value());
@@ -26,8 +26,8 @@ TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
 TEST(JsonLinesTest, ReadsPlainLines) {
   std::istringstream in("one\n{two}\n");
   LineReader reader(in, "file", LineFormat::kText);
-  EXPECT_EQ((*reader.Next())->text, "one");
-  EXPECT_EQ((*reader.Next())->text, "{two}");
+  EXPECT_EQ((*reader.Next())->input->text(), "one");
+  EXPECT_EQ((*reader.Next())->input->text(), "{two}");
   EXPECT_EQ(reader.bytes_read(), 10);
 }
 
@@ -36,8 +36,8 @@ TEST(JsonLinesTest, BadLinesAreNamed) {
                            R"({"text": "a", "ranges": [3]})", R"({"text": "a", "ranges": [[0, -1]]})"}) {
     std::istringstream in(std::string("{\"text\": \"fine\"}\n") + line);
     LineReader reader(in, "corpus.jsonl", LineFormat::kJson);
-    EXPECT_TRUE(reader.Next().ok());
-    const absl::Status status = reader.Next().status();
+    EXPECT_TRUE((*reader.Next())->input.ok());
+    const absl::Status status = (*reader.Next())->input.status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << line;
     EXPECT_THAT(std::string(status.message()), HasSubstr("corpus.jsonl, line 2"));
   }
@@ -71,8 +71,7 @@ TEST(JsonLinesTest, WritesOneVectorOrSeveral) {
 TEST(JsonLinesTest, ReadsRanges) {
   std::istringstream in(R"({"text": "ab", "ranges": [[0, 1], [1, 2]]})");
   LineReader reader(in, "-", LineFormat::kJson);
-  v1::Input input;
-  FillInput(*reader.Next().value(), input);
+  const v1::Input input = *(*reader.Next())->input;
   ASSERT_EQ(input.ranges_size(), 2);
   EXPECT_EQ(input.ranges(1).end(), 2u);
 }

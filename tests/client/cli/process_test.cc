@@ -1,0 +1,158 @@
+// The built command as a process: its environment, its signals, and an output that cannot be written.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "tests/testing/scripted_service.h"
+
+namespace longembed::client {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+std::string ReadAll(const std::string& path) {
+  std::stringstream content;
+  content << std::ifstream(path).rdbuf();
+  return content.str();
+}
+
+class ProcessTest : public ::testing::Test {
+ protected:
+  // `shell` is a command of sh in which $longembed and $folder are set. Standard error goes to Errors().
+  pid_t Start(const std::string& shell) {
+    const std::string script = "longembed='" LONGEMBED_CLI "'; folder='" + folder_ + "'; server='--server " +
+                               service_.address() + "'; exec 2>" + folder_ + "/errors; " + shell;
+    const char* const arguments[] = {"sh", "-c", script.c_str(), nullptr};
+    pid_t pid = 0;
+    posix_spawn(&pid, "/bin/sh", nullptr, nullptr, const_cast<char* const*>(arguments), environ);
+    return pid;
+  }
+  // The exit status, or 128 + the signal that ended the process.
+  static int Wait(pid_t pid) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  }
+  int Run(const std::string& shell) { return Wait(Start(shell)); }
+
+  std::string Errors() const { return ReadAll(folder_ + "/errors"); }
+  std::string Content(const std::string& file) const { return ReadAll(folder_ + "/" + file); }
+
+  static std::string MakeFolder() {
+    const std::string folder =
+        ::testing::TempDir() + "/process_test_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directories(folder);
+    return folder;
+  }
+
+  const bool health_ = (grpc::EnableDefaultHealthCheckService(true), true);
+  ScriptedService service_;
+  const std::string folder_ = MakeFolder();
+};
+
+TEST_F(ProcessTest, AProxyIsNotAskedForThisMachine) {
+  for (const char* variable : {"http_proxy", "https_proxy", "grpc_proxy"}) {
+    for (const char* command : {"health", "models", "embed --text abc"}) {
+      EXPECT_EQ(Run(std::string(variable) + "=http://127.0.0.1:9 $longembed " + command + " $server >/dev/null"), 0)
+          << variable << " " << command << ": " << Errors();
+    }
+  }
+}
+
+TEST_F(ProcessTest, AnOutputThatCannotBeWrittenIsAnError) {
+  v1::ListModelsResponse models;
+  models.add_models()->set_name("small");
+  service_.set_models(models);
+  for (const char* command : {"health", "models", "models --output text", "embed --text abc"}) {
+    EXPECT_EQ(Run("$longembed " + std::string(command) + " $server >/dev/full"), 1) << command;
+    EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n") << command;
+  }
+  EXPECT_EQ(Run("$longembed embed --text abc $server --out /dev/full"), 1);
+  EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
+  EXPECT_EQ(Run("$longembed --help >/dev/full"), 1);
+}
+
+TEST_F(ProcessTest, AClosedReaderIsAnError) {
+  EXPECT_EQ(Run("seq 100000 >$folder/in; ($longembed embed --format text $server <$folder/in; echo $? >$folder/status)"
+                " | head -n 1 >$folder/out"),
+            0);
+  EXPECT_EQ(Content("status"), "1\n");
+  EXPECT_EQ(Errors(), "longembed: the output cannot be written: Broken pipe\n");
+  EXPECT_THAT(Content("out"), StartsWith("{\"id\":1,"));
+}
+
+// The signal comes while the process waits for more input.
+TEST_F(ProcessTest, AnInterruptEndsAfterAWholeLineAndIsResumed) {
+  EXPECT_EQ(Run("seq 5000 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
+  ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    const pid_t pid = Start("exec $longembed embed --format text $server --out $folder/out <$folder/fifo");
+    std::ofstream fifo(folder_ + "/fifo");
+    for (int i = 1; i <= 500; ++i) fifo << i << "\n";
+    fifo.flush();
+    while (Content("out").empty()) usleep(1000);
+    kill(pid, signal);
+    EXPECT_EQ(Wait(pid), 128 + signal);
+    EXPECT_THAT(Content("out"), ::testing::EndsWith("\n"));
+    EXPECT_EQ(Content("whole").substr(0, Content("out").size()), Content("out"));
+    EXPECT_EQ(Run("$longembed embed --format text $server --out $folder/out --resume $folder/in"), 0) << Errors();
+    EXPECT_EQ(Content("out"), Content("whole"));
+  }
+}
+
+TEST_F(ProcessTest, ASignalThatTheParentIgnoresIsIgnored) {
+  ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
+  const pid_t pid = Start("trap '' HUP; exec $longembed embed --format text $server --out $folder/out <$folder/fifo");
+  {
+    std::ofstream fifo(folder_ + "/fifo");
+    fifo << "a\n" << std::flush;
+    while (Content("out").empty()) usleep(1000);
+    kill(pid, SIGHUP);
+    fifo << "b\n";
+  }
+  EXPECT_EQ(Wait(pid), 0);
+  const std::string out = Content("out");
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 2);
+}
+
+// Connections are made, and nothing ever answers.
+TEST_F(ProcessTest, AServerThatHangsIsAnError) {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listener, 10), 0);
+  getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+  const std::string flags = " --timeout 1 --server 127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  for (const char* command : {"health", "models", "embed --text abc"}) {
+    EXPECT_EQ(Run("$longembed " + std::string(command) + flags), 1) << command;
+    EXPECT_THAT(Errors(), HasSubstr("no answer")) << command;
+  }
+  close(listener);
+}
+
+// Every text stands in the output once, and in order, though the server dies again and again.
+TEST_F(ProcessTest, AServerThatDiesLosesNothing) {
+  EXPECT_EQ(Run("seq 300 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
+  for (const int answers : {0, 1, 100, 7}) service_.BreakNextStreamAfter(answers);
+  EXPECT_EQ(Run("$longembed embed --format text $server --out $folder/out $folder/in"), 0) << Errors();
+  EXPECT_EQ(Content("out"), Content("whole"));
+  EXPECT_THAT(Errors(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace longembed::client
