@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <optional>
@@ -31,7 +32,9 @@ struct Raw {
 };
 
 void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeoutSeconds) {
-  command.add_option("--server", raw.server, "HOST:PORT")->envname("LONGEMBED_SERVER")->default_val("127.0.0.1:50051");
+  // Not CLI11's envname: the commands share `raw`, and for each that is not called it would overwrite the flag.
+  command.add_option("--server", raw.server, "HOST:PORT; default: LONGEMBED_SERVER in the environment")
+      ->default_str(ClientOptions().server);
   command.add_flag("--tls", raw.tls, "Use TLS");
   command.add_option("--root-certificates", raw.root_certificates_file,
                      "PEM file with the authorities to trust; implies --tls");
@@ -50,16 +53,16 @@ void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeou
 }
 
 void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
-  command
-      .add_option("--text", arguments.source.texts,
-                  "A text; may be repeated. Without it, files or standard input are read")
-      ->allow_extra_args(false);
+  auto* text = command
+                   .add_option("--text", arguments.source.texts,
+                               "A text; may be repeated. Without it, files or standard input are read")
+                   ->allow_extra_args(false);
   command
       .add_option("--format", raw.format,
                   "json: lines of {\"id\":..., \"text\":..., \"ranges\":[[start,end],...]}; text: every line is a text")
       ->check(CLI::IsMember({"json", "text"}))
       ->capture_default_str();
-  command.add_option("files", arguments.source.files, "Files to read")->check(CLI::ExistingFile);
+  command.add_option("files", arguments.source.files, "Files to read")->check(CLI::ExistingFile)->excludes(text);
 }
 
 void AddEmbedOptions(CLI::App& command, Raw& raw) {
@@ -94,7 +97,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
-  arguments.client.server = raw.server;
+  const char* const from_environment = std::getenv("LONGEMBED_SERVER");
+  if (from_environment != nullptr && *from_environment != '\0') arguments.client.server = from_environment;
+  if (!raw.server.empty()) arguments.client.server = raw.server;
   arguments.client.tls = raw.tls || !raw.root_certificates_file.empty() || !raw.client_certificate_file.empty();
   for (const auto& [file, content] : {std::pair{&raw.root_certificates_file, &arguments.client.root_certificates},
                                       std::pair{&raw.client_certificate_file, &arguments.client.client_certificate},
