@@ -276,8 +276,10 @@ EmbedStream::Clock::time_point EmbedStream::Deadline() const {
 bool EmbedStream::MayTryAgain(const grpc::Status& end) {
   const std::lock_guard lock(mutex_);
   if (Over()) return false;
-  const bool is_incomplete =
-      std::any_of(unanswered_.begin(), unanswered_.end(), [](const auto& item) { return item.second.is_sent; });
+  // Refused inputs, which wait until they are due, outlast a stream.
+  const bool is_incomplete = std::any_of(unanswered_.begin(), unanswered_.end(), [](const auto& item) {
+    return item.second.is_sent || item.second.due <= Clock::now();
+  });
   if (!end.ok() || is_incomplete) {
     // A server that ends a stream with OK before everything is answered lost something; that is sent again, too.
     const absl::Status status =

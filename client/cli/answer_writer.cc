@@ -1,6 +1,7 @@
 #include "client/cli/answer_writer.h"
 
 #include <algorithm>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,7 +43,7 @@ absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
     ids_.erase(next_++);
     waiting_.erase(turn);
   }
-  return closed_ ? absl::CancelledError("interrupted") : FlushOutput(out_);
+  return closed_ ? absl::CancelledError("interrupted") : absl::OkStatus();
 }
 
 absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult& result) {
@@ -50,11 +51,13 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
     return absl::Status(static_cast<absl::StatusCode>(result.error().code()),
                         absl::StrCat("the text with the id ", id.dump(), ": ", result.error().message()));
   }
+  std::ostringstream line;
   if (arguments_.text_output) {
-    WriteText(id, result, out_);
+    WriteText(id, result, line);
   } else {
-    WriteResult(id, result, arguments_.options.encoding(), out_);
+    WriteResult(id, result, arguments_.options.encoding(), line);
   }
+  if (absl::Status status = WriteOutput(line.str(), out_); !status.ok()) return status;
   some_failed_ |= result.has_error();
   tokens_ += result.tokens();
   progress_.Update(++texts_, tokens_, bytes_read_);
@@ -64,7 +67,6 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
 void AnswerWriter::Close() {
   closed_ = true;  // Before the lock, which Take might win line after line.
   const std::lock_guard lock(mutex_);
-  out_.flush();
   progress_.Wipe();
 }
 

@@ -121,12 +121,6 @@ absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
   return absl::OkStatus();
 }
 
-// The exit status, once the output is written.
-int Finish(int exit_status, const Streams& streams) {
-  const absl::Status written = FlushOutput(streams.out);
-  return exit_status == kExitOk && !written.ok() ? PrintError(written, streams) : exit_status;
-}
-
 // CLI11 let only known words through.
 absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
   const auto upper = [](std::string word) {
@@ -158,9 +152,9 @@ absl::Status CheckCount(int results, size_t inputs) {
   return absl::InternalError(absl::StrCat("the server answered ", inputs, " inputs with ", results, " results"));
 }
 
-absl::Status FlushOutput(std::ostream& out) {
+absl::Status WriteOutput(const std::string& text, std::ostream& out) {
   errno = 0;
-  if (out.flush()) return absl::OkStatus();
+  if (out << text << std::flush) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat("the output cannot be written", errno != 0 ? absl::StrCat(": ", std::strerror(errno)) : ""));
 }
@@ -205,8 +199,10 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (app.exit(error, streams.out, streams.err) != 0) return kExitUsage;
-    return Finish(kExitOk, streams);  // Of --help.
+    std::ostringstream help;
+    if (app.exit(error, help, streams.err) != 0) return kExitUsage;
+    const absl::Status written = WriteOutput(help.str(), streams.out);
+    return written.ok() ? kExitOk : PrintError(written, streams);
   }
   arguments.call.timeout =
       absl::Seconds(raw.timeout_seconds.value_or(health.parsed() ? kHealthTimeoutSeconds : kTimeoutSeconds));
@@ -215,12 +211,15 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   for (const absl::Status& status : {FillConnection(raw, arguments), FillOptions(raw, arguments.options)}) {
     if (!status.ok()) return PrintError(status, streams, kExitUsage);
   }
-  const auto run = embed.parsed()      ? RunEmbed
-                   : explain.parsed()  ? RunExplain
+  if (embed.parsed()) return RunEmbed(arguments, streams);
+  const auto run = explain.parsed()    ? RunExplain
                    : tokenize.parsed() ? RunTokenize
                    : health.parsed()   ? RunHealth
                                        : RunModels;
-  return Finish(run(arguments, streams), streams);
+  std::ostringstream answer;
+  const int exit_status = run(arguments, {.in = streams.in, .out = answer, .err = streams.err});
+  const absl::Status written = WriteOutput(answer.str(), streams.out);
+  return written.ok() ? exit_status : PrintError(written, streams);
 }
 
 }  // namespace longembed::client

@@ -64,8 +64,8 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams);
 // Checks that the server answered every input. Errors: INTERNAL.
 absl::Status CheckCount(int results, size_t inputs);
 
-// Errors: DATA_LOSS, where anything so far could not be written; says why.
-absl::Status FlushOutput(std::ostream& out);
+// Writes and flushes. Errors: DATA_LOSS, with the system's reason.
+absl::Status WriteOutput(const std::string& text, std::ostream& out);
 
 // Prints one sentence on `err`. Returns `exit_status`.
 int PrintError(const absl::Status& status, const Streams& streams, int exit_status = kExitFailed);

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -84,6 +85,8 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   void AnswerInDisorder() { disorder_ = true; }
   // The first input of a stream is answered when so many are read, or all; the others at once.
   void HoldFirstUntil(int inputs) { hold_first_until_ = inputs; }
+  // A text of a stream that is longer has an error for its answer, as soon as that is known.
+  void set_max_text_bytes(size_t bytes) { max_text_bytes_ = bytes; }
   // The next answers of streams are refusals: RESOURCE_EXHAUSTED, to be sent again after `delay_ms`.
   void RefuseInputs(int inputs, int delay_ms) {
     refusals_ = inputs;
@@ -106,8 +109,14 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     std::string text;
     for (v1::EmbedStreamRequest request; answers != end_after && stream->Read(&request);) {
       largest_message_ = std::max(largest_message_.load(), request.ByteSizeLong());
+      const bool was_too_large = text.size() > max_text_bytes_;
       text += request.input().text();
+      if (!was_too_large && text.size() > max_text_bytes_) stream->Write(TooLarge(request.id()));
       if (request.more_parts()) continue;
+      if (text.size() > max_text_bytes_) {
+        text.clear();
+        continue;
+      }
       held.emplace_back().set_id(request.id());
       *held.back().mutable_result() = refusals_-- > 0 ? Refusal() : Result(text);
       text.clear();
@@ -155,6 +164,14 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::CANCELLED;
   }
 
+  static v1::EmbedStreamResponse TooLarge(const std::string& id) {
+    v1::EmbedStreamResponse answer;
+    answer.set_id(id);
+    answer.mutable_result()->mutable_error()->set_code(grpc::INVALID_ARGUMENT);
+    answer.mutable_result()->mutable_error()->set_message("too large");
+    return answer;
+  }
+
   v1::EmbedResult Refusal() const {
     v1::EmbedResult result;
     result.mutable_error()->set_code(grpc::RESOURCE_EXHAUSTED);
@@ -180,7 +197,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
 
   std::atomic<bool> disorder_ = false, reads_ = true;
   std::atomic<int> hold_first_until_ = 0, inputs_ = 0, refusals_ = 0, delay_ms_ = 0;
-  std::atomic<size_t> largest_message_ = 0;
+  std::atomic<size_t> largest_message_ = 0, max_text_bytes_ = std::numeric_limits<size_t>::max();
 
   v1::ListModelsResponse models_;
   mutable std::mutex mutex_;

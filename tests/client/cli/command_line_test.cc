@@ -215,6 +215,23 @@ TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
   }
 }
 
+// The server answers the text before it has read all of its parts.
+TEST_F(CommandLineTest, PartialGoesOnAfterATextThatIsTooLarge) {
+  service_.set_max_text_bytes(2 << 20);
+  const std::string path = ::testing::TempDir() + "/too_large.jsonl";
+  std::remove(path.c_str());
+  const std::string large = "{\"id\": \"large\", \"text\": \"" + std::string(9 << 20, 'x') + "\"}\n";
+  const std::string texts = Lines(3) + large + Lines(3);
+  EXPECT_EQ(Embed({"--partial", "--out", path.c_str()}, texts).status, kExitSomeFailed);
+  const std::string whole = ReadAll(path);
+  EXPECT_EQ(std::count(whole.begin(), whole.end(), '\n'), 7);
+  EXPECT_THAT(whole, HasSubstr("{\"id\":\"large\",\"error\":{\"code\":3,\"message\":\"too large\"}}\n{\"id\":0,\"emb"));
+  EXPECT_EQ(service_.calls(), 1);
+  EXPECT_EQ(Embed({"--partial", "--out", path.c_str(), "--resume"}, texts).status, kExitSomeFailed);
+  EXPECT_EQ(ReadAll(path), whole);
+  EXPECT_EQ(service_.calls(), 1);
+}
+
 TEST_F(CommandLineTest, PartialGoesOnAfterTextsThatAreNotUtf8) {
   const Outcome lines = Embed({"--partial", "--format", "text"}, "a\nb\xff\nccc\n");
   EXPECT_EQ(lines.status, kExitSomeFailed);
@@ -247,12 +264,11 @@ class HalfALine : public std::stringbuf {
 
  private:
   std::streamsize xsputn(const char* bytes, std::streamsize count) override {
-    const std::streamsize written = std::stringbuf::xsputn(bytes, count);
-    if (!half_.HasBeenNotified() && !str().empty()) {
-      half_.Notify();
-      go_on_.WaitForNotification();
-    }
-    return written;
+    if (count == 0 || half_.HasBeenNotified()) return std::stringbuf::xsputn(bytes, count);
+    const std::streamsize half = std::stringbuf::xsputn(bytes, count / 2);
+    half_.Notify();
+    go_on_.WaitForNotification();
+    return half + std::stringbuf::xsputn(bytes + half, count - half);
   }
   absl::Notification half_, go_on_;
 };

@@ -84,6 +84,13 @@ TEST_F(ProcessTest, AnOutputThatCannotBeWrittenIsAnError) {
   EXPECT_EQ(Run("$longembed embed --text abc $server --out /dev/full"), 1);
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
   EXPECT_EQ(Run("$longembed --help >/dev/full"), 1);
+  // Longer than the buffer of a stream: it fails before it is flushed.
+  models.mutable_models(0)->set_name(std::string(100'000, 'x'));
+  service_.set_models(models);
+  EXPECT_EQ(Run("$longembed models $server >/dev/full"), 1);
+  EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
+  EXPECT_EQ(Run("printf '{\"id\": \"%0100000d\", \"text\": \"abc\"}' 7 | $longembed embed $server >/dev/full"), 1);
+  EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
 }
 
 TEST_F(ProcessTest, AClosedReaderIsAnError) {
