@@ -1,3 +1,5 @@
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -117,8 +119,9 @@ int RunEmbed(const Arguments& arguments, const Streams& streams) {
   }
   std::ofstream file(arguments.out_file, arguments.resume ? std::ios::app : std::ios::trunc);
   if (!file) {
-    return PrintError(absl::InvalidArgumentError(absl::StrCat(arguments.out_file, " cannot be written")), streams,
-                      kExitUsage);
+    return PrintError(absl::InvalidArgumentError(
+                          absl::StrCat("--out: ", arguments.out_file, " cannot be written: ", std::strerror(errno))),
+                      streams, kExitUsage);
   }
   if (earlier.failed > 0) {
     streams.err << "longembed: " << earlier.failed << " of the texts failed in earlier runs; " << arguments.out_file

@@ -62,7 +62,7 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_flag("--windows{default}", windows_, "Parallel context windows; --windows=N for their size");
   std::vector<CLI::Option*> flags{
       windows,
-      command.add_option("--overlap", overlap_, "Tokens that neighbouring windows share")->needs(windows),
+      command.add_option("--overlap", overlap_, "Tokens that neighboring windows share")->needs(windows),
       command.add_flag("--short-last", short_last_, "Leave a short last window short")->needs(windows),
       command.add_option("--aggregation", aggregation_, "Of window vectors: mean, token-weighted-mean, max, first")
           ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first"}))
@@ -106,9 +106,11 @@ absl::Status ExtensionFlags::FillWindows(v1::Extension& extension) const {
   } else if (windows_ != "default") {
     return Wrong("--windows", absl::StrCat("\"", windows_, "\" is no number of tokens"));
   }
-  if (overlap_ < 0 || overlap_ > UINT32_MAX)
-    return Wrong("--overlap", absl::StrCat(overlap_, " is no number of tokens"));
-  if (overlap_ > 0) windows.set_overlap(static_cast<uint32_t>(overlap_));
+  if (uint32_t tokens = 0; absl::SimpleAtoi(overlap_, &tokens)) {
+    windows.set_overlap(tokens);
+  } else if (!overlap_.empty()) {
+    return Wrong("--overlap", absl::StrCat("\"", overlap_, "\" is no number of tokens"));
+  }
   if (short_last_) windows.set_last(v1::Extension::Windows::SHORT);
   if (aggregation_ == "token-weighted-mean") windows.set_aggregation(v1::Extension::Windows::TOKEN_WEIGHTED_MEAN);
   if (aggregation_ == "max") windows.set_aggregation(v1::Extension::Windows::MAX);

@@ -28,8 +28,7 @@ class ExtensionFlags {
   absl::Status FillPositions(v1::Extension& extension) const;
   absl::Status FillSpans(v1::EmbedOptions& options) const;
 
-  std::string json_, windows_, aggregation_, positions_, profile_, spans_, vectors_;
-  int64_t overlap_ = 0;
+  std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
 };
 

@@ -10,6 +10,8 @@
 namespace longembed::client {
 namespace {
 
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // Some editors begin a file with it.
+
 std::string FormatEmbedding(const v1::Embedding& embedding, v1::EmbedOptions::Encoding encoding) {
   if (encoding != v1::EmbedOptions::FLOAT32) {
     std::string json = absl::StrCat("{\"encoding\":\"", v1::EmbedOptions::Encoding_Name(encoding),
@@ -126,7 +128,7 @@ LineReader::LineReader(std::istream& stream, std::string name, LineFormat format
 
 absl::StatusOr<std::optional<InputLine>> LineReader::Next() {
   for (std::string line; std::getline(stream_, line);) {
-    ++line_number_;
+    if (++line_number_ == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     bytes_read_ += static_cast<int64_t>(line.size()) + 1;
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.find_first_not_of(" \t") == std::string::npos) continue;

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -29,10 +30,22 @@ void EndOnSignals(std::stop_source interrupt) {
   }).detach();
 }
 
+// Occupies standard streams that the parent closed. Else the first socket would take the number of one, and the output
+// would go there. Reading standard input and writing the others stays an error.
+void OccupyClosedStreams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) != -1) continue;
+    static_cast<void>(open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY));  // Takes the lowest number.
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_IGN);  // A closed reader shows as a failed write, with an exit status and a message.
+  OccupyClosedStreams();
+  // A closed reader and a limit on a file's size show as a failed write, with an exit status and a message.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   std::ios::sync_with_stdio(false);
   std::stop_source interrupt;
   EndOnSignals(interrupt);

@@ -147,6 +147,14 @@ TEST_F(StreamTest, ARefusedInputIsSentAgain) {
   EXPECT_EQ(failed_, 0);
 }
 
+TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheDelay) {
+  service_.RefuseInputs(1, 700);
+  const absl::Time started = absl::Now();
+  EXPECT_TRUE(Embed(1, {}).ok());
+  EXPECT_GE(absl::Now() - started, absl::Milliseconds(700));
+  EXPECT_EQ(failed_, 0);
+}
+
 // The client has nothing more to say when the only input is refused: the answer comes after the end of its side.
 TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheLast) {
   service_.HoldFirstUntil(2);

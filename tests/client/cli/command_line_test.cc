@@ -317,6 +317,18 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
   EXPECT_EQ(Longembed({"embed", "--truncate", "middle"}).status, kExitUsage);
   EXPECT_EQ(Longembed({"embed", "--prompt", "a", "--prompt-name", "b"}).status, kExitUsage);
   EXPECT_EQ(Longembed({"embed", "/nonexistent.jsonl"}).status, kExitUsage);
+  const std::pair<const char*, const char*> numbers[] = {
+      {"--timeout", "nan"},    {"--timeout", "0"},      {"--timeout", "-1"},    {"--timeout", "soon"},
+      {"--dimensions", "010"}, {"--dimensions", "0x1"}, {"--dimensions", "-1"}, {"--dimensions", "4294967296"},
+      {"--in-flight", "010"},  {"--in-flight", "0"},    {"--in-flight", "1.5"},
+  };
+  for (const auto& [flag, value] : numbers) {
+    const Outcome outcome = Longembed({"embed", "--text", "a", flag, value});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag << " " << value;
+    EXPECT_THAT(outcome.err, HasSubstr(flag));
+  }
+  EXPECT_THAT(Longembed({"embed", "--text", "a", "--out", "/nonexistent/out"}).err,
+              HasSubstr("--out: /nonexistent/out cannot be written: No such file or directory"));
   const Outcome extension = Longembed({"embed", "--extension", "{\"windoes\": {}}"});
   EXPECT_EQ(extension.status, kExitUsage);
   EXPECT_THAT(extension.err, HasSubstr("windoes"));

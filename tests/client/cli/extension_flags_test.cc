@@ -69,6 +69,8 @@ TEST(ExtensionFlagsTest, WrongOnesAreNamed) {
   const std::pair<std::vector<std::string>, const char*> cases[] = {
       {{"--windows=many"}, "--windows"},
       {{"--overlap", "3"}, "--windows"},
+      {{"--windows", "--overlap", "-3"}, "--overlap"},
+      {{"--windows", "--overlap", "0x3"}, "--overlap"},
       {{"--positions", "warped"}, "--positions"},
       {{"--positions", "ntk"}, "--positions"},
       {{"--positions", "recurrent=3"}, "--positions"},

@@ -31,6 +31,16 @@ TEST(JsonLinesTest, ReadsPlainLines) {
   EXPECT_EQ(reader.bytes_read(), 10);
 }
 
+TEST(JsonLinesTest, SkipsAByteOrderMark) {
+  for (const auto format : {LineFormat::kText, LineFormat::kJson}) {
+    std::istringstream in(format == LineFormat::kText ? "\xef\xbb\xbf"
+                                                        "a\n"
+                                                      : "\xef\xbb\xbf{\"text\": \"a\"}\n");
+    LineReader reader(in, "file", format);
+    EXPECT_EQ((*reader.Next())->input->text(), "a");
+  }
+}
+
 TEST(JsonLinesTest, BadLinesAreNamed) {
   for (const char* line : {"nonsense", "[1]", "{\"id\": 1}", "{\"text\": 3}", "{\"text\": \"a\"",
                            R"({"text": "a", "ranges": [3]})", R"({"text": "a", "ranges": [[0, -1]]})"}) {

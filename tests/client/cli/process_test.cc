@@ -51,6 +51,12 @@ class ProcessTest : public ::testing::Test {
   std::string Errors() const { return ReadAll(folder_ + "/errors"); }
   std::string Content(const std::string& file) const { return ReadAll(folder_ + "/" + file); }
 
+  void ServeModel(const std::string& name) {
+    v1::ListModelsResponse models;
+    models.add_models()->set_name(name);
+    service_.set_models(models);
+  }
+
   static std::string MakeFolder() {
     const std::string folder =
         ::testing::TempDir() + "/process_test_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
@@ -74,9 +80,7 @@ TEST_F(ProcessTest, AProxyIsNotAskedForThisMachine) {
 }
 
 TEST_F(ProcessTest, AnOutputThatCannotBeWrittenIsAnError) {
-  v1::ListModelsResponse models;
-  models.add_models()->set_name("small");
-  service_.set_models(models);
+  ServeModel("small");
   for (const char* command : {"health", "models", "models --output text", "embed --text abc"}) {
     EXPECT_EQ(Run("$longembed " + std::string(command) + " $server >/dev/full"), 1) << command;
     EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n") << command;
@@ -85,12 +89,32 @@ TEST_F(ProcessTest, AnOutputThatCannotBeWrittenIsAnError) {
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
   EXPECT_EQ(Run("$longembed --help >/dev/full"), 1);
   // Longer than the buffer of a stream: it fails before it is flushed.
-  models.mutable_models(0)->set_name(std::string(100'000, 'x'));
-  service_.set_models(models);
+  ServeModel(std::string(100'000, 'x'));
   EXPECT_EQ(Run("$longembed models $server >/dev/full"), 1);
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
   EXPECT_EQ(Run("printf '{\"id\": \"%0100000d\", \"text\": \"abc\"}' 7 | $longembed embed $server >/dev/full"), 1);
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
+}
+
+// A closed stream's number must not become that of a socket.
+TEST_F(ProcessTest, AClosedStreamIsAnError) {
+  ServeModel("small");
+  for (const char* command : {"health", "models --timeout 5", "embed --text abc"}) {
+    EXPECT_EQ(Run("$longembed " + std::string(command) + " $server >&-"), 1) << command;
+    EXPECT_EQ(Errors(), "longembed: the output cannot be written: Bad file descriptor\n") << command;
+  }
+  EXPECT_EQ(Run("$longembed embed $server <&-"), 2);
+  EXPECT_EQ(Run("$longembed health $server 2>&- >$folder/out"), 0);
+  EXPECT_EQ(Content("out"), "SERVING\n");
+}
+
+TEST_F(ProcessTest, AFileThatMayNotGrowIsAnErrorAndIsResumed) {
+  EXPECT_EQ(Run("seq 500 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
+  EXPECT_EQ(Run("ulimit -f 8; $longembed embed --format text $server --out $folder/out $folder/in"), 1);
+  EXPECT_EQ(Errors(), "longembed: the output cannot be written: File too large\n");
+  EXPECT_EQ(Content("out").size() % 512, 0u);  // In the middle of a line.
+  EXPECT_EQ(Run("$longembed embed --format text $server --out $folder/out --resume $folder/in"), 0) << Errors();
+  EXPECT_EQ(Content("out"), Content("whole"));
 }
 
 TEST_F(ProcessTest, AClosedReaderIsAnError) {

@@ -181,6 +181,7 @@ const std::vector<Row> kOptionRows{
     {{"--windows"}, "extension { windows {} }"},
     {{"--windows=256"}, "extension { windows { tokens: 256 } }"},
     {{"--windows", "--overlap", "32"}, "extension { windows { overlap: 32 } }"},
+    {{"--windows", "--overlap", "0"}, "extension { windows { overlap: 0 } }"},
     {{"--windows", "--short-last"}, "extension { windows { last: SHORT } }"},
     {{"--windows", "--aggregation", "mean"}, "extension { windows { aggregation: MEAN } }"},
     {{"--windows", "--aggregation", "token-weighted-mean"},
