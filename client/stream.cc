@@ -141,9 +141,9 @@ grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
   const std::jthread watcher([this, &context](const std::stop_token& stop) { Watch(stop, context); });
   const std::unique_ptr<Stub> stream = client_.stub().EmbedStream(&context);
   std::jthread sender([this, &stream] { Send(*stream); });
-  bool good = true;
-  for (v1::EmbedStreamResponse answer; good && stream->Read(&answer);) good = Receive(std::move(answer));
-  if (!good) context.TryCancel();
+  for (v1::EmbedStreamResponse answer; stream->Read(&answer);) {
+    if (!Receive(std::move(answer))) break;  // Watch cancels the rest.
+  }
   {
     const std::lock_guard lock(mutex_);
     broken_ = true;

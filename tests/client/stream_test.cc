@@ -47,6 +47,7 @@ class StreamTest : public ::testing::Test {
     return [this](uint64_t number, const v1::EmbedStreamResponse& answer) {
       ++answers_[number];
       failed_ += answer.result().has_error() ? 1 : 0;
+      last_error_ = answer.result().error().code();
       return absl::OkStatus();
     };
   }
@@ -64,6 +65,7 @@ class StreamTest : public ::testing::Test {
   Client client_{{.server = service_.address()}};
   std::map<uint64_t, int> answers_;
   int failed_ = 0;
+  int last_error_ = 0;
 };
 
 TEST_F(StreamTest, TheTimeoutHoldsWhereTheServerDoesNotRead) {
@@ -182,6 +184,7 @@ TEST_F(StreamTest, AnErrorInPlaceOfAnInputIsItsAnswer) {
   EmbedStream stream(client_, {}, {}, Count());
   EXPECT_TRUE(stream.Write(Text(1)).ok());
   EXPECT_TRUE(stream.Write(absl::InvalidArgumentError("not UTF-8")).ok());
+  EXPECT_EQ(last_error_, grpc::INVALID_ARGUMENT);
   EXPECT_TRUE(stream.Write(Text(1)).ok());
   EXPECT_TRUE(stream.Finish().ok());
   EXPECT_THAT(answers_, UnorderedElementsAre(Pair(0, 1), Pair(1, 1), Pair(2, 1)));
@@ -243,6 +246,18 @@ TEST_F(StreamTest, FinishWaitsForOnAnswer) {
   EXPECT_TRUE(stream.Write(Text(1)).ok());
   called.WaitForNotification();
   EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StreamTest, TheTimeoutHoldsAgainAfterALongOnAnswer) {
+  service_.HoldFirstUntil(100);
+  EmbedStream stream(client_, {}, {.max_ahead = 2, .timeout = absl::Seconds(1)},
+                     [](uint64_t, const v1::EmbedStreamResponse&) {
+                       absl::SleepFor(absl::Milliseconds(1600));
+                       return absl::OkStatus();
+                     });
+  EXPECT_TRUE(stream.Write(Text(1)).ok());  // Not answered.
+  EXPECT_TRUE(stream.Write(Text(1)).ok());
+  EXPECT_EQ(stream.Write(Text(1)).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_F(StreamTest, TheTimeOfOnAnswerIsNotTheServers) {

@@ -93,6 +93,7 @@ class RecordingServer {
       const size_t call = recorder.Begin(*context);
       for (v1::EmbedStreamRequest request; stream->Read(&request);) {
         recorder.Record(call, request);
+        if (request.more_parts()) continue;
         v1::EmbedStreamResponse answer;
         answer.set_id(request.id());
         answer.mutable_result()->add_embeddings()->add_values(1);
@@ -353,6 +354,16 @@ TEST_F(WiringTest, Texts) {
     ExpectRequests({command}, "{\"text\": \"abc\", \"ranges\": [[0, 1], [1, 3]]}\n",
                    Requests(command, {"text: 'abc' ranges { end: 1 } ranges { start: 1 end: 3 }"}));
   }
+}
+
+// Only the first part carries the options, and only the last one the ranges.
+TEST_F(WiringTest, PartsOfALongText) {
+  const std::string part(1 << 20, 'x');
+  ExpectRequests({"embed", "--model", "small"},
+                 absl::StrCat("{\"text\": \"", part, part, "y\", \"ranges\": [[0, 2]]}\n"),
+                 {absl::StrCat("id: '0' options { model: 'small' } input { text: '", part, "' } more_parts: true"),
+                  absl::StrCat("id: '0' input { text: '", part, "' } more_parts: true"),
+                  "id: '0' input { text: 'y' ranges { end: 2 } }"});
 }
 
 TEST_F(WiringTest, ApiKey) {
