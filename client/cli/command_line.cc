@@ -20,20 +20,23 @@ using v1::EmbedOptions;
 constexpr double kTimeoutSeconds = 300;
 constexpr double kHealthTimeoutSeconds = 5;  // A server that hangs is not healthy.
 
-// Refuses numbers that CLI11 takes: not-a-number, and the octal and hexadecimal forms of integers.
-const CLI::Validator kPositiveSeconds(
-    [](const std::string& text) {
-      double seconds = 0;
-      return absl::SimpleAtod(text, &seconds) && seconds > 0 ? "" : absl::StrCat(text, " is not a number above 0");
-    },
-    "POSITIVE");
-const CLI::Validator kDecimal(
-    [](const std::string& text) {
-      const bool is_decimal =
-          text.find_first_not_of("0123456789") == std::string::npos && (text == "0" || text[0] != '0');
-      return is_decimal ? "" : absl::StrCat(text, " is not a decimal number");
-    },
-    "");
+// Numbers, without some that CLI11 takes: not-a-number, and the octal and hexadecimal forms of integers.
+CLI::Validator PositiveNumber() {
+  const auto check = [](const std::string& text) {
+    double number = 0;
+    return absl::SimpleAtod(text, &number) && number > 0 ? "" : absl::StrCat(text, " is not a number above 0");
+  };
+  return CLI::Validator(check, "POSITIVE");
+}
+
+CLI::Validator Decimal() {
+  const auto check = [](const std::string& text) {
+    const bool is_decimal =
+        text.find_first_not_of("0123456789") == std::string::npos && (text == "0" || text[0] != '0');
+    return is_decimal ? "" : absl::StrCat(text, " is not a decimal number");
+  };
+  return CLI::Validator(check, "");
+}
 
 // Filled by CLI11, and turned into Arguments after parsing.
 struct Raw {
@@ -61,7 +64,7 @@ void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeou
   key->needs(certificate);
   command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key");
   command.add_option("--timeout", raw.timeout_seconds, "Seconds without an answer, retries included")
-      ->check(kPositiveSeconds)
+      ->check(PositiveNumber())
       ->default_str(absl::StrCat(timeout_seconds));
   command.add_option("--output", raw.output, "json, or text to read")
       ->check(CLI::IsMember({"json", "text"}))
@@ -93,7 +96,7 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
       ->capture_default_str();
   raw.extension.AddTo(command);
   command.add_option("--dimensions", raw.dimensions, "Keep the first N components")
-      ->check(kDecimal)
+      ->check(Decimal())
       ->each([&raw](const std::string&) { raw.has_dimensions = true; });
   command.add_flag("--force-dimensions", raw.force_dimensions, "Even where the model is not trained for N");
   command.add_flag("--no-normalize", raw.no_normalize, "Do not scale vectors to length 1");
@@ -204,7 +207,7 @@ int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
   embed.add_flag("--partial", arguments.partial,
                  "A text that fails becomes a line with an error; the others go on (exit status 3)");
   embed.add_option("--in-flight", arguments.in_flight, "Most texts without an answer")
-      ->check(kDecimal)
+      ->check(Decimal())
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   auto* out = embed.add_option("--out", arguments.out_file,

@@ -37,7 +37,15 @@ class ProcessTest : public ::testing::Test {
                                service_.address() + "'; exec 2>" + folder_ + "/errors; " + shell;
     const char* const arguments[] = {"sh", "-c", script.c_str(), nullptr};
     pid_t pid = 0;
-    posix_spawn(&pid, "/bin/sh", nullptr, nullptr, const_cast<char* const*>(arguments), environ);
+    // A test that runs in the background has inherited an ignored SIGINT.
+    sigset_t signals;
+    sigfillset(&signals);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigdefault(&attributes, &signals);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    posix_spawn(&pid, "/bin/sh", nullptr, &attributes, const_cast<char* const*>(arguments), environ);
+    posix_spawnattr_destroy(&attributes);
     return pid;
   }
   // The exit status, or 128 + the signal that ended the process.
