@@ -1,9 +1,11 @@
 // The built command as a process: its environment, its signals, and an output that cannot be written.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <gtest/gtest.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -151,6 +153,25 @@ TEST_F(ProcessTest, AnInterruptEndsAfterAWholeLineAndIsResumed) {
     EXPECT_EQ(Run("$longembed embed --format text $server --out $folder/out --resume $folder/in"), 0) << Errors();
     EXPECT_EQ(Content("out"), Content("whole"));
   }
+}
+
+// The line is larger than a pipe, and the process in the middle of it until somebody reads.
+TEST_F(ProcessTest, AnInterruptWaitsForTheLineThatIsBeingWritten) {
+  ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
+  const pid_t pid = Start(
+      "printf '{\"id\": \"%0300000d\", \"text\": \"abc\"}\\n' 7 >$folder/in;"
+      "exec $longembed embed $server $folder/in >$folder/fifo");
+  const int fifo = open((folder_ + "/fifo").c_str(), O_RDONLY);
+  for (int bytes = 0; bytes < 65536; ioctl(fifo, FIONREAD, &bytes)) usleep(1000);
+  kill(pid, SIGINT);
+  usleep(100'000);
+  std::string out;
+  char buffer[4096];
+  for (ssize_t bytes = 0; (bytes = read(fifo, buffer, sizeof(buffer))) > 0;) out.append(buffer, bytes);
+  close(fifo);
+  EXPECT_EQ(Wait(pid), 128 + SIGINT);
+  EXPECT_GT(out.size(), 300'000u);
+  EXPECT_THAT(out, ::testing::EndsWith("\n"));
 }
 
 TEST_F(ProcessTest, ASignalThatTheParentIgnoresIsIgnored) {
