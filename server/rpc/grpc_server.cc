@@ -67,7 +67,7 @@ absl::Status CheckDescriptorLimit(int max_connections) {
 void LogForGrpc(gpr_log_func_args* line) {
   static LogSampler sampler;
   int64_t suppressed = 0;
-  if (!sampler.Take(absl::Now(), suppressed)) return;
+  if (!sampler.Take(suppressed)) return;
   Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug, "grpc",
       {{"says", std::string(line->message)}, {"suppressed", suppressed}});
 }

@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string>
 
+#include "server/telemetry/log.h"
 #include "server/telemetry/metric_names.h"
 
 // jemalloc's, where the program is linked with it (jemalloc(3)).
@@ -112,6 +113,7 @@ std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
       Family(metric::kResidentMemory, MetricType::Gauge,
              number(kResidentPages) * static_cast<double>(sysconf(_SC_PAGESIZE))),
       MemoryLimitFamily(),
+      Family(metric::kLogLinesDropped, MetricType::Counter, static_cast<double>(LogLinesDropped())),
       Family(metric::kVirtualMemory, MetricType::Gauge, number(kVirtualBytes)),
       Family(metric::kHeapInUse, MetricType::Gauge, HeapInUse()),
       Family(metric::kStartTime, MetricType::Gauge, boot_time + number(kStartTicks) / ticks),
