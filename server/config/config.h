@@ -95,6 +95,10 @@ struct ServerConfig {
   std::vector<ModelConfig> models;              // At least one.
 };
 
+// Every key with its value as text, "connections.max_age" -> "10m": for comparing two configurations. Sections that the
+// author names stand as "profiles.NAME" and "models[0].path".
+std::map<std::string, std::string> ConfigValues(const ServerConfig& config);
+
 // Unknown keys, values of the wrong type or out of range, and a file without models are errors (INVALID_ARGUMENT) that
 // name line and key.
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path);
