@@ -82,9 +82,6 @@ class Acceptor {
   std::jthread thread_;
 };
 
-// Raises the limit on descriptors as far as it may be raised, and returns it.
-int RaiseDescriptorLimit();
-
 }  // namespace longembed
 
 #endif  // LONGEMBED_SERVER_NET_ACCEPTOR_H_

@@ -2,6 +2,9 @@
 #ifndef LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 #define LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 
+#include <chrono>
+#include <optional>
+
 #include "absl/time/time.h"
 #include "server/core/served_model.h"
 #include "server/rpc/grpc_server.h"
@@ -16,7 +19,11 @@ class HealthMonitor {
   // An encoder that has failed for `liveness_timeout` ends the server's liveness.
   HealthMonitor(GrpcServer& server, HealthPort* port, const ModelRegistry& models, Metrics& metrics,
                 absl::Duration liveness_timeout = absl::Seconds(30))
-      : server_(server), port_(port), models_(models), metrics_(metrics), liveness_timeout_(liveness_timeout) {}
+      : server_(server),
+        port_(port),
+        models_(models),
+        metrics_(metrics),
+        liveness_timeout_(absl::ToChronoNanoseconds(liveness_timeout)) {}
 
   void SetServing(bool serving);
 
@@ -31,9 +38,10 @@ class HealthMonitor {
   HealthPort* const port_;
   const ModelRegistry& models_;
   Metrics& metrics_;
-  const absl::Duration liveness_timeout_;
+  const std::chrono::nanoseconds liveness_timeout_;
   bool serving_ = false;
   bool live_ = true;
+  std::optional<std::chrono::steady_clock::time_point> failing_since_;  // The first check that saw it.
 };
 
 }  // namespace longembed

@@ -54,15 +54,6 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
 }
 
-absl::Status CheckDescriptorLimit(int max_connections) {
-  constexpr int kOthers = 256;  // Models, logs, the other ports.
-  const int limit = RaiseDescriptorLimit();
-  if (limit >= max_connections + kOthers) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("connections.max is ", max_connections, ", but this process may open ",
-                                                 limit, " descriptors; lower it to ", limit - kOthers,
-                                                 ", or raise the limit (ulimit -n)"));
-}
-
 // gRPC's own words, such as failed handshakes, which anybody can cause: one a second.
 void LogForGrpc(gpr_log_func_args* line) {
   static LogSampler sampler;
@@ -86,15 +77,12 @@ void EnablePlugins(const ServerConfig& config) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig& config, const ServiceContext& context,
-                                                              CertificateStore* certificates) {
-  if (const absl::Status status = CheckDescriptorLimit(config.connections.max); !status.ok()) return status;
+                                                              CertificateStore* certificates,
+                                                              std::unique_ptr<Acceptor> listening) {
   EnablePlugins(config);
   std::unique_ptr<GrpcServer> server(new GrpcServer(context));
   if (config.connections.max_age > absl::ZeroDuration()) server->context_.max_stream_age = config.connections.max_age;
-  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(
-      config.listen, {.max_connections = config.connections.max, .silence = config.connections.handshake_timeout});
-  if (!acceptor.ok()) return acceptor.status();
-  server->acceptor_ = *std::move(acceptor);
+  server->acceptor_ = std::move(listening);
   if (const absl::Status status = server->AddTei(config.tei); !status.ok()) return status;
   grpc::ServerBuilder builder;
   Configure(builder, config);

@@ -30,10 +30,11 @@ namespace longembed {
 // Starts with health NOT_SERVING. Multiple threads can call its methods without external synchronization.
 class GrpcServer {
  public:
-  // `certificates` (null: plaintext) must outlive it. Errors: UNAVAILABLE when it cannot listen; INVALID_ARGUMENT of
-  // config.listen and config.connections; of config.tei, NOT_FOUND and INVALID_ARGUMENT.
+  // Accepts what `listening` listens for. `certificates` (null: plaintext) must outlive it. Errors: of config.tei,
+  // NOT_FOUND and INVALID_ARGUMENT.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerConfig& config, const ServiceContext& context,
-                                                           CertificateStore* certificates = nullptr);
+                                                           CertificateStore* certificates,
+                                                           std::unique_ptr<Acceptor> listening);
   // Cuts off what still runs.
   ~GrpcServer();
 

@@ -11,7 +11,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "model/yaml/yaml_mapping.h"
 
 namespace longembed {
@@ -97,7 +96,7 @@ ApiKeyStore::ApiKeyStore(const std::string& path, OnReload on_reload)
 absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string& path, OnReload on_reload) {
   std::unique_ptr<ApiKeyStore> store(new ApiKeyStore(path, std::move(on_reload)));
   const std::lock_guard lock(store->mutex_);
-  store->file_.Changed(absl::Now());
+  store->file_.Changed();
   absl::StatusOr<Keys> keys = ReadApiKeys(path);
   if (!keys.ok()) return keys.status();
   store->keys_ = std::make_shared<const Keys>(*std::move(keys));
@@ -106,12 +105,19 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
 
 std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
   const std::lock_guard lock(mutex_);
-  if (file_.Changed(absl::Now())) {
-    absl::StatusOr<Keys> read = ReadApiKeys(path_);
-    if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
-    if (on_reload_) on_reload_(read.status());
-  }
+  if (file_.Changed()) Read();
   return keys_;
+}
+
+void ApiKeyStore::Reload() {
+  const std::lock_guard lock(mutex_);
+  Read();
+}
+
+void ApiKeyStore::Read() {
+  absl::StatusOr<Keys> read = ReadApiKeys(path_);
+  if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
+  if (on_reload_) on_reload_(read.status());
 }
 
 std::shared_ptr<const ApiKey> ApiKeyStore::Find(std::string_view presented) {

@@ -17,14 +17,15 @@ FakeServer::FakeServer(Options options) : options_(std::move(options)) {
       std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)), std::move(encoder),
                                     Device{scheduler_, admission_}, options_.model, metrics_);
   EXPECT_TRUE(models_.Add(std::move(served)).ok());
-  options_.config.listen = "127.0.0.1:0";
-  grpc_ = *GrpcServer::Start(options_.config, {.models = models_,
-                                               .pool = pool_,
-                                               .clock = clock_,
-                                               .metrics = metrics_,
-                                               .limits = options_.config.limits,
-                                               .profiles = options_.profiles,
-                                               .pending = pending_});
+  grpc_ = *GrpcServer::Start(options_.config,
+                             {.models = models_,
+                              .pool = pool_,
+                              .clock = clock_,
+                              .metrics = metrics_,
+                              .limits = options_.config.limits,
+                              .profiles = options_.profiles,
+                              .pending = pending_},
+                             /*certificates=*/nullptr, *Acceptor::Listen("127.0.0.1:0", {}));
 }
 
 FakeServer::~FakeServer() {

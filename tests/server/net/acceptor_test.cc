@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -417,15 +416,6 @@ TEST(AcceptorTest, SurvivesACrowd) {
   ASSERT_TRUE(last.Speak(port));
   EXPECT_TRUE(last.IsClosed());
   EXPECT_GT(recorder.refused(Refusal::kSilent), 0u);
-}
-
-TEST(DescriptorsTest, TheLimitIsRaisedAsFarAsItGoes) {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  const rlimit low{.rlim_cur = std::min<rlim_t>(64, limit.rlim_max), .rlim_max = limit.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
-  EXPECT_EQ(static_cast<rlim_t>(RaiseDescriptorLimit()), std::min<rlim_t>(limit.rlim_max, 1 << 30));
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace

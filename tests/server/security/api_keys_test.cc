@@ -219,10 +219,20 @@ TEST_F(ApiKeyStoreTest, LooksThoughNobodyCalls) {
   ASSERT_TRUE(store.ok()) << store.status();
   Write("keys: [{name: a, key: other}]");
   absl::SleepFor(absl::Milliseconds(1100));
-  (*store)->Look();
+  (*store)->ReloadIfChanged();
   ASSERT_EQ(reloads_.size(), 1u);
   EXPECT_TRUE(reloads_[0].ok()) << reloads_[0];
   EXPECT_EQ((*store)->Find("hello"), nullptr);
+}
+
+TEST_F(ApiKeyStoreTest, ReloadReadsAFileThatHasNotChanged) {
+  Write("keys: [{name: a, key: hello}]");
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  (*store)->Reload();
+  ASSERT_EQ(reloads_.size(), 1u);
+  EXPECT_TRUE(reloads_[0].ok()) << reloads_[0];
+  EXPECT_NE((*store)->Find("hello"), nullptr);
 }
 
 TEST_F(ApiKeyStoreTest, KeysAreFoundWhileTheFileIsReplaced) {

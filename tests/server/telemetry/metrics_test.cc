@@ -2,10 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <regex>
@@ -15,7 +13,6 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "server/telemetry/process_metrics.h"
 
 namespace longembed {
 namespace {
@@ -107,31 +104,6 @@ TEST(MetricsTest, CountsReloadsOfApiKeys) {
   metrics.CountApiKeyReload(false);
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"ok\"} 1"));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
-}
-
-// A folder such as /sys/fs/cgroup.
-class MemoryLimitTest : public ::testing::Test {
- protected:
-  MemoryLimitTest() { std::filesystem::create_directories(folder_ + "/memory"); }
-  ~MemoryLimitTest() override { std::filesystem::remove_all(folder_); }
-  void Write(const std::string& name, const std::string& content) { std::ofstream(folder_ + "/" + name) << content; }
-
-  const std::string folder_ = ::testing::TempDir() + "cgroup_" + std::to_string(getpid());
-};
-
-TEST_F(MemoryLimitTest, OfVersion2) {
-  Write("memory.max", "536870912\n");
-  EXPECT_EQ(MemoryLimit(folder_), 536870912);
-  Write("memory.max", "max\n");
-  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
-}
-
-TEST_F(MemoryLimitTest, OfVersion1) {
-  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
-  Write("memory/memory.limit_in_bytes", "8589934592\n");
-  EXPECT_EQ(MemoryLimit(folder_), int64_t{8} << 30);
-  Write("memory/memory.limit_in_bytes", "9223372036854771712\n");
-  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
 }
 
 TEST(MetricsTest, SaysWhenItCannotListen) {
