@@ -44,6 +44,7 @@ struct TlsConfig {
 
 struct ConnectionsConfig {
   int max = 1000;                                       // Open at a time on `listen`; more are closed at once.
+  double max_client_share = 0.8;                        // Of `max`, that one client address holds at most alone.
   int max_streams = 100;                                // Calls at a time on one connection.
   absl::Duration max_age = absl::Minutes(10);           // Then GOAWAY, so that new replicas get load. 0 = never.
   absl::Duration max_idle = absl::Minutes(30);          // Without a call. 0 = never closed.

@@ -40,6 +40,7 @@ void Describe(Keys& keys, ConnectionsConfig& connections) {
   constexpr DurationRange kAge{.least = absl::Milliseconds(100), .most = kLongest, .or_zero = true};
   constexpr DurationRange kTimeout{.least = absl::Milliseconds(100), .most = kLongest};
   keys.Integer("max", connections.max, 1, 1 << 20);
+  keys.Number("max_client_share", connections.max_client_share, 0.01, 1);
   keys.Integer("max_streams", connections.max_streams, 1, kMany);
   keys.Duration("max_age", connections.max_age, kAge);
   keys.Duration("max_idle", connections.max_idle, kAge);

@@ -17,8 +17,10 @@ absl::Status OfKey(const char* key, const absl::Status& status) {
 }  // namespace
 
 void Ports::Open(const ServerConfig& config, Metrics& metrics, Problems& problems) {
-  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(
-      config.listen, {.max_connections = config.connections.max, .silence = config.connections.handshake_timeout});
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor =
+      Acceptor::Listen(config.listen, {.max_connections = config.connections.max,
+                                       .max_client_share = config.connections.max_client_share,
+                                       .silence = config.connections.handshake_timeout});
   problems.Add(OfKey("listen", acceptor.status()));
   if (acceptor.ok()) grpc = *std::move(acceptor);
   if (!config.health_listen.empty()) {

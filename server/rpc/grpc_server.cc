@@ -114,10 +114,7 @@ void GrpcServer::StartAccepting() {
                           context_.metrics.CountConnection();
                           intake_->Take(descriptor);
                         },
-                    .refuse =
-                        [this](Refusal refusal) {
-                          context_.metrics.CountRefusedConnection(refusal == Refusal::kLimit ? "limit" : "silent");
-                        }});
+                    .refuse = [this](Refusal refusal) { context_.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
 }
 
 // Our own services look at keys themselves, where they have words for it, and know the caller afterwards. The guard is
