@@ -93,8 +93,8 @@ class Metrics {
   // The text that a scrape gets.
   std::string Scrape() const;
 
-  // Serves GET /metrics on `address` ("127.0.0.1:9464"; port 0 picks one). Returns the port. Errors: UNAVAILABLE when
-  // it cannot listen.
+  // Serves GET /metrics on `address` ("127.0.0.1:9464", "[::]:9464"; port 0 picks one). Returns the port. Errors: as
+  // Acceptor::Listen.
   absl::StatusOr<int> Listen(const std::string& address);
 
  private:
