@@ -148,7 +148,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   LogServing(config, **server);
   ConfigFile config_file(config_path, config);
   const int signal = AwaitStop(signals, secrets, monitor, config_file);
-  Log(LogLevel::kInfo, "draining", {{"signal", int64_t{signal}}});
+  Log(LogLevel::kInfo, "draining", {{"signal", SignalName(signal)}});
   Drain(config, signals, monitor, **server);
   return absl::OkStatus();
 }

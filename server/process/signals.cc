@@ -20,14 +20,14 @@ sigset_t AwaitedSignals() {
   return set;
 }
 
-std::string NameOf(int signal) { return std::string("SIG") + sigabbrev_np(signal); }
-
 [[noreturn]] void ExitNow(int status) {
   FlushLog(absl::Seconds(1));
   std::_Exit(status);
 }
 
 }  // namespace
+
+std::string SignalName(int signal) { return std::string("SIG") + sigabbrev_np(signal); }
 
 void BlockSignals() {
   const sigset_t awaited = AwaitedSignals();
@@ -87,8 +87,9 @@ void ProcessSignals::Handle(int signal) {
 
 void ProcessSignals::HandleStop(int signal) {
   constexpr absl::Duration kGrace = absl::Seconds(10);
+  if (signal == SIGXCPU && stops_ > 0) return;  // It comes every second until the process has ended.
   if (!serving_) {
-    Log(LogLevel::kInfo, "stopped before it served", {{"signal", NameOf(signal)}});
+    Log(LogLevel::kInfo, "stopped before it served", {{"signal", SignalName(signal)}});
     ExitNow(EXIT_SUCCESS);
   }
   ++stops_;
@@ -97,7 +98,7 @@ void ProcessSignals::HandleStop(int signal) {
   } else if (stops_ == 2) {
     ForceExitAfter(kGrace, "ended by force: something does not end after a second signal");
   } else {
-    Log(LogLevel::kError, "ended by force, after a third signal", {{"signal", NameOf(signal)}});
+    Log(LogLevel::kError, "ended by force, after a third signal", {{"signal", SignalName(signal)}});
     ExitNow(EXIT_FAILURE);
   }
 }

@@ -11,6 +11,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
@@ -24,6 +25,9 @@ void BlockSignals();
 // Ends the process with exit status 1, saying `why` in the log, unless it has ended by itself within `grace`. For what
 // may be held up for ever, such as a drain beside a device that hangs.
 void ForceExitAfter(absl::Duration grace, const char* why);
+
+// Such as "SIGTERM".
+std::string SignalName(int signal);
 
 // Takes the signals, on a thread of its own that lives as long as the process. One instance, which is never destroyed.
 // Multiple threads can call its methods without external synchronization.
