@@ -218,7 +218,6 @@ void Acceptor::AcceptFrom(int listener) {
   const std::string client = ClientOf(peer);
   ++open_;
   ++open_by_client_[client];
-  ++uncounted_;
   std::optional<Refusal> refusal = TooMany(client);
   if (refusal.has_value() && MakeRoom(*refusal, client)) refusal = TooMany(client);
   if (refusal.has_value()) {
@@ -227,6 +226,7 @@ void Acceptor::AcceptFrom(int listener) {
     if (handlers_.refuse) handlers_.refuse(*refusal);
     return;
   }
+  ++uncounted_;
   silent_.push_back({descriptor, std::chrono::steady_clock::now(), client});
   silent_by_descriptor_[descriptor] = std::prev(silent_.end());
   epoll_event event{.events = EPOLLIN | EPOLLRDHUP, .data = {.fd = descriptor}};
@@ -262,12 +262,16 @@ void Acceptor::CloseSilent(std::list<Silent>::iterator silent) {
   silent_.erase(silent);
 }
 
-// gRPC does not say when it closes a connection, so those that are open are counted, now and then.
+// Nobody says when a connection that was handed over is closed, so those that are open are counted, now and then: it
+// takes a look at every descriptor of the process. What came since may be closed already; before it costs somebody a
+// connection the next count is waited for.
 std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
-  constexpr auto kCountEvery = std::chrono::milliseconds(50);
+  constexpr auto kCountEvery = std::chrono::milliseconds(20);
   const std::optional<Refusal> refusal = TooManyByCount(client);
   if (!refusal.has_value()) return std::nullopt;
-  if (uncounted_ < 64 && std::chrono::steady_clock::now() - counted_ <= kCountEvery) return refusal;
+  const SteadyTime next_count = counted_ + kCountEvery;
+  if (uncounted_ == 0 && std::chrono::steady_clock::now() < next_count) return refusal;
+  std::this_thread::sleep_until(next_count);
   CountOpen();
   return TooManyByCount(client);
 }

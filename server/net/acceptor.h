@@ -95,7 +95,7 @@ class Acceptor {
   std::unordered_map<int, std::list<Silent>::iterator> silent_by_descriptor_;
   int open_ = 0;  // Connections at the last count, and those accepted since.
   ClientCounts open_by_client_;
-  int uncounted_ = 0;
+  int uncounted_ = 0;  // Of them, accepted since.
   SteadyTime counted_;
 
   std::jthread thread_;

@@ -309,6 +309,22 @@ TEST(AcceptorTest, WithoutSilentOnesAClientsNewConnectionIsRefusedForItsShare) {
   EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
 }
 
+// Nobody tells the acceptor that a connection was closed: a client that comes again and again must not be refused for
+// those it had before.
+TEST(AcceptorTest, ConnectionsOneAfterTheOtherAreNotTooMany) {
+  Recorder recorder;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 4});
+  acceptor->Start({.accept = [](int descriptor) { close(descriptor); }, .refuse = recorder.Handlers().refuse});
+  for (int i = 0; i < 100; ++i) {
+    const Client client;
+    ASSERT_TRUE(client.Speak(acceptor->port()));
+    EXPECT_TRUE(client.IsClosed());
+  }
+  for (const Refusal refusal : {Refusal::kLimit, Refusal::kClientShare, Refusal::kSilent}) {
+    EXPECT_EQ(recorder.refused(refusal), 0u) << ReasonOf(refusal);
+  }
+}
+
 TEST(AcceptorTest, AShareOfOneIsNoLimit) {
   Recorder recorder;
   std::list<Client> greedy;
