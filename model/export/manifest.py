@@ -13,11 +13,18 @@ FORMAT_VERSION = 1
 EXPORTER_VERSION = 3  # Raise it whenever the same checkpoint would give other files.
 
 
+class _WithoutAliases(yaml.SafeDumper):
+    """The reader takes none: a value that stands twice is written twice."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
 def write(folder: Path, content: dict) -> None:
     """Writes `content` and the sums of the files beside it."""
     files = {name: sha256_of(folder / name) for name in (ENCODER, TOKENIZER)}
     full = {"format_version": FORMAT_VERSION, **content, "files": files}
-    text = yaml.safe_dump(full, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    text = yaml.dump(full, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
     (folder / FILE).write_text(text, encoding="utf-8")
 
 

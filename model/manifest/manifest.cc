@@ -1,198 +1,123 @@
 #include "model/manifest/manifest.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
-#include <exception>
 #include <fstream>
-#include <set>
+#include <limits>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "model/errors/errors.h"
 #include "model/manifest/sha256.h"
+#include "model/yaml/yaml_mapping.h"
 
 namespace longembed {
 namespace {
 
-// Reads keys of one mapping; throws YAML::Exception, which ParseManifest turns into a status, with the key in its
-// message.
-class Mapping {
- public:
-  Mapping(const YAML::Node& node, std::string path) : node_(node), path_(std::move(path)) {
-    if (!node.IsMap()) Fail("", "must be a mapping");
-  }
+constexpr int kMany = std::numeric_limits<int>::max();
 
-  template <typename T>
-  T Required(const std::string& key) {
-    if (!Child(key).IsDefined()) Fail(key, "is missing");
-    return Convert<T>(key);
-  }
-
-  template <typename T>
-  T Optional(const std::string& key, T otherwise) {
-    return Child(key).IsDefined() ? Convert<T>(key) : otherwise;
-  }
-
-  int Positive(const std::string& key) {
-    const int value = Required<int>(key);
-    if (value < 1) Fail(key, absl::StrCat("is ", value, "; it must be at least 1"));
-    return value;
-  }
-
-  YAML::Node Child(const std::string& key) {
-    read_.insert(key);
-    return node_[key];
-  }
-
-  void RefuseUnknownKeys() const {
-    for (const auto& entry : node_) {
-      const auto key = entry.first.as<std::string>();
-      if (!read_.contains(key)) Fail(key, absl::StrCat("is unknown; known here: ", absl::StrJoin(read_, ", ")));
-    }
-  }
-
-  [[noreturn]] void Fail(const std::string& key, const std::string& what) const {
-    throw YAML::Exception(node_.Mark(), absl::StrCat(path_, key, " ", what));
-  }
-
- private:
-  template <typename T>
-  T Convert(const std::string& key) {
-    try {
-      return node_[key].as<T>();
-    } catch (const YAML::Exception&) {
-      Fail(key, "has a value of the wrong type");
-    }
-  }
-
-  const YAML::Node node_;
-  const std::string path_;
-  std::set<std::string> read_;
-};
-
-template <typename Enum>
-Enum ReadEnum(Mapping& root, const std::string& key, const std::map<std::string, Enum>& values) {
-  const auto text = root.Required<std::string>(key);
-  const auto found = values.find(text);
-  if (found == values.end()) {
-    std::vector<std::string> names;
-    names.reserve(values.size());
-    for (const auto& [name, value] : values) names.push_back(name);
-    root.Fail(key, absl::StrCat("is ", text, "; it must be one of ", absl::StrJoin(names, ", ")));
-  }
-  return found->second;
-}
-
-void ReadTable(Mapping& root, ModelManifest& manifest) {
-  manifest.position_rows = root.Positive("position_rows");
-  manifest.position_stride = root.Optional("position_stride", 1);
+void CheckTable(const YamlMapping& root, const ModelManifest& manifest) {
   if (manifest.plain_limit > manifest.position_rows) root.Fail("plain_limit", "exceeds position_rows");
-  if (manifest.position_stride < 1 || manifest.trained_window > manifest.position_rows / manifest.position_stride) {
-    root.Fail("position_stride", "must be at least 1 and leave trained_window positions within position_rows");
+  if (manifest.trained_window > manifest.position_rows / manifest.position_stride) {
+    root.Fail("position_stride", "must leave trained_window positions within position_rows");
   }
 }
 
-void ReadRotary(Mapping& root, ModelManifest& manifest) {
-  manifest.rotary_dim = root.Positive("rotary_dim");
-  // At 2 the exponent d / (d - 2) of NTK scaling has no value.
-  if (manifest.rotary_dim < 4 || manifest.rotary_dim % 2 != 0 || manifest.rotary_dim > manifest.head_dim) {
-    root.Fail("rotary_dim", "must be even, at least 4 and at most head_dim");
+void CheckRotary(const YamlMapping& root, const ModelManifest& manifest) {
+  if (manifest.rotary_dim % 2 != 0 || manifest.rotary_dim > manifest.head_dim) {
+    root.Fail("rotary_dim", "must be even, and at most head_dim");
   }
-  manifest.rotary_base = root.Required<double>("rotary_base");
-  if (!(manifest.rotary_base > 1 && manifest.rotary_base <= 1e12))
-    root.Fail("rotary_base", "must be above 1, at most 1e12");
+  if (manifest.rotary_base <= 1) root.Fail("rotary_base", "must be above 1");
 }
 
-void ReadSizes(Mapping& root, ModelManifest& manifest) {
-  manifest.vocabulary_size = root.Positive("vocabulary_size");
-  manifest.hidden_size = root.Positive("hidden_size");
-  manifest.intermediate_size = root.Positive("intermediate_size");
-  manifest.layers = root.Positive("layers");
-  manifest.attention_heads = root.Positive("attention_heads");
-  manifest.head_dim = root.Positive("head_dim");
-  manifest.key_value_heads = root.Optional("key_value_heads", manifest.attention_heads);
-  if (manifest.key_value_heads < 1 || manifest.attention_heads % manifest.key_value_heads != 0) {
+void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
+  if (manifest.family == Family::kApe) {
+    root.Require("position_rows");
+    root.Integer("position_rows", manifest.position_rows, 1, kMany);
+    root.Integer("position_stride", manifest.position_stride, 1, kMany);
+    CheckTable(root, manifest);
+  } else {
+    for (const char* key : {"rotary_dim", "rotary_base"}) root.Require(key);
+    // At 2 the exponent d / (d - 2) of NTK scaling has no value.
+    root.Integer("rotary_dim", manifest.rotary_dim, 4, kMany);
+    root.Number("rotary_base", manifest.rotary_base, 1, 1e12);
+    CheckRotary(root, manifest);
+  }
+}
+
+void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
+  root.Integer("vocabulary_size", manifest.vocabulary_size, 1, kMany);
+  root.Integer("hidden_size", manifest.hidden_size, 1, kMany);
+  root.Integer("intermediate_size", manifest.intermediate_size, 1, kMany);
+  root.Integer("layers", manifest.layers, 1, kMany);
+  root.Integer("attention_heads", manifest.attention_heads, 1, kMany);
+  root.Integer("head_dim", manifest.head_dim, 1, kMany);
+  manifest.key_value_heads = manifest.attention_heads;
+  root.Integer("key_value_heads", manifest.key_value_heads, 1, kMany);
+  if (manifest.attention_heads % manifest.key_value_heads != 0) {
     root.Fail("key_value_heads", "must divide attention_heads");
   }
-  manifest.gated = root.Optional("gated", false);
-  manifest.trained_window = root.Positive("trained_window");
-  manifest.plain_limit = root.Positive("plain_limit");
-  manifest.trained_dimensions = root.Required<std::vector<int>>("trained_dimensions");
-  if (manifest.trained_window < 2) root.Fail("trained_window", "must be at least 2");
+  root.Flag("gated", manifest.gated);
+  root.Integer("trained_window", manifest.trained_window, 2, kMany);
+  root.Integer("plain_limit", manifest.plain_limit, 1, kMany);
   if (manifest.trained_window > manifest.plain_limit) root.Fail("trained_window", "exceeds plain_limit");
-  manifest.family == Family::kApe ? ReadTable(root, manifest) : ReadRotary(root, manifest);
+  root.Integers("trained_dimensions", manifest.trained_dimensions, 1, manifest.hidden_size);
   auto& dimensions = manifest.trained_dimensions;
   std::sort(dimensions.begin(), dimensions.end());
-  if (dimensions.empty() || dimensions.front() < 1 || dimensions.back() != manifest.hidden_size) {
+  if (dimensions.empty() || dimensions.back() != manifest.hidden_size) {
     root.Fail("trained_dimensions", "must hold sizes from 1 to hidden_size, hidden_size among them");
   }
 }
 
-std::vector<int32_t> ReadIds(Mapping& tokens, const std::string& key, int vocabulary_size) {
-  auto ids = tokens.Optional<std::vector<int32_t>>(key, {});
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= vocabulary_size) tokens.Fail(key, absl::StrCat("holds ", id, ", beyond the vocabulary"));
-  }
-  return ids;
-}
-
-void ReadTextSide(Mapping& root, ModelManifest& manifest) {
-  Mapping tokens(root.Child("special_tokens"), "special_tokens.");
-  manifest.special_prefix = ReadIds(tokens, "prefix", manifest.vocabulary_size);
-  manifest.special_suffix = ReadIds(tokens, "suffix", manifest.vocabulary_size);
-  tokens.RefuseUnknownKeys();
+void ReadTextSide(YamlMapping& root, ModelManifest& manifest) {
+  root.Section("special_tokens", [&manifest](YamlMapping& tokens) {
+    tokens.Integers("prefix", manifest.special_prefix, 0, manifest.vocabulary_size - 1);
+    tokens.Integers("suffix", manifest.special_suffix, 0, manifest.vocabulary_size - 1);
+  });
   if (static_cast<int>(manifest.special_prefix.size() + manifest.special_suffix.size()) >= manifest.plain_limit) {
     root.Fail("special_tokens", "leave no room for a text within plain_limit");
   }
-  manifest.prompts = root.Optional<std::map<std::string, std::string>>("prompts", {});
-  manifest.input_types = root.Optional<std::map<std::string, std::string>>("input_types", {});
+  root.Texts("prompts", manifest.prompts);
+  root.Texts("input_types", manifest.input_types);
   for (const auto& [type, prompt] : manifest.input_types) {
     if (type != "QUERY" && type != "DOCUMENT") root.Fail("input_types", "has keys other than QUERY and DOCUMENT");
     if (!manifest.prompts.contains(prompt)) root.Fail("input_types", absl::StrCat("names no prompt: ", prompt));
   }
 }
 
-void ReadRecommendations(Mapping& root, ModelManifest& manifest) {
-  manifest.recommended_extension = root.Optional<std::string>("recommended_extension", "");
-  manifest.recommended_multi_vector_extension = root.Optional<std::string>("recommended_multi_vector_extension", "");
-  manifest.recommendation_evidence = root.Optional<std::map<std::string, std::string>>("recommendation_evidence", {});
-}
-
-ModelManifest Read(const YAML::Node& document) {
-  Mapping root(document, "");
-  const int version = root.Required<int>("format_version");
-  if (version != kManifestFormatVersion) {
-    root.Fail("format_version", absl::StrCat("is ", version, "; this build reads ", kManifestFormatVersion));
+void Read(YamlMapping& root, ModelManifest& manifest) {
+  for (const char* key : {"format_version", "name", "architecture", "family", "pooling", "vocabulary_size",
+                          "hidden_size", "intermediate_size", "layers", "attention_heads", "head_dim", "trained_window",
+                          "plain_limit", "trained_dimensions", "special_tokens", "precision", "files"}) {
+    root.Require(key);
   }
-  ModelManifest manifest;
-  manifest.name = root.Required<std::string>("name");
-  manifest.architecture = root.Required<std::string>("architecture");
-  manifest.family = ReadEnum<Family>(root, "family", {{"APE", Family::kApe}, {"ROPE", Family::kRope}});
-  manifest.pooling =
-      ReadEnum<Pooling>(root, "pooling", {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}});
+  int version = kManifestFormatVersion;
+  root.Integer("format_version", version, kManifestFormatVersion, kManifestFormatVersion);
+  root.Text("name", manifest.name);
+  root.Text("architecture", manifest.architecture);
+  root.Choice("family", manifest.family, {{"APE", Family::kApe}, {"ROPE", Family::kRope}});
+  root.Choice("pooling", manifest.pooling,
+              {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}});
   ReadSizes(root, manifest);
+  ReadPositions(root, manifest);
   ReadTextSide(root, manifest);
-  manifest.causal = root.Optional("causal", false);
-  ReadRecommendations(root, manifest);
-  manifest.precision = root.Required<std::string>("precision");
-  manifest.source = root.Optional<std::string>("source", "");
-  manifest.licence = root.Optional<std::string>("licence", "");
-  manifest.file_sha256 = root.Required<std::map<std::string, std::string>>("files");
-  root.Child("exporter");  // For the exporter's own use: which version wrote this.
-  root.RefuseUnknownKeys();
-  return manifest;
+  root.Flag("causal", manifest.causal);
+  root.Text("recommended_extension", manifest.recommended_extension);
+  root.Text("recommended_multi_vector_extension", manifest.recommended_multi_vector_extension);
+  root.Texts("recommendation_evidence", manifest.recommendation_evidence);
+  root.Text("precision", manifest.precision);
+  root.Text("source", manifest.source);
+  root.Text("licence", manifest.licence);
+  root.Texts("files", manifest.file_sha256);
+  root.Ignore("exporter");  // For the exporter's own use: which version wrote this.
 }
 
 }  // namespace
 
 absl::StatusOr<ModelManifest> ParseManifest(const std::string& yaml, const std::string& origin) {
-  try {
-    return Read(YAML::Load(yaml));
-  } catch (const std::exception& error) {
-    return ModelDirectoryError(origin, error.what());
-  }
+  ModelManifest manifest;
+  const absl::Status status = ReadYaml(yaml, [&manifest](YamlMapping& root) { Read(root, manifest); });
+  if (!status.ok()) return ModelDirectoryError(origin, std::string(status.message()));
+  return manifest;
 }
 
 absl::StatusOr<ModelManifest> ReadManifest(const std::string& directory) {

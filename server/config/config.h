@@ -44,6 +44,7 @@ struct TlsConfig {
 
 struct ConnectionsConfig {
   int max = 1000;                                       // Open at a time on `listen`; more are closed at once.
+  double max_client_share = 0.8;                        // Of `max`, that one client address holds at most alone.
   int max_streams = 100;                                // Calls at a time on one connection.
   absl::Duration max_age = absl::Minutes(10);           // Then GOAWAY, so that new replicas get load. 0 = never.
   absl::Duration max_idle = absl::Minutes(30);          // Without a call. 0 = never closed.
@@ -85,7 +86,7 @@ struct ServerConfig {
   ConnectionsConfig connections;
   int compute_threads = 0;       // That run models on the CPU, for all of them together. 0 = one a core.
   int cuda_streams = 2;          // Batches that run at the same time on one GPU.
-  int tokenization_threads = 0;  // 0 = one for every two cores.
+  int tokenization_threads = 0;  // 0 = one for every two cores, three at least.
   absl::Duration drain_delay =
       absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
   absl::Duration drain_timeout = absl::Seconds(75);  // Longer than admitted bulk work waits: max_bulk_queue_wait.
@@ -94,6 +95,10 @@ struct ServerConfig {
   std::map<std::string, std::string> profiles;  // Name -> JSON of longembed.v1.Extension.
   std::vector<ModelConfig> models;              // At least one.
 };
+
+// Every key with its value as text, "connections.max_age" -> "10m": for comparing two configurations. Sections that the
+// author names stand as "profiles.NAME" and "models[0].path".
+std::map<std::string, std::string> ConfigValues(const ServerConfig& config);
 
 // Unknown keys, values of the wrong type or out of range, and a file without models are errors (INVALID_ARGUMENT) that
 // name line and key.

@@ -12,8 +12,8 @@
 
 namespace longembed {
 
-bool WatchedFiles::Changed(absl::Time now) {
-  if (now >= looked_ && now - looked_ < interval_) return false;  // Earlier: the clock was set back.
+bool WatchedFiles::Changed(SteadyTime now) {
+  if (looked_.has_value() && now - *looked_ < interval_) return false;
   looked_ = now;
   std::string state;
   for (const std::string& path : paths_) {

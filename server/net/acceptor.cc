@@ -6,7 +6,6 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -54,18 +53,34 @@ int BoundPort(int descriptor) {
   return 0;
 }
 
-// Descriptors of this process that are sockets on a port: what listens there and what was accepted. -1 where none is
-// left to count them with.
-int SocketsOn(int port) {
+// Whose connection it is: the address, of IPv6 the first 64 bits, as one host has all of the others. IPv4 is the same
+// client however it comes.
+std::string ClientOf(const sockaddr_storage& peer) {
+  if (peer.ss_family == AF_INET) {
+    const in_addr& address = reinterpret_cast<const sockaddr_in&>(peer).sin_addr;
+    return std::string(reinterpret_cast<const char*>(&address), sizeof address);
+  }
+  if (peer.ss_family != AF_INET6) return "";
+  const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
+  const auto* bytes = reinterpret_cast<const char*>(address.s6_addr);
+  return IN6_IS_ADDR_V4MAPPED(&address) ? std::string(bytes + 12, 4) : std::string(bytes, 8);
+}
+
+// Connections of this process on a port, by client. Absent where no descriptor is left to count them with.
+std::optional<std::unordered_map<std::string, int>> ConnectionsOn(int port) {
   DIR* const directory = opendir("/proc/self/fd");
-  if (directory == nullptr) return -1;
-  int count = 0;
+  if (directory == nullptr) return std::nullopt;
+  std::unordered_map<std::string, int> counts;
   while (const dirent* entry = readdir(directory)) {
     int descriptor = 0;
-    if (absl::SimpleAtoi(entry->d_name, &descriptor) && BoundPort(descriptor) == port) ++count;
+    if (!absl::SimpleAtoi(entry->d_name, &descriptor) || BoundPort(descriptor) != port) continue;
+    sockaddr_storage peer{};
+    socklen_t size = sizeof peer;
+    // What listens has no peer; what its peer has reset has none any more, and is closed in a moment.
+    if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &size) == 0) ++counts[ClientOf(peer)];
   }
   closedir(directory);
-  return count;
+  return counts;
 }
 
 void SetPort(sockaddr* address, int port) {
@@ -95,13 +110,16 @@ int ListenOn(const addrinfo& info, bool also_ipv4) {
 
 }  // namespace
 
-int RaiseDescriptorLimit() {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  getrlimit(RLIMIT_NOFILE, &limit);
-  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
+const char* ReasonOf(Refusal refusal) {
+  switch (refusal) {
+    case Refusal::kLimit:
+      return "limit";
+    case Refusal::kClientShare:
+      return "client_share";
+    case Refusal::kSilent:
+      return "silent";
+  }
+  return "";
 }
 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& address, const AcceptorOptions& options) {
@@ -187,7 +205,9 @@ void Acceptor::Run(const std::stop_token& stop) {
 }
 
 void Acceptor::AcceptFrom(int listener) {
-  const int descriptor = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  sockaddr_storage peer{};
+  socklen_t size = sizeof peer;
+  const int descriptor = accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (descriptor < 0) {
     if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
     // Descriptors or memory ran out (something else took them): the backlog is left until some are free again, as epoll
@@ -195,18 +215,19 @@ void Acceptor::AcceptFrom(int listener) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     return;
   }
+  const std::string client = ClientOf(peer);
   ++open_;
-  ++uncounted_;
-  if (Full()) {
-    CloseOldestSilent();
-    if (Full()) {
-      close(descriptor);
-      --open_;
-      if (handlers_.refuse) handlers_.refuse(Refusal::kLimit);
-      return;
-    }
+  ++open_by_client_[client];
+  std::optional<Refusal> refusal = TooMany(client);
+  if (refusal.has_value() && MakeRoom(*refusal, client)) refusal = TooMany(client);
+  if (refusal.has_value()) {
+    close(descriptor);
+    CountClosed(client);
+    if (handlers_.refuse) handlers_.refuse(*refusal);
+    return;
   }
-  silent_.push_back({descriptor, std::chrono::steady_clock::now()});
+  ++uncounted_;
+  silent_.push_back({descriptor, std::chrono::steady_clock::now(), client});
   silent_by_descriptor_[descriptor] = std::prev(silent_.end());
   epoll_event event{.events = EPOLLIN | EPOLLRDHUP, .data = {.fd = descriptor}};
   epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event);
@@ -236,22 +257,59 @@ void Acceptor::CloseOldestSilent() {
 
 void Acceptor::CloseSilent(std::list<Silent>::iterator silent) {
   close(silent->descriptor);
+  CountClosed(silent->client);
   silent_by_descriptor_.erase(silent->descriptor);
   silent_.erase(silent);
-  --open_;
 }
 
-// gRPC does not say when it closes a connection, so those that are open are counted, now and then.
-bool Acceptor::Full() {
-  constexpr auto kCountEvery = std::chrono::milliseconds(50);
-  const SteadyTime now = std::chrono::steady_clock::now();
-  if (open_ > options_.max_connections && (uncounted_ >= 64 || now - counted_ > kCountEvery)) {
-    const int sockets = SocketsOn(port_);
-    if (sockets >= 0) open_ = sockets - static_cast<int>(listeners_.size());
-    uncounted_ = 0;
-    counted_ = now;
-  }
-  return open_ > options_.max_connections;
+// Nobody says when a connection that was handed over is closed, so those that are open are counted, now and then: it
+// takes a look at every descriptor of the process. What came since may be closed already; before it costs somebody a
+// connection the next count is waited for.
+std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
+  constexpr auto kCountEvery = std::chrono::milliseconds(20);
+  const std::optional<Refusal> refusal = TooManyByCount(client);
+  if (!refusal.has_value()) return std::nullopt;
+  const SteadyTime next_count = counted_ + kCountEvery;
+  if (uncounted_ == 0 && std::chrono::steady_clock::now() < next_count) return refusal;
+  std::this_thread::sleep_until(next_count);
+  CountOpen();
+  return TooManyByCount(client);
+}
+
+std::optional<Refusal> Acceptor::TooManyByCount(const std::string& client) const {
+  if (open_ > options_.max_connections) return Refusal::kLimit;
+  const int free = options_.max_connections - (open_ - 1);  // Before this one came.
+  const double share = options_.max_client_share;
+  const auto found = open_by_client_.find(client);
+  const int held = found == open_by_client_.end() ? 0 : found->second;
+  if (held * (1 - share) > free * share) return Refusal::kClientShare;
+  return std::nullopt;
+}
+
+bool Acceptor::MakeRoom(Refusal refusal, const std::string& client) {
+  const auto oldest = std::find_if(silent_.begin(), silent_.end(), [&](const Silent& silent) {
+    return refusal == Refusal::kLimit || silent.client == client;
+  });
+  if (oldest == silent_.end()) return false;
+  CloseSilent(oldest);
+  if (handlers_.refuse) handlers_.refuse(Refusal::kSilent);
+  return true;
+}
+
+void Acceptor::CountClosed(const std::string& client) {
+  --open_;
+  const auto found = open_by_client_.find(client);
+  if (found != open_by_client_.end() && --found->second <= 0) open_by_client_.erase(found);
+}
+
+void Acceptor::CountOpen() {
+  std::optional<ClientCounts> counts = ConnectionsOn(port_);
+  uncounted_ = 0;
+  counted_ = std::chrono::steady_clock::now();
+  if (!counts.has_value()) return;
+  open_by_client_ = *std::move(counts);
+  open_ = 0;
+  for (const auto& [client, count] : open_by_client_) open_ += count;
 }
 
 }  // namespace longembed

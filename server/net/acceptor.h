@@ -2,7 +2,8 @@
 //
 // gRPC's own acceptor stops for good when descriptors run out (CVE-2023-4785), and keeps silent connections for
 // minutes. This one keeps below a cap, and gives gRPC no connection whose client has not sent its first byte; while it
-// has none to spare, the one that has been silent longest is closed for a new one.
+// has none to spare, the one that has been silent longest is closed for a new one. No client alone can take all of
+// them: the more are open, the fewer each may have.
 #ifndef LONGEMBED_SERVER_NET_ACCEPTOR_H_
 #define LONGEMBED_SERVER_NET_ACCEPTOR_H_
 
@@ -10,6 +11,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -21,12 +23,20 @@
 namespace longembed {
 
 struct AcceptorOptions {
-  int max_connections = 1000;                 // Of this acceptor's, open at a time, silent ones included.
+  int max_connections = 1000;  // Of this acceptor's, open at a time, silent ones included.
+  // What one client may hold of max_connections while nobody else holds any; in (0, 1], 1: all. With s of it, a client
+  // is refused when it would hold more than s / (1 - s) times what is free (a dynamic threshold, as switches share
+  // buffers): however many clients take what they can, some is free for the next.
+  double max_client_share = 0.8;
   absl::Duration silence = absl::Seconds(5);  // After which a client that has said nothing is closed.
 };
 
-// Why a connection was closed instead of being handed over.
-enum class Refusal { kLimit, kSilent };
+// Why a connection was closed instead of being handed over: all are open that may be, the client has its share of them,
+// or it said nothing.
+enum class Refusal { kLimit, kClientShare, kSilent };
+
+// The refusal as metrics name it: limit, client_share or silent.
+const char* ReasonOf(Refusal refusal);
 
 // Called on the acceptor's thread; must not block.
 struct AcceptorHandlers {
@@ -50,9 +60,11 @@ class Acceptor {
 
  private:
   using SteadyTime = std::chrono::steady_clock::time_point;
+  using ClientCounts = std::unordered_map<std::string, int>;
   struct Silent {
     int descriptor;
     SteadyTime since;
+    std::string client;
   };
 
   explicit Acceptor(const AcceptorOptions& options) : options_(options) {}
@@ -63,7 +75,13 @@ class Acceptor {
   void CloseSilentSince(SteadyTime limit);
   void CloseOldestSilent();
   void CloseSilent(std::list<Silent>::iterator silent);
-  bool Full();
+  // Whether a connection of the client's that has just been accepted is one too many.
+  std::optional<Refusal> TooMany(const std::string& client);
+  std::optional<Refusal> TooManyByCount(const std::string& client) const;
+  // Closes a silent connection to make room for one that would be refused. Returns whether there was one.
+  bool MakeRoom(Refusal refusal, const std::string& client);
+  void CountOpen();
+  void CountClosed(const std::string& client);
 
   const AcceptorOptions options_;
   AcceptorHandlers handlers_;
@@ -76,14 +94,12 @@ class Acceptor {
   std::list<Silent> silent_;  // The oldest first.
   std::unordered_map<int, std::list<Silent>::iterator> silent_by_descriptor_;
   int open_ = 0;  // Connections at the last count, and those accepted since.
-  int uncounted_ = 0;
+  ClientCounts open_by_client_;
+  int uncounted_ = 0;  // Of them, accepted since.
   SteadyTime counted_;
 
   std::jthread thread_;
 };
-
-// Raises the limit on descriptors as far as it may be raised, and returns it.
-int RaiseDescriptorLimit();
 
 }  // namespace longembed
 

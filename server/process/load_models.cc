@@ -1,13 +1,14 @@
 #include "server/process/load_models.h"
 
+#include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "model/embed/precision_check.h"
 #include "model/encoder/load_encoder.h"
 #include "model/plan/planner.h"
-#include "server/core/cores.h"
 #include "server/api/longembed/extension_converter.h"
+#include "server/host/cores.h"
+#include "server/process/start_checks.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
@@ -62,7 +63,8 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadServedEncoder(const ModelConfig& co
                       }});
 }
 
-void LogReady(const ModelConfig& config, const Device& device, const ServedModel& served, absl::Time started) {
+void LogReady(const ModelConfig& config, const Device& device, const ServedModel& served,
+              std::chrono::steady_clock::time_point started) {
   Log(LogLevel::kInfo, "model ready",
       {{"model", served.name()},
        {"precision", PrecisionName(config.precision)},
@@ -70,13 +72,13 @@ void LogReady(const ModelConfig& config, const Device& device, const ServedModel
        {"engine", served.encoder().engine()},
        {"workers", int64_t{device.scheduler.workers()}},
        {"max_batch_tokens", served.lane_options().batch.max_tokens},
-       {"seconds", absl::ToDoubleSeconds(absl::Now() - started)}});
+       {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count()}});
 }
 
 }  // namespace
 
 Devices::Devices(const ServerConfig& config, const Clock& clock)
-    : compute_threads_(config.compute_threads > 0 ? config.compute_threads : AvailableCores()),
+    : compute_threads_(ComputeThreads(config, AvailableCores())),
       cuda_streams_(config.cuda_streams),
       admission_{.max_wait = config.limits.max_queue_wait,
                  .max_bulk_wait = config.limits.max_bulk_queue_wait,
@@ -96,7 +98,7 @@ Device Devices::ForDevice(const std::string& device) {
 
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
                                                              Metrics& metrics) {
-  const absl::Time started = absl::Now();
+  const auto started = std::chrono::steady_clock::now();
   absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(config.path);
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;

@@ -46,23 +46,27 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> OpenApiKeys(const std::string& path
 
 }  // namespace
 
-absl::Status Secrets::Open(const ServerConfig& config, Metrics& metrics) {
+void Secrets::Open(const ServerConfig& config, Metrics& metrics, Problems& problems) {
   if (config.tls.enabled()) {
     absl::StatusOr<std::unique_ptr<CertificateStore>> store = OpenCertificates(config.tls, metrics);
-    if (!store.ok()) return store.status();
-    certificates = *std::move(store);
+    problems.Add(store.status());
+    if (store.ok()) certificates = *std::move(store);
   }
   if (!config.api_keys.empty()) {
     absl::StatusOr<std::unique_ptr<ApiKeyStore>> store = OpenApiKeys(config.api_keys, metrics);
-    if (!store.ok()) return store.status();
-    api_keys = *std::move(store);
+    problems.Add(store.status());
+    if (store.ok()) api_keys = *std::move(store);
   }
-  return absl::OkStatus();
 }
 
-void Secrets::Look() {
+void Secrets::ReloadIfChanged() {
   if (certificates != nullptr) certificates->Current();
-  if (api_keys != nullptr) api_keys->Look();
+  if (api_keys != nullptr) api_keys->ReloadIfChanged();
+}
+
+void Secrets::Reload() {
+  if (certificates != nullptr) certificates->Reload();
+  if (api_keys != nullptr) api_keys->Reload();
 }
 
 }  // namespace longembed

@@ -4,8 +4,8 @@
 
 #include <memory>
 
-#include "absl/status/status.h"
 #include "server/config/config.h"
+#include "server/process/start_checks.h"
 #include "server/security/api_keys.h"
 #include "server/security/certificates.h"
 #include "server/telemetry/metrics.h"
@@ -16,11 +16,14 @@ struct Secrets {
   std::unique_ptr<CertificateStore> certificates;  // Null: plaintext.
   std::unique_ptr<ApiKeyStore> api_keys;           // Null: no key is asked for.
 
-  // `metrics` must outlive them. Errors: INVALID_ARGUMENT, naming the key of the configuration.
-  absl::Status Open(const ServerConfig& config, Metrics& metrics);
+  // Adds a problem, which names the key of the configuration, for what cannot be used. `metrics` must outlive them.
+  void Open(const ServerConfig& config, Metrics& metrics, Problems& problems);
 
   // Takes up what has changed, also while nobody calls.
-  void Look();
+  void ReloadIfChanged();
+
+  // Reads every file whether it has changed or not.
+  void Reload();
 };
 
 }  // namespace longembed

@@ -126,7 +126,7 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
   const LogLevel level = LevelOf(status.code());
   int64_t suppressed = 0;
   const bool every = LogEnabled(LogLevel::kDebug);
-  if (!LogEnabled(level) || (!every && !samplers[static_cast<int>(level)].Take(arrival_, suppressed))) return;
+  if (!LogEnabled(level) || (!every && !samplers[static_cast<int>(level)].Take(suppressed))) return;
   // Neither the message nor the request: they may hold what a client wrote. But what went wrong in the server is told.
   Log(level, "call",
       {{"method", method_},

@@ -53,20 +53,11 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
 }
 
-absl::Status CheckDescriptorLimit(int max_connections) {
-  constexpr int kOthers = 256;  // Models, logs, the other ports.
-  const int limit = RaiseDescriptorLimit();
-  if (limit >= max_connections + kOthers) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("connections.max is ", max_connections, ", but this process may open ",
-                                                 limit, " descriptors; lower it to ", limit - kOthers,
-                                                 ", or raise the limit (ulimit -n)"));
-}
-
 // gRPC's own words, such as failed handshakes, which anybody can cause: one a second.
 void LogForGrpc(gpr_log_func_args* line) {
   static LogSampler sampler;
   int64_t suppressed = 0;
-  if (!sampler.Take(absl::Now(), suppressed)) return;
+  if (!sampler.Take(suppressed)) return;
   Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug, "grpc",
       {{"says", std::string(line->message)}, {"suppressed", suppressed}});
 }
@@ -82,14 +73,10 @@ void EnablePlugins(const ServerConfig& config) {
 
 }  // namespace
 
-absl::Status GrpcServer::Start(const Services& services, Health& health, CertificateStore* certificates) {
-  const ConnectionsConfig& connections = config_.connections;
-  if (const absl::Status status = CheckDescriptorLimit(connections.max); !status.ok()) return status;
+absl::Status GrpcServer::Start(const Services& services, Health& health, std::unique_ptr<Acceptor> listening,
+                               CertificateStore* certificates) {
   EnablePlugins(config_);
-  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(
-      config_.listen, {.max_connections = connections.max, .silence = connections.handshake_timeout});
-  if (!acceptor.ok()) return acceptor.status();
-  acceptor_ = *std::move(acceptor);
+  acceptor_ = std::move(listening);
   health_ = &health;
   health_service_ = std::make_unique<HealthService>(health, context_);
   grpc::ServerBuilder builder;
@@ -112,10 +99,7 @@ void GrpcServer::StartAccepting() {
                           context_.metrics.CountConnection();
                           intake_->Take(descriptor);
                         },
-                    .refuse =
-                        [this](Refusal refusal) {
-                          context_.metrics.CountRefusedConnection(refusal == Refusal::kLimit ? "limit" : "silent");
-                        }});
+                    .refuse = [this](Refusal refusal) { context_.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
 }
 
 // Our own services look at keys themselves, where they have words for it, and know the caller afterwards. The guard is

@@ -36,9 +36,10 @@ class GrpcServer {
   // Cuts off what still runs.
   ~GrpcServer();
 
-  // `health` and `certificates` (null: plaintext) must outlive it. Errors: UNAVAILABLE when it cannot listen;
-  // INVALID_ARGUMENT of config.listen and config.connections.
-  absl::Status Start(const Services& services, Health& health, CertificateStore* certificates = nullptr);
+  // Accepts what `listening` listens for. `health` and `certificates` (null: plaintext) must outlive it. Errors:
+  // INTERNAL, gRPC cannot build it.
+  absl::Status Start(const Services& services, Health& health, std::unique_ptr<Acceptor> listening,
+                     CertificateStore* certificates = nullptr);
 
   int port() const { return acceptor_->port(); }
 

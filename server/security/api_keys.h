@@ -43,18 +43,22 @@ class ApiKeyStore {
 
   static absl::StatusOr<std::unique_ptr<ApiKeyStore>> Open(const std::string& path, OnReload on_reload);
 
-  // Nullptr: unknown. Looks first.
+  // Reloads if the file has changed. Returns nullptr if the key is unknown.
   std::shared_ptr<const ApiKey> Find(std::string_view presented);
 
   // Looks, once a second at most, whether the file has changed; a broken one leaves the old keys in use. For when
   // nobody calls: a key that was taken away is told of all the same.
-  void Look() { Current(); }
+  void ReloadIfChanged() { Current(); }
+
+  // Reads the file whether it has changed or not.
+  void Reload();
 
  private:
   using Keys = std::vector<ApiKey>;
 
   ApiKeyStore(const std::string& path, OnReload on_reload);
   std::shared_ptr<const Keys> Current();
+  void Read() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string path_;
   const OnReload on_reload_;

@@ -101,7 +101,7 @@ absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const C
                                                                          OnReload on_reload) {
   std::unique_ptr<CertificateStore> store(new CertificateStore(paths, std::move(on_reload)));
   const std::lock_guard lock(store->mutex_);
-  store->files_.Changed(absl::Now());
+  store->files_.Changed();
   absl::StatusOr<Certificates> loaded = LoadCertificates(paths, absl::Now());
   if (!loaded.ok()) return loaded.status();
   store->current_ = std::make_shared<const Certificates>(*std::move(loaded));
@@ -109,10 +109,15 @@ absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const C
 }
 
 std::shared_ptr<const Certificates> CertificateStore::Current() {
-  const absl::Time now = absl::Now();
   const std::lock_guard lock(mutex_);
-  if (files_.Changed(now) || now >= retry_at_) Reload(now);
+  const bool second_try = std::chrono::steady_clock::now() >= second_try_at_;
+  if (files_.Changed() || second_try || absl::Now() >= take_up_at_) Read(second_try);
   return current_;
+}
+
+void CertificateStore::Reload() {
+  const std::lock_guard lock(mutex_);
+  Read(/*second_try=*/false);
 }
 
 absl::Status CertificateStore::TooEarly(const Certificates& loaded, absl::Time now) const {
@@ -122,11 +127,13 @@ absl::Status CertificateStore::TooEarly(const Certificates& loaded, absl::Time n
                                                     " on, and is taken up then"));
 }
 
-void CertificateStore::Reload(absl::Time now) {
+void CertificateStore::Read(bool second_try) {
+  const absl::Time now = absl::Now();
   absl::StatusOr<Certificates> loaded = LoadCertificates(paths_, now);
-  const bool second_try = std::exchange(retry_at_, absl::InfiniteFuture()) <= now;
+  second_try_at_ = WatchedFiles::SteadyTime::max();
+  take_up_at_ = absl::InfiniteFuture();
   if (!loaded.ok() && !second_try) {
-    retry_at_ = now + kLookInterval;
+    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kLookInterval);
     return;
   }
   absl::Status status = loaded.status();
@@ -135,7 +142,7 @@ void CertificateStore::Reload(absl::Time now) {
     loaded->generation = current_->generation + 1;
     current_ = std::make_shared<const Certificates>(*std::move(loaded));
   } else if (loaded.ok()) {
-    retry_at_ = std::min(loaded->not_before, current_->not_after);
+    take_up_at_ = std::min(loaded->not_before, current_->not_after);
   }
   if (on_reload_) on_reload_(*current_, status);
 }

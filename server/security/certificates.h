@@ -47,9 +47,12 @@ class CertificateStore {
   // not valid yet is refused until it is, or until the one in use is no longer; the first set is taken all the same.
   std::shared_ptr<const Certificates> Current();
 
+  // Reads the files whether they have changed or not.
+  void Reload();
+
  private:
   CertificateStore(const CertificatePaths& paths, OnReload on_reload);
-  void Reload(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Read(bool second_try) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TooEarly(const Certificates& loaded, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CertificatePaths paths_;
@@ -58,7 +61,8 @@ class CertificateStore {
   std::mutex mutex_;
   WatchedFiles files_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
-  absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
+  absl::Time take_up_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // By the clock that validity goes by.
 };
 
 }  // namespace longembed

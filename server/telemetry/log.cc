@@ -2,10 +2,12 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/telemetry/log_writer.h"
 
 namespace longembed {
 namespace {
@@ -48,6 +50,22 @@ std::string TextLine(const std::string& time, LogLevel level, std::string_view e
   return line + "\n";
 }
 
+std::string Line(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+  return the_format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
+}
+
+// Lives until the process ends: its thread may be held by a stalled reader for ever.
+LogWriter& TheWriter() {
+  constexpr size_t kCapacity = 1 << 20;
+  static LogWriter& writer = *new LogWriter(STDERR_FILENO, kCapacity, [](int64_t count) {
+    return Line(LogLevel::kWarning, "log lines dropped: the reader of standard error stalled", {{"lines", count}});
+  });
+  // The last lines before the end are the ones that say why.
+  [[maybe_unused]] static const int registered = std::atexit([] { FlushLog(absl::Seconds(1)); });
+  return writer;
+}
+
 }  // namespace
 
 bool LogEnabled(LogLevel level) { return level >= the_level.load(std::memory_order_relaxed); }
@@ -56,17 +74,19 @@ void SetLogFormat(LogFormat format) { the_format = format; }
 
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
   if (!LogEnabled(level)) return;
-  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
-  const std::string line =
-      the_format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
-  // Where standard error cannot be written there is nobody to tell.
-  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+  TheWriter().Add(Line(level, event, fields));
 }
 
-bool LogSampler::Take(absl::Time now, int64_t& suppressed) {
-  constexpr absl::Duration kPause = absl::Seconds(1);
+void PrintError(std::string_view text) { TheWriter().Add(absl::StrCat(std::string(text), "\n")); }
+
+bool FlushLog(absl::Duration timeout) { return TheWriter().Flush(timeout); }
+
+int64_t LogLinesDropped() { return TheWriter().dropped(); }
+
+bool LogSampler::Take(int64_t& suppressed, SteadyTime now) {
+  constexpr auto kPause = std::chrono::seconds(1);
   const std::lock_guard lock(mutex_);
-  if (now < next_ && next_ - now <= kPause) {  // Further away: the clock was set back.
+  if (now < next_) {
     ++suppressed_;
     return false;
   }

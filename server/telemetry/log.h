@@ -7,6 +7,7 @@
 #define LONGEMBED_SERVER_TELEMETRY_LOG_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <mutex>
@@ -24,8 +25,19 @@ namespace longembed {
 using LogValue = std::variant<int64_t, double, std::string>;
 using LogField = std::pair<const char*, LogValue>;
 
-// All of this may be called by any thread; a line is written in one piece.
+// All of this may be called by any thread. A line is queued, and written whole by a thread of its own: a reader that
+// stalls costs lines, which are counted, and never a caller's time.
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
+
+// The same for a line without time and level, such as what a command says before it ends.
+void PrintError(std::string_view text);
+
+// Waits until what was logged before has been written, at most for `timeout`. Returns whether it was. A process that
+// ends by exit() or a return from main does so itself, for a second at most.
+bool FlushLog(absl::Duration timeout);
+
+// Lines that were lost since the start, because standard error was full for too long or is gone.
+int64_t LogLinesDropped();
 
 // Whether a line of this level would be written: for callers whose fields cost something.
 bool LogEnabled(LogLevel level);
@@ -37,12 +49,14 @@ void SetLogFormat(LogFormat format);
 // thousand times a second does not fill a disk.
 class LogSampler {
  public:
-  // Whether to log; `suppressed` is then how many were not since the last that was.
-  bool Take(absl::Time now, int64_t& suppressed);
+  using SteadyTime = std::chrono::steady_clock::time_point;
+
+  // Returns whether to log; `suppressed` is then how many were not since the last that was.
+  bool Take(int64_t& suppressed, SteadyTime now = std::chrono::steady_clock::now());
 
  private:
   std::mutex mutex_;
-  absl::Time next_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  SteadyTime next_ ABSL_GUARDED_BY(mutex_) = SteadyTime::min();
   int64_t suppressed_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

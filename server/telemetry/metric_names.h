@@ -63,6 +63,8 @@ inline constexpr Name kTlsReloads{"longembed_tls_reloads_total",
                                   "Changes of the certificate files that were taken up, or refused."};  // result
 inline constexpr Name kApiKeyReloads{"longembed_api_key_reloads_total",
                                      "Changes of the file of API keys that were taken up, or refused."};  // result
+inline constexpr Name kLogLinesDropped{"longembed_log_lines_dropped_total",
+                                       "Lines of the log that standard error did not take."};
 
 // The process.
 inline constexpr Name kBuildInfo{"longembed_build_info", "1, with the versions as labels."};

@@ -1,20 +1,18 @@
 #include "server/telemetry/metrics.h"
 
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
 #include <atomic>
-#include <exception>
 #include <list>
 #include <map>
 #include <mutex>
 
-#include "absl/strings/str_cat.h"
 #include "server/telemetry/metric_names.h"
+#include "server/telemetry/metrics_port.h"
 #include "server/telemetry/process_metrics.h"
 
 namespace longembed {
@@ -174,13 +172,13 @@ struct Metrics::State {
   prometheus::Family<Counter>& api_key_reloads = FamilyOf<Counter>(*registry, metric::kApiKeyReloads);
   Gauge& serving = FamilyOf<Gauge>(*registry, metric::kServing).Add({});
   std::list<RegisteredModelMetrics> models;
-  std::unique_ptr<prometheus::Exposer> exposer;
+  std::unique_ptr<MetricsPort> port;  // Last: its scrapes read all of the others.
 };
 
 Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
   // A counter that is not there before its first event hides that event from rate().
   for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
-  for (const char* reason : {"limit", "silent"}) state_->refused_connections.Add({{"reason", reason}});
+  for (const char* reason : {"limit", "client_share", "silent"}) state_->refused_connections.Add({{"reason", reason}});
   for (const char* result : {"ok", "refused"}) state_->api_key_reloads.Add({{"result", result}});
   FamilyOf<Gauge>(*state_->registry, metric::kBuildInfo)
       .Add({{"version", build.version}, {"torch", build.torch}})
@@ -262,15 +260,10 @@ std::string Metrics::Scrape() const {
 }
 
 absl::StatusOr<int> Metrics::Listen(const std::string& address) {
-  try {
-    state_->exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/2);
-    state_->exposer->RegisterCollectable(state_->registry);
-    state_->exposer->RegisterCollectable(state_->queues);
-    state_->exposer->RegisterCollectable(state_->process);
-    return state_->exposer->GetListeningPorts().front();
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat("metrics cannot listen on ", address, ": ", error.what()));
-  }
+  absl::StatusOr<std::unique_ptr<MetricsPort>> port = MetricsPort::Start(address, [this] { return Scrape(); });
+  if (!port.ok()) return port.status();
+  state_->port = *std::move(port);
+  return state_->port->port();
 }
 
 }  // namespace longembed

@@ -88,7 +88,7 @@ class Metrics {
   void CountRejected(const std::string& model, const std::string& reason);
   void CountAuthenticationFailure(const std::string& reason);  // missing | unknown
   void CountConnection();
-  void CountRefusedConnection(const std::string& reason);  // limit | silent
+  void CountRefusedConnection(const std::string& reason);  // limit | client_share | silent
   void CountTlsReload(bool ok);
   void SetCertificateExpiry(absl::Time not_after);
   void CountApiKeyReload(bool ok);
@@ -97,8 +97,8 @@ class Metrics {
   // The text that a scrape gets.
   std::string Scrape() const;
 
-  // Serves GET /metrics on `address` ("127.0.0.1:9464"; port 0 picks one). Returns the port. Errors: UNAVAILABLE when
-  // it cannot listen.
+  // Serves GET /metrics on `address` ("127.0.0.1:9464", "[::]:9464"; port 0 picks one). Returns the port. Errors: as
+  // Acceptor::Listen.
   absl::StatusOr<int> Listen(const std::string& address);
 
  private:

@@ -13,6 +13,8 @@
 #include <sstream>
 #include <string>
 
+#include "server/host/cgroup.h"
+#include "server/telemetry/log.h"
 #include "server/telemetry/metric_names.h"
 
 // jemalloc's, where the program is linked with it (jemalloc(3)).
@@ -65,16 +67,15 @@ double HeapInUse() {
   return static_cast<double>(info.uordblks + info.hblkhd);
 }
 
-// A container sees its own cgroup there.
-constexpr char kCgroup[] = "/sys/fs/cgroup";
-
 prometheus::MetricFamily MemoryLimitFamily() {
   prometheus::MetricFamily family{.name = metric::kMemoryLimit.name,
                                   .help = metric::kMemoryLimit.help,
                                   .type = prometheus::MetricType::Gauge,
                                   .metric = {}};
-  const std::optional<int64_t> limit = MemoryLimit(kCgroup);
-  if (limit.has_value()) family.metric.emplace_back().gauge.value = static_cast<double>(*limit);
+  const CgroupLimits limits = ReadCgroupLimits();
+  if (limits.memory_bytes.has_value()) {
+    family.metric.emplace_back().gauge.value = static_cast<double>(limits.memory_bytes->value);
+  }
   return family;
 }
 
@@ -85,15 +86,6 @@ prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType
 }
 
 }  // namespace
-
-std::optional<int64_t> MemoryLimit(const std::string& folder) {
-  constexpr int64_t kUnlimited = int64_t{1} << 60;  // Version 1 says so with about 2^63, version 2 with a word.
-  for (const char* name : {"/memory.max", "/memory/memory.limit_in_bytes"}) {
-    std::ifstream file(folder + name);
-    if (int64_t bytes = 0; file >> bytes && bytes < kUnlimited) return bytes;
-  }
-  return std::nullopt;
-}
 
 std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
   using prometheus::MetricType;
@@ -112,6 +104,7 @@ std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
       Family(metric::kResidentMemory, MetricType::Gauge,
              number(kResidentPages) * static_cast<double>(sysconf(_SC_PAGESIZE))),
       MemoryLimitFamily(),
+      Family(metric::kLogLinesDropped, MetricType::Counter, static_cast<double>(LogLinesDropped())),
       Family(metric::kVirtualMemory, MetricType::Gauge, number(kVirtualBytes)),
       Family(metric::kHeapInUse, MetricType::Gauge, HeapInUse()),
       Family(metric::kStartTime, MetricType::Gauge, boot_time + number(kStartTicks) / ticks),

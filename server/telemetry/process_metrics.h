@@ -4,9 +4,6 @@
 
 #include <prometheus/collectable.h>
 
-#include <cstdint>
-#include <optional>
-#include <string>
 #include <vector>
 
 namespace longembed {
@@ -16,9 +13,6 @@ class ProcessMetrics final : public prometheus::Collectable {
  public:
   std::vector<prometheus::MetricFamily> Collect() const override;
 };
-
-// What the cgroup whose files are in `folder` may hold in memory, of version 2 or 1; nothing where it is not limited.
-std::optional<int64_t> MemoryLimit(const std::string& folder);
 
 }  // namespace longembed
 

@@ -92,7 +92,7 @@ def talking_flood(attack: Attack, seconds: float) -> tuple[bool, str]:
             break
     time.sleep(max(0.0, end - time.monotonic()))
     descriptors = attack.replica.descriptors()
-    refused = {reason: attack.replica.metrics().total("longembed_connections_refused_total", reason=reason) for reason in ("limit", "silent")}
+    refused = {reason: attack.replica.metrics().total("longembed_connections_refused_total", reason=reason) for reason in ("limit", "client_share", "silent")}
     return descriptors <= MAX_CONNECTIONS + 100 and sum(
         refused.values()
     ) > 0, f"{kept} opened, the server holds {descriptors} descriptors; refused so far {refused}"

@@ -17,7 +17,6 @@ FakeServer::FakeServer(Options options) : options_(std::move(options)) {
       std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)), std::move(encoder),
                                     Device{scheduler_, admission_}, options_.model, metrics_);
   EXPECT_TRUE(models_.Add(std::move(served)).ok());
-  options_.config.listen = "127.0.0.1:0";
   host_ = std::make_unique<HostContext>(HostContext{
       .clock = clock_,
       .metrics = metrics_,
@@ -32,7 +31,7 @@ FakeServer::FakeServer(Options options) : options_(std::move(options)) {
   apis_ = *Apis::Make(options_.config.tei, *api_, options_.profiles, *host_);
   health_.Add(apis_->names());
   grpc_ = std::make_unique<GrpcServer>(options_.config, *host_);
-  EXPECT_TRUE(grpc_->Start(apis_->services(), health_).ok());
+  EXPECT_TRUE(grpc_->Start(apis_->services(), health_, *Acceptor::Listen("127.0.0.1:0", {})).ok());
 }
 
 FakeServer::~FakeServer() {

@@ -3,7 +3,7 @@
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "listen" (printf "%s:50051" .Values.bindAddress) -}}
 {{- $_ := set $config "health_listen" (printf "%s:50052" .Values.bindAddress) -}}
-{{- $_ := set $config "metrics_listen" "0.0.0.0:9464" -}}
+{{- $_ := set $config "metrics_listen" (printf "%s:9464" .Values.bindAddress) -}}
 {{- if .Values.tls.enabled -}}
 {{- $tls := dict "certificate" "/run/secrets/longembed/tls/tls.crt" "key" "/run/secrets/longembed/tls/tls.key" -}}
 {{- if .Values.tls.clientCA.existingSecret -}}

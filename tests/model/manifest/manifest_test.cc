@@ -102,22 +102,31 @@ TEST_P(BadManifestTest, IsRefusedWithTheKeyInTheMessage) {
   EXPECT_THAT(std::string(manifest.status().message()), HasSubstr("here"));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BadManifestTest,
-                         ::testing::Values(BadManifest{"format_version: 1", "format_version: 2", "format_version"},
-                                           BadManifest{"name: e5-small-v2", "nome: x", "name is missing"},
-                                           BadManifest{"licence: MIT", "license: MIT", "license is unknown"},
-                                           BadManifest{"family: APE", "family: ALIBI", "family is ALIBI"},
-                                           BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
-                                           BadManifest{"layers: 12", "layers: 0", "layers is 0"},
-                                           BadManifest{"plain_limit: 512", "plain_limit: 513", "plain_limit"},
-                                           BadManifest{"prefix: [101]", "prefix: [30522]", "special_tokens.prefix"},
-                                           BadManifest{"QUERY: query", "QUERY: quest", "quest"},
-                                           BadManifest{"[384, 128]", "[128]", "trained_dimensions"},
-                                           BadManifest{R"('{"windows": {"tokens": 128}}')", "{windows: {}}",
-                                                       "recommended_multi_vector_extension has a value of the wrong"},
-                                           BadManifest{"set: qmsum", "set: [qmsum]", "recommendation_evidence"},
-                                           BadManifest{"{set: qmsum", "[{set: qmsum", "here"},
-                                           BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
+INSTANTIATE_TEST_SUITE_P(
+    All, BadManifestTest,
+    ::testing::Values(
+        BadManifest{"format_version: 1", "format_version: 2", "format_version"},
+        BadManifest{"name: e5-small-v2", "nome: x", "name is missing"},
+        BadManifest{"licence: MIT", "license: MIT", "license is unknown"},
+        BadManifest{"licence: MIT", "licence: MIT\nlicence: BSD", "licence is there twice"},
+        BadManifest{"version: 1}", "version: 1, version: 2}", "exporter.version is there twice"},
+        BadManifest{"prefix: [101]", "prefix: [0145]", "special_tokens.prefix"},
+        BadManifest{"causal: false", "causal: no", "causal must be true or false"},
+        BadManifest{"source: somewhere", "source:", "source is empty"},
+        BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: .nan", "rotary_base must be a number"},
+        BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: inf", "rotary_base must be a number"},
+        BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1", "rotary_base must be above 1"},
+        BadManifest{"family: APE", "family: ALIBI", "family must be one of APE, ROPE, not ALIBI"},
+        BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
+        BadManifest{"layers: 12", "layers: 0", "layers must be a whole number from 1"},
+        BadManifest{"plain_limit: 512", "plain_limit: 513", "plain_limit"},
+        BadManifest{"prefix: [101]", "prefix: [30522]", "special_tokens.prefix"},
+        BadManifest{"QUERY: query", "QUERY: quest", "quest"}, BadManifest{"[384, 128]", "[128]", "trained_dimensions"},
+        BadManifest{R"('{"windows": {"tokens": 128}}')", "{windows: {}}",
+                    "recommended_multi_vector_extension must be a string"},
+        BadManifest{"set: qmsum", "set: [qmsum]", "recommendation_evidence"},
+        BadManifest{"{set: qmsum", "[{set: qmsum", "here"},
+        BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
 
 TEST(ManifestTest, RefusesWhatIsNotAMapping) {
   EXPECT_FALSE(ParseManifest("", "here").ok());

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -17,53 +18,10 @@ using ::testing::HasSubstr;
 TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   const auto sample = ReadConfig(LONGEMBED_SAMPLE_CONFIG);
   ASSERT_TRUE(sample.ok()) << sample.status();
-  const auto least = ParseConfig("models: [{path: ../models/e5-small-v2}]", "deploy");
+  const auto least = ParseConfig("models: [{path: ../models/e5-small-v2}]",
+                                 std::filesystem::path(LONGEMBED_SAMPLE_CONFIG).parent_path().string());
   ASSERT_TRUE(least.ok()) << least.status();
-  EXPECT_EQ(sample->listen, least->listen);
-  EXPECT_EQ(sample->metrics_listen, least->metrics_listen);
-  EXPECT_EQ(sample->health_listen, least->health_listen);
-  EXPECT_EQ(sample->reflection, least->reflection);
-  EXPECT_EQ(sample->channelz, least->channelz);
-  EXPECT_EQ(sample->log.level, least->log.level);
-  EXPECT_EQ(sample->log.format, least->log.format);
-  EXPECT_EQ(sample->tls.certificate, least->tls.certificate);
-  EXPECT_EQ(sample->tls.key, least->tls.key);
-  EXPECT_EQ(sample->tls.client_ca, least->tls.client_ca);
-  EXPECT_EQ(sample->api_keys, least->api_keys);
-  EXPECT_EQ(sample->connections.max, least->connections.max);
-  EXPECT_EQ(sample->connections.max_streams, least->connections.max_streams);
-  EXPECT_EQ(sample->connections.max_age, least->connections.max_age);
-  EXPECT_EQ(sample->connections.max_idle, least->connections.max_idle);
-  EXPECT_EQ(sample->connections.handshake_timeout, least->connections.handshake_timeout);
-  EXPECT_EQ(sample->connections.keepalive, least->connections.keepalive);
-  EXPECT_EQ(sample->compute_threads, least->compute_threads);
-  EXPECT_EQ(sample->cuda_streams, least->cuda_streams);
-  EXPECT_EQ(sample->tokenization_threads, least->tokenization_threads);
-  EXPECT_EQ(sample->drain_delay, least->drain_delay);
-  EXPECT_EQ(sample->drain_timeout, least->drain_timeout);
-  EXPECT_EQ(sample->limits.max_request_bytes, least->limits.max_request_bytes);
-  EXPECT_EQ(sample->limits.max_response_bytes, least->limits.max_response_bytes);
-  EXPECT_EQ(sample->limits.max_queue_wait, least->limits.max_queue_wait);
-  EXPECT_EQ(sample->limits.max_bulk_queue_wait, least->limits.max_bulk_queue_wait);
-  EXPECT_EQ(sample->limits.max_pending_bytes, least->limits.max_pending_bytes);
-  EXPECT_EQ(sample->limits.max_inputs_per_call, least->limits.max_inputs_per_call);
-  EXPECT_EQ(sample->limits.max_tokens_per_input, least->limits.max_tokens_per_input);
-  EXPECT_EQ(sample->limits.max_run_tokens_per_call, least->limits.max_run_tokens_per_call);
-  EXPECT_EQ(sample->limits.max_vectors_per_call, least->limits.max_vectors_per_call);
-  EXPECT_EQ(sample->limits.max_tokens_per_sequence, least->limits.max_tokens_per_sequence);
-  EXPECT_EQ(sample->limits.max_prompt_bytes, least->limits.max_prompt_bytes);
-  EXPECT_EQ(sample->tei.model, least->tei.model);
-  EXPECT_EQ(sample->tei.default_prompt, least->tei.default_prompt);
-  EXPECT_EQ(sample->profiles, least->profiles);
-  const ModelConfig &documented = sample->models[0], &standard = least->models[0];
-  EXPECT_THAT(documented.path, HasSubstr("models/e5-small-v2"));
-  EXPECT_EQ(documented.name, standard.name);
-  EXPECT_EQ(documented.device, standard.device);
-  EXPECT_EQ(documented.precision, standard.precision);
-  EXPECT_EQ(documented.engine, standard.engine);
-  EXPECT_EQ(documented.max_batch_tokens, standard.max_batch_tokens);
-  EXPECT_EQ(documented.max_batch_sequences, standard.max_batch_sequences);
-  EXPECT_EQ(documented.max_queued_tokens, standard.max_queued_tokens);
+  EXPECT_EQ(ConfigValues(*sample), ConfigValues(*least));
 }
 
 // The lines of the sample below a key of the root, without comments; all lines of the root itself for an empty key.
@@ -205,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(
                       BadConfig{"models: [{path: x}]\nreflection: perhaps", "reflection must be true or false"},
                       BadConfig{"models: [{path: x}]\ndrain: {timeout: 30}", "drain.timeout must be a duration"},
                       BadConfig{"models: [{path: x}]\ndrain: {timeout: -3s}", "drain.timeout"},
-                      BadConfig{"models: [{path: x}]\nlimits: 3", "limits."},
+                      BadConfig{"models: [{path: x}]\nlimits: 3", "limits must be a mapping"},
                       BadConfig{"models: [{path: [x]}]", "models[0].path must be a string"},
                       BadConfig{"models: [", "line"}));
 
@@ -214,13 +172,13 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadConfig{"models: [{path: x}]\nlog: {level: trace}", "log.level must be one of debug, info, warning, error"},
         BadConfig{"models: [{path: x}]\nlog: {format: xml}", "log.format must be one of json, text"},
-        BadConfig{"models: [{path: x}]\nlog: debug", "log."},
+        BadConfig{"models: [{path: x}]\nlog: debug", "log must be a mapping"},
         BadConfig{"models: [{path: x}]\nchannelz: 3", "channelz must be true or false"},
         BadConfig{"models: [{path: x}]\nhealth_listen: [a]", "health_listen must be a string"},
         BadConfig{"models: [{path: x}]\napi_keys: {a: b}", "api_keys must be a string"},
         BadConfig{"models: [{path: x}]\ntls: {certificate: a}", "tls needs both certificate and key"},
         BadConfig{"models: [{path: x}]\ntls: {key: a}", "tls needs both certificate and key"},
-        BadConfig{"models: [{path: x}]\ntls: {client_ca: a}", "tls.client_ca needs tls.certificate and tls.key"},
+        BadConfig{"models: [{path: x}]\ntls: {client_ca: a}", "tls client_ca needs tls.certificate and tls.key"},
         BadConfig{"models: [{path: x}]\ntls: {cert: a}", "tls.cert is unknown"},
         // gRPC answers reflection and channelz itself, without asking for keys.
         BadConfig{"models: [{path: x}]\napi_keys: k", "reflection must be false with api_keys"},
@@ -231,8 +189,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nconnections: {max_streams: 0}", "connections.max_streams must be"},
         BadConfig{"models: [{path: x}]\nconnections: {max_age: 10}", "connections.max_age must be a duration"},
         // Milliseconds that an int does not hold.
-        BadConfig{"models: [{path: x}]\nconnections: {max_age: 1000h}", "connections.max_age must be from 0 to 480h"},
-        BadConfig{"models: [{path: x}]\nconnections: {max_idle: inf}", "connections.max_idle must be from"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_age: 1000h}",
+                  "connections.max_age must be 0s, or from 100ms to 480h"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_idle: inf}", "connections.max_idle must be 0s, or from"},
         // Every connection would be closed at once.
         BadConfig{"models: [{path: x}]\nconnections: {handshake_timeout: 0s}", "connections.handshake_timeout must be"},
         BadConfig{"models: [{path: x}]\nconnections: {keepalive: 0s}", "connections.keepalive must be"},
@@ -246,6 +205,70 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: 99ms}",
                   "limits.max_bulk_queue_wait must be from 100ms"},
         BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: soon}", "limits.max_bulk_queue_wait must be"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Surprises, BadConfigTest,
+    ::testing::Values(
+        // In YAML 1.1 octal, hexadecimal, with separators, base 60.
+        BadConfig{"models: [{path: x}]\ncompute_threads: 010", "line 2: compute_threads must be a whole number"},
+        BadConfig{"models: [{path: x}]\ncompute_threads: 0x10", "compute_threads must be a whole number"},
+        BadConfig{"models: [{path: x}]\ncompute_threads: 0o10", "in plain digits, not 0o10"},
+        BadConfig{"models: [{path: x}]\nconnections: {max: 1_000}", "connections.max must be a whole number"},
+        BadConfig{"models: [{path: x}]\nconnections: {max: +5}", "not +5"},
+        BadConfig{"models: [{path: x}]\nconnections: {max: 1:30}", "not 1:30"},
+        BadConfig{"models: [{path: x}]\nconnections: {max: \"5\"}", "not the text 5"},
+        BadConfig{"models: [{path: x}]\nconnections: {max: .inf}", "not .inf"},
+        BadConfig{"models: [{path: x}]\nreflection: yes", "reflection must be true or false, not yes"},
+        BadConfig{"models: [{path: x}]\nreflection: off", "reflection must be true or false, not off"},
+        BadConfig{"models: [{path: x}]\nreflection: True", "reflection must be true or false, not True"},
+        // The first of two would win, or the last, by the reader.
+        BadConfig{"models: [{path: x}]\nlisten: a\nlisten: b", "line 3: listen is there twice"},
+        BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 1s, max_queue_wait: 9s}",
+                  "line 2: limits.max_queue_wait is there twice"},
+        BadConfig{"models: [{path: x, name: a, name: a}]", "models[0].name is there twice"},
+        BadConfig{"models: [{path: x}]\nprofiles: {a: {windows: {}}, a: {windows: {}}}", "profiles.a is there twice"},
+        BadConfig{"models: [{path: x}]\nprofiles: {a: {windows: {tokens: 1, tokens: 2}}}",
+                  "profiles.a.windows.tokens is there twice"},
+        BadConfig{"models: [{path: x}]\n---\nlisten: a", "line 3: a second document begins"},
+        BadConfig{"models: [{path: x}]\nlisten:", "line 2: listen is empty"},
+        BadConfig{"models: [{path: x}]\ntls:\nlisten: a", "tls is empty"}, BadConfig{"models:", "models is empty"},
+        BadConfig{"models: [{path: ~}]", "models[0].path is empty"},
+        BadConfig{"models: [~]", "models[0] must be a mapping"},
+        BadConfig{"models: [{path: x}]\nprofiles: {a: {windows: {tokens: }}}", "profiles.a.windows.tokens is empty"},
+        BadConfig{"models: [{path: x}]\nprofiles: {a: {windows: [1]}}", "profiles.a.windows must be a string"},
+        BadConfig{"models: [&m {path: x}]", "line 1: anchors are not supported"}, BadConfig{"models: [*m]", "line 1: "},
+        BadConfig{"models: [{path: x, <<: {name: y}}]", "merge keys are not supported"},
+        BadConfig{"models: [{path: !!str x}]", "tags are not supported"},
+        // Less than a millisecond is none: gRPC would be told 0.
+        BadConfig{"models: [{path: x}]\nconnections: {max_idle: 999us}",
+                  "connections.max_idle must be 0s, or from 100ms to 480h in whole milliseconds, not 999us"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_age: 1ns}", "connections.max_age must be 0s, or from 100ms"},
+        BadConfig{"models: [{path: x}]\nconnections: {max_age: 99ms}", "connections.max_age must be"},
+        BadConfig{"models: [{path: x}]\nconnections: {handshake_timeout: 1ms}", "handshake_timeout must be from 100ms"},
+        BadConfig{"models: [{path: x}]\ndrain: {timeout: 1500us}", "drain.timeout must be from 0 to 480h in whole"}));
+
+TEST(ConfigTest, ItsSizeAndDepthAreBounded) {
+  EXPECT_THAT(std::string(ParseConfig(std::string(2 << 20, ' '), "").status().message()), HasSubstr("at most 1048576"));
+  EXPECT_THAT(std::string(ParseConfig("models: [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]", "").status().message()),
+              HasSubstr("deeper than 16"));
+}
+
+TEST(ConfigTest, ValuesNameEveryKeyThatDiffers) {
+  ServerConfig before, after;
+  before.models.resize(1);
+  after.models.resize(1);
+  after.connections.max_age = absl::Seconds(90);
+  after.models[0].precision = Precision::kInt8;
+  after.profiles["p"] = "{}";
+  const std::map<std::string, std::string> old_values = ConfigValues(before);
+  std::map<std::string, std::string> changed;
+  for (const auto& [key, value] : ConfigValues(after)) {
+    if (!old_values.contains(key) || old_values.at(key) != value) changed[key] = value;
+  }
+  const std::map<std::string, std::string> expected{
+      {"connections.max_age", "1m30s"}, {"models[0].precision", "int8"}, {"profiles.p", "{}"}};
+  EXPECT_EQ(changed, expected);
+}
 
 TEST(ConfigTest, AnEmptyFileIsNoConfig) {
   const std::string path = ::testing::TempDir() + "empty_config_" + std::to_string(getpid()) + ".yaml";

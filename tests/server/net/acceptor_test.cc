@@ -5,13 +5,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <condition_variable>
 #include <filesystem>
 #include <iterator>
+#include <list>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -34,7 +35,7 @@ class Recorder {
 
   AcceptorHandlers Handlers() {
     return {.accept = [this](int descriptor) { Note([&] { accepted_.push_back(descriptor); }); },
-            .refuse = [this](Refusal refusal) { Note([&] { ++refused_[refusal == Refusal::kLimit]; }); }};
+            .refuse = [this](Refusal refusal) { Note([&] { ++refused_[refusal]; }); }};
   }
 
   // Waits for them; returns how many there are.
@@ -42,7 +43,7 @@ class Recorder {
     return Await([this] { return accepted_.size(); }, count);
   }
   size_t AwaitRefused(Refusal refusal, size_t count) {
-    return Await([this, refusal] { return refused_[refusal == Refusal::kLimit]; }, count);
+    return Await([this, refusal] { return refused_[refusal]; }, count);
   }
   size_t accepted() { return AwaitAccepted(0); }
   size_t refused(Refusal refusal) { return AwaitRefused(refusal, 0); }
@@ -73,13 +74,15 @@ class Recorder {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<int> accepted_;
-  size_t refused_[2] = {0, 0};
+  std::map<Refusal, size_t> refused_;
 };
 
 // A client's socket.
 class Client {
  public:
-  explicit Client(int family = AF_INET) : family_(family), descriptor_(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  // An IPv4 client comes from 127.0.0.`host`.
+  explicit Client(int family = AF_INET, int host = 1)
+      : family_(family), host_(host), descriptor_(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     const timeval timeout{.tv_sec = 20};
     setsockopt(descriptor_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
   }
@@ -93,6 +96,11 @@ class Client {
     sockaddr_in6 address6{.sin6_family = AF_INET6, .sin6_port = htons(static_cast<uint16_t>(port))};
     address6.sin6_addr = in6addr_loopback;
     const bool four = family_ == AF_INET;
+    if (four && host_ != 1) {
+      sockaddr_in own{.sin_family = AF_INET};
+      own.sin_addr.s_addr = htonl((INADDR_LOOPBACK & ~0xffU) + static_cast<uint32_t>(host_));
+      if (bind(descriptor_, reinterpret_cast<const sockaddr*>(&own), sizeof own) != 0) return false;
+    }
     return connect(descriptor_,
                    four ? reinterpret_cast<const sockaddr*>(&address) : reinterpret_cast<const sockaddr*>(&address6),
                    four ? sizeof address : sizeof address6) == 0;
@@ -119,6 +127,7 @@ class Client {
 
  private:
   const int family_;
+  const int host_;
   const int descriptor_;
 };
 
@@ -241,6 +250,104 @@ TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
   ASSERT_TRUE(next.Speak(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
+}
+
+// What has become of a client's connections. One whose first byte has not been read yet counts as silent.
+size_t Decided(Recorder& recorder) {
+  return recorder.accepted() + recorder.refused(Refusal::kClientShare) + recorder.refused(Refusal::kSilent);
+}
+
+// Speaks on so many connections from one address, and waits until each is accepted or refused.
+void Flood(std::list<Client>& clients, int host, size_t count, int port, Recorder& recorder) {
+  const size_t before = Decided(recorder);
+  for (size_t i = 0; i < count; ++i) ASSERT_TRUE(clients.emplace_back(AF_INET, host).Speak(port));
+  for (int i = 0; i < 20'000 && Decided(recorder) - before < count; ++i) absl::SleepFor(absl::Milliseconds(1));
+  ASSERT_EQ(Decided(recorder) - before, count);
+}
+
+TEST(AcceptorTest, OneClientAloneHoldsItsShareAndNoMore) {
+  Recorder recorder;
+  std::list<Client> greedy, others;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 100, .max_client_share = 0.8});
+  acceptor->Start(recorder.Handlers());
+  Flood(greedy, 2, 120, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 80u);
+  // Others get in. The less is free, the less each may hold, and some is left for the next.
+  Flood(others, 3, 10, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 90u);
+  Flood(others, 4, 20, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 98u);
+  Flood(others, 5, 1, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 99u);
+  EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
+}
+
+TEST(AcceptorTest, AShareIsOfWhatIsOpenNow) {
+  Recorder recorder;
+  std::list<Client> greedy;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 10, .max_client_share = 0.5});
+  acceptor->Start(recorder.Handlers());
+  Flood(greedy, 2, 10, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 5u);
+  close(recorder.Take());
+  absl::SleepFor(absl::Milliseconds(100));  // Longer than between two counts.
+  Flood(greedy, 2, 1, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 5u);
+}
+
+TEST(AcceptorTest, WithoutSilentOnesAClientsNewConnectionIsRefusedForItsShare) {
+  Recorder recorder;
+  const Client talkers[2] = {Client(AF_INET, 2), Client(AF_INET, 2)}, refused(AF_INET, 2), other(AF_INET, 3);
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 4, .max_client_share = 0.5});
+  acceptor->Start(recorder.Handlers());
+  for (const Client& client : talkers) ASSERT_TRUE(client.Speak(acceptor->port()));
+  ASSERT_EQ(recorder.AwaitAccepted(2), 2u);
+  ASSERT_TRUE(refused.Connect(acceptor->port()));
+  EXPECT_TRUE(refused.IsClosed());
+  EXPECT_EQ(recorder.AwaitRefused(Refusal::kClientShare, 1), 1u);
+  ASSERT_TRUE(other.Speak(acceptor->port()));
+  EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
+}
+
+// Nobody tells the acceptor that a connection was closed: a client that comes again and again must not be refused for
+// those it had before.
+TEST(AcceptorTest, ConnectionsOneAfterTheOtherAreNotTooMany) {
+  Recorder recorder;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 4});
+  acceptor->Start({.accept = [](int descriptor) { close(descriptor); }, .refuse = recorder.Handlers().refuse});
+  for (int i = 0; i < 100; ++i) {
+    const Client client;
+    ASSERT_TRUE(client.Speak(acceptor->port()));
+    EXPECT_TRUE(client.IsClosed());
+  }
+  for (const Refusal refusal : {Refusal::kLimit, Refusal::kClientShare, Refusal::kSilent}) {
+    EXPECT_EQ(recorder.refused(refusal), 0u) << ReasonOf(refusal);
+  }
+}
+
+TEST(AcceptorTest, AShareOfOneIsNoLimit) {
+  Recorder recorder;
+  std::list<Client> greedy;
+  const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 10, .max_client_share = 1});
+  acceptor->Start(recorder.Handlers());
+  Flood(greedy, 2, 10, acceptor->port(), recorder);
+  EXPECT_EQ(recorder.accepted(), 10u);
+}
+
+// A client's silent connections make room for its own, never for it those of others.
+TEST(AcceptorTest, AtItsShareAClientsOldestSilentConnectionMakesRoom) {
+  Recorder recorder;
+  const Client other(AF_INET, 3), silent(AF_INET, 2);
+  std::list<Client> greedy;
+  const auto acceptor =
+      Listen("127.0.0.1:0", {.max_connections = 10, .max_client_share = 0.5, .silence = absl::Minutes(10)});
+  acceptor->Start(recorder.Handlers());
+  ASSERT_TRUE(other.Connect(acceptor->port()));
+  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(greedy.emplace_back(AF_INET, 2).Speak(acceptor->port()));
+  EXPECT_TRUE(silent.IsClosed());
+  EXPECT_TRUE(other.IsOpen());
+  EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
 }
 
 // Another port's connections, which may be in plaintext and anybody's, take nothing from this one's.
@@ -417,15 +524,6 @@ TEST(AcceptorTest, SurvivesACrowd) {
   ASSERT_TRUE(last.Speak(port));
   EXPECT_TRUE(last.IsClosed());
   EXPECT_GT(recorder.refused(Refusal::kSilent), 0u);
-}
-
-TEST(DescriptorsTest, TheLimitIsRaisedAsFarAsItGoes) {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  const rlimit low{.rlim_cur = std::min<rlim_t>(64, limit.rlim_max), .rlim_max = limit.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
-  EXPECT_EQ(static_cast<rlim_t>(RaiseDescriptorLimit()), std::min<rlim_t>(limit.rlim_max, 1 << 30));
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace

@@ -75,15 +75,17 @@ TEST_P(BadKeysTest, AreRefusedWithTheEntryAndWithoutTheKey) {
 INSTANTIATE_TEST_SUITE_P(
     All, BadKeysTest,
     ::testing::Values(
-        BadKeys{"", "`keys:`"}, BadKeys{"SECRET", "`keys:`"}, BadKeys{"- SECRET", "`keys:`"},
-        BadKeys{"keys:", "`keys:`"}, BadKeys{"keys: []", "`keys:`"}, BadKeys{"keys: SECRET", "`keys:`"},
-        BadKeys{"keys: {SECRET: 1}", "`keys:`"}, BadKeys{"key: [{name: a, key: SECRET}]", "`keys:`"},
-        BadKeys{"keys: [{name: a, key: SECRET}]\nSECRET: 1", "`keys:`"}, BadKeys{"keys: [SECRET]", "keys[0]"},
-        BadKeys{"keys: [[SECRET]]", "keys[0]"}, BadKeys{"keys: [~]", "keys[0]"},
+        BadKeys{"", "must be a mapping"}, BadKeys{"SECRET", "must be a mapping"},
+        BadKeys{"- SECRET", "must be a mapping"}, BadKeys{"keys:", "keys is empty"},
+        BadKeys{"keys: []", "keys must be a list of at least one"}, BadKeys{"keys: SECRET", "keys must be a list"},
+        BadKeys{"keys: {SECRET: 1}", "keys must be a list"},
+        BadKeys{"key: [{name: a, key: SECRET}]", "keys is missing"},
+        BadKeys{"keys: [{name: a, key: SECRET}]\nSECRET: 1", "line 2: the file has an unknown key; known here: keys"},
+        BadKeys{"keys: [SECRET]", "keys[0]"}, BadKeys{"keys: [[SECRET]]", "keys[0]"}, BadKeys{"keys: [~]", "keys[0]"},
         BadKeys{"keys: [{key: SECRET}]", "keys[0].name is missing"},
         BadKeys{"keys: [{name: '', key: SECRET}]", "keys[0].name is missing"},
-        BadKeys{"keys: [{name: , key: SECRET}]", "keys[0].name is missing"},
-        BadKeys{"keys: [{name: [a], key: SECRET}]", "keys[0].name is missing"},
+        BadKeys{"keys: [{name: , key: SECRET}]", "keys[0].name is empty"},
+        BadKeys{"keys: [{name: [a], key: SECRET}]", "keys[0].name must be a string"},
         BadKeys{"keys: [{name: a, key: x}, {name: b}]", "keys[1] needs exactly one of key and sha256"},
         BadKeys{"keys: [{name: a, key: SECRET, sha256: SECRET}]", "keys[0] needs exactly one of key and sha256"},
         BadKeys{"keys: [{name: a, key: ''}]", "keys[0].key is empty"},
@@ -91,7 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadKeys{"keys: [{name: a, key: ~}]", "keys[0].key is empty"},
         BadKeys{"keys: [{name: a, key: [SECRET]}]", "keys[0].key"},
         BadKeys{"keys: [{name: a, sha256: SECRET}]", "keys[0].sha256 must be 64 hexadecimal digits"},
-        BadKeys{"keys: [{name: a, sha256: ~}]", "keys[0].sha256 must be 64 hexadecimal digits"},
+        BadKeys{"keys: [{name: a, sha256: ~}]", "keys[0].sha256 is empty"},
         BadKeys{"keys: [{name: a, sha256: zcf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824}]",
                 "keys[0].sha256 must be 64 hexadecimal digits"},
         // Of the empty text: whoever sends no key would have it.
@@ -100,15 +102,19 @@ INSTANTIATE_TEST_SUITE_P(
         BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: 0}]", "keys[0].max_queued_tokens must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: -5}]", "keys[0].max_queued_tokens must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: 1.5}]", "keys[0].max_queued_tokens must be"},
-        BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: ~}]", "keys[0].max_queued_tokens must be"},
+        BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: ~}]", "keys[0].max_queued_tokens is empty"},
+        BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: 010}]", "keys[0].max_queued_tokens must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: 99999999999999999999}]",
                 "keys[0].max_queued_tokens must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_concurrent_calls: SECRET}]", "keys[0].max_concurrent_calls must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_calls: 3}]", "keys[0]"},
         // A blank forgotten after the colon makes the key a name.
         BadKeys{"keys: [{name: a, key:SECRET}]", "keys[0]"}, BadKeys{"keys: [{name: a, SECRET}]", "keys[0]"},
-        BadKeys{"keys: [{name: a, [SECRET]: x}]", "keys[0]"},
-        BadKeys{"keys: [{name: a, key: SECRET, key: x}]", "keys[0]"},
+        BadKeys{"keys: [{name: a, [SECRET]: x}]", "a key must be text"},
+        BadKeys{"keys: [{name: a, key: SECRET, key: x}]", "keys[0] has a key twice"},
+        BadKeys{"keys: [{name: a, key: x}]\n--- SECRET", "line 2: a second document begins"},
+        BadKeys{"keys: [{name: a, key: &SECRET x}]", "anchors are not supported"},
+        BadKeys{"keys: [{name: a, key: !SECRET x}]", "tags are not supported"},
         BadKeys{"keys: [{name: a, key: SECRET}, {name: a, key: x}]", "keys[1].name is a"},
         // Whose call would it be?
         BadKeys{"keys: [{name: a, key: SECRET}, {name: b, key: SECRET}]", "keys[1]"},
@@ -161,7 +167,7 @@ TEST_F(ApiKeyStoreTest, WhatCannotBeReadIsNamed) {
   EXPECT_THAT(broken, HasSubstr("keys[0]"));
   EXPECT_THAT(broken, Not(HasSubstr(kSecret)));
   Write("");
-  EXPECT_THAT(std::string(Open().status().message()), HasSubstr("`keys:`"));
+  EXPECT_THAT(std::string(Open().status().message()), HasSubstr("must be a mapping"));
   std::filesystem::remove(path_);
   std::filesystem::create_directory(path_);
   EXPECT_THAT(std::string(Open().status().message()), HasSubstr("Is a directory"));
@@ -213,10 +219,20 @@ TEST_F(ApiKeyStoreTest, LooksThoughNobodyCalls) {
   ASSERT_TRUE(store.ok()) << store.status();
   Write("keys: [{name: a, key: other}]");
   absl::SleepFor(absl::Milliseconds(1100));
-  (*store)->Look();
+  (*store)->ReloadIfChanged();
   ASSERT_EQ(reloads_.size(), 1u);
   EXPECT_TRUE(reloads_[0].ok()) << reloads_[0];
   EXPECT_EQ((*store)->Find("hello"), nullptr);
+}
+
+TEST_F(ApiKeyStoreTest, ReloadReadsAFileThatHasNotChanged) {
+  Write("keys: [{name: a, key: hello}]");
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  (*store)->Reload();
+  ASSERT_EQ(reloads_.size(), 1u);
+  EXPECT_TRUE(reloads_[0].ok()) << reloads_[0];
+  EXPECT_NE((*store)->Find("hello"), nullptr);
 }
 
 TEST_F(ApiKeyStoreTest, KeysAreFoundWhileTheFileIsReplaced) {

@@ -1,16 +1,23 @@
 #include "server/telemetry/log.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "server/telemetry/log_writer.h"
 
 namespace longembed {
 namespace {
@@ -22,7 +29,7 @@ using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::SizeIs;
 
-const absl::Time kStart = absl::UnixEpoch() + absl::Hours(1);
+const LogSampler::SteadyTime kStart{std::chrono::hours(1)};
 
 class LogTest : public ::testing::Test {
  protected:
@@ -37,6 +44,7 @@ class LogTest : public ::testing::Test {
   }
   // Everything that was logged, as lines.
   static std::vector<std::string> Lines() {
+    EXPECT_TRUE(FlushLog(absl::Seconds(20)));
     const std::string all = ::testing::internal::GetCapturedStderr();
     std::vector<std::string> lines = absl::StrSplit(all, '\n');
     EXPECT_EQ(lines.back(), "") << "the last line does not end";
@@ -132,28 +140,121 @@ TEST_F(LogTest, LinesOfThreadsDoNotMix) {
   for (const std::string& line : lines) ASSERT_TRUE(nlohmann::json::accept(line)) << line;
 }
 
+// The end of a pipe that nobody reads until it is asked for.
+class LogWriterTest : public ::testing::Test {
+ protected:
+  LogWriterTest() {
+    std::signal(SIGPIPE, SIG_IGN);
+    EXPECT_EQ(pipe(ends_), 0);
+  }
+  ~LogWriterTest() override {
+    CloseReader();
+    writer_.reset();
+    if (ends_[1] >= 0) close(ends_[1]);
+  }
+
+  LogWriter& Writer(size_t capacity) {
+    writer_ = std::make_unique<LogWriter>(ends_[1], capacity,
+                                          [](int64_t count) { return absl::StrCat("dropped ", count, "\n"); });
+    return *writer_;
+  }
+  // Adds lines until some were dropped: the pipe and the buffer are full.
+  int Fill(LogWriter& writer, const std::string& line) {
+    int added = 0;
+    for (; writer.dropped() == 0; ++added) {
+      writer.Add(line);
+      if (added % 100 == 0) absl::SleepFor(absl::Milliseconds(1));
+    }
+    return added;
+  }
+  // Everything that comes until a line starts with `last`.
+  std::vector<std::string> ReadUntil(const std::string& last) {
+    std::string all;
+    char bytes[8192];
+    while (all.find("\n" + last) == std::string::npos || all.back() != '\n') {
+      const ssize_t count = read(ends_[0], bytes, sizeof bytes);
+      if (count <= 0) break;
+      all.append(bytes, static_cast<size_t>(count));
+    }
+    std::vector<std::string> lines = absl::StrSplit(all, '\n');
+    lines.pop_back();
+    return lines;
+  }
+  void CloseReader() {
+    if (ends_[0] >= 0) close(std::exchange(ends_[0], -1));
+  }
+
+  int ends_[2] = {-1, -1};
+  std::unique_ptr<LogWriter> writer_;
+};
+
+TEST_F(LogWriterTest, AStalledReaderHoldsNobodyAndTheNextLineSaysHowManyWereLost) {
+  LogWriter& writer = Writer(10'000);
+  const std::string line = std::string(99, 'x') + "\n";
+  Fill(writer, line);
+  for (int i = 0; i < 1000; ++i) writer.Add(line);
+  EXPECT_GE(writer.dropped(), 1000);
+  EXPECT_FALSE(writer.Flush(absl::Milliseconds(1)));
+  // What was dropped is told of before the next line that found room, and once.
+  const std::jthread later([&writer] {
+    writer.Flush(absl::Seconds(20));
+    writer.Add("after\n");
+    writer.Add("last\n");
+  });
+  const std::vector<std::string> lines = ReadUntil("last");
+  ASSERT_GE(lines.size(), 4u);
+  EXPECT_EQ(lines[lines.size() - 3], absl::StrCat("dropped ", writer.dropped()));
+  EXPECT_EQ(lines[lines.size() - 2], "after");
+  for (size_t i = 0; i + 3 < lines.size(); ++i) ASSERT_EQ(lines[i] + "\n", line) << "line " << i << " is not whole";
+}
+
+TEST_F(LogWriterTest, HoldsNoMoreThanItsCapacity) {
+  LogWriter& writer = Writer(1000);
+  writer.Add(std::string(2000, 'x') + "\n");
+  EXPECT_EQ(writer.dropped(), 1);
+  writer.Add(std::string(900, 'y') + "\n");
+  EXPECT_TRUE(writer.Flush(absl::Seconds(20)));
+  EXPECT_EQ(writer.dropped(), 1);
+}
+
+TEST_F(LogWriterTest, ALineLongerThanAPipeTakesAtOnceComesWhole) {
+  LogWriter& writer = Writer(1 << 20);
+  const std::string lines[] = {"first\n", std::string(200'000, 'a') + "\n", std::string(3000, 'b') + "\n",
+                               std::string(3000, 'c') + "\n", "last\n"};
+  for (const std::string& line : lines) writer.Add(line);
+  const std::vector<std::string> read = ReadUntil("last");
+  ASSERT_THAT(read, SizeIs(5));
+  for (size_t i = 0; i < 5; ++i) EXPECT_TRUE(read[i] + "\n" == lines[i]) << i;
+}
+
+TEST_F(LogWriterTest, APipeThatSomebodyMadeNonBlockingLosesNothing) {
+  fcntl(ends_[1], F_SETFL, O_NONBLOCK);
+  LogWriter& writer = Writer(1 << 20);
+  const std::string line = std::string(999, 'x') + "\n";
+  for (int i = 0; i < 500; ++i) writer.Add(line);
+  writer.Add("last\n");
+  EXPECT_THAT(ReadUntil("last"), SizeIs(501));
+  EXPECT_EQ(writer.dropped(), 0);
+}
+
+TEST_F(LogWriterTest, LinesThatTheDescriptorRefusesAreCounted) {
+  LogWriter& writer = Writer(1 << 20);
+  CloseReader();
+  for (int i = 0; i < 3; ++i) writer.Add("line\n");
+  EXPECT_TRUE(writer.Flush(absl::Seconds(20)));
+  EXPECT_EQ(writer.dropped(), 3);
+}
+
 TEST(LogSamplerTest, TakesTheFirstOfASecondAndCountsTheOthers) {
   LogSampler sampler;
   int64_t suppressed = -1;
-  EXPECT_TRUE(sampler.Take(kStart, suppressed));
+  EXPECT_TRUE(sampler.Take(suppressed, kStart));
   EXPECT_EQ(suppressed, 0);
-  for (int i = 0; i < 10; ++i) EXPECT_FALSE(sampler.Take(kStart + absl::Milliseconds(99 * i), suppressed));
-  EXPECT_TRUE(sampler.Take(kStart + absl::Seconds(1), suppressed));
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(sampler.Take(suppressed, kStart + std::chrono::milliseconds(99 * i)));
+  EXPECT_TRUE(sampler.Take(suppressed, kStart + std::chrono::seconds(1)));
   EXPECT_EQ(suppressed, 10);
-  EXPECT_TRUE(sampler.Take(kStart + absl::Seconds(60), suppressed));
+  EXPECT_TRUE(sampler.Take(suppressed, kStart + std::chrono::seconds(60)));
   EXPECT_EQ(suppressed, 0);
-}
-
-TEST(LogSamplerTest, GoesOnAfterTheClockWasSetBack) {
-  LogSampler sampler;
-  int64_t suppressed = -1;
-  EXPECT_TRUE(sampler.Take(kStart, suppressed));
-  EXPECT_FALSE(sampler.Take(kStart + absl::Milliseconds(1), suppressed));
-  const absl::Time earlier = kStart - absl::Minutes(30);
-  EXPECT_TRUE(sampler.Take(earlier, suppressed));
-  EXPECT_EQ(suppressed, 1);
-  EXPECT_FALSE(sampler.Take(earlier + absl::Milliseconds(999), suppressed));
-  EXPECT_TRUE(sampler.Take(earlier + absl::Seconds(1), suppressed));
 }
 
 TEST(LogSamplerTest, NothingIsLostBetweenThreads) {
@@ -165,7 +266,7 @@ TEST(LogSamplerTest, NothingIsLostBetweenThreads) {
       threads.emplace_back([&] {
         for (int i = 0; i < 1000; ++i) {
           int64_t suppressed = 0;
-          if (!sampler.Take(kStart + absl::Milliseconds(10 * i), suppressed)) continue;
+          if (!sampler.Take(suppressed, kStart + std::chrono::milliseconds(10 * i))) continue;
           ++taken;
           counted += suppressed;
         }
@@ -173,7 +274,7 @@ TEST(LogSamplerTest, NothingIsLostBetweenThreads) {
     }
   }
   int64_t last = 0;
-  ASSERT_TRUE(sampler.Take(kStart + absl::Hours(1), last));
+  ASSERT_TRUE(sampler.Take(last, kStart + std::chrono::hours(1)));
   EXPECT_EQ(taken + counted + last, 4000);
 }
 

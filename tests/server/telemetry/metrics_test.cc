@@ -2,10 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <regex>
@@ -13,9 +14,9 @@
 #include <sstream>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/time/clock.h"
-#include "server/telemetry/process_metrics.h"
 
 namespace longembed {
 namespace {
@@ -109,37 +110,88 @@ TEST(MetricsTest, CountsReloadsOfApiKeys) {
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
 }
 
-// A folder such as /sys/fs/cgroup.
-class MemoryLimitTest : public ::testing::Test {
- protected:
-  MemoryLimitTest() { std::filesystem::create_directories(folder_ + "/memory"); }
-  ~MemoryLimitTest() override { std::filesystem::remove_all(folder_); }
-  void Write(const std::string& name, const std::string& content) { std::ofstream(folder_ + "/" + name) << content; }
-
-  const std::string folder_ = ::testing::TempDir() + "cgroup_" + std::to_string(getpid());
-};
-
-TEST_F(MemoryLimitTest, OfVersion2) {
-  Write("memory.max", "536870912\n");
-  EXPECT_EQ(MemoryLimit(folder_), 536870912);
-  Write("memory.max", "max\n");
-  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
-}
-
-TEST_F(MemoryLimitTest, OfVersion1) {
-  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
-  Write("memory/memory.limit_in_bytes", "8589934592\n");
-  EXPECT_EQ(MemoryLimit(folder_), int64_t{8} << 30);
-  Write("memory/memory.limit_in_bytes", "9223372036854771712\n");
-  EXPECT_EQ(MemoryLimit(folder_), std::nullopt);
-}
-
 TEST(MetricsTest, SaysWhenItCannotListen) {
   Metrics first({}), second({});
   const auto port = first.Listen("127.0.0.1:0");
   ASSERT_TRUE(port.ok()) << port.status();
   const auto taken = second.Listen("127.0.0.1:" + std::to_string(*port));
   EXPECT_EQ(taken.status().code(), absl::StatusCode::kUnavailable);
+}
+
+// What a client of the port's gets for what it sends, until the port closes the connection.
+std::string Ask(int family, int port, const std::string& request) {
+  const int descriptor = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port))};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  sockaddr_in6 address6{.sin6_family = AF_INET6, .sin6_port = htons(static_cast<uint16_t>(port))};
+  address6.sin6_addr = in6addr_loopback;
+  const bool four = family == AF_INET;
+  std::string answer;
+  if (connect(descriptor, four ? reinterpret_cast<sockaddr*>(&address) : reinterpret_cast<sockaddr*>(&address6),
+              four ? sizeof address : sizeof address6) == 0 &&
+      send(descriptor, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+    char bytes[4096];
+    for (ssize_t count; (count = recv(descriptor, bytes, sizeof bytes, 0)) > 0;) {
+      answer.append(bytes, static_cast<size_t>(count));
+    }
+  }
+  close(descriptor);
+  return answer;
+}
+
+std::string Get(const std::string& path) { return "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"; }
+
+TEST(MetricsPortTest, ServesTheTextAndNothingElse) {
+  Metrics metrics({.version = "1.2.3"});
+  const auto port = metrics.Listen("127.0.0.1:0");
+  ASSERT_TRUE(port.ok()) << port.status();
+  const std::string scraped = Ask(AF_INET, *port, Get("/metrics"));
+  EXPECT_THAT(scraped, HasSubstr("HTTP/1.1 200 OK"));
+  EXPECT_THAT(scraped, HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8"));
+  EXPECT_THAT(scraped, HasSubstr("longembed_build_info{torch=\"\",version=\"1.2.3\"} 1\n"));
+  EXPECT_THAT(Ask(AF_INET, *port, Get("/")), HasSubstr("HTTP/1.1 404"));
+  const std::string posted =
+      Ask(AF_INET, *port, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+  EXPECT_THAT(posted, HasSubstr("HTTP/1.1 405"));
+  EXPECT_THAT(Ask(AF_INET, *port, "nonsense\r\n\r\n"), Not(HasSubstr("200 OK")));
+}
+
+TEST(MetricsPortTest, ServesIpv6AndBothFamiliesOnEveryAddress) {
+  Metrics metrics({}), every({});
+  const auto port = metrics.Listen("[::1]:0");
+  if (!port.ok()) GTEST_SKIP() << "no IPv6 loopback here: " << port.status();
+  EXPECT_THAT(Ask(AF_INET6, *port, Get("/metrics")), HasSubstr("HTTP/1.1 200 OK"));
+  const auto every_port = every.Listen("[::]:0");
+  ASSERT_TRUE(every_port.ok()) << every_port.status();
+  EXPECT_THAT(Ask(AF_INET6, *every_port, Get("/metrics")), HasSubstr("HTTP/1.1 200 OK"));
+  EXPECT_THAT(Ask(AF_INET, *every_port, Get("/metrics")), HasSubstr("HTTP/1.1 200 OK"));
+}
+
+// Scrapers that say half of a request, or nothing, take nothing from the next one.
+TEST(MetricsPortTest, StalledScrapersHoldNobody) {
+  Metrics metrics({});
+  const auto port = metrics.Listen("127.0.0.1:0");
+  ASSERT_TRUE(port.ok()) << port.status();
+  std::vector<int> stalled;
+  for (int i = 0; i < 8; ++i) {
+    stalled.push_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(*port))};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(connect(stalled.back(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    const std::string half = "GET /metrics HTTP/1.1\r\nHost:";
+    const size_t said = i % 2 == 0 ? half.size() : 0;
+    ASSERT_EQ(send(stalled.back(), half.data(), said, MSG_NOSIGNAL), static_cast<ssize_t>(said));
+  }
+  EXPECT_THAT(Ask(AF_INET, *port, Get("/metrics")), HasSubstr("HTTP/1.1 200 OK"));
+  for (const int descriptor : stalled) close(descriptor);
+}
+
+TEST(MetricsPortTest, HeadersAreBounded) {
+  Metrics metrics({});
+  const auto port = metrics.Listen("127.0.0.1:0");
+  ASSERT_TRUE(port.ok()) << port.status();
+  const std::string answer = Ask(AF_INET, *port, "GET /metrics HTTP/1.1\r\nX: " + std::string(1 << 20, 'x'));
+  EXPECT_THAT(answer, Not(HasSubstr("200 OK")));
 }
 
 // The table in README.md and what a scrape shows are the same metrics.

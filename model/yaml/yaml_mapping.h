@@ -1,0 +1,132 @@
+// Reads the keys of a YAML mapping into fields that hold their defaults. The one place that says what a number, a
+// duration or a truth value is in the project's files; what leaves room for surprise is refused, with line and key.
+//
+//   struct Limits { int64_t max_bytes = 100; absl::Duration max_wait = absl::Seconds(1); };
+//
+//   template <typename Keys>                       // One description: YamlMapping reads by it, others may list or
+//   compare. void Describe(Keys& keys, Limits& limits) {
+//     keys.Integer("max_bytes", limits.max_bytes, 1, 1 << 20);
+//     keys.Duration("max_wait", limits.max_wait, {.least = absl::Milliseconds(100), .most = absl::Hours(1)});
+//   }
+//
+//   Limits limits;
+//   absl::Status status = ReadYaml(text, [&](YamlMapping& root) { Describe(root, limits); });
+#ifndef LONGEMBED_MODEL_YAML_YAML_MAPPING_H_
+#define LONGEMBED_MODEL_YAML_YAML_MAPPING_H_
+
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "model/yaml/yaml_node.h"
+
+namespace longembed {
+
+// What a duration may be: whole milliseconds, the smallest that any of them is honored to.
+struct DurationRange {
+  absl::Duration least = absl::ZeroDuration();
+  absl::Duration most;
+  bool or_zero = false;  // 0s is allowed though `least` is more: it switches off what the duration bounds.
+};
+
+// What a file may contain that is secret: its words then stay out of errors.
+enum class YamlWords { kQuoted, kSecret };
+
+// A key that is absent leaves its field as it is; one without a value is refused. Its methods throw; ReadYaml catches.
+class YamlMapping {
+ public:
+  // Plain decimal digits: no leading zeros, signs other than -, separators, exponents, hexadecimal or quotes.
+  template <std::integral Value>
+  void Integer(const std::string& key, Value& value, int64_t least, int64_t most) {
+    int64_t read = value;
+    ReadInteger(key, read, least, most);
+    value = static_cast<Value>(read);
+  }
+  // Lists of such integers.
+  template <std::integral Value>
+  void Integers(const std::string& key, std::vector<Value>& values, int64_t least, int64_t most) {
+    if (const YamlNode* const node = List(key)) values = ToIntegers<Value>(key, *node, least, most);
+  }
+  // A finite decimal number, such as 10000, 0.5 or 1.5e6.
+  void Number(const std::string& key, double& value, double least, double most);
+  // true or false.
+  void Flag(const std::string& key, bool& value);
+  // Any scalar, as it stands in the file.
+  void Text(const std::string& key, std::string& value);
+  // Text -> text.
+  void Texts(const std::string& key, std::map<std::string, std::string>& values);
+  // Such as 500ms, 10s or 1m30s.
+  void Duration(const std::string& key, absl::Duration& value, const DurationRange& range);
+
+  template <typename Value>
+  void Choice(const std::string& key, Value& value, const std::vector<std::pair<const char*, Value>>& choices) {
+    std::vector<std::string> names;
+    for (const auto& [name, choice] : choices) names.push_back(name);
+    if (const int chosen = ReadChoice(key, names); chosen >= 0) value = choices[static_cast<size_t>(chosen)].second;
+  }
+
+  // A mapping below this one, whose keys `read` reads.
+  void Section(const std::string& key, const std::function<void(YamlMapping&)>& read);
+
+  // A list of mappings: calls `read` for each.
+  void Sections(const std::string& key, const std::function<void(YamlMapping&)>& read);
+
+  // The mapping itself, for keys that its author names.
+  const YamlNode& node() const { return node_; }
+
+  // Takes the key for known, whatever it holds.
+  void Ignore(const std::string& key);
+
+  // Refuses the mapping if the key is absent.
+  void Require(const std::string& key);
+
+  // Refuses the file, for what stands at the key: "line 3: PATH.KEY WHAT".
+  [[noreturn]] void Fail(const std::string& key, const std::string& what) const;
+  [[noreturn]] void Fail(const YamlNode& node, const std::string& key, const std::string& what) const;
+
+ private:
+  const YamlNode* Node(const std::string& key);
+
+  friend absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read, YamlWords words);
+
+  YamlMapping(const YamlNode& node, std::string path, YamlWords words);
+
+  void RefuseUnknownKeys() const;
+  void ReadMapping(const YamlNode& node, const std::string& path, const std::function<void(YamlMapping&)>& read) const;
+  void ReadInteger(const std::string& key, int64_t& value, int64_t least, int64_t most);
+  int ReadChoice(const std::string& key, const std::vector<std::string>& names);
+  int64_t ToInteger(const std::string& key, const YamlNode& node, int64_t least, int64_t most) const;
+  const YamlNode* Scalar(const std::string& key, const char* kind);
+  const YamlNode* List(const std::string& key);
+  // ", not VALUE", where values may be quoted.
+  std::string Not(const YamlNode& node) const;
+
+  template <typename Value>
+  std::vector<Value> ToIntegers(const std::string& key, const YamlNode& list, int64_t least, int64_t most) const {
+    std::vector<Value> values;
+    for (const YamlNode& item : list.items) values.push_back(static_cast<Value>(ToInteger(key, item, least, most)));
+    return values;
+  }
+
+  const YamlNode& node_;
+  const std::string path_;  // Of this mapping, with a dot at its end; empty: the root.
+  const YamlWords words_;
+  std::set<std::string> known_;
+};
+
+// Parses the text and calls `read` with its root, which must be a mapping. Keys that `read` did not ask for are
+// refused, as is a key that is there twice. Takes untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is
+// wrong".
+absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read,
+                      YamlWords words = YamlWords::kQuoted);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_YAML_YAML_MAPPING_H_

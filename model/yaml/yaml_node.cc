@@ -1,0 +1,121 @@
+#include "model/yaml/yaml_node.h"
+
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed {
+namespace {
+
+constexpr char kWriteOut[] = "are not supported; write the values out";
+
+struct Refusal {
+  int line;
+  std::string what;
+};
+
+[[noreturn]] void Refuse(const YAML::Mark& mark, const std::string& what) { throw Refusal{mark.line + 1, what}; }
+
+// Builds the tree, and refuses what it has no place for.
+class TreeBuilder final : public YAML::EventHandler {
+ public:
+  YamlNode& root() { return root_; }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { Add(mark, "?", anchor, {}); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { Refuse(mark, absl::StrCat("aliases ", kWriteOut)); }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    Add(mark, tag, anchor, {.kind = YamlNode::Kind::kScalar, .scalar = value, .quoted = tag == "!"});
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    Open(mark, tag, anchor, YamlNode::Kind::kList);
+  }
+  void OnSequenceEnd() override { open_.pop_back(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    Open(mark, tag, anchor, YamlNode::Kind::kMapping);
+  }
+  void OnMapEnd() override { open_.pop_back(); }
+
+ private:
+  // A list or a mapping that goes on.
+  struct OpenNode {
+    YamlNode* node;
+    bool has_key = false;  // Whose value comes next.
+  };
+
+  void Open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
+    if (open_.size() >= kMaxYamlDepth) Refuse(mark, absl::StrCat("is nested deeper than ", kMaxYamlDepth, " levels"));
+    YamlNode& node = Add(mark, tag, anchor, {.kind = kind});
+    open_.push_back({.node = &node});
+  }
+
+  // A node's parent grows only while none of its other children is open, so that pointers to those that are stay good.
+  YamlNode& Add(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
+    if (anchor != YAML::NullAnchor) Refuse(mark, absl::StrCat("anchors ", kWriteOut));
+    if (!tag.empty() && tag != "?" && tag != "!") Refuse(mark, absl::StrCat("tags ", kWriteOut));
+    node.line = mark.line + 1;
+    if (open_.empty()) return root_ = std::move(node);
+    OpenNode& parent = open_.back();
+    if (parent.node->kind == YamlNode::Kind::kList) return parent.node->items.emplace_back(std::move(node));
+    if (parent.has_key) {
+      parent.has_key = false;
+      // A value that is not there has the place of what comes next.
+      if (node.kind == YamlNode::Kind::kNull) node.line = parent.node->entries.back().first.line;
+      return parent.node->entries.back().second = std::move(node);
+    }
+    return AddKey(mark, parent, std::move(node));
+  }
+
+  static YamlNode& AddKey(const YAML::Mark& mark, OpenNode& mapping, YamlNode key) {
+    if (key.kind != YamlNode::Kind::kScalar) Refuse(mark, "a key must be text");
+    if (!key.quoted && key.scalar == "<<") Refuse(mark, absl::StrCat("merge keys ", kWriteOut));
+    mapping.has_key = true;
+    return mapping.node->entries.emplace_back(std::move(key), YamlNode{}).first;
+  }
+
+  YamlNode root_;
+  std::vector<OpenNode> open_;
+};
+
+}  // namespace
+
+const YamlNode* YamlNode::Find(const std::string& key) const {
+  for (const auto& [name, value] : entries) {
+    if (name.scalar == key) return &value;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<YamlNode> ParseYaml(const std::string& text) {
+  if (text.size() > kMaxYamlBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("line 1: the file has ", text.size(), " bytes; at most ", kMaxYamlBytes, " are read"));
+  }
+  try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    TreeBuilder builder, rest;
+    if (!parser.HandleNextDocument(builder)) return YamlNode{};
+    if (parser.HandleNextDocument(rest)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("line ", rest.root().line, ": a second document begins; the file must hold one"));
+    }
+    return std::move(builder.root());
+  } catch (const Refusal& refusal) {
+    return absl::InvalidArgumentError(absl::StrCat("line ", refusal.line, ": ", refusal.what));
+  } catch (const YAML::Exception& error) {
+    // What follows a colon quotes the file.
+    return absl::InvalidArgumentError(
+        absl::StrCat("line ", error.mark.line + 1, ": ", error.msg.substr(0, error.msg.find(':'))));
+  }
+}
+
+}  // namespace longembed

@@ -1,0 +1,13 @@
+// How many cores this process may use.
+#ifndef LONGEMBED_SERVER_HOST_CORES_H_
+#define LONGEMBED_SERVER_HOST_CORES_H_
+
+namespace longembed {
+
+// The lesser of the cores that the scheduler lets it run on and the quota of its control groups, rounded up: more
+// threads than that would only be throttled. At least 1.
+int AvailableCores();
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_HOST_CORES_H_

@@ -1,0 +1,41 @@
+#include "server/process/ports.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+// `key` is the one of the config.
+absl::Status OfKey(const char* key, const absl::Status& status) {
+  return status.ok() ? status : absl::Status(status.code(), absl::StrCat(key, ": ", status.message()));
+}
+
+}  // namespace
+
+void Ports::Open(const ServerConfig& config, const HostContext& calls, Health& state, Problems& problems) {
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor =
+      Acceptor::Listen(config.listen, {.max_connections = config.connections.max,
+                                       .max_client_share = config.connections.max_client_share,
+                                       .silence = config.connections.handshake_timeout});
+  problems.Add(OfKey("listen", acceptor.status()));
+  if (acceptor.ok()) grpc = *std::move(acceptor);
+  if (!config.health_listen.empty()) {
+    absl::StatusOr<std::unique_ptr<HealthPort>> port = HealthPort::Start(config.health_listen, state, calls);
+    problems.Add(OfKey("health_listen", port.status()));
+    if (port.ok()) {
+      health = *std::move(port);
+      Log(LogLevel::kInfo, absl::StrCat("health on port ", health->port()));
+    }
+  }
+  if (!config.metrics_listen.empty()) {
+    const absl::StatusOr<int> port = calls.metrics.Listen(config.metrics_listen);
+    problems.Add(OfKey("metrics_listen", port.status()));
+    if (port.ok()) Log(LogLevel::kInfo, absl::StrCat("metrics on port ", *port));
+  }
+}
+
+}  // namespace longembed

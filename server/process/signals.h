@@ -1,0 +1,67 @@
+// The signals that end the server or make it read its files again, obeyed from the first moment to the last.
+//
+//   SIGTERM, SIGINT, SIGQUIT, SIGXCPU  Before the server serves: the process ends at once, with exit status 0. While it
+//                                      serves: drain. A second one cuts the drain short, a third ends the process.
+//   SIGHUP                             Read the config's log section, certificates and API keys again.
+//   SIGPIPE, SIGXFSZ                   Ignored: a peer that has hung up and a file at its limit are errors of the
+//   write. Every other one whose default      Ignored. Faults of the program itself (SIGSEGV, SIGABRT and their like)
+//   keep their would end the process              default, and nobody can catch SIGKILL.
+#ifndef LONGEMBED_SERVER_PROCESS_SIGNALS_H_
+#define LONGEMBED_SERVER_PROCESS_SIGNALS_H_
+
+#include <condition_variable>
+#include <mutex>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+
+namespace longembed {
+
+// Blocks the signals that are waited for and ignores the others. REQUIRES: no other thread runs yet, as threads inherit
+// what is blocked.
+void BlockSignals();
+
+// Ends the process with exit status 1, saying `why` in the log, unless it has ended by itself within `grace`. For what
+// may be held up for ever, such as a drain beside a device that hangs.
+void ForceExitAfter(absl::Duration grace, const char* why);
+
+// Such as "SIGTERM".
+std::string SignalName(int signal);
+
+// Takes the signals, on a thread of its own that lives as long as the process. One instance, which is never destroyed.
+// Multiple threads can call its methods without external synchronization.
+class ProcessSignals {
+ public:
+  struct Event {
+    int stop = 0;  // The first signal that asks the process to end; 0: none has come.
+    bool reload = false;
+  };
+
+  // REQUIRES: BlockSignals.
+  ProcessSignals();
+
+  // From now on a stop signal is for the caller to obey; before, it ends the process.
+  void StartServing();
+
+  // Waits for an event, at most for `timeout`. A reload is told of once, a stop from then on.
+  Event Await(absl::Duration timeout);
+
+  // Waits for a second stop signal, at most for `timeout`. Returns whether one has come.
+  bool AwaitHurry(absl::Duration timeout);
+
+ private:
+  void Run();
+  void Handle(int signal);
+  void HandleStop(int signal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool serving_ ABSL_GUARDED_BY(mutex_) = false;
+  int stops_ ABSL_GUARDED_BY(mutex_) = 0;
+  Event event_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_PROCESS_SIGNALS_H_

@@ -1,0 +1,85 @@
+#include "server/process/start_checks.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+// An upper estimate of the threads at work: those of the config, and the ones that gRPC, jemalloc, the ports, the log
+// and the signals have.
+int64_t ExpectedThreads(const ServerConfig& config, int cores) {
+  constexpr int64_t kOthers = 16, kOthersForEachCore = 4;
+  int64_t threads = kOthers + kOthersForEachCore * cores + TokenizationThreads(config, cores);
+  bool on_cpu = false;
+  for (const ModelConfig& model : config.models) {
+    on_cpu = on_cpu || model.device == "cpu";
+    if (model.device != "cpu") threads += config.cuda_streams;
+  }
+  return on_cpu ? threads + ComputeThreads(config, cores) : threads;
+}
+
+absl::Status CheckDescriptors(const ServerConfig& config, int64_t descriptors) {
+  constexpr int64_t kOthers = 256;  // Models, logs, the other ports.
+  if (descriptors >= config.connections.max + kOthers) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "connections.max is ", config.connections.max, ", but this process may open ", descriptors, " descriptors; ",
+      descriptors > kOthers ? absl::StrCat("lower it to ", descriptors - kOthers, ", or ") : "",
+      "raise the limit (ulimit -n) to ", config.connections.max + kOthers));
+}
+
+absl::Status CheckThreads(const ServerConfig& config, int cores, int64_t limit, const std::string& name) {
+  const int64_t threads = ExpectedThreads(config, cores);
+  if (threads <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("compute_threads, tokenization_threads and cuda_streams make about ",
+                                                 threads, " threads with those of gRPC, but ", name, " allows ", limit,
+                                                 "; lower them, or raise the limit"));
+}
+
+absl::Status CheckMemory(const ServerConfig& config, const CgroupLimit<int64_t>& memory) {
+  if (config.limits.max_pending_bytes < memory.value) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("limits.max_pending_bytes is ", config.limits.max_pending_bytes, ", but ", memory.file, " allows ",
+                   memory.value, " bytes for everything, models included; lower it, or raise the memory limit"));
+}
+
+}  // namespace
+
+int ComputeThreads(const ServerConfig& config, int cores) {
+  return config.compute_threads > 0 ? config.compute_threads : cores;
+}
+
+int TokenizationThreads(const ServerConfig& config, int cores) {
+  // Three at least: one for short texts, and one each for long texts of two clients.
+  return config.tokenization_threads > 0 ? config.tokenization_threads : std::max(3, cores / 2);
+}
+
+void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Problems& problems) {
+  const CgroupLimits& cgroup = limits.cgroup;
+  problems.Add(CheckDescriptors(config, limits.descriptors));
+  if (limits.user_threads.has_value()) {
+    problems.Add(CheckThreads(config, limits.cores, *limits.user_threads, "the user's limit (ulimit -u)"));
+  }
+  if (cgroup.tasks.has_value()) {
+    problems.Add(CheckThreads(config, limits.cores, cgroup.tasks->value, cgroup.tasks->file));
+  }
+  if (cgroup.memory_bytes.has_value()) problems.Add(CheckMemory(config, *cgroup.memory_bytes));
+}
+
+void LogHostLimits(const HostLimits& limits) {
+  const auto number = [](const auto& limit) -> LogValue {
+    return limit.has_value() ? LogValue(limit->value) : LogValue("unlimited");
+  };
+  Log(LogLevel::kInfo, "limits",
+      {{"cores", int64_t{limits.cores}},
+       {"cgroup_cores", number(limits.cgroup.cores)},
+       {"cgroup_memory_bytes", number(limits.cgroup.memory_bytes)},
+       {"cgroup_tasks", number(limits.cgroup.tasks)},
+       {"descriptors", limits.descriptors},
+       {"user_threads", limits.user_threads ? LogValue(*limits.user_threads) : LogValue("unlimited")}});
+}
+
+}  // namespace longembed

@@ -1,0 +1,38 @@
+// What can be known to be wrong before any model is loaded.
+#ifndef LONGEMBED_SERVER_PROCESS_START_CHECKS_H_
+#define LONGEMBED_SERVER_PROCESS_START_CHECKS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/config/config.h"
+#include "server/host/limits.h"
+
+namespace longembed {
+
+// Collects what is wrong, so that one start tells of all of it. Not thread-safe.
+class Problems {
+ public:
+  void Add(const absl::Status& status) {
+    if (!status.ok()) all_.emplace_back(status.message());
+  }
+  const std::vector<std::string>& all() const { return all_; }
+
+ private:
+  std::vector<std::string> all_;
+};
+
+// How many threads run the models on the CPU, and how many tokenize, with `cores` to use.
+int ComputeThreads(const ServerConfig& config, int cores);
+int TokenizationThreads(const ServerConfig& config, int cores);
+
+// Adds a problem for each limit of the machine, the container or the user that the config does not fit in.
+void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Problems& problems);
+
+// Logs the limits by name.
+void LogHostLimits(const HostLimits& limits);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_PROCESS_START_CHECKS_H_

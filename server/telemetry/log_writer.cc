@@ -1,0 +1,114 @@
+#include "server/telemetry/log_writer.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <string_view>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace longembed {
+namespace {
+
+int64_t CountLines(std::string_view text) { return std::count(text.begin(), text.end(), '\n'); }
+
+// As many whole lines as a pipe takes in one piece; the first line where that alone is longer.
+std::string_view FirstPiece(std::string_view lines) {
+  if (lines.size() <= PIPE_BUF) return lines;
+  const size_t last_end = lines.rfind('\n', PIPE_BUF - 1);
+  return lines.substr(0, (last_end == std::string_view::npos ? lines.find('\n') : last_end) + 1);
+}
+
+}  // namespace
+
+LogWriter::LogWriter(int descriptor, size_t capacity, DroppedLine dropped_line)
+    : descriptor_(descriptor),
+      capacity_(capacity),
+      dropped_line_(std::move(dropped_line)),
+      thread_([this] { Run(); }) {}
+
+LogWriter::~LogWriter() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  added_.notify_one();
+  thread_.join();
+}
+
+void LogWriter::Add(const std::string& line) {
+  {
+    const std::lock_guard lock(mutex_);
+    const std::string dropped = untold_ > 0 ? dropped_line_(untold_) : "";
+    if (waiting_.size() + dropped.size() + line.size() > capacity_) return CountDropped(1);
+    untold_ = 0;
+    waiting_ += dropped;
+    waiting_ += line;
+  }
+  added_.notify_one();
+}
+
+bool LogWriter::Flush(absl::Duration timeout) {
+  std::unique_lock lock(mutex_);
+  return written_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return waiting_.empty() && !writing_; });
+}
+
+int64_t LogWriter::dropped() const {
+  const std::lock_guard lock(mutex_);
+  return dropped_;
+}
+
+void LogWriter::CountDropped(int64_t lines) {
+  dropped_ += lines;
+  untold_ += lines;
+}
+
+void LogWriter::Run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    added_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+    if (waiting_.empty()) return;
+    const std::string lines = std::exchange(waiting_, "");
+    writing_ = true;
+    lock.unlock();
+    const int64_t lost = WriteLines(lines);
+    lock.lock();
+    CountDropped(lost);
+    writing_ = false;
+    if (waiting_.empty()) written_.notify_all();
+  }
+}
+
+int64_t LogWriter::WriteLines(std::string_view lines) {
+  int64_t lost = 0;
+  while (!lines.empty()) {
+    const std::string_view piece = FirstPiece(lines);
+    std::string text = within_line_ ? "\n" : "";
+    text += piece;
+    if (!WritePiece(text)) lost += CountLines(piece);
+    lines.remove_prefix(piece.size());
+  }
+  return lost;
+}
+
+bool LogWriter::WritePiece(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = write(descriptor_, text.data(), text.size());
+    if (written > 0) {
+      within_line_ = text[static_cast<size_t>(written) - 1] != '\n';
+      text.remove_prefix(static_cast<size_t>(written));
+    } else if (written < 0 && errno == EAGAIN) {  // Another process that has the same pipe made it so.
+      pollfd room{.fd = descriptor_, .events = POLLOUT, .revents = 0};
+      poll(&room, 1, /*timeout=*/-1);
+    } else if (written < 0 && errno != EINTR) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace longembed

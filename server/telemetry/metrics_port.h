@@ -1,0 +1,42 @@
+// GET /metrics over HTTP, for Prometheus.
+#ifndef LONGEMBED_SERVER_TELEMETRY_METRICS_PORT_H_
+#define LONGEMBED_SERVER_TELEMETRY_METRICS_PORT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/net/acceptor.h"
+
+struct MHD_Daemon;
+
+namespace longembed {
+
+// One thread accepts, another answers all connections: a scraper that stalls or trickles costs one of few connections,
+// for seconds, and a bounded piece of memory.
+class MetricsPort {
+ public:
+  // `scrape` makes the text that is served; it is called on the answering thread, and must outlive the port. Errors: as
+  // Acceptor::Listen.
+  static absl::StatusOr<std::unique_ptr<MetricsPort>> Start(const std::string& address,
+                                                            std::function<std::string()> scrape);
+  ~MetricsPort();
+
+  int port() const { return acceptor_->port(); }
+
+ private:
+  struct StopDaemon {
+    void operator()(MHD_Daemon* daemon) const;
+  };
+
+  explicit MetricsPort(std::function<std::string()> scrape) : scrape_(std::move(scrape)) {}
+
+  const std::function<std::string()> scrape_;
+  std::unique_ptr<MHD_Daemon, StopDaemon> daemon_;
+  std::unique_ptr<Acceptor> acceptor_;  // Stops first: it hands connections to the daemon.
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_TELEMETRY_METRICS_PORT_H_

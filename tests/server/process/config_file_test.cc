@@ -1,0 +1,75 @@
+#include "server/process/config_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class ConfigFileTest : public ::testing::Test {
+ protected:
+  ~ConfigFileTest() override {
+    SetLogLevel(LogLevel::kInfo);
+    SetLogFormat(LogFormat::kJson);
+    std::filesystem::remove(path_);
+  }
+
+  void Write(const std::string& yaml) { std::ofstream(path_) << "models: [{path: m}]\n" << yaml; }
+  // What a reload says.
+  static std::string Reload(ConfigFile& file) {
+    ::testing::internal::CaptureStderr();
+    file.Reload();
+    EXPECT_TRUE(FlushLog(absl::Seconds(20)));
+    return ::testing::internal::GetCapturedStderr();
+  }
+
+  const std::string path_ = absl::StrCat(::testing::TempDir(), "config_file_", getpid(), ".yaml");
+};
+
+TEST_F(ConfigFileTest, TheLogFollowsTheFileAndOtherKeysAreNamed) {
+  Write("log: {level: info}\nlimits: {max_queue_wait: 5s}\n");
+  ConfigFile file(path_, *ReadConfig(path_));
+  EXPECT_EQ(Reload(file), "");
+  Write("log: {level: warning}\nlimits: {max_queue_wait: 6s}\nprofiles: {p: {windows: {}}}\n");
+  const std::string said = Reload(file);
+  EXPECT_THAT(said, HasSubstr("\"in_force\":\"log.level\""));
+  EXPECT_THAT(said, HasSubstr("\"after_a_restart\":\"limits.max_queue_wait, profiles.p\""));
+  EXPECT_FALSE(LogEnabled(LogLevel::kInfo));
+  // What runs is compared with, not what the file was before.
+  Write("log: {level: info, format: text}\nlimits: {max_queue_wait: 5s}\n");
+  EXPECT_THAT(Reload(file), HasSubstr("in_force=\"log.format, log.level\"  after_a_restart=\n"));
+  EXPECT_TRUE(LogEnabled(LogLevel::kInfo));
+}
+
+TEST_F(ConfigFileTest, ABrokenFileChangesNothing) {
+  Write("log: {level: info}\n");
+  ConfigFile file(path_, *ReadConfig(path_));
+  Write("log: {level: loud}\n");
+  const std::string said = Reload(file);
+  EXPECT_THAT(said, HasSubstr("config reload failed"));
+  EXPECT_THAT(said, HasSubstr("log.level must be one of"));
+  EXPECT_THAT(said, Not(HasSubstr("config reloaded")));
+  EXPECT_TRUE(LogEnabled(LogLevel::kInfo));
+}
+
+TEST_F(ConfigFileTest, WhatChangedSinceTheStartIsSeenAtTheFirstLook) {
+  Write("log: {level: info}\n");
+  const ServerConfig running = *ReadConfig(path_);
+  Write("log: {level: error}\n");  // As while models load.
+  ConfigFile file(path_, running);
+  file.ReloadIfChanged();
+  EXPECT_FALSE(LogEnabled(LogLevel::kWarning));
+}
+
+}  // namespace
+}  // namespace longembed
