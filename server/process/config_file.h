@@ -21,8 +21,8 @@ class ConfigFile {
     if (file_.Changed()) Reload();
   }
 
-  // Reads the file. Puts its section `log` into force, and logs by name which keys that was, and which others differ from
-  // what runs. A file that cannot be used changes nothing.
+  // Reads the file. Puts its section `log` into force, and logs by name which keys that was, and which others differ
+  // from what runs. A file that cannot be used changes nothing.
   void Reload();
 
  private:

@@ -1,4 +1,5 @@
-// The signals that end the server or make it read its files again, obeyed from the first moment to the last.
+// The signals that end the server or make it read its files again, obeyed from the first line of main to the last.
+// (Before, while the loader maps LibTorch for some tenths of a second, their defaults hold.)
 //
 //   SIGTERM, SIGINT, SIGQUIT, SIGXCPU  Before the server serves: the process ends at once, with exit status 0. While it
 //                                      serves: drain. A second one cuts the drain short, a third ends the process.

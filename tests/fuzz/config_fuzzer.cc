@@ -48,6 +48,7 @@ void ExpectConfig(const ServerConfig& config) {
   FUZZ_EXPECT(!config.models.empty());
   FUZZ_EXPECT(config.compute_threads >= 0 && config.cuda_streams >= 1 && config.tokenization_threads >= 0);
   FUZZ_EXPECT(config.connections.max >= 1 && config.connections.max_streams >= 1);
+  FUZZ_EXPECT(config.connections.max_client_share > 0 && config.connections.max_client_share <= 1);
   ExpectDurations(config);
   ExpectSafe(config);
   ExpectLimits(config.limits);

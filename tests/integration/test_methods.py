@@ -358,7 +358,7 @@ def test_a_bad_recommendation_ends_the_start(tmp_path):
         ("recommended_extension", '{"windoes": {}}', "recommended_extension of its manifest: .*windoes"),
         ("recommended_multi_vector_extension", f'{{"windows": {{"tokens": {LO + 1}}}}}', "recommended_multi_vector_extension of its manifest: windows.tokens"),
         ("recommended_multi_vector_extension", '{"grouped": {}}', "recommended_multi_vector_extension of its manifest: has no windows"),
-        ("recommendation_evidence", {"sets": ["qmsum"]}, "recommendation_evidence has a value of the wrong type"),
+        ("recommendation_evidence", {"sets": ["qmsum"]}, "recommendation_evidence.sets must be a string"),
     ):
         file.write_text(yaml.safe_dump(content | {key: value}))
         with pytest.raises(RuntimeError, match=said):
