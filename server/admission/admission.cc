@@ -143,7 +143,7 @@ absl::Duration Admission::WaitOf(const Demand& demand, absl::Time start) const {
 
 bool Admission::IsLate(const Demand& demand, absl::Duration wait) const {
   // Of the time that is left; the rest is for what comes meanwhile and is due sooner, and for estimates that err.
-  constexpr double kPromised = 0.9;
+  constexpr double kPromised = 0.75;
   if (demand.deadline == absl::InfiniteFuture()) return false;
   return wait + demand.work / pace() > kPromised * (demand.deadline - clock_.Now());
 }

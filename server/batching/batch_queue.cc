@@ -10,7 +10,11 @@ void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->due_ = Promised(*job) ? job->options_.due
                              : std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kPatience);
   job->ticket_ = next_ticket_++;
-  for (const Sequence& sequence : job->sequences_) Count(sequence.size(), +1);
+  job->cost_ = 0;
+  for (const Sequence& sequence : job->sequences_) {
+    Count(sequence.size(), +1);
+    job->cost_ += costs_.CostOf(sequence.size());
+  }
   jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
   arrivals_.emplace(job->ticket_, now);
   const Urgency urgency = UrgencyOf(*job);
@@ -81,6 +85,19 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
     Erase(position);
   }
   return expired;
+}
+
+std::vector<std::shared_ptr<Job>> BatchQueue::TakeHopeless(absl::Time now, absl::Duration per_cost) {
+  constexpr double kOptimism = 0.9;  // Estimates err, and a job that is given up is lost.
+  std::vector<std::shared_ptr<Job>> hopeless;
+  while (jobs_.size() > 1) {
+    const auto next = jobs_.begin();
+    const Job& job = *next->second;
+    if (!Promised(job) || job.next_ > 0 || now + kOptimism * (per_cost * job.cost_) <= job.options_.deadline) break;
+    hopeless.push_back(next->second);
+    Erase(next);
+  }
+  return hopeless;
 }
 
 int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch) {

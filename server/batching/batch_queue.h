@@ -53,6 +53,10 @@ class BatchQueue {
   // Takes out every job whose deadline has passed.
   std::vector<std::shared_ptr<Job>> TakeExpired(absl::Time now);
 
+  // Takes out jobs that are next and could not be done by their deadlines any more, at `per_cost` of the device's time:
+  // to begin with them would make those behind them late, too. Never the only job, which tells how fast the device is.
+  std::vector<std::shared_ptr<Job>> TakeHopeless(absl::Time now, absl::Duration per_cost);
+
   // Takes the most urgent sequence, then in order of urgency whatever still fits the budget. Empty when the queue is.
   Batch TakeBatch(const BatchLimits& limits, absl::Time now);
 

@@ -78,6 +78,7 @@ class Job {
   std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.
 
   absl::Time enqueued_;
+  int64_t cost_ = 0;  // Of all its sequences (CostModel).
   absl::Time due_;  // Its place in the order (BatchQueue).
   bool run_in_part_ = false;
   uint64_t ticket_ = 0;    // Order of arrival.

@@ -138,6 +138,7 @@ bool Scheduler::Step() {
 
 void Scheduler::Run(Assignment& assignment) {
   for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
+  for (const std::shared_ptr<Job>& job : assignment.hopeless) Answer(*assignment.lane, job, TooLateFor(*assignment.lane, *job));
   if (assignment.lane == nullptr) {
     HelpOthers();
   } else if (!assignment.batch.empty()) {
@@ -145,6 +146,11 @@ void Scheduler::Run(Assignment& assignment) {
     EncodeBatch(*assignment.lane, assignment.batch);
   }
   FinishBatch(assignment);
+}
+
+absl::Status Scheduler::TooLateFor(const Lane& lane, const Job& job) const {
+  const absl::Duration time = lane.WorkOf(job.cost_);
+  return Overloaded(Overload::kDeadline, {.expected_wait = time, .max_wait = job.options_.deadline - clock_.Now()}, time);
 }
 
 bool Scheduler::AwaitAssignment(Assignment& assignment) {
@@ -162,6 +168,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   assignment.lane = &lane;
   const absl::Time now = clock_.Now();
   assignment.expired = lane.queue_.TakeExpired(now);
+  assignment.hopeless = lane.queue_.TakeHopeless(now, lane.WorkOf(1));
   BatchLimits limits = lane.options_.batch;
   limits.giants = GiantsMayStart();
   const int64_t share = (lane.queue_.cost(limits.giants) + free_workers_ - 1) / free_workers_;
@@ -278,6 +285,7 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   // Before the lane may go: what the jobs hold, such as their places, may go with it.
   assignment.batch.clear();
   assignment.expired.clear();
+  assignment.hopeless.clear();
   std::vector<std::shared_ptr<Job>> jobs;
   {
     const std::lock_guard lock(mutex_);

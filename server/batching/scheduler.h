@@ -159,11 +159,13 @@ class Scheduler {
     Batch batch;           // Empty when only expired jobs were found.
     bool giant = false;
     std::vector<std::shared_ptr<Job>> expired;
+    std::vector<std::shared_ptr<Job>> hopeless;
     std::list<Lane::RunningBatch>::iterator running;  // When there is a lane.
   };
 
   void RunWorker();
   void Run(Assignment& assignment);
+  absl::Status TooLateFor(const Lane& lane, const Job& job) const;
   // False when the scheduler is being destroyed.
   bool AwaitAssignment(Assignment& assignment);
   void TakeBatch(Lane& lane, Assignment& assignment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -121,6 +121,50 @@ TEST_F(AdmissionTest, TheExpectedWaitIsBound) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("about 17s; the limit is 16s"));
 }
 
+// In order of arrival, each behind those before it; what would be late is not begun.
+TEST_F(AdmissionTest, ACallThatWouldBeLateIsRefused) {
+  const Demand call{.client = "a", .tokens = 1, .work = absl::Seconds(1), .deadline = clock_.Now() + absl::Seconds(8)};
+  Places places;
+  const absl::Status refused = AdmitUntilRefused(call, places);
+  ExpectRefused(refused, "DEADLINE_TOO_SHORT", "deadline_too_short");
+  EXPECT_EQ(places.size(), 6u);  // Three quarters of the time are promised.
+  for (size_t i = 0; i < places.size(); ++i) {
+    EXPECT_EQ(places[i]->due(), clock_.Now() + absl::Seconds(static_cast<double>(i + 1)));
+  }
+  Demand patient = call;
+  patient.deadline = clock_.Now() + absl::Seconds(30);
+  EXPECT_TRUE(Admit(patient).ok());
+}
+
+// It waits for what is due before it, not for all.
+TEST_F(AdmissionTest, AShortCallPassesLongOnesWithDeadlines) {
+  const absl::Time deadline = clock_.Now() + absl::Seconds(100);
+  const Places places = Fill(3, {.tokens = 1, .work = absl::Seconds(5), .deadline = deadline});
+  const Demand shorter{.client = "short", .tokens = 1, .work = absl::Milliseconds(10), .deadline = clock_.Now() + absl::Seconds(1)};
+  EXPECT_TRUE(Admit(shorter).ok());
+}
+
+TEST_F(AdmissionTest, TheTimeToTokenizeCountsToo) {
+  const Places busy = Fill(1, {.tokens = 1, .work = absl::Seconds(1)});
+  Demand call{.client = "a", .tokens = 1, .work = absl::Seconds(1), .deadline = clock_.Now() + absl::Seconds(10)};
+  EXPECT_TRUE(Admit(call).ok());
+  call.tokenization = absl::Seconds(7);
+  ExpectRefused(Admit(call).status(), "DEADLINE_TOO_SHORT", "deadline_too_short");
+  call.deadline = absl::InfiniteFuture();
+  call.tokenization = absl::Seconds(17);
+  ExpectRefused(Admit(call).status(), "QUEUE_WAIT", "queue_wait");
+}
+
+// When its tokens have been counted.
+TEST_F(AdmissionTest, ACallThatTurnsOutTooLongForItsDeadlineIsRefused) {
+  const Places busy = Fill(1, {.tokens = 1, .work = absl::Seconds(1)});
+  const Demand call{.client = "a", .tokens = 1, .work = absl::Seconds(1), .deadline = clock_.Now() + absl::Seconds(8)};
+  const MaybePlace place = Admit(call), other = Admit(call);
+  ASSERT_TRUE(place.ok() && other.ok());
+  EXPECT_TRUE((*place)->Settle(1, absl::Seconds(2), /*giant=*/false).ok());
+  ExpectRefused((*other)->Settle(1, absl::Seconds(7), /*giant=*/false), "DEADLINE_TOO_SHORT", "deadline_too_short");
+}
+
 TEST_F(AdmissionTest, BulkHasABudgetOfItsOwnAndWaitsForInteractiveWork) {
   const Places bulk = Fill(8, {.priority = Priority::kBulk, .tokens = 1, .work = absl::Seconds(9)});
   EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());  // Interactive calls pass it.

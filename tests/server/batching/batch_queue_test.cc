@@ -61,6 +61,44 @@ TEST(BatchQueueTest, AJobContinuesInTheNextBatch) {
   EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(1040));
 }
 
+JobOptions Promised(absl::Duration due, absl::Duration deadline) {
+  return {.deadline = kStart + deadline, .due = kStart + due, .work = due};
+}
+
+// Calls that interleave are late together.
+TEST(BatchQueueTest, JobsUnderADeadlineRunOneAfterTheOther) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(9))), kStart);
+  queue.Push(MakeJob(2, {50, 50}, Promised(absl::Seconds(2), absl::Seconds(9))), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
+  queue.Push(MakeJob(3, {50}, Promised(absl::Milliseconds(500), absl::Seconds(9))), kStart);  // Shorter: it is due first.
+  EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(3050));
+  EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
+  EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
+}
+
+TEST(BatchQueueTest, WhatCannotBeDoneInTimeIsNotBegun) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
+  queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
+  const absl::Duration second_a_job = absl::Milliseconds(10);  // 100 tokens.
+  EXPECT_TRUE(queue.TakeHopeless(kStart + absl::Seconds(1), second_a_job).empty());
+  const auto hopeless = queue.TakeHopeless(kStart + absl::Seconds(1.2), second_a_job);
+  ASSERT_EQ(hopeless.size(), 1u);
+  EXPECT_EQ(hopeless[0]->tokens(), 100);
+  // The only one tells how fast the device is, whatever the estimate.
+  EXPECT_TRUE(queue.TakeHopeless(kStart + absl::Seconds(1.9), second_a_job).empty());
+  EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
+}
+
+TEST(BatchQueueTest, WhatHasBegunGoesOn) {
+  BatchQueue queue;
+  queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
+  queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
+  EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
+  EXPECT_TRUE(queue.TakeHopeless(kStart + absl::Seconds(1.9), absl::Milliseconds(10)).empty());
+}
+
 TEST(BatchQueueTest, LimitsSequences) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {1, 1, 1}), kStart);
