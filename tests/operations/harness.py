@@ -31,7 +31,7 @@ STARTED: list[subprocess.Popen] = []  # Whatever happens, none of these outlives
 # Gauge of the bytes that the server's ledger holds, by kind.
 HELD_BYTES = "longembed_held_bytes"
 # All of these are 0 when no client has a call, and nothing is done for one.
-STATE = ("longembed_requests_in_flight", "longembed_queue_jobs", "longembed_queue_tokens", "longembed_batches_running", HELD_BYTES, "longembed_pending_bytes")
+STATE = ("longembed_requests_in_flight", "longembed_queue_jobs", "longembed_queue_tokens", "longembed_batches_running", HELD_BYTES)
 SKIPPED = 77  # Exit status of a script that lacks a part; the reason is printed.
 
 sys.path.insert(0, str(ROOT / "tests/integration"))

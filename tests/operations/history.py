@@ -142,12 +142,12 @@ def vectors_as_alone(history: History, alone: History) -> list[str]:
 
 def likeness(values: np.ndarray, reference: np.ndarray) -> float:
     """Cosine of all values together, as all vectors of a request have one length; 1 for equal bits, -1 where they cannot be compared."""
-    if values.shape != reference.shape or not values.size or not np.isfinite(values).all():
+    if values.shape != reference.shape or not values.size:
         return -1.0
     if np.array_equal(values, reference):
         return 1.0
     lengths = float(np.linalg.norm(values)), float(np.linalg.norm(reference))
-    if min(lengths) == 0 or not 1 / 1.001 < lengths[0] / lengths[1] < 1.001:
+    if min(lengths) == 0 or not 1 / 1.001 < lengths[0] / lengths[1] < 1.001:  # Nor of what is not a number.
         return -1.0
     return float(values.astype(np.float64) @ reference.astype(np.float64)) / (lengths[0] * lengths[1])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import http2_frames as h2
 from google.rpc import code_pb2
-from harness import Authority, LoadClient, PeakRss, Replica, Report, failures, fresh_call, latency, python_client, run, write_texts
+from harness import HELD_BYTES, Authority, LoadClient, PeakRss, Replica, Report, failures, fresh_call, latency, python_client, run, write_texts
 from history import History, ask_alone, judge
 
 EMBED = "/longembed.v1.EmbeddingService/Embed"
@@ -153,8 +153,8 @@ def slow_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
         else:
             time.sleep(0.1)
     grown = (attack.replica.rss() - before) >> 20
-    pending = attack.replica.metrics().total("longembed_held_bytes")
-    return grown < 256, f"{sent} calls, RSS {grown:+d} MiB, longembed_held_bytes {pending / 2**20:.1f} MiB"
+    held = attack.replica.metrics().total(HELD_BYTES)
+    return grown < 256, f"{sent} calls, RSS {grown:+d} MiB, {HELD_BYTES} {held / 2**20:.1f} MiB"
 
 
 def slow_stream_readers(attack: Attack, seconds: float) -> tuple[bool, str]:

@@ -12,8 +12,8 @@ import yaml
 from link import Link
 
 KEYS = {"flood": "starvation-key-of-flood", "victim": "starvation-key-of-victim"}
-# Any of these tells an operator that calls wait.
-WAITING = ("longembed_expected_wait_seconds", "longembed_queue_jobs", "longembed_tokenization_queue_jobs", "longembed_queue_oldest_seconds")
+# Any of these tells an operator that calls wait; sums are counted from before the flood.
+WAITING = ("longembed_expected_wait_seconds", "longembed_queue_jobs", "longembed_queue_oldest_seconds", "longembed_tokenization_wait_seconds_sum")
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -78,17 +78,18 @@ def compare(arguments: argparse.Namespace, name: str, replica: Replica, addresse
         stub = stubs.EmbeddingServiceStub(channel)
         ask(stub, request, victim_key, 2, 60, report)  # The first ones are slower.
         alone = [seconds for seconds, _ in ask(stub, request, victim_key, arguments.calls, 60, report)]
+        before = replica.metrics()
         flood = Flood(flooder, messages, flood_key, arguments.flood)
         flood.start()
         seen: dict[str, float] = {}
 
         def look() -> bool:
             metrics = replica.metrics()
-            seen.update({metric: value for metric in WAITING if (value := metrics.total(metric)) > 0})
+            seen.update({metric: value for metric in WAITING if (value := metrics.total(metric) - before.total(metric)) > 0.1})
             return bool(seen)
 
         time.sleep(1.5)
-        waits_are_seen = until(look, 3, 0.1)
+        waits_are_seen = until(look, 10, 0.1)
         answers = ask(stub, request, victim_key, arguments.calls, arguments.most, report)
         flood.stop()
     beside = sorted(seconds for seconds, _ in answers)

@@ -69,7 +69,7 @@ def test_id_sent_twice():
 
 @pytest.mark.parametrize(
     "values",
-    [OTHER, [6.0, 8.0], [-0.6, -0.8], [0.6], [0.6, float("nan")], [0.0, 0.0], []],
+    [OTHER, [6.0, 8.0], [-0.6, -0.8], [1.0], [0.6, float("nan")], [0.0, 0.0], []],
     ids=["another vector", "longer", "opposite", "fewer components", "not a number", "zero", "none"],
 )
 def test_vectors_that_differ_from_those_alone(values):
@@ -151,6 +151,7 @@ def test_beside_others_counters_may_be_higher():
     after = metrics(ok=50, refused=3, tokens=999)
     assert h.counters_add_up(right(), metrics(), after, alone=False) == []
     assert h.counters_add_up(right(), metrics(), metrics(ok=1, refused=3, tokens=999), alone=False) != []
+    assert h.counters_add_up(right(), metrics(), metrics(ok=50, refused=3, tokens=9), alone=False) != []
 
 
 def test_reads_what_the_load_client_writes(tmp_path):

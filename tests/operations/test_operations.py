@@ -19,7 +19,7 @@ SHORT = {
     "auth_matrix.py": [],
     "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
     # A lone call of about a second, so that some are answered in that time.
-    "goodput.py": ["--seconds", "12", "--lone-seconds", "1", "--lone-calls", "3", "--factors", "5", "--goodput", "0.4"],
+    "goodput.py": ["--seconds", "12", "--lone-seconds", "1", "--lone-calls", "3", "--factors", "5", "--goodput", "0.25"],
     "starvation.py": ["--calls", "3", "--flood", "16", "--floor", "4", "--most", "20"],
     "memory.py": ["--seconds", "1", "--scale", "0.5", "--together"],
     "clock.py": ["--seconds", "3"],
