@@ -164,9 +164,10 @@ def run_cells(bench: Bench, some: list[Cell], name: str, report: Report) -> int:
     if blocker is not None:
         blocker.cancel()
     rests = until(bench.replica.at_rest, 20, 0.05)
+    left = bench.replica.gauges()
     for _, client, _ in begun:
         client.close()
-    report.bar(f"{name}: every gauge is 0", rests and bench.replica.alive(), str(bench.replica.gauges()))
+    report.bar(f"{name}: every gauge is 0", rests and bench.replica.alive(), str(left))
     few = until(lambda: bench.replica.descriptors() <= bench.descriptors, 10, 0.1)
     report.bar(f"{name}: no descriptor is left", few, f"{bench.descriptors} before, {bench.replica.descriptors()} after")
     return seen

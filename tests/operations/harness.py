@@ -149,7 +149,10 @@ def merged(base: dict, more: dict) -> dict:
 class Replica:
     """A server process on ports that it keeps over restarts. `settings` goes over the defaults of the tests."""
 
-    def __init__(self, folder: Path, arguments: argparse.Namespace, settings: dict | None = None, name: str = "replica", open_files: int = 0, environment: dict[str, str] | None = None):
+    def __init__(
+        self, folder: Path, arguments: argparse.Namespace, settings: dict | None = None, name: str = "replica", open_files: int = 0,
+        environment: dict[str, str] | None = None,
+    ):  # fmt: skip
         self.name, self.folder, self.open_files, self.environment = name, folder, open_files, environment or {}
         self.port, self.health_port, self.metrics_port = free_port(), free_port(), free_port()
         self.log = folder / f"{name}.log"
@@ -306,7 +309,9 @@ HEALTHY = h2.grpc_message(b"\x08\x01")  # HealthCheckResponse{status: SERVING}.
 
 def haproxy_config(port: int, replicas: list[Replica], through: dict[str, int]) -> str:
     """HTTP/2 on both sides. haproxy 2.6 has no gRPC health check: the frames of one are sent as they are, and the answer's message is looked for."""
-    servers = "\n".join(f"    server {r.name} 127.0.0.1:{through.get(r.name, r.port)} proto h2 check port {r.health_port} inter 200ms fall 1 rise 1" for r in replicas)
+    servers = "\n".join(
+        f"    server {r.name} 127.0.0.1:{through.get(r.name, r.port)} proto h2 check port {r.health_port} inter 200ms fall 1 rise 1" for r in replicas
+    )
     return f"""global
     nbthread 1
 defaults

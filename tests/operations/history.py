@@ -202,7 +202,7 @@ def counters_add_up(history: History, before, after, method: str = "Embed", alon
 
 
 def judge(report, what: str, history: History, reference: History | None = None, metrics: Callable | None = None, before=None, **counters) -> None:
-    """A bar a check. `reference` is what `ask_alone` made; `metrics` scrapes the server; it is asked again for a while, as a call is counted after it has been answered."""
+    """A bar a check. `reference` is what `ask_alone` made. `metrics` scrapes the server, again for a while, as a call is counted after it is answered."""
 
     def bar(name: str, violations: list[str]) -> None:
         report.bar(f"{what}, history: {name}", not violations, f"{len(violations)} wrong, {violations[:3]}" if violations else f"{len(history.calls)} calls")

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import Replica, Report, python_client, run, until, write_texts  # isort: skip. Before grpc, whose log it silences.
+from harness import Replica, Report, python_client, run, until  # isort: skip. Before grpc, whose log it silences.
 import grpc
 import yaml
 from link import Link
