@@ -142,12 +142,12 @@ def end(cell: Cell, client: RawClient, stream: int) -> None:
     elif cell.ending == "reset":
         client.abort()
     elif cell.ending == "server error" and cell.stream:
-        # What was read before is answered first; a client that does not read is gone after a moment.
+        # What was read before is answered first: a client that does not read, or does not wait for a long text, is gone after a moment.
         try:
             client.send(stream, MALFORMED, end=True, seconds=2)
         except Stuck:
             pass
-        if cell.stage == "answering":
+        if cell.stage in ("answering", "tokenizing"):
             time.sleep(0.3)
             client.close()
 

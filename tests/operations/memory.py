@@ -15,24 +15,23 @@ from raw_client import RawClient, Stuck
 
 SERVICE, TEI, WATCH = "/longembed.v1.EmbeddingService/", "/tei.v1.", "/grpc.health.v1.Health/Watch"
 MIB = 1 << 20
-BEYOND = 64 * MIB  # Resident memory that no ledger can know: connections, threads, the allocator's rounding.
 SHARE = 0.1
-# jemalloc gives pages back up to so many seconds after they were freed (dirty_decay_ms).
-DECAY = 10
+# Seconds after which jemalloc has given back the pages of what was freed: dirty_decay_ms, 10 s, and the time that its thread sleeps.
+DECAY = 15
 
 
 class Watcher(threading.Thread):
     """Resident memory beyond what it was at rest, against the most that the ledger has held within the time that the allocator keeps pages."""
 
-    def __init__(self, replica: Replica, base: int):
+    def __init__(self, replica: Replica, base: int, beyond: int):
         super().__init__(daemon=True)
-        self.replica, self.base, self.stopped = replica, base, threading.Event()
+        self.replica, self.base, self.beyond, self.stopped = replica, base, beyond, threading.Event()
         self.held: deque[tuple[float, float]] = deque()
         self.excess, self.worst, self.known = 0.0, (0.0, 0.0), True  # Bytes over what is allowed; there, resident and held.
         self.start()
 
     def run(self) -> None:
-        while not self.stopped.wait(0.1) and self.replica.alive():
+        while not self.stopped.wait(0.03) and self.replica.alive():
             metrics, now = self.replica.metrics(), time.monotonic()
             self.known &= metrics.has(HELD_BYTES)
             self.held.append((now, metrics.total(HELD_BYTES)))
@@ -40,8 +39,9 @@ class Watcher(threading.Thread):
                 self.held.popleft()
             held = max(bytes_held for _, bytes_held in self.held)
             grown = self.replica.rss() - self.base
-            if grown - held - BEYOND - SHARE * held > self.excess or grown > self.worst[0] and self.excess <= 0:
-                self.excess, self.worst = grown - held - BEYOND - SHARE * held, (grown, held)
+            excess = grown - held - self.beyond - SHARE * held
+            if excess > self.excess or self.excess <= 0 and grown > self.worst[0]:
+                self.excess, self.worst = excess, (grown, held)
 
     def stop(self) -> None:
         self.stopped.set()
@@ -231,14 +231,14 @@ def settle(replica: Replica, seconds: float) -> None:
 
 
 def bear(method: Callable[[Attacker], str], attack: Attacker, base: int, arguments: argparse.Namespace, report: Report) -> None:
-    watcher = Watcher(attack.replica, base)
+    watcher = Watcher(attack.replica, base, arguments.beyond_mib * MIB)
     said = method(attack)
     settle(attack.replica, arguments.seconds)
     conclude(method.__doc__, watcher, attack, said, report)
 
 
 def together(methods: list, attack: Attacker, base: int, arguments: argparse.Namespace, report: Report) -> None:
-    watcher, said = Watcher(attack.replica, base), []
+    watcher, said = Watcher(attack.replica, base, arguments.beyond_mib * MIB), []
     threads = [threading.Thread(target=lambda method=method: said.append(method(attack)), daemon=True) for method in methods]
     for thread in threads:
         thread.start()
@@ -255,10 +255,10 @@ def conclude(name: str, watcher: Watcher, attack: Attacker, said: str, report: R
     report.figure(name, said)
     report.bar(f"{name}: alive", replica.alive())
     report.bar(f"{name}: the server exports {HELD_BYTES}", watcher.known)
-    report.bar(f"{name}: RSS <= ledger + 64 MiB + 10 %", watcher.excess <= 0, f"RSS {grown / MIB:+.0f} MiB, ledger {held / MIB:.0f} MiB")
+    report.bar(f"{name}: RSS <= ledger + {watcher.beyond // MIB} MiB + 10 %", watcher.excess <= 0, f"RSS {grown / MIB:+.0f} MiB, ledger {held / MIB:.0f} MiB")
     attack.close()
     report.bar(f"{name}: everything is given back when its clients are gone", until(replica.at_rest, 20, 0.1), str(replica.gauges()))
-    fallen = until(lambda: replica.rss() - watcher.base <= BEYOND + SHARE * max(grown, 0), 2 * DECAY + 10, 0.25)
+    fallen = until(lambda: replica.rss() - watcher.base <= watcher.beyond + SHARE * max(grown, 0), 2 * DECAY, 0.25)
     report.bar(f"{name}: RSS falls back", fallen, f"{(replica.rss() - watcher.base) / MIB:+.0f} MiB")
 
 
@@ -267,6 +267,8 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=3, help="that each attack stays when all is sent")
     parser.add_argument("--scale", type=float, default=1, help="factor on the number of calls of an attack")
     parser.add_argument("--limit-mib", type=int, default=256, help="limits.max_pending_bytes")
+    # Connections, threads, the allocator's rounding.
+    parser.add_argument("--beyond-mib", type=int, default=64, help="resident memory that no ledger can know; more on machines that are shared")
     parser.add_argument("--together", action="store_true", help="all attacks at once alone, not each by itself before")
     parser.add_argument("--only", default="", help="attacks whose function has this in its name")
     run("memory", parser, body)

@@ -21,7 +21,7 @@ SHORT = {
     # A lone call of about a second, so that some are answered in that time.
     "goodput.py": ["--seconds", "12", "--lone-seconds", "1", "--lone-calls", "3", "--factors", "5", "--goodput", "0.25"],
     "starvation.py": ["--calls", "3", "--flood", "16", "--floor", "4", "--most", "20"],
-    "memory.py": ["--seconds", "1", "--scale", "0.5", "--together"],
+    "memory.py": ["--seconds", "1", "--scale", "0.5", "--together", "--beyond-mib", "160"],
     "clock.py": ["--seconds", "3"],
     "cleanup.py": [],
     "suspend.py": ["--rounds", "1", "--stop", "3", "--pause", "1"],
