@@ -11,14 +11,17 @@ from history import History, ask_alone, judge
 
 
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
-    texts, path, bystander_path = write_texts(folder / "texts.txt", 30, 32), folder / "history.jsonl", folder / "bystander.jsonl"
+    texts = write_texts(folder / "texts.txt", 30, 32)
+    path, held_path, bystander_path = folder / "history.jsonl", folder / "held.jsonl", folder / "bystander.jsonl"
     with Replica(folder, arguments, name="r0") as r0, Replica(folder, arguments, name="r1") as r1, Balancer(folder, [r0, r1]) as balancer:
         alone = ask_alone(r1.address, texts, folder)
         client = LoadClient(balancer.address, texts, concurrency=4, connections=2, seconds=36000, timeout=60, service_config=RETRY_CONFIG, history=path)
+        # Its calls are not tried again: what a replica has begun it ends, however long it stood still.
+        held = LoadClient(r0.address, texts, concurrency=2, seconds=36000, timeout=60, history=held_path)
         bystander = LoadClient(r1.address, texts, rate=5, seconds=36000, timeout=30, history=bystander_path)
         time.sleep(1)
         during = [stand_still(r0, r1, arguments, report) for _ in range(arguments.rounds)]
-        result, beside = client.stop(), bystander.stop()
+        result, beside, kept = client.stop(), bystander.stop(), held.stop()
         report.figure("codes", result["codes"])
         report.figure("latency p50 p99 max, ms", " ".join(f"{latency(result, 'OK', q):.0f}" for q in ("p50", "p99", "max")))
         report.bar("the other replica serves meanwhile", min(during) > 0, f"{[int(n) for n in during]} calls in each stop")
@@ -27,6 +30,8 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         longest = latency(result, "OK", "max") / 1000
         report.bar("no call waits longer than the stop", longest <= arguments.stop + 10, f"{longest:.1f} s")
         report.bar("the bystander of the other replica has no failure", failures(beside) == 0, f"{failures(beside)} of {beside['calls']}")
+        report.bar("calls that the stopped replica held are answered", failures(kept) == 0, f"{failures(kept)} of {kept['calls']} {kept['errors'] or ''}")
+        judge(report, "held", History.read(held_path), alone)
         judge(report, "stops", History.read(path), alone)
         judge(report, "bystander", History.read(bystander_path), alone)
         for replica in (r0, r1):
