@@ -19,13 +19,13 @@ SHORT = {
     "auth_matrix.py": [],
     "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
     # A lone call of about a second, so that some are answered in that time.
-    "goodput.py": ["--seconds", "12", "--lone-seconds", "1", "--lone-calls", "3", "--factors", "5", "--goodput", "0.25"],
-    "starvation.py": ["--calls", "3", "--flood", "16", "--floor", "4", "--most", "20"],
+    "goodput.py": ["--seconds", "8", "--lone-seconds", "1", "--lone-calls", "2", "--factors", "5", "--goodput", "0.25"],
+    "starvation.py": ["--calls", "2", "--flood", "16", "--floor", "4", "--most", "20"],
     "memory.py": ["--seconds", "1", "--scale", "0.5", "--together", "--beyond-mib", "160"],
     "clock.py": ["--seconds", "3"],
     "cleanup.py": [],
     "suspend.py": ["--rounds", "1", "--stop", "3", "--pause", "1"],
-    "link.py": ["--seconds", "1.5", "--floor-ms", "3000", "--only", "silence", "resets", "half-closed"],
+    "link.py": ["--seconds", "1.2", "--floor-ms", "3000", "--only", "silence", "resets", "half-closed"],
 }
 # Shared by the scripts.
 MODULES = {"harness.py", "history.py", "http2_frames.py", "raw_client.py"}
