@@ -21,7 +21,7 @@ header() { sed -n "s/^$2: //p;/^diff /q" "$1"; }
 
 compile() { nice -n 5 ninja -C "$build" $1 >>"$log" 2>&1; }
 # The inner shell, not this one, tells of a test that crashes.
-passes() { (cd "$tree" && timeout 300 bash -c "$(header "$1" Run); exit \$?") >>"$log" 2>&1; }
+passes() { (cd "$tree" && timeout 120 bash -c "$(header "$1" Run); exit \$?") >>"$log" 2>&1; }
 restore() { git -C "$tree" checkout --quiet -- .; }
 
 set_up_tree() {
