@@ -129,20 +129,20 @@ def unread_embed(attack: Attacker) -> str:
 
 def unread_tokenize(attack: Attacker) -> str:
     """unread answers of Tokenize"""
-    return attack.unread(SERVICE + "Tokenize", attack.pb.TokenizeRequest(texts=["a " * 900_000]).SerializeToString(), 4)
+    return attack.unread(SERVICE + "Tokenize", attack.pb.TokenizeRequest(texts=["a " * 450_000]).SerializeToString(), 4)
 
 
 def unread_explain(attack: Attacker) -> str:
     """unread answers of Explain"""
-    request = attack.pb.ExplainRequest(inputs=[attack.pb.Input(text="a " * 800_000)])
+    request = attack.pb.ExplainRequest(inputs=[attack.pb.Input(text="a " * 400_000)])
     request.options.extension.windows.tokens = 18
     return attack.unread(SERVICE + "Explain", request.SerializeToString(), 4)
 
 
 def unread_decode(attack: Attacker) -> str:
     """unread answers of tei's Decode and Tokenize"""
-    decode = attack.unread(TEI + "Tokenize/Decode", attack.tei.DecodeRequest(ids=[2000] * 500_000).SerializeToString(), 4)
-    return decode + "; " + attack.unread(TEI + "Tokenize/Tokenize", attack.tei.EncodeRequest(inputs="a " * 500_000).SerializeToString(), 4)
+    decode = attack.unread(TEI + "Tokenize/Decode", attack.tei.DecodeRequest(ids=[2000] * 300_000).SerializeToString(), 4)
+    return decode + "; " + attack.unread(TEI + "Tokenize/Tokenize", attack.tei.EncodeRequest(inputs="a " * 300_000).SerializeToString(), 4)
 
 
 def unread_streams(attack: Attacker) -> str:
