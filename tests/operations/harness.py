@@ -28,6 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release")
 RETRY_CONFIG = ROOT / "deploy/client/retry_service_config.json"
 STARTED: list[subprocess.Popen] = []  # Whatever happens, none of these outlives the script.
+# Gauge of the bytes that the server's ledger holds, by kind.
+HELD_BYTES = "longembed_held_bytes"
+# All of these are 0 when no client has a call, and nothing is done for one.
+STATE = ("longembed_requests_in_flight", "longembed_queue_jobs", "longembed_queue_tokens", "longembed_batches_running", HELD_BYTES)
 SKIPPED = 77  # Exit status of a script that lacks a part; the reason is printed.
 
 sys.path.insert(0, str(ROOT / "tests/integration"))
@@ -145,8 +149,11 @@ def merged(base: dict, more: dict) -> dict:
 class Replica:
     """A server process on ports that it keeps over restarts. `settings` goes over the defaults of the tests."""
 
-    def __init__(self, folder: Path, arguments: argparse.Namespace, settings: dict | None = None, name: str = "replica", open_files: int = 0):
-        self.name, self.folder, self.open_files = name, folder, open_files
+    def __init__(
+        self, folder: Path, arguments: argparse.Namespace, settings: dict | None = None, name: str = "replica", open_files: int = 0,
+        environment: dict[str, str] | None = None,
+    ):  # fmt: skip
+        self.name, self.folder, self.open_files, self.environment = name, folder, open_files, environment or {}
         self.port, self.health_port, self.metrics_port = free_port(), free_port(), free_port()
         self.log = folder / f"{name}.log"
         self.config = folder / f"{name}.yaml"
@@ -173,7 +180,7 @@ class Replica:
         if self.open_files:
             command = ["prlimit", f"--nofile={self.open_files}", *command]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **self.environment})
         STARTED.append(self.process)
         if wait:
             self.wait_serving()
@@ -227,9 +234,13 @@ class Replica:
         return Metrics(self.metrics_text())
 
     def at_rest(self) -> bool:
-        """No call without an answer, nothing in the queue, and no batch that is still encoded for calls that were given up."""
+        """No call without an answer, nothing in the queue, no batch that is still encoded for calls that were given up, and no bytes held for any."""
+        return not self.gauges()
+
+    def gauges(self) -> dict[str, float]:
+        """Of STATE, those that are not 0."""
         metrics = self.metrics()
-        return not any(metrics.total(name) for name in ("longembed_requests_in_flight", "longembed_queue_jobs", "longembed_batches_running"))
+        return {name: total for name in STATE if (total := metrics.total(name))}
 
     def rss(self) -> int:
         return self._status("VmRSS")
@@ -296,9 +307,11 @@ HEALTH_CHECK = h2.PREFACE + h2.settings() + h2.unary_call(1, "/grpc.health.v1.He
 HEALTHY = h2.grpc_message(b"\x08\x01")  # HealthCheckResponse{status: SERVING}.
 
 
-def haproxy_config(port: int, replicas: list[Replica]) -> str:
+def haproxy_config(port: int, replicas: list[Replica], through: dict[str, int]) -> str:
     """HTTP/2 on both sides. haproxy 2.6 has no gRPC health check: the frames of one are sent as they are, and the answer's message is looked for."""
-    servers = "\n".join(f"    server {r.name} {r.address} proto h2 check port {r.health_port} inter 200ms fall 1 rise 1" for r in replicas)
+    servers = "\n".join(
+        f"    server {r.name} 127.0.0.1:{through.get(r.name, r.port)} proto h2 check port {r.health_port} inter 200ms fall 1 rise 1" for r in replicas
+    )
     return f"""global
     nbthread 1
 defaults
@@ -324,10 +337,12 @@ backend replicas
 
 
 class Balancer:
-    def __init__(self, folder: Path, replicas: list[Replica]):
+    """haproxy before replicas. `through`, by their names, are ports that lead to them, where that is not their own."""
+
+    def __init__(self, folder: Path, replicas: list[Replica], through: dict[str, int] | None = None):
         self.port = free_port()
         self.config, self.log = folder / "haproxy.cfg", folder / "haproxy.log"
-        self.config.write_text(haproxy_config(self.port, replicas))
+        self.config.write_text(haproxy_config(self.port, replicas, through or {}))
         with self.log.open("w") as log:
             self.process = subprocess.Popen([program("haproxy"), "-db", "-f", str(self.config)], stdout=log, stderr=log)
         STARTED.append(self.process)

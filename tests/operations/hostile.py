@@ -15,7 +15,8 @@ from pathlib import Path
 import grpc
 import http2_frames as h2
 from google.rpc import code_pb2
-from harness import Authority, LoadClient, PeakRss, Replica, Report, failures, fresh_call, latency, python_client, run, write_texts
+from harness import HELD_BYTES, Authority, LoadClient, PeakRss, Replica, Report, failures, fresh_call, latency, python_client, run, write_texts
+from history import History, ask_alone, judge
 
 EMBED = "/longembed.v1.EmbeddingService/Embed"
 MAX_CONNECTIONS = 200
@@ -152,8 +153,8 @@ def slow_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
         else:
             time.sleep(0.1)
     grown = (attack.replica.rss() - before) >> 20
-    pending = attack.replica.metrics().total("longembed_held_bytes")
-    return grown < 256, f"{sent} calls, RSS {grown:+d} MiB, longembed_held_bytes {pending / 2**20:.1f} MiB"
+    held = attack.replica.metrics().total(HELD_BYTES)
+    return grown < 256, f"{sent} calls, RSS {grown:+d} MiB, {HELD_BYTES} {held / 2**20:.1f} MiB"
 
 
 def slow_stream_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
@@ -346,16 +347,18 @@ class Bystander:
 
     def __init__(self, replica: Replica, texts: Path, arguments: argparse.Namespace, secure: dict):
         self.options = {"rate": 20, "timeout": 30, **secure}
+        self.path = texts.with_suffix(".jsonl")
+        self.alone = ask_alone(replica.address, texts, texts.parent, **secure)
         self.replica, self.texts = replica, texts
         self.calm = LoadClient(replica.address, texts, seconds=arguments.seconds, warm_up=1, **self.options).result()
 
     def beside(self, seconds: float, warm_up: float) -> LoadClient:
-        return LoadClient(self.replica.address, self.texts, seconds=seconds, warm_up=warm_up, **self.options)
+        return LoadClient(self.replica.address, self.texts, seconds=seconds, warm_up=warm_up, history=self.path, **self.options)
 
 
 def assault(method, replica: Replica, pb, arguments: argparse.Namespace, report: Report, bystander: Bystander, credentials) -> None:
     attack, name = Attack(replica, pb, arguments, report), method.__doc__
-    warm_up = 10 if method in WORK_FIRST else 1
+    warm_up, before = 10 if method in WORK_FIRST else 1, replica.metrics()
     client = bystander.beside(arguments.seconds, warm_up)
     time.sleep(1)  # It is there first.
     outcome: list = []
@@ -379,11 +382,12 @@ def assault(method, replica: Replica, pb, arguments: argparse.Namespace, report:
     said = f"{calm:.0f} -> {now:.0f} ms ({now / calm:.1f}x), {failures(seen)} failures of {seen['calls']} {list(seen['errors'])[:2] or ''}"
     said += f" (relaxed: {allowed:.0f} ms)" if allowed > 2 * calm else ""
     report.bar(f"{name}: bystander p99 <= 2x", now <= allowed and failures(seen) == 0, said)
+    judge(report, f"{name}, bystander", History.read(bystander.path), bystander.alone, replica.metrics, before, alone=False)
 
 
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     pb = python_client(folder)
-    texts = write_texts(folder / "texts.txt", 200, 16)
+    texts = write_texts(folder / "texts.txt", 40, 16)
     settings = {"connections": {"max": MAX_CONNECTIONS, "handshake_timeout": "2s"}}
     chosen = [method for method in PLAINTEXT if arguments.only in method.__name__]
     # Fewer descriptors than the flood brings connections: gRPC's own acceptor would stop for good.

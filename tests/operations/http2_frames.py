@@ -23,9 +23,12 @@ def window_update(stream: int, bytes_more: int) -> bytes:
 def integer(value: int, prefix_bits: int, first: int) -> bytes:
     """RFC 7541, 5.1."""
     most = (1 << prefix_bits) - 1
-    if value < most:
-        return bytes([first | value])
-    out, value = bytes([first | most]), value - most
+    return bytes([first | value]) if value < most else bytes([first | most]) + varint(value - most)
+
+
+def varint(value: int) -> bytes:
+    """As HPACK goes on after the prefix, and as protobuf writes numbers."""
+    out = b""
     while value >= 128:
         out, value = out + bytes([value % 128 + 128]), value // 128
     return out + bytes([value])

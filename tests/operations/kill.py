@@ -10,7 +10,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness import STARTED, Balancer, Replica, Report, built, load, run, text_of, write_texts
+import numpy as np
+
+from harness import RETRY_CONFIG, STARTED, Balancer, LoadClient, Replica, Report, built, load, run, text_of, write_texts
+from history import History, Outcome, ask_alone, judge, likeness, one_outcome_each
 
 TOKENS = 64
 
@@ -99,15 +102,23 @@ def storm(arguments: argparse.Namespace, replicas: list[Replica], embedding: Emb
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     corpus, out = folder / "corpus.jsonl", folder / "vectors.jsonl"
     with Replica(folder, arguments, name="r0") as r0, Replica(folder, arguments, name="r1") as r1, Balancer(folder, [r0, r1]) as balancer:
-        speed = load(balancer.address, write_texts(folder / "texts.txt", 500, TOKENS), concurrency=16, connections=4, seconds=3)["goodput_per_second"]
+        texts = write_texts(folder / "texts.txt", 30, TOKENS)
+        alone = ask_alone(r0.address, texts, folder)
+        speed = load(balancer.address, texts, concurrency=16, connections=4, seconds=3)["goodput_per_second"]
         ids = write_corpus(corpus, int(speed * arguments.rounds * arguments.every * arguments.surplus) + 100)
         report.figure("corpus, texts", len(ids))
         began = time.monotonic()
         embedding = Embedding(balancer.address, corpus, out, folder / "client.log")
+        # Calls beside it may fail, but each once, and with a right vector or none.
+        beside = LoadClient(
+            balancer.address, texts, rate=5, seconds=36000, timeout=20, service_config=RETRY_CONFIG, history=folder / "history.jsonl"
+        )
         hits = storm(arguments, [r0, r1], embedding, report)
         while not embedding.finished() and time.monotonic() < began + arguments.limit:
             time.sleep(0.1)
         complete = embedding.finished()
+        report.figure("calls beside it, by code", beside.stop()["codes"])
+        judge(report, "calls beside it", History.read(folder / "history.jsonl"), alone)
         embedding.kill()
         report.figure("seconds", time.monotonic() - began)
         report.figure("runs of the client", f"{embedding.runs}, exit statuses {dict(Counter(embedding.statuses))}")
@@ -120,12 +131,15 @@ def check(report: Report, ids: list[str], out: Path, truth: dict[str, list[float
     found, vectors, torn = read_vectors(out)
     report.bar("the client finished", complete)
     report.bar("the corpus outlasted the kills", hits == rounds, f"{hits} of {rounds} kills hit a client at work")
-    lost = [i for i in ids if i not in found]
-    report.bar("0 lost", not lost, f"{len(lost)} of {len(ids)} {lost[:3]}")
-    twice = [i for i, n in found.items() if n > 1]
-    report.bar("no duplicate ids", not twice, f"{len(twice)} {twice[:3]}")
-    report.bar("no strange or torn lines", torn == 0 and not set(found) - set(ids), f"{torn} torn, {len(set(found) - set(ids))} unknown ids")
-    lowest = min(sum(a * b for a, b in zip(vector, vectors.get(i, [0.0] * len(vector)))) for i, vector in truth.items())
+    history = History()
+    for i in ids:
+        history.send(i, i, at=0)
+    for i in found.elements():
+        history.finish(i, Outcome(0, "OK"))
+    wrong = one_outcome_each(history)
+    report.bar("the corpus: 0 lost, none twice, no unknown ids", not wrong, f"{len(wrong)} of {len(ids)} {wrong[:3]}")
+    report.bar("no torn lines", torn == 0, f"{torn}")
+    lowest = min(likeness(np.array(vector, np.float32), np.array(vectors.get(i, []), np.float32)) for i, vector in truth.items())
     report.bar("vectors are those of a server that nobody kills", lowest >= 0.99999, f"lowest cosine of {len(truth)}: {lowest:.7f}")
 
 

@@ -1,12 +1,13 @@
-// Loads a server with Embed calls of one text each, and prints what came back as one JSON object.
+// Loads a server with Embed calls, and prints what came back as one JSON object.
 //
 //   operations_load_client --server HOST:PORT --texts FILE --concurrency 32 --seconds 10     closed loop: capacity
 //   operations_load_client --server HOST:PORT --texts FILE --rate 1700 --seconds 60          open loop: overload
+//   operations_load_client --server HOST:PORT --texts FILE --history FILE ...                records calls: history.py
 //
 // One thread sends and receives, and requests are serialised once, so that the client takes little of the cores that it
 // shares with the server. In an open loop latency counts from the moment at which a call was due: a client that falls
 // behind must not make the server look better. SIGINT or SIGTERM end the sending early; what is under way is waited
-// for.
+// for. All times are of the monotonic clock.
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -14,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <deque>
 #include <fstream>
@@ -22,12 +24,17 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <queue>
+#include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "absl/random/random.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -43,16 +50,28 @@ using nlohmann::json;
 constexpr char kMethod[] = "/longembed.v1.EmbeddingService/Embed";
 // A closed loop pauses after a failure: a server that refuses at once would otherwise be flooded.
 constexpr absl::Duration kPauseAfterFailure = absl::Milliseconds(50);
+// With --wait-for-hint: no hint makes a caller wait longer.
+constexpr absl::Duration kMaxHintedPause = absl::Seconds(10);
 
 struct Arguments {
   std::string server = "127.0.0.1:50051", texts_file, prompt_name, api_key_file, tls_root_file, client_certificate_file,
-              client_key_file, service_config_file;
+              client_key_file, service_config_file, history_file;
   double rate = 0, seconds = 10, warm_up_seconds = 0, timeout_seconds = 30;
-  bool poisson = false;
-  int concurrency = 1, connections = 1, calls_per_connection = 0, max_in_flight = 50000;
+  bool poisson = false, wait_for_hint = false;
+  int concurrency = 1, connections = 1, calls_per_connection = 0, max_in_flight = 50000, texts_per_call = 1, calls = 0;
 };
 
 volatile std::sig_atomic_t stop_requested = 0;
+
+// The monotonic clock: a clock that is set must not change a figure.
+absl::Time Now() { return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
+
+// The same moment on the clock that gRPC's deadlines use.
+std::chrono::system_clock::time_point ForGrpc(absl::Time time) {
+  return absl::ToChronoTime(absl::Now() + (time - Now()));
+}
+
+double Seconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -85,7 +104,8 @@ class Schedule {
   // When the next call is due; InfiniteFuture while calls under way have to end first.
   virtual absl::Time Next() const = 0;
   virtual void Sent() = 0;
-  virtual void Answered(bool ok) = 0;
+  // The caller pauses so long before its next call.
+  virtual void Answered(absl::Duration pause) = 0;
 };
 
 class OpenLoop : public Schedule {
@@ -93,7 +113,7 @@ class OpenLoop : public Schedule {
   OpenLoop(double rate, bool poisson, absl::Time start) : rate_(rate), poisson_(poisson), next_(start) {}
   absl::Time Next() const override { return next_; }
   void Sent() override { next_ += absl::Seconds(poisson_ ? absl::Exponential(random_, rate_) : 1 / rate_); }
-  void Answered(bool) override {}
+  void Answered(absl::Duration) override {}
 
  private:
   const double rate_;
@@ -109,7 +129,7 @@ class ClosedLoop : public Schedule {
   }
   absl::Time Next() const override { return due_.empty() ? absl::InfiniteFuture() : due_.top(); }
   void Sent() override { due_.pop(); }
-  void Answered(bool ok) override { due_.push(absl::Now() + (ok ? absl::ZeroDuration() : kPauseAfterFailure)); }
+  void Answered(absl::Duration pause) override { due_.push(Now() + pause); }
 
  private:
   std::priority_queue<absl::Time, std::vector<absl::Time>, std::greater<>> due_;
@@ -117,6 +137,37 @@ class ClosedLoop : public Schedule {
 
 // ---------------------------------------------------------------------------------------------------------- what came
 // back
+
+// What a failed call says beside its code.
+struct Hints {
+  std::string reason;                       // Of google.rpc.ErrorInfo.
+  std::optional<absl::Duration> retry;      // google.rpc.RetryInfo.
+  std::optional<absl::Duration> push_back;  // grpc-retry-pushback-ms.
+};
+
+Hints ReadHints(const grpc::ClientContext& context, const grpc::Status& status) {
+  Hints hints;
+  const auto& trailers = context.GetServerTrailingMetadata();
+  int64_t milliseconds = 0;
+  if (const auto found = trailers.find("grpc-retry-pushback-ms");
+      found != trailers.end() &&
+      absl::SimpleAtoi(std::string(found->second.data(), found->second.size()), &milliseconds)) {
+    hints.push_back = absl::Milliseconds(milliseconds);
+  }
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) return hints;
+  for (const auto& any : details.details()) {
+    google::rpc::RetryInfo retry_info;
+    google::rpc::ErrorInfo error_info;
+    if (any.UnpackTo(&retry_info) && retry_info.has_retry_delay()) {
+      hints.retry =
+          absl::Seconds(retry_info.retry_delay().seconds()) + absl::Nanoseconds(retry_info.retry_delay().nanos());
+    } else if (any.UnpackTo(&error_info)) {
+      hints.reason = error_info.reason();
+    }
+  }
+  return hints;
+}
 
 class Latencies {
  public:
@@ -144,9 +195,8 @@ class Record {
   // Calls that were due before `start` warm the server up and are not counted.
   Record(absl::Time start, absl::Time end) : start_(start), end_(end) {}
 
-  void Add(absl::Time due, absl::Time sent, const grpc::ClientContext& context, const grpc::Status& status) {
+  void Add(absl::Time due, absl::Time sent, absl::Time now, const Hints& hints, const grpc::Status& status) {
     if (due < start_) return;
-    const absl::Time now = absl::Now();
     const std::string code = CodeName(status.error_code());
     ++codes_[code];
     latencies_[code].Add(now - due);
@@ -157,7 +207,7 @@ class Record {
       if (now <= end_) ++ok_in_time_;
     } else if (status.error_code() == grpc::RESOURCE_EXHAUSTED) {
       ++second.rejected;
-      AddHints(context, status);
+      AddHints(hints);
     } else {
       ++second.other;
     }
@@ -198,18 +248,10 @@ class Record {
     return absl::StrCat(CodeName(status.error_code()), ": ", status.error_message().substr(0, 120));
   }
 
-  void AddHints(const grpc::ClientContext& context, const grpc::Status& status) {
-    const auto& trailers = context.GetServerTrailingMetadata();
-    const bool pushback = trailers.find("grpc-retry-pushback-ms") != trailers.end();
-    google::rpc::Status details;
-    google::rpc::RetryInfo retry_info;
-    bool told = false;
-    if (details.ParseFromString(status.error_details())) {
-      for (const auto& any : details.details()) told |= any.UnpackTo(&retry_info) && retry_info.has_retry_delay();
-    }
-    with_pushback_ += pushback;
-    with_retry_info_ += told;
-    with_both_ += pushback && told;
+  void AddHints(const Hints& hints) {
+    with_pushback_ += hints.push_back.has_value();
+    with_retry_info_ += hints.retry.has_value();
+    with_both_ += hints.push_back.has_value() && hints.retry.has_value();
   }
 
   const absl::Time start_, end_;
@@ -275,37 +317,108 @@ class Connections {
 // load
 
 struct Call {
-  absl::Time due, sent;
+  int64_t id;
+  size_t request;  // Index of what it asks for.
+  absl::Time due, sent, deadline;
   grpc::ClientContext context;
   grpc::ByteBuffer response;
   grpc::Status status;
   std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> reader;
 };
 
+// Lines that do not fill a last call are left out.
 std::vector<grpc::ByteBuffer> ReadRequests(const Arguments& arguments) {
   std::ifstream file(arguments.texts_file);
   if (!file) throw std::runtime_error(absl::StrCat("cannot read ", arguments.texts_file));
   std::vector<grpc::ByteBuffer> requests;
+  v1::EmbedRequest request;
+  if (!arguments.prompt_name.empty()) request.mutable_options()->set_prompt_name(arguments.prompt_name);
   for (std::string line; std::getline(file, line);) {
-    v1::EmbedRequest request;
-    if (!arguments.prompt_name.empty()) request.mutable_options()->set_prompt_name(arguments.prompt_name);
     request.add_inputs()->set_text(line);
+    if (request.inputs_size() < arguments.texts_per_call) continue;
     const grpc::Slice slice(request.SerializeAsString());
     requests.emplace_back(&slice, 1);
+    request.clear_inputs();
   }
-  if (requests.empty()) throw std::runtime_error(absl::StrCat(arguments.texts_file, " has no lines"));
+  if (requests.empty()) {
+    throw std::runtime_error(
+        absl::StrCat(arguments.texts_file, " has fewer than ", arguments.texts_per_call, " lines"));
+  }
   return requests;
 }
+
+// Writes every call as two lines of JSON, sent and finished, and each vector when it is first seen.
+class History {
+ public:
+  explicit History(const std::string& path) {
+    if (path.empty()) return;
+    file_.open(path);
+    if (!file_) throw std::runtime_error(absl::StrCat("cannot write ", path));
+  }
+
+  void Sent(const Call& call) {
+    if (!file_.is_open()) return;
+    Write({{"sent", call.id},
+           {"request", call.request},
+           {"at", Seconds(call.sent)},
+           {"deadline", Seconds(call.deadline)}});
+  }
+
+  void Finished(const Call& call, absl::Time at, const Hints& hints) {
+    if (!file_.is_open()) return;
+    json line = {{"finished", call.id}, {"at", Seconds(at)}, {"code", CodeName(call.status.error_code())}};
+    if (!hints.reason.empty()) line["reason"] = hints.reason;
+    if (hints.retry) line["retry_seconds"] = absl::ToDoubleSeconds(*hints.retry);
+    if (hints.push_back) line["pushback_seconds"] = absl::ToDoubleSeconds(*hints.push_back);
+    if (call.status.ok()) AddAnswer(call, line);
+    Write(line);
+  }
+
+ private:
+  void AddAnswer(const Call& call, json& line) {
+    grpc::Slice bytes;
+    v1::EmbedResponse response;
+    if (!call.response.DumpToSingleSlice(&bytes).ok() ||
+        !response.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()))) {
+      line["code"] = "MALFORMED";
+      return;
+    }
+    std::vector<float> values;
+    int64_t tokens = 0;
+    for (const auto& result : response.results()) {
+      tokens += result.tokens();
+      for (const auto& embedding : result.embeddings()) {
+        values.insert(values.end(), embedding.values().begin(), embedding.values().end());
+      }
+    }
+    // The same in every process: libstdc++'s hash has no seed.
+    const size_t hash = std::hash<std::string_view>()(
+        {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])});
+    line["recipe"] = response.recipe();
+    line["tokens"] = tokens;
+    line["vectors"] = absl::StrCat(absl::Hex(hash));
+    if (!seen_.emplace(call.request, response.recipe(), hash).second) return;
+    Write({{"vectors", line["vectors"]}, {"request", call.request}, {"recipe", response.recipe()}, {"values", values}});
+  }
+
+  void Write(const json& line) { file_ << line.dump() << "\n"; }
+
+  std::ofstream file_;
+  std::set<std::tuple<size_t, std::string, size_t>> seen_;
+};
 
 class Load {
  public:
   explicit Load(const Arguments& arguments)
-      : arguments_(arguments), requests_(ReadRequests(arguments)), connections_(arguments) {
+      : arguments_(arguments),
+        requests_(ReadRequests(arguments)),
+        connections_(arguments),
+        history_(arguments.history_file) {
     if (!arguments.api_key_file.empty()) authorization_ = absl::StrCat("Bearer ", FirstLine(arguments.api_key_file));
   }
 
   json Run() {
-    const absl::Time start = absl::Now();
+    const absl::Time start = Now();
     const absl::Time counted = start + absl::Seconds(arguments_.warm_up_seconds);
     absl::Time end = counted + absl::Seconds(arguments_.seconds);
     Record record(counted, end);
@@ -315,9 +428,9 @@ class Load {
       schedule_ = std::make_unique<ClosedLoop>(arguments_.concurrency, start);
     }
     while (true) {
-      const absl::Time now = absl::Now();
-      if (stop_requested != 0) end = std::min(end, now);
-      while (schedule_->Next() <= std::min(now, end)) SendOne(record);
+      const absl::Time now = Now();
+      if (stop_requested != 0 || AllSent()) end = std::min(end, now);
+      while (!AllSent() && schedule_->Next() <= std::min(now, end)) SendOne(record);
       if (now >= end && in_flight_ == 0) return record.Summary(end);
       // Never long, so that a signal is seen.
       ReceiveUntil(std::min(now < end ? schedule_->Next() : absl::InfiniteFuture(), now + absl::Milliseconds(100)),
@@ -326,19 +439,26 @@ class Load {
   }
 
  private:
+  bool AllSent() const { return arguments_.calls > 0 && sent_ >= arguments_.calls; }
+
   void SendOne(Record& record) {
     const absl::Time due = schedule_->Next();
     schedule_->Sent();
     if (in_flight_ >= arguments_.max_in_flight) {
       record.AddUnsent();
-      schedule_->Answered(false);
+      schedule_->Answered(kPauseAfterFailure);
       return;
     }
-    auto* call = new Call{.due = due, .sent = absl::Now()};
-    call->context.set_deadline(absl::ToChronoTime(due + absl::Seconds(arguments_.timeout_seconds)));
+    const int64_t id = sent_++;
+    auto* call = new Call{.id = id,
+                          .request = static_cast<size_t>(id) % requests_.size(),
+                          .due = due,
+                          .sent = Now(),
+                          .deadline = due + absl::Seconds(arguments_.timeout_seconds)};
+    call->context.set_deadline(ForGrpc(call->deadline));
     if (!authorization_.empty()) call->context.AddMetadata("authorization", authorization_);
-    call->reader = connections_.Next().PrepareUnaryCall(&call->context, kMethod,
-                                                        requests_[next_request_++ % requests_.size()], &queue_);
+    history_.Sent(*call);
+    call->reader = connections_.Next().PrepareUnaryCall(&call->context, kMethod, requests_[call->request], &queue_);
     call->reader->StartCall();
     call->reader->Finish(&call->response, &call->status, call);
     ++in_flight_;
@@ -347,20 +467,30 @@ class Load {
   void ReceiveUntil(absl::Time deadline, Record& record) {
     void* tag = nullptr;
     bool ok = false;
-    if (queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline)) != grpc::CompletionQueue::GOT_EVENT) return;
+    if (queue_.AsyncNext(&tag, &ok, ForGrpc(deadline)) != grpc::CompletionQueue::GOT_EVENT) return;
     const std::unique_ptr<Call> call(static_cast<Call*>(tag));
     --in_flight_;
-    record.Add(call->due, call->sent, call->context, call->status);
-    schedule_->Answered(call->status.ok());
+    const absl::Time now = Now();
+    const Hints hints = ReadHints(call->context, call->status);
+    record.Add(call->due, call->sent, now, hints, call->status);
+    history_.Finished(*call, now, hints);
+    schedule_->Answered(PauseAfter(call->status, hints));
+  }
+
+  absl::Duration PauseAfter(const grpc::Status& status, const Hints& hints) const {
+    if (status.ok()) return absl::ZeroDuration();
+    if (!arguments_.wait_for_hint || !hints.retry) return kPauseAfterFailure;
+    return std::clamp(*hints.retry, kPauseAfterFailure, kMaxHintedPause);
   }
 
   const Arguments& arguments_;
   const std::vector<grpc::ByteBuffer> requests_;
   Connections connections_;
+  History history_;
   grpc::CompletionQueue queue_;
   std::unique_ptr<Schedule> schedule_;
   std::string authorization_;
-  size_t next_request_ = 0;
+  int64_t sent_ = 0;
   int in_flight_ = 0;
 };
 
@@ -376,6 +506,13 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("--seconds", arguments.seconds, "How long calls are sent and counted")->check(CLI::PositiveNumber);
   app.add_option("--warm-up", arguments.warm_up_seconds, "Seconds before that, not counted")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--calls", arguments.calls, "Sends no more calls than so many; 0 = as many as the time takes")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--texts-per-call", arguments.texts_per_call, "Lines of --texts that one call embeds")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--wait-for-hint", arguments.wait_for_hint,
+               "A refused caller of the closed loop waits as long as the server says, at most 10 s");
+  app.add_option("--history", arguments.history_file, "Writes every call to this file, for history.py");
   app.add_option("--timeout", arguments.timeout_seconds, "Deadline of a call, seconds")->check(CLI::PositiveNumber);
   app.add_option("--connections", arguments.connections, "Connections that the calls go round")
       ->check(CLI::PositiveNumber);
@@ -395,7 +532,7 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
 
 int Main(int argc, char** argv) {
   Arguments arguments;
-  CLI::App app("Loads a server with Embed calls of one text each, and prints what came back as one JSON object.");
+  CLI::App app("Loads a server with Embed calls, and prints what came back as one JSON object.");
   AddOptions(app, arguments);
   CLI11_PARSE(app, argc, argv);
   for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int) { stop_requested = 1; });

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 from harness import PeakRss, Replica, Report, latency, load, run, write_texts
+from history import History, ask_alone, judge
 
 TOKENS = 128
 # A connection carries 100 calls at a time (connections.max_streams): beyond that they would wait in the client, and be counted as the server's slowness.
@@ -13,8 +14,9 @@ CONNECTIONS = 64
 
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     settings = {"limits": {"max_queue_wait": f"{arguments.queue_budget}s", "max_pending_bytes": arguments.pending_mib << 20}}
-    texts = write_texts(folder / "texts.txt", 1000, TOKENS)
+    texts = write_texts(folder / "texts.txt", arguments.texts, TOKENS)
     with Replica(folder, arguments, settings) as replica:
+        alone, path = ask_alone(replica.address, texts, folder), folder / "history.jsonl"
 
         def measure(**options) -> dict:
             return load(replica.address, texts, warm_up=min(2.0, arguments.measure_seconds / 4), connections=CONNECTIONS, **options)
@@ -23,7 +25,9 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         peak = measure(concurrency=arguments.concurrency, seconds=arguments.measure_seconds)["goodput_per_second"]
         rss = PeakRss(replica)
         rate = arguments.factor * peak
-        storm = measure(rate=rate, seconds=arguments.seconds, poisson=True, timeout=30)
+        before = replica.metrics()
+        storm = measure(rate=rate, seconds=arguments.seconds, poisson=True, timeout=30, history=path)
+        judge(report, "overload", History.read(path), alone, replica.metrics, before)
         most = rss.stop()
         refused = replica.metrics().total("longembed_rejected_total")
         after = measure(concurrency=arguments.concurrency, seconds=arguments.measure_seconds)
@@ -83,6 +87,7 @@ def relaxed(value: float, bar: float) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of overload")
+    parser.add_argument("--texts", type=int, default=300, help="different ones; each is first asked for alone")
     parser.add_argument("--measure-seconds", type=float, default=15, help="for unloaded latency, and for the peak before and after")
     parser.add_argument("--factor", type=float, default=10, help="offered load over the peak")
     parser.add_argument("--concurrency", type=int, default=32, help="calls at a time when the peak is measured")

@@ -6,14 +6,18 @@ import time
 from pathlib import Path
 
 from harness import RETRY_CONFIG, Balancer, LoadClient, Replica, Report, failures, latency, run, write_texts
+from history import History, ask_alone, judge
 
 
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     # The balancer asks for health every 200 ms; it must have noticed before new calls are refused.
     settings = {"drain": {"delay": "1s", "timeout": "30s"}}
-    texts = write_texts(folder / "texts.txt", 500, 64)
+    texts, path = write_texts(folder / "texts.txt", 40, 64), folder / "history.jsonl"
     with Replica(folder, arguments, settings, "r0") as r0, Replica(folder, arguments, settings, "r1") as r1, Balancer(folder, [r0, r1]) as balancer:
-        client = LoadClient(balancer.address, texts, concurrency=arguments.concurrency, connections=4, seconds=36000, timeout=60, service_config=RETRY_CONFIG)
+        alone = ask_alone(r0.address, texts, folder)
+        client = LoadClient(
+            balancer.address, texts, concurrency=arguments.concurrency, connections=4, seconds=36000, timeout=60, service_config=RETRY_CONFIG, history=path
+        )
         time.sleep(2)
         statuses, stops, starts, served = [], [], [], []
         for i in range(arguments.rounds):
@@ -28,6 +32,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
             time.sleep(arguments.pause)
         result = client.stop()
         logs = r0.log.read_text() + r1.log.read_text()
+    judge(report, "restarts", History.read(path), alone)  # What a replica counted goes with it.
     report.figure("restarts", arguments.rounds)
     report.figure("SIGTERM to exit, longest, s", max(stops))
     report.figure("start to SERVING, longest, s", max(starts))

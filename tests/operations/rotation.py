@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 
 from harness import Authority, LoadClient, Replica, Report, failures, latency, python_client, run, until, write_texts
+from history import History, ask_alone, judge
 
 
 class Files:
@@ -130,17 +131,23 @@ def served_der(files: Files, replica: Replica) -> bytes:
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     files = Files(folder)
     pb = python_client(folder)
-    texts = write_texts(folder / "texts.txt", 200, 32)
+    texts = write_texts(folder / "texts.txt", 20, 32)
     with Replica(folder, arguments, files.settings()) as replica:
         secure = {"tls_root": files.authority.certificate, "client_certificate": files.client_certificate, "client_key": files.client_key}
-        lasting = LoadClient(replica.address, texts, concurrency=2, seconds=36000, **secure)
-        changing = LoadClient(replica.address, texts, concurrency=2, connections=2, calls_per_connection=5, seconds=36000, **secure)
+        alone, before = ask_alone(replica.address, texts, folder, **secure), replica.metrics()
+        paths = {"lasting connections": folder / "lasting.jsonl", "a connection for 5 calls": folder / "changing.jsonl"}
+        lasting, changing = (
+            LoadClient(replica.address, texts, concurrency=2, seconds=36000, history=path, **options, **secure)
+            for path, options in zip(paths.values(), ({}, {"connections": 2, "calls_per_connection": 5}))
+        )
         fresh = FreshConnections(files, replica, pb)
         taken = rotate(arguments, files, replica, report)
         reloads = replica.metrics()
         break_in_turn(arguments, files, replica, folder, report)
         fresh.stop()
-        results = {"lasting connections": lasting.stop(), "a connection for 5 calls": changing.stop()}
+        results = dict(zip(paths, (lasting.stop(), changing.stop())))
+        for name, path in paths.items():
+            judge(report, name, History.read(path), alone, replica.metrics, before, alone=False)
         refused = replica.metrics().total("longembed_tls_reloads_total", result="refused")
         expiry = replica.metrics().total("longembed_tls_certificate_expiry_timestamp_seconds") - time.time()
         report.figure("rotations", arguments.rounds)

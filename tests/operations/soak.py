@@ -18,9 +18,12 @@ import numpy as np
 import yaml
 
 from harness import Missing, Replica, Report, python_client, run, text_of, until
+from history import LEAST_COSINE, History, Outcome, judge, likeness, outcome_of
 
 KEYS = {"alpha": "soak-key-of-alpha", "beta": "soak-key-of-beta"}
 BUSY = {"OK", "RESOURCE_EXHAUSTED"}
+# Answers of each client that are asked for again when nothing else runs.
+ASKED_AGAIN = 5
 
 
 class Pace:
@@ -55,11 +58,12 @@ class Pace:
 class Client(threading.Thread):
     """One after the other, random operations; each says which codes are right answers to it."""
 
-    def __init__(self, address: str, modules, tei, pace: Pace, part: int, parts: int):
+    def __init__(self, address: str, modules, tei, pace: Pace, history: History, part: int, parts: int):
         super().__init__(daemon=True)
         self.address, (self.pb, self.stubs), (self.tei, self.tei_stubs) = address, modules, tei
         self.pace, self.rng, self.part, self.parts = pace, random.Random(part), part, parts
         self.done, self.wrong = Counter(), Counter()
+        self.history, self.calls, self.kept = history, 0, []
         self.channel = None
         self.connect()
 
@@ -82,7 +86,7 @@ class Client(threading.Thread):
             with self.pace.operation():
                 try:
                     code, allowed, words = "OK", *operation(), ""
-                except Outcome as outcome:
+                except Wrong as outcome:
                     code, allowed, words = outcome.code, outcome.allowed, outcome.words
                 except Exception as error:  # A mistake of this script's must not end its thread unseen.
                     code, allowed, words = type(error).__name__, BUSY, str(error)
@@ -91,10 +95,20 @@ class Client(threading.Thread):
                 self.wrong[f"{operation.__name__}: {code} {words[:100]}"] += 1
 
     def call(self, method, request, allowed: set[str], timeout: float = 60):
+        id, now = f"{self.part}-{self.calls}", time.monotonic()
+        self.calls += 1
+        self.history.send(id, id, now, now + timeout)
         try:
-            return method(request, timeout=timeout, metadata=self.metadata)
+            answer = method(request, timeout=timeout, metadata=self.metadata)
         except grpc.RpcError as error:
-            raise Outcome(error.code().name, allowed, error.details() or "") from None
+            self.history.finish(id, outcome_of(error, time.monotonic()))
+            raise Wrong(error.code().name, allowed, error.details() or "") from None
+        # Not TEI's, whose answers have other fields.
+        embedded = isinstance(answer, self.pb.EmbedResponse)
+        self.history.finish(id, Outcome(time.monotonic(), "OK", tokens=sum(result.tokens for result in answer.results) if embedded else 0))
+        if embedded and len(self.kept) < ASKED_AGAIN:
+            self.kept.append((request, answer))
+        return answer
 
     def words(self, least: int, most: int) -> str:
         """Lengths are spread over their logarithm."""
@@ -120,7 +134,7 @@ class Client(threading.Thread):
             self.stub.Embed, self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(1, 600, 12), partial_results=self.rng.random() < 0.3), BUSY
         )
         if not all(result.embeddings or result.HasField("error") for result in answer.results):
-            raise Outcome("NOTHING", BUSY, "an input without vector and without error")
+            raise Wrong("NOTHING", BUSY, "an input without vector and without error")
         return (BUSY,)
 
     def windows(self):
@@ -157,9 +171,9 @@ class Client(threading.Thread):
         try:
             ids = [answer.id for answer in self.stub.EmbedStream(self.stream_requests(count), timeout=120, metadata=self.metadata)]
         except grpc.RpcError as error:
-            raise Outcome(error.code().name, BUSY, error.details() or "") from None
+            raise Wrong(error.code().name, BUSY, error.details() or "") from None
         if sorted(ids) != sorted(str(i) for i in range(count)):
-            raise Outcome("LOST", BUSY, f"{count} inputs, {len(ids)} answers")
+            raise Wrong("LOST", BUSY, f"{count} inputs, {len(ids)} answers")
         return (BUSY,)
 
     def abandoned_stream(self):
@@ -208,7 +222,7 @@ class Client(threading.Thread):
         try:
             self.stub.ListModels(self.pb.ListModelsRequest(), timeout=30, metadata=[("authorization", f"Bearer {self.rng.random()}")])
         except grpc.RpcError as error:
-            raise Outcome(error.code().name, {"UNAUTHENTICATED"}, error.details() or "") from None
+            raise Wrong(error.code().name, {"UNAUTHENTICATED"}, error.details() or "") from None
         return (set(),)
 
     def inspect(self):
@@ -229,7 +243,7 @@ class Client(threading.Thread):
             for _ in self.tei_stubs.EmbedStub(self.channel).EmbedStream(requests, timeout=60, metadata=self.metadata):
                 pass
         except grpc.RpcError as error:
-            raise Outcome(error.code().name, BUSY, error.details() or "") from None
+            raise Wrong(error.code().name, BUSY, error.details() or "") from None
         return (BUSY,)
 
     def reconnect(self):
@@ -237,7 +251,7 @@ class Client(threading.Thread):
         return (BUSY,)
 
 
-class Outcome(Exception):
+class Wrong(Exception):
     """A code that is not OK, and those that would be right."""
 
     def __init__(self, code: str, allowed: set[str], words: str):
@@ -298,13 +312,34 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         if not replica.metrics().has("process_heap_in_use_bytes"):
             raise Missing("the server does not export process_heap_in_use_bytes")
         pace = Pace()
-        clients = [Client(replica.address, modules, tei, pace, i, arguments.clients) for i in range(arguments.clients)]
+        history = History()
+        clients = [Client(replica.address, modules, tei, pace, history, i, arguments.clients) for i in range(arguments.clients)]
         samples = soak(arguments, replica, clients, pace)
-        judge(arguments, report, clients, samples, replica.metrics())
+        judge_growth(arguments, report, clients, samples, replica.metrics())
+        judge(report, "unary calls", history)
+        ask_again(clients, report)
         report.bar("exit status 0", replica.terminate() == 0)
 
 
-def judge(arguments: argparse.Namespace, report: Report, clients: list[Client], samples: Samples, metrics) -> None:
+def ask_again(clients: list[Client], report: Report) -> None:
+    """Answers that were given under load are those that are given when nothing else runs."""
+    asked, wrong = 0, []
+    for client in clients:
+        for request, answer in client.kept:
+            again = client.stub.Embed(request, timeout=60, metadata=client.metadata)
+            asked += 1
+            if again.recipe != answer.recipe or [len(result.embeddings) for result in again.results] != [len(result.embeddings) for result in answer.results]:
+                wrong.append("another recipe, or another number of vectors")
+            elif request.options.encoding == client.pb.EmbedOptions.FLOAT32 and (like := likeness(values(answer), values(again))) < LEAST_COSINE:
+                wrong.append(f"cosine {like:.6f}: {str(request.options)[:100]}")
+    report.bar("answers under load are those of the same requests alone", asked > 0 and not wrong, f"{asked} asked again, {len(wrong)} differ {wrong[:3]}")
+
+
+def values(answer) -> np.ndarray:
+    return np.array([value for result in answer.results for embedding in result.embeddings for value in embedding.values], np.float32)
+
+
+def judge_growth(arguments: argparse.Namespace, report: Report, clients: list[Client], samples: Samples, metrics) -> None:
     done, wrong = sum((client.done for client in clients), Counter()), sum((client.wrong for client in clients), Counter())
     report.figure("operations", dict(done))
     report.figure("tokens encoded", int(metrics.total("longembed_tokens_total")))

@@ -10,7 +10,7 @@ import pytest
 from harness import SKIPPED
 
 SHORT = {
-    "overload.py": ["--seconds", "8", "--measure-seconds", "3", "--goodput", "0.5", "--slack", "20"],
+    "overload.py": ["--seconds", "8", "--texts", "40", "--measure-seconds", "3", "--goodput", "0.5", "--slack", "20"],
     "rolling_restart.py": ["--rounds", "2", "--pause", "0.5"],
     "kill.py": ["--rounds", "3", "--every", "4"],
     "cancel.py": ["--rounds", "1", "--blocker-seconds", "4", "--slack", "10"],
@@ -18,7 +18,17 @@ SHORT = {
     "hostile.py": ["--seconds", "2.5", "--floor-ms", "1500"],
     "auth_matrix.py": [],
     "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
+    # A lone call of about a second, so that some are answered in that time.
+    "goodput.py": ["--seconds", "8", "--lone-seconds", "1", "--lone-calls", "2", "--factors", "5", "--goodput", "0.25"],
+    "starvation.py": ["--calls", "2", "--flood", "16", "--floor", "4", "--most", "20"],
+    "memory.py": ["--seconds", "1", "--scale", "0.5", "--together", "--beyond-mib", "160"],
+    "clock.py": ["--seconds", "3"],
+    "cleanup.py": [],
+    "suspend.py": ["--rounds", "1", "--stop", "3", "--pause", "1"],
+    "link.py": ["--seconds", "1.2", "--floor-ms", "3000", "--only", "silence", "resets", "half-closed"],
 }
+# Shared by the scripts.
+MODULES = {"harness.py", "history.py", "http2_frames.py", "raw_client.py"}
 
 
 @pytest.mark.parametrize("script", SHORT)
@@ -32,5 +42,5 @@ def test_short_form(script, tmp_path):
 
 
 def test_no_script_is_forgotten():
-    scripts = {path.name for path in Path(__file__).parent.glob("*.py")}
-    assert set(SHORT) == scripts - {"harness.py", "http2_frames.py", "test_operations.py"}
+    scripts = {path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_")}
+    assert set(SHORT) == scripts - MODULES

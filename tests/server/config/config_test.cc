@@ -288,6 +288,11 @@ TEST(ConfigTest, ADrainIsLongerThanBulkWorkWaits) {
   EXPECT_GT(config.drain_timeout, config.limits.max_bulk_queue_wait);
 }
 
+TEST(ConfigTest, ProfilesOfThemselvesAreRefused) {
+  const auto config = ParseConfig("profiles: {a: &a {b: *a}}\nmodels: [{path: x}]", "");
+  EXPECT_THAT(std::string(config.status().message()), HasSubstr("anchors"));
+}
+
 TEST(ConfigTest, ProfilesBecomeJson) {
   const auto config = ParseConfig("models: [{path: x}]\nprofiles: {a: {windows: {tokens: 64}, resonance: true}}", "");
   ASSERT_TRUE(config.ok()) << config.status();

@@ -46,6 +46,26 @@ TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
             Recipe(FakeManifest(), With({.when = When::kAlways, .positions = Grouped{}})));
 }
 
+TEST(RecipeTest, EveryNumberOfAMethodCounts) {
+  using Positions = decltype(Extension::positions);
+  const std::vector<std::pair<Positions, Positions>> pairs{
+      {Grouped{.factor = 2}, Grouped{.factor = 3}},
+      {Interpolation{.factor = 2}, Interpolation{.factor = 3}},
+      {Ntk{.factor = 2}, Ntk{.factor = 3}},
+      {NtkDynamic{.factor = 2}, NtkDynamic{.factor = 3}},
+      {NtkByParts{.factor = 2}, NtkByParts{.factor = 3}},
+      {Yarn{.factor = 2, .beta_fast = 16}, Yarn{.factor = 2, .beta_fast = 32}},
+      {Yarn{.factor = 2, .beta_slow = 2}, Yarn{.factor = 2, .beta_slow = 1}},
+      {SelfExtend{.group = 2, .neighbour_window = 4}, SelfExtend{.group = 3, .neighbour_window = 4}},
+      {SelfExtend{.group = 2, .neighbour_window = 4}, SelfExtend{.group = 2, .neighbour_window = 8}},
+  };
+  for (const auto& [one, other] : pairs) {
+    EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = one})),
+              Recipe(FakeRopeManifest(), With({.positions = other})))
+        << "method " << one.index();
+  }
+}
+
 TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   const std::string plain = Recipe(FakeManifest(), kPlain);
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 2, .encoding = "FLOAT32"}));

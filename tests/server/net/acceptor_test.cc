@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -524,6 +525,41 @@ TEST(AcceptorTest, SurvivesACrowd) {
   ASSERT_TRUE(last.Speak(port));
   EXPECT_TRUE(last.IsClosed());
   EXPECT_GT(recorder.refused(Refusal::kSilent), 0u);
+}
+
+// Takes every descriptor that the process may have.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &limit_);
+    const rlimit low{.rlim_cur = OpenDescriptors() + 16, .rlim_max = limit_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &low);
+    for (int taken = 0; (taken = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) taken_.push_back(taken);
+  }
+  ~NoDescriptors() {
+    for (const int taken : taken_) close(taken);
+    setrlimit(RLIMIT_NOFILE, &limit_);
+  }
+
+ private:
+  rlimit limit_{};
+  std::vector<int> taken_;
+};
+
+TEST(AcceptorTest, GoesOnAfterDescriptorsRanOut) {
+  Recorder recorder;
+  const Client client, later;
+  const auto acceptor = Listen("127.0.0.1:0");
+  acceptor->Start(recorder.Handlers());
+  {
+    const NoDescriptors none;
+    ASSERT_TRUE(client.Speak(acceptor->port()));
+    absl::SleepFor(absl::Milliseconds(200));
+    EXPECT_EQ(recorder.accepted(), 0u);
+  }
+  EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
+  ASSERT_TRUE(later.Speak(acceptor->port()));
+  EXPECT_EQ(recorder.AwaitAccepted(2), 2u);
 }
 
 }  // namespace

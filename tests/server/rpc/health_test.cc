@@ -103,6 +103,21 @@ TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   for (const auto& watch : watches) watch->context.TryCancel();
 }
 
+// Of a port without keys, where nobody is told from anybody else.
+TEST(HealthWatchesTest, AreBounded) {
+  class Watcher final : public HealthWatcher {
+    void Changed() override {}
+  };
+  Health health({});
+  std::vector<std::shared_ptr<HealthWatcher>> watchers;
+  absl::Status status;
+  while (status.ok() && watchers.size() < 5000)
+    status = health.Watch(watchers.emplace_back(std::make_shared<Watcher>()));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << watchers.size();
+  watchers.clear();
+  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>()).ok());
+}
+
 TEST_F(HealthTest, ADrainEndsWatches) {
   const auto watch = Open("");
   Next(*watch);

@@ -53,6 +53,15 @@ TEST(ApiKeysTest, UnknownKeysAreNotFound) {
   EXPECT_EQ(FindApiKey(*keys, std::string(1 << 20, 'x')), nullptr);
 }
 
+// Among so many guesses are some whose digests begin as the key's does.
+TEST(ApiKeysTest, TheWholeDigestCounts) {
+  const auto keys = ParseApiKeys(absl::StrCat("keys: [{name: a, sha256: ", kHelloHash, "}]"));
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  for (int i = 0; i < 200000; ++i) {
+    ASSERT_EQ(FindApiKey(*keys, absl::StrCat("guess ", i)), nullptr) << i;
+  }
+}
+
 struct BadKeys {
   const char* yaml;  // SECRET stands for a key.
   const char* said;
