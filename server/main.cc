@@ -149,6 +149,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   apis = Apis::Make(config.tei, {.models = models, .pool = pool, .clock = clock, .limits = config.limits},
                     prepared.profiles, prepared.calls);
   if (!apis.ok()) return apis.status();
+  const Registration waiting_tasks = prepared.metrics.ReadTokenizationQueue([&pool] { return pool.waiting(); });
   signals.StartServing();
   prepared.health.Add((*apis)->names());
   server = std::make_unique<GrpcServer>(config, prepared.calls);
@@ -157,7 +158,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
       !status.ok()) {
     return status;
   }
-  HealthMonitor monitor(prepared.health, models, prepared.metrics);
+  HealthMonitor monitor(prepared.health, models, prepared.metrics, clock);
   monitor.SetServing(true);
   LogServing(config, *server, (*apis)->has_tei());
   ConfigFile config_file(config_path, config);

@@ -22,16 +22,16 @@
 // sequence has left the queue: its sequences interleave with those of others (BatchQueue), which it does not hold up.
 // There can be eight such calls at a time.
 //
-// A call with a deadline is admitted only if it would be done in time behind those that are due before it. It is charged
-// for all of its work, because it does not interleave: the order keeps what admission promised.
+// A call with a deadline is admitted only if it would be done in time behind those that are due before it. It is
+// charged for all of its work, because it does not interleave: the order keeps what admission promised.
 //
 // Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them. Giants do not
 // interleave with each other, so a giant is charged for all of its work.
 //
 // Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
 // has waiting, times the number of clients that have any. A call's start is its client's clock; the queue orders by it,
-// so that a client with little work goes before one with much. A call with a deadline is due when its work would be done,
-// by that clock.
+// so that a client with little work goes before one with much. A call with a deadline is due when its work would be
+// done, by that clock.
 #ifndef LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 #define LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 
@@ -205,7 +205,7 @@ class Admission {
   std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][giant]
   // Of calls that are no giants, by when they are due, rounded down to kDueStep.
   std::array<std::map<absl::Time, absl::Duration>, 2> due_work_ ABSL_GUARDED_BY(mutex_);  // [priority]
-  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);              // Those with places.
+  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Those with places.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 
   // Of work_, what has been tokenised and is not a giant's: what the scheduler has.

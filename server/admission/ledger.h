@@ -43,8 +43,8 @@ class Charge {
   Charge(const Charge&) = delete;
   Charge& operator=(const Charge&) = delete;
 
-  // Sets how much is held as `kind`, in bytes. Errors: RESOURCE_EXHAUSTED with a retry delay (errors.h) when there is no
-  // room for more; what is held stays what it was.
+  // Sets how much is held as `kind`, in bytes. Errors: RESOURCE_EXHAUSTED with a retry delay (errors.h) when there is
+  // no room for more; what is held stays what it was.
   absl::Status Hold(Memory kind, int64_t bytes);
   // Adds to it. Errors: as Hold's.
   absl::Status HoldMore(Memory kind, int64_t bytes);
@@ -61,7 +61,7 @@ class Charge {
 
   Ledger& ledger_;
   const std::string client_;
-  const int64_t own_calls_;  // 1 for a call, 0 for a message.
+  const int64_t own_calls_;                   // 1 for a call, 0 for a message.
   std::array<int64_t, kMemoryKinds> held_{};  // Guarded by the ledger's lock.
 };
 

@@ -23,9 +23,11 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
 
   void Start(Operation::Done done) override {
     this->done_ = std::move(done);
-    const absl::Status accepted = api_.pool.TryRun([this] { this->End(Run()); }, {.client = this->call_.caller.name,
-                                                                                .bytes = TextBytes(),
-                                                                                .time_left = this->call_.deadline - api_.clock.Now()});
+    queued_ = api_.clock.Now();
+    const absl::Status accepted =
+        api_.pool.TryRun([this] { this->End(Run()); }, {.client = this->call_.caller.name,
+                                                        .bytes = TextBytes(),
+                                                        .time_left = this->call_.deadline - api_.clock.Now()});
     if (!accepted.ok()) this->End(accepted);
   }
   void Cancel() override { cancelled_ = true; }
@@ -51,11 +53,15 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
 
  private:
   absl::Status Run() {
+    const absl::Duration waited = api_.clock.Now() - queued_;
     absl::Status status = CheckStillWanted();
     if (status.ok()) status = WithinMemory([this] { return Answer(); });
+    const absl::StatusOr<ServedModel*> model = api_.models.Find(this->model(), "model");
+    if (model.ok()) (*model)->metrics().ObserveTokenizationWait(waited);
     return status;
   }
 
+  absl::Time queued_;
   std::atomic<bool> cancelled_ = false;
 };
 

@@ -32,12 +32,13 @@ struct BatchItem {
 using Batch = std::vector<BatchItem>;
 
 // The order: interactive before bulk; then the job that is due first; then the oldest. When a job is due that was
-// admitted under a deadline, admission says; it runs as a whole, because calls that interleave are late together. Any other is due as long after its
-// start (JobOptions::start, its arrival for most) as its deadline is after its arrival, at most kPatience, so that a
-// stream of jobs with deadlines cannot starve one without. Whatever a job gets to run moves its due time back by
-// kInterleave times that work, times the number of jobs of its priority that have run in part: the windows of long
-// texts interleave with what comes after them, and get a fourth of the device together while anything else waits. What
-// it got while nobody else wanted it is not held against it: that is forgotten beyond kPatience. Not thread-safe.
+// admitted under a deadline, admission says; it runs as a whole, because calls that interleave are late together. Any
+// other is due as long after its start (JobOptions::start, its arrival for most) as its deadline is after its arrival,
+// at most kPatience, so that a stream of jobs with deadlines cannot starve one without. Whatever a job gets to run
+// moves its due time back by kInterleave times that work, times the number of jobs of its priority that have run in
+// part: the windows of long texts interleave with what comes after them, and get a fourth of the device together while
+// anything else waits. What it got while nobody else wanted it is not held against it: that is forgotten beyond
+// kPatience. Not thread-safe.
 class BatchQueue {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(2);

@@ -19,7 +19,9 @@ class Clock {
 // Begins at the wall clock's time and goes on by the monotonic clock: a wall clock that is set changes nothing here.
 class RealClock final : public Clock {
  public:
-  absl::Time Now() const override { return began_ + absl::FromChrono(std::chrono::steady_clock::now() - steady_began_); }
+  absl::Time Now() const override {
+    return began_ + absl::FromChrono(std::chrono::steady_clock::now() - steady_began_);
+  }
 
  private:
   const absl::Time began_ = absl::Now();

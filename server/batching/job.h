@@ -79,7 +79,7 @@ class Job {
 
   absl::Time enqueued_;
   int64_t cost_ = 0;  // Of all its sequences (CostModel).
-  absl::Time due_;  // Its place in the order (BatchQueue).
+  absl::Time due_;    // Its place in the order (BatchQueue).
   bool run_in_part_ = false;
   uint64_t ticket_ = 0;    // Order of arrival.
   size_t next_ = 0;        // The first sequence that no batch has taken.

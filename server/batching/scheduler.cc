@@ -138,7 +138,8 @@ bool Scheduler::Step() {
 
 void Scheduler::Run(Assignment& assignment) {
   for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
-  for (const std::shared_ptr<Job>& job : assignment.hopeless) Answer(*assignment.lane, job, TooLateFor(*assignment.lane, *job));
+  for (const std::shared_ptr<Job>& job : assignment.hopeless)
+    Answer(*assignment.lane, job, TooLateFor(*assignment.lane, *job));
   if (assignment.lane == nullptr) {
     HelpOthers();
   } else if (!assignment.batch.empty()) {
@@ -150,7 +151,8 @@ void Scheduler::Run(Assignment& assignment) {
 
 absl::Status Scheduler::TooLateFor(const Lane& lane, const Job& job) const {
   const absl::Duration time = lane.WorkOf(job.cost_);
-  return Overloaded(Overload::kDeadline, {.expected_wait = time, .max_wait = job.options_.deadline - clock_.Now()}, time);
+  return Overloaded(Overload::kDeadline, {.expected_wait = time, .max_wait = job.options_.deadline - clock_.Now()},
+                    time);
 }
 
 bool Scheduler::AwaitAssignment(Assignment& assignment) {

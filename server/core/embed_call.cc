@@ -17,7 +17,8 @@ namespace longembed {
 int64_t PlanBytes(const Plan& plan) {
   const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
   int64_t bytes = of(plan.sequences) + of(plan.spans);
-  std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>> tables;  // Uses here, in all.
+  std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>>
+      tables;  // Uses here, in all.
   for (const PlannedSequence& planned : plan.sequences) {
     const Sequence& sequence = planned.sequence;
     bytes += of(sequence.tokens) + of(sequence.positions) + of(sequence.spans);
@@ -117,7 +118,7 @@ void EmbedCall::Admit() {
   // Streams have hundreds of calls that wait, and each asks again.
   constexpr absl::Duration kMostPatience = absl::Seconds(1);
   if (const absl::Status status = CheckStillWanted(); !status.ok()) return std::move(done_)(status);
-  if (model_.hanging() > absl::ZeroDuration()) return std::move(done_)(EncoderHangs(model_.name()));
+  if (model_.given_up()) return std::move(done_)(EncoderHangs(model_.name()));
   absl::StatusOr<std::shared_ptr<Place>> place = model_.admission().Admit(model_.budget(), Estimate());
   if (place.ok()) return HavePlace(*std::move(place));
   if (!order_.call.may_wait) return std::move(done_)(place.status());

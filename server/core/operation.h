@@ -22,8 +22,8 @@ namespace longembed {
 // Who calls. `name` is the same for the same client: of its API key, of its certificate, or its address.
 struct Caller {
   std::string name;
-  bool has_key = false;            // The name is that of an API key, which the operator chose: fit for a metric's label.
-  int64_t max_queued_tokens = 0;   // That the client may have waiting; 0 = no limit of its own.
+  bool has_key = false;           // The name is that of an API key, which the operator chose: fit for a metric's label.
+  int64_t max_queued_tokens = 0;  // That the client may have waiting; 0 = no limit of its own.
   int64_t max_concurrent_calls = 0;  // 0 = no limit of its own.
 };
 
@@ -31,9 +31,9 @@ struct Caller {
 struct CallContext {
   const Caller& caller;
   absl::Time arrival;
-  absl::Time deadline;     // InfiniteFuture: the client waits for ever.
-  bool may_wait = false;   // Where there is no room the operation waits; a stream's client is held up by flow control.
-  Charge& memory;          // Of the request that this is.
+  absl::Time deadline;    // InfiniteFuture: the client waits for ever.
+  bool may_wait = false;  // Where there is no room the operation waits; a stream's client is held up by flow control.
+  Charge& memory;         // Of the request that this is.
 };
 
 class Operation {
@@ -67,8 +67,8 @@ class Operation {
 
 // One method of an API, of which a host makes operations.
 struct ApiMethod {
-  std::string name;  // For metrics and logs.
-  const google::protobuf::Message* request = nullptr;   // Of what types they are.
+  std::string name;                                    // For metrics and logs.
+  const google::protobuf::Message* request = nullptr;  // Of what types they are.
   const google::protobuf::Message* response = nullptr;
   // Makes one operation. The messages are empty; they live until the operation is done.
   std::function<std::unique_ptr<Operation>(const CallContext&, google::protobuf::Message& request,

@@ -72,7 +72,13 @@ void ServedModel::Probe() {
   std::vector<Sequence> sequences;
   sequences.push_back(*std::move(sequence));
   // What comes of it the observer sees. Where it is not even accepted, the lane is closing.
-  lane_->Submit(std::make_shared<Job>(std::move(sequences), JobOptions{}, [](absl::StatusOr<JobResult>) {})).IgnoreError();
+  lane_->Submit(std::make_shared<Job>(std::move(sequences), JobOptions{}, [](absl::StatusOr<JobResult>) {}))
+      .IgnoreError();
+}
+
+void ServedModel::GiveUp(bool given_up) {
+  given_up_ = given_up;
+  if (given_up) lane_->AnswerAll(EncoderHangs(name_));
 }
 
 void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {

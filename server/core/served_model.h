@@ -66,6 +66,10 @@ class ServedModel {
   absl::Duration failing() const;
   // For how long a batch has been running that should have ended (QueueState); 0 while none has.
   absl::Duration hanging() const { return lane_->queue_state().hanging; }
+  // Whether calls are refused, because its encoder hangs.
+  bool given_up() const { return given_up_; }
+  // Given up: answers what waits, too.
+  void GiveUp(bool given_up);
   // Has one short sequence encoded, by a worker; does not wait for it.
   void Probe();
 
@@ -96,9 +100,10 @@ class ServedModel {
   BatchObserver observer_;
   const Device device_;
   ModelBudget budget_;
+  std::atomic<bool> given_up_ = false;
   std::atomic<double> tokens_per_byte_ = 0.3;  // English is about 0.22, Chinese 0.4.
   mutable std::mutex failures_mutex_;
-  int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;  // In a row.
+  int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;          // In a row.
   absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);  // By the scheduler's clock.
   std::optional<PrecisionReport> precision_report_;
   std::unique_ptr<Lane> lane_;  // The scheduler's workers use what stands above.

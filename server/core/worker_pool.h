@@ -24,7 +24,7 @@ namespace longembed {
 // Whose work a task is, and how much.
 struct TaskSize {
   std::string client;
-  int64_t bytes = 0;  // Of text.
+  int64_t bytes = 0;                                    // Of text.
   absl::Duration time_left = absl::InfiniteDuration();  // Until nobody waits any more.
 };
 
@@ -35,8 +35,8 @@ class WorkerPool {
  public:
   using Task = absl::AnyInvocable<void() &&>;
 
-  // `max_wait`: that TryRun lets a task wait, by estimate. No threads: whoever owns it calls Step, as a simulation does.
-  // `clock` must outlive it.
+  // `max_wait`: that TryRun lets a task wait, by estimate. No threads: whoever owns it calls Step, as a simulation
+  // does. `clock` must outlive it.
   WorkerPool(int threads, const Clock& clock, absl::Duration max_wait = absl::InfiniteDuration());
   // Runs what is left, delayed tasks too, then joins.
   ~WorkerPool();

@@ -72,16 +72,15 @@ absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Dura
 }
 
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay) {
-  return Exhausted("PENDING_BYTES",
-                   absl::StrCat("calls hold ", bytes, " of at most ", limit, " bytes of memory"),
+  return Exhausted("PENDING_BYTES", absl::StrCat("calls hold ", bytes, " of at most ", limit, " bytes of memory"),
                    retry_delay);
 }
 
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay) {
-  return Exhausted("CLIENT_PENDING_BYTES",
-                   absl::StrCat("this client's calls hold ", bytes, " of at most ", limit,
-                                " bytes of memory, which is its share"),
-                   retry_delay);
+  return Exhausted(
+      "CLIENT_PENDING_BYTES",
+      absl::StrCat("this client's calls hold ", bytes, " of at most ", limit, " bytes of memory, which is its share"),
+      retry_delay);
 }
 
 absl::Status TooManyWatches(int64_t limit) {

@@ -269,9 +269,9 @@ std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
   constexpr auto kCountEvery = std::chrono::milliseconds(20);
   const std::optional<Refusal> refusal = TooManyByCount(client);
   if (!refusal.has_value()) return std::nullopt;
-  const SteadyTime next_count = counted_ + kCountEvery;
-  if (uncounted_ == 0 && std::chrono::steady_clock::now() < next_count) return refusal;
-  std::this_thread::sleep_until(next_count);
+  // Few came since the last count: it is as good as one now, and a flood would have them counted for each of its own.
+  const bool recent = std::chrono::steady_clock::now() < counted_ + kCountEvery;
+  if (recent && uncounted_ <= options_.max_connections / 8) return refusal;
   CountOpen();
   return TooManyByCount(client);
 }

@@ -1,9 +1,8 @@
 #include "server/process/health_monitor.h"
 
 #include <algorithm>
-#include <string>
+#include <utility>
 
-#include "server/errors/errors.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
@@ -15,17 +14,21 @@ void HealthMonitor::SetServing(bool serving) {
 }
 
 void HealthMonitor::CheckModels() {
+  // A process that was stopped, or starved, comes back to batches that look as if they hung.
+  constexpr absl::Duration kAbsence = absl::Seconds(3);
+  const absl::Time now = clock_.Now();
+  const bool was_away = now - std::exchange(checked_, now) > kAbsence;
   absl::Duration longest;
   for (const auto& model : models_.models()) {
-    const absl::Duration failing = model->failing(), hanging = model->hanging();
+    const absl::Duration failing = model->failing(), hanging = was_away ? absl::ZeroDuration() : model->hanging();
     longest = std::max({longest, failing, hanging});
-    if (hanging > absl::ZeroDuration()) {
-      if (serving_) Log(LogLevel::kError, "the encoder hangs; out of service", {{"model", model->name()}});
-      model->lane().AnswerAll(EncoderHangs(model->name()));
-    } else if (failing > absl::ZeroDuration()) {
-      if (serving_) Log(LogLevel::kError, "the encoder keeps failing; out of service", {{"model", model->name()}});
-      model->Probe();
+    model->GiveUp(hanging > absl::ZeroDuration());
+    if (serving_ && hanging > absl::ZeroDuration()) {
+      Log(LogLevel::kError, "the encoder hangs; out of service", {{"model", model->name()}});
     }
+    if (failing == absl::ZeroDuration()) continue;
+    if (serving_) Log(LogLevel::kError, "the encoder keeps failing; out of service", {{"model", model->name()}});
+    if (hanging == absl::ZeroDuration()) model->Probe();
   }
   const bool healthy = longest == absl::ZeroDuration();
   if (healthy && !serving_) Log(LogLevel::kInfo, "no encoder fails or hangs any more; back in service");

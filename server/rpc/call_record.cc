@@ -65,7 +65,8 @@ std::string ClientOfAddress(std::string_view address) {
   constexpr std::string_view kIpv6 = "ipv6:";
   if (host.substr(0, kIpv6.size()) != kIpv6) return std::string(host);
   // "[2001:db8::1%eth0]", whose brackets and zone gRPC escapes as in a URI.
-  std::string text = absl::StrReplaceAll(std::string(host.substr(kIpv6.size())), {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
+  std::string text =
+      absl::StrReplaceAll(std::string(host.substr(kIpv6.size())), {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
   text = text.substr(0, text.find('%'));
   in6_addr bytes{};
   if (inet_pton(AF_INET6, text.c_str(), &bytes) != 1) return std::string(host);
@@ -81,7 +82,8 @@ namespace {
 absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host, bool open) {
   if (host.api_keys == nullptr || open) {
     const bool certified = !arrival.certificate.empty();
-    return Caller{.name = certified ? absl::StrCat("certificate:", arrival.certificate) : ClientOfAddress(arrival.address)};
+    return Caller{.name =
+                      certified ? absl::StrCat("certificate:", arrival.certificate) : ClientOfAddress(arrival.address)};
   }
   const absl::StatusOr<std::shared_ptr<const ApiKey>> key =
       CheckApiKey(arrival.authorization, arrival.api_key, *host.api_keys, host.metrics);
@@ -110,7 +112,8 @@ absl::StatusOr<std::unique_ptr<Charge>> CallRecord::Begin() const {
 }
 
 CallContext CallRecord::ContextFor(Charge& memory, bool may_wait) const {
-  return {.caller = *caller_, .arrival = host_.clock.Now(), .deadline = deadline_, .may_wait = may_wait, .memory = memory};
+  return {
+      .caller = *caller_, .arrival = host_.clock.Now(), .deadline = deadline_, .may_wait = may_wait, .memory = memory};
 }
 
 absl::Status CallRecord::Finish(const absl::Status& status) {

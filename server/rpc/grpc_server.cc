@@ -127,7 +127,7 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& h
   health_->EndWatches();
   // gRPC waits for its own streams too (reflection), which their clients never end.
   const std::jthread cut([this, &hurry](const std::stop_token& stop) { CutOffWhenDone(stop, hurry); });
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + timeout));
+  server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   server_->Wait();
 }
 
@@ -135,12 +135,13 @@ void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function
   constexpr absl::Duration kLook = absl::Milliseconds(20);
   // Of ours; an answer has reached its client by then, and idle clients have heard that the server goes.
   constexpr absl::Duration kSilence = absl::Milliseconds(500);
-  absl::Time last_busy = absl::Now();
+  const Clock& clock = context_.clock;
+  absl::Time last_busy = clock.Now();
   while (!stop.stop_requested()) {
     absl::SleepFor(kLook);
-    if (context_.metrics.in_flight() > 0 || context_.ledger.bytes() > 0) last_busy = absl::Now();
+    if (context_.metrics.in_flight() > 0 || context_.ledger.bytes() > 0) last_busy = clock.Now();
     const bool hurried = hurry && hurry();
-    if (hurried || absl::Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());
+    if (hurried || clock.Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());
   }
 }
 

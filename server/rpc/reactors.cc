@@ -1,5 +1,6 @@
 #include "server/rpc/reactors.h"
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,16 +32,17 @@ std::string CertificateOf(const grpc::CallbackServerContext& context) {
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
-  return absl::FromChrono(deadline) - absl::Now();
+  // Not absl::Now(), which follows a clock that is set late.
+  return absl::FromChrono(deadline - std::chrono::system_clock::now());
 }
 
 class UnaryReactor final : public grpc::ServerUnaryReactor {
  public:
   UnaryReactor(const ApiMethod& method, const HostContext& host, grpc::CallbackServerContext& context,
                grpc::ByteBuffer& response)
-      : context_(context), response_(response), host_(method, ArrivalOf(context), host, [this](UnaryHost::Outcome outcome) {
-          End(std::move(outcome));
-        }) {}
+      : context_(context),
+        response_(response),
+        host_(method, ArrivalOf(context), host, [this](UnaryHost::Outcome outcome) { End(std::move(outcome)); }) {}
 
   void Start(grpc::ByteBuffer request) { host_.Start(std::move(request)); }
   void OnCancel() override { host_.Cancel(); }

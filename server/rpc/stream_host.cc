@@ -115,9 +115,8 @@ bool StreamHost::DropIfSilent(const Slot& slot) {
 
 void StreamHost::DropSilent() {
   if (!options_.in_order) {
-    std::erase_if(slots_, [this](const auto& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return DropIfSilent(*slot);
-    });
+    std::erase_if(slots_,
+                  [this](const auto& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return DropIfSilent(*slot); });
     return;
   }
   while (!failed_ && !slots_.empty()) {

@@ -33,8 +33,8 @@ class StreamFront {
 
 // Messages are begun one after the other. A client that does not read its answers is not read from either. An error of
 // a message stays with its answer where its API has a place for it. Where an operation ends with an error, no more is
-// read; what was read is answered (all of it, or, in order, what came before), and the stream ends with that error. When
-// the server drains, nothing more is read, what was read is answered, and the stream ends with ServerDraining.
+// read; what was read is answered (all of it, or, in order, what came before), and the stream ends with that error.
+// When the server drains, nothing more is read, what was read is answered, and the stream ends with ServerDraining.
 class StreamHost : public std::enable_shared_from_this<StreamHost> {
  public:
   // `front` lives until it has called OnOver, `host` longer.
@@ -104,8 +104,8 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  bool failed_ ABSL_GUARDED_BY(mutex_) = false;      // In order: the next answer would be an error.
-  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);     // Why no more is read; ends the stream once all is answered.
+  bool failed_ ABSL_GUARDED_BY(mutex_) = false;            // In order: the next answer would be an error.
+  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);           // Why no more is read; ends the stream once all is answered.
   std::shared_ptr<Slot> writing_ ABSL_GUARDED_BY(mutex_);  // Whose answer is being written.
   std::string model_ ABSL_GUARDED_BY(mutex_);
 };

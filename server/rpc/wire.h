@@ -23,8 +23,8 @@ inline constexpr int64_t kMaxNumbers = 1 << 22;
 // get an answer that ignores it); MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
 
-// Of bytes that ParseMessage refused, the flags and short strings at the top of the message, as far as they can be read;
-// everything else is empty. So that an error finds the id that it belongs to.
+// Of bytes that ParseMessage refused, the flags and short strings at the top of the message, as far as they can be
+// read; everything else is empty. So that an error finds the id that it belongs to.
 void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message);

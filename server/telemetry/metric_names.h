@@ -24,7 +24,11 @@ inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
 inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
                                             "Tokenising and planning the inputs of one call."};
 inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
-                                        "Wait of an admitted call for a thread that tokenises."};
+                                        "Wait of a call for a thread that tokenizes."};
+
+// The tokenizer's queue, of all models together.
+inline constexpr Name kTokenizationTasks{"longembed_tokenization_queue_tasks",
+                                         "Calls that wait for a thread that tokenizes."};
 
 // The queue and the batches. Label: model.
 inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds",

@@ -120,8 +120,15 @@ class QueueMetrics final : public prometheus::Collectable {
     held_bytes_ = std::move(held_bytes);
   }
 
+  void SetTokenizationTasks(std::function<int64_t()> tasks) {
+    const std::lock_guard lock(mutex_);
+    tokenization_tasks_ = std::move(tasks);
+  }
+
   std::vector<prometheus::MetricFamily> Collect() const override {
     const std::lock_guard lock(mutex_);
+    auto tasks = GaugeFamily(metric::kTokenizationTasks);
+    if (tokenization_tasks_) tasks.metric.emplace_back().gauge.value = static_cast<double>(tokenization_tasks_());
     auto jobs = GaugeFamily(metric::kQueueJobs);
     auto tokens = GaugeFamily(metric::kQueueTokens);
     auto age = GaugeFamily(metric::kQueueAge);
@@ -143,13 +150,14 @@ class QueueMetrics final : public prometheus::Collectable {
       AddGauge(running, model, reading.running_batches);
       AddGauge(wait, model, absl::ToDoubleSeconds(reading.expected_wait));
     }
-    return {jobs, tokens, age, running, wait, held};
+    return {tasks, jobs, tokens, age, running, wait, held};
   }
 
  private:
   mutable std::mutex mutex_;  // Held while they are asked.
   Queues queues_;
   std::function<Metrics::HeldBytes()> held_bytes_;
+  std::function<int64_t()> tokenization_tasks_;
 };
 
 }  // namespace
@@ -188,8 +196,9 @@ Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
 Metrics::~Metrics() = default;
 
 ModelMetrics& Metrics::ForModel(const std::string& model) {
-  for (const char* reason : {"queue_tokens", "queue_wait", "client_share", "client_limit", "pending_bytes",
-                             "client_pending_bytes", "concurrent_calls", "deadline_too_short", "health_watches", "out_of_memory"}) {
+  for (const char* reason :
+       {"queue_tokens", "queue_wait", "client_share", "client_limit", "pending_bytes", "client_pending_bytes",
+        "concurrent_calls", "deadline_too_short", "health_watches", "out_of_memory"}) {
     state_->rejected.Add({{"model", model}, {"reason", reason}});
   }
   return state_->models.emplace_back(*state_->registry, model);
@@ -203,6 +212,11 @@ Registration Metrics::ReadQueue(const std::string& model, std::function<QueueRea
 
 void Metrics::SetQueueWaitLimit(const std::string& model, absl::Duration limit) {
   state_->queue_wait_limit.Add({{"model", model}}).Set(absl::ToDoubleSeconds(limit));
+}
+
+Registration Metrics::ReadTokenizationQueue(std::function<int64_t()> tasks) {
+  state_->queues->SetTokenizationTasks(std::move(tasks));
+  return Registration([queues = state_->queues] { queues->SetTokenizationTasks(nullptr); });
 }
 
 Registration Metrics::ReadHeldBytes(std::function<HeldBytes()> held_bytes) {

@@ -72,6 +72,7 @@ class Metrics {
   Registration ReadQueue(const std::string& model, std::function<QueueReading()> queue);
   void SetQueueWaitLimit(const std::string& model, absl::Duration limit);
 
+  Registration ReadTokenizationQueue(std::function<int64_t()> tasks);
   // By kind.
   using HeldBytes = std::map<std::string, int64_t>;
   Registration ReadHeldBytes(std::function<HeldBytes()> held_bytes);

@@ -13,7 +13,13 @@ from link import Link
 
 KEYS = {"flood": "starvation-key-of-flood", "victim": "starvation-key-of-victim"}
 # Any of these tells an operator that calls wait; sums are counted from before the flood.
-WAITING = ("longembed_expected_wait_seconds", "longembed_queue_jobs", "longembed_queue_oldest_seconds", "longembed_tokenization_wait_seconds_sum")
+WAITING = (
+    "longembed_expected_wait_seconds",
+    "longembed_queue_jobs",
+    "longembed_queue_oldest_seconds",
+    "longembed_tokenization_queue_tasks",
+    "longembed_tokenization_wait_seconds_sum",
+)
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 

@@ -33,9 +33,7 @@ class Random {
   explicit Random(uint64_t seed) : engine_(seed) {}
   int64_t Between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
   bool OneIn(int64_t n) { return Between(1, n) == 1; }
-  absl::Duration UpTo(absl::Duration most) {
-    return absl::Microseconds(Between(0, absl::ToInt64Microseconds(most)));
-  }
+  absl::Duration UpTo(absl::Duration most) { return absl::Microseconds(Between(0, absl::ToInt64Microseconds(most))); }
   template <typename T>
   const T& Of(const std::vector<T>& values) {
     return values[static_cast<size_t>(Between(0, static_cast<int64_t>(values.size()) - 1))];
@@ -182,7 +180,8 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
       for (int i = 0; i < response.results_size(); ++i) world_.ExpectAnswer(wishes_[i], response.results(i));
     }
     // The client takes its answer after a while; until then it is held.
-    world_.loop().After(world_.random().UpTo(absl::Milliseconds(300)), [this, self = shared_from_this()] { host_ = nullptr; });
+    world_.loop().After(world_.random().UpTo(absl::Milliseconds(300)),
+                        [this, self = shared_from_this()] { host_ = nullptr; });
   }
 
   World& world_;
@@ -203,7 +202,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     const int64_t messages = random.Between(0, 30);
     for (int64_t i = 0; i < messages; ++i) wishes_[absl::StrCat(i)].text = world_.MakeText();
     const EmbedStreamParts stream = MakeEmbedStream(world_.api());
-    host_ = StreamHost::Make(stream.method, stream.options, world_.MakeArrival(absl::InfiniteDuration()), world_.host(), *this);
+    host_ = StreamHost::Make(stream.method, stream.options, world_.MakeArrival(absl::InfiniteDuration()), world_.host(),
+                             *this);
     keep_ = shared_from_this();
     host_->Begin();
     if (random.OneIn(5)) world_.loop().After(random.UpTo(absl::Seconds(4)), [this, self = keep_] { GoAway(); });
@@ -213,7 +213,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   // Sends the next message, or the end.
   void Read() override {
     if (finished_) world_.Violate("a stream was read from after its end");
-    const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(2)) : world_.random().UpTo(absl::Milliseconds(20));
+    const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(2))
+                                                           : world_.random().UpTo(absl::Milliseconds(20));
     world_.loop().After(pause, [this, self = keep_] {
       if (over_) return;
       if (gone_ || sent_ == static_cast<int>(wishes_.size())) return host_->OnRead(false, {});
@@ -237,7 +238,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     Wish& wish = wishes_[response.id()];
     if (++wish.finished > 1) world_.Violate("a message was answered twice");
     if (!response.result().has_error()) world_.ExpectAnswer(wish, response.result());
-    const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(3)) : world_.random().UpTo(absl::Milliseconds(5));
+    const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(3))
+                                                           : world_.random().UpTo(absl::Milliseconds(5));
     world_.loop().After(pause, [this, self = keep_] {
       writing_ = false;
       if (!over_) host_->OnWritten(!gone_);
@@ -254,7 +256,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     if (status.ok() && !gone_ && !all) world_.Violate("a stream ended well without all answers");
     if (!gone_) {
       for (int i = 0; i < sent_; ++i) {
-        if (ErrorReason(status) == "DRAINING" && !world_.failing() && wishes_[absl::StrCat(i)].finished == 0 && i + 1 < sent_) {
+        if (ErrorReason(status) == "DRAINING" && !world_.failing() && wishes_[absl::StrCat(i)].finished == 0 &&
+            i + 1 < sent_) {
           world_.Violate("what a stream had read was not answered before a drain ended it");
         }
       }
@@ -328,8 +331,8 @@ World::World(uint64_t seed)
   ServedModelOptions options{.lane = {.batch = {.max_tokens = 64}}, .max_queued_tokens = random_.Between(100, 5000)};
   Model model{FakeManifest(), std::make_unique<SimulatedTokenizer>(*this)};
   auto served = std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)),
-                                              std::make_unique<SimulatedEncoder>(*this),
-                                              Device{scheduler_, admission_}, options, metrics_);
+                                              std::make_unique<SimulatedEncoder>(*this), Device{scheduler_, admission_},
+                                              options, metrics_);
   served->lane().Expect(100, absl::Milliseconds(200));
   if (!models_.Add(std::move(served)).ok()) Violate("the model cannot be added");
   api_ = std::make_unique<LongembedContext>(
@@ -346,7 +349,8 @@ Arrival World::MakeArrival(absl::Duration time_left) {
 std::string World::MakeText() {
   const int64_t words = random_.OneIn(8) ? random_.Between(20, 120) : random_.Between(0, 12);
   std::string text;
-  for (int64_t i = 0; i < words; ++i) absl::StrAppend(&text, std::string(static_cast<size_t>(random_.Between(1, 9)), 'a'), " ");
+  for (int64_t i = 0; i < words; ++i)
+    absl::StrAppend(&text, std::string(static_cast<size_t>(random_.Between(1, 9)), 'a'), " ");
   return text;
 }
 
@@ -360,8 +364,7 @@ bool World::Step() {
 }
 
 void World::ExpectRefusal(const absl::Status& status) {
-  if (absl::IsResourceExhausted(status) && !RetryDelay(status).has_value() &&
-      ErrorReason(status) != "OUT_OF_MEMORY") {
+  if (absl::IsResourceExhausted(status) && !RetryDelay(status).has_value() && ErrorReason(status) != "OUT_OF_MEMORY") {
     Violate(absl::StrCat("a refusal has no retry delay: ", status.message()));
   }
   if (absl::IsUnknown(status)) Violate("an error has no words");

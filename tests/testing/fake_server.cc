@@ -17,15 +17,14 @@ FakeServer::FakeServer(Options options) : options_(std::move(options)) {
       std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)), std::move(encoder),
                                     Device{scheduler_, admission_}, options_.model, metrics_);
   EXPECT_TRUE(models_.Add(std::move(served)).ok());
-  host_ = std::make_unique<HostContext>(HostContext{
-      .clock = clock_,
-      .metrics = metrics_,
-      .ledger = ledger_,
-      .max_request_bytes = options_.config.limits.max_request_bytes,
-      .max_response_bytes = options_.config.limits.max_response_bytes,
-      .api_keys = options_.api_keys.get(),
-      .streams = &streams_,
-      .max_stream_age = options_.config.connections.max_age});
+  host_ = std::make_unique<HostContext>(HostContext{.clock = clock_,
+                                                    .metrics = metrics_,
+                                                    .ledger = ledger_,
+                                                    .max_request_bytes = options_.config.limits.max_request_bytes,
+                                                    .max_response_bytes = options_.config.limits.max_response_bytes,
+                                                    .api_keys = options_.api_keys.get(),
+                                                    .streams = &streams_,
+                                                    .max_stream_age = options_.config.connections.max_age});
   api_ = std::make_unique<LongembedContext>(LongembedContext{
       {.models = models_, .pool = pool_, .clock = clock_, .limits = options_.config.limits}, options_.profiles});
   apis_ = *Apis::Make(options_.config.tei, *api_, options_.profiles, *host_);

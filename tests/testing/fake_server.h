@@ -22,7 +22,7 @@ class FakeServer {
     ServedModelOptions model;
     std::optional<ModelManifest> manifest;  // FakeManifest() where absent.
     Profiles profiles;
-    std::string no_memory;  // FakeTokenizer's.
+    std::string no_memory;                  // FakeTokenizer's.
     std::shared_ptr<ApiKeyStore> api_keys;  // Null: no key is asked for.
   };
 
@@ -41,6 +41,7 @@ class FakeServer {
   const Ledger& ledger() const { return ledger_; }
   Health& health() { return health_; }
   const HostContext& host() const { return *host_; }
+  const Clock& clock() const { return clock_; }
   const LongembedContext& api() const { return *api_; }
 
  private:

@@ -8,10 +8,10 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "longembed/v1/embedding.pb.h"
+#include "server/api/longembed/extension_converter.h"
 #include "server/config/config.h"
 #include "server/core/embed_call.h"
 #include "server/core/served_model.h"
-#include "server/api/longembed/extension_converter.h"
 
 namespace longembed {
 
@@ -41,9 +41,9 @@ EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<absl::StatusOr<In
 absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
                                    const LimitsConfig& limits);
 
-// Views of the inputs; the messages must outlive them. With partial_results an input's error stands in its place. Errors
-// (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, and without partial_results those of an input: MISSING_CONTENT,
-// MISPLACED_FIELD, NO_RANGES.
+// Views of the inputs; the messages must outlive them. With partial_results an input's error stands in its place.
+// Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, and without partial_results those of an input:
+// MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES.
 absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
     const google::protobuf::RepeatedPtrField<v1::Input>& inputs, const SpanRequest& spans, const LimitsConfig& limits,
     bool partial_results);

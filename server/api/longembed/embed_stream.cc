@@ -10,8 +10,8 @@
 #include "server/api/longembed/converters.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
-#include "server/errors/within_memory.h"
 #include "server/errors/rpc_status.h"
+#include "server/errors/within_memory.h"
 
 namespace longembed {
 namespace {

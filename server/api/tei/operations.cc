@@ -103,14 +103,13 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
     if (!truncate.ok()) return truncate.status();
     const auto bytes = static_cast<int64_t>(text_.size());
     if (absl::Status held = this->call_.memory.HoldMore(Memory::kRequests, bytes); !held.ok()) return held;
-    EmbedOrder order{
-        .call = this->call_,
-        .inputs = {Input(std::string_view(text_))},
-        .input_options = {.plan = {.truncate = *truncate,
-                                   .limits = ToPlanLimits(context_.limits),
-                                   .allow_empty = true}},
-        .vector_options = {.dimensions = context_.model.model().manifest.hidden_size},
-        .max_response_bytes = context_.limits.max_response_bytes};
+    EmbedOrder order{.call = this->call_,
+                     .inputs = {Input(std::string_view(text_))},
+                     .input_options = {.plan = {.truncate = *truncate,
+                                                .limits = ToPlanLimits(context_.limits),
+                                                .allow_empty = true}},
+                     .vector_options = {.dimensions = context_.model.model().manifest.hidden_size},
+                     .max_response_bytes = context_.limits.max_response_bytes};
     if (const absl::Status status = FillOrder(order); !status.ok()) return status;
     return order;
   }
@@ -323,7 +322,9 @@ ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context) {
 ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context) {
   return MakeTeiMethod<TeiTokenize>(name, context);
 }
-ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context) { return MakeTeiMethod<TeiDecode>(name, context); }
+ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context) {
+  return MakeTeiMethod<TeiDecode>(name, context);
+}
 ApiMethod TeiLacks(const char* name, const char* what) { return {.name = name, .lacks = what}; }
 
 }  // namespace longembed

@@ -24,17 +24,17 @@ grpc::ServerUnaryReactor* TeiInfoService::Info(grpc::CallbackServerContext* cont
 }
 
 grpc::ServerUnaryReactor* TeiEmbedService::Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+                                                 grpc::ByteBuffer* response) {
   return ServeUnary(TeiEmbedMethod("tei.Embed", context_), host_, context, request, response);
 }
 
-grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiEmbedAllMethod("tei.EmbedAll", context_), host_, context, request, response);
 }
 
-grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiLacks("tei.EmbedSparse", kNoSparseVectors), host_, context, request, response);
 }
 
@@ -50,13 +50,13 @@ TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServer
   return ServeStream(TeiLacks("tei.EmbedSparseStream", kNoSparseVectors), StreamOptionsOf(context_), host_, context);
 }
 
-grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiTokenizeMethod("tei.Tokenize", context_), host_, context, request, response);
 }
 
-grpc::ServerUnaryReactor* TeiTokenizeService::Decode(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiTokenizeService::Decode(grpc::CallbackServerContext* context,
+                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiDecodeMethod("tei.Decode", context_), host_, context, request, response);
 }
 
@@ -68,13 +68,13 @@ TeiTokenizeService::Stream* TeiTokenizeService::DecodeStream(grpc::CallbackServe
   return ServeStream(TeiDecodeMethod("tei.DecodeStream", context_), StreamOptionsOf(context_), host_, context);
 }
 
-grpc::ServerUnaryReactor* TeiPredictService::Predict(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiPredictService::Predict(grpc::CallbackServerContext* context,
+                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiLacks("tei.Predict", kNoClassifier), host_, context, request, response);
 }
 
-grpc::ServerUnaryReactor* TeiPredictService::PredictPair(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiPredictService::PredictPair(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiLacks("tei.PredictPair", kNoClassifier), host_, context, request, response);
 }
 
@@ -86,8 +86,8 @@ TeiPredictService::Stream* TeiPredictService::PredictPairStream(grpc::CallbackSe
   return ServeStream(TeiLacks("tei.PredictPairStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
 }
 
-grpc::ServerUnaryReactor* TeiRerankService::Rerank(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                               grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* TeiRerankService::Rerank(grpc::CallbackServerContext* context,
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return ServeUnary(TeiLacks("tei.Rerank", kNoReranker), host_, context, request, response);
 }
 

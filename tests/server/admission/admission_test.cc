@@ -140,7 +140,8 @@ TEST_F(AdmissionTest, ACallThatWouldBeLateIsRefused) {
 TEST_F(AdmissionTest, AShortCallPassesLongOnesWithDeadlines) {
   const absl::Time deadline = clock_.Now() + absl::Seconds(100);
   const Places places = Fill(3, {.tokens = 1, .work = absl::Seconds(5), .deadline = deadline});
-  const Demand shorter{.client = "short", .tokens = 1, .work = absl::Milliseconds(10), .deadline = clock_.Now() + absl::Seconds(1)};
+  const Demand shorter{
+      .client = "short", .tokens = 1, .work = absl::Milliseconds(10), .deadline = clock_.Now() + absl::Seconds(1)};
   EXPECT_TRUE(Admit(shorter).ok());
 }
 

@@ -175,7 +175,8 @@ TEST_F(EmbedStreamTest, ATextBeyondTheLimitOfItsPartsFailsAlone) {
   const auto stream = Open();
   const std::string part(1 << 15, 'a');
   stream->Write(FirstMessage("before", "a"));
-  for (int i = 0; i < 12; ++i) stream->Write(Message("huge", part, i < 11));  // 4 times max_request_bytes is 8 of these.
+  for (int i = 0; i < 12; ++i)
+    stream->Write(Message("huge", part, i < 11));  // 4 times max_request_bytes is 8 of these.
   stream->Write(Message("after", "a"));
   stream->WritesDone();
   const auto answers = ReadAll(*stream);
@@ -191,12 +192,14 @@ class RawEmbedStreamTest : public EmbedStreamTest {
   using Raw = grpc::ClientReaderWriter<grpc::ByteBuffer, v1::EmbedStreamResponse>;
 
   // Sends the bytes of each message as they are; the answers by id, and how the stream ends.
-  std::pair<std::map<std::string, v1::EmbedStreamResponse>, grpc::Status> Send(const std::vector<std::string>& messages) {
+  std::pair<std::map<std::string, v1::EmbedStreamResponse>, grpc::Status> Send(
+      const std::vector<std::string>& messages) {
     grpc::ClientContext context;
     const grpc::internal::RpcMethod method("/longembed.v1.EmbeddingService/EmbedStream",
                                            grpc::internal::RpcMethod::BIDI_STREAMING);
-    std::unique_ptr<Raw> stream(grpc::internal::ClientReaderWriterFactory<
-                                grpc::ByteBuffer, v1::EmbedStreamResponse>::Create(channel_.get(), method, &context));
+    std::unique_ptr<Raw> stream(
+        grpc::internal::ClientReaderWriterFactory<grpc::ByteBuffer, v1::EmbedStreamResponse>::Create(channel_.get(),
+                                                                                                     method, &context));
     for (const std::string& message : messages) {
       const grpc::Slice slice(message);
       stream->Write(grpc::ByteBuffer(&slice, 1));
@@ -215,19 +218,20 @@ class RawEmbedStreamTest : public EmbedStreamTest {
 };
 
 TEST_F(RawEmbedStreamTest, AMessageThatIsNoGoodFailsUnderItsId) {
-  const auto [answers, status] =
-      Send({FirstMessage("0", "a").SerializeAsString(), Broken("utf8"), Unknown("field"), Message("1", "a").SerializeAsString()});
+  const auto [answers, status] = Send({FirstMessage("0", "a").SerializeAsString(), Broken("utf8"), Unknown("field"),
+                                       Message("1", "a").SerializeAsString()});
   EXPECT_TRUE(status.ok()) << status.error_message();
   ASSERT_EQ(answers.size(), 4u);
-  EXPECT_THAT(answers.at("utf8").result().error().message(), HasSubstr("input.text: is not valid UTF-8, first at byte 3"));
+  EXPECT_THAT(answers.at("utf8").result().error().message(),
+              HasSubstr("input.text: is not valid UTF-8, first at byte 3"));
   EXPECT_THAT(answers.at("field").result().error().message(), HasSubstr("field number 15"));
   EXPECT_FALSE(answers.at("1").result().has_error());
 }
 
 TEST_F(RawEmbedStreamTest, APartThatIsNoGoodFailsItsText) {
   const auto [answers, status] =
-      Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(), Broken("long", true),
-            Message("long", "b").SerializeAsString(), Message("1", "a").SerializeAsString()});
+      Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(),
+            Broken("long", true), Message("long", "b").SerializeAsString(), Message("1", "a").SerializeAsString()});
   EXPECT_TRUE(status.ok()) << status.error_message();
   ASSERT_EQ(answers.size(), 3u);
   EXPECT_TRUE(answers.at("long").result().has_error());

@@ -86,7 +86,7 @@ TEST_F(WiringTest, TheDeadlineReachesTheQueue) {
 
 TEST_F(WiringTest, AnAnswerThatIsTooLargeIsRefusedByEveryMethod) {
   FakeServer::Options options = Options(absl::Minutes(10));
-  options.config.limits.max_response_bytes = 100;
+  options.config.limits.max_response_bytes = 60;
   FakeServer server(options);
   const auto reason = [&server](const ApiMethod& method, const google::protobuf::Message& request) {
     return ErrorReason(HostedCall(server, method, request).Status());
@@ -122,7 +122,8 @@ class KeyWiringTest : public ::testing::Test {
                            "  - {name: few-tokens, key: tokens-key, max_queued_tokens: 8}\n"
                            "  - {name: few-calls, key: calls-key, max_concurrent_calls: 1}\n";
     keys_ = *ApiKeyStore::Open(path, [](const absl::Status&) {});
-    server_ = std::make_unique<FakeServer>(FakeServer::Options{.model = {.max_queued_tokens = 1000}, .api_keys = keys_});
+    server_ =
+        std::make_unique<FakeServer>(FakeServer::Options{.model = {.max_queued_tokens = 1000}, .api_keys = keys_});
     method_ = EmbedMethod(server_->api());
   }
   std::unique_ptr<HostedCall> Call(const std::string& key) {

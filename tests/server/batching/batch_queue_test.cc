@@ -71,7 +71,8 @@ TEST(BatchQueueTest, JobsUnderADeadlineRunOneAfterTheOther) {
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(9))), kStart);
   queue.Push(MakeJob(2, {50, 50}, Promised(absl::Seconds(2), absl::Seconds(9))), kStart);
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
-  queue.Push(MakeJob(3, {50}, Promised(absl::Milliseconds(500), absl::Seconds(9))), kStart);  // Shorter: it is due first.
+  queue.Push(MakeJob(3, {50}, Promised(absl::Milliseconds(500), absl::Seconds(9))),
+             kStart);  // Shorter: it is due first.
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(3050));
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));

@@ -160,7 +160,10 @@ TEST_F(EmbedCallTest, ACallThatFindsNoMemoryOnTheLedgerIsRefused) {
   const std::unique_ptr<Charge> other = small.ledger.BeginMessage("other");
   ASSERT_TRUE(other->Hold(Memory::kRequests, 90).ok());
   EmbedOrder order = MakeOrder({Input(std::string_view("a b c d e"))});
-  EmbedOrder refused{.call = small.context(), .inputs = order.inputs, .input_options = order.input_options, .vector_options = order.vector_options};
+  EmbedOrder refused{.call = small.context(),
+                     .inputs = order.inputs,
+                     .input_options = order.input_options,
+                     .vector_options = order.vector_options};
   Start(std::move(refused));
   const absl::Status status = answer_.get().status();
   EXPECT_EQ(ErrorReason(status), "PENDING_BYTES");
@@ -169,7 +172,8 @@ TEST_F(EmbedCallTest, ACallThatFindsNoMemoryOnTheLedgerIsRefused) {
 
 // An input that was refused before has its error in its place, and the others keep their numbers.
 TEST_F(EmbedCallTest, AnInputThatIsAnErrorStaysInItsPlace) {
-  EmbedOrder order = MakeOrder({absl::InvalidArgumentError("no content"), Input(std::string_view("")), Input(std::string_view("bb"))});
+  EmbedOrder order =
+      MakeOrder({absl::InvalidArgumentError("no content"), Input(std::string_view("")), Input(std::string_view("bb"))});
   order.partial_results = true;
   Start(std::move(order));
   const auto answer = answer_.get();

@@ -102,9 +102,7 @@ int MostAtATime(int threads, const std::vector<std::string>& clients) {
   return most;
 }
 
-TEST(WorkerPoolTest, LongTasksLeaveAThreadToShortOnes) {
-  EXPECT_LE(MostAtATime(4, {"a", "b", "c", "d", "e", "f"}), 3);
-}
+TEST(WorkerPoolTest, LongTasksLeaveAThreadToShortOnes) { EXPECT_LE(MostAtATime(4, {"a", "b", "c", "d", "e", "f"}), 3); }
 
 TEST(WorkerPoolTest, OneClientsLongTasksLeaveHalfToThoseOfOthers) {
   EXPECT_LE(MostAtATime(5, {"a", "a", "a", "a", "a"}), 2);

@@ -62,7 +62,7 @@ class HealthMonitorTest : public ::testing::Test {
   FakeServer server_;
   FakeEncoder& encoder_ = server_.encoder();
   const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0", server_.health(), server_.host());
-  HealthMonitor monitor_{server_.health(), server_.models(), server_.metrics()};
+  HealthMonitor monitor_{server_.health(), server_.models(), server_.metrics(), server_.clock()};
 };
 
 TEST_F(HealthMonitorTest, ServesOnlyWhenItIsSaid) {
@@ -92,7 +92,8 @@ TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProb
 }
 
 TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
-  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), absl::Milliseconds(100));
+  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock(),
+                        absl::Milliseconds(100));
   monitor.SetServing(true);
   encoder_.CloseGate();
   encoder_.IgnoreCancellation();
@@ -101,7 +102,10 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   std::jthread waits([this] { Embed(1, grpc::StatusCode::UNAVAILABLE); });
   monitor.CheckModels();
   ExpectServing(true);  // A batch may take a moment.
-  while (server_.models().models()[0]->hanging() < absl::Milliseconds(200)) absl::SleepFor(absl::Milliseconds(20));
+  while (server_.models().models()[0]->hanging() < absl::Milliseconds(200)) {
+    absl::SleepFor(absl::Milliseconds(20));
+    monitor.CheckModels();
+  }
   monitor.CheckModels();
   ExpectServing(false);
   ExpectLive(false);
@@ -112,8 +116,21 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   Embed(1, grpc::StatusCode::OK);
 }
 
+// As after SIGSTOP and SIGCONT: the batch that looks as if it hung gets the time to end.
+TEST_F(HealthMonitorTest, AnAbsenceIsNoHang) {
+  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock());
+  monitor.SetServing(true);
+  encoder_.CloseGate();
+  std::jthread caught([this] { Embed(1, grpc::StatusCode::OK); });
+  encoder_.AwaitCalls(1);
+  while (server_.models().models()[0]->hanging() < absl::Milliseconds(100)) absl::SleepFor(absl::Milliseconds(20));
+  monitor.CheckModels();  // The first for more than three seconds.
+  ExpectServing(true);
+  encoder_.OpenGate();
+}
+
 TEST_F(HealthMonitorTest, OneThatFailsForTooLongEndsTheServersLiveness) {
-  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), absl::ZeroDuration());
+  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock(), absl::ZeroDuration());
   monitor.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);

@@ -1,5 +1,4 @@
 #include "server/rpc/grpc_status.h"
-#include "server/errors/rpc_status.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +6,7 @@
 #include "google/rpc/status.pb.h"
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
+#include "server/errors/rpc_status.h"
 
 namespace longembed {
 namespace {

@@ -58,7 +58,8 @@ class OutOfMemoryTest : public ::testing::TestWithParam<size_t> {
 };
 
 // Of a text of 400 KB: the message's string, the tokens, the plan, and what lies between.
-INSTANTIATE_TEST_SUITE_P(Limits, OutOfMemoryTest, ::testing::Values(size_t{70} << 10, size_t{150} << 10, size_t{390} << 10));
+INSTANTIATE_TEST_SUITE_P(Limits, OutOfMemoryTest,
+                         ::testing::Values(size_t{70} << 10, size_t{150} << 10, size_t{390} << 10));
 
 TEST_P(OutOfMemoryTest, AUnaryCallFailsAlone) {
   const auto embed = [this](size_t bytes) {

@@ -93,9 +93,8 @@ TEST(WireTest, UnknownFieldsAreRefusedByNameAtEveryDepth) {
   const auto error = [&parsed](const std::string& bytes) { return ParseMessage(Bytes(bytes), 1000, parsed); };
   const std::string input = Nested(2, Nested(1, "x"));
   EXPECT_TRUE(error(input).ok());
-  for (const std::string& unknown :
-       {Field(15, 0, std::string(1, '\0')), Field(15, 2, std::string(1, '\0')), Field(15, 5, "1234"),
-        Field(15, 1, "12345678"), Field(15, 3, Field(15, 4, ""))}) {
+  for (const std::string& unknown : {Field(15, 0, std::string(1, '\0')), Field(15, 2, std::string(1, '\0')),
+                                     Field(15, 5, "1234"), Field(15, 1, "12345678"), Field(15, 3, Field(15, 4, ""))}) {
     const absl::Status whole = error(input + unknown);
     EXPECT_EQ(ErrorReason(whole), "UNKNOWN_FIELD");
     EXPECT_THAT(std::string(whole.message()), ::testing::HasSubstr("the request has a field number 15"));
