@@ -6,6 +6,7 @@
 #include <new>
 #include <random>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -46,9 +47,8 @@ class Random {
 // What one caller wants and what becomes of it.
 struct Wish {
   std::string text;
-  bool bulk = false;
-  absl::Time deadline = absl::InfiniteFuture();
-  bool cancelled = false;
+  bool over = false;      // Nobody waits for it.
+  bool too_late = false;  // It was sent when the server had begun to drain.
   int finished = 0;
 };
 
@@ -99,9 +99,15 @@ class World {
   const LongembedContext& api() const { return *api_; }
   // Of a call that is about to be made.
   Arrival MakeArrival(absl::Duration time_left);
-  std::string MakeText();
+  std::shared_ptr<Wish> MakeWish();
+  // Whose text begins with these tokens; null where it is the rest of one.
+  std::shared_ptr<Wish> WishOf(std::span<const int32_t> tokens) const;
+  bool draining() const { return draining_; }
 
  private:
+  static constexpr int kDigits = 3, kBase = 20, kDigit = 30;
+
+  std::string MakeText();
   void MakeUnary();
   void MakeStream();
   bool Step();
@@ -122,6 +128,8 @@ class World {
   HostContext host_;
   std::unique_ptr<LongembedContext> api_;
   ApiMethod embed_;
+  std::vector<std::shared_ptr<Wish>> wishes_;  // Those with texts.
+  bool draining_ = false;
   int open_ = 0;     // Calls that have not been finished.
   absl::Time wake_;  // When the pool is looked after next.
   WorkerPool pool_;
@@ -143,8 +151,8 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     if (random.OneIn(2)) time_left = random.UpTo(absl::Seconds(4));
     const bool bulk = random.OneIn(4);
     for (int64_t i = 0; i < inputs; ++i) {
-      wishes_.push_back({.text = world_.MakeText(), .bulk = bulk, .deadline = world_.loop().Now() + time_left});
-      request.add_inputs()->set_text(wishes_.back().text);
+      wishes_.push_back(world_.MakeWish());
+      request.add_inputs()->set_text(wishes_.back()->text);
     }
     auto& options = *request.mutable_options();
     options.set_normalize(false);
@@ -165,8 +173,8 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
  private:
   void Cancel() {
     if (ended_) return;
-    for (Wish& wish : wishes_) wish.cancelled = true;
     host_->Cancel();
+    for (const std::shared_ptr<Wish>& wish : wishes_) wish->over = true;
   }
 
   void End(UnaryHost::Outcome outcome) {
@@ -177,7 +185,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
       v1::EmbedResponse response;
       if (!ParseMessage(outcome.answer, 1 << 30, response).ok()) world_.Violate("an answer cannot be read");
       if (response.results_size() != static_cast<int>(wishes_.size())) world_.Violate("an answer lacks results");
-      for (int i = 0; i < response.results_size(); ++i) world_.ExpectAnswer(wishes_[i], response.results(i));
+      for (int i = 0; i < response.results_size(); ++i) world_.ExpectAnswer(*wishes_[i], response.results(i));
     }
     // The client takes its answer after a while; until then it is held.
     world_.loop().After(world_.random().UpTo(absl::Milliseconds(300)),
@@ -186,7 +194,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
 
   World& world_;
   const ApiMethod& method_;
-  std::vector<Wish> wishes_;
+  std::vector<std::shared_ptr<Wish>> wishes_;
   std::unique_ptr<UnaryHost> host_;
   bool ended_ = false;
 };
@@ -200,7 +208,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     world_.CountOpen(+1);
     Random& random = world_.random();
     const int64_t messages = random.Between(0, 30);
-    for (int64_t i = 0; i < messages; ++i) wishes_[absl::StrCat(i)].text = world_.MakeText();
+    for (int64_t i = 0; i < messages; ++i) wishes_[absl::StrCat(i)] = world_.MakeWish();
     const EmbedStreamParts stream = MakeEmbedStream(world_.api());
     host_ = StreamHost::Make(stream.method, stream.options, world_.MakeArrival(absl::InfiniteDuration()), world_.host(),
                              *this);
@@ -225,7 +233,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
         message.mutable_options()->mutable_extension()->mutable_windows()->set_last(v1::Extension::Windows::SHORT);
       }
       message.set_id(id);
-      message.mutable_input()->set_text(wishes_[id].text);
+      wishes_[id]->too_late = world_.draining();
+      message.mutable_input()->set_text(wishes_[id]->text);
       host_->OnRead(true, SerializeMessage(message));
     });
   }
@@ -235,7 +244,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     writing_ = true;
     v1::EmbedStreamResponse response;
     if (!ParseMessage(answer, 1 << 30, response).ok()) world_.Violate("an answer cannot be read");
-    Wish& wish = wishes_[response.id()];
+    Wish& wish = *wishes_[response.id()];
+    if (wish.too_late) world_.Violate("a message was taken that came while the server drained");
     if (++wish.finished > 1) world_.Violate("a message was answered twice");
     if (!response.result().has_error()) world_.ExpectAnswer(wish, response.result());
     const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(3))
@@ -252,16 +262,17 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     world_.CountOpen(-1);
     if (writing_) world_.Violate("a stream was finished during a write");
     world_.ExpectRefusal(status);
-    const bool all = std::ranges::all_of(wishes_, [](const auto& wish) { return wish.second.finished == 1; });
+    const bool all = std::ranges::all_of(wishes_, [](const auto& wish) { return wish.second->finished == 1; });
     if (status.ok() && !gone_ && !all) world_.Violate("a stream ended well without all answers");
     if (!gone_) {
       for (int i = 0; i < sent_; ++i) {
-        if (ErrorReason(status) == "DRAINING" && !world_.failing() && wishes_[absl::StrCat(i)].finished == 0 &&
+        if (ErrorReason(status) == "DRAINING" && !world_.failing() && wishes_[absl::StrCat(i)]->finished == 0 &&
             i + 1 < sent_) {
           world_.Violate("what a stream had read was not answered before a drain ended it");
         }
       }
     }
+    for (const auto& [id, wish] : wishes_) wish->over = true;
     world_.loop().After(absl::Milliseconds(1), [this, self = keep_] { Leave(); });
   }
 
@@ -269,6 +280,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     if (finished_) return;
     gone_ = true;
     host_->OnCancelled();
+    for (const auto& [id, wish] : wishes_) wish->over = true;
   }
 
   // As gRPC's OnDone.
@@ -281,7 +293,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   }
 
   World& world_;
-  std::map<std::string, Wish> wishes_;  // By id.
+  std::map<std::string, std::shared_ptr<Wish>> wishes_;  // By id.
   std::shared_ptr<StreamHost> host_;
   std::shared_ptr<StreamCaller> keep_;  // As long as the transport has it.
   int sent_ = 0;
@@ -298,6 +310,13 @@ absl::StatusOr<TokenizedText> SimulatedTokenizer::Tokenize(std::string_view text
 absl::StatusOr<VectorBlock> SimulatedEncoder::Encode(const PackedBatch& batch, Team::Leader&,
                                                      absl::FunctionRef<bool()> nobody_waits) {
   if (nobody_waits()) world_.Violate("the encoder was given a batch that nobody waits for");
+  for (const int32_t begin : std::span(batch.sequence_offsets).first(batch.sequence_offsets.size() - 1)) {
+    const std::shared_ptr<Wish> wish = world_.WishOf(std::span(batch.tokens).subspan(static_cast<size_t>(begin) + 1));
+    // A batch that failed runs again in parts, whoever has gone meanwhile.
+    if (!world_.failing() && wish != nullptr && wish->over) {
+      world_.Violate("the encoder was given a text that nobody waits for");
+    }
+  }
   Random& random = world_.random();
   absl::Duration time = absl::Microseconds(500) + absl::Milliseconds(2) * static_cast<int64_t>(batch.tokens.size());
   if (world_.failing() && random.OneIn(100)) time += random.UpTo(absl::Seconds(8));
@@ -346,6 +365,32 @@ Arrival World::MakeArrival(absl::Duration time_left) {
           .time_left = time_left};
 }
 
+// Its first words are its number, in digits of a length that no other word has.
+std::shared_ptr<Wish> World::MakeWish() {
+  auto wish = std::make_shared<Wish>();
+  wish->text = MakeText();
+  if (wish->text.empty()) return wish;
+  std::string number;
+  size_t rest = wishes_.size();
+  for (int digit = 0; digit < kDigits; ++digit, rest /= kBase) {
+    absl::StrAppend(&number, std::string(kDigit + rest % kBase, 'n'), " ");
+  }
+  wish->text = number + wish->text;
+  wishes_.push_back(wish);
+  return wish;
+}
+
+std::shared_ptr<Wish> World::WishOf(std::span<const int32_t> tokens) const {
+  constexpr int32_t kZero = 10 + kDigit;  // As FakeTokenizer numbers words.
+  size_t number = 0, unit = 1;
+  for (int digit = 0; digit < kDigits; ++digit, unit *= kBase) {
+    const int32_t value = tokens[static_cast<size_t>(digit)] - kZero;
+    if (value < 0 || value >= kBase) return nullptr;
+    number += unit * static_cast<size_t>(value);
+  }
+  return wishes_.at(number);
+}
+
 std::string World::MakeText() {
   const int64_t words = random_.OneIn(8) ? random_.Between(20, 120) : random_.Between(0, 12);
   std::string text;
@@ -355,6 +400,9 @@ std::string World::MakeText() {
 }
 
 bool World::Step() {
+  if (const auto held = ledger_.held(); open_ == 0 && held.at("requests") + held.at("plans") != 0) {
+    Violate("requests or plans are held when no call is open");
+  }
   // One thing at a time: within the encoder others arrive, but there is one worker.
   if (pool_.Step()) return true;
   if (const absl::Time next = pool_.next_delayed(); next != absl::InfiniteFuture() && next != wake_) {
@@ -422,7 +470,10 @@ std::vector<std::string> World::Run() {
     loop_.After(random_.UpTo(length), [this] { random_.OneIn(8) ? MakeStream() : MakeUnary(); });
   }
   // Every stream ends at last: at a drain, or because its client has said everything.
-  loop_.After(random_.OneIn(2) ? random_.UpTo(length) : length + absl::Minutes(10), [this] { streams_.Drain(); });
+  loop_.After(random_.OneIn(2) ? random_.UpTo(length) : length + absl::Minutes(10), [this] {
+    draining_ = true;
+    streams_.Drain();
+  });
   const absl::Time end = loop_.Now() + kTooLong;
   while (loop_.Now() < end && loop_.Next()) continue;
   ExpectRest();
