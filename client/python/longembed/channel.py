@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from dataclasses import dataclass
@@ -52,7 +53,25 @@ def address(server: str | None) -> str:
 def open_channel(transport: ModuleType, server: str, tls: TLS | None, max_receive_bytes: int | None):
     """A channel of `transport`, which is grpc or grpc.aio."""
     options = _channel_options(max_receive_bytes)
+    if is_local(server):
+        options.append(("grpc.enable_http_proxy", 0))
     return transport.secure_channel(server, tls.credentials(), options) if tls else transport.insecure_channel(server, options)
+
+
+def is_local(server: str) -> bool:
+    """Whether the address is this machine's own, which no proxy of the environment (http_proxy, grpc_proxy) can reach."""
+    if server.startswith(("unix:", "unix-abstract:")):
+        return True
+    target = server.removeprefix("dns:").removeprefix("ipv4:").removeprefix("ipv6:").lstrip("/")
+    host = target[1 : target.find("]")] if target.startswith("[") else target.rsplit(":", 1)[0] if target.count(":") == 1 else target
+    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or mapped.is_unspecified
 
 
 def _channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:

@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "tests/integration"), str(ROOT / "tests/operations")]
 
 from generated_client import generate_client  # noqa: E402
 from longembed import TLS, AsyncClient, Client, Input, InvalidArgument, LongEmbedError, NotFound, Options, Unauthenticated  # noqa: E402
+from longembed.channel import is_local  # noqa: E402
 from running_server import start_server  # noqa: E402
 
 LONG = " ".join(f"Sentence number {i} tells of the {word}." for i in range(60) for word in ("river", "mountain", "harbor"))
@@ -275,3 +276,36 @@ def test_tls_client_certificates_and_keys(locked):
     assert asyncio.run(run()) == (1, 384)
     with pytest.raises(ValueError, match="belong together"):
         TLS(client_key=key).credentials()
+
+
+@pytest.mark.parametrize(
+    "server, local",
+    [
+        ("127.0.0.1:50051", True),
+        ("127.8.8.8:1", True),
+        ("0.0.0.0:1", True),
+        ("localhost:1", True),
+        ("LOCALHOST", True),
+        ("[::1]:1", True),
+        ("::1", True),
+        ("ipv6:[::1]:1", True),
+        ("[::ffff:127.0.0.1]:1", True),
+        ("dns:///localhost:1", True),
+        ("unix:/run/longembed.sock", True),
+        ("10.0.0.1:1", False),
+        ("embed.example:1", False),
+        ("127.0.0.1.example:1", False),
+        ("[2001:db8::1]:1", False),
+    ],
+)
+def test_what_is_local(server, local):
+    assert is_local(server) == local
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(client, monkeypatch):
+    for variable in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for variable in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with Client(client.server) as behind:
+        assert behind.models()
