@@ -74,13 +74,14 @@ class WireCheck {
 
   // `path`: of the field that holds the message; empty for the whole one.
   absl::Status Check(const Descriptor& type, int depth, const std::string& path);
+  // Of the whole message, once it has been checked.
+  absl::Status CheckCounts() const;
 
  private:
   using WireType = google::protobuf::internal::WireFormatLite::WireType;
 
   absl::Status CheckField(const FieldDescriptor& field, int depth, const std::string& path, int index);
   absl::Status CountNumbers(const FieldDescriptor& field, int bytes);
-  absl::Status Count(const FieldDescriptor& field, int64_t more, int64_t limit);
   absl::Status Malformed() const { return MalformedRequest("message"); }
 
   google::protobuf::io::CodedInputStream& in_;
@@ -104,8 +105,7 @@ absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::stri
     if (field == nullptr || !Fits(*field, WireFormatLite::GetTagWireType(tag))) return UnknownFieldNumber(path, number);
     if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
       if (!WireFormatLite::SkipField(&in_, tag)) return Malformed();
-      if (!field->is_repeated()) continue;
-      if (absl::Status status = Count(*field, 1, kMaxNumbers); !status.ok()) return status;
+      if (field->is_repeated()) ++counts_[field];
       continue;
     }
     const int index = field->is_repeated() && !field->is_packable() ? seen[number]++ : -1;
@@ -118,9 +118,7 @@ absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, cons
   int size = 0;
   if (!in_.ReadVarintSizeAsInt(&size)) return Malformed();
   if (field.is_packable()) return CountNumbers(field, size);
-  if (field.is_repeated()) {
-    if (absl::Status status = Count(field, 1, kMaxElements); !status.ok()) return status;
-  }
+  if (field.is_repeated()) ++counts_[&field];
   if (field.type() != FieldDescriptor::TYPE_MESSAGE) return in_.Skip(size) ? absl::OkStatus() : Malformed();
   std::string here = path.empty() ? field.name() : absl::StrCat(path, ".", field.name());
   if (index >= 0) absl::StrAppend(&here, "[", index, "]");
@@ -139,12 +137,16 @@ absl::Status WireCheck::CountNumbers(const FieldDescriptor& field, int bytes) {
     if (!in_.ReadVarint64(&value)) return Malformed();
   }
   in_.PopLimit(outer);
-  return Count(field, numbers, kMaxNumbers);
+  counts_[&field] += numbers;
+  return absl::OkStatus();
 }
 
-absl::Status WireCheck::Count(const FieldDescriptor& field, int64_t more, int64_t limit) {
-  const int64_t count = counts_[&field] += more;
-  return count > limit ? TooManyElements(field.name(), count, limit) : absl::OkStatus();
+absl::Status WireCheck::CheckCounts() const {
+  for (const auto& [field, count] : counts_) {
+    const int64_t limit = field->is_packable() ? kMaxNumbers : kMaxElements;
+    if (count > limit) return TooManyElements(field->name(), count, limit);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckWire(const grpc::ByteBuffer& bytes, const Descriptor& type) {
@@ -153,9 +155,11 @@ absl::Status CheckWire(const grpc::ByteBuffer& bytes, const Descriptor& type) {
   grpc::ProtoBufferReader reader(&again);
   if (!reader.status().ok()) return MalformedRequest(type.full_name());
   google::protobuf::io::CodedInputStream in(&reader);
-  const absl::Status status = WireCheck(in).Check(type, kDepth, "");
+  WireCheck check(in);
+  const absl::Status status = check.Check(type, kDepth, "");
   const bool malformed = ErrorReason(status) == "MALFORMED_REQUEST" || (status.ok() && !in.ConsumedEntireMessage());
-  return malformed ? MalformedRequest(type.full_name()) : status;
+  if (malformed) return MalformedRequest(type.full_name());
+  return status.ok() ? check.CheckCounts() : status;
 }
 
 }  // namespace

@@ -138,7 +138,8 @@ def test_a_deadline_on_a_long_queue_never_reaches_the_model(server, stub, pb):
     time.sleep(0.3)
     with pytest.raises(grpc.RpcError) as error:
         stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="hurry")] * 7), timeout=0.001)
-    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    # By the client's own clock, or refused before that: it would have been late.
+    assert error.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     for future in waiting:
         future.result(timeout=300)
     assert embedded_inputs(server) - before == 48
