@@ -2,6 +2,8 @@
 #ifndef LONGEMBED_SERVER_BATCHING_CLOCK_H_
 #define LONGEMBED_SERVER_BATCHING_CLOCK_H_
 
+#include <time.h>
+
 #include <chrono>
 
 #include "absl/time/clock.h"
@@ -27,6 +29,13 @@ class RealClock final : public Clock {
   const absl::Time began_ = absl::Now();
   const std::chrono::steady_clock::time_point steady_began_ = std::chrono::steady_clock::now();
 };
+
+// That all threads of this process have had.
+inline absl::Duration ProcessCpuTime() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
+}
 
 }  // namespace longembed
 

@@ -66,12 +66,20 @@ void Lane::Expect(int64_t cost, absl::Duration took) {
   scheduler_.Measure(*this, cost, absl::ToDoubleSeconds(took));
 }
 
-absl::Time Lane::LatestEnd(const Batch& batch, absl::Time now) const {
+absl::Duration Lane::MostTime(const Batch& batch) const {
   constexpr int kSlowness = 4;
   constexpr absl::Duration kPatience = absl::Seconds(3);
   int64_t cost = 0;
   for (const BatchItem& item : batch) cost += options_.costs.CostOf(item.job->sequences_[item.sequence].size());
-  return now + kSlowness * scheduler_.options_.workers * WorkOf(cost) + kPatience;
+  return kSlowness * scheduler_.options_.workers * WorkOf(cost) + kPatience;
+}
+
+absl::Duration Lane::RunningBatch::Hanging(absl::Time now, absl::Duration cpu_now) const {
+  constexpr double kIdle = 0.2;  // Of one core: less is what a process uses beside a batch that waits for something.
+  const absl::Duration took = now - began, cpu = cpu_now - cpu_began;
+  if (took <= most) return absl::ZeroDuration();
+  const bool starved = cpu < most && cpu > kIdle * took;
+  return starved ? absl::ZeroDuration() : took - most;
 }
 
 void Lane::AnswerAll(const absl::Status& status) {
@@ -89,7 +97,7 @@ QueueState Lane::queue_state() const {
   const absl::Time now = scheduler_.clock_.Now();
   const std::lock_guard lock(scheduler_.mutex_);
   absl::Duration hanging;
-  for (const RunningBatch& batch : running_) hanging = std::max(hanging, now - batch.latest_end);
+  for (const RunningBatch& batch : running_) hanging = std::max(hanging, batch.Hanging(now, ProcessCpuTime()));
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
           .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest(),
@@ -176,7 +184,8 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   const int64_t share = (lane.queue_.cost(limits.giants) + free_workers_ - 1) / free_workers_;
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
   assignment.batch = lane.queue_.TakeBatch(limits, now);
-  assignment.running = lane.running_.insert(lane.running_.end(), {.latest_end = lane.LatestEnd(assignment.batch, now)});
+  assignment.running = lane.running_.insert(
+      lane.running_.end(), {.began = now, .cpu_began = ProcessCpuTime(), .most = lane.MostTime(assignment.batch)});
   for (const BatchItem& item : assignment.batch) {
     if (assignment.running->jobs.empty() || assignment.running->jobs.back() != item.job) {
       assignment.running->jobs.push_back(item.job);

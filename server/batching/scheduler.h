@@ -105,12 +105,17 @@ class Lane {
   Lane(Scheduler& scheduler, Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer);
 
   struct RunningBatch {
-    absl::Time latest_end;  // Later than that it hangs.
+    absl::Time began;
+    absl::Duration cpu_began;  // ProcessCpuTime.
+    absl::Duration most;       // That it may take.
     std::vector<std::shared_ptr<Job>> jobs;
+
+    // For how long it has been hanging; 0 while it has not, or while this process gets too little of the CPU to say.
+    absl::Duration Hanging(absl::Time now, absl::Duration cpu_now) const;
   };
-  // By when a batch that begins now has to have ended: it may take several times what one worker alone would take, by
-  // what the device did lately, and some seconds more, so that a machine that is busy is not taken for one that hangs.
-  absl::Time LatestEnd(const Batch& batch, absl::Time now) const;
+  // What a batch may take: several times what one worker alone would take, by what the device did lately, and some
+  // seconds more.
+  absl::Duration MostTime(const Batch& batch) const;
 
   Scheduler& scheduler_;
   Encoder& encoder_;
