@@ -68,8 +68,8 @@ class TreeBuilder final : public YAML::EventHandler {
     if (parent.has_key) {
       parent.has_key = false;
       // A value that is not there has the place of what comes next.
-      if (node.kind == YamlNode::Kind::kNull) node.line = parent.node->entries.back().first.line;
-      return parent.node->entries.back().second = std::move(node);
+      if (node.kind == YamlNode::Kind::kNull) node.line = parent.node->entries.back().key.line;
+      return parent.node->entries.back().value = std::move(node);
     }
     return AddKey(mark, parent, std::move(node));
   }
@@ -78,7 +78,8 @@ class TreeBuilder final : public YAML::EventHandler {
     if (key.kind != YamlNode::Kind::kScalar) Refuse(mark, "a key must be text");
     if (!key.quoted && key.scalar == "<<") Refuse(mark, absl::StrCat("merge keys ", kWriteOut));
     mapping.has_key = true;
-    return mapping.node->entries.emplace_back(std::move(key), YamlNode{}).first;
+    mapping.node->entries.push_back({.key = std::move(key), .value = {}});
+    return mapping.node->entries.back().key;
   }
 
   YamlNode root_;

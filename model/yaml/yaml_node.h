@@ -3,25 +3,31 @@
 #define LONGEMBED_MODEL_YAML_YAML_NODE_H_
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 
 namespace longembed {
 
+struct YamlEntry;
+
 struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMapping };
 
   Kind kind = Kind::kNull;
-  int line = 1;                 // Of the file, from 1.
-  std::string scalar;           // As it stands in the file: nothing is taken for a number or a truth value here.
-  bool quoted = false;          // A quoted scalar is text, whatever it looks like.
-  std::vector<YamlNode> items;  // Of a list.
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // Of a mapping, in their order; each key is a scalar.
+  int line = 1;                    // Of the file, from 1.
+  std::string scalar;              // As it stands in the file: nothing is taken for a number or a truth value here.
+  bool quoted = false;             // A quoted scalar is text, whatever it looks like.
+  std::vector<YamlNode> items;     // Of a list.
+  std::vector<YamlEntry> entries;  // Of a mapping, in their order.
 
   // The value of a key; nullptr where the mapping has none.
   const YamlNode* Find(const std::string& key) const;
+};
+
+struct YamlEntry {
+  YamlNode key;  // A scalar.
+  YamlNode value;
 };
 
 inline constexpr size_t kMaxYamlBytes = 1 << 20;

@@ -172,12 +172,14 @@ absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const 
   jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator: good enough to scatter.
   const double factor = 0.75 + 0.5 * static_cast<double>(jitter_ >> 8) / (1 << 24);
   const absl::Duration wait = WaitBefore(demand.priority, demand.giant);
+  const bool late = reason == Overload::kDeadline;
+  const absl::Duration done = demand.tokenization + wait + demand.work / pace();
   const absl::Duration hint = std::clamp(wait, absl::Milliseconds(50), absl::Seconds(60)) * factor;
   return Overloaded(reason,
                     {.queued_tokens = model.tokens_,
                      .max_queued_tokens = MaxTokens(model, demand.priority),
-                     .expected_wait = wait,
-                     .max_wait = MaxWait(demand.priority),
+                     .expected_wait = late ? done : wait,
+                     .max_wait = late ? demand.deadline - clock_.Now() : MaxWait(demand.priority),
                      .max_client_tokens = demand.max_client_tokens},
                     hint);
 }
