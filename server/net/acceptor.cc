@@ -18,6 +18,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/net/client_network.h"
 
 namespace longembed {
 namespace {
@@ -51,19 +52,6 @@ int BoundPort(int descriptor) {
   if (bound.ss_family == AF_INET6) return ntohs(reinterpret_cast<const sockaddr_in6&>(bound).sin6_port);
   if (bound.ss_family == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in&>(bound).sin_port);
   return 0;
-}
-
-// Whose connection it is: the address, of IPv6 the first 64 bits, as one host has all of the others. IPv4 is the same
-// client however it comes.
-std::string ClientOf(const sockaddr_storage& peer) {
-  if (peer.ss_family == AF_INET) {
-    const in_addr& address = reinterpret_cast<const sockaddr_in&>(peer).sin_addr;
-    return std::string(reinterpret_cast<const char*>(&address), sizeof address);
-  }
-  if (peer.ss_family != AF_INET6) return "";
-  const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
-  const auto* bytes = reinterpret_cast<const char*>(address.s6_addr);
-  return IN6_IS_ADDR_V4MAPPED(&address) ? std::string(bytes + 12, 4) : std::string(bytes, 8);
 }
 
 // Connections of this process on a port, by client. Absent where no descriptor is left to count them with.

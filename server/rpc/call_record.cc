@@ -1,16 +1,13 @@
 #include "server/rpc/call_record.h"
 
-#include <arpa/inet.h>
-
-#include <algorithm>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
+#include "server/net/client_network.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
@@ -60,30 +57,12 @@ absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view autho
   return key;
 }
 
-std::string ClientOfAddress(std::string_view address) {
-  const std::string_view host = address.substr(0, address.rfind(':'));
-  constexpr std::string_view kIpv6 = "ipv6:";
-  if (host.substr(0, kIpv6.size()) != kIpv6) return std::string(host);
-  // "[2001:db8::1%eth0]", whose brackets and zone gRPC escapes as in a URI.
-  std::string text =
-      absl::StrReplaceAll(std::string(host.substr(kIpv6.size())), {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
-  text = text.substr(0, text.find('%'));
-  in6_addr bytes{};
-  if (inet_pton(AF_INET6, text.c_str(), &bytes) != 1) return std::string(host);
-  constexpr size_t kNetworkBytes = 8;
-  std::fill(bytes.s6_addr + kNetworkBytes, bytes.s6_addr + sizeof(bytes.s6_addr), 0);
-  char network[INET6_ADDRSTRLEN];
-  inet_ntop(AF_INET6, &bytes, network, sizeof(network));
-  return absl::StrCat(kIpv6.data(), network, "/64");
-}
-
 namespace {
 
 absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host, bool open) {
   if (host.api_keys == nullptr || open) {
     const bool certified = !arrival.certificate.empty();
-    return Caller{.name =
-                      certified ? absl::StrCat("certificate:", arrival.certificate) : ClientOfAddress(arrival.address)};
+    return Caller{.name = certified ? absl::StrCat("certificate:", arrival.certificate) : ClientOf(arrival.address)};
   }
   const absl::StatusOr<std::shared_ptr<const ApiKey>> key =
       CheckApiKey(arrival.authorization, arrival.api_key, *host.api_keys, host.metrics);
@@ -137,7 +116,7 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
        {"reason", ErrorReason(status)},
        {"why", level == LogLevel::kError ? std::string(status.message()) : std::string()},
        {"model", model_},
-       {"client", caller_.ok() ? caller_->name : ClientOfAddress(front_.address)},
+       {"client", caller_.ok() ? caller_->name : ClientOf(front_.address)},
        {"ms", absl::ToDoubleMilliseconds(duration)},
        {"trace_id", TraceId(front_.traceparent)},
        {"suppressed", suppressed}});

@@ -28,10 +28,6 @@ struct Arrival {
 absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view authorization, std::string_view api_key,
                                                           ApiKeyStore& keys, Metrics& metrics);
 
-// The name of a client without a key or certificate: its address without the port, of IPv6 the /64, which is what one
-// customer of a network has.
-std::string ClientOfAddress(std::string_view address);
-
 // Not thread-safe, but for the methods that are const.
 class CallRecord {
  public:
