@@ -59,8 +59,8 @@ absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view autho
 
 namespace {
 
-absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host, bool open) {
-  if (host.api_keys == nullptr || open) {
+absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host) {
+  if (host.api_keys == nullptr) {
     const bool certified = !arrival.certificate.empty();
     return Caller{.name = certified ? absl::StrCat("certificate:", arrival.certificate) : ClientOf(arrival.address)};
   }
@@ -75,14 +75,14 @@ absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host,
 
 }  // namespace
 
-CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host, bool open)
+CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host)
     : method_(method.name),
       client_status_(method.client_status),
       front_(std::move(arrival)),
       host_(host),
       arrival_(host.clock.Now()),
       deadline_(arrival_ + front_.time_left),
-      caller_(Identify(front_, host, open)) {
+      caller_(Identify(front_, host)) {
   host_.metrics.RequestStarted(method_);
 }
 

@@ -31,9 +31,8 @@ absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view autho
 // Not thread-safe, but for the methods that are const.
 class CallRecord {
  public:
-  // `host` must outlive it. The call counts as in flight until Finish. `open`: it is for everybody; no key is asked
-  // for.
-  CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host, bool open = false);
+  // `host` must outlive it. The call counts as in flight until Finish.
+  CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host);
 
   // Whether the caller may call at all; the rest is to be used after that only.
   absl::Status identity() const { return caller_.status(); }

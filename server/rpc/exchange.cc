@@ -11,8 +11,7 @@ namespace longembed {
 
 Exchange::Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host,
                    std::unique_ptr<Charge> memory, bool may_wait)
-    : method_(method),
-      host_(host),
+    : host_(host),
       memory_(std::move(memory)),
       call_(record.ContextFor(*memory_, may_wait)),
       arena_(std::make_unique<google::protobuf::Arena>()),
@@ -75,10 +74,7 @@ absl::Status Exchange::Serialize() {
 }
 
 void Exchange::Release() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (--users_ > 0) return;
-  }
+  if (--users_ > 0) return;
   arena_ = nullptr;
   memory_->Correct(Memory::kRequests, 0);
   memory_->Correct(Memory::kPlans, 0);

@@ -6,11 +6,10 @@
 #include <google/protobuf/arena.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "server/core/operation.h"
@@ -24,7 +23,7 @@ class Exchange {
  public:
   using Done = absl::AnyInvocable<void() &&>;
 
-  // `method`, `record` and `host` must outlive it. `memory` is given back when it is destroyed.
+  // `record` and `host` must outlive it. `memory` is given back when it is destroyed.
   Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host, std::unique_ptr<Charge> memory,
            bool may_wait);
 
@@ -51,7 +50,6 @@ class Exchange {
   // Frees the messages once the operation has ended and Start is done with them.
   void Release();
 
-  const ApiMethod& method_;
   const HostContext& host_;
   const std::unique_ptr<Charge> memory_;
   const CallContext call_;
@@ -69,8 +67,7 @@ class Exchange {
   std::string model_;
   Operation::Headers headers_;
 
-  std::mutex mutex_;
-  int users_ ABSL_GUARDED_BY(mutex_) = 2;  // Of the messages: Start and the operation.
+  std::atomic<int> users_ = 2;  // Of the messages: Start and the operation.
 };
 
 }  // namespace longembed

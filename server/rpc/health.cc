@@ -53,11 +53,7 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
 
   void Begin(const grpc::ByteBuffer& request) {
     const absl::Status status = WithinMemory([&] { return Open(request); });
-    if (!status.ok()) {
-      const std::lock_guard lock(mutex_);
-      end_ = status;
-    }
-    Changed();
+    status.ok() ? Changed() : EndWith(status);
   }
   void OnWritten(bool ok) {
     {

@@ -40,7 +40,6 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   // `front` lives until it has called OnOver, `host` longer.
   static std::shared_ptr<StreamHost> Make(const ApiMethod& method, const StreamOptions& options, Arrival arrival,
                                           const HostContext& host, StreamFront& front);
-  ~StreamHost() = default;
 
   // Reads the first message, or finishes.
   void Begin();

@@ -24,6 +24,13 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::UnknownField;
 using google::protobuf::UnknownFieldSet;
 
+// As errors name a field: "inputs[1].text". `index` is that of an element; negative where the field does not repeat.
+std::string PathOf(const std::string& parent, const FieldDescriptor& field, int index) {
+  std::string path = parent.empty() ? field.name() : absl::StrCat(parent, ".", field.name());
+  if (index >= 0) absl::StrAppend(&path, "[", index, "]");
+  return path;
+}
+
 std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const UnknownFieldSet& fields,
                                             const std::string& path);
 
@@ -49,8 +56,7 @@ std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const Unknow
     const UnknownField& unknown = fields.field(i);
     const FieldDescriptor* field = type.FindFieldByNumber(unknown.number());
     if (field == nullptr || unknown.type() != UnknownField::TYPE_LENGTH_DELIMITED) continue;
-    std::string here = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
-    if (field->is_repeated()) absl::StrAppend(&here, "[", seen[unknown.number()]++, "]");
+    const std::string here = PathOf(path, *field, field->is_repeated() ? seen[unknown.number()]++ : -1);
     if (auto error = CheckField(*field, unknown.length_delimited(), here); error.has_value()) return error;
   }
   return std::nullopt;
@@ -78,8 +84,6 @@ class WireCheck {
   absl::Status CheckCounts() const;
 
  private:
-  using WireType = google::protobuf::internal::WireFormatLite::WireType;
-
   absl::Status CheckField(const FieldDescriptor& field, int depth, const std::string& path, int index);
   absl::Status CountNumbers(const FieldDescriptor& field, int bytes);
   absl::Status Malformed() const { return MalformedRequest("message"); }
@@ -120,10 +124,9 @@ absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, cons
   if (field.is_packable()) return CountNumbers(field, size);
   if (field.is_repeated()) ++counts_[&field];
   if (field.type() != FieldDescriptor::TYPE_MESSAGE) return in_.Skip(size) ? absl::OkStatus() : Malformed();
-  std::string here = path.empty() ? field.name() : absl::StrCat(path, ".", field.name());
-  if (index >= 0) absl::StrAppend(&here, "[", index, "]");
   const auto outer = in_.PushLimit(size);
-  if (absl::Status status = Check(*field.message_type(), depth - 1, here); !status.ok()) return status;
+  absl::Status status = Check(*field.message_type(), depth - 1, PathOf(path, field, index));
+  if (!status.ok()) return status;
   if (in_.BytesUntilLimit() != 0) return Malformed();
   in_.PopLimit(outer);
   return absl::OkStatus();
