@@ -48,19 +48,31 @@ absl::Status MakeError(absl::StatusCode code, std::string_view field, std::strin
 std::string ErrorField(const absl::Status& status) { return Payload(status, kFieldPayload); }
 std::string ErrorReason(const absl::Status& status) { return Payload(status, kReasonPayload); }
 
+namespace {
+
+// The same error at another field. Keeps what others have attached to it, such as a retry delay.
+absl::Status WithField(const absl::Status& status, const std::string& field) {
+  absl::Status moved = MakeError(status.code(), field, ErrorReason(status), Payload(status, kDescriptionPayload));
+  status.ForEachPayload([&moved](absl::string_view type, const absl::Cord& payload) {
+    if (!moved.GetPayload(type).has_value()) moved.SetPayload(type, payload);
+  });
+  return moved;
+}
+
+}  // namespace
+
 absl::Status AtField(const absl::Status& status, std::string_view parent) {
   std::string field = ErrorField(status);
   if (!absl::StartsWith(field, "options.")) {
     field = field.empty() ? std::string(parent) : absl::StrCat(std::string(parent), ".", field);
   }
-  return MakeError(status.code(), field, ErrorReason(status), Payload(status, kDescriptionPayload));
+  return WithField(status, field);
 }
 
 absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to) {
   const std::string field = ErrorField(status);
   if (!absl::StartsWith(field, std::string(from))) return status;
-  return MakeError(status.code(), absl::StrCat(std::string(to), field.substr(from.size())), ErrorReason(status),
-                   Payload(status, kDescriptionPayload));
+  return WithField(status, absl::StrCat(std::string(to), field.substr(from.size())));
 }
 
 absl::Status EmptyInput() { return Invalid("", "EMPTY_INPUT", "is empty or has no tokens; at least 1 is needed"); }

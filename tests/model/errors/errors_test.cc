@@ -27,6 +27,14 @@ TEST(ErrorsTest, MovesBelowAParent) {
   EXPECT_THAT(std::string(whole.message()), HasSubstr("512"));
 }
 
+// Found by tests/simulation: a refusal for want of memory lost its retry delay on the way to a field.
+TEST(ErrorsTest, KeepsWhatOthersHaveAttached) {
+  absl::Status status = InputTooLong(600, 512);
+  status.SetPayload("retry", absl::Cord("1s"));
+  EXPECT_EQ(AtField(status, "inputs[0]").GetPayload("retry"), absl::Cord("1s"));
+  EXPECT_EQ(RenameField(AtField(status, "inputs[0]"), "inputs[0]", "input").GetPayload("retry"), absl::Cord("1s"));
+}
+
 // Found by tests/fuzz: a name of megabytes came back in the answer's trailers.
 TEST(ErrorsTest, LongWordsAreCutBetweenTwoCharacters) {
   std::string name;
