@@ -40,8 +40,8 @@ absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
       return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, wait / 2);
-    if (wait + size.bytes * per_byte_ > size.time_left)
-      return Overloaded(Overload::kDeadline, {.expected_wait = wait, .max_wait = size.time_left}, wait / 2);
+    if (const absl::Duration done = wait + size.bytes * per_byte_; done > size.time_left)
+      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, done / 2);
     Push(std::move(task), std::move(size));
   }
   changed_.notify_one();

@@ -131,6 +131,16 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
   gate.Open();
 }
 
+// Not "done in about 0, try again in 0", where nothing waits before it.
+TEST(WorkerPoolTest, ATaskThatTakesTooLongIsToldHowLong) {
+  WorkerPool pool(1, kClock);
+  const TaskSize hurried{.client = "a", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
+  const absl::Status status = pool.TryRun([] {}, hurried);
+  EXPECT_EQ(ErrorReason(status), "DEADLINE_TOO_SHORT");
+  EXPECT_GT(RetryDelay(status).value(), absl::ZeroDuration());
+  EXPECT_EQ(status.message().find("in about 0,"), absl::string_view::npos) << status;
+}
+
 TEST(WorkerPoolTest, DelayedTasksRunAfterTheirDelay) {
   std::promise<absl::Time> ran;
   WorkerPool pool(2, kClock);
