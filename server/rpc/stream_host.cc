@@ -123,6 +123,7 @@ void StreamHost::DropSilent() {
     const std::shared_ptr<Slot> slot = slots_.front();
     if (!DropIfSilent(*slot)) return;
     failed_ = !slot->exchange->status().ok();
+    if (failed_) refusal_ = slot->exchange->status();  // Also where no more was to be read for another reason.
     slots_.pop_front();
   }
 }
