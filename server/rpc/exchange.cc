@@ -39,12 +39,20 @@ void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
 
 absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
   const auto size = static_cast<int64_t>(bytes.Length());
-  const absl::Status status = ParseMessage(bytes, host_.max_request_bytes, *request_);
-  if (!status.ok()) ReadScalars(bytes, *request_);
+  const absl::Status status = WithinMemory([&] { return ParseMessage(bytes, host_.max_request_bytes, *request_); });
+  if (!status.ok()) ReadWhatCanBeRead(bytes);
   // The arena has everything but what strings hold, which came from the bytes.
   request_space_ = static_cast<int64_t>(arena_->SpaceAllocated());
   const absl::Status held = memory_->Hold(Memory::kRequests, size + request_space_);
   return status.ok() ? held : status;
+}
+
+void Exchange::ReadWhatCanBeRead(const grpc::ByteBuffer& bytes) {
+  try {
+    ReadScalars(bytes, *request_);
+  } catch (const std::bad_alloc&) {  // Half of it would be taken for all: an id without its more_parts.
+    request_->Clear();
+  }
 }
 
 void Exchange::Finish(absl::Status status) {

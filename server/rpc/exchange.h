@@ -45,6 +45,8 @@ class Exchange {
  private:
   // The request's message, from its bytes; and what holds it, on the ledger.
   absl::Status Parse(grpc::ByteBuffer& bytes);
+  // Of a request that is no good.
+  void ReadWhatCanBeRead(const grpc::ByteBuffer& bytes);
   void Finish(absl::Status status);
   absl::Status Serialize();
   // Frees the messages once the operation has ended and Start is done with them.

@@ -50,6 +50,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (const absl::Status status = TakeOptions(); !status.ok()) return End(status);
     if (const absl::Status status = CheckPart(); !status.ok()) return End(status);
     const absl::Status status = WithinMemory([this] { return AddPart(); });
+    if (!status.ok()) FailParts();
     if (!status.ok() || !complete_) return EndInput(status);
     absl::StatusOr<Input> input =
         ConvertInput(request_.input(), "input", corpus_->options.input.spans, context_.limits);
@@ -118,7 +119,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
   }
 
-  // Sets complete_ when the text is whole. Errors: of the text.
+  // Sets complete_ when the text is whole. Errors: of the text, whose parts are to be given up (FailParts).
   absl::Status AddPart() {
     Corpus& corpus = *corpus_;
     complete_ = !corpus.in_parts && !request_.more_parts();
@@ -130,7 +131,6 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (passed_over) return absl::OkStatus();
     absl::Status status = AddText(request_.input().text());
     if (status.ok() && !corpus.in_parts) status = TakeText();
-    if (!status.ok()) FailParts();
     return status;
   }
 
