@@ -4,8 +4,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +29,11 @@ bool WatchedFiles::Changed(SteadyTime now) {
 }
 
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
+  // To open a pipe waits until something writes to it, and a device may never end.
+  if (std::error_code error; std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error) &&
+                             !std::filesystem::is_directory(path, error)) {
+    return absl::NotFoundError(absl::StrCat(path, " cannot be read: it is neither a file nor a link to one"));
+  }
   std::ifstream file(path, std::ios::binary);
   std::stringstream content;
   const bool empty = file && file.peek() == EOF && !file.bad();  // To << a failure.

@@ -33,7 +33,7 @@ class WatchedFiles {
   std::string seen_;
 };
 
-// Errors: NOT_FOUND with the system's words.
+// Errors: NOT_FOUND with the system's words, or because the path leads to something that is no file, such as a pipe.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
 }  // namespace longembed

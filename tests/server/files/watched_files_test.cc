@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -64,6 +65,16 @@ TEST(ReadWholeFileTest, SaysWhyNot) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(path));
     EXPECT_THAT(std::string(status.message()), HasSubstr(why));
   }
+}
+
+// Whoever reads it holds a lock that every TLS handshake takes.
+TEST(ReadWholeFileTest, DoesNotWaitForAPipe) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "pipe_", getpid());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  const absl::Status status = ReadWholeFile(path).status();
+  std::filesystem::remove(path);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("neither a file nor a link to one"));
 }
 
 }  // namespace
