@@ -1,7 +1,8 @@
-// Virtual time: things happen in the order of their times, on one thread.
+// Virtual time: events happen in the order of their times, on one thread.
 #ifndef LONGEMBED_TESTS_SIMULATION_EVENT_LOOP_H_
 #define LONGEMBED_TESTS_SIMULATION_EVENT_LOOP_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,7 +12,7 @@
 
 namespace longembed {
 
-// What happens may make more happen, and may wait: RunUntil within an event goes on with the others until that time.
+// An event may add events. It may also wait: RunUntil within an event runs the others until that time.
 class EventLoop final : public Clock {
  public:
   absl::Time Now() const override { return now_; }
@@ -21,27 +22,33 @@ class EventLoop final : public Clock {
   }
   void After(absl::Duration delay, std::function<void()> event) { At(now_ + delay, std::move(event)); }
 
-  // After each event `then` runs, until it says that there is nothing more to do.
-  void set_then(std::function<bool()> then) { then_ = std::move(then); }
+  // Sets the function that runs after each event, and before a wait, until it returns false: the server's threads.
+  void set_threads(std::function<bool()> threads) { threads_ = std::move(threads); }
 
   void RunUntil(absl::Time end) {
+    RunThreads();
     while (!events_.empty() && events_.begin()->first.first <= end) Next();
     now_ = std::max(now_, end);
   }
+  // Runs the next event; false when there is none.
   bool Next() {
     if (events_.empty()) return false;
     auto event = events_.extract(events_.begin());
     now_ = std::max(now_, event.key().first);
     event.mapped()();
-    while (then_ && then_()) continue;
+    RunThreads();
     return true;
   }
 
  private:
+  void RunThreads() {
+    while (threads_ && threads_()) continue;
+  }
+
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
-  uint64_t next_ = 0;  // Events of one time happen in the order in which they were told of.
+  uint64_t next_ = 0;  // Events of one time happen in the order in which they were added.
   std::map<std::pair<absl::Time, uint64_t>, std::function<void()>> events_;
-  std::function<bool()> then_;
+  std::function<bool()> threads_;
 };
 
 }  // namespace longembed

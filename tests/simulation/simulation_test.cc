@@ -17,7 +17,7 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
 // SIMULATION_FIRST_SEED and SIMULATION_SEEDS name others.
 TEST(SimulationTest, EveryPromiseHoldsInEveryWorld) {
   const uint64_t first = FromEnvironment("SIMULATION_FIRST_SEED", 0);
-  const uint64_t seeds = FromEnvironment("SIMULATION_SEEDS", 1000);
+  const uint64_t seeds = FromEnvironment("SIMULATION_SEEDS", LONGEMBED_SIMULATION_SEEDS);
   int failed = 0;
   for (uint64_t seed = first; seed < first + seeds && failed < 10; ++seed) {
     const std::vector<std::string> violations = Simulate(seed);

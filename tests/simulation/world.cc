@@ -1,483 +1,374 @@
 #include "tests/simulation/world.h"
 
 #include <algorithm>
-#include <map>
 #include <memory>
-#include <new>
-#include <random>
-#include <set>
-#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "longembed/v1/embedding.pb.h"
-#include "model/errors/errors.h"
-#include "server/api/longembed/embed_stream.h"
-#include "server/api/longembed/operations.h"
 #include "server/errors/errors.h"
-#include "server/rpc/stream_host.h"
-#include "server/rpc/unary_host.h"
-#include "server/rpc/wire.h"
 #include "server/telemetry/log.h"
-#include "tests/simulation/event_loop.h"
-#include "tests/testing/fake_tokenizer.h"
+#include "tests/simulation/callers.h"
+#include "tests/simulation/server.h"
 
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kTooLong = absl::Hours(2);  // After that whoever still waits was forgotten.
+constexpr absl::Duration kTooLong = absl::Hours(2);  // A call that is open after that was forgotten.
 
-class World;
+void RunToTheEnd(SimulatedServer& server) {
+  const absl::Time end = server.loop().Now() + kTooLong;
+  while (server.loop().Now() < end && server.loop().Next()) continue;
+  server.CheckEnd();
+}
 
-class Random {
+Words RandomWords(Random& random, int64_t least, int64_t most) {
+  Words words(static_cast<size_t>(random.Between(least, most)));
+  for (int& word : words) word = static_cast<int>(random.Between(1, 9));
+  return words;
+}
+
+// ------------------------------------------------------------------------------------------------------------- general
+
+// Unary calls, floods of texts to tokenize, and streams, of a few clients, at random instants.
+class GeneralWorld {
  public:
-  explicit Random(uint64_t seed) : engine_(seed) {}
-  int64_t Between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
-  bool OneIn(int64_t n) { return Between(1, n) == 1; }
-  absl::Duration UpTo(absl::Duration most) { return absl::Microseconds(Between(0, absl::ToInt64Microseconds(most))); }
-  template <typename T>
-  const T& Of(const std::vector<T>& values) {
-    return values[static_cast<size_t>(Between(0, static_cast<int64_t>(values.size()) - 1))];
+  explicit GeneralWorld(uint64_t seed) : random_(~seed), server_(seed, Options()) {}
+
+  std::set<std::string> Run() {
+    const absl::Duration length = absl::Seconds(random_.Between(2, 12));
+    for (int64_t calls = random_.Between(1, 120); calls > 0; --calls) {
+      server_.loop().After(random_.UpTo(length), [this] {
+        const bool stream = server_.options().streams && random_.OneIn(8);
+        stream ? MakeStream() : MakeUnary(random_.OneIn(8));
+      });
+    }
+    for (int floods = random_.OneIn(3) ? 2 : 0; floods > 0; --floods) {
+      server_.loop().After(random_.UpTo(length), [this] { MakeFlood(); });
+    }
+    if (server_.options().faulty() && random_.OneIn(3)) {
+      server_.loop().After(random_.UpTo(length), [this] { GiveUp(); });
+    }
+    // Every stream ends at last: at a drain, or because its client has said everything.
+    server_.loop().After(random_.OneIn(2) ? random_.UpTo(length) : length + absl::Minutes(10),
+                         [this] { server_.Drain(); });
+    RunToTheEnd(server_);
+    return server_.checker().violations();
   }
 
  private:
-  std::mt19937_64 engine_;
-};
-
-// What one caller wants and what becomes of it.
-struct Wish {
-  std::string text;
-  bool over = false;      // Nobody waits for it.
-  bool too_late = false;  // It was sent when the server had begun to drain.
-  int finished = 0;
-};
-
-// Takes virtual time, during which everything else goes on; fails now and then.
-class SimulatedEncoder final : public Encoder {
- public:
-  explicit SimulatedEncoder(World& world) : world_(world) {}
-  absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
-                                     absl::FunctionRef<bool()> nobody_waits) override;
-  int hidden_size() const override { return 4; }
-  std::string device() const override { return "simulated"; }
-  std::string engine() const override { return "simulated"; }
-
- private:
-  World& world_;
-};
-
-// Takes virtual time, too, and memory that is not there.
-class SimulatedTokenizer final : public Tokenizer {
- public:
-  explicit SimulatedTokenizer(World& world) : world_(world) {}
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override;
-  absl::StatusOr<std::string> TokenText(int32_t id) const override { return fake_.TokenText(id); }
-  absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip) const override {
-    return fake_.Decode(ids, skip);
+  SimulationOptions Options() {
+    const bool failing = random_.OneIn(3), alone = !random_.OneIn(3);  // One worker.
+    return {.failing = failing,
+            .poisoned = !failing && random_.OneIn(6),
+            .streams = !random_.OneIn(4),
+            .long_texts = random_.OneIn(6),
+            .models = random_.OneIn(alone ? 4 : 2) ? 2 : 1,
+            .workers = alone ? 1 : static_cast<int>(random_.Between(2, 4)),
+            .tokenizing = static_cast<int>(random_.Between(1, 2)),
+            .max_batch_tokens = random_.Of<int64_t>({20, 64, 64, 200}),
+            .max_batch_sequences = random_.OneIn(3) ? 3u : 512u,
+            .oversized = random_.OneIn(alone ? 4 : 2) ? 12 : 1 << 20,
+            .max_pending_bytes = random_.OneIn(3) ? random_.Of<int64_t>({200'000, 600'000}) : 100 << 20,
+            .max_queued_tokens = random_.Between(100, 5000),
+            .max_wait = absl::Seconds(random_.Between(1, 10)),
+            .max_tokenizer_wait = random_.OneIn(2) ? absl::Milliseconds(50) : absl::Seconds(10),
+            .tokenization = random_.OneIn(2) ? absl::Microseconds(10) : absl::ZeroDuration(),
+            .work_expected = random_.Of<absl::Duration>(
+                {absl::Milliseconds(20), absl::Milliseconds(200), absl::Milliseconds(200), absl::Seconds(1)}),
+            .max_stream_age = random_.OneIn(4) ? absl::Seconds(2) : absl::InfiniteDuration()};
   }
-  int32_t vocabulary_size() const override { return fake_.vocabulary_size(); }
 
- private:
-  World& world_;
-  const FakeTokenizer fake_;
-};
+  Words MakeWords() { return random_.OneIn(8) ? RandomWords(random_, 20, 120) : RandomWords(random_, 0, 12); }
 
-class World {
- public:
-  explicit World(uint64_t seed);
-  std::vector<std::string> Run();
+  UnaryWish MakeWish(bool tokenize) {
+    UnaryWish wish{.tokenize = tokenize,
+                   .client = absl::StrCat("10.0.0.", random_.Between(1, 4)),
+                   .model = static_cast<int>(random_.Between(0, server_.options().models - 1)),
+                   .bulk = random_.OneIn(4),
+                   .partial_results = random_.OneIn(4)};
+    for (int64_t texts = random_.OneIn(4) ? random_.Between(2, 6) : 1; texts > 0; --texts) {
+      wish.texts.push_back(MakeWords());
+    }
+    wish.poison = server_.options().poisoned && random_.OneIn(15);
+    if (server_.options().long_texts && random_.OneIn(10)) wish.blanks = 70'000;
+    return wish;
+  }
 
-  EventLoop& loop() { return loop_; }
-  Random& random() { return random_; }
-  void Violate(const std::string& what) { violations_.insert(what); }
-  ServedModel& model() { return *models_.models()[0]; }
-  bool failing() const { return failing_; }
-  void CountOpen(int more) { open_ += more; }
-  void ExpectAnswer(const Wish& wish, const v1::EmbedResult& result);
-  void ExpectRefusal(const absl::Status& status);
-  const HostContext& host() const { return host_; }
-  const LongembedContext& api() const { return *api_; }
-  // Of a call that is about to be made.
-  Arrival MakeArrival(absl::Duration time_left);
-  std::shared_ptr<Wish> MakeWish();
-  // Whose text begins with these tokens; null where it is the rest of one.
-  std::shared_ptr<Wish> WishOf(std::span<const int32_t> tokens) const;
-  bool draining() const { return draining_; }
+  void MakeUnary(bool tokenize) {
+    UnaryWish wish = MakeWish(tokenize);
+    if (random_.OneIn(2)) wish.time_left = random_.UpTo(absl::Seconds(4));
+    if (random_.OneIn(6)) wish.cancel_after = random_.UpTo(absl::Seconds(3));
+    CallUnary(server_, std::move(wish));
+  }
 
- private:
-  static constexpr int kDigits = 3, kBase = 20, kDigit = 30;
+  // Of one client and often another, at once.
+  void MakeFlood() {
+    for (int i = 0; i < 40; ++i) {
+      UnaryWish wish = MakeWish(random_.OneIn(2));
+      wish.client = random_.OneIn(4) ? "10.0.0.2" : "10.0.0.1";
+      CallUnary(server_, std::move(wish));
+    }
+  }
 
-  std::string MakeText();
-  void MakeUnary();
-  void MakeStream();
-  bool Step();
-  void ExpectRest();
+  void MakeStream() {
+    StreamWish wish{.tei = random_.OneIn(2), .client = absl::StrCat("10.0.1.", random_.Between(1, 2))};
+    wish.model = wish.tei ? 0 : static_cast<int>(random_.Between(0, server_.options().models - 1));
+    wish.bulk = !wish.tei && random_.OneIn(3);
+    for (int64_t messages = random_.Between(0, 30); messages > 0; --messages) wish.texts.push_back(MakeWords());
+    // An empty text ends a stream in order.
+    if (wish.tei && random_.OneIn(2)) std::erase_if(wish.texts, [](const Words& words) { return words.empty(); });
+    wish.in_parts = !wish.tei && random_.OneIn(3);
+    wish.unfinished = wish.in_parts && !wish.texts.empty() && random_.OneIn(3);
+    wish.patient = random_.OneIn(3);
+    if (random_.OneIn(2)) wish.max_messages = static_cast<size_t>(random_.Between(1, 6));
+    if (random_.OneIn(3)) wish.max_bytes = random_.Between(100, 2000);
+    if (random_.OneIn(5)) wish.go_away_after = random_.UpTo(absl::Seconds(4));
+    CallStream(server_, std::move(wish));
+  }
+
+  // As when its encoder hangs.
+  void GiveUp() {
+    server_.model(0).GiveUp(true);
+    for (const std::shared_ptr<Call>& call : server_.checker().open()) {
+      if (call->queued && call->model == 0 && !call->streamed)
+        server_.checker().Violate("a call waits for a model that was given up");
+    }
+    server_.loop().After(absl::Seconds(1), [this] { server_.model(0).GiveUp(false); });
+  }
 
   Random random_;
-  EventLoop loop_;
-  std::set<std::string> violations_;
-  const bool failing_;  // Whether encoder and tokenizer fail now and then.
-  LimitsConfig limits_;
-  Admission admission_;
-  Ledger ledger_;
-  Scheduler scheduler_;
-  Metrics metrics_{{}};
-  ModelRegistry models_;
-  Profiles profiles_;
-  OpenStreams streams_;
-  HostContext host_;
-  std::unique_ptr<LongembedContext> api_;
-  ApiMethod embed_;
-  std::vector<std::shared_ptr<Wish>> wishes_;  // Those with texts.
-  bool draining_ = false;
-  int open_ = 0;     // Calls that have not been finished.
-  absl::Time wake_;  // When the pool is looked after next.
-  WorkerPool pool_;
+  SimulatedServer server_;
 };
 
-// ------------------------------------------------------------------------------------------------------------ callers
+// --------------------------------------------------------------------------------------------------------------- crowd
 
-// A unary call, which its caller may cancel.
-class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
+// A heavy client asks for several times what the server can do; a light one has one short call at a time.
+class CrowdWorld {
  public:
-  UnaryCaller(World& world, const ApiMethod& method) : world_(world), method_(method) {}
+  explicit CrowdWorld(uint64_t seed) : random_(~seed), server_(seed, Options()) {}
 
-  void Start() {
-    world_.CountOpen(+1);
-    Random& random = world_.random();
-    const int64_t inputs = random.OneIn(4) ? random.Between(2, 6) : 1;
-    v1::EmbedRequest request;
-    absl::Duration time_left = absl::InfiniteDuration();
-    if (random.OneIn(2)) time_left = random.UpTo(absl::Seconds(4));
-    const bool bulk = random.OneIn(4);
-    for (int64_t i = 0; i < inputs; ++i) {
-      wishes_.push_back(world_.MakeWish());
-      request.add_inputs()->set_text(wishes_.back()->text);
-    }
-    auto& options = *request.mutable_options();
-    options.set_normalize(false);
-    options.mutable_extension()->mutable_windows()->set_last(v1::Extension::Windows::SHORT);
-    if (bulk) options.set_priority(v1::EmbedOptions::BULK);
-    auto self = shared_from_this();
-    host_ = std::make_unique<UnaryHost>(method_, world_.MakeArrival(time_left), world_.host(),
-                                        [this, self](UnaryHost::Outcome outcome) { End(std::move(outcome)); });
-    host_->Start(SerializeMessage(request));
-    if (ended_) return;
-    // As gRPC does: told of the deadline a little late.
-    if (time_left != absl::InfiniteDuration()) {
-      world_.loop().After(time_left + random.UpTo(absl::Milliseconds(5)), [this, self] { Cancel(); });
-    }
-    if (random.OneIn(6)) world_.loop().After(random.UpTo(absl::Seconds(3)), [this, self] { Cancel(); });
+  std::set<std::string> Run() {
+    MakeHeavy();
+    if (random_.OneIn(2)) server_.loop().After(absl::Milliseconds(500), [this] { MakePast(); });
+    const absl::Time end = server_.loop().Now() + kLength;
+    server_.loop().After(absl::Seconds(1) + random_.UpTo(absl::Seconds(1)), [this, end] { MakeLight(end); });
+    server_.loop().After(kLength, [this] { server_.Drain(); });
+    RunToTheEnd(server_);
+    return server_.checker().violations();
   }
 
  private:
-  void Cancel() {
-    if (ended_) return;
-    host_->Cancel();
-    for (const std::shared_ptr<Wish>& wish : wishes_) wish->over = true;
+  static constexpr absl::Duration kLength = absl::Seconds(6);
+  // Of the light client's calls: what runs when it comes, its own batch, and two of the heavy client's that are due.
+  static constexpr absl::Duration kMostWait = absl::Milliseconds(520);
+
+  SimulationOptions Options() {
+    return {.max_pending_bytes = random_.OneIn(2) ? 1 << 20 : 100 << 20,
+            .max_queued_tokens = random_.Between(1000, 5000),
+            .max_wait = absl::Seconds(random_.Between(3, 10))};
   }
 
-  void End(UnaryHost::Outcome outcome) {
-    if (std::exchange(ended_, true)) world_.Violate("a call was finished twice");
-    world_.CountOpen(-1);
-    world_.ExpectRefusal(outcome.status);
-    if (outcome.status.ok()) {
-      v1::EmbedResponse response;
-      if (!ParseMessage(outcome.answer, 1 << 30, response).ok()) world_.Violate("an answer cannot be read");
-      if (response.results_size() != static_cast<int>(wishes_.size())) world_.Violate("an answer lacks results");
-      for (int i = 0; i < response.results_size(); ++i) world_.ExpectAnswer(*wishes_[i], response.results(i));
+  void MakeHeavy() {
+    const int64_t kind = random_.Between(0, 3);
+    if (kind == 3) return MakeHeavyStream();
+    for (int i = 0; i < 100; ++i) {
+      UnaryWish wish{.client = "10.0.0.1", .bulk = kind == 2};
+      for (int64_t texts = random_.Between(1, 4); texts > 0; --texts) {
+        wish.texts.push_back(kind == 1 ? RandomWords(random_, 100, 200) : RandomWords(random_, 5, 11));
+      }
+      server_.loop().After(random_.UpTo(kLength / 2), [this, wish] { CallUnary(server_, wish); });
     }
-    // The client takes its answer after a while; until then it is held.
-    world_.loop().After(world_.random().UpTo(absl::Milliseconds(300)),
-                        [this, self = shared_from_this()] { host_ = nullptr; });
   }
 
-  World& world_;
-  const ApiMethod& method_;
-  std::vector<std::shared_ptr<Wish>> wishes_;
-  std::unique_ptr<UnaryHost> host_;
-  bool ended_ = false;
+  void MakeHeavyStream() {
+    StreamWish wish{.client = "10.0.0.1", .patient = true, .max_messages = 256};
+    for (int i = 0; i < 200; ++i) wish.texts.push_back(RandomWords(random_, 5, 40));
+    CallStream(server_, std::move(wish));
+  }
+
+  // What the light client gave up is not held against it. It has a call all the time, so that it is not forgotten.
+  void MakePast() {
+    CallUnary(server_, {.client = "10.0.0.2", .bulk = true, .texts = {RandomWords(random_, 1, 5)}});
+    for (int i = 0; i < 20; ++i) {
+      UnaryWish wish{.client = "10.0.0.2", .cancel_after = absl::Milliseconds(50)};
+      wish.texts = {RandomWords(random_, 100, 100), RandomWords(random_, 100, 100)};
+      CallUnary(server_, std::move(wish));
+    }
+  }
+
+  void MakeLight(absl::Time end) {
+    if (server_.loop().Now() > end) return;
+    UnaryWish wish{.client = "10.0.0.2", .texts = {RandomWords(random_, 1, 10)}};
+    wish.then = [this, end](const absl::Status& status, absl::Duration took) {
+      if (!status.ok()) server_.checker().Violate(absl::StrCat("a light client is refused: ", status.message()));
+      if (took > kMostWait)
+        server_.checker().Violate(absl::StrCat("a light client waits for ", absl::FormatDuration(took)));
+      server_.loop().After(random_.UpTo(absl::Milliseconds(400)), [this, end] { MakeLight(end); });
+    };
+    CallUnary(server_, std::move(wish));
+  }
+
+  Random random_;
+  SimulatedServer server_;
 };
 
-// A stream whose client sends some texts, reads slowly, and may go away.
-class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private StreamFront {
- public:
-  explicit StreamCaller(World& world) : world_(world) {}
+// -------------------------------------------------------------------------------------------------------------- shares
 
-  void Start() {
-    world_.CountOpen(+1);
-    Random& random = world_.random();
-    const int64_t messages = random.Between(0, 30);
-    for (int64_t i = 0; i < messages; ++i) wishes_[absl::StrCat(i)] = world_.MakeWish();
-    const EmbedStreamParts stream = MakeEmbedStream(world_.api());
-    host_ = StreamHost::Make(stream.method, stream.options, world_.MakeArrival(absl::InfiniteDuration()), world_.host(),
-                             *this);
-    keep_ = shared_from_this();
-    host_->Begin();
-    if (random.OneIn(5)) world_.loop().After(random.UpTo(absl::Seconds(4)), [this, self = keep_] { GoAway(); });
+// Clients that always have work waiting, in calls of different sizes, whose tokens are few or many a byte.
+class SharesWorld {
+ public:
+  explicit SharesWorld(uint64_t seed)
+      : random_(~seed), server_(seed, {}), clients_(static_cast<size_t>(random_.Between(2, 3))) {}
+
+  std::set<std::string> Run() {
+    for (size_t i = 0; i < clients_.size(); ++i) {
+      clients_[i] = {.texts = random_.Between(1, 4), .letters = random_.OneIn(2) ? 1 : 9};
+      for (int call = 0; call < 12; ++call) {
+        server_.loop().After(random_.UpTo(absl::Milliseconds(100)), [this, i] { Call(i); });
+      }
+    }
+    RunToTheEnd(server_);
+    const auto less = [](const Client& one, const Client& other) { return one.served < other.served; };
+    const auto [least, most] = std::ranges::minmax_element(clients_, less);
+    if (static_cast<double>(least->served) < kEqual * static_cast<double>(most->served)) {
+      server_.checker().Violate(absl::StrCat("a client gets ", least->served, " tokens and another ", most->served));
+    }
+    return server_.checker().violations();
   }
 
  private:
-  // Sends the next message, or the end.
-  void Read() override {
-    if (finished_) world_.Violate("a stream was read from after its end");
-    const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(2))
-                                                           : world_.random().UpTo(absl::Milliseconds(20));
-    world_.loop().After(pause, [this, self = keep_] {
-      if (over_) return;
-      if (gone_ || sent_ == static_cast<int>(wishes_.size())) return host_->OnRead(false, {});
-      const std::string id = absl::StrCat(sent_++);
-      v1::EmbedStreamRequest message;
-      if (id == "0") {
-        message.mutable_options()->set_normalize(false);
-        message.mutable_options()->mutable_extension()->mutable_windows()->set_last(v1::Extension::Windows::SHORT);
-      }
-      message.set_id(id);
-      wishes_[id]->too_late = world_.draining();
-      message.mutable_input()->set_text(wishes_[id]->text);
-      host_->OnRead(true, SerializeMessage(message));
-    });
+  static constexpr absl::Duration kLength = absl::Seconds(8), kBegin = absl::Seconds(2);
+  static constexpr double kEqual = 0.5;  // What is in work at the ends counts for much in so short a time.
+
+  struct Client {
+    int64_t texts = 1;
+    int letters = 1;
+    int64_t served = 0;  // Tokens.
+  };
+
+  void Call(size_t index) {
+    if (server_.loop().Now() > began_ + kLength) return;
+    Client& client = clients_[index];
+    UnaryWish wish{.client = absl::StrCat("10.0.0.", index + 1)};
+    for (int64_t i = 0; i < client.texts; ++i) wish.texts.push_back(Words(11, client.letters));
+    wish.then = [this, index, &client](const absl::Status& status, absl::Duration) {
+      const absl::Time now = server_.loop().Now();
+      if (status.ok() && now > began_ + kBegin && now < began_ + kLength) client.served += 16 * client.texts;
+      server_.loop().After(RetryDelay(status).value_or(absl::ZeroDuration()), [this, index] { Call(index); });
+    };
+    CallUnary(server_, std::move(wish));
   }
 
-  void Write(grpc::ByteBuffer answer) override {
-    if (finished_ || writing_) world_.Violate("a stream was written to out of turn");
-    writing_ = true;
-    v1::EmbedStreamResponse response;
-    if (!ParseMessage(answer, 1 << 30, response).ok()) world_.Violate("an answer cannot be read");
-    Wish& wish = *wishes_[response.id()];
-    if (wish.too_late) world_.Violate("a message was taken that came while the server drained");
-    if (++wish.finished > 1) world_.Violate("a message was answered twice");
-    if (!response.result().has_error()) world_.ExpectAnswer(wish, response.result());
-    const absl::Duration pause = world_.random().OneIn(10) ? world_.random().UpTo(absl::Seconds(3))
-                                                           : world_.random().UpTo(absl::Milliseconds(5));
-    world_.loop().After(pause, [this, self = keep_] {
-      writing_ = false;
-      if (!over_) host_->OnWritten(!gone_);
-      Leave();
-    });
-  }
-
-  void Finish(const absl::Status& status) override {
-    if (std::exchange(finished_, true)) world_.Violate("a stream was finished twice");
-    world_.CountOpen(-1);
-    if (writing_) world_.Violate("a stream was finished during a write");
-    world_.ExpectRefusal(status);
-    const bool all = std::ranges::all_of(wishes_, [](const auto& wish) { return wish.second->finished == 1; });
-    if (status.ok() && !gone_ && !all) world_.Violate("a stream ended well without all answers");
-    if (!gone_) {
-      for (int i = 0; i < sent_; ++i) {
-        if (ErrorReason(status) == "DRAINING" && !world_.failing() && wishes_[absl::StrCat(i)]->finished == 0 &&
-            i + 1 < sent_) {
-          world_.Violate("what a stream had read was not answered before a drain ended it");
-        }
-      }
-    }
-    for (const auto& [id, wish] : wishes_) wish->over = true;
-    world_.loop().After(absl::Milliseconds(1), [this, self = keep_] { Leave(); });
-  }
-
-  void GoAway() {
-    if (finished_) return;
-    gone_ = true;
-    host_->OnCancelled();
-    for (const auto& [id, wish] : wishes_) wish->over = true;
-  }
-
-  // As gRPC's OnDone.
-  void Leave() {
-    if (!finished_ || writing_ || over_) return;
-    over_ = true;
-    host_->OnOver();
-    host_ = nullptr;
-    keep_ = nullptr;
-  }
-
-  World& world_;
-  std::map<std::string, std::shared_ptr<Wish>> wishes_;  // By id.
-  std::shared_ptr<StreamHost> host_;
-  std::shared_ptr<StreamCaller> keep_;  // As long as the transport has it.
-  int sent_ = 0;
-  bool gone_ = false, writing_ = false, finished_ = false, over_ = false;
+  Random random_;
+  SimulatedServer server_;
+  const absl::Time began_ = server_.loop().Now();
+  std::vector<Client> clients_;
 };
 
-// -------------------------------------------------------------------------------------------------------------- fakes
+// ----------------------------------------------------------------------------------------------------------- tokenizer
 
-absl::StatusOr<TokenizedText> SimulatedTokenizer::Tokenize(std::string_view text, int64_t enough) const {
-  if (world_.failing() && world_.random().OneIn(60)) throw std::bad_alloc();
-  return fake_.Tokenize(text, enough);
-}
+// Clients have more texts tokenized than one thread can do; what is accepted waits no longer than was promised.
+class TokenizerWorld {
+ public:
+  explicit TokenizerWorld(uint64_t seed)
+      : random_(~seed),
+        server_(seed, {.max_tokenizer_wait = kMaxWait, .tokenization = kByte}),
+        clients_(random_.Between(1, 3)) {}
 
-absl::StatusOr<VectorBlock> SimulatedEncoder::Encode(const PackedBatch& batch, Team::Leader&,
-                                                     absl::FunctionRef<bool()> nobody_waits) {
-  if (nobody_waits()) world_.Violate("the encoder was given a batch that nobody waits for");
-  for (const int32_t begin : std::span(batch.sequence_offsets).first(batch.sequence_offsets.size() - 1)) {
-    const std::shared_ptr<Wish> wish = world_.WishOf(std::span(batch.tokens).subspan(static_cast<size_t>(begin) + 1));
-    // A batch that failed runs again in parts, whoever has gone meanwhile.
-    if (!world_.failing() && wish != nullptr && wish->over) {
-      world_.Violate("the encoder was given a text that nobody waits for");
+  std::set<std::string> Run() {
+    for (int i = 0; i < 100; ++i) {
+      server_.loop().After(random_.UpTo(absl::Milliseconds(400)), [this] { MakeCall(); });
     }
+    RunToTheEnd(server_);
+    if (answered_ < 20) server_.checker().Violate("the tokenizer refuses what it could do");
+    return server_.checker().violations();
   }
-  Random& random = world_.random();
-  absl::Duration time = absl::Microseconds(500) + absl::Milliseconds(2) * static_cast<int64_t>(batch.tokens.size());
-  if (world_.failing() && random.OneIn(100)) time += random.UpTo(absl::Seconds(8));
-  for (int layer = 0; layer < 4; ++layer) {
-    world_.loop().RunUntil(world_.loop().Now() + time / 4);
-    if (nobody_waits()) return EncoderCancelled();
+
+ private:
+  static constexpr absl::Duration kMaxWait = absl::Milliseconds(50), kByte = absl::Microseconds(10);
+
+  void MakeCall() {
+    UnaryWish wish{.tokenize = true, .client = absl::StrCat("10.0.0.", random_.Between(1, clients_))};
+    wish.texts.push_back(RandomWords(random_, 20, 120));
+    wish.then = [this](const absl::Status& status, absl::Duration took) {
+      if (!status.ok()) return;
+      ++answered_;
+      // Beside the wait, the text that runs and its own. Of others who come later as much may go first.
+      constexpr absl::Duration kLongest = absl::Milliseconds(60);
+      if (took > clients_ * (kMaxWait + kLongest)) {
+        server_.checker().Violate(absl::StrCat("a text waits for ", absl::FormatDuration(took), " to be tokenized"));
+      }
+    };
+    CallUnary(server_, std::move(wish));
   }
-  if (world_.failing() && random.OneIn(40)) return EncoderFailed("simulated");
-  if (world_.failing() && random.OneIn(40)) return EncoderOutOfMemory("simulated");
-  if (world_.failing() && random.OneIn(80)) throw std::bad_alloc();
-  VectorBlock block{.rows = static_cast<int>(batch.spans.size()), .width = 4};
-  for (const Range span : batch.spans) {
-    float sum = 0;
-    for (int32_t i = span.start; i < span.end; ++i) sum += static_cast<float>(batch.tokens[static_cast<size_t>(i)]);
-    block.values.insert(block.values.end(), {sum, static_cast<float>(span.size()), 0, 1});
-  }
-  return block;
-}
 
-// -------------------------------------------------------------------------------------------------------------- world
+  Random random_;
+  SimulatedServer server_;
+  const int64_t clients_;
+  int answered_ = 0;
+};
 
-World::World(uint64_t seed)
-    : random_(seed),
-      failing_(random_.OneIn(2)),
-      admission_({.max_wait = absl::Seconds(random_.Between(1, 10)), .max_bulk_wait = absl::Seconds(20)}, loop_),
-      ledger_(random_.OneIn(3) ? 200'000 : 100 << 20),
-      scheduler_({.workers = 1, .threads = false}, loop_),
-      host_{.clock = loop_, .metrics = metrics_, .ledger = ledger_, .max_request_bytes = 1 << 20, .streams = &streams_},
-      pool_(0, loop_, absl::Seconds(10)) {
-  limits_.max_request_bytes = 1 << 20;
-  ServedModelOptions options{.lane = {.batch = {.max_tokens = 64}}, .max_queued_tokens = random_.Between(100, 5000)};
-  Model model{FakeManifest(), std::make_unique<SimulatedTokenizer>(*this)};
-  auto served = std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)),
-                                              std::make_unique<SimulatedEncoder>(*this), Device{scheduler_, admission_},
-                                              options, metrics_);
-  served->lane().Expect(100, absl::Milliseconds(200));
-  if (!models_.Add(std::move(served)).ok()) Violate("the model cannot be added");
-  api_ = std::make_unique<LongembedContext>(
-      LongembedContext{{.models = models_, .pool = pool_, .clock = loop_, .limits = limits_}, profiles_});
-  embed_ = EmbedMethod(*api_);
-  loop_.set_then([this] { return Step(); });
-}
+// ----------------------------------------------------------------------------------------------------------- deadlines
 
-Arrival World::MakeArrival(absl::Duration time_left) {
-  return {.address = absl::StrCat("ipv4:10.0.0.", random_.Between(1, 4), ":", random_.Between(1000, 9999)),
-          .time_left = time_left};
-}
+// Callers with deadlines of some times what a call alone takes, who call again as soon as they may.
+class DeadlineWorld {
+ public:
+  explicit DeadlineWorld(uint64_t seed)
+      : random_(~seed),
+        server_(seed,
+                {.max_wait = random_.Of<absl::Duration>({absl::Seconds(2), absl::Seconds(4), absl::Seconds(10)})}),
+        texts_(random_.Between(2, 8)),
+        slack_(random_.Between(5, 8)) {}
 
-// Its first words are its number, in digits of a length that no other word has.
-std::shared_ptr<Wish> World::MakeWish() {
-  auto wish = std::make_shared<Wish>();
-  wish->text = MakeText();
-  if (wish->text.empty()) return wish;
-  std::string number;
-  size_t rest = wishes_.size();
-  for (int digit = 0; digit < kDigits; ++digit, rest /= kBase) {
-    absl::StrAppend(&number, std::string(kDigit + rest % kBase, 'n'), " ");
-  }
-  wish->text = number + wish->text;
-  wishes_.push_back(wish);
-  return wish;
-}
-
-std::shared_ptr<Wish> World::WishOf(std::span<const int32_t> tokens) const {
-  constexpr int32_t kZero = 10 + kDigit;  // As FakeTokenizer numbers words.
-  size_t number = 0, unit = 1;
-  for (int digit = 0; digit < kDigits; ++digit, unit *= kBase) {
-    const int32_t value = tokens[static_cast<size_t>(digit)] - kZero;
-    if (value < 0 || value >= kBase) return nullptr;
-    number += unit * static_cast<size_t>(value);
-  }
-  return wishes_.at(number);
-}
-
-std::string World::MakeText() {
-  const int64_t words = random_.OneIn(8) ? random_.Between(20, 120) : random_.Between(0, 12);
-  std::string text;
-  for (int64_t i = 0; i < words; ++i)
-    absl::StrAppend(&text, std::string(static_cast<size_t>(random_.Between(1, 9)), 'a'), " ");
-  return text;
-}
-
-bool World::Step() {
-  if (const auto held = ledger_.held(); open_ == 0 && held.at("requests") + held.at("plans") != 0) {
-    Violate("requests or plans are held when no call is open");
-  }
-  // One thing at a time: within the encoder others arrive, but there is one worker.
-  if (pool_.Step()) return true;
-  if (const absl::Time next = pool_.next_delayed(); next != absl::InfiniteFuture() && next != wake_) {
-    loop_.At(wake_ = next, [] {});
-  }
-  return scheduler_.Step();
-}
-
-void World::ExpectRefusal(const absl::Status& status) {
-  if (absl::IsResourceExhausted(status) && !RetryDelay(status).has_value() && ErrorReason(status) != "OUT_OF_MEMORY") {
-    Violate(absl::StrCat("a refusal has no retry delay: ", status.message()));
-  }
-  if (absl::IsUnknown(status)) Violate("an error has no words");
-}
-
-// By hand: the mean over windows of 16, two of which are special tokens, of the sums of their tokens.
-void World::ExpectAnswer(const Wish& wish, const v1::EmbedResult& result) {
-  std::vector<double> ids;
-  size_t length = 0;
-  for (const char c : wish.text + " ") {
-    if (c != ' ') {
-      ++length;
-    } else if (length > 0) {
-      ids.push_back(10.0 + static_cast<double>(std::exchange(length, 0)));
+  std::set<std::string> Run() {
+    const absl::Time end = server_.loop().Now() + kLength;
+    for (int caller = 0; caller < 24; ++caller) {
+      server_.loop().After(random_.UpTo(absl::Milliseconds(100)), [this, caller, end] { Call(caller, end); });
     }
+    RunToTheEnd(server_);
+    const double serial = absl::FDivDuration(kLength, Alone());
+    if (in_time_ < kGoodput * serial) {
+      server_.checker().Violate(
+          absl::StrCat(in_time_, " calls were in time where one after the other ", serial, " are"));
+    }
+    return server_.checker().violations();
   }
-  if (ids.empty()) return Violate("a text without tokens was embedded");
-  double sum = 0;
-  int windows = 0;
-  for (size_t begin = 0; begin < ids.size(); begin += 14, ++windows) {
-    sum += 3;
-    for (size_t i = begin; i < std::min(begin + 14, ids.size()); ++i) sum += ids[i];
-  }
-  if (result.embeddings_size() != 1 || std::abs(result.embeddings(0).values(0) - sum / windows) > 1e-3 * sum) {
-    Violate("an answer is not that of its text");
-  }
-}
 
-void World::MakeUnary() {
-  auto caller = std::make_shared<UnaryCaller>(*this, embed_);
-  caller->Start();
-}
+ private:
+  static constexpr absl::Duration kLength = absl::Seconds(8);
+  static constexpr double kGoodput = 0.85;  // The bar of the same load on a real server.
 
-void World::MakeStream() {
-  auto caller = std::make_shared<StreamCaller>(*this);
-  caller->Start();
-}
-
-void World::ExpectRest() {
-  if (open_ != 0) Violate(absl::StrCat(open_, " calls were forgotten"));
-  if (ledger_.bytes() != 0) Violate(absl::StrCat("the ledger holds ", ledger_.bytes(), " bytes at the end"));
-  if (metrics_.in_flight() != 0) Violate(absl::StrCat(metrics_.in_flight(), " calls are in flight at the end"));
-  const QueueState queue = model().lane().queue_state();
-  if (queue.jobs != 0 || queue.tokens != 0 || queue.running_batches != 0) Violate("the queue is not empty at the end");
-  if (admission_.expected_wait() != absl::ZeroDuration()) Violate("admission expects a wait at the end");
-  if (!admission_.Admit(model().budget(), {.client = "last", .tokens = 1 << 20, .work = absl::Hours(1)}).ok()) {
-    Violate("an empty queue refuses a call");
+  // Each text is a sequence of 16 tokens, four of which fill a batch.
+  absl::Duration Alone() const {
+    return texts_ * 16 * absl::Milliseconds(2) + (texts_ + 3) / 4 * absl::Microseconds(500);
   }
-  if (pool_.waiting() != 0) Violate("a task waits at the end");
-}
 
-std::vector<std::string> World::Run() {
-  const absl::Duration length = absl::Seconds(random_.Between(2, 12));
-  for (int64_t calls = random_.Between(1, 120); calls > 0; --calls) {
-    loop_.After(random_.UpTo(length), [this] { random_.OneIn(8) ? MakeStream() : MakeUnary(); });
+  void Call(int caller, absl::Time end) {
+    if (server_.loop().Now() > end) return;
+    UnaryWish wish{.client = absl::StrCat("10.0.0.", caller % 3 == 0 ? 1 : caller)};
+    for (int64_t i = 0; i < texts_; ++i) wish.texts.push_back(RandomWords(random_, 11, 11));
+    wish.time_left = slack_ * Alone();
+    wish.then = [this, caller, end](const absl::Status& status, absl::Duration took) {
+      if (status.ok() && took <= slack_ * Alone()) ++in_time_;
+      const absl::Duration delay = RetryDelay(status).value_or(absl::Milliseconds(1));
+      server_.loop().After(delay, [this, caller, end] { Call(caller, end); });
+    };
+    CallUnary(server_, std::move(wish));
   }
-  // Every stream ends at last: at a drain, or because its client has said everything.
-  loop_.After(random_.OneIn(2) ? random_.UpTo(length) : length + absl::Minutes(10), [this] {
-    draining_ = true;
-    streams_.Drain();
-  });
-  const absl::Time end = loop_.Now() + kTooLong;
-  while (loop_.Now() < end && loop_.Next()) continue;
-  ExpectRest();
-  return {violations_.begin(), violations_.end()};
+
+  Random random_;
+  SimulatedServer server_;
+  const int64_t texts_, slack_;
+  int in_time_ = 0;
+};
+
+std::set<std::string> RunWorld(uint64_t seed) {
+  constexpr uint64_t kKinds = 16;
+  if (seed % kKinds == 1 || seed % kKinds == 9) return CrowdWorld(seed).Run();
+  if (seed % kKinds == 5) return TokenizerWorld(seed).Run();
+  if (seed % kKinds == 6) return SharesWorld(seed).Run();
+  if (seed % kKinds == 2) return DeadlineWorld(seed).Run();
+  return GeneralWorld(seed).Run();
 }
 
 }  // namespace
@@ -485,7 +376,8 @@ std::vector<std::string> World::Run() {
 std::vector<std::string> Simulate(uint64_t seed) {
   SetLogLevel(LogLevel::kError);
   try {
-    return World(seed).Run();
+    const std::set<std::string> violations = RunWorld(seed);
+    return {violations.begin(), violations.end()};
   } catch (const std::exception& error) {
     return {absl::StrCat("an exception got out: ", error.what())};
   }

@@ -1,0 +1,103 @@
+// Failpoints: every large allocation of a call fails, one after the other. So it fails once after the request was read,
+// in the tokenizer, while it is planned, settled and made a job, while its batch is packed, run and copied, and while
+// its answer is made. The call fails or not, alone, and leaves nothing behind.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <new>
+#include <utility>
+
+#include "server/telemetry/log.h"
+#include "tests/simulation/callers.h"
+
+namespace {
+
+constexpr size_t kLarge = 2 << 10;  // Smaller allocations are not looked after.
+int64_t counted = 0;                // Large ones.
+int64_t fails = 0;                  // The one that fails, counted from 1; 0: none.
+bool is_caller = false;             // What the test itself allocates does not count.
+
+void* Allocate(size_t size) {
+  if (size >= kLarge && !is_caller && ++counted == fails) throw std::bad_alloc();
+  void* const memory = std::malloc(size == 0 ? 1 : size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(size_t size) { return Allocate(size); }
+void* operator new[](size_t size) { return Allocate(size); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+
+namespace longembed {
+namespace {
+
+Words SomeWords(size_t count) { return Words(count, 5); }
+
+class FailpointTest : public ::testing::Test {
+ protected:
+  // Runs a call, beside a short one, until no allocation is left that can fail.
+  void FailEach(const std::function<void(SimulatedServer&)>& call) {
+    SetLogLevel(LogLevel::kError);
+    for (int64_t failpoint = 1;; ++failpoint) {
+      SimulatedServer server(/*seed=*/1, {.scarce = true});
+      bool begun = false;
+      server.before_call = [&begun, failpoint] {
+        if (std::exchange(begun, true)) return;
+        counted = 0;
+        fails = failpoint;
+      };
+      server.at_answer = [](bool begins) { is_caller = begins; };
+      server.loop().After(absl::ZeroDuration(), [&] { CallBystander(server); });
+      call(server);
+      while (server.loop().Next()) continue;
+      fails = 0;
+      const bool failed = counted >= failpoint;
+      server.CheckEnd();
+      EXPECT_TRUE(bystander_.ok()) << "failpoint " << failpoint << ": " << bystander_;
+      for (const std::string& violation : server.checker().violations()) {
+        ADD_FAILURE() << "failpoint " << failpoint << ": " << violation;
+      }
+      if (failed && !HasFailure()) continue;
+      EXPECT_GT(failpoint, 10) << "the call takes too little memory";
+      return;
+    }
+  }
+
+  void CallBystander(SimulatedServer& server) {
+    CallUnary(server, {.client = "10.0.0.2",
+                       .texts = {SomeWords(5)},
+                       .then = [this](const absl::Status& status, absl::Duration) { bystander_ = status; }});
+  }
+
+  absl::Status bystander_;
+};
+
+TEST_F(FailpointTest, AUnaryCallFailsAlone) {
+  FailEach([](SimulatedServer& server) {
+    CallUnary(server, {.window_vectors = true, .texts = {SomeWords(1500), SomeWords(1500)}});
+  });
+}
+
+TEST_F(FailpointTest, ATokenizedTextFailsAlone) {
+  FailEach([](SimulatedServer& server) { CallUnary(server, {.tokenize = true, .texts = {SomeWords(1500)}}); });
+}
+
+TEST_F(FailpointTest, AMessageInPartsFailsAlone) {
+  FailEach([](SimulatedServer& server) {
+    CallStream(server, {.texts = {SomeWords(10), SomeWords(1500), SomeWords(10)}, .in_parts = true, .patient = true});
+  });
+}
+
+TEST_F(FailpointTest, AStreamInOrderEndsWithItsMessage) {
+  FailEach([](SimulatedServer& server) {
+    CallStream(server, {.tei = true, .texts = {SomeWords(10), SomeWords(1500), SomeWords(10)}, .patient = true});
+  });
+}
+
+}  // namespace
+}  // namespace longembed
