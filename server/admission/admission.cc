@@ -1,9 +1,9 @@
 #include "server/admission/admission.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
+#include "server/admission/fair_share.h"
 #include "server/batching/batch_queue.h"
 
 namespace longembed {
@@ -98,8 +98,8 @@ Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& dema
   if (IsLate(demand, wait)) return {Overload::kDeadline, true};
   const auto own = model.client_tokens_.find(demand.client);
   const int64_t own_tokens = own == model.client_tokens_.end() ? 0 : own->second;
-  const bool more_tokens = own_tokens > kShare * (max_tokens - model.tokens_ - wanted.tokens);
-  const bool more_work = std::min(client.work / pace(), before) > kShare * (Budget(demand.priority) - before);
+  const bool more_tokens = ExceedsFairShare(own_tokens, max_tokens - model.tokens_ - wanted.tokens);
+  const bool more_work = ExceedsFairShare(std::min(client.work / pace(), before), Budget(demand.priority) - before);
   if (more_tokens || more_work) return {Overload::kClientShare, true};
   return {};
 }
@@ -153,14 +153,10 @@ absl::Time Admission::DueOf(const Demand& demand, absl::Time start) {
 }
 
 void Admission::MeasurePace(absl::Duration left, absl::Duration charged, bool giant) {
-  constexpr double kMemory = 2;  // Seconds.
   if (giant) return;
   const absl::Time now = clock_.Now();
   if (last_left_ != absl::InfinitePast()) {
-    const double elapsed = std::max(0.0, absl::ToDoubleSeconds(now - last_left_));  // The clock may be set back.
-    const double decay = std::exp(-elapsed / kMemory);
-    left_seconds_ = decay * left_seconds_ + absl::ToDoubleSeconds(left);
-    elapsed_seconds_ = decay * elapsed_seconds_ + elapsed;
+    pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(now - last_left_));
   }
   // What comes to an empty queue leaves at once, and says nothing about how fast it could.
   const bool more = ready_work_ > charged;

@@ -12,9 +12,7 @@
 //   * the tokens of long calls that are not charged for (below), which are memory all the same: kUncharged times as
 //   many;
 //   * the expected wait: the work that would run before a call, of its own priority and above;
-//   * a client's share of the two: what a client holds may be at most kShare times what is still free, so that one
-//     client may use most of an otherwise empty queue and there is always room for others ("dynamic thresholds",
-//     Choudhury and Hahne, 1998).
+//   * a client's fair share (fair_share.h) of the tokens and of the wait.
 // The expected wait is that work over the pace at which such work has left the queue in the last seconds, as long as
 // there was any: estimates that are off, or a machine that others use too, correct themselves.
 //
@@ -48,6 +46,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/batching/clock.h"
+#include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
 #include "server/errors/errors.h"
 
@@ -147,7 +146,6 @@ class Admission {
 
  private:
   friend class Place;
-  static constexpr int kShare = 4;
   static constexpr int kUncharged = 4;
   static constexpr absl::Duration kDueStep = absl::Milliseconds(20);
 
@@ -190,9 +188,7 @@ class Admission {
   // The work of one of the client's calls is so much more than its clock was advanced for.
   void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Seconds' worth of work a second: 1 when the estimates of work are right.
-  double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return std::clamp(left_seconds_ / std::max(elapsed_seconds_, 1e-6), 0.05, 20.0);
-  }
+  double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return std::clamp(pace_.value(), 0.05, 20.0); }
   absl::Duration MaxWait(Priority priority) const {
     return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
   }
@@ -210,9 +206,8 @@ class Admission {
 
   // Of work_, what has been tokenised and is not a giant's: what the scheduler has.
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
-  // Decayed sums of the work that left the queue to run, and of the time that this took; giants aside.
-  double left_seconds_ ABSL_GUARDED_BY(mutex_) = 0.5;
-  double elapsed_seconds_ ABSL_GUARDED_BY(mutex_) = 0.5;
+  // The work that left the queue to run, by the time that this took, in seconds; giants aside.
+  DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};
   absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: there was nothing to leave.
 };
 

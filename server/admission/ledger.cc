@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/admission/fair_share.h"
 #include "server/errors/errors.h"
 
 namespace longembed {
@@ -55,7 +56,7 @@ absl::Status Ledger::CheckRoom(const std::string& client, int64_t own, int64_t m
   if (bytes_ > own && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
   const auto found = clients_.find(client);
   const int64_t of_client = found == clients_.end() ? 0 : found->second.bytes;
-  if (of_client > own && of_client + more > kShare * std::max<int64_t>(0, max_bytes_ - bytes_ - more)) {
+  if (of_client > own && ExceedsFairShare(of_client + more, std::max<int64_t>(0, max_bytes_ - bytes_ - more))) {
     return TooManyPendingBytesOfClient(of_client, max_bytes_, kRetry);
   }
   return absl::OkStatus();

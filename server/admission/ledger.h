@@ -6,9 +6,8 @@
 //   absl::Status status = (*charge)->Hold(Memory::kRequests, bytes);   // Before, or right after, it is allocated.
 //   (*charge)->Correct(Memory::kRequests, 0);                          // It has been freed.
 //
-// A client may hold at most kShare times the bytes that are still free, so that there is always room for others
-// ("dynamic thresholds", Choudhury and Hahne, 1998). Whoever holds all that is held may go beyond both bounds: one call
-// is bounded by the limits of a call.
+// A client may hold its fair share of the bytes (fair_share.h). A client that holds all that is held may go beyond both
+// bounds: one call is bounded by the limits of a call.
 #ifndef LONGEMBED_SERVER_ADMISSION_LEDGER_H_
 #define LONGEMBED_SERVER_ADMISSION_LEDGER_H_
 
@@ -86,8 +85,6 @@ class Ledger {
 
  private:
   friend class Charge;
-  static constexpr int kShare = 4;
-
   struct Client {
     int64_t calls = 0;
     int64_t bytes = 0;

@@ -1,5 +1,6 @@
 #include "server/batching/job.h"
 
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -18,6 +19,13 @@ Job::Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone don
     vectors += sequence.spans.size();
   }
   result_.vectors.resize(vectors);
+}
+
+Job::Remains Job::TakeRemains() {
+  Remains remains{.result = std::exchange(result_, {})};
+  const auto first = sequences_.begin() + static_cast<ptrdiff_t>(next_);
+  remains.sequences.assign(std::move_iterator(first), std::move_iterator(sequences_.end()));
+  return remains;
 }
 
 }  // namespace longembed

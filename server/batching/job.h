@@ -58,6 +58,7 @@ class Job {
 
   int64_t tokens() const { return tokens_; }
   const JobOptions& options() const { return options_; }
+  // Those that no batch will read any more are empty.
   const std::vector<Sequence>& sequences() const { return sequences_; }
 
  private:
@@ -72,7 +73,14 @@ class Job {
   }
   bool settled() const { return settled_.load(std::memory_order_relaxed); }
 
-  const std::vector<Sequence> sequences_;
+  // What nobody reads once the job has been answered: a running batch that shares the job must not keep it.
+  struct Remains {
+    std::vector<Sequence> sequences;
+    JobResult result;
+  };
+  Remains TakeRemains();
+
+  std::vector<Sequence> sequences_;  // A running batch reads its own without the lock.
   const JobOptions options_;
   const int64_t tokens_;
   std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.

@@ -1,7 +1,6 @@
 #include "server/batching/scheduler.h"
 
 #include <algorithm>
-#include <cmath>
 #include <new>
 #include <utility>
 
@@ -227,7 +226,7 @@ void Scheduler::HelpOthers() {
   team_.Help([this] { return work_waits_.load(std::memory_order_relaxed) || helpable_ == 0; });
   const double seconds = absl::ToDoubleSeconds(clock_.Now() - started);
   const std::lock_guard lock(mutex_);
-  helping_seconds_ += seconds;
+  helping_.Add(seconds, 0);
 }
 
 void Scheduler::TellOfDequeued(Lane& lane, const Batch& batch) const {
@@ -253,11 +252,10 @@ void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
   const absl::Time finished = clock_.Now();
 
   if (!vectors.ok()) return FailBatch(lane, batch, vectors.status(), finished);
-  if (const absl::Status status = CopyRows(batch, *vectors); !status.ok()) {
-    return FailBatch(lane, batch, status, finished);
-  }
+  absl::StatusOr<Rows> rows = CopyRows(batch, *vectors);
+  if (!rows.ok()) return FailBatch(lane, batch, rows.status(), finished);
   if (lane.observer_ != nullptr) lane.observer_->OnBatch(tokens, batch.size(), finished - started);
-  for (const std::shared_ptr<Job>& job : Deliver(lane, batch, started, finished)) {
+  for (const std::shared_ptr<Job>& job : Deliver(lane, batch, *rows, started, finished)) {
     std::move(job->done_)(std::move(job->result_));
   }
 }
@@ -320,33 +318,38 @@ bool Scheduler::NobodyWaits(const Batch& batch) const {
   });
 }
 
-absl::Status Scheduler::CopyRows(const Batch& batch, const VectorBlock& vectors) {
-  int row = 0;
+absl::StatusOr<Scheduler::Rows> Scheduler::CopyRows(const Batch& batch, const VectorBlock& vectors) {
+  Rows rows;
   try {
     for (const BatchItem& item : batch) {
-      Job& job = *item.job;
-      const size_t spans = job.sequences_[item.sequence].spans.size();
-      for (size_t i = 0; i < spans; ++i, ++row) {
-        const std::span<const float> values = vectors.row(row);
-        if (!job.settled())
-          job.result_.vectors[job.first_vector_[item.sequence] + i].assign(values.begin(), values.end());
+      const size_t spans = item.job->sequences_[item.sequence].spans.size();
+      for (size_t i = 0; i < spans; ++i) {
+        const std::span<const float> values = vectors.row(static_cast<int>(rows.size()));
+        rows.emplace_back(values.begin(), values.end());
       }
     }
   } catch (const std::bad_alloc&) {
     return ServerOutOfMemory();
   }
-  return absl::OkStatus();
+  return rows;
 }
 
-std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, absl::Time started,
+std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,
                                                      absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
+  std::vector<Sequence> read;  // Freed after the lock.
+  read.reserve(batch.size());
+  auto row = rows.begin();
   const std::lock_guard lock(mutex_);
   int64_t cost = 0;
   const Job* previous = nullptr;
   for (const BatchItem& item : batch) {
     Job& job = *item.job;
-    cost += lane.options_.costs.CostOf(job.sequences_[item.sequence].size());
+    read.push_back(std::exchange(job.sequences_[item.sequence], {}));
+    cost += lane.options_.costs.CostOf(read.back().size());
+    const auto own = std::exchange(row, row + static_cast<ptrdiff_t>(read.back().spans.size()));
+    if (job.settled()) continue;
+    std::move(own, row, job.result_.vectors.begin() + static_cast<ptrdiff_t>(job.first_vector_[item.sequence]));
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
     previous = &job;  // The sequences of a job stand together in a batch.
@@ -357,23 +360,20 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
 }
 
 void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
-  constexpr double kMemory = 5;  // Seconds of a worker's time, after which a batch counts for a third.
   if (seconds <= 0) return;
-  const double decay = std::exp(-seconds / kMemory);
-  lane.recent_cost_ = decay * lane.recent_cost_ + static_cast<double>(cost);
-  lane.recent_seconds_ = decay * lane.recent_seconds_ + seconds;
-  leading_seconds_ = decay * leading_seconds_ + seconds;
-  helping_seconds_ = decay * helping_seconds_;
+  lane.cost_per_second_.Add(static_cast<double>(cost), seconds);
+  helping_.Add(0, seconds);
   // A batch that was helped with took the time of its helpers, too.
-  const double worker_seconds = lane.recent_seconds_ * (leading_seconds_ + helping_seconds_) / leading_seconds_;
-  lane.seconds_per_cost_ = worker_seconds / lane.recent_cost_ / options_.workers;
+  lane.seconds_per_cost_ = (1 + helping_.value()) / lane.cost_per_second_.value() / options_.workers;
 }
 
 void Scheduler::Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status) {
+  Job::Remains remains;
   {
     const std::lock_guard lock(mutex_);
     if (!Settle(lane, *job)) return;
     lane.queue_.Remove(*job);
+    remains = job->TakeRemains();
     UpdateWorkWaits();
   }
   std::move(job->done_)(std::move(status));

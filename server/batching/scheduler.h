@@ -31,6 +31,7 @@
 #include "server/batching/batch_queue.h"
 #include "server/batching/clock.h"
 #include "server/batching/cost_model.h"
+#include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
 
 namespace longembed {
@@ -102,6 +103,8 @@ class Lane {
 
  private:
   friend class Scheduler;
+  static constexpr double kMeasureMemory = 5;  // Seconds of a worker's time.
+
   Lane(Scheduler& scheduler, Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer);
 
   struct RunningBatch {
@@ -128,10 +131,8 @@ class Lane {
   int64_t unanswered_ = 0;
   int running_batches_ = 0;
   std::list<RunningBatch> running_;
-  // Decayed sums over its batches, for seconds_per_cost_.
-  double recent_cost_ = 0;
-  double recent_seconds_ = 0;
-  std::atomic<double> seconds_per_cost_ = 0;  // Of the whole device. Written under the mutex.
+  DecayedRatio cost_per_second_{kMeasureMemory};  // Of a worker that leads a batch, helped as its batches were.
+  std::atomic<double> seconds_per_cost_ = 0;      // Of the whole device. Written under the mutex.
 };
 
 // Multiple threads can call the methods of one Scheduler without external synchronization.
@@ -188,11 +189,13 @@ class Scheduler {
   void InviteHelpers(int more);
   void FinishBatch(Assignment& assignment);
   bool NobodyWaits(const Batch& batch) const;
-  // Puts the rows of a batch into the results of its jobs, without the lock: each row has its own place, which nobody
-  // else looks at until the job is complete. Errors: RESOURCE_EXHAUSTED, there is not the memory.
-  static absl::Status CopyRows(const Batch& batch, const VectorBlock& vectors);
-  // Counts the batch as done; gives the jobs that are now complete.
-  std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, absl::Time started, absl::Time finished);
+  using Rows = std::vector<std::vector<float>>;
+  // Copies the rows of a batch, one a span, in order. Errors: RESOURCE_EXHAUSTED, there is not the memory.
+  static absl::StatusOr<Rows> CopyRows(const Batch& batch, const VectorBlock& vectors);
+  // Moves the rows into the results of their jobs, and frees the sequences of the batch. Returns the jobs that are now
+  // complete.
+  std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,
+                                            absl::Time finished);
   void Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status);
   // Claims the right to call done_; false when somebody has.
   bool Settle(Lane& lane, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -212,9 +215,8 @@ class Scheduler {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int free_workers_ ABSL_GUARDED_BY(mutex_) = 0;  // Without a batch of their own.
   int running_giants_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Decayed sums of workers' time, for what a lane's batches cost the device: leading a batch, and helping with one.
-  double leading_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
-  double helping_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Workers' seconds spent helping with batches, for each second of leading one.
+  DecayedRatio helping_ ABSL_GUARDED_BY(mutex_){Lane::kMeasureMemory};
   std::atomic<int> helpable_ = 0;         // Running batches whose encoders use helpers; written under mutex_.
   std::atomic<bool> work_waits_ = false;  // For helpers, who ask often: a worker should take a batch, or end.
 

@@ -82,13 +82,17 @@ void ServedModel::GiveUp(bool given_up) {
 }
 
 void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
-  constexpr double kMostWeight = 0.05, kHalfWeight = 4 << 10;  // Bytes that have half of the most.
-  constexpr double kFewest = 0.02, kMost = 2.0;  // Whatever somebody sends, the next text is not thought a wonder.
+  constexpr double kFewest = 0.02, kMost = 2.0;  // No text makes the next one look like an extreme.
   if (bytes <= 0) return;
   const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);
-  const double weight = kMostWeight * static_cast<double>(bytes) / (static_cast<double>(bytes) + kHalfWeight);
-  // Two threads at once: one of them is lost, no matter.
-  tokens_per_byte_ = (1 - weight) * tokens_per_byte_ + weight * seen;
+  const double weight = std::min(static_cast<double>(bytes), kTextBytes);
+  const std::lock_guard lock(estimate_mutex_);
+  tokens_per_byte_.Add(seen * weight, weight);
+}
+
+double ServedModel::tokens_per_byte() const {
+  const std::lock_guard lock(estimate_mutex_);
+  return tokens_per_byte_.value();
 }
 
 absl::Duration ServedModel::failing() const {

@@ -16,6 +16,7 @@
 #include "model/embed/precision_check.h"
 #include "model/encoder/encoder.h"
 #include "server/admission/admission.h"
+#include "server/batching/decayed_ratio.h"
 #include "server/batching/scheduler.h"
 #include "server/telemetry/metrics.h"
 
@@ -48,7 +49,7 @@ class ServedModel {
   ModelBudget& budget() { return budget_; }
 
   // How many tokens a byte of text is, by what was tokenised lately: for estimates.
-  double tokens_per_byte() const { return tokens_per_byte_; }
+  double tokens_per_byte() const;
   void LearnTokensPerByte(int64_t tokens, int64_t bytes);
   const LaneOptions& lane_options() const { return lane_->options(); }
   ModelMetrics& metrics() { return *metrics_; }
@@ -101,7 +102,10 @@ class ServedModel {
   const Device device_;
   ModelBudget budget_;
   std::atomic<bool> given_up_ = false;
-  std::atomic<double> tokens_per_byte_ = 0.3;  // English is about 0.22, Chinese 0.4.
+  static constexpr double kTextBytes = 8 << 10;  // One text weighs at most as much as so many bytes.
+  mutable std::mutex estimate_mutex_;
+  // English is about 0.22, Chinese 0.4.
+  DecayedRatio tokens_per_byte_ ABSL_GUARDED_BY(estimate_mutex_){/*memory=*/20 * kTextBytes, /*assumed=*/0.3};
   mutable std::mutex failures_mutex_;
   int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;          // In a row.
   absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);  // By the scheduler's clock.

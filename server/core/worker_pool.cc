@@ -5,11 +5,6 @@
 #include "server/errors/errors.h"
 
 namespace longembed {
-namespace {
-
-constexpr int64_t kLongBytes = 64 << 10;  // Some ten milliseconds' work.
-
-}  // namespace
 
 WorkerPool::WorkerPool(int threads, const Clock& clock, absl::Duration max_wait) : clock_(clock), max_wait_(max_wait) {
   const std::lock_guard lock(mutex_);  // They look at how many they are.
@@ -40,7 +35,7 @@ absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
       return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, wait / 2);
-    if (const absl::Duration done = wait + size.bytes * per_byte_; done > size.time_left)
+    if (const absl::Duration done = wait + TimeFor(size.bytes); done > size.time_left)
       return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, done / 2);
     Push(std::move(task), std::move(size));
   }
@@ -67,23 +62,17 @@ absl::Duration WorkerPool::WaitOf(const TaskSize& size) const {
   const bool is_long = size.bytes > kLongBytes;
   const double bytes =
       tasks_.CostBefore(size.client, [is_long](const Waiting& waiting) { return waiting.is_long == is_long; });
-  return bytes * per_byte_ / (is_long ? long_threads_of_client() : 1);
+  return TimeFor(bytes) / (is_long ? long_threads_of_client() : 1);
 }
 
 absl::Duration WorkerPool::ExpectedTime(const TaskSize& size) const {
   const std::lock_guard lock(mutex_);
-  return WaitOf(size) + size.bytes * per_byte_;
+  return WaitOf(size) + TimeFor(size.bytes);
 }
 
 int64_t WorkerPool::waiting() const {
   const std::lock_guard lock(mutex_);
   return static_cast<int64_t>(tasks_.size());
-}
-
-void WorkerPool::Measure(int64_t bytes, absl::Duration took) {
-  constexpr int64_t kTelling = 1 << 10;  // Shorter texts tell of threads that wake up.
-  constexpr double kWeight = 0.1;
-  if (bytes >= kTelling) per_byte_ += kWeight * (took / static_cast<double>(bytes) - per_byte_);
 }
 
 void WorkerPool::MoveDelayed() {
@@ -144,7 +133,7 @@ void WorkerPool::RunTask(std::string client, Waiting waiting, std::unique_lock<s
   waiting.task = nullptr;
   const absl::Duration took = clock_.Now() - began;
   lock.lock();
-  Measure(waiting.bytes, took);
+  if (waiting.bytes > 0) seconds_per_byte_.Add(absl::ToDoubleSeconds(took), static_cast<double>(waiting.bytes));
   if (!waiting.is_long) return;
   --running_long_in_all_;
   if (--running_long_[client] == 0) running_long_.erase(client);

@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "server/admission/fair_queue.h"
 #include "server/batching/clock.h"
+#include "server/batching/decayed_ratio.h"
 
 namespace longembed {
 
@@ -60,6 +61,8 @@ class WorkerPool {
   int64_t waiting() const;  // Tasks.
 
  private:
+  static constexpr int64_t kLongBytes = 64 << 10;  // Some ten milliseconds' work.
+
   struct Waiting {
     Task task;
     int64_t bytes = 0;
@@ -73,8 +76,9 @@ class WorkerPool {
   std::optional<std::pair<std::string, Waiting>> Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MoveDelayed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitOf(const TaskSize& size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // A text of so many bytes took so long.
-  void Measure(int64_t bytes, absl::Duration took) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration TimeFor(double bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return absl::Seconds(bytes * seconds_per_byte_.value());
+  }
   int long_threads() const { return std::max(1, threads() - 1); }
   int long_threads_of_client() const { return std::max(1, long_threads() / 2); }
 
@@ -86,7 +90,7 @@ class WorkerPool {
   std::multimap<absl::Time, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // By when they join the others.
   std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // By client; of those that have any.
   int running_long_in_all_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Duration per_byte_ ABSL_GUARDED_BY(mutex_) = absl::Nanoseconds(200);
+  DecayedRatio seconds_per_byte_ ABSL_GUARDED_BY(mutex_){/*memory=*/kLongBytes, /*assumed=*/200e-9};
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::jthread> threads_;
 };

@@ -96,6 +96,27 @@ TEST_F(SchedulerTest, ACancelledJobNeverReachesTheEncoder) {
   EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(2)));
 }
 
+// A client that goes on cancelling while one batch runs must not fill the memory.
+TEST_F(SchedulerTest, ACancelledJobKeepsOnlyWhatARunningBatchReads) {
+  encoder_.CloseGate();
+  Pending job = MakePending({MakeSequence(1, 90), MakeSequence(2, 90), MakeSequence(3, 90)});
+  ASSERT_TRUE(lane_->Submit(job.job).ok());
+  encoder_.AwaitCalls(1);
+  lane_->Cancel(*job.job);
+  EXPECT_EQ(job.job->sequences()[0].size(), 90);
+  EXPECT_EQ(job.job->sequences()[1].tokens.capacity(), 0);
+  EXPECT_EQ(job.job->sequences()[2].tokens.capacity(), 0);
+  encoder_.OpenGate();
+  EXPECT_EQ(job.code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(SchedulerTest, AJobFreesTheSequencesThatHaveRun) {
+  Pending job = MakePending({MakeSequence(1, 90), MakeSequence(2, 90)});
+  ASSERT_TRUE(lane_->Submit(job.job).ok());
+  ASSERT_TRUE(job.answer.get().ok());
+  for (const Sequence& sequence : job.job->sequences()) EXPECT_EQ(sequence.tokens.capacity(), 0);
+}
+
 TEST_F(SchedulerTest, AnExpiredJobNeverReachesTheEncoder) {
   Pending blocker = BlockWorker();
   Pending late = MakePending({MakeSequence(1, 30)}, {.deadline = clock_.Now() + absl::Milliseconds(1)});

@@ -1,0 +1,16 @@
+// How much of a bounded resource one client may hold.
+#ifndef LONGEMBED_SERVER_ADMISSION_FAIR_SHARE_H_
+#define LONGEMBED_SERVER_ADMISSION_FAIR_SHARE_H_
+
+namespace longembed {
+
+// Whether a client that holds `held` is above its share while `free` is left for all: one client may use most of an
+// otherwise idle resource, and there is always room for others ("dynamic thresholds", Choudhury and Hahne, 1998).
+template <typename Amount>
+bool ExceedsFairShare(Amount held, Amount free) {
+  return held > 4 * free;
+}
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_ADMISSION_FAIR_SHARE_H_
