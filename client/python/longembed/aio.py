@@ -17,7 +17,7 @@ import grpc
 from longembed import channel as channels
 from longembed import messages, requests, results, retry
 from longembed import progress as progress_bars
-from longembed.errors import LongEmbedError, Unavailable, from_rpc
+from longembed.errors import LongEmbedError, from_rpc
 from longembed.options import Options, TextLike
 from longembed.pending import Pending, Step, StreamItem
 from longembed.stream import SECONDS_TO_END
@@ -65,7 +65,7 @@ class AsyncClient:
         chosen.message()
         requests.refuse_single(items, "embed_stream")
         bar = progress_bars.bar(progress, items)
-        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip), self.timeout if timeout is None else timeout)
+        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip, self.timeout if timeout is None else timeout))
         async with contextlib.aclosing(stream.run(bar)) as answers:
             async for answer in answers:
                 yield answer
@@ -122,8 +122,8 @@ async def _iterate(items: Iterable[StreamItem] | AsyncIterable[StreamItem]) -> A
 class _Stream:
     """One task reads the caller's items, one sends, one receives; they and the caller meet in `Pending`, between awaits."""
 
-    def __init__(self, stub: channels.Stub, metadata: tuple, items, pending: Pending, timeout: float):
-        self._stub, self._metadata, self._items, self._pending, self._timeout = stub, metadata, items, pending, timeout
+    def __init__(self, stub: channels.Stub, metadata: tuple, items, pending: Pending):
+        self._stub, self._metadata, self._items, self._pending = stub, metadata, items, pending
         self._changed = asyncio.Condition()
         self._failure: BaseException | None = None  # What the caller's iterable raised.
         self._ended = False  # The caller has all answers, or wants no more.
@@ -136,7 +136,7 @@ class _Stream:
 
     async def run(self, bar: Any) -> AsyncIterator[results.Embedding]:
         self._reader = asyncio.create_task(self._read_items())
-        attempts, counted, seconds_to_end = retry.Attempts(self._timeout), 0, 0.0
+        attempts, counted, seconds_to_end = retry.Attempts(self._pending.timeout), 0, 0.0
         try:
             while (step := await self._next_step()) is not Step.FINISHED:
                 if step is Step.OPEN:
@@ -161,10 +161,10 @@ class _Stream:
         """Waits for the next step. Raises DeadlineExceeded where an answer is overdue, whatever the server does."""
         async with self._changed:
             while (step := self._pending.step(time.monotonic())) is Step.WAIT:
-                left = self._timeout - self._pending.waited(time.monotonic())
-                if left <= 0:
-                    raise retry.no_answer(self._timeout)
-                await self._wait_for_change(left if self._pending.is_waited_for() else None)
+                now = time.monotonic()
+                if self._pending.is_overdue(now):
+                    raise retry.no_answer(self._pending.timeout)
+                await self._wait_for_change(self._pending.seconds_to_wait(now))
             self._changed.notify_all()  # An answer that is taken makes room.
             return step
 
@@ -197,11 +197,11 @@ class _Stream:
 
     async def _receive(self, call, generation: int) -> None:
         """Reads answers until the stream ends. There are never more of them than `in_flight`."""
-        error: LongEmbedError = Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
+        error: LongEmbedError | None = None
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 async with self._changed:
-                    self._pending.answer(response)
+                    self._pending.answer(response, time.monotonic())
                     self._cautious = False
                     self._changed.notify_all()
         except grpc.RpcError as failed:
@@ -210,7 +210,7 @@ class _Stream:
             error = failed
             call.cancel()
         async with self._changed:
-            self._pending.broke(generation, error)
+            self._pending.ended(generation, error)
             self._changed.notify_all()
 
     async def _send(self, call) -> None:
@@ -218,8 +218,9 @@ class _Stream:
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: first or not self._cautious)
-                await self._changed.wait_for(lambda: self._pending.has_unsent() or self._pending.closed)
-                if not self._pending.has_unsent():
+                while not (has_unsent := self._pending.has_unsent(now := time.monotonic())) and not self._pending.has_all_sent(now):
+                    await self._wait_for_change(self._pending.seconds_to_unsent(now))
+                if not has_unsent:
                     break
                 own = list(self._pending.next_messages(first))
             first = False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
 
-from longembed import messages, results
-from longembed.errors import InvalidArgument, LongEmbedError
+from longembed import messages, results, retry
+from longembed.errors import InvalidArgument, LongEmbedError, Unavailable, from_status
 from longembed.options import Input, Options, TextLike, to_input
 
 StreamItem = TextLike | tuple[Hashable, TextLike]
@@ -25,12 +26,16 @@ class Step(Enum):
 
 
 class Pending:
-    """Items between the caller's iterable and their answers. A stream that breaks is followed by another, which sends what has no answer once more."""
+    """Items between the caller's iterable and their answers.
 
-    def __init__(self, options: Options, in_flight: int, skip: Iterable[Hashable]):
+    A stream that breaks is followed by another, which sends again every item without an answer. An item that the server refuses for want of room is sent again
+    after the delay that the server names.
+    """
+
+    def __init__(self, options: Options, in_flight: int, skip: Iterable[Hashable], timeout: float):
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}; it must be at least 1")
-        self.options, self.in_flight = options, in_flight
+        self.options, self.in_flight, self.timeout = options, in_flight, timeout
         self.closed = False  # The iterable has ended.
         self.skipped = 0
         self.generation = 0  # Of the gRPC stream at hand.
@@ -39,6 +44,8 @@ class Pending:
         self._skip = Counter(iter(skip))
         self._unanswered: dict[int, tuple[Hashable, messages.Input]] = {}
         self._unsent: deque[int] = deque()
+        self._refused: list[tuple[float, int]] = []  # A heap of (time to send it again, item).
+        self._refusals: Counter[int] = Counter()
         self._answers: deque[results.Embedding] = deque()
         self._read = 0
         self._awaited_since: float | None = None  # None while the caller does something else, or nothing is to be answered.
@@ -78,8 +85,10 @@ class Pending:
             return error
         if self._unanswered and self._awaited_since is None:
             self._awaited_since = now
-        if self._unanswered and not self.is_open:
-            self.is_open, self.generation, self._unsent = True, self.generation + 1, deque(self._unanswered)
+        if not self.is_open and self._has_sendable(now):
+            self.is_open, self.generation = True, self.generation + 1
+            waiting = {number for _, number in self._refused}
+            self._unsent = deque(number for number in self._unanswered if number not in waiting)
             return Step.OPEN
         return Step.WAIT
 
@@ -87,12 +96,29 @@ class Pending:
         """Seconds for which the caller has waited for an answer."""
         return now - self._awaited_since if self._unanswered and self._awaited_since is not None else 0.0
 
-    def is_waited_for(self) -> bool:
-        """Whether time without an answer counts now."""
-        return bool(self._unanswered) and self._awaited_since is not None
+    def seconds_to_wait(self, now: float) -> float | None:
+        """Seconds until step() may change by itself: an answer is overdue, or a refused item is due. None: never."""
+        times = [self._refused[0][0]] if self._refused and not self.is_open else []
+        if self._unanswered and self._awaited_since is not None:
+            times.append(self._awaited_since + self.timeout)
+        return max(0.0, min(times) - now) if times else None
 
-    def has_unsent(self) -> bool:
+    def is_overdue(self, now: float) -> bool:
+        return self.waited(now) >= self.timeout
+
+    def has_unsent(self, now: float) -> bool:
+        """Whether the stream at hand has something to send now."""
+        while self._refused and self._refused[0][0] <= now:
+            self._unsent.append(heapq.heappop(self._refused)[1])
         return bool(self._unsent)
+
+    def has_all_sent(self, now: float) -> bool:
+        """Whether the stream at hand may be half-closed."""
+        return self.closed and not self.has_unsent(now) and not self._refused
+
+    def seconds_to_unsent(self, now: float) -> float | None:
+        """Seconds until a refused item is due; None without one."""
+        return max(0.0, self._refused[0][0] - now) if self._refused else None
 
     def next_messages(self, first: bool) -> Iterator[messages.EmbedStreamRequest]:
         """The messages of the next item to be sent; the first of a stream carries the options."""
@@ -103,19 +129,42 @@ class Pending:
             yield messages.EmbedStreamRequest(options=options, id=str(number), input=part, more_parts=more)
             options = None
 
-    def answer(self, response: messages.EmbedStreamResponse) -> None:
+    def answer(self, response: messages.EmbedStreamResponse, now: float) -> None:
         """Takes in the answer to an item. Raises LongEmbedError for one that was not asked for."""
         number = int(response.id) if response.id.isdigit() else -1
         if number not in self._unanswered:
             raise LongEmbedError(f"the server answered an input that it was not asked for: {response.id!r}", "INTERNAL")
+        if self._takes_refusal(number, response.result, now):
+            return
         id, _ = self._unanswered.pop(number)
+        del self._refusals[number]
         read = results.embedding(id, response.result, self.options.encoding, response.model, response.prompt, response.recipe)
         self._answers.append(read)
 
-    def broke(self, generation: int, error: LongEmbedError) -> None:
-        """The gRPC stream of that generation has ended."""
-        if generation == self.generation:
-            self._broken = error
+    def ended(self, generation: int, error: LongEmbedError | None) -> None:
+        """The gRPC stream of that generation has failed with `error`, or has ended in order. Refused items outlast a stream; others must have their answers."""
+        if generation != self.generation:
+            return
+        if error is None and len(self._refused) == len(self._unanswered):
+            self.is_open = False
+        else:
+            self._broken = error or Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
+
+    def _has_sendable(self, now: float) -> bool:
+        return self.has_unsent(now) or len(self._refused) < len(self._unanswered)
+
+    def _takes_refusal(self, number: int, result: messages.EmbedResult, now: float) -> bool:
+        """Whether the answer is a refusal after which the item is sent again."""
+        if not result.HasField("error"):
+            return False
+        error = from_status(result.error)
+        self._refusals[number] += 1
+        if error.code != "RESOURCE_EXHAUSTED" or error.retry_delay is None or error.retry_delay > self.timeout or self._refusals[number] >= retry.MAX_ATTEMPTS:
+            return False
+        heapq.heappush(self._refused, (now + error.retry_delay, number))
+        if self._awaited_since is not None:
+            self._awaited_since = now
+        return True
 
 
 def _parts(message: messages.Input) -> Iterator[tuple[messages.Input, bool]]:

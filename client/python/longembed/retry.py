@@ -6,7 +6,7 @@ import random
 
 from longembed.errors import DeadlineExceeded, LongEmbedError
 
-_FIRST_ATTEMPTS = 6
+MAX_ATTEMPTS = 6  # In a row: of a stream before its first answer, and of one input that the server refuses for want of room.
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # Seconds; those of retry_service_config.json.
 # gRPC's own words for a connection that ended in the middle of a stream, which it reports under these codes.
 _BROKEN_CODES = ("UNKNOWN", "INTERNAL", "CANCELLED")
@@ -28,7 +28,7 @@ class Attempts:
         """Seconds until the next attempt, `waited` seconds after the last answer. Raises `error` where another attempt is useless or comes too late."""
         self._failures += 1
         delay = _delay(error, self._failures)
-        out_of_attempts = not self._any_answer and self._failures >= _FIRST_ATTEMPTS
+        out_of_attempts = not self._any_answer and self._failures >= MAX_ATTEMPTS
         if delay is None or out_of_attempts or waited + delay > self._timeout:
             raise error
         return delay

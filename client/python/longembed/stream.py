@@ -16,7 +16,7 @@ import grpc
 from longembed import messages, retry
 from longembed import progress as progress_bars
 from longembed.channel import Stub
-from longembed.errors import LongEmbedError, Unavailable, from_rpc
+from longembed.errors import LongEmbedError, from_rpc
 from longembed.options import Options
 from longembed.pending import Pending, Step, StreamItem
 from longembed.results import Embedding
@@ -39,13 +39,13 @@ def embed_stream(
 ) -> Iterator[Embedding]:
     """See Client.embed_stream. Refuses invalid options now, not at the first answer."""
     options.message()
-    stream = _Stream(stub, metadata, items, Pending(options, in_flight, skip), timeout)
+    stream = _Stream(stub, metadata, items, Pending(options, in_flight, skip, timeout))
     return stream.run(progress_bars.bar(progress, items))
 
 
 class _Stream:
-    def __init__(self, stub: Stub, metadata: tuple, items: Iterable[StreamItem], pending: Pending, timeout: float):
-        self._stub, self._metadata, self._items, self._pending, self._timeout = stub, metadata, items, pending, timeout
+    def __init__(self, stub: Stub, metadata: tuple, items: Iterable[StreamItem], pending: Pending):
+        self._stub, self._metadata, self._items, self._pending = stub, metadata, items, pending
         self._changed = threading.Condition()  # Guards everything below, and _pending.
         self._ended = False  # The caller has all answers, or wants no more.
         self._failure: BaseException | None = None  # What the caller's iterable raised.
@@ -54,7 +54,7 @@ class _Stream:
 
     def run(self, bar: Any) -> Iterator[Embedding]:
         threading.Thread(target=self._read_items, name="longembed items", daemon=True).start()
-        attempts, counted, seconds_to_end = retry.Attempts(self._timeout), 0, 0.0
+        attempts, counted, seconds_to_end = retry.Attempts(self._pending.timeout), 0, 0.0
         try:
             while (step := self._next_step()) is not Step.FINISHED:
                 if step is Step.OPEN:
@@ -78,10 +78,10 @@ class _Stream:
         """Waits for the next step. Raises DeadlineExceeded where an answer is overdue, whatever the server does."""
         with self._changed:
             while (step := self._pending.step(time.monotonic())) is Step.WAIT:
-                left = self._timeout - self._pending.waited(time.monotonic())
-                if left <= 0:
-                    raise retry.no_answer(self._timeout)
-                self._changed.wait(min(left, threading.TIMEOUT_MAX) if self._pending.is_waited_for() else None)
+                now = time.monotonic()
+                if self._pending.is_overdue(now):
+                    raise retry.no_answer(self._pending.timeout)
+                self._changed.wait(_bounded(self._pending.seconds_to_wait(now)))
             self._changed.notify_all()  # An answer that is taken makes room.
             return step
 
@@ -114,11 +114,11 @@ class _Stream:
 
     def _receive(self, call: grpc.Call, generation: int) -> None:
         """Reads answers until the stream ends. There are never more of them than `in_flight`."""
-        error: LongEmbedError = Unavailable("the server ended the stream before it answered every input", "UNAVAILABLE")
+        error: LongEmbedError | None = None
         try:
             for response in call:
                 with self._changed:
-                    self._pending.answer(response)
+                    self._pending.answer(response, time.monotonic())
                     self._changed.notify_all()
         except grpc.RpcError as failed:
             error = from_rpc(failed)
@@ -126,7 +126,7 @@ class _Stream:
             error = failed
             call.cancel()
         with self._changed:
-            self._pending.broke(generation, error)
+            self._pending.ended(generation, error)
             self._changed.notify_all()
 
     def _requests(self, generation: int) -> Iterator[messages.EmbedStreamRequest]:
@@ -134,8 +134,11 @@ class _Stream:
         first = True
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_over(generation) or self._pending.has_unsent() or self._pending.closed)
-                if self._is_over(generation) or not self._pending.has_unsent():
+                while not self._is_over(generation) and not self._pending.has_unsent(now := time.monotonic()):
+                    if self._pending.has_all_sent(now):
+                        return
+                    self._changed.wait(_bounded(self._pending.seconds_to_unsent(now)))
+                if self._is_over(generation):
                     return
                 requests = list(self._pending.next_messages(first))
             first = False
@@ -152,3 +155,8 @@ class _Stream:
         if self._call is not None:
             self._receiver.join(seconds)
             self._call.cancel()
+
+
+def _bounded(seconds: float | None) -> float | None:
+    """A time that a lock can be waited for."""
+    return None if seconds is None else min(seconds, threading.TIMEOUT_MAX)

@@ -37,11 +37,23 @@ def serving(stream: Callable | None = None, embed: Callable | None = None) -> It
         server.stop(None).wait()
 
 
+def overloaded(seconds: float | None) -> messages.Status:
+    """The server has no room; `seconds` is its hint when to try again."""
+    status = messages.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="the queue is full")
+    if seconds is not None:
+        delay = messages.RetryInfo()
+        delay.retry_delay.FromNanoseconds(int(seconds * 1e9))
+        status.details.add().Pack(delay)
+    return status
+
+
+def refusal(request: messages.EmbedStreamRequest, seconds: float | None) -> messages.EmbedStreamResponse:
+    """The answer to one item that the server has no room for."""
+    return messages.EmbedStreamResponse(id=request.id, result=messages.EmbedResult(error=overloaded(seconds)))
+
+
 def abort_overloaded(context, seconds: float) -> None:
     """Ends a call as the server does under overload."""
-    delay = messages.RetryInfo()
-    delay.retry_delay.nanos = int(seconds * 1e9)
-    status = messages.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="the queue is full")
-    status.details.add().Pack(delay)
+    status = overloaded(seconds)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")

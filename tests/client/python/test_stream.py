@@ -11,7 +11,7 @@ longembed = pytest.importorskip("longembed", reason="the Python package is not i
 
 from longembed import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable  # noqa: E402
 from longembed.pending import PART_CODE_POINTS  # noqa: E402
-from scripted_server import abort_overloaded, answer, serving  # noqa: E402
+from scripted_server import abort_overloaded, answer, refusal, serving  # noqa: E402
 
 
 def collect_blocking(address, items, **options):
@@ -181,6 +181,74 @@ def test_overload_waits_as_long_as_the_server_says(collect):
         check_all(collect(address, texts(4)), 4)
     waits = [b - a >= 0.3 for a, b in zip(streams, streams[1:])]
     assert waits == [True, True] if collect is collect_blocking else waits[-1]  # grpc.aio may lose the first refusal.
+
+
+@COLLECTORS
+def test_a_text_without_room_is_sent_again_after_the_delay(collect):
+    times = {}
+
+    def first_refused(requests, context):
+        for request in requests:
+            seen = times.setdefault(request.id, [])
+            seen.append(time.monotonic())
+            yield refusal(request, 0.3) if len(seen) == 1 and int(request.id) % 4 == 0 else answer(request)
+
+    with serving(first_refused) as address:
+        check_all(collect(address, texts(40)), 40)
+    again = [b - a for a, b in (seen for seen in times.values() if len(seen) == 2)]
+    assert len(again) == 10 and min(again) >= 0.29
+    assert all(len(seen) == 1 for id, seen in times.items() if int(id) % 4)
+
+
+@COLLECTORS
+def test_a_text_without_room_outlasts_the_stream_that_refused_it(collect):
+    streams = []
+
+    def refuses_then_ends(requests, context):
+        streams.append(1)
+        if len(streams) > 1:
+            yield from (answer(request) for request in requests)
+            return
+        for number, request in enumerate(requests):
+            yield refusal(request, 0.2)
+            if number == 4:
+                return
+
+    with serving(refuses_then_ends) as address:
+        check_all(collect(address, texts(5)), 5)
+    assert len(streams) == 2
+
+
+@COLLECTORS
+def test_a_text_that_is_refused_six_times_fails_alone(collect):
+    sent = []
+
+    def refuses_one(requests, context):
+        for request in requests:
+            if request.id == "3":
+                sent.append(1)
+            yield refusal(request, 0.01) if request.id == "3" else answer(request)
+
+    with serving(refuses_one) as address:
+        found = {e.id: e for e in collect(address, texts(8))}
+    assert len(sent) == 6
+    assert isinstance(found["id 3"].error, Overloaded) and sum(e.error is not None for e in found.values()) == 1
+
+
+@COLLECTORS
+@pytest.mark.parametrize("hint", [None, 1000.0], ids=["no hint", "beyond the timeout"])
+def test_a_text_over_a_limit_is_not_sent_again(collect, hint):
+    sent = []
+
+    def refuses_one(requests, context):
+        for request in requests:
+            sent.append(request.id)
+            yield refusal(request, hint) if request.id == "3" else answer(request)
+
+    with serving(refuses_one) as address:
+        found = {e.id: e for e in collect(address, texts(8))}
+    assert len(sent) == 8
+    assert isinstance(found["id 3"].error, Overloaded)
 
 
 @COLLECTORS
