@@ -156,7 +156,7 @@ void Admission::MeasurePace(absl::Duration left, absl::Duration charged, bool gi
   if (giant) return;
   const absl::Time now = clock_.Now();
   if (last_left_ != absl::InfinitePast()) {
-    pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(now - last_left_));
+    pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(std::max(absl::ZeroDuration(), now - last_left_)));
   }
   // What comes to an empty queue leaves at once, and says nothing about how fast it could.
   const bool more = ready_work_ > charged;

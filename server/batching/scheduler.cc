@@ -20,7 +20,7 @@ Lane::~Lane() {
     left = queue_.TakeExpired(absl::InfiniteFuture());
     scheduler_.UpdateWorkWaits();
   }
-  for (const std::shared_ptr<Job>& job : left) scheduler_.Answer(*this, job, ServerDraining());
+  for (const std::shared_ptr<Job>& job : left) scheduler_.Answer(*this, *job, ServerDraining());
   std::unique_lock lock(scheduler_.mutex_);
   scheduler_.settled_.wait(lock, [this] { return running_batches_ == 0; });
   std::erase(scheduler_.lanes_, this);
@@ -38,17 +38,7 @@ absl::Status Lane::Submit(std::shared_ptr<Job> job) {
   return absl::OkStatus();
 }
 
-void Lane::Cancel(Job& job) {
-  JobDone done;
-  {
-    const std::lock_guard lock(scheduler_.mutex_);
-    if (!scheduler_.Settle(*this, job)) return;
-    queue_.Remove(job);
-    scheduler_.UpdateWorkWaits();
-    done = std::move(job.done_);
-  }
-  std::move(done)(CallCancelled());
-}
+void Lane::Cancel(Job& job) { scheduler_.Answer(*this, job, CallCancelled()); }
 
 bool Lane::WaitIdle(absl::Duration timeout) {
   std::unique_lock lock(scheduler_.mutex_);
@@ -89,7 +79,7 @@ void Lane::AnswerAll(const absl::Status& status) {
     for (const RunningBatch& batch : running_) jobs.insert(jobs.end(), batch.jobs.begin(), batch.jobs.end());
     scheduler_.UpdateWorkWaits();
   }
-  for (const std::shared_ptr<Job>& job : jobs) scheduler_.Answer(*this, job, status);
+  for (const std::shared_ptr<Job>& job : jobs) scheduler_.Answer(*this, *job, status);
 }
 
 QueueState Lane::queue_state() const {
@@ -144,9 +134,9 @@ bool Scheduler::Step() {
 }
 
 void Scheduler::Run(Assignment& assignment) {
-  for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, job, DeadlineExceeded());
+  for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, *job, DeadlineExceeded());
   for (const std::shared_ptr<Job>& job : assignment.hopeless)
-    Answer(*assignment.lane, job, TooLateFor(*assignment.lane, *job));
+    Answer(*assignment.lane, *job, TooLateFor(*assignment.lane, *job));
   if (assignment.lane == nullptr) {
     HelpOthers();
   } else if (!assignment.batch.empty()) {
@@ -268,7 +258,7 @@ void Scheduler::FailBatch(Lane& lane, const Batch& batch, const absl::Status& st
   if (!several || NobodyWaits(batch)) {
     for (const BatchItem& item : batch) {
       const bool late = item.job->options_.deadline <= finished;
-      Answer(lane, item.job, late ? DeadlineExceeded() : status);
+      Answer(lane, *item.job, late ? DeadlineExceeded() : status);
     }
     return;
   }
@@ -367,16 +357,18 @@ void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
   lane.seconds_per_cost_ = (1 + helping_.value()) / lane.cost_per_second_.value() / options_.workers;
 }
 
-void Scheduler::Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status) {
+void Scheduler::Answer(Lane& lane, Job& job, absl::Status status) {
   Job::Remains remains;
+  JobDone done;
   {
     const std::lock_guard lock(mutex_);
-    if (!Settle(lane, *job)) return;
-    lane.queue_.Remove(*job);
-    remains = job->TakeRemains();
+    if (!Settle(lane, job)) return;
+    lane.queue_.Remove(job);
     UpdateWorkWaits();
+    remains = job.TakeRemains();
+    done = std::move(job.done_);
   }
-  std::move(job->done_)(std::move(status));
+  std::move(done)(std::move(status));
 }
 
 bool Scheduler::Settle(Lane& lane, Job& job) {

@@ -196,7 +196,7 @@ class Scheduler {
   // complete.
   std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,
                                             absl::Time finished);
-  void Answer(Lane& lane, const std::shared_ptr<Job>& job, absl::Status status);
+  void Answer(Lane& lane, Job& job, absl::Status status);
   // Claims the right to call done_; false when somebody has.
   bool Settle(Lane& lane, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FailBatch(Lane& lane, const Batch& batch, const absl::Status& status, absl::Time finished);
