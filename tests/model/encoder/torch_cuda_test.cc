@@ -11,6 +11,7 @@
 
 #include "model/embed/model.h"
 #include "model/encoder/load_encoder.h"
+#include "model/encoder/torch_device.h"
 #include "model/plan/planner.h"
 #include "tests/model/encoder/exported_models.h"
 
@@ -55,6 +56,8 @@ class TorchCudaTest : public ::testing::TestWithParam<const char*> {
   void SetUp() override {
     directory_ = std::string(LONGEMBED_MODELS_DIR) + "/" + GetParam();
     if (!std::filesystem::exists(directory_)) GTEST_SKIP() << "models/" << GetParam() << " has not been exported";
+    // Before the model is read, which takes a second for each test.
+    if (const auto device = FindDevice("cuda"); !device.ok()) GTEST_SKIP() << "no GPU: " << device.status().message();
     model_ = *LoadModel(directory_);
     auto gpu = LoadEncoder(directory_, model_->manifest, {.device = "cuda"});
     if (!gpu.ok()) GTEST_SKIP() << "no GPU: " << gpu.status().message();

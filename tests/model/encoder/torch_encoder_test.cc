@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <random>
 
 #include "model/embed/model.h"
@@ -166,9 +167,14 @@ TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
   const auto graph =
       LoadEncoder(kModel, model_->manifest, {.precision = Precision::kBfloat16, .engine = Engine::kTorchScript});
   ASSERT_TRUE(graph.ok()) << graph.status();
-  const auto report = ComparePrecision(*model_, *encoder_, **graph, /*threads=*/2);
-  ASSERT_TRUE(report.ok()) << report.status();
-  EXPECT_GE(report->lowest_cosine, 0.9995);
+  // One short text: a CPU without bfloat16 takes a minute for those of ComparePrecision.
+  const Sequence sequence = RandomSequence(40);
+  const auto block = (*graph)->Encode(Pack(std::vector<const Sequence*>{&sequence}), leader_, kSomebodyWaits);
+  ASSERT_TRUE(block.ok()) << block.status();
+  const std::vector<float> in_bfloat16 = Normalized(block->row(0)), in_float32 = Normalized(Encode({&sequence}).row(0));
+  const double cosine = std::inner_product(in_float32.begin(), in_float32.end(), in_bfloat16.begin(), 0.0);
+  EXPECT_GE(cosine, 0.9995);
+  EXPECT_LT(cosine, 1 - 1e-7) << "that is float32";
   EXPECT_EQ(LoadEncoder(kModel, model_->manifest, {.precision = Precision::kInt8, .engine = Engine::kTorchScript})
                 .status()
                 .code(),
