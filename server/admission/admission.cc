@@ -51,7 +51,7 @@ void Place::Release(int64_t tokens, absl::Duration work, bool runs) {
           : Holding{.all_tokens = part,
                     .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
                     .work = std::min(held_.work, share * whole_.work)};
-  if (runs) admission_.MeasurePace(work, released.work, demand_.giant);
+  if (runs && !demand_.giant) admission_.MeasurePace(work);
   admission_.GiveBack(*this, released);
 }
 
@@ -152,15 +152,12 @@ absl::Time Admission::DueOf(const Demand& demand, absl::Time start) {
   return start + (demand.deadline == absl::InfiniteFuture() ? BatchQueue::kPatience : demand.work);
 }
 
-void Admission::MeasurePace(absl::Duration left, absl::Duration charged, bool giant) {
-  if (giant) return;
+void Admission::MeasurePace(absl::Duration left) {
   const absl::Time now = clock_.Now();
   if (last_left_ != absl::InfinitePast()) {
     pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(std::max(absl::ZeroDuration(), now - last_left_)));
   }
-  // What comes to an empty queue leaves at once, and says nothing about how fast it could.
-  const bool more = ready_work_ > charged;
-  last_left_ = more ? now : absl::InfinitePast();
+  last_left_ = now;
 }
 
 absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const Demand& demand) {
@@ -190,7 +187,7 @@ void Admission::GiveBack(Place& place, Holding part) {
   place.held_.all_tokens -= part.all_tokens;
   place.held_.tokens -= part.tokens;
   place.held_.work -= part.work;
-  // The queue may end with a call that never runs: what follows is idleness, not a slow pace.
+  // What comes to an empty queue leaves at once, and says nothing about how fast it could.
   if (ready_work_ <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
 

@@ -174,7 +174,7 @@ class Admission {
   absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Holding Charge(const Demand& demand) const;
-  void MeasurePace(absl::Duration left, absl::Duration charged, bool giant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MeasurePace(absl::Duration left) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Hold(Place& place, const Holding& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
