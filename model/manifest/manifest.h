@@ -48,9 +48,13 @@ struct ModelManifest {
   Pooling pooling = Pooling::kMean;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.
   std::vector<int32_t> special_suffix;             // Ids after the content.
+  bool add_eos_token = false;                      // special_suffix ends with the tokenizer's EOS token.
   std::map<std::string, std::string> prompts;      // Name -> text put before the input.
+  std::string default_prompt_name;                 // Of requests that name no prompt; a name of `prompts`, or empty.
   std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a name of `prompts`.
   std::vector<int> trained_dimensions;             // Ascending; the last one is hidden_size.
+  std::string similarity_function;                 // "cosine", "dot", "euclidean", "manhattan"; empty = unknown.
+  std::string trained_window_source;               // The file, option or table that says trained_window.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
   std::string recommended_multi_vector_extension;  // The same, for a vector a window: it has `windows`.
   // What the recommendations rest on: data set, date, figures.

@@ -42,6 +42,7 @@ void ExpectTextSide(const ModelManifest& model) {
   }
   FUZZ_EXPECT(model.special_prefix.size() + model.special_suffix.size() < static_cast<size_t>(model.plain_limit));
   for (const auto& [type, prompt] : model.input_types) FUZZ_EXPECT(model.prompts.contains(prompt));
+  FUZZ_EXPECT(model.default_prompt_name.empty() || model.prompts.contains(model.default_prompt_name));
 }
 
 void PlanOneToken(const ModelManifest& model) {
