@@ -17,14 +17,18 @@ WINDOW = 32  # Lo.
 COMMON = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "vocab_size": 300, "initializer_range": 0.25}
 
 
-def tiny_tokenizer(special_tokens: bool = True) -> Tokenizer:
+# transformers takes tokenizer.json as it is, instead of making a tokenizer for the model type out of its vocabulary.
+TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def tiny_tokenizer(template: str = "[CLS] $A [SEP]") -> Tokenizer:
     """One token a printable character, in special tokens that are not BERT's usual ids (1 pads, as in XLM-R); with truncation and padding to be stripped."""
     words = ["[UNK]", "[PAD]", "[SEP]", "[CLS]"] + [chr(code) for code in range(33, 127)] + ["##" + chr(code) for code in range(33, 127)]
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    if special_tokens:
-        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
+    if template != "$A":
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16)
     return tokenizer
@@ -34,7 +38,7 @@ def save(kind: str, folder: Path) -> Path:
     """`kind` is a key of KINDS. Norms and biases are random too: ones and zeros would hide a swap."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    model, special_tokens = KINDS[kind]()
+    model, template = KINDS[kind]()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() or name.endswith("bias"):
@@ -43,7 +47,8 @@ def save(kind: str, folder: Path) -> Path:
         save_e5_rope(model, folder)
     else:
         model.save_pretrained(folder)
-    tiny_tokenizer(special_tokens).save(str(folder / "tokenizer.json"))
+    tiny_tokenizer(template).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     return folder
 
 
@@ -73,25 +78,25 @@ def save_e5_rope(bert: torch.nn.Module, folder: Path) -> None:
 
 def _bert():
     config = transformers.BertConfig(num_attention_heads=4, max_position_embeddings=WINDOW, **COMMON)
-    return transformers.BertModel(config, add_pooling_layer=False), True
+    return transformers.BertModel(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
 
 def _xlm_roberta():
     config = transformers.XLMRobertaConfig(num_attention_heads=4, max_position_embeddings=WINDOW + 2, type_vocab_size=1, pad_token_id=1, **COMMON)
-    return transformers.XLMRobertaModel(config, add_pooling_layer=False), True
+    return transformers.XLMRobertaModel(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
 
 def _nomic_bert():
     config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, **COMMON)
-    return transformers.NomicBertModel(config, add_pooling_layer=False), True
+    return transformers.NomicBertModel(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
 
-def _decoder(config_class, model_class, **more):
+def _decoder(config_class, model_class, template, **more):
     config = config_class(
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=WINDOW, eos_token_id=2, rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **COMMON, **more,
     )  # fmt: skip
-    return model_class(config), False
+    return model_class(config), template
 
 
 KINDS = {
@@ -99,6 +104,6 @@ KINDS = {
     "xlm-roberta": _xlm_roberta,
     "e5rope": _bert,
     "nomic_bert": _nomic_bert,
-    "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel),
-    "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, sliding_window=WINDOW),
+    "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, "$A [SEP]"),
+    "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, "$A", sliding_window=WINDOW),
 }
