@@ -63,10 +63,53 @@ class SwiGlu(nn.Module):
         return F.silu(gate) * value
 
 
-class NormedSpanMean(nn.Module):
-    """The last norm of a decoder, then the mean over spans: hidden [T, H], spans int32 [P, 2] -> [P, H]."""
+class GeGlu(nn.Module):
+    """gate and value side by side [T, 2F] -> gelu(gate) * value [T, F], with the exact (erf) GELU."""
 
-    def __init__(self, norm: RmsNorm):
+    def forward(self, both: Tensor) -> Tensor:
+        gate, value = both.chunk(2, dim=1)
+        return F.gelu(gate) * value
+
+
+class GeGluTanh(nn.Module):
+    """gate and value side by side [T, 2F] -> gelu(gate) * value [T, F], with the GELU approximated by tanh."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        gate, value = both.chunk(2, dim=1)
+        return F.gelu(gate, approximate="tanh") * value
+
+
+class HeadNorm(nn.Module):
+    """RMS norms of single query and key heads, as Qwen3 and Gemma 3 have before the rotation: qkv [T, (heads + 2 key_value_heads) d] -> the same shape.
+
+    All query heads share the weight `query` [d], all key heads `key` [d]; values stay. Statistics are float32.
+    """
+
+    heads: Final[int]
+    key_value_heads: Final[int]
+    epsilon: Final[float]
+
+    def __init__(self, heads: int, key_value_heads: int, query: Tensor, key: Tensor, epsilon: float):
+        super().__init__()
+        self.heads = heads
+        self.key_value_heads = key_value_heads
+        self.query = frozen(query)
+        self.key = frozen(key)
+        self.epsilon = epsilon
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        split = qkv.view(qkv.size(0), -1, self.query.size(0)).split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
+        return torch.cat([self.norm(split[0], self.query), self.norm(split[1], self.key), split[2]], dim=1).flatten(1)
+
+    def norm(self, heads: Tensor, weight: Tensor) -> Tensor:
+        wide = heads.to(torch.float32)
+        return weight * (wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.epsilon)).to(heads.dtype)
+
+
+class NormedSpanMean(nn.Module):
+    """The norm after the last layer (RmsNorm or LayerNorm), then the mean over spans: hidden [T, H], spans int32 [P, 2] -> [P, H]."""
+
+    def __init__(self, norm: nn.Module):
         super().__init__()
         self.norm = norm
         self.mean = SpanMean()

@@ -81,17 +81,68 @@ def _xlm_roberta():
     return transformers.XLMRobertaModel(config, add_pooling_layer=False), True
 
 
+def _bert_kin(name: str, **more):
+    """RoBERTa and CamemBERT, whose tables begin with the padding token's row and one more."""
+    config = getattr(transformers, name + "Config")(num_attention_heads=4, max_position_embeddings=WINDOW + 2, pad_token_id=1, **COMMON, **more)
+    return getattr(transformers, name + "Model")(config, add_pooling_layer=False), True
+
+
+def _distilbert():
+    config = transformers.DistilBertConfig(
+        dim=64, n_layers=3, hidden_dim=96, n_heads=4, vocab_size=300, initializer_range=0.25, max_position_embeddings=WINDOW, pad_token_id=1
+    )
+    return transformers.DistilBertModel(config), True
+
+
 def _nomic_bert():
     config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, **COMMON)
     return transformers.NomicBertModel(config, add_pooling_layer=False), True
 
 
 def _decoder(config_class, model_class, **more):
-    config = config_class(
-        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=WINDOW, eos_token_id=2, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **COMMON, **more,
+    settings = {
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": WINDOW, "eos_token_id": 2, "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, **COMMON,
+    }  # fmt: skip
+    return model_class(config_class(**settings | more)), False
+
+
+def _qwen3():
+    model, _ = _decoder(transformers.Qwen3Config, transformers.Qwen3Model, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, head_dim=24)
+    return model, True  # The end of sequence is its tokenizer's.
+
+
+def _two_bases(base: float) -> dict:
+    return {"full_attention": {"rope_type": "default", "rope_theta": base}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+
+
+def _modernbert():
+    config = transformers.ModernBertConfig(
+        num_attention_heads=2, max_position_embeddings=WINDOW, local_attention=16, layer_types=["full_attention", "sliding_attention", "full_attention"],
+        rope_parameters=_two_bases(160000.0), pad_token_id=1, **COMMON,
     )  # fmt: skip
-    return model_class(config), False
+    return transformers.ModernBertModel(config), True
+
+
+def _gte():
+    rope = {"rope_type": "default", "rope_theta": 160000.0}
+    config = transformers.GteConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters=rope, pad_token_id=1, **COMMON)
+    return transformers.GteModel(config), True
+
+
+def _gemma3():
+    config = transformers.Gemma3TextConfig(
+        num_attention_heads=4, num_key_value_heads=2, head_dim=24, max_position_embeddings=WINDOW, sliding_window=16, use_bidirectional_attention=True,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_parameters=_two_bases(1e6), query_pre_attn_scalar=10, pad_token_id=1, **COMMON,
+    )  # fmt: skip
+    return transformers.Gemma3TextModel(config), True
+
+
+def _bidirectional(config_class, model_class, **more):
+    """Trained to see both sides, as transformers >= 5.2 obeys `is_causal`."""
+    model, _ = _decoder(config_class, model_class, **more)
+    model.config.is_causal = False
+    return model, True
 
 
 KINDS = {
@@ -101,4 +152,17 @@ KINDS = {
     "nomic_bert": _nomic_bert,
     "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel),
     "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, sliding_window=WINDOW),
+    "roberta": lambda: _bert_kin("Roberta"),
+    "camembert": lambda: _bert_kin("Camembert", type_vocab_size=1),
+    "distilbert": _distilbert,
+    "mpnet": lambda: _bert_kin("MPNet"),
+    "qwen2": lambda: _decoder(transformers.Qwen2Config, transformers.Qwen2Model),
+    "qwen3": _qwen3,
+    "bidirectional-llama": lambda: _bidirectional(transformers.LlamaConfig, transformers.LlamaModel),
+    "bidirectional-mistral": lambda: _bidirectional(transformers.MistralConfig, transformers.MistralModel, sliding_window=None),
+    "bidirectional-qwen2": lambda: _bidirectional(transformers.Qwen2Config, transformers.Qwen2Model),
+    "eurobert": lambda: (_decoder(transformers.EuroBertConfig, transformers.EuroBertModel, pad_token_id=1, bos_token_id=3, mask_token_id=0)[0], True),
+    "modernbert": _modernbert,
+    "gte": _gte,
+    "gemma3_text": _gemma3,
 }
