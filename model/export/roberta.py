@@ -7,6 +7,7 @@ The rows before it are cut off here, so that row 0 is position 0 and no offset r
 from torch import Tensor
 
 from model.export import bert
+from model.export.errors import ExportError
 from model.export.reference import transformers_model
 
 ARCHITECTURE = "roberta"
@@ -25,6 +26,8 @@ def as_bert(config: dict, tensors: dict[str, Tensor]) -> tuple[dict, dict[str, T
 
 def refuse_unsupported(config: dict) -> None:
     bert.refuse_unsupported(config, "RoBERTa")
+    if config.get("pad_token_id", 1) is None:
+        raise ExportError("this RoBERTa has pad_token_id = null, and its positions begin after it; write the id of the padding token there.")
 
 
 sizes, longest_position, build = bert.relative(as_bert)

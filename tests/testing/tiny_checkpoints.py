@@ -158,6 +158,7 @@ KINDS = {
     "mpnet": lambda: _bert_kin("MPNet"),
     "qwen2": lambda: _decoder(transformers.Qwen2Config, transformers.Qwen2Model),
     "qwen3": _qwen3,
+    "biased-llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, attention_bias=True, mlp_bias=True),
     "bidirectional-llama": lambda: _bidirectional(transformers.LlamaConfig, transformers.LlamaModel),
     "bidirectional-mistral": lambda: _bidirectional(transformers.MistralConfig, transformers.MistralModel, sliding_window=None),
     "bidirectional-qwen2": lambda: _bidirectional(transformers.Qwen2Config, transformers.Qwen2Model),
