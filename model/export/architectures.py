@@ -11,7 +11,7 @@ MODULES = {
     "camembert": "roberta",
     "distilbert": "distilbert",
     "e5rope": "e5_rope",
-    "eurobert": "bidirectional_decoder",
+    "eurobert": "eurobert",
     "gemma3_text": "gemma",
     "gte": "gte",
     "llama": "decoder",
@@ -25,8 +25,6 @@ MODULES = {
     "roberta": "roberta",
     "xlm-roberta": "xlm_roberta",
 }
-# model_type -> the class that the checkpoint's own code has for it (auto_map), where a module computes what that code does.
-PUBLISHED_CODE = {"eurobert": "EuroBertModel", "gte": "GteModel", "new": "NewModel", "nomic_bert": "NomicBertModel"}
 
 
 def find(config: dict) -> ModuleType:

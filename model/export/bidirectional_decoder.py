@@ -1,6 +1,6 @@
-"""Decoders that were trained to see both sides of a token: EuroBERT, and Llama, Mistral or Qwen with `is_causal: false`."""
+"""Llama, Mistral or Qwen trained to see both sides of a token (`is_causal: false`)."""
 
-from model.export.decoder import FAMILY, SIGNATURE, build, longest_position, reference, refuse_unsupported, sizes  # noqa: F401
+from model.export.decoder import FAMILY, ROPE_TYPES, SIGNATURE, build, is_causal, longest_position, reference, refuse_unsupported, sizes  # noqa: F401
 
 ARCHITECTURE = "bidirectional-decoder"
 CAUSAL = False

@@ -2,7 +2,7 @@
 where the checkpoint has them.
 
 Decoders are causal: E5-Mistral, gte-Qwen2, Qwen3-Embedding. Those trained to see both sides say `is_causal: false`, which transformers obeys from 5.2 on; EuroBERT always
-does (bidirectional_decoder.py). Mistral's sliding window is off: E5-Mistral was trained without it, and a context extension would fight it.
+does (eurobert.py). Mistral's sliding window is off: E5-Mistral was trained without it, and a context extension would fight it.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from model.export.config import layer_kinds, read_rope, require, rope_settings
 from model.export.errors import ExportError
 from model.export.layers import HeadNormLayer, PreNormLayer, linear
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 from model.export.rotary_graph import HeadNorm, NormedSpanMean, RmsNorm, RotaryAttention, RotaryEncoder, SwiGlu, WordEmbeddings
 from model.export.weights import Weights
 
@@ -20,6 +20,7 @@ SIGNATURE = "rope-v1"
 CAUSAL = True
 DEFAULT_POOLING = "LAST"
 
+ROPE_TYPES = ("default", "linear")
 REQUIRED = {"hidden_act": "silu", "pretraining_tp": 1}
 
 

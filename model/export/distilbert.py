@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model.export import bert
 from model.export.config import require
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 
 ARCHITECTURE = "distilbert"
 FAMILY = "APE"

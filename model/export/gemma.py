@@ -9,7 +9,7 @@ from model.export.config import Rope, layer_kinds, refuse_scaled_local_layers, r
 from model.export.errors import ExportError
 from model.export.layers import SandwichNormLayer, linear
 from model.export.local_attention import LocalRotaryAttention
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 from model.export.rotary_graph import GeGluTanh, HeadNorm, NormedSpanMean, RmsNorm, RotaryAttention, RotaryEncoder, WordEmbeddings
 from model.export.weights import Weights
 
@@ -19,6 +19,8 @@ SIGNATURE = "rope-v1"
 CAUSAL = False
 DEFAULT_POOLING = None
 
+ROPE_TYPES = ("default", "linear")
+ROPE_BY_LAYER_TYPE = True
 REQUIRED = {"hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": None}
 
 

@@ -22,6 +22,8 @@ SIGNATURE = "rope-v1"
 CAUSAL = False
 DEFAULT_POOLING = None
 
+OWN_CODE = True  # This is what NewModel computes.
+ROPE_TYPES = ("default", "linear", "ntk")
 REQUIRED = {"hidden_act": "gelu", "position_embedding_type": "rope", "layer_norm_type": "layer_norm", "logn_attention_scale": False}
 DEFAULT_BASES = {"new": 10_000.0, "gte": 160_000.0}  # Of the published code's config, and of transformers'.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from model.export.config import Rope, layer_kinds, refuse_scaled_local_layers, require, rope_of_layers
 from model.export.layers import PreNormLayer, layer_norm, linear
 from model.export.local_attention import LocalRotaryAttention
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 from model.export.rotary_graph import GeGlu, NormedSpanMean, NormedWordEmbeddings, RotaryAttention, RotaryEncoder
 from model.export.weights import Weights
 
@@ -17,6 +17,8 @@ SIGNATURE = "rope-v1"
 CAUSAL = False
 DEFAULT_POOLING = None
 
+ROPE_TYPES = ("default", "linear")
+ROPE_BY_LAYER_TYPE = True
 REQUIRED = {"hidden_activation": "gelu"}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.export import bert
 from model.export.config import require
 from model.export.graph import frozen
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 from model.export.weights import Weights
 
 ARCHITECTURE = "mpnet"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.export import bert
 from model.export.errors import ExportError
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 
 ARCHITECTURE = "roberta"
 FAMILY = "APE"

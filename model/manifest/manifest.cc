@@ -40,6 +40,7 @@ void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
     // At 2 the exponent d / (d - 2) of NTK scaling has no value.
     root.Integer("rotary_dim", manifest.rotary_dim, 4, kMany);
     root.Number("rotary_base", manifest.rotary_base, 1, 1e12);
+    root.Number("rotary_factor", manifest.rotary_factor, 1e-3, 1e3);
     CheckRotary(root, manifest);
   }
 }

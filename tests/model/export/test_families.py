@@ -19,7 +19,7 @@ from model.export import architectures, check, decoder, export, gte, heads, mpne
 from model.export.__main__ import main
 from model.export.errors import ExportError
 from model.export.local_attention import LocalRotaryAttention
-from model.export.reference import transformers_model
+from model.export.oracle import transformers_model
 
 ABSOLUTE = ["roberta", "camembert", "distilbert", "mpnet"]
 ROTARY = ["qwen2", "qwen3", "bidirectional-llama", "bidirectional-mistral", "bidirectional-qwen2", "eurobert", "modernbert", "gte", "gemma3_text"]

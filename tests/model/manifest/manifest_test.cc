@@ -116,6 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: .nan", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: inf", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1", "rotary_base must be above 1"},
+        BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1e4\nrotary_factor: 0", "rotary_factor"},
         BadManifest{"family: APE", "family: ALIBI", "family must be one of APE, ROPE, not ALIBI"},
         BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
         BadManifest{"layers: 12", "layers: 0", "layers must be a whole number from 1"},
