@@ -43,7 +43,7 @@ def read_rope(kind: str, settings: dict) -> Rope:
 
 
 def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base: float, scaled: bool = True) -> Rope:
-    """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is these layers' too."""
+    """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is theirs, too."""
     if config.get(key, default_base) is None:
         raise ExportError(f"this {kind} has {key} = null; write the base of its rotary positions there.")
     scaling = config.get("rope_scaling") if scaled else None

@@ -1,8 +1,8 @@
-"""Llama, Mistral, Qwen2, Qwen3 and EuroBERT: rotary, grouped-query attention, RMS norms before the layers. Biases of linear layers and norms of single heads are taken
-where the checkpoint has them.
+"""Llama, Mistral, Qwen2, Qwen3 and EuroBERT: rotary, grouped-query attention, RMS norms before the layers.
 
-Decoders are causal: E5-Mistral, gte-Qwen2, Qwen3-Embedding. Those trained to see both sides say `is_causal: false`, which transformers obeys from 5.2 on; EuroBERT always
-does (eurobert.py). Mistral's sliding window is off: E5-Mistral was trained without it, and a context extension would fight it.
+Biases of linear layers and norms of single heads are taken where the checkpoint has them. Decoders are causal: E5-Mistral, Qwen3-Embedding. Those trained to see
+both sides say `is_causal: false`, which transformers obeys from 5.2 on; EuroBERT always sees both sides (eurobert.py). Mistral's sliding window is off: E5-Mistral was
+trained without it, and a context extension would fight it.
 """
 
 from torch import Tensor, nn

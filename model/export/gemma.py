@@ -1,6 +1,7 @@
-"""EmbeddingGemma: the text model of Gemma 3, trained to see both sides of a token. Four RMS norms a layer with weights about zero (1 + weight), norms of single query and
-key heads, GeGLU with tanh, and two kinds of layers: global attention, and a local window with a rotary base of its own. A context extension changes the global layers alone
-(local_attention.py).
+"""EmbeddingGemma: the text model of Gemma 3, trained to see both sides of a token.
+
+Four RMS norms a layer with weights about zero (1 + weight), norms of single query and key heads, GeGLU with tanh, and two kinds of layers: global attention, and a
+local window with a rotary base of its own. A context extension changes the global layers alone (local_attention.py).
 """
 
 from torch import Tensor, nn

@@ -1,5 +1,7 @@
-"""gte "new" encoders: gte-base/large-en-v1.5, gte-multilingual-base, snowflake-arctic-embed-m-v2.0. BERT with rotary positions and GeGLU; queries, keys and values are one
-tensor. The published code is `NewModel` (Alibaba-NLP/new-impl); transformers has the network as GteModel.
+"""gte "new" encoders: gte-base/large-en-v1.5, gte-multilingual-base, snowflake-arctic-embed-m-v2.0.
+
+BERT with rotary positions and GeGLU; queries, keys and values are one tensor. The published code is `NewModel` (Alibaba-NLP/new-impl); transformers has the network
+as GteModel.
 """
 
 import json

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.export.rotary_graph import rotate
+from model.export.rotary_graph import for_all_heads, rotate
 
 BLOCK = 256  # Queries of one call; their keys are at most BLOCK + 2 window.
 
@@ -14,9 +14,9 @@ BLOCK = 256  # Queries of one call; their keys are at most BLOCK + 2 window.
 class LocalRotaryAttention(nn.Module):
     """Bidirectional attention of each token to those at most `window` tokens away, with rotary positions of its own base.
 
-    qkv is RotaryAttention's. Positions are the tokens' plain ones, taken from sequence_offsets: a context extension changes what a layer does with distances that it was
-    not trained on, and a local layer never sees one. So `rotary`, `query_scale` and `neighbour_window` are the global layers' alone and are not read here.
-    Memory and time grow linearly with the length.
+    qkv is RotaryAttention's. Positions are the tokens' plain ones, taken from sequence_offsets: a context extension is for distances that a layer was not trained on,
+    and a local layer never sees one. So `rotary`, `query_scale` and `neighbour_window` are the global layers' alone and are not read here. Memory and time grow
+    linearly with the length.
     """
 
     heads: Final[int]
@@ -58,8 +58,8 @@ class LocalRotaryAttention(nn.Module):
         n = rows // sequences
         rotated = rotate(heads[:, : self.heads + self.key_value_heads], table.repeat(1, sequences, 1))
         q = rotated[:, : self.heads].unflatten(0, [sequences, n]).transpose(1, 2)
-        k = self.for_all_heads(rotated[:, self.heads :]).unflatten(0, [sequences, n]).transpose(1, 2)
-        v = self.for_all_heads(heads[:, self.heads + self.key_value_heads :]).unflatten(0, [sequences, n]).transpose(1, 2)
+        k = for_all_heads(rotated[:, self.heads :], self.heads).unflatten(0, [sequences, n]).transpose(1, 2)
+        v = for_all_heads(heads[:, self.heads + self.key_value_heads :], self.heads).unflatten(0, [sequences, n]).transpose(1, 2)
         if n <= self.window + 1:
             return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, -1)
         position = torch.arange(n, device=heads.device)
@@ -70,10 +70,6 @@ class LocalRotaryAttention(nn.Module):
             near = (position[start:end].unsqueeze(1) - position[left:right]).abs() <= self.window
             context[:, :, start:end] = F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, left:right], v[:, :, left:right], attn_mask=near)
         return context.transpose(1, 2).reshape(rows, -1)
-
-    def for_all_heads(self, kept: Tensor) -> Tensor:
-        """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
-        return kept if self.heads == self.key_value_heads else kept.repeat_interleave(self.heads // self.key_value_heads, dim=1)
 
 
 def plain_rotations(rows: int, dim: int, base: float, device: torch.device) -> Tensor:

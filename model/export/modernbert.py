@@ -1,5 +1,7 @@
-"""ModernBERT encoders: gte-modernbert, nomic modernbert, granite-embedding r2. Norms without biases before the layers, GeGLU, and two kinds of layers: global attention,
-and a local window with a rotary base of its own. A context extension changes the global layers alone (local_attention.py).
+"""ModernBERT encoders: gte-modernbert, nomic modernbert, granite-embedding r2.
+
+Norms without biases before the layers, GeGLU, and two kinds of layers: global attention, and a local window with a rotary base of its own. A context extension
+changes the global layers alone (local_attention.py).
 """
 
 from torch import Tensor, nn

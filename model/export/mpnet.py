@@ -34,7 +34,7 @@ BIAS = "encoder.relative_attention_bias.weight"
 class RelativeBiasAttention(nn.Module):
     """PackedAttention with a bias by distance on the logits: softmax(query_scale q k / sqrt(d) + bias[heads, j - i]).
 
-    `bias` is [heads, 2 farthest + 1], for distances -farthest..farthest, and the outermost beyond. Queries go by tiles, so that no buffer grows with the square of a length.
+    `bias` is [heads, 2 farthest + 1], for distances -farthest..farthest, and the outermost beyond. Queries go by tiles: no buffer grows with the square of a length.
     """
 
     heads: Final[int]
@@ -79,8 +79,8 @@ class RelativeBiasAttention(nn.Module):
 
 
 def bias_by_distance(table: Tensor) -> Tensor:
-    """[buckets, heads] -> [heads, 2 FARTHEST + 1]. T5's bidirectional buckets: half of them for keys to the right; of each half, half for single distances, the others
-    growing with the logarithm. In float32 as transformers has it, for the same bucket at every edge."""
+    """[buckets, heads] -> [heads, 2 FARTHEST + 1]. T5's bidirectional buckets: half of them for keys to the right; of each half, half for single distances, the
+    others growing with the logarithm. In float32 as transformers has it, for the same bucket at every edge."""
     half = table.size(0) // 2
     single = half // 2
     distance = torch.arange(-FARTHEST, FARTHEST + 1)

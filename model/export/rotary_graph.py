@@ -165,8 +165,8 @@ class RotaryAttention(nn.Module):
         """[sequences * n, heads, d] of equally long sequences -> [sequences * n, heads * d]."""
         rows = query.size(0)
         q = query.unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
-        k = self.for_all_heads(key).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
-        v = self.for_all_heads(value).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        k = for_all_heads(key, self.heads).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        v = for_all_heads(value, self.heads).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
         context = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=scale)
         return context.transpose(1, 2).reshape(rows, -1)
 
@@ -176,10 +176,10 @@ class RotaryAttention(nn.Module):
         q, q_grouped, q_shifted = rotate(query, tables[0]), rotate(query, tables[1]), rotate(query, tables[2])
         k, k_grouped, k_shifted = rotate(key, tables[0]), rotate(key, tables[1]), rotate(key, tables[2])
         q, q_grouped, q_shifted = q.transpose(0, 1), q_grouped.transpose(0, 1), q_shifted.transpose(0, 1)
-        k = self.for_all_heads(k).transpose(0, 1)
-        k_grouped = self.for_all_heads(k_grouped).transpose(0, 1)
-        k_shifted = self.for_all_heads(k_shifted).transpose(0, 1)
-        v = self.for_all_heads(value).transpose(0, 1)
+        k = for_all_heads(k, self.heads).transpose(0, 1)
+        k_grouped = for_all_heads(k_grouped, self.heads).transpose(0, 1)
+        k_shifted = for_all_heads(k_shifted, self.heads).transpose(0, 1)
+        v = for_all_heads(value, self.heads).transpose(0, 1)
         n = query.size(0)
         position = torch.arange(n, device=query.device)
         tile = max(16, min(256, self.tile_elements // (n * self.heads)))
@@ -210,9 +210,10 @@ class RotaryAttention(nn.Module):
             contexts[:, start:end] = context
         return contexts.transpose(0, 1).reshape(n, -1)
 
-    def for_all_heads(self, kept: Tensor) -> Tensor:
-        """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
-        return kept if self.heads == self.key_value_heads else kept.repeat_interleave(self.heads // self.key_value_heads, dim=1)
+
+def for_all_heads(kept: Tensor, heads: int) -> Tensor:
+    """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
+    return kept if heads == kept.size(1) else kept.repeat_interleave(heads // kept.size(1), dim=1)
 
 
 def scores_of(query: Tensor, key: Tensor, masked: Tensor) -> Tensor:

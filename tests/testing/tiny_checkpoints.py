@@ -31,10 +31,10 @@ def tiny_tokenizer(special_tokens: bool = True) -> Tokenizer:
 
 
 def save(kind: str, folder: Path) -> Path:
-    """`kind` is a key of KINDS. Norms and biases are random too: ones and zeros would hide a swap."""
+    """`kind` is a key of KINDS or FAMILIES. Norms and biases are random too: ones and zeros would hide a swap."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    model, special_tokens = KINDS[kind]()
+    model, special_tokens = (KINDS | FAMILIES)[kind]()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() or name.endswith("bias"):
@@ -76,13 +76,8 @@ def _bert():
     return transformers.BertModel(config, add_pooling_layer=False), True
 
 
-def _xlm_roberta():
-    config = transformers.XLMRobertaConfig(num_attention_heads=4, max_position_embeddings=WINDOW + 2, type_vocab_size=1, pad_token_id=1, **COMMON)
-    return transformers.XLMRobertaModel(config, add_pooling_layer=False), True
-
-
 def _bert_kin(name: str, **more):
-    """RoBERTa and CamemBERT, whose tables begin with the padding token's row and one more."""
+    """RoBERTa, CamemBERT, XLM-R and MPNet, whose tables begin with the padding token's row and one more."""
     config = getattr(transformers, name + "Config")(num_attention_heads=4, max_position_embeddings=WINDOW + 2, pad_token_id=1, **COMMON, **more)
     return getattr(transformers, name + "Model")(config, add_pooling_layer=False), True
 
@@ -95,7 +90,8 @@ def _distilbert():
 
 
 def _nomic_bert():
-    config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, **COMMON)
+    rope = {"rope_type": "default", "rope_theta": 1000.0}
+    config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters=rope, **COMMON)
     return transformers.NomicBertModel(config, add_pooling_layer=False), True
 
 
@@ -133,7 +129,8 @@ def _gte():
 def _gemma3():
     config = transformers.Gemma3TextConfig(
         num_attention_heads=4, num_key_value_heads=2, head_dim=24, max_position_embeddings=WINDOW, sliding_window=16, use_bidirectional_attention=True,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_parameters=_two_bases(1e6), query_pre_attn_scalar=10, pad_token_id=1, **COMMON,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_parameters=_two_bases(1e6), query_pre_attn_scalar=10,
+        pad_token_id=1, **COMMON,
     )  # fmt: skip
     return transformers.Gemma3TextModel(config), True
 
@@ -147,11 +144,14 @@ def _bidirectional(config_class, model_class, **more):
 
 KINDS = {
     "bert": _bert,
-    "xlm-roberta": _xlm_roberta,
+    "xlm-roberta": lambda: _bert_kin("XLMRoberta", type_vocab_size=1),
     "e5rope": _bert,
     "nomic_bert": _nomic_bert,
     "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel),
     "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, sliding_window=WINDOW),
+}
+# More networks, each of which shares most of its parts with one of KINDS.
+FAMILIES = {
     "roberta": lambda: _bert_kin("Roberta"),
     "camembert": lambda: _bert_kin("Camembert", type_vocab_size=1),
     "distilbert": _distilbert,

@@ -159,7 +159,7 @@ def explicit_local_attention(qkv: np.ndarray, heads: int, kv_heads: int, window:
 
 @pytest.mark.parametrize("window, block", [(4, 3), (4, 16), (9, 256), (0, 5), (400, 7)])
 def test_local_attention_is_an_explicit_matrix_and_knows_no_extension(window, block):
-    lengths = [1, 20, 20, 5, 70, 10, 10]
+    lengths = [1, 20, 20, window + 2, 70, window + 1, window + 1]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     qkv = torch.randn(int(offsets[-1]), (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(window))
     attention = torch.jit.script(LocalRotaryAttention(4, 2, window, 50.0, block))

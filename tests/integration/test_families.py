@@ -1,0 +1,90 @@
+"""More architectures through the RPC against transformers' own classes: plain, and with one extension that transformers can be told of, too."""
+
+import random
+import sys
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from google.protobuf.json_format import ParseDict
+
+from running_server import ROOT, start_server
+
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests/testing"))
+import tiny_checkpoints  # noqa: E402
+from explicit_model import unit  # noqa: E402
+
+from model.export import architectures, sources  # noqa: E402
+from model.export.__main__ import main  # noqa: E402
+
+LO = tiny_checkpoints.WINDOW
+POOLING = {
+    "roberta": "mean", "distilbert": "cls", "mpnet": "mean", "qwen3": "last", "bidirectional-qwen2": "mean", "modernbert": "cls", "gte": "cls",
+    "gemma3_text": "mean",
+}  # fmt: skip
+FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # Of the position table, in transformers.
+BASE = 777_777.0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, pb):
+    """The stub, and each checkpoint as it was read."""
+    exported, checkpoints = tmp_path_factory.mktemp("models"), {}
+    for kind, pooling in POOLING.items():
+        folder = tiny_checkpoints.save(kind, tmp_path_factory.mktemp("checkpoints") / kind)
+        assert main([str(folder), "--out", str(exported / kind), "--pooling", pooling]) == 0
+        checkpoints[kind] = sources.read_directory(folder)
+    running = start_server(tmp_path_factory.mktemp("families"), list(POOLING), models_folder=exported)
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        yield pb[1].EmbeddingServiceStub(channel), checkpoints
+    assert running.stop() == 0
+
+
+def vectors_of(stub, pb, kind: str, contents: list[list[int]], extension: dict) -> np.ndarray:
+    request = pb[0].EmbedRequest(options=pb[0].EmbedOptions(model=kind))
+    ParseDict(extension, request.options.extension)
+    for ids in contents:
+        request.inputs.add().token_ids.ids.extend(ids)
+    return np.array([result.embeddings[0].values for result in stub.Embed(request).results], dtype=np.float64)
+
+
+@torch.inference_mode()
+def transformers_vector(kind: str, checkpoint, content: list[int], extended: bool) -> np.ndarray:
+    """The pooled vector of [CLS] content [SEP]."""
+    config, more = dict(checkpoint.config), {}
+    ids = [*([3] if kind != "bidirectional-qwen2" else []), *content, *([2] if kind != "bidirectional-qwen2" else [])]
+    if extended and kind in FIRST_ROW:
+        more["position_ids"] = torch.arange(len(ids)).unsqueeze(0) // 3 + FIRST_ROW[kind]
+    elif extended:
+        rope = {"rope_type": "default", "rope_theta": BASE}
+        of_layers = kind in ("modernbert", "gemma3_text")
+        config["rope_parameters"] = {**config["rope_parameters"], "full_attention": rope} if of_layers else rope
+    reference = architectures.find(checkpoint.config).reference(config, checkpoint.tensors)
+    hidden = reference(input_ids=torch.tensor([ids]), **more).last_hidden_state[0].double().numpy()
+    return {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[POOLING[kind]]
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["plain", "extended"])
+@pytest.mark.parametrize("kind", POOLING)
+def test_vectors_are_those_of_transformers(served, pb, kind, extended):
+    """Extended: grouped positions of three tokens for position tables, another base for rotations; local windows and relative biases stay."""
+    stub, checkpoints = served
+    extension = {} if not extended else {"grouped": {"factor": 3}, "when": "ALWAYS"} if kind in FIRST_ROW else {"ntk": {"base": BASE}, "when": "ALWAYS"}
+    rng = random.Random(kind)
+    most = (3 * LO if extended else LO) - 2
+    contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (most, 1, most, rng.randint(2, most), rng.randint(2, most))]
+    batched = vectors_of(stub, pb, kind, contents, extension)
+    for content, vector in zip(contents, batched):
+        alone = vectors_of(stub, pb, kind, [content], extension)[0]
+        assert np.abs(alone - vector).max() <= 1e-5
+        assert alone @ unit(transformers_vector(kind, checkpoints[kind], content, extended)) >= 0.99999
+
+
+@pytest.mark.parametrize("kind, extension", [("mpnet", {"ntk": {"factor": 2}}), ("mpnet", {"self_extend": {}}), ("roberta", {"yarn": {}})])
+def test_a_rotary_method_is_refused_in_words_where_positions_are_a_table(served, pb, kind, extension):
+    with pytest.raises(grpc.RpcError) as refused:
+        vectors_of(served[0], pb, kind, [[5, 6]], extension)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert kind in refused.value.details() and "APE" in refused.value.details()
