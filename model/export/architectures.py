@@ -11,6 +11,7 @@ MODULES = {
     "camembert": "roberta",
     "distilbert": "distilbert",
     "e5rope": "e5_rope",
+    "electra": "electra",
     "eurobert": "eurobert",
     "gemma3_text": "gemma",
     "gte": "gte",

@@ -82,6 +82,11 @@ def _bert_kin(name: str, **more):
     return getattr(transformers, name + "Model")(config, add_pooling_layer=False), True
 
 
+def _electra():
+    config = transformers.ElectraConfig(num_attention_heads=4, max_position_embeddings=WINDOW, embedding_size=64, pad_token_id=1, **COMMON)
+    return transformers.ElectraModel(config), True
+
+
 def _distilbert():
     config = transformers.DistilBertConfig(
         dim=64, n_layers=3, hidden_dim=96, n_heads=4, vocab_size=300, initializer_range=0.25, max_position_embeddings=WINDOW, pad_token_id=1
@@ -155,6 +160,7 @@ FAMILIES = {
     "roberta": lambda: _bert_kin("Roberta"),
     "camembert": lambda: _bert_kin("Camembert", type_vocab_size=1),
     "distilbert": _distilbert,
+    "electra": _electra,
     "mpnet": lambda: _bert_kin("MPNet"),
     "qwen2": lambda: _decoder(transformers.Qwen2Config, transformers.Qwen2Model),
     "qwen3": _qwen3,

@@ -21,7 +21,7 @@ from model.export.errors import ExportError
 from model.export.local_attention import LocalRotaryAttention
 from model.export.oracle import transformers_model
 
-ABSOLUTE = ["roberta", "camembert", "distilbert", "mpnet"]
+ABSOLUTE = ["roberta", "camembert", "distilbert", "electra", "mpnet"]
 ROTARY = ["qwen2", "qwen3", "bidirectional-llama", "bidirectional-mistral", "bidirectional-qwen2", "eurobert", "modernbert", "gte", "gemma3_text"]
 LENGTHS = (1, 7, 7, 7, 32, 2, 31, 31)
 
@@ -120,7 +120,7 @@ def test_grouped_positions_move_the_rows_of_the_table_alone(exported_of, kind):
     """MPNet's bias by distance stays: transformers takes it from the tokens' places, whatever position_ids say."""
     made = exported_of(kind)
     sequences = sequences_of()
-    first = 0 if kind == "distilbert" else 2
+    first = 0 if kind in ("distilbert", "electra") else 2
     reference = made.architecture.reference(made.config, made.tensors)
     expected = expected_vectors(reference, sequences, position_ids=lambda n: torch.arange(n).unsqueeze(0) // 3 + first)
     assert_equal_directions(token_vectors(made.graph, sequences, torch.cat([torch.arange(n) // 3 for n in LENGTHS]).float()), expected)
@@ -271,6 +271,7 @@ def test_dense_modules_that_are_not_computed_are_refused(config, tensors, messag
     ("roberta", {"pad_token_id": None}, "pad_token_id = null"),
     ("camembert", {"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
     ("distilbert", {"activation": "relu"}, "this DistilBERT has activation = 'relu'"),
+    ("electra", {"embedding_size": 32}, "projects its word embeddings"),
     ("mpnet", {"hidden_act": "gelu_new"}, "this MPNet has hidden_act = 'gelu_new'"),
     ("qwen2", {"use_sliding_window": True}, "layers with a sliding window"),
     ("qwen3", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, "layers with a sliding window"),
