@@ -63,14 +63,12 @@ def dense(name: str, config: dict, tensors: dict[str, Tensor]) -> Dense:
     return Dense(layer, ACTIVATIONS[kind]())
 
 
-def attach(graph: nn.Module, hidden_size: int, heads: list[Dense]) -> nn.Module:
-    """The graph with these layers after its pooling, in their order."""
+def attach(graph: nn.Module, hidden_size: int, heads: list[Dense]) -> int:
+    """Puts these layers after the graph's pooling, in their order, and returns the size of its vectors: the manifest's vector_size."""
     size = hidden_size
     for number, head in enumerate(heads, 1):
         if head.linear.weight.size(1) != size:
             raise ExportError(f"Dense module {number} takes vectors of {head.linear.weight.size(1)} and is given {size}; the modules do not belong together.")
         size = head.linear.weight.size(0)
-    if size != hidden_size:
-        raise ExportError(f"the Dense modules change the size of vectors from {hidden_size} to {size}, which is not served; choose another checkpoint.")
     graph.pooling = DensePooling(graph.pooling, heads)
-    return graph
+    return size

@@ -32,6 +32,7 @@ struct ModelManifest {
   Family family = Family::kApe;
   int vocabulary_size = 0;
   int hidden_size = 0;
+  int vector_size = 0;  // Of pooled vectors: hidden_size, unless Dense layers after pooling change it.
   int layers = 0;
   int intermediate_size = 0;
   int attention_heads = 0;
@@ -51,7 +52,7 @@ struct ModelManifest {
   std::vector<int32_t> special_suffix;             // Ids after the content.
   std::map<std::string, std::string> prompts;      // Name -> text put before the input.
   std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a name of `prompts`.
-  std::vector<int> trained_dimensions;             // Ascending; the last one is hidden_size.
+  std::vector<int> trained_dimensions;             // Ascending; the last one is vector_size.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
   std::string recommended_multi_vector_extension;  // The same, for a vector a window: it has `windows`.
   // What the recommendations rest on: data set, date, figures.

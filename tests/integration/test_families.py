@@ -1,12 +1,16 @@
 """More architectures through the RPC against transformers' own classes: plain, and with one extension that transformers can be told of, too."""
 
 import random
+import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
 import torch
+import yaml
 from google.protobuf.json_format import ParseDict
 
 from running_server import ROOT, start_server
@@ -16,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests/testing"))
 import tiny_checkpoints  # noqa: E402
 from explicit_model import unit  # noqa: E402
 
-from model.export import architectures, sources  # noqa: E402
+from model.export import architectures, export, heads, manifest, sources  # noqa: E402
 from model.export.__main__ import main  # noqa: E402
 
 LO = tiny_checkpoints.WINDOW
@@ -28,6 +32,25 @@ FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # Of the position table
 BASE = 777_777.0
 
 
+DENSE = {name: torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for name, shape in {"linear.weight": (40, 64), "linear.bias": (40,)}.items()}
+
+
+def add_dense(folder: Path, checkpoint) -> None:
+    """Gives a model directory a Dense module with tanh after its pooling."""
+    architecture = architectures.find(checkpoint.config)
+
+    def build(config, tensors):
+        graph = architecture.build(config, tensors)
+        heads.attach(graph, 64, [heads.dense("2_Dense", {"activation_function": "torch.nn.modules.activation.Tanh"}, DENSE)])
+        return graph
+
+    headed = SimpleNamespace(build=build, SIGNATURE=architecture.SIGNATURE, ARCHITECTURE=architecture.ARCHITECTURE)
+    (folder / manifest.ENCODER).write_bytes(export.script(headed, checkpoint))
+    content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
+    kept = {key: value for key, value in content.items() if key not in ("files", "format_version")}
+    manifest.write(folder, {**kept, "name": "dense", "vector_size": 40, "trained_dimensions": [40]})
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, pb):
     """The stub, and each checkpoint as it was read."""
@@ -36,7 +59,8 @@ def served(tmp_path_factory, pb):
         folder = tiny_checkpoints.save(kind, tmp_path_factory.mktemp("checkpoints") / kind)
         assert main([str(folder), "--out", str(exported / kind), "--pooling", pooling]) == 0
         checkpoints[kind] = sources.read_directory(folder)
-    running = start_server(tmp_path_factory.mktemp("families"), list(POOLING), models_folder=exported)
+    add_dense(shutil.copytree(exported / "roberta", exported / "dense"), checkpoints["roberta"])
+    running = start_server(tmp_path_factory.mktemp("families"), [*POOLING, "dense"], models_folder=exported)
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         yield pb[1].EmbeddingServiceStub(channel), checkpoints
     assert running.stop() == 0
@@ -88,3 +112,17 @@ def test_a_rotary_method_is_refused_in_words_where_positions_are_a_table(served,
         vectors_of(served[0], pb, kind, [[5, 6]], extension)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert kind in refused.value.details() and "APE" in refused.value.details()
+
+
+def test_dense_layers_are_applied_to_each_window_before_these_are_aggregated(served, pb):
+    stub, checkpoints = served
+    content = [random.Random(3).randrange(4, 190) for _ in range(20)]
+
+    def headed(part: list[int]) -> np.ndarray:
+        pooled = transformers_vector("roberta", checkpoints["roberta"], part, extended=False)
+        return np.tanh(DENSE["linear.weight"].double().numpy() @ pooled + DENSE["linear.bias"].double().numpy())
+
+    assert stub.GetModel(pb[0].GetModelRequest(model="dense")).dimensions == 40
+    assert vectors_of(stub, pb, "dense", [content], {})[0] @ unit(headed(content)) >= 0.99999
+    windows = vectors_of(stub, pb, "dense", [content], {"windows": {"tokens": 12}, "when": "ALWAYS"})[0]
+    assert windows @ unit(headed(content[:10]) + headed(content[10:])) >= 0.99999
