@@ -78,7 +78,7 @@ def vectors_of(stub, pb, kind: str, contents: list[list[int]], extension: dict) 
 def transformers_vector(kind: str, checkpoint, content: list[int], extended: bool) -> np.ndarray:
     """The pooled vector of [CLS] content [SEP]."""
     config, more = dict(checkpoint.config), {}
-    ids = [*([3] if kind != "bidirectional-qwen2" else []), *content, *([2] if kind != "bidirectional-qwen2" else [])]
+    ids = [3, *content, 2]
     if extended and kind in FIRST_ROW:
         more["position_ids"] = torch.arange(len(ids)).unsqueeze(0) // 3 + FIRST_ROW[kind]
     elif extended:
