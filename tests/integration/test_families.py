@@ -1,7 +1,6 @@
 """More architectures through the RPC against transformers' own classes: plain, and with one extension that transformers can be told of, too."""
 
 import random
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import grpc
 import numpy as np
 import pytest
 import torch
-import yaml
 from google.protobuf.json_format import ParseDict
 
 from running_server import ROOT, start_server
@@ -20,46 +18,60 @@ sys.path.insert(0, str(ROOT / "tests/testing"))
 import tiny_checkpoints  # noqa: E402
 from explicit_model import unit  # noqa: E402
 
-from model.export import architectures, export, heads, manifest, sources  # noqa: E402
-from model.export.__main__ import main  # noqa: E402
+from model.export import architectures, export, heads, manifest, sources, text_side  # noqa: E402
 
 LO = tiny_checkpoints.WINDOW
 POOLING = {
-    "roberta": "mean", "distilbert": "cls", "mpnet": "mean", "qwen3": "last", "bidirectional-qwen2": "mean", "modernbert": "cls", "gte": "cls",
+    "roberta": "mean", "distilbert": "cls", "mpnet": "mean", "qwen3": "last", "bidirectional-qwen2": "mean", "modernbert": "cls", "gte": "cls", "new": "mean",
     "gemma3_text": "mean",
 }  # fmt: skip
 FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # Of the position table, in transformers.
 BASE = 777_777.0
-
-
 DENSE = {name: torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for name, shape in {"linear.weight": (40, 64), "linear.bias": (40,)}.items()}
 
 
-def add_dense(folder: Path, checkpoint) -> None:
-    """Gives a model directory a Dense module with tanh after its pooling."""
+def read(kind: str, folder: Path) -> sources.Checkpoint:
+    if kind != "new":
+        return sources.read_directory(tiny_checkpoints.save(kind, folder))
+    checkpoint = sources.read_directory(tiny_checkpoints.save("gte", folder))
+    del checkpoint.config["rope_parameters"]
+    checkpoint.config |= {"model_type": "new", "rope_theta": 20000.0, "rope_scaling": {"factor": 8.0, "type": "ntk"}}  # As gte-multilingual-base has it.
+    return checkpoint
+
+
+def write_model(folder: Path, checkpoint: sources.Checkpoint, pooling: str, dense: bool = False) -> None:
+    """A model directory without the exporter's own check: the oracle here is the only one. `dense` adds a Dense module with tanh after pooling."""
     architecture = architectures.find(checkpoint.config)
+    sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
 
     def build(config, tensors):
         graph = architecture.build(config, tensors)
-        heads.attach(graph, 64, [heads.dense("2_Dense", {"activation_function": "torch.nn.modules.activation.Tanh"}, DENSE)])
+        if dense:
+            heads.attach(graph, 64, [heads.dense("2_Dense", {"activation_function": "torch.nn.modules.activation.Tanh"}, DENSE)])
         return graph
 
-    headed = SimpleNamespace(build=build, SIGNATURE=architecture.SIGNATURE, ARCHITECTURE=architecture.ARCHITECTURE)
-    (folder / manifest.ENCODER).write_bytes(export.script(headed, checkpoint))
-    content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
-    kept = {key: value for key, value in content.items() if key not in ("files", "format_version")}
-    manifest.write(folder, {**kept, "name": "dense", "vector_size": 40, "trained_dimensions": [40]})
+    folder.mkdir()
+    contract = SimpleNamespace(build=build, SIGNATURE=architecture.SIGNATURE, ARCHITECTURE=architecture.ARCHITECTURE)
+    (folder / manifest.ENCODER).write_bytes(export.script(contract, checkpoint))
+    (folder / manifest.TOKENIZER).write_text(text_side.strip(checkpoint.tokenizer), encoding="utf-8")
+    manifest.write(
+        folder,
+        {
+            "name": folder.name, "architecture": architecture.ARCHITECTURE, "family": architecture.FAMILY, **sizes, "trained_window": LO, "plain_limit": LO,
+            "causal": architecture.CAUSAL, "pooling": pooling.upper(), "special_tokens": {"prefix": [3], "suffix": [2]},
+            "trained_dimensions": [40 if dense else 64], **({"vector_size": 40} if dense else {}), "precision": "fp32",
+        },
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, pb):
     """The stub, and each checkpoint as it was read."""
-    exported, checkpoints = tmp_path_factory.mktemp("models"), {}
+    exported = tmp_path_factory.mktemp("models")
+    checkpoints = {kind: read(kind, tmp_path_factory.mktemp("checkpoints") / kind) for kind in POOLING}
     for kind, pooling in POOLING.items():
-        folder = tiny_checkpoints.save(kind, tmp_path_factory.mktemp("checkpoints") / kind)
-        assert main([str(folder), "--out", str(exported / kind), "--pooling", pooling]) == 0
-        checkpoints[kind] = sources.read_directory(folder)
-    add_dense(shutil.copytree(exported / "roberta", exported / "dense"), checkpoints["roberta"])
+        write_model(exported / kind, checkpoints[kind], pooling)
+    write_model(exported / "dense", checkpoints["roberta"], "mean", dense=True)
     running = start_server(tmp_path_factory.mktemp("families"), [*POOLING, "dense"], models_folder=exported)
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         yield pb[1].EmbeddingServiceStub(channel), checkpoints
@@ -83,6 +95,9 @@ def transformers_vector(kind: str, checkpoint, content: list[int], extended: boo
         more["position_ids"] = torch.arange(len(ids)).unsqueeze(0) // 3 + FIRST_ROW[kind]
     elif extended:
         rope = {"rope_type": "default", "rope_theta": BASE}
+        if kind == "new":  # Its factor divides the frequencies of any base.
+            rope = {"rope_type": "linear", "rope_theta": BASE, "factor": 8.0 ** (2 / 32)}
+            config |= {"model_type": "gte", "rope_scaling": None}
         of_layers = kind in ("modernbert", "gemma3_text")
         config["rope_parameters"] = {**config["rope_parameters"], "full_attention": rope} if of_layers else rope
     reference = architectures.find(checkpoint.config).reference(config, checkpoint.tensors)
