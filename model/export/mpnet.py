@@ -69,13 +69,15 @@ class RelativeBiasAttention(nn.Module):
         split = qkv.view(sequences, n, 3, self.heads, head_dim).permute(2, 0, 3, 1, 4)
         position = torch.arange(n, device=qkv.device)
         tile = max(16, min(n, self.tile_elements // (n * self.heads)))
-        contexts: List[Tensor] = []
+        context = torch.empty_like(split[0])  # Once: pieces kept from every tile would lie between the tiles' large buffers, and the heap would grow by those.
         for start in range(0, n, tile):
             distance = position - position[start : start + tile].unsqueeze(1)
             bias = self.bias[:, distance.clamp(-self.farthest, self.farthest) + self.farthest]
             query = split[0][:, :, start : start + tile]
-            contexts.append(F.scaled_dot_product_attention(query, split[1], split[2], attn_mask=bias.unsqueeze(0), scale=scale / float(head_dim) ** 0.5))
-        return torch.cat(contexts, dim=2).transpose(1, 2).reshape(rows, self.heads * head_dim)
+            context[:, :, start : start + tile] = F.scaled_dot_product_attention(
+                query, split[1], split[2], attn_mask=bias.unsqueeze(0), scale=scale / float(head_dim) ** 0.5
+            )
+        return context.transpose(1, 2).reshape(rows, self.heads * head_dim)
 
 
 def bias_by_distance(table: Tensor) -> Tensor:

@@ -117,10 +117,10 @@ def _two_bases(base: float) -> dict:
     return {"full_attention": {"rope_type": "default", "rope_theta": base}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
 
 
-def _modernbert():
+def _modernbert(**more):
     config = transformers.ModernBertConfig(
         num_attention_heads=2, max_position_embeddings=WINDOW, local_attention=16, layer_types=["full_attention", "sliding_attention", "full_attention"],
-        rope_parameters=_two_bases(160000.0), pad_token_id=1, **COMMON,
+        rope_parameters=_two_bases(160000.0), pad_token_id=1, **COMMON, **more,
     )  # fmt: skip
     return transformers.ModernBertModel(config), "[CLS] $A [SEP]"
 
@@ -172,6 +172,7 @@ FAMILIES = {
         transformers.EuroBertConfig, transformers.EuroBertModel, "[CLS] $A [SEP]", pad_token_id=1, bos_token_id=3, mask_token_id=0
     ),
     "modernbert": _modernbert,
+    "biased-modernbert": lambda: _modernbert(norm_bias=True, attention_bias=True, mlp_bias=True),
     "gte": _gte,
     "gemma3_text": _gemma3,
 }

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -191,6 +192,36 @@ def test_a_relative_bias_is_that_of_transformers_at_every_distance(tile_elements
         torch.testing.assert_close(context[start : start + n].double(), expected, atol=1e-5, rtol=1e-5)
 
 
+LONG_SEQUENCE = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from model.export.local_attention import LocalRotaryAttention
+from model.export.mpnet import RelativeBiasAttention
+
+bias = torch.nn.Parameter(torch.zeros(12, 257), requires_grad=False)
+local, relative = torch.jit.script(LocalRotaryAttention(12, 12, 64, 1e4)), torch.jit.script(RelativeBiasAttention(12, bias))
+
+def grow(n, call):
+    qkv, scale, window, offsets = torch.zeros(n, 2304), torch.ones(1), torch.zeros(1, dtype=torch.int32), torch.tensor([0, n], dtype=torch.int32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.inference_mode():
+        call(qkv, scale, window, offsets)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+
+for n in (64, 8192):
+    print(grow(n, lambda qkv, *rest: local(qkv, torch.zeros(1, 2, n, 32), *rest)), grow(n // 2, relative))
+"""
+
+
+def test_no_buffer_grows_with_the_square_of_a_length():
+    """Scores alone would take 3 GiB for 8,192 tokens in local attention, and 768 MiB for 4,096 with a relative bias."""
+    done = subprocess.run([sys.executable, "-c", LONG_SEQUENCE, str(REPOSITORY)], capture_output=True, text=True, check=True)
+    local, relative = map(int, done.stdout.split()[-2:])
+    print(f"grew by {local} and {relative} MiB")
+    assert local < 300 and relative < 150
+
+
 def gte_with_ntk(exported_of) -> tuple[Exported, dict]:
     """As gte-multilingual-base says it: theta 20,000 and an ntk of 8."""
     made = exported_of("gte")
@@ -212,11 +243,18 @@ def test_the_ntk_of_gte_is_that_of_its_published_code(exported_of):
     assert_equal_directions(token_vectors(made.graph, sequences, tables), expected_vectors(gte.reference(config, made.tensors), sequences))
 
 
-def test_biases_of_a_llama_are_taken_where_the_checkpoint_has_them(tmp_path):
-    checkpoint = sources.read_directory(tiny_checkpoints.save("biased-llama", tmp_path / "llama"))
-    graph = torch.jit.script(decoder.build(checkpoint.config, checkpoint.tensors))
-    expected = expected_vectors(transformers_model(checkpoint.config, checkpoint.tensors), sequences_of())
-    assert_equal_directions(token_vectors(graph, sequences_of(), check.rotations(list(LENGTHS), 16, 10000.0)), expected)
+@pytest.mark.parametrize("kind", ["biased-llama", "biased-modernbert"])
+def test_biases_are_taken_where_the_checkpoint_has_them(exported_of, kind):
+    made, sequences = exported_of(kind), sequences_of()
+    expected = expected_vectors(transformers_model(made.config, made.tensors), sequences)
+    assert_equal_directions(token_vectors(made.graph, sequences, made.positions(list(LENGTHS))), expected)
+
+
+def test_biases_of_some_of_the_projections_alone_are_refused(exported_of):
+    made = exported_of("biased-llama")
+    tensors = {name: tensor for name, tensor in made.tensors.items() if not name.endswith("layers.1.self_attn.k_proj.bias")}
+    with pytest.raises(ExportError, match="has a bias layers.1.self_attn.q_proj.bias and none for layers.1.self_attn.k_proj"):
+        decoder.build(made.config, tensors)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- Dense heads
