@@ -63,12 +63,16 @@ def dense(name: str, config: dict, tensors: dict[str, Tensor]) -> Dense:
     return Dense(layer, ACTIVATIONS[kind]())
 
 
-def attach(graph: nn.Module, hidden_size: int, heads: list[Dense]) -> int:
-    """Puts these layers after the graph's pooling, in their order, and returns the size of its vectors: the manifest's vector_size."""
+def vector_size(hidden_size: int, heads: list[Dense]) -> int:
+    """Of vectors after these layers: the manifest's vector_size."""
     size = hidden_size
     for number, head in enumerate(heads, 1):
         if head.linear.weight.size(1) != size:
             raise ExportError(f"Dense module {number} takes vectors of {head.linear.weight.size(1)} and is given {size}; the modules do not belong together.")
         size = head.linear.weight.size(0)
-    graph.pooling = DensePooling(graph.pooling, heads)
     return size
+
+
+def attach(graph: nn.Module, heads: list[Dense]) -> None:
+    """Puts these layers after the graph's pooling, in their order."""
+    graph.pooling = DensePooling(graph.pooling, heads)

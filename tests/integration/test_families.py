@@ -47,7 +47,7 @@ def write_model(folder: Path, checkpoint: sources.Checkpoint, pooling: str, dens
     def build(config, tensors):
         graph = architecture.build(config, tensors)
         if dense:
-            heads.attach(graph, 64, [heads.dense("2_Dense", {"activation_function": "torch.nn.modules.activation.Tanh"}, DENSE)])
+            heads.attach(graph, [heads.dense("2_Dense", {"activation_function": "torch.nn.modules.activation.Tanh"}, DENSE)])
         return graph
 
     folder.mkdir()

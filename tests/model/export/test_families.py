@@ -273,7 +273,8 @@ def test_dense_heads_are_part_of_the_pooling_of_every_span(exported_of):
     first, second = dense_tensors(64, 96, 1, bias=False), dense_tensors(96, 40, 2)
     modules = [heads.dense("2_Dense", {"activation_function": IDENTITY, "bias": False}, first), heads.dense("3_Dense", {"activation_function": TANH}, second)]
     built = made.architecture.build(made.config, made.tensors)
-    assert heads.attach(built, 64, modules) == 40
+    assert heads.vector_size(64, modules) == 40
+    heads.attach(built, modules)
     sequences, tokens = sequences_of((5, 9)), sum(sequences_of((5, 9)), [])
     spans = torch.tensor([[0, 5], [5, 14], [2, 4], [13, 14]], dtype=torch.int32)
     arguments = (made.positions([5, 9]), torch.ones(2), torch.zeros(2, dtype=torch.int32), torch.tensor([0, 5, 14], dtype=torch.int32), spans)
@@ -297,7 +298,7 @@ def test_dense_heads_are_part_of_the_pooling_of_every_span(exported_of):
 ])  # fmt: skip
 def test_dense_modules_that_are_not_computed_are_refused(config, tensors, message):
     with pytest.raises(ExportError, match=message):
-        heads.attach(torch.nn.Module(), 64, [heads.dense("2_Dense", config, tensors)])
+        heads.vector_size(64, [heads.dense("2_Dense", config, tensors)])
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------- refusals
