@@ -27,7 +27,14 @@ class Rope:
 
 def rope_settings(config: dict, default_base: float = 10000.0) -> dict:
     """transformers moved these from two keys of the config into one mapping."""
+    refuse_two_ropes(config)
     return {"rope_theta": config.get("rope_theta") or default_base, **(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+
+
+def refuse_two_ropes(config: dict) -> None:
+    """Versions of transformers differ in which of the two they read."""
+    if config.get("rope_scaling") and config.get("rope_parameters"):
+        raise ExportError("config.json has both rope_parameters and rope_scaling; remove the one that its users' version of transformers does not read.")
 
 
 def read_rope(kind: str, settings: dict) -> Rope:
@@ -46,6 +53,7 @@ def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base:
     """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is theirs, too."""
     if config.get(key, default_base) is None:
         raise ExportError(f"this {kind} has {key} = null; write the base of its rotary positions there.")
+    refuse_two_ropes(config)
     scaling = config.get("rope_scaling") if scaled else None
     named = (config.get("rope_parameters") or {}).get(layers)
     return read_rope(kind, {"rope_theta": config.get(key, default_base), **(scaling or {}), **(named or {})})
