@@ -243,6 +243,31 @@ def test_the_ntk_of_gte_is_that_of_its_published_code(exported_of):
     assert_equal_directions(token_vectors(made.graph, sequences, tables), expected_vectors(gte.reference(config, made.tensors), sequences))
 
 
+def test_linear_scaling_of_a_checkpoint_is_in_the_manifest(exported_of):
+    made, sequences = exported_of("qwen2"), sequences_of()
+    config = made.config | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}
+    sizes = decoder.sizes(config, made.tensors)
+    assert (sizes["rotary_base"], sizes["rotary_factor"]) == (10000.0, 4.0)
+    quarter = torch.cat([torch.arange(n, dtype=torch.float64) for n in LENGTHS]) / 4
+    angles = torch.outer(quarter, 10000.0 ** (-torch.arange(0, 16, 2, dtype=torch.float64) / 16))
+    tables = torch.stack([angles.cos(), angles.sin()]).float().unsqueeze(0)
+    assert_equal_directions(token_vectors(made.graph, sequences, tables), expected_vectors(decoder.reference(config, made.tensors), sequences))
+
+
+@pytest.mark.parametrize("kind, prefix", [
+    ("roberta", "roberta."), ("camembert", "roberta."), ("distilbert", "distilbert."), ("electra", "electra."), ("mpnet", "mpnet."), ("qwen3", "model."),
+    ("eurobert", "model."), ("modernbert", "model."), ("gte", "new."), ("gte", "gte."), ("gemma3_text", "model."),
+])  # fmt: skip
+def test_names_may_have_the_prefix_of_a_model_with_a_head(exported_of, kind, prefix):
+    made = exported_of(kind)
+    prefixed = {prefix + name: tensor for name, tensor in made.tensors.items()} | {"lm_head.bias": torch.zeros(3)}
+    assert made.architecture.sizes(made.config, prefixed) == made.sizes
+    again = made.architecture.build(made.config, prefixed).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in made.graph.state_dict().items())
+    if prefix != "gte.":
+        expected_vectors(made.architecture.reference(made.config, prefixed), sequences_of((3,)))
+
+
 @pytest.mark.parametrize("kind", ["biased-llama", "biased-modernbert"])
 def test_biases_are_taken_where_the_checkpoint_has_them(exported_of, kind):
     made, sequences = exported_of(kind), sequences_of()
