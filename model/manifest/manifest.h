@@ -38,14 +38,15 @@ struct ModelManifest {
   int attention_heads = 0;
   int key_value_heads = 0;  // Grouped-query attention has fewer of them than attention_heads.
   int head_dim = 0;
-  bool gated = false;        // The feed-forward layer has a gate: three matrices instead of two.
-  int position_rows = 0;     // APE: rows of the position table.
-  int position_stride = 1;   // APE: rows a trained position; more than 1 in a tuned, expanded table.
-  int rotary_dim = 0;        // RoPE: components of a head that are rotated; even.
-  double rotary_base = 0;    // RoPE: b of theta_j = b^(-2j / rotary_dim) / rotary_factor.
-  double rotary_factor = 1;  // RoPE: scales all plain frequencies, as gte's published code and linear scaling do.
-  int trained_window = 0;    // Lo, tokens.
-  int plain_limit = 0;       // The most tokens of one sequence without an extension.
+  bool gated = false;       // The feed-forward layer has a gate: three matrices instead of two.
+  int position_rows = 0;    // APE: rows of the position table.
+  int position_stride = 1;  // APE: rows a trained position; more than 1 in a tuned, expanded table.
+  int rotary_dim = 0;       // RoPE: components of a head that are rotated; even.
+  double rotary_base = 0;   // RoPE: b of theta_j = b^(-2j / rotary_dim) / rotary_factor.
+  int trained_window = 0;   // Lo, tokens.
+  int plain_limit = 0;      // The most tokens of one sequence without an extension.
+  // RoPE: divides all plain frequencies, as gte's published code and linear scaling do.
+  double rotary_factor = 1;
   bool causal = false;
   Pooling pooling = Pooling::kMean;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.
