@@ -27,8 +27,34 @@ class Rope:
 
 def rope_settings(config: dict, default_base: float = 10000.0) -> dict:
     """transformers moved these from two keys of the config into one mapping."""
+    return {"rope_theta": config.get("rope_theta") or default_base, **(config.get("rope_parameters") or {}), **_scaling(config)}
+
+
+def read_rope(kind: str, config: dict) -> Rope:
+    """Refuses every scaling but a constant one of all frequencies."""
+    rope = rope_of(kind, rope_settings(config))
     refuse_two_ropes(config)
-    return {"rope_theta": config.get("rope_theta") or default_base, **(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    return rope
+
+
+def rope_of(kind: str, settings: dict) -> Rope:
+    """Of one mapping with rope_theta."""
+    scaling = settings.get("rope_type", "default")
+    if settings.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ExportError(f"this {kind} has partial_rotary_factor = {settings['partial_rotary_factor']!r} and only 1.0 is exported; choose another checkpoint.")
+    if scaling not in ("default", "linear"):
+        raise ExportError(f"this {kind} scales its rotary positions ({scaling}); export the model it was made from, and ask for the scaling in a request.")
+    return Rope(float(settings["rope_theta"]), float(settings["factor"]) if scaling == "linear" else 1.0, scaling)
+
+
+def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base: float, scaled: bool = True) -> Rope:
+    """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is theirs, too."""
+    if config.get(key, default_base) is None:
+        raise ExportError(f"this {kind} has {key} = null; write the base of its rotary positions there.")
+    named = (config.get("rope_parameters") or {}).get(layers)
+    rope = rope_of(kind, {"rope_theta": config.get(key, default_base), **(named or {}), **(_scaling(config) if scaled else {})})
+    refuse_two_ropes(config)
+    return rope
 
 
 def refuse_two_ropes(config: dict) -> None:
@@ -37,26 +63,10 @@ def refuse_two_ropes(config: dict) -> None:
         raise ExportError("config.json has both rope_parameters and rope_scaling; remove the one that its users' version of transformers does not read.")
 
 
-def read_rope(kind: str, settings: dict) -> Rope:
-    """Refuses every scaling but a constant one of all frequencies."""
-    base, factor, scaling = float(settings["rope_theta"]), 1.0, settings.get("rope_type") or settings.get("type") or "default"
-    if settings.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ExportError(f"this {kind} has partial_rotary_factor = {settings['partial_rotary_factor']!r} and only 1.0 is exported; choose another checkpoint.")
-    if scaling == "linear":
-        factor = float(settings["factor"])
-    elif scaling != "default":
-        raise ExportError(f"this {kind} scales its rotary positions ({scaling}); export the model it was made from, and ask for the scaling in a request.")
-    return Rope(base, factor, scaling)
-
-
-def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base: float, scaled: bool = True) -> Rope:
-    """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is theirs, too."""
-    if config.get(key, default_base) is None:
-        raise ExportError(f"this {kind} has {key} = null; write the base of its rotary positions there.")
-    refuse_two_ropes(config)
-    scaling = config.get("rope_scaling") if scaled else None
-    named = (config.get("rope_parameters") or {}).get(layers)
-    return read_rope(kind, {"rope_theta": config.get(key, default_base), **(scaling or {}), **(named or {})})
+def _scaling(config: dict) -> dict:
+    """rope_scaling, whose kind was called `type` at first."""
+    scaling = dict(config.get("rope_scaling") or {})
+    return {"rope_type": scaling["type"], **scaling} if "type" in scaling else scaling
 
 
 def refuse_scaled_local_layers(kind: str, rope: Rope) -> None:

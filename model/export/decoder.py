@@ -7,7 +7,7 @@ trained without it, and a context extension would fight it.
 
 from torch import Tensor, nn
 
-from model.export.config import layer_kinds, read_rope, require, rope_settings
+from model.export.config import layer_kinds, read_rope, require
 from model.export.errors import ExportError
 from model.export.layers import HeadNormLayer, PreNormLayer, linear
 from model.export.oracle import transformers_model
@@ -53,7 +53,7 @@ def spelling(name: str) -> str:
 def refuse_unsupported(config: dict) -> None:
     kind = config["model_type"]
     require(kind, config, REQUIRED)
-    read_rope(kind, rope_settings(config))
+    read_rope(kind, config)
     if config.get("is_causal") not in (None, True, False):
         raise ExportError(f"this {kind} has is_causal = {config['is_causal']!r}, which is neither true nor false; correct its config.json.")
     if kind != "mistral" and (config.get("use_sliding_window") or "sliding_attention" in layer_kinds(kind, config, [])):
@@ -75,7 +75,7 @@ def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
         "key_value_heads": weights["layers.0.self_attn.k_proj.weight"].size(0) // head_dim,
         "head_dim": head_dim,
         "rotary_dim": head_dim,
-        **read_rope(config["model_type"], rope_settings(config)).sizes(),
+        **read_rope(config["model_type"], config).sizes(),
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.export.config import Rope, read_rope, require, rope_settings
+from model.export.config import Rope, refuse_two_ropes, require, rope_of, rope_settings
 from model.export.errors import ExportError
 from model.export.graph import LinearNoBias, SpanMean
 from model.export.layers import GatedPostNormLayer, linear
@@ -30,11 +30,12 @@ REQUIRED = {"hidden_act": "gelu", "position_embedding_type": "rope", "layer_norm
 DEFAULT_BASES = {"new": 10_000.0, "gte": 160_000.0}  # Of the published code's config, and of transformers'.
 
 
-def rope_of(config: dict) -> Rope:
+def plain_rope(config: dict) -> Rope:
     """The published code's `ntk` with factor s (kexue.fm/archives/9706): theta_j = (b s)^(-2j/d) / s^(2/d)."""
+    refuse_two_ropes(config)
     settings = rope_settings(config, DEFAULT_BASES[config["model_type"]])
-    if settings.get("type") != "ntk":
-        return read_rope("gte", settings)
+    if settings.get("rope_type") != "ntk":
+        return rope_of("gte", settings)
     if settings.get("mixed_b") is not None:
         raise ExportError(f"this gte has rope_scaling with mixed_b = {settings['mixed_b']!r}, which is not exported; choose another checkpoint.")
     factor = float(settings["factor"])
@@ -63,7 +64,7 @@ def spelling(name: str) -> str:
 
 def refuse_unsupported(config: dict) -> None:
     require("gte", config, REQUIRED)
-    rope_of(config)
+    plain_rope(config)
 
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
@@ -79,7 +80,7 @@ def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
         "attention_heads": heads,
         "head_dim": hidden // heads,
         "rotary_dim": hidden // heads,
-        **rope_of(config).sizes(),
+        **plain_rope(config).sizes(),
     }
 
 
@@ -104,7 +105,7 @@ def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
     import safetensors.torch
     from transformers import GteModel
 
-    rope = rope_of(config)
+    rope = plain_rope(config)
     scaled = {"rope_type": "linear", "factor": rope.factor} if rope.factor != 1 else {"rope_type": "default"}
     kept = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "rope_theta", "rope_scaling", "torch_dtype", "dtype")}
     native = {**kept, "model_type": "gte", "type_vocab_size": config.get("type_vocab_size", 1), "rope_parameters": {**scaled, "rope_theta": rope.base}}

@@ -343,7 +343,7 @@ def test_dense_modules_that_are_not_computed_are_refused(config, tensors, messag
     ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
     ("qwen2", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "both rope_parameters and rope_scaling"),
     ("gemma3_text", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "both rope_parameters and rope_scaling"),
-    ("qwen2", {"rope_parameters": None, "rope_scaling": {"type": "yarn", "factor": 2.0}}, r"scales its rotary positions \(yarn\)"),
+    ("qwen2", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, r"scales its rotary positions \(yarn\)"),
     ("eurobert", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ("modernbert", {"hidden_activation": "silu"}, "hidden_activation = 'silu'"),
     ("modernbert", {"rope_parameters": None, "local_rope_theta": None}, "local_rope_theta = null"),
