@@ -33,6 +33,7 @@ void ExpectPositions(const ModelManifest& model) {
   } else {
     FUZZ_EXPECT(model.rotary_dim >= 4 && model.rotary_dim % 2 == 0 && model.rotary_dim <= model.head_dim);
     FUZZ_EXPECT(model.rotary_base > 1 && model.rotary_base <= 1e12);
+    FUZZ_EXPECT(model.rotary_factor >= 1e-3 && model.rotary_factor <= 1e3);
   }
 }
 
