@@ -40,6 +40,7 @@ void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
     // At 2 the exponent d / (d - 2) of NTK scaling has no value.
     root.Integer("rotary_dim", manifest.rotary_dim, 4, kMany);
     root.Number("rotary_base", manifest.rotary_base, 1, 1e12);
+    root.Number("rotary_factor", manifest.rotary_factor, 1e-3, 1e3);
     CheckRotary(root, manifest);
   }
 }
@@ -61,11 +62,13 @@ void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
   root.Text("trained_window_source", manifest.trained_window_source);
   root.Integer("plain_limit", manifest.plain_limit, 1, kMany);
   if (manifest.trained_window > manifest.plain_limit) root.Fail("trained_window", "exceeds plain_limit");
-  root.Integers("trained_dimensions", manifest.trained_dimensions, 1, manifest.hidden_size);
+  manifest.vector_size = manifest.hidden_size;
+  root.Integer("vector_size", manifest.vector_size, 1, kMany);
+  root.Integers("trained_dimensions", manifest.trained_dimensions, 1, manifest.vector_size);
   auto& dimensions = manifest.trained_dimensions;
   std::sort(dimensions.begin(), dimensions.end());
-  if (dimensions.empty() || dimensions.back() != manifest.hidden_size) {
-    root.Fail("trained_dimensions", "must hold sizes from 1 to hidden_size, hidden_size among them");
+  if (dimensions.empty() || dimensions.back() != manifest.vector_size) {
+    root.Fail("trained_dimensions", "must hold sizes from 1 to the vectors' size, that among them");
   }
 }
 

@@ -362,7 +362,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
   model.set_trained_window_source(manifest.trained_window_source);
   model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
-  model.set_dimensions(static_cast<uint32_t>(manifest.hidden_size));
+  model.set_dimensions(static_cast<uint32_t>(manifest.vector_size));
   model.set_rotary_base(manifest.rotary_base);
   for (const int dimensions : manifest.trained_dimensions) {
     model.add_trained_dimensions(static_cast<uint32_t>(dimensions));

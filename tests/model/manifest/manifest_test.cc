@@ -60,6 +60,16 @@ std::string Changed(const std::string& from, const std::string& to) {
   return text;
 }
 
+TEST(ManifestTest, DenseLayersAfterPoolingMayChangeTheSizeOfVectors) {
+  EXPECT_EQ(ParseManifest(kManifest, "here")->vector_size, 384);
+  const absl::StatusOr<ModelManifest> wider =
+      ParseManifest(Changed("[384, 128]", "[512, 128]\nvector_size: 512"), "here");
+  ASSERT_TRUE(wider.ok()) << wider.status();
+  EXPECT_EQ(wider->vector_size, 512);
+  EXPECT_EQ(wider->hidden_size, 384);
+  EXPECT_THAT(wider->trained_dimensions, ElementsAre(128, 512));
+}
+
 TEST(ManifestTest, ReadsEveryKey) {
   const auto manifest = ParseManifest(kManifest, "here");
   ASSERT_TRUE(manifest.ok()) << manifest.status();
@@ -124,6 +134,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: .nan", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: inf", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1", "rotary_base must be above 1"},
+        BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1e4\nrotary_factor: 0", "rotary_factor"},
+        BadManifest{"[384, 128]", "[384, 128]\nvector_size: 512", "trained_dimensions"},
+        BadManifest{"[384, 128]", "[384, 128]\nvector_size: 0", "vector_size"},
         BadManifest{"family: APE", "family: ALIBI", "family must be one of APE, ROPE, not ALIBI"},
         BadManifest{"default_prompt_name: passage", "default_prompt_name: document",
                     "default_prompt_name names no prompt"},
