@@ -61,6 +61,7 @@ class Expectation:
 
     folder: Path
     transformer_folder: Path
+    dense_folders: list[str]  # Of Dense modules after pooling, in their order.
     with_modules: bool  # By sentence-transformers.
     own_code: bool  # transformers does not have the architecture; its module here does.
     limit: int | None  # Tokens to truncate at, whatever the checkpoint says.

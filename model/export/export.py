@@ -16,7 +16,7 @@ from typing import Callable, Iterator
 import torch
 from tokenizers import Tokenizer
 
-from model.export import architectures, check, checkpoints, directory, manifest, reference, refusals, text_side
+from model.export import architectures, check, checkpoints, directory, heads, manifest, reference, refusals, text_side
 from model.export.errors import ExportError
 from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
 from model.export.sources import Source
@@ -109,6 +109,7 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
     return check.Expectation(
         folder=folder,
         transformer_folder=transformer_folder(folder),
+        dense_folders=[str(folder / name) for name, _, _ in checkpoint.dense],
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
         limit=None if content["trained_window_source"] == checkpoint.window_source else content["trained_window"],
@@ -130,6 +131,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
+    vector_size = heads.vector_size(sizes["hidden_size"], dense_layers(checkpoint))
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
     stride = overrides.get("position_stride", known.position_stride if known else 1)
     if stride < 1 or (stride > 1 and architecture.FAMILY != "APE"):
@@ -144,6 +146,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
         "architecture": architecture.ARCHITECTURE,
         "family": architecture.FAMILY,
         **sizes,
+        **({"vector_size": vector_size} if vector_size != sizes["hidden_size"] else {}),
         **({"position_stride": stride} if stride > 1 else {}),
         "trained_window": window,
         "trained_window_source": window_source(overrides, known, checkpoint, window),
@@ -155,7 +158,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
         "prompts": prompts,
         **({"default_prompt_name": default} if default else {}),
         "input_types": input_types(prompts),
-        "trained_dimensions": trained_dimensions(overrides, checkpoint, sizes.get("vector_size", sizes["hidden_size"])),
+        "trained_dimensions": trained_dimensions(overrides, checkpoint, vector_size),
         **({"similarity_function": similarity} if similarity else {}),
         "recommended_extension": overrides.get("recommended_extension", known.recommended_extension if known else checkpoints.WINDOWS),
         "recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window)),
@@ -277,14 +280,20 @@ def longest_sample(content: dict) -> int:
     return min(rows, max(check.LENGTHS))
 
 
+def dense_layers(checkpoint: Checkpoint) -> list[heads.Dense]:
+    return [heads.dense(*module) for module in checkpoint.dense]
+
+
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
     """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
     contract = {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
-        graph = torch.jit.script(architecture.build(checkpoint.config, checkpoint.tensors))
-        torch.jit.save(graph, buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
+        graph = architecture.build(checkpoint.config, checkpoint.tensors)
+        if checkpoint.dense:
+            heads.attach(graph, dense_layers(checkpoint))
+        torch.jit.save(torch.jit.script(graph), buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
     return without_source_paths(buffer)
 
 

@@ -46,6 +46,7 @@ class Checkpoint:
     tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
     pooling: str | None = None  # MEAN, CLS or LAST.
+    dense: list = field(default_factory=list)  # Of Dense modules after pooling: (folder's name, config, tensors).
     pooling_fault: str | None = None  # Why `pooling` cannot be what the files say, as a sentence.
     prompts: dict = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -74,6 +75,7 @@ def read_directory(folder: Path) -> Checkpoint:
         tensors=files.read_tensors(transformer),
         tokenizer=_tokenizer(transformer),
         pooling=pooling,
+        dense=[(module.folder.name, files.read_json(module.folder / "config.json"), files.read_tensors(module.folder)) for module in modules if module.kind == "Dense"],
         pooling_fault=fault,
         window=window,
         window_source=window_source,
@@ -103,11 +105,12 @@ def read_modules(folder: Path) -> list[Module]:
     entries = files.read_json(file, list)
     modules = [_module(entry, file) for entry in entries]
     kinds = [module.kind for module in modules]
-    more = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
+    more = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
     if more:
         raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
-    if modules and kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ExportError(f"{folder.name} has the modules {', '.join(kinds)}, and Transformer, Pooling and at most one Normalize are served, in this order.")
+    rest = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
+    if modules and (kinds[:2] != ["Transformer", "Pooling"] or set(rest) - {"Dense"}):
+        raise ExportError(f"{folder.name} has the modules {', '.join(kinds)}, and Transformer, Pooling, Dense and at most one Normalize are served, in this order.")
     return modules
 
 

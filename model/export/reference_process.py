@@ -4,6 +4,7 @@ Reads one request a line from stdin, as JSON, and answers each by one line on st
 Nothing of the exporter is used, save for architectures that transformers does not have, whose module's `reference` stands in.
 """
 
+import importlib
 import importlib.util
 import json
 import os
@@ -57,7 +58,20 @@ class TransformersReference:
 
     def pooled(self, ids: list[int]):
         hidden = self.hidden(ids)
-        return {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(dim=0)}[self._request["pooling"]]
+        vector = {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(dim=0)}[self._request["pooling"]]
+        for folder in self._request["dense_folders"]:
+            vector = self._through_dense(Path(folder), vector)
+        return vector
+
+    def _through_dense(self, folder: Path, vector):
+        """As sentence-transformers' Dense: linear, then the activation that config.json names by its class."""
+        import safetensors.torch
+
+        module, name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["activation_function"].rsplit(".", 1)
+        safe = folder / "model.safetensors"
+        tensors = safetensors.torch.load_file(safe) if safe.is_file() else self._torch.load(folder / "pytorch_model.bin", weights_only=True)
+        outcome = self._torch.nn.functional.linear(vector, tensors["linear.weight"].float(), tensors["linear.bias"].float() if "linear.bias" in tensors else None)
+        return getattr(importlib.import_module(module), name)()(outcome)
 
     def vector(self, sample: dict, ids: list[int]):
         return self.pooled(ids)

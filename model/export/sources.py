@@ -110,9 +110,11 @@ class DirectorySource:
     def _files(self) -> list[Path]:
         """Everything that an export depends on."""
         transformer = transformer_folder(self._path)
-        folders = {self._path, transformer, *(module.folder for module in read_modules(self._path))}
+        modules = read_modules(self._path)
+        folders = {self._path, transformer, *(module.folder for module in modules)}
         side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
-        return sorted(side | {file for file in files.weight_files(transformer) if file.is_file()})
+        weighty = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
+        return sorted(side | {file for folder in weighty for file in files.weight_files(folder) if file.is_file()})
 
 
 class HubSource:
@@ -126,7 +128,7 @@ class HubSource:
         from huggingface_hub import list_repo_files, snapshot_download
 
         try:
-            side = [prefix + pattern for pattern in SIDE_FILES for prefix in ("", "*/")]
+            side = [prefix + pattern for pattern in SIDE_FILES for prefix in ("", "*/")] + [f"*_Dense/{name}" for name in files.WEIGHT_FILES]
             folder = snapshot_download(self._hub, allow_patterns=[*side, *weight_patterns(set(list_repo_files(self._hub)))])
         except Exception as error:  # The client raises a dozen unrelated types for "not there" and "no network".
             raise ExportError(

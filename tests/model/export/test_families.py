@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 import transformers
@@ -309,6 +310,31 @@ def test_dense_heads_are_part_of_the_pooling_of_every_span(exported_of):
     with torch.inference_mode():
         vectors = torch.jit.script(built)(torch.tensor(tokens, dtype=torch.int32), *arguments)
     torch.testing.assert_close(vectors.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind, layers", [
+    ("distilbert", [({"in_features": 64, "out_features": 40, "bias": True, "activation_function": TANH}, dense_tensors(64, 40, 1))]),
+    ("gemma3_text", [
+        ({"in_features": 64, "out_features": 96, "bias": False, "activation_function": IDENTITY}, dense_tensors(64, 96, 1, bias=False)),
+        ({"in_features": 96, "out_features": 64, "bias": False, "activation_function": IDENTITY}, dense_tensors(96, 64, 2, bias=False)),
+    ]),
+])  # fmt: skip
+def test_dense_modules_are_exported_as_sentence_transformers_has_them(tmp_path, kind, layers):
+    """distiluse's shape and EmbeddingGemma's: the export compares itself with the library, if it is there, or with the published formula."""
+    folder = tiny_checkpoints.save(kind, tmp_path / kind)
+    paths = ["", "1_Pooling", *(f"{number}_Dense" for number in range(2, 2 + len(layers))), "9_Normalize"]
+    kinds = ["Transformer", "Pooling", *["Dense"] * len(layers), "Normalize"]
+    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"} for i, (path, name) in enumerate(zip(paths, kinds))]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}))
+    for path, (config, tensors) in zip(paths[2:], layers):
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps(config))
+        safetensors.torch.save_file(tensors, folder / path / "model.safetensors")
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    content = manifest_of(tmp_path / "out")
+    assert content.get("vector_size", 64) == layers[-1][0]["out_features"] == content["trained_dimensions"][-1]
 
 
 @pytest.mark.parametrize("config, tensors, message", [
