@@ -126,8 +126,6 @@ def test_files_of_quantizers(refused, file):
         (config(architectures=["LlamaEncoderModel"]), "llama", "LlamaEncoderModel (architectures)"),
         (config(architectures=["JinaBertForMaskedLM"]), "bert", "JinaBertForMaskedLM"),
         (config(transformers_weights="ema.safetensors"), "bert", "transformers_weights"),
-        (config(is_causal=False), "llama", "is_causal = false"),
-        (config(is_causal=False), "mistral", "is_causal = false"),
         (modules(("", "custom_st.Transformer"), POOLING), "bert", "custom_st.Transformer"),
         (modules(TRANSFORMER, ("1_Pooling", "modeling_pool.Pooling")), "bert", "modeling_pool.Pooling"),
         (modules(TRANSFORMER, POOLING, ("2", "custom.Normalize")), "bert", "custom.Normalize"),
@@ -139,7 +137,7 @@ def test_code_of_the_checkpoint_s_own(refused, change, kind, words):
     assert words in refused(change, kind)
 
 
-@pytest.mark.parametrize("kind", ["Dense", "LayerNorm", "Dropout", "WeightedLayerPooling", "CNN", "LSTM", "Router", "SpladePooling", "WordEmbeddings"])
+@pytest.mark.parametrize("kind", ["LayerNorm", "Dropout", "WeightedLayerPooling", "CNN", "LSTM", "Router", "SpladePooling", "WordEmbeddings"])
 def test_modules_that_are_not_served(refused, kind):
     assert f"not served ({kind})" in refused(modules(TRANSFORMER, POOLING, ("2_More", SENTENCE + kind)))
 
@@ -208,7 +206,7 @@ def test_the_older_part_of_a_checkpoint_points_to_the_whole(refused):
 
 @pytest.mark.parametrize("kind", ["llama", "nomic_bert"])
 @pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
-@pytest.mark.parametrize("scaling", ["linear", "dynamic", "yarn", "longrope", "llama3", "ntk"])
+@pytest.mark.parametrize("scaling", ["dynamic", "yarn", "longrope", "llama3", "ntk"])
 def test_scaled_rotary_positions(refused, kind, key, scaling):
     line = refused(config(**{key: {"rope_type": scaling, "rope_theta": 1000.0, "factor": 2.0}}), kind)
     assert "scales its rotary positions" in line and scaling in line
