@@ -91,6 +91,14 @@ void WriteModelText(const v1::Model& model, std::ostream& out) {
   }
   if (model.profiles_size() > 0) out << "  profiles: " << absl::StrJoin(model.profiles(), ", ") << "\n";
   for (const auto& [name, prompt] : model.prompts()) out << absl::StrFormat("  prompt %s: \"%s\"\n", name, prompt);
+  if (!model.default_prompt_name().empty()) out << "  default prompt: " << model.default_prompt_name() << "\n";
+  if (!model.similarity_function().empty()) out << "  similarity: " << model.similarity_function() << "\n";
+  if (model.trained_dimensions_size() > 1)
+    out << "  dimensions: " << absl::StrJoin(model.trained_dimensions(), ", ") << "\n";
+  if (!model.trained_window_source().empty()) {
+    out << absl::StrFormat("  trained for %d tokens, by %s; %s EOS token\n", model.trained_window(),
+                           model.trained_window_source(), model.add_eos_token() ? "with" : "without");
+  }
   out << "  from " << model.source() << ", licence " << model.licence() << "\n";
 }
 

@@ -44,7 +44,7 @@ class Encoder {
   // Whether Encode gives a leader's helpers anything to do.
   virtual bool uses_helpers() const { return false; }
 
-  virtual int hidden_size() const = 0;
+  virtual int hidden_size() const = 0;  // Components of a vector.
 
   // Where it runs, as a person would write it: "cpu", "cuda:0".
   virtual std::string device() const = 0;

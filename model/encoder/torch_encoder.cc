@@ -41,7 +41,7 @@ class TorchEncoder final : public Encoder {
         device_(device),
         precision_(precision),
         family_(manifest.family),
-        hidden_size_(manifest.hidden_size) {
+        vector_size_(manifest.vector_size) {
     for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) {
       layers_.emplace_back(layer);
     }
@@ -61,7 +61,7 @@ class TorchEncoder final : public Encoder {
     }
   }
 
-  int hidden_size() const override { return hidden_size_; }
+  int hidden_size() const override { return vector_size_; }
   std::string device() const override { return device_.str(); }
   Precision precision() const override { return precision_; }
   std::string engine() const override { return "torchscript"; }
@@ -70,7 +70,7 @@ class TorchEncoder final : public Encoder {
   // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers, and so that
   // on a GPU attention is one kernel a layer.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
-    if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = hidden_size_};
+    if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = vector_size_};
     const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);
     const at::Tensor query_scale = View(batch.query_scale, at::kFloat);
     const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
@@ -127,7 +127,7 @@ class TorchEncoder final : public Encoder {
   const c10::Device device_;
   const Precision precision_;
   const Family family_;
-  const int hidden_size_;
+  const int vector_size_;
   bool flash_ = false;
 };
 

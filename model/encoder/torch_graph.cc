@@ -1,5 +1,7 @@
 #include "model/encoder/torch_graph.h"
 
+#include <set>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 
@@ -11,12 +13,35 @@ namespace {
 using torch::jit::Module;
 using torch::jit::Node;
 
+// What each class of the exporter's parts holds. A part with anything else computes something else.
+const std::unordered_map<std::string_view, std::set<std::string_view>>& KnownParts() {
+  static const auto* const parts = new std::unordered_map<std::string_view, std::set<std::string_view>>{
+      {"Embeddings", {"word", "position", "norm"}},
+      {"Linear", {"weight", "bias"}},
+      {"LinearGelu", {"weight", "bias"}},
+      {"LinearNoBias", {"weight"}},
+      {"NormedSpanMean", {"norm", "mean"}},
+      {"NormedWordEmbeddings", {"word", "weight", "bias", "epsilon"}},
+      {"PackedAttention", {"heads"}},
+      {"ResidualNorm", {"weight", "bias", "epsilon"}},
+      {"RmsNorm", {"weight", "epsilon"}},
+      {"RotaryAttention", {"heads", "key_value_heads", "causal", "tile_elements"}},
+      {"SpanMean", {}},
+      {"SwiGlu", {}},
+      {"WordEmbeddings", {"word"}}};
+  return *parts;
+}
+
+// Every module of TorchScript has these.
+bool IsOfEveryModule(std::string_view name) { return name == "training" || name == "_is_full_backward_hook"; }
+
 bool IsPlainSum(const Node& node) {
   const auto factor = torch::jit::toIValue(node.input(2));
   return factor.has_value() && factor->isInt() && factor->toInt() == 1;
 }
 
 std::optional<AttentionHeads> AttentionHeadsOf(const Module& part) {
+  if (!CheckKnownPart(part).ok()) return std::nullopt;
   const std::string kind = ClassOf(part);
   const auto number = [&part](const char* name) { return part.type()->getConstant(name).toInt(); };
   if (kind == "PackedAttention") return AttentionHeads{number("heads"), number("heads"), false};
@@ -92,6 +117,21 @@ class CallReader {
 absl::StatusOr<LayerCalls> ReadLayerCalls(const Module& layer) { return CallReader(layer).Read(); }
 
 std::string ClassOf(const Module& module) { return module.type()->name()->name(); }
+
+absl::Status CheckKnownPart(const Module& part) {
+  const std::string kind = ClassOf(part);
+  const auto known = KnownParts().find(kind);
+  if (known == KnownParts().end()) return NoKernelFor(absl::StrCat("a part of class ", kind));
+  const c10::ClassTypePtr type = part.type();
+  for (size_t i = 0; i < type->numAttributes() + type->numConstants(); ++i) {
+    const size_t attributes = type->numAttributes();
+    const std::string& name = i < attributes ? type->getAttributeName(i) : type->getConstantName(i - attributes);
+    if (!IsOfEveryModule(name) && !known->second.contains(name)) {
+      return NoKernelFor(absl::StrCat("a part of class ", kind, " with ", name));
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status NoKernelFor(const std::string& what) {
   return absl::UnimplementedError(absl::StrCat("the graph holds ", what, ", for which there is no kernel"));

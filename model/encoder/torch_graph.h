@@ -40,6 +40,10 @@ absl::StatusOr<LayerCalls> ReadLayerCalls(const torch::jit::Module& layer);
 // "Linear", as the exporter names the class.
 std::string ClassOf(const torch::jit::Module& module);
 
+// Whether a kernel computes what the part does: its class is known by name, and it has no weight, setting or part
+// beyond those that the class is known with. Errors: UNIMPLEMENTED, naming what it has.
+absl::Status CheckKnownPart(const torch::jit::Module& part);
+
 // UNIMPLEMENTED: "the graph holds WHAT, for which there is no kernel".
 absl::Status NoKernelFor(const std::string& what);
 

@@ -60,6 +60,7 @@ class LayerLowering {
     const std::optional<Value> in = call.in.empty() ? std::nullopt : values_[call.in[0]];
     if (!in.has_value()) return NoKernelFor("a call with something unknown");
     const Module& module = *call.part;
+    if (absl::Status status = CheckKnownPart(module); !status.ok()) return status;
     const std::string kind = ClassOf(module);
     const int width = program_.widths[*in];
     Value out = 0;
@@ -117,6 +118,7 @@ class LayerLowering {
 };
 
 absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {
+  if (absl::Status status = CheckKnownPart(embeddings); !status.ok()) return status;
   const std::string kind = ClassOf(embeddings);
   program.word = WeightOf(embeddings, "word");
   if (kind == "Embeddings") {
@@ -138,6 +140,7 @@ absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {
 }
 
 absl::Status LowerPooling(const Module& pooling, Program& program) {
+  if (absl::Status status = CheckKnownPart(pooling); !status.ok()) return status;
   const std::string kind = ClassOf(pooling);
   if (kind == "SpanMean") return absl::OkStatus();
   if (kind != "NormedSpanMean") return NoKernelFor(absl::StrCat("pooling of class ", kind));

@@ -22,10 +22,16 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo: tokens of the longest sequence that the model was trained on")
     parser.add_argument("--position-stride", type=int, metavar="ROWS", help="of a position table that was expanded and tuned: rows for each trained position")
     parser.add_argument("--pooling", choices=("mean", "cls", "last"), help="how token vectors become one (default: what the checkpoint says)")
+    parser.add_argument("--append-eos", action=argparse.BooleanOptionalAction, help="whether EOS ends every text (default: as the checkpoint's tokenizer does it)")
     parser.add_argument("--prompt", action="append", default=[], metavar="NAME=TEXT", help="add or replace a prompt, such as 'query=query: '")
+    parser.add_argument("--default-prompt-name", metavar="NAME", help="the prompt of requests that name none; '' = no prompt (default: the checkpoint's)")
+    parser.add_argument("--trained-dimensions", metavar="N,N", help="lengths that vectors may be cut to (default: the checkpoint's matryoshka_dimensions)")
     parser.add_argument("--recommended-extension", metavar="JSON", help="what the extension `recommended` stands for; '' = nothing is recommended")
     parser.add_argument("--recommended-multi-vector-extension", metavar="JSON", help="the same for clients that keep a vector a window; it has `windows`")
     parser.add_argument("--licence", help="the weights' licence, for the manifest")
+    parser.add_argument(
+        "--embed-texts", type=Path, metavar="PROGRAM", help="longembed-embed-texts, to check through the model library (default: build/release's; '' = from Python)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -44,6 +50,28 @@ def extension(option: str, text: str | None, required: str | None = None) -> str
     return text
 
 
+def dimensions(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    sizes = [part.strip() for part in text.split(",")]
+    if not all(size.isascii() and size.isdigit() and int(size) >= 1 for size in sizes):
+        raise ExportError(f"--trained-dimensions {text!r} is not a list of whole numbers; write for example --trained-dimensions 64,128,256.")
+    return sorted({int(size) for size in sizes})
+
+
+def embed_texts_program(given: Path | None) -> Path | None:
+    """longembed-embed-texts: the one that was given, or the one that was built; None where there is none or '' was given."""
+    from model.export import directory
+
+    if given is None:
+        return directory.PROGRAM if directory.PROGRAM.is_file() else None
+    if given == Path():  # argparse makes it of ''.
+        return None
+    if not given.is_file():
+        raise ExportError(f"--embed-texts {given} is not there; build the target longembed-embed-texts, or leave the option out.")
+    return given.resolve()
+
+
 def overrides_of(options: argparse.Namespace) -> dict:
     """What the command line sets, without what it leaves to the checkpoint."""
     prompts = {}
@@ -57,7 +85,10 @@ def overrides_of(options: argparse.Namespace) -> dict:
         "trained_window": options.trained_window,
         "position_stride": options.position_stride,
         "pooling": options.pooling and options.pooling.upper(),
+        "append_eos": options.append_eos,
         "prompts": prompts,
+        "default_prompt_name": options.default_prompt_name,
+        "trained_dimensions": dimensions(options.trained_dimensions),
         "recommended_extension": extension("--recommended-extension", options.recommended_extension),
         "recommended_multi_vector_extension": extension(
             "--recommended-multi-vector-extension", options.recommended_multi_vector_extension, required="windows"
@@ -77,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
     from model.export import export  # Brings torch along, which takes seconds.
 
     started = time.monotonic()
-    export.export(source, overrides, request, options.out)
+    export.export(source, overrides, request, options.out, embed_texts_program(options.embed_texts))
     print(f"{options.out} is ready after {time.monotonic() - started:.0f} s.", file=sys.stderr)
 
 
@@ -86,6 +117,9 @@ def main(arguments: list[str] | None = None) -> int:
         run(parse_arguments(sys.argv[1:] if arguments is None else arguments))
     except ExportError as error:
         print(f"Export failed: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # No space, no permission, a file that went away.
+        print(f"Export failed: {error.strerror or error} ({error.filename or 'reading or writing a file'}); correct that and export again.", file=sys.stderr)
         return 1
     return 0
 

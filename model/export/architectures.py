@@ -7,8 +7,25 @@ from model.export.errors import ExportError
 
 # transformers' model_type -> module of this package, imported when needed because each brings torch along.
 MODULES = {
-    "bert": "bert", "xlm-roberta": "xlm_roberta", "e5rope": "e5_rope", "nomic_bert": "nomic_bert", "llama": "decoder", "mistral": "decoder",
-}  # fmt: skip
+    "bert": "bert",
+    "camembert": "roberta",
+    "distilbert": "distilbert",
+    "e5rope": "e5_rope",
+    "electra": "electra",
+    "eurobert": "eurobert",
+    "gemma3_text": "gemma",
+    "gte": "gte",
+    "llama": "decoder",
+    "mistral": "decoder",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
+    "new": "gte",
+    "nomic_bert": "nomic_bert",
+    "qwen2": "decoder",
+    "qwen3": "decoder",
+    "roberta": "roberta",
+    "xlm-roberta": "xlm_roberta",
+}
 
 
 def find(config: dict) -> ModuleType:
@@ -16,6 +33,9 @@ def find(config: dict) -> ModuleType:
     model_type = config.get("model_type", "none")
     if model_type not in MODULES:
         raise ExportError(f"architecture {model_type!r} is not one that this exporter knows ({', '.join(sorted(MODULES))}); choose another checkpoint.")
-    module = importlib.import_module(f"model.export.{MODULES[model_type]}")
+    name = MODULES[model_type]
+    if name == "decoder" and config.get("is_causal") is False:
+        name = "bidirectional_decoder"
+    module = importlib.import_module(f"model.export.{name}")
     module.refuse_unsupported(config)
     return module

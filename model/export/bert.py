@@ -1,10 +1,12 @@
 """BERT encoders with learned absolute positions: E5, BGE, GTE, Contriever, MiniLM."""
 
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.export.errors import ExportError
+from model.export.config import require
 from model.export.graph import LinearGelu, PackedAttention, ResidualNorm, SpanMean, frozen
 from model.export.weights import Weights, load_reference
 
@@ -16,6 +18,8 @@ DEFAULT_POOLING = None  # What a checkpoint that says nothing is taken to pool b
 
 # What the graph below computes. A config that says anything else of these is refused.
 REQUIRED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+
+POSITION = "embeddings.position_embeddings.weight"
 
 
 class Embeddings(nn.Module):
@@ -46,10 +50,10 @@ class Layer(nn.Module):
     neighbour_window is there because every family's layer has the same signature; absolute positions have no use for it.
     """
 
-    def __init__(self, weights: Weights, prefix: str, heads: int):
+    def __init__(self, weights: Weights, prefix: str, attention: nn.Module):
         super().__init__()
         self.qkv = weights.fused(prefix + "attention.self.", ("query", "key", "value"))
-        self.attention = PackedAttention(heads)
+        self.attention = attention
         self.attention_output = weights.linear(prefix + "attention.output.dense")
         self.attention_norm = weights.norm(prefix + "attention.output.LayerNorm")
         self.intermediate = LinearGelu(weights[prefix + "intermediate.dense.weight"], weights[prefix + "intermediate.dense.bias"])
@@ -65,10 +69,11 @@ class Layer(nn.Module):
 class PackedEncoder(nn.Module):
     """The whole graph, of signature ape-v1. A loader may call embeddings, each of layers, and pooling by itself instead of forward."""
 
-    def __init__(self, weights: Weights, position: Tensor, layers: int, heads: int):
+    def __init__(self, weights: Weights, attentions: list[nn.Module]):
+        """`attentions`: of each layer."""
         super().__init__()
-        self.embeddings = embeddings(weights, position)
-        self.layers = nn.ModuleList(Layer(weights, f"encoder.layer.{i}.", heads) for i in range(layers))
+        self.embeddings = embeddings(weights)
+        self.layers = nn.ModuleList(Layer(weights, f"encoder.layer.{i}.", attention) for i, attention in enumerate(attentions))
         self.pooling = SpanMean()
 
     def forward(
@@ -80,10 +85,12 @@ class PackedEncoder(nn.Module):
         return self.pooling(hidden, spans)
 
 
-def embeddings(weights: Weights, position: Tensor) -> Embeddings:
-    # Token type 0 goes into the word table, because transformers adds these two first: the sum keeps every bit.
-    word = weights["embeddings.word_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
-    return Embeddings(word, position, weights.norm("embeddings.LayerNorm"))
+def embeddings(weights: Weights) -> Embeddings:
+    word = weights["embeddings.word_embeddings.weight"]
+    if "embeddings.token_type_embeddings.weight" in weights:
+        # Token type 0 goes into the word table, because transformers adds these two first: the sum keeps every bit.
+        word = word + weights["embeddings.token_type_embeddings.weight"][0]
+    return Embeddings(word, weights[POSITION], weights.norm("embeddings.LayerNorm"))
 
 
 def spelling(name: str) -> str:
@@ -91,10 +98,8 @@ def spelling(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def refuse_unsupported(config: dict) -> None:
-    for key, value in REQUIRED.items():
-        if config.get(key, value) != value:
-            raise ExportError(f"this BERT has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
+def refuse_unsupported(config: dict, kind: str = "BERT") -> None:
+    require(kind, config, REQUIRED)
 
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
@@ -109,7 +114,7 @@ def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
         "layers": weights.count("attention.self.query.weight"),
         "attention_heads": heads,
         "head_dim": hidden // heads,
-        "position_rows": weights["embeddings.position_embeddings.weight"].size(0),
+        "position_rows": weights[POSITION].size(0),
     }
 
 
@@ -120,9 +125,18 @@ def longest_position(config: dict, tensors: dict[str, Tensor]) -> int:
 def build(config: dict, tensors: dict[str, Tensor]) -> PackedEncoder:
     """The graph, ready to be scripted."""
     measured = sizes(config, tensors)
-    weights = Weights(tensors, spelling, config.get("layer_norm_eps", 1e-12))
-    position = weights["embeddings.position_embeddings.weight"]
-    return PackedEncoder(weights, position, measured["layers"], measured["attention_heads"]).eval()
+    attentions = [PackedAttention(measured["attention_heads"]) for _ in range(measured["layers"])]
+    return PackedEncoder(Weights(tensors, spelling, config.get("layer_norm_eps", 1e-12)), attentions).eval()
+
+
+def relative(as_bert: Callable[[dict, dict], tuple[dict, dict]]) -> tuple[Callable, Callable, Callable]:
+    """sizes, longest_position and build of an architecture that is BERT by another name. `as_bert` gives config and tensors as BERT has them, the position table
+    from position 0."""
+    return (
+        lambda config, tensors: sizes(*as_bert(config, tensors)),
+        lambda config, tensors: longest_position(*as_bert(config, tensors)),
+        lambda config, tensors: build(*as_bert(config, tensors)),
+    )
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:

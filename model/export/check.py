@@ -1,4 +1,7 @@
-"""Compares an exported graph, as loaded back from its file's bytes, with transformers on real texts."""
+"""Compares a written model directory with the checkpoint as its own users load it: text in, vector out.
+
+Theirs: `reference.py`. Ours: `directory.py`, which takes nothing but the directory's files.
+"""
 
 import random
 from dataclasses import dataclass
@@ -7,114 +10,171 @@ from typing import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
+from model.export import reference
+from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
+from model.export.packing import encode, positions_of, rotations, table_rows  # noqa: F401  Of the check's callers, too.
 
 TEXTS = Path(__file__).with_name("texts.txt")
+# Beside the lines of that file: what an editor would not keep, and what tokenizers treat by rules of their own.
+ODD_TEXTS = (
+    " ", "\t\n ", "  two blanks before", "two blanks after  ", "a  b   c\td\n\ne", "\u3000ideographic blanks\u00a0and others\u2003", "İstanbul DŽ ǅ ß ẞ ﬃ",
+    "cafe\u0301 na\u00efve A\u030angstro\u0308m \u1e9b\u0323", "한국어 \u1112\u1161\u11ab 中文字abc漢字 カタカナ ｶﾀｶﾅ", "\ufeffbyte order mark", "zero\u200bwidth\u200djoiner\ufe0f",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466\U0001f3fd", "x" * 150, "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+    ".", "0", "1234567890 3.14159 1,000", "\x00\x07\x7f control \x1b[0m", "\ufffd", "<s> </s> <unk> <pad> <mask> <|endoftext|> [CLS] [SEP]", "<S>[cls]</S>",
+)  # fmt: skip
+PROMPTED_TEXTS = ("hello", "THE QUICK brown Fox", " a blank before")
 LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Of long samples, in tokens.
 COMPANY = 8  # Sequences in a random batch.
+IN_COMPANY = 24  # How many sequences are encoded alone and in company.
 MIN_COSINE = 0.99999
 MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
+MAX_NORM_DIFFERENCE = 1e-3  # Of a vector that the checkpoint does not normalise, relative to its norm.
 
 
 @dataclass(frozen=True)
 class Report:
     """What the check measured. Differences are the largest of any component of unit vectors."""
 
+    by: str  # The library that the checkpoint's users load it with.
+    through: str  # What turned the directory into vectors.
     texts: int
-    longest: int
+    longest: int  # In tokens.
     min_cosine: float
+    worst: str  # The text of the lowest cosine.
     max_difference: float
+    max_norm_difference: float
     max_company_difference: float
 
     def __str__(self) -> str:
         return (
-            f"{self.texts} texts of up to {self.longest} tokens: cosine to transformers >= {self.min_cosine:.8f}, largest difference "
+            f"{self.texts} texts of up to {self.longest} tokens through {self.through}: cosine to {self.by} >= {self.min_cosine:.8f}, largest difference "
             f"{self.max_difference:.1e}; alone against in company {self.max_company_difference:.1e}"
         )
 
 
-def check(graph: nn.Module, reference: nn.Module, tokenizer: Tokenizer, content: dict, longest: int) -> Report:
-    """Raises ExportError unless `graph` gives what `reference` gives, whatever else is in the batch. `content` is the manifest's, `longest` is in tokens."""
-    samples = _samples(tokenizer, content["special_tokens"], longest)
-    pooling, positions, stride = content["pooling"], positions_of(content), content.get("position_stride", 1)
-    with torch.inference_mode():
-        expected = F.normalize(torch.stack([_reference_vector(reference, ids, pooling, stride) for ids in samples]))
-        alone = F.normalize(torch.cat([encode(graph, [ids], pooling, positions) for ids in samples]))
-        company = F.normalize(_encode_in_company(graph, samples, pooling, positions))
+@dataclass(frozen=True)
+class Expectation:
+    """How the checkpoint's users are taken to load it; the keys of `embed`'s request in reference_process.py."""
+
+    folder: Path
+    transformer_folder: Path
+    dense_folders: list[str]  # Of Dense modules after pooling, in their order.
+    with_modules: bool  # By sentence-transformers.
+    own_code: bool  # transformers does not have the architecture; its module here does.
+    limit: int | None  # Tokens to truncate at, whatever the checkpoint says.
+    said_limit: int | None  # What sentence-transformers' files say, for when transformers reads the checkpoint.
+    append_eos: bool | None  # None: what the tokenizer does.
+    eos: int | None
+
+
+def check(directory: Directory, expectation: Expectation, longest: int) -> Report:
+    """Raises ExportError unless `directory` gives what the checkpoint's own library gives, whatever else is in the batch. `longest` is in tokens."""
+    content = directory.content
+    samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
+    stretches = _stretches(directory, longest)
+    theirs = _reference_answers(expectation, content, samples, stretches)
+    _refuse_other_limit(expectation, content, theirs["limit"])
+    _refuse_other_ids(directory, samples, theirs)
+    pairs = [(sample, answer["vector"]) for sample, answer in zip(samples, theirs["answers"]) if answer["vector"]]
+    sequences = [directory.ids(sample) for sample, _ in pairs] + stretches
+    raw = torch.cat([directory.vectors([sample for sample, _ in pairs]), directory.alone(stretches)])
+    expected = torch.tensor([vector for _, vector in pairs] + [answer["vector"] for answer in theirs["answers"][len(samples) :]])
+    if raw.shape != expected.shape:
+        raise ExportError(
+            f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions and the export {raw.shape[1]}; nothing was written, choose another checkpoint."
+        )
+    some = sequences[:: max(1, len(sequences) // IN_COMPANY)]
+    alone, company = F.normalize(directory.alone(some)), F.normalize(_encode_in_company(directory.encode, some))
     report = Report(
-        texts=len(samples),
-        longest=max(map(len, samples)),
-        min_cosine=(alone.double() * expected.double()).sum(dim=1).min().item(),
-        max_difference=(alone - expected).abs().max().item(),
+        by=theirs["by"],
+        through=directory.through,
+        texts=len(sequences),
+        longest=max(map(len, sequences)),
         max_company_difference=(alone - company).abs().max().item(),
+        **_differences(raw, expected, [sample.text for sample, _ in pairs]),
     )
     _refuse_difference(report)
     return report
 
 
-def table_rows(lengths: list[int], stride: int = 1) -> Tensor:
-    """Plain positions of a packed batch: rows of the position table, for sequences within the trained window."""
-    return torch.cat([torch.arange(n, dtype=torch.float32) * stride for n in lengths])
+def _differences(raw: Tensor, expected: Tensor, texts: list[str]) -> dict:
+    """Of vectors as the model gives them, [texts and stretches of exact length, H]."""
+    alone, wanted = F.normalize(raw.double()), F.normalize(expected.double())
+    cosines = (alone * wanted).sum(dim=1)
+    worst = int(cosines.nan_to_num(-2.0).argmin())
+    norms, wanted_norms = raw.norm(dim=1), expected.norm(dim=1)
+    normalized = bool(((wanted_norms[: len(texts)] - 1).abs() < 1e-5).all())
+    return {
+        "min_cosine": cosines.min().item(),
+        "worst": texts[worst] if worst < len(texts) else "a text of given length",
+        "max_difference": (alone - wanted).abs().max().item(),
+        "max_norm_difference": 0.0 if normalized else (norms / wanted_norms - 1).abs().max().item(),
+    }
 
 
-def rotations(lengths: list[int], rotary_dim: int, rotary_base: float) -> Tensor:
-    """Plain rotations of a packed batch: float32 [1, 2, T, rotary_dim / 2]."""
-    frequencies = rotary_base ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
-    angles = torch.outer(torch.cat([torch.arange(n, dtype=torch.float64) for n in lengths]), frequencies)
-    return torch.stack([angles.cos(), angles.sin()]).to(torch.float32).unsqueeze(0)
+def lines() -> list[str]:
+    return [line for line in TEXTS.read_text(encoding="utf-8").splitlines() if line]
 
 
-def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
-    """What a manifest's graph takes as the plain positions of sequences with these lengths."""
-    if content["family"] == "ROPE":
-        return lambda lengths: rotations(lengths, content["rotary_dim"], content["rotary_base"])
-    return lambda lengths: table_rows(lengths, content.get("position_stride", 1))
+def samples_of(prompts: dict[str, str], default_prompt_name: str | None, specials: list[str], long_text: str) -> list[Sample]:
+    """Every text as a request without a prompt gives it, and some by each prompt."""
+    spelled = [f"a {special} b{special}c" for special in specials] + [f" {special} ".join("abc") for special in specials[:4]]
+    samples = [Sample(text) for text in (*lines(), *ODD_TEXTS, *spelled, long_text)]
+    names = [*prompts, *([""] if default_prompt_name else [])]
+    return samples + [Sample(text, name) for name in names for text in PROMPTED_TEXTS]
 
 
-def encode(graph: nn.Module, sequences: list[list[int]], pooling: str, positions: Callable[[list[int]], Tensor] = table_rows) -> Tensor:
-    """One plain batch through the graph: [number of sequences, H], un-normalised. Shows how a batch is packed."""
-    lengths = torch.tensor([len(ids) for ids in sequences])
-    ends = lengths.cumsum(0)
-    starts = ends - lengths
-    count = len(sequences)
-    return graph(
-        torch.tensor([token for ids in sequences for token in ids], dtype=torch.int32),
-        positions(lengths.tolist()),
-        torch.ones(count),
-        torch.zeros(count, dtype=torch.int32),
-        torch.cat([torch.zeros(1), ends]).to(torch.int32),
-        torch.stack([ends - 1 if pooling == "LAST" else starts, starts + 1 if pooling == "CLS" else ends], dim=1).to(torch.int32),
-    )
-
-
-def _samples(tokenizer: Tokenizer, special_tokens: dict, longest: int) -> list[list[int]]:
-    """Token ids with special tokens: every line of the text file, and stretches of the file with exact lengths."""
-    prefix, suffix = special_tokens["prefix"], special_tokens["suffix"]
-    lines = [line for line in TEXTS.read_text(encoding="utf-8").splitlines() if line]
-    contents = [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
-    stream = [token for ids in contents for token in ids]
-    room = longest - len(prefix) - len(suffix)
+def _stretches(directory: Directory, longest: int) -> list[list[int]]:
+    """Token ids of exact lengths up to `longest`, beyond the trained window where the model has positions there."""
+    specials = directory.content["special_tokens"]
+    stream = [token for line in lines() for token in directory.tokenizer.encode(line, add_special_tokens=False).ids]
     stretches = []
     for i, length in enumerate(size for size in LENGTHS if size <= longest):
         start = i * 251 % max(1, len(stream) - length)
-        stretches.append(stream[start : start + length - len(prefix) - len(suffix)])
-    return [prefix + ids[:room] + suffix for ids in contents + stretches if ids]
+        room = length - len(specials["prefix"]) - len(specials["suffix"])
+        stretches.append(specials["prefix"] + stream[start : start + room] + specials["suffix"])
+    return [ids for ids in stretches if ids]
 
 
-def _reference_vector(reference: nn.Module, ids: list[int], pooling: str, stride: int) -> Tensor:
-    tuned = {"position_ids": torch.arange(len(ids)).unsqueeze(0) * stride} if stride > 1 else {}
-    hidden = reference(input_ids=torch.tensor([ids]), **tuned).last_hidden_state[0]
-    return {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(dim=0)}[pooling]
+def _reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]]) -> dict:
+    default = content.get("default_prompt_name")
+    texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None} for sample in samples]
+    return reference.embed(
+        {
+            **{key: str(value) if isinstance(value, Path) else value for key, value in vars(expectation).items()},
+            "pooling": content["pooling"], "window": content["trained_window"], "position_stride": content.get("position_stride", 1), "threads": torch.get_num_threads(),
+            "longest_run": max(LENGTHS), "samples": texts + [{"ids": ids} for ids in stretches],
+        }  # fmt: skip
+    )
 
 
-def _encode_in_company(graph: nn.Module, samples: list[list[int]], pooling: str, positions: Callable[[list[int]], Tensor]) -> Tensor:
+def _refuse_other_limit(expectation: Expectation, content: dict, limit: int | None) -> None:
+    """Unless the window was given by somebody who outranks the checkpoint, it is where the checkpoint's users truncate."""
+    window = content["trained_window"]
+    if expectation.limit is None and limit is not None and min(limit, content.get("position_rows", window)) != window:
+        raise ExportError(f"the checkpoint's users truncate at {limit} tokens, and this export would at {window}; say which is right by --trained-window.")
+
+
+def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict) -> None:
+    for sample, answer in zip(samples, theirs["answers"]):
+        ours = directory.ids(sample)
+        if ours != answer["ids"]:
+            first = next((i for i, (a, b) in enumerate(zip(ours, answer["ids"])) if a != b), min(len(ours), len(answer["ids"])))
+            raise ExportError(
+                f"the exported tokenizer gives other tokens than {theirs['by']} for {sample.text[:60]!r} (prompt {sample.prompt_name!r}): from token {first} on "
+                f"{ours[first : first + 4]} of {len(ours)} instead of {answer['ids'][first : first + 4]} of {len(answer['ids'])}; nothing was written, "
+                "choose a checkpoint whose tokenizer is a plain tokenizer.json."
+            )
+
+
+def _encode_in_company(encode_batch: Callable[[list[list[int]]], Tensor], samples: list[list[int]]) -> Tensor:
     """Every sample in a random batch with others; rows in the order of `samples`."""
     rows: dict[int, Tensor] = {}
     for batch in _random_batches(list(map(len, samples))):
-        rows.update(zip(batch, encode(graph, [samples[i] for i in batch], pooling, positions)))
+        rows.update(zip(batch, encode_batch([samples[i] for i in batch])))
     return torch.stack([rows[i] for i in range(len(samples))])
 
 
@@ -129,6 +189,14 @@ def _random_batches(lengths: list[int]) -> Iterator[list[int]]:
 
 def _refuse_difference(report: Report) -> None:
     if not report.min_cosine >= MIN_COSINE:  # Also true of NaN.
-        raise ExportError(f"the exported graph differs from transformers ({report}); nothing was written, please report this checkpoint.")
+        raise ExportError(
+            f"the export differs from {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}); nothing was written. config.json, pooling or weights "
+            "mean something that this exporter does not read; choose another checkpoint."
+        )
+    if not report.max_norm_difference <= MAX_NORM_DIFFERENCE:
+        raise ExportError(
+            f"the export's vectors have other lengths than those of {report.by} (by {report.max_norm_difference:.1e}); nothing was written, choose another "
+            "checkpoint."
+        )
     if not report.max_company_difference <= MAX_COMPANY_DIFFERENCE:
-        raise ExportError(f"a vector depends on the rest of its batch ({report}); nothing was written, please report this checkpoint.")
+        raise ExportError(f"a vector depends on the rest of its batch ({report}); nothing was written, choose another checkpoint.")

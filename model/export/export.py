@@ -1,4 +1,4 @@
-"""One export: load, describe, build, check, write."""
+"""One export: load, describe, build, write, check, and put in place."""
 
 import importlib.metadata
 import io
@@ -8,79 +8,168 @@ import shutil
 import sys
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Callable, Iterator
 
 import torch
 from tokenizers import Tokenizer
 
-from model.export import architectures, check, checkpoints, manifest, text_side
+from model.export import architectures, check, checkpoints, directory, heads, manifest, reference, refusals, text_side
 from model.export.errors import ExportError
-from model.export.sources import Checkpoint, Source
+from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
+from model.export.sources import Source
 
 CONTRACT_FILE = "longembed.json"  # Inside encoder.pt: which arguments the graph takes. The loader reads it first.
 CONTRACT_VERSION = 1
 
 
-def export(source: Source, overrides: dict, request: dict, out: Path) -> None:
-    """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line."""
+def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None) -> None:
+    """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line; `program`
+    is longembed-embed-texts, or None to check from Python."""
     refuse_foreign_directory(out)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin: as many as cores crawl beside any other busy process.
+    reference.start()
     checkpoint = source.load()
-    architecture = architectures.find(checkpoint.config)
+    architecture = find_architecture(checkpoint)
     name = overrides.get("name", source.default_name)
     say(f"{name}: {architecture.ARCHITECTURE}, {len(checkpoint.tensors)} tensors")
 
-    tokenizer_json = text_side.strip(checkpoint.tokenizer)
-    content = describe(checkpoint, architecture, source, overrides, tokenizer_json)
-    encoder = script(architecture, checkpoint)
-    say("graph compiled; comparing it with transformers")
-    report = check.check(
-        torch.jit.load(io.BytesIO(encoder)), architecture.reference(checkpoint.config, checkpoint.tensors),
-        Tokenizer.from_str(tokenizer_json), content, longest_sample(content),
-    )  # fmt: skip
-    say(str(report))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = checkpoint.folder or as_folder(checkpoint, Path(scratch))
+        theirs = reference.tokenizer(transformer_folder(folder))
+        refuse_unknown_classes(theirs, checkpoint, architecture)
+        tokenizer_json = text_side.strip(theirs["tokenizer"])
+        end = end_of_sequence(theirs["eos"], checkpoint.config)
+        with readable(checkpoint.config):
+            content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
+            encoder = script(architecture, checkpoint)
+        say(f"graph compiled; pooling {content['pooling']}, {content['trained_window']} tokens by {content['trained_window_source']}")
+        content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
+        expectation = expect(checkpoint, folder, content, overrides, source, theirs, end)
+        checkpoint.tensors = {}  # The check loads its own.
 
-    content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
-    write(out, encoder, tokenizer_json, content)
+        def verify(fresh: Path) -> None:
+            say(str(check.check(directory.Directory(fresh, program), expectation, longest_sample(content))))
+
+        write(out, encoder, tokenizer_json, content, verify)
 
 
-def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, overrides: dict, tokenizer_json: str) -> dict:
-    """The manifest without its version, exporter and files. The command line outranks the table of known checkpoints, that the checkpoint's own files."""
-    name = overrides.get("name", source.default_name)
-    known = checkpoints.find(source.default_name) or checkpoints.find(name)
+def find_architecture(checkpoint: Checkpoint) -> ModuleType:
+    """The module for the checkpoint, after module and general refusals have looked through it."""
+    refusals.refuse_form(checkpoint.config)
+    with readable(checkpoint.config):
+        architecture = architectures.find(checkpoint.config)
+    refusals.refuse_config(checkpoint.config, architecture)
+    refusals.refuse_weights(checkpoint.tensors, checkpoint.folder)
+    return architecture
+
+
+@contextmanager
+def readable(config: dict) -> Iterator[None]:
+    """Turns what an architecture's module stumbles over in a configuration or weights that are not of its kind into words."""
+    try:
+        yield
+    except KeyError as error:
+        raise ExportError(f"config.json has no {error.args[0]}; take it from the original checkpoint.") from error
+    except (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise ExportError(f"config.json and weights do not fit the architecture {config.get('model_type')!r} ({words}); check that they belong together.") from error
+
+
+def as_folder(checkpoint: Checkpoint, folder: Path) -> Path:
+    """A checkpoint that came in another format as a Hugging Face folder, which transformers reads for the check."""
+    import safetensors.torch
+
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(checkpoint.config), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
+    # Without this, transformers would make a tokenizer of its own from the vocabulary.
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8")
+    return folder
+
+
+def refuse_unknown_classes(theirs: dict, checkpoint: Checkpoint, architecture: ModuleType) -> None:
+    """A class of the checkpoint's own, whose code no auto_map names any more: what it computed, nobody knows."""
+    unknown = theirs["unknown_architectures"]
+    if unknown and not refusals.has_own_code(checkpoint.config, architecture):
+        raise ExportError(
+            f"config.json was written by {unknown[0]} (architectures), which transformers does not have; if its stock {checkpoint.config['model_type']} gives the same "
+            "vectors, remove `architectures` from config.json."
+        )
+
+
+def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict, source: Source, theirs: dict, end: int | None) -> check.Expectation:
+    """How the checkpoint's users load it, and what of it the command line or the table of known checkpoints outranks."""
+    append_eos = chosen_eos(overrides, known_of(source, overrides))
+    own_code = bool(checkpoint.config.get("auto_map")) or not theirs["model_type_is_known"]
+    outranked = content["pooling"] != checkpoint.pooling or content.get("default_prompt_name") != checkpoint.default_prompt_name
+    return check.Expectation(
+        folder=folder,
+        transformer_folder=transformer_folder(folder),
+        dense_folders=[str(folder / name) for name, _, _ in checkpoint.dense],
+        with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
+        own_code=own_code,
+        limit=None if content["trained_window_source"] == checkpoint.window_source else content["trained_window"],
+        said_limit=checkpoint.window if (checkpoint.window_source or "").startswith("max_seq_length") else None,
+        append_eos=append_eos,
+        eos=end,
+    )
+
+
+def known_of(source: Source, overrides: dict) -> checkpoints.Known | None:
+    return checkpoints.find(source.default_name) or checkpoints.find(overrides.get("name", source.default_name))
+
+
+def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, overrides: dict, tokenizer_json: str, end: int | None) -> dict:
+    """The manifest without its version, exporter and files. The command line outranks the checkpoint's own files and the table of known checkpoints."""
+    known = known_of(source, overrides)
     tokenizer = Tokenizer.from_str(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
     if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
+    vector_size = heads.vector_size(sizes["hidden_size"], dense_layers(checkpoint))
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
     stride = overrides.get("position_stride", known.position_stride if known else 1)
     if stride < 1 or (stride > 1 and architecture.FAMILY != "APE"):
         raise ExportError(f"a position stride of {stride} fits no position table of this model; leave --position-stride out.")
     window = trained_window(overrides, known, checkpoint, longest, stride)
-    pooled = pooling(overrides, known, checkpoint, architecture)
-    prompts = {**(known.prompts if known else checkpoint.prompts), **overrides.get("prompts", {})}
+    tokens = special_tokens(tokenizer, chosen_eos(overrides, known), end)
+    prompts = chosen_prompts(overrides, known, checkpoint)
+    default = default_prompt_name(overrides, checkpoint, prompts)
+    similarity = checkpoint.similarity_function or (known.similarity_function if known else None)
     return {
-        "name": name,
+        "name": overrides.get("name", source.default_name),
         "architecture": architecture.ARCHITECTURE,
         "family": architecture.FAMILY,
         **sizes,
+        **({"vector_size": vector_size} if vector_size != sizes["hidden_size"] else {}),
         **({"position_stride": stride} if stride > 1 else {}),
         "trained_window": window,
+        "trained_window_source": window_source(overrides, known, checkpoint, window),
         "plain_limit": longest if stride > 1 else window,
-        "causal": architecture.CAUSAL,
-        "pooling": pooled,
-        "special_tokens": special_tokens(tokenizer, pooled, checkpoint.config),
+        "causal": is_causal(architecture, checkpoint.config),
+        "pooling": pooling(overrides, known, checkpoint, architecture),
+        "special_tokens": tokens,
+        "add_eos_token": end is not None and tokens["suffix"][-1:] == [end],
         "prompts": prompts,
+        **({"default_prompt_name": default} if default else {}),
         "input_types": input_types(prompts),
-        "trained_dimensions": [sizes["hidden_size"]],
+        "trained_dimensions": trained_dimensions(overrides, checkpoint, vector_size),
+        **({"similarity_function": similarity} if similarity else {}),
         "recommended_extension": overrides.get("recommended_extension", known.recommended_extension if known else checkpoints.WINDOWS),
         "recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window)),
         "precision": "fp32",
         "source": source.label,
         "licence": overrides.get("licence", known.licence if known else "unknown"),
     }
+
+
+def is_causal(architecture: ModuleType, config: dict) -> bool:
+    return architecture.is_causal(config) if hasattr(architecture, "is_causal") else architecture.CAUSAL
 
 
 def refuse_lost_layers(config: dict, sizes: dict) -> None:
@@ -105,30 +194,82 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
     return window
 
 
+def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, window: int) -> str:
+    """Who says the trained window, in the order of `trained_window`."""
+    if "trained_window" in overrides:
+        return "--trained-window"
+    if known and window != checkpoint.window:
+        return "the table of known checkpoints"
+    return checkpoint.window_source if window == checkpoint.window else "the model's positions"
+
+
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
-    chosen = overrides.get("pooling") or (known.pooling if known else None) or checkpoint.pooling or architecture.DEFAULT_POOLING
+    """The command line's, the checkpoint's, the table's or the architecture's, in this order."""
+    said = overrides.get("pooling") or checkpoint.pooling
+    if said is None and checkpoint.pooling_fault:
+        raise ExportError(f"{checkpoint.pooling_fault}.")
+    chosen = said or (known.pooling if known else None) or architecture.DEFAULT_POOLING
     if chosen is None:
-        raise ExportError("the checkpoint does not say how it pools; add --pooling mean, cls or last.")
-    if chosen == "CLS" and architecture.CAUSAL:
+        parent = checkpoint.folder.parent if checkpoint.folder else None
+        better = f", or give the folder {parent.name}, whose {MODULES_FILE} may say it" if parent and (parent / MODULES_FILE).is_file() else ""
+        raise ExportError(f"the checkpoint does not say how it pools; add --pooling mean, cls or last{better}.")
+    if chosen == "CLS" and is_causal(architecture, checkpoint.config):
         raise ExportError("the first token of a causal model sees nothing of the text; choose --pooling last or mean.")
     return chosen
 
 
-def special_tokens(tokenizer: Tokenizer, pooled: str, config: dict) -> dict[str, list[int]]:
-    """What the tokenizer itself puts around a text; and where the last token is the vector, an end of sequence to be it, as E5-Mistral was trained."""
+def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint) -> dict[str, str]:
+    """The checkpoint's own prompts; the table's where it has none (sentence-transformers saves empty ones then); and the command line's over either."""
+    own = checkpoint.prompts if any(checkpoint.prompts.values()) or not known else known.prompts
+    return {**own, **overrides.get("prompts", {})}
+
+
+def default_prompt_name(overrides: dict, checkpoint: Checkpoint, prompts: dict[str, str]) -> str | None:
+    name = overrides.get("default_prompt_name", checkpoint.default_prompt_name)
+    if name and name not in prompts:
+        raise ExportError(f"the default prompt {name!r} is none of the model's prompts ({', '.join(prompts) or 'none'}); give another --default-prompt-name.")
+    return name or None
+
+
+def trained_dimensions(overrides: dict, checkpoint: Checkpoint, vector_size: int) -> list[int]:
+    """Ascending, the whole vector last."""
+    sizes = overrides.get("trained_dimensions", checkpoint.dimensions)
+    beyond = [size for size in sizes if size > vector_size]
+    if beyond:
+        raise ExportError(
+            f"vectors cannot be cut to {beyond[0]} dimensions, because the model has {vector_size}; correct matryoshka_dimensions or --trained-dimensions."
+        )
+    return sorted({*sizes, vector_size})
+
+
+def end_of_sequence(of_tokenizer: int | None, config: dict) -> int | None:
+    """The id of the EOS token; config.json's may be a list."""
+    said = config.get("eos_token_id")
+    said = said[0] if isinstance(said, list) and said else said
+    return of_tokenizer if of_tokenizer is not None else said if isinstance(said, int) else None
+
+
+def chosen_eos(overrides: dict, known: checkpoints.Known | None) -> bool | None:
+    """Whether every text ends with EOS; None: as the checkpoint's tokenizer does it."""
+    return overrides.get("append_eos", known.append_eos if known else None)
+
+
+def special_tokens(tokenizer: Tokenizer, append_eos: bool | None, end: int | None) -> dict[str, list[int]]:
+    """What the tokenizer itself puts around a text, with an EOS at its end or without, where somebody says so."""
     tokens = text_side.special_tokens(tokenizer)
-    if pooled != "LAST" or tokens["suffix"]:
+    if append_eos is None:
         return tokens
-    end = config.get("eos_token_id")
-    end = end[0] if isinstance(end, list) else end
     if end is None:
-        raise ExportError("this model pools its last token, and its config.json names no eos_token_id to append; add one.")
-    return {**tokens, "suffix": [end]}
+        raise ExportError("neither tokenizer nor config.json names an EOS token (eos_token_id); add it, or leave --append-eos and --no-append-eos out.")
+    ends = tokens["suffix"][-1:] == [end]
+    if append_eos and not ends:
+        return {**tokens, "suffix": [*tokens["suffix"], end]}
+    return {**tokens, "suffix": tokens["suffix"][:-1]} if ends and not append_eos else tokens
 
 
 def input_types(prompts: dict[str, str]) -> dict[str, str]:
     """QUERY and DOCUMENT, mapped to the prompts that are called so."""
-    types = {"QUERY": ("query",), "DOCUMENT": ("passage", "document")}
+    types = {"QUERY": ("query",), "DOCUMENT": ("document", "passage", "corpus")}  # In sentence-transformers' order.
     found = {kind: next((name for name in names if name in prompts), None) for kind, names in types.items()}
     return {kind: name for kind, name in found.items() if name}
 
@@ -139,14 +280,20 @@ def longest_sample(content: dict) -> int:
     return min(rows, max(check.LENGTHS))
 
 
+def dense_layers(checkpoint: Checkpoint) -> list[heads.Dense]:
+    return [heads.dense(*module) for module in checkpoint.dense]
+
+
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
     """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
     contract = {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
-        graph = torch.jit.script(architecture.build(checkpoint.config, checkpoint.tensors))
-        torch.jit.save(graph, buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
+        graph = architecture.build(checkpoint.config, checkpoint.tensors)
+        if checkpoint.dense:
+            heads.attach(graph, dense_layers(checkpoint))
+        torch.jit.save(torch.jit.script(graph), buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
     return without_source_paths(buffer)
 
 
@@ -176,8 +323,8 @@ def refuse_foreign_directory(out: Path) -> None:
         raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
 
 
-def write(out: Path, encoder: bytes, tokenizer_json: str, content: dict) -> None:
-    """Puts the whole directory in place at once: written beside `out`, then renamed."""
+def write(out: Path, encoder: bytes, tokenizer_json: str, content: dict, verify: Callable[[Path], None]) -> None:
+    """Puts the whole directory in place at once: written beside `out`, verified there, then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
@@ -185,6 +332,7 @@ def write(out: Path, encoder: bytes, tokenizer_json: str, content: dict) -> None
         (fresh / manifest.ENCODER).write_bytes(encoder)
         (fresh / manifest.TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         manifest.write(fresh, content)
+        verify(fresh)
         if out.exists():
             shutil.move(out, replaced)
         fresh.rename(out)

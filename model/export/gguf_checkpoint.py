@@ -31,6 +31,7 @@ def read(file: Path) -> dict:
         "max_position_embeddings": fields["llama.context_length"],
         "rms_norm_eps": fields["llama.attention.layer_norm_rms_epsilon"],
         "rope_theta": fields["llama.rope.freq_base"],
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
         "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
     }
     tensors = dict(_tensor(item, config) for item in reader.tensors if item.name != "output.weight")

@@ -66,6 +66,21 @@ class ResidualNorm(nn.Module):
         return F.layer_norm(update + residual, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
+class LayerNorm(nn.Module):
+    """[T, H] -> [T, H]. A norm without a bias is given zeros."""
+
+    epsilon: Final[float]
+
+    def __init__(self, weight: Tensor, bias: Tensor, epsilon: float):
+        super().__init__()
+        self.weight = frozen(weight)
+        self.bias = frozen(bias)
+        self.epsilon = epsilon
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.layer_norm(hidden, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
 class PackedAttention(nn.Module):
     """Bidirectional attention within each sequence of a packed batch.
 

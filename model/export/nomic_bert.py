@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.export.errors import ExportError
+from model.export.config import require
 from model.export.graph import SpanMean
+from model.export.layers import GatedPostNormLayer
 from model.export.rotary_graph import NormedWordEmbeddings, RotaryAttention, RotaryEncoder, SwiGlu
 from model.export.weights import Weights
 
@@ -25,24 +26,17 @@ REQUIRED = {
 }  # fmt: skip
 
 
-class Layer(nn.Module):
-    """hidden [T, H], rotary, query_scale float32 [S], neighbour_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H]."""
-
-    def __init__(self, weights: Weights, prefix: str, heads: int):
-        super().__init__()
-        self.qkv = weights.linear_no_bias(prefix + "attn.Wqkv")
-        self.attention = RotaryAttention(heads, heads, causal=False)
-        self.attention_output = weights.linear_no_bias(prefix + "attn.out_proj")
-        self.attention_norm = weights.norm(prefix + "norm1")
-        self.gate_and_value = weights.linear_no_bias(prefix + "mlp.fc12", prefix + "mlp.fc11")
-        self.activation = SwiGlu()
-        self.output = weights.linear_no_bias(prefix + "mlp.fc2")
-        self.output_norm = weights.norm(prefix + "norm2")
-
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        context = self.attention(self.qkv(hidden), rotary, query_scale, neighbour_window, sequence_offsets)
-        hidden = self.attention_norm(self.attention_output(context), hidden)
-        return self.output_norm(self.output(self.activation(self.gate_and_value(hidden))), hidden)
+def layer(weights: Weights, prefix: str, heads: int) -> GatedPostNormLayer:
+    return GatedPostNormLayer(
+        qkv=weights.linear_no_bias(prefix + "attn.Wqkv"),
+        attention=RotaryAttention(heads, heads, causal=False),
+        attention_output=weights.linear_no_bias(prefix + "attn.out_proj"),
+        attention_norm=weights.norm(prefix + "norm1"),
+        gate_and_value=weights.linear_no_bias(prefix + "mlp.fc12", prefix + "mlp.fc11"),
+        activation=SwiGlu(),
+        output=weights.linear_no_bias(prefix + "mlp.fc2"),
+        output_norm=weights.norm(prefix + "norm2"),
+    )
 
 
 def spelling(name: str) -> str:
@@ -59,9 +53,7 @@ def rotary_base(config: dict) -> float:
 
 
 def refuse_unsupported(config: dict) -> None:
-    for key, value in REQUIRED.items():
-        if config.get(key, value) != value:
-            raise ExportError(f"this nomic-bert has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
+    require("nomic-bert", config, REQUIRED)
 
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
@@ -91,7 +83,7 @@ def build(config: dict, tensors: dict[str, Tensor]) -> RotaryEncoder:
     weights = Weights(tensors, spelling, epsilon)
     word = weights["embeddings.word_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
     embeddings = NormedWordEmbeddings(word, weights["emb_ln.weight"], weights["emb_ln.bias"], epsilon)
-    layers = [Layer(weights, f"encoder.layers.{i}.", measured["attention_heads"]) for i in range(measured["layers"])]
+    layers = [layer(weights, f"encoder.layers.{i}.", measured["attention_heads"]) for i in range(measured["layers"])]
     return RotaryEncoder(embeddings, layers, SpanMean()).eval()
 
 

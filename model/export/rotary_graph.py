@@ -63,10 +63,53 @@ class SwiGlu(nn.Module):
         return F.silu(gate) * value
 
 
-class NormedSpanMean(nn.Module):
-    """The last norm of a decoder, then the mean over spans: hidden [T, H], spans int32 [P, 2] -> [P, H]."""
+class GeGlu(nn.Module):
+    """gate and value side by side [T, 2F] -> gelu(gate) * value [T, F], with the exact (erf) GELU."""
 
-    def __init__(self, norm: RmsNorm):
+    def forward(self, both: Tensor) -> Tensor:
+        gate, value = both.chunk(2, dim=1)
+        return F.gelu(gate) * value
+
+
+class GeGluTanh(nn.Module):
+    """gate and value side by side [T, 2F] -> gelu(gate) * value [T, F], with the GELU approximated by tanh."""
+
+    def forward(self, both: Tensor) -> Tensor:
+        gate, value = both.chunk(2, dim=1)
+        return F.gelu(gate, approximate="tanh") * value
+
+
+class HeadNorm(nn.Module):
+    """RMS norms of single query and key heads, as Qwen3 and Gemma 3 have before the rotation: qkv [T, (heads + 2 key_value_heads) d] -> the same shape.
+
+    All query heads share the weight `query` [d], all key heads `key` [d]; values stay. Statistics are float32.
+    """
+
+    heads: Final[int]
+    key_value_heads: Final[int]
+    epsilon: Final[float]
+
+    def __init__(self, heads: int, key_value_heads: int, query: Tensor, key: Tensor, epsilon: float):
+        super().__init__()
+        self.heads = heads
+        self.key_value_heads = key_value_heads
+        self.query = frozen(query)
+        self.key = frozen(key)
+        self.epsilon = epsilon
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        split = qkv.view(qkv.size(0), -1, self.query.size(0)).split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
+        return torch.cat([self.norm(split[0], self.query), self.norm(split[1], self.key), split[2]], dim=1).flatten(1)
+
+    def norm(self, heads: Tensor, weight: Tensor) -> Tensor:
+        wide = heads.to(torch.float32)
+        return weight * (wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.epsilon)).to(heads.dtype)
+
+
+class NormedSpanMean(nn.Module):
+    """The norm after the last layer (RmsNorm or LayerNorm), then the mean over spans: hidden [T, H], spans int32 [P, 2] -> [P, H]."""
+
+    def __init__(self, norm: nn.Module):
         super().__init__()
         self.norm = norm
         self.mean = SpanMean()
@@ -122,8 +165,8 @@ class RotaryAttention(nn.Module):
         """[sequences * n, heads, d] of equally long sequences -> [sequences * n, heads * d]."""
         rows = query.size(0)
         q = query.unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
-        k = self.for_all_heads(key).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
-        v = self.for_all_heads(value).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        k = for_all_heads(key, self.heads).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
+        v = for_all_heads(value, self.heads).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
         context = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=scale)
         return context.transpose(1, 2).reshape(rows, -1)
 
@@ -133,10 +176,10 @@ class RotaryAttention(nn.Module):
         q, q_grouped, q_shifted = rotate(query, tables[0]), rotate(query, tables[1]), rotate(query, tables[2])
         k, k_grouped, k_shifted = rotate(key, tables[0]), rotate(key, tables[1]), rotate(key, tables[2])
         q, q_grouped, q_shifted = q.transpose(0, 1), q_grouped.transpose(0, 1), q_shifted.transpose(0, 1)
-        k = self.for_all_heads(k).transpose(0, 1)
-        k_grouped = self.for_all_heads(k_grouped).transpose(0, 1)
-        k_shifted = self.for_all_heads(k_shifted).transpose(0, 1)
-        v = self.for_all_heads(value).transpose(0, 1)
+        k = for_all_heads(k, self.heads).transpose(0, 1)
+        k_grouped = for_all_heads(k_grouped, self.heads).transpose(0, 1)
+        k_shifted = for_all_heads(k_shifted, self.heads).transpose(0, 1)
+        v = for_all_heads(value, self.heads).transpose(0, 1)
         n = query.size(0)
         position = torch.arange(n, device=query.device)
         tile = max(16, min(256, self.tile_elements // (n * self.heads)))
@@ -167,9 +210,10 @@ class RotaryAttention(nn.Module):
             contexts[:, start:end] = context
         return contexts.transpose(0, 1).reshape(n, -1)
 
-    def for_all_heads(self, kept: Tensor) -> Tensor:
-        """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
-        return kept if self.heads == self.key_value_heads else kept.repeat_interleave(self.heads // self.key_value_heads, dim=1)
+
+def for_all_heads(kept: Tensor, heads: int) -> Tensor:
+    """Grouped-query attention: [rows, key_value_heads, d] -> [rows, heads, d], each repeated for the queries that share it."""
+    return kept if heads == kept.size(1) else kept.repeat_interleave(heads // kept.size(1), dim=1)
 
 
 def scores_of(query: Tensor, key: Tensor, masked: Tensor) -> Tensor:

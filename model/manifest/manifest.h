@@ -32,6 +32,7 @@ struct ModelManifest {
   Family family = Family::kApe;
   int vocabulary_size = 0;
   int hidden_size = 0;
+  int vector_size = 0;  // Of pooled vectors: hidden_size, unless Dense layers after pooling change it.
   int layers = 0;
   int intermediate_size = 0;
   int attention_heads = 0;
@@ -41,16 +42,22 @@ struct ModelManifest {
   int position_rows = 0;    // APE: rows of the position table.
   int position_stride = 1;  // APE: rows a trained position; more than 1 in a tuned, expanded table.
   int rotary_dim = 0;       // RoPE: components of a head that are rotated; even.
-  double rotary_base = 0;   // RoPE: b of theta_j = b^(-2j / rotary_dim).
+  double rotary_base = 0;   // RoPE: b of theta_j = b^(-2j / rotary_dim) / rotary_factor.
   int trained_window = 0;   // Lo, tokens.
   int plain_limit = 0;      // The most tokens of one sequence without an extension.
+  // RoPE: divides all plain frequencies, as gte's published code and linear scaling do.
+  double rotary_factor = 1;
   bool causal = false;
   Pooling pooling = Pooling::kMean;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.
   std::vector<int32_t> special_suffix;             // Ids after the content.
+  bool add_eos_token = false;                      // special_suffix ends with the tokenizer's EOS token.
   std::map<std::string, std::string> prompts;      // Name -> text put before the input.
+  std::string default_prompt_name;                 // Of requests that name no prompt; a name of `prompts`, or empty.
   std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a name of `prompts`.
-  std::vector<int> trained_dimensions;             // Ascending; the last one is hidden_size.
+  std::vector<int> trained_dimensions;             // Ascending; the last one is vector_size.
+  std::string similarity_function;                 // "cosine", "dot", "euclidean", "manhattan"; empty = unknown.
+  std::string trained_window_source;               // The file, option or table that says trained_window.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
   std::string recommended_multi_vector_extension;  // The same, for a vector a window: it has `windows`.
   // What the recommendations rest on: data set, date, figures.

@@ -47,7 +47,7 @@ absl::Status CheckRange(const std::string& field, const std::optional<int64_t>& 
 // its ends, or run backwards.
 absl::Status CheckBetas(const ModelManifest& model, const std::string& method, double fast, double slow) {
   constexpr double kManyTurns = 1e6, kFewTurns = 1e-6;
-  const double most = model.trained_window / (2 * std::numbers::pi);
+  const double most = model.trained_window / (2 * std::numbers::pi * model.rotary_factor);
   const double least = most * std::pow(model.rotary_base, 2.0 / model.rotary_dim - 1);
   if (absl::Status status = CheckRange(method + ".beta_fast", fast, least, kManyTurns); !status.ok()) return status;
   if (absl::Status status = CheckRange(method + ".beta_slow", slow, kFewTurns, most); !status.ok()) return status;

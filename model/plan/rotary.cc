@@ -14,7 +14,8 @@ constexpr size_t kMaxEntries = 64;  // Each look-up compares with all of them.
 
 // The (real-valued) pair that turns `rotations` times within the trained window.
 double PairThatTurns(const ModelManifest& model, double rotations) {
-  return model.rotary_dim * std::log(model.trained_window / (kTau * rotations)) / (2 * std::log(model.rotary_base));
+  const double window = model.trained_window / model.rotary_factor;
+  return model.rotary_dim * std::log(window / (kTau * rotations)) / (2 * std::log(model.rotary_base));
 }
 
 // Pairs below `low` turn often and keep their frequency; those above `high` hardly turn and are interpolated. As in
@@ -39,7 +40,7 @@ std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& 
   const double base = ntk ? method.base : model.rotary_base;
   std::vector<double> frequencies(static_cast<size_t>(model.rotary_dim / 2));
   for (size_t j = 0; j < frequencies.size(); ++j) {
-    frequencies[j] = std::pow(base, -2.0 * static_cast<double>(j) / model.rotary_dim);
+    frequencies[j] = std::pow(base, -2.0 * static_cast<double>(j) / model.rotary_dim) / model.rotary_factor;
   }
   if (method.kind == MethodKind::kInterpolation) {
     for (double& frequency : frequencies) frequency /= method.factor;

@@ -19,9 +19,9 @@
 
 namespace longembed {
 
-// theta'_j, j = 0..rotary_dim/2-1, radians a token. Interpolation (arXiv 2306.15595): theta_j / s. NTK: theta of the
-// method's base. NTK-by-parts and YaRN (arXiv 2309.00071): a ramp between the two, linear in j. Resonance (arXiv
-// 2403.00071): wavelengths rounded to whole tokens, after any scaling.
+// theta'_j, j = 0..rotary_dim/2-1, radians a token, from the model's own base and factor. Interpolation (arXiv
+// 2306.15595): theta_j / s. NTK: theta of the method's base. NTK-by-parts and YaRN (arXiv 2309.00071): a ramp between
+// the two, linear in j. Resonance (arXiv 2403.00071): wavelengths rounded to whole tokens, after any scaling.
 std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& method);
 
 // What cos and sin are multiplied by: YaRN's attention factor, 0.1 ln(s) + 1, else 1.

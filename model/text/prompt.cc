@@ -35,7 +35,7 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
     }
     return model.prompts.at(found->second);
   }
-  return std::string();
+  return model.default_prompt_name.empty() ? std::string() : model.prompts.at(model.default_prompt_name);
 }
 
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,

@@ -14,7 +14,7 @@
 
 namespace longembed {
 
-// How a request names its prompt. std::monostate: none.
+// How a request names its prompt. std::monostate: not at all; it gets the model's default prompt, if there is one.
 struct PromptName {
   std::string name;  // Of ModelManifest::prompts.
 };

@@ -30,7 +30,7 @@ struct ModelConfig {
 // The tei.v1 API, which has no field for a model.
 struct TeiConfig {
   std::string model;           // That answers. Empty: the only one; with several, tei.v1 is not served.
-  std::string default_prompt;  // Name of the prompt put before inputs of requests that name none. Empty: no prompt.
+  std::string default_prompt;  // Of requests that name no prompt. Empty: the model's default prompt, if any.
 };
 
 // TLS on `listen`. Paths are relative to the config file.

@@ -190,7 +190,7 @@ absl::Status EmbedCall::CheckResponseSize() const {
 
 absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
   constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
-  const int64_t width = model_.model().manifest.hidden_size * static_cast<int64_t>(sizeof(float));
+  const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
   int64_t rows = 0, vectors = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
   for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;

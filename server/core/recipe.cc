@@ -91,15 +91,17 @@ json ToJson(const ModelManifest& model, const Extension& extension) {
 
 // What the manifest says that shapes vectors; encoder.pt and tokenizer.json do not say it.
 json ToJson(const ModelManifest& model) {
-  return {{"family", model.family == Family::kApe ? "APE" : "ROPE"},
-          {"plain_limit", model.plain_limit},
-          {"pooling", NameOf(model.pooling)},
-          {"position_stride", model.position_stride},
-          {"rotary_base", model.rotary_base},
-          {"rotary_dim", model.rotary_dim},
-          {"special_prefix", model.special_prefix},
-          {"special_suffix", model.special_suffix},
-          {"trained_window", model.trained_window}};
+  json result{{"family", model.family == Family::kApe ? "APE" : "ROPE"},
+              {"plain_limit", model.plain_limit},
+              {"pooling", NameOf(model.pooling)},
+              {"position_stride", model.position_stride},
+              {"rotary_base", model.rotary_base},
+              {"rotary_dim", model.rotary_dim},
+              {"special_prefix", model.special_prefix},
+              {"special_suffix", model.special_suffix},
+              {"trained_window", model.trained_window}};
+  if (model.rotary_factor != 1) result["rotary_factor"] = model.rotary_factor;
+  return result;
 }
 
 }  // namespace

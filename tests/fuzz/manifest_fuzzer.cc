@@ -22,7 +22,7 @@ void ExpectSizes(const ModelManifest& model) {
   }
   FUZZ_EXPECT(model.attention_heads % model.key_value_heads == 0);
   FUZZ_EXPECT(model.trained_window >= 2 && model.trained_window <= model.plain_limit);
-  FUZZ_EXPECT(!model.trained_dimensions.empty() && model.trained_dimensions.back() == model.hidden_size);
+  FUZZ_EXPECT(!model.trained_dimensions.empty() && model.trained_dimensions.back() == model.vector_size);
   for (const int dimensions : model.trained_dimensions) FUZZ_EXPECT(dimensions >= 1);
 }
 
@@ -33,6 +33,7 @@ void ExpectPositions(const ModelManifest& model) {
   } else {
     FUZZ_EXPECT(model.rotary_dim >= 4 && model.rotary_dim % 2 == 0 && model.rotary_dim <= model.head_dim);
     FUZZ_EXPECT(model.rotary_base > 1 && model.rotary_base <= 1e12);
+    FUZZ_EXPECT(model.rotary_factor >= 1e-3 && model.rotary_factor <= 1e3);
   }
 }
 
@@ -42,6 +43,7 @@ void ExpectTextSide(const ModelManifest& model) {
   }
   FUZZ_EXPECT(model.special_prefix.size() + model.special_suffix.size() < static_cast<size_t>(model.plain_limit));
   for (const auto& [type, prompt] : model.input_types) FUZZ_EXPECT(model.prompts.contains(prompt));
+  FUZZ_EXPECT(model.default_prompt_name.empty() || model.prompts.contains(model.default_prompt_name));
 }
 
 void PlanOneToken(const ModelManifest& model) {

@@ -38,7 +38,7 @@ ModelManifest FakeManifest() {
   manifest.name = "fake";
   manifest.architecture = "fake";
   manifest.vocabulary_size = 100;
-  manifest.hidden_size = 4;
+  manifest.hidden_size = manifest.vector_size = 4;
   manifest.intermediate_size = 16;
   manifest.layers = 2;
   manifest.attention_heads = 2;

@@ -17,24 +17,28 @@ WINDOW = 32  # Lo.
 COMMON = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "vocab_size": 300, "initializer_range": 0.25}
 
 
-def tiny_tokenizer(special_tokens: bool = True) -> Tokenizer:
+# transformers takes tokenizer.json as it is, instead of making a tokenizer for the model type out of its vocabulary.
+TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def tiny_tokenizer(template: str = "[CLS] $A [SEP]") -> Tokenizer:
     """One token a printable character, in special tokens that are not BERT's usual ids (1 pads, as in XLM-R); with truncation and padding to be stripped."""
     words = ["[UNK]", "[PAD]", "[SEP]", "[CLS]"] + [chr(code) for code in range(33, 127)] + ["##" + chr(code) for code in range(33, 127)]
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    if special_tokens:
-        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
+    if template != "$A":
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16)
     return tokenizer
 
 
 def save(kind: str, folder: Path) -> Path:
-    """`kind` is a key of KINDS. Norms and biases are random too: ones and zeros would hide a swap."""
+    """`kind` is a key of KINDS or FAMILIES. Norms and biases are random too: ones and zeros would hide a swap."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    model, special_tokens = KINDS[kind]()
+    model, template = (KINDS | FAMILIES)[kind]()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() or name.endswith("bias"):
@@ -43,7 +47,8 @@ def save(kind: str, folder: Path) -> Path:
         save_e5_rope(model, folder)
     else:
         model.save_pretrained(folder)
-    tiny_tokenizer(special_tokens).save(str(folder / "tokenizer.json"))
+    tiny_tokenizer(template).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     return folder
 
 
@@ -73,32 +78,101 @@ def save_e5_rope(bert: torch.nn.Module, folder: Path) -> None:
 
 def _bert():
     config = transformers.BertConfig(num_attention_heads=4, max_position_embeddings=WINDOW, **COMMON)
-    return transformers.BertModel(config, add_pooling_layer=False), True
+    return transformers.BertModel(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
 
-def _xlm_roberta():
-    config = transformers.XLMRobertaConfig(num_attention_heads=4, max_position_embeddings=WINDOW + 2, type_vocab_size=1, pad_token_id=1, **COMMON)
-    return transformers.XLMRobertaModel(config, add_pooling_layer=False), True
+def _bert_kin(name: str, **more):
+    """RoBERTa, CamemBERT, XLM-R and MPNet, whose tables begin with the padding token's row and one more."""
+    config = getattr(transformers, name + "Config")(num_attention_heads=4, max_position_embeddings=WINDOW + 2, pad_token_id=1, **COMMON, **more)
+    return getattr(transformers, name + "Model")(config, add_pooling_layer=False), "[CLS] $A [SEP]"
+
+
+def _electra():
+    config = transformers.ElectraConfig(num_attention_heads=4, max_position_embeddings=WINDOW, embedding_size=64, pad_token_id=1, **COMMON)
+    return transformers.ElectraModel(config), "[CLS] $A [SEP]"
+
+
+def _distilbert():
+    config = transformers.DistilBertConfig(
+        dim=64, n_layers=3, hidden_dim=96, n_heads=4, vocab_size=300, initializer_range=0.25, max_position_embeddings=WINDOW, pad_token_id=1
+    )
+    return transformers.DistilBertModel(config), "[CLS] $A [SEP]"
 
 
 def _nomic_bert():
-    config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, **COMMON)
-    return transformers.NomicBertModel(config, add_pooling_layer=False), True
+    rope = {"rope_type": "default", "rope_theta": 1000.0}
+    config = transformers.NomicBertConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters=rope, **COMMON)
+    return transformers.NomicBertModel(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
 
-def _decoder(config_class, model_class, **more):
-    config = config_class(
-        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=WINDOW, eos_token_id=2, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **COMMON, **more,
+def _decoder(config_class, model_class, template, **more):
+    settings = {
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": WINDOW, "eos_token_id": 2, "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, **COMMON,
+    }  # fmt: skip
+    return model_class(config_class(**settings | more)), template
+
+
+def _two_bases(base: float) -> dict:
+    return {"full_attention": {"rope_type": "default", "rope_theta": base}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+
+
+def _modernbert(**more):
+    config = transformers.ModernBertConfig(
+        num_attention_heads=2, max_position_embeddings=WINDOW, local_attention=16, layer_types=["full_attention", "sliding_attention", "full_attention"],
+        rope_parameters=_two_bases(160000.0), pad_token_id=1, **COMMON, **more,
     )  # fmt: skip
-    return model_class(config), False
+    return transformers.ModernBertModel(config), "[CLS] $A [SEP]"
+
+
+def _gte():
+    rope = {"rope_type": "default", "rope_theta": 160000.0}
+    config = transformers.GteConfig(num_attention_heads=2, max_position_embeddings=WINDOW, rope_parameters=rope, pad_token_id=1, **COMMON)
+    return transformers.GteModel(config), "[CLS] $A [SEP]"
+
+
+def _gemma3():
+    config = transformers.Gemma3TextConfig(
+        num_attention_heads=4, num_key_value_heads=2, head_dim=24, max_position_embeddings=WINDOW, sliding_window=16, use_bidirectional_attention=True,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_parameters=_two_bases(1e6), query_pre_attn_scalar=10,
+        pad_token_id=1, **COMMON,
+    )  # fmt: skip
+    return transformers.Gemma3TextModel(config), "[CLS] $A [SEP]"
+
+
+def _bidirectional(config_class, model_class, **more):
+    """Trained to see both sides, as transformers >= 5.2 obeys `is_causal`."""
+    model, template = _decoder(config_class, model_class, "[CLS] $A [SEP]", **more)
+    model.config.is_causal = False
+    return model, template
 
 
 KINDS = {
     "bert": _bert,
-    "xlm-roberta": _xlm_roberta,
+    "xlm-roberta": lambda: _bert_kin("XLMRoberta", type_vocab_size=1),
     "e5rope": _bert,
     "nomic_bert": _nomic_bert,
-    "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel),
-    "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, sliding_window=WINDOW),
+    "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, "$A [SEP]"),
+    "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, "$A", sliding_window=WINDOW),
+}
+# More networks, each of which shares most of its parts with one of KINDS.
+FAMILIES = {
+    "roberta": lambda: _bert_kin("Roberta"),
+    "camembert": lambda: _bert_kin("Camembert", type_vocab_size=1),
+    "distilbert": _distilbert,
+    "electra": _electra,
+    "mpnet": lambda: _bert_kin("MPNet"),
+    "qwen2": lambda: _decoder(transformers.Qwen2Config, transformers.Qwen2Model, "$A [SEP]"),
+    "qwen3": lambda: _decoder(transformers.Qwen3Config, transformers.Qwen3Model, "[CLS] $A [SEP]", head_dim=24),
+    "biased-llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, "$A", attention_bias=True, mlp_bias=True),
+    "bidirectional-llama": lambda: _bidirectional(transformers.LlamaConfig, transformers.LlamaModel),
+    "bidirectional-mistral": lambda: _bidirectional(transformers.MistralConfig, transformers.MistralModel, sliding_window=None),
+    "bidirectional-qwen2": lambda: _bidirectional(transformers.Qwen2Config, transformers.Qwen2Model),
+    "eurobert": lambda: _decoder(
+        transformers.EuroBertConfig, transformers.EuroBertModel, "[CLS] $A [SEP]", pad_token_id=1, bos_token_id=3, mask_token_id=0
+    ),
+    "modernbert": _modernbert,
+    "biased-modernbert": lambda: _modernbert(norm_bias=True, attention_bias=True, mlp_bias=True),
+    "gte": _gte,
+    "gemma3_text": _gemma3,
 }

@@ -360,8 +360,9 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_architecture(manifest.architecture);
   model.set_family(manifest.family == Family::kApe ? v1::Model::APE : v1::Model::ROPE);
   model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
+  model.set_trained_window_source(manifest.trained_window_source);
   model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
-  model.set_dimensions(static_cast<uint32_t>(manifest.hidden_size));
+  model.set_dimensions(static_cast<uint32_t>(manifest.vector_size));
   model.set_rotary_base(manifest.rotary_base);
   for (const int dimensions : manifest.trained_dimensions) {
     model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
@@ -369,6 +370,9 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_pooling(ConvertPooling(manifest.pooling));
   model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
   model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
+  model.set_default_prompt_name(manifest.default_prompt_name);
+  model.set_similarity_function(manifest.similarity_function);
+  model.set_add_eos_token(manifest.add_eos_token);
   for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
   for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
   FillRecommendations(manifest, model);

@@ -108,7 +108,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
                      .input_options = {.plan = {.truncate = *truncate,
                                                 .limits = ToPlanLimits(context_.limits),
                                                 .allow_empty = true}},
-                     .vector_options = {.dimensions = context_.model.model().manifest.hidden_size},
+                     .vector_options = {.dimensions = context_.model.model().manifest.vector_size},
                      .max_response_bytes = context_.limits.max_response_bytes};
     if (const absl::Status status = FillOrder(order); !status.ok()) return status;
     return order;

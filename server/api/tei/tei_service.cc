@@ -103,14 +103,11 @@ absl::StatusOr<std::unique_ptr<TeiServices>> TeiServices::Make(const TeiConfig& 
   }
   const absl::StatusOr<ServedModel*> model = api.models.Find(config.model, "tei.model");
   if (!model.ok()) return model.status();
-  std::string prompt;
-  if (!config.default_prompt.empty()) {
-    const absl::StatusOr<std::string> found =
-        ResolvePrompt((*model)->model().manifest, PromptName{config.default_prompt});
-    if (!found.ok()) return AtField(found.status(), "tei.default_prompt");
-    prompt = *found;
-  }
-  TeiContext context{{api}, **model, std::move(prompt), LONGEMBED_VERSION};
+  const PromptChoice choice =
+      config.default_prompt.empty() ? PromptChoice() : PromptChoice(PromptName{config.default_prompt});
+  absl::StatusOr<std::string> prompt = ResolvePrompt((*model)->model().manifest, choice);
+  if (!prompt.ok()) return AtField(prompt.status(), "tei.default_prompt");
+  TeiContext context{{api}, **model, *std::move(prompt), LONGEMBED_VERSION};
   return std::unique_ptr<TeiServices>(new TeiServices(std::move(context), host));
 }
 

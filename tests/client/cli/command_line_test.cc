@@ -342,12 +342,22 @@ TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
   service_.set_models(models);
   const std::vector<const char*> command{"models", "--server", address_.c_str(), "--output", "text"};
   EXPECT_THAT(Longembed(command).out, Not(HasSubstr("recommended")));
+  EXPECT_THAT(Longembed(command).out, Not(HasSubstr("default prompt")));
+  model.set_default_prompt_name("query");
+  model.set_similarity_function("dot");
+  model.set_trained_window(512);
+  model.set_trained_window_source("max_seq_length of sentence_bert_config.json");
+  for (const uint32_t size : {64, 128}) model.add_trained_dimensions(size);
   model.mutable_recommended_extension();  // To do nothing is a recommendation too.
   model.mutable_recommended_multi_vector_extension()->mutable_windows()->set_tokens(128);
   (*model.mutable_recommendation_evidence())["set"] = "qmsum";
   service_.set_models(models);
   const std::string shown = Longembed(command).out;
   EXPECT_THAT(shown, HasSubstr("\n  recommended: {}\n"));
+  EXPECT_THAT(
+      shown,
+      HasSubstr("\n  default prompt: query\n  similarity: dot\n  dimensions: 64, 128\n  trained for 512 tokens, by "
+                "max_seq_length of sentence_bert_config.json; without EOS token\n"));
   EXPECT_THAT(shown,
               HasSubstr("\n  recommended for a vector a window: {\"windows\":{\"tokens\":128}}\n    set: qmsum\n"));
   const nlohmann::json object = nlohmann::json::parse(Longembed({"models", "--server", address_.c_str()}).out);

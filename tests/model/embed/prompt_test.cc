@@ -20,6 +20,15 @@ TEST(PromptTest, Resolves) {
   EXPECT_EQ(*ResolvePrompt(model, LiteralPrompt{"x "}), "x ");
 }
 
+TEST(PromptTest, ARequestThatNamesNoPromptGetsTheDefault) {
+  ModelManifest model = FakeManifest();
+  model.default_prompt_name = "query";
+  EXPECT_EQ(*ResolvePrompt(model, {}), "query: ");
+  EXPECT_EQ(*ResolvePrompt(model, InputType::kDocument), "passage: ");
+  EXPECT_EQ(*ResolvePrompt(model, PromptName{"passage"}), "passage: ");
+  EXPECT_EQ(*ResolvePrompt(model, LiteralPrompt{""}), "");
+}
+
 TEST(PromptTest, UnknownNamesListTheKnownOnes) {
   ModelManifest model = FakeManifest();
   const absl::Status unknown = ResolvePrompt(model, PromptName{"passages"}).status();

@@ -11,7 +11,8 @@ sys.path.insert(0, str(REPOSITORY))
 sys.path.insert(0, str(REPOSITORY / "tests/testing"))
 
 import torch  # noqa: E402
-from tiny_checkpoints import tiny_tokenizer  # noqa: E402
+import yaml  # noqa: E402
+from tiny_checkpoints import TOKENIZER_CONFIG, tiny_tokenizer  # noqa: E402
 from transformers import BertConfig, BertModel  # noqa: E402
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 40, "vocab_size": 300}
@@ -23,11 +24,24 @@ def save_checkpoint(folder: Path, pooling: str | None = "mean", **config) -> Pat
     model = BertModel(BertConfig(**SIZES, initializer_range=0.3, **config), add_pooling_layer=False).eval()
     model.save_pretrained(folder)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     if pooling:
         (folder / "1_Pooling").mkdir()
         modes = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "cls", "pooling_mode_max_tokens": pooling == "max"}
         (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 48, **modes}))
     return folder
+
+
+def manifest_of(folder) -> dict:
+    return yaml.safe_load((folder / "longembed-model.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def without_the_program(monkeypatch):
+    """Exports are checked from Python, whether the model library is built or not; one test goes through it."""
+    from model.export import directory
+
+    monkeypatch.setattr(directory, "PROGRAM", Path("/nowhere"))
 
 
 @pytest.fixture

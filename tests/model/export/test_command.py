@@ -5,16 +5,11 @@ import json
 
 import pytest
 import torch
-import yaml
-from conftest import save_checkpoint
+from conftest import manifest_of, save_checkpoint
 
 from model.export import bert, check, checkpoints, manifest, sources
 from model.export.__main__ import main
 from model.export.errors import ExportError
-
-
-def manifest_of(folder) -> dict:
-    return yaml.safe_load((folder / "longembed-model.yaml").read_text())
 
 
 def refusal(capsys) -> str:
@@ -30,6 +25,7 @@ def test_the_manifest_says_what_the_server_reads(tiny, tmp_path):
     assert content == {
         "format_version": 1, "name": "tiny-bert", "architecture": "bert", "family": "APE", "vocabulary_size": 300, "hidden_size": 48,
         "intermediate_size": 96, "layers": 2, "attention_heads": 4, "head_dim": 12, "position_rows": 40, "trained_window": 40, "plain_limit": 40,
+        "trained_window_source": "the model's positions", "add_eos_token": False,
         "causal": False, "pooling": "MEAN", "special_tokens": {"prefix": [3], "suffix": [2]}, "prompts": {"query": "ask: "},
         "input_types": {"QUERY": "query"}, "trained_dimensions": [48], "recommended_extension": '{"windows": {}}',
         "recommended_multi_vector_extension": '{"windows": {"tokens": 40}}', "precision": "fp32", "licence": "CC0-1.0",
@@ -118,7 +114,7 @@ def test_what_the_graph_does_not_compute_is_refused(tiny, tmp_path, capsys, chan
 
 
 @pytest.mark.parametrize(
-    "pooling, message", [(None, "add --pooling mean, cls or last"), ("max", "pools by pooling_mode_max_tokens")]
+    "pooling, message", [(None, "add --pooling mean, cls or last"), ("max", "pools by max")]
 )
 def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
     folder = save_checkpoint(tmp_path / "bert", pooling=pooling)

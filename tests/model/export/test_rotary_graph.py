@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, manifest_of
 
 sys.path.insert(0, str(REPOSITORY / "tests/benchmark"))
 import explicit_model
 import self_extend_memory
 import tiny_checkpoints
-from test_command import manifest_of
 
 from model.export import architectures, check, export, rotary_graph, sources
 from model.export.__main__ import main
@@ -110,10 +109,10 @@ def test_memory_of_self_extend_grows_with_the_length_and_not_its_square():
     assert 0 < large < 4.6 * small and large < 683
 
 
-def test_a_decoder_appends_the_token_that_its_vector_is(tmp_path):
-    """Last-token pooling: where the tokenizer adds nothing, the end of sequence is appended, as E5-Mistral was trained."""
+def test_a_decoder_appends_eos_where_it_is_asked_to(tmp_path):
+    """The tokenizer adds nothing; E5-Mistral was trained with the end of sequence as the token whose vector counts."""
     folder = tiny_checkpoints.save("mistral", tmp_path / "tiny-mistral")
-    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--append-eos"]) == 0
     content = manifest_of(tmp_path / "out")
     assert content["pooling"] == "LAST" and content["special_tokens"] == {"prefix": [], "suffix": [2]} and content["causal"] is True
     assert (content["family"], content["rotary_dim"], content["rotary_base"], content["key_value_heads"], content["gated"]) == ("ROPE", 16, 10000.0, 2, True)

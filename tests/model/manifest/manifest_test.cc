@@ -33,13 +33,17 @@ attention_heads: 12
 head_dim: 32
 position_rows: 512
 trained_window: 512
+trained_window_source: max_seq_length of sentence_bert_config.json
 plain_limit: 512
 causal: false
 pooling: MEAN
+add_eos_token: true
 special_tokens: {prefix: [101], suffix: [102]}
 prompts: {query: "query: ", passage: "passage: "}
 input_types: {QUERY: query, DOCUMENT: passage}
+default_prompt_name: passage
 trained_dimensions: [384, 128]
+similarity_function: dot
 recommended_extension: '{"windows": {}}'
 recommended_multi_vector_extension: '{"windows": {"tokens": 128}}'
 recommendation_evidence: {set: qmsum, date: 2026-11-28, nDCG@10: 0.434}
@@ -56,6 +60,16 @@ std::string Changed(const std::string& from, const std::string& to) {
   return text;
 }
 
+TEST(ManifestTest, DenseLayersAfterPoolingMayChangeTheSizeOfVectors) {
+  EXPECT_EQ(ParseManifest(kManifest, "here")->vector_size, 384);
+  const absl::StatusOr<ModelManifest> wider =
+      ParseManifest(Changed("[384, 128]", "[512, 128]\nvector_size: 512"), "here");
+  ASSERT_TRUE(wider.ok()) << wider.status();
+  EXPECT_EQ(wider->vector_size, 512);
+  EXPECT_EQ(wider->hidden_size, 384);
+  EXPECT_THAT(wider->trained_dimensions, ElementsAre(128, 512));
+}
+
 TEST(ManifestTest, ReadsEveryKey) {
   const auto manifest = ParseManifest(kManifest, "here");
   ASSERT_TRUE(manifest.ok()) << manifest.status();
@@ -68,6 +82,10 @@ TEST(ManifestTest, ReadsEveryKey) {
   EXPECT_EQ(manifest->prompts.at("query"), "query: ");
   EXPECT_EQ(manifest->input_types.at("DOCUMENT"), "passage");
   EXPECT_THAT(manifest->trained_dimensions, ElementsAre(128, 384));
+  EXPECT_EQ(manifest->trained_window_source, "max_seq_length of sentence_bert_config.json");
+  EXPECT_TRUE(manifest->add_eos_token);
+  EXPECT_EQ(manifest->default_prompt_name, "passage");
+  EXPECT_EQ(manifest->similarity_function, "dot");
   EXPECT_EQ(manifest->recommended_extension, R"({"windows": {}})");
   EXPECT_EQ(manifest->recommended_multi_vector_extension, R"({"windows": {"tokens": 128}})");
   EXPECT_THAT(manifest->recommendation_evidence,
@@ -116,7 +134,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: .nan", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: inf", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1", "rotary_base must be above 1"},
+        BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1e4\nrotary_factor: 0", "rotary_factor"},
+        BadManifest{"[384, 128]", "[384, 128]\nvector_size: 512", "trained_dimensions"},
+        BadManifest{"[384, 128]", "[384, 128]\nvector_size: 0", "vector_size"},
         BadManifest{"family: APE", "family: ALIBI", "family must be one of APE, ROPE, not ALIBI"},
+        BadManifest{"default_prompt_name: passage", "default_prompt_name: document",
+                    "default_prompt_name names no prompt"},
+        BadManifest{"similarity_function: dot", "similarity_function: jaccard", "similarity_function must be one of"},
+        BadManifest{"add_eos_token: true", "add_eos_token: 1", "add_eos_token must be true or false"},
         BadManifest{"hidden_size: 384", "hidden_size: many", "hidden_size"},
         BadManifest{"layers: 12", "layers: 0", "layers must be a whole number from 1"},
         BadManifest{"plain_limit: 512", "plain_limit: 513", "plain_limit"},

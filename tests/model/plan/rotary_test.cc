@@ -49,6 +49,30 @@ TEST(RotaryTest, RampsOfTheModelsOfThePaper) {
   }
 }
 
+// gte-multilingual-base: NTKScalingRotaryEmbedding of its published code, with base 20,000, factor 8 and 64 components.
+TEST(RotaryTest, AFactorOfTheModelScalesEveryFrequency) {
+  ModelManifest model = RopeModel(64, 8192);
+  model.rotary_base = 160000;
+  model.rotary_factor = std::pow(8.0, 2.0 / 64);
+  const std::vector<double> plain = RotaryFrequencies(model, PlainMethod());
+  for (size_t j = 0; j < plain.size(); ++j) {
+    EXPECT_NEAR(plain[j] / (std::pow(20000.0 * 8, -2.0 * static_cast<double>(j) / 64) / std::pow(8.0, 2.0 / 64)), 1,
+                1e-12);
+  }
+  const std::vector<double> halved = RotaryFrequencies(model, By(model, Interpolation{.factor = 2}, 16384));
+  for (size_t j = 0; j < plain.size(); ++j) EXPECT_NEAR(halved[j] / plain[j], 0.5, 1e-12);
+}
+
+// A pair's turns within Lo are the same whether a factor of 2 slows it or Lo is half as long.
+TEST(RotaryTest, ARampKnowsTheFactorOfTheModel) {
+  ModelManifest slowed = RopeModel(64, 1024);
+  const ModelManifest half = RopeModel(64, 512);
+  slowed.rotary_factor = 2;
+  const std::vector<double> wanted = RotaryFrequencies(half, By(half, NtkByParts{.factor = 8}, 4096));
+  const std::vector<double> scaled = RotaryFrequencies(slowed, By(slowed, NtkByParts{.factor = 8}, 8192));
+  for (size_t j = 0; j < wanted.size(); ++j) EXPECT_NEAR(2 * scaled[j] / wanted[j], 1, 1e-12) << "pair " << j;
+}
+
 TEST(RotaryTest, OnlyYarnHasAnAmplitude) {
   const ModelManifest model = RopeModel(64, 512);
   EXPECT_NEAR(RotaryAmplitude(By(model, Yarn{.factor = 8}, 4096)), 1.2079, 1e-4);

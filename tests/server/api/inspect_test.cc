@@ -69,6 +69,10 @@ TEST_F(ServiceTest, DescribesModels) {
   EXPECT_EQ(model.recommended_extension().windows().tokens(), 12u);
   EXPECT_EQ(model.recommended_multi_vector_extension().windows().tokens(), 6u);
   EXPECT_EQ(model.recommendation_evidence().at("set"), "qmsum");
+  EXPECT_EQ(model.trained_window_source(), "a test");
+  EXPECT_EQ(model.similarity_function(), "dot");
+  EXPECT_TRUE(model.add_eos_token());
+  EXPECT_EQ(model.default_prompt_name(), "");
   request.set_model("other");
   EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
 }

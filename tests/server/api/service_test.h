@@ -30,6 +30,9 @@ class ServiceTest : public ::testing::Test {
     options.manifest->recommended_extension = R"({"windows": {"tokens": 12}})";
     options.manifest->recommended_multi_vector_extension = R"({"windows": {"tokens": 6}})";
     options.manifest->recommendation_evidence = {{"set", "qmsum"}};
+    options.manifest->trained_window_source = "a test";
+    options.manifest->similarity_function = "dot";
+    options.manifest->add_eos_token = true;
     options.config.limits = {.max_request_bytes = 1 << 16,
                              .max_inputs_per_call = 4,
                              .max_tokens_per_input = 100,

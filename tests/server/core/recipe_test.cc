@@ -79,7 +79,8 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   for (const auto change : std::initializer_list<void (*)(ModelManifest&)>{
            [](ModelManifest& m) { m.pooling = Pooling::kCls; }, [](ModelManifest& m) { m.trained_window = 8; },
            [](ModelManifest& m) { m.plain_limit = 32; }, [](ModelManifest& m) { m.position_stride = 2; },
-           [](ModelManifest& m) { m.special_suffix = {3}; }, [](ModelManifest& m) { m.rotary_base = 500; }}) {
+           [](ModelManifest& m) { m.special_suffix = {3}; }, [](ModelManifest& m) { m.rotary_base = 500; },
+           [](ModelManifest& m) { m.rotary_factor = 2; }}) {
     ModelManifest changed = FakeManifest();
     change(changed);
     EXPECT_NE(plain, Recipe(changed, kPlain));

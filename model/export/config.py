@@ -1,0 +1,82 @@
+"""Reads settings of a checkpoint's config.json that several architectures have."""
+
+from dataclasses import dataclass
+
+from model.export.errors import ExportError
+
+
+def require(kind: str, config: dict, values: dict) -> None:
+    """Refuses a config that says anything else of these keys; one that does not have a key has its value."""
+    for key, value in values.items():
+        if config.get(key, value) != value:
+            raise ExportError(f"this {kind} has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Plain rotary frequencies, theta_j = base^(-2j/d) / factor, j = 0..d/2-1, and the kind of scaling that they come from."""
+
+    base: float
+    factor: float = 1.0
+    scaling: str = "default"
+
+    def sizes(self) -> dict:
+        """The manifest's keys."""
+        return {"rotary_base": self.base, **({"rotary_factor": self.factor} if self.factor != 1 else {})}
+
+
+def rope_settings(config: dict, default_base: float = 10000.0) -> dict:
+    """transformers moved these from two keys of the config into one mapping."""
+    return {"rope_theta": config.get("rope_theta") or default_base, **(config.get("rope_parameters") or {}), **_scaling(config)}
+
+
+def read_rope(kind: str, config: dict) -> Rope:
+    """Refuses every scaling but a constant one of all frequencies."""
+    rope = rope_of(kind, rope_settings(config))
+    refuse_two_ropes(config)
+    return rope
+
+
+def rope_of(kind: str, settings: dict) -> Rope:
+    """Of one mapping with rope_theta."""
+    scaling = settings.get("rope_type", "default")
+    if settings.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ExportError(f"this {kind} has partial_rotary_factor = {settings['partial_rotary_factor']!r} and only 1.0 is exported; choose another checkpoint.")
+    if scaling not in ("default", "linear"):
+        raise ExportError(f"this {kind} scales its rotary positions ({scaling}); export the model it was made from, and ask for the scaling in a request.")
+    return Rope(float(settings["rope_theta"]), float(settings["factor"]) if scaling == "linear" else 1.0, scaling)
+
+
+def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base: float, scaled: bool = True) -> Rope:
+    """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is theirs, too."""
+    if config.get(key, default_base) is None:
+        raise ExportError(f"this {kind} has {key} = null; write the base of its rotary positions there.")
+    named = (config.get("rope_parameters") or {}).get(layers)
+    rope = rope_of(kind, {"rope_theta": config.get(key, default_base), **(named or {}), **(_scaling(config) if scaled else {})})
+    refuse_two_ropes(config)
+    return rope
+
+
+def refuse_two_ropes(config: dict) -> None:
+    """Versions of transformers differ in which of the two they read."""
+    if config.get("rope_scaling") and config.get("rope_parameters"):
+        raise ExportError("config.json has both rope_parameters and rope_scaling; remove the one that its users' version of transformers does not read.")
+
+
+def _scaling(config: dict) -> dict:
+    """rope_scaling, whose kind was called `type` at first."""
+    scaling = dict(config.get("rope_scaling") or {})
+    return {"rope_type": scaling["type"], **scaling} if "type" in scaling else scaling
+
+
+def refuse_scaled_local_layers(kind: str, rope: Rope) -> None:
+    if rope.scaling != "default":
+        raise ExportError(f"this {kind} scales the rotary positions of its local layers ({rope.scaling}), which is not exported; choose another checkpoint.")
+
+
+def layer_kinds(kind: str, config: dict, otherwise: list[str]) -> list[str]:
+    """Of each layer, full_attention or sliding_attention. `otherwise`: where the config has no layer_types."""
+    kinds = config.get("layer_types") or otherwise
+    if strange := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        raise ExportError(f"this {kind} has layers of type {strange[0]!r} (layer_types), which are not exported; choose another checkpoint.")
+    return kinds

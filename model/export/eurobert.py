@@ -1,0 +1,8 @@
+"""EuroBERT: Llama's network, trained to see both sides of a token. The published code is `EuroBertModel`; transformers has it since 5.0."""
+
+from model.export.decoder import FAMILY, ROPE_TYPES, SIGNATURE, build, is_causal, longest_position, reference, refuse_unsupported, sizes  # noqa: F401
+
+ARCHITECTURE = "eurobert"
+CAUSAL = False
+DEFAULT_POOLING = None
+OWN_CODE = True

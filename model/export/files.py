@@ -1,0 +1,157 @@
+"""Reads the files of a checkpoint. Every file that cannot be read ends in an ExportError that names it and says what to do."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterable
+
+from model.export.errors import ExportError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# In the order in which transformers looks for them; it reads the first that is there and nothing else.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+
+
+def name_of(file: Path) -> str:
+    """A file's name with its folder's, which tells 1_Pooling/config.json from config.json."""
+    return f"{file.parent.name}/{file.name}"
+
+
+def read_bytes(file: Path) -> bytes:
+    refuse_pointer(file)
+    return file.read_bytes()
+
+
+def read_text(file: Path) -> str:
+    try:
+        return read_bytes(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{name_of(file)} is not UTF-8 text (byte {error.start}); download it again.") from None
+
+
+def refuse_pointer(file: Path) -> None:
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ExportError(f"{name_of(file)} is a git-LFS pointer instead of the file itself; run `git lfs pull` in the checkpoint's repository.")
+
+
+def read_json(file: Path, kind: type = dict):
+    """The file's content, which has to be a JSON object (or, for `list`, an array); of a file that is not there, an empty one."""
+    if not file.is_file():
+        return kind()
+    try:
+        content = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise ExportError(f"{name_of(file)} is not JSON ({error}); download it again.") from None
+    if not isinstance(content, kind):
+        wanted = "an object" if kind is dict else "an array"
+        raise ExportError(f"{name_of(file)} holds {_kind_of(content)} where {wanted} belongs; download it again.")
+    return content
+
+
+def value(content: dict, key: str, kind: type | tuple[type, ...], file: Path, wanted: str):
+    """content[key], or None where it is absent or null. `wanted` names the kind in the error."""
+    found = content.get(key)
+    if found is None:
+        return None
+    if not isinstance(found, kind) or isinstance(found, bool) and kind is not bool:
+        raise ExportError(f"{name_of(file)} says {key} = {json.dumps(found)[:80]} and {wanted} belongs there; correct it.")
+    return found
+
+
+def texts(content: dict, key: str, file: Path) -> dict[str, str]:
+    """A mapping of names to texts; names with null are left out, as sentence-transformers does."""
+    found = value(content, key, dict, file, "an object of names and texts") or {}
+    for name, text in found.items():
+        if text is not None and not isinstance(text, str):
+            raise ExportError(f"{name_of(file)} says {key}.{name} = {json.dumps(text)[:80]} and a text belongs there; correct it.")
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def _kind_of(content) -> str:
+    return {dict: "an object", list: "an array", str: "a text", type(None): "null"}.get(type(content), "a number or a flag")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads: a whole one, or the shards that an index names."""
+    for name in WEIGHT_FILES:
+        file = folder / name
+        if file.is_file():
+            return [folder / shard for shard in sorted(set(_weight_map(file).values()))] if name.endswith(".json") else [file]
+    others = _weights_beside(folder, used=[])
+    if others:
+        raise ExportError(
+            f"{folder.name} holds {', '.join(others[:3])} and none of {', '.join(WEIGHT_FILES)}, which transformers looks for; add the index of the shards "
+            "or rename the file."
+        )
+    raise ExportError(f"{folder.name} has no weights; it needs model.safetensors or pytorch_model.bin.")
+
+
+def ignored_weights(folder: Path) -> list[str]:
+    """Names of weight files that transformers does not read either: a backup, another precision, another framework's."""
+    used = weight_files(folder)
+    # Shards and bins of the same model beside safetensors are how many repositories come.
+    return [name for name in _weights_beside(folder, used) if not name.startswith("pytorch_model")]
+
+
+def _weights_beside(folder: Path, used: Iterable[Path]) -> list[str]:
+    names = {file.name for file in used}
+    return sorted(file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES and file.name not in names and file.name != "training_args.bin")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) and Path(name).name == name for name in found.values()):
+        raise ExportError(f"{name_of(index)} has no weight_map of tensors to files beside it; download it again.")
+    return found
+
+
+def read_tensors(folder: Path) -> dict[str, "Tensor"]:
+    files = weight_files(folder)
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise ExportError(f"{name_of(file)} is not there, though the index of the weights names it; download the rest of the checkpoint.")
+        refuse_pointer(file)
+        tensors |= _safetensors(file) if file.suffix == ".safetensors" else _pickled_tensors(file)
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            missing = set(_weight_map(folder / name)) - set(tensors) if name.endswith(".json") else ()
+            if missing:
+                raise ExportError(f"no shard holds {min(missing)}, though {name} names it; download the checkpoint again.")
+            break
+    return tensors
+
+
+def _safetensors(file: Path) -> dict[str, "Tensor"]:
+    import safetensors
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, KeyError) as error:
+        size = file.stat().st_size
+        raise ExportError(f"{name_of(file)} ({size} bytes) is not a whole safetensors file ({error}); download it again.") from None
+
+
+def _pickled_tensors(file: Path) -> dict[str, "Tensor"]:
+    import torch
+
+    advice = "save the model with `save_pretrained(folder, safe_serialization=True)`, which writes model.safetensors, and export that folder"
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ExportError(f"{name_of(file)} holds pickled objects instead of tensors alone, and reading it would run its code; {advice}.") from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise ExportError(f"{name_of(file)} is not a whole PyTorch file ({_first_line(error)}); download it again.") from None
+    if not isinstance(content, dict) or not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+        raise ExportError(f"{name_of(file)} is not a mapping of names to tensors; {advice}.")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,258 @@
+"""Reads a checkpoint's folder: transformers' files, and sentence-transformers' where it has them.
+
+What a file says and this exporter does not serve is refused by name, never skipped.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model.export import files, reference
+from model.export.errors import ExportError
+
+MODULES_FILE = "modules.json"
+PROMPTS_FILE = "config_sentence_transformers.json"
+SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
+OLD_TRANSFORMER_FOLDER = "0_Transformer"  # Before sentence-transformers 1.0 wrote the first module into the root.
+POOLING_FOLDER = "1_Pooling"  # Where modules.json is not there to say it.
+LARGEST_WINDOW = 1 << 31  # transformers writes 1e30 for "no limit".
+
+POOLINGS = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
+POOLING_MODES = {
+    "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "lasttoken", "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
+}  # fmt: skip
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# What sentence-transformers' Transformer module may say here without changing a vector. The rest of its settings has to be absent or empty.
+HARMLESS_SETTINGS = {
+    "max_seq_length": None, "do_lower_case": (False,), "transformer_task": ("feature-extraction",), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
+    "modality_config": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Module:
+    """One line of modules.json. `folder` holds the module's config.json and weights."""
+
+    kind: str  # The class's name: Transformer, Pooling, Normalize.
+    folder: Path
+
+
+@dataclass
+class Checkpoint:
+    """What every source yields. None and {} mean that the checkpoint's files do not say."""
+
+    config: dict  # As in config.json.
+    tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
+    tokenizer: str  # The text of tokenizer.json.
+    pooling: str | None = None  # MEAN, CLS or LAST.
+    dense: list = field(default_factory=list)  # Of Dense modules after pooling: (folder's name, config, tensors).
+    pooling_fault: str | None = None  # Why `pooling` cannot be what the files say, as a sentence.
+    prompts: dict = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_function: str | None = None  # One of SIMILARITIES.
+    dimensions: list[int] = field(default_factory=list)  # Matryoshka.
+    window: int | None = None  # Where its users' library truncates, in tokens.
+    window_source: str | None = None  # The key and file that say so.
+    folder: Path | None = None  # Where its users load it from; None where it did not come as a Hugging Face folder.
+    has_modules: bool = False  # There is a modules.json that sentence-transformers can load.
+    scratch: object = None  # Keeps a temporary folder alive as long as this.
+
+
+def read_directory(folder: Path) -> Checkpoint:
+    """Reads a Hugging Face or sentence-transformers checkpoint."""
+    _refuse_adapter(folder)
+    modules = read_modules(folder)
+    transformer = transformer_folder(folder)
+    _refuse_adapter(transformer)
+    config = files.read_json(transformer / "config.json")
+    settings, settings_file = _settings(transformer)
+    tokenizer_config = _tokenizer_config(transformer)
+    pooling, fault = _pooling(folder, modules)
+    window, window_source = _window(settings, settings_file, tokenizer_config, transformer / "tokenizer_config.json")
+    checkpoint = Checkpoint(
+        config=config,
+        tensors=files.read_tensors(transformer),
+        tokenizer=_tokenizer(transformer),
+        pooling=pooling,
+        dense=[(module.folder.name, files.read_json(module.folder / "config.json"), files.read_tensors(module.folder)) for module in modules if module.kind == "Dense"],
+        pooling_fault=fault,
+        window=window,
+        window_source=window_source,
+        folder=folder,
+        has_modules=bool(modules) and _states_dimension(modules[1].folder / "config.json"),
+    )
+    _read_prompts(folder / PROMPTS_FILE, checkpoint)
+    checkpoint.dimensions = _dimensions(transformer / "config.json", config) or checkpoint.dimensions
+    return checkpoint
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where config.json, weights and tokenizer lie."""
+    modules = read_modules(folder)
+    transformer = modules[0].folder if modules else folder
+    if not (transformer / "config.json").is_file():
+        elsewhere = sorted(file.parent.name for file in folder.glob("*/config.json") if "model_type" in files.read_json(file))
+        if modules and elsewhere:
+            raise ExportError(f"{MODULES_FILE} says that the Transformer's files lie in {transformer.name}, and {elsewhere[0]} has them; correct its path.")
+        raise ExportError(f"{transformer.name} has no config.json; give a Hugging Face checkpoint's folder.")
+    return transformer
+
+
+def read_modules(folder: Path) -> list[Module]:
+    """The modules of modules.json, which have to be those that are served; [] where the folder has none."""
+    file = folder / MODULES_FILE
+    entries = files.read_json(file, list)
+    modules = [_module(entry, file) for entry in entries]
+    kinds = [module.kind for module in modules]
+    more = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
+    if more:
+        raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
+    rest = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
+    if modules and (kinds[:2] != ["Transformer", "Pooling"] or set(rest) - {"Dense"}):
+        raise ExportError(f"{folder.name} has the modules {', '.join(kinds)}, and Transformer, Pooling, Dense and at most one Normalize are served, in this order.")
+    return modules
+
+
+def _module(entry, file: Path) -> Module:
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str) or not isinstance(entry.get("path", ""), str):
+        raise ExportError(f"{files.name_of(file)} holds {json.dumps(entry)[:80]} where a module's type and path belong; download it again.")
+    kind, path = entry["type"], Path(entry.get("path", ""))
+    if not kind.startswith("sentence_transformers."):
+        raise ExportError(
+            f"{files.name_of(file)} names the module {kind}, which is the checkpoint's own code and not sentence-transformers'; its vectors would be others. "
+            "Choose another checkpoint."
+        )
+    if entry.get("kwargs"):
+        raise ExportError(
+            f"{files.name_of(file)} gives {kind} arguments (kwargs = {json.dumps(entry['kwargs'])[:80]}), which are not served; choose another checkpoint."
+        )
+    if path.is_absolute() or ".." in path.parts:
+        raise ExportError(f"{files.name_of(file)} names a module outside its folder ({path}); correct the path.")
+    return Module(kind.rsplit(".", 1)[-1], file.parent / path)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    adapters = sorted(file.name for file in folder.glob("adapter_*") if file.suffix in (".json", ".safetensors", ".bin"))
+    if adapters:
+        raise ExportError(
+            f"{folder.name} holds an adapter ({', '.join(adapters)}), which is not merged into its weights; load it with peft, call merge_and_unload(), save the "
+            "result and export that."
+        )
+
+
+def _settings(folder: Path) -> tuple[dict, Path]:
+    """Of sentence-transformers' Transformer module, from the first of its files that is there."""
+    file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), folder / SETTINGS_FILES[0])
+    settings = files.read_json(file)
+    if settings.get("do_lower_case"):
+        raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
+    for key, setting in settings.items():
+        allowed = HARMLESS_SETTINGS.get(key, ())
+        if setting in (None, {}, []) or allowed is None or setting in allowed:
+            continue
+        raise ExportError(
+            f"{files.name_of(file)} says {key} = {json.dumps(setting)[:80]}, which is not served; remove it if its absence gives the same vectors."
+        )
+    modality = files.value(settings, "modality_config", dict, file, "an object of modalities") or {"text": {}}
+    text = modality.get("text")
+    if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
+        raise ExportError(f"{files.name_of(file)} does not embed texts by the last hidden states (modality_config.text); choose another checkpoint.")
+    return settings, file
+
+
+def _tokenizer_config(folder: Path) -> dict:
+    file = folder / "tokenizer_config.json"
+    content = files.read_json(file)
+    if content.get("auto_map"):
+        raise ExportError(
+            f"{files.name_of(file)} names the checkpoint's own tokenizer code (auto_map = {json.dumps(content['auto_map'])[:80]}), which is not run; choose "
+            "another checkpoint."
+        )
+    for key, allowed in (("split_special_tokens", False), ("truncation_side", "right")):
+        if content.get(key) not in (None, allowed):
+            raise ExportError(
+                f"{files.name_of(file)} says {key} = {json.dumps(content[key])} and only {json.dumps(allowed)} is served; choose another checkpoint."
+            )
+    return content
+
+
+def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokenizer_file: Path) -> tuple[int | None, str | None]:
+    """The limit that sentence-transformers or the tokenizer truncates at, and who says so."""
+    for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, "model_max_length", tokenizer_file)):
+        limit = files.value(content, key, (int, float), file, "a number of tokens")
+        if limit is None or limit >= LARGEST_WINDOW:
+            continue
+        if limit < 1 or limit != int(limit):
+            raise ExportError(f"{files.name_of(file)} says {key} = {limit} and a whole number of tokens belongs there; correct it or give --trained-window.")
+        return int(limit), f"{key} of {file.name}"
+    return None, None
+
+
+def _pooling(folder: Path, modules: list[Module]) -> tuple[str | None, str | None]:
+    """(pooling, None), or (None, why there is none), or (None, None) where no file says it."""
+    file = (modules[1].folder if modules else folder / POOLING_FOLDER) / "config.json"
+    if not file.is_file():
+        return (None, f"{MODULES_FILE} names the pooling module {file.parent.name}, and {files.name_of(file)} is not there; download it") if modules else (None, None)
+    config = files.read_json(file)
+    if config.get("include_prompt", True) is not True:
+        raise ExportError(
+            f"{folder.name} leaves the prompt out of its pooling (include_prompt in {files.name_of(file)}), which is not served; choose another checkpoint."
+        )
+    modes = _pooling_modes(config)
+    if len(modes) == 1 and modes[0] in POOLINGS:
+        return POOLINGS[modes[0]], None
+    by = " and ".join(modes) or "a method that it does not name"
+    return None, f"{folder.name} pools by {by} ({files.name_of(file)}), and one of mean, cls and last is served; choose one with --pooling if it fits"
+
+
+def _states_dimension(file: Path) -> bool:
+    """Whether sentence-transformers loads this pooling module. Files without the dimension are written by hand, for other libraries."""
+    return any(key in files.read_json(file) for key in ("embedding_dimension", "word_embedding_dimension"))
+
+
+def _pooling_modes(config: dict) -> list[str]:
+    """As sentence-transformers reads them: one name or several under pooling_mode, or a flag a mode in older files."""
+    named = config.get("pooling_mode")
+    if named is not None:
+        return [str(mode) for mode in (named if isinstance(named, list) else [named])]
+    return [POOLING_MODES.get(key, key) for key, flag in config.items() if key.startswith("pooling_mode") and flag not in (False, None)]
+
+
+def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
+    """Reads prompts and what else config_sentence_transformers.json says into `checkpoint`."""
+    content = files.read_json(file)
+    kind = files.value(content, "model_type", str, file, "a class's name")
+    if kind not in (None, "SentenceTransformer"):
+        raise ExportError(f"{files.name_of(file)} is of a {kind}, and only a SentenceTransformer's single dense vector is served; choose another checkpoint.")
+    checkpoint.prompts = files.texts(content, "prompts", file)
+    name = files.value(content, "default_prompt_name", str, file, "a prompt's name")
+    if name is not None and name not in checkpoint.prompts:
+        raise ExportError(
+            f"{files.name_of(file)} says default_prompt_name = {name!r}, which is none of its prompts ({', '.join(checkpoint.prompts) or 'none'}); correct it."
+        )
+    checkpoint.default_prompt_name = name
+    similarity = files.value(content, "similarity_fn_name", str, file, "a similarity function's name")
+    if similarity not in (None, *SIMILARITIES):
+        raise ExportError(f"{files.name_of(file)} says similarity_fn_name = {similarity!r}, which is none of {', '.join(SIMILARITIES)}; correct it.")
+    checkpoint.similarity_function = similarity
+    if files.value(content, "truncate_dim", int, file, "a number of dimensions"):
+        raise ExportError(f"{files.name_of(file)} cuts every vector (truncate_dim), which is not served; remove it and let requests name their dimensions.")
+    checkpoint.dimensions = _dimensions(file, content)
+
+
+def _dimensions(file: Path, content: dict) -> list[int]:
+    """The lengths that a Matryoshka checkpoint's vectors may be cut to."""
+    found = files.value(content, "matryoshka_dimensions", list, file, "an array of dimensions") or []
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in found):
+        raise ExportError(f"{files.name_of(file)} says matryoshka_dimensions = {json.dumps(found)[:80]} and whole numbers from 1 belong there; correct it.")
+    return sorted(set(found))
+
+
+def _tokenizer(folder: Path) -> str:
+    """The text of tokenizer.json; where the tokenizer is in other files, what transformers makes of them."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return reference.tokenizer(folder)["tokenizer"]
+    files.read_json(file)
+    return files.read_text(file)

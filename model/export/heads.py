@@ -1,0 +1,78 @@
+"""Dense layers after pooling, as sentence-transformers has them (LaBSE: one with tanh; EmbeddingGemma: two). They become part of the graph's pooling.
+
+Every pooled vector goes through them, whatever its span: of a sequence, of a window, of a few tokens. Windows are aggregated afterwards, by the server.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.export.errors import ExportError
+from model.export.layers import linear
+from model.export.weights import Weights
+
+ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": nn.Identity,
+    "torch.nn.modules.activation.Tanh": nn.Tanh,
+    "torch.nn.modules.activation.ReLU": nn.ReLU,
+    "torch.nn.modules.activation.GELU": nn.GELU,
+}
+
+
+class Dense(nn.Module):
+    """[P, in] -> [P, out]: activation(linear(vectors))."""
+
+    def __init__(self, linear: nn.Module, activation: nn.Module):
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.activation(self.linear(vectors))
+
+
+class DensePooling(nn.Module):
+    """Another pooling, then Dense layers over its vectors: hidden [T, H], spans int32 [P, 2] -> [P, size of the last layer]."""
+
+    def __init__(self, pooling: nn.Module, heads: list[Dense]):
+        super().__init__()
+        self.pooling = pooling
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, hidden: Tensor, spans: Tensor) -> Tensor:
+        vectors = self.pooling(hidden, spans)
+        for head in self.heads:
+            vectors = head(vectors)
+        return vectors
+
+
+def dense(name: str, config: dict, tensors: dict[str, Tensor]) -> Dense:
+    """The module in a checkpoint's folder `name`, from its config.json and weights. `config` may lack what older versions did not write."""
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise ExportError(f"{name} has {key} = {config[key]!r} and only 'sentence_embedding' is exported; choose another checkpoint.")
+    kind = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if kind not in ACTIVATIONS:
+        raise ExportError(f"{name} has the activation {kind}, which is not one of {', '.join(ACTIVATIONS)}; choose another checkpoint.")
+    if strange := sorted(set(tensors) - {"linear.weight", "linear.bias"}):
+        raise ExportError(f"{name} has a tensor {strange[0]}, which no Dense module of sentence-transformers has; choose another checkpoint.")
+    layer = linear(Weights(tensors, str), "linear")
+    sizes = {"in_features": layer.weight.size(1), "out_features": layer.weight.size(0), "bias": "linear.bias" in tensors}
+    for key, size in sizes.items():
+        if config.get(key, size) != size:
+            raise ExportError(f"{name}/config.json says {key} = {config[key]} and its tensors are for {size}; the checkpoint is not whole.")
+    return Dense(layer, ACTIVATIONS[kind]())
+
+
+def vector_size(hidden_size: int, heads: list[Dense]) -> int:
+    """Of vectors after these layers: the manifest's vector_size."""
+    size = hidden_size
+    for number, head in enumerate(heads, 1):
+        if head.linear.weight.size(1) != size:
+            raise ExportError(f"Dense module {number} takes vectors of {head.linear.weight.size(1)} and is given {size}; the modules do not belong together.")
+        size = head.linear.weight.size(0)
+    return size
+
+
+def attach(graph: nn.Module, heads: list[Dense]) -> None:
+    """Puts these layers after the graph's pooling, in their order."""
+    graph.pooling = DensePooling(graph.pooling, heads)

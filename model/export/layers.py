@@ -1,0 +1,73 @@
+"""Layers that several rotary architectures share, put together from the parts in graph.py and rotary_graph.py; and parts made from a checkpoint's tensors.
+
+Every forward() is hidden [T, H], rotary, query_scale float32 [S], neighbour_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.export.errors import ExportError
+from model.export.graph import LayerNorm, Linear, LinearNoBias
+from model.export.weights import Weights
+
+
+def linear(weights: Weights, *names: str) -> nn.Module:
+    """Linear layers of the same input as one, their outputs side by side; with biases where the checkpoint has them."""
+    with_bias = [name for name in names if name + ".bias" in weights]
+    if not with_bias:
+        return LinearNoBias(torch.cat([weights[name + ".weight"] for name in names]))
+    if lacking := sorted(set(names) - set(with_bias)):
+        raise ExportError(f"the checkpoint has a bias {with_bias[0]}.bias and none for {lacking[0]}, which no known model has; choose another checkpoint.")
+    return Linear(*(torch.cat([weights[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias")))
+
+
+def layer_norm(weights: Weights, name: str, epsilon: float) -> LayerNorm:
+    weight = weights[name + ".weight"]
+    return LayerNorm(weight, weights[name + ".bias"] if name + ".bias" in weights else torch.zeros_like(weight), epsilon)
+
+
+class PartsLayer(nn.Module):
+    """A layer is its parts, by their names in forward()."""
+
+    def __init__(self, **parts: nn.Module):
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+class PreNormLayer(PartsLayer):
+    """Norms before attention and before a gated feed-forward layer: Llama and its kin, ModernBERT."""
+
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        context = self.attention(self.qkv(self.attention_norm(hidden)), rotary, query_scale, neighbour_window, sequence_offsets)
+        hidden = hidden + self.attention_output(context)
+        return hidden + self.output(self.activation(self.gate_and_value(self.output_norm(hidden))))
+
+
+class HeadNormLayer(PartsLayer):
+    """PreNormLayer with norms of single query and key heads: Qwen3."""
+
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        qkv = self.head_norm(self.qkv(self.attention_norm(hidden)))
+        hidden = hidden + self.attention_output(self.attention(qkv, rotary, query_scale, neighbour_window, sequence_offsets))
+        return hidden + self.output(self.activation(self.gate_and_value(self.output_norm(hidden))))
+
+
+class SandwichNormLayer(PartsLayer):
+    """HeadNormLayer whose attention and feed-forward outputs are normed too, before they are added: Gemma 3."""
+
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        qkv = self.head_norm(self.qkv(self.attention_norm(hidden)))
+        context = self.attention(qkv, rotary, query_scale, neighbour_window, sequence_offsets)
+        hidden = hidden + self.attention_output_norm(self.attention_output(context))
+        inner = self.activation(self.gate_and_value(self.feed_forward_norm(hidden)))
+        return hidden + self.output_norm(self.output(inner))
+
+
+class GatedPostNormLayer(PartsLayer):
+    """Norms after attention and after a gated feed-forward layer, each over the sum with its input: nomic-bert, gte."""
+
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        context = self.attention(self.qkv(hidden), rotary, query_scale, neighbour_window, sequence_offsets)
+        hidden = self.attention_norm(self.attention_output(context), hidden)
+        return self.output_norm(self.output(self.activation(self.gate_and_value(hidden))), hidden)

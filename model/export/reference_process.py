@@ -1,0 +1,177 @@
+"""The checkpoint as its own users load it, in a process of its own: sentence-transformers where it has modules.json, else transformers.
+
+Reads one request a line from stdin, as JSON, and answers each by one line on stdout; `reference.py` is the other side. A fault is answered as {"error": sentence}.
+Nothing of the exporter is used, save for architectures that transformers does not have, whose module's `reference` stands in.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+
+class TransformersReference:
+    """AutoTokenizer, AutoModel and the pooling that was asked for."""
+
+    def __init__(self, request: dict):
+        import torch
+
+        self._torch, self._request = torch, request
+        folder = request["transformer_folder"]
+        self.tokenizer = load_tokenizer(folder)
+        self.model = _own_reference(folder) if request["own_code"] else self._auto_model(folder)
+        self.by = "transformers" if not request["own_code"] else "the published code's formulas on transformers' parts"
+        if request["with_modules"]:
+            self.by += " with the pooling of modules.json (sentence-transformers is not installed)"
+        self.limit = request["said_limit"] or self.tokenizer.model_max_length
+
+    def _auto_model(self, folder: str):
+        from transformers import AutoModel
+
+        return AutoModel.from_pretrained(folder, dtype=self._torch.float32, attn_implementation="eager").eval()
+
+    def ids(self, text: str) -> list[int]:
+        """What the tokenizer makes of a text with its prompt, cut to the limit, and with an EOS more or less where that was asked for."""
+        limit = self._request["limit"] or min(self.limit, self._request["window"])
+        wanted, end = self._request["append_eos"], self._request["eos"]
+        has_one = wanted is not None and self._cut("", limit)[-1:] == [end]
+        if wanted and not has_one:
+            return self._cut(text, limit - 1) + [end]
+        return self._cut(text, limit + 1)[:-1] if has_one and not wanted else self._cut(text, limit)
+
+    def _cut(self, text: str, limit: int) -> list[int]:
+        return list(self.tokenizer(text, truncation=True, max_length=limit)["input_ids"])
+
+    def hidden(self, ids: list[int]):
+        positions = self._torch.arange(len(ids)).unsqueeze(0)
+        stride = self._request["position_stride"]
+        given = {"position_ids": positions * stride} if stride > 1 else {}
+        if self.spells_padding(ids):
+            given = {"position_ids": positions + self.model.embeddings.padding_idx + 1}
+        return self.model(input_ids=self._torch.tensor([ids]), **given).last_hidden_state[0]
+
+    def spells_padding(self, ids: list[int]) -> bool:
+        """Whether RoBERTa and its kin would take a token of the text for padding and give it no position. Here every token has one, as in the graph."""
+        return getattr(getattr(self.model, "embeddings", None), "padding_idx", None) in ids
+
+    def pooled(self, ids: list[int]):
+        hidden = self.hidden(ids)
+        vector = {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(dim=0)}[self._request["pooling"]]
+        for folder in self._request["dense_folders"]:
+            vector = self._through_dense(Path(folder), vector)
+        return vector
+
+    def _through_dense(self, folder: Path, vector):
+        """As sentence-transformers' Dense: linear, then the activation that config.json names by its class."""
+        import safetensors.torch
+
+        module, name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["activation_function"].rsplit(".", 1)
+        safe = folder / "model.safetensors"
+        tensors = safetensors.torch.load_file(safe) if safe.is_file() else self._torch.load(folder / "pytorch_model.bin", weights_only=True)
+        outcome = self._torch.nn.functional.linear(vector, tensors["linear.weight"].float(), tensors["linear.bias"].float() if "linear.bias" in tensors else None)
+        return getattr(importlib.import_module(module), name)()(outcome)
+
+    def vector(self, sample: dict, ids: list[int]):
+        return self.pooled(ids)
+
+
+class SentenceTransformersReference(TransformersReference):
+    """SentenceTransformer.encode. Only texts that are given as token ids are pooled here."""
+
+    def __init__(self, request: dict):
+        import torch
+        from sentence_transformers import SentenceTransformer, __version__
+
+        self._torch, self._request = torch, request
+        arguments = {"dtype": torch.float32, "attn_implementation": "eager"}
+        self._sentences = SentenceTransformer(request["folder"], device="cpu", model_kwargs=arguments, local_files_only=True)
+        self.limit = self._sentences.max_seq_length or 1 << 31
+        # Beyond the model's positions there is nothing to compare: the library would fail there.
+        self._sentences.max_seq_length = request["limit"] or min(self.limit, request["window"])
+        self.tokenizer = self._sentences.tokenizer
+        self.model = self._sentences[0].auto_model
+        self.by = f"sentence-transformers {__version__}"
+
+    def vector(self, sample: dict, ids: list[int]):
+        # A request that says nothing of prompts: the library puts its default prompt on by itself, or none.
+        prompt = None if sample["unprompted"] else sample["prompt"]
+        if self.spells_padding(ids):
+            return self.pooled(ids)
+        return self._sentences.encode(sample["text"], prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
+
+
+def load_tokenizer(folder: str):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ValueError(f"its tokenizer class {type(tokenizer).__name__} cannot be written as tokenizer.json")
+    return tokenizer
+
+
+def _own_reference(folder: str):
+    from model.export import architectures
+    from model.export.folder import read_directory
+
+    checkpoint = read_directory(Path(folder))
+    return architectures.find(checkpoint.config).reference(checkpoint.config, checkpoint.tensors)
+
+
+def tokenizer_of(request: dict) -> dict:
+    import transformers
+
+    tokenizer = load_tokenizer(request["folder"])
+    config = json.loads((Path(request["folder"]) / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures") or []
+    return {
+        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "eos": tokenizer.eos_token_id,
+        "class": type(tokenizer).__name__,
+        "model_type_is_known": config.get("model_type") in transformers.models.auto.configuration_auto.CONFIG_MAPPING,
+        "unknown_architectures": [name for name in architectures if not hasattr(transformers, str(name))],
+    }
+
+
+def embed(request: dict) -> dict:
+    import torch
+
+    torch.set_num_threads(request["threads"])
+    with_modules = request["with_modules"] and importlib.util.find_spec("sentence_transformers") is not None
+    reference = (SentenceTransformersReference if with_modules else TransformersReference)(request)
+    answers = []
+    with torch.inference_mode():
+        for sample in request["samples"]:
+            ids = sample.get("ids") or reference.ids(sample["prompt"] + sample["text"])
+            vector = None
+            if ids and len(ids) <= request["longest_run"]:
+                vector = reference.pooled(ids) if "ids" in sample else reference.vector(sample, ids)
+            answers.append({"ids": ids, "vector": None if vector is None else vector.tolist()})
+    limit = reference.limit if reference.limit < 1 << 31 else None
+    return {"by": reference.by, "limit": limit, "answers": answers}
+
+
+def answer(line: str) -> dict:
+    request = json.loads(line)
+    try:
+        return {"tokenizer": tokenizer_of, "embed": embed}[request["do"]](request)
+    except Exception as error:  # Of a library, about a file that it cannot read: whatever the type, its words go to the user.
+        words = " ".join(str(error).split())
+        return {"error": f"{type(error).__name__}: {words[:300]}"}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # What a library prints is no answer.
+    import torch  # noqa: F401  Ahead of the first request, while the exporter reads the checkpoint.
+    import transformers
+
+    transformers.AutoModel, transformers.AutoTokenizer
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(line)) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Refuses by name what no graph of this exporter computes, whatever the architecture: quantized weights, code of the checkpoint's own, scaled rotations.
+
+An architecture's module says with these names, all of them optional, what it does compute:
+`OWN_CODE` (bool): it reproduces the code that the checkpoint's auto_map names;
+`ROPE_TYPES` (tuple of rope_type): the scalings of rotary positions that it exports besides "default";
+`ROPE_BY_LAYER_TYPE` (bool): it reads rope_parameters of each kind of layer;
+`is_causal(config)`: whether a token of this checkpoint sees only what stands before it.
+"""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Iterator
+
+from model.export.errors import ExportError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OWN_CODE_TYPES = ("nomic_bert", "e5rope")  # Their modules reproduce the published code; others say it by OWN_CODE.
+QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quanto_qmap.json")
+# How formats call what a quantized weight needs besides itself: FP8, compressed-tensors, GPTQ, AWQ, bitsandbytes, HQQ.
+QUANTIZATION_TENSORS = (
+    ".weight_scale", ".weight_scale_inv", ".weight_zero_point", ".weight_packed", ".input_scale", ".qweight", ".qzeros", ".scales", ".g_idx", ".SCB",
+    ".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4", ".weight_format", ".W_q",
+)  # fmt: skip
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "max_position_embeddings")
+OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "sliding_window", "type_vocab_size")
+NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta")
+
+
+def refuse_form(config: dict) -> None:
+    """Raises ExportError for values that belong in no config.json, before an architecture's module reads them, and for quantized weights."""
+    _refuse_wrong_types(config)
+    for path, value in _nested(config):
+        if path.rsplit(".", 1)[-1] in QUANTIZATION_KEYS and value not in (None, {}, [], False):
+            raise ExportError(
+                f"the checkpoint is quantized (config.json: {path}, method {_method(value)}), and only plain float weights are exported; "
+                "export the checkpoint that it was made from, or dequantize and save it."
+            )
+
+
+def refuse_config(config: dict, architecture: ModuleType) -> None:
+    """Raises ExportError for what a config.json says that changes vectors and that `architecture` does not compute."""
+    auto_map = config.get("auto_map")
+    if auto_map and not has_own_code(config, architecture):
+        raise ExportError(
+            f"config.json names the checkpoint's own modelling code (auto_map = {json.dumps(auto_map)[:120]}), which may compute other vectors than "
+            f"transformers' {config.get('model_type')}; choose a checkpoint without it."
+        )
+    if config.get("transformers_weights"):
+        raise ExportError("config.json names its own weights file (transformers_weights), which is not followed; rename that file to model.safetensors.")
+    if config.get("is_causal") is False and architecture.CAUSAL and not hasattr(architecture, "is_causal"):
+        raise ExportError(
+            f"config.json says is_causal = false, and {config.get('model_type')} is exported with causal attention only; choose another checkpoint."
+        )
+    _refuse_rope(config, architecture)
+
+
+def has_own_code(config: dict, architecture: ModuleType) -> bool:
+    """Whether `architecture` computes what the checkpoint's published code does."""
+    return getattr(architecture, "OWN_CODE", config.get("model_type") in OWN_CODE_TYPES)
+
+
+def refuse_weights(tensors: dict[str, "Tensor"], folder: Path | None) -> None:
+    """Raises ExportError for weights that are numbers of another format than float."""
+    for name, tensor in tensors.items():
+        quantized = name.endswith(QUANTIZATION_TENSORS)
+        stored = str(tensor.dtype).removeprefix("torch.")
+        if quantized or stored.startswith("float8") or name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
+            raise ExportError(
+                f"the checkpoint is quantized (tensor {name}, {stored}), and only plain float weights are exported; export the checkpoint that it was made "
+                "from, or dequantize and save it."
+            )
+    for name in QUANTIZATION_FILES if folder else ():
+        if (folder / name).is_file():
+            raise ExportError(
+                f"the checkpoint is quantized ({name} lies beside its weights), and only plain float weights are exported; export the checkpoint that it was "
+                "made from."
+            )
+
+
+def _refuse_wrong_types(config: dict) -> None:
+    for key in (*SIZES, *OPTIONAL_SIZES):
+        value = config.get(key)
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if key in config and not whole and not (value is None and key in OPTIONAL_SIZES):
+            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]} and a whole number from 1 belongs there; correct it.")
+    for key in NUMBERS:
+        value = config.get(key)
+        if key in config and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]} and a number above 0 belongs there; correct it.")
+    if not isinstance(config.get("model_type", ""), str):
+        raise ExportError(f"config.json says model_type = {json.dumps(config['model_type'])[:80]} and an architecture's name belongs there; correct it.")
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(config.get(key, {}), (dict, type(None))):
+            raise ExportError(f"config.json says {key} = {json.dumps(config[key])[:80]} and an object belongs there; correct it.")
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if hidden and heads and not config.get("head_dim") and hidden % heads:
+        raise ExportError(
+            f"config.json says num_attention_heads = {heads}, which does not divide hidden_size = {hidden}; take it from the original checkpoint."
+        )
+
+
+def _refuse_rope(config: dict, architecture: ModuleType) -> None:
+    allowed = ("default", *getattr(architecture, "ROPE_TYPES", ()))
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = config.get(key)
+        if rope is None:
+            continue
+        by_layer = [name for name, value in rope.items() if isinstance(value, dict)]
+        if by_layer and not getattr(architecture, "ROPE_BY_LAYER_TYPE", False):
+            raise ExportError(
+                f"config.json gives each kind of layer its own rotary positions ({key}.{by_layer[0]}), which {config.get('model_type')} is not exported with; "
+                "choose another checkpoint."
+            )
+        for scaling in [rope[name] for name in by_layer] or [rope]:
+            kind = scaling.get("rope_type", scaling.get("type", "default"))
+            if kind not in allowed:
+                raise ExportError(
+                    f"config.json scales its rotary positions ({key}: {json.dumps(kind)}), which is not exported; export the model it was made from, and ask for the "
+                    "scaling in a request."
+                )
+
+
+def _nested(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every key of a configuration with its path, those of configurations inside it too."""
+    for key, value in config.items():
+        yield prefix + str(key), value
+        if isinstance(value, dict):
+            yield from _nested(value, f"{prefix}{key}.")
+
+
+def _method(quantization) -> str:
+    found = quantization.get("quant_method") or quantization.get("quant_type") if isinstance(quantization, dict) else None
+    return str(found or "unknown")

@@ -1,0 +1,34 @@
+"""RoBERTa and CamemBERT encoders: all-distilroberta, all-roberta-large, sentence-camembert.
+
+BERT's graph, but for the position table: theirs begins two rows late (the padding token's row, and one more), and transformers adds that offset to every position.
+The rows before it are cut off here, so that row 0 is position 0 and no offset remains anywhere.
+"""
+
+from torch import Tensor
+
+from model.export import bert
+from model.export.errors import ExportError
+from model.export.oracle import transformers_model
+
+ARCHITECTURE = "roberta"
+FAMILY = "APE"
+SIGNATURE = bert.SIGNATURE
+CAUSAL = False
+DEFAULT_POOLING = None
+
+
+def as_bert(config: dict, tensors: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    named = {bert.spelling(name.removeprefix("roberta.")): tensor for name, tensor in tensors.items()}
+    if bert.POSITION in named:
+        named[bert.POSITION] = named[bert.POSITION][config.get("pad_token_id", 1) + 1 :]
+    return config, named
+
+
+def refuse_unsupported(config: dict) -> None:
+    bert.refuse_unsupported(config, "RoBERTa")
+    if config.get("pad_token_id", 1) is None:
+        raise ExportError("this RoBERTa has pad_token_id = null, and its positions begin after it; write the id of the padding token there.")
+
+
+sizes, longest_position, build = bert.relative(as_bert)
+reference = transformers_model

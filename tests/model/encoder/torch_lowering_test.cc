@@ -1,0 +1,105 @@
+// Parts that no kernel computes must not be lowered, however much they look like others.
+#include "model/encoder/torch_lowering.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/script.h>
+
+#include <string>
+
+#include "model/encoder/torch_graph.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+using torch::jit::Module;
+
+constexpr int64_t kHidden = 4;
+
+// A part of this class, with weight [H, H] and bias [H].
+Module Part(const std::string& kind, const std::string& forward = "return torch.linear(x, self.weight, self.bias)") {
+  Module part("__torch__.test." + kind);
+  part.register_parameter("weight", torch::ones({kHidden, kHidden}), false);
+  part.register_parameter("bias", torch::zeros({kHidden}), false);
+  part.define("def forward(self, x):\n    " + forward + "\n");
+  return part;
+}
+
+Module WordEmbeddings() {
+  Module embeddings("__torch__.test.WordEmbeddings");
+  embeddings.register_parameter("word", torch::ones({5, kHidden}), false);
+  return embeddings;
+}
+
+// A graph of one layer that calls `part`.
+Module Graph(const Module& part, const Module& embeddings, const Module& pooling) {
+  Module layer("__torch__.test.Layer"), layers("__torch__.test.Layers"), graph("__torch__.test.Graph");
+  layer.register_module("part", part);
+  layer.define("def forward(self, hidden):\n    return hidden + self.part.forward(hidden)\n");
+  layers.register_module("0", layer);
+  graph.register_module("embeddings", embeddings);
+  graph.register_module("layers", layers);
+  graph.register_module("pooling", pooling);
+  return graph;
+}
+
+std::string WhyNot(const Module& graph) { return std::string(LowerToProgram(graph).status().message()); }
+
+TEST(TorchLoweringTest, KnownPartsAreLowered) {
+  const absl::StatusOr<Program> program =
+      LowerToProgram(Graph(Part("Linear"), WordEmbeddings(), Module("__torch__.test.SpanMean")));
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_EQ(program->layers.at(0).size(), 2);  // The product and the sum.
+}
+
+TEST(TorchLoweringTest, APartOfAnotherNameIsRefused) {
+  const Module plain("__torch__.test.SpanMean");
+  EXPECT_THAT(WhyNot(Graph(Part("LinearGeluTanh"), WordEmbeddings(), plain)),
+              HasSubstr("a part of class LinearGeluTanh"));
+  EXPECT_THAT(WhyNot(Graph(Part("HeadNorm"), WordEmbeddings(), plain)), HasSubstr("a part of class HeadNorm"));
+  EXPECT_THAT(WhyNot(Graph(Part("Linear"), Module("__torch__.test.ScaledWordEmbeddings"), plain)),
+              HasSubstr("a part of class ScaledWordEmbeddings"));
+  EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), Module("__torch__.test.DensePooling"))),
+              HasSubstr("a part of class DensePooling"));
+}
+
+TEST(TorchLoweringTest, AKnownPartWithMoreThanItsKernelReadsIsRefused) {
+  const Module plain("__torch__.test.SpanMean");
+  Module scaled = Part("Linear");
+  scaled.register_attribute("scale", c10::FloatType::get(), 2.0);
+  EXPECT_THAT(WhyNot(Graph(scaled, WordEmbeddings(), plain)), HasSubstr("a part of class Linear with scale"));
+  Module masked = Part("Linear");
+  masked.register_buffer("mask", torch::ones({kHidden}));
+  EXPECT_THAT(WhyNot(Graph(masked, WordEmbeddings(), plain)), HasSubstr("a part of class Linear with mask"));
+  Module adapted = Part("Linear");
+  adapted.register_module("adapter", Part("Linear"));
+  EXPECT_THAT(WhyNot(Graph(adapted, WordEmbeddings(), plain)), HasSubstr("a part of class Linear with adapter"));
+  Module typed = WordEmbeddings();
+  typed.register_parameter("type", torch::ones({2, kHidden}), false);
+  EXPECT_THAT(WhyNot(Graph(Part("Linear"), typed, plain)), HasSubstr("a part of class WordEmbeddings with type"));
+  Module constant = Part("SwiGlu", "return x");
+  constant.type()->addConstant("limit", c10::IValue(7.0));
+  EXPECT_FALSE(CheckKnownPart(constant).ok());
+}
+
+// On a GPU attention is one kernel, chosen by the part's class.
+TEST(TorchLoweringTest, AttentionWithASettingOfItsOwnRunsAsItIs) {
+  for (const bool local : {false, true}) {
+    Module attention("__torch__.test.RotaryAttention");
+    attention.type()->addConstant("heads", c10::IValue(2));
+    attention.type()->addConstant("key_value_heads", c10::IValue(1));
+    attention.type()->addConstant("causal", c10::IValue(false));
+    if (local) attention.type()->addConstant("window", c10::IValue(64));
+    attention.define("def forward(self, x):\n    return x\n");
+    Module layer("__torch__.test.Layer");
+    layer.register_module("attention", attention);
+    layer.define("def forward(self, hidden):\n    return self.attention.forward(hidden)\n");
+    const absl::StatusOr<LayerCalls> calls = ReadLayerCalls(layer);
+    ASSERT_TRUE(calls.ok()) << calls.status();
+    EXPECT_EQ(calls->calls.at(0).attention.has_value(), !local);
+  }
+}
+
+}  // namespace
+}  // namespace longembed
