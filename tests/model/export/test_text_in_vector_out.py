@@ -394,15 +394,6 @@ def test_the_check_s_texts_hold_what_tokenizers_stumble_over(monkeypatch):
     assert {sample.prompt_name for sample in samples} == {None, "query", "document", ""}
 
 
-def test_a_reference_that_dies_is_named(monkeypatch):
-    process = reference.start()
-    process.kill()
-    process.wait()
-    monkeypatch.setattr(reference, "start", lambda: process)
-    with pytest.raises(reference.ExportError, match="was killed"):
-        reference.tokenizer(REPOSITORY)
-
-
 def test_a_padding_token_that_a_text_spells_has_a_position(tmp_path, capsys):
     """transformers gives it none in XLM-R; the check compares with a transformers that is told to."""
     folder = broken.save("xlm-roberta", tmp_path / "checkpoint")
@@ -414,3 +405,13 @@ def test_a_padding_token_that_a_text_spells_has_a_position(tmp_path, capsys):
     with torch.no_grad():
         hidden = users_model(folder)(input_ids=torch.tensor([ids]), position_ids=torch.arange(len(ids)).unsqueeze(0) + 2).last_hidden_state[0]
     assert cosine(our_vector(model, "a [PAD] b"), hidden.mean(0)) >= MIN_COSINE
+
+
+def test_a_reference_that_dies_is_named(monkeypatch):
+    """The last test: the next one would have to start another process."""
+    process = reference.start()
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(reference, "start", lambda: process)
+    with pytest.raises(reference.ExportError, match="was killed"):
+        reference.tokenizer(REPOSITORY)
