@@ -14,29 +14,68 @@ esac
 reports=$root/build/reports/$preset
 suites=()
 
-# runner NAME COMMAND...: runs a suite that writes NAME.xml. A runner that fails although its report names no failure (it crashed, hung, or lacked a
-# program) counts as a failure of its own.
-runner() {
-  local name=$1 status=0
+# begin NAME COMMAND...: starts a suite that writes NAME.xml; its output goes to a log. Bash would let what runs in the background ignore Ctrl-C, and so
+# would every program that a test interrupts.
+declare -A started
+begin() {
+  local name=$1
   shift
-  (cd "$root" && "$@") || status=$?
+  (cd "$root" && exec env --default-signal=INT,QUIT "$@") >"$(log_of "$name")" 2>&1 &
+  started[$name]=$!
+}
+
+log_of() { printf '%s/%s-%s.log' "$logs" "$1" "$preset"; }
+
+# finish NAME: waits for it. A suite that fails although its report names no failure (it crashed, hung, or lacked a program) counts as a failure of its own.
+finish() {
+  local name=$1 status=0
+  wait "${started[$name]}" || status=$?
   suites+=("$name")
-  if [ "$status" != 0 ] && ! grep -qE '<failure|<error|status="fail"' "$reports/$name.xml" 2>/dev/null; then
+  [ "$status" != 0 ] || return 0
+  say "$name failed; the end of $(log_of "$name"):"
+  tail -n 200 "$(log_of "$name")" >&2
+  if ! grep -qE '<failure|<error|status="fail"' "$reports/$name.xml" 2>/dev/null; then
     printf '<testsuite><testcase classname="%s" name="runner"><failure message="exit status %d"/></testcase></testsuite>\n' \
       "$name" "$status" >"$reports/$name-runner.xml"
     suites+=("$name-runner")
   fi
 }
 
-run_ctest() {
-  # One at a time: encoders on both cores slow each other down many times over.
-  timeout --foreground -s INT -k 60 1800 ctest --preset "$preset" --output-junit "$reports/ctest.xml" >"$logs/ctest-$preset.log" 2>&1
+run() {
+  begin "$@"
+  finish "$1"
 }
 
-run_pytest() {
+begin_ctest() {
+  # One at a time: encoders on both cores slow each other down many times over.
+  begin ctest timeout --foreground -s INT -k 60 1800 ctest --preset "$preset" --output-junit "$reports/ctest.xml"
+}
+
+# begin_pytest NAME ARGUMENTS...
+begin_pytest() {
+  local name=$1
+  shift
   # One thread each: the oracles' OpenMP threads spin beside the server that they are compared with, and two crawl where there are two cores.
-  OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH=$root timeout --foreground -s INT -k 60 2400 \
-    "$venv/bin/python" -m pytest tests -q -rs --disable-warnings --junitxml "$reports/pytest.xml"
+  begin "$name" env OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH="$root" timeout --foreground -s INT -k 60 2400 \
+    "$venv/bin/python" -m pytest "$@" -q -rs --disable-warnings --junitxml "$reports/$name.xml"
+}
+
+# Suites without a server run beside those with one. Those that measure how a server holds up run alone.
+run_release_suites() {
+  say "C++ tests; beside them Python tests of the exporter, training and the chart (output: build/logs/NAME-release.log)"
+  begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/watching
+  begin_ctest
+  finish ctest
+  say "Python tests of the server, the Python package and its adapters"
+  begin_pytest server tests/client tests/integration
+  finish server
+  finish offline
+  say "Python tests of operations and watching"
+  begin_pytest operations tests/operations tests/watching
+  finish operations
+  run format "$root/tests/format_check.sh" "$reports/format.xml"
+  say "fuzzing, 20 seconds a target"
+  run fuzz "$root/tests/fuzz/run.sh" --seconds 20 --jobs 2 --report "$reports/fuzz.xml"
 }
 
 set_up
@@ -53,14 +92,12 @@ mkdir -p "$reports"
 if [ "$preset" = release ]; then
   for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2 SmolLM2-135M-Instruct; do export_model "$model" >/dev/null; done
 fi
-say "C++ tests ($preset; output: build/logs/ctest-$preset.log)"
-runner ctest run_ctest
 if [ "$preset" = release ]; then
-  say "Python tests: exporter, training, the Python package and its adapters, the server, operations, chart, watching (about 15 minutes)"
-  runner pytest run_pytest
-  runner format "$root/tests/format_check.sh" "$reports/format.xml"
-  say "fuzzing, 20 seconds a target"
-  runner fuzz "$root/tests/fuzz/run.sh" --seconds 20 --jobs 2 --report "$reports/fuzz.xml"
+  run_release_suites
+else
+  say "C++ tests ($preset; output: build/logs/ctest-$preset.log)"
+  begin_ctest
+  finish ctest
 fi
 say "finished; reports: build/reports/$preset"
 "$venv/bin/python" "$root/tests/summary.py" "$reports" "${suites[@]}"
