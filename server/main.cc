@@ -26,6 +26,7 @@
 #include "server/process/signals.h"
 #include "server/process/standard_descriptors.h"
 #include "server/process/start_checks.h"
+#include "server/process/terminate.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/log.h"
@@ -192,6 +193,7 @@ int Report(const std::vector<std::string>& problems, int exit_status) {
 
 int Main(int argc, char** argv) {
   OpenStandardDescriptors();
+  InstallTerminateHandler();
   BlockSignals();
   const auto arguments = ParseArguments(argc, argv);
   if (const int* exit_status = std::get_if<int>(&arguments)) return *exit_status;

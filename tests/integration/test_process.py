@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -48,6 +49,19 @@ def stuck(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("megabytes", [90, 100])
+def test_a_process_without_memory_or_threads_ends_with_a_sentence(stuck, megabytes):
+    limit = megabytes * 1_000_000
+    process, log = stuck(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"on this machine {megabytes} MB are enough until a model is read")
+    last = log.read_text().splitlines()[-1]
+    assert process.returncode == 1 and last.startswith("longembed-server: "), log.read_text()
+    assert "out of memory" in last or "refuses a thread" in last
 
 
 @pytest.mark.parametrize("which", STOP, ids=lambda number: number.name)
