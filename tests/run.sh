@@ -46,6 +46,14 @@ run() {
   finish "$1"
 }
 
+# The largest takes as long as the others together, each one thread.
+export_models() {
+  (for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2; do export_model "$model" >/dev/null; done) &
+  local others=$!
+  export_model SmolLM2-135M-Instruct >/dev/null
+  wait "$others" || fail "an export failed; the lines above say why"
+}
+
 begin_ctest() {
   # One at a time: encoders on both cores slow each other down many times over.
   begin ctest timeout --foreground -s INT -k 60 1800 ctest --preset "$preset" --output-junit "$reports/ctest.xml"
@@ -90,7 +98,7 @@ build "$preset"
 rm -rf "$reports"
 mkdir -p "$reports"
 if [ "$preset" = release ]; then
-  for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2 SmolLM2-135M-Instruct; do export_model "$model" >/dev/null; done
+  export_models
 fi
 if [ "$preset" = release ]; then
   run_release_suites
