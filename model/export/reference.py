@@ -61,7 +61,7 @@ def _ask(request: dict) -> dict:
         line = ""
     if not line:
         status = process.wait()
-        reason = "was killed, for want of memory perhaps" if status < 0 else f"ended with status {status}"
+        reason = "was killed, perhaps because memory ran out" if status < 0 else f"ended with status {status}"
         raise ExportError(f"the process that loads the checkpoint as its users do {reason} ({_last_words()}); nothing was written.")
     return json.loads(line)
 

@@ -206,7 +206,7 @@ class Admission {
 
   // Of work_, what has been tokenised and is not a giant's: what the scheduler has.
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
-  // The work that left the queue to run, by the time that this took, in seconds; giants aside.
+  // The work that left the queue to run, by the time that this took, in seconds, without oversized sequences.
   DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};
   absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: there was nothing to leave.
 };

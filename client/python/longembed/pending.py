@@ -28,8 +28,8 @@ class Step(Enum):
 class Pending:
     """Items between the caller's iterable and their answers.
 
-    A stream that breaks is followed by another, which sends again every item without an answer. An item that the server refuses for want of room is sent again
-    after the delay that the server names.
+    A stream that breaks is followed by another, which sends again every item without an answer. An item for which the server has no room is sent again after the
+    delay that the server names.
     """
 
     def __init__(self, options: Options, in_flight: int, skip: Iterable[Hashable], timeout: float):

@@ -6,7 +6,7 @@ import random
 
 from longembed.errors import DeadlineExceeded, LongEmbedError
 
-MAX_ATTEMPTS = 6  # In a row: of a stream before its first answer, and of one input that the server refuses for want of room.
+MAX_ATTEMPTS = 6  # In a row: of a stream before its first answer, and of one input that the server refuses because it has no room.
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # Seconds; those of retry_service_config.json.
 # gRPC's own words for a connection that ended in the middle of a stream, which it reports under these codes.
 _BROKEN_CODES = ("UNKNOWN", "INTERNAL", "CANCELLED")
