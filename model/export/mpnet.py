@@ -6,7 +6,7 @@ has a trained value for any.
 
 import math
 import re
-from typing import Final, List
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.export import bert
 from model.export.config import require
-from model.export.graph import frozen
+from model.export.graph import PackedAttention, frozen
 from model.export.oracle import transformers_model
 from model.export.weights import Weights
 
@@ -31,36 +31,21 @@ FARTHEST = 128  # Distances beyond are one bucket: transformers' max_distance.
 BIAS = "encoder.relative_attention_bias.weight"
 
 
-class RelativeBiasAttention(nn.Module):
+class RelativeBiasAttention(PackedAttention):
     """PackedAttention with a bias by distance on the logits: softmax(query_scale q k / sqrt(d) + bias[heads, j - i]).
 
     `bias` is [heads, 2 farthest + 1], for distances -farthest..farthest, and the outermost beyond. Queries go by tiles: no buffer grows with the square of a length.
     """
 
-    heads: Final[int]
+    heads: Final[int]  # Again: TorchScript reads the annotations of the class itself alone.
     farthest: Final[int]
     tile_elements: Final[int]
 
     def __init__(self, heads: int, bias: nn.Parameter, tile_elements: int = 1 << 22):
-        super().__init__()
-        self.heads = heads
+        super().__init__(heads)
         self.bias = bias
         self.farthest = bias.size(1) // 2
         self.tile_elements = tile_elements  # Of the biases of a tile: 16 MiB in float32; more where 16 rows have more.
-
-    def forward(self, qkv: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
-        scales: List[float] = query_scale.cpu().to(torch.float32).tolist()
-        contexts: List[Tensor] = []
-        first = 0
-        while first < len(scales):
-            length = offsets[first + 1] - offsets[first]
-            end = first + 1
-            while end < len(scales) and offsets[end + 1] - offsets[end] == length and scales[end] == scales[first]:
-                end += 1
-            contexts.append(self.attend(qkv[offsets[first] : offsets[end]], end - first, scales[first]))
-            first = end
-        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend(self, qkv: Tensor, sequences: int, scale: float) -> Tensor:
         """qkv [sequences * n, 3H] of equally long sequences -> [sequences * n, H]."""
