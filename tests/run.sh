@@ -70,6 +70,7 @@ begin_pytest() {
 
 # Suites without a server run beside those with one. Those that measure how a server holds up run alone.
 run_release_suites() {
+  export_models
   say "C++ tests; beside them Python tests of the exporter, training and the chart (output: build/logs/NAME-release.log)"
   begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/watching
   begin_ctest
@@ -97,9 +98,6 @@ fi
 build "$preset"
 rm -rf "$reports"
 mkdir -p "$reports"
-if [ "$preset" = release ]; then
-  export_models
-fi
 if [ "$preset" = release ]; then
   run_release_suites
 else

@@ -151,14 +151,14 @@ def weight_patterns(names: set[str]) -> list[str]:
 
 def verified_download(folder: Path, sha256: str) -> Path:
     """The one file in `folder`, after its sum was found to be `sha256`."""
-    files = [file for file in folder.iterdir() if file.is_file()]
-    if len(files) != 1:
-        raise ExportError(f"the download left {len(files)} files where one was expected; try again.")
-    actual = sha256_of(files[0])
+    found = [file for file in folder.iterdir() if file.is_file()]
+    if len(found) != 1:
+        raise ExportError(f"the download left {len(found)} files where one was expected; try again.")
+    actual = sha256_of(found[0])
     if actual != sha256:
-        raise ExportError(f"{files[0].name} has SHA-256 {actual} instead of {sha256}: remove it from the package client's cache and try again.")
-    _say(f"{files[0].name}, {files[0].stat().st_size / 1e6:.1f} MB, is the one expected")
-    return files[0]
+        raise ExportError(f"{found[0].name} has SHA-256 {actual} instead of {sha256}: remove it from the package client's cache and try again.")
+    _say(f"{found[0].name}, {found[0].stat().st_size / 1e6:.1f} MB, is the one expected")
+    return found[0]
 
 
 def sha256_of(file: Path) -> str:
