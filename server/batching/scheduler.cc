@@ -327,17 +327,15 @@ absl::StatusOr<Scheduler::Rows> Scheduler::CopyRows(const Batch& batch, const Ve
 std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,
                                                      absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
-  std::vector<Sequence> read;  // Freed after the lock.
-  read.reserve(batch.size());
   auto row = rows.begin();
   const std::lock_guard lock(mutex_);
   int64_t cost = 0;
   const Job* previous = nullptr;
   for (const BatchItem& item : batch) {
     Job& job = *item.job;
-    read.push_back(std::exchange(job.sequences_[item.sequence], {}));
-    cost += lane.options_.costs.CostOf(read.back().size());
-    const auto own = std::exchange(row, row + static_cast<ptrdiff_t>(read.back().spans.size()));
+    const Sequence ran = std::exchange(job.sequences_[item.sequence], {});
+    cost += lane.options_.costs.CostOf(ran.size());
+    const auto own = std::exchange(row, row + static_cast<ptrdiff_t>(ran.spans.size()));
     if (job.settled()) continue;
     std::move(own, row, job.result_.vectors.begin() + static_cast<ptrdiff_t>(job.first_vector_[item.sequence]));
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
