@@ -3,13 +3,13 @@
 // its answer is made. The call fails or not, alone, and leaves nothing behind.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <new>
 #include <utility>
 
 #include "server/telemetry/log.h"
 #include "tests/simulation/callers.h"
+#include "tests/testing/failing_new.h"
 
+namespace longembed {
 namespace {
 
 constexpr size_t kLarge = 2 << 10;  // Smaller allocations are not looked after.
@@ -17,23 +17,10 @@ int64_t counted = 0;                // Large ones.
 int64_t fails = 0;                  // The one that fails, counted from 1; 0: none.
 bool is_caller = false;             // What the test itself allocates does not count.
 
-void* Allocate(size_t size) {
-  if (size >= kLarge && !is_caller && ++counted == fails) throw std::bad_alloc();
-  void* const memory = std::malloc(size == 0 ? 1 : size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
 }  // namespace
 
-void* operator new(size_t size) { return Allocate(size); }
-void* operator new[](size_t size) { return Allocate(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+bool AllocationFails(size_t size) { return size >= kLarge && !is_caller && ++counted == fails; }
 
-namespace longembed {
 namespace {
 
 Words SomeWords(size_t count) { return Words(count, 5); }

@@ -4,33 +4,21 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
 
 #include "longembed/v1/embedding.grpc.pb.h"
+#include "tests/testing/failing_new.h"
 #include "tests/testing/fake_server.h"
 
+namespace longembed {
 namespace {
 
 std::atomic<size_t> largest = SIZE_MAX;  // In bytes.
 thread_local bool is_client = false;     // The client's thread has all that it wants.
 
-void* Allocate(size_t size) {
-  void* const memory = size > largest && !is_client ? nullptr : std::malloc(size == 0 ? 1 : size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
 }  // namespace
 
-void* operator new(size_t size) { return Allocate(size); }
-void* operator new[](size_t size) { return Allocate(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+bool AllocationFails(size_t size) { return size > largest && !is_client; }
 
-namespace longembed {
 namespace {
 
 std::string TextOf(size_t bytes) {
