@@ -45,7 +45,7 @@ class Exchange {
  private:
   // The request's message, from its bytes; and what holds it, on the ledger.
   absl::Status Parse(grpc::ByteBuffer& bytes);
-  // Of a request that is no good.
+  // The scalar fields of a request that is invalid; none where memory runs out.
   void ReadWhatCanBeRead(const grpc::ByteBuffer& bytes);
   void Finish(absl::Status status);
   absl::Status Serialize();

@@ -27,7 +27,7 @@ TEST(ErrorsTest, MovesBelowAParent) {
   EXPECT_THAT(std::string(whole.message()), HasSubstr("512"));
 }
 
-// Found by tests/simulation: a refusal for want of memory lost its retry delay on the way to a field.
+// Found by tests/simulation: a refusal because memory ran out lost its retry delay on the way to a field.
 TEST(ErrorsTest, KeepsWhatOthersHaveAttached) {
   absl::Status status = InputTooLong(600, 512);
   status.SetPayload("retry", absl::Cord("1s"));
