@@ -31,7 +31,7 @@ bool BatchQueue::Remove(const Job& job) {
 
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
-  RunInPart(job) -= job.run_in_part_ ? 1 : 0;
+  MovedBack(job) -= job.moved_back_ ? 1 : 0;
   jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
   Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
@@ -51,9 +51,9 @@ void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Tim
   if (Promised(*position->second)) return;
   auto node = jobs_.extract(position);
   Job& job = *node.mapped();
-  if (!std::exchange(job.run_in_part_, true)) ++RunInPart(job);
+  if (!std::exchange(job.moved_back_, true)) ++MovedBack(job);
   const absl::Time latest = std::max(now, job.options_.start) + kPatience;
-  job.due_ = std::min(job.due_, latest) + kInterleave * RunInPart(job) * ran;
+  job.due_ = std::min(job.due_, latest) + kInterleave * MovedBack(job) * ran;
   node.key() = UrgencyOf(job);
   by_deadline_.at({job.options_.deadline, job.ticket_}) = node.key();
   jobs_.insert(std::move(node));
@@ -138,7 +138,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
     if (!batch.empty() && costs_.IsGiant(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
     if (job->next_ == job->sequences_.size()) {
       Erase(candidate);
-    } else if (job->next_ > first) {
+    } else if (job->next_ > first && job->cost_ > limits.max_tokens) {
       int64_t tokens = 0;
       for (size_t i = first; i < job->next_; ++i) tokens += job->sequences_[i].size();
       MoveBack(candidate, job->WorkOf(tokens), now);

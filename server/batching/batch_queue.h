@@ -34,11 +34,11 @@ using Batch = std::vector<BatchItem>;
 // The order: interactive before bulk; then the job that is due first; then the oldest. When a job is due that was
 // admitted under a deadline, admission says; it runs as a whole, because calls that interleave are late together. Any
 // other is due as long after its start (JobOptions::start, its arrival for most) as its deadline is after its arrival,
-// at most kPatience, so that a stream of jobs with deadlines cannot starve one without. Whatever a job gets to run
-// moves its due time back by kInterleave times that work, times the number of jobs of its priority that have run in
-// part: the windows of long texts interleave with what comes after them, and get a fourth of the device together while
-// anything else waits. What it got while nobody else wanted it is not held against it: that is forgotten beyond
-// kPatience. Not thread-safe.
+// at most kPatience, so that a stream of jobs with deadlines cannot starve one without. A job larger than a batch
+// interleaves with what comes after it: whatever it gets to run moves its due time back by kInterleave times that work,
+// times the number of jobs of its priority that are moved back, so that long texts get a fourth of the device together
+// while anything else waits. What it got while nobody else wanted it is not held against it: that is forgotten beyond
+// kPatience. A smaller job that did not fit whole keeps its place. Not thread-safe.
 class BatchQueue {
  public:
   static constexpr absl::Duration kPatience = absl::Seconds(2);
@@ -82,8 +82,7 @@ class BatchQueue {
   static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
   // Gives the room of some sequences back to the admission.
   static void Release(const Job& job, size_t first, size_t end, bool runs);
-  int64_t& RunInPart(const Job& job) { return run_in_part_[static_cast<size_t>(job.options_.priority)]; }
-  // A job's place in the order changes with what it has got to run.
+  int64_t& MovedBack(const Job& job) { return moved_back_[static_cast<size_t>(job.options_.priority)]; }
   void MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now);
   // Takes sequences of one job into the batch while they fit; returns what they cost.
   int64_t TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch);
@@ -102,7 +101,7 @@ class BatchQueue {
   int64_t cost_ = 0;
   int64_t giant_cost_ = 0;
   size_t jobs_behind_giants_ = 0;
-  std::array<int64_t, 2> run_in_part_{};  // By priority: jobs of which some sequences have been taken, and others wait.
+  std::array<int64_t, 2> moved_back_{};  // By priority: how many of the jobs that wait.
   uint64_t next_ticket_ = 0;
 };
 

@@ -88,7 +88,7 @@ class Job {
   absl::Time enqueued_;
   int64_t cost_ = 0;  // Of all its sequences (CostModel).
   absl::Time due_;    // Its place in the order (BatchQueue).
-  bool run_in_part_ = false;
+  bool moved_back_ = false;
   uint64_t ticket_ = 0;    // Order of arrival.
   size_t next_ = 0;        // The first sequence that no batch has taken.
   size_t unfinished_ = 0;  // Sequences without a result.

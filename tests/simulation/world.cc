@@ -159,8 +159,9 @@ class CrowdWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(6);
-  // Of the light client's calls: what runs when it comes, its own batch, and two of the heavy client's that are due.
-  static constexpr absl::Duration kMostWait = absl::Milliseconds(520);
+  // Of the light client's calls: what runs when it comes, its own batch, and two and a rest of the heavy client's that are
+  // due.
+  static constexpr absl::Duration kMostWait = absl::Milliseconds(560);
 
   SimulationOptions Options() {
     return {.max_pending_bytes = random_.OneIn(2) ? 1 << 20 : 100 << 20,
@@ -238,7 +239,7 @@ class SharesWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(8), kBegin = absl::Seconds(2);
-  static constexpr double kEqual = 0.5;  // What is in work at the ends counts for much in so short a time.
+  static constexpr double kEqual = 0.85;  // What is in work at the ends counts.
 
   struct Client {
     int64_t texts = 1;

@@ -254,6 +254,17 @@ TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
   EXPECT_TRUE(queue.empty());
 }
 
+// Or a client with several texts a call would get less than one with a text a call.
+TEST(BatchQueueTest, AJobOfOneBatchGoesOnBeforeWhatCameLater) {
+  BatchQueue queue;
+  const BatchLimits two{.max_tokens = 20};
+  queue.Push(MakeJob(1, {10}), kStart);
+  queue.Push(MakeJob(2, {10, 10}, {.work = absl::Hours(1)}), kStart);
+  EXPECT_THAT(Take(queue, two), ElementsAre(1010, 2010));
+  queue.Push(MakeJob(3, {10, 10}), kStart + absl::Milliseconds(1));
+  EXPECT_THAT(Take(queue, two), ElementsAre(2010, 3010));
+}
+
 // While others wait all the time, a long job gets a fourth of what they get: neither nothing nor everything.
 TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
   BatchQueue queue;
