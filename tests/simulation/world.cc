@@ -159,9 +159,9 @@ class CrowdWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(6);
-  // Of the light client's calls: what runs when it comes, its own batch, and two and a rest of the heavy client's that are
-  // due.
-  static constexpr absl::Duration kMostWait = absl::Milliseconds(560);
+  // Of the light client's calls: what runs when it comes, its own batch, and two and a rest of the heavy client's that
+  // are due.
+  static constexpr absl::Duration kMostWait = absl::Milliseconds(650);
 
   SimulationOptions Options() {
     return {.max_pending_bytes = random_.OneIn(2) ? 1 << 20 : 100 << 20,

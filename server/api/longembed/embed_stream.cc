@@ -27,7 +27,7 @@ struct Corpus {
 
   // A text whose last part has not come.
   bool in_parts = false;
-  bool failed = false;  // Its error has been told: its other parts are passed over.
+  bool failed = false;  // Its error has been told. Its other parts are passed over.
   std::string id;
   std::string text;
   std::unique_ptr<Charge> memory;  // Of the text.
@@ -68,8 +68,9 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (corpus_->model == nullptr || request_.id().empty()) return End(status);
     response_.set_id(request_.id());
     const bool whole = !corpus_->in_parts && !request_.more_parts();
+    const bool passed_over = IsPassedOver();
     if (!whole) FailParts();
-    EndInput(status);
+    EndInput(passed_over ? absl::OkStatus() : status);
   }
 
   void Cancel() override {
@@ -111,6 +112,9 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return 1 + tokens / windows->tokens.value_or(corpus_->model->model().manifest.trained_window);
   }
 
+  // A part of a text whose error has been told.
+  bool IsPassedOver() const { return corpus_->in_parts && corpus_->failed && request_.id() == corpus_->id; }
+
   // Errors of the stream.
   absl::Status CheckPart() const {
     const Corpus& corpus = *corpus_;
@@ -124,7 +128,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     Corpus& corpus = *corpus_;
     complete_ = !corpus.in_parts && !request_.more_parts();
     if (complete_) return absl::OkStatus();
-    const bool passed_over = corpus.in_parts && corpus.failed;
+    const bool passed_over = IsPassedOver();
     corpus.in_parts = request_.more_parts();
     corpus.failed = passed_over && corpus.in_parts;
     corpus.id = request_.id();

@@ -206,7 +206,9 @@ class RawEmbedStreamTest : public EmbedStreamTest {
     }
     stream->WritesDone();
     std::map<std::string, v1::EmbedStreamResponse> answers;
-    for (v1::EmbedStreamResponse answer; stream->Read(&answer);) answers.emplace(answer.id(), answer);
+    for (v1::EmbedStreamResponse answer; stream->Read(&answer);) {
+      EXPECT_TRUE(answers.emplace(answer.id(), answer).second) << answer.id() << " is answered twice";
+    }
     return {answers, stream->Finish()};
   }
 
@@ -232,6 +234,16 @@ TEST_F(RawEmbedStreamTest, APartThatIsNoGoodFailsItsText) {
   const auto [answers, status] =
       Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(),
             Broken("long", true), Message("long", "b").SerializeAsString(), Message("1", "a").SerializeAsString()});
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_TRUE(answers.at("long").result().has_error());
+  EXPECT_FALSE(answers.at("1").result().has_error());
+}
+
+TEST_F(RawEmbedStreamTest, ATextWithSeveralPartsThatAreNoGoodFailsOnce) {
+  const auto [answers, status] = Send({FirstMessage("0", "a").SerializeAsString(), Broken("long", true),
+                                       Message("long", "a ", true).SerializeAsString(), Broken("long", true),
+                                       Broken("long"), Message("1", "a").SerializeAsString()});
   EXPECT_TRUE(status.ok()) << status.error_message();
   ASSERT_EQ(answers.size(), 3u);
   EXPECT_TRUE(answers.at("long").result().has_error());
