@@ -61,6 +61,7 @@ void Exchange::Finish(absl::Status status) {
   if (!status.ok()) {
     has_answer_ = false;
     answer_.Clear();
+    answer_bytes_ = 0;
   }
   status_ = std::move(status);
   model_ = operation_->model();
@@ -77,6 +78,7 @@ absl::Status Exchange::Serialize() {
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
   memory_->Correct(Memory::kAnswers, message + size);
   answer_ = SerializeMessage(*response_);
+  answer_bytes_ = static_cast<int64_t>(answer_.Length());
   headers_ = operation_->headers();
   return absl::OkStatus();
 }
@@ -86,7 +88,7 @@ void Exchange::Release() {
   arena_ = nullptr;
   memory_->Correct(Memory::kRequests, 0);
   memory_->Correct(Memory::kPlans, 0);
-  memory_->Correct(Memory::kAnswers, static_cast<int64_t>(answer_.Length()));
+  memory_->Correct(Memory::kAnswers, answer_bytes_);
 }
 
 }  // namespace longembed

@@ -66,6 +66,7 @@ class Exchange {
   absl::Status status_;
   bool has_answer_ = false;
   grpc::ByteBuffer answer_;
+  int64_t answer_bytes_ = 0;  // Of the answer, which may have been taken before Start returns.
   std::string model_;
   Operation::Headers headers_;
 
