@@ -36,6 +36,7 @@ class Directory:
         self.content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / manifest.TOKENIZER))
         self._graph = torch.jit.load(folder / manifest.ENCODER)
+        self._sparse_head = torch.jit.load(folder / manifest.SPARSE_HEAD) if (folder / manifest.SPARSE_HEAD).is_file() else None
         self._positions = packing.positions_of(self.content)
         # The library truncates at the plain limit, which a tuned position table has beyond its trained window.
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None
@@ -57,17 +58,45 @@ class Directory:
         """The same, each sequence as a batch of its own."""
         return torch.cat([self.encode([ids]) for ids in sequences])
 
+    def sparse(self, sequences: list[list[int]]) -> list[Tensor]:
+        """The sparse vectors of one batch of the graph, each [vocabulary]."""
+        with torch.inference_mode():
+            hidden = packing.encode(lambda *batch: self._graph(*batch[:-1], _each_token(len(batch[0]))), sequences, "MEAN", self._positions)
+            ends = torch.tensor([len(ids) for ids in sequences]).cumsum(0)
+            offsets = torch.cat([torch.zeros(1), ends]).to(torch.int32)
+            tokens = torch.tensor([token for ids in sequences for token in ids], dtype=torch.int32)
+            counts, indices, values = self._sparse_head(hidden, tokens, offsets)
+        found = zip(indices.split(counts.tolist()), values.split(counts.tolist()))
+        return [self._all_components(indices.long(), values) for indices, values in found]
+
+    def sparse_alone(self, sequences: list[list[int]]) -> list[Tensor]:
+        """The same, each sequence as a batch of its own."""
+        return [self.sparse([ids])[0] for ids in sequences]
+
+    def sparse_vectors(self, samples: list[Sample]) -> list[Tensor]:
+        """The same, from texts."""
+        if self._program is None:
+            return self.sparse_alone([self.ids(sample) for sample in samples])
+        return [self._all_components(torch.tensor(line["indices"], dtype=torch.int64), torch.tensor(line["values"])) for line in self._run(samples, output="SPARSE")]
+
+    def _all_components(self, indices: Tensor, values: Tensor) -> Tensor:
+        return torch.zeros(self.content["vocabulary_size"]).scatter(0, indices, values)
+
     def vectors(self, samples: list[Sample]) -> Tensor:
         """[samples, H] from texts, not normalised."""
         if self._program is None:
             return self.alone([self.ids(sample) for sample in samples])
-        requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name})} for sample in samples]
+        return torch.tensor([line["vector"] for line in self._run(samples)])
+
+    def _run(self, samples: list[Sample], **more) -> list[dict]:
+        """The program's answer of each text."""
+        requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name}), **more} for sample in samples]
         lines = "".join(json.dumps(request) + "\n" for request in requests)
         done = subprocess.run([str(self._program), str(self.folder)], input=lines, capture_output=True, text=True)
         if done.returncode != 0:
             words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
             raise ExportError(f"{self._program.name} failed ({words}); build it again, or leave it out with --embed-texts ''.")
-        return torch.tensor([json.loads(line)["vector"] for line in done.stdout.splitlines()])
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def special_spellings(self) -> list[str]:
         """How the tokenizer's added tokens are spelled, special or not."""
@@ -78,3 +107,9 @@ class Directory:
         """More tokens than the trained window takes."""
         words = "the tide at the old harbour rose by a millimetre and a half a year"
         return " ".join([words] * (2 + self.content["trained_window"] // 8))
+
+
+def _each_token(tokens: int) -> Tensor:
+    """Spans of one token each."""
+    starts = torch.arange(tokens, dtype=torch.int32)
+    return torch.stack([starts, starts + 1], dim=1)

@@ -10,6 +10,10 @@ from pathlib import Path
 from model.export import files, reference
 from model.export.errors import ExportError
 
+# Modules of modules.json, in the order in which a checkpoint of each kind has them. Transformers come under two names.
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+SPLADE_MODULES = ["Transformer", "SpladePooling"]
+
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
@@ -25,7 +29,7 @@ POOLING_MODES = {
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # What sentence-transformers' Transformer module may say here without changing a vector. The rest of its settings has to be absent or empty.
 HARMLESS_SETTINGS = {
-    "max_seq_length": None, "do_lower_case": (False,), "transformer_task": ("feature-extraction",), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
+    "max_seq_length": None, "do_lower_case": (False,), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
     "modality_config": None,
 }  # fmt: skip
 
@@ -45,7 +49,8 @@ class Checkpoint:
     config: dict  # As in config.json.
     tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
-    pooling: str | None = None  # MEAN, CLS or LAST.
+    pooling: str | None = None  # MEAN, CLS, LAST, or SPLADE for sparse vectors alone.
+    splade_config: tuple | None = None  # Of a SpladePooling module: (folder's name, config).
     dense: list = field(default_factory=list)  # Of Dense modules after pooling: (folder's name, config, tensors).
     pooling_fault: str | None = None  # Why `pooling` cannot be what the files say, as a sentence.
     prompts: dict = field(default_factory=dict)
@@ -66,21 +71,23 @@ def read_directory(folder: Path) -> Checkpoint:
     transformer = transformer_folder(folder)
     _refuse_adapter(transformer)
     config = files.read_json(transformer / "config.json")
-    settings, settings_file = _settings(transformer)
+    splade = kinds_of(modules) == SPLADE_MODULES
+    settings, settings_file = _settings(transformer, splade)
     tokenizer_config = _tokenizer_config(transformer)
-    pooling, fault = _pooling(folder, modules)
+    pooling, fault = ("SPLADE", None) if splade else _pooling(folder, modules)
     window, window_source = _window(settings, settings_file, tokenizer_config, transformer / "tokenizer_config.json")
     checkpoint = Checkpoint(
         config=config,
         tensors=files.read_tensors(transformer),
         tokenizer=_tokenizer(transformer),
         pooling=pooling,
+        splade_config=(modules[1].folder.name, files.read_json(modules[1].folder / "config.json")) if splade else None,
         dense=[(module.folder.name, files.read_json(module.folder / "config.json"), files.read_tensors(module.folder)) for module in modules if module.kind == "Dense"],
         pooling_fault=fault,
         window=window,
         window_source=window_source,
         folder=folder,
-        has_modules=bool(modules) and _states_dimension(modules[1].folder / "config.json"),
+        has_modules=splade or bool(modules) and _states_dimension(modules[1].folder / "config.json"),
     )
     _read_prompts(folder / PROMPTS_FILE, checkpoint)
     checkpoint.dimensions = _dimensions(transformer / "config.json", config) or checkpoint.dimensions
@@ -104,7 +111,9 @@ def read_modules(folder: Path) -> list[Module]:
     file = folder / MODULES_FILE
     entries = files.read_json(file, list)
     modules = [_module(entry, file) for entry in entries]
-    kinds = [module.kind for module in modules]
+    kinds = kinds_of(modules)
+    if kinds == SPLADE_MODULES:
+        return modules
     more = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
     if more:
         raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
@@ -112,6 +121,10 @@ def read_modules(folder: Path) -> list[Module]:
     if modules and (kinds[:2] != ["Transformer", "Pooling"] or set(rest) - {"Dense"}):
         raise ExportError(f"{folder.name} has the modules {', '.join(kinds)}, and Transformer, Pooling, Dense and at most one Normalize are served, in this order.")
     return modules
+
+
+def kinds_of(modules: list[Module]) -> list[str]:
+    return ["Transformer" if module.kind in TRANSFORMERS else module.kind for module in modules]
 
 
 def _module(entry, file: Path) -> Module:
@@ -141,14 +154,15 @@ def _refuse_adapter(folder: Path) -> None:
         )
 
 
-def _settings(folder: Path) -> tuple[dict, Path]:
-    """Of sentence-transformers' Transformer module, from the first of its files that is there."""
+def _settings(folder: Path, splade: bool) -> tuple[dict, Path]:
+    """Of sentence-transformers' Transformer module, from the first of its files that is there. `splade`: its token vectors are logits."""
+    task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
     file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
     if settings.get("do_lower_case"):
         raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
     for key, setting in settings.items():
-        allowed = HARMLESS_SETTINGS.get(key, ())
+        allowed = (task,) if key == "transformer_task" else HARMLESS_SETTINGS.get(key, ())
         if setting in (None, {}, []) or allowed is None or setting in allowed:
             continue
         raise ExportError(
@@ -156,8 +170,8 @@ def _settings(folder: Path) -> tuple[dict, Path]:
         )
     modality = files.value(settings, "modality_config", dict, file, "an object of modalities") or {"text": {}}
     text = modality.get("text")
-    if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
-        raise ExportError(f"{files.name_of(file)} does not embed texts by the last hidden states (modality_config.text); choose another checkpoint.")
+    if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", output) != output:
+        raise ExportError(f"{files.name_of(file)} does not embed texts by {output} (modality_config.text); choose another checkpoint.")
     return settings, file
 
 
@@ -223,8 +237,11 @@ def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
     """Reads prompts and what else config_sentence_transformers.json says into `checkpoint`."""
     content = files.read_json(file)
     kind = files.value(content, "model_type", str, file, "a class's name")
-    if kind not in (None, "SentenceTransformer"):
-        raise ExportError(f"{files.name_of(file)} is of a {kind}, and only a SentenceTransformer's single dense vector is served; choose another checkpoint.")
+    served = "SparseEncoder" if checkpoint.pooling == "SPLADE" else "SentenceTransformer"
+    if kind not in (None, served):
+        raise ExportError(f"{files.name_of(file)} is of a {kind}, and with these modules only a {served} is served; choose another checkpoint.")
+    if files.value(content, "max_active_dims", int, file, "a number of weights"):
+        raise ExportError(f"{files.name_of(file)} cuts every vector (max_active_dims), which is not served; remove it and let requests name their max_terms.")
     checkpoint.prompts = files.texts(content, "prompts", file)
     name = files.value(content, "default_prompt_name", str, file, "a prompt's name")
     if name is not None and name not in checkpoint.prompts:
