@@ -93,6 +93,19 @@ void ReadTextSide(YamlMapping& root, ModelManifest& manifest) {
   }
 }
 
+void ReadHeads(YamlMapping& root, ModelManifest& manifest) {
+  root.Choice("sparse_head", manifest.sparse_head,
+              {{"SPLADE_MAX", SparseHeadKind::kSpladeMax},
+               {"SPLADE_SUM", SparseHeadKind::kSpladeSum},
+               {"TOKEN_WEIGHTS", SparseHeadKind::kTokenWeights}});
+  if (manifest.sparse_head != SparseHeadKind::kNone && manifest.vector_size != manifest.hidden_size) {
+    root.Fail("sparse_head", "takes hidden states, and Dense layers change them: vector_size must be hidden_size");
+  }
+  if (manifest.pooling == Pooling::kNone && manifest.sparse_head == SparseHeadKind::kNone) {
+    root.Fail("pooling", "is NONE, and there is no head that gives anything else");
+  }
+}
+
 void Read(YamlMapping& root, ModelManifest& manifest) {
   for (const char* key : {"format_version", "name", "architecture", "family", "pooling", "vocabulary_size",
                           "hidden_size", "intermediate_size", "layers", "attention_heads", "head_dim", "trained_window",
@@ -105,10 +118,11 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   root.Text("architecture", manifest.architecture);
   root.Choice("family", manifest.family, {{"APE", Family::kApe}, {"ROPE", Family::kRope}});
   root.Choice("pooling", manifest.pooling,
-              {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}});
+              {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}, {"NONE", Pooling::kNone}});
   ReadSizes(root, manifest);
   ReadPositions(root, manifest);
   ReadTextSide(root, manifest);
+  ReadHeads(root, manifest);
   root.Flag("causal", manifest.causal);
   root.Choice("similarity_function", manifest.similarity_function,
               {{"cosine", "cosine"}, {"dot", "dot"}, {"euclidean", "euclidean"}, {"manhattan", "manhattan"}});

@@ -16,6 +16,7 @@ namespace longembed {
 inline constexpr int kManifestFormatVersion = 1;
 inline constexpr char kManifestFile[] = "longembed-model.yaml";
 inline constexpr char kEncoderFile[] = "encoder.pt";
+inline constexpr char kSparseHeadFile[] = "sparse_head.pt";
 inline constexpr char kTokenizerFile[] = "tokenizer.json";
 
 enum class Family {
@@ -23,7 +24,20 @@ enum class Family {
   kRope,  // Rotary positions.
 };
 
-enum class Pooling { kMean, kCls, kLast };
+enum class Pooling {
+  kMean,
+  kCls,
+  kLast,
+  kNone,  // No pooled vectors: the model gives others.
+};
+
+// How sparse_head.pt makes weights of vocabulary entries.
+enum class SparseHeadKind {
+  kNone,          // There is none.
+  kSpladeMax,     // Masked-language-model logits, the maximum over tokens.
+  kSpladeSum,     // The same, summed over tokens.
+  kTokenWeights,  // A weight for each token of the text, the maximum over equal ones.
+};
 
 // A plain value: copy it, share it between threads.
 struct ModelManifest {
@@ -49,6 +63,7 @@ struct ModelManifest {
   double rotary_factor = 1;
   bool causal = false;
   Pooling pooling = Pooling::kMean;
+  SparseHeadKind sparse_head = SparseHeadKind::kNone;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.
   std::vector<int32_t> special_suffix;             // Ids after the content.
   bool add_eos_token = false;                      // special_suffix ends with the tokenizer's EOS token.

@@ -20,6 +20,7 @@ Range Kept(int64_t content, int64_t room, Truncate truncate) {
 Range PooledSpan(Pooling pooling, int32_t tokens) {
   switch (pooling) {
     case Pooling::kMean:
+    case Pooling::kNone:
       return {0, tokens};
     case Pooling::kCls:
       return {0, 1};
@@ -136,6 +137,7 @@ class Planner {
     append(input_.content.subspan(static_cast<size_t>(range.start), static_cast<size_t>(range.size())));
     if (!input_.complete) append(model_.special_suffix);
     sequence.spans = {PooledSpan(model_.pooling, sequence.size())};
+    sequence.sparse = options_.sparse;
     return sequence;
   }
 

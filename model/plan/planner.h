@@ -37,6 +37,7 @@ struct PlanOptions {
   Extension extension;  // Checked by CheckExtension.
   PlanLimits limits;
   bool allow_empty = false;  // An input without tokens is its special tokens alone, where the model has any.
+  bool sparse = false;       // Each sequence gives its sparse vector. Not with a SpanChoice.
 };
 
 // The parts of the content that get a vector each (late chunking). The view must outlive the call only.

@@ -40,6 +40,7 @@ struct Sequence {
   float query_scale = 1.0f;      // Attention log-scaling; 1 = none.
   int32_t neighbour_window = 0;  // SelfExtend's w; 0 = plain attention.
   std::vector<Range> spans;      // Token ranges within the sequence; the encoder gives the mean of each.
+  bool sparse = false;           // The encoder gives the sparse vector of the sequence in place of its one span.
 
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }
 };
