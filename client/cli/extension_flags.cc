@@ -77,8 +77,9 @@ void ExtensionFlags::AddTo(CLI::App& command) {
   for (CLI::Option* flag : flags) flag->excludes(json)->excludes(recommended)->excludes(profile);
   json->excludes(recommended)->excludes(profile);
   recommended->excludes(profile);
-  command.add_option("--vectors", vectors_, "one, which is the default, or one a window or span")
-      ->check(CLI::IsMember({"one", "window", "span"}));
+  command.add_option("--vectors", vectors_, "one, one a window or span, or sparse (default: the model's first output)")
+      ->check(CLI::IsMember({"one", "window", "span", "sparse"}));
+  command.add_option("--max-terms", max_terms_, "Of sparse vectors: keep so many of the largest weights");
   command.add_option("--spans", spans_,
                      "Late chunking, a vector each: sentences, ranges (of the input lines), or every N tokens");
 }
@@ -153,10 +154,13 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
 }
 
 absl::Status ExtensionFlags::FillSpans(v1::EmbedOptions& options) const {
+  if (vectors_ == "one") options.set_output(v1::EmbedOptions::ONE_VECTOR);
   if (vectors_ == "window") options.set_output(v1::EmbedOptions::WINDOW_VECTORS);
+  if (vectors_ == "sparse") options.set_output(v1::EmbedOptions::SPARSE);
   if (vectors_ == "span" || !spans_.empty()) options.set_output(v1::EmbedOptions::SPAN_VECTORS);
+  if (max_terms_.has_value()) options.set_max_terms(*max_terms_);
   if (spans_.empty()) return absl::OkStatus();
-  if (vectors_ == "window" || vectors_ == "one") {
+  if (!vectors_.empty() && vectors_ != "span") {
     return Wrong("--spans", absl::StrCat("cannot be combined with --vectors ", vectors_));
   }
   if (spans_ == "sentences") {
