@@ -101,7 +101,7 @@ def compared(directory: Directory, expectation: Expectation, longest: int, outpu
     content = directory.content
     samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
     stretches = _stretches(directory, longest)
-    theirs = _reference_answers(expectation, content, samples, stretches, output)
+    theirs = reference_answers(expectation, content, samples, stretches, output)
     _refuse_other_limit(expectation, content, theirs["limit"])
     _refuse_other_ids(directory, samples, theirs)
     return samples, stretches, theirs
@@ -146,9 +146,10 @@ def _stretches(directory: Directory, longest: int) -> list[list[int]]:
     return [ids for ids in stretches if ids]
 
 
-def _reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str) -> dict:
+def reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str) -> dict:
+    """What the checkpoint's own library says of texts, and of token ids of exact lengths. `output`: dense, sparse, tokens."""
     default = content.get("default_prompt_name")
-    texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None} for sample in samples]
+    texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None, "role": sample.prompt_name} for sample in samples]
     return reference.embed(
         {
             **{key: str(value) if isinstance(value, Path) else value for key, value in vars(expectation).items()},

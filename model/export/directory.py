@@ -42,12 +42,48 @@ class Directory:
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None
         self.through = "the model library" if self._program else "tokenizer.json and encoder.pt in Python"
 
-    def ids(self, sample: Sample) -> list[int]:
-        """As the model sees them: within the trained window, special tokens and prompt included."""
+    def ids(self, sample: Sample, limit: int | None = None) -> list[int]:
+        """As the model sees them: within the limit, which is the trained window, special tokens and prompt included."""
         special = self.content["special_tokens"]
-        room = self.content["trained_window"] - len(special["prefix"]) - len(special["suffix"])
+        room = (limit or self.content["trained_window"]) - len(special["prefix"]) - len(special["suffix"])
         prompt = sample.prompt(self.content["prompts"], self.content.get("default_prompt_name"))
         return special["prefix"] + self.tokenizer.encode(prompt + sample.text, add_special_tokens=False).ids[:room] + special["suffix"]
+
+    def token_ids(self, sample: Sample) -> list[int]:
+        """The same of a query or document, as its prompt's name says, of a model of token vectors."""
+        settings = self.content["token_vectors"]
+        if sample.prompt_name != "query":
+            return self.ids(sample)
+        ids = self.ids(sample, settings["query_tokens"])
+        return ids + [settings.get("expansion_token")] * max(0, settings["expansion_tokens"] - len(ids))
+
+    def kept(self, sample: Sample) -> list[int]:
+        """Which of these tokens get a vector."""
+        skipped = set() if sample.prompt_name == "query" else set(self.content["token_vectors"]["skipped_tokens"])
+        return [i for i, token in enumerate(self.token_ids(sample)) if token not in skipped]
+
+    def encode_tokens(self, samples: list[Sample]) -> list[Tensor]:
+        """The token vectors of one batch of the graph, each [vectors, H], not normalised."""
+        sequences, kept = [self.token_ids(sample) for sample in samples], [self.kept(sample) for sample in samples]
+        unattended = torch.tensor([-self._unattended(sample) for sample in samples], dtype=torch.int32)
+        starts = torch.tensor([0, *map(len, sequences)]).cumsum(0).tolist()
+        rows = torch.tensor([start + i for start, own in zip(starts, kept) for i in own], dtype=torch.int32)
+        spans = torch.stack([rows, rows + 1], dim=1)
+        with torch.inference_mode():
+            found = packing.encode(lambda *batch: self._graph(*batch[:3], unattended, batch[4], spans), sequences, "MEAN", self._positions)
+        return list(found.split([len(own) for own in kept]))
+
+    def _unattended(self, sample: Sample) -> int:
+        settings = self.content["token_vectors"]
+        if sample.prompt_name != "query" or settings.get("expansion_attended", False):
+            return 0
+        return len(self.token_ids(sample)) - len(self.ids(sample, settings["query_tokens"]))
+
+    def token_vectors(self, samples: list[Sample]) -> list[Tensor]:
+        """The same, from texts, each as a batch of its own."""
+        if self._program is None:
+            return [self.encode_tokens([sample])[0] for sample in samples]
+        return [torch.tensor(line["vectors"]) for line in self._run(samples, output="TOKEN_VECTORS")]
 
     def encode(self, sequences: list[list[int]]) -> Tensor:
         """[sequences, H] of one batch of the graph, not normalised."""

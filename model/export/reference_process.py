@@ -172,6 +172,26 @@ class SparseEncoderReference(MaskedLanguageModelReference):
         return all_weights(self._encoder.encode(sample["text"], prompt=prompt, convert_to_sparse_tensor=False, show_progress_bar=False))
 
 
+class MultiVectorReference(TransformersReference):
+    """MultiVectorEncoder.encode, which also loads what PyLate and Stanford's ColBERT saved."""
+
+    def __init__(self, request: dict):
+        import torch
+        from sentence_transformers import MultiVectorEncoder, __version__
+
+        arguments = {"dtype": torch.float32, "attn_implementation": "eager"}
+        self._encoder = MultiVectorEncoder(request["folder"], device="cpu", model_kwargs=arguments, local_files_only=True)
+        transformer = self._encoder[0]
+        self.limit = transformer.document_length or self._encoder.max_seq_length or 1 << 31
+        transformer.document_length = request["limit"] or min(self.limit, request["window"])
+        self.by = f"sentence-transformers {__version__} (MultiVectorEncoder)"
+
+    def answer(self, sample: dict) -> dict:
+        features = self._encoder.encode([sample["text"]], prompt=sample["prompt"], task=sample["role"], output_value=None, show_progress_bar=False)[0]
+        kept = features["attention_mask"].bool()
+        return {"ids": features["input_ids"].tolist(), "kept": kept.nonzero().flatten().tolist(), "vectors": features["token_embeddings"][kept].tolist()}
+
+
 def sparse(indices: list[int], values: list[float]) -> dict:
     return {"indices": indices, "values": values}
 
@@ -219,6 +239,8 @@ def tokenizer_of(request: dict) -> dict:
 
 
 def reference_class(request: dict, with_modules: bool) -> type[TransformersReference]:
+    if request["output"] == "tokens":
+        return MultiVectorReference
     if request["output"] == "dense":
         return SentenceTransformersReference if with_modules else TransformersReference
     if request["splade"] is None:
@@ -235,6 +257,9 @@ def embed(request: dict) -> dict:
     answers = []
     with torch.inference_mode():
         for sample in request["samples"]:
+            if request["output"] == "tokens":
+                answers.append(reference.answer(sample))
+                continue
             ids = sample.get("ids") or reference.ids(sample["prompt"] + sample["text"])
             vector = None
             if ids and len(ids) <= request["longest_run"]:
