@@ -59,6 +59,11 @@ absl::StatusOr<Encoded> EncodeAll(Encoder& encoder, Team& team, const std::vecto
   return encoded;
 }
 
+const char* OutputNameOf(const EmbedderOptions& options) {
+  if (options.plan.token_vectors != TokenVectors::kNone) return "TOKEN_VECTORS";
+  return options.sparse ? "SPARSE" : "ONE_VECTOR";
+}
+
 absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const Input> inputs,
                                              const InputOptions& options) {
   std::vector<Plan> plans;
@@ -76,7 +81,7 @@ absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const
 absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span<const Input> inputs,
                                                                        const EmbedderOptions& options) const {
   const ModelManifest& manifest = model_.manifest;
-  if (const absl::Status status = CheckOutput(manifest, options.sparse); !status.ok()) return status;
+  if (const absl::Status status = CheckOutput(manifest, OutputNameOf(options)); !status.ok()) return status;
   const absl::StatusOr<std::string> prompt = ResolvePrompt(manifest, options.prompt);
   if (!prompt.ok()) return prompt.status();
   const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, manifest.trained_dimensions);

@@ -1,5 +1,6 @@
 #include "model/embed/pipeline.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "model/errors/errors.h"
@@ -124,13 +125,14 @@ std::vector<std::string> OutputsOf(const ModelManifest& model) {
   std::vector<std::string> outputs;
   if (model.pooling != Pooling::kNone) outputs = {"ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS"};
   if (model.sparse_head != SparseHeadKind::kNone) outputs.emplace_back("SPARSE");
+  if (model.token_vectors.has_value()) outputs.emplace_back("TOKEN_VECTORS");
   return outputs;
 }
 
-absl::Status CheckOutput(const ModelManifest& model, bool sparse) {
-  const bool available = sparse ? model.sparse_head != SparseHeadKind::kNone : model.pooling != Pooling::kNone;
-  if (available) return absl::OkStatus();
-  return OutputNotAvailable(sparse ? "SPARSE" : "ONE_VECTOR", model.name, OutputsOf(model));
+absl::Status CheckOutput(const ModelManifest& model, const std::string& output) {
+  const std::vector<std::string> available = OutputsOf(model);
+  if (std::ranges::find(available, output) != available.end()) return absl::OkStatus();
+  return OutputNotAvailable(output, model.name, available);
 }
 
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options) {

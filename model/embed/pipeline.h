@@ -40,8 +40,8 @@ struct Input {
 // name none.
 std::vector<std::string> OutputsOf(const ModelManifest& model);
 
-// Whether the model gives sparse vectors, or pooled ones. Errors (INVALID_ARGUMENT): OUTPUT_NOT_AVAILABLE.
-absl::Status CheckOutput(const ModelManifest& model, bool sparse);
+// Whether the model gives this one. Errors (INVALID_ARGUMENT): OUTPUT_NOT_AVAILABLE.
+absl::Status CheckOutput(const ModelManifest& model, const std::string& output);
 
 // What turns an input into sequences. One instance serves all inputs of a request.
 struct InputOptions {

@@ -62,8 +62,10 @@ double Cosine(std::span<const float> a, std::span<const float> b) {
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads) {
   const std::vector<std::string> texts = SampleTexts();
   const std::vector<Input> inputs(texts.begin(), texts.end());
-  const bool sparse = model.manifest.pooling == Pooling::kNone;
-  const EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .sparse = sparse, .max_batch_tokens = 512};
+  const bool tokens = model.manifest.token_vectors.has_value();
+  const bool sparse = model.manifest.pooling == Pooling::kNone && !tokens;
+  EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .sparse = sparse, .max_batch_tokens = 512};
+  if (tokens) options.plan.token_vectors = TokenVectors::kDocument;
   Team team;
   const HelperThreads helpers(team, threads - 1);
   auto embedded = Embedder(model, encoder, team).Embed(inputs, options);
@@ -71,6 +73,10 @@ absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, 
   SampleVectors vectors;
   for (auto& outputs : *embedded) {
     OutputVector& output = outputs.front();
+    for (size_t i = 1; i < outputs.size(); ++i) {  // Token vectors: all of a text as one.
+      output.values.insert(output.values.end(), outputs[i].values.begin(), outputs[i].values.end());
+    }
+    if (outputs.size() > 1) Normalize(output.values).IgnoreError();
     vectors.push_back(sparse ? Dense(output, model.manifest.vocabulary_size) : std::move(output.values));
   }
   return vectors;

@@ -23,7 +23,7 @@ void PackRotary(std::span<const Sequence* const> sequences, PackedBatch& batch) 
     const Sequence& sequence = *sequences[s];
     const int64_t start = batch.sequence_offsets[s], n = sequence.size();
     CopyRows(*sequence.rotary, 0, start, n, batch);
-    if (sequence.neighbour_window == 0) continue;
+    if (sequence.neighbour_window <= 0) continue;
     CopyRows(*sequence.rotary_grouped, 1, start, n, batch);
     CopyRows(*sequence.rotary_shifted, 2, start, n, batch);
   }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,15 @@ enum class SparseHeadKind {
   kTokenWeights,  // A weight for each token of the text, the maximum over equal ones.
 };
 
+// How a model that gives a vector a token (ColBERT) takes queries and documents.
+struct TokenVectorSettings {
+  int query_tokens = 0;                 // The most tokens of a query.
+  int expansion_tokens = 0;             // Shorter queries are lengthened to so many tokens; 0 = they are not.
+  int32_t expansion_token = 0;          // By this token,
+  bool expansion_attended = false;      // which all tokens attend to, or none.
+  std::vector<int32_t> skipped_tokens;  // Ascending. In documents they get no vector.
+};
+
 // A plain value: copy it, share it between threads.
 struct ModelManifest {
   std::string name;
@@ -64,6 +74,7 @@ struct ModelManifest {
   bool causal = false;
   Pooling pooling = Pooling::kMean;
   SparseHeadKind sparse_head = SparseHeadKind::kNone;
+  std::optional<TokenVectorSettings> token_vectors;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.
   std::vector<int32_t> special_suffix;             // Ids after the content.
   bool add_eos_token = false;                      // special_suffix ends with the tokenizer's EOS token.

@@ -245,6 +245,12 @@ absl::Status Misplaced(std::string_view field, std::string_view needs) {
   return Invalid(field, "MISPLACED_FIELD", absl::StrCat("is set, but needs ", std::string(needs)));
 }
 
+absl::Status InputTypeNeeded() {
+  return Invalid(
+      "options.input_type", "INPUT_TYPE_NEEDED",
+      "is neither QUERY nor DOCUMENT; options.output TOKEN_VECTORS needs one of them, or the prompt_name of one");
+}
+
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead) {
   return Invalid(
       field, "NOT_WITH_SPARSE",

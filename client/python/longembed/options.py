@@ -68,7 +68,7 @@ class Options:
     extension: how a text beyond the trained window gets through, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
     spans: for output SPAN_VECTORS, as a dict or a JSON string of longembed.v1.SpanOptions: {"sentences": {}}.
     prompt_name, input_type ("QUERY", "DOCUMENT"), prompt: at most one of the three.
-    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE"; None: the model's first one (Model.outputs), ONE_VECTOR for most.
+    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE", "TOKEN_VECTORS"; None: the model's first one (Model.outputs), ONE_VECTOR for most.
     truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK". encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
     max_terms: with SPARSE, keep so many of the largest weights.
     """

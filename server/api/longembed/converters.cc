@@ -46,9 +46,25 @@ absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const
   const std::vector<std::string> available = OutputsOf(model);
   EmbedOptions::Output output = options.output();
   if (!options.has_output()) EmbedOptions::Output_Parse(available.front(), &output);
-  const std::string& name = EmbedOptions::Output_Name(output);
-  if (std::ranges::find(available, name) == available.end()) return OutputNotAvailable(name, model.name, available);
+  if (absl::Status status = CheckOutput(model, EmbedOptions::Output_Name(output)); !status.ok()) return status;
   return output;
+}
+
+// As what a model of token vectors takes the texts.
+absl::StatusOr<TokenVectors> TokenVectorsOf(const EmbedOptions& options, EmbedOptions::Output output,
+                                            const ModelManifest& model) {
+  if (output != EmbedOptions::TOKEN_VECTORS) return TokenVectors::kNone;
+  const auto named = [&](const char* type, EmbedOptions::InputType input_type) {
+    return options.has_prompt_name() ? options.prompt_name() == model.input_types.at(type)
+                                     : options.input_type() == input_type;
+  };
+  if (named("DOCUMENT", EmbedOptions::DOCUMENT)) return TokenVectors::kDocument;
+  if (!named("QUERY", EmbedOptions::QUERY)) return InputTypeNeeded();
+  if (options.extension().when() == v1::Extension::ALWAYS) {
+    return ExtensionConflict("options.extension.when",
+                             "is ALWAYS, and queries are not extended; leave it out for queries");
+  }
+  return TokenVectors::kQuery;
 }
 
 // What has no meaning for weights of a vocabulary's entries.
@@ -73,20 +89,20 @@ absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model
 }
 
 // Which vectors: output, spans and windows have to agree.
-absl::Status CheckOutput(const EmbedOptions& options, EmbedOptions::Output output, const Extension& extension,
-                         const ModelManifest& model) {
+absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Output output, const Extension& extension,
+                                const ModelManifest& model) {
   if (output == EmbedOptions::SPARSE) {
     if (absl::Status status = CheckSparse(options, model); !status.ok()) return status;
   } else if (options.has_max_terms()) {
     return Misplaced("options.max_terms", "options.output SPARSE");
   }
-  if (output == EmbedOptions::WINDOW_VECTORS) {
-    if (!extension.windows.has_value()) return WindowVectorsNeedWindows();
-    // A profile may aggregate for those who want one vector.
-    if (options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
-      return ExtensionConflict("options.extension.windows.aggregation",
-                               "has no effect with options.output WINDOW_VECTORS; leave it out");
-    }
+  if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
+  // A profile may aggregate for those who want one vector.
+  const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS;
+  if (every_vector && options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
+    return ExtensionConflict(
+        "options.extension.windows.aggregation",
+        absl::StrCat("has no effect with options.output ", EmbedOptions::Output_Name(output), "; leave it out"));
   }
   if (output == EmbedOptions::SPAN_VECTORS) {
     if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
@@ -203,10 +219,12 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
   const absl::StatusOr<EmbedOptions::Output> output = OutputOf(options, model);
   if (!output.ok()) return output.status();
+  const absl::StatusOr<TokenVectors> token_vectors = TokenVectorsOf(options, *output, model);
+  if (!token_vectors.ok()) return token_vectors.status();
   absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
   FitWindows(options.extension(), model, limits, *extension);
-  if (const absl::Status status = CheckOutput(options, *output, *extension, model); !status.ok()) return status;
+  if (const absl::Status status = CheckOutputOptions(options, *output, *extension, model); !status.ok()) return status;
   const bool sparse = *output == EmbedOptions::SPARSE;
   if (sparse && extension->windows.has_value()) extension->windows->aggregation = Aggregation::kMax;
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
@@ -226,7 +244,8 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                     .plan = {.truncate = ConvertTruncate(options.truncate()),
                              .extension = *extension,
                              .limits = ToPlanLimits(limits),
-                             .sparse = sparse},
+                             .sparse = sparse,
+                             .token_vectors = *token_vectors},
                     .spans = *std::move(spans)};
   resolved.vector = {.dimensions = *dimensions,
                      .normalize = !options.has_normalize() || options.normalize(),
@@ -234,7 +253,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (extension->windows.has_value()) resolved.vector.aggregation = extension->windows->aggregation;
   resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
   resolved.encoding = options.encoding();
-  resolved.several_vectors = *output == EmbedOptions::WINDOW_VECTORS || *output == EmbedOptions::SPAN_VECTORS;
+  resolved.several_vectors = *output != EmbedOptions::ONE_VECTOR && !sparse;
   if (options.has_max_terms()) resolved.max_terms = options.max_terms();
   if (sparse) resolved.sparse_dimensions = model.vocabulary_size;
   resolved.recipe = Recipe(model, {.extension = *extension,
@@ -419,12 +438,14 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
     v1::EmbedOptions::Output output = v1::EmbedOptions::ONE_VECTOR;
     if (v1::EmbedOptions::Output_Parse(name, &output)) model.add_outputs(output);
   }
-  const bool pooled = manifest.pooling != Pooling::kNone, sparse = manifest.sparse_head != SparseHeadKind::kNone;
-  model.set_dimensions(static_cast<uint32_t>(pooled ? manifest.vector_size : 0));
+  const bool sparse = manifest.sparse_head != SparseHeadKind::kNone, tokens = manifest.token_vectors.has_value();
+  const bool dense = manifest.pooling != Pooling::kNone || tokens;
+  model.set_dimensions(static_cast<uint32_t>(dense ? manifest.vector_size : 0));
+  if (tokens) model.set_max_query_tokens(static_cast<uint32_t>(manifest.token_vectors->query_tokens));
   model.set_sparse_dimensions(static_cast<uint32_t>(sparse ? manifest.vocabulary_size : 0));
   model.set_rotary_base(manifest.rotary_base);
   for (const int dimensions : manifest.trained_dimensions) {
-    if (pooled) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
+    if (dense) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }
   model.set_pooling(ConvertPooling(manifest.pooling));
   model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());

@@ -34,7 +34,7 @@ PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
 // Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
 // MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE,
-// MAX_TERMS_OUT_OF_RANGE.
+// MAX_TERMS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits);
 

@@ -214,6 +214,7 @@ const std::vector<Row> kOptionRows{
     {{"--profile", "archive"}, "extension { profile: 'archive' }"},
     {{"--vectors", "one"}, "output: ONE_VECTOR"},
     {{"--vectors", "sparse"}, "output: SPARSE"},
+    {{"--vectors", "token"}, "output: TOKEN_VECTORS"},
     {{"--vectors", "sparse", "--max-terms", "64"}, "output: SPARSE max_terms: 64"},
     {{"--vectors", "window"}, "output: WINDOW_VECTORS"},
     {{"--vectors", "span"}, "output: SPAN_VECTORS"},
