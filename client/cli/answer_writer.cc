@@ -22,7 +22,9 @@ void WriteText(const nlohmann::json& id, const v1::EmbedResult& result, std::ost
     out << ": [";
     for (int i = 0; i < std::min(4, embedding.values_size()); ++i)
       out << absl::StrFormat("%+.4f, ", embedding.values(i));
-    out << "...] of " << embedding.dimensions() << "\n";
+    out << "...] of ";
+    if (embedding.has_indices()) out << embedding.indices().ids_size() << " terms in ";
+    out << embedding.dimensions() << "\n";
   }
 }
 

@@ -1,9 +1,10 @@
-// The flags that spell a context extension and late chunking for people: --windows, --positions and so on. What they
-// make is what --extension says in JSON.
+// The flags that spell a context extension and the output for people: --windows, --positions, --vectors and so on. What
+// they make of an extension is what --extension says in JSON.
 #ifndef LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 #define LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -20,7 +21,8 @@ class ExtensionFlags {
   // Adds the flags to a command; this must outlive its parsing. May be called for several commands.
   void AddTo(CLI::App& command);
 
-  // Sets extension, output and spans as the flags say. Errors: INVALID_ARGUMENT, one sentence that names the flag.
+  // Sets extension, output, spans and max_terms as the flags say. Errors: INVALID_ARGUMENT, one sentence that names the
+  // flag.
   absl::Status Fill(v1::EmbedOptions& options) const;
 
  private:
@@ -29,6 +31,7 @@ class ExtensionFlags {
   absl::Status FillSpans(v1::EmbedOptions& options) const;
 
   std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_;
+  std::optional<uint32_t> max_terms_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
 };
 

@@ -6,26 +6,35 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace longembed::client {
 namespace {
 
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // Some editors begin a file with it.
 
-std::string FormatEmbedding(const v1::Embedding& embedding, v1::EmbedOptions::Encoding encoding) {
-  if (encoding != v1::EmbedOptions::FLOAT32) {
-    std::string json = absl::StrCat("{\"encoding\":\"", v1::EmbedOptions::Encoding_Name(encoding),
-                                    "\",\"dimensions\":", embedding.dimensions(), ",\"data\":\"",
-                                    absl::Base64Escape(embedding.packed()), "\"");
-    if (encoding == v1::EmbedOptions::INT8) absl::StrAppend(&json, ",\"scale\":", FormatFloat(embedding.scale()));
-    return json + "}";
-  }
+std::string FormatValues(const v1::Embedding& embedding) {
   std::string json = "[";
   for (const float value : embedding.values()) {
     if (json.size() > 1) json += ',';
     json += FormatFloat(value);
   }
   return json + "]";
+}
+
+std::string FormatEmbedding(const v1::Embedding& embedding, v1::EmbedOptions::Encoding encoding) {
+  const bool packed = encoding != v1::EmbedOptions::FLOAT32;
+  if (!packed && !embedding.has_indices()) return FormatValues(embedding);
+  std::string json = "{";
+  if (packed) absl::StrAppend(&json, "\"encoding\":\"", v1::EmbedOptions::Encoding_Name(encoding), "\",");
+  absl::StrAppend(&json, "\"dimensions\":", embedding.dimensions());
+  if (embedding.has_indices()) {
+    absl::StrAppend(&json, ",\"indices\":[", absl::StrJoin(embedding.indices().ids(), ","), "]");
+  }
+  if (packed) absl::StrAppend(&json, ",\"data\":\"", absl::Base64Escape(embedding.packed()), "\"");
+  if (!packed) absl::StrAppend(&json, ",\"values\":", FormatValues(embedding));
+  if (encoding == v1::EmbedOptions::INT8) absl::StrAppend(&json, ",\"scale\":", FormatFloat(embedding.scale()));
+  return json + "}";
 }
 
 std::string FormatEmbeddings(const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding) {

@@ -50,7 +50,7 @@ class LineReader {
 // method being that of the first window; "embeddings" in place of "embedding" when there are several, and "ranges" when
 // each stands for a part of the text; {"id":..., "error":{"code":..., "message":...}} for an input that failed. An
 // embedding in an encoding other than FLOAT32 is {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8,
-// "scale".
+// "scale". A sparse one is {"dimensions":N, "indices":[...], "values":[...]}, or has "indices" beside "data".
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
                  std::ostream& out);
 

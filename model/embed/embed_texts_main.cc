@@ -1,10 +1,14 @@
 // longembed-embed-texts DIRECTORY: embeds texts with nothing but the model library. The exporter compares what it says
 // with the checkpoint's own library.
 //
-// Reads a JSON object a line from stdin: {"text": "...", "prompt_name": "..."}. Without prompt_name a text gets the
-// prompt of a request that says nothing of prompts; with "" it gets none. Answers each by a line on stdout:
-// {"vector": [...]}, not normalized, of the beginning of a text that is longer than the trained window. The first text
-// that cannot be embedded ends the run with status 1 and one sentence on stderr.
+// Reads a JSON object a line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. Without prompt_name
+// a text gets the prompt of a request that says nothing of prompts; with "" it gets none. Answers each by a line on
+// stdout:
+// {"vector": [...]}, not normalized, of the beginning of a text that is longer than the trained window; with output
+// SPARSE {"indices": [...], "values": [...]}, with TOKEN_VECTORS, for which prompt_name says whether the text is a
+// query,
+// {"vectors": [[...], ...]}. The first text that cannot be embedded ends the run with status 1 and one
+// sentence on stderr.
 #include <algorithm>
 #include <iostream>
 #include <limits>
@@ -19,28 +23,66 @@
 namespace longembed {
 namespace {
 
-absl::StatusOr<Input> ParseLine(const std::string& line, std::string& text, PromptChoice& prompt) {
+// How a line wants to be embedded. Errors: the line is wrong.
+absl::StatusOr<EmbedderOptions> ParseLine(const ModelManifest& model, const std::string& line, std::string& text) {
   const nlohmann::json request = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!request.is_object() || !request.contains("text") || !request["text"].is_string()) {
     return absl::InvalidArgumentError("a line has to be a JSON object with a text");
   }
   text = request["text"].get<std::string>();
+  EmbedderOptions options{.plan = {.truncate = Truncate::kEnd, .allow_empty = true}, .normalize = false};
+  std::string name;
   if (request.contains("prompt_name")) {
     if (!request["prompt_name"].is_string()) return absl::InvalidArgumentError("prompt_name has to be a string");
-    const auto name = request["prompt_name"].get<std::string>();
-    prompt = name.empty() ? PromptChoice(LiteralPrompt{}) : PromptChoice(PromptName{name});
+    name = request["prompt_name"].get<std::string>();
+    options.prompt = name.empty() ? PromptChoice(LiteralPrompt{}) : PromptChoice(PromptName{name});
   }
-  return Input(text);
+  const nlohmann::json output = request.value("output", nlohmann::json());
+  options.sparse = output == "SPARSE";
+  if (output == "TOKEN_VECTORS") {
+    const auto query = model.input_types.find("QUERY");
+    const bool is_query = query != model.input_types.end() && query->second == name;
+    options.plan.token_vectors = is_query ? TokenVectors::kQuery : TokenVectors::kDocument;
+  }
+  return options;
 }
 
-absl::StatusOr<std::vector<float>> EmbedLine(const Embedder& embedder, const std::string& line) {
+template <typename Number>
+void WriteNumbers(const std::vector<Number>& numbers) {
+  std::cout << "[";
+  for (size_t i = 0; i < numbers.size(); ++i) std::cout << (i == 0 ? "" : ",") << numbers[i];
+  std::cout << "]";
+}
+
+void WriteVectors(const std::vector<OutputVector>& vectors, const EmbedderOptions& options) {
+  if (options.sparse) {
+    std::cout << "{\"indices\":";
+    WriteNumbers(vectors.front().indices);
+    std::cout << ",\"values\":";
+    WriteNumbers(vectors.front().values);
+  } else if (options.plan.token_vectors == TokenVectors::kNone) {
+    std::cout << "{\"vector\":";
+    WriteNumbers(vectors.front().values);
+  } else {
+    std::cout << "{\"vectors\":[";
+    for (size_t i = 0; i < vectors.size(); ++i) {
+      if (i > 0) std::cout << ",";
+      WriteNumbers(vectors[i].values);
+    }
+    std::cout << "]";
+  }
+  std::cout << "}\n";
+}
+
+absl::Status EmbedLine(const ModelManifest& model, const Embedder& embedder, const std::string& line) {
   std::string text;
-  EmbedderOptions options{.plan = {.truncate = Truncate::kEnd, .allow_empty = true}, .normalize = false};
-  const absl::StatusOr<Input> input = ParseLine(line, text, options.prompt);
-  if (!input.ok()) return input.status();
-  auto embedded = embedder.Embed(std::span(&*input, 1), options);
+  const absl::StatusOr<EmbedderOptions> options = ParseLine(model, line, text);
+  if (!options.ok()) return options.status();
+  const Input input{std::string_view(text)};
+  const auto embedded = embedder.Embed(std::span(&input, 1), *options);
   if (!embedded.ok()) return embedded.status();
-  return std::move(embedded->front().front().values);
+  WriteVectors(embedded->front(), *options);
+  return absl::OkStatus();
 }
 
 absl::Status EmbedLines(const std::string& directory) {
@@ -56,13 +98,8 @@ absl::Status EmbedLines(const std::string& directory) {
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     ++number;
-    const absl::StatusOr<std::vector<float>> vector = EmbedLine(embedder, line);
-    if (!vector.ok()) {
-      return absl::Status(vector.status().code(), absl::StrCat("line ", number, ": ", vector.status().message()));
-    }
-    std::cout << "{\"vector\":[";
-    for (size_t i = 0; i < vector->size(); ++i) std::cout << (i == 0 ? "" : ",") << (*vector)[i];
-    std::cout << "]}\n";
+    const absl::Status status = EmbedLine((*model)->manifest, embedder, line);
+    if (!status.ok()) return absl::Status(status.code(), absl::StrCat("line ", number, ": ", status.message()));
   }
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
@@ -27,26 +28,40 @@ std::vector<std::vector<size_t>> FormBatches(const std::vector<const Sequence*>&
   return batches;
 }
 
-// [sequence] -> its encoder rows, one a span.
-using Rows = std::vector<std::vector<std::vector<float>>>;
+// What the encoder gave of each sequence: a row a span, or its sparse vector.
+struct Encoded {
+  std::vector<std::vector<std::vector<float>>> rows;
+  std::vector<SparseVector> sparse;
+};
 
-absl::StatusOr<Rows> EncodeAll(Encoder& encoder, Team& team, const std::vector<const Sequence*>& sequences,
-                               int max_batch_tokens) {
-  Rows rows(sequences.size());
+absl::StatusOr<Encoded> EncodeAll(Encoder& encoder, Team& team, const std::vector<const Sequence*>& sequences,
+                                  int max_batch_tokens) {
+  Encoded encoded{.rows = decltype(Encoded::rows)(sequences.size()),
+                  .sparse = std::vector<SparseVector>(sequences.size())};
   Team::Leader leader(team);
   for (const std::vector<size_t>& batch : FormBatches(sequences, max_batch_tokens)) {
     std::vector<const Sequence*> members;
     for (const size_t i : batch) members.push_back(sequences[i]);
-    const absl::StatusOr<VectorBlock> block = encoder.Encode(Pack(members), leader, [] { return false; });
+    absl::StatusOr<VectorBlock> block = encoder.Encode(Pack(members), leader, [] { return false; });
     if (!block.ok()) return block.status();
     int row = 0;
+    auto sparse = block->sparse.begin();
     for (const size_t i : batch) {
+      if (sequences[i]->sparse) {
+        encoded.sparse[i] = std::move(*sparse++);
+        continue;
+      }
       for (size_t span = 0; span < sequences[i]->spans.size(); ++span, ++row) {
-        rows[i].emplace_back(block->row(row).begin(), block->row(row).end());
+        encoded.rows[i].emplace_back(block->row(row).begin(), block->row(row).end());
       }
     }
   }
-  return rows;
+  return encoded;
+}
+
+const char* OutputNameOf(const EmbedderOptions& options) {
+  if (options.plan.token_vectors != TokenVectors::kNone) return "TOKEN_VECTORS";
+  return options.sparse ? "SPARSE" : "ONE_VECTOR";
 }
 
 absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const Input> inputs,
@@ -65,22 +80,25 @@ absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const
 
 absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span<const Input> inputs,
                                                                        const EmbedderOptions& options) const {
-  const absl::StatusOr<std::string> prompt = ResolvePrompt(model_.manifest, options.prompt);
+  const ModelManifest& manifest = model_.manifest;
+  if (const absl::Status status = CheckOutput(manifest, OutputNameOf(options)); !status.ok()) return status;
+  const absl::StatusOr<std::string> prompt = ResolvePrompt(manifest, options.prompt);
   if (!prompt.ok()) return prompt.status();
-  const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, model_.manifest.trained_dimensions);
+  const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, manifest.trained_dimensions);
   if (!dimensions.ok()) return dimensions.status();
   const Extension& extension = options.plan.extension;
-  if (const absl::Status status = CheckExtension(model_.manifest, extension); !status.ok()) return status;
-  const absl::StatusOr<std::vector<Plan>> plans =
-      PrepareAll(model_, inputs, {.prompt = *prompt, .plan = options.plan, .spans = options.spans});
+  if (const absl::Status status = CheckExtension(manifest, extension); !status.ok()) return status;
+  InputOptions input_options{.prompt = *prompt, .plan = options.plan, .spans = options.spans};
+  input_options.plan.sparse = options.sparse;
+  const absl::StatusOr<std::vector<Plan>> plans = PrepareAll(model_, inputs, input_options);
   if (!plans.ok()) return plans.status();
 
   std::vector<const Sequence*> sequences;
   for (const Plan& plan : *plans) {
     for (const PlannedSequence& planned : plan.sequences) sequences.push_back(&planned.sequence);
   }
-  const absl::StatusOr<Rows> rows = EncodeAll(encoder_, team_, sequences, options.max_batch_tokens);
-  if (!rows.ok()) return rows.status();
+  const absl::StatusOr<Encoded> encoded = EncodeAll(encoder_, team_, sequences, options.max_batch_tokens);
+  if (!encoded.ok()) return encoded.status();
 
   const VectorOptions vector_options{
       .dimensions = *dimensions,
@@ -90,11 +108,15 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   std::vector<std::vector<OutputVector>> results;
   size_t next = 0;
   for (const Plan& plan : *plans) {
-    std::vector<std::vector<float>> own;
-    for (size_t i = 0; i < plan.sequences.size(); ++i, ++next) {
-      own.insert(own.end(), (*rows)[next].begin(), (*rows)[next].end());
+    const size_t first = std::exchange(next, next + plan.sequences.size());
+    absl::StatusOr<std::vector<OutputVector>> vectors;
+    if (options.sparse) {
+      vectors = FinishSparse(plan, std::span(encoded->sparse).subspan(first, plan.sequences.size()), options.max_terms);
+    } else {
+      std::vector<std::vector<float>> own;
+      for (size_t i = first; i < next; ++i) own.insert(own.end(), encoded->rows[i].begin(), encoded->rows[i].end());
+      vectors = FinishVectors(plan, own, vector_options);
     }
-    absl::StatusOr<std::vector<OutputVector>> vectors = FinishVectors(plan, own, vector_options);
     if (!vectors.ok()) return AtField(vectors.status(), absl::StrCat("inputs[", results.size(), "]"));
     results.push_back(*std::move(vectors));
   }

@@ -10,6 +10,8 @@
 #ifndef LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 #define LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,6 +31,8 @@ struct EmbedderOptions {
   DimensionOptions dimensions;
   bool normalize = true;
   bool vector_per_window = false;
+  bool sparse = false;               // The sparse vector of each text instead.
+  std::optional<int64_t> max_terms;  // Of sparse vectors, as FinishSparse has it.
   // Texts are encoded in batches of at most so many tokens (a longer sequence goes alone). More is faster up to a few
   // thousand and takes more memory.
   int max_batch_tokens = 4096;
@@ -40,8 +44,8 @@ class Embedder {
   // All must outlive this.
   Embedder(const Model& model, Encoder& encoder, Team& team) : model_(model), encoder_(encoder), team_(team) {}
 
-  // The vectors of each input, in order. Errors: of ResolvePrompt, CheckExtension, ResolveDimensions, PrepareInput
-  // (fields begin with "inputs[i]") and Encoder::Encode.
+  // The vectors of each input, in order. Errors: of CheckOutput, ResolvePrompt, CheckExtension, ResolveDimensions,
+  // PrepareInput (fields begin with "inputs[i]") and Encoder::Encode.
   absl::StatusOr<std::vector<std::vector<OutputVector>>> Embed(std::span<const Input> inputs,
                                                                const EmbedderOptions& options) const;
 

@@ -1,5 +1,6 @@
 #include "model/embed/pipeline.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "model/errors/errors.h"
@@ -106,6 +107,10 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
   return vector;
 }
 
+Range WholeContent(const Plan& plan) {
+  return {plan.sequences.front().content.start, plan.sequences.back().content.end};
+}
+
 std::vector<float> AggregateWindows(const Plan& plan, std::span<const std::vector<float>> rows,
                                     Aggregation aggregation) {
   std::vector<int32_t> weights;
@@ -115,6 +120,20 @@ std::vector<float> AggregateWindows(const Plan& plan, std::span<const std::vecto
 }
 
 }  // namespace
+
+std::vector<std::string> OutputsOf(const ModelManifest& model) {
+  std::vector<std::string> outputs;
+  if (model.pooling != Pooling::kNone) outputs = {"ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS"};
+  if (model.sparse_head != SparseHeadKind::kNone) outputs.emplace_back("SPARSE");
+  if (model.token_vectors.has_value()) outputs.emplace_back("TOKEN_VECTORS");
+  return outputs;
+}
+
+absl::Status CheckOutput(const ModelManifest& model, const std::string& output) {
+  const std::vector<std::string> available = OutputsOf(model);
+  if (std::ranges::find(available, output) != available.end()) return absl::OkStatus();
+  return OutputNotAvailable(output, model.name, available);
+}
 
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options) {
   if (const auto* text = std::get_if<std::string_view>(&input.content)) {
@@ -132,8 +151,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
     return vector.status();
   };
   if (plan.spans.empty() && !options.vector_per_window) {
-    const Range whole{plan.sequences.front().content.start, plan.sequences.back().content.end};
-    const absl::Status status = add(AggregateWindows(plan, rows, options.aggregation), whole);
+    const absl::Status status = add(AggregateWindows(plan, rows, options.aggregation), WholeContent(plan));
     if (!status.ok()) return status;
     return vectors;
   }
@@ -141,6 +159,17 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
     const absl::Status status = add(rows[i], plan.spans.empty() ? plan.sequences[i].content : plan.spans[i]);
     if (!status.ok()) return status;
   }
+  return vectors;
+}
+
+absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
+                                                       std::optional<int64_t> max_terms) {
+  SparseVector merged = Combine(rows, SparseSum::kMax);
+  if (!AllFinite(merged.values)) return UnusableVector();
+  if (max_terms.has_value()) KeepLargest(*max_terms, merged);
+  std::vector<OutputVector> vectors;
+  vectors.push_back(
+      {.values = std::move(merged.values), .content = WholeContent(plan), .indices = std::move(merged.indices)});
   return vectors;
 }
 

@@ -5,6 +5,7 @@
 #define LONGEMBED_MODEL_EMBED_PIPELINE_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@
 #include "model/embed/spans.h"
 #include "model/plan/planner.h"
 #include "model/vector/aggregation.h"
+#include "model/vector/sparse.h"
 #include "model/vector/vector.h"
 
 namespace longembed {
@@ -33,6 +35,13 @@ struct Input {
   std::variant<std::string_view, TokenIds> content;
   std::vector<Range> ranges;  // GivenRanges: code points of the text, or tokens of the ids.
 };
+
+// The values of longembed.v1.EmbedOptions.Output that a model gives, by their names; first the one of requests that
+// name none.
+std::vector<std::string> OutputsOf(const ModelManifest& model);
+
+// Whether the model gives this one. Errors (INVALID_ARGUMENT): OUTPUT_NOT_AVAILABLE.
+absl::Status CheckOutput(const ModelManifest& model, const std::string& output);
 
 // What turns an input into sequences. One instance serves all inputs of a request.
 struct InputOptions {
@@ -54,7 +63,8 @@ struct VectorOptions {
 
 struct OutputVector {
   std::vector<float> values;
-  Range content;  // The content tokens that it stands for.
+  Range content;                 // The content tokens that it stands for.
+  std::vector<int32_t> indices;  // Of a sparse vector: which components `values` are. Else empty.
 };
 
 // The vectors that the caller gets: one; one a window; or one a span, when the plan has spans. `rows` are the encoder's
@@ -62,6 +72,11 @@ struct OutputVector {
 // UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
+
+// The one sparse vector that the caller gets: the maximum over the plan's windows, of which `rows` are the vectors, in
+// order; of it the `max_terms` largest weights. It may have none. Errors: UNUSABLE_VECTOR.
+absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
+                                                       std::optional<int64_t> max_terms);
 
 }  // namespace longembed
 

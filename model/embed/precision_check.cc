@@ -43,6 +43,14 @@ std::vector<std::string> SampleTexts() {
   return texts;
 }
 
+// A sparse vector with all its components, of length 1.
+std::vector<float> Dense(const OutputVector& sparse, int size) {
+  std::vector<float> dense(static_cast<size_t>(size));
+  for (size_t i = 0; i < sparse.indices.size(); ++i) dense[static_cast<size_t>(sparse.indices[i])] = sparse.values[i];
+  Normalize(dense).IgnoreError();  // One without terms stays zero.
+  return dense;
+}
+
 double Cosine(std::span<const float> a, std::span<const float> b) {
   double dot = 0;
   for (size_t i = 0; i < a.size(); ++i) dot += static_cast<double>(a[i]) * b[i];
@@ -54,13 +62,23 @@ double Cosine(std::span<const float> a, std::span<const float> b) {
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads) {
   const std::vector<std::string> texts = SampleTexts();
   const std::vector<Input> inputs(texts.begin(), texts.end());
-  const EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .max_batch_tokens = 512};
+  const bool tokens = model.manifest.token_vectors.has_value();
+  const bool sparse = model.manifest.pooling == Pooling::kNone && !tokens;
+  EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .sparse = sparse, .max_batch_tokens = 512};
+  if (tokens) options.plan.token_vectors = TokenVectors::kDocument;
   Team team;
   const HelperThreads helpers(team, threads - 1);
   auto embedded = Embedder(model, encoder, team).Embed(inputs, options);
   if (!embedded.ok()) return embedded.status();
   SampleVectors vectors;
-  for (auto& outputs : *embedded) vectors.push_back(std::move(outputs.front().values));
+  for (auto& outputs : *embedded) {
+    OutputVector& output = outputs.front();
+    for (size_t i = 1; i < outputs.size(); ++i) {  // Token vectors: all of a text as one.
+      output.values.insert(output.values.end(), outputs[i].values.begin(), outputs[i].values.end());
+    }
+    if (outputs.size() > 1) Normalize(output.values).IgnoreError();
+    vectors.push_back(sparse ? Dense(output, model.manifest.vocabulary_size) : std::move(output.values));
+  }
   return vectors;
 }
 

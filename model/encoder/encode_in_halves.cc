@@ -1,6 +1,8 @@
 #include "model/encoder/encode_in_halves.h"
 
+#include <iterator>
 #include <new>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "model/errors/errors.h"
@@ -19,9 +21,11 @@ absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequ
   }
 }
 
-absl::StatusOr<VectorBlock> Joined(VectorBlock first, const VectorBlock& second) {
+absl::StatusOr<VectorBlock> Joined(VectorBlock first, VectorBlock second) {
   try {
     first.values.insert(first.values.end(), second.values.begin(), second.values.end());
+    first.sparse.insert(first.sparse.end(), std::move_iterator(second.sparse.begin()),
+                        std::move_iterator(second.sparse.end()));
   } catch (const std::bad_alloc&) {
     return EncoderOutOfMemory("the results of the halves do not fit");
   }
@@ -38,9 +42,9 @@ absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Seq
   const size_t half = sequences.size() / 2;
   absl::StatusOr<VectorBlock> first = EncodeInHalves(encoder, sequences.first(half), leader, nobody_waits);
   if (!first.ok()) return first;
-  const absl::StatusOr<VectorBlock> second = EncodeInHalves(encoder, sequences.subspan(half), leader, nobody_waits);
+  absl::StatusOr<VectorBlock> second = EncodeInHalves(encoder, sequences.subspan(half), leader, nobody_waits);
   if (!second.ok()) return second;
-  return Joined(*std::move(first), *second);
+  return Joined(*std::move(first), *std::move(second));
 }
 
 }  // namespace longembed

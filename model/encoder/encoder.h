@@ -15,14 +15,16 @@
 #include "model/encoder/packed_batch.h"
 #include "model/encoder/precision.h"
 #include "model/encoder/team.h"
+#include "model/vector/sparse.h"
 
 namespace longembed {
 
-// Row-major float32 [rows, width].
+// Row-major float32 [rows, width], and sparse vectors.
 struct VectorBlock {
   int rows = 0;
   int width = 0;
   std::vector<float> values;
+  std::vector<SparseVector> sparse;
 
   std::span<const float> row(int i) const {
     return std::span(values).subspan(static_cast<size_t>(i) * width, static_cast<size_t>(width));
@@ -34,7 +36,9 @@ class Encoder {
  public:
   virtual ~Encoder() = default;
 
-  // One un-normalised vector a span of the batch, in the batch's order of spans. `leader` is the calling thread's, for
+  // One un-normalised vector a span of the batch, in the batch's order of spans. An encoder with a sparse head
+  // (sparse_encoder.h) gives sparse vectors of the batch's `sparse`, in their order, in place of the spans of their
+  // tokens. `leader` is the calling thread's, for
   // work that helpers may share. `nobody_waits` is asked between layers, on the calling thread; once it says true the
   // batch is given up with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work),
   // INTERNAL.

@@ -26,7 +26,8 @@ struct EncoderOptions {
   std::function<void(const std::string&)> on_fallback;
 };
 
-// Loads `directory`/encoder.pt and checks its format and signature against the manifest. Errors: FAILED_PRECONDITION
+// Loads `directory`/encoder.pt, and the sparse head where the manifest names one, and checks format and signature
+// against the manifest. Errors: FAILED_PRECONDITION
 // with a sentence that says what to do (no such file, another format version, no such device, a precision that this
 // machine cannot compute in).
 absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,

@@ -23,7 +23,7 @@ void PackRotary(std::span<const Sequence* const> sequences, PackedBatch& batch) 
     const Sequence& sequence = *sequences[s];
     const int64_t start = batch.sequence_offsets[s], n = sequence.size();
     CopyRows(*sequence.rotary, 0, start, n, batch);
-    if (sequence.neighbour_window == 0) continue;
+    if (sequence.neighbour_window <= 0) continue;
     CopyRows(*sequence.rotary_grouped, 1, start, n, batch);
     CopyRows(*sequence.rotary_shifted, 2, start, n, batch);
   }
@@ -47,7 +47,15 @@ PackedBatch Pack(std::span<const Sequence* const> sequences) {
     batch.query_scale.push_back(sequence->query_scale);
     batch.neighbour_window.push_back(sequence->neighbour_window);
     batch.sequence_offsets.push_back(start + sequence->size());
+    if (sequence->sparse) {
+      batch.sparse.push_back(static_cast<int32_t>(batch.sequence_offsets.size()) - 2);
+      continue;
+    }
     for (const Range span : sequence->spans) batch.spans.push_back({start + span.start, start + span.end});
+  }
+  for (const int32_t s : batch.sparse) {
+    for (int32_t i = batch.sequence_offsets[s]; i < batch.sequence_offsets[s + 1]; ++i)
+      batch.spans.push_back({i, i + 1});
   }
   PackRotary(sequences, batch);
   return batch;

@@ -23,11 +23,13 @@ struct PackedBatch {
   std::vector<int32_t> neighbour_window;  // [S]
   // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
   std::vector<int32_t> sequence_offsets;
-  std::vector<Range> spans;  // [P] In tokens of the batch.
+  // [P] In tokens of the batch. First those of sequences without a sparse vector; then each token of those with one.
+  std::vector<Range> spans;
+  std::vector<int32_t> sparse;  // The sequences with a sparse vector, by their numbers.
 };
 
-// Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on. The sequences
-// are of one model.
+// Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on, and at last
+// the tokens of those with a sparse vector. The sequences are of one model.
 PackedBatch Pack(std::span<const Sequence* const> sequences);
 
 }  // namespace longembed

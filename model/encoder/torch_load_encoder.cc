@@ -11,6 +11,7 @@
 #include "model/encoder/cpu/cpu_encoder.h"
 #include "model/encoder/cpu/cpu_features.h"
 #include "model/encoder/load_encoder.h"
+#include "model/encoder/sparse_encoder.h"
 #include "model/encoder/torch_device.h"
 #include "model/encoder/torch_encoder.h"
 #include "model/encoder/torch_lowering.h"
@@ -87,11 +88,16 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& director
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);
   if (!device.ok()) return device.status();
   const std::string path = absl::StrCat(directory, "/", kEncoderFile);
+  absl::StatusOr<std::unique_ptr<Encoder>> encoder;
   try {
-    return Load(path, manifest, *device, options);
+    encoder = Load(path, manifest, *device, options);
   } catch (const std::exception& error) {
     return ModelDirectoryError(path, std::string(StatusOfException(error).message()));
   }
+  if (!encoder.ok() || manifest.sparse_head == SparseHeadKind::kNone) return encoder;
+  absl::StatusOr<std::unique_ptr<SparseHead>> head = LoadSparseHead(directory, manifest, (*encoder)->device());
+  if (!head.ok()) return head.status();
+  return WithSparseHead(*std::move(encoder), *std::move(head));
 }
 
 void SetTorchThreads(int threads) { at::set_num_threads(threads); }

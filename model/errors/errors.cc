@@ -132,6 +132,18 @@ absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> train
                               ". Set options.force_dimensions to cut its vectors all the same"));
 }
 
+absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
+                                std::span<const std::string> available) {
+  return Invalid("options.output", "OUTPUT_NOT_AVAILABLE",
+                 absl::StrCat("is ", std::string(output), ", which ", std::string(model),
+                              " does not give; it gives: ", absl::StrJoin(available, ", ")));
+}
+
+absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size) {
+  return Invalid("options.max_terms", "MAX_TERMS_OUT_OF_RANGE",
+                 absl::StrCat("is ", max_terms, "; it must be from 1 to the vocabulary's ", vocabulary_size));
+}
+
 absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,
                                 std::span<const std::string> available) {
   return Invalid(field, "METHOD_NOT_AVAILABLE",

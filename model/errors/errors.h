@@ -54,6 +54,10 @@ absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known);
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size);
 absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained);
+// `output`: as the request names it; `available`: what the model gives.
+absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
+                                std::span<const std::string> available);
+absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size);
 // Context extension. The field is relative to the extension, but for errors that only an input brings to light.
 absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,
                                 std::span<const std::string> available);

@@ -21,7 +21,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--name", help="the name that requests use (default: the checkpoint's)")
     parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo: tokens of the longest sequence that the model was trained on")
     parser.add_argument("--position-stride", type=int, metavar="ROWS", help="of a position table that was expanded and tuned: rows for each trained position")
-    parser.add_argument("--pooling", choices=("mean", "cls", "last"), help="how token vectors become one (default: what the checkpoint says)")
+    parser.add_argument(
+        "--pooling", choices=("mean", "cls", "last", "splade"),
+        help="how token vectors become one; splade: the masked language model's weights become a sparse one (default: what the checkpoint says)",
+    )  # fmt: skip
     parser.add_argument("--append-eos", action=argparse.BooleanOptionalAction, help="whether EOS ends every text (default: as the checkpoint's tokenizer does it)")
     parser.add_argument("--prompt", action="append", default=[], metavar="NAME=TEXT", help="add or replace a prompt, such as 'query=query: '")
     parser.add_argument("--default-prompt-name", metavar="NAME", help="the prompt of requests that name none; '' = no prompt (default: the checkpoint's)")

@@ -6,7 +6,7 @@ Theirs: `reference.py`. Ours: `directory.py`, which takes nothing but the direct
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,7 @@ class Expectation:
 
     folder: Path
     transformer_folder: Path
+    splade: dict | None  # strategy and activation, where the checkpoint gives SPLADE's sparse vectors.
     dense_folders: list[str]  # Of Dense modules after pooling, in their order.
     with_modules: bool  # By sentence-transformers.
     own_code: bool  # transformers does not have the architecture; its module here does.
@@ -72,12 +73,7 @@ class Expectation:
 
 def check(directory: Directory, expectation: Expectation, longest: int) -> Report:
     """Raises ExportError unless `directory` gives what the checkpoint's own library gives, whatever else is in the batch. `longest` is in tokens."""
-    content = directory.content
-    samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
-    stretches = _stretches(directory, longest)
-    theirs = _reference_answers(expectation, content, samples, stretches)
-    _refuse_other_limit(expectation, content, theirs["limit"])
-    _refuse_other_ids(directory, samples, theirs)
+    samples, stretches, theirs = compared(directory, expectation, longest)
     pairs = [(sample, answer["vector"]) for sample, answer in zip(samples, theirs["answers"]) if answer["vector"]]
     sequences = [directory.ids(sample) for sample, _ in pairs] + stretches
     raw = torch.cat([directory.vectors([sample for sample, _ in pairs]), directory.alone(stretches)])
@@ -87,7 +83,7 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
             f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions and the export {raw.shape[1]}; nothing was written, choose another checkpoint."
         )
     some = sequences[:: max(1, len(sequences) // IN_COMPANY)]
-    alone, company = F.normalize(directory.alone(some)), F.normalize(_encode_in_company(directory.encode, some))
+    alone, company = F.normalize(directory.alone(some)), F.normalize(torch.stack(encode_in_company(directory.encode, some)))
     report = Report(
         by=theirs["by"],
         through=directory.through,
@@ -98,6 +94,17 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
     )
     _refuse_difference(report)
     return report
+
+
+def compared(directory: Directory, expectation: Expectation, longest: int, output: str = "dense") -> tuple[list[Sample], list[list[int]], dict]:
+    """(texts, token ids of exact lengths, what the checkpoint's own library says of both), once limit and tokens have been found the same. `output`: dense, sparse."""
+    content = directory.content
+    samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
+    stretches = _stretches(directory, longest)
+    theirs = reference_answers(expectation, content, samples, stretches, output)
+    _refuse_other_limit(expectation, content, theirs["limit"])
+    _refuse_other_ids(directory, samples, theirs)
+    return samples, stretches, theirs
 
 
 def _differences(raw: Tensor, expected: Tensor, texts: list[str]) -> dict:
@@ -139,14 +146,15 @@ def _stretches(directory: Directory, longest: int) -> list[list[int]]:
     return [ids for ids in stretches if ids]
 
 
-def _reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]]) -> dict:
+def reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str) -> dict:
+    """What the checkpoint's own library says of texts, and of token ids of exact lengths. `output`: dense, sparse, tokens."""
     default = content.get("default_prompt_name")
-    texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None} for sample in samples]
+    texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None, "role": sample.prompt_name} for sample in samples]
     return reference.embed(
         {
             **{key: str(value) if isinstance(value, Path) else value for key, value in vars(expectation).items()},
             "pooling": content["pooling"], "window": content["trained_window"], "position_stride": content.get("position_stride", 1), "threads": torch.get_num_threads(),
-            "longest_run": max(LENGTHS), "samples": texts + [{"ids": ids} for ids in stretches],
+            "longest_run": max(LENGTHS), "output": output, "samples": texts + [{"ids": ids} for ids in stretches],
         }  # fmt: skip
     )
 
@@ -170,12 +178,12 @@ def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict)
             )
 
 
-def _encode_in_company(encode_batch: Callable[[list[list[int]]], Tensor], samples: list[list[int]]) -> Tensor:
-    """Every sample in a random batch with others; rows in the order of `samples`."""
+def encode_in_company(encode_batch: Callable[[list[list[int]]], Iterable[Tensor]], samples: list[list[int]]) -> list[Tensor]:
+    """Every sample in a random batch with others; vectors in the order of `samples`."""
     rows: dict[int, Tensor] = {}
     for batch in _random_batches(list(map(len, samples))):
         rows.update(zip(batch, encode_batch([samples[i] for i in batch])))
-    return torch.stack([rows[i] for i in range(len(samples))])
+    return [rows[i] for i in range(len(samples))]
 
 
 def _random_batches(lengths: list[int]) -> Iterator[list[int]]:

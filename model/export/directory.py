@@ -36,17 +36,54 @@ class Directory:
         self.content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / manifest.TOKENIZER))
         self._graph = torch.jit.load(folder / manifest.ENCODER)
+        self._sparse_head = torch.jit.load(folder / manifest.SPARSE_HEAD) if (folder / manifest.SPARSE_HEAD).is_file() else None
         self._positions = packing.positions_of(self.content)
         # The library truncates at the plain limit, which a tuned position table has beyond its trained window.
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None
         self.through = "the model library" if self._program else "tokenizer.json and encoder.pt in Python"
 
-    def ids(self, sample: Sample) -> list[int]:
-        """As the model sees them: within the trained window, special tokens and prompt included."""
+    def ids(self, sample: Sample, limit: int | None = None) -> list[int]:
+        """As the model sees them: within the limit, which is the trained window, special tokens and prompt included."""
         special = self.content["special_tokens"]
-        room = self.content["trained_window"] - len(special["prefix"]) - len(special["suffix"])
+        room = (limit or self.content["trained_window"]) - len(special["prefix"]) - len(special["suffix"])
         prompt = sample.prompt(self.content["prompts"], self.content.get("default_prompt_name"))
         return special["prefix"] + self.tokenizer.encode(prompt + sample.text, add_special_tokens=False).ids[:room] + special["suffix"]
+
+    def token_ids(self, sample: Sample) -> list[int]:
+        """The same of a query or document, as its prompt's name says, of a model of token vectors."""
+        settings = self.content["token_vectors"]
+        if sample.prompt_name != "query":
+            return self.ids(sample)
+        ids = self.ids(sample, settings["query_tokens"])
+        return ids + [settings.get("expansion_token")] * max(0, settings["expansion_tokens"] - len(ids))
+
+    def kept(self, sample: Sample) -> list[int]:
+        """Which of these tokens get a vector."""
+        skipped = set() if sample.prompt_name == "query" else set(self.content["token_vectors"]["skipped_tokens"])
+        return [i for i, token in enumerate(self.token_ids(sample)) if token not in skipped]
+
+    def encode_tokens(self, samples: list[Sample]) -> list[Tensor]:
+        """The token vectors of one batch of the graph, each [vectors, H], not normalised."""
+        sequences, kept = [self.token_ids(sample) for sample in samples], [self.kept(sample) for sample in samples]
+        unattended = torch.tensor([-self._unattended(sample) for sample in samples], dtype=torch.int32)
+        starts = torch.tensor([0, *map(len, sequences)]).cumsum(0).tolist()
+        rows = torch.tensor([start + i for start, own in zip(starts, kept) for i in own], dtype=torch.int32)
+        spans = torch.stack([rows, rows + 1], dim=1)
+        with torch.inference_mode():
+            found = packing.encode(lambda *batch: self._graph(*batch[:3], unattended, batch[4], spans), sequences, "MEAN", self._positions)
+        return list(found.split([len(own) for own in kept]))
+
+    def _unattended(self, sample: Sample) -> int:
+        settings = self.content["token_vectors"]
+        if sample.prompt_name != "query" or settings.get("expansion_attended", False):
+            return 0
+        return len(self.token_ids(sample)) - len(self.ids(sample, settings["query_tokens"]))
+
+    def token_vectors(self, samples: list[Sample]) -> list[Tensor]:
+        """The same, from texts, each as a batch of its own."""
+        if self._program is None:
+            return [self.encode_tokens([sample])[0] for sample in samples]
+        return [torch.tensor(line["vectors"]) for line in self._run(samples, output="TOKEN_VECTORS")]
 
     def encode(self, sequences: list[list[int]]) -> Tensor:
         """[sequences, H] of one batch of the graph, not normalised."""
@@ -57,17 +94,45 @@ class Directory:
         """The same, each sequence as a batch of its own."""
         return torch.cat([self.encode([ids]) for ids in sequences])
 
+    def sparse(self, sequences: list[list[int]]) -> list[Tensor]:
+        """The sparse vectors of one batch of the graph, each [vocabulary]."""
+        with torch.inference_mode():
+            hidden = packing.encode(lambda *batch: self._graph(*batch[:-1], _each_token(len(batch[0]))), sequences, "MEAN", self._positions)
+            ends = torch.tensor([len(ids) for ids in sequences]).cumsum(0)
+            offsets = torch.cat([torch.zeros(1), ends]).to(torch.int32)
+            tokens = torch.tensor([token for ids in sequences for token in ids], dtype=torch.int32)
+            counts, indices, values = self._sparse_head(hidden, tokens, offsets)
+        found = zip(indices.split(counts.tolist()), values.split(counts.tolist()))
+        return [self._all_components(indices.long(), values) for indices, values in found]
+
+    def sparse_alone(self, sequences: list[list[int]]) -> list[Tensor]:
+        """The same, each sequence as a batch of its own."""
+        return [self.sparse([ids])[0] for ids in sequences]
+
+    def sparse_vectors(self, samples: list[Sample]) -> list[Tensor]:
+        """The same, from texts."""
+        if self._program is None:
+            return self.sparse_alone([self.ids(sample) for sample in samples])
+        return [self._all_components(torch.tensor(line["indices"], dtype=torch.int64), torch.tensor(line["values"])) for line in self._run(samples, output="SPARSE")]
+
+    def _all_components(self, indices: Tensor, values: Tensor) -> Tensor:
+        return torch.zeros(self.content["vocabulary_size"]).scatter(0, indices, values)
+
     def vectors(self, samples: list[Sample]) -> Tensor:
         """[samples, H] from texts, not normalised."""
         if self._program is None:
             return self.alone([self.ids(sample) for sample in samples])
-        requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name})} for sample in samples]
+        return torch.tensor([line["vector"] for line in self._run(samples)])
+
+    def _run(self, samples: list[Sample], **more) -> list[dict]:
+        """The program's answer of each text."""
+        requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name}), **more} for sample in samples]
         lines = "".join(json.dumps(request) + "\n" for request in requests)
         done = subprocess.run([str(self._program), str(self.folder)], input=lines, capture_output=True, text=True)
         if done.returncode != 0:
             words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
             raise ExportError(f"{self._program.name} failed ({words}); build it again, or leave it out with --embed-texts ''.")
-        return torch.tensor([json.loads(line)["vector"] for line in done.stdout.splitlines()])
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def special_spellings(self) -> list[str]:
         """How the tokenizer's added tokens are spelled, special or not."""
@@ -78,3 +143,9 @@ class Directory:
         """More tokens than the trained window takes."""
         words = "the tide at the old harbour rose by a millimetre and a half a year"
         return " ".join([words] * (2 + self.content["trained_window"] // 8))
+
+
+def _each_token(tokens: int) -> Tensor:
+    """Spans of one token each."""
+    starts = torch.arange(tokens, dtype=torch.int32)
+    return torch.stack([starts, starts + 1], dim=1)

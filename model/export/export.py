@@ -16,7 +16,7 @@ from typing import Callable, Iterator
 import torch
 from tokenizers import Tokenizer
 
-from model.export import architectures, check, checkpoints, directory, heads, manifest, reference, refusals, text_side
+from model.export import architectures, check, checkpoints, directory, heads, manifest, reference, refusals, sparse_check, sparse_heads, text_side, token_check, unattended
 from model.export.errors import ExportError
 from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
 from model.export.sources import Source
@@ -41,19 +41,32 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         theirs = reference.tokenizer(transformer_folder(folder))
         refuse_unknown_classes(theirs, checkpoint, architecture)
         tokenizer_json = text_side.strip(theirs["tokenizer"])
+        if checkpoint.multi_vector:
+            tokenizer_json = text_side.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
         with readable(checkpoint.config):
             content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
-            encoder = script(architecture, checkpoint)
-        say(f"graph compiled; pooling {content['pooling']}, {content['trained_window']} tokens by {content['trained_window_source']}")
+            files = {manifest.ENCODER: script(architecture, checkpoint), manifest.TOKENIZER: tokenizer_json.encode()}
+            if sparse := sparse_head(checkpoint, content, overrides, theirs["special_ids"]):
+                content["sparse_head"], files[manifest.SPARSE_HEAD] = sparse
+            if checkpoint.multi_vector:
+                content["token_vectors"] = token_vectors(checkpoint, architecture, tokenizer_json, theirs["special_ids"])
+        by = f"pooling {content['pooling']}" + (f", sparse head {content['sparse_head']}" if sparse else "")
+        say(f"graph compiled; {by}, {content['trained_window']} tokens by {content['trained_window_source']}")
         content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
         expectation = expect(checkpoint, folder, content, overrides, source, theirs, end)
         checkpoint.tensors = {}  # The check loads its own.
 
         def verify(fresh: Path) -> None:
-            say(str(check.check(directory.Directory(fresh, program), expectation, longest_sample(content))))
+            written = directory.Directory(fresh, program)
+            if content["pooling"] != "NONE":
+                say(str(check.check(written, expectation, longest_sample(content))))
+            if checkpoint.multi_vector:
+                say(str(token_check.check_tokens(written, expectation)))
+            if sparse:
+                say(str(sparse_check.check_sparse(written, expectation, longest_sample(content))))
 
-        write(out, encoder, tokenizer_json, content, verify)
+        write(out, files, content, verify)
 
 
 def find_architecture(checkpoint: Checkpoint) -> ModuleType:
@@ -93,7 +106,7 @@ def as_folder(checkpoint: Checkpoint, folder: Path) -> Path:
 
 def refuse_unknown_classes(theirs: dict, checkpoint: Checkpoint, architecture: ModuleType) -> None:
     """A class of the checkpoint's own, whose code no auto_map names any more: what it computed, nobody knows."""
-    unknown = theirs["unknown_architectures"]
+    unknown = [] if checkpoint.multi_vector else theirs["unknown_architectures"]
     if unknown and not refusals.has_own_code(checkpoint.config, architecture):
         raise ExportError(
             f"config.json was written by {unknown[0]} (architectures), which transformers does not have; if its stock {checkpoint.config['model_type']} gives the same "
@@ -105,10 +118,12 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
     """How the checkpoint's users load it, and what of it the command line or the table of known checkpoints outranks."""
     append_eos = chosen_eos(overrides, known_of(source, overrides))
     own_code = bool(checkpoint.config.get("auto_map")) or not theirs["model_type_is_known"]
-    outranked = content["pooling"] != checkpoint.pooling or content.get("default_prompt_name") != checkpoint.default_prompt_name
+    pooling = content["pooling"] if content["pooling"] != "NONE" else "TOKENS" if checkpoint.multi_vector else "SPLADE"
+    outranked = pooling != checkpoint.pooling or content.get("default_prompt_name") != checkpoint.default_prompt_name
     return check.Expectation(
         folder=folder,
         transformer_folder=transformer_folder(folder),
+        splade=vars(splade_of(checkpoint, overrides)) if pooling == "SPLADE" else None,
         dense_folders=[str(folder / name) for name, _, _ in checkpoint.dense],
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
@@ -139,6 +154,8 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     window = trained_window(overrides, known, checkpoint, longest, stride)
     tokens = special_tokens(tokenizer, chosen_eos(overrides, known), end)
     prompts = chosen_prompts(overrides, known, checkpoint)
+    pooled_by = pooling(overrides, known, checkpoint, architecture)
+    several = {"recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window))}
     default = default_prompt_name(overrides, checkpoint, prompts)
     similarity = checkpoint.similarity_function or (known.similarity_function if known else None)
     return {
@@ -152,7 +169,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
         "trained_window_source": window_source(overrides, known, checkpoint, window),
         "plain_limit": longest if stride > 1 else window,
         "causal": is_causal(architecture, checkpoint.config),
-        "pooling": pooling(overrides, known, checkpoint, architecture),
+        "pooling": "NONE" if pooled_by in ("SPLADE", "TOKENS") else pooled_by,
         "special_tokens": tokens,
         "add_eos_token": end is not None and tokens["suffix"][-1:] == [end],
         "prompts": prompts,
@@ -161,7 +178,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
         "trained_dimensions": trained_dimensions(overrides, checkpoint, vector_size),
         **({"similarity_function": similarity} if similarity else {}),
         "recommended_extension": overrides.get("recommended_extension", known.recommended_extension if known else checkpoints.WINDOWS),
-        "recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window)),
+        **(several if pooled_by not in ("SPLADE", "TOKENS") else {}),
         "precision": "fp32",
         "source": source.label,
         "licence": overrides.get("licence", known.licence if known else "unknown"),
@@ -205,6 +222,8 @@ def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: 
 
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
     """The command line's, the checkpoint's, the table's or the architecture's, in this order."""
+    if checkpoint.multi_vector and "pooling" in overrides:
+        raise ExportError("the checkpoint gives a vector a token, and pools none; leave --pooling out.")
     said = overrides.get("pooling") or checkpoint.pooling
     if said is None and checkpoint.pooling_fault:
         raise ExportError(f"{checkpoint.pooling_fault}.")
@@ -212,7 +231,7 @@ def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkp
     if chosen is None:
         parent = checkpoint.folder.parent if checkpoint.folder else None
         better = f", or give the folder {parent.name}, whose {MODULES_FILE} may say it" if parent and (parent / MODULES_FILE).is_file() else ""
-        raise ExportError(f"the checkpoint does not say how it pools; add --pooling mean, cls or last{better}.")
+        raise ExportError(f"the checkpoint does not say how it pools; add --pooling mean, cls or last, or splade for sparse vectors{better}.")
     if chosen == "CLS" and is_causal(architecture, checkpoint.config):
         raise ExportError("the first token of a causal model sees nothing of the text; choose --pooling last or mean.")
     return chosen
@@ -281,18 +300,68 @@ def longest_sample(content: dict) -> int:
 
 
 def dense_layers(checkpoint: Checkpoint) -> list[heads.Dense]:
-    return [heads.dense(*module) for module in checkpoint.dense]
+    return [heads.dense(*module, of="token_embeddings" if checkpoint.multi_vector else "sentence_embedding") for module in checkpoint.dense]
+
+
+def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_json: str, special_ids: dict[str, int]) -> dict:
+    """The manifest's token_vectors."""
+    longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
+    settings, tokenizer = checkpoint.multi_vector, Tokenizer.from_str(tokenizer_json)
+    ids = {tokenizer.token_to_id(word) for word in settings.skipped_words} - {None}
+    if "[UNK]" not in settings.skipped_words:
+        ids -= {special_ids["unk"]}
+    content = {"query_tokens": min(settings.query_limit or longest, longest), "expansion_tokens": 0, "skipped_tokens": sorted(ids)}
+    if expansion := settings.expansion:
+        if expansion.length > longest:
+            raise ExportError(f"queries are lengthened to {expansion.length} tokens, and the model has {longest} positions; correct their length.")
+        token = tokenizer.token_to_id(expansion.token) if expansion.token else special_ids["mask"] if special_ids["mask"] is not None else special_ids["eos"]
+        if token is None:
+            raise ExportError("queries are lengthened by mask tokens, and the tokenizer has neither a mask token nor an EOS; name it in tokenizer_config.json.")
+        content |= {"expansion_tokens": expansion.length, "expansion_token": token, "expansion_attended": expansion.attend}
+    return content
+
+
+def splade_of(checkpoint: Checkpoint, overrides: dict) -> sparse_heads.Splade:
+    """What the checkpoint's SpladePooling says; of a bare masked language model, what its users' library takes."""
+    own = checkpoint.splade_config
+    return sparse_heads.splade_settings(*own) if own else sparse_heads.Splade()
+
+
+def sparse_head(checkpoint: Checkpoint, content: dict, overrides: dict, special_ids: dict[str, int]) -> tuple[str, bytes] | None:
+    """(the manifest's sparse_head, the bytes of sparse_head.pt), or None where the checkpoint has none."""
+    folder = checkpoint.folder and transformer_folder(checkpoint.folder)
+    if content["pooling"] == "NONE" and not checkpoint.multi_vector:
+        settings = splade_of(checkpoint, overrides)
+        kind, head = settings.kind, sparse_heads.splade(checkpoint.config, checkpoint.tensors, settings)
+    elif folder and sparse_heads.token_weights_file(folder):
+        if checkpoint.dense:
+            raise ExportError(f"{folder.name} has {sparse_heads.TOKEN_WEIGHTS_FILE} and Dense modules, which no known checkpoint has together; remove one of them.")
+        kind, head = "TOKEN_WEIGHTS", sparse_heads.token_weights(folder, special_ids, content["hidden_size"], content["vocabulary_size"])
+    else:
+        return None
+    return kind, scripted(lambda: head, sparse_heads.SIGNATURE, content["architecture"])
 
 
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
     """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
-    contract = {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
+
+    def build() -> torch.nn.Module:
         graph = architecture.build(checkpoint.config, checkpoint.tensors)
         if checkpoint.dense:
             heads.attach(graph, dense_layers(checkpoint))
+        if checkpoint.multi_vector and checkpoint.multi_vector.expansion and not checkpoint.multi_vector.expansion.attend:
+            unattended.attach(graph, checkpoint.multi_vector.expansion.length)
+        return graph
+
+    return scripted(build, architecture.SIGNATURE, architecture.ARCHITECTURE)
+
+
+def scripted(build: Callable[[], torch.nn.Module], signature: str, architecture: str) -> bytes:
+    contract = {"format_version": CONTRACT_VERSION, "signature": signature, "architecture": architecture}
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
+        graph = build()
         torch.jit.save(torch.jit.script(graph), buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
     return without_source_paths(buffer)
 
@@ -323,14 +392,14 @@ def refuse_foreign_directory(out: Path) -> None:
         raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
 
 
-def write(out: Path, encoder: bytes, tokenizer_json: str, content: dict, verify: Callable[[Path], None]) -> None:
-    """Puts the whole directory in place at once: written beside `out`, verified there, then renamed."""
+def write(out: Path, files: dict[str, bytes], content: dict, verify: Callable[[Path], None]) -> None:
+    """Puts the whole directory in place at once: `files` by their names, written beside `out`, verified there, then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
         fresh.mkdir()
-        (fresh / manifest.ENCODER).write_bytes(encoder)
-        (fresh / manifest.TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+        for name, data in files.items():
+            (fresh / name).write_bytes(data)
         manifest.write(fresh, content)
         verify(fresh)
         if out.exists():

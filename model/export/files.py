@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # In the order in which transformers looks for them; it reads the first that is there and nothing else.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+HEAD_FILES = ("sparse_linear.pt",)  # Beside the weights, of heads that are exported.
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 
 
@@ -99,7 +100,7 @@ def ignored_weights(folder: Path) -> list[str]:
 
 
 def _weights_beside(folder: Path, used: Iterable[Path]) -> list[str]:
-    names = {file.name for file in used}
+    names = {*HEAD_FILES, *(file.name for file in used)}
     return sorted(file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES and file.name not in names and file.name != "training_args.bin")
 
 
@@ -117,7 +118,7 @@ def read_tensors(folder: Path) -> dict[str, "Tensor"]:
         if not file.is_file():
             raise ExportError(f"{name_of(file)} is not there, though the index of the weights names it; download the rest of the checkpoint.")
         refuse_pointer(file)
-        tensors |= _safetensors(file) if file.suffix == ".safetensors" else _pickled_tensors(file)
+        tensors |= _safetensors(file) if file.suffix == ".safetensors" else pickled_tensors(file)
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             missing = set(_weight_map(folder / name)) - set(tensors) if name.endswith(".json") else ()
@@ -138,7 +139,7 @@ def _safetensors(file: Path) -> dict[str, "Tensor"]:
         raise ExportError(f"{name_of(file)} ({size} bytes) is not a whole safetensors file ({error}); download it again.") from None
 
 
-def _pickled_tensors(file: Path) -> dict[str, "Tensor"]:
+def pickled_tensors(file: Path) -> dict[str, "Tensor"]:
     import torch
 
     advice = "save the model with `save_pretrained(folder, safe_serialization=True)`, which writes model.safetensors, and export that folder"

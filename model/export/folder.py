@@ -7,8 +7,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.export import files, reference
+from model.export import colbert, files, reference
 from model.export.errors import ExportError
+
+# Modules of modules.json, in the order in which a checkpoint of each kind has them. Transformers come under two names.
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+SPLADE_MODULES = ["Transformer", "SpladePooling"]
 
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
@@ -25,7 +29,7 @@ POOLING_MODES = {
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # What sentence-transformers' Transformer module may say here without changing a vector. The rest of its settings has to be absent or empty.
 HARMLESS_SETTINGS = {
-    "max_seq_length": None, "do_lower_case": (False,), "transformer_task": ("feature-extraction",), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
+    "max_seq_length": None, "do_lower_case": (False,), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
     "modality_config": None,
 }  # fmt: skip
 
@@ -45,7 +49,9 @@ class Checkpoint:
     config: dict  # As in config.json.
     tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
-    pooling: str | None = None  # MEAN, CLS or LAST.
+    pooling: str | None = None  # MEAN, CLS, LAST, SPLADE for sparse vectors alone, or TOKENS for token vectors alone.
+    multi_vector: colbert.Settings | None = None  # Of a checkpoint that gives token vectors.
+    splade_config: tuple | None = None  # Of a SpladePooling module: (folder's name, config).
     dense: list = field(default_factory=list)  # Of Dense modules after pooling: (folder's name, config, tensors).
     pooling_fault: str | None = None  # Why `pooling` cannot be what the files say, as a sentence.
     prompts: dict = field(default_factory=dict)
@@ -66,23 +72,28 @@ def read_directory(folder: Path) -> Checkpoint:
     transformer = transformer_folder(folder)
     _refuse_adapter(transformer)
     config = files.read_json(transformer / "config.json")
-    settings, settings_file = _settings(transformer)
+    splade, multi_vector = kinds_of(modules) == SPLADE_MODULES, is_multi_vector(folder, modules)
+    settings, settings_file = _settings(transformer, splade, multi_vector)
     tokenizer_config = _tokenizer_config(transformer)
-    pooling, fault = _pooling(folder, modules)
+    pooling, fault = ("SPLADE", None) if splade else ("TOKENS", None) if multi_vector else _pooling(folder, modules)
     window, window_source = _window(settings, settings_file, tokenizer_config, transformer / "tokenizer_config.json")
     checkpoint = Checkpoint(
         config=config,
         tensors=files.read_tensors(transformer),
         tokenizer=_tokenizer(transformer),
         pooling=pooling,
+        splade_config=(modules[1].folder.name, files.read_json(modules[1].folder / "config.json")) if splade else None,
         dense=[(module.folder.name, files.read_json(module.folder / "config.json"), files.read_tensors(module.folder)) for module in modules if module.kind == "Dense"],
         pooling_fault=fault,
         window=window,
         window_source=window_source,
         folder=folder,
-        has_modules=bool(modules) and _states_dimension(modules[1].folder / "config.json"),
+        has_modules=splade or multi_vector or bool(modules) and _states_dimension(modules[1].folder / "config.json"),
     )
-    _read_prompts(folder / PROMPTS_FILE, checkpoint)
+    if multi_vector:
+        _read_multi_vector(folder, modules, settings, settings_file, checkpoint)
+    else:
+        _read_prompts(folder / PROMPTS_FILE, checkpoint)
     checkpoint.dimensions = _dimensions(transformer / "config.json", config) or checkpoint.dimensions
     return checkpoint
 
@@ -104,7 +115,9 @@ def read_modules(folder: Path) -> list[Module]:
     file = folder / MODULES_FILE
     entries = files.read_json(file, list)
     modules = [_module(entry, file) for entry in entries]
-    kinds = [module.kind for module in modules]
+    kinds = kinds_of(modules)
+    if kinds == SPLADE_MODULES or is_multi_vector(folder, modules):
+        return modules
     more = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
     if more:
         raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
@@ -114,10 +127,54 @@ def read_modules(folder: Path) -> list[Module]:
     return modules
 
 
+def kinds_of(modules: list[Module]) -> list[str]:
+    return ["Transformer" if module.kind in TRANSFORMERS else module.kind for module in modules]
+
+
+def is_multi_vector(folder: Path, modules: list[Module]) -> bool:
+    """Whether a checkpoint gives a vector a token: Dense modules right behind the Transformer, or Stanford's ColBERT."""
+    if not modules:
+        return colbert.STANFORD_CLASS in (files.read_json(folder / "config.json").get("architectures") or [])
+    kinds = kinds_of(modules)
+    dense = kinds[1:2] == ["Dense"]
+    tail = [kind for kind in kinds[1:] if kind != "Dense"]
+    return kinds[0] == "Transformer" and dense and kinds[1:] == ["Dense"] * kinds.count("Dense") + tail and sorted(tail) in ([], ["MultiVectorMask", "Normalize"], ["MultiVectorMask"])
+
+
+def _read_multi_vector(folder: Path, modules: list[Module], settings: dict, settings_file: Path, checkpoint: Checkpoint) -> None:
+    """Reads what a multi-vector checkpoint says beside its modules into `checkpoint`."""
+    file = folder / PROMPTS_FILE
+    content = files.read_json(file)
+    kind = files.value(content, "model_type", str, file, "a class's name")
+    masks = [module.folder for module in modules if module.kind == "MultiVectorMask"]
+    if not modules:
+        checkpoint.multi_vector, checkpoint.prompts = colbert.stanford(folder)
+        weight = checkpoint.tensors.get("linear.weight")
+        if weight is None:
+            raise ExportError(f"{folder.name} has no tensor linear.weight, through which ColBERT's token vectors go; check that its weights belong to its config.json.")
+        identity = {"activation_function": "torch.nn.modules.linear.Identity"}
+        checkpoint.dense = [("linear.weight", identity, {"linear.weight": checkpoint.tensors.pop("linear.weight")})]
+    elif kind == colbert.PYLATE_TYPE and not masks:
+        checkpoint.multi_vector, checkpoint.prompts = colbert.pylate(content, file)
+    elif kind in (None, colbert.NATIVE_TYPE) and masks:
+        mask_file = masks[0] / "config.json"
+        checkpoint.multi_vector = colbert.native(settings, settings_file, files.read_json(mask_file), mask_file)
+        checkpoint.prompts = files.texts(content, "prompts", file)
+    else:
+        raise ExportError(f"{files.name_of(file)} is of a {kind}, whose modules are {', '.join(kinds_of(modules))}; this is no form of token vectors that is served.")
+    checkpoint.prompts = {"query": "", "document": "", **checkpoint.prompts}
+    if checkpoint.multi_vector.query_limit is None:
+        checkpoint.multi_vector.query_length = checkpoint.window
+    if checkpoint.multi_vector.document_length:
+        checkpoint.window, checkpoint.window_source = checkpoint.multi_vector.document_length, "the checkpoint's document length"
+
+
 def _module(entry, file: Path) -> Module:
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str) or not isinstance(entry.get("path", ""), str):
         raise ExportError(f"{files.name_of(file)} holds {json.dumps(entry)[:80]} where a module's type and path belong; download it again.")
     kind, path = entry["type"], Path(entry.get("path", ""))
+    if kind == colbert.PYLATE_DENSE:
+        kind = "sentence_transformers.Dense"
     if not kind.startswith("sentence_transformers."):
         raise ExportError(
             f"{files.name_of(file)} names the module {kind}, which is the checkpoint's own code and not sentence-transformers'; its vectors would be others. "
@@ -141,14 +198,18 @@ def _refuse_adapter(folder: Path) -> None:
         )
 
 
-def _settings(folder: Path) -> tuple[dict, Path]:
-    """Of sentence-transformers' Transformer module, from the first of its files that is there."""
+def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Path]:
+    """Of sentence-transformers' Transformer module, from the first of its files that is there. `splade`: its token vectors are logits; `multi_vector`: it may
+    have what colbert.py reads."""
+    task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
     file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
     if settings.get("do_lower_case"):
         raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
     for key, setting in settings.items():
-        allowed = HARMLESS_SETTINGS.get(key, ())
+        if multi_vector and key in ("query_length", "document_length", "query_expansion"):
+            continue
+        allowed = (task,) if key == "transformer_task" else HARMLESS_SETTINGS.get(key, ())
         if setting in (None, {}, []) or allowed is None or setting in allowed:
             continue
         raise ExportError(
@@ -156,8 +217,8 @@ def _settings(folder: Path) -> tuple[dict, Path]:
         )
     modality = files.value(settings, "modality_config", dict, file, "an object of modalities") or {"text": {}}
     text = modality.get("text")
-    if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
-        raise ExportError(f"{files.name_of(file)} does not embed texts by the last hidden states (modality_config.text); choose another checkpoint.")
+    if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", output) != output:
+        raise ExportError(f"{files.name_of(file)} does not embed texts by {output} (modality_config.text); choose another checkpoint.")
     return settings, file
 
 
@@ -223,8 +284,11 @@ def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
     """Reads prompts and what else config_sentence_transformers.json says into `checkpoint`."""
     content = files.read_json(file)
     kind = files.value(content, "model_type", str, file, "a class's name")
-    if kind not in (None, "SentenceTransformer"):
-        raise ExportError(f"{files.name_of(file)} is of a {kind}, and only a SentenceTransformer's single dense vector is served; choose another checkpoint.")
+    served = "SparseEncoder" if checkpoint.pooling == "SPLADE" else "SentenceTransformer"
+    if kind not in (None, served):
+        raise ExportError(f"{files.name_of(file)} is of a {kind}, and with these modules only a {served} is served; choose another checkpoint.")
+    if files.value(content, "max_active_dims", int, file, "a number of weights"):
+        raise ExportError(f"{files.name_of(file)} cuts every vector (max_active_dims), which is not served; remove it and let requests name their max_terms.")
     checkpoint.prompts = files.texts(content, "prompts", file)
     name = files.value(content, "default_prompt_name", str, file, "a prompt's name")
     if name is not None and name not in checkpoint.prompts:

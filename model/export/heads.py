@@ -30,10 +30,23 @@ class Dense(nn.Module):
         return self.activation(self.linear(vectors))
 
 
+class ResidualDense(nn.Module):
+    """[P, in] -> [P, out]: activation(linear(vectors)), and the vectors themselves, or what `residual` makes of them."""
+
+    def __init__(self, linear: nn.Module, activation: nn.Module, residual: nn.Module):
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+        self.residual = residual
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.activation(self.linear(vectors)) + self.residual(vectors)
+
+
 class DensePooling(nn.Module):
     """Another pooling, then Dense layers over its vectors: hidden [T, H], spans int32 [P, 2] -> [P, size of the last layer]."""
 
-    def __init__(self, pooling: nn.Module, heads: list[Dense]):
+    def __init__(self, pooling: nn.Module, heads: list[nn.Module]):
         super().__init__()
         self.pooling = pooling
         self.heads = nn.ModuleList(heads)
@@ -45,25 +58,30 @@ class DensePooling(nn.Module):
         return vectors
 
 
-def dense(name: str, config: dict, tensors: dict[str, Tensor]) -> Dense:
-    """The module in a checkpoint's folder `name`, from its config.json and weights. `config` may lack what older versions did not write."""
+def dense(name: str, config: dict, tensors: dict[str, Tensor], of: str = "sentence_embedding") -> nn.Module:
+    """The module in a checkpoint's folder `name`, from its config.json and weights. `config` may lack what older versions did not write. `of`: what it takes,
+    in sentence-transformers' words."""
     for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise ExportError(f"{name} has {key} = {config[key]!r} and only 'sentence_embedding' is exported; choose another checkpoint.")
+        if config.get(key) not in (None, of):
+            raise ExportError(f"{name} has {key} = {config[key]!r} and only {of!r} is exported here; choose another checkpoint.")
     kind = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if kind not in ACTIVATIONS:
         raise ExportError(f"{name} has the activation {kind}, which is not one of {', '.join(ACTIVATIONS)}; choose another checkpoint.")
-    if strange := sorted(set(tensors) - {"linear.weight", "linear.bias"}):
+    residual = bool(config.get("use_residual"))
+    if strange := sorted(set(tensors) - {"linear.weight", "linear.bias", *(["residual.weight"] if residual else [])}):
         raise ExportError(f"{name} has a tensor {strange[0]}, which no Dense module of sentence-transformers has; choose another checkpoint.")
     layer = linear(Weights(tensors, str), "linear")
     sizes = {"in_features": layer.weight.size(1), "out_features": layer.weight.size(0), "bias": "linear.bias" in tensors}
     for key, size in sizes.items():
         if config.get(key, size) != size:
             raise ExportError(f"{name}/config.json says {key} = {config[key]} and its tensors are for {size}; the checkpoint is not whole.")
-    return Dense(layer, ACTIVATIONS[kind]())
+    if not residual:
+        return Dense(layer, ACTIVATIONS[kind]())
+    through = nn.Identity() if layer.weight.size(0) == layer.weight.size(1) else linear(Weights(tensors, str), "residual")
+    return ResidualDense(layer, ACTIVATIONS[kind](), through)
 
 
-def vector_size(hidden_size: int, heads: list[Dense]) -> int:
+def vector_size(hidden_size: int, heads: list[nn.Module]) -> int:
     """Of vectors after these layers: the manifest's vector_size."""
     size = hidden_size
     for number, head in enumerate(heads, 1):
@@ -73,6 +91,6 @@ def vector_size(hidden_size: int, heads: list[Dense]) -> int:
     return size
 
 
-def attach(graph: nn.Module, heads: list[Dense]) -> None:
+def attach(graph: nn.Module, heads: list[nn.Module]) -> None:
     """Puts these layers after the graph's pooling, in their order."""
     graph.pooling = DensePooling(graph.pooling, heads)

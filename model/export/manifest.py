@@ -9,8 +9,9 @@ from model.export.sources import sha256_of
 FILE = "longembed-model.yaml"
 ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
+SPARSE_HEAD = "sparse_head.pt"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 4  # Raise it whenever the same checkpoint would give other files.
+EXPORTER_VERSION = 5  # Raise it whenever the same checkpoint would give other files.
 
 
 class _WithoutAliases(yaml.SafeDumper):
@@ -22,7 +23,7 @@ class _WithoutAliases(yaml.SafeDumper):
 
 def write(folder: Path, content: dict) -> None:
     """Writes `content` and the sums of the files beside it."""
-    files = {name: sha256_of(folder / name) for name in (ENCODER, TOKENIZER)}
+    files = {name: sha256_of(folder / name) for name in (ENCODER, TOKENIZER, SPARSE_HEAD) if (folder / name).is_file()}
     full = {"format_version": FORMAT_VERSION, **content, "files": files}
     text = yaml.dump(full, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
     (folder / FILE).write_text(text, encoding="utf-8")
@@ -35,6 +36,7 @@ def is_current(folder: Path, request: dict) -> bool:
         exporter = content["exporter"]
         if content["format_version"] != FORMAT_VERSION or exporter["version"] != EXPORTER_VERSION or exporter["request"] != request:
             return False
-        return all(sha256_of(folder / name) == content["files"][name] for name in (ENCODER, TOKENIZER))
+        expected = {name: content["files"][name] for name in (ENCODER, TOKENIZER)} | content["files"]
+        return all(sha256_of(folder / name) == sum_of_file for name, sum_of_file in expected.items())
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return False

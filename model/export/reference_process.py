@@ -44,17 +44,23 @@ class TransformersReference:
     def _cut(self, text: str, limit: int) -> list[int]:
         return list(self.tokenizer(text, truncation=True, max_length=limit)["input_ids"])
 
-    def hidden(self, ids: list[int]):
+    def run(self, ids: list[int]):
         positions = self._torch.arange(len(ids)).unsqueeze(0)
         stride = self._request["position_stride"]
         given = {"position_ids": positions * stride} if stride > 1 else {}
         if self.spells_padding(ids):
-            given = {"position_ids": positions + self.model.embeddings.padding_idx + 1}
-        return self.model(input_ids=self._torch.tensor([ids]), **given).last_hidden_state[0]
+            given = {"position_ids": positions + self.padding_id() + 1}
+        return self.model(input_ids=self._torch.tensor([ids]), **given)
+
+    def hidden(self, ids: list[int]):
+        return self.run(ids).last_hidden_state[0]
+
+    def padding_id(self) -> int | None:
+        return getattr(getattr(self.model.base_model, "embeddings", None), "padding_idx", None)
 
     def spells_padding(self, ids: list[int]) -> bool:
         """Whether RoBERTa and its kin would take a token of the text for padding and give it no position. Here every token has one, as in the graph."""
-        return getattr(getattr(self.model, "embeddings", None), "padding_idx", None) in ids
+        return self.padding_id() in ids
 
     def pooled(self, ids: list[int]):
         hidden = self.hidden(ids)
@@ -92,14 +98,111 @@ class SentenceTransformersReference(TransformersReference):
         self._sentences.max_seq_length = request["limit"] or min(self.limit, request["window"])
         self.tokenizer = self._sentences.tokenizer
         self.model = self._sentences[0].auto_model
+        self._normalizes = any(type(module).__name__ == "Normalize" for module in self._sentences)
         self.by = f"sentence-transformers {__version__}"
 
     def vector(self, sample: dict, ids: list[int]):
         # A request that says nothing of prompts: the library puts its default prompt on by itself, or none.
         prompt = None if sample["unprompted"] else sample["prompt"]
         if self.spells_padding(ids):
-            return self.pooled(ids)
+            vector = self.pooled(ids)
+            return self._torch.nn.functional.normalize(vector, dim=0) if self._normalizes else vector
         return self._sentences.encode(sample["text"], prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
+
+
+class TokenWeightsReference(TransformersReference):
+    """bge-m3's sparse vectors by the formula of its published code (FlagEmbedding), in float64: relu(linear(h)), the maximum over equal ids, four special tokens
+    left out."""
+
+    def __init__(self, request: dict):
+        super().__init__(request)
+        self._linear = self._torch.load(Path(request["transformer_folder"]) / "sparse_linear.pt", weights_only=True)
+        self._unused = {id for role, id in special_ids(self.tokenizer).items() if role in ("cls", "eos", "pad", "unk")}
+        self.by = "FlagEmbedding's formula on transformers' hidden states"
+
+    def pooled(self, ids: list[int]):
+        weights = self.hidden(ids).double() @ self._linear["weight"].double()[0] + self._linear["bias"].double()[0]
+        found: dict[int, float] = {}
+        for id, weight in zip(ids, weights.tolist()):
+            if id not in self._unused and weight > found.get(id, 0.0):
+                found[id] = weight
+        return sparse(list(found), list(found.values()))
+
+
+class MaskedLanguageModelReference(TransformersReference):
+    """SPLADE's formula (arXiv 2109.10086) in float64 on AutoModelForMaskedLM's logits."""
+
+    def __init__(self, request: dict):
+        super().__init__(request)
+        self.by = "SPLADE's formula on transformers' masked language model"
+
+    def _auto_model(self, folder: str):
+        from transformers import AutoModelForMaskedLM
+
+        return AutoModelForMaskedLM.from_pretrained(folder, dtype=self._torch.float32, attn_implementation="eager").eval()
+
+    def pooled(self, ids: list[int]):
+        settings = self._request["splade"]
+        weights = self._torch.log1p(self.run(ids).logits[0].double().clamp(min=0))
+        if settings["activation"] == "log1p_relu":
+            weights = self._torch.log1p(weights)
+        return all_weights(weights.sum(dim=0) if settings["strategy"] == "sum" else weights.amax(dim=0))
+
+
+class SparseEncoderReference(MaskedLanguageModelReference):
+    """SparseEncoder.encode. Only texts that are given as token ids go by the formula."""
+
+    def __init__(self, request: dict):
+        import torch
+        from sentence_transformers import SparseEncoder, __version__
+
+        self._torch, self._request = torch, request
+        arguments = {"dtype": torch.float32, "attn_implementation": "eager"}
+        self._encoder = SparseEncoder(request["folder"], device="cpu", model_kwargs=arguments, local_files_only=True)
+        self.limit = self._encoder.max_seq_length or 1 << 31
+        self._encoder.max_seq_length = request["limit"] or min(self.limit, request["window"])
+        self.tokenizer = self._encoder.tokenizer
+        self.model = self._encoder[0].auto_model
+        self.by = f"sentence-transformers {__version__} (SparseEncoder)"
+
+    def vector(self, sample: dict, ids: list[int]):
+        prompt = None if sample["unprompted"] else sample["prompt"]
+        if self.spells_padding(ids):
+            return self.pooled(ids)
+        return all_weights(self._encoder.encode(sample["text"], prompt=prompt, convert_to_sparse_tensor=False, show_progress_bar=False))
+
+
+class MultiVectorReference(TransformersReference):
+    """MultiVectorEncoder.encode, which also loads what PyLate and Stanford's ColBERT saved."""
+
+    def __init__(self, request: dict):
+        import torch
+        from sentence_transformers import MultiVectorEncoder, __version__
+
+        arguments = {"dtype": torch.float32, "attn_implementation": "eager"}
+        self._encoder = MultiVectorEncoder(request["folder"], device="cpu", model_kwargs=arguments, local_files_only=True)
+        transformer = self._encoder[0]
+        self.limit = transformer.document_length or self._encoder.max_seq_length or 1 << 31
+        transformer.document_length = request["limit"] or min(self.limit, request["window"])
+        self.by = f"sentence-transformers {__version__} (MultiVectorEncoder)"
+
+    def answer(self, sample: dict) -> dict:
+        features = self._encoder.encode([sample["text"]], prompt=sample["prompt"], task=sample["role"], output_value=None, show_progress_bar=False)[0]
+        kept = features["attention_mask"].bool()
+        return {"ids": features["input_ids"].tolist(), "kept": kept.nonzero().flatten().tolist(), "vectors": features["token_embeddings"][kept].tolist()}
+
+
+def sparse(indices: list[int], values: list[float]) -> dict:
+    return {"indices": indices, "values": values}
+
+
+def all_weights(weights) -> dict:
+    indices = weights.nonzero().flatten()
+    return sparse(indices.tolist(), weights[indices].tolist())
+
+
+def special_ids(tokenizer) -> dict[str, int | None]:
+    return {role: getattr(tokenizer, f"{role}_token_id") for role in ("cls", "eos", "pad", "unk", "mask")}
 
 
 def load_tokenizer(folder: str):
@@ -128,10 +231,21 @@ def tokenizer_of(request: dict) -> dict:
     return {
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "eos": tokenizer.eos_token_id,
+        "special_ids": special_ids(tokenizer),
         "class": type(tokenizer).__name__,
         "model_type_is_known": config.get("model_type") in transformers.models.auto.configuration_auto.CONFIG_MAPPING,
         "unknown_architectures": [name for name in architectures if not hasattr(transformers, str(name))],
     }
+
+
+def reference_class(request: dict, with_modules: bool) -> type[TransformersReference]:
+    if request["output"] == "tokens":
+        return MultiVectorReference
+    if request["output"] == "dense":
+        return SentenceTransformersReference if with_modules else TransformersReference
+    if request["splade"] is None:
+        return TokenWeightsReference
+    return SparseEncoderReference if with_modules else MaskedLanguageModelReference
 
 
 def embed(request: dict) -> dict:
@@ -139,15 +253,18 @@ def embed(request: dict) -> dict:
 
     torch.set_num_threads(request["threads"])
     with_modules = request["with_modules"] and importlib.util.find_spec("sentence_transformers") is not None
-    reference = (SentenceTransformersReference if with_modules else TransformersReference)(request)
+    reference = reference_class(request, with_modules)(request)
     answers = []
     with torch.inference_mode():
         for sample in request["samples"]:
+            if request["output"] == "tokens":
+                answers.append(reference.answer(sample))
+                continue
             ids = sample.get("ids") or reference.ids(sample["prompt"] + sample["text"])
             vector = None
             if ids and len(ids) <= request["longest_run"]:
                 vector = reference.pooled(ids) if "ids" in sample else reference.vector(sample, ids)
-            answers.append({"ids": ids, "vector": None if vector is None else vector.tolist()})
+            answers.append({"ids": ids, "vector": vector if vector is None or isinstance(vector, dict) else vector.tolist()})
     limit = reference.limit if reference.limit < 1 << 31 else None
     return {"by": reference.by, "limit": limit, "answers": answers}
 

@@ -114,7 +114,8 @@ class DirectorySource:
         folders = {self._path, transformer, *(module.folder for module in modules)}
         side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
         weighty = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
-        return sorted(side | {file for folder in weighty for file in files.weight_files(folder) if file.is_file()})
+        heads = {transformer / name for name in files.HEAD_FILES if (transformer / name).is_file()}
+        return sorted(side | heads | {file for folder in weighty for file in files.weight_files(folder) if file.is_file()})
 
 
 class HubSource:
@@ -129,6 +130,7 @@ class HubSource:
 
         try:
             side = [prefix + pattern for pattern in SIDE_FILES for prefix in ("", "*/")] + [f"*_Dense/{name}" for name in files.WEIGHT_FILES]
+            side += files.HEAD_FILES
             folder = snapshot_download(self._hub, allow_patterns=[*side, *weight_patterns(set(list_repo_files(self._hub)))])
         except Exception as error:  # The client raises a dozen unrelated types for "not there" and "no network".
             raise ExportError(

@@ -2,7 +2,7 @@
 
 import json
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from model.export.errors import ExportError
 
@@ -25,3 +25,13 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
     if tokenizer.encode("").ids != prefix + suffix:
         raise ExportError("the tokenizer's special tokens depend on the text; this exporter knows only fixed ones before and after it.")
     return {"prefix": prefix, "suffix": suffix}
+
+
+def with_markers(tokenizer_json: str, prompts: list[str]) -> str:
+    """The same tokenizer, in which a token of the vocabulary that a prompt begins with ("[unused0]", "[Q] ") is one piece, as sentence-transformers registers it."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    for prompt in prompts:
+        known = [marker for marker in (prompt, prompt.split(None, 1)[0]) if tokenizer.token_to_id(marker) is not None]
+        if known and tokenizer.encode(known[0], add_special_tokens=False).tokens != [known[0]]:
+            tokenizer.add_special_tokens([AddedToken(known[0], normalized=False, special=True)])
+    return tokenizer.to_str()

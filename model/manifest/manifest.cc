@@ -93,6 +93,39 @@ void ReadTextSide(YamlMapping& root, ModelManifest& manifest) {
   }
 }
 
+void ReadTokenVectors(YamlMapping& section, ModelManifest& manifest) {
+  TokenVectorSettings& settings = manifest.token_vectors.emplace();
+  const int last = manifest.vocabulary_size - 1;
+  section.Require("query_tokens");
+  section.Integer("query_tokens", settings.query_tokens, 1,
+                  manifest.position_rows > 0 ? manifest.position_rows : kMany);
+  section.Integer("expansion_tokens", settings.expansion_tokens, 0, settings.query_tokens);
+  section.Integer("expansion_token", settings.expansion_token, 0, last);
+  section.Flag("expansion_attended", settings.expansion_attended);
+  section.Integers("skipped_tokens", settings.skipped_tokens, 0, last);
+  std::sort(settings.skipped_tokens.begin(), settings.skipped_tokens.end());
+  for (const char* type : {"QUERY", "DOCUMENT"}) {
+    if (!manifest.input_types.contains(type)) {
+      section.Fail("query_tokens", absl::StrCat("needs input_types with ", type));
+    }
+  }
+}
+
+void ReadHeads(YamlMapping& root, ModelManifest& manifest) {
+  root.Choice("sparse_head", manifest.sparse_head,
+              {{"SPLADE_MAX", SparseHeadKind::kSpladeMax},
+               {"SPLADE_SUM", SparseHeadKind::kSpladeSum},
+               {"TOKEN_WEIGHTS", SparseHeadKind::kTokenWeights}});
+  if (manifest.sparse_head != SparseHeadKind::kNone && manifest.vector_size != manifest.hidden_size) {
+    root.Fail("sparse_head", "takes hidden states, and Dense layers change them: vector_size must be hidden_size");
+  }
+  root.Section("token_vectors", [&manifest](YamlMapping& section) { ReadTokenVectors(section, manifest); });
+  if (manifest.pooling == Pooling::kNone && manifest.sparse_head == SparseHeadKind::kNone &&
+      !manifest.token_vectors.has_value()) {
+    root.Fail("pooling", "is NONE, and there is no head that gives anything else");
+  }
+}
+
 void Read(YamlMapping& root, ModelManifest& manifest) {
   for (const char* key : {"format_version", "name", "architecture", "family", "pooling", "vocabulary_size",
                           "hidden_size", "intermediate_size", "layers", "attention_heads", "head_dim", "trained_window",
@@ -105,10 +138,11 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   root.Text("architecture", manifest.architecture);
   root.Choice("family", manifest.family, {{"APE", Family::kApe}, {"ROPE", Family::kRope}});
   root.Choice("pooling", manifest.pooling,
-              {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}});
+              {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}, {"NONE", Pooling::kNone}});
   ReadSizes(root, manifest);
   ReadPositions(root, manifest);
   ReadTextSide(root, manifest);
+  ReadHeads(root, manifest);
   root.Flag("causal", manifest.causal);
   root.Choice("similarity_function", manifest.similarity_function,
               {{"cosine", "cosine"}, {"dot", "dot"}, {"euclidean", "euclidean"}, {"manhattan", "manhattan"}});

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ namespace longembed {
 inline constexpr int kManifestFormatVersion = 1;
 inline constexpr char kManifestFile[] = "longembed-model.yaml";
 inline constexpr char kEncoderFile[] = "encoder.pt";
+inline constexpr char kSparseHeadFile[] = "sparse_head.pt";
 inline constexpr char kTokenizerFile[] = "tokenizer.json";
 
 enum class Family {
@@ -23,7 +25,29 @@ enum class Family {
   kRope,  // Rotary positions.
 };
 
-enum class Pooling { kMean, kCls, kLast };
+enum class Pooling {
+  kMean,
+  kCls,
+  kLast,
+  kNone,  // No pooled vectors: the model gives others.
+};
+
+// How sparse_head.pt makes weights of vocabulary entries.
+enum class SparseHeadKind {
+  kNone,          // There is none.
+  kSpladeMax,     // Masked-language-model logits, the maximum over tokens.
+  kSpladeSum,     // The same, summed over tokens.
+  kTokenWeights,  // A weight for each token of the text, the maximum over equal ones.
+};
+
+// How a model that gives a vector a token (ColBERT) takes queries and documents.
+struct TokenVectorSettings {
+  int query_tokens = 0;                 // The most tokens of a query.
+  int expansion_tokens = 0;             // Shorter queries are lengthened to so many tokens; 0 = they are not.
+  int32_t expansion_token = 0;          // By this token,
+  bool expansion_attended = false;      // which all tokens attend to, or none.
+  std::vector<int32_t> skipped_tokens;  // Ascending. In documents they get no vector.
+};
 
 // A plain value: copy it, share it between threads.
 struct ModelManifest {
@@ -49,6 +73,8 @@ struct ModelManifest {
   double rotary_factor = 1;
   bool causal = false;
   Pooling pooling = Pooling::kMean;
+  SparseHeadKind sparse_head = SparseHeadKind::kNone;
+  std::optional<TokenVectorSettings> token_vectors;
   std::vector<int32_t> special_prefix;             // Ids before prompt and content.
   std::vector<int32_t> special_suffix;             // Ids after the content.
   bool add_eos_token = false;                      // special_suffix ends with the tokenizer's EOS token.

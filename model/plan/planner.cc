@@ -20,6 +20,7 @@ Range Kept(int64_t content, int64_t room, Truncate truncate) {
 Range PooledSpan(Pooling pooling, int32_t tokens) {
   switch (pooling) {
     case Pooling::kMean:
+    case Pooling::kNone:
       return {0, tokens};
     case Pooling::kCls:
       return {0, 1};
@@ -46,6 +47,7 @@ class Planner {
     }
     const bool is_short = overhead_ + content() <= model.trained_window;
     if (options.extension.when == When::kAlways || !is_short) extension_ = options.extension;
+    if (is_query()) extension_ = {};
   }
 
   absl::StatusOr<Plan> Run() {
@@ -54,17 +56,20 @@ class Planner {
     const PlanLimits& limits = options_.limits;
     if (overhead_ + content() > limits.max_tokens) return InputBeyondLimit(overhead_ + content(), limits.max_tokens);
     plan_.capacity = Capacity(options_.extension);
-    const absl::Status status = extension_.windows.has_value() ? PlanWindows() : PlanWhole();
+    absl::Status status = extension_.windows.has_value() ? PlanWindows() : PlanWhole();
+    if (status.ok() && options_.token_vectors != TokenVectors::kNone) status = PlaceTokens();
     if (!status.ok()) return status;
     return std::move(plan_);
   }
 
  private:
   int64_t content() const { return static_cast<int64_t>(input_.content.size()); }
+  bool is_query() const { return options_.token_vectors == TokenVectors::kQuery; }
 
   // The most tokens one sequence may have.
   int64_t Capacity(const Extension& extension) const {
     const int64_t most = options_.limits.max_sequence_tokens;
+    if (is_query()) return std::min<int64_t>(model_.token_vectors->query_tokens, most);
     if (extension.windows.has_value()) return std::min(WindowTokens(model_, extension), most);
     return std::min(SequenceCapacity(model_, extension).value_or(most), most);
   }
@@ -109,6 +114,7 @@ class Planner {
   void Add(Range range) {
     PlannedSequence planned{.sequence = MakeSequence(range), .content = range};
     Sequence& sequence = planned.sequence;
+    const int32_t unattended = is_query() ? LengthenQuery(sequence) : 0;
     planned.tokens = sequence.size();
     planned.method = MethodFor(model_, extension_, planned.tokens);
     sequence.query_scale = static_cast<float>(planned.method.query_scale);
@@ -119,7 +125,38 @@ class Planner {
     } else {
       Rotate(planned.method, sequence);
     }
+    if (unattended > 0) sequence.neighbour_window = -unattended;
     plan_.sequences.push_back(std::move(planned));
+  }
+
+  // Returns how many of its last tokens no token attends to.
+  int32_t LengthenQuery(Sequence& sequence) {
+    const TokenVectorSettings& settings = *model_.token_vectors;
+    const int32_t more = settings.expansion_tokens - sequence.size();
+    if (more <= 0) return 0;
+    sequence.tokens.insert(sequence.tokens.end(), static_cast<size_t>(more), settings.expansion_token);
+    plan_.tokens += more;
+    return settings.expansion_attended ? 0 : more;
+  }
+
+  // A span for each token of each sequence, save those that are skipped.
+  absl::Status PlaceTokens() {
+    const std::vector<int32_t>& skipped = model_.token_vectors->skipped_tokens;
+    const auto before = static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+    for (PlannedSequence& planned : plan_.sequences) {
+      Sequence& sequence = planned.sequence;
+      sequence.spans.clear();
+      for (int32_t i = 0; i < sequence.size(); ++i) {
+        if (!is_query() && std::ranges::binary_search(skipped, sequence.tokens[i])) continue;
+        sequence.spans.push_back({i, i + 1});
+        const int32_t place = planned.content.start + i - before;
+        plan_.spans.push_back({std::clamp(place, planned.content.start, planned.content.end),
+                               std::clamp(place + 1, planned.content.start, planned.content.end)});
+      }
+    }
+    const auto count = static_cast<int64_t>(plan_.spans.size());
+    if (count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
+    return count > 0 ? absl::OkStatus() : NoSpanWithTokens();
   }
 
   Sequence MakeSequence(Range range) const {
@@ -136,6 +173,7 @@ class Planner {
     append(input_.content.subspan(static_cast<size_t>(range.start), static_cast<size_t>(range.size())));
     if (!input_.complete) append(model_.special_suffix);
     sequence.spans = {PooledSpan(model_.pooling, sequence.size())};
+    sequence.sparse = options_.sparse;
     return sequence;
   }
 

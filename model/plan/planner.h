@@ -32,11 +32,20 @@ struct PlanLimits {
   int64_t max_vectors = std::numeric_limits<int32_t>::max();          // Windows or spans.
 };
 
+// Whether each token gets a vector, and as what the model takes the text (TokenVectorSettings).
+enum class TokenVectors {
+  kNone,
+  kQuery,     // Lengthened; not extended, whatever the extension.
+  kDocument,  // Without vectors of skipped tokens.
+};
+
 struct PlanOptions {
   Truncate truncate = Truncate::kNone;
   Extension extension;  // Checked by CheckExtension.
   PlanLimits limits;
   bool allow_empty = false;  // An input without tokens is its special tokens alone, where the model has any.
+  bool sparse = false;       // Each sequence gives its sparse vector. Not with a SpanChoice.
+  TokenVectors token_vectors = TokenVectors::kNone;  // Not with a SpanChoice.
 };
 
 // The parts of the content that get a vector each (late chunking). The view must outlive the call only.
@@ -62,10 +71,12 @@ struct PlannedSequence {
 
 struct Plan {
   std::vector<PlannedSequence> sequences;  // At least one; one a window.
-  std::vector<Range> spans;                // Content tokens of each span vector; empty without a SpanChoice.
-  int64_t tokens = 0;                      // Of the input as encoded, specials and prompt included.
-  int64_t truncated_tokens = 0;            // Content tokens cut away.
-  int64_t capacity = 0;                    // The most tokens one sequence may have under these options and limits.
+  // Content tokens of each span's or token's vector; empty where there are none. A token that is not of the content has
+  // an empty range, at the content's beginning or end.
+  std::vector<Range> spans;
+  int64_t tokens = 0;            // Of the input as encoded, specials and prompt included.
+  int64_t truncated_tokens = 0;  // Content tokens cut away.
+  int64_t capacity = 0;          // The most tokens one sequence may have under these options and limits.
 
   int64_t run_tokens() const;  // All sequences together.
   int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }

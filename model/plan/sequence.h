@@ -37,9 +37,11 @@ struct Sequence {
   // SelfExtend: the rotations of positions i / g and i / g + w - w / g, for pairs at distance w or more.
   std::shared_ptr<const RotaryTable> rotary_grouped;
   std::shared_ptr<const RotaryTable> rotary_shifted;
-  float query_scale = 1.0f;      // Attention log-scaling; 1 = none.
-  int32_t neighbour_window = 0;  // SelfExtend's w; 0 = plain attention.
-  std::vector<Range> spans;      // Token ranges within the sequence; the encoder gives the mean of each.
+  float query_scale = 1.0f;  // Attention log-scaling; 1 = none.
+  // SelfExtend's w; 0 = plain attention; -k = plain, and no token attends to the last k (for models with TokenVectors).
+  int32_t neighbour_window = 0;
+  std::vector<Range> spans;  // Token ranges within the sequence; the encoder gives the mean of each.
+  bool sparse = false;       // The encoder gives the sparse vector of the sequence in place of its one span.
 
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }
 };

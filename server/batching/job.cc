@@ -18,7 +18,11 @@ Job::Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone don
     first_vector_.push_back(vectors);
     vectors += sequence.spans.size();
   }
-  result_.vectors.resize(vectors);
+  if (sequences_.front().sparse) {
+    result_.sparse.resize(vectors);
+  } else {
+    result_.vectors.resize(vectors);
+  }
 }
 
 Job::Remains Job::TakeRemains() {

@@ -21,9 +21,12 @@ enum class Priority {
 };
 
 struct JobResult {
-  std::vector<std::vector<float>> vectors;  // One a span, un-normalised, in the order of sequences and their spans.
-  absl::Duration queue;                     // The longest that one of its sequences waited.
-  absl::Duration inference;                 // Sum over the batches that it took part in.
+  // In the order of sequences and their spans: one a span, un-normalised; or one a sequence, of jobs with sparse
+  // vectors.
+  std::vector<std::vector<float>> vectors;
+  std::vector<SparseVector> sparse;
+  absl::Duration queue;      // The longest that one of its sequences waited.
+  absl::Duration inference;  // Sum over the batches that it took part in.
 };
 
 // Called exactly once, on a thread of the scheduler's or on the one that cancels. Must not block.
@@ -53,7 +56,7 @@ struct JobOptions {
 // lock, except where said otherwise.
 class Job {
  public:
-  // `sequences` is not empty, and none of them is.
+  // `sequences` is not empty, and none of them is. Either all of them give sparse vectors, or none.
   Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone done);
 
   int64_t tokens() const { return tokens_; }
@@ -83,7 +86,7 @@ class Job {
   std::vector<Sequence> sequences_;  // A running batch reads its own without the lock.
   const JobOptions options_;
   const int64_t tokens_;
-  std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors.
+  std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors or result_.sparse.
 
   absl::Time enqueued_;
   int64_t cost_ = 0;  // Of all its sequences (CostModel).

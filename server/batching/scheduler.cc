@@ -236,13 +236,13 @@ void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
   Team::Leader leader(team_);
   const bool helpable = lane.encoder_.uses_helpers();
   if (helpable) InviteHelpers(+1);
-  const absl::StatusOr<VectorBlock> vectors =
+  absl::StatusOr<VectorBlock> vectors =
       EncodeInHalves(lane.encoder_, sequences, leader, [&] { return NobodyWaits(batch); });
   if (helpable) InviteHelpers(-1);
   const absl::Time finished = clock_.Now();
 
   if (!vectors.ok()) return FailBatch(lane, batch, vectors.status(), finished);
-  absl::StatusOr<Rows> rows = CopyRows(batch, *vectors);
+  absl::StatusOr<Rows> rows = TakeRows(*std::move(vectors));
   if (!rows.ok()) return FailBatch(lane, batch, rows.status(), finished);
   if (lane.observer_ != nullptr) lane.observer_->OnBatch(tokens, batch.size(), finished - started);
   for (const std::shared_ptr<Job>& job : Deliver(lane, batch, *rows, started, finished)) {
@@ -308,16 +308,11 @@ bool Scheduler::NobodyWaits(const Batch& batch) const {
   });
 }
 
-absl::StatusOr<Scheduler::Rows> Scheduler::CopyRows(const Batch& batch, const VectorBlock& vectors) {
-  Rows rows;
+absl::StatusOr<Scheduler::Rows> Scheduler::TakeRows(VectorBlock block) {
+  Rows rows{.sparse = std::move(block.sparse)};
   try {
-    for (const BatchItem& item : batch) {
-      const size_t spans = item.job->sequences_[item.sequence].spans.size();
-      for (size_t i = 0; i < spans; ++i) {
-        const std::span<const float> values = vectors.row(static_cast<int>(rows.size()));
-        rows.emplace_back(values.begin(), values.end());
-      }
-    }
+    rows.dense.reserve(static_cast<size_t>(block.rows));
+    for (int i = 0; i < block.rows; ++i) rows.dense.emplace_back(block.row(i).begin(), block.row(i).end());
   } catch (const std::bad_alloc&) {
     return ServerOutOfMemory();
   }
@@ -327,7 +322,8 @@ absl::StatusOr<Scheduler::Rows> Scheduler::CopyRows(const Batch& batch, const Ve
 std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,
                                                      absl::Time finished) {
   std::vector<std::shared_ptr<Job>> complete;
-  auto row = rows.begin();
+  auto row = rows.dense.begin();
+  auto sparse = rows.sparse.begin();
   const std::lock_guard lock(mutex_);
   int64_t cost = 0;
   const Job* previous = nullptr;
@@ -335,9 +331,15 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
     Job& job = *item.job;
     const Sequence ran = std::exchange(job.sequences_[item.sequence], {});
     cost += lane.options_.costs.CostOf(ran.size());
-    const auto own = std::exchange(row, row + static_cast<ptrdiff_t>(ran.spans.size()));
+    const auto own = std::exchange(row, row + static_cast<ptrdiff_t>(ran.sparse ? 0 : ran.spans.size()));
+    const auto own_sparse = std::exchange(sparse, sparse + (ran.sparse ? 1 : 0));
     if (job.settled()) continue;
-    std::move(own, row, job.result_.vectors.begin() + static_cast<ptrdiff_t>(job.first_vector_[item.sequence]));
+    const size_t first = job.first_vector_[item.sequence];
+    if (ran.sparse) {
+      job.result_.sparse[first] = std::move(*own_sparse);
+    } else {
+      std::move(own, row, job.result_.vectors.begin() + static_cast<ptrdiff_t>(first));
+    }
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
     previous = &job;  // The sequences of a job stand together in a batch.

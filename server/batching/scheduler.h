@@ -189,9 +189,13 @@ class Scheduler {
   void InviteHelpers(int more);
   void FinishBatch(Assignment& assignment);
   bool NobodyWaits(const Batch& batch) const;
-  using Rows = std::vector<std::vector<float>>;
-  // Copies the rows of a batch, one a span, in order. Errors: RESOURCE_EXHAUSTED, there is not the memory.
-  static absl::StatusOr<Rows> CopyRows(const Batch& batch, const VectorBlock& vectors);
+  // What came of a batch's sequences, in their order: rows, one a span, and sparse vectors.
+  struct Rows {
+    std::vector<std::vector<float>> dense;
+    std::vector<SparseVector> sparse;
+  };
+  // Takes a block apart. Errors: RESOURCE_EXHAUSTED, there is not the memory.
+  static absl::StatusOr<Rows> TakeRows(VectorBlock block);
   // Moves the rows into the results of their jobs, and frees the sequences of the batch. Returns the jobs that are now
   // complete.
   std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,

@@ -51,6 +51,9 @@ absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
 
 namespace {
 
+constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
+constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // Of a sparse vector.
+
 int64_t TextBytes(const std::vector<absl::StatusOr<Input>>& inputs) {
   int64_t bytes = 0;
   for (const absl::StatusOr<Input>& input : inputs) {
@@ -182,6 +185,7 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
 }
 
 absl::Status EmbedCall::CheckResponseSize() const {
+  if (sparse()) return absl::OkStatus();  // SettleTerms will.
   int64_t vectors = 0;
   for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
   const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
@@ -189,7 +193,7 @@ absl::Status EmbedCall::CheckResponseSize() const {
 }
 
 absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
-  constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
+  if (sparse()) return HoldTerms(ExpectedTerms(sequences));
   const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
   int64_t rows = 0, vectors = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
@@ -197,6 +201,42 @@ absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const
   // The rows, and the answer's message, which is made of them one input after the other.
   const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
   return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));
+}
+
+int64_t EmbedCall::ExpectedTerms(const std::vector<Sequence>& sequences) const {
+  // SPLADE adds words that a text does not have: a sentence gets a few for each of its tokens, a page about 300 in all.
+  constexpr int64_t kSpladeTerms = 16;
+  const ModelManifest& manifest = model_.model().manifest;
+  const int64_t of_token = manifest.sparse_head == SparseHeadKind::kTokenWeights ? 1 : kSpladeTerms;
+  int64_t terms = 0;
+  for (const Sequence& sequence : sequences) {
+    terms += std::min<int64_t>(of_token * sequence.size(), manifest.vocabulary_size);
+  }
+  return terms;
+}
+
+absl::Status EmbedCall::HoldTerms(int64_t terms) const {
+  int64_t rows = 0, vectors = 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (!input.ok()) continue;
+    rows += static_cast<int64_t>(input->plan.sequences.size());
+    ++vectors;
+  }
+  return order_.call.memory.Hold(Memory::kAnswers, 2 * terms * kTerm + 2 * (rows + vectors) * kVector);
+}
+
+absl::Status EmbedCall::SettleTerms() const {
+  int64_t terms = 0, vectors = 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (!input.ok()) continue;
+    terms += static_cast<int64_t>(input->vectors.front().indices.size());
+    ++vectors;
+  }
+  const int64_t bytes = terms * (static_cast<int64_t>(sizeof(int32_t)) + order_.bits_per_component / 8);
+  if (bytes > order_.max_response_bytes) return ResponseTooLarge(bytes, order_.max_response_bytes);
+  // The rows are gone; the message is made of the vectors.
+  order_.call.memory.Correct(Memory::kAnswers, 2 * terms * kTerm + 2 * vectors * kVector);
+  return absl::OkStatus();
 }
 
 absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
@@ -285,22 +325,48 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   std::move(done_)(std::move(answer_));
 }
 
+namespace {
+
+// What the encoder gave of inputs that are not finished.
+struct RowsLeft {
+  std::span<std::vector<float>> dense;
+  std::span<SparseVector> sparse;
+};
+
+// Takes an input's rows, and frees them once there are vectors of them.
+absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const EmbedOrder& order, RowsLeft& left) {
+  const auto own = static_cast<size_t>(plan.vectors());
+  const auto finish = [own](auto& rows, auto make) {
+    absl::StatusOr<std::vector<OutputVector>> vectors = make(rows.first(own));
+    for (auto& row : rows.first(own)) std::exchange(row, {});
+    rows = rows.subspan(own);
+    return vectors;
+  };
+  if (order.input_options.plan.sparse) {
+    return finish(left.sparse, [&](auto rows) { return FinishSparse(plan, rows, order.max_terms); });
+  }
+  return finish(left.dense, [&](auto rows) { return FinishVectors(plan, rows, order.vector_options); });
+}
+
+}  // namespace
+
 absl::Status EmbedCall::FinishInputs(JobResult& result) {
   answer_.queue += result.queue;
   answer_.inference = result.inference;
+  if (sparse()) {
+    int64_t terms = 0;
+    for (const SparseVector& row : result.sparse) terms += row.size();
+    if (absl::Status status = HoldTerms(terms); !status.ok()) return status;
+  }
   int64_t inputs = 0, tokens = 0, truncated = 0;
-  std::span<std::vector<float>> rows = result.vectors;
+  RowsLeft left{.dense = result.vectors, .sparse = result.sparse};
   for (size_t i = 0; i < answer_.results.size(); ++i) {
     absl::StatusOr<EmbeddedInput>& input = answer_.results[i];
     if (!input.ok()) continue;
     ++inputs;
     tokens += input->plan.tokens;
     truncated += input->plan.truncated_tokens;
-    const auto own = static_cast<size_t>(input->plan.vectors());
-    absl::StatusOr<std::vector<OutputVector>> vectors =
-        FinishVectors(input->plan, rows.first(own), order_.vector_options);
-    for (std::vector<float>& row : rows.first(own)) std::vector<float>().swap(row);  // There are vectors of it now.
-    rows = rows.subspan(own);
+    absl::StatusOr<std::vector<OutputVector>> vectors = FinishInput(input->plan, order_, left);
     if (vectors.ok()) {
       input->vectors = *std::move(vectors);
       continue;
@@ -308,6 +374,9 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
     absl::Status status = AtField(vectors.status(), absl::StrCat("inputs[", i, "]"));
     if (!order_.partial_results) return status;
     input = std::move(status);
+  }
+  if (sparse()) {
+    if (absl::Status status = SettleTerms(); !status.ok()) return status;
   }
   model_.metrics().CountInputs(inputs, tokens, truncated);
   if (const Caller& caller = order_.call.caller; caller.has_key) {

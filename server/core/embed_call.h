@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -33,6 +34,7 @@ struct EmbedOrder {
   std::vector<absl::StatusOr<Input>> inputs;
   InputOptions input_options;
   VectorOptions vector_options;
+  std::optional<int64_t> max_terms;  // Of sparse vectors (input_options.plan.sparse).
   Priority priority = Priority::kInteractive;
   bool partial_results = false;           // An input's error stands in its own result instead of failing the call.
   int64_t max_response_bytes = 64 << 20;  // Of vectors, by estimate.
@@ -102,8 +104,11 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::Status PlanSequences(std::vector<Sequence>& sequences);
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
   absl::Status CheckResponseSize() const;
-  // Charges for the vectors that will come and for what is made of them.
+  // Charges for the vectors that will come and for what is made of them: of sparse ones by estimate, until they are
+  // there.
   absl::Status HoldAnswer(const std::vector<Sequence>& sequences) const;
+  int64_t ExpectedTerms(const std::vector<Sequence>& sequences) const;
+  bool sparse() const { return order_.input_options.plan.sparse; }
   absl::Status Settle(const std::vector<Sequence>& sequences);
   // What the texts taught of how many tokens a byte makes.
   void Learn() const;
@@ -111,6 +116,10 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
   absl::Status FinishInputs(JobResult& result);
+  // Charges for `terms` of the rows and as many of what is made of them.
+  absl::Status HoldTerms(int64_t terms) const;
+  // Of sparse vectors, once they are there. Errors: RESPONSE_TOO_LARGE.
+  absl::Status SettleTerms() const;
   absl::Status CheckStillWanted() const;
 
   ServedModel& model_;

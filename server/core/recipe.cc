@@ -44,6 +44,8 @@ const char* NameOf(Pooling pooling) {
       return "CLS";
     case Pooling::kLast:
       return "LAST";
+    case Pooling::kNone:
+      return "NONE";
   }
   return "";
 }
@@ -107,15 +109,16 @@ json ToJson(const ModelManifest& model) {
 }  // namespace
 
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
-  const json recipe{{"dimensions", options.dimensions},
-                    {"encoding", options.encoding},
-                    {"extension", ToJson(model, options.extension)},
-                    {"files", model.file_sha256},
-                    {"model", ToJson(model)},
-                    {"normalize", options.normalize},
-                    {"plan_version", kPlanVersion},
-                    {"precision", PrecisionName(options.precision)},
-                    {"truncate", NameOf(options.truncate)}};
+  json recipe{{"dimensions", options.dimensions},
+              {"encoding", options.encoding},
+              {"extension", ToJson(model, options.extension)},
+              {"files", model.file_sha256},
+              {"model", ToJson(model)},
+              {"normalize", options.normalize},
+              {"plan_version", kPlanVersion},
+              {"precision", PrecisionName(options.precision)},
+              {"truncate", NameOf(options.truncate)}};
+  if (options.sparse) recipe["sparse"] = {{"max_terms", options.max_terms.value_or(0)}};
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }
 

@@ -3,6 +3,8 @@
 #ifndef LONGEMBED_SERVER_CORE_RECIPE_H_
 #define LONGEMBED_SERVER_CORE_RECIPE_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "model/encoder/precision.h"
@@ -21,6 +23,8 @@ struct RecipeOptions {
   Truncate truncate = Truncate::kNone;
   int dimensions = 0;
   bool normalize = true;
+  bool sparse = false;                        // Sparse vectors, of which dimensions and normalize say nothing.
+  std::optional<int64_t> max_terms;           // Of them.
   std::string encoding;                       // "FLOAT32", ...
   Precision precision = Precision::kFloat32;  // That the model runs in.
 };

@@ -51,8 +51,9 @@ absl::Status ServedModel::WarmUp() {
 absl::StatusOr<Sequence> ServedModel::SequenceOf(int tokens) const {
   const ModelManifest& manifest = model_->manifest;
   const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
-  absl::StatusOr<Plan> plan =
-      PlanInput(manifest, {.content = content}, {.truncate = Truncate::kEnd}, *model_->rotary_tables);
+  absl::StatusOr<Plan> plan = PlanInput(
+      manifest, {.content = content},
+      {.truncate = Truncate::kEnd, .sparse = manifest.sparse_head != SparseHeadKind::kNone}, *model_->rotary_tables);
   if (!plan.ok()) return plan.status();
   return std::move(plan->sequences.front().sequence);
 }

@@ -245,6 +245,18 @@ absl::Status Misplaced(std::string_view field, std::string_view needs) {
   return Invalid(field, "MISPLACED_FIELD", absl::StrCat("is set, but needs ", std::string(needs)));
 }
 
+absl::Status InputTypeNeeded() {
+  return Invalid(
+      "options.input_type", "INPUT_TYPE_NEEDED",
+      "is neither QUERY nor DOCUMENT; options.output TOKEN_VECTORS needs one of them, or the prompt_name of one");
+}
+
+absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead) {
+  return Invalid(
+      field, "NOT_WITH_SPARSE",
+      absl::StrCat("is ", std::string(value), ", which options.output SPARSE does not take; ", std::string(instead)));
+}
+
 absl::Status OptionsOnLaterMessage() {
   return Invalid("options", "MISPLACED_FIELD", "is set; only the first message of a stream may set it");
 }

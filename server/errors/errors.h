@@ -80,6 +80,10 @@ absl::Status WindowVectorsNeedWindows();
 absl::Status NoSpansNamed();
 absl::Status EveryTokensTooFew(int64_t tokens);
 absl::Status Misplaced(std::string_view field, std::string_view needs);
+// Of token vectors.
+absl::Status InputTypeNeeded();
+// `value`: what the field says; `instead`: what to do.
+absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead);
 // Of EmbedStream.
 absl::Status OptionsOnLaterMessage();
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id);

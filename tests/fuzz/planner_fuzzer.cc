@@ -68,7 +68,7 @@ ModelManifest DrawModel(FuzzedDataProvider& data) {
                       .key_value_heads = 1,
                       .head_dim = 32};
   model.family = data.ConsumeBool() ? Family::kApe : Family::kRope;
-  model.pooling = data.PickValueInArray({Pooling::kMean, Pooling::kCls, Pooling::kLast});
+  model.pooling = data.PickValueInArray({Pooling::kMean, Pooling::kCls, Pooling::kLast, Pooling::kNone});
   model.trained_window = data.ConsumeIntegralInRange(2, data.ConsumeBool() ? 600 : 20);
   if (model.family == Family::kApe) {
     model.position_stride = data.ConsumeIntegralInRange(1, 8);

@@ -6,12 +6,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/encoder/sparse_encoder.h"
+#include "tests/testing/fake_sparse_head.h"
 
 namespace longembed {
 
 FakeServer::FakeServer(Options options) : options_(std::move(options)) {
-  auto encoder = std::make_unique<FakeEncoder>();
-  encoder_ = encoder.get();
+  auto fake = std::make_unique<FakeEncoder>();
+  encoder_ = fake.get();
+  std::unique_ptr<Encoder> encoder = std::move(fake);
+  if (options_.manifest.has_value() && options_.manifest->sparse_head != SparseHeadKind::kNone) {
+    encoder = WithSparseHead(std::move(encoder), std::make_unique<FakeSparseHead>());
+  }
   Model model{options_.manifest.value_or(FakeManifest()), std::make_unique<FakeTokenizer>(options_.no_memory)};
   auto served =
       std::make_unique<ServedModel>("fake", std::make_unique<const Model>(std::move(model)), std::move(encoder),

@@ -68,8 +68,9 @@ class Options:
     extension: how a text beyond the trained window gets through, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
     spans: for output SPAN_VECTORS, as a dict or a JSON string of longembed.v1.SpanOptions: {"sentences": {}}.
     prompt_name, input_type ("QUERY", "DOCUMENT"), prompt: at most one of the three.
-    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS". truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK".
-    encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
+    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE", "TOKEN_VECTORS"; None: the model's first one (Model.outputs), ONE_VECTOR for most.
+    truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK". encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
+    max_terms: with SPARSE, keep so many of the largest weights.
     """
 
     model: str | None = None
@@ -77,7 +78,7 @@ class Options:
     input_type: str | None = None
     prompt: str | None = None
     extension: dict[str, Any] | str | None = field(default=None, hash=False)
-    output: str = "ONE_VECTOR"
+    output: str | None = None
     spans: dict[str, Any] | str | None = field(default=None, hash=False)
     truncate: str = "NONE"
     dimensions: int | None = None
@@ -85,6 +86,7 @@ class Options:
     normalize: bool | None = None
     encoding: str = "FLOAT32"
     priority: str = "INTERACTIVE"
+    max_terms: int | None = None
 
     def with_changes(self, **changes: Any) -> Options:
         """A copy with other values. Raises TypeError for an option that does not exist."""

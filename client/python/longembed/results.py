@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,13 @@ class Timing:
     total: float
 
 
+class SparseVector(NamedTuple):
+    """Weights of a few entries of a vocabulary; every other one is 0. indices: int64 [k], ascending. values: float32 [k]."""
+
+    indices: np.ndarray
+    values: np.ndarray
+
+
 @dataclass(eq=False)
 class Embedding:
     """The vectors of one input, and what was done to get them.
@@ -29,6 +37,7 @@ class Embedding:
         uint8 [k, ceil(d / 8)] for BINARY, first component in the highest bit.
     scales: float32 [k]; component = int8 value * scale. None but for INT8.
     ranges: int64 [k, 2], half-open, content tokens that each window or span vector stands for; [0, 2] for one vector.
+    indices: with output SPARSE, int64 [n]: which of `dimensions` components the one row of `vectors` is; None for others. Read .sparse.
     tokens: the input as encoded, special tokens and prompt included. truncated_tokens: content tokens cut away.
     sequences: what the model ran over, one longembed.v1.Sequence a window; each has tokens, content and method.
     recipe: equal recipes mean comparable vectors.
@@ -47,20 +56,39 @@ class Embedding:
     prompt: str
     recipe: str
     error: LongEmbedError | None = None
+    indices: np.ndarray | None = None
+
+    @property
+    def sparse(self) -> SparseVector:
+        """The sparse vector. Raises ValueError where the vectors are others, and the input's own error where it failed."""
+        if self.error is not None:
+            raise self.error
+        if self.indices is None:
+            raise ValueError(f"input {self.id!r} has no sparse vector; ask for output SPARSE")
+        return SparseVector(self.indices, self._decoded()[0])
 
     @property
     def vector(self) -> np.ndarray:
         """The one vector, [d]. Raises ValueError where there are several, and the input's own error where it failed."""
         if self.error is not None:
             raise self.error
+        self._refuse_sparse()
         if len(self.vectors) != 1:
             raise ValueError(f"input {self.id!r} has {len(self.vectors)} vectors; read .vectors")
         return self.vectors[0]
 
     def float32(self) -> np.ndarray:
-        """The vectors as float32 [k, d], whatever their encoding; bits become +1 and -1."""
+        """The vectors as float32 [k, d], whatever their encoding; bits become +1 and -1. Raises ValueError for a sparse one."""
         if self.error is not None:
             raise self.error
+        self._refuse_sparse()
+        return self._decoded()
+
+    def _refuse_sparse(self) -> None:
+        if self.indices is not None:
+            raise ValueError(f"input {self.id!r} has a sparse vector; read .sparse")
+
+    def _decoded(self) -> np.ndarray:
         if self.scales is not None:
             return self.vectors.astype(np.float32) * self.scales[:, None]
         if self.vectors.dtype == np.uint8:
@@ -120,8 +148,10 @@ def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: 
     vectors, scales = _vectors(result.embeddings, encoding)
     ranges = np.array([(e.range.start, e.range.end) for e in result.embeddings if e.HasField("range")], np.int64).reshape(-1, 2)
     sequences = list(result.sequences)
-    dimensions = result.embeddings[0].dimensions
-    return Embedding(id, vectors, scales, dimensions, ranges, result.tokens, result.truncated_tokens, sequences, model, prompt, recipe)
+    first = result.embeddings[0]
+    indices = np.array(first.indices.ids, np.int64) if first.HasField("indices") else None
+    counts = (result.tokens, result.truncated_tokens)
+    return Embedding(id, vectors, scales, first.dimensions, ranges, *counts, sequences, model, prompt, recipe, indices=indices)
 
 
 def embeddings(response: messages.EmbedResponse, encoding: str) -> Embeddings:

@@ -33,7 +33,7 @@ class LongEmbedModel:
     ):
         self.sides = Sides(client, query, document)
         self._options = options or Options()
-        if self._options.output != "ONE_VECTOR":
+        if self._options.output not in (None, "ONE_VECTOR"):
             raise ValueError(f"options: output is {self._options.output}; it must be ONE_VECTOR here")
 
     def encode_query(self, inputs: str | Sequence[str], **arguments: Any) -> Any:

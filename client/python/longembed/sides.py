@@ -57,7 +57,7 @@ class Sides:
         self._given = {QUERY: query or Options(), DOCUMENT: document or Options()}
         self._resolved: dict[str, Options] = {}
         for side, options in self._given.items():
-            if options.output != "ONE_VECTOR":
+            if options.output not in (None, "ONE_VECTOR"):
                 several = "several vectors a text are for longembed.Retriever"
                 raise ValueError(f"{side.lower()} options: output is {options.output}; it must be ONE_VECTOR here ({several})")
 

@@ -41,17 +41,70 @@ const char* WindowsField(const v1::Extension& asked) {
   return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
 }
 
-// Which vectors: output, spans and windows have to agree.
-absl::Status CheckOutput(const EmbedOptions& options, const Extension& extension) {
-  if (options.output() == EmbedOptions::WINDOW_VECTORS) {
-    if (!extension.windows.has_value()) return WindowVectorsNeedWindows();
-    // A profile may aggregate for those who want one vector.
-    if (options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
-      return ExtensionConflict("options.extension.windows.aggregation",
-                               "has no effect with options.output WINDOW_VECTORS; leave it out");
-    }
+// What options.output says, or else the model's own.
+absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const ModelManifest& model) {
+  const std::vector<std::string> available = OutputsOf(model);
+  EmbedOptions::Output output = options.output();
+  if (!options.has_output()) EmbedOptions::Output_Parse(available.front(), &output);
+  if (absl::Status status = CheckOutput(model, EmbedOptions::Output_Name(output)); !status.ok()) return status;
+  return output;
+}
+
+// As what a model of token vectors takes the texts.
+absl::StatusOr<TokenVectors> TokenVectorsOf(const EmbedOptions& options, EmbedOptions::Output output,
+                                            const ModelManifest& model) {
+  if (output != EmbedOptions::TOKEN_VECTORS) return TokenVectors::kNone;
+  const auto named = [&](const char* type, EmbedOptions::InputType input_type) {
+    return options.has_prompt_name() ? options.prompt_name() == model.input_types.at(type)
+                                     : options.input_type() == input_type;
+  };
+  if (named("DOCUMENT", EmbedOptions::DOCUMENT)) return TokenVectors::kDocument;
+  if (!named("QUERY", EmbedOptions::QUERY)) return InputTypeNeeded();
+  if (options.extension().when() == v1::Extension::ALWAYS) {
+    return ExtensionConflict("options.extension.when",
+                             "is ALWAYS, and queries are not extended; leave it out for queries");
   }
-  if (options.output() == EmbedOptions::SPAN_VECTORS) {
+  return TokenVectors::kQuery;
+}
+
+// What has no meaning for weights of a vocabulary's entries.
+absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model) {
+  if (options.has_dimensions()) {
+    return NotWithSparse("options.dimensions", absl::StrCat(options.dimensions()),
+                         "leave it out, or keep the largest weights by options.max_terms");
+  }
+  if (options.normalize()) return NotWithSparse("options.normalize", "true", "leave it out: weights are as trained");
+  if (options.encoding() == EmbedOptions::BINARY) {
+    return NotWithSparse("options.encoding", "BINARY", "take FLOAT32, FLOAT16, BFLOAT16 or INT8");
+  }
+  const v1::Extension::Windows& windows = options.extension().windows();
+  if (windows.has_aggregation() && windows.aggregation() != v1::Extension::Windows::MAX) {
+    return NotWithSparse("options.extension.windows.aggregation",
+                         v1::Extension::Windows::Aggregation_Name(windows.aggregation()),
+                         "leave it out: weights of windows become one by their maximum");
+  }
+  const int64_t max_terms = options.has_max_terms() ? options.max_terms() : model.vocabulary_size;
+  const bool in_range = max_terms >= 1 && max_terms <= model.vocabulary_size;
+  return in_range ? absl::OkStatus() : MaxTermsOutOfRange(max_terms, model.vocabulary_size);
+}
+
+// Which vectors: output, spans and windows have to agree.
+absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Output output, const Extension& extension,
+                                const ModelManifest& model) {
+  if (output == EmbedOptions::SPARSE) {
+    if (absl::Status status = CheckSparse(options, model); !status.ok()) return status;
+  } else if (options.has_max_terms()) {
+    return Misplaced("options.max_terms", "options.output SPARSE");
+  }
+  if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
+  // A profile may aggregate for those who want one vector.
+  const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS;
+  if (every_vector && options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
+    return ExtensionConflict(
+        "options.extension.windows.aggregation",
+        absl::StrCat("has no effect with options.output ", EmbedOptions::Output_Name(output), "; leave it out"));
+  }
+  if (output == EmbedOptions::SPAN_VECTORS) {
     if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
     if (extension.windows.has_value()) return SpansWithWindows(WindowsField(options.extension()));
   } else if (options.has_spans()) {
@@ -110,6 +163,8 @@ v1::Model::Pooling ConvertPooling(Pooling pooling) {
       return v1::Model::CLS;
     case Pooling::kLast:
       return v1::Model::LAST;
+    case Pooling::kNone:
+      return v1::Model::NONE;
   }
   return v1::Model::POOLING_UNKNOWN;
 }
@@ -162,10 +217,16 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                                                const Profiles& profiles, const LimitsConfig& limits) {
   const ModelManifest& model = served.model().manifest;
   if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
-  absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), options.output(), model, profiles);
+  const absl::StatusOr<EmbedOptions::Output> output = OutputOf(options, model);
+  if (!output.ok()) return output.status();
+  const absl::StatusOr<TokenVectors> token_vectors = TokenVectorsOf(options, *output, model);
+  if (!token_vectors.ok()) return token_vectors.status();
+  absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
   FitWindows(options.extension(), model, limits, *extension);
-  if (const absl::Status status = CheckOutput(options, *extension); !status.ok()) return status;
+  if (const absl::Status status = CheckOutputOptions(options, *output, *extension, model); !status.ok()) return status;
+  const bool sparse = *output == EmbedOptions::SPARSE;
+  if (sparse && extension->windows.has_value()) extension->windows->aggregation = Aggregation::kMax;
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
   if (!spans.ok()) return spans.status();
   if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
@@ -182,19 +243,25 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   resolved.input = {.prompt = *std::move(prompt),
                     .plan = {.truncate = ConvertTruncate(options.truncate()),
                              .extension = *extension,
-                             .limits = ToPlanLimits(limits)},
+                             .limits = ToPlanLimits(limits),
+                             .sparse = sparse,
+                             .token_vectors = *token_vectors},
                     .spans = *std::move(spans)};
   resolved.vector = {.dimensions = *dimensions,
                      .normalize = !options.has_normalize() || options.normalize(),
-                     .vector_per_window = options.output() == EmbedOptions::WINDOW_VECTORS};
+                     .vector_per_window = *output == EmbedOptions::WINDOW_VECTORS};
   if (extension->windows.has_value()) resolved.vector.aggregation = extension->windows->aggregation;
   resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
   resolved.encoding = options.encoding();
-  resolved.several_vectors = options.output() != EmbedOptions::ONE_VECTOR;
+  resolved.several_vectors = *output != EmbedOptions::ONE_VECTOR && !sparse;
+  if (options.has_max_terms()) resolved.max_terms = options.max_terms();
+  if (sparse) resolved.sparse_dimensions = model.vocabulary_size;
   resolved.recipe = Recipe(model, {.extension = *extension,
                                    .truncate = resolved.input.plan.truncate,
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
+                                   .sparse = sparse,
+                                   .max_terms = resolved.max_terms,
                                    .encoding = EmbedOptions::Encoding_Name(options.encoding()),
                                    .precision = served.encoder().precision()});
   return resolved;
@@ -247,6 +314,7 @@ EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<absl::StatusOr<In
           .inputs = std::move(inputs),
           .input_options = options.input,
           .vector_options = options.vector,
+          .max_terms = options.max_terms,
           .priority = options.priority,
           .max_response_bytes = limits.max_response_bytes,
           .bits_per_component = BitsOf(options.encoding)};
@@ -322,6 +390,10 @@ void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOption
   for (const OutputVector& vector : input->vectors) {
     v1::Embedding& embedding = *result.add_embeddings();
     FillEmbedding(vector.values, options.encoding, embedding);
+    if (options.sparse_dimensions > 0) {
+      embedding.set_dimensions(static_cast<uint32_t>(options.sparse_dimensions));
+      embedding.mutable_indices()->mutable_ids()->Add(vector.indices.begin(), vector.indices.end());
+    }
     if (!options.several_vectors) continue;
     embedding.mutable_range()->set_start(static_cast<uint32_t>(vector.content.start));
     embedding.mutable_range()->set_end(static_cast<uint32_t>(vector.content.end));
@@ -362,10 +434,18 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
   model.set_trained_window_source(manifest.trained_window_source);
   model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
-  model.set_dimensions(static_cast<uint32_t>(manifest.vector_size));
+  for (const std::string& name : OutputsOf(manifest)) {
+    v1::EmbedOptions::Output output = v1::EmbedOptions::ONE_VECTOR;
+    if (v1::EmbedOptions::Output_Parse(name, &output)) model.add_outputs(output);
+  }
+  const bool sparse = manifest.sparse_head != SparseHeadKind::kNone, tokens = manifest.token_vectors.has_value();
+  const bool dense = manifest.pooling != Pooling::kNone || tokens;
+  model.set_dimensions(static_cast<uint32_t>(dense ? manifest.vector_size : 0));
+  if (tokens) model.set_max_query_tokens(static_cast<uint32_t>(manifest.token_vectors->query_tokens));
+  model.set_sparse_dimensions(static_cast<uint32_t>(sparse ? manifest.vocabulary_size : 0));
   model.set_rotary_base(manifest.rotary_base);
   for (const int dimensions : manifest.trained_dimensions) {
-    model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
+    if (dense) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }
   model.set_pooling(ConvertPooling(manifest.pooling));
   model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());

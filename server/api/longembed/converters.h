@@ -3,6 +3,8 @@
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/functional/function_ref.h"
@@ -21,7 +23,9 @@ struct ResolvedOptions {
   VectorOptions vector;
   Priority priority = Priority::kInteractive;
   v1::EmbedOptions::Encoding encoding = v1::EmbedOptions::FLOAT32;
-  bool several_vectors = false;  // One a window or span: each says what it stands for.
+  bool several_vectors = false;      // One a window or span: each says what it stands for.
+  std::optional<int64_t> max_terms;  // Of sparse vectors.
+  int sparse_dimensions = 0;         // Of sparse vectors; 0: others are asked for.
   std::string recipe;
 };
 
@@ -29,7 +33,8 @@ struct ResolvedOptions {
 PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
 // Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
-// MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS.
+// MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE,
+// MAX_TERMS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits);
 

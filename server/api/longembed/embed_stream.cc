@@ -104,6 +104,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     const v1::Input& input = request_.input();
     const int64_t tokens =
         1 + static_cast<int64_t>(input.text().size()) / kBytesPerToken + input.token_ids().ids_size();
+    if (options.input.plan.token_vectors != TokenVectors::kNone) return tokens;
     if (const auto* every = std::get_if<EveryTokens>(&options.input.spans)) return 1 + tokens / every->tokens;
     if (std::holds_alternative<SentenceSpans>(options.input.spans)) return 1 + tokens / kTokensPerSentence;
     if (std::holds_alternative<GivenRanges>(options.input.spans)) return input.ranges_size();

@@ -23,6 +23,8 @@ using tei::v1::EmbedAllRequest;
 using tei::v1::EmbedAllResponse;
 using tei::v1::EmbedRequest;
 using tei::v1::EmbedResponse;
+using tei::v1::EmbedSparseRequest;
+using tei::v1::EmbedSparseResponse;
 using tei::v1::EncodeRequest;
 using tei::v1::EncodeResponse;
 
@@ -52,7 +54,7 @@ absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
 
 // --------------------------------------------------------------------------------------------------------- operations
 
-// What Embed and EmbedAll share: one text, encoded by the scheduler.
+// What Embed, EmbedAll and EmbedSparse share: one text, encoded by the scheduler.
 template <typename RequestType, typename ResponseType>
 class TeiEncode : public TypedOperation<RequestType, ResponseType> {
  public:
@@ -171,6 +173,26 @@ class TeiEmbedAll final : public TeiEncode<EmbedAllRequest, EmbedAllResponse> {
   void FillResponse(const EmbeddedInput& input) override {
     for (const OutputVector& vector : input.vectors) {
       response_.add_token_embeddings()->mutable_embeddings()->Add(vector.values.begin(), vector.values.end());
+    }
+  }
+};
+
+class TeiEmbedSparse final : public TeiEncode<EmbedSparseRequest, EmbedSparseResponse> {
+ public:
+  using TeiEncode::TeiEncode;
+
+ private:
+  absl::Status FillOrder(EmbedOrder& order) override {
+    order.input_options.plan.sparse = true;
+    return absl::OkStatus();
+  }
+
+  void FillResponse(const EmbeddedInput& input) override {
+    const OutputVector& vector = input.vectors.front();
+    for (size_t i = 0; i < vector.indices.size(); ++i) {
+      tei::v1::SparseValue& value = *response_.add_sparse_embeddings();
+      value.set_index(static_cast<uint32_t>(vector.indices[i]));
+      value.set_value(vector.values[i]);
     }
   }
 };
@@ -301,6 +323,17 @@ ApiMethod MakeTeiMethod(const char* name, const TeiContext& context) {
   return method;
 }
 
+// A method over an output that the model may lack.
+template <typename SomeOperation>
+ApiMethod MakeTeiMethod(const char* name, const TeiContext& context, bool available, const char* output) {
+  return available ? MakeTeiMethod<SomeOperation>(name, context) : TeiLacks(name, output);
+}
+
+bool GivesPooled(const TeiContext& context) { return context.model.model().manifest.pooling != Pooling::kNone; }
+bool GivesSparse(const TeiContext& context) {
+  return context.model.model().manifest.sparse_head != SparseHeadKind::kNone;
+}
+
 }  // namespace
 
 absl::Status ToTeiStatus(const absl::Status& status) {
@@ -315,9 +348,14 @@ absl::Status ToTeiStatus(const absl::Status& status) {
 }
 
 ApiMethod TeiInfoMethod(const TeiContext& context) { return MakeMethod<TeiInfo>("tei.Info", context); }
-ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context) { return MakeTeiMethod<TeiEmbed>(name, context); }
+ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context) {
+  return MakeTeiMethod<TeiEmbed>(name, context, GivesPooled(context), "dense vectors");
+}
 ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context) {
-  return MakeTeiMethod<TeiEmbedAll>(name, context);
+  return MakeTeiMethod<TeiEmbedAll>(name, context, GivesPooled(context), "dense vectors");
+}
+ApiMethod TeiEmbedSparseMethod(const char* name, const TeiContext& context) {
+  return MakeTeiMethod<TeiEmbedSparse>(name, context, GivesSparse(context), "sparse vectors");
 }
 ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context) {
   return MakeTeiMethod<TeiTokenize>(name, context);

@@ -21,10 +21,11 @@ struct TeiContext : ApiContext {
 // TEI's map: what its backend or its tokenizer fails at is FAILED_PRECONDITION; the rest keeps its code.
 absl::Status ToTeiStatus(const absl::Status& status);
 
-// `context` must outlive the method.
+// `context` must outlive the method. Where the model lacks what a method gives, it is one that is not offered.
 ApiMethod TeiInfoMethod(const TeiContext& context);
 ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context);
 ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context);
+ApiMethod TeiEmbedSparseMethod(const char* name, const TeiContext& context);
 ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context);
 // One that this server does not offer, for want of `what`.

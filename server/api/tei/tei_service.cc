@@ -9,7 +9,7 @@
 namespace longembed {
 namespace {
 
-constexpr char kNoSparseVectors[] = "sparse vectors", kNoClassifier[] = "classifier", kNoReranker[] = "reranker";
+constexpr char kNoClassifier[] = "classifier", kNoReranker[] = "reranker";
 
 // Some batches' worth of messages of one stream are in work at a time.
 StreamOptions StreamOptionsOf(const TeiContext& context) {
@@ -35,7 +35,7 @@ grpc::ServerUnaryReactor* TeiEmbedService::EmbedAll(grpc::CallbackServerContext*
 
 grpc::ServerUnaryReactor* TeiEmbedService::EmbedSparse(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return ServeUnary(TeiLacks("tei.EmbedSparse", kNoSparseVectors), host_, context, request, response);
+  return ServeUnary(TeiEmbedSparseMethod("tei.EmbedSparse", context_), host_, context, request, response);
 }
 
 TeiEmbedService::Stream* TeiEmbedService::EmbedStream(grpc::CallbackServerContext* context) {
@@ -47,7 +47,8 @@ TeiEmbedService::Stream* TeiEmbedService::EmbedAllStream(grpc::CallbackServerCon
 }
 
 TeiEmbedService::Stream* TeiEmbedService::EmbedSparseStream(grpc::CallbackServerContext* context) {
-  return ServeStream(TeiLacks("tei.EmbedSparseStream", kNoSparseVectors), StreamOptionsOf(context_), host_, context);
+  return ServeStream(TeiEmbedSparseMethod("tei.EmbedSparseStream", context_), StreamOptionsOf(context_), host_,
+                     context);
 }
 
 grpc::ServerUnaryReactor* TeiTokenizeService::Tokenize(grpc::CallbackServerContext* context,

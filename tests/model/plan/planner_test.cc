@@ -50,6 +50,39 @@ void ExpectSameArrays(const Sequence& a, const Sequence& b) {
   ExpectSameTable(a.rotary_shifted, b.rotary_shifted, a.size());
 }
 
+ModelManifest TokenVectorManifest() {
+  ModelManifest model = FakeManifest();
+  model.token_vectors = {.query_tokens = 8, .expansion_tokens = 8, .expansion_token = 50, .skipped_tokens = {21, 23}};
+  return model;
+}
+
+TEST(PlannerTest, AQuerysMaskTokensAreUnattendedUnlessTheModelSaysOtherwise) {
+  ModelManifest model = TokenVectorManifest();
+  const std::vector<int32_t> content{20, 21, 22};
+  const InputTokens input{.content = content};
+  const PlanOptions options{.token_vectors = TokenVectors::kQuery};
+  const auto plan = PlanInput(model, input, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const Sequence& sequence = plan->sequences[0].sequence;
+  EXPECT_THAT(sequence.tokens, ElementsAre(1, 20, 21, 22, 2, 50, 50, 50));
+  EXPECT_EQ(sequence.positions.size(), 8u);
+  EXPECT_EQ(sequence.neighbour_window, -3);
+  EXPECT_EQ(plan->tokens, 8);
+  EXPECT_EQ(plan->sequences[0].tokens, 8);
+  EXPECT_EQ(plan->vectors(), 8);
+  model.token_vectors->expansion_attended = true;
+  EXPECT_EQ(PlanInput(model, input, options)->sequences[0].sequence.neighbour_window, 0);
+}
+
+TEST(PlannerTest, TokenVectorsAreCountedAgainstTheirLimit) {
+  const std::vector<int32_t> content{20, 21, 22, 23};
+  PlanOptions options{.limits = {.max_vectors = 3}, .token_vectors = TokenVectors::kDocument};
+  const auto plan = PlanInput(TokenVectorManifest(), {.content = content}, options);
+  EXPECT_EQ(ErrorReason(plan.status()), "TOO_MANY_VECTORS");
+  options.limits.max_vectors = 4;
+  EXPECT_TRUE(PlanInput(TokenVectorManifest(), {.content = content}, options).ok());
+}
+
 TEST(PlannerTest, PutsSpecialsAndPromptAroundTheContent) {
   const std::vector<int32_t> prompt{10, 11}, content{20, 21, 22};
   const auto plan = PlanInput(FakeManifest(), {.prompt = prompt, .content = content}, {});

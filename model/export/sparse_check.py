@@ -1,0 +1,90 @@
+"""Compares the sparse vectors of a written model directory with those that the checkpoint's own users get: text in, weights out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.export import check
+from model.export.directory import Directory
+from model.export.errors import ExportError
+
+MIN_COSINE = 0.99999
+MAX_DIFFERENCE = 1e-3  # Of a weight, in parts of the largest one of its vector.
+MAX_COMPANY_DIFFERENCE = 1e-4  # The same, of a vector alone and batched with others.
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the check measured. Differences are the largest of any weight, in parts of the largest weight of its vector."""
+
+    by: str  # The library that the checkpoint's users load it with.
+    through: str  # What turned the directory into vectors.
+    texts: int
+    longest: int  # In tokens.
+    terms: float  # Nonzero weights of a vector, their mean.
+    min_cosine: float
+    worst: str  # The text of the lowest cosine.
+    max_difference: float
+    max_company_difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"sparse: {self.texts} texts of up to {self.longest} tokens through {self.through}, {self.terms:.0f} terms in the mean: cosine to {self.by} >= "
+            f"{self.min_cosine:.8f}, largest difference {self.max_difference:.1e}; alone against in company {self.max_company_difference:.1e}"
+        )
+
+
+def check_sparse(directory: Directory, expectation: check.Expectation, longest: int) -> Report:
+    """Raises ExportError unless `directory` gives the weights that the checkpoint's own library gives, whatever else is in the batch. `longest` is in tokens."""
+    samples, stretches, theirs = check.compared(directory, expectation, longest, output="sparse")
+    pairs = [(sample, answer["vector"]) for sample, answer in zip(samples, theirs["answers"]) if answer["vector"]]
+    ours = directory.sparse_vectors([sample for sample, _ in pairs]) + directory.sparse_alone(stretches)
+    wanted = [vector for _, vector in pairs] + [answer["vector"] for answer in theirs["answers"][len(samples) :]]
+    size = directory.content["vocabulary_size"]
+    expected = [_sparse(vector, size) for vector in wanted]
+    cosines = [_cosine(a, b) for a, b in zip(ours, expected)]
+    worst = min(range(len(cosines)), key=lambda i: cosines[i] if cosines[i] == cosines[i] else -2.0)
+    sequences = [directory.ids(sample) for sample, _ in pairs] + stretches
+    some = sequences[:: max(1, len(sequences) // check.IN_COMPANY)]
+    alone, company = directory.sparse_alone(some), check.encode_in_company(directory.sparse, some)
+    report = Report(
+        by=theirs["by"],
+        through=directory.through,
+        texts=len(sequences),
+        longest=max(map(len, sequences)),
+        terms=sum(int((vector != 0).sum()) for vector in ours) / len(ours),
+        min_cosine=cosines[worst],
+        worst=pairs[worst][0].text if worst < len(pairs) else "a text of given length",
+        max_difference=max(_difference(a, b) for a, b in zip(ours, expected)),
+        max_company_difference=max(_difference(a, b) for a, b in zip(company, alone)),
+    )
+    _refuse_difference(report)
+    return report
+
+
+def _sparse(vector: dict, size: int) -> Tensor:
+    dense = torch.zeros(size, dtype=torch.float64)
+    dense[vector["indices"]] = torch.tensor(vector["values"], dtype=torch.float64)
+    return dense
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    a, b = a.double(), b.double()
+    if not a.any() and not b.any():
+        return 1.0  # A text of special tokens alone may have no weights.
+    return (a @ b / (a.norm() * b.norm())).item()
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-6)).item()
+
+
+def _refuse_difference(report: Report) -> None:
+    if not (report.min_cosine >= MIN_COSINE and report.max_difference <= MAX_DIFFERENCE):  # Also true of NaN.
+        raise ExportError(
+            f"the exported sparse head differs from {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}, a weight by {report.max_difference:.1e}); "
+            "nothing was written. The head or its settings mean something that this exporter does not read; choose another checkpoint."
+        )
+    if not report.max_company_difference <= MAX_COMPANY_DIFFERENCE:
+        raise ExportError(f"a sparse vector depends on the rest of its batch ({report}); nothing was written, choose another checkpoint.")
