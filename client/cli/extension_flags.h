@@ -4,6 +4,7 @@
 #define LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -30,6 +31,7 @@ class ExtensionFlags {
 
   std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
+  std::optional<double> temperature_;
 };
 
 }  // namespace longembed::client

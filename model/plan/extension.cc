@@ -68,6 +68,7 @@ std::vector<std::string> MethodsOf(Family family) {
   };
   add(/*rotary=*/false);
   methods.emplace_back("attention_log_scaling");
+  methods.emplace_back("attention_temperature");
   if (family == Family::kRope) {
     add(/*rotary=*/true);
     methods.emplace_back("resonance");
@@ -79,6 +80,11 @@ absl::Status CheckExtension(const ModelManifest& model, const Extension& extensi
   if (absl::Status status = CheckMethod(model, extension.positions); !status.ok()) return status;
   if (extension.resonance) {
     if (absl::Status status = CheckResonance(model, extension.positions); !status.ok()) return status;
+  }
+  constexpr double kColdest = 0.1, kHottest = 10;
+  if (absl::Status status = CheckNumber("attention_temperature", extension.attention_temperature, kColdest, kHottest);
+      !status.ok()) {
+    return status;
   }
   return extension.windows.has_value() ? CheckWindows(model, extension) : absl::OkStatus();
 }
@@ -102,6 +108,7 @@ Positions PositionsOf(const ModelManifest& model, const Extension& extension, in
   if (extension.attention_log_scaling && n > model.trained_window) {
     positions.query_scale = std::log(static_cast<double>(n)) / std::log(static_cast<double>(model.trained_window));
   }
+  positions.query_scale /= extension.attention_temperature.value_or(1);
   return positions;
 }
 

@@ -49,6 +49,7 @@ struct Extension {
   PositionsMethod positions;  // Numbers that are absent follow from the sequence's own length.
   bool resonance = false;
   bool attention_log_scaling = false;
+  std::optional<double> attention_temperature;  // t of softmax(q k / (t sqrt(d))) (arXiv 2410.24200); absent: 1.
 };
 
 // The functions below are pure: any thread.

@@ -35,6 +35,7 @@ void DescribeModifiers(Fields& fields, Extension& extension) {
   fields.Choice("when", extension.when, kWhenNames);
   fields.Flag("resonance", extension.resonance);
   fields.Flag("attention_log_scaling", extension.attention_log_scaling);
+  fields.Number("attention_temperature", extension.attention_temperature);
 }
 
 // Error: EXTENSION_CONFLICT, of two positions methods.

@@ -215,6 +215,8 @@ json CanonicalJson(const ModelManifest& model, const Extension& extension) {
   }
   if (extension.resonance) result["resonance"] = true;
   if (extension.attention_log_scaling) result["attention_log_scaling"] = true;
+  const double temperature = extension.attention_temperature.value_or(1);
+  if (temperature != 1) result["attention_temperature"] = temperature;
   if (!result.empty()) result["when"] = std::string(kWhenNames[static_cast<size_t>(extension.when)]);
   return result;
 }

@@ -71,7 +71,7 @@ bool Is(const Positions& positions, std::string_view method) { return positions.
 
 void ExpectPositions(const ModelManifest& model, const Positions& positions, int64_t n) {
   FUZZ_EXPECT(std::isfinite(positions.factor) && positions.factor >= 1);
-  FUZZ_EXPECT(std::isfinite(positions.query_scale) && positions.query_scale >= 1);
+  FUZZ_EXPECT(std::isfinite(positions.query_scale) && positions.query_scale >= 0.1);
   FUZZ_EXPECT(std::isfinite(positions.base.value_or(0)));
   const int64_t g = positions.group, w = positions.neighbor_window;
   if (!Is(positions, "self_extend")) {

@@ -125,6 +125,7 @@ Extension DrawExtension(FuzzedDataProvider& data, const ModelManifest& model) {
   extension.positions = DrawMethod(data, model);
   extension.resonance = data.ConsumeBool();
   extension.attention_log_scaling = data.ConsumeBool();
+  if (data.ConsumeBool()) extension.attention_temperature = data.ConsumeFloatingPointInRange<double>(0.1, 10);
   return extension;
 }
 

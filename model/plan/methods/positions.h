@@ -54,7 +54,7 @@ struct Positions {
   int64_t group = 1;
   int64_t neighbor_window = 0;
 
-  double query_scale = 1;  // Attention log-scaling.
+  double query_scale = 1;  // Of attention log-scaling and temperature.
 
   bool is_plain() const { return *method == '\0'; }
   bool moves_rows() const { return divide != 1 || modulo != 0; }

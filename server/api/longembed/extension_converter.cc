@@ -78,7 +78,7 @@ class MessageFields {
   absl::Status& status_;
 };
 
-// Writes them.
+// Writes them. What is 0 or an enum's first value stays unset: it is the default.
 class MessageWriter {
  public:
   explicit MessageWriter(Message& message) : message_(message) {}
@@ -88,12 +88,13 @@ class MessageWriter {
     if (value.has_value()) Number(name, *value);
   }
   void Number(const char* name, int64_t value) {
-    reflection().SetUInt32(&message_, &FieldOf(message_, name), static_cast<uint32_t>(value));
+    if (value != 0) reflection().SetUInt32(&message_, &FieldOf(message_, name), static_cast<uint32_t>(value));
   }
   void Number(const char* name, double value) { reflection().SetDouble(&message_, &FieldOf(message_, name), value); }
   void Flag(const char* name, bool value) { reflection().SetBool(&message_, &FieldOf(message_, name), value); }
   template <typename Enum>
   void Choice(const char* name, Enum value, std::span<const char* const> names) {
+    if (value == Enum()) return;
     const FieldDescriptor& field = FieldOf(message_, name);
     const auto* known = field.enum_type()->FindValueByName(std::string(names[static_cast<size_t>(value)]));
     reflection().SetEnumValue(&message_, &field, known->number());

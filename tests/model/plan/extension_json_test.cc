@@ -24,8 +24,8 @@ TEST(ExtensionJsonTest, EveryFieldIsRead) {
   EXPECT_EQ(
       Canonical(R"({"when": "ALWAYS", "windows": {"tokens": 9, "overlap": 2, "last": "SHORT", "aggregation": "MAX"},
                           "yarn": {"factor": 2.5, "beta_fast": 2, "beta_slow": 0.5}, "resonance": true,
-                          "attention_log_scaling": true})"),
-      R"({"attention_log_scaling":true,"resonance":true,"when":"ALWAYS","windows":{"aggregation":"MAX",)"
+                          "attention_log_scaling": true, "attention_temperature": 0.5})"),
+      R"({"attention_log_scaling":true,"attention_temperature":0.5,"resonance":true,"when":"ALWAYS","windows":{"aggregation":"MAX",)"
       R"("last":"SHORT","overlap":2,"tokens":9},"yarn":{"beta_fast":2.0,"beta_slow":0.5,"factor":2.5}})");
   EXPECT_EQ(Canonical(R"({"self_extend": {"group": 3}})"),
             R"({"self_extend":{"group":3,"neighbor_window":"adaptive"},"when":"LONG"})");

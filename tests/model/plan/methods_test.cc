@@ -116,6 +116,13 @@ TEST(MethodsTest, LogScalingIsOfTheSequence) {
   EXPECT_EQ(PositionsOf(Trained(512), extension, 300).query_scale, 1);
 }
 
+TEST(MethodsTest, TemperatureMultipliesWithLogScaling) {
+  const Extension extension{.attention_log_scaling = true, .attention_temperature = 0.5};
+  EXPECT_NEAR(PositionsOf(Trained(512), extension, 4096).query_scale, 2 * 12.0 / 9.0, 1e-12);
+  EXPECT_EQ(PositionsOf(Trained(512), extension, 300).query_scale, 2);
+  EXPECT_EQ(PositionsOf(Trained(512), {.attention_temperature = 1}, 300).query_scale, 1);
+}
+
 TEST(MethodsTest, TableRows) {
   using ::testing::ElementsAre;
   const ModelManifest model = Trained(4, Family::kApe);

@@ -105,6 +105,9 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"windows": {"last": 7}})", kApe, "windows.last", "is 7"},
            Bad{R"({"windows": {"aggregation": 9}})", kApe, "windows.aggregation", "is 9"},
            Bad{R"({"when": 5})", kApe, "when", "is 5"},
+           Bad{R"({"attention_temperature": 0})", kApe, "attention_temperature", "is 0; it must be 0.1 to 10"},
+           Bad{R"({"attention_temperature": 11})", kRope, "attention_temperature", "is 11"},
+           Bad{R"({"attention_temperature": "NaN"})", kRope, "attention_temperature", "is nan"},
            // Combinations.
            Bad{R"({"grouped": {}, "recurrent": {}})", kApe, "recurrent", "cannot be combined with grouped"},
            Bad{R"({"yarn": {}, "interpolation": {}})", kRope, "yarn", "cannot be combined with interpolation"},
@@ -165,7 +168,10 @@ TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
   for (const ModelManifest& model : {FakeManifest(), FakeRopeManifest()}) {
     for (const std::string& method : MethodsOf(model.family)) {
       const bool flag = method == "resonance" || method == "attention_log_scaling";
-      const std::string value = flag ? "true" : method == "ntk" ? R"({"factor": 2})" : "{}";
+      const std::string value = flag                                ? "true"
+                                : method == "attention_temperature" ? "0.5"
+                                : method == "ntk"                   ? R"({"factor": 2})"
+                                                                    : "{}";
       const auto extension =
           ResolveExtension(Parse("{\"" + method + "\": " + value + "}"), EmbedOptions::ONE_VECTOR, model, {});
       EXPECT_TRUE(extension.ok()) << extension.status();

@@ -93,6 +93,9 @@ const std::vector<std::string> kExtensions{
     R"({"resonance": true})",
     R"({"attention_log_scaling": true})",
     R"({"resonance": true, "attention_log_scaling": true, "when": "ALWAYS"})",
+    R"({"attention_temperature": 1})",
+    R"({"attention_temperature": 0.5, "attention_log_scaling": true})",
+    R"({"attention_temperature": 0.8, "yarn": {}, "when": "ALWAYS"})",
 };
 
 std::vector<ModelManifest> Models() {
