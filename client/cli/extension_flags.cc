@@ -70,6 +70,7 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_option("--positions", positions_, kPositions),
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
       command.add_flag("--log-scaling", log_scaling_, "Scale attention with the logarithm of the length"),
+      command.add_option("--temperature", temperature_, "Divide queries by it in attention: below 1 is sharper"),
       command.add_flag("--always", always_, "Apply it to short texts too"),
   };
   auto* recommended = command.add_flag("--recommended", recommended_, "What the model recommends");
@@ -94,6 +95,7 @@ absl::Status ExtensionFlags::Fill(v1::EmbedOptions& options) const {
   if (absl::Status status = FillPositions(extension); !status.ok()) return status;
   extension.set_resonance(resonance_);
   extension.set_attention_log_scaling(log_scaling_);
+  if (temperature_.has_value()) extension.set_attention_temperature(*temperature_);
   if (always_) extension.set_when(v1::Extension::ALWAYS);
   if (recommended_) extension.mutable_recommended();
   extension.set_profile(profile_);

@@ -33,6 +33,7 @@ class ExtensionFlags {
   std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_;
   std::optional<uint32_t> max_terms_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
+  std::optional<double> temperature_;
 };
 
 }  // namespace longembed::client

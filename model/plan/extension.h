@@ -6,16 +6,14 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "model/manifest/manifest.h"
+#include "model/plan/methods/all.h"
+#include "model/plan/methods/positions.h"
 
 namespace longembed {
-
-inline constexpr double kMaxFactor = 65536;
-inline constexpr double kMaxRotaryBase = 1e12;
 
 enum class When {
   kLong,    // Inputs of at most Lo tokens are encoded plainly, whatever else is asked.
@@ -39,51 +37,19 @@ struct Windows {
   // Specials and prompt included. Default: the capacity of the positions method with its numbers; Lo without a method
   // or with an adaptive one.
   std::optional<int64_t> tokens;
-  int64_t overlap = 0;  // Content tokens shared by neighbours.
+  int64_t overlap = 0;  // Content tokens shared by neighbors.
   LastWindow last = LastWindow::kBackExtended;
   Aggregation aggregation = Aggregation::kMean;
 };
-
-// The positions methods. Absent numbers are adaptive: they follow from the sequence's own length.
-struct PlainPositions {};
-struct Grouped {
-  std::optional<int64_t> factor;
-};
-struct Recurrent {};
-struct Interpolation {
-  std::optional<double> factor;
-};
-struct Ntk {  // Exactly one of the two.
-  std::optional<double> base;
-  std::optional<double> factor;
-};
-struct NtkDynamic {
-  double factor = 1;
-};
-struct NtkByParts {
-  std::optional<double> factor;
-  double beta_fast = 32;
-  double beta_slow = 1;
-};
-struct Yarn {
-  std::optional<double> factor;
-  double beta_fast = 32;
-  double beta_slow = 1;
-};
-struct SelfExtend {
-  std::optional<int64_t> group;
-  std::optional<int64_t> neighbour_window;
-};
-using PositionsMethod =
-    std::variant<PlainPositions, Grouped, Recurrent, Interpolation, Ntk, NtkDynamic, NtkByParts, Yarn, SelfExtend>;
 
 // A plain value. The default is no extension at all.
 struct Extension {
   When when = When::kLong;
   std::optional<Windows> windows;
-  PositionsMethod positions;
+  PositionsMethod positions;  // Numbers that are absent follow from the sequence's own length.
   bool resonance = false;
   bool attention_log_scaling = false;
+  std::optional<double> attention_temperature;  // t of softmax(q k / (t sqrt(d))) (arXiv 2410.24200); absent: 1.
 };
 
 // The functions below are pure: any thread.
@@ -101,6 +67,10 @@ std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extens
 
 // The size of a window: what was asked for, or the default.
 int64_t WindowTokens(const ModelManifest& model, const Extension& extension);
+
+// The positions of a sequence of `n` tokens, n <= SequenceCapacity, under a checked extension. A sequence within Lo
+// stays plain under a method whose numbers are absent.
+Positions PositionsOf(const ModelManifest& model, const Extension& extension, int64_t n);
 
 }  // namespace longembed
 

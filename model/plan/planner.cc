@@ -116,14 +116,14 @@ class Planner {
     Sequence& sequence = planned.sequence;
     const int32_t unattended = is_query() ? LengthenQuery(sequence) : 0;
     planned.tokens = sequence.size();
-    planned.method = MethodFor(model_, extension_, planned.tokens);
-    sequence.query_scale = static_cast<float>(planned.method.query_scale);
+    planned.positions = PositionsOf(model_, extension_, planned.tokens);
+    sequence.query_scale = static_cast<float>(planned.positions.query_scale);
     if (model_.family == Family::kApe) {
-      sequence.positions = TablePositions(model_, planned.method, planned.tokens);
+      sequence.positions = TableRows(model_, planned.positions, planned.tokens);
     } else if (!plan_.sequences.empty() && plan_.sequences.back().tokens == planned.tokens) {
       ShareRotations(plan_.sequences.back().sequence, sequence);
     } else {
-      Rotate(planned.method, sequence);
+      Rotate(planned.positions, sequence);
     }
     if (unattended > 0) sequence.neighbour_window = -unattended;
     plan_.sequences.push_back(std::move(planned));
@@ -185,22 +185,18 @@ class Planner {
     sequence.neighbour_window = before.neighbour_window;
   }
 
-  void Rotate(const Method& method, Sequence& sequence) {
+  void Rotate(const Positions& positions, Sequence& sequence) {
     const int64_t n = sequence.size();
-    sequence.rotary = tables_.Get(RotaryFrequencies(model_, method), RotaryAmplitude(method), n);
+    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, n);
     const RotaryTable& table = *sequence.rotary;
-    if (method.kind == MethodKind::kGrouped) {
-      const auto s = static_cast<int64_t>(method.factor);
-      sequence.rotary = Gathered(table, n, [s](int64_t i) { return i / s; });
-    } else if (method.kind == MethodKind::kRecurrent) {
-      const int64_t window = model_.trained_window;
-      sequence.rotary = Gathered(table, n, [window](int64_t i) { return i % window; });
-    } else if (method.kind == MethodKind::kSelfExtend) {
-      const int64_t g = method.group, w = method.neighbour_window;
+    if (const int64_t g = positions.group, w = positions.neighbor_window; w > 0) {
       sequence.neighbour_window = static_cast<int32_t>(w);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
       // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
       sequence.rotary_shifted = Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+    }
+    if (positions.moves_rows()) {
+      sequence.rotary = Gathered(table, n, [&positions](int64_t i) { return positions.Row(i); });
     }
   }
 

@@ -11,7 +11,6 @@
 #include "absl/status/statusor.h"
 #include "model/manifest/manifest.h"
 #include "model/plan/extension.h"
-#include "model/plan/method.h"
 #include "model/plan/rotary.h"
 #include "model/plan/sequence.h"
 
@@ -66,7 +65,7 @@ struct PlannedSequence {
   Sequence sequence;
   int32_t tokens = 0;  // Of the sequence; stays when the sequence itself has moved on.
   Range content;       // Which tokens of the input's content it holds.
-  Method method;
+  Positions positions;
 };
 
 struct Plan {

@@ -21,13 +21,13 @@ double PairThatTurns(const ModelManifest& model, double rotations) {
 // Pairs below `low` turn often and keep their frequency; those above `high` hardly turn and are interpolated. As in
 // every implementation of YaRN the ramp between is linear in the pair's index, where the paper's is linear in
 // rotations.
-void InterpolateByParts(const ModelManifest& model, const Method& method, std::vector<double>& frequencies) {
-  const double low = std::max(std::floor(PairThatTurns(model, method.beta_fast)), 0.0);
-  double high = std::min(std::ceil(PairThatTurns(model, method.beta_slow)), model.rotary_dim - 1.0);
+void Blend(const ModelManifest& model, const Ramp& ramp, std::vector<double>& frequencies) {
+  const double low = std::max(std::floor(PairThatTurns(model, ramp.beta_fast)), 0.0);
+  double high = std::min(std::ceil(PairThatTurns(model, ramp.beta_slow)), model.rotary_dim - 1.0);
   if (low == high) high += 0.001;
   for (size_t j = 0; j < frequencies.size(); ++j) {
-    const double ramp = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
-    frequencies[j] = frequencies[j] / method.factor * ramp + frequencies[j] * (1 - ramp);
+    const double share = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
+    frequencies[j] = frequencies[j] / ramp.factor * share + frequencies[j] * (1 - share);
   }
 }
 
@@ -35,27 +35,18 @@ size_t BytesOf(const RotaryTable& table) { return 2 * sizeof(float) * table.cos.
 
 }  // namespace
 
-std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& method) {
-  const bool ntk = method.kind == MethodKind::kNtk || method.kind == MethodKind::kNtkDynamic;
-  const double base = ntk ? method.base : model.rotary_base;
+std::vector<double> RotaryFrequencies(const ModelManifest& model, const Positions& positions) {
+  const double base = positions.base.value_or(model.rotary_base);
   std::vector<double> frequencies(static_cast<size_t>(model.rotary_dim / 2));
   for (size_t j = 0; j < frequencies.size(); ++j) {
     frequencies[j] = std::pow(base, -2.0 * static_cast<double>(j) / model.rotary_dim) / model.rotary_factor;
+    frequencies[j] /= positions.interpolate;
   }
-  if (method.kind == MethodKind::kInterpolation) {
-    for (double& frequency : frequencies) frequency /= method.factor;
-  }
-  if (method.kind == MethodKind::kNtkByParts || method.kind == MethodKind::kYarn) {
-    InterpolateByParts(model, method, frequencies);
-  }
-  if (method.resonance) {
+  if (positions.ramp.has_value()) Blend(model, *positions.ramp, frequencies);
+  if (positions.resonance) {
     for (double& frequency : frequencies) frequency = kTau / std::round(kTau / frequency);
   }
   return frequencies;
-}
-
-double RotaryAmplitude(const Method& method) {
-  return method.kind == MethodKind::kYarn ? 0.1 * std::log(method.factor) + 1 : 1;
 }
 
 RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitude, int64_t rows) {

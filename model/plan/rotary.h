@@ -14,18 +14,15 @@
 
 #include "absl/base/thread_annotations.h"
 #include "model/manifest/manifest.h"
-#include "model/plan/method.h"
+#include "model/plan/methods/positions.h"
 #include "model/plan/sequence.h"
 
 namespace longembed {
 
-// theta'_j, j = 0..rotary_dim/2-1, radians a token, from the model's own base and factor. Interpolation (arXiv
-// 2306.15595): theta_j / s. NTK: theta of the method's base. NTK-by-parts and YaRN (arXiv 2309.00071): a ramp between
-// the two, linear in j. Resonance (arXiv 2403.00071): wavelengths rounded to whole tokens, after any scaling.
-std::vector<double> RotaryFrequencies(const ModelManifest& model, const Method& method);
-
-// What cos and sin are multiplied by: YaRN's attention factor, 0.1 ln(s) + 1, else 1.
-double RotaryAmplitude(const Method& method);
+// theta'_j, j = 0..rotary_dim/2-1, radians a token: of the base in effect, divided by the model's own factor and by
+// `interpolate`, blended by the ramp, and last, with Resonance (arXiv 2403.00071), with wavelengths rounded to whole
+// tokens.
+std::vector<double> RotaryFrequencies(const ModelManifest& model, const Positions& positions);
 
 // Row p holds amplitude * cos(p theta_j) and sin, for p = 0..rows-1.
 RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitude, int64_t rows);

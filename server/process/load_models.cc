@@ -6,7 +6,7 @@
 #include "model/embed/precision_check.h"
 #include "model/encoder/load_encoder.h"
 #include "model/plan/planner.h"
-#include "server/api/longembed/extension_converter.h"
+#include "model/plan/recommendations.h"
 #include "server/host/cores.h"
 #include "server/process/start_checks.h"
 #include "server/telemetry/log.h"

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "absl/time/time.h"
-#include "server/api/longembed/extension_converter.h"
 #include "server/config/config.h"
+#include "server/core/profiles.h"
 #include "server/security/api_keys.h"
 #include "tests/fuzz/expect.h"
 

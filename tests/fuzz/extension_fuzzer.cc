@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "model/plan/extension_json.h"
+#include "model/plan/recommendations.h"
 #include "server/api/longembed/extension_converter.h"
 #include "tests/fuzz/expect.h"
 #include "tests/fuzz/message_mutator.h"
@@ -71,7 +74,6 @@ void Run(const Parts& parts) {
   FUZZ_EXPECT(profiles.ok() || !profiles.status().message().empty());
   v1::Extension asked;
   const bool is_json = google::protobuf::util::JsonStringToMessage(parts.json, &asked).ok();
-  FUZZ_EXPECT(is_json || !profiles.ok());
   for (ModelManifest model : {FakeManifest(), FakeRopeManifest()}) {
     const Profiles known = profiles.ok() ? *profiles : Profiles();
     if (is_json) ExpectResolved(ResolveExtension(asked, kOneVector, model, known), model, parts.tokens);
@@ -80,6 +82,10 @@ void Run(const Parts& parts) {
     by_name.set_profile("name");
     const absl::StatusOr<Extension> resolved = ResolveExtension(by_name, kOneVector, model, known);
     ExpectResolved(resolved, model, parts.tokens);
+    if (is_json && resolved.ok()) {
+      const absl::StatusOr<Extension> direct = ResolveExtension(asked, kOneVector, model, {});
+      FUZZ_EXPECT(direct.ok() && CanonicalJson(model, *direct) == CanonicalJson(model, *resolved));
+    }
     FUZZ_EXPECT((ProfilesOf(model, known).size() == 1) == resolved.ok());
     ExpectRecommended(model, parts.json, resolved.ok() ? &*resolved : nullptr);
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "tests/fuzz/expect.h"
@@ -31,7 +32,7 @@ void ExpectLimits(const PlanLimits& limits, const Plan& plan) {
   FUZZ_EXPECT(plan.tokens + plan.truncated_tokens <= limits.max_tokens);
 }
 
-// Windows in order, without gaps, neighbours sharing what was asked for, none larger than a window.
+// Windows in order, without gaps, neighbors sharing what was asked for, none larger than a window.
 void ExpectWindows(const Windows& windows, int64_t room, int64_t content, const std::vector<PlannedSequence>& planned) {
   const int64_t stride = room - windows.overlap;
   FUZZ_EXPECT(stride >= 1);
@@ -66,12 +67,14 @@ void ExpectWhole(const ModelManifest& model, const PlanOptions& options, const P
   FUZZ_EXPECT(options.truncate == Truncate::kEnd ? kept.start == 0 : kept.end == content);
 }
 
-void ExpectMethod(const ModelManifest& model, const Method& method, int64_t n) {
-  FUZZ_EXPECT(std::isfinite(method.factor) && method.factor >= 1);
-  FUZZ_EXPECT(std::isfinite(method.query_scale) && method.query_scale >= 1);
-  FUZZ_EXPECT(std::isfinite(method.base));
-  const int64_t g = method.group, w = method.neighbour_window;
-  if (method.kind != MethodKind::kSelfExtend) {
+bool Is(const Positions& positions, std::string_view method) { return positions.method == method; }
+
+void ExpectPositions(const ModelManifest& model, const Positions& positions, int64_t n) {
+  FUZZ_EXPECT(std::isfinite(positions.factor) && positions.factor >= 1);
+  FUZZ_EXPECT(std::isfinite(positions.query_scale) && positions.query_scale >= 0.1);
+  FUZZ_EXPECT(std::isfinite(positions.base.value_or(0)));
+  const int64_t g = positions.group, w = positions.neighbor_window;
+  if (!Is(positions, "self_extend")) {
     FUZZ_EXPECT(w == 0);
     return;
   }
@@ -81,15 +84,15 @@ void ExpectMethod(const ModelManifest& model, const Method& method, int64_t n) {
 }
 
 // Rows of the position table; the encoder clamps what lies between the last row and the next.
-void ExpectTablePositions(const ModelManifest& model, const Method& method, const Sequence& sequence) {
+void ExpectTableRows(const ModelManifest& model, const Positions& positions, const Sequence& sequence) {
   FUZZ_EXPECT(sequence.rotary == nullptr);
   FUZZ_EXPECT(sequence.positions.size() == sequence.tokens.size());
-  const float most = method.kind == MethodKind::kInterpolation ? static_cast<float>(model.position_rows)
-                                                               : static_cast<float>(model.position_rows - 1);
+  const float most = Is(positions, "interpolation") ? static_cast<float>(model.position_rows)
+                                                    : static_cast<float>(model.position_rows - 1);
   float before = 0;
   for (const float position : sequence.positions) {
     FUZZ_EXPECT(position >= 0 && position <= most);  // Also refuses NaN.
-    if (method.kind != MethodKind::kRecurrent) FUZZ_EXPECT(position >= before);
+    if (!Is(positions, "recurrent")) FUZZ_EXPECT(position >= before);
     before = position;
   }
   FUZZ_EXPECT(sequence.positions.front() == 0);
@@ -106,14 +109,14 @@ void ExpectRotations(const ModelManifest& model, const RotaryTable& table, int64
 }
 
 // The angle of token i under the methods whose formula takes one line; the fastest pair turns by it.
-void ExpectFastestPair(const ModelManifest& model, const Method& method, const RotaryTable& table, int64_t n) {
-  const bool one_line = method.kind != MethodKind::kNtkByParts && method.kind != MethodKind::kYarn && !method.resonance;
+void ExpectFastestPair(const ModelManifest& model, const Positions& positions, const RotaryTable& table, int64_t n) {
+  const bool one_line = !Is(positions, "ntk_by_parts") && !Is(positions, "yarn") && !positions.resonance;
   if (!one_line) return;
   for (const int64_t i : {int64_t{0}, n / 2, n - 1}) {
     double angle = static_cast<double>(i);
-    if (method.kind == MethodKind::kGrouped) angle = std::floor(angle / method.factor);
-    if (method.kind == MethodKind::kRecurrent) angle = std::fmod(angle, model.trained_window);
-    if (method.kind == MethodKind::kInterpolation) angle /= method.factor;
+    if (Is(positions, "grouped")) angle = std::floor(angle / positions.factor);
+    if (Is(positions, "recurrent")) angle = std::fmod(angle, model.trained_window);
+    if (Is(positions, "interpolation")) angle /= positions.factor;
     const auto row = static_cast<size_t>(i * table.width);
     FUZZ_EXPECT(std::abs(table.cos[row] - std::cos(angle)) < 1e-5);
     FUZZ_EXPECT(std::abs(table.sin[row] - std::sin(angle)) < 1e-5);
@@ -122,14 +125,14 @@ void ExpectFastestPair(const ModelManifest& model, const Method& method, const R
 
 void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
   const Sequence& sequence = planned.sequence;
-  const Method& method = planned.method;
+  const Positions& positions = planned.positions;
   FUZZ_EXPECT(sequence.positions.empty());
   FUZZ_EXPECT(sequence.rotary != nullptr);
-  const double amplitude = method.kind == MethodKind::kYarn ? 0.1 * std::log(method.factor) + 1 : 1;
+  const double amplitude = Is(positions, "yarn") ? 0.1 * std::log(positions.factor) + 1 : 1;
   ExpectRotations(model, *sequence.rotary, planned.tokens, amplitude);
-  ExpectFastestPair(model, method, *sequence.rotary, planned.tokens);
-  const bool self_extend = method.kind == MethodKind::kSelfExtend;
-  FUZZ_EXPECT(sequence.neighbour_window == (self_extend ? method.neighbour_window : 0));
+  ExpectFastestPair(model, positions, *sequence.rotary, planned.tokens);
+  const bool self_extend = Is(positions, "self_extend");
+  FUZZ_EXPECT(sequence.neighbour_window == (self_extend ? positions.neighbor_window : 0));
   FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == self_extend);
   FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == self_extend);
   if (!self_extend) return;
@@ -184,9 +187,9 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
   for (const PlannedSequence& planned : plan.sequences) {
     FUZZ_EXPECT(planned.sequence.size() == planned.tokens);
     FUZZ_EXPECT(planned.tokens == planned.content.size() + overhead);
-    FUZZ_EXPECT(!plain || planned.method.kind == MethodKind::kPlain);
-    ExpectMethod(model, planned.method, planned.tokens);
-    if (model.family == Family::kApe) ExpectTablePositions(model, planned.method, planned.sequence);
+    FUZZ_EXPECT(!plain || planned.positions.is_plain());
+    ExpectPositions(model, planned.positions, planned.tokens);
+    if (model.family == Family::kApe) ExpectTableRows(model, planned.positions, planned.sequence);
     if (model.family == Family::kRope && planned.sequence.rotary.get() != checked) ExpectRotary(model, planned);
     checked = planned.sequence.rotary.get();
   }

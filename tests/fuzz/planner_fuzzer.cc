@@ -109,7 +109,7 @@ PositionsMethod DrawMethod(FuzzedDataProvider& data, const ModelManifest& model)
                   .beta_fast = Maybe(data, real).value_or(32),
                   .beta_slow = Maybe(data, real).value_or(1)};
     case 7:
-      return SelfExtend{.group = Maybe(data, whole), .neighbour_window = Maybe(data, whole)};
+      return SelfExtend{.group = Maybe(data, whole), .neighbor_window = Maybe(data, whole)};
     default:
       return PlainPositions{};
   }
@@ -125,6 +125,7 @@ Extension DrawExtension(FuzzedDataProvider& data, const ModelManifest& model) {
   extension.positions = DrawMethod(data, model);
   extension.resonance = data.ConsumeBool();
   extension.attention_log_scaling = data.ConsumeBool();
+  if (data.ConsumeBool()) extension.attention_temperature = data.ConsumeFloatingPointInRange<double>(0.1, 10);
   return extension;
 }
 
@@ -182,12 +183,12 @@ void CheckHugeLengths(FuzzedDataProvider& data, const ModelManifest& model, cons
   const int64_t capacity = std::min(SequenceCapacity(model, extension).value_or(kHuge), kHuge);
   FUZZ_EXPECT(capacity >= 1);
   const int64_t n = data.ConsumeIntegralInRange<int64_t>(1, capacity);
-  const Method method = MethodFor(model, extension, n);
-  FUZZ_EXPECT(std::isfinite(method.factor) && method.factor >= 1);
+  const Positions positions = PositionsOf(model, extension, n);
+  FUZZ_EXPECT(std::isfinite(positions.factor) && positions.factor >= 1);
   if (model.family == Family::kRope) {
-    for (const double frequency : RotaryFrequencies(model, method))
+    for (const double frequency : RotaryFrequencies(model, positions))
       FUZZ_EXPECT(std::isfinite(frequency) && frequency > 0);
-    FUZZ_EXPECT(std::isfinite(RotaryAmplitude(method)));
+    FUZZ_EXPECT(std::isfinite(positions.amplitude));
   }
   const int64_t room = data.ConsumeIntegralInRange<int64_t>(1, kHuge);
   const int64_t overlap = data.ConsumeIntegralInRange<int64_t>(0, room - 1);

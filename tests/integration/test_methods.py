@@ -42,6 +42,8 @@ ROPE_ONLY = [
 ]  # fmt: skip
 CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})
     if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
+TEMPERATURES = [{"attention_temperature": 0.5, "when": "ALWAYS"}, {"attention_temperature": 2.0, "interpolation": {}, "attention_log_scaling": True}]
+CASES += [(kind, extension) for kind in KINDS for extension in TEMPERATURES]
 
 
 
@@ -86,7 +88,7 @@ def capacity(extension: dict) -> int:
     if "group" in asked:
         w = asked.get("neighbor_window", 1)
         return asked["group"] * (LO - w) + w
-    methods = set(extension) - {"resonance", "attention_log_scaling", "when", "windows"}
+    methods = set(extension) - {"resonance", "attention_log_scaling", "attention_temperature", "when", "windows"}
     return 5 * LO if methods else LO
 
 

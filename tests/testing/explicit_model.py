@@ -137,7 +137,8 @@ def self_extended(n: int, g: int, w: int) -> np.ndarray:
 
 
 def query_scale(extension: dict, n: int, lo: int) -> float:
-    return max(1.0, math.log(n) / math.log(lo)) if extension.get("attention_log_scaling") else 1.0
+    scale = max(1.0, math.log(n) / math.log(lo)) if extension.get("attention_log_scaling") else 1.0
+    return scale / extension.get("attention_temperature", 1.0)
 
 
 # -------------------------------------------------------------------------------------------------------------------------------- networks

@@ -7,8 +7,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_replace.h"
+#include "model/plan/methods/all.h"
 
 namespace longembed::client {
 namespace {
@@ -28,6 +32,16 @@ absl::StatusOr<v1::EmbedOptions> Parse(std::vector<std::string> arguments) {
   v1::EmbedOptions options;
   if (absl::Status status = flags.Fill(options); !status.ok()) return status;
   return options;
+}
+
+TEST(ExtensionFlagsTest, EveryMethodHasAFlag) {
+  ForEachMethod([](const auto& method) {
+    const std::string name = absl::StrReplaceAll(method.kName, {{"_", "-"}});
+    const auto options = Parse({"--positions", method.kAdaptive ? name : name + "=2"});
+    ASSERT_TRUE(options.ok()) << options.status();
+    const auto* field = v1::Extension::descriptor()->FindFieldByName(method.kName);
+    EXPECT_TRUE(options->extension().GetReflection()->HasField(options->extension(), field)) << name;
+  });
 }
 
 TEST(ExtensionFlagsTest, SayWhatTheJsonSays) {

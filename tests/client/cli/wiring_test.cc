@@ -209,6 +209,7 @@ const std::vector<Row> kOptionRows{
     {{"--windows", "--positions", "yarn=8"}, "extension { windows {} yarn { factor: 8 } }"},
     {{"--resonance"}, "extension { resonance: true }"},
     {{"--log-scaling"}, "extension { attention_log_scaling: true }"},
+    {{"--temperature", "0.5"}, "extension { attention_temperature: 0.5 }"},
     {{"--always"}, "extension { when: ALWAYS }"},
     {{"--recommended"}, "extension { recommended {} }"},
     {{"--profile", "archive"}, "extension { profile: 'archive' }"},

@@ -9,6 +9,7 @@
 #include <random>
 #include <thread>
 
+#include "model/plan/extension.h"
 #include "tests/testing/fake_tokenizer.h"
 
 namespace longembed {
@@ -24,8 +25,8 @@ ModelManifest RopeModel(int dim, int window) {
   return model;
 }
 
-Method By(const ModelManifest& model, const PositionsMethod& positions, int64_t n, bool resonance = false) {
-  return MethodFor(model, {.positions = positions, .resonance = resonance}, n);
+Positions By(const ModelManifest& model, const PositionsMethod& positions, int64_t n, bool resonance = false) {
+  return PositionsOf(model, {.positions = positions, .resonance = resonance}, n);
 }
 
 // Published checks of the ramp: the first pair that is not left alone is low + 1, the first that is fully interpolated
@@ -37,7 +38,7 @@ TEST(RotaryTest, RampsOfTheModelsOfThePaper) {
   };
   for (const Ramp& ramp : {Ramp{64, 512, 3, 16}, Ramp{128, 4096, 20, 46}}) {
     const ModelManifest model = RopeModel(ramp.dim, ramp.window);
-    const std::vector<double> plain = RotaryFrequencies(model, PlainMethod());
+    const std::vector<double> plain = RotaryFrequencies(model, Positions());
     const std::vector<double> scaled = RotaryFrequencies(model, By(model, NtkByParts{.factor = 8}, 8 * ramp.window));
     for (size_t j = 0; j < plain.size(); ++j) {
       const double share = (plain[j] - scaled[j]) / (plain[j] - plain[j] / 8);  // 0 = left alone, 1 = interpolated.
@@ -54,7 +55,7 @@ TEST(RotaryTest, AFactorOfTheModelScalesEveryFrequency) {
   ModelManifest model = RopeModel(64, 8192);
   model.rotary_base = 160000;
   model.rotary_factor = std::pow(8.0, 2.0 / 64);
-  const std::vector<double> plain = RotaryFrequencies(model, PlainMethod());
+  const std::vector<double> plain = RotaryFrequencies(model, Positions());
   for (size_t j = 0; j < plain.size(); ++j) {
     EXPECT_NEAR(plain[j] / (std::pow(20000.0 * 8, -2.0 * static_cast<double>(j) / 64) / std::pow(8.0, 2.0 / 64)), 1,
                 1e-12);
@@ -75,9 +76,9 @@ TEST(RotaryTest, ARampKnowsTheFactorOfTheModel) {
 
 TEST(RotaryTest, OnlyYarnHasAnAmplitude) {
   const ModelManifest model = RopeModel(64, 512);
-  EXPECT_NEAR(RotaryAmplitude(By(model, Yarn{.factor = 8}, 4096)), 1.2079, 1e-4);
-  EXPECT_EQ(RotaryAmplitude(By(model, NtkByParts{.factor = 8}, 4096)), 1);
-  EXPECT_EQ(RotaryAmplitude(PlainMethod()), 1);
+  EXPECT_NEAR(By(model, Yarn{.factor = 8}, 4096).amplitude, 1.2079, 1e-4);
+  EXPECT_EQ(By(model, NtkByParts{.factor = 8}, 4096).amplitude, 1);
+  EXPECT_EQ(Positions().amplitude, 1);
 }
 
 TEST(RotaryTest, ResonanceMakesWavelengthsWhole) {
@@ -99,9 +100,9 @@ TEST(RotaryTest, RowsArePowersOfARotation) {
   const ModelManifest model = RopeModel(16, 64);
   for (const PositionsMethod& positions :
        {PositionsMethod(PlainPositions{}), PositionsMethod(Yarn{.factor = 3}), PositionsMethod(Ntk{.base = 40000})}) {
-    const Method method = By(model, positions, 150);
-    const std::vector<double> frequencies = RotaryFrequencies(model, method);
-    const double amplitude = RotaryAmplitude(method);
+    const Positions resolved = By(model, positions, 150);
+    const std::vector<double> frequencies = RotaryFrequencies(model, resolved);
+    const double amplitude = resolved.amplitude;
     const RotaryTable table = MakeRotaryTable(frequencies, amplitude, 150);
     ASSERT_EQ(table.rows(), 150);
     for (size_t j = 0; j < frequencies.size(); ++j) {
@@ -129,11 +130,11 @@ TEST(RotaryTableCacheTest, AShortSequenceAfterALongOneIsAsIfAlone) {
   const PositionsMethod methods[] = {PlainPositions{}, NtkDynamic{}, Yarn{}, Interpolation{}, NtkByParts{.factor = 9}};
   RotaryTableCache used(1 << 16);  // Small, so that entries come and go.
   for (int i = 0; i < 500; ++i) {
-    const Method method = By(model, methods[random() % std::size(methods)], 1 + random() % 500, random() % 2 == 0);
+    const Positions resolved = By(model, methods[random() % std::size(methods)], 1 + random() % 500, random() % 2 == 0);
     const int64_t rows = 1 + static_cast<int64_t>(random() % 500);
-    const std::vector<double> frequencies = RotaryFrequencies(model, method);
-    const auto cached = used.Get(frequencies, RotaryAmplitude(method), rows);
-    const RotaryTable fresh = MakeRotaryTable(frequencies, RotaryAmplitude(method), rows);
+    const std::vector<double> frequencies = RotaryFrequencies(model, resolved);
+    const auto cached = used.Get(frequencies, resolved.amplitude, rows);
+    const RotaryTable fresh = MakeRotaryTable(frequencies, resolved.amplitude, rows);
     ASSERT_GE(cached->rows(), rows);
     ASSERT_TRUE(std::equal(fresh.cos.begin(), fresh.cos.end(), cached->cos.begin()));
     ASSERT_TRUE(std::equal(fresh.sin.begin(), fresh.sin.end(), cached->sin.begin()));

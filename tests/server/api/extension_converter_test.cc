@@ -5,9 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <set>
+#include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "model/errors/errors.h"
+#include "model/plan/recommendations.h"
 #include "tests/testing/fake_tokenizer.h"
 
 namespace longembed {
@@ -31,10 +35,19 @@ struct Bad {
   const char* said;
 };
 
+struct NumberNames {
+  std::set<std::string>& names;
+
+  template <typename T>
+  void Number(const char* name, const T&) {
+    names.insert(name);
+  }
+};
+
 constexpr Family kApe = Family::kApe, kRope = Family::kRope;
 
 TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
-  const Profiles profiles{{"rope", Parse(R"({"yarn": {}})")}};
+  const Profiles profiles{{"rope", Extension{.positions = Yarn{}}}};
   for (const Bad& bad : {
            // A method that the family does not have.
            Bad{R"({"ntk": {"base": 20000}})", kApe, "ntk", "it has: windows, grouped, recurrent, interpolation"},
@@ -92,6 +105,9 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"windows": {"last": 7}})", kApe, "windows.last", "is 7"},
            Bad{R"({"windows": {"aggregation": 9}})", kApe, "windows.aggregation", "is 9"},
            Bad{R"({"when": 5})", kApe, "when", "is 5"},
+           Bad{R"({"attention_temperature": 0})", kApe, "attention_temperature", "is 0; it must be 0.1 to 10"},
+           Bad{R"({"attention_temperature": 11})", kRope, "attention_temperature", "is 11"},
+           Bad{R"({"attention_temperature": "NaN"})", kRope, "attention_temperature", "is nan"},
            // Combinations.
            Bad{R"({"grouped": {}, "recurrent": {}})", kApe, "recurrent", "cannot be combined with grouped"},
            Bad{R"({"yarn": {}, "interpolation": {}})", kRope, "yarn", "cannot be combined with interpolation"},
@@ -113,8 +129,32 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
   }
 }
 
+// Each positions method is a field with its numbers, and a kind of its own in Explain; and the other way round.
+TEST(ExtensionConverterTest, TheProtoHasEveryMethodAndNoOther) {
+  std::set<std::string> methods{"windows", "recommended"};
+  ForEachMethod([&methods](auto method) {
+    methods.insert(method.kName);
+    const auto* field = v1::Extension::descriptor()->FindFieldByName(method.kName);
+    ASSERT_NE(field, nullptr) << method.kName;
+    std::set<std::string> numbers;
+    NumberNames names{numbers};
+    method.Describe(names);
+    EXPECT_EQ(static_cast<size_t>(field->message_type()->field_count()), numbers.size()) << method.kName;
+    for (const std::string& number : numbers) {
+      EXPECT_NE(field->message_type()->FindFieldByName(number), nullptr) << method.kName << "." << number;
+    }
+    v1::Method::Kind kind;
+    EXPECT_TRUE(v1::Method::Kind_Parse(absl::AsciiStrToUpper(method.kName), &kind)) << method.kName;
+  });
+  const auto* extension = v1::Extension::descriptor();
+  for (int i = 0; i < extension->field_count(); ++i) {
+    const auto* field = extension->field(i);
+    EXPECT_TRUE(field->message_type() == nullptr || methods.contains(field->name())) << field->name();
+  }
+}
+
 TEST(ExtensionConverterTest, ProfilesAreListedWhereTheyFit) {
-  const Profiles profiles{{"any", Parse(R"({"windows": {}})")}, {"rope", Parse(R"({"yarn": {}})")}};
+  const Profiles profiles{{"any", Extension{.windows = Windows{}}}, {"rope", Extension{.positions = Yarn{}}}};
   const ModelManifest ape = FakeManifest(), rope = FakeRopeManifest();
   EXPECT_THAT(ProfilesOf(ape, profiles), ElementsAre("any"));
   EXPECT_THAT(ProfilesOf(rope, profiles), ElementsAre("any", "rope"));
@@ -128,7 +168,10 @@ TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
   for (const ModelManifest& model : {FakeManifest(), FakeRopeManifest()}) {
     for (const std::string& method : MethodsOf(model.family)) {
       const bool flag = method == "resonance" || method == "attention_log_scaling";
-      const std::string value = flag ? "true" : method == "ntk" ? R"({"factor": 2})" : "{}";
+      const std::string value = flag                                ? "true"
+                                : method == "attention_temperature" ? "0.5"
+                                : method == "ntk"                   ? R"({"factor": 2})"
+                                                                    : "{}";
       const auto extension =
           ResolveExtension(Parse("{\"" + method + "\": " + value + "}"), EmbedOptions::ONE_VECTOR, model, {});
       EXPECT_TRUE(extension.ok()) << extension.status();
@@ -189,9 +232,8 @@ TEST(ExtensionConverterTest, BadProfilesAreNamed) {
   }
   EXPECT_EQ(ParseProfiles({{"mine", R"({"windows": {"tokens": "64", "overlap": "8"}, "resonance": "true"})"}})
                 ->at("mine")
-                .windows()
-                .tokens(),
-            64u);
+                .windows->tokens,
+            64);
 }
 
 }  // namespace

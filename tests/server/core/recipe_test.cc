@@ -56,8 +56,8 @@ TEST(RecipeTest, EveryNumberOfAMethodCounts) {
       {NtkByParts{.factor = 2}, NtkByParts{.factor = 3}},
       {Yarn{.factor = 2, .beta_fast = 16}, Yarn{.factor = 2, .beta_fast = 32}},
       {Yarn{.factor = 2, .beta_slow = 2}, Yarn{.factor = 2, .beta_slow = 1}},
-      {SelfExtend{.group = 2, .neighbour_window = 4}, SelfExtend{.group = 3, .neighbour_window = 4}},
-      {SelfExtend{.group = 2, .neighbour_window = 4}, SelfExtend{.group = 2, .neighbour_window = 8}},
+      {SelfExtend{.group = 2, .neighbor_window = 4}, SelfExtend{.group = 3, .neighbor_window = 4}},
+      {SelfExtend{.group = 2, .neighbor_window = 4}, SelfExtend{.group = 2, .neighbor_window = 8}},
   };
   for (const auto& [one, other] : pairs) {
     EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = one})),

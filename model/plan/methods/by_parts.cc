@@ -1,0 +1,34 @@
+#include "model/plan/methods/by_parts.h"
+
+#include <cmath>
+#include <numbers>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "model/plan/methods/range.h"
+
+namespace longembed {
+
+// Beyond the turns of the fastest and the slowest pair within Lo the ramp would have no pair between its ends, or run
+// backwards.
+absl::Status CheckByParts(const ModelManifest& model, const ByParts& parts) {
+  constexpr double kManyTurns = 1e6, kFewTurns = 1e-6;
+  const auto field = [&parts](const char* name) { return absl::StrCat(parts.method, ".", name); };
+  const double fast = parts.beta_fast, slow = parts.beta_slow;
+  if (absl::Status status = CheckNumber(field("factor"), parts.factor, 1.0, kMaxFactor); !status.ok()) return status;
+  const double most = model.trained_window / (2 * std::numbers::pi * model.rotary_factor);
+  const double least = most * std::pow(model.rotary_base, 2.0 / model.rotary_dim - 1);
+  if (absl::Status status = CheckNumber(field("beta_fast"), fast, least, kManyTurns); !status.ok()) return status;
+  if (absl::Status status = CheckNumber(field("beta_slow"), slow, kFewTurns, most); !status.ok()) return status;
+  if (fast > slow) return absl::OkStatus();
+  return ExtensionValueOutOfRange(field("beta_fast"), absl::StrCat(fast), absl::StrCat("above beta_slow, ", slow));
+}
+
+Positions ResolveByParts(const ModelManifest& model, const ByParts& parts, int64_t n) {
+  const double s = AdaptiveFactor(parts.factor, model, n);
+  if (s == 1) return {};
+  return {.method = parts.method, .factor = s, .ramp = Ramp{s, parts.beta_fast, parts.beta_slow}};
+}
+
+}  // namespace longembed

@@ -1,0 +1,40 @@
+// NTK-by-parts (arXiv 2309.00071): theta_j for pairs that turn more than beta_fast times within Lo, theta_j / s for
+// those that turn less than beta_slow times, a ramp linear in j between.
+#ifndef LONGEMBED_MODEL_PLAN_METHODS_NTK_BY_PARTS_H_
+#define LONGEMBED_MODEL_PLAN_METHODS_NTK_BY_PARTS_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "model/manifest/manifest.h"
+#include "model/plan/methods/by_parts.h"
+#include "model/plan/methods/positions.h"
+
+namespace longembed {
+
+struct NtkByParts {
+  static constexpr const char* kName = "ntk_by_parts";
+  static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = true;
+  std::optional<double> factor;  // s, 1 to kMaxFactor. Adaptive: max(1, n / Lo).
+  double beta_fast = 32;         // Turns within Lo. Above beta_slow.
+  double beta_slow = 1;
+
+  template <typename Numbers>
+  void Describe(Numbers& numbers) {
+    numbers.Number("factor", factor);
+    numbers.Number("beta_fast", beta_fast);
+    numbers.Number("beta_slow", beta_slow);
+  }
+
+  absl::Status Check(const ModelManifest& model) const { return CheckByParts(model, parts()); }
+  std::optional<int64_t> Reach(const ModelManifest& model) const { return ScaledReach(factor, model); }
+  Positions Resolve(const ModelManifest& model, int64_t n) const { return ResolveByParts(model, parts(), n); }
+
+ private:
+  ByParts parts() const { return {kName, factor, beta_fast, beta_slow}; }
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_PLAN_METHODS_NTK_BY_PARTS_H_

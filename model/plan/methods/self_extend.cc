@@ -1,0 +1,53 @@
+#include "model/plan/methods/self_extend.h"
+
+#include "model/plan/methods/range.h"
+
+namespace longembed {
+
+absl::Status SelfExtend::Check(const ModelManifest& model) const {
+  // One token a group leaves nothing to extend by, and no neighbor window to find.
+  const int64_t least_group = neighbor_window.has_value() ? 1 : 2;
+  if (absl::Status status = CheckCount("self_extend.group", group, least_group, kMaxFactor); !status.ok()) {
+    return status;
+  }
+  return CheckCount("self_extend.neighbor_window", neighbor_window, 1, model.trained_window - 1);
+}
+
+std::optional<int64_t> SelfExtend::Reach(const ModelManifest& model) const {
+  const int64_t window = model.trained_window;
+  // Beyond Lo * Lo tokens the adaptive neighbor window, floor(Lo / s), would be empty.
+  if (!group.has_value() && !neighbor_window.has_value()) return window * window;
+  if (!group.has_value()) return std::nullopt;
+  // Without a window the smallest one, 1 token, reaches furthest.
+  const int64_t w = neighbor_window.value_or(1);
+  return *group * (window - w) + w;
+}
+
+std::optional<int64_t> SelfExtend::DefaultWindow(const ModelManifest& model) const {
+  return neighbor_window.has_value() ? Reach(model) : model.trained_window;
+}
+
+Positions SelfExtend::Resolve(const ModelManifest& model, int64_t n) const {
+  const int64_t window = model.trained_window;
+  const bool adaptive = !group.has_value() || !neighbor_window.has_value();
+  if (adaptive && n <= window) return {};
+  Positions positions{.method = kName};
+  if (!adaptive) {
+    positions.group = *group;
+    positions.neighbor_window = *neighbor_window;
+  } else if (group.has_value()) {
+    positions.group = *group;
+    positions.neighbor_window = (*group * window - n) / (*group - 1);
+  } else if (neighbor_window.has_value()) {
+    positions.neighbor_window = *neighbor_window;
+    positions.group = CeilDivide(n - *neighbor_window, window - *neighbor_window);
+  } else {
+    const int64_t s = CeilDivide(n, window);
+    positions.group = s + 1;
+    positions.neighbor_window = window / s;
+  }
+  // Every token is every other's neighbor.
+  return n <= positions.neighbor_window ? Positions() : positions;
+}
+
+}  // namespace longembed

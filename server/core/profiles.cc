@@ -1,0 +1,41 @@
+#include "server/core/profiles.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/plan/extension_json.h"
+
+namespace longembed {
+
+absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json) {
+  Profiles profiles;
+  for (const auto& [name, text] : json) {
+    absl::StatusOr<Extension> extension = ParseExtension(text);
+    if (!extension.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("profiles.", name, ": ", extension.status().message()));
+    }
+    profiles.emplace(name, *std::move(extension));
+  }
+  return profiles;
+}
+
+std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& profiles) {
+  std::vector<std::string> names;
+  for (const auto& [name, extension] : profiles) {
+    if (CheckExtension(model, extension).ok()) names.push_back(name);
+  }
+  return names;
+}
+
+absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManifest* const> models) {
+  for (const auto& [name, extension] : profiles) {
+    const auto fits = [&](const ModelManifest* model) { return CheckExtension(*model, extension).ok(); };
+    if (std::ranges::any_of(models, fits)) continue;
+    const absl::Status reason = CheckExtension(*models.front(), extension);
+    return absl::InvalidArgumentError(absl::StrCat("profiles.", name, " fits no model; ", reason.message()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace longembed

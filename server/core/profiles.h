@@ -1,0 +1,31 @@
+// Extensions that have a name in the server's config. Pure functions: any thread.
+#ifndef LONGEMBED_SERVER_CORE_PROFILES_H_
+#define LONGEMBED_SERVER_CORE_PROFILES_H_
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "model/manifest/manifest.h"
+#include "model/plan/extension.h"
+
+namespace longembed {
+
+using Profiles = std::map<std::string, Extension>;
+
+// The profiles from their JSON. Errors (INVALID_ARGUMENT): those of ParseExtension, below the profile's name.
+absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json);
+
+// The names of those that a model can do.
+std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& profiles);
+
+// That each can be done by one of the models. Errors (INVALID_ARGUMENT): names the profile, and why the first model
+// refuses it.
+absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManifest* const> models);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_CORE_PROFILES_H_
