@@ -364,6 +364,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
   model.set_dimensions(static_cast<uint32_t>(manifest.vector_size));
   model.set_rotary_base(manifest.rotary_base);
+  if (manifest.family == Family::kRope) model.set_rotary_factor(manifest.rotary_factor);
   for (const int dimensions : manifest.trained_dimensions) {
     model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }
