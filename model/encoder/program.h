@@ -7,8 +7,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
+
+#include "model/encoder/activation.h"
 
 namespace longembed {
 
@@ -24,15 +27,19 @@ struct Weight {
 
 using Value = int;
 
-// out = in W^T + bias, through the exact GELU if so wished. weight [outputs, inputs]; bias may be absent.
+// out = activation(in W^T + bias). weight [outputs, inputs]; bias may be absent. Gated: weight and bias hold a gate and
+// a value, each of half their rows, and out = activation(gate) * value.
 struct LinearOp {
   Value in = 0, out = 0;
   Weight weight, bias;
-  bool gelu = false;
+  Activation activation = Activation::kNone;
+  bool gated = false;
 };
-// out = LayerNorm(update + residual).
-struct ResidualNormOp {
-  Value update = 0, residual = 0, out = 0;
+// out = LayerNorm(in + residual), or of `in` alone.
+struct LayerNormOp {
+  Value in = 0;
+  std::optional<Value> residual;
+  Value out = 0;
   Weight weight, bias;
   float epsilon = 0;
 };
@@ -44,9 +51,20 @@ struct RmsNormOp {
 struct AddOp {
   Value a = 0, b = 0, out = 0;
 };
-// in [2F] holds gate and value; out [F] = silu(gate) * value.
-struct SwiGluOp {
+// RMS norms of single query and key heads, `query` and `key` [head_dim]; values stay. in, out: queries, keys, values
+// side by side.
+struct HeadNormOp {
   Value in = 0, out = 0;
+  int heads = 0;
+  int key_value_heads = 0;
+  Weight query, key;
+  float epsilon = 0;
+};
+// Attention to tokens at most `reach` away, by rotations of plain positions: theta_j = rotary_base^(-2j / head_dim). No
+// context extension changes it: it reads neither the batch's rotations nor its scales and windows.
+struct LocalWindow {
+  int reach = 0;
+  double rotary_base = 0;
 };
 // in: queries, keys, values side by side; out [heads * head_dim].
 struct AttentionOp {
@@ -54,15 +72,19 @@ struct AttentionOp {
   int heads = 0;
   int key_value_heads = 0;
   bool causal = false;
+  std::optional<LocalWindow> local;
+  // [heads, 2 farthest + 1], added to scaled logits by how far the key is to the right of the query; the outermost
+  // beyond `farthest`. May be absent.
+  Weight relative_bias;
 };
-using Op = std::variant<LinearOp, ResidualNormOp, RmsNormOp, AddOp, SwiGluOp, AttentionOp>;
+using Op = std::variant<LinearOp, LayerNormOp, RmsNormOp, AddOp, HeadNormOp, AttentionOp>;
 
 // Calls visit(value) for each value that an operation reads; ResultOf gives the one that it writes.
 template <typename Visit>
 void ForInputs(const Op& op, const Visit& visit) {
-  if (const auto* norm = std::get_if<ResidualNormOp>(&op)) {
-    visit(norm->update);
-    visit(norm->residual);
+  if (const auto* norm = std::get_if<LayerNormOp>(&op)) {
+    visit(norm->in);
+    if (norm->residual.has_value()) visit(*norm->residual);
   } else if (const auto* add = std::get_if<AddOp>(&op)) {
     visit(add->a);
     visit(add->b);
@@ -78,17 +100,24 @@ inline Value ResultOf(const Op& op) {
   return std::visit([](const auto& each) { return each.out; }, op);
 }
 
+// A layer over pooled vectors: activation(vector W^T + bias).
+struct DenseLayer {
+  Weight weight, bias;
+  Activation activation = Activation::kNone;
+};
+
 struct Program {
   Weight word;      // [vocabulary, hidden]
   Weight position;  // [positions, hidden], read with interpolation; absent for rotary models.
   Weight embedding_norm_weight, embedding_norm_bias;  // Absent: no norm.
   float embedding_norm_epsilon = 0;
   std::vector<std::vector<Op>> layers;
-  std::vector<int> widths;  // Columns, by value.
-  Value input = 0;          // What the embedding writes.
-  Value output = 0;         // What is pooled.
-  Weight final_norm;        // RMS norm before pooling; absent: none.
+  std::vector<int> widths;             // Columns, by value.
+  Value input = 0;                     // What the embedding writes.
+  Value output = 0;                    // What is pooled.
+  Weight final_norm, final_norm_bias;  // Before pooling: a layer norm where it has a bias, else an RMS norm; or none.
   float final_norm_epsilon = 0;
+  std::vector<DenseLayer> dense;  // After pooling, one after the other.
 };
 
 }  // namespace longembed

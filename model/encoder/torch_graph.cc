@@ -16,18 +16,30 @@ using torch::jit::Node;
 // What each class of the exporter's parts holds. A part with anything else computes something else.
 const std::unordered_map<std::string_view, std::set<std::string_view>>& KnownParts() {
   static const auto* const parts = new std::unordered_map<std::string_view, std::set<std::string_view>>{
+      {"Dense", {"linear", "activation"}},
+      {"DensePooling", {"pooling", "heads"}},
       {"Embeddings", {"word", "position", "norm"}},
+      {"GELU", {"approximate"}},
+      {"GeGlu", {}},
+      {"GeGluTanh", {}},
+      {"HeadNorm", {"heads", "key_value_heads", "epsilon", "query", "key"}},
+      {"Identity", {}},
+      {"LayerNorm", {"weight", "bias", "epsilon"}},
       {"Linear", {"weight", "bias"}},
       {"LinearGelu", {"weight", "bias"}},
       {"LinearNoBias", {"weight"}},
+      {"LocalRotaryAttention", {"heads", "key_value_heads", "window", "rotary_base", "block"}},
       {"NormedSpanMean", {"norm", "mean"}},
       {"NormedWordEmbeddings", {"word", "weight", "bias", "epsilon"}},
       {"PackedAttention", {"heads"}},
+      {"ReLU", {"inplace"}},
+      {"RelativeBiasAttention", {"heads", "farthest", "tile_elements", "bias"}},
       {"ResidualNorm", {"weight", "bias", "epsilon"}},
       {"RmsNorm", {"weight", "epsilon"}},
       {"RotaryAttention", {"heads", "key_value_heads", "causal", "tile_elements"}},
       {"SpanMean", {}},
       {"SwiGlu", {}},
+      {"Tanh", {}},
       {"WordEmbeddings", {"word"}}};
   return *parts;
 }

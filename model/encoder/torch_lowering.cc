@@ -24,7 +24,16 @@ Weight ToWeight(const at::Tensor& tensor) {
 
 Weight WeightOf(const Module& module, const std::string& name) { return ToWeight(module.attr(name).toTensor()); }
 
-float EpsilonOf(const Module& module) { return static_cast<float>(module.type()->getConstant("epsilon").toDouble()); }
+c10::IValue ConstantOf(const Module& module, const std::string& name) { return module.type()->getConstant(name); }
+
+float EpsilonOf(const Module& module) { return static_cast<float>(ConstantOf(module, "epsilon").toDouble()); }
+
+std::optional<Activation> GateOf(const std::string& kind) {
+  if (kind == "SwiGlu") return Activation::kSilu;
+  if (kind == "GeGlu") return Activation::kGelu;
+  if (kind == "GeGluTanh") return Activation::kGeluTanh;
+  return std::nullopt;
+}
 
 // Lowers the forward() of one layer after the other.
 class LayerLowering {
@@ -62,49 +71,117 @@ class LayerLowering {
     const Module& module = *call.part;
     if (absl::Status status = CheckKnownPart(module); !status.ok()) return status;
     const std::string kind = ClassOf(module);
-    const int width = program_.widths[*in];
-    Value out = 0;
-    if (kind == "Linear" || kind == "LinearGelu" || kind == "LinearNoBias") {
-      LinearOp op{.in = *in, .weight = WeightOf(module, "weight"), .gelu = kind == "LinearGelu"};
-      if (op.weight.columns != width) return NoKernelFor("a linear layer of another width");
-      if (kind != "LinearNoBias") op.bias = WeightOf(module, "bias");
-      out = op.out = NewValue(static_cast<int>(op.weight.rows));
-      ops_.emplace_back(std::move(op));
-    } else if (kind == "ResidualNorm") {
-      const std::optional<Value> residual = call.in.size() < 2 ? std::nullopt : values_[call.in[1]];
-      if (!residual.has_value() || program_.widths[*residual] != width) {
+    absl::StatusOr<Value> out;
+    if (kind == "Identity") {
+      out = *in;
+    } else if (kind == "Linear" || kind == "LinearGelu" || kind == "LinearNoBias") {
+      out = LowerLinear(module, *in);
+    } else if (const std::optional<Activation> activation = GateOf(kind); activation.has_value()) {
+      out = LowerGate(*activation, *in);
+      values_[call.in[0]].reset();  // The product's own result is no longer there.
+    } else if (kind == "ResidualNorm" || kind == "LayerNorm" || kind == "RmsNorm") {
+      out = LowerNorm(call, *in);
+    } else if (kind == "HeadNorm") {
+      out = LowerHeadNorm(module, *in);
+    } else {
+      out = LowerAttention(call, *in);
+    }
+    if (!out.ok()) return out.status();
+    values_[call.out] = *out;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Value> LowerLinear(const Module& module, Value in) {
+    const std::string kind = ClassOf(module);
+    LinearOp op{.in = in,
+                .weight = WeightOf(module, "weight"),
+                .activation = kind == "LinearGelu" ? Activation::kGelu : Activation::kNone};
+    if (op.weight.columns != program_.widths[in]) return NoKernelFor("a linear layer of another width");
+    if (kind != "LinearNoBias") op.bias = WeightOf(module, "bias");
+    return Add(std::move(op), static_cast<int>(op.weight.rows));
+  }
+
+  // Gate and value are one product, whose only reader this is: it becomes a gated one.
+  absl::StatusOr<Value> LowerGate(Activation activation, Value in) {
+    auto* const product = ops_.empty() ? nullptr : std::get_if<LinearOp>(&ops_.back());
+    if (product == nullptr || product->out != in || product->activation != Activation::kNone || product->gated ||
+        product->weight.rows % 2 != 0) {
+      return NoKernelFor("a gate over something other than a linear layer's result");
+    }
+    product->activation = activation;
+    product->gated = true;
+    return product->out = NewValue(program_.widths[in] / 2);
+  }
+
+  absl::StatusOr<Value> LowerNorm(const PartCall& call, Value in) {
+    const Module& module = *call.part;
+    const int width = program_.widths[in];
+    Weight weight = WeightOf(module, "weight");
+    if (weight.columns != width) return NoKernelFor("a norm of another width");
+    if (ClassOf(module) == "RmsNorm") {
+      return Add(RmsNormOp{.in = in, .weight = std::move(weight), .epsilon = EpsilonOf(module)}, width);
+    }
+    LayerNormOp op{
+        .in = in, .weight = std::move(weight), .bias = WeightOf(module, "bias"), .epsilon = EpsilonOf(module)};
+    if (ClassOf(module) == "ResidualNorm") {
+      op.residual = call.in.size() < 2 ? std::nullopt : values_[call.in[1]];
+      if (!op.residual.has_value() || program_.widths[*op.residual] != width) {
         return NoKernelFor("a norm of something unknown");
       }
-      out = NewValue(width);
-      ops_.emplace_back(ResidualNormOp{.update = *in,
-                                       .residual = *residual,
-                                       .out = out,
-                                       .weight = WeightOf(module, "weight"),
-                                       .bias = WeightOf(module, "bias"),
-                                       .epsilon = EpsilonOf(module)});
-    } else if (kind == "RmsNorm") {
-      out = NewValue(width);
-      ops_.emplace_back(
-          RmsNormOp{.in = *in, .out = out, .weight = WeightOf(module, "weight"), .epsilon = EpsilonOf(module)});
-    } else if (kind == "SwiGlu") {
-      out = NewValue(width / 2);
-      ops_.emplace_back(SwiGluOp{.in = *in, .out = out});
-    } else if (const std::optional<AttentionHeads>& heads = call.attention; heads.has_value()) {
-      AttentionOp op{.in = *in,
-                     .heads = static_cast<int>(heads->heads),
-                     .key_value_heads = static_cast<int>(heads->key_value_heads),
-                     .causal = heads->causal};
-      if (op.heads < 1 || op.key_value_heads < 1 || op.heads % op.key_value_heads != 0 ||
-          width % (op.heads + 2 * op.key_value_heads) != 0) {
-        return NoKernelFor("attention whose heads do not divide its width");
-      }
-      out = op.out = NewValue(width / (op.heads + 2 * op.key_value_heads) * op.heads);
-      ops_.emplace_back(op);
-    } else {
-      return NoKernelFor(absl::StrCat("a part of class ", kind));
     }
-    values_[call.out] = out;
-    return absl::OkStatus();
+    return Add(std::move(op), width);
+  }
+
+  absl::StatusOr<Value> LowerHeadNorm(const Module& module, Value in) {
+    HeadNormOp op{.in = in,
+                  .heads = static_cast<int>(ConstantOf(module, "heads").toInt()),
+                  .key_value_heads = static_cast<int>(ConstantOf(module, "key_value_heads").toInt()),
+                  .query = WeightOf(module, "query"),
+                  .key = WeightOf(module, "key"),
+                  .epsilon = EpsilonOf(module)};
+    const int width = program_.widths[in];
+    if (op.query.columns != op.key.columns || (op.heads + 2 * op.key_value_heads) * op.query.columns != width) {
+      return NoKernelFor("norms of heads that do not divide their width");
+    }
+    return Add(std::move(op), width);
+  }
+
+  absl::StatusOr<Value> LowerAttention(const PartCall& call, Value in) {
+    const Module& module = *call.part;
+    const std::string kind = ClassOf(module);
+    const auto number = [&module](const char* name) { return static_cast<int>(ConstantOf(module, name).toInt()); };
+    AttentionOp op{.in = in};
+    if (call.attention.has_value()) {
+      op.heads = static_cast<int>(call.attention->heads);
+      op.key_value_heads = static_cast<int>(call.attention->key_value_heads);
+      op.causal = call.attention->causal;
+    } else if (kind == "LocalRotaryAttention") {
+      op.heads = number("heads");
+      op.key_value_heads = number("key_value_heads");
+      op.local = LocalWindow{.reach = number("window"), .rotary_base = ConstantOf(module, "rotary_base").toDouble()};
+    } else if (kind == "RelativeBiasAttention") {
+      op.heads = op.key_value_heads = number("heads");
+      op.relative_bias = WeightOf(module, "bias");
+      if (op.relative_bias.rows != op.heads || op.relative_bias.columns != 2 * number("farthest") + 1) {
+        return NoKernelFor("attention with biases of other heads or distances");
+      }
+    } else {
+      return NoKernelFor(absl::StrCat("a part of class ", kind, " within a layer"));
+    }
+    const int width = program_.widths[in], head_columns = op.heads + 2 * op.key_value_heads;
+    if (op.heads < 1 || op.key_value_heads < 1 || op.heads % op.key_value_heads != 0 || width % head_columns != 0) {
+      return NoKernelFor("attention whose heads do not divide its width");
+    }
+    const int context = width / head_columns * op.heads;
+    return Add(std::move(op), context);
+  }
+
+  template <typename T>
+  Value Add(T op, int width) {
+    op.out = NewValue(width);
+    const Value out = op.out;
+    ops_.emplace_back(std::move(op));
+    return out;
   }
 
   Value NewValue(int width) {
@@ -139,14 +216,53 @@ absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<DenseLayer> LowerDense(const Module& dense, int64_t inputs) {
+  const Module linear = dense.attr("linear").toModule(), activation = dense.attr("activation").toModule();
+  for (const Module& part : {dense, linear, activation}) {
+    if (absl::Status status = CheckKnownPart(part); !status.ok()) return status;
+  }
+  const std::string kind = ClassOf(linear), function = ClassOf(activation);
+  if (kind != "Linear" && kind != "LinearNoBias") return NoKernelFor(absl::StrCat("a Dense layer of class ", kind));
+  DenseLayer layer{.weight = WeightOf(linear, "weight")};
+  if (layer.weight.columns != inputs) return NoKernelFor("a Dense layer of another width");
+  if (kind == "Linear") layer.bias = WeightOf(linear, "bias");
+  if (function == "Tanh") {
+    layer.activation = Activation::kTanh;
+  } else if (function == "ReLU") {
+    layer.activation = Activation::kRelu;
+  } else if (function == "GELU") {
+    layer.activation =
+        ConstantOf(activation, "approximate").toStringRef() == "tanh" ? Activation::kGeluTanh : Activation::kGelu;
+  } else if (function != "Identity") {
+    return NoKernelFor(absl::StrCat("a Dense layer with ", function));
+  }
+  return layer;
+}
+
 absl::Status LowerPooling(const Module& pooling, Program& program) {
   if (absl::Status status = CheckKnownPart(pooling); !status.ok()) return status;
   const std::string kind = ClassOf(pooling);
   if (kind == "SpanMean") return absl::OkStatus();
+  if (kind == "DensePooling") {
+    if (absl::Status status = LowerPooling(pooling.attr("pooling").toModule(), program); !status.ok()) return status;
+    int64_t width = program.widths[program.output];
+    for (const Module& head : pooling.attr("heads").toModule().children()) {
+      absl::StatusOr<DenseLayer> layer = LowerDense(head, width);
+      if (!layer.ok()) return layer.status();
+      width = layer->weight.rows;
+      program.dense.push_back(*std::move(layer));
+    }
+    return absl::OkStatus();
+  }
   if (kind != "NormedSpanMean") return NoKernelFor(absl::StrCat("pooling of class ", kind));
   const Module norm = pooling.attr("norm").toModule();
-  if (ClassOf(norm) != "RmsNorm") return NoKernelFor(absl::StrCat("a last norm of class ", ClassOf(norm)));
+  if (absl::Status status = CheckKnownPart(norm); !status.ok()) return status;
+  const std::string norm_kind = ClassOf(norm);
+  if (norm_kind != "RmsNorm" && norm_kind != "LayerNorm") {
+    return NoKernelFor(absl::StrCat("a last norm of class ", norm_kind));
+  }
   program.final_norm = WeightOf(norm, "weight");
+  if (norm_kind == "LayerNorm") program.final_norm_bias = WeightOf(norm, "bias");
   program.final_norm_epsilon = EpsilonOf(norm);
   return absl::OkStatus();
 }

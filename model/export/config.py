@@ -80,3 +80,9 @@ def layer_kinds(kind: str, config: dict, otherwise: list[str]) -> list[str]:
     if strange := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
         raise ExportError(f"this {kind} has layers of type {strange[0]!r} (layer_types), which are not exported; choose another checkpoint.")
     return kinds
+
+
+def local_sizes(kinds: list[str], window: int) -> dict:
+    """The manifest's keys of layers that see `window` tokens to either side; none where there is no such layer."""
+    count = kinds.count("sliding_attention")
+    return {"local_layers": count, "local_window": window} if count else {}

@@ -6,7 +6,7 @@ local window with a rotary base of its own. A context extension changes the glob
 
 from torch import Tensor, nn
 
-from model.export.config import Rope, layer_kinds, refuse_scaled_local_layers, require, rope_of_layers
+from model.export.config import Rope, layer_kinds, local_sizes, refuse_scaled_local_layers, require, rope_of_layers
 from model.export.errors import ExportError
 from model.export.layers import SandwichNormLayer, linear
 from model.export.local_attention import LocalRotaryAttention
@@ -38,6 +38,11 @@ def kinds_of(config: dict) -> list[str]:
     return layer_kinds("Gemma 3", config, ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(config["num_hidden_layers"])])
 
 
+def local_window(config: dict) -> int:
+    """Tokens to either side."""
+    return config["sliding_window"] // 2
+
+
 def norm(weights: Weights, name: str, config: dict) -> RmsNorm:
     return RmsNorm(1 + weights[name + ".weight"], config["rms_norm_eps"])
 
@@ -47,7 +52,7 @@ def layer(weights: Weights, prefix: str, config: dict, measured: dict, kind: str
     if kind == "full_attention":
         attention = RotaryAttention(heads, key_value_heads, causal=False)
     else:
-        attention = LocalRotaryAttention(heads, key_value_heads, config["sliding_window"] // 2, local_rope(config).base)
+        attention = LocalRotaryAttention(heads, key_value_heads, local_window(config), local_rope(config).base)
     # Attention divides by the root of the head's size, Gemma by that of a setting.
     query = (1 + weights[prefix + "self_attn.q_norm.weight"]) * (head_dim / config.get("query_pre_attn_scalar", 256)) ** 0.5
     key = 1 + weights[prefix + "self_attn.k_norm.weight"]
@@ -89,6 +94,7 @@ def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
         "intermediate_size": weights["layers.0.mlp.up_proj.weight"].size(0),
         "gated": True,
         "layers": weights.count("self_attn.q_proj.weight"),
+        **local_sizes(kinds_of(config), local_window(config)),
         "attention_heads": weights["layers.0.self_attn.q_proj.weight"].size(0) // head_dim,
         "key_value_heads": weights["layers.0.self_attn.k_proj.weight"].size(0) // head_dim,
         "head_dim": head_dim,

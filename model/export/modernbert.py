@@ -6,7 +6,7 @@ changes the global layers alone (local_attention.py).
 
 from torch import Tensor, nn
 
-from model.export.config import Rope, layer_kinds, refuse_scaled_local_layers, require, rope_of_layers
+from model.export.config import Rope, layer_kinds, local_sizes, refuse_scaled_local_layers, require, rope_of_layers
 from model.export.layers import PreNormLayer, layer_norm, linear
 from model.export.local_attention import LocalRotaryAttention
 from model.export.oracle import transformers_model
@@ -37,12 +37,17 @@ def kinds_of(config: dict) -> list[str]:
     return layer_kinds("ModernBERT", config, ["sliding_attention" if i % every else "full_attention" for i in range(config["num_hidden_layers"])])
 
 
+def local_window(config: dict) -> int:
+    """Tokens to either side."""
+    return config.get("local_attention", 128) // 2
+
+
 def layer(weights: Weights, number: int, config: dict, kind: str) -> PreNormLayer:
     prefix, heads, epsilon = f"layers.{number}.", config["num_attention_heads"], config.get("norm_eps", 1e-5)
     if kind == "full_attention":
         attention = RotaryAttention(heads, heads, causal=False)
     else:
-        attention = LocalRotaryAttention(heads, heads, config.get("local_attention", 128) // 2, local_rope(config).base)
+        attention = LocalRotaryAttention(heads, heads, local_window(config), local_rope(config).base)
     return PreNormLayer(
         attention_norm=layer_norm(weights, prefix + "attn_norm", epsilon) if number else nn.Identity(),  # The embeddings' norm is right before it.
         qkv=linear(weights, prefix + "attn.Wqkv"),
@@ -76,6 +81,7 @@ def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
         "intermediate_size": weights["layers.0.mlp.Wo.weight"].size(1),
         "gated": True,
         "layers": weights.count("attn.Wqkv.weight"),
+        **local_sizes(kinds_of(config), local_window(config)),
         "attention_heads": heads,
         "head_dim": hidden // heads,
         "rotary_dim": hidden // heads,

@@ -50,6 +50,9 @@ void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
   root.Integer("hidden_size", manifest.hidden_size, 1, kMany);
   root.Integer("intermediate_size", manifest.intermediate_size, 1, kMany);
   root.Integer("layers", manifest.layers, 1, kMany);
+  root.Integer("local_layers", manifest.local_layers, 0, manifest.layers);
+  if (manifest.local_layers > 0) root.Require("local_window");
+  root.Integer("local_window", manifest.local_window, 0, kMany);
   root.Integer("attention_heads", manifest.attention_heads, 1, kMany);
   root.Integer("head_dim", manifest.head_dim, 1, kMany);
   manifest.key_value_heads = manifest.attention_heads;

@@ -58,6 +58,8 @@ struct ModelManifest {
   int hidden_size = 0;
   int vector_size = 0;  // Of pooled vectors: hidden_size, unless Dense layers after pooling change it.
   int layers = 0;
+  int local_layers = 0;  // Of these, with attention within local_window tokens to either side.
+  int local_window = 0;
   int intermediate_size = 0;
   int attention_heads = 0;
   int key_value_heads = 0;  // Grouped-query attention has fewer of them than attention_heads.

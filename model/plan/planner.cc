@@ -242,6 +242,12 @@ LayerOperations OperationsOf(const ModelManifest& model) {
   return {.token = 2 * weights, .pair = 4 * heads};
 }
 
+// (query, key) pairs of n tokens that are at most `window` apart.
+double LocalPairs(int64_t n, int64_t window) {
+  const auto farthest = static_cast<double>(std::min(window, n - 1)), count = static_cast<double>(n);
+  return count + 2 * farthest * count - farthest * (farthest + 1);
+}
+
 }  // namespace
 
 int64_t Plan::run_tokens() const {
@@ -257,21 +263,25 @@ absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& in
 
 Cost EstimateCost(const ModelManifest& model, const Plan& plan) {
   Cost cost;
+  double local_pairs = 0;
   for (const PlannedSequence& planned : plan.sequences) {
     const int64_t n = planned.tokens;
     cost.tokens += n;
     cost.attention_pairs += n * n;
+    local_pairs += LocalPairs(n, model.local_window);
   }
   const LayerOperations operations = OperationsOf(model);
-  const double linear = operations.token * static_cast<double>(cost.tokens);
-  const double attention = operations.pair * static_cast<double>(cost.attention_pairs);
-  cost.gflop = model.layers * (linear + attention) * 1e-9;
+  const double pairs = (model.layers - model.local_layers) * static_cast<double>(cost.attention_pairs) +
+                       model.local_layers * local_pairs;
+  cost.gflop = (model.layers * operations.token * static_cast<double>(cost.tokens) + operations.pair * pairs) * 1e-9;
   return cost;
 }
 
 double AttentionShare(const ModelManifest& model) {
   const LayerOperations operations = OperationsOf(model);
-  return operations.token > 0 ? operations.pair / operations.token : 0;
+  const double window = 2.0 * model.local_window + 1;
+  const double token = model.layers * operations.token + model.local_layers * window * operations.pair;
+  return token > 0 ? (model.layers - model.local_layers) * operations.pair / token : 0;
 }
 
 }  // namespace longembed

@@ -93,11 +93,13 @@ absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& in
 struct Cost {
   int64_t tokens = 0;           // Run through the model, all sequences together.
   int64_t attention_pairs = 0;  // Sum of n * n.
-  double gflop = 0;             // 1e9 floating-point operations, of linear layers and attention together.
+  double gflop = 0;  // 1e9 floating-point operations, of linear layers and attention together; of local attention
+                     // within its window.
 };
 Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 
-// Operations of attention for one (query, key) pair, of those of the linear layers for one token.
+// Operations of attention for one (query, key) pair, of those for one token: of linear layers and of local attention,
+// whose window holds the same number of keys for every token of a long sequence.
 double AttentionShare(const ModelManifest& model);
 
 }  // namespace longembed

@@ -10,8 +10,8 @@ namespace longembed {
 
 // A plain value.
 struct CostModel {
-  // Floating-point operations of attention for one (query, key) pair, of those of the linear layers for one token:
-  // a sequence of n tokens costs n + attention * n * n.
+  // Floating-point operations of attention for one (query, key) pair, of those of the linear layers for one token
+  // (AttentionShare): a sequence of n tokens costs n + attention * n * n.
   double attention = 0;
   // Sequences that cost more are giants, which run alone and on half of the workers at most.
   int64_t giant = std::numeric_limits<int64_t>::max();

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -64,15 +65,23 @@ double Time(const Options& options, const std::function<std::function<void()>(in
   return *std::ranges::max_element(best);
 }
 
+struct LayerSize {
+  int inputs = 0;
+  int outputs = 0;
+  bool gated = false;
+};
+
 // Owns what a product reads and writes.
 struct Product {
-  Product(Precision precision, int rows, int inputs, int outputs) : rows(rows) {
+  Product(Precision precision, int rows, const LayerSize& size) : rows(rows) {
+    const auto [inputs, outputs, gated] = size;
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<float> w(static_cast<size_t>(inputs) * outputs), x(static_cast<size_t>(rows) * inputs);
     for (float& value : w) value = normal(random);
     for (float& value : x) value = normal(random);
     weights = PackWeights(precision, w.data(), nullptr, outputs, inputs);
+    if (gated) gate = PackWeights(precision, w.data(), nullptr, outputs, inputs);
     stride = RoundUp(weights.steps * kStepBytes, 64);
     operand = AlignedBuffer(static_cast<size_t>(stride) * rows + 64);
     scales.resize(rows);
@@ -82,16 +91,21 @@ struct Product {
   }
 
   void Run() {
-    MultiplyRows(weights,
-                 {.data = operand.data(),
-                  .stride = stride,
-                  .scales = weights.precision == Precision::kInt8 ? scales.data() : nullptr},
-                 rows, 0, weights.panel_count(), Activation::kNone, {out.data(), weights.outputs * ptrdiff_t{4}});
+    const Operand in{.data = operand.data(),
+                     .stride = stride,
+                     .scales = weights.precision == Precision::kInt8 ? scales.data() : nullptr};
+    const Rows to{out.data(), weights.outputs * ptrdiff_t{4}};
+    if (gate.has_value()) {
+      MultiplyGatedRows(weights, *gate, in, rows, 0, weights.panel_count(), Activation::kSilu, to);
+    } else {
+      MultiplyRows(weights, in, rows, 0, weights.panel_count(), Activation::kNone, to);
+    }
   }
-  double operations() const { return 2.0 * rows * weights.inputs * weights.outputs; }
+  double operations() const { return 2.0 * rows * weights.inputs * weights.outputs * (gate.has_value() ? 2 : 1); }
 
   int rows;
   PackedWeights weights;
+  std::optional<PackedWeights> gate;
   AlignedBuffer operand, out;
   ptrdiff_t stride = 0;
   std::vector<float> scales;
@@ -106,9 +120,10 @@ double BestRate(const Options& options, Precision precision) {
   double best = 0;
   for (const auto& [rows, inputs, outputs] :
        {std::tuple{96, 384, 384}, {192, 384, 384}, {96, 768, 384}, {192, 512, 480}, {48, 1024, 240}}) {
+    const LayerSize size{inputs, outputs};
     double operations = 0;
     const double seconds = Time(options, [&](int) {
-      auto product = std::make_shared<Product>(precision, rows, inputs, outputs);
+      auto product = std::make_shared<Product>(precision, rows, size);
       operations = 20 * product->operations();
       return [product] {
         for (int i = 0; i < 20; ++i) product->Run();
@@ -119,13 +134,12 @@ double BestRate(const Options& options, Precision precision) {
   return best;
 }
 
-// The linear layers of the whole model: inputs, outputs.
-std::vector<std::pair<int, int>> LinearLayers(const ModelManifest& m) {
+// Of one layer of the model. A gate and its value are one product, as they are run.
+std::vector<LayerSize> LinearLayers(const ModelManifest& m) {
   const int heads = m.attention_heads * m.head_dim, kv = m.key_value_heads * m.head_dim;
-  const int up = m.gated ? 2 * m.intermediate_size : m.intermediate_size;
   return {{m.hidden_size, heads + 2 * kv},
           {heads, m.hidden_size},
-          {m.hidden_size, up},
+          {m.hidden_size, m.intermediate_size, m.gated},
           {m.intermediate_size, m.hidden_size}};
 }
 
@@ -138,8 +152,7 @@ LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, 
   LinearTime result;
   std::vector<Product> layers;  // Shared: weights are read only; outputs are each thread's, but never looked at.
   for (int layer = 0; layer < manifest.layers; ++layer) {
-    for (const auto& [inputs, outputs] : LinearLayers(manifest))
-      layers.emplace_back(precision, kChunk, inputs, outputs);
+    for (const LayerSize& size : LinearLayers(manifest)) layers.emplace_back(precision, kChunk, size);
   }
   for (const Product& product : layers) result.operations += product.operations() * kTokens / kChunk;
   result.seconds = Time(options, [&](int) {
@@ -157,33 +170,38 @@ LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, 
   return result;
 }
 
-// Seconds of all heads and layers of one sequence.
-double MeasureAttention(const Options& options, const ModelManifest& m, Element element, int tokens) {
+// Seconds of all heads of one layer and sequence; of a local one where `reach` says how far it sees.
+double MeasureLayer(const Options& options, const ModelManifest& m, Element element, int tokens, int reach) {
   const int columns = (m.attention_heads + 2 * m.key_value_heads) * m.head_dim;
-  const AttentionShape shape{m.attention_heads, m.key_value_heads, m.head_dim, m.causal};
-  return m.layers * Time(options, [&](int) {
-           auto qkv = std::make_shared<AlignedBuffer>(static_cast<size_t>(tokens) * columns * SizeOf(element));
-           std::mt19937 random(1);
-           std::normal_distribution<float> normal;
-           for (int i = 0; i < tokens * columns; ++i) {
-             const float value = normal(random);
-             if (element == Element::kFloat32) {
-               reinterpret_cast<float*>(qkv->data())[i] = value;
-             } else {
-               reinterpret_cast<uint16_t*>(qkv->data())[i] = ToBfloat16(value);
-             }
-           }
-           auto scratch = std::make_shared<AlignedBuffer>(AttentionScratch(m.head_dim));
-           return [=] {
-             const AttentionInput input{.qkv = {qkv->data(), columns * SizeOf(element), element},
-                                        .tokens = tokens,
-                                        .scale = 1 / std::sqrt(static_cast<float>(m.head_dim))};
-             for (int first = 0; first < tokens; first += kMaxQueries) {
-               Attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens),
-                      scratch->data());
-             }
-           };
-         });
+  const AttentionShape shape{m.attention_heads, m.key_value_heads, m.head_dim, m.causal, reach};
+  return Time(options, [&](int) {
+    auto qkv = std::make_shared<AlignedBuffer>(static_cast<size_t>(tokens) * columns * SizeOf(element));
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    for (int i = 0; i < tokens * columns; ++i) {
+      const float value = normal(random);
+      if (element == Element::kFloat32) {
+        reinterpret_cast<float*>(qkv->data())[i] = value;
+      } else {
+        reinterpret_cast<uint16_t*>(qkv->data())[i] = ToBfloat16(value);
+      }
+    }
+    auto scratch = std::make_shared<AlignedBuffer>(AttentionScratch(m.head_dim));
+    return [=] {
+      const AttentionInput input{.qkv = {qkv->data(), columns * SizeOf(element), element},
+                                 .tokens = tokens,
+                                 .scale = 1 / std::sqrt(static_cast<float>(m.head_dim))};
+      for (int first = 0; first < tokens; first += kMaxQueries) {
+        Attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens), scratch->data());
+      }
+    };
+  });
+}
+
+double MeasureAttention(const Options& options, const ModelManifest& m, Element element, int tokens) {
+  double seconds = (m.layers - m.local_layers) * MeasureLayer(options, m, element, tokens, AttentionShape::kEverywhere);
+  if (m.local_layers > 0) seconds += m.local_layers * MeasureLayer(options, m, element, tokens, m.local_window);
+  return seconds;
 }
 
 double MeasureLayerNorm(const Options& options, const ModelManifest& m) {
@@ -206,8 +224,8 @@ double MeasureLayerNorm(const Options& options, const ModelManifest& m) {
 double MeasureConversion(const Options& options, const ModelManifest& m, Precision precision) {
   if (precision == Precision::kFloat32) return 0;
   double token = 0;
-  for (const auto& layer : LinearLayers(m)) {
-    const int inputs = layer.first;
+  for (const LayerSize& layer : LinearLayers(m)) {
+    const int inputs = layer.inputs;
     const double seconds = Time(options, [&](int) {
       auto rows = std::make_shared<std::vector<float>>(static_cast<size_t>(kChunk) * inputs, 0.5f);
       auto out = std::make_shared<AlignedBuffer>(static_cast<size_t>(kChunk) * RoundUp(inputs * 4, 64));

@@ -21,6 +21,7 @@ void ExpectSizes(const ModelManifest& model) {
     FUZZ_EXPECT(size >= 1);
   }
   FUZZ_EXPECT(model.attention_heads % model.key_value_heads == 0);
+  FUZZ_EXPECT(model.local_layers >= 0 && model.local_layers <= model.layers && model.local_window >= 0);
   FUZZ_EXPECT(model.trained_window >= 2 && model.trained_window <= model.plain_limit);
   FUZZ_EXPECT(!model.trained_dimensions.empty() && model.trained_dimensions.back() == model.vector_size);
   for (const int dimensions : model.trained_dimensions) FUZZ_EXPECT(dimensions >= 1);

@@ -1,4 +1,5 @@
-"""More architectures through the RPC against transformers' own classes: plain, and with one extension that transformers can be told of, too."""
+"""More architectures through the RPC against transformers' own classes: plain and with one extension that transformers can be told of, by both engines; and with every
+extension by the server's own kernels, against transformers' network with its attention written out."""
 
 import random
 import sys
@@ -15,16 +16,21 @@ from running_server import ROOT, start_server
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests/testing"))
+import explicit_attention  # noqa: E402
+import explicit_model  # noqa: E402
 import tiny_checkpoints  # noqa: E402
-from explicit_model import unit  # noqa: E402
+from explicit_model import Shape, unit  # noqa: E402
 
 from model.export import architectures, export, heads, manifest, sources, text_side  # noqa: E402
 
 LO = tiny_checkpoints.WINDOW
 POOLING = {
-    "roberta": "mean", "distilbert": "cls", "mpnet": "mean", "qwen3": "last", "bidirectional-qwen2": "mean", "modernbert": "cls", "gte": "cls", "new": "mean",
-    "gemma3_text": "mean",
+    "roberta": "mean", "distilbert": "cls", "mpnet": "mean", "qwen2": "last", "qwen3": "last", "bidirectional-qwen2": "mean", "eurobert": "mean",
+    "modernbert": "cls", "biased-modernbert": "mean", "gte": "cls", "new": "mean", "gemma3_text": "mean",
 }  # fmt: skip
+FLAGS = Path("/proc/cpuinfo").read_text()
+NATIVE = all(flag in FLAGS for flag in ("avx512f", "avx512bw", "avx512vl", "avx512dq"))
+REACH = 8  # Of local layers: both of the checkpoints here that have some see 16 tokens.
 FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # Of the position table, in transformers.
 BASE = 777_777.0
 DENSE = {name: torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for name, shape in {"linear.weight": (40, 64), "linear.bias": (40,)}.items()}
@@ -65,17 +71,54 @@ def write_model(folder: Path, checkpoint: sources.Checkpoint, pooling: str, dens
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, pb):
-    """The stub, and each checkpoint as it was read."""
-    exported = tmp_path_factory.mktemp("models")
+def exported(tmp_path_factory):
+    """The folder of model directories, and each checkpoint as it was read."""
+    folder = tmp_path_factory.mktemp("models")
     checkpoints = {kind: read(kind, tmp_path_factory.mktemp("checkpoints") / kind) for kind in POOLING}
     for kind, pooling in POOLING.items():
-        write_model(exported / kind, checkpoints[kind], pooling)
-    write_model(exported / "dense", checkpoints["roberta"], "mean", dense=True)
-    running = start_server(tmp_path_factory.mktemp("families"), [*POOLING, "dense"], models_folder=exported)
+        write_model(folder / kind, checkpoints[kind], pooling)
+    write_model(folder / "dense", checkpoints["roberta"], "mean", dense=True)
+    return folder, checkpoints
+
+
+def serve(tmp_path_factory, pb, exported, model_options: str):
+    """Yields the stub of a server with all models."""
+    running = start_server(tmp_path_factory.mktemp("families"), [*POOLING, "dense"], models_folder=exported[0], model_options=model_options)
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
-        yield pb[1].EmbeddingServiceStub(channel), checkpoints
+        yield pb[1].EmbeddingServiceStub(channel)
     assert running.stop() == 0
+
+
+def needs_native(*flags: str) -> None:
+    if not NATIVE or not all(flag in FLAGS for flag in flags):
+        pytest.skip(f"this processor has no AVX-512{', '.join(['', *flags])}")
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory, pb, exported):
+    """The server's own kernels."""
+    needs_native()
+    yield from serve(tmp_path_factory, pb, exported, "")
+
+
+@pytest.fixture(scope="module")
+def torchscript(tmp_path_factory, pb, exported):
+    yield from serve(tmp_path_factory, pb, exported, "engine: torchscript")
+
+
+@pytest.fixture(scope="module", params=[("bf16", "avx512_bf16"), ("int8", "avx512_vnni")], ids=["bf16", "int8"])
+def narrow(request, tmp_path_factory, pb, exported):
+    """The stub of a server in a narrow precision, and which it is."""
+    precision, flag = request.param
+    needs_native(flag)
+    for stub in serve(tmp_path_factory, pb, exported, f"precision: {precision}"):
+        yield stub, precision
+
+
+@pytest.fixture(params=["native", "torchscript"])
+def served(request, exported):
+    """A stub, and the checkpoints."""
+    return request.getfixturevalue(request.param), exported[1]
 
 
 def vectors_of(stub, pb, kind: str, contents: list[list[int]], extension: dict) -> np.ndarray:
@@ -98,11 +141,16 @@ def transformers_vector(kind: str, checkpoint, content: list[int], extended: boo
         if kind == "new":  # Its factor divides the frequencies of any base.
             rope = {"rope_type": "linear", "rope_theta": BASE, "factor": 8.0 ** (2 / 32)}
             config |= {"model_type": "gte", "rope_scaling": None}
-        of_layers = kind in ("modernbert", "gemma3_text")
+        of_layers = "full_attention" in (config.get("rope_parameters") or {})
         config["rope_parameters"] = {**config["rope_parameters"], "full_attention": rope} if of_layers else rope
     reference = architectures.find(checkpoint.config).reference(config, checkpoint.tensors)
     hidden = reference(input_ids=torch.tensor([ids]), **more).last_hidden_state[0].double().numpy()
     return {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[POOLING[kind]]
+
+
+@pytest.mark.parametrize("kind", [*POOLING, "dense"])
+def test_the_servers_own_kernels_run_every_family(native, pb, kind):
+    assert native.GetModel(pb[0].GetModelRequest(model=kind)).engine == "native"
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["plain", "extended"])
@@ -119,6 +167,66 @@ def test_vectors_are_those_of_transformers(served, pb, kind, extended):
         alone = vectors_of(stub, pb, kind, [content], extension)[0]
         assert np.abs(alone - vector).max() <= 1e-5
         assert alone @ unit(transformers_vector(kind, checkpoints[kind], content, extended)) >= 0.99999
+
+
+def to_bfloat16(rows: torch.Tensor) -> torch.Tensor:
+    return rows.bfloat16().float()
+
+
+def to_int8(rows: torch.Tensor) -> torch.Tensor:
+    scale = rows.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30) / 127
+    return torch.round(rows / scale) * scale
+
+
+def rounded(reference: torch.nn.Module, precision: str) -> torch.nn.Module:
+    """Linear layers take weights, one row an output, and tokens as the server's products do."""
+    rounding = {"bf16": to_bfloat16, "int8": to_int8}[precision]
+    for layer in reference.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data = rounding(layer.weight.data)
+            layer.register_forward_pre_hook(lambda layer, inputs: (rounding(inputs[0]), *inputs[1:]))
+    return reference
+
+
+@pytest.mark.parametrize("kind", POOLING)
+def test_narrow_precisions_round_what_products_take(narrow, exported, pb, kind):
+    """Against float32 these random networks move by up to 0.02. An integer that float noise turns over costs 1e-4; bfloat16 attention rounds more than the operands."""
+    (stub, precision), checkpoint = narrow, exported[1][kind]
+    least = 0.99 if "avx512_bf16" in FLAGS else 0.9995
+    rng = random.Random(kind)
+    contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (1, 5, 17, LO - 2, LO - 2)]
+    for content, vector in zip(contents, vectors_of(stub, pb, kind, contents, {})):
+        reference = rounded(architectures.find(checkpoint.config).reference(checkpoint.config, checkpoint.tensors), precision)
+        with torch.inference_mode():
+            hidden = reference(input_ids=torch.tensor([[3, *content, 2]])).last_hidden_state[0].double().numpy()
+        assert vector @ unit(explicit_model.pooled(hidden, POOLING[kind])) >= least
+
+
+TABLE = [{"grouped": {}}, {"recurrent": {}}, {"interpolation": {"factor": 3.5}}, {"interpolation": {}, "attention_log_scaling": True}]
+ROTARY = [
+    *TABLE, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}, "attention_log_scaling": True}, {"ntk_by_parts": {"factor": 4}}, {"yarn": {}}, {"resonance": True},
+    {"self_extend": {}}, {"self_extend": {"group": 9, "neighbor_window": 4}, "attention_log_scaling": True},
+]  # fmt: skip
+
+
+def shape_of(kind: str, checkpoint) -> Shape:
+    sizes = architectures.find(checkpoint.config).sizes(checkpoint.config, checkpoint.tensors)
+    return Shape(
+        kind, LO, sizes.get("rotary_dim", 0), sizes.get("rotary_base", 0.0), factor=sizes.get("rotary_factor", 1.0), causal=kind in ("qwen2", "qwen3"),
+        first_row=FIRST_ROW.get(kind, 0), reach=REACH,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, extension", [(kind, e) for kind in POOLING for e in (TABLE if kind in FIRST_ROW else ROTARY)], ids=str)
+def test_every_extension_is_its_formulas_in_the_network_of_transformers(native, exported, pb, kind, extension):
+    """Local layers keep their window, base and scale, and MPNet its bias."""
+    checkpoint, rng = exported[1][kind], random.Random(f"{kind} {extension}")
+    most = (LO if extension == {"resonance": True} else 3 * LO) - 2
+    contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (most, rng.randint(2, most))]
+    for content, vector in zip(contents, vectors_of(native, pb, kind, contents, {**extension, "when": "ALWAYS"})):
+        reference = architectures.find(checkpoint.config).reference(checkpoint.config, checkpoint.tensors)
+        hidden = explicit_attention.hidden_states(reference, [3, *content, 2], extension, shape_of(kind, checkpoint))
+        assert vector @ unit(explicit_model.pooled(hidden, POOLING[kind])) >= 0.99999
 
 
 @pytest.mark.parametrize("kind, extension", [("mpnet", {"ntk": {"factor": 2}}), ("mpnet", {"self_extend": {}}), ("roberta", {"yarn": {}})])

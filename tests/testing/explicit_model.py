@@ -39,6 +39,11 @@ class Shape:
     heads: int = 0
     key_value_heads: int = 0
     epsilon: float = 0.0
+    factor: float = 1.0  # Divides all rotary frequencies.
+    causal: bool = False
+    first_row: int = 0  # Of the position table: the first token's.
+    reach: int = 0  # Of local layers, in tokens to either side; their rotary base.
+    local_base: float = 10000.0
     tensors: dict = field(default_factory=dict)
 
 
@@ -69,14 +74,14 @@ def geometry(extension: dict, n: int, shape: Shape) -> Geometry:
     if "ntk_dynamic" in extension and n > lo:
         f = extension["ntk_dynamic"].get("factor", 1)
         b = b * (f * n / lo - (f - 1)) ** (d / (d - 2))
-    theta = b ** (-2.0 * j / d)
+    theta = b ** (-2.0 * j / d) / shape.factor
     if "interpolation" in extension:
         theta = theta / extension["interpolation"].get("factor", s)
     for name in ("ntk_by_parts", "yarn"):
         if name in extension:
             asked = extension[name]
             factor = asked.get("factor", s)
-            theta = by_parts(theta, factor, d, b, lo, asked.get("beta_fast", 32), asked.get("beta_slow", 1))
+            theta = by_parts(theta, factor, d, b, lo / shape.factor, asked.get("beta_fast", 32), asked.get("beta_slow", 1))
             if name == "yarn":
                 amplitude = 0.1 * math.log(factor) + 1
     if extension.get("resonance"):

@@ -1,5 +1,6 @@
 // Attention of one sequence of a packed batch, in the manner of FlashAttention (arXiv 2205.14135): keys by blocks, an
-// online softmax, no buffer that grows with the length.
+// online softmax, no buffer that grows with the length. Blocks and parts of blocks that no query of a tile sees are
+// skipped: with `causal` and with `reach` the work is that of the pairs that are seen.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_H_
 
@@ -21,8 +22,16 @@ struct AttentionShape {
   int key_value_heads = 0;  // Divides heads; query head h reads key-value head h / (heads / key_value_heads).
   int head_dim = 0;         // At most kMaxHeadDim.
   bool causal = false;
+  int reach = kEverywhere;  // A query sees keys at most so many tokens away.
+  // [heads, 2 farthest + 1], added to scaled logits by how far the key is to the right of the query; the outermost
+  // beyond. Null: none.
+  const float* relative_bias = nullptr;
+  int farthest = 0;  // At most kMaxFarthest.
+
+  static constexpr int kEverywhere = 1 << 30;
 };
 inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kMaxFarthest = 256;
 
 // One sequence. `qkv` is at its first token: (heads + 2 * key_value_heads) * head_dim columns, queries, keys and values
 // side by side. The context takes the place of the queries.

@@ -10,11 +10,14 @@ constexpr int kPanelStep = kPanel * kStepBytes;  // Bytes of a panel for one ste
 // Keys of a block. Their scores for a tile of queries take 12 KiB and stay in the first-level cache, packed keys and
 // values of a head in the second.
 constexpr int kKeyBlock = 256;
+// So every query of a call sees a key of the call's first block, however short its reach: a softmax begins there.
+static_assert(kMaxQueries <= kKeyBlock);
 constexpr int kVersions = 3;  // Of queries and keys: plain, grouped, shifted.
 enum Version { kPlain, kGrouped, kShifted };
 
 // Keys of a block by where they are from the queries' point of view.
 enum Region { kNear, kLeft, kRight };
+constexpr Region kRegions[] = {kNear, kLeft, kRight};
 constexpr Version kQueryOf[] = {kPlain, kShifted, kGrouped};
 constexpr Version kKeyOf[] = {kPlain, kGrouped, kShifted};
 
@@ -60,12 +63,13 @@ struct Layout {
     for (size_t& region : scores) region = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     weights = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     staging = take(static_cast<size_t>(kLanes) * row_bytes);
+    bias = take((2 * kMaxFarthest + 1 + 2 * kLanes) * sizeof(float));
   }
 
   ptrdiff_t row_bytes;
   int value_columns;
   size_t queries[kVersions]{}, keys[kVersions]{}, values = 0, context = 0, largest = 0, sums = 0, scores[kVersions]{},
-                                                  weights = 0, staging = 0, size = 0;
+                                                  weights = 0, staging = 0, bias = 0, size = 0;
 };
 
 LONGEMBED_INLINE void StoreAll(float* to, __m512 values) { _mm512_store_ps(to, values); }
@@ -104,6 +108,18 @@ LONGEMBED_INLINE void Transpose(__m512i (&rows)[kLanes]) {
   }
 }
 
+// Calls body(column, lanes) for every vector of columns [columns.start, columns.end), from whole vectors' bounds on.
+template <typename Body>
+LONGEMBED_INLINE void ForColumns(Span columns, const Body& body) {
+  int j = columns.start / kLanes * kLanes;
+  if (j < columns.start) {
+    body(j, static_cast<__mmask16>(FirstLanes(columns.end - j) & ~FirstLanes(columns.start - j)));
+    j += kLanes;
+  }
+  for (; j + kLanes <= columns.end; j += kLanes) body(j, static_cast<__mmask16>(0xffff));
+  if (j < columns.end) body(j, FirstLanes(columns.end - j));
+}
+
 // One head of one call.
 template <typename T>
 class HeadAttention {
@@ -117,6 +133,7 @@ class HeadAttention {
         dim_(shape.head_dim),
         steps_((shape.head_dim + kStepInputs - 1) / kStepInputs),
         causal_(shape.causal),
+        reach_(shape.reach),
         queries_(queries),
         layout_(layout),
         scratch_(scratch) {
@@ -125,20 +142,21 @@ class HeadAttention {
     key_column_ = (shape.heads + head / group) * dim_;
     value_column_ = (shape.heads + shape.key_value_heads + head / group) * dim_;
     logit_scale_ = input.scale * 1.44269504088896f;  // The softmax goes by powers of two.
+    if (shape.relative_bias != nullptr) LoadBias(shape, head);
   }
 
   void Run() {
     LoadQueries();
-    const int keys_end = causal_ ? queries_.end : input_.tokens;
-    for (int first = 0; first < keys_end; first += kKeyBlock) {
-      const Span keys{first, Min(first + kKeyBlock, keys_end)};
+    const Span visible = Visible(queries_);
+    for (int first = visible.start; first < visible.end; first += kKeyBlock) {
+      const Span keys{first, Min(first + kKeyBlock, visible.end)};
       PackBlock(keys);
       for (int row = queries_.start; row < queries_.end;) {
         const int tile = NextTile(queries_.end - row, kTileRows);
         // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbour's,
         // where the processor's own prefetching does not look.
         const int ahead = keys.end + (row - queries_.start);
-        PrefetchKeys({ahead, Min(ahead + tile, keys_end)});
+        PrefetchKeys({ahead, Min(ahead + tile, visible.end)});
         AttendTile({row, row + tile}, keys);
         row += tile;
       }
@@ -157,13 +175,37 @@ class HeadAttention {
   }
   LONGEMBED_INLINE int versions() const { return input_.window > 0 ? kVersions : 1; }
 
-  // Which (query, key) pairs of two spans are in a region.
-  LONGEMBED_INLINE bool Meets(Region region, Span rows, Span keys) const {
+  // Keys that some of the rows see.
+  LONGEMBED_INLINE Span Visible(Span rows) const {
+    return {Max(0, rows.start - reach_), Min(input_.tokens, causal_ ? rows.end : rows.end + reach_)};
+  }
+
+  // Keys of the block that some of the rows see in a region, counted from the block's first.
+  LONGEMBED_INLINE Span Seen(Region region, Span rows, Span keys) const {
     const int w = input_.window;
-    if (w == 0) return region == kNear;
-    if (region == kLeft) return keys.start <= rows.end - 1 - w;
-    if (region == kRight) return !causal_ && keys.end - 1 >= rows.start + w;
-    return keys.start < rows.end - 1 + w && keys.end - 1 > rows.start - w;
+    if (region != kNear && (w == 0 || (region == kRight && causal_))) return {};
+    Span seen = Visible(rows);
+    if (w > 0 && region == kNear) seen = {Max(seen.start, rows.start - w + 1), Min(seen.end, rows.end + w - 1)};
+    if (region == kLeft) seen.end = Min(seen.end, rows.end - w);
+    if (region == kRight) seen.start = Max(seen.start, rows.start + w);
+    return {Max(seen.start, keys.start) - keys.start, Min(seen.end, keys.end) - keys.start};
+  }
+  // In any region, from a panel's first key on.
+  LONGEMBED_INLINE Span Seen(Span rows, Span keys) const {
+    const Span visible = Visible(rows);
+    return {Max(visible.start - keys.start, 0) / kPanel * kPanel, Min(visible.end, keys.end) - keys.start};
+  }
+  LONGEMBED_INLINE bool IsFirst(Span keys) const { return keys.start == Visible(queries_).start; }
+
+  // A head's biases in the scores' unit, with a vector's worth of the outermost to either side.
+  void LoadBias(const AttentionShape& shape, int head) {
+    farthest_ = shape.farthest;
+    float* const to = At<float>(layout_.bias);
+    const float* const from = shape.relative_bias + static_cast<ptrdiff_t>(head) * (2 * farthest_ + 1);
+    for (int i = 0; i < 2 * farthest_ + 1 + 2 * kLanes; ++i) {
+      to[i] = from[Min(Max(i - kLanes, 0), 2 * farthest_)] / input_.scale;
+    }
+    bias_ = to + kLanes + farthest_;
   }
 
   // A head of a token as a row of an operand, rotated; zeros beyond its last component, up to a whole vector.
@@ -204,9 +246,9 @@ class HeadAttention {
   }
 
   void PackBlock(Span keys) {
-    if (Meets(kNear, queries_, keys)) PackKeys(kPlain, keys);
-    if (Meets(kLeft, queries_, keys)) PackKeys(kKeyOf[kLeft], keys);
-    if (Meets(kRight, queries_, keys)) PackKeys(kKeyOf[kRight], keys);
+    for (const Region region : kRegions) {
+      if (!Seen(region, queries_, keys).empty()) PackKeys(kKeyOf[region], keys);
+    }
     PackValues(keys);
   }
 
@@ -282,7 +324,7 @@ class HeadAttention {
   }
 
   void AttendTile(Span rows, Span keys) {
-    if (causal_ && rows.end <= keys.start) return;
+    if (Seen(rows, keys).empty()) return;
     ScoreTile(rows, keys);
     SoftmaxTile(rows, keys);
     AccumulateTile(rows, keys);
@@ -293,27 +335,27 @@ class HeadAttention {
   // Scores of a tile, [rows, kKeyBlock] float32, unscaled.
   void ScoreTile(Span rows, Span keys) {
     bool first = true;
-    for (const Region region : {kNear, kLeft, kRight}) {
-      if (!Meets(region, rows, keys)) continue;
+    for (const Region region : kRegions) {
+      const Span seen = Seen(region, rows, keys);
+      if (seen.empty()) continue;
       float* const to = Scores(first ? 0 : region);
-      WithConstant<kTileRows>(rows.end - rows.start, [&](auto tile) {
-        ScoreRegion<decltype(tile)::value>(region, rows.start, keys.end - keys.start, to);
-      });
+      WithConstant<kTileRows>(rows.end - rows.start,
+                              [&](auto tile) { ScoreRegion<decltype(tile)::value>(region, rows.start, seen, to); });
       if (!first) Merge(region, rows, keys);
       first = false;
     }
   }
 
   template <int kRows>
-  void ScoreRegion(Region region, int first_row, int keys, float* to) const {
+  void ScoreRegion(Region region, int first_row, Span seen, float* to) const {
     const std::byte* const query = QueryRow(kQueryOf[region], first_row);
-    for (int key = 0; key < keys; key += kPanel) {
+    for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return Dot::Zero(); };
       const auto finish = [&](int r, int v, __m512 sum) {
         _mm512_store_ps(to + r * kKeyBlock + key + v * kLanes, sum);
       };
       const std::byte* const panel = KeyPanel(kKeyOf[region], key / kPanel);
-      if (keys - key > kLanes) {
+      if (seen.end - key > kLanes) {
         MultiplyTile<Dot, kRows, 2, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
       } else {
         MultiplyTile<Dot, kRows, 1, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
@@ -323,11 +365,8 @@ class HeadAttention {
 
   // Takes the scores of a region into the tile's, which the first region filled.
   void Merge(Region region, Span rows, Span keys) const {
-    const int w = input_.window, count = keys.end - keys.start;
     for (int i = rows.start; i < rows.end; ++i) {
-      Span own{0, count};
-      if (region == kLeft) own.end = Min(count, i - w + 1 - keys.start);
-      if (region == kRight) own.start = Max(0, i + w - keys.start);
+      const Span own = Seen(region, {i, i + 1}, keys);
       if (own.empty()) continue;
       const ptrdiff_t row = static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock + own.start;
       __builtin_memcpy(Scores(0) + row, Scores(region) + row, static_cast<size_t>(own.end - own.start) * sizeof(float));
@@ -337,12 +376,16 @@ class HeadAttention {
   // Turns a tile's scores into weights relative to each row's largest score so far; what was summed before is rescaled
   // to it. First all maxima, then all weights: the reduction at the end of a row would else hold up what follows it.
   void SoftmaxTile(Span rows, Span keys) {
+    const bool first = IsFirst(keys);
     float now[kTileRows];
-    for (int i = rows.start; i < rows.end; ++i) now[i - rows.start] = LargestScore(i, rows, keys);
+    for (int i = rows.start; i < rows.end; ++i) {
+      if (bias_ != nullptr) AddBias(i, rows, keys);
+      now[i - rows.start] = LargestScore(i, rows, keys);
+    }
     for (int i = rows.start; i < rows.end; ++i) {
       float& largest = At<float>(layout_.largest)[i - queries_.start];
       float& sum = At<float>(layout_.sums)[i - queries_.start];
-      if (keys.start == 0) {
+      if (first) {
         largest = now[i - rows.start];
         sum = WeighRow(i, rows, keys, largest);
       } else {
@@ -354,44 +397,48 @@ class HeadAttention {
     }
   }
 
-  // Keys of the block that row i sees.
-  LONGEMBED_INLINE int Valid(int i, Span keys) const {
-    return causal_ ? Max(0, Min(i + 1, keys.end) - keys.start) : keys.end - keys.start;
+  // Columns of a row's scores that it sees; of those of its tile, which may have none for it.
+  LONGEMBED_INLINE Span Own(int i, Span rows, Span keys) const {
+    const Span tile = Seen(rows, keys), visible = Visible({i, i + 1});
+    const Span own{Max(visible.start, keys.start) - keys.start, Min(visible.end, keys.end) - keys.start};
+    return own.empty() ? Span{tile.start, tile.start} : own;
   }
-  LONGEMBED_INLINE const float* ScoreRow(int i, Span rows) const {
+  LONGEMBED_INLINE float* ScoreRow(int i, Span rows) const {
     return Scores(0) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
+  }
+
+  LONGEMBED_INLINE void AddBias(int i, Span rows, Span keys) const {
+    float* const scores = ScoreRow(i, rows);
+    ForColumns(Own(i, rows, keys), [&](int j, __mmask16) {
+      const int distance = Min(Max(keys.start + j - i, -farthest_ - kLanes), farthest_ + 1);
+      _mm512_store_ps(scores + j, _mm512_add_ps(_mm512_load_ps(scores + j), _mm512_loadu_ps(bias_ + distance)));
+    });
   }
 
   LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys) const {
     const float* const scores = ScoreRow(i, rows);
-    const int valid = Valid(i, keys), whole = valid / kLanes * kLanes;
-    const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
-    __m512 most = _mm512_mask_loadu_ps(lowest, FirstLanes(valid - whole), scores + whole);
-    for (int j = 0; j < whole; j += kLanes) most = _mm512_max_ps(most, _mm512_load_ps(scores + j));
+    __m512 most = _mm512_set1_ps(-__builtin_inff());
+    ForColumns(Own(i, rows, keys), [&](int j, __mmask16 lanes) {
+      most = _mm512_mask_max_ps(most, lanes, most, _mm512_load_ps(scores + j));
+    });
     return _mm512_reduce_max_ps(most);
   }
 
-  // Writes the row's weights, zeros for keys that it does not see, and gives their sum.
+  // Writes the row's weights, zeros for keys that only others of its tile see, and gives their sum.
   LONGEMBED_INLINE float WeighRow(int i, Span rows, Span keys, float largest) const {
     const float* const scores = ScoreRow(i, rows);
     T* const weights = At<T>(layout_.weights) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
-    const int valid = Valid(i, keys), whole = valid / kLanes * kLanes;
-    const int padded = RoundUp(keys.end - keys.start, kLanes);
+    const Span tile = Seen(rows, keys), own = Own(i, rows, keys);
     const __m512 scale = _mm512_set1_ps(logit_scale_), shift = _mm512_set1_ps(-largest * logit_scale_);
-    const auto weigh = [&](int j) {
-      return Products<T>::Exp2(_mm512_fmadd_ps(_mm512_load_ps(scores + j), scale, shift));
-    };
     __m512 total = _mm512_setzero_ps();
-    for (int j = 0; j < whole; j += kLanes) {
-      const __m512 weight = weigh(j);
+    for (int j = tile.start; j + kLanes <= own.start; j += kLanes) StoreAll(weights + j, _mm512_setzero_ps());
+    ForColumns(own, [&](int j, __mmask16 lanes) {
+      const __m512 logit = _mm512_fmadd_ps(_mm512_load_ps(scores + j), scale, shift);
+      const __m512 weight = _mm512_maskz_mov_ps(lanes, Products<T>::Exp2(logit));
       total = _mm512_add_ps(total, weight);
       StoreAll(weights + j, weight);
-    }
-    for (int j = whole; j < padded; j += kLanes) {
-      const __m512 weight = _mm512_maskz_mov_ps(FirstLanes(valid - j), weigh(j));
-      total = _mm512_add_ps(total, weight);
-      StoreAll(weights + j, weight);
-    }
+    });
+    for (int j = RoundUp(own.end, kLanes); j < tile.end; j += kLanes) StoreAll(weights + j, _mm512_setzero_ps());
     return _mm512_reduce_add_ps(total);
   }
 
@@ -410,27 +457,30 @@ class HeadAttention {
   }
 
   void AccumulateTile(Span rows, Span keys) const {
+    const bool first = IsFirst(keys);
     WithConstant<kTileRows>(rows.end - rows.start, [&](auto tile) {
-      if (keys.start == 0) {
-        AccumulateRows<decltype(tile)::value, true>(rows.start, keys);
+      if (first) {
+        AccumulateRows<decltype(tile)::value, true>(rows.start, Seen(rows, keys), ValueSteps(keys));
       } else {
-        AccumulateRows<decltype(tile)::value, false>(rows.start, keys);
+        AccumulateRows<decltype(tile)::value, false>(rows.start, Seen(rows, keys), ValueSteps(keys));
       }
     });
   }
 
+  // `steps` are those of the block's panels.
   template <int kRows, bool kFirst>
-  void AccumulateRows(int first_row, Span keys) const {
+  void AccumulateRows(int first_row, Span seen, int steps) const {
     constexpr ptrdiff_t kWeightStride = kKeyBlock * static_cast<ptrdiff_t>(sizeof(T));
-    const int steps = ValueSteps(keys), columns = layout_.value_columns;
+    const int first_step = seen.start / kStepInputs, columns = layout_.value_columns;
+    const int count = (seen.end - seen.start + kStepInputs - 1) / kStepInputs;
     for (int column = 0; column < dim_; column += kPanel) {
       float* const to = ContextRow(first_row) + column;
       const auto start = [&](int r, int v) {
         return kFirst ? _mm512_setzero_ps() : _mm512_load_ps(to + r * columns + v * kLanes);
       };
       const auto finish = [&](int r, int v, __m512 sum) { _mm512_store_ps(to + r * columns + v * kLanes, sum); };
-      MultiplyTile<Dot, kRows, 2, 2>(steps, scratch_ + layout_.weights, kWeightStride,
-                                     ValuePanel(column / kPanel, steps), start, finish);
+      MultiplyTile<Dot, kRows, 2, 2>(count, scratch_ + layout_.weights + first_step * kStepBytes, kWeightStride,
+                                     ValuePanel(column / kPanel, steps) + first_step * kPanelStep, start, finish);
     }
   }
 
@@ -448,11 +498,14 @@ class HeadAttention {
   const int dim_;
   const int steps_;  // Of a dot product over components.
   const bool causal_;
+  const int reach_;
   const Span queries_;
   const Layout& layout_;
   std::byte* const scratch_;
   int query_column_ = 0, key_column_ = 0, value_column_ = 0;
   float logit_scale_ = 1.0f;
+  const float* bias_ = nullptr;  // At distance 0.
+  int farthest_ = 0;
 };
 
 }  // namespace

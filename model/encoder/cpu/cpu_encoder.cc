@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include "model/encoder/cpu/rowwise.h"
 #include "model/encoder/cpu/schedule.h"
 #include "model/errors/errors.h"
+#include "model/plan/rotary.h"
 
 namespace longembed {
 namespace {
@@ -127,7 +129,11 @@ std::vector<Range> Chunks(Range range, int most) {
 class CpuEncoder final : public Encoder {
  public:
   CpuEncoder(Program program, Precision precision, Element attention_element)
-      : precision_(precision), hidden_size_(static_cast<int>(program.word.columns)) {
+      : precision_(precision),
+        width_(static_cast<int>(program.word.columns)),
+        local_frequencies_(LocalFrequencies(program)) {
+    for (const DenseLayer& layer : program.dense) dense_.push_back(ToStep(layer));
+    program.dense.clear();
     schedule_ = MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision,
                              attention_element);
     program_ = std::move(program);
@@ -145,7 +151,7 @@ class CpuEncoder final : public Encoder {
     }
   }
 
-  int hidden_size() const override { return hidden_size_; }
+  int hidden_size() const override { return dense_.empty() ? width_ : dense_.back().weights.outputs; }
   std::string device() const override { return "cpu"; }
   std::string engine() const override { return "native"; }
   bool uses_helpers() const override { return true; }
@@ -157,12 +163,19 @@ class CpuEncoder final : public Encoder {
     const PackedBatch& batch;
     Team::Leader& leader;
     BatchMemory& memory;
+    const RotaryTable* local_rotations;  // Of plain positions, for the longest sequence; null without local attention.
+  };
+
+  // A layer over pooled vectors, in float32 whatever the precision.
+  struct DenseStep {
+    PackedWeights weights;
+    Activation activation;
   };
 
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, Team::Leader& leader,
                                   absl::FunctionRef<bool()> nobody_waits) {
     const auto tokens = static_cast<int32_t>(batch.tokens.size());
-    if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = hidden_size_};
+    if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = hidden_size()};
     if (2 * batch.rotary_width > smallest_head_) {
       return EncoderFailed(absl::StrCat(2 * batch.rotary_width, " rotated components of heads of ", smallest_head_));
     }
@@ -178,7 +191,8 @@ class CpuEncoder final : public Encoder {
     for (size_t i = 0; i < memory->slots.size(); ++i) {
       memory->slots[i].Reserve(static_cast<size_t>(schedule_.batch_slots[i]) * tokens + kSlack);
     }
-    const Call call{batch, leader, *memory};
+    const std::shared_ptr<const RotaryTable> local_rotations = LocalRotations(batch);
+    const Call call{batch, leader, *memory, local_rotations.get()};
     const std::vector<Range> pooled = Union(batch.spans);
     int32_t pooled_rows = 0;
     for (const Range rows : pooled) pooled_rows += rows.size();
@@ -195,7 +209,40 @@ class CpuEncoder final : public Encoder {
       RunAttention(call, segment, last_attention ? pooled : std::vector<Range>{{0, tokens}});
       if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
-    return PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
+    VectorBlock block = PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
+    for (const DenseStep& step : dense_) block = RunDense(call, step, block);
+    return block;
+  }
+
+  static DenseStep ToStep(const DenseLayer& layer) {
+    return {PackWeights(Precision::kFloat32, layer.weight.data, layer.bias.data, static_cast<int>(layer.weight.rows),
+                        static_cast<int>(layer.weight.columns)),
+            layer.activation};
+  }
+
+  // theta_j of the local layers, the same for all (AttentionCheck); empty without any.
+  static std::vector<double> LocalFrequencies(const Program& program) {
+    std::vector<double> frequencies;
+    for (const std::vector<Op>& layer : program.layers) {
+      for (const Op& op : layer) {
+        const auto* attention = std::get_if<AttentionOp>(&op);
+        if (attention == nullptr || !attention->local.has_value() || !frequencies.empty()) continue;
+        const int head_dim = program.widths[attention->out] / attention->heads;
+        for (int j = 0; j < head_dim / 2; ++j) {
+          frequencies.push_back(std::pow(attention->local->rotary_base, -2.0 * j / head_dim));
+        }
+      }
+    }
+    return frequencies;
+  }
+
+  std::shared_ptr<const RotaryTable> LocalRotations(const PackedBatch& batch) {
+    if (local_frequencies_.empty()) return nullptr;
+    int32_t longest = 0;
+    for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
+      longest = std::max(longest, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
+    }
+    return local_tables_.Get(local_frequencies_, /*amplitude=*/1, longest);
   }
 
   // Moves the pooled rows of every batch slot to the beginning, so that few of them still make full chunks.
@@ -255,14 +302,14 @@ class CpuEncoder final : public Encoder {
     call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
       const Range chunk = chunks[i];
       const Rows out = BatchRows(call, schedule_.input, chunk.start);
-      GatherRows(program_.word.data, call.batch.tokens.data() + chunk.start, out, chunk.size(), hidden_size_);
+      cpu::GatherRows(program_.word.data, call.batch.tokens.data() + chunk.start, out, chunk.size(), width_);
       if (program_.position) {
         auto workspace = TakeWorkspace();
         std::vector<float>& places = workspace->positions;
-        places.resize(static_cast<size_t>(chunk.size()) * hidden_size_);
-        const Rows positions{reinterpret_cast<std::byte*>(places.data()), hidden_size_ * SizeOf(Element::kFloat32)};
+        places.resize(static_cast<size_t>(chunk.size()) * width_);
+        const Rows positions{reinterpret_cast<std::byte*>(places.data()), width_ * SizeOf(Element::kFloat32)};
         InterpolateRows(program_.position.data, static_cast<int>(program_.position.rows),
-                        call.batch.positions.data() + chunk.start, positions, chunk.size(), hidden_size_);
+                        call.batch.positions.data() + chunk.start, positions, chunk.size(), width_);
         Normalize(out, positions, chunk.size());
       } else if (program_.embedding_norm_weight) {
         Normalize(out, {}, chunk.size());
@@ -271,7 +318,7 @@ class CpuEncoder final : public Encoder {
   }
 
   void Normalize(Rows rows, Rows other, int count) const {
-    LayerNormRows(rows, other, rows, count, hidden_size_, program_.embedding_norm_weight.data,
+    LayerNormRows(rows, other, rows, count, width_, program_.embedding_norm_weight.data,
                   program_.embedding_norm_bias.data, program_.embedding_norm_epsilon);
   }
 
@@ -308,9 +355,16 @@ class CpuEncoder final : public Encoder {
     const int tiles = std::min(panels, 2 * call.leader.threads());
     const Rows out = RowsOf(call, workspace, linear->out, chunk.start);
     call.leader.ParallelFor(tiles, [&](int i) {
-      MultiplyRows(linear->weights, operand, chunk.size(), panels * i / tiles, panels * (i + 1) / tiles,
-                   linear->gelu ? Activation::kGelu : Activation::kNone, out);
+      MultiplyPanels(*linear, operand, chunk.size(), panels * i / tiles, panels * (i + 1) / tiles, out);
     });
+  }
+
+  static void MultiplyPanels(const LinearStep& step, const Operand& operand, int rows, int first, int last, Rows out) {
+    if (step.gate.has_value()) {
+      MultiplyGatedRows(step.weights, *step.gate, operand, rows, first, last, step.activation, out);
+    } else {
+      MultiplyRows(step.weights, operand, rows, first, last, step.activation, out);
+    }
   }
 
   Operand OperandOf(const Call& call, Workspace& workspace, const LinearStep& step, Range chunk) const {
@@ -325,13 +379,14 @@ class CpuEncoder final : public Encoder {
   }
 
   void RunStep(const Call& call, Workspace& workspace, const LinearStep& step, Range chunk) const {
-    MultiplyRows(step.weights, OperandOf(call, workspace, step, chunk), chunk.size(), 0, step.weights.panel_count(),
-                 step.gelu ? Activation::kGelu : Activation::kNone, RowsOf(call, workspace, step.out, chunk.start));
+    MultiplyPanels(step, OperandOf(call, workspace, step, chunk), chunk.size(), 0, step.weights.panel_count(),
+                   RowsOf(call, workspace, step.out, chunk.start));
   }
   void RunStep(const Call& call, Workspace& workspace, const LayerNormStep& step, Range chunk) const {
-    LayerNormRows(RowsOf(call, workspace, step.update, chunk.start),
-                  RowsOf(call, workspace, step.residual, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
-                  chunk.size(), step.out.width, step.weight.data(), step.bias.data(), step.epsilon);
+    const Rows residual = step.residual.has_value() ? RowsOf(call, workspace, *step.residual, chunk.start) : Rows{};
+    LayerNormRows(RowsOf(call, workspace, step.in, chunk.start), residual,
+                  RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width, step.weight.data(),
+                  step.bias.data(), step.epsilon);
   }
   void RunStep(const Call& call, Workspace& workspace, const RmsNormStep& step, Range chunk) const {
     RmsNormRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
@@ -341,9 +396,10 @@ class CpuEncoder final : public Encoder {
     AddRows(RowsOf(call, workspace, step.a, chunk.start), RowsOf(call, workspace, step.b, chunk.start),
             RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width);
   }
-  void RunStep(const Call& call, Workspace& workspace, const SwiGluStep& step, Range chunk) const {
-    SwiGluRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
-               chunk.size(), step.out.width);
+  void RunStep(const Call& call, Workspace& workspace, const HeadNormStep& step, Range chunk) const {
+    HeadNormRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
+                 chunk.size(), step.heads, step.key_value_heads, static_cast<int>(step.query.size()), step.query.data(),
+                 step.key.data(), step.epsilon);
   }
 
   void RunAttention(const Call& call, const Segment& segment, const std::vector<Range>& queries) {
@@ -369,7 +425,8 @@ class CpuEncoder final : public Encoder {
         const Range own{std::max(queries[q].start, sequence.start) - sequence.start,
                         std::min(queries[q].end, sequence.end) - sequence.start};
         for (const Range piece : Chunks(own, kMaxQueries)) {
-          const int64_t keys = shape.causal ? piece.end : sequence.size();
+          const int32_t last = shape.causal ? piece.end : std::min(sequence.size(), piece.end + shape.reach);
+          const int64_t keys = last - std::max(0, piece.start - shape.reach);
           const int64_t pairs = piece.size() * keys;
           const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
           for (const Range some : Chunks({0, shape.heads}, heads)) tiles.push_back({s, some, piece});
@@ -385,12 +442,17 @@ class CpuEncoder final : public Encoder {
     const PackedBatch& batch = call.batch;
     const int first = batch.sequence_offsets[sequence];
     const auto tokens = static_cast<int64_t>(batch.tokens.size());
-    AttentionInput input{
-        .qkv = BatchRows(call, segment.qkv, first),
-        .tokens = batch.sequence_offsets[sequence + 1] - first,
-        .scale = batch.query_scale[sequence] / std::sqrt(static_cast<float>(segment.attention.head_dim)),
-        .rotary_width = batch.rotary_width,
-        .window = batch.neighbour_window[sequence]};
+    AttentionInput input{.qkv = BatchRows(call, segment.qkv, first),
+                         .tokens = batch.sequence_offsets[sequence + 1] - first,
+                         .scale = 1 / std::sqrt(static_cast<float>(segment.attention.head_dim))};
+    if (segment.local) {
+      input.rotary_width = call.local_rotations->width;
+      input.plain = {.cos = call.local_rotations->cos.data(), .sin = call.local_rotations->sin.data()};
+      return input;
+    }
+    input.scale *= batch.query_scale[sequence];
+    input.rotary_width = batch.rotary_width;
+    input.window = batch.neighbour_window[sequence];
     const auto rotation = [&](int table) {
       const float* const cos = batch.rotary.data() + (2 * table * tokens + first) * batch.rotary_width;
       return Rotation{.cos = cos, .sin = cos + tokens * batch.rotary_width};
@@ -404,17 +466,36 @@ class CpuEncoder final : public Encoder {
   }
 
   // `spans` cover the first `rows` rows.
-  VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans, int rows) {
-    VectorBlock block{.rows = static_cast<int>(spans.size()), .width = hidden_size_};
-    block.values.resize(spans.size() * static_cast<size_t>(hidden_size_));
+  VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans, int rows) const {
+    VectorBlock block{.rows = static_cast<int>(spans.size()), .width = width_};
+    block.values.resize(spans.size() * static_cast<size_t>(width_));
     const Rows out = BatchRows(call, schedule_.output, 0);
-    if (program_.final_norm) {
-      RmsNormRows(out, out, rows, hidden_size_, program_.final_norm.data, program_.final_norm_epsilon);
+    if (program_.final_norm_bias) {
+      LayerNormRows(out, {}, out, rows, width_, program_.final_norm.data, program_.final_norm_bias.data,
+                    program_.final_norm_epsilon);
+    } else if (program_.final_norm) {
+      RmsNormRows(out, out, rows, width_, program_.final_norm.data, program_.final_norm_epsilon);
     }
     for (size_t i = 0; i < spans.size(); ++i) {
-      MeanOfRows(out.from(spans[i].start), spans[i].size(), hidden_size_, block.values.data() + i * hidden_size_);
+      MeanOfRows(out.from(spans[i].start), spans[i].size(), width_, block.values.data() + i * width_);
     }
     return block;
+  }
+
+  static VectorBlock RunDense(const Call& call, const DenseStep& step, VectorBlock& in) {
+    const int width = step.weights.outputs;
+    VectorBlock out{.rows = in.rows, .width = width};
+    out.values.resize(static_cast<size_t>(in.rows) * width);
+    const auto view = [](VectorBlock& block) {
+      return Rows{reinterpret_cast<std::byte*>(block.values.data()), block.width * SizeOf(Element::kFloat32)};
+    };
+    const std::vector<Range> chunks = Chunks({0, in.rows}, kChunkRows);
+    call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
+      const Rows rows = view(in).from(chunks[i].start);
+      MultiplyRows(step.weights, {.data = rows.data, .stride = rows.stride}, chunks[i].size(), 0,
+                   step.weights.panel_count(), step.activation, view(out).from(chunks[i].start));
+    });
+    return out;
   }
 
   static void Trim(BatchMemory& memory) {
@@ -425,49 +506,85 @@ class CpuEncoder final : public Encoder {
   }
 
   const Precision precision_;
-  const int hidden_size_;
+  const int width_;  // Of hidden states.
+  const std::vector<double> local_frequencies_;
   int smallest_head_ = kMaxHeadDim;
   Schedule schedule_;
   Program program_;  // Without its layers.
+  std::vector<DenseStep> dense_;
+  RotaryTableCache local_tables_;
   Pool<Workspace> workspaces_;
   Pool<BatchMemory> memories_;
 };
 
-// What kernels and schedule take for granted of attention: heads of a size they know; queries, keys and values straight
-// from a linear layer and read by nothing else, because the context takes the queries' place; and the context read by
-// linear layers only, because it may be bfloat16.
-absl::Status CheckAttention(const Program& program) {
-  std::vector<int> readers(program.widths.size(), 0);
-  std::vector<bool> from_linear(program.widths.size(), false), context(program.widths.size(), false);
-  const auto refuse = [](const std::string& what) { return absl::UnimplementedError(what); };
-  for (const std::vector<Op>& layer : program.layers) {
-    for (const Op& op : layer) {
-      const auto* linear = std::get_if<LinearOp>(&op);
-      bool reads_context = false;
-      ForInputs(op, [&](Value value) {
-        ++readers[value];
-        reads_context = reads_context || context[value];
-      });
-      if (reads_context && linear == nullptr) return refuse("a context that something other than a linear layer reads");
-      if (linear != nullptr) from_linear[linear->out] = true;
-      if (const auto* attention = std::get_if<AttentionOp>(&op)) {
-        const int head_dim = program.widths[attention->in] / (attention->heads + 2 * attention->key_value_heads);
-        if (head_dim > kMaxHeadDim) {
-          return refuse(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
-        }
-        if (!from_linear[attention->in]) return refuse("attention over something other than a linear layer's result");
-        context[attention->out] = true;
+// What kernels and schedule take for granted of attention: sizes that they know; queries, keys and values from a linear
+// layer, perhaps through norms of their heads, and read by nothing else, because the context takes the queries' place;
+// the context read by linear layers only, because it may be bfloat16; and the same rotations for all local layers.
+class AttentionCheck {
+ public:
+  explicit AttentionCheck(const Program& program)
+      : program_(program),
+        readers_(program.widths.size(), 0),
+        from_linear_(program.widths.size(), false),
+        context_(program.widths.size(), false) {}
+
+  absl::Status Check() {
+    for (const std::vector<Op>& layer : program_.layers) {
+      for (const Op& op : layer) {
+        if (absl::Status status = CheckOp(op); !status.ok()) return status;
       }
     }
-  }
-  for (const std::vector<Op>& layer : program.layers) {
-    for (const Op& op : layer) {
-      const auto* attention = std::get_if<AttentionOp>(&op);
-      if (attention != nullptr && readers[attention->in] != 1) return refuse("queries, keys and values read twice");
+    for (const AttentionOp* attention : attentions_) {
+      if (readers_[attention->in] != 1) return Refuse("queries, keys and values read twice");
     }
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
-}
+
+ private:
+  static absl::Status Refuse(const std::string& what) { return absl::UnimplementedError(what); }
+
+  absl::Status CheckOp(const Op& op) {
+    bool reads_context = false;
+    ForInputs(op, [&](Value value) {
+      ++readers_[value];
+      reads_context = reads_context || context_[value];
+    });
+    const auto* linear = std::get_if<LinearOp>(&op);
+    if (reads_context && linear == nullptr) return Refuse("a context that something other than a linear layer reads");
+    if (linear != nullptr) from_linear_[linear->out] = true;
+    if (const auto* norm = std::get_if<HeadNormOp>(&op)) from_linear_[norm->out] = from_linear_[norm->in];
+    const auto* attention = std::get_if<AttentionOp>(&op);
+    return attention == nullptr ? absl::OkStatus() : CheckAttention(*attention);
+  }
+
+  absl::Status CheckAttention(const AttentionOp& attention) {
+    const int head_dim = program_.widths[attention.out] / attention.heads;
+    if (head_dim > kMaxHeadDim) {
+      return Refuse(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
+    }
+    if (attention.relative_bias.columns / 2 > kMaxFarthest) {
+      return Refuse(
+          absl::StrCat("a bias of ", attention.relative_bias.columns, " distances; at most ", 2 * kMaxFarthest + 1));
+    }
+    if (!from_linear_[attention.in]) return Refuse("attention over something other than a linear layer's result");
+    if (attention.local.has_value()) {
+      const std::pair rotations(attention.local->rotary_base, head_dim);
+      if (head_dim % 2 != 0 || local_rotations_.value_or(rotations) != rotations) {
+        return Refuse("local layers that share no rotations");
+      }
+      local_rotations_ = rotations;
+    }
+    context_[attention.out] = true;
+    attentions_.push_back(&attention);
+    return absl::OkStatus();
+  }
+
+  const Program& program_;
+  std::vector<int> readers_;
+  std::vector<bool> from_linear_, context_;
+  std::vector<const AttentionOp*> attentions_;
+  std::optional<std::pair<double, int>> local_rotations_;  // Base and size of heads.
+};
 
 }  // namespace
 
@@ -475,7 +592,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precisi
   if (const std::string missing = MissingFor(precision); !missing.empty()) {
     return PrecisionUnavailable(PrecisionName(precision), missing);
   }
-  if (absl::Status status = CheckAttention(program); !status.ok()) return status;
+  if (absl::Status status = AttentionCheck(program).Check(); !status.ok()) return status;
   const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();
   return std::make_unique<CpuEncoder>(std::move(program), precision, narrow ? Element::kBfloat16 : Element::kFloat32);
 }

@@ -15,48 +15,123 @@ LONGEMBED_INLINE __m512 Dequantize(__m512i sum, const PackedWeights& weights, in
   return _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
 }
 
-template <typename Dot, typename T, Activation kActivation, int kRows, int kVectors>
-void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int row, int panel, Rows out) {
+// A tile of a panel's outputs: sums and bias, times `factors` [kRows][kPanelOutputs] where kTimes. `out` is at the
+// tile's first row, at the panel's first output.
+template <typename Dot, typename T, bool kTimes, int kRows, int kVectors>
+void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int panel, const float* factors, Rows out) {
   const int output = panel * kPanelOutputs;
   const auto finish = [&](int r, int v, typename Dot::Sum sum) {
     const int first = output + v * kLanes;
-    const float scale = in.scales == nullptr ? 1.0f : in.scales[row + r];
+    const float scale = in.scales == nullptr ? 1.0f : in.scales[r];
     __m512 value = _mm512_add_ps(Dequantize(sum, weights, first, scale), _mm512_loadu_ps(weights.bias.data() + first));
-    if constexpr (kActivation == Activation::kGelu) value = Gelu(value);
-    Store(RowOf<T>(out, row + r) + first, FirstLanes(weights.outputs - first), value);
+    if constexpr (kTimes) value = _mm512_mul_ps(value, _mm512_load_ps(factors + r * kPanelOutputs + v * kLanes));
+    Store(RowOf<T>(out, r) + v * kLanes, FirstLanes(weights.outputs - first), value);
   };
   MultiplyTile<Dot, kRows, kVectors, kVectors>(
-      weights.steps, in.data + row * in.stride, in.stride, weights.panel(panel), [](int, int) { return Dot::Zero(); },
-      finish);
+      weights.steps, in.data, in.stride, weights.panel(panel), [](int, int) { return Dot::Zero(); }, finish);
 }
 
-template <typename Dot, typename T, Activation kActivation>
-void MultiplyPanels(const PackedWeights& weights, const Operand& in, int rows, int first, int last, Rows out) {
-  for (int panel = first; panel < last; ++panel) {
-    WithConstant<kPanelVectors>(weights.vectors_of(panel), [&](auto vectors) {
-      for (int row = 0; row < rows;) {
-        const int tile = NextTile(rows - row, kTileRows);
-        WithConstant<kTileRows>(tile, [&](auto tile_rows) {
-          MultiplyPanelTile<Dot, T, kActivation, decltype(tile_rows)::value, decltype(vectors)::value>(weights, in, row,
-                                                                                                       panel, out);
-        });
-        row += tile;
-      }
-    });
+// All rows of a panel.
+template <typename Dot, typename T, bool kTimes>
+void MultiplyPanel(const PackedWeights& weights, const Operand& in, int rows, int panel, const float* factors,
+                   Rows out) {
+  WithConstant<kPanelVectors>(weights.vectors_of(panel), [&](auto vectors) {
+    for (int row = 0; row < rows;) {
+      const int tile = NextTile(rows - row, kTileRows);
+      WithConstant<kTileRows>(tile, [&](auto tile_rows) {
+        MultiplyPanelTile<Dot, T, kTimes, decltype(tile_rows)::value, decltype(vectors)::value>(
+            weights, in.from(row), panel, kTimes ? factors + row * kPanelOutputs : nullptr, out.from(row));
+      });
+      row += tile;
+    }
+  });
+}
+
+LONGEMBED_INLINE __m512 Activate(Activation activation, __m512 x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kGelu:
+      return Gelu(x);
+    case Activation::kGeluTanh:
+      return GeluTanh(x);
+    case Activation::kSilu:
+      return TimesSigmoid(x, x);
+    case Activation::kTanh:
+      return Tanh(x);
+    case Activation::kRelu:
+      return _mm512_max_ps(x, _mm512_setzero_ps());
+  }
+  return x;
+}
+
+// `columns` outputs of rows [kPanelOutputs]. `out` may be where `sums` are.
+template <typename T>
+void ActivateRows(Activation activation, const float* sums, int rows, int columns, Rows out) {
+  for (int r = 0; r < rows; ++r) {
+    for (int j = 0; j < columns; j += kLanes) {
+      const __m512 activated = Activate(activation, _mm512_load_ps(sums + r * kPanelOutputs + j));
+      Store(RowOf<T>(out, r) + j, FirstLanes(columns - j), activated);
+    }
+  }
+}
+
+// Sums that are not results yet wait in a block's worth of memory, in the first-level cache: for an activation a
+// tile's, for a gate those of as many rows as a panel of weights is fetched for.
+constexpr int kGateRows = 96;
+
+struct alignas(64) Block {
+  float values[kGateRows * kPanelOutputs];
+  Rows rows() { return {reinterpret_cast<std::byte*>(values), kPanelOutputs * SizeOf(Element::kFloat32)}; }
+};
+
+template <typename Dot, typename T>
+void MultiplyActivatedPanel(const PackedWeights& weights, const PackedWeights* gate, const Operand& in, int rows,
+                            int panel, Activation activation, Rows out) {
+  const int columns = Min(kPanelOutputs, weights.outputs - panel * kPanelOutputs);
+  const int most = gate == nullptr ? kTileRows : kGateRows;
+  Block block;
+  for (int row = 0, count; row < rows; row += count) {
+    count = NextTile(rows - row, most);
+    if (gate == nullptr) {
+      MultiplyPanel<Dot, float, false>(weights, in.from(row), count, panel, nullptr, block.rows());
+      ActivateRows<T>(activation, block.values, count, columns, out.from(row));
+    } else {
+      MultiplyPanel<Dot, float, false>(*gate, in.from(row), count, panel, nullptr, block.rows());
+      ActivateRows<float>(activation, block.values, count, columns, block.rows());
+      MultiplyPanel<Dot, T, true>(weights, in.from(row), count, panel, block.values, out.from(row));
+    }
   }
 }
 
 template <typename Dot>
-void Multiply(const PackedWeights& weights, const Operand& in, int rows, int first, int last, Activation activation,
-              Rows out) {
+void Multiply(const PackedWeights& weights, const PackedWeights* gate, const Operand& in, int rows, int first, int last,
+              Activation activation, Rows out) {
   WithElement(out.element, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    if (activation == Activation::kGelu) {
-      MultiplyPanels<Dot, T, Activation::kGelu>(weights, in, rows, first, last, out);
-    } else {
-      MultiplyPanels<Dot, T, Activation::kNone>(weights, in, rows, first, last, out);
+    for (int panel = first; panel < last; ++panel) {
+      const Rows to = out.from(0, panel * kPanelOutputs);
+      if (gate == nullptr && activation == Activation::kNone) {
+        MultiplyPanel<Dot, T, false>(weights, in, rows, panel, nullptr, to);
+      } else {
+        MultiplyActivatedPanel<Dot, T>(weights, gate, in, rows, panel, activation, to);
+      }
     }
   });
+}
+
+void MultiplyAny(const PackedWeights& weights, const PackedWeights* gate, const Operand& in, int rows, int first,
+                 int last, Activation activation, Rows out) {
+  switch (weights.precision) {
+    case Precision::kFloat32:
+      return Multiply<Float32Dot>(weights, gate, in, rows, first, last, activation, out);
+    case Precision::kBfloat16:
+      return Multiply<Bfloat16Dot>(weights, gate, in, rows, first, last, activation, out);
+    case Precision::kInt8:
+      return Multiply<Int8Dot>(weights, gate, in, rows, first, last, activation, out);
+    case Precision::kFloat16:
+      return;  // Never packed: CUDA only.
+  }
 }
 
 template <typename T>
@@ -99,16 +174,12 @@ void ToFloat32Row(const T* in, int width, std::byte* out) {
 
 void MultiplyRows(const PackedWeights& weights, const Operand& in, int rows, int first_panel, int last_panel,
                   Activation activation, Rows out) {
-  switch (weights.precision) {
-    case Precision::kFloat32:
-      return Multiply<Float32Dot>(weights, in, rows, first_panel, last_panel, activation, out);
-    case Precision::kBfloat16:
-      return Multiply<Bfloat16Dot>(weights, in, rows, first_panel, last_panel, activation, out);
-    case Precision::kInt8:
-      return Multiply<Int8Dot>(weights, in, rows, first_panel, last_panel, activation, out);
-    case Precision::kFloat16:
-      return;  // Never packed: CUDA only.
-  }
+  MultiplyAny(weights, nullptr, in, rows, first_panel, last_panel, activation, out);
+}
+
+void MultiplyGatedRows(const PackedWeights& weights, const PackedWeights& gate, const Operand& in, int rows,
+                       int first_panel, int last_panel, Activation activation, Rows out) {
+  MultiplyAny(weights, &gate, in, rows, first_panel, last_panel, activation, out);
 }
 
 void ToOperand(Rows in, int rows, int width, Precision precision, std::byte* data, ptrdiff_t stride, float* scales) {

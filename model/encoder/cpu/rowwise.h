@@ -19,8 +19,10 @@ void RmsNormRows(Rows in, Rows out, int rows, int width, const float* weight, fl
 // out = a + b. `out` may be a or b.
 void AddRows(Rows a, Rows b, Rows out, int rows, int width);
 
-// out[j] = silu(in[j]) * in[width + j]; `in` has 2 * width columns.
-void SwiGluRows(Rows in, Rows out, int rows, int width);
+// RMS norms of single heads: `in` holds heads + 2 * key_value_heads of head_dim columns, queries, keys and values side
+// by side. Each query is normed with `query` [head_dim], each key with `key`; values are copied. `out` may be in.
+void HeadNormRows(Rows in, Rows out, int rows, int heads, int key_value_heads, int head_dim, const float* query,
+                  const float* key, float epsilon);
 
 // out[r] = (1 - share) * table[lower] + share * table[lower + 1], where position = lower + share; clamped to the
 // table's ends. A whole position copies its row to the last bit.

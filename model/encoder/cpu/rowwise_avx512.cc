@@ -43,17 +43,16 @@ void LayerNormRow(const float* a, const float* b, float* out, int width, const f
 }
 
 template <typename T>
-void SwiGluRow(const float* in, T* out, int width) {
-  constexpr float kMinusLog2E = -1.44269504088896f;
+void RmsNormRow(const float* in, T* out, int width, const float* weight, float epsilon) {
+  __m512 squares = _mm512_setzero_ps();
   ForVectors(width, [&](int j, __mmask16 lanes) {
-    const __m512 gate = Load(in + j, lanes), value = Load(in + width + j, lanes);
-    // silu(x) = x / (1 + e^-x). Exp2 takes what is not above zero: for x < 0, e^-x = 1 / e^x, and the whole is x e^x /
-    // (1 + e^x).
-    const __m512 power = Exp2(_mm512_mul_ps(_mm512_abs_ps(gate), _mm512_set1_ps(kMinusLog2E)));
-    const __mmask16 negative = _mm512_cmp_ps_mask(gate, _mm512_setzero_ps(), _CMP_LT_OQ);
-    const __m512 numerator = _mm512_mask_mul_ps(gate, negative, gate, power);
-    const __m512 silu = _mm512_div_ps(numerator, _mm512_add_ps(power, _mm512_set1_ps(1.0f)));
-    Store(out + j, lanes, _mm512_mul_ps(silu, value));
+    const __m512 x = Load(in + j, lanes);
+    squares = _mm512_fmadd_ps(x, x, squares);
+  });
+  const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(width);
+  const __m512 inverse = _mm512_set1_ps(1.0f / __builtin_sqrtf(mean + epsilon));
+  ForVectors(width, [&](int j, __mmask16 lanes) {
+    Store(out + j, lanes, _mm512_mul_ps(_mm512_mul_ps(Load(in + j, lanes), inverse), Load(weight + j, lanes)));
   });
 }
 
@@ -71,20 +70,23 @@ void LayerNormRows(Rows a, Rows b, Rows out, int rows, int width, const float* w
 }
 
 void RmsNormRows(Rows in, Rows out, int rows, int width, const float* weight, float epsilon) {
-  for (int r = 0; r < rows; ++r) {
-    const float* const from = FloatRow(in, r);
-    float* const to = RowOf<float>(out, r);
-    __m512 squares = _mm512_setzero_ps();
-    ForVectors(width, [&](int j, __mmask16 lanes) {
-      const __m512 x = Load(from + j, lanes);
-      squares = _mm512_fmadd_ps(x, x, squares);
-    });
-    const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(width);
-    const __m512 inverse = _mm512_set1_ps(1.0f / __builtin_sqrtf(mean + epsilon));
-    ForVectors(width, [&](int j, __mmask16 lanes) {
-      Store(to + j, lanes, _mm512_mul_ps(_mm512_mul_ps(Load(from + j, lanes), inverse), Load(weight + j, lanes)));
-    });
-  }
+  for (int r = 0; r < rows; ++r) RmsNormRow(FloatRow(in, r), RowOf<float>(out, r), width, weight, epsilon);
+}
+
+void HeadNormRows(Rows in, Rows out, int rows, int heads, int key_value_heads, int head_dim, const float* query,
+                  const float* key, float epsilon) {
+  WithElement(out.element, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    for (int r = 0; r < rows; ++r) {
+      const float* from = FloatRow(in, r);
+      T* to = RowOf<T>(out, r);
+      for (int head = 0; head < heads + key_value_heads; ++head, from += head_dim, to += head_dim) {
+        RmsNormRow(from, to, head_dim, head < heads ? query : key, epsilon);
+      }
+      ForVectors(key_value_heads * head_dim,
+                 [&](int j, __mmask16 lanes) { Store(to + j, lanes, Load(from + j, lanes)); });
+    }
+  });
 }
 
 void AddRows(Rows a, Rows b, Rows out, int rows, int width) {
@@ -94,13 +96,6 @@ void AddRows(Rows a, Rows b, Rows out, int rows, int width) {
             _mm512_add_ps(Load(FloatRow(a, r) + j, lanes), Load(FloatRow(b, r) + j, lanes)));
     });
   }
-}
-
-void SwiGluRows(Rows in, Rows out, int rows, int width) {
-  WithElement(out.element, [&](auto* element) {
-    using T = std::remove_pointer_t<decltype(element)>;
-    for (int r = 0; r < rows; ++r) SwiGluRow(FloatRow(in, r), RowOf<T>(out, r), width);
-  });
 }
 
 void InterpolateRows(const float* table, int table_rows, const float* positions, Rows out, int rows, int width) {

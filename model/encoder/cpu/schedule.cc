@@ -74,7 +74,7 @@ class ScheduleMaker {
     for (size_t i = 0; i < ops.size(); ++i) {
       const bool attention = std::holds_alternative<AttentionOp>(ops[i]);
       const bool linear = std::holds_alternative<LinearOp>(ops[i]);
-      const bool writes_float32 = !linear && !attention && !std::holds_alternative<SwiGluOp>(ops[i]);
+      const bool writes_float32 = !linear && !attention;
       ForInputs(ops[i], [&](Value value) {
         Life& life = lives_[value];
         life.last_use = static_cast<int>(i);
@@ -113,10 +113,9 @@ class ScheduleMaker {
 
   void Add(Op& op, int index) {
     if (const auto* attention = std::get_if<AttentionOp>(&op)) return AddAttention(*attention);
-    // These write a column only after they have read it, so a result may take an input's place; a linear layer reads
-    // all columns of a row for each that it writes, and SwiGLU two.
-    const bool in_place = std::holds_alternative<ResidualNormOp>(op) || std::holds_alternative<AddOp>(op) ||
-                          std::holds_alternative<RmsNormOp>(op);
+    // All but a linear layer, which reads all columns of a row for each that it writes, write a column only after they
+    // have read it: a result may take an input's place.
+    const bool in_place = !std::holds_alternative<LinearOp>(op);
     const auto release = [&](Value value) { Release(value, index); };
     if (in_place) ForInputs(op, release);
     places_[ResultOf(op)] = NewPlace(ResultOf(op));
@@ -133,15 +132,21 @@ class ScheduleMaker {
                          .key_value_heads = op.key_value_heads,
                          .head_dim = widths_[op.in] / head_columns,
                          .causal = op.causal};
+    segment.local = op.local.has_value();
+    if (segment.local) segment.attention.reach = op.local->reach;
+    segment.relative_bias = op.relative_bias;
+    segment.attention.relative_bias = op.relative_bias.data;
+    segment.attention.farthest = static_cast<int>(op.relative_bias.columns / 2);
     places_[op.out] = places_[op.in];
     places_[op.out].width = widths_[op.out];
     schedule_.segments.emplace_back();
   }
 
   RowStep ToStep(LinearOp& op) {
-    LinearStep step{.in = places_[op.in], .out = places_[op.out], .gelu = op.gelu};
-    step.weights = PackWeights(precision_, op.weight.data, op.bias.data, static_cast<int>(op.weight.rows),
-                               static_cast<int>(op.weight.columns));
+    LinearStep step{.in = places_[op.in], .out = places_[op.out], .activation = op.activation};
+    const auto outputs = static_cast<int>(op.weight.rows);
+    step.weights = op.gated ? Pack(op, outputs / 2, outputs) : Pack(op, 0, outputs);
+    if (op.gated) step.gate = Pack(op, 0, outputs / 2);
     step.in_is_operand = (precision_ == Precision::kFloat32 && step.in.element == Element::kFloat32) ||
                          (precision_ == Precision::kBfloat16 && step.in.element == Element::kBfloat16 &&
                           step.weights.inputs % StepInputs(precision_) == 0);
@@ -151,20 +156,34 @@ class ScheduleMaker {
     }
     return step;
   }
-  RowStep ToStep(ResidualNormOp& op) {
-    return LayerNormStep{.update = places_[op.update],
-                         .residual = places_[op.residual],
-                         .out = places_[op.out],
-                         .weight = ToVector(op.weight),
-                         .bias = ToVector(op.bias),
-                         .epsilon = op.epsilon};
+  // Outputs [first, last) of the layer.
+  PackedWeights Pack(const LinearOp& op, int first, int last) const {
+    return PackWeights(precision_, op.weight.data + first * op.weight.columns, op.bias ? op.bias.data + first : nullptr,
+                       last - first, static_cast<int>(op.weight.columns));
+  }
+  RowStep ToStep(LayerNormOp& op) {
+    LayerNormStep step{.in = places_[op.in],
+                       .out = places_[op.out],
+                       .weight = ToVector(op.weight),
+                       .bias = ToVector(op.bias),
+                       .epsilon = op.epsilon};
+    if (op.residual.has_value()) step.residual = places_[*op.residual];
+    return step;
   }
   RowStep ToStep(RmsNormOp& op) {
     return RmsNormStep{
         .in = places_[op.in], .out = places_[op.out], .weight = ToVector(op.weight), .epsilon = op.epsilon};
   }
   RowStep ToStep(AddOp& op) { return AddStep{.a = places_[op.a], .b = places_[op.b], .out = places_[op.out]}; }
-  RowStep ToStep(SwiGluOp& op) { return SwiGluStep{.in = places_[op.in], .out = places_[op.out]}; }
+  RowStep ToStep(HeadNormOp& op) {
+    return HeadNormStep{.in = places_[op.in],
+                        .out = places_[op.out],
+                        .heads = op.heads,
+                        .key_value_heads = op.key_value_heads,
+                        .query = ToVector(op.query),
+                        .key = ToVector(op.key),
+                        .epsilon = op.epsilon};
+  }
   RowStep ToStep(AttentionOp&) { return AddStep{}; }  // Not reached: attention ends a segment.
 
   const std::vector<int>& widths_;

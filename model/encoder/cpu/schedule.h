@@ -6,6 +6,7 @@
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SCHEDULE_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SCHEDULE_H_
 
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -27,11 +28,14 @@ struct Place {
 struct LinearStep {
   Place in, out;
   PackedWeights weights;
-  bool gelu = false;
+  std::optional<PackedWeights> gate;  // The result is that of the weights times this one's, activated.
+  Activation activation = Activation::kNone;
   bool in_is_operand = false;  // The rows of `in` are what the weights take; no conversion.
 };
 struct LayerNormStep {
-  Place update, residual, out;
+  Place in;
+  std::optional<Place> residual;
+  Place out;
   std::vector<float> weight, bias;
   float epsilon = 0;
 };
@@ -43,10 +47,14 @@ struct RmsNormStep {
 struct AddStep {
   Place a, b, out;
 };
-struct SwiGluStep {
+struct HeadNormStep {
   Place in, out;
+  int heads = 0;
+  int key_value_heads = 0;
+  std::vector<float> query, key;
+  float epsilon = 0;
 };
-using RowStep = std::variant<LinearStep, LayerNormStep, RmsNormStep, AddStep, SwiGluStep>;
+using RowStep = std::variant<LinearStep, LayerNormStep, RmsNormStep, AddStep, HeadNormStep>;
 
 // Row steps, then an attention; the last segment has none.
 struct Segment {
@@ -54,6 +62,8 @@ struct Segment {
   bool has_attention = false;
   Place qkv;  // And the context.
   AttentionShape attention;
+  Weight relative_bias;  // Keeps that of the shape.
+  bool local = false;    // By rotations of its own.
 };
 
 struct Schedule {

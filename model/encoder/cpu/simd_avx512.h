@@ -107,6 +107,28 @@ LONGEMBED_INLINE __m512 Gelu(__m512 x) {
   return _mm512_fmadd_ps(half, Erf(_mm512_mul_ps(x, _mm512_set1_ps(0.70710678118654752f))), half);
 }
 
+// x / (1 + e^-z). Exp2 takes nothing above zero: for z < 0, e^-z = 1 / e^z, and the whole is x e^z / (1 + e^z).
+LONGEMBED_INLINE __m512 TimesSigmoid(__m512 x, __m512 z) {
+  constexpr float kMinusLog2E = -1.44269504088896f;
+  const __m512 power = Exp2(_mm512_mul_ps(_mm512_abs_ps(z), _mm512_set1_ps(kMinusLog2E)));
+  const __mmask16 negative = _mm512_cmp_ps_mask(z, _mm512_setzero_ps(), _CMP_LT_OQ);
+  const __m512 numerator = _mm512_mask_mul_ps(x, negative, x, power);
+  return _mm512_div_ps(numerator, _mm512_add_ps(power, _mm512_set1_ps(1.0f)));
+}
+
+// 1 + tanh(u) = 2 / (1 + e^-2u). Beyond 16 either way the sigmoid is 0 or 1, and the cube stays finite.
+LONGEMBED_INLINE __m512 GeluTanh(__m512 x) {
+  const __m512 c = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-16.0f)), _mm512_set1_ps(16.0f));
+  const __m512 square = _mm512_mul_ps(c, c);
+  const __m512 slope = _mm512_fmadd_ps(square, _mm512_set1_ps(0.0713548162726009f), _mm512_set1_ps(1.59576912160573f));
+  return TimesSigmoid(x, _mm512_mul_ps(c, slope));
+}
+
+// Absolute error below 2e-7.
+LONGEMBED_INLINE __m512 Tanh(__m512 x) {
+  return _mm512_sub_ps(TimesSigmoid(_mm512_set1_ps(2.0f), _mm512_add_ps(x, x)), _mm512_set1_ps(1.0f));
+}
+
 // One step of a dot product: four bytes of a row, in every lane of `a`, against four bytes of 16 outputs.
 struct Float32Dot {
   using Sum = __m512;

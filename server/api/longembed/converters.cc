@@ -444,6 +444,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   if (tokens) model.set_max_query_tokens(static_cast<uint32_t>(manifest.token_vectors->query_tokens));
   model.set_sparse_dimensions(static_cast<uint32_t>(sparse ? manifest.vocabulary_size : 0));
   model.set_rotary_base(manifest.rotary_base);
+  if (manifest.family == Family::kRope) model.set_rotary_factor(manifest.rotary_factor);
   for (const int dimensions : manifest.trained_dimensions) {
     if (dense) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }

@@ -32,11 +32,30 @@ Module WordEmbeddings() {
   return embeddings;
 }
 
-// A graph of one layer that calls `part`.
-Module Graph(const Module& part, const Module& embeddings, const Module& pooling) {
+Module DensePooling(const std::string& activation) {
+  Module dense("__torch__.test.Dense"), heads("__torch__.test.ModuleList"), pooling("__torch__.test.DensePooling");
+  dense.register_module("linear", Part("Linear"));
+  dense.register_module("activation", Module("__torch__.test." + activation));
+  heads.register_module("0", dense);
+  pooling.register_module("pooling", Module("__torch__.test.SpanMean"));
+  pooling.register_module("heads", heads);
+  return pooling;
+}
+
+Module Gate(const std::string& kind) {
+  Module gate("__torch__.test." + kind);
+  gate.define("def forward(self, x):\n    return x\n");
+  return gate;
+}
+
+// A graph of one layer that calls `part`, and perhaps `gate`.
+Module Graph(const Module& part, const Module& embeddings, const Module& pooling,
+             const std::string& result = "hidden + self.part.forward(hidden)",
+             const Module& gate = Module("__torch__.test.None")) {
   Module layer("__torch__.test.Layer"), layers("__torch__.test.Layers"), graph("__torch__.test.Graph");
   layer.register_module("part", part);
-  layer.define("def forward(self, hidden):\n    return hidden + self.part.forward(hidden)\n");
+  layer.register_module("gate", gate);
+  layer.define("def forward(self, hidden):\n    return " + result + "\n");
   layers.register_module("0", layer);
   graph.register_module("embeddings", embeddings);
   graph.register_module("layers", layers);
@@ -53,15 +72,63 @@ TEST(TorchLoweringTest, KnownPartsAreLowered) {
   EXPECT_EQ(program->layers.at(0).size(), 2);  // The product and the sum.
 }
 
+TEST(TorchLoweringTest, AGateIsPartOfItsProduct) {
+  const Module plain("__torch__.test.SpanMean");
+  const std::string result = "self.gate.forward(self.part.forward(hidden))";
+  for (const auto& [kind, activation] : {std::pair("SwiGlu", Activation::kSilu), std::pair("GeGlu", Activation::kGelu),
+                                         std::pair("GeGluTanh", Activation::kGeluTanh)}) {
+    const absl::StatusOr<Program> program =
+        LowerToProgram(Graph(Part("Linear"), WordEmbeddings(), plain, result, Gate(kind)));
+    ASSERT_TRUE(program.ok()) << program.status();
+    ASSERT_EQ(program->layers.at(0).size(), 1);
+    const auto& product = std::get<LinearOp>(program->layers[0][0]);
+    EXPECT_TRUE(product.gated && product.activation == activation && product.out == program->output) << kind;
+    EXPECT_EQ(program->widths[program->output], kHidden / 2);
+  }
+  for (const char* other : {"self.gate.forward(hidden)", "self.gate.forward(hidden + self.part.forward(hidden))",
+                            "self.gate.forward(self.gate.forward(self.part.forward(hidden)))"}) {
+    EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), plain, other, Gate("SwiGlu"))),
+                HasSubstr("a gate over something other than a linear layer's result"));
+  }
+  EXPECT_THAT(WhyNot(Graph(Part("LinearGelu"), WordEmbeddings(), plain, result, Gate("SwiGlu"))), HasSubstr("a gate"));
+}
+
+TEST(TorchLoweringTest, AProductThatIsReadBesideItsGateIsRefused) {
+  Module layer("__torch__.test.Layer"), layers("__torch__.test.Layers");
+  layer.register_module("part", Part("Linear"));
+  layer.register_module("gate", Gate("SwiGlu"));
+  layer.define(
+      "def forward(self, hidden):\n    both = self.part.forward(hidden)\n    return self.gate.forward(both) + both\n");
+  layers.register_module("0", layer);
+  Module graph("__torch__.test.Graph");
+  graph.register_module("embeddings", WordEmbeddings());
+  graph.register_module("layers", layers);
+  graph.register_module("pooling", Module("__torch__.test.SpanMean"));
+  EXPECT_THAT(WhyNot(graph), HasSubstr("an addition of something unknown"));
+}
+
+TEST(TorchLoweringTest, DenseLayersFollowThePooling) {
+  for (const auto& [kind, activation] : {std::pair("Identity", Activation::kNone), std::pair("Tanh", Activation::kTanh),
+                                         std::pair("ReLU", Activation::kRelu)}) {
+    const absl::StatusOr<Program> program = LowerToProgram(Graph(Part("Linear"), WordEmbeddings(), DensePooling(kind)));
+    ASSERT_TRUE(program.ok()) << program.status();
+    ASSERT_EQ(program->dense.size(), 1);
+    EXPECT_EQ(program->dense[0].activation, activation);
+    EXPECT_TRUE(program->dense[0].bias);
+  }
+}
+
 TEST(TorchLoweringTest, APartOfAnotherNameIsRefused) {
   const Module plain("__torch__.test.SpanMean");
   EXPECT_THAT(WhyNot(Graph(Part("LinearGeluTanh"), WordEmbeddings(), plain)),
               HasSubstr("a part of class LinearGeluTanh"));
-  EXPECT_THAT(WhyNot(Graph(Part("HeadNorm"), WordEmbeddings(), plain)), HasSubstr("a part of class HeadNorm"));
+  EXPECT_THAT(WhyNot(Graph(Part("GroupNorm"), WordEmbeddings(), plain)), HasSubstr("a part of class GroupNorm"));
   EXPECT_THAT(WhyNot(Graph(Part("Linear"), Module("__torch__.test.ScaledWordEmbeddings"), plain)),
               HasSubstr("a part of class ScaledWordEmbeddings"));
-  EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), Module("__torch__.test.DensePooling"))),
-              HasSubstr("a part of class DensePooling"));
+  EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), Module("__torch__.test.SpanMaximum"))),
+              HasSubstr("a part of class SpanMaximum"));
+  EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), DensePooling("Softmax"))),
+              HasSubstr("a part of class Softmax"));
 }
 
 TEST(TorchLoweringTest, AKnownPartWithMoreThanItsKernelReadsIsRefused) {

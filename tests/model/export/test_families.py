@@ -269,6 +269,13 @@ def test_names_may_have_the_prefix_of_a_model_with_a_head(exported_of, kind, pre
         expected_vectors(made.architecture.reference(made.config, prefixed), sequences_of((3,)))
 
 
+@pytest.mark.parametrize("kind, local", [("modernbert", (1, 8)), ("gemma3_text", (2, 8)), ("eurobert", (None, None))])
+def test_the_manifest_says_how_many_layers_are_local(exported_of, kind, local):
+    """16 tokens of window, half of them to either side."""
+    sizes = exported_of(kind).sizes
+    assert (sizes.get("local_layers"), sizes.get("local_window")) == local
+
+
 @pytest.mark.parametrize("kind", ["biased-llama", "biased-modernbert"])
 def test_biases_are_taken_where_the_checkpoint_has_them(exported_of, kind):
     made, sequences = exported_of(kind), sequences_of()

@@ -70,6 +70,15 @@ TEST(ManifestTest, DenseLayersAfterPoolingMayChangeTheSizeOfVectors) {
   EXPECT_THAT(wider->trained_dimensions, ElementsAre(128, 512));
 }
 
+TEST(ManifestTest, SomeLayersMayBeLocal) {
+  EXPECT_EQ(ParseManifest(kManifest, "here")->local_layers, 0);
+  const absl::StatusOr<ModelManifest> local =
+      ParseManifest(Changed("layers: 12", "layers: 12\nlocal_layers: 8\nlocal_window: 64"), "here");
+  ASSERT_TRUE(local.ok()) << local.status();
+  EXPECT_EQ(local->local_layers, 8);
+  EXPECT_EQ(local->local_window, 64);
+}
+
 TEST(ManifestTest, ReadsEveryKey) {
   const auto manifest = ParseManifest(kManifest, "here");
   ASSERT_TRUE(manifest.ok()) << manifest.status();
@@ -135,6 +144,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: inf", "rotary_base must be a number"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1", "rotary_base must be above 1"},
         BadManifest{"family: APE", "family: ROPE\nrotary_dim: 32\nrotary_base: 1e4\nrotary_factor: 0", "rotary_factor"},
+        BadManifest{"layers: 12", "layers: 12\nlocal_layers: 13\nlocal_window: 64", "local_layers"},
+        BadManifest{"layers: 12", "layers: 12\nlocal_layers: 8", "local_window is missing"},
+        BadManifest{"layers: 12", "layers: 12\nlocal_layers: 8\nlocal_window: -1", "local_window"},
         BadManifest{"[384, 128]", "[384, 128]\nvector_size: 512", "trained_dimensions"},
         BadManifest{"[384, 128]", "[384, 128]\nvector_size: 0", "vector_size"},
         BadManifest{"family: APE", "family: ALIBI", "family must be one of APE, ROPE, not ALIBI"},

@@ -171,6 +171,20 @@ TEST(PlannerTest, CostOfGroupedQueriesAndGates) {
   EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, 2 * (10 * 2 * (2 * 64 + 2 * 32 + 3 * 64) + 100 * 4 * 16) * 1e-9);
 }
 
+TEST(PlannerTest, LocalLayersCostTheirWindow) {
+  ModelManifest model = FakeManifest();
+  model.local_layers = 1;
+  model.local_window = 2;
+  const std::vector<int32_t> content = Ids(8);
+  const auto plan = PlanInput(model, {.content = content}, {});
+  // Of 10 tokens the middle six see five, and those at each end three and four.
+  const double linear = 10 * 2 * (4 * 16 + 2 * 64), pair = 16;
+  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, (2 * linear + (100 + 44) * pair) * 1e-9);
+  EXPECT_DOUBLE_EQ(AttentionShare(model), pair / (2 * linear / 10 + 5 * pair));
+  model.local_window = 50;
+  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, EstimateCost(FakeManifest(), *plan).gflop);
+}
+
 TEST(PlannerTest, ShortInputsStayPlainUnlessAlwaysIsAsked) {
   const std::vector<int32_t> content = Ids(14);
   PlanOptions options{.extension = {.windows = Windows{.tokens = 6}, .positions = Grouped{2}}};

@@ -76,5 +76,16 @@ TEST_F(ServiceTest, DescribesModels) {
   request.set_model("other");
   EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
 }
+
+TEST(RotaryModelTest, TellsWhatItsFrequenciesAreMadeOf) {
+  FakeServer::Options options{.manifest = FakeRopeManifest()};
+  options.manifest->rotary_factor = 2.5;
+  FakeServer server(std::move(options));
+  grpc::ClientContext context;
+  v1::Model model;
+  ASSERT_TRUE(v1::EmbeddingService::NewStub(server.Connect())->GetModel(&context, {}, &model).ok());
+  EXPECT_EQ(model.rotary_base(), 10000);
+  EXPECT_EQ(model.rotary_factor(), 2.5);
+}
 }  // namespace
 }  // namespace longembed

@@ -23,11 +23,15 @@ struct Case {
   bool causal = false;
   int window = 0;
   int rotary_width = 0;
+  int reach = AttentionShape::kEverywhere;
+  int farthest = 0;  // Of a relative bias; 0: none.
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
   *out << "n" << c.tokens << "_h" << c.heads << "_kv" << c.key_value_heads << "_d" << c.head_dim
        << (c.causal ? "_causal" : "") << "_w" << c.window << "_r" << c.rotary_width;
+  if (c.reach != AttentionShape::kEverywhere) *out << "_reach" << c.reach;
+  if (c.farthest > 0) *out << "_bias" << c.farthest;
 }
 
 float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
@@ -46,9 +50,20 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
         sin_[table].push_back(static_cast<float>(std::sin(a)));
       }
     }
+    for (int i = 0; case_.farthest > 0 && i < case_.heads * (2 * case_.farthest + 1); ++i) {
+      bias_.push_back(normal(random_));
+    }
   }
 
-  AttentionShape Shape() const { return {case_.heads, case_.key_value_heads, case_.head_dim, case_.causal}; }
+  AttentionShape Shape() const {
+    return {.heads = case_.heads,
+            .key_value_heads = case_.key_value_heads,
+            .head_dim = case_.head_dim,
+            .causal = case_.causal,
+            .reach = case_.reach,
+            .relative_bias = bias_.empty() ? nullptr : bias_.data(),
+            .farthest = case_.farthest};
+  }
 
   AttentionInput Input(std::byte* qkv, Element element) const {
     const auto rotation = [this](int table) { return Rotation{cos_[table].data(), sin_[table].data()}; };
@@ -62,11 +77,12 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
             .window = case_.window};
   }
 
-  // In pieces, as a batch takes it.
+  // In pieces, as a batch takes it; of a window's as many as there may be.
   void Run(const AttentionInput& input) const {
     AlignedBuffer scratch(AttentionScratch(case_.head_dim));
-    for (int first = 0; first < case_.tokens; first += 200) {
-      Attend(Shape(), input, 0, case_.heads, first, std::min(first + 200, case_.tokens), scratch.data());
+    const int most = case_.reach == AttentionShape::kEverywhere ? 200 : kMaxQueries;
+    for (int first = 0; first < case_.tokens; first += most) {
+      Attend(Shape(), input, 0, case_.heads, first, std::min(first + most, case_.tokens), scratch.data());
     }
   }
 
@@ -88,12 +104,16 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
               value_column = (case_.heads + case_.key_value_heads + kv) * case_.head_dim;
     std::vector<double> logits(case_.tokens, -std::numeric_limits<double>::infinity());
     for (int j = 0; j < (case_.causal ? i + 1 : case_.tokens); ++j) {
+      if (std::abs(i - j) > case_.reach) continue;
       const int w = case_.window;
       const int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
       const int key_table = query_table == 0 ? 0 : 3 - query_table;
       const auto q = Rotated(i, head * case_.head_dim, query_table), k = Rotated(j, key_column, key_table);
       logits[j] = 0;
       for (int c = 0; c < case_.head_dim; ++c) logits[j] += q[c] * k[c] * kScale;
+      if (case_.farthest == 0) continue;
+      const int distance = std::clamp(j - i, -case_.farthest, case_.farthest);
+      logits[j] += bias_[head * (2 * case_.farthest + 1) + case_.farthest + distance];
     }
     const double largest = *std::ranges::max_element(logits);
     std::vector<double> context(case_.head_dim, 0);
@@ -128,6 +148,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   std::mt19937 random_{17};
   std::vector<float> values_;
   std::vector<float> cos_[3], sin_[3];
+  std::vector<float> bias_;
 };
 
 TEST_P(AttentionTest, Float32) {
@@ -161,6 +182,22 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
                                            Case{300, 1, 1, 32, false, 30, 16}, Case{300, 1, 1, 32, true, 30, 16},
                                            Case{530, 1, 1, 32, false, 270, 16}, Case{530, 1, 1, 32, true, 257, 16},
                                            Case{260, 1, 1, 32, false, 2, 16}, Case{520, 1, 1, 16, true, 1000, 8}));
+
+constexpr int kAll = AttentionShape::kEverywhere;
+
+// Windows from none to beyond the sequence, with tiles and blocks of keys that some or all of their queries do not see.
+INSTANTIATE_TEST_SUITE_P(Local, AttentionTest,
+                         ::testing::Values(Case{40, 2, 1, 16, false, 0, 8, 0}, Case{40, 2, 2, 16, false, 0, 8, 1},
+                                           Case{130, 1, 1, 32, false, 0, 16, 5}, Case{700, 2, 1, 24, false, 0, 12, 64},
+                                           Case{600, 1, 1, 16, false, 0, 8, 256}, Case{530, 1, 1, 16, false, 0, 8, 263},
+                                           Case{300, 1, 1, 16, false, 0, 8, 400}, Case{300, 2, 1, 16, true, 0, 8, 31},
+                                           Case{530, 1, 1, 16, true, 0, 8, 0}));
+
+INSTANTIATE_TEST_SUITE_P(
+    RelativeBias, AttentionTest,
+    ::testing::Values(Case{1, 1, 1, 16, false, 0, 0, kAll, 3}, Case{40, 3, 3, 16, false, 0, 0, kAll, 128},
+                      Case{300, 2, 1, 20, false, 0, 0, kAll, 7}, Case{530, 2, 2, 16, false, 0, 0, kAll, kMaxFarthest},
+                      Case{300, 1, 1, 16, true, 0, 0, kAll, 20}, Case{300, 1, 1, 16, false, 0, 0, 33, 16}));
 
 // Where every logit is hugely negative or positive, the softmax is still one.
 TEST(AttentionRangeTest, HugeLogitsStayFinite) {

@@ -5,9 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <complex>
 #include <functional>
 #include <map>
+#include <numbers>
+#include <optional>
 #include <random>
 
 #include "model/encoder/cpu/cpu_features.h"
@@ -31,30 +35,56 @@ class ProgramMaker {
     program.widths.push_back(width);
     return static_cast<Value>(program.widths.size()) - 1;
   }
-  Value Linear(Value in, int outputs, bool gelu = false, bool bias = true) {
+  Value Linear(Value in, int outputs, Activation activation = Activation::kNone, bool bias = true) {
     const int inputs = program.widths[in];
     const Value out = NewValue(outputs);
     ops.emplace_back(LinearOp{.in = in,
                               .out = out,
                               .weight = Random(outputs, inputs, 1 / std::sqrt(static_cast<float>(inputs))),
                               .bias = bias ? Random(1, outputs, 0.1f) : Weight(),
-                              .gelu = gelu});
+                              .activation = activation});
+    return out;
+  }
+  // A gate of `inner` outputs and a value of as many.
+  Value Gated(Value in, int inner, Activation activation, bool bias = false) {
+    const int inputs = program.widths[in];
+    const Value out = NewValue(inner);
+    ops.emplace_back(LinearOp{.in = in,
+                              .out = out,
+                              .weight = Random(2 * inner, inputs, 1 / std::sqrt(static_cast<float>(inputs))),
+                              .bias = bias ? Random(1, 2 * inner, 0.3f) : Weight(),
+                              .activation = activation,
+                              .gated = true});
     return out;
   }
   Value Attention(Value in, int heads, int kv_heads, int head_dim, bool causal) {
-    const Value out = NewValue(heads * head_dim);
-    ops.emplace_back(AttentionOp{.in = in, .out = out, .heads = heads, .key_value_heads = kv_heads, .causal = causal});
+    return Attend({.in = in, .heads = heads, .key_value_heads = kv_heads, .causal = causal}, head_dim);
+  }
+  Value Attend(AttentionOp op, int head_dim) {
+    const Value out = op.out = NewValue(op.heads * head_dim);
+    ops.emplace_back(std::move(op));
     return out;
   }
-  Value Norm(Value update, Value residual) {
-    const int width = program.widths[update];
+  Value HeadNorm(Value in, int heads, int kv_heads, int head_dim) {
+    const Value out = NewValue(program.widths[in]);
+    ops.emplace_back(HeadNormOp{.in = in,
+                                .out = out,
+                                .heads = heads,
+                                .key_value_heads = kv_heads,
+                                .query = Random(1, head_dim, 0.3f, 1),
+                                .key = Random(1, head_dim, 0.3f, 1),
+                                .epsilon = 0.1f});
+    return out;
+  }
+  Value Norm(Value in, std::optional<Value> residual = std::nullopt) {
+    const int width = program.widths[in];
     const Value out = NewValue(width);
-    ops.emplace_back(ResidualNormOp{.update = update,
-                                    .residual = residual,
-                                    .out = out,
-                                    .weight = Random(1, width, 0.1f, 1),
-                                    .bias = Random(1, width, 0.1f),
-                                    .epsilon = 1e-5f});
+    ops.emplace_back(LayerNormOp{.in = in,
+                                 .residual = residual,
+                                 .out = out,
+                                 .weight = Random(1, width, 0.1f, 1),
+                                 .bias = Random(1, width, 0.1f),
+                                 .epsilon = 1e-5f});
     return out;
   }
   Value Rms(Value in) {
@@ -66,11 +96,6 @@ class ProgramMaker {
   Value Add(Value a, Value b) {
     const Value out = NewValue(program.widths[a]);
     ops.emplace_back(AddOp{.a = a, .b = b, .out = out});
-    return out;
-  }
-  Value SwiGlu(Value in) {
-    const Value out = NewValue(program.widths[in] / 2);
-    ops.emplace_back(SwiGluOp{.in = in, .out = out});
     return out;
   }
   void EndLayer() { program.layers.push_back(std::move(ops)), ops.clear(); }
@@ -95,7 +120,7 @@ Program Encoder(int hidden, int heads, int head_dim, int inner, int layers) {
     const Value qkv = make.Linear(hidden_value, 3 * heads * head_dim);
     const Value context = make.Attention(qkv, heads, heads, head_dim, false);
     const Value middle = make.Norm(make.Linear(context, hidden), hidden_value);
-    hidden_value = make.Norm(make.Linear(make.Linear(middle, inner, true), hidden), middle);
+    hidden_value = make.Norm(make.Linear(make.Linear(middle, inner, Activation::kGelu), hidden), middle);
     make.EndLayer();
   }
   make.program.output = hidden_value;
@@ -108,17 +133,88 @@ Program Decoder(int hidden, int heads, int kv_heads, int head_dim, int inner, in
   make.program.word = make.Random(50, hidden, 1);
   Value x = make.program.input = make.NewValue(hidden);
   for (int layer = 0; layer < layers; ++layer) {
-    const Value qkv = make.Linear(make.Rms(x), (heads + 2 * kv_heads) * head_dim, false, false);
+    const Value qkv = make.Linear(make.Rms(x), (heads + 2 * kv_heads) * head_dim, Activation::kNone, false);
     const Value context = make.Attention(qkv, heads, kv_heads, head_dim, true);
-    x = make.Add(x, make.Linear(context, hidden, false, false));
-    const Value gate = make.Linear(make.Rms(x), 2 * inner, false, false);
-    x = make.Add(x, make.Linear(make.SwiGlu(gate), hidden, false, false));
+    x = make.Add(x, make.Linear(context, hidden, Activation::kNone, false));
+    const Value inside = make.Gated(make.Rms(x), inner, Activation::kSilu);
+    x = make.Add(x, make.Linear(inside, hidden, Activation::kNone, false));
     make.EndLayer();
   }
   make.program.output = x;
   make.program.final_norm = make.Random(1, hidden, 0.1f, 1);
   make.program.final_norm_epsilon = 1e-5f;
   return std::move(make.program);
+}
+
+// Like ModernBERT: layer norms before, local windows between global layers, GeGLU, a last layer norm; and Dense layers.
+Program LocalEncoder(int hidden, int heads, int head_dim, int inner, int reach) {
+  ProgramMaker make(3);
+  make.program.word = make.Random(50, hidden, 1);
+  Value x = make.program.input = make.NewValue(hidden);
+  for (int layer = 0; layer < 3; ++layer) {
+    const Value qkv = make.Linear(layer == 0 ? x : make.Norm(x), 3 * heads * head_dim);
+    AttentionOp attention{.in = qkv, .heads = heads, .key_value_heads = heads};
+    if (layer != 1) attention.local = LocalWindow{.reach = reach, .rotary_base = 50};
+    x = make.Add(x, make.Linear(make.Attend(attention, head_dim), hidden));
+    x = make.Add(x, make.Linear(make.Gated(make.Norm(x), inner, Activation::kGelu), hidden));
+    make.EndLayer();
+  }
+  make.program.output = x;
+  make.program.final_norm = make.Random(1, hidden, 0.1f, 1);
+  make.program.final_norm_bias = make.Random(1, hidden, 0.5f);
+  make.program.final_norm_epsilon = 1e-5f;
+  make.program.dense = {{make.Random(70, hidden, 0.3f), make.Random(1, 70, 0.3f), Activation::kTanh},
+                        {make.Random(20, 70, 0.3f), {}, Activation::kNone}};
+  return std::move(make.program);
+}
+
+// Like Gemma: norms around everything, norms of heads, a window, GeGLU with tanh and biases.
+Program SandwichDecoder(int hidden, int heads, int kv_heads, int head_dim, int inner) {
+  ProgramMaker make(4);
+  make.program.word = make.Random(50, hidden, 1);
+  Value x = make.program.input = make.NewValue(hidden);
+  for (int layer = 0; layer < 2; ++layer) {
+    const Value qkv = make.Linear(make.Rms(x), (heads + 2 * kv_heads) * head_dim);
+    AttentionOp attention{
+        .in = make.HeadNorm(qkv, heads, kv_heads, head_dim), .heads = heads, .key_value_heads = kv_heads};
+    if (layer == 0) attention.local = LocalWindow{.reach = 4, .rotary_base = 100};
+    x = make.Add(x, make.Rms(make.Linear(make.Attend(attention, head_dim), hidden)));
+    x = make.Add(x, make.Rms(make.Linear(make.Gated(make.Rms(x), inner, Activation::kGeluTanh, true), hidden)));
+    make.EndLayer();
+  }
+  make.program.output = x;
+  return std::move(make.program);
+}
+
+// Like MPNet: biases by distance.
+Program BiasedEncoder(int hidden, int heads, int farthest) {
+  ProgramMaker make(5);
+  make.program.word = make.Random(50, hidden, 1);
+  Value x = make.program.input = make.NewValue(hidden);
+  for (int layer = 0; layer < 2; ++layer) {
+    const Value qkv = make.Linear(x, 3 * hidden);
+    const AttentionOp attention{
+        .in = qkv, .heads = heads, .key_value_heads = heads, .relative_bias = make.Random(heads, 2 * farthest + 1, 2)};
+    x = make.Norm(make.Linear(make.Attend(attention, hidden / heads), hidden), x);
+    make.EndLayer();
+  }
+  make.program.output = x;
+  return std::move(make.program);
+}
+
+double Activated(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kGelu:
+      return x / 2 * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::kGeluTanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kTanh:
+      return std::tanh(x);
+    default:
+      return x;
+  }
 }
 
 class Interpreter {
@@ -131,8 +227,12 @@ class Interpreter {
       for (const Op& op : layer) std::visit([this](const auto& each) { values_[each.out] = Run(each); }, op);
     }
     Matrix rows = values_[program_.output];
-    if (program_.final_norm) {
-      for (auto& row : rows) row = Rms(row, program_.final_norm, program_.final_norm_epsilon);
+    for (auto& row : rows) {
+      if (program_.final_norm_bias) {
+        row = LayerNorm(row, program_.final_norm, program_.final_norm_bias, program_.final_norm_epsilon);
+      } else if (program_.final_norm) {
+        row = Rms(row, program_.final_norm, program_.final_norm_epsilon);
+      }
     }
     Matrix pooled;
     for (const Range span : batch_.spans) {
@@ -141,6 +241,12 @@ class Interpreter {
         for (size_t j = 0; j < mean.size(); ++j) mean[j] += rows[r][j] / span.size();
       }
       pooled.push_back(std::move(mean));
+    }
+    for (const DenseLayer& layer : program_.dense) {
+      pooled = Products(pooled, layer.weight, layer.bias);
+      for (auto& row : pooled) {
+        for (double& x : row) x = Activated(layer.activation, x);
+      }
     }
     return pooled;
   }
@@ -183,22 +289,46 @@ class Interpreter {
     return rows;
   }
 
-  Matrix Run(const LinearOp& op) {
+  static Matrix Products(const Matrix& in, const Weight& weight, const Weight& bias) {
     Matrix out;
-    for (const auto& row : values_[op.in]) {
+    for (const auto& row : in) {
       std::vector<double> y;
-      for (int64_t o = 0; o < op.weight.rows; ++o) {
-        double sum = op.bias ? op.bias.data[o] : 0;
-        for (int64_t i = 0; i < op.weight.columns; ++i) sum += row[i] * At(op.weight, o, i);
-        y.push_back(op.gelu ? sum / 2 * (1 + std::erf(sum / std::sqrt(2.0))) : sum);
+      for (int64_t o = 0; o < weight.rows; ++o) {
+        double sum = bias ? bias.data[o] : 0;
+        for (int64_t i = 0; i < weight.columns; ++i) sum += row[i] * At(weight, o, i);
+        y.push_back(sum);
       }
       out.push_back(std::move(y));
     }
     return out;
   }
-  Matrix Run(const ResidualNormOp& op) {
-    Matrix out = Run(AddOp{.a = op.update, .b = op.residual});
+
+  Matrix Run(const LinearOp& op) {
+    Matrix out = Products(values_[op.in], op.weight, op.bias);
+    for (auto& row : out) {
+      const size_t outputs = op.gated ? row.size() / 2 : row.size();
+      for (size_t j = 0; j < outputs; ++j)
+        row[j] = Activated(op.activation, row[j]) * (op.gated ? row[outputs + j] : 1);
+      row.resize(outputs);
+    }
+    return out;
+  }
+  Matrix Run(const LayerNormOp& op) {
+    Matrix out = op.residual.has_value() ? Run(AddOp{.a = op.in, .b = *op.residual}) : values_[op.in];
     for (auto& row : out) row = LayerNorm(row, op.weight, op.bias, op.epsilon);
+    return out;
+  }
+  Matrix Run(const HeadNormOp& op) {
+    Matrix out = values_[op.in];
+    const auto d = static_cast<size_t>(op.query.columns);
+    for (auto& row : out) {
+      for (int head = 0; head < op.heads + op.key_value_heads; ++head) {
+        const auto first = row.begin() + static_cast<ptrdiff_t>(head * d);
+        const auto normed = Rms(std::vector<double>(first, first + static_cast<ptrdiff_t>(d)),
+                                head < op.heads ? op.query : op.key, op.epsilon);
+        std::ranges::copy(normed, first);
+      }
+    }
     return out;
   }
   Matrix Run(const RmsNormOp& op) {
@@ -213,15 +343,6 @@ class Interpreter {
     }
     return out;
   }
-  Matrix Run(const SwiGluOp& op) {
-    Matrix out;
-    for (const auto& row : values_[op.in]) {
-      std::vector<double> y(row.size() / 2);
-      for (size_t j = 0; j < y.size(); ++j) y[j] = row[j] / (1 + std::exp(-row[j])) * row[y.size() + j];
-      out.push_back(std::move(y));
-    }
-    return out;
-  }
   Matrix Run(const AttentionOp& op) {
     const Matrix& qkv = values_[op.in];
     const int d = program_.widths[op.out] / op.heads;
@@ -233,9 +354,9 @@ class Interpreter {
           const int key = (op.heads + kv) * d, value = (op.heads + op.key_value_heads + kv) * d;
           double total = 0;
           for (int j = batch_.sequence_offsets[s]; j < (op.causal ? i + 1 : batch_.sequence_offsets[s + 1]); ++j) {
-            double logit = 0;
-            for (int c = 0; c < d; ++c) logit += qkv[i][h * d + c] * qkv[j][key + c];
-            const double weight = std::exp(logit * batch_.query_scale[s] / std::sqrt(d));
+            if (op.local.has_value() && std::abs(i - j) > op.local->reach) continue;
+            const double weight = std::exp(Logit(op, qkv, i, j, h * d, key) * (op.local ? 1 : batch_.query_scale[s]) +
+                                           Bias(op, h, j - i));
             total += weight;
             for (int c = 0; c < d; ++c) out[i][h * d + c] += weight * qkv[j][value + c];
           }
@@ -244,6 +365,24 @@ class Interpreter {
       }
     }
     return out;
+  }
+
+  // Local layers' pairs of components turn by the distance; the programs' other layers have no rotations.
+  double Logit(const AttentionOp& op, const Matrix& qkv, int i, int j, int query, int key) const {
+    const int d = program_.widths[op.out] / op.heads;
+    double logit = 0;
+    for (int c = 0; c < d / 2; ++c) {
+      const std::complex<double> q(qkv[i][query + c], qkv[i][query + d / 2 + c]);
+      const std::complex<double> k(qkv[j][key + c], qkv[j][key + d / 2 + c]);
+      const double turn = op.local ? (i - j) * std::pow(op.local->rotary_base, -2.0 * c / d) : 0;
+      logit += (q * std::conj(k) * std::polar(1.0, turn)).real();
+    }
+    if (d % 2 == 1) logit += qkv[i][query + d - 1] * qkv[j][key + d - 1];
+    return logit / std::sqrt(d);
+  }
+  static double Bias(const AttentionOp& op, int head, int distance) {
+    const auto farthest = static_cast<int>(op.relative_bias.columns / 2);
+    return op.relative_bias ? At(op.relative_bias, head, std::clamp(distance, -farthest, farthest) + farthest) : 0;
   }
 
   const Program& program_;
@@ -320,7 +459,11 @@ INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                                            Case{"odd", [] { return Encoder(33, 3, 11, 45, 3); }},
                                            Case{"wide_heads", [] { return Encoder(40, 2, 80, 64, 1); }},
                                            Case{"decoder", [] { return Decoder(64, 4, 2, 16, 96, 2); }},
-                                           Case{"odd_decoder", [] { return Decoder(30, 3, 1, 10, 37, 2); }}),
+                                           Case{"odd_decoder", [] { return Decoder(30, 3, 1, 10, 37, 2); }},
+                                           Case{"local", [] { return LocalEncoder(48, 3, 16, 100, 4); }},
+                                           Case{"local_beyond", [] { return LocalEncoder(33, 3, 10, 45, 29); }},
+                                           Case{"sandwich", [] { return SandwichDecoder(40, 4, 2, 24, 37); }},
+                                           Case{"biased", [] { return BiasedEncoder(48, 4, 5); }}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
@@ -343,6 +486,21 @@ TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
     const Value qkv = make.Linear(x, 3 * 16);
     make.Linear(make.Attention(qkv, 1, 1, 16, false), 48);
     make.Linear(qkv, 48);
+  }));
+  EXPECT_TRUE(refused([](ProgramMaker& make, Value x) {
+    make.Linear(make.Attention(make.HeadNorm(x, 1, 1, 16), 1, 1, 16, false), 48);
+  }));
+  EXPECT_TRUE(refused([](ProgramMaker& make, Value x) {
+    const AttentionOp attention{
+        .in = make.Linear(x, 48), .heads = 1, .key_value_heads = 1, .relative_bias = make.Random(1, 2 * 300 + 1, 1)};
+    make.Linear(make.Attend(attention, 16), 48);
+  }));
+  EXPECT_TRUE(refused([](ProgramMaker& make, Value x) {
+    for (const double base : {100.0, 200.0}) {
+      AttentionOp attention{.in = make.Linear(x, 48), .heads = 1, .key_value_heads = 1};
+      attention.local = LocalWindow{.reach = 2, .rotary_base = base};
+      x = make.Linear(make.Attend(attention, 16), 48);
+    }
   }));
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numbers>
 #include <random>
 #include <span>
 #include <tuple>
@@ -127,21 +128,75 @@ TEST_P(MatmulTest, GeluAndBfloat16Results) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, MatmulTest,
-    ::testing::Combine(::testing::Values(Precision::kFloat32, Precision::kBfloat16, Precision::kInt8),
-                       ::testing::Values(Shape{1, 1, 1}, Shape{1, 48, 64}, Shape{7, 33, 5}, Shape{8, 96, 384},
-                                         Shape{9, 49, 31}, Shape{17, 100, 130}, Shape{40, 16, 2}, Shape{3, 145, 7})));
+double Activated(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kGelu:
+      return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::kGeluTanh:
+      return x * 0.5 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kTanh:
+      return std::tanh(x);
+    case Activation::kRelu:
+      return std::max(x, 0.0);
+  }
+  return x;
+}
 
-TEST(MatmulFloatTest, GeluIsTheExactOneEverywhere) {
+TEST_P(MatmulTest, AGateIsActivatedAndMultiplied) {
+  const auto [rows, outputs, inputs] = shape_;
+  const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
+  const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
+  const std::vector<float> g = Random(random_, static_cast<size_t>(outputs) * inputs, 0.3f);
+  const std::vector<float> bias = Random(random_, outputs, 1), gate_bias = Random(random_, outputs, 1);
+  const PackedWeights weights = PackWeights(precision_, w.data(), bias.data(), outputs, inputs);
+  const PackedWeights gate = PackWeights(precision_, g.data(), gate_bias.data(), outputs, inputs);
+  const Operand operand = MakeOperand(x);
+  const std::vector<double> values = Expected(x, w, bias), gates = Expected(x, g, gate_bias);
+
+  for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    constexpr float kUntouched = 12345;
+    std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);
+    const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
+    const int half = weights.panel_count() / 2;
+    MultiplyGatedRows(weights, gate, operand, rows, 0, half, activation, out);
+    MultiplyGatedRows(weights, gate, operand, rows, half, weights.panel_count(), activation, out);
+    for (int r = 0; r < rows; ++r) {
+      for (int o = 0; o < outputs; ++o) {
+        const double expected = Activated(activation, gates[r * outputs + o]) * values[r * outputs + o];
+        ASSERT_NEAR(y[r * (outputs + 1) + o], expected, 1e-4) << "row " << r << ", output " << o;
+      }
+      ASSERT_EQ(y[r * (outputs + 1) + outputs], kUntouched);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
+                         ::testing::Combine(::testing::Values(Precision::kFloat32, Precision::kBfloat16,
+                                                              Precision::kInt8),
+                                            ::testing::Values(Shape{1, 1, 1}, Shape{1, 48, 64}, Shape{7, 33, 5},
+                                                              Shape{8, 96, 384}, Shape{9, 49, 31}, Shape{17, 100, 130},
+                                                              Shape{40, 16, 2}, Shape{3, 145, 7}, Shape{100, 50, 3})));
+
+TEST(MatmulFloatTest, ActivationsAreTheExactOnesEverywhere) {
   if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
   const float one = 1;
   const PackedWeights identity = PackWeights(Precision::kFloat32, &one, nullptr, 1, 1);
-  for (float x = -12; x <= 12; x += 0.0137f) {
-    float y = 0;
-    MultiplyRows(identity, {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1, Activation::kGelu,
-                 {reinterpret_cast<std::byte*>(&y), 4});
-    ASSERT_NEAR(y, x * 0.5 * (1 + std::erf(double{x} / std::sqrt(2.0))), 1e-6) << x;
+  for (const Activation activation :
+       {Activation::kGelu, Activation::kGeluTanh, Activation::kSilu, Activation::kTanh, Activation::kRelu}) {
+    std::vector<float> xs{0, -100, 100, -3e4f, 3e4f, -1e30f, 1e30f};
+    for (float x = -20; x <= 20; x += 0.0137f) xs.push_back(x);
+    for (const float x : xs) {
+      float y = 0;
+      MultiplyRows(identity, {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1, activation,
+                   {reinterpret_cast<std::byte*>(&y), 4});
+      const double expected = Activated(activation, x);
+      ASSERT_NEAR(y, expected, 1e-6 + std::fabs(expected) * 1e-6)
+          << x << ", activation " << static_cast<int>(activation);
+    }
   }
 }
 

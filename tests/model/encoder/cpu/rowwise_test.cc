@@ -63,15 +63,42 @@ TEST_P(RowwiseTest, RmsNorm) {
   }
 }
 
-TEST_P(RowwiseTest, SwiGluAlsoFarFromZero) {
-  std::vector<float> both = Random(2 * kRows * width_), y(kRows * width_);
-  for (size_t i = 0; i < both.size(); i += 3) both[i] *= 60;
-  SwiGluRows(View(both, 2 * width_), View(y, width_), kRows, width_);
+TEST_P(RowwiseTest, LayerNormWithoutAResidual) {
+  std::vector<float> x = Random(kRows * width_, 2), weight = Random(width_), bias = Random(width_), y(x.size());
+  LayerNormRows(View(x, width_), {}, View(y, width_), kRows, width_, weight.data(), bias.data(), 0.25f);
   for (int r = 0; r < kRows; ++r) {
+    double mean = 0, variance = 0;
+    for (int j = 0; j < width_; ++j) mean += double{x[r * width_ + j]} / width_;
+    for (int j = 0; j < width_; ++j) variance += (x[r * width_ + j] - mean) * (x[r * width_ + j] - mean) / width_;
     for (int j = 0; j < width_; ++j) {
-      const double gate = both[r * 2 * width_ + j], value = both[r * 2 * width_ + width_ + j];
-      const double expected = gate / (1 + std::exp(-gate)) * value;
-      ASSERT_NEAR(y[r * width_ + j], expected, 1e-6 + std::fabs(expected) * 1e-6) << gate;
+      const double expected = (x[r * width_ + j] - mean) / std::sqrt(variance + 0.25) * weight[j] + bias[j];
+      ASSERT_NEAR(y[r * width_ + j], expected, 1e-5);
+    }
+  }
+}
+
+TEST_P(RowwiseTest, NormsOfQueryAndKeyHeads) {
+  constexpr int kHeads = 4, kKeyHeads = 2;
+  const int columns = (kHeads + 2 * kKeyHeads) * width_;
+  std::vector<float> x = Random(kRows * columns, 1), query = Random(width_), key = Random(width_), y(x.size());
+  for (const bool in_place : {false, true}) {
+    const std::vector<float> before = x;
+    std::vector<float>& out = in_place ? x : y;
+    HeadNormRows(View(x, columns), View(out, columns), kRows, kHeads, kKeyHeads, width_, query.data(), key.data(),
+                 0.25f);
+    for (int r = 0; r < kRows; ++r) {
+      for (int head = 0; head < kHeads + 2 * kKeyHeads; ++head) {
+        const int first = r * columns + head * width_;
+        double squares = 0;
+        for (int j = 0; j < width_; ++j) squares += double{before[first + j]} * before[first + j] / width_;
+        for (int j = 0; j < width_; ++j) {
+          const double value = before[first + j], normal = value / std::sqrt(squares + 0.25);
+          const double expected = head < kHeads               ? normal * query[j]
+                                  : head < kHeads + kKeyHeads ? normal * key[j]
+                                                              : value;
+          ASSERT_NEAR(out[first + j], expected, 1e-5) << "head " << head;
+        }
+      }
     }
   }
 }
