@@ -35,7 +35,7 @@ class Directory:
         self.folder = folder
         self.content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / manifest.TOKENIZER))
-        self._graph = torch.jit.load(folder / manifest.ENCODER)
+        self._graph = torch.jit.load(folder / manifest.ENCODER).float()
         self._positions = packing.positions_of(self.content)
         # The library truncates at the plain limit, which a tuned position table has beyond its trained window.
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None

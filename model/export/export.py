@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +15,12 @@ from typing import Callable, Iterator
 import torch
 from tokenizers import Tokenizer
 
-from model.export import architectures, check, checkpoints, directory, heads, manifest, reference, refusals, text_side
+from model.export import architectures, archive, check, checkpoints, directory, files, heads, manifest, reference, refusals, text_side
+from model.export.deferred import Deferred
 from model.export.errors import ExportError
 from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
 from model.export.sources import Source
 
-CONTRACT_FILE = "longembed.json"  # Inside encoder.pt: which arguments the graph takes. The loader reads it first.
 CONTRACT_VERSION = 1
 
 
@@ -42,18 +41,22 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         refuse_unknown_classes(theirs, checkpoint, architecture)
         tokenizer_json = text_side.strip(theirs["tokenizer"])
         end = end_of_sequence(theirs["eos"], checkpoint.config)
+        checkpoint.tensors = deferred_tensors(checkpoint)
         with readable(checkpoint.config):
             content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
-            encoder = script(architecture, checkpoint)
-        say(f"graph compiled; pooling {content['pooling']}, {content['trained_window']} tokens by {content['trained_window_source']}")
+            graph = build(architecture, checkpoint)
+        say(f"graph built; pooling {content['pooling']}, {content['trained_window']} tokens by {content['trained_window_source']}")
         content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
         expectation = expect(checkpoint, folder, content, overrides, source, theirs, end)
         checkpoint.tensors = {}  # The check loads its own.
 
+        def write_encoder(file: Path) -> None:
+            content["precision"] = archive.save(graph, contract_of(architecture), file)
+
         def verify(fresh: Path) -> None:
             say(str(check.check(directory.Directory(fresh, program), expectation, longest_sample(content))))
 
-        write(out, encoder, tokenizer_json, content, verify)
+        write(out, write_encoder, tokenizer_json, content, verify)
 
 
 def find_architecture(checkpoint: Checkpoint) -> ModuleType:
@@ -284,34 +287,30 @@ def dense_layers(checkpoint: Checkpoint) -> list[heads.Dense]:
     return [heads.dense(*module) for module in checkpoint.dense]
 
 
+def deferred_tensors(checkpoint: Checkpoint) -> dict[str, Deferred]:
+    """The checkpoint's tensors, each to be read when it is written."""
+    files_of = files.locate_tensors(transformer_folder(checkpoint.folder)) if checkpoint.folder else {}
+    return {
+        name: Deferred.of_file(files_of[name], name, tensor) if name in files_of else Deferred.of_tensor(tensor) for name, tensor in checkpoint.tensors.items()
+    }
+
+
+def build(architecture: ModuleType, checkpoint: Checkpoint) -> torch.nn.Module:
+    graph = architecture.build(checkpoint.config, checkpoint.tensors)
+    if checkpoint.dense:
+        heads.attach(graph, dense_layers(checkpoint))
+    return graph
+
+
+def contract_of(architecture: ModuleType) -> dict:
+    return {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
+
+
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
     """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
-    contract = {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
-        graph = architecture.build(checkpoint.config, checkpoint.tensors)
-        if checkpoint.dense:
-            heads.attach(graph, dense_layers(checkpoint))
-        torch.jit.save(torch.jit.script(graph), buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
-    return without_source_paths(buffer)
-
-
-def without_source_paths(archive: io.BytesIO) -> bytes:
-    """The same TorchScript file without debug records. They hold this machine's paths, so that no two machines would write the same bytes."""
-    archive.seek(0)
-    reader = torch._C.PyTorchFileReader(archive)
-    kept = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(kept)
-    names = reader.get_all_records()
-    version = ".data/version" if ".data/version" in names else "version"  # Where it stands depends on its value.
-    writer.set_min_version(int(reader.get_record(version)))
-    for name in names:
-        if not name.endswith(".debug_pkl") and not name.startswith(".data/") and name != version:  # The writer makes these itself.
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
-    writer.write_end_of_file()
-    return kept.getvalue()
+    archive.save(build(architecture, checkpoint), contract_of(architecture), buffer)
+    return buffer.getvalue()
 
 
 def library_versions() -> dict[str, str]:
@@ -323,13 +322,13 @@ def refuse_foreign_directory(out: Path) -> None:
         raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
 
 
-def write(out: Path, encoder: bytes, tokenizer_json: str, content: dict, verify: Callable[[Path], None]) -> None:
+def write(out: Path, write_encoder: Callable[[Path], None], tokenizer_json: str, content: dict, verify: Callable[[Path], None]) -> None:
     """Puts the whole directory in place at once: written beside `out`, verified there, then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
         fresh.mkdir()
-        (fresh / manifest.ENCODER).write_bytes(encoder)
+        write_encoder(fresh / manifest.ENCODER)
         (fresh / manifest.TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         manifest.write(fresh, content)
         verify(fresh)

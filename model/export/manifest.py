@@ -10,7 +10,7 @@ FILE = "longembed-model.yaml"
 ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 4  # Raise it whenever the same checkpoint would give other files.
+EXPORTER_VERSION = 5  # Raise it whenever the same checkpoint would give other files.
 
 
 class _WithoutAliases(yaml.SafeDumper):
