@@ -35,7 +35,8 @@ class Encoder {
   virtual ~Encoder() = default;
 
   // One un-normalised vector a span of the batch, in the batch's order of spans. `leader` is the calling thread's, for
-  // work that helpers may share. `nobody_waits` is asked between layers, on the calling thread; once it says true the
+  // work that helpers may share. `nobody_waits` is asked between layers, and by our kernels every few
+  // milliseconds within one, on the calling thread; once it says true the
   // batch is given up with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work),
   // INTERNAL.
   virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,

@@ -103,6 +103,9 @@ void MultiplyRows(const PackedWeights& weights, const Operand& in, int rows, int
     case Precision::kFloat32:
       return Multiply<Float32Dot>(weights, in, rows, first_panel, last_panel, activation, out);
     case Precision::kBfloat16:
+      if (weights.operand == Precision::kFloat32) {
+        return Multiply<WidenedDot>(weights, in, rows, first_panel, last_panel, activation, out);
+      }
       return Multiply<Bfloat16Dot>(weights, in, rows, first_panel, last_panel, activation, out);
     case Precision::kInt8:
       return Multiply<Int8Dot>(weights, in, rows, first_panel, last_panel, activation, out);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/encoder/cpu/cpu_features.h"
+
 namespace longembed::cpu {
 namespace {
 
@@ -94,7 +96,8 @@ class ScheduleMaker {
 
   Place NewPlace(Value value) {
     const Life& life = lives_[value];
-    const bool operand = life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16;
+    const bool operand =
+        life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16 && HasBfloat16Products();
     Place place{.whole_batch = life.first_segment != life.last_segment,
                 .width = widths_[value],
                 .element = life.for_attention ? attention_element_
@@ -140,11 +143,11 @@ class ScheduleMaker {
 
   RowStep ToStep(LinearOp& op) {
     LinearStep step{.in = places_[op.in], .out = places_[op.out], .gelu = op.gelu};
-    step.weights = PackWeights(precision_, op.weight.data, op.bias.data, static_cast<int>(op.weight.rows),
-                               static_cast<int>(op.weight.columns));
-    step.in_is_operand = (precision_ == Precision::kFloat32 && step.in.element == Element::kFloat32) ||
-                         (precision_ == Precision::kBfloat16 && step.in.element == Element::kBfloat16 &&
-                          step.weights.inputs % StepInputs(precision_) == 0);
+    step.weights = LayOutWeights(precision_, op.weight, op.bias.data);
+    const Precision operand = step.weights.operand;
+    step.in_is_operand = (operand == Precision::kFloat32 && step.in.element == Element::kFloat32) ||
+                         (operand == Precision::kBfloat16 && step.in.element == Element::kBfloat16 &&
+                          step.weights.inputs % StepInputs(operand) == 0);
     if (!step.in_is_operand) {
       const ptrdiff_t bytes = RoundUp(step.weights.steps * kStepBytes, 64);
       schedule_.operand_bytes = std::max(schedule_.operand_bytes, bytes);
