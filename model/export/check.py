@@ -75,7 +75,7 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
     content = directory.content
     samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
     stretches = _stretches(directory, longest)
-    theirs = _reference_answers(expectation, content, samples, stretches)
+    theirs = reference_answers(expectation, content, samples, stretches)
     _refuse_other_limit(expectation, content, theirs["limit"])
     _refuse_other_ids(directory, samples, theirs)
     pairs = [(sample, answer["vector"]) for sample, answer in zip(samples, theirs["answers"]) if answer["vector"]]
@@ -139,14 +139,15 @@ def _stretches(directory: Directory, longest: int) -> list[list[int]]:
     return [ids for ids in stretches if ids]
 
 
-def _reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]]) -> dict:
+def reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], layered: int = 0) -> dict:
+    """`layered`: so many samples get vectors, by one layer in memory at a time, and the others tokens alone; 0: each by the whole model."""
     default = content.get("default_prompt_name")
     texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None} for sample in samples]
     return reference.embed(
         {
             **{key: str(value) if isinstance(value, Path) else value for key, value in vars(expectation).items()},
             "pooling": content["pooling"], "window": content["trained_window"], "position_stride": content.get("position_stride", 1), "threads": torch.get_num_threads(),
-            "longest_run": max(LENGTHS), "samples": texts + [{"ids": ids} for ids in stretches],
+            "longest_run": max(LENGTHS), "layered": layered, "samples": texts + [{"ids": ids} for ids in stretches],
         }  # fmt: skip
     )
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -35,11 +36,14 @@ class Directory:
         self.folder = folder
         self.content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / manifest.TOKENIZER))
-        self._graph = torch.jit.load(folder / manifest.ENCODER).float()
         self._positions = packing.positions_of(self.content)
         # The library truncates at the plain limit, which a tuned position table has beyond its trained window.
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None
         self.through = "the model library" if self._program else "tokenizer.json and encoder.pt in Python"
+
+    @cached_property
+    def _graph(self) -> torch.jit.ScriptModule:
+        return torch.jit.load(self.folder / manifest.ENCODER).float()
 
     def ids(self, sample: Sample) -> list[int]:
         """As the model sees them: within the trained window, special tokens and prompt included."""
@@ -57,13 +61,15 @@ class Directory:
         """The same, each sequence as a batch of its own."""
         return torch.cat([self.encode([ids]) for ids in sequences])
 
-    def vectors(self, samples: list[Sample]) -> Tensor:
-        """[samples, H] from texts, not normalised."""
+    def vectors(self, samples: list[Sample], streamed: bool = False) -> Tensor:
+        """[samples, H] from texts, not normalised. Streamed: by the program, which has one layer in memory at a time and reads all of them for each text."""
+        if streamed and self._program is None:
+            raise ExportError("a model of this size is checked through the model library; build the target longembed-embed-texts, or give --check whole.")
         if self._program is None:
             return self.alone([self.ids(sample) for sample in samples])
         requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name})} for sample in samples]
         lines = "".join(json.dumps(request) + "\n" for request in requests)
-        done = subprocess.run([str(self._program), str(self.folder)], input=lines, capture_output=True, text=True)
+        done = subprocess.run([str(self._program), *(["--streamed"] if streamed else []), str(self.folder)], input=lines, capture_output=True, text=True)
         if done.returncode != 0:
             words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
             raise ExportError(f"{self._program.name} failed ({words}); build it again, or leave it out with --embed-texts ''.")

@@ -15,7 +15,7 @@ from typing import Callable, Iterator
 import torch
 from tokenizers import Tokenizer
 
-from model.export import architectures, archive, check, checkpoints, directory, files, heads, manifest, reference, refusals, text_side
+from model.export import architectures, archive, check, checkpoints, directory, files, heads, layered_check, manifest, reference, refusals, text_side
 from model.export.deferred import Deferred
 from model.export.errors import ExportError
 from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
@@ -24,9 +24,9 @@ from model.export.sources import Source
 CONTRACT_VERSION = 1
 
 
-def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None) -> None:
+def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None, which_check: str = "auto") -> None:
     """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line; `program`
-    is longembed-embed-texts, or None to check from Python."""
+    is longembed-embed-texts, or None to check from Python; `which_check` is "whole", "layers", or "auto": by layers where the whole does not fit into memory."""
     refuse_foreign_directory(out)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin: as many as cores crawl beside any other busy process.
     reference.start()
@@ -54,9 +54,13 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
             content["precision"] = archive.save(graph, contract_of(architecture), file)
 
         def verify(fresh: Path) -> None:
-            say(str(check.check(directory.Directory(fresh, program), expectation, longest_sample(content))))
+            written = directory.Directory(fresh, program)
+            if by_layers(graph, which_check):
+                say(str(layered_check.check_by_layers(written, expectation)))
+            else:
+                say(str(check.check(written, expectation, longest_sample(content))))
 
-        write(out, write_encoder, tokenizer_json, content, verify)
+        write(out, {manifest.ENCODER: write_encoder, manifest.TOKENIZER: lambda file: file.write_text(tokenizer_json, encoding="utf-8")}, content, verify)
 
 
 def find_architecture(checkpoint: Checkpoint) -> ModuleType:
@@ -302,6 +306,15 @@ def build(architecture: ModuleType, checkpoint: Checkpoint) -> torch.nn.Module:
     return graph
 
 
+def by_layers(graph: torch.nn.Module, which_check: str) -> bool:
+    """Whether the check goes layer by layer. The whole one has the weights three times in float32: theirs, the graph, and the model library's."""
+    whole = 3 * 4 * sum(weight.numel() for weight in graph.parameters())
+    available = layered_check.available_memory()
+    if which_check == "auto" and whole > available:
+        say(f"checking layer by layer: the whole check takes {whole / 1e9:.0f} GB of memory, and {available / 1e9:.0f} GB are available")
+    return which_check == "layers" or which_check == "auto" and whole > available
+
+
 def contract_of(architecture: ModuleType) -> dict:
     return {"format_version": CONTRACT_VERSION, "signature": architecture.SIGNATURE, "architecture": architecture.ARCHITECTURE}
 
@@ -322,14 +335,14 @@ def refuse_foreign_directory(out: Path) -> None:
         raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
 
 
-def write(out: Path, write_encoder: Callable[[Path], None], tokenizer_json: str, content: dict, verify: Callable[[Path], None]) -> None:
-    """Puts the whole directory in place at once: written beside `out`, verified there, then renamed."""
+def write(out: Path, writers: dict[str, Callable[[Path], object]], content: dict, verify: Callable[[Path], None]) -> None:
+    """Puts the whole directory in place at once: files by their names, written beside `out`, verified there, then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
         fresh.mkdir()
-        write_encoder(fresh / manifest.ENCODER)
-        (fresh / manifest.TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+        for name, write_file in writers.items():
+            write_file(fresh / name)
         manifest.write(fresh, content)
         verify(fresh)
         if out.exists():
