@@ -47,9 +47,10 @@ constexpr char kUsage[] =
     "  --version prints the version.\n";
 
 // Loads the models of the config, one after the other.
-absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& metrics, ModelRegistry& models) {
+absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& metrics, Health& health,
+                        ModelRegistry& models) {
   for (const ModelConfig& model_config : config.models) {
-    absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, devices, metrics);
+    absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, devices, metrics, health);
     if (!model.ok()) return model.status();
     metrics.SetQueueWaitLimit((*model)->name(), config.limits.max_queue_wait);
     if (const absl::Status status = models.Add(*std::move(model)); !status.ok()) return status;
@@ -141,7 +142,9 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   const Clock& clock = prepared.clock;
   Devices devices(config, clock);
   ModelRegistry models;
-  if (absl::Status status = LoadModels(config, devices, prepared.metrics, models); !status.ok()) return status;
+  if (absl::Status status = LoadModels(config, devices, prepared.metrics, prepared.health, models); !status.ok()) {
+    return status;
+  }
   if (absl::Status status = CheckAllProfiles(prepared.profiles, models); !status.ok()) return status;
   // In the order in which they outlive each other: the pool's last tasks still find what they answer to.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;

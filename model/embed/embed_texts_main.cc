@@ -1,5 +1,5 @@
-// longembed-embed-texts DIRECTORY: embeds texts with nothing but the model library. The exporter compares what it says
-// with the checkpoint's own library.
+// longembed-embed-texts [--streamed] DIRECTORY: embeds texts with nothing but the model library. The exporter compares
+// what it says with the checkpoint's own library.
 //
 // Reads a JSON object a line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. Without prompt_name
 // a text gets the prompt of a request that says nothing of prompts; with "" it gets none. Answers each by a line on
@@ -8,12 +8,13 @@
 // SPARSE {"indices": [...], "values": [...]}, with TOKEN_VECTORS, for which prompt_name says whether the text is a
 // query,
 // {"vectors": [[...], ...]}. The first text that cannot be embedded ends the run with status 1 and one
-// sentence on stderr.
+// sentence on stderr. Streamed, one layer is in memory at a time, and all are read for each text.
 #include <algorithm>
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -85,10 +86,11 @@ absl::Status EmbedLine(const ModelManifest& model, const Embedder& embedder, con
   return absl::OkStatus();
 }
 
-absl::Status EmbedLines(const std::string& directory) {
+absl::Status EmbedLines(const std::string& directory, bool streamed) {
   const absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(directory);
   if (!model.ok()) return model.status();
-  const absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadEncoder(directory, (*model)->manifest, {});
+  const absl::StatusOr<std::unique_ptr<Encoder>> encoder =
+      LoadEncoder(directory, (*model)->manifest, {.streamed = streamed});
   if (!encoder.ok()) return encoder.status();
   Team team;
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
@@ -108,11 +110,12 @@ absl::Status EmbedLines(const std::string& directory) {
 }  // namespace longembed
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: longembed-embed-texts DIRECTORY < texts.jsonl\n";
+  const bool streamed = argc == 3 && std::string_view(argv[1]) == "--streamed";
+  if (argc != 2 && !streamed) {
+    std::cerr << "usage: longembed-embed-texts [--streamed] DIRECTORY < texts.jsonl\n";
     return 2;
   }
-  const absl::Status status = longembed::EmbedLines(argv[1]);
+  const absl::Status status = longembed::EmbedLines(argv[argc - 1], streamed);
   if (!status.ok()) std::cerr << status.message() << "\n";
   return status.ok() ? 0 : 1;
 }

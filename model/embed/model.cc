@@ -1,5 +1,6 @@
 #include "model/embed/model.h"
 
+#include <future>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,12 +9,16 @@
 
 namespace longembed {
 
-absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory) {
+absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory,
+                                                       const std::function<void(double)>& on_progress) {
   absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
   if (!manifest.ok()) return manifest.status();
-  if (const absl::Status status = VerifyFiles(*manifest, directory); !status.ok()) return status;
   const std::string path = absl::StrCat(directory, "/", kTokenizerFile);
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadHuggingFaceTokenizer(path);
+  // Beside the sums: each takes a core for a part of a small model's start.
+  auto loaded = std::async(std::launch::async, [&path] { return LoadHuggingFaceTokenizer(path); });
+  const absl::Status verified = VerifyFiles(*manifest, directory, on_progress);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = loaded.get();
+  if (!verified.ok()) return verified;
   if (!tokenizer.ok()) return tokenizer.status();
   if ((*tokenizer)->vocabulary_size() > manifest->vocabulary_size) {
     return ModelDirectoryError(path, absl::StrCat("has ", (*tokenizer)->vocabulary_size(), " entries, the model only ",

@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_MODEL_EMBED_MODEL_H_
 #define LONGEMBED_MODEL_EMBED_MODEL_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -20,8 +21,10 @@ struct Model {
 };
 
 // Reads manifest and tokenizer, and compares every file with its sum. Errors: FAILED_PRECONDITION (MODEL_DIRECTORY),
-// one sentence that names file and fault.
-absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory);
+// one sentence that names file and fault. `on_progress` is told how much of the files is read, from 0 to 1, on any
+// thread, one at a time.
+absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory,
+                                                       const std::function<void(double)>& on_progress = {});
 
 }  // namespace longembed
 

@@ -29,6 +29,27 @@ constexpr const char* kSentences[] = {
     "In the beginning the river was clear, and the village drank from it.",
 };
 
+// Of the linear layers.
+int64_t WeightsOf(const ModelManifest& manifest) {
+  const int64_t hidden = manifest.hidden_size, heads = manifest.attention_heads, head_dim = manifest.head_dim;
+  const int64_t attention = (2 * heads + 2 * int64_t{manifest.key_value_heads}) * head_dim * hidden;
+  const int64_t feed_forward = (manifest.gated ? 3 : 2) * hidden * manifest.intermediate_size;
+  return manifest.layers * (attention + feed_forward);
+}
+
+// The first texts that make at most so many products of a token with a weight; two at least.
+void KeepAffordable(const ModelManifest& manifest, std::vector<std::string>& texts) {
+  constexpr double kMostProducts = 1e12, kTokensPerByte = 0.25;
+  const double most_bytes =
+      kMostProducts / kTokensPerByte / static_cast<double>(std::max<int64_t>(1, WeightsOf(manifest)));
+  double bytes = 0;
+  size_t kept = 0;
+  for (; kept < texts.size() && (kept < 2 || bytes + static_cast<double>(texts[kept].size()) <= most_bytes); ++kept) {
+    bytes += static_cast<double>(texts[kept].size());
+  }
+  texts.resize(kept);
+}
+
 // Every sentence, and longer and longer runs of them.
 std::vector<std::string> SampleTexts() {
   std::vector<std::string> texts(std::begin(kSentences), std::end(kSentences));
@@ -60,11 +81,13 @@ double Cosine(std::span<const float> a, std::span<const float> b) {
 }  // namespace
 
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads) {
-  const std::vector<std::string> texts = SampleTexts();
+  constexpr int kOneBatch = 1 << 16;  // A streamed encoder reads all weights for every batch.
+  std::vector<std::string> texts = SampleTexts();
+  KeepAffordable(model.manifest, texts);
   const std::vector<Input> inputs(texts.begin(), texts.end());
   const bool tokens = model.manifest.token_vectors.has_value();
   const bool sparse = model.manifest.pooling == Pooling::kNone && !tokens;
-  EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .sparse = sparse, .max_batch_tokens = 512};
+  EmbedderOptions options{.plan = {.truncate = Truncate::kEnd}, .sparse = sparse, .max_batch_tokens = kOneBatch};
   if (tokens) options.plan.token_vectors = TokenVectors::kDocument;
   Team team;
   const HelperThreads helpers(team, threads - 1);

@@ -24,8 +24,8 @@ struct PrecisionReport {
 // One vector a text, normalised: the pooled one, or of models without one the sparse one or all token vectors as one.
 using SampleVectors = std::vector<std::vector<float>>;
 
-// Embeds built-in English texts of about 10 to 500 tokens, each as the model's trained window takes it. Errors: of the
-// encoder.
+// Embeds built-in English texts of about 10 to 500 tokens, each as the model's trained window takes it, as one batch;
+// of a model of billions of weights fewer and shorter ones, for some seconds. Errors: of the encoder.
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads);
 
 PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVectors& actual);

@@ -22,6 +22,13 @@ struct EncoderOptions {
   std::string device = "cpu";  // "cpu", "cuda" (the first one) or "cuda:N".
   Precision precision = Precision::kFloat32;
   Engine engine = Engine::kAuto;
+  // Cores that load it.
+  int threads = 1;
+  // Weights stay in the file, and each layer's are read for every batch: slow, and for a few batches of a model that
+  // does not fit into memory.
+  bool streamed = false;
+  // Told how much of the weights is read, from 0 to 1; on any thread, one at a time. Streamed: by each batch.
+  std::function<void(double)> on_progress;
   // Told, in words, when kAuto finds that our kernels cannot run the model on this CPU and LibTorch will.
   std::function<void(const std::string&)> on_fallback;
 };

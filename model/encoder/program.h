@@ -5,6 +5,7 @@
 #ifndef LONGEMBED_MODEL_ENCODER_PROGRAM_H_
 #define LONGEMBED_MODEL_ENCODER_PROGRAM_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "model/encoder/activation.h"
+#include "model/encoder/mapped_file.h"
 
 namespace longembed {
 
@@ -25,13 +27,44 @@ struct Weight {
   explicit operator bool() const { return data != nullptr; }
 };
 
+enum class StoredElement : uint8_t { kFloat32, kBfloat16, kFloat16 };
+
+inline constexpr ptrdiff_t SizeOf(StoredElement element) { return element == StoredElement::kFloat32 ? 4 : 2; }
+
+// The matrix of a linear layer, as the model's file holds it: row-major, in the checkpoint's own precision, and often
+// pages of the file.
+struct StoredMatrix {
+  const std::byte* data = nullptr;
+  StoredElement element = StoredElement::kFloat32;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  std::shared_ptr<const void> owner;
+  std::shared_ptr<const MappedFile> file;  // Null: the memory is no file's.
+
+  StoredMatrix() = default;
+  StoredMatrix(const Weight& weight)  // NOLINT(google-explicit-constructor): the same matrix in float32.
+      : data(reinterpret_cast<const std::byte*>(weight.data)),
+        rows(weight.rows),
+        columns(weight.columns),
+        owner(weight.owner) {}
+
+  ptrdiff_t row_bytes() const { return columns * SizeOf(element); }
+  StoredMatrix Rows(int64_t first, int64_t last) const {
+    StoredMatrix some = *this;
+    some.data += first * row_bytes();
+    some.rows = last - first;
+    return some;
+  }
+};
+
 using Value = int;
 
 // out = activation(in W^T + bias). weight [outputs, inputs]; bias may be absent. Gated: weight and bias hold a gate and
 // a value, each of half their rows, and out = activation(gate) * value.
 struct LinearOp {
   Value in = 0, out = 0;
-  Weight weight, bias;
+  StoredMatrix weight;
+  Weight bias;
   Activation activation = Activation::kNone;
   bool gated = false;
 };

@@ -2,9 +2,12 @@
 
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/cuda.h>
 
+#include <algorithm>
 #include <map>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -33,20 +36,46 @@ c10::Stream StreamOfThread(c10::Device device) {
   return streams.emplace(device.index(), guard.getStreamFromGlobalPool(device)).first->second;
 }
 
+void DropPages(const MappedFile& file, const at::Tensor& weight) {
+  file.DropPages(static_cast<const std::byte*>(weight.const_data_ptr()), weight.nbytes());
+}
+
+// Puts a copy of every weight of the module onto the device in the place of the file's pages. A weight that parts share
+// stays shared, because it is one tensor.
+void CopyWeights(torch::jit::Module module, const MappedFile& file, const TorchOptions& options) {
+  int64_t total = 0, done = 0;
+  for (const at::Tensor& weight : module.parameters()) total += weight.numel();
+  for (at::Tensor weight : module.parameters()) {
+    const at::Tensor stored = weight.detach();
+    weight.set_data(stored.to(options.device, options.type, /*non_blocking=*/false, /*copy=*/true));
+    if (stored.is_cpu()) DropPages(file, stored);
+    done += stored.numel();
+    if (options.on_progress) options.on_progress(static_cast<double>(done) / static_cast<double>(total));
+  }
+  module.to(options.device);  // Tables that are no weights.
+}
+
 class TorchEncoder final : public Encoder {
  public:
-  TorchEncoder(const torch::jit::Module& module, c10::Device device, const ModelManifest& manifest, Precision precision)
-      : embeddings_(module.attr("embeddings").toModule()),
-        pooling_(module.attr("pooling").toModule()),
-        device_(device),
-        precision_(precision),
+  TorchEncoder(const MappedModule& loaded, const TorchOptions& options, const ModelManifest& manifest)
+      : embeddings_(loaded.module.attr("embeddings").toModule()),
+        pooling_(loaded.module.attr("pooling").toModule()),
+        options_(options),
+        device_(options.device),
         family_(manifest.family),
         vector_size_(manifest.vector_size) {
-    for (const torch::jit::Module& layer : module.attr("layers").toModule().children()) {
-      layers_.emplace_back(layer);
+    const torch::jit::Module layers = loaded.module.attr("layers").toModule();
+    if (options.streamed) {
+      for (const torch::jit::Module& part : {embeddings_, pooling_}) CopyWeights(part, *loaded.file, options);
+      for (const torch::jit::Module& layer : layers.children()) stored_layers_.push_back(layer);
+      file_ = loaded.file;
+    } else {
+      CopyWeights(loaded.module, *loaded.file, options);
+      for (const torch::jit::Module& layer : layers.children()) layers_.emplace_back(layer);
     }
-    const at::ScalarType type = precision == Precision::kFloat16 ? at::kHalf : at::kBFloat16;
-    flash_ = precision != Precision::kFloat32 && RunsFlashAttention(device, type);
+    flash_ = options.type != at::kFloat && RunsFlashAttention(options.device, options.type);
+    // Batches run on streams of their own, which do not wait for the one that the weights were copied on.
+    if (options.device.is_cuda()) torch::cuda::synchronize(options.device.index());
   }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
@@ -63,7 +92,7 @@ class TorchEncoder final : public Encoder {
 
   int hidden_size() const override { return vector_size_; }
   std::string device() const override { return device_.str(); }
-  Precision precision() const override { return precision_; }
+  Precision precision() const override { return options_.precision; }
   std::string engine() const override { return "torchscript"; }
 
  private:
@@ -92,12 +121,25 @@ class TorchEncoder final : public Encoder {
       attention.query_scale = QueryScaleRows(batch, device_);
       attention.flash = flash_;
     }
-    for (TorchLayer& layer : layers_) {
+    for (size_t i = 0; i < std::max(layers_.size(), stored_layers_.size()); ++i) {
       if (nobody_waits()) return EncoderCancelled();
+      if (options_.streamed && options_.on_progress)
+        options_.on_progress(static_cast<double>(i) / stored_layers_.size());
+      std::optional<TorchLayer> read;
+      if (options_.streamed) read.emplace(ReadLayer(i));
+      TorchLayer& layer = read.has_value() ? *read : layers_[i];
       at::Tensor hidden = layer.Run(arguments, one_kernel ? &attention : nullptr);
       arguments[0] = std::move(hidden);
     }
     return ToBlock(pooling_.forward({arguments[0], spans}).toTensor());
+  }
+
+  // A copy of a layer with its weights on the device.
+  TorchLayer ReadLayer(size_t i) const {
+    const torch::jit::Module layer = stored_layers_[i].deepcopy();
+    for (const at::Tensor& weight : stored_layers_[i].parameters()) DropPages(*file_, weight);
+    CopyWeights(layer, *file_, {.device = options_.device, .type = options_.type});
+    return TorchLayer(layer);
   }
 
   at::Tensor Embed(const PackedBatch& batch) {
@@ -122,10 +164,12 @@ class TorchEncoder final : public Encoder {
   }
 
   torch::jit::Module embeddings_;
-  std::vector<TorchLayer> layers_;
   torch::jit::Module pooling_;
+  std::vector<TorchLayer> layers_;                 // Empty when streamed; then
+  std::vector<torch::jit::Module> stored_layers_;  // have their weights in
+  std::shared_ptr<const MappedFile> file_;         // this file.
+  const TorchOptions options_;
   const c10::Device device_;
-  const Precision precision_;
   const Family family_;
   const int vector_size_;
   bool flash_ = false;
@@ -145,9 +189,9 @@ absl::Status StatusOfException(const std::exception& error) {
   return out_of_memory ? EncoderOutOfMemory(first_line) : EncoderFailed(first_line);
 }
 
-std::unique_ptr<Encoder> MakeTorchEncoder(const torch::jit::Module& module, c10::Device device,
-                                          const ModelManifest& manifest, Precision precision) {
-  return std::make_unique<TorchEncoder>(module, device, manifest, precision);
+std::unique_ptr<Encoder> MakeTorchEncoder(const MappedModule& loaded, const TorchOptions& options,
+                                          const ModelManifest& manifest) {
+  return std::make_unique<TorchEncoder>(loaded, options, manifest);
 }
 
 }  // namespace longembed

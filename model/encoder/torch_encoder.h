@@ -6,17 +6,28 @@
 #include <torch/script.h>
 
 #include <exception>
+#include <functional>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "model/encoder/encoder.h"
+#include "model/encoder/torch_archive.h"
 #include "model/manifest/manifest.h"
 
 namespace longembed {
 
-// `module` is on `device` and holds its weights in `precision`. Throws what torch throws.
-std::unique_ptr<Encoder> MakeTorchEncoder(const torch::jit::Module& module, c10::Device device,
-                                          const ModelManifest& manifest, Precision precision);
+struct TorchOptions {
+  c10::Device device = at::kCPU;
+  Precision precision = Precision::kFloat32;
+  at::ScalarType type = at::kFloat;         // Of `precision`.
+  bool streamed = false;                    // As in EncoderOptions.
+  std::function<void(double)> on_progress;  // As there.
+};
+
+// Copies the weights to the device, dropping the file's pages as it goes; streamed, each layer's for every batch.
+// Throws what torch throws.
+std::unique_ptr<Encoder> MakeTorchEncoder(const MappedModule& loaded, const TorchOptions& options,
+                                          const ModelManifest& manifest);
 
 // RESOURCE_EXHAUSTED when memory ran out, else INTERNAL. The interpreter wraps errors as std::runtime_error, so that
 // running out of memory is known by its words only.

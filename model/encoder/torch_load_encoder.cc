@@ -1,5 +1,4 @@
 #include <ATen/Parallel.h>
-#include <torch/cuda.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
@@ -12,6 +11,7 @@
 #include "model/encoder/cpu/cpu_features.h"
 #include "model/encoder/load_encoder.h"
 #include "model/encoder/sparse_encoder.h"
+#include "model/encoder/torch_archive.h"
 #include "model/encoder/torch_device.h"
 #include "model/encoder/torch_encoder.h"
 #include "model/encoder/torch_lowering.h"
@@ -20,65 +20,67 @@
 namespace longembed {
 namespace {
 
-constexpr char kContractFile[] = "longembed.json";
 // What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's
 // arguments.
 constexpr char kApeSignature[] = "\"ape-v1\"";
 constexpr char kRopeSignature[] = "\"rope-v1\"";
 
-// The graph in another precision, for LibTorch's own kernels. Tables and sums that must stay float32 are the graph's
-// own concern.
-absl::Status Convert(torch::jit::Module& module, c10::Device device, Precision precision) {
+// What LibTorch's own kernels compute in. Tables and sums that must stay float32 are the graph's own concern.
+absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) {
   switch (precision) {
     case Precision::kFloat32:
-      return absl::OkStatus();
+      return at::kFloat;
     case Precision::kBfloat16:
-      module.to(at::kBFloat16);
-      return absl::OkStatus();
+      return at::kBFloat16;
     case Precision::kFloat16:
       if (device.is_cpu()) return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
-      module.to(at::kHalf);
-      return absl::OkStatus();
+      return at::kHalf;
     case Precision::kInt8:
-      return PrecisionUnavailable(PrecisionName(precision),
-                                  "LibTorch's own kernels are not used for it; use bf16 or fp32");
+      break;
   }
-  return absl::OkStatus();
+  return PrecisionUnavailable(PrecisionName(precision), "LibTorch's own kernels are not used for it; use bf16 or fp32");
+}
+
+// Our kernels, or UNIMPLEMENTED or FAILED_PRECONDITION that says why they cannot run the model.
+absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
+  if (const std::string missing = cpu::MissingFor(options.precision); !missing.empty()) {
+    return absl::FailedPreconditionError(missing);
+  }
+  absl::StatusOr<MappedModule> loaded = LoadMapped(path);
+  if (!loaded.ok()) return loaded.status();
+  absl::StatusOr<Program> program = LowerToProgram(loaded->module, loaded->file);
+  if (!program.ok()) return program.status();
+  *loaded = {};  // The program holds what it needs of the file.
+  return MakeCpuEncoder(*std::move(program), options.precision,
+                        {.threads = options.threads, .streamed = options.streamed, .on_progress = options.on_progress});
 }
 
 // Throws what torch throws.
 absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest,
                                               c10::Device device, const EncoderOptions& options) {
-  torch::jit::ExtraFilesMap contract{{kContractFile, ""}};
-  torch::jit::Module module = torch::jit::load(path, device, contract);
+  absl::StatusOr<MappedModule> loaded = LoadMapped(path);
+  if (!loaded.ok()) return loaded.status();
   const char* signature = manifest.family == Family::kApe ? kApeSignature : kRopeSignature;
-  if (!absl::StrContains(contract[kContractFile], signature)) {
+  if (!absl::StrContains(loaded->contract, signature)) {
     return ModelDirectoryError(path, absl::StrCat("was not exported for this build (signature ", signature,
                                                   " is missing); export the model again"));
   }
-  module.eval();
   if (device.is_cpu() && options.engine == Engine::kAuto) {
-    std::string why = cpu::MissingFor(options.precision);
-    if (why.empty()) {
-      absl::StatusOr<Program> program = LowerToProgram(module);
-      if (!program.ok()) {
-        why = std::string(program.status().message());
-      } else {
-        module = torch::jit::Module();  // The program holds the weights now, and lets go of each once it is packed.
-        absl::StatusOr<std::unique_ptr<Encoder>> encoder = MakeCpuEncoder(*std::move(program), options.precision);
-        if (encoder.ok()) return encoder;
-        why = std::string(encoder.status().message());
-        module = torch::jit::load(path, device);
-        module.eval();
-      }
-    }
+    absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadNative(path, options);
+    if (encoder.ok()) return encoder;
+    const std::string why(encoder.status().message());
     if (options.precision == Precision::kInt8) return PrecisionUnavailable(PrecisionName(options.precision), why);
     if (options.on_fallback) options.on_fallback(why);
   }
-  if (absl::Status status = Convert(module, device, options.precision); !status.ok()) return status;
-  // Encoders run on streams of their own, which do not wait for the one that the weights were copied on.
-  if (device.is_cuda()) torch::cuda::synchronize(device.index());
-  return MakeTorchEncoder(module, device, manifest, options.precision);
+  const absl::StatusOr<at::ScalarType> type = TypeFor(device, options.precision);
+  if (!type.ok()) return type.status();
+  return MakeTorchEncoder(*loaded,
+                          {.device = device,
+                           .precision = options.precision,
+                           .type = *type,
+                           .streamed = options.streamed,
+                           .on_progress = options.on_progress},
+                          manifest);
 }
 
 }  // namespace

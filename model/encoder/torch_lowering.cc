@@ -14,7 +14,8 @@ namespace {
 using torch::jit::Module;
 
 Weight ToWeight(const at::Tensor& tensor) {
-  auto owner = std::make_shared<at::Tensor>(tensor.to(at::kCPU, at::kFloat).contiguous());
+  auto owner =
+      std::make_shared<at::Tensor>(tensor.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous());
   const bool matrix = owner->dim() == 2;
   return {.data = owner->data_ptr<float>(),
           .rows = matrix ? owner->size(0) : 1,
@@ -25,6 +26,26 @@ Weight ToWeight(const at::Tensor& tensor) {
 Weight WeightOf(const Module& module, const std::string& name) { return ToWeight(module.attr(name).toTensor()); }
 
 c10::IValue ConstantOf(const Module& module, const std::string& name) { return module.type()->getConstant(name); }
+
+// The matrix as the file holds it.
+absl::StatusOr<StoredMatrix> MatrixOf(const Module& module, const std::shared_ptr<const MappedFile>& file) {
+  auto owner = std::make_shared<at::Tensor>(module.attr("weight").toTensor());
+  StoredMatrix matrix;
+  if (owner->scalar_type() == at::kBFloat16) {
+    matrix.element = StoredElement::kBfloat16;
+  } else if (owner->scalar_type() == at::kHalf) {
+    matrix.element = StoredElement::kFloat16;
+  } else if (owner->scalar_type() != at::kFloat) {
+    return NoKernelFor(absl::StrCat("weights of ", at::toString(owner->scalar_type())));
+  }
+  if (owner->dim() != 2 || !owner->is_contiguous()) return NoKernelFor("weights that are no plain matrix");
+  matrix.data = static_cast<const std::byte*>(owner->const_data_ptr());
+  matrix.rows = owner->size(0);
+  matrix.columns = owner->size(1);
+  matrix.owner = std::move(owner);
+  matrix.file = file;
+  return matrix;
+}
 
 float EpsilonOf(const Module& module) { return static_cast<float>(ConstantOf(module, "epsilon").toDouble()); }
 
@@ -38,7 +59,7 @@ std::optional<Activation> GateOf(const std::string& kind) {
 // Lowers the forward() of one layer after the other.
 class LayerLowering {
  public:
-  explicit LayerLowering(Program& program) : program_(program) {}
+  LayerLowering(Program& program, std::shared_ptr<const MappedFile> file) : program_(program), file_(std::move(file)) {}
 
   absl::StatusOr<Value> Lower(const Module& layer, Value hidden) {
     const absl::StatusOr<LayerCalls> read = ReadLayerCalls(layer);
@@ -93,8 +114,10 @@ class LayerLowering {
 
   absl::StatusOr<Value> LowerLinear(const Module& module, Value in) {
     const std::string kind = ClassOf(module);
+    absl::StatusOr<StoredMatrix> matrix = MatrixOf(module, file_);
+    if (!matrix.ok()) return matrix.status();
     LinearOp op{.in = in,
-                .weight = WeightOf(module, "weight"),
+                .weight = *std::move(matrix),
                 .activation = kind == "LinearGelu" ? Activation::kGelu : Activation::kNone};
     if (op.weight.columns != program_.widths[in]) return NoKernelFor("a linear layer of another width");
     if (kind != "LinearNoBias") op.bias = WeightOf(module, "bias");
@@ -190,6 +213,7 @@ class LayerLowering {
   }
 
   Program& program_;
+  const std::shared_ptr<const MappedFile> file_;
   std::vector<Op> ops_;
   std::vector<std::optional<Value>> values_;  // By the layer's numbering; nothing for those that no kernel reads.
 };
@@ -269,10 +293,10 @@ absl::Status LowerPooling(const Module& pooling, Program& program) {
 
 }  // namespace
 
-absl::StatusOr<Program> LowerToProgram(const Module& module) {
+absl::StatusOr<Program> LowerToProgram(const Module& module, const std::shared_ptr<const MappedFile>& file) {
   Program program;
   if (absl::Status status = LowerEmbeddings(module.attr("embeddings").toModule(), program); !status.ok()) return status;
-  LayerLowering lowering(program);
+  LayerLowering lowering(program, file);
   Value hidden = program.input;
   for (const Module& layer : module.attr("layers").toModule().children()) {
     absl::StatusOr<Value> out = lowering.Lower(layer, hidden);

@@ -35,6 +35,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--embed-texts", type=Path, metavar="PROGRAM", help="longembed-embed-texts, to check through the model library (default: build/release's; '' = from Python)"
     )
+    parser.add_argument(
+        "--check", choices=("auto", "whole", "layers"), default="auto",
+        help="compare with the whole model in memory, or a few texts layer by layer (default: by layers where memory is too small)",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -111,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
     from model.export import export  # Brings torch along, which takes seconds.
 
     started = time.monotonic()
-    export.export(source, overrides, request, options.out, embed_texts_program(options.embed_texts))
+    export.export(source, overrides, request, options.out, embed_texts_program(options.embed_texts), options.check)
     print(f"{options.out} is ready after {time.monotonic() - started:.0f} s.", file=sys.stderr)
 
 

@@ -146,15 +146,18 @@ def _stretches(directory: Directory, longest: int) -> list[list[int]]:
     return [ids for ids in stretches if ids]
 
 
-def reference_answers(expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str) -> dict:
-    """What the checkpoint's own library says of texts, and of token ids of exact lengths. `output`: dense, sparse, tokens."""
+def reference_answers(
+    expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str = "dense", layered: int = 0
+) -> dict:
+    """What the checkpoint's own library says of texts, and of token ids of exact lengths. `output`: dense, sparse, tokens. `layered`, of dense vectors: so many
+    samples get one, by one layer in memory at a time, and the others tokens alone; 0: each by the whole model."""
     default = content.get("default_prompt_name")
     texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None, "role": sample.prompt_name} for sample in samples]
     return reference.embed(
         {
             **{key: str(value) if isinstance(value, Path) else value for key, value in vars(expectation).items()},
             "pooling": content["pooling"], "window": content["trained_window"], "position_stride": content.get("position_stride", 1), "threads": torch.get_num_threads(),
-            "longest_run": max(LENGTHS), "output": output, "samples": texts + [{"ids": ids} for ids in stretches],
+            "longest_run": max(LENGTHS), "output": output, "layered": layered, "samples": texts + [{"ids": ids} for ids in stretches],
         }  # fmt: skip
     )
 

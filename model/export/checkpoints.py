@@ -56,6 +56,7 @@ class Known:
     prompts: dict = field(default_factory=dict)
     recommended_extension: str = WINDOWS
     multi_vector_window: int = MULTI_VECTOR_WINDOW
+    evidence: dict = field(default_factory=dict)  # What recommended_extension rests on, in the form of `longembed-bench advise`.
     package: MavenPackage | PythonPackage | GgufPackage | None = None
     position_stride: int = 1
     append_eos: bool | None = None  # Whether EOS ends every text; None: as the checkpoint's tokenizer does it.
@@ -100,28 +101,37 @@ MISTRAL_PROMPTS = {"query": "Instruct: Given a web search query, retrieve releva
 NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "clustering": "clustering: ", "classification": "classification: "}
 
 
-def _e5(name: str, package: MavenPackage | None = None) -> Known:
-    return Known(f"intfloat/{name}", 512, "MEAN", "MIT", E5_PROMPTS, package=package)
+def _qmsum(window: int, ndcg: str, truncated: str) -> dict:
+    """Of the mean of windows of the trained length (model/plan/README.md)."""
+    notes = {
+        "set": "qmsum, developers' half", "date": "2026-11-28", "documents": "97", "queries": "770", "ndcg_at_10": ndcg, "baseline": f"truncated {truncated}",
+        "recipe": f"windows {window} mean", "vectors_per_document": "1", "precision": "int8",
+    }  # fmt: skip
+    return {f"one_vector_{name}": value for name, value in notes.items()}
 
 
-def _bge(name: str, package: MavenPackage | None = None) -> Known:
-    return Known(f"BAAI/{name}", 512, "CLS", "MIT", BGE_PROMPTS, package=package)
+def _e5(name: str, package: MavenPackage | None = None, evidence: dict | None = None) -> Known:
+    return Known(f"intfloat/{name}", 512, "MEAN", "MIT", E5_PROMPTS, evidence=evidence or {}, package=package)
+
+
+def _bge(name: str, package: MavenPackage | None = None, evidence: dict | None = None) -> Known:
+    return Known(f"BAAI/{name}", 512, "CLS", "MIT", BGE_PROMPTS, evidence=evidence or {}, package=package)
 
 
 def _gte(name: str) -> Known:
     return Known(f"thenlper/{name}", 512, "MEAN", "MIT")
 
 
-def _minilm(name: str, trained_window: int, package: PythonPackage | None = None) -> Known:
+def _minilm(name: str, trained_window: int, package: PythonPackage | None = None, evidence: dict | None = None) -> Known:
     # The position tables have 512 rows, but the sentence models were tuned on 128 tokens and are published with a limit of 256 (L6) and 128 (L12): rows beyond
     # it were last trained before the model was an embedder. The published limit is therefore the trained window.
-    return Known(f"sentence-transformers/{name}", trained_window, "MEAN", "Apache-2.0", package=package)
+    return Known(f"sentence-transformers/{name}", trained_window, "MEAN", "Apache-2.0", evidence=evidence or {}, package=package)
 
 
 ALL = (
-    _e5("e5-small-v2", E5_SMALL_V2_JAR), _e5("e5-base-v2"), _e5("e5-large-v2"),
+    _e5("e5-small-v2", E5_SMALL_V2_JAR, _qmsum(512, "0.538", "0.321")), _e5("e5-base-v2"), _e5("e5-large-v2"),
     _e5("e5-small"), _e5("e5-base"), _e5("e5-large"),
-    _bge("bge-small-en-v1.5", BGE_SMALL_JAR), _bge("bge-base-en-v1.5"), _bge("bge-large-en-v1.5"),
+    _bge("bge-small-en-v1.5", BGE_SMALL_JAR, _qmsum(512, "0.477", "0.278")), _bge("bge-base-en-v1.5"), _bge("bge-large-en-v1.5"),
     _gte("gte-small"), _gte("gte-base"), _gte("gte-large"),
     Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0", similarity_function="dot"),
     Known("dwzhu/e5-base-4k", 512, "MEAN", "MIT", E5_PROMPTS, recommended_extension="{}", position_stride=8),
@@ -133,7 +143,7 @@ ALL = (
     _e5("multilingual-e5-small"), _e5("multilingual-e5-base"), _e5("multilingual-e5-large"),
     Known("BAAI/bge-m3", 8192, "CLS", "MIT"),
     Known("HuggingFaceTB/SmolLM2-135M-Instruct", 8192, "LAST", "Apache-2.0", package=SMOLLM2_WHEEL, append_eos=True),
-    _minilm("all-MiniLM-L6-v2", 256, MINILM_WHEEL), _minilm("all-MiniLM-L12-v2", 128),
+    _minilm("all-MiniLM-L6-v2", 256, MINILM_WHEEL, _qmsum(256, "0.471", "0.236")), _minilm("all-MiniLM-L12-v2", 128),
 )  # fmt: skip
 
 

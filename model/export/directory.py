@@ -3,7 +3,9 @@
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Sequence
 
 import torch
 import yaml
@@ -35,12 +37,18 @@ class Directory:
         self.folder = folder
         self.content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / manifest.TOKENIZER))
-        self._graph = torch.jit.load(folder / manifest.ENCODER)
-        self._sparse_head = torch.jit.load(folder / manifest.SPARSE_HEAD) if (folder / manifest.SPARSE_HEAD).is_file() else None
         self._positions = packing.positions_of(self.content)
         # The library truncates at the plain limit, which a tuned position table has beyond its trained window.
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None
         self.through = "the model library" if self._program else "tokenizer.json and encoder.pt in Python"
+
+    @cached_property
+    def _graph(self) -> torch.jit.ScriptModule:
+        return torch.jit.load(self.folder / manifest.ENCODER).float()
+
+    @cached_property
+    def _sparse_head(self) -> torch.jit.ScriptModule:
+        return torch.jit.load(self.folder / manifest.SPARSE_HEAD)
 
     def ids(self, sample: Sample, limit: int | None = None) -> list[int]:
         """As the model sees them: within the limit, which is the trained window, special tokens and prompt included."""
@@ -118,17 +126,19 @@ class Directory:
     def _all_components(self, indices: Tensor, values: Tensor) -> Tensor:
         return torch.zeros(self.content["vocabulary_size"]).scatter(0, indices, values)
 
-    def vectors(self, samples: list[Sample]) -> Tensor:
-        """[samples, H] from texts, not normalised."""
+    def vectors(self, samples: list[Sample], streamed: bool = False) -> Tensor:
+        """[samples, H] from texts, not normalised. Streamed: by the program, which has one layer in memory at a time and reads all of them for each text."""
+        if streamed and self._program is None:
+            raise ExportError("a model of this size is checked through the model library; build the target longembed-embed-texts, or give --check whole.")
         if self._program is None:
             return self.alone([self.ids(sample) for sample in samples])
-        return torch.tensor([line["vector"] for line in self._run(samples)])
+        return torch.tensor([line["vector"] for line in self._run(samples, ["--streamed"] if streamed else [])])
 
-    def _run(self, samples: list[Sample], **more) -> list[dict]:
+    def _run(self, samples: list[Sample], flags: Sequence[str] = (), **more) -> list[dict]:
         """The program's answer of each text."""
         requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name}), **more} for sample in samples]
         lines = "".join(json.dumps(request) + "\n" for request in requests)
-        done = subprocess.run([str(self._program), str(self.folder)], input=lines, capture_output=True, text=True)
+        done = subprocess.run([str(self._program), *flags, str(self.folder)], input=lines, capture_output=True, text=True)
         if done.returncode != 0:
             words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
             raise ExportError(f"{self._program.name} failed ({words}); build it again, or leave it out with --embed-texts ''.")

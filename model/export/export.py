@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,18 +15,21 @@ from typing import Callable, Iterator
 import torch
 from tokenizers import Tokenizer
 
-from model.export import architectures, check, checkpoints, directory, heads, manifest, reference, refusals, sparse_check, sparse_heads, text_side, token_check, unattended
+from model.export import (
+    architectures, archive, check, checkpoints, directory, files, heads, layered_check, manifest, reference, refusals, sparse_check, sparse_heads, text_side,
+    token_check, unattended,
+)  # fmt: skip
+from model.export.deferred import Deferred
 from model.export.errors import ExportError
 from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
 from model.export.sources import Source
 
-CONTRACT_FILE = "longembed.json"  # Inside encoder.pt: which arguments the graph takes. The loader reads it first.
 CONTRACT_VERSION = 1
 
 
-def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None) -> None:
+def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None, which_check: str = "auto") -> None:
     """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line; `program`
-    is longembed-embed-texts, or None to check from Python."""
+    is longembed-embed-texts, or None to check from Python; `which_check` is "whole", "layers", or "auto": by layers where the whole does not fit into memory."""
     refuse_foreign_directory(out)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin: as many as cores crawl beside any other busy process.
     reference.start()
@@ -44,21 +46,36 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         if checkpoint.multi_vector:
             tokenizer_json = text_side.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
+        checkpoint.tensors = deferred_tensors(checkpoint)
         with readable(checkpoint.config):
             content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
-            files = {manifest.ENCODER: script(architecture, checkpoint), manifest.TOKENIZER: tokenizer_json.encode()}
-            if sparse := sparse_head(checkpoint, content, overrides, theirs["special_ids"]):
-                content["sparse_head"], files[manifest.SPARSE_HEAD] = sparse
+            graph = build(architecture, checkpoint)
+            sparse = sparse_head(checkpoint, content, overrides, theirs["special_ids"])
+            if sparse:
+                content["sparse_head"] = sparse[0]
             if checkpoint.multi_vector:
                 content["token_vectors"] = token_vectors(checkpoint, architecture, tokenizer_json, theirs["special_ids"])
+        dense_alone = not sparse and not checkpoint.multi_vector
+        if which_check == "layers" and not dense_alone:
+            raise ExportError("the checkpoint gives sparse or token vectors, which are not checked layer by layer; give --check whole.")
         by = f"pooling {content['pooling']}" + (f", sparse head {content['sparse_head']}" if sparse else "")
-        say(f"graph compiled; {by}, {content['trained_window']} tokens by {content['trained_window_source']}")
+        say(f"graph built; {by}, {content['trained_window']} tokens by {content['trained_window_source']}")
         content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
         expectation = expect(checkpoint, folder, content, overrides, source, theirs, end)
         checkpoint.tensors = {}  # The check loads its own.
 
+        def write_encoder(file: Path) -> None:
+            content["precision"] = archive.save(graph, contract(architecture.SIGNATURE, architecture.ARCHITECTURE), file)
+
+        writers = {manifest.ENCODER: write_encoder, manifest.TOKENIZER: lambda file: file.write_text(tokenizer_json, encoding="utf-8")}
+        if sparse:
+            writers[manifest.SPARSE_HEAD] = lambda file: archive.save(sparse[1], contract(sparse_heads.SIGNATURE, architecture.ARCHITECTURE), file, narrow=False)
+
         def verify(fresh: Path) -> None:
             written = directory.Directory(fresh, program)
+            if dense_alone and by_layers(graph, which_check):
+                say(str(layered_check.check_by_layers(written, expectation)))
+                return
             if content["pooling"] != "NONE":
                 say(str(check.check(written, expectation, longest_sample(content))))
             if checkpoint.multi_vector:
@@ -66,7 +83,7 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
             if sparse:
                 say(str(sparse_check.check_sparse(written, expectation, longest_sample(content))))
 
-        write(out, files, content, verify)
+        write(out, writers, content, verify)
 
 
 def find_architecture(checkpoint: Checkpoint) -> ModuleType:
@@ -179,6 +196,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
         **({"similarity_function": similarity} if similarity else {}),
         "recommended_extension": overrides.get("recommended_extension", known.recommended_extension if known else checkpoints.WINDOWS),
         **(several if pooled_by not in ("SPLADE", "TOKENS") else {}),
+        **({"recommendation_evidence": known.evidence} if known and known.evidence and "recommended_extension" not in overrides else {}),
         "precision": "fp32",
         "source": source.label,
         "licence": overrides.get("licence", known.licence if known else "unknown"),
@@ -327,8 +345,8 @@ def splade_of(checkpoint: Checkpoint, overrides: dict) -> sparse_heads.Splade:
     return sparse_heads.splade_settings(*own) if own else sparse_heads.Splade()
 
 
-def sparse_head(checkpoint: Checkpoint, content: dict, overrides: dict, special_ids: dict[str, int]) -> tuple[str, bytes] | None:
-    """(the manifest's sparse_head, the bytes of sparse_head.pt), or None where the checkpoint has none."""
+def sparse_head(checkpoint: Checkpoint, content: dict, overrides: dict, special_ids: dict[str, int]) -> tuple[str, torch.nn.Module] | None:
+    """(the manifest's sparse_head, the graph of sparse_head.pt), or None where the checkpoint has none."""
     folder = checkpoint.folder and transformer_folder(checkpoint.folder)
     if content["pooling"] == "NONE" and not checkpoint.multi_vector:
         settings = splade_of(checkpoint, overrides)
@@ -339,48 +357,44 @@ def sparse_head(checkpoint: Checkpoint, content: dict, overrides: dict, special_
         kind, head = "TOKEN_WEIGHTS", sparse_heads.token_weights(folder, special_ids, content["hidden_size"], content["vocabulary_size"])
     else:
         return None
-    return kind, scripted(lambda: head, sparse_heads.SIGNATURE, content["architecture"])
+    return kind, head
+
+
+def deferred_tensors(checkpoint: Checkpoint) -> dict[str, Deferred]:
+    """The checkpoint's tensors, each to be read when it is written."""
+    files_of = files.locate_tensors(transformer_folder(checkpoint.folder)) if checkpoint.folder else {}
+    return {
+        name: Deferred.of_file(files_of[name], name, tensor) if name in files_of else Deferred.of_tensor(tensor) for name, tensor in checkpoint.tensors.items()
+    }
+
+
+def build(architecture: ModuleType, checkpoint: Checkpoint) -> torch.nn.Module:
+    graph = architecture.build(checkpoint.config, checkpoint.tensors)
+    if checkpoint.dense:
+        heads.attach(graph, dense_layers(checkpoint))
+    if checkpoint.multi_vector and checkpoint.multi_vector.expansion and not checkpoint.multi_vector.expansion.attend:
+        unattended.attach(graph, checkpoint.multi_vector.expansion.length)
+    return graph
+
+
+def by_layers(graph: torch.nn.Module, which_check: str) -> bool:
+    """Whether the check goes layer by layer. The whole one has the weights three times in float32: theirs, the graph, and the model library's."""
+    whole = 3 * 4 * sum(weight.numel() for weight in graph.parameters())
+    available = layered_check.available_memory()
+    if which_check == "auto" and whole > available:
+        say(f"checking layer by layer: the whole check takes {whole / 1e9:.0f} GB of memory, and {available / 1e9:.0f} GB are available")
+    return which_check == "layers" or which_check == "auto" and whole > available
+
+
+def contract(signature: str, architecture: str) -> dict:
+    return {"format_version": CONTRACT_VERSION, "signature": signature, "architecture": architecture}
 
 
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
     """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
-
-    def build() -> torch.nn.Module:
-        graph = architecture.build(checkpoint.config, checkpoint.tensors)
-        if checkpoint.dense:
-            heads.attach(graph, dense_layers(checkpoint))
-        if checkpoint.multi_vector and checkpoint.multi_vector.expansion and not checkpoint.multi_vector.expansion.attend:
-            unattended.attach(graph, checkpoint.multi_vector.expansion.length)
-        return graph
-
-    return scripted(build, architecture.SIGNATURE, architecture.ARCHITECTURE)
-
-
-def scripted(build: Callable[[], torch.nn.Module], signature: str, architecture: str) -> bytes:
-    contract = {"format_version": CONTRACT_VERSION, "signature": signature, "architecture": architecture}
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
-        graph = build()
-        torch.jit.save(torch.jit.script(graph), buffer, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
-    return without_source_paths(buffer)
-
-
-def without_source_paths(archive: io.BytesIO) -> bytes:
-    """The same TorchScript file without debug records. They hold this machine's paths, so that no two machines would write the same bytes."""
-    archive.seek(0)
-    reader = torch._C.PyTorchFileReader(archive)
-    kept = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(kept)
-    names = reader.get_all_records()
-    version = ".data/version" if ".data/version" in names else "version"  # Where it stands depends on its value.
-    writer.set_min_version(int(reader.get_record(version)))
-    for name in names:
-        if not name.endswith(".debug_pkl") and not name.startswith(".data/") and name != version:  # The writer makes these itself.
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
-    writer.write_end_of_file()
-    return kept.getvalue()
+    archive.save(build(architecture, checkpoint), contract(architecture.SIGNATURE, architecture.ARCHITECTURE), buffer)
+    return buffer.getvalue()
 
 
 def library_versions() -> dict[str, str]:
@@ -392,14 +406,14 @@ def refuse_foreign_directory(out: Path) -> None:
         raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
 
 
-def write(out: Path, files: dict[str, bytes], content: dict, verify: Callable[[Path], None]) -> None:
-    """Puts the whole directory in place at once: `files` by their names, written beside `out`, verified there, then renamed."""
+def write(out: Path, writers: dict[str, Callable[[Path], object]], content: dict, verify: Callable[[Path], None]) -> None:
+    """Puts the whole directory in place at once: files by their names, written beside `out`, verified there, then renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
         fresh.mkdir()
-        for name, data in files.items():
-            (fresh / name).write_bytes(data)
+        for name, write_file in writers.items():
+            write_file(fresh / name)
         manifest.write(fresh, content)
         verify(fresh)
         if out.exists():

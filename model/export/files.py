@@ -128,6 +128,18 @@ def read_tensors(folder: Path) -> dict[str, "Tensor"]:
     return tensors
 
 
+def locate_tensors(folder: Path) -> dict[str, Path]:
+    """The safetensors file of each tensor; what lies in files of another kind is left out."""
+    import safetensors
+
+    located: dict[str, Path] = {}
+    for file in weight_files(folder):
+        if file.suffix == ".safetensors":
+            with safetensors.safe_open(file, framework="pt") as content:
+                located |= dict.fromkeys(content.keys(), file)
+    return located
+
+
 def _safetensors(file: Path) -> dict[str, "Tensor"]:
     import safetensors
     import safetensors.torch

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
-    """A float32 weight that is never trained."""
+    """A weight that is never trained: float32 in a graph that runs, and in the checkpoint's own precision in one that archive.py writes."""
     return nn.Parameter(tensor.detach().to(torch.float32).contiguous(), requires_grad=False)
 
 

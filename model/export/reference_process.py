@@ -63,7 +63,9 @@ class TransformersReference:
         return self.padding_id() in ids
 
     def pooled(self, ids: list[int]):
-        hidden = self.hidden(ids)
+        return self.pool(self.hidden(ids))
+
+    def pool(self, hidden):
         vector = {"CLS": hidden[0], "LAST": hidden[-1], "MEAN": hidden.mean(dim=0)}[self._request["pooling"]]
         for folder in self._request["dense_folders"]:
             vector = self._through_dense(Path(folder), vector)
@@ -81,6 +83,24 @@ class TransformersReference:
 
     def vector(self, sample: dict, ids: list[int]):
         return self.pooled(ids)
+
+
+class LayeredReference(TransformersReference):
+    """The same with one layer's weights in memory at a time, for all texts together."""
+
+    def __init__(self, request: dict):
+        super().__init__(request)
+        self.by += f", {type(self.model).__name__} layer by layer"
+
+    def _auto_model(self, folder: str):
+        from model.export import layered_reference
+
+        return layered_reference.load(folder)
+
+    def all_pooled(self, sequences: list[list[int]]) -> list:
+        from model.export import layered_reference
+
+        return [self.pool(hidden) for hidden in layered_reference.hidden_states(self.model, sequences)]
 
 
 class SentenceTransformersReference(TransformersReference):
@@ -248,9 +268,24 @@ def reference_class(request: dict, with_modules: bool) -> type[TransformersRefer
     return SparseEncoderReference if with_modules else MaskedLanguageModelReference
 
 
+def embed_by_layers(request: dict) -> dict:
+    """As `embed`; only the first samples, request["layered"] of them, get vectors."""
+    import torch
+
+    torch.set_num_threads(request["threads"])
+    reference = LayeredReference(request)
+    ids = [reference.ids(sample["prompt"] + sample["text"]) for sample in request["samples"]]
+    with torch.inference_mode():
+        vectors = [vector.tolist() for vector in reference.all_pooled(ids[: request["layered"]])]
+    answers = [{"ids": own, "vector": vectors[i] if i < len(vectors) else None} for i, own in enumerate(ids)]
+    return {"by": reference.by, "limit": reference.limit if reference.limit < 1 << 31 else None, "answers": answers}
+
+
 def embed(request: dict) -> dict:
     import torch
 
+    if request["layered"]:
+        return embed_by_layers(request)
     torch.set_num_threads(request["threads"])
     with_modules = request["with_modules"] and importlib.util.find_spec("sentence_transformers") is not None
     reference = reference_class(request, with_modules)(request)

@@ -1,9 +1,11 @@
 #include "model/manifest/manifest.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
@@ -176,11 +178,22 @@ absl::StatusOr<ModelManifest> ReadManifest(const std::string& directory) {
   return ParseManifest(text.str(), path);
 }
 
-absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& directory) {
+absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& directory,
+                         const std::function<void(double)>& on_progress) {
+  double total = 0, done = 0;
+  for (const auto& [file, sum] : manifest.file_sha256) {
+    std::error_code missing;  // Sha256OfFile says so.
+    const auto size = std::filesystem::file_size(absl::StrCat(directory, "/", file), missing);
+    if (!missing) total += static_cast<double>(size);
+  }
+  const auto on_read = [&](int64_t bytes) {
+    done += static_cast<double>(bytes);
+    if (on_progress) on_progress(std::min(1.0, done / total));
+  };
   for (const auto& [file, expected] : manifest.file_sha256) {
     if (file.find('/') != std::string::npos) return ModelDirectoryError(directory, "lists a file outside itself");
     const std::string path = absl::StrCat(directory, "/", file);
-    const absl::StatusOr<std::string> actual = Sha256OfFile(path);
+    const absl::StatusOr<std::string> actual = Sha256OfFile(path, on_read);
     if (!actual.ok()) return actual.status();
     if (*actual != expected) {
       return ModelDirectoryError(

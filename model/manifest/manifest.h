@@ -4,6 +4,7 @@
 #define LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -103,8 +104,9 @@ absl::StatusOr<ModelManifest> ReadManifest(const std::string& directory);
 // The same from YAML text; `origin` names it in errors. Takes untrusted text.
 absl::StatusOr<ModelManifest> ParseManifest(const std::string& yaml, const std::string& origin);
 
-// Compares the files of `directory` with the manifest's sums.
-absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& directory);
+// Compares the files of `directory` with the manifest's sums. `on_progress` is told how much is read, from 0 to 1.
+absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& directory,
+                         const std::function<void(double)>& on_progress = {});
 
 }  // namespace longembed
 

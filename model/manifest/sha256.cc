@@ -35,13 +35,14 @@ std::string Sha256(std::string_view bytes) {
   return digest.Hex();
 }
 
-absl::StatusOr<std::string> Sha256OfFile(const std::string& path) {
+absl::StatusOr<std::string> Sha256OfFile(const std::string& path, const std::function<void(int64_t)>& on_read) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return ModelDirectoryError(path, "cannot be opened");
   Digest digest;
   std::vector<char> buffer(1 << 20);
   while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || file.gcount() > 0) {
     digest.Update(buffer.data(), static_cast<size_t>(file.gcount()));
+    if (on_read) on_read(file.gcount());
   }
   if (file.bad()) return ModelDirectoryError(path, "cannot be read");
   return digest.Hex();

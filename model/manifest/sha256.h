@@ -2,6 +2,8 @@
 #ifndef LONGEMBED_MODEL_MANIFEST_SHA256_H_
 #define LONGEMBED_MODEL_MANIFEST_SHA256_H_
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -9,9 +11,9 @@
 
 namespace longembed {
 
-// Both give 64 lower-case hex digits.
+// Both give 64 lower-case hex digits. `on_read` is told of each piece of the file, in bytes.
 std::string Sha256(std::string_view bytes);
-absl::StatusOr<std::string> Sha256OfFile(const std::string& path);
+absl::StatusOr<std::string> Sha256OfFile(const std::string& path, const std::function<void(int64_t)>& on_read = {});
 
 }  // namespace longembed
 

@@ -81,7 +81,7 @@ class Lane {
   absl::Status Submit(std::shared_ptr<Job> job);
 
   // Answers the job with CANCELLED unless it has been answered. Its waiting sequences never reach the encoder, and a
-  // batch that runs for cancelled jobs only is given up between layers.
+  // batch that runs for cancelled jobs only is given up.
   void Cancel(Job& job);
 
   // Answers every job with this status, those whose batches run, too.

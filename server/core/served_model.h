@@ -92,6 +92,8 @@ class ServedModel {
   // A sequence of so many content tokens.
   absl::StatusOr<Sequence> SequenceOf(int tokens) const;
   absl::Status EncodeTwice(int tokens);
+  // Does so, and lets the lane know how long it took.
+  absl::Status MeasureTwice(int tokens);
   QueueReading ReadQueue() const;
 
   const std::string name_;

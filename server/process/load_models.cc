@@ -8,6 +8,7 @@
 #include "model/plan/planner.h"
 #include "model/plan/recommendations.h"
 #include "server/host/cores.h"
+#include "server/process/load_progress.h"
 #include "server/process/start_checks.h"
 #include "server/telemetry/log.h"
 
@@ -26,11 +27,14 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
   return options;
 }
 
-// What CheckPrecision compares with: the same kernels' vectors in float32. Empty where that is the precision.
-absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const Model& model) {
+// What CheckPrecision compares with: the same kernels' vectors in float32, with one layer in memory at a time. Empty
+// where that is the precision.
+absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const Model& model,
+                                               std::function<void(double)> on_progress) {
   if (config.precision == Precision::kFloat32) return SampleVectors{};
-  const absl::StatusOr<std::unique_ptr<Encoder>> reference =
-      LoadEncoder(config.path, model.manifest, {.device = config.device, .engine = config.engine});
+  const absl::StatusOr<std::unique_ptr<Encoder>> reference = LoadEncoder(
+      config.path, model.manifest,
+      {.device = config.device, .engine = config.engine, .streamed = true, .on_progress = std::move(on_progress)});
   if (!reference.ok()) return reference.status();
   return EmbedSample(model, **reference, AvailableCores());
 }
@@ -52,11 +56,14 @@ absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expe
 }
 
 absl::StatusOr<std::unique_ptr<Encoder>> LoadServedEncoder(const ModelConfig& config, const ModelManifest& manifest,
-                                                           const std::string& name) {
+                                                           const std::string& name,
+                                                           std::function<void(double)> on_progress) {
   return LoadEncoder(config.path, manifest,
                      {.device = config.device,
                       .precision = config.precision,
                       .engine = config.engine,
+                      .threads = AvailableCores(),
+                      .on_progress = std::move(on_progress),
                       .on_fallback = [&name](const std::string& why) {
                         Log(LogLevel::kWarning, "model runs with LibTorch, slower than with our kernels",
                             {{"model", name}, {"why", why}});
@@ -97,24 +104,32 @@ Device Devices::ForDevice(const std::string& device) {
 }
 
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
-                                                             Metrics& metrics) {
+                                                             Metrics& metrics, Health& health) {
   const auto started = std::chrono::steady_clock::now();
-  absl::StatusOr<std::unique_ptr<const Model>> model = LoadModel(config.path);
+  const absl::StatusOr<ModelManifest> read = ReadManifest(config.path);
+  if (!read.ok()) return read.status();
+  const std::string name = config.name.empty() ? read->name : config.name;
+  LoadProgress progress(name, metrics, health, devices.clock());
+  absl::StatusOr<std::unique_ptr<const Model>> model =
+      LoadModel(config.path, progress.Begin(LoadStage::kVerifyingFiles));
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;
   if (const auto recommended = RecommendationsOf(manifest); !recommended.ok()) return recommended.status();
-  const std::string name = config.name.empty() ? manifest.name : config.name;
   // Before the encoder that is served: there need not be memory for both.
-  const absl::StatusOr<SampleVectors> reference = ReferenceVectors(config, **model);
+  const absl::StatusOr<SampleVectors> reference =
+      ReferenceVectors(config, **model, progress.Begin(LoadStage::kMeasuringFloat32));
   if (!reference.ok()) return reference.status();
-  absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadServedEncoder(config, manifest, name);
+  absl::StatusOr<std::unique_ptr<Encoder>> encoder =
+      LoadServedEncoder(config, manifest, name, progress.Begin(LoadStage::kPackingWeights));
   if (!encoder.ok()) return encoder.status();
   const Device device = devices.ForDevice((*encoder)->device());
   const ServedModelOptions options{.lane = ToLaneOptions(config, manifest, device.scheduler.workers()),
                                    .max_queued_tokens = config.max_queued_tokens};
   auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), device, options, metrics);
+  progress.Begin(LoadStage::kMeasuringPrecision);
   if (const absl::Status status = served->WarmUp(); !status.ok()) return status;
   if (const absl::Status status = CheckPrecision(config, *reference, *served); !status.ok()) return status;
+  progress.Begin(LoadStage::kReady);
   LogReady(config, device, *served, started);
   return served;
 }

@@ -12,6 +12,7 @@
 #include "server/batching/scheduler.h"
 #include "server/config/config.h"
 #include "server/core/served_model.h"
+#include "server/rpc/health.h"
 #include "server/telemetry/metrics.h"
 
 namespace longembed {
@@ -24,6 +25,8 @@ class Devices {
 
   // By the name that an encoder gives its device.
   Device ForDevice(const std::string& device);
+
+  const Clock& clock() const { return clock_; }
 
  private:
   struct Owned {
@@ -40,9 +43,10 @@ class Devices {
   std::map<std::string, std::unique_ptr<Owned>> by_device_;
 };
 
-// Takes seconds. Errors are sentences for whoever wrote the configuration.
+// Takes seconds, of a model of billions of weights minutes; tells log, metrics and health how far it is. Errors are
+// sentences for whoever wrote the configuration.
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
-                                                             Metrics& metrics);
+                                                             Metrics& metrics, Health& health);
 
 }  // namespace longembed
 

@@ -180,6 +180,16 @@ void Health::SetLive(bool live) {
   Change([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { serving_[kLivenessService] = live; });
 }
 
+void Health::SetLoading(std::string loading) {
+  const std::lock_guard lock(mutex_);
+  loading_ = std::move(loading);
+}
+
+std::string Health::loading() const {
+  const std::lock_guard lock(mutex_);
+  return loading_;
+}
+
 void Health::EndWatches() {
   Change([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { ended_ = true; });
 }
@@ -214,6 +224,9 @@ HealthService::HealthService(Health& health, const HostContext& host)
 
 grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                grpc::ByteBuffer* response) {
+  if (const std::string loading = health_.loading(); !loading.empty()) {
+    context->AddInitialMetadata(kLoadingMetadata, loading);
+  }
   return ServeUnary(check_, host_, context, request, response);
 }
 

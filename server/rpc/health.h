@@ -23,6 +23,9 @@
 
 namespace longembed {
 
+// Metadata of an answer to Check while the server starts: how far that is, in words.
+inline constexpr char kLoadingMetadata[] = "longembed-loading";
+
 // The service whose health says whether the process should go on at all: while it loads and drains, too.
 inline constexpr char kLivenessService[] = "longembed.liveness";
 
@@ -44,12 +47,15 @@ class Health {
   // Of all services but kLivenessService.
   void SetServing(bool serving);
   void SetLive(bool live);
+  // How far the start is, in printable ASCII; "" once there is nothing to tell.
+  void SetLoading(std::string loading);
   // Ends every watch, for good.
   void EndWatches();
 
   // Nullopt: there is no such service.
   std::optional<bool> IsServing(const std::string& service) const;
   bool ended() const;
+  std::string loading() const;
   // Errors: RESOURCE_EXHAUSTED, there are too many.
   absl::Status Watch(const std::shared_ptr<HealthWatcher>& watcher);
 
@@ -60,6 +66,7 @@ class Health {
   std::map<std::string, bool> serving_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<HealthWatcher>> watchers_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  std::string loading_ ABSL_GUARDED_BY(mutex_);
 };
 
 using RawHealthService = grpc::health::v1::Health::WithRawCallbackMethod_Check<

@@ -60,6 +60,8 @@ inline constexpr Name kConnectionsRefused{"longembed_connections_refused_total",
                                           "Connections closed at once."};  // reason
 inline constexpr Name kEncoderFailures{"longembed_encoder_failures_total",
                                        "Batches that the encoder failed, but for want of memory."};  // model
+inline constexpr Name kModelLoad{"longembed_model_load_ratio",
+                                 "How far the loading of a model is, from 0 to 1."};  // model
 inline constexpr Name kServing{"longembed_serving", "1 while health says SERVING."};
 inline constexpr Name kCertificateExpiry{"longembed_tls_certificate_expiry_timestamp_seconds",
                                          "When the certificate in use expires, since the Unix epoch."};

@@ -178,6 +178,7 @@ struct Metrics::State {
   prometheus::Family<Counter>& tls_reloads = FamilyOf<Counter>(*registry, metric::kTlsReloads);
   prometheus::Family<Gauge>& certificate_expiry = FamilyOf<Gauge>(*registry, metric::kCertificateExpiry);
   prometheus::Family<Counter>& api_key_reloads = FamilyOf<Counter>(*registry, metric::kApiKeyReloads);
+  prometheus::Family<Gauge>& model_load = FamilyOf<Gauge>(*registry, metric::kModelLoad);
   Gauge& serving = FamilyOf<Gauge>(*registry, metric::kServing).Add({});
   std::list<RegisteredModelMetrics> models;
   std::unique_ptr<MetricsPort> port;  // Last: its scrapes read all of the others.
@@ -265,6 +266,10 @@ void Metrics::CountApiKeyReload(bool ok) {
 }
 
 void Metrics::SetServing(bool serving) { state_->serving.Set(serving ? 1 : 0); }
+
+void Metrics::SetLoadRatio(const std::string& model, double ratio) {
+  state_->model_load.Add({{"model", model}}).Set(ratio);
+}
 
 std::string Metrics::Scrape() const {
   std::vector<prometheus::MetricFamily> families = state_->registry->Collect();

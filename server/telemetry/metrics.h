@@ -94,6 +94,8 @@ class Metrics {
   void SetCertificateExpiry(absl::Time not_after);
   void CountApiKeyReload(bool ok);
   void SetServing(bool serving);
+  // From 0 to 1.
+  void SetLoadRatio(const std::string& model, double ratio);
 
   // The text that a scrape gets.
   std::string Scrape() const;

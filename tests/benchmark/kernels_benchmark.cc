@@ -1,10 +1,12 @@
 // What the parts of an encoding cost, in process: matrix products, attention, norms, conversions, tokenizer; each with
 // its share of a step at 128 tokens and, for products, its fraction of the best rate this machine was seen to reach.
 //
-//   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S]
+//   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION]
 //
 // "best" is the fastest product found, its operands in cache: the machine's limit as far as we know it. "linear" runs
 // the linear layers of the whole model over 4,096 tokens, each layer's weights from memory. All threads run the same.
+// --products prints nothing but the GFLOP/s of one layer's products in a precision, as for models of billions of
+// weights.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -43,6 +45,7 @@ struct Options {
   std::string model;
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   double seconds = 1;
+  std::string products;
 };
 
 // Seconds of one run of `body`, on all threads at once; the best of as many as fit the time. `make(thread)` sets up.
@@ -85,8 +88,8 @@ struct Product {
     stride = RoundUp(weights.steps * kStepBytes, 64);
     operand = AlignedBuffer(static_cast<size_t>(stride) * rows + 64);
     scales.resize(rows);
-    ToOperand({reinterpret_cast<std::byte*>(x.data()), inputs * ptrdiff_t{4}}, rows, inputs, precision, operand.data(),
-              stride, scales.data());
+    ToOperand({reinterpret_cast<std::byte*>(x.data()), inputs * ptrdiff_t{4}}, rows, inputs, weights.operand,
+              operand.data(), stride, scales.data());
     out = AlignedBuffer(static_cast<size_t>(rows) * outputs * 4 + 64);
   }
 
@@ -276,7 +279,7 @@ void Report(const Options& options, const Model& model, Precision precision) {
     return;
   }
   const ModelManifest& m = model.manifest;
-  const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();
+  const bool narrow = precision != Precision::kFloat32 && HasBfloat16Products();
   const Element element = narrow ? Element::kBfloat16 : Element::kFloat32;
   const double best = BestRate(options, precision);
   const LinearTime linear = MeasureLinear(options, m, precision);
@@ -312,8 +315,20 @@ void Report(const Options& options, const Model& model, Precision precision) {
   }
 }
 
+void ReportProducts(const Options& options) {
+  absl::StatusOr<ModelManifest> manifest = ReadManifest(options.model);
+  if (!manifest.ok()) Die(std::string(manifest.status().message()));
+  manifest->layers = 1;
+  for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {
+    if (PrecisionName(precision) != options.products) continue;
+    if (const std::string missing = MissingFor(precision); !missing.empty()) Die(missing);
+    const LinearTime linear = MeasureLinear(options, *manifest, precision);
+    std::printf("%.1f\n", Rate(options, linear.operations, linear.seconds));
+  }
+}
+
 void Run(int argc, char** argv) {
-  if (argc < 2) Die("usage: kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S]");
+  if (argc < 2) Die("usage: kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION]");
   Options options{.model = argv[1]};
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
@@ -321,9 +336,12 @@ void Run(int argc, char** argv) {
       options.threads = std::max(1, std::atoi(argv[i + 1]));
     else if (flag == "--seconds")
       options.seconds = std::atof(argv[i + 1]);
+    else if (flag == "--products")
+      options.products = argv[i + 1];
     else
       Die("unknown flag " + flag);
   }
+  if (!options.products.empty()) return ReportProducts(options);
   const auto model = LoadModel(options.model);
   if (!model.ok()) Die(std::string(model.status().message()));
   for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {

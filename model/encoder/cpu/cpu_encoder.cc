@@ -1,11 +1,14 @@
 #include "model/encoder/cpu/cpu_encoder.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -32,11 +35,19 @@ constexpr int kChunkRows = 96;
 // Fewer rows than this for each core, and they share the columns of each step instead.
 constexpr int kFewRows = 32;
 
+// Products of a row's element and a weight that one iteration of a loop computes at most, where it can: 5 to 10 ms of a
+// core. Between two of them a helper may leave, and a batch that nobody waits for ends.
+constexpr double kIterationProducts = 5e8;
+
+// Rows that one iteration of a step without products takes, where steps are divided.
+constexpr int kPieceRows = 16;
+
 // Beyond the last row, for vectors that begin within it.
 constexpr size_t kSlack = 64;
 
 // A thread's memory for one chunk of rows or one tile of attention.
 struct Workspace {
+  int first_row = 0;  // Of the batch, of the chunk that is here.
   std::vector<AlignedBuffer> slots;
   AlignedBuffer operand;
   std::vector<float> scales;     // Of the operand's rows.
@@ -92,6 +103,35 @@ class Pool {
   size_t made_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
+// Whether a batch goes on. The thread that leads asks its caller every few milliseconds; the others see what it heard.
+class Waiting {
+ public:
+  explicit Waiting(absl::FunctionRef<bool()> nobody_waits) : nobody_waits_(nobody_waits) {}
+
+  // Asks now; on the thread that leads.
+  bool AskWhetherEnded() {
+    asked_ = Clock::now();
+    if (!ended() && nobody_waits_()) ended_.store(true, std::memory_order_relaxed);
+    return ended();
+  }
+  // Any thread.
+  bool Ended() {
+    constexpr auto kInterval = std::chrono::milliseconds(5);
+    if (std::this_thread::get_id() == leader_ && Clock::now() - asked_ >= kInterval) return AskWhetherEnded();
+    return ended();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  bool ended() const { return ended_.load(std::memory_order_relaxed); }
+
+  const absl::FunctionRef<bool()> nobody_waits_;
+  const std::thread::id leader_ = std::this_thread::get_id();
+  Clock::time_point asked_ = Clock::now();
+  std::atomic<bool> ended_ = false;
+};
+
 // Some heads of some queries of one sequence.
 struct AttentionTile {
   int sequence = 0;
@@ -126,16 +166,60 @@ std::vector<Range> Chunks(Range range, int most) {
   return chunks;
 }
 
+// Some panels of one layer's weights.
+struct PackingTask {
+  PackedWeights* weights = nullptr;
+  Range panels;
+};
+
+// Allocates a segment's weights and divides the packing of them.
+std::vector<PackingTask> PackingTasks(Segment& segment) {
+  constexpr int kTaskBytes = 4 << 20;  // Of packed weights: some milliseconds.
+  std::vector<PackingTask> tasks;
+  ForWeights(segment, [&tasks](PackedWeights& weights) {
+    AllocatePanels(weights);
+    const int most = std::max(1, kTaskBytes / (weights.steps * kStepBytes * kPanelOutputs));
+    for (const Range panels : Chunks({0, weights.panel_count()}, most)) tasks.push_back({&weights, panels});
+  });
+  return tasks;
+}
+
+void Pack(const PackingTask& task) { PackPanels(*task.weights, task.panels.start, task.panels.end); }
+
+// Packs all weights, in the order of the file.
+void PackAll(Schedule& schedule, const PackingOptions& options) {
+  std::vector<PackingTask> tasks;
+  for (Segment& segment : schedule.segments) {
+    for (const PackingTask& task : PackingTasks(segment)) tasks.push_back(task);
+  }
+  Team team;
+  const HelperThreads helpers(team, options.threads - 1);
+  std::mutex mutex;
+  int done = 0;
+  Team::Leader(team).ParallelFor(static_cast<int>(tasks.size()), [&](int i) {
+    Pack(tasks[i]);
+    const std::lock_guard lock(mutex);
+    ++done;
+    if (options.on_progress) options.on_progress(static_cast<double>(done) / static_cast<double>(tasks.size()));
+  });
+  for (Segment& segment : schedule.segments) {
+    ForWeights(segment, [](PackedWeights& weights) { weights.source = {}; });
+  }
+}
+
 class CpuEncoder final : public Encoder {
  public:
-  CpuEncoder(Program program, Precision precision, Element attention_element)
+  CpuEncoder(Program program, Precision precision, Element attention_element, const PackingOptions& packing)
       : precision_(precision),
+        streamed_(packing.streamed),
+        on_progress_(packing.on_progress),
         width_(static_cast<int>(program.word.columns)),
         local_frequencies_(LocalFrequencies(program)) {
     for (const DenseLayer& layer : program.dense) dense_.push_back(ToStep(layer));
     program.dense.clear();
     schedule_ = MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision,
                              attention_element);
+    if (!streamed_) PackAll(schedule_, packing);
     program_ = std::move(program);
     for (const Segment& segment : schedule_.segments) {
       if (segment.has_attention) smallest_head_ = std::min(smallest_head_, segment.attention.head_dim);
@@ -144,6 +228,7 @@ class CpuEncoder final : public Encoder {
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
                                      absl::FunctionRef<bool()> nobody_waits) override {
+    const auto alone = streamed_ ? std::unique_lock(streaming_) : std::unique_lock<std::mutex>();
     try {
       return Run(batch, leader, nobody_waits);
     } catch (const std::bad_alloc&) {
@@ -163,7 +248,15 @@ class CpuEncoder final : public Encoder {
     const PackedBatch& batch;
     Team::Leader& leader;
     BatchMemory& memory;
+    Waiting& waiting;
     const RotaryTable* local_rotations;  // Of plain positions, for the longest sequence; null without local attention.
+
+    // Ends early once nobody waits.
+    void ParallelFor(int count, absl::FunctionRef<void(int)> body) const {
+      leader.ParallelFor(count, [this, body](int i) {
+        if (!waiting.Ended()) body(i);
+      });
+    }
   };
 
   // A layer over pooled vectors, in float32 whatever the precision.
@@ -191,24 +284,28 @@ class CpuEncoder final : public Encoder {
     for (size_t i = 0; i < memory->slots.size(); ++i) {
       memory->slots[i].Reserve(static_cast<size_t>(schedule_.batch_slots[i]) * tokens + kSlack);
     }
+    Waiting waiting(nobody_waits);
     const std::shared_ptr<const RotaryTable> local_rotations = LocalRotations(batch);
-    const Call call{batch, leader, *memory, local_rotations.get()};
+    const Call call{batch, leader, *memory, waiting, local_rotations.get()};
     const std::vector<Range> pooled = Union(batch.spans);
     int32_t pooled_rows = 0;
     for (const Range rows : pooled) pooled_rows += rows.size();
 
     EmbedTokens(call, tokens);
     for (size_t i = 0; i < schedule_.segments.size(); ++i) {
-      if (nobody_waits()) return EncoderCancelled();
-      const Segment& segment = schedule_.segments[i];
+      if (waiting.AskWhetherEnded()) return EncoderCancelled();
+      Segment& segment = schedule_.segments[i];
       const bool last = i + 1 == schedule_.segments.size();
+      if (streamed_) PackSegment(segment, i, leader);
       RunSteps(call, segment, last ? pooled_rows : tokens);
+      if (streamed_) FreeSegment(segment);
       if (!segment.has_attention) continue;
       // What comes after the last layer's keys and values matters only in the rows that are pooled.
       const bool last_attention = i + 2 == schedule_.segments.size();
       RunAttention(call, segment, last_attention ? pooled : std::vector<Range>{{0, tokens}});
       if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
+    if (waiting.Ended()) return EncoderCancelled();  // Parts of the last segment may be missing.
     VectorBlock block = PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
     for (const DenseStep& step : dense_) block = RunDense(call, step, block);
     return block;
@@ -245,6 +342,25 @@ class CpuEncoder final : public Encoder {
     return local_tables_.Get(local_frequencies_, /*amplitude=*/1, longest);
   }
 
+  void PackSegment(Segment& segment, size_t number, Team::Leader& leader) {
+    if (on_progress_) on_progress_(static_cast<double>(number) / static_cast<double>(schedule_.segments.size()));
+    ForWeights(segment, [this](PackedWeights& weights) {
+      const auto spare = std::ranges::find(spare_, PanelBytes(weights), &AlignedBuffer::size);
+      if (spare == spare_.end()) return;
+      weights.panels = std::move(*spare);
+      spare_.erase(spare);
+    });
+    const std::vector<PackingTask> tasks = PackingTasks(segment);
+    leader.ParallelFor(static_cast<int>(tasks.size()), [&tasks](int i) { Pack(tasks[i]); });
+  }
+
+  // The next segment, which is likely of the same sizes, takes the memory: fresh pages would cost more than the
+  // packing.
+  void FreeSegment(Segment& segment) {
+    ForWeights(segment,
+               [this](PackedWeights& weights) { spare_.push_back(std::exchange(weights.panels, AlignedBuffer())); });
+  }
+
   // Moves the pooled rows of every batch slot to the beginning, so that few of them still make full chunks.
   void Compact(const Call& call, const std::vector<Range>& pooled) const {
     for (size_t slot = 0; slot < call.memory.slots.size(); ++slot) {
@@ -274,10 +390,11 @@ class CpuEncoder final : public Encoder {
     return Rows{call.memory.slots[place.slot].data(), stride, place.element}.from(row);
   }
 
-  // Rows of a value from row `row` of the batch on, which is the first of its chunk.
+  // Rows of a value from row `row` of the batch on, which is one of the workspace's chunk.
   Rows RowsOf(const Call& call, Workspace& workspace, const Place& place, int row) const {
     if (place.whole_batch) return BatchRows(call, place, row);
-    return {workspace.slots[place.slot].data(), schedule_.chunk_slots[place.slot], place.element};
+    const Rows chunk{workspace.slots[place.slot].data(), schedule_.chunk_slots[place.slot], place.element};
+    return chunk.from(row - workspace.first_row);
   }
 
   Pool<Workspace>::Lease TakeWorkspace() {
@@ -299,7 +416,7 @@ class CpuEncoder final : public Encoder {
 
   void EmbedTokens(const Call& call, int rows) {
     const std::vector<Range> chunks = Chunks({0, rows}, kChunkRows);
-    call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
+    call.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
       const Range chunk = chunks[i];
       const Rows out = BatchRows(call, schedule_.input, chunk.start);
       cpu::GatherRows(program_.word.data, call.batch.tokens.data() + chunk.start, out, chunk.size(), width_);
@@ -323,15 +440,17 @@ class CpuEncoder final : public Encoder {
   }
 
   // With enough rows each chunk goes through all steps on one core. With few, the cores share the columns of one step
-  // after the other: each then reads a part of the weights, which is what few rows wait for.
+  // after the other: each then reads a part of the weights, which is what few rows wait for. So they do where a chunk
+  // takes long, for a core to be free again soon.
   void RunSteps(const Call& call, const Segment& segment, int rows) {
     const int threads = call.leader.threads();
-    if (rows >= threads * kFewRows) {
+    if (rows >= threads * kFewRows && kChunkRows * WeightsOf(segment) <= 4 * kIterationProducts) {
       // As many chunks as give every core the same number of them.
       const int pieces = RoundUp((rows + kChunkRows - 1) / kChunkRows, threads);
       const std::vector<Range> chunks = Chunks({0, rows}, (rows + pieces - 1) / pieces);
-      call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
+      call.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
         auto workspace = TakeWorkspace();
+        workspace->first_row = chunks[i].start;
         for (const RowStep& step : segment.steps) {
           std::visit([&](const auto& each) { RunStep(call, *workspace, each, chunks[i]); }, step);
         }
@@ -340,21 +459,49 @@ class CpuEncoder final : public Encoder {
     }
     auto workspace = TakeWorkspace();
     for (const Range chunk : Chunks({0, rows}, kChunkRows)) {
+      workspace->first_row = chunk.start;
       for (const RowStep& step : segment.steps) RunStepTogether(call, *workspace, step, chunk);
     }
+  }
+
+  static double WeightsOf(const LinearStep& step) {
+    const double matrix = static_cast<double>(step.weights.outputs) * static_cast<double>(step.weights.inputs);
+    return step.gate.has_value() ? 2 * matrix : matrix;
+  }
+  static double WeightsOf(const Segment& segment) {
+    double weights = 0;
+    for (const RowStep& step : segment.steps) {
+      if (const auto* linear = std::get_if<LinearStep>(&step)) weights += WeightsOf(*linear);
+    }
+    return weights;
+  }
+
+  // The pieces that the cores take of a step without products. Few columns are not worth the meeting.
+  static std::vector<Range> PiecesOf(Range chunk, int columns) {
+    constexpr int kFewColumns = 2048;
+    return Chunks(chunk, columns < kFewColumns ? kChunkRows : kPieceRows);
   }
 
   void RunStepTogether(const Call& call, Workspace& workspace, const RowStep& step, Range chunk) {
     const auto* linear = std::get_if<LinearStep>(&step);
     if (linear == nullptr) {
-      std::visit([&](const auto& each) { RunStep(call, workspace, each, chunk); }, step);
+      std::visit(
+          [&](const auto& each) {
+            const std::vector<Range> pieces = PiecesOf(chunk, each.out.width);
+            call.ParallelFor(static_cast<int>(pieces.size()),
+                             [&](int i) { RunStep(call, workspace, each, pieces[i]); });
+          },
+          step);
       return;
     }
-    const Operand operand = OperandOf(call, workspace, *linear, chunk);
+    const std::vector<Range> pieces = PiecesOf(chunk, linear->weights.inputs);
+    call.ParallelFor(static_cast<int>(pieces.size()), [&](int i) { OperandOf(call, workspace, *linear, pieces[i]); });
+    const Operand operand = PlaceOfOperand(call, workspace, *linear, chunk);
     const int panels = linear->weights.panel_count();
-    const int tiles = std::min(panels, 2 * call.leader.threads());
+    const auto pieces_of_time = static_cast<int>(chunk.size() * WeightsOf(*linear) / kIterationProducts);
+    const int tiles = std::min(panels, std::max(2 * call.leader.threads(), pieces_of_time));
     const Rows out = RowsOf(call, workspace, linear->out, chunk.start);
-    call.leader.ParallelFor(tiles, [&](int i) {
+    call.ParallelFor(tiles, [&](int i) {
       MultiplyPanels(*linear, operand, chunk.size(), panels * i / tiles, panels * (i + 1) / tiles, out);
     });
   }
@@ -367,15 +514,25 @@ class CpuEncoder final : public Encoder {
     }
   }
 
-  Operand OperandOf(const Call& call, Workspace& workspace, const LinearStep& step, Range chunk) const {
-    const Rows in = RowsOf(call, workspace, step.in, chunk.start);
-    if (step.in_is_operand) return {.data = in.data, .stride = in.stride};
+  // Where the rows of an operand are, or are to be.
+  Operand PlaceOfOperand(const Call& call, Workspace& workspace, const LinearStep& step, Range rows) const {
+    if (step.in_is_operand) {
+      const Rows in = RowsOf(call, workspace, step.in, rows.start);
+      return {.data = in.data, .stride = in.stride};
+    }
+    const int skipped = rows.start - workspace.first_row;
     const ptrdiff_t stride = RoundUp(step.weights.steps * kStepBytes, 64);
-    ToOperand(in, chunk.size(), step.weights.inputs, step.weights.precision, workspace.operand.data(), stride,
-              workspace.scales.data());
-    return {.data = workspace.operand.data(),
+    return {.data = workspace.operand.data() + skipped * stride,
             .stride = stride,
-            .scales = precision_ == Precision::kInt8 ? workspace.scales.data() : nullptr};
+            .scales = precision_ == Precision::kInt8 ? workspace.scales.data() + skipped : nullptr};
+  }
+
+  Operand OperandOf(const Call& call, Workspace& workspace, const LinearStep& step, Range rows) const {
+    const Operand operand = PlaceOfOperand(call, workspace, step, rows);
+    if (step.in_is_operand) return operand;
+    ToOperand(RowsOf(call, workspace, step.in, rows.start), rows.size(), step.weights.inputs, step.weights.operand,
+              const_cast<std::byte*>(operand.data), operand.stride, const_cast<float*>(operand.scales));
+    return operand;
   }
 
   void RunStep(const Call& call, Workspace& workspace, const LinearStep& step, Range chunk) const {
@@ -404,7 +561,7 @@ class CpuEncoder final : public Encoder {
 
   void RunAttention(const Call& call, const Segment& segment, const std::vector<Range>& queries) {
     const std::vector<AttentionTile> tiles = AttentionTiles(call, segment.attention, queries);
-    call.leader.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
+    call.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
       const AttentionTile& tile = tiles[i];
       auto workspace = TakeWorkspace();
       Attend(segment.attention, InputOf(call, segment, tile.sequence), tile.heads.start, tile.heads.end,
@@ -506,13 +663,17 @@ class CpuEncoder final : public Encoder {
   }
 
   const Precision precision_;
-  const int width_;  // Of hidden states.
+  const bool streamed_;
+  const std::function<void(double)> on_progress_;  // Of a streamed one.
+  const int width_;                                // Of hidden states.
   const std::vector<double> local_frequencies_;
   int smallest_head_ = kMaxHeadDim;
-  Schedule schedule_;
-  Program program_;  // Without its layers.
+  Schedule schedule_;  // Immutable, but for the weights of a streamed one: those are the holder's of `streaming_`.
+  Program program_;    // Without its layers.
   std::vector<DenseStep> dense_;
   RotaryTableCache local_tables_;
+  std::mutex streaming_;
+  std::vector<AlignedBuffer> spare_;  // Of a streamed one, likewise.
   Pool<Workspace> workspaces_;
   Pool<BatchMemory> memories_;
 };
@@ -588,13 +749,15 @@ class AttentionCheck {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision) {
+absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision,
+                                                        const PackingOptions& packing) {
   if (const std::string missing = MissingFor(precision); !missing.empty()) {
     return PrecisionUnavailable(PrecisionName(precision), missing);
   }
   if (absl::Status status = AttentionCheck(program).Check(); !status.ok()) return status;
-  const bool narrow = precision != Precision::kFloat32 && MissingFor(Precision::kBfloat16).empty();
-  return std::make_unique<CpuEncoder>(std::move(program), precision, narrow ? Element::kBfloat16 : Element::kFloat32);
+  const bool narrow = precision != Precision::kFloat32 && HasBfloat16Products();
+  return std::make_unique<CpuEncoder>(std::move(program), precision, narrow ? Element::kBfloat16 : Element::kFloat32,
+                                      packing);
 }
 
 }  // namespace longembed

@@ -3,6 +3,7 @@
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_CPU_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_CPU_ENCODER_H_
 
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -12,10 +13,19 @@
 
 namespace longembed {
 
-// Weights are packed for `precision`; the program's own are let go one by one, unless
-// somebody else holds them. Errors: FAILED_PRECONDITION when the processor cannot run it (cpu_features.h);
-// UNIMPLEMENTED for shapes beyond the kernels' (head size).
-absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision);
+struct PackingOptions {
+  int threads = 1;
+  // Packs a layer's weights each time a batch comes to them and frees them afterwards, one batch at a time: slow, and
+  // for models that do not fit into memory.
+  bool streamed = false;
+  // Told how much of the weights is packed, from 0 to 1; on any of the threads, one at a time. Streamed: by each batch.
+  std::function<void(double)> on_progress;
+};
+
+// Weights are packed for `precision`; pages of a file are dropped as they are packed. Errors: FAILED_PRECONDITION when
+// the processor cannot run it (cpu_features.h); UNIMPLEMENTED for shapes beyond the kernels' (head size).
+absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision,
+                                                        const PackingOptions& packing = {});
 
 }  // namespace longembed
 

@@ -126,6 +126,9 @@ void MultiplyAny(const PackedWeights& weights, const PackedWeights* gate, const 
     case Precision::kFloat32:
       return Multiply<Float32Dot>(weights, gate, in, rows, first, last, activation, out);
     case Precision::kBfloat16:
+      if (weights.operand == Precision::kFloat32) {
+        return Multiply<WidenedDot>(weights, gate, in, rows, first, last, activation, out);
+      }
       return Multiply<Bfloat16Dot>(weights, gate, in, rows, first, last, activation, out);
     case Precision::kInt8:
       return Multiply<Int8Dot>(weights, gate, in, rows, first, last, activation, out);

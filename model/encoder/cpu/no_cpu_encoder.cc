@@ -4,7 +4,7 @@
 
 namespace longembed {
 
-absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program, Precision precision) {
+absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program, Precision precision, const PackingOptions&) {
   return absl::FailedPreconditionError(cpu::MissingFor(precision));
 }
 

@@ -4,45 +4,98 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
+
+#include "model/encoder/cpu/cpu_features.h"
 
 namespace longembed::cpu {
 namespace {
 
-// Writes convert(weight) for every weight to its place. `T` is what an operand's element is stored as.
-template <typename T, typename Convert>
-void Fill(PackedWeights& weights, const float* weight, const Convert& convert) {
-  constexpr int kStepInputs = kStepBytes / static_cast<int>(sizeof(T));
-  for (int o = 0; o < weights.outputs; ++o) {
-    const int panel = o / kPanelOutputs;
-    const ptrdiff_t step_bytes = static_cast<ptrdiff_t>(weights.vectors_of(panel)) * kLanes * kStepBytes;
-    std::byte* step =
-        weights.panels.data() + (weights.panel(panel) - weights.panels.data()) + (o % kPanelOutputs) * kStepBytes;
-    const float* const row = weight + static_cast<ptrdiff_t>(o) * weights.inputs;
-    for (int first = 0; first < weights.inputs; first += kStepInputs, step += step_bytes) {
-      for (int i = first; i < std::min(first + kStepInputs, weights.inputs); ++i) {
-        const T value = convert(o, row[i]);
-        std::memcpy(step + (i - first) * sizeof(T), &value, sizeof(T));
-      }
-    }
+float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+// A float's exponent is 112 above a half's. Infinity and NaN keep all bits of their exponent.
+float FromFloat16(uint16_t bits) {
+  const uint32_t magnitude = (bits & 0x7fffu) << 13;
+  const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
+  const uint32_t sign = (bits & 0x8000u) << 16, special = (bits & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | special | sign);
+}
+
+template <float (*kWiden)(uint16_t)>
+void WidenRow(const std::byte* row, float* out, int64_t count) {
+  const auto* const narrow = reinterpret_cast<const uint16_t*>(row);
+  for (int64_t i = 0; i < count; ++i) out[i] = kWiden(narrow[i]);
+}
+
+// The numbers of a row of `matrix`; in `scratch` unless they are float32 already.
+const float* ReadRow(const StoredMatrix& matrix, int64_t row, std::vector<float>& scratch) {
+  const std::byte* const from = matrix.data + row * matrix.row_bytes();
+  switch (matrix.element) {
+    case StoredElement::kFloat32:
+      return reinterpret_cast<const float*>(from);
+    case StoredElement::kBfloat16:
+      WidenRow<FromBfloat16>(from, scratch.data(), matrix.columns);
+      break;
+    case StoredElement::kFloat16:
+      WidenRow<FromFloat16>(from, scratch.data(), matrix.columns);
+      break;
+  }
+  return scratch.data();
+}
+
+void ToElements(const float* row, int count, float* out) { std::copy(row, row + count, out); }
+void ToElements(const float* row, int count, uint16_t* out) {
+  for (int i = 0; i < count; ++i) out[i] = ToBfloat16(row[i]);
+}
+
+// Fills in the output's scale and offset.
+void Quantize(PackedWeights& weights, int output, const float* row, int8_t* out) {
+  uint32_t largest_bits = 0;  // Of magnitudes: their bits are ordered as they are.
+  for (int i = 0; i < weights.inputs; ++i) {
+    largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(row[i]) & 0x7fffffffu);
+  }
+  const float scale = std::bit_cast<float>(largest_bits) / 127.0f;
+  weights.scales[output] = scale;
+  constexpr float kRound = 0x1.8p23f;  // What is added to it is rounded to a whole number, to even.
+  const float divisor = scale > 0 ? scale : 1.0f;
+  int32_t sum = 0;
+  for (int i = 0; i < weights.inputs; ++i) {
+    const auto integer =
+        static_cast<int32_t>(std::bit_cast<uint32_t>(row[i] / divisor + kRound) - std::bit_cast<uint32_t>(kRound));
+    out[i] = static_cast<int8_t>(integer);
+    sum += integer;
+  }
+  weights.offsets[output] = 128 * sum;
+}
+
+// Writes an output's elements to its places, step by step. They are padded to whole steps.
+template <int kBytes>
+void Scatter(PackedWeights& weights, int output, const std::byte* elements) {
+  const int panel = output / kPanelOutputs;
+  const ptrdiff_t step_bytes = static_cast<ptrdiff_t>(weights.vectors_of(panel)) * kLanes * kBytes;
+  std::byte* to = weights.panels.data() + (weights.panel(panel) - weights.panels.data()) +
+                  static_cast<ptrdiff_t>(output % kPanelOutputs) * kBytes;
+  for (int step = 0; step < weights.steps; ++step, to += step_bytes, elements += kBytes) {
+    std::memcpy(to, elements, kBytes);
   }
 }
 
-void PackInt8(PackedWeights& weights, const float* weight) {
-  const int padded = RoundUp(weights.outputs, kLanes);
-  weights.scales.assign(padded, 0.0f);
-  weights.offsets.assign(padded, 0);
-  for (int o = 0; o < weights.outputs; ++o) {
-    const float* const row = weight + static_cast<ptrdiff_t>(o) * weights.inputs;
-    float largest = 0;
-    for (int i = 0; i < weights.inputs; ++i) largest = std::max(largest, std::fabs(row[i]));
-    weights.scales[o] = largest / 127.0f;
+// `T` is what an operand's element is stored as.
+template <typename T>
+void PackOutputs(PackedWeights& weights, int first, int last) {
+  std::vector<float> scratch(static_cast<size_t>(weights.inputs));
+  std::vector<T> elements(static_cast<size_t>(weights.steps) * weights.output_bytes / sizeof(T));
+  for (int output = first; output < last; ++output) {
+    const float* const row = ReadRow(weights.source, output, scratch);
+    if constexpr (std::is_same_v<T, int8_t>) {
+      Quantize(weights, output, row, elements.data());
+    } else {
+      ToElements(row, weights.inputs, elements.data());
+    }
+    const auto* const bytes = reinterpret_cast<const std::byte*>(elements.data());
+    weights.output_bytes == kStepBytes ? Scatter<kStepBytes>(weights, output, bytes)
+                                       : Scatter<kStepBytes / 2>(weights, output, bytes);
   }
-  Fill<int8_t>(weights, weight, [&](int o, float value) {
-    const float scale = weights.scales[o];
-    const auto integer = static_cast<int8_t>(scale > 0 ? std::lrint(value / scale) : 0);
-    weights.offsets[o] += 128 * integer;
-    return integer;
-  });
 }
 
 }  // namespace
@@ -53,20 +106,65 @@ uint16_t ToBfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-PackedWeights PackWeights(Precision precision, const float* weight, const float* bias, int outputs, int inputs) {
-  const int step_inputs = StepInputs(precision);
-  PackedWeights packed{
-      .precision = precision, .outputs = outputs, .inputs = inputs, .steps = (inputs + step_inputs - 1) / step_inputs};
+PackedWeights LayOutWeights(Precision precision, const StoredMatrix& source, const float* bias) {
+  const bool widened = precision == Precision::kBfloat16 && !HasBfloat16Products();
+  const Precision operand = widened ? Precision::kFloat32 : precision;
+  const int step_inputs = StepInputs(operand);
+  const auto outputs = static_cast<int>(source.rows), inputs = static_cast<int>(source.columns);
+  PackedWeights weights{.precision = precision,
+                        .operand = operand,
+                        .output_bytes = widened ? kStepBytes / 2 : kStepBytes,
+                        .outputs = outputs,
+                        .inputs = inputs,
+                        .steps = (inputs + step_inputs - 1) / step_inputs,
+                        .source = source};
   const int padded = RoundUp(outputs, kLanes);
-  packed.panels = AlignedBuffer(static_cast<size_t>(padded) * packed.steps * kStepBytes);
-  std::memset(packed.panels.data(), 0, packed.panels.size());
-  packed.bias.assign(padded, 0.0f);
-  if (bias != nullptr) std::copy(bias, bias + outputs, packed.bias.begin());
-  if (precision == Precision::kFloat32) Fill<float>(packed, weight, [](int, float value) { return value; });
-  if (precision == Precision::kBfloat16)
-    Fill<uint16_t>(packed, weight, [](int, float value) { return ToBfloat16(value); });
-  if (precision == Precision::kInt8) PackInt8(packed, weight);
-  return packed;
+  weights.bias.assign(padded, 0.0f);
+  if (bias != nullptr) std::copy(bias, bias + outputs, weights.bias.begin());
+  if (precision == Precision::kInt8) {
+    weights.scales.assign(padded, 0.0f);
+    weights.offsets.assign(padded, 0);
+  }
+  return weights;
+}
+
+size_t PanelBytes(const PackedWeights& weights) {
+  return static_cast<size_t>(RoundUp(weights.outputs, kLanes)) * weights.steps * weights.output_bytes;
+}
+
+void AllocatePanels(PackedWeights& weights) { weights.panels.Reserve(PanelBytes(weights)); }
+
+void PackPanels(PackedWeights& weights, int first, int last) {
+  if (last == weights.panel_count()) {  // Outputs beyond the last one.
+    std::byte* const panel = weights.panels.data() + (weights.panel(last - 1) - weights.panels.data());
+    std::memset(panel, 0, weights.panels.size() - static_cast<size_t>(panel - weights.panels.data()));
+  }
+  const int first_output = first * kPanelOutputs, last_output = std::min(last * kPanelOutputs, weights.outputs);
+  switch (weights.precision) {
+    case Precision::kFloat32:
+      PackOutputs<float>(weights, first_output, last_output);
+      break;
+    case Precision::kBfloat16:
+      PackOutputs<uint16_t>(weights, first_output, last_output);
+      break;
+    case Precision::kInt8:
+      PackOutputs<int8_t>(weights, first_output, last_output);
+      break;
+    case Precision::kFloat16:
+      break;  // Never packed: CUDA only.
+  }
+  const StoredMatrix& source = weights.source;
+  if (source.file == nullptr) return;
+  source.file->DropPages(source.data + first_output * source.row_bytes(),
+                         static_cast<size_t>((last_output - first_output) * source.row_bytes()));
+}
+
+PackedWeights PackWeights(Precision precision, const float* weight, const float* bias, int outputs, int inputs) {
+  PackedWeights weights = LayOutWeights(precision, Weight{.data = weight, .rows = outputs, .columns = inputs}, bias);
+  AllocatePanels(weights);
+  PackPanels(weights, 0, weights.panel_count());
+  weights.source = {};
+  return weights;
 }
 
 }  // namespace longembed::cpu

@@ -3,7 +3,8 @@
 // An operand is float32, bfloat16 or int8. Whatever it is, the kernel goes along the inputs in steps of four bytes: one
 // float, two bfloat16 or four int8 of a row against as many of each output's weights, summed into a lane of 32 bits. So
 // one layout serves all three: panels of 48 outputs, and within a panel, for each step, the 48 outputs' four bytes. The
-// last panel has 16, 32 or 48, zeros beyond the last output; inputs are padded by zeros to whole steps.
+// last panel has 16, 32 or 48, zeros beyond the last output; inputs are padded by zeros to whole steps. Where the
+// processor has no products of bfloat16, rows are float32 and a step of an output's weights is one bfloat16.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
 
@@ -13,6 +14,7 @@
 
 #include "model/encoder/cpu/aligned_buffer.h"
 #include "model/encoder/precision.h"
+#include "model/encoder/program.h"
 
 namespace longembed::cpu {
 
@@ -28,13 +30,17 @@ inline constexpr int StepInputs(Precision precision) {
   return precision == Precision::kFloat32 ? 1 : precision == Precision::kBfloat16 ? 2 : 4;
 }
 
-// Immutable once made. int8: weight = scale * integer, each output with a scale of its own (symmetric, its largest
-// magnitude at 127).
+// Laid out at first, without panels; these are allocated and packed from `source` afterwards, any number of times.
+// Immutable while a kernel reads it. int8: weight = scale * integer, each output with a scale of its own (symmetric,
+// its largest magnitude at 127).
 struct PackedWeights {
   Precision precision = Precision::kFloat32;
+  Precision operand = Precision::kFloat32;  // What rows are converted to.
+  int output_bytes = kStepBytes;            // Of an output's weights in a step.
   int outputs = 0;
   int inputs = 0;
   int steps = 0;  // Of each panel.
+  StoredMatrix source;
   AlignedBuffer panels;
   // [outputs, rounded up to kLanes], zeros beyond; no bias is zeros.
   std::vector<float> bias;
@@ -50,11 +56,24 @@ struct PackedWeights {
     return left < kPanelVectors ? left : kPanelVectors;
   }
   const std::byte* panel(int index) const {
-    return panels.data() + static_cast<ptrdiff_t>(index) * steps * kPanelOutputs * kStepBytes;
+    return panels.data() + static_cast<ptrdiff_t>(index) * steps * kPanelOutputs * output_bytes;
   }
 };
 
-// `weight` is row-major [outputs, inputs]; `bias` [outputs] or null.
+// Everything but the panels, for weights [outputs, inputs]; `bias` [outputs] or null.
+PackedWeights LayOutWeights(Precision precision, const StoredMatrix& source, const float* bias);
+
+// Bytes of all panels.
+size_t PanelBytes(const PackedWeights& weights);
+
+// Memory for the panels, unless they have it, with whatever is in it. Throws std::bad_alloc.
+void AllocatePanels(PackedWeights& weights);
+
+// Packs panels [first, last), and drops the pages that they came from where these are a file's. Threads may pack
+// different panels at the same time.
+void PackPanels(PackedWeights& weights, int first, int last);
+
+// All of it at once. `weight` is row-major [outputs, inputs], and not needed afterwards.
 PackedWeights PackWeights(Precision precision, const float* weight, const float* bias, int outputs, int inputs);
 
 // Round to nearest even, as the processor does; NaN stays NaN.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/encoder/cpu/cpu_features.h"
+
 namespace longembed::cpu {
 namespace {
 
@@ -94,7 +96,8 @@ class ScheduleMaker {
 
   Place NewPlace(Value value) {
     const Life& life = lives_[value];
-    const bool operand = life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16;
+    const bool operand =
+        life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16 && HasBfloat16Products();
     Place place{.whole_batch = life.first_segment != life.last_segment,
                 .width = widths_[value],
                 .element = life.for_attention ? attention_element_
@@ -144,12 +147,13 @@ class ScheduleMaker {
 
   RowStep ToStep(LinearOp& op) {
     LinearStep step{.in = places_[op.in], .out = places_[op.out], .activation = op.activation};
-    const auto outputs = static_cast<int>(op.weight.rows);
-    step.weights = op.gated ? Pack(op, outputs / 2, outputs) : Pack(op, 0, outputs);
-    if (op.gated) step.gate = Pack(op, 0, outputs / 2);
-    step.in_is_operand = (precision_ == Precision::kFloat32 && step.in.element == Element::kFloat32) ||
-                         (precision_ == Precision::kBfloat16 && step.in.element == Element::kBfloat16 &&
-                          step.weights.inputs % StepInputs(precision_) == 0);
+    const int64_t outputs = op.weight.rows;
+    step.weights = LayOut(op, op.gated ? outputs / 2 : 0, outputs);
+    if (op.gated) step.gate = LayOut(op, 0, outputs / 2);
+    const Precision operand = step.weights.operand;
+    step.in_is_operand = (operand == Precision::kFloat32 && step.in.element == Element::kFloat32) ||
+                         (operand == Precision::kBfloat16 && step.in.element == Element::kBfloat16 &&
+                          step.weights.inputs % StepInputs(operand) == 0);
     if (!step.in_is_operand) {
       const ptrdiff_t bytes = RoundUp(step.weights.steps * kStepBytes, 64);
       schedule_.operand_bytes = std::max(schedule_.operand_bytes, bytes);
@@ -157,9 +161,8 @@ class ScheduleMaker {
     return step;
   }
   // Outputs [first, last) of the layer.
-  PackedWeights Pack(const LinearOp& op, int first, int last) const {
-    return PackWeights(precision_, op.weight.data + first * op.weight.columns, op.bias ? op.bias.data + first : nullptr,
-                       last - first, static_cast<int>(op.weight.columns));
+  PackedWeights LayOut(const LinearOp& op, int64_t first, int64_t last) const {
+    return LayOutWeights(precision_, op.weight.Rows(first, last), op.bias ? op.bias.data + first : nullptr);
   }
   RowStep ToStep(LayerNormOp& op) {
     LayerNormStep step{.in = places_[op.in],

@@ -66,6 +66,17 @@ struct Segment {
   bool local = false;    // By rotations of its own.
 };
 
+// Calls visit(weights) for each linear layer's weights of a segment.
+template <typename Visit>
+void ForWeights(Segment& segment, const Visit& visit) {
+  for (RowStep& step : segment.steps) {
+    auto* const linear = std::get_if<LinearStep>(&step);
+    if (linear == nullptr) continue;
+    visit(linear->weights);
+    if (linear->gate.has_value()) visit(*linear->gate);
+  }
+}
+
 struct Schedule {
   std::vector<Segment> segments;
   std::vector<ptrdiff_t> batch_slots;  // Bytes of a row of each slot; multiples of 64.
@@ -74,8 +85,8 @@ struct Schedule {
   Place input, output;
 };
 
-// Packs the weights for `precision` and lets go of the program's own as it goes. `attention_element` is what queries,
-// keys and values are kept and multiplied in.
+// Lays the weights out for `precision` and packs none. `attention_element` is what queries, keys and values are kept
+// and multiplied in.
 Schedule MakeSchedule(std::vector<std::vector<Op>> layers, const std::vector<int>& widths, Value input, Value output,
                       Precision precision, Element attention_element);
 

@@ -130,21 +130,32 @@ LONGEMBED_INLINE __m512 Tanh(__m512 x) {
 }
 
 // One step of a dot product: four bytes of a row, in every lane of `a`, against four bytes of 16 outputs.
-struct Float32Dot {
+struct StoredSteps {
+  static constexpr int kVectorBytes = 64;  // That the weights of 16 outputs take.
+  static LONGEMBED_INLINE __m512i Load(const std::byte* from) { return _mm512_load_si512(from); }
+};
+struct Float32Dot : StoredSteps {
   using Sum = __m512;
   static LONGEMBED_INLINE Sum Zero() { return _mm512_setzero_ps(); }
   static LONGEMBED_INLINE Sum Step(Sum sum, __m512i a, __m512i b) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
   }
 };
-struct Bfloat16Dot {
+// float32 rows against weights that are stored in bfloat16.
+struct WidenedDot : Float32Dot {
+  static constexpr int kVectorBytes = 32;
+  static LONGEMBED_INLINE __m512i Load(const std::byte* from) {
+    return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(from))), 16);
+  }
+};
+struct Bfloat16Dot : StoredSteps {
   using Sum = __m512;
   static LONGEMBED_INLINE Sum Zero() { return _mm512_setzero_ps(); }
   static LONGEMBED_INLINE Sum Step(Sum sum, __m512i a, __m512i b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
 };
-struct Int8Dot {
+struct Int8Dot : StoredSteps {
   using Sum = __m512i;
   static LONGEMBED_INLINE Sum Zero() { return _mm512_setzero_si512(); }
   // GCC 12 copies and spills the sums around its own intrinsic (_mm512_dpbusd_epi32), at half the speed.
@@ -168,12 +179,12 @@ LONGEMBED_INLINE void MultiplyTile(int steps, const std::byte* a, ptrdiff_t a_st
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sums[r][v] = start(r, v);
   }
-  for (int step = 0; step < steps; ++step, a += kStepBytes, b += 64 * kStepVectors) {
+  for (int step = 0; step < steps; ++step, a += kStepBytes, b += Dot::kVectorBytes * kStepVectors) {
     __m512i outputs[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      outputs[v] = _mm512_load_si512(b + 64 * v);
-      _mm_prefetch(reinterpret_cast<const char*>(b + 64 * v + kPrefetchBytes), _MM_HINT_T1);
+      outputs[v] = Dot::Load(b + Dot::kVectorBytes * v);
+      _mm_prefetch(reinterpret_cast<const char*>(b + Dot::kVectorBytes * v + kPrefetchBytes), _MM_HINT_T1);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {

@@ -38,9 +38,20 @@ def test_export(known):
     assert content["name"] == known.name and known.hub in content["source"]
     assert content["pooling"] == known.pooling and content["prompts"] == known.prompts and content["trained_window"] == known.trained_window
     assert content["special_tokens"] == ({"prefix": [], "suffix": [2]} if known.pooling == "LAST" else {"prefix": [101], "suffix": [102]})
+    assert content.get("recommendation_evidence", {}) == known.evidence
     written = (out / "encoder.pt").stat().st_mtime_ns
     assert main([known.name, "--out", str(out)]) == 0
     assert (out / "encoder.pt").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("known", [known for known in checkpoints.ALL if known.evidence], ids=lambda known: known.name)
+def test_the_method_page_has_the_evidence(known):
+    """In its table of other sets and models: the column of qmsum and this model, the row of the recipe and that of truncation."""
+    page = (REPOSITORY / "model/plan/README.md").read_text()
+    rows = {cells[0].strip(" *"): cells for line in page.splitlines() if (cells := line.split("|")[1:-1])}
+    column = [cell.strip() for cell in rows["nDCG@10"]].index(f"qmsum, {known.name}")
+    assert rows["mean of windows of Lo"][column].strip() == known.evidence["one_vector_ndcg_at_10"].lstrip("0")
+    assert rows["truncated"][column].strip() == known.evidence["one_vector_baseline"].removeprefix("truncated 0")
 
 
 @pytest.mark.parametrize("known", ONNX, ids=lambda known: known.name)

@@ -7,6 +7,7 @@ import json
 import shutil
 
 import pytest
+import safetensors.torch
 import tiny_sparse
 import torch
 from conftest import manifest_of
@@ -201,8 +202,23 @@ def test_a_head_whose_bias_is_lost_is_found_by_the_check(tmp_path, capsys, monke
 
     def without_bias(*arguments):
         head = whole(*arguments)
-        head.decoder.bias.data.zero_()
+        head.decoder.bias = torch.nn.Parameter(torch.zeros(head.decoder.bias.shape), requires_grad=False)
         return head
 
     monkeypatch.setattr(sparse_heads, "splade", without_bias)
     assert "the exported sparse head differs" in refused(folder, tmp_path / "out", capsys)
+
+
+def test_a_head_of_narrow_weights_is_written_in_float32(tmp_path):
+    """The encoder keeps the checkpoint's precision; the head's loader takes float32 alone."""
+    folder = tiny_sparse.save_splade("distilbert", tmp_path / "model")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    safetensors.torch.save_file({name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    out = export(folder, tmp_path / "out")
+    assert manifest_of(out)["precision"] == "bf16"
+    assert {weight.dtype for weight in torch.jit.load(out / "sparse_head.pt").parameters()} == {torch.float32}
+
+
+def test_sparse_vectors_are_not_checked_layer_by_layer(tmp_path, capsys):
+    folder = tiny_sparse.save_bge_m3(tmp_path / "model")
+    assert "not checked layer by layer; give --check whole" in refused(folder, tmp_path / "out", capsys, "--check", "layers")

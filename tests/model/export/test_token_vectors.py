@@ -15,7 +15,7 @@ from tiny_colbert import DOCUMENT_LENGTH, QUERY_LENGTH, save_native, save_pylate
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from model.export import check, directory
+from model.export import check, directory, layered_check
 from model.export.__main__ import main
 
 TEXTS = ("a b", "The fox. It ran, far!", "x" * 40, "one two three four five six")
@@ -142,3 +142,11 @@ def test_token_vectors_are_not_pooled(tmp_path, capsys):
 def test_mask_tokens_beyond_a_local_window_are_refused(tmp_path, capsys):
     folder = save_pylate(tmp_path / "model", "modernbert", query_length=12)
     assert "beyond which a mask token sees no text" in refused(folder, tmp_path / "out", capsys)
+
+
+def test_token_vectors_are_not_checked_layer_by_layer(tmp_path, capsys, monkeypatch):
+    folder = save_pylate(tmp_path / "model")
+    assert "not checked layer by layer; give --check whole" in refused(folder, tmp_path / "out", capsys, "--check", "layers")
+    monkeypatch.setattr(layered_check, "available_memory", lambda: 0)
+    export(folder, tmp_path / "out")
+    assert "token vectors: " in capsys.readouterr().err

@@ -201,6 +201,7 @@ TEST(MetricsTest, TheTableIsComplete) {
   model.CountInputs(1, 1, 1);
   model.CountClientTokens("c", 1);
   metrics.SetQueueWaitLimit("m", absl::Seconds(1));
+  metrics.SetLoadRatio("m", 0.5);
   metrics.CountTlsReload(true);
   metrics.SetCertificateExpiry(absl::FromUnixSeconds(5));
   metrics.RequestStarted("Embed");

@@ -4,8 +4,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <complex>
 #include <functional>
@@ -13,8 +15,11 @@
 #include <numbers>
 #include <optional>
 #include <random>
+#include <tuple>
+#include <utility>
 
 #include "model/encoder/cpu/cpu_features.h"
+#include "model/encoder/cpu/packed_weights.h"
 
 namespace longembed {
 namespace {
@@ -253,6 +258,9 @@ class Interpreter {
 
  private:
   static double At(const Weight& w, int64_t row, int64_t column) { return w.data[row * w.columns + column]; }
+  static double At(const StoredMatrix& w, int64_t row, int64_t column) {
+    return reinterpret_cast<const float*>(w.data)[row * w.columns + column];
+  }
 
   static std::vector<double> LayerNorm(std::vector<double> row, const Weight& weight, const Weight& bias,
                                        double epsilon) {
@@ -289,7 +297,7 @@ class Interpreter {
     return rows;
   }
 
-  static Matrix Products(const Matrix& in, const Weight& weight, const Weight& bias) {
+  static Matrix Products(const Matrix& in, const StoredMatrix& weight, const Weight& bias) {
     Matrix out;
     for (const auto& row : in) {
       std::vector<double> y;
@@ -502,6 +510,102 @@ TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
       x = make.Linear(make.Attend(attention, 16), 48);
     }
   }));
+}
+
+VectorBlock EncodeBy(const Program& program, Precision precision, const PackingOptions& packing,
+                     const PackedBatch& batch) {
+  const auto encoder = MakeCpuEncoder(program, precision, packing);
+  EXPECT_TRUE(encoder.ok()) << encoder.status();
+  Team team;
+  Team::Leader leader(team);
+  const auto block = (*encoder)->Encode(batch, leader, [] { return false; });
+  EXPECT_TRUE(block.ok()) << block.status();
+  return *block;
+}
+
+TEST(CpuEncoderWeightsTest, StreamedWeightsGiveTheSameVectors) {
+  const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
+  for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
+    if (const std::string missing = cpu::MissingFor(precision); !missing.empty()) GTEST_SKIP() << missing;
+    const Program program = Decoder(64, 4, 2, 16, 96, 3);
+    std::vector<double> told;
+    const VectorBlock resident = EncodeBy(
+        program, precision, {.threads = 2, .on_progress = [&told](double share) { told.push_back(share); }}, batch);
+    EXPECT_EQ(EncodeBy(program, precision, {.streamed = true}, batch).values, resident.values);
+    EXPECT_TRUE(std::ranges::is_sorted(told));
+    EXPECT_EQ(told.back(), 1);
+  }
+}
+
+// The matrix's numbers, rounded to 16 bits, in 16 bits and in 32.
+std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, StoredElement element) {
+  const auto* const from = reinterpret_cast<const float*>(matrix.data);
+  auto narrow = std::make_shared<std::vector<uint16_t>>();
+  auto wide = std::make_shared<std::vector<float>>();
+  for (int64_t i = 0; i < matrix.rows * matrix.columns; ++i) {
+    if (element == StoredElement::kBfloat16) {
+      narrow->push_back(cpu::ToBfloat16(from[i]));
+      wide->push_back(std::bit_cast<float>(uint32_t{narrow->back()} << 16));
+    } else {
+      const auto half = static_cast<_Float16>(i % 7 == 0 ? from[i] * 1e-6f : from[i]);  // Some below the normal ones.
+      narrow->push_back(std::bit_cast<uint16_t>(half));
+      wide->push_back(static_cast<float>(half));
+    }
+  }
+  StoredMatrix stored = Weight{.rows = matrix.rows, .columns = matrix.columns, .owner = narrow};
+  stored.data = reinterpret_cast<const std::byte*>(narrow->data());
+  stored.element = element;
+  return {stored, Weight{.data = wide->data(), .rows = matrix.rows, .columns = matrix.columns, .owner = wide}};
+}
+
+TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
+  const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
+  for (const StoredElement element : {StoredElement::kBfloat16, StoredElement::kFloat16}) {
+    for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
+      if (const std::string missing = cpu::MissingFor(precision); !missing.empty()) GTEST_SKIP() << missing;
+      Program narrow = Decoder(64, 4, 2, 16, 96, 2), wide = narrow;
+      for (size_t layer = 0; layer < narrow.layers.size(); ++layer) {
+        for (size_t i = 0; i < narrow.layers[layer].size(); ++i) {
+          auto* const op = std::get_if<LinearOp>(&narrow.layers[layer][i]);
+          if (op == nullptr) continue;
+          std::tie(op->weight, std::get<LinearOp>(wide.layers[layer][i]).weight) = InBothWidths(op->weight, element);
+        }
+      }
+      EXPECT_EQ(EncodeBy(narrow, precision, {}, batch).values, EncodeBy(wide, precision, {}, batch).values);
+    }
+  }
+}
+
+// Of the calling thread, so that a busy machine does not count.
+double CpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// A layer as wide as a model of 7 B weights takes seconds for such a text.
+TEST(CpuEncoderCancellationTest, IsAskedEveryFewMillisecondsWithinALayer) {
+  if (const std::string missing = cpu::MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  const auto encoder = MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32);
+  ASSERT_TRUE(encoder.ok()) << encoder.status();
+  const PackedBatch batch = Batch({500}, {{0, 500}});
+  Team team;
+  Team::Leader leader(team);
+  double asked = CpuSeconds(), longest = 0;
+  int times = 0;
+  const auto nobody_waits = [&](int most) {
+    const double now = CpuSeconds();
+    longest = std::max(longest, now - std::exchange(asked, now));
+    return ++times > most;
+  };
+  ASSERT_TRUE((*encoder)->Encode(batch, leader, [&] { return nobody_waits(1 << 30); }).ok());
+  EXPECT_GT(times, 10);
+  EXPECT_LT(longest, 0.1);
+  times = 0;
+  const double began = asked = CpuSeconds();
+  EXPECT_EQ((*encoder)->Encode(batch, leader, [&] { return nobody_waits(5); }).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_LT(CpuSeconds() - began, 0.5);
 }
 
 TEST(CpuEncoderCheckTest, ABatchWithoutSpansHasNoVectors) {

@@ -1,0 +1,28 @@
+// A TorchScript archive whose tensors are pages of the file. torch::jit::load would read all of them into memory.
+// Includes torch; for model/encoder's own use.
+#ifndef LONGEMBED_MODEL_ENCODER_TORCH_ARCHIVE_H_
+#define LONGEMBED_MODEL_ENCODER_TORCH_ARCHIVE_H_
+
+#include <torch/script.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/encoder/mapped_file.h"
+
+namespace longembed {
+
+struct MappedModule {
+  torch::jit::Module module;  // Its tensors may be read and not written. They keep the file mapped.
+  std::shared_ptr<const MappedFile> file;
+  std::string contract;  // What the exporter says of the graph; empty where it says nothing.
+};
+
+// Loads a module that torch.jit.save or the exporter wrote. Errors: those of MappedFile::Open. Throws what torch
+// throws, for a file that is no such archive.
+absl::StatusOr<MappedModule> LoadMapped(const std::string& path);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_MODEL_ENCODER_TORCH_ARCHIVE_H_

@@ -1,0 +1,45 @@
+// How far the loading of a model is: told to the log, the metrics and whoever checks the server's health.
+#ifndef LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
+#define LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
+
+#include <functional>
+#include <mutex>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+#include "server/batching/clock.h"
+#include "server/rpc/health.h"
+#include "server/telemetry/metrics.h"
+
+namespace longembed {
+
+// In their order.
+enum class LoadStage { kVerifyingFiles, kMeasuringFloat32, kPackingWeights, kMeasuringPrecision, kReady };
+
+// One model's. Any thread.
+class LoadProgress {
+ public:
+  // All must outlive it. The log gets a line when `log_interval` has passed since the last.
+  LoadProgress(std::string model, Metrics& metrics, Health& health, const Clock& clock,
+               absl::Duration log_interval = absl::Seconds(5));
+
+  // A stage begins. What is returned takes how much of it is done, from 0 to 1; it may be called as long as this lives.
+  std::function<void(double)> Begin(LoadStage stage);
+
+ private:
+  void Tell(LoadStage stage, double share);
+
+  const std::string model_;
+  Metrics& metrics_;
+  Health& health_;
+  const Clock& clock_;
+  const absl::Duration log_interval_;
+  std::mutex mutex_;
+  absl::Time logged_ ABSL_GUARDED_BY(mutex_);
+  int told_percent_ ABSL_GUARDED_BY(mutex_) = -1;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_

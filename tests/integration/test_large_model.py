@@ -1,0 +1,31 @@
+"""What tests/benchmark/large_model.py measures on a model of billions of weights, on one of a few megabytes."""
+
+import re
+import sys
+
+import pytest
+
+from running_server import BUILD, ROOT
+
+sys.path.insert(0, str(ROOT / "tests/benchmark"))
+import large_model  # noqa: E402
+import mistral_checkpoint  # noqa: E402
+
+
+def test_a_decoder_goes_through_export_load_and_serve_in_its_own_precision(tmp_path):
+    for program in ("longembed-server", "longembed-embed-texts"):
+        if not (BUILD / program).exists():
+            pytest.skip(f"{program} has not been built; run tests/run.sh")
+    flags = large_model.Path("/proc/cpuinfo").read_text()
+    precisions = [precision for precision, flag in (("bf16", "avx512f"), ("int8", "avx512_vnni")) if flag in flags]
+    table = large_model.measure(tmp_path / "large", mistral_checkpoint.SMALL, precisions)
+    rows = {what: figure for what, figure, _ in table.rows}
+    assert float(rows["export's own check, cosine to transformers in fp32"]) >= 0.99999
+    cosines = {what.split(",")[0]: [float(cosine) for cosine in figure.split(", ")] for what, figure in rows.items() if "a few layers" in what}
+    assert cosines.keys() == {*precisions, "fp32"}
+    # Weights that the checkpoint has in bf16 are exact in either; where products are bf16 as well, rounding is theirs.
+    assert min(cosines["fp32"]) >= 0.99999 and min(cosines.get("bf16", [1])) >= 0.999 and min(cosines.get("int8", [1])) >= 0.999
+    for precision in precisions:
+        assert int(rows[f"{precision}: cancelled half-way, ms to the last work"]) <= 100
+        assert re.match("native;", rows[f"{precision}: engine; precision check"])
+    assert not any((tmp_path / "large").glob("*/model"))
