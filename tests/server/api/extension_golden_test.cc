@@ -127,6 +127,10 @@ std::string Describe(const RotaryTable& table, int64_t n) {
 std::string Describe(const PlannedSequence& planned) {
   v1::Sequence shown;
   FillSequence(planned, shown);
+  v1::Method& method = *shown.mutable_method();
+  if (method.has_factor()) method.set_factor(std::stod(Rounded(method.factor())));
+  if (method.has_base()) method.set_base(std::stod(Rounded(method.base())));
+  if (method.has_query_scale()) method.set_query_scale(std::stod(Rounded(method.query_scale())));
   std::string text;
   EXPECT_TRUE(google::protobuf::util::MessageToJsonString(shown, &text).ok());
   const Sequence& sequence = planned.sequence;

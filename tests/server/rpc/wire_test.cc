@@ -79,8 +79,11 @@ TEST(WireTest, TooManyNumbersAreRefusedBeforeParsing) {
             "ids: has 4194305 elements; the limit is 4194304");
 }
 
+// A tag of two bytes where the number is above 15.
 std::string Field(int number, int type, const std::string& content) {
-  return std::string(1, static_cast<char>(number << 3 | type)) + content;
+  const int tag = number << 3 | type;
+  if (tag < 128) return std::string(1, static_cast<char>(tag)) + content;
+  return std::string{static_cast<char>(tag & 127 | 128), static_cast<char>(tag >> 7)} + content;
 }
 
 std::string Nested(int number, const std::string& content) {
@@ -93,11 +96,11 @@ TEST(WireTest, UnknownFieldsAreRefusedByNameAtEveryDepth) {
   const auto error = [&parsed](const std::string& bytes) { return ParseMessage(Bytes(bytes), 1000, parsed); };
   const std::string input = Nested(2, Nested(1, "x"));
   EXPECT_TRUE(error(input).ok());
-  for (const std::string& unknown : {Field(15, 0, std::string(1, '\0')), Field(15, 2, std::string(1, '\0')),
-                                     Field(15, 5, "1234"), Field(15, 1, "12345678"), Field(15, 3, Field(15, 4, ""))}) {
+  for (const std::string& unknown : {Field(90, 0, std::string(1, '\0')), Field(90, 2, std::string(1, '\0')),
+                                     Field(90, 5, "1234"), Field(90, 1, "12345678"), Field(90, 3, Field(90, 4, ""))}) {
     const absl::Status whole = error(input + unknown);
     EXPECT_EQ(ErrorReason(whole), "UNKNOWN_FIELD");
-    EXPECT_THAT(std::string(whole.message()), ::testing::HasSubstr("the request has a field number 15"));
+    EXPECT_THAT(std::string(whole.message()), ::testing::HasSubstr("the request has a field number 90"));
     EXPECT_EQ(ErrorField(error(input + Nested(1, unknown))), "options");
     EXPECT_EQ(ErrorField(error(input + Nested(1, Nested(6, unknown)))), "options.extension");
     EXPECT_EQ(ErrorField(error(input + Nested(2, unknown))), "inputs[1]");
