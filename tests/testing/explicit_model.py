@@ -54,7 +54,7 @@ def shape_of(kind: str, checkpoint, window: int) -> Shape:
     head_dim = (config.get("head_dim") or config["hidden_size"] // heads) if base else 0
     epsilon = config.get("rms_norm_eps", config.get("layer_norm_eps", 1e-12))
     tensors = {name.removeprefix("model."): tensor.double().numpy() for name, tensor in checkpoint.tensors.items()}
-    return Shape(kind, window, head_dim, float(base), heads, config.get("num_key_value_heads") or heads, epsilon, tensors)
+    return Shape(kind, window, head_dim, float(base), heads, config.get("num_key_value_heads") or heads, epsilon, tensors=tensors)
 
 
 # --------------------------------------------------------------------------------------------------------------------------------- methods

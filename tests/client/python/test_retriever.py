@@ -209,7 +209,7 @@ def test_windows_builds_the_measured_recipe():
     assert retriever.search([query], k=1)[0][0].id == "dogs"
     asked = [(options.output, options.input_type, options.extension) for options, _ in client.asked]
     windows = [("WINDOW_VECTORS", "DOCUMENT", {"windows": {"tokens": size}}) for size in (64, 256, 512)]
-    assert asked == [*windows, *[("ONE_VECTOR", "QUERY", {"windows": {}})] * 3]
+    assert asked == [*windows, *[(None, "QUERY", {"windows": {}})] * 3]
     assert [texts for _, texts in client.asked[3:]] == [split(query), [query], [query]]
     parts = [
         Vectors(Options(output="WINDOW_VECTORS"), Options(), "max", query_sentences=True),
