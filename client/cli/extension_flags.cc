@@ -3,20 +3,20 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
+#include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 
 namespace longembed::client {
 namespace {
-
-constexpr char kPositions[] =
-    "grouped, recurrent, interpolation, ntk=FACTOR, ntk-base=BASE, ntk-dynamic, ntk-by-parts, yarn, self-extend; "
-    "grouped, interpolation, ntk-dynamic, ntk-by-parts and yarn take =FACTOR, self-extend =GROUP,WINDOW; without a "
-    "number it follows from the text's length";
 
 absl::Status Wrong(const std::string& flag, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", what));
@@ -28,25 +28,46 @@ absl::Status FromJson(const std::string& flag, const std::string& json, google::
   return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
 }
 
-// What takes a number by which name: "yarn=8" -> {"yarn": {"factor": 8}}.
+// What a value of --positions sets: yarn=8 -> {"yarn": {"factor": 8}}.
 struct Spelling {
-  const char* field;
-  const char* number;  // nullptr: takes none.
+  std::string field;
+  std::vector<std::string> numbers;  // All of them, or none.
   bool required = false;
 };
 
-const std::map<std::string, Spelling>& Spellings() {
-  static const auto& spellings = *new std::map<std::string, Spelling>{
-      {"grouped", {"grouped", "factor"}},
-      {"recurrent", {"recurrent", nullptr}},
-      {"interpolation", {"interpolation", "factor"}},
-      {"ntk", {"ntk", "factor", true}},
-      {"ntk-base", {"ntk", "base", true}},
-      {"ntk-dynamic", {"ntk_dynamic", "factor"}},
-      {"ntk-by-parts", {"ntk_by_parts", "factor"}},
-      {"yarn", {"yarn", "factor"}},
-  };
+// Every message of an extension but `windows` and `recommended` is a positions method. Its number is its factor; one
+// without a factor has all of its fields.
+std::map<std::string, Spelling> MakeSpellings() {
+  std::map<std::string, Spelling> spellings;
+  const auto& extension = *v1::Extension::descriptor();
+  for (int i = 0; i < extension.field_count(); ++i) {
+    const auto* const method = extension.field(i)->message_type();
+    const std::string& name = extension.field(i)->name();
+    if (method == nullptr || name == "windows" || name == "recommended") continue;
+    Spelling& spelling = spellings[absl::StrReplaceAll(name, {{"_", "-"}})];
+    spelling.field = name;
+    for (int j = 0; j < method->field_count(); ++j) spelling.numbers.push_back(method->field(j)->name());
+    if (method->FindFieldByName("factor") != nullptr) spelling.numbers = {"factor"};
+  }
+  spellings["ntk"].required = true;
+  spellings["ntk-base"] = {.field = "ntk", .numbers = {"base"}, .required = true};
   return spellings;
+}
+
+const std::map<std::string, Spelling>& Spellings() {
+  static const auto& spellings = *new std::map<std::string, Spelling>(MakeSpellings());
+  return spellings;
+}
+
+std::string PositionsHelp() {
+  std::vector<std::string> forms;
+  for (const auto& [name, spelling] : Spellings()) {
+    const std::string numbers = absl::AsciiStrToUpper(absl::StrJoin(spelling.numbers, ","));
+    forms.push_back(spelling.required ? absl::StrCat(name, "=", numbers)
+                    : numbers.empty() ? name
+                                      : absl::StrCat(name, "[=", numbers, "]"));
+  }
+  return absl::StrCat(absl::StrJoin(forms, ", "), "; without a number it follows from the text's length");
 }
 
 bool IsNumber(const std::string& text) {
@@ -67,7 +88,7 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_option("--aggregation", aggregation_, "Of window vectors: mean, token-weighted-mean, max, first")
           ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first"}))
           ->needs(windows),
-      command.add_option("--positions", positions_, kPositions),
+      command.add_option("--positions", positions_, PositionsHelp()),
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
       command.add_flag("--log-scaling", log_scaling_, "Scale attention with the logarithm of the length"),
       command.add_option("--temperature", temperature_, "Divide queries by it in attention: below 1 is sharper"),
@@ -131,29 +152,24 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
   if (parts.size() > 1 && number.empty()) {
     return Wrong("--positions", absl::StrCat("\"", positions_, "\" has no number after ="));
   }
-  if (parts[0] == "self-extend") {
-    auto& method = *extension.mutable_self_extend();
-    if (number.empty()) return absl::OkStatus();
-    const std::vector<std::string> numbers = absl::StrSplit(number, ',');
-    uint32_t group = 0, window = 0;
-    if (numbers.size() != 2 || !absl::SimpleAtoi(numbers[0], &group) || !absl::SimpleAtoi(numbers[1], &window)) {
-      return Wrong("--positions", absl::StrCat("self-extend takes =GROUP,WINDOW, not \"", number, "\""));
-    }
-    method.set_group(group);
-    method.set_neighbor_window(window);
-    return absl::OkStatus();
-  }
   const auto found = Spellings().find(parts[0]);
   if (found == Spellings().end()) {
-    return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is none of ", kPositions));
+    return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is none of ", PositionsHelp()));
   }
   const Spelling& spelling = found->second;
-  const bool good = number.empty() ? !spelling.required : spelling.number != nullptr && IsNumber(number);
-  if (!good) return Wrong("--positions", absl::StrCat("\"", positions_, "\" is not of the form ", kPositions));
-  const std::string content = number.empty() ? "" : absl::StrCat("\"", spelling.number, "\": \"", number, "\"");
+  std::vector<std::string> numbers;
+  if (!number.empty()) numbers = absl::StrSplit(number, ',');
+  const bool complete = numbers.empty() ? !spelling.required : numbers.size() == spelling.numbers.size();
+  if (!complete || !std::ranges::all_of(numbers, IsNumber)) {
+    return Wrong("--positions", absl::StrCat("\"", positions_, "\" is not of the form ", PositionsHelp()));
+  }
+  std::vector<std::string> members;
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    members.push_back(absl::StrCat("\"", spelling.numbers[i], "\": \"", numbers[i], "\""));
+  }
   v1::Extension positions;
-  const absl::Status status =
-      FromJson("--positions", absl::StrCat("{\"", spelling.field, "\": {", content, "}}"), positions);
+  const std::string json = absl::StrCat("{\"", spelling.field, "\": {", absl::StrJoin(members, ", "), "}}");
+  const absl::Status status = FromJson("--positions", json, positions);
   extension.MergeFrom(positions);
   return status;
 }

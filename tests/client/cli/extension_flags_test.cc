@@ -92,7 +92,7 @@ TEST(ExtensionFlagsTest, WrongOnesAreNamed) {
       {{"--positions", "ntk"}, "--positions"},
       {{"--positions", "recurrent=3"}, "--positions"},
       {{"--positions", "yarn=8}"}, "--positions"},
-      {{"--positions", "self-extend=9"}, "GROUP,WINDOW"},
+      {{"--positions", "self-extend=9"}, "self-extend[=GROUP,NEIGHBOR_WINDOW]"},
       {{"--extension", "{", "--windows"}, "--extension"},
       {{"--extension", "{"}, "--extension"},
       {{"--recommended", "--profile", "x"}, "--profile"},
