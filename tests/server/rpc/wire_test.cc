@@ -83,7 +83,7 @@ TEST(WireTest, TooManyNumbersAreRefusedBeforeParsing) {
 std::string Field(int number, int type, const std::string& content) {
   const int tag = number << 3 | type;
   if (tag < 128) return std::string(1, static_cast<char>(tag)) + content;
-  return std::string{static_cast<char>(tag & 127 | 128), static_cast<char>(tag >> 7)} + content;
+  return std::string{static_cast<char>((tag & 127) | 128), static_cast<char>(tag >> 7)} + content;
 }
 
 std::string Nested(int number, const std::string& content) {
