@@ -138,9 +138,10 @@ def test_the_port_is_taken_while_models_load(stuck):
     _, log = stuck()
     config = log.parent / "config.yaml"
     config.write_text(config.read_text().replace("listen: 127.0.0.1:0", f"listen: 127.0.0.1:{port}", 1))
-    first = subprocess.Popen([SERVER, "--config", config], stderr=log.open("w"))
+    own = log.with_name("first.log")  # The server that `stuck` started still writes the other.
+    first = subprocess.Popen([SERVER, "--config", config], stderr=own.open("w"))
     try:
-        await_text(log, "metrics on port")
+        await_text(own, "metrics on port")
         second = subprocess.run([SERVER, "--config", config], stderr=subprocess.PIPE, text=True, timeout=60)
         assert second.returncode == 1
         assert f"listen: cannot listen on 127.0.0.1:{port}: Address already in use" in second.stderr
