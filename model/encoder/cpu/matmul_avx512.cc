@@ -15,32 +15,36 @@ LONGEMBED_INLINE __m512 Dequantize(__m512i sum, const PackedWeights& weights, in
   return _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
 }
 
-// A tile of a panel's outputs: sums and bias, times `factors` [kRows][kPanelOutputs] where kTimes. `out` is at the
-// tile's first row, at the panel's first output.
-template <typename Dot, typename T, bool kTimes, int kRows, int kVectors>
-void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int panel, const float* factors, Rows out) {
+// A tile of a panel's outputs, from `row` on: sums and bias, through the exact GELU where kGelu, times `factors`
+// [rows][kPanelOutputs] where kTimes. `out` is at the panel's first output.
+template <typename Dot, typename T, bool kTimes, bool kGelu, int kRows, int kVectors>
+void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int row, int panel, const float* factors,
+                       Rows out) {
   const int output = panel * kPanelOutputs;
   const auto finish = [&](int r, int v, typename Dot::Sum sum) {
     const int first = output + v * kLanes;
-    const float scale = in.scales == nullptr ? 1.0f : in.scales[r];
+    const float scale = in.scales == nullptr ? 1.0f : in.scales[row + r];
     __m512 value = _mm512_add_ps(Dequantize(sum, weights, first, scale), _mm512_loadu_ps(weights.bias.data() + first));
-    if constexpr (kTimes) value = _mm512_mul_ps(value, _mm512_load_ps(factors + r * kPanelOutputs + v * kLanes));
-    Store(RowOf<T>(out, r) + v * kLanes, FirstLanes(weights.outputs - first), value);
+    if constexpr (kGelu) value = Gelu(value);
+    if constexpr (kTimes)
+      value = _mm512_mul_ps(value, _mm512_load_ps(factors + (row + r) * kPanelOutputs + v * kLanes));
+    Store(RowOf<T>(out, row + r) + v * kLanes, FirstLanes(weights.outputs - first), value);
   };
   MultiplyTile<Dot, kRows, kVectors, kVectors>(
-      weights.steps, in.data, in.stride, weights.panel(panel), [](int, int) { return Dot::Zero(); }, finish);
+      weights.steps, in.data + row * in.stride, in.stride, weights.panel(panel), [](int, int) { return Dot::Zero(); },
+      finish);
 }
 
 // All rows of a panel.
-template <typename Dot, typename T, bool kTimes>
+template <typename Dot, typename T, bool kTimes, bool kGelu = false>
 void MultiplyPanel(const PackedWeights& weights, const Operand& in, int rows, int panel, const float* factors,
                    Rows out) {
   WithConstant<kPanelVectors>(weights.vectors_of(panel), [&](auto vectors) {
     for (int row = 0; row < rows;) {
       const int tile = NextTile(rows - row, kTileRows);
       WithConstant<kTileRows>(tile, [&](auto tile_rows) {
-        MultiplyPanelTile<Dot, T, kTimes, decltype(tile_rows)::value, decltype(vectors)::value>(
-            weights, in.from(row), panel, kTimes ? factors + row * kPanelOutputs : nullptr, out.from(row));
+        MultiplyPanelTile<Dot, T, kTimes, kGelu, decltype(tile_rows)::value, decltype(vectors)::value>(
+            weights, in, row, panel, factors, out);
       });
       row += tile;
     }
@@ -113,6 +117,8 @@ void Multiply(const PackedWeights& weights, const PackedWeights* gate, const Ope
       const Rows to = out.from(0, panel * kPanelOutputs);
       if (gate == nullptr && activation == Activation::kNone) {
         MultiplyPanel<Dot, T, false>(weights, in, rows, panel, nullptr, to);
+      } else if (gate == nullptr && activation == Activation::kGelu) {  // Most encoders': worth a kernel of its own.
+        MultiplyPanel<Dot, T, false, true>(weights, in, rows, panel, nullptr, to);
       } else {
         MultiplyActivatedPanel<Dot, T>(weights, gate, in, rows, panel, activation, to);
       }
