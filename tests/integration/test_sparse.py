@@ -140,8 +140,9 @@ def test_teis_embed_sparse_is_the_same(served, pb, tmp_path):
     streamed = list(stub.EmbedSparseStream(iter([tei_pb.EmbedSparseRequest(inputs=text) for text in TEXTS])))
     for text, result, from_stream in zip(TEXTS, ours, streamed, strict=True):
         answer = stub.EmbedSparse(tei_pb.EmbedSparseRequest(inputs=text))
-        assert answer.sparse_embeddings == from_stream.sparse_embeddings
-        assert [(value.index, value.value) for value in answer.sparse_embeddings] == list(zip(result.embeddings[0].indices.ids, result.embeddings[0].values))
+        for weights in (answer.sparse_embeddings, from_stream.sparse_embeddings):  # A batch may change LibTorch's last bits.
+            assert [weight.index for weight in weights] == list(result.embeddings[0].indices.ids)
+            np.testing.assert_allclose([weight.value for weight in weights], list(result.embeddings[0].values), rtol=1e-5, atol=1e-6)
     with pytest.raises(grpc.RpcError) as refused:
         stub.Embed(tei_pb.EmbedRequest(inputs="x"))
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED and "dense vectors" in refused.value.details()
