@@ -50,7 +50,7 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         with readable(checkpoint.config):
             content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
             graph = build(architecture, checkpoint)
-            sparse = sparse_head(checkpoint, content, overrides, theirs["special_ids"])
+            sparse = sparse_head(checkpoint, content, theirs["special_ids"])
             if sparse:
                 content["sparse_head"] = sparse[0]
             if checkpoint.multi_vector:
@@ -140,7 +140,7 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
     return check.Expectation(
         folder=folder,
         transformer_folder=transformer_folder(folder),
-        splade=vars(splade_of(checkpoint, overrides)) if pooling == "SPLADE" else None,
+        splade=vars(splade_of(checkpoint)) if pooling == "SPLADE" else None,
         dense_folders=[str(folder / name) for name, _, _ in checkpoint.dense],
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
@@ -339,17 +339,17 @@ def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_js
     return content
 
 
-def splade_of(checkpoint: Checkpoint, overrides: dict) -> sparse_heads.Splade:
+def splade_of(checkpoint: Checkpoint) -> sparse_heads.Splade:
     """What the checkpoint's SpladePooling says; of a bare masked language model, what its users' library takes."""
     own = checkpoint.splade_config
     return sparse_heads.splade_settings(*own) if own else sparse_heads.Splade()
 
 
-def sparse_head(checkpoint: Checkpoint, content: dict, overrides: dict, special_ids: dict[str, int]) -> tuple[str, torch.nn.Module] | None:
+def sparse_head(checkpoint: Checkpoint, content: dict, special_ids: dict[str, int]) -> tuple[str, torch.nn.Module] | None:
     """(the manifest's sparse_head, the graph of sparse_head.pt), or None where the checkpoint has none."""
     folder = checkpoint.folder and transformer_folder(checkpoint.folder)
     if content["pooling"] == "NONE" and not checkpoint.multi_vector:
-        settings = splade_of(checkpoint, overrides)
+        settings = splade_of(checkpoint)
         kind, head = settings.kind, sparse_heads.splade(checkpoint.config, checkpoint.tensors, settings)
     elif folder and sparse_heads.token_weights_file(folder):
         if checkpoint.dense:

@@ -9,7 +9,6 @@ from model.export import check
 from model.export.directory import Directory
 from model.export.errors import ExportError
 
-MIN_COSINE = 0.99999
 MAX_DIFFERENCE = 1e-3  # Of a weight, in parts of the largest one of its vector.
 MAX_COMPANY_DIFFERENCE = 1e-4  # The same, of a vector alone and batched with others.
 
@@ -81,7 +80,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def _refuse_difference(report: Report) -> None:
-    if not (report.min_cosine >= MIN_COSINE and report.max_difference <= MAX_DIFFERENCE):  # Also true of NaN.
+    if not (report.min_cosine >= check.MIN_COSINE and report.max_difference <= MAX_DIFFERENCE):  # Also true of NaN.
         raise ExportError(
             f"the exported sparse head differs from {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}, a weight by {report.max_difference:.1e}); "
             "nothing was written. The head or its settings mean something that this exporter does not read; choose another checkpoint."

@@ -10,7 +10,6 @@ from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
 
 ROLES = ("query", "document")  # Names of prompts, and of what sentence-transformers calls tasks.
-MIN_COSINE = 0.99999
 MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
 
 
@@ -62,7 +61,7 @@ def check_tokens(directory: Directory, expectation: check.Expectation) -> Report
         worst=samples[worst].text,
         max_company_difference=max((F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().max().item() for a, b in zip(alone, company)),
     )
-    if not report.min_cosine >= MIN_COSINE:  # Also true of NaN.
+    if not report.min_cosine >= check.MIN_COSINE:  # Also true of NaN.
         raise ExportError(
             f"the exported token vectors differ from those of {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}); nothing was written, choose another "
             "checkpoint."

@@ -15,7 +15,17 @@ import yaml  # noqa: E402
 from tiny_checkpoints import TOKENIZER_CONFIG, tiny_tokenizer  # noqa: E402
 from transformers import BertConfig, BertModel  # noqa: E402
 
+from model.export.__main__ import main  # noqa: E402
+
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 40, "vocab_size": 300}
+
+
+def refused(folder: Path, out: Path, capsys, *options: str) -> str:
+    """What the exporter says of a checkpoint that it does not take."""
+    assert main([str(folder), "--out", str(out), *options]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and not out.exists()
+    return said
 
 
 def save_checkpoint(folder: Path, pooling: str | None = "mean", **config) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import tiny_sparse
 import torch
-from conftest import manifest_of
+from conftest import manifest_of, refused
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from model.export import check, directory
@@ -29,13 +29,6 @@ def fewer_texts(monkeypatch):
 def export(folder, out, *options) -> str:
     assert main([str(folder), "--out", str(out), *options]) == 0
     return out
-
-
-def refused(folder, out, capsys, *options) -> str:
-    assert main([str(folder), "--out", str(out), *options]) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said and not out.exists()
-    return said
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import safetensors.torch
 import tiny_colbert
 import torch
 import torch.nn.functional as F
-from conftest import manifest_of
+from conftest import manifest_of, refused
 from tiny_colbert import DOCUMENT_LENGTH, QUERY_LENGTH, save_native, save_pylate, save_stanford
 from tokenizers import Tokenizer
 from transformers import AutoModel
@@ -30,13 +30,6 @@ def fewer_texts(monkeypatch):
 def export(folder, out):
     assert main([str(folder), "--out", str(out)]) == 0
     return directory.Directory(out)
-
-
-def refused(folder, out, capsys, *options) -> str:
-    assert main([str(folder), "--out", str(out), *options]) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said and not out.exists()
-    return said
 
 
 @torch.no_grad()
