@@ -43,10 +43,7 @@ LogWriter::~LogWriter() {
 void LogWriter::Add(const std::string& line) {
   {
     const std::lock_guard lock(mutex_);
-    const std::string dropped = untold_ > 0 ? dropped_line_(untold_) : "";
-    if (waiting_.size() + dropped.size() + line.size() > capacity_) return CountDropped(1);
-    untold_ = 0;
-    waiting_ += dropped;
+    if (waiting_.size() + line.size() > capacity_) return CountDropped(1);
     waiting_ += line;
   }
   added_.notify_one();
@@ -73,11 +70,14 @@ void LogWriter::Run() {
     added_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
     const std::string lines = std::exchange(waiting_, "");
+    const int64_t told = std::exchange(untold_, 0);
     writing_ = true;
     lock.unlock();
     const int64_t lost = WriteLines(lines);
+    const bool heard = told == 0 || WriteLines(dropped_line_(told)) == 0;
     lock.lock();
     CountDropped(lost);
+    if (!heard) untold_ += told;
     writing_ = false;
     if (waiting_.empty()) written_.notify_all();
   }

@@ -30,8 +30,8 @@ class LogWriter {
   // REQUIRES: the descriptor takes or refuses what is written to it; while it blocks, this waits.
   ~LogWriter();
 
-  // Queues a line, which ends with "\n", or drops it. Never waits for the reader. The next line after dropped ones
-  // comes with a line that says how many they were.
+  // Queues a line, which ends with "\n", or drops it. Never waits for the reader. After dropped lines, a line
+  // that says how many they were follows the lines that are written next.
   void Add(const std::string& line);
 
   // Waits until every line added before has been written or given up, at most for `timeout`. Returns whether it was.
