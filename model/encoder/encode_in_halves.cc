@@ -11,9 +11,10 @@ namespace longembed {
 
 namespace {
 
-// Packing takes memory too.
+// Packing takes memory too. What went before, which failed, took time: perhaps nobody waits any more.
 absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequence* const> sequences,
                                           Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits) {
+  if (nobody_waits()) return EncoderCancelled();
   try {
     return encoder.Encode(Pack(sequences), leader, nobody_waits);
   } catch (const std::bad_alloc&) {

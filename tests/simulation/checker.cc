@@ -37,6 +37,7 @@ std::unique_ptr<Text> Checker::MakeText(const std::vector<int>& words, Shape sha
   }
   for (const int length : lengths) absl::StrAppend(&text->text, std::string(static_cast<size_t>(length), 'a'), " ");
   texts_.push_back(text.get());
+  if (texts_.size() > kMostTexts) Violate("a world has more texts than there are numbers for them");
   if (shape == Shape::kTokens) return text;
   if (shape == Shape::kWhole && lengths.size() > kWindow) return text;
   if (shape == Shape::kCut) lengths.resize(std::min<size_t>(lengths.size(), kWindow));

@@ -91,7 +91,7 @@ class Checker {
   int running() const { return running_[0] + running_[1]; }
 
  private:
-  static constexpr size_t kDigits = 3, kBase = 20, kDigit = 30;
+  static constexpr size_t kDigits = 3, kBase = 40, kDigit = 30, kMostTexts = kBase * kBase * kBase;
 
   std::shared_ptr<Call> Shared(const Call* call) const;
   Text* TextOf(std::span<const int32_t> tokens) const;

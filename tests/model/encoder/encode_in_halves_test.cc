@@ -34,10 +34,12 @@ class SmallEncoder final : public Encoder {
 
 class EncodeInHalvesTest : public ::testing::Test {
  protected:
-  absl::StatusOr<VectorBlock> Encode(SmallEncoder& encoder, const std::vector<Sequence>& sequences) {
+  absl::StatusOr<VectorBlock> Encode(
+      SmallEncoder& encoder, const std::vector<Sequence>& sequences,
+      absl::FunctionRef<bool()> is_cancelled = [] { return false; }) {
     std::vector<const Sequence*> all;
     for (const Sequence& sequence : sequences) all.push_back(&sequence);
-    return EncodeInHalves(encoder, all, leader_, [] { return false; });
+    return EncodeInHalves(encoder, all, leader_, is_cancelled);
   }
 
   Team team_;
@@ -62,6 +64,14 @@ TEST_F(EncodeInHalvesTest, OneThatDoesNotFitAloneFails) {
   SmallEncoder small(30);
   const auto result = Encode(small, {MakeSequence(1, 10), MakeSequence(2, 31), MakeSequence(3, 5)});
   EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(EncodeInHalvesTest, EncodesNoHalfThatNobodyWaitsFor) {
+  SmallEncoder small(30);
+  const auto is_cancelled = [&small] { return !small.tried.empty(); };
+  const auto result = Encode(small, {MakeSequence(1, 20), MakeSequence(2, 20)}, is_cancelled);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(small.tried, std::vector<int>{40});
 }
 
 }  // namespace
