@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "model/errors/errors.h"
+#include "model/plan/windows.h"
 #include "model/text/prompt.h"
 
 namespace longembed {
@@ -107,16 +108,21 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
   return vector;
 }
 
-Range WholeContent(const Plan& plan) {
-  return {plan.sequences.front().content.start, plan.sequences.back().content.end};
+// The windows that become one vector each.
+std::vector<Range> GroupsOfWindows(const Plan& plan, const VectorOptions& options) {
+  return GroupNeighbors(static_cast<int64_t>(plan.sequences.size()), CountVectors(plan, options));
 }
 
-std::vector<float> AggregateWindows(const Plan& plan, std::span<const std::vector<float>> rows,
-                                    Aggregation aggregation) {
+Range ContentOf(const Plan& plan, Range windows) {
+  const auto at = [&plan](int32_t i) { return plan.sequences[static_cast<size_t>(i)].content; };
+  return {at(windows.start).start, at(windows.end - 1).end};
+}
+
+std::vector<float> AggregateGroup(const Plan& plan, std::span<const std::vector<float>> rows, Range group,
+                                  const Windows& windows) {
   std::vector<int32_t> weights;
-  weights.reserve(plan.sequences.size());
-  for (const PlannedSequence& planned : plan.sequences) weights.push_back(planned.tokens);
-  return Aggregate(aggregation, rows, weights);
+  for (int32_t i = group.start; i < group.end; ++i) weights.push_back(plan.sequences[static_cast<size_t>(i)].tokens);
+  return Aggregate(windows, rows.subspan(static_cast<size_t>(group.start), weights.size()), weights);
 }
 
 }  // namespace
@@ -150,16 +156,28 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
     if (vector.ok()) vectors.push_back({*std::move(vector), content});
     return vector.status();
   };
-  if (plan.spans.empty() && !options.vector_per_window) {
-    const absl::Status status = add(AggregateWindows(plan, rows, options.aggregation), WholeContent(plan));
-    if (!status.ok()) return status;
-    return vectors;
+  for (size_t i = 0; i < plan.spans.size(); ++i) {
+    if (const absl::Status status = add(rows[i], plan.spans[i]); !status.ok()) return status;
   }
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const absl::Status status = add(rows[i], plan.spans.empty() ? plan.sequences[i].content : plan.spans[i]);
+  if (!plan.spans.empty()) return vectors;
+  for (const Range group : GroupsOfWindows(plan, options)) {
+    const absl::Status status = add(AggregateGroup(plan, rows, group, options.windows), ContentOf(plan, group));
     if (!status.ok()) return status;
   }
   return vectors;
+}
+
+int64_t CountVectors(const Plan& plan, const VectorOptions& options) {
+  if (!plan.spans.empty()) return std::ssize(plan.spans);
+  const auto windows = static_cast<int64_t>(plan.sequences.size());
+  return options.vector_per_window ? std::min(windows, options.windows.vectors.value_or(windows)) : 1;
+}
+
+std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& options) {
+  if (!plan.spans.empty()) return plan.spans;
+  std::vector<Range> ranges;
+  for (const Range group : GroupsOfWindows(plan, options)) ranges.push_back(ContentOf(plan, group));
+  return ranges;
 }
 
 absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
@@ -168,8 +186,9 @@ absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::sp
   if (!AllFinite(merged.values)) return UnusableVector();
   if (max_terms.has_value()) KeepLargest(*max_terms, merged);
   std::vector<OutputVector> vectors;
-  vectors.push_back(
-      {.values = std::move(merged.values), .content = WholeContent(plan), .indices = std::move(merged.indices)});
+  vectors.push_back({.values = std::move(merged.values),
+                     .content = ContentOf(plan, {0, static_cast<int32_t>(plan.sequences.size())}),
+                     .indices = std::move(merged.indices)});
   return vectors;
 }
 

@@ -184,10 +184,17 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
   });
 }
 
+int64_t EmbedCall::CountAnswered() const {
+  int64_t vectors = 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (input.ok()) vectors += CountVectors(input->plan, order_.vector_options);
+  }
+  return vectors;
+}
+
 absl::Status EmbedCall::CheckResponseSize() const {
   if (sparse()) return absl::OkStatus();  // SettleTerms will.
-  int64_t vectors = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
+  const int64_t vectors = CountAnswered();
   const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
   return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
 }
@@ -195,9 +202,9 @@ absl::Status EmbedCall::CheckResponseSize() const {
 absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
   if (sparse()) return HoldTerms(ExpectedTerms(sequences));
   const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
-  int64_t rows = 0, vectors = 0;
+  const int64_t vectors = CountAnswered();
+  int64_t rows = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
   // The rows, and the answer's message, which is made of them one input after the other.
   const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
   return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));

@@ -183,7 +183,20 @@ AGGREGATE = {
     "TOKEN_WEIGHTED_MEAN": lambda rows, lengths: np.average(rows, axis=0, weights=lengths),
     "MAX": lambda rows, lengths: np.max(rows, axis=0),
     "FIRST": lambda rows, lengths: rows[0],
+    "NORM_WEIGHTED": lambda rows, lengths: norm_weighted(rows, 1.0),
+    "TOP_NORM": lambda rows, lengths: top_norm(rows, 3),
 }
+
+
+def norm_weighted(rows, temperature: float) -> np.ndarray:
+    """sum_i softmax(|v_i| / T) v_i."""
+    norms = [np.sqrt(np.sum(row * row)) / temperature for row in rows]
+    weights = [np.exp(norm - max(norms)) for norm in norms]
+    return sum(weight * row for weight, row in zip(weights, rows, strict=True)) / sum(weights)
+
+
+def top_norm(rows, top: int) -> np.ndarray:
+    return np.mean(sorted(rows, key=lambda row: -np.sum(row * row))[:top], axis=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -104,7 +104,7 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
       const absl::StatusOr<Plan> plan = preparer.Prepare(*input);
       if (!plan.ok()) return plan.status();
       if (absl::Status status = HoldAnswer(PlanBytes(*plan)); !status.ok()) return status;
-      FillExplanation(*plan, described.manifest, *response_.add_results());
+      FillExplanation(*plan, options->vector, described.manifest, *response_.add_results());
       if (absl::Status status = HoldAnswer(0); !status.ok()) return status;
     }
     response_.set_model(model_);

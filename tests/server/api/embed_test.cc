@@ -236,6 +236,33 @@ TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
   EXPECT_EQ(response.results(0).embeddings_size(), 5);
 }
 
+TEST_F(ServiceTest, WindowsComeInGroups) {
+  v1::EmbedRequest request = Request(kTooLong);  // 20 tokens.
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(6);
+  request.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
+  request.mutable_options()->set_normalize(false);
+  v1::EmbedResponse windows, groups;
+  ASSERT_TRUE(Embed(request, &windows).ok());
+  ASSERT_EQ(windows.results(0).embeddings_size(), 5);
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_vectors(2);
+  ASSERT_TRUE(Embed(request, &groups).ok());
+  const auto& result = groups.results(0);
+  ASSERT_EQ(result.embeddings_size(), 2);
+  EXPECT_EQ(result.sequences_size(), 5);
+  EXPECT_NE(groups.recipe(), windows.recipe());
+  const auto value = [&windows](int window) { return windows.results(0).embeddings(window).values(0); };
+  EXPECT_FLOAT_EQ(result.embeddings(0).values(0), (value(0) + value(1) + value(2)) / 3);
+  EXPECT_FLOAT_EQ(result.embeddings(1).values(0), (value(3) + value(4)) / 2);
+  EXPECT_EQ(result.embeddings(0).range().start(), 0u);
+  EXPECT_EQ(result.embeddings(0).range().end(), 12u);
+  EXPECT_EQ(result.embeddings(1).range().start(), 12u);
+  EXPECT_EQ(result.embeddings(1).range().end(), 20u);
+  // Within a group the windows are aggregated as asked.
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(v1::Extension::Windows::FIRST);
+  ASSERT_TRUE(Embed(request, &groups).ok());
+  EXPECT_FLOAT_EQ(groups.results(0).embeddings(1).values(0), value(3));
+}
+
 TEST_F(ServiceTest, RecommendedDependsOnTheOutput) {
   for (const auto& [output, window, vectors] :
        {std::tuple{EmbedOptions::ONE_VECTOR, 12u, 1}, {EmbedOptions::WINDOW_VECTORS, 6u, 5}}) {

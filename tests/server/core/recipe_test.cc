@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "model/manifest/sha256.h"
 #include "tests/testing/fake_tokenizer.h"
 
@@ -44,6 +46,22 @@ TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
             Recipe(FakeRopeManifest(), With({.positions = Ntk{.base = 2}})));
   EXPECT_NE(Recipe(FakeManifest(), With({.positions = Grouped{}})),
             Recipe(FakeManifest(), With({.when = When::kAlways, .positions = Grouped{}})));
+}
+
+TEST(RecipeTest, EveryNumberOfWindowsCounts) {
+  const auto recipe = [](const Windows& windows) { return Recipe(FakeManifest(), With({.windows = windows})); };
+  const Windows weighted{.aggregation = Aggregation::kNormWeighted}, top{.aggregation = Aggregation::kTopNorm};
+  EXPECT_EQ(recipe(weighted), recipe({.aggregation = Aggregation::kNormWeighted, .norm_temperature = 1}));
+  EXPECT_EQ(recipe(top), recipe({.aggregation = Aggregation::kTopNorm, .top = 3}));
+  const std::vector<std::string> recipes{recipe({}),
+                                         recipe(weighted),
+                                         recipe({.aggregation = Aggregation::kNormWeighted, .norm_temperature = 2}),
+                                         recipe(top),
+                                         recipe({.aggregation = Aggregation::kTopNorm, .top = 4}),
+                                         recipe({.vectors = 4}),
+                                         recipe({.vectors = 8}),
+                                         recipe({.aggregation = Aggregation::kFirst, .vectors = 8})};
+  EXPECT_EQ((std::set<std::string>(recipes.begin(), recipes.end()).size()), recipes.size());
 }
 
 TEST(RecipeTest, EveryNumberOfAMethodCounts) {
