@@ -86,6 +86,7 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   if (!prompt.ok()) return prompt.status();
   const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, manifest.trained_dimensions);
   if (!dimensions.ok()) return dimensions.status();
+  if (const absl::Status status = CheckMaxTokens(options.plan.max_tokens); !status.ok()) return status;
   const Extension& extension = options.plan.extension;
   if (const absl::Status status = CheckExtension(manifest, extension); !status.ok()) return status;
   InputOptions input_options{.prompt = *prompt, .plan = options.plan, .spans = options.spans};

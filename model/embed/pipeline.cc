@@ -38,12 +38,38 @@ absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Inpu
   return TokensOfCodePoints(text, input.ranges, tokens.content_ranges);
 }
 
+// Spans of the whole text need all of its tokens, in their places.
+bool TakesParts(const InputOptions& options) {
+  return std::holds_alternative<NoSpans>(options.spans) || std::holds_alternative<SequenceTokens>(options.spans);
+}
+
+// Which tokens the plan depends on, as far as truncation can tell beforehand. nullopt: all.
+std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& options) {
+  const std::optional<int64_t> matter = TokensThatMatter(model.manifest, options.plan);
+  if (!matter.has_value() || !TakesParts(options)) return std::nullopt;
+  // The planner refuses more than the server's limit, which it need not see.
+  const int64_t most = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
+  return NeededTokens{.count = std::min(*matter, most),
+                      .from_end = options.plan.truncate == Truncate::kStart,
+                      .count_rest = options.count_exactly};
+}
+
+absl::StatusOr<PromptedTokens> TokenizeText(const Model& model, std::string_view text, const InputOptions& options) {
+  if (const std::optional<NeededTokens> needed = NeededOf(model, options); needed.has_value()) {
+    return TokenizePart(*model.tokenizer, options.prompt, text, *needed);
+  }
+  return TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens);
+}
+
 absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, const Input& input,
                                  const InputOptions& options) {
-  const absl::StatusOr<PromptedTokens> prompted =
-      TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens);
+  const absl::StatusOr<PromptedTokens> prompted = TokenizeText(model, text, options);
   if (!prompted.ok()) return prompted.status();
-  const InputTokens tokens{.prompt = prompted->prompt, .content = prompted->content};
+  const InputTokens tokens{.prompt = prompted->prompt,
+                           .content = prompted->content,
+                           .before = prompted->before,
+                           .after = prompted->after,
+                           .estimated = prompted->estimated};
   if (std::holds_alternative<NoSpans>(options.spans)) {
     return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   }
@@ -74,7 +100,8 @@ absl::StatusOr<std::vector<Range>> SpansOfIds(const Input& input, int64_t conten
 absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const Input& input,
                                 const InputOptions& options) {
   const int64_t max_tokens = options.plan.limits.max_tokens;
-  if (const auto count = static_cast<int64_t>(ids.ids.size()); count > max_tokens) {
+  const bool takes_parts = NeededOf(model, options).has_value();
+  if (const auto count = static_cast<int64_t>(ids.ids.size()); count > max_tokens && !takes_parts) {
     return InputBeyondLimit(count, max_tokens);
   }
   const absl::StatusOr<std::vector<int32_t>> content = CheckedIds(model, ids.ids);
@@ -146,6 +173,14 @@ absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const 
     return PrepareText(model, *text, input, options);
   }
   return PrepareIds(model, std::get<TokenIds>(input.content), input, options);
+}
+
+int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options) {
+  const auto* text = std::get_if<std::string_view>(&input.content);
+  if (text == nullptr) return 0;
+  const auto bytes = static_cast<int64_t>(text->size());
+  const std::optional<NeededTokens> needed = NeededOf(model, options);
+  return needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes;
 }
 
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,

@@ -48,11 +48,15 @@ struct InputOptions {
   std::string prompt;  // As ResolvePrompt gives it.
   PlanOptions plan;    // Its extension passed CheckExtension.
   SpanRequest spans;
+  bool count_exactly = false;  // What truncation cuts away, however long it is (Plan::estimated).
 };
 
 // Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
 // TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT; their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
+
+// About how many bytes of its text PrepareInput tokenizes: truncation leaves most of a long one alone.
+int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options);
 
 struct VectorOptions {
   int dimensions = 0;  // As ResolveDimensions gives it.
@@ -69,7 +73,7 @@ struct OutputVector {
 
 // The vectors that the caller gets: one; one a window or group of windows; or one a span, when the plan has spans.
 // `rows` are the encoder's vectors of the plan's spans, in order. Windows are aggregated, then each vector is cut and
-// normalised. Errors: UNUSABLE_VECTOR.
+// normalized. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
 

@@ -54,11 +54,10 @@ namespace {
 constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
 constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // Of a sparse vector.
 
-int64_t TextBytes(const std::vector<absl::StatusOr<Input>>& inputs) {
+int64_t TextBytes(const Model& model, const EmbedOrder& order) {
   int64_t bytes = 0;
-  for (const absl::StatusOr<Input>& input : inputs) {
-    if (!input.ok()) continue;
-    if (const auto* text = std::get_if<std::string_view>(&input->content)) bytes += static_cast<int64_t>(text->size());
+  for (const absl::StatusOr<Input>& input : order.inputs) {
+    if (input.ok()) bytes += BytesToTokenize(model, *input, order.input_options);
   }
   return bytes;
 }
@@ -77,7 +76,7 @@ EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, E
       pool_(pool),
       clock_(clock),
       order_(std::move(order)),
-      bytes_(TextBytes(order_.inputs)),
+      bytes_(TextBytes(model_.model(), order_)),
       done_(std::move(done)) {}
 
 int64_t EmbedCall::MostOfOnePass() const {
@@ -95,7 +94,8 @@ Demand EmbedCall::Estimate() const {
   Demand demand{.client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = order_.priority};
   // More than this is cut away, or refused once it has been counted.
   const bool cut = plan.extension.windows.has_value();
-  const int64_t most = cut ? plan.limits.max_run_tokens : std::min(plan.limits.max_run_tokens, MostOfOnePass());
+  const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MostOfOnePass(),
+                                 plan.max_tokens.value_or(plan.limits.max_run_tokens)});
   Load load;
   for (const absl::StatusOr<Input>& input : order_.inputs) {
     if (!input.ok()) continue;
@@ -268,6 +268,7 @@ void EmbedCall::Learn() const {
     const auto* text = std::get_if<std::string_view>(&order_.inputs[i]->content);
     if (text == nullptr) continue;
     const Plan& plan = answer_.results[i]->plan;
+    if (plan.estimated) continue;
     tokens += plan.tokens + plan.truncated_tokens - specials;
     bytes += static_cast<int64_t>(text->size() + order_.input_options.prompt.size());
   }

@@ -127,7 +127,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   WorkerPool& pool_;
   const Clock& clock_;
   const EmbedOrder order_;
-  const int64_t bytes_;  // Of its texts, that will be tokenised.
+  const int64_t bytes_;  // Of its texts, that will be tokenized.
   Done done_;
   EmbedAnswer answer_;
   absl::Time placed_;    // When it was admitted.

@@ -238,6 +238,9 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
   FitWindows(options.extension(), model, limits, *extension);
+  std::optional<int64_t> max_tokens;
+  if (options.has_max_tokens()) max_tokens = options.max_tokens();
+  if (const absl::Status status = CheckMaxTokens(max_tokens); !status.ok()) return status;
   if (const absl::Status status = CheckOutputOptions(options, *output, *extension, model); !status.ok()) return status;
   const bool sparse = *output == EmbedOptions::SPARSE;
   if (sparse && extension->windows.has_value()) {
@@ -260,6 +263,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   ResolvedOptions resolved;
   resolved.input = {.prompt = *std::move(prompt),
                     .plan = {.truncate = ConvertTruncate(options.truncate()),
+                             .max_tokens = max_tokens,
                              .extension = *extension,
                              .limits = ToPlanLimits(limits),
                              .sparse = sparse,
@@ -276,6 +280,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (sparse) resolved.sparse_dimensions = model.vocabulary_size;
   resolved.recipe = Recipe(model, {.extension = *extension,
                                    .truncate = resolved.input.plan.truncate,
+                                   .max_tokens = max_tokens,
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,
@@ -417,6 +422,7 @@ void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOption
   }
   result.set_tokens(static_cast<uint32_t>(input->plan.tokens));
   result.set_truncated_tokens(static_cast<uint32_t>(input->plan.truncated_tokens));
+  result.set_truncated_tokens_estimated(input->plan.estimated);
   for (const PlannedSequence& planned : input->plan.sequences) FillSequence(planned, *result.add_sequences());
 }
 

@@ -98,7 +98,9 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
     const absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
         ConvertInputs(request_.inputs(), options->input.spans, context_.limits, /*partial_results=*/false);
     if (!inputs.ok()) return inputs.status();
-    CallPreparer preparer(described, options->input);
+    InputOptions input_options = options->input;
+    input_options.count_exactly = true;
+    CallPreparer preparer(described, input_options);
     for (const absl::StatusOr<Input>& input : *inputs) {
       if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
       const absl::StatusOr<Plan> plan = preparer.Prepare(*input);

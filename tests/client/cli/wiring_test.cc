@@ -178,6 +178,7 @@ const std::vector<Row> kOptionRows{
     {{"--truncate", "none"}, ""},
     {{"--truncate", "end"}, "truncate: END"},
     {{"--truncate", "start"}, "truncate: START"},
+    {{"--truncate", "end", "--max-tokens", "4096"}, "truncate: END max_tokens: 4096"},
     {{"--extension", R"({"yarn": {"factor": 2, "beta_fast": 30}})"}, "extension { yarn { factor: 2 beta_fast: 30 } }"},
     {{"--windows"}, "extension { windows {} }"},
     {{"--windows=256"}, "extension { windows { tokens: 256 } }"},

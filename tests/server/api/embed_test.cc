@@ -155,6 +155,38 @@ INSTANTIATE_TEST_SUITE_P(
                          v1::Extension::Windows::MAX);
                    },
                    grpc::INVALID_ARGUMENT, "options.extension.windows.aggregation", "no effect"},
+        BadRequest{"GroupsOfOneVector",
+                   [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows()->set_vectors(2); },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.vectors", "(vectors = 2)"},
+        BadRequest{"GroupsOfAProfile",
+                   [](auto& r) { r.mutable_options()->mutable_extension()->set_profile("groups"); },
+                   grpc::INVALID_ARGUMENT, "options.extension.profile", "WINDOW_VECTORS alone, not with ONE_VECTOR"},
+        BadRequest{"NoGroups",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_vectors(0);
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.vectors", "is 0; it must be 1 to"},
+        BadRequest{"TopOfAMean",
+                   [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows()->set_top(2); },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.top", "needs windows.aggregation TOP_NORM; windows.aggregation is MEAN"},
+        BadRequest{"TemperatureOfAMean",
+                   [](auto& r) {
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_norm_temperature(2);
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.norm_temperature", "needs windows.aggregation NORM_WEIGHTED"},
+        BadRequest{"NoMaxTokens", [](auto& r) { r.mutable_options()->set_max_tokens(0); }, grpc::INVALID_ARGUMENT,
+                   "options.max_tokens", "is 0; it must be 1 to 2147483647"},
+        BadRequest{"HugeMaxTokens", [](auto& r) { r.mutable_options()->set_max_tokens(2147483648); },
+                   grpc::INVALID_ARGUMENT, "options.max_tokens", "is 2147483648"},
+        BadRequest{"MaxTokensOfTheSpecials", [](auto& r) { r.mutable_options()->set_max_tokens(2); },
+                   grpc::INVALID_ARGUMENT, "options.max_tokens", "is 2; prompt and special tokens alone take 2"},
+        BadRequest{"BeyondMaxTokens",
+                   [](auto& r) {
+                     r.mutable_options()->set_max_tokens(5);
+                     r.mutable_inputs(0)->set_text("a a a a");
+                   },
+                   grpc::INVALID_ARGUMENT, "inputs[0]", "has 6 tokens (specials and prompt included); options.max_tokens is 5"},
         BadRequest{"SpanVectorsOfNothing",
                    [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "one of ranges, sentences and every_tokens"},
