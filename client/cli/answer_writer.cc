@@ -18,7 +18,10 @@ void WriteText(const nlohmann::json& id, const v1::EmbedResult& result, std::ost
   }
   for (const v1::Embedding& embedding : result.embeddings()) {
     out << absl::StrFormat("%-20s %5d tokens", id.dump(), result.tokens());
-    if (result.truncated_tokens() > 0) out << absl::StrFormat(", %d cut away", result.truncated_tokens());
+    if (result.truncated_tokens() > 0) {
+      out << absl::StrFormat(", %s%d cut away", result.truncated_tokens_estimated() ? "about " : "",
+                             result.truncated_tokens());
+    }
     out << ": [";
     for (int i = 0; i < std::min(4, embedding.values_size()); ++i)
       out << absl::StrFormat("%+.4f, ", embedding.values(i));

@@ -47,6 +47,7 @@ struct Raw {
   ExtensionFlags extension;
   std::string prompt_name, prompt, model, output = "json", format = "json";
   uint32_t dimensions = 0;
+  std::optional<uint32_t> max_tokens;
   bool has_dimensions = false, force_dimensions = false, no_normalize = false;
 };
 
@@ -94,6 +95,10 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
   command.add_option("--truncate", raw.truncate, "How to cut a text that is too long: none (refuse it), end, start")
       ->check(CLI::IsMember({"none", "end", "start"}))
       ->capture_default_str();
+  command
+      .add_option("--max-tokens", raw.max_tokens,
+                  "Of a text, prompt included: beyond it --truncate applies, before any extension")
+      ->check(Decimal());
   raw.extension.AddTo(command);
   command.add_option("--dimensions", raw.dimensions, "Keep the first N components")
       ->check(Decimal())
@@ -154,6 +159,7 @@ absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
   EmbedOptions::Truncate truncate = EmbedOptions::NONE;
   EmbedOptions::Truncate_Parse(upper(raw.truncate), &truncate);
   options.set_truncate(truncate);
+  if (raw.max_tokens.has_value()) options.set_max_tokens(*raw.max_tokens);
   EmbedOptions::Encoding encoding = EmbedOptions::FLOAT32;
   EmbedOptions::Encoding_Parse(upper(raw.encoding), &encoding);
   options.set_encoding(encoding);

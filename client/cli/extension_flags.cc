@@ -85,8 +85,18 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       windows,
       command.add_option("--overlap", overlap_, "Tokens that neighboring windows share")->needs(windows),
       command.add_flag("--short-last", short_last_, "Leave a short last window short")->needs(windows),
-      command.add_option("--aggregation", aggregation_, "Of window vectors: mean, token-weighted-mean, max, first")
-          ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first"}))
+      command
+          .add_option(
+              "--aggregation", aggregation_,
+              "Of window vectors: mean, token-weighted-mean, max (far worse than mean), first, norm-weighted, top-norm")
+          ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first", "norm-weighted", "top-norm"}))
+          ->needs(windows),
+      command.add_option("--norm-temperature", norm_temperature_, "T of norm-weighted: weights are softmax(norm / T)")
+          ->needs(windows),
+      command.add_option("--top", top_, "Of top-norm: how many window vectors, those of greatest norm")->needs(windows),
+      command
+          .add_option("--groups", groups_,
+                      "With --vectors window: average neighboring windows to at most so many vectors")
           ->needs(windows),
       command.add_option("--positions", positions_, PositionsHelp()),
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
@@ -142,6 +152,11 @@ absl::Status ExtensionFlags::FillWindows(v1::Extension& extension) const {
   if (aggregation_ == "token-weighted-mean") windows.set_aggregation(v1::Extension::Windows::TOKEN_WEIGHTED_MEAN);
   if (aggregation_ == "max") windows.set_aggregation(v1::Extension::Windows::MAX);
   if (aggregation_ == "first") windows.set_aggregation(v1::Extension::Windows::FIRST);
+  if (aggregation_ == "norm-weighted") windows.set_aggregation(v1::Extension::Windows::NORM_WEIGHTED);
+  if (aggregation_ == "top-norm") windows.set_aggregation(v1::Extension::Windows::TOP_NORM);
+  if (norm_temperature_.has_value()) windows.set_norm_temperature(*norm_temperature_);
+  if (top_.has_value()) windows.set_top(*top_);
+  if (groups_.has_value()) windows.set_vectors(*groups_);
   return absl::OkStatus();
 }
 

@@ -31,9 +31,9 @@ class ExtensionFlags {
   absl::Status FillSpans(v1::EmbedOptions& options) const;
 
   std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_;
-  std::optional<uint32_t> max_terms_;
+  std::optional<uint32_t> max_terms_, top_, groups_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
-  std::optional<double> temperature_;
+  std::optional<double> temperature_, norm_temperature_;
 };
 
 }  // namespace longembed::client

@@ -67,6 +67,9 @@ void WriteExplanationText(const nlohmann::json& id, const v1::ExplainResult& res
     out << absl::StrFormat("  content tokens [%d, %d), %d tokens, %s\n", sequence.content().start(),
                            sequence.content().end(), sequence.tokens(), Describe(sequence.method()));
   }
+  for (const v1::Range& range : result.vectors()) {
+    out << absl::StrFormat("  a vector of content tokens [%d, %d)\n", range.start(), range.end());
+  }
 }
 
 void WriteTokensText(const nlohmann::json& id, const v1::TokenizedText& result, std::ostream& out) {

@@ -165,7 +165,8 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::Em
     return;
   }
   out << "," << FormatEmbeddings(result, encoding) << ",\"tokens\":" << result.tokens()
-      << ",\"truncated_tokens\":" << result.truncated_tokens() << ",\"windows\":"
+      << ",\"truncated_tokens\":" << result.truncated_tokens()
+      << (result.truncated_tokens_estimated() ? ",\"truncated_tokens_estimated\":true" : "") << ",\"windows\":"
       << FormatRanges(
              result.sequences(), [](const auto& s) -> const auto& { return s.content(); });
   if (result.embeddings_size() > 0 && result.embeddings(0).has_range()) {

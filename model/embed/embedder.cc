@@ -86,6 +86,7 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   if (!prompt.ok()) return prompt.status();
   const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, manifest.trained_dimensions);
   if (!dimensions.ok()) return dimensions.status();
+  if (const absl::Status status = CheckMaxTokens(options.plan.max_tokens); !status.ok()) return status;
   const Extension& extension = options.plan.extension;
   if (const absl::Status status = CheckExtension(manifest, extension); !status.ok()) return status;
   InputOptions input_options{.prompt = *prompt, .plan = options.plan, .spans = options.spans};
@@ -100,11 +101,10 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   const absl::StatusOr<Encoded> encoded = EncodeAll(encoder_, team_, sequences, options.max_batch_tokens);
   if (!encoded.ok()) return encoded.status();
 
-  const VectorOptions vector_options{
-      .dimensions = *dimensions,
-      .normalize = options.normalize,
-      .aggregation = extension.windows.has_value() ? extension.windows->aggregation : Aggregation::kMean,
-      .vector_per_window = options.vector_per_window};
+  const VectorOptions vector_options{.dimensions = *dimensions,
+                                     .normalize = options.normalize,
+                                     .windows = extension.windows.value_or(Windows()),
+                                     .vector_per_window = options.vector_per_window};
   std::vector<std::vector<OutputVector>> results;
   size_t next = 0;
   for (const Plan& plan : *plans) {

@@ -44,8 +44,8 @@ class Embedder {
   // All must outlive this.
   Embedder(const Model& model, Encoder& encoder, Team& team) : model_(model), encoder_(encoder), team_(team) {}
 
-  // The vectors of each input, in order. Errors: of CheckOutput, ResolvePrompt, CheckExtension, ResolveDimensions,
-  // PrepareInput (fields begin with "inputs[i]") and Encoder::Encode.
+  // The vectors of each input, in order. Errors: of CheckOutput, ResolvePrompt, CheckExtension, CheckMaxTokens,
+  // ResolveDimensions, PrepareInput (fields begin with "inputs[i]") and Encoder::Encode.
   absl::StatusOr<std::vector<std::vector<OutputVector>>> Embed(std::span<const Input> inputs,
                                                                const EmbedderOptions& options) const;
 

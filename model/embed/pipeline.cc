@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "model/errors/errors.h"
+#include "model/plan/windows.h"
 #include "model/text/prompt.h"
 
 namespace longembed {
@@ -37,12 +38,38 @@ absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Inpu
   return TokensOfCodePoints(text, input.ranges, tokens.content_ranges);
 }
 
+// Spans of the whole text need all of its tokens, in their places.
+bool TakesParts(const InputOptions& options) {
+  return std::holds_alternative<NoSpans>(options.spans) || std::holds_alternative<SequenceTokens>(options.spans);
+}
+
+// Which tokens the plan depends on, as far as truncation can tell beforehand. nullopt: all.
+std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& options) {
+  const std::optional<int64_t> matter = TokensThatMatter(model.manifest, options.plan);
+  if (!matter.has_value() || !TakesParts(options)) return std::nullopt;
+  // The planner refuses more than the server's limit, which it need not see.
+  const int64_t most = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
+  return NeededTokens{.count = std::min(*matter, most),
+                      .from_end = options.plan.truncate == Truncate::kStart,
+                      .count_rest = options.count_exactly};
+}
+
+absl::StatusOr<PromptedTokens> TokenizeText(const Model& model, std::string_view text, const InputOptions& options) {
+  if (const std::optional<NeededTokens> needed = NeededOf(model, options); needed.has_value()) {
+    return TokenizePart(*model.tokenizer, options.prompt, text, *needed);
+  }
+  return TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens);
+}
+
 absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, const Input& input,
                                  const InputOptions& options) {
-  const absl::StatusOr<PromptedTokens> prompted =
-      TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens);
+  const absl::StatusOr<PromptedTokens> prompted = TokenizeText(model, text, options);
   if (!prompted.ok()) return prompted.status();
-  const InputTokens tokens{.prompt = prompted->prompt, .content = prompted->content};
+  const InputTokens tokens{.prompt = prompted->prompt,
+                           .content = prompted->content,
+                           .before = prompted->before,
+                           .after = prompted->after,
+                           .estimated = prompted->estimated};
   if (std::holds_alternative<NoSpans>(options.spans)) {
     return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   }
@@ -73,7 +100,8 @@ absl::StatusOr<std::vector<Range>> SpansOfIds(const Input& input, int64_t conten
 absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const Input& input,
                                 const InputOptions& options) {
   const int64_t max_tokens = options.plan.limits.max_tokens;
-  if (const auto count = static_cast<int64_t>(ids.ids.size()); count > max_tokens) {
+  const bool takes_parts = NeededOf(model, options).has_value();
+  if (const auto count = static_cast<int64_t>(ids.ids.size()); count > max_tokens && !takes_parts) {
     return InputBeyondLimit(count, max_tokens);
   }
   const absl::StatusOr<std::vector<int32_t>> content = CheckedIds(model, ids.ids);
@@ -107,16 +135,21 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
   return vector;
 }
 
-Range WholeContent(const Plan& plan) {
-  return {plan.sequences.front().content.start, plan.sequences.back().content.end};
+// The windows that become one vector each.
+std::vector<Range> GroupsOfWindows(const Plan& plan, const VectorOptions& options) {
+  return GroupNeighbors(static_cast<int64_t>(plan.sequences.size()), CountVectors(plan, options));
 }
 
-std::vector<float> AggregateWindows(const Plan& plan, std::span<const std::vector<float>> rows,
-                                    Aggregation aggregation) {
+Range ContentOf(const Plan& plan, Range windows) {
+  const auto at = [&plan](int32_t i) { return plan.sequences[static_cast<size_t>(i)].content; };
+  return {at(windows.start).start, at(windows.end - 1).end};
+}
+
+std::vector<float> AggregateGroup(const Plan& plan, std::span<const std::vector<float>> rows, Range group,
+                                  const Windows& windows) {
   std::vector<int32_t> weights;
-  weights.reserve(plan.sequences.size());
-  for (const PlannedSequence& planned : plan.sequences) weights.push_back(planned.tokens);
-  return Aggregate(aggregation, rows, weights);
+  for (int32_t i = group.start; i < group.end; ++i) weights.push_back(plan.sequences[static_cast<size_t>(i)].tokens);
+  return Aggregate(windows, rows.subspan(static_cast<size_t>(group.start), weights.size()), weights);
 }
 
 }  // namespace
@@ -142,6 +175,14 @@ absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const 
   return PrepareIds(model, std::get<TokenIds>(input.content), input, options);
 }
 
+int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options) {
+  const auto* text = std::get_if<std::string_view>(&input.content);
+  if (text == nullptr) return 0;
+  const auto bytes = static_cast<int64_t>(text->size());
+  const std::optional<NeededTokens> needed = NeededOf(model, options);
+  return needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes;
+}
+
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options) {
   std::vector<OutputVector> vectors;
@@ -150,16 +191,28 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
     if (vector.ok()) vectors.push_back({*std::move(vector), content});
     return vector.status();
   };
-  if (plan.spans.empty() && !options.vector_per_window) {
-    const absl::Status status = add(AggregateWindows(plan, rows, options.aggregation), WholeContent(plan));
-    if (!status.ok()) return status;
-    return vectors;
+  for (size_t i = 0; i < plan.spans.size(); ++i) {
+    if (const absl::Status status = add(rows[i], plan.spans[i]); !status.ok()) return status;
   }
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const absl::Status status = add(rows[i], plan.spans.empty() ? plan.sequences[i].content : plan.spans[i]);
+  if (!plan.spans.empty()) return vectors;
+  for (const Range group : GroupsOfWindows(plan, options)) {
+    const absl::Status status = add(AggregateGroup(plan, rows, group, options.windows), ContentOf(plan, group));
     if (!status.ok()) return status;
   }
   return vectors;
+}
+
+int64_t CountVectors(const Plan& plan, const VectorOptions& options) {
+  if (!plan.spans.empty()) return std::ssize(plan.spans);
+  const auto windows = static_cast<int64_t>(plan.sequences.size());
+  return options.vector_per_window ? std::min(windows, options.windows.vectors.value_or(windows)) : 1;
+}
+
+std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& options) {
+  if (!plan.spans.empty()) return plan.spans;
+  std::vector<Range> ranges;
+  for (const Range group : GroupsOfWindows(plan, options)) ranges.push_back(ContentOf(plan, group));
+  return ranges;
 }
 
 absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
@@ -168,8 +221,9 @@ absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::sp
   if (!AllFinite(merged.values)) return UnusableVector();
   if (max_terms.has_value()) KeepLargest(*max_terms, merged);
   std::vector<OutputVector> vectors;
-  vectors.push_back(
-      {.values = std::move(merged.values), .content = WholeContent(plan), .indices = std::move(merged.indices)});
+  vectors.push_back({.values = std::move(merged.values),
+                     .content = ContentOf(plan, {0, static_cast<int32_t>(plan.sequences.size())}),
+                     .indices = std::move(merged.indices)});
   return vectors;
 }
 

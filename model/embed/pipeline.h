@@ -48,17 +48,21 @@ struct InputOptions {
   std::string prompt;  // As ResolvePrompt gives it.
   PlanOptions plan;    // Its extension passed CheckExtension.
   SpanRequest spans;
+  bool count_exactly = false;  // What truncation cuts away, however long it is (Plan::estimated).
 };
 
 // Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
 // TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT; their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 
+// About how many bytes of its text PrepareInput tokenizes: truncation leaves most of a long one alone.
+int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options);
+
 struct VectorOptions {
   int dimensions = 0;  // As ResolveDimensions gives it.
   bool normalize = true;
-  Aggregation aggregation = Aggregation::kMean;
-  bool vector_per_window = false;  // Instead of aggregating.
+  Windows windows;                 // Of these the aggregation with its numbers, and `vectors`.
+  bool vector_per_window = false;  // Instead of aggregating; of groups of windows where windows.vectors is there.
 };
 
 struct OutputVector {
@@ -67,11 +71,17 @@ struct OutputVector {
   std::vector<int32_t> indices;  // Of a sparse vector: which components `values` are. Else empty.
 };
 
-// The vectors that the caller gets: one; one a window; or one a span, when the plan has spans. `rows` are the encoder's
-// vectors of the plan's spans, in order. Windows are aggregated, then each vector is cut and normalised. Errors:
-// UNUSABLE_VECTOR.
+// The vectors that the caller gets: one; one a window or group of windows; or one a span, when the plan has spans.
+// `rows` are the encoder's vectors of the plan's spans, in order. Windows are aggregated, then each vector is cut and
+// normalized. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
+
+// How many vectors FinishVectors gives.
+int64_t CountVectors(const Plan& plan, const VectorOptions& options);
+
+// The content tokens that each vector of FinishVectors stands for.
+std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& options);
 
 // The one sparse vector that the caller gets: the maximum over the plan's windows, of which `rows` are the vectors, in
 // order; of it the `max_terms` largest weights. It may have none. Errors: UNUSABLE_VECTOR.

@@ -100,13 +100,30 @@ absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity) {
 
 absl::Status InputBeyondLimit(int64_t tokens, int64_t limit) {
   return Invalid("", "INPUT_BEYOND_SERVER_LIMIT",
-                 absl::StrCat("has ", tokens, " tokens or more before truncation; this server takes at most ", limit));
+                 absl::StrCat("has ", tokens, " tokens or more; this server takes at most ", limit));
 }
 
 absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity) {
   return Invalid("", "PROMPT_TOO_LONG",
                  absl::StrCat("prompt and special tokens take ", prompt_and_special_tokens, " of ", capacity,
                               " tokens and leave no room for the text"));
+}
+
+absl::Status InputBeyondMaxTokens(int64_t tokens, int64_t max_tokens) {
+  return Invalid("", "INPUT_TOO_LONG",
+                 absl::StrCat("has ", tokens, " tokens (specials and prompt included); options.max_tokens is ",
+                              max_tokens, ". options.truncate END or START cuts it"));
+}
+
+absl::Status PromptBeyondMaxTokens(int64_t prompt_and_special_tokens, int64_t max_tokens) {
+  return Invalid("options.max_tokens", "PROMPT_TOO_LONG",
+                 absl::StrCat("is ", max_tokens, "; prompt and special tokens alone take ", prompt_and_special_tokens,
+                              " and must leave room for the text"));
+}
+
+absl::Status MaxTokensOutOfRange(int64_t max_tokens) {
+  return Invalid("options.max_tokens", "MAX_TOKENS_OUT_OF_RANGE",
+                 absl::StrCat("is ", max_tokens, "; it must be 1 to ", INT32_MAX));
 }
 
 absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size) {

@@ -50,6 +50,10 @@ absl::Status InputTooLong(int64_t tokens, int64_t capacity);
 absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity);
 absl::Status InputBeyondLimit(int64_t tokens, int64_t limit);
 absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity);
+// Of options.max_tokens.
+absl::Status InputBeyondMaxTokens(int64_t tokens, int64_t max_tokens);
+absl::Status PromptBeyondMaxTokens(int64_t prompt_and_special_tokens, int64_t max_tokens);
+absl::Status MaxTokensOutOfRange(int64_t max_tokens);
 absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size);
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known);
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size);

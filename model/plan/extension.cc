@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "model/errors/errors.h"
+#include "model/plan/extension_fields.h"
 #include "model/plan/methods/range.h"
 
 namespace longembed {
@@ -42,8 +43,29 @@ absl::Status CheckResonance(const ModelManifest& model, const PositionsMethod& p
   return std::visit(check, positions);
 }
 
+// A number that goes with one aggregation alone.
+absl::Status CheckGoesWith(const char* field, bool is_set, const Windows& windows, Aggregation aggregation) {
+  if (!is_set || windows.aggregation == aggregation) return absl::OkStatus();
+  const auto name = [](Aggregation each) { return kAggregationNames[static_cast<size_t>(each)]; };
+  return ExtensionConflict(field, absl::StrCat("needs windows.aggregation ", name(aggregation),
+                                               "; windows.aggregation is ", name(windows.aggregation)));
+}
+
+absl::Status CheckAggregation(const Windows& windows) {
+  constexpr double kColdest = 0.001, kHottest = 1000;
+  const std::optional<double>& temperature = windows.norm_temperature;
+  absl::Status status =
+      CheckGoesWith("windows.norm_temperature", temperature.has_value(), windows, Aggregation::kNormWeighted);
+  if (status.ok()) status = CheckGoesWith("windows.top", windows.top.has_value(), windows, Aggregation::kTopNorm);
+  if (status.ok()) status = CheckNumber("windows.norm_temperature", temperature, kColdest, kHottest);
+  if (status.ok()) status = CheckCount("windows.top", windows.top, 1, INT32_MAX);
+  if (status.ok()) status = CheckCount("windows.vectors", windows.vectors, 1, INT32_MAX);
+  return status;
+}
+
 absl::Status CheckWindows(const ModelManifest& model, const Extension& extension) {
   const Windows& windows = *extension.windows;
+  if (absl::Status status = CheckAggregation(windows); !status.ok()) return status;
   if (absl::Status status = CheckCount("windows.tokens", windows.tokens, 1, INT32_MAX); !status.ok()) return status;
   const int64_t tokens = WindowTokens(model, extension);
   const std::optional<int64_t> capacity =

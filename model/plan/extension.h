@@ -30,6 +30,8 @@ enum class Aggregation {
   kTokenWeightedMean,  // Weights are the windows' whole lengths.
   kMax,                // Element-wise.
   kFirst,
+  kNormWeighted,  // Weights are softmax(|v| / norm_temperature) of the window vectors v (arXiv 2606.18781).
+  kTopNorm,       // Mean of the `top` window vectors of greatest norm (arXiv 2606.18781).
 };
 
 // Parallel context windows.
@@ -40,6 +42,13 @@ struct Windows {
   int64_t overlap = 0;  // Content tokens shared by neighbors.
   LastWindow last = LastWindow::kBackExtended;
   Aggregation aggregation = Aggregation::kMean;
+  std::optional<double> norm_temperature;  // kNormWeighted alone, 0.001 to 1000; absent: kNormTemperature.
+  std::optional<int64_t> top;              // kTopNorm alone, from 1; absent: kTop. All where there are fewer windows.
+  // The most vectors of an input, from 1: groups of neighboring windows, each aggregated. Absent: a vector a window.
+  std::optional<int64_t> vectors;
+
+  static constexpr double kNormTemperature = 1;
+  static constexpr int64_t kTop = 3;
 };
 
 // A plain value. The default is no extension at all.

@@ -20,7 +20,8 @@ namespace longembed {
 
 inline constexpr const char* kWhenNames[]{"LONG", "ALWAYS"};
 inline constexpr const char* kLastWindowNames[]{"BACK_EXTENDED", "SHORT"};
-inline constexpr const char* kAggregationNames[]{"MEAN", "TOKEN_WEIGHTED_MEAN", "MAX", "FIRST"};
+inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN", "MAX",
+                                                 "FIRST", "NORM_WEIGHTED",       "TOP_NORM"};
 
 template <typename Fields>
 void DescribeWindows(Fields& fields, Windows& windows) {
@@ -28,6 +29,9 @@ void DescribeWindows(Fields& fields, Windows& windows) {
   fields.Number("overlap", windows.overlap);
   fields.Choice("last", windows.last, kLastWindowNames);
   fields.Choice("aggregation", windows.aggregation, kAggregationNames);
+  fields.Number("norm_temperature", windows.norm_temperature);
+  fields.Number("top", windows.top);
+  fields.Number("vectors", windows.vectors);
 }
 
 template <typename Fields>

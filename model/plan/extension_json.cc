@@ -209,6 +209,10 @@ json CanonicalJson(const ModelManifest& model, const Extension& extension) {
   if (extension.windows.has_value()) {
     Windows windows = *extension.windows;
     windows.tokens = WindowTokens(model, extension);
+    if (windows.aggregation == Aggregation::kNormWeighted && !windows.norm_temperature.has_value()) {
+      windows.norm_temperature = Windows::kNormTemperature;
+    }
+    if (windows.aggregation == Aggregation::kTopNorm && !windows.top.has_value()) windows.top = Windows::kTop;
     CanonicalFields fields(/*adaptive=*/false);
     DescribeWindows(fields, windows);
     result["windows"] = std::move(fields.object());

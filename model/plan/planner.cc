@@ -16,6 +16,14 @@ Range Kept(int64_t content, int64_t room, Truncate truncate) {
   return truncate == Truncate::kStart ? Range{size - kept, size} : Range{0, kept};
 }
 
+// The most tokens that one sequence may have.
+int64_t CapacityOf(const ModelManifest& model, const PlanOptions& options, const Extension& extension) {
+  const int64_t most = options.limits.max_sequence_tokens;
+  if (options.token_vectors == TokenVectors::kQuery) return std::min<int64_t>(model.token_vectors->query_tokens, most);
+  if (extension.windows.has_value()) return std::min(WindowTokens(model, extension), most);
+  return std::min(SequenceCapacity(model, extension).value_or(most), most);
+}
+
 // The tokens that are pooled into the sequence's one vector.
 Range PooledSpan(Pooling pooling, int32_t tokens) {
   switch (pooling) {
@@ -45,17 +53,26 @@ class Planner {
     if (!input.complete) {
       overhead_ = static_cast<int64_t>(model.special_prefix.size() + input.prompt.size() + model.special_suffix.size());
     }
+    const int64_t whole = input.before + std::ssize(input.content) + input.after;
+    const int64_t room = options.max_tokens.value_or(overhead_ + whole) - overhead_;
+    kept_ = Kept(whole, std::max<int64_t>(room, 0), options.truncate);
+    plan_.truncated_tokens = whole - kept_.size();
+    plan_.estimated = input.estimated;
     const bool is_short = overhead_ + content() <= model.trained_window;
     if (options.extension.when == When::kAlways || !is_short) extension_ = options.extension;
     if (is_query()) extension_ = {};
   }
 
   absl::StatusOr<Plan> Run() {
+    if (absl::Status status = CheckCut(); !status.ok()) return status;
     const bool empty_is_fine = options_.allow_empty && overhead_ > 0;
     if (content() == 0 && !empty_is_fine) return EmptyInput();
     const PlanLimits& limits = options_.limits;
-    if (overhead_ + content() > limits.max_tokens) return InputBeyondLimit(overhead_ + content(), limits.max_tokens);
-    plan_.capacity = Capacity(options_.extension);
+    const bool is_cut = options_.truncate != Truncate::kNone && !extension_.windows.has_value();
+    if (const int64_t n = overhead_ + content(); n > limits.max_tokens && !is_cut) {
+      return InputBeyondLimit(n, limits.max_tokens);
+    }
+    plan_.capacity = CapacityOf(model_, options_, options_.extension);
     absl::Status status = extension_.windows.has_value() ? PlanWindows() : PlanWhole();
     if (status.ok() && options_.token_vectors != TokenVectors::kNone) status = PlaceTokens();
     if (!status.ok()) return status;
@@ -63,15 +80,18 @@ class Planner {
   }
 
  private:
-  int64_t content() const { return static_cast<int64_t>(input_.content.size()); }
+  // Content tokens that options.max_tokens leaves.
+  int64_t content() const { return kept_.size(); }
   bool is_query() const { return options_.token_vectors == TokenVectors::kQuery; }
 
-  // The most tokens one sequence may have.
-  int64_t Capacity(const Extension& extension) const {
-    const int64_t most = options_.limits.max_sequence_tokens;
-    if (is_query()) return std::min<int64_t>(model_.token_vectors->query_tokens, most);
-    if (extension.windows.has_value()) return std::min(WindowTokens(model_, extension), most);
-    return std::min(SequenceCapacity(model_, extension).value_or(most), most);
+  // What options.max_tokens cuts away.
+  absl::Status CheckCut() const {
+    if (!options_.max_tokens.has_value()) return absl::OkStatus();
+    const int64_t most = *options_.max_tokens, whole = plan_.truncated_tokens + content();
+    if (overhead_ > most || (overhead_ == most && whole > 0)) return PromptBeyondMaxTokens(overhead_, most);
+    if (plan_.truncated_tokens == 0) return absl::OkStatus();
+    if (input_.complete) return CompleteIdsTooLong(whole, most);
+    return options_.truncate == Truncate::kNone ? InputBeyondMaxTokens(overhead_ + whole, most) : absl::OkStatus();
   }
 
   absl::Status PlanWindows() {
@@ -91,25 +111,29 @@ class Planner {
     const int64_t run = count * (overhead_ + std::min(room, content()));
     if (run > most) return TooManyRunTokens(run, most);
     plan_.tokens = overhead_ + content();
-    for (const Range range : CutWindows(content(), room, windows.overlap, windows.last)) Add(range);
+    for (const Range range : CutWindows(content(), room, windows.overlap, windows.last)) Add(Moved(range));
     return absl::OkStatus();
   }
 
   absl::Status PlanWhole() {
-    const int64_t capacity = Capacity(extension_);
+    const int64_t capacity = CapacityOf(model_, options_, extension_);
     if (overhead_ >= capacity) return PromptTooLong(overhead_, capacity);
     if (overhead_ + content() > capacity) {
       if (input_.complete) return CompleteIdsTooLong(content(), capacity);
       if (options_.truncate == Truncate::kNone) return InputTooLong(overhead_ + content(), capacity);
     }
-    const Range kept = Kept(content(), capacity - overhead_, options_.truncate);
+    const Range kept = Moved(Kept(content(), capacity - overhead_, options_.truncate));
     plan_.tokens = overhead_ + kept.size();
-    const int64_t most = options_.limits.max_run_tokens;
-    if (plan_.tokens > most) return TooManyRunTokens(plan_.tokens, most);
-    plan_.truncated_tokens = content() - kept.size();
+    const PlanLimits& limits = options_.limits;
+    if (plan_.tokens > limits.max_tokens) return InputBeyondLimit(plan_.tokens, limits.max_tokens);
+    if (plan_.tokens > limits.max_run_tokens) return TooManyRunTokens(plan_.tokens, limits.max_run_tokens);
+    plan_.truncated_tokens += content() - kept.size();
     Add(kept);
     return input_.spans != nullptr ? PlaceSpans(kept) : absl::OkStatus();
   }
+
+  // From what options.max_tokens leaves to the whole content.
+  Range Moved(Range range) const { return {range.start + kept_.start, range.end + kept_.start}; }
 
   void Add(Range range) {
     PlannedSequence planned{.sequence = MakeSequence(range), .content = range};
@@ -170,7 +194,8 @@ class Planner {
       append(model_.special_prefix);
       append(input_.prompt);
     }
-    append(input_.content.subspan(static_cast<size_t>(range.start), static_cast<size_t>(range.size())));
+    const int64_t start = range.start - input_.before;
+    append(input_.content.subspan(static_cast<size_t>(start), static_cast<size_t>(range.size())));
     if (!input_.complete) append(model_.special_suffix);
     sequence.spans = {PooledSpan(model_.pooling, sequence.size())};
     sequence.sparse = options_.sparse;
@@ -226,6 +251,7 @@ class Planner {
   RotaryTableCache& tables_;
   Extension extension_;   // As it applies to this input: none where it is short.
   int64_t overhead_ = 0;  // Tokens of a sequence that are not content.
+  Range kept_;            // Of the content, by options.max_tokens.
   Plan plan_;
 };
 
@@ -256,9 +282,24 @@ int64_t Plan::run_tokens() const {
   return sum;
 }
 
+absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens) {
+  const int64_t most = max_tokens.value_or(1);
+  return most >= 1 && most <= INT32_MAX ? absl::OkStatus() : MaxTokensOutOfRange(most);
+}
+
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables) {
   return Planner(model, input, options, tables).Run();
+}
+
+std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOptions& options) {
+  if (options.truncate == Truncate::kNone) return std::nullopt;
+  const bool in_windows = options.extension.windows.has_value() && options.token_vectors != TokenVectors::kQuery;
+  if (in_windows) return options.max_tokens;
+  // One more than fit tells a text that is too long, and one that `when` leaves plain.
+  const int64_t capacity = std::max<int64_t>(
+      {CapacityOf(model, options, options.extension), model.trained_window, CapacityOf(model, options, Extension())});
+  return std::min(capacity, options.max_tokens.value_or(capacity)) + 1;
 }
 
 Cost EstimateCost(const ModelManifest& model, const Plan& plan) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,7 +26,7 @@ enum class Truncate {
 
 // What one input may take. Checked before memory is taken for it.
 struct PlanLimits {
-  int64_t max_tokens = std::numeric_limits<int32_t>::max();           // Of the input, before truncation.
+  int64_t max_tokens = std::numeric_limits<int32_t>::max();           // Of the input as truncation leaves it.
   int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();  // One pass: attention takes the square of it.
   int64_t max_run_tokens = std::numeric_limits<int32_t>::max();       // All sequences together, overlaps counted.
   int64_t max_vectors = std::numeric_limits<int32_t>::max();          // Windows or spans.
@@ -40,7 +41,8 @@ enum class TokenVectors {
 
 struct PlanOptions {
   Truncate truncate = Truncate::kNone;
-  Extension extension;  // Checked by CheckExtension.
+  std::optional<int64_t> max_tokens;  // Of the input: beyond it `truncate` applies, before the extension does. From 1.
+  Extension extension;                // Checked by CheckExtension.
   PlanLimits limits;
   bool allow_empty = false;  // An input without tokens is its special tokens alone, where the model has any.
   bool sparse = false;       // Each sequence gives its sparse vector. Not with a SpanChoice.
@@ -59,6 +61,11 @@ struct InputTokens {
   std::span<const int32_t> content;  // Without special tokens, unless `complete`.
   bool complete = false;             // Content holds special tokens and prompt already; none are added.
   const SpanChoice* spans = nullptr;
+  // How many more tokens the content has before and after those that are here. Not together with spans that name them;
+  // what is not here must be cut away (TokensThatMatter).
+  int64_t before = 0;
+  int64_t after = 0;
+  bool estimated = false;  // One of the two numbers is.
 };
 
 struct PlannedSequence {
@@ -75,11 +82,15 @@ struct Plan {
   std::vector<Range> spans;
   int64_t tokens = 0;            // Of the input as encoded, specials and prompt included.
   int64_t truncated_tokens = 0;  // Content tokens cut away.
+  bool estimated = false;        // truncated_tokens is, and so are places in the content after truncation at the start.
   int64_t capacity = 0;          // The most tokens one sequence may have under these options and limits.
 
   int64_t run_tokens() const;  // All sequences together.
   int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }
 };
+
+// Whether PlanOptions::max_tokens may be this. Errors (INVALID_ARGUMENT): MAX_TOKENS_OUT_OF_RANGE.
+absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens);
 
 // Plans one input for the model that `model` describes. `tables` is where rotary tables come from; it may be shared by
 // everybody.
@@ -88,6 +99,10 @@ struct Plan {
 // NO_SPANS.
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables);
+
+// How many tokens of an input, specials and prompt included, decide its plan: those of its beginning, or of its end
+// with Truncate::kStart. Of more than these the plan depends on their number alone, for truncated_tokens. nullopt: all.
+std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOptions& options);
 
 // What running the sequences costs.
 struct Cost {

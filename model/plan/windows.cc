@@ -22,4 +22,17 @@ std::vector<Range> CutWindows(int64_t content, int64_t room, int64_t overlap, La
   return windows;
 }
 
+std::vector<Range> GroupNeighbors(int64_t count, int64_t groups) {
+  groups = std::min(groups, count);
+  std::vector<Range> runs;
+  runs.reserve(static_cast<size_t>(groups));
+  int32_t start = 0;
+  for (int64_t i = 0; i < groups; ++i) {
+    const auto size = static_cast<int32_t>(count / groups + (i < count % groups ? 1 : 0));
+    runs.push_back({start, start + size});
+    start += size;
+  }
+  return runs;
+}
+
 }  // namespace longembed

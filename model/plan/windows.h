@@ -16,6 +16,10 @@ int64_t CountWindows(int64_t content, int64_t room, int64_t overlap);
 // Ranges of content tokens, in order, that cover [0, content). `room` content tokens fit a window; 0 <= overlap < room.
 std::vector<Range> CutWindows(int64_t content, int64_t room, int64_t overlap, LastWindow last);
 
+// `count` windows in min(count, groups) runs of neighbors whose sizes differ by at most 1, the larger ones first.
+// count, groups >= 1.
+std::vector<Range> GroupNeighbors(int64_t count, int64_t groups);
+
 }  // namespace longembed
 
 #endif  // LONGEMBED_MODEL_PLAN_WINDOWS_H_

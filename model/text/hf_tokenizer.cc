@@ -58,6 +58,13 @@ class HuggingFaceTokenizer final : public Tokenizer {
     return std::move(collected.tokens);
   }
 
+  size_t CutAfter(std::string_view text, size_t at) const override {
+    return longembed_hf_cut_after(handle_.get(), text.data(), text.size(), at);
+  }
+  size_t CutBefore(std::string_view text, size_t at) const override {
+    return longembed_hf_cut_before(handle_.get(), text.data(), text.size(), at);
+  }
+
   absl::StatusOr<std::string> TokenText(int32_t id) const override {
     std::string text;
     char error[kErrorCapacity] = "";

@@ -1,6 +1,8 @@
 #include "model/text/prompt.h"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
@@ -66,6 +68,132 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
     range.end -= seam;
   }
   return result;
+}
+
+namespace {
+
+// A text is tokenized in pieces of so many bytes or a little more.
+constexpr size_t kPieceBytes = 64 << 10;
+
+// Tokenizes the part that is needed; exists for the length of one TokenizePart call.
+class PartTokenizer {
+ public:
+  PartTokenizer(const Tokenizer& tokenizer, std::string_view text, const NeededTokens& needed)
+      : tokenizer_(tokenizer), text_(text), needed_(needed) {}
+
+  // `head`: the tokens of the text before byte `end`, a place to cut at, with the prompt's.
+  absl::StatusOr<PromptedTokens> Run(PromptedTokens head, size_t end) {
+    bytes_ = static_cast<int64_t>(end);
+    tokens_ = std::ssize(head.content);
+    const absl::Status status = needed_.from_end ? TakeEnd(head, end) : TakeBeginning(head, end);
+    if (!status.ok()) return status;
+    return head;
+  }
+
+ private:
+  bool Enough(const PromptedTokens& part) const { return std::ssize(part.content) > needed_.count; }
+
+  absl::Status TakeBeginning(PromptedTokens& part, size_t end) {
+    while (end < text_.size() && !Enough(part)) {
+      const size_t next = tokenizer_.CutAfter(text_, end + kPieceBytes);
+      const absl::StatusOr<TokenizedText> piece = Tokenize(end, next);
+      if (!piece.ok()) return piece.status();
+      Append(*piece, end, part);
+      end = next;
+    }
+    return Count(end, text_.size(), part.after, part.estimated);
+  }
+
+  absl::Status TakeEnd(PromptedTokens& head, size_t head_end) {
+    size_t begin = text_.size();
+    std::vector<std::pair<size_t, TokenizedText>> pieces;  // The last one first, each with where it begins.
+    int64_t count = 0;
+    while (begin > head_end && count <= needed_.count) {
+      const size_t end = begin;
+      begin = std::max(head_end, tokenizer_.CutBefore(text_, end - std::min(kPieceBytes, end)));
+      absl::StatusOr<TokenizedText> piece = Tokenize(begin, end);
+      if (!piece.ok()) return piece.status();
+      count += std::ssize(piece->ids);
+      pieces.emplace_back(begin, *std::move(piece));
+    }
+    const bool with_head = begin == head_end && count <= needed_.count;
+    PromptedTokens part;
+    std::swap(part.prompt, head.prompt);
+    if (with_head) {
+      std::swap(part.content, head.content);
+      std::swap(part.content_ranges, head.content_ranges);
+    }
+    for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece) Append(piece->second, piece->first, part);
+    if (!with_head) {
+      if (absl::Status status = Count(head_end, begin, part.before, part.estimated); !status.ok()) return status;
+      part.before += std::ssize(head.content);
+    }
+    head = std::move(part);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<TokenizedText> Tokenize(size_t begin, size_t end) {
+    absl::StatusOr<TokenizedText> piece = tokenizer_.Tokenize(text_.substr(begin, end - begin));
+    if (piece.ok()) {
+      bytes_ += static_cast<int64_t>(end - begin);
+      tokens_ += std::ssize(piece->ids);
+    }
+    return piece;
+  }
+
+  static void Append(const TokenizedText& piece, size_t begin, PromptedTokens& part) {
+    const auto base = static_cast<uint32_t>(begin);
+    part.content.insert(part.content.end(), piece.ids.begin(), piece.ids.end());
+    for (const ByteRange range : piece.ranges) part.content_ranges.push_back({base + range.begin, base + range.end});
+  }
+
+  // The tokens of [begin, end), or their number by that of the bytes that were tokenized.
+  absl::Status Count(size_t begin, size_t end, int64_t& count, bool& estimated) {
+    estimated = end - begin > kCountedBytes && !needed_.count_rest;
+    if (estimated) {
+      const double tokens_per_byte = static_cast<double>(tokens_) / static_cast<double>(bytes_);
+      count = static_cast<int64_t>(tokens_per_byte * static_cast<double>(end - begin));
+      return absl::OkStatus();
+    }
+    while (begin < end) {
+      const size_t next = std::min(end, tokenizer_.CutAfter(text_, begin + kPieceBytes));
+      const absl::StatusOr<TokenizedText> piece = Tokenize(begin, next);
+      if (!piece.ok()) return piece.status();
+      count += std::ssize(piece->ids);
+      begin = next;
+    }
+    return absl::OkStatus();
+  }
+
+  const Tokenizer& tokenizer_;
+  const std::string_view text_;
+  const NeededTokens needed_;
+  // Tokenized so far.
+  int64_t bytes_ = 0;
+  int64_t tokens_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::string_view prompt, std::string_view text,
+                                            const NeededTokens& needed) {
+  if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
+  // Of a text's beginning its end needs the prompt's tokens alone.
+  constexpr size_t kSeamBytes = 1 << 10;
+  const size_t end = tokenizer.CutAfter(text, needed.from_end ? kSeamBytes : kPieceBytes);
+  constexpr int64_t kNoLimit = std::numeric_limits<int32_t>::max();
+  absl::StatusOr<PromptedTokens> head = TokenizeWithPrompt(tokenizer, prompt, text.substr(0, end), kNoLimit);
+  if (!head.ok() || end == text.size()) return head;
+  return PartTokenizer(tokenizer, text, needed).Run(*std::move(head), end);
+}
+
+int64_t BytesOfPart(const Tokenizer& tokenizer, int64_t text_bytes, const NeededTokens& needed) {
+  constexpr std::string_view kTwoWords = "two words";
+  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size()) return text_bytes;  // It cuts no text.
+  constexpr int64_t kBytesOfToken = 16;  // More than most languages and vocabularies have.
+  constexpr auto kEnds = static_cast<int64_t>(2 * kPieceBytes + kCountedBytes);
+  if (needed.count_rest || needed.count > (text_bytes - kEnds) / kBytesOfToken) return text_bytes;
+  return std::min(text_bytes, kEnds + kBytesOfToken * needed.count);
 }
 
 }  // namespace longembed

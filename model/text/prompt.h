@@ -32,6 +32,17 @@ struct PromptedTokens {
   std::vector<int32_t> prompt;            // Put before the content of every sequence.
   std::vector<int32_t> content;           // Empty for blanks alone.
   std::vector<ByteRange> content_ranges;  // Of each content token, in bytes of the text without the prompt.
+  // How many more tokens the content has before and after these.
+  int64_t before = 0;
+  int64_t after = 0;
+  bool estimated = false;  // One of the two numbers is: it follows from the bytes that were not tokenized.
+};
+
+// Which tokens of a text are needed.
+struct NeededTokens {
+  int64_t count = Tokenizer::kEverything;  // No more content tokens than these.
+  bool from_end = false;                   // Those of the text's end.
+  bool count_rest = false;                 // Exactly, however long it is.
 };
 
 // Tokenises prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first
@@ -39,6 +50,17 @@ struct PromptedTokens {
 // Tokenizer::Tokenize; EMPTY_INPUT; INPUT_BEYOND_SERVER_LIMIT when the content has more than `max_tokens`.
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
                                                   std::string_view text, int64_t max_tokens);
+
+// The same for a part of the tokens: those that are needed, and a few more. They are those of the whole text. The rest
+// is not kept, and counts for no limit; a rest of more than kCountedBytes is not tokenized either, unless it has to be
+// counted. Time and memory do not grow with the rest where the tokenizer tells places to cut at. Errors: those of
+// TokenizeWithPrompt but INPUT_BEYOND_SERVER_LIMIT.
+absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::string_view prompt, std::string_view text,
+                                            const NeededTokens& needed);
+inline constexpr size_t kCountedBytes = 64 << 10;
+
+// About how many bytes of a text TokenizePart tokenizes.
+int64_t BytesOfPart(const Tokenizer& tokenizer, int64_t text_bytes, const NeededTokens& needed);
 
 }  // namespace longembed
 

@@ -39,6 +39,12 @@ class Tokenizer {
   virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough = kEverything) const = 0;
   static constexpr int64_t kEverything = std::numeric_limits<int64_t>::max();
 
+  // A place where the text, which is UTF-8, can be cut so that its two parts have the tokens of the whole: the first
+  // one at byte `at` or after it, the text's size where there is none.
+  virtual size_t CutAfter(std::string_view text, [[maybe_unused]] size_t at) const { return text.size(); }
+  // The last such place at byte `at` or before it, 0 where there is none.
+  virtual size_t CutBefore([[maybe_unused]] std::string_view text, [[maybe_unused]] size_t at) const { return 0; }
+
   // The token as the vocabulary spells it ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.
   virtual absl::StatusOr<std::string> TokenText(int32_t id) const = 0;
 

@@ -1,6 +1,8 @@
 #include "model/text/utf8.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 
 namespace longembed {
 namespace {
@@ -34,11 +36,24 @@ bool WellFormed(std::string_view sequence, const Lead& lead) {
                      &IsContinuationByte);
 }
 
+constexpr size_t kWord = sizeof(uint64_t);
+
+bool IsAsciiWord(const char* text) {
+  uint64_t word = 0;
+  std::memcpy(&word, text, kWord);
+  return (word & 0x8080808080808080) == 0;
+}
+
+size_t SkipAscii(std::string_view text, size_t position) {
+  while (position + kWord <= text.size() && IsAsciiWord(text.data() + position)) position += kWord;
+  return position;
+}
+
 }  // namespace
 
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text) {
   size_t position = 0;
-  while (position < text.size()) {
+  while ((position = SkipAscii(text, position)) < text.size()) {
     const Lead lead = LeadOf(static_cast<unsigned char>(text[position]));
     if (!WellFormed(text.substr(position), lead)) return position;
     position += lead.length;

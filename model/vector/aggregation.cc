@@ -1,11 +1,16 @@
 #include "model/vector/aggregation.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
 
 namespace longembed {
 namespace {
 
-std::vector<float> WeightedMean(std::span<const std::vector<float>> rows, std::span<const int32_t> weights) {
+// Equal weights where there are none.
+template <typename Weight>
+std::vector<float> WeightedMean(std::span<const std::vector<float>> rows, std::span<const Weight> weights) {
   std::vector<double> sums(rows.front().size());
   double total = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -27,12 +32,49 @@ std::vector<float> ElementwiseMax(std::span<const std::vector<float>> rows) {
   return most;
 }
 
+std::vector<double> Norms(std::span<const std::vector<float>> rows) {
+  std::vector<double> norms;
+  norms.reserve(rows.size());
+  for (const std::vector<float>& row : rows) {
+    double squares = 0;
+    for (const float value : row) squares += double{value} * value;
+    norms.push_back(std::sqrt(squares));
+  }
+  return norms;
+}
+
+// Weights softmax(|v| / temperature). A row that is not finite makes the result so.
+std::vector<float> NormWeighted(std::span<const std::vector<float>> rows, double temperature) {
+  std::vector<double> weights = Norms(rows);
+  const double greatest = std::ranges::max(weights);
+  for (double& weight : weights) weight = std::exp((weight - greatest) / temperature);
+  return WeightedMean<double>(rows, weights);
+}
+
+// The mean of the `top` rows of greatest norm, of equal ones the first. A row that is not finite ranks first, so that
+// the order is one, and makes the result so, whatever its weight.
+std::vector<float> TopNorm(std::span<const std::vector<float>> rows, int64_t top) {
+  const std::vector<double> norms = Norms(rows);
+  std::vector<size_t> order(rows.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto rank = [&norms](size_t i) { return std::isfinite(norms[i]) ? norms[i] : HUGE_VAL; };
+  std::ranges::stable_sort(order, std::greater(), rank);
+  order.resize(static_cast<size_t>(std::min<int64_t>(top, std::ssize(rows))));
+  std::vector<double> weights(rows.size());
+  for (const size_t i : order) weights[i] = 1;
+  return WeightedMean<double>(rows, weights);
+}
+
 }  // namespace
 
-std::vector<float> Aggregate(Aggregation aggregation, std::span<const std::vector<float>> rows,
+std::vector<float> Aggregate(const Windows& windows, std::span<const std::vector<float>> rows,
                              std::span<const int32_t> weights) {
   if (rows.size() == 1) return rows.front();  // To the last bit.
-  switch (aggregation) {
+  switch (windows.aggregation) {
+    case Aggregation::kNormWeighted:
+      return NormWeighted(rows, windows.norm_temperature.value_or(Windows::kNormTemperature));
+    case Aggregation::kTopNorm:
+      return TopNorm(rows, windows.top.value_or(Windows::kTop));
     case Aggregation::kFirst:
       return rows.front();
     case Aggregation::kMax:
@@ -42,7 +84,7 @@ std::vector<float> Aggregate(Aggregation aggregation, std::span<const std::vecto
     case Aggregation::kMean:
       break;
   }
-  return WeightedMean(rows, {});
+  return WeightedMean<int32_t>(rows, {});
 }
 
 }  // namespace longembed

@@ -57,7 +57,7 @@ struct LimitsConfig {
   int64_t max_request_bytes = 16 << 20;
   int64_t max_response_bytes = 64 << 20;
   int64_t max_inputs_per_call = 1024;
-  int64_t max_tokens_per_input = 1 << 20;     // Before truncation; of a Tokenize call, all texts together.
+  int64_t max_tokens_per_input = 1 << 20;     // As truncation leaves it; of a Tokenize call, all texts together.
   int64_t max_tokens_per_sequence = 1 << 15;  // One pass through the model: attention takes the square of it.
   int64_t max_run_tokens_per_call = 4 << 20;  // All windows of all inputs, overlaps and prompts counted.
   int64_t max_vectors_per_call = 1 << 16;     // Windows or spans of all inputs.

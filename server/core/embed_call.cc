@@ -54,11 +54,10 @@ namespace {
 constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
 constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // Of a sparse vector.
 
-int64_t TextBytes(const std::vector<absl::StatusOr<Input>>& inputs) {
+int64_t TextBytes(const Model& model, const EmbedOrder& order) {
   int64_t bytes = 0;
-  for (const absl::StatusOr<Input>& input : inputs) {
-    if (!input.ok()) continue;
-    if (const auto* text = std::get_if<std::string_view>(&input->content)) bytes += static_cast<int64_t>(text->size());
+  for (const absl::StatusOr<Input>& input : order.inputs) {
+    if (input.ok()) bytes += BytesToTokenize(model, *input, order.input_options);
   }
   return bytes;
 }
@@ -77,7 +76,7 @@ EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, E
       pool_(pool),
       clock_(clock),
       order_(std::move(order)),
-      bytes_(TextBytes(order_.inputs)),
+      bytes_(TextBytes(model_.model(), order_)),
       done_(std::move(done)) {}
 
 int64_t EmbedCall::MostOfOnePass() const {
@@ -95,7 +94,8 @@ Demand EmbedCall::Estimate() const {
   Demand demand{.client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = order_.priority};
   // More than this is cut away, or refused once it has been counted.
   const bool cut = plan.extension.windows.has_value();
-  const int64_t most = cut ? plan.limits.max_run_tokens : std::min(plan.limits.max_run_tokens, MostOfOnePass());
+  const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MostOfOnePass(),
+                                 plan.max_tokens.value_or(plan.limits.max_run_tokens)});
   Load load;
   for (const absl::StatusOr<Input>& input : order_.inputs) {
     if (!input.ok()) continue;
@@ -184,10 +184,17 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
   });
 }
 
+int64_t EmbedCall::CountAnswered() const {
+  int64_t vectors = 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (input.ok()) vectors += CountVectors(input->plan, order_.vector_options);
+  }
+  return vectors;
+}
+
 absl::Status EmbedCall::CheckResponseSize() const {
   if (sparse()) return absl::OkStatus();  // SettleTerms will.
-  int64_t vectors = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
+  const int64_t vectors = CountAnswered();
   const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
   return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
 }
@@ -195,9 +202,9 @@ absl::Status EmbedCall::CheckResponseSize() const {
 absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
   if (sparse()) return HoldTerms(ExpectedTerms(sequences));
   const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
-  int64_t rows = 0, vectors = 0;
+  const int64_t vectors = CountAnswered();
+  int64_t rows = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
   // The rows, and the answer's message, which is made of them one input after the other.
   const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
   return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));
@@ -261,6 +268,7 @@ void EmbedCall::Learn() const {
     const auto* text = std::get_if<std::string_view>(&order_.inputs[i]->content);
     if (text == nullptr) continue;
     const Plan& plan = answer_.results[i]->plan;
+    if (plan.estimated) continue;
     tokens += plan.tokens + plan.truncated_tokens - specials;
     bytes += static_cast<int64_t>(text->size() + order_.input_options.prompt.size());
   }

@@ -103,6 +103,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   // To the job's sequences. What it takes memory for fails this call alone.
   absl::Status PlanSequences(std::vector<Sequence>& sequences);
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
+  int64_t CountAnswered() const;  // Vectors of the answer.
   absl::Status CheckResponseSize() const;
   // Charges for the vectors that will come and for what is made of them: of sparse ones by estimate, until they are
   // there.
@@ -126,7 +127,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   WorkerPool& pool_;
   const Clock& clock_;
   const EmbedOrder order_;
-  const int64_t bytes_;  // Of its texts.
+  const int64_t bytes_;  // Of its texts, that will be tokenized.
   Done done_;
   EmbedAnswer answer_;
   absl::Time placed_;    // When it was admitted.

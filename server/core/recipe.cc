@@ -63,6 +63,7 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
               {"plan_version", kPlanVersion},
               {"precision", PrecisionName(options.precision)},
               {"truncate", NameOf(options.truncate)}};
+  if (options.max_tokens.has_value()) recipe["max_tokens"] = *options.max_tokens;
   if (options.sparse) recipe["sparse"] = {{"max_terms", options.max_terms.value_or(0)}};
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }

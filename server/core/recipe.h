@@ -21,6 +21,7 @@ inline constexpr int kPlanVersion = 2;
 struct RecipeOptions {
   Extension extension;  // With the numbers that were asked for; what was left to the text is "adaptive".
   Truncate truncate = Truncate::kNone;
+  std::optional<int64_t> max_tokens;  // That truncation leaves of a text, whatever its extension.
   int dimensions = 0;
   bool normalize = true;
   bool sparse = false;                        // Sparse vectors, of which dimensions and normalize say nothing.

@@ -29,17 +29,19 @@ void ExpectLimits(const PlanLimits& limits, const Plan& plan) {
   FUZZ_EXPECT(run == plan.run_tokens());
   FUZZ_EXPECT(run <= limits.max_run_tokens);
   FUZZ_EXPECT(plan.vectors() <= limits.max_vectors);
-  FUZZ_EXPECT(plan.tokens + plan.truncated_tokens <= limits.max_tokens);
+  FUZZ_EXPECT(plan.tokens <= limits.max_tokens);
 }
 
-// Windows in order, without gaps, neighbors sharing what was asked for, none larger than a window.
-void ExpectWindows(const Windows& windows, int64_t room, int64_t content, const std::vector<PlannedSequence>& planned) {
+// Windows over `content` tokens from `start` on, in order, without gaps, neighbors sharing what was asked for, none
+// larger than a window.
+void ExpectWindows(const Windows& windows, int64_t room, int64_t start, int64_t content,
+                   const std::vector<PlannedSequence>& planned) {
   const int64_t stride = room - windows.overlap;
   FUZZ_EXPECT(stride >= 1);
   const int64_t beyond_first = std::max<int64_t>(0, content - room);
   FUZZ_EXPECT(static_cast<int64_t>(planned.size()) == 1 + (beyond_first + stride - 1) / stride);
-  FUZZ_EXPECT(planned.front().content.start == 0);
-  FUZZ_EXPECT(planned.back().content.end == content);
+  FUZZ_EXPECT(planned.front().content.start == start);
+  FUZZ_EXPECT(planned.back().content.end == start + content);
   for (size_t i = 0; i < planned.size(); ++i) {
     const Range range = planned[i].content;
     const bool last = i + 1 == planned.size();
@@ -63,7 +65,8 @@ void ExpectWhole(const ModelManifest& model, const PlanOptions& options, const P
   FUZZ_EXPECT(options.truncate != Truncate::kNone);
   // The plan tells the capacity of what was asked for; an input that stays plain has the model's own.
   const int64_t plain_limit = std::min<int64_t>(model.plain_limit, options.limits.max_sequence_tokens);
-  FUZZ_EXPECT(plan.tokens == (IsPlain(model, options, whole) ? plain_limit : plan.capacity));
+  const int64_t left = std::min(whole, options.max_tokens.value_or(whole));
+  FUZZ_EXPECT(plan.tokens == std::min(left, IsPlain(model, options, left) ? plain_limit : plan.capacity));
   FUZZ_EXPECT(options.truncate == Truncate::kEnd ? kept.start == 0 : kept.end == content);
 }
 
@@ -175,11 +178,14 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
   ExpectLimits(options.limits, plan);
   const int64_t whole = plan.tokens + plan.truncated_tokens, content = whole - overhead;
   FUZZ_EXPECT(content >= 0 && plan.truncated_tokens >= 0);
-  const bool plain = IsPlain(model, options, whole);
+  const int64_t left = std::min(whole, options.max_tokens.value_or(whole));
+  const bool plain = IsPlain(model, options, left);
   if (options.extension.windows.has_value() && !plain) {
-    FUZZ_EXPECT(plan.truncated_tokens == 0);
+    FUZZ_EXPECT(plan.truncated_tokens == whole - left);
+    FUZZ_EXPECT(whole == left || options.truncate != Truncate::kNone);
     const int64_t room = WindowTokens(model, options.extension) - overhead;
-    ExpectWindows(*options.extension.windows, room, content, plan.sequences);
+    const int64_t start = options.truncate == Truncate::kStart ? whole - left : 0;
+    ExpectWindows(*options.extension.windows, room, start, left - overhead, plan.sequences);
   } else {
     ExpectWhole(model, options, plan, overhead);
   }

@@ -140,6 +140,7 @@ PlanOptions DrawOptions(FuzzedDataProvider& data, Extension extension) {
                     .max_run_tokens = limit(kMaxRun),
                     .max_vectors = limit(kMaxContent)};
   options.allow_empty = data.ConsumeBool();
+  options.max_tokens = Maybe(data, [&] { return data.ConsumeIntegralInRange<int64_t>(1, 2 * kMaxContent); });
   return options;
 }
 

@@ -68,6 +68,7 @@ class Models {
 
 const Profiles& KnownProfiles() {
   static const Profiles profiles = *ParseProfiles({{"highest", R"({"windows": {"tokens": 6, "aggregation": "MAX"}})"},
+                                                   {"groups", R"({"windows": {"tokens": 6, "vectors": 2}})"},
                                                    {"rotary", R"({"yarn": {}, "when": "ALWAYS"})"}});
   return profiles;
 }
@@ -96,7 +97,8 @@ void Answer(Plan plan, const ResolvedOptions& options) {
   auto vectors = FinishVectors(plan, MadeUpVectors(plan.vectors()), options.vector);
   if (vectors.ok()) {
     FUZZ_EXPECT(!options.several_vectors ? vectors->size() == 1
-                                         : static_cast<int64_t>(vectors->size()) == plan.vectors());
+                                         : static_cast<int64_t>(vectors->size()) == CountVectors(plan, options.vector));
+    FUZZ_EXPECT(static_cast<int64_t>(vectors->size()) <= options.vector.windows.vectors.value_or(plan.vectors()));
     embedded->vectors = *std::move(vectors);
     embedded->plan = std::move(plan);
   } else {
@@ -136,7 +138,7 @@ void PlanInputs(const Model& model, const ResolvedOptions& options, const std::v
     vectors += plan->vectors();
     tokens += plan->run_tokens();
     v1::ExplainResult explanation;
-    FillExplanation(*plan, model.manifest, explanation);
+    FillExplanation(*plan, options.vector, model.manifest, explanation);
     FUZZ_EXPECT(explanation.sequences_size() == static_cast<int>(plan->sequences.size()));
     Answer(*std::move(plan), options);
   }

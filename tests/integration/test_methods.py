@@ -183,7 +183,20 @@ AGGREGATE = {
     "TOKEN_WEIGHTED_MEAN": lambda rows, lengths: np.average(rows, axis=0, weights=lengths),
     "MAX": lambda rows, lengths: np.max(rows, axis=0),
     "FIRST": lambda rows, lengths: rows[0],
+    "NORM_WEIGHTED": lambda rows, lengths: norm_weighted(rows, 1.0),
+    "TOP_NORM": lambda rows, lengths: top_norm(rows, 3),
 }
+
+
+def norm_weighted(rows, temperature: float) -> np.ndarray:
+    """sum_i softmax(|v_i| / T) v_i."""
+    norms = [np.sqrt(np.sum(row * row)) / temperature for row in rows]
+    weights = [np.exp(norm - max(norms)) for norm in norms]
+    return sum(weight * row for weight, row in zip(weights, rows, strict=True)) / sum(weights)
+
+
+def top_norm(rows, top: int) -> np.ndarray:
+    return np.mean(sorted(rows, key=lambda row: -np.sum(row * row))[:top], axis=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,7 +208,7 @@ def test_windows_compose_with_every_positions_method(models, kind, aggregation):
     for extension in rng.sample(methods, 4) + [{}]:
         tokens = rng.randint(overhead + 2, min(capacity(extension), 80))
         windows = {"tokens": tokens, "overlap": rng.randint(0, tokens - overhead - 1), "last": rng.choice(["SHORT", "BACK_EXTENDED"]), "aggregation": aggregation}
-        content = random_ids(rng, rng.randint(LO, 4 * LO))
+        content = random_ids(rng, rng.randint(LO + 1, 4 * LO))
         ranges = cut(len(content), tokens - overhead, windows["overlap"], windows["last"])
         # A window within Lo is no short input: the method applies to it with its own length.
         rows = [expected(models, kind, content[a:b], {**extension, "when": "ALWAYS"}) for a, b in ranges]
@@ -204,6 +217,55 @@ def test_windows_compose_with_every_positions_method(models, kind, aggregation):
         assert result.tokens == len(content) + overhead and result.truncated_tokens == 0
         wanted = unit(AGGREGATE[aggregation](rows, [b - a + overhead for a, b in ranges]))
         assert np.dot(result.embeddings[0].values, wanted) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("numbers", [{"norm_temperature": 0.5}, {"norm_temperature": 4.0}, {"top": 1}, {"top": 2}, {"top": 99}], ids=name_of)
+def test_numbers_of_an_aggregation_are_its_formulas(models, kind, numbers):
+    content = random_ids(random.Random(f"{kind} {numbers}"), 100)
+    ranges = cut(100, 20 - len(whole(kind, [])), 0, "SHORT")
+    rows = [expected(models, kind, content[a:b], {"when": "ALWAYS"}) for a, b in ranges]
+    wanted = norm_weighted(rows, numbers["norm_temperature"]) if "norm_temperature" in numbers else top_norm(rows, numbers["top"])
+    windows = {"tokens": 20, "last": "SHORT", "aggregation": "NORM_WEIGHTED" if "norm_temperature" in numbers else "TOP_NORM", **numbers}
+    assert models.vectors(kind, [content], {"windows": windows})[0] @ unit(wanted) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vectors, aggregation", [(1, "MEAN"), (3, "MEAN"), (4, "TOP_NORM"), (50, "MEAN")])
+def test_groups_are_means_of_neighboring_windows(models, kind, vectors, aggregation):
+    content, short = random_ids(random.Random(kind), 150), random_ids(random.Random(kind), 20)
+    room = 16 - len(whole(kind, []))
+    ranges = cut(150, room, 2, "SHORT")
+    rows = [expected(models, kind, content[a:b], {"when": "ALWAYS"}) for a, b in ranges]
+    windows = {"tokens": 16, "overlap": 2, "last": "SHORT", "vectors": vectors, "aggregation": aggregation}
+    request = models.request(kind, [content, short], {"windows": windows}, output=models.pb.EmbedOptions.WINDOW_VECTORS)
+    result, plain = models.stub.Embed(request).results
+    groups = np.array_split(np.arange(len(rows)), min(vectors, len(rows)))
+    assert [(e.range.start, e.range.end) for e in result.embeddings] == [(ranges[g[0]][0], ranges[g[-1]][1]) for g in groups]
+    for embedding, group in zip(result.embeddings, groups, strict=True):
+        assert np.dot(embedding.values, unit(AGGREGATE[aggregation]([rows[i] for i in group], None))) >= 0.99999
+    assert len(plain.embeddings) == 1
+    explained = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results
+    assert list(explained[0].vectors) == [embedding.range for embedding in result.embeddings]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("extension", [{"interpolation": {}}, {"grouped": {}, "attention_log_scaling": True}, {"windows": {"tokens": 20}}, {}], ids=name_of)
+def test_max_tokens_cuts_before_the_extension_applies(models, kind, extension):
+    content = random_ids(random.Random(kind), 200)
+    overhead = len(whole(kind, []))
+    for truncate, kept in (("END", slice(0, 60 - overhead)), ("START", slice(200 - 60 + overhead, 200))):
+        options = {"max_tokens": 60, "truncate": models.pb.EmbedOptions.Truncate.Value(truncate)}
+        if not extension:
+            options["max_tokens"], kept = 25, slice(0, 25 - overhead) if truncate == "END" else slice(200 - 25 + overhead, 200)
+        result = models.stub.Embed(models.request(kind, [content], extension, **options)).results[0]
+        alone = models.vectors(kind, [content[kept]], extension)[0]
+        assert np.array_equal(np.array(result.embeddings[0].values), alone)
+        assert (result.tokens, result.truncated_tokens) == (options["max_tokens"], 200 - len(content[kept]))
+        assert (result.sequences[0].content.start, result.sequences[-1].content.end) == (kept.start, kept.stop)
+        if len(result.sequences) == 1:
+            wanted = unit(expected(models, kind, content[kept], extension))
+            assert np.dot(result.embeddings[0].values, wanted) >= 0.99999
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,6 +22,24 @@ absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text, int
   return result;
 }
 
+namespace {
+
+bool IsCut(std::string_view text, size_t at) { return text[at] == ' ' && text[at - 1] != ' '; }
+
+}  // namespace
+
+size_t FakeTokenizer::CutAfter(std::string_view text, size_t at) const {
+  at = std::max<size_t>(at, 1);
+  while (at < text.size() && !IsCut(text, at)) ++at;
+  return std::min(at, text.size());
+}
+
+size_t FakeTokenizer::CutBefore(std::string_view text, size_t at) const {
+  at = text.empty() ? 0 : std::min(at, text.size() - 1);
+  while (at > 0 && !IsCut(text, at)) --at;
+  return at;
+}
+
 absl::StatusOr<std::string> FakeTokenizer::TokenText(int32_t id) const { return absl::StrCat("<", id, ">"); }
 
 absl::StatusOr<std::string> FakeTokenizer::Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const {

@@ -18,6 +18,9 @@ class FakeTokenizer final : public Tokenizer {
   explicit FakeTokenizer(std::string_view no_memory = "") : no_memory_(no_memory) {}
 
   absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override;
+  // Before the first blank of a run.
+  size_t CutAfter(std::string_view text, size_t at) const override;
+  size_t CutBefore(std::string_view text, size_t at) const override;
   absl::StatusOr<std::string> TokenText(int32_t id) const override;
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const override;
   int32_t vocabulary_size() const override { return 100; }

@@ -39,6 +39,7 @@ class Embedding:
     ranges: int64 [k, 2], half-open, content tokens that each window or span vector stands for; [0, 2] for one vector.
     indices: with output SPARSE, int64 [n]: which of `dimensions` components the one row of `vectors` is; None for others. Read .sparse.
     tokens: the input as encoded, special tokens and prompt included. truncated_tokens: content tokens cut away.
+    truncated_tokens_estimated: more than 64 KiB were cut away untokenized, and that number is an estimate by their bytes.
     sequences: what the model ran over, one longembed.v1.Sequence a window; each has tokens, content and method.
     recipe: equal recipes mean comparable vectors.
     error: why this input failed, where a call with partial=True or a stream goes on; its vectors are then [0, 0].
@@ -57,6 +58,7 @@ class Embedding:
     recipe: str
     error: LongEmbedError | None = None
     indices: np.ndarray | None = None
+    truncated_tokens_estimated: bool = False
 
     @property
     def sparse(self) -> SparseVector:
@@ -151,7 +153,10 @@ def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: 
     first = result.embeddings[0]
     indices = np.array(first.indices.ids, np.int64) if first.HasField("indices") else None
     counts = (result.tokens, result.truncated_tokens)
-    return Embedding(id, vectors, scales, first.dimensions, ranges, *counts, sequences, model, prompt, recipe, indices=indices)
+    estimated = result.truncated_tokens_estimated
+    return Embedding(
+        id, vectors, scales, first.dimensions, ranges, *counts, sequences, model, prompt, recipe, indices=indices, truncated_tokens_estimated=estimated
+    )
 
 
 def embeddings(response: messages.EmbedResponse, encoding: str) -> Embeddings:

@@ -76,6 +76,12 @@ LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, con
                                       size_t enough, LongembedHfTokenSink sink, void* context, char* error,
                                       size_t error_capacity);
 
+// A place where the text, which is UTF-8, can be cut so that its two parts have the tokens of the whole: the first one
+// at byte `at` or after it, `length` where there is none; the last one at byte `at` or before it, 0 where there is
+// none.
+size_t longembed_hf_cut_after(const LongembedHfTokenizer* tokenizer, const char* text, size_t length, size_t at);
+size_t longembed_hf_cut_before(const LongembedHfTokenizer* tokenizer, const char* text, size_t length, size_t at);
+
 // About how many bytes of memory longembed_hf_encode will take for a text.
 size_t longembed_hf_memory(const LongembedHfTokenizer* tokenizer, size_t length, size_t enough);
 

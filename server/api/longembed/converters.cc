@@ -99,7 +99,16 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
   // A profile may aggregate for those who want one vector.
   const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS;
-  if (every_vector && options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
+  const bool in_groups = extension.windows.has_value() && extension.windows->vectors.has_value();
+  if (in_groups && output != EmbedOptions::WINDOW_VECTORS) {
+    return ExtensionConflict(
+        absl::StrCat(WindowsField(options.extension()), options.extension().has_windows() ? ".vectors" : ""),
+        absl::StrCat("makes groups of windows (vectors = ", *extension.windows->vectors,
+                     "), which goes with options.output WINDOW_VECTORS alone, not with ",
+                     EmbedOptions::Output_Name(output)));
+  }
+  if (every_vector && !in_groups && options.extension().has_windows() &&
+      extension.windows->aggregation != Aggregation::kMean) {
     return ExtensionConflict(
         "options.extension.windows.aggregation",
         absl::StrCat("has no effect with options.output ", EmbedOptions::Output_Name(output), "; leave it out"));
@@ -169,6 +178,11 @@ v1::Model::Pooling ConvertPooling(Pooling pooling) {
   return v1::Model::POOLING_UNKNOWN;
 }
 
+void FillRange(Range range, v1::Range& message) {
+  message.set_start(static_cast<uint32_t>(range.start));
+  message.set_end(static_cast<uint32_t>(range.end));
+}
+
 // [byte] -> how many code points begin before it.
 std::vector<uint32_t> CodePointsBefore(std::string_view text) {
   std::vector<uint32_t> before(text.size() + 1);
@@ -224,9 +238,16 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
   FitWindows(options.extension(), model, limits, *extension);
+  std::optional<int64_t> max_tokens;
+  if (options.has_max_tokens()) max_tokens = options.max_tokens();
+  if (const absl::Status status = CheckMaxTokens(max_tokens); !status.ok()) return status;
   if (const absl::Status status = CheckOutputOptions(options, *output, *extension, model); !status.ok()) return status;
   const bool sparse = *output == EmbedOptions::SPARSE;
-  if (sparse && extension->windows.has_value()) extension->windows->aggregation = Aggregation::kMax;
+  if (sparse && extension->windows.has_value()) {
+    extension->windows->aggregation = Aggregation::kMax;
+    extension->windows->norm_temperature = std::nullopt;
+    extension->windows->top = std::nullopt;
+  }
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
   if (!spans.ok()) return spans.status();
   if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
@@ -242,6 +263,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   ResolvedOptions resolved;
   resolved.input = {.prompt = *std::move(prompt),
                     .plan = {.truncate = ConvertTruncate(options.truncate()),
+                             .max_tokens = max_tokens,
                              .extension = *extension,
                              .limits = ToPlanLimits(limits),
                              .sparse = sparse,
@@ -250,7 +272,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   resolved.vector = {.dimensions = *dimensions,
                      .normalize = !options.has_normalize() || options.normalize(),
                      .vector_per_window = *output == EmbedOptions::WINDOW_VECTORS};
-  if (extension->windows.has_value()) resolved.vector.aggregation = extension->windows->aggregation;
+  if (extension->windows.has_value()) resolved.vector.windows = *extension->windows;
   resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
   resolved.encoding = options.encoding();
   resolved.several_vectors = *output != EmbedOptions::ONE_VECTOR && !sparse;
@@ -258,6 +280,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (sparse) resolved.sparse_dimensions = model.vocabulary_size;
   resolved.recipe = Recipe(model, {.extension = *extension,
                                    .truncate = resolved.input.plan.truncate,
+                                   .max_tokens = max_tokens,
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,
@@ -395,11 +418,11 @@ void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOption
       embedding.mutable_indices()->mutable_ids()->Add(vector.indices.begin(), vector.indices.end());
     }
     if (!options.several_vectors) continue;
-    embedding.mutable_range()->set_start(static_cast<uint32_t>(vector.content.start));
-    embedding.mutable_range()->set_end(static_cast<uint32_t>(vector.content.end));
+    FillRange(vector.content, *embedding.mutable_range());
   }
   result.set_tokens(static_cast<uint32_t>(input->plan.tokens));
   result.set_truncated_tokens(static_cast<uint32_t>(input->plan.truncated_tokens));
+  result.set_truncated_tokens_estimated(input->plan.estimated);
   for (const PlannedSequence& planned : input->plan.sequences) FillSequence(planned, *result.add_sequences());
 }
 
@@ -415,7 +438,8 @@ void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& tim
   fill(total, *timing.mutable_total());
 }
 
-void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result) {
+void FillExplanation(const Plan& plan, const VectorOptions& options, const ModelManifest& model,
+                     v1::ExplainResult& result) {
   result.set_tokens(static_cast<uint32_t>(plan.tokens));
   result.set_truncated_tokens(static_cast<uint32_t>(plan.truncated_tokens));
   result.set_capacity(static_cast<uint32_t>(plan.capacity));
@@ -424,6 +448,8 @@ void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainRe
   result.mutable_cost()->set_tokens(static_cast<uint64_t>(cost.tokens));
   result.mutable_cost()->set_attention_pairs(static_cast<uint64_t>(cost.attention_pairs));
   result.mutable_cost()->set_gflop(cost.gflop);
+  if (!options.windows.vectors.has_value()) return;
+  for (const Range range : RangesOfVectors(plan, options)) FillRange(range, *result.add_vectors());
 }
 
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model) {

@@ -34,7 +34,7 @@ PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
 // Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
 // MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE,
-// MAX_TERMS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
+// MAX_TERMS_OUT_OF_RANGE, MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits);
 
@@ -56,7 +56,8 @@ absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
 void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
 void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result);
 void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing);
-void FillExplanation(const Plan& plan, const ModelManifest& model, v1::ExplainResult& result);
+void FillExplanation(const Plan& plan, const VectorOptions& options, const ModelManifest& model,
+                     v1::ExplainResult& result);
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
 
 // Tokens of one text, at most `limit`. `add_special_tokens`: as the model's sequences have them, without a prompt.

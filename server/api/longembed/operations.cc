@@ -98,13 +98,15 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
     const absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
         ConvertInputs(request_.inputs(), options->input.spans, context_.limits, /*partial_results=*/false);
     if (!inputs.ok()) return inputs.status();
-    CallPreparer preparer(described, options->input);
+    InputOptions input_options = options->input;
+    input_options.count_exactly = true;
+    CallPreparer preparer(described, input_options);
     for (const absl::StatusOr<Input>& input : *inputs) {
       if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
       const absl::StatusOr<Plan> plan = preparer.Prepare(*input);
       if (!plan.ok()) return plan.status();
       if (absl::Status status = HoldAnswer(PlanBytes(*plan)); !status.ok()) return status;
-      FillExplanation(*plan, described.manifest, *response_.add_results());
+      FillExplanation(*plan, options->vector, described.manifest, *response_.add_results());
       if (absl::Status status = HoldAnswer(0); !status.ok()) return status;
     }
     response_.set_model(model_);

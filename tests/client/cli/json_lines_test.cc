@@ -72,6 +72,11 @@ TEST(JsonLinesTest, WritesOneVectorOrSeveral) {
   std::ostringstream ranged;
   WriteResult(3, result, v1::EmbedOptions::FLOAT32, ranged);
   EXPECT_THAT(ranged.str(), HasSubstr("\"ranges\":[[0,2],[2,5]]"));
+  result.set_truncated_tokens(90);
+  result.set_truncated_tokens_estimated(true);
+  std::ostringstream estimated;
+  WriteResult(3, result, v1::EmbedOptions::FLOAT32, estimated);
+  EXPECT_THAT(estimated.str(), HasSubstr("\"truncated_tokens\":90,\"truncated_tokens_estimated\":true,\"windows\""));
   result.mutable_error()->set_code(3);
   result.mutable_error()->set_message("say \"why\"");
   WriteResult(3, result, v1::EmbedOptions::FLOAT32, failed);

@@ -64,15 +64,16 @@ TEST(PipelineTest, CutsBeforeItNormalizes) {
 
 TEST(PipelineTest, AggregatesUnNormalizedWindows) {
   EXPECT_THAT(FinishOne({{6, 0}, {0, 8}}, {.dimensions = 2}), ElementsAre(0.6f, 0.8f));
-  EXPECT_THAT(FinishOne({{6, 0}, {0, 8}}, {.dimensions = 2, .normalize = false, .aggregation = Aggregation::kMax}),
-              ElementsAre(6, 8));
+  EXPECT_THAT(
+      FinishOne({{6, 0}, {0, 8}}, {.dimensions = 2, .normalize = false, .windows = {.aggregation = Aggregation::kMax}}),
+      ElementsAre(6, 8));
 }
 
 TEST(PipelineTest, ANotANumberInOneWindowIsFound) {
   for (const auto aggregation : {Aggregation::kMean, Aggregation::kTokenWeightedMean, Aggregation::kMax}) {
     for (const std::vector<std::vector<float>>& rows :
          {std::vector<std::vector<float>>{{1}, {NAN}}, std::vector<std::vector<float>>{{NAN}, {1}}}) {
-      EXPECT_FALSE(FinishVectors(PlanOf(2), rows, {.dimensions = 1, .aggregation = aggregation}).ok());
+      EXPECT_FALSE(FinishVectors(PlanOf(2), rows, {.dimensions = 1, .windows = {.aggregation = aggregation}}).ok());
     }
   }
 }
@@ -85,6 +86,30 @@ TEST(PipelineTest, GivesOneVectorAWindowOrSpan) {
   Plan spans = PlanOf(1);
   spans.spans = {{0, 1}, {1, 2}};
   EXPECT_EQ((*FinishVectors(spans, rows, {.dimensions = 1}))[1].content, (Range{1, 2}));
+}
+
+TEST(PipelineTest, GroupsNeighboringWindows) {
+  const std::vector<std::vector<float>> rows{{1}, {2}, {6}, {4}, {8}};
+  const auto grouped = [&rows](int64_t vectors, Windows windows = {}) {
+    windows.vectors = vectors;
+    const VectorOptions options{.dimensions = 1, .normalize = false, .windows = windows, .vector_per_window = true};
+    const auto given = FinishVectors(PlanOf(5), rows, options);
+    std::vector<Range> ranges;
+    for (const OutputVector& vector : *given) ranges.push_back(vector.content);
+    EXPECT_EQ(RangesOfVectors(PlanOf(5), options), ranges);
+    EXPECT_EQ(CountVectors(PlanOf(5), options), std::ssize(ranges));
+    return *given;
+  };
+  const auto two = grouped(2);
+  ASSERT_EQ(two.size(), 2u);
+  EXPECT_THAT(two[0].values, ElementsAre(3));
+  EXPECT_THAT(two[1].values, ElementsAre(6));
+  EXPECT_EQ(two[0].content, (Range{0, 6}));
+  EXPECT_EQ(two[1].content, (Range{6, 10}));
+  EXPECT_THAT(grouped(2, {.aggregation = Aggregation::kTopNorm, .top = 1})[0].values, ElementsAre(6));
+  EXPECT_THAT(grouped(1)[0].values, ElementsAre(4.2f));
+  EXPECT_EQ(grouped(5).size(), 5u);
+  EXPECT_EQ(grouped(6).size(), 5u);
 }
 
 TEST(SpansTest, EveryFewTokens) {

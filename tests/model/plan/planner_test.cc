@@ -133,6 +133,141 @@ TEST(PlannerTest, TruncatesAtTheEndOrTheStart) {
   EXPECT_EQ(start->sequences[0].sequence.tokens[2], 107);
 }
 
+// Options and a length, drawn at random.
+struct Drawn {
+  ModelManifest model;
+  PlanOptions options;
+  std::vector<int32_t> prompt, content;
+};
+
+Drawn Draw(std::mt19937& random) {
+  const auto up_to = [&random](int most) { return static_cast<int>(random() % static_cast<unsigned>(most + 1)); };
+  Drawn drawn{.model = up_to(1) > 0 ? FakeManifest() : FakeRopeManifest()};
+  drawn.prompt = Ids(up_to(3));
+  drawn.content = Ids(1 + up_to(79));
+  drawn.options.truncate = up_to(1) > 0 ? Truncate::kEnd : Truncate::kStart;
+  Extension& extension = drawn.options.extension;
+  if (up_to(1) > 0) extension.when = When::kAlways;
+  if (up_to(2) == 0) extension.windows = Windows{.tokens = 8 + up_to(8), .overlap = up_to(1)};
+  if (up_to(2) == 0) extension.positions = Interpolation{.factor = 2};
+  if (up_to(2) == 0) extension.positions = Recurrent{};
+  if (up_to(1) > 0) drawn.options.limits.max_sequence_tokens = 30;
+  return drawn;
+}
+
+TEST(PlannerTest, MaxTokensCutsBeforeTheExtensionApplies) {
+  std::mt19937 random(1);
+  for (int round = 0; round < 3000; ++round) {
+    Drawn drawn = Draw(random);
+    const auto overhead = static_cast<int64_t>(2 + drawn.prompt.size()), whole = std::ssize(drawn.content);
+    const int64_t max_tokens = overhead + 1 + static_cast<int64_t>(random() % 60);
+    const auto kept = static_cast<int32_t>(std::min(whole, max_tokens - overhead));
+    const auto moved = drawn.options.truncate == Truncate::kStart ? static_cast<int32_t>(whole) - kept : 0;
+    const std::vector<int32_t> left(drawn.content.begin() + moved, drawn.content.begin() + moved + kept);
+    const auto oracle = PlanInput(drawn.model, {.prompt = drawn.prompt, .content = left}, drawn.options);
+    drawn.options.max_tokens = max_tokens;
+    const auto plan = PlanInput(drawn.model, {.prompt = drawn.prompt, .content = drawn.content}, drawn.options);
+    ASSERT_EQ(plan.ok(), oracle.ok()) << plan.status() << oracle.status();
+    if (!plan.ok()) continue;
+    EXPECT_EQ(plan->tokens, oracle->tokens);
+    EXPECT_EQ(plan->truncated_tokens, oracle->truncated_tokens + whole - kept);
+    ASSERT_EQ(plan->sequences.size(), oracle->sequences.size());
+    for (size_t i = 0; i < plan->sequences.size(); ++i) {
+      ExpectSameArrays(plan->sequences[i].sequence, oracle->sequences[i].sequence);
+      const Range content = oracle->sequences[i].content;
+      EXPECT_EQ(plan->sequences[i].content, (Range{content.start + moved, content.end + moved}));
+    }
+  }
+}
+
+TEST(PlannerTest, MaxTokensRefusesWhatTruncationDoesNotCut) {
+  const std::vector<int32_t> content = Ids(9), complete = Ids(11);
+  EXPECT_TRUE(PlanInput(FakeManifest(), {.content = content}, {.max_tokens = 11}).ok());
+  const auto refused = PlanInput(FakeManifest(), {.content = content}, {.max_tokens = 10});
+  EXPECT_EQ(ErrorReason(refused.status()), "INPUT_TOO_LONG");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("has 11 tokens"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("options.max_tokens is 10"));
+  const auto ids = PlanInput(FakeManifest(), {.content = complete, .complete = true},
+                             {.truncate = Truncate::kEnd, .max_tokens = 10});
+  EXPECT_EQ(ErrorField(ids.status()), "token_ids");
+  const auto prompt = PlanInput(FakeManifest(), {.prompt = complete, .content = content},
+                                {.truncate = Truncate::kEnd, .max_tokens = 13});
+  EXPECT_EQ(ErrorReason(prompt.status()), "PROMPT_TOO_LONG");
+  EXPECT_EQ(ErrorField(prompt.status()), "options.max_tokens");
+  EXPECT_FALSE(CheckMaxTokens(0).ok());
+  EXPECT_TRUE(CheckMaxTokens(std::nullopt).ok());
+}
+
+TEST(PlannerTest, TheServersLimitIsOfWhatTruncationLeaves) {
+  const std::vector<int32_t> content = Ids(100);
+  PlanOptions options{.truncate = Truncate::kEnd, .limits = {.max_tokens = 40}};
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, options)->truncated_tokens, 86);
+  options.extension.windows.emplace();
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()),
+            "INPUT_BEYOND_SERVER_LIMIT");
+  options.max_tokens = 40;
+  EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, options)->truncated_tokens, 62);
+  options.limits.max_tokens = 39;
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()),
+            "INPUT_BEYOND_SERVER_LIMIT");
+  options = {.truncate = Truncate::kEnd, .limits = {.max_tokens = 10}};
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()),
+            "INPUT_BEYOND_SERVER_LIMIT");
+  options = {.limits = {.max_tokens = 40}};
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()),
+            "INPUT_BEYOND_SERVER_LIMIT");
+}
+
+TEST(PlannerTest, SpansAreClippedToWhatMaxTokensLeaves) {
+  const std::vector<int32_t> content = Ids(9);
+  const std::vector<Range> ranges{{0, 3}, {3, 9}};
+  const SpanChoice spans{.ranges = ranges};
+  const auto plan =
+      PlanInput(FakeManifest(), {.content = content, .spans = &spans}, {.truncate = Truncate::kStart, .max_tokens = 6});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->spans, ElementsAre(Range{5, 9}));
+  EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{1, 5}));
+}
+
+TEST(PlannerTest, TokensThatDoNotMatterNeedNotBeThere) {
+  std::mt19937 random(2);
+  int parts = 0;
+  for (int round = 0; round < 5000; ++round) {
+    Drawn drawn = Draw(random);
+    if (random() % 2 > 0) drawn.options.max_tokens = 6 + random() % 60;
+    const auto whole = PlanInput(drawn.model, {.prompt = drawn.prompt, .content = drawn.content}, drawn.options);
+    const std::optional<int64_t> matter = TokensThatMatter(drawn.model, drawn.options);
+    const int64_t overhead = 2 + std::ssize(drawn.prompt), all = std::ssize(drawn.content);
+    if (!matter.has_value() || *matter - overhead >= all || *matter <= overhead) continue;
+    ++parts;
+    const int64_t here = *matter - overhead;
+    const bool keeps_end = drawn.options.truncate == Truncate::kStart;
+    // What is not here would show.
+    const auto poisoned = keeps_end ? drawn.content.begin() : drawn.content.begin() + here;
+    std::fill(poisoned, poisoned + (all - here), -7);
+    InputTokens part{.prompt = drawn.prompt, .content = drawn.content, .estimated = true};
+    if (!keeps_end) {
+      part.content = part.content.first(static_cast<size_t>(here));
+      part.after = all - here;
+    } else {
+      part.content = part.content.last(static_cast<size_t>(here));
+      part.before = all - here;
+    }
+    const auto plan = PlanInput(drawn.model, part, drawn.options);
+    ASSERT_EQ(plan.ok(), whole.ok()) << plan.status() << whole.status();
+    if (!plan.ok()) continue;
+    EXPECT_EQ(plan->tokens, whole->tokens);
+    EXPECT_EQ(plan->truncated_tokens, whole->truncated_tokens);
+    EXPECT_TRUE(plan->estimated);
+    ASSERT_EQ(plan->sequences.size(), whole->sequences.size());
+    for (size_t i = 0; i < plan->sequences.size(); ++i) {
+      ExpectSameArrays(plan->sequences[i].sequence, whole->sequences[i].sequence);
+      EXPECT_EQ(plan->sequences[i].content, whole->sequences[i].content);
+    }
+  }
+  EXPECT_GT(parts, 1000);
+}
+
 TEST(PlannerTest, CompleteIdsStayAsTheyAre) {
   const std::vector<int32_t> content = Ids(16), over = Ids(17);
   const auto plan = PlanInput(FakeManifest(), {.content = content, .complete = true}, {});

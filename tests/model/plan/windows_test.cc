@@ -43,5 +43,25 @@ TEST(WindowsTest, CoverEveryTokenInOrder) {
   }
 }
 
+TEST(WindowsTest, NeighborsFormEvenGroups) {
+  EXPECT_THAT(GroupNeighbors(7, 3), ElementsAre(Range{0, 3}, Range{3, 5}, Range{5, 7}));
+  EXPECT_THAT(GroupNeighbors(2, 8), ElementsAre(Range{0, 1}, Range{1, 2}));
+  for (int32_t count = 1; count < 40; ++count) {
+    for (int64_t groups = 1; groups < 45; ++groups) {
+      const std::vector<Range> runs = GroupNeighbors(count, groups);
+      ASSERT_EQ(std::ssize(runs), std::min<int64_t>(groups, count));
+      EXPECT_EQ(runs.front().start, 0);
+      EXPECT_EQ(runs.back().end, count);
+      for (size_t i = 0; i < runs.size(); ++i) {
+        EXPECT_GE(runs[i].size(), 1);
+        EXPECT_LE(runs.front().size() - runs[i].size(), 1);
+        if (i == 0) continue;
+        EXPECT_EQ(runs[i].start, runs[i - 1].end);
+        EXPECT_LE(runs[i].size(), runs[i - 1].size());
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace longembed

@@ -155,6 +155,38 @@ INSTANTIATE_TEST_SUITE_P(
                          v1::Extension::Windows::MAX);
                    },
                    grpc::INVALID_ARGUMENT, "options.extension.windows.aggregation", "no effect"},
+        BadRequest{"GroupsOfOneVector",
+                   [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows()->set_vectors(2); },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.vectors", "(vectors = 2)"},
+        BadRequest{"GroupsOfAProfile",
+                   [](auto& r) { r.mutable_options()->mutable_extension()->set_profile("groups"); },
+                   grpc::INVALID_ARGUMENT, "options.extension.profile", "WINDOW_VECTORS alone, not with ONE_VECTOR"},
+        BadRequest{"NoGroups",
+                   [](auto& r) {
+                     r.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_vectors(0);
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.vectors", "is 0; it must be 1 to"},
+        BadRequest{"TopOfAMean",
+                   [](auto& r) { r.mutable_options()->mutable_extension()->mutable_windows()->set_top(2); },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.top", "needs windows.aggregation TOP_NORM; windows.aggregation is MEAN"},
+        BadRequest{"TemperatureOfAMean",
+                   [](auto& r) {
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_norm_temperature(2);
+                   },
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.norm_temperature", "needs windows.aggregation NORM_WEIGHTED"},
+        BadRequest{"NoMaxTokens", [](auto& r) { r.mutable_options()->set_max_tokens(0); }, grpc::INVALID_ARGUMENT,
+                   "options.max_tokens", "is 0; it must be 1 to 2147483647"},
+        BadRequest{"HugeMaxTokens", [](auto& r) { r.mutable_options()->set_max_tokens(2147483648); },
+                   grpc::INVALID_ARGUMENT, "options.max_tokens", "is 2147483648"},
+        BadRequest{"MaxTokensOfTheSpecials", [](auto& r) { r.mutable_options()->set_max_tokens(2); },
+                   grpc::INVALID_ARGUMENT, "options.max_tokens", "is 2; prompt and special tokens alone take 2"},
+        BadRequest{"BeyondMaxTokens",
+                   [](auto& r) {
+                     r.mutable_options()->set_max_tokens(5);
+                     r.mutable_inputs(0)->set_text("a a a a");
+                   },
+                   grpc::INVALID_ARGUMENT, "inputs[0]", "has 6 tokens (specials and prompt included); options.max_tokens is 5"},
         BadRequest{"SpanVectorsOfNothing",
                    [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "one of ranges, sentences and every_tokens"},
@@ -234,6 +266,33 @@ TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
   request.mutable_options()->mutable_extension()->set_profile("highest");
   ASSERT_TRUE(Embed(request, &response).ok());
   EXPECT_EQ(response.results(0).embeddings_size(), 5);
+}
+
+TEST_F(ServiceTest, WindowsComeInGroups) {
+  v1::EmbedRequest request = Request(kTooLong);  // 20 tokens.
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(6);
+  request.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
+  request.mutable_options()->set_normalize(false);
+  v1::EmbedResponse windows, groups;
+  ASSERT_TRUE(Embed(request, &windows).ok());
+  ASSERT_EQ(windows.results(0).embeddings_size(), 5);
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_vectors(2);
+  ASSERT_TRUE(Embed(request, &groups).ok());
+  const auto& result = groups.results(0);
+  ASSERT_EQ(result.embeddings_size(), 2);
+  EXPECT_EQ(result.sequences_size(), 5);
+  EXPECT_NE(groups.recipe(), windows.recipe());
+  const auto value = [&windows](int window) { return windows.results(0).embeddings(window).values(0); };
+  EXPECT_FLOAT_EQ(result.embeddings(0).values(0), (value(0) + value(1) + value(2)) / 3);
+  EXPECT_FLOAT_EQ(result.embeddings(1).values(0), (value(3) + value(4)) / 2);
+  EXPECT_EQ(result.embeddings(0).range().start(), 0u);
+  EXPECT_EQ(result.embeddings(0).range().end(), 12u);
+  EXPECT_EQ(result.embeddings(1).range().start(), 12u);
+  EXPECT_EQ(result.embeddings(1).range().end(), 20u);
+  // Within a group the windows are aggregated as asked.
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(v1::Extension::Windows::FIRST);
+  ASSERT_TRUE(Embed(request, &groups).ok());
+  EXPECT_FLOAT_EQ(groups.results(0).embeddings(1).values(0), value(3));
 }
 
 TEST_F(ServiceTest, RecommendedDependsOnTheOutput) {

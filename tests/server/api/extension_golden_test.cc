@@ -96,6 +96,19 @@ const std::vector<std::string> kExtensions{
     R"({"attention_temperature": 1})",
     R"({"attention_temperature": 0.5, "attention_log_scaling": true})",
     R"({"attention_temperature": 0.8, "yarn": {}, "when": "ALWAYS"})",
+    R"({"windows": {"aggregation": "NORM_WEIGHTED"}})",
+    R"({"windows": {"aggregation": "NORM_WEIGHTED", "norm_temperature": 1}})",
+    R"({"windows": {"aggregation": "NORM_WEIGHTED", "norm_temperature": 0.5}})",
+    R"({"windows": {"aggregation": "NORM_WEIGHTED", "norm_temperature": 0}})",
+    R"({"windows": {"aggregation": "NORM_WEIGHTED", "norm_temperature": "NaN"}})",
+    R"({"windows": {"norm_temperature": 1}})",
+    R"({"windows": {"aggregation": "TOP_NORM"}})",
+    R"({"windows": {"aggregation": "TOP_NORM", "top": 3}})",
+    R"({"windows": {"aggregation": "TOP_NORM", "top": 5}})",
+    R"({"windows": {"aggregation": "TOP_NORM", "top": 0}})",
+    R"({"windows": {"aggregation": "NORM_WEIGHTED", "top": 3}})",
+    R"({"windows": {"vectors": 8}})",
+    R"({"windows": {"vectors": 0}})",
 };
 
 std::vector<ModelManifest> Models() {

@@ -23,7 +23,8 @@ class ServiceTest : public ::testing::Test {
   static FakeServer::Options Options(absl::Duration max_age) {
     FakeServer::Options options{
         .model = {.max_queued_tokens = 100},
-        .profiles = *ParseProfiles({{"highest", R"({"windows": {"tokens": 6, "aggregation": "MAX"}})"}}),
+        .profiles = *ParseProfiles({{"highest", R"({"windows": {"tokens": 6, "aggregation": "MAX"}})"},
+                                    {"groups", R"({"windows": {"tokens": 6, "vectors": 2}})"}}),
         .no_memory = kNoMemory};
     options.config.connections.max_age = max_age;
     options.manifest = FakeManifest();

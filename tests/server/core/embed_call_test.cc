@@ -111,9 +111,18 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
-TEST_F(EmbedCallTest, TheServersTokenLimitHoldsBeforeTruncation) {
+TEST_F(EmbedCallTest, TheServersTokenLimitIsOfWhatTruncationLeaves) {
   EmbedOrder order = MakeOrder({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
   order.input_options.plan.truncate = Truncate::kEnd;
+  order.input_options.plan.limits.max_tokens = 21;
+  Start(std::move(order));
+  const auto answer = answer_.get();
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->results[0]->plan.truncated_tokens, 6);
+}
+
+TEST_F(EmbedCallTest, TheServersTokenLimitHoldsWithoutTruncation) {
+  EmbedOrder order = MakeOrder({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
   order.input_options.plan.limits.max_tokens = 21;
   Start(std::move(order));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "INPUT_BEYOND_SERVER_LIMIT");

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "model/manifest/sha256.h"
 #include "tests/testing/fake_tokenizer.h"
 
@@ -46,6 +48,22 @@ TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
             Recipe(FakeManifest(), With({.when = When::kAlways, .positions = Grouped{}})));
 }
 
+TEST(RecipeTest, EveryNumberOfWindowsCounts) {
+  const auto recipe = [](const Windows& windows) { return Recipe(FakeManifest(), With({.windows = windows})); };
+  const Windows weighted{.aggregation = Aggregation::kNormWeighted}, top{.aggregation = Aggregation::kTopNorm};
+  EXPECT_EQ(recipe(weighted), recipe({.aggregation = Aggregation::kNormWeighted, .norm_temperature = 1}));
+  EXPECT_EQ(recipe(top), recipe({.aggregation = Aggregation::kTopNorm, .top = 3}));
+  const std::vector<std::string> recipes{recipe({}),
+                                         recipe(weighted),
+                                         recipe({.aggregation = Aggregation::kNormWeighted, .norm_temperature = 2}),
+                                         recipe(top),
+                                         recipe({.aggregation = Aggregation::kTopNorm, .top = 4}),
+                                         recipe({.vectors = 4}),
+                                         recipe({.vectors = 8}),
+                                         recipe({.aggregation = Aggregation::kFirst, .vectors = 8})};
+  EXPECT_EQ((std::set<std::string>(recipes.begin(), recipes.end()).size()), recipes.size());
+}
+
 TEST(RecipeTest, EveryNumberOfAMethodCounts) {
   using Positions = decltype(Extension::positions);
   const std::vector<std::pair<Positions, Positions>> pairs{
@@ -73,6 +91,9 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .normalize = false, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), {.truncate = Truncate::kEnd, .dimensions = 4, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), With({.windows = Windows{}})));
+  EXPECT_NE(plain, Recipe(FakeManifest(), {.max_tokens = 9, .dimensions = 4, .encoding = "FLOAT32"}));
+  EXPECT_NE(Recipe(FakeManifest(), {.max_tokens = 8, .dimensions = 4, .encoding = "FLOAT32"}),
+            Recipe(FakeManifest(), {.max_tokens = 9, .dimensions = 4, .encoding = "FLOAT32"}));
   ModelManifest other = FakeManifest();
   other.file_sha256["encoder.pt"] = "01";
   EXPECT_NE(plain, Recipe(other, kPlain));

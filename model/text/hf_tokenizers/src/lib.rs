@@ -8,6 +8,7 @@ use std::ffi::{c_char, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
+use pieces::Cuts;
 use tokenizers::Tokenizer;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -32,7 +33,8 @@ const MEMORY_PER_TOKEN: usize = 2 * size_of::<(i32, u32, u32)>(); // Vectors tha
 pub struct Handle {
     tokenizer: Tokenizer,
     vocabulary_size: i32,
-    piece_bytes: Option<usize>, // None: texts cannot be cut.
+    piece_bytes: usize,
+    cuts: Option<Cuts>, // None: texts cannot be cut.
 }
 
 pub type TokenSink = extern "C" fn(*mut c_void, *const i32, *const u32, *const u32, usize);
@@ -93,9 +95,27 @@ pub unsafe extern "C" fn longembed_hf_vocabulary_size(tokenizer: *const Handle) 
 #[no_mangle]
 pub unsafe extern "C" fn longembed_hf_memory(tokenizer: *const Handle, length: usize, enough: usize) -> usize {
     unsafe { tokenizer.as_ref() }.map_or(0, |handle| {
-        let piece = handle.piece_bytes.unwrap_or(MAX_PIECE_BYTES).min(length);
+        let piece = handle.cuts.map_or(MAX_PIECE_BYTES, |_| handle.piece_bytes).min(length);
         MEMORY_PER_BYTE * piece + MEMORY_PER_TOKEN * length.min(enough)
     })
+}
+
+/// # Safety
+/// See hf_tokenizers.h: an open handle, or null; `length` bytes of UTF-8.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_cut_after(tokenizer: *const Handle, text: *const c_char, length: usize, at: usize) -> usize {
+    let cuts = unsafe { tokenizer.as_ref() }.and_then(|handle| handle.cuts);
+    let text = unsafe { bytes(text, length) };
+    cuts.zip(text.ok()).map_or(length, |(cuts, text)| cuts.at_or_after(text, at))
+}
+
+/// # Safety
+/// See hf_tokenizers.h: an open handle, or null; `length` bytes of UTF-8.
+#[no_mangle]
+pub unsafe extern "C" fn longembed_hf_cut_before(tokenizer: *const Handle, text: *const c_char, length: usize, at: usize) -> usize {
+    let cuts = unsafe { tokenizer.as_ref() }.and_then(|handle| handle.cuts);
+    let text = unsafe { bytes(text, length) };
+    cuts.zip(text.ok()).map_or(0, |(cuts, text)| cuts.at_or_before(text, at))
 }
 
 /// # Safety
@@ -219,8 +239,8 @@ fn open(json: &[u8], piece_bytes: usize) -> Result<Handle, Failure> {
     let largest_id = tokenizer.get_vocab(true).into_values().max();
     let vocabulary_size = largest_id.map_or(Some(0), |id| i32::try_from(id).ok()?.checked_add(1));
     let vocabulary_size = vocabulary_size.ok_or_else(|| bad("a token id does not fit 31 bits".to_string()))?;
-    let piece_bytes = pieces::can_cut(&tokenizer).then_some(piece_bytes);
-    Ok(Handle { tokenizer, vocabulary_size, piece_bytes })
+    let cuts = Cuts::of(&tokenizer);
+    Ok(Handle { tokenizer, vocabulary_size, piece_bytes, cuts })
 }
 
 #[derive(Default)]
@@ -244,7 +264,8 @@ fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure
     let mut tokens = Tokens::default();
     let mut begin = 0;
     while begin < text.len() && tokens.ids.len() <= enough {
-        let end = handle.piece_bytes.map_or(text.len(), |least| pieces::end_of_piece(text, begin, least));
+        let least = begin.saturating_add(handle.piece_bytes).max(begin + 1);
+        let end = handle.cuts.map_or(text.len(), |cuts| cuts.at_or_after(text.as_bytes(), least));
         if end - begin > MAX_PIECE_BYTES {
             let message = format!("{} bytes that this model's tokenizer has to take at once; it takes {MAX_PIECE_BYTES}", end - begin);
             return Err(Failure::new(Status::TooLong, message));

@@ -1,40 +1,128 @@
 //! Where a long text may be cut so that its pieces have the very tokens of the whole. The crate keeps some 64 bytes for each byte of what
 //! it encodes at once, so long texts go through it piece by piece.
 //!
-//! The one place to cut is before a space between an ASCII letter or digit and an ASCII letter, and only for tokenizers of which it can be
-//! said from their parts that
+//! One place to cut is before a space between a letter or ASCII digit and a letter, and only for tokenizers of which it can be said from
+//! their parts that
 //!   * no normaliser looks across such a place or does anything at the ends of a text that it would not do inside,
 //!   * a pre-tokenizer splits there, so that the model never sees both sides at once,
 //!   * no added token reaches across it, or takes the space with it.
-//! What follows is a list of parts that keep these promises, not of those that break them.
+//! What follows is a list of parts that keep these promises, not of those that break them. Letters are those of `LETTERS`: a cut never
+//! parts a letter from its combining marks, and no grapheme has one of them and the space.
+//!
+//! The other is between two ideographs, where the normaliser of BERT puts a space around each of them.
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-/// Whether texts may be cut for this tokenizer.
-pub fn can_cut(tokenizer: &Tokenizer) -> bool {
-    let normalizer = tokenizer.get_normalizer().map_or(Some(Value::Null), json);
-    let pre_tokenizer = tokenizer.get_pre_tokenizer().map_or(Some(Value::Null), json);
-    let post_processor = tokenizer.get_post_processor().map_or(Some(Value::Null), json);
-    let (Some(normalizer), Some(pre_tokenizer), Some(post_processor)) = (normalizer, pre_tokenizer, post_processor)
-    else {
-        return false;
-    };
-    parts(&normalizer, "normalizers").all(is_local_normalizer)
-        && parts(&pre_tokenizer, "pretokenizers").all(is_local_pre_tokenizer)
-        && parts(&pre_tokenizer, "pretokenizers").any(splits_at_spaces)
-        && parts(&post_processor, "processors").all(is_local_post_processor)
-        && tokenizer.get_added_tokens_decoder().values().all(|token| stays_on_one_side(&token.content))
+/// Letters beyond ASCII: each is alone in its grapheme cluster beside a space, no combining mark, and composes with no space.
+const LETTERS: [(u32, u32); 19] = [
+    (0xC0, 0xD6),     // Latin.
+    (0xD8, 0xF6),
+    (0xF8, 0x24F),
+    (0x391, 0x3A1),   // Greek.
+    (0x3A3, 0x3CE),
+    (0x400, 0x481),   // Cyrillic.
+    (0x48A, 0x52F),
+    (0x561, 0x586),   // Armenian.
+    (0x5D0, 0x5EA),   // Hebrew.
+    (0x620, 0x64A),   // Arabic.
+    (0x904, 0x939),   // Devanagari.
+    (0xE01, 0xE30),   // Thai.
+    (0x10D0, 0x10FA), // Georgian.
+    (0x1E00, 0x1EFF), // Latin of Vietnamese.
+    (0x3041, 0x3096), // Hiragana.
+    (0x30A1, 0x30FA), // Katakana.
+    (0x3400, 0x4DBF), // Ideographs.
+    (0x4E00, 0x9FFF),
+    (0xAC00, 0xD7A3), // Hangul.
+];
+
+/// Where texts may be cut for a tokenizer.
+#[derive(Clone, Copy)]
+pub struct Cuts {
+    beyond_ascii: bool, // At letters beyond ASCII too.
+    ideographs: bool,   // Between two ideographs too.
 }
 
-/// The end of the piece of `text` that begins at `begin`: the first place to cut once it has `least` bytes, or the end of the text.
-pub fn end_of_piece(text: &str, begin: usize, least: usize) -> usize {
-    let bytes = text.as_bytes();
-    let first = begin.saturating_add(least).max(begin + 1);
-    let is_cut = |&at: &usize| {
-        bytes[at] == b' ' && bytes[at - 1].is_ascii_alphanumeric() && bytes[at + 1].is_ascii_alphabetic()
+impl Cuts {
+    /// None: texts cannot be cut.
+    pub fn of(tokenizer: &Tokenizer) -> Option<Cuts> {
+        let normalizer = tokenizer.get_normalizer().map_or(Some(Value::Null), json)?;
+        let pre_tokenizer = tokenizer.get_pre_tokenizer().map_or(Some(Value::Null), json)?;
+        let post_processor = tokenizer.get_post_processor().map_or(Some(Value::Null), json)?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let can_cut = parts(&normalizer, "normalizers").all(is_local_normalizer)
+            && parts(&pre_tokenizer, "pretokenizers").all(is_local_pre_tokenizer)
+            && parts(&pre_tokenizer, "pretokenizers").find(|part| splits_at_spaces(part) || hides_spaces(part)).is_some_and(splits_at_spaces)
+            && parts(&post_processor, "processors").all(is_local_post_processor)
+            && added.values().all(|token| stays_on_one_side(&token.content, |c| c.is_ascii_alphanumeric()));
+        let beyond_ascii = added.values().all(|token| stays_on_one_side(&token.content, char::is_alphanumeric));
+        let ideographs = beyond_ascii
+            && added.values().all(|token| !token.content.chars().any(is_ideograph))
+            && parts(&normalizer, "normalizers").all(leaves_ideographs_alone)
+            && parts(&normalizer, "normalizers").any(|part| part["handle_chinese_chars"] == true)
+            && parts(&pre_tokenizer, "pretokenizers").all(|part| name(part) == "BertPreTokenizer");
+        can_cut.then_some(Cuts { beyond_ascii, ideographs })
+    }
+
+    /// The first place to cut `text`, which is UTF-8, at byte `from` or after it; the end of the text where there is none.
+    pub fn at_or_after(&self, text: &[u8], from: usize) -> usize {
+        (from.max(1)..text.len().saturating_sub(1)).find(|&at| self.is_cut(text, at)).unwrap_or(text.len())
+    }
+
+    /// The last place to cut `text`, which is UTF-8, at byte `to` or before it; 0 where there is none.
+    pub fn at_or_before(&self, text: &[u8], to: usize) -> usize {
+        (1..=to.min(text.len().saturating_sub(2))).rev().find(|&at| self.is_cut(text, at)).unwrap_or(0)
+    }
+
+    /// 0 < at < text.len() - 1.
+    fn is_cut(&self, text: &[u8], at: usize) -> bool {
+        match text[at] {
+            b' ' => {
+                (text[at - 1].is_ascii_alphanumeric() || self.is_letter(char_before(text, at)))
+                    && (text[at + 1].is_ascii_alphabetic() || self.is_letter(char_from(text, at + 1)))
+            }
+            0xE4..=0xE9 => {
+                self.ideographs
+                    && char_before(text, at).is_some_and(is_ideograph)
+                    && char_from(text, at).is_some_and(is_ideograph)
+            }
+            _ => false,
+        }
+    }
+
+    /// Of a letter beyond ASCII.
+    fn is_letter(&self, letter: Option<char>) -> bool {
+        let within = |code: u32| LETTERS.iter().any(|&(first, last)| (first..=last).contains(&code));
+        self.beyond_ascii && letter.is_some_and(|letter| within(letter.into()))
+    }
+}
+
+/// The character that begins at a byte of UTF-8; none within one.
+fn char_from(text: &[u8], at: usize) -> Option<char> {
+    let length = match text[at] {
+        0..=0x7F => 1,
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0..=0xFF => 4,
+        _ => return None,
     };
-    (first..text.len().saturating_sub(1)).find(is_cut).unwrap_or(text.len())
+    std::str::from_utf8(text.get(at..at + length)?).ok()?.chars().next()
+}
+
+/// The character that ends before a byte of UTF-8.
+fn char_before(text: &[u8], at: usize) -> Option<char> {
+    let first = (at.saturating_sub(4)..at).rev().find(|&byte| text[byte] & 0xC0 != 0x80)?;
+    char_from(text, first)
+}
+
+/// Which the normaliser of BERT puts spaces around, among others.
+fn is_ideograph(c: char) -> bool {
+    ('\u{4E00}'..='\u{9FFF}').contains(&c)
+}
+
+fn leaves_ideographs_alone(part: &Value) -> bool {
+    matches!(name(part), "BertNormalizer" | "Lowercase" | "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents")
 }
 
 fn json(part: &impl serde::Serialize) -> Option<Value> {
@@ -76,11 +164,33 @@ fn is_local_pre_tokenizer(part: &Value) -> bool {
 
 fn splits_at_spaces(part: &Value) -> bool {
     match name(part) {
+        "Split" => is_words_and_numbers(part),
         "BertPreTokenizer" | "Whitespace" | "WhitespaceSplit" => true,
         "ByteLevel" => part["use_regex"] == true,
         "Metaspace" => part["split"] == true,
         _ => false,
     }
+}
+
+/// Parts after it see no spaces.
+fn hides_spaces(part: &Value) -> bool {
+    matches!(name(part), "ByteLevel" | "Metaspace")
+}
+
+/// The pattern of Llama 3, Qwen and others: whatever it matches ends before a space that a letter or digit precedes, and what begins with that
+/// space follows from the text after it alone.
+fn is_words_and_numbers(split: &Value) -> bool {
+    let pattern = split["pattern"]["Regex"].as_str().unwrap_or("");
+    let is_contraction = |c: char| c.is_ascii_lowercase() || c == '\'' || c == '|';
+    let rest = pattern
+        .strip_prefix("(?i:")
+        .and_then(|rest| rest.split_once(")|"))
+        .filter(|(contractions, _)| contractions.chars().all(is_contraction))
+        .map_or(pattern, |(_, rest)| rest);
+    let words = r"[^\r\n\p{L}\p{N}]?\p{L}+|";
+    let others = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let numbers = rest.strip_prefix(words).and_then(|rest| rest.strip_suffix(others));
+    split["behavior"] == "Isolated" && split["invert"] == false && matches!(numbers, Some(r"\p{N}" | r"\p{N}{1,3}"))
 }
 
 /// ByteLevel offsets are trimmed in another way for a text's first token if that may have been given a space.
@@ -92,8 +202,9 @@ fn is_local_post_processor(part: &Value) -> bool {
     }
 }
 
-fn stays_on_one_side(added_token: &str) -> bool {
-    let bytes = added_token.as_bytes();
-    let at_an_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    !added_token.contains(char::is_whitespace) && !at_an_end(bytes.first()) && !at_an_end(bytes.last())
+fn stays_on_one_side(added_token: &str, is_word: impl Fn(char) -> bool) -> bool {
+    let at_an_end = |c: Option<char>| c.is_some_and(&is_word);
+    !added_token.contains(char::is_whitespace)
+        && !at_an_end(added_token.chars().next())
+        && !at_an_end(added_token.chars().next_back())
 }

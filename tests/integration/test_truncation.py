@@ -1,0 +1,204 @@
+"""Truncation that does not tokenize what it throws away: the tokens that stay are those of the whole text, as Hugging Face's tokenizers give them."""
+
+import random
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from running_server import ROOT, start_server
+
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests/testing"))
+import tiny_checkpoints  # noqa: E402
+
+from model.export.__main__ import main  # noqa: E402
+
+SPECIALS = ["[UNK]", "[PAD]", "[SEP]", "[CLS]"]
+LLAMA = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = ("the river mills unbelievable it's don't 3.14 1234567 e\u0301 naïve İstanbul Ελλάς привет мир שלום سلام हिन्दी ไทย 東京 中文字符 カタカナ 한국어 "
+    "😀 👨‍👩‍👧 ﷺ ﬁne . , ( ) - # a bb").split()  # fmt: skip
+
+
+def _wordpiece():
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    return tokenizer, trainers.WordPieceTrainer(vocab_size=300, special_tokens=SPECIALS, show_progress=False)
+
+
+def _unigram():
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer, trainers.UnigramTrainer(vocab_size=300, special_tokens=SPECIALS, unk_token="[UNK]", show_progress=False)
+
+
+def _gpt2():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return tokenizer, trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+
+
+def _llama3():
+    tokenizer, trainer = _gpt2()
+    split = pre_tokenizers.Split(Regex(LLAMA), "isolated")
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return tokenizer, trainer
+
+
+TOKENIZERS = {"wordpiece": _wordpiece, "unigram": _unigram, "gpt2": _gpt2, "llama3": _llama3}
+
+
+def save(name: str, folder: Path) -> None:
+    """A tiny BERT with a trained tokenizer of 300 entries, whose templates are [CLS] $A [SEP]."""
+    tiny_checkpoints.save("bert", folder)
+    tokenizer, trainer = TOKENIZERS[name]()
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 20, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+class Served:
+    def __init__(self, server, stub, pb, tokenizers):
+        self.server, self.stub, self.pb, self.tokenizers = server, stub, pb, tokenizers
+
+    def options(self, model: str, truncate: str, prompt: str = "", **more):
+        return self.pb.EmbedOptions(model=model, truncate=self.pb.EmbedOptions.Truncate.Value(truncate), prompt=prompt, **more)
+
+    def embed(self, options, text: str):
+        return self.stub.Embed(self.pb.EmbedRequest(options=options, inputs=[self.pb.Input(text=text)]), timeout=300).results[0]
+
+    def of_ids(self, model: str, ids: list[int]) -> np.ndarray:
+        request = self.pb.EmbedRequest(options=self.pb.EmbedOptions(model=model), inputs=[self.pb.Input(token_ids={"ids": ids, "complete": True})])
+        return np.array(self.stub.Embed(request).results[0].embeddings[0].values)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, pb):
+    exported, tokenizers = tmp_path_factory.mktemp("models"), {}
+    for name in TOKENIZERS:
+        folder = tmp_path_factory.mktemp("checkpoints") / name
+        save(name, folder)
+        assert main([str(folder), "--out", str(exported / name), "--pooling", "mean"]) == 0
+        tokenizers[name] = Tokenizer.from_file(str(exported / name / "tokenizer.json"))
+    extra = "limits: {max_request_bytes: 33554432, max_tokens_per_input: 65536}\n"
+    server = start_server(tmp_path_factory.mktemp("truncation"), list(TOKENIZERS), extra, exported)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_send_message_length", -1)]) as channel:
+        yield Served(server, pb[1].EmbeddingServiceStub(channel), pb[0], tokenizers)
+    assert server.stop() == 0
+
+
+def joined(seams: list[str], words: list[str], count: int, seed: int) -> str:
+    rng = random.Random(seed)
+    return "".join(rng.choice(words) + rng.choice(seams) for _ in range(count))
+
+
+TEXTS = {
+    "words": joined([" "], WORDS, 60_000, 1),
+    "every seam": joined([" "] * 20 + ["  ", "\n", " \n", "\t", "\u00a0", "\u3000", "\r\n", ""], WORDS, 60_000, 2),
+    "runs of blanks": joined([" " * 50, "\n" * 30, " \t" * 9, " "], WORDS, 20_000, 3),
+    "ideographs": joined([""] * 30 + ["，", "。"], list("東京中文字符的一是不了人我在有他"), 150_000, 4),
+    "cyrillic": joined([" "], "привет мир Москва один два".split(), 60_000, 5),
+    "emoji": joined(["", " "], ["😀", "👨‍👩‍👧", "a"], 60_000, 6),
+    "no blanks": joined([""], ["the", "river", "a", "mills"], 60_000, 7),
+    "long words": joined([" "], ["x" * 3000, "the", "river"], 300, 8),
+    "a long word first": "y" * 100_000 + joined([" "], WORDS, 60_000, 9),
+    "a long word last": joined([" "], WORDS, 60_000, 10) + "z" * 100_000,
+    "short": "the river",
+}
+
+
+@pytest.mark.parametrize("prompt", ["", "passage: "])
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_what_stays_are_the_tokens_of_the_whole_text(served, name, text, prompt):
+    encoding = served.tokenizers[name].encode(prompt + text, add_special_tokens=False)
+    begin = next(i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt))
+    before, content = encoding.ids[:begin], encoding.ids[begin:]
+    for truncate, tokens in (("END", 32), ("START", 32), ("END", 15), ("START", 15)):
+        room = tokens - 2 - len(before)
+        kept = content[:room] if truncate == "END" else content[-room:]
+        options = served.options(name, truncate, prompt, **({} if tokens == 32 else {"max_tokens": tokens}))
+        result = served.embed(options, text)
+        assert np.array_equal(np.array(result.embeddings[0].values), served.of_ids(name, [3, *before, *kept, 2]))
+        cut = len(content) - len(kept)
+        assert result.tokens == len(kept) + len(before) + 2
+        if result.truncated_tokens_estimated:
+            assert len(text.encode()) > 2 * 65536 and result.truncated_tokens == pytest.approx(cut, rel=0.6)  # A word of 100,000 letters may be one token.
+        else:
+            assert result.truncated_tokens == cut
+            ranges = (0, len(kept)) if truncate == "END" else (cut, cut + len(kept))
+            assert (result.sequences[0].content.start, result.sequences[0].content.end) == ranges
+        explained = served.stub.Explain(served.pb.ExplainRequest(options=options, inputs=[served.pb.Input(text=text)]), timeout=300)
+        assert explained.results[0].truncated_tokens == cut and explained.results[0].tokens == result.tokens
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_max_tokens_of_windows_does_not_tokenize_the_rest(served, name):
+    text = TEXTS["words"]
+    ids = served.tokenizers[name].encode(text, add_special_tokens=False).ids
+    options = served.options(name, "END", max_tokens=100)
+    options.extension.windows.tokens = 20
+    result = served.embed(options, text)
+    assert result.truncated_tokens_estimated and result.sequences[-1].content.end == 98
+    alone = served.pb.EmbedRequest(options=served.pb.EmbedOptions(model=name, extension=options.extension))
+    alone.inputs.add().token_ids.ids.extend(ids[:98])
+    assert list(result.embeddings[0].values) == list(served.stub.Embed(alone).results[0].embeddings[0].values)
+
+
+def test_spans_of_a_truncated_text_are_those_of_the_whole(served):
+    text = "The river. It's a mill. " * 5000
+    options = served.options("wordpiece", "END", output=served.pb.EmbedOptions.SPAN_VECTORS, spans={"sentences": {}})
+    result = served.embed(options, text)
+    assert not result.truncated_tokens_estimated and len(result.embeddings) > 1
+
+
+def peak(pid: int) -> int:
+    """Resident bytes at the most since the last call."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def cost(stub, pb, pid: int, options, content: str) -> tuple[float, float, int]:
+    """Seconds of tokenization and in all, each the least of a few calls, and resident bytes."""
+    request, tokenization, total, most = pb.EmbedRequest(options=options, inputs=[pb.Input(text=content)]), [], [], 0
+    for _ in range(5):
+        peak(pid)
+        timing = stub.Embed(request, timeout=300).timing
+        tokenization.append(timing.tokenization.ToTimedelta().total_seconds())
+        total.append(timing.total.ToTimedelta().total_seconds())
+        most = max(most, peak(pid))
+    return min(tokenization), min(total), most
+
+
+SIXTEEN_MEGABYTES = ("the river mills unbelievable it's a bb привет мир " * 350_000).encode()[: 16 << 20].decode(errors="ignore")
+MESSAGE = 2 * (16 << 20)  # The bytes on the wire and what they are parsed into.
+
+
+@pytest.mark.parametrize("truncate", ["END", "START"])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_rest_costs_a_scan(served, name, truncate):
+    options, pid = served.options(name, truncate), served.server.process.pid
+    small = cost(served.stub, served.pb, pid, options, SIXTEEN_MEGABYTES[: 40 << 10])
+    large = cost(served.stub, served.pb, pid, options, SIXTEEN_MEGABYTES)
+    assert large[0] <= 3 * small[0] + 0.1
+    assert large[2] - small[2] <= MESSAGE + (32 << 20)
+
+
+def test_sixteen_megabytes_cost_at_most_thrice_their_beginning(tmp_path, pb):
+    server = start_server(tmp_path, ["e5-small-v2"], "limits: {max_request_bytes: 33554432}\n")
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_send_message_length", -1)]) as channel:
+        stub = pb[1].EmbeddingServiceStub(channel)
+        for truncate in (pb[0].EmbedOptions.END, pb[0].EmbedOptions.START):
+            options = pb[0].EmbedOptions(truncate=truncate, prompt_name="passage")
+            small = cost(stub, pb[0], server.process.pid, options, SIXTEEN_MEGABYTES[: 40 << 10])
+            large = cost(stub, pb[0], server.process.pid, options, SIXTEEN_MEGABYTES)
+            print(small, large)
+            assert large[1] <= 3 * small[1]
+            assert large[2] - small[2] <= MESSAGE + (32 << 20)
+    assert server.stop() == 0
