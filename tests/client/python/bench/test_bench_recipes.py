@@ -79,7 +79,7 @@ def test_files_and_presets(tmp_path):
     (tmp_path / "broken.yaml").write_text("rows: {")
     with pytest.raises(recipes.RecipeError, match="not YAML"):
         recipes.load(tmp_path / "broken.yaml")
-    with pytest.raises(recipes.RecipeError, match="nor one of the presets ablation, advise, longembed, passkey, rope"):
+    with pytest.raises(recipes.RecipeError, match="nor one of the presets ablation, advise, longembed, newer, passkey, rope"):
         recipes.load("nothing")
 
 
