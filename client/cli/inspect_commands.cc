@@ -57,6 +57,10 @@ std::string Describe(const v1::Method& method) {
   if (method.has_group()) text += absl::StrFormat(" group %d, window %d", method.group(), method.neighbor_window());
   if (method.resonance()) text += ", resonance";
   if (method.has_query_scale()) text += absl::StrFormat(", query scale %g", method.query_scale());
+  if (method.has_calibration()) {
+    text += absl::StrFormat(", calibration %g over %d baskets in %d layers", method.calibration().strength(),
+                            method.calibration().baskets(), method.calibration().layers());
+  }
   return text;
 }
 

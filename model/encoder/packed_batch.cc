@@ -46,6 +46,7 @@ PackedBatch Pack(std::span<const Sequence* const> sequences) {
     batch.positions.insert(batch.positions.end(), sequence->positions.begin(), sequence->positions.end());
     batch.query_scale.push_back(sequence->query_scale);
     batch.neighbour_window.push_back(sequence->neighbour_window);
+    batch.calibration.push_back(sequence->calibration);
     batch.sequence_offsets.push_back(start + sequence->size());
     if (sequence->sparse) {
       batch.sparse.push_back(static_cast<int32_t>(batch.sequence_offsets.size()) - 2);

@@ -19,8 +19,9 @@ struct PackedBatch {
   std::vector<float> rotary;
   int rotary_tables = 0;
   int rotary_width = 0;
-  std::vector<float> query_scale;         // [S]
-  std::vector<int32_t> neighbour_window;  // [S]
+  std::vector<float> query_scale;                // [S]
+  std::vector<int32_t> neighbour_window;         // [S]
+  std::vector<SequenceCalibration> calibration;  // [S] Rows and `apart` in tokens of the sequence. May be empty.
   // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
   std::vector<int32_t> sequence_offsets;
   // [P] In tokens of the batch. First those of sequences without a sparse vector; then each token of those with one.

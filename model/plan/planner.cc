@@ -118,6 +118,7 @@ class Planner {
     planned.tokens = sequence.size();
     planned.positions = PositionsOf(model_, extension_, planned.tokens);
     sequence.query_scale = static_cast<float>(planned.positions.query_scale);
+    sequence.calibration = CalibrationOf(planned.positions.calibration, sequence);
     if (model_.family == Family::kApe) {
       sequence.positions = TableRows(model_, planned.positions, planned.tokens);
     } else if (!plan_.sequences.empty() && plan_.sequences.back().tokens == planned.tokens) {
@@ -127,6 +128,20 @@ class Planner {
     }
     if (unattended > 0) sequence.neighbour_window = -unattended;
     plan_.sequences.push_back(std::move(planned));
+  }
+
+  // The pooled special token's row alone is calibrated where nothing else of the last layer is read.
+  SequenceCalibration CalibrationOf(const Calibration& asked, const Sequence& sequence) const {
+    if (asked.layers == 0) return {};
+    const bool special = model_.pooling == Pooling::kCls || model_.pooling == Pooling::kLast;
+    const bool one_row =
+        special && input_.spans == nullptr && options_.token_vectors == TokenVectors::kNone && !options_.sparse;
+    const Range rows = one_row ? sequence.spans.front() : Range{0, sequence.size()};
+    return {.basket = static_cast<int32_t>(asked.basket),
+            .strength = static_cast<float>(asked.strength),
+            .first_layer = static_cast<int32_t>(model_.layers - asked.layers),
+            .apart = one_row ? rows.start : -1,
+            .rows = rows};
   }
 
   // Returns how many of its last tokens no token attends to.
@@ -283,7 +298,5 @@ double AttentionShare(const ModelManifest& model) {
   const double token = model.layers * operations.token + model.local_layers * window * operations.pair;
   return token > 0 ? (model.layers - model.local_layers) * operations.pair / token : 0;
 }
-
-double LinearOperations(const ModelManifest& model) { return model.layers * OperationsOf(model).token; }
 
 }  // namespace longembed

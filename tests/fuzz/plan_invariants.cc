@@ -220,6 +220,7 @@ void ExpectSamePlan(const Plan& one, const Plan& other) {
     const Sequence &a = one.sequences[i].sequence, &b = other.sequences[i].sequence;
     FUZZ_EXPECT(a.tokens == b.tokens && a.positions == b.positions && a.spans == b.spans);
     FUZZ_EXPECT(a.query_scale == b.query_scale && a.neighbour_window == b.neighbour_window);
+    FUZZ_EXPECT(a.calibration.basket == b.calibration.basket && a.calibration.rows == b.calibration.rows);
     FUZZ_EXPECT(SameTables(a.rotary, b.rotary, a.size()));
     FUZZ_EXPECT(SameTables(a.rotary_grouped, b.rotary_grouped, a.size()));
     FUZZ_EXPECT(SameTables(a.rotary_shifted, b.rotary_shifted, a.size()));

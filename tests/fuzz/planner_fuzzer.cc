@@ -126,6 +126,11 @@ Extension DrawExtension(FuzzedDataProvider& data, const ModelManifest& model) {
   extension.resonance = data.ConsumeBool();
   extension.attention_log_scaling = data.ConsumeBool();
   if (data.ConsumeBool()) extension.attention_temperature = data.ConsumeFloatingPointInRange<double>(0.1, 10);
+  if (data.ConsumeBool()) {
+    extension.attention_calibration = {.strength = data.ConsumeFloatingPointInRange<double>(0, 1),
+                                       .basket = data.ConsumeIntegralInRange<int64_t>(1, 300),
+                                       .layers = data.ConsumeFloatingPointInRange<double>(1e-6, 1)};
+  }
   return extension;
 }
 

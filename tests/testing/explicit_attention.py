@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from explicit_model import Geometry, Shape, geometry, products, query_scale
+from explicit_model import Geometry, Shape, calibration, geometry, products, query_scale
 
 QUERIES = ("self.query.", "q_lin.", "attn.q.")  # Of RoBERTa, DistilBERT, MPNet.
 
@@ -29,10 +29,11 @@ class Rows(nn.Module):
 
 
 @torch.inference_mode()
-def hidden_states(reference: nn.Module, ids: list[int], extension: dict, shape: Shape) -> np.ndarray:
-    """Of the last layer, [n, H]. `reference` is transformers' eager model, and changed."""
+def hidden_states(reference: nn.Module, ids: list[int], extension: dict, shape: Shape, pooling: str = "mean") -> np.ndarray:
+    """Of the last layer, [n, H]. `pooling` is for calibration, of rotary families alone. `reference` is transformers' eager model, and changed."""
     where, scale = geometry(extension, len(ids), shape), query_scale(extension, len(ids), shape.window)
     if where.rows is None:
+        where.calibration = calibration(extension, pooling, len(ids))
         return with_rotations(reference, ids, where, scale, shape)
     table = reference.embeddings.position_embeddings.weight[shape.first_row :].double().numpy()
     rows = [np.interp(where.rows, np.arange(len(table)), column) for column in table.T]
@@ -57,7 +58,10 @@ def with_rotations(reference: nn.Module, ids: list[int], where: Geometry, scale:
         for q, k, v in zip(*(part.double().numpy() for part in (queries, keys, values))):
             logits = products(q, k, local if is_local else where) * scaling * (1 if is_local else scale)
             weights = np.exp(np.where(hidden, -np.inf, logits - logits.max(axis=1, keepdims=True)))
-            outputs.append(weights / weights.sum(axis=1, keepdims=True) @ v)
+            weights = weights / weights.sum(axis=1, keepdims=True)
+            if where.calibration is not None and not is_local and where.calibration.applies(module.layer_idx, reference.config.num_hidden_layers):
+                weights = np.stack([where.calibration.of_row(row, i) for i, row in enumerate(weights)])
+            outputs.append(weights @ v)
         return torch.tensor(np.stack(outputs, axis=1)).to(query.dtype).unsqueeze(0), None
 
     AttentionInterface.register("explicit", attend)

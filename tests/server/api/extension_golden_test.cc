@@ -96,6 +96,10 @@ const std::vector<std::string> kExtensions{
     R"({"attention_temperature": 1})",
     R"({"attention_temperature": 0.5, "attention_log_scaling": true})",
     R"({"attention_temperature": 0.8, "yarn": {}, "when": "ALWAYS"})",
+    R"({"attention_calibration": {}})",
+    R"({"attention_calibration": {"strength": 0}, "grouped": {}})",
+    R"({"attention_calibration": {"strength": 1, "basket": 32, "layers": 0.25}, "windows": {}, "when": "ALWAYS"})",
+    R"({"attention_calibration": {"basket": 100}, "interpolation": {}})",
 };
 
 std::vector<ModelManifest> Models() {
@@ -136,6 +140,10 @@ std::string Describe(const PlannedSequence& planned) {
   const Sequence& sequence = planned.sequence;
   const int64_t n = sequence.size();
   absl::StrAppend(&text, " scale ", Rounded(sequence.query_scale), " w ", sequence.neighbour_window);
+  if (const SequenceCalibration& c = sequence.calibration; c.basket > 0) {
+    absl::StrAppend(&text, " calibrated ", c.rows.start, "-", c.rows.end, " from layer ", c.first_layer,
+                    " by baskets of ", c.basket, " but ", c.apart);
+  }
   if (!sequence.positions.empty()) absl::StrAppend(&text, " rows");
   for (const int64_t p : {int64_t{1}, n / 2, n - 1}) {
     if (!sequence.positions.empty()) absl::StrAppend(&text, " ", Rounded(sequence.positions[static_cast<size_t>(p)]));
