@@ -20,10 +20,11 @@ class SequenceAttention {
  public:
   // qkv [n, (heads + 2 key_value_heads) d], rotary [1 or 3, 2, n, R / 2] or undefined.
   SequenceAttention(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
-                    const at::Tensor& relative_bias, double query_scale, int64_t neighbour_window)
+                    const at::Tensor& relative_bias, double query_scale, int64_t neighbour_window, int64_t chunk)
       : causal_(shape.causal),
         tokens_(qkv.size(0)),
         neighbour_window_(neighbour_window),
+        chunk_(chunk),
         position_(at::arange(tokens_, qkv.options().dtype(at::kLong))) {
     const int64_t head_dim = qkv.size(1) / (shape.heads + 2 * shape.key_value_heads);
     scale_ = query_scale / std::sqrt(static_cast<double>(head_dim));
@@ -34,7 +35,7 @@ class SequenceAttention {
     const auto for_all_heads = [&shape](const at::Tensor& kept) {
       return kept.repeat_interleave(shape.heads / shape.key_value_heads, 1).transpose(0, 1);
     };
-    const int64_t versions = neighbour_window > 0 ? 3 : 1;
+    const int64_t versions = neighbour_window > 0 || chunk > 0 ? 3 : 1;
     for (int64_t version = 0; version < versions; ++version) {
       const auto turned = [&](const at::Tensor& heads) {
         const at::Tensor wide = heads.to(at::kFloat);
@@ -46,15 +47,16 @@ class SequenceAttention {
     values_ = for_all_heads(parts[2].to(at::kFloat));
   }
 
-  // Of the queries of `calibration`: [rows, heads d].
-  at::Tensor Calibrated(const SequenceCalibration& calibration) const {
+  // Of the queries `rows`, plain where `calibration` is null: [rows, heads d].
+  at::Tensor Contexts(Range rows, const SequenceCalibration* calibration) const {
     constexpr int64_t kTileElements = int64_t{1} << 21;  // Of scores, of which there are several copies.
     const int64_t heads = values_.size(0);
     const int64_t tile = std::clamp<int64_t>(kTileElements / (tokens_ * heads), 16, 256);
     std::vector<at::Tensor> contexts;
-    for (int64_t first = calibration.rows.start; first < calibration.rows.end; first += tile) {
-      const at::Tensor scores = Scores(first, std::min<int64_t>(first + tile, calibration.rows.end));
-      contexts.push_back(at::bmm(Calibrate(scores, calibration), values_).transpose(0, 1).flatten(1));
+    for (int64_t first = rows.start; first < rows.end; first += tile) {
+      const at::Tensor scores = Scores(first, std::min<int64_t>(first + tile, rows.end));
+      const at::Tensor weights = calibration == nullptr ? scores.softmax(2) : Calibrate(scores, *calibration);
+      contexts.push_back(at::bmm(weights, values_).transpose(0, 1).flatten(1));
     }
     return at::cat(contexts);
   }
@@ -70,6 +72,14 @@ class SequenceAttention {
     if (neighbour_window_ > 0) {
       scores = at::where(distance >= neighbour_window_, scores_of(2, 1), scores);
       scores = at::where(distance <= -neighbour_window_, scores_of(1, 2), scores);
+    }
+    if (chunk_ > 0) {
+      const at::Tensor chunks = position_.floor_divide(chunk_);
+      const at::Tensor away = chunks.slice(0, first, last).unsqueeze(1) - chunks;  // Above 0: to the left.
+      scores = at::where(away == 1, scores_of(2, 0), scores);
+      scores = at::where(away > 1, scores_of(1, 0), scores);
+      scores = at::where(away == -1, scores_of(0, 2), scores);
+      scores = at::where(away < -1, scores_of(0, 1), scores);
     }
     scores = scores * scale_;
     if (bias_.defined()) {
@@ -102,6 +112,7 @@ class SequenceAttention {
   const bool causal_;
   const int64_t tokens_;
   const int64_t neighbour_window_;
+  const int64_t chunk_;
   const at::Tensor position_;               // [n]
   double scale_ = 1;                        // Of scores.
   at::Tensor bias_;                         // [heads, 2 farthest + 1], or undefined.
@@ -109,22 +120,42 @@ class SequenceAttention {
   at::Tensor values_;                       // [heads, n, d]
 };
 
+int32_t ChunkOf(const PackedBatch& batch, size_t sequence) { return batch.chunk.empty() ? 0 : batch.chunk[sequence]; }
+
+// Null where attention of the layer is not calibrated.
+const SequenceCalibration* CalibrationOf(const PackedBatch& batch, size_t sequence, int layer) {
+  if (batch.calibration.empty()) return nullptr;
+  const SequenceCalibration& calibration = batch.calibration[sequence];
+  return calibration.basket > 0 && layer >= calibration.first_layer ? &calibration : nullptr;
+}
+
 }  // namespace
 
 bool NeedsFormula(const PackedBatch& batch) {
-  return std::ranges::any_of(batch.calibration, [](const SequenceCalibration& each) { return each.basket > 0; });
+  return std::ranges::any_of(batch.calibration, [](const SequenceCalibration& each) { return each.basket > 0; }) ||
+         std::ranges::any_of(batch.chunk, [](int32_t chunk) { return chunk > 0; });
 }
 
 void FillByFormula(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
                    const at::Tensor& relative_bias, const PackedBatch& batch, int layer, at::Tensor& context) {
-  for (size_t s = 0; s < batch.calibration.size(); ++s) {
-    const SequenceCalibration& calibration = batch.calibration[s];
-    if (calibration.basket == 0 || layer < calibration.first_layer) continue;
-    const int64_t first = batch.sequence_offsets[s], n = batch.sequence_offsets[s + 1] - first;
+  for (size_t s = 0; s < batch.query_scale.size(); ++s) {
+    const SequenceCalibration* const calibration = CalibrationOf(batch, s, layer);
+    const int64_t chunk = ChunkOf(batch, s);
+    if (chunk == 0 && calibration == nullptr) continue;
+    const int32_t first = batch.sequence_offsets[s], n = batch.sequence_offsets[s + 1] - first;
     const SequenceAttention attention(qkv.narrow(0, first, n), shape,
                                       rotary.defined() ? rotary.narrow(2, first, n) : rotary, relative_bias,
-                                      batch.query_scale[s], batch.neighbour_window[s]);
-    context.narrow(0, first + calibration.rows.start, calibration.rows.size()).copy_(attention.Calibrated(calibration));
+                                      batch.query_scale[s], batch.neighbour_window[s], chunk);
+    const auto fill = [&](Range rows, const SequenceCalibration* own) {
+      if (rows.size() == 0) return;
+      context.narrow(0, first + rows.start, rows.size()).copy_(attention.Contexts(rows, own));
+    };
+    const Range calibrated = calibration == nullptr ? Range{} : calibration->rows;
+    if (chunk > 0) {
+      fill({0, calibrated.start}, nullptr);
+      fill({calibrated.end, n}, nullptr);
+    }
+    fill(calibrated, calibration);
   }
 }
 

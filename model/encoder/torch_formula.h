@@ -1,6 +1,6 @@
 // Attention of single sequences by its formula, for requests that LibTorch's kernels and the graph do not compute:
-// attention calibration (arXiv 2601.16934). Memory does not grow with the square of a length. Includes torch; for
-// model/encoder's own use.
+// attention calibration (arXiv 2601.16934), dual chunk attention (arXiv 2402.17463). Memory does not grow with the
+// square of a length. Includes torch; for model/encoder's own use.
 #ifndef LONGEMBED_MODEL_ENCODER_TORCH_FORMULA_H_
 #define LONGEMBED_MODEL_ENCODER_TORCH_FORMULA_H_
 

@@ -198,17 +198,24 @@ class Planner {
     sequence.rotary_grouped = before.rotary_grouped;
     sequence.rotary_shifted = before.rotary_shifted;
     sequence.neighbour_window = before.neighbour_window;
+    sequence.chunk = before.chunk;
   }
 
   void Rotate(const Positions& positions, Sequence& sequence) {
     const int64_t n = sequence.size();
-    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, n);
+    const int64_t rows = positions.chunk_window > 0 ? std::max(n, positions.modulo + positions.chunk_window) : n;
+    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, rows);
     const RotaryTable& table = *sequence.rotary;
     if (const int64_t g = positions.group, w = positions.neighbor_window; w > 0) {
       sequence.neighbour_window = static_cast<int32_t>(w);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
       // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
       sequence.rotary_shifted = Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+    }
+    if (const int64_t s = positions.modulo, w = positions.chunk_window; w > 0) {
+      sequence.chunk = static_cast<int32_t>(s);
+      sequence.rotary_grouped = Gathered(table, n, [s, w](int64_t) { return s + w - 1; });
+      sequence.rotary_shifted = Gathered(table, n, [s, w](int64_t i) { return s + std::min(i % s, w - 1); });
     }
     if (positions.moves_rows()) {
       sequence.rotary = Gathered(table, n, [&positions](int64_t i) { return positions.Row(i); });

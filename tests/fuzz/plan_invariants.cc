@@ -73,6 +73,11 @@ void ExpectPositions(const ModelManifest& model, const Positions& positions, int
   FUZZ_EXPECT(std::isfinite(positions.factor) && positions.factor >= 1);
   FUZZ_EXPECT(std::isfinite(positions.query_scale) && positions.query_scale >= 0.1);
   FUZZ_EXPECT(std::isfinite(positions.base.value_or(0)));
+  FUZZ_EXPECT((positions.chunk_window > 0) == Is(positions, "dual_chunk"));
+  if (Is(positions, "dual_chunk")) {
+    FUZZ_EXPECT(positions.modulo >= 1 && positions.modulo < n);
+    FUZZ_EXPECT(positions.modulo + positions.chunk_window <= model.trained_window);
+  }
   const int64_t g = positions.group, w = positions.neighbor_window;
   if (!Is(positions, "self_extend")) {
     FUZZ_EXPECT(w == 0);
@@ -220,6 +225,7 @@ void ExpectSamePlan(const Plan& one, const Plan& other) {
     const Sequence &a = one.sequences[i].sequence, &b = other.sequences[i].sequence;
     FUZZ_EXPECT(a.tokens == b.tokens && a.positions == b.positions && a.spans == b.spans);
     FUZZ_EXPECT(a.query_scale == b.query_scale && a.neighbour_window == b.neighbour_window);
+    FUZZ_EXPECT(a.chunk == b.chunk);
     FUZZ_EXPECT(a.calibration.basket == b.calibration.basket && a.calibration.rows == b.calibration.rows);
     FUZZ_EXPECT(SameTables(a.rotary, b.rotary, a.size()));
     FUZZ_EXPECT(SameTables(a.rotary_grouped, b.rotary_grouped, a.size()));

@@ -206,6 +206,7 @@ TABLE = [{"grouped": {}}, {"recurrent": {}}, {"interpolation": {"factor": 3.5}},
 ROTARY = [
     *TABLE, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}, "attention_log_scaling": True}, {"ntk_by_parts": {"factor": 4}}, {"yarn": {}}, {"resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 9, "neighbor_window": 4}, "attention_log_scaling": True},
+    {"dual_chunk": {}}, {"dual_chunk": {"chunk": 7, "local_window": 9}, "attention_log_scaling": True},
 ]  # fmt: skip
 
 

@@ -34,11 +34,16 @@ POOLING = {"bert": "mean", "xlm-roberta": "cls", "e5rope": "mean", "nomic_bert":
 POSITIONS = [
     {}, {"grouped": {}}, {"grouped": {"factor": 4}}, {"recurrent": {}}, {"interpolation": {}}, {"interpolation": {"factor": 3.5}},
 ]  # fmt: skip
+DUAL_CHUNK = [
+    {"dual_chunk": {}}, {"dual_chunk": {"chunk": 10}}, {"dual_chunk": {"local_window": 3}}, {"dual_chunk": {"chunk": 5, "local_window": 7}},
+    {"dual_chunk": {"chunk": 1, "local_window": 1}}, {"dual_chunk": {"chunk": 31, "local_window": 1}},
+]  # fmt: skip
 ROPE_ONLY = [
     {"ntk": {"base": 50000}}, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}}, {"ntk_dynamic": {"factor": 2}}, {"ntk_by_parts": {}}, {"ntk_by_parts": {"factor": 4}},
     {"yarn": {}}, {"yarn": {"factor": 4, "beta_fast": 4, "beta_slow": 0.5}}, {"resonance": True}, {"interpolation": {}, "resonance": True},
     {"ntk": {"factor": 4}, "resonance": True}, {"ntk_dynamic": {}, "resonance": True}, {"yarn": {}, "resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 5}}, {"self_extend": {"neighbor_window": 8}}, {"self_extend": {"group": 9, "neighbor_window": 4}},
+    *DUAL_CHUNK,
 ]  # fmt: skip
 CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})
     if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
@@ -50,7 +55,7 @@ CALIBRATED = [
     {"attention_calibration": {"basket": 16, "strength": 0.3, "layers": 0.4}, "grouped": {}, "attention_log_scaling": True},
     {"attention_calibration": {"basket": 40, "layers": 0.1}, "recurrent": {}},
 ]  # fmt: skip
-CALIBRATED_ROPE = [{"attention_calibration": {"basket": 9, "layers": 1.0}, "self_extend": {}}, {"attention_calibration": {"basket": 12}, "yarn": {}}]
+CALIBRATED_ROPE = [{"attention_calibration": {"basket": 9, "layers": 1.0}, "self_extend": {}}, {"attention_calibration": {"basket": 12}, "yarn": {}}, {"attention_calibration": {"basket": 10, "layers": 0.6}, "dual_chunk": {}}]
 CALIBRATED_CASES = [(kind, extension) for kind in KINDS for extension in CALIBRATED + (CALIBRATED_ROPE if kind in ROPE else [])]
 CASES += CALIBRATED_CASES
 
@@ -141,7 +146,7 @@ def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
     compare_with_formulas(models, kind, extension)
 
 
-@pytest.mark.parametrize("kind, extension", CALIBRATED_CASES, ids=name_of)
+@pytest.mark.parametrize("kind, extension", CALIBRATED_CASES + [(kind, extension) for kind in ROPE for extension in DUAL_CHUNK], ids=name_of)
 def test_a_method_is_its_formulas_with_libtorch(by_libtorch, kind, extension):
     compare_with_formulas(by_libtorch, kind, extension)
 
@@ -214,6 +219,24 @@ def test_the_worked_example_of_self_extend():
     relative = explicit_model.self_extended(10, 2, 4)
     assert list(-relative[0]) == [0, 1, 2, 3, 4, 4, 5, 5, 6, 6]
     assert list(-relative[4]) == [-4, -3, -2, -1, 0, 1, 2, 3, 4, 4]
+
+
+def test_the_worked_example_of_dual_chunk_attention():
+    """The paper's figure 2: 12 tokens, a trained window of 10, chunks of 6, a local window of 4."""
+    relative = explicit_model.dual_chunked(12, 6, 4)
+    assert list(relative[6]) == [6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5]
+    assert list(relative[9][:6]) == list(relative[11][:6]) == [9, 8, 7, 6, 5, 4]
+    assert list(explicit_model.dual_chunked(14, 6, 4)[12]) == [9, 8, 7, 6, 5, 4, 6, 5, 4, 3, 2, 1, 0, -1]
+    assert relative.max() == 9 and (relative == -relative.T).all()
+
+
+@pytest.mark.parametrize("kind", ROPE)
+def test_one_chunk_is_the_plain_vector(models, by_libtorch, kind):
+    content = random_ids(random.Random(kind), LO - 10)
+    for engine in (models, by_libtorch):
+        plain = engine.vectors(kind, [content], None)
+        for chunk in ({}, {"chunk": LO - 4, "local_window": 2}):
+            assert np.array_equal(plain, engine.vectors(kind, [content], {"dual_chunk": chunk, "when": "ALWAYS"}))
 
 
 ROPE_TYPES = [
@@ -381,7 +404,7 @@ def test_a_bad_range_is_named(models, reason, change):
 def test_a_short_text_after_a_long_one_is_as_if_alone(models, kind):
     rng = random.Random(kind)
     short, long = random_ids(rng, 40), random_ids(rng, 400)
-    for extension in ({"ntk_dynamic": {}}, {"yarn": {}}, {"interpolation": {}}, {"self_extend": {}}, {"recurrent": {}}):
+    for extension in ({"ntk_dynamic": {}}, {"yarn": {}}, {"interpolation": {}}, {"self_extend": {}}, {"dual_chunk": {}}, {"recurrent": {}}):
         before = models.vectors(kind, [short], extension)
         models.vectors(kind, [long], extension)
         assert np.array_equal(before, models.vectors(kind, [short], extension))
@@ -477,4 +500,6 @@ def test_explain_shows_the_plan_of_embed(models):
         plan, result = models.stub.Explain(explain).results[0], models.stub.Embed(embed).results[0]
         assert list(plan.sequences) == list(result.sequences)
     method = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"self_extend": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
+    chunked = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"dual_chunk": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
+    assert (chunked.kind, chunked.chunk, chunked.local_window) == (models.pb.Method.DUAL_CHUNK, 24, 8)
     assert (method.group, method.neighbor_window) == (5, 8)  # 102 tokens: s = ceil(102 / 32) = 4.

@@ -117,6 +117,8 @@ def geometry(extension: dict, n: int, shape: Shape) -> Geometry:
     relative = q[:, None] - q[None, :]
     if "self_extend" in extension:
         relative = self_extended(n, *group_and_window(extension["self_extend"], n, lo))
+    if "dual_chunk" in extension:
+        relative = dual_chunked(n, *chunk_and_window(extension["dual_chunk"], n, lo))
     return Geometry(theta=theta, relative=relative.astype(np.float64), logit_factor=amplitude**2)
 
 
@@ -165,6 +167,27 @@ def self_extended(n: int, g: int, w: int) -> np.ndarray:
                 relative[i, j] = (i // g + w - w // g) - j // g
             else:
                 relative[i, j] = i // g - (j // g + w - w // g)
+    return relative
+
+
+def chunk_and_window(asked: dict, n: int, lo: int) -> tuple[int, int]:
+    s, w = asked.get("chunk"), asked.get("local_window")
+    if (s is None or w is None) and n <= lo:
+        return n, 1
+    if s is None:
+        s = 3 * lo // 4 if w is None else lo - w
+    return s, lo - s if w is None else w
+
+
+def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
+    """Section 3 of arXiv 2402.17463, and its mirror image for keys to the right."""
+    relative = np.zeros((n, n), dtype=np.int64)
+    for i in range(n):
+        for j in range(i + 1):
+            away = i // s - j // s
+            query = i % s if away == 0 else s + min(i % s, w - 1) if away == 1 else s + w - 1
+            relative[i, j] = query - j % s
+            relative[j, i] = -relative[i, j]
     return relative
 
 

@@ -54,8 +54,13 @@ struct AttentionInput {
   // Plain, and for SelfExtend (arXiv 2401.01325) grouped and shifted: a key fewer than `window` tokens away takes plain
   // rotations; of one further to the left the query is shifted and the key grouped; of one further to the right, the
   // other way round.
+  //
+  // For dual chunk attention (arXiv 2402.17463) tokens of one chunk take plain rotations. Of a key in the chunk before,
+  // the query is shifted and the key plain; of one in an earlier chunk, the query grouped and the key plain; of keys to
+  // the right, query and key the other way round.
   Rotation plain, grouped, shifted;
   int window = 0;      // 0: no SelfExtend.
+  int chunk = 0;       // Tokens of a chunk; 0: no dual chunk attention. Not with a window.
   KeyBaskets baskets;  // Not with a reach.
 };
 

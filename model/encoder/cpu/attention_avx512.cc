@@ -15,11 +15,21 @@ static_assert(kMaxQueries <= kKeyBlock);
 constexpr int kVersions = 3;  // Of queries and keys: plain, grouped, shifted.
 enum Version { kPlain, kGrouped, kShifted };
 
-// Keys of a block by where they are from the queries' point of view.
-enum Region { kNear, kLeft, kRight };
-constexpr Region kRegions[] = {kNear, kLeft, kRight};
-constexpr Version kQueryOf[] = {kPlain, kShifted, kGrouped};
-constexpr Version kKeyOf[] = {kPlain, kGrouped, kShifted};
+// Keys of a block by where they are from a query's point of view. SelfExtend: fewer than a window away, or farther to a
+// side. Dual chunk attention: in the query's chunk, in the next one to a side, or farther.
+enum Region { kNear, kLeft, kRight, kFarLeft, kFarRight };
+constexpr Region kRegions[] = {kNear, kLeft, kRight, kFarLeft, kFarRight};
+struct PairVersions {
+  Version query, key;
+};
+// By region.
+constexpr PairVersions kOfWindow[] = {{kPlain, kPlain}, {kShifted, kGrouped}, {kGrouped, kShifted}, {}, {}};
+constexpr PairVersions kOfChunks[] = {
+    {kPlain, kPlain}, {kShifted, kPlain}, {kPlain, kShifted}, {kGrouped, kPlain}, {kPlain, kGrouped}};
+
+// Scores of a tile, and those of one region before they are merged into these.
+enum ScoreBuffer { kTile, kOneRegion };
+constexpr int kScoreBuffers = 2;
 
 // Contexts of a calibrated row: of the plain softmax, the baskets' times 1 - strength; and the sum of the baskets' own.
 enum Mixed { kWhole, kEven };
@@ -76,7 +86,7 @@ struct Layout {
     sums = take(kMaxQueries * sizeof(float));
     for (size_t& kept : mixed) kept = take(static_cast<size_t>(kMaxQueries) * value_columns * sizeof(float));
     for (size_t& kept : totals) kept = take(kMaxQueries * sizeof(float));
-    for (size_t& region : scores) region = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
+    for (size_t& buffer : scores) buffer = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     weights = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     staging = take(static_cast<size_t>(kLanes) * row_bytes);
     bias = take((2 * kMaxFarthest + 1 + 2 * kLanes) * sizeof(float));
@@ -85,7 +95,7 @@ struct Layout {
   ptrdiff_t row_bytes;
   int value_columns;
   size_t queries[kVersions]{}, keys[kVersions]{}, values = 0, context = 0, largest = 0, sums = 0, mixed[2]{},
-                                                  totals[kTotals]{}, scores[kVersions]{}, weights = 0, staging = 0,
+                                                  totals[kTotals]{}, scores[kScoreBuffers]{}, weights = 0, staging = 0,
                                                   bias = 0, size = 0;
 };
 
@@ -197,22 +207,54 @@ class HeadAttention {
   LONGEMBED_INLINE const Rotation& RotationOf(int version) const {
     return version == kPlain ? input_.plain : version == kGrouped ? input_.grouped : input_.shifted;
   }
-  LONGEMBED_INLINE int versions() const { return input_.window > 0 ? kVersions : 1; }
+  LONGEMBED_INLINE int versions() const { return input_.window > 0 || input_.chunk > 0 ? kVersions : 1; }
+  LONGEMBED_INLINE PairVersions VersionsOf(Region region) const {
+    return input_.chunk > 0 ? kOfChunks[region] : kOfWindow[region];
+  }
 
   // Keys that some of the rows see.
   LONGEMBED_INLINE Span Visible(Span rows) const {
     return {Max(0, rows.start - reach_), Min(input_.tokens, causal_ ? rows.end : rows.end + reach_)};
   }
 
+  // Keys that are in a region for some of the rows, seen or not. For each row they follow one another, and both bounds
+  // grow from row to row.
+  LONGEMBED_INLINE Span KeysOf(Region region, Span rows) const {
+    const int w = input_.window, s = input_.chunk, last = rows.end - 1, all = input_.tokens;
+    if (s > 0) {
+      const int first_chunk = rows.start / s * s, last_chunk = last / s * s;
+      switch (region) {
+        case kNear:
+          return {first_chunk, last_chunk + s};
+        case kLeft:
+          return {first_chunk - s, last_chunk};
+        case kRight:
+          return {first_chunk + s, last_chunk + 2 * s};
+        case kFarLeft:
+          return {0, last_chunk - s};
+        case kFarRight:
+          return {first_chunk + 2 * s, all};
+      }
+    }
+    if (w <= 0) return region == kNear ? Span{0, all} : Span{};
+    switch (region) {
+      case kNear:
+        return {rows.start - w + 1, last + w};
+      case kLeft:
+        return {0, last - w + 1};
+      case kRight:
+        return {rows.start + w, all};
+      default:
+        return {};
+    }
+  }
+
   // Keys of the block that some of the rows see in a region, counted from the block's first.
   LONGEMBED_INLINE Span Seen(Region region, Span rows, Span keys) const {
-    const int w = input_.window;
-    if (region != kNear && (w == 0 || (region == kRight && causal_))) return {};
-    Span seen = Visible(rows);
-    if (w > 0 && region == kNear) seen = {Max(seen.start, rows.start - w + 1), Min(seen.end, rows.end + w - 1)};
-    if (region == kLeft) seen.end = Min(seen.end, rows.end - w);
-    if (region == kRight) seen.start = Max(seen.start, rows.start + w);
-    return {Max(seen.start, keys.start) - keys.start, Min(seen.end, keys.end) - keys.start};
+    if (causal_ && (region == kRight || region == kFarRight)) return {};
+    const Span visible = Visible(rows), own = KeysOf(region, rows);
+    return {Max(Max(visible.start, own.start), keys.start) - keys.start,
+            Min(Min(visible.end, own.end), keys.end) - keys.start};
   }
   // In any region.
   LONGEMBED_INLINE Span Seen(Span rows, Span keys) const {
@@ -275,8 +317,12 @@ class HeadAttention {
   }
 
   void PackBlock(Span keys) {
+    bool packed[kVersions]{};
     for (const Region region : kRegions) {
-      if (!Seen(region, queries_, keys).empty()) PackKeys(kKeyOf[region], keys);
+      const Version version = VersionsOf(region).key;
+      if (packed[version] || Seen(region, queries_, keys).empty()) continue;
+      PackKeys(version, keys);
+      packed[version] = true;
     }
     PackValues(keys);
   }
@@ -465,7 +511,7 @@ class HeadAttention {
     }
   }
 
-  LONGEMBED_INLINE float* Scores(int region) const { return At<float>(layout_.scores[region]); }
+  LONGEMBED_INLINE float* Scores(ScoreBuffer buffer) const { return At<float>(layout_.scores[buffer]); }
 
   // Scores of a tile, [rows, kKeyBlock] float32, unscaled.
   void ScoreTile(Span rows, Span keys) {
@@ -473,7 +519,7 @@ class HeadAttention {
     for (const Region region : kRegions) {
       const Span seen = Seen(region, rows, keys);
       if (seen.empty()) continue;
-      float* const to = Scores(first ? 0 : region);
+      float* const to = Scores(first ? kTile : kOneRegion);
       WithConstant<kTileRows>(rows.end - rows.start,
                               [&](auto tile) { ScoreRegion<decltype(tile)::value>(region, rows.start, seen, to); });
       if (!first) Merge(region, rows, keys);
@@ -485,13 +531,13 @@ class HeadAttention {
 
   template <int kRows>
   void ScoreRegion(Region region, int first_row, Span seen, float* to) const {
-    const std::byte* const query = QueryRow(kQueryOf[region], first_row);
+    const std::byte* const query = QueryRow(VersionsOf(region).query, first_row);
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return Dot::Zero(); };
       const auto finish = [&](int r, int v, __m512 sum) {
         _mm512_store_ps(to + r * kKeyBlock + key + v * kLanes, sum);
       };
-      const std::byte* const panel = KeyPanel(kKeyOf[region], key / kPanel);
+      const std::byte* const panel = KeyPanel(VersionsOf(region).key, key / kPanel);
       if (seen.end - key > kLanes) {
         MultiplyTile<Dot, kRows, 2, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
       } else {
@@ -500,13 +546,14 @@ class HeadAttention {
     }
   }
 
-  // Takes the scores of a region into the tile's, which the first region filled.
+  // Takes the scores of a region into the tile's, which the first region began.
   void Merge(Region region, Span rows, Span keys) const {
     for (int i = rows.start; i < rows.end; ++i) {
       const Span own = Seen(region, {i, i + 1}, keys);
       if (own.empty()) continue;
       const ptrdiff_t row = static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock + own.start;
-      __builtin_memcpy(Scores(0) + row, Scores(region) + row, static_cast<size_t>(own.end - own.start) * sizeof(float));
+      __builtin_memcpy(Scores(kTile) + row, Scores(kOneRegion) + row,
+                       static_cast<size_t>(own.end - own.start) * sizeof(float));
     }
   }
 
@@ -539,7 +586,7 @@ class HeadAttention {
     return own.empty() ? Span{first, first} : own;
   }
   LONGEMBED_INLINE float* ScoreRow(int i, Span rows) const {
-    return Scores(0) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
+    return Scores(kTile) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
   }
 
   LONGEMBED_INLINE void AddBias(int i, Span rows, Span keys) const {

@@ -637,6 +637,7 @@ class CpuEncoder final : public Encoder {
     input.scale *= batch.query_scale[sequence];
     input.rotary_width = batch.rotary_width;
     input.window = batch.neighbour_window[sequence];
+    if (!batch.chunk.empty()) input.chunk = batch.chunk[sequence];
     if (tile.calibrated) {
       const SequenceCalibration& calibration = batch.calibration[sequence];
       input.baskets = {.size = calibration.basket, .strength = calibration.strength, .apart = calibration.apart};

@@ -61,6 +61,10 @@ struct Positions {
   int64_t group = 1;
   int64_t neighbor_window = 0;
 
+  // Above 0: tokens of chunks of `modulo` tokens; a pair of two chunks is rotated so that distances go on for so many
+  // tokens, and stay equal beyond (dual_chunk.h).
+  int64_t chunk_window = 0;
+
   double query_scale = 1;  // Of attention log-scaling and temperature.
   Calibration calibration;
 

@@ -204,6 +204,10 @@ void FillMethod(const Positions& positions, int64_t n, v1::Method& message) {
     message.set_group(static_cast<uint32_t>(positions.group));
     message.set_neighbor_window(static_cast<uint32_t>(positions.neighbor_window));
   }
+  if (positions.chunk_window > 0) {
+    message.set_chunk(static_cast<uint32_t>(positions.modulo));
+    message.set_local_window(static_cast<uint32_t>(positions.chunk_window));
+  }
   message.set_resonance(positions.resonance);
   if (positions.query_scale != 1) message.set_query_scale(positions.query_scale);
   if (positions.calibration.layers > 0) FillCalibration(positions.calibration, n, *message.mutable_calibration());

@@ -27,6 +27,7 @@ struct Case {
   int reach = AttentionShape::kEverywhere;
   int farthest = 0;  // Of a relative bias; 0: none.
   KeyBaskets baskets;
+  int chunk = 0;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -35,6 +36,7 @@ void PrintTo(const Case& c, std::ostream* out) {
   if (c.reach != AttentionShape::kEverywhere) *out << "_reach" << c.reach;
   if (c.farthest > 0) *out << "_bias" << c.farthest;
   if (c.baskets.size > 0) *out << "_baskets" << c.baskets.size << "_apart" << c.baskets.apart;
+  if (c.chunk > 0) *out << "_chunk" << c.chunk;
 }
 
 float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
@@ -78,6 +80,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
             .grouped = rotation(1),
             .shifted = rotation(2),
             .window = case_.window,
+            .chunk = case_.chunk,
             .baskets = case_.baskets};
   }
 
@@ -110,8 +113,12 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     for (int j = 0; j < (case_.causal ? i + 1 : case_.tokens); ++j) {
       if (std::abs(i - j) > case_.reach) continue;
       const int w = case_.window;
-      const int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
-      const int key_table = query_table == 0 ? 0 : 3 - query_table;
+      int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
+      int key_table = query_table == 0 ? 0 : 3 - query_table;
+      if (case_.chunk > 0) {  // The later of the two is shifted in the next chunk, and grouped farther away.
+        const int away = std::abs(i / case_.chunk - j / case_.chunk);
+        (j < i ? query_table : key_table) = away == 0 ? 0 : away == 1 ? 2 : 1;
+      }
       const auto q = Rotated(i, head * case_.head_dim, query_table), k = Rotated(j, key_column, key_table);
       logits[j] = 0;
       for (int c = 0; c < case_.head_dim; ++c) logits[j] += q[c] * k[c] * kScale;
@@ -238,6 +245,18 @@ INSTANTIATE_TEST_SUITE_P(Calibrated, AttentionTest,
                                            Case{300, 2, 1, 20, false, 0, 0, kAll, 7, {37, 0.5f, 0}},
                                            Case{300, 1, 1, 16, true, 0, 0, kAll, 20, {128, 0.5f, 0}},
                                            Case{300, 1, 1, 64, false, 0, 32, kAll, 0, {128, 0.0f, 0}}));
+
+// Chunks below a tile, of a block of keys and beyond it, with a short last one.
+INSTANTIATE_TEST_SUITE_P(DualChunk, AttentionTest,
+                         ::testing::Values(Case{40, 2, 1, 16, false, 0, 8, kAll, 0, {}, 1},
+                                           Case{40, 2, 1, 64, false, 0, 32, kAll, 0, {}, 7},
+                                           Case{300, 1, 1, 32, false, 0, 16, kAll, 0, {}, 30},
+                                           Case{300, 2, 1, 32, true, 0, 16, kAll, 0, {}, 30},
+                                           Case{530, 1, 1, 16, true, 0, 8, kAll, 0, {}, 5},
+                                           Case{900, 1, 1, 16, false, 0, 8, kAll, 0, {}, 256},
+                                           Case{900, 1, 1, 16, true, 0, 8, kAll, 0, {}, 300},
+                                           Case{50, 1, 1, 16, false, 0, 8, kAll, 0, {}, 64},
+                                           Case{300, 1, 1, 32, false, 0, 16, kAll, 0, {40, 0.5f, 0}, 50}));
 
 // Attention to one basket alone leaves next to nothing to the others, which get their equal part all the same.
 TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
