@@ -17,7 +17,8 @@ TorchLayer::TorchLayer(const torch::jit::Module& layer) : layer_(layer) {
 
 at::Tensor TorchLayer::Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number) {
   const bool formula = context != nullptr && NeedsFormula(context->batch);
-  if (formula && !walked()) throw std::runtime_error("a layer whose attention cannot be calibrated; export it again");
+  if (formula && !walked())
+    throw std::runtime_error("the graph has a layer whose attention is unknown; export the model again");
   if (context == nullptr || !walked()) return layer_.forward(arguments).toTensor();
   std::vector<c10::IValue> values(calls_->values);
   std::copy(arguments.begin(), arguments.end(), values.begin());
@@ -49,7 +50,8 @@ c10::IValue TorchLayer::Fill(const PartCall& call, const std::vector<c10::IValue
   if (!call.attention.has_value()) {
     const std::string kind = ClassOf(*call.part);
     if (kind == "LocalRotaryAttention" || kind == "UnattendedLocalAttention") return attended;
-    throw std::runtime_error("attention of class " + kind + ", which cannot be calibrated");
+    throw std::runtime_error("the graph has attention of class " + kind +
+                             ", which has no formula; use plain attention");
   }
   at::Tensor rows = attended.toTensor();
   const at::Tensor bias = call.attention->biased ? call.part->attr("bias").toTensor() : at::Tensor();

@@ -4,6 +4,7 @@ Rotary families keep transformers' network and get the attention of explicit_mod
 table get the table's rows where the extension puts them, and queries times the extension's scale.
 """
 
+import itertools
 import sys
 from unittest.mock import patch
 
@@ -49,8 +50,10 @@ def with_rotations(reference: nn.Module, ids: list[int], where: Geometry, scale:
     j = np.arange(shape.rotary_dim // 2)
     local = Geometry(theta=shape.local_base ** (-2.0 * j / shape.rotary_dim), relative=distance.astype(np.float64))
 
+    layers = itertools.count()  # Each attends once.
+
     def attend(module, query, key, value, attention_mask, scaling, sliding_window=None, **more):
-        is_local = sliding_window is not None
+        is_local, number = sliding_window is not None, next(layers)
         hidden = np.abs(distance) > shape.reach if is_local else (distance < 0) & shape.causal
         shared = query.size(1) // key.size(1)
         queries, keys, values = query[0], key[0].repeat_interleave(shared, 0), value[0].repeat_interleave(shared, 0)
@@ -59,7 +62,7 @@ def with_rotations(reference: nn.Module, ids: list[int], where: Geometry, scale:
             logits = products(q, k, local if is_local else where) * scaling * (1 if is_local else scale)
             weights = np.exp(np.where(hidden, -np.inf, logits - logits.max(axis=1, keepdims=True)))
             weights = weights / weights.sum(axis=1, keepdims=True)
-            if where.calibration is not None and not is_local and where.calibration.applies(module.layer_idx, reference.config.num_hidden_layers):
+            if where.calibration is not None and not is_local and where.calibration.applies(number, reference.config.num_hidden_layers):
                 weights = np.stack([where.calibration.of_row(row, i) for i, row in enumerate(weights)])
             outputs.append(weights @ v)
         return torch.tensor(np.stack(outputs, axis=1)).to(query.dtype).unsqueeze(0), None
