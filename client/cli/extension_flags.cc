@@ -35,8 +35,8 @@ struct Spelling {
   bool required = false;
 };
 
-// Every message of an extension but `windows` and `recommended` is a positions method. Its number is its factor; one
-// without a factor has all of its fields.
+// Every message of an extension but `windows`, `attention_calibration` and `recommended` is a positions method. Its
+// number is its factor; one without a factor has all of its fields.
 std::map<std::string, Spelling> MakeSpellings() {
   std::map<std::string, Spelling> spellings;
   const auto& extension = *v1::Extension::descriptor();
@@ -44,6 +44,7 @@ std::map<std::string, Spelling> MakeSpellings() {
     const auto* const method = extension.field(i)->message_type();
     const std::string& name = extension.field(i)->name();
     if (method == nullptr || name == "windows" || name == "recommended") continue;
+    if (name == "attention_calibration") continue;
     Spelling& spelling = spellings[absl::StrReplaceAll(name, {{"_", "-"}})];
     spelling.field = name;
     for (int j = 0; j < method->field_count(); ++j) spelling.numbers.push_back(method->field(j)->name());
@@ -102,6 +103,8 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
       command.add_flag("--log-scaling", log_scaling_, "Scale attention with the logarithm of the length"),
       command.add_option("--temperature", temperature_, "Divide queries by it in attention: below 1 is sharper"),
+      command.add_flag("--calibration{default}", calibration_,
+                       "Even attention out over positions; --calibration=STRENGTH, 0 to 1"),
       command.add_flag("--always", always_, "Apply it to short texts too"),
   };
   auto* recommended = command.add_flag("--recommended", recommended_, "What the model recommends");
@@ -127,6 +130,7 @@ absl::Status ExtensionFlags::Fill(v1::EmbedOptions& options) const {
   extension.set_resonance(resonance_);
   extension.set_attention_log_scaling(log_scaling_);
   if (temperature_.has_value()) extension.set_attention_temperature(*temperature_);
+  if (absl::Status status = FillCalibration(extension); !status.ok()) return status;
   if (always_) extension.set_when(v1::Extension::ALWAYS);
   if (recommended_) extension.mutable_recommended();
   extension.set_profile(profile_);
@@ -157,6 +161,18 @@ absl::Status ExtensionFlags::FillWindows(v1::Extension& extension) const {
   if (norm_temperature_.has_value()) windows.set_norm_temperature(*norm_temperature_);
   if (top_.has_value()) windows.set_top(*top_);
   if (groups_.has_value()) windows.set_vectors(*groups_);
+  return absl::OkStatus();
+}
+
+absl::Status ExtensionFlags::FillCalibration(v1::Extension& extension) const {
+  if (calibration_.empty()) return absl::OkStatus();
+  v1::Extension::AttentionCalibration& calibration = *extension.mutable_attention_calibration();
+  double strength = 0;
+  if (calibration_ == "default") return absl::OkStatus();
+  if (!absl::SimpleAtod(calibration_, &strength)) {
+    return Wrong("--calibration", absl::StrCat("\"", calibration_, "\" is no strength"));
+  }
+  calibration.set_strength(strength);
   return absl::OkStatus();
 }
 

@@ -27,10 +27,11 @@ class ExtensionFlags {
 
  private:
   absl::Status FillWindows(v1::Extension& extension) const;
+  absl::Status FillCalibration(v1::Extension& extension) const;
   absl::Status FillPositions(v1::Extension& extension) const;
   absl::Status FillSpans(v1::EmbedOptions& options) const;
 
-  std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_;
+  std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_, calibration_;
   std::optional<uint32_t> max_terms_, top_, groups_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
   std::optional<double> temperature_, norm_temperature_;

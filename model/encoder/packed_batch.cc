@@ -15,7 +15,7 @@ void CopyRows(const RotaryTable& table, int index, int64_t start, int64_t n, Pac
 
 void PackRotary(std::span<const Sequence* const> sequences, PackedBatch& batch) {
   if (sequences.empty() || sequences.front()->rotary == nullptr) return;
-  const bool extended = std::ranges::any_of(sequences, [](const Sequence* s) { return s->neighbour_window > 0; });
+  const bool extended = std::ranges::any_of(sequences, [](const Sequence* s) { return s->rotary_grouped != nullptr; });
   batch.rotary_tables = extended ? 3 : 1;
   batch.rotary_width = sequences.front()->rotary->width;
   batch.rotary.resize(2 * batch.rotary_tables * batch.tokens.size() * static_cast<size_t>(batch.rotary_width));
@@ -23,7 +23,7 @@ void PackRotary(std::span<const Sequence* const> sequences, PackedBatch& batch) 
     const Sequence& sequence = *sequences[s];
     const int64_t start = batch.sequence_offsets[s], n = sequence.size();
     CopyRows(*sequence.rotary, 0, start, n, batch);
-    if (sequence.neighbour_window <= 0) continue;
+    if (sequence.rotary_grouped == nullptr) continue;
     CopyRows(*sequence.rotary_grouped, 1, start, n, batch);
     CopyRows(*sequence.rotary_shifted, 2, start, n, batch);
   }
@@ -46,6 +46,8 @@ PackedBatch Pack(std::span<const Sequence* const> sequences) {
     batch.positions.insert(batch.positions.end(), sequence->positions.begin(), sequence->positions.end());
     batch.query_scale.push_back(sequence->query_scale);
     batch.neighbour_window.push_back(sequence->neighbour_window);
+    batch.chunk.push_back(sequence->chunk);
+    batch.calibration.push_back(sequence->calibration);
     batch.sequence_offsets.push_back(start + sequence->size());
     if (sequence->sparse) {
       batch.sparse.push_back(static_cast<int32_t>(batch.sequence_offsets.size()) - 2);

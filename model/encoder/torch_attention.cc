@@ -10,17 +10,6 @@
 namespace longembed {
 namespace {
 
-// [T, heads, d] by float32 [2, T, R / 2], in float32; components from R on stay as they are.
-at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table) {
-  const int64_t half = table.size(2);
-  const at::Tensor cos = table.select(0, 0).unsqueeze(1), sin = table.select(0, 1).unsqueeze(1);
-  const at::Tensor first = heads.narrow(2, 0, half).to(at::kFloat), second = heads.narrow(2, half, half).to(at::kFloat);
-  const at::Tensor rest = heads.narrow(2, 2 * half, heads.size(2) - 2 * half);
-  return at::cat({(first * cos - second * sin).to(heads.scalar_type()),
-                  (second * cos + first * sin).to(heads.scalar_type()), rest},
-                 2);
-}
-
 int64_t Longest(const PackedBatch& batch) {
   int64_t longest = 0;
   for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
@@ -61,6 +50,16 @@ at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at
 }
 
 }  // namespace
+
+at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table) {
+  const int64_t half = table.size(2);
+  const at::Tensor cos = table.select(0, 0).unsqueeze(1), sin = table.select(0, 1).unsqueeze(1);
+  const at::Tensor first = heads.narrow(2, 0, half).to(at::kFloat), second = heads.narrow(2, half, half).to(at::kFloat);
+  const at::Tensor rest = heads.narrow(2, 2 * half, heads.size(2) - 2 * half);
+  return at::cat({(first * cos - second * sin).to(heads.scalar_type()),
+                  (second * cos + first * sin).to(heads.scalar_type()), rest},
+                 2);
+}
 
 std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
                                        const TorchAttentionBatch& context) {

@@ -21,8 +21,12 @@ struct TorchAttentionBatch {
   at::Tensor rotary;            // float32 [1 or 3, 2, T, R / 2]; undefined without rotary positions.
   at::Tensor sequence_offsets;  // int32 [S + 1]
   at::Tensor query_scale;       // float32 [T, 1, 1], where the sequences' scales differ; else undefined.
+  bool one_call = true;         // AttendPacked is tried; else each part runs as it is.
   bool flash = false;           // The device runs FlashAttention in the model's precision.
 };
+
+// [T, heads, d] by float32 [2, T, R / 2], in float32; components from R on stay as they are.
+at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table);
 
 // Whether `device` runs FlashAttention over packed sequences in `type`: found by trying.
 bool RunsFlashAttention(c10::Device device, at::ScalarType type);

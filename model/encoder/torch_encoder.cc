@@ -14,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "model/encoder/torch_attention.h"
+#include "model/encoder/torch_formula.h"
 #include "model/encoder/torch_layer.h"
 #include "model/errors/errors.h"
 
@@ -115,12 +116,13 @@ class TorchEncoder final : public Encoder {
                        .view({batch.rotary_tables, 2, static_cast<int64_t>(batch.tokens.size()), batch.rotary_width}));
       arguments.insert(arguments.begin() + 1, attention.rotary);
     }
-    const bool one_kernel = !device_.is_cpu();
-    if (one_kernel) {
+    attention.one_call = !device_.is_cpu();
+    if (attention.one_call) {
       attention.sequence_offsets = ToDevice(offsets);
       attention.query_scale = QueryScaleRows(batch, device_);
       attention.flash = flash_;
     }
+    const bool walk = attention.one_call || NeedsFormula(batch);
     for (size_t i = 0; i < std::max(layers_.size(), stored_layers_.size()); ++i) {
       if (nobody_waits()) return EncoderCancelled();
       if (options_.streamed && options_.on_progress)
@@ -128,7 +130,7 @@ class TorchEncoder final : public Encoder {
       std::optional<TorchLayer> read;
       if (options_.streamed) read.emplace(ReadLayer(i));
       TorchLayer& layer = read.has_value() ? *read : layers_[i];
-      at::Tensor hidden = layer.Run(arguments, one_kernel ? &attention : nullptr);
+      at::Tensor hidden = layer.Run(arguments, walk ? &attention : nullptr, static_cast<int>(i));
       arguments[0] = std::move(hidden);
     }
     return ToBlock(pooling_.forward({arguments[0], spans}).toTensor());

@@ -53,9 +53,21 @@ bool IsPlainSum(const Node& node) {
 }
 
 std::optional<AttentionHeads> AttentionHeadsOf(const Module& part) {
-  if (!CheckKnownPart(part).ok()) return std::nullopt;
   const std::string kind = ClassOf(part);
   const auto number = [&part](const char* name) { return part.type()->getConstant(name).toInt(); };
+  // Attention that leaves some tokens unattended, for sequences without such tokens.
+  if (kind == "UnattendedPackedAttention")
+    return AttentionHeads{.heads = number("heads"), .key_value_heads = number("heads"), .packed = false};
+  if (kind == "UnattendedRotaryAttention") {
+    std::optional<AttentionHeads> whole = AttentionHeadsOf(part.attr("whole").toModule());
+    if (whole.has_value()) whole->packed = false;
+    return whole;
+  }
+  if (!CheckKnownPart(part).ok()) return std::nullopt;
+  if (kind == "RelativeBiasAttention") {
+    return AttentionHeads{
+        .heads = number("heads"), .key_value_heads = number("heads"), .biased = true, .packed = false};
+  }
   if (kind == "PackedAttention") return AttentionHeads{number("heads"), number("heads"), false};
   if (kind != "RotaryAttention") return std::nullopt;
   return AttentionHeads{number("heads"), number("key_value_heads"), part.type()->getConstant("causal").toBool()};

@@ -17,12 +17,14 @@ struct AttentionHeads {
   int64_t heads = 0;
   int64_t key_value_heads = 0;
   bool causal = false;
+  bool biased = false;  // By distance: the part's `bias` [heads, 2 farthest + 1].
+  bool packed = true;   // AttendPacked (torch_attention.h) computes it.
 };
 
 // value[out] = part(value[in]...), or without a part the sum of two values.
 struct PartCall {
   std::optional<torch::jit::Module> part;
-  std::optional<AttentionHeads> attention;  // Where the part is attention, by its class.
+  std::optional<AttentionHeads> attention;  // Where the part is attention to all tokens, by its class.
   std::vector<size_t> in;
   size_t out = 0;
 };

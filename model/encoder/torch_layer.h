@@ -11,22 +11,29 @@
 
 namespace longembed {
 
-// Runs forward()'s calls one by one (torch_graph.h) and gives attention to AttendPacked first. A layer that does
-// anything but call parts and add runs as it is. Multiple threads can call Run.
+// Runs forward()'s calls one by one (torch_graph.h), gives attention to AttendPacked first where that is wanted, and
+// has FillByFormula replace rows that neither computes. A layer that does anything but call parts and add runs as it
+// is. Multiple threads can call Run.
 class TorchLayer {
  public:
   explicit TorchLayer(const torch::jit::Module& layer);
 
-  // The arguments of forward(); without `context` the layer runs as it is.
-  at::Tensor Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context);
+  // The arguments of forward() of layer `number`; without `context` the layer runs as it is. Throws what torch throws,
+  // and where the batch needs attention by formula and the layer's own is unknown.
+  at::Tensor Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number);
 
   bool walked() const { return calls_.has_value(); }
 
  private:
   c10::IValue RunCall(PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context);
+  // The result of an attention with the rows that FillByFormula computes.
+  c10::IValue Fill(const PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context,
+                   int number, c10::IValue attended) const;
+  bool IsAttention(const PartCall& call) const;
 
   torch::jit::Module layer_;
   std::optional<LayerCalls> calls_;
+  size_t offsets_ = 0;  // forward()'s last argument, sequence_offsets, which every attention is called with.
 };
 
 }  // namespace longembed

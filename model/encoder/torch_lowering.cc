@@ -174,7 +174,7 @@ class LayerLowering {
     const std::string kind = ClassOf(module);
     const auto number = [&module](const char* name) { return static_cast<int>(ConstantOf(module, name).toInt()); };
     AttentionOp op{.in = in};
-    if (call.attention.has_value()) {
+    if (call.attention.has_value() && call.attention->packed) {
       op.heads = static_cast<int>(call.attention->heads);
       op.key_value_heads = static_cast<int>(call.attention->key_value_heads);
       op.causal = call.attention->causal;

@@ -91,6 +91,7 @@ std::vector<std::string> MethodsOf(Family family) {
   add(/*rotary=*/false);
   methods.emplace_back("attention_log_scaling");
   methods.emplace_back("attention_temperature");
+  methods.emplace_back(AttentionCalibration::kName);
   if (family == Family::kRope) {
     add(/*rotary=*/true);
     methods.emplace_back("resonance");
@@ -107,6 +108,9 @@ absl::Status CheckExtension(const ModelManifest& model, const Extension& extensi
   if (absl::Status status = CheckNumber("attention_temperature", extension.attention_temperature, kColdest, kHottest);
       !status.ok()) {
     return status;
+  }
+  if (extension.attention_calibration.has_value()) {
+    if (absl::Status status = extension.attention_calibration->Check(); !status.ok()) return status;
   }
   return extension.windows.has_value() ? CheckWindows(model, extension) : absl::OkStatus();
 }
@@ -131,6 +135,9 @@ Positions PositionsOf(const ModelManifest& model, const Extension& extension, in
     positions.query_scale = std::log(static_cast<double>(n)) / std::log(static_cast<double>(model.trained_window));
   }
   positions.query_scale /= extension.attention_temperature.value_or(1);
+  if (extension.attention_calibration.has_value()) {
+    positions.calibration = extension.attention_calibration->Resolve(model, n);
+  }
   return positions;
 }
 

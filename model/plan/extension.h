@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "model/manifest/manifest.h"
+#include "model/plan/attention_calibration.h"
 #include "model/plan/methods/all.h"
 #include "model/plan/methods/positions.h"
 
@@ -59,6 +60,7 @@ struct Extension {
   bool resonance = false;
   bool attention_log_scaling = false;
   std::optional<double> attention_temperature;  // t of softmax(q k / (t sqrt(d))) (arXiv 2410.24200); absent: 1.
+  std::optional<AttentionCalibration> attention_calibration;
 };
 
 // The functions below are pure: any thread.

@@ -48,6 +48,8 @@ Extension ReadExtension(Fields& fields) {
   Extension extension;
   DescribeModifiers(fields, extension);
   fields.Section("windows", [&extension](Fields& below) { DescribeWindows(below, extension.windows.emplace()); });
+  fields.Section(AttentionCalibration::kName,
+                 [&extension](Fields& below) { extension.attention_calibration.emplace().Describe(below); });
   const char* first = nullptr;
   ForEachMethod([&](auto method) {
     if (!fields.Section(method.kName, [&method](Fields& below) { method.Describe(below); })) return;

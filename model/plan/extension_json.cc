@@ -221,6 +221,11 @@ json CanonicalJson(const ModelManifest& model, const Extension& extension) {
   if (extension.attention_log_scaling) result["attention_log_scaling"] = true;
   const double temperature = extension.attention_temperature.value_or(1);
   if (temperature != 1) result["attention_temperature"] = temperature;
+  if (auto calibration = extension.attention_calibration; calibration.has_value() && calibration->strength != 0) {
+    CanonicalFields fields(/*adaptive=*/false);
+    calibration->Describe(fields);
+    result[AttentionCalibration::kName] = std::move(fields.object());
+  }
   if (!result.empty()) result["when"] = std::string(kWhenNames[static_cast<size_t>(extension.when)]);
   return result;
 }

@@ -142,6 +142,7 @@ class Planner {
     planned.tokens = sequence.size();
     planned.positions = PositionsOf(model_, extension_, planned.tokens);
     sequence.query_scale = static_cast<float>(planned.positions.query_scale);
+    sequence.calibration = CalibrationOf(planned.positions.calibration, sequence);
     if (model_.family == Family::kApe) {
       sequence.positions = TableRows(model_, planned.positions, planned.tokens);
     } else if (!plan_.sequences.empty() && plan_.sequences.back().tokens == planned.tokens) {
@@ -151,6 +152,20 @@ class Planner {
     }
     if (unattended > 0) sequence.neighbour_window = -unattended;
     plan_.sequences.push_back(std::move(planned));
+  }
+
+  // The pooled special token's row alone is calibrated where nothing else of the last layer is read.
+  SequenceCalibration CalibrationOf(const Calibration& asked, const Sequence& sequence) const {
+    if (asked.layers == 0) return {};
+    const bool special = model_.pooling == Pooling::kCls || model_.pooling == Pooling::kLast;
+    const bool one_row =
+        special && input_.spans == nullptr && options_.token_vectors == TokenVectors::kNone && !options_.sparse;
+    const Range rows = one_row ? sequence.spans.front() : Range{0, sequence.size()};
+    return {.basket = static_cast<int32_t>(asked.basket),
+            .strength = static_cast<float>(asked.strength),
+            .first_layer = static_cast<int32_t>(model_.layers - asked.layers),
+            .apart = one_row ? rows.start : -1,
+            .rows = rows};
   }
 
   // Returns how many of its last tokens no token attends to.
@@ -208,17 +223,24 @@ class Planner {
     sequence.rotary_grouped = before.rotary_grouped;
     sequence.rotary_shifted = before.rotary_shifted;
     sequence.neighbour_window = before.neighbour_window;
+    sequence.chunk = before.chunk;
   }
 
   void Rotate(const Positions& positions, Sequence& sequence) {
     const int64_t n = sequence.size();
-    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, n);
+    const int64_t rows = positions.chunk_window > 0 ? std::max(n, positions.modulo + positions.chunk_window) : n;
+    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, rows);
     const RotaryTable& table = *sequence.rotary;
     if (const int64_t g = positions.group, w = positions.neighbor_window; w > 0) {
       sequence.neighbour_window = static_cast<int32_t>(w);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
       // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
       sequence.rotary_shifted = Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+    }
+    if (const int64_t s = positions.modulo, w = positions.chunk_window; w > 0) {
+      sequence.chunk = static_cast<int32_t>(s);
+      sequence.rotary_grouped = Gathered(table, n, [s, w](int64_t) { return s + w - 1; });
+      sequence.rotary_shifted = Gathered(table, n, [s, w](int64_t i) { return s + std::min(i % s, w - 1); });
     }
     if (positions.moves_rows()) {
       sequence.rotary = Gathered(table, n, [&positions](int64_t i) { return positions.Row(i); });
@@ -324,7 +346,5 @@ double AttentionShare(const ModelManifest& model) {
   const double token = model.layers * operations.token + model.local_layers * window * operations.pair;
   return token > 0 ? (model.layers - model.local_layers) * operations.pair / token : 0;
 }
-
-double LinearOperations(const ModelManifest& model) { return model.layers * OperationsOf(model).token; }
 
 }  // namespace longembed

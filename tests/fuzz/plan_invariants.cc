@@ -76,6 +76,11 @@ void ExpectPositions(const ModelManifest& model, const Positions& positions, int
   FUZZ_EXPECT(std::isfinite(positions.factor) && positions.factor >= 1);
   FUZZ_EXPECT(std::isfinite(positions.query_scale) && positions.query_scale >= 0.1);
   FUZZ_EXPECT(std::isfinite(positions.base.value_or(0)));
+  FUZZ_EXPECT((positions.chunk_window > 0) == Is(positions, "dual_chunk"));
+  if (Is(positions, "dual_chunk")) {
+    FUZZ_EXPECT(positions.modulo >= 1 && positions.modulo < n);
+    FUZZ_EXPECT(positions.modulo + positions.chunk_window <= model.trained_window);
+  }
   const int64_t g = positions.group, w = positions.neighbor_window;
   if (!Is(positions, "self_extend")) {
     FUZZ_EXPECT(w == 0);
@@ -119,6 +124,7 @@ void ExpectFastestPair(const ModelManifest& model, const Positions& positions, c
     double angle = static_cast<double>(i);
     if (Is(positions, "grouped")) angle = std::floor(angle / positions.factor);
     if (Is(positions, "recurrent")) angle = std::fmod(angle, model.trained_window);
+    if (Is(positions, "dual_chunk")) angle = std::fmod(angle, static_cast<double>(positions.modulo));
     if (Is(positions, "interpolation")) angle /= positions.factor;
     const auto row = static_cast<size_t>(i * table.width);
     FUZZ_EXPECT(std::abs(table.cos[row] - std::cos(angle)) < 1e-5);
@@ -134,13 +140,26 @@ void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
   const double amplitude = Is(positions, "yarn") ? 0.1 * std::log(positions.factor) + 1 : 1;
   ExpectRotations(model, *sequence.rotary, planned.tokens, amplitude);
   ExpectFastestPair(model, positions, *sequence.rotary, planned.tokens);
-  const bool self_extend = Is(positions, "self_extend");
+  const bool self_extend = Is(positions, "self_extend"), chunks = Is(positions, "dual_chunk");
   FUZZ_EXPECT(sequence.neighbour_window == (self_extend ? positions.neighbor_window : 0));
-  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == self_extend);
-  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == self_extend);
-  if (!self_extend) return;
+  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == (self_extend || chunks));
+  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == (self_extend || chunks));
+  FUZZ_EXPECT(sequence.chunk == (chunks ? positions.modulo : 0));
+  if (!self_extend && !chunks) return;
   ExpectRotations(model, *sequence.rotary_grouped, planned.tokens, 1);
   ExpectRotations(model, *sequence.rotary_shifted, planned.tokens, 1);
+}
+
+void ExpectCalibration(const ModelManifest& model, const PlannedSequence& planned) {
+  const Calibration& asked = planned.positions.calibration;
+  const SequenceCalibration& calibration = planned.sequence.calibration;
+  FUZZ_EXPECT((asked.layers > 0) == (calibration.basket > 0));
+  if (asked.layers == 0) return;
+  FUZZ_EXPECT(calibration.basket == asked.basket && calibration.basket < planned.tokens);
+  FUZZ_EXPECT(calibration.strength >= 0 && calibration.strength <= 1);
+  FUZZ_EXPECT(calibration.first_layer >= 0 && calibration.first_layer < model.layers);
+  FUZZ_EXPECT(calibration.rows.start >= 0 && calibration.rows.size() > 0 && calibration.rows.end <= planned.tokens);
+  FUZZ_EXPECT(calibration.apart == -1 || calibration.rows == (Range{calibration.apart, calibration.apart + 1}));
 }
 
 void ExpectSpans(const Plan& plan) {
@@ -199,6 +218,7 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
     if (model.family == Family::kRope && planned.sequence.rotary.get() != checked) ExpectRotary(model, planned);
     checked = planned.sequence.rotary.get();
   }
+  for (const PlannedSequence& planned : plan.sequences) ExpectCalibration(model, planned);
   ExpectSpans(plan);
   const Cost cost = EstimateCost(model, plan);
   FUZZ_EXPECT(cost.tokens == plan.run_tokens() && std::isfinite(cost.gflop) && cost.gflop >= 0);
@@ -226,6 +246,8 @@ void ExpectSamePlan(const Plan& one, const Plan& other) {
     const Sequence &a = one.sequences[i].sequence, &b = other.sequences[i].sequence;
     FUZZ_EXPECT(a.tokens == b.tokens && a.positions == b.positions && a.spans == b.spans);
     FUZZ_EXPECT(a.query_scale == b.query_scale && a.neighbour_window == b.neighbour_window);
+    FUZZ_EXPECT(a.chunk == b.chunk);
+    FUZZ_EXPECT(a.calibration.basket == b.calibration.basket && a.calibration.rows == b.calibration.rows);
     FUZZ_EXPECT(SameTables(a.rotary, b.rotary, a.size()));
     FUZZ_EXPECT(SameTables(a.rotary_grouped, b.rotary_grouped, a.size()));
     FUZZ_EXPECT(SameTables(a.rotary_shifted, b.rotary_shifted, a.size()));

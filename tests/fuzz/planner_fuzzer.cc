@@ -89,7 +89,7 @@ ModelManifest DrawModel(FuzzedDataProvider& data) {
 PositionsMethod DrawMethod(FuzzedDataProvider& data, const ModelManifest& model) {
   const auto whole = [&] { return Whole(data, model.trained_window); };
   const auto real = [&] { return Real(data); };
-  switch (data.ConsumeIntegralInRange(0, 8)) {
+  switch (data.ConsumeIntegralInRange(0, 9)) {
     case 0:
       return Grouped{Maybe(data, whole)};
     case 1:
@@ -110,6 +110,8 @@ PositionsMethod DrawMethod(FuzzedDataProvider& data, const ModelManifest& model)
                   .beta_slow = Maybe(data, real).value_or(1)};
     case 7:
       return SelfExtend{.group = Maybe(data, whole), .neighbor_window = Maybe(data, whole)};
+    case 8:
+      return DualChunk{.chunk = Maybe(data, whole), .local_window = Maybe(data, whole)};
     default:
       return PlainPositions{};
   }
@@ -126,6 +128,11 @@ Extension DrawExtension(FuzzedDataProvider& data, const ModelManifest& model) {
   extension.resonance = data.ConsumeBool();
   extension.attention_log_scaling = data.ConsumeBool();
   if (data.ConsumeBool()) extension.attention_temperature = data.ConsumeFloatingPointInRange<double>(0.1, 10);
+  if (data.ConsumeBool()) {
+    extension.attention_calibration = {.strength = data.ConsumeFloatingPointInRange<double>(0, 1),
+                                       .basket = data.ConsumeIntegralInRange<int64_t>(1, 300),
+                                       .layers = data.ConsumeFloatingPointInRange<double>(1e-6, 1)};
+  }
   return extension;
 }
 

@@ -206,6 +206,7 @@ TABLE = [{"grouped": {}}, {"recurrent": {}}, {"interpolation": {"factor": 3.5}},
 ROTARY = [
     *TABLE, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}, "attention_log_scaling": True}, {"ntk_by_parts": {"factor": 4}}, {"yarn": {}}, {"resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 9, "neighbor_window": 4}, "attention_log_scaling": True},
+    {"dual_chunk": {}}, {"dual_chunk": {"chunk": 7, "local_window": 9}, "attention_log_scaling": True},
 ]  # fmt: skip
 
 
@@ -227,6 +228,33 @@ def test_every_extension_is_its_formulas_in_the_network_of_transformers(native, 
         reference = architectures.find(checkpoint.config).reference(checkpoint.config, checkpoint.tensors)
         hidden = explicit_attention.hidden_states(reference, [3, *content, 2], extension, shape_of(kind, checkpoint))
         assert vector @ unit(explicit_model.pooled(hidden, POOLING[kind])) >= 0.99999
+
+
+CALIBRATED = [{"interpolation": {}, "attention_calibration": {"basket": 7, "layers": 1.0}}, {"recurrent": {}, "attention_calibration": {"basket": 20, "strength": 1.0}}]
+
+
+@pytest.mark.parametrize("kind, extension", [(kind, e) for kind in POOLING if kind not in FIRST_ROW for e in CALIBRATED], ids=str)
+def test_calibration_is_its_formula_in_the_network_of_transformers(served, pb, kind, extension):
+    """Local layers count, and stay as they are."""
+    (stub, checkpoints), rng = served, random.Random(f"{kind} {extension}")
+    checkpoint, most = checkpoints[kind], 3 * LO - 2
+    contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (most, rng.randint(2, most))]
+    for content, vector in zip(contents, vectors_of(stub, pb, kind, contents, {**extension, "when": "ALWAYS"})):
+        reference = architectures.find(checkpoint.config).reference(checkpoint.config, checkpoint.tensors)
+        hidden = explicit_attention.hidden_states(reference, [3, *content, 2], extension, shape_of(kind, checkpoint), POOLING[kind])
+        assert vector @ unit(explicit_model.pooled(hidden, POOLING[kind])) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", FIRST_ROW)
+def test_calibration_by_the_kernels_is_that_by_the_formula_of_libtorch(native, torchscript, pb, kind):
+    """MPNet's logits have their bias; the two engines share no code."""
+    rng = random.Random(kind)
+    contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (3 * LO - 2, LO + 5)]
+    for extension in CALIBRATED:
+        by_kernels, by_formula = (vectors_of(stub, pb, kind, contents, extension) for stub in (native, torchscript))
+        assert np.abs(by_kernels - by_formula).max() <= 1e-5
+        uncalibrated = {name: value for name, value in extension.items() if name != "attention_calibration"}
+        assert np.abs(by_kernels - vectors_of(native, pb, kind, contents, uncalibrated)).max() > 1e-4
 
 
 @pytest.mark.parametrize("kind, extension", [("mpnet", {"ntk": {"factor": 2}}), ("mpnet", {"self_extend": {}}), ("roberta", {"yarn": {}})])

@@ -34,24 +34,37 @@ POOLING = {"bert": "mean", "xlm-roberta": "cls", "e5rope": "mean", "nomic_bert":
 POSITIONS = [
     {}, {"grouped": {}}, {"grouped": {"factor": 4}}, {"recurrent": {}}, {"interpolation": {}}, {"interpolation": {"factor": 3.5}},
 ]  # fmt: skip
+DUAL_CHUNK = [
+    {"dual_chunk": {}}, {"dual_chunk": {"chunk": 10}}, {"dual_chunk": {"local_window": 3}}, {"dual_chunk": {"chunk": 5, "local_window": 7}},
+    {"dual_chunk": {"chunk": 1, "local_window": 1}}, {"dual_chunk": {"chunk": 31, "local_window": 1}},
+]  # fmt: skip
 ROPE_ONLY = [
     {"ntk": {"base": 50000}}, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}}, {"ntk_dynamic": {"factor": 2}}, {"ntk_by_parts": {}}, {"ntk_by_parts": {"factor": 4}},
     {"yarn": {}}, {"yarn": {"factor": 4, "beta_fast": 4, "beta_slow": 0.5}}, {"resonance": True}, {"interpolation": {}, "resonance": True},
     {"ntk": {"factor": 4}, "resonance": True}, {"ntk_dynamic": {}, "resonance": True}, {"yarn": {}, "resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 5}}, {"self_extend": {"neighbor_window": 8}}, {"self_extend": {"group": 9, "neighbor_window": 4}},
+    *DUAL_CHUNK,
 ]  # fmt: skip
 CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})
     if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
 TEMPERATURES = [{"attention_temperature": 0.5, "when": "ALWAYS"}, {"attention_temperature": 2.0, "interpolation": {}, "attention_log_scaling": True}]
 CASES += [(kind, extension) for kind in KINDS for extension in TEMPERATURES]
-
+# Baskets of one position, of parts of blocks of keys, and beyond a sequence; shares of the three layers from one to all.
+CALIBRATED = [
+    {"attention_calibration": {"basket": 1}, "recurrent": {}}, {"attention_calibration": {"basket": 7, "strength": 1.0, "layers": 1.0}, "interpolation": {}},
+    {"attention_calibration": {"basket": 16, "strength": 0.3, "layers": 0.4}, "grouped": {}, "attention_log_scaling": True},
+    {"attention_calibration": {"basket": 40, "layers": 0.1}, "recurrent": {}},
+]  # fmt: skip
+CALIBRATED_ROPE = [{"attention_calibration": {"basket": 9, "layers": 1.0}, "self_extend": {}}, {"attention_calibration": {"basket": 12}, "yarn": {}}, {"attention_calibration": {"basket": 10, "layers": 0.6}, "dual_chunk": {}}]
+CALIBRATED_CASES = [(kind, extension) for kind in KINDS for extension in CALIBRATED + (CALIBRATED_ROPE if kind in ROPE else [])]
+CASES += CALIBRATED_CASES
 
 
 class Models:
     """The running server and what the oracle knows of its models."""
 
-    def __init__(self, stub, pb, shapes, tokenizers):
-        self.stub, self.pb, self.shapes, self.tokenizers = stub, pb, shapes, tokenizers
+    def __init__(self, stub, pb, shapes, tokenizers, folder=None):
+        self.stub, self.pb, self.shapes, self.tokenizers, self.folder = stub, pb, shapes, tokenizers, folder
 
     def request(self, kind: str, contents: list[list[int]], extension: dict | None, **options):
         request = self.pb.EmbedRequest(options=self.pb.EmbedOptions(model=kind, **options))
@@ -88,7 +101,7 @@ def capacity(extension: dict) -> int:
     if "group" in asked:
         w = asked.get("neighbor_window", 1)
         return asked["group"] * (LO - w) + w
-    methods = set(extension) - {"resonance", "attention_log_scaling", "attention_temperature", "when", "windows"}
+    methods = set(extension) - {"resonance", "attention_log_scaling", "attention_temperature", "attention_calibration", "when", "windows"}
     return 5 * LO if methods else LO
 
 
@@ -111,7 +124,16 @@ def models(tmp_path_factory, pb):
         tokenizers[kind] = Tokenizer.from_file(str(exported / kind / "tokenizer.json"))
     running = start_server(tmp_path_factory.mktemp("methods"), KINDS, "profiles: {small: {windows: {tokens: 12}}}\n", exported)
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
-        yield Models(pb[1].EmbeddingServiceStub(channel), pb[0], shapes, tokenizers)
+        yield Models(pb[1].EmbeddingServiceStub(channel), pb[0], shapes, tokenizers, exported)
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def by_libtorch(tmp_path_factory, models):
+    """The same models, run by LibTorch."""
+    running = start_server(tmp_path_factory.mktemp("libtorch"), KINDS, models_folder=models.folder, model_options="engine: torchscript")
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        yield Models(type(models.stub)(channel), models.pb, models.shapes, models.tokenizers)
     assert running.stop() == 0
 
 
@@ -121,6 +143,15 @@ def name_of(value) -> str:
 
 @pytest.mark.parametrize("kind, extension", CASES, ids=name_of)
 def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
+    compare_with_formulas(models, kind, extension)
+
+
+@pytest.mark.parametrize("kind, extension", CALIBRATED_CASES + [(kind, extension) for kind in ROPE for extension in DUAL_CHUNK], ids=name_of)
+def test_a_method_is_its_formulas_with_libtorch(by_libtorch, kind, extension):
+    compare_with_formulas(by_libtorch, kind, extension)
+
+
+def compare_with_formulas(models, kind: str, extension: dict):
     rng = random.Random(f"{kind} {extension}")
     extension = {**extension, "when": "ALWAYS"}  # What LONG leaves alone is a test of the planner's, to the last bit.
     most = capacity(extension) - 2
@@ -132,10 +163,80 @@ def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
         assert alone @ unit(expected(models, kind, content, extension)) >= 0.99999
 
 
+def test_the_worked_example_of_calibration():
+    """Five keys in baskets of two, query 0, which is the pooled special token: it keeps .4, and the three baskets have .2 each."""
+    row = np.array([0.4, 0.1, 0.25, 0.15, 0.1])
+    even = explicit_model.Calibration(strength=1, basket=2, special=0).of_row(row, 0)
+    np.testing.assert_allclose(even, [0.4, 0.2, 0.2 * 25 / 40, 0.2 * 15 / 40, 0.2])
+    np.testing.assert_allclose(explicit_model.Calibration(strength=0.5, basket=2, special=0).of_row(row, 0), (row + even) / 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calibration_that_changes_nothing_is_the_plain_vector(models, by_libtorch, kind):
+    """Of strength 0, within one basket, and of short texts unless asked for."""
+    content = random_ids(random.Random(kind), 3 * LO)
+    for engine in (models, by_libtorch):
+        plain = engine.vectors(kind, [content], {"interpolation": {}})
+        for unchanged in ({"strength": 0, "basket": 4}, {"basket": 4 * LO}):
+            assert np.array_equal(plain, engine.vectors(kind, [content], {"interpolation": {}, "attention_calibration": unchanged}))
+        assert np.abs(plain - engine.vectors(kind, [content], {"interpolation": {}, "attention_calibration": {"basket": 4}})).max() > 1e-4
+        assert np.array_equal(engine.vectors(kind, [content[:20]], None), engine.vectors(kind, [content[:20]], {"attention_calibration": {"basket": 4}}))
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "llama"])
+def test_each_window_is_calibrated_by_its_own_length(models, kind):
+    content, calibration = random_ids(random.Random(kind), 90), {"attention_calibration": {"basket": 5, "layers": 1.0}}
+    ranges = cut(90, 24 - len(whole(kind, [])), 0, "SHORT")
+    rows = [expected(models, kind, content[a:b], {**calibration, "when": "ALWAYS"}) for a, b in ranges]
+    found = models.vectors(kind, [content], {**calibration, "windows": {"tokens": 24, "last": "SHORT"}})[0]
+    assert found @ unit(np.mean(rows, axis=0)) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta", "llama"])
+def test_every_row_is_calibrated_for_spans(models, by_libtorch, kind):
+    content, extension = random_ids(random.Random(kind), 70), {"interpolation": {}, "attention_calibration": {"basket": 8}}
+    shape, ids = models.shapes[kind], whole(kind, content)
+    where = explicit_model.geometry(extension, len(ids), shape)
+    where.calibration = explicit_model.calibration(extension, "mean", len(ids))
+    hidden = explicit_model.hidden_states(shape, ids, where, 1.0)[len(specials(kind)[0]) :]
+    options = {"output": models.pb.EmbedOptions.SPAN_VECTORS, "spans": models.pb.SpanOptions(every_tokens={"tokens": 16})}
+    for engine in (models, by_libtorch):
+        result = engine.stub.Embed(engine.request(kind, [content], extension, **options)).results[0]
+        for embedding in result.embeddings:
+            assert np.dot(embedding.values, unit(hidden[embedding.range.start : embedding.range.end].mean(axis=0))) >= 0.99999
+
+
+def test_explain_shows_the_calibration_in_effect(models):
+    request = models.request("e5rope", [random_ids(random.Random(1), 98)], {"interpolation": {}, "attention_calibration": {"basket": 30}})
+    method = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results[0].sequences[0].method
+    assert (method.calibration.strength, method.calibration.baskets, method.calibration.layers) == (0.5, 4, 2)
+    request.options.extension.attention_calibration.basket = 100
+    method = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results[0].sequences[0].method
+    assert not method.HasField("calibration")
+
+
 def test_the_worked_example_of_self_extend():
     relative = explicit_model.self_extended(10, 2, 4)
     assert list(-relative[0]) == [0, 1, 2, 3, 4, 4, 5, 5, 6, 6]
     assert list(-relative[4]) == [-4, -3, -2, -1, 0, 1, 2, 3, 4, 4]
+
+
+def test_the_worked_example_of_dual_chunk_attention():
+    """The paper's figure 2: 12 tokens, a trained window of 10, chunks of 6, a local window of 4."""
+    relative = explicit_model.dual_chunked(12, 6, 4)
+    assert list(relative[6]) == [6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5]
+    assert list(relative[9][:6]) == list(relative[11][:6]) == [9, 8, 7, 6, 5, 4]
+    assert list(explicit_model.dual_chunked(14, 6, 4)[12]) == [9, 8, 7, 6, 5, 4, 6, 5, 4, 3, 2, 1, 0, -1]
+    assert relative.max() == 9 and (relative == -relative.T).all()
+
+
+@pytest.mark.parametrize("kind", ROPE)
+def test_one_chunk_is_the_plain_vector(models, by_libtorch, kind):
+    content = random_ids(random.Random(kind), LO - 10)
+    for engine in (models, by_libtorch):
+        plain = engine.vectors(kind, [content], None)
+        for chunk in ({}, {"chunk": LO - 4, "local_window": 2}):
+            assert np.array_equal(plain, engine.vectors(kind, [content], {"dual_chunk": chunk, "when": "ALWAYS"}))
 
 
 ROPE_TYPES = [
@@ -365,7 +466,7 @@ def test_a_bad_range_is_named(models, reason, change):
 def test_a_short_text_after_a_long_one_is_as_if_alone(models, kind):
     rng = random.Random(kind)
     short, long = random_ids(rng, 40), random_ids(rng, 400)
-    for extension in ({"ntk_dynamic": {}}, {"yarn": {}}, {"interpolation": {}}, {"self_extend": {}}, {"recurrent": {}}):
+    for extension in ({"ntk_dynamic": {}}, {"yarn": {}}, {"interpolation": {}}, {"self_extend": {}}, {"dual_chunk": {}}, {"recurrent": {}}):
         before = models.vectors(kind, [short], extension)
         models.vectors(kind, [long], extension)
         assert np.array_equal(before, models.vectors(kind, [short], extension))
@@ -376,7 +477,7 @@ def test_requests_with_different_choices_share_batches(models):
     rng = random.Random(11)
     requests = []
     for _ in range(40):
-        extension = {**rng.choice([e for e in POSITIONS + ROPE_ONLY if e]), **rng.choice([{}, {"attention_log_scaling": True}])}
+        extension = {**rng.choice([e for e in POSITIONS + ROPE_ONLY if e]), **rng.choice([{}, {"attention_log_scaling": True}, {"attention_calibration": {"basket": 11}}])}
         contents = [random_ids(rng, rng.randint(1, capacity(extension) - 2)) for _ in range(rng.randint(1, 4))]
         requests.append((contents, extension))
     alone = [models.vectors("e5rope", contents, extension) for contents, extension in requests]
@@ -461,4 +562,6 @@ def test_explain_shows_the_plan_of_embed(models):
         plan, result = models.stub.Explain(explain).results[0], models.stub.Embed(embed).results[0]
         assert list(plan.sequences) == list(result.sequences)
     method = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"self_extend": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
+    chunked = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"dual_chunk": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
+    assert (chunked.kind, chunked.chunk, chunked.local_window) == (models.pb.Method.DUAL_CHUNK, 24, 8)
     assert (method.group, method.neighbor_window) == (5, 8)  # 102 tokens: s = ceil(102 / 32) = 4.

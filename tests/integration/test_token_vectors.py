@@ -5,12 +5,15 @@ import sys
 import grpc
 import numpy as np
 import pytest
+import torch
+import transformers
 from google.protobuf.json_format import ParseDict
 
 from running_server import ROOT, start_server
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests/testing"))
+import explicit_model  # noqa: E402
 import tiny_colbert  # noqa: E402
 
 from model.export import check  # noqa: E402
@@ -84,6 +87,26 @@ def test_windows_of_a_document_have_the_vectors_of_each(served, pb):
         request.inputs.add().token_ids.ids.extend(content[sequence.content.start : sequence.content.end])
         pieces.append(vectors_of(served[0].Embed(request).results[0]))
     assert np.abs(vectors_of(result) - np.concatenate(pieces)).max() <= 1e-5
+
+
+def test_documents_are_calibrated_in_every_row_and_queries_are_not(served, pb):
+    network, calibration = served[2]["stanford"][0].auto_model, explicit_model.Calibration(basket=5, share=1.0)
+
+    def attend(module, query, key, value, attention_mask, scaling=None, **more):
+        weights = torch.softmax(query @ key.transpose(2, 3) * (query.size(-1) ** -0.5 if scaling is None else scaling), dim=-1)
+        rows = [[calibration.of_row(row, i) for i, row in enumerate(head)] for head in weights[0].double().numpy()]
+        return (torch.tensor(np.array(rows)).to(value.dtype) @ value[0]).unsqueeze(0).transpose(1, 2).contiguous(), None
+
+    asked = {"attention_calibration": {"basket": 5, "layers": 1.0}}
+    (document,) = embed(served, pb, [LONG], model="stanford", input_type="DOCUMENT", truncate="END", extension={**asked, "when": "ALWAYS"})
+    (query,) = embed(served, pb, [LONG], model="stanford", input_type="QUERY", truncate="END", extension=asked)
+    transformers.AttentionInterface.register("calibrated", attend)
+    before, network.config._attn_implementation = network.config._attn_implementation, "calibrated"
+    expected = served[2]["stanford"].encode_document([LONG], convert_to_numpy=True, show_progress_bar=False)[0]
+    network.config._attn_implementation = before
+    assert (vectors_of(document) * expected).sum(axis=1).min() >= 0.99999
+    plain = embed(served, pb, [LONG], model="stanford", input_type="QUERY", truncate="END")[0]
+    assert np.array_equal(vectors_of(query), vectors_of(plain))
 
 
 def test_what_the_model_does_not_give_is_refused(served, pb):

@@ -4,6 +4,7 @@ Rotary families keep transformers' network and get the attention of explicit_mod
 table get the table's rows where the extension puts them, and queries times the extension's scale.
 """
 
+import itertools
 import sys
 from unittest.mock import patch
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from explicit_model import Geometry, Shape, geometry, products, query_scale
+from explicit_model import Geometry, Shape, calibration, geometry, products, query_scale
 
 QUERIES = ("self.query.", "q_lin.", "attn.q.")  # Of RoBERTa, DistilBERT, MPNet.
 
@@ -29,10 +30,11 @@ class Rows(nn.Module):
 
 
 @torch.inference_mode()
-def hidden_states(reference: nn.Module, ids: list[int], extension: dict, shape: Shape) -> np.ndarray:
-    """Of the last layer, [n, H]. `reference` is transformers' eager model, and changed."""
+def hidden_states(reference: nn.Module, ids: list[int], extension: dict, shape: Shape, pooling: str = "mean") -> np.ndarray:
+    """Of the last layer, [n, H]. `pooling` is for calibration, of rotary families alone. `reference` is transformers' eager model, and changed."""
     where, scale = geometry(extension, len(ids), shape), query_scale(extension, len(ids), shape.window)
     if where.rows is None:
+        where.calibration = calibration(extension, pooling, len(ids))
         return with_rotations(reference, ids, where, scale, shape)
     table = reference.embeddings.position_embeddings.weight[shape.first_row :].double().numpy()
     rows = [np.interp(where.rows, np.arange(len(table)), column) for column in table.T]
@@ -48,8 +50,10 @@ def with_rotations(reference: nn.Module, ids: list[int], where: Geometry, scale:
     j = np.arange(shape.rotary_dim // 2)
     local = Geometry(theta=shape.local_base ** (-2.0 * j / shape.rotary_dim), relative=distance.astype(np.float64))
 
+    layers = itertools.count()  # Each attends once.
+
     def attend(module, query, key, value, attention_mask, scaling, sliding_window=None, **more):
-        is_local = sliding_window is not None
+        is_local, number = sliding_window is not None, next(layers)
         hidden = np.abs(distance) > shape.reach if is_local else (distance < 0) & shape.causal
         shared = query.size(1) // key.size(1)
         queries, keys, values = query[0], key[0].repeat_interleave(shared, 0), value[0].repeat_interleave(shared, 0)
@@ -57,7 +61,10 @@ def with_rotations(reference: nn.Module, ids: list[int], where: Geometry, scale:
         for q, k, v in zip(*(part.double().numpy() for part in (queries, keys, values))):
             logits = products(q, k, local if is_local else where) * scaling * (1 if is_local else scale)
             weights = np.exp(np.where(hidden, -np.inf, logits - logits.max(axis=1, keepdims=True)))
-            outputs.append(weights / weights.sum(axis=1, keepdims=True) @ v)
+            weights = weights / weights.sum(axis=1, keepdims=True)
+            if where.calibration is not None and not is_local and where.calibration.applies(number, reference.config.num_hidden_layers):
+                weights = np.stack([where.calibration.of_row(row, i) for i, row in enumerate(weights)])
+            outputs.append(weights @ v)
         return torch.tensor(np.stack(outputs, axis=1)).to(query.dtype).unsqueeze(0), None
 
     AttentionInterface.register("explicit", attend)

@@ -14,6 +14,32 @@ import torch
 
 
 @dataclass
+class Calibration:
+    """Attention calibration (arXiv 2601.16934) of the last ceil(share layers) layers: of the row of the pooled special token, or of every row where there is none."""
+
+    strength: float = 0.5
+    basket: int = 128
+    share: float = 0.5
+    special: int | None = None
+
+    def applies(self, layer: int, layers: int) -> bool:
+        return layer >= layers - math.ceil(self.share * layers)
+
+    def of_row(self, row: np.ndarray, i: int) -> np.ndarray:
+        """A row of attention, [n], of query i; 0 where the query sees nothing."""
+        if self.special not in (None, i):
+            return row
+        n = len(row)
+        baskets = [[j for j in range(first, min(first + self.basket, n)) if row[j] > 0 and j != self.special] for first in range(0, n, self.basket)]
+        baskets = [basket for basket in baskets if basket]
+        rest = 1.0 if self.special is None else 1.0 - row[self.special]
+        even = row.copy()
+        for basket in baskets:
+            even[basket] = rest / len(baskets) * row[basket] / row[basket].sum()
+        return self.strength * even + (1 - self.strength) * row
+
+
+@dataclass
 class Geometry:
     """Positions of one sequence. APE: real-valued rows. RoPE: frequencies [R/2], relative positions [n, n], factor on the logits."""
 
@@ -21,6 +47,7 @@ class Geometry:
     theta: np.ndarray | None = None
     relative: np.ndarray | None = None
     logit_factor: float = 1.0
+    calibration: Calibration | None = None
 
     @cached_property
     def turns(self) -> np.ndarray:
@@ -90,6 +117,8 @@ def geometry(extension: dict, n: int, shape: Shape) -> Geometry:
     relative = q[:, None] - q[None, :]
     if "self_extend" in extension:
         relative = self_extended(n, *group_and_window(extension["self_extend"], n, lo))
+    if "dual_chunk" in extension:
+        relative = dual_chunked(n, *chunk_and_window(extension["dual_chunk"], n, lo))
     return Geometry(theta=theta, relative=relative.astype(np.float64), logit_factor=amplitude**2)
 
 
@@ -141,9 +170,39 @@ def self_extended(n: int, g: int, w: int) -> np.ndarray:
     return relative
 
 
+def chunk_and_window(asked: dict, n: int, lo: int) -> tuple[int, int]:
+    s, w = asked.get("chunk"), asked.get("local_window")
+    if (s is None or w is None) and n <= lo:
+        return n, 1
+    if s is None:
+        s = 3 * lo // 4 if w is None else lo - w
+    return s, lo - s if w is None else w
+
+
+def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
+    """Section 3 of arXiv 2402.17463, and its mirror image for keys to the right."""
+    relative = np.zeros((n, n), dtype=np.int64)
+    for i in range(n):
+        for j in range(i + 1):
+            away = i // s - j // s
+            query = i % s if away == 0 else s + min(i % s, w - 1) if away == 1 else s + w - 1
+            relative[i, j] = query - j % s
+            relative[j, i] = -relative[i, j]
+    return relative
+
+
 def query_scale(extension: dict, n: int, lo: int) -> float:
     scale = max(1.0, math.log(n) / math.log(lo)) if extension.get("attention_log_scaling") else 1.0
     return scale / extension.get("attention_temperature", 1.0)
+
+
+def calibration(extension: dict, pooling: str, n: int) -> Calibration | None:
+    """`pooling`: mean, cls or last; mean also for spans and token vectors."""
+    asked = extension.get("attention_calibration")
+    if asked is None:
+        return None
+    named = {{"layers": "share"}.get(name, name): value for name, value in asked.items()}
+    return Calibration(**named, special={"mean": None, "cls": 0, "last": n - 1}[pooling])
 
 
 # -------------------------------------------------------------------------------------------------------------------------------- networks
@@ -157,7 +216,9 @@ def hidden_states(shape: Shape, ids: list[int], where: Geometry, scale: float) -
 
 def sequence_vector(shape: Shape, ids: list[int], extension: dict, pooling: str) -> np.ndarray:
     """The pooled vector, not normalised, of one sequence under an extension without windows. `pooling`: mean, cls or last."""
-    hidden = hidden_states(shape, ids, geometry(extension, len(ids), shape), query_scale(extension, len(ids), shape.window))
+    where = geometry(extension, len(ids), shape)
+    where.calibration = calibration(extension, pooling, len(ids))
+    hidden = hidden_states(shape, ids, where, query_scale(extension, len(ids), shape.window))
     return pooled(hidden, pooling)
 
 
@@ -177,10 +238,11 @@ def bert(shape: Shape, ids: list[int], where: Geometry, scale: float) -> np.ndar
         rows = np.minimum(where.rows, len(table) - 1)
         x = x + np.stack([np.interp(rows, np.arange(len(table)), column) for column in table.T], axis=1)
     x = layer_norm(shape, x, "embeddings.LayerNorm")
-    for i in range(count(t, "attention.self.query.weight")):
+    layers = count(t, "attention.self.query.weight")
+    for i in range(layers):
         p = f"encoder.layer.{i}."
         q, k, v = (linear(t, x, f"{p}attention.self.{name}") for name in ("query", "key", "value"))
-        x = layer_norm(shape, linear(t, attend(shape, q, k, v, where, scale), p + "attention.output.dense") + x, p + "attention.output.LayerNorm")
+        x = layer_norm(shape, linear(t, attend(shape, q, k, v, where, scale, (i, layers)), p + "attention.output.dense") + x, p + "attention.output.LayerNorm")
         inner = torch.nn.functional.gelu(torch.from_numpy(linear(t, x, p + "intermediate.dense"))).numpy()
         x = layer_norm(shape, linear(t, inner, p + "output.dense") + x, p + "output.LayerNorm")
     return x
@@ -190,10 +252,11 @@ def nomic_bert(shape: Shape, ids: list[int], where: Geometry, scale: float) -> n
     t = shape.tensors
     x = t["embeddings.word_embeddings.weight"][ids] + t["embeddings.token_type_embeddings.weight"][0]
     x = layer_norm(shape, x, "emb_ln")
-    for i in range(count(t, "attn.Wqkv.weight")):
+    layers = count(t, "attn.Wqkv.weight")
+    for i in range(layers):
         p = f"encoder.layers.{i}."
         q, k, v = np.split(x @ t[p + "attn.Wqkv.weight"].T, 3, axis=1)
-        x = layer_norm(shape, attend(shape, q, k, v, where, scale) @ t[p + "attn.out_proj.weight"].T + x, p + "norm1")
+        x = layer_norm(shape, attend(shape, q, k, v, where, scale, (i, layers)) @ t[p + "attn.out_proj.weight"].T + x, p + "norm1")
         inner = (x @ t[p + "mlp.fc11.weight"].T) * silu(x @ t[p + "mlp.fc12.weight"].T)
         x = layer_norm(shape, inner @ t[p + "mlp.fc2.weight"].T + x, p + "norm2")
     return x
@@ -202,17 +265,19 @@ def nomic_bert(shape: Shape, ids: list[int], where: Geometry, scale: float) -> n
 def decoder(shape: Shape, ids: list[int], where: Geometry, scale: float) -> np.ndarray:
     t = shape.tensors
     x = t["embed_tokens.weight"][ids]
-    for i in range(count(t, "self_attn.q_proj.weight")):
+    layers = count(t, "self_attn.q_proj.weight")
+    for i in range(layers):
         p = f"layers.{i}."
         y = rms_norm(shape, x, p + "input_layernorm")
         q, k, v = (y @ t[f"{p}self_attn.{name}_proj.weight"].T for name in "qkv")
-        x = x + attend(shape, q, k, v, where, scale, causal=True) @ t[p + "self_attn.o_proj.weight"].T
+        x = x + attend(shape, q, k, v, where, scale, (i, layers), causal=True) @ t[p + "self_attn.o_proj.weight"].T
         y = rms_norm(shape, x, p + "post_attention_layernorm")
         x = x + (silu(y @ t[p + "mlp.gate_proj.weight"].T) * (y @ t[p + "mlp.up_proj.weight"].T)) @ t[p + "mlp.down_proj.weight"].T
     return rms_norm(shape, x, "norm")
 
 
-def attend(shape: Shape, q, k, v, where: Geometry, scale: float, causal: bool = False) -> np.ndarray:
+def attend(shape: Shape, q, k, v, where: Geometry, scale: float, layer: tuple[int, int], causal: bool = False) -> np.ndarray:
+    """`layer`: its number, and how many there are."""
     d = q.shape[1] // shape.heads
     shared = shape.heads // shape.key_value_heads
     outputs = []
@@ -222,7 +287,10 @@ def attend(shape: Shape, q, k, v, where: Geometry, scale: float, causal: bool = 
         if causal:
             logits[np.triu_indices(len(q), 1)] = -np.inf
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        outputs.append(weights / weights.sum(axis=1, keepdims=True) @ v[:, kept])
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        if where.calibration is not None and where.calibration.applies(*layer):
+            weights = np.stack([where.calibration.of_row(row, i) for i, row in enumerate(weights)])
+        outputs.append(weights @ v[:, kept])
     return np.concatenate(outputs, axis=1)
 
 

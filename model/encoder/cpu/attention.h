@@ -33,6 +33,17 @@ struct AttentionShape {
 inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kMaxFarthest = 256;
 
+// Baskets of keys for attention calibrated against position bias (arXiv 2601.16934): equal numbers of positions each,
+// the first from position 0 on. Each of the m baskets that a query sees gets an equal part of the attention, and
+// weights within a basket keep their proportions; the result is mixed with the plain row: a_j becomes
+//   (1 - strength) a_j + strength (1 - a_apart) / m a_j / (sum of a over j's basket).
+// Token `apart` is in no basket, and keeps its weight.
+struct KeyBaskets {
+  int size = 0;           // Positions; 0: plain attention.
+  float strength = 0.0f;  // 0 to 1.
+  int apart = -1;         // The first or the last token; -1: none.
+};
+
 // One sequence. `qkv` is at its first token: (heads + 2 * key_value_heads) * head_dim columns, queries, keys and values
 // side by side. The context takes the place of the queries.
 struct AttentionInput {
@@ -43,8 +54,14 @@ struct AttentionInput {
   // Plain, and for SelfExtend (arXiv 2401.01325) grouped and shifted: a key fewer than `window` tokens away takes plain
   // rotations; of one further to the left the query is shifted and the key grouped; of one further to the right, the
   // other way round.
+  //
+  // For dual chunk attention (arXiv 2402.17463) tokens of one chunk take plain rotations. Of a key in the chunk before,
+  // the query is shifted and the key plain; of one in an earlier chunk, the query grouped and the key plain; of keys to
+  // the right, query and key the other way round.
   Rotation plain, grouped, shifted;
-  int window = 0;  // 0: no SelfExtend.
+  int window = 0;      // 0: no SelfExtend.
+  int chunk = 0;       // Tokens of a chunk; 0: no dual chunk attention. Not with a window.
+  KeyBaskets baskets;  // Not with a reach.
 };
 
 // Queries of one call of Attend, at most.

@@ -15,16 +15,40 @@ static_assert(kMaxQueries <= kKeyBlock);
 constexpr int kVersions = 3;  // Of queries and keys: plain, grouped, shifted.
 enum Version { kPlain, kGrouped, kShifted };
 
-// Keys of a block by where they are from the queries' point of view.
-enum Region { kNear, kLeft, kRight };
-constexpr Region kRegions[] = {kNear, kLeft, kRight};
-constexpr Version kQueryOf[] = {kPlain, kShifted, kGrouped};
-constexpr Version kKeyOf[] = {kPlain, kGrouped, kShifted};
+// Keys of a block by where they are from a query's point of view. SelfExtend: fewer than a window away, or farther to a
+// side. Dual chunk attention: in the query's chunk, in the next one to a side, or farther.
+enum Region { kNear, kLeft, kRight, kFarLeft, kFarRight };
+constexpr Region kRegions[] = {kNear, kLeft, kRight, kFarLeft, kFarRight};
+struct PairVersions {
+  Version query, key;
+};
+// By region.
+constexpr PairVersions kOfWindow[] = {{kPlain, kPlain}, {kShifted, kGrouped}, {kGrouped, kShifted}, {}, {}};
+constexpr PairVersions kOfChunks[] = {
+    {kPlain, kPlain}, {kShifted, kPlain}, {kPlain, kShifted}, {kGrouped, kPlain}, {kPlain, kGrouped}};
+
+// Scores of a tile, and those of one region before they are merged into these.
+enum ScoreBuffer { kTile, kOneRegion };
+constexpr int kScoreBuffers = 2;
+
+// Contexts of a calibrated row: of the plain softmax, the baskets' times 1 - strength; and the sum of the baskets' own.
+enum Mixed { kWhole, kEven };
+// Of a calibrated row: its largest score, the sum of its weights and that of those in baskets, relative to the largest;
+// and the number of baskets that it sees.
+enum Total { kLargest, kSum, kBasketSum, kBaskets };
+constexpr int kTotals = 4;
+constexpr float kBelowAllScores = -1e30f;
 
 struct Span {
   int start = 0;
   int end = 0;
   LONGEMBED_INLINE bool empty() const { return start >= end; }
+};
+
+// Keys of one block whose softmax is taken together, counted from the block's first.
+struct Piece {
+  Span keys;
+  bool first = false;  // A softmax begins here.
 };
 
 template <typename T>
@@ -60,7 +84,9 @@ struct Layout {
     context = take(static_cast<size_t>(kMaxQueries) * value_columns * sizeof(float));
     largest = take(kMaxQueries * sizeof(float));
     sums = take(kMaxQueries * sizeof(float));
-    for (size_t& region : scores) region = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
+    for (size_t& kept : mixed) kept = take(static_cast<size_t>(kMaxQueries) * value_columns * sizeof(float));
+    for (size_t& kept : totals) kept = take(kMaxQueries * sizeof(float));
+    for (size_t& buffer : scores) buffer = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     weights = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
     staging = take(static_cast<size_t>(kLanes) * row_bytes);
     bias = take((2 * kMaxFarthest + 1 + 2 * kLanes) * sizeof(float));
@@ -68,8 +94,9 @@ struct Layout {
 
   ptrdiff_t row_bytes;
   int value_columns;
-  size_t queries[kVersions]{}, keys[kVersions]{}, values = 0, context = 0, largest = 0, sums = 0, scores[kVersions]{},
-                                                  weights = 0, staging = 0, bias = 0, size = 0;
+  size_t queries[kVersions]{}, keys[kVersions]{}, values = 0, context = 0, largest = 0, sums = 0, mixed[2]{},
+                                                  totals[kTotals]{}, scores[kScoreBuffers]{}, weights = 0, staging = 0,
+                                                  bias = 0, size = 0;
 };
 
 LONGEMBED_INLINE void StoreAll(float* to, __m512 values) { _mm512_store_ps(to, values); }
@@ -147,6 +174,7 @@ class HeadAttention {
 
   void Run() {
     LoadQueries();
+    if (calibrated()) ClearTotals();
     const Span visible = Visible(queries_);
     for (int first = visible.start; first < visible.end; first += kKeyBlock) {
       const Span keys{first, Min(first + kKeyBlock, visible.end)};
@@ -157,14 +185,20 @@ class HeadAttention {
         // where the processor's own prefetching does not look.
         const int ahead = keys.end + (row - queries_.start);
         PrefetchKeys({ahead, Min(ahead + tile, visible.end)});
-        AttendTile({row, row + tile}, keys);
+        if (calibrated()) {
+          AttendBaskets({row, row + tile}, keys);
+        } else {
+          AttendTile({row, row + tile}, keys);
+        }
         row += tile;
       }
     }
+    if (calibrated()) MixContexts();
     StoreContext();
   }
 
  private:
+  LONGEMBED_INLINE bool calibrated() const { return input_.baskets.size > 0; }
   template <typename U>
   LONGEMBED_INLINE U* At(size_t offset) const {
     return reinterpret_cast<U*>(scratch_ + offset);
@@ -173,27 +207,64 @@ class HeadAttention {
   LONGEMBED_INLINE const Rotation& RotationOf(int version) const {
     return version == kPlain ? input_.plain : version == kGrouped ? input_.grouped : input_.shifted;
   }
-  LONGEMBED_INLINE int versions() const { return input_.window > 0 ? kVersions : 1; }
+  LONGEMBED_INLINE int versions() const { return input_.window > 0 || input_.chunk > 0 ? kVersions : 1; }
+  LONGEMBED_INLINE PairVersions VersionsOf(Region region) const {
+    return input_.chunk > 0 ? kOfChunks[region] : kOfWindow[region];
+  }
 
   // Keys that some of the rows see.
   LONGEMBED_INLINE Span Visible(Span rows) const {
     return {Max(0, rows.start - reach_), Min(input_.tokens, causal_ ? rows.end : rows.end + reach_)};
   }
 
+  // Keys that are in a region for some of the rows, seen or not. For each row they follow one another, and both bounds
+  // grow from row to row.
+  LONGEMBED_INLINE Span KeysOf(Region region, Span rows) const {
+    const int w = input_.window, s = input_.chunk, last = rows.end - 1, all = input_.tokens;
+    if (s > 0) {
+      const int first_chunk = rows.start / s * s, last_chunk = last / s * s;
+      switch (region) {
+        case kNear:
+          return {first_chunk, last_chunk + s};
+        case kLeft:
+          return {first_chunk - s, last_chunk};
+        case kRight:
+          return {first_chunk + s, last_chunk + 2 * s};
+        case kFarLeft:
+          return {0, last_chunk - s};
+        case kFarRight:
+          return {first_chunk + 2 * s, all};
+      }
+    }
+    if (w <= 0) return region == kNear ? Span{0, all} : Span{};
+    switch (region) {
+      case kNear:
+        return {rows.start - w + 1, last + w};
+      case kLeft:
+        return {0, last - w + 1};
+      case kRight:
+        return {rows.start + w, all};
+      default:
+        return {};
+    }
+  }
+
   // Keys of the block that some of the rows see in a region, counted from the block's first.
   LONGEMBED_INLINE Span Seen(Region region, Span rows, Span keys) const {
-    const int w = input_.window;
-    if (region != kNear && (w == 0 || (region == kRight && causal_))) return {};
-    Span seen = Visible(rows);
-    if (w > 0 && region == kNear) seen = {Max(seen.start, rows.start - w + 1), Min(seen.end, rows.end + w - 1)};
-    if (region == kLeft) seen.end = Min(seen.end, rows.end - w);
-    if (region == kRight) seen.start = Max(seen.start, rows.start + w);
-    return {Max(seen.start, keys.start) - keys.start, Min(seen.end, keys.end) - keys.start};
+    if (causal_ && (region == kRight || region == kFarRight)) return {};
+    const Span visible = Visible(rows), own = KeysOf(region, rows);
+    return {Max(Max(visible.start, own.start), keys.start) - keys.start,
+            Min(Min(visible.end, own.end), keys.end) - keys.start};
   }
-  // In any region, from a panel's first key on.
+  // In any region.
   LONGEMBED_INLINE Span Seen(Span rows, Span keys) const {
     const Span visible = Visible(rows);
-    return {Max(visible.start - keys.start, 0) / kPanel * kPanel, Min(visible.end, keys.end) - keys.start};
+    return {Max(visible.start - keys.start, 0), Min(visible.end, keys.end) - keys.start};
+  }
+  // Of a piece, from a vector's first key on: the columns of a tile's weights.
+  LONGEMBED_INLINE Span Columns(Span rows, Span keys, Piece piece) const {
+    const Span seen = Seen(rows, keys);
+    return {Max(seen.start, piece.keys.start) / kLanes * kLanes, Min(seen.end, piece.keys.end)};
   }
   LONGEMBED_INLINE bool IsFirst(Span keys) const { return keys.start == Visible(queries_).start; }
 
@@ -246,8 +317,12 @@ class HeadAttention {
   }
 
   void PackBlock(Span keys) {
+    bool packed[kVersions]{};
     for (const Region region : kRegions) {
-      if (!Seen(region, queries_, keys).empty()) PackKeys(kKeyOf[region], keys);
+      const Version version = VersionsOf(region).key;
+      if (packed[version] || Seen(region, queries_, keys).empty()) continue;
+      PackKeys(version, keys);
+      packed[version] = true;
     }
     PackValues(keys);
   }
@@ -326,11 +401,117 @@ class HeadAttention {
   void AttendTile(Span rows, Span keys) {
     if (Seen(rows, keys).empty()) return;
     ScoreTile(rows, keys);
-    SoftmaxTile(rows, keys);
-    AccumulateTile(rows, keys);
+    AttendPiece(rows, keys, {.keys = {0, keys.end - keys.start}, .first = IsFirst(keys)});
   }
 
-  LONGEMBED_INLINE float* Scores(int region) const { return At<float>(layout_.scores[region]); }
+  void AttendPiece(Span rows, Span keys, Piece piece) {
+    SoftmaxTile(rows, keys, piece);
+    AccumulateTile(rows, keys, piece);
+  }
+
+  // Every basket has a softmax of its own, which is merged into the rows' mixed contexts where the basket ends.
+  void AttendBaskets(Span rows, Span keys) {
+    const Span seen = Seen(rows, keys);
+    if (seen.empty()) return;
+    ScoreTile(rows, keys);
+    const int last = Visible(rows).end;
+    for (int key = keys.start + seen.start; key < keys.start + seen.end;) {
+      const Span basket = BasketOf(key);
+      const int end = Min(basket.end, keys.start + seen.end);
+      AttendPiece(rows, keys, {.keys = {key - keys.start, end - keys.start}, .first = key == basket.start});
+      if (end == Min(basket.end, last)) MergeBasket(rows, basket.start == input_.baskets.apart);
+      key = end;
+    }
+  }
+
+  // Keys of the basket that `key` is in, or the token that is apart from all.
+  LONGEMBED_INLINE Span BasketOf(int key) const {
+    const KeyBaskets& baskets = input_.baskets;
+    if (key == baskets.apart) return {key, key + 1};
+    Span basket{key / baskets.size * baskets.size, 0};
+    basket.end = Min(basket.start + baskets.size, input_.tokens);
+    if (baskets.apart >= basket.start && baskets.apart < key) basket.start = baskets.apart + 1;
+    if (baskets.apart > key && baskets.apart < basket.end) basket.end = baskets.apart;
+    return basket;
+  }
+
+  LONGEMBED_INLINE float* Totals(Total total, int row) const {
+    return At<float>(layout_.totals[total]) + (row - queries_.start);
+  }
+  LONGEMBED_INLINE float* MixedRow(Mixed mixed, int row) const {
+    return At<float>(layout_.mixed[mixed]) + static_cast<ptrdiff_t>(row - queries_.start) * layout_.value_columns;
+  }
+
+  void ClearTotals() const {
+    for (int i = queries_.start; i < queries_.end; ++i) {
+      for (const Total total : {kSum, kBasketSum, kBaskets}) *Totals(total, i) = 0.0f;
+      *Totals(kLargest, i) = kBelowAllScores;
+      for (const Mixed mixed : {kWhole, kEven}) {
+        for (int j = 0; j < layout_.value_columns; j += kLanes) {
+          _mm512_store_ps(MixedRow(mixed, i) + j, _mm512_setzero_ps());
+        }
+      }
+    }
+  }
+
+  // Takes a softmax that has ended into the rows that see some of its keys.
+  void MergeBasket(Span rows, bool apart) const {
+    const __mmask16 tile = FirstLanes(rows.end - rows.start);
+    const int first = rows.start - queries_.start;
+    const __m512 sums = Load(At<float>(layout_.sums) + first, tile), none = _mm512_setzero_ps();
+    const __mmask16 seen = _mm512_mask_cmp_ps_mask(tile, sums, none, _CMP_GT_OQ);
+    const __m512 before = Load(Totals(kLargest, rows.start), tile);
+    const __m512 own = _mm512_mask_mov_ps(before, seen, Load(At<float>(layout_.largest) + first, tile));
+    const __m512 largest = _mm512_max_ps(before, own), scale = _mm512_set1_ps(logit_scale_);
+    const __m512 kept = cpu::Exp2(_mm512_mul_ps(_mm512_sub_ps(before, largest), scale));
+    const __m512 share = _mm512_maskz_mov_ps(seen, cpu::Exp2(_mm512_mul_ps(_mm512_sub_ps(own, largest), scale)));
+    const auto add = [&](Total total, __m512 share_of_old, __m512 more) {
+      float* const to = Totals(total, rows.start);
+      Store(to, tile, _mm512_fmadd_ps(Load(to, tile), share_of_old, more));
+    };
+    const __m512 sum = _mm512_mul_ps(sums, share), one = _mm512_set1_ps(1.0f);
+    add(kSum, kept, sum);
+    add(kBasketSum, kept, apart ? none : sum);
+    add(kBaskets, one, apart ? none : _mm512_maskz_mov_ps(seen, one));
+    Store(Totals(kLargest, rows.start), tile, largest);
+    const __m512 plain = _mm512_set1_ps(apart ? 1.0f : 1.0f - input_.baskets.strength);
+    alignas(64) float old_share[kLanes], whole_share[kLanes], even_share[kLanes];
+    _mm512_store_ps(old_share, kept);
+    _mm512_store_ps(whole_share, _mm512_mul_ps(share, plain));
+    _mm512_store_ps(even_share, apart ? none : _mm512_maskz_div_ps(seen, one, sums));
+    for (int i = rows.start; i < rows.end; ++i) {
+      const int lane = i - rows.start;
+      MergeRow(i, old_share[lane], whole_share[lane], even_share[lane]);
+    }
+  }
+
+  LONGEMBED_INLINE void MergeRow(int i, float old_share, float whole_share, float even_share) const {
+    const __m512 old = _mm512_set1_ps(old_share), whole = _mm512_set1_ps(whole_share);
+    const __m512 even = _mm512_set1_ps(even_share);
+    const float* const own = ContextRow(i);
+    float *const whole_row = MixedRow(kWhole, i), *const even_row = MixedRow(kEven, i);
+    for (int j = 0; j < layout_.value_columns; j += kLanes) {
+      const __m512 values = _mm512_load_ps(own + j);
+      _mm512_store_ps(whole_row + j, _mm512_fmadd_ps(values, whole, _mm512_mul_ps(_mm512_load_ps(whole_row + j), old)));
+      _mm512_store_ps(even_row + j, _mm512_fmadd_ps(values, even, _mm512_load_ps(even_row + j)));
+    }
+  }
+
+  // The rows' contexts and sums as those of plain attention are.
+  void MixContexts() const {
+    for (int i = queries_.start; i < queries_.end; ++i) {
+      // A row that sees no basket sees the token apart alone.
+      const float baskets = __builtin_fmaxf(*Totals(kBaskets, i), 1.0f);
+      const __m512 share = _mm512_set1_ps(input_.baskets.strength * *Totals(kBasketSum, i) / baskets);
+      for (int j = 0; j < layout_.value_columns; j += kLanes) {
+        const __m512 whole = _mm512_load_ps(MixedRow(kWhole, i) + j), even = _mm512_load_ps(MixedRow(kEven, i) + j);
+        _mm512_store_ps(ContextRow(i) + j, _mm512_fmadd_ps(even, share, whole));
+      }
+      At<float>(layout_.sums)[i - queries_.start] = *Totals(kSum, i);
+    }
+  }
+
+  LONGEMBED_INLINE float* Scores(ScoreBuffer buffer) const { return At<float>(layout_.scores[buffer]); }
 
   // Scores of a tile, [rows, kKeyBlock] float32, unscaled.
   void ScoreTile(Span rows, Span keys) {
@@ -338,23 +519,25 @@ class HeadAttention {
     for (const Region region : kRegions) {
       const Span seen = Seen(region, rows, keys);
       if (seen.empty()) continue;
-      float* const to = Scores(first ? 0 : region);
+      float* const to = Scores(first ? kTile : kOneRegion);
       WithConstant<kTileRows>(rows.end - rows.start,
                               [&](auto tile) { ScoreRegion<decltype(tile)::value>(region, rows.start, seen, to); });
       if (!first) Merge(region, rows, keys);
       first = false;
     }
+    if (bias_ == nullptr) return;
+    for (int i = rows.start; i < rows.end; ++i) AddBias(i, rows, keys);
   }
 
   template <int kRows>
   void ScoreRegion(Region region, int first_row, Span seen, float* to) const {
-    const std::byte* const query = QueryRow(kQueryOf[region], first_row);
+    const std::byte* const query = QueryRow(VersionsOf(region).query, first_row);
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return Dot::Zero(); };
       const auto finish = [&](int r, int v, __m512 sum) {
         _mm512_store_ps(to + r * kKeyBlock + key + v * kLanes, sum);
       };
-      const std::byte* const panel = KeyPanel(kKeyOf[region], key / kPanel);
+      const std::byte* const panel = KeyPanel(VersionsOf(region).key, key / kPanel);
       if (seen.end - key > kLanes) {
         MultiplyTile<Dot, kRows, 2, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
       } else {
@@ -363,72 +546,71 @@ class HeadAttention {
     }
   }
 
-  // Takes the scores of a region into the tile's, which the first region filled.
+  // Takes the scores of a region into the tile's, which the first region began.
   void Merge(Region region, Span rows, Span keys) const {
     for (int i = rows.start; i < rows.end; ++i) {
       const Span own = Seen(region, {i, i + 1}, keys);
       if (own.empty()) continue;
       const ptrdiff_t row = static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock + own.start;
-      __builtin_memcpy(Scores(0) + row, Scores(region) + row, static_cast<size_t>(own.end - own.start) * sizeof(float));
+      __builtin_memcpy(Scores(kTile) + row, Scores(kOneRegion) + row,
+                       static_cast<size_t>(own.end - own.start) * sizeof(float));
     }
   }
 
   // Turns a tile's scores into weights relative to each row's largest score so far; what was summed before is rescaled
   // to it. First all maxima, then all weights: the reduction at the end of a row would else hold up what follows it.
-  void SoftmaxTile(Span rows, Span keys) {
-    const bool first = IsFirst(keys);
+  void SoftmaxTile(Span rows, Span keys, Piece piece) {
     float now[kTileRows];
-    for (int i = rows.start; i < rows.end; ++i) {
-      if (bias_ != nullptr) AddBias(i, rows, keys);
-      now[i - rows.start] = LargestScore(i, rows, keys);
-    }
+    for (int i = rows.start; i < rows.end; ++i) now[i - rows.start] = LargestScore(i, rows, keys, piece);
     for (int i = rows.start; i < rows.end; ++i) {
       float& largest = At<float>(layout_.largest)[i - queries_.start];
       float& sum = At<float>(layout_.sums)[i - queries_.start];
-      if (first) {
+      if (piece.first) {
         largest = now[i - rows.start];
-        sum = WeighRow(i, rows, keys, largest);
+        sum = WeighRow(i, rows, keys, piece, largest);
       } else {
         const float before = largest;
         largest = __builtin_fmaxf(before, now[i - rows.start]);
         const float share = Rescale(i, before, largest);
-        sum = sum * share + WeighRow(i, rows, keys, largest);
+        sum = sum * share + WeighRow(i, rows, keys, piece, largest);
       }
     }
   }
 
-  // Columns of a row's scores that it sees; of those of its tile, which may have none for it.
-  LONGEMBED_INLINE Span Own(int i, Span rows, Span keys) const {
-    const Span tile = Seen(rows, keys), visible = Visible({i, i + 1});
-    const Span own{Max(visible.start, keys.start) - keys.start, Min(visible.end, keys.end) - keys.start};
-    return own.empty() ? Span{tile.start, tile.start} : own;
+  // Columns of a row's scores in a piece that it sees; of those of its tile, which may have none for it.
+  LONGEMBED_INLINE Span Own(int i, Span rows, Span keys, Piece piece) const {
+    const Span visible = Visible({i, i + 1});
+    const Span own{Max(Max(visible.start, keys.start) - keys.start, piece.keys.start),
+                   Min(Min(visible.end, keys.end) - keys.start, piece.keys.end)};
+    const int first = Columns(rows, keys, piece).start;
+    return own.empty() ? Span{first, first} : own;
   }
   LONGEMBED_INLINE float* ScoreRow(int i, Span rows) const {
-    return Scores(0) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
+    return Scores(kTile) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
   }
 
   LONGEMBED_INLINE void AddBias(int i, Span rows, Span keys) const {
     float* const scores = ScoreRow(i, rows);
-    ForColumns(Own(i, rows, keys), [&](int j, __mmask16) {
+    ForColumns(Seen({i, i + 1}, keys), [&](int j, __mmask16) {
       const int distance = Min(Max(keys.start + j - i, -farthest_ - kLanes), farthest_ + 1);
       _mm512_store_ps(scores + j, _mm512_add_ps(_mm512_load_ps(scores + j), _mm512_loadu_ps(bias_ + distance)));
     });
   }
 
-  LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys) const {
+  LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys, Piece piece) const {
     const float* const scores = ScoreRow(i, rows);
     __m512 most = _mm512_set1_ps(-__builtin_inff());
-    ForColumns(Own(i, rows, keys), [&](int j, __mmask16 lanes) {
+    ForColumns(Own(i, rows, keys, piece), [&](int j, __mmask16 lanes) {
       most = _mm512_mask_max_ps(most, lanes, most, _mm512_load_ps(scores + j));
     });
     return _mm512_reduce_max_ps(most);
   }
 
   // Writes the row's weights, zeros for keys that only others of its tile see, and gives their sum.
-  LONGEMBED_INLINE float WeighRow(int i, Span rows, Span keys, float largest) const {
+  LONGEMBED_INLINE float WeighRow(int i, Span rows, Span keys, Piece piece, float largest) const {
     const float* const scores = ScoreRow(i, rows);
     T* const weights = At<T>(layout_.weights) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
-    const Span tile = Seen(rows, keys), own = Own(i, rows, keys);
+    const Span tile = Columns(rows, keys, piece), own = Own(i, rows, keys, piece);
     const __m512 scale = _mm512_set1_ps(logit_scale_), shift = _mm512_set1_ps(-largest * logit_scale_);
     __m512 total = _mm512_setzero_ps();
     for (int j = tile.start; j + kLanes <= own.start; j += kLanes) StoreAll(weights + j, _mm512_setzero_ps());
@@ -456,13 +638,13 @@ class HeadAttention {
     return At<float>(layout_.context) + static_cast<ptrdiff_t>(token - queries_.start) * layout_.value_columns;
   }
 
-  void AccumulateTile(Span rows, Span keys) const {
-    const bool first = IsFirst(keys);
+  void AccumulateTile(Span rows, Span keys, Piece piece) const {
+    const Span columns = Columns(rows, keys, piece);
     WithConstant<kTileRows>(rows.end - rows.start, [&](auto tile) {
-      if (first) {
-        AccumulateRows<decltype(tile)::value, true>(rows.start, Seen(rows, keys), ValueSteps(keys));
+      if (piece.first) {
+        AccumulateRows<decltype(tile)::value, true>(rows.start, columns, ValueSteps(keys));
       } else {
-        AccumulateRows<decltype(tile)::value, false>(rows.start, Seen(rows, keys), ValueSteps(keys));
+        AccumulateRows<decltype(tile)::value, false>(rows.start, columns, ValueSteps(keys));
       }
     });
   }

@@ -137,6 +137,7 @@ struct AttentionTile {
   int sequence = 0;
   Range heads;
   Range queries;  // In tokens of the sequence.
+  bool calibrated = false;
 };
 
 // Ranges of rows of the batch, merged and in order.
@@ -164,6 +165,17 @@ std::vector<Range> Chunks(Range range, int most) {
     chunks.push_back({bound(i), bound(i + 1)});
   }
   return chunks;
+}
+
+// Cuts a range where `inside` begins and ends.
+std::vector<Range> CutAround(Range range, Range inside) {
+  std::vector<Range> parts;
+  for (const auto& [start, end] :
+       {std::pair{range.start, inside.start}, std::pair{inside.start, inside.end}, std::pair{inside.end, range.end}}) {
+    const Range part{std::max(range.start, start), std::min(range.end, end)};
+    if (part.size() > 0) parts.push_back(part);
+  }
+  return parts;
 }
 
 // Some panels of one layer's weights.
@@ -292,6 +304,7 @@ class CpuEncoder final : public Encoder {
     for (const Range rows : pooled) pooled_rows += rows.size();
 
     EmbedTokens(call, tokens);
+    int layer = 0;
     for (size_t i = 0; i < schedule_.segments.size(); ++i) {
       if (waiting.AskWhetherEnded()) return EncoderCancelled();
       Segment& segment = schedule_.segments[i];
@@ -302,7 +315,7 @@ class CpuEncoder final : public Encoder {
       if (!segment.has_attention) continue;
       // What comes after the last layer's keys and values matters only in the rows that are pooled.
       const bool last_attention = i + 2 == schedule_.segments.size();
-      RunAttention(call, segment, last_attention ? pooled : std::vector<Range>{{0, tokens}});
+      RunAttention(call, segment, layer++, last_attention ? pooled : std::vector<Range>{{0, tokens}});
       if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
     if (waiting.Ended()) return EncoderCancelled();  // Parts of the last segment may be missing.
@@ -559,19 +572,20 @@ class CpuEncoder final : public Encoder {
                  step.key.data(), step.epsilon);
   }
 
-  void RunAttention(const Call& call, const Segment& segment, const std::vector<Range>& queries) {
-    const std::vector<AttentionTile> tiles = AttentionTiles(call, segment.attention, queries);
+  void RunAttention(const Call& call, const Segment& segment, int layer, const std::vector<Range>& queries) {
+    const std::vector<AttentionTile> tiles = AttentionTiles(call, segment, layer, queries);
     call.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
       const AttentionTile& tile = tiles[i];
       auto workspace = TakeWorkspace();
-      Attend(segment.attention, InputOf(call, segment, tile.sequence), tile.heads.start, tile.heads.end,
-             tile.queries.start, tile.queries.end, workspace->attention.data());
+      Attend(segment.attention, InputOf(call, segment, tile), tile.heads.start, tile.heads.end, tile.queries.start,
+             tile.queries.end, workspace->attention.data());
     });
   }
 
   // Tiles of about equal work, so that cores end together, and large enough that taking one costs nothing.
-  static std::vector<AttentionTile> AttentionTiles(const Call& call, const AttentionShape& shape,
+  static std::vector<AttentionTile> AttentionTiles(const Call& call, const Segment& segment, int layer,
                                                    const std::vector<Range>& queries) {
+    const AttentionShape& shape = segment.attention;
     constexpr int64_t kPairs = 1 << 15;  // Of a query and a key, of one tile: some tens of microseconds.
     std::vector<AttentionTile> tiles;
     size_t next = 0;
@@ -581,12 +595,16 @@ class CpuEncoder final : public Encoder {
       for (size_t q = next; q < queries.size() && queries[q].start < sequence.end; ++q) {
         const Range own{std::max(queries[q].start, sequence.start) - sequence.start,
                         std::min(queries[q].end, sequence.end) - sequence.start};
-        for (const Range piece : Chunks(own, kMaxQueries)) {
-          const int32_t last = shape.causal ? piece.end : std::min(sequence.size(), piece.end + shape.reach);
-          const int64_t keys = last - std::max(0, piece.start - shape.reach);
-          const int64_t pairs = piece.size() * keys;
-          const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
-          for (const Range some : Chunks({0, shape.heads}, heads)) tiles.push_back({s, some, piece});
+        const Range calibrated = CalibratedRows(call, segment, layer, s);
+        for (const Range part : CutAround(own, calibrated)) {
+          for (const Range piece : Chunks(part, kMaxQueries)) {
+            const int32_t last = shape.causal ? piece.end : std::min(sequence.size(), piece.end + shape.reach);
+            const int64_t keys = last - std::max(0, piece.start - shape.reach);
+            const int64_t pairs = piece.size() * keys;
+            const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
+            const bool inside = calibrated.start <= piece.start && piece.end <= calibrated.end;
+            for (const Range some : Chunks({0, shape.heads}, heads)) tiles.push_back({s, some, piece, inside});
+          }
         }
       }
     }
@@ -595,8 +613,17 @@ class CpuEncoder final : public Encoder {
     return tiles;
   }
 
-  AttentionInput InputOf(const Call& call, const Segment& segment, int sequence) const {
+  // Empty: none.
+  static Range CalibratedRows(const Call& call, const Segment& segment, int layer, int sequence) {
+    if (call.batch.calibration.empty()) return {};
+    const SequenceCalibration& calibration = call.batch.calibration[sequence];
+    const bool applies = calibration.basket > 0 && layer >= calibration.first_layer && !segment.local;
+    return applies ? calibration.rows : Range{};
+  }
+
+  AttentionInput InputOf(const Call& call, const Segment& segment, const AttentionTile& tile) const {
     const PackedBatch& batch = call.batch;
+    const int sequence = tile.sequence;
     const int first = batch.sequence_offsets[sequence];
     const auto tokens = static_cast<int64_t>(batch.tokens.size());
     AttentionInput input{.qkv = BatchRows(call, segment.qkv, first),
@@ -610,6 +637,11 @@ class CpuEncoder final : public Encoder {
     input.scale *= batch.query_scale[sequence];
     input.rotary_width = batch.rotary_width;
     input.window = batch.neighbour_window[sequence];
+    if (!batch.chunk.empty()) input.chunk = batch.chunk[sequence];
+    if (tile.calibrated) {
+      const SequenceCalibration& calibration = batch.calibration[sequence];
+      input.baskets = {.size = calibration.basket, .strength = calibration.strength, .apart = calibration.apart};
+    }
     const auto rotation = [&](int table) {
       const float* const cos = batch.rotary.data() + (2 * table * tokens + first) * batch.rotary_width;
       return Rotation{.cos = cos, .sin = cos + tokens * batch.rotary_width};

@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "model/plan/methods/dual_chunk.h"
 #include "model/plan/methods/grouped.h"
 #include "model/plan/methods/interpolation.h"
 #include "model/plan/methods/ntk.h"
@@ -26,7 +27,8 @@ using PositionsMethod = std::variant<PlainPositions,  // None.
                                      NtkDynamic,      //
                                      NtkByParts,      //
                                      Yarn,            //
-                                     SelfExtend>;
+                                     SelfExtend,      //
+                                     DualChunk>;
 
 // Calls visit(method) with each method but the plain one, with its defaults.
 template <typename Visitor>

@@ -33,6 +33,13 @@ struct Ramp {
   double beta_slow = 1;
 };
 
+// Of attention calibration, in effect (attention_calibration.h).
+struct Calibration {
+  double strength = 0;
+  int64_t basket = 0;  // Positions.
+  int64_t layers = 0;  // The last ones; 0: attention is plain.
+};
+
 // The default is plain positions.
 struct Positions {
   const char* method = "";  // kName; empty: plain.
@@ -54,7 +61,12 @@ struct Positions {
   int64_t group = 1;
   int64_t neighbor_window = 0;
 
+  // Above 0: tokens of chunks of `modulo` tokens; a pair of two chunks is rotated so that distances go on for so many
+  // tokens, and stay equal beyond (dual_chunk.h).
+  int64_t chunk_window = 0;
+
   double query_scale = 1;  // Of attention log-scaling and temperature.
+  Calibration calibration;
 
   bool is_plain() const { return *method == '\0'; }
   bool moves_rows() const { return divide != 1 || modulo != 0; }

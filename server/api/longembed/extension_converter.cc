@@ -126,6 +126,10 @@ v1::Extension ToMessage(Extension extension) {
     MessageWriter windows = writer.Section("windows");
     DescribeWindows(windows, *extension.windows);
   }
+  if (extension.attention_calibration.has_value()) {
+    MessageWriter below = writer.Section(AttentionCalibration::kName);
+    extension.attention_calibration->Describe(below);
+  }
   const auto write = [&writer](auto& method) {
     if (*method.kName == '\0') return;
     MessageWriter below = writer.Section(method.kName);
@@ -186,7 +190,13 @@ v1::Method::Kind KindOf(const Positions& positions) {
   return kind;
 }
 
-void FillMethod(const Positions& positions, v1::Method& message) {
+void FillCalibration(const Calibration& calibration, int64_t n, v1::Method::Calibration& message) {
+  message.set_strength(calibration.strength);
+  message.set_baskets(static_cast<uint32_t>(CeilDivide(n, calibration.basket)));
+  message.set_layers(static_cast<uint32_t>(calibration.layers));
+}
+
+void FillMethod(const Positions& positions, int64_t n, v1::Method& message) {
   message.set_kind(KindOf(positions));
   if (positions.factor != 1) message.set_factor(positions.factor);
   if (positions.base.has_value()) message.set_base(*positions.base);
@@ -194,8 +204,13 @@ void FillMethod(const Positions& positions, v1::Method& message) {
     message.set_group(static_cast<uint32_t>(positions.group));
     message.set_neighbor_window(static_cast<uint32_t>(positions.neighbor_window));
   }
+  if (positions.chunk_window > 0) {
+    message.set_chunk(static_cast<uint32_t>(positions.modulo));
+    message.set_local_window(static_cast<uint32_t>(positions.chunk_window));
+  }
   message.set_resonance(positions.resonance);
   if (positions.query_scale != 1) message.set_query_scale(positions.query_scale);
+  if (positions.calibration.layers > 0) FillCalibration(positions.calibration, n, *message.mutable_calibration());
 }
 
 }  // namespace
@@ -224,7 +239,7 @@ void FillSequence(const PlannedSequence& planned, v1::Sequence& sequence) {
   sequence.set_tokens(static_cast<uint32_t>(planned.tokens));
   sequence.mutable_content()->set_start(static_cast<uint32_t>(planned.content.start));
   sequence.mutable_content()->set_end(static_cast<uint32_t>(planned.content.end));
-  FillMethod(planned.positions, *sequence.mutable_method());
+  FillMethod(planned.positions, planned.tokens, *sequence.mutable_method());
 }
 
 }  // namespace longembed

@@ -85,6 +85,7 @@ TEST(ExtensionFlagsTest, Spans) {
 TEST(ExtensionFlagsTest, WrongOnesAreNamed) {
   const std::pair<std::vector<std::string>, const char*> cases[] = {
       {{"--windows=many"}, "--windows"},
+      {{"--calibration=half"}, "--calibration"},
       {{"--overlap", "3"}, "--windows"},
       {{"--windows", "--overlap", "-3"}, "--overlap"},
       {{"--windows", "--overlap", "0x3"}, "--overlap"},

@@ -217,6 +217,8 @@ const std::vector<Row> kOptionRows{
     {{"--resonance"}, "extension { resonance: true }"},
     {{"--log-scaling"}, "extension { attention_log_scaling: true }"},
     {{"--temperature", "0.5"}, "extension { attention_temperature: 0.5 }"},
+    {{"--calibration"}, "extension { attention_calibration {} }"},
+    {{"--calibration=0.25"}, "extension { attention_calibration { strength: 0.25 } }"},
     {{"--always"}, "extension { when: ALWAYS }"},
     {{"--recommended"}, "extension { recommended {} }"},
     {{"--profile", "archive"}, "extension { profile: 'archive' }"},

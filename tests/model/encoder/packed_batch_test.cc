@@ -16,6 +16,8 @@ TEST(PackedBatchTest, ConcatenatesAndMovesSpans) {
   Sequence second = MakeSequence(8, 3);
   second.neighbour_window = 4;
   second.spans = {{0, 1}, {1, 3}};
+  second.chunk = 5;
+  second.calibration = {.basket = 2, .strength = 0.5f, .first_layer = 1, .apart = 0, .rows = {0, 1}};
   const std::vector<const Sequence*> sequences{&first, &second};
   const PackedBatch batch = Pack(sequences);
   EXPECT_THAT(batch.tokens, ElementsAre(7, 7, 8, 8, 8));
@@ -23,6 +25,11 @@ TEST(PackedBatchTest, ConcatenatesAndMovesSpans) {
   EXPECT_THAT(batch.query_scale, ElementsAre(1.5f, 1.0f));
   EXPECT_THAT(batch.neighbour_window, ElementsAre(0, 4));
   EXPECT_THAT(batch.sequence_offsets, ElementsAre(0, 2, 5));
+  EXPECT_THAT(batch.chunk, ElementsAre(0, 5));
+  ASSERT_EQ(batch.calibration.size(), 2);
+  EXPECT_EQ(batch.calibration[0].basket, 0);
+  EXPECT_EQ(batch.calibration[1].basket, 2);
+  EXPECT_EQ(batch.calibration[1].rows, (Range{0, 1}));
   EXPECT_THAT(batch.spans, ElementsAre(Range{0, 2}, Range{2, 3}, Range{3, 5}));
 }
 

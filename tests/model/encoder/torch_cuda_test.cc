@@ -150,6 +150,16 @@ TEST_P(TorchCudaTest, SelfExtendInCompany) {
   Compare();
 }
 
+// By formula (torch_formula.h), beside sequences that have one call.
+TEST_P(TorchCudaTest, CalibrationAndDualChunksInCompany) {
+  Add(900, {.when = When::kAlways, .positions = Interpolation{}, .attention_calibration = AttentionCalibration{}});
+  Add(900, {.when = When::kAlways, .positions = DualChunk{}, .attention_calibration = AttentionCalibration{}});
+  Add(700, {.when = When::kAlways, .positions = DualChunk{}});
+  ASSERT_FALSE(sequences_.empty());
+  Add(100, {});
+  Compare();
+}
+
 TEST_P(TorchCudaTest, WorkersBesideEachOther) {
   for (const int tokens : {30, 500, 7, 120}) Add(tokens, {});
   const PackedBatch batch = Batch();

@@ -55,7 +55,7 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     const torch::jit::Module first = *module_.attr("layers").toModule().children().begin();
     TorchLayer layer(first);
     ASSERT_TRUE(layer.walked());
-    const at::Tensor expected = layer.Run(arguments, nullptr), actual = layer.Run(arguments, &context);
+    const at::Tensor expected = layer.Run(arguments, nullptr, 0), actual = layer.Run(arguments, &context, 0);
     EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4)) << (actual - expected).abs().max();
     const int64_t head_columns = (m.attention_heads + 2 * m.key_value_heads) * m.head_dim;
     const auto fused =

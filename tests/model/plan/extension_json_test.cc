@@ -29,6 +29,9 @@ TEST(ExtensionJsonTest, EveryFieldIsRead) {
       R"("last":"SHORT","overlap":2,"tokens":9},"yarn":{"beta_fast":2.0,"beta_slow":0.5,"factor":2.5}})");
   EXPECT_EQ(Canonical(R"({"self_extend": {"group": 3}})"),
             R"({"self_extend":{"group":3,"neighbor_window":"adaptive"},"when":"LONG"})");
+  EXPECT_EQ(Canonical(R"({"attention_calibration": {"basket": 64}})"),
+            R"({"attention_calibration":{"basket":64,"layers":0.5,"strength":0.5},"when":"LONG"})");
+  EXPECT_EQ(Canonical(R"({"attentionCalibration": {"strength": 0}})"), "{}");
   EXPECT_EQ(Canonical(R"({"ntk": {"base": 20000}})"), R"({"ntk":{"base":20000.0},"when":"LONG"})");
 }
 

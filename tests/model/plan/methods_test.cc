@@ -123,6 +123,22 @@ TEST(MethodsTest, TemperatureMultipliesWithLogScaling) {
   EXPECT_EQ(PositionsOf(Trained(512), {.attention_temperature = 1}, 300).query_scale, 1);
 }
 
+TEST(MethodsTest, CalibrationIsOfTheLastLayersAndBeyondOneBasket) {
+  ModelManifest model = Trained(512);
+  const auto layers = [&model](int count, double share) {
+    model.layers = count;
+    return PositionsOf(model, {.attention_calibration = AttentionCalibration{.layers = share}}, 129).calibration.layers;
+  };
+  EXPECT_EQ(layers(12, 0.5), 6);
+  EXPECT_EQ(layers(7, 0.5), 4);
+  EXPECT_EQ(layers(30, 0.1), 3);
+  EXPECT_EQ(layers(12, 1e-9), 1);
+  EXPECT_EQ(layers(12, 1), 12);
+  EXPECT_EQ(PositionsOf(model, {.attention_calibration = AttentionCalibration{}}, 128).calibration.layers, 0);
+  EXPECT_EQ(PositionsOf(model, {.attention_calibration = AttentionCalibration{.strength = 0}}, 999).calibration.layers,
+            0);
+}
+
 TEST(MethodsTest, TableRows) {
   using ::testing::ElementsAre;
   const ModelManifest model = Trained(4, Family::kApe);

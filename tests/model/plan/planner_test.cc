@@ -109,6 +109,43 @@ TEST(PlannerTest, PoolsWhatTheModelPools) {
   EXPECT_THAT(PlanInput(model, {.content = content}, {})->sequences[0].sequence.spans, ElementsAre(Range{3, 4}));
 }
 
+// The row of the pooled special token alone; every row where anything else of the last layer is read.
+TEST(PlannerTest, CalibratesTheRowsThatThePoolingNeeds) {
+  const std::vector<int32_t> content = Ids(10), short_content = Ids(6);
+  const Range whole[] = {{0, 10}};
+  const SpanChoice spans{.ranges = whole};
+  ModelManifest model = FakeManifest();
+  model.layers = 5;
+  PlanOptions options{.extension = {.when = When::kAlways, .attention_calibration = AttentionCalibration{.basket = 8}}};
+  const auto calibration = [&](const InputTokens& input) {
+    return PlanInput(model, input, options)->sequences[0].sequence.calibration;
+  };
+  EXPECT_EQ(calibration({.content = content}).rows, (Range{0, 12}));
+  EXPECT_EQ(calibration({.content = content}).apart, -1);
+  EXPECT_EQ(calibration({.content = content}).first_layer, 2);
+  EXPECT_EQ(calibration({.content = content}).basket, 8);
+  EXPECT_EQ(calibration({.content = content}).strength, 0.5f);
+  EXPECT_EQ(calibration({.content = short_content}).basket, 0);  // 8 tokens.
+  for (const auto& [pooling, special] : {std::pair{Pooling::kCls, 0}, std::pair{Pooling::kLast, 11}}) {
+    model.pooling = pooling;
+    EXPECT_EQ(calibration({.content = content}).rows, (Range{special, special + 1}));
+    EXPECT_EQ(calibration({.content = content}).apart, special);
+    EXPECT_EQ(calibration({.content = content, .spans = &spans}).rows, (Range{0, 12}));
+    EXPECT_EQ(calibration({.content = content, .spans = &spans}).apart, -1);
+  }
+  options.sparse = true;
+  EXPECT_EQ(calibration({.content = content}).rows, (Range{0, 12}));
+  options.sparse = false;
+  model.token_vectors = TokenVectorManifest().token_vectors;
+  options.token_vectors = TokenVectors::kDocument;
+  EXPECT_EQ(calibration({.content = content}).rows, (Range{0, 12}));
+  options.token_vectors = TokenVectors::kQuery;
+  EXPECT_EQ(calibration({.content = short_content}).basket, 0);
+  options.token_vectors = TokenVectors::kNone;
+  options.extension.when = When::kLong;
+  EXPECT_EQ(calibration({.content = content}).basket, 0);
+}
+
 TEST(PlannerTest, TakesExactlyTheCapacity) {
   const std::vector<int32_t> fits = Ids(14), over = Ids(15);
   EXPECT_EQ(PlanInput(FakeManifest(), {.content = fits}, {})->tokens, 16);

@@ -108,11 +108,28 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"attention_temperature": 0})", kApe, "attention_temperature", "is 0; it must be 0.1 to 10"},
            Bad{R"({"attention_temperature": 11})", kRope, "attention_temperature", "is 11"},
            Bad{R"({"attention_temperature": "NaN"})", kRope, "attention_temperature", "is nan"},
+           Bad{R"({"attention_calibration": {"strength": 1.5}})", kApe, "attention_calibration.strength",
+               "is 1.5; it must be 0 to 1"},
+           Bad{R"({"attention_calibration": {"strength": "NaN"}})", kRope, "attention_calibration.strength", "is nan"},
+           Bad{R"({"attention_calibration": {"basket": 0}})", kRope, "attention_calibration.basket",
+               "is 0; it must be 1 to 65536"},
+           Bad{R"({"attention_calibration": {"basket": 65537}})", kApe, "attention_calibration.basket", "is 65537"},
+           Bad{R"({"attention_calibration": {"layers": 0}})", kApe, "attention_calibration.layers",
+               "is 0; it must be above 0, at most 1"},
+           Bad{R"({"attention_calibration": {"layers": "NaN"}})", kApe, "attention_calibration.layers", "is nan"},
+           Bad{R"({"dual_chunk": {}})", kApe, "dual_chunk", "is not available"},
+           Bad{R"({"dual_chunk": {"chunk": 0}})", kRope, "dual_chunk.chunk", "is 0; it must be 1 to 15"},
+           Bad{R"({"dual_chunk": {"chunk": 16}})", kRope, "dual_chunk.chunk", "is 16"},
+           Bad{R"({"dual_chunk": {"local_window": 16}})", kRope, "dual_chunk.local_window", "is 16"},
+           Bad{R"({"dual_chunk": {"chunk": 12, "local_window": 5}})", kRope, "dual_chunk.local_window",
+               "with dual_chunk.chunk 12"},
            // Combinations.
            Bad{R"({"grouped": {}, "recurrent": {}})", kApe, "recurrent", "cannot be combined with grouped"},
            Bad{R"({"yarn": {}, "interpolation": {}})", kRope, "yarn", "cannot be combined with interpolation"},
            Bad{R"({"self_extend": {}, "ntk": {"factor": 2}})", kRope, "self_extend", "cannot be combined with ntk"},
            Bad{R"({"resonance": true, "self_extend": {}})", kRope, "resonance", "cannot be combined with self_extend"},
+           Bad{R"({"resonance": true, "dual_chunk": {}})", kRope, "resonance", "cannot be combined with dual_chunk"},
+           Bad{R"({"dual_chunk": {}, "self_extend": {}})", kRope, "dual_chunk", "cannot be combined with self_extend"},
            Bad{R"({"resonance": true, "grouped": {}})", kRope, "resonance", "cannot be combined with grouped"},
            Bad{R"({"resonance": true, "recurrent": {}})", kRope, "resonance", "cannot be combined with recurrent"},
            Bad{R"({"recommended": {}, "windows": {}})", kApe, "recommended", "cannot be combined with windows"},
@@ -131,7 +148,7 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
 
 // Each positions method is a field with its numbers, and a kind of its own in Explain; and the other way round.
 TEST(ExtensionConverterTest, TheProtoHasEveryMethodAndNoOther) {
-  std::set<std::string> methods{"windows", "recommended"};
+  std::set<std::string> methods{"windows", "recommended", AttentionCalibration::kName};
   ForEachMethod([&methods](auto method) {
     methods.insert(method.kName);
     const auto* field = v1::Extension::descriptor()->FindFieldByName(method.kName);

@@ -109,6 +109,15 @@ const std::vector<std::string> kExtensions{
     R"({"windows": {"aggregation": "NORM_WEIGHTED", "top": 3}})",
     R"({"windows": {"vectors": 8}})",
     R"({"windows": {"vectors": 0}})",
+    R"({"dual_chunk": {}})",
+    R"({"dual_chunk": {"chunk": 20}})",
+    R"({"dual_chunk": {"chunk": 40, "local_window": 24}, "attention_log_scaling": true, "when": "ALWAYS"})",
+    R"({"dual_chunk": {"chunk": 41, "local_window": 24}})",
+    R"({"dual_chunk": {"local_window": 8}, "attention_calibration": {}})",
+    R"({"attention_calibration": {}})",
+    R"({"attention_calibration": {"strength": 0}, "grouped": {}})",
+    R"({"attention_calibration": {"strength": 1, "basket": 32, "layers": 0.25}, "windows": {}, "when": "ALWAYS"})",
+    R"({"attention_calibration": {"basket": 100}, "interpolation": {}})",
 };
 
 std::vector<ModelManifest> Models() {
@@ -149,6 +158,11 @@ std::string Describe(const PlannedSequence& planned) {
   const Sequence& sequence = planned.sequence;
   const int64_t n = sequence.size();
   absl::StrAppend(&text, " scale ", Rounded(sequence.query_scale), " w ", sequence.neighbour_window);
+  if (sequence.chunk > 0) absl::StrAppend(&text, " chunk ", sequence.chunk);
+  if (const SequenceCalibration& c = sequence.calibration; c.basket > 0) {
+    absl::StrAppend(&text, " calibrated ", c.rows.start, "-", c.rows.end, " from layer ", c.first_layer,
+                    " by baskets of ", c.basket, " but ", c.apart);
+  }
   if (!sequence.positions.empty()) absl::StrAppend(&text, " rows");
   for (const int64_t p : {int64_t{1}, n / 2, n - 1}) {
     if (!sequence.positions.empty()) absl::StrAppend(&text, " ", Rounded(sequence.positions[static_cast<size_t>(p)]));

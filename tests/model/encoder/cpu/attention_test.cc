@@ -8,6 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <random>
 #include <vector>
 
@@ -25,6 +26,8 @@ struct Case {
   int rotary_width = 0;
   int reach = AttentionShape::kEverywhere;
   int farthest = 0;  // Of a relative bias; 0: none.
+  KeyBaskets baskets;
+  int chunk = 0;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -32,6 +35,8 @@ void PrintTo(const Case& c, std::ostream* out) {
        << (c.causal ? "_causal" : "") << "_w" << c.window << "_r" << c.rotary_width;
   if (c.reach != AttentionShape::kEverywhere) *out << "_reach" << c.reach;
   if (c.farthest > 0) *out << "_bias" << c.farthest;
+  if (c.baskets.size > 0) *out << "_baskets" << c.baskets.size << "_apart" << c.baskets.apart;
+  if (c.chunk > 0) *out << "_chunk" << c.chunk;
 }
 
 float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
@@ -74,7 +79,9 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
             .plain = rotation(0),
             .grouped = rotation(1),
             .shifted = rotation(2),
-            .window = case_.window};
+            .window = case_.window,
+            .chunk = case_.chunk,
+            .baskets = case_.baskets};
   }
 
   // In pieces, as a batch takes it; of a window's as many as there may be.
@@ -106,8 +113,12 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     for (int j = 0; j < (case_.causal ? i + 1 : case_.tokens); ++j) {
       if (std::abs(i - j) > case_.reach) continue;
       const int w = case_.window;
-      const int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
-      const int key_table = query_table == 0 ? 0 : 3 - query_table;
+      int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
+      int key_table = query_table == 0 ? 0 : 3 - query_table;
+      if (case_.chunk > 0) {  // The later of the two is shifted in the next chunk, and grouped farther away.
+        const int away = std::abs(i / case_.chunk - j / case_.chunk);
+        (j < i ? query_table : key_table) = away == 0 ? 0 : away == 1 ? 2 : 1;
+      }
       const auto q = Rotated(i, head * case_.head_dim, query_table), k = Rotated(j, key_column, key_table);
       logits[j] = 0;
       for (int c = 0; c < case_.head_dim; ++c) logits[j] += q[c] * k[c] * kScale;
@@ -115,18 +126,42 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
       const int distance = std::clamp(j - i, -case_.farthest, case_.farthest);
       logits[j] += bias_[head * (2 * case_.farthest + 1) + case_.farthest + distance];
     }
-    const double largest = *std::ranges::max_element(logits);
+    const std::vector<double> weights = Calibrated(Softmax(logits));
     std::vector<double> context(case_.head_dim, 0);
-    double sum = 0;
     for (int j = 0; j < case_.tokens; ++j) {
-      const double weight = std::exp(logits[j] - largest);
-      sum += weight;
       for (int c = 0; c < case_.head_dim; ++c) {
-        context[c] += weight * values_[static_cast<size_t>(j) * columns_ + value_column + c];
+        context[c] += weights[j] * values_[static_cast<size_t>(j) * columns_ + value_column + c];
       }
     }
-    for (double& value : context) value /= sum;
     return context;
+  }
+
+  static std::vector<double> Softmax(std::vector<double> logits) {
+    const double largest = *std::ranges::max_element(logits);
+    double sum = 0;
+    for (double& logit : logits) sum += logit = std::exp(logit - largest);
+    for (double& weight : logits) weight /= sum;
+    return logits;
+  }
+
+  // By the formula over whole rows: every basket that holds a weight gets an equal part of what `apart` leaves.
+  std::vector<double> Calibrated(const std::vector<double>& weights) const {
+    const auto [size, strength, apart] = case_.baskets;
+    if (size == 0) return weights;
+    std::map<int, double> baskets;
+    double rest = 0;
+    for (int j = 0; j < case_.tokens; ++j) {
+      if (j == apart || weights[j] == 0) continue;
+      baskets[j / size] += weights[j];
+      rest += weights[j];
+    }
+    std::vector<double> mixed = weights;
+    for (int j = 0; j < case_.tokens; ++j) {
+      if (j == apart || weights[j] == 0) continue;
+      const double even = rest / static_cast<double>(baskets.size()) * weights[j] / baskets[j / size];
+      mixed[j] = (1 - strength) * weights[j] + strength * even;
+    }
+    return mixed;
   }
 
   template <typename Actual>
@@ -192,6 +227,56 @@ INSTANTIATE_TEST_SUITE_P(Local, AttentionTest,
                                            Case{600, 1, 1, 16, false, 0, 8, 256}, Case{530, 1, 1, 16, false, 0, 8, 263},
                                            Case{300, 1, 1, 16, false, 0, 8, 400}, Case{300, 2, 1, 16, true, 0, 8, 31},
                                            Case{530, 1, 1, 16, true, 0, 8, 0}));
+
+// Baskets that blocks and tiles cut, of one key and beyond the sequence, with and without a token apart from them.
+INSTANTIATE_TEST_SUITE_P(Calibrated, AttentionTest,
+                         ::testing::Values(Case{1, 1, 1, 16, false, 0, 0, kAll, 0, {1, 0.5f, 0}},
+                                           Case{5, 2, 2, 32, false, 0, 0, kAll, 0, {128, 0.5f, 0}},
+                                           Case{300, 2, 1, 32, false, 0, 16, kAll, 0, {128, 0.5f, 0}},
+                                           Case{300, 1, 1, 64, false, 0, 0, kAll, 0, {128, 0.5f, 299}},
+                                           Case{257, 1, 1, 32, false, 0, 0, kAll, 0, {128, 1.0f, 256}},
+                                           Case{40, 2, 2, 16, false, 0, 8, kAll, 0, {1, 0.7f, -1}},
+                                           Case{530, 1, 1, 20, false, 0, 0, kAll, 0, {100, 0.3f, 529}},
+                                           Case{700, 1, 1, 16, false, 0, 8, kAll, 0, {300, 1.0f, -1}},
+                                           Case{700, 1, 1, 16, true, 0, 8, kAll, 0, {300, 1.0f, -1}},
+                                           Case{530, 2, 1, 32, true, 0, 16, kAll, 0, {17, 0.5f, -1}},
+                                           Case{300, 1, 1, 32, true, 30, 16, kAll, 0, {128, 0.5f, 299}},
+                                           Case{530, 1, 1, 32, false, 270, 16, kAll, 0, {129, 0.9f, -1}},
+                                           Case{300, 2, 1, 20, false, 0, 0, kAll, 7, {37, 0.5f, 0}},
+                                           Case{300, 1, 1, 16, true, 0, 0, kAll, 20, {128, 0.5f, 0}},
+                                           Case{300, 1, 1, 64, false, 0, 32, kAll, 0, {128, 0.0f, 0}}));
+
+// Chunks below a tile, of a block of keys and beyond it, with a short last one.
+INSTANTIATE_TEST_SUITE_P(DualChunk, AttentionTest,
+                         ::testing::Values(Case{40, 2, 1, 16, false, 0, 8, kAll, 0, {}, 1},
+                                           Case{40, 2, 1, 64, false, 0, 32, kAll, 0, {}, 7},
+                                           Case{300, 1, 1, 32, false, 0, 16, kAll, 0, {}, 30},
+                                           Case{300, 2, 1, 32, true, 0, 16, kAll, 0, {}, 30},
+                                           Case{530, 1, 1, 16, true, 0, 8, kAll, 0, {}, 5},
+                                           Case{900, 1, 1, 16, false, 0, 8, kAll, 0, {}, 256},
+                                           Case{900, 1, 1, 16, true, 0, 8, kAll, 0, {}, 300},
+                                           Case{50, 1, 1, 16, false, 0, 8, kAll, 0, {}, 64},
+                                           Case{300, 1, 1, 32, false, 0, 16, kAll, 0, {40, 0.5f, 0}, 50}));
+
+// Attention to one basket alone leaves next to nothing to the others, which get their equal part all the same.
+TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
+  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
+  constexpr int kTokens = 64, kDim = 16;
+  std::vector<float> qkv(kTokens * 3 * kDim, 0.0f);
+  for (int i = 0; i < kTokens; ++i) {
+    float* const row = qkv.data() + i * 3 * kDim;
+    row[0] = 100;
+    row[kDim] = i < 16 ? 100 : -100;  // Logits of 1e4 and -1e4.
+    row[2 * kDim] = static_cast<float>(i / 16);
+  }
+  const AttentionShape shape{.heads = 1, .key_value_heads = 1, .head_dim = kDim};
+  const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4, Element::kFloat32},
+                             .tokens = kTokens,
+                             .baskets = {.size = 16, .strength = 0.5f}};
+  AlignedBuffer scratch(AttentionScratch(kDim));
+  Attend(shape, input, 0, 1, 0, kTokens, scratch.data());
+  for (int i = 0; i < kTokens; ++i) ASSERT_NEAR(qkv[i * 3 * kDim], 0.5 * (0 + 1 + 2 + 3) / 4.0, 1e-6);
+}
 
 INSTANTIATE_TEST_SUITE_P(
     RelativeBias, AttentionTest,

@@ -229,6 +229,7 @@ class Interpreter {
     values_[program_.input] = Embed();
     for (const auto& layer : program_.layers) {
       for (const Op& op : layer) std::visit([this](const auto& each) { values_[each.out] = Run(each); }, op);
+      ++layer_;
     }
     Matrix rows = values_[program_.output];
     for (auto& row : rows) {
@@ -359,19 +360,42 @@ class Interpreter {
         for (int h = 0; h < op.heads; ++h) {
           const int kv = h / (op.heads / op.key_value_heads);
           const int key = (op.heads + kv) * d, value = (op.heads + op.key_value_heads + kv) * d;
-          double total = 0;
+          std::map<int, double> weights;
           for (int j = batch_.sequence_offsets[s]; j < (op.causal ? i + 1 : batch_.sequence_offsets[s + 1]); ++j) {
             if (op.local.has_value() && std::abs(i - j) > op.local->reach) continue;
-            const double weight = std::exp(Logit(op, qkv, i, j, h * d, key) * (op.local ? 1 : batch_.query_scale[s]) +
-                                           Bias(op, h, j - i));
-            total += weight;
+            weights[j] = std::exp(Logit(op, qkv, i, j, h * d, key) * (op.local ? 1 : batch_.query_scale[s]) +
+                                  Bias(op, h, j - i));
+          }
+          double total = 0;
+          for (const auto& [j, weight] : weights) total += weight;
+          for (auto& [j, weight] : weights) weight /= total;
+          if (!op.local && !batch_.calibration.empty())
+            Calibrate(batch_.calibration[s], batch_.sequence_offsets[s], i, weights);
+          for (const auto& [j, weight] : weights) {
             for (int c = 0; c < d; ++c) out[i][h * d + c] += weight * qkv[j][value + c];
           }
-          for (int c = 0; c < d; ++c) out[i][h * d + c] /= total;
         }
       }
     }
     return out;
+  }
+
+  // Of the row of token i of the batch, in a sequence that starts at `start`.
+  void Calibrate(const SequenceCalibration& calibration, int start, int i, std::map<int, double>& weights) const {
+    const bool row = calibration.rows.start <= i - start && i - start < calibration.rows.end;
+    if (calibration.basket == 0 || layer_ < calibration.first_layer || !row) return;
+    std::map<int, double> baskets;
+    double rest = 0;
+    for (const auto& [j, weight] : weights) {
+      if (j - start == calibration.apart) continue;
+      baskets[(j - start) / calibration.basket] += weight;
+      rest += weight;
+    }
+    for (auto& [j, weight] : weights) {
+      if (j - start == calibration.apart) continue;
+      const double part = rest / static_cast<double>(baskets.size()) / baskets[(j - start) / calibration.basket];
+      weight *= 1 - calibration.strength + calibration.strength * part;
+    }
   }
 
   // Local layers' pairs of components turn by the distance; the programs' other layers have no rotations.
@@ -394,6 +418,7 @@ class Interpreter {
 
   const Program& program_;
   const PackedBatch& batch_;
+  int layer_ = 0;
   std::map<Value, Matrix> values_;
 };
 
@@ -457,6 +482,24 @@ TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
       EXPECT_GE(LeastCosine(precision, whole, helpers), least) << PrecisionName(precision);
       EXPECT_GE(LeastCosine(precision, single, helpers), least) << PrecisionName(precision);
       EXPECT_GE(LeastCosine(precision, overlapping, helpers), least) << PrecisionName(precision);
+    }
+  }
+}
+
+TEST_P(CpuEncoderTest, SequencesAreCalibratedEachByItself) {
+  const std::vector<int> lengths{7, 1, 60, 12, 3, 12};
+  PackedBatch batch = Batch(lengths, {{0, 1}, {7, 8}, {8, 68}, {79, 80}, {80, 83}, {83, 95}});
+  batch.calibration = {{.basket = 2, .strength = 1, .first_layer = 1, .apart = 0, .rows = {0, 1}},
+                       {.basket = 1, .strength = 0.5f, .rows = {0, 1}},
+                       {.basket = 7, .strength = 0.7f, .rows = {0, 60}},
+                       {.basket = 4, .strength = 0.5f, .first_layer = 1, .apart = 11, .rows = {11, 12}},
+                       {},
+                       {.basket = 5, .strength = 1, .first_layer = 1, .rows = {0, 12}}};
+  for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
+                                         std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.98)}) {
+    if (!cpu::MissingFor(precision).empty()) continue;
+    for (const int helpers : {0, 1}) {
+      EXPECT_GE(LeastCosine(precision, batch, helpers), least) << PrecisionName(precision);
     }
   }
 }
