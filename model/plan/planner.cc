@@ -189,11 +189,12 @@ class Planner {
     const int64_t n = sequence.size();
     sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, n);
     const RotaryTable& table = *sequence.rotary;
-    if (const int64_t g = positions.group, w = positions.neighbor_window; w > 0) {
-      sequence.neighbour_window = static_cast<int32_t>(w);
+    if (const int64_t g = positions.group, shift = positions.far_shift; positions.neighbor_window > 0) {
+      sequence.neighbour_window = static_cast<int32_t>(positions.neighbor_window);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
-      // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
-      sequence.rotary_shifted = Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+      // Below the neighbor window the shift may point beyond the table, but no pair that far has such a token later.
+      sequence.rotary_shifted =
+          Gathered(table, n, [g, shift, n](int64_t i) { return std::clamp<int64_t>(i / g + shift, 0, n - 1); });
     }
     if (positions.moves_rows()) {
       sequence.rotary = Gathered(table, n, [&positions](int64_t i) { return positions.Row(i); });

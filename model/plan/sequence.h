@@ -34,11 +34,13 @@ struct Sequence {
   std::vector<float> positions;  // [n] APE: real-valued rows of the position table. RoPE: empty.
   // RoPE: row i is token i's rotation; more rows than n are ignored. Shared, because plain sequences have equal ones.
   std::shared_ptr<const RotaryTable> rotary;
-  // SelfExtend: the rotations of positions i / g and i / g + w - w / g, for pairs at distance w or more.
+  // For pairs at distance w or more, the rotations of the earlier token's position and of the later one's. SelfExtend:
+  // i / g and i / g + w - w / g. STRING: i and i - S + W, with w = S.
   std::shared_ptr<const RotaryTable> rotary_grouped;
   std::shared_ptr<const RotaryTable> rotary_shifted;
   float query_scale = 1.0f;  // Attention log-scaling; 1 = none.
-  // SelfExtend's w; 0 = plain attention; -k = plain, and no token attends to the last k (for models with TokenVectors).
+  // SelfExtend's w, STRING's S; 0 = plain attention; -k = plain, and no token attends to the last k (for models with
+  // TokenVectors).
   int32_t neighbour_window = 0;
   std::vector<Range> spans;  // Token ranges within the sequence; the encoder gives the mean of each.
   bool sparse = false;       // The encoder gives the sparse vector of the sequence in place of its one span.

@@ -74,6 +74,11 @@ void ExpectPositions(const ModelManifest& model, const Positions& positions, int
   FUZZ_EXPECT(std::isfinite(positions.query_scale) && positions.query_scale >= 0.1);
   FUZZ_EXPECT(std::isfinite(positions.base.value_or(0)));
   const int64_t g = positions.group, w = positions.neighbor_window;
+  if (Is(positions, "shifted_rotary")) {
+    FUZZ_EXPECT(g == 1 && w >= 1 && w < n && positions.far_shift < 0 && w + positions.far_shift >= 0);
+    FUZZ_EXPECT(std::max(w - 1, n - 1 + positions.far_shift) < model.trained_window);
+    return;
+  }
   if (!Is(positions, "self_extend")) {
     FUZZ_EXPECT(w == 0);
     return;
@@ -131,11 +136,11 @@ void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
   const double amplitude = Is(positions, "yarn") ? 0.1 * std::log(positions.factor) + 1 : 1;
   ExpectRotations(model, *sequence.rotary, planned.tokens, amplitude);
   ExpectFastestPair(model, positions, *sequence.rotary, planned.tokens);
-  const bool self_extend = Is(positions, "self_extend");
-  FUZZ_EXPECT(sequence.neighbour_window == (self_extend ? positions.neighbor_window : 0));
-  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == self_extend);
-  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == self_extend);
-  if (!self_extend) return;
+  const bool by_distance = Is(positions, "self_extend") || Is(positions, "shifted_rotary");
+  FUZZ_EXPECT(sequence.neighbour_window == (by_distance ? positions.neighbor_window : 0));
+  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == by_distance);
+  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == by_distance);
+  if (!by_distance) return;
   ExpectRotations(model, *sequence.rotary_grouped, planned.tokens, 1);
   ExpectRotations(model, *sequence.rotary_shifted, planned.tokens, 1);
 }

@@ -39,6 +39,7 @@ ROPE_ONLY = [
     {"yarn": {}}, {"yarn": {"factor": 4, "beta_fast": 4, "beta_slow": 0.5}}, {"resonance": True}, {"interpolation": {}, "resonance": True},
     {"ntk": {"factor": 4}, "resonance": True}, {"ntk_dynamic": {}, "resonance": True}, {"yarn": {}, "resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 5}}, {"self_extend": {"neighbor_window": 8}}, {"self_extend": {"group": 9, "neighbor_window": 4}},
+    {"shifted_rotary": {}}, {"shifted_rotary": {"shift_from": 20, "local_window": 4}}, {"shifted_rotary": {"shift_from": LO, "local_window": 0}},
 ]  # fmt: skip
 CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})
     if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
@@ -84,6 +85,9 @@ def capacity(extension: dict) -> int:
     for name in ("grouped", "interpolation", "ntk", "ntk_by_parts", "yarn"):
         if "factor" in extension.get(name, {}):
             return int(extension[name]["factor"] * LO)
+    if "shifted_rotary" in extension:
+        s = extension["shifted_rotary"].get("shift_from", LO // 3)
+        return LO + s - extension["shifted_rotary"].get("local_window", s // 2)
     asked = extension.get("self_extend", {})
     if "group" in asked:
         w = asked.get("neighbor_window", 1)
@@ -130,6 +134,16 @@ def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
         alone = models.vectors(kind, [content], extension)[0]
         assert np.abs(alone - vector).max() <= 1e-5
         assert alone @ unit(expected(models, kind, content, extension)) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", ROPE)
+def test_shifted_rotary_from_beyond_the_text_is_plain(models, kind):
+    content = random_ids(random.Random(kind), LO - 2 - len(sum(specials(kind), [])))
+    plain = models.vectors(kind, [content], {})
+    shifted = models.vectors(kind, [content], {"shifted_rotary": {"shift_from": LO - 2, "local_window": 3}, "when": "ALWAYS"})
+    assert np.array_equal(plain, shifted)
+    moved = models.vectors(kind, [content], {"shifted_rotary": {"shift_from": 5, "local_window": 1}, "when": "ALWAYS"})
+    assert np.abs(plain - moved).max() > 1e-4
 
 
 def test_the_worked_example_of_self_extend():

@@ -14,6 +14,7 @@
 #include "model/plan/methods/plain.h"
 #include "model/plan/methods/recurrent.h"
 #include "model/plan/methods/self_extend.h"
+#include "model/plan/methods/shifted_rotary.h"
 #include "model/plan/methods/yarn.h"
 
 namespace longembed {
@@ -26,7 +27,8 @@ using PositionsMethod = std::variant<PlainPositions,  // None.
                                      NtkDynamic,      //
                                      NtkByParts,      //
                                      Yarn,            //
-                                     SelfExtend>;
+                                     SelfExtend,      //
+                                     ShiftedRotary>;
 
 // Calls visit(method) with each method but the plain one, with its defaults.
 template <typename Visitor>

@@ -10,6 +10,7 @@
 //   Describe       lists the numbers by name
 //   Check(model)   checks their ranges. Errors: EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT
 //   Reach(model)   the most tokens that one sequence may have; nullopt: any number
+//   WithDefaults(model)   optional: itself with every number, where defaults are the model's
 //   Resolve(model, n)   the Positions of a sequence of n tokens, n <= Reach
 // and one line in all.h. All of them are plain values and pure functions: any thread.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_POSITIONS_H_
@@ -49,10 +50,11 @@ struct Positions {
   std::optional<Ramp> ramp;
   bool resonance = false;
   double amplitude = 1;  // Multiplies cos and sin.
-  // Pairs of tokens at a distance of neighbor_window or more are rotated by floor(i / group), shifted so that the
-  // distances go on from neighbor_window. 0: no pair is.
+  // Of two tokens at a distance of neighbor_window or more, i the later one and j the earlier one, the rotations are
+  // those of floor(i / group) + far_shift and floor(j / group). 0: no pair is that far.
   int64_t group = 1;
   int64_t neighbor_window = 0;
+  int64_t far_shift = 0;
 
   double query_scale = 1;  // Of attention log-scaling and temperature.
 

@@ -205,6 +205,8 @@ const std::vector<Row> kOptionRows{
     {{"--positions", "yarn"}, "extension { yarn {} }"},
     {{"--positions", "yarn=8"}, "extension { yarn { factor: 8 } }"},
     {{"--positions", "self-extend"}, "extension { self_extend {} }"},
+    {{"--positions", "shifted-rotary"}, "extension { shifted_rotary {} }"},
+    {{"--positions", "shifted-rotary=170,64"}, "extension { shifted_rotary { shift_from: 170 local_window: 64 } }"},
     {{"--positions", "self-extend=9,64"}, "extension { self_extend { group: 9 neighbor_window: 64 } }"},
     {{"--windows", "--positions", "yarn=8"}, "extension { windows {} yarn { factor: 8 } }"},
     {{"--resonance"}, "extension { resonance: true }"},

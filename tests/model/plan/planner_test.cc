@@ -254,9 +254,9 @@ TEST(PlannerTest, ArraysAreTheSameAloneAndInCompany) {
   const auto draw = [&](int least, int most) { return std::uniform_int_distribution(least, most)(random); };
   for (int round = 0; round < 300; ++round) {
     const PositionsMethod methods[] = {PlainPositions{}, Grouped{},    Recurrent{}, Interpolation{}, Ntk{.factor = 64},
-                                       NtkDynamic{},     NtkByParts{}, Yarn{},      SelfExtend{}};
-    const auto kind = static_cast<size_t>(draw(0, 8));
-    const std::vector<int32_t> content = Ids(draw(1, kind == 0 ? 14 : 120));
+                                       NtkDynamic{},     NtkByParts{}, Yarn{},      SelfExtend{},    ShiftedRotary{}};
+    const auto kind = static_cast<size_t>(draw(0, 9));
+    const std::vector<int32_t> content = Ids(draw(1, kind == 0 ? 14 : kind == 9 ? 17 : 120));
     const PlanOptions options{.extension = {.when = draw(0, 1) == 0 ? When::kLong : When::kAlways,
                                             .positions = methods[kind],
                                             .attention_log_scaling = draw(0, 1) == 0}};
@@ -363,6 +363,28 @@ TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
   }
   EXPECT_THAT(grouped, ElementsAre(0, 0, 1, 1, 2, 2, 3, 3, 4, 4));
   EXPECT_THAT(shifted, ElementsAre(2, 2, 3, 3, 4, 4, 5, 5, 6, 6));
+}
+
+// Every pair's distance, as the encoder finds it from the three tables, is d below S and d - S + W from there on.
+TEST(PlannerTest, ShiftedRotaryTablesGiveThePapersDistances) {
+  const int n = 12, s = 5, w = 2;
+  const std::vector<int32_t> content = Ids(n - 2);
+  const auto plan = PlanInput(FakeRopeManifest(), {.content = content},
+                              {.extension = {.when = When::kAlways, .positions = ShiftedRotary{s, w}}});
+  const Sequence& sequence = plan->sequences[0].sequence;
+  ASSERT_EQ(sequence.neighbour_window, s);
+  const auto angle = [](const RotaryTable& table, int64_t row) {
+    const auto at = static_cast<size_t>(row * table.width + 3);
+    return std::atan2(table.sin[at], table.cos[at]) / std::pow(10000, -6.0 / 8);
+  };
+  for (int j = 0; j < n; ++j) {
+    for (int i = j; i < n; ++i) {
+      const int d = i - j;
+      const double found = d < s ? angle(*sequence.rotary, i) - angle(*sequence.rotary, j)
+                                 : angle(*sequence.rotary_shifted, i) - angle(*sequence.rotary_grouped, j);
+      EXPECT_NEAR(found, d < s ? d : d - s + w, 1e-3) << i << " " << j;
+    }
+  }
 }
 
 }  // namespace

@@ -40,6 +40,8 @@ TEST(RecipeTest, WhatChangesNothingIsNoExtension) {
 TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
   EXPECT_EQ(Recipe(FakeManifest(), With({.windows = Windows{}})),
             Recipe(FakeManifest(), With({.windows = Windows{.tokens = 16}})));
+  EXPECT_EQ(Recipe(FakeRopeManifest(), With({.positions = ShiftedRotary{}})),  // Lo is 16.
+            Recipe(FakeRopeManifest(), With({.positions = ShiftedRotary{.shift_from = 5, .local_window = 2}})));
   EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = Ntk{.factor = 2}})),
             Recipe(FakeRopeManifest(), With({.positions = Ntk{.base = 2}})));
   EXPECT_NE(Recipe(FakeManifest(), With({.positions = Grouped{}})),
@@ -58,6 +60,8 @@ TEST(RecipeTest, EveryNumberOfAMethodCounts) {
       {Yarn{.factor = 2, .beta_slow = 2}, Yarn{.factor = 2, .beta_slow = 1}},
       {SelfExtend{.group = 2, .neighbor_window = 4}, SelfExtend{.group = 3, .neighbor_window = 4}},
       {SelfExtend{.group = 2, .neighbor_window = 4}, SelfExtend{.group = 2, .neighbor_window = 8}},
+      {ShiftedRotary{.shift_from = 8, .local_window = 4}, ShiftedRotary{.shift_from = 9, .local_window = 4}},
+      {ShiftedRotary{.shift_from = 8, .local_window = 4}, ShiftedRotary{.shift_from = 8, .local_window = 3}},
   };
   for (const auto& [one, other] : pairs) {
     EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = one})),
