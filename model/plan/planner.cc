@@ -187,7 +187,7 @@ class Planner {
 
   void Rotate(const Positions& positions, Sequence& sequence) {
     const int64_t n = sequence.size();
-    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, n);
+    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), RotaryAmplitude(model_, positions), n);
     const RotaryTable& table = *sequence.rotary;
     if (const int64_t g = positions.group, shift = positions.far_shift; positions.neighbor_window > 0) {
       sequence.neighbour_window = static_cast<int32_t>(positions.neighbor_window);

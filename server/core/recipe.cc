@@ -48,6 +48,12 @@ json ToJson(const ModelManifest& model) {
               {"special_suffix", model.special_suffix},
               {"trained_window", model.trained_window}};
   if (model.rotary_factor != 1) result["rotary_factor"] = model.rotary_factor;
+  if (const std::optional<RotaryScaling>& scaling = model.rotary_scaling; scaling.has_value()) {
+    result["rotary_scaling"] = {{"amplitude", scaling->amplitude},
+                                {"factors", scaling->factors},
+                                {"long_factors", scaling->long_factors},
+                                {"long_from", scaling->long_from}};
+  }
   return result;
 }
 

@@ -1,5 +1,6 @@
 """Every context extension through the RPC, on small random models of every architecture, against formulas in float64 and against transformers' own rope types."""
 
+import json
 import random
 import sys
 import threading
@@ -180,6 +181,81 @@ def test_scalings_are_the_rope_types_of_transformers(models, extension, rope):
         with torch.inference_mode():
             hidden = reference(input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
         assert models.vectors("llama", [content], {**extension, "when": "ALWAYS"})[0] @ unit(hidden) >= 0.99999
+
+
+SCALED_CHECKPOINTS = {
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": LO},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": LO},
+    "longrope": {
+        "rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": LO, "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2.0],
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scaled_checkpoints(tmp_path_factory, pb):
+    """A server of Llamas whose checkpoints scale their frequencies pair by pair, and transformers' own models of them."""
+    checkpoints, exported = tmp_path_factory.mktemp("scaled"), tmp_path_factory.mktemp("scaled-models")
+    references = {}
+    for name, scaling in SCALED_CHECKPOINTS.items():
+        folder = tiny_checkpoints.save("llama", checkpoints / name)
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"max_position_embeddings": 4 * LO, "rope_parameters": {"rope_theta": 10000.0, **scaling}}
+        (folder / "config.json").write_text(json.dumps(config))
+        assert main([str(folder), "--out", str(exported / name), "--pooling", "last"]) == 0
+        references[name] = transformers.LlamaModel.from_pretrained(folder, attn_implementation="eager").eval()
+    running = start_server(tmp_path_factory.mktemp("scaled-server"), list(SCALED_CHECKPOINTS), "", exported)
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        yield Models(pb[1].EmbeddingServiceStub(channel), pb[0], {}, {}), references
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
+def test_a_scaling_of_the_checkpoint_is_that_of_transformers(scaled_checkpoints, name):
+    """Short and long texts alone and in one batch; a short one after a long one."""
+    served, references = scaled_checkpoints
+    rng = random.Random(name)
+    contents = [random_ids(rng, n - 1) for n in (2, 17, LO, LO + 1, 50, 4 * LO, LO, 20)]
+    together = served.vectors(name, contents, None)
+    for content, vector in zip(contents, together):
+        with torch.inference_mode():
+            hidden = references[name](input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
+        assert vector @ unit(hidden) >= 0.99999
+        assert np.abs(served.vectors(name, [content], None)[0] - vector).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
+def test_a_method_that_replaces_the_checkpoints_frequencies_is_refused(scaled_checkpoints, name):
+    served, _ = scaled_checkpoints
+    model = served.stub.GetModel(served.pb.GetModelRequest(model=name))
+    assert model.rotary_scaling == name and "self_extend" in model.methods and not {"ntk", "ntk_dynamic", "ntk_by_parts", "yarn"} & set(model.methods)
+    content = random_ids(random.Random(name), 5 * LO)
+    for method in ({"ntk": {"factor": 2}}, {"ntk_dynamic": {}}, {"ntk_by_parts": {}}, {"yarn": {}}):
+        with pytest.raises(grpc.RpcError) as refused:
+            served.vectors(name, [content], method)
+        assert details(refused.value)[error_details_pb2.BadRequest].field_violations[0].field == f"options.extension.{next(iter(method))}"
+    for method in ({"interpolation": {}}, {"grouped": {}}, {"recurrent": {}}, {"self_extend": {}}, {"interpolation": {}, "resonance": True}, {"windows": {}}):
+        assert np.isfinite(served.vectors(name, [content], method)).all()
+
+
+@pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
+def test_interpolation_divides_the_checkpoints_frequencies(scaled_checkpoints, name):
+    """transformers' own network, whose frequencies are those of long texts divided by the factor."""
+    served, references = scaled_checkpoints
+    content = random_ids(random.Random(name), 6 * LO)
+    reference, n = references[name], 6 * LO + 1
+    with torch.inference_mode():
+        reference(input_ids=torch.tensor([whole("llama", content)]))  # LongRoPE takes its long factors.
+        kept = reference.rotary_emb.inv_freq
+        rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(reference.config)
+        angles = torch.outer(torch.arange(n, dtype=torch.float64), kept.double() / (n / (4 * LO)))
+        amplitude = rotary.attention_scaling
+        tables = tuple(torch.cat([turned, turned], dim=1).float()[None] * amplitude for turned in (angles.cos(), angles.sin()))
+        original, reference.rotary_emb.forward = reference.rotary_emb.forward, lambda *_, **__: tables
+        hidden = reference(input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
+        reference.rotary_emb.forward = original
+    assert served.vectors(name, [content], {"interpolation": {}})[0] @ unit(hidden) >= 0.99999
 
 
 def cut(c: int, room: int, overlap: int, last: str) -> list[tuple[int, int]]:

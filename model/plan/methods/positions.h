@@ -5,6 +5,7 @@
 //   kName          its field in longembed.v1.Extension
 //   kRotary        whether it needs rotary positions
 //   kMovesTokens   whether it gives tokens other positions, instead of scaling frequencies. Resonance excludes it
+//   kReplacesFrequencies   optional: it computes frequencies from the base, which a checkpoint's RotaryScaling excludes
 //   kAdaptive      whether a number that is left out follows from the sequence's length
 //   its numbers    as members, with their defaults
 //   Describe       lists the numbers by name
@@ -48,6 +49,7 @@ struct Positions {
   // Rotary positions only.
   std::optional<double> base;  // Replaces the model's rotary base.
   std::optional<Ramp> ramp;
+  bool long_factors = false;  // Of the checkpoint's RotaryScaling.
   bool resonance = false;
   double amplitude = 1;  // Multiplies cos and sin.
   // Of two tokens at a distance of neighbor_window or more, i the later one and j the earlier one, the rotations are

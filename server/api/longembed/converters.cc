@@ -445,6 +445,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_sparse_dimensions(static_cast<uint32_t>(sparse ? manifest.vocabulary_size : 0));
   model.set_rotary_base(manifest.rotary_base);
   if (manifest.family == Family::kRope) model.set_rotary_factor(manifest.rotary_factor);
+  if (manifest.rotary_scaling.has_value()) model.set_rotary_scaling(manifest.rotary_scaling->kind);
   for (const int dimensions : manifest.trained_dimensions) {
     if (dense) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }
@@ -454,7 +455,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_default_prompt_name(manifest.default_prompt_name);
   model.set_similarity_function(manifest.similarity_function);
   model.set_add_eos_token(manifest.add_eos_token);
-  for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
+  for (const std::string& method : MethodsOf(manifest)) model.add_methods(method);
   for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
   FillRecommendations(manifest, model);
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));

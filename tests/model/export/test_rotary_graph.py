@@ -136,7 +136,7 @@ def test_a_decoder_appends_eos_where_it_is_asked_to(tmp_path):
 
 
 @pytest.mark.parametrize("kind, change, message", [
-    ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "scales its rotary positions"),
+    ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "scales its rotary positions"),
     ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ("nomic_bert", {"activation_function": "gelu"}, "activation_function = 'gelu'"),
     ("nomic_bert", {"rotary_emb_fraction": 0.5}, "rotary_emb_fraction = 0.5"),

@@ -170,7 +170,7 @@ TEST(ExtensionConverterTest, ProfilesAreListedWhereTheyFit) {
 
 TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
   for (const ModelManifest& model : {FakeManifest(), FakeRopeManifest()}) {
-    for (const std::string& method : MethodsOf(model.family)) {
+    for (const std::string& method : MethodsOf(model)) {
       const bool flag = method == "resonance" || method == "attention_log_scaling";
       const std::string value = flag                                ? "true"
                                 : method == "attention_temperature" ? "0.5"

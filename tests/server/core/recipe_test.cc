@@ -70,6 +70,23 @@ TEST(RecipeTest, EveryNumberOfAMethodCounts) {
   }
 }
 
+TEST(RecipeTest, EveryNumberOfACheckpointsScalingCounts) {
+  const auto of = [](const RotaryScaling& scaling) {
+    ModelManifest model = FakeRopeManifest();
+    model.rotary_scaling = scaling;
+    return Recipe(model, kPlain);
+  };
+  const RotaryScaling scaling{
+      .kind = "longrope", .factors = {1, 2}, .long_factors = {3, 4}, .long_from = 8, .amplitude = 1.5};
+  for (const auto change : std::initializer_list<void (*)(RotaryScaling&)>{
+           [](RotaryScaling& s) { s.factors[1] = 2.5; }, [](RotaryScaling& s) { s.long_factors[0] = 2.5; },
+           [](RotaryScaling& s) { s.long_from = 9; }, [](RotaryScaling& s) { s.amplitude = 1; }}) {
+    RotaryScaling changed = scaling;
+    change(changed);
+    EXPECT_NE(of(scaling), of(changed));
+  }
+}
+
 TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   const std::string plain = Recipe(FakeManifest(), kPlain);
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 2, .encoding = "FLOAT32"}));
@@ -84,7 +101,10 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
            [](ModelManifest& m) { m.pooling = Pooling::kCls; }, [](ModelManifest& m) { m.trained_window = 8; },
            [](ModelManifest& m) { m.plain_limit = 32; }, [](ModelManifest& m) { m.position_stride = 2; },
            [](ModelManifest& m) { m.special_suffix = {3}; }, [](ModelManifest& m) { m.rotary_base = 500; },
-           [](ModelManifest& m) { m.rotary_factor = 2; }}) {
+           [](ModelManifest& m) { m.rotary_factor = 2; },
+           [](ModelManifest& m) {
+             m.rotary_scaling = RotaryScaling{.kind = "yarn", .factors = {1, 2}};
+           }}) {
     ModelManifest changed = FakeManifest();
     change(changed);
     EXPECT_NE(plain, Recipe(changed, kPlain));
