@@ -144,6 +144,11 @@ absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const 
 
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options) {
+  std::vector<std::vector<float>> joined;
+  if (!plan.parts.empty()) {
+    joined = JoinParts(plan, rows);
+    rows = joined;
+  }
   std::vector<OutputVector> vectors;
   const auto add = [&](std::span<const float> row, Range content) {
     absl::StatusOr<std::vector<float>> vector = FinishVector(row, options);

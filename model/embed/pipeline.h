@@ -68,8 +68,8 @@ struct OutputVector {
 };
 
 // The vectors that the caller gets: one; one a window; or one a span, when the plan has spans. `rows` are the encoder's
-// vectors of the plan's spans, in order. Windows are aggregated, then each vector is cut and normalised. Errors:
-// UNUSABLE_VECTOR.
+// vectors of the plan's spans, or of their parts, in order. Windows are aggregated, then each vector is cut and
+// normalised. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
 

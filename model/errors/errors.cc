@@ -192,8 +192,8 @@ absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
 
 absl::Status SpansWithWindows(std::string_view field) {
   return Invalid(field, "SPANS_WITH_WINDOWS",
-                 "cannot be combined with options.output SPAN_VECTORS, since it cuts windows; choose an extension "
-                 "without them, or ask for WINDOW_VECTORS");
+                 "are the tokens of one sequence, and the extension cuts this text into windows; choose one without "
+                 "them");
 }
 
 absl::Status NoSpanWithTokens() {

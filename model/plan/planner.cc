@@ -75,7 +75,6 @@ class Planner {
   }
 
   absl::Status PlanWindows() {
-    if (input_.spans != nullptr) return SpansWithWindows("options.extension.windows");
     const Windows& windows = *extension_.windows;
     const int64_t window = WindowTokens(model_, extension_);
     if (const int64_t most = options_.limits.max_sequence_tokens; window > most) {
@@ -86,12 +85,15 @@ class Planner {
     if (input_.complete && content() > room) return CompleteIdsTooLong(content(), window);
     if (windows.overlap >= room) return OverlapTooLarge("options.extension.windows.overlap", windows.overlap, room);
     const int64_t count = CountWindows(content(), room, windows.overlap);
-    if (count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
+    const bool vector_each = input_.spans == nullptr;
+    if (vector_each && count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
     const int64_t most = options_.limits.max_run_tokens;
     const int64_t run = count * (overhead_ + std::min(room, content()));
     if (run > most) return TooManyRunTokens(run, most);
     plan_.tokens = overhead_ + content();
-    for (const Range range : CutWindows(content(), room, windows.overlap, windows.last)) Add(range);
+    const std::vector<Range> cut = CutWindows(content(), room, windows.overlap, windows.last);
+    if (!vector_each) return AddWindowsOfSpans(cut);
+    for (const Range range : cut) Add(range);
     return absl::OkStatus();
   }
 
@@ -142,7 +144,7 @@ class Planner {
   // A span for each token of each sequence, save those that are skipped.
   absl::Status PlaceTokens() {
     const std::vector<int32_t>& skipped = model_.token_vectors->skipped_tokens;
-    const auto before = static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+    const int32_t before = TokensBefore();
     for (PlannedSequence& planned : plan_.sequences) {
       Sequence& sequence = planned.sequence;
       sequence.spans.clear();
@@ -201,10 +203,56 @@ class Planner {
     }
   }
 
+  int32_t TokensBefore() const {
+    return static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+  }
+
+  // Long late chunking (arXiv 2409.04701): each token has its state from one window, and a span is the mean over its
+  // tokens, whichever windows they are in.
+  absl::Status AddWindowsOfSpans(std::span<const Range> windows) {
+    plan_.spans.assign(input_.spans->ranges.begin(), input_.spans->ranges.end());
+    if (plan_.spans.empty()) return NoSpanWithTokens();
+    const std::vector<Range> owned = TokensOfWindows(windows);
+    absl::StatusOr<std::vector<std::vector<SpanPart>>> parts = PartsOfWindows(owned);
+    if (!parts.ok()) return parts.status();
+    for (size_t i = 0; i < windows.size(); ++i) {
+      if ((*parts)[i].empty()) continue;
+      Add(windows[i]);
+      const int32_t shift = TokensBefore() - windows[i].start;
+      std::vector<Range>& spans = plan_.sequences.back().sequence.spans;
+      spans.clear();
+      for (const SpanPart part : (*parts)[i]) {
+        const Range span = plan_.spans[static_cast<size_t>(part.span)];
+        const int32_t start = std::max(span.start, owned[i].start) + shift;
+        spans.push_back({start, start + part.tokens});
+        plan_.parts.push_back(part);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Of each window the parts of spans among its own tokens.
+  absl::StatusOr<std::vector<std::vector<SpanPart>>> PartsOfWindows(std::span<const Range> owned) const {
+    std::vector<std::vector<SpanPart>> parts(owned.size());
+    int64_t count = 0;
+    for (size_t i = 0; i < plan_.spans.size(); ++i) {
+      const Range span = plan_.spans[i];
+      const auto ends_before = [&span](Range window) { return window.end <= span.start; };
+      for (auto window = std::ranges::partition_point(owned, ends_before);
+           window != owned.end() && window->start < span.end; ++window) {
+        const int64_t most = options_.limits.max_vectors;
+        if (++count > most) return TooManyVectors(count, most);
+        const int32_t tokens = std::min(span.end, window->end) - std::max(span.start, window->start);
+        parts[static_cast<size_t>(window - owned.begin())].push_back({static_cast<int32_t>(i), tokens});
+      }
+    }
+    return parts;
+  }
+
   // Moves spans from content tokens to tokens of the one sequence, clipped to what was kept.
   absl::Status PlaceSpans(Range kept) {
     Sequence& sequence = plan_.sequences.front().sequence;
-    const auto before = static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+    const int32_t before = TokensBefore();
     sequence.spans.clear();
     const std::span<const Range> ranges = input_.spans->ranges;
     for (size_t i = 0; i < ranges.size(); ++i) {

@@ -16,7 +16,7 @@ namespace longembed {
 
 int64_t PlanBytes(const Plan& plan) {
   const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
-  int64_t bytes = of(plan.sequences) + of(plan.spans);
+  int64_t bytes = of(plan.sequences) + of(plan.spans) + of(plan.parts);
   std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>>
       tables;  // Uses here, in all.
   for (const PlannedSequence& planned : plan.sequences) {
@@ -197,7 +197,11 @@ absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const
   const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
   int64_t rows = 0, vectors = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (!input.ok()) continue;
+    vectors += input->plan.vectors();
+    if (!input->plan.parts.empty()) rows += input->plan.vectors();  // Joined from those of its parts.
+  }
   // The rows, and the answer's message, which is made of them one input after the other.
   const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
   return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));
@@ -335,7 +339,7 @@ struct RowsLeft {
 
 // Takes an input's rows, and frees them once there are vectors of them.
 absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const EmbedOrder& order, RowsLeft& left) {
-  const auto own = static_cast<size_t>(plan.vectors());
+  const auto own = static_cast<size_t>(plan.rows());
   const auto finish = [own](auto& rows, auto make) {
     absl::StatusOr<std::vector<OutputVector>> vectors = make(rows.first(own));
     for (auto& row : rows.first(own)) std::exchange(row, {});

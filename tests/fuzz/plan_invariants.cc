@@ -145,6 +145,20 @@ void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
   ExpectRotations(model, *sequence.rotary_shifted, planned.tokens, 1);
 }
 
+// Each span's tokens once, in whatever windows.
+void ExpectParts(const Plan& plan) {
+  std::vector<int64_t> tokens(plan.spans.size());
+  size_t row = 0;
+  for (const PlannedSequence& planned : plan.sequences) {
+    for (const Range span : planned.sequence.spans) {
+      FUZZ_EXPECT(row < plan.parts.size() && plan.parts[row].tokens == span.size());
+      tokens[static_cast<size_t>(plan.parts[row++].span)] += span.size();
+    }
+  }
+  FUZZ_EXPECT(row == plan.parts.size());
+  for (size_t i = 0; i < tokens.size(); ++i) FUZZ_EXPECT(tokens[i] == plan.spans[i].size());
+}
+
 void ExpectSpans(const Plan& plan) {
   for (const PlannedSequence& planned : plan.sequences) {
     FUZZ_EXPECT(!planned.sequence.spans.empty());
@@ -156,6 +170,7 @@ void ExpectSpans(const Plan& plan) {
     for (const PlannedSequence& planned : plan.sequences) FUZZ_EXPECT(planned.sequence.spans.size() == 1);
     return;
   }
+  if (!plan.parts.empty()) return ExpectParts(plan);
   const PlannedSequence& planned = plan.sequences.front();
   FUZZ_EXPECT(planned.sequence.spans.size() == plan.spans.size());
   for (size_t i = 0; i < plan.spans.size(); ++i) {
@@ -184,7 +199,8 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
   if (options.extension.windows.has_value() && !plain) {
     FUZZ_EXPECT(plan.truncated_tokens == 0);
     const int64_t room = WindowTokens(model, options.extension) - overhead;
-    ExpectWindows(*options.extension.windows, room, content, plan.sequences);
+    // Spans leave out windows that none of them needs.
+    if (plan.parts.empty()) ExpectWindows(*options.extension.windows, room, content, plan.sequences);
   } else {
     ExpectWhole(model, options, plan, overhead);
   }

@@ -345,6 +345,72 @@ def test_spans_are_means_over_one_pass(models, kind, extension):
         assert np.dot(embedding.values, unit(hidden[a:b].mean(axis=0))) >= 0.99999
 
 
+def states_of_spans(models, kind: str, content: list[int], windows: dict, extension: dict) -> np.ndarray:
+    """[content, H] float64: of each token, its state in the window in which an edge that cuts the text is farthest, the first of equals."""
+    shape, before = models.shapes[kind], len(specials(kind)[0])
+    ranges = cut(len(content), windows["tokens"] - len(whole(kind, [])), windows.get("overlap", 0), windows.get("last", "BACK_EXTENDED"))
+    states, margins = np.zeros((len(content), 64)), np.full(len(content), -1.0)
+    for a, b in ranges:
+        ids = whole(kind, content[a:b])
+        hidden = explicit_model.hidden_states(shape, ids, explicit_model.geometry(extension, len(ids), shape), 1.0)
+        for p in range(a, b):
+            margin = min(np.inf if a == 0 else p - a, np.inf if b == len(content) else b - 1 - p)
+            if margin > margins[p]:
+                states[p], margins[p] = hidden[before + p - a], margin
+    return states
+
+
+@pytest.mark.parametrize("windows", [{"tokens": 24}, {"tokens": 24, "overlap": 9}, {"tokens": 20, "overlap": 13, "last": "SHORT"}], ids=name_of)
+@pytest.mark.parametrize("kind, extension", [("bert", {}), ("xlm-roberta", {}), ("nomic_bert", {"self_extend": {"group": 3, "neighbor_window": 8}}), ("llama", {})], ids=name_of)
+def test_spans_across_windows_are_means_over_their_tokens(models, kind, extension, windows):
+    """Long late chunking (arXiv 2409.04701). One call has texts of several lengths, so that windows of all of them share batches."""
+    rng = random.Random(f"{kind} {windows}")
+    contents = [random_ids(rng, n) for n in (90, 60, 131)]
+    asked = [(0, 1), (5, 77), (20, 26), (0, 90), (89, 90), (21, 44), (40, 41)]
+    request = models.request(kind, contents, {**extension, "windows": windows}, output=models.pb.EmbedOptions.SPAN_VECTORS, spans=models.pb.SpanOptions(every_tokens={"tokens": 16}))
+    for content, result in zip(contents, models.stub.Embed(request).results, strict=True):
+        states = states_of_spans(models, kind, content, windows, extension)
+        ranges = [(e.range.start, e.range.end) for e in result.embeddings]
+        assert ranges == [(a, min(a + 16, len(content))) for a in range(0, len(content), 16)] and result.truncated_tokens == 0
+        for embedding, (a, b) in zip(result.embeddings, ranges):
+            assert np.dot(embedding.values, unit(states[a:b].mean(axis=0))) >= 0.99999
+    request = models.request(kind, contents[:1], {**extension, "windows": windows}, output=models.pb.EmbedOptions.SPAN_VECTORS, spans=models.pb.SpanOptions(ranges={}))
+    for a, b in asked:
+        request.inputs[0].ranges.add(start=a, end=b)
+    states = states_of_spans(models, kind, contents[0], windows, extension)
+    for embedding, (a, b) in zip(models.stub.Embed(request).results[0].embeddings, asked, strict=True):
+        assert np.dot(embedding.values, unit(states[a:b].mean(axis=0))) >= 0.99999
+
+
+def test_ranges_of_a_text_in_windows_stay_exact(models):
+    """In code points, of a text of many windows; Explain plans the same sequences."""
+    text = "Ah, é! Then bc. " * 12
+    tokens = models.tokenizers["bert"].encode(text, add_special_tokens=False)
+    options = {"windows": {"tokens": 24, "overlap": 6}}
+    request = models.request("bert", [], options, output=models.pb.EmbedOptions.SPAN_VECTORS, spans=models.pb.SpanOptions(ranges={}))
+    request.inputs.add(text=text)
+    asked = [(4 + 16 * i, 4 + 16 * i + length) for i, length in enumerate((1, 3, 40, 90))]
+    for a, b in asked:
+        request.inputs[0].ranges.add(start=a, end=b)
+    result = models.stub.Embed(request).results[0]
+    states = states_of_spans(models, "bert", tokens.ids, options["windows"], {})
+    for embedding, (a, b) in zip(result.embeddings, asked, strict=True):
+        overlapping = [i for i, (start, end) in enumerate(tokens.offsets) if start < b and end > a]
+        assert (embedding.range.start, embedding.range.end) == (overlapping[0], overlapping[-1] + 1)
+        assert np.dot(embedding.values, unit(states[overlapping].mean(axis=0))) >= 0.99999
+    plan = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results[0]
+    assert list(plan.sequences) == list(result.sequences)
+
+
+def test_spans_of_one_window_are_the_plain_ones(models):
+    content = random_ids(random.Random(5), LO - 2)
+    options = {"output": models.pb.EmbedOptions.SPAN_VECTORS, "spans": models.pb.SpanOptions(every_tokens={"tokens": 7})}
+    plain, windows = (
+        models.stub.Embed(models.request("bert", [content], extension, **options)).results[0] for extension in ({}, {"windows": {}, "when": "ALWAYS"})
+    )
+    assert [list(e.values) for e in plain.embeddings] == [list(e.values) for e in windows.embeddings]
+
+
 def test_spans_of_a_text_are_in_code_points(models):
     """"é" is one code point of two bytes; the tokenizer's tokens are single characters and words' tails."""
     text = "Ah, é! Then bc. Last one?"

@@ -35,12 +35,6 @@ absl::Status CheckEnums(const EmbedOptions& options) {
   return absl::OkStatus();
 }
 
-// Which field of a request makes windows.
-const char* WindowsField(const v1::Extension& asked) {
-  if (!asked.profile().empty()) return "options.extension.profile";
-  return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
-}
-
 // What options.output says, or else the model's own.
 absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const ModelManifest& model) {
   const std::vector<std::string> available = OutputsOf(model);
@@ -98,7 +92,8 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
   }
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
   // A profile may aggregate for those who want one vector.
-  const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS;
+  const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS ||
+                            output == EmbedOptions::SPAN_VECTORS;
   if (every_vector && options.extension().has_windows() && extension.windows->aggregation != Aggregation::kMean) {
     return ExtensionConflict(
         "options.extension.windows.aggregation",
@@ -106,7 +101,6 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
   }
   if (output == EmbedOptions::SPAN_VECTORS) {
     if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
-    if (extension.windows.has_value()) return SpansWithWindows(WindowsField(options.extension()));
   } else if (options.has_spans()) {
     return Misplaced("options.spans", "options.output SPAN_VECTORS");
   }
