@@ -104,7 +104,8 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
       .dimensions = *dimensions,
       .normalize = options.normalize,
       .aggregation = extension.windows.has_value() ? extension.windows->aggregation : Aggregation::kMean,
-      .vector_per_window = options.vector_per_window};
+      .vector_per_window = options.vector_per_window,
+      .token_pooling = options.plan.token_vectors == TokenVectors::kDocument ? options.token_pooling : 1};
   std::vector<std::vector<OutputVector>> results;
   size_t next = 0;
   for (const Plan& plan : *plans) {

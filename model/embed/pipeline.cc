@@ -5,6 +5,7 @@
 
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
+#include "model/vector/token_pooling.h"
 
 namespace longembed {
 namespace {
@@ -142,6 +143,62 @@ absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const 
   return PrepareIds(model, std::get<TokenIds>(input.content), input, options);
 }
 
+namespace {
+
+// The first vector, which the paper's code protects, and the mean of each cluster of the others.
+absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> vectors, const VectorOptions& options) {
+  const std::span<OutputVector> others = vectors.subspan(1);
+  const std::vector<std::span<const float>> views = [others] {
+    std::vector<std::span<const float>> values;
+    for (const OutputVector& vector : others) values.emplace_back(vector.values);
+    return values;
+  }();
+  const std::vector<int32_t> labels = PooledTokens(views, options.token_pooling);
+  std::vector<OutputVector> pooled(1, std::move(vectors.front()));
+  std::vector<std::vector<double>> sums;
+  std::vector<int64_t> sizes;
+  for (size_t i = 0; i < others.size(); ++i) {
+    const auto label = static_cast<size_t>(labels[i]);
+    if (label == sums.size()) {  // Clusters are numbered by their first vectors.
+      sums.emplace_back(others[i].values.size());
+      sizes.push_back(0);
+      pooled.push_back({.content = others[i].content});
+    }
+    for (size_t c = 0; c < sums[label].size(); ++c) sums[label][c] += others[i].values[c];
+    ++sizes[label];
+    pooled[label + 1].content.end = std::max(pooled[label + 1].content.end, others[i].content.end);
+  }
+  for (size_t k = 0; k < sums.size(); ++k) {
+    std::vector<float>& values = pooled[k + 1].values;
+    for (const double sum : sums[k]) values.push_back(static_cast<float>(sum / static_cast<double>(sizes[k])));
+    if (!options.normalize) continue;
+    if (const absl::Status status = Normalize(values); !status.ok()) return status;
+  }
+  return pooled;
+}
+
+// The mean over a span's tokens from the means over its parts. A part that is the whole span is its vector to the bit.
+std::vector<std::vector<float>> JoinParts(const Plan& plan, std::span<const std::vector<float>> rows) {
+  std::vector<std::vector<float>> joined(plan.spans.size());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto [span, tokens] = plan.parts[r];
+    std::vector<float>& sum = joined[static_cast<size_t>(span)];
+    const int32_t all = plan.spans[static_cast<size_t>(span)].size();
+    const float share = static_cast<float>(tokens) / static_cast<float>(all);
+    if (sum.empty()) sum.resize(rows[r].size());
+    for (size_t c = 0; c < sum.size(); ++c) sum[c] += share * rows[r][c];
+  }
+  return joined;
+}
+
+}  // namespace
+
+int64_t FinishedVectors(const Plan& plan, const VectorOptions& options) {
+  const int64_t vectors = plan.vectors();
+  if (options.token_pooling == 1 || vectors == 0) return vectors;
+  return 1 + PooledCount(vectors - 1, options.token_pooling);
+}
+
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options) {
   std::vector<std::vector<float>> joined;
@@ -164,6 +221,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
     const absl::Status status = add(rows[i], plan.spans.empty() ? plan.sequences[i].content : plan.spans[i]);
     if (!status.ok()) return status;
   }
+  if (options.token_pooling > 1) return PoolVectors(vectors, options);
   return vectors;
 }
 

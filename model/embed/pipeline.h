@@ -59,7 +59,11 @@ struct VectorOptions {
   bool normalize = true;
   Aggregation aggregation = Aggregation::kMean;
   bool vector_per_window = false;  // Instead of aggregating.
+  int64_t token_pooling = 1;       // Of a document's token vectors: so many to one vector, save the first.
 };
+
+// How many vectors FinishVectors gives.
+int64_t FinishedVectors(const Plan& plan, const VectorOptions& options);
 
 struct OutputVector {
   std::vector<float> values;

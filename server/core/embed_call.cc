@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
+#include "model/vector/token_pooling.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 
@@ -187,7 +188,9 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
 absl::Status EmbedCall::CheckResponseSize() const {
   if (sparse()) return absl::OkStatus();  // SettleTerms will.
   int64_t vectors = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) vectors += input.ok() ? input->plan.vectors() : 0;
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    vectors += input.ok() ? FinishedVectors(input->plan, order_.vector_options) : 0;
+  }
   const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
   return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
 }
@@ -204,7 +207,8 @@ absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const
   }
   // The rows, and the answer's message, which is made of them one input after the other.
   const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
-  return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));
+  const int64_t pooling = order_.vector_options.token_pooling > 1 ? PoolingBytes(vectors) : 0;
+  return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector) + pooling);
 }
 
 int64_t EmbedCall::ExpectedTerms(const std::vector<Sequence>& sequences) const {

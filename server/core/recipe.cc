@@ -70,6 +70,7 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
               {"precision", PrecisionName(options.precision)},
               {"truncate", NameOf(options.truncate)}};
   if (options.sparse) recipe["sparse"] = {{"max_terms", options.max_terms.value_or(0)}};
+  if (options.token_pooling != 1) recipe["token_pooling"] = options.token_pooling;
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }
 

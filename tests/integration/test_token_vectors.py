@@ -86,6 +86,34 @@ def test_windows_of_a_document_have_the_vectors_of_each(served, pb):
     assert np.abs(vectors_of(result) - np.concatenate(pieces)).max() <= 1e-5
 
 
+@pytest.mark.parametrize("factor", [2, 3, 50])
+@pytest.mark.parametrize("name", ["stanford", "pylate"])
+def test_documents_are_pooled_by_wards_method(served, pb, name, factor):
+    """scipy's linkage over the vectors of the document that are not pooled; the first is protected."""
+    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+    for extension in ({}, {"windows": {"tokens": 12}, "when": "ALWAYS"}):
+        options = {"model": name, "input_type": "DOCUMENT", "extension": extension, "truncate": "END"}
+        whole, pooled = (embed(served, pb, [LONG], **options, **more)[0] for more in ({}, {"token_pooling": factor}))
+        vectors, ranges = vectors_of(whole), [(e.range.start, e.range.end) for e in whole.embeddings]
+        count = -(-(len(vectors) - 1) // factor)
+        labels = hierarchy.fcluster(hierarchy.linkage(vectors[1:], "ward"), count, "maxclust")
+        first = {label: i for i, label in reversed(list(enumerate(labels)))}
+        found = vectors_of(pooled)
+        assert len(found) == 1 + len(first) == 1 + count and np.abs(found[0] - vectors[0]).max() <= 1e-6
+        for row, label in enumerate(sorted(first, key=first.get), 1):
+            mean = vectors[1:][labels == label].mean(axis=0)
+            assert found[row] @ mean / np.linalg.norm(mean) >= 0.99999
+            inside = [r for r, of in zip(ranges[1:], labels) if of == label]
+            assert (pooled.embeddings[row].range.start, pooled.embeddings[row].range.end) == (inside[0][0], max(end for _, end in inside))
+        one = embed(served, pb, [LONG], **options, token_pooling=1)[0]
+        assert np.array_equal(vectors_of(one), vectors)
+
+
+def test_a_query_is_never_pooled(served, pb):
+    plain, asked = (embed(served, pb, [TEXTS[1]], model="stanford", input_type="QUERY", truncate="END", **more)[0] for more in ({}, {"token_pooling": 3}))
+    assert np.array_equal(vectors_of(plain), vectors_of(asked))
+
+
 def test_what_the_model_does_not_give_is_refused(served, pb):
     for options, said in (({"output": "ONE_VECTOR", "input_type": "QUERY"}, "it gives: TOKEN_VECTORS"), ({}, "options.input_type")):
         with pytest.raises(grpc.RpcError) as refused:

@@ -71,6 +71,7 @@ class Options:
     output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE", "TOKEN_VECTORS"; None: the model's first one (Model.outputs), ONE_VECTOR for most.
     truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK". encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
     max_terms: with SPARSE, keep so many of the largest weights.
+    token_pooling: with TOKEN_VECTORS, keep one vector for about so many of a document's tokens. A query keeps all of its vectors.
     """
 
     model: str | None = None
@@ -87,6 +88,7 @@ class Options:
     encoding: str = "FLOAT32"
     priority: str = "INTERACTIVE"
     max_terms: int | None = None
+    token_pooling: int | None = None
 
     def with_changes(self, **changes: Any) -> Options:
         """A copy with other values. Raises TypeError for an option that does not exist."""

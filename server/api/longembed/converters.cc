@@ -8,6 +8,7 @@
 #include "model/text/prompt.h"
 #include "model/text/utf8.h"
 #include "model/vector/encoding.h"
+#include "model/vector/token_pooling.h"
 #include "server/core/recipe.h"
 #include "server/errors/errors.h"
 #include "server/errors/rpc_status.h"
@@ -89,6 +90,13 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
     if (absl::Status status = CheckSparse(options, model); !status.ok()) return status;
   } else if (options.has_max_terms()) {
     return Misplaced("options.max_terms", "options.output SPARSE");
+  }
+  if (options.has_token_pooling()) {
+    if (output != EmbedOptions::TOKEN_VECTORS) {
+      return Misplaced("options.token_pooling", "options.output TOKEN_VECTORS");
+    }
+    const int64_t factor = options.token_pooling();
+    if (factor < 1 || factor > kTokensPooledTogether) return TokenPoolingOutOfRange(factor, kTokensPooledTogether);
   }
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
   // A profile may aggregate for those who want one vector.
@@ -245,6 +253,8 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                      .normalize = !options.has_normalize() || options.normalize(),
                      .vector_per_window = *output == EmbedOptions::WINDOW_VECTORS};
   if (extension->windows.has_value()) resolved.vector.aggregation = extension->windows->aggregation;
+  const int64_t pooling = options.has_token_pooling() ? options.token_pooling() : 1;
+  if (*token_vectors == TokenVectors::kDocument) resolved.vector.token_pooling = pooling;
   resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
   resolved.encoding = options.encoding();
   resolved.several_vectors = *output != EmbedOptions::ONE_VECTOR && !sparse;
@@ -256,6 +266,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,
                                    .max_terms = resolved.max_terms,
+                                   .token_pooling = pooling,
                                    .encoding = EmbedOptions::Encoding_Name(options.encoding()),
                                    .precision = served.encoder().precision()});
   return resolved;

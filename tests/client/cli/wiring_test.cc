@@ -219,6 +219,7 @@ const std::vector<Row> kOptionRows{
     {{"--vectors", "sparse"}, "output: SPARSE"},
     {{"--vectors", "token"}, "output: TOKEN_VECTORS"},
     {{"--vectors", "sparse", "--max-terms", "64"}, "output: SPARSE max_terms: 64"},
+    {{"--vectors", "token", "--token-pooling", "3"}, "output: TOKEN_VECTORS token_pooling: 3"},
     {{"--vectors", "window"}, "output: WINDOW_VECTORS"},
     {{"--vectors", "span"}, "output: SPAN_VECTORS"},
     {{"--spans", "sentences"}, "output: SPAN_VECTORS spans { sentences {} }"},

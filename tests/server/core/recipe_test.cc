@@ -94,6 +94,7 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .normalize = false, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), {.truncate = Truncate::kEnd, .dimensions = 4, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), With({.windows = Windows{}})));
+  EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .token_pooling = 2, .encoding = "FLOAT32"}));
   ModelManifest other = FakeManifest();
   other.file_sha256["encoder.pt"] = "01";
   EXPECT_NE(plain, Recipe(other, kPlain));
