@@ -116,6 +116,7 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       .add_option("--vectors", vectors_,
                   "one, one a window, span or token, or sparse (default: the model's first output)")
       ->check(CLI::IsMember({"one", "window", "span", "token", "sparse"}));
+  command.add_option("--token-pooling", token_pooling_, "Of documents' token vectors: keep one for about so many");
   command.add_option("--max-terms", max_terms_, "Of sparse vectors: keep so many of the largest weights");
   command.add_option("--spans", spans_,
                      "Late chunking, a vector each: sentences, ranges (of the input lines), or every N tokens");
@@ -211,6 +212,7 @@ absl::Status ExtensionFlags::FillSpans(v1::EmbedOptions& options) const {
   if (vectors_ == "token") options.set_output(v1::EmbedOptions::TOKEN_VECTORS);
   if (vectors_ == "sparse") options.set_output(v1::EmbedOptions::SPARSE);
   if (vectors_ == "span" || !spans_.empty()) options.set_output(v1::EmbedOptions::SPAN_VECTORS);
+  if (token_pooling_.has_value()) options.set_token_pooling(*token_pooling_);
   if (max_terms_.has_value()) options.set_max_terms(*max_terms_);
   if (spans_.empty()) return absl::OkStatus();
   if (!vectors_.empty() && vectors_ != "span") {

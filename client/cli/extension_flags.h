@@ -21,8 +21,8 @@ class ExtensionFlags {
   // Adds the flags to a command; this must outlive its parsing. May be called for several commands.
   void AddTo(CLI::App& command);
 
-  // Sets extension, output, spans and max_terms as the flags say. Errors: INVALID_ARGUMENT, one sentence that names the
-  // flag.
+  // Sets extension, output, spans, max_terms and token_pooling as the flags say. Errors: INVALID_ARGUMENT, one sentence
+  // that names the flag.
   absl::Status Fill(v1::EmbedOptions& options) const;
 
  private:
@@ -32,7 +32,7 @@ class ExtensionFlags {
   absl::Status FillSpans(v1::EmbedOptions& options) const;
 
   std::string json_, windows_, overlap_, aggregation_, positions_, profile_, spans_, vectors_, calibration_;
-  std::optional<uint32_t> max_terms_, top_, groups_;
+  std::optional<uint32_t> max_terms_, token_pooling_, top_, groups_;
   bool short_last_ = false, log_scaling_ = false, resonance_ = false, always_ = false, recommended_ = false;
   std::optional<double> temperature_, norm_temperature_;
 };

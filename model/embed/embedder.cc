@@ -101,10 +101,12 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   const absl::StatusOr<Encoded> encoded = EncodeAll(encoder_, team_, sequences, options.max_batch_tokens);
   if (!encoded.ok()) return encoded.status();
 
-  const VectorOptions vector_options{.dimensions = *dimensions,
-                                     .normalize = options.normalize,
-                                     .windows = extension.windows.value_or(Windows()),
-                                     .vector_per_window = options.vector_per_window};
+  const VectorOptions vector_options{
+      .dimensions = *dimensions,
+      .normalize = options.normalize,
+      .windows = extension.windows.value_or(Windows()),
+      .vector_per_window = options.vector_per_window,
+      .token_pooling = options.plan.token_vectors == TokenVectors::kDocument ? options.token_pooling : 1};
   std::vector<std::vector<OutputVector>> results;
   size_t next = 0;
   for (const Plan& plan : *plans) {

@@ -33,6 +33,7 @@ struct EmbedderOptions {
   bool vector_per_window = false;
   bool sparse = false;               // The sparse vector of each text instead.
   std::optional<int64_t> max_terms;  // Of sparse vectors, as FinishSparse has it.
+  int64_t token_pooling = 1;         // Of documents' token vectors, as FinishVectors has it.
   // Texts are encoded in batches of at most so many tokens (a longer sequence goes alone). More is faster up to a few
   // thousand and takes more memory.
   int max_batch_tokens = 4096;

@@ -6,6 +6,7 @@
 #include "model/errors/errors.h"
 #include "model/plan/windows.h"
 #include "model/text/prompt.h"
+#include "model/vector/token_pooling.h"
 
 namespace longembed {
 namespace {
@@ -183,8 +184,63 @@ int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptio
   return needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes;
 }
 
+namespace {
+
+// The first vector, which the paper's code protects, and the mean of each cluster of the others.
+absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> vectors, const VectorOptions& options) {
+  const std::span<OutputVector> others = vectors.subspan(1);
+  const std::vector<std::span<const float>> views = [others] {
+    std::vector<std::span<const float>> values;
+    for (const OutputVector& vector : others) values.emplace_back(vector.values);
+    return values;
+  }();
+  const std::vector<int32_t> labels = PooledTokens(views, options.token_pooling);
+  std::vector<OutputVector> pooled(1, std::move(vectors.front()));
+  std::vector<std::vector<double>> sums;
+  std::vector<int64_t> sizes;
+  for (size_t i = 0; i < others.size(); ++i) {
+    const auto label = static_cast<size_t>(labels[i]);
+    if (label == sums.size()) {  // Clusters are numbered by their first vectors.
+      sums.emplace_back(others[i].values.size());
+      sizes.push_back(0);
+      pooled.push_back({.content = others[i].content});
+    }
+    for (size_t c = 0; c < sums[label].size(); ++c) sums[label][c] += others[i].values[c];
+    ++sizes[label];
+    pooled[label + 1].content.end = std::max(pooled[label + 1].content.end, others[i].content.end);
+  }
+  for (size_t k = 0; k < sums.size(); ++k) {
+    std::vector<float>& values = pooled[k + 1].values;
+    for (const double sum : sums[k]) values.push_back(static_cast<float>(sum / static_cast<double>(sizes[k])));
+    if (!options.normalize) continue;
+    if (const absl::Status status = Normalize(values); !status.ok()) return status;
+  }
+  return pooled;
+}
+
+// The mean over a span's tokens from the means over its parts. A part that is the whole span is its vector to the bit.
+std::vector<std::vector<float>> JoinParts(const Plan& plan, std::span<const std::vector<float>> rows) {
+  std::vector<std::vector<float>> joined(plan.spans.size());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto [span, tokens] = plan.parts[r];
+    std::vector<float>& sum = joined[static_cast<size_t>(span)];
+    const int32_t all = plan.spans[static_cast<size_t>(span)].size();
+    const float share = static_cast<float>(tokens) / static_cast<float>(all);
+    if (sum.empty()) sum.resize(rows[r].size());
+    for (size_t c = 0; c < sum.size(); ++c) sum[c] += share * rows[r][c];
+  }
+  return joined;
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options) {
+  std::vector<std::vector<float>> joined;
+  if (!plan.parts.empty()) {
+    joined = JoinParts(plan, rows);
+    rows = joined;
+  }
   std::vector<OutputVector> vectors;
   const auto add = [&](std::span<const float> row, Range content) {
     absl::StatusOr<std::vector<float>> vector = FinishVector(row, options);
@@ -194,6 +250,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
   for (size_t i = 0; i < plan.spans.size(); ++i) {
     if (const absl::Status status = add(rows[i], plan.spans[i]); !status.ok()) return status;
   }
+  if (options.token_pooling > 1) return PoolVectors(vectors, options);
   if (!plan.spans.empty()) return vectors;
   for (const Range group : GroupsOfWindows(plan, options)) {
     const absl::Status status = add(AggregateGroup(plan, rows, group, options.windows), ContentOf(plan, group));
@@ -203,7 +260,10 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
 }
 
 int64_t CountVectors(const Plan& plan, const VectorOptions& options) {
-  if (!plan.spans.empty()) return std::ssize(plan.spans);
+  if (!plan.spans.empty()) {
+    const auto spans = std::ssize(plan.spans);
+    return options.token_pooling == 1 ? spans : 1 + PooledCount(spans - 1, options.token_pooling);
+  }
   const auto windows = static_cast<int64_t>(plan.sequences.size());
   return options.vector_per_window ? std::min(windows, options.windows.vectors.value_or(windows)) : 1;
 }

@@ -63,6 +63,7 @@ struct VectorOptions {
   bool normalize = true;
   Windows windows;                 // Of these the aggregation with its numbers, and `vectors`.
   bool vector_per_window = false;  // Instead of aggregating; of groups of windows where windows.vectors is there.
+  int64_t token_pooling = 1;       // Of a document's token vectors: so many to one vector, save the first.
 };
 
 struct OutputVector {
@@ -72,8 +73,8 @@ struct OutputVector {
 };
 
 // The vectors that the caller gets: one; one a window or group of windows; or one a span, when the plan has spans.
-// `rows` are the encoder's vectors of the plan's spans, in order. Windows are aggregated, then each vector is cut and
-// normalized. Errors: UNUSABLE_VECTOR.
+// `rows` are the encoder's vectors of the plan's spans, or of their parts, in order. Windows are aggregated, then each
+// vector is cut and normalized. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
 

@@ -156,6 +156,11 @@ absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
                               " does not give; it gives: ", absl::StrJoin(available, ", ")));
 }
 
+absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t most) {
+  return Invalid("options.token_pooling", "TOKEN_POOLING_OUT_OF_RANGE",
+                 absl::StrCat("is ", factor, "; it must be from 1 to ", most));
+}
+
 absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size) {
   return Invalid("options.max_terms", "MAX_TERMS_OUT_OF_RANGE",
                  absl::StrCat("is ", max_terms, "; it must be from 1 to the vocabulary's ", vocabulary_size));
@@ -209,8 +214,8 @@ absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
 
 absl::Status SpansWithWindows(std::string_view field) {
   return Invalid(field, "SPANS_WITH_WINDOWS",
-                 "cannot be combined with options.output SPAN_VECTORS, since it cuts windows; choose an extension "
-                 "without them, or ask for WINDOW_VECTORS");
+                 "are the tokens of one sequence, and the extension cuts this text into windows; choose one without "
+                 "them");
 }
 
 absl::Status NoSpanWithTokens() {

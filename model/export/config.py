@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from model.export import rotary_scaling
 from model.export.errors import ExportError
 
 
@@ -14,15 +15,17 @@ def require(kind: str, config: dict, values: dict) -> None:
 
 @dataclass(frozen=True)
 class Rope:
-    """Plain rotary frequencies, theta_j = base^(-2j/d) / factor, j = 0..d/2-1, and the kind of scaling that they come from."""
+    """Plain rotary frequencies, theta_j = base^(-2j/d) / factor, j = 0..d/2-1, and the kind of scaling that they come from. `pairs`: what else divides each."""
 
     base: float
     factor: float = 1.0
     scaling: str = "default"
+    pairs: rotary_scaling.RotaryScaling | None = None
 
     def sizes(self) -> dict:
         """The manifest's keys."""
-        return {"rotary_base": self.base, **({"rotary_factor": self.factor} if self.factor != 1 else {})}
+        factor = {"rotary_factor": self.factor} if self.factor != 1 else {}
+        return {"rotary_base": self.base, **factor, **({"rotary_scaling": self.pairs.content()} if self.pairs else {})}
 
 
 def rope_settings(config: dict, default_base: float = 10000.0) -> dict:
@@ -31,10 +34,13 @@ def rope_settings(config: dict, default_base: float = 10000.0) -> dict:
 
 
 def read_rope(kind: str, config: dict) -> Rope:
-    """Refuses every scaling but a constant one of all frequencies."""
-    rope = rope_of(kind, rope_settings(config))
+    """Takes a constant scaling of all frequencies, and those of rotary_scaling.py."""
+    settings = rope_settings(config)
+    scaling = settings.get("rope_type")
+    by_pair = scaling in rotary_scaling.KINDS
+    rope = rope_of(kind, {**settings, "rope_type": "default"} if by_pair else settings)
     refuse_two_ropes(config)
-    return rope
+    return Rope(rope.base, 1.0, scaling, rotary_scaling.read(kind, config, settings)) if by_pair else rope
 
 
 def rope_of(kind: str, settings: dict) -> Rope:

@@ -7,6 +7,7 @@ trained without it, and a context extension would fight it.
 
 from torch import Tensor, nn
 
+from model.export import rotary_scaling
 from model.export.config import layer_kinds, read_rope, require
 from model.export.errors import ExportError
 from model.export.layers import HeadNormLayer, PreNormLayer, linear
@@ -20,7 +21,7 @@ SIGNATURE = "rope-v1"
 CAUSAL = True
 DEFAULT_POOLING = "LAST"
 
-ROPE_TYPES = ("default", "linear")
+ROPE_TYPES = ("default", "linear", *rotary_scaling.KINDS)
 REQUIRED = {"hidden_act": "silu", "pretraining_tp": 1}
 
 

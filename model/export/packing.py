@@ -11,17 +11,24 @@ def table_rows(lengths: list[int], stride: int = 1) -> Tensor:
     return torch.cat([torch.arange(n, dtype=torch.float32) * stride for n in lengths])
 
 
-def rotations(lengths: list[int], rotary_dim: int, rotary_base: float, rotary_factor: float = 1.0) -> Tensor:
-    """Plain rotations of a packed batch: float32 [1, 2, T, rotary_dim / 2]."""
+def rotations(lengths: list[int], rotary_dim: int, rotary_base: float, rotary_factor: float = 1.0, rotary_scaling: dict | None = None) -> Tensor:
+    """Plain rotations of a packed batch: float32 [1, 2, T, rotary_dim / 2]. `rotary_scaling`: as the manifest has it."""
+    scaling = rotary_scaling or {}
     frequencies = rotary_base ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim) / rotary_factor
-    angles = torch.outer(torch.cat([torch.arange(n, dtype=torch.float64) for n in lengths]), frequencies)
-    return torch.stack([angles.cos(), angles.sin()]).to(torch.float32).unsqueeze(0)
+
+    def angles(n: int) -> Tensor:
+        factors = scaling.get("long_factors" if n > scaling.get("long_from", n) else "factors", [1.0])
+        return torch.outer(torch.arange(n, dtype=torch.float64), frequencies / torch.tensor(factors, dtype=torch.float64))
+
+    turned = torch.cat([angles(n) for n in lengths])
+    return (scaling.get("amplitude", 1.0) * torch.stack([turned.cos(), turned.sin()])).to(torch.float32).unsqueeze(0)
 
 
 def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
     """What a manifest's graph takes as the plain positions of sequences with these lengths."""
     if content["family"] == "ROPE":
-        return lambda lengths: rotations(lengths, content["rotary_dim"], content["rotary_base"], content.get("rotary_factor", 1.0))
+        scaled = content.get("rotary_factor", 1.0), content.get("rotary_scaling")
+        return lambda lengths: rotations(lengths, content["rotary_dim"], content["rotary_base"], *scaled)
     return lambda lengths: table_rows(lengths, content.get("position_stride", 1))
 
 

@@ -31,6 +31,26 @@ void CheckRotary(const YamlMapping& root, const ModelManifest& manifest) {
   if (manifest.rotary_base <= 1) root.Fail("rotary_base", "must be above 1");
 }
 
+void ReadRotaryScaling(YamlMapping& section, int pairs, RotaryScaling& scaling) {
+  constexpr double kLeast = 1e-6, kMost = 1e6;
+  section.Text("kind", scaling.kind);
+  const bool longrope = scaling.kind == "longrope";
+  if (!longrope && scaling.kind != "llama3" && scaling.kind != "yarn") {
+    section.Fail("kind", "must be llama3, yarn or longrope");
+  }
+  section.Numbers("factors", scaling.factors, kLeast, kMost);
+  section.Numbers("long_factors", scaling.long_factors, kLeast, kMost);
+  section.Integer("long_from", scaling.long_from, 0, kMany);
+  section.Number("amplitude", scaling.amplitude, 1e-3, 1e3);
+  const auto count = static_cast<size_t>(pairs);
+  if (scaling.factors.size() != count) section.Fail("factors", absl::StrCat("must hold ", pairs, ", one a pair"));
+  if (scaling.long_factors.size() != (longrope ? count : 0)) {
+    section.Fail("long_factors",
+                 absl::StrCat("must hold ", pairs, ", one a pair, where the kind is longrope, and none elsewhere"));
+  }
+  if (longrope != (scaling.long_from > 0)) section.Fail("long_from", "goes with longrope, from 1");
+}
+
 void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
   if (manifest.family == Family::kApe) {
     root.Require("position_rows");
@@ -44,6 +64,9 @@ void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
     root.Number("rotary_base", manifest.rotary_base, 1, 1e12);
     root.Number("rotary_factor", manifest.rotary_factor, 1e-3, 1e3);
     CheckRotary(root, manifest);
+    root.Section("rotary_scaling", [&manifest](YamlMapping& section) {
+      ReadRotaryScaling(section, manifest.rotary_dim / 2, manifest.rotary_scaling.emplace());
+    });
   }
 }
 

@@ -50,6 +50,16 @@ struct TokenVectorSettings {
   std::vector<int32_t> skipped_tokens;  // Ascending. In documents they get no vector.
 };
 
+// Rotary frequencies that a checkpoint scales pair by pair: Llama 3.1's, YaRN's (arXiv 2309.00071), LongRoPE's (arXiv
+// 2402.13753).
+struct RotaryScaling {
+  std::string kind;                  // "llama3", "yarn" or "longrope".
+  std::vector<double> factors;       // [rotary_dim / 2] Divide the frequencies.
+  std::vector<double> long_factors;  // LongRoPE: those of sequences of more than long_from tokens. Else empty.
+  int long_from = 0;
+  double amplitude = 1;  // Multiplies cos and sin.
+};
+
 // A plain value: copy it, share it between threads.
 struct ModelManifest {
   std::string name;
@@ -74,6 +84,7 @@ struct ModelManifest {
   int plain_limit = 0;      // The most tokens of one sequence without an extension.
   // RoPE: divides all plain frequencies, as gte's published code and linear scaling do.
   double rotary_factor = 1;
+  std::optional<RotaryScaling> rotary_scaling;  // RoPE, on top of rotary_factor.
   bool causal = false;
   Pooling pooling = Pooling::kMean;
   SparseHeadKind sparse_head = SparseHeadKind::kNone;

@@ -13,10 +13,20 @@ namespace {
 
 bool IsPlain(const Extension& extension) { return std::holds_alternative<PlainPositions>(extension.positions); }
 
+template <typename Method>
+constexpr bool ReplacesFrequencies() {
+  return requires { Method::kReplacesFrequencies; };
+}
+
 absl::Status CheckMethod(const ModelManifest& model, const PositionsMethod& positions) {
-  const auto check = [&model](const auto& method) {
+  const auto check = [&model]<typename Method>(const Method& method) {
     if (method.kRotary && model.family != Family::kRope) {
-      return MethodNotAvailable(method.kName, model.name, "APE", MethodsOf(model.family));
+      return MethodNotAvailable(method.kName, model.name, "APE", MethodsOf(model));
+    }
+    if (ReplacesFrequencies<Method>() && model.rotary_scaling.has_value()) {
+      return MethodNotAvailable(method.kName, model.name,
+                                absl::StrCat("ROPE with the checkpoint's own scaling, ", model.rotary_scaling->kind),
+                                MethodsOf(model));
     }
     return method.Check(model);
   };
@@ -34,7 +44,7 @@ std::string MethodsThatScale() {
 }
 
 absl::Status CheckResonance(const ModelManifest& model, const PositionsMethod& positions) {
-  if (model.family != Family::kRope) return MethodNotAvailable("resonance", model.name, "APE", MethodsOf(model.family));
+  if (model.family != Family::kRope) return MethodNotAvailable("resonance", model.name, "APE", MethodsOf(model));
   const auto check = [](const auto& method) {
     if (!method.kMovesTokens) return absl::OkStatus();
     return ExtensionConflict("resonance", absl::StrCat("cannot be combined with ", method.kName,
@@ -81,18 +91,19 @@ absl::Status CheckWindows(const ModelManifest& model, const Extension& extension
 
 }  // namespace
 
-std::vector<std::string> MethodsOf(Family family) {
+std::vector<std::string> MethodsOf(const ModelManifest& model) {
   std::vector<std::string> methods{"windows"};
-  const auto add = [&methods](bool rotary) {
-    ForEachMethod([&methods, rotary](const auto& method) {
-      if (method.kRotary == rotary) methods.emplace_back(method.kName);
+  const auto add = [&methods, &model](bool rotary) {
+    ForEachMethod([&methods, &model, rotary]<typename Method>(const Method& method) {
+      const bool replaces = ReplacesFrequencies<Method>() && model.rotary_scaling.has_value();
+      if (method.kRotary == rotary && !replaces) methods.emplace_back(method.kName);
     });
   };
   add(/*rotary=*/false);
   methods.emplace_back("attention_log_scaling");
   methods.emplace_back("attention_temperature");
   methods.emplace_back(AttentionCalibration::kName);
-  if (family == Family::kRope) {
+  if (model.family == Family::kRope) {
     add(/*rotary=*/true);
     methods.emplace_back("resonance");
   }
@@ -131,6 +142,8 @@ int64_t WindowTokens(const ModelManifest& model, const Extension& extension) {
 Positions PositionsOf(const ModelManifest& model, const Extension& extension, int64_t n) {
   Positions positions = std::visit([&](const auto& method) { return method.Resolve(model, n); }, extension.positions);
   positions.resonance = extension.resonance;
+  positions.long_factors = model.rotary_scaling.has_value() && !model.rotary_scaling->long_factors.empty() &&
+                           n > model.rotary_scaling->long_from;
   if (extension.attention_log_scaling && n > model.trained_window) {
     positions.query_scale = std::log(static_cast<double>(n)) / std::log(static_cast<double>(model.trained_window));
   }

@@ -65,8 +65,9 @@ struct Extension {
 
 // The functions below are pure: any thread.
 
-// The parts of an extension that a model's family has, by their names in longembed.v1.Extension.
-std::vector<std::string> MethodsOf(Family family);
+// The parts of an extension that a model has, by their names in longembed.v1.Extension: those of its family, without
+// those that would replace frequencies which its checkpoint scales pair by pair.
+std::vector<std::string> MethodsOf(const ModelManifest& model);
 
 // Whether `model` can do what `extension` asks. Errors (INVALID_ARGUMENT) name the field relative to the extension, its
 // value and the limit: METHOD_NOT_AVAILABLE, EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT, WINDOW_TOO_LARGE,

@@ -200,7 +200,8 @@ absl::StatusOr<Extension> ParseExtension(std::string_view text) {
 
 json CanonicalJson(const ModelManifest& model, const Extension& extension) {
   json result = json::object();
-  const auto add = [&result](auto method) {
+  const auto add = [&result, &model](auto method) {
+    if constexpr (requires { method.WithDefaults(model); }) method = method.WithDefaults(model);
     CanonicalFields fields(method.kAdaptive);
     method.Describe(fields);
     if (!*method.kName == '\0') result[method.kName] = std::move(fields.object());

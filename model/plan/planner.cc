@@ -95,7 +95,6 @@ class Planner {
   }
 
   absl::Status PlanWindows() {
-    if (input_.spans != nullptr) return SpansWithWindows("options.extension.windows");
     const Windows& windows = *extension_.windows;
     const int64_t window = WindowTokens(model_, extension_);
     if (const int64_t most = options_.limits.max_sequence_tokens; window > most) {
@@ -106,12 +105,16 @@ class Planner {
     if (input_.complete && content() > room) return CompleteIdsTooLong(content(), window);
     if (windows.overlap >= room) return OverlapTooLarge("options.extension.windows.overlap", windows.overlap, room);
     const int64_t count = CountWindows(content(), room, windows.overlap);
-    if (count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
+    const bool vector_each = input_.spans == nullptr;
+    if (vector_each && count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
     const int64_t most = options_.limits.max_run_tokens;
     const int64_t run = count * (overhead_ + std::min(room, content()));
     if (run > most) return TooManyRunTokens(run, most);
     plan_.tokens = overhead_ + content();
-    for (const Range range : CutWindows(content(), room, windows.overlap, windows.last)) Add(Moved(range));
+    std::vector<Range> cut = CutWindows(content(), room, windows.overlap, windows.last);
+    for (Range& range : cut) range = Moved(range);
+    if (!vector_each) return AddWindowsOfSpans(cut);
+    for (const Range range : cut) Add(range);
     return absl::OkStatus();
   }
 
@@ -181,7 +184,7 @@ class Planner {
   // A span for each token of each sequence, save those that are skipped.
   absl::Status PlaceTokens() {
     const std::vector<int32_t>& skipped = model_.token_vectors->skipped_tokens;
-    const auto before = static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+    const int32_t before = TokensBefore();
     for (PlannedSequence& planned : plan_.sequences) {
       Sequence& sequence = planned.sequence;
       sequence.spans.clear();
@@ -229,13 +232,14 @@ class Planner {
   void Rotate(const Positions& positions, Sequence& sequence) {
     const int64_t n = sequence.size();
     const int64_t rows = positions.chunk_window > 0 ? std::max(n, positions.modulo + positions.chunk_window) : n;
-    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), positions.amplitude, rows);
+    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), RotaryAmplitude(model_, positions), rows);
     const RotaryTable& table = *sequence.rotary;
-    if (const int64_t g = positions.group, w = positions.neighbor_window; w > 0) {
-      sequence.neighbour_window = static_cast<int32_t>(w);
+    if (const int64_t g = positions.group, shift = positions.far_shift; positions.neighbor_window > 0) {
+      sequence.neighbour_window = static_cast<int32_t>(positions.neighbor_window);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
-      // Below w the shift may point beyond the last row, but no pair at a distance of w or more has such a token first.
-      sequence.rotary_shifted = Gathered(table, n, [g, w, n](int64_t i) { return std::min(i / g + w - w / g, n - 1); });
+      // Below the neighbor window the shift may point beyond the table, but no pair that far has such a token later.
+      sequence.rotary_shifted =
+          Gathered(table, n, [g, shift, n](int64_t i) { return std::clamp<int64_t>(i / g + shift, 0, n - 1); });
     }
     if (const int64_t s = positions.modulo, w = positions.chunk_window; w > 0) {
       sequence.chunk = static_cast<int32_t>(s);
@@ -247,11 +251,63 @@ class Planner {
     }
   }
 
-  // Moves spans from content tokens to tokens of the one sequence, clipped to what was kept.
+  int32_t TokensBefore() const {
+    return static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+  }
+
+  // Long late chunking (arXiv 2409.04701): each token has its state from one window, and a span is the mean over its
+  // tokens, whichever windows they are in.
+  absl::Status AddWindowsOfSpans(std::span<const Range> windows) {
+    if (absl::Status status = KeepSpans(kept_); !status.ok()) return status;
+    const std::vector<Range> owned = TokensOfWindows(windows);
+    absl::StatusOr<std::vector<std::vector<SpanPart>>> parts = PartsOfWindows(owned);
+    if (!parts.ok()) return parts.status();
+    for (size_t i = 0; i < windows.size(); ++i) {
+      if ((*parts)[i].empty()) continue;
+      Add(windows[i]);
+      const int32_t shift = TokensBefore() - windows[i].start;
+      std::vector<Range>& spans = plan_.sequences.back().sequence.spans;
+      spans.clear();
+      for (const SpanPart part : (*parts)[i]) {
+        const Range span = plan_.spans[static_cast<size_t>(part.span)];
+        const int32_t start = std::max(span.start, owned[i].start) + shift;
+        spans.push_back({start, start + part.tokens});
+        plan_.parts.push_back(part);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Of each window the parts of spans among its own tokens.
+  absl::StatusOr<std::vector<std::vector<SpanPart>>> PartsOfWindows(std::span<const Range> owned) const {
+    std::vector<std::vector<SpanPart>> parts(owned.size());
+    int64_t count = 0;
+    for (size_t i = 0; i < plan_.spans.size(); ++i) {
+      const Range span = plan_.spans[i];
+      const auto ends_before = [&span](Range window) { return window.end <= span.start; };
+      for (auto window = std::ranges::partition_point(owned, ends_before);
+           window != owned.end() && window->start < span.end; ++window) {
+        const int64_t most = options_.limits.max_vectors;
+        if (++count > most) return TooManyVectors(count, most);
+        const int32_t tokens = std::min(span.end, window->end) - std::max(span.start, window->start);
+        parts[static_cast<size_t>(window - owned.begin())].push_back({static_cast<int32_t>(i), tokens});
+      }
+    }
+    return parts;
+  }
+
+  // Spans of the one sequence.
   absl::Status PlaceSpans(Range kept) {
+    if (absl::Status status = KeepSpans(kept); !status.ok()) return status;
     Sequence& sequence = plan_.sequences.front().sequence;
-    const auto before = static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
+    const int32_t shift = TokensBefore() - kept.start;
     sequence.spans.clear();
+    for (const Range span : plan_.spans) sequence.spans.push_back({span.start + shift, span.end + shift});
+    return absl::OkStatus();
+  }
+
+  // The spans that were asked for, clipped to what was kept.
+  absl::Status KeepSpans(Range kept) {
     const std::span<const Range> ranges = input_.spans->ranges;
     for (size_t i = 0; i < ranges.size(); ++i) {
       const Range clipped{std::max(ranges[i].start, kept.start), std::min(ranges[i].end, kept.end)};
@@ -262,7 +318,6 @@ class Planner {
       const auto count = static_cast<int64_t>(plan_.spans.size());
       if (count == options_.limits.max_vectors) return TooManyVectors(count + 1, count);
       plan_.spans.push_back(clipped);
-      sequence.spans.push_back({before + clipped.start - kept.start, before + clipped.end - kept.start});
     }
     return plan_.spans.empty() ? NoSpanWithTokens() : absl::OkStatus();
   }

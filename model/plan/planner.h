@@ -75,17 +75,26 @@ struct PlannedSequence {
   Positions positions;
 };
 
+// What one row of the encoder adds to the vector of a span that windows cut.
+struct SpanPart {
+  int32_t span = 0;    // Of Plan::spans.
+  int32_t tokens = 0;  // That the row is the mean of: its weight.
+};
+
 struct Plan {
-  std::vector<PlannedSequence> sequences;  // At least one; one a window.
+  std::vector<PlannedSequence> sequences;  // At least one; one a window, without windows that no span takes a token of.
   // Content tokens of each span's or token's vector; empty where there are none. A token that is not of the content has
   // an empty range, at the content's beginning or end.
   std::vector<Range> spans;
+  // Spans with windows: one a row of the encoder, in order. Empty: row i is the vector of span i.
+  std::vector<SpanPart> parts;
   int64_t tokens = 0;            // Of the input as encoded, specials and prompt included.
   int64_t truncated_tokens = 0;  // Content tokens cut away.
   bool estimated = false;        // truncated_tokens is, and so are places in the content after truncation at the start.
   int64_t capacity = 0;          // The most tokens one sequence may have under these options and limits.
 
   int64_t run_tokens() const;  // All sequences together.
+  int64_t rows() const { return parts.empty() ? vectors() : static_cast<int64_t>(parts.size()); }  // Of the encoder.
   int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }
 };
 
@@ -95,7 +104,7 @@ absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens);
 // Plans one input for the model that `model` describes. `tables` is where rotary tables come from; it may be shared by
 // everybody.
 // Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE,
-// INPUT_BEYOND_SERVER_LIMIT, WINDOW_TOO_LARGE, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPANS_WITH_WINDOWS, SPAN_TRUNCATED,
+// INPUT_BEYOND_SERVER_LIMIT, WINDOW_TOO_LARGE, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPAN_TRUNCATED,
 // NO_SPANS.
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables);

@@ -42,11 +42,20 @@ std::vector<double> RotaryFrequencies(const ModelManifest& model, const Position
     frequencies[j] = std::pow(base, -2.0 * static_cast<double>(j) / model.rotary_dim) / model.rotary_factor;
     frequencies[j] /= positions.interpolate;
   }
+  if (model.rotary_scaling.has_value()) {
+    const RotaryScaling& scaling = *model.rotary_scaling;
+    const std::vector<double>& divisors = positions.long_factors ? scaling.long_factors : scaling.factors;
+    for (size_t j = 0; j < frequencies.size(); ++j) frequencies[j] /= divisors[j];
+  }
   if (positions.ramp.has_value()) Blend(model, *positions.ramp, frequencies);
   if (positions.resonance) {
     for (double& frequency : frequencies) frequency = kTau / std::round(kTau / frequency);
   }
   return frequencies;
+}
+
+double RotaryAmplitude(const ModelManifest& model, const Positions& positions) {
+  return positions.amplitude * (model.rotary_scaling.has_value() ? model.rotary_scaling->amplitude : 1);
 }
 
 RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitude, int64_t rows) {

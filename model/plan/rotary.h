@@ -19,10 +19,13 @@
 
 namespace longembed {
 
-// theta'_j, j = 0..rotary_dim/2-1, radians a token: of the base in effect, divided by the model's own factor and by
+// theta'_j, j = 0..rotary_dim/2-1, radians a token: of the base in effect, divided by the model's own factors and by
 // `interpolate`, blended by the ramp, and last, with Resonance (arXiv 2403.00071), with wavelengths rounded to whole
 // tokens.
 std::vector<double> RotaryFrequencies(const ModelManifest& model, const Positions& positions);
+
+// Of cos and sin: the checkpoint's times the method's.
+double RotaryAmplitude(const ModelManifest& model, const Positions& positions);
 
 // Row p holds amplitude * cos(p theta_j) and sin, for p = 0..rows-1.
 RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitude, int64_t rows);

@@ -44,13 +44,14 @@ struct Sequence {
   std::vector<float> positions;  // [n] APE: real-valued rows of the position table. RoPE: empty.
   // RoPE: row i is token i's rotation; more rows than n are ignored. Shared, because plain sequences have equal ones.
   std::shared_ptr<const RotaryTable> rotary;
-  // SelfExtend: the rotations of positions i / g and i / g + w - w / g, for pairs at distance w or more. Dual chunk
-  // attention: those of s + w - 1 and s + min(i mod s, w - 1), for pairs of farther chunks and of neighboring ones.
-  // Both or none.
+  // For pairs at distance w or more, the rotations of the earlier token's position and of the later one's. SelfExtend:
+  // i / g and i / g + w - w / g. STRING: i and i - S + W, with w = S. Dual chunk attention: those of s + w - 1 and
+  // s + min(i mod s, w - 1), for pairs of farther chunks and of neighboring ones. Both or none.
   std::shared_ptr<const RotaryTable> rotary_grouped;
   std::shared_ptr<const RotaryTable> rotary_shifted;
   float query_scale = 1.0f;  // Attention log-scaling; 1 = none.
-  // SelfExtend's w; 0 = plain attention; -k = plain, and no token attends to the last k (for models with TokenVectors).
+  // SelfExtend's w, STRING's S; 0 = plain attention; -k = plain, and no token attends to the last k (for models with
+  // TokenVectors).
   int32_t neighbour_window = 0;
   SequenceCalibration calibration;
   int32_t chunk = 0;         // Dual chunk attention's s; 0: none.

@@ -3,6 +3,7 @@
 #define LONGEMBED_MODEL_PLAN_WINDOWS_H_
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/plan/extension.h"
@@ -19,6 +20,11 @@ std::vector<Range> CutWindows(int64_t content, int64_t room, int64_t overlap, La
 // `count` windows in min(count, groups) runs of neighbors whose sizes differ by at most 1, the larger ones first.
 // count, groups >= 1.
 std::vector<Range> GroupNeighbors(int64_t count, int64_t groups);
+
+// For each window of CutWindows the content tokens that it stands for where each token counts once: of neighbors, a
+// token belongs to the one whose edge, within the text, is farther from it, the earlier one of equals. They cover the
+// content without overlaps, and none is empty.
+std::vector<Range> TokensOfWindows(std::span<const Range> windows);
 
 }  // namespace longembed
 

@@ -56,16 +56,25 @@ int64_t YamlMapping::ToInteger(const std::string& key, const YamlNode& node, int
   return value;
 }
 
-void YamlMapping::Number(const std::string& key, double& value, double least, double most) {
-  const YamlNode* const node = Node(key);
-  if (node == nullptr) return;
+double YamlMapping::ToNumber(const std::string& key, const YamlNode& node, double least, double most) const {
   double read = 0;
-  if (node->kind != YamlNode::Kind::kScalar || node->quoted || !StartsDecimal(node->scalar) ||
-      node->scalar.find_first_not_of("-+.eE0123456789") != std::string::npos ||
-      !absl::SimpleAtod(node->scalar, &read) || !std::isfinite(read) || read < least || read > most) {
-    Fail(*node, key, absl::StrCat("must be a number from ", least, " to ", most, Not(*node)));
+  if (node.kind != YamlNode::Kind::kScalar || node.quoted || !StartsDecimal(node.scalar) ||
+      node.scalar.find_first_not_of("-+.eE0123456789") != std::string::npos || !absl::SimpleAtod(node.scalar, &read) ||
+      !std::isfinite(read) || read < least || read > most) {
+    Fail(node, key, absl::StrCat("must be a number from ", least, " to ", most, Not(node)));
   }
-  value = read;
+  return read;
+}
+
+void YamlMapping::Number(const std::string& key, double& value, double least, double most) {
+  if (const YamlNode* const node = Node(key)) value = ToNumber(key, *node, least, most);
+}
+
+void YamlMapping::Numbers(const std::string& key, std::vector<double>& values, double least, double most) {
+  const YamlNode* const list = List(key);
+  if (list == nullptr) return;
+  values.clear();
+  for (const YamlNode& item : list->items) values.push_back(ToNumber(key, item, least, most));
 }
 
 void YamlMapping::Flag(const std::string& key, bool& value) {

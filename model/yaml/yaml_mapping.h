@@ -56,6 +56,8 @@ class YamlMapping {
   }
   // A finite decimal number, such as 10000, 0.5 or 1.5e6.
   void Number(const std::string& key, double& value, double least, double most);
+  // Lists of such numbers.
+  void Numbers(const std::string& key, std::vector<double>& values, double least, double most);
   // true or false.
   void Flag(const std::string& key, bool& value);
   // Any scalar, as it stands in the file.
@@ -102,6 +104,7 @@ class YamlMapping {
   void ReadMapping(const YamlNode& node, const std::string& path, const std::function<void(YamlMapping&)>& read) const;
   void ReadInteger(const std::string& key, int64_t& value, int64_t least, int64_t most);
   int ReadChoice(const std::string& key, const std::vector<std::string>& names);
+  double ToNumber(const std::string& key, const YamlNode& node, double least, double most) const;
   int64_t ToInteger(const std::string& key, const YamlNode& node, int64_t least, int64_t most) const;
   const YamlNode* Scalar(const std::string& key, const char* kind);
   const YamlNode* List(const std::string& key);

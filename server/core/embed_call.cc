@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
+#include "model/vector/token_pooling.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 
@@ -16,7 +17,7 @@ namespace longembed {
 
 int64_t PlanBytes(const Plan& plan) {
   const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
-  int64_t bytes = of(plan.sequences) + of(plan.spans);
+  int64_t bytes = of(plan.sequences) + of(plan.spans) + of(plan.parts);
   std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>>
       tables;  // Uses here, in all.
   for (const PlannedSequence& planned : plan.sequences) {
@@ -202,12 +203,17 @@ absl::Status EmbedCall::CheckResponseSize() const {
 absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
   if (sparse()) return HoldTerms(ExpectedTerms(sequences));
   const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
-  const int64_t vectors = CountAnswered();
   int64_t rows = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
+  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
+    if (input.ok() && !input->plan.parts.empty()) rows += input->plan.vectors();  // Joined from those of its parts.
+  }
   // The rows, and the answer's message, which is made of them one input after the other.
   const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
-  return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector));
+  const bool pools = order_.vector_options.token_pooling > 1;
+  const int64_t vectors = pools ? rows : CountAnswered();
+  const int64_t pooling = pools ? PoolingBytes(rows) : 0;
+  return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector) + pooling);
 }
 
 int64_t EmbedCall::ExpectedTerms(const std::vector<Sequence>& sequences) const {
@@ -343,7 +349,7 @@ struct RowsLeft {
 
 // Takes an input's rows, and frees them once there are vectors of them.
 absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const EmbedOrder& order, RowsLeft& left) {
-  const auto own = static_cast<size_t>(plan.vectors());
+  const auto own = static_cast<size_t>(plan.rows());
   const auto finish = [own](auto& rows, auto make) {
     absl::StatusOr<std::vector<OutputVector>> vectors = make(rows.first(own));
     for (auto& row : rows.first(own)) std::exchange(row, {});

@@ -48,6 +48,12 @@ json ToJson(const ModelManifest& model) {
               {"special_suffix", model.special_suffix},
               {"trained_window", model.trained_window}};
   if (model.rotary_factor != 1) result["rotary_factor"] = model.rotary_factor;
+  if (const std::optional<RotaryScaling>& scaling = model.rotary_scaling; scaling.has_value()) {
+    result["rotary_scaling"] = {{"amplitude", scaling->amplitude},
+                                {"factors", scaling->factors},
+                                {"long_factors", scaling->long_factors},
+                                {"long_from", scaling->long_from}};
+  }
   return result;
 }
 
@@ -65,6 +71,7 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
               {"truncate", NameOf(options.truncate)}};
   if (options.max_tokens.has_value()) recipe["max_tokens"] = *options.max_tokens;
   if (options.sparse) recipe["sparse"] = {{"max_terms", options.max_terms.value_or(0)}};
+  if (options.token_pooling != 1) recipe["token_pooling"] = options.token_pooling;
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }
 

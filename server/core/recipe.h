@@ -26,6 +26,7 @@ struct RecipeOptions {
   bool normalize = true;
   bool sparse = false;                        // Sparse vectors, of which dimensions and normalize say nothing.
   std::optional<int64_t> max_terms;           // Of them.
+  int64_t token_pooling = 1;                  // Of token vectors: queries too, which it leaves as they are.
   std::string encoding;                       // "FLOAT32", ...
   Precision precision = Precision::kFloat32;  // That the model runs in.
 };

@@ -82,6 +82,11 @@ void ExpectPositions(const ModelManifest& model, const Positions& positions, int
     FUZZ_EXPECT(positions.modulo + positions.chunk_window <= model.trained_window);
   }
   const int64_t g = positions.group, w = positions.neighbor_window;
+  if (Is(positions, "shifted_rotary")) {
+    FUZZ_EXPECT(g == 1 && w >= 1 && w < n && positions.far_shift < 0 && w + positions.far_shift >= 0);
+    FUZZ_EXPECT(std::max(w - 1, n - 1 + positions.far_shift) < model.trained_window);
+    return;
+  }
   if (!Is(positions, "self_extend")) {
     FUZZ_EXPECT(w == 0);
     return;
@@ -140,12 +145,13 @@ void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
   const double amplitude = Is(positions, "yarn") ? 0.1 * std::log(positions.factor) + 1 : 1;
   ExpectRotations(model, *sequence.rotary, planned.tokens, amplitude);
   ExpectFastestPair(model, positions, *sequence.rotary, planned.tokens);
-  const bool self_extend = Is(positions, "self_extend"), chunks = Is(positions, "dual_chunk");
-  FUZZ_EXPECT(sequence.neighbour_window == (self_extend ? positions.neighbor_window : 0));
-  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == (self_extend || chunks));
-  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == (self_extend || chunks));
+  const bool by_distance = Is(positions, "self_extend") || Is(positions, "shifted_rotary");
+  const bool chunks = Is(positions, "dual_chunk");
+  FUZZ_EXPECT(sequence.neighbour_window == (by_distance ? positions.neighbor_window : 0));
+  FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == (by_distance || chunks));
+  FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == (by_distance || chunks));
   FUZZ_EXPECT(sequence.chunk == (chunks ? positions.modulo : 0));
-  if (!self_extend && !chunks) return;
+  if (!by_distance && !chunks) return;
   ExpectRotations(model, *sequence.rotary_grouped, planned.tokens, 1);
   ExpectRotations(model, *sequence.rotary_shifted, planned.tokens, 1);
 }
@@ -162,6 +168,20 @@ void ExpectCalibration(const ModelManifest& model, const PlannedSequence& planne
   FUZZ_EXPECT(calibration.apart == -1 || calibration.rows == (Range{calibration.apart, calibration.apart + 1}));
 }
 
+// Each span's tokens once, in whatever windows.
+void ExpectParts(const Plan& plan) {
+  std::vector<int64_t> tokens(plan.spans.size());
+  size_t row = 0;
+  for (const PlannedSequence& planned : plan.sequences) {
+    for (const Range span : planned.sequence.spans) {
+      FUZZ_EXPECT(row < plan.parts.size() && plan.parts[row].tokens == span.size());
+      tokens[static_cast<size_t>(plan.parts[row++].span)] += span.size();
+    }
+  }
+  FUZZ_EXPECT(row == plan.parts.size());
+  for (size_t i = 0; i < tokens.size(); ++i) FUZZ_EXPECT(tokens[i] == plan.spans[i].size());
+}
+
 void ExpectSpans(const Plan& plan) {
   for (const PlannedSequence& planned : plan.sequences) {
     FUZZ_EXPECT(!planned.sequence.spans.empty());
@@ -173,6 +193,7 @@ void ExpectSpans(const Plan& plan) {
     for (const PlannedSequence& planned : plan.sequences) FUZZ_EXPECT(planned.sequence.spans.size() == 1);
     return;
   }
+  if (!plan.parts.empty()) return ExpectParts(plan);
   const PlannedSequence& planned = plan.sequences.front();
   FUZZ_EXPECT(planned.sequence.spans.size() == plan.spans.size());
   for (size_t i = 0; i < plan.spans.size(); ++i) {
@@ -204,7 +225,10 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
     FUZZ_EXPECT(whole == left || options.truncate != Truncate::kNone);
     const int64_t room = WindowTokens(model, options.extension) - overhead;
     const int64_t start = options.truncate == Truncate::kStart ? whole - left : 0;
-    ExpectWindows(*options.extension.windows, room, start, left - overhead, plan.sequences);
+    // Spans leave out windows that none of them needs.
+    if (plan.parts.empty()) {
+      ExpectWindows(*options.extension.windows, room, start, left - overhead, plan.sequences);
+    }
   } else {
     ExpectWhole(model, options, plan, overhead);
   }

@@ -112,6 +112,7 @@ PositionsMethod DrawMethod(FuzzedDataProvider& data, const ModelManifest& model)
       return SelfExtend{.group = Maybe(data, whole), .neighbor_window = Maybe(data, whole)};
     case 8:
       return DualChunk{.chunk = Maybe(data, whole), .local_window = Maybe(data, whole)};
+      return ShiftedRotary{.shift_from = Maybe(data, whole), .local_window = Maybe(data, whole)};
     default:
       return PlainPositions{};
   }

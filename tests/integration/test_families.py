@@ -207,6 +207,7 @@ ROTARY = [
     *TABLE, {"ntk": {"factor": 4}}, {"ntk_dynamic": {}, "attention_log_scaling": True}, {"ntk_by_parts": {"factor": 4}}, {"yarn": {}}, {"resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 9, "neighbor_window": 4}, "attention_log_scaling": True},
     {"dual_chunk": {}}, {"dual_chunk": {"chunk": 7, "local_window": 9}, "attention_log_scaling": True},
+    {"shifted_rotary": {"shift_from": LO, "local_window": 2}},
 ]  # fmt: skip
 
 
@@ -222,7 +223,7 @@ def shape_of(kind: str, checkpoint) -> Shape:
 def test_every_extension_is_its_formulas_in_the_network_of_transformers(native, exported, pb, kind, extension):
     """Local layers keep their window, base and scale, and MPNet its bias."""
     checkpoint, rng = exported[1][kind], random.Random(f"{kind} {extension}")
-    most = (LO if extension == {"resonance": True} else 3 * LO) - 2
+    most = (LO if extension == {"resonance": True} else 2 * LO - 2 if "shifted_rotary" in extension else 3 * LO) - 2
     contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (most, rng.randint(2, most))]
     for content, vector in zip(contents, vectors_of(native, pb, kind, contents, {**extension, "when": "ALWAYS"})):
         reference = architectures.find(checkpoint.config).reference(checkpoint.config, checkpoint.tensors)

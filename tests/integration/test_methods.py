@@ -1,5 +1,6 @@
 """Every context extension through the RPC, on small random models of every architecture, against formulas in float64 and against transformers' own rope types."""
 
+import json
 import random
 import sys
 import threading
@@ -44,6 +45,7 @@ ROPE_ONLY = [
     {"ntk": {"factor": 4}, "resonance": True}, {"ntk_dynamic": {}, "resonance": True}, {"yarn": {}, "resonance": True},
     {"self_extend": {}}, {"self_extend": {"group": 5}}, {"self_extend": {"neighbor_window": 8}}, {"self_extend": {"group": 9, "neighbor_window": 4}},
     *DUAL_CHUNK,
+    {"shifted_rotary": {}}, {"shifted_rotary": {"shift_from": 20, "local_window": 4}}, {"shifted_rotary": {"shift_from": LO, "local_window": 0}},
 ]  # fmt: skip
 CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSITIONS + (ROPE_ONLY if kind in ROPE else []) for scaled in ({}, {"attention_log_scaling": True})
     if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
@@ -97,6 +99,9 @@ def capacity(extension: dict) -> int:
     for name in ("grouped", "interpolation", "ntk", "ntk_by_parts", "yarn"):
         if "factor" in extension.get(name, {}):
             return int(extension[name]["factor"] * LO)
+    if "shifted_rotary" in extension:
+        s = extension["shifted_rotary"].get("shift_from", LO // 3)
+        return LO + s - extension["shifted_rotary"].get("local_window", s // 2)
     asked = extension.get("self_extend", {})
     if "group" in asked:
         w = asked.get("neighbor_window", 1)
@@ -213,6 +218,14 @@ def test_explain_shows_the_calibration_in_effect(models):
     request.options.extension.attention_calibration.basket = 100
     method = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results[0].sequences[0].method
     assert not method.HasField("calibration")
+@pytest.mark.parametrize("kind", ROPE)
+def test_shifted_rotary_from_beyond_the_text_is_plain(models, kind):
+    content = random_ids(random.Random(kind), LO - 2 - len(sum(specials(kind), [])))
+    plain = models.vectors(kind, [content], {})
+    shifted = models.vectors(kind, [content], {"shifted_rotary": {"shift_from": LO - 2, "local_window": 3}, "when": "ALWAYS"})
+    assert np.array_equal(plain, shifted)
+    moved = models.vectors(kind, [content], {"shifted_rotary": {"shift_from": 5, "local_window": 1}, "when": "ALWAYS"})
+    assert np.abs(plain - moved).max() > 1e-4
 
 
 def test_the_worked_example_of_self_extend():
@@ -267,6 +280,81 @@ def test_scalings_are_the_rope_types_of_transformers(models, extension, rope):
         with torch.inference_mode():
             hidden = reference(input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
         assert models.vectors("llama", [content], {**extension, "when": "ALWAYS"})[0] @ unit(hidden) >= 0.99999
+
+
+SCALED_CHECKPOINTS = {
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": LO},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": LO},
+    "longrope": {
+        "rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": LO, "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2.0],
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scaled_checkpoints(tmp_path_factory, pb):
+    """A server of Llamas whose checkpoints scale their frequencies pair by pair, and transformers' own models of them."""
+    checkpoints, exported = tmp_path_factory.mktemp("scaled"), tmp_path_factory.mktemp("scaled-models")
+    references = {}
+    for name, scaling in SCALED_CHECKPOINTS.items():
+        folder = tiny_checkpoints.save("llama", checkpoints / name)
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"max_position_embeddings": 4 * LO, "rope_parameters": {"rope_theta": 10000.0, **scaling}}
+        (folder / "config.json").write_text(json.dumps(config))
+        assert main([str(folder), "--out", str(exported / name), "--pooling", "last"]) == 0
+        references[name] = transformers.LlamaModel.from_pretrained(folder, attn_implementation="eager").eval()
+    running = start_server(tmp_path_factory.mktemp("scaled-server"), list(SCALED_CHECKPOINTS), "", exported)
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        yield Models(pb[1].EmbeddingServiceStub(channel), pb[0], {}, {}), references
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
+def test_a_scaling_of_the_checkpoint_is_that_of_transformers(scaled_checkpoints, name):
+    """Short and long texts alone and in one batch; a short one after a long one."""
+    served, references = scaled_checkpoints
+    rng = random.Random(name)
+    contents = [random_ids(rng, n - 1) for n in (2, 17, LO, LO + 1, 50, 4 * LO, LO, 20)]
+    together = served.vectors(name, contents, None)
+    for content, vector in zip(contents, together):
+        with torch.inference_mode():
+            hidden = references[name](input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
+        assert vector @ unit(hidden) >= 0.99999
+        assert np.abs(served.vectors(name, [content], None)[0] - vector).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
+def test_a_method_that_replaces_the_checkpoints_frequencies_is_refused(scaled_checkpoints, name):
+    served, _ = scaled_checkpoints
+    model = served.stub.GetModel(served.pb.GetModelRequest(model=name))
+    assert model.rotary_scaling == name and "self_extend" in model.methods and not {"ntk", "ntk_dynamic", "ntk_by_parts", "yarn"} & set(model.methods)
+    content = random_ids(random.Random(name), 5 * LO)
+    for method in ({"ntk": {"factor": 2}}, {"ntk_dynamic": {}}, {"ntk_by_parts": {}}, {"yarn": {}}):
+        with pytest.raises(grpc.RpcError) as refused:
+            served.vectors(name, [content], method)
+        assert details(refused.value)[error_details_pb2.BadRequest].field_violations[0].field == f"options.extension.{next(iter(method))}"
+    for method in ({"interpolation": {}}, {"grouped": {}}, {"recurrent": {}}, {"self_extend": {}}, {"interpolation": {}, "resonance": True}, {"windows": {}}):
+        assert np.isfinite(served.vectors(name, [content], method)).all()
+
+
+@pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
+def test_interpolation_divides_the_checkpoints_frequencies(scaled_checkpoints, name):
+    """transformers' own network, whose frequencies are those of long texts divided by the factor."""
+    served, references = scaled_checkpoints
+    content = random_ids(random.Random(name), 6 * LO)
+    reference, n = references[name], 6 * LO + 1
+    with torch.inference_mode():
+        reference(input_ids=torch.tensor([whole("llama", content)]))  # LongRoPE takes its long factors.
+        kept = reference.rotary_emb.inv_freq
+        rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(reference.config)
+        angles = torch.outer(torch.arange(n, dtype=torch.float64), kept.double() / (n / (4 * LO)))
+        amplitude = rotary.attention_scaling
+        tables = tuple(torch.cat([turned, turned], dim=1).float()[None] * amplitude for turned in (angles.cos(), angles.sin()))
+        original, reference.rotary_emb.forward = reference.rotary_emb.forward, lambda *_, **__: tables
+        hidden = reference(input_ids=torch.tensor([whole("llama", content)])).last_hidden_state[0, -1].double().numpy()
+        reference.rotary_emb.forward = original
+    assert served.vectors(name, [content], {"interpolation": {}})[0] @ unit(hidden) >= 0.99999
 
 
 def cut(c: int, room: int, overlap: int, last: str) -> list[tuple[int, int]]:
@@ -416,6 +504,72 @@ def test_spans_are_means_over_one_pass(models, kind, extension):
         ranged.inputs[0].ranges.add(start=a, end=b)
     for embedding, (a, b) in zip(models.stub.Embed(ranged).results[0].embeddings, [(5, 6), (0, 70), (30, 64)], strict=True):
         assert np.dot(embedding.values, unit(hidden[a:b].mean(axis=0))) >= 0.99999
+
+
+def states_of_spans(models, kind: str, content: list[int], windows: dict, extension: dict) -> np.ndarray:
+    """[content, H] float64: of each token, its state in the window in which an edge that cuts the text is farthest, the first of equals."""
+    shape, before = models.shapes[kind], len(specials(kind)[0])
+    ranges = cut(len(content), windows["tokens"] - len(whole(kind, [])), windows.get("overlap", 0), windows.get("last", "BACK_EXTENDED"))
+    states, margins = np.zeros((len(content), 64)), np.full(len(content), -1.0)
+    for a, b in ranges:
+        ids = whole(kind, content[a:b])
+        hidden = explicit_model.hidden_states(shape, ids, explicit_model.geometry(extension, len(ids), shape), 1.0)
+        for p in range(a, b):
+            margin = min(np.inf if a == 0 else p - a, np.inf if b == len(content) else b - 1 - p)
+            if margin > margins[p]:
+                states[p], margins[p] = hidden[before + p - a], margin
+    return states
+
+
+@pytest.mark.parametrize("windows", [{"tokens": 24}, {"tokens": 24, "overlap": 9}, {"tokens": 20, "overlap": 13, "last": "SHORT"}], ids=name_of)
+@pytest.mark.parametrize("kind, extension", [("bert", {}), ("xlm-roberta", {}), ("nomic_bert", {"self_extend": {"group": 3, "neighbor_window": 8}}), ("llama", {})], ids=name_of)
+def test_spans_across_windows_are_means_over_their_tokens(models, kind, extension, windows):
+    """Long late chunking (arXiv 2409.04701). One call has texts of several lengths, so that windows of all of them share batches."""
+    rng = random.Random(f"{kind} {windows}")
+    contents = [random_ids(rng, n) for n in (90, 60, 131)]
+    asked = [(0, 1), (5, 77), (20, 26), (0, 90), (89, 90), (21, 44), (40, 41)]
+    request = models.request(kind, contents, {**extension, "windows": windows}, output=models.pb.EmbedOptions.SPAN_VECTORS, spans=models.pb.SpanOptions(every_tokens={"tokens": 16}))
+    for content, result in zip(contents, models.stub.Embed(request).results, strict=True):
+        states = states_of_spans(models, kind, content, windows, extension)
+        ranges = [(e.range.start, e.range.end) for e in result.embeddings]
+        assert ranges == [(a, min(a + 16, len(content))) for a in range(0, len(content), 16)] and result.truncated_tokens == 0
+        for embedding, (a, b) in zip(result.embeddings, ranges):
+            assert np.dot(embedding.values, unit(states[a:b].mean(axis=0))) >= 0.99999
+    request = models.request(kind, contents[:1], {**extension, "windows": windows}, output=models.pb.EmbedOptions.SPAN_VECTORS, spans=models.pb.SpanOptions(ranges={}))
+    for a, b in asked:
+        request.inputs[0].ranges.add(start=a, end=b)
+    states = states_of_spans(models, kind, contents[0], windows, extension)
+    for embedding, (a, b) in zip(models.stub.Embed(request).results[0].embeddings, asked, strict=True):
+        assert np.dot(embedding.values, unit(states[a:b].mean(axis=0))) >= 0.99999
+
+
+def test_ranges_of_a_text_in_windows_stay_exact(models):
+    """In code points, of a text of many windows; Explain plans the same sequences."""
+    text = "Ah, é! Then bc. " * 12
+    tokens = models.tokenizers["bert"].encode(text, add_special_tokens=False)
+    options = {"windows": {"tokens": 24, "overlap": 6}}
+    request = models.request("bert", [], options, output=models.pb.EmbedOptions.SPAN_VECTORS, spans=models.pb.SpanOptions(ranges={}))
+    request.inputs.add(text=text)
+    asked = [(4 + 16 * i, 4 + 16 * i + length) for i, length in enumerate((1, 3, 40, 90))]
+    for a, b in asked:
+        request.inputs[0].ranges.add(start=a, end=b)
+    result = models.stub.Embed(request).results[0]
+    states = states_of_spans(models, "bert", tokens.ids, options["windows"], {})
+    for embedding, (a, b) in zip(result.embeddings, asked, strict=True):
+        overlapping = [i for i, (start, end) in enumerate(tokens.offsets) if start < b and end > a]
+        assert (embedding.range.start, embedding.range.end) == (overlapping[0], overlapping[-1] + 1)
+        assert np.dot(embedding.values, unit(states[overlapping].mean(axis=0))) >= 0.99999
+    plan = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results[0]
+    assert list(plan.sequences) == list(result.sequences)
+
+
+def test_spans_of_one_window_are_the_plain_ones(models):
+    content = random_ids(random.Random(5), LO - 2)
+    options = {"output": models.pb.EmbedOptions.SPAN_VECTORS, "spans": models.pb.SpanOptions(every_tokens={"tokens": 7})}
+    plain, windows = (
+        models.stub.Embed(models.request("bert", [content], extension, **options)).results[0] for extension in ({}, {"windows": {}, "when": "ALWAYS"})
+    )
+    assert [list(e.values) for e in plain.embeddings] == [list(e.values) for e in windows.embeddings]
 
 
 def test_spans_of_a_text_are_in_code_points(models):

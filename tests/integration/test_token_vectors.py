@@ -107,6 +107,32 @@ def test_documents_are_calibrated_in_every_row_and_queries_are_not(served, pb):
     assert (vectors_of(document) * expected).sum(axis=1).min() >= 0.99999
     plain = embed(served, pb, [LONG], model="stanford", input_type="QUERY", truncate="END")[0]
     assert np.array_equal(vectors_of(query), vectors_of(plain))
+@pytest.mark.parametrize("factor", [2, 3, 50])
+@pytest.mark.parametrize("name", ["stanford", "pylate"])
+def test_documents_are_pooled_by_wards_method(served, pb, name, factor):
+    """scipy's linkage over the vectors of the document that are not pooled; the first is protected."""
+    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+    for extension in ({}, {"windows": {"tokens": 12}, "when": "ALWAYS"}):
+        options = {"model": name, "input_type": "DOCUMENT", "extension": extension, "truncate": "END"}
+        whole, pooled = (embed(served, pb, [LONG], **options, **more)[0] for more in ({}, {"token_pooling": factor}))
+        vectors, ranges = vectors_of(whole), [(e.range.start, e.range.end) for e in whole.embeddings]
+        count = -(-(len(vectors) - 1) // factor)
+        labels = hierarchy.fcluster(hierarchy.linkage(vectors[1:], "ward"), count, "maxclust")
+        first = {label: i for i, label in reversed(list(enumerate(labels)))}
+        found = vectors_of(pooled)
+        assert len(found) == 1 + len(first) == 1 + count and np.abs(found[0] - vectors[0]).max() <= 1e-6
+        for row, label in enumerate(sorted(first, key=first.get), 1):
+            mean = vectors[1:][labels == label].mean(axis=0)
+            assert found[row] @ mean / np.linalg.norm(mean) >= 0.99999
+            inside = [r for r, of in zip(ranges[1:], labels) if of == label]
+            assert (pooled.embeddings[row].range.start, pooled.embeddings[row].range.end) == (inside[0][0], max(end for _, end in inside))
+        one = embed(served, pb, [LONG], **options, token_pooling=1)[0]
+        assert np.array_equal(vectors_of(one), vectors)
+
+
+def test_a_query_is_never_pooled(served, pb):
+    plain, asked = (embed(served, pb, [TEXTS[1]], model="stanford", input_type="QUERY", truncate="END", **more)[0] for more in ({}, {"token_pooling": 3}))
+    assert np.array_equal(vectors_of(plain), vectors_of(asked))
 
 
 def test_what_the_model_does_not_give_is_refused(served, pb):

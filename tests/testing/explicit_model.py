@@ -119,6 +119,8 @@ def geometry(extension: dict, n: int, shape: Shape) -> Geometry:
         relative = self_extended(n, *group_and_window(extension["self_extend"], n, lo))
     if "dual_chunk" in extension:
         relative = dual_chunked(n, *chunk_and_window(extension["dual_chunk"], n, lo))
+    if "shifted_rotary" in extension:
+        relative = string_distances(n, extension["shifted_rotary"], lo)
     return Geometry(theta=theta, relative=relative.astype(np.float64), logit_factor=amplitude**2)
 
 
@@ -189,6 +191,12 @@ def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
             relative[i, j] = query - j % s
             relative[j, i] = -relative[i, j]
     return relative
+def string_distances(n: int, asked: dict, lo: int) -> np.ndarray:
+    """arXiv 2410.18745: d -> d - S + W from S on, to both sides."""
+    s = asked.get("shift_from", lo // 3)
+    w = asked.get("local_window", min(128, s // 2))
+    d = np.arange(n)[:, None] - np.arange(n)[None, :]
+    return np.where(np.abs(d) < s, d, np.sign(d) * (np.abs(d) - s + w))
 
 
 def query_scale(extension: dict, n: int, lo: int) -> float:

@@ -72,6 +72,7 @@ class Options:
     truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK". encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
     max_terms: with SPARSE, keep so many of the largest weights.
     max_tokens: of a text, prompt included; beyond it truncate applies, before the extension does.
+    token_pooling: with TOKEN_VECTORS, keep one vector for about so many of a document's tokens. A query keeps all of its vectors.
     """
 
     model: str | None = None
@@ -89,6 +90,7 @@ class Options:
     priority: str = "INTERACTIVE"
     max_terms: int | None = None
     max_tokens: int | None = None
+    token_pooling: int | None = None
 
     def with_changes(self, **changes: Any) -> Options:
         """A copy with other values. Raises TypeError for an option that does not exist."""

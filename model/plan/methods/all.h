@@ -15,6 +15,7 @@
 #include "model/plan/methods/plain.h"
 #include "model/plan/methods/recurrent.h"
 #include "model/plan/methods/self_extend.h"
+#include "model/plan/methods/shifted_rotary.h"
 #include "model/plan/methods/yarn.h"
 
 namespace longembed {
@@ -28,6 +29,7 @@ using PositionsMethod = std::variant<PlainPositions,  // None.
                                      NtkByParts,      //
                                      Yarn,            //
                                      SelfExtend,      //
+                                     ShiftedRotary,   //
                                      DualChunk>;
 
 // Calls visit(method) with each method but the plain one, with its defaults.

@@ -25,6 +25,7 @@ inline double NtkBase(const ModelManifest& model, double factor) {
 struct Ntk {
   static constexpr const char* kName = "ntk";
   static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = false;
+  static constexpr bool kReplacesFrequencies = true;
   // Exactly one of the two.
   std::optional<double> base;    // Above 1, at most kMaxRotaryBase.
   std::optional<double> factor;  // s, 1 to kMaxFactor.

@@ -16,6 +16,7 @@ namespace longembed {
 struct NtkDynamic {
   static constexpr const char* kName = "ntk_dynamic";
   static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = true;
+  static constexpr bool kReplacesFrequencies = true;
   double factor = 1;  // f, 1 to kMaxFactor.
 
   template <typename Numbers>

@@ -5,11 +5,13 @@
 //   kName          its field in longembed.v1.Extension
 //   kRotary        whether it needs rotary positions
 //   kMovesTokens   whether it gives tokens other positions, instead of scaling frequencies. Resonance excludes it
+//   kReplacesFrequencies   optional: it computes frequencies from the base, which a checkpoint's RotaryScaling excludes
 //   kAdaptive      whether a number that is left out follows from the sequence's length
 //   its numbers    as members, with their defaults
 //   Describe       lists the numbers by name
 //   Check(model)   checks their ranges. Errors: EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT
 //   Reach(model)   the most tokens that one sequence may have; nullopt: any number
+//   WithDefaults(model)   optional: itself with every number, where defaults are the model's
 //   Resolve(model, n)   the Positions of a sequence of n tokens, n <= Reach
 // and one line in all.h. All of them are plain values and pure functions: any thread.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_POSITIONS_H_
@@ -54,12 +56,14 @@ struct Positions {
   // Rotary positions only.
   std::optional<double> base;  // Replaces the model's rotary base.
   std::optional<Ramp> ramp;
+  bool long_factors = false;  // Of the checkpoint's RotaryScaling.
   bool resonance = false;
   double amplitude = 1;  // Multiplies cos and sin.
-  // Pairs of tokens at a distance of neighbor_window or more are rotated by floor(i / group), shifted so that the
-  // distances go on from neighbor_window. 0: no pair is.
+  // Of two tokens at a distance of neighbor_window or more, i the later one and j the earlier one, the rotations are
+  // those of floor(i / group) + far_shift and floor(j / group). 0: no pair is that far.
   int64_t group = 1;
   int64_t neighbor_window = 0;
+  int64_t far_shift = 0;
 
   // Above 0: tokens of chunks of `modulo` tokens; a pair of two chunks is rotated so that distances go on for so many
   // tokens, and stay equal beyond (dual_chunk.h).

@@ -46,6 +46,7 @@ Positions SelfExtend::Resolve(const ModelManifest& model, int64_t n) const {
     positions.group = s + 1;
     positions.neighbor_window = window / s;
   }
+  positions.far_shift = positions.neighbor_window - positions.neighbor_window / positions.group;
   // Every token is every other's neighbor.
   return n <= positions.neighbor_window ? Positions() : positions;
 }

@@ -16,6 +16,7 @@ namespace longembed {
 struct Yarn {
   static constexpr const char* kName = "yarn";
   static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = true;
+  static constexpr bool kReplacesFrequencies = true;
   std::optional<double> factor;  // s, 1 to kMaxFactor. Adaptive: max(1, n / Lo).
   double beta_fast = 32;         // Turns within Lo. Above beta_slow.
   double beta_slow = 1;

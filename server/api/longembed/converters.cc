@@ -8,6 +8,7 @@
 #include "model/text/prompt.h"
 #include "model/text/utf8.h"
 #include "model/vector/encoding.h"
+#include "model/vector/token_pooling.h"
 #include "server/core/recipe.h"
 #include "server/errors/errors.h"
 #include "server/errors/rpc_status.h"
@@ -33,12 +34,6 @@ absl::Status CheckEnums(const EmbedOptions& options) {
     return UnknownEnumValue("options.priority", options.priority());
   }
   return absl::OkStatus();
-}
-
-// Which field of a request makes windows.
-const char* WindowsField(const v1::Extension& asked) {
-  if (!asked.profile().empty()) return "options.extension.profile";
-  return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
 }
 
 // What options.output says, or else the model's own.
@@ -96,9 +91,17 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
   } else if (options.has_max_terms()) {
     return Misplaced("options.max_terms", "options.output SPARSE");
   }
+  if (options.has_token_pooling()) {
+    if (output != EmbedOptions::TOKEN_VECTORS) {
+      return Misplaced("options.token_pooling", "options.output TOKEN_VECTORS");
+    }
+    const int64_t factor = options.token_pooling();
+    if (factor < 1 || factor > kTokensPooledTogether) return TokenPoolingOutOfRange(factor, kTokensPooledTogether);
+  }
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
   // A profile may aggregate for those who want one vector.
-  const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS;
+  const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS ||
+                            output == EmbedOptions::SPAN_VECTORS;
   const bool in_groups = extension.windows.has_value() && extension.windows->vectors.has_value();
   if (in_groups && output != EmbedOptions::WINDOW_VECTORS) {
     return ExtensionConflict(
@@ -115,7 +118,6 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
   }
   if (output == EmbedOptions::SPAN_VECTORS) {
     if (!options.has_spans() || options.spans().by_case() == v1::SpanOptions::BY_NOT_SET) return NoSpansNamed();
-    if (extension.windows.has_value()) return SpansWithWindows(WindowsField(options.extension()));
   } else if (options.has_spans()) {
     return Misplaced("options.spans", "options.output SPAN_VECTORS");
   }
@@ -273,6 +275,8 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                      .normalize = !options.has_normalize() || options.normalize(),
                      .vector_per_window = *output == EmbedOptions::WINDOW_VECTORS};
   if (extension->windows.has_value()) resolved.vector.windows = *extension->windows;
+  const int64_t pooling = options.has_token_pooling() ? options.token_pooling() : 1;
+  if (*token_vectors == TokenVectors::kDocument) resolved.vector.token_pooling = pooling;
   resolved.priority = options.priority() == EmbedOptions::BULK ? Priority::kBulk : Priority::kInteractive;
   resolved.encoding = options.encoding();
   resolved.several_vectors = *output != EmbedOptions::ONE_VECTOR && !sparse;
@@ -285,6 +289,7 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,
                                    .max_terms = resolved.max_terms,
+                                   .token_pooling = pooling,
                                    .encoding = EmbedOptions::Encoding_Name(options.encoding()),
                                    .precision = served.encoder().precision()});
   return resolved;
@@ -471,6 +476,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_sparse_dimensions(static_cast<uint32_t>(sparse ? manifest.vocabulary_size : 0));
   model.set_rotary_base(manifest.rotary_base);
   if (manifest.family == Family::kRope) model.set_rotary_factor(manifest.rotary_factor);
+  if (manifest.rotary_scaling.has_value()) model.set_rotary_scaling(manifest.rotary_scaling->kind);
   for (const int dimensions : manifest.trained_dimensions) {
     if (dense) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
   }
@@ -480,7 +486,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_default_prompt_name(manifest.default_prompt_name);
   model.set_similarity_function(manifest.similarity_function);
   model.set_add_eos_token(manifest.add_eos_token);
-  for (const std::string& method : MethodsOf(manifest.family)) model.add_methods(method);
+  for (const std::string& method : MethodsOf(manifest)) model.add_methods(method);
   for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
   FillRecommendations(manifest, model);
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));

@@ -33,7 +33,7 @@ struct ResolvedOptions {
 PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
 // Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
-// MISPLACED_FIELD, EXTENSION_CONFLICT, SPANS_WITH_WINDOWS, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE,
+// MISPLACED_FIELD, EXTENSION_CONFLICT, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE, TOKEN_POOLING_OUT_OF_RANGE,
 // MAX_TERMS_OUT_OF_RANGE, MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
                                                const Profiles& profiles, const LimitsConfig& limits);

@@ -200,7 +200,10 @@ void FillMethod(const Positions& positions, int64_t n, v1::Method& message) {
   message.set_kind(KindOf(positions));
   if (positions.factor != 1) message.set_factor(positions.factor);
   if (positions.base.has_value()) message.set_base(*positions.base);
-  if (positions.neighbor_window > 0) {
+  if (message.kind() == v1::Method::SHIFTED_ROTARY) {
+    message.set_shift_from(static_cast<uint32_t>(positions.neighbor_window));
+    message.set_local_window(static_cast<uint32_t>(positions.neighbor_window + positions.far_shift));
+  } else if (positions.neighbor_window > 0) {
     message.set_group(static_cast<uint32_t>(positions.group));
     message.set_neighbor_window(static_cast<uint32_t>(positions.neighbor_window));
   }

@@ -37,7 +37,7 @@ absl::StatusOr<v1::EmbedOptions> Parse(std::vector<std::string> arguments) {
 TEST(ExtensionFlagsTest, EveryMethodHasAFlag) {
   ForEachMethod([](const auto& method) {
     const std::string name = absl::StrReplaceAll(method.kName, {{"_", "-"}});
-    const auto options = Parse({"--positions", method.kAdaptive ? name : name + "=2"});
+    const auto options = Parse({"--positions", name == "ntk" ? "ntk=2" : name});
     ASSERT_TRUE(options.ok()) << options.status();
     const auto* field = v1::Extension::descriptor()->FindFieldByName(method.kName);
     EXPECT_TRUE(options->extension().GetReflection()->HasField(options->extension(), field)) << name;
@@ -59,6 +59,7 @@ TEST(ExtensionFlagsTest, SayWhatTheJsonSays) {
       {{"--positions", "self-extend"}, R"({"self_extend": {}})"},
       {{"--positions", "self-extend=9,64", "--log-scaling"},
        R"({"self_extend": {"group": 9, "neighbor_window": 64}, "attention_log_scaling": true})"},
+      {{"--positions", "shifted-rotary=170,64"}, R"({"shifted_rotary": {"shift_from": 170, "local_window": 64}})"},
       {{"--windows", "--positions", "yarn=8"}, R"({"windows": {}, "yarn": {"factor": 8}})"},
       {{"--recommended"}, R"({"recommended": {}})"},
       {{"--profile", "archive"}, R"({"profile": "archive"})"},

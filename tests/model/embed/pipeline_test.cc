@@ -117,6 +117,25 @@ TEST(SpansTest, EveryFewTokens) {
   EXPECT_THAT(SpansOfEvery(9, 7), ElementsAre(Range{0, 7}));
 }
 
+TEST(PipelineTest, ASpanIsTheMeanOverItsTokensWhateverWindowsTheyAreIn) {
+  Plan plan = PlanOf(2);
+  plan.spans = {{0, 4}, {3, 4}, {5, 6}};
+  plan.parts = {{0, 3}, {0, 1}, {1, 1}, {2, 1}};
+  const std::vector<std::vector<float>> rows{{4, 0}, {0, 4}, {0.1f, 7}, {1, 2}};
+  const auto vectors = FinishVectors(plan, rows, {.dimensions = 2, .normalize = false});
+  ASSERT_TRUE(vectors.ok()) << vectors.status();
+  ASSERT_EQ(vectors->size(), 3u);
+  EXPECT_THAT((*vectors)[0].values, ElementsAre(3, 1));
+  EXPECT_THAT((*vectors)[1].values, ElementsAre(0.1f, 7));
+  EXPECT_THAT((*vectors)[2].values, ElementsAre(1, 2));
+  EXPECT_EQ((*vectors)[1].content, (Range{3, 4}));
+}
+
+TEST(SpansTest, EveryFewTokens) {
+  EXPECT_THAT(SpansOfEvery(3, 7), ElementsAre(Range{0, 3}, Range{3, 6}, Range{6, 7}));
+  EXPECT_THAT(SpansOfEvery(9, 7), ElementsAre(Range{0, 7}));
+}
+
 TEST(SpansTest, CodePointsToTokens) {
   const std::vector<ByteRange> tokens{{0, 3}, {3, 5}, {5, 9}};  // "é b" and so on: é has two bytes.
   const std::string text = "\xc3\xa9 b cccc";

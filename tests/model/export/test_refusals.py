@@ -204,9 +204,10 @@ def test_the_older_part_of_a_checkpoint_points_to_the_whole(refused):
     assert "0_Transformer has them; correct its path" in refused(change)
 
 
-@pytest.mark.parametrize("kind", ["llama", "nomic_bert"])
+@pytest.mark.parametrize("kind, scaling", [
+    *(("llama", scaling) for scaling in ("dynamic", "ntk")), *(("nomic_bert", scaling) for scaling in ("dynamic", "yarn", "longrope", "llama3", "ntk")),
+])  # fmt: skip
 @pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
-@pytest.mark.parametrize("scaling", ["dynamic", "yarn", "longrope", "llama3", "ntk"])
 def test_scaled_rotary_positions(refused, kind, key, scaling):
     line = refused(config(**{key: {"rope_type": scaling, "rope_theta": 1000.0, "factor": 2.0}}), kind)
     assert "scales its rotary positions" in line and scaling in line

@@ -80,6 +80,22 @@ def test_self_extend_is_an_explicit_matrix_of_relative_positions(causal, n, grou
     np.testing.assert_allclose(context.numpy(), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("n, shift_from, local_window, tile_elements", [(10, 4, 2, 1 << 22), (100, 33, 16, 1), (300, 100, 0, 1 << 22), (64, 1, 0, 1)])
+def test_string_is_an_explicit_matrix_of_relative_positions(causal, n, shift_from, local_window, tile_elements):
+    """SelfExtend's three tables: plain twice, and those of positions i - S + W, with S as the neighbor window."""
+    qkv = torch.randn(n, (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(n))
+    attention = torch.jit.script(rotary_graph.RotaryAttention(4, 2, causal, tile_elements))
+    plain = check.rotations([n], 8, 100.0)
+    shifted = plain[:, :, (torch.arange(n) - shift_from + local_window).clamp(min=0)]
+    context = attention(
+        qkv, torch.cat([plain, plain, shifted]), torch.tensor([1.3]), torch.tensor([shift_from], dtype=torch.int32), torch.tensor([0, n], dtype=torch.int32)
+    )
+    relative = explicit_model.string_distances(n, {"shift_from": shift_from, "local_window": local_window}, n)
+    expected = explicit_attention(qkv, relative, 4, 2, 100.0, 1.3, causal)
+    np.testing.assert_allclose(context.numpy(), expected, atol=2e-5)
+
+
 def test_extended_and_plain_sequences_share_a_batch():
     """Each with its own window, between plain ones of equal length."""
     lengths, windows, groups = [20, 20, 33, 20, 20, 50], [0, 0, 8, 0, 6, 16], [1, 1, 3, 1, 2, 5]
@@ -120,7 +136,7 @@ def test_a_decoder_appends_eos_where_it_is_asked_to(tmp_path):
 
 
 @pytest.mark.parametrize("kind, change, message", [
-    ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "scales its rotary positions"),
+    ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "scales its rotary positions"),
     ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ("nomic_bert", {"activation_function": "gelu"}, "activation_function = 'gelu'"),
     ("nomic_bert", {"rotary_emb_fraction": 0.5}, "rotary_emb_fraction = 0.5"),

@@ -165,6 +165,43 @@ INSTANTIATE_TEST_SUITE_P(
         BadManifest{"{set: qmsum", "[{set: qmsum", "here"},
         BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
 
+// A rotary model of two pairs, with this rotary_scaling.
+absl::StatusOr<ModelManifest> Scaled(const std::string& scaling) {
+  const std::string rope = absl::StrCat("family: ROPE\nrotary_dim: 4\nrotary_base: 1e4\nrotary_scaling: ", scaling);
+  return ParseManifest(absl::StrReplaceAll(Changed("family: APE", rope), {{"position_rows: 512\n", ""}}), "here");
+}
+
+TEST(ManifestTest, HoldsAScalingForEachRotaryPair) {
+  const auto manifest =
+      Scaled("{kind: longrope, factors: [1, 1.5], long_factors: [2.0e+0, 6.5], long_from: 100, amplitude: 1.25}");
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  ASSERT_TRUE(manifest->rotary_scaling.has_value());
+  EXPECT_EQ(manifest->rotary_scaling->kind, "longrope");
+  EXPECT_THAT(manifest->rotary_scaling->factors, ElementsAre(1, 1.5));
+  EXPECT_THAT(manifest->rotary_scaling->long_factors, ElementsAre(2, 6.5));
+  EXPECT_EQ(manifest->rotary_scaling->long_from, 100);
+  EXPECT_EQ(manifest->rotary_scaling->amplitude, 1.25);
+}
+
+TEST(ManifestTest, RefusesAScalingThatIsNotOneForEachPair) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"{kind: linear, factors: [1, 2]}", "rotary_scaling.kind must be llama3, yarn or longrope"},
+      {"{kind: yarn}", "rotary_scaling.factors must hold 2"},
+      {"{kind: yarn, factors: [1, 2, 3]}", "rotary_scaling.factors must hold 2"},
+      {"{kind: yarn, factors: [1, 0]}", "rotary_scaling.factors must be a number"},
+      {"{kind: yarn, factors: [1, .nan]}", "rotary_scaling.factors must be a number"},
+      {"{kind: yarn, factors: [1, 2], long_factors: [1, 2]}", "rotary_scaling.long_factors must hold 2"},
+      {"{kind: longrope, factors: [1, 2], long_factors: [1], long_from: 9}", "rotary_scaling.long_factors must hold 2"},
+      {"{kind: longrope, factors: [1, 2], long_factors: [1, 2]}", "rotary_scaling.long_from goes with longrope"},
+      {"{kind: llama3, factors: [1, 2], amplitude: 0}", "rotary_scaling.amplitude"},
+      {"{kind: llama3, factors: [1, 2], extra: 0}", "rotary_scaling.extra is unknown"}};
+  for (const auto& [scaling, said] : cases) {
+    const auto manifest = Scaled(scaling);
+    ASSERT_FALSE(manifest.ok()) << scaling;
+    EXPECT_THAT(std::string(manifest.status().message()), HasSubstr(said));
+  }
+}
+
 TEST(ManifestTest, RefusesWhatIsNotAMapping) {
   EXPECT_FALSE(ParseManifest("", "here").ok());
   EXPECT_FALSE(ParseManifest("- a", "here").ok());

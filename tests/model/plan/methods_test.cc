@@ -69,6 +69,23 @@ TEST(MethodsTest, SelfExtendStaysWithinTheTrainedWindow) {
   }
 }
 
+// The paper's S = Lo / 3 and W = 128, which a short window halves S for, and what both reach.
+TEST(MethodsTest, ShiftedRotaryHasThePapersDefaults) {
+  struct Setting {
+    int window, shift_from, local_window;
+  };
+  for (const Setting& s : {Setting{131072, 43690, 128}, Setting{4096, 1365, 128}, Setting{512, 170, 85}}) {
+    const ModelManifest model = Trained(s.window);
+    const Positions resolved = PositionsOf(model, {.positions = ShiftedRotary{}}, s.window);
+    EXPECT_STREQ(resolved.method, "shifted_rotary");
+    EXPECT_EQ(resolved.neighbor_window, s.shift_from);
+    EXPECT_EQ(resolved.neighbor_window + resolved.far_shift, s.local_window);
+    EXPECT_EQ(SequenceCapacity(model, {.positions = ShiftedRotary{}}), s.window + s.shift_from - s.local_window);
+    EXPECT_TRUE(PositionsOf(model, {.positions = ShiftedRotary{}}, s.shift_from).is_plain());
+  }
+  EXPECT_EQ(SequenceCapacity(Trained(512), {.positions = ShiftedRotary{512, 0}}), 1024);
+}
+
 const PositionsMethod kAdaptive[] = {Grouped{},    Recurrent{}, Interpolation{}, NtkDynamic{},
                                      NtkByParts{}, Yarn{},      SelfExtend{},    NtkDynamic{.factor = 3}};
 

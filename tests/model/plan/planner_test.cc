@@ -426,9 +426,9 @@ TEST(PlannerTest, ArraysAreTheSameAloneAndInCompany) {
   const auto draw = [&](int least, int most) { return std::uniform_int_distribution(least, most)(random); };
   for (int round = 0; round < 300; ++round) {
     const PositionsMethod methods[] = {PlainPositions{}, Grouped{},    Recurrent{}, Interpolation{}, Ntk{.factor = 64},
-                                       NtkDynamic{},     NtkByParts{}, Yarn{},      SelfExtend{}};
-    const auto kind = static_cast<size_t>(draw(0, 8));
-    const std::vector<int32_t> content = Ids(draw(1, kind == 0 ? 14 : 120));
+                                       NtkDynamic{},     NtkByParts{}, Yarn{},      SelfExtend{},    ShiftedRotary{}};
+    const auto kind = static_cast<size_t>(draw(0, 9));
+    const std::vector<int32_t> content = Ids(draw(1, kind == 0 ? 14 : kind == 9 ? 17 : 120));
     const PlanOptions options{.extension = {.when = draw(0, 1) == 0 ? When::kLong : When::kAlways,
                                             .positions = methods[kind],
                                             .attention_log_scaling = draw(0, 1) == 0}};
@@ -516,6 +516,56 @@ TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
   EXPECT_EQ(ErrorField(refused.status()), "ranges[0]");
 }
 
+// Long late chunking: windows of 12 content tokens that share 4, [0, 12) [8, 20) [16, 28) [18, 30), stand for [0, 10)
+// [10, 18) [18, 23) [23, 30).
+TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
+  const std::vector<int32_t> prompt{10, 11}, content = Ids(30);
+  const std::vector<Range> ranges{{0, 10}, {8, 25}, {29, 30}};
+  const SpanChoice choice{.ranges = ranges, .required = true};
+  const InputTokens input{.prompt = prompt, .content = content, .spans = &choice};
+  PlanOptions options{.extension = {.windows = Windows{.tokens = 16, .overlap = 4}}};
+  const auto plan = PlanInput(FakeManifest(), input, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->spans, ranges);
+  ASSERT_EQ(plan->sequences.size(), 4u);
+  EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{3, 13}, Range{11, 13}));
+  EXPECT_THAT(plan->sequences[1].sequence.spans, ElementsAre(Range{5, 13}));
+  EXPECT_THAT(plan->sequences[2].sequence.spans, ElementsAre(Range{5, 10}));
+  EXPECT_THAT(plan->sequences[3].sequence.spans, ElementsAre(Range{8, 10}, Range{14, 15}));
+  std::vector<std::pair<int32_t, int32_t>> parts;
+  for (const SpanPart& part : plan->parts) parts.emplace_back(part.span, part.tokens);
+  using Parts = std::vector<std::pair<int32_t, int32_t>>;
+  EXPECT_EQ(parts, (Parts{{0, 10}, {1, 2}, {1, 8}, {1, 5}, {1, 2}, {2, 1}}));
+  EXPECT_EQ(plan->vectors(), 3);
+  EXPECT_EQ(plan->rows(), 6);
+  EXPECT_EQ(plan->truncated_tokens, 0);
+  options.limits.max_vectors = 5;
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), input, options).status()), "TOO_MANY_VECTORS");
+}
+
+TEST(PlannerTest, WindowsThatNoSpanNeedsAreNotRun) {
+  const std::vector<int32_t> content = Ids(30);
+  const std::vector<Range> ranges{{28, 30}};
+  const SpanChoice choice{.ranges = ranges};
+  const auto plan = PlanInput(FakeManifest(), {.content = content, .spans = &choice},
+                              {.extension = {.windows = Windows{.tokens = 16, .overlap = 4}}});
+  ASSERT_EQ(plan->sequences.size(), 1u);
+  EXPECT_EQ(plan->sequences[0].content, (Range{16, 30}));
+  EXPECT_EQ(plan->tokens, 32);
+  EXPECT_EQ(plan->run_tokens(), 16);
+}
+
+TEST(PlannerTest, SpansOfATextWithinLoArePlain) {
+  const std::vector<int32_t> content = Ids(14);
+  const std::vector<Range> ranges{{3, 6}};
+  const SpanChoice choice{.ranges = ranges};
+  const InputTokens input{.content = content, .spans = &choice};
+  const auto plain = PlanInput(FakeManifest(), input, {});
+  const auto windows = PlanInput(FakeManifest(), input, {.extension = {.windows = Windows{.tokens = 8, .overlap = 2}}});
+  EXPECT_EQ(windows->sequences[0].sequence.spans, plain->sequences[0].sequence.spans);
+  EXPECT_TRUE(windows->parts.empty());
+}
+
 TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
   // The worked example: 10 tokens, w = 4, g = 2.
   const std::vector<int32_t> content = Ids(8);
@@ -535,6 +585,28 @@ TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
   }
   EXPECT_THAT(grouped, ElementsAre(0, 0, 1, 1, 2, 2, 3, 3, 4, 4));
   EXPECT_THAT(shifted, ElementsAre(2, 2, 3, 3, 4, 4, 5, 5, 6, 6));
+}
+
+// Every pair's distance, as the encoder finds it from the three tables, is d below S and d - S + W from there on.
+TEST(PlannerTest, ShiftedRotaryTablesGiveThePapersDistances) {
+  const int n = 12, s = 5, w = 2;
+  const std::vector<int32_t> content = Ids(n - 2);
+  const auto plan = PlanInput(FakeRopeManifest(), {.content = content},
+                              {.extension = {.when = When::kAlways, .positions = ShiftedRotary{s, w}}});
+  const Sequence& sequence = plan->sequences[0].sequence;
+  ASSERT_EQ(sequence.neighbour_window, s);
+  const auto angle = [](const RotaryTable& table, int64_t row) {
+    const auto at = static_cast<size_t>(row * table.width + 3);
+    return std::atan2(table.sin[at], table.cos[at]) / std::pow(10000, -6.0 / 8);
+  };
+  for (int j = 0; j < n; ++j) {
+    for (int i = j; i < n; ++i) {
+      const int d = i - j;
+      const double found = d < s ? angle(*sequence.rotary, i) - angle(*sequence.rotary, j)
+                                 : angle(*sequence.rotary_shifted, i) - angle(*sequence.rotary_grouped, j);
+      EXPECT_NEAR(found, d < s ? d : d - s + w, 1e-3) << i << " " << j;
+    }
+  }
 }
 
 }  // namespace

@@ -74,6 +74,34 @@ TEST(RotaryTest, ARampKnowsTheFactorOfTheModel) {
   for (size_t j = 0; j < wanted.size(); ++j) EXPECT_NEAR(2 * scaled[j] / wanted[j], 1, 1e-12) << "pair " << j;
 }
 
+// LongRoPE's two tables, and what goes with them: interpolation and Resonance go on top, another base does not.
+TEST(RotaryTest, AModelsOwnScalingDividesEachPair) {
+  ModelManifest model = RopeModel(8, 512);
+  const std::vector<double> plain = RotaryFrequencies(model, Positions());
+  model.rotary_scaling = RotaryScaling{
+      .kind = "longrope", .factors = {1, 2, 3, 4}, .long_factors = {5, 6, 7, 8}, .long_from = 100, .amplitude = 1.5};
+  for (const int64_t n : {1, 100, 101, 512}) {
+    const std::vector<double> scaled = RotaryFrequencies(model, PositionsOf(model, {}, n));
+    for (size_t j = 0; j < plain.size(); ++j) {
+      EXPECT_NEAR(plain[j] / scaled[j], static_cast<double>(j) + (n > 100 ? 5 : 1), 1e-9) << "pair " << j << " n " << n;
+    }
+  }
+  const Positions halved = PositionsOf(model, {.positions = Interpolation{2}}, 1000);
+  const std::vector<double> both = RotaryFrequencies(model, halved);
+  for (size_t j = 0; j < plain.size(); ++j) EXPECT_NEAR(plain[j] / both[j], 2 * (static_cast<double>(j) + 5), 1e-9);
+  EXPECT_EQ(RotaryAmplitude(model, halved), 1.5);
+  for (const PositionsMethod& other : {PositionsMethod(Ntk{.factor = 2}), PositionsMethod(NtkDynamic{}),
+                                       PositionsMethod(NtkByParts{}), PositionsMethod(Yarn{})}) {
+    const absl::Status refused = CheckExtension(model, {.positions = other});
+    EXPECT_EQ(ErrorReason(refused), "METHOD_NOT_AVAILABLE");
+    EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("the checkpoint's own scaling, longrope"));
+  }
+  EXPECT_TRUE(CheckExtension(model, {.positions = SelfExtend{}}).ok());
+  EXPECT_TRUE(CheckExtension(model, {.positions = Interpolation{}, .resonance = true}).ok());
+  EXPECT_THAT(MethodsOf(model), ::testing::Not(::testing::Contains("yarn")));
+  EXPECT_THAT(MethodsOf(model), ::testing::Contains("shifted_rotary"));
+}
+
 TEST(RotaryTest, OnlyYarnHasAnAmplitude) {
   const ModelManifest model = RopeModel(64, 512);
   EXPECT_NEAR(By(model, Yarn{.factor = 8}, 4096).amplitude, 1.2079, 1e-4);

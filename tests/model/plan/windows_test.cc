@@ -63,5 +63,31 @@ TEST(WindowsTest, NeighborsFormEvenGroups) {
   }
 }
 
+// Against the definition: of the windows with a token the one in which an edge that cuts the text is farthest.
+TEST(WindowsTest, EachTokenBelongsToTheWindowWhoseEdgeIsFarthest) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 300; ++round) {
+    const int content = std::uniform_int_distribution(1, 120)(random);
+    const int room = std::uniform_int_distribution(1, 30)(random);
+    const int overlap = std::uniform_int_distribution(0, room - 1)(random);
+    const auto last = round % 2 == 0 ? LastWindow::kBackExtended : LastWindow::kShort;
+    const std::vector<Range> windows = CutWindows(content, room, overlap, last);
+    const std::vector<Range> owned = TokensOfWindows(windows);
+    ASSERT_EQ(owned.size(), windows.size());
+    for (int p = 0; p < content; ++p) {
+      const auto margin = [&](const Range& w) {
+        if (p < w.start || p >= w.end) return -1;
+        return std::min(w.start == 0 ? content : p - w.start, w.end == content ? content : w.end - 1 - p);
+      };
+      const auto best = std::ranges::max_element(windows, {}, margin);  // The first of equals.
+      const auto owner = std::ranges::find_if(owned, [p](const Range& w) { return p >= w.start && p < w.end; });
+      ASSERT_NE(owner, owned.end());
+      EXPECT_EQ(owner - owned.begin(), best - windows.begin())
+          << p << " of " << content << ", " << room << ", " << overlap;
+    }
+    for (size_t i = 1; i < owned.size(); ++i) EXPECT_EQ(owned[i].start, owned[i - 1].end);
+  }
+}
+
 }  // namespace
 }  // namespace longembed

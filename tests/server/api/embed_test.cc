@@ -190,20 +190,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequest{"SpanVectorsOfNothing",
                    [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "one of ranges, sentences and every_tokens"},
-        BadRequest{"SpansOfWindows",
+        BadRequest{"SpansOfAggregatedWindows",
                    [](auto& r) {
                      r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
                      r.mutable_options()->mutable_spans()->mutable_sentences();
-                     r.mutable_options()->mutable_extension()->mutable_windows();
+                     r.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(
+                         v1::Extension::Windows::MAX);
                    },
-                   grpc::INVALID_ARGUMENT, "options.extension.windows", "SPAN_VECTORS"},
-        BadRequest{"SpansOfAProfileWithWindows",
-                   [](auto& r) {
-                     r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
-                     r.mutable_options()->mutable_spans()->mutable_sentences();
-                     r.mutable_options()->mutable_extension()->set_profile("highest");
-                   },
-                   grpc::INVALID_ARGUMENT, "options.extension.profile", "SPAN_VECTORS"},
+                   grpc::INVALID_ARGUMENT, "options.extension.windows.aggregation", "SPAN_VECTORS"},
         BadRequest{"ARangeBeyondAnyText",
                    [](auto& r) {
                      r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
@@ -323,6 +317,20 @@ TEST_F(ServiceTest, SpansHaveAVectorEach) {
   ASSERT_EQ(response.results(0).embeddings_size(), 2);
   EXPECT_THAT(response.results(0).embeddings(0).values(), ElementsAre(11 + 12, 2, 5, 1));
   EXPECT_THAT(response.results(0).embeddings(1).values(), ElementsAre(13, 1, 5, 1));
+}
+
+// Lo is 16 tokens, two of them special.
+TEST_F(ServiceTest, SpansMayCrossWindows) {
+  v1::EmbedRequest request = Request("a a a a a a a a a a a a a a a a a a a a a a a a");
+  request.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
+  request.mutable_options()->mutable_spans()->mutable_every_tokens()->set_tokens(10);
+  request.mutable_options()->mutable_extension()->mutable_windows()->set_overlap(4);
+  v1::EmbedResponse response;
+  ASSERT_TRUE(Embed(request, &response).ok());
+  ASSERT_EQ(response.results(0).embeddings_size(), 3);
+  EXPECT_EQ(response.results(0).embeddings(1).range().start(), 10u);
+  EXPECT_EQ(response.results(0).embeddings(1).range().end(), 20u);
+  EXPECT_EQ(response.results(0).sequences_size(), 2);
 }
 
 TEST_F(ServiceTest, OverloadHasAPushback) {

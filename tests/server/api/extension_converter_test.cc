@@ -91,6 +91,10 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"self_extend": {"group": 100000}})", kRope, "self_extend.group", "is 100000"},
            Bad{R"({"self_extend": {"neighbor_window": 0}})", kRope, "self_extend.neighbor_window", "1 to 15"},
            Bad{R"({"self_extend": {"neighbor_window": 16}})", kRope, "self_extend.neighbor_window", "is 16"},
+           Bad{R"({"shifted_rotary": {}})", kApe, "shifted_rotary", "is not available"},
+           Bad{R"({"shifted_rotary": {"shift_from": 17}})", kRope, "shifted_rotary.shift_from", "1 to 16"},
+           Bad{R"({"shifted_rotary": {"shift_from": 8, "local_window": 8}})", kRope, "shifted_rotary.local_window",
+               "is 8; it must be below shift_from, 8"},
            // Windows.
            Bad{R"({"windows": {"tokens": 0}})", kApe, "windows.tokens", "is 0"},
            Bad{R"({"windows": {"tokens": 2}})", kApe, "windows.tokens", "must be at least 3"},
@@ -183,7 +187,7 @@ TEST(ExtensionConverterTest, ProfilesAreListedWhereTheyFit) {
 
 TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
   for (const ModelManifest& model : {FakeManifest(), FakeRopeManifest()}) {
-    for (const std::string& method : MethodsOf(model.family)) {
+    for (const std::string& method : MethodsOf(model)) {
       const bool flag = method == "resonance" || method == "attention_log_scaling";
       const std::string value = flag                                ? "true"
                                 : method == "attention_temperature" ? "0.5"

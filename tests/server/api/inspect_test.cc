@@ -80,12 +80,14 @@ TEST_F(ServiceTest, DescribesModels) {
 TEST(RotaryModelTest, TellsWhatItsFrequenciesAreMadeOf) {
   FakeServer::Options options{.manifest = FakeRopeManifest()};
   options.manifest->rotary_factor = 2.5;
+  options.manifest->rotary_scaling = RotaryScaling{.kind = "llama3", .factors = {1, 2, 4, 8}};
   FakeServer server(std::move(options));
   grpc::ClientContext context;
   v1::Model model;
   ASSERT_TRUE(v1::EmbeddingService::NewStub(server.Connect())->GetModel(&context, {}, &model).ok());
   EXPECT_EQ(model.rotary_base(), 10000);
   EXPECT_EQ(model.rotary_factor(), 2.5);
+  EXPECT_EQ(model.rotary_scaling(), "llama3");
 }
 }  // namespace
 }  // namespace longembed

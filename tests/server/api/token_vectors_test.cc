@@ -110,6 +110,28 @@ TEST_F(TokenVectorsTest, WindowsOfADocumentComeOneAfterTheOther) {
   EXPECT_EQ(tokens[13], (Token{11, 8, 9}));
 }
 
+TEST_F(TokenVectorsTest, DocumentsMayBePooledAndQueriesAreNot) {
+  v1::EmbedRequest request = Request("a ccc a ccc", EmbedOptions::DOCUMENT);
+  v1::EmbedResponse whole, pooled, query;
+  ASSERT_TRUE(Embed(request, &whole).ok());
+  ASSERT_EQ(whole.results(0).embeddings_size(), 7);
+  request.mutable_options()->set_token_pooling(2);
+  ASSERT_TRUE(Embed(request, &pooled).ok());
+  ASSERT_EQ(pooled.results(0).embeddings_size(), 4);  // The first, and ceil(6 / 2).
+  EXPECT_EQ(pooled.results(0).embeddings(0).values(0), whole.results(0).embeddings(0).values(0));
+  EXPECT_NE(pooled.recipe(), whole.recipe());
+  request.mutable_options()->set_input_type(EmbedOptions::QUERY);
+  request.mutable_inputs(0)->set_text("bb");
+  ASSERT_TRUE(Embed(request, &query).ok());
+  EXPECT_EQ(query.results(0).embeddings_size(), 6);
+  EXPECT_EQ(query.recipe(), pooled.recipe());
+  for (const uint32_t factor : {0u, 1025u}) {
+    request.mutable_options()->set_token_pooling(factor);
+    EXPECT_THAT(Embed(request).error_message(), HasSubstr("options.token_pooling"));
+    EXPECT_THAT(Embed(request).error_message(), HasSubstr("it must be from 1 to 1024"));
+  }
+}
+
 TEST_F(TokenVectorsTest, WhatATextIsHasToBeSaid) {
   v1::EmbedRequest request = Request("a", EmbedOptions::UNSPECIFIED);
   EXPECT_THAT(Embed(request).error_message(), HasSubstr("options.input_type"));

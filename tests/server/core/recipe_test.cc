@@ -42,6 +42,8 @@ TEST(RecipeTest, WhatChangesNothingIsNoExtension) {
 TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
   EXPECT_EQ(Recipe(FakeManifest(), With({.windows = Windows{}})),
             Recipe(FakeManifest(), With({.windows = Windows{.tokens = 16}})));
+  EXPECT_EQ(Recipe(FakeRopeManifest(), With({.positions = ShiftedRotary{}})),  // Lo is 16.
+            Recipe(FakeRopeManifest(), With({.positions = ShiftedRotary{.shift_from = 5, .local_window = 2}})));
   EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = Ntk{.factor = 2}})),
             Recipe(FakeRopeManifest(), With({.positions = Ntk{.base = 2}})));
   EXPECT_NE(Recipe(FakeManifest(), With({.positions = Grouped{}})),
@@ -76,11 +78,30 @@ TEST(RecipeTest, EveryNumberOfAMethodCounts) {
       {Yarn{.factor = 2, .beta_slow = 2}, Yarn{.factor = 2, .beta_slow = 1}},
       {SelfExtend{.group = 2, .neighbor_window = 4}, SelfExtend{.group = 3, .neighbor_window = 4}},
       {SelfExtend{.group = 2, .neighbor_window = 4}, SelfExtend{.group = 2, .neighbor_window = 8}},
+      {ShiftedRotary{.shift_from = 8, .local_window = 4}, ShiftedRotary{.shift_from = 9, .local_window = 4}},
+      {ShiftedRotary{.shift_from = 8, .local_window = 4}, ShiftedRotary{.shift_from = 8, .local_window = 3}},
   };
   for (const auto& [one, other] : pairs) {
     EXPECT_NE(Recipe(FakeRopeManifest(), With({.positions = one})),
               Recipe(FakeRopeManifest(), With({.positions = other})))
         << "method " << one.index();
+  }
+}
+
+TEST(RecipeTest, EveryNumberOfACheckpointsScalingCounts) {
+  const auto of = [](const RotaryScaling& scaling) {
+    ModelManifest model = FakeRopeManifest();
+    model.rotary_scaling = scaling;
+    return Recipe(model, kPlain);
+  };
+  const RotaryScaling scaling{
+      .kind = "longrope", .factors = {1, 2}, .long_factors = {3, 4}, .long_from = 8, .amplitude = 1.5};
+  for (const auto change : std::initializer_list<void (*)(RotaryScaling&)>{
+           [](RotaryScaling& s) { s.factors[1] = 2.5; }, [](RotaryScaling& s) { s.long_factors[0] = 2.5; },
+           [](RotaryScaling& s) { s.long_from = 9; }, [](RotaryScaling& s) { s.amplitude = 1; }}) {
+    RotaryScaling changed = scaling;
+    change(changed);
+    EXPECT_NE(of(scaling), of(changed));
   }
 }
 
@@ -94,6 +115,7 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
   EXPECT_NE(plain, Recipe(FakeManifest(), {.max_tokens = 9, .dimensions = 4, .encoding = "FLOAT32"}));
   EXPECT_NE(Recipe(FakeManifest(), {.max_tokens = 8, .dimensions = 4, .encoding = "FLOAT32"}),
             Recipe(FakeManifest(), {.max_tokens = 9, .dimensions = 4, .encoding = "FLOAT32"}));
+  EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .token_pooling = 2, .encoding = "FLOAT32"}));
   ModelManifest other = FakeManifest();
   other.file_sha256["encoder.pt"] = "01";
   EXPECT_NE(plain, Recipe(other, kPlain));
@@ -101,7 +123,10 @@ TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
            [](ModelManifest& m) { m.pooling = Pooling::kCls; }, [](ModelManifest& m) { m.trained_window = 8; },
            [](ModelManifest& m) { m.plain_limit = 32; }, [](ModelManifest& m) { m.position_stride = 2; },
            [](ModelManifest& m) { m.special_suffix = {3}; }, [](ModelManifest& m) { m.rotary_base = 500; },
-           [](ModelManifest& m) { m.rotary_factor = 2; }}) {
+           [](ModelManifest& m) { m.rotary_factor = 2; },
+           [](ModelManifest& m) {
+             m.rotary_scaling = RotaryScaling{.kind = "yarn", .factors = {1, 2}};
+           }}) {
     ModelManifest changed = FakeManifest();
     change(changed);
     EXPECT_NE(plain, Recipe(changed, kPlain));
