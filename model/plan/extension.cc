@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "model/errors/errors.h"
-#include "model/plan/extension_fields.h"
 #include "model/plan/methods/range.h"
 
 namespace longembed {

@@ -10,8 +10,8 @@
 
 #include "absl/status/status.h"
 #include "model/manifest/manifest.h"
-#include "model/plan/attention_calibration.h"
 #include "model/plan/methods/all.h"
+#include "model/plan/methods/attention_calibration.h"
 #include "model/plan/methods/positions.h"
 
 namespace longembed {
@@ -34,6 +34,12 @@ enum class Aggregation {
   kNormWeighted,  // Weights are softmax(|v| / norm_temperature) of the window vectors v (arXiv 2606.18781).
   kTopNorm,       // Mean of the `top` window vectors of greatest norm (arXiv 2606.18781).
 };
+
+// Their names in longembed.v1.Extension, by value.
+inline constexpr const char* kWhenNames[]{"LONG", "ALWAYS"};
+inline constexpr const char* kLastWindowNames[]{"BACK_EXTENDED", "SHORT"};
+inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN", "MAX",
+                                                 "FIRST", "NORM_WEIGHTED",       "TOP_NORM"};
 
 // Parallel context windows.
 struct Windows {

@@ -10,18 +10,11 @@
 #ifndef LONGEMBED_MODEL_PLAN_EXTENSION_FIELDS_H_
 #define LONGEMBED_MODEL_PLAN_EXTENSION_FIELDS_H_
 
-#include <string_view>
-
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/plan/extension.h"
 
 namespace longembed {
-
-inline constexpr const char* kWhenNames[]{"LONG", "ALWAYS"};
-inline constexpr const char* kLastWindowNames[]{"BACK_EXTENDED", "SHORT"};
-inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN", "MAX",
-                                                 "FIRST", "NORM_WEIGHTED",       "TOP_NORM"};
 
 template <typename Fields>
 void DescribeWindows(Fields& fields, Windows& windows) {

@@ -13,10 +13,7 @@ if not __package__:  # Run as a folder: Python put that folder, not the reposito
 
 from model.export.errors import ExportError  # noqa: E402
 from model.train.errors import TrainError  # noqa: E402
-
-DEBIAN_TEXTS = Path("/usr/share/doc")
-LEAST_TOKENS = 200_000
-MOST_TOKENS = 4_000_000
+from model.train.texts import DEBIAN_TEXTS  # noqa: E402
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

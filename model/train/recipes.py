@@ -8,11 +8,13 @@ import torch
 from tokenizers import Tokenizer
 
 from model.train import checkpoint, corpus, encoder, loop, texts
-from model.train.__main__ import DEBIAN_TEXTS, LEAST_TOKENS, MOST_TOKENS
 from model.train.errors import TrainError
 from model.train.positions import Positions, Settings
 from model.train.rotary import Rotary
+from model.train.texts import DEBIAN_TEXTS
 
+LEAST_TOKENS = 200_000
+MOST_TOKENS = 4_000_000
 INSTALL = "install packages with prose, such as debian-policy, developers-reference, debian-faq, debian-handbook, anarchism and git-doc"
 
 

@@ -12,6 +12,7 @@ from typing import Iterable, Iterator
 
 from model.train.errors import TrainError
 
+DEBIAN_TEXTS = Path("/usr/share/doc")
 PLAIN, HTML, JSONL = (".txt", ".md", ".rst"), (".html", ".htm"), (".jsonl",)
 SHORTEST_TEXT = 400  # Characters. A folder of documentation has many stubs that say nothing.
 SHORTEST_PARAGRAPH = 40  # Characters; shorter ones are headings, menus and cells of tables.

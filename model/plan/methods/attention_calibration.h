@@ -12,8 +12,8 @@
 // * Within one basket (n <= B) and with l = 0 attention is plain, to the bit.
 // Weights are those after the one softmax, whatever rotations or biases gave the scores. Plain values and pure
 // functions: any thread.
-#ifndef LONGEMBED_MODEL_PLAN_ATTENTION_CALIBRATION_H_
-#define LONGEMBED_MODEL_PLAN_ATTENTION_CALIBRATION_H_
+#ifndef LONGEMBED_MODEL_PLAN_METHODS_ATTENTION_CALIBRATION_H_
+#define LONGEMBED_MODEL_PLAN_METHODS_ATTENTION_CALIBRATION_H_
 
 #include <cmath>
 #include <cstdint>
@@ -64,4 +64,4 @@ struct AttentionCalibration {
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_MODEL_PLAN_ATTENTION_CALIBRATION_H_
+#endif  // LONGEMBED_MODEL_PLAN_METHODS_ATTENTION_CALIBRATION_H_
