@@ -218,6 +218,8 @@ def test_explain_shows_the_calibration_in_effect(models):
     request.options.extension.attention_calibration.basket = 100
     method = models.stub.Explain(models.pb.ExplainRequest(options=request.options, inputs=request.inputs)).results[0].sequences[0].method
     assert not method.HasField("calibration")
+
+
 @pytest.mark.parametrize("kind", ROPE)
 def test_shifted_rotary_from_beyond_the_text_is_plain(models, kind):
     content = random_ids(random.Random(kind), LO - 2 - len(sum(specials(kind), [])))

@@ -107,6 +107,8 @@ def test_documents_are_calibrated_in_every_row_and_queries_are_not(served, pb):
     assert (vectors_of(document) * expected).sum(axis=1).min() >= 0.99999
     plain = embed(served, pb, [LONG], model="stanford", input_type="QUERY", truncate="END")[0]
     assert np.array_equal(vectors_of(query), vectors_of(plain))
+
+
 @pytest.mark.parametrize("factor", [2, 3, 50])
 @pytest.mark.parametrize("name", ["stanford", "pylate"])
 def test_documents_are_pooled_by_wards_method(served, pb, name, factor):

@@ -191,6 +191,8 @@ def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
             relative[i, j] = query - j % s
             relative[j, i] = -relative[i, j]
     return relative
+
+
 def string_distances(n: int, asked: dict, lo: int) -> np.ndarray:
     """arXiv 2410.18745: d -> d - S + W from S on, to both sides."""
     s = asked.get("shift_from", lo // 3)
