@@ -36,6 +36,12 @@ absl::Status CheckEnums(const EmbedOptions& options) {
   return absl::OkStatus();
 }
 
+// Which field of a request makes windows.
+const char* WindowsField(const v1::Extension& asked) {
+  if (!asked.profile().empty()) return "options.extension.profile";
+  return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
+}
+
 // What options.output says, or else the model's own.
 absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const ModelManifest& model) {
   const std::vector<std::string> available = OutputsOf(model);
