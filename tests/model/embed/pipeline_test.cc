@@ -112,11 +112,6 @@ TEST(PipelineTest, GroupsNeighboringWindows) {
   EXPECT_EQ(grouped(6).size(), 5u);
 }
 
-TEST(SpansTest, EveryFewTokens) {
-  EXPECT_THAT(SpansOfEvery(3, 7), ElementsAre(Range{0, 3}, Range{3, 6}, Range{6, 7}));
-  EXPECT_THAT(SpansOfEvery(9, 7), ElementsAre(Range{0, 7}));
-}
-
 TEST(PipelineTest, ASpanIsTheMeanOverItsTokensWhateverWindowsTheyAreIn) {
   Plan plan = PlanOf(2);
   plan.spans = {{0, 4}, {3, 4}, {5, 6}};
