@@ -543,6 +543,27 @@ TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), input, options).status()), "TOO_MANY_VECTORS");
 }
 
+// The same windows of the last 30 of 40 content tokens.
+TEST(PlannerTest, SpansOverWindowsAreClippedToWhatMaxTokensLeaves) {
+  const std::vector<int32_t> prompt{10, 11}, content = Ids(40);
+  const std::vector<Range> ranges{{0, 12}, {2, 5}, {18, 35}};
+  const SpanChoice choice{.ranges = ranges}, required{.ranges = ranges, .required = true};
+  const PlanOptions options{
+      .truncate = Truncate::kStart, .max_tokens = 34, .extension = {.windows = Windows{.tokens = 16, .overlap = 4}}};
+  const auto plan = PlanInput(FakeManifest(), {.prompt = prompt, .content = content, .spans = &choice}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->truncated_tokens, 10);
+  EXPECT_THAT(plan->spans, ElementsAre(Range{10, 12}, Range{18, 35}));
+  ASSERT_EQ(plan->sequences.size(), 4u);
+  EXPECT_EQ(plan->sequences[0].content, (Range{10, 22}));
+  EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{3, 5}, Range{11, 13}));
+  EXPECT_THAT(plan->sequences[1].sequence.spans, ElementsAre(Range{5, 13}));
+  EXPECT_THAT(plan->sequences[2].sequence.spans, ElementsAre(Range{5, 10}));
+  EXPECT_THAT(plan->sequences[3].sequence.spans, ElementsAre(Range{8, 10}));
+  const auto refused = PlanInput(FakeManifest(), {.prompt = prompt, .content = content, .spans = &required}, options);
+  EXPECT_EQ(ErrorReason(refused.status()), "SPAN_TRUNCATED");
+}
+
 TEST(PlannerTest, WindowsThatNoSpanNeedsAreNotRun) {
   const std::vector<int32_t> content = Ids(30);
   const std::vector<Range> ranges{{28, 30}};
