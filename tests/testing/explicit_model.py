@@ -286,7 +286,7 @@ def decoder(shape: Shape, ids: list[int], where: Geometry, scale: float) -> np.n
     return rms_norm(shape, x, "norm")
 
 
-def attend(shape: Shape, q, k, v, where: Geometry, scale: float, layer: tuple[int, int], causal: bool = False) -> np.ndarray:
+def attend(shape: Shape, q, k, v, where: Geometry, scale: float, layer: tuple[int, int], *, causal: bool = False) -> np.ndarray:
     """`layer`: its number, and how many there are."""
     d = q.shape[1] // shape.heads
     shared = shape.heads // shape.key_value_heads

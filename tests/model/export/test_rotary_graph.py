@@ -65,7 +65,7 @@ def explicit_attention(qkv: torch.Tensor, relative: np.ndarray, heads: int, kv_h
     q, k, v = np.split(qkv.double().numpy(), [heads * d, (heads + kv_heads) * d], axis=1)
     shape = explicit_model.Shape("any", 0, d, base, heads, kv_heads)
     theta = base ** (-2.0 * np.arange(d // 2) / d)
-    return explicit_model.attend(shape, q, k, v, explicit_model.Geometry(theta=theta, relative=relative.astype(float)), scale, causal)
+    return explicit_model.attend(shape, q, k, v, explicit_model.Geometry(theta=theta, relative=relative.astype(float)), scale, layer=(0, 1), causal=causal)
 
 
 @pytest.mark.parametrize("causal", [False, True])
