@@ -55,6 +55,9 @@ std::string Describe(const v1::Method& method) {
   if (method.has_factor()) text += absl::StrFormat(" factor %g", method.factor());
   if (method.has_base()) text += absl::StrFormat(" base %g", method.base());
   if (method.has_group()) text += absl::StrFormat(" group %d, window %d", method.group(), method.neighbor_window());
+  if (method.has_shift_from()) {
+    text += absl::StrFormat(" from %d, window %d", method.shift_from(), method.local_window());
+  }
   if (method.has_chunk()) text += absl::StrFormat(" chunk %d, window %d", method.chunk(), method.local_window());
   if (method.resonance()) text += ", resonance";
   if (method.has_query_scale()) text += absl::StrFormat(", query scale %g", method.query_scale());

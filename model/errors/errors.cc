@@ -91,9 +91,9 @@ absl::Status InputTooLong(int64_t tokens, int64_t capacity) {
                               ". Windows (options.extension) take any length; options.truncate END or START cuts it"));
 }
 
-absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity) {
+absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity, std::string_view limit) {
   return Invalid("token_ids", "INPUT_TOO_LONG",
-                 absl::StrCat("has ", tokens, " tokens; the limit is ", capacity,
+                 absl::StrCat("has ", tokens, " tokens; ", std::string(limit), " is ", capacity,
                               ". Complete ids are cut neither by truncation nor into windows, because only the "
                               "client knows their special tokens"));
 }

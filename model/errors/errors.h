@@ -47,7 +47,8 @@ absl::Status InvalidUtf8(std::string_view field, size_t byte);
 absl::Status TokenizerFailed(std::string_view what);
 absl::Status InputTooLong(int64_t tokens, int64_t capacity);
 // Ids that are complete carry their own special tokens, which truncation would cut away.
-absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity);
+// `limit`: what sets the capacity, where a field does.
+absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity, std::string_view limit = "the limit");
 absl::Status InputBeyondLimit(int64_t tokens, int64_t limit);
 absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity);
 // Of options.max_tokens.

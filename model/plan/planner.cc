@@ -90,7 +90,7 @@ class Planner {
     const int64_t most = *options_.max_tokens, whole = plan_.truncated_tokens + content();
     if (overhead_ > most || (overhead_ == most && whole > 0)) return PromptBeyondMaxTokens(overhead_, most);
     if (plan_.truncated_tokens == 0) return absl::OkStatus();
-    if (input_.complete) return CompleteIdsTooLong(whole, most);
+    if (input_.complete) return CompleteIdsTooLong(whole, most, "options.max_tokens");
     return options_.truncate == Truncate::kNone ? InputBeyondMaxTokens(overhead_ + whole, most) : absl::OkStatus();
   }
 

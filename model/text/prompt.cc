@@ -72,8 +72,22 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
 
 namespace {
 
-// A text is tokenized in pieces of so many bytes or a little more.
+// A text is tokenized in pieces of so many bytes or a little less; of more only where it cannot be cut in between.
 constexpr size_t kPieceBytes = 64 << 10;
+
+// The end of the piece of about so many bytes that begins at `begin`, which is 0 or a place to cut at.
+size_t EndOfPiece(const Tokenizer& tokenizer, std::string_view text, size_t begin, size_t bytes = kPieceBytes) {
+  if (text.size() - begin <= bytes) return text.size();
+  const size_t before = tokenizer.CutBefore(text, begin + bytes);
+  return before > begin ? before : tokenizer.CutAfter(text, begin + bytes);
+}
+
+// The beginning of the piece that ends at `end`, which is the text's or a place to cut at; not before `first`.
+size_t BeginOfPiece(const Tokenizer& tokenizer, std::string_view text, size_t first, size_t end) {
+  if (end - first <= kPieceBytes) return first;
+  const size_t after = tokenizer.CutAfter(text, end - kPieceBytes);
+  return after < end ? after : std::max(first, tokenizer.CutBefore(text, end - kPieceBytes));
+}
 
 // Tokenizes the part that is needed; exists for the length of one TokenizePart call.
 class PartTokenizer {
@@ -95,7 +109,7 @@ class PartTokenizer {
 
   absl::Status TakeBeginning(PromptedTokens& part, size_t end) {
     while (end < text_.size() && !Enough(part)) {
-      const size_t next = tokenizer_.CutAfter(text_, end + kPieceBytes);
+      const size_t next = EndOfPiece(tokenizer_, text_, end);
       const absl::StatusOr<TokenizedText> piece = Tokenize(end, next);
       if (!piece.ok()) return piece.status();
       Append(*piece, end, part);
@@ -110,7 +124,7 @@ class PartTokenizer {
     int64_t count = 0;
     while (begin > head_end && count <= needed_.count) {
       const size_t end = begin;
-      begin = std::max(head_end, tokenizer_.CutBefore(text_, end - std::min(kPieceBytes, end)));
+      begin = BeginOfPiece(tokenizer_, text_, head_end, end);
       absl::StatusOr<TokenizedText> piece = Tokenize(begin, end);
       if (!piece.ok()) return piece.status();
       count += std::ssize(piece->ids);
@@ -156,7 +170,7 @@ class PartTokenizer {
       return absl::OkStatus();
     }
     while (begin < end) {
-      const size_t next = std::min(end, tokenizer_.CutAfter(text_, begin + kPieceBytes));
+      const size_t next = std::min(end, EndOfPiece(tokenizer_, text_, begin));
       const absl::StatusOr<TokenizedText> piece = Tokenize(begin, next);
       if (!piece.ok()) return piece.status();
       count += std::ssize(piece->ids);
@@ -180,7 +194,7 @@ absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::str
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
   // Of a text's beginning its end needs the prompt's tokens alone.
   constexpr size_t kSeamBytes = 1 << 10;
-  const size_t end = tokenizer.CutAfter(text, needed.from_end ? kSeamBytes : kPieceBytes);
+  const size_t end = EndOfPiece(tokenizer, text, 0, needed.from_end ? kSeamBytes : kPieceBytes);
   constexpr int64_t kNoLimit = std::numeric_limits<int32_t>::max();
   absl::StatusOr<PromptedTokens> head = TokenizeWithPrompt(tokenizer, prompt, text.substr(0, end), kNoLimit);
   if (!head.ok() || end == text.size()) return head;

@@ -89,7 +89,7 @@ ModelManifest DrawModel(FuzzedDataProvider& data) {
 PositionsMethod DrawMethod(FuzzedDataProvider& data, const ModelManifest& model) {
   const auto whole = [&] { return Whole(data, model.trained_window); };
   const auto real = [&] { return Real(data); };
-  switch (data.ConsumeIntegralInRange(0, 9)) {
+  switch (data.ConsumeIntegralInRange(0, 10)) {
     case 0:
       return Grouped{Maybe(data, whole)};
     case 1:
@@ -112,6 +112,7 @@ PositionsMethod DrawMethod(FuzzedDataProvider& data, const ModelManifest& model)
       return SelfExtend{.group = Maybe(data, whole), .neighbor_window = Maybe(data, whole)};
     case 8:
       return DualChunk{.chunk = Maybe(data, whole), .local_window = Maybe(data, whole)};
+    case 9:
       return ShiftedRotary{.shift_from = Maybe(data, whole), .local_window = Maybe(data, whole)};
     default:
       return PlainPositions{};

@@ -78,19 +78,20 @@ class MessageFields {
   absl::Status& status_;
 };
 
-// Writes them. What is 0 or an enum's first value stays unset: it is the default.
+// Writes them. A number that is always there stays unset at 0, and an enum at its first value: that is the default. One
+// that may be left out is written where it is there, 0 too.
 class MessageWriter {
  public:
   explicit MessageWriter(Message& message) : message_(message) {}
 
   template <typename T>
   void Number(const char* name, const std::optional<T>& value) {
-    if (value.has_value()) Number(name, *value);
+    if (value.has_value()) Set(name, *value);
   }
   void Number(const char* name, int64_t value) {
-    if (value != 0) reflection().SetUInt32(&message_, &FieldOf(message_, name), static_cast<uint32_t>(value));
+    if (value != 0) Set(name, value);
   }
-  void Number(const char* name, double value) { reflection().SetDouble(&message_, &FieldOf(message_, name), value); }
+  void Number(const char* name, double value) { Set(name, value); }
   void Flag(const char* name, bool value) { reflection().SetBool(&message_, &FieldOf(message_, name), value); }
   template <typename Enum>
   void Choice(const char* name, Enum value, std::span<const char* const> names) {
@@ -105,6 +106,10 @@ class MessageWriter {
 
  private:
   const google::protobuf::Reflection& reflection() const { return *message_.GetReflection(); }
+  void Set(const char* name, int64_t value) {
+    reflection().SetUInt32(&message_, &FieldOf(message_, name), static_cast<uint32_t>(value));
+  }
+  void Set(const char* name, double value) { reflection().SetDouble(&message_, &FieldOf(message_, name), value); }
 
   Message& message_;
 };

@@ -144,6 +144,21 @@ TEST(TokenizePartTest, DoesNotTokenizeTheRest) {
   }
 }
 
+// Such as an image in base64, which cannot be cut: it is left alone where there is enough beside it.
+TEST(TokenizePartTest, DoesNotTokenizeALongWordOfTheRest) {
+  std::string words;
+  while (words.size() < 20'000) words += "aaa bb ";
+  const std::string text = words + std::string(4 << 20, 'a') + " " + words;
+  for (const bool from_end : {false, true}) {
+    const CountingTokenizer tokenizer;
+    const auto part = TokenizePart(tokenizer, "query: ", text, {.count = 500, .from_end = from_end});
+    ASSERT_TRUE(part.ok()) << part.status();
+    EXPECT_LT(tokenizer.bytes, 140'000u);
+    EXPECT_GT(part->content.size(), 500u);
+    EXPECT_TRUE(part->estimated);
+  }
+}
+
 TEST(TokenizePartTest, ARestOfAPieceIsCounted) {
   std::string text;
   while (text.size() < 120'000) text += "aaa bb  ";

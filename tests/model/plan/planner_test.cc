@@ -313,6 +313,10 @@ TEST(PlannerTest, CompleteIdsStayAsTheyAre) {
   const auto refused = PlanInput(FakeManifest(), {.content = over, .complete = true}, {.truncate = Truncate::kEnd});
   EXPECT_EQ(ErrorReason(refused.status()), "INPUT_TOO_LONG");
   EXPECT_EQ(ErrorField(refused.status()), "token_ids");
+  const auto beyond =
+      PlanInput(FakeManifest(), {.content = content, .complete = true}, {.truncate = Truncate::kEnd, .max_tokens = 15});
+  EXPECT_EQ(ErrorField(beyond.status()), "token_ids");
+  EXPECT_THAT(std::string(beyond.status().message()), HasSubstr("has 16 tokens; options.max_tokens is 15"));
 }
 
 TEST(PlannerTest, RefusesEmptyContentAndPromptsWithoutRoom) {

@@ -4,6 +4,7 @@
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -219,6 +220,23 @@ TEST(ExtensionConverterTest, RecommendedIsTheManifestsForTheOutput) {
     EXPECT_EQ(RecommendedWindow(model, output),
               output == EmbedOptions::WINDOW_VECTORS ? std::optional<int64_t>(5) : std::nullopt);
     model.recommended_multi_vector_extension = "";
+  }
+}
+
+// A number of 0 is not the default where one may be left out.
+TEST(ExtensionConverterTest, WhoRepeatsARecommendationGetsIt) {
+  for (const char* json : {R"({"shiftedRotary": {"shiftFrom": 9, "localWindow": 0}})",
+                           R"({"dualChunk": {"localWindow": 3}, "when": "ALWAYS"})",
+                           R"({"windows": {"tokens": 8, "aggregation": "TOP_NORM", "top": 2}})",
+                           R"({"windows": {"aggregation": "NORM_WEIGHTED", "normTemperature": 0.5, "vectors": 4}})",
+                           R"({"attentionCalibration": {"strength": 0, "basket": 16, "layers": 1}})"}) {
+    ModelManifest model = FakeRopeManifest();
+    model.recommended_extension = json;
+    v1::Model message;
+    FillRecommendations(model, message);
+    std::string told;
+    ASSERT_TRUE(google::protobuf::util::MessageToJsonString(message.recommended_extension(), &told).ok());
+    EXPECT_EQ(nlohmann::json::parse(told), nlohmann::json::parse(json));
   }
 }
 
