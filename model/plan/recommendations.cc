@@ -27,6 +27,9 @@ absl::StatusOr<Recommendations> RecommendationsOf(const ModelManifest& manifest)
   };
   auto one_vector = ReadRecommendation(manifest.recommended_extension, manifest);
   if (!one_vector.ok()) return bad("recommended_extension", one_vector.status().message());
+  if (one_vector->has_value() && (*one_vector)->windows.has_value() && (*one_vector)->windows->vectors.has_value()) {
+    return bad("recommended_extension", "has windows.vectors, which goes with several vectors a text; leave it out");
+  }
   constexpr char kMultiVector[] = "recommended_multi_vector_extension";
   auto window_vectors = ReadRecommendation(manifest.recommended_multi_vector_extension, manifest);
   if (!window_vectors.ok()) return bad(kMultiVector, window_vectors.status().message());

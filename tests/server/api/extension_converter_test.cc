@@ -228,7 +228,7 @@ TEST(ExtensionConverterTest, WhoRepeatsARecommendationGetsIt) {
   for (const char* json : {R"({"shiftedRotary": {"shiftFrom": 9, "localWindow": 0}})",
                            R"({"dualChunk": {"localWindow": 3}, "when": "ALWAYS"})",
                            R"({"windows": {"tokens": 8, "aggregation": "TOP_NORM", "top": 2}})",
-                           R"({"windows": {"aggregation": "NORM_WEIGHTED", "normTemperature": 0.5, "vectors": 4}})",
+                           R"({"windows": {"aggregation": "NORM_WEIGHTED", "normTemperature": 0.5}})",
                            R"({"attentionCalibration": {"strength": 0, "basket": 16, "layers": 1}})"}) {
     ModelManifest model = FakeRopeManifest();
     model.recommended_extension = json;
@@ -255,6 +255,8 @@ TEST(ExtensionConverterTest, BadRecommendationsAreRefusedWithTheManifestsKey) {
     expect_refused(model, "fake: recommended_multi_vector_extension of its manifest: ");
   }
   ModelManifest model = FakeManifest();
+  model.recommended_extension = R"({"windows": {"vectors": 4}})";
+  expect_refused(model, "recommended_extension of its manifest: has windows.vectors");
   for (const char* without_windows : {"{}", R"({"grouped": {}})"}) {
     model.recommended_extension = without_windows;
     EXPECT_TRUE(RecommendationsOf(model).ok());
