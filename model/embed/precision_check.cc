@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/embed/embedder.h"
+#include "model/plan/planner.h"
 
 namespace longembed {
 namespace {
@@ -29,19 +30,10 @@ constexpr const char* kSentences[] = {
     "In the beginning the river was clear, and the village drank from it.",
 };
 
-// Of the linear layers.
-int64_t WeightsOf(const ModelManifest& manifest) {
-  const int64_t hidden = manifest.hidden_size, heads = manifest.attention_heads, head_dim = manifest.head_dim;
-  const int64_t attention = (2 * heads + 2 * int64_t{manifest.key_value_heads}) * head_dim * hidden;
-  const int64_t feed_forward = (manifest.gated ? 3 : 2) * hidden * manifest.intermediate_size;
-  return manifest.layers * (attention + feed_forward);
-}
-
-// The first texts that make at most so many products of a token with a weight; two at least.
+// The first texts whose linear layers take at most so many operations; two at least.
 void KeepAffordable(const ModelManifest& manifest, std::vector<std::string>& texts) {
-  constexpr double kMostProducts = 1e12, kTokensPerByte = 0.25;
-  const double most_bytes =
-      kMostProducts / kTokensPerByte / static_cast<double>(std::max<int64_t>(1, WeightsOf(manifest)));
+  constexpr double kMostOperations = 2e12, kTokensPerByte = 0.25;
+  const double most_bytes = kMostOperations / kTokensPerByte / LinearOperations(manifest);
   double bytes = 0;
   size_t kept = 0;
   for (; kept < texts.size() && (kept < 2 || bytes + static_cast<double>(texts[kept].size()) <= most_bytes); ++kept) {

@@ -402,4 +402,6 @@ double AttentionShare(const ModelManifest& model) {
   return token > 0 ? (model.layers - model.local_layers) * operations.pair / token : 0;
 }
 
+double LinearOperations(const ModelManifest& model) { return model.layers * OperationsOf(model).token; }
+
 }  // namespace longembed

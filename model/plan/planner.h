@@ -126,6 +126,9 @@ Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 // whose window holds the same number of keys for every token of a long sequence.
 double AttentionShare(const ModelManifest& model);
 
+// Floating-point operations of all linear layers for one token; a multiply and an add count as two.
+double LinearOperations(const ModelManifest& model);
+
 }  // namespace longembed
 
 #endif  // LONGEMBED_MODEL_PLAN_PLANNER_H_

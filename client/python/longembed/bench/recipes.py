@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -63,7 +64,9 @@ class Recipes:
         """The named rows with whatever they are sums of; all of them where none is named."""
         for name in names:
             if name not in self.rows:
-                raise RecipeError(f"there is no row {name!r}; there are: {', '.join(self.rows)}")
+                near = difflib.get_close_matches(name, self.rows, n=1)
+                suggestion = f"did you mean {near[0]!r}? There are: " if near else "there are: "
+                raise RecipeError(f"there is no row {name!r}; {suggestion}{', '.join(self.rows)}")
         wanted = list(names)
         for name in wanted:
             wanted += [part for part in self.rows[name].parts if part not in wanted]
@@ -269,5 +272,6 @@ def _filled(value: Any, chosen: dict[str, Any]) -> Any:
     for axis, replacement in chosen.items():
         if value == f"{{{axis}}}":
             return replacement
-        value = value.replace(f"{{{axis}}}", str(replacement))
+        written = str(replacement).lower() if isinstance(replacement, bool) else str(replacement)  # As in YAML.
+        value = value.replace(f"{{{axis}}}", written)
     return value

@@ -106,6 +106,18 @@ def test_placeholders_stand_in_keys_too():
     assert [recipes.methods(one) for one in found.rows.values()] == [{"yarn"}, {"grouped"}]
 
 
+def test_truth_values_are_written_as_in_yaml():
+    found = parse(
+        "grids: {scales: {name: 'scaled {scaled}', axes: {scaled: [false, true]}, row: {document: {extension: {windows: {}, attention_log_scaling: '{scaled}'}}}}}"
+    )
+    assert {name: one.body["document"]["extension"]["attention_log_scaling"] for name, one in found.rows.items()} == {"scaled false": False, "scaled true": True}
+
+
+def test_a_row_that_is_nearly_named_is_suggested():
+    with pytest.raises(recipes.RecipeError, match="there is no row 'windows 512, mean'; did you mean 'windows 512 mean'"):
+        recipes.load("longembed").chosen(["windows 512, mean"])
+
+
 def test_choosing_a_sum_chooses_its_parts():
     found = parse("rows: {a: {bm25: {}}, b: {document: {}}, c: {sum: [a, b]}, d: {sum: [c, b]}, e: {document: {}}}")
     assert list(found.chosen(["d"]).rows) == ["a", "b", "c", "d"]
