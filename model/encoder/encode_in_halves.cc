@@ -11,12 +11,12 @@ namespace longembed {
 
 namespace {
 
-// Packing takes memory too. What went before, which failed, took time: perhaps nobody waits any more.
+// Packing allocates, too. The attempt before took time, so the batch may be cancelled by now.
 absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequence* const> sequences,
-                                          Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits) {
-  if (nobody_waits()) return EncoderCancelled();
+                                          Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled) {
+  if (is_cancelled()) return EncoderCancelled();
   try {
-    return encoder.Encode(Pack(sequences), leader, nobody_waits);
+    return encoder.Encode(Pack(sequences), leader, is_cancelled);
   } catch (const std::bad_alloc&) {
     return EncoderOutOfMemory("the packed batch does not fit");
   }
@@ -37,13 +37,13 @@ absl::StatusOr<VectorBlock> Joined(VectorBlock first, VectorBlock second) {
 }  // namespace
 
 absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Sequence* const> sequences,
-                                           Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits) {
-  absl::StatusOr<VectorBlock> whole = PackAndEncode(encoder, sequences, leader, nobody_waits);
+                                           Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled) {
+  absl::StatusOr<VectorBlock> whole = PackAndEncode(encoder, sequences, leader, is_cancelled);
   if (!absl::IsResourceExhausted(whole.status()) || sequences.size() < 2) return whole;
   const size_t half = sequences.size() / 2;
-  absl::StatusOr<VectorBlock> first = EncodeInHalves(encoder, sequences.first(half), leader, nobody_waits);
+  absl::StatusOr<VectorBlock> first = EncodeInHalves(encoder, sequences.first(half), leader, is_cancelled);
   if (!first.ok()) return first;
-  absl::StatusOr<VectorBlock> second = EncodeInHalves(encoder, sequences.subspan(half), leader, nobody_waits);
+  absl::StatusOr<VectorBlock> second = EncodeInHalves(encoder, sequences.subspan(half), leader, is_cancelled);
   if (!second.ok()) return second;
   return Joined(*std::move(first), *std::move(second));
 }

@@ -14,7 +14,7 @@ namespace longembed {
 // As Encoder::Encode over Pack(sequences); when the encoder answers RESOURCE_EXHAUSTED, the two halves of the batch run
 // one after the other, and so on down to single sequences. One that does not fit alone is the error of them all.
 absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Sequence* const> sequences,
-                                           Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits);
+                                           Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled);
 
 }  // namespace longembed
 

@@ -66,7 +66,7 @@ TEST_F(EncodeInHalvesTest, OneThatDoesNotFitAloneFails) {
   EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted);
 }
 
-TEST_F(EncodeInHalvesTest, EncodesNoHalfThatNobodyWaitsFor) {
+TEST_F(EncodeInHalvesTest, EncodesNoHalfOfACancelledBatch) {
   SmallEncoder small(30);
   const auto is_cancelled = [&small] { return !small.tried.empty(); };
   const auto result = Encode(small, {MakeSequence(1, 20), MakeSequence(2, 20)}, is_cancelled);
