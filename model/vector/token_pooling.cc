@@ -122,8 +122,7 @@ std::vector<int32_t> PooledTokens(std::span<const std::span<const float>> vector
   int32_t before = 0;
   for (size_t start = 0; start < vectors.size(); start += kTokensPooledTogether) {
     const auto run = vectors.subspan(start, std::min<size_t>(kTokensPooledTogether, vectors.size() - start));
-    const auto n = static_cast<int64_t>(run.size());
-    const int64_t clusters = (n + factor - 1) / factor;
+    const int64_t clusters = PooledCount(static_cast<int64_t>(run.size()), factor);
     for (const int32_t label : WardClusters(run, clusters)) labels.push_back(before + label);
     before += static_cast<int32_t>(clusters);
   }
