@@ -63,9 +63,11 @@ void ExpectResolved(const absl::StatusOr<Extension>& extension, const ModelManif
 // As either recommendation of a manifest. `extension`: what the JSON asks for, or null where the model cannot do it.
 void ExpectRecommended(ModelManifest model, const std::string& json, const Extension* extension) {
   model.recommended_extension = json;
-  FUZZ_EXPECT(RecommendationsOf(model).ok() == (extension != nullptr));
-  model.recommended_multi_vector_extension = json;
   const bool windows = extension != nullptr && extension->windows.has_value();
+  const bool groups = windows && extension->windows->vectors.has_value();
+  FUZZ_EXPECT(RecommendationsOf(model).ok() == (extension != nullptr && !groups));
+  model.recommended_extension.clear();
+  model.recommended_multi_vector_extension = json;
   FUZZ_EXPECT(RecommendationsOf(model).ok() == windows);
 }
 

@@ -1,6 +1,7 @@
 #include "model/plan/methods/shifted_rotary.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
@@ -21,6 +22,9 @@ ShiftedRotary ShiftedRotary::WithDefaults(const ModelManifest& model) const {
 absl::Status ShiftedRotary::Check(const ModelManifest& model) const {
   if (absl::Status status = CheckCount("shifted_rotary.shift_from", shift_from, 1, model.trained_window);
       !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckCount("shifted_rotary.local_window", local_window, 0, INT32_MAX); !status.ok()) {
     return status;
   }
   // A local window of S leaves every distance as it is, and a larger one has distances that no pair has.

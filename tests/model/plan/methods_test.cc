@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <fstream>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -84,6 +86,9 @@ TEST(MethodsTest, ShiftedRotaryHasThePapersDefaults) {
     EXPECT_TRUE(PositionsOf(model, {.positions = ShiftedRotary{}}, s.shift_from).is_plain());
   }
   EXPECT_EQ(SequenceCapacity(Trained(512), {.positions = ShiftedRotary{512, 0}}), 1024);
+  for (const int64_t negative : {int64_t{-1}, std::numeric_limits<int64_t>::min()}) {
+    EXPECT_FALSE(CheckExtension(Trained(512), {.positions = ShiftedRotary{512, negative}}).ok()) << negative;
+  }
 }
 
 const PositionsMethod kAdaptive[] = {Grouped{},    Recurrent{}, Interpolation{}, NtkDynamic{},
