@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -13,11 +14,13 @@
 #include "model/encoder/load_encoder.h"
 #include "server/admission/ledger.h"
 #include "server/api/apis.h"
+#include "server/api/http/routes.h"
 #include "server/batching/clock.h"
 #include "server/config/config.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
 #include "server/host/limits.h"
+#include "server/http/http_server.h"
 #include "server/process/config_file.h"
 #include "server/process/health_monitor.h"
 #include "server/process/load_models.h"
@@ -75,14 +78,18 @@ int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor,
 }
 
 // A second signal cuts it short.
-void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& monitor, GrpcServer& server) {
+void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& monitor, GrpcServer& server,
+           HttpServer* http) {
   constexpr absl::Duration kGrace = absl::Seconds(10);
   ForceExitAfter(config.drain_delay + config.drain_timeout + kGrace,
                  "ended by force: something does not end after drain.timeout");
   monitor.SetServing(false);
   signals.AwaitHurry(config.drain_delay);
   const auto hurry = [&signals] { return signals.AwaitHurry(absl::ZeroDuration()); };
+  std::jthread http_drain;
+  if (http != nullptr) http_drain = std::jthread([&] { http->Shutdown(config.drain_timeout, hurry); });
   server.Shutdown(config.drain_timeout, hurry);
+  if (http_drain.joinable()) http_drain.join();
   Log(LogLevel::kInfo, hurry() ? "shutdown forced by a second signal" : "drained");
 }
 
@@ -149,6 +156,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   // In the order in which they outlive each other: the pool's last tasks still find what they answer to.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;
+  std::unique_ptr<HttpServer> http;
   WorkerPool pool(TokenizationThreads(config, prepared.limits.cores), clock, config.limits.max_queue_wait);
   apis = Apis::Make(config.tei, {.models = models, .pool = pool, .clock = clock, .limits = config.limits},
                     prepared.profiles, prepared.calls);
@@ -162,13 +170,18 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
       !status.ok()) {
     return status;
   }
+  if (prepared.ports.http != nullptr) {
+    http = std::make_unique<HttpServer>(config, prepared.calls, MakeRoutes(**apis, config.http, prepared.health),
+                                        std::move(prepared.ports.http), prepared.secrets.certificates.get());
+    Log(LogLevel::kInfo, absl::StrCat("serving HTTP on port ", http->port()));
+  }
   HealthMonitor monitor(prepared.health, models, prepared.metrics, clock);
   monitor.SetServing(true);
   LogServing(config, *server, (*apis)->has_tei());
   ConfigFile config_file(config_path, config);
   const int signal = AwaitStop(signals, prepared.secrets, monitor, config_file);
   Log(LogLevel::kInfo, "draining", {{"signal", SignalName(signal)}});
-  Drain(config, signals, monitor, *server);
+  Drain(config, signals, monitor, *server, http.get());
   return absl::OkStatus();
 }
 

@@ -19,7 +19,9 @@ class Apis {
   static absl::StatusOr<std::unique_ptr<Apis>> Make(const TeiConfig& tei, const ApiContext& api,
                                                     const Profiles& profiles, const HostContext& host);
 
+  const LongembedContext& context() const { return context_; }
   bool has_tei() const { return tei_ != nullptr; }
+  const TeiContext& tei_context() const { return tei_->context(); }  // Where it has one.
   // To be registered with a server, which they must outlive.
   Services services();
   // Those whose health is to be told.

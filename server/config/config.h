@@ -33,7 +33,13 @@ struct TeiConfig {
   std::string default_prompt;  // Of requests that name no prompt. Empty: the model's default prompt, if any.
 };
 
-// TLS on `listen`. Paths are relative to the config file.
+// The HTTP front (http_listen).
+struct HttpConfig {
+  std::string openai_prompt;   // Name of the prompt of OpenAI's requests, which name none. Empty: the model's default.
+  std::string allowed_origin;  // Of browsers' pages (CORS): "https://example.org", or "*". Empty: none.
+};
+
+// TLS on `listen` and `http_listen`. Paths are relative to the config file.
 struct TlsConfig {
   std::string certificate;  // PEM chain. Empty: plaintext.
   std::string key;          // PEM.
@@ -43,7 +49,7 @@ struct TlsConfig {
 };
 
 struct ConnectionsConfig {
-  int max = 1000;                                       // Open at a time on `listen`; more are closed at once.
+  int max = 1000;                                       // Open at a time on `listen`, and on `http_listen`.
   double max_client_share = 0.8;                        // Of `max`, that one client address holds at most alone.
   int max_streams = 100;                                // Calls at a time on one connection.
   absl::Duration max_age = absl::Minutes(10);           // Then GOAWAY, so that new replicas get load. 0 = never.
@@ -76,6 +82,7 @@ inline int64_t MaxStreamedTextBytes(const LimitsConfig& limits) { return 4 * lim
 // A plain value.
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
+  std::string http_listen;                        // OpenAI's, TEI's and Cohere's routes. Empty: no HTTP port.
   std::string health_listen;                      // grpc.health.v1 alone, in plaintext. Empty: on `listen` only.
   std::string metrics_listen = "127.0.0.1:9464";  // Empty: no metrics port.
   bool reflection = true;
@@ -92,6 +99,7 @@ struct ServerConfig {
   absl::Duration drain_timeout = absl::Seconds(75);  // Longer than admitted bulk work waits: max_bulk_queue_wait.
   LimitsConfig limits;
   TeiConfig tei;
+  HttpConfig http;
   std::map<std::string, std::string> profiles;  // Name -> JSON of longembed.v1.Extension.
   std::vector<ModelConfig> models;              // At least one.
 };

@@ -88,6 +88,7 @@ void Describe(Keys& keys, ServerConfig& config) {
     keys.Section(name, [&part](Keys& below) { Describe(below, part); });
   };
   keys.Text("listen", config.listen);
+  keys.Text("http_listen", config.http_listen);
   keys.Text("health_listen", config.health_listen);
   keys.Text("metrics_listen", config.metrics_listen);
   keys.Flag("reflection", config.reflection);
@@ -107,6 +108,10 @@ void Describe(Keys& keys, ServerConfig& config) {
   keys.Section("tei", [&config](Keys& tei) {
     tei.Text("model", config.tei.model);
     tei.Text("default_prompt", config.tei.default_prompt);
+  });
+  keys.Section("http", [&config](Keys& http) {
+    http.Text("openai_prompt", config.http.openai_prompt);
+    http.Text("allowed_origin", config.http.allowed_origin);
   });
 }
 

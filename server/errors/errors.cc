@@ -114,6 +114,10 @@ absl::Status UnknownApiKey() {
                    "the API key is not one of this server's");
 }
 
+absl::Status NotServing() {
+  return MakeError(absl::StatusCode::kUnavailable, "", "NOT_SERVING", "the server does not serve now");
+}
+
 absl::Status ServerDraining() {
   return MakeError(absl::StatusCode::kUnavailable, "", "DRAINING", "the server is shutting down; try another replica");
 }
@@ -255,6 +259,83 @@ absl::Status NotWithSparse(std::string_view field, std::string_view value, std::
   return Invalid(
       field, "NOT_WITH_SPARSE",
       absl::StrCat("is ", std::string(value), ", which options.output SPARSE does not take; ", std::string(instead)));
+}
+
+absl::Status MalformedJson(int64_t byte, int64_t bytes) {
+  const std::string where = byte > bytes ? absl::StrCat("it ends too early, after ", bytes, " bytes")
+                                         : absl::StrCat("at byte ", byte, " of ", bytes);
+  return Invalid("", "MALFORMED_JSON", absl::StrCat("the body is not JSON: ", where));
+}
+
+absl::Status JsonTooDeep(int depth, int limit) {
+  return Invalid("", "JSON_TOO_DEEP", absl::StrCat("the body nests ", depth, " levels deep; the limit is ", limit));
+}
+
+absl::Status DuplicateField(std::string_view field) {
+  return Invalid(field, "DUPLICATE_FIELD", "stands twice in one object; say it once");
+}
+
+absl::Status UnknownField(std::string_view field, std::span<const std::string> known) {
+  return Invalid(field, "UNKNOWN_FIELD",
+                 absl::StrCat("is no field of this request; it has ", absl::StrJoin(known, ", ")));
+}
+
+absl::Status WrongJsonType(std::string_view field, std::string_view expected, std::string_view found) {
+  return Invalid(field, "WRONG_TYPE", absl::StrCat("must be ", std::string(expected), "; it is ", std::string(found)));
+}
+
+absl::Status WrongJsonValue(std::string_view field, std::string_view what) {
+  return Invalid(field, "WRONG_TYPE", what);
+}
+
+absl::Status MissingField(std::string_view field) { return Invalid(field, "MISSING_FIELD", "is missing"); }
+
+absl::Status ForeignTokens(std::string_view field, std::span<const int32_t> prefix, std::span<const int32_t> suffix) {
+  return Invalid(field, "FOREIGN_TOKENS",
+                 absl::StrCat("token ids must be those of the model's own tokenizer with its special tokens: first [",
+                              absl::StrJoin(prefix, ", "), "], last [", absl::StrJoin(suffix, ", "),
+                              "]; send text instead (LangChain: check_embedding_ctx_length=False)"));
+}
+
+absl::Status MalformedHttp(std::string_view what) {
+  return Invalid("", "MALFORMED_HTTP", absl::StrCat("the request is not well-formed HTTP: ", std::string(what)));
+}
+
+absl::Status HeaderTooLarge(int64_t limit) {
+  return Invalid("", "HEADER_TOO_LARGE", absl::StrCat("the request's header is larger than ", limit, " bytes"));
+}
+
+absl::Status RequestTooSlow(absl::Duration limit) {
+  return Invalid(
+      "", "REQUEST_TOO_SLOW",
+      absl::StrCat("the request did not arrive: its header, and each 16 KiB of its body, may take ", Readable(limit)));
+}
+
+absl::Status NotJson(std::string_view content_type) {
+  const std::string found = content_type.empty() ? "missing" : absl::StrCat("\"", std::string(content_type), "\"");
+  return Invalid("", "NOT_JSON", absl::StrCat("Content-Type is ", found, "; it must be application/json"));
+}
+
+absl::Status CompressedRequest(std::string_view encoding) {
+  return Invalid("", "COMPRESSED_REQUEST",
+                 absl::StrCat("Content-Encoding is \"", std::string(encoding), "\"; send the body uncompressed"));
+}
+
+absl::Status BadTimeout(std::string_view value) {
+  return Invalid(
+      "", "BAD_TIMEOUT",
+      absl::StrCat("X-Request-Timeout is \"", std::string(value), "\"; it must be a number of seconds above 0"));
+}
+
+absl::Status MethodNotAllowed(std::string_view method, std::string_view path, std::string_view allowed) {
+  return Invalid(
+      "", "METHOD_NOT_ALLOWED",
+      absl::StrCat(std::string(path), " does not take ", std::string(method), "; it takes ", std::string(allowed)));
+}
+
+absl::Status UnknownPath(std::string_view path) {
+  return MakeError(absl::StatusCode::kNotFound, "", "UNKNOWN_PATH",
+                   absl::StrCat("there is nothing at ", std::string(path), "; /docs lists what there is"));
 }
 
 absl::Status OptionsOnLaterMessage() {

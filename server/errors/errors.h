@@ -47,6 +47,7 @@ absl::Status MissingApiKey();
 absl::Status UnknownApiKey();
 // UNAVAILABLE.
 absl::Status ServerDraining();
+absl::Status NotServing();
 absl::Status StreamTooOld(absl::Duration max_age);
 // The model runs a batch that does not end.
 absl::Status EncoderHangs(std::string_view model);
@@ -84,7 +85,28 @@ absl::Status Misplaced(std::string_view field, std::string_view needs);
 absl::Status InputTypeNeeded();
 // `value`: what the field says; `instead`: what to do.
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead);
-// Of EmbedStream.
+// Of requests over HTTP. `byte`: of the text, from 1.
+absl::Status MalformedJson(int64_t byte, int64_t bytes);
+absl::Status JsonTooDeep(int depth, int limit);
+absl::Status DuplicateField(std::string_view field);
+absl::Status UnknownField(std::string_view field, std::span<const std::string> known);
+// `expected`: "a string", say.
+absl::Status WrongJsonType(std::string_view field, std::string_view expected, std::string_view found);
+// `what`: why protobuf's JSON reader refused it.
+absl::Status WrongJsonValue(std::string_view field, std::string_view what);
+absl::Status MissingField(std::string_view field);
+// Token ids that are not whole sequences of the model's own tokenizer.
+absl::Status ForeignTokens(std::string_view field, std::span<const int32_t> prefix, std::span<const int32_t> suffix);
+absl::Status MalformedHttp(std::string_view what);
+absl::Status HeaderTooLarge(int64_t limit);
+absl::Status RequestTooSlow(absl::Duration limit);
+absl::Status NotJson(std::string_view content_type);
+absl::Status CompressedRequest(std::string_view encoding);
+absl::Status BadTimeout(std::string_view value);
+absl::Status MethodNotAllowed(std::string_view method, std::string_view path, std::string_view allowed);
+// NOT_FOUND.
+absl::Status UnknownPath(std::string_view path);
+// INVALID_ARGUMENT, of EmbedStream.
 absl::Status OptionsOnLaterMessage();
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id);
 absl::Status PartsNeedText();

@@ -17,12 +17,16 @@ absl::Status OfKey(const char* key, const absl::Status& status) {
 }  // namespace
 
 void Ports::Open(const ServerConfig& config, const HostContext& calls, Health& state, Problems& problems) {
-  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor =
-      Acceptor::Listen(config.listen, {.max_connections = config.connections.max,
-                                       .max_client_share = config.connections.max_client_share,
-                                       .silence = config.connections.handshake_timeout});
-  problems.Add(OfKey("listen", acceptor.status()));
-  if (acceptor.ok()) grpc = *std::move(acceptor);
+  const auto listen = [&](const char* key, const std::string& address) -> std::unique_ptr<Acceptor> {
+    absl::StatusOr<std::unique_ptr<Acceptor>> acceptor =
+        Acceptor::Listen(address, {.max_connections = config.connections.max,
+                                   .max_client_share = config.connections.max_client_share,
+                                   .silence = config.connections.handshake_timeout});
+    problems.Add(OfKey(key, acceptor.status()));
+    return acceptor.ok() ? *std::move(acceptor) : nullptr;
+  };
+  grpc = listen("listen", config.listen);
+  if (!config.http_listen.empty()) http = listen("http_listen", config.http_listen);
   if (!config.health_listen.empty()) {
     absl::StatusOr<std::unique_ptr<HealthPort>> port = HealthPort::Start(config.health_listen, state, calls);
     problems.Add(OfKey("health_listen", port.status()));

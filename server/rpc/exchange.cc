@@ -5,13 +5,13 @@
 
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
-#include "server/rpc/wire.h"
 
 namespace longembed {
 
 Exchange::Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host,
-                   std::unique_ptr<Charge> memory, bool may_wait)
+                   std::unique_ptr<Charge> memory, bool may_wait, Codec& codec)
     : host_(host),
+      codec_(codec),
       memory_(std::move(memory)),
       call_(record.ContextFor(*memory_, may_wait)),
       arena_(std::make_unique<google::protobuf::Arena>()),
@@ -39,7 +39,10 @@ void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
 
 absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
   const auto size = static_cast<int64_t>(bytes.Length());
-  const absl::Status status = WithinMemory([&] { return ParseMessage(bytes, host_.max_request_bytes, *request_); });
+  if (const int64_t parsing = codec_.ParsingBytes(bytes); parsing > 0) {
+    if (absl::Status held = memory_->Hold(Memory::kRequests, size + parsing); !held.ok()) return held;
+  }
+  const absl::Status status = WithinMemory([&] { return codec_.Parse(bytes, host_.max_request_bytes, *request_); });
   if (!status.ok()) ReadWhatCanBeRead(bytes);
   // The arena has everything but what strings hold, which came from the bytes.
   request_space_ = static_cast<int64_t>(arena_->SpaceAllocated());
@@ -49,7 +52,7 @@ absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
 
 void Exchange::ReadWhatCanBeRead(const grpc::ByteBuffer& bytes) {
   try {
-    ReadScalars(bytes, *request_);
+    codec_.ReadScalars(bytes, *request_);
   } catch (const std::bad_alloc&) {  // Half of it would be taken for all: an id without its more_parts.
     request_->Clear();
   }
@@ -76,8 +79,10 @@ absl::Status Exchange::Serialize() {
   memory_->Correct(Memory::kPlans, 0);
   // The message: what the arena has grown by, and what its strings hold, which is no more than their bytes.
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
-  memory_->Correct(Memory::kAnswers, message + size);
-  answer_ = SerializeMessage(*response_);
+  memory_->Correct(Memory::kAnswers, message + codec_.MostSerializedBytes(size));
+  if (absl::Status status = codec_.Serialize(*request_, *response_, host_.max_response_bytes, answer_); !status.ok()) {
+    return status;
+  }
   answer_bytes_ = static_cast<int64_t>(answer_.Length());
   headers_ = operation_->headers();
   return absl::OkStatus();

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "server/core/operation.h"
 #include "server/rpc/call_record.h"
+#include "server/rpc/codec.h"
 
 namespace longembed {
 
@@ -23,9 +24,9 @@ class Exchange {
  public:
   using Done = absl::AnyInvocable<void() &&>;
 
-  // `record` and `host` must outlive it. `memory` is given back when it is destroyed.
+  // `record`, `host` and `codec` must outlive it. `memory` is given back when it is destroyed.
   Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host, std::unique_ptr<Charge> memory,
-           bool may_wait);
+           bool may_wait, Codec& codec = WireCodec());
 
   // Begins. Takes the bytes, which are gone once they have been parsed. `done` is called exactly once, by any thread,
   // perhaps before Start returns.
@@ -53,6 +54,7 @@ class Exchange {
   void Release();
 
   const HostContext& host_;
+  Codec& codec_;
   const std::unique_ptr<Charge> memory_;
   const CallContext call_;
   std::unique_ptr<google::protobuf::Arena> arena_;

@@ -7,26 +7,43 @@
 
 namespace longembed {
 
-UnaryHost::UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Finish finish)
-    : method_(method), host_(host), record_(method_, std::move(arrival), host), finish_(std::move(finish)) {}
+UnaryHost::UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Finish finish,
+                     std::unique_ptr<Codec> codec)
+    : method_(method),
+      host_(host),
+      record_(method_, std::move(arrival), host),
+      finish_(std::move(finish)),
+      codec_(std::move(codec)) {}
 
-absl::StatusOr<std::unique_ptr<Charge>> UnaryHost::TakeMemory(int64_t request_bytes) {
+absl::Status UnaryHost::Admit() {
   if (absl::Status status = record_.identity(); !status.ok()) return status;
   if (!method_.lacks.empty()) return NotOffered(method_.lacks);
-  std::unique_ptr<Charge> memory = host_.ledger.BeginMessage(record_.caller().name);
-  if (method_.exempt) return memory;
+  message_ = host_.ledger.BeginMessage(record_.caller().name);
+  if (method_.exempt) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();
   if (!call.ok()) return call.status();
   call_ = *std::move(call);
-  if (absl::Status held = memory->Hold(Memory::kRequests, request_bytes); !held.ok()) return held;
-  return memory;
+  return absl::OkStatus();
+}
+
+absl::Status UnaryHost::TakeMemory(int64_t request_bytes) {
+  if (message_ == nullptr) {
+    if (absl::Status status = Admit(); !status.ok()) return status;
+  }
+  return method_.exempt ? absl::OkStatus() : message_->Hold(Memory::kRequests, request_bytes);
+}
+
+bool UnaryHost::Receive(int64_t bytes) {
+  const absl::Status status = TakeMemory(bytes);
+  if (!status.ok()) End(status);
+  return status.ok();
 }
 
 void UnaryHost::Start(grpc::ByteBuffer request) {
-  absl::StatusOr<std::unique_ptr<Charge>> memory = TakeMemory(static_cast<int64_t>(request.Length()));
-  if (!memory.ok()) return End(memory.status());
+  if (!Receive(static_cast<int64_t>(request.Length()))) return;
   try {
-    exchange_ = std::make_shared<Exchange>(method_, record_, host_, *std::move(memory), /*may_wait=*/false);
+    exchange_ = std::make_shared<Exchange>(method_, record_, host_, std::move(message_), /*may_wait=*/false,
+                                           codec_ == nullptr ? WireCodec() : *codec_);
   } catch (const std::bad_alloc&) {
     return End(ServerOutOfMemory());
   }

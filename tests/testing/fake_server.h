@@ -43,6 +43,7 @@ class FakeServer {
   const HostContext& host() const { return *host_; }
   const Clock& clock() const { return clock_; }
   const LongembedContext& api() const { return *api_; }
+  const Apis& apis() const { return *apis_; }
 
  private:
   RealClock clock_;

@@ -16,7 +16,7 @@ namespace {
 
 // --------------------------------------------------------------------------------------------------------------- Embed
 
-class Embed final : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
+class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
  public:
   Embed(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
       : TypedOperation(call, request, response), context_(context) {}
@@ -34,6 +34,8 @@ class Embed final : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
   std::string model() const override { return model_ == nullptr ? "" : model_->name(); }
 
  private:
+  virtual void Adjust(EmbedOrder&) {}
+
   absl::StatusOr<EmbedOrder> MakeOrder() {
     const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
     if (!model.ok()) return model.status();
@@ -47,6 +49,7 @@ class Embed final : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
     options_ = *std::move(options);
     EmbedOrder order = ToOrder(options_, *std::move(inputs), context_.limits, call_);
     order.partial_results = request_.partial_results();
+    Adjust(order);
     return order;
   }
 
@@ -69,6 +72,17 @@ class Embed final : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
   ServedModel* model_ = nullptr;
   ResolvedOptions options_;
   std::shared_ptr<EmbedCall> call_in_work_;
+};
+
+class EmbedEveryToken final : public Embed {
+ public:
+  using Embed::Embed;
+
+ private:
+  void Adjust(EmbedOrder& order) override {
+    order.input_options.spans = SequenceTokens();
+    order.vector_options.normalize = false;
+  }
 };
 
 // ---------------------------------------------------------------------------------------------- Explain and Tokenize
@@ -204,6 +218,9 @@ class GetModel final : public TypedOperation<v1::GetModelRequest, v1::Model> {
 }  // namespace
 
 ApiMethod EmbedMethod(const LongembedContext& context) { return MakeMethod<Embed>("Embed", context); }
+ApiMethod EmbedEveryTokenMethod(const LongembedContext& context) {
+  return MakeMethod<EmbedEveryToken>("EmbedEveryToken", context);
+}
 ApiMethod ExplainMethod(const LongembedContext& context) { return MakeMethod<Explain>("Explain", context); }
 ApiMethod TokenizeMethod(const LongembedContext& context) { return MakeMethod<Tokenize>("Tokenize", context); }
 ApiMethod ListModelsMethod(const LongembedContext& context) { return MakeMethod<ListModels>("ListModels", context); }

@@ -15,6 +15,8 @@ struct LongembedContext : ApiContext {
 
 // `context` must outlive the method.
 ApiMethod EmbedMethod(const LongembedContext& context);
+// A vector for each token of the sequence, special tokens and prompt included; not normalized.
+ApiMethod EmbedEveryTokenMethod(const LongembedContext& context);
 ApiMethod ExplainMethod(const LongembedContext& context);
 ApiMethod TokenizeMethod(const LongembedContext& context);
 ApiMethod ListModelsMethod(const LongembedContext& context);

@@ -12,6 +12,7 @@
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
+#include "tei/v1/http.pb.h"
 #include "tei/v1/tei.pb.h"
 
 namespace longembed {
@@ -33,15 +34,18 @@ uint32_t CodePoints(const std::string& text) {
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
-template <typename Request>
-absl::StatusOr<std::string> PromptOf(const TeiContext& context, const Request& request) {
-  if (!request.has_prompt_name()) return context.default_prompt;
+absl::StatusOr<std::string> NamedPrompt(const TeiContext& context, const std::string& name) {
   const auto& prompts = context.model.model().manifest.prompts;
-  const auto found = prompts.find(request.prompt_name());
+  const auto found = prompts.find(name);
   if (found != prompts.end()) return found->second;
   std::vector<std::string> known;
-  for (const auto& [name, prompt] : prompts) known.push_back(name);
-  return UnknownPrompt("prompt_name", request.prompt_name(), known);
+  for (const auto& [known_name, prompt] : prompts) known.push_back(known_name);
+  return UnknownPrompt("prompt_name", name, known);
+}
+
+template <typename Request>
+absl::StatusOr<std::string> PromptOf(const TeiContext& context, const Request& request) {
+  return request.has_prompt_name() ? NamedPrompt(context, request.prompt_name()) : context.default_prompt;
 }
 
 absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
@@ -258,21 +262,54 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
   }
 };
 
+absl::Status DecodeInto(const TeiContext& context, const DecodeRequest& request, DecodeResponse& response) {
+  const std::vector<uint32_t> ids(request.ids().begin(), request.ids().end());
+  if (ids.empty()) return AtField(EmptyInput(), "ids");
+  absl::StatusOr<std::string> text = context.model.model().tokenizer->Decode(ids, request.skip_special_tokens());
+  if (!text.ok()) return text.status();
+  response.set_text(*std::move(text));
+  return absl::OkStatus();
+}
+
+constexpr int64_t kBytesPerToken = 4;  // A token is about as much text as a word.
+
 class TeiDecode final : public TeiPooled<DecodeRequest, DecodeResponse> {
  public:
   using TeiPooled::TeiPooled;
 
  private:
-  // A token is about as much text as a word.
-  int64_t TextBytes() const override { return int64_t{4} * request_.ids_size(); }
+  int64_t TextBytes() const override { return kBytesPerToken * request_.ids_size(); }
 
   absl::Status Answer() override {
-    const std::vector<uint32_t> ids(request_.ids().begin(), request_.ids().end());
-    if (ids.empty()) return AtField(EmptyInput(), "ids");
-    absl::StatusOr<std::string> text = context_.model.model().tokenizer->Decode(ids, request_.skip_special_tokens());
-    if (!text.ok()) return text.status();
-    response_.set_text(*std::move(text));
+    if (absl::Status status = DecodeInto(context_, request_, response_); !status.ok()) return status;
     return HoldAnswer(static_cast<int64_t>(response_.text().size()));
+  }
+};
+
+class TeiDecodeInputs final : public TeiPooled<tei::v1::DecodeInputs, tei::v1::DecodedInputs> {
+ public:
+  using TeiPooled::TeiPooled;
+
+ private:
+  int64_t TextBytes() const override {
+    int64_t bytes = 0;
+    for (const DecodeRequest& input : request_.inputs()) bytes += kBytesPerToken * input.ids_size();
+    return bytes;
+  }
+
+  absl::Status Answer() override {
+    const int64_t limit = context_.limits.max_inputs_per_call;
+    if (request_.inputs_size() == 0) return NoInputs("ids");
+    if (request_.inputs_size() > limit) return TooManyInputs("ids", request_.inputs_size(), limit);
+    int64_t text_bytes = 0;
+    for (const DecodeRequest& input : request_.inputs()) {
+      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      DecodeResponse& result = *response_.add_results();
+      if (absl::Status status = DecodeInto(context_, input, result); !status.ok()) return status;
+      text_bytes += static_cast<int64_t>(result.text().size());
+      if (absl::Status held = HoldAnswer(text_bytes); !held.ok()) return held;
+    }
+    return absl::OkStatus();
   }
 };
 
@@ -336,6 +373,10 @@ bool GivesSparse(const TeiContext& context) {
 
 }  // namespace
 
+absl::StatusOr<std::string> TeiPrompt(const TeiContext& context, const std::string& prompt_name) {
+  return prompt_name.empty() ? context.default_prompt : NamedPrompt(context, prompt_name);
+}
+
 absl::Status ToTeiStatus(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   if (absl::IsInternal(status) || reason == "TOKENIZER_FAILED" || reason == "OUT_OF_MEMORY") {
@@ -362,6 +403,9 @@ ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context) {
 }
 ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context) {
   return MakeTeiMethod<TeiDecode>(name, context);
+}
+ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context) {
+  return MakeTeiMethod<TeiDecodeInputs>(name, context);
 }
 ApiMethod TeiLacks(const char* name, const char* what) { return {.name = name, .lacks = what}; }
 

@@ -21,6 +21,9 @@ struct TeiContext : ApiContext {
 // TEI's map: what its backend or its tokenizer fails at is FAILED_PRECONDITION; the rest keeps its code.
 absl::Status ToTeiStatus(const absl::Status& status);
 
+// The prompt of a request that names this one, or none (empty). Errors (INVALID_ARGUMENT): UNKNOWN_PROMPT.
+absl::StatusOr<std::string> TeiPrompt(const TeiContext& context, const std::string& prompt_name);
+
 // `context` must outlive the method. Where the model lacks what a method gives, it is one that is not offered.
 ApiMethod TeiInfoMethod(const TeiContext& context);
 ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context);
@@ -28,6 +31,7 @@ ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context);
 ApiMethod TeiEmbedSparseMethod(const char* name, const TeiContext& context);
 ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context);
+ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context);  // Of tei/v1/http.proto.
 // One that this server does not offer, for want of `what`.
 ApiMethod TeiLacks(const char* name, const char* what);
 

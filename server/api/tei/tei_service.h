@@ -118,6 +118,7 @@ class TeiServices {
 
   Services services() { return {&info_, &embed_, &tokenize_, &predict_, &rerank_}; }
   // Those whose health is to be told.
+  const TeiContext& context() const { return context_; }
   static std::vector<std::string> names();
 
  private:

@@ -1,0 +1,185 @@
+#include "server/api/http/cohere.h"
+
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/api/http/embed_dialect.h"
+#include "server/errors/errors.h"
+#include "server/http/json.h"
+
+namespace longembed {
+namespace {
+
+using google::protobuf::Message;
+using nlohmann::json;
+
+// Components from -127 to 127, the largest of a vector at one end: what cosines need.
+std::vector<int> Rounded(const v1::Embedding& embedding) {
+  float largest = 0;
+  for (const float value : embedding.values()) largest = std::max(largest, std::abs(value));
+  std::vector<int> rounded;
+  for (const float value : embedding.values()) {
+    rounded.push_back(largest == 0 ? 0 : static_cast<int>(std::lround(value * 127 / largest)));
+  }
+  return rounded;
+}
+
+// A bit a component, 1 where it is above 0, the first in the highest bit of the first byte.
+std::vector<int> Bits(const v1::Embedding& embedding) {
+  std::vector<int> bytes((static_cast<size_t>(embedding.values_size()) + 7) / 8);
+  for (int i = 0; i < embedding.values_size(); ++i) {
+    if (embedding.values(i) > 0) bytes[static_cast<size_t>(i / 8)] |= 0x80 >> (i % 8);
+  }
+  return bytes;
+}
+
+void AppendNumbers(const std::vector<int>& numbers, int offset, std::string& text) {
+  text += '[';
+  for (size_t i = 0; i < numbers.size(); ++i) absl::StrAppend(&text, i == 0 ? "" : ",", numbers[i] + offset);
+  text += ']';
+}
+
+struct EmbeddingType {
+  const char* name;
+  void (*append)(const v1::Embedding& embedding, std::string& text);
+};
+const std::array<EmbeddingType, 6> kTypes{{
+    {"float", &AppendVector},
+    {"int8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Rounded(e), 0, text); }},
+    {"uint8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Rounded(e), 128, text); }},
+    {"binary", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Bits(e), -128, text); }},
+    {"ubinary", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Bits(e), 0, text); }},
+    {"base64",
+     [](const v1::Embedding& e, std::string& text) {
+       const char* const bytes = reinterpret_cast<const char*>(e.values().data());
+       absl::StrAppend(&text, "\"", absl::Base64Escape({bytes, e.values().size() * sizeof(float)}), "\"");
+     }},
+}};
+
+std::string RandomId() {
+  std::array<unsigned char, 16> bytes{};
+  RAND_bytes(bytes.data(), bytes.size());
+  std::string hex = absl::BytesToHexString({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  for (const size_t dash : {20, 16, 12, 8}) hex.insert(dash, "-");
+  return hex;
+}
+
+class CohereEmbed final : public JsonDialect {
+ public:
+  explicit CohereEmbed(const LongembedContext& context) : context_(context) {}
+
+  Error Describe(const absl::Status& status) const override {
+    return {HttpStatusOf(status), ErrorObject(InDialect(status, "texts", false), {}).dump()};
+  }
+
+ private:
+  absl::Status Read(const json& body, Message& message) override {
+    auto& request = static_cast<v1::EmbedRequest&>(message);
+    v1::EmbedOptions& options = *request.mutable_options();
+    JsonFields fields(body);
+    absl::Status status = InputReader("texts", request).Read(fields.Take("texts"));
+    if (status.ok()) status = ReadOptions(fields, options);
+    if (status.ok()) status = ReadInputType(fields, options);
+    if (status.ok()) status = ReadTypes(fields.Take("embedding_types"));
+    if (status.ok()) status = fields.TakeOptions({"extension", "normalize", "force_dimensions", "priority"}, options);
+    if (status.ok()) status = fields.CheckAllTaken();
+    return status.ok() ? CheckTokenIds(request, context_.models) : status;
+  }
+
+  static absl::Status ReadOptions(JsonFields& fields, v1::EmbedOptions& options) {
+    std::string model, truncate = "END";
+    uint32_t dimensions = 0, max_tokens = 0;
+    absl::Status status = fields.Take("model", model);
+    if (status.ok()) status = fields.Take("truncate", truncate);
+    if (status.ok()) status = fields.TakeCount("output_dimension", dimensions);
+    if (status.ok()) status = fields.TakeCount("max_tokens", max_tokens);
+    if (!status.ok()) return status;
+    v1::EmbedOptions::Truncate cut;
+    if (!v1::EmbedOptions::Truncate_Parse(truncate, &cut)) {
+      return WrongJsonType("truncate", "\"NONE\", \"START\" or \"END\"", absl::StrCat("\"", truncate, "\""));
+    }
+    options.set_model(model);
+    options.set_truncate(cut);
+    options.set_output(v1::EmbedOptions::ONE_VECTOR);
+    if (dimensions != 0) options.set_dimensions(dimensions);
+    if (max_tokens != 0) options.set_max_tokens(max_tokens);
+    return absl::OkStatus();
+  }
+
+  static absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) {
+    std::string type;
+    if (absl::Status status = fields.Take("input_type", type); !status.ok()) return status;
+    if (type == "search_query") options.set_input_type(v1::EmbedOptions::QUERY);
+    if (type == "search_document") options.set_input_type(v1::EmbedOptions::DOCUMENT);
+    constexpr std::array kKnown{"search_query", "search_document", "classification", "clustering", ""};
+    if (std::ranges::find(kKnown, type) != kKnown.end()) return absl::OkStatus();
+    return WrongJsonType("input_type", "search_query, search_document, classification or clustering",
+                         absl::StrCat("\"", type, "\""));
+  }
+
+  absl::Status ReadTypes(const json* names) {
+    if (names == nullptr) {
+      types_ = {&kTypes.front()};
+      return absl::OkStatus();
+    }
+    const auto wrong = [](const json& found) {
+      const auto name = [](std::string* out, const EmbeddingType& type) { *out += type.name; };
+      return WrongJsonType("embedding_types", absl::StrCat("a list of ", absl::StrJoin(kTypes, ", ", name)),
+                           found.dump());
+    };
+    if (!names->is_array() || names->empty()) return wrong(*names);
+    for (const json& name : *names) {
+      const auto found = std::ranges::find_if(kTypes, [&name](const EmbeddingType& type) { return name == type.name; });
+      if (found == kTypes.end()) return wrong(name);
+      if (std::ranges::find(types_, &*found) == types_.end()) types_.push_back(&*found);
+    }
+    return absl::OkStatus();
+  }
+
+  void Write(const Message& request, const Message& message, std::string& text) const override {
+    const auto& response = static_cast<const v1::EmbedResponse&>(message);
+    uint64_t tokens = 0;
+    for (const v1::EmbedResult& result : response.results()) tokens += result.tokens();
+    text += absl::StrCat(R"({"id":")", RandomId(), R"(","response_type":"embeddings_by_type","embeddings":{)");
+    for (const EmbeddingType* const type : types_) {
+      absl::StrAppend(&text, type == types_.front() ? "\"" : ",\"", type->name, "\":[");
+      for (int i = 0; i < response.results_size(); ++i) {
+        if (i > 0) text += ",";
+        type->append(response.results(i).embeddings(0), text);
+      }
+      text += "]";
+    }
+    text += R"(},"texts":[)";
+    const auto& inputs = static_cast<const v1::EmbedRequest&>(request).inputs();
+    for (int i = 0; i < inputs.size(); ++i) {
+      if (i > 0) text += ",";
+      AppendJsonString(inputs[i].text(), text);
+    }
+    text += R"(],"meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":)";
+    absl::StrAppend(&text, tokens, R"(}},"recipe":")", response.recipe(), "\"}");
+  }
+
+  const LongembedContext& context_;
+  std::vector<const EmbeddingType*> types_;
+};
+
+}  // namespace
+
+std::vector<Route> CohereRoutes(const LongembedContext& context) {
+  ApiMethod embed = EmbedMethod(context);
+  embed.name = "cohere.Embed";
+  return {{.path = "/v2/embed", .method = std::move(embed), .dialect = [&context](const std::string&) {
+             return std::make_unique<CohereEmbed>(context);
+           }}};
+}
+
+}  // namespace longembed

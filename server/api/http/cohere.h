@@ -1,0 +1,20 @@
+// Cohere's embed API, version 2 (https://docs.cohere.com/reference/embed), as its clients use it.
+#ifndef LONGEMBED_SERVER_API_HTTP_COHERE_H_
+#define LONGEMBED_SERVER_API_HTTP_COHERE_H_
+
+#include <vector>
+
+#include "server/api/longembed/operations.h"
+#include "server/http/dialect.h"
+
+namespace longembed {
+
+// POST /v2/embed. input_type search_query and search_document stand for the model's QUERY and DOCUMENT prompts; with
+// classification and clustering a request has the prompt that it would have without any. truncate is END by default,
+// as Cohere's is. Beyond Cohere's fields a request may have longembed.v1's extension, normalize, force_dimensions and
+// priority. `context` must outlive the routes.
+std::vector<Route> CohereRoutes(const LongembedContext& context);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_HTTP_COHERE_H_

@@ -1,0 +1,136 @@
+#include "server/api/http/embed_dialect.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "model/errors/errors.h"
+#include "server/api/http/json_message.h"
+#include "server/errors/errors.h"
+#include "server/http/json.h"
+#include "server/rpc/wire.h"
+
+namespace longembed {
+
+using nlohmann::json;
+
+const json* JsonFields::Take(const std::string& key) {
+  taken_.push_back(key);
+  const auto found = object_.find(key);
+  return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+absl::Status JsonFields::Take(const std::string& key, std::string& value) {
+  const json* const found = Take(key);
+  if (found == nullptr) return absl::OkStatus();
+  if (!found->is_string()) return WrongJsonType(key, "a string", found->type_name());
+  value = found->get<std::string>();
+  return absl::OkStatus();
+}
+
+absl::Status JsonFields::Take(const std::string& key, bool& value) {
+  const json* const found = Take(key);
+  if (found == nullptr) return absl::OkStatus();
+  if (!found->is_boolean()) return WrongJsonType(key, "true or false", found->type_name());
+  value = found->get<bool>();
+  return absl::OkStatus();
+}
+
+absl::Status JsonFields::TakeCount(const std::string& key, uint32_t& value) {
+  const json* const found = Take(key);
+  if (found == nullptr) return absl::OkStatus();
+  const bool fits = found->is_number_unsigned() && found->get<uint64_t>() <= std::numeric_limits<uint32_t>::max();
+  if (!fits) return WrongJsonType(key, "a whole number from 0 to 4294967295", found->dump());
+  value = found->get<uint32_t>();
+  return absl::OkStatus();
+}
+
+absl::Status JsonFields::TakeOptions(std::initializer_list<const char*> keys, v1::EmbedOptions& options) {
+  json given = json::object();
+  for (const char* const key : keys) {
+    if (const json* const value = Take(key); value != nullptr) given[key] = *value;
+  }
+  return given.empty() ? absl::OkStatus() : ReadMessage(given, options);
+}
+
+absl::Status JsonFields::CheckAllTaken() const {
+  for (const auto& [key, value] : object_.items()) {
+    if (std::ranges::find(taken_, key) == taken_.end()) return UnknownField(key, taken_);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InputReader::Read(const json* value) {
+  if (value == nullptr) return MissingField(field_);
+  is_single_ = !value->is_array() || (!value->empty() && value->front().is_number());
+  if (is_single_) return ReadOne(*value, field_);
+  const auto count = static_cast<int64_t>(value->size());
+  if (count > kMaxElements) return TooManyElements(field_, count, kMaxElements);
+  for (size_t i = 0; i < value->size(); ++i) {
+    const absl::Status status = ReadOne((*value)[i], absl::StrCat(field_, "[", i, "]"));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InputReader::ReadOne(const json& value, const std::string& field) {
+  v1::Input& input = *request_.add_inputs();
+  if (value.is_string()) {
+    input.set_text(value.get_ref<const std::string&>());
+    return absl::OkStatus();
+  }
+  if (!value.is_array()) return WrongJsonType(field, "a string, or an array of token ids", value.type_name());
+  v1::TokenIds& tokens = *input.mutable_token_ids();
+  tokens.set_complete(true);
+  for (size_t i = 0; i < value.size(); ++i) {
+    const json& id = value[i];
+    const bool fits = id.is_number_unsigned() && id.get<uint64_t>() <= std::numeric_limits<uint32_t>::max();
+    if (!fits) return WrongJsonType(absl::StrCat(field, "[", i, "]"), "a token id", id.dump());
+    tokens.add_ids(id.get<uint32_t>());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models) {
+  const auto has_tokens = [](const v1::Input& input) { return input.has_token_ids(); };
+  if (std::ranges::none_of(request.inputs(), has_tokens)) return absl::OkStatus();
+  const absl::StatusOr<ServedModel*> model = models.Find(request.options().model(), "options.model");
+  if (!model.ok()) return model.status();
+  const ModelManifest& manifest = (*model)->model().manifest;
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    if (!request.inputs(i).has_token_ids()) continue;
+    const auto& ids = request.inputs(i).token_ids().ids();
+    const auto &prefix = manifest.special_prefix, &suffix = manifest.special_suffix;
+    const auto same = [](uint32_t id, int32_t special) { return id == static_cast<uint32_t>(special); };
+    const bool whole =
+        ids.size() >= std::ssize(prefix) + std::ssize(suffix) &&
+        std::equal(prefix.begin(), prefix.end(), ids.begin(), [&](auto a, auto b) { return same(b, a); }) &&
+        std::equal(suffix.rbegin(), suffix.rend(), ids.rbegin(), [&](auto a, auto b) { return same(b, a); });
+    if (!whole) return ForeignTokens(absl::StrCat("inputs[", i, "]"), prefix, suffix);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single) {
+  absl::Status renamed = RenameField(status, is_single ? "inputs[0]" : "inputs", inputs);
+  renamed = RenameField(renamed, "options.", "");
+  // Sentences name options as longembed.v1 does.
+  absl::Status told(renamed.code(), absl::StrReplaceAll(renamed.message(), {{"options.", ""}}));
+  renamed.ForEachPayload(
+      [&told](absl::string_view type, const absl::Cord& payload) { told.SetPayload(type, payload); });
+  return told;
+}
+
+void AppendVector(const v1::Embedding& embedding, std::string& text) {
+  text += '[';
+  const char* separator = "";
+  for (const float value : embedding.values()) {
+    text += separator;
+    AppendJsonNumber(value, text);
+    separator = ",";
+  }
+  text += ']';
+}
+
+}  // namespace longembed

@@ -1,0 +1,18 @@
+// Whether the server serves, for probes and load balancers that speak HTTP.
+#ifndef LONGEMBED_SERVER_API_HTTP_HEALTH_ROUTE_H_
+#define LONGEMBED_SERVER_API_HTTP_HEALTH_ROUTE_H_
+
+#include <vector>
+
+#include "server/http/dialect.h"
+#include "server/rpc/health.h"
+
+namespace longembed {
+
+// GET /health: 200, or 503 while the server starts, drains, or cannot encode. No key is asked for. `health` must
+// outlive the routes.
+std::vector<Route> HealthRoutes(const Health& health);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_HTTP_HEALTH_ROUTE_H_

@@ -1,0 +1,58 @@
+#include "server/api/http/json_dialect.h"
+
+#include <grpcpp/support/slice.h>
+
+#include <utility>
+
+#include "model/errors/errors.h"
+#include "server/errors/errors.h"
+#include "server/http/byte_chain.h"
+#include "server/http/json.h"
+
+namespace longembed {
+namespace {
+
+// A view of the text; of bytes in several pieces a copy, which `held` keeps.
+std::string_view TextOf(const grpc::ByteBuffer& bytes, grpc::Slice& held) {
+  if (bytes.Length() == 0 || (!bytes.TrySingleSlice(&held).ok() && !bytes.DumpToSingleSlice(&held).ok())) return "";
+  return {reinterpret_cast<const char*>(held.begin()), held.size()};
+}
+
+}  // namespace
+
+int64_t JsonDialect::ParsingBytes(const grpc::ByteBuffer& bytes) const {
+  grpc::Slice held;
+  const std::string_view text = TextOf(bytes, held);
+  return text.empty() ? 0 : JsonParsingBytes(text);
+}
+
+absl::Status JsonDialect::Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) {
+  const auto size = static_cast<int64_t>(bytes.Length());
+  if (size > max_bytes) return RequestTooLarge(size, max_bytes);
+  if (size == 0) return Read(nlohmann::json::object(), message);
+  grpc::Slice held;
+  const absl::StatusOr<nlohmann::json> body = ParseJson(TextOf(bytes, held));
+  if (!body.ok()) return body.status();
+  if (!body->is_object()) return WrongJsonType("", "an object", body->type_name());
+  return Read(*body, message);
+}
+
+absl::Status JsonDialect::Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
+                                    int64_t max_bytes, grpc::ByteBuffer& bytes) {
+  std::string text;
+  Write(request, message, text);
+  const auto size = static_cast<int64_t>(text.size());
+  if (size > max_bytes) return ResponseTooLarge(size, max_bytes);
+  bytes = ToBytes(std::move(text));
+  return absl::OkStatus();
+}
+
+nlohmann::json ErrorObject(const absl::Status& status, const ErrorKeys& keys) {
+  nlohmann::json error{{keys.message, std::string(status.message())}};
+  const std::string reason = ErrorReason(status), field = ErrorField(status);
+  error[keys.reason] = reason.empty() ? absl::StatusCodeToString(status.code()) : reason;
+  error[keys.field] = field.empty() ? nlohmann::json() : nlohmann::json(field);
+  return error;
+}
+
+}  // namespace longembed

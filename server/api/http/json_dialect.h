@@ -1,0 +1,39 @@
+// What the JSON dialects share: a request is a JSON object, or has no body; the answer is JSON.
+#ifndef LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
+#define LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "server/http/dialect.h"
+
+namespace longembed {
+
+class JsonDialect : public Dialect {
+ public:
+  int64_t ParsingBytes(const grpc::ByteBuffer& bytes) const final;
+  absl::Status Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) final;
+  // Of floats, which are most of an answer: four bytes each on the wire.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 4 * wire_bytes; }
+  absl::Status Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
+                         int64_t max_bytes, grpc::ByteBuffer& bytes) final;
+
+ protected:
+  // `body`: the request; an empty object where it has no body.
+  virtual absl::Status Read(const nlohmann::json& body, google::protobuf::Message& message) = 0;
+  // Appends the answer to `request` to `text`.
+  virtual void Write(const google::protobuf::Message& request, const google::protobuf::Message& message,
+                     std::string& text) const = 0;
+};
+
+// What is wrong, with its reason and field where it has them, under the keys that a dialect has for them.
+struct ErrorKeys {
+  const char* message = "message";
+  const char* reason = "reason";
+  const char* field = "field";
+};
+nlohmann::json ErrorObject(const absl::Status& status, const ErrorKeys& keys);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_

@@ -1,0 +1,93 @@
+#include "server/api/http/json_message.h"
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/util/json_util.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/errors/errors.h"
+#include "server/rpc/wire.h"
+
+namespace longembed {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using nlohmann::json;
+
+std::vector<std::string> FieldNames(const Descriptor& type) {
+  std::vector<std::string> names;
+  for (int i = 0; i < type.field_count(); ++i) names.push_back(type.field(i)->name());
+  return names;
+}
+
+const FieldDescriptor* FindField(const Descriptor& type, const std::string& name) {
+  const FieldDescriptor* const field = type.FindFieldByName(name);
+  return field != nullptr ? field : type.FindFieldByCamelcaseName(name);
+}
+
+absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path);
+
+// One value of a field, or one of its elements.
+absl::Status CheckValue(const json& value, const FieldDescriptor& field, const std::string& path) {
+  if (value.is_null()) return absl::OkStatus();
+  const bool is_message = field.type() == FieldDescriptor::TYPE_MESSAGE;
+  // A duration, say, has a JSON form of its own.
+  if (is_message && field.message_type()->file()->package() == "google.protobuf") return absl::OkStatus();
+  if (is_message) return CheckFields(value, *field.message_type(), path);
+  return value.is_structured() ? WrongJsonType(path, field.cpp_type_name(), value.type_name()) : absl::OkStatus();
+}
+
+absl::Status CheckField(const json& value, const FieldDescriptor& field, const std::string& path) {
+  if (!field.is_repeated() || field.is_map() || value.is_null()) return CheckValue(value, field, path);
+  if (!value.is_array()) return WrongJsonType(path, "an array", value.type_name());
+  const auto count = static_cast<int64_t>(value.size());
+  const int64_t limit = field.is_packable() ? kMaxNumbers : kMaxElements;
+  if (count > limit) return TooManyElements(path, count, limit);
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (absl::Status status = CheckValue(value[i], field, absl::StrCat(path, "[", i, "]")); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path) {
+  if (!object.is_object()) return WrongJsonType(path, "an object", object.type_name());
+  for (const auto& [key, value] : object.items()) {
+    const std::string here = path.empty() ? key : absl::StrCat(path, ".", key);
+    const FieldDescriptor* const field = FindField(type, key);
+    if (field == nullptr) return UnknownField(here, FieldNames(type));
+    if (absl::Status status = CheckField(value, *field, here); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Protobuf writes "(options.max_tokens): invalid value ...".
+absl::Status ToError(const std::string& message) {
+  const size_t end = message.find("): ");
+  if (message.empty() || message.front() != '(' || end == std::string::npos) return WrongJsonValue("", message);
+  return WrongJsonValue(message.substr(1, end - 1), message.substr(end + 3));
+}
+
+}  // namespace
+
+absl::Status ReadMessage(const json& object, google::protobuf::Message& message) {
+  if (absl::Status status = CheckFields(object, *message.GetDescriptor(), ""); !status.ok()) return status;
+  // Apart, because the reader empties the message first.
+  const std::unique_ptr<google::protobuf::Message> said(message.New());
+  const auto read = google::protobuf::util::JsonStringToMessage(object.dump(), said.get());
+  if (!read.ok()) return ToError(std::string(read.message()));
+  message.MergeFrom(*said);
+  return absl::OkStatus();
+}
+
+std::string MessageToJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  const auto written = google::protobuf::util::MessageToJsonString(message, &text, options);
+  return written.ok() ? text : "{}";
+}
+
+}  // namespace longembed

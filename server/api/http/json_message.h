@@ -1,0 +1,23 @@
+// Messages in protobuf's JSON form, with errors that name the field at every depth. Pure functions: any thread.
+#ifndef LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_
+#define LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_
+
+#include <google/protobuf/message.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace longembed {
+
+// Adds to `message` what `object` says. Field names are those of the proto, or lowerCamelCase. Errors
+// (INVALID_ARGUMENT): UNKNOWN_FIELD, WRONG_TYPE, TOO_MANY_ELEMENTS, as in the wire format.
+absl::Status ReadMessage(const nlohmann::json& object, google::protobuf::Message& message);
+
+// With the proto's field names; fields with their default values are left out.
+std::string MessageToJson(const google::protobuf::Message& message);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_

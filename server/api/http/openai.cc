@@ -1,0 +1,182 @@
+#include "server/api/http/openai.h"
+
+#include <bit>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "server/api/http/embed_dialect.h"
+#include "server/errors/errors.h"
+#include "server/http/json.h"
+
+namespace longembed {
+namespace {
+
+using google::protobuf::Message;
+using nlohmann::json;
+
+const char* TypeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnauthenticated:
+      return "authentication_error";
+    case absl::StatusCode::kResourceExhausted:
+      return "rate_limit_error";
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+      return "invalid_request_error";
+    default:
+      return "server_error";
+  }
+}
+
+class OpenAiDialect : public JsonDialect {
+ public:
+  Error Describe(const absl::Status& status) const override {
+    json error = ErrorObject(InDialect(status, "input", is_single_), {.reason = "code", .field = "param"});
+    error["type"] = TypeOf(status);
+    return {HttpStatusOf(status), json{{"error", std::move(error)}}.dump()};
+  }
+
+ protected:
+  absl::Status Read(const json& body, Message&) override { return JsonFields(body).CheckAllTaken(); }
+  void Write(const Message&, const Message&, std::string& text) const override { text += "{}"; }
+
+  bool is_single_ = false;
+};
+
+class Embeddings final : public OpenAiDialect {
+ public:
+  Embeddings(const LongembedContext& context, const HttpConfig& config) : context_(context), config_(config) {}
+
+ private:
+  absl::Status Read(const json& body, Message& message) override {
+    auto& request = static_cast<v1::EmbedRequest&>(message);
+    v1::EmbedOptions& options = *request.mutable_options();
+    JsonFields fields(body);
+    if (absl::Status status = ReadOwn(fields, request); !status.ok()) return status;
+    const absl::Status status = fields.TakeOptions({"extension", "prompt_name", "prompt", "input_type", "truncate",
+                                                    "max_tokens", "normalize", "force_dimensions", "priority"},
+                                                   options);
+    if (!status.ok()) return status;
+    if (absl::Status unknown = fields.CheckAllTaken(); !unknown.ok()) return unknown;
+    const bool prompted = options.prompting_case() != v1::EmbedOptions::PROMPTING_NOT_SET;
+    if (!prompted && !config_.openai_prompt.empty()) options.set_prompt_name(config_.openai_prompt);
+    options.set_output(v1::EmbedOptions::ONE_VECTOR);
+    return CheckTokenIds(request, context_.models);
+  }
+
+  // OpenAI's own fields.
+  absl::Status ReadOwn(JsonFields& fields, v1::EmbedRequest& request) {
+    std::string form = "float", user;
+    uint32_t dimensions = 0;
+    InputReader inputs("input", request);
+    absl::Status status = inputs.Read(fields.Take("input"));
+    is_single_ = inputs.is_single();
+    if (status.ok()) status = fields.Take("model", model_);
+    if (status.ok()) status = fields.Take("encoding_format", form);
+    if (status.ok()) status = fields.TakeCount("dimensions", dimensions);
+    if (status.ok()) status = fields.Take("user", user);  // Of OpenAI's watch over abuse: of no use here.
+    if (!status.ok()) return status;
+    if (form != "float" && form != "base64") {
+      return WrongJsonType("encoding_format", "\"float\" or \"base64\"", absl::StrCat("\"", form, "\""));
+    }
+    is_base64_ = form == "base64";
+    request.mutable_options()->set_model(model_);
+    if (dimensions != 0) request.mutable_options()->set_dimensions(dimensions);
+    return absl::OkStatus();
+  }
+
+  void Write(const Message&, const Message& message, std::string& text) const override {
+    const auto& response = static_cast<const v1::EmbedResponse&>(message);
+    uint64_t tokens = 0;
+    text += R"({"object":"list","data":[)";
+    for (int i = 0; i < response.results_size(); ++i) {
+      const v1::EmbedResult& result = response.results(i);
+      tokens += result.tokens();
+      absl::StrAppend(&text, i == 0 ? "" : ",", R"({"object":"embedding","index":)", i, R"(,"embedding":)");
+      WriteVector(result.embeddings(0), text);
+      text += "}";
+    }
+    text += R"(],"model":)";
+    AppendJsonString(model_.empty() ? response.model() : model_, text);
+    absl::StrAppend(&text, R"(,"usage":{"prompt_tokens":)", tokens, R"(,"total_tokens":)", tokens, R"(},"recipe":")",
+                    response.recipe(), "\"}");
+  }
+
+  // Base64 is of float32, little endian.
+  void WriteVector(const v1::Embedding& embedding, std::string& text) const {
+    if (!is_base64_) return AppendVector(embedding, text);
+    static_assert(std::endian::native == std::endian::little);
+    const auto& values = embedding.values();
+    const char* const bytes = reinterpret_cast<const char*>(values.data());
+    absl::StrAppend(&text, "\"", absl::Base64Escape({bytes, values.size() * sizeof(float)}), "\"");
+  }
+
+  const LongembedContext& context_;
+  const HttpConfig& config_;
+  std::string model_;  // As the request names it.
+  bool is_base64_ = false;
+};
+
+void WriteModel(const std::string& name, std::string& text) {
+  text += R"({"id":)";
+  AppendJsonString(name, text);
+  text += R"(,"object":"model","created":0,"owned_by":"longembed"})";
+}
+
+// Every model, and each with each profile that it can do.
+class ModelList final : public OpenAiDialect {
+  void Write(const Message&, const Message& message, std::string& text) const override {
+    text += R"({"object":"list","data":[)";
+    const char* separator = "";
+    for (const v1::Model& model : static_cast<const v1::ListModelsResponse&>(message).models()) {
+      text += std::exchange(separator, ",");
+      WriteModel(model.name(), text);
+      for (const std::string& profile : model.profiles()) {
+        text += ",";
+        WriteModel(absl::StrCat(model.name(), ":", profile), text);
+      }
+    }
+    text += "]}";
+  }
+};
+
+class OneModel final : public OpenAiDialect {
+ public:
+  explicit OneModel(std::string name) : name_(std::move(name)) {}
+
+ private:
+  absl::Status Read(const json&, Message& message) override {
+    static_cast<v1::GetModelRequest&>(message).set_model(name_);
+    return absl::OkStatus();
+  }
+  void Write(const Message&, const Message&, std::string& text) const override { WriteModel(name_, text); }
+
+  const std::string name_;
+};
+
+ApiMethod Named(std::string name, ApiMethod method) {
+  method.name = std::move(name);
+  return method;
+}
+
+}  // namespace
+
+std::vector<Route> OpenAiRoutes(const LongembedContext& context, const HttpConfig& config) {
+  return {{.path = "/v1/embeddings",
+           .method = Named("openai.Embeddings", EmbedMethod(context)),
+           .dialect = [&](const std::string&) { return std::make_unique<Embeddings>(context, config); }},
+          {.is_get = true,
+           .path = "/v1/models",
+           .method = Named("openai.ListModels", ListModelsMethod(context)),
+           .dialect = [](const std::string&) { return std::make_unique<ModelList>(); }},
+          {.is_get = true,
+           .path = "/v1/models/",
+           .method = Named("openai.GetModel", GetModelMethod(context)),
+           .dialect = [](const std::string& name) { return std::make_unique<OneModel>(name); }}};
+}
+
+std::unique_ptr<Dialect> OpenAiErrors() { return std::make_unique<OpenAiDialect>(); }
+
+}  // namespace longembed

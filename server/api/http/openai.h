@@ -1,0 +1,23 @@
+// OpenAI's embeddings API (https://platform.openai.com/docs/api-reference/embeddings), as its clients use it.
+#ifndef LONGEMBED_SERVER_API_HTTP_OPENAI_H_
+#define LONGEMBED_SERVER_API_HTTP_OPENAI_H_
+
+#include <vector>
+
+#include "server/api/longembed/operations.h"
+#include "server/config/config.h"
+#include "server/http/dialect.h"
+
+namespace longembed {
+
+// POST /v1/embeddings, GET /v1/models and /v1/models/NAME. Beyond OpenAI's fields a request may have longembed.v1's
+// extension, prompt_name, prompt, input_type, truncate, max_tokens, normalize, force_dimensions and priority. `context`
+// and `config` must outlive the routes.
+std::vector<Route> OpenAiRoutes(const LongembedContext& context, const HttpConfig& config);
+
+// Of a request that is for no route: errors in OpenAI's form.
+std::unique_ptr<Dialect> OpenAiErrors();
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_HTTP_OPENAI_H_

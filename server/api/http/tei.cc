@@ -1,0 +1,310 @@
+#include "server/api/http/tei.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
+#include "model/text/utf8.h"
+#include "server/api/http/embed_dialect.h"
+#include "server/errors/errors.h"
+#include "server/http/json.h"
+#include "tei/v1/http.pb.h"
+#include "tei/v1/tei.pb.h"
+
+namespace longembed {
+namespace {
+
+using google::protobuf::Message;
+using nlohmann::json;
+
+// TEI's name for what went wrong, and its HTTP status.
+std::pair<const char*, int> KindOf(const absl::Status& status) {
+  constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
+  const std::string reason = ErrorReason(status);
+  if (reason == "TOO_MANY_INPUTS") return {"Validation", kTooLarge};
+  switch (ToTeiStatus(status).code()) {
+    case absl::StatusCode::kInvalidArgument:
+      return {"Validation", HttpStatusOf(status) == kBadRequest ? kUnprocessable : HttpStatusOf(status)};
+    case absl::StatusCode::kFailedPrecondition:
+      return {"Backend", kBackend};
+    case absl::StatusCode::kResourceExhausted:
+      return {"Overloaded", HttpStatusOf(status)};
+    case absl::StatusCode::kUnavailable:
+      return {"Unhealthy", HttpStatusOf(status)};
+    default:
+      return {"Backend", HttpStatusOf(status)};
+  }
+}
+
+class TeiDialect : public JsonDialect {
+ public:
+  explicit TeiDialect(const TeiContext& tei) : tei_(tei) {}
+
+  Error Describe(const absl::Status& status) const override {
+    json error =
+        ErrorObject(InDialect(RenameField(status, "texts", "inputs"), "inputs", is_single_), {.message = "error"});
+    const auto [type, http_status] = KindOf(status);
+    error["error_type"] = type;
+    return {http_status, error.dump()};
+  }
+
+ protected:
+  const TeiContext& tei_;
+  bool is_single_ = false;
+};
+
+// /embed, /embed_all and /embed_sparse.
+class TeiVectors : public TeiDialect {
+ public:
+  using AppendResult = void (*)(const v1::EmbedResult& result, std::string& text);
+
+  TeiVectors(const LongembedContext& context, const TeiContext& tei, v1::EmbedOptions::Output output,
+             AppendResult append)
+      : TeiDialect(tei), context_(context), output_(output), append_(append) {}
+
+ private:
+  absl::Status Read(const json& body, Message& message) override {
+    auto& request = static_cast<v1::EmbedRequest&>(message);
+    v1::EmbedOptions& options = *request.mutable_options();
+    JsonFields fields(body);
+    InputReader inputs("inputs", request);
+    absl::Status status = inputs.Read(fields.Take("inputs"));
+    is_single_ = inputs.is_single();
+    if (status.ok()) status = ReadOwn(fields, options);
+    if (status.ok()) status = fields.TakeOptions({"extension", "max_tokens", "priority"}, options);
+    if (status.ok()) status = fields.CheckAllTaken();
+    return status.ok() ? CheckTokenIds(request, context_.models) : status;
+  }
+
+  absl::Status ReadOwn(JsonFields& fields, v1::EmbedOptions& options) {
+    bool truncate = false, normalize = true;
+    std::string direction = "Right", prompt_name;
+    uint32_t dimensions = 0;
+    absl::Status status = fields.Take("truncate", truncate);
+    if (status.ok()) status = fields.Take("truncation_direction", direction);
+    if (status.ok()) status = fields.Take("prompt_name", prompt_name);
+    const bool dense = output_ == v1::EmbedOptions::ONE_VECTOR;
+    if (status.ok() && dense) status = fields.Take("normalize", normalize);
+    if (status.ok() && dense) status = fields.TakeCount("dimensions", dimensions);
+    if (!status.ok()) return status;
+    if (direction != "Right" && direction != "Left") {
+      return WrongJsonType("truncation_direction", "\"Right\" or \"Left\"", absl::StrCat("\"", direction, "\""));
+    }
+    options.set_model(tei_.model.name());
+    options.set_output(output_);
+    if (truncate) options.set_truncate(direction == "Right" ? v1::EmbedOptions::END : v1::EmbedOptions::START);
+    if (output_ != v1::EmbedOptions::SPARSE) options.set_normalize(normalize && dense);
+    if (dimensions != 0) options.set_dimensions(dimensions);
+    options.set_force_dimensions(dimensions != 0);
+    if (prompt_name.empty()) options.set_prompt(tei_.default_prompt);
+    if (!prompt_name.empty()) options.set_prompt_name(prompt_name);
+    return absl::OkStatus();
+  }
+
+  void Write(const Message&, const Message& message, std::string& text) const override {
+    text += "[";
+    const char* separator = "";
+    for (const v1::EmbedResult& result : static_cast<const v1::EmbedResponse&>(message).results()) {
+      text += std::exchange(separator, ",");
+      append_(result, text);
+    }
+    text += "]";
+  }
+
+  const LongembedContext& context_;
+  const v1::EmbedOptions::Output output_;
+  const AppendResult append_;
+};
+
+void AppendOne(const v1::EmbedResult& result, std::string& text) { AppendVector(result.embeddings(0), text); }
+
+void AppendAll(const v1::EmbedResult& result, std::string& text) {
+  text += "[";
+  const char* separator = "";
+  for (const v1::Embedding& embedding : result.embeddings()) {
+    text += std::exchange(separator, ",");
+    AppendVector(embedding, text);
+  }
+  text += "]";
+}
+
+void AppendSparse(const v1::EmbedResult& result, std::string& text) {
+  const v1::Embedding& weights = result.embeddings(0);
+  text += "[";
+  for (int i = 0; i < weights.values_size(); ++i) {
+    absl::StrAppend(&text, i == 0 ? "" : ",", R"({"index":)", weights.indices().ids(i), R"(,"value":)");
+    AppendJsonNumber(weights.values(i), text);
+    text += "}";
+  }
+  text += "]";
+}
+
+class TeiTokens final : public TeiDialect {
+ public:
+  using TeiDialect::TeiDialect;
+
+ private:
+  absl::Status Read(const json& body, Message& message) override {
+    auto& request = static_cast<v1::TokenizeRequest&>(message);
+    JsonFields fields(body);
+    v1::EmbedRequest texts;
+    InputReader inputs("inputs", texts);
+    std::string prompt_name;
+    bool specials = true;
+    absl::Status status = inputs.Read(fields.Take("inputs"));
+    is_single_ = inputs.is_single();
+    if (status.ok()) status = fields.Take("add_special_tokens", specials);
+    if (status.ok()) status = fields.Take("prompt_name", prompt_name);
+    if (status.ok()) status = fields.CheckAllTaken();
+    if (!status.ok()) return status;
+    const absl::StatusOr<std::string> prompt = TeiPrompt(tei_, prompt_name);
+    if (!prompt.ok()) return prompt.status();
+    request.set_model(tei_.model.name());
+    request.set_add_special_tokens(specials);
+    for (int i = 0; i < texts.inputs_size(); ++i) {
+      if (texts.inputs(i).has_token_ids())
+        return WrongJsonType(absl::StrCat("inputs[", i, "]"), "a string", "an array");
+      request.add_texts(*prompt + texts.inputs(i).text());
+    }
+    return absl::OkStatus();
+  }
+
+  void Write(const Message& request, const Message& message, std::string& text) const override {
+    const auto& texts = static_cast<const v1::TokenizeRequest&>(request).texts();
+    const auto& results = static_cast<const v1::TokenizeResponse&>(message).results();
+    text += "[";
+    for (int i = 0; i < results.size(); ++i) {
+      text += i == 0 ? "[" : ",[";
+      AppendTokens(texts[i], results[i], text);
+      text += "]";
+    }
+    text += "]";
+  }
+
+  // TEI counts bytes.
+  static void AppendTokens(const std::string& source, const v1::TokenizedText& tokens, std::string& text) {
+    const std::vector<size_t> starts = CodePointStarts(source);
+    const char* separator = "";
+    for (const v1::Token& token : tokens.tokens()) {
+      absl::StrAppend(&text, std::exchange(separator, ","), R"({"id":)", token.id(), R"(,"text":)");
+      if (token.special()) {
+        AppendJsonString(token.text(), text);
+        text += R"(,"special":true,"start":null,"stop":null})";
+        continue;
+      }
+      const size_t start = starts[token.range().start()], stop = starts[token.range().end()];
+      AppendJsonString(std::string_view(source).substr(start, stop - start), text);
+      absl::StrAppend(&text, R"(,"special":false,"start":)", start, R"(,"stop":)", stop, "}");
+    }
+  }
+
+  // The byte at which each code point begins, and the end.
+  static std::vector<size_t> CodePointStarts(std::string_view text) {
+    std::vector<size_t> starts;
+    for (size_t i = 0; i < text.size(); ++i) {
+      if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) starts.push_back(i);
+    }
+    starts.push_back(text.size());
+    return starts;
+  }
+};
+
+class TeiDecoded final : public TeiDialect {
+ public:
+  using TeiDialect::TeiDialect;
+
+ private:
+  absl::Status Read(const json& body, Message& message) override {
+    JsonFields fields(body);
+    v1::EmbedRequest ids;
+    bool skip = true;
+    InputReader inputs("ids", ids);
+    absl::Status status = inputs.Read(fields.Take("ids"));
+    is_single_ = inputs.is_single();
+    if (status.ok()) status = fields.Take("skip_special_tokens", skip);
+    if (status.ok()) status = fields.CheckAllTaken();
+    if (!status.ok()) return status;
+    for (int i = 0; i < ids.inputs_size(); ++i) {
+      if (ids.inputs(i).has_text()) return WrongJsonType("ids", "token ids", "a string");
+      tei::v1::DecodeRequest& request = *static_cast<tei::v1::DecodeInputs&>(message).add_inputs();
+      *request.mutable_ids() = ids.inputs(i).token_ids().ids();
+      request.set_skip_special_tokens(skip);
+    }
+    return absl::OkStatus();
+  }
+
+  void Write(const Message&, const Message& message, std::string& text) const override {
+    text += "[";
+    const char* separator = "";
+    for (const tei::v1::DecodeResponse& result : static_cast<const tei::v1::DecodedInputs&>(message).results()) {
+      text += std::exchange(separator, ",");
+      AppendJsonString(result.text(), text);
+    }
+    text += "]";
+  }
+};
+
+class TeiInformation final : public TeiDialect {
+ public:
+  using TeiDialect::TeiDialect;
+
+ private:
+  absl::Status Read(const json&, Message&) override { return absl::OkStatus(); }
+  // A page of fixed size.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 1024 + 2 * wire_bytes; }
+
+  void Write(const Message&, const Message& message, std::string& text) const override {
+    const auto& info = static_cast<const tei::v1::InfoResponse&>(message);
+    const Pooling pooling = tei_.model.model().manifest.pooling;
+    const char* const name = pooling == Pooling::kCls ? "cls" : pooling == Pooling::kLast ? "last_token" : "mean";
+    text += json{{"model_id", info.model_id()},
+                 {"model_sha", nullptr},
+                 {"model_dtype", info.model_dtype()},
+                 {"model_type", {{"embedding", {{"pooling", name}}}}},
+                 {"max_concurrent_requests", nullptr},
+                 {"max_input_length", info.max_input_length()},
+                 {"max_batch_tokens", info.max_batch_tokens()},
+                 {"max_batch_requests", info.max_batch_requests()},
+                 {"max_client_batch_size", info.max_client_batch_size()},
+                 {"auto_truncate", false},
+                 {"tokenization_workers", info.tokenization_workers()},
+                 {"version", info.version()},
+                 {"sha", nullptr},
+                 {"docker_label", nullptr}}
+                .dump();
+  }
+};
+
+}  // namespace
+
+std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei) {
+  const auto named = [](const char* name, ApiMethod method) {
+    method.name = name;
+    return method;
+  };
+  const auto vectors = [&](const char* path, ApiMethod method, v1::EmbedOptions::Output output,
+                           TeiVectors::AppendResult append) -> Route {
+    return {.path = path, .method = std::move(method), .dialect = [&context, &tei, output, append](const std::string&) {
+              return std::make_unique<TeiVectors>(context, tei, output, append);
+            }};
+  };
+  const auto other = [&tei]<typename Kind>(const char* path, ApiMethod method, bool is_get) -> Route {
+    return {.is_get = is_get, .path = path, .method = std::move(method), .dialect = [&tei](const std::string&) {
+              return std::make_unique<Kind>(tei);
+            }};
+  };
+  return {
+      vectors("/embed", named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne),
+      vectors("/embed_all", named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
+              &AppendAll),
+      vectors("/embed_sparse", named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,
+              &AppendSparse),
+      other.operator()<TeiTokens>("/tokenize", named("tei.http.Tokenize", TokenizeMethod(context)), false),
+      other.operator()<TeiDecoded>("/decode", TeiDecodeInputsMethod("tei.http.Decode", tei), false),
+      other.operator()<TeiInformation>("/info", named("tei.http.Info", TeiInfoMethod(tei)), true),
+  };
+}
+
+}  // namespace longembed

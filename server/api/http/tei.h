@@ -1,0 +1,19 @@
+// TEI's HTTP API (https://huggingface.github.io/text-embeddings-inference), as its clients use it.
+#ifndef LONGEMBED_SERVER_API_HTTP_TEI_H_
+#define LONGEMBED_SERVER_API_HTTP_TEI_H_
+
+#include <vector>
+
+#include "server/api/longembed/operations.h"
+#include "server/api/tei/operations.h"
+#include "server/http/dialect.h"
+
+namespace longembed {
+
+// POST /embed, /embed_all, /embed_sparse, /tokenize and /decode, GET /info, of the model of tei.v1. Beyond TEI's fields
+// the first three may have longembed.v1's extension, max_tokens and priority. Both must outlive the routes.
+std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_HTTP_TEI_H_

@@ -1,0 +1,56 @@
+// What the clients of one HTTP API speak, and where they find it.
+#ifndef LONGEMBED_SERVER_HTTP_DIALECT_H_
+#define LONGEMBED_SERVER_HTTP_DIALECT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "server/core/operation.h"
+#include "server/rpc/codec.h"
+
+namespace longembed {
+
+// The codec of one call, whose messages are those of the call's method, and how its client is told of an error.
+class Dialect : public Codec {
+ public:
+  struct Error {
+    int http_status;
+    std::string body;  // JSON.
+  };
+  virtual Error Describe(const absl::Status& status) const = 0;
+};
+
+// The HTTP status for an error: of its reason where HTTP has one for that, else of its code, as google.rpc.Code says.
+int HttpStatusOf(const absl::Status& status);
+
+struct Route {
+  bool is_get = false;  // Else POST.
+  std::string path;     // One that ends in '/' has a parameter behind it: "/v1/models/".
+  ApiMethod method;
+  bool needs_key = true;  // Where the server asks for keys.
+  // `parameter`: of the path, decoded; empty where it has none.
+  std::function<std::unique_ptr<Dialect>(const std::string& parameter)> dialect;
+};
+
+// What is the same for everybody and needs no call: a page, say.
+struct StaticFile {
+  std::string path;
+  std::string content_type;
+  std::string content;
+};
+
+// Everything that an HTTP server offers.
+struct Routes {
+  std::vector<Route> calls;
+  std::vector<StaticFile> files;
+  // Of a request that is for none of them, or is not HTTP.
+  std::function<std::unique_ptr<Dialect>()> fallback;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_HTTP_DIALECT_H_

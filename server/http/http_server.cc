@@ -1,0 +1,97 @@
+#include "server/http/http_server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/host/cores.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+constexpr absl::Duration kLook = absl::Milliseconds(10);
+
+HttpTimes TimesOf(const ConnectionsConfig& connections) {
+  HttpTimes times{.header = connections.handshake_timeout, .stall = connections.keepalive};
+  times.idle = connections.max_idle > absl::ZeroDuration() ? connections.max_idle : absl::InfiniteDuration();
+  if (connections.max_age > absl::ZeroDuration()) times.max_age = connections.max_age;
+  return times;
+}
+
+HostContext WithoutKeys(HostContext host) {
+  host.api_keys = nullptr;
+  return host;
+}
+
+}  // namespace
+
+HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Routes routes,
+                       std::unique_ptr<Acceptor> listening, CertificateStore* certificates)
+    : routes_(std::move(routes)),
+      open_host_(WithoutKeys(host)),
+      context_{.routes = routes_,
+               .host = host,
+               .open_host = open_host_,
+               .times = TimesOf(config.connections),
+               .allowed_origin = config.http.allowed_origin},
+      work_(io_.get_executor()),
+      acceptor_(std::move(listening)) {
+  if (certificates != nullptr) tls_.emplace(*certificates);
+  // Requests are parsed on these threads; a long one leaves another to the rest.
+  const int threads = std::max(2, AvailableCores() / 4);
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { io_.run(); });
+  acceptor_->Start(
+      {.accept = [this](int descriptor) { Take(descriptor); },
+       .refuse = [this](Refusal refusal) { context_.host.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
+}
+
+HttpServer::~HttpServer() {
+  Shutdown(absl::ZeroDuration());
+  work_.reset();
+}
+
+// Memory runs out, or a certificate is none any more: this connection is closed, others are served.
+void HttpServer::Take(int descriptor) {
+  context_.host.metrics.CountConnection();
+  std::shared_ptr<HttpSession> session;
+  try {
+    session = HttpSession::Start(descriptor, io_, tls_.has_value() ? tls_->Current() : nullptr, context_);
+  } catch (const std::exception& error) {
+    Log(LogLevel::kWarning, "http connection closed", {{"why", std::string(error.what())}});
+    close(descriptor);
+  }
+  if (session == nullptr) return;
+  const std::lock_guard lock(mutex_);
+  if (sessions_.size() >= prune_at_) {
+    std::erase_if(sessions_, [](const auto& held) { return held.expired(); });
+    prune_at_ = 2 * sessions_.size() + 64;
+  }
+  sessions_.push_back(session);
+}
+
+std::vector<std::shared_ptr<HttpSession>> HttpServer::Sessions() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<HttpSession>> live;
+  for (const std::weak_ptr<HttpSession>& held : sessions_) {
+    if (std::shared_ptr<HttpSession> session = held.lock(); session != nullptr) live.push_back(std::move(session));
+  }
+  return live;
+}
+
+void HttpServer::Shutdown(absl::Duration timeout, const std::function<bool()>& hurry) {
+  acceptor_->Stop();
+  for (const auto& session : Sessions()) session->Drain();
+  const absl::Time end = context_.host.clock.Now() + timeout;
+  while (!Sessions().empty() && context_.host.clock.Now() < end && !(hurry && hurry())) absl::SleepFor(kLook);
+  while (true) {
+    const auto left = Sessions();
+    if (left.empty()) return;
+    for (const auto& session : left) session->Close();
+    absl::SleepFor(kLook);
+  }
+}
+
+}  // namespace longembed

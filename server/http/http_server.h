@@ -1,0 +1,60 @@
+// The listening HTTP server: HTTP/1.1 over the calls that gRPC serves too, with the same keys, TLS, ledger and drain.
+#ifndef LONGEMBED_SERVER_HTTP_HTTP_SERVER_H_
+#define LONGEMBED_SERVER_HTTP_HTTP_SERVER_H_
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+#include "server/config/config.h"
+#include "server/http/dialect.h"
+#include "server/http/session.h"
+#include "server/http/tls_context.h"
+#include "server/net/acceptor.h"
+#include "server/rpc/host_context.h"
+#include "server/security/certificates.h"
+
+namespace longembed {
+
+class HttpServer {
+ public:
+  // Accepts what `listening` listens for. All must outlive it; `certificates` is null for plaintext.
+  HttpServer(const ServerConfig& config, const HostContext& host, Routes routes, std::unique_ptr<Acceptor> listening,
+             CertificateStore* certificates);
+  // Cuts off what still runs, and waits for its calls to end.
+  ~HttpServer();
+
+  int port() const { return acceptor_->port(); }
+
+  // Accepts no more, answers the requests that have begun, and cuts off what still runs after `timeout`, or as soon as
+  // `hurry` (asked again and again; may be null) says so.
+  void Shutdown(absl::Duration timeout, const std::function<bool()>& hurry = nullptr);
+
+ private:
+  void Take(int descriptor);
+  // Those that live.
+  std::vector<std::shared_ptr<HttpSession>> Sessions();
+
+  const Routes routes_;
+  const HostContext open_host_;
+  const HttpContext context_;
+  boost::asio::io_context io_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  std::optional<TlsContext> tls_;  // Of the acceptor's thread.
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<HttpSession>> sessions_ ABSL_GUARDED_BY(mutex_);
+  size_t prune_at_ ABSL_GUARDED_BY(mutex_) = 64;
+  std::unique_ptr<Acceptor> acceptor_;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_HTTP_HTTP_SERVER_H_

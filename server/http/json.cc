@@ -1,0 +1,105 @@
+#include "server/http/json.h"
+
+#include <charconv>
+#include <set>
+#include <vector>
+
+#include "model/text/utf8.h"
+#include "server/errors/errors.h"
+
+namespace longembed {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kMaxValues = 1 << 20;
+constexpr int kMaxDepth = 32;  // Our messages nest half as deep.
+
+struct Shape {
+  int64_t values = 1;  // At least as many as there are.
+  int depth = 0;       // Of arrays and objects.
+};
+
+// Counts what stands outside strings, whether the text is JSON or not.
+Shape ShapeOf(std::string_view text) {
+  Shape shape;
+  int depth = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    switch (text[i]) {
+      case '"':
+        for (++i; i < text.size() && text[i] != '"'; ++i) {
+          if (text[i] == '\\') ++i;
+        }
+        break;
+      case '[':
+      case '{':
+        shape.depth = std::max(shape.depth, ++depth);
+        ++shape.values;
+        break;
+      case ']':
+      case '}':
+        --depth;
+        break;
+      case ',':
+      case ':':
+        ++shape.values;
+        break;
+      default:
+        break;
+    }
+  }
+  return shape;
+}
+
+// Finds a key that stands twice in one object.
+class DuplicateKeys {
+ public:
+  bool operator()(int, json::parse_event_t event, const json& parsed) {
+    if (event == json::parse_event_t::object_start) objects_.emplace_back();
+    if (event == json::parse_event_t::object_end) objects_.pop_back();
+    if (event == json::parse_event_t::key) {
+      const auto& key = parsed.get_ref<const std::string&>();
+      if (!objects_.back().insert(key).second && duplicate_.empty()) duplicate_ = key;
+    }
+    return true;
+  }
+  const std::string& duplicate() const { return duplicate_; }
+
+ private:
+  std::vector<std::set<std::string>> objects_;
+  std::string duplicate_;
+};
+
+}  // namespace
+
+int64_t JsonParsingBytes(std::string_view text) {
+  // A value is 16 bytes, a string 32 more beside its characters, which are no more than the text's.
+  constexpr int64_t kBytesPerValue = 48;
+  return static_cast<int64_t>(text.size()) + std::min(ShapeOf(text).values, kMaxValues) * kBytesPerValue;
+}
+
+absl::StatusOr<json> ParseJson(std::string_view text) {
+  const Shape shape = ShapeOf(text);
+  if (shape.values > kMaxValues) return TooManyElements("", shape.values, kMaxValues);
+  if (shape.depth > kMaxDepth) return JsonTooDeep(shape.depth, kMaxDepth);
+  DuplicateKeys keys;
+  try {
+    json value = json::parse(text, std::ref(keys));
+    if (!keys.duplicate().empty()) return DuplicateField(keys.duplicate());
+    return value;
+  } catch (const json::parse_error& error) {
+    return MalformedJson(static_cast<int64_t>(error.byte), text.size());
+  }
+}
+
+void AppendJsonString(std::string_view value, std::string& json_text) {
+  json_text += json(value).dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+void AppendJsonNumber(float value, std::string& json_text) {
+  char digits[24];
+  const auto end = std::to_chars(digits, digits + sizeof(digits), value);
+  json_text.append(digits, end.ptr);
+}
+
+}  // namespace longembed

@@ -1,0 +1,38 @@
+// What HTTP headers say. Pure functions: any thread.
+#ifndef LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_
+#define LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/core/operation.h"
+
+namespace longembed {
+
+struct ResponseFigures {
+  int status = 200;
+  std::string_view content_type;  // Empty: there is no content.
+  size_t content_bytes = 0;
+  bool keep_alive = true;
+  const Operation::Headers& headers;
+};
+
+// Status line and header fields, with the empty line.
+std::string ResponseHeader(const ResponseFigures& figures);
+
+// Retry-After, in whole seconds, and retry-after-ms, which OpenAI's clients know; none for errors without a delay.
+Operation::Headers RetryHeaders(const absl::Status& status);
+
+// "application/json" or "application/...+json", with or without parameters.
+bool IsJsonType(std::string_view content_type);
+
+// "1.5". Nullopt: it is no number of seconds above 0.
+std::optional<absl::Duration> ParseSeconds(std::string_view text);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_

@@ -1,0 +1,474 @@
+#include "server/http/session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <limits>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/errors/errors.h"
+#include "server/http/byte_chain.h"
+#include "server/http/peer.h"
+#include "server/http/request_target.h"
+#include "server/http/response_text.h"
+#include "server/rpc/unary_host.h"
+
+namespace longembed {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+constexpr uint32_t kMaxHeaderBytes = 16 << 10;
+// A body, or the reading of an answer, that goes on more slowly than this in HttpTimes::header is given up.
+constexpr size_t kStep = 16 << 10;
+constexpr size_t kBufferBytes = 64 << 10;
+constexpr char kJson[] = "application/json";
+
+std::string Text(boost::beast::string_view text) { return {text.data(), text.size()}; }
+
+template <typename Stream>
+class Connection final : public HttpSession, public std::enable_shared_from_this<Connection<Stream>> {
+  static constexpr bool kTls = !std::is_same_v<Stream, tcp::socket>;
+
+ public:
+  Connection(Stream stream, Peer peer, std::shared_ptr<asio::ssl::context> tls, const HttpContext& context)
+      : context_(context),
+        tls_(std::move(tls)),
+        stream_(std::move(stream)),
+        timer_(stream_.get_executor()),
+        peer_(std::move(peer)),
+        opened_(context.host.clock.Now()) {}
+
+  void Run() {
+    OnStrand([](Connection& self) {
+      if constexpr (kTls) {
+        self.Handshake();
+      } else {
+        self.AwaitRequest();
+      }
+    });
+  }
+
+  void Drain() override {
+    OnStrand([](Connection& self) {
+      self.last_request_ = true;
+      if (self.state_ == State::kIdle) self.End();
+    });
+  }
+  void Close() override {
+    OnStrand([](Connection& self) { self.End(); });
+  }
+
+ private:
+  enum class State {
+    kIdle,     // Between requests.
+    kReading,  // A request's header or body.
+    kServing,  // A call is in work.
+    kWriting,
+    kLingering,  // The last answer has been sent; what its client still sends is thrown away.
+    kEnded,
+  };
+
+  template <typename Action>
+  void OnStrand(Action action) {
+    asio::post(stream_.get_executor(), [self = this->shared_from_this(), action] { action(*self); });
+  }
+  // A completion handler that calls the member and keeps this alive.
+  template <typename... Arguments>
+  auto Then(void (Connection::*member)(Arguments...)) {
+    return [self = this->shared_from_this(), member](Arguments... arguments) { ((*self).*member)(arguments...); };
+  }
+
+  tcp::socket& socket() {
+    if constexpr (kTls) {
+      return stream_.next_layer();
+    } else {
+      return stream_;
+    }
+  }
+
+  // --- Time ----------------------------------------------------------------------------------------------------------
+
+  void Expect(absl::Duration within) {
+    timer_.expires_after(absl::ToChronoNanoseconds(std::min(within, absl::Hours(24 * 365))));
+    timer_.async_wait(Then(&Connection::OnTime));
+  }
+  void OnTime(error_code error) {
+    if (error || timer_.expiry() > std::chrono::steady_clock::now()) return;
+    if (state_ != State::kReading) return End();
+    Refuse(RequestTooSlow(context_.times.header));
+  }
+
+  // --- Reading -------------------------------------------------------------------------------------------------------
+
+  void Handshake() {
+    Expect(context_.times.header);
+    if constexpr (kTls) stream_.async_handshake(asio::ssl::stream_base::server, Then(&Connection::OnHandshake));
+  }
+  void OnHandshake(error_code error) {
+    if (state_ == State::kEnded) return;
+    if (error) return End();
+    if constexpr (kTls) peer_.certificate = CertificateNameOf(stream_.native_handle());
+    AwaitRequest();
+  }
+
+  void AwaitRequest() {
+    state_ = State::kIdle;
+    if (last_request_) return End();
+    if (buffer_.size() > 0) return ReadHeader();
+    Expect(context_.times.idle);
+    Watch();
+  }
+
+  // Waits for bytes, of which there are none while a call is in work, unless the client goes away.
+  void Watch() {
+    if (watching_) return;
+    watching_ = true;
+    constexpr size_t kFirst = 4 << 10;
+    stream_.async_read_some(buffer_.prepare(kFirst), Then(&Connection::OnBytes));
+  }
+  void OnBytes(error_code error, size_t bytes) {
+    watching_ = false;
+    buffer_.commit(bytes);
+    if (state_ == State::kEnded) return;
+    if (error) return End();
+    if (state_ == State::kIdle) return ReadHeader();
+    // A client that does not wait for its answer: pipelining, which ends here. While the answer is being written it
+    // may have been read already.
+    if (state_ == State::kServing) last_request_ = true;
+  }
+
+  void ReadHeader() {
+    state_ = State::kReading;
+    parser_.emplace();
+    parser_->header_limit(kMaxHeaderBytes);
+    parser_->body_limit(std::numeric_limits<uint64_t>::max());  // Ours is the host's.
+    Expect(context_.times.header);
+    http::async_read_header(stream_, buffer_, *parser_, Then(&Connection::OnHeader));
+  }
+  void OnHeader(error_code error, size_t) {
+    if (state_ != State::kReading) return;
+    is_head_ = unread_ = false;
+    if (error == http::error::header_limit) return Refuse(HeaderTooLarge(kMaxHeaderBytes));
+    if (error && error.category() == http::make_error_code(http::error::bad_method).category() &&
+        error != http::error::end_of_stream && error != http::error::partial_message) {
+      return Refuse(MalformedHttp(error.message()));
+    }
+    if (error) return End();
+    if (!parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age) last_request_ = true;
+    Dispatch();
+  }
+
+  void Dispatch() {
+    const auto& request = parser_->get();
+    const http::verb verb = request.method();
+    is_head_ = verb == http::verb::head;
+    const bool is_get = is_head_ || verb == http::verb::get;
+    const std::optional<std::string> path = PathOf(std::string_view(request.target().data(), request.target().size()));
+    if (!path.has_value()) return Refuse(MalformedHttp("its target is not a path"));
+    Match match = FindRoute(context_.routes, *path, is_get);
+    if (match.allowed.empty()) return Refuse(UnknownPath(*path));
+    if (verb == http::verb::options) return Answer(204, "", "", {{"Allow", match.allowed}});
+    const bool known = is_get || verb == http::verb::post;
+    if (match.file != nullptr) return Answer(200, match.file->content_type, match.file->content);
+    if (match.route == nullptr || !known) {
+      const absl::Status status = MethodNotAllowed(Text(request.method_string()), *path, match.allowed);
+      return Refuse(status, {{"Allow", match.allowed}});
+    }
+    BeginCall(*match.route, match.parameter);
+  }
+
+  // --- A call --------------------------------------------------------------------------------------------------------
+
+  void BeginCall(const Route& route, const std::string& parameter) {
+    std::unique_ptr<Dialect> dialect = route.dialect(parameter);
+    if (const absl::Status status = CheckType(route); !status.ok()) return Refuse(status, {}, dialect.get());
+    absl::StatusOr<Arrival> arrival = MakeArrival();
+    if (!arrival.ok()) return Refuse(arrival.status(), {}, dialect.get());
+    dialect_ = dialect.get();
+    host_ = std::make_unique<UnaryHost>(
+        route.method, *std::move(arrival), route.needs_key ? context_.host : context_.open_host,
+        [self = this->shared_from_this()](UnaryHost::Outcome outcome) { self->OnOutcome(std::move(outcome)); },
+        std::move(dialect));
+    const auto length = parser_->content_length();
+    if (!Receive(length ? static_cast<int64_t>(*length) : 0)) return;
+    if (absl::EqualsIgnoreCase(Text(parser_->get()[http::field::expect]), "100-continue")) return Continue();
+    ReadBody();
+  }
+
+  // So many bytes of the body are here or announced. False: the call has ended.
+  bool Receive(int64_t bytes) {
+    const int64_t most = context_.host.max_request_bytes;
+    unread_ = true;  // Where it ends here.
+    state_ = State::kServing;
+    if (bytes > most) {
+      host_->Abandon(RequestTooLarge(bytes, most));
+      return false;
+    }
+    if (!host_->Receive(bytes)) return false;
+    unread_ = false;
+    state_ = State::kReading;
+    return true;
+  }
+
+  absl::Status CheckType(const Route& route) const {
+    const auto& request = parser_->get();
+    if (!request[http::field::content_encoding].empty()) {
+      return CompressedRequest(Text(request[http::field::content_encoding]));
+    }
+    const std::string type = Text(request[http::field::content_type]);
+    if (route.is_get || IsJsonType(type)) return absl::OkStatus();
+    return NotJson(type);
+  }
+
+  absl::StatusOr<Arrival> MakeArrival() const {
+    const auto& request = parser_->get();
+    Arrival arrival{.address = peer_.address,
+                    .certificate = peer_.certificate,
+                    .authorization = Text(request[http::field::authorization]),
+                    .api_key = Text(request["x-api-key"]),
+                    .traceparent = Text(request["traceparent"])};
+    const std::string timeout = Text(request["x-request-timeout"]);
+    if (timeout.empty()) return arrival;
+    const std::optional<absl::Duration> seconds = ParseSeconds(timeout);
+    if (!seconds.has_value()) return BadTimeout(timeout);
+    arrival.time_left = *seconds;
+    return arrival;
+  }
+
+  void Continue() {
+    static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    asio::async_write(stream_, asio::buffer(kContinue.data(), kContinue.size()), Then(&Connection::OnContinued));
+  }
+  void OnContinued(error_code error, size_t) {
+    if (state_ != State::kReading) return;
+    if (error) return End();
+    ReadBody();
+  }
+
+  void ReadBody() {
+    if (parser_->is_done()) return StartCall();
+    const size_t read = parser_->get().body().size();
+    if (read == 0 || read >= step_at_) {
+      step_at_ = read + kStep;
+      Expect(context_.times.header);
+    }
+    http::async_read_some(stream_, buffer_, *parser_, Then(&Connection::OnBody));
+  }
+  void OnBody(error_code error, size_t) {
+    if (state_ != State::kReading) return;
+    if (error) return End();
+    if (!parser_->content_length() && !Receive(static_cast<int64_t>(parser_->get().body().size()))) return;
+    ReadBody();
+  }
+
+  void StartCall() {
+    state_ = State::kServing;
+    timer_.cancel();
+    if (buffer_.size() > 0) {
+      last_request_ = true;  // Pipelining, which ends here.
+    } else {
+      Watch();
+    }
+    host_->Start(ToBytes(std::move(parser_->get().body())));
+  }
+
+  // Any thread.
+  void OnOutcome(UnaryHost::Outcome outcome) {
+    auto shared = std::make_shared<UnaryHost::Outcome>(std::move(outcome));
+    asio::post(stream_.get_executor(), [self = this->shared_from_this(), shared] { self->Tell(std::move(*shared)); });
+  }
+
+  void Tell(UnaryHost::Outcome outcome) {
+    if (state_ == State::kEnded) {
+      host_ = nullptr;
+      return;
+    }
+    last_request_ = last_request_ || unread_;
+    if (outcome.status.ok()) return Write(200, kJson, ByteChain(outcome.answer), outcome.headers);
+    Dialect::Error error = dialect_->Describe(outcome.status);
+    Write(error.http_status, kJson, ByteChain(std::move(error.body)), RetryHeaders(outcome.status));
+  }
+
+  // --- Writing -------------------------------------------------------------------------------------------------------
+
+  // An error that is no call's, or of a call whose request does not arrive.
+  void Refuse(const absl::Status& status, const Operation::Headers& headers = {}, const Dialect* dialect = nullptr) {
+    last_request_ = unread_ = true;
+    if (host_ != nullptr) {  // Its outcome is told.
+      state_ = State::kServing;
+      return host_->Abandon(status);
+    }
+    const std::unique_ptr<Dialect> fallback = context_.routes.fallback();
+    if (dialect == nullptr) dialect = fallback.get();
+    Dialect::Error error = dialect->Describe(status);
+    Write(error.http_status, kJson, ByteChain(std::move(error.body)), headers);
+  }
+
+  // What needs no call.
+  void Answer(int http_status, const std::string& type, std::string body, const Operation::Headers& headers = {}) {
+    unread_ = !parser_->is_done();
+    last_request_ = last_request_ || unread_;
+    Write(http_status, type, ByteChain(std::move(body)), headers);
+  }
+
+  void Write(int http_status, const std::string& type, ByteChain body, Operation::Headers headers) {
+    state_ = State::kWriting;
+    AddCors(headers);
+    header_ = ResponseHeader({.status = http_status,
+                              .content_type = type,
+                              .content_bytes = body.size(),
+                              .keep_alive = !last_request_,
+                              .headers = headers});
+    body_ = std::move(body);
+    buffers_ = {asio::buffer(header_)};
+    if (!is_head_) body_.AppendTo(buffers_);
+    written_ = 0;
+    step_at_ = kStep;
+    Expect(context_.times.stall);
+    WriteSome();
+  }
+
+  void WriteSome() { stream_.async_write_some(buffers_, Then(&Connection::OnWritten)); }
+  void OnWritten(error_code error, size_t bytes) {
+    if (state_ != State::kWriting) return;
+    if (error) return End();
+    for (written_ += bytes; !buffers_.empty() && bytes >= buffers_.front().size();) {
+      bytes -= buffers_.front().size();
+      buffers_.erase(buffers_.begin());
+    }
+    if (buffers_.empty()) return OnAnswered();
+    buffers_.front() += bytes;
+    if (written_ >= step_at_) {
+      step_at_ = written_ + kStep;
+      Expect(context_.times.stall);
+    }
+    WriteSome();
+  }
+
+  void OnAnswered() {
+    host_ = nullptr;
+    dialect_ = nullptr;
+    body_ = ByteChain();
+    parser_.reset();
+    if (last_request_) return Linger();
+    AwaitRequest();
+  }
+
+  // Closing while the client still sends would take back the answer that it has not read.
+  void Linger() {
+    if (!unread_) return Goodbye();
+    state_ = State::kLingering;
+    constexpr absl::Duration kLinger = absl::Seconds(1);
+    Expect(kLinger);
+    error_code ignored;
+    socket().shutdown(tcp::socket::shutdown_send, ignored);
+    Discard();
+  }
+  void Discard() {
+    buffer_.clear();
+    if (!watching_) socket().async_read_some(buffer_.prepare(kStep), Then(&Connection::OnDiscarded));
+  }
+  void OnDiscarded(error_code error, size_t) {
+    if (error || state_ != State::kLingering) return End();
+    Discard();
+  }
+
+  void Goodbye() {
+    if constexpr (kTls) {
+      state_ = State::kLingering;
+      constexpr absl::Duration kClose = absl::Seconds(1);
+      Expect(kClose);
+      stream_.async_shutdown([self = this->shared_from_this()](error_code) { self->End(); });
+    } else {
+      End();
+    }
+  }
+
+  void End() {
+    if (state_ == State::kEnded) return;
+    const State before = std::exchange(state_, State::kEnded);
+    timer_.cancel();
+    error_code ignored;
+    socket().shutdown(tcp::socket::shutdown_both, ignored);
+    socket().close(ignored);
+    if (before == State::kServing) host_->Cancel();
+    if (before == State::kReading && host_ != nullptr) host_->Abandon(CallCancelled());
+    if (before == State::kWriting) host_ = nullptr;
+  }
+
+  void AddCors(Operation::Headers& headers) const {
+    if (context_.allowed_origin.empty()) return;
+    headers.emplace_back("Access-Control-Allow-Origin", context_.allowed_origin);
+    headers.emplace_back("Access-Control-Allow-Headers", "authorization, content-type, x-api-key, x-request-timeout");
+    headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
+    headers.emplace_back("Vary", "Origin");
+  }
+
+  const HttpContext& context_;
+  const std::shared_ptr<asio::ssl::context> tls_;  // Outlives the stream.
+  Stream stream_;
+  asio::steady_timer timer_;
+  Peer peer_;
+  const absl::Time opened_;
+
+  // Of the strand, all below.
+  State state_ = State::kIdle;
+  bool last_request_ = false;  // The connection ends with the answer to this one, or now.
+  bool watching_ = false;      // A read is in work that Watch began.
+  bool is_head_ = false;
+  bool unread_ = false;  // The request was refused before it had been read.
+  boost::beast::flat_buffer buffer_{kBufferBytes};
+  std::optional<http::request_parser<http::string_body>> parser_;
+  std::unique_ptr<UnaryHost> host_;
+  const Dialect* dialect_ = nullptr;  // The host's.
+  std::string header_;
+  ByteChain body_;
+  std::vector<asio::const_buffer> buffers_;  // That are still to be written.
+  size_t written_ = 0;
+  size_t step_at_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<HttpSession> HttpSession::Start(int descriptor, asio::io_context& io,
+                                                std::shared_ptr<asio::ssl::context> tls, const HttpContext& context) {
+  std::optional<Peer> peer = PeerOf(descriptor);
+  if (!peer.has_value()) {
+    ::close(descriptor);
+    return nullptr;
+  }
+  tcp::socket socket(asio::make_strand(io), peer->is_ipv6 ? tcp::v6() : tcp::v4(), descriptor);
+  error_code ignored;
+  socket.set_option(tcp::no_delay(true), ignored);
+  const auto run = [](auto connection) -> std::shared_ptr<HttpSession> {
+    connection->Run();
+    return connection;
+  };
+  if (tls == nullptr) {
+    return run(std::make_shared<Connection<tcp::socket>>(std::move(socket), *std::move(peer), nullptr, context));
+  }
+  using TlsStream = asio::ssl::stream<tcp::socket>;
+  TlsStream stream(std::move(socket), *tls);
+  return run(std::make_shared<Connection<TlsStream>>(std::move(stream), *std::move(peer), tls, context));
+}
+
+}  // namespace longembed

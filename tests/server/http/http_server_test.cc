@@ -1,0 +1,280 @@
+// HTTP as bytes on a connection, over the real hosts and a fake model.
+#include "server/http/http_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <future>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/api/http/routes.h"
+#include "tests/server/api/service_test.h"
+#include "tests/server/http/raw_connection.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr char kHello[] = R"({"input": "a", "model": "fake"})";
+
+std::string Post(const std::string& path, const std::string& body, const std::string& headers = "") {
+  return absl::StrCat("POST ", path, " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n", headers,
+                      "Content-Length: ", body.size(), "\r\n\r\n", body);
+}
+std::string Get(const std::string& path, const std::string& verb = "GET") {
+  return absl::StrCat(verb, " ", path, " HTTP/1.1\r\nHost: x\r\n\r\n");
+}
+
+class HttpServerTest : public ServiceTest {
+ protected:
+  HttpServerTest() {
+    config_.limits = Options(absl::Minutes(10)).config.limits;
+    config_.connections.handshake_timeout = absl::Milliseconds(500);
+    server_.health().SetServing(true);
+    Start();
+  }
+  ~HttpServerTest() override {
+    encoder_.OpenGate();
+    http_.reset();
+    // What was charged is given back, whatever a test did.
+    for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+    EXPECT_EQ(server_.ledger().bytes(), 0);
+    EXPECT_EQ(server_.metrics().in_flight(), 0);
+  }
+
+  void Start() {
+    http_ = std::make_unique<HttpServer>(config_, server_.host(),
+                                         MakeRoutes(server_.apis(), config_.http, server_.health()),
+                                         *Acceptor::Listen("127.0.0.1:0", {.silence = absl::Seconds(10)}), nullptr);
+  }
+
+  // One request on a connection of its own.
+  std::string Ask(const std::string& request) {
+    RawConnection connection(http_->port());
+    connection.Send(request);
+    return connection.ReadResponse();
+  }
+
+  ServerConfig config_;
+  std::unique_ptr<HttpServer> http_;
+};
+
+TEST_F(HttpServerTest, AnswersOneRequestAfterTheOtherOnAConnection) {
+  RawConnection connection(http_->port());
+  for (int i = 0; i < 3; ++i) {
+    connection.Send(Post("/v1/embeddings", kHello));
+    EXPECT_THAT(connection.ReadResponse(),
+                AllOf(StartsWith("HTTP/1.1 200 OK\r\n"), HasSubstr("Content-Type: application/json\r\n"),
+                      Not(HasSubstr("Connection: close")), HasSubstr(R"("object":"embedding","index":0)")));
+  }
+  connection.Send(Get("/v1/models"));
+  EXPECT_THAT(connection.ReadResponse(), HasSubstr(R"("id":"fake")"));
+}
+
+TEST_F(HttpServerTest, ClosesWhenTheClientAsksForIt) {
+  RawConnection connection(http_->port());
+  connection.Send(Post("/v1/embeddings", kHello, "Connection: close\r\n"));
+  bool closed = false;
+  EXPECT_THAT(connection.ReadToEnd(closed), HasSubstr("Connection: close\r\n"));
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(HttpServerTest, ServesHttp10) {
+  RawConnection connection(http_->port());
+  connection.Send("GET /health HTTP/1.0\r\n\r\n");
+  bool closed = false;
+  EXPECT_THAT(connection.ReadToEnd(closed), HasSubstr(" 200 "));
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(HttpServerTest, HeadHasTheHeaderOfGet) {
+  RawConnection connection(http_->port());
+  connection.Send(Get("/v1/models", "HEAD"));
+  EXPECT_THAT(connection.ReadHeader(), AllOf(HasSubstr(" 200 "), Not(HasSubstr("Content-Length: 0\r\n"))));
+  connection.Send(Get("/health"));  // Nothing of a body stands before it.
+  EXPECT_THAT(connection.ReadResponse(), StartsWith("HTTP/1.1 200"));
+}
+
+TEST_F(HttpServerTest, TellsWhatAPathTakes) {
+  EXPECT_THAT(Ask(Get("/v1/embeddings", "OPTIONS")), AllOf(HasSubstr(" 204 "), HasSubstr("Allow: POST, OPTIONS\r\n")));
+  EXPECT_THAT(Ask(Get("/v1/models", "OPTIONS")), HasSubstr("Allow: GET, HEAD, OPTIONS\r\n"));
+  EXPECT_THAT(Ask(Get("/v1/embeddings")), AllOf(HasSubstr(" 405 "), HasSubstr("Allow: POST, OPTIONS\r\n")));
+  EXPECT_THAT(Ask(Get("/v1/embeddings", "DELETE")), AllOf(HasSubstr(" 405 "), HasSubstr("METHOD_NOT_ALLOWED")));
+  EXPECT_THAT(Ask(Get("/v1/embedding")), AllOf(HasSubstr(" 404 "), HasSubstr("UNKNOWN_PATH")));
+  EXPECT_THAT(Ask(Get("/v1/models/")), HasSubstr(" 404 "));
+}
+
+TEST_F(HttpServerTest, CrossOriginIsOffUnlessAskedFor) {
+  EXPECT_THAT(Ask(Get("/v1/models")), Not(HasSubstr("Access-Control")));
+  config_.http.allowed_origin = "https://example.org";
+  http_.reset();
+  Start();
+  EXPECT_THAT(Ask(Get("/v1/models")), HasSubstr("Access-Control-Allow-Origin: https://example.org\r\n"));
+  EXPECT_THAT(Ask(Get("/v1/embeddings", "OPTIONS")),
+              HasSubstr("Access-Control-Allow-Headers: authorization, content-"));
+}
+
+TEST_F(HttpServerTest, RefusesWhatIsNotJsonOrCompressed) {
+  const std::string form = "POST /v1/embeddings HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
+  EXPECT_THAT(Ask(form), AllOf(HasSubstr(" 415 "), HasSubstr("NOT_JSON"), HasSubstr("text/plain")));
+  EXPECT_THAT(Ask(Post("/v1/embeddings", kHello, "Content-Encoding: gzip\r\n")),
+              AllOf(HasSubstr(" 415 "), HasSubstr("COMPRESSED_REQUEST")));
+}
+
+TEST_F(HttpServerTest, RefusesABodyThatIsTooLargeBeforeItIsSent) {
+  RawConnection connection(http_->port());
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 65537\r\n\r\n");
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 413 "), HasSubstr("has 65537 bytes; the limit is 65536"),
+                                               HasSubstr("Connection: close")));
+}
+
+TEST_F(HttpServerTest, RefusesChunksThatBecomeTooLarge) {
+  RawConnection connection(http_->port());
+  connection.Send(
+      "POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+  const std::string chunk = absl::StrCat("4000\r\n", std::string(0x4000, ' '), "\r\n");
+  for (int i = 0; i < 5; ++i) connection.Send(chunk);
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 413 "), HasSubstr("REQUEST_TOO_LARGE")));
+}
+
+TEST_F(HttpServerTest, TakesChunks) {
+  EXPECT_THAT(
+      Ask(absl::StrCat("POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\n"
+                       "Transfer-Encoding: chunked\r\n\r\n5\r\n",
+                       std::string(kHello).substr(0, 5), "\r\n1a\r\n", std::string(kHello).substr(5), "\r\n0\r\n\r\n")),
+      HasSubstr(" 200 "));
+}
+
+TEST_F(HttpServerTest, ContinuesWhereTheClientWaitsForIt) {
+  RawConnection connection(http_->port());
+  const std::string request = Post("/v1/embeddings", kHello, "Expect: 100-continue\r\n");
+  connection.Send(request.substr(0, request.size() - std::string(kHello).size()));
+  EXPECT_EQ(connection.ReadHeader(), "HTTP/1.1 100 Continue\r\n\r\n");
+  connection.Send(kHello);
+  EXPECT_THAT(connection.ReadResponse(), HasSubstr(" 200 "));
+}
+
+TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
+  for (const char* bytes : {"\x16\x03\x01\x02 TLS\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
+                            "GET /health HTTP/1.1\r\nContent-Length: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                            "GET health HTTP/1.1\r\n\r\n"}) {
+    EXPECT_THAT(Ask(bytes), AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP"))) << bytes;
+  }
+  EXPECT_THAT(Ask(absl::StrCat("GET / HTTP/1.1\r\nX: ", std::string(17000, 'x'), "\r\n\r\n")),
+              AllOf(HasSubstr(" 431 "), HasSubstr("HEADER_TOO_LARGE")));
+}
+
+TEST_F(HttpServerTest, RefusesTwoLengths) {
+  const std::string both = Post("/v1/embeddings", kHello, "Transfer-Encoding: chunked\r\n");
+  EXPECT_THAT(Ask(both), Not(HasSubstr(" 200 ")));
+  EXPECT_THAT(Ask(Post("/v1/embeddings", kHello, "Content-Length: 3\r\n")), Not(HasSubstr(" 200 ")));
+}
+
+TEST_F(HttpServerTest, AnswersTheFirstOfTwoRequestsAtOnceAndCloses) {
+  RawConnection connection(http_->port());
+  connection.Send(Post("/v1/embeddings", kHello) + Post("/v1/embeddings", kHello));
+  bool closed = false;
+  const std::string all = connection.ReadToEnd(closed);
+  EXPECT_TRUE(closed);
+  EXPECT_THAT(all, AllOf(HasSubstr(" 200 "), HasSubstr("Connection: close")));
+  EXPECT_EQ(all.find("HTTP/1.1", 1), std::string::npos);
+}
+
+TEST_F(HttpServerTest, GivesUpOnAHeaderThatDoesNotArrive) {
+  RawConnection connection(http_->port());
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\n");
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 408 "), HasSubstr("REQUEST_TOO_SLOW")));
+}
+
+TEST_F(HttpServerTest, GivesUpOnABodyThatDoesNotArrive) {
+  RawConnection connection(http_->port());
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{");
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 408 "), HasSubstr("REQUEST_TOO_SLOW")));
+}
+
+TEST_F(HttpServerTest, ABodyIsOnTheLedgerWhileItArrives) {
+  RawConnection connection(http_->port());
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{");
+  for (int i = 0; i < 200 && server_.ledger().held().at("requests") < 60000; ++i) absl::SleepFor(absl::Milliseconds(2));
+  EXPECT_GE(server_.ledger().held().at("requests"), 60000);
+}
+
+TEST_F(HttpServerTest, ACallWhoseClientGoesAwayIsCancelled) {
+  encoder_.CloseGate();
+  {
+    RawConnection connection(http_->port());
+    connection.Send(Post("/v1/embeddings", kHello));
+    encoder_.AwaitCalls(1);
+  }
+  for (int i = 0; i < 500 && encoder_.given_up() == 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(encoder_.given_up(), 1);
+}
+
+TEST_F(HttpServerTest, ATimeoutIsADeadline) {
+  encoder_.CloseGate();
+  EXPECT_THAT(Ask(Post("/v1/embeddings", kHello, "X-Request-Timeout: 0.1\r\n")),
+              AllOf(HasSubstr(" 504 "), HasSubstr("DEADLINE_EXCEEDED")));
+  EXPECT_THAT(Ask(Post("/v1/embeddings", kHello, "X-Request-Timeout: soon\r\n")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("BAD_TIMEOUT")));
+}
+
+TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
+  encoder_.CloseGate();
+  std::vector<std::future<std::string>> calls;
+  for (int i = 0; i < 12; ++i) {
+    calls.push_back(std::async(std::launch::async,
+                               [this] { return Ask(Post("/v1/embeddings", R"({"input": "a a a a a a a a a a"})")); }));
+  }
+  std::string refused;
+  while (refused.empty()) {
+    for (auto& call : calls) {
+      if (call.valid() && call.wait_for(std::chrono::milliseconds(1)) == std::future_status::ready)
+        refused = call.get();
+    }
+  }
+  encoder_.OpenGate();
+  EXPECT_THAT(refused, AllOf(HasSubstr(" 429 "), HasSubstr("Retry-After: "), HasSubstr("rate_limit_error")));
+}
+
+TEST_F(HttpServerTest, HealthFollowsTheServer) {
+  EXPECT_THAT(Ask(Get("/health")), HasSubstr(" 200 "));
+  server_.health().SetServing(false);
+  EXPECT_THAT(Ask(Get("/health")), AllOf(HasSubstr(" 503 "), HasSubstr("NOT_SERVING")));
+}
+
+TEST_F(HttpServerTest, DrainsWhatHasBegunAndClosesWhatIsIdle) {
+  RawConnection idle(http_->port()), busy(http_->port());
+  idle.Send(Get("/health"));
+  idle.ReadResponse();
+  encoder_.CloseGate();
+  busy.Send(Post("/v1/embeddings", kHello));
+  encoder_.AwaitCalls(1);
+  std::jthread drain([this] { http_->Shutdown(absl::Seconds(10)); });
+  bool closed = false;
+  idle.ReadToEnd(closed);
+  EXPECT_TRUE(closed);
+  encoder_.OpenGate();
+  EXPECT_THAT(busy.ReadToEnd(closed), AllOf(HasSubstr(" 200 "), HasSubstr("Connection: close")));
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(HttpServerTest, CutsOffWhatDoesNotEndInTime) {
+  encoder_.CloseGate();
+  RawConnection busy(http_->port());
+  busy.Send(Post("/v1/embeddings", kHello));
+  encoder_.AwaitCalls(1);
+  http_->Shutdown(absl::Milliseconds(50));
+  bool closed = false;
+  EXPECT_EQ(busy.ReadToEnd(closed), "");
+  EXPECT_TRUE(closed);
+}
+
+}  // namespace
+}  // namespace longembed

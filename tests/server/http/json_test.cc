@@ -1,0 +1,79 @@
+#include "server/http/json.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "model/errors/errors.h"
+#include "server/http/request_target.h"
+#include "server/http/response_text.h"
+
+namespace longembed {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string ReasonOf(std::string_view text) { return ErrorReason(ParseJson(text).status()); }
+
+TEST(JsonTest, WhatIsNotJsonIsRefusedByPlace) {
+  for (const char* text : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\xff\"", "{\"a\":1}x", "NaN", "'a'"}) {
+    EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
+  }
+  EXPECT_THAT(ParseJson("[1, x]").status().message(), HasSubstr("at byte 5 of 6"));
+  EXPECT_THAT(ParseJson("[1").status().message(), HasSubstr("after 2 bytes"));
+}
+
+TEST(JsonTest, AKeyThatStandsTwiceIsRefusedAtEveryDepth) {
+  EXPECT_EQ(ReasonOf(R"({"a": 1, "b": {"c": 1, "c": 2}})"), "DUPLICATE_FIELD");
+  EXPECT_EQ(ReasonOf(R"([{"a": 1}, {"a": 1}])"), "");
+}
+
+TEST(JsonTest, DepthAndNumberOfValuesAreBounded) {
+  EXPECT_EQ(ReasonOf(std::string(32, '[') + std::string(32, ']')), "");
+  EXPECT_EQ(ReasonOf(std::string(33, '[') + std::string(33, ']')), "JSON_TOO_DEEP");
+  std::string many = "[0";
+  for (int i = 0; i < 1 << 20; ++i) many += ",0";
+  EXPECT_EQ(ReasonOf(many + "]"), "TOO_MANY_ELEMENTS");
+  // Commas within a string are text.
+  EXPECT_EQ(ReasonOf("\"" + std::string(2 << 20, ',') + "\""), "");
+  EXPECT_EQ(ReasonOf("\"\\\"" + std::string(2 << 20, ',') + "\""), "");
+}
+
+TEST(JsonTest, ParsingBytesGrowWithTheValues) {
+  EXPECT_GE(JsonParsingBytes("[" + std::string(1000, ',')), 48000);
+  EXPECT_LT(JsonParsingBytes("\"" + std::string(1000, ',') + "\""), 2000);
+}
+
+TEST(JsonTest, NumbersReadBackAsTheyWere) {
+  for (const float value : {0.0f, -0.0f, 1.0f / 3, -1.17549435e-38f, 3.4028235e38f, 1e-45f}) {
+    std::string text;
+    AppendJsonNumber(value, text);
+    EXPECT_EQ(ParseJson(text)->get<float>(), value) << text;
+  }
+}
+
+TEST(RequestTargetTest, DecodesPathsAndRefusesWhatIsNone) {
+  EXPECT_EQ(PathOf("/v1/models/a%3Ab?x=%zz"), "/v1/models/a:b");
+  EXPECT_EQ(PathOf("/%41"), "/A");
+  for (const char* target : {"", "*", "v1", "http://host/v1", "/%", "/%4", "/%zz"}) {
+    EXPECT_EQ(PathOf(target), std::nullopt) << target;
+  }
+}
+
+TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
+  for (const char* type : {"application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"}) {
+    EXPECT_TRUE(IsJsonType(type)) << type;
+  }
+  for (const char* type : {"", "text/json", "application/jsonx", "application/x-www-form-urlencoded"}) {
+    EXPECT_FALSE(IsJsonType(type)) << type;
+  }
+}
+
+TEST(ResponseTextTest, ReadsTimeouts) {
+  EXPECT_EQ(ParseSeconds("1.5"), absl::Milliseconds(1500));
+  for (const char* text : {"", "0", "-1", "1s", "nan", "1,5"}) EXPECT_EQ(ParseSeconds(text), std::nullopt) << text;
+}
+
+}  // namespace
+}  // namespace longembed
