@@ -267,6 +267,10 @@ absl::Status MalformedJson(int64_t byte, int64_t bytes) {
   return Invalid("", "MALFORMED_JSON", absl::StrCat("the body is not JSON: ", where));
 }
 
+absl::Status JsonNumberTooLarge() {
+  return Invalid("", "MALFORMED_JSON", "the body has a number that no double holds");
+}
+
 absl::Status JsonTooDeep(int depth, int limit) {
   return Invalid("", "JSON_TOO_DEEP", absl::StrCat("the body nests ", depth, " levels deep; the limit is ", limit));
 }

@@ -87,6 +87,7 @@ absl::Status InputTypeNeeded();
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead);
 // Of requests over HTTP. `byte`: of the text, from 1.
 absl::Status MalformedJson(int64_t byte, int64_t bytes);
+absl::Status JsonNumberTooLarge();
 absl::Status JsonTooDeep(int depth, int limit);
 absl::Status DuplicateField(std::string_view field);
 absl::Status UnknownField(std::string_view field, std::span<const std::string> known);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -42,10 +43,21 @@ HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Rout
   if (certificates != nullptr) tls_.emplace(*certificates);
   // Requests are parsed on these threads; a long one leaves another to the rest.
   const int threads = std::max(2, AvailableCores() / 4);
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { io_.run(); });
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
   acceptor_->Start(
       {.accept = [this](int descriptor) { Take(descriptor); },
        .refuse = [this](Refusal refusal) { context_.host.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
+}
+
+// Where memory runs out a connection is lost, and nothing else.
+void HttpServer::Run() {
+  while (!io_.stopped()) {
+    try {
+      io_.run();
+    } catch (const std::bad_alloc&) {
+      Log(LogLevel::kWarning, "http connection lost", {{"why", std::string("out of memory")}});
+    }
+  }
 }
 
 HttpServer::~HttpServer() {

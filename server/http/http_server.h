@@ -38,6 +38,7 @@ class HttpServer {
   void Shutdown(absl::Duration timeout, const std::function<bool()>& hurry = nullptr);
 
  private:
+  void Run();
   void Take(int descriptor);
   // Those that live.
   std::vector<std::shared_ptr<HttpSession>> Sessions();

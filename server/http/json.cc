@@ -88,7 +88,9 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
     if (!keys.duplicate().empty()) return DuplicateField(keys.duplicate());
     return value;
   } catch (const json::parse_error& error) {
-    return MalformedJson(static_cast<int64_t>(error.byte), text.size());
+    return MalformedJson(static_cast<int64_t>(error.byte), static_cast<int64_t>(text.size()));
+  } catch (const json::out_of_range&) {
+    return JsonNumberTooLarge();
   }
 }
 

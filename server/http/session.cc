@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/stream.hpp>
@@ -114,6 +115,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void OnTime(error_code error) {
     if (error || timer_.expiry() > std::chrono::steady_clock::now()) return;
     if (state_ != State::kReading) return End();
+    error_code ignored;
+    socket().cancel(ignored);  // The read that waits; its parser stays until the connection ends.
     Refuse(RequestTooSlow(context_.times.header));
   }
 
@@ -368,8 +371,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     host_ = nullptr;
     dialect_ = nullptr;
     body_ = ByteChain();
-    parser_.reset();
     if (last_request_) return Linger();
+    parser_.reset();
     AwaitRequest();
   }
 
@@ -383,10 +386,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     socket().shutdown(tcp::socket::shutdown_send, ignored);
     Discard();
   }
-  void Discard() {
-    buffer_.clear();
-    if (!watching_) socket().async_read_some(buffer_.prepare(kStep), Then(&Connection::OnDiscarded));
-  }
+  void Discard() { socket().async_read_some(asio::buffer(discarded_), Then(&Connection::OnDiscarded)); }
   void OnDiscarded(error_code error, size_t) {
     if (error || state_ != State::kLingering) return End();
     Discard();
@@ -441,6 +441,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   std::unique_ptr<UnaryHost> host_;
   const Dialect* dialect_ = nullptr;  // The host's.
   std::string header_;
+  std::array<char, 4096> discarded_;
   ByteChain body_;
   std::vector<asio::const_buffer> buffers_;  // That are still to be written.
   size_t written_ = 0;

@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/setup.sh"
 
 here=$root/tests/fuzz
 build=$root/build/fuzz
-all_targets=(config extension manifest planner request tokenizer)
+all_targets=(config extension json manifest planner request tokenizer)
 usage="usage: tests/fuzz/run.sh [--seconds N] [--jobs N] [--report FILE] [${all_targets[*]}]"
 
 seconds=60 jobs=1 report='' targets=()

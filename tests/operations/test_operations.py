@@ -17,6 +17,7 @@ SHORT = {
     "soak.py": ["--seconds", "15", "--sample-every", "2"],
     "hostile.py": ["--seconds", "2.5", "--floor-ms", "1500"],
     "auth_matrix.py": [],
+    "http_front.py": ["--seconds", "4", "--connections", "1000", "--beyond-mib", "100"],
     "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
     # A lone call of about a second, so that some are answered in that time.
     "goodput.py": ["--seconds", "8", "--lone-seconds", "1", "--lone-calls", "2", "--factors", "5", "--goodput", "0.25"],
