@@ -15,7 +15,7 @@ logs=$root/build/logs
 debian_packages=(
   build-essential cmake ninja-build pkg-config ccache git ca-certificates curl
   libgrpc++-dev libjemalloc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libssl-dev
-  prometheus-cpp-dev libmicrohttpd-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libboost-dev prometheus-cpp-dev libmicrohttpd-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv default-jre-headless maven
 )
 

@@ -211,6 +211,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
         route.method, *std::move(arrival), route.needs_key ? context_.host : context_.open_host,
         [self = this->shared_from_this()](UnaryHost::Outcome outcome) { self->OnOutcome(std::move(outcome)); },
         std::move(dialect));
+    step_at_ = 0;
     const auto length = parser_->content_length();
     if (!Receive(length ? static_cast<int64_t>(*length) : 0)) return;
     if (absl::EqualsIgnoreCase(Text(parser_->get()[http::field::expect]), "100-continue")) return Continue();
@@ -270,7 +271,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void ReadBody() {
     if (parser_->is_done()) return StartCall();
     const size_t read = parser_->get().body().size();
-    if (read == 0 || read >= step_at_) {
+    if (read >= step_at_) {
       step_at_ = read + kStep;
       Expect(context_.times.header);
     }
@@ -285,7 +286,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   void StartCall() {
     state_ = State::kServing;
-    timer_.cancel();
+    timer_.expires_at(std::chrono::steady_clock::time_point::max());  // Also of an end of the wait that is under way.
     if (buffer_.size() > 0) {
       last_request_ = true;  // Pipelining, which ends here.
     } else {

@@ -17,7 +17,8 @@ using ::testing::HasSubstr;
 std::string ReasonOf(std::string_view text) { return ErrorReason(ParseJson(text).status()); }
 
 TEST(JsonTest, WhatIsNotJsonIsRefusedByPlace) {
-  for (const char* text : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\xff\"", "{\"a\":1}x", "NaN", "'a'", "[1e999]", "-1e999"}) {
+  for (const char* text : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\xff\"", "{\"a\":1}x", "NaN", "'a'",
+                           "[1e999]", "-1e999"}) {
     EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
   }
   EXPECT_THAT(ParseJson("[1, x]").status().message(), HasSubstr("at byte 5 of 6"));
