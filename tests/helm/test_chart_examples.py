@@ -159,10 +159,41 @@ def test_notes_say_what_helm_test_leaves_out(notes, missing, words):
     assert "checks health only" not in notes(example="gateway.yaml")
 
 
-def test_readme_names_every_value():
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    text = (CHART / "README.md").read_text()
-    assert [key for key in values if f"`{key}" not in text] == []
+def value_rows() -> dict[str, str]:
+    """The README's table of values: path -> default."""
+    table = (CHART / "README.md").read_text().split("## Every value", 1)[1]
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`|-) \| \S.*\|$", table, re.M)
+    assert len(rows) == len(dict(rows)) == len(re.findall(r"^\| `", table, re.M)), "a row twice, without words, or of another form"
+    return dict(rows)
+
+
+def below(values: dict, prefix: str = ""):
+    """Every value that is no mapping, or an empty one: (path, value). Before them the mappings that they are in."""
+    for key, value in values.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from below(value, f"{prefix}{key}.")
+
+
+def test_readme_has_every_value_with_its_default():
+    values, rows = dict(below(yaml.safe_load((CHART / "values.yaml").read_text()))), value_rows()
+    documented = {path for path in values if any(path == row or path.startswith(f"{row}.") for row in rows)}
+    parents = {path for path in values if any(row.startswith(f"{path}.") for row in rows)}
+    assert values.keys() - documented - parents == set()
+    wrong = {path for path in rows.keys() & values.keys() if yaml.safe_load(rows[path]) != values[path]}
+    assert wrong == set()
+
+
+def test_readme_has_no_value_that_there_is_not():
+    """Rows without a default are of values that the schema knows."""
+    values, rows = dict(below(yaml.safe_load((CHART / "values.yaml").read_text()))), value_rows()
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    absent = rows.keys() - values.keys()
+    assert absent == {path for path, default in rows.items() if not default}
+    for path in absent:
+        part = schema
+        for key in path.split("."):
+            part = part["properties"][key]
 
 
 def test_readme_names_every_example():

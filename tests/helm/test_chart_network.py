@@ -40,9 +40,17 @@ def test_services_select_the_servers_pods():
         assert service["spec"]["selector"] == manifests.deployment["selector"]["matchLabels"]
 
 
-def test_plaintext_is_announced_and_tls_is_not():
-    assert render().one("Service", NAME)["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
-    assert "appProtocol" not in render(TLS).one("Service", NAME)["spec"]["ports"][0]
+GATEWAY = {"gateway": {"enabled": True, "parentRefs": [{"name": "p"}], "backendTLS": {"systemCA": True}}, "networkPolicy": {"enabled": False}}
+
+
+@pytest.mark.parametrize("service", [NAME, f"{NAME}-headless"])
+@pytest.mark.parametrize(("values", "protocol"), [
+    ({}, "kubernetes.io/h2c"), (TLS, "https"), ({**TLS, **GATEWAY}, None), (GATEWAY, "kubernetes.io/h2c"),
+    ({**TLS, "service": {"appProtocol": "tls"}}, "tls"), ({"service": {"appProtocol": "grpc"}}, "grpc")])
+def test_port_says_its_protocol(values, service, protocol):
+    """Meshes would take TLS on a port named grpc for plaintext; Istio's gateways need just that name to speak HTTP/2 over the TLS that they begin."""
+    port = render(values).one("Service", service)["spec"]["ports"][0]
+    assert (port["name"], port.get("appProtocol")) == ("grpc", protocol)
 
 
 def test_load_balancer():
@@ -51,6 +59,25 @@ def test_load_balancer():
     spec = manifests.one("Service", NAME)["spec"]
     assert spec["type"] == "LoadBalancer" and spec["loadBalancerSourceRanges"] == ["10.0.0.0/8"] and spec["externalTrafficPolicy"] == "Local"
     assert "externalTrafficPolicy" not in render().one("Service", NAME)["spec"]
+
+
+def test_node_port():
+    spec = render(example="platform.yaml").one("Service", NAME)["spec"]
+    assert (spec["type"], spec["ports"][0]["nodePort"], spec["externalTrafficPolicy"]) == ("NodePort", 30051, "Local")
+    assert "nodePort" not in render().one("Service", NAME)["spec"]["ports"][0]
+
+
+def test_fields_of_the_service():
+    fields = {"internalTrafficPolicy": "Local", "trafficDistribution": "PreferClose", "loadBalancerClass": "a/b", "loadBalancerIP": "10.0.0.9"}
+    spec = render({**TLS, "service": {"type": "LoadBalancer", **fields, "allocateLoadBalancerNodePorts": False}, "networkPolicy": {"enabled": False}}).one("Service", NAME)["spec"]
+    assert fields.items() <= spec.items() and spec["allocateLoadBalancerNodePorts"] is False
+    assert (fields.keys() | {"allocateLoadBalancerNodePorts", "ipFamilies", "ipFamilyPolicy"}).isdisjoint(render().one("Service", NAME)["spec"])
+
+
+def test_address_families_are_of_every_service():
+    families = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
+    services = render({"service": families}).all("Service")
+    assert len(services) == 3 and all(families.items() <= service["spec"].items() for service in services)
 
 
 def admitted(manifests, port: str) -> list[dict]:
@@ -98,6 +125,12 @@ def test_network_policy_takes_egress_and_can_be_off():
     rule = {"ports": [{"port": 15012, "protocol": "TCP"}]}
     assert render({"networkPolicy": {"egress": [rule]}}).one("NetworkPolicy")["spec"]["egress"] == [rule]
     assert not render({"networkPolicy": {"enabled": False}}).all("NetworkPolicy")
+
+
+def test_network_policy_takes_more_rules():
+    peer = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    manifests = render({"networkPolicy": {"ingress": [{"from": [peer], "ports": [{"port": "proxy"}]}]}})
+    assert admitted(manifests, "proxy") == [peer] and peer not in admitted(manifests, "grpc")
 
 
 def files_in(manifests) -> dict[str, tuple]:

@@ -1,17 +1,24 @@
-{{/* Pod Security "restricted", for the server and for tests. Not a value: there is nothing that the server needs beyond it. */}}
+{{/* The fields of a mapping that are set: a null in the values takes a default away, also where Helm hands it on, as it does to the chart of a parent. */}}
+{{- define "longembed.withoutNulls" -}}
+{{- $set := dict -}}
+{{- range $key, $value := . -}}{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $set $key $value -}}{{- end -}}{{- end -}}
+{{- toYaml $set -}}
+{{- end -}}
+
+{{/* Of the server's pods and of tests. */}}
 {{- define "longembed.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{- include "longembed.withoutNulls" .Values.podSecurityContext -}}
 {{- end -}}
 
 {{- define "longembed.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{- include "longembed.withoutNulls" .Values.securityContext -}}
+{{- end -}}
+
+{{/* Names of secrets, written as names or as Kubernetes' objects. */}}
+{{- define "longembed.imagePullSecrets" -}}
+{{- range .Values.imagePullSecrets }}
+- name: {{ ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .) }}
+{{- end }}
 {{- end -}}
 
 {{- define "longembed.resources" -}}
