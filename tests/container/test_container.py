@@ -19,7 +19,7 @@ HERE = ROOT / "tests/container"
 DOCKERFILE = parse((ROOT / "Dockerfile").read_text())
 STAGES = {stage.name: stage for stage in DOCKERFILE.stages}
 CONFIG = yaml.safe_load((ROOT / "deploy/container/config.yaml").read_text())
-PORTS = {"listen": 50051, "health_listen": 50052, "metrics_listen": 9464}
+PORTS = {"listen": 50051, "http_listen": 8080, "health_listen": 50052, "metrics_listen": 9464}
 
 
 def chain(name: str, device: str) -> list:

@@ -50,7 +50,8 @@ def test_server_is_the_image_of_this_tree():
     assert set(server["build"]["args"]) <= set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.M))
     config = yaml.safe_load(mounts("server")["/etc/longembed/config.yaml"].read_text())
     assert [model["path"] for model in config["models"]] == [f"/models/{server['build']['args']['MODEL']}"]
-    assert config["listen"] == "0.0.0.0:50051" and server["ports"] == ["127.0.0.1:50051:50051"]
+    assert (config["listen"], config["http_listen"]) == ("0.0.0.0:50051", "0.0.0.0:8080")
+    assert server["ports"] == ["127.0.0.1:50051:50051", "127.0.0.1:8080:8080"]
 
 
 def test_server_has_time_to_drain():

@@ -137,8 +137,9 @@ def notes(tmp_path):
 
 
 def test_notes_say_where_it_is(notes):
-    text = notes({"service": {"port": 8080}})
-    assert f"{NAME}.ns.svc:8080" in text and f"dns:///{NAME}-headless.ns.svc:50051" in text
+    text = notes({"service": {"port": 9090}})
+    assert f"{NAME}.ns.svc:9090" in text and f"http://{NAME}.ns.svc:8080/v1/embeddings" in text
+    assert "/v1/embeddings" not in notes({"http": {"enabled": False}}) and f"dns:///{NAME}-headless.ns.svc:50051" in text
     assert "helm --namespace ns test r --logs" in text and "e5-small-v2 (cpu)" in text
 
 

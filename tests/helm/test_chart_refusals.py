@@ -16,6 +16,8 @@ LET_IN = {"networkPolicy": {"grpc": {"from": PEERS}, "metrics": {"from": PEERS}}
 GATEWAY = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}}
 KEDA = {"enabled": True, "serverAddress": "http://prometheus:9090", "query": "max(x)"}
 MONITOR = {"serviceMonitor": {"enabled": True}}
+INGRESS = {"ingress": {"enabled": True, "hosts": [{"host": "a.example"}]}}
+HTTP_ROUTE = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["b.example"], "httpHostnames": ["a.example"]}}
 LOAD_BALANCER = {"service": {"type": "LoadBalancer"}}
 # What calls of priority BULK may wait by default.
 BULK_WAIT = int(yaml.safe_load((ROOT / "deploy/config.yaml").read_text())["limits"]["max_bulk_queue_wait"].removesuffix("s"))
@@ -161,6 +163,19 @@ REFUSED = {
     "an object of no kind": ({"extraObjects": [{"apiVersion": "v1"}]}, "/extraObjects/0"),
     "a misspelt relabeling": ({**MONITOR, **LET_IN, "serviceMonitor": {"enabled": True, "relabelings": [{"targetLable": "a"}]}}, "'targetLable' not allowed"),
     "a misspelt DNS option": ({"dnsConfig": {"options": [{"nmae": "ndots"}]}}, "'nmae' not allowed"),
+    "an ingress that the network policy keeps out": (INGRESS, "ingress.enabled: the network policy keeps the ingress controller out"),
+    "an ingress to no port": ({**INGRESS, **LET_IN, "http": {"enabled": False}}, "ingress.enabled: there is no HTTP port to pass calls to; set http.enabled"),
+    "an ingress for no host": ({"ingress": {"enabled": True}, **LET_IN}, "ingress.hosts is empty"),
+    "a route to no port": (
+        {"gateway": {**HTTP_ROUTE["gateway"]}, **LET_IN, "http": {"enabled": False}}, "gateway.httpHostnames: there is no HTTP port to pass calls to"),
+    "a name of two routes": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["a.example"]}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
+    "a route of every name and another": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": []}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
+    "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
+    "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
+    "a node's port for HTTP without one": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
+    "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "a peer that names nobody": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
     "the server's address": ({"config": {"listen": "0.0.0.0:1"}}, "'listen' not allowed"),
@@ -185,6 +200,9 @@ TAKEN = {
     "keys where a mesh encrypts": {"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}},
     "a client CA with TLS": {"tls": {**TLS["tls"], "clientCA": {"existingSecret": "ca"}}},
     "a load balancer with TLS": {**LOAD_BALANCER, **TLS, **LET_IN},
+    "an ingress": {**INGRESS, **LET_IN},
+    "routes of two names": {**HTTP_ROUTE, **LET_IN},
+    "gRPC where HTTP would be, and no HTTP": {"service": {"port": 8080}, "http": {"enabled": False}},
     "a load balancer behind TLS of its own": {"service": {"type": "LoadBalancer", "allowPlaintext": True}, **LET_IN},
     "a node port with TLS": {"service": {"type": "NodePort", "nodePort": 30051}, **TLS, **LET_IN},
     "no IDs": {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None, "seccompProfile": None}},
@@ -264,11 +282,11 @@ def test_unknown_key_is_refused(path):
 
 
 # What the chart writes into config.yaml by itself.
-OWNED = {"listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
+OWNED = {"listen", "http_listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
 
 
 def keys_of_config(config: dict) -> set[str]:
-    nested = ("log", "connections", "drain", "limits", "tei")
+    nested = ("log", "connections", "drain", "limits", "http", "tei")
     return {f"{key}.{below}" for key in nested for below in config.get(key, {})} | {key for key in config if key not in nested}
 
 

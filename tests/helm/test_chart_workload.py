@@ -63,13 +63,13 @@ def test_ports_are_those_that_the_config_listens_on():
     manifests = render()
     listens = {port["name"]: f"0.0.0.0:{port['containerPort']}" for port in manifests.container["ports"]}
     config = manifests.config
-    assert listens == {"grpc": config["listen"], "health": config["health_listen"], "metrics": config["metrics_listen"]}
+    assert listens == {"grpc": config["listen"], "http": config["http_listen"], "health": config["health_listen"], "metrics": config["metrics_listen"]}
     assert manifests.container["livenessProbe"]["grpc"]["port"] == 50052
 
 
 def test_bind_address():
     config = render({"bindAddress": "[::]"}).config
-    assert (config["listen"], config["health_listen"], config["metrics_listen"]) == ("[::]:50051", "[::]:50052", "[::]:9464")
+    assert (config["listen"], config["http_listen"], config["health_listen"], config["metrics_listen"]) == ("[::]:50051", "[::]:8080", "[::]:50052", "[::]:9464")
 
 
 def test_server_reads_the_mounted_config():

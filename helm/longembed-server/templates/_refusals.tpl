@@ -7,6 +7,7 @@
 {{- include "longembed.refuseKeyNames" . -}}
 {{- include "longembed.refuseService" . -}}
 {{- include "longembed.refuseUnreachable" . -}}
+{{- include "longembed.refuseHttp" . -}}
 {{- include "longembed.refuseExtras" . -}}
 {{- end -}}
 
@@ -119,9 +120,39 @@
 {{- if ne .Values.service.type "ClusterIP" -}}
 {{- fail (printf "service.type %s: the network policy keeps callers from outside of the namespace out, because networkPolicy.grpc.from is empty; %s" .Values.service.type $cure) -}}
 {{- end -}}
+{{- if .Values.ingress.enabled -}}
+{{- fail (printf "ingress.enabled: the network policy keeps the ingress controller out, because networkPolicy.grpc.from is empty; %s" $cure) -}}
+{{- end -}}
 {{- if .Values.gateway.enabled -}}
 {{- fail (printf "gateway.enabled: the network policy keeps the gateway out, because networkPolicy.grpc.from is empty; %s" $cure) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.refuseHttp" -}}
+{{- $http := .Values.http -}}
+{{- if $http.enabled -}}
+{{- if has (int $http.port) (list 50051 50052 9464) -}}
+{{- fail (printf "http.port %d is the pods' port of gRPC, health or metrics; choose another" (int $http.port)) -}}
+{{- end -}}
+{{- if eq (int $http.port) (int .Values.service.port) -}}
+{{- fail (printf "http.port %d is service.port, where gRPC is; choose another" (int $http.port)) -}}
+{{- end -}}
+{{- if and $http.nodePort (eq .Values.service.type "ClusterIP") -}}
+{{- fail (printf "http.nodePort %d has no meaning for service.type ClusterIP; set service.type to NodePort or LoadBalancer" (int $http.nodePort)) -}}
+{{- end -}}
+{{- else if and .Values.ingress.enabled (eq .Values.ingress.port "http") -}}
+{{- fail "ingress.enabled: there is no HTTP port to pass calls to; set http.enabled, or ingress.port to grpc" -}}
+{{- else if .Values.gateway.httpHostnames -}}
+{{- fail "gateway.httpHostnames: there is no HTTP port to pass calls to; set http.enabled" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts is empty: no call would pass; name hosts, such as [{host: embeddings.example.com}]" -}}
+{{- end -}}
+{{- range .Values.gateway.httpHostnames -}}
+{{- if or (not $.Values.gateway.hostnames) (has . $.Values.gateway.hostnames) -}}
+{{- fail (printf "gateway.httpHostnames: %s is a name of the GRPCRoute, too (gateway.hostnames; empty: every name); a listener takes one kind of route for a name" .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
