@@ -119,6 +119,7 @@ REFUSED = {
     "a model image that moves": (model(source={"imageVolume": {"reference": "models/m:latest"}}), "/models/0/source/imageVolume/reference"),
     "a model image without a version": (model(source={"initContainer": {"image": "models/m"}}), "/models/0/source/initContainer/image"),
     "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
+    "a tei profile of a model that is not served": ({"config": {"tei": {"model": "other:archive"}}}, "config.tei.model other:archive is none of models"),
     "an image that moves": ({"image": {"tag": "latest"}}, "/image/tag"),
     "memory without a limit": ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),
     "a memory limit that is none": ({"resources": {"limits": {"memory": "0Gi"}}}, "/resources/limits/memory"),
@@ -200,6 +201,8 @@ TAKEN = {
     "keys where a mesh encrypts": {"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}},
     "a client CA with TLS": {"tls": {**TLS["tls"], "clientCA": {"existingSecret": "ca"}}},
     "a load balancer with TLS": {**LOAD_BALANCER, **TLS, **LET_IN},
+    "a tei profile": {"config": {"profiles": {"archive": {"windows": {"tokens": 256}}}, "tei": {"model": "e5-small-v2:archive"}}},
+    "a tei extension": {"config": {"tei": {"extension": {"windows": {"tokens": 256}}}}},
     "an ingress": {**INGRESS, **LET_IN},
     "routes of two names": {**HTTP_ROUTE, **LET_IN},
     "gRPC where HTTP would be, and no HTTP": {"service": {"port": 8080}, "http": {"enabled": False}},
@@ -253,7 +256,7 @@ def objects(schema, path=""):
 
 
 # What others define: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
-OPEN = {"/properties/global", "/properties/config/properties/profiles/additionalProperties"} | {
+OPEN = {"/properties/global", "/properties/config/properties/profiles/additionalProperties", "/properties/config/properties/tei/properties/extension"} | {
     f"/properties/affinity/properties/{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
 } | {"/properties/extraObjects/items/anyOf/1"}
 

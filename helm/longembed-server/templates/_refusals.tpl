@@ -70,7 +70,8 @@
 {{- end -}}
 {{- end -}}
 {{- $tei := default dict .Values.config.tei -}}
-{{- if and $tei.model (not (hasKey $names $tei.model)) -}}
+{{- /* NAME:PROFILE is a model, too. */ -}}
+{{- if and $tei.model (not (hasKey $names (splitList ":" $tei.model | first))) -}}
 {{- fail (printf "config.tei.model %s is none of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
