@@ -307,7 +307,9 @@ def test_mistakes_are_found(small_root, small_context, tmp_path, change, words):
     assert done.returncode == 1 and words in done.stderr
 
 
-@pytest.mark.parametrize(("loader", "folder"), [("/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/usr/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/lib/ld-linux-aarch64.so.1", "usr/lib")])
+@pytest.mark.parametrize(
+    ("loader", "folder"),
+    [("/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/usr/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/lib/ld-linux-aarch64.so.1", "usr/lib")])
 def test_the_loader_lands_where_programs_ask_for_it(tmp_path, loader, folder):
     """On arm64 that is /lib. The script's own function, with `install` that only prints."""
     script = (ROOT / "deploy/container/collect_runtime.sh").read_text()

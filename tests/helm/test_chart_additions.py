@@ -81,7 +81,9 @@ def test_ids_can_be_left_to_the_cluster():
 
 
 def test_security_contexts_take_values():
-    values = {"podSecurityContext": {"runAsUser": 1000740000, "supplementalGroups": [7]}, "securityContext": {"capabilities": None, "appArmorProfile": {"type": "RuntimeDefault"}}}
+    values = {
+        "podSecurityContext": {"runAsUser": 1000740000, "supplementalGroups": [7]},
+        "securityContext": {"capabilities": None, "appArmorProfile": {"type": "RuntimeDefault"}}}
     manifests = render({**values, "models": [{"name": "a", "source": {"initContainer": {"image": "models/a:1"}}}]})
     assert manifests.pod["securityContext"]["runAsUser"] == 1000740000 and manifests.pod["securityContext"]["supplementalGroups"] == [7]
     expected = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "appArmorProfile": {"type": "RuntimeDefault"}}

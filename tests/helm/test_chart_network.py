@@ -120,7 +120,8 @@ def test_node_port():
 
 def test_fields_of_the_service():
     fields = {"internalTrafficPolicy": "Local", "trafficDistribution": "PreferClose", "loadBalancerClass": "a/b", "loadBalancerIP": "10.0.0.9"}
-    spec = render({**TLS, "service": {"type": "LoadBalancer", **fields, "allocateLoadBalancerNodePorts": False}, "networkPolicy": {"enabled": False}}).one("Service", NAME)["spec"]
+    service = {"type": "LoadBalancer", **fields, "allocateLoadBalancerNodePorts": False}
+    spec = render({**TLS, "service": service, "networkPolicy": {"enabled": False}}).one("Service", NAME)["spec"]
     assert fields.items() <= spec.items() and spec["allocateLoadBalancerNodePorts"] is False
     assert (fields.keys() | {"allocateLoadBalancerNodePorts", "ipFamilies", "ipFamilyPolicy"}).isdisjoint(render().one("Service", NAME)["spec"])
 

@@ -60,7 +60,8 @@ REFUSED = {
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "/tls/certManager/issuerRef/name"),
     "a load balancer without TLS": ({**LOAD_BALANCER, **LET_IN}, "service.type LoadBalancer leads out of the cluster in plaintext; set tls.enabled"),
     "a load balancer that the network policy keeps out": (
-        {**LOAD_BALANCER, **TLS}, "service.type LoadBalancer: the network policy keeps callers from outside of the namespace out, because networkPolicy.grpc.from is empty"),
+        {**LOAD_BALANCER, **TLS},
+        "service.type LoadBalancer: the network policy keeps callers from outside of the namespace out, because networkPolicy.grpc.from is empty"),
     "outside traffic without a load balancer": (
         {"service": {"externalTrafficPolicy": "Local"}}, "service.externalTrafficPolicy Local has no meaning for service.type ClusterIP; set service.type to"),
     "a node's port without one": ({"service": {"nodePort": 30051}}, "service.nodePort 30051 has no meaning for service.type ClusterIP"),
@@ -158,11 +159,12 @@ REFUSED = {
     "a sidecar called as the server": (
         {"extraContainers": [{"name": "server", "image": "a:1"}]}, "extraContainers[0].name server is the name of another container of the pod"),
     "a sidecar called as an init container": (
-        {"initContainers": [{"name": "a", "image": "a:1"}], "extraContainers": [{"name": "a", "image": "a:1"}]}, "extraContainers[0].name a is the name of another"),
+        {"initContainers": [{"name": "a", "image": "a:1"}], "extraContainers": [{"name": "a", "image": "a:1"}]},
+        "extraContainers[0].name a is the name of another container of the pod"),
     "a sidecar's image that moves": ({"extraContainers": [{"name": "a", "image": "a:latest"}]}, "/extraContainers/0/image"),
     "a misspelt field of a sidecar": ({"extraContainers": [{"name": "a", "image": "a:1", "commnad": []}]}, "'commnad' not allowed"),
     "an object of no kind": ({"extraObjects": [{"apiVersion": "v1"}]}, "/extraObjects/0"),
-    "a misspelt relabeling": ({**MONITOR, **LET_IN, "serviceMonitor": {"enabled": True, "relabelings": [{"targetLable": "a"}]}}, "'targetLable' not allowed"),
+    "a misspelt relabeling": ({"serviceMonitor": {"enabled": False, "relabelings": [{"targetLable": "a"}]}}, "'targetLable' not allowed"),
     "a misspelt DNS option": ({"dnsConfig": {"options": [{"nmae": "ndots"}]}}, "'nmae' not allowed"),
     "an ingress that the network policy keeps out": (INGRESS, "ingress.enabled: the network policy keeps the ingress controller out"),
     "an ingress to no port": ({**INGRESS, **LET_IN, "http": {"enabled": False}}, "ingress.enabled: there is no HTTP port to pass calls to; set http.enabled"),

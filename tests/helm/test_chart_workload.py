@@ -69,7 +69,8 @@ def test_ports_are_those_that_the_config_listens_on():
 
 def test_bind_address():
     config = render({"bindAddress": "[::]"}).config
-    assert (config["listen"], config["http_listen"], config["health_listen"], config["metrics_listen"]) == ("[::]:50051", "[::]:8080", "[::]:50052", "[::]:9464")
+    listens = [config[key] for key in ("listen", "http_listen", "health_listen", "metrics_listen")]
+    assert listens == ["[::]:50051", "[::]:8080", "[::]:50052", "[::]:9464"]
 
 
 def test_server_reads_the_mounted_config():
@@ -121,7 +122,8 @@ def test_whole_numbers_stay_whole():
 def test_image():
     assert render().container["image"] == "longembed-server:0.1.0"
     digest = "sha256:" + "0" * 64
-    pinned = render({"image": {"repository": "mirror/longembed", "tag": "x", "digest": digest, "pullPolicy": "Always"}, "imagePullSecrets": ["s", {"name": "t"}]})
+    image = {"repository": "mirror/longembed", "tag": "x", "digest": digest, "pullPolicy": "Always"}
+    pinned = render({"image": image, "imagePullSecrets": ["s", {"name": "t"}]})
     assert pinned.container["image"] == f"mirror/longembed:x@{digest}" and pinned.container["imagePullPolicy"] == "Always"
     assert pinned.pod["imagePullSecrets"] == [{"name": "s"}, {"name": "t"}] == pinned.test_pod("health")["spec"]["imagePullSecrets"]
 
