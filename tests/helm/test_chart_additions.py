@@ -1,11 +1,12 @@
 """What platform teams add to the pod, and objects of their own."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
-from chart import CHART, NAME, ROOT, render
+from chart import CHART, NAME, ROOT, render, run_template
 from schemas import make_schemas
 
 PLATFORM = "platform.yaml"
@@ -80,12 +81,23 @@ def test_ids_can_be_left_to_the_cluster():
         assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
+def test_ids_can_be_left_to_the_cluster_by_a_parent_chart(tmp_path):
+    shutil.copytree(CHART, tmp_path / "charts/longembed-server")
+    (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: parent\nversion: 1.0.0\n")
+    values = {"longembed-server": yaml.safe_load((CHART / "examples/openshift.yaml").read_text())}
+    result = run_template(values, chart=tmp_path)
+    assert result.returncode == 0, result.stderr
+    deployment = next(document for document in yaml.safe_load_all(result.stdout) if document and document["kind"] == "Deployment")
+    assert deployment["spec"]["template"]["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def test_security_contexts_take_values():
     values = {
         "podSecurityContext": {"runAsUser": 1000740000, "supplementalGroups": [7]},
         "securityContext": {"capabilities": None, "appArmorProfile": {"type": "RuntimeDefault"}}}
     manifests = render({**values, "models": [{"name": "a", "source": {"initContainer": {"image": "models/a:1"}}}]})
     assert manifests.pod["securityContext"]["runAsUser"] == 1000740000 and manifests.pod["securityContext"]["supplementalGroups"] == [7]
+    assert "e+" not in manifests.text
     expected = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "appArmorProfile": {"type": "RuntimeDefault"}}
     for container in manifests.pod["containers"] + manifests.pod["initContainers"] + manifests.test_pod("embed")["spec"]["containers"]:
         assert container["securityContext"] == expected

@@ -214,6 +214,14 @@ def test_commands_of_the_readme_render():
         assert result.returncode == 0, f"{command}: {result.stderr}"
 
 
+def test_archive_of_the_readme_is_the_chart(tmp_path):
+    """`helm package`, as the README publishes the chart: the archive renders what the folder does."""
+    command = re.search(r"^helm package (\S+) +# (\S+)$", (CHART / "README.md").read_text(), re.M)
+    result = subprocess.run([tool("helm"), "package", ROOT / command[1], "--destination", tmp_path], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert run_template({}, chart=tmp_path / command[2]).stdout == render().text
+
+
 def test_commands_of_the_readme_install_what_they_build():
     """In this order: build, push, install and wait, test. The image has the tag that the chart asks for, and the model that it serves by default."""
     build, push, install, test = re.search(r"^docker build .*\ndocker push .*\nhelm install .*\nhelm test .*$", (CHART / "README.md").read_text(), re.M)[0].splitlines()

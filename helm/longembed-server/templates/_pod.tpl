@@ -1,17 +1,10 @@
-{{/* The fields of a mapping that are set: a null in the values takes a default away, also where Helm hands it on, as it does to the chart of a parent. */}}
-{{- define "longembed.withoutNulls" -}}
-{{- $set := dict -}}
-{{- range $key, $value := . -}}{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $set $key $value -}}{{- end -}}{{- end -}}
-{{- toYaml $set -}}
-{{- end -}}
-
 {{/* Of the server's pods and of tests. */}}
 {{- define "longembed.podSecurityContext" -}}
-{{- include "longembed.withoutNulls" .Values.podSecurityContext -}}
+{{- toYaml .Values.podSecurityContext -}}
 {{- end -}}
 
 {{- define "longembed.containerSecurityContext" -}}
-{{- include "longembed.withoutNulls" .Values.securityContext -}}
+{{- toYaml .Values.securityContext -}}
 {{- end -}}
 
 {{/* Names of secrets, written as names or as Kubernetes' objects. */}}
