@@ -258,7 +258,11 @@ def objects(schema, path=""):
 
 
 # What others define: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
-OPEN = {"/properties/global", "/properties/config/properties/profiles/additionalProperties", "/properties/config/properties/tei/properties/extension"} | {
+OPEN = {
+    "/properties/global",
+    "/properties/config/properties/profiles/additionalProperties",
+    "/properties/config/properties/tei/properties/extension",
+} | {
     f"/properties/affinity/properties/{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
 } | {"/properties/extraObjects/items/anyOf/1"}
 
