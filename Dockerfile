@@ -57,7 +57,7 @@ COPY --from=model /src/models/ /models/
 COPY deploy/container/config.yaml /etc/longembed/config.yaml
 # Fails here when the loader does not find a library.
 RUN ["/usr/local/bin/longembed-server", "--version"]
-EXPOSE 50051 50052 9464
+EXPOSE 50051 8080 50052 9464
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \

@@ -51,13 +51,13 @@ owner_of() {
   { dpkg-query --search "$file" || dpkg-query --search "${file#/usr}"; } 2>/dev/null | head -n 1 | cut -d : -f 1
 }
 
-# Into the image's library folder under the name that the loader asks for; the loader itself where every program looks for it.
+# Into the image's library folder under the name that the loader asks for; the loader itself where every program looks for it: /lib64 on x86-64, /lib on arm64.
 copy_debian_library() {
-  local owner
+  local owner folder=${1%/*}
   owner=$(owner_of "$1") || fail "no Debian package owns $1"
   packages+=("$owner")
   case $1 in
-    */ld-linux-*) install -p -m 755 "$1" "$out/server/usr/lib64/" ;;
+    */ld-linux-*) install -p -m 755 "$1" "$out/server/usr${folder#/usr}/" ;;
     *) install -p -m 644 "$1" "$out/server/usr/lib/$(uname -m)-linux-gnu/${1##*/}" ;;
   esac
 }

@@ -18,6 +18,12 @@ if [ "$DEVICE" = cuda ]; then
   pip install "$torch"
 else
   pip install --no-deps "$torch"
+  # The wheel for x86-64 is, one for arm64 need not be.
+  needed=$(readelf -d "$venv"/lib/python3*/site-packages/torch/lib/libtorch_cpu.so)
+  if ! [[ $needed =~ lib(cudart|cupti) ]]; then
+    say "it is linked with nothing of CUDA"
+    exit 0
+  fi
   # The wheel says which CUDA it is built with. On a CPU only these two libraries of it are needed, but they are: the loader asks for them.
   cuda=$(sed -n 's/^Requires-Dist: cuda-toolkit\[.*\]\(==[0-9.]*\).*/\1/p' "$venv"/lib/python3*/site-packages/torch-*.dist-info/METADATA)
   [ -n "$cuda" ] || fail "$torch does not say which cuda-toolkit it needs; look at its METADATA and change this script"

@@ -53,7 +53,8 @@ def files_of(root: Path):
 def loaded(root: Path, name: str) -> tuple[set[str], set[str]]:
     """The files that the loader inside the root maps for one of its files, and the names that it does not find."""
     # As ldd does, which goes on after a library that is not found; ld.so --list stops there.
-    command, environment = ["/lib64/ld-linux-x86-64.so.2", "/" + name], {"LD_TRACE_LOADED_OBJECTS": "1"}
+    loader = next((root / "usr").glob("lib*/ld-linux-*"))
+    command, environment = [f"/{loader.relative_to(root)}", "/" + name], {"LD_TRACE_LOADED_OBJECTS": "1"}
     listing = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=lambda: os.chroot(root))
     found = set(re.findall(r"(?:=> |^\s*)(/\S+) \(0x", listing.stdout, re.M))
     missing = set(re.findall(r"^\s*(\S+) => not found", listing.stdout, re.M))

@@ -19,7 +19,7 @@ HERE = ROOT / "tests/container"
 DOCKERFILE = parse((ROOT / "Dockerfile").read_text())
 STAGES = {stage.name: stage for stage in DOCKERFILE.stages}
 CONFIG = yaml.safe_load((ROOT / "deploy/container/config.yaml").read_text())
-PORTS = {"listen": 50051, "health_listen": 50052, "metrics_listen": 9464}
+PORTS = {"listen": 50051, "http_listen": 8080, "health_listen": 50052, "metrics_listen": 9464}
 
 
 def chain(name: str, device: str) -> list:
@@ -305,6 +305,24 @@ def test_mistakes_are_found(small_root, small_context, tmp_path, change, words):
     (small_context / "Dockerfile").write_text(SMALL.replace(*change))
     done = carry_out(small_context, tmp_path / "work", "--image", f"small:1={small_root}")
     assert done.returncode == 1 and words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("loader", "folder"),
+    [("/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/usr/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/lib/ld-linux-aarch64.so.1", "usr/lib")])
+def test_the_loader_lands_where_programs_ask_for_it(tmp_path, loader, folder):
+    """On arm64 that is /lib. The script's own function, with `install` that only prints."""
+    script = (ROOT / "deploy/container/collect_runtime.sh").read_text()
+    function = re.search(r"^copy_debian_library\(\) \{.*?^\}", script, re.M | re.S)[0]
+    stubs = 'out=/out; packages=(); owner_of() { echo libc6; }; fail() { exit 1; }; install() { echo "${@: -1}"; }'
+    done = subprocess.run(["bash", "-euc", f"{stubs}\n{function}\ncopy_debian_library {loader}"], capture_output=True, text=True)
+    assert done.stdout.strip() == f"/out/server/{folder}/", done.stderr
+    assert re.search(rf"mkdir -p .*usr/lib64.*usr/lib/", script), "a folder that is not made"
+
+
+def test_no_script_names_a_processor():
+    for path in [ROOT / "Dockerfile", *(ROOT / "deploy/container").glob("*.sh")]:
+        assert not re.search(r"x86_64|amd64|aarch64-linux", path.read_text()), path
 
 
 # What the runtime stages make of the programs in build/release

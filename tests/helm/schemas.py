@@ -27,12 +27,13 @@ CUSTOM = {
     ],
     ("sigs.k8s.io/gateway-api", "v1.4.1"): [
         "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
         "config/crd/standard/gateway.networking.k8s.io_backendtlspolicies.yaml",
     ],
     ("github.com/kedacore/keda/v2", "v2.21.0"): ["config/crd/bases/keda.sh_scaledobjects.yaml"],
     ("github.com/cert-manager/cert-manager", "v1.21.2"): ["deploy/crds/cert-manager.io_certificates.yaml"],
 }
-VERSIONS = "\n".join(sorted(f"{module}@{version}" for module, version in [KUBERNETES, *CUSTOM])) + "\n"
+VERSIONS = "\n".join(sorted([f"{module}@{version}" for module, version in [KUBERNETES, *CUSTOM]] + sum(CUSTOM.values(), []))) + "\n"
 
 # Which OpenAPI says are strings, but which are numbers as well.
 EITHER = {

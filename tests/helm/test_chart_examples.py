@@ -137,8 +137,9 @@ def notes(tmp_path):
 
 
 def test_notes_say_where_it_is(notes):
-    text = notes({"service": {"port": 8080}})
-    assert f"{NAME}.ns.svc:8080" in text and f"dns:///{NAME}-headless.ns.svc:50051" in text
+    text = notes({"service": {"port": 9090}})
+    assert f"{NAME}.ns.svc:9090" in text and f"http://{NAME}.ns.svc:8080/v1/embeddings" in text
+    assert "/v1/embeddings" not in notes({"http": {"enabled": False}}) and f"dns:///{NAME}-headless.ns.svc:50051" in text
     assert "helm --namespace ns test r --logs" in text and "e5-small-v2 (cpu)" in text
 
 
@@ -159,10 +160,41 @@ def test_notes_say_what_helm_test_leaves_out(notes, missing, words):
     assert "checks health only" not in notes(example="gateway.yaml")
 
 
-def test_readme_names_every_value():
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    text = (CHART / "README.md").read_text()
-    assert [key for key in values if f"`{key}" not in text] == []
+def value_rows() -> dict[str, str]:
+    """The README's table of values: path -> default."""
+    table = (CHART / "README.md").read_text().split("## Every value", 1)[1]
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`|-) \| \S.*\|$", table, re.M)
+    assert len(rows) == len(dict(rows)) == len(re.findall(r"^\| `", table, re.M)), "a row twice, without words, or of another form"
+    return dict(rows)
+
+
+def below(values: dict, prefix: str = ""):
+    """Every value that is no mapping, or an empty one: (path, value). Before them the mappings that they are in."""
+    for key, value in values.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from below(value, f"{prefix}{key}.")
+
+
+def test_readme_has_every_value_with_its_default():
+    values, rows = dict(below(yaml.safe_load((CHART / "values.yaml").read_text()))), value_rows()
+    documented = {path for path in values if any(path == row or path.startswith(f"{row}.") for row in rows)}
+    parents = {path for path in values if any(row.startswith(f"{path}.") for row in rows)}
+    assert values.keys() - documented - parents == set()
+    wrong = {path for path in rows.keys() & values.keys() if yaml.safe_load(rows[path]) != values[path]}
+    assert wrong == set()
+
+
+def test_readme_has_no_value_that_there_is_not():
+    """Rows without a default are of values that the schema knows."""
+    values, rows = dict(below(yaml.safe_load((CHART / "values.yaml").read_text()))), value_rows()
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    absent = rows.keys() - values.keys()
+    assert absent == {path for path, default in rows.items() if not default}
+    for path in absent:
+        part = schema
+        for key in path.split("."):
+            part = part["properties"][key]
 
 
 def test_readme_names_every_example():
@@ -180,6 +212,14 @@ def test_commands_of_the_readme_render():
     for command in commands:
         result = run_template({}, arguments=settings(command))
         assert result.returncode == 0, f"{command}: {result.stderr}"
+
+
+def test_archive_of_the_readme_is_the_chart(tmp_path):
+    """`helm package`, as the README publishes the chart: the archive renders what the folder does."""
+    command = re.search(r"^helm package (\S+) +# (\S+)$", (CHART / "README.md").read_text(), re.M)
+    result = subprocess.run([tool("helm"), "package", ROOT / command[1], "--destination", tmp_path], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert run_template({}, chart=tmp_path / command[2]).stdout == render().text
 
 
 def test_commands_of_the_readme_install_what_they_build():

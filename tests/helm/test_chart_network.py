@@ -17,9 +17,9 @@ def ports(service: dict) -> list[tuple]:
 
 
 def test_service():
-    service = render({"service": {"port": 8080, "annotations": {"a": "b"}}}).one("Service", NAME)
+    service = render({"service": {"port": 9090, "annotations": {"a": "b"}}}).one("Service", NAME)
     assert service["spec"]["type"] == "ClusterIP" and "clusterIP" not in service["spec"]
-    assert ports(service) == [("grpc", 8080, "grpc")] and service["metadata"]["annotations"] == {"a": "b"}
+    assert ports(service) == [("grpc", 9090, "grpc"), ("http", 8080, "http")] and service["metadata"]["annotations"] == {"a": "b"}
 
 
 def test_headless_service_names_ready_pods():
@@ -40,9 +40,17 @@ def test_services_select_the_servers_pods():
         assert service["spec"]["selector"] == manifests.deployment["selector"]["matchLabels"]
 
 
-def test_plaintext_is_announced_and_tls_is_not():
-    assert render().one("Service", NAME)["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
-    assert "appProtocol" not in render(TLS).one("Service", NAME)["spec"]["ports"][0]
+GATEWAY = {"gateway": {"enabled": True, "parentRefs": [{"name": "p"}], "backendTLS": {"systemCA": True}}, "networkPolicy": {"enabled": False}}
+
+
+@pytest.mark.parametrize("service", [NAME, f"{NAME}-headless"])
+@pytest.mark.parametrize(("values", "protocol"), [
+    ({}, "kubernetes.io/h2c"), (TLS, "https"), ({**TLS, **GATEWAY}, None), (GATEWAY, "kubernetes.io/h2c"),
+    ({**TLS, "service": {"appProtocol": "tls"}}, "tls"), ({"service": {"appProtocol": "grpc"}}, "grpc")])
+def test_port_says_its_protocol(values, service, protocol):
+    """Meshes would take TLS on a port named grpc for plaintext; Istio's gateways need just that name to speak HTTP/2 over the TLS that they begin."""
+    port = render(values).one("Service", service)["spec"]["ports"][0]
+    assert (port["name"], port.get("appProtocol")) == ("grpc", protocol)
 
 
 def test_load_balancer():
@@ -51,6 +59,77 @@ def test_load_balancer():
     spec = manifests.one("Service", NAME)["spec"]
     assert spec["type"] == "LoadBalancer" and spec["loadBalancerSourceRanges"] == ["10.0.0.0/8"] and spec["externalTrafficPolicy"] == "Local"
     assert "externalTrafficPolicy" not in render().one("Service", NAME)["spec"]
+
+
+def http_port(manifests) -> dict | None:
+    return next((port for port in manifests.one("Service", NAME)["spec"]["ports"] if port["name"] == "http"), None)
+
+
+def test_http_port():
+    manifests = render({"http": {"port": 8443}, "service": {"type": "NodePort"}, **TLS, "networkPolicy": {"enabled": False}})
+    assert http_port(manifests) == {"name": "http", "port": 8443, "targetPort": "http", "protocol": "TCP", "appProtocol": "https"}
+    assert http_port(render())["appProtocol"] == "http"
+    nodes = {"http": {"nodePort": 30080}, "service": {"type": "NodePort"}, **TLS, "networkPolicy": {"enabled": False}}
+    assert http_port(render(nodes))["nodePort"] == 30080
+
+
+def test_no_http_port():
+    manifests = render({"http": {"enabled": False}})
+    assert http_port(manifests) is None and "http_listen" not in manifests.config and admitted(manifests, "http") == []
+    assert "http" not in [port["name"] for port in manifests.container["ports"]]
+
+
+def test_network_policy_lets_callers_reach_http():
+    peer = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    assert admitted(render({"networkPolicy": {"grpc": {"from": [peer]}}}), "http") == [peer]
+
+
+def test_ingress():
+    manifests = render(example="ingress.yaml")
+    ingress = manifests.one("Ingress")
+    spec = ingress["spec"]
+    assert ingress["metadata"]["annotations"] == {"cert-manager.io/cluster-issuer": "public"} and spec["ingressClassName"] == "public"
+    assert spec["tls"] == [{"secretName": "embeddings-ingress-tls", "hosts": ["embeddings.example.com"]}]
+    (rule,) = spec["rules"]
+    backend = {"service": {"name": NAME, "port": {"name": "http"}}}
+    assert rule == {"host": "embeddings.example.com", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    assert http_port(manifests) and not render().all("Ingress")
+
+
+def test_ingress_to_grpc_and_by_path():
+    values = {"enabled": True, "port": "grpc", "hosts": [{"host": "a.example", "paths": [{"path": "/x", "pathType": "Exact"}]}]}
+    spec = render({"ingress": values, "http": {"enabled": False}, "networkPolicy": {"enabled": False}}).one("Ingress")["spec"]
+    (path,) = spec["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"], path["backend"]["service"]["port"]) == ("/x", "Exact", {"name": "grpc"}) and "ingressClassName" not in spec
+
+
+def test_http_route():
+    manifests = render(example="gateway.yaml")
+    route, grpc_route = manifests.one("HTTPRoute")["spec"], manifests.one("GRPCRoute")["spec"]
+    assert route["parentRefs"] == grpc_route["parentRefs"] and set(route["hostnames"]).isdisjoint(grpc_route["hostnames"])
+    assert route["rules"] == [{"backendRefs": [{"name": NAME, "port": http_port(manifests)["port"]}]}]
+    without = render({"gateway": {"httpHostnames": []}}, example="gateway.yaml")
+    assert not without.all("HTTPRoute") and len(without.one("BackendTLSPolicy")["spec"]["targetRefs"]) == 1
+
+
+def test_node_port():
+    spec = render(example="platform.yaml").one("Service", NAME)["spec"]
+    assert (spec["type"], spec["ports"][0]["nodePort"], spec["externalTrafficPolicy"]) == ("NodePort", 30051, "Local")
+    assert "nodePort" not in render().one("Service", NAME)["spec"]["ports"][0]
+
+
+def test_fields_of_the_service():
+    fields = {"internalTrafficPolicy": "Local", "trafficDistribution": "PreferClose", "loadBalancerClass": "a/b", "loadBalancerIP": "10.0.0.9"}
+    service = {"type": "LoadBalancer", **fields, "allocateLoadBalancerNodePorts": False}
+    spec = render({**TLS, "service": service, "networkPolicy": {"enabled": False}}).one("Service", NAME)["spec"]
+    assert fields.items() <= spec.items() and spec["allocateLoadBalancerNodePorts"] is False
+    assert (fields.keys() | {"allocateLoadBalancerNodePorts", "ipFamilies", "ipFamilyPolicy"}).isdisjoint(render().one("Service", NAME)["spec"])
+
+
+def test_address_families_are_of_every_service():
+    families = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
+    services = render({"service": families}).all("Service")
+    assert len(services) == 3 and all(families.items() <= service["spec"].items() for service in services)
 
 
 def admitted(manifests, port: str) -> list[dict]:
@@ -98,6 +177,12 @@ def test_network_policy_takes_egress_and_can_be_off():
     rule = {"ports": [{"port": 15012, "protocol": "TCP"}]}
     assert render({"networkPolicy": {"egress": [rule]}}).one("NetworkPolicy")["spec"]["egress"] == [rule]
     assert not render({"networkPolicy": {"enabled": False}}).all("NetworkPolicy")
+
+
+def test_network_policy_takes_more_rules():
+    peer = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    manifests = render({"networkPolicy": {"ingress": [{"from": [peer], "ports": [{"port": "proxy"}]}]}})
+    assert admitted(manifests, "proxy") == [peer] and peer not in admitted(manifests, "grpc")
 
 
 def files_in(manifests) -> dict[str, tuple]:
@@ -194,7 +279,7 @@ def test_route_passes_services_that_there_are():
 
 def test_gateway_speaks_tls_to_tls():
     policy = render(example="gateway.yaml").one("BackendTLSPolicy")["spec"]
-    assert policy["targetRefs"] == [{"group": "", "kind": "Service", "name": NAME, "sectionName": "grpc"}]
+    assert policy["targetRefs"] == [{"group": "", "kind": "Service", "name": NAME, "sectionName": port} for port in ("grpc", "http")]
     assert policy["validation"] == {"hostname": f"{NAME}.ns.svc", "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "embeddings-ca"}]}
 
 

@@ -16,6 +16,8 @@ LET_IN = {"networkPolicy": {"grpc": {"from": PEERS}, "metrics": {"from": PEERS}}
 GATEWAY = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}}
 KEDA = {"enabled": True, "serverAddress": "http://prometheus:9090", "query": "max(x)"}
 MONITOR = {"serviceMonitor": {"enabled": True}}
+INGRESS = {"ingress": {"enabled": True, "hosts": [{"host": "a.example"}]}}
+HTTP_ROUTE = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["b.example"], "httpHostnames": ["a.example"]}}
 LOAD_BALANCER = {"service": {"type": "LoadBalancer"}}
 # What calls of priority BULK may wait by default.
 BULK_WAIT = int(yaml.safe_load((ROOT / "deploy/config.yaml").read_text())["limits"]["max_bulk_queue_wait"].removesuffix("s"))
@@ -56,15 +58,28 @@ REFUSED = {
     "TLS without a certificate": ({"tls": {"enabled": True}}, "at '/tls"),
     "TLS with two certificates": ({"tls": {**TLS["tls"], "certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "oneOf"),
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "/tls/certManager/issuerRef/name"),
-    "a load balancer without TLS": ({**LOAD_BALANCER, **LET_IN}, "/tls/enabled"),
-    "a load balancer that the network policy keeps out": ({**LOAD_BALANCER, **TLS}, "/networkPolicy/grpc/from"),
-    "outside traffic without a load balancer": ({"service": {"externalTrafficPolicy": "Local"}}, "/service/externalTrafficPolicy"),
+    "a load balancer without TLS": ({**LOAD_BALANCER, **LET_IN}, "service.type LoadBalancer leads out of the cluster in plaintext; set tls.enabled"),
+    "a load balancer that the network policy keeps out": (
+        {**LOAD_BALANCER, **TLS},
+        "service.type LoadBalancer: the network policy keeps callers from outside of the namespace out, because networkPolicy.grpc.from is empty"),
+    "outside traffic without a load balancer": (
+        {"service": {"externalTrafficPolicy": "Local"}}, "service.externalTrafficPolicy Local has no meaning for service.type ClusterIP; set service.type to"),
+    "a node's port without one": ({"service": {"nodePort": 30051}}, "service.nodePort 30051 has no meaning for service.type ClusterIP"),
+    "ranges without a load balancer": (
+        {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}, "service.loadBalancerSourceRanges has no meaning for service.type ClusterIP"),
+    "a class without a load balancer": (
+        {**TLS, **LET_IN, "service": {"type": "NodePort", "loadBalancerClass": "x"}}, "service.loadBalancerClass has no meaning for service.type NodePort"),
+    "an address without a load balancer": ({"service": {"loadBalancerIP": "10.0.0.1"}}, "service.loadBalancerIP has no meaning for service.type ClusterIP"),
+    "no node ports for no load balancer": (
+        {"service": {"allocateLoadBalancerNodePorts": False}}, "service.allocateLoadBalancerNodePorts false has no meaning for service.type ClusterIP"),
     "a port that there is not": ({"service": {"port": 65536}}, "/service/port"),
     "more connections than the server takes": ({"config": {"connections": {"max": 1048577}}}, "/config/connections/max"),
     "a limit of nothing": ({"config": {"limits": {"max_request_bytes": 0}}}, "/config/limits/max_request_bytes"),
     "a duration without a unit": ({"config": {"limits": {"max_queue_wait": "5"}}}, "/config/limits/max_queue_wait"),
     "a log level that there is not": ({"config": {"log": {"level": "trace"}}}, "/config/log/level"),
-    "a node port": ({"service": {"type": "NodePort"}}, "/service/type"),
+    "a node port without TLS": ({"service": {"type": "NodePort"}, **LET_IN}, "service.type NodePort leads out of the cluster in plaintext"),
+    "a node port that the network policy keeps out": ({"service": {"type": "NodePort"}, **TLS}, "networkPolicy.grpc.from is empty; name the callers there"),
+    "a service type that there is not": ({"service": {"type": "ExternalName"}}, "/service/type"),
     "HPA and KEDA": ({"autoscaling": {"hpa": {"enabled": True}, "keda": KEDA}}, "/autoscaling/keda/enabled"),
     "HPA with fixed replicas": ({"replicas": 3, "autoscaling": {"hpa": {"enabled": True}}}, "at '/replicas'"),
     "KEDA with fixed replicas": ({"replicas": 3, "autoscaling": {"keda": KEDA}}, "at '/replicas'"),
@@ -105,6 +120,7 @@ REFUSED = {
     "a model image that moves": (model(source={"imageVolume": {"reference": "models/m:latest"}}), "/models/0/source/imageVolume/reference"),
     "a model image without a version": (model(source={"initContainer": {"image": "models/m"}}), "/models/0/source/initContainer/image"),
     "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
+    "a tei profile of a model that is not served": ({"config": {"tei": {"model": "other:archive"}}}, "config.tei.model other:archive is none of models"),
     "an image that moves": ({"image": {"tag": "latest"}}, "/image/tag"),
     "memory without a limit": ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),
     "a memory limit that is none": ({"resources": {"limits": {"memory": "0Gi"}}}, "/resources/limits/memory"),
@@ -113,10 +129,56 @@ REFUSED = {
     "a CPU limit that is none, as a number": ({"resources": {"limits": {"cpu": 0}}}, "/resources/limits/cpu"),
     "as many threads as the node has cores": ({"resources": {"limits": {"cpu": None}}}, "at '/config'"),
     "a gateway without a parent": ({"gateway": {"enabled": True}}, "/gateway/parentRefs"),
-    "a gateway that the network policy keeps out": (GATEWAY, "/networkPolicy/grpc/from"),
+    "a gateway that the network policy keeps out": (GATEWAY, "gateway.enabled: the network policy keeps the gateway out, because networkPolicy.grpc.from is empty"),
     "a gateway that cannot check the pods": ({**GATEWAY, **TLS, **LET_IN}, "/gateway/backendTLS"),
     "a gateway with two authorities": ({"gateway": {**GATEWAY["gateway"], "backendTLS": {"caConfigMap": "ca", "systemCA": True}}, **TLS, **LET_IN}, "oneOf"),
-    "Prometheus that the network policy keeps out": (MONITOR, "/networkPolicy/metrics/from"),
+    "Prometheus that the network policy keeps out": (
+        MONITOR, "serviceMonitor.enabled: the network policy keeps Prometheus out, because networkPolicy.metrics.from is empty; name its namespace there"),
+    "a rule that lets everybody in": ({"networkPolicy": {"ingress": [{"ports": [{"port": 1}]}]}}, "/networkPolicy/ingress/0"),
+    "root": ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
+    "a container as root": ({"securityContext": {"runAsUser": 0}}, "/securityContext/runAsUser"),
+    "perhaps root": ({"podSecurityContext": {"runAsNonRoot": False}}, "/podSecurityContext/runAsNonRoot"),
+    "a privileged container": ({"securityContext": {"privileged": True}}, "'privileged' not allowed"),
+    "more privileges": ({"securityContext": {"allowPrivilegeEscalation": True}}, "/securityContext/allowPrivilegeEscalation"),
+    "a capability": ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}, "'add' not allowed"),
+    "pull secrets by their old name": ({"image": {"pullSecrets": [{"name": "registry"}]}}, "'pullSecrets' not allowed"),
+    "a variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env[1].name A is there twice"),
+    "a variable without a value": ({"env": [{"name": "A"}]}, "env[0], A, needs one of value and valueFrom"),
+    "a variable with two values": (
+        {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}, "env[0], A, needs one of value and valueFrom"),
+    "a misspelt source of a variable": ({"env": [{"name": "A", "valueFrom": {"secretKeyRf": {}}}]}, "'secretKeyRf' not allowed"),
+    "a misspelt source of variables": ({"envFrom": [{"secretRf": {"name": "a"}}]}, "'secretRf' not allowed"),
+    "a misspelt kind of volume": ({"extraVolumes": [{"name": "a", "emptyDri": {}}]}, "'emptyDri' not allowed"),
+    "a volume of the chart's": ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "extraVolumes[0].name tmp is the name of another volume of the pod"),
+    "a volume twice": (
+        {"extraVolumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]}, "extraVolumes[1].name a is the name of another volume of the pod"),
+    "a mount of no volume": ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, "extraVolumeMounts[0].name a is none of extraVolumes: "),
+    "a mount over the chart's": (
+        {"extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/longembed/"}]},
+        "extraVolumeMounts[0].mountPath /etc/longembed/ is mounted already"),
+    "a sidecar called as the server": (
+        {"extraContainers": [{"name": "server", "image": "a:1"}]}, "extraContainers[0].name server is the name of another container of the pod"),
+    "a sidecar called as an init container": (
+        {"initContainers": [{"name": "a", "image": "a:1"}], "extraContainers": [{"name": "a", "image": "a:1"}]},
+        "extraContainers[0].name a is the name of another container of the pod"),
+    "a sidecar's image that moves": ({"extraContainers": [{"name": "a", "image": "a:latest"}]}, "/extraContainers/0/image"),
+    "a misspelt field of a sidecar": ({"extraContainers": [{"name": "a", "image": "a:1", "commnad": []}]}, "'commnad' not allowed"),
+    "an object of no kind": ({"extraObjects": [{"apiVersion": "v1"}]}, "/extraObjects/0"),
+    "a misspelt relabeling": ({"serviceMonitor": {"enabled": False, "relabelings": [{"targetLable": "a"}]}}, "'targetLable' not allowed"),
+    "a misspelt DNS option": ({"dnsConfig": {"options": [{"nmae": "ndots"}]}}, "'nmae' not allowed"),
+    "an ingress that the network policy keeps out": (INGRESS, "ingress.enabled: the network policy keeps the ingress controller out"),
+    "an ingress to no port": ({**INGRESS, **LET_IN, "http": {"enabled": False}}, "ingress.enabled: there is no HTTP port to pass calls to; set http.enabled"),
+    "an ingress for no host": ({"ingress": {"enabled": True}, **LET_IN}, "ingress.hosts is empty"),
+    "a route to no port": (
+        {"gateway": {**HTTP_ROUTE["gateway"]}, **LET_IN, "http": {"enabled": False}}, "gateway.httpHostnames: there is no HTTP port to pass calls to"),
+    "a name of two routes": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["a.example"]}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
+    "a route of every name and another": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": []}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
+    "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
+    "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
+    "a node's port for HTTP without one": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
+    "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "a peer that names nobody": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
     "the server's address": ({"config": {"listen": "0.0.0.0:1"}}, "'listen' not allowed"),
@@ -141,6 +203,14 @@ TAKEN = {
     "keys where a mesh encrypts": {"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}},
     "a client CA with TLS": {"tls": {**TLS["tls"], "clientCA": {"existingSecret": "ca"}}},
     "a load balancer with TLS": {**LOAD_BALANCER, **TLS, **LET_IN},
+    "a tei profile": {"config": {"profiles": {"archive": {"windows": {"tokens": 256}}}, "tei": {"model": "e5-small-v2:archive"}}},
+    "a tei extension": {"config": {"tei": {"extension": {"windows": {"tokens": 256}}}}},
+    "an ingress": {**INGRESS, **LET_IN},
+    "routes of two names": {**HTTP_ROUTE, **LET_IN},
+    "gRPC where HTTP would be, and no HTTP": {"service": {"port": 8080}, "http": {"enabled": False}},
+    "a load balancer behind TLS of its own": {"service": {"type": "LoadBalancer", "allowPlaintext": True}, **LET_IN},
+    "a node port with TLS": {"service": {"type": "NodePort", "nodePort": 30051}, **TLS, **LET_IN},
+    "no IDs": {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None, "seccompProfile": None}},
     "a load balancer without network policy": {**LOAD_BALANCER, **TLS, "networkPolicy": {"enabled": False}},
     "HPA alone": {"autoscaling": {"hpa": {"enabled": True}}},
     "KEDA alone": {"autoscaling": {"keda": KEDA}},
@@ -188,9 +258,13 @@ def objects(schema, path=""):
 
 
 # What others define: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
-OPEN = {"/properties/global", "/properties/config/properties/profiles/additionalProperties"} | {
+OPEN = {
+    "/properties/global",
+    "/properties/config/properties/profiles/additionalProperties",
+    "/properties/config/properties/tei/properties/extension",
+} | {
     f"/properties/affinity/properties/{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
-}
+} | {"/properties/extraObjects/items/anyOf/1"}
 
 
 def test_unknown_keys_are_refused_everywhere():
@@ -217,11 +291,11 @@ def test_unknown_key_is_refused(path):
 
 
 # What the chart writes into config.yaml by itself.
-OWNED = {"listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
+OWNED = {"listen", "http_listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
 
 
 def keys_of_config(config: dict) -> set[str]:
-    nested = ("log", "connections", "drain", "limits", "tei")
+    nested = ("log", "connections", "drain", "limits", "http", "tei")
     return {f"{key}.{below}" for key in nested for below in config.get(key, {})} | {key for key in config if key not in nested}
 
 

@@ -44,7 +44,18 @@ def test_service_monitor_values():
     manifests = render({**ON, "serviceMonitor": {"enabled": True, "labels": {"release": "stack"}, "interval": "30s", "scrapeTimeout": "5s"}})
     monitor = manifests.one("ServiceMonitor")
     assert monitor["metadata"]["labels"]["release"] == "stack"
+    assert monitor["metadata"]["namespace"] == "ns" and monitor["spec"]["namespaceSelector"] == {"matchNames": ["ns"]}
     assert (monitor["spec"]["endpoints"][0]["interval"], monitor["spec"]["endpoints"][0]["scrapeTimeout"]) == ("30s", "5s")
+
+
+def test_service_monitor_elsewhere_with_rules_of_its_own():
+    manifests = render(example="platform.yaml")
+    monitor = manifests.one("ServiceMonitor")
+    assert monitor["metadata"]["namespace"] == "monitoring" and monitor["spec"]["namespaceSelector"] == {"matchNames": ["ns"]}
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert [rule["targetLabel"] for rule in endpoint["relabelings"]] == ["job", "cluster"]
+    assert endpoint["metricRelabelings"] == [{"action": "drop", "sourceLabels": ["__name__"], "regex": "longembed_tokenization_.*"}]
+    assert with_rule(namespace="monitoring").one("PrometheusRule")["metadata"]["namespace"] == "monitoring"
 
 
 @pytest.mark.parametrize(("values", "job"), [({}, NAME), ({"fullnameOverride": "vectors"}, "longembed-vectors")])

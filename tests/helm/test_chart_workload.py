@@ -9,6 +9,9 @@ INIT = {"initContainer": {"image": "models/a:1", "path": "/weights", "sizeLimit"
 IMAGE = {"imageVolume": {"reference": "models/a:1", "subPath": "inner"}}
 
 
+RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"}
+
+
 def with_source(source: dict, **changes) -> dict:
     return {"models": [{"name": "a", "source": source, **changes}]}
 
@@ -25,11 +28,12 @@ def test_pods_are_restricted(example):
     assert len(checked) >= 2
     for pod in checked.values():
         security = pod["securityContext"]
-        assert security["runAsNonRoot"] is True and security["runAsUser"] == security["runAsGroup"] == security["fsGroup"] == 10001
-        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
+        ids = {security.get(field) for field in ("runAsUser", "runAsGroup", "fsGroup")}
+        assert security["runAsNonRoot"] is True and ids == ({None} if example == "openshift.yaml" else {10001})
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"} and pod["enableServiceLinks"] is False
+        assert pod["automountServiceAccountToken"] is (example == "platform.yaml" and "topologySpreadConstraints" in pod)
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-        assert all({"hostPath", "gitRepo"}.isdisjoint(volume) for volume in pod.get("volumes", []))
+        assert all(RESTRICTED_VOLUMES & volume.keys() for volume in pod.get("volumes", []))
         for container in pod.get("initContainers", []) + pod["containers"]:
             assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
             assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"]
@@ -59,13 +63,14 @@ def test_ports_are_those_that_the_config_listens_on():
     manifests = render()
     listens = {port["name"]: f"0.0.0.0:{port['containerPort']}" for port in manifests.container["ports"]}
     config = manifests.config
-    assert listens == {"grpc": config["listen"], "health": config["health_listen"], "metrics": config["metrics_listen"]}
+    assert listens == {"grpc": config["listen"], "http": config["http_listen"], "health": config["health_listen"], "metrics": config["metrics_listen"]}
     assert manifests.container["livenessProbe"]["grpc"]["port"] == 50052
 
 
 def test_bind_address():
     config = render({"bindAddress": "[::]"}).config
-    assert (config["listen"], config["health_listen"], config["metrics_listen"]) == ("[::]:50051", "[::]:50052", "[::]:9464")
+    listens = [config[key] for key in ("listen", "http_listen", "health_listen", "metrics_listen")]
+    assert listens == ["[::]:50051", "[::]:8080", "[::]:50052", "[::]:9464"]
 
 
 def test_server_reads_the_mounted_config():
@@ -117,9 +122,10 @@ def test_whole_numbers_stay_whole():
 def test_image():
     assert render().container["image"] == "longembed-server:0.1.0"
     digest = "sha256:" + "0" * 64
-    pinned = render({"image": {"repository": "mirror/longembed", "tag": "x", "digest": digest, "pullPolicy": "Always", "pullSecrets": [{"name": "s"}]}})
+    image = {"repository": "mirror/longembed", "tag": "x", "digest": digest, "pullPolicy": "Always"}
+    pinned = render({"image": image, "imagePullSecrets": ["s", {"name": "t"}]})
     assert pinned.container["image"] == f"mirror/longembed:x@{digest}" and pinned.container["imagePullPolicy"] == "Always"
-    assert pinned.pod["imagePullSecrets"] == [{"name": "s"}] == pinned.test_pod("health")["spec"]["imagePullSecrets"]
+    assert pinned.pod["imagePullSecrets"] == [{"name": "s"}, {"name": "t"}] == pinned.test_pod("health")["spec"]["imagePullSecrets"]
 
 
 def test_baked_model_needs_no_volume():

@@ -4,6 +4,9 @@
 {{- $_ := set $config "listen" (printf "%s:50051" .Values.bindAddress) -}}
 {{- $_ := set $config "health_listen" (printf "%s:50052" .Values.bindAddress) -}}
 {{- $_ := set $config "metrics_listen" (printf "%s:9464" .Values.bindAddress) -}}
+{{- if .Values.http.enabled -}}
+{{- $_ := set $config "http_listen" (printf "%s:%d" .Values.bindAddress (int .Values.http.port)) -}}
+{{- end -}}
 {{- if .Values.tls.enabled -}}
 {{- $tls := dict "certificate" "/run/secrets/longembed/tls/tls.crt" "key" "/run/secrets/longembed/tls/tls.key" -}}
 {{- if .Values.tls.clientCA.existingSecret -}}

@@ -25,12 +25,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: server
 {{- end -}}
 
-{{/* Of every object. */}}
-{{- define "longembed.labels" -}}
-{{- include "longembed.mergedLabels" (dict "root" . "extra" dict "component" "") -}}
+{{/* Metadata of an object. Only `root` is needed: the name is the release's with a `suffix`, unless `name` says another; `labels` and `annotations` go over those of all objects. */}}
+{{- define "longembed.metadata" -}}
+name: {{ default (printf "%s%s" (include "longembed.fullname" .root) (default "" .suffix)) .name }}
+namespace: {{ default .root.Release.Namespace .namespace }}
+labels:
+  {{- include "longembed.mergedLabels" (dict "root" .root "extra" (default dict .labels) "component" .component) | nindent 2 }}
+{{- with merge (deepCopy (default dict .annotations)) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
-{{/* The same with more: `extra` from the values, and a `component`. The chart's own labels win, as things are selected by them. */}}
+{{/* Labels of an object: `extra` from the values, and a `component`. The chart's own labels win, as things are selected by them. */}}
 {{- define "longembed.mergedLabels" -}}
 {{- $labels := merge (deepCopy .extra) .root.Values.commonLabels -}}
 {{- $labels = mergeOverwrite $labels (include "longembed.instanceLabels" .root | fromYaml) -}}

@@ -1,17 +1,17 @@
-{{/* Pod Security "restricted", for the server and for tests. Not a value: there is nothing that the server needs beyond it. */}}
+{{/* Of the server's pods and of tests. */}}
 {{- define "longembed.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{- toYaml .Values.podSecurityContext -}}
 {{- end -}}
 
 {{- define "longembed.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{- toYaml .Values.securityContext -}}
+{{- end -}}
+
+{{/* Names of secrets, written as names or as Kubernetes' objects. */}}
+{{- define "longembed.imagePullSecrets" -}}
+{{- range .Values.imagePullSecrets }}
+- name: {{ ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .) }}
+{{- end }}
 {{- end -}}
 
 {{- define "longembed.resources" -}}

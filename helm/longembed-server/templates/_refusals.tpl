@@ -5,6 +5,10 @@
 {{- include "longembed.refuseReplicas" . -}}
 {{- include "longembed.refuseModels" . -}}
 {{- include "longembed.refuseKeyNames" . -}}
+{{- include "longembed.refuseService" . -}}
+{{- include "longembed.refuseUnreachable" . -}}
+{{- include "longembed.refuseHttp" . -}}
+{{- include "longembed.refuseExtras" . -}}
 {{- end -}}
 
 {{- define "longembed.refuseShortDrain" -}}
@@ -66,7 +70,8 @@
 {{- end -}}
 {{- end -}}
 {{- $tei := default dict .Values.config.tei -}}
-{{- if and $tei.model (not (hasKey $names $tei.model)) -}}
+{{- /* NAME:PROFILE is a model, too. */ -}}
+{{- if and $tei.model (not (hasKey $names (splitList ":" $tei.model | first))) -}}
 {{- fail (printf "config.tei.model %s is none of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
@@ -78,5 +83,130 @@
 {{- fail (printf "apiKeys.keys[%d].name %s is there twice" $index $key.name) -}}
 {{- end -}}
 {{- $_ := set $names $key.name true -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.refuseService" -}}
+{{- $service := .Values.service -}}
+{{- if eq $service.type "ClusterIP" -}}
+{{- range $field := list "nodePort" "externalTrafficPolicy" -}}
+{{- with get $service $field -}}
+{{- fail (printf "service.%s %v has no meaning for service.type ClusterIP; set service.type to NodePort or LoadBalancer" $field .) -}}
+{{- end -}}
+{{- end -}}
+{{- else if not (or $.Values.tls.enabled $service.allowPlaintext) -}}
+{{- fail (printf "service.type %s leads out of the cluster in plaintext; set tls.enabled, or service.allowPlaintext where something before the pods ends TLS" $service.type) -}}
+{{- end -}}
+{{- if ne $service.type "LoadBalancer" -}}
+{{- range $field := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
+{{- with get $service $field -}}
+{{- fail (printf "service.%s has no meaning for service.type %s; set service.type to LoadBalancer" $field $service.type) -}}
+{{- end -}}
+{{- end -}}
+{{- if not $service.allocateLoadBalancerNodePorts -}}
+{{- fail (printf "service.allocateLoadBalancerNodePorts false has no meaning for service.type %s; set service.type to LoadBalancer" $service.type) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Callers from other namespaces, or from outside, that the network policy keeps out. */}}
+{{- define "longembed.refuseUnreachable" -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- if $policy.enabled -}}
+{{- if and .Values.serviceMonitor.enabled (not $policy.metrics.from) -}}
+{{- fail "serviceMonitor.enabled: the network policy keeps Prometheus out, because networkPolicy.metrics.from is empty; name its namespace there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or set networkPolicy.enabled to false" -}}
+{{- end -}}
+{{- if not $policy.grpc.from -}}
+{{- $cure := "name the callers there, such as [{ipBlock: {cidr: 10.0.0.0/8}}] or [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}], or set networkPolicy.enabled to false" -}}
+{{- if ne .Values.service.type "ClusterIP" -}}
+{{- fail (printf "service.type %s: the network policy keeps callers from outside of the namespace out, because networkPolicy.grpc.from is empty; %s" .Values.service.type $cure) -}}
+{{- end -}}
+{{- if .Values.ingress.enabled -}}
+{{- fail (printf "ingress.enabled: the network policy keeps the ingress controller out, because networkPolicy.grpc.from is empty; %s" $cure) -}}
+{{- end -}}
+{{- if .Values.gateway.enabled -}}
+{{- fail (printf "gateway.enabled: the network policy keeps the gateway out, because networkPolicy.grpc.from is empty; %s" $cure) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.refuseHttp" -}}
+{{- $http := .Values.http -}}
+{{- if $http.enabled -}}
+{{- if has (int $http.port) (list 50051 50052 9464) -}}
+{{- fail (printf "http.port %d is the pods' port of gRPC, health or metrics; choose another" (int $http.port)) -}}
+{{- end -}}
+{{- if eq (int $http.port) (int .Values.service.port) -}}
+{{- fail (printf "http.port %d is service.port, where gRPC is; choose another" (int $http.port)) -}}
+{{- end -}}
+{{- if and $http.nodePort (eq .Values.service.type "ClusterIP") -}}
+{{- fail (printf "http.nodePort %d has no meaning for service.type ClusterIP; set service.type to NodePort or LoadBalancer" (int $http.nodePort)) -}}
+{{- end -}}
+{{- else if and .Values.ingress.enabled (eq .Values.ingress.port "http") -}}
+{{- fail "ingress.enabled: there is no HTTP port to pass calls to; set http.enabled, or ingress.port to grpc" -}}
+{{- else if .Values.gateway.httpHostnames -}}
+{{- fail "gateway.httpHostnames: there is no HTTP port to pass calls to; set http.enabled" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts is empty: no call would pass; name hosts, such as [{host: embeddings.example.com}]" -}}
+{{- end -}}
+{{- range .Values.gateway.httpHostnames -}}
+{{- if or (not $.Values.gateway.hostnames) (has . $.Values.gateway.hostnames) -}}
+{{- fail (printf "gateway.httpHostnames: %s is a name of the GRPCRoute, too (gateway.hostnames; empty: every name); a listener takes one kind of route for a name" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Additions to the pod that contradict each other, or the chart's own parts. */}}
+{{- define "longembed.refuseExtras" -}}
+{{- $names := dict -}}
+{{- range $index, $variable := .Values.env -}}
+{{- if hasKey $names $variable.name -}}
+{{- fail (printf "env[%d].name %s is there twice" $index $variable.name) -}}
+{{- end -}}
+{{- $_ := set $names $variable.name true -}}
+{{- if eq (hasKey $variable "value") (hasKey $variable "valueFrom") -}}
+{{- fail (printf "env[%d], %s, needs one of value and valueFrom" $index $variable.name) -}}
+{{- end -}}
+{{- end -}}
+{{- include "longembed.refuseContainers" . -}}
+{{- include "longembed.refuseVolumes" . -}}
+{{- end -}}
+
+{{- define "longembed.refuseContainers" -}}
+{{- $names := dict "server" true -}}
+{{- range $list := list "initContainers" "extraContainers" -}}
+{{- range $index, $container := get $.Values $list -}}
+{{- if or (hasKey $names $container.name) (hasPrefix "copy-model-" $container.name) -}}
+{{- fail (printf "%s[%d].name %s is the name of another container of the pod; choose another" $list $index $container.name) -}}
+{{- end -}}
+{{- $_ := set $names $container.name true -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.refuseVolumes" -}}
+{{- $own := "^(config|tmp|tls|client-ca|api-keys|model-[0-9a-f]{10})$" -}}
+{{- $names := dict -}}
+{{- range $index, $volume := .Values.extraVolumes -}}
+{{- if or (hasKey $names $volume.name) (regexMatch $own $volume.name) -}}
+{{- fail (printf "extraVolumes[%d].name %s is the name of another volume of the pod; choose another" $index $volume.name) -}}
+{{- end -}}
+{{- $_ := set $names $volume.name true -}}
+{{- end -}}
+{{- $paths := dict "/etc/longembed" true "/tmp" true "/run/secrets/longembed/tls" true "/run/secrets/longembed/client-ca" true "/run/secrets/longembed/api-keys" true -}}
+{{- range .Values.models -}}
+{{- if not (hasKey .source "baked") -}}{{- $_ := set $paths (printf "/models/%s" .name) true -}}{{- end -}}
+{{- end -}}
+{{- range $index, $mount := .Values.extraVolumeMounts -}}
+{{- if not (or (hasKey $names $mount.name) (regexMatch $own $mount.name)) -}}
+{{- fail (printf "extraVolumeMounts[%d].name %s is none of extraVolumes: %s" $index $mount.name (keys $names | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- $path := clean $mount.mountPath -}}
+{{- if hasKey $paths $path -}}
+{{- fail (printf "extraVolumeMounts[%d].mountPath %s is mounted already; choose another" $index $mount.mountPath) -}}
+{{- end -}}
+{{- $_ := set $paths $path true -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,72 @@
+"""deploy/systemd: the unit, by systemd's own checks and against the server's defaults."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy/systemd"
+UNIT = FOLDER / "longembed-server.service"
+CONFIG = yaml.safe_load((ROOT / "deploy/config.yaml").read_text())
+MOST_EXPOSED = 20  # Tenths, of 100.
+
+
+def settings() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.M):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def systemd_analyze(*arguments) -> subprocess.CompletedProcess:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_unit_is_valid(tmp_path):
+    """With a program that is here in the server's place."""
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/usr/local/bin/longembed-server", shutil.which("true")))
+    checked = systemd_analyze("verify", "--man=no", unit)
+    assert checked.returncode == 0 and "Unknown" not in checked.stderr, checked.stderr
+
+
+def test_unit_is_confined():
+    checked = systemd_analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", UNIT)
+    if "unrecognized option" in checked.stderr:
+        pytest.skip("systemd-analyze is older than 250")
+    assert checked.returncode == 0, checked.stdout[-2000:] + checked.stderr
+
+
+def test_limits_are_enough_for_the_defaults():
+    unit = settings()
+    assert int(unit["LimitNOFILE"][0]) >= CONFIG["connections"]["max"] + 256, "server/process/start_checks.cc refuses less"
+    assert int(unit["TasksMax"][0]) >= 16 + 4 * 256 + 256 + 128, "of a machine with 256 cores"
+    assert int(unit["MemoryMax"][0].removesuffix("%")) > 50
+
+
+def test_stop_waits_for_the_drain():
+    drain = {key: int(value.removesuffix("s")) for key, value in CONFIG["drain"].items()}
+    assert int(settings()["TimeoutStopSec"][0]) > drain["delay"] + drain["timeout"]
+
+
+def test_user_and_paths_are_those_of_the_readme():
+    unit, text = settings(), (FOLDER / "README.md").read_text()
+    user = re.match(r"u (\w+) ", (FOLDER / "longembed-server.sysusers").read_text())[1]
+    assert unit["User"] == unit["Group"] == [user]
+    program, flag, config = unit["ExecStart"][0].split()
+    assert flag == "--config" and config in text and f"{Path(program).parent}/" in text
+    for file in re.findall(r"deploy/systemd/([\w.-]+)", text):
+        assert (FOLDER / file).is_file()
+
+
+def test_the_readmes_model_path_replaces_that_of_the_sample():
+    text = (FOLDER / "README.md").read_text()
+    before, after = re.search(r"sed -i 's\|(.+?)\|(.+?)\|'", text).groups()
+    changed = yaml.safe_load((ROOT / "deploy/config.yaml").read_text().replace(before, after))
+    assert [model["path"] for model in changed["models"]] == ["/var/lib/longembed/models/e5-small-v2"]
