@@ -241,10 +241,13 @@ TEST_F(HttpServerTest, ATimeoutIsADeadline) {
 TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
   encoder_.CloseGate();
   std::vector<std::future<std::string>> calls;
-  for (int i = 0; i < 12; ++i) {
+  const auto call = [&] {
     calls.push_back(std::async(std::launch::async,
                                [this] { return Ask(Post("/v1/embeddings", R"({"input": "a a a a a a a a a a"})")); }));
-  }
+  };
+  call();
+  encoder_.AwaitCalls(1);  // It is alone in its batch.
+  for (int i = 0; i < 12; ++i) call();
   // There is no room for all: those that are refused are answered while the others wait.
   std::string refused;
   for (int i = 0; i < 5000 && refused.empty(); ++i) {
