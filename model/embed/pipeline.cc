@@ -19,11 +19,47 @@ absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const
   return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
 }
 
-// A plan without spans of its own, whose one sequence gives a vector for each of its tokens.
+// A vector for each token before and after the content, whose tokens have vectors already: of the first and the last
+// window.
+void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Range content, Plan& plan) {
+  const auto before = static_cast<int32_t>(model.special_prefix.size() + tokens.prompt.size());
+  const auto after = static_cast<int32_t>(model.special_suffix.size());
+  const auto place = [&plan](bool at_start, int32_t count, int32_t first_token, int32_t first_span, Range at) {
+    std::vector<Range>& spans = (at_start ? plan.sequences.front() : plan.sequences.back()).sequence.spans;
+    std::vector<Range> each;
+    std::vector<SpanPart> parts;
+    for (int32_t i = 0; i < count; ++i) {
+      each.push_back({first_token + i, first_token + i + 1});
+      parts.push_back({.span = first_span + i, .tokens = 1});
+    }
+    spans.insert(at_start ? spans.begin() : spans.end(), each.begin(), each.end());
+    plan.parts.insert(at_start ? plan.parts.begin() : plan.parts.end(), parts.begin(), parts.end());
+    plan.spans.insert(at_start ? plan.spans.begin() : plan.spans.end(), static_cast<size_t>(count), at);
+  };
+  for (SpanPart& part : plan.parts) part.span += before;
+  place(true, before, 0, 0, {content.start, content.start});
+  const int32_t spans = static_cast<int32_t>(plan.spans.size());
+  place(false, after, plan.sequences.back().tokens - after, spans, {content.end, content.end});
+}
+
+// Of a text in windows each token has its vector from one of them.
+absl::StatusOr<Plan> PlanTokensOfWindows(const Model& model, const InputTokens& tokens, Range content,
+                                         const InputOptions& options) {
+  std::vector<Range> each = SpansOfEvery(1, content.size());
+  for (Range& token : each) token = {token.start + content.start, token.end + content.start};
+  absl::StatusOr<Plan> plan = PlanWithSpans(model, tokens, each, options);
+  if (plan.ok()) AddTokensAround(model.manifest, tokens, content, *plan);
+  return plan;
+}
+
+// A plan without spans of its own, which gives a vector for each token of the text as encoded.
 absl::StatusOr<Plan> PlanSequenceTokens(const Model& model, const InputTokens& tokens, const InputOptions& options) {
   absl::StatusOr<Plan> plan = PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   if (!plan.ok()) return plan.status();
-  if (plan->sequences.size() != 1) return SpansWithWindows("spans");
+  if (plan->sequences.size() != 1) {
+    const Range content{plan->sequences.front().content.start, plan->sequences.back().content.end};
+    return PlanTokensOfWindows(model, tokens, content, options);
+  }
   std::vector<Range> each = SpansOfEvery(1, plan->sequences.front().sequence.size());
   plan->sequences.front().sequence.spans = each;
   plan->spans = std::move(each);

@@ -188,7 +188,11 @@ def objects(schema, path=""):
 
 
 # What others define: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
-OPEN = {"/properties/global", "/properties/config/properties/profiles/additionalProperties"} | {
+OPEN = {
+    "/properties/global",
+    "/properties/config/properties/profiles/additionalProperties",
+    "/properties/config/properties/tei/properties/extension",
+} | {
     f"/properties/affinity/properties/{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
 }
 
