@@ -19,27 +19,20 @@ absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const
   return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
 }
 
-// A vector for each token before and after the content, whose tokens have vectors already: of the first and the last
-// window.
+// Adds a vector for each token before and after the content, of the first and of the last window. Those of the
+// content's tokens are there already, in order, each from one window: row i is the vector of span i.
 void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Range content, Plan& plan) {
-  const auto before = static_cast<int32_t>(model.special_prefix.size() + tokens.prompt.size());
-  const auto after = static_cast<int32_t>(model.special_suffix.size());
-  const auto place = [&plan](bool at_start, int32_t count, int32_t first_token, int32_t first_span, Range at) {
-    std::vector<Range>& spans = (at_start ? plan.sequences.front() : plan.sequences.back()).sequence.spans;
-    std::vector<Range> each;
-    std::vector<SpanPart> parts;
-    for (int32_t i = 0; i < count; ++i) {
-      each.push_back({first_token + i, first_token + i + 1});
-      parts.push_back({.span = first_span + i, .tokens = 1});
-    }
-    spans.insert(at_start ? spans.begin() : spans.end(), each.begin(), each.end());
-    plan.parts.insert(at_start ? plan.parts.begin() : plan.parts.end(), parts.begin(), parts.end());
-    plan.spans.insert(at_start ? plan.spans.begin() : plan.spans.end(), static_cast<size_t>(count), at);
-  };
-  for (SpanPart& part : plan.parts) part.span += before;
-  place(true, before, 0, 0, {content.start, content.start});
-  const int32_t spans = static_cast<int32_t>(plan.spans.size());
-  place(false, after, plan.sequences.back().tokens - after, spans, {content.end, content.end});
+  const std::vector<Range> before = SpansOfEvery(1, std::ssize(model.special_prefix) + std::ssize(tokens.prompt));
+  std::vector<Range> after = SpansOfEvery(1, std::ssize(model.special_suffix));
+  Sequence& first = plan.sequences.front().sequence;
+  Sequence& last = plan.sequences.back().sequence;
+  const auto shift = static_cast<int32_t>(last.size() - std::ssize(after));
+  for (Range& token : after) token = {token.start + shift, token.end + shift};
+  first.spans.insert(first.spans.begin(), before.begin(), before.end());
+  last.spans.insert(last.spans.end(), after.begin(), after.end());
+  plan.spans.insert(plan.spans.begin(), before.size(), {content.start, content.start});
+  plan.spans.insert(plan.spans.end(), after.size(), {content.end, content.end});
+  plan.parts.clear();
 }
 
 // Of a text in windows each token has its vector from one of them.
