@@ -17,6 +17,7 @@
 #include "server/api/http/routes.h"
 #include "server/batching/clock.h"
 #include "server/config/config.h"
+#include "server/core/model_choice.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
 #include "server/host/limits.h"
@@ -96,7 +97,8 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
 absl::Status CheckAllProfiles(const Profiles& profiles, const ModelRegistry& models) {
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
-  return CheckProfiles(profiles, manifests);
+  const absl::Status fits = CheckProfiles(profiles, manifests);
+  return fits.ok() ? CheckAliases(models, profiles) : fits;
 }
 
 void LogServing(const ServerConfig& config, const GrpcServer& server, bool has_tei) {
@@ -140,6 +142,7 @@ struct Prepared {
     absl::StatusOr<Profiles> parsed = ParseProfiles(config.profiles);
     problems.Add(parsed.status());
     if (parsed.ok()) profiles = *std::move(parsed);
+    problems.Add(ParseExtensionOf("tei.extension", config.tei.extension).status());
   }
 };
 

@@ -19,11 +19,40 @@ absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const
   return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
 }
 
-// A plan without spans of its own, whose one sequence gives a vector for each of its tokens.
+// Adds a vector for each token before and after the content, of the first and of the last window. Those of the
+// content's tokens are there already, in order, each from one window: row i is the vector of span i.
+void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Range content, Plan& plan) {
+  const std::vector<Range> before = SpansOfEvery(1, std::ssize(model.special_prefix) + std::ssize(tokens.prompt));
+  std::vector<Range> after = SpansOfEvery(1, std::ssize(model.special_suffix));
+  Sequence& first = plan.sequences.front().sequence;
+  Sequence& last = plan.sequences.back().sequence;
+  const auto shift = static_cast<int32_t>(last.size() - std::ssize(after));
+  for (Range& token : after) token = {token.start + shift, token.end + shift};
+  first.spans.insert(first.spans.begin(), before.begin(), before.end());
+  last.spans.insert(last.spans.end(), after.begin(), after.end());
+  plan.spans.insert(plan.spans.begin(), before.size(), {content.start, content.start});
+  plan.spans.insert(plan.spans.end(), after.size(), {content.end, content.end});
+  plan.parts.clear();
+}
+
+// Of a text in windows each token has its vector from one of them.
+absl::StatusOr<Plan> PlanTokensOfWindows(const Model& model, const InputTokens& tokens, Range content,
+                                         const InputOptions& options) {
+  std::vector<Range> each = SpansOfEvery(1, content.size());
+  for (Range& token : each) token = {token.start + content.start, token.end + content.start};
+  absl::StatusOr<Plan> plan = PlanWithSpans(model, tokens, each, options);
+  if (plan.ok()) AddTokensAround(model.manifest, tokens, content, *plan);
+  return plan;
+}
+
+// A plan without spans of its own, which gives a vector for each token of the text as encoded.
 absl::StatusOr<Plan> PlanSequenceTokens(const Model& model, const InputTokens& tokens, const InputOptions& options) {
   absl::StatusOr<Plan> plan = PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   if (!plan.ok()) return plan.status();
-  if (plan->sequences.size() != 1) return SpansWithWindows("spans");
+  if (plan->sequences.size() != 1) {
+    const Range content{plan->sequences.front().content.start, plan->sequences.back().content.end};
+    return PlanTokensOfWindows(model, tokens, content, options);
+  }
   std::vector<Range> each = SpansOfEvery(1, plan->sequences.front().sequence.size());
   plan->sequences.front().sequence.spans = each;
   plan->spans = std::move(each);

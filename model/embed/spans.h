@@ -21,7 +21,7 @@ struct SentenceSpans {};  // Unicode sentences.
 struct EveryTokens {
   int64_t tokens = 1;  // >= 1; the last span may be shorter.
 };
-struct SequenceTokens {};  // Each token of the one sequence, special tokens and prompt included.
+struct SequenceTokens {};  // Each token of the text as encoded, special tokens and prompt included, once.
 using SpanRequest = std::variant<NoSpans, GivenRanges, SentenceSpans, EveryTokens, SequenceTokens>;
 
 // [0, k), [k, 2k), ... up to `content` tokens.

@@ -212,12 +212,6 @@ absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
                               limit));
 }
 
-absl::Status SpansWithWindows(std::string_view field) {
-  return Invalid(field, "SPANS_WITH_WINDOWS",
-                 "are the tokens of one sequence, and the extension cuts this text into windows; choose one without "
-                 "them");
-}
-
 absl::Status NoSpanWithTokens() {
   return Invalid("", "NO_SPANS", "has no span with a token in it; at least 1 is needed");
 }

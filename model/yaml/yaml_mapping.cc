@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -95,6 +96,30 @@ void YamlMapping::Texts(const std::string& key, std::map<std::string, std::strin
   Section(key, [&values](YamlMapping& mapping) {
     for (const auto& [name, value] : mapping.node_.entries) mapping.Text(name.scalar, values[name.scalar]);
   });
+}
+
+void YamlMapping::Json(const std::string& key, std::string& json) {
+  Section(key, [&json](YamlMapping& mapping) {
+    json.clear();
+    mapping.AppendJson(json);
+  });
+}
+
+void YamlMapping::AppendJson(std::string& json) {
+  json += "{";
+  const char* separator = "";
+  for (const auto& [key, value] : node_.entries) {
+    absl::StrAppend(&json, separator, "\"", absl::Utf8SafeCEscape(key.scalar), "\":");
+    separator = ",";
+    if (value.kind == YamlNode::Kind::kMapping) {
+      Section(key.scalar, [&json](YamlMapping& below) { below.AppendJson(json); });
+    } else {
+      std::string text;
+      Text(key.scalar, text);
+      absl::StrAppend(&json, "\"", absl::Utf8SafeCEscape(text), "\"");
+    }
+  }
+  json += "}";
 }
 
 void YamlMapping::Duration(const std::string& key, absl::Duration& value, const DurationRange& range) {

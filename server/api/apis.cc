@@ -7,7 +7,7 @@ namespace longembed {
 absl::StatusOr<std::unique_ptr<Apis>> Apis::Make(const TeiConfig& tei, const ApiContext& api, const Profiles& profiles,
                                                  const HostContext& host) {
   std::unique_ptr<Apis> apis(new Apis(api, profiles, host));
-  absl::StatusOr<std::unique_ptr<TeiServices>> services = TeiServices::Make(tei, apis->context_, host);
+  absl::StatusOr<std::unique_ptr<TeiServices>> services = TeiServices::Make(tei, apis->context_, profiles, host);
   if (!services.ok()) return services.status();
   apis->tei_ = *std::move(services);
   return apis;

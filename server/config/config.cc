@@ -4,8 +4,8 @@
 #include <limits>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "model/yaml/yaml_mapping.h"
 #include "server/config/describe_config.h"
 #include "server/files/watched_files.h"
@@ -13,32 +13,25 @@
 namespace longembed {
 namespace {
 
-// As JSON whose scalars are all strings, which protobuf's JSON reader turns into what each field holds.
-void AppendJson(YamlMapping& mapping, std::string& json) {
-  json += "{";
-  const char* separator = "";
-  for (const auto& [key, value] : mapping.node().entries) {
-    absl::StrAppend(&json, separator, "\"", absl::Utf8SafeCEscape(key.scalar), "\":");
-    separator = ",";
-    if (value.kind == YamlNode::Kind::kMapping) {
-      mapping.Section(key.scalar, [&json](YamlMapping& below) { AppendJson(below, json); });
-    } else {
-      std::string text;
-      mapping.Text(key.scalar, text);
-      absl::StrAppend(&json, "\"", absl::Utf8SafeCEscape(text), "\"");
-    }
-  }
-  json += "}";
-}
-
 void ReadProfiles(YamlMapping& profiles, ServerConfig& config) {
   for (const auto& [name, extension] : profiles.node().entries) {
     const std::string& key = name.scalar;
     if (key.empty() || extension.kind != YamlNode::Kind::kMapping) {
       profiles.Fail(name, key, "must be a mapping such as {windows: {tokens: 256}}");
     }
-    profiles.Section(key, [&](YamlMapping& mapping) { AppendJson(mapping, config.profiles[key]); });
+    profiles.Json(key, config.profiles[key]);
   }
+}
+
+void CheckTei(const YamlMapping& root, const ServerConfig& config) {
+  const TeiConfig& tei = config.tei;
+  if (tei.profile.empty()) return;
+  if (tei.has_extension()) root.Fail("tei", "has both profile and extension; leave one of them out");
+  if (config.profiles.contains(tei.profile)) return;
+  std::vector<std::string> names;
+  for (const auto& [name, extension] : config.profiles) names.push_back(name);
+  root.Fail("tei", absl::StrCat("has the profile \"", tei.profile, "\", which is not among profiles: ",
+                                names.empty() ? "there are none" : absl::StrJoin(names, ", ")));
 }
 
 void ReadModels(YamlMapping& root, ServerConfig& config) {
@@ -83,6 +76,7 @@ class Lister {
   void Number(const std::string& key, double value, double, double) { Put(key, absl::StrCat(value)); }
   void Flag(const std::string& key, bool value) { Put(key, value ? "true" : "false"); }
   void Text(const std::string& key, const std::string& value) { Put(key, value); }
+  void Json(const std::string& key, const std::string& value) { Put(key, value); }
   void Duration(const std::string& key, absl::Duration value, const DurationRange&) {
     Put(key, absl::FormatDuration(value));
   }
@@ -125,6 +119,7 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
     Describe(root, config);
     root.Section("profiles", [&config](YamlMapping& profiles) { ReadProfiles(profiles, config); });
     ReadModels(root, config);
+    CheckTei(root, config);
     CheckSecurity(root, config);
   });
   if (!status.ok()) return status;

@@ -108,6 +108,8 @@ void Describe(Keys& keys, ServerConfig& config) {
   keys.Section("tei", [&config](Keys& tei) {
     tei.Text("model", config.tei.model);
     tei.Text("default_prompt", config.tei.default_prompt);
+    tei.Text("profile", config.tei.profile);
+    tei.Json("extension", config.tei.extension);
   });
   keys.Section("http", [&config](Keys& http) {
     http.Text("openai_prompt", config.http.openai_prompt);

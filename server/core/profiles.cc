@@ -8,13 +8,17 @@
 
 namespace longembed {
 
+absl::StatusOr<Extension> ParseExtensionOf(const std::string& key, const std::string& json) {
+  absl::StatusOr<Extension> extension = ParseExtension(json);
+  if (!extension.ok()) return absl::InvalidArgumentError(absl::StrCat(key, ": ", extension.status().message()));
+  return extension;
+}
+
 absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json) {
   Profiles profiles;
   for (const auto& [name, text] : json) {
-    absl::StatusOr<Extension> extension = ParseExtension(text);
-    if (!extension.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("profiles.", name, ": ", extension.status().message()));
-    }
+    absl::StatusOr<Extension> extension = ParseExtensionOf("profiles." + name, text);
+    if (!extension.ok()) return extension.status();
     profiles.emplace(name, *std::move(extension));
   }
   return profiles;
@@ -26,6 +30,18 @@ std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& 
     if (CheckExtension(model, extension).ok()) names.push_back(name);
   }
   return names;
+}
+
+void FitWindows(const ModelManifest& model, int64_t max_tokens_per_sequence, Extension& extension) {
+  if (!extension.windows.has_value() || WindowTokens(model, extension) <= max_tokens_per_sequence) return;
+  extension.windows->tokens = max_tokens_per_sequence;
+}
+
+void AggregateSparse(Extension& extension) {
+  if (!extension.windows.has_value()) return;
+  extension.windows->aggregation = Aggregation::kMax;
+  extension.windows->norm_temperature = std::nullopt;
+  extension.windows->top = std::nullopt;
 }
 
 absl::Status CheckProfiles(const Profiles& profiles, std::span<const ModelManifest* const> models) {

@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_SERVER_CORE_PROFILES_H_
 #define LONGEMBED_SERVER_CORE_PROFILES_H_
 
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
@@ -16,11 +17,21 @@ namespace longembed {
 
 using Profiles = std::map<std::string, Extension>;
 
-// The profiles from their JSON. Errors (INVALID_ARGUMENT): those of ParseExtension, below the profile's name.
+// The extension that stands as JSON at `key` of the config. Errors (INVALID_ARGUMENT): those of ParseExtension, after
+// the key.
+absl::StatusOr<Extension> ParseExtensionOf(const std::string& key, const std::string& json);
+
+// The profiles from their JSON. Errors (INVALID_ARGUMENT): those of ParseExtensionOf.
 absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json);
 
 // The names of those that a model can do.
 std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& profiles);
+
+// Fits windows whose size nobody named into what the server runs in one pass.
+void FitWindows(const ModelManifest& model, int64_t max_tokens_per_sequence, Extension& extension);
+
+// Aggregates windows as sparse vectors need it: by the maximum, whatever the extension says.
+void AggregateSparse(Extension& extension);
 
 // That each can be done by one of the models. Errors (INVALID_ARGUMENT): names the profile, and why the first model
 // refuses it.

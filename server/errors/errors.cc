@@ -151,6 +151,15 @@ absl::Status UnknownModel(std::string_view field, std::string_view name, std::sp
                    absl::StrCat("is \"", std::string(name), "\"; this server has: ", absl::StrJoin(known, ", ")));
 }
 
+absl::Status UnknownProfileOfModel(std::string_view field, std::string_view model, std::string_view profile,
+                                   std::span<const std::string> known) {
+  const std::string asked = absl::StrCat("is \"", std::string(model), ":", std::string(profile), "\"; the model ",
+                                         std::string(model), " has ");
+  return MakeError(absl::StatusCode::kNotFound, field, "UNKNOWN_PROFILE",
+                   known.empty() ? absl::StrCat(asked, "no profiles")
+                                 : absl::StrCat(asked, "the profiles: ", absl::StrJoin(known, ", ")));
+}
+
 absl::Status ModelNotNamed(std::string_view field, std::span<const std::string> known) {
   return Invalid(
       field, "MODEL_NOT_NAMED",
@@ -184,16 +193,23 @@ absl::Status PromptTooLarge(int64_t bytes, int64_t limit) {
                  absl::StrCat("has ", bytes, " bytes; the limit of this server is ", limit));
 }
 
-absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known) {
-  return Invalid("options.extension.profile", "UNKNOWN_PROFILE",
+absl::Status UnknownProfile(std::string_view field, std::string_view name, std::span<const std::string> known) {
+  return Invalid(field, "UNKNOWN_PROFILE",
                  known.empty()
                      ? absl::StrCat("is \"", std::string(name), "\"; this server has no profiles")
                      : absl::StrCat("is \"", std::string(name), "\"; this server has: ", absl::StrJoin(known, ", ")));
 }
 
-absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason) {
-  return Invalid("options.extension.profile", ErrorReason(reason),
-                 absl::StrCat("\"", std::string(name), "\" does not fit this model: ", std::string(reason.message())));
+absl::Status ProfileDoesNotFit(std::string_view field, std::string_view name, const absl::Status& reason) {
+  return Invalid(
+      field, ErrorReason(reason),
+      absl::StrCat("the profile \"", std::string(name), "\" does not fit this model: ", std::string(reason.message())));
+}
+
+absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view profile) {
+  return Invalid("options.extension", "EXTENSION_CONFLICT",
+                 absl::StrCat("contradicts ", std::string(alias_field), ", which names the profile \"",
+                              std::string(profile), "\"; leave one of them out"));
 }
 
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit) {

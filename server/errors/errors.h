@@ -57,6 +57,9 @@ absl::Status CallCancelled();
 absl::Status NotOffered(std::string_view what);
 // NOT_FOUND.
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known);
+// Of an alias MODEL:PROFILE.
+absl::Status UnknownProfileOfModel(std::string_view field, std::string_view model, std::string_view profile,
+                                   std::span<const std::string> known);
 // INVALID_ARGUMENT, all below.
 absl::Status ModelNotNamed(std::string_view field, std::span<const std::string> known);
 absl::Status NoInputs(std::string_view field);
@@ -66,8 +69,10 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit);
 // A Tokenize call; texts that went before count.
 absl::Status TooManyTokens(int64_t tokens, int64_t limit);
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit);
-absl::Status UnknownProfile(std::string_view name, std::span<const std::string> known);
-absl::Status ProfileDoesNotFit(std::string_view name, const absl::Status& reason);
+absl::Status UnknownProfile(std::string_view field, std::string_view name, std::span<const std::string> known);
+absl::Status ProfileDoesNotFit(std::string_view field, std::string_view name, const absl::Status& reason);
+// An alias beside an extension.
+absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view profile);
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);

@@ -158,8 +158,9 @@ void TokenizeInputs(const Model& model, const v1::EmbedRequest& request) {
   }
 }
 
-void Run(const v1::EmbedRequest& request, const ServedModel& served) {
-  const absl::StatusOr<ResolvedOptions> options = ResolveOptions(request.options(), served, KnownProfiles(), Limits());
+void Run(const v1::EmbedRequest& request, const ModelChoice& choice) {
+  const ServedModel& served = *choice.model;
+  const absl::StatusOr<ResolvedOptions> options = ResolveOptions(request.options(), choice, KnownProfiles(), Limits());
   if (!options.ok()) return ExpectRefused(options.status());
   FUZZ_EXPECT(options->recipe.size() == 32);
   TokenizeInputs(served.model(), request);
@@ -183,7 +184,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     ExpectRefused(status);
     return 0;
   }
-  for (const auto& served : models.registry().models()) Run(request, *served);
+  for (const auto& served : models.registry().models()) Run(request, {.model = served.get()});
+  const absl::StatusOr<ModelChoice> choice =
+      ResolveModel(models.registry(), KnownProfiles(), request.options().model(), "options.model");
+  if (choice.ok() && choice->extension != nullptr) Run(request, *choice);
   return 0;
 }
 

@@ -223,20 +223,9 @@ PlanLimits ToPlanLimits(const LimitsConfig& limits) {
 
 namespace {
 
-// Windows whose size the request does not name fit into what the server runs in one pass.
-void FitWindows(const v1::Extension& asked, const ModelManifest& model, const LimitsConfig& limits,
-                Extension& extension) {
-  if (!extension.windows.has_value() || asked.windows().has_tokens()) return;
-  const int64_t tokens = WindowTokens(model, extension);
-  if (tokens > limits.max_tokens_per_sequence) {
-    extension.windows->tokens = static_cast<int32_t>(limits.max_tokens_per_sequence);
-  }
-}
-
-}  // namespace
-
-absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ServedModel& served,
-                                               const Profiles& profiles, const LimitsConfig& limits) {
+// Of a request whose extension says all that there is of one.
+absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, const ServedModel& served,
+                                                  const Profiles& profiles, const LimitsConfig& limits) {
   const ModelManifest& model = served.model().manifest;
   if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
   const absl::StatusOr<EmbedOptions::Output> output = OutputOf(options, model);
@@ -245,17 +234,13 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
   if (!token_vectors.ok()) return token_vectors.status();
   absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
-  FitWindows(options.extension(), model, limits, *extension);
+  if (!options.extension().windows().has_tokens()) FitWindows(model, limits.max_tokens_per_sequence, *extension);
   std::optional<int64_t> max_tokens;
   if (options.has_max_tokens()) max_tokens = options.max_tokens();
   if (const absl::Status status = CheckMaxTokens(max_tokens); !status.ok()) return status;
   if (const absl::Status status = CheckOutputOptions(options, *output, *extension, model); !status.ok()) return status;
   const bool sparse = *output == EmbedOptions::SPARSE;
-  if (sparse && extension->windows.has_value()) {
-    extension->windows->aggregation = Aggregation::kMax;
-    extension->windows->norm_temperature = std::nullopt;
-    extension->windows->top = std::nullopt;
-  }
+  if (sparse) AggregateSparse(*extension);
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
   if (!spans.ok()) return spans.status();
   if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
@@ -298,6 +283,19 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, cons
                                    .token_pooling = pooling,
                                    .encoding = EmbedOptions::Encoding_Name(options.encoding()),
                                    .precision = served.encoder().precision()});
+  return resolved;
+}
+
+}  // namespace
+
+absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelChoice& choice,
+                                               const Profiles& profiles, const LimitsConfig& limits) {
+  if (choice.extension == nullptr) return ResolveOwnOptions(options, *choice.model, profiles, limits);
+  if (options.has_extension()) return ExtensionBesideAlias("options.model", choice.profile);
+  EmbedOptions under_profile = options;
+  under_profile.mutable_extension()->set_profile(choice.profile);
+  absl::StatusOr<ResolvedOptions> resolved = ResolveOwnOptions(under_profile, *choice.model, profiles, limits);
+  if (!resolved.ok()) return RenameField(resolved.status(), "options.extension.profile", "options.model");
   return resolved;
 }
 
@@ -494,6 +492,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_add_eos_token(manifest.add_eos_token);
   for (const std::string& method : MethodsOf(manifest)) model.add_methods(method);
   for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
+  for (std::string& alias : AliasesOf(served, profiles)) model.add_aliases(std::move(alias));
   FillRecommendations(manifest, model);
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
   model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));

@@ -13,6 +13,7 @@
 #include "server/api/longembed/extension_converter.h"
 #include "server/config/config.h"
 #include "server/core/embed_call.h"
+#include "server/core/model_choice.h"
 #include "server/core/served_model.h"
 
 namespace longembed {
@@ -32,10 +33,11 @@ struct ResolvedOptions {
 // What the server lets one call be planned into.
 PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
-// Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
+// `choice`: as options.model names it; under an alias its profile is the request's extension. Errors
+// (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
 // MISPLACED_FIELD, EXTENSION_CONFLICT, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE, TOKEN_POOLING_OUT_OF_RANGE,
 // MAX_TERMS_OUT_OF_RANGE, MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
-absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ServedModel& served,
+absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelChoice& choice,
                                                const Profiles& profiles, const LimitsConfig& limits);
 
 // The order of `call` with these options.

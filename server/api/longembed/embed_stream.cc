@@ -85,13 +85,14 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   absl::Status TakeOptions() {
     if (corpus_->model != nullptr && request_.has_options()) return OptionsOnLaterMessage();
     if (corpus_->model == nullptr) {
-      const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
-      if (!model.ok()) return model.status();
+      const absl::StatusOr<ModelChoice> choice =
+          ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
+      if (!choice.ok()) return choice.status();
       absl::StatusOr<ResolvedOptions> options =
-          ResolveOptions(request_.options(), **model, context_.profiles, context_.limits);
+          ResolveOptions(request_.options(), *choice, context_.profiles, context_.limits);
       if (!options.ok()) return options.status();
       corpus_->options = *std::move(options);
-      corpus_->model = *model;
+      corpus_->model = choice->model;
     }
     model_name_ = corpus_->model->name();
     return absl::OkStatus();

@@ -170,10 +170,12 @@ absl::StatusOr<Extension> ResolveProfile(const v1::Extension& asked, const Model
   if (found == profiles.end()) {
     std::vector<std::string> names;
     for (const auto& [name, extension] : profiles) names.push_back(name);
-    return UnknownProfile(asked.profile(), names);
+    return UnknownProfile("options.extension.profile", asked.profile(), names);
   }
   absl::StatusOr<Extension> extension = Checked(found->second, model);
-  if (!extension.ok()) return ProfileDoesNotFit(asked.profile(), extension.status());
+  if (!extension.ok()) {
+    return ProfileDoesNotFit("options.extension.profile", asked.profile(), extension.status());
+  }
   return extension;
 }
 

@@ -37,11 +37,12 @@ class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
   virtual void Adjust(EmbedOrder&) {}
 
   absl::StatusOr<EmbedOrder> MakeOrder() {
-    const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
-    if (!model.ok()) return model.status();
-    model_ = *model;
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
+    if (!choice.ok()) return choice.status();
+    model_ = choice->model;
     absl::StatusOr<ResolvedOptions> options =
-        ResolveOptions(request_.options(), *model_, context_.profiles, context_.limits);
+        ResolveOptions(request_.options(), *choice, context_.profiles, context_.limits);
     if (!options.ok()) return options.status();
     absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
         ConvertInputs(request_.inputs(), options->input.spans, context_.limits, request_.partial_results());
@@ -102,12 +103,13 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
   }
 
   absl::Status Answer() override {
-    const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.options().model(), "options.model");
-    if (!model.ok()) return model.status();
-    model_ = (*model)->name();
-    const Model& described = (*model)->model();
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
+    if (!choice.ok()) return choice.status();
+    model_ = choice->model->name();
+    const Model& described = choice->model->model();
     const absl::StatusOr<ResolvedOptions> options =
-        ResolveOptions(request_.options(), **model, context_.profiles, context_.limits);
+        ResolveOptions(request_.options(), *choice, context_.profiles, context_.limits);
     if (!options.ok()) return options.status();
     const absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
         ConvertInputs(request_.inputs(), options->input.spans, context_.limits, /*partial_results=*/false);
@@ -136,7 +138,7 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
 class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeResponse> {
  public:
   Tokenize(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
-      : PooledOperation(context, call, request, response) {}
+      : PooledOperation(context, call, request, response), context_(context) {}
 
   std::string model() const override { return model_; }
 
@@ -148,9 +150,10 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
   }
 
   absl::Status Answer() override {
-    const absl::StatusOr<ServedModel*> model = api_.models.Find(request_.model(), "model");
-    if (!model.ok()) return model.status();
-    model_ = (*model)->name();
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, request_.model(), "model");
+    if (!choice.ok()) return choice.status();
+    model_ = choice->model->name();
     if (request_.texts().empty()) return NoInputs("texts");
     if (request_.texts_size() > api_.limits.max_inputs_per_call) {
       return TooManyInputs("texts", request_.texts_size(), api_.limits.max_inputs_per_call);
@@ -164,7 +167,7 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
       if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
       v1::TokenizedText& result = *response_.add_results();
       const absl::Status status =
-          FillTokens((*model)->model(), request_.texts(i), add_special_tokens, left, hold, result);
+          FillTokens(choice->model->model(), request_.texts(i), add_special_tokens, left, hold, result);
       if (!status.ok()) return AtField(status, absl::StrCat("texts[", i, "]"));
       left -= result.tokens_size();
       if (absl::Status held = HoldAnswer(0); !held.ok()) return held;
@@ -173,6 +176,7 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
     return absl::OkStatus();
   }
 
+  const LongembedContext& context_;
   std::string model_;
 };
 
@@ -202,10 +206,12 @@ class GetModel final : public TypedOperation<v1::GetModelRequest, v1::Model> {
 
   void Start(Done done) override {
     done_ = std::move(done);
-    const absl::StatusOr<ServedModel*> model = context_.models.Find(request_.model(), "model");
-    if (!model.ok()) return End(model.status());
-    model_ = (*model)->name();
-    FillModel(**model, context_.profiles, context_.limits, response_);
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, request_.model(), "model");
+    if (!choice.ok()) return End(choice.status());
+    model_ = choice->model->name();
+    FillModel(*choice->model, context_.profiles, context_.limits, response_);
+    response_.set_profile(choice->profile);
     End(absl::OkStatus());
   }
   std::string model() const override { return model_; }

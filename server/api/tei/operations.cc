@@ -98,26 +98,44 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   const TeiContext& context_;
 
  private:
-  // TEI tokenises prompt and text as one, and truncates them so.
   absl::StatusOr<EmbedOrder> MakeOrder() {
     const RequestType& request = this->request_;
     if (request.inputs().empty()) return AtField(EmptyInput(), "inputs");
     absl::StatusOr<std::string> prompt = PromptOf(context_, request);
     if (!prompt.ok()) return prompt.status();
-    text_ = *std::move(prompt) + request.inputs();
     const absl::StatusOr<Truncate> truncate = TruncateOf(request.truncate(), request.truncation_direction());
     if (!truncate.ok()) return truncate.status();
-    const auto bytes = static_cast<int64_t>(text_.size());
-    if (absl::Status held = this->call_.memory.HoldMore(Memory::kRequests, bytes); !held.ok()) return held;
     EmbedOrder order{.call = this->call_,
-                     .inputs = {Input(std::string_view(text_))},
                      .input_options = {.plan = {.truncate = *truncate,
                                                 .limits = ToPlanLimits(context_.limits),
                                                 .allow_empty = true}},
                      .vector_options = {.dimensions = context_.model.model().manifest.vector_size},
                      .max_response_bytes = context_.limits.max_response_bytes};
+    const absl::Status text =
+        context_.extension.has_value() ? AddExtended(*std::move(prompt), order) : AddPlain(*std::move(prompt), order);
+    if (!text.ok()) return text;
     if (const absl::Status status = FillOrder(order); !status.ok()) return status;
     return order;
+  }
+
+  // TEI tokenises prompt and text as one, and truncates them so.
+  absl::Status AddPlain(std::string prompt, EmbedOrder& order) {
+    text_ = std::move(prompt) + this->request_.inputs();
+    order.inputs.emplace_back(Input(std::string_view(text_)));
+    return this->call_.memory.HoldMore(Memory::kRequests, static_cast<int64_t>(text_.size()));
+  }
+
+  // As longembed.v1 does it under this extension: each window has the prompt, and truncation cuts the text alone,
+  // beyond what the extension gets through.
+  absl::Status AddExtended(std::string prompt, EmbedOrder& order) {
+    order.inputs.emplace_back(Input(std::string_view(this->request_.inputs())));
+    order.input_options.prompt = std::move(prompt);
+    PlanOptions& plan = order.input_options.plan;
+    plan.extension = *context_.extension;
+    if (!plan.extension.windows.has_value()) return absl::OkStatus();
+    if (plan.truncate != Truncate::kNone) plan.max_tokens = context_.limits.max_tokens_per_input;
+    order.vector_options.windows = *plan.extension.windows;
+    return absl::OkStatus();
   }
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
@@ -138,7 +156,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
     this->End(absl::OkStatus());
   }
 
-  std::string text_;  // Prompt and inputs.
+  std::string text_;  // Prompt and inputs, of a plain text.
   std::shared_ptr<EmbedCall> embed_;
 };
 
@@ -188,6 +206,7 @@ class TeiEmbedSparse final : public TeiEncode<EmbedSparseRequest, EmbedSparseRes
  private:
   absl::Status FillOrder(EmbedOrder& order) override {
     order.input_options.plan.sparse = true;
+    AggregateSparse(order.input_options.plan.extension);
     return absl::OkStatus();
   }
 
@@ -327,6 +346,16 @@ const char* TypeName(Precision precision) {
   return "";
 }
 
+// The most tokens of a text.
+int64_t MaxInputLength(const TeiContext& context) {
+  const ModelManifest& manifest = context.model.model().manifest;
+  const LimitsConfig& limits = context.limits;
+  const Extension extension = context.extension.value_or(Extension());
+  if (extension.windows.has_value()) return limits.max_tokens_per_input;
+  const int64_t most = std::min(limits.max_tokens_per_sequence, limits.max_tokens_per_input);
+  return std::min(SequenceCapacity(manifest, extension).value_or(most), most);
+}
+
 class TeiInfo final : public TypedOperation<tei::v1::InfoRequest, tei::v1::InfoResponse> {
  public:
   TeiInfo(const TeiContext& context, const CallContext& call, const Request& request, Response& response)
@@ -334,13 +363,12 @@ class TeiInfo final : public TypedOperation<tei::v1::InfoRequest, tei::v1::InfoR
 
   void Start(Done done) override {
     done_ = std::move(done);
-    const ModelManifest& manifest = context_.model.model().manifest;
     const LaneOptions& lane = context_.model.lane_options();
     response_.set_version(context_.version);
     response_.set_model_id(context_.model.name());
     response_.set_model_dtype(TypeName(context_.model.encoder().precision()));
     response_.set_model_type(tei::v1::MODEL_TYPE_EMBEDDING);
-    response_.set_max_input_length(static_cast<uint32_t>(manifest.plain_limit));
+    response_.set_max_input_length(static_cast<uint32_t>(MaxInputLength(context_)));
     response_.set_max_batch_tokens(static_cast<uint32_t>(lane.batch.max_tokens));
     response_.set_max_batch_requests(static_cast<uint32_t>(lane.batch.max_sequences));
     response_.set_max_client_batch_size(static_cast<uint32_t>(context_.limits.max_inputs_per_call));

@@ -2,9 +2,11 @@
 #ifndef LONGEMBED_SERVER_API_TEI_OPERATIONS_H_
 #define LONGEMBED_SERVER_API_TEI_OPERATIONS_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "model/plan/extension.h"
 #include "server/api/api_context.h"
 #include "server/core/operation.h"
 #include "server/core/served_model.h"
@@ -15,6 +17,8 @@ namespace longembed {
 struct TeiContext : ApiContext {
   ServedModel& model;
   std::string default_prompt;  // Put before inputs of requests that name no prompt.
+  // Of every text, checked against the model. Absent: texts are plain.
+  std::optional<Extension> extension;
   std::string version;
 };
 

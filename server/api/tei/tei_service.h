@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "server/api/tei/operations.h"
 #include "server/config/config.h"
+#include "server/core/profiles.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/reactors.h"
 #include "tei/v1/tei.grpc.pb.h"
@@ -114,7 +115,7 @@ class TeiServices {
   // Null where tei.v1 is not offered: there are several models, and the config names none. All must outlive it. Errors
   // of `config`: NOT_FOUND, INVALID_ARGUMENT.
   static absl::StatusOr<std::unique_ptr<TeiServices>> Make(const TeiConfig& config, const ApiContext& api,
-                                                           const HostContext& host);
+                                                           const Profiles& profiles, const HostContext& host);
 
   Services services() { return {&info_, &embed_, &tokenize_, &predict_, &rerank_}; }
   // Those whose health is to be told.

@@ -122,5 +122,149 @@ TEST_F(TeiTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   encoder_.OpenGate();
   stream->Finish();
 }
+
+// tei.v1 over a config that says how long texts get through.
+class ExtendedTeiTest : public ::testing::Test {
+ protected:
+  static FakeServer::Options Options(const TeiConfig& tei) {
+    FakeServer::Options options{.profiles = *ParseProfiles({{"windows", R"({"windows": {"tokens": 6, "overlap": 1}})"},
+                                                            {"groups", R"({"windows": {"tokens": 6, "vectors": 2}})"},
+                                                            {"rotary", R"({"yarn": {}})"}})};
+    options.config.tei = tei;
+    options.config.limits.max_tokens_per_input = 100;
+    return options;
+  }
+
+  void Serve(const TeiConfig& tei) {
+    server_ = std::make_unique<FakeServer>(Options(tei));
+    channel_ = server_->Connect();
+    tei_ = tei::v1::Embed::NewStub(channel_);
+  }
+
+  tei::v1::EmbedResponse Embed(const tei::v1::EmbedRequest& request) {
+    grpc::ClientContext context;
+    tei::v1::EmbedResponse response;
+    const grpc::Status status = tei_->Embed(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+
+  // What longembed.v1 gives under the profile "windows".
+  v1::EmbedResponse Expected(const std::string& text, const std::string& prompt_name) {
+    v1::EmbedRequest request;
+    request.add_inputs()->set_text(text);
+    request.mutable_options()->mutable_extension()->set_profile("windows");
+    if (!prompt_name.empty()) request.mutable_options()->set_prompt_name(prompt_name);
+    grpc::ClientContext context;
+    v1::EmbedResponse response;
+    EXPECT_TRUE(v1::EmbeddingService::NewStub(channel_)->Embed(&context, request, &response).ok());
+    return response;
+  }
+
+  std::unique_ptr<FakeServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<tei::v1::Embed::Stub> tei_;
+};
+
+std::vector<float> ValuesOf(const google::protobuf::RepeatedField<float>& values) {
+  return {values.begin(), values.end()};
+}
+
+TEST_F(ExtendedTeiTest, ALongTextHasTheVectorOfItsProfile) {
+  for (const TeiConfig& tei : {TeiConfig{.profile = "windows"}, TeiConfig{.model = "fake:windows"},
+                               TeiConfig{.extension = R"({"windows": {"tokens": "6", "overlap": "1"}})"}}) {
+    Serve(tei);
+    for (const std::string prompt_name : {"", "query"}) {
+      const v1::EmbedResponse expected = Expected(kTooLong, prompt_name);
+      for (const bool truncate : {false, true}) {
+        tei::v1::EmbedRequest request;
+        request.set_inputs(kTooLong);
+        request.set_truncate(truncate);
+        if (!prompt_name.empty()) request.set_prompt_name(prompt_name);
+        const tei::v1::EmbedResponse response = Embed(request);
+        EXPECT_EQ(ValuesOf(response.embeddings()), ValuesOf(expected.results(0).embeddings(0).values()));
+        EXPECT_EQ(response.metadata().compute_tokens(), expected.results(0).tokens());
+      }
+    }
+  }
+}
+
+// Truncation cuts what is beyond the server's own limit.
+TEST_F(ExtendedTeiTest, TruncationCutsWhatTheExtensionDoesNotGetThrough) {
+  Serve({.profile = "windows"});
+  std::string text;
+  for (int i = 0; i < 150; ++i) text += "a ";
+  tei::v1::EmbedRequest request;
+  request.set_inputs(text);
+  grpc::ClientContext context;
+  tei::v1::EmbedResponse refused;
+  EXPECT_THAT(tei_->Embed(&context, request, &refused).error_message(), HasSubstr("takes at most 100"));
+  request.set_truncate(true);
+  EXPECT_EQ(Embed(request).metadata().compute_tokens(), 100u);
+}
+
+TEST_F(ExtendedTeiTest, InfoTellsWhatTheExtensionGetsThrough) {
+  for (const auto& [tei, most] : {std::pair{TeiConfig{}, 16u}, std::pair{TeiConfig{.profile = "windows"}, 100u},
+                                  std::pair{TeiConfig{.extension = R"({"grouped": {"factor": 2}})"}, 32u},
+                                  std::pair{TeiConfig{.extension = R"({"grouped": {}})"}, 100u}}) {
+    Serve(tei);
+    grpc::ClientContext context;
+    tei::v1::InfoResponse info;
+    ASSERT_TRUE(tei::v1::Info::NewStub(channel_)->Info(&context, {}, &info).ok());
+    EXPECT_EQ(info.max_input_length(), most);
+  }
+}
+
+// Special tokens and prompt once, and each token of the text from one window.
+TEST_F(ExtendedTeiTest, EmbedAllGivesEachTokenOnce) {
+  Serve({.profile = "windows"});
+  tei::v1::EmbedAllRequest request;
+  std::vector<float> expected{1, 16};  // "query:" has 6 letters.
+  for (int letters : {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2}) {
+    request.mutable_inputs()->append(static_cast<size_t>(letters), 'a').push_back(' ');
+    expected.push_back(static_cast<float>(10 + letters));
+  }
+  expected.push_back(2);
+  request.set_prompt_name("query");
+  grpc::ClientContext context;
+  tei::v1::EmbedAllResponse response;
+  const grpc::Status status = tei_->EmbedAll(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  std::vector<float> tokens;
+  for (const auto& token : response.token_embeddings()) {
+    tokens.push_back(token.embeddings(0));
+    EXPECT_EQ(token.embeddings(2), 6);  // Tokens of its window.
+  }
+  EXPECT_EQ(tokens, expected);
+  EXPECT_EQ(response.metadata().compute_tokens(), expected.size());
+}
+
+TEST_F(ExtendedTeiTest, WhatTheConfigCannotMeanIsRefused) {
+  FakeServer server(Options({}));
+  ModelRegistry none;
+  struct Bad {
+    TeiConfig tei;
+    const char* said;
+  };
+  const Profiles profiles = Options({}).profiles;
+  for (const Bad& bad :
+       {Bad{{.profile = "rotary"}, "tei.profile does not fit the model fake: yarn"},
+        Bad{{.extension = R"({"yarn": {}})"}, "tei.extension does not fit the model fake: yarn"},
+        Bad{{.extension = R"({"windoes": {}})"}, "tei.extension: "},
+        Bad{{.profile = "groups"}, "tei.profile has windows.vectors, which is 2"},
+        Bad{{.profile = "other"}, "tei.profile is \"other\""},
+        Bad{{.model = "fake:windows", .profile = "windows"}, "tei.model names the profile \"windows\"; leave out"},
+        Bad{{.model = "fake:nope"}, "the model fake has the profiles: groups, windows"}}) {
+    const auto made = TeiServices::Make(bad.tei, server.api(), profiles, server.host());
+    EXPECT_THAT(std::string(made.status().message()), HasSubstr(bad.said));
+  }
+  const ApiContext without{server.api().models, server.api().pool, server.api().clock, server.api().limits};
+  const ApiContext of_none{none, without.pool, without.clock, without.limits};
+  for (const auto& [tei, said] : {std::pair{TeiConfig{.profile = "windows"}, "tei.profile is set, but"},
+                                  std::pair{TeiConfig{.extension = "{\"windows\":{}}"}, "tei.extension is set, but"}}) {
+    const auto made = TeiServices::Make(tei, of_none, profiles, server.host());
+    EXPECT_THAT(std::string(made.status().message()), HasSubstr(said));
+  }
+}
 }  // namespace
 }  // namespace longembed

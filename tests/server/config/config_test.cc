@@ -85,6 +85,19 @@ models:
   EXPECT_EQ(config->models[1].path, "/abs/b");
 }
 
+TEST(ConfigTest, ReadsHowTeiGetsLongTextsThrough) {
+  const auto config = ParseConfig("models: [{path: x}]\ntei: {extension: {windows: {tokens: 64}}}", "");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->tei.extension, R"({"windows":{"tokens":"64"}})");
+  EXPECT_EQ(ConfigValues(*config).at("tei.extension"), config->tei.extension);
+  EXPECT_TRUE(config->tei.has_extension());
+  const auto by_name =
+      ParseConfig("models: [{path: x}]\nprofiles: {a: {windows: {}}}\ntei: {profile: a, extension: {}}", "");
+  ASSERT_TRUE(by_name.ok()) << by_name.status();
+  EXPECT_EQ(by_name->tei.profile, "a");
+  EXPECT_FALSE(by_name->tei.has_extension());
+}
+
 TEST(ConfigTest, ReadsWhatOperatorsSet) {
   const auto config = ParseConfig(R"(
 health_listen: 0.0.0.0:50052
@@ -234,6 +247,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\ntls:\nlisten: a", "tls is empty"}, BadConfig{"models:", "models is empty"},
         BadConfig{"models: [{path: ~}]", "models[0].path is empty"},
         BadConfig{"models: [~]", "models[0] must be a mapping"},
+        BadConfig{"models: [{path: x}]\nprofiles: {a: {}}\ntei: {profile: a, extension: {windows: {}}}",
+                  "tei has both profile and extension"},
+        BadConfig{"models: [{path: x}]\nprofiles: {a: {}, b: {}}\ntei: {profile: c}",
+                  "tei has the profile \"c\", which is not among profiles: a, b"},
+        BadConfig{"models: [{path: x}]\ntei: {profile: c}", "which is not among profiles: there are none"},
+        BadConfig{"models: [{path: x}]\ntei: {extension: 3}", "tei.extension must be a mapping"},
         BadConfig{"models: [{path: x}]\nprofiles: {a: {windows: {tokens: }}}", "profiles.a.windows.tokens is empty"},
         BadConfig{"models: [{path: x}]\nprofiles: {a: {windows: [1]}}", "profiles.a.windows must be a string"},
         BadConfig{"models: [&m {path: x}]", "line 1: anchors are not supported"}, BadConfig{"models: [*m]", "line 1: "},
