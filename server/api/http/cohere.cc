@@ -92,7 +92,7 @@ class CohereEmbed final : public JsonDialect {
     if (status.ok()) status = ReadTypes(fields.Take("embedding_types"));
     if (status.ok()) status = fields.TakeOptions({"extension", "normalize", "force_dimensions", "priority"}, options);
     if (status.ok()) status = fields.CheckAllTaken();
-    return status.ok() ? CheckTokenIds(request, context_.models) : status;
+    return status.ok() ? CheckTokenIds(request, context_.models, context_.profiles) : status;
   }
 
   static absl::Status ReadOptions(JsonFields& fields, v1::EmbedOptions& options) {
@@ -115,15 +115,25 @@ class CohereEmbed final : public JsonDialect {
     return absl::OkStatus();
   }
 
-  static absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) {
+  // Every Cohere request has an input type, and some models have no prompts for them.
+  absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) const {
     std::string type;
     if (absl::Status status = fields.Take("input_type", type); !status.ok()) return status;
-    if (type == "search_query") options.set_input_type(v1::EmbedOptions::QUERY);
-    if (type == "search_document") options.set_input_type(v1::EmbedOptions::DOCUMENT);
     constexpr std::array kKnown{"search_query", "search_document", "classification", "clustering", ""};
-    if (std::ranges::find(kKnown, type) != kKnown.end()) return absl::OkStatus();
-    return WrongJsonType("input_type", "search_query, search_document, classification or clustering",
-                         absl::StrCat("\"", type, "\""));
+    if (std::ranges::find(kKnown, type) == kKnown.end()) {
+      return WrongJsonType("input_type", "search_query, search_document, classification or clustering",
+                           absl::StrCat("\"", type, "\""));
+    }
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, options.model(), "options.model");
+    if (!choice.ok()) return choice.status();
+    const auto& prompts = choice->model->model().manifest.input_types;
+    const bool query = type == "search_query";
+    if (!query && type != "search_document") return absl::OkStatus();
+    if (prompts.contains(query ? "QUERY" : "DOCUMENT")) {
+      options.set_input_type(query ? v1::EmbedOptions::QUERY : v1::EmbedOptions::DOCUMENT);
+    }
+    return absl::OkStatus();
   }
 
   absl::Status ReadTypes(const json* names) {

@@ -92,12 +92,12 @@ absl::Status InputReader::ReadOne(const json& value, const std::string& field) {
   return absl::OkStatus();
 }
 
-absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models) {
+absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models, const Profiles& profiles) {
   const auto has_tokens = [](const v1::Input& input) { return input.has_token_ids(); };
   if (std::ranges::none_of(request.inputs(), has_tokens)) return absl::OkStatus();
-  const absl::StatusOr<ServedModel*> model = models.Find(request.options().model(), "options.model");
-  if (!model.ok()) return model.status();
-  const ModelManifest& manifest = (*model)->model().manifest;
+  const absl::StatusOr<ModelChoice> choice = ResolveModel(models, profiles, request.options().model(), "options.model");
+  if (!choice.ok()) return choice.status();
+  const ModelManifest& manifest = choice->model->model().manifest;
   for (int i = 0; i < request.inputs_size(); ++i) {
     if (!request.inputs(i).has_token_ids()) continue;
     const auto& ids = request.inputs(i).token_ids().ids();

@@ -10,7 +10,7 @@
 
 #include "longembed/v1/embedding.pb.h"
 #include "server/api/http/json_dialect.h"
-#include "server/core/served_model.h"
+#include "server/core/model_choice.h"
 
 namespace longembed {
 
@@ -56,8 +56,8 @@ class InputReader {
 };
 
 // Whether each input of token ids begins and ends with the special tokens of its model's tokenizer. Those of another
-// tokenizer do not, and would make vectors of nonsense. Errors: FOREIGN_TOKENS, and those of ModelRegistry::Find.
-absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models);
+// tokenizer do not, and would make vectors of nonsense. Errors: FOREIGN_TOKENS, and those of ResolveModel.
+absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models, const Profiles& profiles);
 
 // An error of Embed in the words of a dialect whose inputs are `inputs`.
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single);

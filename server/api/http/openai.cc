@@ -63,7 +63,7 @@ class Embeddings final : public OpenAiDialect {
     const bool prompted = options.prompting_case() != v1::EmbedOptions::PROMPTING_NOT_SET;
     if (!prompted && !config_.openai_prompt.empty()) options.set_prompt_name(config_.openai_prompt);
     options.set_output(v1::EmbedOptions::ONE_VECTOR);
-    return CheckTokenIds(request, context_.models);
+    return CheckTokenIds(request, context_.models, context_.profiles);
   }
 
   // OpenAI's own fields.
@@ -125,7 +125,7 @@ void WriteModel(const std::string& name, std::string& text) {
   text += R"(,"object":"model","created":0,"owned_by":"longembed"})";
 }
 
-// Every model, and each with each profile that it can do.
+// Every model, and its aliases.
 class ModelList final : public OpenAiDialect {
   void Write(const Message&, const Message& message, std::string& text) const override {
     text += R"({"object":"list","data":[)";
@@ -133,9 +133,9 @@ class ModelList final : public OpenAiDialect {
     for (const v1::Model& model : static_cast<const v1::ListModelsResponse&>(message).models()) {
       text += std::exchange(separator, ",");
       WriteModel(model.name(), text);
-      for (const std::string& profile : model.profiles()) {
+      for (const std::string& alias : model.aliases()) {
         text += ",";
-        WriteModel(absl::StrCat(model.name(), ":", profile), text);
+        WriteModel(alias, text);
       }
     }
     text += "]}";

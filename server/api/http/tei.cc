@@ -74,8 +74,19 @@ class TeiVectors : public TeiDialect {
     is_single_ = inputs.is_single();
     if (status.ok()) status = ReadOwn(fields, options);
     if (status.ok()) status = fields.TakeOptions({"extension", "max_tokens", "priority"}, options);
+    if (status.ok()) Extend(options);
     if (status.ok()) status = fields.CheckAllTaken();
-    return status.ok() ? CheckTokenIds(request, context_.models) : status;
+    return status.ok() ? CheckTokenIds(request, context_.models, context_.profiles) : status;
+  }
+
+  // The config's extension, where the request has none. As over gRPC, truncation cuts what windows do not get through.
+  void Extend(v1::EmbedOptions& options) const {
+    if (options.has_extension() || !tei_.extension.has_value()) return;
+    *options.mutable_extension() = ToMessage(*tei_.extension);
+    const bool cut = options.truncate() != v1::EmbedOptions::NONE && tei_.extension->windows.has_value();
+    if (cut && !options.has_max_tokens()) {
+      options.set_max_tokens(static_cast<uint32_t>(context_.limits.max_tokens_per_input));
+    }
   }
 
   absl::Status ReadOwn(JsonFields& fields, v1::EmbedOptions& options) {

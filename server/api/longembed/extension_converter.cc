@@ -123,27 +123,6 @@ absl::StatusOr<Extension> Convert(const v1::Extension& asked) {
   return extension;
 }
 
-v1::Extension ToMessage(Extension extension) {
-  v1::Extension message;
-  MessageWriter writer(message);
-  DescribeModifiers(writer, extension);
-  if (extension.windows.has_value()) {
-    MessageWriter windows = writer.Section("windows");
-    DescribeWindows(windows, *extension.windows);
-  }
-  if (extension.attention_calibration.has_value()) {
-    MessageWriter below = writer.Section(AttentionCalibration::kName);
-    extension.attention_calibration->Describe(below);
-  }
-  const auto write = [&writer](auto& method) {
-    if (*method.kName == '\0') return;
-    MessageWriter below = writer.Section(method.kName);
-    method.Describe(below);
-  };
-  std::visit(write, extension.positions);
-  return message;
-}
-
 absl::StatusOr<Extension> Checked(absl::StatusOr<Extension> extension, const ModelManifest& model) {
   if (!extension.ok()) return extension;
   if (absl::Status status = CheckExtension(model, *extension); !status.ok()) return status;
@@ -224,6 +203,27 @@ void FillMethod(const Positions& positions, int64_t n, v1::Method& message) {
 }
 
 }  // namespace
+
+v1::Extension ToMessage(Extension extension) {
+  v1::Extension message;
+  MessageWriter writer(message);
+  DescribeModifiers(writer, extension);
+  if (extension.windows.has_value()) {
+    MessageWriter windows = writer.Section("windows");
+    DescribeWindows(windows, *extension.windows);
+  }
+  if (extension.attention_calibration.has_value()) {
+    MessageWriter below = writer.Section(AttentionCalibration::kName);
+    extension.attention_calibration->Describe(below);
+  }
+  const auto write = [&writer](auto& method) {
+    if (*method.kName == '\0') return;
+    MessageWriter below = writer.Section(method.kName);
+    method.Describe(below);
+  };
+  std::visit(write, extension.positions);
+  return message;
+}
 
 absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
                                            const ModelManifest& model, const Profiles& profiles) {

@@ -17,6 +17,9 @@ namespace longembed {
 absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
                                            const ModelManifest& model, const Profiles& profiles);
 
+// The extension with everything that it says; numbers that are left to the text are left out.
+v1::Extension ToMessage(Extension extension);
+
 // What GetModel says of them.
 void FillRecommendations(const ModelManifest& manifest, v1::Model& model);
 
