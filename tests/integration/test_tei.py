@@ -1,10 +1,12 @@
 """tei.v1 with a client generated from the proto: what TEI's clients rely on."""
 
+import subprocess
+
 import grpc
 import numpy as np
 import pytest
-from generated_client import generate_tei_client
-from running_server import MODELS, start_server
+from generated_client import generate_client, generate_tei_client
+from running_server import BUILD, MODELS, start_server
 
 MODEL = "e5-small-v2"
 
@@ -212,3 +214,42 @@ def test_several_models_and_none_named_serve_no_tei(tmp_path):
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
     finally:
         server.stop()
+
+
+def test_a_profile_gets_long_texts_through(tmp_path):
+    """As longembed.v1 does under the same profile, here by its alias; Haystack's truncate cuts nothing."""
+    pb, pb_grpc = generate_tei_client(tmp_path / "tei")
+    ours, ours_grpc = generate_client(tmp_path / "ours")
+    text = "The quick brown fox jumps over the lazy dog. " * 100
+    server = start_server(tmp_path, [MODEL], extra="profiles: {long: {windows: {tokens: 128}}}\ntei: {profile: long}\n")
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            embed = pb_grpc.EmbedStub(channel)
+            answer = embed.Embed(pb.EmbedRequest(inputs=text, prompt_name="query", truncate=True))
+            options = ours.EmbedOptions(model=f"{MODEL}:long", prompt_name="query")
+            expected = ours_grpc.EmbeddingServiceStub(channel).Embed(ours.EmbedRequest(options=options, inputs=[ours.Input(text=text)])).results[0]
+            assert answer.metadata.compute_tokens == expected.tokens > 1000
+            np.testing.assert_allclose(answer.embeddings, expected.embeddings[0].values, atol=1e-6)
+            every = embed.EmbedAll(pb.EmbedAllRequest(inputs=text, prompt_name="query"))
+            assert len(every.token_embeddings) == expected.tokens
+            assert pb_grpc.InfoStub(channel).Info(pb.InfoRequest()).max_input_length == 1048576
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "tei, said",
+    [
+        ("{extension: {windoes: {}}}", "tei.extension: "),
+        ("{profile: nobody}", 'tei has the profile "nobody"'),
+        ("{profile: long, extension: {windows: {}}}", "tei has both profile and extension"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(tmp_path, tei, said):
+    binary = BUILD / "longembed-server"
+    if not binary.exists():
+        pytest.skip(f"{binary.name} has not been built; run tests/run.sh")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nprofiles: {{long: {{windows: {{}}}}}}\ntei: {tei}\nmodels: [{{path: {tmp_path}}}]\n")
+    ended = subprocess.run([binary, "--config", config], capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0 and said in ended.stderr
