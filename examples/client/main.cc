@@ -16,5 +16,5 @@ int main(int argc, char** argv) {
     std::cerr << response.status().message() << "\n";
     return 1;
   }
-  for (const float value : response->results(0).embedding().values()) std::cout << value << "\n";
+  for (const float value : response->results(0).embeddings(0).values()) std::cout << value << "\n";
 }
