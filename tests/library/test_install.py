@@ -98,7 +98,7 @@ def test_protos_are_installed(prefix):
 def test_installed_files_know_no_folder_of_the_build(prefix):
     """Save where LibTorch was, which is the last place to look for it."""
     for path in [*prefix.rglob("*.cmake"), *prefix.rglob("*.h")]:
-        text = re.sub(r"PATHS \"[^\"]*/torch\"", "", path.read_text())
+        text = re.sub(r"torch_cpu PATHS \"[^\"]*\"", "", path.read_text())
         assert str(ROOT) not in text and str(prefix.parent) not in text, path
 
 
@@ -143,7 +143,7 @@ def test_no_libtorch_is_told(prefix, tmp_path):
     moved = tmp_path / "prefix"
     shutil.copytree(prefix / "lib/cmake", moved / "lib/cmake")
     config = moved / "lib/cmake/longembed/longembed-config.cmake"
-    text, places = re.subn(r"PATHS \"[^\"]*/torch\"", 'PATHS "/nonexistent"', config.read_text())
+    text, places = re.subn(r"torch_cpu PATHS \"[^\"]*\"", 'torch_cpu PATHS "/nonexistent"', config.read_text())
     assert places == 1
     config.write_text(text)
     said = find_package(tmp_path / "project", moved, "embedder", {"LIBTORCH": ""})
