@@ -198,6 +198,11 @@ configure() {
     cmake -S "$root" --preset "$preset" -Wno-dev "${found[@]}"
 }
 
+# show_build_errors LOG: what a compiler, cargo or the linker says, not files and crates that are named after errors.
+show_build_errors() {
+  grep -E -m 5 -A 5 '(^| )(fatal )?error(\[[A-Z0-9]+\])?: |^FAILED|undefined reference' "$1" >&2 || tail -n 20 "$1" >&2
+}
+
 # compile PRESET TARGET...: builds what is configured.
 compile() {
   local preset=$1 log=$logs/build-$1.log
@@ -205,7 +210,7 @@ compile() {
   if [[ $(ninja -C "$root/build/$preset" -n "$@") == *'no work to do'* ]]; then return 0; fi
   say "building $preset: ${*:-everything}"
   if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" --target "${@:-all}" 2>&1 | tee "$log" | show_build_progress; then
-    grep -E -m 5 -A 5 '(^| )(fatal )?error(\[[A-Z0-9]+\])?: |^FAILED|undefined reference' "$log" >&2 || tail -n 20 "$log" >&2
+    show_build_errors "$log"
     fail "the build failed; the lines above say where (whole output: ${log#"$root"/})"
   fi
 }
