@@ -203,13 +203,21 @@ show_build_errors() {
   grep -E -m 5 -A 5 '(^| )(fatal )?error(\[[A-Z0-9]+\])?: |^FAILED|undefined reference' "$1" >&2 || tail -n 20 "$1" >&2
 }
 
+# build_jobs: one for each core, as far as there is memory: a compiler of LibTorch's headers takes up to 1.5 GB. CMAKE_BUILD_PARALLEL_LEVEL outranks it.
+build_jobs() {
+  local cores memory
+  cores=$(nproc)
+  memory=$(awk '/^MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo)
+  printf '%d\n' "${CMAKE_BUILD_PARALLEL_LEVEL:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}"
+}
+
 # compile PRESET TARGET...: builds what is configured.
 compile() {
   local preset=$1 log=$logs/build-$1.log
   shift
   if [[ $(ninja -C "$root/build/$preset" -n "$@") == *'no work to do'* ]]; then return 0; fi
   say "building $preset: ${*:-everything}"
-  if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" --target "${@:-all}" 2>&1 | tee "$log" | show_build_progress; then
+  if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" --parallel "$(build_jobs)" --target "${@:-all}" 2>&1 | tee "$log" | show_build_progress; then
     show_build_errors "$log"
     fail "the build failed; the lines above say where (whole output: ${log#"$root"/})"
   fi

@@ -87,6 +87,12 @@ def test_one_that_fails_ends_the_other(commands):
     assert "both" not in done.stdout and "slow" not in done.stdout
 
 
+@pytest.mark.parametrize("available, cores, level, jobs", [(16_000_000, 4, "", 4), (4_000_000, 4, "", 2), (900_000, 4, "", 1), (900_000, 4, "7", 7)])
+def test_jobs_of_the_build_follow_cores_and_memory(available, cores, level, jobs):
+    script = f"nproc() {{ echo {cores}; }}; awk() {{ command awk \"$1\" <<<'MemAvailable: {available} kB'; }}; build_jobs"
+    assert bash(script, **({"CMAKE_BUILD_PARALLEL_LEVEL": level} if level else {})).stdout == f"{jobs}\n"
+
+
 def test_build_errors_are_what_tools_say(tmp_path):
     log = tmp_path / "build.log"
     noise = "[8/312] Building CXX object model/errors/CMakeFiles/longembed_errors.dir/errors.cc.o\n  Downloaded thiserror v2.0.21\n"
