@@ -120,6 +120,8 @@ stand_in_for_cuda() {
 leave_cuda_out() {
   local packages=$1
   stand_in_for_cuda "$packages/torch/lib"
+  # Python would look up at once what these libraries lack; so the loader does when it is called.
+  echo 'import os, sys; sys.setdlopenflags(os.RTLD_LAZY)' >"$packages/longembed-without-cuda.pth"
   sed -i '/^Requires-Dist: .*platform_system == "Linux"/d' "$packages"/torch-*.dist-info/METADATA
 }
 

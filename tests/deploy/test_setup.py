@@ -3,6 +3,7 @@
 import ctypes
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def test_libraries_of_cuda_are_stood_in_for(tmp_path):
     done = bash(f"leave_cuda_out {tmp_path}")
     assert done.returncode == 0, done.stderr
     ctypes.CDLL(str(lib / "libtorch_python.so"))
+    flags = "import os, site, sys; site.addsitedir(sys.argv[1]); sys.exit(sys.getdlopenflags() != os.RTLD_LAZY)"
+    subprocess.run([sys.executable, "-c", flags, tmp_path], check=True)
     assert (info / "METADATA").read_text() == "Requires-Dist: sympy>=1.13.3\nRequires-Dist: jinja2\n"
 
 
