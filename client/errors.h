@@ -2,7 +2,7 @@
 // Stateless: any thread.
 //
 //   const absl::Status status = client.Embed(request).status();
-//   if (GetErrorDetails(status).reason == "INPUT_TOO_LONG") ...
+//   if (GetErrorDetails(status).reason == "INPUT_TOO_LONG") Split(request);
 #ifndef LONGEMBED_CLIENT_ERRORS_H_
 #define LONGEMBED_CLIENT_ERRORS_H_
 

@@ -1,7 +1,7 @@
 // A corpus over EmbedStream: any number of inputs with bounded memory, across restarts of the server.
 //
 //   EmbedStream stream(client, options, {.timeout = absl::Minutes(1)},
-//                      [](uint64_t number, v1::EmbedStreamResponse answer) { ... });
+//                      [](uint64_t number, v1::EmbedStreamResponse answer) { return absl::OkStatus(); });
 //   for (v1::Input& input : inputs) {
 //     if (!stream.Write(std::move(input)).ok()) break;  // Blocks while enough is in flight.
 //   }

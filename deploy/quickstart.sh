@@ -5,6 +5,8 @@
 #
 #   --serve   leaves the server running in the foreground afterwards; Ctrl-C ends it in order
 #   --model   a name, checkpoint folder, model directory or hub name that model/export takes; default e5-small-v2
+#
+# With LIBTORCH=DIR and --model of an exported model directory nothing of Python is installed. DEVICE: as deploy/setup.sh has it.
 # shellcheck source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -27,6 +29,45 @@ parse_arguments() {
     esac
     shift
   done
+}
+
+has_own_libtorch() { [ -n "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ]; }
+
+# What needs no LibTorch is compiled while it is downloaded.
+compile_server() {
+  if ! has_own_libtorch && ! has_libtorch; then
+    configure release -D LONGEMBED_TORCH=OFF
+    compile release longembed longembed_api longembed_process longembed_embed longembed_cpu_encoder
+    until has_libtorch; do sleep 1; done
+  fi
+  build release longembed-server longembed
+}
+
+# Exports the model, with what that needs. A model directory needs nothing.
+prepare_model() {
+  [ -f "$model/longembed-model.yaml" ] && has_own_libtorch || install_exporter
+  export_model "$model" >"$work/model"
+}
+
+# run_both COMMAND COMMAND: at the same time. When one fails, or this script is interrupted, the other one is ended with all that it started.
+run_both() {
+  local first second
+  set -m  # A process group for each.
+  "$1" &
+  first=$!
+  (
+    trap '[ $? = 0 ] || kill -TERM -- "-$first" 2>/dev/null' EXIT
+    "$2"
+  ) &
+  second=$!
+  set +m
+  trap 'kill -TERM -- "-$first" "-$second" 2>/dev/null; exit 130' INT TERM HUP
+  wait "$first" || {
+    kill -TERM -- "-$second" 2>/dev/null || true
+    exit 1
+  }
+  wait "$second" || exit 1
+  trap - INT TERM HUP
 }
 
 # Stops only the server that this script started.
@@ -119,14 +160,15 @@ serve_until_stopped() {
 }
 
 parse_arguments "$@"
-set_up
-build release
+check_system
+install_packages "${debian_packages[@]}"
+install_rust
 mkdir -p "$work"
-model_folder=$(export_model "$model")
-write_config "$model_folder"
+run_both compile_server prepare_model
+write_config "$(cat "$work/model")"
 start_server
 say "embedding a few real texts"
-"$venv/bin/python" "$root/deploy/show_embeddings.py" "$client"
+python3 "$root/deploy/show_embeddings.py" "$client"
 show_metrics
 show_how_to_call
 [ "$serve" = no ] || serve_until_stopped

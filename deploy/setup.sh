@@ -5,6 +5,7 @@
 #   deploy/setup.sh [MODEL...]     MODEL: a name, checkpoint folder or hub name that model/export takes; default e5-small-v2
 #
 #   LIBTORCH=DIR, or CMAKE_PREFIX_PATH, names a LibTorch of your own for the C++ side; else the Python environment's is used.
+#   DEVICE=cpu|cuda   whether the Python environment gets the CUDA libraries, 2.5 of 3 GB; default cuda where there is an NVIDIA driver, else cpu
 #
 # Sourced by deploy/quickstart.sh and tests/run.sh for its functions.
 set -euo pipefail
@@ -18,6 +19,13 @@ debian_packages=(
   libboost-dev prometheus-cpp-dev libmicrohttpd-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv default-jre-headless maven
 )
+
+device=${DEVICE-}
+if [ -z "$device" ]; then
+  if [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ]; then device=cuda; else device=cpu; fi
+fi
+# What the C++ build makes for those who use it.
+programs=(longembed-server longembed longembed-embed-texts)
 
 bold='' plain=''
 if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
@@ -88,7 +96,8 @@ show_pip_progress() {
 pip_install() {
   local log=$logs/pip.log
   mkdir -p "$logs"
-  if ! PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --disable-pip-version-check --no-cache-dir --progress-bar off "$@" 2>&1 |
+  # Python compiles what is imported; all 20,000 files would take half a minute.
+  if ! PYTHONUNBUFFERED=1 "$venv/bin/python" -m pip install --disable-pip-version-check --no-cache-dir --no-compile --progress-bar off "$@" 2>&1 |
     tee "$log" | show_pip_progress; then
     grep -E -m 5 '^ERROR' "$log" >&2 || tail -n 5 "$log" >&2
     fail "pip failed; check the network and run this again (whole output: ${log#"$root"/})"
@@ -99,18 +108,61 @@ pip_install() {
 is_installed() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed-$1" 2>/dev/null)" = "$2" ]; }
 mark_installed() { printf '%s\n' "$2" >"$venv/.installed-$1"; }
 
-install_python() {
-  local wanted requirements=("$root/model/export/requirements.txt" "$root/tests/requirements.txt")
-  wanted=$(cat "${requirements[@]}" | sha256sum)
-  ! is_installed python "$wanted" || return 0
+# Python's torch asks the loader for all of CUDA. Where there is no GPU nothing calls it, and empty libraries do.
+stand_in_for_cuda() {
+  local lib=$1 name
+  for name in $(ldd "$lib/libtorch_python.so" | awk '/not found/ { print $1 }' | sort -u); do
+    cc -shared -nostdlib -Wl,-soname,"$name" -o "$lib/$name" -x c /dev/null
+  done
+}
+
+# Without the requirements that only GPUs have, of which pip would install all.
+leave_cuda_out() {
+  local packages=$1
+  stand_in_for_cuda "$packages/torch/lib"
+  # Python would look up at once what these libraries lack; so the loader does when it is called.
+  echo 'import os, sys; sys.setdlopenflags(os.RTLD_LAZY)' >"$packages/longembed-without-cuda.pth"
+  sed -i '/^Requires-Dist: .*platform_system == "Linux"/d' "$packages"/torch-*.dist-info/METADATA
+}
+
+torch_requirement() { grep '^torch==' "$root/model/export/requirements.txt"; }
+has_libtorch() { is_installed libtorch "$(torch_requirement) $device"; }
+
+# The wheel of torch alone, which has the LibTorch that the server links.
+install_libtorch() {
+  local packages cuda
+  ! has_libtorch || return 0
+  case $device in cpu | cuda) ;; *) fail "DEVICE is $device; it must be cpu or cuda" ;; esac
   mkdir -p "$logs"
   [ -d "$venv" ] || [ "$(df --output=avail -k "$logs" | tail -n 1)" -gt 8000000 ] || fail "less than 8 GB is free in $root; make room, then run this again"
-  say "installing torch and transformers into build/venv (about 3 GB to download, 6 GB on disk; 1 to 3 minutes on a fast network)"
-  "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+  # What was made for another device lacks libraries or has them in vain.
+  if [ -e "$venv/.installed-libtorch" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     run_logged venv.log "python3 -m venv failed; install python3-venv, then run this again" python3 -m venv --clear "$venv"
-  pip_install "${requirements[@]/#/--requirement=}"
-  mark_installed python "$wanted"
+  fi
+  say "installing $(torch_requirement) into build/venv (0.5 GB to download, 1.2 GB on disk)"
+  pip_install --no-deps "$(torch_requirement)"
+  packages=$(echo "$venv"/lib/python3*/site-packages)
+  # Of CUDA, libtorch_cpu.so is linked with these two. A wheel without CUDA names none.
+  cuda=$(sed -n 's/^Requires-Dist: cuda-toolkit\[.*\]\(==[0-9.]*\).*/\1/p' "$packages"/torch-*.dist-info/METADATA)
+  [ -z "$cuda" ] || pip_install "cuda-toolkit[cudart,cupti]$cuda"
+  [ "$device" = cuda ] || leave_cuda_out "$packages"
+  mark_installed libtorch "$(torch_requirement) $device"
 }
+
+# install_python NAME REQUIREMENTS...: into build/venv what these files list. NAME stands for them.
+install_python() {
+  local name=$1 wanted
+  shift
+  install_libtorch
+  wanted=$(cat "$venv/.installed-libtorch" "$@" | sha256sum)
+  ! is_installed "$name" "$wanted" || return 0
+  say "installing the Python packages of $name into build/venv"
+  pip_install "${@/#/--requirement=}"
+  mark_installed "$name" "$wanted"
+}
+
+install_test_packages() { install_python tests "$root/tests/requirements.txt"; }
+install_exporter() { install_python exporter "$root/model/export/requirements.txt"; }
 
 # The Python package, from this tree, and the libraries that its adapters are tried against. It is installed again when what it generates from has changed.
 install_python_package() {
@@ -138,9 +190,9 @@ show_build_progress() {
   done
 }
 
-# A LibTorch or cargo that is named now outranks one that an earlier configure found.
+# configure PRESET [OPTION...]: a LibTorch or cargo that is named now outranks one that an earlier configure found.
 configure() {
-  local preset=$1 found=(-D "CARGO=$(command -v cargo)")
+  local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}")
   [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
   [ -z "${LIBTORCH-}" ] || found+=(-D "LONGEMBED_LIBTORCH=$LIBTORCH")
   [ -f "$root/build/$preset/build.ninja" ] || say "configuring the C++ build ($preset)"
@@ -148,16 +200,35 @@ configure() {
     cmake -S "$root" --preset "$preset" -Wno-dev "${found[@]}"
 }
 
-# build PRESET: configures and builds.
-build() {
+# show_build_errors LOG: what a compiler, cargo or the linker says, not files and crates that are named after errors.
+show_build_errors() {
+  grep -E -m 5 -A 5 '(^| )(fatal )?error(\[[A-Z0-9]+\])?: |^FAILED|undefined reference' "$1" >&2 || tail -n 20 "$1" >&2
+}
+
+# build_jobs: one for each core, as far as there is memory: a compiler of LibTorch's headers takes up to 1.5 GB. CMAKE_BUILD_PARALLEL_LEVEL outranks it.
+build_jobs() {
+  local cores memory
+  cores=$(nproc)
+  memory=$(awk '/^MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo)
+  printf '%d\n' "${CMAKE_BUILD_PARALLEL_LEVEL:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}"
+}
+
+# compile PRESET TARGET...: builds what is configured.
+compile() {
   local preset=$1 log=$logs/build-$1.log
-  configure "$preset"
-  if [[ $(ninja -C "$root/build/$preset" -n) == *'no work to do'* ]]; then return 0; fi
-  say "building $preset (about 5 minutes on 2 cores the first time)"
-  if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" 2>&1 | tee "$log" | show_build_progress; then
-    grep -E -m 5 -A 5 'error|FAILED' "$log" >&2 || tail -n 20 "$log" >&2
+  shift
+  if [[ $(ninja -C "$root/build/$preset" -n "$@") == *'no work to do'* ]]; then return 0; fi
+  say "building $preset: ${*:-everything}"
+  if ! NINJA_STATUS='[%f/%t] ' cmake --build "$root/build/$preset" --parallel "$(build_jobs)" --target "${@:-all}" 2>&1 | tee "$log" | show_build_progress; then
+    show_build_errors "$log"
     fail "the build failed; the lines above say where (whole output: ${log#"$root"/})"
   fi
+}
+
+# build PRESET [TARGET...]: configures and builds; without targets everything.
+build() {
+  configure "$1"
+  compile "$@"
 }
 
 # export_model MODEL: into models/NAME, unless it is a model directory already; prints the folder.
@@ -174,17 +245,21 @@ export_model() {
   printf '%s\n' "$out"
 }
 
-set_up() {
+check_system() {
   [ -r /etc/debian_version ] || fail "this script installs Debian packages; on another system install what it lists and build with cmake --preset release"
+}
+
+set_up() {
+  check_system
   install_packages "${debian_packages[@]}"
   install_rust
-  install_python
+  install_exporter
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   [ $# -gt 0 ] || set -- e5-small-v2
   set_up
-  build release
+  build release "${programs[@]}"
   for model in "$@"; do export_model "$model" >/dev/null; done
   say "ready: build/release/longembed-server --config deploy/config.yaml"
 fi

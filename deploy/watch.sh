@@ -184,7 +184,8 @@ if [ -n "${LONGEMBED_BUILD-}" ]; then
   case $LONGEMBED_BUILD in /*) binaries=$LONGEMBED_BUILD ;; *) binaries=$root/$LONGEMBED_BUILD ;; esac
 else
   set_up
-  build release
+  install_test_packages
+  build release longembed-server longembed
   binaries=$root/build/release
 fi
 model=$(export_model e5-small-v2)

@@ -88,6 +88,7 @@ run_release_suites() {
 }
 
 set_up
+install_test_packages
 if [ "$preset" = release ]; then
   # What the service is watched and balanced with. Debian would start both as services where it can.
   install_packages prometheus haproxy openssl curl

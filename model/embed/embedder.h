@@ -1,12 +1,13 @@
-// Embedding in process, for programs that link the model library and want no server.
+// Embeds texts in process, without a server. With load_encoder.h; examples/embed is a whole program.
 //
 //   auto model = LoadModel("models/e5-small-v2");
 //   auto encoder = LoadEncoder("models/e5-small-v2", (*model)->manifest, {});
 //   Team team;
 //   HelperThreads helpers(team, 3);   // Without them each call uses one core.
 //   Embedder embedder(**model, **encoder, team);
-//   auto vectors = embedder.Embed({"a text", "another"}, {.prompt = PromptName{"passage"}});
-//   (*vectors)[0].front().values   // The first text's vector; more than one with windows or spans.
+//   std::vector<Input> inputs = {Input("a text"), Input("another")};
+//   auto vectors = embedder.Embed(inputs, {.prompt = PromptName{"passage"}});
+//   std::vector<float> first = (*vectors)[0].front().values;   // More than one vector a text with windows or spans.
 #ifndef LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 #define LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 

@@ -2,7 +2,8 @@
 //
 //   Team team;
 //   Team::Leader leader(team);
-//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(Pack(sequences), leader, [] { return false; });
+//   std::vector<const Sequence*> batch = {&first, &second};
+//   absl::StatusOr<VectorBlock> vectors = encoder.Encode(Pack(batch), leader, [] { return false; });
 #ifndef LONGEMBED_MODEL_ENCODER_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_ENCODER_H_
 

@@ -4,8 +4,8 @@
 //
 //   Team team;
 //   Team::Leader leader(team);                              // On a thread that leads.
-//   leader.ParallelFor(count, [&](int i) { ... });
-//   team.Help([&] { return something_better_to_do; });      // On a thread that is idle.
+//   leader.ParallelFor(count, [&](int i) { rows[i] *= 2; });
+//   team.Help([&] { return work_waits.load(); });           // On a thread that is idle.
 #ifndef LONGEMBED_MODEL_ENCODER_TEAM_H_
 #define LONGEMBED_MODEL_ENCODER_TEAM_H_
 

@@ -2,7 +2,7 @@
 // and a stable reason.
 //
 //   if (ids.empty()) return EmptyInput();
-//   ...
+//
 //   return AtField(status, "inputs[3]");   // "token_ids" -> "inputs[3].token_ids"
 //
 // Field and reason travel as payloads of the absl::Status, so that a server can put them into its protocol's error

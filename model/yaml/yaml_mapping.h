@@ -2,15 +2,12 @@
 // duration or a truth value is in the project's files; what leaves room for surprise is refused, with line and key.
 //
 //   struct Limits { int64_t max_bytes = 100; absl::Duration max_wait = absl::Seconds(1); };
-//
-//   template <typename Keys>                       // One description: YamlMapping reads by it, others may list or
-//   compare. void Describe(Keys& keys, Limits& limits) {
+//   auto describe = [](auto& keys, Limits& limits) {   // YamlMapping reads by it; others may list or compare.
 //     keys.Integer("max_bytes", limits.max_bytes, 1, 1 << 20);
 //     keys.Duration("max_wait", limits.max_wait, {.least = absl::Milliseconds(100), .most = absl::Hours(1)});
-//   }
-//
+//   };
 //   Limits limits;
-//   absl::Status status = ReadYaml(text, [&](YamlMapping& root) { Describe(root, limits); });
+//   absl::Status status = ReadYaml(text, [&](YamlMapping& root) { describe(root, limits); });
 #ifndef LONGEMBED_MODEL_YAML_YAML_MAPPING_H_
 #define LONGEMBED_MODEL_YAML_YAML_MAPPING_H_
 

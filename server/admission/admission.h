@@ -3,16 +3,15 @@
 //
 //   Admission admission({.max_wait = absl::Seconds(10)}, clock);
 //   auto place = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
-//   if (!place.ok()) return place.status();                // Overloaded, with a retry delay.
-//   absl::Status status = (*place)->Settle(tokens, work);  // After tokenising.
-//   job_options.place = *place;                            // The queue releases it, sequence by sequence.
+//   if (!place.ok()) return place.status();   // Overloaded, with a retry delay.
+//   absl::Status status = (*place)->Settle(tokens, work, /*giant=*/false);   // After tokenising.
+//   job_options.place = *place;   // The queue releases it, sequence by sequence.
 //
-// Work is measured in seconds of the whole device. Three bounds hold:
-//   * tokens that wait for a model; bulk work is admitted while at most half of them are taken;
-//   * the tokens of long calls that are not charged for (below), which are memory all the same: kUncharged times as
-//   many;
-//   * the expected wait: the work that would run before a call, of its own priority and above;
-//   * a client's fair share (fair_share.h) of the tokens and of the wait.
+// Work is measured in seconds of the whole device. Four bounds hold:
+// * tokens that wait for a model; bulk work is admitted while at most half of them are taken;
+// * the tokens of long calls that are not charged for (below), which are memory all the same: kUncharged times as many;
+// * the expected wait: the work that would run before a call, of its own priority and above;
+// * a client's fair share (fair_share.h) of the tokens and of the wait.
 // The expected wait is that work over the pace at which such work has left the queue in the last seconds, as long as
 // there was any: estimates that are off, or a machine that others use too, correct themselves.
 //

@@ -3,7 +3,7 @@
 //
 //   Scheduler scheduler({.workers = 2}, clock);
 //   std::unique_ptr<Lane> lane = scheduler.AddLane(encoder, lane_options, observer);
-//   auto job = std::make_shared<Job>(sequences, job_options, [](absl::StatusOr<JobResult> result) { ... });
+//   auto job = std::make_shared<Job>(sequences, job_options, [](absl::StatusOr<JobResult> result) {});
 //   absl::Status accepted = lane->Submit(job);   // On an error `done` is not called.
 //   lane->Cancel(*job);                          // At any time.
 //

@@ -1,7 +1,7 @@
 // The server's one use case: a call is admitted by an estimate, its inputs are tokenised and planned on the worker
 // pool, encoded by the model's scheduler, finished and handed back.
 //
-//   auto call = EmbedCall::Start(model, pool, clock, order, [](absl::StatusOr<EmbedAnswer> answer) { ... });
+//   auto call = EmbedCall::Start(model, pool, clock, order, [](absl::StatusOr<EmbedAnswer> answer) {});
 //   call->Cancel();   // When nobody waits any more.
 #ifndef LONGEMBED_SERVER_CORE_EMBED_CALL_H_
 #define LONGEMBED_SERVER_CORE_EMBED_CALL_H_

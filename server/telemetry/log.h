@@ -2,7 +2,8 @@
 // keys are never logged.
 //
 //   Log(LogLevel::kInfo, "model ready", {{"model", name}, {"seconds", 1.5}});
-//   {"time":"2026-11-25T12:00:00.123Z","level":"info","event":"model ready","model":"e5","seconds":1.5}
+//
+// writes {"time":"2026-11-25T12:00:00.123Z","level":"info","event":"model ready","model":"e5","seconds":1.5}
 #ifndef LONGEMBED_SERVER_TELEMETRY_LOG_H_
 #define LONGEMBED_SERVER_TELEMETRY_LOG_H_
 

@@ -1,0 +1,13 @@
+# longembed_torch_version(INCLUDE_FOLDER VARIABLE): the version of a LibTorch by its headers, such as 2.11.0; empty where there are none.
+function(longembed_torch_version include_folder variable)
+  set(version "")
+  foreach(header IN ITEMS torch/headeronly/version.h torch/csrc/api/include/torch/version.h)
+    if(NOT version AND EXISTS ${include_folder}/${header})
+      file(READ ${include_folder}/${header} text)
+      if(text MATCHES "define TORCH_VERSION[ \t\\\n]+\"([0-9.]+)")
+        set(version ${CMAKE_MATCH_1})
+      endif()
+    endif()
+  endforeach()
+  set(${variable} ${version} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,105 @@
+"""deploy/setup.sh and deploy/quickstart.sh: what they install, and how two things run at once. Their functions are called by themselves."""
+
+import ctypes
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bash(script: str, **env: str) -> subprocess.CompletedProcess:
+    """Runs the script after setup.sh and the functions of quickstart.sh."""
+    functions = re.findall(r"^\w+\(\) \{.*?^\}|^\w+\(\) \{ .* \}$", (ROOT / "deploy/quickstart.sh").read_text(), re.M | re.S)
+    program = f"source {ROOT}/deploy/setup.sh\n" + "\n".join(functions) + "\n" + script
+    base = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root"}
+    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, env={**base, **env})
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    done = bash(f"venv={tmp_path}; install_libtorch", DEVICE="gpu")
+    assert done.returncode == 1
+    assert "DEVICE is gpu; it must be cpu or cuda" in done.stderr
+
+
+def test_a_libtorch_for_another_device_is_installed_anew(tmp_path):
+    script = f"venv={tmp_path}; mkdir -p {tmp_path}/bin; touch {tmp_path}/bin/python; chmod +x {tmp_path}/bin/python\n"
+    script += 'mark_installed libtorch "$(torch_requirement) cpu"; if has_libtorch; then echo yes; else echo no; fi'
+    assert [bash(script, DEVICE=device).stdout for device in ("cpu", "cuda")] == ["yes\n", "no\n"]
+
+
+def test_libraries_of_cuda_are_stood_in_for(tmp_path):
+    """Python's torch is linked with libraries that are not there; it loads all the same, and pip misses nothing."""
+    lib, info = tmp_path / "torch/lib", tmp_path / "torch-2.11.0.dist-info"
+    lib.mkdir(parents=True)
+    info.mkdir()
+    subprocess.run(["cc", "-shared", "-Wl,-soname,libcublas.so.13", "-o", tmp_path / "libcublas.so", "-x", "c", "/dev/null"], check=True)
+    link = ["cc", "-shared", "-o", lib / "libtorch_python.so", "-x", "c", "/dev/null", "-x", "none", "-Wl,--no-as-needed", tmp_path / "libcublas.so"]
+    subprocess.run([*link, "-Wl,-rpath,$ORIGIN"], check=True)
+    with pytest.raises(OSError, match="libcublas"):
+        ctypes.CDLL(str(lib / "libtorch_python.so"))
+    requires = 'Requires-Dist: sympy>=1.13.3\nRequires-Dist: triton==3.6.0; platform_system == "Linux"\nRequires-Dist: jinja2\n'
+    (info / "METADATA").write_text(requires)
+    done = bash(f"leave_cuda_out {tmp_path}")
+    assert done.returncode == 0, done.stderr
+    ctypes.CDLL(str(lib / "libtorch_python.so"))
+    flags = "import os, site, sys; site.addsitedir(sys.argv[1]); sys.exit(sys.getdlopenflags() != os.RTLD_LAZY)"
+    subprocess.run([sys.executable, "-c", flags, tmp_path], check=True)
+    assert (info / "METADATA").read_text() == "Requires-Dist: sympy>=1.13.3\nRequires-Dist: jinja2\n"
+
+
+@pytest.mark.parametrize("libtorch, exported, installs", [("/opt/libtorch", True, False), ("/opt/libtorch", False, True), ("", True, True), ("", False, True)])
+def test_an_exported_model_with_an_own_libtorch_needs_no_python(tmp_path, libtorch, exported, installs):
+    if exported:
+        (tmp_path / "longembed-model.yaml").touch()
+    script = f"install_exporter() {{ echo installs; }}; export_model() {{ echo {tmp_path}; }}; work={tmp_path} model={tmp_path}; prepare_model"
+    done = bash(script, LIBTORCH=libtorch)
+    assert done.returncode == 0, done.stderr
+    assert ("installs" in done.stdout) == installs
+    assert (tmp_path / "model").read_text() == f"{tmp_path}\n"
+
+
+@pytest.mark.parametrize("libtorch, configured", [("", ["OFF", "ON"]), ("/opt/libtorch", ["ON"])])
+def test_what_needs_no_libtorch_is_compiled_before_it_is_there(tmp_path, libtorch, configured):
+    script = f"""venv={tmp_path}
+    configure() {{ case "$*" in *LONGEMBED_TORCH=OFF*) echo OFF ;; *) echo ON ;; esac; }}
+    compile() {{ echo "compiles $*"; mkdir -p $venv/bin; touch $venv/bin/python; chmod +x $venv/bin/python; mark_installed libtorch "$(torch_requirement) $device"; }}
+    compile_server"""
+    done = bash(script, LIBTORCH=libtorch)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if not line.startswith("compiles")] == configured
+    assert all("embed-texts" not in line and "test" not in line for line in done.stdout.splitlines())
+    assert done.stdout.splitlines()[-1] == "compiles release longembed-server longembed"
+
+
+JOBS = "quick() { echo quick; }; bad() { fail 'it is bad'; }; slow() { sleep 60 | cat; echo slow; }; "
+
+
+def test_two_things_run_at_once():
+    done = bash(JOBS + "run_both quick quick; echo both")
+    assert (done.returncode, done.stdout) == (0, "quick\nquick\nboth\n")
+
+
+@pytest.mark.parametrize("commands", ["bad slow", "slow bad", "quick bad"])
+def test_one_that_fails_ends_the_other(commands):
+    done = bash(JOBS + f"run_both {commands}; echo both")
+    assert done.returncode == 1 and done.stderr.count("it is bad") == 1
+    assert "both" not in done.stdout and "slow" not in done.stdout
+
+
+@pytest.mark.parametrize("available, cores, level, jobs", [(16_000_000, 4, "", 4), (4_000_000, 4, "", 2), (900_000, 4, "", 1), (900_000, 4, "7", 7)])
+def test_jobs_of_the_build_follow_cores_and_memory(available, cores, level, jobs):
+    script = f"nproc() {{ echo {cores}; }}; awk() {{ command awk \"$1\" <<<'MemAvailable: {available} kB'; }}; build_jobs"
+    assert bash(script, **({"CMAKE_BUILD_PARALLEL_LEVEL": level} if level else {})).stdout == f"{jobs}\n"
+
+
+def test_build_errors_are_what_tools_say(tmp_path):
+    log = tmp_path / "build.log"
+    noise = "[8/312] Building CXX object model/errors/CMakeFiles/longembed_errors.dir/errors.cc.o\n  Downloaded thiserror v2.0.21\n"
+    log.write_text(noise * 5 + "FAILED: longembed-server\n" + noise + "main.cc:3:1: error: 'x' was not declared\n")
+    done = bash(f"show_build_errors {log}")
+    assert done.stderr.splitlines()[0] == "FAILED: longembed-server"
+    assert "main.cc:3:1: error: 'x' was not declared" in done.stderr
