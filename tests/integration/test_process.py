@@ -1,5 +1,6 @@
 """The life of the server's process: its start, signals at any time, and a log that nobody reads. Most need no model, as most of that comes before one."""
 
+import json
 import os
 import re
 import resource
@@ -60,8 +61,9 @@ def test_a_process_without_memory_or_threads_ends_with_a_sentence(stuck, megabyt
     except subprocess.TimeoutExpired:
         pytest.skip(f"on this machine {megabytes} MB are enough until a model is read")
     last = log.read_text().splitlines()[-1]
-    assert process.returncode == 1 and last.startswith("longembed-server: "), log.read_text()
-    assert "out of memory" in last or "refuses a thread" in last
+    assert process.returncode == 1, log.read_text()
+    why = json.loads(last)["why"]
+    assert "out of memory" in why or "refuses a thread" in why
 
 
 @pytest.mark.parametrize("which", STOP, ids=lambda number: number.name)
@@ -112,7 +114,7 @@ def test_every_problem_is_told_before_a_model_is_opened(stuck, tmp_path):
         config.write_text(config.read_text().replace("listen: 127.0.0.1:0", "listen: nonsense", 1))
         process = subprocess.run([SERVER, "--config", config], stderr=subprocess.PIPE, text=True, timeout=60)
     assert process.returncode == 1
-    told = [line for line in process.stderr.splitlines() if line.startswith("longembed-server: ")]
+    told = [line["why"] for line in map(json.loads, process.stderr.splitlines()) if line["event"] == "start failed"]
     for said in ('listen: "nonsense"', f"health_listen: cannot listen on 127.0.0.1:{port}", "api_keys: ", "nonsense"):
         assert any(said in line for line in told), said
 
