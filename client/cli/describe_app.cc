@@ -3,9 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
-#include <set>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -99,8 +99,10 @@ std::string ExplainWords(const ProgramCommand& command, const std::vector<std::s
     const std::string& word = words[i];
     if (word == "--") return "";
     if (!absl::StartsWith(word, "-") || word == "-") {
+      double number = 0;
       std::error_code error;
-      if (previous != nullptr && !std::filesystem::exists(word, error)) {
+      // Not the name of a file.
+      if (previous != nullptr && absl::SimpleAtod(word, &number) && !std::filesystem::exists(word, error)) {
         const std::string& name = previous->names.front();
         return absl::StrCat(name, " takes its value after \"=\": ", name, "=", word);
       }

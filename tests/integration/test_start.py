@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -15,10 +16,10 @@ SERVER = BUILD / "longembed-server"
 CLIENT = BUILD / "longembed"
 
 
-def run(*arguments, env: dict | None = None) -> subprocess.CompletedProcess:
+def run(*arguments, env: dict | None = None, **options) -> subprocess.CompletedProcess:
     if not SERVER.exists():
         pytest.skip("longembed-server has not been built; run tests/run.sh")
-    return subprocess.run([SERVER, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})})
+    return subprocess.run([SERVER, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})}, **options)
 
 
 @pytest.fixture
@@ -72,17 +73,18 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
         "--config",
         config(
             "listen: nonsense\nhealth_listen: 127.0.0.1:5\nmetrics_listen: 127.0.0.1:5\nreflection: false\n"
-            "tls: {certificate: none.pem, key: none.pem}\napi_keys: none.yaml\nconnections: {max: 1048576}\n"
+            "tls: {certificate: none.pem, key: none.pem}\napi_keys: none.yaml\n"
             "profiles: {a: {nonsense: {}}, b: {windows: {tokens: 3, tokens_: 1}}}\n"
             "models: [{path: absent}, {path: cut}, {path: weightless}, {path: model, precision: fp16}, {path: model, device: abacus, name: other}]\n"
         ),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300)),
     )
     told = checked.stderr.splitlines()
     assert checked.returncode == 1 and not checked.stdout
     for said in (
         'listen: "nonsense" is no address',
         "metrics_listen: 127.0.0.1:5 is the address of health_listen, too",
-        "connections.max is 1048576",
+        "connections.max is 1000, but this process may open 300 descriptors",
         "tls: ",
         "api_keys: ",
         "profiles.a: ",
@@ -117,7 +119,7 @@ def test_two_models_of_one_name(config, model):
 
 
 def test_a_wrong_config_is_another_exit_status(config):
-    path = config("reflection: maybe\nmodels: []\nlimits: {max_queue_wait: 5}\n")
+    path = config("reflection: maybe\nmodels: [{path: m}]\nlimits: {max_queue_wait: 5}\n")
     checked = run("--check-config", "--config", path)
     assert checked.returncode == 2
     assert checked.stderr.splitlines() == [
@@ -152,9 +154,9 @@ def test_what_ends_a_start_is_a_json_line(config):
 
 
 def test_so_is_a_problem_of_the_config_itself(config):
-    path = config("reflection: 1\nchannelz: 2\n")
+    path = config("reflection: 1\nchannelz: 2\nmodels: [{path: m}]\n")
     ended = run("--config", path)
-    assert ended.returncode == 2 and [json.loads(line)["why"].split(":")[1] for line in ended.stderr.splitlines()][:2] == [" line 1", " line 2"]
+    assert ended.returncode == 2 and [json.loads(line)["why"].split(":")[1] for line in ended.stderr.splitlines()] == [" line 1", " line 2"]
     path.write_text("log: {format: text}\nreflection: 1\nmodels: [{path: m}]\n")
     expected = f"longembed-server: {path}: line 2: reflection must be true or false, not 1\n"
     assert run("--config", path).stderr == expected

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -73,8 +74,11 @@ TEST(CompletionTest, BashCompletes) {
   EXPECT_EQ(CompleteInBash("tool do -w g"), "good\n");
   EXPECT_EQ(CompleteInBash("tool do --way = b"), "bad\n");  // --way=b, as bash takes it apart.
   EXPECT_EQ(CompleteInBash("tool undo ''"), "a b\n");
-  EXPECT_EQ(CompleteInBash("tool do /etc/passw"), "/etc/passwd /etc/passwd-\n");
-  EXPECT_EQ(CompleteInBash("tool do --from /etc/hostn"), "/etc/hostname\n");
+  const std::string folder = ::testing::TempDir() + "/completion_files";
+  mkdir(folder.c_str(), 0700);
+  std::ofstream(folder + "/one.jsonl") << "";
+  EXPECT_EQ(CompleteInBash("tool do " + folder + "/o"), folder + "/one.jsonl\n");
+  EXPECT_EQ(CompleteInBash("tool do --from " + folder + "/o"), folder + "/one.jsonl\n");
 }
 
 TEST(CompletionTest, ZshIsValid) {

@@ -362,8 +362,7 @@ TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
 
 // What is wrong otherwise is told by CLI11, also with a word that looks like an option for a value.
 TEST(CommandLineUsageTest, OtherFaultsKeepTheirWords) {
-  EXPECT_THAT(Longembed({"embed", "--windows", "/nonexistent/a.jsonl", "--truncate", "x"}).err,
-              HasSubstr("--windows=/"));
+  EXPECT_THAT(Longembed({"embed", "--windows", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", ::testing::TempDir().c_str()}).err, HasSubstr("is actually a directory"));
   EXPECT_THAT(Longembed({"embed", "--text", "--prompt_name", "--truncate", "x"}).err,

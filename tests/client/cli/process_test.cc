@@ -251,7 +251,7 @@ TEST_F(ProcessTest, UnusualInput) {
       {"{\"text\": \"a\\000\"}\\n", 2, 0,
        "line 1: not a JSON object (at byte 12: invalid string: control character U+0000"},
       {"{\"text\": \"a\"} {\"text\": \"b\"}\\n", 2, 0, "line 1: not a JSON object (at byte 15: unexpected '{'"},
-      {"{\"text\": NaN}\\n", 2, 0, "line 1: not a JSON object (at byte 11: invalid literal"},
+      {"{\"text\": NaN}\\n", 2, 0, "line 1: not a JSON object (at byte 10: invalid literal"},
       {"\"text\"\\n", 2, 0, "line 1: not a JSON object; each line is {"},
       {"{\"text\": \"a\"}\\n\\376\\377\\n", 2, 1, "line 2: not UTF-8: byte at index 0: 0xFE"},
   };
@@ -301,7 +301,7 @@ TEST_F(ProcessTest, BashTakesItsCompletion) {
                 ">$folder/out"),
             0)
       << Errors();
-  EXPECT_EQ(Content("out"), "end none start\n");
+  EXPECT_EQ(Content("out"), "none end start\n");
 }
 
 }  // namespace
