@@ -11,7 +11,7 @@ namespace longembed {
 namespace {
 
 // A program without commands is completed as one whose only command has no name.
-std::vector<ProgramCommand> CommandsOf(const Program& program) {
+std::vector<ProgramCommand> CommandsOf(const ProgramDescription& program) {
   std::vector<ProgramCommand> commands = program.commands;
   commands.push_back({.name = "", .options = program.options});
   for (const ProgramCommand& command : program.commands) commands.back().operand_choices.push_back(command.name);
@@ -26,7 +26,7 @@ std::vector<std::string> OptionNames(const ProgramCommand& command) {
   return names;
 }
 
-std::string FunctionName(const Program& program) {
+std::string FunctionName(const ProgramDescription& program) {
   return absl::StrCat("_", absl::StrReplaceAll(program.name, {{"-", "_"}}));
 }
 
@@ -53,7 +53,7 @@ std::string BashValues(const std::vector<ProgramCommand>& commands) {
   return cases;
 }
 
-std::string BashScript(const Program& program) {
+std::string BashScript(const ProgramDescription& program) {
   const std::vector<ProgramCommand> commands = CommandsOf(program);
   std::string names, operands, options;
   for (const ProgramCommand& command : commands) {
@@ -108,7 +108,7 @@ std::string ZshArguments(const ProgramCommand& command) {
   return arguments;
 }
 
-std::string ZshScript(const Program& program) {
+std::string ZshScript(const ProgramDescription& program) {
   std::string cases;
   for (const ProgramCommand& command : program.commands) {
     absl::StrAppend(&cases, "    ", command.name, ")\n      shift words; (( CURRENT-- ))\n      ",
@@ -122,7 +122,7 @@ std::string ZshScript(const Program& program) {
 
 }  // namespace
 
-absl::StatusOr<std::string> CompletionScript(const Program& program, const std::string& shell) {
+absl::StatusOr<std::string> CompletionScript(const ProgramDescription& program, const std::string& shell) {
   if (shell == "bash") return BashScript(program);
   if (shell == "zsh") return ZshScript(program);
   return absl::InvalidArgumentError(absl::StrCat("no completion for the shell \"", shell, "\"; there is bash and zsh"));

@@ -11,7 +11,7 @@ namespace longembed {
 
 // A script for the shell, which is "bash" or "zsh", that completes commands, options, their choices, and files. Errors:
 // INVALID_ARGUMENT for another shell.
-absl::StatusOr<std::string> CompletionScript(const Program& program, const std::string& shell);
+absl::StatusOr<std::string> CompletionScript(const ProgramDescription& program, const std::string& shell);
 
 }  // namespace longembed
 

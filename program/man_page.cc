@@ -33,7 +33,7 @@ void AppendOptions(const std::vector<ProgramOption>& options, std::string& page)
   }
 }
 
-std::string Synopsis(const Program& program) {
+std::string Synopsis(const ProgramDescription& program) {
   if (program.commands.empty()) {
     return absl::StrCat(".B ", Escape(program.name), "\n", Italic("OPTIONS"), "\n");
   }
@@ -49,7 +49,7 @@ std::string Synopsis(const Program& program) {
 
 }  // namespace
 
-std::string ManPage(const Program& program) {
+std::string ManPage(const ProgramDescription& program) {
   std::string page =
       absl::StrCat(".TH ", absl::AsciiStrToUpper(Escape(program.name)), " ", program.manual_section, " \"\" \"",
                    program.name, " ", program.version, "\"\n.SH NAME\n", Escape(program.name), " \\- ",

@@ -9,7 +9,7 @@
 namespace longembed {
 
 // In roff, for man(1): "longembed man | man -l -".
-std::string ManPage(const Program& program);
+std::string ManPage(const ProgramDescription& program);
 
 }  // namespace longembed
 

@@ -32,7 +32,7 @@ struct ProgramSection {
   std::vector<std::string> paragraphs;
 };
 
-struct Program {
+struct ProgramDescription {
   std::string name;
   std::string summary;
   std::string version;

@@ -224,7 +224,7 @@ class CommandLine {
   int RunCommand(const Streams& streams);
   // Of the help, and of arguments that CLI11 refuses.
   int End(const CLI::ParseError& error, const std::vector<std::string>& words, const Streams& streams);
-  Program Describe() const;
+  ProgramDescription Describe() const;
 
   CLI::App app_{"Embeds texts with a longembed server", "longembed"};
   Raw raw_;
@@ -272,8 +272,8 @@ void CommandLine::AddInspectCommands() {
   completion_.add_option("shell", shell_, "The shell")->required()->check(CLI::IsMember({"bash", "zsh"}));
 }
 
-Program CommandLine::Describe() const {
-  Program program = DescribeApp(app_);
+ProgramDescription CommandLine::Describe() const {
+  ProgramDescription program = DescribeApp(app_);
   program.version = LONGEMBED_VERSION;
   program.sections = {
       {"EXIT STATUS",

@@ -70,16 +70,16 @@ std::vector<std::string> NamesOf(const std::vector<ProgramOption>& options) {
   return names;
 }
 
-std::vector<std::string> CommandList(const Program& program) {
+std::vector<std::string> CommandList(const ProgramDescription& program) {
   std::vector<std::string> names;
   for (const ProgramCommand& command : program.commands) names.push_back(command.name);
   return names;
 }
 
-std::string CommandNames(const Program& program) { return absl::StrJoin(CommandList(program), ", "); }
+std::string CommandNames(const ProgramDescription& program) { return absl::StrJoin(CommandList(program), ", "); }
 
 // "" where CLI11's own words will do.
-std::string ExplainFirstWord(const Program& program, const std::string& word) {
+std::string ExplainFirstWord(const ProgramDescription& program, const std::string& word) {
   if (!absl::StartsWith(word, "-")) {
     return absl::StrCat("unknown command ", word, Suggest(word, CommandList(program)), "; there are ",
                         CommandNames(program));
@@ -123,8 +123,8 @@ std::string ExplainWords(const ProgramCommand& command, const std::vector<std::s
 
 }  // namespace
 
-Program DescribeApp(const CLI::App& app) {
-  Program program{.name = app.get_name(), .summary = app.get_description()};
+ProgramDescription DescribeApp(const CLI::App& app) {
+  ProgramDescription program{.name = app.get_name(), .summary = app.get_description()};
   ProgramCommand own;
   AddOptions(app, own);
   program.options = std::move(own.options);
@@ -137,7 +137,7 @@ Program DescribeApp(const CLI::App& app) {
   return program;
 }
 
-std::string ExplainMisuse(const Program& program, const std::vector<std::string>& words) {
+std::string ExplainMisuse(const ProgramDescription& program, const std::vector<std::string>& words) {
   if (words.empty()) return absl::StrCat("a command is missing: ", CommandNames(program));
   for (const ProgramCommand& command : program.commands) {
     if (command.name == words[0]) return ExplainWords(command, words);

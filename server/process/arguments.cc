@@ -89,7 +89,7 @@ absl::Status UnknownArgument(const std::string& word) {
                          : suggestion));
 }
 
-std::string HelpText(const Program& program) {
+std::string HelpText(const ProgramDescription& program) {
   std::string help = absl::StrCat("usage: ", kName, " [OPTIONS] --config FILE\n", program.summary, "\n\n");
   for (const ProgramOption& option : program.options) {
     const std::string names = absl::StrCat(absl::StrJoin(option.names, ", "), option.value.empty() ? "" : " ",
@@ -132,25 +132,26 @@ absl::StatusOr<Words> ReadWords(std::span<char* const> arguments) {
 
 }  // namespace
 
-Program DescribeServer(const std::string& version) {
-  Program program{.name = kName,
-                  .summary = "serves text embeddings over gRPC",
-                  .version = version,
-                  .manual_section = 8,
-                  .sections = {
-                      {"EXIT STATUS",
-                       {"0: the server drained after a signal; with --check-config, nothing wrong was found.",
-                        "1: something that the config names cannot be used (an address, a certificate, a model), or "
-                        "the server failed.",
-                        "2: the arguments or the config itself are wrong."}},
-                      {"ENVIRONMENT",
-                       {"LONGEMBED__KEY sets a key of the config, and outranks the file: LONGEMBED__LISTEN is listen, "
-                        "LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. Models and profiles are set in "
-                        "the file alone."}},
-                      {"SIGNALS",
-                       {"SIGTERM, SIGINT and SIGQUIT drain the server; a second one cuts that short. SIGHUP reads log "
-                        "settings, certificates and API keys again."}},
-                  }};
+ProgramDescription DescribeServer(const std::string& version) {
+  ProgramDescription program{
+      .name = kName,
+      .summary = "serves text embeddings over gRPC",
+      .version = version,
+      .manual_section = 8,
+      .sections = {
+          {"EXIT STATUS",
+           {"0: the server drained after a signal; with --check-config, nothing wrong was found.",
+            "1: something that the config names cannot be used (an address, a certificate, a model), or "
+            "the server failed.",
+            "2: the arguments or the config itself are wrong."}},
+          {"ENVIRONMENT",
+           {"LONGEMBED__KEY sets a key of the config, and outranks the file: LONGEMBED__LISTEN is listen, "
+            "LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. Models and profiles are set in "
+            "the file alone."}},
+          {"SIGNALS",
+           {"SIGTERM, SIGINT and SIGQUIT drain the server; a second one cuts that short. SIGHUP reads log "
+            "settings, certificates and API keys again."}},
+      }};
   for (const Argument& argument : Table()) program.options.push_back(argument.option);
   return program;
 }
@@ -161,7 +162,7 @@ std::variant<ServerArguments, int> HandleArguments(int argc, char* const* argv, 
     err << kName << ": " << std::string(status.message()) << " (see " << kName << " --help)\n";
     return kExitUsage;
   };
-  const Program program = DescribeServer(version);
+  const ProgramDescription program = DescribeServer(version);
   const absl::StatusOr<Words> words = ReadWords(std::span(argv, argc).subspan(argc > 0 ? 1 : 0));
   if (!words.ok()) return fail(words.status());
   if (!words->ask_for_text()) return words->server;

@@ -20,7 +20,7 @@ inline constexpr int kExitFailure = 1;  // What the config names cannot be used,
 inline constexpr int kExitUsage = 2;    // The arguments or the config itself are wrong.
 
 // The description that --help, --man and --completion print.
-Program DescribeServer(const std::string& version);
+ProgramDescription DescribeServer(const std::string& version);
 
 // Reads the arguments of a process, and answers those that ask for text. Returns the arguments of a server, or the exit
 // status of a process that has nothing left to do. A wrong argument is named on `err`. `libraries` stands behind the

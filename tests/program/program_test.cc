@@ -19,7 +19,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-const Program kProgram{
+const ProgramDescription kProgram{
     .name = "tool",
     .summary = "works",
     .version = "1.2",
