@@ -30,6 +30,14 @@ def await_text(path: Path, text: str, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def await_signals(process: subprocess.Popen, seconds: float = 60) -> None:
+    """Waits until the process takes signals, which its masks say; the loader maps LibTorch before."""
+    deadline = time.monotonic() + seconds
+    while not int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def stuck(tmp_path):
     """Starts servers whose only model is on storage that does not answer; `stuck(extra)` returns process and log."""
@@ -78,11 +86,7 @@ def test_a_stop_while_a_load_hangs_ends_the_process(stuck, which):
 def test_a_stop_while_the_config_itself_hangs_ends_the_process(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")
     process = subprocess.Popen([SERVER, "--config", tmp_path / "config.yaml"], stderr=subprocess.PIPE, text=True)
-    # Until it waits for a signal: its masks say so.
-    deadline = time.monotonic() + 60
-    while not int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    await_signals(process)
     process.send_signal(signal.SIGTERM)
     assert "stopped before it served" in process.communicate(timeout=20)[1]
     assert process.returncode == 0
@@ -178,6 +182,7 @@ def full_pipe() -> tuple[int, int]:
 def test_a_stalled_log_holds_neither_start_nor_signals(stuck):
     reader, writer = full_pipe()
     process, _ = stuck(stderr=writer)
+    await_signals(process)
     time.sleep(2)  # It has had lines to say by then.
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
