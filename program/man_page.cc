@@ -35,7 +35,7 @@ void AppendOptions(const std::vector<ProgramOption>& options, std::string& page)
 
 std::string Synopsis(const ProgramDescription& program) {
   if (program.commands.empty()) {
-    return absl::StrCat(".B ", Escape(program.name), "\n", Italic("OPTIONS"), "\n");
+    return absl::StrCat(Bold(program.name), " [", Italic("OPTIONS"), "]\n");
   }
   std::string synopsis;
   for (const ProgramCommand& command : program.commands) {
