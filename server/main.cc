@@ -4,7 +4,6 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -22,6 +21,8 @@
 #include "server/core/worker_pool.h"
 #include "server/host/limits.h"
 #include "server/http/http_server.h"
+#include "server/process/arguments.h"
+#include "server/process/check_config.h"
 #include "server/process/config_file.h"
 #include "server/process/health_monitor.h"
 #include "server/process/load_models.h"
@@ -44,11 +45,6 @@ const char* malloc_conf = "background_thread:true";
 
 namespace longembed {
 namespace {
-
-constexpr char kUsage[] =
-    "usage: longembed-server --config FILE\n"
-    "  FILE is YAML; deploy/config.yaml shows every key with its default.\n"
-    "  --version prints the version.\n";
 
 // Loads the models of the config, one after the other.
 absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& metrics, Health& health,
@@ -188,47 +184,37 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   return absl::OkStatus();
 }
 
-// The config's path, or an exit status.
-std::variant<std::string, int> ParseArguments(int argc, char** argv) {
-  const std::string_view first = argc > 1 ? argv[1] : "";
-  if (argc == 2 && first == "--version") {
-    std::cout << "longembed-server " << LONGEMBED_VERSION << " (LibTorch " << TorchVersion() << ")\n";
-    return 0;
-  }
-  if (argc == 2 && (first == "--help" || first == "-h")) {
-    std::cout << kUsage;
-    return 0;
-  }
-  if (argc == 3 && first == "--config") return std::string(argv[2]);
-  std::cerr << kUsage;
-  return 2;
+// Logs what is wrong, a line each; returns the exit status.
+int Report(const std::vector<std::string>& problems, int exit_status) {
+  for (const std::string& problem : problems) LogFatal("start failed", problem);
+  return problems.empty() ? EXIT_SUCCESS : exit_status;
 }
 
-// Prints what is wrong, a line each; returns the exit status.
-int Report(const std::vector<std::string>& problems, int exit_status) {
-  for (const std::string& problem : problems) PrintError(absl::StrCat("longembed-server: ", problem));
-  return problems.empty() ? EXIT_SUCCESS : exit_status;
+absl::Status CheckMachineFor(const ModelConfig& model) {
+  return CheckEncoderOptions({.device = model.device, .precision = model.precision, .engine = model.engine});
 }
 
 int Main(int argc, char** argv) {
   OpenStandardDescriptors();
   InstallTerminateHandler();
-  BlockSignals();
-  const auto arguments = ParseArguments(argc, argv);
+  const auto arguments = HandleArguments(argc, argv, LONGEMBED_VERSION, absl::StrCat("LibTorch ", TorchVersion()));
   if (const int* exit_status = std::get_if<int>(&arguments)) return *exit_status;
-  const auto& config_path = std::get<std::string>(arguments);
+  const auto& [config_path, check_config] = std::get<ServerArguments>(arguments);
+  if (check_config) return CheckConfig(config_path, CheckMachineFor, std::cout, std::cerr);
+  BlockSignals();
   ProcessSignals& signals = *new ProcessSignals;  // Its thread runs until the process ends.
   Problems problems;
   const absl::StatusOr<ServerConfig> config = ReadConfig(config_path);
   problems.Add(config.status());
-  if (!config.ok()) return Report(problems.all(), 2);
+  SetLogFormat(config.ok() ? config->log.format : FindLogFormat(config_path));
+  if (!config.ok()) return Report(problems.all(), kExitUsage);
   BoundTorchCaches();
   SetLogLevel(config->log.level);
-  SetLogFormat(config->log.format);
+  LogOverrides(*config);
   Prepared prepared(*config);
   prepared.Prepare(*config, problems);
   if (problems.all().empty()) problems.Add(Serve(*config, config_path, prepared, signals));
-  return Report(problems.all(), 1);
+  return Report(problems.all(), kExitFailure);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ if ! command -v clang-format-14 >/dev/null; then
   write '<skipped message="clang-format-14 is not installed"/>'
   exit 0
 fi
-changed=$(find client examples model server tests -name '*.h' -o -name '*.cc' | sort | while read -r file; do
+changed=$(find client examples model program server tests -name '*.h' -o -name '*.cc' | sort | while read -r file; do
   clang-format-14 "$file" | cmp -s - "$file" || printf '%s ' "$file"
 done)
 if [ -n "$changed" ]; then

@@ -1,6 +1,7 @@
 #include "client/cli/answer_writer.h"
 
 #include <algorithm>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -51,18 +52,32 @@ absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
   return closed_ ? absl::CancelledError("interrupted") : absl::OkStatus();
 }
 
+absl::StatusOr<std::string> AnswerWriter::Format(const nlohmann::json& id, const v1::EmbedResult& result) {
+  std::ostringstream line;
+  if (arguments_.text_output) {
+    WriteText(id, result, line);
+    return line.str();
+  }
+  std::optional<RowRange> rows;
+  if (matrix_ != nullptr) {
+    rows = RowRange{.start = matrix_->rows()};
+    for (const v1::Embedding& embedding : result.embeddings()) {
+      if (absl::Status status = matrix_->Append(embedding); !status.ok()) return status;
+    }
+    rows->end = matrix_->rows();
+  }
+  WriteResult(id, result, arguments_.options.encoding(), line, rows);
+  return line.str();
+}
+
 absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult& result) {
   if (result.has_error() && !arguments_.partial) {
     return absl::Status(static_cast<absl::StatusCode>(result.error().code()),
                         absl::StrCat("the text with the id ", id.dump(), ": ", result.error().message()));
   }
-  std::ostringstream line;
-  if (arguments_.text_output) {
-    WriteText(id, result, line);
-  } else {
-    WriteResult(id, result, arguments_.options.encoding(), line);
-  }
-  if (absl::Status status = WriteOutput(line.str(), out_); !status.ok()) return status;
+  const absl::StatusOr<std::string> line = Format(id, result);
+  if (!line.ok()) return line.status();
+  if (absl::Status status = WriteOutput(*line, out_); !status.ok()) return status;
   some_failed_ |= result.has_error();
   tokens_ += result.tokens();
   progress_.Update(++texts_, tokens_, bytes_read_);

@@ -8,10 +8,13 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/cli/command_line.h"
+#include "client/cli/npy_file.h"
 #include "client/cli/progress.h"
 #include "longembed/v1/embedding.pb.h"
 
@@ -20,9 +23,10 @@ namespace longembed::client {
 // Multiple threads can call its methods without external synchronization.
 class AnswerWriter {
  public:
-  // All must outlive it.
-  AnswerWriter(const Arguments& arguments, std::ostream& out, Progress& progress)
-      : arguments_(arguments), out_(out), progress_(progress) {}
+  // All must outlive it. `matrix` takes the vectors, whose lines then name their rows; nullptr: they stand in the
+  // lines.
+  AnswerWriter(const Arguments& arguments, std::ostream& out, NpyFile* matrix, Progress& progress)
+      : arguments_(arguments), out_(out), matrix_(matrix), progress_(progress) {}
 
   // Before the input is sent: inputs are numbered from 0 in this order.
   void Expect(nlohmann::json id, int64_t bytes_read);
@@ -38,9 +42,11 @@ class AnswerWriter {
 
  private:
   absl::Status Write(const nlohmann::json& id, const v1::EmbedResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::string> Format(const nlohmann::json& id, const v1::EmbedResult& result);
 
   const Arguments& arguments_;
   std::ostream& out_;
+  NpyFile* const matrix_;
   Progress& progress_;
 
   std::atomic<bool> closed_ = false;

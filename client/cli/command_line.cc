@@ -1,6 +1,7 @@
 #include "client/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -8,15 +9,20 @@
 #include <optional>
 #include <sstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "client/cli/describe_app.h"
 #include "client/cli/extension_flags.h"
+#include "program/completion.h"
+#include "program/man_page.h"
 
 namespace longembed::client {
 namespace {
 
 using v1::EmbedOptions;
 
+constexpr char kFile[] = "FILE";
 constexpr double kTimeoutSeconds = 300;
 constexpr double kHealthTimeoutSeconds = 5;  // A server that hangs is not healthy.
 
@@ -38,6 +44,11 @@ CLI::Validator Decimal() {
   return CLI::Validator(check, "");
 }
 
+CLI::Validator ReadableFile() {
+  const auto check = [](std::string& file) { return file == kStandardInput ? "" : CLI::ExistingFile(file); };
+  return CLI::Validator(check, "", "READABLE");
+}
+
 // Filled by CLI11, and turned into Arguments after parsing.
 struct Raw {
   std::string server, root_certificates_file, client_certificate_file, client_key_file, api_key_file;
@@ -53,17 +64,21 @@ struct Raw {
 
 void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeoutSeconds) {
   // Not CLI11's envname: the commands share `raw`, and for each that is not called it would overwrite the flag.
-  command.add_option("--server", raw.server, "HOST:PORT; default: LONGEMBED_SERVER in the environment")
+  command.add_option("--server", raw.server, "HOST:PORT; outranks LONGEMBED_SERVER of the environment")
       ->default_str(ClientOptions().server);
   command.add_flag("--tls", raw.tls, "Use TLS");
-  command.add_option("--root-certificates", raw.root_certificates_file,
-                     "PEM file with the authorities to trust; implies --tls");
-  auto* certificate = command.add_option("--client-certificate", raw.client_certificate_file,
-                                         "PEM file with this client's certificate, for servers that ask for one");
-  auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with its key");
+  command
+      .add_option("--root-certificates", raw.root_certificates_file,
+                  "PEM file with the authorities to trust; implies --tls")
+      ->type_name(kFile);
+  auto* certificate = command
+                          .add_option("--client-certificate", raw.client_certificate_file,
+                                      "PEM file with this client's certificate, for servers that ask for one")
+                          ->type_name(kFile);
+  auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with its key")->type_name(kFile);
   certificate->needs(key);
   key->needs(certificate);
-  command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key");
+  command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key")->type_name(kFile);
   command.add_option("--timeout", raw.timeout_seconds, "Seconds without an answer, retries included")
       ->check(PositiveNumber())
       ->default_str(absl::StrCat(timeout_seconds));
@@ -82,7 +97,10 @@ void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
                   "json: lines of {\"id\":..., \"text\":..., \"ranges\":[[start,end],...]}; text: every line is a text")
       ->check(CLI::IsMember({"json", "text"}))
       ->capture_default_str();
-  command.add_option("files", arguments.source.files, "Files to read")->check(CLI::ExistingFile)->excludes(text);
+  command.add_option("files", arguments.source.files, "Files to read; - is standard input")
+      ->type_name(kFile)
+      ->check(ReadableFile())
+      ->excludes(text);
 }
 
 void AddEmbedOptions(CLI::App& command, Raw& raw) {
@@ -185,67 +203,141 @@ absl::Status WriteOutput(const std::string& text, std::ostream& out) {
 }
 
 int PrintError(const absl::Status& status, const Streams& streams, int exit_status) {
-  streams.err << "longembed: " << std::string(status.message());
-  if (status.code() == absl::StatusCode::kUnavailable)
-    streams.err << " (is the server running, and is --server right?)";
-  streams.err << "\n";
+  streams.err << "longembed: " << std::string(status.message()) << "\n";
   return exit_status;
 }
 
-int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
-  CLI::App app("Embeds texts with a longembed server.", "longembed");
-  app.require_subcommand(1);
-  Raw raw;
-  Arguments arguments;
-  CLI::App& embed =
-      *app.add_subcommand("embed", "Texts to vectors: one JSON object a line in, one a line out, in order");
-  CLI::App& explain = *app.add_subcommand("explain", "The plan that embed would follow, without running the model");
-  CLI::App& tokenize = *app.add_subcommand("tokenize", "Texts to tokens");
-  CLI::App& models = *app.add_subcommand("models", "The models of the server");
-  CLI::App& health = *app.add_subcommand("health", "Whether the server is serving: exit status 0, or 1");
-  for (CLI::App* command : {&embed, &explain, &tokenize, &models}) AddConnection(*command, raw);
-  AddConnection(health, raw, kHealthTimeoutSeconds);
-  health.add_option("--service", arguments.health_service,
-                    "A service of grpc.health.v1; the server as a whole without");
-  for (CLI::App* command : {&embed, &explain, &tokenize}) AddTexts(*command, raw, arguments);
-  for (CLI::App* command : {&embed, &explain}) AddEmbedOptions(*command, raw);
-  tokenize.add_option("--model", raw.model, "Name of the model; optional where the server has one");
-  embed.add_flag("--partial", arguments.partial,
-                 "A text that fails becomes a line with an error; the others go on (exit status 3)");
-  embed.add_option("--in-flight", arguments.in_flight, "Most texts without an answer")
+namespace {
+
+// The commands, and what their flags fill.
+class CommandLine {
+ public:
+  CommandLine();
+
+  // Returns the exit status.
+  int Run(int argc, const char* const* argv, const Streams& streams);
+
+ private:
+  void AddInspectCommands();
+  // Errors: INVALID_ARGUMENT.
+  absl::Status FillArguments();
+  int RunCommand(const Streams& streams);
+  // Of the help, and of arguments that CLI11 refuses.
+  int End(const CLI::ParseError& error, const std::vector<std::string>& words, const Streams& streams);
+  ProgramDescription Describe() const;
+
+  CLI::App app_{"Embeds texts with a longembed server", "longembed"};
+  Raw raw_;
+  Arguments arguments_;
+  std::string shell_;
+  CLI::App& embed_ =
+      *app_.add_subcommand("embed", "Texts to vectors: one JSON object a line in, one a line out, in order");
+  CLI::App& explain_ = *app_.add_subcommand("explain", "The plan that embed would follow, without running the model");
+  CLI::App& tokenize_ = *app_.add_subcommand("tokenize", "Texts to tokens");
+  CLI::App& models_ = *app_.add_subcommand("models", "The models of the server");
+  CLI::App& health_ = *app_.add_subcommand("health", "Whether the server is serving: exit status 0, or 1");
+  CLI::App& completion_ = *app_.add_subcommand("completion", "A script that completes arguments in a shell");
+  CLI::App& man_ = *app_.add_subcommand("man", "The man page, for: longembed man | man -l -");
+};
+
+CommandLine::CommandLine() {
+  app_.require_subcommand(1);
+  app_.set_version_flag("--version", absl::StrCat("longembed ", LONGEMBED_VERSION), "Print the version");
+  for (CLI::App* command : {&embed_, &explain_, &tokenize_, &models_}) AddConnection(*command, raw_);
+  AddInspectCommands();
+  for (CLI::App* command : {&embed_, &explain_, &tokenize_}) AddTexts(*command, raw_, arguments_);
+  for (CLI::App* command : {&embed_, &explain_}) AddEmbedOptions(*command, raw_);
+  embed_.add_flag("--partial", arguments_.partial,
+                  "A text that fails becomes a line with an error; the others go on (exit status 3)");
+  embed_.add_option("--in-flight", arguments_.in_flight, "Most texts without an answer")
       ->check(Decimal())
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
-  auto* out = embed.add_option("--out", arguments.out_file,
-                               "File to write to instead of standard output; overwritten unless --resume");
-  embed
-      .add_flag("--resume", arguments.resume,
+  auto* out = embed_
+                  .add_option("--out", arguments_.out_file,
+                              "File to write to instead of standard output; overwritten unless --resume. FILE.npy: a "
+                              "matrix for NumPy, with the ids and rows of the texts in FILE.npy.jsonl")
+                  ->type_name(kFile);
+  embed_
+      .add_flag("--resume", arguments_.resume,
                 "Append to the file of --out, and skip a text for each answer there that has its id")
       ->needs(out);
+}
+
+void CommandLine::AddInspectCommands() {
+  AddConnection(health_, raw_, kHealthTimeoutSeconds);
+  health_.add_option("--service", arguments_.health_service,
+                     "A service of grpc.health.v1; the server as a whole without");
+  tokenize_.add_option("--model", raw_.model, "Name of the model; optional where the server has one");
+  completion_.add_option("shell", shell_, "The shell")->required()->check(CLI::IsMember({"bash", "zsh"}));
+}
+
+ProgramDescription CommandLine::Describe() const {
+  ProgramDescription program = DescribeApp(app_);
+  program.version = LONGEMBED_VERSION;
+  program.sections = {
+      {"EXIT STATUS",
+       {"0: everything was done.", "1: a request, the connection or writing the output failed.",
+        "2: wrong arguments, or without --partial a wrong line of input.",
+        "3: with --partial, some texts or lines failed; with --resume, in this run or an earlier one."}},
+      {"ENVIRONMENT",
+       {"LONGEMBED_SERVER: HOST:PORT of the server, where --server is not given.",
+        "GRPC_VERBOSITY: gRPC's own log on standard error (debug, info or error); none unless it is set."}}};
+  return program;
+}
+
+int CommandLine::End(const CLI::ParseError& error, const std::vector<std::string>& words, const Streams& streams) {
+  if (error.get_exit_code() != 0) {
+    const std::string why = ExplainMisuse(Describe(), words);
+    if (!why.empty()) return PrintError(absl::InvalidArgumentError(why), streams, kExitUsage);
+  }
+  std::ostringstream help;
+  if (app_.exit(error, help, streams.err) != 0) return kExitUsage;
+  const absl::Status written = WriteOutput(help.str(), streams.out);
+  return written.ok() ? kExitOk : PrintError(written, streams);
+}
+
+absl::Status CommandLine::FillArguments() {
+  arguments_.call.timeout =
+      absl::Seconds(raw_.timeout_seconds.value_or(health_.parsed() ? kHealthTimeoutSeconds : kTimeoutSeconds));
+  arguments_.text_output = raw_.output == "text";
+  arguments_.source.format = raw_.format == "text" ? LineFormat::kText : LineFormat::kJson;
+  if (absl::Status status = FillConnection(raw_, arguments_); !status.ok()) return status;
+  return FillOptions(raw_, arguments_.options);
+}
+
+int CommandLine::Run(int argc, const char* const* argv, const Streams& streams) {
   try {
-    app.parse(argc, argv);
+    app_.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::ostringstream help;
-    if (app.exit(error, help, streams.err) != 0) return kExitUsage;
-    const absl::Status written = WriteOutput(help.str(), streams.out);
-    return written.ok() ? kExitOk : PrintError(written, streams);
+    return End(error, {argv + std::min(argc, 1), argv + argc}, streams);
   }
-  arguments.call.timeout =
-      absl::Seconds(raw.timeout_seconds.value_or(health.parsed() ? kHealthTimeoutSeconds : kTimeoutSeconds));
-  arguments.text_output = raw.output == "text";
-  arguments.source.format = raw.format == "text" ? LineFormat::kText : LineFormat::kJson;
-  for (const absl::Status& status : {FillConnection(raw, arguments), FillOptions(raw, arguments.options)}) {
-    if (!status.ok()) return PrintError(status, streams, kExitUsage);
-  }
-  if (embed.parsed()) return RunEmbed(arguments, streams);
-  const auto run = explain.parsed()    ? RunExplain
-                   : tokenize.parsed() ? RunTokenize
-                   : health.parsed()   ? RunHealth
-                                       : RunModels;
+  if (const absl::Status status = FillArguments(); !status.ok()) return PrintError(status, streams, kExitUsage);
+  return embed_.parsed() ? RunEmbed(arguments_, streams) : RunCommand(streams);
+}
+
+int CommandLine::RunCommand(const Streams& streams) {
   std::ostringstream answer;
-  const int exit_status = run(arguments, {.in = streams.in, .out = answer, .err = streams.err});
+  int exit_status = kExitOk;
+  if (man_.parsed()) {
+    answer << ManPage(Describe());
+  } else if (completion_.parsed()) {
+    answer << *CompletionScript(Describe(), shell_);
+  } else {
+    const auto run = explain_.parsed()    ? RunExplain
+                     : tokenize_.parsed() ? RunTokenize
+                     : health_.parsed()   ? RunHealth
+                                          : RunModels;
+    exit_status = run(arguments_, {.in = streams.in, .out = answer, .err = streams.err});
+  }
   const absl::Status written = WriteOutput(answer.str(), streams.out);
   return written.ok() ? exit_status : PrintError(written, streams);
+}
+
+}  // namespace
+
+int RunCommandLine(int argc, const char* const* argv, const Streams& streams) {
+  return CommandLine().Run(argc, argv, streams);
 }
 
 }  // namespace longembed::client

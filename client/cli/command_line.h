@@ -31,6 +31,8 @@ inline constexpr int kExitFailed = 1;      // A request or the transport failed.
 inline constexpr int kExitUsage = 2;       // The arguments or the input lines are wrong.
 inline constexpr int kExitSomeFailed = 3;  // With --partial: some inputs failed, in this run or an earlier one.
 
+inline constexpr char kStandardInput[] = "-";  // Among the files.
+
 // Where the texts of embed, explain and tokenize come from: --text, else files, else standard input.
 struct TextSource {
   std::vector<std::string> texts;

@@ -9,9 +9,12 @@
 #include <unordered_set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/answer_writer.h"
 #include "client/cli/command_line.h"
+#include "client/cli/connection_errors.h"
+#include "client/cli/npy_file.h"
 #include "client/cli/progress.h"
 #include "client/cli/resume.h"
 #include "client/cli/text_reader.h"
@@ -33,12 +36,12 @@ class EmbedRun {
     bool some_failed = false;
   };
 
-  EmbedRun(const Arguments& arguments, const Streams& streams, std::ostream& out)
+  EmbedRun(const Arguments& arguments, const Streams& streams, std::ostream& out, NpyFile* matrix)
       : arguments_(arguments),
         client_(arguments.client),
         reader_(arguments.source, streams.in),
         progress_(streams.err, streams.err_is_terminal, reader_.total_bytes()),
-        writer_(arguments, out, progress_),
+        writer_(arguments, out, matrix, progress_),
         on_interrupt_(streams.interrupt, [this] { writer_.Close(); }) {}
 
   // Skips one text for each id of `done`. Once.
@@ -82,19 +85,30 @@ class EmbedRun {
   std::stop_callback<std::function<void()>> on_interrupt_;
 };
 
-int RunTo(std::ostream& out, std::unordered_multiset<std::string> done, const Arguments& arguments,
+int RunTo(std::ostream& out, NpyFile* matrix, std::unordered_multiset<std::string> done, const Arguments& arguments,
           const Streams& streams) {
   // Ends the run, and with it the progress line, before anything is printed.
-  const EmbedRun::Outcome outcome = EmbedRun(arguments, streams, out).Run(std::move(done));
-  if (!outcome.status.ok()) return PrintError(outcome.status, streams);
+  const EmbedRun::Outcome outcome = EmbedRun(arguments, streams, out, matrix).Run(std::move(done));
+  if (!outcome.status.ok()) return PrintError(ExplainConnection(outcome.status, arguments.client), streams);
   if (!outcome.input_error.ok()) return PrintError(outcome.input_error, streams, kExitUsage);
   return outcome.some_failed ? kExitSomeFailed : kExitOk;
 }
+
+absl::Status CannotBeWritten(const std::string& file) {
+  return absl::InvalidArgumentError(absl::StrCat("--out: ", file, " cannot be written: ", std::strerror(errno)));
+}
+
+bool IsMatrix(const std::string& file) { return absl::EndsWith(file, ".npy"); }
 
 // That --out can be what the arguments make of it. Errors: INVALID_ARGUMENT.
 absl::Status CheckOut(const Arguments& arguments) {
   if (arguments.resume && arguments.text_output) {
     return absl::InvalidArgumentError("--resume: cannot be combined with --output text, which has no ids to find");
+  }
+  if (IsMatrix(arguments.out_file) && (arguments.resume || arguments.text_output)) {
+    return absl::InvalidArgumentError(absl::StrCat("--out: a .npy file cannot be combined with ",
+                                                   arguments.resume ? "--resume" : "--output text",
+                                                   "; write JSON lines instead"));
   }
   for (const std::string& input : arguments.source.files) {
     std::error_code error;  // Of a file that does not exist: no input, then.
@@ -106,11 +120,22 @@ absl::Status CheckOut(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+// The vectors to --out, and beside it, in FILE.jsonl, the lines that name their rows.
+int RunToMatrix(const Arguments& arguments, const Streams& streams) {
+  absl::StatusOr<NpyFile> matrix = NpyFile::Create(arguments.out_file, arguments.options.encoding());
+  if (!matrix.ok()) return PrintError(matrix.status(), streams, kExitUsage);
+  const std::string lines = absl::StrCat(arguments.out_file, ".jsonl");
+  std::ofstream file(lines, std::ios::trunc);
+  if (!file) return PrintError(CannotBeWritten(lines), streams, kExitUsage);
+  return RunTo(file, &*matrix, {}, arguments, streams);
+}
+
 }  // namespace
 
 int RunEmbed(const Arguments& arguments, const Streams& streams) {
-  if (arguments.out_file.empty()) return RunTo(streams.out, {}, arguments, streams);
+  if (arguments.out_file.empty()) return RunTo(streams.out, nullptr, {}, arguments, streams);
   if (const absl::Status status = CheckOut(arguments); !status.ok()) return PrintError(status, streams, kExitUsage);
+  if (IsMatrix(arguments.out_file)) return RunToMatrix(arguments, streams);
   EarlierAnswers earlier;
   if (arguments.resume) {
     absl::StatusOr<EarlierAnswers> read = ReadEarlierAnswers(arguments.out_file);
@@ -118,16 +143,12 @@ int RunEmbed(const Arguments& arguments, const Streams& streams) {
     earlier = *std::move(read);
   }
   std::ofstream file(arguments.out_file, arguments.resume ? std::ios::app : std::ios::trunc);
-  if (!file) {
-    return PrintError(absl::InvalidArgumentError(
-                          absl::StrCat("--out: ", arguments.out_file, " cannot be written: ", std::strerror(errno))),
-                      streams, kExitUsage);
-  }
+  if (!file) return PrintError(CannotBeWritten(arguments.out_file), streams, kExitUsage);
   if (earlier.failed > 0) {
     streams.err << "longembed: " << earlier.failed << " of the texts failed in earlier runs; " << arguments.out_file
                 << " says why\n";
   }
-  const int status = RunTo(file, std::move(earlier.ids), arguments, streams);
+  const int status = RunTo(file, nullptr, std::move(earlier.ids), arguments, streams);
   return status == kExitOk && earlier.failed > 0 ? kExitSomeFailed : status;
 }
 

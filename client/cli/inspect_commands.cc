@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/command_line.h"
+#include "client/cli/connection_errors.h"
 #include "client/cli/text_reader.h"
 
 namespace longembed::client {
@@ -123,7 +124,7 @@ int RunExplain(const Arguments& arguments, const Streams& streams) {
   for (const InputLine& line : *lines) *request.add_inputs() = *line.input;
   Client client(arguments.client);
   const absl::StatusOr<v1::ExplainResponse> response = client.Explain(request, arguments.call);
-  if (!response.ok()) return PrintError(response.status(), streams);
+  if (!response.ok()) return PrintError(ExplainConnection(response.status(), arguments.client), streams);
   if (const absl::Status status = CheckCount(response->results_size(), lines->size()); !status.ok()) {
     return PrintError(status, streams);
   }
@@ -145,7 +146,7 @@ int RunTokenize(const Arguments& arguments, const Streams& streams) {
   for (const InputLine& line : *lines) request.add_texts(line.input->text());
   Client client(arguments.client);
   const absl::StatusOr<v1::TokenizeResponse> response = client.Tokenize(request, arguments.call);
-  if (!response.ok()) return PrintError(response.status(), streams);
+  if (!response.ok()) return PrintError(ExplainConnection(response.status(), arguments.client), streams);
   if (const absl::Status status = CheckCount(response->results_size(), lines->size()); !status.ok()) {
     return PrintError(status, streams);
   }
@@ -162,7 +163,7 @@ int RunTokenize(const Arguments& arguments, const Streams& streams) {
 int RunModels(const Arguments& arguments, const Streams& streams) {
   Client client(arguments.client);
   const absl::StatusOr<v1::ListModelsResponse> response = client.ListModels(arguments.call);
-  if (!response.ok()) return PrintError(response.status(), streams);
+  if (!response.ok()) return PrintError(ExplainConnection(response.status(), arguments.client), streams);
   for (const v1::Model& model : response->models()) {
     if (arguments.text_output) {
       WriteModelText(model, streams.out);
@@ -176,7 +177,7 @@ int RunModels(const Arguments& arguments, const Streams& streams) {
 int RunHealth(const Arguments& arguments, const Streams& streams) {
   Client client(arguments.client);
   const absl::StatusOr<bool> serving = client.IsServing(arguments.health_service, arguments.call);
-  if (!serving.ok()) return PrintError(serving.status(), streams);
+  if (!serving.ok()) return PrintError(ExplainConnection(serving.status(), arguments.client), streams);
   streams.out << (*serving ? "SERVING\n" : "NOT_SERVING\n");
   return *serving ? kExitOk : kExitFailed;
 }

@@ -113,13 +113,29 @@ absl::Status CheckUtf8(const std::string& text) {
   }
 }
 
+// The parser's reason, where the line is no JSON at all.
+absl::Status WhyNoObject(const std::string& line) {
+  std::string why;
+  try {
+    static_cast<void>(nlohmann::json::parse(line));
+  } catch (const nlohmann::json::parse_error& error) {
+    // "[...] parse error at line 1, column 9: syntax error while parsing value - WHY; last read: '...'"
+    const std::string words = error.what();
+    const size_t dash = words.find(" - ");
+    if (dash != std::string::npos) {
+      why =
+          absl::StrCat(" (at byte ", error.byte, ": ", words.substr(dash + 3, words.find("; ", dash) - dash - 3), ")");
+    }
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("not a JSON object", why, "; each line is {\"id\": ..., \"text\": \"...\"}"));
+}
+
 InputLine ParseJson(const std::string& line, int64_t number) {
   const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (object.is_object()) return {.id = object.value("id", nlohmann::json(number)), .input = ReadInput(object)};
   absl::Status status = CheckUtf8(line);
-  if (status.ok()) {
-    status = absl::InvalidArgumentError("not a JSON object; each line is {\"id\": ..., \"text\": \"...\"}");
-  }
+  if (status.ok()) status = WhyNoObject(line);
   return {.id = FindId(line, number), .input = std::move(status)};
 }
 
@@ -156,7 +172,7 @@ absl::StatusOr<std::optional<InputLine>> LineReader::Next() {
 }
 
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
-                 std::ostream& out) {
+                 std::ostream& out, const std::optional<RowRange>& rows) {
   out << "{\"id\":" << id.dump();
   if (result.has_error()) {
     const nlohmann::json error{{"code", result.error().code()}, {"message", result.error().message()}};
@@ -164,8 +180,10 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::Em
     out << ",\"error\":" << error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "}\n";
     return;
   }
-  out << "," << FormatEmbeddings(result, encoding) << ",\"tokens\":" << result.tokens()
-      << ",\"truncated_tokens\":" << result.truncated_tokens()
+  out << ","
+      << (rows.has_value() ? absl::StrCat("\"rows\":[", rows->start, ",", rows->end, "]")
+                           : FormatEmbeddings(result, encoding))
+      << ",\"tokens\":" << result.tokens() << ",\"truncated_tokens\":" << result.truncated_tokens()
       << (result.truncated_tokens_estimated() ? ",\"truncated_tokens_estimated\":true" : "") << ",\"windows\":"
       << FormatRanges(
              result.sequences(), [](const auto& s) -> const auto& { return s.content(); });

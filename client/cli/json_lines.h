@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_CLIENT_CLI_JSON_LINES_H_
 #define LONGEMBED_CLIENT_CLI_JSON_LINES_H_
 
+#include <cstdint>
 #include <istream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -46,13 +47,20 @@ class LineReader {
   int64_t bytes_read_ = 0;
 };
 
+// The rows [start, end) of a matrix.
+struct RowRange {
+  int64_t start = 0;
+  int64_t end = 0;
+};
+
 // {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN"}, the
 // method being that of the first window; "embeddings" in place of "embedding" when there are several, and "ranges" when
 // each stands for a part of the text; {"id":..., "error":{"code":..., "message":...}} for an input that failed. An
 // embedding in an encoding other than FLOAT32 is {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8,
-// "scale". A sparse one is {"dimensions":N, "indices":[...], "values":[...]}, or has "indices" beside "data".
+// "scale". A sparse one is {"dimensions":N, "indices":[...], "values":[...]}, or has "indices" beside "data". With
+// `rows` "rows":[start,end] stands in place of the embeddings.
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
-                 std::ostream& out);
+                 std::ostream& out, const std::optional<RowRange>& rows = std::nullopt);
 
 // The shortest decimal that reads back as the same float.
 std::string FormatFloat(float value);

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <stop_token>
 #include <thread>
@@ -47,6 +48,8 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   std::ios::sync_with_stdio(false);
+  // What gRPC would log is told in the command's own words.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   std::stop_source interrupt;
   EndOnSignals(interrupt);
   return longembed::client::RunCommandLine(argc, argv,

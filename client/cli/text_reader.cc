@@ -10,6 +10,7 @@ namespace longembed::client {
 
 TextReader::TextReader(const TextSource& source, std::istream& in) : source_(source), in_(in) {
   for (const std::string& file : source_.files) {
+    if (file == kStandardInput) continue;
     std::error_code error;
     const auto size = std::filesystem::file_size(file, error);
     if (!error) total_bytes_ += static_cast<int64_t>(size);
@@ -40,6 +41,10 @@ absl::StatusOr<std::optional<InputLine>> TextReader::Next() {
 absl::StatusOr<bool> TextReader::OpenNext() {
   if (next_file_ < source_.files.size()) {
     const std::string& name = source_.files[next_file_++];
+    if (name == kStandardInput) {
+      reader_.emplace(in_, "standard input", source_.format);
+      return true;
+    }
     file_ = std::ifstream(name);
     if (!file_.is_open())
       return absl::InvalidArgumentError(absl::StrCat(name, " cannot be opened: ", std::strerror(errno)));

@@ -40,6 +40,10 @@ struct EncoderOptions {
 absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,
                                                      const EncoderOptions& options);
 
+// Checks what can be known of the options without a model: that this machine has the device, and that the device
+// computes in the precision. Errors: FAILED_PRECONDITION.
+absl::Status CheckEncoderOptions(const EncoderOptions& options);
+
 // How many cores LibTorch uses for one operation on the calling thread: its OpenMP would otherwise start as many
 // threads as there are cores for each thread that encodes. Our kernels have no use for it.
 void SetTorchThreads(int threads);

@@ -85,6 +85,16 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
 
 }  // namespace
 
+absl::Status CheckEncoderOptions(const EncoderOptions& options) {
+  const absl::StatusOr<c10::Device> device = FindDevice(options.device);
+  if (!device.ok()) return device.status();
+  if (options.precision == Precision::kInt8 && device->is_cpu() && options.engine == Engine::kAuto) {
+    const std::string missing = cpu::MissingFor(options.precision);
+    return missing.empty() ? absl::OkStatus() : PrecisionUnavailable(PrecisionName(options.precision), missing);
+  }
+  return TypeFor(*device, options.precision).status();
+}
+
 absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,
                                                      const EncoderOptions& options) {
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);

@@ -12,11 +12,6 @@
 namespace longembed {
 namespace {
 
-struct Refusal {
-  int line;
-  std::string what;
-};
-
 bool IsDigit(char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); }
 
 // Whether the text begins with a whole number in plain decimal digits.
@@ -34,8 +29,8 @@ bool IsMilliseconds(absl::Duration duration) { return duration == absl::Trunc(du
 
 }  // namespace
 
-YamlMapping::YamlMapping(const YamlNode& node, std::string path, YamlWords words)
-    : node_(node), path_(std::move(path)), words_(words) {
+YamlMapping::YamlMapping(const YamlNode& node, std::string path, YamlWords words, std::vector<Problem>* problems)
+    : node_(node), path_(std::move(path)), words_(words), problems_(problems) {
   if (node.kind != YamlNode::Kind::kMapping) Fail(node, "", "must be a mapping of keys to values");
   std::set<std::string> seen;
   for (const auto& [key, value] : node.entries) {
@@ -44,8 +39,21 @@ YamlMapping::YamlMapping(const YamlNode& node, std::string path, YamlWords words
   }
 }
 
+bool YamlMapping::failed() const { return problems_ != nullptr && !problems_->empty(); }
+
+void YamlMapping::Collect(const std::function<void()>& read) const {
+  if (problems_ == nullptr) return read();
+  try {
+    read();
+  } catch (const Problem& problem) {
+    problems_->push_back(problem);
+  }
+}
+
 void YamlMapping::ReadInteger(const std::string& key, int64_t& value, int64_t least, int64_t most) {
-  if (const YamlNode* const node = Node(key)) value = ToInteger(key, *node, least, most);
+  Collect([&] {
+    if (const YamlNode* const node = Node(key)) value = ToInteger(key, *node, least, most);
+  });
 }
 
 int64_t YamlMapping::ToInteger(const std::string& key, const YamlNode& node, int64_t least, int64_t most) const {
@@ -68,7 +76,9 @@ double YamlMapping::ToNumber(const std::string& key, const YamlNode& node, doubl
 }
 
 void YamlMapping::Number(const std::string& key, double& value, double least, double most) {
-  if (const YamlNode* const node = Node(key)) value = ToNumber(key, *node, least, most);
+  Collect([&] {
+    if (const YamlNode* const node = Node(key)) value = ToNumber(key, *node, least, most);
+  });
 }
 
 void YamlMapping::Numbers(const std::string& key, std::vector<double>& values, double least, double most) {
@@ -79,17 +89,21 @@ void YamlMapping::Numbers(const std::string& key, std::vector<double>& values, d
 }
 
 void YamlMapping::Flag(const std::string& key, bool& value) {
-  const YamlNode* const node = Node(key);
-  if (node == nullptr) return;
-  const bool on = node->scalar == "true";
-  if (node->kind != YamlNode::Kind::kScalar || node->quoted || (!on && node->scalar != "false")) {
-    Fail(*node, key, absl::StrCat("must be true or false", Not(*node)));
-  }
-  value = on;
+  Collect([&] {
+    const YamlNode* const node = Node(key);
+    if (node == nullptr) return;
+    const bool on = node->scalar == "true";
+    if (node->kind != YamlNode::Kind::kScalar || node->quoted || (!on && node->scalar != "false")) {
+      Fail(*node, key, absl::StrCat("must be true or false", Not(*node)));
+    }
+    value = on;
+  });
 }
 
 void YamlMapping::Text(const std::string& key, std::string& value) {
-  if (const YamlNode* const node = Scalar(key, "a string")) value = node->scalar;
+  Collect([&] {
+    if (const YamlNode* const node = Scalar(key, "a string")) value = node->scalar;
+  });
 }
 
 void YamlMapping::Texts(const std::string& key, std::map<std::string, std::string>& values) {
@@ -123,46 +137,57 @@ void YamlMapping::AppendJson(std::string& json) {
 }
 
 void YamlMapping::Duration(const std::string& key, absl::Duration& value, const DurationRange& range) {
-  const YamlNode* const node = Scalar(key, "a duration such as 500ms, 10s or 2m");
-  if (node == nullptr) return;
+  Collect([&] {
+    const YamlNode* const node = Scalar(key, "a duration such as 500ms, 10s or 2m");
+    if (node != nullptr) value = ToDuration(key, *node, range);
+  });
+}
+
+absl::Duration YamlMapping::ToDuration(const std::string& key, const YamlNode& node, const DurationRange& range) const {
   absl::Duration read;
-  if (!absl::ParseDuration(node->scalar, &read) || read < absl::ZeroDuration()) {
-    Fail(*node, key, absl::StrCat("must be a duration such as 500ms, 10s or 2m", Not(*node)));
+  if (!absl::ParseDuration(node.scalar, &read) || read < absl::ZeroDuration()) {
+    Fail(node, key, absl::StrCat("must be a duration such as 500ms, 10s or 2m", Not(node)));
   }
   const bool in_range = (read >= range.least && read <= range.most) || (range.or_zero && read == absl::ZeroDuration());
   if (!in_range || !IsMilliseconds(read)) {
-    Fail(*node, key,
+    Fail(node, key,
          absl::StrCat("must be ", range.or_zero ? "0s, or " : "", "from ", absl::FormatDuration(range.least), " to ",
-                      absl::FormatDuration(range.most), " in whole milliseconds", Not(*node)));
+                      absl::FormatDuration(range.most), " in whole milliseconds", Not(node)));
   }
-  value = read;
+  return read;
 }
 
 int YamlMapping::ReadChoice(const std::string& key, const std::vector<std::string>& names) {
-  const std::string expected = absl::StrCat("one of ", absl::StrJoin(names, ", "));
-  const YamlNode* const node = Scalar(key, expected.c_str());
-  if (node == nullptr) return -1;
-  const auto found = std::find(names.begin(), names.end(), node->scalar);
-  if (found == names.end()) Fail(*node, key, absl::StrCat("must be ", expected, Not(*node)));
-  return static_cast<int>(found - names.begin());
+  int chosen = -1;
+  Collect([&] {
+    const std::string expected = absl::StrCat("one of ", absl::StrJoin(names, ", "));
+    const YamlNode* const node = Scalar(key, expected.c_str());
+    if (node == nullptr) return;
+    const auto found = std::find(names.begin(), names.end(), node->scalar);
+    if (found == names.end()) Fail(*node, key, absl::StrCat("must be ", expected, Not(*node)));
+    chosen = static_cast<int>(found - names.begin());
+  });
+  return chosen;
 }
 
 void YamlMapping::ReadMapping(const YamlNode& node, const std::string& path,
                               const std::function<void(YamlMapping&)>& read) const {
-  YamlMapping mapping(node, path, words_);
+  YamlMapping mapping(node, path, words_, problems_);
   read(mapping);
   mapping.RefuseUnknownKeys();
 }
 
 void YamlMapping::Section(const std::string& key, const std::function<void(YamlMapping&)>& read) {
-  if (const YamlNode* const node = Node(key)) ReadMapping(*node, absl::StrCat(path_, key, "."), read);
+  Collect([&] {
+    if (const YamlNode* const node = Node(key)) ReadMapping(*node, absl::StrCat(path_, key, "."), read);
+  });
 }
 
 void YamlMapping::Sections(const std::string& key, const std::function<void(YamlMapping&)>& read) {
-  const YamlNode* const list = List(key);
-  if (list == nullptr) return;
-  for (size_t i = 0; i < list->items.size(); ++i) {
-    ReadMapping(list->items[i], absl::StrCat(path_, key, "[", i, "]."), read);
+  const YamlNode* list = nullptr;
+  Collect([&] { list = List(key); });
+  for (size_t i = 0; list != nullptr && i < list->items.size(); ++i) {
+    Collect([&] { ReadMapping(list->items[i], absl::StrCat(path_, key, "[", i, "]."), read); });
   }
 }
 
@@ -197,16 +222,20 @@ const YamlNode* YamlMapping::List(const std::string& key) {
 }
 
 void YamlMapping::Require(const std::string& key) {
-  if (node_.Find(key) == nullptr) Fail(key, "is missing");
+  Collect([&] {
+    if (node_.Find(key) == nullptr) Fail(key, "is missing");
+  });
 }
 
 void YamlMapping::RefuseUnknownKeys() const {
   for (const auto& [key, value] : node_.entries) {
     if (known_.contains(key.scalar)) continue;
     const std::string known = absl::StrCat("; known here: ", absl::StrJoin(known_, ", "));
-    // Where the blank after a colon is missing a key's name holds its value.
-    if (words_ == YamlWords::kSecret) Fail(key, "", absl::StrCat("has an unknown key", known));
-    Fail(key, key.scalar, absl::StrCat("is unknown", known));
+    Collect([&, &key = key] {
+      // Where the blank after a colon is missing a key's name holds its value.
+      if (words_ == YamlWords::kSecret) Fail(key, "", absl::StrCat("has an unknown key", known));
+      Fail(key, key.scalar, absl::StrCat("is unknown", known));
+    });
   }
 }
 
@@ -218,7 +247,7 @@ void YamlMapping::Fail(const std::string& key, const std::string& what) const {
 void YamlMapping::Fail(const YamlNode& node, const std::string& key, const std::string& what) const {
   std::string place = path_ + key;
   if (place.ends_with('.')) place.pop_back();
-  throw Refusal{node.line, absl::StrCat(place.empty() ? "the file" : place, " ", what)};
+  throw Problem{node.line, absl::StrCat(place.empty() ? "the file" : place, " ", what)};
 }
 
 std::string YamlMapping::Not(const YamlNode& node) const {
@@ -226,17 +255,27 @@ std::string YamlMapping::Not(const YamlNode& node) const {
   return absl::StrCat(", not ", node.quoted ? "the text " : "", node.scalar);
 }
 
-absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read, YamlWords words) {
-  const absl::StatusOr<YamlNode> root = ParseYaml(text);
-  if (!root.ok()) return root.status();
+absl::Status ReadYamlNode(const YamlNode& root, const std::function<void(YamlMapping&)>& read, YamlWords words,
+                          YamlProblems problems) {
+  std::vector<YamlMapping::Problem> found;
   try {
-    YamlMapping mapping(*root, "", words);
+    YamlMapping mapping(root, "", words, problems == YamlProblems::kAll ? &found : nullptr);
     read(mapping);
     mapping.RefuseUnknownKeys();
-  } catch (const Refusal& refusal) {
-    return absl::InvalidArgumentError(absl::StrCat("line ", refusal.line, ": ", refusal.what));
+  } catch (const YamlMapping::Problem& problem) {
+    found.push_back(problem);
   }
-  return absl::OkStatus();
+  if (found.empty()) return absl::OkStatus();
+  std::ranges::stable_sort(found, {}, &YamlMapping::Problem::line);
+  return absl::InvalidArgumentError(absl::StrJoin(found, "\n", [](std::string* out, const auto& problem) {
+    absl::StrAppend(out, problem.line == 0 ? "" : absl::StrCat("line ", problem.line, ": "), problem.what);
+  }));
+}
+
+absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read, YamlWords words,
+                      YamlProblems problems) {
+  const absl::StatusOr<YamlNode> root = ParseYaml(text);
+  return root.ok() ? ReadYamlNode(*root, read, words, problems) : root.status();
 }
 
 }  // namespace longembed

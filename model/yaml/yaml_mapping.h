@@ -36,6 +36,10 @@ struct DurationRange {
 // What a file may contain that is secret: its words then stay out of errors.
 enum class YamlWords { kQuoted, kSecret };
 
+// How many problems of a file are told: the first, or all that can be found, a line each. After a problem a field keeps
+// its default, which checks across fields must bear.
+enum class YamlProblems { kFirst, kAll };
+
 // A key that is absent leaves its field as it is; one without a value is refused. Its methods throw; ReadYaml catches.
 class YamlMapping {
  public:
@@ -79,6 +83,9 @@ class YamlMapping {
   // A list of mappings: calls `read` for each.
   void Sections(const std::string& key, const std::function<void(YamlMapping&)>& read);
 
+  // Whether a problem has been found, with YamlProblems::kAll.
+  bool failed() const;
+
   // The mapping itself, for keys that its author names.
   const YamlNode& node() const { return node_; }
 
@@ -93,12 +100,22 @@ class YamlMapping {
   [[noreturn]] void Fail(const YamlNode& node, const std::string& key, const std::string& what) const;
 
  private:
+  struct Problem {
+    int line;  // 0: the node is of no file.
+    std::string what;
+  };
+
   const YamlNode* Node(const std::string& key);
   void AppendJson(std::string& json);
 
-  friend absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read, YamlWords words);
+  friend absl::Status ReadYamlNode(const YamlNode& root, const std::function<void(YamlMapping&)>& read, YamlWords words,
+                                   YamlProblems problems);
 
-  YamlMapping(const YamlNode& node, std::string path, YamlWords words);
+  // `problems` collects; nullptr: the first is thrown.
+  YamlMapping(const YamlNode& node, std::string path, YamlWords words, std::vector<Problem>* problems);
+
+  // Reads a key. Its problem, if it has one, does not end the reading of others where all are collected.
+  void Collect(const std::function<void()>& read) const;
 
   void RefuseUnknownKeys() const;
   void ReadMapping(const YamlNode& node, const std::string& path, const std::function<void(YamlMapping&)>& read) const;
@@ -106,6 +123,7 @@ class YamlMapping {
   int ReadChoice(const std::string& key, const std::vector<std::string>& names);
   double ToNumber(const std::string& key, const YamlNode& node, double least, double most) const;
   int64_t ToInteger(const std::string& key, const YamlNode& node, int64_t least, int64_t most) const;
+  absl::Duration ToDuration(const std::string& key, const YamlNode& node, const DurationRange& range) const;
   const YamlNode* Scalar(const std::string& key, const char* kind);
   const YamlNode* List(const std::string& key);
   // ", not VALUE", where values may be quoted.
@@ -121,6 +139,7 @@ class YamlMapping {
   const YamlNode& node_;
   const std::string path_;  // Of this mapping, with a dot at its end; empty: the root.
   const YamlWords words_;
+  std::vector<Problem>* const problems_;
   std::set<std::string> known_;
 };
 
@@ -128,7 +147,11 @@ class YamlMapping {
 // refused, as is a key that is there twice. Takes untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is
 // wrong".
 absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read,
-                      YamlWords words = YamlWords::kQuoted);
+                      YamlWords words = YamlWords::kQuoted, YamlProblems problems = YamlProblems::kFirst);
+
+// The same from a tree. Errors of a node on line 0 name no line.
+absl::Status ReadYamlNode(const YamlNode& root, const std::function<void(YamlMapping&)>& read,
+                          YamlWords words = YamlWords::kQuoted, YamlProblems problems = YamlProblems::kFirst);
 
 }  // namespace longembed
 

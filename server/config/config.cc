@@ -1,13 +1,17 @@
 #include "server/config/config.h"
 
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "model/yaml/yaml_mapping.h"
 #include "server/config/describe_config.h"
+#include "server/config/overrides.h"
 #include "server/files/watched_files.h"
 
 namespace longembed {
@@ -39,9 +43,9 @@ void ReadModels(YamlMapping& root, ServerConfig& config) {
   root.Sections("models", [&config](YamlMapping& mapping) {
     mapping.Require("path");
     Describe(mapping, config.models.emplace_back());
-    if (config.models.back().path.empty()) mapping.Fail("path", "is empty");
+    if (config.models.back().path.empty() && !mapping.failed()) mapping.Fail("path", "is empty");
   });
-  if (config.models.empty()) root.Fail("models", "must be a list of at least one model");
+  if (config.models.empty() && !root.failed()) root.Fail("models", "must be a list of at least one model");
 }
 
 void CheckSecurity(const YamlMapping& root, const ServerConfig& config) {
@@ -62,6 +66,12 @@ void ResolvePaths(ServerConfig& config, const std::filesystem::path& directory) 
   for (std::string* const path : paths) {
     if (!path->empty()) *path = (directory / *path).lexically_normal().string();
   }
+}
+
+// The problems of both, a line each.
+absl::Status Both(const absl::Status& first, const absl::Status& second) {
+  const bool two = !first.ok() && !second.ok();
+  return absl::InvalidArgumentError(absl::StrCat(first.message(), two ? "\n" : "", second.message()));
 }
 
 // Lists keys and values instead of reading them.
@@ -113,16 +123,28 @@ std::map<std::string, std::string> ConfigValues(const ServerConfig& config) {
   return values;
 }
 
-absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::string& directory) {
-  ServerConfig config;
-  const absl::Status status = ReadYaml(yaml, [&config](YamlMapping& root) {
-    Describe(root, config);
-    root.Section("profiles", [&config](YamlMapping& profiles) { ReadProfiles(profiles, config); });
-    ReadModels(root, config);
-    CheckTei(root, config);
-    CheckSecurity(root, config);
-  });
-  if (!status.ok()) return status;
+absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::string& directory,
+                                         const std::vector<std::string>& environment) {
+  ServerConfig config, scratch;
+  absl::StatusOr<std::vector<ConfigOverride>> overrides = FindOverrides(environment);
+  absl::Status overridden = overrides.status();
+  // Also where the file is wrong: all problems are told at once.
+  if (overrides.ok()) overridden = ApplyOverrides(*overrides, scratch);
+  const absl::Status read = ReadYaml(
+      yaml,
+      [&](YamlMapping& root) {
+        Describe(root, config);
+        root.Section("profiles", [&config](YamlMapping& profiles) { ReadProfiles(profiles, config); });
+        ReadModels(root, config);
+        if (overridden.ok()) overridden = ApplyOverrides(*overrides, config);
+        if (overridden.ok() && !root.failed()) {
+          CheckTei(root, config);
+          CheckSecurity(root, config);
+        }
+      },
+      YamlWords::kQuoted, YamlProblems::kAll);
+  if (!read.ok() || !overridden.ok()) return Both(read, overridden);
+  for (const ConfigOverride& override : *overrides) config.overrides.push_back(override.variable);
   ResolvePaths(config, directory);
   return config;
 }
@@ -130,9 +152,31 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
   const absl::StatusOr<std::string> text = ReadWholeFile(path);
   if (!text.ok()) return text.status();
-  absl::StatusOr<ServerConfig> config = ParseConfig(*text, std::filesystem::path(path).parent_path().string());
-  if (!config.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
-  return config;
+  absl::StatusOr<ServerConfig> config =
+      ParseConfig(*text, std::filesystem::path(path).parent_path().string(), ProcessEnvironment());
+  if (config.ok()) return config;
+  std::vector<std::string> problems = absl::StrSplit(config.status().message(), '\n');
+  for (std::string& problem : problems) {
+    if (absl::StartsWith(problem, "line ")) problem = absl::StrCat(path, ": ", problem);
+  }
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
+}
+
+LogFormat FindLogFormat(const std::string& path) {
+  ServerConfig config;
+  // What is no regular file can be read once only.
+  std::error_code error;
+  const bool readable = std::filesystem::is_regular_file(path, error);
+  const absl::StatusOr<std::string> text = readable ? ReadWholeFile(path) : "";
+  const absl::StatusOr<YamlNode> root = text.ok() ? ParseYaml(*text) : text.status();
+  const YamlNode* const log = root.ok() ? root->Find("log") : nullptr;
+  const YamlNode* const format = log != nullptr ? log->Find("format") : nullptr;
+  if (format != nullptr && format->scalar == "text") config.log.format = LogFormat::kText;
+  const char* const variable = std::getenv("LONGEMBED__LOG__FORMAT");
+  if (variable != nullptr) {
+    static_cast<void>(ApplyOverrides({{.key = "log.format", .value = variable}}, config));
+  }
+  return config.log.format;
 }
 
 }  // namespace longembed

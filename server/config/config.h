@@ -107,18 +107,26 @@ struct ServerConfig {
   HttpConfig http;
   std::map<std::string, std::string> profiles;  // Name -> JSON of longembed.v1.Extension.
   std::vector<ModelConfig> models;              // At least one.
+
+  std::vector<std::string> overrides;  // Environment variables that set a key (overrides.h), by name.
 };
 
 // Every key with its value as text, "connections.max_age" -> "10m": for comparing two configurations. Sections that the
 // author names stand as "profiles.NAME" and "models[0].path".
 std::map<std::string, std::string> ConfigValues(const ServerConfig& config);
 
-// Unknown keys, values of the wrong type or out of range, and a file without models are errors (INVALID_ARGUMENT) that
-// name line and key.
+// Reads the file and the environment's overrides (overrides.h). Unknown keys, values of the wrong type or out of range,
+// and a file without models are errors (INVALID_ARGUMENT) that name line and key, or the variable; a line each.
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path);
 
-// The same from text; `directory` is what relative paths start from. Takes untrusted text.
-absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::string& directory);
+// The same from text; `directory` is what relative paths start from, and `environment` holds "NAME=VALUE" each. Takes
+// untrusted text.
+absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::string& directory,
+                                         const std::vector<std::string>& environment = {});
+
+// The log's format, also where the config cannot be used: that of the environment, else of the file as far as it can be
+// read, else the default.
+LogFormat FindLogFormat(const std::string& path);
 
 }  // namespace longembed
 

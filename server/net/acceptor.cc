@@ -44,6 +44,21 @@ absl::StatusOr<HostAndPort> Split(const std::string& address) {
   return HostAndPort{host, absl::StrCat(number)};
 }
 
+using Addresses = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+
+absl::StatusOr<Addresses> Resolve(const std::string& address) {
+  const absl::StatusOr<HostAndPort> parts = Split(address);
+  if (!parts.ok()) return parts.status();
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const int error =
+      getaddrinfo(parts->host.empty() ? nullptr : parts->host.c_str(), parts->port.c_str(), &hints, &found);
+  if (error != 0) return absl::InvalidArgumentError(absl::StrCat("\"", address, "\": ", gai_strerror(error)));
+  return Addresses(found, freeaddrinfo);
+}
+
 // 0 for what is no socket of the internet's.
 int BoundPort(int descriptor) {
   sockaddr_storage bound{};
@@ -110,6 +125,8 @@ const char* ReasonOf(Refusal refusal) {
   return "";
 }
 
+absl::Status CheckAddress(const std::string& address) { return Resolve(address).status(); }
+
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& address, const AcceptorOptions& options) {
   std::unique_ptr<Acceptor> acceptor(new Acceptor(options));
   if (const absl::Status status = acceptor->Bind(address); !status.ok()) return status;
@@ -120,20 +137,12 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& ad
 }
 
 absl::Status Acceptor::Bind(const std::string& address) {
-  const absl::StatusOr<HostAndPort> parts = Split(address);
-  if (!parts.ok()) return parts.status();
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const int error =
-      getaddrinfo(parts->host.empty() ? nullptr : parts->host.c_str(), parts->port.c_str(), &hints, &found);
-  if (error != 0) return absl::InvalidArgumentError(absl::StrCat("\"", address, "\": ", gai_strerror(error)));
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
+  const absl::StatusOr<Addresses> addresses = Resolve(address);
+  if (!addresses.ok()) return addresses.status();
   // "[::]" means IPv4, too; ":50051" is an address of each family.
-  const bool only_one = found->ai_next == nullptr;
+  const bool only_one = (*addresses)->ai_next == nullptr;
   std::set<std::string> bound;
-  for (const addrinfo* info = found; info != nullptr; info = info->ai_next) {
+  for (const addrinfo* info = addresses->get(); info != nullptr; info = info->ai_next) {
     if (port_ != 0) SetPort(info->ai_addr, port_);
     // A hosts file may give a name the same address twice.
     if (!bound.emplace(reinterpret_cast<const char*>(info->ai_addr), info->ai_addrlen).second) continue;

@@ -38,6 +38,9 @@ enum class Refusal { kLimit, kClientShare, kSilent };
 // The refusal as metrics name it: limit, client_share or silent.
 const char* ReasonOf(Refusal refusal);
 
+// Checks that an address is one that Acceptor::Listen takes, without binding it. Errors: INVALID_ARGUMENT.
+absl::Status CheckAddress(const std::string& address);
+
 // Called on the acceptor's thread; must not block.
 struct AcceptorHandlers {
   std::function<void(int descriptor)> accept;  // Owns the descriptor from then on: non-blocking, close-on-exec.

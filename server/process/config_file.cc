@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "server/telemetry/log.h"
 
@@ -37,7 +38,7 @@ void ConfigFile::Reload() {
   const absl::StatusOr<ServerConfig> config = ReadConfig(path_);
   if (!config.ok()) {
     return Log(LogLevel::kWarning, "config reload failed; keeping what runs",
-               {{"why", std::string(config.status().message())}});
+               {{"why", absl::StrReplaceAll(config.status().message(), {{"\n", "; "}})}});
   }
   Values values = ConfigValues(*config);
   std::vector<std::string> reloaded, waiting;

@@ -4,6 +4,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
@@ -48,6 +50,11 @@ absl::Status CheckMemory(const ServerConfig& config, const CgroupLimit<int64_t>&
 
 }  // namespace
 
+void Problems::Add(const absl::Status& status) {
+  if (status.ok()) return;
+  for (const auto line : absl::StrSplit(status.message(), '\n')) all_.emplace_back(line);
+}
+
 int ComputeThreads(const ServerConfig& config, int cores) {
   return config.compute_threads > 0 ? config.compute_threads : cores;
 }
@@ -67,6 +74,11 @@ void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Probl
     problems.Add(CheckThreads(config, limits.cores, cgroup.tasks->value, cgroup.tasks->file));
   }
   if (cgroup.memory_bytes.has_value()) problems.Add(CheckMemory(config, *cgroup.memory_bytes));
+}
+
+void LogOverrides(const ServerConfig& config) {
+  if (config.overrides.empty()) return;
+  Log(LogLevel::kInfo, "config overridden by the environment", {{"variables", absl::StrJoin(config.overrides, ", ")}});
 }
 
 void LogHostLimits(const HostLimits& limits) {

@@ -14,9 +14,8 @@ namespace longembed {
 // Collects what is wrong, so that one start tells of all of it. Not thread-safe.
 class Problems {
  public:
-  void Add(const absl::Status& status) {
-    if (!status.ok()) all_.emplace_back(status.message());
-  }
+  // A message of several lines is as many problems.
+  void Add(const absl::Status& status);
   const std::vector<std::string>& all() const { return all_; }
 
  private:
@@ -29,6 +28,9 @@ int TokenizationThreads(const ServerConfig& config, int cores);
 
 // Adds a problem for each limit of the machine, the container or the user that the config does not fit in.
 void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Problems& problems);
+
+// Logs by name the environment variables that set keys of the config, without their values.
+void LogOverrides(const ServerConfig& config);
 
 // Logs the limits by name.
 void LogHostLimits(const HostLimits& limits);

@@ -4,30 +4,58 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <new>
 #include <system_error>
 
+#include "server/telemetry/log.h"
+
 namespace longembed {
 namespace {
 
-// Allocates nothing: there may be no memory.
+// Leaves no character that JSON would escape.
+void CopyPlain(const char* text, char* buffer, size_t size) {
+  size_t length = 0;
+  for (; text[length] != '\0' && length + 1 < size; ++length) {
+    const auto c = static_cast<unsigned char>(text[length]);
+    buffer[length] = c == '"' || c == '\\' ? '\'' : c < ' ' || c > '~' ? '?' : text[length];
+  }
+  buffer[length] = '\0';
+}
+
+// Writes a line in the log's format. Allocates nothing: there may be no memory.
+void WriteFatal(const char* problem, const char* cure) {
+  char why[512], day_and_time[32] = "";
+  CopyPlain(problem, why, sizeof(why));
+  if (CurrentLogFormat() == LogFormat::kText) {
+    std::fprintf(stderr, "longembed-server: %s%s\n", why, cure);
+    return;
+  }
+  timespec now{};
+  tm utc{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  gmtime_r(&now.tv_sec, &utc);
+  std::strftime(day_and_time, sizeof(day_and_time), "%Y-%m-%dT%H:%M:%S", &utc);
+  std::fprintf(stderr, "{\"time\":\"%s.%03ldZ\",\"level\":\"error\",\"event\":\"terminated\",\"why\":\"%s%s\"}\n",
+               day_and_time, now.tv_nsec / 1'000'000, why, cure);
+}
+
 [[noreturn]] void Terminate() {
   try {
     if (const std::exception_ptr thrown = std::current_exception()) std::rethrow_exception(thrown);
   } catch (const std::bad_alloc&) {
-    std::fputs("longembed-server: out of memory; raise its memory limit, or serve fewer or smaller models\n", stderr);
+    WriteFatal("out of memory", "; raise its memory limit, or serve fewer or smaller models");
     _exit(EXIT_FAILURE);
   } catch (const std::system_error& error) {
-    std::fprintf(stderr,
-                 "longembed-server: the system refuses a thread or a lock (error %d); raise the limits of processes "
-                 "(ulimit -u, pids.max) and of memory\n",
-                 error.code().value());
+    char problem[128];
+    std::snprintf(problem, sizeof(problem), "the system refuses a thread or a lock (error %d)", error.code().value());
+    WriteFatal(problem, "; raise the limits of processes (ulimit -u, pids.max) and of memory");
     _exit(EXIT_FAILURE);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "longembed-server: defect: %s\n", error.what());
+    WriteFatal(error.what(), " (a defect)");
   } catch (...) {
-    std::fputs("longembed-server: defect: an exception of unknown type\n", stderr);
+    WriteFatal("an exception of unknown type", " (a defect)");
   }
   std::abort();
 }

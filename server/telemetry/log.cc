@@ -71,13 +71,17 @@ LogWriter& TheWriter() {
 bool LogEnabled(LogLevel level) { return level >= the_level.load(std::memory_order_relaxed); }
 void SetLogLevel(LogLevel level) { the_level = level; }
 void SetLogFormat(LogFormat format) { the_format = format; }
+LogFormat CurrentLogFormat() { return the_format; }
 
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
   if (!LogEnabled(level)) return;
   TheWriter().Add(Line(level, event, fields));
 }
 
-void PrintError(std::string_view text) { TheWriter().Add(absl::StrCat(std::string(text), "\n")); }
+void LogFatal(std::string_view event, std::string_view why) {
+  if (the_format == LogFormat::kJson) return Log(LogLevel::kError, event, {{"why", std::string(why)}});
+  TheWriter().Add(absl::StrCat("longembed-server: ", std::string(why), "\n"));
+}
 
 bool FlushLog(absl::Duration timeout) { return TheWriter().Flush(timeout); }
 

@@ -30,8 +30,8 @@ using LogField = std::pair<const char*, LogValue>;
 // stalls costs lines, which are counted, and never a caller's time.
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
 
-// The same for a line without time and level, such as what a command says before it ends.
-void PrintError(std::string_view text);
+// The same for what ends the process: an error whose field "why" is the problem. As text, "longembed-server: WHY".
+void LogFatal(std::string_view event, std::string_view why);
 
 // Waits until what was logged before has been written, at most for `timeout`. Returns whether it was. A process that
 // ends by exit() or a return from main does so itself, for a second at most.
@@ -45,6 +45,7 @@ bool LogEnabled(LogLevel level);
 
 void SetLogLevel(LogLevel level);
 void SetLogFormat(LogFormat format);
+LogFormat CurrentLogFormat();
 
 // Lets through the first of a kind of events in every second, and counts the others, so that a client that errs ten
 // thousand times a second does not fill a disk.

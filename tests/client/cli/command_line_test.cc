@@ -22,6 +22,7 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 struct Outcome {
   int status;
@@ -335,6 +336,118 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
   EXPECT_EQ(Longembed({"--help"}).status, kExitOk);
 }
 
+// CLI11 would take the values for files that are missing.
+TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
+  const std::pair<std::vector<const char*>, const char*> rows[] = {
+      {{"embed", "--prompt_name", "query"}, "unknown option --prompt_name of embed; did you mean --prompt-name?"},
+      {{"embed", "--prompt_name=query"}, "unknown option --prompt_name of embed; did you mean --prompt-name?"},
+      {{"embed", "--input_type", "query"}, "unknown option --input_type of embed; did you mean --input-type?"},
+      {{"explain", "--text", "--text", "-windows"}, "unknown option -windows of explain; did you mean --windows?"},
+      {{"models", "--windows"}, "unknown option --windows of models"},
+      {{"embed", "--windows", "128"}, "--windows takes its value after \"=\": --windows=128"},
+      {{"embed", "--calibration", "0.5", "a.jsonl"}, "--calibration takes its value after \"=\": --calibration=0.5"},
+      {{}, "a command is missing: embed, explain, tokenize, "},
+      {{"embd", "--text", "a"}, "unknown command embd; did you mean embed?; there are embed, explain, tokenize, "},
+      {{"--server", "a:1", "embed"}, "--server belongs behind the command: longembed embed --server"},
+      {{"--sever", "a:1", "embed"}, "unknown option --sever; a command comes first: embed, explain, "},
+  };
+  for (const auto& [words, what] : rows) {
+    const Outcome outcome = Longembed(words);
+    EXPECT_EQ(outcome.status, kExitUsage) << what;
+    EXPECT_THAT(outcome.err, StartsWith(std::string("longembed: ") + what));
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1);
+    EXPECT_THAT(outcome.out, IsEmpty());
+  }
+}
+
+// What is wrong otherwise is told by CLI11, also with a word that looks like an option for a value.
+TEST(CommandLineUsageTest, OtherFaultsKeepTheirWords) {
+  EXPECT_THAT(Longembed({"embed", "--windows", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
+  EXPECT_THAT(Longembed({"embed", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
+  EXPECT_THAT(Longembed({"embed", ::testing::TempDir().c_str()}).err, HasSubstr("is actually a directory"));
+  EXPECT_THAT(Longembed({"embed", "--text", "--prompt_name", "--truncate", "x"}).err,
+              HasSubstr("--truncate: x not in"));
+  EXPECT_THAT(Longembed({"embed", "--timeout"}).err, HasSubstr("--timeout"));
+}
+
+TEST(CommandLineUsageTest, Version) {
+  const Outcome outcome = Longembed({"--version"});
+  EXPECT_EQ(outcome.status, kExitOk);
+  EXPECT_THAT(outcome.out, ::testing::MatchesRegex("longembed [0-9.]+\n"));
+}
+
+TEST_F(CommandLineTest, ALoneSurrogateIsAnErrorOfItsLine) {
+  const std::string texts =
+      "{\"id\":1,\"text\":\"a\"}\n{\"id\":2,\"text\":\"half \\ud83d emoji\"}\n{\"id\":3,\"text\":\"b\"}\n";
+  const Outcome outcome = Embed({"--partial"}, texts);
+  EXPECT_EQ(outcome.status, kExitSomeFailed);
+  EXPECT_THAT(outcome.out, HasSubstr("{\"id\":3,\"embedding\""));
+  EXPECT_THAT(outcome.out, HasSubstr("line 2: not a JSON object (at byte 28: invalid string: surrogate "));
+  EXPECT_THAT(Embed({}, texts).err, HasSubstr("surrogate"));
+}
+
+// What NumPy reads of a file: shape and values.
+struct Matrix {
+  std::string header;
+  std::string bytes;
+};
+
+Matrix ReadNpy(const std::string& content) {
+  EXPECT_THAT(content, StartsWith(std::string("\x93NUMPY\x01\x00\x76\x00", 10)));
+  return {content.substr(10, 118), content.substr(std::min<size_t>(128, content.size()))};
+}
+
+TEST_F(CommandLineTest, WritesAMatrixForNumPy) {
+  const std::string path = ::testing::TempDir() + "/vectors.npy";
+  const Outcome outcome = Embed({"--out", path.c_str(), "--partial"}, Lines(3) + "{\"text\": \"bad\"}\n" + Lines(1));
+  EXPECT_EQ(outcome.status, kExitSomeFailed) << outcome.err;
+  const Matrix matrix = ReadNpy(ReadAll(path));
+  EXPECT_THAT(matrix.header, StartsWith("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 1), }"));
+  EXPECT_THAT(matrix.header, EndsWith(" \n"));
+  const float expected[] = {1, 2, 3, 1};
+  EXPECT_EQ(matrix.bytes, std::string(reinterpret_cast<const char*>(expected), sizeof(expected)));
+  std::istringstream lines(ReadAll(path + ".jsonl"));
+  std::string line;
+  for (const char* row : {"{\"id\":0,\"rows\":[0,1],\"tokens\":", "{\"id\":1,\"rows\":[1,2],",
+                          "{\"id\":2,\"rows\":[2,3],", "{\"id\":4,\"error\":", "{\"id\":0,\"rows\":[3,4],"}) {
+    ASSERT_TRUE(std::getline(lines, line));
+    EXPECT_THAT(line, StartsWith(row));
+  }
+  EXPECT_FALSE(std::getline(lines, line));
+}
+
+TEST_F(CommandLineTest, AMatrixOfNoTextsIsOne) {
+  const std::string path = ::testing::TempDir() + "/empty.npy";
+  EXPECT_EQ(Embed({"--out", path.c_str()}, "").status, kExitOk);
+  EXPECT_THAT(ReadNpy(ReadAll(path)).header, HasSubstr("'shape': (0, 0)"));
+}
+
+TEST_F(CommandLineTest, WhatAMatrixCannotHoldIsRefused) {
+  const std::string path = ::testing::TempDir() + "/refused.npy";
+  const std::pair<std::vector<const char*>, const char*> rows[] = {
+      {{"--resume"}, "--out: a .npy file cannot be combined with --resume"},
+      {{"--output", "text"}, "--out: a .npy file cannot be combined with --output text"},
+      {{"--encoding", "int8"}, "NumPy has no type for --encoding INT8; use float32, float16 or binary"},
+      {{"--encoding", "bfloat16"}, "NumPy has no type for --encoding BFLOAT16"},
+  };
+  for (const auto& [flags, what] : rows) {
+    std::vector<const char*> arguments{"--out", path.c_str(), "--text", "a"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const Outcome outcome = Embed(arguments, "");
+    EXPECT_EQ(outcome.status, kExitUsage) << what;
+    EXPECT_THAT(outcome.err, HasSubstr(what));
+  }
+  EXPECT_THAT(Embed({"--out", "/nonexistent/a.npy", "--text", "a"}, "").err,
+              HasSubstr("--out: /nonexistent/a.npy cannot be written: No such file or directory"));
+}
+
+TEST_F(CommandLineTest, ADashIsStandardInput) {
+  const std::string path = ::testing::TempDir() + "/dash.jsonl";
+  std::ofstream(path) << Lines(1);
+  EXPECT_EQ(Embed({path.c_str(), "-", path.c_str()}, Lines(2)).out,
+            Embed({}, Lines(1)).out + Embed({}, Lines(2)).out + Embed({}, Lines(1)).out);
+}
+
 TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
   v1::ListModelsResponse models;
   v1::Model& model = *models.add_models();
@@ -371,7 +484,7 @@ TEST(CommandLineUsageTest, AnAbsentServerIsSaid) {
 #endif
   const Outcome outcome = Longembed({"models", "--server", "127.0.0.1:1", "--timeout", "1"});
   EXPECT_EQ(outcome.status, kExitFailed);
-  EXPECT_THAT(outcome.err, HasSubstr("longembed: "));
+  EXPECT_THAT(outcome.err, StartsWith("longembed: the server 127.0.0.1:1 refuses the connection: "));
 }
 
 }  // namespace

@@ -214,5 +214,95 @@ TEST_F(ProcessTest, AServerThatDiesLosesNothing) {
   EXPECT_THAT(Errors(), IsEmpty());
 }
 
+// gRPC's own log would say it in lines of its own.
+TEST_F(ProcessTest, AFailedHandshakeIsOneSentence) {
+  // `models` is retried until its time is up, `health` is not.
+  for (const char* command : {"health", "models --timeout 1", "embed --text a --timeout 3"}) {
+    EXPECT_EQ(Run("$longembed " + std::string(command) + " --tls $server"), 1);
+    EXPECT_EQ(Errors(),
+              "longembed: the server " + service_.address() +
+                  " does not speak TLS: leave out --tls and the flags for certificates, or give the port that "
+                  "does\n");
+  }
+  EXPECT_EQ(Run("GRPC_VERBOSITY=error $longembed health --tls $server"), 1);
+  EXPECT_THAT(Errors(), HasSubstr("ssl_transport_security.cc"));
+}
+
+TEST_F(ProcessTest, AnAbsentServerIsOneSentence) {
+  for (const char* command : {"health", "models --timeout 1", "embed --timeout 3 --text abc"}) {
+    EXPECT_EQ(Run("$longembed " + std::string(command) + " --server 127.0.0.1:1"), 1);
+    EXPECT_EQ(
+        Errors(),
+        "longembed: the server 127.0.0.1:1 refuses the connection: is the server running, and is --server right?\n");
+  }
+}
+
+// Input as editors and other systems write it.
+TEST_F(ProcessTest, UnusualInput) {
+  const struct {
+    const char* content;  // Of printf.
+    int status, lines;
+    const char* what;  // In the output or the errors.
+  } rows[] = {
+      {"", 0, 0, ""},
+      {"\\n \\t\\n\\r\\n", 0, 0, ""},
+      {"\\357\\273\\277{\"id\": 1, \"text\": \"a\"}\\r\\n{\"id\": 1, \"text\": \"bb\"}", 0, 2,
+       "{\"id\":1,\"embedding\":[2]"},
+      {"{\"text\": \"a\\000\"}\\n", 2, 0,
+       "line 1: not a JSON object (at byte 12: invalid string: control character U+0000"},
+      {"{\"text\": \"a\"} {\"text\": \"b\"}\\n", 2, 0, "line 1: not a JSON object (at byte 15: unexpected '{'"},
+      {"{\"text\": NaN}\\n", 2, 0, "line 1: not a JSON object (at byte 10: invalid literal"},
+      {"\"text\"\\n", 2, 0, "line 1: not a JSON object; each line is {"},
+      {"{\"text\": \"a\"}\\n\\376\\377\\n", 2, 1, "line 2: not UTF-8: byte at index 0: 0xFE"},
+  };
+  for (const auto& row : rows) {
+    const std::string where = std::string("'") + row.content + "'";
+    EXPECT_EQ(Run("printf " + where + " >$folder/in; $longembed embed $server $folder/in >$folder/out"), row.status)
+        << where;
+    const std::string out = Content("out");
+    EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), row.lines) << where;
+    EXPECT_THAT(out + Errors(), HasSubstr(row.what)) << where;
+  }
+}
+
+TEST_F(ProcessTest, TextLinesMayHoldNul) {
+  EXPECT_EQ(Run("printf 'a\\000b\\n' | $longembed embed --format text $server >$folder/out"), 0) << Errors();
+  EXPECT_THAT(Content("out"), HasSubstr("\"embedding\":[3]"));
+}
+
+TEST_F(ProcessTest, WhatIsNoFileIsNamed) {
+  EXPECT_EQ(Run("$longembed embed $server $folder"), 2);
+  EXPECT_THAT(Errors(), HasSubstr("File is actually a directory: " + folder_));
+  EXPECT_EQ(Run("$longembed embed $server --text a --out $folder"), 2);
+  EXPECT_EQ(Errors(), "longembed: --out: " + folder_ + " cannot be written: Is a directory\n");
+  EXPECT_EQ(Run("$longembed embed $server <$folder"), 2);
+  EXPECT_THAT(Errors(), HasSubstr("standard input cannot be read"));
+}
+
+// After an interrupt the matrix and its lines agree.
+TEST_F(ProcessTest, AnInterruptedMatrixIsWhole) {
+  ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
+  const pid_t pid = Start("exec $longembed embed --format text $server --out $folder/a.npy <$folder/fifo");
+  std::ofstream fifo(folder_ + "/fifo");
+  for (int i = 1; i <= 100; ++i) fifo << i << "\n";
+  fifo.flush();
+  while (Content("a.npy.jsonl").empty()) usleep(1000);
+  kill(pid, SIGINT);
+  EXPECT_EQ(Wait(pid), 128 + SIGINT);
+  const std::string lines = Content("a.npy.jsonl"), matrix = Content("a.npy");
+  const std::string rows = std::to_string(std::count(lines.begin(), lines.end(), '\n'));
+  EXPECT_THAT(matrix, HasSubstr("'shape': (" + rows + ", 1)"));
+  EXPECT_EQ(matrix.size(), 128 + 4 * std::stoul(rows));
+}
+
+TEST_F(ProcessTest, BashTakesItsCompletion) {
+  EXPECT_EQ(Run("$longembed completion bash >$folder/c && bash --norc -c \"compopt() { :; }; . $folder/c; "
+                "COMP_WORDS=(longembed embed --truncate ''); COMP_CWORD=3; _longembed; echo \\${COMPREPLY[*]}\" "
+                ">$folder/out"),
+            0)
+      << Errors();
+  EXPECT_EQ(Content("out"), "none end start\n");
+}
+
 }  // namespace
 }  // namespace longembed::client

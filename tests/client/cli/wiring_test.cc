@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -495,6 +496,19 @@ TEST_F(WiringTest, Tls) {
         << command;
     if (command != "health") continue;  // Fails without retries; the others have the same code for it.
     EXPECT_FALSE(reaches(tls, {}));
+    const auto told = [&](RecordingServer& at, const Words& flags) {
+      return Longembed(Join(Join(words, {"--timeout", "2", "--server", at.address()}), flags)).err;
+    };
+    const std::string closed = " closed the connection: ";
+    EXPECT_EQ(told(tls, {}),
+              absl::StrCat("longembed: the server ", tls.address(), closed, "if it speaks TLS, add --tls\n"));
+    EXPECT_EQ(told(tls, {"--tls"}), absl::StrCat("longembed: the server ", tls.address(),
+                                                 " shows a certificate that is not trusted: give its authority as "
+                                                 "--root-certificates FILE\n"));
+    EXPECT_THAT(told(server_, {"--tls"}), HasSubstr(" does not speak TLS: leave out --tls"));
+    EXPECT_THAT(told(mutual, {"--root-certificates", server.certificate_file}),
+                HasSubstr(closed + "it may ask for --client-certificate and --client-key"));
+    EXPECT_THAT(told(tls, {"--root-certificates", server.key_file}), HasSubstr("holds no PEM that can be used"));
     EXPECT_FALSE(reaches(tls, {"--tls"}));  // Trusts no certificate that signs itself.
     EXPECT_FALSE(reaches(server_, {"--tls"}));
     EXPECT_FALSE(reaches(server_, {"--client-certificate", client.certificate_file, "--client-key", client.key_file}));
@@ -534,6 +548,27 @@ void Cover(const std::vector<Row>& rows, std::set<std::string>& covered) {
   }
 }
 
+// One description is behind all of them.
+TEST(WiringCompletenessTest, ManPageAndCompletionHaveEveryFlagOfTheHelp) {
+  const std::string man = absl::StrReplaceAll(Longembed({"man"}).out, {{"\\-", "-"}, {"\\fB", ""}, {"\\fR", ""}});
+  const std::string bash = Longembed({"completion", "bash"}).out, zsh = Longembed({"completion", "zsh"}).out;
+  for (const std::string& command : kCommands) {
+    const std::string section = man.substr(man.find(absl::StrCat(".SH ", absl::AsciiStrToUpper(command), "\n")));
+    for (const std::string& flag : Listed(command)) {
+      const Words words = absl::StrSplit(flag, ' ');
+      if (words[0] == "files") continue;
+      EXPECT_THAT(section.substr(0, section.find(".SH ", 1)), HasSubstr(words[0])) << command;
+      EXPECT_THAT(bash, HasSubstr(words[0])) << command;
+      EXPECT_THAT(zsh, HasSubstr(absl::StrCat("'*", words[0]))) << command;
+      if (words.size() == 1) continue;
+      EXPECT_THAT(section.substr(section.find(words[0])), HasSubstr(words[1])) << flag;
+      const std::string values = bash.substr(bash.find(absl::StrCat("\"", command, " ", words[0], "\"")));
+      EXPECT_THAT(values.substr(0, values.find('\n')), HasSubstr(words[1])) << flag;
+    }
+  }
+  EXPECT_THAT(Longembed({"completion", "fish"}).err, HasSubstr("fish not in {bash,zsh}"));
+}
+
 TEST(WiringCompletenessTest, EveryFlagHasARow) {
   const std::string help = Longembed({"--help"}).out;
   const Words lines = absl::StrSplit(help.substr(help.find("Subcommands:\n") + 13), '\n', absl::SkipEmpty());
@@ -541,7 +576,7 @@ TEST(WiringCompletenessTest, EveryFlagHasARow) {
   for (const std::string& line : lines) {
     if (line.starts_with("  ") && line[2] != ' ') commands.push_back(line.substr(2, line.find(' ', 2) - 2));
   }
-  EXPECT_EQ(commands, kCommands);
+  EXPECT_EQ(commands, Join(kCommands, {"completion", "man"}));
   for (const std::string& command : kCommands) {
     std::set<std::string> covered;
     for (const auto& [of, flag] : kOwnTests) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -69,6 +70,28 @@ TEST_F(ConfigFileTest, WhatChangedSinceTheStartIsSeenAtTheFirstLook) {
   ConfigFile file(path_, running);
   file.ReloadIfChanged();
   EXPECT_FALSE(LogEnabled(LogLevel::kWarning));
+}
+
+// The environment still outranks the file, which the log may then say whatever it likes about the key.
+TEST_F(ConfigFileTest, OverridesApplyToAReloadToo) {
+  setenv("LONGEMBED__LIMITS__MAX_QUEUE_WAIT", "7s", 1);
+  setenv("LONGEMBED__LOG__LEVEL", "warning", 1);
+  Write("log: {level: info}\nlimits: {max_queue_wait: 5s}\n");
+  const ServerConfig running = *ReadConfig(path_);
+  SetLogLevel(running.log.level);
+  ConfigFile file(path_, running);
+  Write("log: {level: debug}\nlimits: {max_queue_wait: 6s}\n");
+  EXPECT_EQ(Reload(file), "");
+  EXPECT_FALSE(LogEnabled(LogLevel::kInfo));
+  unsetenv("LONGEMBED__LIMITS__MAX_QUEUE_WAIT");
+  unsetenv("LONGEMBED__LOG__LEVEL");
+}
+
+TEST_F(ConfigFileTest, SeveralProblemsStandInOneLine) {
+  Write("");
+  ConfigFile file(path_, *ReadConfig(path_));
+  Write("reflection: 1\nchannelz: 2\n");
+  EXPECT_THAT(Reload(file), ::testing::ContainsRegex("reflection must be .*; .*channelz must be "));
 }
 
 }  // namespace

@@ -1,0 +1,27 @@
+// What CLI11 knows of the command line, as a ProgramDescription: for the man page, shell completion and words about
+// misspelt options.
+#ifndef LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_
+#define LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_
+
+#include <string>
+#include <vector>
+
+#include "program/program.h"
+
+namespace CLI {
+class App;
+}
+
+namespace longembed::client {
+
+// The name, summary, options and commands of `app`, as its --help lists them.
+ProgramDescription DescribeApp(const CLI::App& app);
+
+// Says what is wrong with words that CLI11 refused, where it would name the wrong one: a misspelt command or option,
+// whose value it takes for a file; an option before the command; a value that has to follow "=". Returns "" where the
+// words have none of these faults. `words` are without the program's name.
+std::string ExplainMisuse(const ProgramDescription& program, const std::vector<std::string>& words);
+
+}  // namespace longembed::client
+
+#endif  // LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_

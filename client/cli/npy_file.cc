@@ -1,0 +1,95 @@
+#include "client/cli/npy_file.h"
+
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace longembed::client {
+namespace {
+
+// All of the header: magic, version, length and dictionary, with room for any shape.
+constexpr size_t kHeaderBytes = 128;
+
+static_assert(std::endian::native == std::endian::little, "float32 values are written as they are in memory");
+
+// "" for one without a type in NumPy.
+std::string TypeOf(v1::EmbedOptions::Encoding encoding) {
+  switch (encoding) {
+    case v1::EmbedOptions::FLOAT32:
+      return "<f4";
+    case v1::EmbedOptions::FLOAT16:
+      return "<f2";
+    case v1::EmbedOptions::BINARY:
+      return "|u1";
+    default:
+      return "";
+  }
+}
+
+// The row's bytes.
+std::string BytesOf(const v1::Embedding& embedding) {
+  if (embedding.values_size() == 0) return embedding.packed();
+  return {reinterpret_cast<const char*>(embedding.values().data()), embedding.values_size() * sizeof(float)};
+}
+
+}  // namespace
+
+NpyFile::NpyFile(const std::string& path, v1::EmbedOptions::Encoding encoding)
+    : path_(path),
+      file_(path, std::ios::binary | std::ios::trunc),
+      type_(TypeOf(encoding)),
+      item_bytes_(type_.empty() ? 1 : type_.back() - '0') {}
+
+absl::StatusOr<NpyFile> NpyFile::Create(const std::string& path, v1::EmbedOptions::Encoding encoding) {
+  if (TypeOf(encoding).empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--out: ", path, ": NumPy has no type for --encoding ",
+                                                   v1::EmbedOptions::Encoding_Name(encoding),
+                                                   "; use float32, float16 or binary, or a file of JSON lines"));
+  }
+  NpyFile file(path, encoding);
+  if (!file.file_) {
+    return absl::InvalidArgumentError(absl::StrCat("--out: ", path, " cannot be written: ", std::strerror(errno)));
+  }
+  if (absl::Status status = file.WriteHeader(); !status.ok()) return status;
+  return file;
+}
+
+absl::Status NpyFile::WriteHeader() {
+  std::string header("\x93NUMPY\x01\x00", 8);
+  const size_t length = kHeaderBytes - header.size() - 2;
+  header += static_cast<char>(length);
+  header += '\0';
+  absl::StrAppend(&header, "{'descr': '", type_, "', 'fortran_order': False, 'shape': (", rows_, ", ", columns_,
+                  "), }");
+  header.resize(kHeaderBytes - 1, ' ');
+  header += '\n';
+  errno = 0;
+  if (file_.seekp(0) << header << std::flush) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(path_, " cannot be written: ", std::strerror(errno)));
+}
+
+absl::Status NpyFile::Append(const v1::Embedding& embedding) {
+  if (embedding.has_indices()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--out: ", path_,
+                     " holds dense vectors, but the model answers sparse ones; use --vectors one, or "
+                     "a file of JSON lines"));
+  }
+  const std::string bytes = BytesOf(embedding);
+  const int64_t columns = static_cast<int64_t>(bytes.size()) / item_bytes_;
+  if (rows_ > 0 && columns != columns_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--out: ", path_, " has rows of ", columns_, ", but a vector has ", columns));
+  }
+  errno = 0;
+  if (!(file_.seekp(0, std::ios::end) << bytes << std::flush)) {
+    return absl::DataLossError(absl::StrCat(path_, " cannot be written: ", std::strerror(errno)));
+  }
+  columns_ = columns;
+  ++rows_;
+  return WriteHeader();
+}
+
+}  // namespace longembed::client

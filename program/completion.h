@@ -1,0 +1,18 @@
+// Shell completion of a program. Pure functions: any thread.
+#ifndef LONGEMBED_PROGRAM_COMPLETION_H_
+#define LONGEMBED_PROGRAM_COMPLETION_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "program/program.h"
+
+namespace longembed {
+
+// A script for the shell, which is "bash" or "zsh", that completes commands, options, their choices, and files. Errors:
+// INVALID_ARGUMENT for another shell.
+absl::StatusOr<std::string> CompletionScript(const ProgramDescription& program, const std::string& shell);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_PROGRAM_COMPLETION_H_

@@ -1,0 +1,22 @@
+// Suggestions for misspelt words. Pure functions: any thread.
+//
+//   Suggest("--prompt_name", {"--prompt", "--prompt-name"})   // "; did you mean --prompt-name?"
+#ifndef LONGEMBED_PROGRAM_SUGGESTION_H_
+#define LONGEMBED_PROGRAM_SUGGESTION_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace longembed {
+
+// Returns the known word with the smallest edit distance to `word`; case, "-" and "_" are free. Returns "" if none is
+// near: a third of the word may differ.
+std::string Nearest(std::string_view word, const std::vector<std::string>& known);
+
+// Returns "; did you mean WORD?", or "" if no known word is near.
+std::string Suggest(std::string_view word, const std::vector<std::string>& known);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_PROGRAM_SUGGESTION_H_

@@ -1,0 +1,34 @@
+// The arguments of longembed-server. One table of them makes --help, the man page and shell completion.
+#ifndef LONGEMBED_SERVER_PROCESS_ARGUMENTS_H_
+#define LONGEMBED_SERVER_PROCESS_ARGUMENTS_H_
+
+#include <iostream>
+#include <string>
+#include <variant>
+
+#include "program/program.h"
+
+namespace longembed {
+
+// What a process with a config does.
+struct ServerArguments {
+  std::string config_path;
+  bool check_config = false;
+};
+
+inline constexpr int kExitFailure = 1;  // What the config names cannot be used, or the server failed.
+inline constexpr int kExitUsage = 2;    // The arguments or the config itself are wrong.
+
+// The description that --help, --man and --completion print.
+ProgramDescription DescribeServer(const std::string& version);
+
+// Reads the arguments of a process, and answers those that ask for text. Returns the arguments of a server, or the exit
+// status of a process that has nothing left to do. A wrong argument is named on `err`. `libraries` stands behind the
+// version.
+std::variant<ServerArguments, int> HandleArguments(int argc, char* const* argv, const std::string& version,
+                                                   const std::string& libraries, std::ostream& out = std::cout,
+                                                   std::ostream& err = std::cerr);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_PROCESS_ARGUMENTS_H_

@@ -1,0 +1,148 @@
+#include "server/process/check_config.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "model/errors/errors.h"
+#include "model/manifest/manifest.h"
+#include "model/plan/recommendations.h"
+#include "model/text/hf_tokenizer.h"
+#include "model/text/prompt.h"
+#include "server/core/profiles.h"
+#include "server/net/acceptor.h"
+#include "server/process/arguments.h"
+#include "server/process/secrets.h"
+#include "server/telemetry/log.h"
+#include "server/telemetry/metrics.h"
+
+namespace longembed {
+namespace {
+
+using Manifests = std::map<std::string, ModelManifest>;  // By the name that is served.
+
+absl::Status AtKey(const std::string& key, const absl::Status& status) {
+  return status.ok() ? status : absl::Status(status.code(), absl::StrCat(key, ": ", status.message()));
+}
+
+void CheckAddresses(const ServerConfig& config, Problems& problems) {
+  std::map<std::string, std::string> key_of;
+  for (const auto& [key, address] : ConfigValues(config)) {
+    if (!absl::EndsWith(key, "listen") || (address.empty() && key != "listen")) continue;
+    problems.Add(AtKey(key, CheckAddress(address)));
+    const auto [first, is_new] = key_of.emplace(address, key);
+    if (is_new || absl::EndsWith(address, ":0")) continue;
+    problems.Add(absl::InvalidArgumentError(
+        absl::StrCat(key, ": ", address, " is the address of ", first->second, ", too; each needs a port of its own")));
+  }
+}
+
+// That the files of the manifest's sums can be read, and that those which are not weights have them.
+absl::Status CheckFiles(const std::string& directory, const ModelManifest& manifest) {
+  ModelManifest small = manifest;
+  for (const char* const weights : {kEncoderFile, kSparseHeadFile}) small.file_sha256.erase(weights);
+  for (const auto& [file, sum] : manifest.file_sha256) {
+    const std::string path = absl::StrCat(directory, "/", file);
+    if (!std::ifstream(path).is_open()) {
+      return absl::FailedPreconditionError(absl::StrCat(path, " cannot be opened: ", std::strerror(errno)));
+    }
+  }
+  return VerifyFiles(small, directory);
+}
+
+absl::StatusOr<ModelManifest> CheckModel(const std::string& directory) {
+  absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
+  if (!manifest.ok()) return manifest;
+  if (absl::Status status = CheckFiles(directory, *manifest); !status.ok()) return status;
+  if (const auto recommended = RecommendationsOf(*manifest); !recommended.ok()) return recommended.status();
+  const auto tokenizer = LoadHuggingFaceTokenizer(absl::StrCat(directory, "/", kTokenizerFile));
+  if (!tokenizer.ok()) return tokenizer.status();
+  return manifest;
+}
+
+// Nothing where a model cannot be read: what else refers to models can then not be checked.
+std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMachine& check_machine,
+                                     Problems& problems) {
+  Manifests manifests;
+  bool complete = true;
+  for (size_t i = 0; i < config.models.size(); ++i) {
+    const ModelConfig& model = config.models[i];
+    problems.Add(AtKey(absl::StrCat("models[", i, "]"), check_machine(model)));
+    absl::StatusOr<ModelManifest> manifest = CheckModel(model.path);
+    problems.Add(AtKey(absl::StrCat("models[", i, "]"), manifest.status()));
+    complete = complete && manifest.ok();
+    if (!manifest.ok()) continue;
+    const std::string name = model.name.empty() ? manifest->name : model.name;
+    if (manifests.emplace(name, *std::move(manifest)).second) continue;
+    problems.Add(absl::InvalidArgumentError(
+        absl::StrCat("models[", i, "]: two models are named ", name, "; give one of them another name in the config")));
+  }
+  return complete ? std::optional(std::move(manifests)) : std::nullopt;
+}
+
+void CheckTei(const TeiConfig& tei, const Manifests& manifests, Problems& problems) {
+  if (tei.model.empty() && manifests.size() != 1) {
+    if (tei.default_prompt.empty()) return;
+    return problems.Add(
+        absl::InvalidArgumentError("tei.default_prompt is set, but with several models tei.model has to name one"));
+  }
+  const auto found = tei.model.empty() ? manifests.begin() : manifests.find(tei.model);
+  if (found == manifests.end()) {
+    const std::string names =
+        absl::StrJoin(manifests, ", ", [](std::string* out, const auto& model) { absl::StrAppend(out, model.first); });
+    return problems.Add(absl::InvalidArgumentError(
+        absl::StrCat("tei.model: there is no model \"", tei.model, "\"; there are: ", names)));
+  }
+  if (tei.default_prompt.empty()) return;
+  problems.Add(AtKey("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status()));
+}
+
+// One by one, so that all of them are told.
+void CheckEachProfile(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
+  std::vector<const ModelManifest*> models;
+  if (manifests.has_value()) {
+    for (const auto& [name, manifest] : *manifests) models.push_back(&manifest);
+  }
+  for (const auto& profile : config.profiles) {
+    const absl::StatusOr<Profiles> parsed = ParseProfiles({profile});
+    problems.Add(parsed.status());
+    if (parsed.ok() && !models.empty()) problems.Add(CheckProfiles(*parsed, models));
+  }
+}
+
+}  // namespace
+
+void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems) {
+  Metrics metrics{{}};
+  Secrets secrets;
+  CheckHostLimits(config, ReadHostLimits(), problems);
+  CheckAddresses(config, problems);
+  secrets.Open(config, metrics, problems);
+  const std::optional<Manifests> manifests = CheckModels(config, check_machine, problems);
+  if (manifests.has_value()) CheckTei(config.tei, *manifests, problems);
+  CheckEachProfile(config, manifests, problems);
+}
+
+int CheckConfig(const std::string& path, const CheckMachine& check_machine, std::ostream& out, std::ostream& err) {
+  SetLogFormat(LogFormat::kText);
+  SetLogLevel(LogLevel::kWarning);
+  Problems problems;
+  const absl::StatusOr<ServerConfig> config = ReadConfig(path);
+  problems.Add(config.status());
+  if (config.ok()) CheckStart(*config, check_machine, problems);
+  for (const std::string& problem : problems.all()) err << problem << "\n";
+  err << std::flush;
+  if (!config.ok()) return kExitUsage;
+  if (!problems.all().empty()) return kExitFailure;
+  out << path << ": no problem found\n" << std::flush;
+  return out ? 0 : kExitFailure;
+}
+
+}  // namespace longembed

@@ -1,0 +1,29 @@
+// The dry run of a start: --check-config.
+#ifndef LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_
+#define LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_
+
+#include <functional>
+#include <ostream>
+#include <string>
+
+#include "absl/status/status.h"
+#include "server/config/config.h"
+#include "server/process/start_checks.h"
+
+namespace longembed {
+
+// Checks what a model's config asks of the machine, such as its device.
+using CheckMachine = std::function<absl::Status(const ModelConfig&)>;
+
+// Adds a problem for everything that would stop a server of this config from starting on this machine, as far as it can
+// be known without ports and without the models' weights: limits, addresses, certificates, keys, profiles, tei, and of
+// each model its manifest, tokenizer and files.
+void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems);
+
+// Reads and checks the config. Writes the problems on `err`, a line each, or on `out` that there is none. Returns the
+// exit status: 0, kExitFailure, or kExitUsage where the config itself is wrong.
+int CheckConfig(const std::string& path, const CheckMachine& check_machine, std::ostream& out, std::ostream& err);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_

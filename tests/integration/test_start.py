@@ -1,0 +1,189 @@
+"""The start of the server: its arguments, --check-config, the environment, and the form of what ends it."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from running_server import BUILD, MODELS, start_server
+
+SERVER = BUILD / "longembed-server"
+CLIENT = BUILD / "longembed"
+
+
+def run(*arguments, env: dict | None = None, **options) -> subprocess.CompletedProcess:
+    if not SERVER.exists():
+        pytest.skip("longembed-server has not been built; run tests/run.sh")
+    return subprocess.run([SERVER, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})}, **options)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a config; `config(yaml)` returns its path."""
+
+    def write(yaml: str) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A model directory of this test's own, whose weights are those of models/e5-small-v2."""
+    source = MODELS / "e5-small-v2"
+    if not source.exists():
+        pytest.skip("models/e5-small-v2 has not been exported; run tests/run.sh")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in source.iterdir():
+        if file.suffix == ".pt":
+            (folder / file.name).symlink_to(file)
+        else:
+            shutil.copy(file, folder)
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------------- check-config
+
+
+def test_a_good_config_has_no_problem_and_no_port_is_opened(config, model):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path = config(f"listen: 127.0.0.1:{port}\nprofiles: {{p: {{windows: {{}}}}}}\nmodels: [{{path: {model}}}]\n")
+        checked = run("--check-config", "--config", path)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, f"{path}: no problem found\n", "")
+
+
+def test_everything_wrong_is_told_at_once(config, model, tmp_path):
+    shutil.copytree(model, tmp_path / "cut", symlinks=True)
+    (tmp_path / "cut/tokenizer.json").write_text("{}")
+    shutil.copytree(model, tmp_path / "weightless", symlinks=True)
+    (tmp_path / "weightless/encoder.pt").unlink()
+    checked = run(
+        "--check-config",
+        "--config",
+        config(
+            "listen: nonsense\nhealth_listen: 127.0.0.1:5\nmetrics_listen: 127.0.0.1:5\nreflection: false\n"
+            "tls: {certificate: none.pem, key: none.pem}\napi_keys: none.yaml\n"
+            "profiles: {a: {nonsense: {}}, b: {windows: {tokens: 3, tokens_: 1}}}\n"
+            "models: [{path: absent}, {path: cut}, {path: weightless}, {path: model, precision: fp16}, {path: model, device: abacus, name: other}]\n"
+        ),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300)),
+    )
+    told = checked.stderr.splitlines()
+    assert checked.returncode == 1 and not checked.stdout
+    for said in (
+        'listen: "nonsense" is no address',
+        "metrics_listen: 127.0.0.1:5 is the address of health_listen, too",
+        "connections.max is 1000, but this process may open 300 descriptors",
+        "tls: ",
+        "api_keys: ",
+        "profiles.a: ",
+        "profiles.b: ",
+        "models[0]: ",
+        "models[1]: ",
+        "models[2]: ",
+        "models[3]: ",
+        "models[4]: ",
+    ):
+        assert any(line.startswith(said) for line in told), (said, told)
+    assert "encoder.pt cannot be opened: No such file or directory" in checked.stderr and "fp16 is for CUDA" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("profiles: {p: {ntk: {factor: 2}}}", "profiles.p fits no model; "),
+        ("tei: {model: absent}", 'tei.model: there is no model "absent"; there are: e5-small-v2'),
+        ("tei: {default_prompt: absent}", "tei.default_prompt: "),
+    ],
+)
+def test_what_refers_to_models_is_compared_with_them(config, model, extra, said):
+    path = config(f"{extra}\nmodels: [{{path: model}}]\n")
+    checked = run("--check-config", "--config", path)
+    assert checked.returncode == 1 and checked.stderr.startswith(said) and len(checked.stderr.splitlines()) == 1, checked.stderr
+
+
+def test_two_models_of_one_name(config, model):
+    checked = run("--check-config", "--config", config("models: [{path: model}, {path: model}]\n"))
+    assert checked.returncode == 1 and checked.stderr == "models[1]: two models are named e5-small-v2; give one of them another name in the config\n"
+
+
+def test_a_wrong_config_is_another_exit_status(config):
+    path = config("reflection: maybe\nmodels: [{path: m}]\nlimits: {max_queue_wait: 5}\n")
+    checked = run("--check-config", "--config", path)
+    assert checked.returncode == 2
+    assert checked.stderr.splitlines() == [
+        f"{path}: line 1: reflection must be true or false, not maybe",
+        f"{path}: line 3: limits.max_queue_wait must be a duration such as 500ms, 10s or 2m, not 5",
+    ]
+    absent = run("--check-config", "--config", "/nonexistent.yaml")
+    assert absent.returncode == 2 and "/nonexistent.yaml" in absent.stderr
+
+
+def test_the_environment_is_checked_too(config, model):
+    path = config("models: [{path: model}]\n")
+    assert run("--check-config", "--config", path, env={"LONGEMBED__LISTEN": "0.0.0.0:7", "LONGEMBED_SERVER": "x", "LONGEMBED_PORT": "tcp://a:1"}).returncode == 0
+    checked = run("--check-config", "--config", path, env={"LONGEMBED__LISTEN": "x", "LONGEMBED__API_KEYS": "none.yaml", "LONGEMBED__REFLECTION": "false"})
+    assert checked.returncode == 1 and 'listen: "x"' in checked.stderr and "none.yaml" in checked.stderr
+    checked = run("--check-config", "--config", path, env={"LONGEMBED__REFLECTON": "false", "LONGEMBED_LOG_LEVEL": "info"})
+    assert checked.returncode == 2
+    assert "LONGEMBED__REFLECTON names no key of the config; did you mean LONGEMBED__REFLECTION?" in checked.stderr
+    assert "LONGEMBED_LOG_LEVEL is not read; log.level of the config is set by LONGEMBED__LOG__LEVEL" in checked.stderr
+
+
+# --------------------------------------------------------------------------------------------------------- what ends it
+
+
+def test_what_ends_a_start_is_a_json_line(config):
+    path = config("listen: nonsense\nmetrics_listen: nowhere\nmodels: [{path: absent}]\n")
+    ended = run("--config", path)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    fatal = [line for line in lines if line["level"] == "error"]
+    assert ended.returncode == 1 and [line["event"] for line in fatal] == ["start failed"] * 2
+    assert [line["why"].split(":")[0] for line in fatal] == ["listen", "metrics_listen"] and all("time" in line for line in fatal)
+
+
+def test_so_is_a_problem_of_the_config_itself(config):
+    path = config("reflection: 1\nchannelz: 2\nmodels: [{path: m}]\n")
+    ended = run("--config", path)
+    assert ended.returncode == 2 and [json.loads(line)["why"].split(":")[1] for line in ended.stderr.splitlines()] == [" line 1", " line 2"]
+    path.write_text("log: {format: text}\nreflection: 1\nmodels: [{path: m}]\n")
+    expected = f"longembed-server: {path}: line 2: reflection must be true or false, not 1\n"
+    assert run("--config", path).stderr == expected
+    ended = run("--config", path, env={"LONGEMBED__LOG__FORMAT": "json"})
+    assert json.loads(ended.stderr)["why"] == expected.removeprefix("longembed-server: ").strip()
+    path.write_text("reflection: [1\n")
+    assert run("--config", path, env={"LONGEMBED__LOG__FORMAT": "text"}).stderr.startswith(f"longembed-server: {path}: line ")
+    assert "line" in json.loads(run("--config", path).stderr)["why"]
+
+
+def test_wrong_arguments_are_named():
+    ended = run("--port", "5")
+    assert ended.returncode == 2 and ended.stderr.startswith("longembed-server: unknown argument --port; ") and not ended.stdout
+    assert run("--version").stdout.startswith("longembed-server ") and run("--help").returncode == 0
+
+
+# ----------------------------------------------------------------------------------------------------------- with a model
+
+
+def test_the_environment_outranks_the_file_and_its_values_are_not_logged(tmp_path, monkeypatch):
+    (tmp_path / "secret-keys.yaml").write_text("keys: [{name: a, key: first}]\n")
+    monkeypatch.setenv("LONGEMBED__API_KEYS", "secret-keys.yaml")
+    monkeypatch.setenv("LONGEMBED__REFLECTION", "false")
+    running = start_server(tmp_path, ["e5-small-v2"], "api_keys: nonexistent.yaml\n")
+    log = running.log.read_text()
+    assert '"event":"config overridden by the environment","variables":"LONGEMBED__API_KEYS, LONGEMBED__REFLECTION"' in log
+    assert "secret-keys" not in log
+    refused = subprocess.run([CLIENT, "models", "--server", f"127.0.0.1:{running.port}"], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1 and "API key" in refused.stderr
+    assert running.stop() == 0
