@@ -2,6 +2,7 @@
 #include "server/admission/ledger.h"
 #include "server/batching/scheduler.h"
 #include "server/core/embed_call.h"
+#include "server/core/model_choice.h"
 #include "server/telemetry/log.h"
 
 namespace longembed {
@@ -23,6 +24,10 @@ void Schedule(Encoder& encoder, const std::vector<Sequence>& sequences, const La
 
 void Embed(ServedModel& model, WorkerPool& pool, const Clock& clock, const EmbedOrder& order) {
 #include "examples/server/core/embed_call.h"
+}
+
+void Choose(const ModelRegistry& models, const Profiles& profiles, PlanOptions& plan) {
+#include "examples/server/core/model_choice.h"
 }
 
 void LogEvent(const std::string& name) {
