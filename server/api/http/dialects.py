@@ -253,9 +253,9 @@ APIS = [
         "error": "Status",
         "routes": [
             ("post", "/longembed/v1/embed", "embed", None, "EmbedRequest", "EmbedResponse",
-             {"options": {"extension": {"windows": {"tokens": 128}}}, "inputs": [{"text": NILE}]}),
+             {"options": {"extension": {"windows": {}}}, "inputs": [{"text": NILE}]}),
             ("post", "/longembed/v1/explain", "explain", None, "ExplainRequest", "ExplainResponse",
-             {"options": {"extension": {"windows": {"tokens": 128}}}, "inputs": [{"text": NILE}]}),
+             {"options": {"extension": {"windows": {}}}, "inputs": [{"text": NILE}]}),
             ("post", "/longembed/v1/tokenize", "tokenize", None, "TokenizeRequest", "TokenizeResponse", {"texts": [NILE]}),
             ("get", "/longembed/v1/models", "listModels", "List the models", None, "ListModelsResponse", None),
             ("get", "/longembed/v1/models/{model}", "getModel", "Look a model up: family, trained window, prompts, limits", None, "Model", None),

@@ -1,6 +1,7 @@
 # Writes a C++ file with the bytes of files in it, each as a function of its name:
-#   cmake -D OUT=FILE -D INCLUDE=HEADER -D "FILES=NAME=PATH;NAME=PATH" -P embed_files.cmake
+#   cmake -D OUT=FILE -D INCLUDE=HEADER -D "FILES=NAME=PATH|NAME=PATH" -P embed_files.cmake
 set(text "#include \"${INCLUDE}\"\n\nnamespace longembed {\n")
+string(REPLACE "|" ";" FILES "${FILES}")
 foreach(file IN LISTS FILES)
   string(REGEX MATCH "^([^=]+)=(.+)$" found "${file}")
   set(name ${CMAKE_MATCH_1})

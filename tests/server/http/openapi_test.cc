@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -48,11 +49,13 @@ class SchemaCheck {
   }
 
  private:
-  static bool Contains(const json& list, const json& value) { return std::ranges::find(list, value) != list.end(); }
+  static bool Contains(const json& list, const json& value) {
+    return std::find(list.begin(), list.end(), value) != list.end();
+  }
 
   static bool HasType(const json& value, const json& type) {
     if (type.is_array()) {
-      return std::ranges::any_of(type, [&value](const json& each) { return HasType(value, each); });
+      return std::any_of(type.begin(), type.end(), [&value](const json& each) { return HasType(value, each); });
     }
     if (type == "integer") return value.is_number_integer();
     return type == "number" ? value.is_number() : type == value.type_name();
