@@ -95,13 +95,13 @@ class Proto:
 
     def enum_schema(self, name: str) -> dict:
         enum, path = self.enums[name]
-        said = [self.said(path)] if self.said(path) else []
-        said += [f"{value.name}: {self.said((*path, 2, i))}" for i, value in enumerate(enum.value) if self.said((*path, 2, i))]
-        return {"type": "string", "enum": [value.name for value in enum.value]} | dialects.said(" ".join(said))
+        values = [f"- `{value.name}`: {self.said((*path, 2, i))}" for i, value in enumerate(enum.value) if self.said((*path, 2, i))]
+        said = "\n".join(values if not self.said(path) else [self.said(path), *values])
+        return {"type": "string", "enum": [value.name for value in enum.value]} | dialects.said(said)
 
     def field_schema(self, field, path: tuple) -> dict:
         schema = self.type_schema(field)
-        said = " ".join(part for part in (self.said(path), schema.pop("description", "")) if part)
+        said = "\n".join(part for part in (self.said(path), schema.pop("description", "")) if part)
         if field.label == Field.LABEL_REPEATED and "additionalProperties" not in schema:
             schema = {"type": "array", "items": schema}
         schema |= dialects.said(said)
