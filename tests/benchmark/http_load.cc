@@ -70,6 +70,7 @@ struct Counts {
   bool stopping = false;
   size_t next_request = 0;
   int64_t answers = 0, bytes = 0, failures = 0;
+  int64_t all = 0;  // Whether counted or not.
   std::vector<double> milliseconds;
   std::string first_failure;
 };
@@ -124,6 +125,7 @@ class Caller {
   }
 
   void Answered() {
+    ++counts_.all;
     if (counts_.counting) {
       const bool ok = header_.starts_with("HTTP/1.1 200");
       if (!ok && counts_.first_failure.empty()) counts_.first_failure = header_;
@@ -177,6 +179,7 @@ nlohmann::json Run(const Arguments& arguments) {
   };
   return {{"seconds", seconds},
           {"answers", counts.answers},
+          {"answers_in_all", counts.all},
           {"failures", counts.failures},
           {"first_failure", counts.first_failure},
           {"per_second", static_cast<double>(counts.answers) / seconds},
