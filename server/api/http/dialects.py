@@ -115,7 +115,7 @@ REQUESTS = {
             "texts": inputs("A text, several texts, or token ids."),
             "model": text("Which model. May be left out when the server has exactly one."),
             "input_type": choice(
-                "search_query and search_document stand for the model's QUERY and DOCUMENT prompts; the others for none of their own.",
+                "search_query and search_document stand for the model's QUERY and DOCUMENT prompts, where it has them; the others for none of their own.",
                 ["search_query", "search_document", "classification", "clustering"],
             ),
             "embedding_types": items(
