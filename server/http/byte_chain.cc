@@ -13,6 +13,12 @@ grpc::ByteBuffer ToBytes(std::string text) {
   return {&slice, 1};
 }
 
+ByteChain ByteChain::Of(std::string_view text) {
+  ByteChain chain;
+  chain.slices_.emplace_back(text.data(), text.size(), grpc::Slice::STATIC_SLICE);
+  return chain;
+}
+
 size_t ByteChain::size() const {
   size_t bytes = 0;
   for (const grpc::Slice& slice : slices_) bytes += slice.size();

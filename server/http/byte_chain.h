@@ -8,6 +8,7 @@
 #include <boost/asio/buffer.hpp>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace longembed {
@@ -20,6 +21,9 @@ class ByteChain {
   ByteChain() = default;
   explicit ByteChain(const grpc::ByteBuffer& bytes) { bytes.Dump(&slices_).ok(); }
   explicit ByteChain(std::string text) : ByteChain(ToBytes(std::move(text))) {}
+
+  // A view of `text`, which must outlive it.
+  static ByteChain Of(std::string_view text);
 
   size_t size() const;
   // Views, which live as long as this.

@@ -41,6 +41,7 @@ struct StaticFile {
   std::string path;
   std::string content_type;
   std::string content;
+  std::string browsers_to;  // Where those are sent that accept HTML, relative to the path. Empty: nowhere.
 };
 
 // Everything that an HTTP server offers.

@@ -42,6 +42,10 @@ constexpr uint32_t kMaxHeaderBytes = 16 << 10;
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";
+// Of pages: they fetch nothing from elsewhere, and no other page frames them.
+constexpr char kContentPolicy[] =
+    "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'";
 
 std::string Text(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
@@ -190,9 +194,9 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (!path.has_value()) return Refuse(MalformedHttp("its target is not a path"));
     Match match = FindRoute(context_.routes, *path, is_get);
     if (match.allowed.empty()) return Refuse(UnknownPath(*path));
-    if (verb == http::verb::options) return Answer(204, "", "", {{"Allow", match.allowed}});
+    if (verb == http::verb::options) return Answer(204, "", {}, {{"Allow", match.allowed}});
     const bool known = is_get || verb == http::verb::post;
-    if (match.file != nullptr) return Answer(200, match.file->content_type, match.file->content);
+    if (match.file != nullptr) return AnswerFile(*match.file);
     if (match.route == nullptr || !known) {
       const absl::Status status = MethodNotAllowed(Text(request.method_string()), *path, match.allowed);
       return Refuse(status, {{"Allow", match.allowed}});
@@ -329,10 +333,20 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   }
 
   // What needs no call.
-  void Answer(int http_status, const std::string& type, std::string body, const Operation::Headers& headers = {}) {
+  void Answer(int http_status, const std::string& type, ByteChain body, const Operation::Headers& headers) {
     unread_ = !parser_->is_done();
     last_request_ = last_request_ || unread_;
-    Write(http_status, type, ByteChain(std::move(body)), headers);
+    Write(http_status, type, std::move(body), headers);
+  }
+
+  void AnswerFile(const StaticFile& file) {
+    Operation::Headers headers{{"Content-Security-Policy", kContentPolicy}};
+    if (!file.browsers_to.empty()) {
+      headers.emplace_back("Vary", "Accept");
+      const bool browser = absl::StrContains(Text(parser_->get()[http::field::accept]), "text/html");
+      if (browser) return Answer(302, "", {}, {headers.back(), {"Location", file.browsers_to}});
+    }
+    Answer(200, file.content_type, ByteChain::Of(file.content), headers);
   }
 
   void Write(int http_status, const std::string& type, ByteChain body, Operation::Headers headers) {

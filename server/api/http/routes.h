@@ -9,7 +9,8 @@
 
 namespace longembed {
 
-// OpenAI's, Cohere's and longembed.v1's routes, TEI's where tei.v1 is served, and /health. All must outlive them.
+// OpenAI's, Cohere's and longembed.v1's routes, TEI's where tei.v1 is served, /health, and what the server shows of
+// itself. All must outlive them.
 Routes MakeRoutes(const Apis& apis, const HttpConfig& config, const Health& health);
 
 }  // namespace longembed
