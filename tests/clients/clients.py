@@ -93,6 +93,19 @@ def gather(call: Callable, texts: list[str]) -> list:
     return asyncio.run(all_of_them())
 
 
+def stub_tiktoken() -> None:
+    """It would download its vocabulary."""
+
+    class Encoding:
+        def encode(self, text, **_):
+            return [9906, 1917]
+
+        encode_ordinary = encode
+
+    tiktoken = load("tiktoken")
+    tiktoken.encoding_for_model = tiktoken.get_encoding = lambda _: Encoding()
+
+
 @contextlib.contextmanager
 def busy(target: Target):
     """Meanwhile the key "small", which allows one call at a time, has one under way; its end cancels it."""
@@ -233,14 +246,7 @@ def langchain_openai(target):
 
 @client("langchain-openai", "OpenAIEmbeddings with its default: the error names check_embedding_ctx_length", once=True)
 def langchain_openai_default(target):
-    class Encoding:  # tiktoken would download its own.
-        def encode(self, text, **_):
-            return [9906, 1917]
-
-        encode_ordinary = encode
-
-    tiktoken = load("tiktoken")
-    tiktoken.encoding_for_model = tiktoken.get_encoding = lambda _: Encoding()
+    stub_tiktoken()
     embedder = load("langchain_openai").OpenAIEmbeddings(model=target.model, base_url=f"{target.http}/v1", api_key="none")
     expect(load("openai").BadRequestError, lambda: embedder.embed_documents(target.texts), "check_embedding_ctx_length=False")
 
@@ -321,6 +327,14 @@ def litellm_errors(target):
     ask = {"model": name, "input": SHORT, "api_base": f"{target.keyed}/v1", "api_key": SMALL_KEY, "max_retries": 0}
     with busy(target):
         expect(litellm.RateLimitError, lambda: litellm.embedding(**ask), "its key allows 1")
+
+
+@client("mteb", "its wrapper of OpenAI, given OpenAI(base_url)")
+def mteb_wrapper(target):
+    wrapper = load("mteb.models.model_implementations.openai_models").OpenAIModel
+    stub_tiktoken()
+    model = wrapper(target.model, max_tokens=8191, embed_dim=len(target.vectors[0]), client=openai_client(target))
+    target.check(model.encode([{"text": target.texts}], task_metadata=None, hf_split="", hf_subset=""))
 
 
 @client("cohere", "ClientV2.embed: float, int8, uint8, binary, ubinary, base64")
