@@ -29,7 +29,7 @@ int HttpStatusOf(const absl::Status& status);
 
 struct Route {
   bool is_get = false;  // Else POST.
-  std::string path;     // One that ends in '/' has a parameter behind it: "/v1/models/".
+  std::string path;     // One that ends in '/' has a parameter behind it, "/v1/models/", but for "/" itself.
   ApiMethod method;
   bool needs_key = true;  // Where the server asks for keys.
   // `parameter`: of the path, decoded; empty where it has none.

@@ -14,7 +14,7 @@ int HexDigit(char c) {
 
 // Whether `path` is the route's; then with what parameter.
 std::optional<std::string> ParameterOf(const Route& route, const std::string& path) {
-  const bool has_parameter = route.path.back() == '/';
+  const bool has_parameter = route.path.size() > 1 && route.path.back() == '/';
   if (!has_parameter) return path == route.path ? std::optional<std::string>("") : std::nullopt;
   if (path.size() <= route.path.size() || !absl::StartsWith(path, route.path)) return std::nullopt;
   return path.substr(route.path.size());

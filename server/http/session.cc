@@ -434,7 +434,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void AddCors(Operation::Headers& headers) const {
     if (context_.allowed_origin.empty()) return;
     headers.emplace_back("Access-Control-Allow-Origin", context_.allowed_origin);
-    headers.emplace_back("Access-Control-Allow-Headers", "authorization, content-type, x-api-key, x-request-timeout");
+    // Libraries add headers of their own, such as x-stainless-os; the asterisk does not stand for the first.
+    headers.emplace_back("Access-Control-Allow-Headers",
+                         "authorization, content-type, x-api-key, x-request-timeout, *");
+    headers.emplace_back("Access-Control-Expose-Headers", "retry-after, retry-after-ms");
     headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
     headers.emplace_back("Vary", "Origin");
   }

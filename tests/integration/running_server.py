@@ -21,6 +21,7 @@ class Server:
     log: Path
     port: int
     metrics_port: int
+    http_port: int = 0  # 0: it does not serve HTTP.
 
     def stop(self) -> int:
         if self.process.poll() is None:
@@ -46,7 +47,8 @@ def start_server(folder: Path, models: list[str], extra: str = "", models_folder
         text = log.read_text()
         serving = re.search(r"serving gRPC on port (\d+)", text)
         if serving:
-            return Server(process, log, int(serving[1]), int(re.search(r"metrics on port (\d+)", text)[1]))
+            http = re.search(r"serving HTTP on port (\d+)", text)
+            return Server(process, log, int(serving[1]), int(re.search(r"metrics on port (\d+)", text)[1]), int(http[1]) if http else 0)
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}: {text}")
         time.sleep(0.05)

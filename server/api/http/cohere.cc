@@ -90,7 +90,8 @@ class CohereEmbed final : public JsonDialect {
     if (status.ok()) status = ReadOptions(fields, options);
     if (status.ok()) status = ReadInputType(fields, options);
     if (status.ok()) status = ReadTypes(fields.Take("embedding_types"));
-    if (status.ok()) status = fields.TakeOptions({"extension", "normalize", "force_dimensions", "priority"}, options);
+    if (status.ok()) status = ReadPriority(fields, options);
+    if (status.ok()) status = fields.TakeOptions({"extension", "normalize", "force_dimensions"}, options);
     if (status.ok()) status = fields.CheckAllTaken();
     return status.ok() ? CheckTokenIds(request, context_.models, context_.profiles) : status;
   }
@@ -133,6 +134,20 @@ class CohereEmbed final : public JsonDialect {
     if (prompts.contains(query ? "QUERY" : "DOCUMENT")) {
       options.set_input_type(query ? v1::EmbedOptions::QUERY : v1::EmbedOptions::DOCUMENT);
     }
+    return absl::OkStatus();
+  }
+
+  // Cohere's is a number, 0 the highest; longembed.v1's has a name.
+  static absl::Status ReadPriority(JsonFields& fields, v1::EmbedOptions& options) {
+    const json* const value = fields.Take("priority");
+    if (value == nullptr || !value->is_number()) return fields.TakeOptions({"priority"}, options);
+    constexpr uint32_t kLowest = 999;
+    uint32_t number = 0;
+    const absl::Status status = fields.TakeCount("priority", number);
+    if (!status.ok() || number > kLowest) {
+      return WrongJsonType("priority", "INTERACTIVE, BULK, or a whole number from 0 to 999", value->dump());
+    }
+    options.set_priority(number == 0 ? v1::EmbedOptions::INTERACTIVE : v1::EmbedOptions::BULK);
     return absl::OkStatus();
   }
 

@@ -76,7 +76,21 @@ class TeiVectors : public TeiDialect {
     if (status.ok()) status = fields.TakeOptions({"extension", "max_tokens", "priority"}, options);
     if (status.ok()) Extend(options);
     if (status.ok()) status = fields.CheckAllTaken();
-    return status.ok() ? CheckTokenIds(request, context_.models, context_.profiles) : status;
+    if (status.ok()) status = CheckTokenIds(request, context_.models, context_.profiles);
+    return status.ok() ? SetPrompt(request) : status;
+  }
+
+  // TEI's prompt is part of the text: truncation may cut it away. Every window of an extension has it, though.
+  absl::Status SetPrompt(v1::EmbedRequest& request) const {
+    const absl::StatusOr<std::string> prompt = TeiPrompt(tei_, prompt_name_);
+    if (!prompt.ok()) return prompt.status();
+    v1::EmbedOptions& options = *request.mutable_options();
+    options.set_prompt(options.has_extension() ? *prompt : "");
+    if (options.has_extension() || prompt->empty()) return absl::OkStatus();
+    for (v1::Input& input : *request.mutable_inputs()) {
+      if (!input.text().empty()) input.mutable_text()->insert(0, *prompt);
+    }
+    return absl::OkStatus();
   }
 
   // The config's extension, where the request has none. As over gRPC, truncation cuts what windows do not get through.
@@ -91,11 +105,11 @@ class TeiVectors : public TeiDialect {
 
   absl::Status ReadOwn(JsonFields& fields, v1::EmbedOptions& options) {
     bool truncate = false, normalize = true;
-    std::string direction = "Right", prompt_name;
+    std::string direction = "Right";
     uint32_t dimensions = 0;
     absl::Status status = fields.Take("truncate", truncate);
     if (status.ok()) status = fields.Take("truncation_direction", direction);
-    if (status.ok()) status = fields.Take("prompt_name", prompt_name);
+    if (status.ok()) status = fields.Take("prompt_name", prompt_name_);
     const bool dense = output_ == v1::EmbedOptions::ONE_VECTOR;
     if (status.ok() && dense) status = fields.Take("normalize", normalize);
     if (status.ok() && dense) status = fields.TakeCount("dimensions", dimensions);
@@ -109,8 +123,6 @@ class TeiVectors : public TeiDialect {
     if (output_ != v1::EmbedOptions::SPARSE) options.set_normalize(normalize && dense);
     if (dimensions != 0) options.set_dimensions(dimensions);
     options.set_force_dimensions(dimensions != 0);
-    if (prompt_name.empty()) options.set_prompt(tei_.default_prompt);
-    if (!prompt_name.empty()) options.set_prompt_name(prompt_name);
     return absl::OkStatus();
   }
 
@@ -127,6 +139,7 @@ class TeiVectors : public TeiDialect {
   const LongembedContext& context_;
   const v1::EmbedOptions::Output output_;
   const AppendResult append_;
+  std::string prompt_name_;
 };
 
 void AppendOne(const v1::EmbedResult& result, std::string& text) { AppendVector(result.embeddings(0), text); }
@@ -301,13 +314,18 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
               return std::make_unique<TeiVectors>(context, tei, output, append);
             }};
   };
+  const auto embed = [&](const char* path) {
+    return vectors(path, named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne);
+  };
   const auto other = [&tei]<typename Kind>(const char* path, ApiMethod method, bool is_get) -> Route {
     return {.is_get = is_get, .path = path, .method = std::move(method), .dialect = [&tei](const std::string&) {
               return std::make_unique<Kind>(tei);
             }};
   };
   return {
-      vectors("/embed", named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne),
+      embed("/embed"),
+      embed("/"),             // Hugging Face's InferenceClient, given the server's address alone.
+      embed("/invocations"),  // SageMaker's.
       vectors("/embed_all", named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
               &AppendAll),
       vectors("/embed_sparse", named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,

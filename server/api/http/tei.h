@@ -10,8 +10,9 @@
 
 namespace longembed {
 
-// POST /embed, /embed_all, /embed_sparse, /tokenize and /decode, GET /info, of the model of tei.v1. Beyond TEI's fields
-// the first three may have longembed.v1's extension, max_tokens and priority. Both must outlive the routes.
+// POST /embed (also / and /invocations, as TEI has it), /embed_all, /embed_sparse, /tokenize and /decode, GET /info, of
+// the model of tei.v1. Beyond TEI's fields all that embed may have longembed.v1's extension, max_tokens and priority.
+// Both must outlive the routes.
 std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei);
 
 }  // namespace longembed

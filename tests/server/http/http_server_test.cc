@@ -119,7 +119,9 @@ TEST_F(HttpServerTest, CrossOriginIsOffUnlessAskedFor) {
   Start();
   EXPECT_THAT(Ask(Get("/v1/models")), HasSubstr("Access-Control-Allow-Origin: https://example.org\r\n"));
   EXPECT_THAT(Ask(Get("/v1/embeddings", "OPTIONS")),
-              HasSubstr("Access-Control-Allow-Headers: authorization, content-"));
+              AllOf(HasSubstr("Access-Control-Allow-Headers: authorization, content-type, x-api-key, "
+                              "x-request-timeout, *\r\n"),
+                    HasSubstr("Access-Control-Expose-Headers: retry-after, retry-after-ms\r\n")));
 }
 
 TEST_F(HttpServerTest, RefusesWhatIsNotJsonOrCompressed) {

@@ -1,0 +1,531 @@
+"""HTTP against gRPC: every route gives what the same server's gRPC gives for the same text; and what a process adds to it: TLS, keys, drain, metrics."""
+
+import base64
+import http.client
+import json
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import grpc
+import numpy as np
+import pytest
+from generated_client import generate_tei_client
+from running_server import BUILD, ROOT, start_server
+
+sys.path.append(str(ROOT / "tests/operations"))
+from harness import Authority, Metrics, Missing  # noqa: E402
+
+MODEL = "e5-small-v2"
+KEY = "http-Key-4711"
+TEXT = "how to cook rice"
+TEXTS = [TEXT, "a", "Ünïcode — 東京 and 🎉", "The quick brown fox jumps over the lazy dog. " * 20]
+LONG = "river stone house water light " * 150  # 752 tokens, of at most 512.
+LISTENS = "http_listen: 127.0.0.1:0\nlog: {level: debug}\n"
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse):
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class Http:
+    """One port. Bodies that are not bytes are sent as JSON."""
+
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None):
+        self.port, self.tls = port, tls
+
+    def call(self, verb: str, path: str, body=None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        if self.tls is not None:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=120, context=self.tls)
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(verb, path, content, {"content-type": "application/json", **sent})
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body, **headers: str) -> Answer:
+        return self.call("POST", path, body, **headers)
+
+    def ok(self, path: str, body) -> dict | list:
+        answer = self.post(path, body)
+        assert answer.status == 200, answer.body
+        assert answer.headers["Content-Type"] == "application/json"
+        return answer.json
+
+    def refused(self, path: str, body, status: int) -> dict:
+        answer = self.post(path, body)
+        assert answer.status == status, answer.body[:1000]
+        return answer.json
+
+
+def scrape(server) -> Metrics:
+    return Metrics(Http(server.metrics_port).get("/metrics").body.decode())
+
+
+def close(found, expected) -> None:
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Without TLS and keys; with the profile "long"."""
+    folder = tmp_path_factory.mktemp("http")
+    running = start_server(folder, [MODEL], extra=LISTENS + "profiles: {long: {windows: {tokens: 128}}}\n")
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def web(plain):
+    return Http(plain.http_port)
+
+
+@pytest.fixture(scope="module")
+def grpc_channel(plain):
+    with grpc.insecure_channel(f"127.0.0.1:{plain.port}") as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def embed(pb, grpc_channel):
+    """Vectors by gRPC; keywords are fields of EmbedOptions."""
+    stub = pb[1].EmbeddingServiceStub(grpc_channel)
+
+    def call(texts: list[str], **options):
+        request = pb[0].EmbedRequest(options=pb[0].EmbedOptions(**options), inputs=[pb[0].Input(text=text) for text in texts])
+        return stub.Embed(request)
+
+    call.stub = stub
+    return call
+
+
+@pytest.fixture(scope="module")
+def tei(tmp_path_factory, grpc_channel):
+    pb, stubs = generate_tei_client(tmp_path_factory.mktemp("http-tei"))
+
+    class Client:
+        info, embed, tokenize = stubs.InfoStub(grpc_channel), stubs.EmbedStub(grpc_channel), stubs.TokenizeStub(grpc_channel)
+
+    Client.pb = pb
+    return Client
+
+
+def vectors(answer) -> list[list[float]]:
+    return [list(result.embeddings[0].values) for result in answer.results]
+
+
+# ------------------------------------------------------------------------------------------------------------------------ OpenAI
+
+
+def test_openai_lists_are_embed(web, embed):
+    expected = embed(TEXTS)
+    answer = web.ok("/v1/embeddings", {"input": TEXTS, "model": MODEL})
+    assert [item["index"] for item in answer["data"]] == [0, 1, 2, 3]
+    assert {item["object"] for item in answer["data"]} == {"embedding"} and answer["object"] == "list"
+    close([item["embedding"] for item in answer["data"]], vectors(expected))
+    tokens = sum(result.tokens for result in expected.results)
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert (answer["model"], answer["recipe"]) == (MODEL, expected.recipe)
+
+
+def test_openai_base64_is_float32_and_floats_are_the_same(web, embed):
+    [expected] = vectors(embed([TEXT]))
+    encoded = web.ok("/v1/embeddings", {"input": TEXT, "model": MODEL, "encoding_format": "base64"})["data"][0]["embedding"]
+    close(np.frombuffer(base64.b64decode(encoded), "<f4"), expected)
+    floats = web.ok("/v1/embeddings", {"input": TEXT, "model": MODEL, "encoding_format": "float"})["data"][0]["embedding"]
+    close(floats, expected)
+
+
+def test_openai_takes_the_models_own_tokens_and_no_others(web, embed):
+    ids = [[token["id"] for token in text] for text in web.ok("/tokenize", {"inputs": TEXTS})]
+    answer = web.ok("/v1/embeddings", {"input": ids, "model": MODEL})
+    close([item["embedding"] for item in answer["data"]], vectors(embed(TEXTS)))
+    close(web.ok("/v1/embeddings", {"input": ids[0], "model": MODEL})["data"][0]["embedding"], vectors(embed(TEXTS[:1]))[0])
+    error = web.refused("/v1/embeddings", {"input": [ids[0], [9906, 1917]], "model": MODEL}, 400)["error"]
+    assert (error["code"], error["param"]) == ("FOREIGN_TOKENS", "input[1]") and "check_embedding_ctx_length=False" in error["message"]
+
+
+def test_openai_options(web, embed):
+    asked = {"input": TEXT, "model": MODEL}
+    close(web.ok("/v1/embeddings", {**asked, "dimensions": 100, "force_dimensions": True})["data"][0]["embedding"],
+          vectors(embed([TEXT], dimensions=100, force_dimensions=True))[0])  # fmt: skip
+    assert web.refused("/v1/embeddings", {**asked, "dimensions": 100}, 400)["error"]["param"] == "dimensions"
+    close(web.ok("/v1/embeddings", {**asked, "prompt_name": "query", "normalize": False})["data"][0]["embedding"],
+          vectors(embed([TEXT], prompt_name="query", normalize=False))[0])  # fmt: skip
+    assert web.ok("/v1/embeddings", {**asked, "user": "somebody", "encoding_format": None, "dimensions": None})["data"]
+    error = web.refused("/v1/embeddings", {**asked, "inptu": "x"}, 400)["error"]
+    assert (error["code"], error["param"]) == ("UNKNOWN_FIELD", "inptu") and "encoding_format" in error["message"]
+
+
+def test_openai_models(web):
+    answer = web.get("/v1/models").json
+    assert [model["id"] for model in answer["data"]] == [MODEL, f"{MODEL}:long"]
+    assert web.get(f"/v1/models/{MODEL}").json == answer["data"][0]
+    missing = web.get("/v1/models/gpt-5")
+    assert missing.status == 404 and missing.json["error"]["code"] == "UNKNOWN_MODEL"
+
+
+# --------------------------------------------------------------------------------------------------------------------------- TEI
+
+
+def test_tei_embed_is_tei_v1(web, tei):
+    expected = [list(tei.embed.Embed(tei.pb.EmbedRequest(inputs=text)).embeddings) for text in TEXTS]
+    close(web.ok("/embed", {"inputs": TEXTS}), expected)
+    close(web.ok("/embed", {"inputs": TEXT}), expected[:1])
+    options = {"normalize": False, "truncate": True, "truncation_direction": "Left", "prompt_name": "query"}
+    request = tei.pb.EmbedRequest(
+        inputs=LONG, normalize=False, truncate=True, truncation_direction=tei.pb.TRUNCATION_DIRECTION_LEFT, prompt_name="query"
+    )
+    close(web.ok("/embed", {"inputs": LONG, **options}), [list(tei.embed.Embed(request).embeddings)])
+    short = tei.embed.Embed(tei.pb.EmbedRequest(inputs=TEXT, dimensions=64))
+    close(web.ok("/embed", {"inputs": TEXT, "dimensions": 64}), [list(short.embeddings)])
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_tei_embeds_at_its_other_paths_too(web, path):
+    """Hugging Face's InferenceClient calls the server's address alone, SageMaker /invocations."""
+    assert web.ok(path, {"inputs": TEXT}) == web.ok("/embed", {"inputs": TEXT})
+    assert web.get("/nothing").status == web.post("/nothing", {"inputs": TEXT}).status == 404
+
+
+def test_tei_embed_all_is_tei_v1(web, tei):
+    answer = web.ok("/embed_all", {"inputs": [TEXT, "a"]})
+    for text, found in zip([TEXT, "a"], answer, strict=True):
+        expected = tei.embed.EmbedAll(tei.pb.EmbedAllRequest(inputs=text)).token_embeddings
+        close(found, [list(token.embeddings) for token in expected])
+
+
+def test_tei_tokens_are_tei_v1(web, tei):
+    for special in (True, False):
+        answer = web.ok("/tokenize", {"inputs": TEXTS[:3], "add_special_tokens": special})
+        for text, found in zip(TEXTS[:3], answer, strict=True):
+            expected = tei.tokenize.Tokenize(tei.pb.EncodeRequest(inputs=text, add_special_tokens=special)).tokens
+            assert [(t["id"], t["special"]) for t in found] == [(t.id, t.special) for t in expected]
+            assert [(t["start"], t["stop"]) for t in found if not t["special"]] == [(t.start, t.stop) for t in expected if not t.special]
+            assert all(t["start"] is None and t["stop"] is None for t in found if t["special"])
+    ids = [token["id"] for token in web.ok("/tokenize", {"inputs": TEXT})[0]]
+    for skip in (True, False):
+        expected = tei.tokenize.Decode(tei.pb.DecodeRequest(ids=ids, skip_special_tokens=skip)).text
+        assert web.ok("/decode", {"ids": ids, "skip_special_tokens": skip}) == [expected]
+    assert web.ok("/decode", {"ids": [ids, ids]}) == [TEXT, TEXT]
+
+
+def test_tei_info_is_tei_v1(web, tei):
+    info, expected = web.get("/info").json, tei.info.Info(tei.pb.InfoRequest())
+    for name in ("model_id", "model_dtype", "max_input_length", "max_batch_tokens", "max_client_batch_size", "version"):
+        assert info[name] == getattr(expected, name), name
+    assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+
+
+def test_tei_sparse_needs_a_sparse_model(web):
+    answer = web.post("/embed_sparse", {"inputs": TEXT})
+    assert answer.status == 422, answer.body
+    assert {"error", "error_type"} <= answer.json.keys()
+
+
+# ------------------------------------------------------------------------------------------------------------------------ Cohere
+
+
+def test_cohere_types_are_made_of_embeds_floats(web, embed):
+    for kind, name in (("search_query", "query"), ("search_document", "passage")):
+        expected = np.array(vectors(embed(TEXTS, prompt_name=name)), "f4")
+        types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+        answer = web.ok("/v2/embed", {"texts": TEXTS, "model": MODEL, "input_type": kind, "embedding_types": types})
+        found = answer["embeddings"]
+        assert list(found) == types and answer["texts"] == TEXTS and answer["response_type"] == "embeddings_by_type"
+        close(found["float"], expected)
+        close([np.frombuffer(base64.b64decode(text), "<f4") for text in found["base64"]], expected)
+        scaled = 127 * expected / abs(expected).max(axis=1, keepdims=True)
+        assert abs(np.array(found["int8"]) - scaled).max() < 0.51
+        assert (np.array(found["uint8"]) == np.array(found["int8"]) + 128).all()
+        assert (np.array(found["ubinary"]) == np.packbits(np.array(found["float"]) > 0, axis=1)).all()
+        assert (np.array(found["binary"]) == np.array(found["ubinary"]) - 128).all()
+        assert str(uuid.UUID(answer["id"])) == answer["id"]
+        assert answer["meta"]["api_version"]["version"] == "2" and answer["meta"]["billed_units"]["input_tokens"] > 0
+
+
+def test_cohere_priorities_are_numbers(web):
+    asked = {"texts": [TEXT], "model": MODEL, "input_type": "clustering"}
+    for priority in (0, 1, 999, "BULK", "INTERACTIVE", None):
+        assert web.ok("/v2/embed", {**asked, "priority": priority})["embeddings"]
+    for priority in (-1, 1000, 0.5, 1 << 40):
+        error = web.refused("/v2/embed", {**asked, "priority": priority}, 400)
+        assert error["field"] == "priority" and "from 0 to 999" in error["message"]
+    assert web.refused("/v2/embed", {**asked, "priority": "LOW"}, 400)["field"] == "priority"
+
+
+def test_cohere_truncates_as_cohere_does(web, embed):
+    asked = {"texts": [LONG], "model": MODEL, "input_type": "clustering"}
+    close(web.ok("/v2/embed", asked)["embeddings"]["float"], vectors(embed([LONG], truncate="END")))
+    close(web.ok("/v2/embed", {**asked, "truncate": "START"})["embeddings"]["float"], vectors(embed([LONG], truncate="START")))
+    assert web.refused("/v2/embed", {**asked, "truncate": "NONE"}, 400)["reason"] == "INPUT_TOO_LONG"
+
+
+# ------------------------------------------------------------------------------------------------------------------ longembed.v1
+
+
+def test_longembed_is_grpcs_messages(web, embed, pb):
+    body = {"options": {"extension": {"windows": {"tokens": 128}}, "output": "WINDOW_VECTORS"}, "inputs": [{"text": LONG}]}
+    answer = web.ok("/longembed/v1/embed", body)
+    windows = pb[0].Extension.Windows(tokens=128)
+    expected = embed([LONG], extension=pb[0].Extension(windows=windows), output="WINDOW_VECTORS")
+    close([e["values"] for e in answer["results"][0]["embeddings"]], [list(e.values) for e in expected.results[0].embeddings])
+    assert (answer["recipe"], answer["model"]) == (expected.recipe, MODEL)
+    assert len(answer["results"][0]["sequences"]) == len(expected.results[0].sequences) > 5
+    explained = web.ok("/longembed/v1/explain", body)
+    assert explained["recipe"] == expected.recipe
+    assert [s["tokens"] for s in explained["results"][0]["sequences"]] == [s.tokens for s in expected.results[0].sequences]
+    tokens = web.ok("/longembed/v1/tokenize", {"texts": [TEXT]})["results"][0]["tokens"]
+    assert [token["id"] for token in tokens] == [t.id for t in embed.stub.Tokenize(pb[0].TokenizeRequest(texts=[TEXT])).results[0].tokens]
+    [model] = web.get("/longembed/v1/models").json["models"]
+    assert web.get(f"/longembed/v1/models/{MODEL}").json == model and model["profiles"] == ["long"] and model["dimensions"] == 384
+
+
+# --------------------------------------------------------------------------------------------------------- over every dialect
+
+
+ROUTES = {
+    "/v1/embeddings": lambda text: {"input": text, "model": MODEL},
+    "/embed": lambda text: {"inputs": text},
+    "/v2/embed": lambda text: {"texts": [text], "model": MODEL, "truncate": "NONE"},
+}
+
+
+def vector_of(path: str, answer):
+    return {"/v1/embeddings": lambda: answer["data"][0]["embedding"], "/embed": lambda: answer[0], "/v2/embed": lambda: answer["embeddings"]["float"][0]}[path]()
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_an_extension_is_one_more_field(web, embed, pb, path):
+    [expected] = vectors(embed([LONG], extension=pb[0].Extension(windows=pb[0].Extension.Windows(tokens=128))))
+    for extension in ({"windows": {"tokens": 128}}, {"profile": "long"}):
+        close(vector_of(path, web.ok(path, {**ROUTES[path](LONG), "extension": extension})), expected)
+
+
+@pytest.mark.parametrize(
+    "path, body, field",
+    [
+        ("/v1/embeddings", {"input": LONG, "model": MODEL}, ("error", "param", "input")),
+        ("/v1/embeddings", {"input": ["x", LONG], "model": MODEL}, ("error", "param", "input[1]")),
+        ("/embed", {"inputs": ["x", LONG]}, (None, "field", "inputs[1]")),
+        ("/v2/embed", {"texts": [LONG], "model": MODEL, "truncate": "NONE"}, (None, "field", "texts[0]")),
+    ],
+)
+def test_a_long_input_is_named_as_the_dialect_names_it(web, path, body, field):
+    error = web.refused(path, body, 422 if path == "/embed" else 400)
+    outer, key, name = field
+    inner = error[outer] if outer else error
+    assert inner[key] == name and inner["code" if outer else "reason"] == "INPUT_TOO_LONG"
+    said = inner["error" if path == "/embed" else "message"]
+    assert "752" in said and "512" in said and said.startswith(name) and "options." not in said
+
+
+def test_a_long_input_of_longembed_is_a_status_with_details(web):
+    error = web.refused("/longembed/v1/embed", {"inputs": [{"text": LONG}]}, 400)
+    details = {detail["@type"].rsplit(".", 1)[1]: detail for detail in error["details"]}
+    assert error["code"] == 3 and details["ErrorInfo"]["reason"] == "INPUT_TOO_LONG"
+    assert details["BadRequest"]["field_violations"][0]["field"] == "inputs[0]"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "é\u0301 \u200d \ufeff", "🎉" * 40, '"\\/\b\f\n\r\t', "\ud83c\udf89"], ids=repr)
+def test_texts_arrive_as_they_are(web, embed, text):
+    """json.dumps writes what is beyond ASCII as \\uXXXX, pairs of surrogates included; the other form is UTF-8."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16")
+    [expected] = vectors(embed([text]))
+    for path, body in ROUTES.items():
+        close(vector_of(path, web.ok(path, body(text))), expected)
+        close(vector_of(path, web.ok(path, json.dumps(body(text), ensure_ascii=False).encode())), expected)
+
+
+@pytest.mark.parametrize("text", [rb"\ud800", rb"\udc00\ud800", b"\xff", b"\xed\xa0\x80", b"\n", rb"\x41"], ids=repr)
+def test_what_is_no_json_text_is_refused(web, text):
+    body = b'{"input": "a ' + text + b'", "model": "e5-small-v2"}'
+    error = web.refused("/v1/embeddings", body, 400)["error"]
+    assert error["code"] == "MALFORMED_JSON" and re.search(r"at byte \d+ of", error["message"])
+
+
+def test_an_answer_beyond_the_limit_is_refused_before_the_model_runs(web):
+    """90 texts of 502 tokens, each token a vector of 384 floats: 69 MB of them alone."""
+    error = web.refused("/embed_all", {"inputs": [" ".join(["word"] * 500)] * 90}, 422)
+    assert error["reason"] == "RESPONSE_TOO_LARGE" and str(64 << 20) in error["error"], error
+
+
+def test_a_timeout_ends_a_call(web):
+    answer = web.post("/v1/embeddings", {"input": [TEXT], "model": MODEL}, x_request_timeout="0.000001")
+    assert answer.status in (429, 504) and answer.json["error"]["code"] in ("DEADLINE_EXCEEDED", "DEADLINE_TOO_SHORT")
+    refused = web.post("/v1/embeddings", {"input": [TEXT], "model": MODEL}, x_request_timeout="soon")
+    assert refused.status == 400 and refused.json["error"]["code"] == "BAD_TIMEOUT"
+
+
+def test_metrics_count_calls_by_method(web, plain):
+    def counts(metrics: Metrics) -> dict:
+        return {
+            name: metrics.total("longembed_requests_total", method=name, code="OK")
+            for name in ("openai.Embeddings", "openai.ListModels", "cohere.Embed", "tei.http.Embed", "tei.http.Info", "Embed", "http.Health")
+        }
+
+    before = counts(scrape(plain))
+    for path, body in ROUTES.items():
+        web.ok(path, body(TEXT))
+    web.ok("/longembed/v1/embed", {"inputs": [{"text": TEXT}]})
+    for path in ("/v1/models", "/info", "/health"):
+        assert web.get(path).status == 200
+    after = counts(scrape(plain))
+    assert {name: after[name] - before[name] for name in after} == dict.fromkeys(after, 1)
+    assert scrape(plain).total("longembed_requests_total", method="openai.Embeddings", code="INVALID_ARGUMENT") > 0
+
+
+def test_a_taken_port_is_a_problem_of_its_key(tmp_path, plain):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"listen: 127.0.0.1:0\nhttp_listen: 127.0.0.1:{plain.http_port}\nmetrics_listen: 127.0.0.1:0\nmodels: [{{path: nowhere}}]\n")
+    ended = subprocess.run([BUILD / "longembed-server", "--config", config], capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0 and re.search(rf"http_listen: .*{plain.http_port}", ended.stderr), ended.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "server/api/http/README.md"])
+def test_the_pages_curl_commands_run(web, page):
+    commands = re.findall(r"^(curl http://127\.0\.0\.1:8080/.*?')$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    for command in commands:
+        printed = subprocess.check_output(command.replace(":8080", f":{web.port}"), shell=True, stderr=subprocess.DEVNULL)
+        assert len(re.findall(rb"-?0\.\d+", printed)) >= 384, printed
+    assert commands
+
+
+# ------------------------------------------------------------------------------------------------------------------ TLS and keys
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    try:
+        made = Authority(tmp_path_factory.mktemp("authority"))
+        made.issue("server")
+    except Missing as missing:
+        pytest.skip(str(missing))
+    return made
+
+
+def tls_of(authority: Authority, client: str = "") -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    if client:
+        context.load_cert_chain(*authority.issue(client))
+    return context
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory, authority):
+    """With TLS and keys; the key "small" allows one call at a time."""
+    folder = tmp_path_factory.mktemp("http-secured")
+    (folder / "keys.yaml").write_text(f"keys:\n  - {{name: tests, key: {KEY}}}\n  - {{name: small, key: small-{KEY}, max_concurrent_calls: 1}}\n")
+    tls = f"tls: {{certificate: {authority.folder / 'server.pem'}, key: {authority.folder / 'server.key'}}}\n"
+    running = start_server(folder, [MODEL], extra=f"{LISTENS}{tls}api_keys: {folder / 'keys.yaml'}\nreflection: false\n")
+    yield running
+    assert running.stop() == 0
+
+
+def test_each_dialect_asks_for_a_key_in_its_form(secured, authority):
+    web = Http(secured.http_port, tls_of(authority))
+    assert web.get("/health").status == 200
+    for wrong, reason in (({}, "MISSING_API_KEY"), ({"authorization": "Bearer other"}, "UNKNOWN_API_KEY"), ({"x_api_key": "other"}, "UNKNOWN_API_KEY")):
+        answers = {path: web.post(path, body(TEXT), **wrong) for path, body in ROUTES.items()}
+        answers["/longembed/v1/embed"] = web.post("/longembed/v1/embed", {"inputs": [{"text": TEXT}]}, **wrong)
+        answers |= {path: web.get(path, **wrong) for path in ("/v1/models", "/info", "/longembed/v1/models")}
+        assert {answer.status for answer in answers.values()} == {401}, answers
+        error = answers["/v1/embeddings"].json["error"]
+        assert (error["type"], error["code"]) == ("authentication_error", reason)
+        assert answers["/embed"].json["reason"] == reason and answers["/embed"].json["error"]
+        assert answers["/v2/embed"].json["reason"] == reason and answers["/v2/embed"].json["message"]
+        assert answers["/longembed/v1/embed"].json["code"] == grpc.StatusCode.UNAUTHENTICATED.value[0]
+    for right in ({"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}, {"x_api_key": KEY}):
+        for path, body in ROUTES.items():
+            assert web.post(path, body(TEXT), **right).status == 200
+    assert '"client":"tests"' in secured.log.read_text()
+    assert KEY not in secured.log.read_text() and "other" not in secured.log.read_text()
+
+
+def begin_long_call(server, web: Http, key: str) -> tuple[threading.Thread, list[Answer]]:
+    """Returns once it is in the server; the answer is the list's only element when the thread has ended."""
+    answers = []
+    body = {"input": [LONG * 8], "model": MODEL, "extension": {"windows": {"tokens": 512}}}
+    thread = threading.Thread(target=lambda: answers.append(web.post("/v1/embeddings", body, x_api_key=key)))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not scrape(server).total("longembed_requests_in_flight", method="openai.Embeddings"):
+        assert time.monotonic() < deadline and not answers
+        time.sleep(0.01)
+    return thread, answers
+
+
+def test_overload_says_when_to_come_again(secured, authority):
+    web = Http(secured.http_port, tls_of(authority))
+    thread, answers = begin_long_call(secured, web, f"small-{KEY}")
+    refused = [web.post(path, body(TEXT), x_api_key=f"small-{KEY}") for path, body in ROUTES.items()]
+    thread.join()
+    assert [answer.status for answer in answers] == [200]
+    for answer in refused:
+        assert answer.status == 429 and "CONCURRENT_CALLS" in answer.body.decode(), answer.body
+        assert (answer.headers["Retry-After"], answer.headers["retry-after-ms"]) == ("1", "200")
+
+
+def test_plaintext_and_foreign_authorities_are_shut_out(secured, tmp_path):
+    with pytest.raises((http.client.HTTPException, OSError)):
+        Http(secured.http_port).get("/health")
+    with pytest.raises(ssl.SSLError):
+        Http(secured.http_port, tls_of(Authority(tmp_path, "other"))).get("/health")
+
+
+def test_a_client_is_its_certificate_as_in_grpc(tmp_path, authority, pb):
+    tls = f"tls: {{certificate: {authority.folder / 'server.pem'}, key: {authority.folder / 'server.key'}, client_ca: {authority.certificate}}}\n"
+    running = start_server(tmp_path, [MODEL], extra=LISTENS + tls)
+    try:
+        web = Http(running.http_port, tls_of(authority, "client"))
+        assert web.post("/v1/embeddings", {"input": TEXT, "model": MODEL}).status == 200
+        with pytest.raises((ssl.SSLError, http.client.HTTPException, OSError)):
+            Http(running.http_port, tls_of(authority)).get("/health")
+        certificate, key = authority.issue("client")
+        credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
+        with grpc.secure_channel(f"localhost:{running.port}", credentials) as channel:
+            pb[1].EmbeddingServiceStub(channel).Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=TEXT)]))
+        calls = [json.loads(line) for line in running.log.read_text().splitlines() if '"event":"call"' in line]
+        names = {call["method"]: call["client"] for call in calls}
+        assert names["Embed"] == names["openai.Embeddings"] and names["Embed"].startswith("certificate:")
+    finally:
+        assert running.stop() == 0
+
+
+# ------------------------------------------------------------------------------------------------------------------------- drain
+
+
+def test_sigterm_finishes_what_has_begun(secured, authority):
+    """The last test of this server."""
+    web = Http(secured.http_port, tls_of(authority))
+    idle = socket.create_connection(("127.0.0.1", secured.http_port))
+    thread, answers = begin_long_call(secured, web, KEY)
+    secured.process.send_signal(signal.SIGTERM)
+    assert secured.process.wait(timeout=120) == 0
+    thread.join(timeout=10)
+    idle.close()
+    [answer] = answers
+    assert answer.status == 200 and len(answer.json["data"]) == 1
+    assert answer.headers["Connection"] == "close"
+    with pytest.raises(OSError):
+        web.get("/health")
