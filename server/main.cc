@@ -32,6 +32,7 @@
 #include "server/process/standard_descriptors.h"
 #include "server/process/start_checks.h"
 #include "server/process/terminate.h"
+#include "server/process/tracing.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/log.h"
@@ -122,6 +123,7 @@ struct Prepared {
   Metrics metrics{{.version = LONGEMBED_VERSION, .torch = TorchVersion()}};
   Ledger ledger;
   const Registration held_bytes = metrics.ReadHeldBytes([this] { return ledger.held(); });
+  std::unique_ptr<Tracing> tracing;  // Null: off. Outlives every call.
   OpenStreams streams;
   Health health{{v1::EmbeddingService::service_full_name()}};
   HostContext calls;
@@ -135,6 +137,8 @@ struct Prepared {
     ports.Open(config, calls, health, problems);
     secrets.Open(config, metrics, problems);
     calls.api_keys = secrets.api_keys.get();
+    tracing = Tracing::Start(config.tracing, LONGEMBED_VERSION, metrics);
+    if (tracing != nullptr) calls.tracer = &tracing->tracer();
     absl::StatusOr<Profiles> parsed = ParseProfiles(config.profiles);
     problems.Add(parsed.status());
     if (parsed.ok()) profiles = *std::move(parsed);

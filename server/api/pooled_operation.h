@@ -24,6 +24,7 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
   void Start(Operation::Done done) override {
     this->done_ = std::move(done);
     queued_ = api_.clock.Now();
+    BeginPhase(this->call_.trace, phase::kTokenizeWait, queued_);
     const absl::Status accepted =
         api_.pool.TryRun([this] { this->End(Run()); }, {.client = this->call_.caller.name,
                                                         .bytes = TextBytes(),
@@ -53,7 +54,9 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
 
  private:
   absl::Status Run() {
-    const absl::Duration waited = api_.clock.Now() - queued_;
+    const absl::Time started = api_.clock.Now();
+    const absl::Duration waited = started - queued_;
+    BeginPhase(this->call_.trace, phase::kTokenize, started);
     absl::Status status = CheckStillWanted();
     if (status.ok()) status = WithinMemory([this] { return Answer(); });
     const absl::StatusOr<ServedModel*> model = api_.models.Find(this->model(), "model");

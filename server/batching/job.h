@@ -50,6 +50,8 @@ struct JobOptions {
   absl::Time due = absl::InfiniteFuture();
   absl::Duration work;                // On the whole device, by estimate.
   std::shared_ptr<QueuePlace> place;  // May be null.
+  // Set when the first batch takes a sequence of the job, and not once `done` is called. May be null; lives until then.
+  absl::Time* began = nullptr;
 };
 
 // Made by the caller, owned jointly with the scheduler. What is private belongs to the scheduler and is guarded by its

@@ -178,6 +178,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   for (const BatchItem& item : assignment.batch) {
     if (assignment.running->jobs.empty() || assignment.running->jobs.back() != item.job) {
       assignment.running->jobs.push_back(item.job);
+      if (absl::Time* const began = item.job->options_.began; began != nullptr) *began = std::min(*began, now);
     }
   }
   ++lane.running_batches_;

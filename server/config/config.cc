@@ -59,6 +59,12 @@ void CheckSecurity(const YamlMapping& root, const ServerConfig& config) {
   }
 }
 
+void CheckTracing(const YamlMapping& root, const TracingConfig& tracing) {
+  if (tracing.endpoint.empty()) return;
+  const absl::Status status = ParseOtlpEndpoint(tracing.endpoint).status();
+  if (!status.ok()) root.Fail("tracing", absl::StrCat("endpoint: ", std::string(status.message())));
+}
+
 // Relative paths start from the config file's folder.
 void ResolvePaths(ServerConfig& config, const std::filesystem::path& directory) {
   std::vector<std::string*> paths{&config.tls.certificate, &config.tls.key, &config.tls.client_ca, &config.api_keys};
@@ -140,6 +146,7 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
         if (overridden.ok() && !root.failed()) {
           CheckTei(root, config);
           CheckSecurity(root, config);
+          CheckTracing(root, config.tracing);
         }
       },
       YamlWords::kQuoted, YamlProblems::kAll);

@@ -13,6 +13,7 @@
 #include "model/encoder/load_encoder.h"
 #include "model/encoder/precision.h"
 #include "server/config/log_config.h"
+#include "server/config/tracing_config.h"
 
 namespace longembed {
 
@@ -93,6 +94,7 @@ struct ServerConfig {
   bool reflection = true;
   bool channelz = false;
   LogConfig log;
+  TracingConfig tracing;
   TlsConfig tls;
   std::string api_keys;  // File (security/api_keys.h), relative to the config file. Empty: no key is asked for.
   ConnectionsConfig connections;

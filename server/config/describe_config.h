@@ -28,6 +28,13 @@ void Describe(Keys& keys, LogConfig& log) {
 }
 
 template <typename Keys>
+void Describe(Keys& keys, TracingConfig& tracing) {
+  keys.Text("endpoint", tracing.endpoint);
+  keys.Number("sample_ratio", tracing.sample_ratio, 0, 1);
+  keys.Text("service_name", tracing.service_name);
+}
+
+template <typename Keys>
 void Describe(Keys& keys, TlsConfig& tls) {
   keys.Text("certificate", tls.certificate);
   keys.Text("key", tls.key);
@@ -94,6 +101,7 @@ void Describe(Keys& keys, ServerConfig& config) {
   keys.Flag("reflection", config.reflection);
   keys.Flag("channelz", config.channelz);
   section("log", config.log);
+  section("tracing", config.tracing);
   section("tls", config.tls);
   keys.Text("api_keys", config.api_keys);
   section("connections", config.connections);

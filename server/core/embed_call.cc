@@ -68,6 +68,7 @@ int64_t TextBytes(const Model& model, const EmbedOrder& order) {
 std::shared_ptr<EmbedCall> EmbedCall::Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order,
                                             Done done) {
   std::shared_ptr<EmbedCall> call(new EmbedCall(model, pool, clock, std::move(order), std::move(done)));
+  call->TracePhase(phase::kAdmission);
   call->Admit();
   return call;
 }
@@ -79,6 +80,10 @@ EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, E
       order_(std::move(order)),
       bytes_(TextBytes(model_.model(), order_)),
       done_(std::move(done)) {}
+
+void EmbedCall::TracePhase(const char* phase) const {
+  if (order_.call.trace != nullptr) order_.call.trace->Begin(phase, clock_.Now());
+}
 
 int64_t EmbedCall::MostOfOnePass() const {
   const PlanOptions& plan = order_.input_options.plan;
@@ -136,6 +141,7 @@ void EmbedCall::HavePlace(std::shared_ptr<Place> place) {
     place_ = std::move(place);
   }
   placed_ = clock_.Now();
+  BeginPhase(order_.call.trace, phase::kTokenizeWait, placed_);
   pool_.Run([call = shared_from_this()] { call->Prepare(); }, {.client = order_.call.caller.name, .bytes = bytes_});
 }
 
@@ -161,6 +167,7 @@ absl::Status EmbedCall::CheckStillWanted() const {
 
 void EmbedCall::Prepare() {
   const absl::Time started = clock_.Now();
+  BeginPhase(order_.call.trace, phase::kTokenize, started);
   answer_.queue = started - placed_;
   model_.metrics().ObserveTokenizationWait(answer_.queue);
   std::vector<Sequence> sequences;
@@ -310,7 +317,8 @@ absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> se
                            .start = place_->start(),
                            .due = place_->due(),
                            .work = work_,
-                           .place = std::move(place_)};
+                           .place = std::move(place_),
+                           .began = &began_};
   try {
     return std::make_shared<Job>(
         std::move(sequences), options,
@@ -321,6 +329,7 @@ absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> se
 }
 
 void EmbedCall::Submit(std::vector<Sequence> sequences) {
+  TracePhase(phase::kQueue);
   const absl::StatusOr<std::shared_ptr<Job>> job = MakeJob(std::move(sequences));
   if (!job.ok()) return std::move(done_)(job.status());
   if (const absl::Status status = model_.lane().Submit(*job); !status.ok()) return std::move(done_)(status);
@@ -333,6 +342,8 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
 }
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
+  if (began_ != absl::InfiniteFuture()) BeginPhase(order_.call.trace, phase::kInference, began_);
+  TracePhase(phase::kFinish);
   if (!result.ok()) return std::move(done_)(result.status());
   const absl::Status status = WithinMemory([&] { return FinishInputs(*result); });
   if (!status.ok()) return std::move(done_)(status);
@@ -372,14 +383,12 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
     for (const SparseVector& row : result.sparse) terms += row.size();
     if (absl::Status status = HoldTerms(terms); !status.ok()) return status;
   }
-  int64_t inputs = 0, tokens = 0, truncated = 0;
+  Tally tally;
   RowsLeft left{.dense = result.vectors, .sparse = result.sparse};
   for (size_t i = 0; i < answer_.results.size(); ++i) {
     absl::StatusOr<EmbeddedInput>& input = answer_.results[i];
     if (!input.ok()) continue;
-    ++inputs;
-    tokens += input->plan.tokens;
-    truncated += input->plan.truncated_tokens;
+    tally.Add(input->plan);
     absl::StatusOr<std::vector<OutputVector>> vectors = FinishInput(input->plan, order_, left);
     if (vectors.ok()) {
       input->vectors = *std::move(vectors);
@@ -392,11 +401,31 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
   if (sparse()) {
     if (absl::Status status = SettleTerms(); !status.ok()) return status;
   }
-  model_.metrics().CountInputs(inputs, tokens, truncated);
-  if (const Caller& caller = order_.call.caller; caller.has_key) {
-    model_.metrics().CountClientTokens(caller.name, tokens);
-  }
+  Count(tally);
   return absl::OkStatus();
+}
+
+void EmbedCall::Tally::Add(const Plan& plan) {
+  ++inputs;
+  tokens += plan.tokens;
+  truncated_tokens += plan.truncated_tokens;
+  for (const PlannedSequence& planned : plan.sequences) ++sequences[planned.positions.method];
+}
+
+void EmbedCall::Count(const Tally& tally) const {
+  ModelMetrics& metrics = model_.metrics();
+  metrics.CountInputs(tally.inputs, tally.tokens, tally.truncated_tokens);
+  for (const auto& [method, count] : tally.sequences) metrics.CountSequences(method, count);
+  if (const Caller& caller = order_.call.caller; caller.has_key) metrics.CountClientTokens(caller.name, tally.tokens);
+  if (RequestTrace* const trace = order_.call.trace; trace != nullptr) {
+    trace->inputs = tally.inputs;
+    trace->tokens = tally.tokens;
+    trace->truncated_tokens = tally.truncated_tokens;
+    for (const auto& [method, count] : tally.sequences) {
+      trace->sequences += count;
+      trace->method = method;  // Plain comes first: of several, the last is that of the texts beyond the window.
+    }
+  }
 }
 
 }  // namespace longembed

@@ -7,9 +7,11 @@
 #define LONGEMBED_SERVER_CORE_EMBED_CALL_H_
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -117,6 +119,18 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
   absl::Status FinishInputs(JobResult& result);
+  // What was encoded, for metrics and the trace.
+  struct Tally {
+    int64_t inputs = 0;
+    int64_t tokens = 0;
+    int64_t truncated_tokens = 0;
+    std::map<std::string_view, int64_t> sequences;  // By positions method; "" is plain.
+
+    void Add(const Plan& plan);
+  };
+  void Count(const Tally& tally) const;
+  // Of a call that is traced.
+  void TracePhase(const char* phase) const;
   // Charges for `terms` of the rows and as many of what is made of them.
   absl::Status HoldTerms(int64_t terms) const;
   // Of sparse vectors, once they are there. Errors: RESPONSE_TOO_LARGE.
@@ -130,8 +144,9 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   const int64_t bytes_;  // Of its texts, that will be tokenized.
   Done done_;
   EmbedAnswer answer_;
-  absl::Time placed_;    // When it was admitted.
-  absl::Duration work_;  // Once settled.
+  absl::Time placed_;                          // When it was admitted.
+  absl::Duration work_;                        // Once settled.
+  absl::Time began_ = absl::InfiniteFuture();  // When its first batch was formed.
 
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/admission/ledger.h"
+#include "server/telemetry/request_trace.h"
 
 namespace longembed {
 
@@ -34,6 +35,7 @@ struct CallContext {
   absl::Time deadline;    // InfiniteFuture: the client waits for ever.
   bool may_wait = false;  // Where there is no room the operation waits; a stream's client is held up by flow control.
   Charge& memory;         // Of the request that this is.
+  RequestTrace* trace = nullptr;  // Null: the call is not traced.
 };
 
 class Operation {

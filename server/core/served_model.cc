@@ -17,6 +17,14 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, s
       device_(device),
       budget_(options.max_queued_tokens) {
   metrics_ = &metrics.ForModel(name_);
+  const ModelManifest& manifest = model_->manifest;
+  metrics.SetModelInfo(name_, {.architecture = manifest.architecture,
+                               .precision = PrecisionName(encoder_->precision()),
+                               .engine = encoder_->engine(),
+                               .device = encoder_->device(),
+                               .dimensions = manifest.vector_size,
+                               .trained_window = manifest.trained_window});
+  metrics_->CountSequences("", 0);  // Before the first event: rate() would miss it.
   observer_.metrics = metrics_;
   observer_.model = this;
   lane_ = device_.scheduler.AddLane(*encoder_, options.lane, &observer_);

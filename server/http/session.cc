@@ -209,7 +209,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void BeginCall(const Route& route, const std::string& parameter) {
     std::unique_ptr<Dialect> dialect = route.dialect(parameter);
     if (const absl::Status status = CheckType(route); !status.ok()) return Refuse(status, {}, dialect.get());
-    absl::StatusOr<Arrival> arrival = MakeArrival();
+    absl::StatusOr<Arrival> arrival = MakeArrival(route);
     if (!arrival.ok()) return Refuse(arrival.status(), {}, dialect.get());
     dialect_ = dialect.get();
     host_ = std::make_unique<UnaryHost>(
@@ -248,13 +248,15 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     return NotJson(type);
   }
 
-  absl::StatusOr<Arrival> MakeArrival() const {
+  absl::StatusOr<Arrival> MakeArrival(const Route& route) const {
     const auto& request = parser_->get();
     Arrival arrival{.address = peer_.address,
                     .certificate = peer_.certificate,
                     .authorization = Text(request[http::field::authorization]),
                     .api_key = Text(request["x-api-key"]),
-                    .traceparent = Text(request["traceparent"])};
+                    .traceparent = Text(request["traceparent"]),
+                    .http_method = route.is_get ? "GET" : "POST",
+                    .http_route = route.path};
     const std::string timeout = Text(request["x-request-timeout"]);
     if (timeout.empty()) return arrival;
     const std::optional<absl::Duration> seconds = ParseSeconds(timeout);

@@ -1,7 +1,9 @@
 #include "server/rpc/call_record.h"
 
+#include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -13,12 +15,20 @@
 namespace longembed {
 namespace {
 
-// The trace id of W3C's "traceparent: 00-TRACE-PARENT-FLAGS"; empty without one.
-std::string TraceId(std::string_view traceparent) {
-  constexpr size_t kStart = 3, kLength = 32, kWhole = 55;
-  if (traceparent.size() < kWhole || traceparent[kStart + kLength] != '-') return "";
-  const std::string_view id = traceparent.substr(kStart, kLength);
-  return id.find_first_not_of("0123456789abcdef") == std::string_view::npos ? std::string(id) : "";
+std::unique_ptr<CallTrace> BeginTrace(const ApiMethod& method, const Arrival& arrival, absl::Time now,
+                                      const HostContext& host) {
+  if (host.tracer == nullptr || method.exempt) return nullptr;  // No probes of health.
+  return host.tracer->Begin(arrival.traceparent, now);
+}
+
+// By the semantic conventions of RPC, or of HTTP.
+std::vector<Attribute> AttributesOf(const Arrival& arrival, const std::string& method, absl::StatusCode told) {
+  if (!arrival.http_method.empty()) {
+    return {{"http.request.method", arrival.http_method}, {"http.route", arrival.http_route}, {"rpc.method", method}};
+  }
+  return {{"rpc.system", std::string("grpc")},
+          {"rpc.method", method},
+          {"rpc.grpc.status_code", static_cast<int64_t>(told)}};
 }
 
 LogLevel LevelOf(absl::StatusCode code) {
@@ -82,7 +92,8 @@ CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostConte
       host_(host),
       arrival_(host.clock.Now()),
       deadline_(arrival_ + front_.time_left),
-      caller_(Identify(front_, host)) {
+      caller_(Identify(front_, host)),
+      trace_(BeginTrace(method, front_, arrival_, host)) {
   host_.metrics.RequestStarted(method_);
 }
 
@@ -90,17 +101,50 @@ absl::StatusOr<std::unique_ptr<Charge>> CallRecord::Begin() const {
   return host_.ledger.BeginCall(caller_->name, caller_->max_concurrent_calls);
 }
 
-CallContext CallRecord::ContextFor(Charge& memory, bool may_wait) const {
-  return {
-      .caller = *caller_, .arrival = host_.clock.Now(), .deadline = deadline_, .may_wait = may_wait, .memory = memory};
+CallContext CallRecord::ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const {
+  return {.caller = *caller_,
+          .arrival = host_.clock.Now(),
+          .deadline = deadline_,
+          .may_wait = may_wait,
+          .memory = memory,
+          .trace = trace};
+}
+
+std::unique_ptr<RequestTrace> CallRecord::TraceRequest() const {
+  return trace_ == nullptr ? nullptr : std::make_unique<RequestTrace>(host_.clock.Now());
+}
+
+void CallRecord::EndMessage(const RequestTrace* request, const absl::Status& status) const {
+  if (request == nullptr) return;
+  const absl::Status& error = status.ok() ? request->error : status;
+  trace_->EndMessage(*request, error, ErrorReason(error), host_.clock.Now());
+}
+
+void CallRecord::EndTrace(const absl::Status& status, const absl::Status& told, absl::Time now) const {
+  if (trace_ == nullptr) return;
+  trace_->EndCall(method_,
+                  {.code = status.code(),
+                   .reason = ErrorReason(status),
+                   .model = model_,
+                   .attributes = AttributesOf(front_, method_, told.code())},
+                  request_, now);
+}
+
+std::string CallRecord::TraceIdText() const {
+  if (trace_ != nullptr) return ToHex(trace_->trace_id());
+  const std::optional<TraceParent> parent = ParseTraceparent(front_.traceparent);
+  return parent.has_value() ? ToHex(parent->trace_id) : "";
 }
 
 absl::Status CallRecord::Finish(const absl::Status& status) {
   if (RetryDelay(status).has_value()) host_.metrics.CountRejected(model_, OverloadLabel(status));
-  const absl::Duration duration = host_.clock.Now() - arrival_;
+  const absl::Time now = host_.clock.Now();
+  const absl::Duration duration = now - arrival_;
   host_.metrics.RequestFinished(method_, absl::StatusCodeToString(status.code()), model_, duration);
   WriteLog(status, duration);
-  return client_status_ == nullptr ? status : client_status_(status);
+  const absl::Status told = client_status_ == nullptr ? status : client_status_(status);
+  EndTrace(status, told, now);
+  return told;
 }
 
 void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) const {
@@ -118,7 +162,7 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
        {"model", model_},
        {"client", caller_.ok() ? caller_->name : ClientOf(front_.address)},
        {"ms", absl::ToDoubleMilliseconds(duration)},
-       {"trace_id", TraceId(front_.traceparent)},
+       {"trace_id", TraceIdText()},
        {"suppressed", suppressed}});
 }
 

@@ -22,6 +22,8 @@ struct Arrival {
   std::string api_key;
   std::string traceparent;
   absl::Duration time_left = absl::InfiniteDuration();  // Until the client's deadline.
+  std::string http_method;                              // Of a call over HTTP; empty: over gRPC.
+  std::string http_route;
 };
 
 // From "authorization: Bearer KEY" or "x-api-key: KEY". Errors: UNAUTHENTICATED, counted.
@@ -41,8 +43,15 @@ class CallRecord {
   // Counts the call among those of the server, until the result is destroyed. Errors: RESOURCE_EXHAUSTED.
   absl::StatusOr<std::unique_ptr<Charge>> Begin() const;
 
-  // What an operation may know of the call. `memory` must outlive the context.
-  CallContext ContextFor(Charge& memory, bool may_wait) const;
+  // What an operation may know of the call. `memory` and `trace` must outlive the context.
+  CallContext ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const;
+
+  // Of one request of the call. Null: the call is not traced.
+  std::unique_ptr<RequestTrace> TraceRequest() const;
+  // Exports a message of a stream. Null: not traced.
+  void EndMessage(const RequestTrace* request, const absl::Status& status) const;
+  // The call's only request; lives until Finish. May be null.
+  void set_request(const RequestTrace* request) { request_ = request; }
 
   // The model that the call turned out to be for; empty until known.
   void set_model(const std::string& model) { model_ = model; }
@@ -55,6 +64,9 @@ class CallRecord {
 
  private:
   void WriteLog(const absl::Status& status, absl::Duration duration) const;
+  // `told`: what the client is told of `status`.
+  void EndTrace(const absl::Status& status, const absl::Status& told, absl::Time now) const;
+  std::string TraceIdText() const;
 
   const std::string method_;
   absl::Status (*const client_status_)(const absl::Status& status);
@@ -63,6 +75,8 @@ class CallRecord {
   const absl::Time arrival_;
   const absl::Time deadline_;
   const absl::StatusOr<Caller> caller_;
+  const std::unique_ptr<CallTrace> trace_;  // Null: the call is not traced.
+  const RequestTrace* request_ = nullptr;
   std::string model_;
 };
 

@@ -42,6 +42,8 @@ class Exchange {
   grpc::ByteBuffer& answer() { return answer_; }
   const std::string& model() const { return model_; }
   const Operation::Headers& headers() const { return headers_; }
+  // Null: the call is not traced.
+  const RequestTrace* trace() const { return trace_.get(); }
 
  private:
   // The request's message, from its bytes; and what holds it, on the ledger.
@@ -56,6 +58,7 @@ class Exchange {
   const HostContext& host_;
   Codec& codec_;
   const std::unique_ptr<Charge> memory_;
+  const std::unique_ptr<RequestTrace> trace_;
   const CallContext call_;
   std::unique_ptr<google::protobuf::Arena> arena_;
   google::protobuf::Message* const request_;

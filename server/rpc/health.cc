@@ -142,6 +142,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pr
 
 HostContext WithoutKeys(HostContext host) {
   host.api_keys = nullptr;
+  host.tracer = nullptr;  // Probes would be most of the traces.
   host.max_request_bytes = kMaxRequestBytes;
   return host;
 }

@@ -8,6 +8,7 @@
 #include "server/admission/ledger.h"
 #include "server/batching/clock.h"
 #include "server/security/api_keys.h"
+#include "server/telemetry/call_trace.h"
 #include "server/telemetry/metrics.h"
 
 namespace longembed {
@@ -24,6 +25,7 @@ struct HostContext {
   ApiKeyStore* api_keys = nullptr;  // Null: no key is asked for.
   OpenStreams* streams = nullptr;   // Where streams are drained; null where nothing ever is.
   absl::Duration max_stream_age = absl::InfiniteDuration();
+  const Tracer* tracer = nullptr;  // Null: no call is traced.
 };
 
 }  // namespace longembed

@@ -96,6 +96,7 @@ void StreamHost::OnRead(bool ok, grpc::ByteBuffer request) {
 }
 
 void StreamHost::EndMessage(Slot& slot) {
+  record_.EndMessage(slot.exchange->trace(), slot.exchange->status());
   {
     const std::lock_guard lock(mutex_);
     slot.ended = true;

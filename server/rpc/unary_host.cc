@@ -50,6 +50,7 @@ void UnaryHost::Start(grpc::ByteBuffer request) {
   const std::shared_ptr<Exchange> exchange = exchange_;  // The end may destroy this.
   exchange->Start(std::move(request), [this] {
     record_.set_model(exchange_->model());
+    record_.set_request(exchange_->trace());
     End(exchange_->status());
   });
 }

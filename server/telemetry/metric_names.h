@@ -21,6 +21,8 @@ inline constexpr Name kInputs{"longembed_inputs_total", "Inputs embedded."};
 inline constexpr Name kTokens{"longembed_tokens_total", "Tokens encoded, special tokens and prompts included."};
 inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
                                        "Tokens cut away because the request asked for truncation."};
+inline constexpr Name kSequences{"longembed_sequences_total",
+                                 "Sequences of the inputs embedded, by positions method."};  // model, method
 inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
                                             "Tokenising and planning the inputs of one call."};
 inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
@@ -62,6 +64,7 @@ inline constexpr Name kEncoderFailures{"longembed_encoder_failures_total",
                                        "Batches that the encoder failed, but for want of memory."};  // model
 inline constexpr Name kModelLoad{"longembed_model_load_ratio",
                                  "How far the loading of a model is, from 0 to 1."};  // model
+inline constexpr Name kModelInfo{"longembed_model_info", "1, with what a model is as labels."};
 inline constexpr Name kServing{"longembed_serving", "1 while health says SERVING."};
 inline constexpr Name kCertificateExpiry{"longembed_tls_certificate_expiry_timestamp_seconds",
                                          "When the certificate in use expires, since the Unix epoch."};
@@ -71,6 +74,7 @@ inline constexpr Name kApiKeyReloads{"longembed_api_key_reloads_total",
                                      "Changes of the file of API keys that were taken up, or refused."};  // result
 inline constexpr Name kLogLinesDropped{"longembed_log_lines_dropped_total",
                                        "Lines of the log that standard error did not take."};
+inline constexpr Name kSpansDropped{"longembed_spans_dropped_total", "Spans that were not exported."};  // reason
 
 // The process.
 inline constexpr Name kBuildInfo{"longembed_build_info", "1, with the versions as labels."};

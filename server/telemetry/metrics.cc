@@ -49,12 +49,18 @@ class RegisteredModelMetrics final : public ModelMetrics {
         batch_sequences_(
             FamilyOf<Histogram>(registry, metric::kBatchSequences).Add({{"model", model}}, kSequenceCounts)),
         encoder_failures_(FamilyOf<Counter>(registry, metric::kEncoderFailures).Add({{"model", model}})),
-        client_tokens_(FamilyOf<Counter>(registry, metric::kClientTokens)) {}
+        client_tokens_(FamilyOf<Counter>(registry, metric::kClientTokens)),
+        sequences_(FamilyOf<Counter>(registry, metric::kSequences)),
+        model_(model) {}
 
   void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) override {
     inputs_.Increment(static_cast<double>(inputs));
     tokens_.Increment(static_cast<double>(tokens));
     truncated_tokens_.Increment(static_cast<double>(truncated_tokens));
+  }
+  void CountSequences(std::string_view method, int64_t sequences) override {
+    sequences_.Add({{"model", model_}, {"method", std::string(method.empty() ? "plain" : method)}})
+        .Increment(static_cast<double>(sequences));
   }
   void ObserveTokenizationWait(absl::Duration duration) override {
     tokenization_wait_.Observe(absl::ToDoubleSeconds(duration));
@@ -83,6 +89,8 @@ class RegisteredModelMetrics final : public ModelMetrics {
   Histogram& batch_sequences_;
   Counter& encoder_failures_;
   prometheus::Family<Counter>& client_tokens_;
+  prometheus::Family<Counter>& sequences_;
+  const std::string model_;
 };
 
 prometheus::MetricFamily GaugeFamily(const metric::Name& name) {
@@ -178,6 +186,8 @@ struct Metrics::State {
   prometheus::Family<Counter>& tls_reloads = FamilyOf<Counter>(*registry, metric::kTlsReloads);
   prometheus::Family<Gauge>& certificate_expiry = FamilyOf<Gauge>(*registry, metric::kCertificateExpiry);
   prometheus::Family<Counter>& api_key_reloads = FamilyOf<Counter>(*registry, metric::kApiKeyReloads);
+  prometheus::Family<Counter>& spans_dropped = FamilyOf<Counter>(*registry, metric::kSpansDropped);
+  prometheus::Family<Gauge>& model_info = FamilyOf<Gauge>(*registry, metric::kModelInfo);
   prometheus::Family<Gauge>& model_load = FamilyOf<Gauge>(*registry, metric::kModelLoad);
   Gauge& serving = FamilyOf<Gauge>(*registry, metric::kServing).Add({});
   std::list<RegisteredModelMetrics> models;
@@ -189,6 +199,9 @@ Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
   for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
   for (const char* reason : {"limit", "client_share", "silent"}) state_->refused_connections.Add({{"reason", reason}});
   for (const char* result : {"ok", "refused"}) state_->api_key_reloads.Add({{"result", result}});
+  for (const char* reason : {"queue_full", "export_failed", "rejected", "shutdown", "out_of_memory"}) {
+    state_->spans_dropped.Add({{"reason", reason}});
+  }
   FamilyOf<Gauge>(*state_->registry, metric::kBuildInfo)
       .Add({{"version", build.version}, {"torch", build.torch}})
       .Set(1);
@@ -213,6 +226,18 @@ Registration Metrics::ReadQueue(const std::string& model, std::function<QueueRea
 
 void Metrics::SetQueueWaitLimit(const std::string& model, absl::Duration limit) {
   state_->queue_wait_limit.Add({{"model", model}}).Set(absl::ToDoubleSeconds(limit));
+}
+
+void Metrics::SetModelInfo(const std::string& model, const ModelInfo& info) {
+  state_->model_info
+      .Add({{"model", model},
+            {"architecture", info.architecture},
+            {"precision", info.precision},
+            {"engine", info.engine},
+            {"device", info.device},
+            {"dimensions", std::to_string(info.dimensions)},
+            {"trained_window", std::to_string(info.trained_window)}})
+      .Set(1);
 }
 
 Registration Metrics::ReadTokenizationQueue(std::function<int64_t()> tasks) {
@@ -263,6 +288,10 @@ void Metrics::SetCertificateExpiry(absl::Time not_after) {
 
 void Metrics::CountApiKeyReload(bool ok) {
   state_->api_key_reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment();
+}
+
+void Metrics::CountDroppedSpans(const std::string& reason, int64_t spans) {
+  state_->spans_dropped.Add({{"reason", reason}}).Increment(static_cast<double>(spans));
 }
 
 void Metrics::SetServing(bool serving) { state_->serving.Set(serving ? 1 : 0); }

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -17,6 +18,16 @@ namespace longembed {
 struct BuildInfo {
   std::string version;
   std::string torch;
+};
+
+// What a model is, as it is served.
+struct ModelInfo {
+  std::string architecture;
+  std::string precision;
+  std::string engine;
+  std::string device;
+  int64_t dimensions = 0;
+  int64_t trained_window = 0;  // Tokens.
 };
 
 // What a queue looks like at this moment.
@@ -52,6 +63,8 @@ class ModelMetrics {
  public:
   virtual ~ModelMetrics() = default;
   virtual void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) = 0;
+  // `method`: of positions; empty: plain.
+  virtual void CountSequences(std::string_view method, int64_t sequences) = 0;
   virtual void ObserveTokenization(absl::Duration duration) = 0;
   virtual void ObserveTokenizationWait(absl::Duration duration) = 0;
   virtual void ObserveQueue(absl::Duration duration) = 0;
@@ -71,6 +84,7 @@ class Metrics {
   ModelMetrics& ForModel(const std::string& model);
   Registration ReadQueue(const std::string& model, std::function<QueueReading()> queue);
   void SetQueueWaitLimit(const std::string& model, absl::Duration limit);
+  void SetModelInfo(const std::string& model, const ModelInfo& info);
 
   Registration ReadTokenizationQueue(std::function<int64_t()> tasks);
   // By kind.
@@ -93,6 +107,8 @@ class Metrics {
   void CountTlsReload(bool ok);
   void SetCertificateExpiry(absl::Time not_after);
   void CountApiKeyReload(bool ok);
+  // `reason`: as SpanExporter gives it.
+  void CountDroppedSpans(const std::string& reason, int64_t spans);
   void SetServing(bool serving);
   // From 0 to 1.
   void SetLoadRatio(const std::string& model, double ratio);

@@ -16,12 +16,13 @@ struct FakeCall {
       : caller{.name = std::move(name)}, ledger(max_bytes), memory(ledger.BeginMessage(caller.name)) {}
 
   CallContext context(absl::Time deadline = absl::InfiniteFuture(), bool may_wait = false) {
-    return {.caller = caller, .deadline = deadline, .may_wait = may_wait, .memory = *memory};
+    return {.caller = caller, .deadline = deadline, .may_wait = may_wait, .memory = *memory, .trace = trace};
   }
 
   Caller caller;
   Ledger ledger;
   std::unique_ptr<Charge> memory;
+  RequestTrace* trace = nullptr;
 };
 
 }  // namespace longembed

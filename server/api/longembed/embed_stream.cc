@@ -193,6 +193,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   void EndInput(const absl::Status& status) {
     if (status.ok() || !IsOfInput(status)) return End(status);
     complete_ = true;
+    if (call_.trace != nullptr) call_.trace->error = status;
     *response_.mutable_result()->mutable_error() = ToRpcStatus(RenameField(status, "inputs[0]", "input"));
     End(absl::OkStatus());
   }

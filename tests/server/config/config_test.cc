@@ -11,6 +11,7 @@
 namespace longembed {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
@@ -305,6 +306,16 @@ TEST(ConfigTest, AMissingFileIsNamed) {
 TEST(ConfigTest, ADrainIsLongerThanBulkWorkWaits) {
   const ServerConfig config;
   EXPECT_GT(config.drain_timeout, config.limits.max_bulk_queue_wait);
+}
+
+TEST(ConfigTest, TracingNamesACollector) {
+  const auto message = [](const std::string& tracing) {
+    return std::string(ParseConfig("models: [{path: x}]\ntracing: " + tracing, "").status().message());
+  };
+  EXPECT_EQ(message("{endpoint: http://collector:4317, sample_ratio: 0.1}"), "");
+  EXPECT_THAT(message("{endpoint: http://collector:4318/v1/traces}"),
+              AllOf(HasSubstr("tracing"), HasSubstr("endpoint: \"http://collector:4318/v1/traces\" is not HOST:PORT")));
+  EXPECT_THAT(message("{sample_ratio: 1.5}"), HasSubstr("tracing.sample_ratio"));
 }
 
 TEST(ConfigTest, ProfilesOfThemselvesAreRefused) {

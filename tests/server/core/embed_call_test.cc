@@ -128,6 +128,53 @@ TEST_F(EmbedCallTest, TheServersTokenLimitHoldsWithoutTruncation) {
   EXPECT_EQ(ErrorReason(answer_.get().status()), "INPUT_BEYOND_SERVER_LIMIT");
 }
 
+std::vector<std::string> NamesOf(const RequestTrace& trace) {
+  std::vector<std::string> names;
+  for (const RequestTrace::Phase& phase : trace.phases()) names.emplace_back(phase.name);
+  return names;
+}
+
+TEST_F(EmbedCallTest, ATracedCallTellsItsPhasesAndNumbers) {
+  RequestTrace trace(clock_.Now());
+  caller_.trace = &trace;
+  std::promise<void> release;
+  pool_->Run([&release] { release.get_future().wait(); });
+  encoder_->CloseGate();
+  Start(MakeOrder({Input(std::string_view("a b")), Input(std::string_view("c"))}));
+  clock_.Advance(absl::Seconds(1));
+  release.set_value();
+  encoder_->AwaitCalls(1);
+  clock_.Advance(absl::Seconds(2));
+  encoder_->OpenGate();
+  ASSERT_TRUE(answer_.get().ok());
+  EXPECT_THAT(NamesOf(trace),
+              ElementsAre("receive", "admission", "tokenize.wait", "tokenize", "queue", "inference", "finish"));
+  const auto phases = trace.phases();
+  EXPECT_EQ(phases[3].start - phases[2].start, absl::Seconds(1));
+  EXPECT_EQ(phases[6].start - phases[5].start, absl::Seconds(2));
+  EXPECT_EQ(trace.inputs, 2);
+  EXPECT_EQ(trace.tokens, 7);
+  EXPECT_EQ(trace.sequences, 2);
+  EXPECT_EQ(trace.method, "");
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_sequences_total{method=\"plain\",model=\"fake\"} 2"));
+}
+
+TEST_F(EmbedCallTest, ATracedCallThatEndsInTheQueueRanNoInference) {
+  encoder_->CloseGate();
+  Start(MakeOrder({Input(std::string_view("a"))}));
+  encoder_->AwaitCalls(1);
+  std::future<absl::StatusOr<EmbedAnswer>> running = std::move(answer_);
+  RequestTrace trace(clock_.Now());
+  caller_.trace = &trace;
+  const auto call = Start(MakeOrder({Input(std::string_view("b"))}));
+  pool_.reset();  // Joins, so that the call has its job.
+  call->Cancel();
+  EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(NamesOf(trace), ElementsAre("receive", "admission", "tokenize.wait", "tokenize", "queue", "finish"));
+  encoder_->OpenGate();
+  EXPECT_TRUE(running.get().ok());
+}
+
 TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });

@@ -110,6 +110,32 @@ TEST(MetricsTest, CountsReloadsOfApiKeys) {
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
 }
 
+TEST(MetricsTest, SaysWhatAModelIsAndHowItsSequencesRan) {
+  Metrics metrics({});
+  ModelMetrics& model = metrics.ForModel("m");
+  metrics.SetModelInfo("m", {.architecture = "bert",
+                             .precision = "bf16",
+                             .engine = "native",
+                             .device = "cpu",
+                             .dimensions = 384,
+                             .trained_window = 512});
+  model.CountSequences("", 2);
+  model.CountSequences("ntk", 3);
+  EXPECT_THAT(
+      metrics.Scrape(),
+      HasSubstr("longembed_model_info{architecture=\"bert\",device=\"cpu\",dimensions=\"384\",engine=\"native\","
+                "model=\"m\",precision=\"bf16\",trained_window=\"512\"} 1"));
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_sequences_total{method=\"plain\",model=\"m\"} 2"));
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_sequences_total{method=\"ntk\",model=\"m\"} 3"));
+}
+
+TEST(MetricsTest, CountsSpansThatAreLost) {
+  Metrics metrics({});
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_spans_dropped_total{reason=\"queue_full\"} 0"));
+  metrics.CountDroppedSpans("export_failed", 7);
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_spans_dropped_total{reason=\"export_failed\"} 7"));
+}
+
 TEST(MetricsTest, SaysWhenItCannotListen) {
   Metrics first({}), second({});
   const auto port = first.Listen("127.0.0.1:0");
@@ -200,6 +226,8 @@ TEST(MetricsTest, TheTableIsComplete) {
   ModelMetrics& model = metrics.ForModel("m");
   model.CountInputs(1, 1, 1);
   model.CountClientTokens("c", 1);
+  model.CountSequences("ntk", 1);
+  metrics.SetModelInfo("m", {});
   metrics.SetQueueWaitLimit("m", absl::Seconds(1));
   metrics.SetLoadRatio("m", 0.5);
   metrics.CountTlsReload(true);

@@ -1,0 +1,184 @@
+#include "server/process/tracing.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "server/files/watched_files.h"
+#include "server/telemetry/log.h"
+
+namespace longembed {
+namespace {
+
+constexpr char kSpecific[] = "OTEL_EXPORTER_OTLP_TRACES_", kGeneral[] = "OTEL_EXPORTER_OTLP_";
+
+struct Variable {
+  std::string name;
+  std::string value;  // Empty: not set.
+};
+
+// That of traces alone outranks that of all signals.
+Variable Find(const Environment& environment, const char* name) {
+  for (const char* prefix : {kSpecific, kGeneral}) {
+    Variable variable{.name = absl::StrCat(prefix, name)};
+    variable.value = environment(variable.name.c_str());
+    if (!variable.value.empty()) return variable;
+  }
+  return {};
+}
+
+std::string PercentDecoded(const std::string& text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    int byte = 0;
+    if (text[i] == '%' && text.size() - i > 2 && absl::SimpleHexAtoi(text.substr(i + 1, 2), &byte)) {
+      decoded += static_cast<char>(byte);
+      i += 2;
+    } else {
+      decoded += text[i];
+    }
+  }
+  return decoded;
+}
+
+std::string Stripped(std::string text) {
+  absl::StripAsciiWhitespace(&text);
+  return text;
+}
+
+// "key=value,key=value", percent-encoded. False: it is not of that form.
+bool ReadPairs(const std::string& text, std::map<std::string, std::string>& pairs) {
+  for (const std::string& pair : std::vector<std::string>(absl::StrSplit(text, ',', absl::SkipWhitespace()))) {
+    const size_t equals = pair.find('=');
+    const std::string key = Stripped(pair.substr(0, equals));
+    if (equals == std::string::npos || key.empty()) return false;
+    pairs[key] = PercentDecoded(Stripped(pair.substr(equals + 1)));
+  }
+  return true;
+}
+
+// Why the variable cannot be obeyed.
+std::string Refusal(const Variable& variable, const std::string& why) { return absl::StrCat(variable.name, " ", why); }
+
+std::string ReadEndpoint(const TracingConfig& config, const Environment& environment, OtlpOptions& options) {
+  const Variable variable = Find(environment, "ENDPOINT");
+  const bool configured = !config.endpoint.empty();
+  const std::string& asked = configured ? config.endpoint : variable.value;
+  if (asked.empty()) return "";
+  const Variable protocol = Find(environment, "PROTOCOL");
+  if (!configured && !protocol.value.empty() && protocol.value != "grpc") {
+    return Refusal(protocol, absl::StrCat("is \"", protocol.value, "\"; this server exports over grpc alone"));
+  }
+  const absl::StatusOr<OtlpEndpoint> endpoint = ParseOtlpEndpoint(asked);
+  if (!endpoint.ok()) return Refusal(variable, std::string(endpoint.status().message()));
+  options.address = endpoint->address;
+  options.tls = endpoint->tls;
+  return "";
+}
+
+std::string ReadRoots(const Environment& environment, OtlpOptions& options) {
+  const Variable file = Find(environment, "CERTIFICATE");
+  if (file.value.empty()) return "";
+  absl::StatusOr<std::string> roots = ReadWholeFile(file.value);
+  if (!roots.ok()) return Refusal(file, absl::StrCat("cannot be read: ", std::string(roots.status().message())));
+  options.roots = *std::move(roots);
+  return "";
+}
+
+std::string ReadHeaders(const Environment& environment, OtlpOptions& options) {
+  const Variable headers = Find(environment, "HEADERS");
+  std::map<std::string, std::string> pairs;
+  if (!ReadPairs(headers.value, pairs)) return Refusal(headers, "is not key=value,key=value");
+  for (const auto& [key, value] : pairs) options.headers[absl::AsciiStrToLower(key)] = value;
+  return "";
+}
+
+std::string ReadTimeout(const Environment& environment, OtlpOptions& options) {
+  const Variable timeout = Find(environment, "TIMEOUT");
+  if (timeout.value.empty()) return "";
+  int64_t milliseconds = 0;
+  if (!absl::SimpleAtoi(timeout.value, &milliseconds) || milliseconds < 1) {
+    return Refusal(timeout, absl::StrCat("is \"", timeout.value, "\"; it must be a number of milliseconds above 0"));
+  }
+  options.timeout = absl::Milliseconds(milliseconds);
+  return "";
+}
+
+std::string HostName() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+std::string ReadResource(const TracingConfig& config, const Environment& environment, const std::string& version,
+                         OtlpOptions& options) {
+  options.version = version;
+  options.resource = {{"service.name", "longembed-server"},
+                      {"service.version", version},
+                      {"host.name", HostName()},
+                      {"telemetry.sdk.language", "cpp"}};
+  const Variable attributes{.name = "OTEL_RESOURCE_ATTRIBUTES", .value = environment("OTEL_RESOURCE_ATTRIBUTES")};
+  if (!ReadPairs(attributes.value, options.resource)) return Refusal(attributes, "is not key=value,key=value");
+  for (const std::string& name : {environment("OTEL_SERVICE_NAME"), config.service_name}) {
+    if (!name.empty()) options.resource["service.name"] = name;
+  }
+  return "";
+}
+
+}  // namespace
+
+Environment ProcessEnvironment() {
+  return [](const char* name) {
+    const char* const value = std::getenv(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+}
+
+TracingSettings ResolveTracing(const TracingConfig& config, const Environment& environment,
+                               const std::string& version) {
+  TracingSettings settings;
+  if (config.endpoint.empty() && absl::EqualsIgnoreCase(environment("OTEL_SDK_DISABLED"), "true")) return settings;
+  OtlpOptions options;
+  std::string& refused = settings.refused;
+  refused = ReadEndpoint(config, environment, options);
+  if (options.address.empty()) return settings;
+  if (refused.empty()) refused = ReadRoots(environment, options);
+  if (refused.empty()) refused = ReadHeaders(environment, options);
+  if (refused.empty()) refused = ReadTimeout(environment, options);
+  if (refused.empty()) refused = ReadResource(config, environment, version, options);
+  if (refused.empty()) settings.otlp = std::move(options);
+  return settings;
+}
+
+std::unique_ptr<Tracing> Tracing::Start(const TracingConfig& config, const std::string& version, Metrics& metrics) {
+  const TracingSettings settings = ResolveTracing(config, ProcessEnvironment(), version);
+  if (!settings.refused.empty()) {
+    Log(LogLevel::kWarning, "tracing is off: the environment asks for what cannot be done",
+        {{"why", settings.refused}});
+  }
+  if (!settings.enabled()) return nullptr;
+  Log(LogLevel::kInfo, "tracing",
+      {{"endpoint", settings.otlp.address},
+       {"tls", std::string(settings.otlp.tls ? "on" : "off")},
+       {"sample_ratio", config.sample_ratio},
+       {"service_name", settings.otlp.resource.at("service.name")}});
+  return std::make_unique<Tracing>(settings.otlp, config.sample_ratio, metrics);
+}
+
+Tracing::Tracing(const OtlpOptions& options, double sample_ratio, Metrics& metrics)
+    : sender_(options),
+      exporter_({}, sender_,
+                [&metrics](const char* reason, int64_t count) { metrics.CountDroppedSpans(reason, count); }),
+      tracer_(sample_ratio, exporter_) {}
+
+Tracing::~Tracing() { exporter_.Flush(absl::Seconds(1)); }
+
+}  // namespace longembed

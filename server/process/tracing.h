@@ -1,0 +1,55 @@
+// Tracing as the config and the standard environment variables of OpenTelemetry ask for it.
+#ifndef LONGEMBED_SERVER_PROCESS_TRACING_H_
+#define LONGEMBED_SERVER_PROCESS_TRACING_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "server/config/tracing_config.h"
+#include "server/telemetry/call_trace.h"
+#include "server/telemetry/metrics.h"
+#include "server/telemetry/otlp_sender.h"
+#include "server/telemetry/span_exporter.h"
+
+namespace longembed {
+
+// The value of an environment variable; empty where it is not set.
+using Environment = std::function<std::string(const char* name)>;
+Environment ProcessEnvironment();
+
+struct TracingSettings {
+  OtlpOptions otlp;
+  std::string refused;  // Why what the environment asks for is not done; empty: it is, or nothing is asked for.
+
+  bool enabled() const { return !otlp.address.empty(); }
+};
+
+// What `config` leaves empty comes from OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT and
+// OTEL_SERVICE_NAME. Also read: OTEL_SDK_DISABLED, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_EXPORTER_OTLP_HEADERS,
+// OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_TIMEOUT (their _TRACES_ forms, too) and OTEL_RESOURCE_ATTRIBUTES.
+// The environment, which a platform may set for all of its processes, never stops the start.
+TracingSettings ResolveTracing(const TracingConfig& config, const Environment& environment, const std::string& version);
+
+// The tracer and its exporter.
+class Tracing {
+ public:
+  // Null where nothing asks for tracing. `metrics` must outlive it.
+  static std::unique_ptr<Tracing> Start(const TracingConfig& config, const std::string& version, Metrics& metrics);
+
+  Tracing(const OtlpOptions& options, double sample_ratio, Metrics& metrics);
+  // Sends what waits, for a second at most.
+  ~Tracing();
+
+  const Tracer& tracer() const { return tracer_; }
+
+ private:
+  OtlpSender sender_;
+  SpanExporter exporter_;
+  const Tracer tracer_;
+};
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_PROCESS_TRACING_H_
