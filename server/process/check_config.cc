@@ -16,6 +16,7 @@
 #include "model/plan/recommendations.h"
 #include "model/text/hf_tokenizer.h"
 #include "model/text/prompt.h"
+#include "server/core/model_choice.h"
 #include "server/core/profiles.h"
 #include "server/net/acceptor.h"
 #include "server/process/arguments.h"
@@ -87,13 +88,22 @@ std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMach
   return complete ? std::optional(std::move(manifests)) : std::nullopt;
 }
 
-void CheckTei(const TeiConfig& tei, const Manifests& manifests, Problems& problems) {
+// The model that a name or an alias NAME:PROFILE stands for; the end where there is none.
+Manifests::const_iterator FindModel(const Manifests& manifests, const std::string& name, const ServerConfig& config) {
+  if (const auto exact = manifests.find(name); exact != manifests.end()) return exact;
+  const size_t separator = name.rfind(kAliasSeparator);
+  const bool is_alias = separator != std::string::npos && config.profiles.contains(name.substr(separator + 1));
+  return is_alias ? manifests.find(name.substr(0, separator)) : manifests.end();
+}
+
+void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& problems) {
+  const TeiConfig& tei = config.tei;
   if (tei.model.empty() && manifests.size() != 1) {
     if (tei.default_prompt.empty()) return;
     return problems.Add(
         absl::InvalidArgumentError("tei.default_prompt is set, but with several models tei.model has to name one"));
   }
-  const auto found = tei.model.empty() ? manifests.begin() : manifests.find(tei.model);
+  const auto found = tei.model.empty() ? manifests.begin() : FindModel(manifests, tei.model, config);
   if (found == manifests.end()) {
     const std::string names =
         absl::StrJoin(manifests, ", ", [](std::string* out, const auto& model) { absl::StrAppend(out, model.first); });
@@ -126,7 +136,7 @@ void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, P
   CheckAddresses(config, problems);
   secrets.Open(config, metrics, problems);
   const std::optional<Manifests> manifests = CheckModels(config, check_machine, problems);
-  if (manifests.has_value()) CheckTei(config.tei, *manifests, problems);
+  if (manifests.has_value()) CheckTei(config, *manifests, problems);
   CheckEachProfile(config, manifests, problems);
 }
 

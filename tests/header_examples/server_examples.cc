@@ -4,6 +4,7 @@
 #include "server/core/embed_call.h"
 #include "server/core/model_choice.h"
 #include "server/telemetry/log.h"
+#include "server/telemetry/request_trace.h"
 
 namespace longembed {
 
@@ -28,6 +29,10 @@ void Embed(ServedModel& model, WorkerPool& pool, const Clock& clock, const Embed
 
 void Choose(const ModelRegistry& models, const Profiles& profiles, PlanOptions& plan) {
 #include "examples/server/core/model_choice.h"
+}
+
+void Trace(const CallContext& call, absl::Time now) {
+#include "examples/server/telemetry/request_trace.h"
 }
 
 void LogEvent(const std::string& name) {
