@@ -30,8 +30,7 @@ FakeServer::FakeServer(Options options) : options_(std::move(options)) {
                                                     .max_response_bytes = options_.config.limits.max_response_bytes,
                                                     .api_keys = options_.api_keys.get(),
                                                     .streams = &streams_,
-                                                    .max_stream_age = options_.config.connections.max_age,
-                                                    .tracer = options_.tracer});
+                                                    .max_stream_age = options_.config.connections.max_age});
   api_ = std::make_unique<LongembedContext>(LongembedContext{
       {.models = models_, .pool = pool_, .clock = clock_, .limits = options_.config.limits}, options_.profiles});
   apis_ = *Apis::Make(options_.config.tei, *api_, options_.profiles, *host_);

@@ -24,7 +24,6 @@ class FakeServer {
     Profiles profiles;
     std::string no_memory;                  // FakeTokenizer's.
     std::shared_ptr<ApiKeyStore> api_keys;  // Null: no key is asked for.
-    const Tracer* tracer = nullptr;
   };
 
   explicit FakeServer(Options options = {});
