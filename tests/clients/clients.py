@@ -161,7 +161,7 @@ def openai_async(target):
         target.check([item.embedding for item in answer.data])
 
 
-@client("openai", "token arrays of the model's tokenizer")
+@client("openai", "token arrays of the model's tokenizer", once=True)
 def openai_tokens(target):
     ids = [[token["id"] for token in text["tokens"]] for text in post(f"{target.http}/longembed/v1/tokenize", {"texts": target.texts})["results"]]
     target.check([item.embedding for item in openai_client(target).embeddings.create(model=target.model, input=ids).data])
