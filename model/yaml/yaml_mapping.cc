@@ -113,6 +113,8 @@ void YamlMapping::Texts(const std::string& key, std::map<std::string, std::strin
 }
 
 void YamlMapping::Json(const std::string& key, std::string& json) {
+  const YamlNode* const node = node_.Find(key);
+  if (node != nullptr && node->kind == YamlNode::Kind::kScalar && node->scalar.starts_with("{")) return Text(key, json);
   Section(key, [&json](YamlMapping& mapping) {
     json.clear();
     mapping.AppendJson(json);

@@ -181,7 +181,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     }
     if (error) return End();
     const bool old = parser_->get().version() < 11;  // Its keep-alive is another; HTTP/1.1 has been here since 1997.
-    if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age) last_request_ = true;
+    if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
+      last_request_ = true;
     Dispatch();
   }
 

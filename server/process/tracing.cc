@@ -26,7 +26,7 @@ struct Variable {
 };
 
 // That of traces alone outranks that of all signals.
-Variable Find(const Environment& environment, const char* name) {
+Variable Find(const VariableReader& environment, const char* name) {
   for (const char* prefix : {kSpecific, kGeneral}) {
     Variable variable{.name = absl::StrCat(prefix, name)};
     variable.value = environment(variable.name.c_str());
@@ -68,7 +68,7 @@ bool ReadPairs(const std::string& text, std::map<std::string, std::string>& pair
 // Why the variable cannot be obeyed.
 std::string Refusal(const Variable& variable, const std::string& why) { return absl::StrCat(variable.name, " ", why); }
 
-std::string ReadEndpoint(const TracingConfig& config, const Environment& environment, OtlpOptions& options) {
+std::string ReadEndpoint(const TracingConfig& config, const VariableReader& environment, OtlpOptions& options) {
   const Variable variable = Find(environment, "ENDPOINT");
   const bool configured = !config.endpoint.empty();
   const std::string& asked = configured ? config.endpoint : variable.value;
@@ -84,7 +84,7 @@ std::string ReadEndpoint(const TracingConfig& config, const Environment& environ
   return "";
 }
 
-std::string ReadRoots(const Environment& environment, OtlpOptions& options) {
+std::string ReadRoots(const VariableReader& environment, OtlpOptions& options) {
   const Variable file = Find(environment, "CERTIFICATE");
   if (file.value.empty()) return "";
   absl::StatusOr<std::string> roots = ReadWholeFile(file.value);
@@ -93,7 +93,7 @@ std::string ReadRoots(const Environment& environment, OtlpOptions& options) {
   return "";
 }
 
-std::string ReadHeaders(const Environment& environment, OtlpOptions& options) {
+std::string ReadHeaders(const VariableReader& environment, OtlpOptions& options) {
   const Variable headers = Find(environment, "HEADERS");
   std::map<std::string, std::string> pairs;
   if (!ReadPairs(headers.value, pairs)) return Refusal(headers, "is not key=value,key=value");
@@ -101,7 +101,7 @@ std::string ReadHeaders(const Environment& environment, OtlpOptions& options) {
   return "";
 }
 
-std::string ReadTimeout(const Environment& environment, OtlpOptions& options) {
+std::string ReadTimeout(const VariableReader& environment, OtlpOptions& options) {
   const Variable timeout = Find(environment, "TIMEOUT");
   if (timeout.value.empty()) return "";
   int64_t milliseconds = 0;
@@ -118,7 +118,7 @@ std::string HostName() {
   return name;
 }
 
-std::string ReadResource(const TracingConfig& config, const Environment& environment, const std::string& version,
+std::string ReadResource(const TracingConfig& config, const VariableReader& environment, const std::string& version,
                          OtlpOptions& options) {
   options.version = version;
   options.resource = {{"service.name", "longembed-server"},
@@ -135,14 +135,14 @@ std::string ReadResource(const TracingConfig& config, const Environment& environ
 
 }  // namespace
 
-Environment ProcessEnvironment() {
+VariableReader ReadEnvironment() {
   return [](const char* name) {
     const char* const value = std::getenv(name);
     return std::string(value == nullptr ? "" : value);
   };
 }
 
-TracingSettings ResolveTracing(const TracingConfig& config, const Environment& environment,
+TracingSettings ResolveTracing(const TracingConfig& config, const VariableReader& environment,
                                const std::string& version) {
   TracingSettings settings;
   if (config.endpoint.empty() && absl::EqualsIgnoreCase(environment("OTEL_SDK_DISABLED"), "true")) return settings;
@@ -159,7 +159,7 @@ TracingSettings ResolveTracing(const TracingConfig& config, const Environment& e
 }
 
 std::unique_ptr<Tracing> Tracing::Start(const TracingConfig& config, const std::string& version, Metrics& metrics) {
-  const TracingSettings settings = ResolveTracing(config, ProcessEnvironment(), version);
+  const TracingSettings settings = ResolveTracing(config, ReadEnvironment(), version);
   if (!settings.refused.empty()) {
     Log(LogLevel::kWarning, "tracing is off: the environment asks for what cannot be done",
         {{"why", settings.refused}});

@@ -16,8 +16,8 @@
 namespace longembed {
 
 // The value of an environment variable; empty where it is not set.
-using Environment = std::function<std::string(const char* name)>;
-Environment ProcessEnvironment();
+using VariableReader = std::function<std::string(const char* name)>;
+VariableReader ReadEnvironment();
 
 struct TracingSettings {
   OtlpOptions otlp;
@@ -30,7 +30,8 @@ struct TracingSettings {
 // OTEL_SERVICE_NAME. Also read: OTEL_SDK_DISABLED, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_EXPORTER_OTLP_HEADERS,
 // OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_TIMEOUT (their _TRACES_ forms, too) and OTEL_RESOURCE_ATTRIBUTES.
 // The environment, which a platform may set for all of its processes, never stops the start.
-TracingSettings ResolveTracing(const TracingConfig& config, const Environment& environment, const std::string& version);
+TracingSettings ResolveTracing(const TracingConfig& config, const VariableReader& environment,
+                               const std::string& version);
 
 // The tracer and its exporter.
 class Tracing {

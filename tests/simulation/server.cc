@@ -95,7 +95,7 @@ SimulatedServer::SimulatedServer(uint64_t seed, const SimulationOptions& options
   }
   const ApiContext api{.models = models_, .pool = pool_, .clock = loop_, .limits = limits_};
   longembed_ = std::make_unique<LongembedContext>(LongembedContext{api, profiles_});
-  tei_ = std::make_unique<TeiContext>(TeiContext{api, model(0), "", "1"});
+  tei_ = std::make_unique<TeiContext>(TeiContext{api, model(0), "", std::nullopt, "1"});
   embed_ = EmbedMethod(*longembed_);
   tokenize_ = TokenizeMethod(*longembed_);
   TeachPool();

@@ -230,6 +230,8 @@ APIS = [
         "error": "TeiError",
         "routes": [
             ("post", "/embed", "teiEmbed", "Embed texts, a vector each", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
+            ("post", "/", "teiRoot", "The same, for clients that are given no path", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
+            ("post", "/invocations", "teiInvocations", "The same, where SageMaker's clients look for it", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
             ("post", "/embed_all", "teiEmbedAll", "Embed texts, a vector a token", "TeiEmbedAllRequest", "TeiTokenVectors", {"inputs": NILE}),
             ("post", "/embed_sparse", "teiEmbedSparse", "Weigh entries of the vocabulary", "TeiEmbedSparseRequest", "TeiSparseVectors", {"inputs": NILE}),
             ("post", "/tokenize", "teiTokenize", "Split texts into tokens", "TeiTokenizeRequest", "TeiTokens", {"inputs": NILE}),

@@ -105,7 +105,8 @@ class OpenApiTest : public ServiceTest {
   }
 
   static std::string KeyOf(const Route& route) {
-    return absl::StrCat(route.is_get ? "get " : "post ", route.path, route.path.back() == '/' ? "{model}" : "");
+    const bool has_parameter = route.path.size() > 1 && route.path.back() == '/';
+    return absl::StrCat(route.is_get ? "get " : "post ", route.path, has_parameter ? "{model}" : "");
   }
   const json& OperationOf(const Route& route) const {
     const std::vector<std::string> key = absl::StrSplit(KeyOf(route), ' ');
