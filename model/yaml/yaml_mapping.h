@@ -65,7 +65,8 @@ class YamlMapping {
   void Text(const std::string& key, std::string& value);
   // Text -> text.
   void Texts(const std::string& key, std::map<std::string, std::string>& values);
-  // JSON in quotes, or a mapping, as JSON whose scalars are all strings, which protobuf's JSON reader turns into what each field holds.
+  // JSON in quotes, or a mapping, as JSON whose scalars are all strings, which protobuf's JSON reader turns into what
+  // each field holds.
   void Json(const std::string& key, std::string& json);
   // Such as 500ms, 10s or 1m30s.
   void Duration(const std::string& key, absl::Duration& value, const DurationRange& range);
