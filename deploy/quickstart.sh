@@ -14,6 +14,7 @@ work=$root/build/quickstart
 client=$root/build/release/longembed
 log=$work/server.log
 metrics=http://127.0.0.1:9464/metrics
+http=127.0.0.1:8080
 serve=no model=e5-small-v2 server_pid=''
 
 parse_arguments() {
@@ -87,8 +88,10 @@ write_config() {
   sed "s|$path|path: \"$escaped\" |" "$root/deploy/config.yaml" >"$work/config.yaml"
 }
 
+port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
 check_port_is_free() {
-  if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+  if port_is_taken "$1"; then
     fail "port $1 of 127.0.0.1 is taken by another program (ss -ltnp names it); stop that, then run this again"
   fi
 }
@@ -96,10 +99,15 @@ check_port_is_free() {
 start_server() {
   check_port_is_free 50051
   check_port_is_free 9464
+  # Many programs take 8080: the server does without HTTP then.
+  if port_is_taken 8080; then
+    say "port 8080 of 127.0.0.1 is taken, so that HTTP is left out"
+    http=''
+  fi
   say "starting the server (log: ${log#"$root"/})"
   : >"$log"
   trap stop_server EXIT
-  "$root/build/release/longembed-server" --config "$work/config.yaml" 2>"$log" &
+  LONGEMBED__HTTP_LISTEN=$http "$root/build/release/longembed-server" --config "$work/config.yaml" 2>"$log" &
   server_pid=$!
   for _ in $(seq 600); do
     ! grep -q 'serving gRPC' "$log" || return 0
@@ -140,6 +148,12 @@ Call it yourself while it runs (deploy/quickstart.sh --serve keeps it running):
   grpcurl -plaintext -d '$request' \\
     127.0.0.1:50051 longembed.v1.EmbeddingService/Embed
 TEXT
+  if [ -n "$http" ]; then
+    cat <<TEXT
+  curl http://$http/v1/embeddings -H 'Content-Type: application/json' -d '{"input": "who may copy this program?", "prompt_name": "query"}'
+  A browser shows every route at http://$http/docs
+TEXT
+  fi
   if command -v grpcurl >/dev/null; then
     printf '\ngrpcurl is here, and lists by reflection:\n'
     grpcurl -plaintext -max-time 10 127.0.0.1:50051 list longembed.v1.EmbeddingService | sed 's/^/  /'
