@@ -91,9 +91,11 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
   Log(LogLevel::kInfo, hurry() ? "shutdown forced by a second signal" : "drained");
 }
 
-absl::Status CheckAllProfiles(const Profiles& profiles, const ModelRegistry& models) {
+// What of the config refers to models.
+absl::Status CheckReferences(const ServerConfig& config, const Profiles& profiles, const ModelRegistry& models) {
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
+  if (absl::Status status = CheckOpenAiPrompt(config.http, manifests); !status.ok()) return status;
   const absl::Status fits = CheckProfiles(profiles, manifests);
   return fits.ok() ? CheckAliases(models, profiles) : fits;
 }
@@ -155,7 +157,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   if (absl::Status status = LoadModels(config, devices, prepared.metrics, prepared.health, models); !status.ok()) {
     return status;
   }
-  if (absl::Status status = CheckAllProfiles(prepared.profiles, models); !status.ok()) return status;
+  if (absl::Status status = CheckReferences(config, prepared.profiles, models); !status.ok()) return status;
   // In the order in which they outlive each other: the pool's last tasks still find what they answer to.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;

@@ -114,8 +114,8 @@ void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& 
   problems.Add(AtKey("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status()));
 }
 
-// One by one, so that all of them are told.
-void CheckEachProfile(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
+// Profiles one by one, so that all of them are told.
+void CheckReferences(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
   std::vector<const ModelManifest*> models;
   if (manifests.has_value()) {
     for (const auto& [name, manifest] : *manifests) models.push_back(&manifest);
@@ -125,6 +125,7 @@ void CheckEachProfile(const ServerConfig& config, const std::optional<Manifests>
     problems.Add(parsed.status());
     if (parsed.ok() && !models.empty()) problems.Add(CheckProfiles(*parsed, models));
   }
+  if (!models.empty()) problems.Add(CheckOpenAiPrompt(config.http, models));
 }
 
 }  // namespace
@@ -137,7 +138,7 @@ void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, P
   secrets.Open(config, metrics, problems);
   const std::optional<Manifests> manifests = CheckModels(config, check_machine, problems);
   if (manifests.has_value()) CheckTei(config, *manifests, problems);
-  CheckEachProfile(config, manifests, problems);
+  CheckReferences(config, manifests, problems);
 }
 
 int CheckConfig(const std::string& path, const CheckMachine& check_machine, std::ostream& out, std::ostream& err) {

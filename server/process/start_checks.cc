@@ -76,6 +76,13 @@ void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Probl
   if (cgroup.memory_bytes.has_value()) problems.Add(CheckMemory(config, *cgroup.memory_bytes));
 }
 
+absl::Status CheckOpenAiPrompt(const HttpConfig& http, const std::vector<const ModelManifest*>& models) {
+  const auto has_prompt = [&http](const ModelManifest* model) { return model->prompts.contains(http.openai_prompt); };
+  if (http.openai_prompt.empty() || std::ranges::any_of(models, has_prompt)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("http.openai_prompt is \"", http.openai_prompt, "\", which is no prompt of any model"));
+}
+
 void LogOverrides(const ServerConfig& config) {
   if (config.overrides.empty()) return;
   Log(LogLevel::kInfo, "config overridden by the environment", {{"variables", absl::StrJoin(config.overrides, ", ")}});

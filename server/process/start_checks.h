@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "model/manifest/manifest.h"
 #include "server/config/config.h"
 #include "server/host/limits.h"
 
@@ -28,6 +29,9 @@ int TokenizationThreads(const ServerConfig& config, int cores);
 
 // Adds a problem for each limit of the machine, the container or the user that the config does not fit in.
 void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Problems& problems);
+
+// Whether a model has the prompt of http.openai_prompt. Errors: INVALID_ARGUMENT.
+absl::Status CheckOpenAiPrompt(const HttpConfig& http, const std::vector<const ModelManifest*>& models);
 
 // Logs by name the environment variables that set keys of the config, without their values.
 void LogOverrides(const ServerConfig& config);

@@ -105,12 +105,20 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
         ("profiles: {p: {ntk: {factor: 2}}}", "profiles.p fits no model; "),
         ("tei: {model: absent}", 'tei.model: there is no model "absent"; there are: e5-small-v2'),
         ("tei: {default_prompt: absent}", "tei.default_prompt: "),
+        ("http: {openai_prompt: absent}", 'http.openai_prompt is "absent", which is no prompt of any model'),
+        ('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:absent"}', 'tei.model: there is no model "e5-small-v2:absent"'),
     ],
 )
 def test_what_refers_to_models_is_compared_with_them(config, model, extra, said):
     path = config(f"{extra}\nmodels: [{{path: model}}]\n")
     checked = run("--check-config", "--config", path)
     assert checked.returncode == 1 and checked.stderr.startswith(said) and len(checked.stderr.splitlines()) == 1, checked.stderr
+
+
+def test_an_alias_is_a_model(config, model):
+    path = config('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:p", default_prompt: query}\nmodels: [{path: model}]\n')
+    checked = run("--check-config", "--config", path)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_two_models_of_one_name(config, model):
