@@ -115,6 +115,9 @@ absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry&
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single) {
   absl::Status renamed = RenameField(status, is_single ? "inputs[0]" : "inputs", inputs);
   renamed = RenameField(renamed, "options.", "");
+  // Dialects have ids where texts are.
+  const std::string field = ErrorField(renamed);
+  renamed = RenameField(renamed, field, absl::StrReplaceAll(field, {{".token_ids.ids", ""}, {".token_ids", ""}}));
   // Sentences name options as longembed.v1 does.
   absl::Status told(renamed.code(), absl::StrReplaceAll(renamed.message(), {{"options.", ""}}));
   renamed.ForEachPayload(

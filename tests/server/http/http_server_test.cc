@@ -174,6 +174,16 @@ TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
               AllOf(HasSubstr(" 431 "), HasSubstr("HEADER_TOO_LARGE")));
 }
 
+TEST_F(HttpServerTest, TakesTokensOfTheModelsOwnAndNamesThemAsTheDialectDoes) {
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
+              AllOf(HasSubstr("FOREIGN_TOKENS"), HasSubstr("check_embedding_ctx_length=False")));
+  const std::string many = R"({"input": [[1, 9,9,9,9, 9,9,9,9, 9,9,9,9, 9,9,9,9, 2]]})";
+  EXPECT_THAT(Ask(Post("/v1/embeddings", many)), AllOf(HasSubstr(" 400 "), HasSubstr(R"("param":"input[0]")")));
+  const std::string unknown = R"({"inputs": [1, 100, 2]})";
+  EXPECT_THAT(Ask(Post("/embed", unknown)), AllOf(HasSubstr(" 422 "), HasSubstr(R"("field":"inputs[1]")")));
+}
+
 TEST_F(HttpServerTest, RefusesTwoLengths) {
   const std::string both = Post("/v1/embeddings", kHello, "Transfer-Encoding: chunked\r\n");
   EXPECT_THAT(Ask(both), Not(HasSubstr(" 200 ")));
