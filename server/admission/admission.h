@@ -4,7 +4,7 @@
 //   Admission admission({.max_wait = absl::Seconds(10)}, clock);
 //   auto place = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
 //   if (!place.ok()) return place.status();   // Overloaded, with a retry delay.
-//   absl::Status status = (*place)->Settle(tokens, work, /*giant=*/false);   // After tokenising.
+//   absl::Status status = (*place)->Settle(tokens, work, /*giant=*/false);   // After tokenizing.
 //   job_options.place = *place;   // The queue releases it, sequence by sequence.
 //
 // Work is measured in seconds of the whole device. Four bounds hold:

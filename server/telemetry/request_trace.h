@@ -1,4 +1,4 @@
-// Collects the phases of one request while it runs. Whoever works on the request holds a pointer, which is null unless
+// Collects the phases of one request while it runs. What works on the request holds a pointer, which is null unless
 // the call is traced:
 //
 //   BeginPhase(call.trace, phase::kQueue, now);
