@@ -12,6 +12,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "model/vector/encoding.h"
 #include "server/api/http/embed_dialect.h"
 #include "server/errors/errors.h"
 #include "server/http/json.h"
@@ -33,13 +34,11 @@ std::vector<int> Rounded(const v1::Embedding& embedding) {
   return rounded;
 }
 
-// A bit a component, 1 where it is above 0, the first in the highest bit of the first byte.
+// As longembed.v1's BINARY packs them.
 std::vector<int> Bits(const v1::Embedding& embedding) {
-  std::vector<int> bytes((static_cast<size_t>(embedding.values_size()) + 7) / 8);
-  for (int i = 0; i < embedding.values_size(); ++i) {
-    if (embedding.values(i) > 0) bytes[static_cast<size_t>(i / 8)] |= 0x80 >> (i % 8);
-  }
-  return bytes;
+  const std::string packed = PackBinary({embedding.values().data(), static_cast<size_t>(embedding.values_size())});
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(packed.data());
+  return {bytes, bytes + packed.size()};
 }
 
 void AppendNumbers(const std::vector<int>& numbers, int offset, std::string& text) {
@@ -58,11 +57,7 @@ const std::array<EmbeddingType, 6> kTypes{{
     {"uint8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Rounded(e), 128, text); }},
     {"binary", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Bits(e), -128, text); }},
     {"ubinary", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Bits(e), 0, text); }},
-    {"base64",
-     [](const v1::Embedding& e, std::string& text) {
-       const char* const bytes = reinterpret_cast<const char*>(e.values().data());
-       absl::StrAppend(&text, "\"", absl::Base64Escape({bytes, e.values().size() * sizeof(float)}), "\"");
-     }},
+    {"base64", &AppendBase64},
 }};
 
 std::string RandomId() {
@@ -200,11 +195,9 @@ class CohereEmbed final : public JsonDialect {
 }  // namespace
 
 std::vector<Route> CohereRoutes(const LongembedContext& context) {
-  ApiMethod embed = EmbedMethod(context);
-  embed.name = "cohere.Embed";
-  return {{.path = "/v2/embed", .method = std::move(embed), .dialect = [&context](const std::string&) {
-             return std::make_unique<CohereEmbed>(context);
-           }}};
+  return {{.path = "/v2/embed",
+           .method = Named("cohere.Embed", EmbedMethod(context)),
+           .dialect = [&context](const std::string&) { return std::make_unique<CohereEmbed>(context); }}};
 }
 
 }  // namespace longembed

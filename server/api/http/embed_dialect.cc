@@ -1,8 +1,11 @@
 #include "server/api/http/embed_dialect.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
+#include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "model/errors/errors.h"
@@ -134,6 +137,18 @@ void AppendVector(const v1::Embedding& embedding, std::string& text) {
     separator = ",";
   }
   text += ']';
+}
+
+void AppendBase64(const v1::Embedding& embedding, std::string& text) {
+  static_assert(std::endian::native == std::endian::little);
+  const auto& values = embedding.values();
+  const char* const bytes = reinterpret_cast<const char*>(values.data());
+  absl::StrAppend(&text, "\"", absl::Base64Escape({bytes, values.size() * sizeof(float)}), "\"");
+}
+
+ApiMethod Named(std::string name, ApiMethod method) {
+  method.name = std::move(name);
+  return method;
 }
 
 }  // namespace longembed

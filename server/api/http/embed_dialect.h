@@ -64,6 +64,11 @@ absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool
 
 // "[0.1,...]"
 void AppendVector(const v1::Embedding& embedding, std::string& text);
+// In quotes: base64 of float32, little endian.
+void AppendBase64(const v1::Embedding& embedding, std::string& text);
+
+// A method under the name that metrics and logs have for it over HTTP.
+ApiMethod Named(std::string name, ApiMethod method);
 
 }  // namespace longembed
 

@@ -1,9 +1,7 @@
 #include "server/api/http/openai.h"
 
-#include <bit>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "server/api/http/embed_dialect.h"
@@ -95,22 +93,13 @@ class Embeddings final : public OpenAiDialect {
       const v1::EmbedResult& result = response.results(i);
       tokens += result.tokens();
       absl::StrAppend(&text, i == 0 ? "" : ",", R"({"object":"embedding","index":)", i, R"(,"embedding":)");
-      WriteVector(result.embeddings(0), text);
+      (is_base64_ ? AppendBase64 : AppendVector)(result.embeddings(0), text);
       text += "}";
     }
     text += R"(],"model":)";
     AppendJsonString(model_.empty() ? response.model() : model_, text);
     absl::StrAppend(&text, R"(,"usage":{"prompt_tokens":)", tokens, R"(,"total_tokens":)", tokens, R"(},"recipe":")",
                     response.recipe(), "\"}");
-  }
-
-  // Base64 is of float32, little endian.
-  void WriteVector(const v1::Embedding& embedding, std::string& text) const {
-    if (!is_base64_) return AppendVector(embedding, text);
-    static_assert(std::endian::native == std::endian::little);
-    const auto& values = embedding.values();
-    const char* const bytes = reinterpret_cast<const char*>(values.data());
-    absl::StrAppend(&text, "\"", absl::Base64Escape({bytes, values.size() * sizeof(float)}), "\"");
   }
 
   const LongembedContext& context_;
@@ -155,11 +144,6 @@ class OneModel final : public OpenAiDialect {
 
   const std::string name_;
 };
-
-ApiMethod Named(std::string name, ApiMethod method) {
-  method.name = std::move(name);
-  return method;
-}
 
 }  // namespace
 

@@ -304,10 +304,6 @@ class TeiInformation final : public TeiDialect {
 }  // namespace
 
 std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei) {
-  const auto named = [](const char* name, ApiMethod method) {
-    method.name = name;
-    return method;
-  };
   const auto vectors = [&](const char* path, ApiMethod method, v1::EmbedOptions::Output output,
                            TeiVectors::AppendResult append) -> Route {
     return {.path = path, .method = std::move(method), .dialect = [&context, &tei, output, append](const std::string&) {
@@ -315,7 +311,7 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
             }};
   };
   const auto embed = [&](const char* path) {
-    return vectors(path, named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne);
+    return vectors(path, Named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne);
   };
   const auto other = [&tei]<typename Kind>(const char* path, ApiMethod method, bool is_get) -> Route {
     return {.is_get = is_get, .path = path, .method = std::move(method), .dialect = [&tei](const std::string&) {
@@ -326,13 +322,13 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
       embed("/embed"),
       embed("/"),             // Hugging Face's InferenceClient, given the server's address alone.
       embed("/invocations"),  // SageMaker's.
-      vectors("/embed_all", named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
+      vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
               &AppendAll),
-      vectors("/embed_sparse", named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,
+      vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,
               &AppendSparse),
-      other.operator()<TeiTokens>("/tokenize", named("tei.http.Tokenize", TokenizeMethod(context)), false),
+      other.operator()<TeiTokens>("/tokenize", Named("tei.http.Tokenize", TokenizeMethod(context)), false),
       other.operator()<TeiDecoded>("/decode", TeiDecodeInputsMethod("tei.http.Decode", tei), false),
-      other.operator()<TeiInformation>("/info", named("tei.http.Info", TeiInfoMethod(tei)), true),
+      other.operator()<TeiInformation>("/info", Named("tei.http.Info", TeiInfoMethod(tei)), true),
   };
 }
 
