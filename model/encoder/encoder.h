@@ -58,6 +58,9 @@ class Encoder {
 
   // What computes: "native" for our own kernels, "torchscript" for LibTorch.
   virtual std::string engine() const = 0;
+
+  // Of our own kernels, the instruction set ("avx2-vnni", cpu/kernels.h); empty for other engines.
+  virtual std::string kernels() const { return ""; }
 };
 
 }  // namespace longembed

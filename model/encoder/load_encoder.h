@@ -22,6 +22,8 @@ struct EncoderOptions {
   std::string device = "cpu";  // "cpu", "cuda" (the first one) or "cuda:N".
   Precision precision = Precision::kFloat32;
   Engine engine = Engine::kAuto;
+  // Of our own kernels, the instruction set (cpu/kernels.h); empty: the fastest that this processor has.
+  std::string kernels;
   // Cores that load it.
   int threads = 1;
   // Weights stay in the file, and each layer's are read for every batch: slow, and for a few batches of a model that

@@ -8,7 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "model/encoder/cpu/cpu_encoder.h"
-#include "model/encoder/cpu/cpu_features.h"
+#include "model/encoder/cpu/kernels.h"
 #include "model/encoder/load_encoder.h"
 #include "model/encoder/sparse_encoder.h"
 #include "model/encoder/torch_archive.h"
@@ -43,15 +43,14 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
 
 // Our kernels, or UNIMPLEMENTED or FAILED_PRECONDITION that says why they cannot run the model.
 absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
-  if (const std::string missing = cpu::MissingFor(options.precision); !missing.empty()) {
-    return absl::FailedPreconditionError(missing);
-  }
+  const absl::StatusOr<const cpu::Kernels*> kernels = cpu::FindKernels(options.kernels);
+  if (!kernels.ok()) return kernels.status();
   absl::StatusOr<MappedModule> loaded = LoadMapped(path);
   if (!loaded.ok()) return loaded.status();
   absl::StatusOr<Program> program = LowerToProgram(loaded->module, loaded->file);
   if (!program.ok()) return program.status();
   *loaded = {};  // The program holds what it needs of the file.
-  return MakeCpuEncoder(*std::move(program), options.precision,
+  return MakeCpuEncoder(*std::move(program), options.precision, **kernels,
                         {.threads = options.threads, .streamed = options.streamed, .on_progress = options.on_progress});
 }
 
@@ -88,9 +87,12 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
 absl::Status CheckEncoderOptions(const EncoderOptions& options) {
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);
   if (!device.ok()) return device.status();
-  if (options.precision == Precision::kInt8 && device->is_cpu() && options.engine == Engine::kAuto) {
-    const std::string missing = cpu::MissingFor(options.precision);
-    return missing.empty() ? absl::OkStatus() : PrecisionUnavailable(PrecisionName(options.precision), missing);
+  if (device->is_cpu() && options.engine == Engine::kAuto) {
+    const absl::Status found = cpu::FindKernels(options.kernels).status();
+    if (!found.ok() && !options.kernels.empty()) return found;
+    if (options.precision == Precision::kInt8) {
+      return found.ok() ? found : PrecisionUnavailable(PrecisionName(options.precision), std::string(found.message()));
+    }
   }
   return TypeFor(*device, options.precision).status();
 }

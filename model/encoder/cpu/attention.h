@@ -64,17 +64,8 @@ struct AttentionInput {
   KeyBaskets baskets;  // Not with a reach.
 };
 
-// Queries of one call of Attend, at most.
+// Queries of one call of Kernels::attend, at most.
 inline constexpr int kMaxQueries = 256;
-
-// Bytes of scratch memory that a call needs.
-size_t AttentionScratch(int head_dim);
-
-// Context of tokens [first_query, last_query), at most kMaxQueries, in heads [first_head, last_head). Calls for other
-// queries or heads of the same sequence may run at the same time. `scratch` is on a boundary of 64 bytes. Products are
-// computed in the element type of qkv, sums and softmax in float32.
-void Attend(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head, int first_query,
-            int last_query, std::byte* scratch);
 
 }  // namespace longembed::cpu
 

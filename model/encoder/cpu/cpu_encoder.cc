@@ -16,9 +16,9 @@
 #include "absl/strings/str_cat.h"
 #include "model/encoder/cpu/aligned_buffer.h"
 #include "model/encoder/cpu/attention.h"
-#include "model/encoder/cpu/cpu_features.h"
-#include "model/encoder/cpu/matmul.h"
-#include "model/encoder/cpu/rowwise.h"
+#include "model/encoder/cpu/flush_denormals.h"
+#include "model/encoder/cpu/kernels.h"
+#include "model/encoder/cpu/packed_weights.h"
 #include "model/encoder/cpu/schedule.h"
 #include "model/errors/errors.h"
 #include "model/plan/rotary.h"
@@ -190,7 +190,7 @@ std::vector<PackingTask> PackingTasks(Segment& segment) {
   std::vector<PackingTask> tasks;
   ForWeights(segment, [&tasks](PackedWeights& weights) {
     AllocatePanels(weights);
-    const int most = std::max(1, kTaskBytes / (weights.steps * kStepBytes * kPanelOutputs));
+    const int most = std::max(1, kTaskBytes / (weights.steps * kStepBytes * weights.kernels->panel_outputs));
     for (const Range panels : Chunks({0, weights.panel_count()}, most)) tasks.push_back({&weights, panels});
   });
   return tasks;
@@ -221,16 +221,17 @@ void PackAll(Schedule& schedule, const PackingOptions& options) {
 
 class CpuEncoder final : public Encoder {
  public:
-  CpuEncoder(Program program, Precision precision, Element attention_element, const PackingOptions& packing)
+  CpuEncoder(Program program, Precision precision, const Kernels& kernels, const PackingOptions& packing)
       : precision_(precision),
+        kernels_(kernels),
         streamed_(packing.streamed),
         on_progress_(packing.on_progress),
         width_(static_cast<int>(program.word.columns)),
         local_frequencies_(LocalFrequencies(program)) {
-    for (const DenseLayer& layer : program.dense) dense_.push_back(ToStep(layer));
+    for (const DenseLayer& layer : program.dense) dense_.push_back(ToStep(kernels, layer));
     program.dense.clear();
     schedule_ = MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision,
-                             attention_element);
+                             kernels);
     if (!streamed_) PackAll(schedule_, packing);
     program_ = std::move(program);
     for (const Segment& segment : schedule_.segments) {
@@ -251,6 +252,7 @@ class CpuEncoder final : public Encoder {
   int hidden_size() const override { return dense_.empty() ? width_ : dense_.back().weights.outputs; }
   std::string device() const override { return "cpu"; }
   std::string engine() const override { return "native"; }
+  std::string kernels() const override { return kernels_.name; }
   bool uses_helpers() const override { return true; }
   Precision precision() const override { return precision_; }
 
@@ -266,6 +268,7 @@ class CpuEncoder final : public Encoder {
     // Ends early once nobody waits.
     void ParallelFor(int count, absl::FunctionRef<void(int)> body) const {
       leader.ParallelFor(count, [this, body](int i) {
+        const FlushDenormals flush;
         if (!waiting.Ended()) body(i);
       });
     }
@@ -324,8 +327,8 @@ class CpuEncoder final : public Encoder {
     return block;
   }
 
-  static DenseStep ToStep(const DenseLayer& layer) {
-    return {PackWeights(Precision::kFloat32, layer.weight.data, layer.bias.data, static_cast<int>(layer.weight.rows),
+  static DenseStep ToStep(const Kernels& kernels, const DenseLayer& layer) {
+    return {PackWeights(kernels, Precision::kFloat32, layer.weight.data, layer.bias.data, static_cast<int>(layer.weight.rows),
                         static_cast<int>(layer.weight.columns)),
             layer.activation};
   }
@@ -420,7 +423,7 @@ class CpuEncoder final : public Encoder {
       workspace->scales.resize(kChunkRows);
       size_t attention = 0;
       for (const Segment& segment : schedule_.segments) {
-        if (segment.has_attention) attention = std::max(attention, AttentionScratch(segment.attention.head_dim));
+        if (segment.has_attention) attention = std::max(attention, kernels_.attention_scratch(segment.attention.head_dim));
       }
       workspace->attention = AlignedBuffer(attention);
       return workspace;
@@ -432,13 +435,13 @@ class CpuEncoder final : public Encoder {
     call.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
       const Range chunk = chunks[i];
       const Rows out = BatchRows(call, schedule_.input, chunk.start);
-      cpu::GatherRows(program_.word.data, call.batch.tokens.data() + chunk.start, out, chunk.size(), width_);
+      kernels_.gather(program_.word.data, call.batch.tokens.data() + chunk.start, out, chunk.size(), width_);
       if (program_.position) {
         auto workspace = TakeWorkspace();
         std::vector<float>& places = workspace->positions;
         places.resize(static_cast<size_t>(chunk.size()) * width_);
         const Rows positions{reinterpret_cast<std::byte*>(places.data()), width_ * SizeOf(Element::kFloat32)};
-        InterpolateRows(program_.position.data, static_cast<int>(program_.position.rows),
+        kernels_.interpolate(program_.position.data, static_cast<int>(program_.position.rows),
                         call.batch.positions.data() + chunk.start, positions, chunk.size(), width_);
         Normalize(out, positions, chunk.size());
       } else if (program_.embedding_norm_weight) {
@@ -448,7 +451,7 @@ class CpuEncoder final : public Encoder {
   }
 
   void Normalize(Rows rows, Rows other, int count) const {
-    LayerNormRows(rows, other, rows, count, width_, program_.embedding_norm_weight.data,
+    kernels_.layer_norm(rows, other, rows, count, width_, program_.embedding_norm_weight.data,
                   program_.embedding_norm_bias.data, program_.embedding_norm_epsilon);
   }
 
@@ -519,12 +522,9 @@ class CpuEncoder final : public Encoder {
     });
   }
 
-  static void MultiplyPanels(const LinearStep& step, const Operand& operand, int rows, int first, int last, Rows out) {
-    if (step.gate.has_value()) {
-      MultiplyGatedRows(step.weights, *step.gate, operand, rows, first, last, step.activation, out);
-    } else {
-      MultiplyRows(step.weights, operand, rows, first, last, step.activation, out);
-    }
+  void MultiplyPanels(const LinearStep& step, const Operand& operand, int rows, int first, int last, Rows out) const {
+    const PackedWeights* const gate = step.gate.has_value() ? &*step.gate : nullptr;
+    kernels_.multiply(precision_)(step.weights, gate, operand, rows, first, last, step.activation, out);
   }
 
   // Where the rows of an operand are, or are to be.
@@ -543,7 +543,7 @@ class CpuEncoder final : public Encoder {
   Operand OperandOf(const Call& call, Workspace& workspace, const LinearStep& step, Range rows) const {
     const Operand operand = PlaceOfOperand(call, workspace, step, rows);
     if (step.in_is_operand) return operand;
-    ToOperand(RowsOf(call, workspace, step.in, rows.start), rows.size(), step.weights.inputs, step.weights.operand,
+    kernels_.to_operand(RowsOf(call, workspace, step.in, rows.start), rows.size(), step.weights.inputs, step.weights.operand,
               const_cast<std::byte*>(operand.data), operand.stride, const_cast<float*>(operand.scales));
     return operand;
   }
@@ -554,20 +554,20 @@ class CpuEncoder final : public Encoder {
   }
   void RunStep(const Call& call, Workspace& workspace, const LayerNormStep& step, Range chunk) const {
     const Rows residual = step.residual.has_value() ? RowsOf(call, workspace, *step.residual, chunk.start) : Rows{};
-    LayerNormRows(RowsOf(call, workspace, step.in, chunk.start), residual,
+    kernels_.layer_norm(RowsOf(call, workspace, step.in, chunk.start), residual,
                   RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width, step.weight.data(),
                   step.bias.data(), step.epsilon);
   }
   void RunStep(const Call& call, Workspace& workspace, const RmsNormStep& step, Range chunk) const {
-    RmsNormRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
+    kernels_.rms_norm(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
                 chunk.size(), step.out.width, step.weight.data(), step.epsilon);
   }
   void RunStep(const Call& call, Workspace& workspace, const AddStep& step, Range chunk) const {
-    AddRows(RowsOf(call, workspace, step.a, chunk.start), RowsOf(call, workspace, step.b, chunk.start),
+    kernels_.add(RowsOf(call, workspace, step.a, chunk.start), RowsOf(call, workspace, step.b, chunk.start),
             RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width);
   }
   void RunStep(const Call& call, Workspace& workspace, const HeadNormStep& step, Range chunk) const {
-    HeadNormRows(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
+    kernels_.head_norm(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
                  chunk.size(), step.heads, step.key_value_heads, static_cast<int>(step.query.size()), step.query.data(),
                  step.key.data(), step.epsilon);
   }
@@ -577,7 +577,7 @@ class CpuEncoder final : public Encoder {
     call.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
       const AttentionTile& tile = tiles[i];
       auto workspace = TakeWorkspace();
-      Attend(segment.attention, InputOf(call, segment, tile), tile.heads.start, tile.heads.end, tile.queries.start,
+      kernels_.attend(segment.attention, InputOf(call, segment, tile), tile.heads.start, tile.heads.end, tile.queries.start,
              tile.queries.end, workspace->attention.data());
     });
   }
@@ -660,18 +660,18 @@ class CpuEncoder final : public Encoder {
     block.values.resize(spans.size() * static_cast<size_t>(width_));
     const Rows out = BatchRows(call, schedule_.output, 0);
     if (program_.final_norm_bias) {
-      LayerNormRows(out, {}, out, rows, width_, program_.final_norm.data, program_.final_norm_bias.data,
+      kernels_.layer_norm(out, {}, out, rows, width_, program_.final_norm.data, program_.final_norm_bias.data,
                     program_.final_norm_epsilon);
     } else if (program_.final_norm) {
-      RmsNormRows(out, out, rows, width_, program_.final_norm.data, program_.final_norm_epsilon);
+      kernels_.rms_norm(out, out, rows, width_, program_.final_norm.data, program_.final_norm_epsilon);
     }
     for (size_t i = 0; i < spans.size(); ++i) {
-      MeanOfRows(out.from(spans[i].start), spans[i].size(), width_, block.values.data() + i * width_);
+      kernels_.mean(out.from(spans[i].start), spans[i].size(), width_, block.values.data() + i * width_);
     }
     return block;
   }
 
-  static VectorBlock RunDense(const Call& call, const DenseStep& step, VectorBlock& in) {
+  VectorBlock RunDense(const Call& call, const DenseStep& step, VectorBlock& in) const {
     const int width = step.weights.outputs;
     VectorBlock out{.rows = in.rows, .width = width};
     out.values.resize(static_cast<size_t>(in.rows) * width);
@@ -681,8 +681,8 @@ class CpuEncoder final : public Encoder {
     const std::vector<Range> chunks = Chunks({0, in.rows}, kChunkRows);
     call.leader.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
       const Rows rows = view(in).from(chunks[i].start);
-      MultiplyRows(step.weights, {.data = rows.data, .stride = rows.stride}, chunks[i].size(), 0,
-                   step.weights.panel_count(), step.activation, view(out).from(chunks[i].start));
+      kernels_.multiply_float32(step.weights, nullptr, {.data = rows.data, .stride = rows.stride}, chunks[i].size(), 0,
+                                step.weights.panel_count(), step.activation, view(out).from(chunks[i].start));
     });
     return out;
   }
@@ -695,6 +695,7 @@ class CpuEncoder final : public Encoder {
   }
 
   const Precision precision_;
+  const Kernels& kernels_;
   const bool streamed_;
   const std::function<void(double)> on_progress_;  // Of a streamed one.
   const int width_;                                // Of hidden states.
@@ -781,15 +782,13 @@ class AttentionCheck {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision,
+absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision, const Kernels& kernels,
                                                         const PackingOptions& packing) {
-  if (const std::string missing = MissingFor(precision); !missing.empty()) {
-    return PrecisionUnavailable(PrecisionName(precision), missing);
+  if (precision == Precision::kFloat16) {
+    return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
   }
   if (absl::Status status = AttentionCheck(program).Check(); !status.ok()) return status;
-  const bool narrow = precision != Precision::kFloat32 && HasBfloat16Products();
-  return std::make_unique<CpuEncoder>(std::move(program), precision, narrow ? Element::kBfloat16 : Element::kFloat32,
-                                      packing);
+  return std::make_unique<CpuEncoder>(std::move(program), precision, kernels, packing);
 }
 
 }  // namespace longembed

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "model/encoder/cpu/kernels.h"
 #include "model/encoder/encoder.h"
 #include "model/encoder/precision.h"
 #include "model/encoder/program.h"
@@ -22,9 +23,10 @@ struct PackingOptions {
   std::function<void(double)> on_progress;
 };
 
-// Weights are packed for `precision`; pages of a file are dropped as they are packed. Errors: FAILED_PRECONDITION when
-// the processor cannot run it (cpu_features.h); UNIMPLEMENTED for shapes beyond the kernels' (head size).
+// Weights are packed for `precision`; pages of a file are dropped as they are packed. `kernels` must be available
+// (cpu/kernels.h). Errors: FAILED_PRECONDITION for fp16; UNIMPLEMENTED for shapes beyond the kernels' (head size).
 absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision,
+                                                        const cpu::Kernels& kernels,
                                                         const PackingOptions& packing = {});
 
 }  // namespace longembed

@@ -6,8 +6,6 @@
 #include <cstring>
 #include <type_traits>
 
-#include "model/encoder/cpu/cpu_features.h"
-
 namespace longembed::cpu {
 namespace {
 
@@ -54,7 +52,7 @@ void Quantize(PackedWeights& weights, int output, const float* row, int8_t* out)
   for (int i = 0; i < weights.inputs; ++i) {
     largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(row[i]) & 0x7fffffffu);
   }
-  const float scale = std::bit_cast<float>(largest_bits) / 127.0f;
+  const float scale = std::bit_cast<float>(largest_bits) / static_cast<float>(weights.kernels->int8_weight_magnitude);
   weights.scales[output] = scale;
   constexpr float kRound = 0x1.8p23f;  // What is added to it is rounded to a whole number, to even.
   const float divisor = scale > 0 ? scale : 1.0f;
@@ -65,16 +63,16 @@ void Quantize(PackedWeights& weights, int output, const float* row, int8_t* out)
     out[i] = static_cast<int8_t>(integer);
     sum += integer;
   }
-  weights.offsets[output] = 128 * sum;
+  weights.offsets[output] = weights.kernels->int8_middle * sum;
 }
 
 // Writes an output's elements to its places, step by step. They are padded to whole steps.
 template <int kBytes>
 void Scatter(PackedWeights& weights, int output, const std::byte* elements) {
-  const int panel = output / kPanelOutputs;
-  const ptrdiff_t step_bytes = static_cast<ptrdiff_t>(weights.vectors_of(panel)) * kLanes * kBytes;
+  const int panel = output / weights.kernels->panel_outputs;
+  const ptrdiff_t step_bytes = static_cast<ptrdiff_t>(weights.vectors_of(panel)) * weights.kernels->lanes * kBytes;
   std::byte* to = weights.panels.data() + (weights.panel(panel) - weights.panels.data()) +
-                  static_cast<ptrdiff_t>(output % kPanelOutputs) * kBytes;
+                  static_cast<ptrdiff_t>(output % weights.kernels->panel_outputs) * kBytes;
   for (int step = 0; step < weights.steps; ++step, to += step_bytes, elements += kBytes) {
     std::memcpy(to, elements, kBytes);
   }
@@ -106,19 +104,20 @@ uint16_t ToBfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-PackedWeights LayOutWeights(Precision precision, const StoredMatrix& source, const float* bias) {
-  const bool widened = precision == Precision::kBfloat16 && !HasBfloat16Products();
+PackedWeights LayOutWeights(const Kernels& kernels, Precision precision, const StoredMatrix& source, const float* bias) {
+  const bool widened = precision == Precision::kBfloat16 && !kernels.bfloat16_rows;
   const Precision operand = widened ? Precision::kFloat32 : precision;
   const int step_inputs = StepInputs(operand);
   const auto outputs = static_cast<int>(source.rows), inputs = static_cast<int>(source.columns);
-  PackedWeights weights{.precision = precision,
+  PackedWeights weights{.kernels = &kernels,
+                        .precision = precision,
                         .operand = operand,
                         .output_bytes = widened ? kStepBytes / 2 : kStepBytes,
                         .outputs = outputs,
                         .inputs = inputs,
                         .steps = (inputs + step_inputs - 1) / step_inputs,
                         .source = source};
-  const int padded = RoundUp(outputs, kLanes);
+  const int padded = RoundUp(outputs, kernels.lanes);
   weights.bias.assign(padded, 0.0f);
   if (bias != nullptr) std::copy(bias, bias + outputs, weights.bias.begin());
   if (precision == Precision::kInt8) {
@@ -129,7 +128,7 @@ PackedWeights LayOutWeights(Precision precision, const StoredMatrix& source, con
 }
 
 size_t PanelBytes(const PackedWeights& weights) {
-  return static_cast<size_t>(RoundUp(weights.outputs, kLanes)) * weights.steps * weights.output_bytes;
+  return static_cast<size_t>(RoundUp(weights.outputs, weights.kernels->lanes)) * weights.steps * weights.output_bytes;
 }
 
 void AllocatePanels(PackedWeights& weights) { weights.panels.Reserve(PanelBytes(weights)); }
@@ -139,7 +138,8 @@ void PackPanels(PackedWeights& weights, int first, int last) {
     std::byte* const panel = weights.panels.data() + (weights.panel(last - 1) - weights.panels.data());
     std::memset(panel, 0, weights.panels.size() - static_cast<size_t>(panel - weights.panels.data()));
   }
-  const int first_output = first * kPanelOutputs, last_output = std::min(last * kPanelOutputs, weights.outputs);
+  const int panel_outputs = weights.kernels->panel_outputs;
+  const int first_output = first * panel_outputs, last_output = std::min(last * panel_outputs, weights.outputs);
   switch (weights.precision) {
     case Precision::kFloat32:
       PackOutputs<float>(weights, first_output, last_output);
@@ -159,8 +159,9 @@ void PackPanels(PackedWeights& weights, int first, int last) {
                          static_cast<size_t>((last_output - first_output) * source.row_bytes()));
 }
 
-PackedWeights PackWeights(Precision precision, const float* weight, const float* bias, int outputs, int inputs) {
-  PackedWeights weights = LayOutWeights(precision, Weight{.data = weight, .rows = outputs, .columns = inputs}, bias);
+PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias, int outputs,
+                          int inputs) {
+  PackedWeights weights = LayOutWeights(kernels, precision, Weight{.data = weight, .rows = outputs, .columns = inputs}, bias);
   AllocatePanels(weights);
   PackPanels(weights, 0, weights.panel_count());
   weights.source = {};

@@ -2,9 +2,10 @@
 //
 // An operand is float32, bfloat16 or int8. Whatever it is, the kernel goes along the inputs in steps of four bytes: one
 // float, two bfloat16 or four int8 of a row against as many of each output's weights, summed into a lane of 32 bits. So
-// one layout serves all three: panels of 48 outputs, and within a panel, for each step, the 48 outputs' four bytes. The
-// last panel has 16, 32 or 48, zeros beyond the last output; inputs are padded by zeros to whole steps. Where the
-// processor has no products of bfloat16, rows are float32 and a step of an output's weights is one bfloat16.
+// one layout serves all three: panels of three vectors' lanes of outputs (AVX-512: 48), and within a panel, for each
+// step, the outputs' four bytes. The last panel has one to three vectors, zeros beyond the last output; inputs are padded
+// by zeros to whole steps. Where the kernels have no products of bfloat16, rows are float32 and a step of an output's
+// weights is one bfloat16.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
 
@@ -13,15 +14,14 @@
 #include <vector>
 
 #include "model/encoder/cpu/aligned_buffer.h"
+#include "model/encoder/cpu/kernels.h"
 #include "model/encoder/precision.h"
 #include "model/encoder/program.h"
 
 namespace longembed::cpu {
 
 inline constexpr int kStepBytes = 4;
-inline constexpr int kLanes = 16;        // Of a vector register: 512 bits.
-inline constexpr int kPanelVectors = 3;  // Eight rows by three vectors fill the 32 registers and need few loads.
-inline constexpr int kPanelOutputs = kPanelVectors * kLanes;
+inline constexpr int kPanelVectors = 3;  // Rows by three vectors fill the registers and need few loads.
 
 inline constexpr int RoundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -32,8 +32,9 @@ inline constexpr int StepInputs(Precision precision) {
 
 // Laid out at first, without panels; these are allocated and packed from `source` afterwards, any number of times.
 // Immutable while a kernel reads it. int8: weight = scale * integer, each output with a scale of its own (symmetric,
-// its largest magnitude at 127).
+// its largest magnitude at the kernels' int8_weight_magnitude).
 struct PackedWeights {
+  const Kernels* kernels = nullptr;  // Of their layout.
   Precision precision = Precision::kFloat32;
   Precision operand = Precision::kFloat32;  // What rows are converted to.
   int output_bytes = kStepBytes;            // Of an output's weights in a step.
@@ -42,26 +43,25 @@ struct PackedWeights {
   int steps = 0;  // Of each panel.
   StoredMatrix source;
   AlignedBuffer panels;
-  // [outputs, rounded up to kLanes], zeros beyond; no bias is zeros.
+  // [outputs, rounded up to whole vectors], zeros beyond; no bias is zeros.
   std::vector<float> bias;
   std::vector<float> scales;  // int8 only.
-  // int8 only: 128 * sum of an output's integers. Rows come as unsigned bytes, 128 above their values, because the
-  // instruction multiplies unsigned by signed; this is what that adds.
+  // int8 only: int8_middle * sum of an output's integers. On x86 rows come as unsigned bytes, 128 above their values,
+  // because the instruction multiplies unsigned by signed; this is what that adds.
   std::vector<int32_t> offsets;
 
-  int panel_count() const { return (outputs + kPanelOutputs - 1) / kPanelOutputs; }
-  // Vectors of 16 outputs in a panel.
+  int panel_count() const { return (outputs + kernels->panel_outputs - 1) / kernels->panel_outputs; }
   int vectors_of(int panel) const {
-    const int left = RoundUp(outputs, kLanes) / kLanes - panel * kPanelVectors;
+    const int left = RoundUp(outputs, kernels->lanes) / kernels->lanes - panel * kPanelVectors;
     return left < kPanelVectors ? left : kPanelVectors;
   }
   const std::byte* panel(int index) const {
-    return panels.data() + static_cast<ptrdiff_t>(index) * steps * kPanelOutputs * output_bytes;
+    return panels.data() + static_cast<ptrdiff_t>(index) * steps * kernels->panel_outputs * output_bytes;
   }
 };
 
 // Everything but the panels, for weights [outputs, inputs]; `bias` [outputs] or null.
-PackedWeights LayOutWeights(Precision precision, const StoredMatrix& source, const float* bias);
+PackedWeights LayOutWeights(const Kernels& kernels, Precision precision, const StoredMatrix& source, const float* bias);
 
 // Bytes of all panels.
 size_t PanelBytes(const PackedWeights& weights);
@@ -74,7 +74,8 @@ void AllocatePanels(PackedWeights& weights);
 void PackPanels(PackedWeights& weights, int first, int last);
 
 // All of it at once. `weight` is row-major [outputs, inputs], and not needed afterwards.
-PackedWeights PackWeights(Precision precision, const float* weight, const float* bias, int outputs, int inputs);
+PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias, int outputs,
+                          int inputs);
 
 // Round to nearest even, as the processor does; NaN stays NaN.
 uint16_t ToBfloat16(float value);

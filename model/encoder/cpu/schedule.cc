@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "model/encoder/cpu/cpu_features.h"
-
 namespace longembed::cpu {
 namespace {
 
@@ -46,10 +44,12 @@ std::vector<float> ToVector(const Weight& weight) {
 
 class ScheduleMaker {
  public:
-  ScheduleMaker(const std::vector<int>& widths, Precision precision, Element attention_element)
+  ScheduleMaker(const std::vector<int>& widths, Precision precision, const Kernels& kernels)
       : widths_(widths),
         precision_(precision),
-        attention_element_(attention_element),
+        kernels_(kernels),
+        attention_element_(precision != Precision::kFloat32 && kernels.bfloat16_rows ? Element::kBfloat16
+                                                                                     : Element::kFloat32),
         lives_(widths.size()),
         places_(widths.size()) {}
 
@@ -97,7 +97,7 @@ class ScheduleMaker {
   Place NewPlace(Value value) {
     const Life& life = lives_[value];
     const bool operand =
-        life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16 && HasBfloat16Products();
+        life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16 && kernels_.bfloat16_rows;
     Place place{.whole_batch = life.first_segment != life.last_segment,
                 .width = widths_[value],
                 .element = life.for_attention ? attention_element_
@@ -162,7 +162,7 @@ class ScheduleMaker {
   }
   // Outputs [first, last) of the layer.
   PackedWeights LayOut(const LinearOp& op, int64_t first, int64_t last) const {
-    return LayOutWeights(precision_, op.weight.Rows(first, last), op.bias ? op.bias.data + first : nullptr);
+    return LayOutWeights(kernels_, precision_, op.weight.Rows(first, last), op.bias ? op.bias.data + first : nullptr);
   }
   RowStep ToStep(LayerNormOp& op) {
     LayerNormStep step{.in = places_[op.in],
@@ -191,6 +191,7 @@ class ScheduleMaker {
 
   const std::vector<int>& widths_;
   const Precision precision_;
+  const Kernels& kernels_;
   const Element attention_element_;
   std::vector<Life> lives_;
   std::vector<Place> places_;
@@ -201,13 +202,13 @@ class ScheduleMaker {
 }  // namespace
 
 Schedule MakeSchedule(std::vector<std::vector<Op>> layers, const std::vector<int>& widths, Value input, Value output,
-                      Precision precision, Element attention_element) {
+                      Precision precision, const Kernels& kernels) {
   std::vector<Op> ops;
   for (std::vector<Op>& layer : layers) {
     std::move(layer.begin(), layer.end(), std::back_inserter(ops));
   }
   layers.clear();
-  return ScheduleMaker(widths, precision, attention_element).Make(std::move(ops), input, output);
+  return ScheduleMaker(widths, precision, kernels).Make(std::move(ops), input, output);
 }
 
 }  // namespace longembed::cpu

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/encoder/cpu/attention.h"
+#include "model/encoder/cpu/kernels.h"
 #include "model/encoder/cpu/packed_weights.h"
 #include "model/encoder/cpu/rows.h"
 #include "model/encoder/program.h"
@@ -85,10 +86,9 @@ struct Schedule {
   Place input, output;
 };
 
-// Lays the weights out for `precision` and packs none. `attention_element` is what queries, keys and values are kept
-// and multiplied in.
+// Lays the weights out for `precision` and `kernels`, and packs none.
 Schedule MakeSchedule(std::vector<std::vector<Op>> layers, const std::vector<int>& widths, Value input, Value output,
-                      Precision precision, Element attention_element);
+                      Precision precision, const Kernels& kernels);
 
 }  // namespace longembed::cpu
 

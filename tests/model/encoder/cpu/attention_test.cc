@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "model/encoder/cpu/aligned_buffer.h"
-#include "model/encoder/cpu/cpu_features.h"
 #include "model/encoder/cpu/packed_weights.h"
+#include "tests/model/encoder/cpu/every_kernels.h"
 
 namespace longembed::cpu {
 namespace {
@@ -85,11 +85,11 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   }
 
   // In pieces, as a batch takes it; of a window's as many as there may be.
-  void Run(const AttentionInput& input) const {
-    AlignedBuffer scratch(AttentionScratch(case_.head_dim));
+  void Run(const Kernels& kernels, const AttentionInput& input) const {
+    AlignedBuffer scratch(kernels.attention_scratch(case_.head_dim));
     const int most = case_.reach == AttentionShape::kEverywhere ? 200 : kMaxQueries;
     for (int first = 0; first < case_.tokens; first += most) {
-      Attend(Shape(), input, 0, case_.heads, first, std::min(first + most, case_.tokens), scratch.data());
+      kernels.attend(Shape(), input, 0, case_.heads, first, std::min(first + most, case_.tokens), scratch.data());
     }
   }
 
@@ -187,24 +187,27 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(AttentionTest, Float32) {
-  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
-  std::vector<float> qkv = values_;
-  Run(Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kFloat32));
-  Compare([&](int token, int column) { return qkv[static_cast<size_t>(token) * columns_ + column]; }, 2e-5);
-  for (int i = 0; i < case_.tokens; ++i) {
-    for (int column = case_.heads * case_.head_dim; column < columns_; ++column) {
-      ASSERT_EQ(qkv[static_cast<size_t>(i) * columns_ + column], values_[static_cast<size_t>(i) * columns_ + column]);
+  ForEveryKernels([&](const Kernels& kernels) {
+    std::vector<float> qkv = values_;
+    Run(kernels, Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kFloat32));
+    Compare([&](int token, int column) { return qkv[static_cast<size_t>(token) * columns_ + column]; }, 2e-5);
+    for (int i = 0; i < case_.tokens; ++i) {
+      for (int column = case_.heads * case_.head_dim; column < columns_; ++column) {
+        ASSERT_EQ(qkv[static_cast<size_t>(i) * columns_ + column], values_[static_cast<size_t>(i) * columns_ + column]);
+      }
     }
-  }
+  });
 }
 
 TEST_P(AttentionTest, Bfloat16) {
-  if (!HasBfloat16Products()) GTEST_SKIP() << "bfloat16 rows need AVX512-BF16";
-  std::vector<uint16_t> qkv;
-  for (const float value : values_) qkv.push_back(ToBfloat16(value));
-  Run(Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kBfloat16));
-  Compare([&](int token, int column) { return FromBfloat16(qkv[static_cast<size_t>(token) * columns_ + column]); },
-          case_.rotary_width == 0 ? 0.03 : 0.1);
+  ForEveryKernels([&](const Kernels& kernels) {
+    if (!kernels.bfloat16_rows) return;
+    std::vector<uint16_t> qkv;
+    for (const float value : values_) qkv.push_back(ToBfloat16(value));
+    Run(kernels, Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kBfloat16));
+    Compare([&](int token, int column) { return FromBfloat16(qkv[static_cast<size_t>(token) * columns_ + column]); },
+            case_.rotary_width == 0 ? 0.03 : 0.1);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
@@ -260,22 +263,23 @@ INSTANTIATE_TEST_SUITE_P(DualChunk, AttentionTest,
 
 // Attention to one basket alone leaves next to nothing to the others, which get their equal part all the same.
 TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
-  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
-  constexpr int kTokens = 64, kDim = 16;
-  std::vector<float> qkv(kTokens * 3 * kDim, 0.0f);
-  for (int i = 0; i < kTokens; ++i) {
-    float* const row = qkv.data() + i * 3 * kDim;
-    row[0] = 100;
-    row[kDim] = i < 16 ? 100 : -100;  // Logits of 1e4 and -1e4.
-    row[2 * kDim] = static_cast<float>(i / 16);
-  }
-  const AttentionShape shape{.heads = 1, .key_value_heads = 1, .head_dim = kDim};
-  const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4, Element::kFloat32},
-                             .tokens = kTokens,
-                             .baskets = {.size = 16, .strength = 0.5f}};
-  AlignedBuffer scratch(AttentionScratch(kDim));
-  Attend(shape, input, 0, 1, 0, kTokens, scratch.data());
-  for (int i = 0; i < kTokens; ++i) ASSERT_NEAR(qkv[i * 3 * kDim], 0.5 * (0 + 1 + 2 + 3) / 4.0, 1e-6);
+  ForEveryKernels([&](const Kernels& kernels) {
+    constexpr int kTokens = 64, kDim = 16;
+    std::vector<float> qkv(kTokens * 3 * kDim, 0.0f);
+    for (int i = 0; i < kTokens; ++i) {
+      float* const row = qkv.data() + i * 3 * kDim;
+      row[0] = 100;
+      row[kDim] = i < 16 ? 100 : -100;  // Logits of 1e4 and -1e4.
+      row[2 * kDim] = static_cast<float>(i / 16);
+    }
+    const AttentionShape shape{.heads = 1, .key_value_heads = 1, .head_dim = kDim};
+    const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4, Element::kFloat32},
+                               .tokens = kTokens,
+                               .baskets = {.size = 16, .strength = 0.5f}};
+    AlignedBuffer scratch(kernels.attention_scratch(kDim));
+    kernels.attend(shape, input, 0, 1, 0, kTokens, scratch.data());
+    for (int i = 0; i < kTokens; ++i) ASSERT_NEAR(qkv[i * 3 * kDim], 0.5 * (0 + 1 + 2 + 3) / 4.0, 1e-6);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -286,24 +290,46 @@ INSTANTIATE_TEST_SUITE_P(
 
 // Where every logit is hugely negative or positive, the softmax is still one.
 TEST(AttentionRangeTest, HugeLogitsStayFinite) {
-  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
-  constexpr int kTokens = 300, kDim = 32;
-  for (const float sign : {-1.0f, 1.0f}) {
-    std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim);
-    for (int i = 0; i < kTokens; ++i) {
-      for (int c = 0; c < kDim; ++c) {
-        float* const row = qkv.data() + static_cast<size_t>(i) * 3 * kDim;
-        row[c] = 100;
-        row[kDim + c] = sign * (100 + static_cast<float>(i));
-        row[2 * kDim + c] = static_cast<float>(i);
+  ForEveryKernels([&](const Kernels& kernels) {
+    constexpr int kTokens = 300, kDim = 32;
+    for (const float sign : {-1.0f, 1.0f}) {
+      std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim);
+      for (int i = 0; i < kTokens; ++i) {
+        for (int c = 0; c < kDim; ++c) {
+          float* const row = qkv.data() + static_cast<size_t>(i) * 3 * kDim;
+          row[c] = 100;
+          row[kDim + c] = sign * (100 + static_cast<float>(i));
+          row[2 * kDim + c] = static_cast<float>(i);
+        }
       }
+      AlignedBuffer scratch(kernels.attention_scratch(kDim));
+      const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4}, .tokens = kTokens};
+      kernels.attend({1, 1, kDim, false}, input, 0, 1, 0, 200, scratch.data());
+      // The largest logit is that of the last key or the first; it takes all the weight.
+      EXPECT_NEAR(qkv[0], sign > 0 ? kTokens - 1 : 0, 1e-3);
     }
-    AlignedBuffer scratch(AttentionScratch(kDim));
-    const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4}, .tokens = kTokens};
-    Attend({1, 1, kDim, false}, input, 0, 1, 0, 200, scratch.data());
-    // The largest logit is that of the last key or the first; it takes all the weight.
-    EXPECT_NEAR(qkv[0], sign > 0 ? kTokens - 1 : 0, 1e-3);
-  }
+  });
+}
+
+// A key that is as large as the largest so far weighs the same in a later block of keys, however large both are.
+TEST(AttentionRangeTest, BlocksOfLargeScoresAreWeightedAlike) {
+  ForEveryKernels([&](const Kernels& kernels) {
+    constexpr int kTokens = 600, kDim = 16;
+    for (const float size : {1e2f, 1.3e3f, 1e5f, 1e10f}) {
+      std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim, 0.0f);
+      for (int i = 0; i < kTokens; ++i) {
+        float* const row = qkv.data() + static_cast<size_t>(i) * 3 * kDim;
+        row[0] = 1.7f;
+        row[kDim] = i % 300 == 7 ? size : -size;  // Two keys take all, half each; the second is in another block.
+        row[2 * kDim] = static_cast<float>(i);
+      }
+      AlignedBuffer scratch(kernels.attention_scratch(kDim));
+      const AttentionInput input{
+          .qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4}, .tokens = kTokens, .scale = 0.37f};
+      kernels.attend({1, 1, kDim, false}, input, 0, 1, 0, 200, scratch.data());
+      EXPECT_NEAR(qkv[0], (7 + 307) / 2.0, 1e-3) << size;
+    }
+  });
 }
 
 }  // namespace

@@ -17,8 +17,8 @@
 #include <tuple>
 #include <utility>
 
-#include "model/encoder/cpu/cpu_features.h"
 #include "model/encoder/cpu/packed_weights.h"
+#include "tests/model/encoder/cpu/every_kernels.h"
 
 namespace longembed {
 namespace {
@@ -447,8 +447,8 @@ struct Case {
 class CpuEncoderTest : public ::testing::TestWithParam<Case> {
  protected:
   // The least cosine over the vectors of a batch, with or without a helper.
-  double LeastCosine(Precision precision, const PackedBatch& batch, int helpers) {
-    const auto encoder = MakeCpuEncoder(GetParam().program(), precision);
+  double LeastCosine(const cpu::Kernels& kernels, Precision precision, const PackedBatch& batch, int helpers) {
+    const auto encoder = MakeCpuEncoder(GetParam().program(), precision, kernels);
     EXPECT_TRUE(encoder.ok()) << encoder.status();
     Team team;
     const HelperThreads threads(team, helpers);
@@ -471,37 +471,39 @@ class CpuEncoderTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
-  const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
-  const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
-  const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
-  const PackedBatch overlapping = Batch(lengths, {{10, 20}, {9, 12}, {15, 30}, {38, 50}, {40, 41}});
-  for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
-                                         std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.99)}) {
-    if (!cpu::MissingFor(precision).empty()) continue;
-    for (const int helpers : {0, 1}) {
-      EXPECT_GE(LeastCosine(precision, whole, helpers), least) << PrecisionName(precision);
-      EXPECT_GE(LeastCosine(precision, single, helpers), least) << PrecisionName(precision);
-      EXPECT_GE(LeastCosine(precision, overlapping, helpers), least) << PrecisionName(precision);
+  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+    const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
+    const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
+    const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
+    const PackedBatch overlapping = Batch(lengths, {{10, 20}, {9, 12}, {15, 30}, {38, 50}, {40, 41}});
+    for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
+                                           std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.99)}) {
+      for (const int helpers : {0, 1}) {
+        EXPECT_GE(LeastCosine(kernels, precision, whole, helpers), least) << PrecisionName(precision);
+        EXPECT_GE(LeastCosine(kernels, precision, single, helpers), least) << PrecisionName(precision);
+        EXPECT_GE(LeastCosine(kernels, precision, overlapping, helpers), least) << PrecisionName(precision);
+      }
     }
-  }
+  });
 }
 
 TEST_P(CpuEncoderTest, SequencesAreCalibratedEachByItself) {
-  const std::vector<int> lengths{7, 1, 60, 12, 3, 12};
-  PackedBatch batch = Batch(lengths, {{0, 1}, {7, 8}, {8, 68}, {79, 80}, {80, 83}, {83, 95}});
-  batch.calibration = {{.basket = 2, .strength = 1, .first_layer = 1, .apart = 0, .rows = {0, 1}},
-                       {.basket = 1, .strength = 0.5f, .rows = {0, 1}},
-                       {.basket = 7, .strength = 0.7f, .rows = {0, 60}},
-                       {.basket = 4, .strength = 0.5f, .first_layer = 1, .apart = 11, .rows = {11, 12}},
-                       {},
-                       {.basket = 5, .strength = 1, .first_layer = 1, .rows = {0, 12}}};
-  for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
-                                         std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.98)}) {
-    if (!cpu::MissingFor(precision).empty()) continue;
-    for (const int helpers : {0, 1}) {
-      EXPECT_GE(LeastCosine(precision, batch, helpers), least) << PrecisionName(precision);
+  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+    const std::vector<int> lengths{7, 1, 60, 12, 3, 12};
+    PackedBatch batch = Batch(lengths, {{0, 1}, {7, 8}, {8, 68}, {79, 80}, {80, 83}, {83, 95}});
+    batch.calibration = {{.basket = 2, .strength = 1, .first_layer = 1, .apart = 0, .rows = {0, 1}},
+                         {.basket = 1, .strength = 0.5f, .rows = {0, 1}},
+                         {.basket = 7, .strength = 0.7f, .rows = {0, 60}},
+                         {.basket = 4, .strength = 0.5f, .first_layer = 1, .apart = 11, .rows = {11, 12}},
+                         {},
+                         {.basket = 5, .strength = 1, .first_layer = 1, .rows = {0, 12}}};
+    for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
+                                           std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.98)}) {
+      for (const int helpers : {0, 1}) {
+        EXPECT_GE(LeastCosine(kernels, precision, batch, helpers), least) << PrecisionName(precision);
+      }
     }
-  }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
@@ -517,14 +519,13 @@ INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
-  if (const std::string missing = cpu::MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
   const auto refused = [](const std::function<void(ProgramMaker&, Value)>& layer) {
     ProgramMaker make(3);
     make.program.word = make.Random(50, 48, 1);
     layer(make, make.program.input = make.NewValue(48));
     make.program.output = static_cast<Value>(make.program.widths.size()) - 1;
     make.EndLayer();
-    return MakeCpuEncoder(std::move(make.program), Precision::kFloat32).status().code() ==
+    return MakeCpuEncoder(std::move(make.program), Precision::kFloat32, *cpu::AvailableKernels().front()).status().code() ==
            absl::StatusCode::kUnimplemented;
   };
   EXPECT_TRUE(refused([](ProgramMaker& make, Value x) { make.Linear(make.Attention(x, 1, 1, 16, false), 48); }));
@@ -554,9 +555,9 @@ TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
   }));
 }
 
-VectorBlock EncodeBy(const Program& program, Precision precision, const PackingOptions& packing,
+VectorBlock EncodeBy(const cpu::Kernels& kernels, const Program& program, Precision precision, const PackingOptions& packing,
                      const PackedBatch& batch) {
-  const auto encoder = MakeCpuEncoder(program, precision, packing);
+  const auto encoder = MakeCpuEncoder(program, precision, kernels, packing);
   EXPECT_TRUE(encoder.ok()) << encoder.status();
   Team team;
   Team::Leader leader(team);
@@ -566,17 +567,18 @@ VectorBlock EncodeBy(const Program& program, Precision precision, const PackingO
 }
 
 TEST(CpuEncoderWeightsTest, StreamedWeightsGiveTheSameVectors) {
-  const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
-  for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
-    if (const std::string missing = cpu::MissingFor(precision); !missing.empty()) GTEST_SKIP() << missing;
-    const Program program = Decoder(64, 4, 2, 16, 96, 3);
-    std::vector<double> told;
-    const VectorBlock resident = EncodeBy(
-        program, precision, {.threads = 2, .on_progress = [&told](double share) { told.push_back(share); }}, batch);
-    EXPECT_EQ(EncodeBy(program, precision, {.streamed = true}, batch).values, resident.values);
-    EXPECT_TRUE(std::ranges::is_sorted(told));
-    EXPECT_EQ(told.back(), 1);
-  }
+  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+    const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
+    for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
+      const Program program = Decoder(64, 4, 2, 16, 96, 3);
+      std::vector<double> told;
+      const VectorBlock resident = EncodeBy(
+          kernels, program, precision, {.threads = 2, .on_progress = [&told](double share) { told.push_back(share); }}, batch);
+      EXPECT_EQ(EncodeBy(kernels, program, precision, {.streamed = true}, batch).values, resident.values);
+      EXPECT_TRUE(std::ranges::is_sorted(told));
+      EXPECT_EQ(told.back(), 1);
+    }
+  });
 }
 
 // The matrix's numbers, rounded to 16 bits, in 16 bits and in 32.
@@ -601,27 +603,27 @@ std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, S
 }
 
 TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
-  const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
-  for (const StoredElement element : {StoredElement::kBfloat16, StoredElement::kFloat16}) {
-    for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
-      if (const std::string missing = cpu::MissingFor(precision); !missing.empty()) GTEST_SKIP() << missing;
-      Program narrow = Decoder(64, 4, 2, 16, 96, 2), wide = narrow;
-      for (size_t layer = 0; layer < narrow.layers.size(); ++layer) {
-        for (size_t i = 0; i < narrow.layers[layer].size(); ++i) {
-          auto* const op = std::get_if<LinearOp>(&narrow.layers[layer][i]);
-          if (op == nullptr) continue;
-          std::tie(op->weight, std::get<LinearOp>(wide.layers[layer][i]).weight) = InBothWidths(op->weight, element);
+  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+    const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
+    for (const StoredElement element : {StoredElement::kBfloat16, StoredElement::kFloat16}) {
+      for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
+        Program narrow = Decoder(64, 4, 2, 16, 96, 2), wide = narrow;
+        for (size_t layer = 0; layer < narrow.layers.size(); ++layer) {
+          for (size_t i = 0; i < narrow.layers[layer].size(); ++i) {
+            auto* const op = std::get_if<LinearOp>(&narrow.layers[layer][i]);
+            if (op == nullptr) continue;
+            std::tie(op->weight, std::get<LinearOp>(wide.layers[layer][i]).weight) = InBothWidths(op->weight, element);
+          }
         }
+        EXPECT_EQ(EncodeBy(kernels, narrow, precision, {}, batch).values, EncodeBy(kernels, wide, precision, {}, batch).values);
       }
-      EXPECT_EQ(EncodeBy(narrow, precision, {}, batch).values, EncodeBy(wide, precision, {}, batch).values);
     }
-  }
+  });
 }
 
 // A layer as wide as a model of 7 B weights takes seconds for such a text.
 TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
-  if (const std::string missing = cpu::MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
-  const auto encoder = MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32);
+  const auto encoder = MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const PackedBatch batch = Batch({500}, {{0, 500}});
   Team team;
@@ -637,8 +639,7 @@ TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
 }
 
 TEST(CpuEncoderCheckTest, ABatchWithoutSpansHasNoVectors) {
-  if (const std::string missing = cpu::MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
-  const auto encoder = MakeCpuEncoder(Encoder(48, 3, 16, 100, 1), Precision::kFloat32);
+  const auto encoder = MakeCpuEncoder(Encoder(48, 3, 16, 100, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
   Team team;
   Team::Leader leader(team);
   const auto block = (*encoder)->Encode(PackedBatch{.sequence_offsets = {0}}, leader, [] { return false; });

@@ -1,5 +1,5 @@
 // The matrix kernels against sums in double precision over the very numbers that the kernel sees.
-#include "model/encoder/cpu/matmul.h"
+#include "model/encoder/cpu/packed_weights.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,13 +7,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <random>
 #include <span>
 #include <tuple>
 #include <vector>
 
-#include "model/encoder/cpu/cpu_features.h"
+#include "tests/model/encoder/cpu/every_kernels.h"
 
 namespace longembed::cpu {
 namespace {
@@ -28,15 +29,16 @@ std::vector<float> Random(std::mt19937& random, size_t count, float scale) {
 }
 
 // What a row becomes as an operand, as numbers again.
-std::vector<double> AsOperand(std::span<const float> row, Precision precision, bool of_weights = false) {
+std::vector<double> AsOperand(const Kernels& kernels, std::span<const float> row, Precision precision,
+                              bool of_weights = false) {
   std::vector<double> seen(row.begin(), row.end());
-  if (precision == Precision::kBfloat16 && (of_weights || HasBfloat16Products())) {
+  if (precision == Precision::kBfloat16 && (of_weights || kernels.bfloat16_rows)) {
     for (double& value : seen) value = FromBfloat16(ToBfloat16(static_cast<float>(value)));
   }
   if (precision == Precision::kInt8) {
     float largest = 0;
     for (const float value : row) largest = std::max(largest, std::fabs(value));
-    const double scale = largest / 127;
+    const double scale = largest / (of_weights ? kernels.int8_weight_magnitude : 127);
     for (double& value : seen) value = scale == 0 ? 0 : std::nearbyint(value / scale) * scale;
   }
   return seen;
@@ -48,32 +50,28 @@ struct Shape {
 
 class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>> {
  protected:
-  void SetUp() override {
-    if (const std::string missing = MissingFor(precision_); !missing.empty()) GTEST_SKIP() << missing;
-  }
-
   // The operand's bytes; rows 64 bytes apart at least.
-  Operand MakeOperand(const std::vector<float>& x) {
-    const bool widened = precision_ == Precision::kBfloat16 && !HasBfloat16Products();
+  Operand MakeOperand(const Kernels& kernels, const std::vector<float>& x) {
+    const bool widened = precision_ == Precision::kBfloat16 && !kernels.bfloat16_rows;
     const Precision operand = widened ? Precision::kFloat32 : precision_;
     const ptrdiff_t stride = RoundUp(shape_.inputs * 4, 64);
     bytes_ = AlignedBuffer(static_cast<size_t>(stride) * shape_.rows + 64);
     scales_.resize(shape_.rows);
     const Rows rows{reinterpret_cast<std::byte*>(const_cast<float*>(x.data())), shape_.inputs * ptrdiff_t{4}};
-    ToOperand(rows, shape_.rows, shape_.inputs, operand, bytes_.data(), stride, scales_.data());
+    kernels.to_operand(rows, shape_.rows, shape_.inputs, operand, bytes_.data(), stride, scales_.data());
     return {
         .data = bytes_.data(), .stride = stride, .scales = precision_ == Precision::kInt8 ? scales_.data() : nullptr};
   }
 
-  std::vector<double> Expected(const std::vector<float>& x, const std::vector<float>& w,
+  std::vector<double> Expected(const Kernels& kernels, const std::vector<float>& x, const std::vector<float>& w,
                                const std::vector<float>& bias) {
     std::vector<double> y;
     for (int r = 0; r < shape_.rows; ++r) {
       const auto row =
-          AsOperand(std::span(x).subspan(static_cast<size_t>(r) * shape_.inputs, shape_.inputs), precision_);
+          AsOperand(kernels, std::span(x).subspan(static_cast<size_t>(r) * shape_.inputs, shape_.inputs), precision_);
       for (int o = 0; o < shape_.outputs; ++o) {
         const auto column =
-            AsOperand(std::span(w).subspan(static_cast<size_t>(o) * shape_.inputs, shape_.inputs), precision_, true);
+            AsOperand(kernels, std::span(w).subspan(static_cast<size_t>(o) * shape_.inputs, shape_.inputs), precision_, true);
         double sum = bias[o];
         for (int i = 0; i < shape_.inputs; ++i) sum += row[i] * column[i];
         y.push_back(sum);
@@ -90,44 +88,48 @@ class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>>
 };
 
 TEST_P(MatmulTest, IsTheSumOfProducts) {
-  const auto [rows, outputs, inputs] = shape_;
-  const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
-  const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
-  const std::vector<float> bias = Random(random_, outputs, 1);
-  const PackedWeights packed = PackWeights(precision_, w.data(), bias.data(), outputs, inputs);
-  const Operand operand = MakeOperand(x);
-  const std::vector<double> expected = Expected(x, w, bias);
+  ForEveryKernels([&](const Kernels& kernels) {
+    const auto [rows, outputs, inputs] = shape_;
+    const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
+    const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
+    const std::vector<float> bias = Random(random_, outputs, 1);
+    const PackedWeights packed = PackWeights(kernels, precision_, w.data(), bias.data(), outputs, inputs);
+    const Operand operand = MakeOperand(kernels, x);
+    const std::vector<double> expected = Expected(kernels, x, w, bias);
 
-  constexpr float kUntouched = 12345;
-  std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);  // One column more, which stays.
-  const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
-  const int half = packed.panel_count() / 2;
-  MultiplyRows(packed, operand, rows, 0, half, Activation::kNone, out);
-  MultiplyRows(packed, operand, rows, half, packed.panel_count(), Activation::kNone, out);
-  for (int r = 0; r < rows; ++r) {
-    for (int o = 0; o < outputs; ++o) {
-      ASSERT_NEAR(y[r * (outputs + 1) + o], expected[r * outputs + o], 2e-5) << "row " << r << ", output " << o;
+    constexpr float kUntouched = 12345;
+    std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);  // One column more, which stays.
+    const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
+    const int half = packed.panel_count() / 2;
+    kernels.multiply(packed.precision)(packed, nullptr, operand, rows, 0, half, Activation::kNone, out);
+    kernels.multiply(packed.precision)(packed, nullptr, operand, rows, half, packed.panel_count(), Activation::kNone, out);
+    for (int r = 0; r < rows; ++r) {
+      for (int o = 0; o < outputs; ++o) {
+        ASSERT_NEAR(y[r * (outputs + 1) + o], expected[r * outputs + o], 2e-5) << "row " << r << ", output " << o;
+      }
+      ASSERT_EQ(y[r * (outputs + 1) + outputs], kUntouched);
     }
-    ASSERT_EQ(y[r * (outputs + 1) + outputs], kUntouched);
-  }
+  });
 }
 
 TEST_P(MatmulTest, GeluAndBfloat16Results) {
-  if (!HasBfloat16Products()) GTEST_SKIP() << "bfloat16 rows need AVX512-BF16";
-  const auto [rows, outputs, inputs] = shape_;
-  const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
-  const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.3f);
-  const std::vector<float> bias(outputs, 0);
-  const PackedWeights packed = PackWeights(precision_, w.data(), nullptr, outputs, inputs);
-  const Operand operand = MakeOperand(x);
-  const std::vector<double> sums = Expected(x, w, bias);
-  std::vector<uint16_t> y(static_cast<size_t>(rows) * outputs);
-  MultiplyRows(packed, operand, rows, 0, packed.panel_count(), Activation::kGelu,
-               {reinterpret_cast<std::byte*>(y.data()), outputs * ptrdiff_t{2}, Element::kBfloat16});
-  for (size_t i = 0; i < y.size(); ++i) {
-    const double gelu = sums[i] * 0.5 * (1 + std::erf(sums[i] / std::sqrt(2.0)));
-    ASSERT_NEAR(FromBfloat16(y[i]), gelu, 1e-5 + std::fabs(gelu) / 200);
-  }
+  ForEveryKernels([&](const Kernels& kernels) {
+    if (!kernels.bfloat16_rows || precision_ == Precision::kFloat32) return;
+    const auto [rows, outputs, inputs] = shape_;
+    const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
+    const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.3f);
+    const std::vector<float> bias(outputs, 0);
+    const PackedWeights packed = PackWeights(kernels, precision_, w.data(), nullptr, outputs, inputs);
+    const Operand operand = MakeOperand(kernels, x);
+    const std::vector<double> sums = Expected(kernels, x, w, bias);
+    std::vector<uint16_t> y(static_cast<size_t>(rows) * outputs);
+    kernels.multiply(packed.precision)(packed, nullptr, operand, rows, 0, packed.panel_count(), Activation::kGelu,
+                 {reinterpret_cast<std::byte*>(y.data()), outputs * ptrdiff_t{2}, Element::kBfloat16});
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double gelu = sums[i] * 0.5 * (1 + std::erf(sums[i] / std::sqrt(2.0)));
+      ASSERT_NEAR(FromBfloat16(y[i]), gelu, 1e-5 + std::fabs(gelu) / 200);
+    }
+  });
 }
 
 double Activated(Activation activation, double x) {
@@ -149,31 +151,33 @@ double Activated(Activation activation, double x) {
 }
 
 TEST_P(MatmulTest, AGateIsActivatedAndMultiplied) {
-  const auto [rows, outputs, inputs] = shape_;
-  const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
-  const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
-  const std::vector<float> g = Random(random_, static_cast<size_t>(outputs) * inputs, 0.3f);
-  const std::vector<float> bias = Random(random_, outputs, 1), gate_bias = Random(random_, outputs, 1);
-  const PackedWeights weights = PackWeights(precision_, w.data(), bias.data(), outputs, inputs);
-  const PackedWeights gate = PackWeights(precision_, g.data(), gate_bias.data(), outputs, inputs);
-  const Operand operand = MakeOperand(x);
-  const std::vector<double> values = Expected(x, w, bias), gates = Expected(x, g, gate_bias);
+  ForEveryKernels([&](const Kernels& kernels) {
+    const auto [rows, outputs, inputs] = shape_;
+    const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
+    const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
+    const std::vector<float> g = Random(random_, static_cast<size_t>(outputs) * inputs, 0.3f);
+    const std::vector<float> bias = Random(random_, outputs, 1), gate_bias = Random(random_, outputs, 1);
+    const PackedWeights weights = PackWeights(kernels, precision_, w.data(), bias.data(), outputs, inputs);
+    const PackedWeights gate = PackWeights(kernels, precision_, g.data(), gate_bias.data(), outputs, inputs);
+    const Operand operand = MakeOperand(kernels, x);
+    const std::vector<double> values = Expected(kernels, x, w, bias), gates = Expected(kernels, x, g, gate_bias);
 
-  for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
-    constexpr float kUntouched = 12345;
-    std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);
-    const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
-    const int half = weights.panel_count() / 2;
-    MultiplyGatedRows(weights, gate, operand, rows, 0, half, activation, out);
-    MultiplyGatedRows(weights, gate, operand, rows, half, weights.panel_count(), activation, out);
-    for (int r = 0; r < rows; ++r) {
-      for (int o = 0; o < outputs; ++o) {
-        const double expected = Activated(activation, gates[r * outputs + o]) * values[r * outputs + o];
-        ASSERT_NEAR(y[r * (outputs + 1) + o], expected, 1e-4) << "row " << r << ", output " << o;
+    for (const Activation activation : {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+      constexpr float kUntouched = 12345;
+      std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);
+      const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
+      const int half = weights.panel_count() / 2;
+      kernels.multiply(weights.precision)(weights, &gate, operand, rows, 0, half, activation, out);
+      kernels.multiply(weights.precision)(weights, &gate, operand, rows, half, weights.panel_count(), activation, out);
+      for (int r = 0; r < rows; ++r) {
+        for (int o = 0; o < outputs; ++o) {
+          const double expected = Activated(activation, gates[r * outputs + o]) * values[r * outputs + o];
+          ASSERT_NEAR(y[r * (outputs + 1) + o], expected, 1e-4) << "row " << r << ", output " << o;
+        }
+        ASSERT_EQ(y[r * (outputs + 1) + outputs], kUntouched);
       }
-      ASSERT_EQ(y[r * (outputs + 1) + outputs], kUntouched);
     }
-  }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
@@ -184,36 +188,73 @@ INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
                                                               Shape{40, 16, 2}, Shape{3, 145, 7}, Shape{100, 50, 3})));
 
 TEST(MatmulFloatTest, ActivationsAreTheExactOnesEverywhere) {
-  if (const std::string missing = MissingFor(Precision::kFloat32); !missing.empty()) GTEST_SKIP() << missing;
-  const float one = 1;
-  const PackedWeights identity = PackWeights(Precision::kFloat32, &one, nullptr, 1, 1);
-  for (const Activation activation :
-       {Activation::kGelu, Activation::kGeluTanh, Activation::kSilu, Activation::kTanh, Activation::kRelu}) {
-    std::vector<float> xs{0, -100, 100, -3e4f, 3e4f, -1e30f, 1e30f};
-    for (float x = -20; x <= 20; x += 0.0137f) xs.push_back(x);
-    for (const float x : xs) {
-      float y = 0;
-      MultiplyRows(identity, {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1, activation,
-                   {reinterpret_cast<std::byte*>(&y), 4});
-      const double expected = Activated(activation, x);
-      ASSERT_NEAR(y, expected, 1e-6 + std::fabs(expected) * 1e-6)
-          << x << ", activation " << static_cast<int>(activation);
+  ForEveryKernels([&](const Kernels& kernels) {
+    const float one = 1;
+    const PackedWeights identity = PackWeights(kernels, Precision::kFloat32, &one, nullptr, 1, 1);
+    for (const Activation activation :
+         {Activation::kGelu, Activation::kGeluTanh, Activation::kSilu, Activation::kTanh, Activation::kRelu}) {
+      std::vector<float> xs{0, -100, 100, -3e4f, 3e4f, -1e30f, 1e30f};
+      for (float x = -20; x <= 20; x += 0.0137f) xs.push_back(x);
+      for (const float x : xs) {
+        float y = 0;
+        kernels.multiply(identity.precision)(identity, nullptr, {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1, activation,
+                     {reinterpret_cast<std::byte*>(&y), 4});
+        const double expected = Activated(activation, x);
+        ASSERT_NEAR(y, expected, 1e-6 + std::fabs(expected) * 1e-6)
+            << x << ", activation " << static_cast<int>(activation);
+      }
     }
-  }
+  });
 }
 
 TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
-  if (const std::string missing = MissingFor(Precision::kInt8); !missing.empty()) GTEST_SKIP() << missing;
-  const std::vector<float> zeros(64, 0.0f);
-  const float bias = 0.5f;
-  const PackedWeights packed = PackWeights(Precision::kInt8, zeros.data(), &bias, 1, 64);
-  std::vector<std::byte> bytes(64);
-  float scale = 0, y = 0;
-  const Rows x{reinterpret_cast<std::byte*>(const_cast<float*>(zeros.data())), 256};
-  ToOperand(x, 1, 64, Precision::kInt8, bytes.data(), 64, &scale);
-  MultiplyRows(packed, {.data = bytes.data(), .stride = 64, .scales = &scale}, 1, 0, 1, Activation::kNone,
-               {reinterpret_cast<std::byte*>(&y), 4});
-  EXPECT_EQ(y, bias);
+  ForEveryKernels([&](const Kernels& kernels) {
+    const std::vector<float> zeros(64, 0.0f);
+    const float bias = 0.5f;
+    const PackedWeights packed = PackWeights(kernels, Precision::kInt8, zeros.data(), &bias, 1, 64);
+    std::vector<std::byte> bytes(64);
+    float scale = 0, y = 0;
+    const Rows x{reinterpret_cast<std::byte*>(const_cast<float*>(zeros.data())), 256};
+    kernels.to_operand(x, 1, 64, Precision::kInt8, bytes.data(), 64, &scale);
+    kernels.multiply(packed.precision)(packed, nullptr, {.data = bytes.data(), .stride = 64, .scales = &scale}, 1, 0, 1, Activation::kNone,
+                 {reinterpret_cast<std::byte*>(&y), 4});
+    EXPECT_EQ(y, bias);
+  });
+}
+
+// A number that is none must not become one: the row's results are NaN, other rows' are what they were.
+TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
+  ForEveryKernels([&](const Kernels& kernels) {
+    constexpr int kRows = 3, kInputs = 70, kOutputs = 5;
+    std::mt19937 random(9);
+    const std::vector<float> w = Random(random, kOutputs * kInputs, 0.1f);
+    for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {
+      const PackedWeights packed = PackWeights(kernels, precision, w.data(), nullptr, kOutputs, kInputs);
+      for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
+                                          Activation::kSilu, Activation::kTanh, Activation::kRelu}) {
+        for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+          for (const int column : {0, 17, kInputs - 1}) {
+            std::vector<float> x = Random(random, kRows * kInputs, 1), y(kRows * kOutputs);
+            x[kInputs + column] = bad;
+            const ptrdiff_t stride = RoundUp(kInputs * 4, 64);
+            AlignedBuffer bytes(static_cast<size_t>(stride) * kRows);
+            std::vector<float> scales(kRows);
+            kernels.to_operand({reinterpret_cast<std::byte*>(x.data()), kInputs * 4}, kRows, kInputs, packed.operand,
+                               bytes.data(), stride, scales.data());
+            const float* const used = precision == Precision::kInt8 ? scales.data() : nullptr;
+            kernels.multiply(precision)(packed, nullptr, {bytes.data(), stride, used}, kRows, 0, packed.panel_count(),
+                                        activation, {reinterpret_cast<std::byte*>(y.data()), kOutputs * 4});
+            for (int o = 0; o < kOutputs; ++o) {
+              EXPECT_TRUE(std::isfinite(y[o]) && std::isfinite(y[2 * kOutputs + o]));
+              if (std::isnan(bad) || precision == Precision::kInt8) {
+                EXPECT_TRUE(std::isnan(y[kOutputs + o])) << PrecisionName(precision) << ", column " << column;
+              }
+            }
+          }
+        }
+      }
+    }
+  });
 }
 
 }  // namespace

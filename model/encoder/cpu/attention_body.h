@@ -1,10 +1,17 @@
+// Attention of one sequence (attention.h). To be included by kernels_*.cc after the set's vectors.
+#ifndef LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_BODY_H_
+#define LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_BODY_H_
+
+#include <type_traits>
+
 #include "model/encoder/cpu/attention.h"
-#include "model/encoder/cpu/simd_avx512.h"
+#include "model/encoder/cpu/simd_math.h"
 
 namespace longembed::cpu {
 namespace {
 
-constexpr int kTileRows = 12;  // Queries whose sums are in registers at a time, against kPanel keys or components.
+// Queries whose sums are in registers at a time, against kPanel keys or components.
+constexpr int kTileQueries = kRegisters * 3 / 8;
 constexpr int kPanel = 2 * kLanes;
 constexpr int kPanelStep = kPanel * kStepBytes;  // Bytes of a panel for one step.
 // Keys of a block. Their scores for a tile of queries take 12 KiB and stay in the first-level cache, packed keys and
@@ -57,13 +64,13 @@ template <>
 struct Products<float> {
   using Dot = Float32Dot;
   static constexpr int kStepInputs = 1;
-  static LONGEMBED_INLINE __m512 Exp2(__m512 x) { return cpu::Exp2(x); }
+  static LONGEMBED_INLINE Floats Exp2(Floats x) { return cpu::Exp2(x); }
 };
 template <>
 struct Products<Bfloat16> {
   using Dot = Bfloat16Dot;
   static constexpr int kStepInputs = 2;
-  static LONGEMBED_INLINE __m512 Exp2(__m512 x) { return RoughExp2(x); }
+  static LONGEMBED_INLINE Floats Exp2(Floats x) { return RoughExp2(x); }
 };
 
 LONGEMBED_INLINE constexpr size_t Padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -86,8 +93,8 @@ struct Layout {
     sums = take(kMaxQueries * sizeof(float));
     for (size_t& kept : mixed) kept = take(static_cast<size_t>(kMaxQueries) * value_columns * sizeof(float));
     for (size_t& kept : totals) kept = take(kMaxQueries * sizeof(float));
-    for (size_t& buffer : scores) buffer = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
-    weights = take(static_cast<size_t>(kTileRows) * kKeyBlock * sizeof(float));
+    for (size_t& buffer : scores) buffer = take(static_cast<size_t>(kTileQueries) * kKeyBlock * sizeof(float));
+    weights = take(static_cast<size_t>(kTileQueries) * kKeyBlock * sizeof(float));
     staging = take(static_cast<size_t>(kLanes) * row_bytes);
     bias = take((2 * kMaxFarthest + 1 + 2 * kLanes) * sizeof(float));
   }
@@ -99,52 +106,24 @@ struct Layout {
                                                   bias = 0, size = 0;
 };
 
-LONGEMBED_INLINE void StoreAll(float* to, __m512 values) { _mm512_store_ps(to, values); }
-LONGEMBED_INLINE void StoreAll(Bfloat16* to, __m512 values) {
-  _mm256_store_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
-}
-
-// 16 x 16 lanes of 32 bits, transposed in place.
-LONGEMBED_INLINE void Transpose(__m512i (&rows)[kLanes]) {
-  __m512i t[kLanes];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    rows[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    rows[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    rows[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    rows[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    rows[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    rows[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    rows[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    rows[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-  }
-}
-
-// Calls body(column, lanes) for every vector of columns [columns.start, columns.end), from whole vectors' bounds on.
+// Calls body(column, first, last) for every vector of columns [columns.start, columns.end), from whole vectors' bounds
+// on: its lanes [first, last) are such columns, [0, Constant<kLanes>) where all are.
 template <typename Body>
 LONGEMBED_INLINE void ForColumns(Span columns, const Body& body) {
   int j = columns.start / kLanes * kLanes;
   if (j < columns.start) {
-    body(j, static_cast<__mmask16>(FirstLanes(columns.end - j) & ~FirstLanes(columns.start - j)));
+    body(j, columns.start - j, columns.end - j);
     j += kLanes;
   }
-  for (; j + kLanes <= columns.end; j += kLanes) body(j, static_cast<__mmask16>(0xffff));
-  if (j < columns.end) body(j, FirstLanes(columns.end - j));
+  for (; j + kLanes <= columns.end; j += kLanes) body(j, Constant<0>(), Constant<kLanes>());
+  if (j < columns.end) body(j, Constant<0>(), columns.end - j);
+}
+
+// `values` in lanes [first, last), `others` elsewhere.
+template <typename First, typename Last>
+LONGEMBED_INLINE Floats InLanes(First first, Last last, Floats values, Floats others) {
+  if constexpr (std::is_same_v<Last, Constant<kLanes>>) return values;
+  return Select(LanesBetween(first, last), values, others);
 }
 
 // One head of one call.
@@ -180,7 +159,7 @@ class HeadAttention {
       const Span keys{first, Min(first + kKeyBlock, visible.end)};
       PackBlock(keys);
       for (int row = queries_.start; row < queries_.end;) {
-        const int tile = NextTile(queries_.end - row, kTileRows);
+        const int tile = NextTile(queries_.end - row, kTileQueries);
         // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbour's,
         // where the processor's own prefetching does not look.
         const int ahead = keys.end + (row - queries_.start);
@@ -283,17 +262,16 @@ class HeadAttention {
   void LoadRow(const T* from, int token, int version, std::byte* to) const {
     T* const out = reinterpret_cast<T*>(to);
     const int columns = static_cast<int>(layout_.row_bytes / static_cast<ptrdiff_t>(sizeof(float)));
-    for (int j = 0; j < columns; j += kLanes) Store(out + j, 0xffff, Load(from + j, FirstLanes(dim_ - j)));
+    for (int j = 0; j < columns; j += kLanes) Store(out + j, LoadFirst(from + j, dim_ - j));
     const int width = input_.rotary_width;
     const float* const cos = RotationOf(version).cos + static_cast<ptrdiff_t>(token) * width;
     const float* const sin = RotationOf(version).sin + static_cast<ptrdiff_t>(token) * width;
-    for (int j = 0; j < width; j += kLanes) {
-      const __mmask16 lanes = FirstLanes(width - j);
-      const __m512 c = Load(cos + j, lanes), s = Load(sin + j, lanes);
-      const __m512 x = Load(from + j, lanes), y = Load(from + width + j, lanes);
-      Store(out + j, lanes, _mm512_fmsub_ps(x, c, _mm512_mul_ps(y, s)));
-      Store(out + width + j, lanes, _mm512_fmadd_ps(y, c, _mm512_mul_ps(x, s)));
-    }
+    ForVectors(width, [&](int j, auto lanes) {
+      const Floats c = LoadFirst(cos + j, lanes), s = LoadFirst(sin + j, lanes);
+      const Floats x = LoadFirst(from + j, lanes), y = LoadFirst(from + width + j, lanes);
+      StoreFirst(out + j, lanes, Fma(x, c, -(y * s)));
+      StoreFirst(out + width + j, lanes, Fma(y, c, x * s));
+    });
   }
 
   void LoadQueries() {
@@ -311,7 +289,7 @@ class HeadAttention {
     for (int i = keys.start; i < keys.end; ++i) {
       for (const int column : {key_column_, value_column_}) {
         const auto* const row = reinterpret_cast<const char*>(TokenRow(i, column));
-        for (int byte = 0; byte < dim_ * static_cast<int>(sizeof(T)); byte += 64) _mm_prefetch(row + byte, _MM_HINT_T1);
+        for (int byte = 0; byte < dim_ * static_cast<int>(sizeof(T)); byte += 64) __builtin_prefetch(row + byte, /*rw=*/0, /*locality=*/2);
       }
     }
   }
@@ -349,13 +327,13 @@ class HeadAttention {
 
   void TransposeInto(const std::byte* from, ptrdiff_t stride, int count, std::byte* panel) const {
     for (int step = 0; step < steps_; step += kLanes) {
-      __m512i rows[kLanes];
+      Words rows[kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) {
-        rows[i] = i < count ? _mm512_loadu_si512(from + i * stride + step * kStepBytes) : _mm512_setzero_si512();
+        rows[i] = i < count ? LoadWords(from + i * stride + step * kStepBytes) : RepeatWord(0);
       }
       Transpose(rows);
-      for (int i = 0; i < Min(kLanes, steps_ - step); ++i) _mm512_store_si512(panel + (step + i) * kPanelStep, rows[i]);
+      for (int i = 0; i < Min(kLanes, steps_ - step); ++i) StoreWords(panel + (step + i) * kPanelStep, rows[i]);
     }
   }
 
@@ -381,20 +359,12 @@ class HeadAttention {
     const int token = keys.start + step * kStepInputs;
     const T* const row = TokenRow(token, value_column_ + column);
     if constexpr (kStepInputs == 1) {
-      Store(reinterpret_cast<float*>(to), 0xffff, Load(row, FirstLanes(dim_ - column)));
-      Store(reinterpret_cast<float*>(to) + kLanes, 0xffff, Load(row + kLanes, FirstLanes(dim_ - column - kLanes)));
+      auto* const values = reinterpret_cast<float*>(to);
+      Store(values, LoadFirst(row, dim_ - column));
+      Store(values + kLanes, LoadFirst(row + kLanes, dim_ - column - kLanes));
     } else {
-      const int left = dim_ - column;
-      const auto columns = static_cast<__mmask32>(left >= 32 ? 0xffffffffu : (1u << left) - 1);
-      const __m512i even = _mm512_maskz_loadu_epi16(columns, row);
-      const __m512i odd = token + 1 < keys.end
-                              ? _mm512_maskz_loadu_epi16(columns, TokenRow(token + 1, value_column_ + column))
-                              : _mm512_setzero_si512();
-      const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-      const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-      _mm512_store_si512(to, _mm512_permutex2var_epi16(even, low, odd));
-      _mm512_store_si512(to + 64, _mm512_permutex2var_epi16(even, high, odd));
+      const T* const odd = token + 1 < keys.end ? TokenRow(token + 1, value_column_ + column) : nullptr;
+      InterleaveHalfWords(row, odd, dim_ - column, to);
     }
   }
 
@@ -448,7 +418,7 @@ class HeadAttention {
       *Totals(kLargest, i) = kBelowAllScores;
       for (const Mixed mixed : {kWhole, kEven}) {
         for (int j = 0; j < layout_.value_columns; j += kLanes) {
-          _mm512_store_ps(MixedRow(mixed, i) + j, _mm512_setzero_ps());
+          Store(MixedRow(mixed, i) + j, Repeat(0));
         }
       }
     }
@@ -456,29 +426,33 @@ class HeadAttention {
 
   // Takes a softmax that has ended into the rows that see some of its keys.
   void MergeBasket(Span rows, bool apart) const {
-    const __mmask16 tile = FirstLanes(rows.end - rows.start);
-    const int first = rows.start - queries_.start;
-    const __m512 sums = Load(At<float>(layout_.sums) + first, tile), none = _mm512_setzero_ps();
-    const __mmask16 seen = _mm512_mask_cmp_ps_mask(tile, sums, none, _CMP_GT_OQ);
-    const __m512 before = Load(Totals(kLargest, rows.start), tile);
-    const __m512 own = _mm512_mask_mov_ps(before, seen, Load(At<float>(layout_.largest) + first, tile));
-    const __m512 largest = _mm512_max_ps(before, own), scale = _mm512_set1_ps(logit_scale_);
-    const __m512 kept = cpu::Exp2(_mm512_mul_ps(_mm512_sub_ps(before, largest), scale));
-    const __m512 share = _mm512_maskz_mov_ps(seen, cpu::Exp2(_mm512_mul_ps(_mm512_sub_ps(own, largest), scale)));
-    const auto add = [&](Total total, __m512 share_of_old, __m512 more) {
-      float* const to = Totals(total, rows.start);
-      Store(to, tile, _mm512_fmadd_ps(Load(to, tile), share_of_old, more));
-    };
-    const __m512 sum = _mm512_mul_ps(sums, share), one = _mm512_set1_ps(1.0f);
-    add(kSum, kept, sum);
-    add(kBasketSum, kept, apart ? none : sum);
-    add(kBaskets, one, apart ? none : _mm512_maskz_mov_ps(seen, one));
-    Store(Totals(kLargest, rows.start), tile, largest);
-    const __m512 plain = _mm512_set1_ps(apart ? 1.0f : 1.0f - input_.baskets.strength);
-    alignas(64) float old_share[kLanes], whole_share[kLanes], even_share[kLanes];
-    _mm512_store_ps(old_share, kept);
-    _mm512_store_ps(whole_share, _mm512_mul_ps(share, plain));
-    _mm512_store_ps(even_share, apart ? none : _mm512_maskz_div_ps(seen, one, sums));
+    const int tile = rows.end - rows.start, first = rows.start - queries_.start;
+    const Floats none = Repeat(0), one = Repeat(1), scale = Repeat(logit_scale_);
+    const Floats plain = Repeat(apart ? 1.0f : 1.0f - input_.baskets.strength);
+    constexpr int kPadded = RoundUp(kTileQueries, kLanes);
+    float old_share[kPadded], whole_share[kPadded], even_share[kPadded];
+    for (int row = 0; row < tile; row += kLanes) {
+      const int lanes = tile - row;
+      const Floats sums = LoadFirst(At<float>(layout_.sums) + first + row, lanes);
+      const Mask seen = Less(none, sums);
+      const Floats before = LoadFirst(Totals(kLargest, rows.start + row), lanes);
+      const Floats own = Select(seen, LoadFirst(At<float>(layout_.largest) + first + row, lanes), before);
+      const Floats largest = Max(before, own);
+      const Floats kept = cpu::Exp2((before - largest) * scale);
+      const Floats share = Select(seen, cpu::Exp2((own - largest) * scale), none);
+      const auto add = [&](Total total, Floats share_of_old, Floats more) {
+        float* const to = Totals(total, rows.start + row);
+        StoreFirst(to, lanes, Fma(LoadFirst(to, lanes), share_of_old, more));
+      };
+      const Floats sum = sums * share;
+      add(kSum, kept, sum);
+      add(kBasketSum, kept, apart ? none : sum);
+      add(kBaskets, one, apart ? none : Select(seen, one, none));
+      StoreFirst(Totals(kLargest, rows.start + row), lanes, largest);
+      StoreFirst(old_share + row, lanes, kept);
+      StoreFirst(whole_share + row, lanes, share * plain);
+      StoreFirst(even_share + row, lanes, apart ? none : Select(seen, one / sums, none));
+    }
     for (int i = rows.start; i < rows.end; ++i) {
       const int lane = i - rows.start;
       MergeRow(i, old_share[lane], whole_share[lane], even_share[lane]);
@@ -486,14 +460,14 @@ class HeadAttention {
   }
 
   LONGEMBED_INLINE void MergeRow(int i, float old_share, float whole_share, float even_share) const {
-    const __m512 old = _mm512_set1_ps(old_share), whole = _mm512_set1_ps(whole_share);
-    const __m512 even = _mm512_set1_ps(even_share);
+    const Floats old = Repeat(old_share), whole = Repeat(whole_share);
+    const Floats even = Repeat(even_share);
     const float* const own = ContextRow(i);
     float *const whole_row = MixedRow(kWhole, i), *const even_row = MixedRow(kEven, i);
     for (int j = 0; j < layout_.value_columns; j += kLanes) {
-      const __m512 values = _mm512_load_ps(own + j);
-      _mm512_store_ps(whole_row + j, _mm512_fmadd_ps(values, whole, _mm512_mul_ps(_mm512_load_ps(whole_row + j), old)));
-      _mm512_store_ps(even_row + j, _mm512_fmadd_ps(values, even, _mm512_load_ps(even_row + j)));
+      const Floats values = Load(own + j);
+      Store(whole_row + j, Fma(values, whole, Load(whole_row + j) * old));
+      Store(even_row + j, Fma(values, even, Load(even_row + j)));
     }
   }
 
@@ -502,10 +476,10 @@ class HeadAttention {
     for (int i = queries_.start; i < queries_.end; ++i) {
       // A row that sees no basket sees the token apart alone.
       const float baskets = __builtin_fmaxf(*Totals(kBaskets, i), 1.0f);
-      const __m512 share = _mm512_set1_ps(input_.baskets.strength * *Totals(kBasketSum, i) / baskets);
+      const Floats share = Repeat(input_.baskets.strength * *Totals(kBasketSum, i) / baskets);
       for (int j = 0; j < layout_.value_columns; j += kLanes) {
-        const __m512 whole = _mm512_load_ps(MixedRow(kWhole, i) + j), even = _mm512_load_ps(MixedRow(kEven, i) + j);
-        _mm512_store_ps(ContextRow(i) + j, _mm512_fmadd_ps(even, share, whole));
+        const Floats whole = Load(MixedRow(kWhole, i) + j), even = Load(MixedRow(kEven, i) + j);
+        Store(ContextRow(i) + j, Fma(even, share, whole));
       }
       At<float>(layout_.sums)[i - queries_.start] = *Totals(kSum, i);
     }
@@ -520,7 +494,7 @@ class HeadAttention {
       const Span seen = Seen(region, rows, keys);
       if (seen.empty()) continue;
       float* const to = Scores(first ? kTile : kOneRegion);
-      WithConstant<kTileRows>(rows.end - rows.start,
+      WithConstant<kTileQueries>(rows.end - rows.start,
                               [&](auto tile) { ScoreRegion<decltype(tile)::value>(region, rows.start, seen, to); });
       if (!first) Merge(region, rows, keys);
       first = false;
@@ -534,8 +508,8 @@ class HeadAttention {
     const std::byte* const query = QueryRow(VersionsOf(region).query, first_row);
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return Dot::Zero(); };
-      const auto finish = [&](int r, int v, __m512 sum) {
-        _mm512_store_ps(to + r * kKeyBlock + key + v * kLanes, sum);
+      const auto finish = [&](int r, int v, Floats sum) {
+        Store(to + r * kKeyBlock + key + v * kLanes, sum);
       };
       const std::byte* const panel = KeyPanel(VersionsOf(region).key, key / kPanel);
       if (seen.end - key > kLanes) {
@@ -560,7 +534,7 @@ class HeadAttention {
   // Turns a tile's scores into weights relative to each row's largest score so far; what was summed before is rescaled
   // to it. First all maxima, then all weights: the reduction at the end of a row would else hold up what follows it.
   void SoftmaxTile(Span rows, Span keys, Piece piece) {
-    float now[kTileRows];
+    float now[kTileQueries];
     for (int i = rows.start; i < rows.end; ++i) now[i - rows.start] = LargestScore(i, rows, keys, piece);
     for (int i = rows.start; i < rows.end; ++i) {
       float& largest = At<float>(layout_.largest)[i - queries_.start];
@@ -591,19 +565,19 @@ class HeadAttention {
 
   LONGEMBED_INLINE void AddBias(int i, Span rows, Span keys) const {
     float* const scores = ScoreRow(i, rows);
-    ForColumns(Seen({i, i + 1}, keys), [&](int j, __mmask16) {
+    ForColumns(Seen({i, i + 1}, keys), [&](int j, int, int) {
       const int distance = Min(Max(keys.start + j - i, -farthest_ - kLanes), farthest_ + 1);
-      _mm512_store_ps(scores + j, _mm512_add_ps(_mm512_load_ps(scores + j), _mm512_loadu_ps(bias_ + distance)));
+      Store(scores + j, Load(scores + j) + Load(bias_ + distance));
     });
   }
 
   LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys, Piece piece) const {
     const float* const scores = ScoreRow(i, rows);
-    __m512 most = _mm512_set1_ps(-__builtin_inff());
-    ForColumns(Own(i, rows, keys, piece), [&](int j, __mmask16 lanes) {
-      most = _mm512_mask_max_ps(most, lanes, most, _mm512_load_ps(scores + j));
+    Floats most = Repeat(-__builtin_inff());
+    ForColumns(Own(i, rows, keys, piece), [&](int j, auto first, auto last) {
+      most = InLanes(first, last, Max(most, Load(scores + j)), most);
     });
-    return _mm512_reduce_max_ps(most);
+    return LargestOf(most);
   }
 
   // Writes the row's weights, zeros for keys that only others of its tile see, and gives their sum.
@@ -611,27 +585,28 @@ class HeadAttention {
     const float* const scores = ScoreRow(i, rows);
     T* const weights = At<T>(layout_.weights) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
     const Span tile = Columns(rows, keys, piece), own = Own(i, rows, keys, piece);
-    const __m512 scale = _mm512_set1_ps(logit_scale_), shift = _mm512_set1_ps(-largest * logit_scale_);
-    __m512 total = _mm512_setzero_ps();
-    for (int j = tile.start; j + kLanes <= own.start; j += kLanes) StoreAll(weights + j, _mm512_setzero_ps());
-    ForColumns(own, [&](int j, __mmask16 lanes) {
-      const __m512 logit = _mm512_fmadd_ps(_mm512_load_ps(scores + j), scale, shift);
-      const __m512 weight = _mm512_maskz_mov_ps(lanes, Products<T>::Exp2(logit));
-      total = _mm512_add_ps(total, weight);
-      StoreAll(weights + j, weight);
+    const Floats scale = Repeat(logit_scale_), most = Repeat(largest);
+    Floats total = Repeat(0);
+    for (int j = tile.start; j + kLanes <= own.start; j += kLanes) Store(weights + j, Repeat(0));
+    ForColumns(own, [&](int j, auto first, auto last) {
+      // The difference first: rounded apart from `most`, the product of large scores would not cancel.
+      const Floats logit = (Load(scores + j) - most) * scale;
+      const Floats weight = InLanes(first, last, Products<T>::Exp2(logit), Repeat(0));
+      total = total + weight;
+      Store(weights + j, weight);
     });
-    for (int j = RoundUp(own.end, kLanes); j < tile.end; j += kLanes) StoreAll(weights + j, _mm512_setzero_ps());
-    return _mm512_reduce_add_ps(total);
+    for (int j = RoundUp(own.end, kLanes); j < tile.end; j += kLanes) Store(weights + j, Repeat(0));
+    return SumOf(total);
   }
 
   float Rescale(int i, float before, float now) const {
     if (before == now) return 1.0f;
-    const __m512 share = cpu::Exp2(_mm512_set1_ps((before - now) * logit_scale_));
+    const Floats share = cpu::Exp2(Repeat((before - now) * logit_scale_));
     float* const row = ContextRow(i);
     for (int j = 0; j < layout_.value_columns; j += kLanes) {
-      _mm512_store_ps(row + j, _mm512_mul_ps(_mm512_load_ps(row + j), share));
+      Store(row + j, Load(row + j) * share);
     }
-    return _mm512_cvtss_f32(share);
+    return share[0];
   }
 
   LONGEMBED_INLINE float* ContextRow(int token) const {
@@ -640,7 +615,7 @@ class HeadAttention {
 
   void AccumulateTile(Span rows, Span keys, Piece piece) const {
     const Span columns = Columns(rows, keys, piece);
-    WithConstant<kTileRows>(rows.end - rows.start, [&](auto tile) {
+    WithConstant<kTileQueries>(rows.end - rows.start, [&](auto tile) {
       if (piece.first) {
         AccumulateRows<decltype(tile)::value, true>(rows.start, columns, ValueSteps(keys));
       } else {
@@ -658,9 +633,9 @@ class HeadAttention {
     for (int column = 0; column < dim_; column += kPanel) {
       float* const to = ContextRow(first_row) + column;
       const auto start = [&](int r, int v) {
-        return kFirst ? _mm512_setzero_ps() : _mm512_load_ps(to + r * columns + v * kLanes);
+        return kFirst ? Repeat(0) : Load(to + r * columns + v * kLanes);
       };
-      const auto finish = [&](int r, int v, __m512 sum) { _mm512_store_ps(to + r * columns + v * kLanes, sum); };
+      const auto finish = [&](int r, int v, Floats sum) { Store(to + r * columns + v * kLanes, sum); };
       MultiplyTile<Dot, kRows, 2, 2>(count, scratch_ + layout_.weights + first_step * kStepBytes, kWeightStride,
                                      ValuePanel(column / kPanel, steps) + first_step * kPanelStep, start, finish);
     }
@@ -668,10 +643,10 @@ class HeadAttention {
 
   void StoreContext() const {
     for (int i = queries_.start; i < queries_.end; ++i) {
-      const __m512 share = _mm512_set1_ps(1.0f / At<float>(layout_.sums)[i - queries_.start]);
+      const Floats share = Repeat(1.0f / At<float>(layout_.sums)[i - queries_.start]);
       T* const to = RowOf<T>(input_.qkv, i) + query_column_;
       for (int j = 0; j < dim_; j += kLanes) {
-        Store(to + j, FirstLanes(dim_ - j), _mm512_mul_ps(_mm512_load_ps(ContextRow(i) + j), share));
+        StoreFirst(to + j, dim_ - j, Load(ContextRow(i) + j) * share);
       }
     }
   }
@@ -690,21 +665,21 @@ class HeadAttention {
   int farthest_ = 0;
 };
 
-}  // namespace
-
 size_t AttentionScratch(int head_dim) { return Layout(head_dim).size; }
 
 void Attend(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head, int first_query,
             int last_query, std::byte* scratch) {
   const Layout layout(shape.head_dim);
-  for (int head = first_head; head < last_head; ++head) {
-    const Span queries{first_query, last_query};
-    if (input.qkv.element == Element::kFloat32) {
-      HeadAttention<float>(shape, input, head, queries, layout, scratch).Run();
-    } else {
-      HeadAttention<Bfloat16>(shape, input, head, queries, layout, scratch).Run();
+  const Span queries{first_query, last_query};
+  WithElement(input.qkv.element, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    for (int head = first_head; head < last_head; ++head) {
+      HeadAttention<T>(shape, input, head, queries, layout, scratch).Run();
     }
-  }
+  });
 }
 
+}  // namespace
 }  // namespace longembed::cpu
+
+#endif  // LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_BODY_H_

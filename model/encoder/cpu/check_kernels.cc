@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "model/encoder/cpu/aligned_buffer.h"
+#include "model/encoder/cpu/kernels.h"
+#include "model/encoder/cpu/packed_weights.h"
+
+namespace longembed::cpu {
+namespace {
+
+// Numbers between -1 and 1 without a pattern that an error could hide in.
+float Number(int i) { return static_cast<float>((i * 7919 + 104729) % 2003) / 1001.5f - 1.0f; }
+
+std::vector<float> Numbers(int count, int seed) {
+  std::vector<float> numbers(static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i) numbers[i] = Number(i + seed * 1013);
+  return numbers;
+}
+
+Rows RowsOf(std::vector<float>& values, int width) {
+  return {reinterpret_cast<std::byte*>(values.data()), width * SizeOf(Element::kFloat32)};
+}
+
+absl::Status Compare(const Kernels& kernels, const char* what, const std::vector<float>& found,
+                     const std::vector<double>& expected, double tolerance) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (std::fabs(found[i] - expected[i]) <= tolerance) continue;
+    return absl::InternalError(absl::StrCat("this core computes ", what, " wrongly with the kernels ", kernels.name,
+                                            ": ", found[i], " in place of ", expected[i]));
+  }
+  return absl::OkStatus();
+}
+
+// More rows, outputs and steps than one tile of any set has.
+absl::Status CheckProducts(const Kernels& kernels, Precision precision, const char* what, double tolerance) {
+  constexpr int kRows = 19, kOutputs = 53, kInputs = 150;
+  std::vector<float> x = Numbers(kRows * kInputs, 1), y(kRows * kOutputs);
+  const std::vector<float> w = Numbers(kOutputs * kInputs, 2), bias = Numbers(kOutputs, 3);
+  const PackedWeights weights = PackWeights(kernels, precision, w.data(), bias.data(), kOutputs, kInputs);
+  const ptrdiff_t stride = RoundUp(weights.steps * kStepBytes, 64);
+  AlignedBuffer operand(static_cast<size_t>(stride) * kRows);
+  std::array<float, kRows> scales{};
+  kernels.to_operand(RowsOf(x, kInputs), kRows, kInputs, weights.operand, operand.data(), stride, scales.data());
+  const Operand in{operand.data(), stride, precision == Precision::kInt8 ? scales.data() : nullptr};
+  kernels.multiply(precision)(weights, nullptr, in, kRows, 0, weights.panel_count(), Activation::kNone,
+                              RowsOf(y, kOutputs));
+  std::vector<double> expected;
+  for (int r = 0; r < kRows; ++r) {
+    for (int o = 0; o < kOutputs; ++o) {
+      double sum = bias[o];
+      for (int i = 0; i < kInputs; ++i) sum += double{x[r * kInputs + i]} * w[o * kInputs + i];
+      expected.push_back(sum);
+    }
+  }
+  return Compare(kernels, what, y, expected, tolerance);
+}
+
+// One head over more tokens than a tile of queries has.
+absl::Status CheckAttention(const Kernels& kernels) {
+  constexpr int kTokens = 21, kDim = 24, kColumns = 3 * kDim;
+  std::vector<float> qkv = Numbers(kTokens * kColumns, 4);
+  std::vector<double> expected;
+  for (int i = 0; i < kTokens; ++i) {
+    std::array<double, kDim> context{};
+    double total = 0;
+    for (int j = 0; j < kTokens; ++j) {
+      double logit = 0;
+      for (int c = 0; c < kDim; ++c) logit += double{qkv[i * kColumns + c]} * qkv[j * kColumns + kDim + c];
+      const double weight = std::exp(logit);
+      total += weight;
+      for (int c = 0; c < kDim; ++c) context[c] += weight * qkv[j * kColumns + 2 * kDim + c];
+    }
+    for (const double value : context) expected.push_back(value / total);
+  }
+  AlignedBuffer scratch(kernels.attention_scratch(kDim));
+  const AttentionShape shape{.heads = 1, .key_value_heads = 1, .head_dim = kDim};
+  kernels.attend(shape, {.qkv = RowsOf(qkv, kColumns), .tokens = kTokens}, 0, 1, 0, kTokens, scratch.data());
+  std::vector<float> found;
+  for (int i = 0; i < kTokens; ++i) found.insert(found.end(), &qkv[i * kColumns], &qkv[i * kColumns + kDim]);
+  return Compare(kernels, "attention", found, expected, 1e-5);
+}
+
+absl::Status CheckNorms(const Kernels& kernels) {
+  constexpr int kWidth = 37;
+  std::vector<float> x = Numbers(kWidth, 5), y(kWidth);
+  const std::vector<float> weight = Numbers(kWidth, 6), bias = Numbers(kWidth, 7);
+  double mean = 0, squares = 0, variance = 0;
+  for (const float value : x) mean += value / double{kWidth}, squares += double{value} * value / kWidth;
+  for (const float value : x) variance += (value - mean) * (value - mean) / kWidth;
+  std::vector<double> layer_norm, rms_norm;
+  for (int j = 0; j < kWidth; ++j) {
+    layer_norm.push_back((x[j] - mean) / std::sqrt(variance + 1e-5) * weight[j] + bias[j]);
+    rms_norm.push_back(x[j] / std::sqrt(squares + 1e-5) * weight[j]);
+  }
+  kernels.layer_norm(RowsOf(x, kWidth), {}, RowsOf(y, kWidth), 1, kWidth, weight.data(), bias.data(), 1e-5f);
+  if (absl::Status status = Compare(kernels, "layer norm", y, layer_norm, 1e-5); !status.ok()) return status;
+  kernels.rms_norm(RowsOf(x, kWidth), RowsOf(y, kWidth), 1, kWidth, weight.data(), 1e-5f);
+  return Compare(kernels, "RMS norm", y, rms_norm, 1e-5);
+}
+
+}  // namespace
+
+absl::Status CheckKernels(const Kernels& kernels) {
+  // Rounding to 8 and 7 bits, over sums of 150 products below one.
+  for (const auto& [precision, what, tolerance] :
+       {std::tuple(Precision::kFloat32, "fp32 products", 1e-4), std::tuple(Precision::kBfloat16, "bf16 products", 0.05),
+        std::tuple(Precision::kInt8, "int8 products", 0.1)}) {
+    if (absl::Status status = CheckProducts(kernels, precision, what, tolerance); !status.ok()) return status;
+  }
+  if (absl::Status status = CheckAttention(kernels); !status.ok()) return status;
+  return CheckNorms(kernels);
+}
+
+}  // namespace longembed::cpu

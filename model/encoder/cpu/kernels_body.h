@@ -1,0 +1,38 @@
+// The table of one instruction set's kernels. To be included by kernels_*.cc after the set's vectors.
+#ifndef LONGEMBED_MODEL_ENCODER_CPU_KERNELS_BODY_H_
+#define LONGEMBED_MODEL_ENCODER_CPU_KERNELS_BODY_H_
+
+#include "model/encoder/cpu/attention_body.h"
+#include "model/encoder/cpu/kernels.h"
+#include "model/encoder/cpu/matmul_body.h"
+#include "model/encoder/cpu/rowwise_body.h"
+
+namespace longembed::cpu {
+namespace {
+
+// What sets over the same vectors share: all but the products of bfloat16 and int8.
+constexpr Kernels SharedKernels(const char* name) {
+  return {.name = name,
+          .lanes = kLanes,
+          .panel_outputs = kPanelOutputs,
+          .bfloat16_rows = false,
+          .int8_middle = kInt8Middle,
+          .int8_weight_magnitude = 127,
+          .multiply_float32 = Multiply<Float32Dot>,
+          .multiply_bfloat16 = Multiply<WidenedDot>,
+          .to_operand = ToOperand,
+          .attention_scratch = AttentionScratch,
+          .attend = Attend,
+          .layer_norm = LayerNormRows,
+          .rms_norm = RmsNormRows,
+          .add = AddRows,
+          .head_norm = HeadNormRows,
+          .interpolate = InterpolateRows,
+          .gather = GatherRows,
+          .mean = MeanOfRows};
+}
+
+}  // namespace
+}  // namespace longembed::cpu
+
+#endif  // LONGEMBED_MODEL_ENCODER_CPU_KERNELS_BODY_H_

@@ -1,0 +1,24 @@
+// Runs a test with each set of kernels that this processor has.
+#ifndef LONGEMBED_TESTS_MODEL_ENCODER_CPU_EVERY_KERNELS_H_
+#define LONGEMBED_TESTS_MODEL_ENCODER_CPU_EVERY_KERNELS_H_
+
+#include <gtest/gtest.h>
+
+#include "model/encoder/cpu/kernels.h"
+
+namespace longembed::cpu {
+
+// Calls body(kernels), fastest first; stops at the first that fails fatally.
+template <typename Body>
+void ForEveryKernels(const Body& body) {
+  if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";
+  for (const Kernels* kernels : AvailableKernels()) {
+    SCOPED_TRACE(kernels->name);
+    body(*kernels);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
+}  // namespace longembed::cpu
+
+#endif  // LONGEMBED_TESTS_MODEL_ENCODER_CPU_EVERY_KERNELS_H_

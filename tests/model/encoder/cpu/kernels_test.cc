@@ -1,0 +1,75 @@
+// Which kernels a processor has, and that they check themselves.
+#include "model/encoder/cpu/kernels.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "model/encoder/cpu/packed_weights.h"
+#include "tests/model/encoder/cpu/every_kernels.h"
+
+namespace longembed::cpu {
+namespace {
+
+class KernelsTest : public ::testing::TestWithParam<const char*> {};
+
+// Names what a machine leaves untested.
+TEST_P(KernelsTest, AreFoundByNameAndCheckThemselves) {
+  const auto kernels = FindKernels(GetParam());
+  if (!kernels.ok()) GTEST_SKIP() << kernels.status().message();
+  EXPECT_STREQ((*kernels)->name, GetParam());
+  EXPECT_TRUE(CheckKernels(**kernels).ok()) << CheckKernels(**kernels);
+}
+
+#if defined(__x86_64__)
+INSTANTIATE_TEST_SUITE_P(Sets, KernelsTest,
+                         ::testing::Values("avx512-amx", "avx512-bf16", "avx512-vnni", "avx512", "avx2-vnni", "avx2"));
+#elif defined(__aarch64__)
+INSTANTIATE_TEST_SUITE_P(Sets, KernelsTest, ::testing::Values("neon-bf16", "neon-dotprod", "neon"));
+#endif
+
+TEST(KernelsChoiceTest, TheFastestUnlessNamedAndOthersAreRefusedByName) {
+  if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";
+  EXPECT_EQ(*FindKernels(""), AvailableKernels().front());
+  for (const Kernels* kernels : AvailableKernels()) EXPECT_EQ(*FindKernels(kernels->name), kernels);
+  const std::string message(FindKernels("sse9").status().message());
+  EXPECT_THAT(message, ::testing::HasSubstr("no kernels \"sse9\"; it has "));
+  EXPECT_THAT(message, ::testing::HasSubstr(AvailableKernels().back()->name));
+}
+
+// Each kernel in turn computes wrongly, as broken cores are known to.
+class BrokenKernelTest : public ::testing::Test {
+ protected:
+  static std::string Complaint(Kernels broken) { return std::string(CheckKernels(broken).message()); }
+};
+
+TEST_F(BrokenKernelTest, IsNamed) {
+  if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";
+  const Kernels& good = *AvailableKernels().front();
+  Kernels kernels = good;
+  kernels.multiply_int8 = [](const PackedWeights&, const PackedWeights*, const Operand&, int, int, int, Activation,
+                             Rows) {};
+  EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("int8 products"));
+  kernels = good;
+  kernels.multiply_float32 = good.multiply_bfloat16;
+  EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("fp32 products"));
+  kernels = good;
+  kernels.multiply_bfloat16 = kernels.multiply_int8;
+  EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("bf16 products"));
+  kernels = good;
+  kernels.attend = [](const AttentionShape&, const AttentionInput&, int, int, int, int, std::byte*) {};
+  EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("attention"));
+  kernels = good;
+  kernels.layer_norm = [](Rows, Rows, Rows, int, int, const float*, const float*, float) {};
+  EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("layer norm"));
+  kernels = good;
+  kernels.rms_norm = [](Rows, Rows, int, int, const float*, float) {};
+  EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("RMS norm"));
+}
+
+}  // namespace
+}  // namespace longembed::cpu
