@@ -55,7 +55,7 @@ debian_version() { sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release; 
 
 install_packages() {
   local missing=() package installed
-  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n${db:Status-Status} ${Package}:${Architecture}\n' "$@" 2>/dev/null || true)
   for package in "$@"; do
     grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
   done

@@ -196,14 +196,17 @@ int Report(const std::vector<std::string>& problems, int exit_status) {
   return problems.empty() ? EXIT_SUCCESS : exit_status;
 }
 
-absl::Status CheckMachineFor(const ModelConfig& model) {
-  return CheckEncoderOptions({.device = model.device, .precision = model.precision, .engine = model.engine});
+absl::Status CheckMachineFor(const ServerConfig& config, const ModelConfig& model) {
+  return CheckEncoderOptions(
+      {.device = model.device, .precision = model.precision, .engine = model.engine, .kernels = config.cpu_kernels});
 }
 
 int Main(int argc, char** argv) {
   OpenStandardDescriptors();
   InstallTerminateHandler();
-  const auto arguments = HandleArguments(argc, argv, LONGEMBED_VERSION, absl::StrCat("LibTorch ", TorchVersion()));
+  const auto arguments =
+      HandleArguments(argc, argv, LONGEMBED_VERSION,
+                      {.libraries = absl::StrCat("LibTorch ", TorchVersion()), .cpu_kernels = AvailableCpuKernels()});
   if (const int* exit_status = std::get_if<int>(&arguments)) return *exit_status;
   const auto& [config_path, check_config] = std::get<ServerArguments>(arguments);
   if (check_config) return CheckConfig(config_path, CheckMachineFor, std::cout, std::cerr);

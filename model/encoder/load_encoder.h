@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/encoder/encoder.h"
@@ -31,20 +32,24 @@ struct EncoderOptions {
   bool streamed = false;
   // Told how much of the weights is read, from 0 to 1; on any thread, one at a time. Streamed: by each batch.
   std::function<void(double)> on_progress;
-  // Told, in words, when kAuto finds that our kernels cannot run the model on this CPU and LibTorch will.
-  std::function<void(const std::string&)> on_fallback;
+  // Told, in words, when the model will not run as asked, and why: with LibTorch where our kernels cannot run it, or
+  // with products in float32 where the processor has none of bfloat16.
+  std::function<void(const std::string& what, const std::string& why)> on_fallback;
 };
 
 // Loads `directory`/encoder.pt, and the sparse head where the manifest names one, and checks format and signature
-// against the manifest. Errors: FAILED_PRECONDITION
-// with a sentence that says what to do (no such file, another format version, no such device, a precision that this
-// machine cannot compute in).
+// against the manifest. Errors: FAILED_PRECONDITION with a sentence that says what to do (no such file, another format
+// version, no such device, a precision that this machine cannot compute in); INTERNAL where one of the processor's
+// cores computes wrongly.
 absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,
                                                      const EncoderOptions& options);
 
 // Checks what can be known of the options without a model: that this machine has the device, and that the device
 // computes in the precision. Errors: FAILED_PRECONDITION.
 absl::Status CheckEncoderOptions(const EncoderOptions& options);
+
+// Names of the sets of our own kernels that this processor has (cpu/kernels.h), fastest first.
+std::vector<std::string> AvailableCpuKernels();
 
 // How many cores LibTorch uses for one operation on the calling thread: its OpenMP would otherwise start as many
 // threads as there are cores for each thread that encodes. Our kernels have no use for it.

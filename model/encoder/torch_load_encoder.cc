@@ -45,11 +45,16 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
 absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
   const absl::StatusOr<const cpu::Kernels*> kernels = cpu::FindKernels(options.kernels);
   if (!kernels.ok()) return kernels.status();
+  if (absl::Status status = cpu::CheckKernelsOnEveryCore(**kernels); !status.ok()) return status;
   absl::StatusOr<MappedModule> loaded = LoadMapped(path);
   if (!loaded.ok()) return loaded.status();
   absl::StatusOr<Program> program = LowerToProgram(loaded->module, loaded->file);
   if (!program.ok()) return program.status();
   *loaded = {};  // The program holds what it needs of the file.
+  if (options.precision == Precision::kBfloat16 && !(*kernels)->bfloat16_rows && options.on_fallback) {
+    options.on_fallback("weights are kept in bf16, and products computed in fp32",
+                        absl::StrCat("the kernels ", (*kernels)->name, " have no products of bfloat16"));
+  }
   return MakeCpuEncoder(*std::move(program), options.precision, **kernels,
                         {.threads = options.threads, .streamed = options.streamed, .on_progress = options.on_progress});
 }
@@ -66,10 +71,10 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
   }
   if (device.is_cpu() && options.engine == Engine::kAuto) {
     absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadNative(path, options);
-    if (encoder.ok()) return encoder;
+    if (encoder.ok() || absl::IsInternal(encoder.status())) return encoder;
     const std::string why(encoder.status().message());
     if (options.precision == Precision::kInt8) return PrecisionUnavailable(PrecisionName(options.precision), why);
-    if (options.on_fallback) options.on_fallback(why);
+    if (options.on_fallback) options.on_fallback("model runs with LibTorch, slower than with our kernels", why);
   }
   const absl::StatusOr<at::ScalarType> type = TypeFor(device, options.precision);
   if (!type.ok()) return type.status();
@@ -112,6 +117,12 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& director
   absl::StatusOr<std::unique_ptr<SparseHead>> head = LoadSparseHead(directory, manifest, (*encoder)->device());
   if (!head.ok()) return head.status();
   return WithSparseHead(*std::move(encoder), *std::move(head));
+}
+
+std::vector<std::string> AvailableCpuKernels() {
+  std::vector<std::string> names;
+  for (const cpu::Kernels* kernels : cpu::AvailableKernels()) names.emplace_back(kernels->name);
+  return names;
 }
 
 void SetTorchThreads(int threads) { at::set_num_threads(threads); }

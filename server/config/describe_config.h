@@ -105,6 +105,7 @@ void Describe(Keys& keys, ServerConfig& config) {
   section("tls", config.tls);
   keys.Text("api_keys", config.api_keys);
   section("connections", config.connections);
+  keys.Text("cpu_kernels", config.cpu_kernels);
   keys.Integer("compute_threads", config.compute_threads, 0, 1024);
   keys.Integer("cuda_streams", config.cuda_streams, 1, 64);
   keys.Integer("tokenization_threads", config.tokenization_threads, 0, 256);

@@ -21,6 +21,7 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, s
   metrics.SetModelInfo(name_, {.architecture = manifest.architecture,
                                .precision = PrecisionName(encoder_->precision()),
                                .engine = encoder_->engine(),
+                               .kernels = encoder_->kernels(),
                                .device = encoder_->device(),
                                .dimensions = manifest.vector_size,
                                .trained_window = manifest.trained_window});

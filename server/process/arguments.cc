@@ -24,10 +24,10 @@ constexpr char kName[] = "longembed-server";
 // As they stand on the command line.
 struct Words {
   ServerArguments server;
-  bool help = false, version = false, man = false;
+  bool help = false, version = false, man = false, cpu_features = false;
   std::string completion;  // Shell. Empty: not asked for.
 
-  bool ask_for_text() const { return help || version || man || !completion.empty(); }
+  bool ask_for_text() const { return help || version || man || cpu_features || !completion.empty(); }
 };
 
 struct Argument {
@@ -46,6 +46,10 @@ const std::vector<Argument>& Table() {
         .help = "Check the file of --config and what it names, models included but for their weights, and end. Opens "
                 "no port"},
        [](Words& words, const std::string&) { words.server.check_config = true; }},
+      {{.names = {"--cpu-features"},
+        .help = "Print the instruction sets of the server's own kernels that this processor has, fastest first: values "
+                "of the config's cpu_kernels"},
+       [](Words& words, const std::string&) { words.cpu_features = true; }},
       {{.names = {"--completion"},
         .value = "SHELL",
         .choices = {"bash", "zsh"},
@@ -157,7 +161,7 @@ ProgramDescription DescribeServer(const std::string& version) {
 }
 
 std::variant<ServerArguments, int> HandleArguments(int argc, char* const* argv, const std::string& version,
-                                                   const std::string& libraries, std::ostream& out, std::ostream& err) {
+                                                   const MachineFacts& machine, std::ostream& out, std::ostream& err) {
   const auto fail = [&err](const absl::Status& status) {
     err << kName << ": " << std::string(status.message()) << " (see " << kName << " --help)\n";
     return kExitUsage;
@@ -170,7 +174,9 @@ std::variant<ServerArguments, int> HandleArguments(int argc, char* const* argv, 
   if (words->help) {
     text = HelpText(program);
   } else if (words->version) {
-    text = absl::StrCat(kName, " ", version, " (", libraries, ")\n");
+    text = absl::StrCat(kName, " ", version, " (", machine.libraries, ")\n");
+  } else if (words->cpu_features) {
+    text = absl::StrCat(absl::StrJoin(machine.cpu_kernels, "\n"), machine.cpu_kernels.empty() ? "" : "\n");
   } else {
     text = words->man ? ManPage(program) : CompletionScript(program, words->completion);
   }

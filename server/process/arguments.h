@@ -5,6 +5,7 @@
 #include <iostream>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "program/program.h"
 
@@ -16,6 +17,12 @@ struct ServerArguments {
   bool check_config = false;
 };
 
+// What some arguments print.
+struct MachineFacts {
+  std::string libraries;                 // Behind the version.
+  std::vector<std::string> cpu_kernels;  // Fastest first.
+};
+
 inline constexpr int kExitFailure = 1;  // What the config names cannot be used, or the server failed.
 inline constexpr int kExitUsage = 2;    // The arguments or the config itself are wrong.
 
@@ -23,10 +30,9 @@ inline constexpr int kExitUsage = 2;    // The arguments or the config itself ar
 ProgramDescription DescribeServer(const std::string& version);
 
 // Reads the arguments of a process, and answers those that ask for text. Returns the arguments of a server, or the exit
-// status of a process that has nothing left to do. A wrong argument is named on `err`. `libraries` stands behind the
-// version.
+// status of a process that has nothing left to do. A wrong argument is named on `err`.
 std::variant<ServerArguments, int> HandleArguments(int argc, char* const* argv, const std::string& version,
-                                                   const std::string& libraries, std::ostream& out = std::cout,
+                                                   const MachineFacts& machine, std::ostream& out = std::cout,
                                                    std::ostream& err = std::cerr);
 
 }  // namespace longembed

@@ -75,7 +75,7 @@ std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMach
   bool complete = true;
   for (size_t i = 0; i < config.models.size(); ++i) {
     const ModelConfig& model = config.models[i];
-    problems.Add(AtKey(absl::StrCat("models[", i, "]"), check_machine(model)));
+    problems.Add(AtKey(absl::StrCat("models[", i, "]"), check_machine(config, model)));
     absl::StatusOr<ModelManifest> manifest = CheckModel(model.path);
     problems.Add(AtKey(absl::StrCat("models[", i, "]"), manifest.status()));
     complete = complete && manifest.ok();

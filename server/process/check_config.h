@@ -12,8 +12,8 @@
 
 namespace longembed {
 
-// Checks what a model's config asks of the machine, such as its device.
-using CheckMachine = std::function<absl::Status(const ModelConfig&)>;
+// Checks what the config asks of the machine for one of its models, such as a device.
+using CheckMachine = std::function<absl::Status(const ServerConfig&, const ModelConfig&)>;
 
 // Adds a problem for everything that would stop a server of this config from starting on this machine, as far as it can
 // be known without ports and without the models' weights: limits, addresses, certificates, keys, profiles, tei, and of

@@ -29,12 +29,15 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
 
 // What CheckPrecision compares with: the same kernels' vectors in float32, with one layer in memory at a time. Empty
 // where that is the precision.
-absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const Model& model,
-                                               std::function<void(double)> on_progress) {
+absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const std::string& cpu_kernels,
+                                               const Model& model, std::function<void(double)> on_progress) {
   if (config.precision == Precision::kFloat32) return SampleVectors{};
-  const absl::StatusOr<std::unique_ptr<Encoder>> reference = LoadEncoder(
-      config.path, model.manifest,
-      {.device = config.device, .engine = config.engine, .streamed = true, .on_progress = std::move(on_progress)});
+  const absl::StatusOr<std::unique_ptr<Encoder>> reference = LoadEncoder(config.path, model.manifest,
+                                                                         {.device = config.device,
+                                                                          .engine = config.engine,
+                                                                          .kernels = cpu_kernels,
+                                                                          .streamed = true,
+                                                                          .on_progress = std::move(on_progress)});
   if (!reference.ok()) return reference.status();
   return EmbedSample(model, **reference, AvailableCores());
 }
@@ -55,18 +58,18 @@ absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expe
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Encoder>> LoadServedEncoder(const ModelConfig& config, const ModelManifest& manifest,
-                                                           const std::string& name,
+absl::StatusOr<std::unique_ptr<Encoder>> LoadServedEncoder(const ModelConfig& config, const std::string& cpu_kernels,
+                                                           const ModelManifest& manifest, const std::string& name,
                                                            std::function<void(double)> on_progress) {
   return LoadEncoder(config.path, manifest,
                      {.device = config.device,
                       .precision = config.precision,
                       .engine = config.engine,
+                      .kernels = cpu_kernels,
                       .threads = AvailableCores(),
                       .on_progress = std::move(on_progress),
-                      .on_fallback = [&name](const std::string& why) {
-                        Log(LogLevel::kWarning, "model runs with LibTorch, slower than with our kernels",
-                            {{"model", name}, {"why", why}});
+                      .on_fallback = [&name](const std::string& what, const std::string& why) {
+                        Log(LogLevel::kWarning, what, {{"model", name}, {"why", why}});
                       }});
 }
 
@@ -77,6 +80,7 @@ void LogReady(const ModelConfig& config, const Device& device, const ServedModel
        {"precision", PrecisionName(config.precision)},
        {"device", served.encoder().device()},
        {"engine", served.encoder().engine()},
+       {"kernels", served.encoder().kernels()},
        {"workers", int64_t{device.scheduler.workers()}},
        {"max_batch_tokens", served.lane_options().batch.max_tokens},
        {"seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count()}});
@@ -85,7 +89,8 @@ void LogReady(const ModelConfig& config, const Device& device, const ServedModel
 }  // namespace
 
 Devices::Devices(const ServerConfig& config, const Clock& clock)
-    : compute_threads_(ComputeThreads(config, AvailableCores())),
+    : cpu_kernels_(config.cpu_kernels),
+      compute_threads_(ComputeThreads(config, AvailableCores())),
       cuda_streams_(config.cuda_streams),
       admission_{.max_wait = config.limits.max_queue_wait,
                  .max_bulk_wait = config.limits.max_bulk_queue_wait,
@@ -117,10 +122,10 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
   if (const auto recommended = RecommendationsOf(manifest); !recommended.ok()) return recommended.status();
   // Before the encoder that is served: there need not be memory for both.
   const absl::StatusOr<SampleVectors> reference =
-      ReferenceVectors(config, **model, progress.Begin(LoadStage::kMeasuringFloat32));
+      ReferenceVectors(config, devices.cpu_kernels(), **model, progress.Begin(LoadStage::kMeasuringFloat32));
   if (!reference.ok()) return reference.status();
   absl::StatusOr<std::unique_ptr<Encoder>> encoder =
-      LoadServedEncoder(config, manifest, name, progress.Begin(LoadStage::kPackingWeights));
+      LoadServedEncoder(config, devices.cpu_kernels(), manifest, name, progress.Begin(LoadStage::kPackingWeights));
   if (!encoder.ok()) return encoder.status();
   const Device device = devices.ForDevice((*encoder)->device());
   const ServedModelOptions options{.lane = ToLaneOptions(config, manifest, device.scheduler.workers()),

@@ -27,6 +27,7 @@ class Devices {
   Device ForDevice(const std::string& device);
 
   const Clock& clock() const { return clock_; }
+  const std::string& cpu_kernels() const { return cpu_kernels_; }
 
  private:
   struct Owned {
@@ -36,6 +37,7 @@ class Devices {
     Scheduler scheduler;
   };
 
+  const std::string cpu_kernels_;
   const int compute_threads_;
   const int cuda_streams_;
   const AdmissionOptions admission_;

@@ -234,6 +234,7 @@ void Metrics::SetModelInfo(const std::string& model, const ModelInfo& info) {
             {"architecture", info.architecture},
             {"precision", info.precision},
             {"engine", info.engine},
+            {"kernels", info.kernels},
             {"device", info.device},
             {"dimensions", std::to_string(info.dimensions)},
             {"trained_window", std::to_string(info.trained_window)}})

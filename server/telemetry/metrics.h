@@ -25,6 +25,7 @@ struct ModelInfo {
   std::string architecture;
   std::string precision;
   std::string engine;
+  std::string kernels;  // Of the native engine, the instruction set.
   std::string device;
   int64_t dimensions = 0;
   int64_t trained_window = 0;  // Tokens.

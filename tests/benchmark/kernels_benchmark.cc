@@ -1,7 +1,7 @@
 // What the parts of an encoding cost, in process: matrix products, attention, norms, conversions, tokenizer; each with
 // its share of a step at 128 tokens and, for products, its fraction of the best rate this machine was seen to reach.
 //
-//   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION]
+//   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION] [--kernels NAME]
 //
 // "best" is the fastest product found, its operands in cache: the machine's limit as far as we know it. "linear" runs
 // the linear layers of the whole model over 4,096 tokens, each layer's weights from memory. All threads run the same.
@@ -22,10 +22,8 @@
 #include "absl/time/clock.h"
 #include "model/embed/model.h"
 #include "model/embed/pipeline.h"
-#include "model/encoder/cpu/attention.h"
-#include "model/encoder/cpu/cpu_features.h"
-#include "model/encoder/cpu/matmul.h"
-#include "model/encoder/cpu/rowwise.h"
+#include "model/encoder/cpu/kernels.h"
+#include "model/encoder/cpu/packed_weights.h"
 #include "model/encoder/load_encoder.h"
 
 namespace longembed {
@@ -46,6 +44,7 @@ struct Options {
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   double seconds = 1;
   std::string products;
+  const Kernels* kernels = nullptr;
 };
 
 // Seconds of one run of `body`, on all threads at once; the best of as many as fit the time. `make(thread)` sets up.
@@ -76,20 +75,20 @@ struct LayerSize {
 
 // Owns what a product reads and writes.
 struct Product {
-  Product(Precision precision, int rows, const LayerSize& size) : rows(rows) {
+  Product(const Kernels& kernels, Precision precision, int rows, const LayerSize& size) : rows(rows) {
     const auto [inputs, outputs, gated] = size;
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<float> w(static_cast<size_t>(inputs) * outputs), x(static_cast<size_t>(rows) * inputs);
     for (float& value : w) value = normal(random);
     for (float& value : x) value = normal(random);
-    weights = PackWeights(precision, w.data(), nullptr, outputs, inputs);
-    if (gated) gate = PackWeights(precision, w.data(), nullptr, outputs, inputs);
+    weights = PackWeights(kernels, precision, w.data(), nullptr, outputs, inputs);
+    if (gated) gate = PackWeights(kernels, precision, w.data(), nullptr, outputs, inputs);
     stride = RoundUp(weights.steps * kStepBytes, 64);
     operand = AlignedBuffer(static_cast<size_t>(stride) * rows + 64);
     scales.resize(rows);
-    ToOperand({reinterpret_cast<std::byte*>(x.data()), inputs * ptrdiff_t{4}}, rows, inputs, weights.operand,
-              operand.data(), stride, scales.data());
+    kernels.to_operand({reinterpret_cast<std::byte*>(x.data()), inputs * ptrdiff_t{4}}, rows, inputs, weights.operand,
+                       operand.data(), stride, scales.data());
     out = AlignedBuffer(static_cast<size_t>(rows) * outputs * 4 + 64);
   }
 
@@ -98,11 +97,9 @@ struct Product {
                      .stride = stride,
                      .scales = weights.precision == Precision::kInt8 ? scales.data() : nullptr};
     const Rows to{out.data(), weights.outputs * ptrdiff_t{4}};
-    if (gate.has_value()) {
-      MultiplyGatedRows(weights, *gate, in, rows, 0, weights.panel_count(), Activation::kSilu, to);
-    } else {
-      MultiplyRows(weights, in, rows, 0, weights.panel_count(), Activation::kNone, to);
-    }
+    const Activation activation = gate.has_value() ? Activation::kSilu : Activation::kNone;
+    weights.kernels->multiply(weights.precision)(weights, gate.has_value() ? &*gate : nullptr, in, rows, 0,
+                                                 weights.panel_count(), activation, to);
   }
   double operations() const { return 2.0 * rows * weights.inputs * weights.outputs * (gate.has_value() ? 2 : 1); }
 
@@ -126,7 +123,7 @@ double BestRate(const Options& options, Precision precision) {
     const LayerSize size{inputs, outputs};
     double operations = 0;
     const double seconds = Time(options, [&](int) {
-      auto product = std::make_shared<Product>(precision, rows, size);
+      auto product = std::make_shared<Product>(*options.kernels, precision, rows, size);
       operations = 20 * product->operations();
       return [product] {
         for (int i = 0; i < 20; ++i) product->Run();
@@ -155,7 +152,7 @@ LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, 
   LinearTime result;
   std::vector<Product> layers;  // Shared: weights are read only; outputs are each thread's, but never looked at.
   for (int layer = 0; layer < manifest.layers; ++layer) {
-    for (const LayerSize& size : LinearLayers(manifest)) layers.emplace_back(precision, kChunk, size);
+    for (const LayerSize& size : LinearLayers(manifest)) layers.emplace_back(*options.kernels, precision, kChunk, size);
   }
   for (const Product& product : layers) result.operations += product.operations() * kTokens / kChunk;
   result.seconds = Time(options, [&](int) {
@@ -189,13 +186,14 @@ double MeasureLayer(const Options& options, const ModelManifest& m, Element elem
         reinterpret_cast<uint16_t*>(qkv->data())[i] = ToBfloat16(value);
       }
     }
-    auto scratch = std::make_shared<AlignedBuffer>(AttentionScratch(m.head_dim));
-    return [=] {
+    auto scratch = std::make_shared<AlignedBuffer>(options.kernels->attention_scratch(m.head_dim));
+    return [=, &options] {
       const AttentionInput input{.qkv = {qkv->data(), columns * SizeOf(element), element},
                                  .tokens = tokens,
                                  .scale = 1 / std::sqrt(static_cast<float>(m.head_dim))};
       for (int first = 0; first < tokens; first += kMaxQueries) {
-        Attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens), scratch->data());
+        options.kernels->attend(shape, input, 0, m.attention_heads, first, std::min(first + kMaxQueries, tokens),
+                                scratch->data());
       }
     };
   });
@@ -211,13 +209,14 @@ double MeasureLayerNorm(const Options& options, const ModelManifest& m) {
   const double seconds = Time(options, [&](int) {
     auto rows = std::make_shared<std::vector<float>>(3 * static_cast<size_t>(kChunk) * m.hidden_size, 0.5f);
     auto scale = std::make_shared<std::vector<float>>(m.hidden_size, 1.0f);
-    return [=, &m] {
+    return [=, &m, &options] {
       const auto view = [&](int i) {
         return Rows{reinterpret_cast<std::byte*>(rows->data() + static_cast<size_t>(i) * kChunk * m.hidden_size),
                     m.hidden_size * ptrdiff_t{4}};
       };
       for (int i = 0; i < 20; ++i) {
-        LayerNormRows(view(0), view(1), view(2), kChunk, m.hidden_size, scale->data(), scale->data(), 1e-12f);
+        options.kernels->layer_norm(view(0), view(1), view(2), kChunk, m.hidden_size, scale->data(), scale->data(),
+                                    1e-12f);
       }
     };
   });
@@ -225,7 +224,8 @@ double MeasureLayerNorm(const Options& options, const ModelManifest& m) {
 }
 
 double MeasureConversion(const Options& options, const ModelManifest& m, Precision precision) {
-  if (precision == Precision::kFloat32) return 0;
+  if (precision == Precision::kFloat32 || (precision == Precision::kBfloat16 && !options.kernels->bfloat16_rows))
+    return 0;
   double token = 0;
   for (const LayerSize& layer : LinearLayers(m)) {
     const int inputs = layer.inputs;
@@ -233,10 +233,10 @@ double MeasureConversion(const Options& options, const ModelManifest& m, Precisi
       auto rows = std::make_shared<std::vector<float>>(static_cast<size_t>(kChunk) * inputs, 0.5f);
       auto out = std::make_shared<AlignedBuffer>(static_cast<size_t>(kChunk) * RoundUp(inputs * 4, 64));
       auto scales = std::make_shared<std::vector<float>>(kChunk);
-      return [=] {
+      return [=, &options] {
         for (int i = 0; i < 20; ++i) {
-          ToOperand({reinterpret_cast<std::byte*>(rows->data()), inputs * ptrdiff_t{4}}, kChunk, inputs, precision,
-                    out->data(), RoundUp(inputs * 4, 64), scales->data());
+          options.kernels->to_operand({reinterpret_cast<std::byte*>(rows->data()), inputs * ptrdiff_t{4}}, kChunk,
+                                      inputs, precision, out->data(), RoundUp(inputs * 4, 64), scales->data());
         }
       };
     });
@@ -246,7 +246,8 @@ double MeasureConversion(const Options& options, const ModelManifest& m, Precisi
 }
 
 double MeasureEncoder(const Options& options, const Model& model, Precision precision, int tokens) {
-  const auto encoder = LoadEncoder(options.model, model.manifest, {.precision = precision});
+  const auto encoder =
+      LoadEncoder(options.model, model.manifest, {.precision = precision, .kernels = options.kernels->name});
   if (!encoder.ok()) Die(std::string(encoder.status().message()));
   const std::vector<int32_t> content(
       tokens - model.manifest.special_prefix.size() - model.manifest.special_suffix.size(), 5000);
@@ -274,20 +275,15 @@ double MeasureTokenizer(const Options& options, const Model& model) {
 }
 
 void Report(const Options& options, const Model& model, Precision precision) {
-  if (const std::string missing = MissingFor(precision); !missing.empty()) {
-    std::printf("\n%s: skipped, %s\n", PrecisionName(precision), missing.c_str());
-    return;
-  }
   const ModelManifest& m = model.manifest;
-  const bool narrow = precision != Precision::kFloat32 && HasBfloat16Products();
-  const Element element = narrow ? Element::kBfloat16 : Element::kFloat32;
+  const Element element = precision == Precision::kFloat32 ? Element::kFloat32 : options.kernels->attention_element;
   const double best = BestRate(options, precision);
   const LinearTime linear = MeasureLinear(options, m, precision);
   const double linear_rate = Rate(options, linear.operations, linear.seconds);
   const double linear_token = linear.seconds / kTokens;
   const double limit_token = linear.operations / kTokens / (best / options.threads * 1e9);
-  std::printf("\n%s, %d threads; microseconds of one thread a token, all layers\n", PrecisionName(precision),
-              options.threads);
+  std::printf("\n%s, %s, %d threads; microseconds of one thread a token, all layers\n", PrecisionName(precision),
+              options.kernels->name, options.threads);
   std::printf(
       "| part | us a token | GFLOP/s, all threads | of the best rate | of a step at 128 |\n|---|---|---|---|---|\n");
   std::printf("| best product, in cache | %.1f | %.0f | 1.00 | |\n", limit_token * 1e6, best);
@@ -321,26 +317,32 @@ void ReportProducts(const Options& options) {
   manifest->layers = 1;
   for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {
     if (PrecisionName(precision) != options.products) continue;
-    if (const std::string missing = MissingFor(precision); !missing.empty()) Die(missing);
     const LinearTime linear = MeasureLinear(options, *manifest, precision);
     std::printf("%.1f\n", Rate(options, linear.operations, linear.seconds));
   }
 }
 
 void Run(int argc, char** argv) {
-  if (argc < 2) Die("usage: kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION]");
+  if (argc < 2)
+    Die("usage: kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION] [--kernels NAME]");
   Options options{.model = argv[1]};
+  std::string kernels;
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--threads")
       options.threads = std::max(1, std::atoi(argv[i + 1]));
     else if (flag == "--seconds")
       options.seconds = std::atof(argv[i + 1]);
+    else if (flag == "--kernels")
+      kernels = argv[i + 1];
     else if (flag == "--products")
       options.products = argv[i + 1];
     else
       Die("unknown flag " + flag);
   }
+  const auto found = FindKernels(kernels);
+  if (!found.ok()) Die(std::string(found.status().message()));
+  options.kernels = *found;
   if (!options.products.empty()) return ReportProducts(options);
   const auto model = LoadModel(options.model);
   if (!model.ok()) Die(std::string(model.status().message()));

@@ -289,7 +289,8 @@ class HeadAttention {
     for (int i = keys.start; i < keys.end; ++i) {
       for (const int column : {key_column_, value_column_}) {
         const auto* const row = reinterpret_cast<const char*>(TokenRow(i, column));
-        for (int byte = 0; byte < dim_ * static_cast<int>(sizeof(T)); byte += 64) __builtin_prefetch(row + byte, /*rw=*/0, /*locality=*/2);
+        for (int byte = 0; byte < dim_ * static_cast<int>(sizeof(T)); byte += 64)
+          __builtin_prefetch(row + byte, /*rw=*/0, /*locality=*/2);
       }
     }
   }
@@ -495,7 +496,7 @@ class HeadAttention {
       if (seen.empty()) continue;
       float* const to = Scores(first ? kTile : kOneRegion);
       WithConstant<kTileQueries>(rows.end - rows.start,
-                              [&](auto tile) { ScoreRegion<decltype(tile)::value>(region, rows.start, seen, to); });
+                                 [&](auto tile) { ScoreRegion<decltype(tile)::value>(region, rows.start, seen, to); });
       if (!first) Merge(region, rows, keys);
       first = false;
     }
@@ -508,9 +509,7 @@ class HeadAttention {
     const std::byte* const query = QueryRow(VersionsOf(region).query, first_row);
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return Dot::Zero(); };
-      const auto finish = [&](int r, int v, Floats sum) {
-        Store(to + r * kKeyBlock + key + v * kLanes, sum);
-      };
+      const auto finish = [&](int r, int v, Floats sum) { Store(to + r * kKeyBlock + key + v * kLanes, sum); };
       const std::byte* const panel = KeyPanel(VersionsOf(region).key, key / kPanel);
       if (seen.end - key > kLanes) {
         MultiplyTile<Dot, kRows, 2, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
@@ -574,9 +573,8 @@ class HeadAttention {
   LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys, Piece piece) const {
     const float* const scores = ScoreRow(i, rows);
     Floats most = Repeat(-__builtin_inff());
-    ForColumns(Own(i, rows, keys, piece), [&](int j, auto first, auto last) {
-      most = InLanes(first, last, Max(most, Load(scores + j)), most);
-    });
+    ForColumns(Own(i, rows, keys, piece),
+               [&](int j, auto first, auto last) { most = InLanes(first, last, Max(most, Load(scores + j)), most); });
     return LargestOf(most);
   }
 
@@ -632,9 +630,7 @@ class HeadAttention {
     const int count = (seen.end - seen.start + kStepInputs - 1) / kStepInputs;
     for (int column = 0; column < dim_; column += kPanel) {
       float* const to = ContextRow(first_row) + column;
-      const auto start = [&](int r, int v) {
-        return kFirst ? Repeat(0) : Load(to + r * columns + v * kLanes);
-      };
+      const auto start = [&](int r, int v) { return kFirst ? Repeat(0) : Load(to + r * columns + v * kLanes); };
       const auto finish = [&](int r, int v, Floats sum) { Store(to + r * columns + v * kLanes, sum); };
       MultiplyTile<Dot, kRows, 2, 2>(count, scratch_ + layout_.weights + first_step * kStepBytes, kWeightStride,
                                      ValuePanel(column / kPanel, steps) + first_step * kPanelStep, start, finish);

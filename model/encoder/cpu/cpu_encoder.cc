@@ -230,8 +230,8 @@ class CpuEncoder final : public Encoder {
         local_frequencies_(LocalFrequencies(program)) {
     for (const DenseLayer& layer : program.dense) dense_.push_back(ToStep(kernels, layer));
     program.dense.clear();
-    schedule_ = MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision,
-                             kernels);
+    schedule_ =
+        MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision, kernels);
     if (!streamed_) PackAll(schedule_, packing);
     program_ = std::move(program);
     for (const Segment& segment : schedule_.segments) {
@@ -328,8 +328,8 @@ class CpuEncoder final : public Encoder {
   }
 
   static DenseStep ToStep(const Kernels& kernels, const DenseLayer& layer) {
-    return {PackWeights(kernels, Precision::kFloat32, layer.weight.data, layer.bias.data, static_cast<int>(layer.weight.rows),
-                        static_cast<int>(layer.weight.columns)),
+    return {PackWeights(kernels, Precision::kFloat32, layer.weight.data, layer.bias.data,
+                        static_cast<int>(layer.weight.rows), static_cast<int>(layer.weight.columns)),
             layer.activation};
   }
 
@@ -423,7 +423,8 @@ class CpuEncoder final : public Encoder {
       workspace->scales.resize(kChunkRows);
       size_t attention = 0;
       for (const Segment& segment : schedule_.segments) {
-        if (segment.has_attention) attention = std::max(attention, kernels_.attention_scratch(segment.attention.head_dim));
+        if (segment.has_attention)
+          attention = std::max(attention, kernels_.attention_scratch(segment.attention.head_dim));
       }
       workspace->attention = AlignedBuffer(attention);
       return workspace;
@@ -442,7 +443,7 @@ class CpuEncoder final : public Encoder {
         places.resize(static_cast<size_t>(chunk.size()) * width_);
         const Rows positions{reinterpret_cast<std::byte*>(places.data()), width_ * SizeOf(Element::kFloat32)};
         kernels_.interpolate(program_.position.data, static_cast<int>(program_.position.rows),
-                        call.batch.positions.data() + chunk.start, positions, chunk.size(), width_);
+                             call.batch.positions.data() + chunk.start, positions, chunk.size(), width_);
         Normalize(out, positions, chunk.size());
       } else if (program_.embedding_norm_weight) {
         Normalize(out, {}, chunk.size());
@@ -452,7 +453,7 @@ class CpuEncoder final : public Encoder {
 
   void Normalize(Rows rows, Rows other, int count) const {
     kernels_.layer_norm(rows, other, rows, count, width_, program_.embedding_norm_weight.data,
-                  program_.embedding_norm_bias.data, program_.embedding_norm_epsilon);
+                        program_.embedding_norm_bias.data, program_.embedding_norm_epsilon);
   }
 
   // With enough rows each chunk goes through all steps on one core. With few, the cores share the columns of one step
@@ -543,8 +544,9 @@ class CpuEncoder final : public Encoder {
   Operand OperandOf(const Call& call, Workspace& workspace, const LinearStep& step, Range rows) const {
     const Operand operand = PlaceOfOperand(call, workspace, step, rows);
     if (step.in_is_operand) return operand;
-    kernels_.to_operand(RowsOf(call, workspace, step.in, rows.start), rows.size(), step.weights.inputs, step.weights.operand,
-              const_cast<std::byte*>(operand.data), operand.stride, const_cast<float*>(operand.scales));
+    kernels_.to_operand(RowsOf(call, workspace, step.in, rows.start), rows.size(), step.weights.inputs,
+                        step.weights.operand, const_cast<std::byte*>(operand.data), operand.stride,
+                        const_cast<float*>(operand.scales));
     return operand;
   }
 
@@ -555,21 +557,21 @@ class CpuEncoder final : public Encoder {
   void RunStep(const Call& call, Workspace& workspace, const LayerNormStep& step, Range chunk) const {
     const Rows residual = step.residual.has_value() ? RowsOf(call, workspace, *step.residual, chunk.start) : Rows{};
     kernels_.layer_norm(RowsOf(call, workspace, step.in, chunk.start), residual,
-                  RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width, step.weight.data(),
-                  step.bias.data(), step.epsilon);
+                        RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width,
+                        step.weight.data(), step.bias.data(), step.epsilon);
   }
   void RunStep(const Call& call, Workspace& workspace, const RmsNormStep& step, Range chunk) const {
     kernels_.rms_norm(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
-                chunk.size(), step.out.width, step.weight.data(), step.epsilon);
+                      chunk.size(), step.out.width, step.weight.data(), step.epsilon);
   }
   void RunStep(const Call& call, Workspace& workspace, const AddStep& step, Range chunk) const {
     kernels_.add(RowsOf(call, workspace, step.a, chunk.start), RowsOf(call, workspace, step.b, chunk.start),
-            RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width);
+                 RowsOf(call, workspace, step.out, chunk.start), chunk.size(), step.out.width);
   }
   void RunStep(const Call& call, Workspace& workspace, const HeadNormStep& step, Range chunk) const {
     kernels_.head_norm(RowsOf(call, workspace, step.in, chunk.start), RowsOf(call, workspace, step.out, chunk.start),
-                 chunk.size(), step.heads, step.key_value_heads, static_cast<int>(step.query.size()), step.query.data(),
-                 step.key.data(), step.epsilon);
+                       chunk.size(), step.heads, step.key_value_heads, static_cast<int>(step.query.size()),
+                       step.query.data(), step.key.data(), step.epsilon);
   }
 
   void RunAttention(const Call& call, const Segment& segment, int layer, const std::vector<Range>& queries) {
@@ -577,8 +579,8 @@ class CpuEncoder final : public Encoder {
     call.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
       const AttentionTile& tile = tiles[i];
       auto workspace = TakeWorkspace();
-      kernels_.attend(segment.attention, InputOf(call, segment, tile), tile.heads.start, tile.heads.end, tile.queries.start,
-             tile.queries.end, workspace->attention.data());
+      kernels_.attend(segment.attention, InputOf(call, segment, tile), tile.heads.start, tile.heads.end,
+                      tile.queries.start, tile.queries.end, workspace->attention.data());
     });
   }
 
@@ -661,7 +663,7 @@ class CpuEncoder final : public Encoder {
     const Rows out = BatchRows(call, schedule_.output, 0);
     if (program_.final_norm_bias) {
       kernels_.layer_norm(out, {}, out, rows, width_, program_.final_norm.data, program_.final_norm_bias.data,
-                    program_.final_norm_epsilon);
+                          program_.final_norm_epsilon);
     } else if (program_.final_norm) {
       kernels_.rms_norm(out, out, rows, width_, program_.final_norm.data, program_.final_norm_epsilon);
     }

@@ -1,5 +1,5 @@
-// Arithmetic on numbers below the normal ones takes a hundred times as long on some processors, and nothing in a network
-// is worth it.
+// Arithmetic on numbers below the normal ones takes a hundred times as long on some processors, and nothing in a
+// network is worth it.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_FLUSH_DENORMALS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_FLUSH_DENORMALS_H_
 

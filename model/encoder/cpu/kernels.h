@@ -45,9 +45,9 @@ struct Operand {
   }
 };
 
-// A linear layer over rows: Y = activation(X W^T + bias); with a `gate`, a layer of equal inputs, outputs and precision:
-// Y = activation(X G^T + g) (X W^T + bias). Computes the outputs of panels [first_panel, last_panel) for `rows` rows;
-// `out` is at row 0, output 0 of the whole layer.
+// A linear layer over rows: Y = activation(X W^T + bias); with a `gate`, a layer of equal inputs, outputs and
+// precision: Y = activation(X G^T + g) (X W^T + bias). Computes the outputs of panels [first_panel, last_panel) for
+// `rows` rows; `out` is at row 0, output 0 of the whole layer.
 using MultiplyKernel = void(const PackedWeights& weights, const PackedWeights* gate, const Operand& in, int rows,
                             int first_panel, int last_panel, Activation activation, Rows out);
 
@@ -59,6 +59,8 @@ struct Kernels {
   int panel_outputs = 0;  // Of packed weights: three vectors.
   // Whether rows may be bfloat16, and are where weights are. Without it `multiply_bfloat16` takes float32 rows.
   bool bfloat16_rows = false;
+  // What queries, keys and values are where weights are not float32: bfloat16 only where its products are faster.
+  Element attention_element = Element::kFloat32;
   int int8_middle = 0;            // Of a row's bytes: 128 where they are unsigned, 0 where they are signed.
   int int8_weight_magnitude = 0;  // The largest integer of an output's weights.
 
@@ -74,8 +76,8 @@ struct Kernels {
   // Bytes of scratch memory that a call of `attend` needs.
   size_t (*attention_scratch)(int head_dim) = nullptr;
   // Context of tokens [first_query, last_query), at most kMaxQueries, in heads [first_head, last_head). Calls for other
-  // queries or heads of the same sequence may run at the same time. `scratch` is on a boundary of 64 bytes. Products are
-  // computed in the element type of qkv, sums and softmax in float32.
+  // queries or heads of the same sequence may run at the same time. `scratch` is on a boundary of 64 bytes. Products
+  // are computed in the element type of qkv, sums and softmax in float32.
   void (*attend)(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head,
                  int first_query, int last_query, std::byte* scratch) = nullptr;
 
@@ -88,8 +90,9 @@ struct Kernels {
   void (*rms_norm)(Rows in, Rows out, int rows, int width, const float* weight, float epsilon) = nullptr;
   // out = a + b. `out` may be a or b.
   void (*add)(Rows a, Rows b, Rows out, int rows, int width) = nullptr;
-  // RMS norms of single heads: `in` holds heads + 2 * key_value_heads of head_dim columns, queries, keys and values side
-  // by side. Each query is normed with `query` [head_dim], each key with `key`; values are copied. `out` may be in.
+  // RMS norms of single heads: `in` holds heads + 2 * key_value_heads of head_dim columns, queries, keys and values
+  // side by side. Each query is normed with `query` [head_dim], each key with `key`; values are copied. `out` may be
+  // in.
   void (*head_norm)(Rows in, Rows out, int rows, int heads, int key_value_heads, int head_dim, const float* query,
                     const float* key, float epsilon) = nullptr;
   // out[r] = (1 - share) * table[lower] + share * table[lower + 1], where position = lower + share; clamped to the
@@ -115,9 +118,13 @@ std::span<const Kernels* const> AvailableKernels();
 // the message names those that it has.
 absl::StatusOr<const Kernels*> FindKernels(const std::string& name);
 
-// Runs each kernel on the calling thread over a few rows and compares with plain loops: some cores of some processors
-// are known to compute wrongly. Takes tens of microseconds. Errors: INTERNAL, naming the kernel.
+// Runs products, attention and norms on the calling thread over a few rows and compares with plain loops: some cores of
+// some processors are known to compute wrongly (libdeflate issue 451). Takes a millisecond. Errors: INTERNAL, naming the
+// kernel.
 absl::Status CheckKernels(const Kernels& kernels);
+
+// The same on each core that the process may use, at once. Errors: INTERNAL, naming the core.
+absl::Status CheckKernelsOnEveryCore(const Kernels& kernels);
 
 }  // namespace longembed::cpu
 

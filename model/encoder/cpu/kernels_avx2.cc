@@ -1,7 +1,7 @@
 #include "model/encoder/cpu/simd_avx2.h"
 // The set's vectors come first.
-#include "model/encoder/cpu/kernels_body.h"
 #include "model/encoder/cpu/kernel_sets.h"
+#include "model/encoder/cpu/kernels_body.h"
 
 namespace longembed::cpu {
 namespace {

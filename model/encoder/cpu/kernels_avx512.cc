@@ -1,7 +1,7 @@
 #include "model/encoder/cpu/simd_avx512.h"
 // The set's vectors come first.
-#include "model/encoder/cpu/kernels_body.h"
 #include "model/encoder/cpu/kernel_sets.h"
+#include "model/encoder/cpu/kernels_body.h"
 #include "model/encoder/cpu/matmul_amx.h"
 
 namespace longembed::cpu {
@@ -22,12 +22,14 @@ constexpr Kernels WithBfloat16() {
   Kernels kernels = WithVnni();
   kernels.name = "avx512-bf16";
   kernels.bfloat16_rows = true;
+  kernels.attention_element = Element::kBfloat16;
   kernels.multiply_bfloat16 = Multiply<Bfloat16Dot>;
   return kernels;
 }
 constexpr Kernels WithAmx() {
   Kernels kernels = WithBfloat16();
   kernels.name = "avx512-amx";
+  kernels.attention_element = Element::kFloat32;  // These processors multiply bfloat16 slowly outside tiles.
   kernels.multiply_bfloat16 = Multiply<AmxBfloat16>;
   kernels.multiply_int8 = Multiply<AmxInt8>;
   return kernels;

@@ -1,7 +1,7 @@
 #include "model/encoder/cpu/simd_neon.h"
 // The set's vectors come first.
-#include "model/encoder/cpu/kernels_body.h"
 #include "model/encoder/cpu/kernel_sets.h"
+#include "model/encoder/cpu/kernels_body.h"
 
 namespace longembed::cpu {
 namespace {
@@ -20,6 +20,7 @@ constexpr Kernels WithBfloat16() {
   Kernels kernels = WithDotprod();
   kernels.name = "neon-bf16";
   kernels.bfloat16_rows = true;
+  kernels.attention_element = Element::kBfloat16;
   kernels.multiply_bfloat16 = Multiply<Bfloat16Dot>;
   return kernels;
 }

@@ -139,7 +139,8 @@ struct AmxProduct {
   static void CopyLastRows(const Operand& in, int row, int count, int steps, int rest, LastSteps& last) {
     __builtin_memset(last.rows, 0, sizeof(last.rows));
     for (int r = 0; r < count; ++r) {
-      __builtin_memcpy(last.rows[r], in.data + (row + r) * in.stride + static_cast<ptrdiff_t>(steps - rest) * kStepBytes,
+      __builtin_memcpy(last.rows[r],
+                       in.data + (row + r) * in.stride + static_cast<ptrdiff_t>(steps - rest) * kStepBytes,
                        static_cast<size_t>(rest) * kStepBytes);
     }
   }

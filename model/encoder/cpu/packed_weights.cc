@@ -104,7 +104,8 @@ uint16_t ToBfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-PackedWeights LayOutWeights(const Kernels& kernels, Precision precision, const StoredMatrix& source, const float* bias) {
+PackedWeights LayOutWeights(const Kernels& kernels, Precision precision, const StoredMatrix& source,
+                            const float* bias) {
   const bool widened = precision == Precision::kBfloat16 && !kernels.bfloat16_rows;
   const Precision operand = widened ? Precision::kFloat32 : precision;
   const int step_inputs = StepInputs(operand);
@@ -159,9 +160,10 @@ void PackPanels(PackedWeights& weights, int first, int last) {
                          static_cast<size_t>((last_output - first_output) * source.row_bytes()));
 }
 
-PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias, int outputs,
-                          int inputs) {
-  PackedWeights weights = LayOutWeights(kernels, precision, Weight{.data = weight, .rows = outputs, .columns = inputs}, bias);
+PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias,
+                          int outputs, int inputs) {
+  PackedWeights weights =
+      LayOutWeights(kernels, precision, Weight{.data = weight, .rows = outputs, .columns = inputs}, bias);
   AllocatePanels(weights);
   PackPanels(weights, 0, weights.panel_count());
   weights.source = {};

@@ -3,9 +3,9 @@
 // An operand is float32, bfloat16 or int8. Whatever it is, the kernel goes along the inputs in steps of four bytes: one
 // float, two bfloat16 or four int8 of a row against as many of each output's weights, summed into a lane of 32 bits. So
 // one layout serves all three: panels of three vectors' lanes of outputs (AVX-512: 48), and within a panel, for each
-// step, the outputs' four bytes. The last panel has one to three vectors, zeros beyond the last output; inputs are padded
-// by zeros to whole steps. Where the kernels have no products of bfloat16, rows are float32 and a step of an output's
-// weights is one bfloat16.
+// step, the outputs' four bytes. The last panel has one to three vectors, zeros beyond the last output; inputs are
+// padded by zeros to whole steps. Where the kernels have no products of bfloat16, rows are float32 and a step of an
+// output's weights is one bfloat16.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_PACKED_WEIGHTS_H_
 
@@ -74,8 +74,8 @@ void AllocatePanels(PackedWeights& weights);
 void PackPanels(PackedWeights& weights, int first, int last);
 
 // All of it at once. `weight` is row-major [outputs, inputs], and not needed afterwards.
-PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias, int outputs,
-                          int inputs);
+PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias,
+                          int outputs, int inputs);
 
 // Round to nearest even, as the processor does; NaN stays NaN.
 uint16_t ToBfloat16(float value);

@@ -88,7 +88,7 @@ void AddRows(Rows a, Rows b, Rows out, int rows, int width) {
   for (int r = 0; r < rows; ++r) {
     ForVectors(width, [&](int j, auto lanes) {
       StoreFirst(RowOf<float>(out, r) + j, lanes,
-            LoadFirst(FloatRow(a, r) + j, lanes) + LoadFirst(FloatRow(b, r) + j, lanes));
+                 LoadFirst(FloatRow(a, r) + j, lanes) + LoadFirst(FloatRow(b, r) + j, lanes));
     });
   }
 }
@@ -113,7 +113,8 @@ void InterpolateRows(const float* table, int table_rows, const float* positions,
 void GatherRows(const float* table, const int32_t* ids, Rows out, int rows, int width) {
   for (int r = 0; r < rows; ++r) {
     const float* const from = table + static_cast<ptrdiff_t>(ids[r]) * width;
-    ForVectors(width, [&](int j, auto lanes) { StoreFirst(RowOf<float>(out, r) + j, lanes, LoadFirst(from + j, lanes)); });
+    ForVectors(width,
+               [&](int j, auto lanes) { StoreFirst(RowOf<float>(out, r) + j, lanes, LoadFirst(from + j, lanes)); });
   }
 }
 
@@ -124,8 +125,7 @@ void MeanOfRows(Rows in, int rows, int width, float* out) {
     Floats total = Repeat(0);
     for (int first = 0; first < rows; first += kBlock) {
       Floats sum = Repeat(0);
-      for (int r = first; r < Min(first + kBlock, rows); ++r)
-        sum = sum + LoadFirst(FloatRow(in, r) + j, lanes);
+      for (int r = first; r < Min(first + kBlock, rows); ++r) sum = sum + LoadFirst(FloatRow(in, r) + j, lanes);
       total = total + sum;
     }
     StoreFirst(out + j, lanes, total * share);

@@ -48,8 +48,7 @@ class ScheduleMaker {
       : widths_(widths),
         precision_(precision),
         kernels_(kernels),
-        attention_element_(precision != Precision::kFloat32 && kernels.bfloat16_rows ? Element::kBfloat16
-                                                                                     : Element::kFloat32),
+        attention_element_(precision == Precision::kFloat32 ? Element::kFloat32 : kernels.attention_element),
         lives_(widths.size()),
         places_(widths.size()) {}
 

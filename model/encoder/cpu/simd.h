@@ -1,21 +1,22 @@
-// What the kernels of every instruction set share. A set's header (simd_avx512.h, simd_avx2.h, simd_neon.h) includes this
-// file and defines, for vectors of kLanes lanes of 32 bits, in an anonymous namespace:
+// What the kernels of every instruction set share. A set's header (simd_avx512.h, simd_avx2.h, simd_neon.h) includes
+// this file and defines, for vectors of kLanes lanes of 32 bits, in an anonymous namespace:
 //
-//   kLanes, kRegisters            lanes of a vector, vector registers
-//   kBfloat16Rows, kInt8Middle    as Kernels has them (kernels.h), for the best of its sets
-//   Floats, Words, Mask           float32, 32-bit integers, one flag a lane; Floats have the operators + - * /
-//   FirstLanes(count)             lanes [0, count): all when count >= kLanes, none when count <= 0
-//   LanesBetween(first, last)     lanes [first, last)
-//   Less(a, b), Select(mask, yes, no)
-//   Repeat(float), RepeatWord(int32), AsFloats(Words), AsWords(Floats)  the last two keep the bits
-//   Load(from), Store(to, v)      whole vectors of float32 (or Bfloat16, where products of them are an instruction);
-//   LoadFirst(from, count), StoreFirst(to, count, v)  FirstLanes(count) of them, zeros elsewhere; nothing else is touched
-//   LoadWords, StoreWords         whole vectors of 32-bit words
-//   LoadHalfWords(from)           16-bit halves, each the upper half of a word
-//   StoreFirstBytes(to, count, w) the lowest byte of each word
-//   Fma(a, b, c) = a b + c, Min, Max, Abs, Round (to nearest even), TimesPowerOfTwo(a, whole) for whole >= -2^31
-//   SumOf, LargestOf, AddWords, SubtractWords, MaxUnsigned, LargestUnsigned, RoundToWords, ToFloats
-//   Transpose(Words (&rows)[kLanes])
+// - kLanes, kRegisters            lanes of a vector, vector registers
+// - kBfloat16Rows, kInt8Middle    as Kernels has them (kernels.h), for the best of its sets
+// - Floats, Words, Mask           float32, 32-bit integers, one flag a lane; Floats have the operators + - * /
+// - FirstLanes(count)             lanes [0, count): all when count >= kLanes, none when count <= 0
+// - LanesBetween(first, last)     lanes [first, last)
+// - Less(a, b), Select(mask, yes, no)
+// - Repeat(float), RepeatWord(int32), AsFloats(Words), AsWords(Floats)  the last two keep the bits
+// - Load(from), Store(to, v)      whole vectors of float32 (or Bfloat16, where products of them are an instruction);
+// - LoadFirst(from, count), StoreFirst(to, count, v)  FirstLanes(count) of them, zeros elsewhere; nothing else is
+// touched
+// - LoadWords, StoreWords         whole vectors of 32-bit words
+// - LoadHalfWords(from)           16-bit halves, each the upper half of a word
+// - StoreFirstBytes(to, count, w) the lowest byte of each word
+// - Fma(a, b, c) = a b + c, Min, Max, Abs, Round (to nearest even), TimesPowerOfTwo(a, whole) for whole >= -2^31
+// - SumOf, LargestOf, AddWords, SubtractWords, MaxUnsigned, LargestUnsigned, RoundToWords, ToFloats
+// - Transpose(Words (&rows)[kLanes])
 //
 // and dot products (below). Everything has internal linkage, and the few shared inline functions that are used are
 // inlined, so that the linker does not take a copy with these instructions for the rest of the program. Only for

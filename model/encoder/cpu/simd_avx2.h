@@ -47,9 +47,7 @@ LONGEMBED_INLINE void StoreFirst(float* to, int count, Floats values) {
     _mm256_maskstore_ps(to, FirstLanes(count), values);
   }
 }
-LONGEMBED_INLINE Words LoadWords(const void* from) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
-}
+LONGEMBED_INLINE Words LoadWords(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 LONGEMBED_INLINE void StoreWords(void* to, Words words) { _mm256_storeu_si256(static_cast<__m256i*>(to), words); }
 LONGEMBED_INLINE Words LoadHalfWords(const void* from) {
   return _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from))), 16);
@@ -70,9 +68,7 @@ LONGEMBED_INLINE Floats Fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_
 LONGEMBED_INLINE Floats Min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 LONGEMBED_INLINE Floats Max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 LONGEMBED_INLINE Floats Abs(Floats a) { return _mm256_andnot_ps(Repeat(-0.0f), a); }
-LONGEMBED_INLINE Floats Round(Floats a) {
-  return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+LONGEMBED_INLINE Floats Round(Floats a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 // By the exponent's bits: what would be below the normal numbers is zero.
 LONGEMBED_INLINE Floats TimesPowerOfTwo(Floats a, Floats whole) {
   const Words exponent = _mm256_cvtps_epi32(Max(whole, Repeat(-127)));

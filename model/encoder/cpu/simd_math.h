@@ -1,5 +1,5 @@
-// Functions over vectors of any instruction set, and the tile of a matrix product that stays in registers. To be included
-// after a set's own header (simd.h).
+// Functions over vectors of any instruction set, and the tile of a matrix product that stays in registers. To be
+// included after a set's own header (simd.h).
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_MATH_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_MATH_H_
 
@@ -17,7 +17,8 @@ LONGEMBED_INLINE void WithElement(Element element, const Body& body) {
   body(static_cast<float*>(nullptr));
 }
 
-// Calls body(column, count) for every vector of a row: `count` of its lanes are columns, Constant<kLanes> where all are.
+// Calls body(column, count) for every vector of a row: `count` of its lanes are columns, Constant<kLanes> where all
+// are.
 template <typename Body>
 LONGEMBED_INLINE void ForVectors(int width, const Body& body) {
   int j = 0;

@@ -7,6 +7,9 @@
 
 #include "model/encoder/cpu/simd.h"
 
+// The assembler takes these instructions; the compiler, which is told of the base set alone, chooses none of them.
+asm(".arch armv8.2-a+dotprod+bf16");
+
 namespace longembed::cpu {
 namespace {
 
@@ -135,7 +138,7 @@ struct Bfloat16Dot : StoredSteps<Words> {
   using Sum = Floats;
   static LONGEMBED_INLINE Sum Zero() { return Repeat(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
-    asm(".arch_extension bf16\n\tbfdot %0.4s, %1.8h, %2.8h\n\t.arch_extension nobf16" : "+w"(sum) : "w"(a), "w"(b));
+    asm("bfdot %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
     return sum;
   }
 };
@@ -144,9 +147,7 @@ struct DotprodDot : StoredSteps<Words> {
   using Sum = Words;
   static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
-    asm(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b\n\t.arch_extension nodotprod"
-        : "+w"(sum)
-        : "w"(a), "w"(b));
+    asm("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(a), "w"(b));
     return sum;
   }
 };

@@ -511,6 +511,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   }
   model.set_device(served.encoder().device());
   model.set_engine(served.encoder().engine());
+  model.set_kernels(served.encoder().kernels());
   model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
   model.set_source(manifest.source);
   model.set_licence(manifest.licence);

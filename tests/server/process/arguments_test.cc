@@ -27,7 +27,8 @@ Outcome Handle(std::vector<std::string> words) {
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   std::ostringstream out, err;
-  auto result = HandleArguments(static_cast<int>(argv.size()), argv.data(), "1.2", "LibX 3", out, err);
+  auto result = HandleArguments(static_cast<int>(argv.size()), argv.data(), "1.2",
+                                {.libraries = "LibX 3", .cpu_kernels = {"avx9", "avx2"}}, out, err);
   return {std::move(result), out.str(), err.str()};
 }
 
@@ -67,6 +68,7 @@ TEST(ArgumentsTest, WrongArgumentsAreNamed) {
 
 TEST(ArgumentsTest, AnswersWhatAsksForText) {
   EXPECT_EQ(Handle({"--version"}).out, "longembed-server 1.2 (LibX 3)\n");
+  EXPECT_EQ(Handle({"--cpu-features"}).out, "avx9\navx2\n");
   EXPECT_EQ(Handle({"-h"}).out, Handle({"--help"}).out);
   EXPECT_THAT(Handle({"--help"}).out, AllOf(StartsWith("usage: longembed-server [OPTIONS] --config FILE\n"),
                                             HasSubstr("EXIT STATUS"), HasSubstr("LONGEMBED__LISTEN")));

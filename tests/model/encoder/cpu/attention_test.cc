@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "model/encoder/cpu/aligned_buffer.h"
@@ -109,6 +110,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     const int kv = head / (case_.heads / case_.key_value_heads);
     const int key_column = (case_.heads + kv) * case_.head_dim,
               value_column = (case_.heads + case_.key_value_heads + kv) * case_.head_dim;
+    const std::vector<double> queries[3] = {Rotated(i, head * case_.head_dim, 0), Rotated(i, head * case_.head_dim, 1),
+                                            Rotated(i, head * case_.head_dim, 2)};
     std::vector<double> logits(case_.tokens, -std::numeric_limits<double>::infinity());
     for (int j = 0; j < (case_.causal ? i + 1 : case_.tokens); ++j) {
       if (std::abs(i - j) > case_.reach) continue;
@@ -119,7 +122,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
         const int away = std::abs(i / case_.chunk - j / case_.chunk);
         (j < i ? query_table : key_table) = away == 0 ? 0 : away == 1 ? 2 : 1;
       }
-      const auto q = Rotated(i, head * case_.head_dim, query_table), k = Rotated(j, key_column, key_table);
+      const std::vector<double>& q = queries[query_table];
+      const std::vector<double> k = Rotated(j, key_column, key_table);
       logits[j] = 0;
       for (int c = 0; c < case_.head_dim; ++c) logits[j] += q[c] * k[c] * kScale;
       if (case_.farthest == 0) continue;
@@ -165,10 +169,11 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   }
 
   template <typename Actual>
-  void Compare(const Actual& actual, double tolerance) const {
+  void Compare(const Actual& actual, double tolerance) {
     for (int i = 0; i < case_.tokens; ++i) {
       for (int head = 0; head < case_.heads; ++head) {
-        const std::vector<double> expected = Expected(head, i);
+        std::vector<double>& expected = expected_[{head, i}];  // The same for all kernels.
+        if (expected.empty()) expected = Expected(head, i);
         for (int c = 0; c < case_.head_dim; ++c) {
           ASSERT_NEAR(actual(i, head * case_.head_dim + c), expected[c], tolerance)
               << "token " << i << " head " << head;
@@ -184,6 +189,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   std::vector<float> values_;
   std::vector<float> cos_[3], sin_[3];
   std::vector<float> bias_;
+  std::map<std::pair<int, int>, std::vector<double>> expected_;  // By head and token.
 };
 
 TEST_P(AttentionTest, Float32) {

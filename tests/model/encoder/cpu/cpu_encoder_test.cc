@@ -19,207 +19,12 @@
 
 #include "model/encoder/cpu/packed_weights.h"
 #include "tests/model/encoder/cpu/every_kernels.h"
+#include "tests/model/encoder/cpu/programs.h"
 
 namespace longembed {
 namespace {
 
 using Matrix = std::vector<std::vector<double>>;  // [row][column]
-
-class ProgramMaker {
- public:
-  explicit ProgramMaker(uint32_t seed) : random_(seed) {}
-
-  Weight Random(int rows, int columns, float scale, float mean = 0) {
-    auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(rows) * columns);
-    std::normal_distribution<float> normal(mean, scale);
-    for (float& value : *values) value = normal(random_);
-    return {.data = values->data(), .rows = rows, .columns = columns, .owner = values};
-  }
-  Value NewValue(int width) {
-    program.widths.push_back(width);
-    return static_cast<Value>(program.widths.size()) - 1;
-  }
-  Value Linear(Value in, int outputs, Activation activation = Activation::kNone, bool bias = true) {
-    const int inputs = program.widths[in];
-    const Value out = NewValue(outputs);
-    ops.emplace_back(LinearOp{.in = in,
-                              .out = out,
-                              .weight = Random(outputs, inputs, 1 / std::sqrt(static_cast<float>(inputs))),
-                              .bias = bias ? Random(1, outputs, 0.1f) : Weight(),
-                              .activation = activation});
-    return out;
-  }
-  // A gate of `inner` outputs and a value of as many.
-  Value Gated(Value in, int inner, Activation activation, bool bias = false) {
-    const int inputs = program.widths[in];
-    const Value out = NewValue(inner);
-    ops.emplace_back(LinearOp{.in = in,
-                              .out = out,
-                              .weight = Random(2 * inner, inputs, 1 / std::sqrt(static_cast<float>(inputs))),
-                              .bias = bias ? Random(1, 2 * inner, 0.3f) : Weight(),
-                              .activation = activation,
-                              .gated = true});
-    return out;
-  }
-  Value Attention(Value in, int heads, int kv_heads, int head_dim, bool causal) {
-    return Attend({.in = in, .heads = heads, .key_value_heads = kv_heads, .causal = causal}, head_dim);
-  }
-  Value Attend(AttentionOp op, int head_dim) {
-    const Value out = op.out = NewValue(op.heads * head_dim);
-    ops.emplace_back(std::move(op));
-    return out;
-  }
-  Value HeadNorm(Value in, int heads, int kv_heads, int head_dim) {
-    const Value out = NewValue(program.widths[in]);
-    ops.emplace_back(HeadNormOp{.in = in,
-                                .out = out,
-                                .heads = heads,
-                                .key_value_heads = kv_heads,
-                                .query = Random(1, head_dim, 0.3f, 1),
-                                .key = Random(1, head_dim, 0.3f, 1),
-                                .epsilon = 0.1f});
-    return out;
-  }
-  Value Norm(Value in, std::optional<Value> residual = std::nullopt) {
-    const int width = program.widths[in];
-    const Value out = NewValue(width);
-    ops.emplace_back(LayerNormOp{.in = in,
-                                 .residual = residual,
-                                 .out = out,
-                                 .weight = Random(1, width, 0.1f, 1),
-                                 .bias = Random(1, width, 0.1f),
-                                 .epsilon = 1e-5f});
-    return out;
-  }
-  Value Rms(Value in) {
-    const Value out = NewValue(program.widths[in]);
-    ops.emplace_back(
-        RmsNormOp{.in = in, .out = out, .weight = Random(1, program.widths[in], 0.1f, 1), .epsilon = 1e-5f});
-    return out;
-  }
-  Value Add(Value a, Value b) {
-    const Value out = NewValue(program.widths[a]);
-    ops.emplace_back(AddOp{.a = a, .b = b, .out = out});
-    return out;
-  }
-  void EndLayer() { program.layers.push_back(std::move(ops)), ops.clear(); }
-
-  Program program;
-  std::vector<Op> ops;
-
- private:
-  std::mt19937 random_;
-};
-
-// Like BERT: attention and feed-forward with norms after, absolute positions.
-Program Encoder(int hidden, int heads, int head_dim, int inner, int layers) {
-  ProgramMaker make(1);
-  make.program.word = make.Random(50, hidden, 1);
-  make.program.position = make.Random(64, hidden, 0.3f);
-  make.program.embedding_norm_weight = make.Random(1, hidden, 0.1f, 1);
-  make.program.embedding_norm_bias = make.Random(1, hidden, 0.1f);
-  make.program.embedding_norm_epsilon = 1e-5f;
-  Value hidden_value = make.program.input = make.NewValue(hidden);
-  for (int layer = 0; layer < layers; ++layer) {
-    const Value qkv = make.Linear(hidden_value, 3 * heads * head_dim);
-    const Value context = make.Attention(qkv, heads, heads, head_dim, false);
-    const Value middle = make.Norm(make.Linear(context, hidden), hidden_value);
-    hidden_value = make.Norm(make.Linear(make.Linear(middle, inner, Activation::kGelu), hidden), middle);
-    make.EndLayer();
-  }
-  make.program.output = hidden_value;
-  return std::move(make.program);
-}
-
-// Like Llama: norms before, grouped queries, a gate, a last norm.
-Program Decoder(int hidden, int heads, int kv_heads, int head_dim, int inner, int layers) {
-  ProgramMaker make(2);
-  make.program.word = make.Random(50, hidden, 1);
-  Value x = make.program.input = make.NewValue(hidden);
-  for (int layer = 0; layer < layers; ++layer) {
-    const Value qkv = make.Linear(make.Rms(x), (heads + 2 * kv_heads) * head_dim, Activation::kNone, false);
-    const Value context = make.Attention(qkv, heads, kv_heads, head_dim, true);
-    x = make.Add(x, make.Linear(context, hidden, Activation::kNone, false));
-    const Value inside = make.Gated(make.Rms(x), inner, Activation::kSilu);
-    x = make.Add(x, make.Linear(inside, hidden, Activation::kNone, false));
-    make.EndLayer();
-  }
-  make.program.output = x;
-  make.program.final_norm = make.Random(1, hidden, 0.1f, 1);
-  make.program.final_norm_epsilon = 1e-5f;
-  return std::move(make.program);
-}
-
-// Like ModernBERT: layer norms before, local windows between global layers, GeGLU, a last layer norm; and Dense layers.
-Program LocalEncoder(int hidden, int heads, int head_dim, int inner, int reach) {
-  ProgramMaker make(3);
-  make.program.word = make.Random(50, hidden, 1);
-  Value x = make.program.input = make.NewValue(hidden);
-  for (int layer = 0; layer < 3; ++layer) {
-    const Value qkv = make.Linear(layer == 0 ? x : make.Norm(x), 3 * heads * head_dim);
-    AttentionOp attention{.in = qkv, .heads = heads, .key_value_heads = heads};
-    if (layer != 1) attention.local = LocalWindow{.reach = reach, .rotary_base = 50};
-    x = make.Add(x, make.Linear(make.Attend(attention, head_dim), hidden));
-    x = make.Add(x, make.Linear(make.Gated(make.Norm(x), inner, Activation::kGelu), hidden));
-    make.EndLayer();
-  }
-  make.program.output = x;
-  make.program.final_norm = make.Random(1, hidden, 0.1f, 1);
-  make.program.final_norm_bias = make.Random(1, hidden, 0.5f);
-  make.program.final_norm_epsilon = 1e-5f;
-  make.program.dense = {{make.Random(70, hidden, 0.3f), make.Random(1, 70, 0.3f), Activation::kTanh},
-                        {make.Random(20, 70, 0.3f), {}, Activation::kNone}};
-  return std::move(make.program);
-}
-
-// Like Gemma: norms around everything, norms of heads, a window, GeGLU with tanh and biases.
-Program SandwichDecoder(int hidden, int heads, int kv_heads, int head_dim, int inner) {
-  ProgramMaker make(4);
-  make.program.word = make.Random(50, hidden, 1);
-  Value x = make.program.input = make.NewValue(hidden);
-  for (int layer = 0; layer < 2; ++layer) {
-    const Value qkv = make.Linear(make.Rms(x), (heads + 2 * kv_heads) * head_dim);
-    AttentionOp attention{
-        .in = make.HeadNorm(qkv, heads, kv_heads, head_dim), .heads = heads, .key_value_heads = kv_heads};
-    if (layer == 0) attention.local = LocalWindow{.reach = 4, .rotary_base = 100};
-    x = make.Add(x, make.Rms(make.Linear(make.Attend(attention, head_dim), hidden)));
-    x = make.Add(x, make.Rms(make.Linear(make.Gated(make.Rms(x), inner, Activation::kGeluTanh, true), hidden)));
-    make.EndLayer();
-  }
-  make.program.output = x;
-  return std::move(make.program);
-}
-
-// Like MPNet: biases by distance.
-Program BiasedEncoder(int hidden, int heads, int farthest) {
-  ProgramMaker make(5);
-  make.program.word = make.Random(50, hidden, 1);
-  Value x = make.program.input = make.NewValue(hidden);
-  for (int layer = 0; layer < 2; ++layer) {
-    const Value qkv = make.Linear(x, 3 * hidden);
-    const AttentionOp attention{
-        .in = qkv, .heads = heads, .key_value_heads = heads, .relative_bias = make.Random(heads, 2 * farthest + 1, 2)};
-    x = make.Norm(make.Linear(make.Attend(attention, hidden / heads), hidden), x);
-    make.EndLayer();
-  }
-  make.program.output = x;
-  return std::move(make.program);
-}
-
-double Activated(Activation activation, double x) {
-  switch (activation) {
-    case Activation::kGelu:
-      return x / 2 * (1 + std::erf(x / std::sqrt(2.0)));
-    case Activation::kGeluTanh:
-      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
-    case Activation::kSilu:
-      return x / (1 + std::exp(-x));
-    case Activation::kTanh:
-      return std::tanh(x);
-    default:
-      return x;
-  }
-}
 
 class Interpreter {
  public:
@@ -422,23 +227,6 @@ class Interpreter {
   std::map<Value, Matrix> values_;
 };
 
-PackedBatch Batch(const std::vector<int>& lengths, const std::vector<Range>& spans) {
-  PackedBatch batch;
-  batch.sequence_offsets.push_back(0);
-  std::mt19937 random(5);
-  for (const int length : lengths) {
-    for (int i = 0; i < length; ++i) {
-      batch.tokens.push_back(static_cast<int32_t>(random() % 50));
-      batch.positions.push_back(static_cast<float>(i));
-    }
-    batch.query_scale.push_back(lengths.size() > 1 && length == lengths[1] ? 1.3f : 1.0f);
-    batch.neighbour_window.push_back(0);
-    batch.sequence_offsets.push_back(batch.sequence_offsets.back() + length);
-  }
-  batch.spans = spans;
-  return batch;
-}
-
 struct Case {
   const char* name;
   std::function<Program()> program;
@@ -447,7 +235,8 @@ struct Case {
 class CpuEncoderTest : public ::testing::TestWithParam<Case> {
  protected:
   // The least cosine over the vectors of a batch, with or without a helper.
-  double LeastCosine(const cpu::Kernels& kernels, Precision precision, const PackedBatch& batch, int helpers) {
+  double LeastCosine(const cpu::Kernels& kernels, Precision precision, const PackedBatch& batch, const Matrix& expected,
+                     int helpers) {
     const auto encoder = MakeCpuEncoder(GetParam().program(), precision, kernels);
     EXPECT_TRUE(encoder.ok()) << encoder.status();
     Team team;
@@ -455,8 +244,6 @@ class CpuEncoderTest : public ::testing::TestWithParam<Case> {
     Team::Leader leader(team);
     const auto block = (*encoder)->Encode(batch, leader, [] { return false; });
     EXPECT_TRUE(block.ok()) << block.status();
-    const Program program = GetParam().program();
-    const Matrix expected = Interpreter(program, batch).Pooled();
     double least = 1;
     for (size_t r = 0; r < expected.size(); ++r) {
       double dot = 0, a = 0, b = 0;
@@ -468,39 +255,48 @@ class CpuEncoderTest : public ::testing::TestWithParam<Case> {
     }
     return least;
   }
+  static Matrix Expected(const PackedBatch& batch) {
+    const Program program = GetParam().program();
+    return Interpreter(program, batch).Pooled();
+  }
 };
 
 TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
+  const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
+  const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
+  const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
+  const PackedBatch overlapping = Batch(lengths, {{10, 20}, {9, 12}, {15, 30}, {38, 50}, {40, 41}});
+  const Matrix of_whole = Expected(whole);
+  const Matrix of_single = Expected(single);
+  const Matrix of_overlapping = Expected(overlapping);
   cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
-    const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
-    const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
-    const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
-    const PackedBatch overlapping = Batch(lengths, {{10, 20}, {9, 12}, {15, 30}, {38, 50}, {40, 41}});
     for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
                                            std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.99)}) {
       for (const int helpers : {0, 1}) {
-        EXPECT_GE(LeastCosine(kernels, precision, whole, helpers), least) << PrecisionName(precision);
-        EXPECT_GE(LeastCosine(kernels, precision, single, helpers), least) << PrecisionName(precision);
-        EXPECT_GE(LeastCosine(kernels, precision, overlapping, helpers), least) << PrecisionName(precision);
+        EXPECT_GE(LeastCosine(kernels, precision, whole, of_whole, helpers), least) << PrecisionName(precision);
+        EXPECT_GE(LeastCosine(kernels, precision, single, of_single, helpers), least) << PrecisionName(precision);
+        EXPECT_GE(LeastCosine(kernels, precision, overlapping, of_overlapping, helpers), least)
+            << PrecisionName(precision);
       }
     }
   });
 }
 
 TEST_P(CpuEncoderTest, SequencesAreCalibratedEachByItself) {
+  const std::vector<int> lengths{7, 1, 60, 12, 3, 12};
+  PackedBatch batch = Batch(lengths, {{0, 1}, {7, 8}, {8, 68}, {79, 80}, {80, 83}, {83, 95}});
+  batch.calibration = {{.basket = 2, .strength = 1, .first_layer = 1, .apart = 0, .rows = {0, 1}},
+                       {.basket = 1, .strength = 0.5f, .rows = {0, 1}},
+                       {.basket = 7, .strength = 0.7f, .rows = {0, 60}},
+                       {.basket = 4, .strength = 0.5f, .first_layer = 1, .apart = 11, .rows = {11, 12}},
+                       {},
+                       {.basket = 5, .strength = 1, .first_layer = 1, .rows = {0, 12}}};
+  const Matrix of_batch = Expected(batch);
   cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
-    const std::vector<int> lengths{7, 1, 60, 12, 3, 12};
-    PackedBatch batch = Batch(lengths, {{0, 1}, {7, 8}, {8, 68}, {79, 80}, {80, 83}, {83, 95}});
-    batch.calibration = {{.basket = 2, .strength = 1, .first_layer = 1, .apart = 0, .rows = {0, 1}},
-                         {.basket = 1, .strength = 0.5f, .rows = {0, 1}},
-                         {.basket = 7, .strength = 0.7f, .rows = {0, 60}},
-                         {.basket = 4, .strength = 0.5f, .first_layer = 1, .apart = 11, .rows = {11, 12}},
-                         {},
-                         {.basket = 5, .strength = 1, .first_layer = 1, .rows = {0, 12}}};
     for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
                                            std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.98)}) {
       for (const int helpers : {0, 1}) {
-        EXPECT_GE(LeastCosine(kernels, precision, batch, helpers), least) << PrecisionName(precision);
+        EXPECT_GE(LeastCosine(kernels, precision, batch, of_batch, helpers), least) << PrecisionName(precision);
       }
     }
   });
@@ -525,8 +321,9 @@ TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
     layer(make, make.program.input = make.NewValue(48));
     make.program.output = static_cast<Value>(make.program.widths.size()) - 1;
     make.EndLayer();
-    return MakeCpuEncoder(std::move(make.program), Precision::kFloat32, *cpu::AvailableKernels().front()).status().code() ==
-           absl::StatusCode::kUnimplemented;
+    return MakeCpuEncoder(std::move(make.program), Precision::kFloat32, *cpu::AvailableKernels().front())
+               .status()
+               .code() == absl::StatusCode::kUnimplemented;
   };
   EXPECT_TRUE(refused([](ProgramMaker& make, Value x) { make.Linear(make.Attention(x, 1, 1, 16, false), 48); }));
   EXPECT_TRUE(refused(
@@ -555,8 +352,8 @@ TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
   }));
 }
 
-VectorBlock EncodeBy(const cpu::Kernels& kernels, const Program& program, Precision precision, const PackingOptions& packing,
-                     const PackedBatch& batch) {
+VectorBlock EncodeBy(const cpu::Kernels& kernels, const Program& program, Precision precision,
+                     const PackingOptions& packing, const PackedBatch& batch) {
   const auto encoder = MakeCpuEncoder(program, precision, kernels, packing);
   EXPECT_TRUE(encoder.ok()) << encoder.status();
   Team team;
@@ -572,14 +369,21 @@ TEST(CpuEncoderWeightsTest, StreamedWeightsGiveTheSameVectors) {
     for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
       const Program program = Decoder(64, 4, 2, 16, 96, 3);
       std::vector<double> told;
-      const VectorBlock resident = EncodeBy(
-          kernels, program, precision, {.threads = 2, .on_progress = [&told](double share) { told.push_back(share); }}, batch);
+      const VectorBlock resident =
+          EncodeBy(kernels, program, precision,
+                   {.threads = 2, .on_progress = [&told](double share) { told.push_back(share); }}, batch);
       EXPECT_EQ(EncodeBy(kernels, program, precision, {.streamed = true}, batch).values, resident.values);
       EXPECT_TRUE(std::ranges::is_sorted(told));
       EXPECT_EQ(told.back(), 1);
     }
   });
 }
+
+#if defined(__aarch64__)
+using Half = __fp16;  // GCC 12 has no _Float16 there.
+#else
+using Half = _Float16;
+#endif
 
 // The matrix's numbers, rounded to 16 bits, in 16 bits and in 32.
 std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, StoredElement element) {
@@ -591,7 +395,7 @@ std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, S
       narrow->push_back(cpu::ToBfloat16(from[i]));
       wide->push_back(std::bit_cast<float>(uint32_t{narrow->back()} << 16));
     } else {
-      const auto half = static_cast<_Float16>(i % 7 == 0 ? from[i] * 1e-6f : from[i]);  // Some below the normal ones.
+      const auto half = static_cast<Half>(i % 7 == 0 ? from[i] * 1e-6f : from[i]);  // Some below the normal ones.
       narrow->push_back(std::bit_cast<uint16_t>(half));
       wide->push_back(static_cast<float>(half));
     }
@@ -615,7 +419,8 @@ TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
             std::tie(op->weight, std::get<LinearOp>(wide.layers[layer][i]).weight) = InBothWidths(op->weight, element);
           }
         }
-        EXPECT_EQ(EncodeBy(kernels, narrow, precision, {}, batch).values, EncodeBy(kernels, wide, precision, {}, batch).values);
+        EXPECT_EQ(EncodeBy(kernels, narrow, precision, {}, batch).values,
+                  EncodeBy(kernels, wide, precision, {}, batch).values);
       }
     }
   });
@@ -623,7 +428,8 @@ TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
 
 // A layer as wide as a model of 7 B weights takes seconds for such a text.
 TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
-  const auto encoder = MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
+  const auto encoder =
+      MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const PackedBatch batch = Batch({500}, {{0, 500}});
   Team team;
@@ -639,7 +445,8 @@ TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
 }
 
 TEST(CpuEncoderCheckTest, ABatchWithoutSpansHasNoVectors) {
-  const auto encoder = MakeCpuEncoder(Encoder(48, 3, 16, 100, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
+  const auto encoder =
+      MakeCpuEncoder(Encoder(48, 3, 16, 100, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
   Team team;
   Team::Leader leader(team);
   const auto block = (*encoder)->Encode(PackedBatch{.sequence_offsets = {0}}, leader, [] { return false; });

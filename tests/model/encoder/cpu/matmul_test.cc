@@ -1,6 +1,4 @@
 // The matrix kernels against sums in double precision over the very numbers that the kernel sees.
-#include "model/encoder/cpu/packed_weights.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "model/encoder/cpu/packed_weights.h"
 #include "tests/model/encoder/cpu/every_kernels.h"
 
 namespace longembed::cpu {
@@ -38,8 +37,14 @@ std::vector<double> AsOperand(const Kernels& kernels, std::span<const float> row
   if (precision == Precision::kInt8) {
     float largest = 0;
     for (const float value : row) largest = std::max(largest, std::fabs(value));
-    const double scale = largest / (of_weights ? kernels.int8_weight_magnitude : 127);
-    for (double& value : seen) value = scale == 0 ? 0 : std::nearbyint(value / scale) * scale;
+    // Where rounding turns is a matter of floats: weights are divided by their scale, rows are multiplied by its inverse.
+    const auto magnitude = static_cast<float>(of_weights ? kernels.int8_weight_magnitude : 127);
+    const float scale = largest / magnitude;
+    for (double& value : seen) {
+      const auto number = static_cast<float>(value);
+      const float quotient = of_weights ? number / scale : number * (magnitude / largest);
+      value = scale == 0 ? 0 : std::nearbyint(quotient) * double{scale};
+    }
   }
   return seen;
 }
@@ -70,8 +75,8 @@ class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>>
       const auto row =
           AsOperand(kernels, std::span(x).subspan(static_cast<size_t>(r) * shape_.inputs, shape_.inputs), precision_);
       for (int o = 0; o < shape_.outputs; ++o) {
-        const auto column =
-            AsOperand(kernels, std::span(w).subspan(static_cast<size_t>(o) * shape_.inputs, shape_.inputs), precision_, true);
+        const auto column = AsOperand(
+            kernels, std::span(w).subspan(static_cast<size_t>(o) * shape_.inputs, shape_.inputs), precision_, true);
         double sum = bias[o];
         for (int i = 0; i < shape_.inputs; ++i) sum += row[i] * column[i];
         y.push_back(sum);
@@ -102,7 +107,8 @@ TEST_P(MatmulTest, IsTheSumOfProducts) {
     const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
     const int half = packed.panel_count() / 2;
     kernels.multiply(packed.precision)(packed, nullptr, operand, rows, 0, half, Activation::kNone, out);
-    kernels.multiply(packed.precision)(packed, nullptr, operand, rows, half, packed.panel_count(), Activation::kNone, out);
+    kernels.multiply(packed.precision)(packed, nullptr, operand, rows, half, packed.panel_count(), Activation::kNone,
+                                       out);
     for (int r = 0; r < rows; ++r) {
       for (int o = 0; o < outputs; ++o) {
         ASSERT_NEAR(y[r * (outputs + 1) + o], expected[r * outputs + o], 2e-5) << "row " << r << ", output " << o;
@@ -123,8 +129,9 @@ TEST_P(MatmulTest, GeluAndBfloat16Results) {
     const Operand operand = MakeOperand(kernels, x);
     const std::vector<double> sums = Expected(kernels, x, w, bias);
     std::vector<uint16_t> y(static_cast<size_t>(rows) * outputs);
-    kernels.multiply(packed.precision)(packed, nullptr, operand, rows, 0, packed.panel_count(), Activation::kGelu,
-                 {reinterpret_cast<std::byte*>(y.data()), outputs * ptrdiff_t{2}, Element::kBfloat16});
+    kernels.multiply(packed.precision)(
+        packed, nullptr, operand, rows, 0, packed.panel_count(), Activation::kGelu,
+        {reinterpret_cast<std::byte*>(y.data()), outputs * ptrdiff_t{2}, Element::kBfloat16});
     for (size_t i = 0; i < y.size(); ++i) {
       const double gelu = sums[i] * 0.5 * (1 + std::erf(sums[i] / std::sqrt(2.0)));
       ASSERT_NEAR(FromBfloat16(y[i]), gelu, 1e-5 + std::fabs(gelu) / 200);
@@ -197,8 +204,9 @@ TEST(MatmulFloatTest, ActivationsAreTheExactOnesEverywhere) {
       for (float x = -20; x <= 20; x += 0.0137f) xs.push_back(x);
       for (const float x : xs) {
         float y = 0;
-        kernels.multiply(identity.precision)(identity, nullptr, {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1, activation,
-                     {reinterpret_cast<std::byte*>(&y), 4});
+        kernels.multiply(identity.precision)(identity, nullptr,
+                                             {.data = reinterpret_cast<const std::byte*>(&x), .stride = 4}, 1, 0, 1,
+                                             activation, {reinterpret_cast<std::byte*>(&y), 4});
         const double expected = Activated(activation, x);
         ASSERT_NEAR(y, expected, 1e-6 + std::fabs(expected) * 1e-6)
             << x << ", activation " << static_cast<int>(activation);
@@ -216,8 +224,8 @@ TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
     float scale = 0, y = 0;
     const Rows x{reinterpret_cast<std::byte*>(const_cast<float*>(zeros.data())), 256};
     kernels.to_operand(x, 1, 64, Precision::kInt8, bytes.data(), 64, &scale);
-    kernels.multiply(packed.precision)(packed, nullptr, {.data = bytes.data(), .stride = 64, .scales = &scale}, 1, 0, 1, Activation::kNone,
-                 {reinterpret_cast<std::byte*>(&y), 4});
+    kernels.multiply(packed.precision)(packed, nullptr, {.data = bytes.data(), .stride = 64, .scales = &scale}, 1, 0, 1,
+                                       Activation::kNone, {reinterpret_cast<std::byte*>(&y), 4});
     EXPECT_EQ(y, bias);
   });
 }

@@ -43,7 +43,8 @@ TEST_P(RowwiseTest, LayerNormOfASum) {
       }
     }
     // In place, as the schedule lets it.
-    kernels.layer_norm(View(a, width_), View(b, width_), View(b, width_), kRows, width_, weight.data(), bias.data(), 1e-5f);
+    kernels.layer_norm(View(a, width_), View(b, width_), View(b, width_), kRows, width_, weight.data(), bias.data(),
+                       1e-5f);
     for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(b[i], expected[i], 2e-4);
   });
 }
@@ -86,8 +87,8 @@ TEST_P(RowwiseTest, NormsOfQueryAndKeyHeads) {
     for (const bool in_place : {false, true}) {
       const std::vector<float> before = x;
       std::vector<float>& out = in_place ? x : y;
-      kernels.head_norm(View(x, columns), View(out, columns), kRows, kHeads, kKeyHeads, width_, query.data(), key.data(),
-                   0.25f);
+      kernels.head_norm(View(x, columns), View(out, columns), kRows, kHeads, kKeyHeads, width_, query.data(),
+                        key.data(), 0.25f);
       for (int r = 0; r < kRows; ++r) {
         for (int head = 0; head < kHeads + 2 * kKeyHeads; ++head) {
           const int first = r * columns + head * width_;
