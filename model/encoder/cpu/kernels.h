@@ -61,8 +61,10 @@ struct Kernels {
   bool bfloat16_rows = false;
   // What queries, keys and values are where weights are not float32: bfloat16 only where its products are faster.
   Element attention_element = Element::kFloat32;
-  int int8_middle = 0;            // Of a row's bytes: 128 where they are unsigned, 0 where they are signed.
-  int int8_weight_magnitude = 0;  // The largest integer of an output's weights.
+  int int8_middle = 0;  // Of a row's bytes: 128 where they are unsigned, 0 where they are signed.
+  // Whether products of two neighbouring inputs, 2 i and 2 i + 1, are added up in 16 bits: then the weights of one sign
+  // of such a pair sum to 128 at most, so that 255 times that is no overflow.
+  bool int8_pairs = false;
 
   MultiplyKernel* multiply_float32 = nullptr;
   MultiplyKernel* multiply_bfloat16 = nullptr;
@@ -119,8 +121,8 @@ std::span<const Kernels* const> AvailableKernels();
 absl::StatusOr<const Kernels*> FindKernels(const std::string& name);
 
 // Runs products, attention and norms on the calling thread over a few rows and compares with plain loops: some cores of
-// some processors are known to compute wrongly (libdeflate issue 451). Takes a millisecond. Errors: INTERNAL, naming the
-// kernel.
+// some processors are known to compute wrongly (libdeflate issue 451). Takes a millisecond. Errors: INTERNAL, naming
+// the kernel.
 absl::Status CheckKernels(const Kernels& kernels);
 
 // The same on each core that the process may use, at once. Errors: INTERNAL, naming the core.

@@ -10,7 +10,7 @@ namespace {
 constexpr Kernels Plain() {
   Kernels kernels = SharedKernels("avx512");
   kernels.multiply_int8 = Multiply<MaddDot>;
-  kernels.int8_weight_magnitude = MaddDot::kWeightMagnitude;
+  kernels.int8_pairs = true;
   return kernels;
 }
 constexpr Kernels WithVnni() {

@@ -17,7 +17,6 @@ constexpr Kernels SharedKernels(const char* name) {
           .panel_outputs = kPanelOutputs,
           .bfloat16_rows = false,
           .int8_middle = kInt8Middle,
-          .int8_weight_magnitude = 127,
           .multiply_float32 = Multiply<Float32Dot>,
           .multiply_bfloat16 = Multiply<WidenedDot>,
           .to_operand = ToOperand,

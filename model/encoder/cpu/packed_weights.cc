@@ -46,13 +46,23 @@ void ToElements(const float* row, int count, uint16_t* out) {
   for (int i = 0; i < count; ++i) out[i] = ToBfloat16(row[i]);
 }
 
+// The largest magnitude of a row; with `pairs` the largest sum of those weights of a pair of inputs that have one sign.
+// Infinite or NaN where a weight is.
+float LargestOf(const float* row, int inputs, bool pairs) {
+  uint32_t largest_bits = 0;  // Of magnitudes: their bits are ordered as they are.
+  const auto take = [&largest_bits](float value) {
+    largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(value) & 0x7fffffffu);
+  };
+  for (int i = 0; i < inputs; ++i) take(row[i]);
+  for (int i = 0; pairs && i + 1 < inputs; i += 2) {
+    if ((row[i] < 0) == (row[i + 1] < 0)) take(row[i] + row[i + 1]);
+  }
+  return std::bit_cast<float>(largest_bits);
+}
+
 // Fills in the output's scale and offset.
 void Quantize(PackedWeights& weights, int output, const float* row, int8_t* out) {
-  uint32_t largest_bits = 0;  // Of magnitudes: their bits are ordered as they are.
-  for (int i = 0; i < weights.inputs; ++i) {
-    largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(row[i]) & 0x7fffffffu);
-  }
-  const float scale = std::bit_cast<float>(largest_bits) / static_cast<float>(weights.kernels->int8_weight_magnitude);
+  const float scale = LargestOf(row, weights.inputs, weights.kernels->int8_pairs) / 127.0f;
   weights.scales[output] = scale;
   constexpr float kRound = 0x1.8p23f;  // What is added to it is rounded to a whole number, to even.
   const float divisor = scale > 0 ? scale : 1.0f;

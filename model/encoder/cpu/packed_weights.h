@@ -31,8 +31,8 @@ inline constexpr int StepInputs(Precision precision) {
 }
 
 // Laid out at first, without panels; these are allocated and packed from `source` afterwards, any number of times.
-// Immutable while a kernel reads it. int8: weight = scale * integer, each output with a scale of its own (symmetric,
-// its largest magnitude at the kernels' int8_weight_magnitude).
+// Immutable while a kernel reads it. int8: weight = scale * integer, each output with a scale of its own (symmetric;
+// its largest magnitude at 127, or with Kernels::int8_pairs its largest pair).
 struct PackedWeights {
   const Kernels* kernels = nullptr;  // Of their layout.
   Precision precision = Precision::kFloat32;

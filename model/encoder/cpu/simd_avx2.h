@@ -134,10 +134,9 @@ struct VnniDot : StoredSteps<Words> {
     return sum;
   }
 };
-// Sums of two products in 16 bits, then of two of these in 32. The former do not saturate while weights stay within
-// +-64: 2 * 255 * 64 < 2^15.
+// Sums of two products in 16 bits, then of two of these in 32. Packed weights keep the former from saturating
+// (Kernels::int8_pairs).
 struct MaddDot : StoredSteps<Words> {
-  static constexpr int kWeightMagnitude = 64;
   using Sum = Words;
   static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {

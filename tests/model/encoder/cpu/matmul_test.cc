@@ -37,12 +37,17 @@ std::vector<double> AsOperand(const Kernels& kernels, std::span<const float> row
   if (precision == Precision::kInt8) {
     float largest = 0;
     for (const float value : row) largest = std::max(largest, std::fabs(value));
-    // Where rounding turns is a matter of floats: weights are divided by their scale, rows are multiplied by its inverse.
-    const auto magnitude = static_cast<float>(of_weights ? kernels.int8_weight_magnitude : 127);
-    const float scale = largest / magnitude;
+    // Where rounding turns is a matter of floats: weights are divided by their scale, rows are multiplied by its
+    // inverse.
+    for (size_t i = 0; of_weights && kernels.int8_pairs && i + 1 < row.size(); i += 2) {
+      const float positive = std::max(row[i], 0.0f) + std::max(row[i + 1], 0.0f);
+      const float negative = std::min(row[i], 0.0f) + std::min(row[i + 1], 0.0f);
+      largest = std::max({largest, positive, -negative});
+    }
+    const float scale = largest / 127;
     for (double& value : seen) {
       const auto number = static_cast<float>(value);
-      const float quotient = of_weights ? number / scale : number * (magnitude / largest);
+      const float quotient = of_weights ? number / scale : number * (127 / largest);
       value = scale == 0 ? 0 : std::nearbyint(quotient) * double{scale};
     }
   }
@@ -260,6 +265,28 @@ TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
             }
           }
         }
+      }
+    }
+  });
+}
+
+// The largest rows against the largest weights: where two products are added up in 16 bits, they must still fit.
+TEST(MatmulRangeTest, TheLargestProductsDoNotSaturate) {
+  ForEveryKernels([&](const Kernels& kernels) {
+    constexpr int kInputs = 64;
+    for (const float sign : {1.0f, -1.0f}) {
+      for (const float second : {1.0f, 0.3f, -1.0f}) {
+        std::vector<float> x(kInputs, 3.0f), w(kInputs, 2.0f * sign);
+        for (int i = 1; i < kInputs; i += 2) w[i] *= second;
+        const PackedWeights packed = PackWeights(kernels, Precision::kInt8, w.data(), nullptr, 1, kInputs);
+        std::vector<std::byte> bytes(kInputs);
+        float scale = 0, y = 0;
+        kernels.to_operand({reinterpret_cast<std::byte*>(x.data()), kInputs * 4}, 1, kInputs, Precision::kInt8,
+                           bytes.data(), kInputs, &scale);
+        kernels.multiply_int8(packed, nullptr, {bytes.data(), kInputs, &scale}, 1, 0, 1, Activation::kNone,
+                              {reinterpret_cast<std::byte*>(&y), 4});
+        const double expected = 3.0 * 2 * sign * (1 + second) * kInputs / 2;
+        EXPECT_NEAR(y, expected, 0.01 * 3 * 2 * kInputs) << sign << " " << second;
       }
     }
   });
