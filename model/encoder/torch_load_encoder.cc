@@ -59,6 +59,11 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, con
                         {.threads = options.threads, .streamed = options.streamed, .on_progress = options.on_progress});
 }
 
+// That this processor has the kernels that are named, if any are.
+absl::Status CheckKernelsName(const std::string& name) {
+  return name.empty() ? absl::OkStatus() : cpu::FindKernels(name).status();
+}
+
 // Throws what torch throws.
 absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest,
                                               c10::Device device, const EncoderOptions& options) {
@@ -92,12 +97,10 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
 absl::Status CheckEncoderOptions(const EncoderOptions& options) {
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);
   if (!device.ok()) return device.status();
-  if (device->is_cpu() && options.engine == Engine::kAuto) {
+  if (absl::Status status = CheckKernelsName(options.kernels); !status.ok()) return status;
+  if (options.precision == Precision::kInt8 && device->is_cpu() && options.engine == Engine::kAuto) {
     const absl::Status found = cpu::FindKernels(options.kernels).status();
-    if (!found.ok() && !options.kernels.empty()) return found;
-    if (options.precision == Precision::kInt8) {
-      return found.ok() ? found : PrecisionUnavailable(PrecisionName(options.precision), std::string(found.message()));
-    }
+    return found.ok() ? found : PrecisionUnavailable(PrecisionName(options.precision), std::string(found.message()));
   }
   return TypeFor(*device, options.precision).status();
 }
@@ -106,6 +109,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& director
                                                      const EncoderOptions& options) {
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);
   if (!device.ok()) return device.status();
+  if (absl::Status status = CheckKernelsName(options.kernels); !status.ok()) return status;
   const std::string path = absl::StrCat(directory, "/", kEncoderFile);
   absl::StatusOr<std::unique_ptr<Encoder>> encoder;
   try {

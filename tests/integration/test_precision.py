@@ -1,15 +1,16 @@
 """Precisions and engines through the server: what they cost, and that the answer says which it was."""
 
+import subprocess
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from generated_client import generate_client
-from running_server import start_server
+from running_server import BUILD, start_server
 
 MODEL = "e5-small-v2"
-FLAGS = Path("/proc/cpuinfo").read_text()
+FLAGS = Path("/proc/cpuinfo").read_text().split()
 TEXTS = ["how long is the Nile?", "The Nile is about 6,650 km long.", "a " * 300, "東京", "one two three four five six seven eight nine ten " * 20]
 
 
@@ -18,9 +19,9 @@ def embed(tmp_path_factory):
     """embed(model options) -> (vectors, model, recipe); a text of 1,000 tokens by interpolated positions is among the inputs."""
     pb, pb_grpc = generate_client(tmp_path_factory.mktemp("client"))
 
-    def run(model_options: str, name: str = MODEL):
+    def run(model_options: str, name: str = MODEL, config: str = ""):
         folder = tmp_path_factory.mktemp("server")
-        server = start_server(folder, [name], model_options=model_options)
+        server = start_server(folder, [name], config, model_options=model_options)
         try:
             with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
                 stub = pb_grpc.EmbeddingServiceStub(channel)
@@ -40,10 +41,13 @@ def reference(embed):
     return embed("engine: torchscript")
 
 
-def needs(*flags: str) -> None:
-    missing = [flag for flag in flags if flag not in FLAGS]
-    if missing:
-        pytest.skip(f"this processor has no {', '.join(missing)}")
+def needs_native() -> None:
+    if "avx2" not in FLAGS and "asimd" not in FLAGS:
+        pytest.skip("this processor has neither AVX2 nor NEON")
+
+
+def kernel_sets() -> list[str]:
+    return subprocess.run([BUILD / "longembed-server", "--cpu-features"], check=True, capture_output=True, text=True).stdout.split()
 
 
 def test_libtorch_runs_the_graph_as_exported(reference):
@@ -53,16 +57,16 @@ def test_libtorch_runs_the_graph_as_exported(reference):
 
 
 def test_our_kernels_run_fp32_by_default(embed, reference):
-    needs("avx512f", "avx512bw", "avx512vl", "avx512dq")
+    needs_native()
     vectors, model, recipe = embed("")
-    assert (model.engine, model.precision) == ("native", "fp32")
+    assert (model.engine, model.precision, model.kernels) == ("native", "fp32", kernel_sets()[0])
     assert (vectors * reference[0]).sum(axis=1).min() >= 0.999999
     assert recipe == reference[2]  # Comparable vectors, whatever computed them.
 
 
-@pytest.mark.parametrize("precision, flag, least, mean", [("bf16", "avx512f", 0.9995, 0.9998), ("int8", "avx512_vnni", 0.99, 0.9975)])
-def test_narrow_precisions(embed, reference, precision, flag, least, mean):
-    needs("avx512f", "avx512bw", "avx512vl", "avx512dq", flag)
+@pytest.mark.parametrize("precision, least, mean", [("bf16", 0.9995, 0.9998), ("int8", 0.99, 0.9975)])
+def test_narrow_precisions(embed, reference, precision, least, mean):
+    needs_native()
     vectors, model, recipe = embed(f"precision: {precision}")
     assert (model.engine, model.precision) == ("native", precision)
     cosines = (vectors * reference[0]).sum(axis=1)
@@ -75,11 +79,27 @@ def test_narrow_precisions(embed, reference, precision, flag, least, mean):
 
 @pytest.mark.parametrize("name", ["e5-small-rope", "SmolLM2-135M-Instruct"])
 def test_rotary_models_in_bf16(embed, name):
-    needs("avx512f", "avx512bw", "avx512vl", "avx512dq")
+    needs_native()
     expected, model, _ = embed("", name)
     assert model.engine == "native"
     vectors, _, _ = embed("precision: bf16", name)
     assert (vectors * expected).sum(axis=1).min() >= 0.999
+
+
+# The lowest set stands for processors that this machine is not.
+@pytest.mark.parametrize("precision, least, mean", [("fp32", 0.999999, 0.999999), ("bf16", 0.9995, 0.9998), ("int8", 0.99, 0.999)])
+def test_the_lowest_kernels_can_be_chosen(embed, reference, precision, least, mean):
+    needs_native()
+    lowest = kernel_sets()[-1]
+    vectors, model, _ = embed(f"precision: {precision}", config=f"cpu_kernels: {lowest}\n")
+    assert (model.engine, model.kernels) == ("native", lowest)
+    cosines = (vectors * reference[0]).sum(axis=1)
+    assert cosines.min() >= least and (precision != "int8" or model.precision_check.mean_cosine >= mean)
+
+
+def test_kernels_that_are_not_there_stop_the_start(tmp_path):
+    with pytest.raises(RuntimeError, match="no kernels .*avx9.*; it has"):
+        start_server(tmp_path, [MODEL], "cpu_kernels: avx9\n")
 
 
 def test_a_precision_that_is_not_there_stops_the_start(tmp_path):
