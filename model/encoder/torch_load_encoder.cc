@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
   }
   if (device.is_cpu() && options.engine == Engine::kAuto) {
     absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadNative(path, options);
+    if (absl::IsDataLoss(encoder.status())) return ModelDirectoryError(path, std::string(encoder.status().message()));
     if (encoder.ok() || absl::IsInternal(encoder.status())) return encoder;
     const std::string why(encoder.status().message());
     if (options.precision == Precision::kInt8) return PrecisionUnavailable(PrecisionName(options.precision), why);

@@ -335,14 +335,16 @@ class Planner {
 // Floating-point operations of one layer; a multiply and an add count as two.
 struct LayerOperations {
   double token = 0;  // Linear: projections of query, output, key and value, and the feed-forward layers.
-  double pair = 0;   // Attention: Q K^T and its product with V, for one query and one key.
+  double pair = 0;   // Attention: Q K^T and its product with V, for one query and one key; of those that a causal model
+                     // skips, nothing, spread over all.
 };
 
 LayerOperations OperationsOf(const ModelManifest& model) {
   const double h = model.hidden_size, heads = double{1} * model.attention_heads * model.head_dim,
                kv_heads = double{1} * model.key_value_heads * model.head_dim;
   const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
-  return {.token = 2 * weights, .pair = 4 * heads};
+  const double pairs_that_run = model.causal ? 0.5 : 1;  // Of n * n.
+  return {.token = 2 * weights, .pair = 4 * heads * pairs_that_run};
 }
 
 // (query, key) pairs of n tokens that are at most `window` apart.

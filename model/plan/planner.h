@@ -118,11 +118,11 @@ struct Cost {
   int64_t tokens = 0;           // Run through the model, all sequences together.
   int64_t attention_pairs = 0;  // Sum of n * n.
   double gflop = 0;  // 1e9 floating-point operations, of linear layers and attention together; of local attention
-                     // within its window.
+                     // within its window, of causal attention half.
 };
 Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 
-// Operations of attention for one (query, key) pair, of those for one token: of linear layers and of local attention,
+// Operations of attention for one (query, key) pair, half of them for a causal model, of those for one token: of linear layers and of local attention,
 // whose window holds the same number of keys for every token of a long sequence.
 double AttentionShare(const ModelManifest& model);
 

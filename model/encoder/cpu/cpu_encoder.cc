@@ -196,27 +196,44 @@ std::vector<PackingTask> PackingTasks(Segment& segment) {
   return tasks;
 }
 
-void Pack(const PackingTask& task) { PackPanels(*task.weights, task.panels.start, task.panels.end); }
+absl::Status Pack(const PackingTask& task) {
+  const PackedWeights& weights = *task.weights;
+  const int broken = PackPanels(*task.weights, task.panels.start, task.panels.end);
+  if (broken < 0) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("a weight of output ", broken, " of a linear layer [", weights.outputs, ", ",
+                                          weights.inputs, "] is not finite"));
+}
+
+// Runs tasks on all cores. Returns what the first of those that fail says.
+absl::Status PackTogether(Team::Leader& leader, const std::vector<PackingTask>& tasks,
+                          const std::function<void(double)>& on_progress) {
+  std::mutex mutex;
+  int done = 0;
+  absl::Status first;
+  leader.ParallelFor(static_cast<int>(tasks.size()), [&](int i) {
+    const absl::Status status = Pack(tasks[i]);
+    const std::lock_guard lock(mutex);
+    first.Update(status);
+    ++done;
+    if (on_progress) on_progress(static_cast<double>(done) / static_cast<double>(tasks.size()));
+  });
+  return first;
+}
 
 // Packs all weights, in the order of the file.
-void PackAll(Schedule& schedule, const PackingOptions& options) {
+absl::Status PackAll(Schedule& schedule, const PackingOptions& options) {
   std::vector<PackingTask> tasks;
   for (Segment& segment : schedule.segments) {
     for (const PackingTask& task : PackingTasks(segment)) tasks.push_back(task);
   }
   Team team;
   const HelperThreads helpers(team, options.threads - 1);
-  std::mutex mutex;
-  int done = 0;
-  Team::Leader(team).ParallelFor(static_cast<int>(tasks.size()), [&](int i) {
-    Pack(tasks[i]);
-    const std::lock_guard lock(mutex);
-    ++done;
-    if (options.on_progress) options.on_progress(static_cast<double>(done) / static_cast<double>(tasks.size()));
-  });
+  Team::Leader leader(team);
+  const absl::Status status = PackTogether(leader, tasks, options.on_progress);
   for (Segment& segment : schedule.segments) {
     ForWeights(segment, [](PackedWeights& weights) { weights.source = {}; });
   }
+  return status;
 }
 
 class CpuEncoder final : public Encoder {
@@ -232,12 +249,14 @@ class CpuEncoder final : public Encoder {
     program.dense.clear();
     schedule_ =
         MakeSchedule(std::move(program.layers), program.widths, program.input, program.output, precision, kernels);
-    if (!streamed_) PackAll(schedule_, packing);
     program_ = std::move(program);
     for (const Segment& segment : schedule_.segments) {
       if (segment.has_attention) smallest_head_ = std::min(smallest_head_, segment.attention.head_dim);
     }
   }
+
+  // Once, unless streamed.
+  absl::Status PackWeights(const PackingOptions& packing) { return PackAll(schedule_, packing); }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
                                      absl::FunctionRef<bool()> nobody_waits) override {
@@ -302,7 +321,9 @@ class CpuEncoder final : public Encoder {
     Waiting waiting(nobody_waits);
     const std::shared_ptr<const RotaryTable> local_rotations = LocalRotations(batch);
     const Call call{batch, leader, *memory, waiting, local_rotations.get()};
-    const std::vector<Range> pooled = Union(batch.spans);
+    // Without attention there is no point where rows are left out.
+    const bool leaves_out = schedule_.segments.size() > 1;
+    const std::vector<Range> pooled = leaves_out ? Union(batch.spans) : std::vector<Range>{{0, tokens}};
     int32_t pooled_rows = 0;
     for (const Range rows : pooled) pooled_rows += rows.size();
 
@@ -312,7 +333,9 @@ class CpuEncoder final : public Encoder {
       if (waiting.AskWhetherEnded()) return EncoderCancelled();
       Segment& segment = schedule_.segments[i];
       const bool last = i + 1 == schedule_.segments.size();
-      if (streamed_) PackSegment(segment, i, leader);
+      if (streamed_) {
+        if (absl::Status status = PackSegment(segment, i, leader); !status.ok()) return status;
+      }
       RunSteps(call, segment, last ? pooled_rows : tokens);
       if (streamed_) FreeSegment(segment);
       if (!segment.has_attention) continue;
@@ -328,8 +351,8 @@ class CpuEncoder final : public Encoder {
   }
 
   static DenseStep ToStep(const Kernels& kernels, const DenseLayer& layer) {
-    return {PackWeights(kernels, Precision::kFloat32, layer.weight.data, layer.bias.data,
-                        static_cast<int>(layer.weight.rows), static_cast<int>(layer.weight.columns)),
+    return {cpu::PackWeights(kernels, Precision::kFloat32, layer.weight.data, layer.bias.data,
+                             static_cast<int>(layer.weight.rows), static_cast<int>(layer.weight.columns)),
             layer.activation};
   }
 
@@ -358,7 +381,7 @@ class CpuEncoder final : public Encoder {
     return local_tables_.Get(local_frequencies_, /*amplitude=*/1, longest);
   }
 
-  void PackSegment(Segment& segment, size_t number, Team::Leader& leader) {
+  absl::Status PackSegment(Segment& segment, size_t number, Team::Leader& leader) {
     if (on_progress_) on_progress_(static_cast<double>(number) / static_cast<double>(schedule_.segments.size()));
     ForWeights(segment, [this](PackedWeights& weights) {
       const auto spare = std::ranges::find(spare_, PanelBytes(weights), &AlignedBuffer::size);
@@ -366,8 +389,7 @@ class CpuEncoder final : public Encoder {
       weights.panels = std::move(*spare);
       spare_.erase(spare);
     });
-    const std::vector<PackingTask> tasks = PackingTasks(segment);
-    leader.ParallelFor(static_cast<int>(tasks.size()), [&tasks](int i) { Pack(tasks[i]); });
+    return PackTogether(leader, PackingTasks(segment), nullptr);
   }
 
   // The next segment, which is likely of the same sizes, takes the memory: fresh pages would cost more than the
@@ -790,7 +812,11 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precisi
     return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
   }
   if (absl::Status status = AttentionCheck(program).Check(); !status.ok()) return status;
-  return std::make_unique<CpuEncoder>(std::move(program), precision, kernels, packing);
+  auto encoder = std::make_unique<CpuEncoder>(std::move(program), precision, kernels, packing);
+  if (!packing.streamed) {
+    if (absl::Status status = encoder->PackWeights(packing); !status.ok()) return status;
+  }
+  return encoder;
 }
 
 }  // namespace longembed

@@ -88,13 +88,15 @@ void Scatter(PackedWeights& weights, int output, const std::byte* elements) {
   }
 }
 
-// `T` is what an operand's element is stored as.
+// `T` is what an operand's element is stored as. Returns what PackPanels does.
 template <typename T>
-void PackOutputs(PackedWeights& weights, int first, int last) {
+int PackOutputs(PackedWeights& weights, int first, int last) {
+  int broken = -1;
   std::vector<float> scratch(static_cast<size_t>(weights.inputs));
   std::vector<T> elements(static_cast<size_t>(weights.steps) * weights.output_bytes / sizeof(T));
   for (int output = first; output < last; ++output) {
     const float* const row = ReadRow(weights.source, output, scratch);
+    if (broken < 0 && !std::isfinite(LargestOf(row, weights.inputs, /*pairs=*/false))) broken = output;
     if constexpr (std::is_same_v<T, int8_t>) {
       Quantize(weights, output, row, elements.data());
     } else {
@@ -104,6 +106,7 @@ void PackOutputs(PackedWeights& weights, int first, int last) {
     weights.output_bytes == kStepBytes ? Scatter<kStepBytes>(weights, output, bytes)
                                        : Scatter<kStepBytes / 2>(weights, output, bytes);
   }
+  return broken;
 }
 
 }  // namespace
@@ -144,7 +147,8 @@ size_t PanelBytes(const PackedWeights& weights) {
 
 void AllocatePanels(PackedWeights& weights) { weights.panels.Reserve(PanelBytes(weights)); }
 
-void PackPanels(PackedWeights& weights, int first, int last) {
+int PackPanels(PackedWeights& weights, int first, int last) {
+  int broken = -1;
   if (last == weights.panel_count()) {  // Outputs beyond the last one.
     std::byte* const panel = weights.panels.data() + (weights.panel(last - 1) - weights.panels.data());
     std::memset(panel, 0, weights.panels.size() - static_cast<size_t>(panel - weights.panels.data()));
@@ -153,21 +157,22 @@ void PackPanels(PackedWeights& weights, int first, int last) {
   const int first_output = first * panel_outputs, last_output = std::min(last * panel_outputs, weights.outputs);
   switch (weights.precision) {
     case Precision::kFloat32:
-      PackOutputs<float>(weights, first_output, last_output);
+      broken = PackOutputs<float>(weights, first_output, last_output);
       break;
     case Precision::kBfloat16:
-      PackOutputs<uint16_t>(weights, first_output, last_output);
+      broken = PackOutputs<uint16_t>(weights, first_output, last_output);
       break;
     case Precision::kInt8:
-      PackOutputs<int8_t>(weights, first_output, last_output);
+      broken = PackOutputs<int8_t>(weights, first_output, last_output);
       break;
     case Precision::kFloat16:
       break;  // Never packed: CUDA only.
   }
   const StoredMatrix& source = weights.source;
-  if (source.file == nullptr) return;
+  if (source.file == nullptr) return broken;
   source.file->DropPages(source.data + first_output * source.row_bytes(),
                          static_cast<size_t>((last_output - first_output) * source.row_bytes()));
+  return broken;
 }
 
 PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias,

@@ -361,6 +361,18 @@ TEST(PlannerTest, LocalLayersCostTheirWindow) {
   EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, EstimateCost(FakeManifest(), *plan).gflop);
 }
 
+TEST(PlannerTest, ACausalModelRunsHalfOfThePairs) {
+  const std::vector<int32_t> content = Ids(10);
+  const auto plan = PlanInput(FakeManifest(), {.content = content}, {});
+  ModelManifest causal = FakeManifest();
+  causal.causal = true;
+  const double linear = LinearOperations(causal) * static_cast<double>(plan->sequences[0].tokens);
+  const Cost all = EstimateCost(FakeManifest(), *plan), half = EstimateCost(causal, *plan);
+  EXPECT_DOUBLE_EQ(half.gflop * 1e9 - linear, (all.gflop * 1e9 - linear) / 2);
+  EXPECT_EQ(half.attention_pairs, all.attention_pairs);
+  EXPECT_DOUBLE_EQ(AttentionShare(causal), AttentionShare(FakeManifest()) / 2);
+}
+
 TEST(PlannerTest, ShortInputsStayPlainUnlessAlwaysIsAsked) {
   const std::vector<int32_t> content = Ids(14);
   PlanOptions options{.extension = {.windows = Windows{.tokens = 6}, .positions = Grouped{2}}};

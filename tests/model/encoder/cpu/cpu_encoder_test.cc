@@ -10,6 +10,7 @@
 #include <cmath>
 #include <complex>
 #include <functional>
+#include <limits>
 #include <map>
 #include <numbers>
 #include <optional>
@@ -305,6 +306,7 @@ TEST_P(CpuEncoderTest, SequencesAreCalibratedEachByItself) {
 INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                          ::testing::Values(Case{"encoder", [] { return Encoder(48, 3, 16, 100, 2); }},
                                            Case{"odd", [] { return Encoder(33, 3, 11, 45, 3); }},
+                                           Case{"no_layers", [] { return Encoder(48, 3, 16, 100, 0); }},
                                            Case{"wide_heads", [] { return Encoder(40, 2, 80, 64, 1); }},
                                            Case{"decoder", [] { return Decoder(64, 4, 2, 16, 96, 2); }},
                                            Case{"odd_decoder", [] { return Decoder(30, 3, 1, 10, 37, 2); }},
@@ -442,6 +444,31 @@ TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
   EXPECT_EQ((*encoder)->Encode(batch, leader, [&] { return cancelled_at(4); }).status().code(),
             absl::StatusCode::kCancelled);
   EXPECT_EQ(times, 4);  // Nothing is asked, and so nothing begun, after it.
+}
+
+TEST(CpuEncoderCheckTest, WeightsThatAreNotFiniteAreRefused) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {
+      for (const bool streamed : {false, true}) {
+        Program program = Encoder(48, 3, 16, 100, 2);
+        auto& linear = std::get<LinearOp>(*std::ranges::find_if(
+            program.layers[1], [](const Op& op) { return std::holds_alternative<LinearOp>(op); }));
+        auto numbers = std::make_shared<std::vector<float>>(linear.weight.rows * linear.weight.columns, 0.1f);
+        (*numbers)[7 * linear.weight.columns + 3] = bad;
+        linear.weight = Weight{
+            .data = numbers->data(), .rows = linear.weight.rows, .columns = linear.weight.columns, .owner = numbers};
+        auto encoder = MakeCpuEncoder(program, precision, *cpu::AvailableKernels().front(), {.streamed = streamed});
+        absl::Status status = encoder.status();
+        if (streamed) {
+          Team team;
+          Team::Leader leader(team);
+          status = (*encoder)->Encode(Batch({2}, {{0, 2}}), leader, [] { return false; }).status();
+        }
+        EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+        EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("a weight of output 7 of a linear layer ["));
+      }
+    }
+  }
 }
 
 TEST(CpuEncoderCheckTest, ABatchWithoutSpansHasNoVectors) {

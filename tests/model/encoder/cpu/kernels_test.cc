@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "model/encoder/cpu/flush_denormals.h"
 #include "model/encoder/cpu/packed_weights.h"
 #include "tests/model/encoder/cpu/every_kernels.h"
 
@@ -70,6 +71,18 @@ TEST_F(BrokenKernelTest, IsNamed) {
   kernels = good;
   kernels.rms_norm = [](Rows, Rows, int, int, const float*, float) {};
   EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("RMS norm"));
+}
+
+TEST(FlushDenormalsTest, LastsAsLongAsItLives) {
+  volatile float tiny = 1e-40f;  // Below the normal numbers.
+  volatile float sum = 0;
+  {
+    const FlushDenormals flush;
+    sum = tiny + tiny;
+    EXPECT_EQ(sum, 0);
+  }
+  sum = tiny + tiny;
+  EXPECT_GT(sum, 0);
 }
 
 }  // namespace
