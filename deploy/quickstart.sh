@@ -38,7 +38,10 @@ has_own_libtorch() { [ -n "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ]; }
 compile_server() {
   if ! has_own_libtorch && ! has_libtorch; then
     configure release -D LONGEMBED_TORCH=OFF
-    compile release longembed longembed_api longembed_process longembed_embed longembed_cpu_encoder
+    compile release longembed longembed_embed longembed_cpu_encoder
+    # Over a fast line LibTorch is there by now. What is left is then compiled beside what needs it, so that no core waits for the last file of the one or of the
+    # other.
+    has_libtorch || compile release longembed_api longembed_http_api longembed_process
     until has_libtorch; do sleep 1; done
   fi
   build release longembed-server longembed

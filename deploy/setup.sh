@@ -27,6 +27,9 @@ fi
 # What the C++ build makes for those who use it.
 programs=(longembed-server longembed longembed-embed-texts)
 
+# Python without bytecode compiles torch and transformers again at every start, for 7 seconds.
+unset PYTHONDONTWRITEBYTECODE
+
 bold='' plain=''
 if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { printf '%s[%4ds]%s %s\n' "$bold" "$SECONDS" "$plain" "$*" >&2; }

@@ -14,7 +14,7 @@
 namespace longembed::client {
 namespace {
 
-constexpr char kFile[] = "FILE";
+constexpr char kFileType[] = "FILE";
 
 ProgramOption DescribeOption(const CLI::Option& option) {
   ProgramOption described{.help = option.get_description()};
@@ -31,7 +31,7 @@ ProgramOption DescribeOption(const CLI::Option& option) {
     described.choices = absl::StrSplit(type.substr(open + 1, type.find('}') - open - 1), ',');
   }
   described.value = type.substr(0, type.find(':'));
-  described.is_path = absl::StrContains(type, kFile);
+  described.is_path = absl::StrContains(type, kFileType);
   const std::string by_default = option.get_default_str();
   if (!by_default.empty()) absl::StrAppend(&described.help, " (default: ", by_default, ")");
   return described;

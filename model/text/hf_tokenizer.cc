@@ -13,7 +13,7 @@ namespace longembed {
 namespace {
 
 constexpr size_t kErrorCapacity = 512;
-constexpr size_t kPieceBytes = 64 << 10;  // Takes the tokenizer some 4 MiB.
+constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes the tokenizer some 4 MiB.
 
 // What a sink collects. Sinks must not throw, because nothing may unwind through Rust.
 struct Collected {
@@ -103,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(const std::s
   LongembedHfTokenizer* handle = nullptr;
   char error[kErrorCapacity] = "";
   const LongembedHfStatus status =
-      longembed_hf_open(json.data(), json.size(), kPieceBytes, &handle, error, sizeof(error));
+      longembed_hf_open(json.data(), json.size(), kTokenizerPieceBytes, &handle, error, sizeof(error));
   if (status != LONGEMBED_HF_OK) return ModelDirectoryError(path, error);
   return std::make_unique<HuggingFaceTokenizer>(handle);
 }

@@ -12,7 +12,7 @@ float Combined(float a, float b, SparseSum sum) {
   return std::max(a, b);
 }
 
-SparseVector Merge(const SparseVector& a, const SparseVector& b, SparseSum sum) {
+SparseVector CombineTwo(const SparseVector& a, const SparseVector& b, SparseSum sum) {
   SparseVector merged;
   merged.indices.reserve(a.indices.size() + b.indices.size());
   merged.values.reserve(a.indices.size() + b.indices.size());
@@ -45,7 +45,7 @@ SparseVector Combine(std::span<const SparseVector> parts, SparseSum sum) {
   if (parts.size() == 1) return parts.front();
   // In halves: thousands of windows, one after the other, would copy what the first ones have thousands of times.
   const size_t half = parts.size() / 2;
-  return Merge(Combine(parts.first(half), sum), Combine(parts.subspan(half), sum), sum);
+  return CombineTwo(Combine(parts.first(half), sum), Combine(parts.subspan(half), sum), sum);
 }
 
 void KeepLargest(int64_t count, SparseVector& vector) {

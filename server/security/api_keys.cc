@@ -16,7 +16,7 @@
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kLookInterval = absl::Seconds(1);
+constexpr absl::Duration kKeysLookInterval = absl::Seconds(1);
 
 std::array<unsigned char, 32> Sha256(std::string_view text) {
   std::array<unsigned char, 32> digest{};
@@ -91,7 +91,7 @@ const ApiKey* FindApiKey(const std::vector<ApiKey>& keys, std::string_view prese
 }
 
 ApiKeyStore::ApiKeyStore(const std::string& path, OnReload on_reload)
-    : path_(path), on_reload_(std::move(on_reload)), file_({path}, kLookInterval) {}
+    : path_(path), on_reload_(std::move(on_reload)), file_({path}, kKeysLookInterval) {}
 
 absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string& path, OnReload on_reload) {
   std::unique_ptr<ApiKeyStore> store(new ApiKeyStore(path, std::move(on_reload)));

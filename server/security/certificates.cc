@@ -13,7 +13,7 @@
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kLookInterval = absl::Seconds(1);
+constexpr absl::Duration kCertificatesLookInterval = absl::Seconds(1);
 
 using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
 
@@ -95,7 +95,7 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
 CertificateStore::CertificateStore(const CertificatePaths& paths, OnReload on_reload)
     : paths_(paths),
       on_reload_(std::move(on_reload)),
-      files_({paths.certificate, paths.key, paths.client_ca}, kLookInterval) {}
+      files_({paths.certificate, paths.key, paths.client_ca}, kCertificatesLookInterval) {}
 
 absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const CertificatePaths& paths,
                                                                          OnReload on_reload) {
@@ -133,7 +133,7 @@ void CertificateStore::Read(bool second_try) {
   second_try_at_ = WatchedFiles::SteadyTime::max();
   take_up_at_ = absl::InfiniteFuture();
   if (!loaded.ok() && !second_try) {
-    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kLookInterval);
+    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCertificatesLookInterval);
     return;
   }
   absl::Status status = loaded.status();

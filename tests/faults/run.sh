@@ -32,7 +32,7 @@ set_up_tree() {
   git -C "$tree" checkout --quiet --force --detach "$commit"
   install_rust
   # No past fault of these needs LibTorch.
-  cmake -S "$tree" --preset release -Wno-dev -D LONGEMBED_TORCH=OFF -D LONGEMBED_BENCHMARKS=OFF -D "CARGO=$(command -v cargo)" >"$log" 2>&1
+  cmake -S "$tree" --preset release -Wno-dev -D CMAKE_UNITY_BUILD=OFF -D LONGEMBED_TORCH=OFF -D LONGEMBED_BENCHMARKS=OFF -D "CARGO=$(command -v cargo)" >"$log" 2>&1
 }
 
 # try PATCH: a line that says how it went; fails where the fault goes unseen.

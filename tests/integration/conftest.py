@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from generated_client import generate_client
+from http_client import LISTENS, MODEL, Http
 from running_server import start_server
 
 
@@ -29,3 +30,35 @@ def channel(server):
 @pytest.fixture(scope="session")
 def stub(channel, pb):
     return pb[1].EmbeddingServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def http_server(request, tmp_path_factory):
+    """A server that listens for HTTP, too, without TLS and keys. HTTP_CONFIG of the module is YAML for the top of its config."""
+    running = start_server(tmp_path_factory.mktemp("http"), [MODEL], extra=LISTENS + request.module.HTTP_CONFIG)
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def web(http_server):
+    return Http(http_server.http_port)
+
+
+@pytest.fixture(scope="module")
+def http_channel(http_server):
+    with grpc.insecure_channel(f"127.0.0.1:{http_server.port}") as open_channel:
+        yield open_channel
+
+
+@pytest.fixture(scope="module")
+def embed(http_channel, pb):
+    """Vectors of that server by gRPC; keywords are fields of EmbedOptions."""
+    stub = pb[1].EmbeddingServiceStub(http_channel)
+
+    def call(texts: list[str], **options):
+        request = pb[0].EmbedRequest(options=pb[0].EmbedOptions(**options), inputs=[pb[0].Input(text=text) for text in texts])
+        return stub.Embed(request)
+
+    call.stub = stub
+    return call

@@ -18,118 +18,30 @@ import grpc
 import numpy as np
 import pytest
 from generated_client import generate_tei_client
+from http_client import LISTENS, LONG, MODEL, TEXT, Answer, Http, close, vectors
 from running_server import BUILD, ROOT, start_server
 
 sys.path.append(str(ROOT / "tests/operations"))
 from harness import Authority, Metrics, Missing  # noqa: E402
 
-MODEL = "e5-small-v2"
 KEY = "http-Key-4711"
-TEXT = "how to cook rice"
 TEXTS = [TEXT, "a", "Ünïcode — 東京 and 🎉", "The quick brown fox jumps over the lazy dog. " * 20]
-LONG = "river stone house water light " * 150  # 752 tokens, of at most 512.
-LISTENS = "http_listen: 127.0.0.1:0\nlog: {level: debug}\n"
-
-
-class Answer:
-    def __init__(self, response: http.client.HTTPResponse):
-        self.status, self.headers, self.body = response.status, response.headers, response.read()
-
-    @property
-    def json(self):
-        return json.loads(self.body)
-
-
-class Http:
-    """One port. Bodies that are not bytes are sent as JSON."""
-
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None):
-        self.port, self.tls = port, tls
-
-    def call(self, verb: str, path: str, body=None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        if self.tls is not None:
-            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=120, context=self.tls)
-        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            connection.request(verb, path, content, {"content-type": "application/json", **sent})
-            return Answer(connection.getresponse())
-        finally:
-            connection.close()
-
-    def get(self, path: str, **headers: str) -> Answer:
-        return self.call("GET", path, **headers)
-
-    def post(self, path: str, body, **headers: str) -> Answer:
-        return self.call("POST", path, body, **headers)
-
-    def ok(self, path: str, body) -> dict | list:
-        answer = self.post(path, body)
-        assert answer.status == 200, answer.body
-        assert answer.headers["Content-Type"] == "application/json"
-        return answer.json
-
-    def refused(self, path: str, body, status: int) -> dict:
-        answer = self.post(path, body)
-        assert answer.status == status, answer.body[:1000]
-        return answer.json
+HTTP_CONFIG = "profiles: {long: {windows: {tokens: 128}}}\n"
 
 
 def scrape(server) -> Metrics:
     return Metrics(Http(server.metrics_port).get("/metrics").body.decode())
 
 
-def close(found, expected) -> None:
-    np.testing.assert_allclose(np.array(found), np.array(expected), atol=2e-6)
-
-
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """Without TLS and keys; with the profile "long"."""
-    folder = tmp_path_factory.mktemp("http")
-    running = start_server(folder, [MODEL], extra=LISTENS + "profiles: {long: {windows: {tokens: 128}}}\n")
-    yield running
-    assert running.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def web(plain):
-    return Http(plain.http_port)
-
-
-@pytest.fixture(scope="module")
-def grpc_channel(plain):
-    with grpc.insecure_channel(f"127.0.0.1:{plain.port}") as channel:
-        yield channel
-
-
-@pytest.fixture(scope="module")
-def embed(pb, grpc_channel):
-    """Vectors by gRPC; keywords are fields of EmbedOptions."""
-    stub = pb[1].EmbeddingServiceStub(grpc_channel)
-
-    def call(texts: list[str], **options):
-        request = pb[0].EmbedRequest(options=pb[0].EmbedOptions(**options), inputs=[pb[0].Input(text=text) for text in texts])
-        return stub.Embed(request)
-
-    call.stub = stub
-    return call
-
-
-@pytest.fixture(scope="module")
-def tei(tmp_path_factory, grpc_channel):
+def tei(tmp_path_factory, http_channel):
     pb, stubs = generate_tei_client(tmp_path_factory.mktemp("http-tei"))
 
     class Client:
-        info, embed, tokenize = stubs.InfoStub(grpc_channel), stubs.EmbedStub(grpc_channel), stubs.TokenizeStub(grpc_channel)
+        info, embed, tokenize = stubs.InfoStub(http_channel), stubs.EmbedStub(http_channel), stubs.TokenizeStub(http_channel)
 
     Client.pb = pb
     return Client
-
-
-def vectors(answer) -> list[list[float]]:
-    return [list(result.embeddings[0].values) for result in answer.results]
 
 
 # ------------------------------------------------------------------------------------------------------------------------ OpenAI
@@ -375,29 +287,29 @@ def test_a_timeout_ends_a_call(web):
     assert refused.status == 400 and refused.json["error"]["code"] == "BAD_TIMEOUT"
 
 
-def test_metrics_count_calls_by_method(web, plain):
+def test_metrics_count_calls_by_method(web, http_server):
     def counts(metrics: Metrics) -> dict:
         return {
             name: metrics.total("longembed_requests_total", method=name, code="OK")
             for name in ("openai.Embeddings", "openai.ListModels", "cohere.Embed", "tei.http.Embed", "tei.http.Info", "Embed", "http.Health")
         }
 
-    before = counts(scrape(plain))
+    before = counts(scrape(http_server))
     for path, body in ROUTES.items():
         web.ok(path, body(TEXT))
     web.ok("/longembed/v1/embed", {"inputs": [{"text": TEXT}]})
     for path in ("/v1/models", "/info", "/health"):
         assert web.get(path).status == 200
-    after = counts(scrape(plain))
+    after = counts(scrape(http_server))
     assert {name: after[name] - before[name] for name in after} == dict.fromkeys(after, 1)
-    assert scrape(plain).total("longembed_requests_total", method="openai.Embeddings", code="INVALID_ARGUMENT") > 0
+    assert scrape(http_server).total("longembed_requests_total", method="openai.Embeddings", code="INVALID_ARGUMENT") > 0
 
 
-def test_a_taken_port_is_a_problem_of_its_key(tmp_path, plain):
+def test_a_taken_port_is_a_problem_of_its_key(tmp_path, http_server):
     config = tmp_path / "config.yaml"
-    config.write_text(f"listen: 127.0.0.1:0\nhttp_listen: 127.0.0.1:{plain.http_port}\nmetrics_listen: 127.0.0.1:0\nmodels: [{{path: nowhere}}]\n")
+    config.write_text(f"listen: 127.0.0.1:0\nhttp_listen: 127.0.0.1:{http_server.http_port}\nmetrics_listen: 127.0.0.1:0\nmodels: [{{path: nowhere}}]\n")
     ended = subprocess.run([BUILD / "longembed-server", "--config", config], capture_output=True, text=True, timeout=120)
-    assert ended.returncode != 0 and re.search(rf"http_listen: .*{plain.http_port}", ended.stderr), ended.stderr
+    assert ended.returncode != 0 and re.search(rf"http_listen: .*{http_server.http_port}", ended.stderr), ended.stderr
 
 
 @pytest.mark.parametrize("page", ["README.md", "server/api/http/README.md"])

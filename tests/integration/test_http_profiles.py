@@ -2,43 +2,12 @@
 
 import base64
 
-import grpc
 import numpy as np
-import pytest
 from generated_client import generate_tei_client
-from running_server import start_server
-from test_http import LISTENS, LONG, MODEL, TEXT, Http, close, vectors
+from http_client import LONG, MODEL, TEXT, close, vectors
 
 ALIAS = f"{MODEL}:long"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    """A server whose TEI requests get the profile, too."""
-    extra = LISTENS + "profiles: {long: {windows: {tokens: 128}}}\ntei: {profile: long}\n"
-    server = start_server(tmp_path_factory.mktemp("http-profiles"), [MODEL], extra=extra)
-    yield server
-    assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def web(running):
-    return Http(running.http_port)
-
-
-@pytest.fixture(scope="module")
-def channel(running):
-    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def embed(channel, pb):
-    def call(texts: list[str], **options):
-        request = pb[0].EmbedRequest(options=pb[0].EmbedOptions(**options), inputs=[pb[0].Input(text=text) for text in texts])
-        return pb[1].EmbeddingServiceStub(channel).Embed(request)
-
-    return call
+HTTP_CONFIG = "profiles: {long: {windows: {tokens: 128}}}\ntei: {profile: long}\n"  # TEI's requests get the profile, too.
 
 
 def test_openai_takes_the_alias(web, embed, pb):
@@ -75,16 +44,16 @@ def test_an_alias_and_an_extension_are_one_too_many(web):
     assert "extension" in error["message"] and "options." not in error["message"]
 
 
-def test_tei_embeds_under_the_configs_profile(web, channel, tmp_path):
+def test_tei_embeds_under_the_configs_profile(web, http_channel, tmp_path):
     pb, stubs = generate_tei_client(tmp_path)
-    tei = stubs.EmbedStub(channel)
+    tei = stubs.EmbedStub(http_channel)
     for path in ("/embed", "/"):
         for options in ({}, {"prompt_name": "query"}, {"truncate": True}):
             expected = tei.Embed(pb.EmbedRequest(inputs=LONG, **options))
             close(web.ok(path, {"inputs": LONG, **options}), [list(expected.embeddings)])
     tokens = tei.EmbedAll(pb.EmbedAllRequest(inputs=LONG)).token_embeddings
     close(web.ok("/embed_all", {"inputs": LONG})[0], [list(token.embeddings) for token in tokens])
-    assert web.get("/info").json["max_input_length"] == stubs.InfoStub(channel).Info(pb.InfoRequest()).max_input_length > 512
+    assert web.get("/info").json["max_input_length"] == stubs.InfoStub(http_channel).Info(pb.InfoRequest()).max_input_length > 512
 
 
 def test_tei_takes_another_extension_instead(web, embed, pb):

@@ -61,6 +61,8 @@ CALIBRATED_ROPE = [{"attention_calibration": {"basket": 9, "layers": 1.0}, "self
 CALIBRATED_CASES = [(kind, extension) for kind in KINDS for extension in CALIBRATED + (CALIBRATED_ROPE if kind in ROPE else [])]
 CASES += CALIBRATED_CASES
 
+EXPECTED: dict = {}  # What `expected` has found: both engines are compared with the same.
+
 
 class Models:
     """The running server and what the oracle knows of its models."""
@@ -114,7 +116,10 @@ def expected(models: Models, kind: str, content: list[int], extension: dict) -> 
     """The pooled, un-normalised vector of one sequence under an extension without windows."""
     shape, ids = models.shapes[kind], whole(kind, content)
     applies = extension.get("when") == "ALWAYS" or len(ids) > LO
-    return explicit_model.sequence_vector(shape, ids, extension if applies else {}, POOLING[kind])
+    asked = (kind, tuple(ids), json.dumps(extension if applies else {}, sort_keys=True))
+    if asked not in EXPECTED:
+        EXPECTED[asked] = explicit_model.sequence_vector(shape, ids, extension if applies else {}, POOLING[kind])
+    return EXPECTED[asked]
 
 
 @pytest.fixture(scope="module")

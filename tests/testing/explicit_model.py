@@ -7,7 +7,7 @@ choice of theta, r and an amplitude; nobody here makes tables of cos and sin.
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -29,13 +29,14 @@ class Calibration:
         """A row of attention, [n], of query i; 0 where the query sees nothing."""
         if self.special not in (None, i):
             return row
-        n = len(row)
-        baskets = [[j for j in range(first, min(first + self.basket, n)) if row[j] > 0 and j != self.special] for first in range(0, n, self.basket)]
-        baskets = [basket for basket in baskets if basket]
+        counted = row > 0
+        if self.special is not None:
+            counted[self.special] = False
+        sums = np.add.reduceat(np.where(counted, row, 0.0), np.arange(0, len(row), self.basket))
+        seen = sums > 0
         rest = 1.0 if self.special is None else 1.0 - row[self.special]
-        even = row.copy()
-        for basket in baskets:
-            even[basket] = rest / len(baskets) * row[basket] / row[basket].sum()
+        of_basket = np.divide(rest / max(1, seen.sum()), sums, out=np.zeros_like(sums), where=seen)
+        even = np.where(counted, row * np.repeat(of_basket, self.basket)[: len(row)], row)
         return self.strength * even + (1 - self.strength) * row
 
 
@@ -159,6 +160,7 @@ def group_and_window(asked: dict, n: int, lo: int) -> tuple[int, int]:
     return s + 1, lo // s
 
 
+@cache
 def self_extended(n: int, g: int, w: int) -> np.ndarray:
     relative = np.zeros((n, n), dtype=np.int64)
     for i in range(n):
@@ -181,6 +183,7 @@ def chunk_and_window(asked: dict, n: int, lo: int) -> tuple[int, int]:
     return s, lo - s if w is None else w
 
 
+@cache
 def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
     """Section 3 of arXiv 2402.17463, and its mirror image for keys to the right."""
     relative = np.zeros((n, n), dtype=np.int64)

@@ -174,7 +174,7 @@ def test_a_stream_keeps_each_error_with_its_text(client):
 
 
 def test_answers_beyond_grpcs_default_limit_arrive(client):
-    found = client.embed(["word " * 17000], extension={"windows": {"tokens": 8}}, output="WINDOW_VECTORS")[0]
+    found = client.embed(["word " * 5600], extension={"windows": {"tokens": 4}}, output="WINDOW_VECTORS")[0]
     assert found.vectors.nbytes > 4 << 20
     with Client(client.server, max_receive_bytes=1000) as small, pytest.raises(LongEmbedError, match="larger than max"):
         small.embed(["a text"])

@@ -83,7 +83,7 @@ TEST_F(SparseEncoderTest, LongSequencesGoInParts) {
 }
 
 // Has the memory for one sequence at a time.
-class SmallEncoder final : public Encoder {
+class SmallTokenEncoder final : public Encoder {
  public:
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
                                      absl::FunctionRef<bool()> nobody_waits) override {
@@ -99,7 +99,7 @@ class SmallEncoder final : public Encoder {
 };
 
 TEST_F(SparseEncoderTest, HalvesThatRanOutOfMemoryAreJoined) {
-  encoder_ = WithSparseHead(std::make_unique<SmallEncoder>(), std::make_unique<FakeSparseHead>());
+  encoder_ = WithSparseHead(std::make_unique<SmallTokenEncoder>(), std::make_unique<FakeSparseHead>());
   const Sequence a = SparseSequence({7}), b = MakeSequence(3, 2), c = SparseSequence({8});
   const absl::StatusOr<VectorBlock> block = Encode({&a, &b, &c});
   ASSERT_TRUE(block.ok()) << block.status();

@@ -11,17 +11,17 @@
 #include <string>
 
 #include "model/manifest/manifest.h"
+#include "tests/model/encoder/exported_models.h"
 
 namespace longembed {
 namespace {
 
 using ::testing::HasSubstr;
 
-const std::string kModel = std::string(LONGEMBED_MODELS_DIR) + "/e5-small-v2";
-
 TEST(TorchArchiveTest, TensorsArePagesOfTheFile) {
-  if (!std::filesystem::exists(kModel)) GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
-  const std::string path = kModel + "/" + kEncoderFile;
+  if (!std::filesystem::exists(kE5SmallV2))
+    GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
+  const std::string path = kE5SmallV2 + "/" + kEncoderFile;
   const auto loaded = LoadMapped(path);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_THAT(loaded->contract, HasSubstr("ape-v1"));

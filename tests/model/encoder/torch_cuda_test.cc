@@ -18,8 +18,6 @@
 namespace longembed {
 namespace {
 
-const auto kSomebodyWaits = [] { return false; };
-
 double LowestCosine(const VectorBlock& a, const VectorBlock& b) {
   double lowest = 1;
   for (int row = 0; row < a.rows; ++row) {

@@ -14,23 +14,21 @@
 #include "model/encoder/load_encoder.h"
 #include "model/errors/errors.h"
 #include "model/plan/planner.h"
+#include "tests/model/encoder/exported_models.h"
 
 namespace longembed {
 namespace {
 
 using ::testing::HasSubstr;
 
-const std::string kModel = std::string(LONGEMBED_MODELS_DIR) + "/e5-small-v2";
-const auto kSomebodyWaits = [] { return false; };
-
 class TorchEncoderTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(kModel))
+    if (!std::filesystem::exists(kE5SmallV2))
       GTEST_SKIP() << "models/e5-small-v2 has not been exported; run deploy/setup.sh";
     SetTorchThreads(1);
-    model_ = *LoadModel(kModel);
-    encoder_ = *LoadEncoder(kModel, model_->manifest, {});
+    model_ = *LoadModel(kE5SmallV2);
+    encoder_ = *LoadEncoder(kE5SmallV2, model_->manifest, {});
   }
 
   Sequence RandomSequence(int content_tokens) {
@@ -63,7 +61,7 @@ class TorchEncoderTest : public ::testing::Test {
 // Our kernels run the lowered graph; LibTorch runs the graph itself.
 TEST_F(TorchEncoderTest, TheLoweredGraphGivesTheGraphsVectors) {
   if (encoder_->engine() != "native") GTEST_SKIP() << "this processor has no kernels of ours";
-  const auto graph = LoadEncoder(kModel, model_->manifest, {.engine = Engine::kTorchScript});
+  const auto graph = LoadEncoder(kE5SmallV2, model_->manifest, {.engine = Engine::kTorchScript});
   ASSERT_TRUE(graph.ok()) << graph.status();
   EXPECT_EQ((*graph)->engine(), "torchscript");
   std::vector<Sequence> sequences;
@@ -93,7 +91,7 @@ TEST_F(TorchEncoderTest, PooledRowsAloneAreComputedInTheLastLayer) {
 
 TEST_F(TorchEncoderTest, NarrowPrecisionsStayClose) {
   for (const auto& [precision, lowest] : {std::pair(Precision::kBfloat16, 0.9995), std::pair(Precision::kInt8, 0.99)}) {
-    const auto narrow = LoadEncoder(kModel, model_->manifest, {.precision = precision});
+    const auto narrow = LoadEncoder(kE5SmallV2, model_->manifest, {.precision = precision});
     if (!narrow.ok()) GTEST_SKIP() << narrow.status().message();
     if ((*narrow)->engine() != "native") GTEST_SKIP() << "this processor has no kernels of ours";
     EXPECT_EQ((*narrow)->precision(), precision);
@@ -106,7 +104,7 @@ TEST_F(TorchEncoderTest, NarrowPrecisionsStayClose) {
 }
 
 TEST_F(TorchEncoderTest, Float16NeedsCuda) {
-  const auto encoder = LoadEncoder(kModel, model_->manifest, {.precision = Precision::kFloat16});
+  const auto encoder = LoadEncoder(kE5SmallV2, model_->manifest, {.precision = Precision::kFloat16});
   EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("fp16 is for CUDA"));
 }
@@ -152,20 +150,20 @@ TEST_F(TorchEncoderTest, StopsBetweenLayersWhenNobodyWaits) {
 
 TEST_F(TorchEncoderTest, RefusesDevicesThatAreNotThere) {
   for (const char* name : {"cuda", "cuda:7"}) {
-    const auto encoder = LoadEncoder(kModel, model_->manifest, {.device = name});
+    const auto encoder = LoadEncoder(kE5SmallV2, model_->manifest, {.device = name});
     if (encoder.ok()) GTEST_SKIP() << "this machine has " << name;
     EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("Set it to cpu"));
   }
   for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda1"}) {
-    const auto encoder = LoadEncoder(kModel, model_->manifest, {.device = name});
+    const auto encoder = LoadEncoder(kE5SmallV2, model_->manifest, {.device = name});
     EXPECT_EQ(encoder.status().code(), absl::StatusCode::kInvalidArgument) << name;
   }
 }
 
 TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
   const auto graph =
-      LoadEncoder(kModel, model_->manifest, {.precision = Precision::kBfloat16, .engine = Engine::kTorchScript});
+      LoadEncoder(kE5SmallV2, model_->manifest, {.precision = Precision::kBfloat16, .engine = Engine::kTorchScript});
   ASSERT_TRUE(graph.ok()) << graph.status();
   // One short text: a CPU without bfloat16 takes a minute for those of ComparePrecision.
   const Sequence sequence = RandomSequence(40);
@@ -175,7 +173,7 @@ TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
   const double cosine = std::inner_product(in_float32.begin(), in_float32.end(), in_bfloat16.begin(), 0.0);
   EXPECT_GE(cosine, 0.9995);
   EXPECT_LT(cosine, 1 - 1e-7) << "that is float32";
-  EXPECT_EQ(LoadEncoder(kModel, model_->manifest, {.precision = Precision::kInt8, .engine = Engine::kTorchScript})
+  EXPECT_EQ(LoadEncoder(kE5SmallV2, model_->manifest, {.precision = Precision::kInt8, .engine = Engine::kTorchScript})
                 .status()
                 .code(),
             absl::StatusCode::kFailedPrecondition);
@@ -185,7 +183,7 @@ TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
   for (const auto& [precision, lowest] :
        {std::pair(Precision::kFloat32, 0.99999), std::pair(Precision::kFloat16, 0.9999),
         std::pair(Precision::kBfloat16, 0.9995)}) {
-    const auto cuda = LoadEncoder(kModel, model_->manifest, {.device = "cuda", .precision = precision});
+    const auto cuda = LoadEncoder(kE5SmallV2, model_->manifest, {.device = "cuda", .precision = precision});
     if (!cuda.ok()) GTEST_SKIP() << "no GPU: " << cuda.status().message();
     const auto report = ComparePrecision(*model_, *encoder_, **cuda, /*threads=*/2);
     ASSERT_TRUE(report.ok()) << report.status();

@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-void ExpectRefused(const absl::Status& status, const char* reason, const char* label) {
+void ExpectLedgerRefuses(const absl::Status& status, const char* reason, const char* label) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_EQ(ErrorReason(status), reason);
   EXPECT_EQ(OverloadLabel(status), label);
@@ -41,7 +41,7 @@ TEST(LedgerTest, BytesAreBoundAndGivenBack) {
   EXPECT_EQ(ledger.bytes(), 100);
   const auto third = ledger.BeginMessage("c");
   const absl::Status refused = third->Hold(Memory::kRequests, 1);
-  ExpectRefused(refused, "PENDING_BYTES", "pending_bytes");
+  ExpectLedgerRefuses(refused, "PENDING_BYTES", "pending_bytes");
   EXPECT_THAT(std::string(refused.message()), HasSubstr("100 of at most 100 bytes"));
   EXPECT_EQ(ledger.bytes(), 100);
   first.reset();
@@ -68,8 +68,8 @@ TEST(LedgerTest, WhoeverHoldsAllMayHoldMore) {
   Ledger ledger(100);
   const auto large = Held(ledger, "a", 1000);
   EXPECT_TRUE(large->Hold(Memory::kPlans, 500).ok());
-  ExpectRefused(ledger.BeginMessage("b")->Hold(Memory::kRequests, 1), "PENDING_BYTES", "pending_bytes");
-  ExpectRefused(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
+  ExpectLedgerRefuses(ledger.BeginMessage("b")->Hold(Memory::kRequests, 1), "PENDING_BYTES", "pending_bytes");
+  ExpectLedgerRefuses(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
 }
 
 TEST(LedgerTest, WhatIsThereAlreadyIsNeverRefused) {
@@ -92,11 +92,11 @@ TEST(LedgerTest, AClientGetsFourFifths) {
     refused = message->Hold(Memory::kRequests, 10);
     if (refused.ok()) greedy.push_back(std::move(message));
   }
-  ExpectRefused(refused, "CLIENT_PENDING_BYTES", "client_pending_bytes");
+  ExpectLedgerRefuses(refused, "CLIENT_PENDING_BYTES", "client_pending_bytes");
   EXPECT_GE(greedy.size(), 79u);
   EXPECT_LE(greedy.size(), 81u);
   // Nor may those grow that it has.
-  ExpectRefused(greedy.front()->HoldMore(Memory::kPlans, 50), "CLIENT_PENDING_BYTES", "client_pending_bytes");
+  ExpectLedgerRefuses(greedy.front()->HoldMore(Memory::kPlans, 50), "CLIENT_PENDING_BYTES", "client_pending_bytes");
   EXPECT_FALSE(ledger.HasRoom("greedy"));
   EXPECT_TRUE(ledger.HasRoom("modest"));
   EXPECT_TRUE(ledger.BeginMessage("modest")->Hold(Memory::kRequests, 150).ok());
@@ -107,7 +107,7 @@ TEST(LedgerTest, MessagesOfAStreamAreNoCalls) {
   const auto stream = ledger.BeginCall("a", 1);
   const auto first = Held(ledger, "a", 10), second = Held(ledger, "a", 10);
   EXPECT_TRUE(stream.ok());
-  ExpectRefused(ledger.BeginCall("a", 1).status(), "CONCURRENT_CALLS", "concurrent_calls");
+  ExpectLedgerRefuses(ledger.BeginCall("a", 1).status(), "CONCURRENT_CALLS", "concurrent_calls");
   EXPECT_EQ(ledger.bytes(), kCall + 20);
 }
 
@@ -117,7 +117,7 @@ TEST(LedgerTest, AClientsCallsAreBound) {
   const auto second = ledger.BeginCall("a", 2);
   ASSERT_TRUE(first.ok() && second.ok());
   const absl::Status refused = ledger.BeginCall("a", 2).status();
-  ExpectRefused(refused, "CONCURRENT_CALLS", "concurrent_calls");
+  ExpectLedgerRefuses(refused, "CONCURRENT_CALLS", "concurrent_calls");
   EXPECT_THAT(std::string(refused.message()), HasSubstr("has 2 calls"));
   EXPECT_EQ(ledger.bytes(), 2 * kCall);  // The refused one holds nothing.
   EXPECT_TRUE(ledger.BeginCall("b", 2).ok());
