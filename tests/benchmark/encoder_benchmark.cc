@@ -2,7 +2,7 @@
 //
 //   encoder_benchmark MODEL_DIRECTORY [--server HOST:PORT] [--clients N] [--seconds S] [--texts FILE]
 //                     [--device cpu|cuda] [--precision fp32|bf16|fp16|int8] [--engine torchscript] [--threads N]
-//                     [--batch-tokens N]
+//                     [--batch-tokens N] [--kernels NAME]
 //
 // In process: the encoder alone, on batches of 512 tokens unless told otherwise. With --server: N clients in a closed
 // loop, one text a call, on top of what the server does in between; its figure over the other is what serving costs.
@@ -74,6 +74,8 @@ Arguments ParseArguments(int argc, char** argv) {
       arguments.batch_tokens = std::max(1, std::atoi(value.c_str()));
     else if (flag == "--threads")
       arguments.threads = std::atoi(value.c_str());
+    else if (flag == "--kernels")
+      arguments.encoder.kernels = value;
     else if (flag == "--device")
       arguments.encoder.device = value;
     else if (flag == "--engine")
