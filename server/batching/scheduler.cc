@@ -1,5 +1,8 @@
 #include "server/batching/scheduler.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <new>
 #include <utility>
@@ -63,12 +66,13 @@ absl::Duration Lane::MostTime(const Batch& batch) const {
   return kSlowness * scheduler_.options_.workers * WorkOf(cost) + kPatience;
 }
 
-absl::Duration Lane::RunningBatch::Hanging(absl::Time now, absl::Duration cpu_now) const {
-  constexpr double kIdle = 0.2;  // Of one core: less is what a process uses beside a batch that waits for something.
-  const absl::Duration took = now - began, cpu = cpu_now - cpu_began;
-  if (took <= most) return absl::ZeroDuration();
-  const bool starved = cpu < most && cpu > kIdle * took;
-  return starved ? absl::ZeroDuration() : took - most;
+// A batch that waits for a core has a worker that wants one; a batch that hangs has none, or has had time enough.
+absl::Duration Lane::Hanging(const RunningBatch& batch, absl::Time now) const {
+  const absl::Duration took = now - batch.began;
+  if (took <= batch.most) return absl::ZeroDuration();
+  const bool had_time = ProcessCpuTime() - batch.cpu_began >= batch.most;
+  const bool starved = !had_time && scheduler_.options_.wants_cpu(scheduler_.worker_threads_);
+  return starved ? absl::ZeroDuration() : took - batch.most;
 }
 
 void Lane::AnswerAll(const absl::Status& status) {
@@ -86,7 +90,7 @@ QueueState Lane::queue_state() const {
   const absl::Time now = scheduler_.clock_.Now();
   const std::lock_guard lock(scheduler_.mutex_);
   absl::Duration hanging;
-  for (const RunningBatch& batch : running_) hanging = std::max(hanging, batch.Hanging(now, ProcessCpuTime()));
+  for (const RunningBatch& batch : running_) hanging = std::max(hanging, Hanging(batch, now));
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
           .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest(),
@@ -118,6 +122,10 @@ std::unique_ptr<Lane> Scheduler::AddLane(Encoder& encoder, const LaneOptions& op
 
 void Scheduler::RunWorker() {
   if (options_.initialize_worker) options_.initialize_worker();
+  {
+    const std::lock_guard lock(mutex_);
+    worker_threads_.push_back(static_cast<pid_t>(syscall(SYS_gettid)));
+  }
   for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) Run(assignment);
 }
 

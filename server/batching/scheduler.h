@@ -14,12 +14,16 @@
 #ifndef LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 #define LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 
+#include <sys/types.h>
+
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -41,6 +45,10 @@ struct SchedulerOptions {
   // Called once on each worker's thread before its first batch, for what an engine keeps per thread.
   std::function<void()> initialize_worker;
   bool threads = true;  // False: whoever owns it calls Step, as a simulation does.
+  // Whether any of these threads runs or waits for a core; tests say so otherwise.
+  std::function<bool(std::span<const pid_t> threads)> wants_cpu = [](std::span<const pid_t> threads) {
+    return std::ranges::any_of(threads, WantsCpu);
+  };
 };
 
 struct LaneOptions {
@@ -112,10 +120,9 @@ class Lane {
     absl::Duration cpu_began;  // ProcessCpuTime.
     absl::Duration most;       // That it may take.
     std::vector<std::shared_ptr<Job>> jobs;
-
-    // For how long it has been hanging; 0 while it has not, or while this process gets too little of the CPU to say.
-    absl::Duration Hanging(absl::Time now, absl::Duration cpu_now) const;
   };
+  // For how long a batch has been hanging; 0 while it has not, or while the workers get too little of the CPU to say.
+  absl::Duration Hanging(const RunningBatch& batch, absl::Time now) const;
   // What a batch may take: several times what one worker alone would take, by what the device did lately, and some
   // seconds more.
   absl::Duration MostTime(const Batch& batch) const;
@@ -224,6 +231,7 @@ class Scheduler {
   std::atomic<int> helpable_ = 0;         // Running batches whose encoders use helpers; written under mutex_.
   std::atomic<bool> work_waits_ = false;  // For helpers, who ask often: a worker should take a batch, or end.
 
+  std::vector<pid_t> worker_threads_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::jthread> workers_;
 };
 

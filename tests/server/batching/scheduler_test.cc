@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <future>
@@ -525,6 +527,60 @@ TEST(SchedulerHelpTest, AFreeWorkerHelpsWithTheOnlyBatch) {
     ASSERT_TRUE(lane->Submit(pending.job).ok());
     EXPECT_TRUE(pending.answer.get().ok());
   }
+}
+
+// On a starved machine a batch takes any time: what tells it from one that hangs is that a worker wants a core.
+TEST(SchedulerHangTest, AWorkerThatWantsACoreDoesNotHang) {
+  FakeClock clock;
+  FakeEncoder encoder;
+  std::atomic<bool> wants_core = true;
+  std::atomic<size_t> asked_of = 0;
+  Scheduler scheduler({.workers = 2,
+                       .wants_cpu =
+                           [&](std::span<const pid_t> threads) {
+                             asked_of = threads.size();
+                             return wants_core.load();
+                           }},
+                      clock);
+  const auto lane = scheduler.AddLane(encoder, {}, nullptr);
+  encoder.CloseGate();
+  Pending pending = MakePending({MakeSequence(1, 4)});
+  ASSERT_TRUE(lane->Submit(pending.job).ok());
+  encoder.AwaitCalls(1);
+  EXPECT_EQ(lane->queue_state().hanging, absl::ZeroDuration());
+  clock.Advance(absl::Hours(1));
+  EXPECT_EQ(lane->queue_state().hanging, absl::ZeroDuration());
+  EXPECT_GE(asked_of, 1u);
+  wants_core = false;
+  EXPECT_GT(lane->queue_state().hanging, absl::Minutes(50));
+  encoder.OpenGate();
+  EXPECT_TRUE(pending.answer.get().ok());
+}
+
+TEST(WantsCpuTest, TellsAThreadThatRunsFromOneThatWaits) {
+  std::atomic<pid_t> runs = 0, waits = 0;
+  std::atomic<bool> over = false;
+  std::promise<void> end;
+  std::jthread running([&] {
+    runs = static_cast<pid_t>(syscall(SYS_gettid));
+    while (!over) {
+    }
+  });
+  std::jthread waiting([&] {
+    waits = static_cast<pid_t>(syscall(SYS_gettid));
+    end.get_future().wait();
+  });
+  while (runs == 0 || waits == 0) std::this_thread::yield();
+  EXPECT_TRUE(WantsCpu(runs));
+  bool seen_waiting = false;
+  for (int i = 0; i < 10000 && !seen_waiting; ++i) {
+    seen_waiting = !WantsCpu(waits);
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_TRUE(seen_waiting);
+  EXPECT_FALSE(WantsCpu(1 << 30));  // There is none.
+  over = true;
+  end.set_value();
 }
 
 // Many threads submit and cancel at once; every job gets exactly one answer (a second one would throw).
