@@ -68,21 +68,38 @@ begin_pytest() {
     "$venv/bin/python" -m pytest "$@" -q -rs --disable-warnings --junitxml "$reports/$name.xml"
 }
 
-# Suites without a server run beside those with one. Those that measure how a server holds up run alone.
+# Suites run several at a time, because tests wait for servers, and servers for tests. Those that measure how a server holds up run alone, but for the build of
+# the fuzz targets, which takes what they leave of the cores.
 run_release_suites() {
+  local integration=tests/integration ignored=() file
+  # Vectors against formulas take as long as the other tests of a server together.
+  local vectors=($integration/test_{families,large_model,long_spans,methods,precision,real_weights,sparse,token_vectors,truncation,vectors}.py)
+  for file in "${vectors[@]}"; do ignored+=(--ignore="$file"); done
+  # These judge no times.
+  local timeless=("tests/operations/test_operations.py::test_short_form["{auth_matrix,cleanup}".py]")
+
   export_models
-  say "C++ tests; beside them Python tests of the exporter, training and the chart (output: build/logs/NAME-release.log)"
+  say "C++ tests; beside them Python tests of the exporter, training, the chart and watching (output: build/logs/NAME-release.log)"
+  # Where it fails the suite fails that builds again, and says why.
+  begin fuzz-build nice -n 19 "$root/tests/fuzz/run.sh" --build-only
   begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/watching
+  begin_pytest watching tests/watching
   begin_ctest
   finish ctest
-  say "Python tests of the server, the Python package and its adapters"
-  begin_pytest server tests/client tests/integration
-  finish server
-  finish offline
-  say "Python tests of operations and watching"
-  begin_pytest operations tests/operations tests/watching
-  finish operations
+  finish watching
+  say "Python tests of vectors, of the server, of the Python package and its adapters"
+  begin_pytest vectors "${vectors[@]}"
+  begin_pytest server $integration "${ignored[@]}" "${timeless[@]}"
+  begin_pytest client tests/client
   run format "$root/tests/format_check.sh" "$reports/format.xml"
+  finish vectors
+  finish server
+  finish client
+  finish offline
+  say "Python tests of operations"
+  begin_pytest operations tests/operations "${timeless[@]/#/--deselect=}"
+  finish operations
+  wait "${started[fuzz-build]}" || true
   say "fuzzing, 20 seconds a target"
   run fuzz "$root/tests/fuzz/run.sh" --seconds 20 --jobs 2 --report "$reports/fuzz.xml"
 }

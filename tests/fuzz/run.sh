@@ -2,6 +2,7 @@
 # Builds the fuzz targets (preset fuzz: Clang, libFuzzer, AddressSanitizer, UndefinedBehaviorSanitizer) and runs them.
 #
 #   tests/fuzz/run.sh [--seconds N] [--jobs N] [--report FILE] [TARGET...]
+#   tests/fuzz/run.sh --build-only
 #
 #   --seconds N    for each target; default 60
 #   --jobs N       targets that run at the same time; default 1
@@ -16,15 +17,19 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/setup.sh"
 here=$root/tests/fuzz
 build=$root/build/fuzz
 all_targets=(config extension json manifest planner request tokenizer)
-usage="usage: tests/fuzz/run.sh [--seconds N] [--jobs N] [--report FILE] [${all_targets[*]}]"
+usage="usage: tests/fuzz/run.sh --build-only | [--seconds N] [--jobs N] [--report FILE] [${all_targets[*]}]"
 
-seconds=60 jobs=1 report='' targets=()
+seconds=60 jobs=1 report='' targets=() build_only=no
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds | --jobs)
       [[ ${2-} =~ ^[1-9][0-9]*$ ]] || fail "$1 needs a whole number; $usage"
       if [ "$1" = --seconds ]; then seconds=$2; else jobs=$2; fi
       shift 2
+      ;;
+    --build-only)
+      build_only=yes
+      shift
       ;;
     --report)
       report=$(realpath -m "${2:?$usage}")
@@ -114,10 +119,11 @@ export ASAN_SYMBOLIZER_PATH=/usr/lib/llvm-19/bin/llvm-symbolizer
 export ASAN_OPTIONS=malloc_context_size=1:quarantine_size_mb=64
 # Not build(): of everything that the preset could build only the targets are wanted.
 configure fuzz
-say "building the fuzz targets (about 5 minutes on 2 cores the first time)"
-run_logged build-fuzz.log "the fuzz targets could not be built; the lines above say where" cmake --build "$build" --target longembed_fuzzers
-rm -f "$build"/findings/*.status
+say "building the fuzz targets (about 4 minutes on 2 cores the first time)"
+run_logged build-fuzz.log "the fuzz targets could not be built; the lines above say where" cmake --build "$build" --parallel "$(build_jobs)" --target longembed_fuzzers
+[ "$build_only" = no ] || exit 0
 
+rm -f "$build"/findings/*.status
 say "fuzzing for $seconds s each: ${targets[*]}"
 set -m # A process group for each job, so that an interrupted run leaves none behind.
 trap 'for job in $(jobs -rp); do kill -INT -- "-$job"; done; exit 130' INT TERM

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -40,17 +39,17 @@ def await_signals(process: subprocess.Popen, seconds: float = 60) -> None:
 
 @pytest.fixture
 def stuck(tmp_path):
-    """Starts servers whose only model is on storage that does not answer; `stuck(extra)` returns process and log."""
+    """Starts servers whose only model is on storage that does not answer; `stuck(extra)` returns process and log. `through`: a command that runs the rest."""
     if not SERVER.exists():
         pytest.skip("longembed-server has not been built; run tests/run.sh")
     (tmp_path / "model").mkdir()
     os.mkfifo(tmp_path / "model/longembed-model.yaml")
     started = []
 
-    def start(extra: str = "", **options):
+    def start(extra: str = "", through: tuple[str, ...] = (), **options):
         config, log = tmp_path / "config.yaml", tmp_path / "server.log"
         config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\n{extra}models: [{{path: {tmp_path / 'model'}}}]\n")
-        process = subprocess.Popen([SERVER, "--config", config], **{"stderr": log.open("w"), "stdout": subprocess.DEVNULL, **options})
+        process = subprocess.Popen([*through, SERVER, "--config", config], **{"stderr": log.open("w"), "stdout": subprocess.DEVNULL, **options})
         started.append(process)
         return process, log
 
@@ -63,7 +62,7 @@ def stuck(tmp_path):
 @pytest.mark.parametrize("megabytes", [90, 100])
 def test_a_process_without_memory_or_threads_ends_with_a_sentence(stuck, megabytes):
     limit = megabytes * 1_000_000
-    process, log = stuck(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+    process, log = stuck(through=("prlimit", f"--data={limit}"))
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:
@@ -157,7 +156,7 @@ def test_the_port_is_taken_while_models_load(stuck):
 
 
 def test_standard_error_may_be_closed(stuck):
-    process, log = stuck("health_listen: 127.0.0.1:0\n", preexec_fn=lambda: os.close(2))
+    process, log = stuck("health_listen: 127.0.0.1:0\n", through=("sh", "-c", 'exec "$@" 2>&-', "sh"))
     deadline = time.monotonic() + 60
     while not (Path(f"/proc/{process.pid}/fd/2").exists() and len(os.listdir(f"/proc/{process.pid}/fd")) > 8):
         assert time.monotonic() < deadline

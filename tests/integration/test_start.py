@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -16,10 +15,11 @@ SERVER = BUILD / "longembed-server"
 CLIENT = BUILD / "longembed"
 
 
-def run(*arguments, env: dict | None = None, **options) -> subprocess.CompletedProcess:
+def run(*arguments, env: dict | None = None, through: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """`through`: a command that sets something and runs the rest. A preexec_fn would fork this process, in which gRPC's threads run."""
     if not SERVER.exists():
         pytest.skip("longembed-server has not been built; run tests/run.sh")
-    return subprocess.run([SERVER, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})}, **options)
+    return subprocess.run([*through, SERVER, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})})
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
             "profiles: {a: {nonsense: {}}, b: {windows: {tokens: 3, tokens_: 1}}}\n"
             "models: [{path: absent}, {path: cut}, {path: weightless}, {path: model, precision: fp16}, {path: model, device: abacus, name: other}]\n"
         ),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300)),
+        through=("prlimit", "--nofile=300"),
     )
     told = checked.stderr.splitlines()
     assert checked.returncode == 1 and not checked.stdout
