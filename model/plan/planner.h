@@ -122,8 +122,8 @@ struct Cost {
 };
 Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 
-// Operations of attention for one (query, key) pair, half of them for a causal model, of those for one token: of linear layers and of local attention,
-// whose window holds the same number of keys for every token of a long sequence.
+// Operations of attention for one (query, key) pair, half of them for a causal model, of those for one token: of linear
+// layers and of local attention, whose window holds the same number of keys for every token of a long sequence.
 double AttentionShare(const ModelManifest& model);
 
 // Floating-point operations of all linear layers for one token; a multiply and an add count as two.

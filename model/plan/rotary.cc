@@ -111,13 +111,18 @@ void RotaryTableCache::Keep(Entry entry) {
 
 std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double> frequencies, double amplitude,
                                                          int64_t rows) {
+  // Frequencies that adapt to a text's length serve texts of that length alone: a table is made as long as the text,
+  // and longer only where another one of its frequencies was too short.
+  bool outgrown = false;
   {
     const std::lock_guard lock(mutex_);
+    const size_t before = entries_.size();
     if (auto table = Find(frequencies, amplitude, rows); table != nullptr) return table;
+    outgrown = entries_.size() < before;
   }
-  // Rounded up, so that slightly longer texts find it. Made without the lock: two threads may make the same one.
-  const auto rounded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
-  auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, rounded));
+  const int64_t made = outgrown ? static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows))) : rows;
+  // Without the lock: two threads may make the same one.
+  auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, made));
   if (BytesOf(*table) > max_bytes_) return table;
   const std::lock_guard lock(mutex_);
   if (auto other = Find(frequencies, amplitude, rows); other != nullptr) return other;

@@ -99,8 +99,8 @@ struct ServerConfig {
   std::string api_keys;  // File (security/api_keys.h), relative to the config file. Empty: no key is asked for.
   ConnectionsConfig connections;
   std::string cpu_kernels;  // Instruction set of our own kernels (model/encoder/cpu/kernels.h). Empty: the fastest.
-  int compute_threads = 0;       // That run models on the CPU, for all of them together. 0 = one a core.
-  int cuda_streams = 2;          // Batches that run at the same time on one GPU.
+  int compute_threads = 0;  // That run models on the CPU, for all of them together. 0 = one a core.
+  int cuda_streams = 2;     // Batches that run at the same time on one GPU.
   int tokenization_threads = 0;  // 0 = one for every two cores, three at least.
   absl::Duration drain_delay =
       absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.

@@ -15,7 +15,7 @@ BUILD = ROOT / "build/arm64"
 TRIPLET = "aarch64-linux-gnu"
 COMPILER = f"{TRIPLET}-g++-12"
 PACKAGES = Path(f"/usr/lib/{TRIPLET}/cmake")
-# Whole programs take an emulator minutes: one of them here, and the vectors of four below.
+# An emulator takes minutes for whole programs beside their oracle: the vectors of four are compared below.
 WITHOUT_PROGRAMS = "-*CpuEncoder*"
 # A processor, and the sets of kernels that it has.
 PROCESSORS = {"cortex-a72": ["neon"], "neoverse-n1": ["neon-dotprod", "neon"], "max": ["neon-bf16", "neon-dotprod", "neon"]}
@@ -51,10 +51,9 @@ def test_every_set_of_kernels_checks_itself(processor):
         assert (f'no kernels "{kernels}"' in said) == (kernels not in PROCESSORS[processor])
 
 
-@pytest.mark.parametrize("tests", [WITHOUT_PROGRAMS, "*GivesWhatTheProgramSays/encoder"])
-def test_kernels_against_double_precision(tests):
-    said = emulate("max", "cpu_kernels_test", f"--gtest_filter={tests}")
-    assert "[  PASSED  ]" in said and " 0 tests ran" not in said
+def test_kernels_against_double_precision():
+    said = emulate("max", "cpu_kernels_test", f"--gtest_filter={WITHOUT_PROGRAMS}")
+    assert "[  PASSED  ]" in said and " 0 tests " not in said
 
 
 def vectors(lines: str) -> dict:

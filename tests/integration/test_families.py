@@ -196,7 +196,7 @@ def test_narrow_precisions_round_what_products_take(narrow, exported, pb, kind):
     """Against float32 these random networks move by up to 0.02. An integer that float noise turns over costs 1e-4; bfloat16 attention rounds more than the operands."""
     (stub, precision, kernels), checkpoint = narrow, exported[1][kind]
     # Attention in bfloat16, or weights whose scale is a pair's: more than the oracle rounds.
-    rounds_more = ("avx512-bf16", "neon-bf16", "avx512", "avx2")
+    rounds_more = (*BFLOAT16_KERNELS, "avx512", "avx2")
     least = 0.99 if kernels in rounds_more else 0.9995
     rng = random.Random(kind)
     contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (1, 5, 17, LO - 2, LO - 2)]

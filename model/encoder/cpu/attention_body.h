@@ -126,11 +126,14 @@ LONGEMBED_INLINE Floats InLanes(First first, Last last, Floats values, Floats ot
   return Select(LanesBetween(first, last), values, others);
 }
 
-// One head of one call.
-template <typename T>
+// One head of one call. `Tiles` computes products where it is not void (attention_amx.h).
+template <typename T, typename Tiles>
 class HeadAttention {
   using Dot = typename Products<T>::Dot;
   static constexpr int kStepInputs = Products<T>::kStepInputs;
+  static constexpr bool kTiled = !std::is_void_v<Tiles>;
+  // Keys whose weights are added up together: the columns of a tile's weights begin and end with them.
+  static constexpr int kKeyGroup = kTiled ? kPanel : kLanes;
 
  public:
   HeadAttention(const AttentionShape& shape, const AttentionInput& input, int head, Span queries, const Layout& layout,
@@ -163,6 +166,7 @@ class HeadAttention {
         // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbour's,
         // where the processor's own prefetching does not look.
         const int ahead = keys.end + (row - queries_.start);
+        if constexpr (kTiled) Configure(tile);
         PrefetchKeys({ahead, Min(ahead + tile, visible.end)});
         if (calibrated()) {
           AttendBaskets({row, row + tile}, keys);
@@ -172,11 +176,16 @@ class HeadAttention {
         row += tile;
       }
     }
+    if constexpr (kTiled) Tiles::Release();
     if (calibrated()) MixContexts();
     StoreContext();
   }
 
  private:
+  void Configure(int queries) {
+    if (queries != configured_) Tiles::Configure(configured_ = queries);
+  }
+
   LONGEMBED_INLINE bool calibrated() const { return input_.baskets.size > 0; }
   template <typename U>
   LONGEMBED_INLINE U* At(size_t offset) const {
@@ -240,10 +249,11 @@ class HeadAttention {
     const Span visible = Visible(rows);
     return {Max(visible.start - keys.start, 0), Min(visible.end, keys.end) - keys.start};
   }
-  // Of a piece, from a vector's first key on: the columns of a tile's weights.
+  // Of a piece, from a group's first key on, with tiles to one's last: the columns of a tile's weights.
   LONGEMBED_INLINE Span Columns(Span rows, Span keys, Piece piece) const {
     const Span seen = Seen(rows, keys);
-    return {Max(seen.start, piece.keys.start) / kLanes * kLanes, Min(seen.end, piece.keys.end)};
+    const int end = Min(seen.end, piece.keys.end);
+    return {Max(seen.start, piece.keys.start) / kKeyGroup * kKeyGroup, kTiled ? RoundUp(end, kKeyGroup) : end};
   }
   LONGEMBED_INLINE bool IsFirst(Span keys) const { return keys.start == Visible(queries_).start; }
 
@@ -342,8 +352,8 @@ class HeadAttention {
     return scratch_ + layout_.keys[version] + static_cast<ptrdiff_t>(panel) * steps_ * kPanelStep;
   }
 
-  // Panels of kPanel components: for each step of keys, the components' four bytes. Zeros beyond the last key of a step
-  // and beyond the last component.
+  // Panels of kPanel components: for each step of keys, the components' four bytes. Zeros beyond the last key of a
+  // step, with tiles of a group, and beyond the last component.
   void PackValues(Span keys) {
     const int steps = ValueSteps(keys);
     for (int column = 0; column < dim_; column += kPanel) {
@@ -351,13 +361,21 @@ class HeadAttention {
       for (int step = 0; step < steps; ++step, to += kPanelStep) PackValueStep(keys, step, column, to);
     }
   }
-  LONGEMBED_INLINE int ValueSteps(Span keys) const { return (keys.end - keys.start + kStepInputs - 1) / kStepInputs; }
+  LONGEMBED_INLINE int ValueSteps(Span keys) const {
+    const int count = keys.end - keys.start;
+    return ((kTiled ? RoundUp(count, kKeyGroup) : count) + kStepInputs - 1) / kStepInputs;
+  }
   LONGEMBED_INLINE std::byte* ValuePanel(int panel, int steps) const {
     return scratch_ + layout_.values + static_cast<ptrdiff_t>(panel) * steps * kPanelStep;
   }
 
   LONGEMBED_INLINE void PackValueStep(Span keys, int step, int column, std::byte* to) const {
     const int token = keys.start + step * kStepInputs;
+    if (kTiled && token >= keys.end) {
+      StoreWords(to, RepeatWord(0));
+      StoreWords(to + sizeof(Words), RepeatWord(0));
+      return;
+    }
     const T* const row = TokenRow(token, value_column_ + column);
     if constexpr (kStepInputs == 1) {
       auto* const values = reinterpret_cast<float*>(to);
@@ -507,6 +525,9 @@ class HeadAttention {
   template <int kRows>
   void ScoreRegion(Region region, int first_row, Span seen, float* to) const {
     const std::byte* const query = QueryRow(VersionsOf(region).query, first_row);
+    if constexpr (kTiled) {
+      if (steps_ % Tiles::kSteps == 0) return ScoreByTiles(VersionsOf(region).key, query, seen, to);
+    }
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return Dot::Zero(); };
       const auto finish = [&](int r, int v, Floats sum) { Store(to + r * kKeyBlock + key + v * kLanes, sum); };
@@ -516,6 +537,13 @@ class HeadAttention {
       } else {
         MultiplyTile<Dot, kRows, 1, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
       }
+    }
+  }
+
+  LONGEMBED_INLINE void ScoreByTiles(Version key_version, const std::byte* query, Span seen, float* to) const {
+    for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
+      Tiles::Score(steps_, query, layout_.row_bytes, KeyPanel(key_version, key / kPanel), seen.end - key > kLanes,
+                   to + key, kKeyBlock * static_cast<ptrdiff_t>(sizeof(float)));
     }
   }
 
@@ -613,6 +641,7 @@ class HeadAttention {
 
   void AccumulateTile(Span rows, Span keys, Piece piece) const {
     const Span columns = Columns(rows, keys, piece);
+    if constexpr (kTiled) return AccumulateByTiles(rows.start, columns, ValueSteps(keys), piece.first);
     WithConstant<kTileQueries>(rows.end - rows.start, [&](auto tile) {
       if (piece.first) {
         AccumulateRows<decltype(tile)::value, true>(rows.start, columns, ValueSteps(keys));
@@ -620,6 +649,16 @@ class HeadAttention {
         AccumulateRows<decltype(tile)::value, false>(rows.start, columns, ValueSteps(keys));
       }
     });
+  }
+
+  LONGEMBED_INLINE void AccumulateByTiles(int first_row, Span columns, int steps, bool first) const {
+    const std::byte* const weights = scratch_ + layout_.weights + columns.start * static_cast<int>(sizeof(T));
+    for (int column = 0; column < dim_; column += kPanel) {
+      const std::byte* const panel = ValuePanel(column / kPanel, steps) + columns.start / kStepInputs * kPanelStep;
+      Tiles::Accumulate((columns.end - columns.start) / kKeyGroup, weights,
+                        kKeyBlock * static_cast<ptrdiff_t>(sizeof(T)), panel, first, ContextRow(first_row) + column,
+                        layout_.value_columns * static_cast<ptrdiff_t>(sizeof(float)));
+    }
   }
 
   // `steps` are those of the block's panels.
@@ -659,18 +698,22 @@ class HeadAttention {
   float logit_scale_ = 1.0f;
   const float* bias_ = nullptr;  // At distance 0.
   int farthest_ = 0;
+  int configured_ = 0;  // Queries that the tiles are for.
 };
 
 size_t AttentionScratch(int head_dim) { return Layout(head_dim).size; }
 
+// `Tiles` are for rows of bfloat16.
+template <typename Tiles>
 void Attend(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head, int first_query,
             int last_query, std::byte* scratch) {
   const Layout layout(shape.head_dim);
   const Span queries{first_query, last_query};
   WithElement(input.qkv.element, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
+    using Used = std::conditional_t<std::is_same_v<T, Bfloat16>, Tiles, void>;
     for (int head = first_head; head < last_head; ++head) {
-      HeadAttention<T>(shape, input, head, queries, layout, scratch).Run();
+      HeadAttention<T, Used>(shape, input, head, queries, layout, scratch).Run();
     }
   });
 }

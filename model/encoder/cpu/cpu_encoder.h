@@ -25,7 +25,8 @@ struct PackingOptions {
 
 // Weights are packed for `precision`; pages of a file are dropped as they are packed. `kernels` must be available
 // (cpu/kernels.h). Errors: DATA_LOSS for a
-// weight of a linear layer that is infinite or NaN; FAILED_PRECONDITION for fp16; UNIMPLEMENTED for shapes beyond the kernels' (head size).
+// weight of a linear layer that is infinite or NaN; FAILED_PRECONDITION for fp16; UNIMPLEMENTED for shapes beyond the
+// kernels' (head size).
 absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision,
                                                         const cpu::Kernels& kernels,
                                                         const PackingOptions& packing = {});

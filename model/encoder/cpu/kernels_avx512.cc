@@ -1,5 +1,6 @@
 #include "model/encoder/cpu/simd_avx512.h"
 // The set's vectors come first.
+#include "model/encoder/cpu/attention_amx.h"
 #include "model/encoder/cpu/kernel_sets.h"
 #include "model/encoder/cpu/kernels_body.h"
 #include "model/encoder/cpu/matmul_amx.h"
@@ -29,9 +30,9 @@ constexpr Kernels WithBfloat16() {
 constexpr Kernels WithAmx() {
   Kernels kernels = WithBfloat16();
   kernels.name = "avx512-amx";
-  kernels.attention_element = Element::kFloat32;  // These processors multiply bfloat16 slowly outside tiles.
   kernels.multiply_bfloat16 = Multiply<AmxBfloat16>;
   kernels.multiply_int8 = Multiply<AmxInt8>;
+  kernels.attend = Attend<AmxAttention>;
   return kernels;
 }
 

@@ -21,7 +21,7 @@ constexpr Kernels SharedKernels(const char* name) {
           .multiply_bfloat16 = Multiply<WidenedDot>,
           .to_operand = ToOperand,
           .attention_scratch = AttentionScratch,
-          .attend = Attend,
+          .attend = Attend<void>,
           .layer_norm = LayerNormRows,
           .rms_norm = RmsNormRows,
           .add = AddRows,

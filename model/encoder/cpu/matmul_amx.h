@@ -1,76 +1,18 @@
-// Products of bfloat16 and int8 by AMX tiles (Intel's matrix unit, from Sapphire Rapids on). Four bytes of each of 16
-// outputs are a row of the tile that the instructions want, so panels are read as they are packed. To be included by
-// kernels_avx512.cc after matmul_body.h.
+// Linear layers by AMX tiles (simd_amx.h), in bfloat16 and int8. To be included by kernels_avx512.cc after
+// matmul_body.h.
 //
-// A tile of sums is 16 rows by 16 outputs; up to two by three of them are added up in registers. They go through memory
-// once, in the first-level cache, to bias, activation and conversion. Rows are added up in one order wherever they are.
+// Up to two by three tiles of sums are added up in registers. They go through memory once, in the first-level cache, to
+// bias, activation and conversion. Rows are added up in one order wherever they are.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_MATMUL_AMX_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_MATMUL_AMX_H_
 
 #include <type_traits>
 
 #include "model/encoder/cpu/matmul_body.h"
+#include "model/encoder/cpu/simd_amx.h"
 
 namespace longembed::cpu {
 namespace {
-
-constexpr int kAmxRows = 16;   // Of a tile of sums.
-constexpr int kAmxSteps = 16;  // Of a tile of rows: 64 bytes each; and of a tile of weights.
-constexpr int kAmxBytes = kAmxSteps * kStepBytes;
-
-// GCC 12's intrinsics do not tell the compiler what memory they read and write; these do.
-template <int kTile>
-LONGEMBED_INLINE void ZeroTile() {
-  asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
-}
-template <int kTile>
-LONGEMBED_INLINE void LoadTile(const void* from, ptrdiff_t stride) {
-  asm volatile("tileloadd (%1,%2,1), %%tmm%c0" : : "i"(kTile), "r"(from), "r"(stride) : "memory");
-}
-template <int kTile>
-LONGEMBED_INLINE void StoreTile(void* to, ptrdiff_t stride) {
-  asm volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(kTile), "r"(to), "r"(stride) : "memory");
-}
-struct AmxBfloat16 {
-  static constexpr bool kBfloat16Results = true;
-  using Sum = Floats;
-  template <int kSums, int kRows, int kWeights>
-  static LONGEMBED_INLINE void Multiply() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kWeights));
-  }
-};
-// Unsigned rows, signed weights.
-struct AmxInt8 {
-  static constexpr bool kBfloat16Results = true;
-  using Sum = Words;
-  template <int kSums, int kRows, int kWeights>
-  static LONGEMBED_INLINE void Multiply() {
-    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kWeights));
-  }
-};
-
-// Tiles: of sums 0 to 5, of rows 6, of weights 7.
-constexpr int kRowsTile = 6, kWeightsTile = 7;
-
-// The layout that LDTILECFG reads.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-// Of sums and rows, `rows` high. Configured tiles cost the system a larger context, until they are released.
-LONGEMBED_INLINE void ConfigureTiles(int rows) {
-  TileConfig config;
-  for (int tile = 0; tile <= kWeightsTile; ++tile) {
-    config.row_bytes[tile] = kAmxBytes;
-    config.rows[tile] = static_cast<uint8_t>(tile == kWeightsTile ? kAmxSteps : rows);
-  }
-  asm volatile("ldtilecfg %0" : : "m"(config));
-}
-LONGEMBED_INLINE void ReleaseTiles() { asm volatile("tilerelease"); }
 
 // Calls body(Constant<0>()) to body(Constant<kCount - 1>()).
 template <int kCount, typename Body>

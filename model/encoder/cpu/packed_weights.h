@@ -69,8 +69,9 @@ size_t PanelBytes(const PackedWeights& weights);
 // Memory for the panels, unless they have it, with whatever is in it. Throws std::bad_alloc.
 void AllocatePanels(PackedWeights& weights);
 
-// Packs panels [first, last), and drops the pages that they came from where these are a file's. Returns the first output
-// with a weight that is infinite or NaN, -1 where all are finite. Threads may pack different panels at the same time.
+// Packs panels [first, last), and drops the pages that they came from where these are a file's. Returns the first
+// output with a weight that is infinite or NaN, -1 where all are finite. Threads may pack different panels at the same
+// time.
 int PackPanels(PackedWeights& weights, int first, int last);
 
 // All of it at once. `weight` is row-major [outputs, inputs], finite, and not needed afterwards.

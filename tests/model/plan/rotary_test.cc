@@ -176,7 +176,17 @@ TEST(RotaryTableCacheTest, EqualSequencesShareATable) {
   EXPECT_EQ(cache.Get(frequencies, 1, 7), table);
   EXPECT_NE(cache.Get(others, 1, 7), table);
   EXPECT_NE(cache.Get(frequencies, 1.5, 7), table);
-  EXPECT_EQ(cache.Get(frequencies, 1, 128), table);
+}
+
+// Frequencies that adapt to the length of a text have one length: rows beyond it would be made and never read.
+TEST(RotaryTableCacheTest, ATableIsAsLongAsItsTextUntilOneIsLonger) {
+  RotaryTableCache cache;
+  const std::vector<double> frequencies{1, 0.5};
+  EXPECT_EQ(cache.Get(frequencies, 1, 100)->rows(), 100);
+  const auto longer = cache.Get(frequencies, 1, 101);
+  EXPECT_EQ(longer->rows(), 128);
+  EXPECT_EQ(cache.Get(frequencies, 1, 128), longer);
+  EXPECT_EQ(cache.Get(frequencies, 1, 129)->rows(), 256);
 }
 
 TEST(RotaryTableCacheTest, ManyThreadsAtOnce) {

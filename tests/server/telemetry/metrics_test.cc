@@ -116,15 +116,15 @@ TEST(MetricsTest, SaysWhatAModelIsAndHowItsSequencesRan) {
   metrics.SetModelInfo("m", {.architecture = "bert",
                              .precision = "bf16",
                              .engine = "native",
+                             .kernels = "avx2",
                              .device = "cpu",
                              .dimensions = 384,
                              .trained_window = 512});
   model.CountSequences("", 2);
   model.CountSequences("ntk", 3);
-  EXPECT_THAT(
-      metrics.Scrape(),
-      HasSubstr("longembed_model_info{architecture=\"bert\",device=\"cpu\",dimensions=\"384\",engine=\"native\","
-                "model=\"m\",precision=\"bf16\",trained_window=\"512\"} 1"));
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_model_info{architecture=\"bert\",device=\"cpu\",dimensions="
+                                          "\"384\",engine=\"native\",kernels=\"avx2\","
+                                          "model=\"m\",precision=\"bf16\",trained_window=\"512\"} 1"));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_sequences_total{method=\"plain\",model=\"m\"} 2"));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_sequences_total{method=\"ntk\",model=\"m\"} 3"));
 }
