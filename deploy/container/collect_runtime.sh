@@ -69,10 +69,11 @@ copy_own_library() {
   case ${1##*/} in libtorch* | libc10* | libcaffe2*) strip --strip-unneeded --preserve-dates "$copy" ;; esac
 }
 
-# As distroless images do, so that scanners know what is here, and the licences come along.
+# As distroless images do, so that scanners know what is here, and the licences come along. A machine may have a package for other processors, too.
 record_package() {
-  local package=$1
-  dpkg-query --status "$package" >"$out/server/var/lib/dpkg/status.d/$package"
+  local package=$1 own
+  own=$package:$(dpkg --print-architecture)
+  { dpkg-query --status "$own" 2>/dev/null || dpkg-query --status "$package"; } >"$out/server/var/lib/dpkg/status.d/$package"
   install -D -p -m 644 "/usr/share/doc/$package/copyright" "$out/server/usr/share/doc/$package/copyright"
 }
 
