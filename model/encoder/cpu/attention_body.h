@@ -529,7 +529,7 @@ class HeadAttention {
       if (steps_ % Tiles::kSteps == 0) return ScoreByTiles(VersionsOf(region).key, query, seen, to);
     }
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
-      const auto zero = [](int, int) { return Dot::Zero(); };
+      const auto zero = [](int, int) { return typename Dot::Sum{}; };
       const auto finish = [&](int r, int v, Floats sum) { Store(to + r * kKeyBlock + key + v * kLanes, sum); };
       const std::byte* const panel = KeyPanel(VersionsOf(region).key, key / kPanel);
       if (seen.end - key > kLanes) {

@@ -39,7 +39,8 @@ template <typename Dot, typename T, bool kTimes, bool kGelu, int kRows, int kVec
 void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int row, int panel, const float* factors,
                        Rows out) {
   MultiplyTile<Dot, kRows, kVectors, kVectors>(
-      weights.steps, in.data + row * in.stride, in.stride, weights.panel(panel), [](int, int) { return Dot::Zero(); },
+      weights.steps, in.data + row * in.stride, in.stride, weights.panel(panel),
+      [](int, int) { return typename Dot::Sum{}; },
       [&](int r, int v, typename Dot::Sum sum) {
         FinishOutputs<T, kTimes, kGelu>(weights, in, row + r, panel, v, sum, factors, out);
       });

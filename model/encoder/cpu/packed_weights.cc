@@ -60,9 +60,9 @@ float LargestOf(const float* row, int inputs, bool pairs) {
   return std::bit_cast<float>(largest_bits);
 }
 
-// Fills in the output's scale and offset.
-void Quantize(PackedWeights& weights, int output, const float* row, int8_t* out) {
-  const float scale = LargestOf(row, weights.inputs, weights.kernels->int8_pairs) / 127.0f;
+// Fills in the output's scale and offset; `largest` is what becomes 127.
+void Quantize(PackedWeights& weights, int output, const float* row, float largest, int8_t* out) {
+  const float scale = largest / 127.0f;
   weights.scales[output] = scale;
   constexpr float kRound = 0x1.8p23f;  // What is added to it is rounded to a whole number, to even.
   const float divisor = scale > 0 ? scale : 1.0f;
@@ -96,9 +96,11 @@ int PackOutputs(PackedWeights& weights, int first, int last) {
   std::vector<T> elements(static_cast<size_t>(weights.steps) * weights.output_bytes / sizeof(T));
   for (int output = first; output < last; ++output) {
     const float* const row = ReadRow(weights.source, output, scratch);
-    if (broken < 0 && !std::isfinite(LargestOf(row, weights.inputs, /*pairs=*/false))) broken = output;
+    const bool pairs = std::is_same_v<T, int8_t> && weights.kernels->int8_pairs;
+    const float largest = LargestOf(row, weights.inputs, pairs);
+    if (broken < 0 && !std::isfinite(largest)) broken = output;
     if constexpr (std::is_same_v<T, int8_t>) {
-      Quantize(weights, output, row, elements.data());
+      Quantize(weights, output, row, largest, elements.data());
     } else {
       ToElements(row, weights.inputs, elements.data());
     }

@@ -127,7 +127,6 @@ struct Bfloat16Dot;  // There is none.
 
 struct VnniDot : StoredSteps<Words> {
   using Sum = Words;
-  static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   // AVX-VNNI's encoding, which the compiler would not choose for a processor without AVX-512.
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
@@ -138,7 +137,6 @@ struct VnniDot : StoredSteps<Words> {
 // (Kernels::int8_pairs).
 struct MaddDot : StoredSteps<Words> {
   using Sum = Words;
-  static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     const Words pairs = _mm256_maddubs_epi16(a, b);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

@@ -124,7 +124,6 @@ LONGEMBED_INLINE void InterleaveHalfWords(const Bfloat16* even, const Bfloat16* 
 struct Bfloat16Dot : StoredSteps<Words> {
   static constexpr bool kBfloat16Results = true;
   using Sum = Floats;
-  static LONGEMBED_INLINE Sum Zero() { return Repeat(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
@@ -132,7 +131,6 @@ struct Bfloat16Dot : StoredSteps<Words> {
 struct VnniDot : StoredSteps<Words> {
   static constexpr bool kBfloat16Results = true;
   using Sum = Words;
-  static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   // GCC 12 copies and spills the sums around its own intrinsic (_mm512_dpbusd_epi32), at half the speed.
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
@@ -143,7 +141,6 @@ struct VnniDot : StoredSteps<Words> {
 // (Kernels::int8_pairs).
 struct MaddDot : StoredSteps<Words> {
   using Sum = Words;
-  static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     const Words pairs = _mm512_maddubs_epi16(a, b);
     return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));

@@ -99,7 +99,6 @@ LONGEMBED_INLINE Floats Tanh(Floats x) { return TimesSigmoid(Repeat(2.0f), x + x
 
 struct Float32Dot : StoredSteps<Words> {
   using Sum = Floats;
-  static LONGEMBED_INLINE Sum Zero() { return Repeat(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) { return Fma(AsFloats(a), AsFloats(b), sum); }
 };
 // float32 rows against weights that are stored in bfloat16.

@@ -136,7 +136,6 @@ LONGEMBED_INLINE void InterleaveHalfWords(const Bfloat16* even, const Bfloat16* 
 struct Bfloat16Dot : StoredSteps<Words> {
   static constexpr bool kBfloat16Results = true;
   using Sum = Floats;
-  static LONGEMBED_INLINE Sum Zero() { return Repeat(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     asm("bfdot %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
     return sum;
@@ -145,7 +144,6 @@ struct Bfloat16Dot : StoredSteps<Words> {
 struct DotprodDot : StoredSteps<Words> {
   static constexpr bool kBfloat16Results = true;
   using Sum = Words;
-  static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     asm("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(a), "w"(b));
     return sum;
@@ -154,7 +152,6 @@ struct DotprodDot : StoredSteps<Words> {
 // Products in 16 bits, sums of two of them in 32, sums of two of these.
 struct WideningDot : StoredSteps<Words> {
   using Sum = Words;
-  static LONGEMBED_INLINE Sum Zero() { return RepeatWord(0); }
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     const int8x16_t x = vreinterpretq_s8_s32(a), y = vreinterpretq_s8_s32(b);
     const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)));
