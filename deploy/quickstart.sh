@@ -133,7 +133,7 @@ show_metrics() {
     function show(what, name) { if (count[name]) printf "  %-34s %8.1f ms on average, %d times\n", what, 1000 * seconds[name] / count[name], count[name] }
     END {
       show("a call, from arrival to answer", "longembed_request_duration_seconds")
-      show("tokenising the texts of a call", "longembed_tokenization_duration_seconds")
+      show("tokenizing the texts of a call", "longembed_tokenization_duration_seconds")
       show("a sequence in the queue", "longembed_queue_duration_seconds")
       show("encoding a batch", "longembed_inference_duration_seconds")
     }' <<<"$text"

@@ -17,7 +17,7 @@ PASSAGES = {
     "bread": "Mix flour, water, salt and a little yeast, let the dough rise overnight in the cold, and bake it in a very hot oven until the crust "
     "is dark.",
 }
-QUERIES = ["may I sell copies of a free program?", "who gets a patent licence?", "how long is the longest river of Africa?", "how do I bake bread?"]
+QUERIES = ["may I sell copies of a free program?", "who gets a patent license?", "how long is the longest river of Africa?", "how do I bake bread?"]
 
 
 def prompts_of(client: str) -> list[str]:

@@ -82,13 +82,13 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
   ForceExitAfter(config.drain_delay + config.drain_timeout + kGrace,
                  "ended by force: something does not end after drain.timeout");
   monitor.SetServing(false);
-  signals.AwaitHurry(config.drain_delay);
-  const auto hurry = [&signals] { return signals.AwaitHurry(absl::ZeroDuration()); };
+  signals.AwaitSecondSignal(config.drain_delay);
+  const auto is_forced = [&signals] { return signals.AwaitSecondSignal(absl::ZeroDuration()); };
   std::jthread http_drain;
-  if (http != nullptr) http_drain = std::jthread([&] { http->Shutdown(config.drain_timeout, hurry); });
-  server.Shutdown(config.drain_timeout, hurry);
+  if (http != nullptr) http_drain = std::jthread([&] { http->Shutdown(config.drain_timeout, is_forced); });
+  server.Shutdown(config.drain_timeout, is_forced);
   if (http_drain.joinable()) http_drain.join();
-  Log(LogLevel::kInfo, hurry() ? "shutdown forced by a second signal" : "drained");
+  Log(LogLevel::kInfo, is_forced() ? "shutdown forced by a second signal" : "drained");
 }
 
 // What of the config refers to models.

@@ -111,7 +111,7 @@ void WriteModelText(const v1::Model& model, std::ostream& out) {
     out << absl::StrFormat("  trained for %d tokens, by %s; %s EOS token\n", model.trained_window(),
                            model.trained_window_source(), model.add_eos_token() ? "with" : "without");
   }
-  out << "  from " << model.source() << ", licence " << model.licence() << "\n";
+  out << "  from " << model.source() << ", license " << model.license() << "\n";
 }
 
 }  // namespace

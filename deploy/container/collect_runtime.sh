@@ -69,7 +69,7 @@ copy_own_library() {
   case ${1##*/} in libtorch* | libc10* | libcaffe2*) strip --strip-unneeded --preserve-dates "$copy" ;; esac
 }
 
-# As distroless images do, so that scanners know what is here, and the licences come along. A machine may have a package for other processors, too.
+# As distroless images do, so that scanners know what is here, and the licenses come along. A machine may have a package for other processors, too.
 record_package() {
   local package=$1 own
   own=$package:$(dpkg --print-architecture)

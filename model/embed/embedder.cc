@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// Which sequences go together: neighbours in order of length, up to the budget.
+// Which sequences go together: neighbors in order of length, up to the budget.
 std::vector<std::vector<size_t>> FormBatches(const std::vector<const Sequence*>& sequences, int max_batch_tokens) {
   std::vector<size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), size_t{0});

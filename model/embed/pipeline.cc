@@ -153,7 +153,7 @@ absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const I
   return PlanWithSpans(model, tokens, *spans, options);
 }
 
-// Cut, then normalised.
+// Cut, then normalized.
 absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, const VectorOptions& options) {
   const std::span<const float> kept = row.first(static_cast<size_t>(options.dimensions));
   std::vector<float> vector(kept.begin(), kept.end());

@@ -51,7 +51,7 @@ struct InputOptions {
   bool count_exactly = false;  // What truncation cuts away, however long it is (Plan::estimated).
 };
 
-// Tokenises and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
+// Tokenizes and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
 // TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT; their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 

@@ -21,7 +21,7 @@ struct PrecisionReport {
   int texts = 0;
 };
 
-// One vector a text, normalised: the pooled one, or of models without one the sparse one or all token vectors as one.
+// One vector a text, normalized: the pooled one, or of models without one the sparse one or all token vectors as one.
 using SampleVectors = std::vector<std::vector<float>>;
 
 // Embeds built-in English texts of about 10 to 500 tokens, each as the model's trained window takes it, as one batch;

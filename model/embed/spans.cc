@@ -9,7 +9,7 @@
 namespace longembed {
 namespace {
 
-// The tokens with at least a byte of `bytes`. Tokens lie in order, so that they are neighbours.
+// The tokens with at least a byte of `bytes`. Tokens lie in order, so that they are neighbors.
 Range TokensOf(ByteRange bytes, std::span<const ByteRange> token_bytes) {
   const auto first = std::partition_point(token_bytes.begin(), token_bytes.end(),
                                           [&](ByteRange token) { return token.end <= bytes.begin; });

@@ -45,7 +45,7 @@ PackedBatch Pack(std::span<const Sequence* const> sequences) {
     batch.tokens.insert(batch.tokens.end(), sequence->tokens.begin(), sequence->tokens.end());
     batch.positions.insert(batch.positions.end(), sequence->positions.begin(), sequence->positions.end());
     batch.query_scale.push_back(sequence->query_scale);
-    batch.neighbour_window.push_back(sequence->neighbour_window);
+    batch.neighbor_window.push_back(sequence->neighbor_window);
     batch.chunk.push_back(sequence->chunk);
     batch.calibration.push_back(sequence->calibration);
     batch.sequence_offsets.push_back(start + sequence->size());

@@ -15,13 +15,13 @@ struct PackedBatch {
   std::vector<int32_t> tokens;   // [T]
   std::vector<float> positions;  // [T]; empty for RoPE.
   // RoPE: row-major [rotary_tables, 2, T, rotary_width], where the 2 are cos and sin. One table is the plain rotation.
-  // Three, when a sequence has a neighbour window or chunks: plain, grouped, shifted (sequence.h); rows of other
+  // Three, when a sequence has a neighbor window or chunks: plain, grouped, shifted (sequence.h); rows of other
   // sequences are 0.
   std::vector<float> rotary;
   int rotary_tables = 0;
   int rotary_width = 0;
   std::vector<float> query_scale;                // [S]
-  std::vector<int32_t> neighbour_window;         // [S]
+  std::vector<int32_t> neighbor_window;          // [S]
   std::vector<int32_t> chunk;                    // [S] May be empty.
   std::vector<SequenceCalibration> calibration;  // [S] Rows and `apart` in tokens of the sequence. May be empty.
   // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).

@@ -57,11 +57,11 @@ class SparseEncoder final : public Encoder {
       : encoder_(std::move(encoder)), head_(std::move(head)) {}
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
-                                     absl::FunctionRef<bool()> nobody_waits) override {
-    absl::StatusOr<VectorBlock> block = encoder_->Encode(batch, leader, nobody_waits);
+                                     absl::FunctionRef<bool()> is_cancelled) override {
+    absl::StatusOr<VectorBlock> block = encoder_->Encode(batch, leader, is_cancelled);
     if (!block.ok() || batch.sparse.empty()) return block;
     try {
-      if (absl::Status status = RunHead(batch, leader, nobody_waits, *block); !status.ok()) return status;
+      if (absl::Status status = RunHead(batch, leader, is_cancelled, *block); !status.ok()) return status;
     } catch (const std::bad_alloc&) {
       return EncoderOutOfMemory("the sparse vectors of the batch do not fit");
     }
@@ -76,7 +76,7 @@ class SparseEncoder final : public Encoder {
 
  private:
   // Makes sparse vectors of the block's last rows, the token vectors.
-  absl::Status RunHead(const PackedBatch& batch, Team::Leader& leader, absl::FunctionRef<bool()> nobody_waits,
+  absl::Status RunHead(const PackedBatch& batch, Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled,
                        VectorBlock& block) {
     const std::vector<int32_t> tokens = TokensOf(batch);
     const size_t pooled = block.values.size() - tokens.size() * static_cast<size_t>(block.width);
@@ -85,7 +85,7 @@ class SparseEncoder final : public Encoder {
     std::vector<absl::StatusOr<std::vector<SparseVector>>> found(groups.size());
     // A round at a time, because only this thread may ask.
     for (size_t first = 0; first < groups.size();) {
-      if (nobody_waits()) return EncoderCancelled();
+      if (is_cancelled()) return EncoderCancelled();
       const size_t round = std::min(groups.size() - first, static_cast<size_t>(leader.threads()));
       leader.ParallelFor(static_cast<int>(round),
                          [&](int i) { found[first + i] = RunGroup(groups[first + i], hidden, tokens, block.width); });

@@ -64,7 +64,7 @@ at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table) {
 std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
                                        const TorchAttentionBatch& context) {
   const PackedBatch& batch = context.batch;
-  if (std::ranges::any_of(batch.neighbour_window, [](int32_t window) { return window > 0; })) return std::nullopt;
+  if (std::ranges::any_of(batch.neighbor_window, [](int32_t window) { return window > 0; })) return std::nullopt;
   const int64_t head_dim = qkv.size(1) / (shape.heads + 2 * shape.key_value_heads);
   const std::vector<at::Tensor> parts =
       qkv.view({qkv.size(0), -1, head_dim})

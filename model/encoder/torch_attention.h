@@ -36,7 +36,7 @@ at::Tensor QueryScaleRows(const PackedBatch& batch, c10::Device device);
 
 // qkv [T, (heads + 2 key_value_heads) d] -> [T, heads d]: FlashAttention over packed sequences (arXiv 2307.08691) on
 // CUDA in fp16 and bf16; elsewhere one padded call, where padding does not double the batch and no mask grows large.
-// Nothing when neither fits, or when a sequence has a neighbour window (SelfExtend): the graph's own attention does
+// Nothing when neither fits, or when a sequence has a neighbor window (SelfExtend): the graph's own attention does
 // these.
 std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
                                        const TorchAttentionBatch& context);

@@ -80,12 +80,12 @@ class TorchEncoder final : public Encoder {
   }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
-                                     absl::FunctionRef<bool()> nobody_waits) override {
+                                     absl::FunctionRef<bool()> is_cancelled) override {
     try {
       const c10::InferenceMode inference;
-      if (device_.is_cpu()) return Run(batch, nobody_waits);
+      if (device_.is_cpu()) return Run(batch, is_cancelled);
       const c10::StreamGuard stream(StreamOfThread(device_));
-      return Run(batch, nobody_waits);
+      return Run(batch, is_cancelled);
     } catch (const std::exception& error) {
       return StatusOfException(error);
     }
@@ -99,17 +99,17 @@ class TorchEncoder final : public Encoder {
  private:
   // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers, and so that
   // on a GPU attention is one kernel a layer.
-  absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> nobody_waits) {
+  absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> is_cancelled) {
     if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = vector_size_};
     const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);
     const at::Tensor query_scale = View(batch.query_scale, at::kFloat);
-    const at::Tensor neighbour_window = View(batch.neighbour_window, at::kInt);
+    const at::Tensor neighbor_window = View(batch.neighbor_window, at::kInt);
     static_assert(sizeof(Range) == 2 * sizeof(int32_t));
     const at::Tensor spans = torch::from_blob(const_cast<Range*>(batch.spans.data()),
                                               {static_cast<int64_t>(batch.spans.size()), 2}, at::kInt);
 
     TorchAttentionBatch attention(batch);
-    std::vector<c10::IValue> arguments{Embed(batch), query_scale, neighbour_window, offsets};
+    std::vector<c10::IValue> arguments{Embed(batch), query_scale, neighbor_window, offsets};
     if (family_ == Family::kRope) {
       attention.rotary =
           ToDevice(View(batch.rotary, at::kFloat)
@@ -124,7 +124,7 @@ class TorchEncoder final : public Encoder {
     }
     const bool walk = attention.one_call || NeedsFormula(batch);
     for (size_t i = 0; i < std::max(layers_.size(), stored_layers_.size()); ++i) {
-      if (nobody_waits()) return EncoderCancelled();
+      if (is_cancelled()) return EncoderCancelled();
       if (options_.streamed && options_.on_progress)
         options_.on_progress(static_cast<double>(i) / stored_layers_.size());
       std::optional<TorchLayer> read;

@@ -20,10 +20,10 @@ class SequenceAttention {
  public:
   // qkv [n, (heads + 2 key_value_heads) d], rotary [1 or 3, 2, n, R / 2] or undefined.
   SequenceAttention(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
-                    const at::Tensor& relative_bias, double query_scale, int64_t neighbour_window, int64_t chunk)
+                    const at::Tensor& relative_bias, double query_scale, int64_t neighbor_window, int64_t chunk)
       : causal_(shape.causal),
         tokens_(qkv.size(0)),
-        neighbour_window_(neighbour_window),
+        neighbor_window_(neighbor_window),
         chunk_(chunk),
         position_(at::arange(tokens_, qkv.options().dtype(at::kLong))) {
     const int64_t head_dim = qkv.size(1) / (shape.heads + 2 * shape.key_value_heads);
@@ -35,7 +35,7 @@ class SequenceAttention {
     const auto for_all_heads = [&shape](const at::Tensor& kept) {
       return kept.repeat_interleave(shape.heads / shape.key_value_heads, 1).transpose(0, 1);
     };
-    const int64_t versions = neighbour_window > 0 || chunk > 0 ? 3 : 1;
+    const int64_t versions = neighbor_window > 0 || chunk > 0 ? 3 : 1;
     for (int64_t version = 0; version < versions; ++version) {
       const auto turned = [&](const at::Tensor& heads) {
         const at::Tensor wide = heads.to(at::kFloat);
@@ -69,9 +69,9 @@ class SequenceAttention {
     };
     const at::Tensor distance = position_.slice(0, first, last).unsqueeze(1) - position_;  // Above 0: to the left.
     at::Tensor scores = scores_of(0, 0);
-    if (neighbour_window_ > 0) {
-      scores = at::where(distance >= neighbour_window_, scores_of(2, 1), scores);
-      scores = at::where(distance <= -neighbour_window_, scores_of(1, 2), scores);
+    if (neighbor_window_ > 0) {
+      scores = at::where(distance >= neighbor_window_, scores_of(2, 1), scores);
+      scores = at::where(distance <= -neighbor_window_, scores_of(1, 2), scores);
     }
     if (chunk_ > 0) {
       const at::Tensor chunks = position_.floor_divide(chunk_);
@@ -111,7 +111,7 @@ class SequenceAttention {
 
   const bool causal_;
   const int64_t tokens_;
-  const int64_t neighbour_window_;
+  const int64_t neighbor_window_;
   const int64_t chunk_;
   const at::Tensor position_;               // [n]
   double scale_ = 1;                        // Of scores.
@@ -145,7 +145,7 @@ void FillByFormula(const at::Tensor& qkv, const AttentionHeads& shape, const at:
     const int32_t first = batch.sequence_offsets[s], n = batch.sequence_offsets[s + 1] - first;
     const SequenceAttention attention(qkv.narrow(0, first, n), shape,
                                       rotary.defined() ? rotary.narrow(2, first, n) : rotary, relative_bias,
-                                      batch.query_scale[s], batch.neighbour_window[s], chunk);
+                                      batch.query_scale[s], batch.neighbor_window[s], chunk);
     const auto fill = [&](Range rows, const SequenceCalibration* own) {
       if (rows.size() == 0) return;
       context.narrow(0, first + rows.start, rows.size()).copy_(attention.Contexts(rows, own));

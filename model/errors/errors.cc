@@ -82,7 +82,7 @@ absl::Status InvalidUtf8(std::string_view field, size_t byte) {
 }
 
 absl::Status TokenizerFailed(std::string_view what) {
-  return Invalid("", "TOKENIZER_FAILED", absl::StrCat("cannot be tokenised: ", std::string(what)));
+  return Invalid("", "TOKENIZER_FAILED", absl::StrCat("cannot be tokenized: ", std::string(what)));
 }
 
 absl::Status InputTooLong(int64_t tokens, int64_t capacity) {
@@ -240,7 +240,7 @@ absl::Status UnusableVector() {
 }
 
 absl::Status EncoderCancelled() {
-  return MakeError(absl::StatusCode::kCancelled, "", "NOBODY_WAITS", "stopped because nobody waits for this batch");
+  return MakeError(absl::StatusCode::kCancelled, "", "CANCELLED", "every call of this batch was cancelled or is late");
 }
 
 absl::Status EncoderOutOfMemory(std::string_view what) {

@@ -31,7 +31,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--trained-dimensions", metavar="N,N", help="lengths that vectors may be cut to (default: the checkpoint's matryoshka_dimensions)")
     parser.add_argument("--recommended-extension", metavar="JSON", help="what the extension `recommended` stands for; '' = nothing is recommended")
     parser.add_argument("--recommended-multi-vector-extension", metavar="JSON", help="the same for clients that keep a vector a window; it has `windows`")
-    parser.add_argument("--licence", help="the weights' licence, for the manifest")
+    parser.add_argument("--license", help="the weights' license, for the manifest")
     parser.add_argument(
         "--embed-texts", type=Path, metavar="PROGRAM", help="longembed-embed-texts, to check through the model library (default: build/release's; '' = from Python)"
     )
@@ -100,7 +100,7 @@ def overrides_of(options: argparse.Namespace) -> dict:
         "recommended_multi_vector_extension": extension(
             "--recommended-multi-vector-extension", options.recommended_multi_vector_extension, required="windows"
         ),
-        "licence": options.licence,
+        "license": options.license,
     }
     return {key: value for key, value in given.items() if value not in (None, {})}
 

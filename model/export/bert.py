@@ -45,9 +45,9 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """hidden [T, H], query_scale float32 [S], neighbour_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
+    """hidden [T, H], query_scale float32 [S], neighbor_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
 
-    neighbour_window is there because every family's layer has the same signature; absolute positions have no use for it.
+    neighbor_window is there because every family's layer has the same signature; absolute positions have no use for it.
     """
 
     def __init__(self, weights: Weights, prefix: str, attention: nn.Module):
@@ -60,8 +60,8 @@ class Layer(nn.Module):
         self.output = weights.linear(prefix + "output.dense")
         self.output_norm = weights.norm(prefix + "output.LayerNorm")
 
-    def forward(self, hidden: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        context = self.attention(self.qkv(hidden), query_scale, neighbour_window, sequence_offsets)
+    def forward(self, hidden: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        context = self.attention(self.qkv(hidden), query_scale, neighbor_window, sequence_offsets)
         hidden = self.attention_norm(self.attention_output(context), hidden)
         return self.output_norm(self.output(self.intermediate(hidden)), hidden)
 
@@ -77,11 +77,11 @@ class PackedEncoder(nn.Module):
         self.pooling = SpanMean()
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor, spans: Tensor
+        self, tokens: Tensor, positions: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor, spans: Tensor
     ) -> Tensor:
         hidden = self.embeddings(tokens, positions)
         for layer in self.layers:
-            hidden = layer(hidden, query_scale, neighbour_window, sequence_offsets)
+            hidden = layer(hidden, query_scale, neighbor_window, sequence_offsets)
         return self.pooling(hidden, spans)
 
 

@@ -31,7 +31,7 @@ COMPANY = 8  # Sequences in a random batch.
 IN_COMPANY = 24  # Sequences that are encoded alone and batched with others.
 MIN_COSINE = 0.99999
 MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
-MAX_NORM_DIFFERENCE = 1e-3  # Of a vector that the checkpoint does not normalise, relative to its norm.
+MAX_NORM_DIFFERENCE = 1e-3  # Of a vector that the checkpoint does not normalize, relative to its norm.
 
 
 @dataclass(frozen=True)

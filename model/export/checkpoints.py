@@ -52,7 +52,7 @@ class Known:
     hub: str
     trained_window: int
     pooling: str
-    licence: str
+    license: str
     prompts: dict = field(default_factory=dict)
     recommended_extension: str = WINDOWS
     multi_vector_window: int = MULTI_VECTOR_WINDOW

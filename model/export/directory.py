@@ -71,7 +71,7 @@ class Directory:
         return [i for i, token in enumerate(self.token_ids(sample)) if token not in skipped]
 
     def encode_tokens(self, samples: list[Sample]) -> list[Tensor]:
-        """The token vectors of one batch of the graph, each [vectors, H], not normalised."""
+        """The token vectors of one batch of the graph, each [vectors, H], not normalized."""
         sequences, kept = [self.token_ids(sample) for sample in samples], [self.kept(sample) for sample in samples]
         unattended = torch.tensor([-self._unattended(sample) for sample in samples], dtype=torch.int32)
         starts = torch.tensor([0, *map(len, sequences)]).cumsum(0).tolist()
@@ -94,7 +94,7 @@ class Directory:
         return [torch.tensor(line["vectors"]) for line in self._run(samples, output="TOKEN_VECTORS")]
 
     def encode(self, sequences: list[list[int]]) -> Tensor:
-        """[sequences, H] of one batch of the graph, not normalised."""
+        """[sequences, H] of one batch of the graph, not normalized."""
         with torch.inference_mode():
             return packing.encode(self._graph, sequences, self.content["pooling"], self._positions)
 
@@ -127,7 +127,7 @@ class Directory:
         return torch.zeros(self.content["vocabulary_size"]).scatter(0, indices, values)
 
     def vectors(self, samples: list[Sample], streamed: bool = False) -> Tensor:
-        """[samples, H] from texts, not normalised. Streamed: by the program, which has one layer in memory at a time and reads all of them for each text."""
+        """[samples, H] from texts, not normalized. Streamed: by the program, which has one layer in memory at a time and reads all of them for each text."""
         if streamed and self._program is None:
             raise ExportError("a model of this size is checked through the model library; build the target longembed-embed-texts, or give --check whole.")
         if self._program is None:

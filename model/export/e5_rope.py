@@ -1,6 +1,6 @@
 """E5-RoPE of the LongEmbed paper (dwzhu/e5rope-base): BERT without a position table, queries and keys rotated instead.
 
-Its published code is RoFormer's with the rotation of Llama: halves of a head, not neighbours, and values stay as they are (`rotary_value` false).
+Its published code is RoFormer's with the rotation of Llama: halves of a head, not neighbors, and values stay as they are (`rotary_value` false).
 """
 
 import torch
@@ -23,7 +23,7 @@ REQUIRED = {"hidden_act": "gelu", "rotary_value": False, "is_decoder": False, "a
 
 
 class Layer(nn.Module):
-    """hidden [T, H], rotary, query_scale float32 [S], neighbour_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H]."""
+    """hidden [T, H], rotary, query_scale float32 [S], neighbor_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H]."""
 
     def __init__(self, weights: Weights, prefix: str, heads: int):
         super().__init__()
@@ -35,8 +35,8 @@ class Layer(nn.Module):
         self.output = weights.linear(prefix + "output.dense")
         self.output_norm = weights.norm(prefix + "output.LayerNorm")
 
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        context = self.attention(self.qkv(hidden), rotary, query_scale, neighbour_window, sequence_offsets)
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        context = self.attention(self.qkv(hidden), rotary, query_scale, neighbor_window, sequence_offsets)
         hidden = self.attention_norm(self.attention_output(context), hidden)
         return self.output_norm(self.output(self.intermediate(hidden)), hidden)
 

@@ -199,7 +199,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
         **({"recommendation_evidence": known.evidence} if known and known.evidence and "recommended_extension" not in overrides else {}),
         "precision": "fp32",
         "source": source.label,
-        "licence": overrides.get("licence", known.licence if known else "unknown"),
+        "license": overrides.get("license", known.license if known else "unknown"),
     }
 
 

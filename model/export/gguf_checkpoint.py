@@ -53,7 +53,7 @@ def _tensor(item, config: dict) -> tuple[str, torch.Tensor]:
 
 
 def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """llama.cpp rotates neighbouring components and reorders the rows of each head for it; this puts them back."""
+    """llama.cpp rotates neighboring components and reorders the rows of each head for it; this puts them back."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 

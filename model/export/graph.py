@@ -85,7 +85,7 @@ class PackedAttention(nn.Module):
     """Bidirectional attention within each sequence of a packed batch.
 
     qkv [T, 3H] holds query, key and value side by side, each split into heads. Logits of sequence s are multiplied by query_scale[s] on top of the usual
-    1/sqrt(head_dim); this happens in the kernel's own scale, so 1 changes no bit. Neighbouring sequences of equal length and scale go as one call.
+    1/sqrt(head_dim); this happens in the kernel's own scale, so 1 changes no bit. Neighboring sequences of equal length and scale go as one call.
     No buffer grows with the square of a length: the views below are what the flash kernels take.
     """
 
@@ -95,7 +95,7 @@ class PackedAttention(nn.Module):
         super().__init__()
         self.heads = heads
 
-    def forward(self, qkv: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, qkv: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
         scales: List[float] = query_scale.cpu().to(torch.float32).tolist()
         contexts: List[Tensor] = []
@@ -122,7 +122,7 @@ class SpanMean(nn.Module):
     """Averages token vectors over spans: hidden [T, H], spans int32 [P, 2] -> [P, H].
 
     A span is [start, end) in tokens of the packed batch and never empty. Each is summed on its own: a difference of running sums would lose digits and let
-    neighbours leak in. Mean pooling is the span of a whole sequence, CLS that of its first token.
+    neighbors leak in. Mean pooling is the span of a whole sequence, CLS that of its first token.
     """
 
     def forward(self, hidden: Tensor, spans: Tensor) -> Tensor:

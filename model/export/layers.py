@@ -1,6 +1,6 @@
 """Layers that several rotary architectures share, put together from the parts in graph.py and rotary_graph.py; and parts made from a checkpoint's tensors.
 
-Every forward() is hidden [T, H], rotary, query_scale float32 [S], neighbour_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
+Every forward() is hidden [T, H], rotary, query_scale float32 [S], neighbor_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
 """
 
 import torch
@@ -38,8 +38,8 @@ class PartsLayer(nn.Module):
 class PreNormLayer(PartsLayer):
     """Norms before attention and before a gated feed-forward layer: Llama and its kin, ModernBERT."""
 
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        context = self.attention(self.qkv(self.attention_norm(hidden)), rotary, query_scale, neighbour_window, sequence_offsets)
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        context = self.attention(self.qkv(self.attention_norm(hidden)), rotary, query_scale, neighbor_window, sequence_offsets)
         hidden = hidden + self.attention_output(context)
         return hidden + self.output(self.activation(self.gate_and_value(self.output_norm(hidden))))
 
@@ -47,18 +47,18 @@ class PreNormLayer(PartsLayer):
 class HeadNormLayer(PartsLayer):
     """PreNormLayer with norms of single query and key heads: Qwen3."""
 
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         qkv = self.head_norm(self.qkv(self.attention_norm(hidden)))
-        hidden = hidden + self.attention_output(self.attention(qkv, rotary, query_scale, neighbour_window, sequence_offsets))
+        hidden = hidden + self.attention_output(self.attention(qkv, rotary, query_scale, neighbor_window, sequence_offsets))
         return hidden + self.output(self.activation(self.gate_and_value(self.output_norm(hidden))))
 
 
 class SandwichNormLayer(PartsLayer):
     """HeadNormLayer whose attention and feed-forward outputs are normed too, before they are added: Gemma 3."""
 
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         qkv = self.head_norm(self.qkv(self.attention_norm(hidden)))
-        context = self.attention(qkv, rotary, query_scale, neighbour_window, sequence_offsets)
+        context = self.attention(qkv, rotary, query_scale, neighbor_window, sequence_offsets)
         hidden = hidden + self.attention_output_norm(self.attention_output(context))
         inner = self.activation(self.gate_and_value(self.feed_forward_norm(hidden)))
         return hidden + self.output_norm(self.output(inner))
@@ -67,7 +67,7 @@ class SandwichNormLayer(PartsLayer):
 class GatedPostNormLayer(PartsLayer):
     """Norms after attention and after a gated feed-forward layer, each over the sum with its input: nomic-bert, gte."""
 
-    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
-        context = self.attention(self.qkv(hidden), rotary, query_scale, neighbour_window, sequence_offsets)
+    def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+        context = self.attention(self.qkv(hidden), rotary, query_scale, neighbor_window, sequence_offsets)
         hidden = self.attention_norm(self.attention_output(context), hidden)
         return self.output_norm(self.output(self.activation(self.gate_and_value(hidden))), hidden)

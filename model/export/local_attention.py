@@ -15,7 +15,7 @@ class LocalRotaryAttention(nn.Module):
     """Bidirectional attention of each token to those at most `window` tokens away, with rotary positions of its own base.
 
     qkv is RotaryAttention's. Positions are the tokens' plain ones, taken from sequence_offsets: a context extension is for distances that a layer was not trained on,
-    and a local layer never sees one. So `rotary`, `query_scale` and `neighbour_window` are the global layers' alone and are not read here. Memory and time grow
+    and a local layer never sees one. So `rotary`, `query_scale` and `neighbor_window` are the global layers' alone and are not read here. Memory and time grow
     linearly with the length.
     """
 
@@ -33,7 +33,7 @@ class LocalRotaryAttention(nn.Module):
         self.rotary_base = rotary_base
         self.block = block
 
-    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
         sequences = len(offsets) - 1
         longest = 0

@@ -33,7 +33,7 @@ def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
 
 
 def encode(graph: nn.Module, sequences: list[list[int]], pooling: str, positions: Callable[[list[int]], Tensor] = table_rows) -> Tensor:
-    """One plain batch through the graph: [number of sequences, H], un-normalised. Shows how a batch is packed."""
+    """One plain batch through the graph: [number of sequences, H], un-normalized. Shows how a batch is packed."""
     lengths = torch.tensor([len(ids) for ids in sequences])
     ends = lengths.cumsum(0)
     starts = ends - lengths

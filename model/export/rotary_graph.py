@@ -1,7 +1,7 @@
 """The parts of graphs with rotary positions, of signature rope-v1. Compiled by torch.jit.script, like graph.py, whose letters for shapes hold here too.
 
 `rotary` is float32 [1 or 3, 2, T, R / 2]: tables of cos and sin for every token, R components of a head being rotated. The first table is the token's rotation. With
-three, the second and third are SelfExtend's, for positions i // g and i // g + w - w // g; only sequences with a neighbour window w > 0 read them.
+three, the second and third are SelfExtend's, for positions i // g and i // g + w - w // g; only sequences with a neighbor window w > 0 read them.
 """
 
 from typing import Final, List
@@ -119,10 +119,10 @@ class NormedSpanMean(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Attention with rotary positions within each sequence of a packed batch; with SelfExtend for sequences that have a neighbour window.
+    """Attention with rotary positions within each sequence of a packed batch; with SelfExtend for sequences that have a neighbor window.
 
     qkv [T, (heads + 2 key_value_heads) d] holds query, key and value side by side, each split into heads. Component j of a head is rotated with component j + R/2
-    (NeoX and Llama; RoFormer's own pairs are neighbours). Logits of sequence s are multiplied by query_scale[s] on top of 1/sqrt(d). Neighbouring plain sequences of
+    (NeoX and Llama; RoFormer's own pairs are neighbors). Logits of sequence s are multiplied by query_scale[s] on top of 1/sqrt(d). Neighboring plain sequences of
     equal length and scale go as one call. No buffer grows with the square of a length: SelfExtend goes by tiles of queries, each with one softmax over its regions.
     """
 
@@ -138,10 +138,10 @@ class RotaryAttention(nn.Module):
         self.causal = causal
         self.tile_elements = tile_elements  # Of scores: 16 MiB in float32, and a few copies; more where 16 rows have more.
 
-    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
         scales: List[float] = query_scale.cpu().to(torch.float32).tolist()
-        windows: List[int] = neighbour_window.cpu().to(torch.int64).tolist()
+        windows: List[int] = neighbor_window.cpu().to(torch.int64).tolist()
         head_dim = qkv.size(1) // (self.heads + 2 * self.key_value_heads)
         query, key, value = qkv.view(qkv.size(0), -1, head_dim).split([self.heads, self.key_value_heads, self.key_value_heads], dim=1)
         contexts: List[Tensor] = []
@@ -240,9 +240,9 @@ class RotaryEncoder(nn.Module):
         self.pooling = pooling
 
     def forward(
-        self, tokens: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor, spans: Tensor
+        self, tokens: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor, spans: Tensor
     ) -> Tensor:
         hidden = self.embeddings(tokens)
         for layer in self.layers:
-            hidden = layer(hidden, rotary, query_scale, neighbour_window, sequence_offsets)
+            hidden = layer(hidden, rotary, query_scale, neighbor_window, sequence_offsets)
         return self.pooling(hidden, spans)

@@ -1,6 +1,6 @@
 """Attention to all but the last tokens of a sequence: of ColBERT's queries, which mask tokens lengthen that see the text and that nothing sees.
 
-neighbour_window[s] = -k says that no token of sequence s attends to its last k tokens. Without any such sequence each of these is the attention that it is made of.
+neighbor_window[s] = -k says that no token of sequence s attends to its last k tokens. Without any such sequence each of these is the attention that it is made of.
 """
 
 from typing import Final, List
@@ -23,10 +23,10 @@ class UnattendedPackedAttention(PackedAttention):
     def __init__(self, whole: PackedAttention):
         super().__init__(whole.heads)
 
-    def forward(self, qkv: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, qkv: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
         scales: List[float] = query_scale.cpu().to(torch.float32).tolist()
-        windows: List[int] = neighbour_window.cpu().to(torch.int64).tolist()
+        windows: List[int] = neighbor_window.cpu().to(torch.int64).tolist()
         contexts: List[Tensor] = []
         for s in range(len(scales)):
             rows = qkv[offsets[s] : offsets[s + 1]]
@@ -49,10 +49,10 @@ class UnattendedRotaryAttention(nn.Module):
         super().__init__()
         self.whole = whole
 
-    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
         scales: List[float] = query_scale.cpu().to(torch.float32).tolist()
-        windows: List[int] = neighbour_window.cpu().to(torch.int64).tolist()
+        windows: List[int] = neighbor_window.cpu().to(torch.int64).tolist()
         contexts: List[Tensor] = []
         for s in range(len(scales)):
             a, b = offsets[s], offsets[s + 1]
@@ -60,7 +60,7 @@ class UnattendedRotaryAttention(nn.Module):
                 contexts.append(self.attend_to(qkv[a:b], rotary[0, :, a:b], b - a + windows[s], scales[s]))
             else:
                 alone = torch.tensor([0, b - a], dtype=torch.int32)
-                contexts.append(self.whole(qkv[a:b], rotary[:, :, a:b], query_scale[s : s + 1], neighbour_window[s : s + 1], alone))
+                contexts.append(self.whole(qkv[a:b], rotary[:, :, a:b], query_scale[s : s + 1], neighbor_window[s : s + 1], alone))
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend_to(self, qkv: Tensor, table: Tensor, keys: int, scale: float) -> Tensor:
@@ -82,9 +82,9 @@ class UnattendedLocalAttention(nn.Module):
         super().__init__()
         self.whole = whole
 
-    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor) -> Tensor:
+    def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
-        windows: List[int] = neighbour_window.cpu().to(torch.int64).tolist()
+        windows: List[int] = neighbor_window.cpu().to(torch.int64).tolist()
         contexts: List[Tensor] = []
         for s in range(len(windows)):
             a, b = offsets[s], offsets[s + 1]
@@ -92,7 +92,7 @@ class UnattendedLocalAttention(nn.Module):
                 contexts.append(self.attend_to(qkv[a:b], b - a + windows[s]))
             else:
                 alone = torch.tensor([0, b - a], dtype=torch.int32)
-                contexts.append(self.whole(qkv[a:b], rotary[:, :, a:b], query_scale[s : s + 1], neighbour_window[s : s + 1], alone))
+                contexts.append(self.whole(qkv[a:b], rotary[:, :, a:b], query_scale[s : s + 1], neighbor_window[s : s + 1], alone))
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend_to(self, qkv: Tensor, keys: int) -> Tensor:

@@ -179,7 +179,7 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   root.Texts("recommendation_evidence", manifest.recommendation_evidence);
   root.Text("precision", manifest.precision);
   root.Text("source", manifest.source);
-  root.Text("licence", manifest.licence);
+  root.Text("license", manifest.license);
   root.Texts("files", manifest.file_sha256);
   root.Ignore("exporter");  // For the exporter's own use: which version wrote this.
 }

@@ -104,7 +104,7 @@ struct ModelManifest {
   std::map<std::string, std::string> recommendation_evidence;
   std::string precision;  // Of the weights in encoder.pt.
   std::string source;
-  std::string licence;
+  std::string license;
   std::map<std::string, std::string> file_sha256;  // File name -> lower-case hex.
 };
 

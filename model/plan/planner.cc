@@ -153,7 +153,7 @@ class Planner {
     } else {
       Rotate(planned.positions, sequence);
     }
-    if (unattended > 0) sequence.neighbour_window = -unattended;
+    if (unattended > 0) sequence.neighbor_window = -unattended;
     plan_.sequences.push_back(std::move(planned));
   }
 
@@ -225,7 +225,7 @@ class Planner {
     sequence.rotary = before.rotary;
     sequence.rotary_grouped = before.rotary_grouped;
     sequence.rotary_shifted = before.rotary_shifted;
-    sequence.neighbour_window = before.neighbour_window;
+    sequence.neighbor_window = before.neighbor_window;
     sequence.chunk = before.chunk;
   }
 
@@ -235,7 +235,7 @@ class Planner {
     sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), RotaryAmplitude(model_, positions), rows);
     const RotaryTable& table = *sequence.rotary;
     if (const int64_t g = positions.group, shift = positions.far_shift; positions.neighbor_window > 0) {
-      sequence.neighbour_window = static_cast<int32_t>(positions.neighbor_window);
+      sequence.neighbor_window = static_cast<int32_t>(positions.neighbor_window);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
       // Below the neighbor window the shift may point beyond the table, but no pair that far has such a token later.
       sequence.rotary_shifted =

@@ -52,7 +52,7 @@ struct Sequence {
   float query_scale = 1.0f;  // Attention log-scaling; 1 = none.
   // SelfExtend's w, STRING's S; 0 = plain attention; -k = plain, and no token attends to the last k (for models with
   // TokenVectors).
-  int32_t neighbour_window = 0;
+  int32_t neighbor_window = 0;
   SequenceCalibration calibration;
   int32_t chunk = 0;         // Dual chunk attention's s; 0: none.
   std::vector<Range> spans;  // Token ranges within the sequence; the encoder gives the mean of each.

@@ -45,7 +45,7 @@ struct NeededTokens {
   bool count_rest = false;                 // Exactly, however long it is.
 };
 
-// Tokenises prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first
+// Tokenizes prompt and text as one, because tokenizers merge differently at a seam. The content begins at the first
 // token that ends beyond the prompt; blanks alone may have none. Errors (INVALID_ARGUMENT): those of
 // Tokenizer::Tokenize; EMPTY_INPUT; INPUT_BEYOND_SERVER_LIMIT when the content has more than `max_tokens`.
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,

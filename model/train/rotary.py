@@ -92,11 +92,11 @@ class Student(nn.Module):
             parameter.requires_grad_(name != "embeddings.word")
 
     def forward(
-        self, tokens: Tensor, rotary: Tensor, query_scale: Tensor, neighbour_window: Tensor, sequence_offsets: Tensor, spans: Tensor
+        self, tokens: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor, spans: Tensor
     ) -> Tensor:
         hidden = self._embed(tokens, sequence_offsets.long())
         for layer in self.graph.layers:
-            hidden = layer(hidden, rotary, query_scale, neighbour_window, sequence_offsets)
+            hidden = layer(hidden, rotary, query_scale, neighbor_window, sequence_offsets)
         return self.graph.pooling(hidden, spans)
 
     def _embed(self, tokens: Tensor, offsets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@
 
 namespace longembed {
 
-// `rows` are un-normalised window vectors of one width, at least one; `weights` are the windows' lengths in tokens,
+// `rows` are un-normalized window vectors of one width, at least one; `weights` are the windows' lengths in tokens,
 // used by TOKEN_WEIGHTED_MEAN alone. Of `windows` the aggregation and its numbers count. Sums in double.
 std::vector<float> Aggregate(const Windows& windows, std::span<const std::vector<float>> rows,
                              std::span<const int32_t> weights);

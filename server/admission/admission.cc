@@ -8,98 +8,100 @@
 
 namespace longembed {
 
-Place::~Place() {
+Permit::~Permit() {
   const std::lock_guard lock(admission_.mutex_);
   admission_.GiveBack(*this, held_);
-  const auto client = admission_.clients_.find(demand_.client);
-  if (--client->second.places == 0) admission_.clients_.erase(client);
+  const auto client = admission_.clients_.find(request_.client);
+  if (--client->second.permits == 0) admission_.clients_.erase(client);
 }
 
-absl::Status Place::Settle(int64_t tokens, absl::Duration work, bool giant, bool must_fit) {
+absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit) {
   const std::lock_guard lock(admission_.mutex_);
-  const Holding estimate = held_;
+  const Reservation estimate = held_;
   admission_.GiveBack(*this, held_);
-  demand_.tokens = tokens;
-  demand_.work = work;
-  demand_.giant = giant;
+  request_.tokens = tokens;
+  request_.work = work;
+  request_.oversized = oversized;
   settled_ = true;
-  whole_ = admission_.Charge(demand_);
-  admission_.CorrectClock(demand_.client, whole_.work - estimate.work);
+  whole_ = admission_.Charge(request_);
+  admission_.CorrectClock(request_.client, whole_.work - estimate.work);
   // Its share and its wait were judged by the estimate; the tokens are memory.
   const bool grown = whole_.tokens > estimate.tokens || whole_.all_tokens > estimate.all_tokens;
-  if (grown && !must_fit && !Admission::TokensFit(model_, demand_.priority, whole_)) {
-    return admission_.Refuse(Overload::kQueueTokens, model_, demand_);
+  if (grown && !must_fit && !Admission::TokensFit(model_, request_.priority, whole_)) {
+    return admission_.Refuse(Overload::kQueueTokens, model_, request_);
   }
-  demand_.tokenization = absl::ZeroDuration();  // Done.
-  due_ = admission_.DueOf(demand_, start_);
-  if (!must_fit && Admission::Waits(model_) && admission_.IsLate(demand_, admission_.WaitOf(demand_, start_))) {
-    return admission_.Refuse(Overload::kDeadline, model_, demand_);
+  request_.tokenization = absl::ZeroDuration();  // Done.
+  due_ = admission_.DueOf(request_, start_);
+  if (!must_fit && Admission::Waits(model_) && admission_.IsLate(request_, admission_.WaitOf(request_, start_))) {
+    return admission_.Refuse(Overload::kDeadline, model_, request_);
   }
   admission_.Hold(*this, whole_);
   return absl::OkStatus();
 }
 
-void Place::Release(int64_t tokens, absl::Duration work, bool runs) {
+void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
   const std::lock_guard lock(admission_.mutex_);
   if (held_.all_tokens == 0) return;
   const int64_t part = std::min(tokens, held_.all_tokens);
   const double share = static_cast<double>(part) / static_cast<double>(whole_.all_tokens);
   // Rounded down, but for the last part, which takes what is left.
-  const Holding released =
+  const Reservation released =
       part == held_.all_tokens
           ? held_
-          : Holding{.all_tokens = part,
-                    .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
-                    .work = std::min(held_.work, share * whole_.work)};
-  if (runs && !demand_.giant) admission_.MeasurePace(work);
+          : Reservation{
+                .all_tokens = part,
+                .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
+                .work = std::min(held_.work, share * whole_.work)};
+  if (runs && !request_.oversized) admission_.MeasurePace(work);
   admission_.GiveBack(*this, released);
 }
 
-absl::StatusOr<std::shared_ptr<Place>> Admission::Admit(ModelBudget& model, const Demand& demand) {
-  const Holding wanted = Charge(demand);
+absl::StatusOr<std::shared_ptr<Permit>> Admission::Admit(ModelBudget& model, const ResourceRequest& request) {
+  const Reservation wanted = Charge(request);
   const std::lock_guard lock(mutex_);
-  if (const Verdict verdict = Judge(model, demand, wanted); verdict.refused) {
-    return Refuse(verdict.reason, model, demand);
+  if (const Decision decision = Judge(model, request, wanted); decision.refused) {
+    return Refuse(decision.reason, model, request);
   }
-  Client& client = clients_[demand.client];
-  ++client.places;
-  std::shared_ptr<Place> place(new Place(*this, model, demand));
-  place->whole_ = wanted;
-  place->start_ = AdvanceClock(client, wanted.work);
-  place->due_ = DueOf(demand, place->start_);
-  Hold(*place, wanted);
-  return place;
+  Client& client = clients_[request.client];
+  ++client.permits;
+  std::shared_ptr<Permit> permit(new Permit(*this, model, request));
+  permit->whole_ = wanted;
+  permit->start_ = AdvanceClock(client, wanted.work);
+  permit->due_ = DueOf(request, permit->start_);
+  Hold(*permit, wanted);
+  return permit;
 }
 
-Holding Admission::Charge(const Demand& demand) const {
-  Holding charge{.all_tokens = demand.tokens, .tokens = demand.tokens, .work = demand.work};
-  const absl::Duration most = Budget(demand.priority) / 8;
-  if (demand.work <= most || demand.tokens == 0 || demand.deadline != absl::InfiniteFuture()) return charge;
-  const double share = absl::FDivDuration(most, demand.work);
-  charge.tokens = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(demand.tokens)));
-  if (!demand.giant) charge.work = most;
+Reservation Admission::Charge(const ResourceRequest& request) const {
+  Reservation charge{.all_tokens = request.tokens, .tokens = request.tokens, .work = request.work};
+  const absl::Duration most = Budget(request.priority) / 8;
+  if (request.work <= most || request.tokens == 0 || request.deadline != absl::InfiniteFuture()) return charge;
+  const double share = absl::FDivDuration(most, request.work);
+  charge.tokens = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(request.tokens)));
+  if (!request.oversized) charge.work = most;
   return charge;
 }
 
-Admission::Verdict Admission::Judge(const ModelBudget& model, const Demand& demand, const Holding& wanted) const {
-  const int64_t max_tokens = MaxTokens(model, demand.priority);
-  const auto found = clients_.find(demand.client);
+Admission::Decision Admission::Judge(const ModelBudget& model, const ResourceRequest& request,
+                                     const Reservation& wanted) const {
+  const int64_t max_tokens = MaxTokens(model, request.priority);
+  const auto found = clients_.find(request.client);
   const Client client = found == clients_.end() ? Client{} : found->second;
   // A client that holds nothing may have one call of any size, as a queue that is empty may.
-  if (demand.max_client_tokens > 0 && client.all_tokens > 0 &&
-      client.all_tokens + demand.tokens > demand.max_client_tokens) {
+  if (request.max_client_tokens > 0 && client.all_tokens > 0 &&
+      client.all_tokens + request.tokens > request.max_client_tokens) {
     return {Overload::kClientLimit, true};
   }
-  if (!TokensFit(model, demand.priority, wanted)) return {Overload::kQueueTokens, true};
+  if (!TokensFit(model, request.priority, wanted)) return {Overload::kQueueTokens, true};
   if (model.tokens_ == 0) return {};
-  const absl::Duration before = WaitBefore(demand.priority, demand.giant);
-  const absl::Duration wait = demand.tokenization + WaitOf(demand, StartOf(client, client.work));
-  if (wait > Budget(demand.priority)) return {Overload::kQueueWait, true};
-  if (IsLate(demand, wait)) return {Overload::kDeadline, true};
-  const auto own = model.client_tokens_.find(demand.client);
+  const absl::Duration before = WaitBefore(request.priority, request.oversized);
+  const absl::Duration wait = request.tokenization + WaitOf(request, StartOf(client, client.work));
+  if (wait > Budget(request.priority)) return {Overload::kQueueWait, true};
+  if (IsLate(request, wait)) return {Overload::kDeadline, true};
+  const auto own = model.client_tokens_.find(request.client);
   const int64_t own_tokens = own == model.client_tokens_.end() ? 0 : own->second;
   const bool more_tokens = ExceedsFairShare(own_tokens, max_tokens - model.tokens_ - wanted.tokens);
-  const bool more_work = ExceedsFairShare(std::min(client.work / pace(), before), Budget(demand.priority) - before);
+  const bool more_work = ExceedsFairShare(std::min(client.work / pace(), before), Budget(request.priority) - before);
   if (more_tokens || more_work) return {Overload::kClientShare, true};
   return {};
 }
@@ -108,7 +110,7 @@ int64_t Admission::MaxTokens(const ModelBudget& model, Priority priority) {
   return priority == Priority::kBulk ? model.max_tokens_ / 2 : model.max_tokens_;
 }
 
-bool Admission::TokensFit(const ModelBudget& model, Priority priority, const Holding& wanted) {
+bool Admission::TokensFit(const ModelBudget& model, Priority priority, const Reservation& wanted) {
   if (model.tokens_ == 0) return true;
   const int64_t most = MaxTokens(model, priority);
   if (model.tokens_ + wanted.tokens > most) return false;
@@ -116,40 +118,40 @@ bool Admission::TokensFit(const ModelBudget& model, Priority priority, const Hol
   return uncharged == 0 || model.uncharged_tokens_ == 0 || model.uncharged_tokens_ + uncharged <= kUncharged * most;
 }
 
-absl::Duration Admission::WorkBefore(Priority priority, bool giant) const {
+absl::Duration Admission::WorkBefore(Priority priority, bool oversized) const {
   absl::Duration sum;
   for (int p = 0; p <= static_cast<int>(priority); ++p) {
     sum += work_[p][false];
-    if (giant) sum += work_[p][true];
+    if (oversized) sum += work_[p][true];
   }
   return sum;
 }
 
-absl::Duration Admission::WaitBefore(Priority priority, bool giant) const {
-  return WorkBefore(priority, giant) / pace();
+absl::Duration Admission::WaitBefore(Priority priority, bool oversized) const {
+  return WorkBefore(priority, oversized) / pace();
 }
 
-absl::Duration Admission::WaitOf(const Demand& demand, absl::Time start) const {
-  const absl::Duration all = WaitBefore(demand.priority, demand.giant);
+absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time start) const {
+  const absl::Duration all = WaitBefore(request.priority, request.oversized);
   // Whoever is due last waits for all, and whoever need not wait for long is not worth a closer look.
-  if (demand.giant || all <= Budget(demand.priority) / 8) return all;
+  if (request.oversized || all <= Budget(request.priority) / 8) return all;
   absl::Duration before;
-  for (int p = 0; p < static_cast<int>(demand.priority); ++p) before += work_[p][false];
-  const auto& works = due_work_[static_cast<int>(demand.priority)];
-  const auto end = works.upper_bound(DueOf(demand, start));
+  for (int p = 0; p < static_cast<int>(request.priority); ++p) before += work_[p][false];
+  const auto& works = due_work_[static_cast<int>(request.priority)];
+  const auto end = works.upper_bound(DueOf(request, start));
   for (auto position = works.begin(); position != end; ++position) before += position->second;
   return before / pace();
 }
 
-bool Admission::IsLate(const Demand& demand, absl::Duration wait) const {
+bool Admission::IsLate(const ResourceRequest& request, absl::Duration wait) const {
   // Of the time that is left; the rest is for what comes meanwhile and is due sooner, and for estimates that err.
   constexpr double kPromised = 0.75;
-  if (demand.deadline == absl::InfiniteFuture()) return false;
-  return wait + demand.work / pace() > kPromised * (demand.deadline - clock_.Now());
+  if (request.deadline == absl::InfiniteFuture()) return false;
+  return wait + request.work / pace() > kPromised * (request.deadline - clock_.Now());
 }
 
-absl::Time Admission::DueOf(const Demand& demand, absl::Time start) {
-  return start + (demand.deadline == absl::InfiniteFuture() ? BatchQueue::kPatience : demand.work);
+absl::Time Admission::DueOf(const ResourceRequest& request, absl::Time start) {
+  return start + (request.deadline == absl::InfiniteFuture() ? BatchQueue::kMaxDeadlineSlack : request.work);
 }
 
 void Admission::MeasurePace(absl::Duration left) {
@@ -160,56 +162,56 @@ void Admission::MeasurePace(absl::Duration left) {
   last_left_ = now;
 }
 
-absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const Demand& demand) {
+absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request) {
   // Refused clients that all came back at the same moment would be refused again: the hint varies by a quarter.
   jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator: good enough to scatter.
   const double factor = 0.75 + 0.5 * static_cast<double>(jitter_ >> 8) / (1 << 24);
-  const absl::Duration wait = WaitBefore(demand.priority, demand.giant);
+  const absl::Duration wait = WaitBefore(request.priority, request.oversized);
   const bool late = reason == Overload::kDeadline;
-  const absl::Duration done = demand.tokenization + wait + demand.work / pace();
+  const absl::Duration done = request.tokenization + wait + request.work / pace();
   const absl::Duration hint = std::clamp(wait, absl::Milliseconds(50), absl::Seconds(60)) * factor;
   return Overloaded(reason,
                     {.queued_tokens = model.tokens_,
-                     .max_queued_tokens = MaxTokens(model, demand.priority),
+                     .max_queued_tokens = MaxTokens(model, request.priority),
                      .expected_wait = late ? done : wait,
-                     .max_wait = late ? demand.deadline - clock_.Now() : MaxWait(demand.priority),
-                     .max_client_tokens = demand.max_client_tokens},
+                     .max_wait = late ? request.deadline - clock_.Now() : MaxWait(request.priority),
+                     .max_client_tokens = request.max_client_tokens},
                     hint);
 }
 
-void Admission::Hold(Place& place, const Holding& more) {
-  place.held_ = more;
-  Count(place, more, +1);
+void Admission::Hold(Permit& permit, const Reservation& more) {
+  permit.held_ = more;
+  Count(permit, more, +1);
 }
 
-void Admission::GiveBack(Place& place, Holding part) {
-  Count(place, part, -1);
-  place.held_.all_tokens -= part.all_tokens;
-  place.held_.tokens -= part.tokens;
-  place.held_.work -= part.work;
+void Admission::GiveBack(Permit& permit, Reservation part) {
+  Count(permit, part, -1);
+  permit.held_.all_tokens -= part.all_tokens;
+  permit.held_.tokens -= part.tokens;
+  permit.held_.work -= part.work;
   // What comes to an empty queue leaves at once, and says nothing about how fast it could.
   if (ready_work_ <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
 
-void Admission::Count(const Place& place, const Holding& holding, int sign) {
-  const Demand& demand = place.demand_;
-  ModelBudget& model = place.model_;
-  model.tokens_ += sign * holding.tokens;
-  model.uncharged_tokens_ += sign * holding.uncharged_tokens();
-  int64_t& own_tokens = model.client_tokens_[demand.client];
-  own_tokens += sign * holding.tokens;
-  if (own_tokens == 0) model.client_tokens_.erase(demand.client);
-  work_[static_cast<int>(demand.priority)][demand.giant] += sign * holding.work;
-  if (!demand.giant) CountDue(place, sign * holding.work);
-  if (place.settled_ && !demand.giant) ready_work_ += sign * holding.work;
-  Client& client = clients_[demand.client];
-  client.all_tokens += sign * holding.all_tokens;
-  client.work += sign * holding.work;
+void Admission::Count(const Permit& permit, const Reservation& reservation, int sign) {
+  const ResourceRequest& request = permit.request_;
+  ModelBudget& model = permit.model_;
+  model.tokens_ += sign * reservation.tokens;
+  model.uncharged_tokens_ += sign * reservation.uncharged_tokens();
+  int64_t& own_tokens = model.client_tokens_[request.client];
+  own_tokens += sign * reservation.tokens;
+  if (own_tokens == 0) model.client_tokens_.erase(request.client);
+  work_[static_cast<int>(request.priority)][request.oversized] += sign * reservation.work;
+  if (!request.oversized) CountDue(permit, sign * reservation.work);
+  if (permit.settled_ && !request.oversized) ready_work_ += sign * reservation.work;
+  Client& client = clients_[request.client];
+  client.all_tokens += sign * reservation.all_tokens;
+  client.work += sign * reservation.work;
 }
 
-void Admission::CountDue(const Place& place, absl::Duration more) {
-  auto& works = due_work_[static_cast<int>(place.demand_.priority)];
-  const absl::Time step = absl::UnixEpoch() + absl::Floor(place.due_ - absl::UnixEpoch(), kDueStep);
+void Admission::CountDue(const Permit& permit, absl::Duration more) {
+  auto& works = due_work_[static_cast<int>(permit.request_.priority)];
+  const absl::Time step = absl::UnixEpoch() + absl::Floor(permit.due_ - absl::UnixEpoch(), kDueStep);
   absl::Duration& work = works[step];
   work += more;
   if (work == absl::ZeroDuration()) works.erase(step);
@@ -234,7 +236,7 @@ void Admission::CorrectClock(const std::string& name, absl::Duration more) {
 
 absl::Duration Admission::expected_wait() const {
   const std::lock_guard lock(mutex_);
-  return WaitBefore(Priority::kInteractive, /*giant=*/true);
+  return WaitBefore(Priority::kInteractive, /*oversized=*/true);
 }
 
 }  // namespace longembed

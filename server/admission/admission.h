@@ -1,11 +1,11 @@
-// Who may join the queue of a device. A call is admitted by an estimate before it is tokenised, and what it holds is
+// Who may join the queue of a device. A call is admitted by an estimate before it is tokenized, and what it holds is
 // settled when its tokens are known and released as its sequences reach the encoder.
 //
 //   Admission admission({.max_wait = absl::Seconds(10)}, clock);
-//   auto place = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
-//   if (!place.ok()) return place.status();   // Overloaded, with a retry delay.
-//   absl::Status status = (*place)->Settle(tokens, work, /*giant=*/false);   // After tokenizing.
-//   job_options.place = *place;   // The queue releases it, sequence by sequence.
+//   auto permit = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
+//   if (!permit.ok()) return permit.status();   // Overloaded, with a retry delay.
+//   absl::Status status = (*permit)->Settle(tokens, work, /*oversized=*/false);   // After tokenizing.
+//   job_options.permit = *permit;   // The queue releases it, sequence by sequence.
 //
 // Work is measured in seconds of the whole device. Four bounds hold:
 // * tokens that wait for a model; bulk work is admitted while at most half of them are taken;
@@ -22,8 +22,8 @@
 // A call with a deadline is admitted only if it would be done in time behind those that are due before it. It is
 // charged for all of its work, because it does not interleave: the order keeps what admission promised.
 //
-// Work that giants (batching/cost_model.h) wait for does not count for others: they run beside them. Giants do not
-// interleave with each other, so a giant is charged for all of its work.
+// Work that oversized sequences (batching/cost_model.h) wait for does not count for others: they run beside them.
+// Oversized sequences do not interleave with each other, so an oversized sequence is charged for all of its work.
 //
 // Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
 // has waiting, times the number of clients that have any. A call's start is its client's clock; the queue orders by it,
@@ -54,7 +54,7 @@ namespace longembed {
 struct AdmissionOptions {
   absl::Duration max_wait = absl::Seconds(10);       // For interactive work.
   absl::Duration max_bulk_wait = absl::Seconds(60);  // For bulk.
-  double refuse_at = 1;  // What share of these is used: estimates err, and what is admitted has to run, too.
+  double reject_fraction = 1;  // What share of these is used: estimates err, and what is admitted has to run, too.
 };
 
 // One model's tokens. Guarded by the admission's lock.
@@ -71,11 +71,11 @@ class ModelBudget {
 };
 
 // What a call wants.
-struct Demand {
+struct ResourceRequest {
   std::string client;             // Who asks; any string that is the same for the same client.
   int64_t max_client_tokens = 0;  // That the client may hold in all; 0 = no limit of its own.
   Priority priority = Priority::kInteractive;
-  bool giant = false;
+  bool oversized = false;
   int64_t tokens = 0;
   absl::Duration work;
   absl::Time deadline = absl::InfiniteFuture();
@@ -83,7 +83,7 @@ struct Demand {
 };
 
 // What a call holds: all of its tokens, and what it is charged for.
-struct Holding {
+struct Reservation {
   int64_t all_tokens = 0;
   int64_t tokens = 0;
   absl::Duration work;
@@ -93,21 +93,21 @@ struct Holding {
 
 class Admission;
 
-// A call's place. What it still holds is given back when it is destroyed. Thread-safe.
-class Place final : public QueuePlace {
+// A call's permit. What it still holds is given back when it is destroyed. Thread-safe.
+class Permit final : public QueuePermit {
  public:
-  ~Place() override;
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
+  ~Permit() override;
+  Permit(const Permit&) = delete;
+  Permit& operator=(const Permit&) = delete;
 
   // Replaces the estimate. Errors, unless it `must_fit`: RESOURCE_EXHAUSTED when the difference finds no room among the
-  // model's tokens, or the call would be late; then the place holds nothing any more.
-  absl::Status Settle(int64_t tokens, absl::Duration work, bool giant, bool must_fit = false);
+  // model's tokens, or the call would be late; then the permit holds nothing any more.
+  absl::Status Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit = false);
 
   // When, by its client's clock, the call begins.
   absl::Time start() const { return start_; }
   // When it is due by that clock, if it has a deadline; else InfiniteFuture. After Settle.
-  absl::Time due() const { return demand_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
+  absl::Time due() const { return request_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
 
   // A part of the call waits no longer.
   void Release(int64_t tokens, absl::Duration work, bool runs) override;
@@ -116,16 +116,16 @@ class Place final : public QueuePlace {
 
  private:
   friend class Admission;
-  Place(Admission& admission, ModelBudget& model, const Demand& demand)
-      : admission_(admission), model_(model), demand_(demand) {}
+  Permit(Admission& admission, ModelBudget& model, const ResourceRequest& request)
+      : admission_(admission), model_(model), request_(request) {}
 
   Admission& admission_;
   ModelBudget& model_;
   // Guarded by the admission's lock.
-  Demand demand_;
+  ResourceRequest request_;
   bool settled_ = false;
-  Holding whole_;  // Before anything was released.
-  Holding held_;
+  Reservation whole_;  // Before anything was released.
+  Reservation held_;
   absl::Time start_;
   absl::Time due_;  // As BatchQueue orders it.
 };
@@ -137,52 +137,52 @@ class Admission {
   Admission(const AdmissionOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
 
   // Errors: RESOURCE_EXHAUSTED (errors.h), which names the bound and when to try again. The budget must outlive the
-  // place. A call that finds its model's queue empty is admitted whatever its size.
-  absl::StatusOr<std::shared_ptr<Place>> Admit(ModelBudget& model, const Demand& demand);
+  // permit. A call that finds its model's queue empty is admitted whatever its size.
+  absl::StatusOr<std::shared_ptr<Permit>> Admit(ModelBudget& model, const ResourceRequest& request);
 
-  // How long a new interactive call would wait, be it short or a giant.
+  // How long a new interactive call would wait, be it short or an oversized sequence.
   absl::Duration expected_wait() const;
 
  private:
-  friend class Place;
+  friend class Permit;
   static constexpr int kUncharged = 4;
   static constexpr absl::Duration kDueStep = absl::Milliseconds(20);
 
   struct Client {
     int64_t all_tokens = 0;
     absl::Duration work;
-    int places = 0;
+    int permits = 0;
     absl::Time clock = absl::InfinitePast();
   };
-  struct Verdict {
+  struct Decision {
     Overload reason;
     bool refused = false;
   };
 
   // All of these under the lock.
-  Verdict Judge(const ModelBudget& model, const Demand& demand, const Holding& wanted) const
+  Decision Judge(const ModelBudget& model, const ResourceRequest& request, const Reservation& wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static bool Waits(const ModelBudget& model) { return model.tokens_ > 0; }
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
-  static bool TokensFit(const ModelBudget& model, Priority priority, const Holding& wanted);
-  absl::Duration WorkBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static bool TokensFit(const ModelBudget& model, Priority priority, const Reservation& wanted);
+  absl::Duration WorkBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of what is due before a call that would begin at `start`, by its client's clock.
-  absl::Duration WaitOf(const Demand& demand, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration WaitOf(const ResourceRequest& request, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether a call with a deadline would be late behind `wait`.
-  bool IsLate(const Demand& demand, absl::Duration wait) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsLate(const ResourceRequest& request, absl::Duration wait) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Duration WaitBefore(Priority priority, bool giant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Holding Charge(const Demand& demand) const;
+  absl::Duration WaitBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Reservation Charge(const ResourceRequest& request) const;
   void MeasurePace(absl::Duration left) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Refuse(Overload reason, const ModelBudget& model, const Demand& demand)
+  absl::Status Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Hold(Place& place, const Holding& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void GiveBack(Place& place, Holding part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Adds the holding to every sum, or takes it out of them.
-  void Count(const Place& place, const Holding& holding, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Hold(Permit& permit, const Reservation& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveBack(Permit& permit, Reservation part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Adds the reservation to every sum, or takes it out of them.
+  void Count(const Permit& permit, const Reservation& reservation, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // As BatchQueue orders calls: by when their work would be done, those without a deadline by when they lose patience.
-  static absl::Time DueOf(const Demand& demand, absl::Time start);
-  void CountDue(const Place& place, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static absl::Time DueOf(const ResourceRequest& request, absl::Time start);
+  void CountDue(const Permit& permit, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The work of one of the client's calls is so much more than its clock was advanced for.
   void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -191,19 +191,19 @@ class Admission {
   absl::Duration MaxWait(Priority priority) const {
     return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
   }
-  absl::Duration Budget(Priority priority) const { return options_.refuse_at * MaxWait(priority); }
+  absl::Duration Budget(Priority priority) const { return options_.reject_fraction * MaxWait(priority); }
 
   const AdmissionOptions options_;
   const Clock& clock_;
 
   mutable std::mutex mutex_;
-  std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][giant]
-  // Of calls that are no giants, by when they are due, rounded down to kDueStep.
+  std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][oversized]
+  // Of calls that are no oversized sequences, by when they are due, rounded down to kDueStep.
   std::array<std::map<absl::Time, absl::Duration>, 2> due_work_ ABSL_GUARDED_BY(mutex_);  // [priority]
-  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Those with places.
+  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Those with permits.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 
-  // Of work_, what has been tokenised and is not a giant's: what the scheduler has.
+  // Of work_, what has been tokenized and is not an oversized sequence's: what the scheduler has.
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
   // The work that left the queue to run, by the time that this took, in seconds, without oversized sequences.
   DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};

@@ -1,4 +1,4 @@
-// An operation that tokenises and never reaches a model: it runs on the worker pool, and looks now and then whether
+// An operation that tokenizes and never reaches a model: it runs on the worker pool, and looks now and then whether
 // somebody still waits.
 #ifndef LONGEMBED_SERVER_API_POOLED_OPERATION_H_
 #define LONGEMBED_SERVER_API_POOLED_OPERATION_H_
@@ -39,7 +39,7 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
   // Fills the response, on a thread of the pool's.
   virtual absl::Status Answer() = 0;
 
-  absl::Status CheckStillWanted() const {
+  absl::Status CheckNotCancelled() const {
     if (cancelled_) return CallCancelled();
     return this->call_.deadline <= api_.clock.Now() ? DeadlineExceeded() : absl::OkStatus();
   }
@@ -57,7 +57,7 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
     const absl::Time started = api_.clock.Now();
     const absl::Duration waited = started - queued_;
     BeginPhase(this->call_.trace, phase::kTokenize, started);
-    absl::Status status = CheckStillWanted();
+    absl::Status status = CheckNotCancelled();
     if (status.ok()) status = WithinMemory([this] { return Answer(); });
     const absl::StatusOr<ServedModel*> model = api_.models.Find(this->model(), "model");
     if (model.ok()) (*model)->metrics().ObserveTokenizationWait(waited);

@@ -7,15 +7,16 @@ namespace longembed {
 
 void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->enqueued_ = now;
-  job->due_ = Promised(*job) ? job->options_.due
-                             : std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kPatience);
+  job->due_ = Promised(*job)
+                  ? job->options_.due
+                  : std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kMaxDeadlineSlack);
   job->ticket_ = next_ticket_++;
   job->cost_ = 0;
   for (const Sequence& sequence : job->sequences_) {
     Count(sequence.size(), +1);
     job->cost_ += costs_.CostOf(sequence.size());
   }
-  jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
+  jobs_behind_oversized_ += NextIsOversized(*job) ? 1 : 0;
   arrivals_.emplace(job->ticket_, now);
   const Urgency urgency = UrgencyOf(*job);
   by_deadline_.emplace(std::pair(job->options_.deadline, job->ticket_), urgency);
@@ -32,7 +33,7 @@ bool BatchQueue::Remove(const Job& job) {
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
   MovedBack(job) -= job.moved_back_ ? 1 : 0;
-  jobs_behind_giants_ -= NextIsGiant(job) ? 1 : 0;
+  jobs_behind_oversized_ -= NextIsOversized(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
   Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
   by_deadline_.erase({job.options_.deadline, job.ticket_});
@@ -41,10 +42,10 @@ void BatchQueue::Erase(Jobs::iterator position) {
 }
 
 void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
-  if (job.options_.place == nullptr || first == end) return;
+  if (job.options_.permit == nullptr || first == end) return;
   int64_t tokens = 0;
   for (size_t i = first; i < end; ++i) tokens += job.sequences_[i].size();
-  job.options_.place->Release(tokens, job.WorkOf(tokens), runs);
+  job.options_.permit->Release(tokens, job.WorkOf(tokens), runs);
 }
 
 void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now) {
@@ -52,7 +53,7 @@ void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Tim
   auto node = jobs_.extract(position);
   Job& job = *node.mapped();
   if (!std::exchange(job.moved_back_, true)) ++MovedBack(job);
-  const absl::Time latest = std::max(now, job.options_.start) + kPatience;
+  const absl::Time latest = std::max(now, job.options_.start) + kMaxDeadlineSlack;
   job.due_ = std::min(job.due_, latest) + kInterleave * MovedBack(job) * ran;
   node.key() = UrgencyOf(job);
   by_deadline_.at({job.options_.deadline, job.ticket_}) = node.key();
@@ -63,16 +64,16 @@ void BatchQueue::Count(int64_t tokens, int sign) {
   const int64_t cost = costs_.CostOf(tokens);
   tokens_ += sign * tokens;
   cost_ += sign * cost;
-  if (costs_.IsGiant(tokens)) giant_cost_ += sign * cost;
+  if (costs_.IsOversized(tokens)) oversized_cost_ += sign * cost;
 }
 
-bool BatchQueue::NextIsGiant(const Job& job) const {
-  return job.next_ < job.sequences_.size() && costs_.IsGiant(job.sequences_[job.next_].size());
+bool BatchQueue::NextIsOversized(const Job& job) const {
+  return job.next_ < job.sequences_.size() && costs_.IsOversized(job.sequences_[job.next_].size());
 }
 
-std::pair<Priority, absl::Time> BatchQueue::NextUrgency(bool giants) const {
+std::pair<Priority, absl::Time> BatchQueue::NextUrgency(bool oversized) const {
   for (const auto& [urgency, job] : jobs_) {
-    if (giants || !NextIsGiant(*job)) return {std::get<0>(urgency), std::get<1>(urgency)};
+    if (oversized || !NextIsOversized(*job)) return {std::get<0>(urgency), std::get<1>(urgency)};
   }
   return {Priority::kBulk, absl::InfiniteFuture()};
 }
@@ -102,19 +103,19 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeHopeless(absl::Time now, absl:
 
 int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch) {
   int64_t taken = 0;
-  jobs_behind_giants_ -= NextIsGiant(*job) ? 1 : 0;
+  jobs_behind_oversized_ -= NextIsOversized(*job) ? 1 : 0;
   while (job->next_ < job->sequences_.size() && batch.size() < limits.max_sequences) {
     const int64_t tokens = job->sequences_[job->next_].size();
     const int64_t cost = costs_.CostOf(tokens);
     if (!batch.empty() && taken + cost > room) break;
-    const bool giant = costs_.IsGiant(tokens);
-    if (giant && (!limits.giants || !batch.empty())) break;  // A giant runs alone.
+    const bool oversized = costs_.IsOversized(tokens);
+    if (oversized && (!limits.oversized || !batch.empty())) break;  // An oversized sequence runs alone.
     batch.push_back({job, job->next_++});
     taken += cost;
     Count(tokens, -1);
-    if (giant) break;
+    if (oversized) break;
   }
-  jobs_behind_giants_ += NextIsGiant(*job) ? 1 : 0;
+  jobs_behind_oversized_ += NextIsOversized(*job) ? 1 : 0;
   return taken;
 }
 
@@ -133,9 +134,9 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
     Release(*job, first, job->next_, /*runs=*/true);
-    // Giants that may not start are passed over, however many wait in front.
+    // Oversized sequences that may not start are passed over, however many wait in front.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
-    if (!batch.empty() && costs_.IsGiant(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
+    if (!batch.empty() && costs_.IsOversized(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
     if (job->next_ == job->sequences_.size()) {
       Erase(candidate);
     } else if (job->next_ > first && job->cost_ > limits.max_tokens) {

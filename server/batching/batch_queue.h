@@ -21,7 +21,7 @@ struct BatchLimits {
   // batches make everybody in them wait longer.
   int64_t max_tokens = 512;
   size_t max_sequences = 512;
-  bool giants = true;  // Whether giants may be taken.
+  bool oversized = true;  // Whether oversized sequences may be taken.
 };
 
 // A sequence within a job.
@@ -34,14 +34,14 @@ using Batch = std::vector<BatchItem>;
 // The order: interactive before bulk; then the job that is due first; then the oldest. When a job is due that was
 // admitted under a deadline, admission says; it runs as a whole, because calls that interleave are late together. Any
 // other is due as long after its start (JobOptions::start, its arrival for most) as its deadline is after its arrival,
-// at most kPatience, so that a stream of jobs with deadlines cannot starve one without. A job larger than a batch
-// interleaves with what comes after it: whatever it gets to run moves its due time back by kInterleave times that work,
-// times the number of jobs of its priority that are moved back, so that long texts get a fourth of the device together
-// while anything else waits. What it got while nobody else wanted it is not held against it: that is forgotten beyond
-// kPatience. A smaller job that did not fit whole keeps its place. Not thread-safe.
+// at most kMaxDeadlineSlack, so that a stream of jobs with deadlines cannot starve one without. A job larger than a
+// batch interleaves with what comes after it: whatever it gets to run moves its due time back by kInterleave times that
+// work, times the number of jobs of its priority that are moved back, so that long texts get a fourth of the device
+// together while anything else waits. What it got while nobody else wanted it is not held against it: that is forgotten
+// beyond kMaxDeadlineSlack. A smaller job that did not fit whole keeps its place. Not thread-safe.
 class BatchQueue {
  public:
-  static constexpr absl::Duration kPatience = absl::Seconds(2);
+  static constexpr absl::Duration kMaxDeadlineSlack = absl::Seconds(2);
   static constexpr int kInterleave = 4;
 
   explicit BatchQueue(const CostModel& costs = {}) : costs_(costs) {}
@@ -62,15 +62,15 @@ class BatchQueue {
   Batch TakeBatch(const BatchLimits& limits, absl::Time now);
 
   // Whether TakeBatch would find anything.
-  bool HasWork(bool giants) const { return jobs_.size() > (giants ? 0 : jobs_behind_giants_); }
+  bool HasWork(bool oversized) const { return jobs_.size() > (oversized ? 0 : jobs_behind_oversized_); }
   // Of the job that TakeBatch would begin with, when HasWork: the lower the sooner.
-  std::pair<Priority, absl::Time> NextUrgency(bool giants) const;
+  std::pair<Priority, absl::Time> NextUrgency(bool oversized) const;
 
   bool empty() const { return jobs_.empty(); }
   size_t jobs() const { return jobs_.size(); }
   int64_t tokens() const { return tokens_; }  // Of sequences that wait.
-  // The same with attention; without that of giants, if they are not asked for.
-  int64_t cost(bool giants = true) const { return giants ? cost_ : cost_ - giant_cost_; }
+  // The same with attention; without that of oversized sequences, if they are not asked for.
+  int64_t cost(bool oversized = true) const { return oversized ? cost_ : cost_ - oversized_cost_; }
   absl::Time oldest() const;  // Arrival of the job that waits longest; InfiniteFuture when empty.
 
  private:
@@ -87,8 +87,8 @@ class BatchQueue {
   // Takes sequences of one job into the batch while they fit; returns what they cost.
   int64_t TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch);
   void Erase(Jobs::iterator position);
-  // A job's sequences run in order: one whose next is a giant waits with it.
-  bool NextIsGiant(const Job& job) const;
+  // A job's sequences run in order: one whose next is an oversized sequence waits with it.
+  bool NextIsOversized(const Job& job) const;
   // A sequence that comes to wait (+1) or no longer does (-1).
   void Count(int64_t tokens, int sign);
 
@@ -99,8 +99,8 @@ class BatchQueue {
   std::map<std::pair<absl::Time, uint64_t>, Urgency> by_deadline_;  // (deadline, ticket) -> place in jobs_.
   int64_t tokens_ = 0;
   int64_t cost_ = 0;
-  int64_t giant_cost_ = 0;
-  size_t jobs_behind_giants_ = 0;
+  int64_t oversized_cost_ = 0;
+  size_t jobs_behind_oversized_ = 0;
   std::array<int64_t, 2> moved_back_{};  // By priority: how many of the jobs that wait.
   uint64_t next_ticket_ = 0;
 };

@@ -13,13 +13,13 @@ struct CostModel {
   // Floating-point operations of attention for one (query, key) pair, of those of the linear layers for one token
   // (AttentionShare): a sequence of n tokens costs n + attention * n * n.
   double attention = 0;
-  // Sequences that cost more are giants, which run alone and on half of the workers at most.
-  int64_t giant = std::numeric_limits<int64_t>::max();
+  // Sequences that cost more are oversized sequences, which run alone and on half of the workers at most.
+  int64_t oversized = std::numeric_limits<int64_t>::max();
 
   int64_t CostOf(int64_t tokens) const {
     return tokens + static_cast<int64_t>(attention * static_cast<double>(tokens) * static_cast<double>(tokens));
   }
-  bool IsGiant(int64_t tokens) const { return CostOf(tokens) > giant; }
+  bool IsOversized(int64_t tokens) const { return CostOf(tokens) > oversized; }
 };
 
 // What a call's sequences come to.
@@ -27,26 +27,26 @@ class Load {
  public:
   int64_t tokens() const { return tokens_; }
   int64_t cost() const { return cost_; }
-  // Most of its work is that of giants.
-  bool is_giant() const { return 2 * giants_cost_ > cost_; }
+  // Most of its work is that of oversized sequences.
+  bool is_oversized() const { return 2 * oversized_cost_ > cost_; }
 
-  void Add(int64_t tokens, int64_t cost, bool giant) {
+  void Add(int64_t tokens, int64_t cost, bool oversized) {
     tokens_ += tokens;
     cost_ += cost;
-    if (giant) giants_cost_ += cost;
+    if (oversized) oversized_cost_ += cost;
   }
 
  private:
   int64_t tokens_ = 0;
   int64_t cost_ = 0;
-  int64_t giants_cost_ = 0;
+  int64_t oversized_cost_ = 0;
 };
 
-// How many giants may run at a time: half of the workers, so that short requests find one. In simulation
+// How many oversized sequences may run at a time: half of the workers, so that short requests find one. In simulation
 // (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is 20 times lower than with all
-// workers but one, and giants wait no longer.
+// workers but one, and oversized sequences wait no longer.
 // With a single worker it takes them, too.
-inline int MaxRunningGiants(int workers) { return std::max(1, workers / 2); }
+inline int MaxRunningOversized(int workers) { return std::max(1, workers / 2); }
 
 }  // namespace longembed
 

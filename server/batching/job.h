@@ -21,7 +21,7 @@ enum class Priority {
 };
 
 struct JobResult {
-  // In the order of sequences and their spans: one a span, un-normalised; or one a sequence, of jobs with sparse
+  // In the order of sequences and their spans: one a span, un-normalized; or one a sequence, of jobs with sparse
   // vectors.
   std::vector<std::vector<float>> vectors;
   std::vector<SparseVector> sparse;
@@ -33,9 +33,9 @@ struct JobResult {
 using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 
 // What a job holds of the room in the queue (admission/admission.h). Thread-safe; called under the scheduler's lock.
-class QueuePlace {
+class QueuePermit {
  public:
-  virtual ~QueuePlace() = default;
+  virtual ~QueuePermit() = default;
   // Sequences with so many tokens, and so much work, wait no longer: they run, or nobody wants them any more.
   virtual void Release(int64_t tokens, absl::Duration work, bool runs) = 0;
 };
@@ -48,8 +48,8 @@ struct JobOptions {
   // When the job would be done by that clock, if it was admitted under a deadline: its place in the order, which it
   // keeps. InfiniteFuture: its place is that of start and deadline, and it interleaves with others (BatchQueue).
   absl::Time due = absl::InfiniteFuture();
-  absl::Duration work;                // On the whole device, by estimate.
-  std::shared_ptr<QueuePlace> place;  // May be null.
+  absl::Duration work;                  // On the whole device, by estimate.
+  std::shared_ptr<QueuePermit> permit;  // May be null.
   // Set when the first batch takes a sequence of the job, and not once `done` is called. May be null; lives until then.
   absl::Time* began = nullptr;
 };

@@ -53,17 +53,17 @@ bool Lane::WaitIdle(absl::Duration timeout) {
   return scheduler_.settled_.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
 }
 
-void Lane::Expect(int64_t cost, absl::Duration took) {
+void Lane::SeedThroughput(int64_t cost, absl::Duration took) {
   const std::lock_guard lock(scheduler_.mutex_);
   scheduler_.Measure(*this, cost, absl::ToDoubleSeconds(took));
 }
 
 absl::Duration Lane::MostTime(const Batch& batch) const {
   constexpr int kSlowness = 4;
-  constexpr absl::Duration kPatience = absl::Seconds(3);
+  constexpr absl::Duration kAllowance = absl::Seconds(3);
   int64_t cost = 0;
   for (const BatchItem& item : batch) cost += options_.costs.CostOf(item.job->sequences_[item.sequence].size());
-  return kSlowness * scheduler_.options_.workers * WorkOf(cost) + kPatience;
+  return kSlowness * scheduler_.options_.workers * WorkOf(cost) + kAllowance;
 }
 
 // A batch that waits for a core has a worker that wants one; a batch that hangs has none, or has had time enough.
@@ -148,7 +148,7 @@ void Scheduler::Run(Assignment& assignment) {
   if (assignment.lane == nullptr) {
     HelpOthers();
   } else if (!assignment.batch.empty()) {
-    TellOfDequeued(*assignment.lane, assignment.batch);
+    NotifyDequeued(*assignment.lane, assignment.batch);
     EncodeBatch(*assignment.lane, assignment.batch);
   }
   FinishBatch(assignment);
@@ -177,8 +177,8 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   assignment.expired = lane.queue_.TakeExpired(now);
   assignment.hopeless = lane.queue_.TakeHopeless(now, lane.WorkOf(1));
   BatchLimits limits = lane.options_.batch;
-  limits.giants = GiantsMayStart();
-  const int64_t share = (lane.queue_.cost(limits.giants) + free_workers_ - 1) / free_workers_;
+  limits.oversized = OversizedMayStart();
+  const int64_t share = (lane.queue_.cost(limits.oversized) + free_workers_ - 1) / free_workers_;
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
   assignment.batch = lane.queue_.TakeBatch(limits, now);
   assignment.running = lane.running_.insert(
@@ -193,21 +193,21 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   --free_workers_;
   if (!assignment.batch.empty()) {
     const BatchItem& first = assignment.batch.front();
-    assignment.giant = lane.options_.costs.IsGiant(first.job->sequences_[first.sequence].size());
+    assignment.oversized = lane.options_.costs.IsOversized(first.job->sequences_[first.sequence].size());
   }
-  if (assignment.giant) ++running_giants_;
+  if (assignment.oversized) ++running_oversized_;
   UpdateWorkWaits();
   // One notification a job would leave workers asleep while a job of many sequences waits.
   if (work_waits_) work_arrived_.notify_one();
 }
 
 Lane* Scheduler::MostUrgentLane() const {
-  const bool giants = GiantsMayStart();
+  const bool oversized = OversizedMayStart();
   Lane* best = nullptr;
   std::pair<Priority, absl::Time> urgency;
   for (Lane* const lane : lanes_) {
-    if (!lane->queue_.HasWork(giants)) continue;
-    const auto own = lane->queue_.NextUrgency(giants);
+    if (!lane->queue_.HasWork(oversized)) continue;
+    const auto own = lane->queue_.NextUrgency(oversized);
     if (best == nullptr || own < urgency) {
       best = lane;
       urgency = own;
@@ -216,7 +216,7 @@ Lane* Scheduler::MostUrgentLane() const {
   return best;
 }
 
-bool Scheduler::GiantsMayStart() const { return running_giants_ < MaxRunningGiants(options_.workers); }
+bool Scheduler::OversizedMayStart() const { return running_oversized_ < MaxRunningOversized(options_.workers); }
 
 void Scheduler::UpdateWorkWaits() { work_waits_.store(stopping_ || MostUrgentLane() != nullptr); }
 
@@ -228,7 +228,7 @@ void Scheduler::HelpOthers() {
   helping_.Add(seconds, 0);
 }
 
-void Scheduler::TellOfDequeued(Lane& lane, const Batch& batch) const {
+void Scheduler::NotifyDequeued(Lane& lane, const Batch& batch) const {
   if (lane.observer_ == nullptr) return;
   const absl::Time now = clock_.Now();
   for (const BatchItem& item : batch) lane.observer_->OnDequeued(now - item.job->enqueued_);
@@ -246,7 +246,7 @@ void Scheduler::EncodeBatch(Lane& lane, const Batch& batch) {
   const bool helpable = lane.encoder_.uses_helpers();
   if (helpable) InviteHelpers(+1);
   absl::StatusOr<VectorBlock> vectors =
-      EncodeInHalves(lane.encoder_, sequences, leader, [&] { return NobodyWaits(batch); });
+      EncodeInHalves(lane.encoder_, sequences, leader, [&] { return IsCancelled(batch); });
   if (helpable) InviteHelpers(-1);
   const absl::Time finished = clock_.Now();
 
@@ -264,7 +264,7 @@ void Scheduler::FailBatch(Lane& lane, const Batch& batch, const absl::Status& st
     lane.observer_->OnFailure();
   }
   const bool several = batch.front().job != batch.back().job;
-  if (!several || NobodyWaits(batch)) {
+  if (!several || IsCancelled(batch)) {
     for (const BatchItem& item : batch) {
       const bool late = item.job->options_.deadline <= finished;
       Answer(lane, *item.job, late ? DeadlineExceeded() : status);
@@ -304,13 +304,13 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   --assignment.lane->running_batches_;
   assignment.lane->running_.erase(assignment.running);
   ++free_workers_;
-  if (assignment.giant) --running_giants_;
+  if (assignment.oversized) --running_oversized_;
   UpdateWorkWaits();
   if (work_waits_) work_arrived_.notify_one();
   settled_.notify_all();
 }
 
-bool Scheduler::NobodyWaits(const Batch& batch) const {
+bool Scheduler::IsCancelled(const Batch& batch) const {
   const absl::Time now = clock_.Now();
   return std::all_of(batch.begin(), batch.end(), [now](const BatchItem& item) {
     return item.job->settled() || item.job->options_.deadline <= now;

@@ -9,8 +9,8 @@
 //
 // What a free worker does: it takes the most urgent sequence of all lanes and fills its batch with what waits beside
 // it, leaving as much for each other worker that is free. When nothing waits, it helps a batch that runs (team.h), and
-// stops helping as soon as something does. Giants (cost_model.h) are led by half of the workers at most,
-// so that short requests find one; the others help with a giant as long as nothing else waits.
+// stops helping as soon as something does. Oversized sequences (cost_model.h) are led by half of the workers at most,
+// so that short requests find one; the others help with an oversized sequence as long as nothing else waits.
 #ifndef LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 #define LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 
@@ -101,7 +101,7 @@ class Lane {
   QueueState queue_state() const;
 
   // Until there are batches: a worker took so long for so much cost, alone.
-  void Expect(int64_t cost, absl::Duration took);
+  void SeedThroughput(int64_t cost, absl::Duration took);
 
   // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before anything is
   // known.
@@ -170,7 +170,7 @@ class Scheduler {
   struct Assignment {
     Lane* lane = nullptr;  // None: help those who lead.
     Batch batch;           // Empty when only expired jobs were found.
-    bool giant = false;
+    bool oversized = false;
     std::vector<std::shared_ptr<Job>> expired;
     std::vector<std::shared_ptr<Job>> hopeless;
     std::list<Lane::RunningBatch>::iterator running;  // When there is a lane.
@@ -183,19 +183,19 @@ class Scheduler {
   bool AwaitAssignment(Assignment& assignment);
   void TakeBatch(Lane& lane, Assignment& assignment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Lane* MostUrgentLane() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool GiantsMayStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool OversizedMayStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // To be called after anything that changes what waits or what may start.
   void UpdateWorkWaits() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void HelpOthers();
-  void TellOfDequeued(Lane& lane, const Batch& batch) const;
+  void NotifyDequeued(Lane& lane, const Batch& batch) const;
   // Encodes and answers. When the encoder fails a batch of several jobs, each runs again by itself, so that only those
   // that are at fault fail.
   void EncodeBatch(Lane& lane, const Batch& batch);
   // Wakes free workers for a batch that they can help with (+1), or takes it back (-1).
   void InviteHelpers(int more);
   void FinishBatch(Assignment& assignment);
-  bool NobodyWaits(const Batch& batch) const;
+  bool IsCancelled(const Batch& batch) const;
   // What came of a batch's sequences, in their order: rows, one a span, and sparse vectors.
   struct Rows {
     std::vector<std::vector<float>> dense;
@@ -225,7 +225,7 @@ class Scheduler {
   std::vector<Lane*> lanes_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int free_workers_ ABSL_GUARDED_BY(mutex_) = 0;  // Without a batch of their own.
-  int running_giants_ ABSL_GUARDED_BY(mutex_) = 0;
+  int running_oversized_ ABSL_GUARDED_BY(mutex_) = 0;
   // Workers' seconds spent helping with batches, for each second of leading one.
   DecayedRatio helping_ ABSL_GUARDED_BY(mutex_){Lane::kMeasureMemory};
   std::atomic<int> helpable_ = 0;         // Running batches whose encoders use helpers; written under mutex_.

@@ -61,7 +61,7 @@ struct ConnectionsConfig {
   absl::Duration max_age = absl::Minutes(10);           // Then GOAWAY, so that new replicas get load. 0 = never.
   absl::Duration max_idle = absl::Minutes(30);          // Without a call. 0 = never closed.
   absl::Duration handshake_timeout = absl::Seconds(5);  // For the first bytes, TLS and HTTP/2 settings, each.
-  absl::Duration keepalive = absl::Seconds(60);         // A connection that is silent so long is pinged.
+  absl::Duration keepalive = absl::Seconds(60);         // A connection that is idle so long is pinged.
 };
 
 // Every limit of the server's; a request beyond one of the first group gets INVALID_ARGUMENT, which names it.
@@ -73,7 +73,7 @@ struct LimitsConfig {
   int64_t max_tokens_per_sequence = 1 << 15;  // One pass through the model: attention takes the square of it.
   int64_t max_run_tokens_per_call = 4 << 20;  // All windows of all inputs, overlaps and prompts counted.
   int64_t max_vectors_per_call = 1 << 16;     // Windows or spans of all inputs.
-  int64_t max_prompt_bytes = 1 << 14;         // Of a literal prompt, which is tokenised with every input.
+  int64_t max_prompt_bytes = 1 << 14;         // Of a literal prompt, which is tokenized with every input.
 
   // Beyond these a call gets RESOURCE_EXHAUSTED, at once, with a hint when to try again. See also
   // ModelConfig::max_queued_tokens.

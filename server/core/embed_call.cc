@@ -55,120 +55,121 @@ namespace {
 constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
 constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // Of a sparse vector.
 
-int64_t TextBytes(const Model& model, const EmbedOrder& order) {
+int64_t TextBytes(const Model& model, const EmbedParams& params) {
   int64_t bytes = 0;
-  for (const absl::StatusOr<Input>& input : order.inputs) {
-    if (input.ok()) bytes += BytesToTokenize(model, *input, order.input_options);
+  for (const absl::StatusOr<Input>& input : params.inputs) {
+    if (input.ok()) bytes += BytesToTokenize(model, *input, params.input_options);
   }
   return bytes;
 }
 
 }  // namespace
 
-std::shared_ptr<EmbedCall> EmbedCall::Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order,
-                                            Done done) {
-  std::shared_ptr<EmbedCall> call(new EmbedCall(model, pool, clock, std::move(order), std::move(done)));
+std::shared_ptr<EmbedCall> EmbedCall::Start(ServedModel& model, WorkerPool& pool, const Clock& clock,
+                                            EmbedParams params, Done done) {
+  std::shared_ptr<EmbedCall> call(new EmbedCall(model, pool, clock, std::move(params), std::move(done)));
   call->TracePhase(phase::kAdmission);
   call->Admit();
   return call;
 }
 
-EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order, Done done)
+EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedParams params, Done done)
     : model_(model),
       pool_(pool),
       clock_(clock),
-      order_(std::move(order)),
-      bytes_(TextBytes(model_.model(), order_)),
+      params_(std::move(params)),
+      bytes_(TextBytes(model_.model(), params_)),
       done_(std::move(done)) {}
 
 void EmbedCall::TracePhase(const char* phase) const {
-  if (order_.call.trace != nullptr) order_.call.trace->Begin(phase, clock_.Now());
+  if (params_.call.trace != nullptr) params_.call.trace->Begin(phase, clock_.Now());
 }
 
-int64_t EmbedCall::MostOfOnePass() const {
-  const PlanOptions& plan = order_.input_options.plan;
+int64_t EmbedCall::MaxSequenceTokens() const {
+  const PlanOptions& plan = params_.input_options.plan;
   return std::min(SequenceCapacity(model_.model().manifest, plan.extension).value_or(plan.limits.max_sequence_tokens),
                   plan.limits.max_sequence_tokens);
 }
 
-Demand EmbedCall::Estimate() const {
+ResourceRequest EmbedCall::Estimate() const {
   const int64_t window = model_.model().manifest.trained_window;
   const CostModel& costs = model_.lane_options().costs;
-  const PlanOptions& plan = order_.input_options.plan;
-  const double prompt = model_.tokens_per_byte() * static_cast<double>(order_.input_options.prompt.size());
-  const Caller& caller = order_.call.caller;
-  Demand demand{.client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = order_.priority};
+  const PlanOptions& plan = params_.input_options.plan;
+  const double prompt = model_.tokens_per_byte() * static_cast<double>(params_.input_options.prompt.size());
+  const Caller& caller = params_.call.caller;
+  ResourceRequest request{
+      .client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = params_.priority};
   // More than this is cut away, or refused once it has been counted.
   const bool cut = plan.extension.windows.has_value();
-  const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MostOfOnePass(),
+  const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MaxSequenceTokens(),
                                  plan.max_tokens.value_or(plan.limits.max_run_tokens)});
   Load load;
-  for (const absl::StatusOr<Input>& input : order_.inputs) {
+  for (const absl::StatusOr<Input>& input : params_.inputs) {
     if (!input.ok()) continue;
     const auto* text = std::get_if<std::string_view>(&input->content);
     const double content = text != nullptr ? model_.tokens_per_byte() * static_cast<double>(text->size())
                                            : static_cast<double>(std::get<TokenIds>(input->content).ids.size());
     const int64_t tokens = std::min(static_cast<int64_t>(content + prompt) + 2, most);
     if (cut) {
-      load.Add(tokens, (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)), /*giant=*/false);
+      load.Add(tokens, (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)), /*oversized=*/false);
     } else {
-      load.Add(tokens, costs.CostOf(tokens), costs.IsGiant(tokens));
+      load.Add(tokens, costs.CostOf(tokens), costs.IsOversized(tokens));
     }
   }
-  demand.tokens = load.tokens();
-  demand.giant = load.is_giant();
-  demand.work = model_.lane().WorkOf(load.cost());
-  demand.deadline = order_.call.deadline;
-  demand.tokenization = pool_.ExpectedTime({.client = caller.name, .bytes = bytes_});
-  return demand;
+  request.tokens = load.tokens();
+  request.oversized = load.is_oversized();
+  request.work = model_.lane().WorkOf(load.cost());
+  request.deadline = params_.call.deadline;
+  request.tokenization = pool_.ExpectedTime({.client = caller.name, .bytes = bytes_});
+  return request;
 }
 
 void EmbedCall::Admit() {
   // Streams have hundreds of calls that wait, and each asks again.
-  constexpr absl::Duration kMostPatience = absl::Seconds(1);
-  if (const absl::Status status = CheckStillWanted(); !status.ok()) return std::move(done_)(status);
+  constexpr absl::Duration kMaxRetryInterval = absl::Seconds(1);
+  if (const absl::Status status = CheckNotCancelled(); !status.ok()) return std::move(done_)(status);
   if (model_.given_up()) return std::move(done_)(EncoderHangs(model_.name()));
-  absl::StatusOr<std::shared_ptr<Place>> place = model_.admission().Admit(model_.budget(), Estimate());
-  if (place.ok()) return HavePlace(*std::move(place));
-  if (!order_.call.may_wait) return std::move(done_)(place.status());
-  const absl::Duration hint = RetryDelay(place.status()).value_or(kMostPatience);
-  pool_.RunAfter(std::min(hint, kMostPatience), [call = shared_from_this()] { call->Admit(); });
+  absl::StatusOr<std::shared_ptr<Permit>> permit = model_.admission().Admit(model_.budget(), Estimate());
+  if (permit.ok()) return OnAdmitted(*std::move(permit));
+  if (!params_.call.may_wait) return std::move(done_)(permit.status());
+  const absl::Duration hint = RetryDelay(permit.status()).value_or(kMaxRetryInterval);
+  pool_.RunAfter(std::min(hint, kMaxRetryInterval), [call = shared_from_this()] { call->Admit(); });
 }
 
-void EmbedCall::HavePlace(std::shared_ptr<Place> place) {
+void EmbedCall::OnAdmitted(std::shared_ptr<Permit> permit) {
   {
     const std::lock_guard lock(mutex_);
-    place_ = std::move(place);
+    permit_ = std::move(permit);
   }
-  placed_ = clock_.Now();
-  BeginPhase(order_.call.trace, phase::kTokenizeWait, placed_);
-  pool_.Run([call = shared_from_this()] { call->Prepare(); }, {.client = order_.call.caller.name, .bytes = bytes_});
+  admitted_ = clock_.Now();
+  BeginPhase(params_.call.trace, phase::kTokenizeWait, admitted_);
+  pool_.Run([call = shared_from_this()] { call->Prepare(); }, {.client = params_.call.caller.name, .bytes = bytes_});
 }
 
 void EmbedCall::Cancel() {
   cancelled_ = true;
   std::shared_ptr<Job> job;
-  std::shared_ptr<Place> place;
+  std::shared_ptr<Permit> permit;
   {
     const std::lock_guard lock(mutex_);
     job = job_.lock();
-    place = place_;
+    permit = permit_;
   }
   // Before there is a job, Prepare or Submit sees the flag; after it was answered, nothing is left to cancel.
-  if (place != nullptr) place->ReleaseAll();
+  if (permit != nullptr) permit->ReleaseAll();
   if (job != nullptr) model_.lane().Cancel(*job);
 }
 
-absl::Status EmbedCall::CheckStillWanted() const {
+absl::Status EmbedCall::CheckNotCancelled() const {
   if (cancelled_) return CallCancelled();
-  if (order_.call.deadline <= clock_.Now()) return DeadlineExceeded();
+  if (params_.call.deadline <= clock_.Now()) return DeadlineExceeded();
   return absl::OkStatus();
 }
 
 void EmbedCall::Prepare() {
   const absl::Time started = clock_.Now();
-  BeginPhase(order_.call.trace, phase::kTokenize, started);
-  answer_.queue = started - placed_;
+  BeginPhase(params_.call.trace, phase::kTokenize, started);
+  answer_.queue = started - admitted_;
   model_.metrics().ObserveTokenizationWait(answer_.queue);
   std::vector<Sequence> sequences;
   const absl::Status status = PlanSequences(sequences);
@@ -177,7 +178,7 @@ void EmbedCall::Prepare() {
   if (status.ok() && !sequences.empty()) return Submit(std::move(sequences));
   {
     const std::lock_guard lock(mutex_);
-    place_ = nullptr;
+    permit_ = nullptr;
   }
   if (!status.ok()) return std::move(done_)(status);
   std::move(done_)(std::move(answer_));  // Every input failed by itself.
@@ -195,7 +196,7 @@ absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
 int64_t EmbedCall::CountAnswered() const {
   int64_t vectors = 0;
   for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (input.ok()) vectors += CountVectors(input->plan, order_.vector_options);
+    if (input.ok()) vectors += CountVectors(input->plan, params_.vector_options);
   }
   return vectors;
 }
@@ -203,8 +204,8 @@ int64_t EmbedCall::CountAnswered() const {
 absl::Status EmbedCall::CheckResponseSize() const {
   if (sparse()) return absl::OkStatus();  // SettleTerms will.
   const int64_t vectors = CountAnswered();
-  const int64_t bytes = vectors * order_.vector_options.dimensions * order_.bits_per_component / 8;
-  return bytes > order_.max_response_bytes ? ResponseTooLarge(bytes, order_.max_response_bytes) : absl::OkStatus();
+  const int64_t bytes = vectors * params_.vector_options.dimensions * params_.bits_per_component / 8;
+  return bytes > params_.max_response_bytes ? ResponseTooLarge(bytes, params_.max_response_bytes) : absl::OkStatus();
 }
 
 absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
@@ -216,11 +217,11 @@ absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const
     if (input.ok() && !input->plan.parts.empty()) rows += input->plan.vectors();  // Joined from those of its parts.
   }
   // The rows, and the answer's message, which is made of them one input after the other.
-  const int64_t message = order_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
-  const bool pools = order_.vector_options.token_pooling > 1;
+  const int64_t message = params_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
+  const bool pools = params_.vector_options.token_pooling > 1;
   const int64_t vectors = pools ? rows : CountAnswered();
   const int64_t pooling = pools ? PoolingBytes(rows) : 0;
-  return order_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector) + pooling);
+  return params_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector) + pooling);
 }
 
 int64_t EmbedCall::ExpectedTerms(const std::vector<Sequence>& sequences) const {
@@ -242,7 +243,7 @@ absl::Status EmbedCall::HoldTerms(int64_t terms) const {
     rows += static_cast<int64_t>(input->plan.sequences.size());
     ++vectors;
   }
-  return order_.call.memory.Hold(Memory::kAnswers, 2 * terms * kTerm + 2 * (rows + vectors) * kVector);
+  return params_.call.memory.Hold(Memory::kAnswers, 2 * terms * kTerm + 2 * (rows + vectors) * kVector);
 }
 
 absl::Status EmbedCall::SettleTerms() const {
@@ -252,10 +253,10 @@ absl::Status EmbedCall::SettleTerms() const {
     terms += static_cast<int64_t>(input->vectors.front().indices.size());
     ++vectors;
   }
-  const int64_t bytes = terms * (static_cast<int64_t>(sizeof(int32_t)) + order_.bits_per_component / 8);
-  if (bytes > order_.max_response_bytes) return ResponseTooLarge(bytes, order_.max_response_bytes);
+  const int64_t bytes = terms * (static_cast<int64_t>(sizeof(int32_t)) + params_.bits_per_component / 8);
+  if (bytes > params_.max_response_bytes) return ResponseTooLarge(bytes, params_.max_response_bytes);
   // The rows are gone; the message is made of the vectors.
-  order_.call.memory.Correct(Memory::kAnswers, 2 * terms * kTerm + 2 * vectors * kVector);
+  params_.call.memory.Correct(Memory::kAnswers, 2 * terms * kTerm + 2 * vectors * kVector);
   return absl::OkStatus();
 }
 
@@ -263,45 +264,45 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   const CostModel& costs = model_.lane_options().costs;
   Load load;
   for (const Sequence& sequence : sequences) {
-    load.Add(sequence.size(), costs.CostOf(sequence.size()), costs.IsGiant(sequence.size()));
+    load.Add(sequence.size(), costs.CostOf(sequence.size()), costs.IsOversized(sequence.size()));
   }
-  Learn();
+  UpdateTokensPerByte();
   work_ = model_.lane().WorkOf(load.cost());
-  if (const absl::Status status = CheckStillWanted(); !status.ok()) return status;
+  if (const absl::Status status = CheckNotCancelled(); !status.ok()) return status;
   const std::lock_guard lock(mutex_);
-  return place_->Settle(load.tokens(), work_, load.is_giant(), /*must_fit=*/order_.call.may_wait);
+  return permit_->Settle(load.tokens(), work_, load.is_oversized(), /*must_fit=*/params_.call.may_wait);
 }
 
-void EmbedCall::Learn() const {
+void EmbedCall::UpdateTokensPerByte() const {
   const ModelManifest& manifest = model_.model().manifest;
   const auto specials = static_cast<int64_t>(manifest.special_prefix.size() + manifest.special_suffix.size());
   int64_t tokens = 0, bytes = 0;
   for (size_t i = 0; i < answer_.results.size(); ++i) {
     if (!answer_.results[i].ok()) continue;
-    const auto* text = std::get_if<std::string_view>(&order_.inputs[i]->content);
+    const auto* text = std::get_if<std::string_view>(&params_.inputs[i]->content);
     if (text == nullptr) continue;
     const Plan& plan = answer_.results[i]->plan;
     if (plan.estimated) continue;
     tokens += plan.tokens + plan.truncated_tokens - specials;
-    bytes += static_cast<int64_t>(text->size() + order_.input_options.prompt.size());
+    bytes += static_cast<int64_t>(text->size() + params_.input_options.prompt.size());
   }
-  model_.LearnTokensPerByte(tokens, bytes);
+  model_.UpdateTokensPerByte(tokens, bytes);
 }
 
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
-  answer_.results.reserve(order_.inputs.size());
-  CallPreparer preparer(model_.model(), order_.input_options);
+  answer_.results.reserve(params_.inputs.size());
+  CallPreparer preparer(model_.model(), params_.input_options);
   int64_t bytes = 0;
-  for (const absl::StatusOr<Input>& call_input : order_.inputs) {
-    if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+  for (const absl::StatusOr<Input>& call_input : params_.inputs) {
+    if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
     absl::StatusOr<Plan> plan = preparer.Prepare(call_input);
     if (!plan.ok()) {
-      if (!order_.partial_results || !preparer.call_status().ok()) return plan.status();
+      if (!params_.partial_results || !preparer.call_status().ok()) return plan.status();
       answer_.results.emplace_back(plan.status());
       continue;
     }
     bytes += PlanBytes(*plan);
-    if (absl::Status status = order_.call.memory.Hold(Memory::kPlans, bytes); !status.ok()) return status;
+    if (absl::Status status = params_.call.memory.Hold(Memory::kPlans, bytes); !status.ok()) return status;
     EmbeddedInput input;
     for (PlannedSequence& planned : plan->sequences) sequences.push_back(std::exchange(planned.sequence, {}));
     input.plan = *std::move(plan);
@@ -312,12 +313,12 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
 
 absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> sequences) {
   const std::lock_guard lock(mutex_);
-  const JobOptions options{.priority = order_.priority,
-                           .deadline = order_.call.deadline,
-                           .start = place_->start(),
-                           .due = place_->due(),
+  const JobOptions options{.priority = params_.priority,
+                           .deadline = params_.call.deadline,
+                           .start = permit_->start(),
+                           .due = permit_->due(),
                            .work = work_,
-                           .place = std::move(place_),
+                           .permit = std::move(permit_),
                            .began = &began_};
   try {
     return std::make_shared<Job>(
@@ -342,7 +343,7 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
 }
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
-  if (began_ != absl::InfiniteFuture()) BeginPhase(order_.call.trace, phase::kInference, began_);
+  if (began_ != absl::InfiniteFuture()) BeginPhase(params_.call.trace, phase::kInference, began_);
   TracePhase(phase::kFinish);
   if (!result.ok()) return std::move(done_)(result.status());
   const absl::Status status = WithinMemory([&] { return FinishInputs(*result); });
@@ -359,7 +360,7 @@ struct RowsLeft {
 };
 
 // Takes an input's rows, and frees them once there are vectors of them.
-absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const EmbedOrder& order, RowsLeft& left) {
+absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const EmbedParams& params, RowsLeft& left) {
   const auto own = static_cast<size_t>(plan.rows());
   const auto finish = [own](auto& rows, auto make) {
     absl::StatusOr<std::vector<OutputVector>> vectors = make(rows.first(own));
@@ -367,10 +368,10 @@ absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const Em
     rows = rows.subspan(own);
     return vectors;
   };
-  if (order.input_options.plan.sparse) {
-    return finish(left.sparse, [&](auto rows) { return FinishSparse(plan, rows, order.max_terms); });
+  if (params.input_options.plan.sparse) {
+    return finish(left.sparse, [&](auto rows) { return FinishSparse(plan, rows, params.max_terms); });
   }
-  return finish(left.dense, [&](auto rows) { return FinishVectors(plan, rows, order.vector_options); });
+  return finish(left.dense, [&](auto rows) { return FinishVectors(plan, rows, params.vector_options); });
 }
 
 }  // namespace
@@ -389,13 +390,13 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
     absl::StatusOr<EmbeddedInput>& input = answer_.results[i];
     if (!input.ok()) continue;
     tally.Add(input->plan);
-    absl::StatusOr<std::vector<OutputVector>> vectors = FinishInput(input->plan, order_, left);
+    absl::StatusOr<std::vector<OutputVector>> vectors = FinishInput(input->plan, params_, left);
     if (vectors.ok()) {
       input->vectors = *std::move(vectors);
       continue;
     }
     absl::Status status = AtField(vectors.status(), absl::StrCat("inputs[", i, "]"));
-    if (!order_.partial_results) return status;
+    if (!params_.partial_results) return status;
     input = std::move(status);
   }
   if (sparse()) {
@@ -416,8 +417,8 @@ void EmbedCall::Count(const Tally& tally) const {
   ModelMetrics& metrics = model_.metrics();
   metrics.CountInputs(tally.inputs, tally.tokens, tally.truncated_tokens);
   for (const auto& [method, count] : tally.sequences) metrics.CountSequences(method, count);
-  if (const Caller& caller = order_.call.caller; caller.has_key) metrics.CountClientTokens(caller.name, tally.tokens);
-  if (RequestTrace* const trace = order_.call.trace; trace != nullptr) {
+  if (const Caller& caller = params_.call.caller; caller.has_key) metrics.CountClientTokens(caller.name, tally.tokens);
+  if (RequestTrace* const trace = params_.call.trace; trace != nullptr) {
     trace->inputs = tally.inputs;
     trace->tokens = tally.tokens;
     trace->truncated_tokens = tally.truncated_tokens;

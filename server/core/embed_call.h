@@ -1,7 +1,7 @@
-// The server's one use case: a call is admitted by an estimate, its inputs are tokenised and planned on the worker
+// The server's one use case: a call is admitted by an estimate, its inputs are tokenized and planned on the worker
 // pool, encoded by the model's scheduler, finished and handed back.
 //
-//   auto call = EmbedCall::Start(model, pool, clock, order, [](absl::StatusOr<EmbedAnswer> answer) {});
+//   auto call = EmbedCall::Start(model, pool, clock, params, [](absl::StatusOr<EmbedAnswer> answer) {});
 //   call->Cancel();   // When nobody waits any more.
 #ifndef LONGEMBED_SERVER_CORE_EMBED_CALL_H_
 #define LONGEMBED_SERVER_CORE_EMBED_CALL_H_
@@ -29,7 +29,7 @@
 namespace longembed {
 
 // What a call asks for, checked and resolved.
-struct EmbedOrder {
+struct EmbedParams {
   CallContext call;  // What it is made of must live until `done` has been called.
   // At least one. What they show must live until `done` has been called. An error (with partial_results) stands in its
   // input's place in the answer.
@@ -51,7 +51,7 @@ struct EmbeddedInput {
 struct EmbedAnswer {
   std::vector<absl::StatusOr<EmbeddedInput>> results;  // In the order of the inputs. All ok without partial_results.
   absl::Duration tokenization;
-  absl::Duration queue;  // For a thread that tokenises, and then for the model.
+  absl::Duration queue;  // For a thread that tokenizes, and then for the model.
   absl::Duration inference;
 };
 
@@ -87,20 +87,20 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   using Done = absl::AnyInvocable<void(absl::StatusOr<EmbedAnswer>) &&>;
 
   // Model, pool and clock must outlive the call.
-  static std::shared_ptr<EmbedCall> Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order,
+  static std::shared_ptr<EmbedCall> Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedParams params,
                                           Done done);
 
-  // `done` is called with CANCELLED soon, unless it has been called. The call's place is given back at once.
+  // `done` is called with CANCELLED soon, unless it has been called. The call's permit is given back at once.
   void Cancel();
 
  private:
-  EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedOrder order, Done done);
+  EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedParams params, Done done);
 
-  // What the call will take, before anything is tokenised.
-  Demand Estimate() const;
-  int64_t MostOfOnePass() const;  // Tokens of one sequence under the call's options.
+  // What the call will take, before anything is tokenized.
+  ResourceRequest Estimate() const;
+  int64_t MaxSequenceTokens() const;  // Tokens of one sequence under the call's options.
   void Admit();
-  void HavePlace(std::shared_ptr<Place> place);
+  void OnAdmitted(std::shared_ptr<Permit> permit);
   void Prepare();
   // To the job's sequences. What it takes memory for fails this call alone.
   absl::Status PlanSequences(std::vector<Sequence>& sequences);
@@ -111,10 +111,10 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   // there.
   absl::Status HoldAnswer(const std::vector<Sequence>& sequences) const;
   int64_t ExpectedTerms(const std::vector<Sequence>& sequences) const;
-  bool sparse() const { return order_.input_options.plan.sparse; }
+  bool sparse() const { return params_.input_options.plan.sparse; }
   absl::Status Settle(const std::vector<Sequence>& sequences);
   // What the texts taught of how many tokens a byte makes.
-  void Learn() const;
+  void UpdateTokensPerByte() const;
   void Submit(std::vector<Sequence> sequences);
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
@@ -135,23 +135,23 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::Status HoldTerms(int64_t terms) const;
   // Of sparse vectors, once they are there. Errors: RESPONSE_TOO_LARGE.
   absl::Status SettleTerms() const;
-  absl::Status CheckStillWanted() const;
+  absl::Status CheckNotCancelled() const;
 
   ServedModel& model_;
   WorkerPool& pool_;
   const Clock& clock_;
-  const EmbedOrder order_;
+  const EmbedParams params_;
   const int64_t bytes_;  // Of its texts, that will be tokenized.
   Done done_;
   EmbedAnswer answer_;
-  absl::Time placed_;                          // When it was admitted.
+  absl::Time admitted_;                        // When it was admitted.
   absl::Duration work_;                        // Once settled.
   absl::Time began_ = absl::InfiniteFuture();  // When its first batch was formed.
 
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
-  std::shared_ptr<Place> place_ ABSL_GUARDED_BY(mutex_);  // Until the job has it.
-  std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);        // Weak: the job's `done` holds this call.
+  std::shared_ptr<Permit> permit_ ABSL_GUARDED_BY(mutex_);  // Until the job has it.
+  std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);          // Weak: the job's `done` holds this call.
 };
 
 }  // namespace longembed

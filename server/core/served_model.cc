@@ -61,7 +61,7 @@ absl::Status ServedModel::MeasureTwice(int tokens) {
   const absl::Time began = clock.Now();
   const absl::Status status = EncodeTwice(tokens);
   // Or the first calls would be admitted as if they were no work.
-  lane_->Expect(2 * lane_options().costs.CostOf(tokens), clock.Now() - began);
+  lane_->SeedThroughput(2 * lane_options().costs.CostOf(tokens), clock.Now() - began);
   return status;
 }
 
@@ -99,7 +99,7 @@ void ServedModel::GiveUp(bool given_up) {
   if (given_up) lane_->AnswerAll(EncoderHangs(name_));
 }
 
-void ServedModel::LearnTokensPerByte(int64_t tokens, int64_t bytes) {
+void ServedModel::UpdateTokensPerByte(int64_t tokens, int64_t bytes) {
   constexpr double kFewest = 0.02, kMost = 2.0;  // No text makes the next one look like an extreme.
   if (bytes <= 0) return;
   const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);

@@ -48,9 +48,9 @@ class ServedModel {
   Admission& admission() { return device_.admission; }
   ModelBudget& budget() { return budget_; }
 
-  // How many tokens a byte of text is, by what was tokenised lately: for estimates.
+  // How many tokens a byte of text is, by what was tokenized lately: for estimates.
   double tokens_per_byte() const;
-  void LearnTokensPerByte(int64_t tokens, int64_t bytes);
+  void UpdateTokensPerByte(int64_t tokens, int64_t bytes);
   const LaneOptions& lane_options() const { return lane_->options(); }
   ModelMetrics& metrics() { return *metrics_; }
 

@@ -95,7 +95,7 @@ absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration
 }
 
 absl::Status ServerOutOfMemory() {
-  return Exhausted("OUT_OF_MEMORY", "the server has not the memory for this request", absl::Seconds(1));
+  return Exhausted("OUT_OF_MEMORY", "the server ran out of memory for this request", absl::Seconds(1));
 }
 
 bool IsOutOfMemory(const absl::Status& status) { return ErrorReason(status) == "OUT_OF_MEMORY"; }
@@ -185,7 +185,7 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
 absl::Status TooManyTokens(int64_t tokens, int64_t limit) {
   return Invalid(
       "", "TOO_MANY_TOKENS",
-      absl::StrCat("has ", tokens, " tokens or more; of what this server tokenises in a call, ", limit, " are left"));
+      absl::StrCat("has ", tokens, " tokens or more; of what this server tokenizes in a call, ", limit, " are left"));
 }
 
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit) {

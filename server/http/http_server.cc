@@ -93,11 +93,11 @@ std::vector<std::shared_ptr<HttpSession>> HttpServer::Sessions() {
   return live;
 }
 
-void HttpServer::Shutdown(absl::Duration timeout, const std::function<bool()>& hurry) {
+void HttpServer::Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced) {
   acceptor_->Stop();
   for (const auto& session : Sessions()) session->Drain();
   const absl::Time end = context_.host.clock.Now() + timeout;
-  while (!Sessions().empty() && context_.host.clock.Now() < end && !(hurry && hurry())) absl::SleepFor(kLook);
+  while (!Sessions().empty() && context_.host.clock.Now() < end && !(is_forced && is_forced())) absl::SleepFor(kLook);
   while (true) {
     const auto left = Sessions();
     if (left.empty()) return;

@@ -34,8 +34,8 @@ class HttpServer {
   int port() const { return acceptor_->port(); }
 
   // Accepts no more, answers the requests that have begun, and cuts off what still runs after `timeout`, or as soon as
-  // `hurry` (asked again and again; may be null) says so.
-  void Shutdown(absl::Duration timeout, const std::function<bool()>& hurry = nullptr);
+  // `is_forced` (asked again and again; may be null) says so.
+  void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 
  private:
   void Run();

@@ -120,7 +120,7 @@ const char* ReasonOf(Refusal refusal) {
     case Refusal::kClientShare:
       return "client_share";
     case Refusal::kSilent:
-      return "silent";
+      return "idle";
   }
   return "";
 }
@@ -180,21 +180,21 @@ void Acceptor::Stop() {
     [[maybe_unused]] const ssize_t written = write(wake_, &one, sizeof one);
     thread_.join();
   }
-  while (!silent_.empty()) CloseSilent(silent_.begin());
+  while (!idle_.empty()) CloseIdle(idle_.begin());
   for (const int listener : listeners_) close(listener);
   listeners_.clear();
 }
 
 void Acceptor::Run(const std::stop_token& stop) {
-  constexpr int kLookMs = 100;  // How often silent connections are looked at.
+  constexpr int kLookMs = 100;  // How often idle connections are looked at.
   std::array<epoll_event, 64> events;
   while (!stop.stop_requested()) {
-    const int count = epoll_wait(epoll_, events.data(), events.size(), silent_.empty() ? -1 : kLookMs);
+    const int count = epoll_wait(epoll_, events.data(), events.size(), idle_.empty() ? -1 : kLookMs);
     for (int i = 0; i < count && !stop.stop_requested(); ++i) {
       const int descriptor = events[i].data.fd;
       if (descriptor == wake_) return;
-      // One of neither was silent and has just been closed for another.
-      if (silent_by_descriptor_.contains(descriptor)) Hear(descriptor);
+      // One of neither was idle and has just been closed for another.
+      if (idle_by_descriptor_.contains(descriptor)) OnReadable(descriptor);
       if (std::find(listeners_.begin(), listeners_.end(), descriptor) != listeners_.end()) AcceptFrom(descriptor);
     }
     CloseSilentSince(std::chrono::steady_clock::now() - absl::ToChronoNanoseconds(options_.silence));
@@ -224,39 +224,39 @@ void Acceptor::AcceptFrom(int listener) {
     return;
   }
   ++uncounted_;
-  silent_.push_back({descriptor, std::chrono::steady_clock::now(), client});
-  silent_by_descriptor_[descriptor] = std::prev(silent_.end());
+  idle_.push_back({descriptor, std::chrono::steady_clock::now(), client});
+  idle_by_descriptor_[descriptor] = std::prev(idle_.end());
   epoll_event event{.events = EPOLLIN | EPOLLRDHUP, .data = {.fd = descriptor}};
   epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event);
 }
 
-void Acceptor::Hear(int descriptor) {
+void Acceptor::OnReadable(int descriptor) {
   char byte = 0;
   const ssize_t received = recv(descriptor, &byte, 1, MSG_PEEK);
   if (received < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  const auto silent = silent_by_descriptor_.at(descriptor);
-  if (received <= 0) return CloseSilent(silent);
+  const auto idle = idle_by_descriptor_.at(descriptor);
+  if (received <= 0) return CloseIdle(idle);
   epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, nullptr);
-  silent_by_descriptor_.erase(descriptor);
-  silent_.erase(silent);
+  idle_by_descriptor_.erase(descriptor);
+  idle_.erase(idle);
   handlers_.accept(descriptor);
 }
 
 void Acceptor::CloseSilentSince(SteadyTime limit) {
-  while (!silent_.empty() && silent_.front().since < limit) CloseOldestSilent();
+  while (!idle_.empty() && idle_.front().since < limit) CloseOldestIdle();
 }
 
-void Acceptor::CloseOldestSilent() {
-  if (silent_.empty()) return;
-  CloseSilent(silent_.begin());
+void Acceptor::CloseOldestIdle() {
+  if (idle_.empty()) return;
+  CloseIdle(idle_.begin());
   if (handlers_.refuse) handlers_.refuse(Refusal::kSilent);
 }
 
-void Acceptor::CloseSilent(std::list<Silent>::iterator silent) {
-  close(silent->descriptor);
-  CountClosed(silent->client);
-  silent_by_descriptor_.erase(silent->descriptor);
-  silent_.erase(silent);
+void Acceptor::CloseIdle(std::list<Idle>::iterator idle) {
+  close(idle->descriptor);
+  CountClosed(idle->client);
+  idle_by_descriptor_.erase(idle->descriptor);
+  idle_.erase(idle);
 }
 
 // Nobody says when a connection that was handed over is closed, so those that are open are counted, now and then: it
@@ -284,11 +284,11 @@ std::optional<Refusal> Acceptor::TooManyByCount(const std::string& client) const
 }
 
 bool Acceptor::MakeRoom(Refusal refusal, const std::string& client) {
-  const auto oldest = std::find_if(silent_.begin(), silent_.end(), [&](const Silent& silent) {
-    return refusal == Refusal::kLimit || silent.client == client;
+  const auto oldest = std::find_if(idle_.begin(), idle_.end(), [&](const Idle& idle) {
+    return refusal == Refusal::kLimit || idle.client == client;
   });
-  if (oldest == silent_.end()) return false;
-  CloseSilent(oldest);
+  if (oldest == idle_.end()) return false;
+  CloseIdle(oldest);
   if (handlers_.refuse) handlers_.refuse(Refusal::kSilent);
   return true;
 }

@@ -1,8 +1,8 @@
 // Accepts TCP connections and hands them over as soon as the client has said something.
 //
-// gRPC's own acceptor stops for good when descriptors run out (CVE-2023-4785), and keeps silent connections for
+// gRPC's own acceptor stops for good when descriptors run out (CVE-2023-4785), and keeps idle connections for
 // minutes. This one keeps below a cap, and gives gRPC no connection whose client has not sent its first byte; while it
-// has none to spare, the one that has been silent longest is closed for a new one. No client alone can take all of
+// has none to spare, the one that has been idle longest is closed for a new one. No client alone can take all of
 // them: the more are open, the fewer each may have.
 #ifndef LONGEMBED_SERVER_NET_ACCEPTOR_H_
 #define LONGEMBED_SERVER_NET_ACCEPTOR_H_
@@ -23,7 +23,7 @@
 namespace longembed {
 
 struct AcceptorOptions {
-  int max_connections = 1000;  // Of this acceptor's, open at a time, silent ones included.
+  int max_connections = 1000;  // Of this acceptor's, open at a time, idle ones included.
   // What one client may hold of max_connections while nobody else holds any; in (0, 1], 1: all. With s of it, a client
   // is refused when it would hold more than s / (1 - s) times what is free (a dynamic threshold, as switches share
   // buffers): however many clients take what they can, some is free for the next.
@@ -35,7 +35,7 @@ struct AcceptorOptions {
 // or it said nothing.
 enum class Refusal { kLimit, kClientShare, kSilent };
 
-// The refusal as metrics name it: limit, client_share or silent.
+// The refusal as metrics name it: limit, client_share or idle.
 const char* ReasonOf(Refusal refusal);
 
 // Checks that an address is one that Acceptor::Listen takes, without binding it. Errors: INVALID_ARGUMENT.
@@ -58,13 +58,13 @@ class Acceptor {
 
   void Start(AcceptorHandlers handlers);
 
-  // Closes the listening sockets and silent connections; joins the thread. May be called twice.
+  // Closes the listening sockets and idle connections; joins the thread. May be called twice.
   void Stop();
 
  private:
   using SteadyTime = std::chrono::steady_clock::time_point;
   using ClientCounts = std::unordered_map<std::string, int>;
-  struct Silent {
+  struct Idle {
     int descriptor;
     SteadyTime since;
     std::string client;
@@ -74,14 +74,14 @@ class Acceptor {
   absl::Status Bind(const std::string& address);
   void Run(const std::stop_token& stop);
   void AcceptFrom(int listener);
-  void Hear(int descriptor);
+  void OnReadable(int descriptor);
   void CloseSilentSince(SteadyTime limit);
-  void CloseOldestSilent();
-  void CloseSilent(std::list<Silent>::iterator silent);
+  void CloseOldestIdle();
+  void CloseIdle(std::list<Idle>::iterator idle);
   // Whether a connection of the client's that has just been accepted is one too many.
   std::optional<Refusal> TooMany(const std::string& client);
   std::optional<Refusal> TooManyByCount(const std::string& client) const;
-  // Closes a silent connection to make room for one that would be refused. Returns whether there was one.
+  // Closes an idle connection to make room for one that would be refused. Returns whether there was one.
   bool MakeRoom(Refusal refusal, const std::string& client);
   void CountOpen();
   void CountClosed(const std::string& client);
@@ -94,8 +94,8 @@ class Acceptor {
   int wake_ = -1;  // An eventfd, for Stop.
 
   // Of the thread.
-  std::list<Silent> silent_;  // The oldest first.
-  std::unordered_map<int, std::list<Silent>::iterator> silent_by_descriptor_;
+  std::list<Idle> idle_;  // The oldest first.
+  std::unordered_map<int, std::list<Idle>::iterator> idle_by_descriptor_;
   int open_ = 0;  // Connections at the last count, and those accepted since.
   ClientCounts open_by_client_;
   int uncounted_ = 0;  // Of them, accepted since.

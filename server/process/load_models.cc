@@ -18,12 +18,12 @@ namespace {
 LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest, int workers) {
   constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
   // Batches' worth; of standard ones, as a sequence holds up others no less where batches are configured to be large.
-  constexpr int64_t kGiant = 8;
+  constexpr int64_t kOversized = 8;
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
                                 .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
                       .costs = {.attention = AttentionShare(manifest)}};
-  if (workers > 1) options.costs.giant = kGiant * standard;  // Else nobody could run beside one.
+  if (workers > 1) options.costs.oversized = kOversized * standard;  // Else nobody could run beside one.
   return options;
 }
 
@@ -94,7 +94,7 @@ Devices::Devices(const ServerConfig& config, const Clock& clock)
       cuda_streams_(config.cuda_streams),
       admission_{.max_wait = config.limits.max_queue_wait,
                  .max_bulk_wait = config.limits.max_bulk_queue_wait,
-                 .refuse_at = 0.75},
+                 .reject_fraction = 0.75},
       clock_(clock) {}
 
 Device Devices::ForDevice(const std::string& device) {

@@ -60,7 +60,7 @@ ProcessSignals::Event ProcessSignals::Await(absl::Duration timeout) {
   return std::exchange(event_, {.stop = event_.stop});
 }
 
-bool ProcessSignals::AwaitHurry(absl::Duration timeout) {
+bool ProcessSignals::AwaitSecondSignal(absl::Duration timeout) {
   std::unique_lock lock(mutex_);
   return changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return stops_ > 1; });
 }

@@ -49,7 +49,7 @@ class ProcessSignals {
   Event Await(absl::Duration timeout);
 
   // Waits for a second stop signal, at most for `timeout`. Returns whether one has come.
-  bool AwaitHurry(absl::Duration timeout);
+  bool AwaitSecondSignal(absl::Duration timeout);
 
  private:
   void Run();

@@ -121,17 +121,17 @@ GrpcServer::~GrpcServer() {
   if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
 }
 
-void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& hurry) {
+void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced) {
   acceptor_->Stop();
   context_.streams->Drain();
   health_->EndWatches();
   // gRPC waits for its own streams too (reflection), which their clients never end.
-  const std::jthread cut([this, &hurry](const std::stop_token& stop) { CutOffWhenDone(stop, hurry); });
+  const std::jthread cut([this, &is_forced](const std::stop_token& stop) { CutOffWhenDone(stop, is_forced); });
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   server_->Wait();
 }
 
-void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& hurry) {
+void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& is_forced) {
   constexpr absl::Duration kLook = absl::Milliseconds(20);
   // Of ours; an answer has reached its client by then, and idle clients have heard that the server goes.
   constexpr absl::Duration kSilence = absl::Milliseconds(500);
@@ -140,8 +140,8 @@ void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function
   while (!stop.stop_requested()) {
     absl::SleepFor(kLook);
     if (context_.metrics.in_flight() > 0 || context_.ledger.bytes() > 0) last_busy = clock.Now();
-    const bool hurried = hurry && hurry();
-    if (hurried || clock.Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());
+    const bool forced = is_forced && is_forced();
+    if (forced || clock.Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());
   }
 }
 

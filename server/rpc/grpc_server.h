@@ -44,14 +44,14 @@ class GrpcServer {
   int port() const { return acceptor_->port(); }
 
   // Refuses new calls, lets running ones finish and streams end what they have read, and cuts off what still runs after
-  // `timeout`, or as soon as `hurry` (asked again and again, on another thread; may be null) says so. Streams of gRPC's
-  // own services end with the last of our calls.
-  void Shutdown(absl::Duration timeout, const std::function<bool()>& hurry = nullptr);
+  // `timeout`, or as soon as `is_forced` (asked again and again, on another thread; may be null) says so. Streams of
+  // gRPC's own services end with the last of our calls.
+  void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 
  private:
   std::shared_ptr<grpc::ServerCredentials> MakeCredentials(CertificateStore* certificates);
   void StartAccepting();
-  void CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& hurry);
+  void CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& is_forced);
 
   const ServerConfig& config_;
   const HostContext& context_;

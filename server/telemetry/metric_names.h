@@ -24,7 +24,7 @@ inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
 inline constexpr Name kSequences{"longembed_sequences_total",
                                  "Sequences of the inputs embedded, by positions method."};  // model, method
 inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
-                                            "Tokenising and planning the inputs of one call."};
+                                            "Tokenizing and planning the inputs of one call."};
 inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
                                         "Wait of a call for a thread that tokenizes."};
 

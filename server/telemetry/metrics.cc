@@ -197,7 +197,7 @@ struct Metrics::State {
 Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
   // A counter that is not there before its first event hides that event from rate().
   for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
-  for (const char* reason : {"limit", "client_share", "silent"}) state_->refused_connections.Add({{"reason", reason}});
+  for (const char* reason : {"limit", "client_share", "idle"}) state_->refused_connections.Add({{"reason", reason}});
   for (const char* result : {"ok", "refused"}) state_->api_key_reloads.Add({{"result", result}});
   for (const char* reason : {"queue_full", "export_failed", "rejected", "shutdown", "out_of_memory"}) {
     state_->spans_dropped.Add({{"reason", reason}});

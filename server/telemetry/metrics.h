@@ -104,7 +104,7 @@ class Metrics {
   void CountRejected(const std::string& model, const std::string& reason);
   void CountAuthenticationFailure(const std::string& reason);  // missing | unknown
   void CountConnection();
-  void CountRefusedConnection(const std::string& reason);  // limit | client_share | silent
+  void CountRefusedConnection(const std::string& reason);  // limit | client_share | idle
   void CountTlsReload(bool ok);
   void SetCertificateExpiry(absl::Time not_after);
   void CountApiKeyReload(bool ok);

@@ -2,7 +2,7 @@
 
     build/venv/bin/python tests/benchmark/perplexity.py --text FILE
 
-SmolLM2-135M-Instruct is served with span vectors: one-token spans, not normalised, are its last hidden states, which times the tied embedding are logits. Every eighth
+SmolLM2-135M-Instruct is served with span vectors: one-token spans, not normalized, are its last hidden states, which times the tied embedding are logits. Every eighth
 token is looked at. The text's first --tokens tokens are one sequence; the model was trained on 8,192.
 """
 

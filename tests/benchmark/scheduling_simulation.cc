@@ -5,12 +5,12 @@
 //   scheduling_simulation [--seeds N] [--seconds S]
 //
 // Arrivals are Poisson, at a load given in shares of what the workers can do: mostly short texts, some of hundreds of
-// tokens, a few bulk jobs of 32 windows, and one giant of 16,384 tokens in 4,000. A third of the interactive jobs has a
-// deadline. Policies:
-//   FIFO           in order of arrival, batches up to the budget; one giant may take every worker.
+// tokens, a few bulk jobs of 32 windows, and one oversized sequence of 16,384 tokens in 4,000. A third of the
+// interactive jobs has a deadline. Policies:
+//   FIFO           in order of arrival, batches up to the budget; one oversized sequence may take every worker.
 //   longest first  the longest waiting sequences, as servers do that pad: batches of equal lengths.
-//   ours           BatchQueue: priority, nearest deadline, age, whatever fits the budget; giants on half of the workers
-//   at most.
+//   ours           BatchQueue: priority, nearest deadline, age, whatever fits the budget; oversized sequences on half
+//   of the workers at most.
 // Goodput: jobs a second answered within their deadline, or, without one, within ten seconds.
 #include <algorithm>
 #include <cstdio>
@@ -31,8 +31,8 @@ namespace {
 constexpr int kWorkers = 4;
 constexpr double kTokensPerSecond = 5000;  // Of one worker.
 constexpr int64_t kBatchTokens = 512;
-constexpr absl::Duration kPatience = absl::Seconds(10);
-const CostModel kCosts{.attention = 1.0 / 2300, .giant = 8 * kBatchTokens};
+constexpr absl::Duration kTimeout = absl::Seconds(10);
+const CostModel kCosts{.attention = 1.0 / 2300, .oversized = 8 * kBatchTokens};
 const absl::Time kStart = absl::UnixEpoch();
 
 struct Arrival {
@@ -55,7 +55,7 @@ Arrival Draw(std::mt19937& random) {
   const double kind = std::uniform_real_distribution<>(0, 1)(random);
   const auto uniform = [&](int least, int most) { return std::uniform_int_distribution<>(least, most)(random); };
   if (kind < 0.00025) {
-    arrival = {.sizes = {16384}, .kind = "giant"};
+    arrival = {.sizes = {16384}, .kind = "oversized"};
   } else if (kind < 0.005) {
     arrival = {.sizes = std::vector<int>(32, 512), .options = {.priority = Priority::kBulk}, .kind = "bulk"};
   } else if (kind < 0.15) {
@@ -79,7 +79,7 @@ std::vector<Arrival> MakeArrivals(uint32_t seed, double load, double seconds) {
     Arrival arrival = Draw(random);
     arrival.at = kStart + absl::Seconds(at);
     const bool interactive = arrival.options.priority == Priority::kInteractive;
-    if (interactive && arrival.kind != std::string("giant") && random() % 3 == 0) {
+    if (interactive && arrival.kind != std::string("oversized") && random() % 3 == 0) {
       arrival.options.deadline = arrival.at + absl::Milliseconds(500);
     }
     arrivals.push_back(std::move(arrival));
@@ -97,14 +97,14 @@ struct Waiting {
 struct SimulatedBatch {
   std::vector<size_t> jobs;
   int64_t cost = 0;
-  bool giant = false;
+  bool oversized = false;
 };
 
 class Policy {
  public:
   virtual ~Policy() = default;
   virtual void Arrive(size_t job, const Arrival& arrival) = 0;
-  virtual SimulatedBatch Take(int free_workers, int running_giants, absl::Time now) = 0;
+  virtual SimulatedBatch Take(int free_workers, int running_oversized, absl::Time now) = 0;
 };
 
 class SimplePolicy final : public Policy {
@@ -146,15 +146,15 @@ class OurPolicy final : public Policy {
     queue_.Push(std::move(made), arrival.at);
   }
 
-  SimulatedBatch Take(int free_workers, int running_giants, absl::Time now) override {
-    BatchLimits limits{.giants = running_giants < MaxRunningGiants(kWorkers)};
+  SimulatedBatch Take(int free_workers, int running_oversized, absl::Time now) override {
+    BatchLimits limits{.oversized = running_oversized < MaxRunningOversized(kWorkers)};
     limits.max_tokens = std::clamp<int64_t>(queue_.cost() / free_workers, 64, kBatchTokens);
     SimulatedBatch batch;
     for (const BatchItem& item : queue_.TakeBatch(limits, now)) {
       const int64_t tokens = item.job->sequences()[item.sequence].size();
       batch.jobs.push_back(numbers_.at(item.job.get()));
       batch.cost += kCosts.CostOf(tokens);
-      batch.giant |= kCosts.IsGiant(tokens);
+      batch.oversized |= kCosts.IsOversized(tokens);
     }
     return batch;
   }
@@ -179,15 +179,15 @@ Outcome Simulate(Policy& policy, const std::vector<Arrival>& arrivals, double se
   for (const Arrival& arrival : arrivals) left.push_back(arrival.sizes.size());
   Outcome outcome;
   size_t next = 0;
-  int giants = 0;
+  int oversized = 0;
   const auto finish = [&](const Running& done) {
-    giants -= done.batch.giant ? 1 : 0;
+    oversized -= done.batch.oversized ? 1 : 0;
     for (const size_t job : done.batch.jobs) {
       if (--left[job] > 0) continue;
       const Arrival& arrival = arrivals[job];
       const absl::Duration took = done.end - arrival.at;
       outcome.milliseconds[arrival.kind].push_back(absl::ToDoubleMilliseconds(took));
-      const absl::Time due = std::min(arrival.options.deadline, arrival.at + kPatience);
+      const absl::Time due = std::min(arrival.options.deadline, arrival.at + kTimeout);
       outcome.goodput += done.end <= due ? 1 / seconds : 0;
     }
   };
@@ -204,9 +204,9 @@ Outcome Simulate(Policy& policy, const std::vector<Arrival>& arrivals, double se
       ++next;
     }
     while (static_cast<int>(running.size()) < kWorkers) {
-      SimulatedBatch batch = policy.Take(kWorkers - static_cast<int>(running.size()), giants, now);
+      SimulatedBatch batch = policy.Take(kWorkers - static_cast<int>(running.size()), oversized, now);
       if (batch.jobs.empty()) break;
-      giants += batch.giant ? 1 : 0;
+      oversized += batch.oversized ? 1 : 0;
       const absl::Duration takes = absl::Seconds(static_cast<double>(batch.cost) / kTokensPerSecond);
       running.push_back({now + takes, std::move(batch)});
     }
@@ -224,7 +224,8 @@ void Run(int seeds, double seconds) {
   std::printf("%d workers of %.0f tokens/s, %d seeds of %.0f s; milliseconds\n", kWorkers, kTokensPerSecond, seeds,
               seconds);
   std::printf(
-      "| load | policy | short p50 | short p99 | medium p50 | medium p99 | bulk p50 | giant p50 | goodput, jobs/s |\n");
+      "| load | policy | short p50 | short p99 | medium p50 | medium p99 | bulk p50 | oversized p50 | goodput, jobs/s "
+      "|\n");
   std::printf("|---|---|---|---|---|---|---|---|---|\n");
   for (const double load : {0.5, 0.8, 0.95, 1.1}) {
     for (const std::string name : {"FIFO", "longest first", "ours"}) {
@@ -246,7 +247,7 @@ void Run(int seeds, double seconds) {
       const auto at = [&](const char* kind, double share) { return Percentile(all.milliseconds[kind], share); };
       std::printf("| %.2f | %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.1f |\n", load, name.c_str(),
                   at("short", 0.5), at("short", 0.99), at("medium", 0.5), at("medium", 0.99), at("bulk", 0.5),
-                  at("giant", 0.5), all.goodput);
+                  at("oversized", 0.5), all.goodput);
     }
   }
 }

@@ -101,7 +101,7 @@ def part_of(name: str) -> str:
         return "Debian libraries"
     if name in PROGRAMS:
         return "programs"
-    return "models" if name.startswith("models/") else "licences, package records, certificates, the rest"
+    return "models" if name.startswith("models/") else "licenses, package records, certificates, the rest"
 
 
 def show_sizes(root: Path) -> None:

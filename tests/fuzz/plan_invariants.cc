@@ -147,7 +147,7 @@ void ExpectRotary(const ModelManifest& model, const PlannedSequence& planned) {
   ExpectFastestPair(model, positions, *sequence.rotary, planned.tokens);
   const bool by_distance = Is(positions, "self_extend") || Is(positions, "shifted_rotary");
   const bool chunks = Is(positions, "dual_chunk");
-  FUZZ_EXPECT(sequence.neighbour_window == (by_distance ? positions.neighbor_window : 0));
+  FUZZ_EXPECT(sequence.neighbor_window == (by_distance ? positions.neighbor_window : 0));
   FUZZ_EXPECT((sequence.rotary_grouped != nullptr) == (by_distance || chunks));
   FUZZ_EXPECT((sequence.rotary_shifted != nullptr) == (by_distance || chunks));
   FUZZ_EXPECT(sequence.chunk == (chunks ? positions.modulo : 0));
@@ -269,7 +269,7 @@ void ExpectSamePlan(const Plan& one, const Plan& other) {
   for (size_t i = 0; i < one.sequences.size(); ++i) {
     const Sequence &a = one.sequences[i].sequence, &b = other.sequences[i].sequence;
     FUZZ_EXPECT(a.tokens == b.tokens && a.positions == b.positions && a.spans == b.spans);
-    FUZZ_EXPECT(a.query_scale == b.query_scale && a.neighbour_window == b.neighbour_window);
+    FUZZ_EXPECT(a.query_scale == b.query_scale && a.neighbor_window == b.neighbor_window);
     FUZZ_EXPECT(a.chunk == b.chunk);
     FUZZ_EXPECT(a.calibration.basket == b.calibration.basket && a.calibration.rows == b.calibration.rows);
     FUZZ_EXPECT(SameTables(a.rotary, b.rotary, a.size()));

@@ -1,5 +1,5 @@
 // The bytes of a longembed.v1.EmbedRequest, as they come from the network: parsed, resolved against a model of each
-// family, its inputs tokenised and planned under small limits, made-up vectors finished and packed for the answer.
+// family, its inputs tokenized and planned under small limits, made-up vectors finished and packed for the answer.
 #include <grpcpp/support/byte_buffer.h>
 
 #include <cstring>
@@ -82,7 +82,7 @@ void ExpectRefused(const absl::Status& status) {
   FUZZ_EXPECT(details.ParseFromString(answer.error_details()) && !details.details().empty());
 }
 
-// As an encoder would give them; one in a hundred is zero, which normalising refuses.
+// As an encoder would give them; one in a hundred is zero, which normalizing refuses.
 std::vector<std::vector<float>> MadeUpVectors(int64_t count) {
   std::vector<std::vector<float>> vectors;
   for (int64_t i = 0; i < count; ++i) {

@@ -23,7 +23,7 @@ void Schedule(Encoder& encoder, const std::vector<Sequence>& sequences, const La
 #include "examples/server/batching/scheduler.h"
 }
 
-void Embed(ServedModel& model, WorkerPool& pool, const Clock& clock, const EmbedOrder& order) {
+void Embed(ServedModel& model, WorkerPool& pool, const Clock& clock, const EmbedParams& params) {
 #include "examples/server/core/embed_call.h"
 }
 

@@ -86,7 +86,7 @@ def test_hpa_by_an_external_metric():
     assert metric["external"] == {"metric": {"name": "wait", "selector": {"matchLabels": {"release": "r"}}}, "target": {"type": "Value", "value": "500m"}}
 
 
-def test_hpa_bounds_and_behaviour():
+def test_hpa_bounds_and_behavior():
     values = {"autoscaling": {**HPA["autoscaling"], "minReplicas": 3, "maxReplicas": 9, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 42}}}}
     spec = render(values).one("HorizontalPodAutoscaler")["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 9)
@@ -103,7 +103,7 @@ def triggers(**changes) -> dict[str, dict]:
     return {trigger.get("name", trigger["type"]): trigger for trigger in keda(**changes)["triggers"]}
 
 
-def test_keda_bounds_and_behaviour():
+def test_keda_bounds_and_behavior():
     spec = keda()
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 6)
     assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]

@@ -113,7 +113,7 @@ def capacity(extension: dict) -> int:
 
 
 def expected(models: Models, kind: str, content: list[int], extension: dict) -> np.ndarray:
-    """The pooled, un-normalised vector of one sequence under an extension without windows."""
+    """The pooled, un-normalized vector of one sequence under an extension without windows."""
     shape, ids = models.shapes[kind], whole(kind, content)
     applies = extension.get("when") == "ALWAYS" or len(ids) > LO
     asked = (kind, tuple(ids), json.dumps(extension if applies else {}, sort_keys=True))

@@ -137,7 +137,7 @@ def test_a_deadline_on_a_long_queue_never_reaches_the_model(server, stub, pb):
     waiting = [stub.Embed.future(crowd) for _ in range(3)]
     time.sleep(0.3)
     with pytest.raises(grpc.RpcError) as error:
-        stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="hurry")] * 7), timeout=0.001)
+        stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="late")] * 7), timeout=0.001)
     # By the client's own clock, or refused before that: it would have been late.
     assert error.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     for future in waiting:

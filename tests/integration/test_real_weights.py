@@ -19,7 +19,7 @@ from model.export import sources  # noqa: E402
 from model.export.__main__ import main  # noqa: E402
 
 SHARED_ROPE = ROOT.parent / "shared/models/e5-small-rope"
-ROPE_EXPORT = ["--name", "e5-small-rope", "--pooling", "mean", "--prompt", "query=query: ", "--prompt", "passage=passage: ", "--licence", "MIT"]
+ROPE_EXPORT = ["--name", "e5-small-rope", "--pooling", "mean", "--prompt", "query=query: ", "--prompt", "passage=passage: ", "--license", "MIT"]
 SCALED = {"attention_log_scaling": True}
 
 APE = [{"windows": {}}, {"grouped": {}}, {"recurrent": {}}, {"interpolation": {}}, {"interpolation": {"factor": 4}}, {"interpolation": {}, **SCALED}]

@@ -63,7 +63,7 @@ TEXTS = ["query: how to cook rice", "a", "Ünïcode — 東京 and 🎉", "passa
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_embed_is_the_normalised_mean(tei, reference, text):
+def test_embed_is_the_normalized_mean(tei, reference, text):
     answer = tei.embed.Embed(tei.pb.EmbedRequest(inputs=text))
     hidden = reference(text)
     assert np.dot(answer.embeddings, unit(hidden.mean(axis=0))) >= 0.99999

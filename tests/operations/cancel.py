@@ -54,9 +54,9 @@ class Bench:
         metrics: Metrics = self.replica.metrics()
         return metrics.total("longembed_batch_tokens_sum"), metrics.total("longembed_inputs_total")
 
-    def freed_after(self, since: float, jobs: float, tokens: float, patience: float = 5) -> float:
+    def freed_after(self, since: float, jobs: float, tokens: float, timeout: float = 5) -> float:
         """Milliseconds from `since` until a scrape that began later shows no more than so much in the queue."""
-        while time.monotonic() < since + patience:
+        while time.monotonic() < since + timeout:
             waiting = self.queue()
             if waiting[0] <= jobs and waiting[1] <= tokens:
                 return 1000 * max(0.0, time.monotonic() - since)

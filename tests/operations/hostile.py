@@ -1,4 +1,4 @@
-"""Hostile clients: floods of connections, slow readers, giant messages, a million empty strings, garbage at every layer, trickles.
+"""Hostile clients: floods of connections, slow readers, oversized messages, a million empty strings, garbage at every layer, trickles.
 Each gets a right answer or a refusal; a fresh client is served within 5 s, and a bystander that was there before hardly notices."""
 
 import argparse
@@ -72,8 +72,8 @@ class Attack:
 # Each attack goes on for about `seconds`, and returns whether the server's answers were right, and what it saw. Its docstring is its title.
 
 
-def silent_flood(attack: Attack, seconds: float) -> tuple[bool, str]:
-    """fd flood: silent connections"""
+def idle_flood(attack: Attack, seconds: float) -> tuple[bool, str]:
+    """fd flood: idle connections"""
     end, opened, most = time.monotonic() + seconds, 0, 0
     while time.monotonic() < end:
         opened += sum(attack.connect() is not None for _ in range(100))
@@ -93,7 +93,7 @@ def talking_flood(attack: Attack, seconds: float) -> tuple[bool, str]:
             break
     time.sleep(max(0.0, end - time.monotonic()))
     descriptors = attack.replica.descriptors()
-    refused = {reason: attack.replica.metrics().total("longembed_connections_refused_total", reason=reason) for reason in ("limit", "client_share", "silent")}
+    refused = {reason: attack.replica.metrics().total("longembed_connections_refused_total", reason=reason) for reason in ("limit", "client_share", "idle")}
     return descriptors <= MAX_CONNECTIONS + 100 and sum(
         refused.values()
     ) > 0, f"{kept} opened, the server holds {descriptors} descriptors; refused so far {refused}"
@@ -177,8 +177,8 @@ def slow_stream_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
     return grown < 256, f"{sent * len(piece) >> 10} KiB sent, {inputs:.0f} inputs embedded, RSS {grown:+d} MiB"
 
 
-def giant_messages(attack: Attack, seconds: float) -> tuple[bool, str]:
-    """giant messages: texts and messages beyond every limit"""
+def oversized_messages(attack: Attack, seconds: float) -> tuple[bool, str]:
+    """oversized messages: texts and messages beyond every limit"""
     pb = attack.pb[0]
     codes, end = Counter(), time.monotonic() + seconds
     bodies = [pb.EmbedRequest(inputs=[pb.Input(text="mill " * (size // 5))]).SerializeToString() for size in (8 << 20, 17 << 20, 60 << 20)]
@@ -196,15 +196,15 @@ def giant_messages(attack: Attack, seconds: float) -> tuple[bool, str]:
     return set(codes) <= RIGHT_REFUSALS, str(dict(codes))
 
 
-def giant_streamed_texts(attack: Attack, seconds: float) -> tuple[bool, str]:
-    """giant messages: texts of 60 MiB, in parts"""
+def oversized_streamed_texts(attack: Attack, seconds: float) -> tuple[bool, str]:
+    """oversized messages: texts of 60 MiB, in parts"""
     pb, stubs = attack.pb
     part, parts = "mill " * (1 << 18), 48
     outcomes, end = Counter(), time.monotonic() + seconds
 
     def messages():
         for i in range(parts):
-            yield pb.EmbedStreamRequest(id="giant", input=pb.Input(text=part), more_parts=i + 1 < parts)
+            yield pb.EmbedStreamRequest(id="oversized", input=pb.Input(text=part), more_parts=i + 1 < parts)
 
     while time.monotonic() < end:
         with grpc.insecure_channel(attack.replica.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -333,7 +333,7 @@ def endless_headers(attack: Attack, seconds: float) -> tuple[bool, str]:
 
 
 PLAINTEXT = [
-    silent_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, giant_messages, giant_streamed_texts,
+    idle_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, oversized_messages, oversized_streamed_texts,
     compressed_bomb, million_empty_strings, garbage_protobuf, garbage_http2, control_frames, endless_headers,
 ]  # fmt: skip
 # These bring work as any client does, and then hold the answers up: only the latter is what a bystander should not notice, and is measured.

@@ -291,7 +291,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   }
 
   absl::Duration Pause(absl::Duration usual, absl::Duration now_and_then) {
-    if (wish_.patient) return absl::ZeroDuration();
+    if (wish_.unpaced) return absl::ZeroDuration();
     return server_.random().UpTo(server_.random().OneIn(10) ? now_and_then : usual);
   }
 

@@ -40,7 +40,7 @@ struct StreamWish {
   std::vector<Words> texts;
   bool in_parts = false;    // Some texts come in two parts.
   bool unfinished = false;  // The last part never comes.
-  bool patient = false;     // The client sends and reads without a pause.
+  bool unpaced = false;     // The client sends and reads without a pause.
   size_t max_messages = 64;
   int64_t max_bytes = 1 << 20;
   absl::Duration go_away_after = absl::InfiniteDuration();

@@ -77,13 +77,13 @@ TEST_F(FailpointTest, ATokenizedTextFailsAlone) {
 
 TEST_F(FailpointTest, AMessageInPartsFailsAlone) {
   FailEach([](SimulatedServer& server) {
-    CallStream(server, {.texts = {SomeWords(10), SomeWords(1500), SomeWords(10)}, .in_parts = true, .patient = true});
+    CallStream(server, {.texts = {SomeWords(10), SomeWords(1500), SomeWords(10)}, .in_parts = true, .unpaced = true});
   });
 }
 
 TEST_F(FailpointTest, AStreamInOrderEndsWithItsMessage) {
   FailEach([](SimulatedServer& server) {
-    CallStream(server, {.tei = true, .texts = {SomeWords(10), SomeWords(1500), SomeWords(10)}, .patient = true});
+    CallStream(server, {.tei = true, .texts = {SomeWords(10), SomeWords(1500), SomeWords(10)}, .unpaced = true});
   });
 }
 

@@ -83,14 +83,14 @@ SimulatedServer::SimulatedServer(uint64_t seed, const SimulationOptions& options
   limits_.max_request_bytes = 1 << 20;
   const ServedModelOptions model_options{
       .lane = {.batch = {.max_tokens = options.max_batch_tokens, .max_sequences = options.max_batch_sequences},
-               .costs = {.giant = options.oversized}},
+               .costs = {.oversized = options.oversized}},
       .max_queued_tokens = options.max_queued_tokens};
   for (int i = 0; i < options.models; ++i) {
     Model model{FakeManifest(), std::make_unique<SimulatedTokenizer>(*this)};
     auto served = std::make_unique<ServedModel>(
         absl::StrCat("model", i), std::make_unique<const Model>(std::move(model)),
         std::make_unique<SimulatedEncoder>(*this, i), Device{scheduler_, admission_}, model_options, metrics_);
-    served->lane().Expect(100, options.work_expected);
+    served->lane().SeedThroughput(100, options.work_expected);
     if (!models_.Add(std::move(served)).ok()) checker_.Violate("a model cannot be added");
   }
   const ApiContext api{.models = models_, .pool = pool_, .clock = loop_, .limits = limits_};
@@ -267,7 +267,7 @@ void SimulatedServer::CheckEnd() {
       checker_.Violate("the queue is not empty at the end");
     }
     if (!model(i).lane().WaitIdle(absl::ZeroDuration())) checker_.Violate("a lane is not idle at the end");
-    const Demand large{.client = "last", .tokens = 1 << 20, .work = absl::Hours(1)};
+    const ResourceRequest large{.client = "last", .tokens = 1 << 20, .work = absl::Hours(1)};
     if (!admission_.Admit(model(i).budget(), large).ok()) checker_.Violate("an empty queue refuses a call");
   }
   if (!ledger_.BeginMessage("last")->Hold(Memory::kRequests, 2 * options_.max_pending_bytes).ok()) {

@@ -119,7 +119,7 @@ class GeneralWorld {
     if (wish.tei && random_.OneIn(2)) std::erase_if(wish.texts, [](const Words& words) { return words.empty(); });
     wish.in_parts = !wish.tei && random_.OneIn(3);
     wish.unfinished = wish.in_parts && !wish.texts.empty() && random_.OneIn(3);
-    wish.patient = random_.OneIn(3);
+    wish.unpaced = random_.OneIn(3);
     if (random_.OneIn(2)) wish.max_messages = static_cast<size_t>(random_.Between(1, 6));
     if (random_.OneIn(3)) wish.max_bytes = random_.Between(100, 2000);
     if (random_.OneIn(5)) wish.go_away_after = random_.UpTo(absl::Seconds(4));
@@ -182,7 +182,7 @@ class CrowdWorld {
   }
 
   void MakeHeavyStream() {
-    StreamWish wish{.client = "10.0.0.1", .patient = true, .max_messages = 256};
+    StreamWish wish{.client = "10.0.0.1", .unpaced = true, .max_messages = 256};
     for (int i = 0; i < 200; ++i) wish.texts.push_back(RandomWords(random_, 5, 40));
     CallStream(server_, std::move(wish));
   }

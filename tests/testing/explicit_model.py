@@ -228,7 +228,7 @@ def hidden_states(shape: Shape, ids: list[int], where: Geometry, scale: float) -
 
 
 def sequence_vector(shape: Shape, ids: list[int], extension: dict, pooling: str) -> np.ndarray:
-    """The pooled vector, not normalised, of one sequence under an extension without windows. `pooling`: mean, cls or last."""
+    """The pooled vector, not normalized, of one sequence under an extension without windows. `pooling`: mean, cls or last."""
     where = geometry(extension, len(ids), shape)
     where.calibration = calibration(extension, pooling, len(ids))
     hidden = hidden_states(shape, ids, where, query_scale(extension, len(ids), shape.window))

@@ -13,7 +13,7 @@
 namespace longembed {
 
 absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::Leader&,
-                                                absl::FunctionRef<bool()> nobody_waits) {
+                                                absl::FunctionRef<bool()> is_cancelled) {
   absl::Status failure;
   {
     const std::lock_guard lock(mutex_);
@@ -28,7 +28,7 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::
   }
   called_.notify_all();
   while (true) {
-    if (asks_ && nobody_waits()) {
+    if (asks_ && is_cancelled()) {
       ++given_up_;
       return EncoderCancelled();
     }

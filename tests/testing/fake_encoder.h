@@ -22,12 +22,12 @@ class FakeEncoder final : public Encoder {
   static constexpr int32_t kBrokenToken = 99;
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader&,
-                                     absl::FunctionRef<bool()> nobody_waits) override;
+                                     absl::FunctionRef<bool()> is_cancelled) override;
   int hidden_size() const override { return kWidth; }
   std::string device() const override { return "fake"; }
   std::string engine() const override { return "fake"; }
 
-  // Encode waits while the gate is closed; it asks nobody_waits all the time, as a real encoder does between layers.
+  // Encode waits while the gate is closed; it asks is_cancelled all the time, as a real encoder does between layers.
   void CloseGate() { open_ = false; }
   void OpenGate() { open_ = true; }
   // From now on it does not ask, as within a layer.

@@ -660,7 +660,7 @@ class CpuEncoder final : public Encoder {
     }
     input.scale *= batch.query_scale[sequence];
     input.rotary_width = batch.rotary_width;
-    input.window = batch.neighbour_window[sequence];
+    input.window = batch.neighbor_window[sequence];
     if (!batch.chunk.empty()) input.chunk = batch.chunk[sequence];
     if (tile.calibrated) {
       const SequenceCalibration& calibration = batch.calibration[sequence];

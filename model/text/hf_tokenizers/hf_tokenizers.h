@@ -57,7 +57,7 @@ typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t leng
 // Reads the bytes of a tokenizer.json. Truncation and padding that it asks for are switched off. `*tokenizer` is set if
 // and only if the status is LONGEMBED_HF_OK; give it to longembed_hf_close once.
 //
-// Tokenising takes some 64 bytes of memory for a byte of text. Where the tokenizer's parts allow it (src/pieces.rs),
+// Tokenizing takes some 64 bytes of memory for a byte of text. Where the tokenizer's parts allow it (src/pieces.rs),
 // texts are therefore cut, at the first place where that changes nothing, into pieces of `piece_bytes` or a little
 // more.
 LongembedHfStatus longembed_hf_open(const char* json, size_t size, size_t piece_bytes, LongembedHfTokenizer** tokenizer,

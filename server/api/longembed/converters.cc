@@ -340,8 +340,8 @@ int BitsOf(EmbedOptions::Encoding encoding) {
 
 }  // namespace
 
-EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
-                   const LimitsConfig& limits, const CallContext& call) {
+EmbedParams ToParams(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
+                     const LimitsConfig& limits, const CallContext& call) {
   return {.call = call,
           .inputs = std::move(inputs),
           .input_options = options.input,
@@ -514,7 +514,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_kernels(served.encoder().kernels());
   model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
   model.set_source(manifest.source);
-  model.set_licence(manifest.licence);
+  model.set_license(manifest.license);
 }
 
 absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,

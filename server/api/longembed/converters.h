@@ -41,8 +41,8 @@ absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, 
                                                const Profiles& profiles, const LimitsConfig& limits);
 
 // The order of `call` with these options.
-EmbedOrder ToOrder(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
-                   const LimitsConfig& limits, const CallContext& call);
+EmbedParams ToParams(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
+                     const LimitsConfig& limits, const CallContext& call);
 
 // One input, under the field `field`. Errors as ConvertInputs.
 absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,

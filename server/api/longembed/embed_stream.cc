@@ -57,7 +57,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (!input.ok()) return EndInput(input.status());
     expected_bytes_ = ExpectedVectors() * corpus_->options.vector.dimensions * static_cast<int64_t>(sizeof(float));
     embed_ = EmbedCall::Start(*corpus_->model, context_.pool, context_.clock,
-                              ToOrder(corpus_->options, {std::move(input)}, context_.limits, call_),
+                              ToParams(corpus_->options, {std::move(input)}, context_.limits, call_),
                               [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
 

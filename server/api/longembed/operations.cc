@@ -23,9 +23,9 @@ class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
 
   void Start(Done done) override {
     done_ = std::move(done);
-    absl::StatusOr<EmbedOrder> order = MakeOrder();
-    if (!order.ok()) return End(order.status());
-    call_in_work_ = EmbedCall::Start(*model_, context_.pool, context_.clock, *std::move(order),
+    absl::StatusOr<EmbedParams> params = MakeParams();
+    if (!params.ok()) return End(params.status());
+    call_in_work_ = EmbedCall::Start(*model_, context_.pool, context_.clock, *std::move(params),
                                      [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
   void Cancel() override {
@@ -34,9 +34,9 @@ class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
   std::string model() const override { return model_ == nullptr ? "" : model_->name(); }
 
  private:
-  virtual void Adjust(EmbedOrder&) {}
+  virtual void Adjust(EmbedParams&) {}
 
-  absl::StatusOr<EmbedOrder> MakeOrder() {
+  absl::StatusOr<EmbedParams> MakeParams() {
     const absl::StatusOr<ModelChoice> choice =
         ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
     if (!choice.ok()) return choice.status();
@@ -48,10 +48,10 @@ class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
         ConvertInputs(request_.inputs(), options->input.spans, context_.limits, request_.partial_results());
     if (!inputs.ok()) return inputs.status();
     options_ = *std::move(options);
-    EmbedOrder order = ToOrder(options_, *std::move(inputs), context_.limits, call_);
-    order.partial_results = request_.partial_results();
-    Adjust(order);
-    return order;
+    EmbedParams params = ToParams(options_, *std::move(inputs), context_.limits, call_);
+    params.partial_results = request_.partial_results();
+    Adjust(params);
+    return params;
   }
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
@@ -80,9 +80,9 @@ class EmbedEveryToken final : public Embed {
   using Embed::Embed;
 
  private:
-  void Adjust(EmbedOrder& order) override {
-    order.input_options.spans = SequenceTokens();
-    order.vector_options.normalize = false;
+  void Adjust(EmbedParams& params) override {
+    params.input_options.spans = SequenceTokens();
+    params.vector_options.normalize = false;
   }
 };
 
@@ -118,7 +118,7 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
     input_options.count_exactly = true;
     CallPreparer preparer(described, input_options);
     for (const absl::StatusOr<Input>& input : *inputs) {
-      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
       const absl::StatusOr<Plan> plan = preparer.Prepare(*input);
       if (!plan.ok()) return plan.status();
       if (absl::Status status = HoldAnswer(PlanBytes(*plan)); !status.ok()) return status;
@@ -164,7 +164,7 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
     const auto hold = [this](int64_t tokens) { return HoldAnswer(tokens * kBytesPerToken); };
     int64_t left = api_.limits.max_tokens_per_input;
     for (int i = 0; i < request_.texts_size(); ++i) {
-      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
       v1::TokenizedText& result = *response_.add_results();
       const absl::Status status =
           FillTokens(choice->model->model(), request_.texts(i), add_special_tokens, left, hold, result);

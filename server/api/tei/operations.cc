@@ -67,9 +67,9 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
 
   void Start(Operation::Done done) override {
     this->done_ = std::move(done);
-    absl::StatusOr<EmbedOrder> order = MakeOrder();
-    if (!order.ok()) return this->End(order.status());
-    embed_ = EmbedCall::Start(context_.model, context_.pool, context_.clock, *std::move(order),
+    absl::StatusOr<EmbedParams> params = MakeParams();
+    if (!params.ok()) return this->End(params.status());
+    embed_ = EmbedCall::Start(context_.model, context_.pool, context_.clock, *std::move(params),
                               [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
   void Cancel() override {
@@ -92,49 +92,49 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   }
 
  protected:
-  virtual absl::Status FillOrder(EmbedOrder& order) = 0;
+  virtual absl::Status FillParams(EmbedParams& params) = 0;
   virtual void FillResponse(const EmbeddedInput& input) = 0;
 
   const TeiContext& context_;
 
  private:
-  absl::StatusOr<EmbedOrder> MakeOrder() {
+  absl::StatusOr<EmbedParams> MakeParams() {
     const RequestType& request = this->request_;
     if (request.inputs().empty()) return AtField(EmptyInput(), "inputs");
     absl::StatusOr<std::string> prompt = PromptOf(context_, request);
     if (!prompt.ok()) return prompt.status();
     const absl::StatusOr<Truncate> truncate = TruncateOf(request.truncate(), request.truncation_direction());
     if (!truncate.ok()) return truncate.status();
-    EmbedOrder order{.call = this->call_,
-                     .input_options = {.plan = {.truncate = *truncate,
-                                                .limits = ToPlanLimits(context_.limits),
-                                                .allow_empty = true}},
-                     .vector_options = {.dimensions = context_.model.model().manifest.vector_size},
-                     .max_response_bytes = context_.limits.max_response_bytes};
+    EmbedParams params{.call = this->call_,
+                       .input_options = {.plan = {.truncate = *truncate,
+                                                  .limits = ToPlanLimits(context_.limits),
+                                                  .allow_empty = true}},
+                       .vector_options = {.dimensions = context_.model.model().manifest.vector_size},
+                       .max_response_bytes = context_.limits.max_response_bytes};
     const absl::Status text =
-        context_.extension.has_value() ? AddExtended(*std::move(prompt), order) : AddPlain(*std::move(prompt), order);
+        context_.extension.has_value() ? AddExtended(*std::move(prompt), params) : AddPlain(*std::move(prompt), params);
     if (!text.ok()) return text;
-    if (const absl::Status status = FillOrder(order); !status.ok()) return status;
-    return order;
+    if (const absl::Status status = FillParams(params); !status.ok()) return status;
+    return params;
   }
 
-  // TEI tokenises prompt and text as one, and truncates them so.
-  absl::Status AddPlain(std::string prompt, EmbedOrder& order) {
+  // TEI tokenizes prompt and text as one, and truncates them so.
+  absl::Status AddPlain(std::string prompt, EmbedParams& params) {
     text_ = std::move(prompt) + this->request_.inputs();
-    order.inputs.emplace_back(Input(std::string_view(text_)));
+    params.inputs.emplace_back(Input(std::string_view(text_)));
     return this->call_.memory.HoldMore(Memory::kRequests, static_cast<int64_t>(text_.size()));
   }
 
   // As longembed.v1 does it under this extension: each window has the prompt, and truncation cuts the text alone,
   // beyond what the extension gets through.
-  absl::Status AddExtended(std::string prompt, EmbedOrder& order) {
-    order.inputs.emplace_back(Input(std::string_view(this->request_.inputs())));
-    order.input_options.prompt = std::move(prompt);
-    PlanOptions& plan = order.input_options.plan;
+  absl::Status AddExtended(std::string prompt, EmbedParams& params) {
+    params.inputs.emplace_back(Input(std::string_view(this->request_.inputs())));
+    params.input_options.prompt = std::move(prompt);
+    PlanOptions& plan = params.input_options.plan;
     plan.extension = *context_.extension;
     if (!plan.extension.windows.has_value()) return absl::OkStatus();
     if (plan.truncate != Truncate::kNone) plan.max_tokens = context_.limits.max_tokens_per_input;
-    order.vector_options.windows = *plan.extension.windows;
+    params.vector_options.windows = *plan.extension.windows;
     return absl::OkStatus();
   }
 
@@ -165,13 +165,13 @@ class TeiEmbed final : public TeiEncode<EmbedRequest, EmbedResponse> {
   using TeiEncode::TeiEncode;
 
  private:
-  absl::Status FillOrder(EmbedOrder& order) override {
-    order.vector_options.normalize = !request_.has_normalize() || request_.normalize();
+  absl::Status FillParams(EmbedParams& params) override {
+    params.vector_options.normalize = !request_.has_normalize() || request_.normalize();
     if (!request_.has_dimensions()) return absl::OkStatus();
     const absl::StatusOr<int> dimensions = ResolveDimensions({.dimensions = request_.dimensions(), .force = true},
                                                              context_.model.model().manifest.trained_dimensions);
     if (!dimensions.ok()) return dimensions.status();
-    order.vector_options.dimensions = *dimensions;
+    params.vector_options.dimensions = *dimensions;
     return absl::OkStatus();
   }
 
@@ -186,9 +186,9 @@ class TeiEmbedAll final : public TeiEncode<EmbedAllRequest, EmbedAllResponse> {
   using TeiEncode::TeiEncode;
 
  private:
-  absl::Status FillOrder(EmbedOrder& order) override {
-    order.input_options.spans = SequenceTokens();
-    order.vector_options.normalize = false;
+  absl::Status FillParams(EmbedParams& params) override {
+    params.input_options.spans = SequenceTokens();
+    params.vector_options.normalize = false;
     return absl::OkStatus();
   }
 
@@ -204,9 +204,9 @@ class TeiEmbedSparse final : public TeiEncode<EmbedSparseRequest, EmbedSparseRes
   using TeiEncode::TeiEncode;
 
  private:
-  absl::Status FillOrder(EmbedOrder& order) override {
-    order.input_options.plan.sparse = true;
-    AggregateSparse(order.input_options.plan.extension);
+  absl::Status FillParams(EmbedParams& params) override {
+    params.input_options.plan.sparse = true;
+    AggregateSparse(params.input_options.plan.extension);
     return absl::OkStatus();
   }
 
@@ -220,7 +220,7 @@ class TeiEmbedSparse final : public TeiEncode<EmbedSparseRequest, EmbedSparseRes
   }
 };
 
-// Tokenising takes time, and so may decoding.
+// Tokenizing takes time, and so may decoding.
 template <typename RequestType, typename ResponseType>
 class TeiPooled : public PooledOperation<RequestType, ResponseType> {
  public:
@@ -322,7 +322,7 @@ class TeiDecodeInputs final : public TeiPooled<tei::v1::DecodeInputs, tei::v1::D
     if (request_.inputs_size() > limit) return TooManyInputs("ids", request_.inputs_size(), limit);
     int64_t text_bytes = 0;
     for (const DecodeRequest& input : request_.inputs()) {
-      if (absl::Status status = CheckStillWanted(); !status.ok()) return status;
+      if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
       DecodeResponse& result = *response_.add_results();
       if (absl::Status status = DecodeInto(context_, input, result); !status.ok()) return status;
       text_bytes += static_cast<int64_t>(result.text().size());

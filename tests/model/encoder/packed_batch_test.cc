@@ -14,7 +14,7 @@ TEST(PackedBatchTest, ConcatenatesAndMovesSpans) {
   Sequence first = MakeSequence(7, 2);
   first.query_scale = 1.5f;
   Sequence second = MakeSequence(8, 3);
-  second.neighbour_window = 4;
+  second.neighbor_window = 4;
   second.spans = {{0, 1}, {1, 3}};
   second.chunk = 5;
   second.calibration = {.basket = 2, .strength = 0.5f, .first_layer = 1, .apart = 0, .rows = {0, 1}};
@@ -23,7 +23,7 @@ TEST(PackedBatchTest, ConcatenatesAndMovesSpans) {
   EXPECT_THAT(batch.tokens, ElementsAre(7, 7, 8, 8, 8));
   EXPECT_THAT(batch.positions, ElementsAre(0, 1, 0, 1, 2));
   EXPECT_THAT(batch.query_scale, ElementsAre(1.5f, 1.0f));
-  EXPECT_THAT(batch.neighbour_window, ElementsAre(0, 4));
+  EXPECT_THAT(batch.neighbor_window, ElementsAre(0, 4));
   EXPECT_THAT(batch.sequence_offsets, ElementsAre(0, 2, 5));
   EXPECT_THAT(batch.chunk, ElementsAre(0, 5));
   ASSERT_EQ(batch.calibration.size(), 2);
@@ -33,7 +33,7 @@ TEST(PackedBatchTest, ConcatenatesAndMovesSpans) {
   EXPECT_THAT(batch.spans, ElementsAre(Range{0, 2}, Range{2, 3}, Range{3, 5}));
 }
 
-Sequence Rotated(int32_t n, float value, int32_t neighbour_window) {
+Sequence Rotated(int32_t n, float value, int32_t neighbor_window) {
   const auto table = [](int64_t rows, float cos, float sin) {
     const auto size = static_cast<size_t>(2 * rows);
     return std::make_shared<const RotaryTable>(
@@ -41,8 +41,8 @@ Sequence Rotated(int32_t n, float value, int32_t neighbour_window) {
   };
   Sequence sequence{.tokens = std::vector<int32_t>(static_cast<size_t>(n), 7)};
   sequence.rotary = table(n + 3, value, -value);  // More rows than tokens: the rest is ignored.
-  sequence.neighbour_window = neighbour_window;
-  if (neighbour_window > 0) {
+  sequence.neighbor_window = neighbor_window;
+  if (neighbor_window > 0) {
     sequence.rotary_grouped = table(n, 10 * value, -10 * value);
     sequence.rotary_shifted = table(n, 100 * value, -100 * value);
   }

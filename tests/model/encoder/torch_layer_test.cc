@@ -47,7 +47,7 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     context.query_scale = QueryScaleRows(batch, at::kCPU);
     EXPECT_EQ(context.query_scale.defined(), batch.query_scale[0] != batch.query_scale[1]);
     std::vector<c10::IValue> arguments{torch::randn({tokens, m.hidden_size}), torch::tensor(batch.query_scale),
-                                       torch::tensor(batch.neighbour_window, at::kInt), context.sequence_offsets};
+                                       torch::tensor(batch.neighbor_window, at::kInt), context.sequence_offsets};
     if (m.family == Family::kRope) {
       context.rotary = torch::tensor(batch.rotary).view({batch.rotary_tables, 2, tokens, batch.rotary_width});
       arguments.insert(arguments.begin() + 1, context.rotary);

@@ -19,7 +19,7 @@ def refusal(capsys) -> str:
 
 def test_the_manifest_says_what_the_server_reads(tiny, tmp_path):
     out = tmp_path / "out"
-    assert main([str(tiny), "--out", str(out), "--prompt", "query=ask: ", "--licence", "CC0-1.0"]) == 0
+    assert main([str(tiny), "--out", str(out), "--prompt", "query=ask: ", "--license", "CC0-1.0"]) == 0
     content = manifest_of(out)
     exporter, source, files = (content.pop(key) for key in ("exporter", "source", "files"))
     assert content == {
@@ -28,7 +28,7 @@ def test_the_manifest_says_what_the_server_reads(tiny, tmp_path):
         "trained_window_source": "the model's positions", "add_eos_token": False,
         "causal": False, "pooling": "MEAN", "special_tokens": {"prefix": [3], "suffix": [2]}, "prompts": {"query": "ask: "},
         "input_types": {"QUERY": "query"}, "trained_dimensions": [48], "recommended_extension": '{"windows": {}}',
-        "recommended_multi_vector_extension": '{"windows": {"tokens": 40}}', "precision": "fp32", "licence": "CC0-1.0",
+        "recommended_multi_vector_extension": '{"windows": {"tokens": 40}}', "precision": "fp32", "license": "CC0-1.0",
     }  # fmt: skip
     assert exporter["version"] == manifest.EXPORTER_VERSION and exporter["torch"] == torch.__version__.split("+")[0]
     assert source.startswith("directory:tiny-bert sha256:") and str(tmp_path) not in source

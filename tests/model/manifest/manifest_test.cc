@@ -49,7 +49,7 @@ recommended_multi_vector_extension: '{"windows": {"tokens": 128}}'
 recommendation_evidence: {set: qmsum, date: 2026-11-28, nDCG@10: 0.434}
 precision: fp32
 source: somewhere
-licence: MIT
+license: MIT
 exporter: {version: 1}
 files: {encoder.pt: abc}
 )";
@@ -134,8 +134,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadManifest{"format_version: 1", "format_version: 2", "format_version"},
         BadManifest{"name: e5-small-v2", "nome: x", "name is missing"},
-        BadManifest{"licence: MIT", "license: MIT", "license is unknown"},
-        BadManifest{"licence: MIT", "licence: MIT\nlicence: BSD", "licence is there twice"},
+        BadManifest{"license: MIT", "licenses: MIT", "licenses is unknown"},
+        BadManifest{"license: MIT", "license: MIT\nlicense: BSD", "license is there twice"},
         BadManifest{"version: 1}", "version: 1, version: 2}", "exporter.version is there twice"},
         BadManifest{"prefix: [101]", "prefix: [0145]", "special_tokens.prefix"},
         BadManifest{"causal: false", "causal: no", "causal must be true or false"},

@@ -43,7 +43,7 @@ void ExpectSameArrays(const Sequence& a, const Sequence& b) {
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.positions, b.positions);
   EXPECT_EQ(a.query_scale, b.query_scale);
-  EXPECT_EQ(a.neighbour_window, b.neighbour_window);
+  EXPECT_EQ(a.neighbor_window, b.neighbor_window);
   EXPECT_EQ(a.spans, b.spans);
   ExpectSameTable(a.rotary, b.rotary, a.size());
   ExpectSameTable(a.rotary_grouped, b.rotary_grouped, a.size());
@@ -66,12 +66,12 @@ TEST(PlannerTest, AQuerysMaskTokensAreUnattendedUnlessTheModelSaysOtherwise) {
   const Sequence& sequence = plan->sequences[0].sequence;
   EXPECT_THAT(sequence.tokens, ElementsAre(1, 20, 21, 22, 2, 50, 50, 50));
   EXPECT_EQ(sequence.positions.size(), 8u);
-  EXPECT_EQ(sequence.neighbour_window, -3);
+  EXPECT_EQ(sequence.neighbor_window, -3);
   EXPECT_EQ(plan->tokens, 8);
   EXPECT_EQ(plan->sequences[0].tokens, 8);
   EXPECT_EQ(plan->vectors(), 8);
   model.token_vectors->expansion_attended = true;
-  EXPECT_EQ(PlanInput(model, input, options)->sequences[0].sequence.neighbour_window, 0);
+  EXPECT_EQ(PlanInput(model, input, options)->sequences[0].sequence.neighbor_window, 0);
 }
 
 TEST(PlannerTest, TokenVectorsAreCountedAgainstTheirLimit) {
@@ -93,7 +93,7 @@ TEST(PlannerTest, PutsSpecialsAndPromptAroundTheContent) {
   EXPECT_THAT(sequence.positions, ElementsAre(0, 1, 2, 3, 4, 5, 6));
   EXPECT_THAT(sequence.spans, ElementsAre(Range{0, 7}));
   EXPECT_EQ(sequence.query_scale, 1.0f);
-  EXPECT_EQ(sequence.neighbour_window, 0);
+  EXPECT_EQ(sequence.neighbor_window, 0);
   EXPECT_EQ(plan->sequences[0].content, (Range{0, 3}));
   EXPECT_EQ(plan->tokens, 7);
   EXPECT_EQ(plan->truncated_tokens, 0);
@@ -431,7 +431,7 @@ TEST(PlannerTest, WindowsOfOneLengthShareTheirTables) {
   const auto plan = PlanInput(FakeRopeManifest(), {.content = content}, options);
   ASSERT_EQ(plan->sequences.size(), 6u);  // Five of 18 content tokens, one of 10.
   EXPECT_EQ(plan->sequences[0].sequence.rotary_shifted, plan->sequences[4].sequence.rotary_shifted);
-  EXPECT_EQ(plan->sequences[4].sequence.neighbour_window, 4);
+  EXPECT_EQ(plan->sequences[4].sequence.neighbor_window, 4);
   EXPECT_EQ(plan->sequences[5].sequence.rotary_shifted->rows(), 12);
 }
 
@@ -609,7 +609,7 @@ TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
   const auto plan = PlanInput(FakeRopeManifest(), {.content = content},
                               {.extension = {.when = When::kAlways, .positions = SelfExtend{2, 4}}});
   const Sequence& sequence = plan->sequences[0].sequence;
-  EXPECT_EQ(sequence.neighbour_window, 4);
+  EXPECT_EQ(sequence.neighbor_window, 4);
   const auto position_of = [](const RotaryTable& table, int64_t row) {
     // The slowest pair, theta = 10000^(-6/8), tells the position: less than half a turn.
     const double theta = std::pow(10000, -6.0 / 8);
@@ -631,7 +631,7 @@ TEST(PlannerTest, ShiftedRotaryTablesGiveThePapersDistances) {
   const auto plan = PlanInput(FakeRopeManifest(), {.content = content},
                               {.extension = {.when = When::kAlways, .positions = ShiftedRotary{s, w}}});
   const Sequence& sequence = plan->sequences[0].sequence;
-  ASSERT_EQ(sequence.neighbour_window, s);
+  ASSERT_EQ(sequence.neighbor_window, s);
   const auto angle = [](const RotaryTable& table, int64_t row) {
     const auto at = static_cast<size_t>(row * table.width + 3);
     return std::atan2(table.sin[at], table.cos[at]) / std::pow(10000, -6.0 / 8);

@@ -77,7 +77,7 @@ def numbered(*lengths: int) -> corpus.Corpus:
     return corpus.Corpus([[[next(numbers)] for _ in range(length)] for length in lengths])
 
 
-def test_a_stretch_is_of_neighbouring_sentences_and_as_long_as_asked():
+def test_a_stretch_is_of_neighboring_sentences_and_as_long_as_asked():
     made = numbered(5, 1, 7)
     for i in range(50):
         tokens = corpus.joined(made.stretch(random.Random(i), 9))

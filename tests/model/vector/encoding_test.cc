@@ -23,14 +23,14 @@ double Float16Value(uint16_t bits) {
 
 double Bfloat16Value(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
-// `bits` is the nearest to x of itself and both neighbours; of two equally near it is the even one.
+// `bits` is the nearest to x of itself and both neighbors; of two equally near it is the even one.
 template <typename Value>
 void ExpectNearest(float x, uint16_t bits, Value value) {
   const double distance = std::abs(value(bits) - x);
   for (const int step : {-1, 1}) {
-    const auto neighbour = static_cast<uint16_t>(bits + step);
-    if ((neighbour ^ bits) & 0x8000) continue;
-    const double other = value(neighbour);
+    const auto neighbor = static_cast<uint16_t>(bits + step);
+    if ((neighbor ^ bits) & 0x8000) continue;
+    const double other = value(neighbor);
     if (!std::isfinite(other)) continue;
     ASSERT_LE(distance, std::abs(other - x)) << x;
     if (distance == std::abs(other - x)) {

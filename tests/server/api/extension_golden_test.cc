@@ -166,7 +166,7 @@ std::string Describe(const PlannedSequence& planned) {
   EXPECT_TRUE(google::protobuf::util::MessageToJsonString(shown, &text).ok());
   const Sequence& sequence = planned.sequence;
   const int64_t n = sequence.size();
-  absl::StrAppend(&text, " scale ", Rounded(sequence.query_scale), " w ", sequence.neighbour_window);
+  absl::StrAppend(&text, " scale ", Rounded(sequence.query_scale), " w ", sequence.neighbor_window);
   if (sequence.chunk > 0) absl::StrAppend(&text, " chunk ", sequence.chunk);
   if (const SequenceCalibration& c = sequence.calibration; c.basket > 0) {
     absl::StrAppend(&text, " calibrated ", c.rows.start, "-", c.rows.end, " from layer ", c.first_layer,

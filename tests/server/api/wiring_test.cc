@@ -155,7 +155,7 @@ TEST_F(KeyWiringTest, AKeysLimitsReachTheOrderAndItsNameTheMetric) {
 }
 
 TEST_F(WiringTest, TheExpectedWaitOfAdmissionIsTheMetrics) {
-  server_.lane().Expect(100, absl::Seconds(20));  // 0.2 seconds a token.
+  server_.lane().SeedThroughput(100, absl::Seconds(20));  // 0.2 seconds a token.
   std::jthread first = Occupy();
   std::jthread second([this] { Embed(Request("a a a")); });
   AwaitJobs(1);

@@ -109,7 +109,7 @@ TEST(BatchQueueTest, LimitsSequences) {
 TEST(BatchQueueTest, UrgencyIsPriorityThenDeadlineThenAge) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {1}, {.priority = Priority::kBulk, .deadline = kStart + absl::Seconds(1)}), kStart);
-  queue.Push(MakeJob(2, {1}), kStart);  // Due after kPatience.
+  queue.Push(MakeJob(2, {1}), kStart);  // Due after kMaxDeadlineSlack.
   queue.Push(MakeJob(3, {1}, {.deadline = kStart + absl::Seconds(1.5)}), kStart);
   queue.Push(MakeJob(4, {1}, {.deadline = kStart + absl::Seconds(1)}), kStart);
   queue.Push(MakeJob(5, {1}, {.deadline = kStart + absl::Hours(1)}), kStart + absl::Seconds(1));
@@ -175,7 +175,7 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
 }
 
 // What a job gave back.
-class CountingPlace final : public QueuePlace {
+class CountingPermit final : public QueuePermit {
  public:
   void Release(int64_t tokens, absl::Duration work, bool runs) override {
     EXPECT_GT(tokens, 0);
@@ -228,7 +228,7 @@ TEST(BatchQueueTest, JobsShareWithThoseOfTheirPriority) {
   }
   queue.Push(MakeJob(11, {10, 10}, {.work = absl::Seconds(2)}), kStart);
   EXPECT_THAT(Take(queue, one), ElementsAre(11010));
-  EXPECT_EQ(queue.NextUrgency(true).second, kStart + BatchQueue::kPatience + absl::Seconds(4));
+  EXPECT_EQ(queue.NextUrgency(true).second, kStart + BatchQueue::kMaxDeadlineSlack + absl::Seconds(4));
 }
 
 TEST(BatchQueueTest, WithTheSameStartTheOldestIsFirst) {
@@ -245,7 +245,7 @@ TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
   EXPECT_THAT(Take(queue, one), ElementsAre(1010));  // Now due 4 s later.
   queue.Push(MakeJob(2, {10}), kStart + absl::Seconds(3));
   queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(5));
-  EXPECT_EQ(queue.NextUrgency(true).second, kStart + absl::Seconds(3) + BatchQueue::kPatience);
+  EXPECT_EQ(queue.NextUrgency(true).second, kStart + absl::Seconds(3) + BatchQueue::kMaxDeadlineSlack);
   const absl::Time later = kStart + absl::Seconds(5);
   EXPECT_THAT(Take(queue, one, later), ElementsAre(2010));
   EXPECT_THAT(Take(queue, one, later), ElementsAre(1010));
@@ -322,43 +322,44 @@ TEST(BatchQueueTest, AMovedJobExpiresAndIsRemoved) {
 
 TEST(BatchQueueTest, RoomIsGivenBackAsSequencesAreTaken) {
   BatchQueue queue;
-  const auto place = std::make_shared<CountingPlace>();
-  const auto job = MakeJob(1, {10, 30, 60}, {.work = absl::Seconds(10), .place = place});
+  const auto permit = std::make_shared<CountingPermit>();
+  const auto job = MakeJob(1, {10, 30, 60}, {.work = absl::Seconds(10), .permit = permit});
   queue.Push(job, kStart);
-  EXPECT_EQ(place->released, 0);
+  EXPECT_EQ(permit->released, 0);
   Take(queue, {.max_tokens = 40});
-  EXPECT_EQ(place->released, 40);
-  EXPECT_EQ(place->ran, 40);
-  EXPECT_EQ(place->released_work, absl::Seconds(4));
+  EXPECT_EQ(permit->released, 40);
+  EXPECT_EQ(permit->ran, 40);
+  EXPECT_EQ(permit->released_work, absl::Seconds(4));
   EXPECT_TRUE(queue.Remove(*job));
-  EXPECT_EQ(place->released, 100);
-  EXPECT_EQ(place->ran, 40);  // Nobody wants the rest any more.
-  EXPECT_EQ(place->released_work, absl::Seconds(10));
+  EXPECT_EQ(permit->released, 100);
+  EXPECT_EQ(permit->ran, 40);  // Nobody wants the rest any more.
+  EXPECT_EQ(permit->released_work, absl::Seconds(10));
   queue.Remove(*job);
-  EXPECT_EQ(place->released, 100);
+  EXPECT_EQ(permit->released, 100);
 }
 
 // Whatever becomes of a job, every sequence gives its room back once; and in a batch a job's sequences stand together.
 TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
   std::mt19937 random(11);
   const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
-  BatchQueue queue({.attention = 0.01, .giant = 1000});
-  std::vector<std::pair<std::shared_ptr<Job>, std::shared_ptr<CountingPlace>>> jobs;
+  BatchQueue queue({.attention = 0.01, .oversized = 1000});
+  std::vector<std::pair<std::shared_ptr<Job>, std::shared_ptr<CountingPermit>>> jobs;
   absl::Time now = kStart;
   for (int step = 0; step < 3000; ++step, now += absl::Milliseconds(below(100))) {
     if (below(2) == 0) {
       std::vector<int> sizes(static_cast<size_t>(1 + below(6)));
       for (int& size : sizes) size = below(8) == 0 ? 300 : 1 + below(60);
-      const auto place = std::make_shared<CountingPlace>();
-      JobOptions options{.start = now + absl::Milliseconds(below(3000)), .place = place};
+      const auto permit = std::make_shared<CountingPermit>();
+      JobOptions options{.start = now + absl::Milliseconds(below(3000)), .permit = permit};
       if (below(3) != 0) options.work = absl::Milliseconds(below(500));
       if (below(3) == 0) options.deadline = now + absl::Milliseconds(below(2000));
       if (below(4) == 0) options.priority = Priority::kBulk;
-      jobs.emplace_back(MakeJob(1, sizes, options), place);
+      jobs.emplace_back(MakeJob(1, sizes, options), permit);
       queue.Push(jobs.back().first, now);
     } else if (below(3) != 0) {
       std::vector<const Job*> seen;
-      for (const BatchItem& item : queue.TakeBatch({.max_tokens = 1 + below(300), .giants = below(2) == 0}, kStart)) {
+      for (const BatchItem& item :
+           queue.TakeBatch({.max_tokens = 1 + below(300), .oversized = below(2) == 0}, kStart)) {
         if (!seen.empty() && seen.back() == item.job.get()) continue;
         ASSERT_EQ(std::ranges::find(seen, item.job.get()), seen.end());
         seen.push_back(item.job.get());
@@ -369,17 +370,17 @@ TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
       queue.TakeExpired(now);
     }
   }
-  for (const auto& [job, place] : jobs) {
+  for (const auto& [job, permit] : jobs) {
     queue.Remove(*job);
-    EXPECT_EQ(place->released, job->tokens());
-    EXPECT_LE(absl::AbsDuration(place->released_work - job->options().work), absl::Microseconds(1));
+    EXPECT_EQ(permit->released, job->tokens());
+    EXPECT_LE(absl::AbsDuration(permit->released_work - job->options().work), absl::Microseconds(1));
   }
   EXPECT_TRUE(queue.empty());
   EXPECT_EQ(queue.cost(), 0);
 }
 
 // n + n * n / 100.
-const CostModel kQuadratic{.attention = 0.01, .giant = 1000};
+const CostModel kQuadratic{.attention = 0.01, .oversized = 1000};
 
 TEST(BatchQueueTest, AttentionCountsAgainstTheBudget) {
   BatchQueue queue(kQuadratic);
@@ -392,38 +393,38 @@ TEST(BatchQueueTest, AttentionCountsAgainstTheBudget) {
   EXPECT_EQ(queue.cost(), 0);
 }
 
-TEST(BatchQueueTest, GiantsWaitWhereTheyMayNotStart) {
+TEST(BatchQueueTest, OversizedSequencesWaitWhereTheyMayNotStart) {
   BatchQueue queue(kQuadratic);
-  const auto giant = MakeJob(1, {300});  // Costs 1200.
-  queue.Push(giant, kStart);
-  EXPECT_TRUE(queue.HasWork(/*giants=*/true));
-  EXPECT_FALSE(queue.HasWork(/*giants=*/false));
-  EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre());
+  const auto oversized = MakeJob(1, {300});  // Costs 1200.
+  queue.Push(oversized, kStart);
+  EXPECT_TRUE(queue.HasWork(/*oversized=*/true));
+  EXPECT_FALSE(queue.HasWork(/*oversized=*/false));
+  EXPECT_THAT(Take(queue, {.oversized = false}), ElementsAre());
   queue.Push(MakeJob(2, {10, 300, 5}), kStart + absl::Seconds(1));
   queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(2));
-  EXPECT_EQ(queue.NextUrgency(false).second, kStart + absl::Seconds(1) + BatchQueue::kPatience);
-  // What stands behind a giant within its job waits with it.
-  EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre(2010, 3010));
+  EXPECT_EQ(queue.NextUrgency(false).second, kStart + absl::Seconds(1) + BatchQueue::kMaxDeadlineSlack);
+  // What stands behind an oversized sequence within its job waits with it.
+  EXPECT_THAT(Take(queue, {.oversized = false}), ElementsAre(2010, 3010));
   EXPECT_FALSE(queue.HasWork(false));
-  EXPECT_TRUE(queue.Remove(*giant));
+  EXPECT_TRUE(queue.Remove(*oversized));
   EXPECT_THAT(Take(queue, {.max_tokens = 5000}), ElementsAre(2300));
   EXPECT_THAT(Take(queue, {.max_tokens = 5000}), ElementsAre(2005));
   EXPECT_FALSE(queue.HasWork(true));
 }
 
-// What stands behind any number of giants that may not start is found: HasWork would else promise what TakeBatch does
-// not give, and workers would spin.
-TEST(BatchQueueTest, ManyGiantsInFrontHideNothing) {
+// What stands behind any number of oversized sequences that may not start is found: HasWork would else promise what
+// TakeBatch does not give, and workers would spin.
+TEST(BatchQueueTest, ManyOversizedSequencesInFrontHideNothing) {
   BatchQueue queue(kQuadratic);
   for (int i = 0; i < 200; ++i) queue.Push(MakeJob(1, {300}), kStart);
   queue.Push(MakeJob(2, {5}), kStart + absl::Seconds(1));
-  EXPECT_EQ(queue.cost(/*giants=*/false), 5);
+  EXPECT_EQ(queue.cost(/*oversized=*/false), 5);
   ASSERT_TRUE(queue.HasWork(false));
-  EXPECT_THAT(Take(queue, {.giants = false}), ElementsAre(2005));
+  EXPECT_THAT(Take(queue, {.oversized = false}), ElementsAre(2005));
   EXPECT_FALSE(queue.HasWork(false));
 }
 
-TEST(BatchQueueTest, AGiantRunsAlone) {
+TEST(BatchQueueTest, AnOversizedSequenceRunsAlone) {
   BatchQueue queue(kQuadratic);
   queue.Push(MakeJob(1, {5}), kStart);
   queue.Push(MakeJob(2, {300, 6}), kStart);
@@ -451,8 +452,8 @@ TEST(BatchQueueTest, CountsNeverDrift) {
         queue.Push(jobs.emplace_back(MakeJob(1, sizes, options)), now);
         break;
       case 2: {
-        const bool giants = below(2) == 0, promised = queue.HasWork(giants);
-        ASSERT_EQ(!queue.TakeBatch({.max_tokens = 1 + below(500), .giants = giants}, kStart).empty(), promised);
+        const bool oversized = below(2) == 0, promised = queue.HasWork(oversized);
+        ASSERT_EQ(!queue.TakeBatch({.max_tokens = 1 + below(500), .oversized = oversized}, kStart).empty(), promised);
         break;
       }
       default:

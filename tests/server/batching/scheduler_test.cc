@@ -137,7 +137,7 @@ TEST_F(SchedulerTest, ADeadlineThatHasPassedIsRefusedAtOnce) {
   EXPECT_EQ(lane_->Submit(late.job).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
-TEST_F(SchedulerTest, ARunningBatchIsGivenUpWhenNobodyWaits) {
+TEST_F(SchedulerTest, ARunningBatchIsStoppedWhenCancelled) {
   Pending blocker = BlockWorker();
   lane_->Cancel(*blocker.job);
   EXPECT_EQ(blocker.code(), absl::StatusCode::kCancelled);
@@ -228,10 +228,10 @@ TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
 
 // What a job holds, such as its place among the model's tokens, may go as soon as the lane has.
 TEST_F(SchedulerTest, JobsAreLetGoBeforeTheirLaneEnds) {
-  class SlowPlace final : public QueuePlace {
+  class SlowPermit final : public QueuePermit {
    public:
-    explicit SlowPlace(std::atomic<bool>& gone) : gone_(gone) {}
-    ~SlowPlace() override {
+    explicit SlowPermit(std::atomic<bool>& gone) : gone_(gone) {}
+    ~SlowPermit() override {
       absl::SleepFor(absl::Milliseconds(100));
       gone_ = true;
     }
@@ -241,7 +241,7 @@ TEST_F(SchedulerTest, JobsAreLetGoBeforeTheirLaneEnds) {
     std::atomic<bool>& gone_;
   };
   std::atomic<bool> gone = false;
-  Pending pending = MakePending({MakeSequence(1, 5)}, {.place = std::make_shared<SlowPlace>(gone)});
+  Pending pending = MakePending({MakeSequence(1, 5)}, {.permit = std::make_shared<SlowPermit>(gone)});
   ASSERT_TRUE(lane_->Submit(std::exchange(pending.job, nullptr)).ok());
   EXPECT_TRUE(pending.answer.get().ok());
   lane_ = nullptr;
@@ -383,7 +383,7 @@ TEST_F(SchedulerTest, WorkFollowsWhatBatchesTookLately) {
   EXPECT_EQ(lane_->WorkOf(10), before);
 }
 
-class CountingPlace final : public QueuePlace {
+class CountingPermit final : public QueuePermit {
  public:
   void Release(int64_t tokens, absl::Duration, bool) override { released += tokens; }
 
@@ -391,16 +391,16 @@ class CountingPlace final : public QueuePlace {
 };
 
 TEST_F(SchedulerTest, RoomIsGivenBackWhenABatchBeginsOrNeverWill) {
-  const auto running = std::make_shared<CountingPlace>(), cancelled = std::make_shared<CountingPlace>(),
-             late = std::make_shared<CountingPlace>(), left = std::make_shared<CountingPlace>();
+  const auto running = std::make_shared<CountingPermit>(), cancelled = std::make_shared<CountingPermit>(),
+             late = std::make_shared<CountingPermit>(), left = std::make_shared<CountingPermit>();
   encoder_.CloseGate();
-  Pending first = MakePending({MakeSequence(1, 90), MakeSequence(1, 60)}, {.place = running});
+  Pending first = MakePending({MakeSequence(1, 90), MakeSequence(1, 60)}, {.permit = running});
   ASSERT_TRUE(lane_->Submit(first.job).ok());
   encoder_.AwaitCalls(1);
   EXPECT_EQ(running->released, 90);
-  Pending second = MakePending({MakeSequence(2, 70)}, {.place = cancelled}),
-          third = MakePending({MakeSequence(3, 80)}, {.deadline = clock_.Now() + absl::Seconds(1), .place = late}),
-          fourth = MakePending({MakeSequence(4, 80)}, {.priority = Priority::kBulk, .place = left});
+  Pending second = MakePending({MakeSequence(2, 70)}, {.permit = cancelled}),
+          third = MakePending({MakeSequence(3, 80)}, {.deadline = clock_.Now() + absl::Seconds(1), .permit = late}),
+          fourth = MakePending({MakeSequence(4, 80)}, {.priority = Priority::kBulk, .permit = left});
   for (const Pending* pending : {&second, &third, &fourth}) ASSERT_TRUE(lane_->Submit(pending->job).ok());
   lane_->Cancel(*second.job);
   EXPECT_EQ(cancelled->released, 70);
@@ -437,12 +437,13 @@ TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
   EXPECT_EQ(waiting.code(), absl::StatusCode::kUnavailable);
 }
 
-// With two workers only one giant runs, and short work finds the other worker; the second giant follows the first.
-TEST(SchedulerGiantTest, NeverTakesEveryWorker) {
+// With two workers only one oversized sequence runs, and short work finds the other worker; the second oversized
+// sequence follows the first.
+TEST(SchedulerOversizedTest, NeverTakesEveryWorker) {
   FakeClock clock;
   FakeEncoder encoder;
   Scheduler scheduler({.workers = 2}, clock);
-  const auto lane = scheduler.AddLane(encoder, {.costs = {.giant = 50}}, nullptr);
+  const auto lane = scheduler.AddLane(encoder, {.costs = {.oversized = 50}}, nullptr);
   encoder.CloseGate();
   Pending first = MakePending({MakeSequence(1, 60)}), second = MakePending({MakeSequence(2, 60)});
   ASSERT_TRUE(lane->Submit(first.job).ok());

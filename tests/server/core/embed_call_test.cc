@@ -31,17 +31,17 @@ class EmbedCallTest : public ::testing::Test {
         metrics_);
   }
 
-  EmbedOrder MakeOrder(std::vector<absl::StatusOr<Input>> inputs) {
+  EmbedParams MakeParams(std::vector<absl::StatusOr<Input>> inputs) {
     return {.call = caller_.context(),
             .inputs = std::move(inputs),
             .input_options = {.plan = {.limits = {.max_tokens = 1000, .max_run_tokens = 2000, .max_vectors = 50}}},
             .vector_options = {.dimensions = 4, .normalize = false}};
   }
 
-  std::shared_ptr<EmbedCall> Start(EmbedOrder order) {
+  std::shared_ptr<EmbedCall> Start(EmbedParams params) {
     auto promise = std::make_shared<std::promise<absl::StatusOr<EmbedAnswer>>>();
     answer_ = promise->get_future();
-    return EmbedCall::Start(*model_, *pool_, clock_, std::move(order),
+    return EmbedCall::Start(*model_, *pool_, clock_, std::move(params),
                             [promise](absl::StatusOr<EmbedAnswer> answer) { promise->set_value(std::move(answer)); });
   }
 
@@ -57,7 +57,7 @@ class EmbedCallTest : public ::testing::Test {
 };
 
 TEST_F(EmbedCallTest, AnswersInOrder) {
-  Start(MakeOrder({Input(std::string_view("a b")), Input(std::string_view("ccc"))}));
+  Start(MakeParams({Input(std::string_view("a b")), Input(std::string_view("ccc"))}));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok()) << answer.status();
   ASSERT_EQ(answer->results.size(), 2u);
@@ -69,7 +69,7 @@ TEST_F(EmbedCallTest, AnswersInOrder) {
 }
 
 TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
-  Start(MakeOrder({Input(std::string_view("a")), Input(std::string_view(""))}));
+  Start(MakeParams({Input(std::string_view("a")), Input(std::string_view(""))}));
   const auto answer = answer_.get();
   EXPECT_EQ(ErrorReason(answer.status()), "EMPTY_INPUT");
   EXPECT_EQ(ErrorField(answer.status()), "inputs[1]");
@@ -78,13 +78,13 @@ TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
 
 TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
   const std::string broken(FakeEncoder::kBrokenToken - 10, 'x');  // The fake tokenizer's id is 10 + letters.
-  Start(MakeOrder({Input(std::string_view("a")), Input(std::string_view(broken))}));
+  Start(MakeParams({Input(std::string_view("a")), Input(std::string_view(broken))}));
   const auto failed = answer_.get();
   EXPECT_EQ(ErrorReason(failed.status()), "UNUSABLE_VECTOR");
   EXPECT_EQ(ErrorField(failed.status()), "inputs[1]");
-  EmbedOrder order = MakeOrder({Input(std::string_view("a")), Input(std::string_view(broken))});
-  order.partial_results = true;
-  Start(std::move(order));
+  EmbedParams params = MakeParams({Input(std::string_view("a")), Input(std::string_view(broken))});
+  params.partial_results = true;
+  Start(std::move(params));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok());
   EXPECT_TRUE(answer->results[0].ok());
@@ -92,9 +92,9 @@ TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
 }
 
 TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
-  EmbedOrder order = MakeOrder({Input(std::string_view("")), Input(std::string_view("bb"))});
-  order.partial_results = true;
-  Start(std::move(order));
+  EmbedParams params = MakeParams({Input(std::string_view("")), Input(std::string_view("bb"))});
+  params.partial_results = true;
+  Start(std::move(params));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(ErrorReason(answer->results[0].status()), "EMPTY_INPUT");
@@ -102,9 +102,9 @@ TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
 }
 
 TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
-  EmbedOrder order = MakeOrder({Input(std::string_view(""))});
-  order.partial_results = true;
-  Start(std::move(order));
+  EmbedParams params = MakeParams({Input(std::string_view(""))});
+  params.partial_results = true;
+  Start(std::move(params));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok());
   EXPECT_FALSE(answer->results[0].ok());
@@ -112,19 +112,19 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
 }
 
 TEST_F(EmbedCallTest, TheServersTokenLimitIsOfWhatTruncationLeaves) {
-  EmbedOrder order = MakeOrder({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
-  order.input_options.plan.truncate = Truncate::kEnd;
-  order.input_options.plan.limits.max_tokens = 21;
-  Start(std::move(order));
+  EmbedParams params = MakeParams({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
+  params.input_options.plan.truncate = Truncate::kEnd;
+  params.input_options.plan.limits.max_tokens = 21;
+  Start(std::move(params));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->results[0]->plan.truncated_tokens, 6);
 }
 
 TEST_F(EmbedCallTest, TheServersTokenLimitHoldsWithoutTruncation) {
-  EmbedOrder order = MakeOrder({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
-  order.input_options.plan.limits.max_tokens = 21;
-  Start(std::move(order));
+  EmbedParams params = MakeParams({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
+  params.input_options.plan.limits.max_tokens = 21;
+  Start(std::move(params));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "INPUT_BEYOND_SERVER_LIMIT");
 }
 
@@ -140,7 +140,7 @@ TEST_F(EmbedCallTest, ATracedCallTellsItsPhasesAndNumbers) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
   encoder_->CloseGate();
-  Start(MakeOrder({Input(std::string_view("a b")), Input(std::string_view("c"))}));
+  Start(MakeParams({Input(std::string_view("a b")), Input(std::string_view("c"))}));
   clock_.Advance(absl::Seconds(1));
   release.set_value();
   encoder_->AwaitCalls(1);
@@ -161,12 +161,12 @@ TEST_F(EmbedCallTest, ATracedCallTellsItsPhasesAndNumbers) {
 
 TEST_F(EmbedCallTest, ATracedCallThatEndsInTheQueueRanNoInference) {
   encoder_->CloseGate();
-  Start(MakeOrder({Input(std::string_view("a"))}));
+  Start(MakeParams({Input(std::string_view("a"))}));
   encoder_->AwaitCalls(1);
   std::future<absl::StatusOr<EmbedAnswer>> running = std::move(answer_);
   RequestTrace trace(clock_.Now());
   caller_.trace = &trace;
-  const auto call = Start(MakeOrder({Input(std::string_view("b"))}));
+  const auto call = Start(MakeParams({Input(std::string_view("b"))}));
   pool_.reset();  // Joins, so that the call has its job.
   call->Cancel();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
@@ -178,7 +178,7 @@ TEST_F(EmbedCallTest, ATracedCallThatEndsInTheQueueRanNoInference) {
 TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
-  const auto call = Start(MakeOrder({Input(std::string_view("a"))}));
+  const auto call = Start(MakeParams({Input(std::string_view("a"))}));
   call->Cancel();
   release.set_value();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
@@ -190,8 +190,8 @@ TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
   caller_.caller.max_queued_tokens = 10;
-  EmbedOrder order = MakeOrder({Input(std::string_view("a b c"))});
-  const auto call = Start(order);
+  EmbedParams params = MakeParams({Input(std::string_view("a b c"))});
+  const auto call = Start(params);
   EXPECT_EQ(admission_.Admit(model_->budget(), {.client = "a", .max_client_tokens = 10, .tokens = 8}).status().code(),
             absl::StatusCode::kResourceExhausted);
   call->Cancel();
@@ -203,7 +203,7 @@ TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
 // What it holds is on the ledger by kind, and off it where it has ended.
 TEST_F(EmbedCallTest, ChargesForPlansAndAnswers) {
   encoder_->CloseGate();
-  Start(MakeOrder({Input(std::string_view("a b c d e"))}));
+  Start(MakeParams({Input(std::string_view("a b c d e"))}));
   encoder_->AwaitCalls(1);
   EXPECT_GE(caller_.ledger.held().at("plans"), 7 * static_cast<int64_t>(sizeof(int32_t)));
   EXPECT_GE(caller_.ledger.held().at("answers"), 2 * 4 * static_cast<int64_t>(sizeof(float)));
@@ -215,11 +215,11 @@ TEST_F(EmbedCallTest, ACallThatFindsNoMemoryOnTheLedgerIsRefused) {
   FakeCall small("small", 100);
   const std::unique_ptr<Charge> other = small.ledger.BeginMessage("other");
   ASSERT_TRUE(other->Hold(Memory::kRequests, 90).ok());
-  EmbedOrder order = MakeOrder({Input(std::string_view("a b c d e"))});
-  EmbedOrder refused{.call = small.context(),
-                     .inputs = order.inputs,
-                     .input_options = order.input_options,
-                     .vector_options = order.vector_options};
+  EmbedParams params = MakeParams({Input(std::string_view("a b c d e"))});
+  EmbedParams refused{.call = small.context(),
+                      .inputs = params.inputs,
+                      .input_options = params.input_options,
+                      .vector_options = params.vector_options};
   Start(std::move(refused));
   const absl::Status status = answer_.get().status();
   EXPECT_EQ(ErrorReason(status), "PENDING_BYTES");
@@ -228,10 +228,10 @@ TEST_F(EmbedCallTest, ACallThatFindsNoMemoryOnTheLedgerIsRefused) {
 
 // An input that was refused before has its error in its place, and the others keep their numbers.
 TEST_F(EmbedCallTest, AnInputThatIsAnErrorStaysInItsPlace) {
-  EmbedOrder order =
-      MakeOrder({absl::InvalidArgumentError("no content"), Input(std::string_view("")), Input(std::string_view("bb"))});
-  order.partial_results = true;
-  Start(std::move(order));
+  EmbedParams params = MakeParams(
+      {absl::InvalidArgumentError("no content"), Input(std::string_view("")), Input(std::string_view("bb"))});
+  params.partial_results = true;
+  Start(std::move(params));
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(answer->results[0].status().message(), "no content");
@@ -243,7 +243,7 @@ TEST_F(EmbedCallTest, AnInputThatIsAnErrorStaysInItsPlace) {
 TEST_F(EmbedCallTest, TheQueueTimeHasTheWaitForAThreadInIt) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
-  Start(MakeOrder({Input(std::string_view("a"))}));
+  Start(MakeParams({Input(std::string_view("a"))}));
   clock_.Advance(absl::Seconds(3));
   release.set_value();
   const auto answer = answer_.get();
@@ -259,9 +259,9 @@ TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
 }
 
 TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
-  Start(MakeOrder({Input(std::string_view("a")), Input(kNoMemory)}));
+  Start(MakeParams({Input(std::string_view("a")), Input(kNoMemory)}));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "OUT_OF_MEMORY");
-  Start(MakeOrder({Input(std::string_view("a"))}));
+  Start(MakeParams({Input(std::string_view("a"))}));
   EXPECT_TRUE(answer_.get().ok());
 }
 
@@ -270,9 +270,9 @@ TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
   const double before = model_->tokens_per_byte();
   const std::vector<uint32_t> ids(900, 11);
   const auto embed = [this](std::vector<absl::StatusOr<Input>> inputs) {
-    EmbedOrder order = MakeOrder(std::move(inputs));
-    order.input_options.plan.truncate = Truncate::kEnd;
-    Start(std::move(order));
+    EmbedParams params = MakeParams(std::move(inputs));
+    params.input_options.plan.truncate = Truncate::kEnd;
+    Start(std::move(params));
     ASSERT_TRUE(answer_.get().ok());
   };
   embed({Input(std::string_view("aaaaaaaaa")), Input(TokenIds{.ids = ids})});
@@ -286,7 +286,7 @@ TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
 
 TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
   encoder_->CloseGate();
-  const auto call = Start(MakeOrder({Input(std::string_view("a"))}));
+  const auto call = Start(MakeParams({Input(std::string_view("a"))}));
   encoder_->AwaitCalls(1);
   pool_.reset();  // Joins, so that the call knows its job.
   call->Cancel();
@@ -295,12 +295,12 @@ TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
   EXPECT_TRUE(model_->lane().WaitIdle(absl::InfiniteDuration()));
 }
 
-TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenisingEndsTheCall) {
+TEST_F(EmbedCallTest, ADeadlineThatPassesBeforeTokenizingEndsTheCall) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
-  EmbedOrder order = MakeOrder({Input(std::string_view("a"))});
-  order.call.deadline = clock_.Now() + absl::Milliseconds(1);
-  Start(std::move(order));
+  EmbedParams params = MakeParams({Input(std::string_view("a"))});
+  params.call.deadline = clock_.Now() + absl::Milliseconds(1);
+  Start(std::move(params));
   clock_.Advance(absl::Milliseconds(5));
   release.set_value();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kDeadlineExceeded);

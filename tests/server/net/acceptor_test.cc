@@ -186,15 +186,15 @@ TEST(AcceptorTest, ConnectionsWaitUntilItStarts) {
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
 }
 
-TEST(AcceptorTest, SilentOnesAreClosed) {
+TEST(AcceptorTest, IdleOnesAreClosed) {
   Recorder recorder;
-  const Client silent, talker;
+  const Client idle, talker;
   const auto acceptor = Listen("127.0.0.1:0", {.silence = absl::Milliseconds(300)});
   acceptor->Start(recorder.Handlers());
   const absl::Time begin = absl::Now();
-  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  ASSERT_TRUE(idle.Connect(acceptor->port()));
   ASSERT_TRUE(talker.Speak(acceptor->port()));
-  EXPECT_TRUE(silent.IsClosed());
+  EXPECT_TRUE(idle.IsClosed());
   EXPECT_GE(absl::Now() - begin, absl::Milliseconds(290));
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
   absl::SleepFor(absl::Milliseconds(300));
@@ -219,16 +219,16 @@ TEST(AcceptorTest, AClientThatLeavesWithoutAWordIsNoRefusal) {
 
 TEST(AcceptorTest, AtTheCapTheOldestSilentOneMakesRoom) {
   Recorder recorder;
-  const Client silent[3], talker;
+  const Client idle[3], talker;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3, .silence = absl::Minutes(10)});
   acceptor->Start(recorder.Handlers());
-  for (const Client& client : silent) ASSERT_TRUE(client.Connect(acceptor->port()));
+  for (const Client& client : idle) ASSERT_TRUE(client.Connect(acceptor->port()));
   ASSERT_TRUE(talker.Speak(acceptor->port()));
-  EXPECT_TRUE(silent[0].IsClosed());
+  EXPECT_TRUE(idle[0].IsClosed());
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
-  EXPECT_TRUE(silent[1].IsOpen());
-  EXPECT_TRUE(silent[2].IsOpen());
+  EXPECT_TRUE(idle[1].IsOpen());
+  EXPECT_TRUE(idle[2].IsOpen());
   EXPECT_TRUE(talker.IsOpen());
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
 }
@@ -253,7 +253,7 @@ TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
 }
 
-// What has become of a client's connections. One whose first byte has not been read yet counts as silent.
+// What has become of a client's connections. One whose first byte has not been read yet counts as idle.
 size_t Decided(Recorder& recorder) {
   return recorder.accepted() + recorder.refused(Refusal::kClientShare) + recorder.refused(Refusal::kSilent);
 }
@@ -335,18 +335,18 @@ TEST(AcceptorTest, AShareOfOneIsNoLimit) {
   EXPECT_EQ(recorder.accepted(), 10u);
 }
 
-// A client's silent connections make room for its own, never for it those of others.
+// A client's idle connections make room for its own, never for it those of others.
 TEST(AcceptorTest, AtItsShareAClientsOldestSilentConnectionMakesRoom) {
   Recorder recorder;
-  const Client other(AF_INET, 3), silent(AF_INET, 2);
+  const Client other(AF_INET, 3), idle(AF_INET, 2);
   std::list<Client> greedy;
   const auto acceptor =
       Listen("127.0.0.1:0", {.max_connections = 10, .max_client_share = 0.5, .silence = absl::Minutes(10)});
   acceptor->Start(recorder.Handlers());
   ASSERT_TRUE(other.Connect(acceptor->port()));
-  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  ASSERT_TRUE(idle.Connect(acceptor->port()));
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(greedy.emplace_back(AF_INET, 2).Speak(acceptor->port()));
-  EXPECT_TRUE(silent.IsClosed());
+  EXPECT_TRUE(idle.IsClosed());
   EXPECT_TRUE(other.IsOpen());
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
 }
@@ -373,11 +373,11 @@ TEST(AcceptorTest, OnlyItsOwnConnectionsCount) {
 
 TEST(AcceptorTest, TheHandlerForRefusalsMayBeMissing) {
   Recorder recorder;
-  const Client talker, refused, silent;
+  const Client talker, refused, idle;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 1, .silence = absl::Milliseconds(50)});
   acceptor->Start({.accept = recorder.Handlers().accept});
-  ASSERT_TRUE(silent.Connect(acceptor->port()));
-  EXPECT_TRUE(silent.IsClosed());
+  ASSERT_TRUE(idle.Connect(acceptor->port()));
+  EXPECT_TRUE(idle.IsClosed());
   ASSERT_TRUE(talker.Speak(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
   ASSERT_TRUE(refused.Connect(acceptor->port()));
@@ -464,14 +464,14 @@ TEST(AcceptorTest, EveryAddressMeansBothFamilies) {
 
 TEST(AcceptorTest, StopClosesWhatIsSilentAndListensNoMore) {
   Recorder recorder;
-  const Client silent, talker, late;
+  const Client idle, talker, late;
   const auto acceptor = Listen("127.0.0.1:0");
   acceptor->Start(recorder.Handlers());
-  ASSERT_TRUE(silent.Connect(acceptor->port()));
+  ASSERT_TRUE(idle.Connect(acceptor->port()));
   ASSERT_TRUE(talker.Speak(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
   acceptor->Stop();
-  EXPECT_TRUE(silent.IsClosed());
+  EXPECT_TRUE(idle.IsClosed());
   EXPECT_TRUE(talker.IsOpen());
   EXPECT_FALSE(late.Connect(acceptor->port()));
   acceptor->Stop();
@@ -489,10 +489,10 @@ TEST(AcceptorTest, LeavesNoDescriptorBehind) {
   const size_t before = OpenDescriptors();
   for (int round = 0; round < 3; ++round) {
     Recorder recorder;
-    const Client silent, talker;
+    const Client idle, talker;
     const auto acceptor = Listen("localhost:0");
     acceptor->Start(recorder.Handlers());
-    ASSERT_TRUE(silent.Connect(acceptor->port()));
+    ASSERT_TRUE(idle.Connect(acceptor->port()));
     ASSERT_TRUE(talker.Speak(acceptor->port()));
     ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
   }
@@ -500,7 +500,7 @@ TEST(AcceptorTest, LeavesNoDescriptorBehind) {
   EXPECT_EQ(OpenDescriptors(), before);
 }
 
-// Many clients that speak, keep silent and leave, around a low cap: every one ends, and the acceptor goes on.
+// Many clients that speak, keep idle and leave, around a low cap: every one ends, and the acceptor goes on.
 TEST(AcceptorTest, SurvivesACrowd) {
   Recorder recorder;
   const Client last;

@@ -22,7 +22,7 @@ class SignalsDeathTest : public ::testing::Test {
     kill(getpid(), signal);
     sigset_t pending;
     do {
-      signals.AwaitHurry(absl::Milliseconds(1));
+      signals.AwaitSecondSignal(absl::Milliseconds(1));
       sigpending(&pending);
     } while (sigismember(&pending, signal) == 1);
   }
@@ -49,11 +49,11 @@ TEST_F(SignalsDeathTest, AStopWhileItServesIsTheCallers) {
         const ProcessSignals::Event reload = signals.Await(absl::Seconds(20));
         Send(signals, SIGQUIT);
         const ProcessSignals::Event stop = signals.Await(absl::Seconds(20));
-        const bool hurry_after_one = signals.AwaitHurry(absl::ZeroDuration());
+        const bool second_after_one = signals.AwaitSecondSignal(absl::ZeroDuration());
         Send(signals, SIGTERM);
-        const bool hurry_after_two = signals.AwaitHurry(absl::Seconds(20));
-        _exit(reload.reload && reload.stop == 0 && !stop.reload && stop.stop == SIGQUIT && !hurry_after_one &&
-                      hurry_after_two
+        const bool second_after_two = signals.AwaitSecondSignal(absl::Seconds(20));
+        _exit(reload.reload && reload.stop == 0 && !stop.reload && stop.stop == SIGQUIT && !second_after_one &&
+                      second_after_two
                   ? 7
                   : 8);
       },

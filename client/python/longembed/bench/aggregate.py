@@ -1,6 +1,6 @@
 """Aggregation of a document's window vectors on this side, so that one set of embedded windows serves every aggregation.
 
-The window vectors come un-normalised; the result is normalised. MEAN, TOKEN_WEIGHTED_MEAN, MAX and FIRST equal the server's own to float32's precision.
+The window vectors come un-normalized; the result is normalized. MEAN, TOKEN_WEIGHTED_MEAN, MAX and FIRST equal the server's own to float32's precision.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 Aggregate = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From vectors [windows, dimensions] and tokens of each window [windows] to vectors [k, dimensions], un-normalised."""
+"""From vectors [windows, dimensions] and tokens of each window [windows] to vectors [k, dimensions], un-normalized."""
 
 FORMS = "windows, mean, token_weighted_mean, norm_weighted(T), top_norm(K), max, first, groups(K)"
 SERVER_AGGREGATIONS = {"mean": "MEAN", "token_weighted_mean": "TOKEN_WEIGHTED_MEAN", "max": "MAX", "first": "FIRST"}
@@ -21,7 +21,7 @@ def parse(text: str) -> Aggregate:
     """One of FORMS.
 
     windows: every window's own vector. norm_weighted(T): weights softmax(norms / T). top_norm(K): the mean of the K windows of the greatest norm.
-    groups(K): the means of K runs of neighbouring windows, as equal as can be; a document with fewer windows gives one a window.
+    groups(K): the means of K runs of neighboring windows, as equal as can be; a document with fewer windows gives one a window.
     """
     match = re.fullmatch(r"(\w+)(?:\((\d+(?:\.\d+)?)\))?", text.replace(" ", ""))
     name, argument = match.groups() if match else (text, None)

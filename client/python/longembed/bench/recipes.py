@@ -117,7 +117,7 @@ def parse(content: Any, where: str = "recipes") -> Recipes:
 def document_options(row: Row, model: Any) -> Options:
     """As the row says, with the model's DOCUMENT prompt where the row names none and the model has one.
 
-    Windows come as they are, un-normalised, whatever is made of them later, so that rows which differ in that share them.
+    Windows come as they are, un-normalized, whatever is made of them later, so that rows which differ in that share them.
     """
     given = _with_prompt(dict(row.body["document"]), "DOCUMENT", model)
     if keeps_windows(row):
@@ -200,7 +200,7 @@ def _check_document(body: dict, where: str) -> None:
         if "output" in document:
             raise RecipeError(f"{where}: document.output cannot be given with aggregate, which is made from WINDOW_VECTORS")
     if ("aggregate" in body or document.get("output") == "WINDOW_VECTORS") and "normalize" in document:
-        raise RecipeError(f"{where}: document.normalize cannot be given with windows: they are always aggregated un-normalised and scored normalised")
+        raise RecipeError(f"{where}: document.normalize cannot be given with windows: they are always aggregated un-normalized and scored normalized")
 
 
 def _check_bm25(body: dict, where: str) -> None:

@@ -132,7 +132,7 @@ class Scorer:
     def _vectors(
         self, row: Row, documents: Embedder, texts: Sequence[str], queries: Embedder, combine: aggregates.Aggregate | None, size: float = 0.0
     ) -> Scored:
-        """`combine` aggregates and normalises each text's vectors; None leaves them as they came. `size`: bytes a vector, 0 for float32."""
+        """`combine` aggregates and normalizes each text's vectors; None leaves them as they came. `size`: bytes a vector, 0 for float32."""
         found = self._embed(f"{row.name}: documents", documents, texts)
         kept = [one.values if combine is None else aggregates.normalized(combine(one.values, one.lengths)) for one in found.vectors]
         scores = self._scores(row, self._queries(row, queries, combine is not None), maxsim.MultiVectors.of(kept))

@@ -3,13 +3,13 @@
 //!
 //! One place to cut is before a space between a letter or ASCII digit and a letter, and only for tokenizers of which it can be said from
 //! their parts that
-//!   * no normaliser looks across such a place or does anything at the ends of a text that it would not do inside,
+//!   * no normalizer looks across such a place or does anything at the ends of a text that it would not do inside,
 //!   * a pre-tokenizer splits there, so that the model never sees both sides at once,
 //!   * no added token reaches across it, or takes the space with it.
 //! What follows is a list of parts that keep these promises, not of those that break them. Letters are those of `LETTERS`: a cut never
 //! parts a letter from its combining marks, and no grapheme has one of them and the space.
 //!
-//! The other is between two ideographs, where the normaliser of BERT puts a space around each of them.
+//! The other is between two ideographs, where the normalizer of BERT puts a space around each of them.
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -116,7 +116,7 @@ fn char_before(text: &[u8], at: usize) -> Option<char> {
     char_from(text, first)
 }
 
-/// Which the normaliser of BERT puts spaces around, among others.
+/// Which the normalizer of BERT puts spaces around, among others.
 fn is_ideograph(c: char) -> bool {
     ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }

@@ -140,6 +140,6 @@ def test_the_models_own_prompts_are_the_default():
 
 
 @pytest.mark.parametrize("text", ["{document: {output: WINDOW_VECTORS}, reduce: max}", "{document: {}, aggregate: mean}"])
-def test_windows_come_unnormalised_whatever_is_made_of_them(text):
+def test_windows_come_unnormalized_whatever_is_made_of_them(text):
     options = recipes.document_options(row(text), E5)
     assert (options.output, options.normalize) == ("WINDOW_VECTORS", False)

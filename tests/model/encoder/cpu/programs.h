@@ -219,7 +219,7 @@ inline PackedBatch Batch(const std::vector<int>& lengths, const std::vector<Rang
       batch.positions.push_back(static_cast<float>(i));
     }
     batch.query_scale.push_back(lengths.size() > 1 && length == lengths[1] ? 1.3f : 1.0f);
-    batch.neighbour_window.push_back(0);
+    batch.neighbor_window.push_back(0);
     batch.sequence_offsets.push_back(batch.sequence_offsets.back() + length);
   }
   batch.spans = spans;

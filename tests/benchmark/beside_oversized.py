@@ -1,6 +1,6 @@
-"""Short requests beside giants: p99 of 16-token requests of 4 clients on an idle server, and while two 16,384-token inputs run through full attention.
+"""Short requests beside oversized ones: p99 of 16-token requests of 4 clients on an idle server, and while two 16,384-token inputs run through full attention.
 
-    build/venv/bin/python tests/benchmark/beside_giants.py --peers DIR [--precision fp32] [--requests 1500]
+    build/venv/bin/python tests/benchmark/beside_oversized.py --peers DIR [--precision fp32] [--requests 1500]
 
 DIR holds bin/gload and texts.json, the load client and texts of the peers' set-up (compare.py says more). The two measurements alternate, --rounds times.
 """
@@ -20,15 +20,15 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 from generated_client import generate_client  # noqa: E402
 from running_server import start_server  # noqa: E402
 
-GIANT_TOKENS = 16384
+OVERSIZED_TOKENS = 16384
 
 
-class Giants:
-    """Keeps so many giants in work from enter to exit; the last ones are cancelled."""
+class OversizedRequests:
+    """Keeps so many oversized requests in work from enter to exit; the last ones are cancelled."""
 
     def __init__(self, stub, pb, count: int):
         self.stub, self.count = stub, count
-        self.request = pb.EmbedRequest(inputs=[pb.Input(text="word " * (GIANT_TOKENS - 2))])
+        self.request = pb.EmbedRequest(inputs=[pb.Input(text="word " * (OVERSIZED_TOKENS - 2))])
         self.request.options.extension.interpolation.SetInParent()
         self.stopping, self.finished, self.calls, self.threads = threading.Event(), 0, {}, []
 
@@ -76,14 +76,14 @@ def main() -> int:
                 stub = pb_grpc.EmbeddingServiceStub(channel)
                 rate = short_requests(options.peers, server.port, 3)["rps"]
                 seconds = options.requests / rate * 1.2
-                print("| round | idle p50 | idle p99 | beside giants p50 | p99 | p99 ratio | requests | giants finished |\n|---|---|---|---|---|---|---|---|")
+                print("| round | idle p50 | idle p99 | beside oversized p50 | p99 | p99 ratio | requests | oversized finished |\n|---|---|---|---|---|---|---|---|")
                 for round_number in range(1, options.rounds + 1):
                     idle = short_requests(options.peers, server.port, seconds)
-                    with Giants(stub, pb, 2) as giants:
+                    with OversizedRequests(stub, pb, 2) as oversized:
                         threading.Event().wait(1)
                         busy = short_requests(options.peers, server.port, 2.5 * seconds)
                     ratio = busy["p99"] / idle["p99"]
-                    print(f"| {round_number} | {idle['p50']} | {idle['p99']} | {busy['p50']} | {busy['p99']} | {ratio:.2f} | {idle['n']}, {busy['n']} | {giants.finished} |", flush=True)
+                    print(f"| {round_number} | {idle['p50']} | {idle['p99']} | {busy['p50']} | {busy['p99']} | {ratio:.2f} | {idle['n']}, {busy['n']} | {oversized.finished} |", flush=True)
         finally:
             server.stop()
     return 0
