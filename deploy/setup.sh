@@ -138,7 +138,7 @@ install_libtorch() {
   case $device in cpu | cuda) ;; *) fail "DEVICE is $device; it must be cpu or cuda" ;; esac
   mkdir -p "$logs"
   [ -d "$venv" ] || [ "$(df --output=avail -k "$logs" | tail -n 1)" -gt 8000000 ] || fail "less than 8 GB is free in $root; make room, then run this again"
-  # What was made for another device lacks libraries or has them in vain.
+  # Folders made for another device lack libraries, or have some that are not used.
   if [ -e "$venv/.installed-libtorch" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     run_logged venv.log "python3 -m venv failed; install python3-venv, then run this again" python3 -m venv --clear "$venv"
   fi

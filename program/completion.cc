@@ -30,7 +30,7 @@ std::string FunctionName(const ProgramDescription& program) {
   return absl::StrCat("_", absl::StrReplaceAll(program.name, {{"-", "_"}}));
 }
 
-// What bash offers for words, or for files.
+// Bash's completions for words, or for files.
 std::string BashReply(const std::vector<std::string>& words, bool paths) {
   if (paths) return "compopt -o filenames; COMPREPLY=($(compgen -f -- \"$current\"))";
   if (words.empty()) return "COMPREPLY=()";

@@ -91,7 +91,7 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
   Log(LogLevel::kInfo, is_forced() ? "shutdown forced by a second signal" : "drained");
 }
 
-// What of the config refers to models.
+// Checks the parts of the config that refer to models.
 absl::Status CheckReferences(const ServerConfig& config, const Profiles& profiles, const ModelRegistry& models) {
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);

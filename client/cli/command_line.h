@@ -16,7 +16,7 @@
 
 namespace longembed::client {
 
-// Where a command reads and writes.
+// The streams that a command reads and writes.
 struct Streams {
   std::istream& in;
   std::ostream& out;
@@ -33,7 +33,7 @@ inline constexpr int kExitSomeFailed = 3;  // With --partial: some inputs failed
 
 inline constexpr char kStandardInput[] = "-";  // Among the files.
 
-// Where the texts of embed, explain and tokenize come from: --text, else files, else standard input.
+// The source of the texts of embed, explain and tokenize: --text, else files, else standard input.
 struct TextSource {
   std::vector<std::string> texts;
   std::vector<std::string> files;

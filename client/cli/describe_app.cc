@@ -94,7 +94,7 @@ std::string ExplainFirstWord(const ProgramDescription& program, const std::strin
 }
 
 std::string ExplainWords(const ProgramCommand& command, const std::vector<std::string>& words) {
-  const ProgramOption* previous = nullptr;  // Whose value may be missing.
+  const ProgramOption* previous = nullptr;  // Its value may be missing.
   for (size_t i = 1; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (word == "--") return "";

@@ -1,5 +1,5 @@
-// What CLI11 knows of the command line, as a ProgramDescription: for the man page, shell completion and words about
-// misspelt options.
+// Converts CLI11's description of the command line to a ProgramDescription, for the man page, shell completion and
+// suggestions for misspelled options.
 #ifndef LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_
 #define LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_
 

@@ -28,7 +28,7 @@ absl::Status FromJson(const std::string& flag, const std::string& json, google::
   return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
 }
 
-// What a value of --positions sets: yarn=8 -> {"yarn": {"factor": 8}}.
+// The parts of a value of --positions: yarn=8 -> {"yarn": {"factor": 8}}.
 struct Spelling {
   std::string field;
   std::vector<std::string> numbers;  // All of them, or none.

@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   std::ios::sync_with_stdio(false);
-  // What gRPC would log is told in the command's own words.
+  // Turns off gRPC's own log; the command prints its own messages.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   std::stop_source interrupt;
   EndOnSignals(interrupt);

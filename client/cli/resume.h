@@ -1,4 +1,4 @@
-// What --resume goes on from: the answers that earlier runs wrote to the file of --out.
+// Reads the answers that earlier runs wrote to the file of --out, so that --resume continues after them.
 #ifndef LONGEMBED_CLIENT_CLI_RESUME_H_
 #define LONGEMBED_CLIENT_CLI_RESUME_H_
 

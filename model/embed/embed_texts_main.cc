@@ -22,7 +22,7 @@
 namespace longembed {
 namespace {
 
-// How a line wants to be embedded. Errors: the line is wrong.
+// Reads the options of a line. Errors: the line is invalid.
 absl::StatusOr<EmbedderOptions> ParseLine(const ModelManifest& model, const std::string& line, std::string& text) {
   const nlohmann::json request = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!request.is_object() || !request.contains("text") || !request["text"].is_string()) {

@@ -28,7 +28,7 @@ std::vector<std::vector<size_t>> FormBatches(const std::vector<const Sequence*>&
   return batches;
 }
 
-// What the encoder gave of each sequence: a row a span, or its sparse vector.
+// The encoder's output for each sequence: a row for each span, or its sparse vector.
 struct Encoded {
   std::vector<std::vector<std::vector<float>>> rows;
   std::vector<SparseVector> sparse;

@@ -43,12 +43,12 @@ std::vector<std::string> OutputsOf(const ModelManifest& model);
 // Whether the model gives this one. Errors (INVALID_ARGUMENT): OUTPUT_NOT_AVAILABLE.
 absl::Status CheckOutput(const ModelManifest& model, const std::string& output);
 
-// What turns an input into sequences. One instance serves all inputs of a request.
+// Options for turning an input into sequences. One instance serves all inputs of a request.
 struct InputOptions {
   std::string prompt;  // As ResolvePrompt gives it.
   PlanOptions plan;    // Its extension passed CheckExtension.
   SpanRequest spans;
-  bool count_exactly = false;  // What truncation cuts away, however long it is (Plan::estimated).
+  bool count_exactly = false;  // Count all that truncation cuts, however long (Plan::estimated).
 };
 
 // Tokenizes and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
@@ -78,7 +78,7 @@ struct OutputVector {
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
 
-// How many vectors FinishVectors gives.
+// Returns the number of vectors that FinishVectors makes.
 int64_t CountVectors(const Plan& plan, const VectorOptions& options);
 
 // The content tokens that each vector of FinishVectors stands for.

@@ -51,12 +51,12 @@ class Encoder {
 
   virtual int hidden_size() const = 0;  // Components of a vector.
 
-  // Where it runs, as a person would write it: "cpu", "cuda:0".
+  // The device's name: "cpu", "cuda:0".
   virtual std::string device() const = 0;
 
   virtual Precision precision() const { return Precision::kFloat32; }
 
-  // What computes: "native" for our own kernels, "torchscript" for LibTorch.
+  // The engine's name: "native" for our own kernels, "torchscript" for LibTorch.
   virtual std::string engine() const = 0;
 
   // Of our own kernels, the instruction set ("avx2-vnni", cpu/kernels.h); empty for other engines.

@@ -51,8 +51,8 @@ absl::Status CheckEncoderOptions(const EncoderOptions& options);
 // Names of the sets of our own kernels that this processor has (cpu/kernels.h), fastest first.
 std::vector<std::string> AvailableCpuKernels();
 
-// How many cores LibTorch uses for one operation on the calling thread: its OpenMP would otherwise start as many
-// threads as there are cores for each thread that encodes. Our kernels have no use for it.
+// Sets the number of cores that LibTorch uses for one operation on the calling thread: its OpenMP would otherwise start
+// as many threads as there are cores for each thread that encodes. Our kernels have no use for it.
 void SetTorchThreads(int threads);
 
 // Bounds what LibTorch's oneDNN keeps for each number of rows that it has seen: a thousand of them unless this, or the

@@ -23,7 +23,7 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
 
   // Takes the pages within [data, data + size) out of the process's memory. One that is touched again is read again.
-  // What is no part of the file is left alone.
+  // Addresses outside the file are ignored.
   void DropPages(const std::byte* data, size_t size) const;
 
  private:

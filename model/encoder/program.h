@@ -146,8 +146,8 @@ struct Program {
   float embedding_norm_epsilon = 0;
   std::vector<std::vector<Op>> layers;
   std::vector<int> widths;             // Columns, by value.
-  Value input = 0;                     // What the embedding writes.
-  Value output = 0;                    // What is pooled.
+  Value input = 0;                     // Written by the embedding.
+  Value output = 0;                    // Read by pooling.
   Weight final_norm, final_norm_bias;  // Before pooling: a layer norm where it has a bias, else an RMS norm; or none.
   float final_norm_epsilon = 0;
   std::vector<DenseLayer> dense;  // After pooling, one after the other.

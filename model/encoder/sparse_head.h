@@ -26,7 +26,7 @@ class SparseHead {
   virtual absl::StatusOr<std::vector<SparseVector>> Run(std::span<const float> hidden, std::span<const int32_t> tokens,
                                                         std::span<const int32_t> offsets) = 0;
 
-  // What makes the vectors of a sequence's parts that of the sequence.
+  // Combines the vectors of a sequence's parts into that of the sequence.
   virtual SparseSum sum() const = 0;
 };
 

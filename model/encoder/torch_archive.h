@@ -16,7 +16,7 @@ namespace longembed {
 struct MappedModule {
   torch::jit::Module module;  // Its tensors may be read and not written. They keep the file mapped.
   std::shared_ptr<const MappedFile> file;
-  std::string contract;  // What the exporter says of the graph; empty where it says nothing.
+  std::string contract;  // The exporter's description of the graph; may be empty.
 };
 
 // Loads a module that torch.jit.save or the exporter wrote. Errors: those of MappedFile::Open. Throws what torch

@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// What the layers of one batch share. Tensors are on the batch's device.
+// State shared by the layers of one batch. Tensors are on the batch's device.
 struct TorchAttentionBatch {
   explicit TorchAttentionBatch(const PackedBatch& batch) : batch(batch) {}
 

@@ -97,7 +97,7 @@ class TorchEncoder final : public Encoder {
   std::string engine() const override { return "torchscript"; }
 
  private:
-  // The same as the graph's own forward(), in parts, so that a batch nobody waits for ends between layers, and so that
+  // The same as the graph's own forward(), in parts, so that a cancelled batch ends between layers, and so that
   // on a GPU attention is one kernel a layer.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> is_cancelled) {
     if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = vector_size_};

@@ -13,7 +13,7 @@ namespace {
 using torch::jit::Module;
 using torch::jit::Node;
 
-// What each class of the exporter's parts holds. A part with anything else computes something else.
+// The members of each class of the exporter's modules. A module with other members computes something else.
 const std::unordered_map<std::string_view, std::set<std::string_view>>& KnownParts() {
   static const auto* const parts = new std::unordered_map<std::string_view, std::set<std::string_view>>{
       {"Dense", {"linear", "activation"}},

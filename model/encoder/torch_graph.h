@@ -1,5 +1,5 @@
-// What a layer's forward() in a graph of the exporter's does: it calls parts of the layer and adds. Includes torch; for
-// model/encoder's own use.
+// Reads the forward() of a layer of an exported graph: calls of the layer's modules, and sums. Includes torch; internal
+// to model/encoder.
 #ifndef LONGEMBED_MODEL_ENCODER_TORCH_GRAPH_H_
 #define LONGEMBED_MODEL_ENCODER_TORCH_GRAPH_H_
 
@@ -24,7 +24,7 @@ struct AttentionHeads {
 // value[out] = part(value[in]...), or without a part the sum of two values.
 struct PartCall {
   std::optional<torch::jit::Module> part;
-  std::optional<AttentionHeads> attention;  // Where the part is attention to all tokens, by its class.
+  std::optional<AttentionHeads> attention;  // Set if the module's class is attention to all tokens.
   std::vector<size_t> in;
   size_t out = 0;
 };

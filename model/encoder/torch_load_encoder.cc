@@ -20,12 +20,12 @@
 namespace longembed {
 namespace {
 
-// What the exporter writes beside the graph; the signature fixes names, order, dtypes and shapes of forward's
+// The contract that the exporter writes beside the graph; it fixes names, order, dtypes and shapes of forward's
 // arguments.
 constexpr char kApeSignature[] = "\"ape-v1\"";
 constexpr char kRopeSignature[] = "\"rope-v1\"";
 
-// What LibTorch's own kernels compute in. Tables and sums that must stay float32 are the graph's own concern.
+// The dtype of LibTorch's own kernels. The graph itself keeps tables and sums in float32 that must stay so.
 absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) {
   switch (precision) {
     case Precision::kFloat32:

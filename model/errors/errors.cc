@@ -17,7 +17,7 @@ std::string Payload(const absl::Status& status, const char* key) {
   return payload.has_value() ? std::string(*payload) : std::string();
 }
 
-// What a client sent may stand in a description, and in megabytes would make an answer that no client accepts.
+// A description may quote the client's text; megabytes of it would make an answer that no client accepts.
 std::string Shortened(std::string_view description) {
   constexpr size_t kMaxBytes = 800;  // In a gRPC trailer, of 8 KiB in all: three times as long as %XX, and in base64.
   constexpr std::string_view kCut = "...";

@@ -39,7 +39,7 @@ absl::Status AtField(const absl::Status& status, std::string_view parent);
 absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to);
 
 // --- The errors ------------------------------------------------------------------------------------------------------
-// Where no field is named, it is the input as a whole.
+// An error without a field is about the input as a whole.
 
 absl::Status EmptyInput();
 absl::Status InvalidUtf8(std::string_view field, size_t byte);

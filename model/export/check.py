@@ -27,10 +27,10 @@ ODD_TEXTS = (
 )  # fmt: skip
 PROMPTED_TEXTS = ("hello", "THE QUICK brown Fox", " a blank before")
 LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Of long samples, in tokens.
-COMPANY = 8  # Sequences in a random batch.
-IN_COMPANY = 24  # Sequences that are encoded alone and batched with others.
+BATCH_SEQUENCES = 8  # Sequences in a random batch.
+COMPARED_SEQUENCES = 24  # Sequences that are encoded alone and batched with others.
 MIN_COSINE = 0.99999
-MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
+MAX_BATCHED_DIFFERENCE = 1e-5  # A component, of unit vectors.
 MAX_NORM_DIFFERENCE = 1e-3  # Of a vector that the checkpoint does not normalize, relative to its norm.
 
 
@@ -46,12 +46,12 @@ class Report:
     worst: str  # The text of the lowest cosine.
     max_difference: float
     max_norm_difference: float
-    max_company_difference: float
+    max_batched_difference: float
 
     def __str__(self) -> str:
         return (
             f"{self.texts} texts of up to {self.longest} tokens through {self.through}: cosine to {self.by} >= {self.min_cosine:.8f}, largest difference "
-            f"{self.max_difference:.1e}; alone against in company {self.max_company_difference:.1e}"
+            f"{self.max_difference:.1e}; alone against batched {self.max_batched_difference:.1e}"
         )
 
 
@@ -82,14 +82,14 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
         raise ExportError(
             f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions and the export {raw.shape[1]}; nothing was written, choose another checkpoint."
         )
-    some = sequences[:: max(1, len(sequences) // IN_COMPANY)]
-    alone, company = F.normalize(directory.alone(some)), F.normalize(torch.stack(encode_in_company(directory.encode, some)))
+    some = sequences[:: max(1, len(sequences) // COMPARED_SEQUENCES)]
+    alone, batched = F.normalize(directory.alone(some)), F.normalize(torch.stack(encode_batched(directory.encode, some)))
     report = Report(
         by=theirs["by"],
         through=directory.through,
         texts=len(sequences),
         longest=max(map(len, sequences)),
-        max_company_difference=(alone - company).abs().max().item(),
+        max_batched_difference=(alone - batched).abs().max().item(),
         **_differences(raw, expected, [sample.text for sample, _ in pairs]),
     )
     _refuse_difference(report)
@@ -181,7 +181,7 @@ def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict)
             )
 
 
-def encode_in_company(encode_batch: Callable[[list[list[int]]], Iterable[Tensor]], samples: list[list[int]]) -> list[Tensor]:
+def encode_batched(encode_batch: Callable[[list[list[int]]], Iterable[Tensor]], samples: list[list[int]]) -> list[Tensor]:
     """Every sample in a random batch with others; vectors in the order of `samples`."""
     rows: dict[int, Tensor] = {}
     for batch in _random_batches(list(map(len, samples))):
@@ -193,8 +193,8 @@ def _random_batches(lengths: list[int]) -> Iterator[list[int]]:
     """Indices, each once. Every other batch is sorted by length, so that sequences of equal length meet and go through attention as one call."""
     order = list(range(len(lengths)))
     random.Random(1).shuffle(order)
-    for number, start in enumerate(range(0, len(order), COMPANY)):
-        batch = order[start : start + COMPANY]
+    for number, start in enumerate(range(0, len(order), BATCH_SEQUENCES)):
+        batch = order[start : start + BATCH_SEQUENCES]
         yield sorted(batch, key=lengths.__getitem__) if number % 2 else batch
 
 
@@ -209,5 +209,5 @@ def _refuse_difference(report: Report) -> None:
             f"the export's vectors have other lengths than those of {report.by} (by {report.max_norm_difference:.1e}); nothing was written, choose another "
             "checkpoint."
         )
-    if not report.max_company_difference <= MAX_COMPANY_DIFFERENCE:
+    if not report.max_batched_difference <= MAX_BATCHED_DIFFERENCE:
         raise ExportError(f"a vector depends on the rest of its batch ({report}); nothing was written, choose another checkpoint.")

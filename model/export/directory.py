@@ -151,7 +151,7 @@ class Directory:
 
     def long_text(self) -> str:
         """More tokens than the trained window takes."""
-        words = "the tide at the old harbour rose by a millimetre and a half a year"
+        words = "the tide at the old harbour rose by a millimeter and a half a year"
         return " ".join([words] * (2 + self.content["trained_window"] // 8))
 
 

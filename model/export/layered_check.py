@@ -1,7 +1,7 @@
 """The check for checkpoints that do not fit into memory several times: one layer at a time, in float32 like the whole one.
 
 Theirs: transformers' own class over the checkpoint's files (layered_reference.py). Ours: the written directory through the model library, streamed. Tokens are compared
-for every text of the whole check, vectors for a few texts and for every prompt; nothing is compared in company.
+for every text of the whole check, vectors for a few texts and for every prompt; nothing is compared batched with others.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{self.texts} texts, one layer at a time, through the model library: cosine to {self.by} >= {self.min_cosine:.8f}, largest difference "
-            f"{self.max_difference:.1e}; tokens of {self.tokenized} texts compared, none in company"
+            f"{self.max_difference:.1e}; tokens of {self.tokenized} texts compared, none batched with others"
         )
 
 

@@ -8,7 +8,7 @@ ANONYMOUS = "onnx::"
 
 
 def read(data: bytes) -> dict[str, torch.Tensor]:
-    """Initialisers by name.
+    """Initializers by name.
 
     A linear layer's weight is stored transposed and without a name; it takes its name from the bias that is added to its product.
     """

@@ -46,7 +46,7 @@ def refuse_config(config: dict, architecture: ModuleType) -> None:
     auto_map = config.get("auto_map")
     if auto_map and not has_own_code(config, architecture):
         raise ExportError(
-            f"config.json names the checkpoint's own modelling code (auto_map = {json.dumps(auto_map)[:120]}), which may compute other vectors than "
+            f"config.json names the checkpoint's own modeling code (auto_map = {json.dumps(auto_map)[:120]}), which may compute other vectors than "
             f"transformers' {config.get('model_type')}; choose a checkpoint without it."
         )
     if config.get("transformers_weights"):

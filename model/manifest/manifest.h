@@ -1,5 +1,5 @@
-// What longembed-model.yaml says of a model directory. The exporter (model/export) writes it; README.md there describes
-// every key.
+// The contents of a model directory's longembed-model.yaml. The exporter (model/export) writes it; README.md there
+// describes every key.
 #ifndef LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
 #define LONGEMBED_MODEL_MANIFEST_MANIFEST_H_
 
@@ -33,7 +33,7 @@ enum class Pooling {
   kNone,  // No pooled vectors: the model gives others.
 };
 
-// How sparse_head.pt makes weights of vocabulary entries.
+// The way sparse_head.pt makes weights of vocabulary entries.
 enum class SparseHeadKind {
   kNone,          // There is none.
   kSpladeMax,     // Masked-language-model logits, the maximum over tokens.
@@ -41,7 +41,7 @@ enum class SparseHeadKind {
   kTokenWeights,  // A weight for each token of the text, the maximum over equal ones.
 };
 
-// How a model that gives a vector a token (ColBERT) takes queries and documents.
+// Queries and documents of a model with a vector for each token (ColBERT).
 struct TokenVectorSettings {
   int query_tokens = 0;                 // The most tokens of a query.
   int expansion_tokens = 0;             // Shorter queries are lengthened to so many tokens; 0 = they are not.
@@ -100,7 +100,7 @@ struct ModelManifest {
   std::string trained_window_source;               // The file, option or table that says trained_window.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
   std::string recommended_multi_vector_extension;  // The same, for a vector a window: it has `windows`.
-  // What the recommendations rest on: data set, date, figures.
+  // Evidence for the recommendations: data set, date, figures.
   std::map<std::string, std::string> recommendation_evidence;
   std::string precision;  // Of the weights in encoder.pt.
   std::string source;

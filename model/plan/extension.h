@@ -1,4 +1,4 @@
-// What a request can ask for to get a long text through a short-context model: windows composed with at most one
+// A request's way to get a long text through a short-context model: windows composed with at most one
 // positions method. README.md beside this file says which to choose, with the formulas and their papers.
 #ifndef LONGEMBED_MODEL_PLAN_EXTENSION_H_
 #define LONGEMBED_MODEL_PLAN_EXTENSION_H_

@@ -84,7 +84,7 @@ class Planner {
   int64_t content() const { return kept_.size(); }
   bool is_query() const { return options_.token_vectors == TokenVectors::kQuery; }
 
-  // What options.max_tokens cuts away.
+  // Tokens cut by options.max_tokens.
   absl::Status CheckCut() const {
     if (!options_.max_tokens.has_value()) return absl::OkStatus();
     const int64_t most = *options_.max_tokens, whole = plan_.truncated_tokens + content();

@@ -17,14 +17,14 @@
 
 namespace longembed {
 
-// What to do with content beyond the capacity.
+// Treatment of content beyond the capacity.
 enum class Truncate {
   kNone,   // Refuse it.
   kEnd,    // Keep the beginning.
   kStart,  // Keep the end.
 };
 
-// What one input may take. Checked before memory is taken for it.
+// Limits of one input. Checked before memory is allocated for it.
 struct PlanLimits {
   int64_t max_tokens = std::numeric_limits<int32_t>::max();           // Of the input as truncation leaves it.
   int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();  // One pass: attention takes the square of it.
@@ -61,8 +61,8 @@ struct InputTokens {
   std::span<const int32_t> content;  // Without special tokens, unless `complete`.
   bool complete = false;             // Content holds special tokens and prompt already; none are added.
   const SpanChoice* spans = nullptr;
-  // How many more tokens the content has before and after those that are here. Not together with spans that name them;
-  // what is not here must be cut away (TokensThatMatter).
+  // Number of further tokens that the content has before and after the given ones. Not together with spans that name
+  // them; truncation must cut them (TokensThatMatter).
   int64_t before = 0;
   int64_t after = 0;
   bool estimated = false;  // One of the two numbers is.
@@ -75,7 +75,7 @@ struct PlannedSequence {
   Positions positions;
 };
 
-// What one row of the encoder adds to the vector of a span that windows cut.
+// The contribution of one encoder row to the vector of a span that windows cut.
 struct SpanPart {
   int32_t span = 0;    // Of Plan::spans.
   int32_t tokens = 0;  // That the row is the mean of: its weight.
@@ -109,11 +109,12 @@ absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens);
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables);
 
-// How many tokens of an input, specials and prompt included, decide its plan: those of its beginning, or of its end
-// with Truncate::kStart. Of more than these the plan depends on their number alone, for truncated_tokens. nullopt: all.
+// Returns how many tokens of an input, specials and prompt included, decide its plan: those of its beginning, or of its
+// end with Truncate::kStart. Of more than these the plan depends on their number alone, for truncated_tokens. nullopt:
+// all.
 std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOptions& options);
 
-// What running the sequences costs.
+// The cost of running the sequences.
 struct Cost {
   int64_t tokens = 0;           // Run through the model, all sequences together.
   int64_t attention_pairs = 0;  // Sum of n * n.

@@ -10,7 +10,7 @@
 
 namespace longembed {
 
-// What a manifest recommends; nothing where it has no such key.
+// The recommendations of a manifest; unset where it lacks the key.
 struct Recommendations {
   std::optional<Extension> one_vector;
   std::optional<Extension> window_vectors;  // Has windows.

@@ -37,8 +37,8 @@ struct SequenceCalibration {
   Range rows;          // The queries.
 };
 
-// What the encoder runs over in one go. Attention stays within a sequence, so its vectors depend on nothing else in the
-// batch. A plain value without invariants between threads; n = tokens.size().
+// The unit that the encoder runs over at once. Attention stays within a sequence, so its vectors depend on nothing else
+// in the batch. A plain value without invariants between threads; n = tokens.size().
 struct Sequence {
   std::vector<int32_t> tokens;   // [n] Vocabulary ids, special tokens and prompt included.
   std::vector<float> positions;  // [n] APE: real-valued rows of the position table. RoPE: empty.

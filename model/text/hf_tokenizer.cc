@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kErrorCapacity = 512;
 constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes the tokenizer some 4 MiB.
 
-// What a sink collects. Sinks must not throw, because nothing may unwind through Rust.
+// The result that a sink collects. Sinks must not throw, because nothing may unwind through Rust.
 struct Collected {
   TokenizedText tokens;
   bool out_of_memory = false;

@@ -14,7 +14,7 @@
 
 namespace longembed {
 
-// How a request names its prompt. std::monostate: not at all; it gets the model's default prompt, if there is one.
+// A request's choice of prompt. std::monostate: none given; it gets the model's default prompt, if there is one.
 struct PromptName {
   std::string name;  // Of ModelManifest::prompts.
 };
@@ -32,7 +32,7 @@ struct PromptedTokens {
   std::vector<int32_t> prompt;            // Put before the content of every sequence.
   std::vector<int32_t> content;           // Empty for blanks alone.
   std::vector<ByteRange> content_ranges;  // Of each content token, in bytes of the text without the prompt.
-  // How many more tokens the content has before and after these.
+  // Number of further tokens of the content before and after these.
   int64_t before = 0;
   int64_t after = 0;
   bool estimated = false;  // One of the two numbers is: it follows from the bytes that were not tokenized.

@@ -1,4 +1,4 @@
-// What happens to a vector after the model gave it: cutting it to fewer dimensions, scaling it to length 1. Stateless:
+// Truncates a vector to fewer dimensions and normalizes it to length 1. Stateless:
 // any thread.
 #ifndef LONGEMBED_MODEL_VECTOR_VECTOR_H_
 #define LONGEMBED_MODEL_VECTOR_VECTOR_H_
@@ -25,7 +25,7 @@ struct DimensionOptions {
   bool force = false;                 // Also sizes that the model is not trained for.
 };
 
-// How many components stay of a vector of `trained.back()` components.
+// Returns the number of components to keep of a vector of `trained.back()` components.
 // Errors (INVALID_ARGUMENT): DIMENSIONS_OUT_OF_RANGE, DIMENSIONS_NOT_TRAINED. `trained` is ascending and not empty.
 absl::StatusOr<int> ResolveDimensions(const DimensionOptions& options, std::span<const int> trained);
 

@@ -234,7 +234,7 @@ void YamlMapping::RefuseUnknownKeys() const {
     if (known_.contains(key.scalar)) continue;
     const std::string known = absl::StrCat("; known here: ", absl::StrJoin(known_, ", "));
     Collect([&, &key = key] {
-      // Where the blank after a colon is missing a key's name holds its value.
+      // If the blank after a colon is missing, a key's name holds its value.
       if (words_ == YamlWords::kSecret) Fail(key, "", absl::StrCat("has an unknown key", known));
       Fail(key, key.scalar, absl::StrCat("is unknown", known));
     });

@@ -26,18 +26,18 @@
 
 namespace longembed {
 
-// What a duration may be: whole milliseconds, the smallest that any of them is honored to.
+// The resolution of durations: whole milliseconds.
 struct DurationRange {
   absl::Duration least = absl::ZeroDuration();
   absl::Duration most;
   bool or_zero = false;  // 0s is allowed though `least` is more: it switches off what the duration bounds.
 };
 
-// What a file may contain that is secret: its words then stay out of errors.
+// Secrets that a file may contain: its text then stays out of errors.
 enum class YamlWords { kQuoted, kSecret };
 
-// How many problems of a file are told: the first, or all that can be found, a line each. After a problem a field keeps
-// its default, which checks across fields must bear.
+// Number of problems reported for a file: the first, or all that can be found, a line each. After a problem a field
+// keeps its default, which checks across fields must bear.
 enum class YamlProblems { kFirst, kAll };
 
 // A key that is absent leaves its field as it is; one without a value is refused. Its methods throw; ReadYaml catches.

@@ -48,7 +48,7 @@ class TreeBuilder final : public YAML::EventHandler {
   // A list or a mapping that goes on.
   struct OpenNode {
     YamlNode* node;
-    bool has_key = false;  // Whose value comes next.
+    bool has_key = false;  // Its value comes next.
   };
 
   void Open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
@@ -113,7 +113,7 @@ absl::StatusOr<YamlNode> ParseYaml(const std::string& text) {
   } catch (const Refusal& refusal) {
     return absl::InvalidArgumentError(absl::StrCat("line ", refusal.line, ": ", refusal.what));
   } catch (const YAML::Exception& error) {
-    // What follows a colon quotes the file.
+    // The text after a colon quotes the file.
     return absl::InvalidArgumentError(
         absl::StrCat("line ", error.mark.line + 1, ": ", error.msg.substr(0, error.msg.find(':'))));
   }

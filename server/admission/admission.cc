@@ -133,7 +133,7 @@ absl::Duration Admission::WaitBefore(Priority priority, bool oversized) const {
 
 absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time start) const {
   const absl::Duration all = WaitBefore(request.priority, request.oversized);
-  // Whoever is due last waits for all, and whoever need not wait for long is not worth a closer look.
+  // A call that is due last waits for all of it; for one that waits briefly the bound is close enough.
   if (request.oversized || all <= Budget(request.priority) / 8) return all;
   absl::Duration before;
   for (int p = 0; p < static_cast<int>(request.priority); ++p) before += work_[p][false];
@@ -189,7 +189,7 @@ void Admission::GiveBack(Permit& permit, Reservation part) {
   permit.held_.all_tokens -= part.all_tokens;
   permit.held_.tokens -= part.tokens;
   permit.held_.work -= part.work;
-  // What comes to an empty queue leaves at once, and says nothing about how fast it could.
+  // Work that comes to an empty queue leaves at once, which says nothing about the pace.
   if (ready_work_ <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
 

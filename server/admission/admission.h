@@ -1,5 +1,5 @@
-// Who may join the queue of a device. A call is admitted by an estimate before it is tokenized, and what it holds is
-// settled when its tokens are known and released as its sequences reach the encoder.
+// Admission to the queue of a device. A call is admitted by an estimate before it is tokenized. Its reservation is
+// settled when its tokens are known, and released as its sequences reach the encoder.
 //
 //   Admission admission({.max_wait = absl::Seconds(10)}, clock);
 //   auto permit = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
@@ -54,7 +54,8 @@ namespace longembed {
 struct AdmissionOptions {
   absl::Duration max_wait = absl::Seconds(10);       // For interactive work.
   absl::Duration max_bulk_wait = absl::Seconds(60);  // For bulk.
-  double reject_fraction = 1;  // What share of these is used: estimates err, and what is admitted has to run, too.
+  // Fraction of max_wait and max_bulk_wait at which calls are rejected; the rest is headroom for estimation error.
+  double reject_fraction = 1;
 };
 
 // One model's tokens. Guarded by the admission's lock.
@@ -70,19 +71,19 @@ class ModelBudget {
   std::map<std::string, int64_t> client_tokens_;  // Of clients that have any.
 };
 
-// What a call wants.
+// The resources that a call asks for.
 struct ResourceRequest {
-  std::string client;             // Who asks; any string that is the same for the same client.
-  int64_t max_client_tokens = 0;  // That the client may hold in all; 0 = no limit of its own.
+  std::string client;             // Any string that identifies the client.
+  int64_t max_client_tokens = 0;  // Limit of all tokens of the client; 0 = none.
   Priority priority = Priority::kInteractive;
   bool oversized = false;
   int64_t tokens = 0;
   absl::Duration work;
   absl::Time deadline = absl::InfiniteFuture();
-  absl::Duration tokenization;  // Before it is ready for the queue, the wait for a thread included.
+  absl::Duration tokenization;  // Time until it is ready for the queue, the wait for a thread included.
 };
 
-// What a call holds: all of its tokens, and what it is charged for.
+// Resources held by a call: all of its tokens, and the part that it is charged for.
 struct Reservation {
   int64_t all_tokens = 0;
   int64_t tokens = 0;
@@ -93,7 +94,7 @@ struct Reservation {
 
 class Admission;
 
-// A call's permit. What it still holds is given back when it is destroyed. Thread-safe.
+// A call's permit to be in the queue. Releases everything still held when destroyed. Thread-safe.
 class Permit final : public QueuePermit {
  public:
   ~Permit() override;
@@ -101,17 +102,17 @@ class Permit final : public QueuePermit {
   Permit& operator=(const Permit&) = delete;
 
   // Replaces the estimate. Errors, unless it `must_fit`: RESOURCE_EXHAUSTED when the difference finds no room among the
-  // model's tokens, or the call would be late; then the permit holds nothing any more.
+  // model's tokens, or the call would be late; then the permit holds nothing.
   absl::Status Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit = false);
 
-  // When, by its client's clock, the call begins.
+  // Start of the call by its client's clock.
   absl::Time start() const { return start_; }
-  // When it is due by that clock, if it has a deadline; else InfiniteFuture. After Settle.
+  // Due time by that clock if the call has a deadline; else InfiniteFuture. After Settle.
   absl::Time due() const { return request_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
 
-  // A part of the call waits no longer.
+  // Releases what sequences that left the queue held.
   void Release(int64_t tokens, absl::Duration work, bool runs) override;
-  // Nor does any other.
+  // Releases everything still held.
   void ReleaseAll() { Release(std::numeric_limits<int64_t>::max(), absl::ZeroDuration(), /*runs=*/false); }
 
  private:
@@ -140,7 +141,7 @@ class Admission {
   // permit. A call that finds its model's queue empty is admitted whatever its size.
   absl::StatusOr<std::shared_ptr<Permit>> Admit(ModelBudget& model, const ResourceRequest& request);
 
-  // How long a new interactive call would wait, be it short or an oversized sequence.
+  // Expected wait of a new interactive call, short or oversized.
   absl::Duration expected_wait() const;
 
  private:
@@ -159,14 +160,13 @@ class Admission {
     bool refused = false;
   };
 
-  // All of these under the lock.
   Decision Judge(const ModelBudget& model, const ResourceRequest& request, const Reservation& wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static bool Waits(const ModelBudget& model) { return model.tokens_ > 0; }
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
   static bool TokensFit(const ModelBudget& model, Priority priority, const Reservation& wanted);
   absl::Duration WorkBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Of what is due before a call that would begin at `start`, by its client's clock.
+  // Wait for the work that is due before a call that would begin at `start`, by its client's clock.
   absl::Duration WaitOf(const ResourceRequest& request, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether a call with a deadline would be late behind `wait`.
   bool IsLate(const ResourceRequest& request, absl::Duration wait) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -180,11 +180,11 @@ class Admission {
   void GiveBack(Permit& permit, Reservation part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Adds the reservation to every sum, or takes it out of them.
   void Count(const Permit& permit, const Reservation& reservation, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // As BatchQueue orders calls: by when their work would be done, those without a deadline by when they lose patience.
+  // The order of BatchQueue: by the time their work would be done; without a deadline, by start plus kMaxDeadlineSlack.
   static absl::Time DueOf(const ResourceRequest& request, absl::Time start);
   void CountDue(const Permit& permit, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The work of one of the client's calls is so much more than its clock was advanced for.
+  // Advances the client's clock by the work that one of its calls has beyond the estimate.
   void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Seconds' worth of work a second: 1 when the estimates of work are right.
   double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return std::clamp(pace_.value(), 0.05, 20.0); }
@@ -198,16 +198,16 @@ class Admission {
 
   mutable std::mutex mutex_;
   std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][oversized]
-  // Of calls that are no oversized sequences, by when they are due, rounded down to kDueStep.
+  // Work of calls that are not oversized, by due time, rounded down to kDueStep.
   std::array<std::map<absl::Time, absl::Duration>, 2> due_work_ ABSL_GUARDED_BY(mutex_);  // [priority]
-  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Those with permits.
+  std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Clients with permits.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 
-  // Of work_, what has been tokenized and is not an oversized sequence's: what the scheduler has.
+  // The part of work_ that is tokenized and not oversized: the scheduler's.
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
-  // The work that left the queue to run, by the time that this took, in seconds, without oversized sequences.
+  // Work that left the queue to run, per second, without oversized sequences.
   DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};
-  absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: there was nothing to leave.
+  absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: the queue was empty.
 };
 
 }  // namespace longembed

@@ -1,4 +1,4 @@
-// Who is served next where clients compete for something scarce: start-time fair queueing (Goyal, Vin and Cheng, 1996).
+// Shares a scarce resource fairly among clients: start-time fair queueing (Goyal, Vin and Cheng, 1996).
 #ifndef LONGEMBED_SERVER_ADMISSION_FAIR_QUEUE_H_
 #define LONGEMBED_SERVER_ADMISSION_FAIR_QUEUE_H_
 
@@ -11,9 +11,9 @@
 
 namespace longembed {
 
-// Items of clients. A client's items stand one after the other in virtual time, each as long as it costs; whoever has
-// got least is served first, and a client that comes, or comes back, starts where the others are. So each of n clients
-// gets an n-th of what is served, counted in cost, however much the others ask for. A passive structure, not
+// Items of clients. A client's items stand one after the other in virtual time, each as long as it costs. The client
+// that was served least goes first; a new or returning client starts at the current virtual time. So each of n clients
+// gets an n-th of the served cost, however much the others ask for. A passive structure, not
 // thread-safe.
 template <typename Item>
 class FairQueue {
@@ -30,7 +30,7 @@ class FairQueue {
       const std::function<bool(const std::string& client, const Item& item)>& may) {
     for (auto position = items_.begin(); position != items_.end(); ++position) {
       if (!may(position->second.client, position->second.item)) continue;
-      // Those that may not are passed over, but time does not stand still for them.
+      // Items that may not be served are skipped; virtual time advances nevertheless.
       now_ = std::max(now_, position->first);
       std::pair<std::string, Item> taken{std::move(position->second.client), std::move(position->second.item)};
       items_.erase(position);
@@ -61,7 +61,7 @@ class FairQueue {
     Item item;
   };
 
-  // Clients whose time has come are like those that never were here.
+  // Forgets clients whose virtual time has passed: they are like new ones.
   void Forget() {
     if (items_.empty()) {
       for (const auto& [client, finish] : finish_) now_ = std::max(now_, finish);

@@ -1,4 +1,4 @@
-// How much of a bounded resource one client may hold.
+// Limits the part of a bounded resource that one client may hold.
 #ifndef LONGEMBED_SERVER_ADMISSION_FAIR_SHARE_H_
 #define LONGEMBED_SERVER_ADMISSION_FAIR_SHARE_H_
 

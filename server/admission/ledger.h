@@ -1,5 +1,5 @@
-// What the memory of a server is held by. Every call, every message of a stream and every health watch has a Charge,
-// which says at any time how much it holds, by kind; the sum of all has one limit.
+// Accounts for the memory that calls hold. Every call, every message of a stream and every health watch has a Charge,
+// which records the bytes that it holds, by kind; their sum has one limit.
 //
 //   Ledger ledger(256 << 20);
 //   absl::StatusOr<std::unique_ptr<Charge>> charge = ledger.BeginCall("client", /*max_calls=*/0);
@@ -23,9 +23,9 @@
 
 namespace longembed {
 
-// What bytes are held as.
+// Kinds of memory.
 enum class Memory {
-  kCalls,     // What gRPC and the server keep of a call, whatever it asks for.
+  kCalls,     // Fixed cost of a call in gRPC and the server.
   kRequests,  // Requests: their bytes, then their messages.
   kPlans,     // Sequences: tokens, positions, rotary tables.
   kAnswers,   // Vectors, answers' messages, and their bytes until the client has taken them.
@@ -35,7 +35,7 @@ const char* MemoryName(Memory kind);
 
 class Ledger;
 
-// What one call, or one message of a stream, holds until it is destroyed. Any thread.
+// The bytes of one call, or of one message of a stream. Releases them when destroyed. Any thread.
 class Charge {
  public:
   ~Charge();
@@ -47,7 +47,7 @@ class Charge {
   absl::Status Hold(Memory kind, int64_t bytes);
   // Adds to it. Errors: as Hold's.
   absl::Status HoldMore(Memory kind, int64_t bytes);
-  // Sets it whatever the room: the bytes are there already, or are there no more.
+  // Sets it without a check: the bytes are allocated already, or freed.
   void Correct(Memory kind, int64_t bytes);
 
   // Another charge of the same client, for what outlives this one. Holds nothing yet.
@@ -67,7 +67,7 @@ class Charge {
 // Multiple threads can use one Ledger without external synchronization.
 class Ledger {
  public:
-  // What a call costs by itself, in bytes; measured with idle streams, whose connections' share is in it.
+  // Fixed cost of a call, in bytes; measured with idle streams, the share of their connections included.
   static constexpr int64_t kCallBytes = 24 << 10;
 
   explicit Ledger(int64_t max_bytes) : max_bytes_(max_bytes) {}

@@ -1,4 +1,4 @@
-// What the operations of every API need.
+// Dependencies of the operations of every API.
 #ifndef LONGEMBED_SERVER_API_API_CONTEXT_H_
 #define LONGEMBED_SERVER_API_API_CONTEXT_H_
 

@@ -21,10 +21,10 @@ class Apis {
 
   const LongembedContext& context() const { return context_; }
   bool has_tei() const { return tei_ != nullptr; }
-  const TeiContext& tei_context() const { return tei_->context(); }  // Where it has one.
+  const TeiContext& tei_context() const { return tei_->context(); }  // REQUIRES: tei.v1 is served.
   // To be registered with a server, which they must outlive.
   Services services();
-  // Those whose health is to be told.
+  // The services that report health.
   std::vector<std::string> names() const;
 
  private:

@@ -120,7 +120,7 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
 }
 
 Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
-  // How many jobs in a row may not fit before the search for a smaller one ends: bounds the time under the caller's
+  // Stop the search for a smaller job after so many in a row that do not fit: bounds the time under the caller's
   // lock.
   constexpr int kMaxMisses = 64;
   Batch batch;

@@ -18,7 +18,7 @@ namespace longembed {
 
 struct BatchLimits {
   // A batch is filled up to so many tokens, attention counted in (CostModel); a sequence beyond it goes alone. Larger
-  // batches make everybody in them wait longer.
+  // batches make every call in them wait longer.
   int64_t max_tokens = 512;
   size_t max_sequences = 512;
   bool oversized = true;  // Whether oversized sequences may be taken.

@@ -1,4 +1,4 @@
-// What a sequence costs to run, in tokens' worth of linear layers.
+// The cost of running a sequence, in tokens' worth of linear layers.
 #ifndef LONGEMBED_SERVER_BATCHING_COST_MODEL_H_
 #define LONGEMBED_SERVER_BATCHING_COST_MODEL_H_
 
@@ -13,7 +13,7 @@ struct CostModel {
   // Floating-point operations of attention for one (query, key) pair, of those of the linear layers for one token
   // (AttentionShare): a sequence of n tokens costs n + attention * n * n.
   double attention = 0;
-  // Sequences that cost more are oversized sequences, which run alone and on half of the workers at most.
+  // Sequences that cost more are oversized: they run alone, and on half of the workers at most.
   int64_t oversized = std::numeric_limits<int64_t>::max();
 
   int64_t CostOf(int64_t tokens) const {
@@ -22,12 +22,12 @@ struct CostModel {
   bool IsOversized(int64_t tokens) const { return CostOf(tokens) > oversized; }
 };
 
-// What a call's sequences come to.
+// Sums over the sequences of a call.
 class Load {
  public:
   int64_t tokens() const { return tokens_; }
   int64_t cost() const { return cost_; }
-  // Most of its work is that of oversized sequences.
+  // Whether oversized sequences are most of its work.
   bool is_oversized() const { return 2 * oversized_cost_ > cost_; }
 
   void Add(int64_t tokens, int64_t cost, bool oversized) {
@@ -42,10 +42,9 @@ class Load {
   int64_t oversized_cost_ = 0;
 };
 
-// How many oversized sequences may run at a time: half of the workers, so that short requests find one. In simulation
-// (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is 20 times lower than with all
-// workers but one, and oversized sequences wait no longer.
-// With a single worker it takes them, too.
+// Maximum number of oversized sequences that run at a time: half of the workers, so that short requests find one. In
+// simulation (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is 20 times lower
+// than with all workers but one, and oversized sequences wait as long. A single worker runs them, too.
 inline int MaxRunningOversized(int workers) { return std::max(1, workers / 2); }
 
 }  // namespace longembed

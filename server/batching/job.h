@@ -32,11 +32,11 @@ struct JobResult {
 // Called exactly once, on a thread of the scheduler's or on the one that cancels. Must not block.
 using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 
-// What a job holds of the room in the queue (admission/admission.h). Thread-safe; called under the scheduler's lock.
+// A job's permit to be in the queue (admission/admission.h). Thread-safe; called under the scheduler's lock.
 class QueuePermit {
  public:
   virtual ~QueuePermit() = default;
-  // Sequences with so many tokens, and so much work, wait no longer: they run, or nobody wants them any more.
+  // Sequences with so many tokens, and so much work, have left the queue: they run (`runs`), or are cancelled.
   virtual void Release(int64_t tokens, absl::Duration work, bool runs) = 0;
 };
 
@@ -78,7 +78,7 @@ class Job {
   }
   bool settled() const { return settled_.load(std::memory_order_relaxed); }
 
-  // What nobody reads once the job has been answered: a running batch that shares the job must not keep it.
+  // Data not read once the job has been answered: a running batch that shares the job must not keep it.
   struct Remains {
     std::vector<Sequence> sequences;
     JobResult result;

@@ -7,7 +7,7 @@
 //   absl::Status accepted = lane->Submit(job);   // On an error `done` is not called.
 //   lane->Cancel(*job);                          // At any time.
 //
-// What a free worker does: it takes the most urgent sequence of all lanes and fills its batch with what waits beside
+// A free worker takes the most urgent sequence of all lanes and fills its batch with what waits beside
 // it, leaving as much for each other worker that is free. When nothing waits, it helps a batch that runs (team.h), and
 // stops helping as soon as something does. Oversized sequences (cost_model.h) are led by half of the workers at most,
 // so that short requests find one; the others help with an oversized sequence as long as nothing else waits.
@@ -44,7 +44,7 @@ struct SchedulerOptions {
   int workers = 1;
   // Called once on each worker's thread before its first batch, for what an engine keeps per thread.
   std::function<void()> initialize_worker;
-  bool threads = true;  // False: whoever owns it calls Step, as a simulation does.
+  bool threads = true;  // False: the owner calls Step, as a simulation does.
   // Whether any of these threads runs or waits for a core; tests say so otherwise.
   std::function<bool(std::span<const pid_t> threads)> wants_cpu = [](std::span<const pid_t> threads) {
     return std::ranges::any_of(threads, WantsCpu);
@@ -56,7 +56,7 @@ struct LaneOptions {
   CostModel costs;
 };
 
-// What it sees of its own work, for metrics. Called on worker threads, without locks held; must not block.
+// Observes the scheduler's work, for metrics. Called on worker threads, without locks held; must not block.
 class SchedulerObserver {
  public:
   virtual ~SchedulerObserver() = default;
@@ -100,10 +100,10 @@ class Lane {
 
   QueueState queue_state() const;
 
-  // Until there are batches: a worker took so long for so much cost, alone.
+  // Seeds the estimate of throughput before there are batches: one worker alone took so long for so much cost.
   void SeedThroughput(int64_t cost, absl::Duration took);
 
-  // How long the whole device would take for so much cost (CostModel), by what it did lately; 0 before anything is
+  // Time that the whole device would take for so much cost (CostModel), by its recent throughput; 0 before anything is
   // known.
   absl::Duration WorkOf(int64_t cost) const { return absl::Seconds(static_cast<double>(cost) * seconds_per_cost_); }
 
@@ -123,8 +123,7 @@ class Lane {
   };
   // For how long a batch has been hanging; 0 while it has not, or while the workers get too little of the CPU to say.
   absl::Duration Hanging(const RunningBatch& batch, absl::Time now) const;
-  // What a batch may take: several times what one worker alone would take, by what the device did lately, and some
-  // seconds more.
+  // Time limit of a batch: several times what one worker alone would take, by recent throughput, plus some seconds.
   absl::Duration MostTime(const Batch& batch) const;
 
   Scheduler& scheduler_;
@@ -166,9 +165,9 @@ class Scheduler {
  private:
   friend class Lane;
 
-  // What a worker has decided to do next.
+  // A worker's next action.
   struct Assignment {
-    Lane* lane = nullptr;  // None: help those who lead.
+    Lane* lane = nullptr;  // None: help other workers.
     Batch batch;           // Empty when only expired jobs were found.
     bool oversized = false;
     std::vector<std::shared_ptr<Job>> expired;
@@ -184,7 +183,7 @@ class Scheduler {
   void TakeBatch(Lane& lane, Assignment& assignment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Lane* MostUrgentLane() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool OversizedMayStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // To be called after anything that changes what waits or what may start.
+  // REQUIRES: called after anything that changes what waits or what may start.
   void UpdateWorkWaits() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void HelpOthers();
@@ -196,7 +195,7 @@ class Scheduler {
   void InviteHelpers(int more);
   void FinishBatch(Assignment& assignment);
   bool IsCancelled(const Batch& batch) const;
-  // What came of a batch's sequences, in their order: rows, one a span, and sparse vectors.
+  // Results of a batch's sequences, in their order: rows, one a span, and sparse vectors.
   struct Rows {
     std::vector<std::vector<float>> dense;
     std::vector<SparseVector> sparse;
@@ -208,7 +207,7 @@ class Scheduler {
   std::vector<std::shared_ptr<Job>> Deliver(Lane& lane, const Batch& batch, Rows& rows, absl::Time started,
                                             absl::Time finished);
   void Answer(Lane& lane, Job& job, absl::Status status);
-  // Claims the right to call done_; false when somebody has.
+  // Claims the right to call done_; false if it was claimed before.
   bool Settle(Lane& lane, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FailBatch(Lane& lane, const Batch& batch, const absl::Status& status, absl::Time finished);
   void Measure(Lane& lane, int64_t cost, double seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -229,7 +228,7 @@ class Scheduler {
   // Workers' seconds spent helping with batches, for each second of leading one.
   DecayedRatio helping_ ABSL_GUARDED_BY(mutex_){Lane::kMeasureMemory};
   std::atomic<int> helpable_ = 0;         // Running batches whose encoders use helpers; written under mutex_.
-  std::atomic<bool> work_waits_ = false;  // For helpers, who ask often: a worker should take a batch, or end.
+  std::atomic<bool> work_waits_ = false;  // Polled by helpers: a worker should take a batch, or end.
 
   std::vector<pid_t> worker_threads_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::jthread> workers_;

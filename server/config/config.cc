@@ -171,7 +171,7 @@ absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
 
 LogFormat FindLogFormat(const std::string& path) {
   ServerConfig config;
-  // What is no regular file can be read once only.
+  // A file that is not regular can be read only once.
   std::error_code error;
   const bool readable = std::filesystem::is_regular_file(path, error);
   const absl::StatusOr<std::string> text = readable ? ReadWholeFile(path) : "";

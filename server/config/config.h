@@ -32,7 +32,7 @@ struct ModelConfig {
 struct TeiConfig {
   std::string model;           // That answers. Empty: the only one; with several, tei.v1 is not served.
   std::string default_prompt;  // Of requests that name no prompt. Empty: the model's default prompt, if any.
-  // How a long text gets through the model, by one of these at most.
+  // The way of a long text through the model; at most one of these.
   std::string profile;           // A name in ServerConfig::profiles. Empty: none.
   std::string extension = "{}";  // JSON of longembed.v1.Extension. {}: none.
 

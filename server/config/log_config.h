@@ -1,4 +1,4 @@
-// How much is logged, and in what form.
+// Level and format of the log.
 #ifndef LONGEMBED_SERVER_CONFIG_LOG_CONFIG_H_
 #define LONGEMBED_SERVER_CONFIG_LOG_CONFIG_H_
 

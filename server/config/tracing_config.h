@@ -1,4 +1,4 @@
-// Where spans are exported to, and of which calls.
+// The endpoint that spans are exported to, and the sampling of calls.
 #ifndef LONGEMBED_SERVER_CONFIG_TRACING_CONFIG_H_
 #define LONGEMBED_SERVER_CONFIG_TRACING_CONFIG_H_
 

@@ -353,7 +353,7 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
 
 namespace {
 
-// What the encoder gave of inputs that are not finished.
+// Encoder output of inputs that are not finished.
 struct RowsLeft {
   std::span<std::vector<float>> dense;
   std::span<SparseVector> sparse;

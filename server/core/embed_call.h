@@ -2,7 +2,7 @@
 // pool, encoded by the model's scheduler, finished and handed back.
 //
 //   auto call = EmbedCall::Start(model, pool, clock, params, [](absl::StatusOr<EmbedAnswer> answer) {});
-//   call->Cancel();   // When nobody waits any more.
+//   call->Cancel();   // When the client is gone.
 #ifndef LONGEMBED_SERVER_CORE_EMBED_CALL_H_
 #define LONGEMBED_SERVER_CORE_EMBED_CALL_H_
 
@@ -28,10 +28,10 @@
 
 namespace longembed {
 
-// What a call asks for, checked and resolved.
+// A request, checked and resolved.
 struct EmbedParams {
-  CallContext call;  // What it is made of must live until `done` has been called.
-  // At least one. What they show must live until `done` has been called. An error (with partial_results) stands in its
+  CallContext call;  // All that it refers to must live until `done` has been called.
+  // At least one. The texts must live until `done` has been called. An error (with partial_results) stands in its
   // input's place in the answer.
   std::vector<absl::StatusOr<Input>> inputs;
   InputOptions input_options;
@@ -40,7 +40,7 @@ struct EmbedParams {
   Priority priority = Priority::kInteractive;
   bool partial_results = false;           // An input's error stands in its own result instead of failing the call.
   int64_t max_response_bytes = 64 << 20;  // Of vectors, by estimate.
-  int bits_per_component = 32;            // That the answer will take.
+  int bits_per_component = 32;            // Of the answer's encoding.
 };
 
 struct EmbeddedInput {
@@ -55,7 +55,7 @@ struct EmbedAnswer {
   absl::Duration inference;
 };
 
-// What a plan holds, in bytes: its sequences' arrays and tables, but for tables that others share.
+// Memory of a plan, in bytes: its sequences' arrays and tables, except tables that others share.
 int64_t PlanBytes(const Plan& plan);
 
 // Prepares the inputs of a call one after the other and keeps count: the plan's limits hold for the call as a whole.
@@ -67,7 +67,7 @@ class CallPreparer {
   // Errors of an input carry the field "inputs[i]", i counted from 0; those of the call, "inputs".
   absl::StatusOr<Plan> Prepare(const absl::StatusOr<Input>& input);
 
-  // Whether the call as a whole went beyond a limit, which partial results cannot mend.
+  // Error if the call as a whole exceeded a limit; partial results cannot avoid it.
   const absl::Status& call_status() const { return call_status_; }
 
  private:
@@ -90,36 +90,35 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   static std::shared_ptr<EmbedCall> Start(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedParams params,
                                           Done done);
 
-  // `done` is called with CANCELLED soon, unless it has been called. The call's permit is given back at once.
+  // `done` is called with CANCELLED soon, unless it has been called. Releases the call's permit at once.
   void Cancel();
 
  private:
   EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, EmbedParams params, Done done);
 
-  // What the call will take, before anything is tokenized.
+  // Estimates the resources of the call before anything is tokenized.
   ResourceRequest Estimate() const;
   int64_t MaxSequenceTokens() const;  // Tokens of one sequence under the call's options.
   void Admit();
   void OnAdmitted(std::shared_ptr<Permit> permit);
   void Prepare();
-  // To the job's sequences. What it takes memory for fails this call alone.
+  // Makes the job's sequences. Running out of memory fails this call alone.
   absl::Status PlanSequences(std::vector<Sequence>& sequences);
   absl::Status PrepareInputs(std::vector<Sequence>& sequences);
   int64_t CountAnswered() const;  // Vectors of the answer.
   absl::Status CheckResponseSize() const;
-  // Charges for the vectors that will come and for what is made of them: of sparse ones by estimate, until they are
-  // there.
+  // Charges for the vectors and the answer made of them; for sparse ones by estimate, until SettleTerms.
   absl::Status HoldAnswer(const std::vector<Sequence>& sequences) const;
   int64_t ExpectedTerms(const std::vector<Sequence>& sequences) const;
   bool sparse() const { return params_.input_options.plan.sparse; }
   absl::Status Settle(const std::vector<Sequence>& sequences);
-  // What the texts taught of how many tokens a byte makes.
+  // Updates the model's estimate of tokens per byte by the texts of this call.
   void UpdateTokensPerByte() const;
   void Submit(std::vector<Sequence> sequences);
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   void Finish(absl::StatusOr<JobResult> result);
   absl::Status FinishInputs(JobResult& result);
-  // What was encoded, for metrics and the trace.
+  // Counts of what was encoded, for metrics and the trace.
   struct Tally {
     int64_t inputs = 0;
     int64_t tokens = 0;
@@ -133,7 +132,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   void TracePhase(const char* phase) const;
   // Charges for `terms` of the rows and as many of what is made of them.
   absl::Status HoldTerms(int64_t terms) const;
-  // Of sparse vectors, once they are there. Errors: RESPONSE_TOO_LARGE.
+  // Corrects the charge for sparse vectors to their size. Errors: RESPONSE_TOO_LARGE.
   absl::Status SettleTerms() const;
   absl::Status CheckNotCancelled() const;
 
@@ -141,7 +140,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   WorkerPool& pool_;
   const Clock& clock_;
   const EmbedParams params_;
-  const int64_t bytes_;  // Of its texts, that will be tokenized.
+  const int64_t bytes_;  // Of the texts to tokenize.
   Done done_;
   EmbedAnswer answer_;
   absl::Time admitted_;                        // When it was admitted.

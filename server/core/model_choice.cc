@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// What stands behind "NAME:" in `name`, where the model has that name.
+// Returns the part of `name` after "NAME:" if the model has that name.
 std::optional<std::string> ProfileIn(std::string_view name, const ServedModel& model) {
   const std::string prefix = model.name() + kAliasSeparator;
   if (!name.starts_with(prefix)) return std::nullopt;

@@ -20,7 +20,8 @@
 
 namespace longembed {
 
-// Who calls. `name` is the same for the same client: of its API key, of its certificate, or its address.
+// Identity and limits of the caller. `name` identifies the client: the name of its API key or certificate, or its
+// address.
 struct Caller {
   std::string name;
   bool has_key = false;           // The name is that of an API key, which the operator chose: fit for a metric's label.
@@ -28,12 +29,12 @@ struct Caller {
   int64_t max_concurrent_calls = 0;  // 0 = no limit of its own.
 };
 
-// What an operation may know of the call that it belongs to. Outlives the operation.
+// The call that an operation belongs to. Outlives the operation.
 struct CallContext {
   const Caller& caller;
   absl::Time arrival;
-  absl::Time deadline;    // InfiniteFuture: the client waits for ever.
-  bool may_wait = false;  // Where there is no room the operation waits; a stream's client is held up by flow control.
+  absl::Time deadline;    // InfiniteFuture: no deadline.
+  bool may_wait = false;  // Wait if the queue is full, instead of failing; flow control slows a stream's client down.
   Charge& memory;         // Of the request that this is.
   RequestTrace* trace = nullptr;  // Null: the call is not traced.
 };
@@ -49,19 +50,19 @@ class Operation {
   // operation does. May throw bad_alloc as long as `done` has not been called and nothing runs.
   virtual void Start(Done done) = 0;
 
-  // Instead of Start: the request is no good for reason `status`. Of the request there is what could be read. An
+  // Instead of Start: the request is invalid because of `status` and holds the fields that could be read. An
   // operation that can answer with an error may do so.
   virtual void Reject(const absl::Status& status, Done done) { std::move(done)(status); }
 
-  // Nobody waits any more: `done` is called soon. After Start has returned, by any thread, perhaps after `done`, when
-  // the messages are gone.
+  // Cancels: `done` is called soon. REQUIRES: Start has returned. Any thread, perhaps after `done`, when the messages
+  // are gone.
   virtual void Cancel() {}
 
-  // When `done` got OK: whether there is anything to send. A part of a larger message has nothing.
+  // After `done` with OK: whether there is an answer to send. A part of a larger message has none.
   virtual bool has_response() const { return true; }
   // Of the answer, where that may be very much larger than the request; about. After Start has returned.
   virtual int64_t expected_answer_bytes() const { return 0; }
-  // What a front that has headers says beside the answer. When `done` got OK.
+  // Headers of the answer, for fronts that have headers. After `done` with OK.
   virtual Headers headers() const { return {}; }
   // For metrics, when it has ended; empty where it is not known.
   virtual std::string model() const { return ""; }
@@ -76,22 +77,21 @@ struct ApiMethod {
   std::function<std::unique_ptr<Operation>(const CallContext&, google::protobuf::Message& request,
                                            google::protobuf::Message& response)>
       make;
-  // What clients of this API are told instead of a status, where it has codes of its own. Null: the status.
+  // Translates a status for APIs that have codes of their own. Null: unchanged.
   absl::Status (*client_status)(const absl::Status& status) = nullptr;
-  // Small, and answered however little room there is.
+  // The answer is small, and sent even when memory is short.
   bool exempt = false;
-  // Not empty: what the server lacks to offer this method, which answers UNIMPLEMENTED.
+  // Not empty: the requirement that is missing; the method answers UNIMPLEMENTED.
   std::string lacks;
 };
 
-// How the messages of a stream are answered.
+// Options for answering the messages of a stream.
 struct StreamOptions {
   bool in_order = true;  // Answers come in the order of their messages; else as they are ready.
-  // What is in work or waits to be written, before the next message is read.
+  // Limits of the messages in progress or waiting to be written, before the next one is read.
   size_t max_messages = 64;
   int64_t max_bytes = 16 << 20;  // Of their requests and answers.
-  // What the client left unfinished when it says that it has sent everything: what the stream then ends with. Null:
-  // nothing can be.
+  // Returns the error of a stream whose client closed it with something unfinished. Null: nothing can be unfinished.
   std::function<absl::Status()> check_end;
 };
 
@@ -110,7 +110,7 @@ ApiMethod MakeMethod(std::string name, const Context& context) {
           }};
 }
 
-// What operations of one kind share: their messages, and their end.
+// Base of operations: holds their messages and ends them.
 template <typename RequestType, typename ResponseType>
 class TypedOperation : public Operation {
  public:

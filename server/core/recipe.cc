@@ -36,7 +36,7 @@ const char* NameOf(Pooling pooling) {
   return "";
 }
 
-// What the manifest says that shapes vectors; encoder.pt and tokenizer.json do not say it.
+// The manifest's keys that shape vectors and are not part of encoder.pt or tokenizer.json.
 json ToJson(const ModelManifest& model) {
   json result{{"family", model.family == Family::kApe ? "APE" : "ROPE"},
               {"plain_limit", model.plain_limit},

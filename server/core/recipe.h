@@ -16,7 +16,7 @@ namespace longembed {
 // Changes whenever the same request is planned differently than before.
 inline constexpr int kPlanVersion = 2;
 
-// What shapes every vector of a call alike. Nothing that varies by text, and not the prompt: queries and documents
+// Everything that shapes all vectors of a call. Excludes what varies by text, and the prompt: queries and documents
 // differ in it and are compared.
 struct RecipeOptions {
   Extension extension;  // With the numbers that were asked for; what was left to the text is "adaptive".

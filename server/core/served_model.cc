@@ -42,7 +42,7 @@ QueueReading ServedModel::ReadQueue() const {
 }
 
 absl::Status ServedModel::WarmUp() {
-  // TorchScript's profiling run, then the optimised one.
+  // TorchScript's profiling run, then the optimized one.
   const int rounds = encoder_->engine() == "torchscript" ? 2 : 1;
   const int longest = std::min(model_->manifest.plain_limit / 2, 256);
   for (int round = 0; round < rounds; ++round) {
@@ -89,7 +89,7 @@ void ServedModel::Probe() {
   if (!sequence.ok()) return RecordFailure();
   std::vector<Sequence> sequences;
   sequences.push_back(*std::move(sequence));
-  // What comes of it the observer sees. Where it is not even accepted, the lane is closing.
+  // The observer sees the result. The lane rejects the job only when it is closing.
   lane_->Submit(std::make_shared<Job>(std::move(sequences), JobOptions{}, [](absl::StatusOr<JobResult>) {}))
       .IgnoreError();
 }

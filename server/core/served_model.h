@@ -22,7 +22,7 @@
 
 namespace longembed {
 
-// A device's workers, and who may join their queue.
+// A device's workers and the admission to their queue.
 struct Device {
   Scheduler& scheduler;
   Admission& admission;
@@ -48,13 +48,13 @@ class ServedModel {
   Admission& admission() { return device_.admission; }
   ModelBudget& budget() { return budget_; }
 
-  // How many tokens a byte of text is, by what was tokenized lately: for estimates.
+  // Tokens per byte of text, by what was tokenized lately: for estimates.
   double tokens_per_byte() const;
   void UpdateTokensPerByte(int64_t tokens, int64_t bytes);
   const LaneOptions& lane_options() const { return lane_->options(); }
   ModelMetrics& metrics() { return *metrics_; }
 
-  // How its precision compares with float32's, when that was measured.
+  // The comparison of its precision with float32, if it was measured.
   const std::optional<PrecisionReport>& precision_report() const { return precision_report_; }
   void set_precision_report(const PrecisionReport& report) { precision_report_ = report; }
 
@@ -69,7 +69,7 @@ class ServedModel {
   absl::Duration hanging() const { return lane_->queue_state().hanging; }
   // Whether calls are refused, because its encoder hangs.
   bool given_up() const { return given_up_; }
-  // Given up: answers what waits, too.
+  // Refuses calls, and answers those that wait.
   void GiveUp(bool given_up);
   // Has one short sequence encoded, by a worker; does not wait for it.
   void Probe();
@@ -77,7 +77,7 @@ class ServedModel {
  private:
   static constexpr int kFailures = 3;
 
-  // Passes what the scheduler sees on to the metrics.
+  // Passes the scheduler's observations on to the metrics.
   class BatchObserver final : public SchedulerObserver {
    public:
     void OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) override;

@@ -24,7 +24,7 @@ enum class Overload {
   kClientLimit,  // This client's own limit.
   kDeadline,     // The call would not be done before its deadline.
 };
-// What the bounds were and how far they are used.
+// The bounds and their current use.
 struct QueueFigures {
   int64_t queued_tokens = 0;
   int64_t max_queued_tokens = 0;

@@ -1,4 +1,4 @@
-// Where an allocation that fails becomes its request's error.
+// Turns a failed allocation into the error of its request.
 #ifndef LONGEMBED_SERVER_ERRORS_WITHIN_MEMORY_H_
 #define LONGEMBED_SERVER_ERRORS_WITHIN_MEMORY_H_
 
@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// What `work()`, a status, comes to; ServerOutOfMemory where it throws bad_alloc.
+// Returns the status of `work()`, or ServerOutOfMemory if it throws bad_alloc.
 template <typename Work>
 absl::Status WithinMemory(Work&& work) {
   try {

@@ -27,7 +27,7 @@ std::string LineOf(const std::string& path) {
 // A mounted hierarchy of control groups.
 struct Mount {
   std::string root;    // The group that the mount shows.
-  std::string folder;  // Where it shows it.
+  std::string folder;  // Its mount point.
   bool unified;        // Version 2.
   Words controllers;   // Version 1: what it limits.
 };
@@ -50,8 +50,8 @@ std::vector<Mount> ReadMounts(const std::string& process) {
   return mounts;
 }
 
-// Where the mount shows the group `path` of its hierarchy; its root where it does not show it, as in a namespace that
-// the process was moved out of.
+// Returns the folder of the group `path` under the mount, or the mount's root if it is not visible, as in a namespace
+// that the process was moved out of.
 std::string FolderOf(const Mount& mount, const std::string& path) {
   if (absl::StrContains(path, "/..")) return mount.folder;
   if (mount.root == "/") return path == "/" ? mount.folder : mount.folder + path;

@@ -1,4 +1,4 @@
-// How many cores this process may use.
+// Counts the cores that this process may use.
 #ifndef LONGEMBED_SERVER_HOST_CORES_H_
 #define LONGEMBED_SERVER_HOST_CORES_H_
 

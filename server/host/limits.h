@@ -1,4 +1,4 @@
-// What this process may use, read once at its start.
+// The cores and the memory that this process may use, read once at its start.
 #ifndef LONGEMBED_SERVER_HOST_LIMITS_H_
 #define LONGEMBED_SERVER_HOST_LIMITS_H_
 

@@ -1,4 +1,4 @@
-// What the clients of one HTTP API speak, and where they find it.
+// One HTTP API: its routes, its requests and its answers.
 #ifndef LONGEMBED_SERVER_HTTP_DIALECT_H_
 #define LONGEMBED_SERVER_HTTP_DIALECT_H_
 
@@ -31,17 +31,17 @@ struct Route {
   bool is_get = false;  // Else POST.
   std::string path;     // One that ends in '/' has a parameter behind it, "/v1/models/", but for "/" itself.
   ApiMethod method;
-  bool needs_key = true;  // Where the server asks for keys.
+  bool needs_key = true;  // If the server requires keys.
   // `parameter`: of the path, decoded; empty where it has none.
   std::function<std::unique_ptr<Dialect>(const std::string& parameter)> dialect;
 };
 
-// What is the same for everybody and needs no call: a page, say.
+// A constant answer that needs no call, such as a page.
 struct StaticFile {
   std::string path;
   std::string content_type;
   std::string content;
-  std::string browsers_to;  // Where those are sent that accept HTML, relative to the path. Empty: nowhere.
+  std::string browsers_to;  // Redirect of clients that accept HTML, relative to the path. Empty: none.
 };
 
 // Everything that an HTTP server offers.

@@ -49,7 +49,7 @@ HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Rout
        .refuse = [this](Refusal refusal) { context_.host.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
 }
 
-// Where memory runs out a connection is lost, and nothing else.
+// Runs the I/O loop. When memory runs out only the connection concerned is lost.
 void HttpServer::Run() {
   while (!io_.stopped()) {
     try {

@@ -1,4 +1,4 @@
-// Who is at the other end of a connection.
+// The peer of a connection.
 #ifndef LONGEMBED_SERVER_HTTP_PEER_H_
 #define LONGEMBED_SERVER_HTTP_PEER_H_
 

@@ -1,4 +1,4 @@
-// What HTTP headers say. Pure functions: any thread.
+// Formats HTTP headers. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_
 #define LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_
 

@@ -227,7 +227,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   // So many bytes of the body are here or announced. False: the call has ended.
   bool Receive(int64_t bytes) {
     const int64_t most = context_.host.max_request_bytes;
-    unread_ = true;  // Where it ends here.
+    unread_ = true;  // If the request ends here.
     state_ = State::kServing;
     if (bytes > most) {
       host_->Abandon(RequestTooLarge(bytes, most));
@@ -335,7 +335,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     Write(error.http_status, kJson, ByteChain(std::move(error.body)), headers);
   }
 
-  // What needs no call.
+  // Sends an answer that needs no call.
   void Answer(int http_status, const std::string& type, ByteChain body, const Operation::Headers& headers) {
     unread_ = !parser_->is_done();
     last_request_ = last_request_ || unread_;

@@ -20,7 +20,7 @@ struct HttpTimes {
   absl::Duration max_age = absl::InfiniteDuration();  // Of a connection: then the next answer closes it.
 };
 
-// What the sessions of a server share. All of it outlives them.
+// State shared by the sessions of a server. All must outlive them.
 struct HttpContext {
   const Routes& routes;
   const HostContext& host;

@@ -79,7 +79,7 @@ std::optional<std::unordered_map<std::string, int>> ConnectionsOn(int port) {
     if (!absl::SimpleAtoi(entry->d_name, &descriptor) || BoundPort(descriptor) != port) continue;
     sockaddr_storage peer{};
     socklen_t size = sizeof peer;
-    // What listens has no peer; what its peer has reset has none any more, and is closed in a moment.
+    // A listening socket has no peer; neither has a connection that its peer has reset, which is closed in a moment.
     if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &size) == 0) ++counts[ClientOf(peer)];
   }
   closedir(directory);
@@ -186,7 +186,7 @@ void Acceptor::Stop() {
 }
 
 void Acceptor::Run(const std::stop_token& stop) {
-  constexpr int kLookMs = 100;  // How often idle connections are looked at.
+  constexpr int kLookMs = 100;  // Interval between checks of idle connections.
   std::array<epoll_event, 64> events;
   while (!stop.stop_requested()) {
     const int count = epoll_wait(epoll_, events.data(), events.size(), idle_.empty() ? -1 : kLookMs);
@@ -259,9 +259,9 @@ void Acceptor::CloseIdle(std::list<Idle>::iterator idle) {
   idle_.erase(idle);
 }
 
-// Nobody says when a connection that was handed over is closed, so those that are open are counted, now and then: it
-// takes a look at every descriptor of the process. What came since may be closed already; before it costs somebody a
-// connection the next count is waited for.
+// Nothing tells when a connection that was handed over is closed, so open ones are counted now and then, by a look at
+// every descriptor of the process. Newer ones may be closed already; before a connection is refused because of them
+// the next count is awaited.
 std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
   constexpr auto kCountEvery = std::chrono::milliseconds(20);
   const std::optional<Refusal> refusal = TooManyByCount(client);

@@ -24,15 +24,15 @@ namespace longembed {
 
 struct AcceptorOptions {
   int max_connections = 1000;  // Of this acceptor's, open at a time, idle ones included.
-  // What one client may hold of max_connections while nobody else holds any; in (0, 1], 1: all. With s of it, a client
+  // Fraction of max_connections that one client may hold while no other holds any; in (0, 1], 1: all. With s, a client
   // is refused when it would hold more than s / (1 - s) times what is free (a dynamic threshold, as switches share
   // buffers): however many clients take what they can, some is free for the next.
   double max_client_share = 0.8;
   absl::Duration silence = absl::Seconds(5);  // After which a client that has said nothing is closed.
 };
 
-// Why a connection was closed instead of being handed over: all are open that may be, the client has its share of them,
-// or it said nothing.
+// The reason for closing a connection instead of handing it over: the limit is reached, the client has its share, or
+// it sent nothing.
 enum class Refusal { kLimit, kClientShare, kSilent };
 
 // The refusal as metrics name it: limit, client_share or idle.

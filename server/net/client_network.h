@@ -1,5 +1,5 @@
-// Who a client is that has neither a key nor a certificate: its address; of IPv6 the network of 64 bits, as one host
-// has all of the others. Pure functions: any thread.
+// Identifies a client that has neither a key nor a certificate: by its address; in IPv6 by its network of 64 bits,
+// because one host has all addresses of it. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_NET_CLIENT_NETWORK_H_
 #define LONGEMBED_SERVER_NET_CLIENT_NETWORK_H_
 

@@ -11,19 +11,19 @@
 
 namespace longembed {
 
-// What a process with a config does.
+// The arguments of a process that has a config.
 struct ServerArguments {
   std::string config_path;
   bool check_config = false;
 };
 
-// What some arguments print.
+// Facts about the machine that arguments print.
 struct MachineFacts {
   std::string libraries;                 // Behind the version.
   std::vector<std::string> cpu_kernels;  // Fastest first.
 };
 
-inline constexpr int kExitFailure = 1;  // What the config names cannot be used, or the server failed.
+inline constexpr int kExitFailure = 1;  // The config refers to something unusable, or the server failed.
 inline constexpr int kExitUsage = 2;    // The arguments or the config itself are wrong.
 
 // The description that --help, --man and --completion print.

@@ -23,12 +23,12 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
                                 .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
                       .costs = {.attention = AttentionShare(manifest)}};
-  if (workers > 1) options.costs.oversized = kOversized * standard;  // Else nobody could run beside one.
+  if (workers > 1) options.costs.oversized = kOversized * standard;  // Else nothing could run beside one.
   return options;
 }
 
-// What CheckPrecision compares with: the same kernels' vectors in float32, with one layer in memory at a time. Empty
-// where that is the precision.
+// The reference of CheckPrecision: the same kernels' vectors in float32, with one layer in memory at a time. Empty if
+// that is the precision.
 absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const std::string& cpu_kernels,
                                                const Model& model, std::function<void(double)> on_progress) {
   if (config.precision == Precision::kFloat32) return SampleVectors{};
@@ -42,7 +42,7 @@ absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const 
   return EmbedSample(model, **reference, AvailableCores());
 }
 
-// How far a precision other than float32 moves vectors.
+// Measures how far a precision other than float32 moves vectors.
 absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expected, ServedModel& served) {
   if (expected.empty()) return absl::OkStatus();
   const absl::StatusOr<SampleVectors> actual = EmbedSample(served.model(), served.encoder(), AvailableCores());

@@ -46,7 +46,7 @@ class Devices {
 };
 
 // Takes seconds, of a model of billions of weights minutes; tells log, metrics and health how far it is. Errors are
-// sentences for whoever wrote the configuration.
+// sentences for the author of the configuration.
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
                                                              Metrics& metrics, Health& health);
 

@@ -1,4 +1,4 @@
-// How far the loading of a model is: told to the log, the metrics and whoever checks the server's health.
+// Progress of loading the models, for the log, the metrics and health checks.
 #ifndef LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
 #define LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
 

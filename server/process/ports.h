@@ -19,7 +19,7 @@ struct Ports {
 
   // Health and metrics answer from here on, so that the kubelet and Prometheus see a server that starts. Adds a problem
   // for each address that is none or taken.
-  // What `calls` and `state` are made of must outlive the ports.
+  // `calls`, `state` and all that they refer to must outlive the ports.
   void Open(const ServerConfig& config, const HostContext& calls, Health& state, Problems& problems);
 };
 

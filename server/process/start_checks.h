@@ -1,4 +1,4 @@
-// What can be known to be wrong before any model is loaded.
+// Finds the problems that can be known before a model is loaded.
 #ifndef LONGEMBED_SERVER_PROCESS_START_CHECKS_H_
 #define LONGEMBED_SERVER_PROCESS_START_CHECKS_H_
 
@@ -23,7 +23,7 @@ class Problems {
   std::vector<std::string> all_;
 };
 
-// How many threads run the models on the CPU, and how many tokenize, with `cores` to use.
+// Numbers of threads that run the models on the CPU and that tokenize, given `cores`.
 int ComputeThreads(const ServerConfig& config, int cores);
 int TokenizationThreads(const ServerConfig& config, int cores);
 

@@ -65,7 +65,7 @@ bool ReadPairs(const std::string& text, std::map<std::string, std::string>& pair
   return true;
 }
 
-// Why the variable cannot be obeyed.
+// Returns the reason for ignoring the variable.
 std::string Refusal(const Variable& variable, const std::string& why) { return absl::StrCat(variable.name, " ", why); }
 
 std::string ReadEndpoint(const TracingConfig& config, const VariableReader& environment, OtlpOptions& options) {

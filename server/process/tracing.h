@@ -21,12 +21,12 @@ VariableReader ReadEnvironment();
 
 struct TracingSettings {
   OtlpOptions otlp;
-  std::string refused;  // Why what the environment asks for is not done; empty: it is, or nothing is asked for.
+  std::string refused;  // Reason for ignoring the environment; empty: it was obeyed, or sets nothing.
 
   bool enabled() const { return !otlp.address.empty(); }
 };
 
-// What `config` leaves empty comes from OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT and
+// Fields that `config` leaves empty come from OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT and
 // OTEL_SERVICE_NAME. Also read: OTEL_SDK_DISABLED, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_EXPORTER_OTLP_HEADERS,
 // OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_TIMEOUT (their _TRACES_ forms, too) and OTEL_RESOURCE_ATTRIBUTES.
 // The environment, which a platform may set for all of its processes, never stops the start.

@@ -1,4 +1,4 @@
-// What of gRPC's own a server has.
+// Selects gRPC's built-in services.
 #ifndef LONGEMBED_SERVER_RPC_BUILDER_PLUGINS_H_
 #define LONGEMBED_SERVER_RPC_BUILDER_PLUGINS_H_
 

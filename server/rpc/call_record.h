@@ -14,7 +14,7 @@
 
 namespace longembed {
 
-// What a front knows of a call when it comes. Headers that are missing are empty.
+// The facts of a call when it arrives. Missing headers are empty.
 struct Arrival {
   std::string address;      // Of the client, as gRPC writes it: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
   std::string certificate;  // The name in the client's certificate; empty without one.
@@ -43,7 +43,7 @@ class CallRecord {
   // Counts the call among those of the server, until the result is destroyed. Errors: RESOURCE_EXHAUSTED.
   absl::StatusOr<std::unique_ptr<Charge>> Begin() const;
 
-  // What an operation may know of the call. `memory` and `trace` must outlive the context.
+  // The context for an operation of the call. `memory` and `trace` must outlive it.
   CallContext ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const;
 
   // Of one request of the call. Null: the call is not traced.

@@ -1,4 +1,4 @@
-// How the bytes of a call and its messages become each other: protobuf's wire format, or a dialect of JSON.
+// Encodes and decodes the messages of a call: protobuf's wire format, or a dialect of JSON.
 #ifndef LONGEMBED_SERVER_RPC_CODEC_H_
 #define LONGEMBED_SERVER_RPC_CODEC_H_
 

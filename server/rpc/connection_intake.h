@@ -1,4 +1,4 @@
-// How connections that our Acceptor has accepted get into a gRPC server.
+// Hands connections of our Acceptor to a gRPC server.
 #ifndef LONGEMBED_SERVER_RPC_CONNECTION_INTAKE_H_
 #define LONGEMBED_SERVER_RPC_CONNECTION_INTAKE_H_
 

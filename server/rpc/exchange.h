@@ -18,7 +18,7 @@
 
 namespace longembed {
 
-// Held by shared_ptr; whoever calls Start keeps it alive until that returns. The messages are freed as soon as the
+// Held by shared_ptr; the caller of Start keeps it alive until Start returns. The messages are freed as soon as the
 // answer has been made into bytes, however long a client takes to read it.
 class Exchange {
  public:

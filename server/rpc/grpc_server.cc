@@ -47,7 +47,7 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
   // Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.
   set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, absl::Seconds(15));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  // What gRPC buffers of requests that have not arrived whole, which the ledger cannot know of.
+  // Bytes that gRPC buffers of incomplete requests, which the ledger does not see.
   constexpr int64_t kQuotaMargin = 64 << 20;
   builder.SetResourceQuota(
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));

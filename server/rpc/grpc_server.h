@@ -25,7 +25,7 @@
 
 namespace longembed {
 
-// What an API registers. Its services must outlive the server.
+// Services of an API. They must outlive the server.
 using Services = std::vector<grpc::Service*>;
 
 // Multiple threads can call its methods without external synchronization.

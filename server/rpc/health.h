@@ -47,7 +47,7 @@ class Health {
   // Of all services but kLivenessService.
   void SetServing(bool serving);
   void SetLive(bool live);
-  // How far the start is, in printable ASCII; "" once there is nothing to tell.
+  // Progress of the start, in printable ASCII; "" once it is complete.
   void SetLoading(std::string loading);
   // Ends every watch, for good.
   void EndWatches();

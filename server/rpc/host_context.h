@@ -1,4 +1,4 @@
-// What the hosts of calls need, whatever API they serve.
+// Dependencies of the hosts of calls, for every API.
 #ifndef LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_
 #define LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_
 
@@ -23,7 +23,7 @@ struct HostContext {
   int64_t max_request_bytes = 16 << 20;
   int64_t max_response_bytes = 64 << 20;
   ApiKeyStore* api_keys = nullptr;  // Null: no key is asked for.
-  OpenStreams* streams = nullptr;   // Where streams are drained; null where nothing ever is.
+  OpenStreams* streams = nullptr;   // Drains streams; null if nothing ever is drained.
   absl::Duration max_stream_age = absl::InfiniteDuration();
   const Tracer* tracer = nullptr;  // Null: no call is traced.
 };

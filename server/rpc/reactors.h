@@ -15,7 +15,7 @@ namespace longembed {
 
 using RawStream = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-// What gRPC says of a call.
+// Reads the facts of a call from gRPC's context.
 Arrival ArrivalOf(const grpc::CallbackServerContext& context);
 
 // Tells gRPC how a call ends. An error for overload puts its retry delay into the trailing metadata, where gRPC's

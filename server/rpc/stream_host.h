@@ -21,7 +21,7 @@
 
 namespace longembed {
 
-// What carries a stream. The host calls none of these after Finish, and the front none of the host's before it has
+// The transport of a stream. The host calls none of these after Finish, and the front none of the host's before it has
 // called Begin.
 class StreamFront {
  public:
@@ -47,7 +47,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   void OnRead(bool ok, grpc::ByteBuffer request);
   void OnWritten(bool ok);
   void OnCancelled();
-  // Nobody waits, and the front is going.
+  // The call is cancelled, and the front is going away.
   void OnOver();
   // Any thread.
   void Drain();
@@ -68,7 +68,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   absl::Status TakeCall();
   // Null when there is nothing to begin: the last message was read, or the stream is over, or may hold no more.
   std::shared_ptr<Slot> TakeMessage(bool ok, int64_t bytes);
-  // Why there is no next message; OK at an end in order.
+  // Reason why there is no next message; OK after the last one.
   absl::Status WhyNoMore(bool ok) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndMessage(Slot& slot);
   // Begins what can be begun: the next write, the end, or, in a reaction of the front's, the next read. Elsewhere the
@@ -103,9 +103,9 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  bool failed_ ABSL_GUARDED_BY(mutex_) = false;            // In order: the next answer would be an error.
-  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);           // Why no more is read; ends the stream once all is answered.
-  std::shared_ptr<Slot> writing_ ABSL_GUARDED_BY(mutex_);  // Whose answer is being written.
+  bool failed_ ABSL_GUARDED_BY(mutex_) = false;   // In order: the next answer would be an error.
+  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);  // Reason for reading no more; ends the stream once all is answered.
+  std::shared_ptr<Slot> writing_ ABSL_GUARDED_BY(mutex_);  // The slot whose answer is being written.
   std::string model_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -11,7 +11,7 @@
 namespace longembed {
 namespace {
 
-// What gRPC asks at every handshake: is there another set of certificates?
+// gRPC asks at every handshake whether there is another set of certificates.
 class CertificateFetcher {
  public:
   explicit CertificateFetcher(CertificateStore& certificates) : certificates_(certificates) {}

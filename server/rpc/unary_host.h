@@ -19,7 +19,7 @@ namespace longembed {
 
 class UnaryHost {
  public:
-  // What the client is to get.
+  // The result for the client.
   struct Outcome {
     absl::Status status;
     grpc::ByteBuffer answer;  // When the status is OK.
@@ -38,7 +38,7 @@ class UnaryHost {
   // The request did not arrive whole. Instead of Start.
   void Abandon(const absl::Status& status) { End(status); }
   void Start(grpc::ByteBuffer request);
-  // Nobody waits any more. After Start has returned, by any thread.
+  // Cancels the call. REQUIRES: Start has returned. Any thread.
   void Cancel();
 
  private:
@@ -52,7 +52,7 @@ class UnaryHost {
   CallRecord record_;
   Finish finish_;
   const std::unique_ptr<Codec> codec_;
-  std::unique_ptr<Charge> message_;     // What the exchange will hold, beside what the call does. Null: not admitted.
+  std::unique_ptr<Charge> message_;     // Charge of the exchange, beside that of the call. Null: not admitted.
   std::unique_ptr<Charge> call_;        // Until the client has taken the answer, which is when this goes.
   std::shared_ptr<Exchange> exchange_;  // Null when the call was refused before it had one.
 };

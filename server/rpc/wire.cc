@@ -62,7 +62,7 @@ std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const Unknow
   return std::nullopt;
 }
 
-// Why protobuf refused these bytes.
+// Returns the reason why protobuf refused these bytes.
 absl::Status ParseError(const grpc::ByteBuffer& bytes, const Descriptor& type) {
   grpc::ByteBuffer again(bytes);
   grpc::ProtoBufferReader reader(&again);

@@ -1,4 +1,4 @@
-// Who may call: API keys from a file that may be replaced while the server runs.
+// Authenticates callers by API keys from a file that may be replaced while the server runs.
 //
 //   keys:
 //     - name: search-frontend            # Appears in logs and metrics; the key itself never does.

@@ -17,7 +17,7 @@
 
 namespace longembed {
 
-// How a call ended. Never what its client wrote.
+// The outcome of a call. Never text of its client.
 struct CallEnd {
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string reason;  // Of an error (ErrorReason).

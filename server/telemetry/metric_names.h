@@ -54,14 +54,14 @@ inline constexpr Name kHeldBytes{
     "longembed_held_bytes",
     "Bytes that calls hold, as limits.max_pending_bytes counts them: of calls, requests, plans, answers."};  // kind
 inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures_total",
-                                              "Calls refused for want of an API key that the server knows."};  // reason
+                                              "Calls refused because their API key is missing or unknown."};  // reason
 inline constexpr Name kClientTokens{"longembed_client_tokens_total",
                                     "Tokens encoded for a client with an API key."};  // client
 inline constexpr Name kConnectionsAccepted{"longembed_connections_accepted_total", "Connections handed to gRPC."};
 inline constexpr Name kConnectionsRefused{"longembed_connections_refused_total",
                                           "Connections closed at once."};  // reason
 inline constexpr Name kEncoderFailures{"longembed_encoder_failures_total",
-                                       "Batches that the encoder failed, but for want of memory."};  // model
+                                       "Batches that the encoder failed, except by running out of memory."};  // model
 inline constexpr Name kModelLoad{"longembed_model_load_ratio",
                                  "How far the loading of a model is, from 0 to 1."};  // model
 inline constexpr Name kModelInfo{"longembed_model_info", "1, with what a model is as labels."};

@@ -1,4 +1,4 @@
-// What the server counts and measures, and the HTTP port where Prometheus reads it. Metric names are in metric_names.h.
+// The server's metrics and the HTTP port that Prometheus scrapes. Metric names are in metric_names.h.
 #ifndef LONGEMBED_SERVER_TELEMETRY_METRICS_H_
 #define LONGEMBED_SERVER_TELEMETRY_METRICS_H_
 
@@ -20,7 +20,7 @@ struct BuildInfo {
   std::string torch;
 };
 
-// What a model is, as it is served.
+// Description of a served model.
 struct ModelInfo {
   std::string architecture;
   std::string precision;
@@ -31,7 +31,7 @@ struct ModelInfo {
   int64_t trained_window = 0;  // Tokens.
 };
 
-// What a queue looks like at this moment.
+// Current state of a queue.
 struct QueueReading {
   int64_t jobs = 0;
   int64_t tokens = 0;

@@ -58,7 +58,7 @@ double HeapInUse() {
   if (mallctl != nullptr) {
     uint64_t epoch = 1;  // Written, it brings the statistics up to date.
     mallctl("epoch", nullptr, nullptr, &epoch, sizeof(epoch));
-    // What threads have freed and keep to themselves for a while counts as allocated: megabytes of it, more and more
+    // Memory in threads' caches counts as allocated though it is freed: megabytes of it, more and more
     // while threads that do little fill their caches. 4096 stands for all arenas.
     return JemallocBytes("stats.allocated") - JemallocBytes("stats.arenas.4096.tcache_bytes") -
            JemallocBytes("stats.arenas.4096.tcache_stashed_bytes");

@@ -19,7 +19,7 @@
 
 namespace longembed {
 
-// Where spans go.
+// Exports spans.
 class SpanSender {
  public:
   virtual ~SpanSender() = default;

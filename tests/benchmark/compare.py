@@ -31,7 +31,7 @@ from running_server import start_server  # noqa: E402
 
 MODEL = "e5-small-v2"
 SETS = ["16", "128", "512", "mixed"]
-BATCH = 1.6  # 512-token texts are measured so much longer: whole batches quantise short windows.
+BATCH = 1.6  # 512-token texts are measured so much longer: whole batches make short windows coarse.
 
 
 @dataclass

@@ -92,7 +92,7 @@ fuzz() {
 last_of() { grep -oE "$2" "$logs/fuzz/$1.log" | tail -n 1 | grep -oE '[0-9]+$' || echo 0; }
 
 # One line for TARGET, and its case of the report. The finding is the last input that libFuzzer wrote; where it died on a given file, that file.
-summarise() {
+summarize() {
   local target=$1 status input reason case
   status=$(cat "$build/findings/$target.status" 2>/dev/null || echo 1)
   case="<testcase classname=\"fuzz\" name=\"$target\""
@@ -133,7 +133,7 @@ for target in "${targets[@]}"; do
 done
 wait
 found=0 cases=()
-for target in "${targets[@]}"; do summarise "$target"; done
+for target in "${targets[@]}"; do summarize "$target"; done
 if [ -n "$report" ]; then
   mkdir -p "$(dirname "$report")"
   printf '<testsuite name="fuzz">%s</testsuite>\n' "${cases[*]}" >"$report"

@@ -145,7 +145,7 @@ def test_notes_say_where_it_is(notes):
 
 def test_notes_warn(notes):
     text = notes({"replicas": 1, "config": {"drain": {"delay": "0s"}}})
-    assert "calls are not encrypted" in text and "whoever reaches the port may call" in text and "one replica" in text and "config.drain.delay is 0" in text
+    assert "calls are not encrypted" in text and "every client that reaches the port may call" in text and "one replica" in text and "config.drain.delay is 0" in text
 
 
 def test_notes_do_not_warn_for_nothing(notes):

@@ -152,7 +152,7 @@ def name_of(value) -> str:
 
 
 @pytest.mark.parametrize("kind, extension", CASES, ids=name_of)
-def test_a_method_is_its_formulas_alone_and_in_company(models, kind, extension):
+def test_a_method_is_its_formulas_alone_and_batched(models, kind, extension):
     compare_with_formulas(models, kind, extension)
 
 
@@ -166,8 +166,8 @@ def compare_with_formulas(models, kind: str, extension: dict):
     extension = {**extension, "when": "ALWAYS"}  # What LONG leaves alone is a test of the planner's, to the last bit.
     most = capacity(extension) - 2
     contents = [random_ids(rng, n) for n in (most, 1, min(most, LO), *(rng.randint(1, most) for _ in range(5)))]
-    company = models.vectors(kind, contents, extension)
-    for content, vector in zip(contents, company):
+    batched = models.vectors(kind, contents, extension)
+    for content, vector in zip(contents, batched):
         alone = models.vectors(kind, [content], extension)[0]
         assert np.abs(alone - vector).max() <= 1e-5
         assert alone @ unit(expected(models, kind, content, extension)) >= 0.99999

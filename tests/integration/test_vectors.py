@@ -84,12 +84,12 @@ def test_vectors_are_those_of_transformers(served, pb):
 
     order = list(range(len(texts)))
     random.Random(9).shuffle(order)
-    company = numpy.empty_like(alone)
+    batched = numpy.empty_like(alone)
     for start in range(0, len(order), 13):
         batch = order[start : start + 13]
-        company[batch] = embed([texts[i] for i in batch])[0]
-    assert (company * expected).sum(1).min() >= 0.99999
-    assert numpy.abs(company - alone).max() <= 1e-5
+        batched[batch] = embed([texts[i] for i in batch])[0]
+    assert (batched * expected).sum(1).min() >= 0.99999
+    assert numpy.abs(batched - alone).max() <= 1e-5
 
 
 def test_prompt_is_put_before_the_text(stub, pb):

@@ -44,7 +44,7 @@ class Embedding:
             return True
         if status == 2:
             raise RuntimeError(f"the client does not take its arguments: {self.log.read_text()[-500:]}")
-        time.sleep(0.2)  # Where both replicas are away it would be started in vain, many times.
+        time.sleep(0.2)  # While both replicas are down it would be started many times, without effect.
         self.run()
         return False
 

@@ -4,7 +4,7 @@
 //   operations_load_client --server HOST:PORT --texts FILE --rate 1700 --seconds 60          open loop: overload
 //   operations_load_client --server HOST:PORT --texts FILE --history FILE ...                records calls: history.py
 //
-// One thread sends and receives, and requests are serialised once, so that the client takes little of the cores that it
+// One thread sends and receives, and requests are serialized once, so that the client takes little of the cores that it
 // shares with the server. In an open loop latency counts from the moment at which a call was due: a client that falls
 // behind must not make the server look better. SIGINT or SIGTERM end the sending early; what is under way is waited
 // for. All times are of the monotonic clock.

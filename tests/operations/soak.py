@@ -77,7 +77,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         operations = {
             self.embed: 10, self.windows: 3, self.positions: 2, self.spans: 1, self.stream: 3, self.abandoned_stream: 1, self.cancelled: 2,
-            self.hurried: 2, self.refused: 2, self.garbage: 1, self.wrong_key: 1, self.inspect: 2, self.tei_embed: 2, self.tei_stream: 1,
+            self.late: 2, self.refused: 2, self.garbage: 1, self.wrong_key: 1, self.inspect: 2, self.tei_embed: 2, self.tei_stream: 1,
             self.reconnect: 1,
         }  # fmt: skip
         first = list(operations)[self.part :: self.parts]  # All clients together begin with one of each.
@@ -189,7 +189,7 @@ class Client(threading.Thread):
         call.cancel()
         return (BUSY,)
 
-    def hurried(self):
+    def late(self):
         self.call(
             self.stub.Embed,
             self.pb.EmbedRequest(options=self.options(), inputs=self.inputs(1, 600, 8)),

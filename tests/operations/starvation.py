@@ -1,4 +1,4 @@
-"""One client's flood of Tokenize and Explain calls beside another client's calls of long texts: whoever needs little gets it nearly as soon as
+"""One client's flood of Tokenize and Explain calls beside another client's calls of long texts: a client that needs little gets it nearly as soon as
 alone, whether clients are told apart by key or by address, and what waits is seen in the metrics and in an answer's timing."""
 
 import argparse

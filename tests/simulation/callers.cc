@@ -64,18 +64,18 @@ absl::Duration ToDuration(const google::protobuf::Duration& duration) {
 
 class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
  public:
-  UnaryCaller(SimulatedServer& server, UnaryWish wish)
-      : server_(server), checker_(server.checker()), wish_(std::move(wish)) {
-    call_->client = wish_.client;
-    call_->model = wish_.model;
-    call_->interactive = !wish_.bulk;
-    call_->deadline = server_.loop().Now() + wish_.time_left;
-    for (const Words& words : wish_.texts) {
-      call_->texts.push_back(checker_.MakeText(words, wish_.tokenize ? Shape::kTokens : Shape::kWindows));
-      if (!words.empty()) call_->texts.back()->text += std::string(wish_.blanks, ' ');
+  UnaryCaller(SimulatedServer& server, UnarySpec spec)
+      : server_(server), checker_(server.checker()), spec_(std::move(spec)) {
+    call_->client = spec_.client;
+    call_->model = spec_.model;
+    call_->interactive = !spec_.bulk;
+    call_->deadline = server_.loop().Now() + spec_.time_left;
+    for (const Words& words : spec_.texts) {
+      call_->texts.push_back(checker_.MakeText(words, spec_.tokenize ? Shape::kTokens : Shape::kWindows));
+      if (!words.empty()) call_->texts.back()->text += std::string(spec_.blanks, ' ');
     }
-    call_->texts.back()->poison = wish_.poison;
-    request_ = wish_.tokenize ? TokenizeRequest() : EmbedRequest();
+    call_->texts.back()->poison = spec_.poison;
+    request_ = spec_.tokenize ? TokenizeRequest() : EmbedRequest();
     call_->request_bytes = static_cast<int64_t>(request_.Length());
   }
 
@@ -84,31 +84,31 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     checker_.Begin(call_);
     server_.CountHeld(+1, 0);
     auto self = shared_from_this();
-    host_ = std::make_unique<UnaryHost>(wish_.tokenize ? server_.tokenize() : server_.embed(),
-                                        ArrivalOf(server_, wish_.client, wish_.time_left), server_.host(),
+    host_ = std::make_unique<UnaryHost>(spec_.tokenize ? server_.tokenize() : server_.embed(),
+                                        ArrivalOf(server_, spec_.client, spec_.time_left), server_.host(),
                                         [this, self](UnaryHost::Outcome outcome) { End(std::move(outcome)); });
     server_.before_call();
     host_->Start(std::move(request_));
     if (ended_) return;
     checker_.JoinTokenizer(*call_);
     // gRPC tells of a deadline a little late.
-    CancelAfter(wish_.time_left + server_.random().UpTo(absl::Milliseconds(5)));
-    CancelAfter(wish_.cancel_after);
+    CancelAfter(spec_.time_left + server_.random().UpTo(absl::Milliseconds(5)));
+    CancelAfter(spec_.cancel_after);
   }
 
  private:
   grpc::ByteBuffer EmbedRequest() const {
     v1::EmbedRequest request;
-    SetOptions(wish_.model, wish_.bulk, *request.mutable_options());
-    request.set_partial_results(wish_.partial_results);
-    if (wish_.window_vectors) request.mutable_options()->set_output(v1::EmbedOptions::WINDOW_VECTORS);
+    SetOptions(spec_.model, spec_.bulk, *request.mutable_options());
+    request.set_partial_results(spec_.partial_results);
+    if (spec_.window_vectors) request.mutable_options()->set_output(v1::EmbedOptions::WINDOW_VECTORS);
     for (const auto& text : call_->texts) request.add_inputs()->set_text(text->text);
     return SerializeMessage(request);
   }
 
   grpc::ByteBuffer TokenizeRequest() const {
     v1::TokenizeRequest request;
-    request.set_model(absl::StrCat("model", wish_.model));
+    request.set_model(absl::StrCat("model", spec_.model));
     for (const auto& text : call_->texts) request.add_texts(text->text);
     return SerializeMessage(request);
   }
@@ -130,19 +130,19 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     checker_.LeaveTokenizer(*call_);
     CheckRefusal(outcome.status, checker_);
     CheckStatus(outcome.status);
-    if (outcome.status.ok()) wish_.tokenize ? CheckTokens(outcome.answer) : CheckAnswer(outcome.answer);
+    if (outcome.status.ok()) spec_.tokenize ? CheckTokens(outcome.answer) : CheckAnswer(outcome.answer);
     checker_.End(*call_);
     server_.at_answer(false);
     TakeAnswer(outcome);
-    if (wish_.then) wish_.then(outcome.status, server_.loop().Now() - call_->began);
+    if (spec_.then) spec_.then(outcome.status, server_.loop().Now() - call_->began);
   }
 
   void CheckStatus(const absl::Status& status) {
-    const bool empty = std::ranges::any_of(wish_.texts, [](const Words& words) { return words.empty(); });
+    const bool empty = std::ranges::any_of(spec_.texts, [](const Words& words) { return words.empty(); });
     const absl::StatusCode code = status.code();
-    if (status.ok() && empty && !wish_.tokenize && !wish_.partial_results)
+    if (status.ok() && empty && !spec_.tokenize && !spec_.partial_results)
       checker_.Violate("a text without tokens was embedded");
-    if (code == absl::StatusCode::kInvalidArgument && (!empty || wish_.partial_results)) {
+    if (code == absl::StatusCode::kInvalidArgument && (!empty || spec_.partial_results)) {
       checker_.Violate(absl::StrCat("a good call is called invalid: ", status.message()));
     }
     if (code == absl::StatusCode::kDeadlineExceeded && call_->deadline > server_.loop().Now()) {
@@ -150,15 +150,15 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     }
     if (code == absl::StatusCode::kCancelled && !cancelled_) checker_.Violate("a call was cancelled by nobody");
     if (server_.options().faulty()) return;
-    if (status.ok() && wish_.poison && !wish_.tokenize && !wish_.texts.back().empty()) {
+    if (status.ok() && spec_.poison && !spec_.tokenize && !spec_.texts.back().empty()) {
       checker_.Violate("a call is well whose batches failed");
     }
-    if (code == absl::StatusCode::kUnavailable || (code == absl::StatusCode::kInternal && !wish_.poison)) {
+    if (code == absl::StatusCode::kUnavailable || (code == absl::StatusCode::kInternal && !spec_.poison)) {
       checker_.Violate(absl::StrCat("a call failed: ", status.message()));
     }
     // A server that has nothing else to do refuses nothing, unless a client has not taken its answers.
     if (absl::IsResourceExhausted(status) && call_->alone && !server_.options().small_ledger() &&
-        (!wish_.tokenize || wish_.time_left == absl::InfiniteDuration())) {
+        (!spec_.tokenize || spec_.time_left == absl::InfiniteDuration())) {
       checker_.Violate(absl::StrCat("an idle server refuses a call: ", status.message()));
     }
   }
@@ -169,7 +169,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     if (response.results_size() != static_cast<int>(call_->texts.size()))
       return checker_.Violate("an answer lacks results");
     for (int i = 0; i < response.results_size(); ++i) {
-      CheckResult(*call_->texts[static_cast<size_t>(i)], response.results(i), wish_.window_vectors,
+      CheckResult(*call_->texts[static_cast<size_t>(i)], response.results(i), spec_.window_vectors,
                   server_.options().faulty(), checker_);
     }
     const absl::Duration took = server_.loop().Now() - call_->began;
@@ -192,7 +192,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     if (!ParseMessage(answer, 1 << 30, response).ok()) checker_.Violate("an answer cannot be read");
     for (int i = 0; i < response.results_size(); ++i) {
       const auto words = static_cast<int>(std::ranges::count(call_->texts[static_cast<size_t>(i)]->text, ' '));
-      if (response.results(i).tokens_size() != (words == 0 ? 0 : words - static_cast<int>(wish_.blanks)) + 2) {
+      if (response.results(i).tokens_size() != (words == 0 ? 0 : words - static_cast<int>(spec_.blanks)) + 2) {
         checker_.Violate("an answer has not the tokens of its text");
       }
     }
@@ -206,14 +206,14 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
       server_.CountHeld(-1, -bytes);
       host_ = nullptr;
     };
-    // Of a call that was refused for want of memory, nothing is held.
+    // Nothing is held of a call that was refused because memory ran out.
     if (absl::IsResourceExhausted(outcome.status) || server_.random().OneIn(3)) return take();
     server_.loop().After(server_.random().UpTo(absl::Milliseconds(300)), take);
   }
 
   SimulatedServer& server_;
   Checker& checker_;
-  const UnaryWish wish_;
+  const UnarySpec spec_;
   const std::shared_ptr<Call> call_ = std::make_shared<Call>();
   grpc::ByteBuffer request_;
   std::unique_ptr<UnaryHost> host_;
@@ -222,31 +222,31 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
 
 class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private StreamFront {
  public:
-  StreamCaller(SimulatedServer& server, StreamWish wish)
-      : server_(server), checker_(server.checker()), wish_(std::move(wish)) {
-    messages_.resize(wish_.texts.size());
+  StreamCaller(SimulatedServer& server, StreamSpec spec)
+      : server_(server), checker_(server.checker()), spec_(std::move(spec)) {
+    messages_.resize(spec_.texts.size());
     for (size_t i = 0; i < messages_.size(); ++i) {
-      const bool in_parts = wish_.in_parts && (i + 1 == messages_.size() || server_.random().OneIn(3));
+      const bool in_parts = spec_.in_parts && (i + 1 == messages_.size() || server_.random().OneIn(3));
       AddMessage(i, in_parts);
     }
-    if (wish_.unfinished) sends_.pop_back();
+    if (spec_.unfinished) sends_.pop_back();
   }
 
   void Start() {
     server_.CountOpen(+1, 0);
     EmbedStreamParts stream = MakeEmbedStream(server_.longembed());
-    if (wish_.tei) stream = {.method = TeiEmbedMethod("tei.EmbedStream", server_.tei()), .options = {}};
-    stream.options.max_messages = wish_.max_messages;
-    stream.options.max_bytes = wish_.max_bytes;
-    host_ = StreamHost::Make(stream.method, stream.options, ArrivalOf(server_, wish_.client, absl::InfiniteDuration()),
+    if (spec_.tei) stream = {.method = TeiEmbedMethod("tei.EmbedStream", server_.tei()), .options = {}};
+    stream.options.max_messages = spec_.max_messages;
+    stream.options.max_bytes = spec_.max_bytes;
+    host_ = StreamHost::Make(stream.method, stream.options, ArrivalOf(server_, spec_.client, absl::InfiniteDuration()),
                              server_.host(), *this);
     keep_ = shared_from_this();
     server_.before_call();
     host_->Begin();
     if (!refused_) server_.AddStream(host_);
     if (finished_) return;
-    if (wish_.go_away_after != absl::InfiniteDuration()) {
-      server_.loop().After(wish_.go_away_after, [this, self = keep_] { GoAway(); });
+    if (spec_.go_away_after != absl::InfiniteDuration()) {
+      server_.loop().After(spec_.go_away_after, [this, self = keep_] { GoAway(); });
     }
   }
 
@@ -265,18 +265,18 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   };
 
   void AddMessage(size_t index, bool in_parts) {
-    const Shape shape = !wish_.tei ? Shape::kWindows : server_.random().OneIn(6) ? Shape::kWhole : Shape::kCut;
+    const Shape shape = !spec_.tei ? Shape::kWindows : server_.random().OneIn(6) ? Shape::kWhole : Shape::kCut;
     Call& call = *messages_[index].call;
-    call.client = wish_.client;
-    call.model = wish_.model;
-    call.interactive = !wish_.bulk;
+    call.client = spec_.client;
+    call.model = spec_.model;
+    call.interactive = !spec_.bulk;
     call.streamed = true;
-    call.texts.push_back(checker_.MakeText(wish_.texts[index], shape));
+    call.texts.push_back(checker_.MakeText(spec_.texts[index], shape));
     const std::string& text = call.texts[0]->text;
     const size_t half = in_parts ? text.size() / 2 : 0;
     if (in_parts) sends_.push_back({index, /*is_last=*/false, Request(index, text.substr(0, half), /*more=*/true)});
     sends_.push_back({index, /*is_last=*/true,
-                      wish_.tei ? TeiRequest(text, shape == Shape::kCut) : Request(index, text.substr(half), false)});
+                      spec_.tei ? TeiRequest(text, shape == Shape::kCut) : Request(index, text.substr(half), false)});
     call.request_bytes = static_cast<int64_t>(sends_.back().bytes.Length());
   }
 
@@ -286,12 +286,12 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     if (finished_ || gone_ || writing_ || reading_ || may_end || sent_all_ || !server_.options().exact()) return;
     const auto left = static_cast<size_t>(
         std::ranges::count_if(messages_, [](const Message& message) { return message.sent && !message.answered; }));
-    if (left < wish_.max_messages && wish_.max_bytes >= 1 << 20)
+    if (left < spec_.max_messages && spec_.max_bytes >= 1 << 20)
       checker_.Violate("a stream that has room is not read from");
   }
 
   absl::Duration Pause(absl::Duration usual, absl::Duration now_and_then) {
-    if (wish_.unpaced) return absl::ZeroDuration();
+    if (spec_.unpaced) return absl::ZeroDuration();
     return server_.random().UpTo(server_.random().OneIn(10) ? now_and_then : usual);
   }
 
@@ -323,7 +323,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
       bytes += message.call->request_bytes;
       largest = std::max(largest, message.call->request_bytes);
     }
-    if (messages > wish_.max_messages || (messages > 1 && bytes - largest >= wish_.max_bytes)) {
+    if (messages > spec_.max_messages || (messages > 1 && bytes - largest >= spec_.max_bytes)) {
       checker_.Violate("a stream was read from beyond its bounds");
     }
   }
@@ -349,7 +349,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
 
   grpc::ByteBuffer Request(size_t index, const std::string& text, bool more) const {
     v1::EmbedStreamRequest request;
-    if (sends_.empty()) SetOptions(wish_.model, wish_.bulk, *request.mutable_options());
+    if (sends_.empty()) SetOptions(spec_.model, spec_.bulk, *request.mutable_options());
     request.set_id(absl::StrCat(index));
     request.set_more_parts(more);
     request.mutable_input()->set_text(text);
@@ -362,7 +362,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     const auto bytes = static_cast<int64_t>(answer.Length());
     server_.CountHeld(0, bytes);
     server_.at_answer(true);
-    wish_.tei ? TakeTei(answer) : Take(answer);
+    spec_.tei ? TakeTei(answer) : Take(answer);
     server_.at_answer(false);
     server_.loop().After(Pause(absl::Milliseconds(5), absl::Seconds(3)), [this, bytes, self = keep_] {
       writing_ = false;
@@ -417,7 +417,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     const std::string reason = ErrorReason(status);
     if (reason == "DRAINING" && !server_.draining()) checker_.Violate("a stream was drained by nobody");
     if (absl::IsCancelled(status) && !server_.options().faulty()) checker_.Violate("a stream was cancelled by nobody");
-    if (reason == "PARTS_INTERRUPTED" && !wish_.unfinished) checker_.Violate("a text in parts was called unfinished");
+    if (reason == "PARTS_INTERRUPTED" && !spec_.unfinished) checker_.Violate("a text in parts was called unfinished");
     const bool in_time = server_.loop().Now() - std::max(server_.drain_began(), began_) < absl::Minutes(2);
     if (server_.draining() && !server_.options().faulty() && !in_time) checker_.Violate("a drain does not end in time");
   }
@@ -433,7 +433,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     if (is_of_stream) return checker_.Violate(absl::StrCat("a stream ended before its answers: ", status.ToString()));
     const bool has_vector = !left.front()->call->texts[0]->sequences.empty();
     if (absl::IsInvalidArgument(status) && has_vector) checker_.Violate("a stream was ended by a good message");
-    if (!wish_.tei && left.size() > 1) checker_.Violate("an error of a stream took answers with it");
+    if (!spec_.tei && left.size() > 1) checker_.Violate("an error of a stream took answers with it");
   }
 
   void GoAway() {
@@ -458,7 +458,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
 
   SimulatedServer& server_;
   Checker& checker_;
-  const StreamWish wish_;
+  const StreamSpec spec_;
   const absl::Time began_ = server_.loop().Now();
   std::vector<Message> messages_;
   std::vector<Send> sends_;
@@ -472,12 +472,12 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
 
 }  // namespace
 
-void CallUnary(SimulatedServer& server, UnaryWish wish) {
-  std::make_shared<UnaryCaller>(server, std::move(wish))->Start();
+void CallUnary(SimulatedServer& server, UnarySpec spec) {
+  std::make_shared<UnaryCaller>(server, std::move(spec))->Start();
 }
 
-void CallStream(SimulatedServer& server, StreamWish wish) {
-  std::make_shared<StreamCaller>(server, std::move(wish))->Start();
+void CallStream(SimulatedServer& server, StreamSpec spec) {
+  std::make_shared<StreamCaller>(server, std::move(spec))->Start();
 }
 
 }  // namespace longembed

@@ -15,7 +15,7 @@ namespace longembed {
 // Lengths of the words of a text.
 using Words = std::vector<int>;
 
-struct UnaryWish {
+struct UnarySpec {
   bool tokenize = false;  // Else Embed.
   std::string client = "10.0.0.1";
   int model = 0;
@@ -30,9 +30,9 @@ struct UnaryWish {
   // How it ended, after how long.
   std::function<void(const absl::Status& status, absl::Duration took)> then;
 };
-void CallUnary(SimulatedServer& server, UnaryWish wish);
+void CallUnary(SimulatedServer& server, UnarySpec spec);
 
-struct StreamWish {
+struct StreamSpec {
   bool tei = false;  // In order, and ended by an error of a message. Else longembed.v1.
   std::string client = "10.0.1.1";
   int model = 0;
@@ -45,7 +45,7 @@ struct StreamWish {
   int64_t max_bytes = 1 << 20;
   absl::Duration go_away_after = absl::InfiniteDuration();
 };
-void CallStream(SimulatedServer& server, StreamWish wish);
+void CallStream(SimulatedServer& server, StreamSpec spec);
 
 }  // namespace longembed
 

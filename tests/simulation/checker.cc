@@ -189,7 +189,7 @@ void Checker::CheckSequence(const Text& text, int64_t tokens) {
     if (other.get() == &text) break;
     if (other->started < other->sequences.size()) Violate("a call's texts came out of order");
   }
-  if (call.over) Violate("an encoder was given a text that nobody waits for");
+  if (call.over) Violate("an encoder was given a text of a cancelled call");
   if (call.deadline <= loop_.Now()) Violate("an encoder was given a text whose deadline has passed");
 }
 
@@ -234,7 +234,7 @@ void Checker::CheckRoomIsUsed(int model, const std::vector<int64_t>& sequences) 
 void Checker::CheckCancelled(const SimulatedBatch& batch, bool cancelled) {
   const bool somebody = std::ranges::any_of(
       batch.calls, [this](const auto& call) { return !call->over && call->deadline > loop_.Now(); });
-  if (!somebody && !cancelled && !options_.halves) Violate("a batch runs on that nobody waits for");
+  if (!somebody && !cancelled && !options_.halves) Violate("a cancelled batch runs on");
   if (somebody && cancelled && options_.exact) Violate("a batch is given up that somebody waits for");
 }
 

@@ -134,7 +134,7 @@ void SimulatedServer::Tokenize(std::string_view text) {
 absl::StatusOr<VectorBlock> SimulatedServer::Encode(int model, const PackedBatch& batch,
                                                     absl::FunctionRef<bool()> is_cancelled) {
   constexpr int kLayers = 4;
-  if (is_cancelled()) checker_.Violate("an encoder was given a batch that nobody waits for");
+  if (is_cancelled()) checker_.Violate("an encoder was given a cancelled batch");
   const SimulatedBatch running = checker_.BeginBatch(model, batch);
   absl::Duration time = kBatchTime + kTokenTime * static_cast<int64_t>(batch.tokens.size());
   const bool stalls = options_.failing && random_.OneIn(100);

@@ -80,50 +80,50 @@ class GeneralWorld {
 
   Words MakeWords() { return random_.OneIn(8) ? RandomWords(random_, 20, 120) : RandomWords(random_, 0, 12); }
 
-  UnaryWish MakeWish(bool tokenize) {
-    UnaryWish wish{.tokenize = tokenize,
+  UnarySpec MakeSpec(bool tokenize) {
+    UnarySpec spec{.tokenize = tokenize,
                    .client = absl::StrCat("10.0.0.", random_.Between(1, 4)),
                    .model = static_cast<int>(random_.Between(0, server_.options().models - 1)),
                    .bulk = random_.OneIn(4),
                    .partial_results = random_.OneIn(4)};
     for (int64_t texts = random_.OneIn(4) ? random_.Between(2, 6) : 1; texts > 0; --texts) {
-      wish.texts.push_back(MakeWords());
+      spec.texts.push_back(MakeWords());
     }
-    wish.poison = server_.options().poisoned && random_.OneIn(15);
-    if (server_.options().long_texts && random_.OneIn(10)) wish.blanks = 70'000;
-    return wish;
+    spec.poison = server_.options().poisoned && random_.OneIn(15);
+    if (server_.options().long_texts && random_.OneIn(10)) spec.blanks = 70'000;
+    return spec;
   }
 
   void MakeUnary(bool tokenize) {
-    UnaryWish wish = MakeWish(tokenize);
-    if (random_.OneIn(2)) wish.time_left = random_.UpTo(absl::Seconds(4));
-    if (random_.OneIn(6)) wish.cancel_after = random_.UpTo(absl::Seconds(3));
-    CallUnary(server_, std::move(wish));
+    UnarySpec spec = MakeSpec(tokenize);
+    if (random_.OneIn(2)) spec.time_left = random_.UpTo(absl::Seconds(4));
+    if (random_.OneIn(6)) spec.cancel_after = random_.UpTo(absl::Seconds(3));
+    CallUnary(server_, std::move(spec));
   }
 
   // Of one client and often another, at once.
   void MakeFlood() {
     for (int i = 0; i < 40; ++i) {
-      UnaryWish wish = MakeWish(random_.OneIn(2));
-      wish.client = random_.OneIn(4) ? "10.0.0.2" : "10.0.0.1";
-      CallUnary(server_, std::move(wish));
+      UnarySpec spec = MakeSpec(random_.OneIn(2));
+      spec.client = random_.OneIn(4) ? "10.0.0.2" : "10.0.0.1";
+      CallUnary(server_, std::move(spec));
     }
   }
 
   void MakeStream() {
-    StreamWish wish{.tei = random_.OneIn(2), .client = absl::StrCat("10.0.1.", random_.Between(1, 2))};
-    wish.model = wish.tei ? 0 : static_cast<int>(random_.Between(0, server_.options().models - 1));
-    wish.bulk = !wish.tei && random_.OneIn(3);
-    for (int64_t messages = random_.Between(0, 30); messages > 0; --messages) wish.texts.push_back(MakeWords());
+    StreamSpec spec{.tei = random_.OneIn(2), .client = absl::StrCat("10.0.1.", random_.Between(1, 2))};
+    spec.model = spec.tei ? 0 : static_cast<int>(random_.Between(0, server_.options().models - 1));
+    spec.bulk = !spec.tei && random_.OneIn(3);
+    for (int64_t messages = random_.Between(0, 30); messages > 0; --messages) spec.texts.push_back(MakeWords());
     // An empty text ends a stream in order.
-    if (wish.tei && random_.OneIn(2)) std::erase_if(wish.texts, [](const Words& words) { return words.empty(); });
-    wish.in_parts = !wish.tei && random_.OneIn(3);
-    wish.unfinished = wish.in_parts && !wish.texts.empty() && random_.OneIn(3);
-    wish.unpaced = random_.OneIn(3);
-    if (random_.OneIn(2)) wish.max_messages = static_cast<size_t>(random_.Between(1, 6));
-    if (random_.OneIn(3)) wish.max_bytes = random_.Between(100, 2000);
-    if (random_.OneIn(5)) wish.go_away_after = random_.UpTo(absl::Seconds(4));
-    CallStream(server_, std::move(wish));
+    if (spec.tei && random_.OneIn(2)) std::erase_if(spec.texts, [](const Words& words) { return words.empty(); });
+    spec.in_parts = !spec.tei && random_.OneIn(3);
+    spec.unfinished = spec.in_parts && !spec.texts.empty() && random_.OneIn(3);
+    spec.unpaced = random_.OneIn(3);
+    if (random_.OneIn(2)) spec.max_messages = static_cast<size_t>(random_.Between(1, 6));
+    if (random_.OneIn(3)) spec.max_bytes = random_.Between(100, 2000);
+    if (random_.OneIn(5)) spec.go_away_after = random_.UpTo(absl::Seconds(4));
+    CallStream(server_, std::move(spec));
   }
 
   // As when its encoder hangs.
@@ -173,41 +173,41 @@ class CrowdWorld {
     const int64_t kind = random_.Between(0, 3);
     if (kind == 3) return MakeHeavyStream();
     for (int i = 0; i < 100; ++i) {
-      UnaryWish wish{.client = "10.0.0.1", .bulk = kind == 2};
+      UnarySpec spec{.client = "10.0.0.1", .bulk = kind == 2};
       for (int64_t texts = random_.Between(1, 4); texts > 0; --texts) {
-        wish.texts.push_back(kind == 1 ? RandomWords(random_, 100, 200) : RandomWords(random_, 5, 11));
+        spec.texts.push_back(kind == 1 ? RandomWords(random_, 100, 200) : RandomWords(random_, 5, 11));
       }
-      server_.loop().After(random_.UpTo(kLength / 2), [this, wish] { CallUnary(server_, wish); });
+      server_.loop().After(random_.UpTo(kLength / 2), [this, spec] { CallUnary(server_, spec); });
     }
   }
 
   void MakeHeavyStream() {
-    StreamWish wish{.client = "10.0.0.1", .unpaced = true, .max_messages = 256};
-    for (int i = 0; i < 200; ++i) wish.texts.push_back(RandomWords(random_, 5, 40));
-    CallStream(server_, std::move(wish));
+    StreamSpec spec{.client = "10.0.0.1", .unpaced = true, .max_messages = 256};
+    for (int i = 0; i < 200; ++i) spec.texts.push_back(RandomWords(random_, 5, 40));
+    CallStream(server_, std::move(spec));
   }
 
   // What the light client gave up is not held against it. It has a call all the time, so that it is not forgotten.
   void MakePast() {
     CallUnary(server_, {.client = "10.0.0.2", .bulk = true, .texts = {RandomWords(random_, 1, 5)}});
     for (int i = 0; i < 20; ++i) {
-      UnaryWish wish{.client = "10.0.0.2", .cancel_after = absl::Milliseconds(50)};
-      wish.texts = {RandomWords(random_, 100, 100), RandomWords(random_, 100, 100)};
-      CallUnary(server_, std::move(wish));
+      UnarySpec spec{.client = "10.0.0.2", .cancel_after = absl::Milliseconds(50)};
+      spec.texts = {RandomWords(random_, 100, 100), RandomWords(random_, 100, 100)};
+      CallUnary(server_, std::move(spec));
     }
   }
 
   void MakeLight(absl::Time end) {
     if (server_.loop().Now() > end) return;
-    UnaryWish wish{.client = "10.0.0.2", .texts = {RandomWords(random_, 1, 10)}};
+    UnarySpec spec{.client = "10.0.0.2", .texts = {RandomWords(random_, 1, 10)}};
     const absl::Duration most = kMostWait + light_work_;
-    light_work_ += kToken * static_cast<int64_t>(wish.texts[0].size() + 5);  // Its number and its special tokens.
-    wish.then = [this, end, most](const absl::Status& status, absl::Duration took) {
+    light_work_ += kToken * static_cast<int64_t>(spec.texts[0].size() + 5);  // Its number and its special tokens.
+    spec.then = [this, end, most](const absl::Status& status, absl::Duration took) {
       if (!status.ok()) server_.checker().Violate(absl::StrCat("a light client is refused: ", status.message()));
       if (took > most) server_.checker().Violate(absl::StrCat("a light client waits for ", absl::FormatDuration(took)));
       server_.loop().After(random_.UpTo(absl::Milliseconds(400)), [this, end] { MakeLight(end); });
     };
-    CallUnary(server_, std::move(wish));
+    CallUnary(server_, std::move(spec));
   }
 
   absl::Duration light_work_;  // Of its calls so far.
@@ -252,14 +252,14 @@ class SharesWorld {
   void Call(size_t index) {
     if (server_.loop().Now() > began_ + kLength) return;
     Client& client = clients_[index];
-    UnaryWish wish{.client = absl::StrCat("10.0.0.", index + 1)};
-    for (int64_t i = 0; i < client.texts; ++i) wish.texts.push_back(Words(11, client.letters));
-    wish.then = [this, index, &client](const absl::Status& status, absl::Duration) {
+    UnarySpec spec{.client = absl::StrCat("10.0.0.", index + 1)};
+    for (int64_t i = 0; i < client.texts; ++i) spec.texts.push_back(Words(11, client.letters));
+    spec.then = [this, index, &client](const absl::Status& status, absl::Duration) {
       const absl::Time now = server_.loop().Now();
       if (status.ok() && now > began_ + kBegin && now < began_ + kLength) client.served += 16 * client.texts;
       server_.loop().After(RetryDelay(status).value_or(absl::ZeroDuration()), [this, index] { Call(index); });
     };
-    CallUnary(server_, std::move(wish));
+    CallUnary(server_, std::move(spec));
   }
 
   Random random_;
@@ -270,7 +270,7 @@ class SharesWorld {
 
 // ----------------------------------------------------------------------------------------------------------- tokenizer
 
-// Clients have more texts tokenized than one thread can do; what is accepted waits no longer than was promised.
+// Clients have more texts tokenized than one thread can do; what is accepted waits at most as long as was promised.
 class TokenizerWorld {
  public:
   explicit TokenizerWorld(uint64_t seed)
@@ -291,9 +291,9 @@ class TokenizerWorld {
   static constexpr absl::Duration kMaxWait = absl::Milliseconds(50), kByte = absl::Microseconds(10);
 
   void MakeCall() {
-    UnaryWish wish{.tokenize = true, .client = absl::StrCat("10.0.0.", random_.Between(1, clients_))};
-    wish.texts.push_back(RandomWords(random_, 20, 120));
-    wish.then = [this](const absl::Status& status, absl::Duration took) {
+    UnarySpec spec{.tokenize = true, .client = absl::StrCat("10.0.0.", random_.Between(1, clients_))};
+    spec.texts.push_back(RandomWords(random_, 20, 120));
+    spec.then = [this](const absl::Status& status, absl::Duration took) {
       if (!status.ok()) return;
       ++answered_;
       // Beside the wait, the text that runs and its own. Of others who come later as much may go first.
@@ -302,7 +302,7 @@ class TokenizerWorld {
         server_.checker().Violate(absl::StrCat("a text waits for ", absl::FormatDuration(took), " to be tokenized"));
       }
     };
-    CallUnary(server_, std::move(wish));
+    CallUnary(server_, std::move(spec));
   }
 
   Random random_;
@@ -348,15 +348,15 @@ class DeadlineWorld {
 
   void Call(int caller, absl::Time end) {
     if (server_.loop().Now() > end) return;
-    UnaryWish wish{.client = absl::StrCat("10.0.0.", caller % 3 == 0 ? 1 : caller)};
-    for (int64_t i = 0; i < texts_; ++i) wish.texts.push_back(RandomWords(random_, 11, 11));
-    wish.time_left = slack_ * Alone();
-    wish.then = [this, caller, end](const absl::Status& status, absl::Duration took) {
+    UnarySpec spec{.client = absl::StrCat("10.0.0.", caller % 3 == 0 ? 1 : caller)};
+    for (int64_t i = 0; i < texts_; ++i) spec.texts.push_back(RandomWords(random_, 11, 11));
+    spec.time_left = slack_ * Alone();
+    spec.then = [this, caller, end](const absl::Status& status, absl::Duration took) {
       if (status.ok() && took <= slack_ * Alone()) ++in_time_;
       const absl::Duration delay = RetryDelay(status).value_or(absl::Milliseconds(1));
       server_.loop().After(delay, [this, caller, end] { Call(caller, end); });
     };
-    CallUnary(server_, std::move(wish));
+    CallUnary(server_, std::move(spec));
   }
 
   Random random_;

@@ -130,7 +130,7 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     folder: has HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl, or each with .gz, for every half; lines {"id", "text"}, {"id", "text"},
         {"query", "doc", "relevance"}. Several halves together are one set.
     split: of the task; None: its only one. A task with several gets one a call.
-    Raises ValueError for an id that occurs twice, and for a judgement of a query or a document that is not there.
+    Raises ValueError for an id that occurs twice, and for a judgment of a query or a document that is not there.
     """
     if split is None:
         if len(task.eval_splits) != 1:

@@ -44,7 +44,7 @@ class System(Protocol):
         """[queries, documents], higher is better."""
 
     def calibrate(self, client: Client, queries: Sequence[str]) -> None:
-        """Learns from typical queries, without judgements, what they have in common."""
+        """Learns from typical queries, without judgments, what they have in common."""
 
 
 def document_options(described: messages.Model, /, **changes: Any) -> Options:
@@ -195,7 +195,7 @@ class Retriever:
         self.ids += [id for id, _ in pairs]
 
     def calibrate(self, queries: Sequence[str]) -> None:
-        """Shows the retriever some twenty typical queries or more, without judgements. Vectors are then centered, which finds more on every set that was
+        """Shows the retriever some twenty typical queries or more, without judgments. Vectors are then centered, which finds more on every set that was
         measured; queries that come later need not be among them."""
         if not queries or isinstance(queries, str):
             raise ValueError("calibrate takes a list of typical queries; it is empty or one str")

@@ -73,7 +73,7 @@ annotations:
 {{ include "longembed.fullname" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* The shipped alerts recognise targets by "longembed" in the name of their job. */}}
+{{/* The shipped alerts recognize targets by "longembed" in the name of their job. */}}
 {{- define "longembed.job" -}}
 {{- $name := include "longembed.fullname" . -}}
 {{- if contains "longembed" $name }}{{ $name }}{{ else }}longembed-{{ $name }}{{ end -}}

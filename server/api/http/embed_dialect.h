@@ -1,4 +1,4 @@
-// What the dialects for embeddings share that have their own names for what longembed.v1's Embed does.
+// Shared code of the embeddings dialects, which have their own names for the fields of longembed.v1's Embed.
 #ifndef LONGEMBED_SERVER_API_HTTP_EMBED_DIALECT_H_
 #define LONGEMBED_SERVER_API_HTTP_EMBED_DIALECT_H_
 

@@ -1,4 +1,4 @@
-// What the JSON dialects share: a request is a JSON object, or has no body; the answer is JSON.
+// Shared code of the JSON dialects: a request is a JSON object, or has no body; the answer is JSON.
 #ifndef LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
 #define LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
 
@@ -26,7 +26,7 @@ class JsonDialect : public Dialect {
                      std::string& text) const = 0;
 };
 
-// What is wrong, with its reason and field where it has them, under the keys that a dialect has for them.
+// The error's text, reason and field under the keys of the dialect; reason and field may be missing.
 struct ErrorKeys {
   const char* message = "message";
   const char* reason = "reason";

@@ -1,4 +1,4 @@
-// What the server shows of itself: its OpenAPI document and the page that reads it. Pure functions: any thread.
+// Serves the OpenAPI document and the page that shows it. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_API_HTTP_PAGES_H_
 #define LONGEMBED_SERVER_API_HTTP_PAGES_H_
 

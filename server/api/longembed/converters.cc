@@ -42,7 +42,7 @@ const char* WindowsField(const v1::Extension& asked) {
   return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
 }
 
-// What options.output says, or else the model's own.
+// Returns options.output, or the model's default.
 absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const ModelManifest& model) {
   const std::vector<std::string> available = OutputsOf(model);
   EmbedOptions::Output output = options.output();
@@ -68,7 +68,7 @@ absl::StatusOr<TokenVectors> TokenVectorsOf(const EmbedOptions& options, EmbedOp
   return TokenVectors::kQuery;
 }
 
-// What has no meaning for weights of a vocabulary's entries.
+// Refuses options without a meaning for weights of vocabulary entries.
 absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model) {
   if (options.has_dimensions()) {
     return NotWithSparse("options.dimensions", absl::StrCat(options.dimensions()),

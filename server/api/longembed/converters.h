@@ -30,7 +30,7 @@ struct ResolvedOptions {
   std::string recipe;
 };
 
-// What the server lets one call be planned into.
+// The server's limits for the plan of one call.
 PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
 // `choice`: as options.model names it; under an alias its profile is the request's extension. Errors

@@ -19,8 +19,8 @@ namespace {
 // Messages of one stream that are in work at a time: enough for some batches of short texts.
 constexpr size_t kMaxMessages = 256;
 
-// What the messages of a stream share. Changed by Start and Reject of its operations only, which a host runs one after
-// the other.
+// State shared by the messages of a stream. Changed by Start and Reject of its operations only, which a host runs one
+// after the other.
 struct Corpus {
   ServedModel* model = nullptr;  // Null before the first message.
   ResolvedOptions options;       // Set by the first message, then read by all operations.
@@ -163,7 +163,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return absl::OkStatus();
   }
 
-  // What was gathered of the text is given up, and the rest of its parts passed over.
+  // Drops the parts gathered so far and skips the rest of the text.
   void FailParts() {
     corpus_->in_parts = corpus_->failed = request_.more_parts();
     corpus_->id = request_.id();

@@ -11,7 +11,8 @@
 
 namespace longembed {
 
-// What a request asks for, `recommended` (which depends on `output`) and `profile` resolved, checked against the model.
+// Converts a request's extension, resolves `recommended` (which depends on `output`) and `profile`, and checks it
+// against the model.
 // Errors (INVALID_ARGUMENT): those of CheckExtension, below options.extension; UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE,
 // EXTENSION_CONFLICT (two methods, or something beside `recommended` or `profile`).
 absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
@@ -20,7 +21,7 @@ absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::Embed
 // The extension with everything that it says; numbers that are left to the text are left out.
 v1::Extension ToMessage(Extension extension);
 
-// What GetModel says of them.
+// Converts the model's recommendations for GetModel.
 void FillRecommendations(const ModelManifest& manifest, v1::Model& model);
 
 void FillSequence(const PlannedSequence& planned, v1::Sequence& sequence);

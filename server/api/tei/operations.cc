@@ -58,7 +58,7 @@ absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
 
 // --------------------------------------------------------------------------------------------------------- operations
 
-// What Embed, EmbedAll and EmbedSparse share: one text, encoded by the scheduler.
+// Shared code of Embed, EmbedAll and EmbedSparse: one text, encoded by the scheduler.
 template <typename RequestType, typename ResponseType>
 class TeiEncode : public TypedOperation<RequestType, ResponseType> {
  public:

@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// What every operation needs. All of it outlives them.
+// Dependencies of every operation. All must outlive it.
 struct TeiContext : ApiContext {
   ServedModel& model;
   std::string default_prompt;  // Put before inputs of requests that name no prompt.
@@ -36,7 +36,7 @@ ApiMethod TeiEmbedSparseMethod(const char* name, const TeiContext& context);
 ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context);  // Of tei/v1/http.proto.
-// One that this server does not offer, for want of `what`.
+// A method that this server does not offer, because `what` is missing.
 ApiMethod TeiLacks(const char* name, const char* what);
 
 }  // namespace longembed

@@ -124,7 +124,7 @@ absl::StatusOr<Extension> ReadExtension(const TeiConfig& config, const ModelChoi
   return absl::InvalidArgumentError(absl::StrCat("tei.profile is \"", config.profile, "\", which is no profile"));
 }
 
-// How long texts get through the model. Absent: plainly. Errors name the key.
+// Returns the extension for long texts. Absent: plain. Errors name the key.
 absl::StatusOr<std::optional<Extension>> ExtensionOf(const TeiConfig& config, const ModelChoice& choice,
                                                      const Profiles& profiles, const LimitsConfig& limits) {
   std::string key;

@@ -141,7 +141,7 @@ TEST_P(TorchCudaTest, EveryPositionsMethod) {
 }
 
 // SelfExtend has two attentions a layer, which the graph computes; beside it stand sequences that have one.
-TEST_P(TorchCudaTest, SelfExtendInCompany) {
+TEST_P(TorchCudaTest, SelfExtendBatched) {
   Add(900, {.when = When::kAlways, .positions = SelfExtend{}});
   if (sequences_.empty()) GTEST_SKIP() << "the model has no rotary positions";
   Add(100, {});
@@ -149,7 +149,7 @@ TEST_P(TorchCudaTest, SelfExtendInCompany) {
 }
 
 // By formula (torch_formula.h), beside sequences that have one call.
-TEST_P(TorchCudaTest, CalibrationAndDualChunksInCompany) {
+TEST_P(TorchCudaTest, CalibrationAndDualChunksBatched) {
   Add(900, {.when = When::kAlways, .positions = Interpolation{}, .attention_calibration = AttentionCalibration{}});
   Add(900, {.when = When::kAlways, .positions = DualChunk{}, .attention_calibration = AttentionCalibration{}});
   Add(700, {.when = When::kAlways, .positions = DualChunk{}});

@@ -109,18 +109,18 @@ TEST_F(TorchEncoderTest, Float16NeedsCuda) {
   EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("fp16 is for CUDA"));
 }
 
-TEST_F(TorchEncoderTest, AloneIsAsInCompany) {
+TEST_F(TorchEncoderTest, AloneIsAsBatched) {
   std::vector<Sequence> sequences;
   for (const int tokens : {1, 3, 17, 64, 64, 200, 510, 5}) sequences.push_back(RandomSequence(tokens));
   std::vector<const Sequence*> all;
   for (const Sequence& sequence : sequences) all.push_back(&sequence);
-  const VectorBlock company = Encode(all);
-  ASSERT_EQ(company.rows, static_cast<int>(sequences.size()));
-  ASSERT_EQ(company.width, 384);
+  const VectorBlock batched = Encode(all);
+  ASSERT_EQ(batched.rows, static_cast<int>(sequences.size()));
+  ASSERT_EQ(batched.width, 384);
   for (size_t i = 0; i < sequences.size(); ++i) {
     const VectorBlock alone = Encode({&sequences[i]});
-    const std::vector<float> expected = Normalized(alone.row(0)), actual = Normalized(company.row(static_cast<int>(i)));
-    for (int j = 0; j < company.width; ++j) ASSERT_NEAR(actual[j], expected[j], 1e-5) << "sequence " << i;
+    const std::vector<float> expected = Normalized(alone.row(0)), actual = Normalized(batched.row(static_cast<int>(i)));
+    for (int j = 0; j < batched.width; ++j) ASSERT_NEAR(actual[j], expected[j], 1e-5) << "sequence " << i;
   }
 }
 

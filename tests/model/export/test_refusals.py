@@ -121,7 +121,7 @@ def test_files_of_quantizers(refused, file):
     [
         (config(auto_map={"AutoModel": "modeling_mistral_encoder.MistralEncoderModel"}), "mistral", "auto_map"),
         (config(auto_map={"AutoModel": "owner/name--modeling_bert.JinaBertModel", "AutoConfig": "configuration_bert.JinaBertConfig"}), "bert", "JinaBertModel"),
-        (config(auto_map={"AutoModelForCausalLM": "modeling.Own"}), "llama", "own modelling code"),
+        (config(auto_map={"AutoModelForCausalLM": "modeling.Own"}), "llama", "own modeling code"),
         (tokenizer_config(auto_map={"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}), "bert", "tokenizer code (auto_map"),
         (config(architectures=["LlamaEncoderModel"]), "llama", "LlamaEncoderModel (architectures)"),
         (config(architectures=["JinaBertForMaskedLM"]), "bert", "JinaBertForMaskedLM"),

@@ -436,7 +436,7 @@ TEST(PlannerTest, WindowsOfOneLengthShareTheirTables) {
 }
 
 // A plan's arrays depend on nothing but the input and its options: the same alone, after others, and as one window.
-TEST(PlannerTest, ArraysAreTheSameAloneAndInCompany) {
+TEST(PlannerTest, ArraysAreTheSameAloneAndBatched) {
   std::mt19937 random(7);
   RotaryTableCache shared;
   const auto draw = [&](int least, int most) { return std::uniform_int_distribution(least, most)(random); };
@@ -450,9 +450,9 @@ TEST(PlannerTest, ArraysAreTheSameAloneAndInCompany) {
                                             .attention_log_scaling = draw(0, 1) == 0}};
     RotaryTableCache own;
     const auto alone = PlanInput(FakeRopeManifest(), {.content = content}, options, own);
-    const auto company = PlanInput(FakeRopeManifest(), {.content = content}, options, shared);
+    const auto batched = PlanInput(FakeRopeManifest(), {.content = content}, options, shared);
     ASSERT_TRUE(alone.ok()) << alone.status();
-    ExpectSameArrays(alone->sequences[0].sequence, company->sequences[0].sequence);
+    ExpectSameArrays(alone->sequences[0].sequence, batched->sequences[0].sequence);
     PlanOptions one_window = options;
     one_window.extension.windows = Windows{.tokens = std::max<int64_t>(16, static_cast<int64_t>(content.size()) + 2)};
     const auto windowed = PlanInput(FakeRopeManifest(), {.content = content}, one_window, shared);
@@ -460,7 +460,7 @@ TEST(PlannerTest, ArraysAreTheSameAloneAndInCompany) {
     if (windowed.ok()) ExpectSameArrays(alone->sequences[0].sequence, windowed->sequences[0].sequence);
     if (content.size() + 2 <= 16 && options.extension.when == When::kLong) {
       const auto plain = PlanInput(FakeRopeManifest(), {.content = content}, {}, own);
-      ExpectSameArrays(plain->sequences[0].sequence, company->sequences[0].sequence);
+      ExpectSameArrays(plain->sequences[0].sequence, batched->sequences[0].sequence);
     }
   }
 }

@@ -64,7 +64,7 @@ TEST(LedgerTest, TellsWhatIsHeldByKind) {
 }
 
 // A call has limits of its own: one that is larger than the whole bound runs when it is alone.
-TEST(LedgerTest, WhoeverHoldsAllMayHoldMore) {
+TEST(LedgerTest, AClientThatHoldsAllMayHoldMore) {
   Ledger ledger(100);
   const auto large = Held(ledger, "a", 1000);
   EXPECT_TRUE(large->Hold(Memory::kPlans, 500).ok());
@@ -82,7 +82,7 @@ TEST(LedgerTest, WhatIsThereAlreadyIsNeverRefused) {
   EXPECT_EQ(ledger.bytes(), 0);
 }
 
-// Whoever was there first, others find room.
+// Others find room, whichever client came first.
 TEST(LedgerTest, AClientGetsFourFifths) {
   Ledger ledger(1000);
   std::vector<std::unique_ptr<Charge>> greedy;

@@ -219,7 +219,7 @@ class RawEmbedStreamTest : public EmbedStreamTest {
   static std::string Unknown(const std::string& id) { return Message(id, "a").SerializeAsString() + "\x78\x01"; }
 };
 
-TEST_F(RawEmbedStreamTest, AMessageThatIsNoGoodFailsUnderItsId) {
+TEST_F(RawEmbedStreamTest, AnInvalidMessageFailsUnderItsId) {
   const auto [answers, status] = Send({FirstMessage("0", "a").SerializeAsString(), Broken("utf8"), Unknown("field"),
                                        Message("1", "a").SerializeAsString()});
   EXPECT_TRUE(status.ok()) << status.error_message();
@@ -230,7 +230,7 @@ TEST_F(RawEmbedStreamTest, AMessageThatIsNoGoodFailsUnderItsId) {
   EXPECT_FALSE(answers.at("1").result().has_error());
 }
 
-TEST_F(RawEmbedStreamTest, APartThatIsNoGoodFailsItsText) {
+TEST_F(RawEmbedStreamTest, AnInvalidPartFailsItsText) {
   const auto [answers, status] =
       Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(),
             Broken("long", true), Message("long", "b").SerializeAsString(), Message("1", "a").SerializeAsString()});
@@ -262,7 +262,7 @@ TEST_F(RawEmbedStreamTest, WhatWasReadIsAnsweredBeforeTheError) {
   }
 }
 
-TEST_F(RawEmbedStreamTest, AFirstMessageThatIsNoGoodEndsTheStream) {
+TEST_F(RawEmbedStreamTest, AnInvalidFirstMessageEndsTheStream) {
   const auto [answers, status] = Send({Broken("0"), Message("1", "a").SerializeAsString()});
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_TRUE(answers.empty());

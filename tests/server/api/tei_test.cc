@@ -25,7 +25,7 @@ class TeiTest : public ServiceTest {
   std::unique_ptr<tei::v1::Embed::Stub> tei_ = tei::v1::Embed::NewStub(channel_);
 };
 
-// TEI's clients know FAILED_PRECONDITION; whoever watches the server sees what it was.
+// TEI's clients know FAILED_PRECONDITION; the server's log and metrics have the true status.
 TEST_F(TeiTest, TheServersFaultHasTeisCodeForTheClientOnly) {
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   {

@@ -50,7 +50,7 @@ void Block(WorkerPool& pool, Gate& gate) {
 constexpr int64_t kLongText = 1 << 20, kShortText = 1 << 10;
 
 // However much one client has waiting, another's task is next in turn.
-TEST(WorkerPoolTest, ClientsTakeTurns) {
+TEST(WorkerPoolTest, ClientsAlternate) {
   std::vector<std::string> order;
   Gate gate;
   {
@@ -126,16 +126,16 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
   // Another client waits for its turn, not for all of them.
   EXPECT_LT(pool.ExpectedTime(other), 2.5 * alone);
   EXPECT_TRUE(pool.TryRun([] {}, other).ok());
-  const TaskSize hurried{.client = "c", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
-  EXPECT_EQ(ErrorReason(pool.TryRun([] {}, hurried)), "DEADLINE_TOO_SHORT");
+  const TaskSize urgent{.client = "c", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
+  EXPECT_EQ(ErrorReason(pool.TryRun([] {}, urgent)), "DEADLINE_TOO_SHORT");
   gate.Open();
 }
 
 // Not "done in about 0, try again in 0", where nothing waits before it.
 TEST(WorkerPoolTest, ATaskThatTakesTooLongIsToldHowLong) {
   WorkerPool pool(1, kClock);
-  const TaskSize hurried{.client = "a", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
-  const absl::Status status = pool.TryRun([] {}, hurried);
+  const TaskSize urgent{.client = "a", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
+  const absl::Status status = pool.TryRun([] {}, urgent);
   EXPECT_EQ(ErrorReason(status), "DEADLINE_TOO_SHORT");
   EXPECT_GT(RetryDelay(status).value(), absl::ZeroDuration());
   EXPECT_EQ(status.message().find("in about 0,"), absl::string_view::npos) << status;

@@ -67,7 +67,7 @@ TEST(ReadWholeFileTest, SaysWhyNot) {
   }
 }
 
-// Whoever reads it holds a lock that every TLS handshake takes.
+// Its reader holds a lock that every TLS handshake takes.
 TEST(ReadWholeFileTest, DoesNotWaitForAPipe) {
   const std::string path = absl::StrCat(::testing::TempDir(), "pipe_", getpid());
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);

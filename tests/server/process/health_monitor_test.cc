@@ -109,7 +109,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   monitor.CheckModels();
   ExpectServing(false);
   ExpectLive(false);
-  Embed(1, grpc::StatusCode::UNAVAILABLE);  // Whoever comes now need not wait, either.
+  Embed(1, grpc::StatusCode::UNAVAILABLE);  // A call that comes now need not wait, either.
   encoder_.OpenGate();
   CheckUntilItServes(monitor);
   ExpectLive(true);

@@ -121,7 +121,7 @@ TEST(WireTest, NumbersMayStandPackedOrOneByOne) {
   EXPECT_THAT(parsed.inputs(0).token_ids().ids(), ::testing::ElementsAre(5u, 6u));
 }
 
-TEST(WireTest, OfAMessageThatIsNoGoodTheIdIsRead) {
+TEST(WireTest, ReadsTheIdOfAnInvalidMessage) {
   v1::EmbedStreamRequest good, read;
   good.set_id("seven");
   good.set_more_parts(true);

@@ -105,7 +105,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadKeys{"keys: [{name: a, sha256: ~}]", "keys[0].sha256 is empty"},
         BadKeys{"keys: [{name: a, sha256: zcf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824}]",
                 "keys[0].sha256 must be 64 hexadecimal digits"},
-        // Of the empty text: whoever sends no key would have it.
+        // Of the empty text: a caller without a key would have it.
         BadKeys{"keys: [{name: a, sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}]",
                 "keys[0].sha256"},
         BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: 0}]", "keys[0].max_queued_tokens must be"},

@@ -205,7 +205,7 @@ TEST_F(TracingTest, AFullQueueDropsWholeCallsAndNeverWaits) {
   Make({.capacity = 10, .max_batch = 4, .max_delay = absl::Hours(1)});
   sender_.Stall();
   exporter_->Add(std::vector<Span>(4));
-  sender_.AwaitSend();  // These wait no longer.
+  sender_.AwaitSend();  // These have left the queue.
   exporter_->Add(std::vector<Span>(8));
   exporter_->Add(std::vector<Span>(3));
   exporter_->Add(std::vector<Span>(2));

@@ -1,0 +1,273 @@
+"""The checks of tests/tidy: pure functions from a file's text to findings, and the files of the repository that they are for.
+
+Tables beside this file hold what they know: words.tsv (a word or phrase, the better one, whether in code too), exceptions.tsv (where a finding is right as it is, and why),
+long_functions.tsv (functions that may be longer, and why), spelling.txt (words that codespell mends and we keep).
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MAX_COLUMNS = 150
+MAX_FUNCTION_LINES = 60
+MAX_TITLE = 72
+# Copies of others' files, generated files, and data: not ours to word.
+FOREIGN = (
+    "proto/google/*", "proto/grpc/*", "proto/opentelemetry/*", "*/Cargo.lock", "*go.sum", "client/python/longembed/bench/data/*", "client/python/longembed/bench/presets/*.tsv",
+    "model/export/texts.txt", "tests/fuzz/seeds/*", "tests/fuzz/regressions/*", "tests/fuzz/dictionaries/tokenizer.dict", "tests/fuzz/tokenizers/*", "tests/golden/*",
+    "LICENSE*", "NOTICE*", "tests/tidy/*",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    path: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.what}"
+
+
+def tracked(*patterns: str, root: Path = ROOT) -> list[str]:
+    """Files that git knows and that are there, without those of others."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--", *patterns], cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [path for path in listed if path and (root / path).is_file() and not any(fnmatch.fnmatch(path, pattern) for pattern in FOREIGN)]
+
+
+def read_text(path: str, root: Path = ROOT) -> str | None:
+    """None: not text."""
+    try:
+        return (root / path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def table(name: str) -> list[list[str]]:
+    """The rows of a table beside this file, whose columns are separated by tabs; lines with # are comments."""
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines if line and not line.startswith("#")]
+
+
+@lru_cache
+def exceptions() -> list[tuple[str, str]]:
+    rows = table("exceptions.tsv")
+    assert all(len(row) == 3 and row[2] for row in rows), "a line of exceptions.tsv is: path, text of the finding, reason"
+    return [(path, text) for path, text, _ in rows]
+
+
+def excepted(finding: Finding) -> bool:
+    return any(fnmatch.fnmatch(finding.path, path) and text in finding.what for path, text in exceptions())
+
+
+# Markdown.
+
+
+def lines_outside_code(text: str) -> list[tuple[int, str]]:
+    """Lines of Markdown with their numbers, without blocks of code and comments."""
+    lines, fence, comment = [], None, False
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.lstrip()
+        if fence is None and (mark := re.match(r"```+|~~~+", stripped)):
+            fence = mark[0]
+        elif fence is not None:
+            fence = None if stripped.startswith(fence) else fence
+        elif comment or stripped.startswith("<!--"):
+            comment = "-->" not in line
+        else:
+            lines.append((number, line))
+    return lines
+
+
+def prose_lines(text: str) -> list[tuple[int, str]]:
+    """The same without tables."""
+    return [(number, line) for number, line in lines_outside_code(text) if not line.lstrip().startswith("|")]
+
+
+def without_code_and_links(line: str) -> str:
+    line = re.sub(r"`[^`]*`", "`code`", line)
+    line = re.sub(r"\]\([^)]*\)", "](link)", line)
+    return re.sub(r"https?://\S+", "link", line)
+
+
+SENTENCE_ENDS = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bNo)[.!?][)\"*_]* +(?=[\"(*_`\[]*[A-Z])")
+
+
+def check_sentences(path: str, text: str) -> list[Finding]:
+    """One sentence a line. A label in bold, the number of a list, and what stands in brackets may go before it."""
+    found = []
+    for number, line in prose_lines(text):
+        plain = re.sub(r"^\s*([-*+]|\d+\.)\s+", "", without_code_and_links(line))
+        plain = re.sub(r"^\*\*[^*]*\*\*\s*", "", plain)
+        plain = re.sub(r"\([^()]*\)", "()", plain)
+        if SENTENCE_ENDS.search(plain):
+            found.append(Finding(path, number, "more than one sentence in a line"))
+    return found
+
+
+def check_columns(path: str, text: str) -> list[Finding]:
+    """Lines of at most MAX_COLUMNS, not counted what cannot be broken: code, and where a link goes."""
+    return [
+        Finding(path, number, f"a line of {len(line)} columns; {MAX_COLUMNS} are the limit")
+        for number, line in prose_lines(text)
+        if len(without_code_and_links(line)) > MAX_COLUMNS and not line.startswith("#")
+    ]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings, and those of its HTML."""
+    made: set[str] = set()
+    for _, line in lines_outside_code(text):
+        made.update(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", line))
+        if heading := re.match(r"#+\s+(.*)", line):
+            words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).strip().lower()
+            anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+            made.add(anchor if anchor not in made else f"{anchor}-{sum(a.rsplit('-', 1)[0] == anchor for a in made) + 1}")
+    return made
+
+
+def check_links(path: str, text: str, root: Path = ROOT) -> list[Finding]:
+    """Relative links lead to a file or folder of the repository, and their anchors to a heading."""
+    found = []
+    for number, line in lines_outside_code(text):
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", line)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            file = (root / path).parent / name
+            if name and not file.exists():
+                found.append(Finding(path, number, f"the link to {target} leads nowhere"))
+            elif anchor and (not name or file.suffix == ".md") and anchor not in anchors(file.read_text(encoding="utf-8") if name else text):
+                found.append(Finding(path, number, f"{name or 'this page'} has no heading #{anchor}"))
+    return found
+
+
+# Words.
+
+
+@dataclass(frozen=True)
+class Word:
+    pattern: re.Pattern
+    word: str
+    better: str
+
+
+def split_names(line: str) -> str:
+    """The line in lower case, names taken apart: IsGiant and is_giant become "is giant"."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", line)
+    return re.sub(r"\s+", " ", apart).lower()
+
+
+@lru_cache
+def banned_words() -> list[Word]:
+    """words.tsv: a word or phrase, a tab, a better one. `*` at its end stands for any letters."""
+    words = []
+    for word, better in table("words.tsv"):
+        stem = re.escape(split_names(word.removesuffix("*"))).replace(r"\ ", " ")
+        words.append(Word(re.compile(rf"\b{stem}" + (r"\w*" if word.endswith("*") else r"\b")), word, better))
+    return words
+
+
+@lru_cache
+def any_banned() -> re.Pattern:
+    return re.compile("|".join(word.pattern.pattern for word in banned_words()))
+
+
+def check_words(path: str, text: str) -> list[Finding]:
+    """No word or phrase of words.tsv, in names either."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        plain = split_names(line)
+        if not any_banned().search(plain):
+            continue
+        found += [Finding(path, number, f'"{word.word}": better {word.better}') for word in banned_words() if word.pattern.search(plain)]
+    return found
+
+
+def check_markers(path: str, text: str) -> list[Finding]:
+    """Work that is left belongs into issues."""
+    return [Finding(path, number, f"{mark[0]}: file an issue instead") for number, line in enumerate(text.splitlines(), 1) if (mark := re.search(r"\b(TODO|FIXME|XXX)\b", line))]
+
+
+# Names and shape of code.
+
+
+def check_file_name(path: str) -> list[Finding]:
+    """No room for leftovers."""
+    bad = re.search(r"(^|[/_])(utils?|helpers?|misc|common)([._/]|$)", path)
+    return [Finding(path, 1, f"a file or folder named {bad[2]} says nothing about what is in it")] if bad else []
+
+
+def check_include_guard(path: str, text: str) -> list[Finding]:
+    """LONGEMBED_ and the path, as Google's style has it."""
+    guard = "LONGEMBED_" + re.sub(r"[^A-Za-z0-9]", "_", path).upper() + "_"
+    if f"#ifndef {guard}\n#define {guard}\n" in text and text.endswith(f"#endif  // {guard}\n"):
+        return []
+    return [Finding(path, 1, f"no include guard {guard}")]
+
+
+def long_functions(functions: list[tuple[str, int, int]], path: str) -> list[Finding]:
+    """From (name, first line, lines)."""
+    allowed = {(row[0], row[1]) for row in table("long_functions.tsv")}
+    return [
+        Finding(path, line, f"{name} has {lines} lines; {MAX_FUNCTION_LINES} are the limit")
+        for name, line, lines in functions
+        if lines > MAX_FUNCTION_LINES and (path, name) not in allowed
+    ]
+
+
+def cpp_functions(path: str, text: str) -> list[tuple[str, int, int]]:
+    import lizard
+
+    return [(function.name.removeprefix("longembed::"), function.start_line, function.length) for function in lizard.analyze_file.analyze_source_code(path, text).function_list]
+
+
+def python_functions(text: str) -> list[tuple[str, int, int]]:
+    nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [(node.name, node.lineno, node.end_lineno - node.lineno + 1) for node in nodes]
+
+
+def functions(path: str, text: str) -> list[tuple[str, int, int]]:
+    """(name, first line, lines) of C++ or Python."""
+    return python_functions(text) if path.endswith(".py") else cpp_functions(path, text)
+
+
+def check_function_length(path: str, text: str) -> list[Finding]:
+    return long_functions(functions(path, text), path)
+
+
+# Commits.
+
+
+def check_title(title: str) -> list[str]:
+    """What is wrong with a commit's title. Merges have titles of Git's making."""
+    wrong = []
+    if len(title) > MAX_TITLE:
+        wrong.append(f"has {len(title)} characters; {MAX_TITLE} are the limit")
+    if not re.match(r"[A-Z]", title):
+        wrong.append("does not begin with a capital letter")
+    if title.endswith("."):
+        wrong.append("ends with a period")
+    if re.match(r"(Merge (branch|remote|pull)|Merge \w+$|WIP|[Ff]ixup|squash)", title):
+        wrong.append("is a merge's, or that of a commit to be squashed")
+    if re.match(r"(Added|Adds|Adding|Fixed|Fixes|Fixing|Changed|Changes|Changing|Removed|Removes|Removing|Updated|Updates|Updating|Made|Makes|Making)\b", title):
+        wrong.append("is not imperative")
+    return wrong
+
+
+def titles(root: Path = ROOT) -> list[str]:
+    """Of the commits since the newest tag, or of the last 50, without merges."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
+
+    newest = git("describe", "--tags", "--abbrev=0")
+    span = [f"{newest}..HEAD"] if newest else ["-50"]
+    return git("log", "--no-merges", "--format=%s", *span).splitlines()
