@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, builds, and runs every test; the last line is "N passed, N failed, N skipped".
 #
-#   tests/run.sh                      the release build: C++ and Python tests, format
+#   tests/run.sh                      the release build: C++ and Python tests, tests/tidy
 #   tests/run.sh --preset NAME        C++ tests only, under another preset: dev, asan-ubsan, tsan
 # shellcheck source=../deploy/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
@@ -82,7 +82,7 @@ run_release_suites() {
   say "C++ tests; beside them Python tests of the exporter, training, the chart and watching (output: build/logs/NAME-release.log)"
   # Where it fails the suite fails that builds again, and says why.
   begin fuzz-build nice -n 19 "$root/tests/fuzz/run.sh" --build-only
-  begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/watching
+  begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/tidy --ignore=tests/watching
   begin_pytest watching tests/watching
   begin_ctest
   finish ctest
@@ -91,7 +91,8 @@ run_release_suites() {
   begin_pytest vectors "${vectors[@]}"
   begin_pytest server $integration "${ignored[@]}" "${timeless[@]}"
   begin_pytest client tests/client
-  run format "$root/tests/format_check.sh" "$reports/format.xml"
+  begin_pytest tidy tests/tidy
+  finish tidy
   finish vectors
   finish server
   finish client

@@ -37,8 +37,8 @@ using Batch = std::vector<BatchItem>;
 // at most kMaxDeadlineSlack, so that a stream of jobs with deadlines cannot starve one without. A job larger than a
 // batch interleaves with what comes after it: whatever it gets to run moves its due time back by kInterleave times that
 // work, times the number of jobs of its priority that are moved back, so that long texts get a fourth of the device
-// together while anything else waits. What it got while nobody else wanted it is not held against it: that is forgotten
-// beyond kMaxDeadlineSlack. A smaller job that did not fit whole keeps its place. Not thread-safe.
+// together while anything else waits. Time that it got on an idle device does not count: its due time is at most
+// kMaxDeadlineSlack ahead when it is moved back. A smaller job that did not fit whole keeps its place. Not thread-safe.
 class BatchQueue {
  public:
   static constexpr absl::Duration kMaxDeadlineSlack = absl::Seconds(2);

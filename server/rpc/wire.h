@@ -19,8 +19,8 @@ inline constexpr int64_t kMaxElements = 1 << 17;
 inline constexpr int64_t kMaxNumbers = 1 << 22;
 
 // Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE; before memory is taken for them TOO_MANY_ELEMENTS and
-// UNKNOWN_FIELD (protobuf would keep fields that it does not know, at a hundred bytes each, and whoever set one would
-// get an answer that ignores it); MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
+// UNKNOWN_FIELD (protobuf would keep fields that it does not know, at a hundred bytes each, and the answer would ignore
+// them); MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
 
 // Of bytes that ParseMessage refused, the flags and short strings at the top of the message, as far as they can be

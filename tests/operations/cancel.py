@@ -89,7 +89,7 @@ def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: boo
         time.sleep(max(0.0, gives_up - time.monotonic()))
     freed = bench.freed_after(gives_up, *alone)
     still_blocked = not blocker.done()
-    # Admission may see that the deadline would pass behind the blocker, and refuse at once.
+    # Admission may see that the deadline would pass behind the blocker, and reject it immediately.
     late = [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED]
     codes = Counter(call.code() for call in waiting)
     right = sum(codes[code] for code in (late if how == "deadline" else [grpc.StatusCode.CANCELLED]))

@@ -324,8 +324,8 @@ def linear(tensors: dict, x, name: str):
 
 
 def layer_norm(shape: Shape, x, name: str):
-    centred = x - x.mean(axis=1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + shape.epsilon) * shape.tensors[name + ".weight"] + shape.tensors[name + ".bias"]
+    centered = x - x.mean(axis=1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(axis=1, keepdims=True) + shape.epsilon) * shape.tensors[name + ".weight"] + shape.tensors[name + ".bias"]
 
 
 def rms_norm(shape: Shape, x, name: str):

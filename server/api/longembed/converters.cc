@@ -223,7 +223,15 @@ PlanLimits ToPlanLimits(const LimitsConfig& limits) {
 
 namespace {
 
-// Of a request whose extension says all that there is of one.
+absl::StatusOr<std::string> PromptOf(const EmbedOptions& options, const ModelManifest& model,
+                                     const LimitsConfig& limits) {
+  if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
+    return PromptTooLarge(bytes, limits.max_prompt_bytes);
+  }
+  return ResolvePrompt(model, ConvertPrompt(options));
+}
+
+// Resolves options whose extension is complete.
 absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, const ServedModel& served,
                                                   const Profiles& profiles, const LimitsConfig& limits) {
   const ModelManifest& model = served.model().manifest;
@@ -243,10 +251,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   if (sparse) AggregateSparse(*extension);
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
   if (!spans.ok()) return spans.status();
-  if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
-    return PromptTooLarge(bytes, limits.max_prompt_bytes);
-  }
-  absl::StatusOr<std::string> prompt = ResolvePrompt(model, ConvertPrompt(options));
+  absl::StatusOr<std::string> prompt = PromptOf(options, model, limits);
   if (!prompt.ok()) return prompt.status();
   DimensionOptions dimension_options{.force = options.force_dimensions()};
   if (options.has_dimensions()) dimension_options.dimensions = options.dimensions();

@@ -1,7 +1,7 @@
 // tei.v1, the gRPC API of Hugging Face text-embeddings-inference, so that its clients can be pointed here: Info, Embed
 // and Tokenize answer; Predict and Rerank say that they are not offered.
-#ifndef LONGEMBED_SERVER_API_TEI_SERVICE_H_
-#define LONGEMBED_SERVER_API_TEI_SERVICE_H_
+#ifndef LONGEMBED_SERVER_API_TEI_TEI_SERVICE_H_
+#define LONGEMBED_SERVER_API_TEI_TEI_SERVICE_H_
 
 #include <memory>
 
