@@ -71,15 +71,15 @@ EmbedStream::EmbedStream(Client& client, const v1::EmbedOptions& options, const 
 
 EmbedStream::~EmbedStream() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     abandoned_ = true;
   }
   changed_.notify_all();
 }
 
 absl::Status EmbedStream::Write(absl::StatusOr<v1::Input> input) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !status_.ok() || MayWrite(); });
+  MutexLock lock(mutex_);
+  changed_.wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !status_.ok() || MayWrite(); });
   if (!status_.ok()) return status_;
   const uint64_t number = written_++;
   if (!input.ok()) {
@@ -103,18 +103,18 @@ bool EmbedStream::MayWrite() const {
 }
 
 absl::Status EmbedStream::Finish() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   closed_ = true;
   changed_.notify_all();
-  changed_.wait(lock, [this] { return Over(); });
+  changed_.wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return Over(); });
   return status_;
 }
 
 void EmbedStream::Run() {
   while (true) {
     {
-      std::unique_lock lock(mutex_);
-      if (!WaitForDue(lock, [this] { return Over(); })) return;
+      MutexLock lock(mutex_);
+      if (!WaitForDue(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return Over(); })) return;
       broken_ = false;
     }
     grpc::ClientContext context;
@@ -124,7 +124,7 @@ void EmbedStream::Run() {
   changed_.notify_all();
 }
 
-bool EmbedStream::WaitForDue(std::unique_lock<std::mutex>& lock, const std::function<bool()>& is_over) {
+bool EmbedStream::WaitForDue(MutexLock& lock, const std::function<bool()>& is_over) {
   while (!is_over()) {
     if (unsent_.empty()) {
       changed_.wait(lock);
@@ -145,7 +145,7 @@ grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
     if (!Receive(std::move(answer))) break;  // Watch cancels the rest.
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     broken_ = true;
   }
   changed_.notify_all();
@@ -154,7 +154,7 @@ grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
 }
 
 void EmbedStream::Watch(const std::stop_token& stop, grpc::ClientContext& context) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!abandoned_ && status_.ok()) {
     const Clock::time_point deadline = Deadline();
     if (Clock::now() >= deadline) {
@@ -163,7 +163,9 @@ void EmbedStream::Watch(const std::stop_token& stop, grpc::ClientContext& contex
       changed_.notify_all();
       break;
     }
-    changed_.wait_until(lock, stop, deadline, [&] { return abandoned_ || !status_.ok() || Deadline() != deadline; });
+    changed_.wait_until(lock, stop, deadline, [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return abandoned_ || !status_.ok() || Deadline() != deadline;
+    });
     if (stop.stop_requested()) return;
   }
   context.TryCancel();
@@ -171,8 +173,9 @@ void EmbedStream::Watch(const std::stop_token& stop, grpc::ClientContext& contex
 
 void EmbedStream::Send(Stub& stream) {
   bool first = true;
-  std::unique_lock lock(mutex_);
-  while (WaitForDue(lock, [this] { return broken_ || (closed_ && unsent_.empty()); })) {
+  MutexLock lock(mutex_);
+  while (WaitForDue(
+      lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return broken_ || (closed_ && unsent_.empty()); })) {
     const uint64_t number = unsent_.extract(unsent_.begin()).value().second;
     Item& item = unanswered_.at(number);
     item.is_sent = true;
@@ -212,7 +215,7 @@ bool EmbedStream::SendInput(Stub& stream, uint64_t number, v1::Input input, bool
 bool EmbedStream::Receive(v1::EmbedStreamResponse answer) {
   uint64_t number = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto item = absl::SimpleAtoi(answer.id(), &number) ? unanswered_.find(number) : unanswered_.end();
     if (item == unanswered_.end() || !item->second.is_sent) {
       status_ =
@@ -226,7 +229,7 @@ bool EmbedStream::Receive(v1::EmbedStreamResponse answer) {
   }
   if (!Deliver(number, std::move(answer)).ok()) return false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     unanswered_.erase(number);  // Not before: Finish would return while on_answer, and its error, are still out.
     if (!unanswered_.empty()) awaited_since_ = Clock::now();
   }
@@ -254,7 +257,7 @@ void EmbedStream::Schedule(uint64_t number, Item& item, Clock::time_point due) {
 }
 
 absl::Status EmbedStream::Deliver(uint64_t number, v1::EmbedStreamResponse answer) {
-  const std::lock_guard one_at_a_time(answering_);
+  const MutexLock one_at_a_time(answering_);
   absl::Status status = on_answer_(number, std::move(answer));
   if (!status.ok()) End(status);
   return status;
@@ -262,7 +265,7 @@ absl::Status EmbedStream::Deliver(uint64_t number, v1::EmbedStreamResponse answe
 
 void EmbedStream::End(absl::Status status) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (status_.ok()) status_ = std::move(status);
   }
   changed_.notify_all();
@@ -274,7 +277,7 @@ EmbedStream::Clock::time_point EmbedStream::Deadline() const {
 }
 
 bool EmbedStream::MayTryAgain(const grpc::Status& end) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (Over()) return false;
   // Refused inputs, which wait until they are due, outlast a stream.
   const bool is_incomplete = std::any_of(unanswered_.begin(), unanswered_.end(), [](const auto& item) {

@@ -15,7 +15,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <stop_token>
@@ -28,6 +27,7 @@
 #include "absl/time/time.h"
 #include "client/client.h"
 #include "longembed/v1/embedding.grpc.pb.h"
+#include "sync/mutex.h"
 
 namespace longembed::client {
 
@@ -100,7 +100,7 @@ class EmbedStream {
   bool WasRefused(uint64_t number, const google::rpc::Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Schedule(uint64_t number, Item& item, Clock::time_point due) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Waits until an input is due. False: is_over came first.
-  bool WaitForDue(std::unique_lock<std::mutex>& lock, const std::function<bool()>& is_over);
+  bool WaitForDue(MutexLock& lock, const std::function<bool()>& is_over) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(absl::Status status);
   bool MayWrite() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of the next answer.
@@ -113,9 +113,9 @@ class EmbedStream {
   const v1::EmbedOptions options_;
   const StreamOptions stream_options_;
   const OnAnswer on_answer_;
-  std::mutex answering_;  // Held while on_answer_ runs.
+  Mutex answering_;  // Held while on_answer_ runs.
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable_any changed_;  // _any: waits for a stop_token, too.
   std::map<uint64_t, Item> unanswered_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<Clock::time_point, uint64_t>> unsent_ ABSL_GUARDED_BY(mutex_);  // Of unanswered_, by when due.

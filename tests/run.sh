@@ -119,8 +119,8 @@ install_test_packages
 if [ "$preset" = release ]; then
   # What the service is watched and balanced with. Debian would start both as services where it can.
   install_packages prometheus haproxy openssl curl
-  # The formatter's version matters; where there is no such version the check is skipped.
-  [ "$(debian_version)" != 12 ] || install_packages clang-format-14
+  # Their versions matter; where there are no such versions the checks are skipped.
+  [ "$(debian_version)" != 12 ] || install_packages clang-format-14 clang-19
   install_python_package
 fi
 if [ "$preset" = release ] && [ "$(debian_version)" = 12 ] && [ "$(uname -m)" = x86_64 ]; then

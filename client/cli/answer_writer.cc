@@ -35,13 +35,13 @@ void WriteText(const nlohmann::json& id, const v1::EmbedResult& result, std::ost
 }  // namespace
 
 void AnswerWriter::Expect(nlohmann::json id, int64_t bytes_read) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ids_.emplace(expected_++, std::move(id));
   bytes_read_ = bytes_read;
 }
 
 absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   waiting_.emplace(number, std::move(result));
   for (auto turn = waiting_.find(next_); turn != waiting_.end() && !closed_; turn = waiting_.find(next_)) {
     const absl::Status status = Write(ids_.at(next_), turn->second);
@@ -86,12 +86,12 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
 
 void AnswerWriter::Close() {
   closed_ = true;  // Before the lock, which Take might win line after line.
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   progress_.Wipe();
 }
 
 bool AnswerWriter::some_failed() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return some_failed_;
 }
 

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
@@ -17,6 +16,7 @@
 #include "client/cli/npy_file.h"
 #include "client/cli/progress.h"
 #include "longembed/v1/embedding.pb.h"
+#include "sync/mutex.h"
 
 namespace longembed::client {
 
@@ -50,7 +50,7 @@ class AnswerWriter {
   Progress& progress_;
 
   std::atomic<bool> closed_ = false;
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::map<uint64_t, nlohmann::json> ids_ ABSL_GUARDED_BY(mutex_);       // Of inputs that are not written yet.
   std::map<uint64_t, v1::EmbedResult> waiting_ ABSL_GUARDED_BY(mutex_);  // Answers whose turn has not come.
   uint64_t expected_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -115,7 +115,7 @@ std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double>
   // and longer only where another one of its frequencies was too short.
   bool outgrown = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const size_t before = entries_.size();
     if (auto table = Find(frequencies, amplitude, rows); table != nullptr) return table;
     outgrown = entries_.size() < before;
@@ -124,7 +124,7 @@ std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double>
   // Without the lock: two threads may make the same one.
   auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, made));
   if (BytesOf(*table) > max_bytes_) return table;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (auto other = Find(frequencies, amplitude, rows); other != nullptr) return other;
   Keep({{frequencies.begin(), frequencies.end()}, amplitude, table});
   return table;

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "model/manifest/manifest.h"
 #include "model/plan/methods/positions.h"
 #include "model/plan/sequence.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -58,7 +58,7 @@ class RotaryTableCache {
   void Keep(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t max_bytes_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::list<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // Most recently used first.
 };
 

@@ -9,14 +9,14 @@
 namespace longembed {
 
 Permit::~Permit() {
-  const std::lock_guard lock(admission_.mutex_);
+  const MutexLock lock(admission_.mutex_);
   admission_.GiveBack(*this, held_);
   const auto client = admission_.clients_.find(request_.client);
   if (--client->second.permits == 0) admission_.clients_.erase(client);
 }
 
 absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit) {
-  const std::lock_guard lock(admission_.mutex_);
+  const MutexLock lock(admission_.mutex_);
   const Reservation estimate = held_;
   admission_.GiveBack(*this, held_);
   request_.tokens = tokens;
@@ -40,7 +40,7 @@ absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized,
 }
 
 void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
-  const std::lock_guard lock(admission_.mutex_);
+  const MutexLock lock(admission_.mutex_);
   if (held_.all_tokens == 0) return;
   const int64_t part = std::min(tokens, held_.all_tokens);
   const double share = static_cast<double>(part) / static_cast<double>(whole_.all_tokens);
@@ -58,7 +58,7 @@ void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
 
 absl::StatusOr<std::shared_ptr<Permit>> Admission::Admit(ModelBudget& model, const ResourceRequest& request) {
   const Reservation wanted = Charge(request);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const Decision decision = Judge(model, request, wanted); decision.refused) {
     return Refuse(decision.reason, model, request);
   }
@@ -235,7 +235,7 @@ void Admission::CorrectClock(const std::string& name, absl::Duration more) {
 }
 
 absl::Duration Admission::expected_wait() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return WaitBefore(Priority::kInteractive, /*oversized=*/true);
 }
 

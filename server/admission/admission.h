@@ -38,7 +38,6 @@
 #include <limits>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -48,6 +47,7 @@
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
 #include "server/errors/errors.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -196,7 +196,7 @@ class Admission {
   const AdmissionOptions options_;
   const Clock& clock_;
 
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][oversized]
   // Work of calls that are not oversized, by due time, rounded down to kDueStep.
   std::array<std::map<absl::Time, absl::Duration>, 2> due_work_ ABSL_GUARDED_BY(mutex_);  // [priority]

@@ -28,7 +28,7 @@ const char* MemoryName(Memory kind) {
 }
 
 Charge::~Charge() {
-  const std::lock_guard lock(ledger_.mutex_);
+  const MutexLock lock(ledger_.mutex_);
   for (int kind = 0; kind < kMemoryKinds; ++kind) ledger_.Add(*this, Memory(kind), -held_[kind]);
   const auto client = ledger_.clients_.find(client_);
   client->second.calls -= own_calls_;
@@ -36,17 +36,17 @@ Charge::~Charge() {
 }
 
 absl::Status Charge::Hold(Memory kind, int64_t bytes) {
-  const std::lock_guard lock(ledger_.mutex_);
+  const MutexLock lock(ledger_.mutex_);
   return ledger_.Grow(*this, kind, bytes - held_[static_cast<int>(kind)]);
 }
 
 absl::Status Charge::HoldMore(Memory kind, int64_t bytes) {
-  const std::lock_guard lock(ledger_.mutex_);
+  const MutexLock lock(ledger_.mutex_);
   return ledger_.Grow(*this, kind, bytes);
 }
 
 void Charge::Correct(Memory kind, int64_t bytes) {
-  const std::lock_guard lock(ledger_.mutex_);
+  const MutexLock lock(ledger_.mutex_);
   ledger_.Add(*this, kind, bytes - held_[static_cast<int>(kind)]);
 }
 
@@ -89,7 +89,7 @@ std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_call
 }
 
 absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (absl::Status status = CheckRoom(client, 0, kCallBytes); !status.ok()) return status;
   const auto found = clients_.find(client);
   const int64_t calls = found == clients_.end() ? 0 : found->second.calls;
@@ -100,24 +100,24 @@ absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& cli
 }
 
 std::unique_ptr<Charge> Ledger::BeginMessage(const std::string& client) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return Open(client, /*own_calls=*/0);
 }
 
 bool Ledger::HasRoom(const std::string& client) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return CheckRoom(client, 0, max_bytes_ / 16).ok();
 }
 
 std::map<std::string, int64_t> Ledger::held() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::map<std::string, int64_t> by_name;
   for (int kind = 0; kind < kMemoryKinds; ++kind) by_name[MemoryName(Memory(kind))] = held_[kind];
   return by_name;
 }
 
 int64_t Ledger::bytes() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return bytes_;
 }
 

@@ -15,11 +15,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -99,7 +99,7 @@ class Ledger {
   std::unique_ptr<Charge> Open(const std::string& client, int64_t own_calls) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int64_t max_bytes_;
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::array<int64_t, kMemoryKinds> held_ ABSL_GUARDED_BY(mutex_){};
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);  // Those with charges.

@@ -18,43 +18,38 @@ Lane::Lane(Scheduler& scheduler, Encoder& encoder, const LaneOptions& options, S
 Lane::~Lane() {
   std::vector<std::shared_ptr<Job>> left;
   {
-    const std::lock_guard lock(scheduler_.mutex_);
+    const MutexLock lock(scheduler_.mutex_);
     closing_ = true;
     left = queue_.TakeExpired(absl::InfiniteFuture());
     scheduler_.UpdateWorkWaits();
   }
   for (const std::shared_ptr<Job>& job : left) scheduler_.Answer(*this, *job, ServerDraining());
-  std::unique_lock lock(scheduler_.mutex_);
-  scheduler_.settled_.wait(lock, [this] { return running_batches_ == 0; });
+  MutexLock lock(scheduler_.mutex_);
+  scheduler_.settled_.Wait(lock, [this] { return running_batches_ == 0; });
   std::erase(scheduler_.lanes_, this);
 }
 
 absl::Status Lane::Submit(std::shared_ptr<Job> job) {
   const absl::Time now = scheduler_.clock_.Now();
-  const std::lock_guard lock(scheduler_.mutex_);
+  const MutexLock lock(scheduler_.mutex_);
   if (closing_) return ServerDraining();
   if (job->options_.deadline <= now) return DeadlineExceeded();
   ++unanswered_;
   queue_.Push(std::move(job), now);
   scheduler_.UpdateWorkWaits();
-  scheduler_.work_arrived_.notify_one();
+  scheduler_.work_arrived_.NotifyOne();
   return absl::OkStatus();
 }
 
 void Lane::Cancel(Job& job) { scheduler_.Answer(*this, job, CallCancelled()); }
 
 bool Lane::WaitIdle(absl::Duration timeout) {
-  std::unique_lock lock(scheduler_.mutex_);
-  const auto idle = [this] { return unanswered_ == 0; };
-  if (timeout == absl::InfiniteDuration()) {
-    scheduler_.settled_.wait(lock, idle);
-    return true;
-  }
-  return scheduler_.settled_.wait_for(lock, absl::ToChronoNanoseconds(timeout), idle);
+  MutexLock lock(scheduler_.mutex_);
+  return scheduler_.settled_.WaitFor(lock, timeout, [this] { return unanswered_ == 0; });
 }
 
 void Lane::SeedThroughput(int64_t cost, absl::Duration took) {
-  const std::lock_guard lock(scheduler_.mutex_);
+  const MutexLock lock(scheduler_.mutex_);
   scheduler_.Measure(*this, cost, absl::ToDoubleSeconds(took));
 }
 
@@ -66,19 +61,10 @@ absl::Duration Lane::MostTime(const Batch& batch) const {
   return kSlowness * scheduler_.options_.workers * WorkOf(cost) + kAllowance;
 }
 
-// A batch that waits for a core has a worker that wants one; a batch that hangs has none, or has had time enough.
-absl::Duration Lane::Hanging(const RunningBatch& batch, absl::Time now) const {
-  const absl::Duration took = now - batch.began;
-  if (took <= batch.most) return absl::ZeroDuration();
-  const bool had_time = ProcessCpuTime() - batch.cpu_began >= batch.most;
-  const bool starved = !had_time && scheduler_.options_.wants_cpu(scheduler_.worker_threads_);
-  return starved ? absl::ZeroDuration() : took - batch.most;
-}
-
 void Lane::AnswerAll(const absl::Status& status) {
   std::vector<std::shared_ptr<Job>> jobs;
   {
-    const std::lock_guard lock(scheduler_.mutex_);
+    const MutexLock lock(scheduler_.mutex_);
     jobs = queue_.TakeExpired(absl::InfiniteFuture());
     for (const RunningBatch& batch : running_) jobs.insert(jobs.end(), batch.jobs.begin(), batch.jobs.end());
     scheduler_.UpdateWorkWaits();
@@ -88,9 +74,9 @@ void Lane::AnswerAll(const absl::Status& status) {
 
 QueueState Lane::queue_state() const {
   const absl::Time now = scheduler_.clock_.Now();
-  const std::lock_guard lock(scheduler_.mutex_);
+  const MutexLock lock(scheduler_.mutex_);
   absl::Duration hanging;
-  for (const RunningBatch& batch : running_) hanging = std::max(hanging, Hanging(batch, now));
+  for (const RunningBatch& batch : running_) hanging = std::max(hanging, scheduler_.Hanging(batch, now));
   return {.jobs = queue_.jobs(),
           .tokens = queue_.tokens(),
           .oldest = queue_.empty() ? absl::ZeroDuration() : now - queue_.oldest(),
@@ -105,17 +91,17 @@ Scheduler::Scheduler(SchedulerOptions options, const Clock& clock) : options_(st
 
 Scheduler::~Scheduler() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     UpdateWorkWaits();
   }
-  work_arrived_.notify_all();
+  work_arrived_.NotifyAll();
   workers_.clear();  // Joins.
 }
 
 std::unique_ptr<Lane> Scheduler::AddLane(Encoder& encoder, const LaneOptions& options, SchedulerObserver* observer) {
   std::unique_ptr<Lane> lane(new Lane(*this, encoder, options, observer));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   lanes_.push_back(lane.get());
   return lane;
 }
@@ -123,7 +109,7 @@ std::unique_ptr<Lane> Scheduler::AddLane(Encoder& encoder, const LaneOptions& op
 void Scheduler::RunWorker() {
   if (options_.initialize_worker) options_.initialize_worker();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     worker_threads_.push_back(static_cast<pid_t>(syscall(SYS_gettid)));
   }
   for (Assignment assignment; AwaitAssignment(assignment); assignment = {}) Run(assignment);
@@ -132,7 +118,7 @@ void Scheduler::RunWorker() {
 bool Scheduler::Step() {
   Assignment assignment;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Lane* const lane = MostUrgentLane();
     if (lane == nullptr || free_workers_ == 0) return false;
     TakeBatch(*lane, assignment);
@@ -161,9 +147,10 @@ absl::Status Scheduler::TooLateFor(const Lane& lane, const Job& job) const {
 }
 
 bool Scheduler::AwaitAssignment(Assignment& assignment) {
-  std::unique_lock lock(mutex_);
-  work_arrived_.wait(
-      lock, [this] { return stopping_ || MostUrgentLane() != nullptr || (helpable_ > 0 && team_.has_leaders()); });
+  MutexLock lock(mutex_);
+  work_arrived_.Wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || MostUrgentLane() != nullptr || (helpable_ > 0 && team_.has_leaders());
+  });
   if (stopping_) return false;
   if (Lane* const lane = MostUrgentLane(); lane != nullptr) TakeBatch(*lane, assignment);
   return true;
@@ -198,7 +185,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   if (assignment.oversized) ++running_oversized_;
   UpdateWorkWaits();
   // One notification a job would leave workers asleep while a job of many sequences waits.
-  if (work_waits_) work_arrived_.notify_one();
+  if (work_waits_) work_arrived_.NotifyOne();
 }
 
 Lane* Scheduler::MostUrgentLane() const {
@@ -224,7 +211,7 @@ void Scheduler::HelpOthers() {
   const absl::Time started = clock_.Now();
   team_.Help([this] { return work_waits_.load(std::memory_order_relaxed) || helpable_ == 0; });
   const double seconds = absl::ToDoubleSeconds(clock_.Now() - started);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   helping_.Add(seconds, 0);
 }
 
@@ -282,10 +269,10 @@ void Scheduler::FailBatch(Lane& lane, const Batch& batch, const absl::Status& st
 
 void Scheduler::InviteHelpers(int more) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     helpable_ += more;
   }
-  if (more > 0) work_arrived_.notify_all();
+  if (more > 0) work_arrived_.NotifyAll();
 }
 
 void Scheduler::FinishBatch(Assignment& assignment) {
@@ -296,18 +283,27 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   assignment.hopeless.clear();
   std::vector<std::shared_ptr<Job>> jobs;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     jobs.swap(assignment.running->jobs);
   }
   jobs.clear();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   --assignment.lane->running_batches_;
   assignment.lane->running_.erase(assignment.running);
   ++free_workers_;
   if (assignment.oversized) --running_oversized_;
   UpdateWorkWaits();
-  if (work_waits_) work_arrived_.notify_one();
-  settled_.notify_all();
+  if (work_waits_) work_arrived_.NotifyOne();
+  settled_.NotifyAll();
+}
+
+// A batch that waits for a core has a worker that wants one; a batch that hangs has none, or has had time enough.
+absl::Duration Scheduler::Hanging(const Lane::RunningBatch& batch, absl::Time now) const {
+  const absl::Duration took = now - batch.began;
+  if (took <= batch.most) return absl::ZeroDuration();
+  const bool had_time = ProcessCpuTime() - batch.cpu_began >= batch.most;
+  const bool starved = !had_time && options_.wants_cpu(worker_threads_);
+  return starved ? absl::ZeroDuration() : took - batch.most;
 }
 
 bool Scheduler::IsCancelled(const Batch& batch) const {
@@ -333,7 +329,7 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
   std::vector<std::shared_ptr<Job>> complete;
   auto row = rows.dense.begin();
   auto sparse = rows.sparse.begin();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   int64_t cost = 0;
   const Job* previous = nullptr;
   for (const BatchItem& item : batch) {
@@ -370,7 +366,7 @@ void Scheduler::Answer(Lane& lane, Job& job, absl::Status status) {
   Job::Remains remains;
   JobDone done;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!Settle(lane, job)) return;
     lane.queue_.Remove(job);
     UpdateWorkWaits();
@@ -382,7 +378,7 @@ void Scheduler::Answer(Lane& lane, Job& job, absl::Status status) {
 
 bool Scheduler::Settle(Lane& lane, Job& job) {
   if (job.settled_.exchange(true, std::memory_order_relaxed)) return false;
-  if (--lane.unanswered_ == 0) settled_.notify_all();
+  if (--lane.unanswered_ == 0) settled_.NotifyAll();
   return true;
 }
 

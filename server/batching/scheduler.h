@@ -18,11 +18,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <vector>
@@ -37,6 +35,7 @@
 #include "server/batching/cost_model.h"
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -121,8 +120,6 @@ class Lane {
     absl::Duration most;       // That it may take.
     std::vector<std::shared_ptr<Job>> jobs;
   };
-  // For how long a batch has been hanging; 0 while it has not, or while the workers get too little of the CPU to say.
-  absl::Duration Hanging(const RunningBatch& batch, absl::Time now) const;
   // Time limit of a batch: several times what one worker alone would take, by recent throughput, plus some seconds.
   absl::Duration MostTime(const Batch& batch) const;
 
@@ -195,6 +192,8 @@ class Scheduler {
   void InviteHelpers(int more);
   void FinishBatch(Assignment& assignment);
   bool IsCancelled(const Batch& batch) const;
+  // Time since a batch should have ended; 0 before, or while the workers get too little of the CPU to say.
+  absl::Duration Hanging(const Lane::RunningBatch& batch, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Results of a batch's sequences, in their order: rows, one a span, and sparse vectors.
   struct Rows {
     std::vector<std::vector<float>> dense;
@@ -216,11 +215,9 @@ class Scheduler {
   const Clock& clock_;
   Team team_;
 
-  // std::mutex rather than absl::Mutex: ThreadSanitizer sees through it also where a distribution's absl is not
-  // instrumented.
-  mutable std::mutex mutex_;
-  std::condition_variable work_arrived_;
-  std::condition_variable settled_;  // A job was answered or a batch ended.
+  mutable Mutex mutex_;
+  ConditionVariable work_arrived_;
+  ConditionVariable settled_;  // A job was answered or a batch ended.
   std::vector<Lane*> lanes_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int free_workers_ ABSL_GUARDED_BY(mutex_) = 0;  // Without a batch of their own.

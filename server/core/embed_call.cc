@@ -138,7 +138,7 @@ void EmbedCall::Admit() {
 
 void EmbedCall::OnAdmitted(std::shared_ptr<Permit> permit) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     permit_ = std::move(permit);
   }
   admitted_ = clock_.Now();
@@ -151,7 +151,7 @@ void EmbedCall::Cancel() {
   std::shared_ptr<Job> job;
   std::shared_ptr<Permit> permit;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     job = job_.lock();
     permit = permit_;
   }
@@ -177,7 +177,7 @@ void EmbedCall::Prepare() {
   model_.metrics().ObserveTokenization(answer_.tokenization);
   if (status.ok() && !sequences.empty()) return Submit(std::move(sequences));
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     permit_ = nullptr;
   }
   if (!status.ok()) return std::move(done_)(status);
@@ -269,7 +269,7 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   UpdateTokensPerByte();
   work_ = model_.lane().WorkOf(load.cost());
   if (const absl::Status status = CheckNotCancelled(); !status.ok()) return status;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return permit_->Settle(load.tokens(), work_, load.is_oversized(), /*must_fit=*/params_.call.may_wait);
 }
 
@@ -312,7 +312,7 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
 }
 
 absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> sequences) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const JobOptions options{.priority = params_.priority,
                            .deadline = params_.call.deadline,
                            .start = permit_->start(),
@@ -335,7 +335,7 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
   if (!job.ok()) return std::move(done_)(job.status());
   if (const absl::Status status = model_.lane().Submit(*job); !status.ok()) return std::move(done_)(status);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     job_ = *job;
   }
   // A Cancel that came before found no job.

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -25,6 +24,7 @@
 #include "server/core/operation.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -148,7 +148,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::Time began_ = absl::InfiniteFuture();  // When its first batch was formed.
 
   std::atomic<bool> cancelled_ = false;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::shared_ptr<Permit> permit_ ABSL_GUARDED_BY(mutex_);  // Until the job has it.
   std::weak_ptr<Job> job_ ABSL_GUARDED_BY(mutex_);          // Weak: the job's `done` holds this call.
 };

@@ -104,27 +104,27 @@ void ServedModel::UpdateTokensPerByte(int64_t tokens, int64_t bytes) {
   if (bytes <= 0) return;
   const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);
   const double weight = std::min(static_cast<double>(bytes), kTextBytes);
-  const std::lock_guard lock(estimate_mutex_);
+  const MutexLock lock(estimate_mutex_);
   tokens_per_byte_.Add(seen * weight, weight);
 }
 
 double ServedModel::tokens_per_byte() const {
-  const std::lock_guard lock(estimate_mutex_);
+  const MutexLock lock(estimate_mutex_);
   return tokens_per_byte_.value();
 }
 
 absl::Duration ServedModel::failing() const {
-  const std::lock_guard lock(failures_mutex_);
+  const MutexLock lock(failures_mutex_);
   return failures_ < kFailures ? absl::ZeroDuration() : device_.scheduler.clock().Now() - first_failure_;
 }
 
 void ServedModel::RecordSuccess() {
-  const std::lock_guard lock(failures_mutex_);
+  const MutexLock lock(failures_mutex_);
   failures_ = 0;
 }
 
 void ServedModel::RecordFailure() {
-  const std::lock_guard lock(failures_mutex_);
+  const MutexLock lock(failures_mutex_);
   if (failures_++ == 0) first_failure_ = device_.scheduler.clock().Now();
 }
 

@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +18,7 @@
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/scheduler.h"
 #include "server/telemetry/metrics.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -105,10 +105,10 @@ class ServedModel {
   ModelBudget budget_;
   std::atomic<bool> given_up_ = false;
   static constexpr double kTextBytes = 8 << 10;  // One text weighs at most as much as so many bytes.
-  mutable std::mutex estimate_mutex_;
+  mutable Mutex estimate_mutex_;
   // English is about 0.22, Chinese 0.4.
   DecayedRatio tokens_per_byte_ ABSL_GUARDED_BY(estimate_mutex_){/*memory=*/20 * kTextBytes, /*assumed=*/0.3};
-  mutable std::mutex failures_mutex_;
+  mutable Mutex failures_mutex_;
   int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;          // In a row.
   absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);  // By the scheduler's clock.
   std::optional<PrecisionReport> precision_report_;

@@ -76,7 +76,7 @@ void HttpServer::Take(int descriptor) {
     close(descriptor);
   }
   if (session == nullptr) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (sessions_.size() >= prune_at_) {
     std::erase_if(sessions_, [](const auto& held) { return held.expired(); });
     prune_at_ = 2 * sessions_.size() + 64;
@@ -85,7 +85,7 @@ void HttpServer::Take(int descriptor) {
 }
 
 std::vector<std::shared_ptr<HttpSession>> HttpServer::Sessions() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<std::shared_ptr<HttpSession>> live;
   for (const std::weak_ptr<HttpSession>& held : sessions_) {
     if (std::shared_ptr<HttpSession> session = held.lock(); session != nullptr) live.push_back(std::move(session));

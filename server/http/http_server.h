@@ -6,7 +6,6 @@
 #include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "server/net/acceptor.h"
 #include "server/rpc/host_context.h"
 #include "server/security/certificates.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -49,7 +49,7 @@ class HttpServer {
   boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   std::optional<TlsContext> tls_;  // Of the acceptor's thread.
-  std::mutex mutex_;
+  Mutex mutex_;
   std::vector<std::weak_ptr<HttpSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   size_t prune_at_ ABSL_GUARDED_BY(mutex_) = 64;
   std::unique_ptr<Acceptor> acceptor_;

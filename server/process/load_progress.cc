@@ -40,7 +40,7 @@ void LoadProgress::Tell(LoadStage stage, double share) {
   const double begins = kStages[number].begins;
   const double ratio = stage == LoadStage::kReady ? 1 : begins + share * (kStages[number + 1].begins - begins);
   const auto percent = static_cast<int>(100 * ratio);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (percent == told_percent_) return;
   told_percent_ = percent;
   metrics_.SetLoadRatio(model_, ratio);

@@ -3,7 +3,6 @@
 #define LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
 
 #include <functional>
-#include <mutex>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -11,6 +10,7 @@
 #include "server/batching/clock.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/metrics.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -35,7 +35,7 @@ class LoadProgress {
   Health& health_;
   const Clock& clock_;
   const absl::Duration log_interval_;
-  std::mutex mutex_;
+  Mutex mutex_;
   absl::Time logged_ ABSL_GUARDED_BY(mutex_);
   int told_percent_ ABSL_GUARDED_BY(mutex_) = -1;
 };

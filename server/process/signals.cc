@@ -50,19 +50,20 @@ ProcessSignals::ProcessSignals() {
 }
 
 void ProcessSignals::StartServing() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   serving_ = true;
 }
 
 ProcessSignals::Event ProcessSignals::Await(absl::Duration timeout) {
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return event_.stop != 0 || event_.reload; });
+  MutexLock lock(mutex_);
+  changed_.WaitFor(lock, timeout,
+                   [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return event_.stop != 0 || event_.reload; });
   return std::exchange(event_, {.stop = event_.stop});
 }
 
 bool ProcessSignals::AwaitSecondSignal(absl::Duration timeout) {
-  std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return stops_ > 1; });
+  MutexLock lock(mutex_);
+  return changed_.WaitFor(lock, timeout, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stops_ > 1; });
 }
 
 void ProcessSignals::Run() {
@@ -75,14 +76,14 @@ void ProcessSignals::Run() {
 
 void ProcessSignals::Handle(int signal) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (signal == SIGHUP) {
       event_.reload = true;
     } else {
       HandleStop(signal);
     }
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 void ProcessSignals::HandleStop(int signal) {

@@ -10,12 +10,11 @@
 #ifndef LONGEMBED_SERVER_PROCESS_SIGNALS_H_
 #define LONGEMBED_SERVER_PROCESS_SIGNALS_H_
 
-#include <condition_variable>
-#include <mutex>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -56,8 +55,8 @@ class ProcessSignals {
   void Handle(int signal);
   void HandleStop(int signal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  Mutex mutex_;
+  ConditionVariable changed_;
   bool serving_ ABSL_GUARDED_BY(mutex_) = false;
   int stops_ ABSL_GUARDED_BY(mutex_) = 0;
   Event event_ ABSL_GUARDED_BY(mutex_);

@@ -57,14 +57,14 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
   }
   void OnWritten(bool ok) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       writing_ = false;
     }
     ok ? Changed() : EndWith(CallCancelled());
   }
   void EndWith(const absl::Status& status) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (end_.ok()) end_ = status;
     }
     Changed();
@@ -74,7 +74,7 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
     std::optional<HealthCheckResponse::ServingStatus> tell;
     absl::Status end;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (writing_ || finished_) return;
       if (end_.ok() && health_.ended()) end_ = ServerDraining();
       end = end_;
@@ -107,7 +107,7 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
   std::unique_ptr<Charge> call_;
   std::string service_;
 
-  std::mutex mutex_;
+  Mutex mutex_;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);
@@ -162,7 +162,7 @@ void Health::Add(const std::vector<std::string>& services) {
 void Health::Change(const std::function<void()>& change) {
   std::vector<std::weak_ptr<HealthWatcher>> watchers;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     change();
     watchers = watchers_;
   }
@@ -182,12 +182,12 @@ void Health::SetLive(bool live) {
 }
 
 void Health::SetLoading(std::string loading) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   loading_ = std::move(loading);
 }
 
 std::string Health::loading() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return loading_;
 }
 
@@ -196,19 +196,19 @@ void Health::EndWatches() {
 }
 
 std::optional<bool> Health::IsServing(const std::string& service) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = serving_.find(service);
   if (found == serving_.end()) return std::nullopt;
   return found->second;
 }
 
 bool Health::ended() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return ended_;
 }
 
 absl::Status Health::Watch(const std::shared_ptr<HealthWatcher>& watcher) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::erase_if(watchers_, [](const std::weak_ptr<HealthWatcher>& other) { return other.expired(); });
   if (watchers_.size() >= kMaxWatches) return TooManyWatches(kMaxWatches);
   watchers_.push_back(watcher);

@@ -8,7 +8,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "server/net/acceptor.h"
 #include "server/rpc/connection_intake.h"
 #include "server/rpc/host_context.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -62,7 +62,7 @@ class Health {
  private:
   void Change(const std::function<void()>& change);
 
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::map<std::string, bool> serving_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<HealthWatcher>> watchers_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;

@@ -33,7 +33,7 @@ absl::Status StreamHost::TakeCall() {
 void StreamHost::Begin() {
   if (const absl::Status status = TakeCall(); !status.ok()) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       reading_ = false;
       read_all_ = finished_ = true;
     }
@@ -55,7 +55,7 @@ void StreamHost::ReadNoMore(const absl::Status& why) {
 }
 
 std::shared_ptr<StreamHost::Slot> StreamHost::TakeMessage(bool ok, int64_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto no_more = [this](const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     reading_ = false;
     ReadNoMore(why);
@@ -77,7 +77,7 @@ void StreamHost::OnRead(bool ok, grpc::ByteBuffer request) {
   try {
     slot = TakeMessage(ok, static_cast<int64_t>(request.Length()));
   } catch (const std::bad_alloc&) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     reading_ = false;
     ReadNoMore(ServerOutOfMemory());
   }
@@ -85,7 +85,7 @@ void StreamHost::OnRead(bool ok, grpc::ByteBuffer request) {
   slot->exchange->Start(std::move(request), [self = shared_from_this(), slot] { self->EndMessage(*slot); });
   bool cancel = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     slot->started = true;
     if (!slot->ended) Resize(*slot, slot->bytes + slot->exchange->expected_answer_bytes());
     reading_ = false;  // Not before: operations are begun one after the other.
@@ -98,7 +98,7 @@ void StreamHost::OnRead(bool ok, grpc::ByteBuffer request) {
 void StreamHost::EndMessage(Slot& slot) {
   record_.EndMessage(slot.exchange->trace(), slot.exchange->status());
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     slot.ended = true;
     Resize(slot, slot.request_bytes + static_cast<int64_t>(slot.exchange->answer().Length()));
     if (model_.empty()) model_ = slot.exchange->model();
@@ -151,7 +151,7 @@ void StreamHost::Advance(bool in_reaction) {
   std::shared_ptr<Slot> answer;
   bool end = false, read = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (finished_) return;
     DropSilent();
     if (!reading_ && !read_all_ && host_.clock.Now() >= ends_) ReadNoMore(StreamTooOld(host_.max_stream_age));
@@ -185,7 +185,7 @@ void StreamHost::Resize(Slot& slot, int64_t bytes) {
 void StreamHost::OnWritten(bool ok) {
   std::shared_ptr<Slot> written;  // Freed outside of the lock.
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     written.swap(writing_);
     if (!ok) cancelled_ = true;
   }
@@ -196,20 +196,20 @@ void StreamHost::OnWritten(bool ok) {
 
 void StreamHost::OnCancelled() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     cancelled_ = true;
   }
   CancelAll();
 }
 
 void StreamHost::OnOver() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   finished_ = true;
 }
 
 void StreamHost::Drain() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     draining_ = true;
   }
   Advance(/*in_reaction=*/false);
@@ -218,7 +218,7 @@ void StreamHost::Drain() {
 void StreamHost::CancelAll() {
   std::vector<std::shared_ptr<Slot>> running;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const std::shared_ptr<Slot>& slot : slots_) {
       if (slot->started && !slot->ended) running.push_back(slot);
     }
@@ -229,7 +229,7 @@ void StreamHost::CancelAll() {
 void StreamHost::End(const absl::Status& status) {
   CancelAll();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     record_.set_model(model_);
   }
   front_.Finish(record_.Finish(status));
@@ -237,7 +237,7 @@ void StreamHost::End(const absl::Status& status) {
 
 void OpenStreams::Add(const std::shared_ptr<StreamHost>& stream) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::erase_if(streams_, [](const std::weak_ptr<StreamHost>& open) { return open.expired(); });
     streams_.push_back(stream);
     if (!draining_) return;
@@ -248,7 +248,7 @@ void OpenStreams::Add(const std::shared_ptr<StreamHost>& stream) {
 void OpenStreams::Drain() {
   std::vector<std::weak_ptr<StreamHost>> open;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     draining_ = true;
     open = streams_;
   }

@@ -7,7 +7,6 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +17,7 @@
 #include "server/rpc/call_record.h"
 #include "server/rpc/exchange.h"
 #include "server/rpc/host_context.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -95,7 +95,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   const absl::Time ends_;  // When it is too old.
   std::unique_ptr<Charge> call_;
 
-  std::mutex mutex_;
+  Mutex mutex_;
   Slots slots_ ABSL_GUARDED_BY(mutex_);          // In order of arrival.
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;    // Of the slots.
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;  // Until what was read has been begun.
@@ -117,7 +117,7 @@ class OpenStreams {
   void Drain();
 
  private:
-  std::mutex mutex_;
+  Mutex mutex_;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::weak_ptr<StreamHost>> streams_ ABSL_GUARDED_BY(mutex_);
 };

@@ -3,10 +3,11 @@
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
 
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
+
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -23,7 +24,7 @@ class CertificateFetcher {
  private:
   grpc_ssl_certificate_config_reload_status FetchNewer(grpc_ssl_server_certificate_config** config) {
     const std::shared_ptr<const Certificates> current = certificates_.Current();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (given_ == current->generation) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair{current->key.c_str(), current->certificate.c_str()};
     // gRPC wants authorities even where it asks clients for no certificate, and then makes no use of them.
@@ -34,7 +35,7 @@ class CertificateFetcher {
   }
 
   CertificateStore& certificates_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::optional<uint64_t> given_;
 };
 

@@ -95,7 +95,7 @@ ApiKeyStore::ApiKeyStore(const std::string& path, OnReload on_reload)
 
 absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string& path, OnReload on_reload) {
   std::unique_ptr<ApiKeyStore> store(new ApiKeyStore(path, std::move(on_reload)));
-  const std::lock_guard lock(store->mutex_);
+  const MutexLock lock(store->mutex_);
   store->file_.Changed();
   absl::StatusOr<Keys> keys = ReadApiKeys(path);
   if (!keys.ok()) return keys.status();
@@ -104,13 +104,13 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
 }
 
 std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (file_.Changed()) Read();
   return keys_;
 }
 
 void ApiKeyStore::Reload() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Read();
 }
 

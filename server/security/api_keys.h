@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "server/files/watched_files.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -63,7 +63,7 @@ class ApiKeyStore {
   const std::string path_;
   const OnReload on_reload_;
 
-  std::mutex mutex_;
+  Mutex mutex_;
   WatchedFiles file_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Keys> keys_ ABSL_GUARDED_BY(mutex_);
 };

@@ -100,7 +100,7 @@ CertificateStore::CertificateStore(const CertificatePaths& paths, OnReload on_re
 absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const CertificatePaths& paths,
                                                                          OnReload on_reload) {
   std::unique_ptr<CertificateStore> store(new CertificateStore(paths, std::move(on_reload)));
-  const std::lock_guard lock(store->mutex_);
+  const MutexLock lock(store->mutex_);
   store->files_.Changed();
   absl::StatusOr<Certificates> loaded = LoadCertificates(paths, absl::Now());
   if (!loaded.ok()) return loaded.status();
@@ -109,14 +109,14 @@ absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const C
 }
 
 std::shared_ptr<const Certificates> CertificateStore::Current() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const bool second_try = std::chrono::steady_clock::now() >= second_try_at_;
   if (files_.Changed() || second_try || absl::Now() >= take_up_at_) Read(second_try);
   return current_;
 }
 
 void CertificateStore::Reload() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Read(/*second_try=*/false);
 }
 

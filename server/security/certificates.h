@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/files/watched_files.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -58,7 +58,7 @@ class CertificateStore {
   const CertificatePaths paths_;
   const OnReload on_reload_;
 
-  std::mutex mutex_;
+  Mutex mutex_;
   WatchedFiles files_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
   WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();

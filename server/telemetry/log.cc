@@ -89,7 +89,7 @@ int64_t LogLinesDropped() { return TheWriter().dropped(); }
 
 bool LogSampler::Take(int64_t& suppressed, SteadyTime now) {
   constexpr auto kPause = std::chrono::seconds(1);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (now < next_) {
     ++suppressed_;
     return false;

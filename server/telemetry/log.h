@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cstdint>
 #include <initializer_list>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,6 +19,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
 #include "server/config/log_config.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -57,7 +57,7 @@ class LogSampler {
   bool Take(int64_t& suppressed, SteadyTime now = std::chrono::steady_clock::now());
 
  private:
-  std::mutex mutex_;
+  Mutex mutex_;
   SteadyTime next_ ABSL_GUARDED_BY(mutex_) = SteadyTime::min();
   int64_t suppressed_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -33,29 +33,30 @@ LogWriter::LogWriter(int descriptor, size_t capacity, DroppedLine dropped_line)
 
 LogWriter::~LogWriter() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
-  added_.notify_one();
+  added_.NotifyOne();
   thread_.join();
 }
 
 void LogWriter::Add(const std::string& line) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (waiting_.size() + line.size() > capacity_) return CountDropped(1);
     waiting_ += line;
   }
-  added_.notify_one();
+  added_.NotifyOne();
 }
 
 bool LogWriter::Flush(absl::Duration timeout) {
-  std::unique_lock lock(mutex_);
-  return written_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return waiting_.empty() && !writing_; });
+  MutexLock lock(mutex_);
+  return written_.WaitFor(lock, timeout,
+                          [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return waiting_.empty() && !writing_; });
 }
 
 int64_t LogWriter::dropped() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return dropped_;
 }
 
@@ -65,9 +66,9 @@ void LogWriter::CountDropped(int64_t lines) {
 }
 
 void LogWriter::Run() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (true) {
-    added_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+    added_.Wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
     const std::string lines = std::exchange(waiting_, "");
     const int64_t told = std::exchange(untold_, 0);
@@ -79,7 +80,7 @@ void LogWriter::Run() {
     CountDropped(lost);
     if (!heard) untold_ += told;
     writing_ = false;
-    if (waiting_.empty()) written_.notify_all();
+    if (waiting_.empty()) written_.NotifyAll();
   }
 }
 

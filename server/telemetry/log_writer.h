@@ -2,17 +2,16 @@
 #ifndef LONGEMBED_SERVER_TELEMETRY_LOG_WRITER_H_
 #define LONGEMBED_SERVER_TELEMETRY_LOG_WRITER_H_
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -51,8 +50,8 @@ class LogWriter {
   const size_t capacity_;
   const DroppedLine dropped_line_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable added_, written_;
+  mutable Mutex mutex_;
+  ConditionVariable added_, written_;
   std::string waiting_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

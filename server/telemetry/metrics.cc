@@ -9,11 +9,11 @@
 #include <atomic>
 #include <list>
 #include <map>
-#include <mutex>
 
 #include "server/telemetry/metric_names.h"
 #include "server/telemetry/metrics_port.h"
 #include "server/telemetry/process_metrics.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -114,27 +114,27 @@ class QueueMetrics final : public prometheus::Collectable {
   using Queues = std::list<Queue>;
 
   Queues::iterator Add(Queue queue) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return queues_.insert(queues_.end(), std::move(queue));
   }
 
   void Remove(Queues::iterator queue) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     queues_.erase(queue);
   }
 
   void SetHeldBytes(std::function<Metrics::HeldBytes()> held_bytes) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     held_bytes_ = std::move(held_bytes);
   }
 
   void SetTokenizationTasks(std::function<int64_t()> tasks) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     tokenization_tasks_ = std::move(tasks);
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     auto tasks = GaugeFamily(metric::kTokenizationTasks);
     if (tokenization_tasks_) tasks.metric.emplace_back().gauge.value = static_cast<double>(tokenization_tasks_());
     auto jobs = GaugeFamily(metric::kQueueJobs);
@@ -162,7 +162,7 @@ class QueueMetrics final : public prometheus::Collectable {
   }
 
  private:
-  mutable std::mutex mutex_;  // Held while they are asked.
+  mutable Mutex mutex_;  // Held while they are asked.
   Queues queues_;
   std::function<Metrics::HeldBytes()> held_bytes_;
   std::function<int64_t()> tokenization_tasks_;

@@ -3,13 +3,13 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
-#include <mutex>
 #include <utility>
 #include <variant>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "opentelemetry/proto/collector/trace/v1/trace_service.grpc.pb.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -60,7 +60,7 @@ struct OtlpSender::State {
 
   const OtlpOptions options;
   const std::unique_ptr<collector::TraceService::Stub> stub;
-  std::mutex mutex;
+  Mutex mutex;
   bool cancelled ABSL_GUARDED_BY(mutex) = false;
   grpc::ClientContext* running ABSL_GUARDED_BY(mutex) = nullptr;
 };
@@ -82,14 +82,14 @@ absl::StatusOr<int64_t> OtlpSender::Send(std::span<const Span> spans) {
   context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(options.timeout));
   for (const auto& [key, value] : options.headers) context.AddMetadata(key, value);
   {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     if (state_->cancelled) return absl::CancelledError("the server ends");
     state_->running = &context;
   }
   collector::ExportTraceServiceResponse response;
   const grpc::Status status = state_->stub->Export(&context, request, &response);
   {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     state_->running = nullptr;
   }
   if (status.ok()) return response.partial_success().rejected_spans();
@@ -98,7 +98,7 @@ absl::StatusOr<int64_t> OtlpSender::Send(std::span<const Span> spans) {
 }
 
 void OtlpSender::Cancel() {
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   state_->cancelled = true;
   if (state_->running != nullptr) state_->running->TryCancel();
 }

@@ -14,11 +14,11 @@ SpanExporter::SpanExporter(const SpanExporterOptions& options, SpanSender& sende
 
 SpanExporter::~SpanExporter() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   sender_.Cancel();
-  added_.notify_one();
+  added_.NotifyOne();
   thread_.join();
   if (!waiting_.empty()) CountDropped("shutdown", static_cast<int64_t>(waiting_.size()));
 }
@@ -27,30 +27,31 @@ void SpanExporter::Add(std::vector<Span> spans) {
   const size_t count = spans.size();
   bool full_batch = false, first = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (waiting_.size() + count > options_.capacity) return CountDropped("queue_full", static_cast<int64_t>(count));
     first = waiting_.empty();
     waiting_.insert(waiting_.end(), std::make_move_iterator(spans.begin()), std::make_move_iterator(spans.end()));
     full_batch = waiting_.size() >= options_.max_batch;
   }
-  if (first || full_batch) added_.notify_one();
+  if (first || full_batch) added_.NotifyOne();
 }
 
 bool SpanExporter::Flush(absl::Duration timeout) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   ++flushing_;
-  added_.notify_one();
-  const bool all =
-      sent_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return waiting_.empty() && !sending_; });
+  added_.NotifyOne();
+  const bool all = sent_.WaitFor(
+      lock, timeout, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return waiting_.empty() && !sending_; });
   --flushing_;
   return all;
 }
 
 std::vector<Span> SpanExporter::TakeBatch() {
-  std::unique_lock lock(mutex_);
-  added_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
-  added_.wait_for(lock, absl::ToChronoNanoseconds(options_.max_delay),
-                  [this] { return stopping_ || flushing_ > 0 || waiting_.size() >= options_.max_batch; });
+  MutexLock lock(mutex_);
+  added_.Wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !waiting_.empty(); });
+  added_.WaitFor(lock, options_.max_delay, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || flushing_ > 0 || waiting_.size() >= options_.max_batch;
+  });
   if (stopping_) return {};
   const auto end = waiting_.begin() + static_cast<int64_t>(std::min(waiting_.size(), options_.max_batch));
   std::vector<Span> batch(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
@@ -62,9 +63,9 @@ std::vector<Span> SpanExporter::TakeBatch() {
 void SpanExporter::Run() {
   for (std::vector<Span> batch = TakeBatch(); !batch.empty(); batch = TakeBatch()) {
     Send(batch);
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     sending_ = false;
-    if (waiting_.empty()) sent_.notify_all();
+    if (waiting_.empty()) sent_.NotifyAll();
   }
 }
 

@@ -2,12 +2,10 @@
 #ifndef LONGEMBED_SERVER_TELEMETRY_SPAN_EXPORTER_H_
 #define LONGEMBED_SERVER_TELEMETRY_SPAN_EXPORTER_H_
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/telemetry/span.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -68,8 +67,8 @@ class SpanExporter {
   SpanSender& sender_;
   const OnDropped on_dropped_;
 
-  std::mutex mutex_;
-  std::condition_variable added_, sent_;
+  Mutex mutex_;
+  ConditionVariable added_, sent_;
   std::deque<Span> waiting_ ABSL_GUARDED_BY(mutex_);
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   int flushing_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -15,7 +15,6 @@
 #include <fstream>
 #include <iostream>
 #include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -27,6 +26,7 @@
 #include "model/embed/model.h"
 #include "model/embed/pipeline.h"
 #include "model/encoder/load_encoder.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -179,7 +179,7 @@ struct Served {
 Served ThroughServer(const std::string& server, const std::vector<std::string>& texts, int clients, double seconds) {
   client::Client client({.server = server});
   std::atomic<int64_t> tokens = 0;
-  std::mutex mutex;
+  Mutex mutex;
   std::vector<double> latencies;
   const absl::Time start = absl::Now();
   std::vector<std::jthread> threads;
@@ -193,7 +193,7 @@ Served ThroughServer(const std::string& server, const std::vector<std::string>& 
         const auto response = client.Embed(request);
         if (!response.ok()) Die(std::string(response.status().message()));
         tokens += response->results(0).tokens();
-        const std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         latencies.push_back(absl::ToDoubleMilliseconds(absl::Now() - sent));
       }
     });

@@ -2,26 +2,25 @@
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 
-#include <mutex>
-
 #include "absl/base/thread_annotations.h"
 #include "server/batching/clock.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
 class FakeClock final : public Clock {
  public:
   absl::Time Now() const override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return now_;
   }
   void Advance(absl::Duration by) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     now_ += by;
   }
 
  private:
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   absl::Time now_ ABSL_GUARDED_BY(mutex_) = absl::UnixEpoch() + absl::Hours(1);
 };
 

@@ -16,7 +16,7 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::
                                                 absl::FunctionRef<bool()> is_cancelled) {
   absl::Status failure;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::vector<int32_t>& firsts = batches_.emplace_back();
     for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
       firsts.push_back(batch.tokens[batch.sequence_offsets[s]]);
@@ -26,7 +26,7 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::
       if (std::ranges::find(batch.tokens, token) != batch.tokens.end()) failure = status;
     }
   }
-  called_.notify_all();
+  called_.NotifyAll();
   while (true) {
     if (asks_ && is_cancelled()) {
       ++given_up_;
@@ -51,22 +51,23 @@ absl::StatusOr<VectorBlock> FakeEncoder::Encode(const PackedBatch& batch, Team::
 }
 
 void FakeEncoder::AwaitCalls(int calls) {
-  std::unique_lock lock(mutex_);
-  called_.wait(lock, [this, calls] { return static_cast<int>(batches_.size()) >= calls; });
+  MutexLock lock(mutex_);
+  called_.Wait(lock, [this, calls]()
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return static_cast<int>(batches_.size()) >= calls; });
 }
 
 void FakeEncoder::FailWith(absl::Status status) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   failure_ = std::move(status);
 }
 
 void FakeEncoder::FailOn(int32_t token, absl::Status status) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   failures_[token] = std::move(status);
 }
 
 std::vector<std::vector<int32_t>> FakeEncoder::batches() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return batches_;
 }
 

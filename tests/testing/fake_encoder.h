@@ -3,14 +3,13 @@
 #define LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "model/encoder/encoder.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -47,8 +46,8 @@ class FakeEncoder final : public Encoder {
   std::atomic<bool> open_ = true;
   std::atomic<bool> asks_ = true;
   std::atomic<int> given_up_ = 0;
-  mutable std::mutex mutex_;
-  std::condition_variable called_;
+  mutable Mutex mutex_;
+  ConditionVariable called_;
   std::vector<std::vector<int32_t>> batches_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   std::map<int32_t, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);

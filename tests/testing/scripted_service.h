@@ -11,7 +11,6 @@
 #include <deque>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -19,6 +18,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -41,15 +41,15 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
 
   void FailNext(Failure failure) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     failures_.push_back(std::move(failure));
   }
   int calls() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return calls_;
   }
   std::string authorization() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return authorization_;
   }
 
@@ -71,13 +71,13 @@ class ScriptedService final : public v1::EmbeddingService::Service {
 
   // The next streams break, with UNAVAILABLE, after so many answers each; what else they were sent is lost.
   void BreakNextStreamAfter(int answers) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     breaks_.push_back(answers);
   }
   // Every stream ends with `status` after so many answers, as the server ends one that is too old: without a look at
   // what it was sent since.
   void EndStreamsAfter(int answers, grpc::Status status) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     end_after_ = answers;
     end_status_ = std::move(status);
   }
@@ -135,7 +135,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
 
  private:
   grpc::Status NextStatus(grpc::ServerContext& context) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++calls_;
     const auto found = context.client_metadata().find("authorization");
     if (found != context.client_metadata().end()) authorization_.assign(found->second.data(), found->second.size());
@@ -147,7 +147,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   }
 
   int NextBreak() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (breaks_.empty()) return -1;
     const int answers = breaks_.front();
     breaks_.pop_front();
@@ -155,7 +155,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   }
 
   std::pair<int, grpc::Status> End() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return {end_after_, end_status_};
   }
 
@@ -200,7 +200,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   std::atomic<size_t> largest_message_ = 0, max_text_bytes_ = std::numeric_limits<size_t>::max();
 
   v1::ListModelsResponse models_;
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::deque<int> breaks_;
   std::deque<Failure> failures_;
   int end_after_ = -1;  // Never.

@@ -12,7 +12,6 @@
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -27,6 +26,7 @@
 #include "client/cli/command_line.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
+#include "sync/mutex.h"
 
 namespace longembed::client {
 namespace {
@@ -66,14 +66,14 @@ class RecordingServer {
 
   // The calls since the last time.
   std::vector<Call> TakeCalls() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return std::exchange(calls_, {});
   }
 
  private:
   // Returns the number of the call.
   size_t Begin(const grpc::ServerContext& context) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Call& call = calls_.emplace_back();
     call.deadline = absl::FromChrono(context.deadline());
     const auto key = context.client_metadata().find("authorization");
@@ -82,7 +82,7 @@ class RecordingServer {
   }
   template <typename Request>
   void Record(size_t call, const Request& request) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     calls_[call].requests.push_back(std::make_unique<Request>(request));
   }
 
@@ -133,7 +133,7 @@ class RecordingServer {
     RecordingServer& recorder;
   };
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::vector<Call> calls_;
   Embedding embedding_{*this};
   Health health_{*this};

@@ -7,13 +7,13 @@
 
 #include <atomic>
 #include <future>
-#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "server/errors/errors.h"
+#include "sync/mutex.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fake_encoder.h"
 
@@ -502,11 +502,11 @@ class TeamworkEncoder final : public Encoder {
  public:
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
                                      absl::FunctionRef<bool()>) override {
-    std::mutex mutex;
+    Mutex mutex;
     std::set<std::thread::id> threads;
     while (threads.size() < 2) {
       leader.ParallelFor(4, [&](int) {
-        const std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         threads.insert(std::this_thread::get_id());
       });
     }

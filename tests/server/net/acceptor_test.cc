@@ -9,16 +9,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <filesystem>
 #include <iterator>
 #include <list>
 #include <map>
-#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -50,7 +49,7 @@ class Recorder {
   size_t refused(Refusal refusal) { return AwaitRefused(refusal, 0); }
   // Gives up the oldest, which is then the caller's.
   int Take() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const int descriptor = accepted_.front();
     accepted_.erase(accepted_.begin());
     return descriptor;
@@ -60,20 +59,20 @@ class Recorder {
   template <typename Action>
   void Note(Action action) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       action();
     }
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
   template <typename Count>
   size_t Await(Count count, size_t least) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, kLong, [&] { return count() >= least; });
+    MutexLock lock(mutex_);
+    changed_.WaitFor(lock, absl::FromChrono(kLong), [&] { return count() >= least; });
     return count();
   }
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  Mutex mutex_;
+  ConditionVariable changed_;
   std::vector<int> accepted_;
   std::map<Refusal, size_t> refused_;
 };

@@ -1,13 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <condition_variable>
 #include <map>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/telemetry/call_trace.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -25,46 +24,46 @@ const absl::Time kArrival = absl::UnixEpoch() + absl::Hours(1);
 class FakeSender final : public SpanSender {
  public:
   absl::StatusOr<int64_t> Send(std::span<const Span> spans) override {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     ++sends_;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return open_ || cancelled_; });
+    changed_.NotifyAll();
+    changed_.Wait(lock, [this] { return open_ || cancelled_; });
     if (cancelled_) return absl::CancelledError("cancelled");
     if (!failure_.ok()) return failure_;
     spans_.insert(spans_.end(), spans.begin(), spans.end());
     return rejects_;
   }
   void Cancel() override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     cancelled_ = true;
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
 
   void Stall() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     open_ = false;
   }
   void AwaitSend() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return sends_ > 0; });
+    MutexLock lock(mutex_);
+    changed_.Wait(lock, [this] { return sends_ > 0; });
   }
   void FailWith(absl::Status failure, int64_t rejects = 0) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     failure_ = std::move(failure);
     rejects_ = rejects;
   }
   std::vector<Span> spans() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return spans_;
   }
   int sends() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return sends_;
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  Mutex mutex_;
+  ConditionVariable changed_;
   bool open_ = true, cancelled_ = false;
   int sends_ = 0;
   absl::Status failure_;
@@ -76,12 +75,12 @@ class TracingTest : public ::testing::Test {
  protected:
   void Make(const SpanExporterOptions& options = {.max_delay = absl::Hours(1)}) {
     exporter_ = std::make_unique<SpanExporter>(options, sender_, [this](const char* reason, int64_t count) {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       dropped_[reason] += count;
     });
   }
   std::map<std::string, int64_t> dropped() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return dropped_;
   }
   std::vector<Span> Sent() {
@@ -91,7 +90,7 @@ class TracingTest : public ::testing::Test {
   static std::string Header(const std::string& flags) { return absl::StrCat("00-", kTrace, "-", kParent, "-", flags); }
 
   FakeSender sender_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::map<std::string, int64_t> dropped_;
   std::unique_ptr<SpanExporter> exporter_;
 };

@@ -1,0 +1,61 @@
+"""What is declared ABSL_GUARDED_BY is accessed with its mutex held, by clang's analysis of the release build's files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import thread_safety  # noqa: E402
+
+CLANG = shutil.which("clang++-19")
+BUILD = thread_safety.ROOT / "build/release"
+COUNTER = """
+#include "sync/mutex.h"
+class Counter {
+ public:
+  void Add() { %s ++n_; }
+ private:
+  longembed::Mutex mutex_;
+  int n_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+"""
+pytestmark = pytest.mark.skipif(CLANG is None, reason="clang++-19 is not installed")
+
+
+def findings(folder: Path, source: str) -> str:
+    (folder / "counter.cc").write_text(source)
+    return thread_safety.check({"command": f"c++ -std=c++20 -I{thread_safety.ROOT} -c counter.cc -o counter.o", "directory": folder}, CLANG)
+
+
+def test_an_access_without_the_lock_is_found(tmp_path):
+    assert "requires holding mutex 'mutex_'" in findings(tmp_path, COUNTER % "")
+    assert findings(tmp_path, COUNTER % "const longembed::MutexLock lock(mutex_);") == ""
+
+
+def test_a_wait_without_the_lock_is_found(tmp_path):
+    wait = "longembed::MutexLock lock(mutex_); longembed::ConditionVariable c; c.Wait(lock, [this]() %s { return n_ > 0; });"
+    assert "requires holding mutex 'mutex_'" in findings(tmp_path, COUNTER % (wait % ""))
+    assert findings(tmp_path, COUNTER % (wait % "ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_)")) == ""
+
+
+def test_units_of_a_build(tmp_path):
+    (tmp_path / "unity_0_cxx.cxx").write_text(f'#include "{thread_safety.ROOT}/server/admission/ledger.cc"\n')
+    (tmp_path / "other.cc").write_text("int a;\n")
+    (tmp_path / "compile_commands.json").write_text(json.dumps([{"file": str(tmp_path / "unity_0_cxx.cxx")}, {"file": str(tmp_path / "other.cc")}, {"file": "gone.cc"}]))
+    assert [Path(entry["file"]).name for entry in thread_safety.units(tmp_path)] == ["unity_0_cxx.cxx"]
+
+
+@pytest.mark.skipif(not (BUILD / "compile_commands.json").exists(), reason="the release build is not configured")
+def test_every_guarded_member():
+    units = thread_safety.units(BUILD)
+    assert units
+    with ThreadPoolExecutor() as pool:
+        found = [text for text in pool.map(lambda unit: thread_safety.check(unit, CLANG), units) if text]
+    assert not found, "".join(found)
