@@ -23,7 +23,7 @@
 namespace longembed::client {
 
 struct CallOptions {
-  // Of the whole call, retries and the waits between them included. The server sees the rest of it as the deadline.
+  // Of the whole call, retries and the waits between them included. The server gets the remaining time as the deadline.
   absl::Duration timeout = absl::Minutes(5);
   // Cancels the call, from any thread: it returns CANCELLED at once.
   std::stop_token stop = {};

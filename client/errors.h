@@ -20,7 +20,8 @@ namespace longembed::client {
 struct ErrorDetails {
   std::string reason;  // The server's stable reason (google.rpc.ErrorInfo), such as "INPUT_TOO_LONG"; empty: none.
   std::string field;   // Path of the first field at fault (BadRequest), such as "inputs[3].text"; empty: none.
-  std::optional<absl::Duration> retry_delay;  // When to try again (RetryInfo); nullopt: the server gave no hint.
+  std::optional<absl::Duration>
+      retry_delay;  // Delay before the next attempt (RetryInfo); nullopt: the server gave no hint.
 };
 
 ErrorDetails GetErrorDetails(const absl::Status& status);

@@ -60,7 +60,7 @@ class EmbedStream {
 
   // `client` must outlive the stream.
   EmbedStream(Client& client, const v1::EmbedOptions& options, const StreamOptions& stream_options, OnAnswer on_answer);
-  // Unless the stream is finished, gives up everything without an answer.
+  // Unless the stream is finished, drops every input without an answer.
   ~EmbedStream();
 
   // Waits while max_in_flight or max_ahead forbid another input. An error in place of an input takes its number and is
@@ -85,16 +85,16 @@ class EmbedStream {
   void Run();
   // One gRPC stream from its opening to its end.
   grpc::Status RunOnce(grpc::ClientContext& context);
-  // Cancels the gRPC stream at hand once its answers are not wanted, or are overdue. Has a thread of its own: opening,
-  // sending and reading block for as long as the server likes.
+  // Cancels the gRPC stream at hand when its answers are not needed any more, or overdue. Has a thread of its own:
+  // opening, sending and reading block for as long as the server likes.
   void Watch(const std::stop_token& stop, grpc::ClientContext& context);
   void Send(Stub& stream);
   bool SendInput(Stub& stream, uint64_t number, v1::Input input, bool first);
-  // False: the stream is over, and status_ says why.
+  // False: the stream is over, with status_.
   bool Receive(v1::EmbedStreamResponse answer);
   // Calls on_answer.
   absl::Status Deliver(uint64_t number, v1::EmbedStreamResponse answer);
-  // Schedules the next attempt. False: there will be none, and status_ says why.
+  // Schedules the next attempt. False: there will be none, because of status_.
   bool MayTryAgain(const grpc::Status& end);
   // Whether the server refused the input for now; then schedules it.
   bool WasRefused(uint64_t number, const google::rpc::Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// As roff shows it literally: a hyphen stays one that can be copied, and no line is taken for a request.
+// Escapes text for roff: a hyphen stays one that can be copied, and no line becomes a request.
 std::string Escape(const std::string& text) {
   const std::string escaped = absl::StrReplaceAll(text, {{"\\", "\\e"}, {"-", "\\-"}, {"\n", " "}});
   return escaped.starts_with('.') || escaped.starts_with('\'') ? "\\&" + escaped : escaped;

@@ -59,7 +59,7 @@ absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& m
   return absl::OkStatus();
 }
 
-// Looks after files and models until a signal asks the process to end; returns it.
+// Watches files and models until a signal ends the process; returns the signal.
 int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor, ConfigFile& config_file) {
   while (true) {
     const ProcessSignals::Event event = signals.Await(absl::Seconds(1));

@@ -17,9 +17,9 @@ namespace longembed::client {
 // The name, summary, options and commands of `app`, as its --help lists them.
 ProgramDescription DescribeApp(const CLI::App& app);
 
-// Says what is wrong with words that CLI11 refused, where it would name the wrong one: a misspelt command or option,
-// whose value it takes for a file; an option before the command; a value that has to follow "=". Returns "" where the
-// words have none of these faults. `words` are without the program's name.
+// Describes the error in arguments that CLI11 refused, where CLI11 would name the wrong one: a misspelled command or
+// option, whose value it takes for a file; an option before the command; a value that has to follow "=". Returns ""
+// where the words have none of these faults. `words` are without the program's name.
 std::string ExplainMisuse(const ProgramDescription& program, const std::vector<std::string>& words);
 
 }  // namespace longembed::client

@@ -1,4 +1,4 @@
-// The flags that spell a context extension and the output for people: --windows, --positions, --vectors and so on. What
+// The flags that set a context extension and the output: --windows, --positions, --vectors and so on. What
 // they make of an extension is what --extension says in JSON.
 #ifndef LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 #define LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_

@@ -58,7 +58,7 @@ std::string FormatRanges(const Messages& messages, RangeOf range_of) {
   return json + "]";
 }
 
-// False where it is no list of pairs of numbers.
+// Returns false if it is not a list of pairs of numbers.
 bool ReadRanges(const nlohmann::json& list, v1::Input& input) {
   if (!list.is_array()) return false;
   for (const nlohmann::json& pair : list) {
@@ -113,7 +113,7 @@ absl::Status CheckUtf8(const std::string& text) {
   }
 }
 
-// The parser's reason, where the line is no JSON at all.
+// The parser's reason, if the line is not JSON.
 absl::Status WhyNoObject(const std::string& line) {
   std::string why;
   try {

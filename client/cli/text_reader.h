@@ -11,7 +11,7 @@
 
 namespace longembed::client {
 
-// The texts of a TextSource one after the other, read as they are asked for. Not thread-safe.
+// The texts of a TextSource one after the other, read on demand. Not thread-safe.
 class TextReader {
  public:
   TextReader(const TextSource& source, std::istream& in);

@@ -2,7 +2,7 @@
 // what it says with the checkpoint's own library.
 //
 // Reads a JSON object a line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. Without prompt_name
-// a text gets the prompt of a request that says nothing of prompts; with "" it gets none. Answers each by a line on
+// a text gets the default prompt of a request; with "" it gets none. Answers each by a line on
 // stdout: {"vector": [...]}, not normalized, of the beginning of a text that is longer than the trained window; with
 // output SPARSE {"indices": [...], "values": [...]}; with TOKEN_VECTORS, for which prompt_name says whether the text is
 // a query, {"vectors": [[...], ...]}. The first text that cannot be embedded ends the run with status 1 and one

@@ -21,8 +21,8 @@ struct Model {
 };
 
 // Reads manifest and tokenizer, and compares every file with its sum. Errors: FAILED_PRECONDITION (MODEL_DIRECTORY),
-// one sentence that names file and fault. `on_progress` is told how much of the files is read, from 0 to 1, on any
-// thread, one at a time.
+// one sentence that names file and fault. Calls `on_progress` with the fraction of the files that is read, 0 to 1, on
+// any thread, one at a time.
 absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory,
                                                        const std::function<void(double)>& on_progress = {});
 

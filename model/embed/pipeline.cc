@@ -73,7 +73,7 @@ bool TakesParts(const InputOptions& options) {
   return std::holds_alternative<NoSpans>(options.spans) || std::holds_alternative<SequenceTokens>(options.spans);
 }
 
-// Which tokens the plan depends on, as far as truncation can tell beforehand. nullopt: all.
+// Returns the tokens that the plan depends on, as far as truncation is known beforehand. nullopt: all.
 std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& options) {
   const std::optional<int64_t> matter = TokensThatMatter(model.manifest, options.plan);
   if (!matter.has_value() || !TakesParts(options)) return std::nullopt;

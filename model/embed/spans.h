@@ -1,4 +1,4 @@
-// Late chunking: from what a request asks to have a vector of, to token ranges of one pass over the text. Stateless:
+// Late chunking: converts the spans of a request to token ranges of one pass over the text. Stateless:
 // any thread.
 #ifndef LONGEMBED_MODEL_EMBED_SPANS_H_
 #define LONGEMBED_MODEL_EMBED_SPANS_H_

@@ -40,8 +40,8 @@ class Encoder {
   // One un-normalized vector a span of the batch, in the batch's order of spans. An encoder with a sparse head
   // (sparse_encoder.h) gives sparse vectors of the batch's `sparse`, in their order, in place of the spans of their
   // tokens. `leader` is the calling thread's, for work that helpers may share. `is_cancelled` is asked between layers,
-  // and by our kernels every few milliseconds within one, on the calling thread; once it says true the
-  // batch is given up with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work),
+  // and by our kernels every few milliseconds within one, on the calling thread; once it returns true the
+  // batch ends with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work),
   // INTERNAL.
   virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
                                              absl::FunctionRef<bool()> is_cancelled) = 0;

@@ -30,15 +30,16 @@ struct EncoderOptions {
   // Weights stay in the file, and each layer's are read for every batch: slow, and for a few batches of a model that
   // does not fit into memory.
   bool streamed = false;
-  // Told how much of the weights is read, from 0 to 1; on any thread, one at a time. Streamed: by each batch.
+  // Called with the fraction of the weights that is read, 0 to 1; on any thread, one at a time. Streamed: for each
+  // batch.
   std::function<void(double)> on_progress;
-  // Told, in words, when the model will not run as asked, and why: with LibTorch where our kernels cannot run it, or
+  // Called with the reason if the model will not run as configured: with LibTorch where our kernels cannot run it, or
   // with products in float32 where the processor has none of bfloat16.
   std::function<void(const std::string& what, const std::string& why)> on_fallback;
 };
 
 // Loads `directory`/encoder.pt, and the sparse head where the manifest names one, and checks format and signature
-// against the manifest. Errors: FAILED_PRECONDITION with a sentence that says what to do (no such file, another format
+// against the manifest. Errors: FAILED_PRECONDITION with an actionable sentence (no such file, another format
 // version, no such device, a precision that this machine cannot compute in); INTERNAL where one of the processor's
 // cores computes wrongly.
 absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,

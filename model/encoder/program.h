@@ -39,7 +39,7 @@ struct StoredMatrix {
   int64_t rows = 0;
   int64_t columns = 0;
   std::shared_ptr<const void> owner;
-  std::shared_ptr<const MappedFile> file;  // Null: the memory is no file's.
+  std::shared_ptr<const MappedFile> file;  // Null: the memory is not a file's.
 
   StoredMatrix() = default;
   StoredMatrix(const Weight& weight)  // NOLINT(google-explicit-constructor): the same matrix in float32.

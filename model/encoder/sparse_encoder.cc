@@ -83,7 +83,7 @@ class SparseEncoder final : public Encoder {
     const std::span<const float> hidden = std::span(block.values).subspan(pooled);
     const std::vector<Group> groups = FormGroups(batch);
     std::vector<absl::StatusOr<std::vector<SparseVector>>> found(groups.size());
-    // A round at a time, because only this thread may ask.
+    // In rounds, because only this thread may call is_cancelled.
     for (size_t first = 0; first < groups.size();) {
       if (is_cancelled()) return EncoderCancelled();
       const size_t round = std::min(groups.size() - first, static_cast<size_t>(leader.threads()));

@@ -31,7 +31,7 @@ class SparseHead {
 };
 
 // Loads `directory`/sparse_head.pt, computed in float32 on `device`, as the encoder names it. Errors:
-// FAILED_PRECONDITION with a sentence that says what to do.
+// FAILED_PRECONDITION with an actionable sentence.
 absl::StatusOr<std::unique_ptr<SparseHead>> LoadSparseHead(const std::string& directory, const ModelManifest& manifest,
                                                            const std::string& device);
 

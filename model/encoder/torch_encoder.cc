@@ -53,7 +53,7 @@ void CopyWeights(torch::jit::Module module, const MappedFile& file, const TorchO
     done += stored.numel();
     if (options.on_progress) options.on_progress(static_cast<double>(done) / static_cast<double>(total));
   }
-  module.to(options.device);  // Tables that are no weights.
+  module.to(options.device);  // Tables that are not weights.
 }
 
 class TorchEncoder final : public Encoder {
@@ -150,7 +150,7 @@ class TorchEncoder final : public Encoder {
     return embeddings_.forward({tokens, ToDevice(View(batch.positions, at::kFloat))}).toTensor();
   }
 
-  // Through pinned memory, from which a GPU copies while the host goes on. The host allocator keeps a piece until the
+  // Through pinned memory, from which a GPU copies while the host continues. The host allocator keeps a piece until the
   // stream has read it.
   at::Tensor ToDevice(const at::Tensor& tensor) const {
     if (device_.is_cpu()) return tensor;

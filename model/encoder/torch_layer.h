@@ -11,7 +11,7 @@
 
 namespace longembed {
 
-// Runs forward()'s calls one by one (torch_graph.h), gives attention to AttendPacked first where that is wanted, and
+// Runs forward()'s calls one by one (torch_graph.h), tries AttendPacked for attention first if configured, and
 // has FillByFormula replace rows that neither computes. A layer that does anything but call parts and add runs as it
 // is. Multiple threads can call Run.
 class TorchLayer {

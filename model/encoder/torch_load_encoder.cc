@@ -41,7 +41,7 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
   return PrecisionUnavailable(PrecisionName(precision), "LibTorch's own kernels are not used for it; use bf16 or fp32");
 }
 
-// Our kernels, or UNIMPLEMENTED or FAILED_PRECONDITION that says why they cannot run the model.
+// Our kernels, or UNIMPLEMENTED or FAILED_PRECONDITION with the reason why they cannot run the model.
 absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
   const absl::StatusOr<const cpu::Kernels*> kernels = cpu::FindKernels(options.kernels);
   if (!kernels.ok()) return kernels.status();

@@ -80,7 +80,7 @@ absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::strin
 absl::Status SpanEmpty(size_t index);
 absl::Status SpanTruncated(size_t index);
 absl::Status SentencesNeedText();
-// The model gave a vector that is zero or not finite, which no client should ever see.
+// The model gave a vector that is zero or not finite.
 absl::Status UnusableVector();
 absl::Status EncoderCancelled();
 absl::Status EncoderOutOfMemory(std::string_view what);

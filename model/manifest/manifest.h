@@ -97,7 +97,7 @@ struct ModelManifest {
   std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a name of `prompts`.
   std::vector<int> trained_dimensions;             // Ascending; the last one is vector_size.
   std::string similarity_function;                 // "cosine", "dot", "euclidean", "manhattan"; empty = unknown.
-  std::string trained_window_source;               // The file, option or table that says trained_window.
+  std::string trained_window_source;               // The source of trained_window: a file, an option or a table.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
   std::string recommended_multi_vector_extension;  // The same, for a vector a window: it has `windows`.
   // Evidence for the recommendations: data set, date, figures.
@@ -115,7 +115,8 @@ absl::StatusOr<ModelManifest> ReadManifest(const std::string& directory);
 // The same from YAML text; `origin` names it in errors. Takes untrusted text.
 absl::StatusOr<ModelManifest> ParseManifest(const std::string& yaml, const std::string& origin);
 
-// Compares the files of `directory` with the manifest's sums. `on_progress` is told how much is read, from 0 to 1.
+// Compares the files of `directory` with the manifest's sums. Calls `on_progress` with the fraction that is read, 0
+// to 1.
 absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& directory,
                          const std::function<void(double)>& on_progress = {});
 

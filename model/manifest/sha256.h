@@ -11,7 +11,7 @@
 
 namespace longembed {
 
-// Both give 64 lower-case hex digits. `on_read` is told of each piece of the file, in bytes.
+// Both give 64 lower-case hex digits. Calls `on_read` with the size of each piece of the file, in bytes.
 std::string Sha256(std::string_view bytes);
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path, const std::function<void(int64_t)>& on_read = {});
 

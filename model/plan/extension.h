@@ -58,7 +58,7 @@ struct Windows {
   static constexpr int64_t kTop = 3;
 };
 
-// A plain value. The default is no extension at all.
+// A plain value. The default is no extension.
 struct Extension {
   When when = When::kLong;
   std::optional<Windows> windows;
@@ -75,7 +75,7 @@ struct Extension {
 // those that would replace frequencies which its checkpoint scales pair by pair.
 std::vector<std::string> MethodsOf(const ModelManifest& model);
 
-// Whether `model` can do what `extension` asks. Errors (INVALID_ARGUMENT) name the field relative to the extension, its
+// Checks that `model` supports `extension`. Errors (INVALID_ARGUMENT) name the field relative to the extension, its
 // value and the limit: METHOD_NOT_AVAILABLE, EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT, WINDOW_TOO_LARGE,
 // WINDOW_TOO_SMALL, OVERLAP_TOO_LARGE.
 absl::Status CheckExtension(const ModelManifest& model, const Extension& extension);
@@ -83,7 +83,7 @@ absl::Status CheckExtension(const ModelManifest& model, const Extension& extensi
 // The most tokens that one sequence may have under a checked extension; nullopt: bounded by the server's limits only.
 std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extension& extension);
 
-// The size of a window: what was asked for, or the default.
+// Returns the size of a window: that of the request, or the default.
 int64_t WindowTokens(const ModelManifest& model, const Extension& extension);
 
 // The positions of a sequence of `n` tokens, n <= SequenceCapacity, under a checked extension. A sequence within Lo

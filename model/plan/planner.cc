@@ -220,7 +220,7 @@ class Planner {
     return sequence;
   }
 
-  // Windows of one length turn alike: tens of thousands of them share their tables.
+  // Windows of one length have the same rotations: tens of thousands of them share their tables.
   static void ShareRotations(const Sequence& before, Sequence& sequence) {
     sequence.rotary = before.rotary;
     sequence.rotary_grouped = before.rotary_grouped;
@@ -306,7 +306,7 @@ class Planner {
     return absl::OkStatus();
   }
 
-  // The spans that were asked for, clipped to what was kept.
+  // The requested spans, clipped to the tokens that were kept.
   absl::Status KeepSpans(Range kept) {
     const std::span<const Range> ranges = input_.spans->ranges;
     for (size_t i = 0; i < ranges.size(); ++i) {

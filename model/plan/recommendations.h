@@ -16,7 +16,7 @@ struct Recommendations {
   std::optional<Extension> window_vectors;  // Has windows.
 };
 
-// Errors: FAILED_PRECONDITION, with the manifest's key, when one is no JSON of an extension, when the model
+// Errors: FAILED_PRECONDITION, with the manifest's key, when one is not the JSON of an extension, when the model
 // cannot do it, or when the one for several vectors has no windows.
 absl::StatusOr<Recommendations> RecommendationsOf(const ModelManifest& manifest);
 

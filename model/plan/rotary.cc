@@ -10,7 +10,7 @@ namespace longembed {
 namespace {
 
 constexpr double kTau = 2 * std::numbers::pi;
-constexpr size_t kMaxEntries = 64;  // Each look-up compares with all of them.
+constexpr size_t kMaxEntries = 64;  // Each lookup compares with all of them.
 
 // The (real-valued) pair that turns `rotations` times within the trained window.
 double PairThatTurns(const ModelManifest& model, double rotations) {

@@ -34,7 +34,7 @@ RotaryTable MakeRotaryTable(std::span<const double> frequencies, double amplitud
 RotaryTable GatherRows(const RotaryTable& table, std::span<const int64_t> rows);
 
 // The tables of recent sequences. A row depends on its position, the frequencies and the amplitude alone, and these are
-// the key: what another request asked for before changes nothing. Multiple threads can call Get without external
+// the key; earlier requests change nothing. Multiple threads can call Get without external
 // synchronization.
 class RotaryTableCache {
  public:

@@ -37,7 +37,7 @@ struct DurationRange {
 enum class YamlWords { kQuoted, kSecret };
 
 // Number of problems reported for a file: the first, or all that can be found, a line each. After a problem a field
-// keeps its default, which checks across fields must bear.
+// keeps its default; checks across fields must allow for that.
 enum class YamlProblems { kFirst, kAll };
 
 // A key that is absent leaves its field as it is; one without a value is refused. Its methods throw; ReadYaml catches.
@@ -144,7 +144,7 @@ class YamlMapping {
   std::set<std::string> known_;
 };
 
-// Parses the text and calls `read` with its root, which must be a mapping. Keys that `read` did not ask for are
+// Parses the text and calls `read` with its root, which must be a mapping. Keys that `read` did not read are
 // refused, as is a key that is there twice. Takes untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is
 // wrong".
 absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read,

@@ -45,7 +45,7 @@ class TreeBuilder final : public YAML::EventHandler {
   void OnMapEnd() override { open_.pop_back(); }
 
  private:
-  // A list or a mapping that goes on.
+  // A list or a mapping whose end has not been read.
   struct OpenNode {
     YamlNode* node;
     bool has_key = false;  // Its value comes next.

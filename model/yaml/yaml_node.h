@@ -16,8 +16,8 @@ struct YamlNode {
 
   Kind kind = Kind::kNull;
   int line = 1;                    // Of the file, from 1.
-  std::string scalar;              // As it stands in the file: nothing is taken for a number or a truth value here.
-  bool quoted = false;             // A quoted scalar is text, whatever it looks like.
+  std::string scalar;              // As in the file: nothing is converted to a number or a truth value here.
+  bool quoted = false;             // A quoted scalar is always text.
   std::vector<YamlNode> items;     // Of a list.
   std::vector<YamlEntry> entries;  // Of a mapping, in their order.
 

@@ -144,7 +144,7 @@ absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time star
 }
 
 bool Admission::IsLate(const ResourceRequest& request, absl::Duration wait) const {
-  // Of the time that is left; the rest is for what comes meanwhile and is due sooner, and for estimates that err.
+  // Fraction of the remaining time; the rest is headroom for more urgent arrivals and estimation error.
   constexpr double kPromised = 0.75;
   if (request.deadline == absl::InfiniteFuture()) return false;
   return wait + request.work / pace() > kPromised * (request.deadline - clock_.Now());
@@ -164,7 +164,7 @@ void Admission::MeasurePace(absl::Duration left) {
 
 absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request) {
   // Refused clients that all came back at the same moment would be refused again: the hint varies by a quarter.
-  jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator: good enough to scatter.
+  jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator, sufficient for jitter.
   const double factor = 0.75 + 0.5 * static_cast<double>(jitter_ >> 8) / (1 << 24);
   const absl::Duration wait = WaitBefore(request.priority, request.oversized);
   const bool late = reason == Overload::kDeadline;

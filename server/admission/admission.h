@@ -186,7 +186,7 @@ class Admission {
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Advances the client's clock by the work that one of its calls has beyond the estimate.
   void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Seconds' worth of work a second: 1 when the estimates of work are right.
+  // Work per time: 1 when the estimates of work are right.
   double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return std::clamp(pace_.value(), 0.05, 20.0); }
   absl::Duration MaxWait(Priority priority) const {
     return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;

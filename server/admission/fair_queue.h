@@ -25,7 +25,7 @@ class FairQueue {
     items_.emplace(start, Entry{client, cost, std::move(item)});
   }
 
-  // Takes the first item that may be served, which `may` says, with its client; nullopt when there is none.
+  // Takes the first item for which `may` returns true, with its client; nullopt if there is none.
   std::optional<std::pair<std::string, Item>> Pop(
       const std::function<bool(const std::string& client, const Item& item)>& may) {
     for (auto position = items_.begin(); position != items_.end(); ++position) {

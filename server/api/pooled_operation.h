@@ -1,5 +1,5 @@
-// An operation that tokenizes and never reaches a model: it runs on the worker pool, and looks now and then whether
-// somebody still waits.
+// An operation that tokenizes and never reaches a model: it runs on the worker pool and checks periodically whether it
+// is cancelled.
 #ifndef LONGEMBED_SERVER_API_POOLED_OPERATION_H_
 #define LONGEMBED_SERVER_API_POOLED_OPERATION_H_
 
@@ -44,7 +44,7 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
     return this->call_.deadline <= api_.clock.Now() ? DeadlineExceeded() : absl::OkStatus();
   }
 
-  // To be called before the answer grows by about `more` bytes, and at last by 0. Errors: there is no room.
+  // REQUIRES: called before the answer grows by about `more` bytes, and finally with 0. Errors: out of memory.
   absl::Status HoldAnswer(int64_t more) const {
     const int64_t now = static_cast<int64_t>(this->response_.GetArena()->SpaceAllocated());
     return this->call_.memory.Hold(Memory::kAnswers, now + more);

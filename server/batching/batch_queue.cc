@@ -89,7 +89,7 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
 }
 
 std::vector<std::shared_ptr<Job>> BatchQueue::TakeHopeless(absl::Time now, absl::Duration per_cost) {
-  constexpr double kOptimism = 0.9;  // Estimates err, and a job that is given up is lost.
+  constexpr double kOptimism = 0.9;  // Margin for estimation error: a job that is taken out is lost.
   std::vector<std::shared_ptr<Job>> hopeless;
   while (jobs_.size() > 1) {
     const auto next = jobs_.begin();
@@ -134,7 +134,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
     Release(*job, first, job->next_, /*runs=*/true);
-    // Oversized sequences that may not start are passed over, however many wait in front.
+    // Skip all oversized sequences that may not start.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
     if (!batch.empty() && costs_.IsOversized(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
     if (job->next_ == job->sequences_.size()) {

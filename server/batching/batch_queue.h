@@ -54,8 +54,8 @@ class BatchQueue {
   // Takes out every job whose deadline has passed.
   std::vector<std::shared_ptr<Job>> TakeExpired(absl::Time now);
 
-  // Takes out jobs that are next and could not be done by their deadlines any more, at `per_cost` of the device's time:
-  // to begin with them would make those behind them late, too. Never the only job, which tells how fast the device is.
+  // Takes out jobs that are next and cannot be done by their deadlines, at `per_cost` of the device's time: starting
+  // them would make those behind them late, too. Never the only job, which measures the device's speed.
   std::vector<std::shared_ptr<Job>> TakeHopeless(absl::Time now, absl::Duration per_cost);
 
   // Takes the most urgent sequence, then in order of urgency whatever still fits the budget. Empty when the queue is.
@@ -69,7 +69,7 @@ class BatchQueue {
   bool empty() const { return jobs_.empty(); }
   size_t jobs() const { return jobs_.size(); }
   int64_t tokens() const { return tokens_; }  // Of sequences that wait.
-  // The same with attention; without that of oversized sequences, if they are not asked for.
+  // The same with attention; without oversized sequences if `oversized` is false.
   int64_t cost(bool oversized = true) const { return oversized ? cost_ : cost_ - oversized_cost_; }
   absl::Time oldest() const;  // Arrival of the job that waits longest; InfiniteFuture when empty.
 
@@ -89,7 +89,7 @@ class BatchQueue {
   void Erase(Jobs::iterator position);
   // A job's sequences run in order: one whose next is an oversized sequence waits with it.
   bool NextIsOversized(const Job& job) const;
-  // A sequence that comes to wait (+1) or no longer does (-1).
+  // Counts a sequence that enters (+1) or leaves (-1) the queue.
   void Count(int64_t tokens, int sign);
 
   const CostModel costs_;

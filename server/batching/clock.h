@@ -22,7 +22,7 @@ class Clock {
   virtual absl::Time Now() const = 0;
 };
 
-// Begins at the wall clock's time and goes on by the monotonic clock: a wall clock that is set changes nothing here.
+// Starts at the wall clock's time and advances by the monotonic clock: setting the wall clock changes nothing here.
 class RealClock final : public Clock {
  public:
   absl::Time Now() const override {

@@ -100,7 +100,7 @@ void ServedModel::GiveUp(bool given_up) {
 }
 
 void ServedModel::UpdateTokensPerByte(int64_t tokens, int64_t bytes) {
-  constexpr double kFewest = 0.02, kMost = 2.0;  // No text makes the next one look like an extreme.
+  constexpr double kFewest = 0.02, kMost = 2.0;  // Limits the weight of one text in the estimate.
   if (bytes <= 0) return;
   const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);
   const double weight = std::min(static_cast<double>(bytes), kTextBytes);

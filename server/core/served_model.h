@@ -92,7 +92,7 @@ class ServedModel {
   // A sequence of so many content tokens.
   absl::StatusOr<Sequence> SequenceOf(int tokens) const;
   absl::Status EncodeTwice(int tokens);
-  // Does so, and lets the lane know how long it took.
+  // Encodes it and seeds the lane's throughput with the time that it took.
   absl::Status MeasureTwice(int tokens);
   QueueReading ReadQueue() const;
 
@@ -113,7 +113,7 @@ class ServedModel {
   absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);  // By the scheduler's clock.
   std::optional<PrecisionReport> precision_report_;
   std::unique_ptr<Lane> lane_;  // The scheduler's workers use what stands above.
-  Registration queue_reading_;  // Last: scrapes look at the lane.
+  Registration queue_reading_;  // Last: scrapes read the lane.
 };
 
 // The models of one server, by name. Immutable while it serves.

@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// When to try again, as an error for overload says it.
+// The retry delay of an error for overload.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
 // RESOURCE_EXHAUSTED, with a retry delay and a reason (ErrorReason) of its own each.
@@ -88,7 +88,7 @@ absl::Status EveryTokensTooFew(int64_t tokens);
 absl::Status Misplaced(std::string_view field, std::string_view needs);
 // Of token vectors.
 absl::Status InputTypeNeeded();
-// `value`: what the field says; `instead`: what to do.
+// `value`: the field's value; `instead`: the remedy.
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead);
 // Of requests over HTTP. `byte`: of the text, from 1.
 absl::Status MalformedJson(int64_t byte, int64_t bytes);

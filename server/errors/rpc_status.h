@@ -1,4 +1,4 @@
-// An absl::Status as google.rpc says it.
+// Converts an absl::Status to google.rpc.Status.
 #ifndef LONGEMBED_SERVER_ERRORS_RPC_STATUS_H_
 #define LONGEMBED_SERVER_ERRORS_RPC_STATUS_H_
 

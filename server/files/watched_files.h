@@ -1,4 +1,4 @@
-// Files that may change while the server runs: Kubernetes swaps mounted secrets, people edit.
+// Files that may change while the server runs: Kubernetes swaps mounted secrets, operators edit.
 #ifndef LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
 #define LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
 
@@ -13,12 +13,12 @@
 
 namespace longembed {
 
-// Says when any of a few files has changed. Not thread-safe.
+// Detects changes of a few files. Not thread-safe.
 class WatchedFiles {
  public:
   using SteadyTime = std::chrono::steady_clock::time_point;
 
-  // Looks at the files once every `interval` at most, however often it is asked.
+  // Checks the files at most once every `interval`, however often it is called.
   WatchedFiles(std::vector<std::string> paths, absl::Duration interval)
       : paths_(std::move(paths)), interval_(absl::ToChronoNanoseconds(interval)) {}
 
@@ -33,7 +33,7 @@ class WatchedFiles {
   std::string seen_;
 };
 
-// Errors: NOT_FOUND with the system's words, or because the path leads to something that is no file, such as a pipe.
+// Errors: NOT_FOUND with the system's message, or because the path is not that of a file, but of a pipe, for example.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
 }  // namespace longembed

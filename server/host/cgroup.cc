@@ -16,7 +16,7 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// The first line; empty where there is no such file.
+// The first line; empty if there is no such file.
 std::string LineOf(const std::string& path) {
   std::ifstream file(path);
   std::string line;
@@ -92,7 +92,7 @@ std::optional<double> Cores(absl::string_view quota_and_period) {
 }
 
 std::optional<int64_t> Count(const std::string& text) {
-  constexpr int64_t kUnlimited = int64_t{1} << 60;  // Version 1 says so with about 2^63, version 2 with a word.
+  constexpr int64_t kUnlimited = int64_t{1} << 60;  // No limit is about 2^63 in version 1, a word in version 2.
   int64_t count = 0;
   if (!absl::SimpleAtoi(text, &count) || count >= kUnlimited) return {};
   return count;

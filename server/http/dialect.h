@@ -14,7 +14,7 @@
 
 namespace longembed {
 
-// The codec of one call, whose messages are those of the call's method, and how its client is told of an error.
+// The codec of one call, whose messages are those of the call's method, and the form of its errors.
 class Dialect : public Codec {
  public:
   struct Error {
@@ -24,7 +24,8 @@ class Dialect : public Codec {
   virtual Error Describe(const absl::Status& status) const = 0;
 };
 
-// The HTTP status for an error: of its reason where HTTP has one for that, else of its code, as google.rpc.Code says.
+// The HTTP status for an error: of its reason where HTTP has one for that, else of its code, as google.rpc.Code
+// defines.
 int HttpStatusOf(const absl::Status& status);
 
 struct Route {

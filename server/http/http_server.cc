@@ -65,7 +65,7 @@ HttpServer::~HttpServer() {
   work_.reset();
 }
 
-// Memory runs out, or a certificate is none any more: this connection is closed, others are served.
+// Out of memory, or an invalid certificate: only this connection is closed.
 void HttpServer::Take(int descriptor) {
   context_.host.metrics.CountConnection();
   std::shared_ptr<HttpSession> session;

@@ -34,7 +34,7 @@ class HttpServer {
   int port() const { return acceptor_->port(); }
 
   // Accepts no more, answers the requests that have begun, and cuts off what still runs after `timeout`, or as soon as
-  // `is_forced` (asked again and again; may be null) says so.
+  // `is_forced` (polled; may be null) returns true.
   void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 
  private:

@@ -15,11 +15,11 @@ struct Peer {
   bool is_ipv6 = false;
 };
 
-// Nullopt: the socket is not connected over TCP any more.
+// Nullopt: the socket is no longer connected over TCP.
 std::optional<Peer> PeerOf(int descriptor);
 
-// The name by which gRPC would know the client, after the handshake: the first of the certificate's alternative names,
-// else its common name. Empty without a certificate.
+// Returns the name that gRPC would give the client, after the handshake: the first of the certificate's alternative
+// names, else its common name. Empty without a certificate.
 std::string CertificateNameOf(SSL* connection);
 
 }  // namespace longembed

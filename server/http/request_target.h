@@ -18,7 +18,7 @@ struct Match {
   const Route* route = nullptr;      // Null: none has this path and method.
   std::string parameter;             // Of its path.
   const StaticFile* file = nullptr;  // Null: it is none.
-  std::string allowed;  // The methods that the path has, "GET, HEAD, OPTIONS"; empty: there is no such path.
+  std::string allowed;               // The methods of the path, "GET, HEAD, OPTIONS"; empty: unknown path.
 };
 
 Match FindRoute(const Routes& routes, const std::string& path, bool is_get);

@@ -30,7 +30,7 @@ Operation::Headers RetryHeaders(const absl::Status& status);
 // "application/json" or "application/...+json", with or without parameters.
 bool IsJsonType(std::string_view content_type);
 
-// "1.5". Nullopt: it is no number of seconds above 0.
+// "1.5". Nullopt: it is not a number of seconds above 0.
 std::optional<absl::Duration> ParseSeconds(std::string_view text);
 
 }  // namespace longembed

@@ -38,7 +38,7 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
-// A body, or the reading of an answer, that goes on more slowly than this in HttpTimes::header is given up.
+// A body, or the reading of an answer, that is slower than this in HttpTimes::header is aborted.
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";
@@ -322,10 +322,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   // --- Writing -------------------------------------------------------------------------------------------------------
 
-  // An error that is no call's, or of a call whose request does not arrive.
+  // An error outside of a call, or of a call whose request does not arrive.
   void Refuse(const absl::Status& status, const Operation::Headers& headers = {}, const Dialect* dialect = nullptr) {
     last_request_ = unread_ = true;
-    if (host_ != nullptr) {  // Its outcome is told.
+    if (host_ != nullptr) {  // Its outcome is recorded.
       state_ = State::kServing;
       return host_->Abandon(status);
     }

@@ -59,7 +59,7 @@ absl::StatusOr<Addresses> Resolve(const std::string& address) {
   return Addresses(found, freeaddrinfo);
 }
 
-// 0 for what is no socket of the internet's.
+// 0 for a socket that is not of the internet families.
 int BoundPort(int descriptor) {
   sockaddr_storage bound{};
   socklen_t size = sizeof bound;

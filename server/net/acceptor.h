@@ -1,4 +1,4 @@
-// Accepts TCP connections and hands them over as soon as the client has said something.
+// Accepts TCP connections and hands them over as soon as the client has sent something.
 //
 // gRPC's own acceptor stops for good when descriptors run out (CVE-2023-4785), and keeps idle connections for
 // minutes. This one keeps below a cap, and gives gRPC no connection whose client has not sent its first byte; while it
@@ -28,7 +28,7 @@ struct AcceptorOptions {
   // is refused when it would hold more than s / (1 - s) times what is free (a dynamic threshold, as switches share
   // buffers): however many clients take what they can, some is free for the next.
   double max_client_share = 0.8;
-  absl::Duration silence = absl::Seconds(5);  // After which a client that has said nothing is closed.
+  absl::Duration silence = absl::Seconds(5);  // Closes a client that has sent nothing for so long.
 };
 
 // The reason for closing a connection instead of handing it over: the limit is reached, the client has its share, or

@@ -25,7 +25,7 @@ constexpr char kName[] = "longembed-server";
 struct Words {
   ServerArguments server;
   bool help = false, version = false, man = false, cpu_features = false;
-  std::string completion;  // Shell. Empty: not asked for.
+  std::string completion;  // Shell. Empty: not requested.
 
   bool ask_for_text() const { return help || version || man || cpu_features || !completion.empty(); }
 };

@@ -114,7 +114,7 @@ void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& 
   problems.Add(AtKey("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status()));
 }
 
-// Profiles one by one, so that all of them are told.
+// Profiles one by one, so that all errors are reported.
 void CheckReferences(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
   std::vector<const ModelManifest*> models;
   if (manifests.has_value()) {

@@ -12,7 +12,7 @@
 
 namespace longembed {
 
-// Checks what the config asks of the machine for one of its models, such as a device.
+// Checks that the machine has what the config requires for one of its models, such as a device.
 using CheckMachine = std::function<absl::Status(const ServerConfig&, const ModelConfig&)>;
 
 // Adds a problem for everything that would stop a server of this config from starting on this machine, as far as it can

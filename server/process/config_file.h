@@ -16,7 +16,7 @@ class ConfigFile {
   // `running` is what the server started with, from the file at `path`.
   ConfigFile(const std::string& path, const ServerConfig& running);
 
-  // Looks once a second at most; the first time it reads the file, which may have changed while models loaded.
+  // Checks at most once a second; the first time it reads the file, which may have changed while models loaded.
   void ReloadIfChanged() {
     if (file_.Changed()) Reload();
   }

@@ -14,7 +14,7 @@ void HealthMonitor::SetServing(bool serving) {
 }
 
 void HealthMonitor::CheckModels() {
-  // A process that was stopped, or starved, comes back to batches that look as if they hung.
+  // After a process was stopped or starved, its batches look as if they hung.
   constexpr absl::Duration kAbsence = absl::Seconds(3);
   const absl::Time now = clock_.Now();
   const bool was_away = now - std::exchange(checked_, now) > kAbsence;

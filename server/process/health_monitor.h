@@ -1,4 +1,4 @@
-// Says on all ports how the server is, as its models are.
+// Sets the health of all ports by the state of the models.
 #ifndef LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 #define LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 

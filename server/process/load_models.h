@@ -45,7 +45,7 @@ class Devices {
   std::map<std::string, std::unique_ptr<Owned>> by_device_;
 };
 
-// Takes seconds, of a model of billions of weights minutes; tells log, metrics and health how far it is. Errors are
+// Takes seconds, of a model of billions of weights minutes; reports progress to log, metrics and health. Errors are
 // sentences for the author of the configuration.
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
                                                              Metrics& metrics, Health& health);

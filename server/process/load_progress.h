@@ -24,7 +24,7 @@ class LoadProgress {
   LoadProgress(std::string model, Metrics& metrics, Health& health, const Clock& clock,
                absl::Duration log_interval = absl::Seconds(5));
 
-  // A stage begins. What is returned takes how much of it is done, from 0 to 1; it may be called as long as this lives.
+  // Begins a stage. Returns a function that takes the fraction that is done, 0 to 1; this must outlive its calls.
   std::function<void(double)> Begin(LoadStage stage);
 
  private:

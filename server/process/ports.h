@@ -14,8 +14,8 @@ namespace longembed {
 
 struct Ports {
   std::unique_ptr<Acceptor> grpc;      // Bound; accepts nothing until a GrpcServer has it.
-  std::unique_ptr<Acceptor> http;      // The same, of an HttpServer. Null: not wanted.
-  std::unique_ptr<HealthPort> health;  // Null: not wanted.
+  std::unique_ptr<Acceptor> http;      // The same, of an HttpServer. Null: not configured.
+  std::unique_ptr<HealthPort> health;  // Null: not configured.
 
   // Health and metrics answer from here on, so that the kubelet and Prometheus see a server that starts. Adds a problem
   // for each address that is none or taken.

@@ -14,12 +14,12 @@ namespace longembed {
 
 struct Secrets {
   std::unique_ptr<CertificateStore> certificates;  // Null: plaintext.
-  std::unique_ptr<ApiKeyStore> api_keys;           // Null: no key is asked for.
+  std::unique_ptr<ApiKeyStore> api_keys;           // Null: no key is required.
 
   // Adds a problem, which names the key of the configuration, for what cannot be used. `metrics` must outlive them.
   void Open(const ServerConfig& config, Metrics& metrics, Problems& problems);
 
-  // Takes up what has changed, also while nobody calls.
+  // Reloads changed files, also while no call arrives.
   void ReloadIfChanged();
 
   // Reads every file whether it has changed or not.

@@ -23,7 +23,7 @@ namespace longembed {
 void BlockSignals();
 
 // Ends the process with exit status 1, saying `why` in the log, unless it has ended by itself within `grace`. For what
-// may be held up for ever, such as a drain beside a device that hangs.
+// may block forever, such as a drain beside a device that hangs.
 void ForceExitAfter(absl::Duration grace, const char* why);
 
 // Such as "SIGTERM".
@@ -41,10 +41,10 @@ class ProcessSignals {
   // REQUIRES: BlockSignals.
   ProcessSignals();
 
-  // From now on a stop signal is for the caller to obey; before, it ends the process.
+  // From now on the caller handles stop signals; before, they end the process.
   void StartServing();
 
-  // Waits for an event, at most for `timeout`. A reload is told of once, a stop from then on.
+  // Waits for an event, at most for `timeout`. A reload is returned once, a stop from then on.
   Event Await(absl::Duration timeout);
 
   // Waits for a second stop signal, at most for `timeout`. Returns whether one has come.

@@ -12,7 +12,7 @@
 
 namespace longembed {
 
-// Collects what is wrong, so that one start tells of all of it. Not thread-safe.
+// Collects problems, so that one start reports all of them. Not thread-safe.
 class Problems {
  public:
   // A message of several lines is as many problems.

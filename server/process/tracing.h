@@ -1,4 +1,4 @@
-// Tracing as the config and the standard environment variables of OpenTelemetry ask for it.
+// Sets up tracing by the config and the standard environment variables of OpenTelemetry.
 #ifndef LONGEMBED_SERVER_PROCESS_TRACING_H_
 #define LONGEMBED_SERVER_PROCESS_TRACING_H_
 
@@ -36,7 +36,7 @@ TracingSettings ResolveTracing(const TracingConfig& config, const VariableReader
 // The tracer and its exporter.
 class Tracing {
  public:
-  // Null where nothing asks for tracing. `metrics` must outlive it.
+  // Null if tracing is not configured. `metrics` must outlive it.
   static std::unique_ptr<Tracing> Start(const TracingConfig& config, const std::string& version, Metrics& metrics);
 
   Tracing(const OtlpOptions& options, double sample_ratio, Metrics& metrics);

@@ -11,8 +11,8 @@ struct BuilderPlugins {
   bool channelz = false;
 };
 
-// Both join every server of the process from the moment that their library is loaded, or was asked for once; this takes
-// those that are not wanted out of one server.
+// Both join every server of the process from the moment that their library is loaded, or was enabled once; this removes
+// those that are not configured from one server.
 void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
 
 // Messages come and go as they are. gRPC inflates a compressed one whatever that gives, before anybody is asked who

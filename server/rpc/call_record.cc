@@ -153,7 +153,7 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
   int64_t suppressed = 0;
   const bool every = LogEnabled(LogLevel::kDebug);
   if (!LogEnabled(level) || (!every && !samplers[static_cast<int>(level)].Take(suppressed))) return;
-  // Neither the message nor the request: they may hold what a client wrote. But what went wrong in the server is told.
+  // Neither the message nor the request: they may hold text of a client. Errors of the server are logged.
   Log(level, "call",
       {{"method", method_},
        {"code", absl::StatusCodeToString(status.code())},

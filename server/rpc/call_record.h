@@ -1,4 +1,4 @@
-// One call as the server keeps it in mind, whatever it is about: who calls, and, when it ends, its metrics and its line
+// Per-call state common to all RPCs: identity, held resources, and, at its end, its metrics and its line
 // in the log.
 #ifndef LONGEMBED_SERVER_RPC_CALL_RECORD_H_
 #define LONGEMBED_SERVER_RPC_CALL_RECORD_H_
@@ -56,7 +56,7 @@ class CallRecord {
   // The model that the call turned out to be for; empty until known.
   void set_model(const std::string& model) { model_ = model; }
 
-  // Once: counts and logs. Returns what the client is to be told.
+  // Counts and logs; called once. Returns the status for the client.
   absl::Status Finish(const absl::Status& status);
 
   absl::Time arrival() const { return arrival_; }
@@ -64,7 +64,7 @@ class CallRecord {
 
  private:
   void WriteLog(const absl::Status& status, absl::Duration duration) const;
-  // `told`: what the client is told of `status`.
+  // `told`: the client's form of `status`.
   void EndTrace(const absl::Status& status, const absl::Status& told, absl::Time now) const;
   std::string TraceIdText() const;
 

@@ -71,7 +71,7 @@ void Exchange::Finish(absl::Status status) {
   model_ = operation_->model();
   Done done = std::move(done_);
   Release();
-  std::move(done)();  // May be what kept this alive.
+  std::move(done)();  // May hold the last reference to this.
 }
 
 absl::Status Exchange::Serialize() {

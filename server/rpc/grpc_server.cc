@@ -53,7 +53,7 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
 }
 
-// gRPC's own words, such as failed handshakes, which anybody can cause: one a second.
+// gRPC's own messages, such as failed handshakes, which any client can cause: one a second.
 void LogForGrpc(gpr_log_func_args* line) {
   static LogSampler sampler;
   int64_t suppressed = 0;

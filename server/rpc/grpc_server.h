@@ -44,7 +44,7 @@ class GrpcServer {
   int port() const { return acceptor_->port(); }
 
   // Refuses new calls, lets running ones finish and streams end what they have read, and cuts off what still runs after
-  // `timeout`, or as soon as `is_forced` (asked again and again, on another thread; may be null) says so. Streams of
+  // `timeout`, or as soon as `is_forced` (polled on another thread; may be null) returns true. Streams of
   // gRPC's own services end with the last of our calls.
   void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 

@@ -45,7 +45,7 @@ class HealthCheck final : public TypedOperation<HealthCheckRequest, HealthCheckR
   const Health& health_;
 };
 
-// The host of one watch: tells the state that is new to its client, and skips what has passed while it wrote.
+// Hosts one watch: sends state changes to its client, and skips those that passed while it wrote.
 class WatchHost final : public HealthWatcher, public std::enable_shared_from_this<WatchHost> {
  public:
   WatchHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Health& health, StreamFront& front)
@@ -238,7 +238,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackS
 
 absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string& address, Health& health,
                                                               const HostContext& host) {
-  // Kubelets, balancers, people; kept small, as anybody can open them.
+  // Kubelets, balancers, operators; the limit is small, as any client can open them.
   constexpr int kMaxConnections = 128, kMaxStreams = 16;
   absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(address, {.max_connections = kMaxConnections});
   if (!acceptor.ok()) return acceptor.status();

@@ -1,5 +1,5 @@
-// grpc.health.v1, on every port that serves it. Our own, because gRPC's takes any number of watches from anybody, and
-// no metric, limit or drain sees them.
+// grpc.health.v1, on every port that serves it. Our own, because gRPC's takes any number of watches from any client,
+// and no metric, limit or drain sees them.
 #ifndef LONGEMBED_SERVER_RPC_HEALTH_H_
 #define LONGEMBED_SERVER_RPC_HEALTH_H_
 
@@ -26,10 +26,10 @@ namespace longembed {
 // Metadata of an answer to Check while the server starts: how far that is, in words.
 inline constexpr char kLoadingMetadata[] = "longembed-loading";
 
-// The service whose health says whether the process should go on at all: while it loads and drains, too.
+// The liveness service: whether the process should keep running; serving while it loads and drains, too.
 inline constexpr char kLivenessService[] = "longembed.liveness";
 
-// Is told that something has changed, and looks for itself. Any thread, without locks held.
+// Observer of changes, which reads the new state itself. Called on any thread, without locks held.
 class HealthWatcher {
  public:
   virtual ~HealthWatcher() = default;
@@ -39,7 +39,7 @@ class HealthWatcher {
 // "" and the services that answer (readiness), and kLivenessService. Thread-safe.
 class Health {
  public:
-  // Starts NOT_SERVING but alive.
+  // Starts NOT_SERVING, with liveness SERVING.
   explicit Health(const std::vector<std::string>& services);
 
   // More services; NOT_SERVING.
@@ -52,7 +52,7 @@ class Health {
   // Ends every watch, for good.
   void EndWatches();
 
-  // Nullopt: there is no such service.
+  // Nullopt: unknown service.
   std::optional<bool> IsServing(const std::string& service) const;
   bool ended() const;
   std::string loading() const;
@@ -72,7 +72,7 @@ class Health {
 using RawHealthService = grpc::health::v1::Health::WithRawCallbackMethod_Check<
     grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>;
 
-// The service over gRPC; no key is asked for. Both must outlive it.
+// The service over gRPC; no key is required. Both must outlive it.
 class HealthService final : public RawHealthService {
  public:
   HealthService(Health& health, const HostContext& host);

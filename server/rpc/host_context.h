@@ -22,7 +22,7 @@ struct HostContext {
   Ledger& ledger;
   int64_t max_request_bytes = 16 << 20;
   int64_t max_response_bytes = 64 << 20;
-  ApiKeyStore* api_keys = nullptr;  // Null: no key is asked for.
+  ApiKeyStore* api_keys = nullptr;  // Null: no key is required.
   OpenStreams* streams = nullptr;   // Drains streams; null if nothing ever is drained.
   absl::Duration max_stream_age = absl::InfiniteDuration();
   const Tracer* tracer = nullptr;  // Null: no call is traced.

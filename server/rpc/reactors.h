@@ -18,7 +18,7 @@ using RawStream = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 // Reads the facts of a call from gRPC's context.
 Arrival ArrivalOf(const grpc::CallbackServerContext& context);
 
-// Tells gRPC how a call ends. An error for overload puts its retry delay into the trailing metadata, where gRPC's
+// Returns the status for gRPC. Puts the retry delay of an overload error into the trailing metadata, where gRPC's
 // clients with a retry policy obey it; google.rpc.RetryInfo says the same to those that read details.
 grpc::Status ToGrpcEnd(grpc::CallbackServerContext& context, const absl::Status& status);
 

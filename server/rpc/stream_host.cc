@@ -44,7 +44,7 @@ void StreamHost::Begin() {
 }
 
 absl::Status StreamHost::WhyNoMore(bool ok) const {
-  if (cancelled_ || finished_) return absl::OkStatus();  // The end has been said, or there is nobody to say it to.
+  if (cancelled_ || finished_) return absl::OkStatus();  // The end has been sent, or the client is gone.
   if (ok) return ServerDraining();                       // A message that is not taken.
   return options_.check_end == nullptr ? absl::OkStatus() : options_.check_end();
 }

@@ -171,7 +171,7 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, goog
   const auto size = static_cast<int64_t>(bytes.Length());
   if (size > max_bytes) return RequestTooLarge(size, max_bytes);
   if (absl::Status status = CheckWire(bytes, *message.GetDescriptor()); !status.ok()) return status;
-  grpc::ByteBuffer copy(bytes);  // References the same slices; the reader wants one that it may change.
+  grpc::ByteBuffer copy(bytes);  // References the same slices; the reader needs one that it may change.
   grpc::ProtoBufferReader reader(&copy);
   if (!reader.status().ok() || !message.ParseFromZeroCopyStream(&reader)) {
     return ParseError(bytes, *message.GetDescriptor());

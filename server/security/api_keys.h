@@ -46,8 +46,8 @@ class ApiKeyStore {
   // Reloads if the file has changed. Returns nullptr if the key is unknown.
   std::shared_ptr<const ApiKey> Find(std::string_view presented);
 
-  // Looks, once a second at most, whether the file has changed; a broken one leaves the old keys in use. For when
-  // nobody calls: a key that was taken away is told of all the same.
+  // Looks, once a second at most, whether the file has changed; a broken one leaves the old keys in use. Also logs
+  // removed keys while no call arrives.
   void ReloadIfChanged() { Current(); }
 
   // Reads the file whether it has changed or not.

@@ -37,7 +37,7 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
 // Multiple threads can call Current without external synchronization.
 class CertificateStore {
  public:
-  // Told of every reload: the set in use from then on, and OK, or why it is still the old one.
+  // Called at every reload with the set in use from then on, and OK or the reason why it is still the old one.
   using OnReload = std::function<void(const Certificates& in_use, const absl::Status&)>;
 
   static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(const CertificatePaths& paths, OnReload on_reload);

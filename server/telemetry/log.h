@@ -1,4 +1,4 @@
-// Structured logs: one event a line on standard error, as JSON or for a person to read. Texts, prompts, vectors and
+// Structured logs: one event a line on standard error, as JSON or as text. Texts, prompts, vectors and
 // keys are never logged.
 //
 //   Log(LogLevel::kInfo, "model ready", {{"model", name}, {"seconds", 1.5}});

@@ -19,7 +19,7 @@ namespace longembed {
 // further lines are dropped and counted. Multiple threads can call its methods without external synchronization.
 class LogWriter {
  public:
-  // Makes the line that tells of `count` dropped ones, its end included.
+  // Makes the line that reports `count` dropped lines, its newline included.
   using DroppedLine = std::function<std::string(int64_t count)>;
 
   // Holds at most `capacity` bytes of lines that wait, and as many that are being written. The descriptor stays the
@@ -33,7 +33,7 @@ class LogWriter {
   // that says how many they were follows the lines that are written next.
   void Add(const std::string& line);
 
-  // Waits until every line added before has been written or given up, at most for `timeout`. Returns whether it was.
+  // Waits until every line added before has been written or dropped, at most for `timeout`. Returns whether it was.
   bool Flush(absl::Duration timeout);
 
   // Lines that found no room, or that the descriptor refused, since the start.
@@ -56,7 +56,7 @@ class LogWriter {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t untold_ ABSL_GUARDED_BY(mutex_) = 0;  // Dropped, and no line has said so.
+  int64_t untold_ ABSL_GUARDED_BY(mutex_) = 0;  // Dropped, and not reported by a line.
 
   bool within_line_ = false;  // Of the thread: a refusal left a part of a line behind.
   std::thread thread_;

@@ -104,7 +104,7 @@ void AddGauge(prometheus::MetricFamily& family, const std::string& model, double
   family.metric.push_back(std::move(metric));
 }
 
-// Asks the queues at every scrape, so that depth and age are those of that moment.
+// Reads the queues at every scrape, so that depth and age are current.
 class QueueMetrics final : public prometheus::Collectable {
  public:
   struct Queue {
@@ -162,7 +162,7 @@ class QueueMetrics final : public prometheus::Collectable {
   }
 
  private:
-  mutable Mutex mutex_;  // Held while they are asked.
+  mutable Mutex mutex_;  // Held while they are read.
   Queues queues_;
   std::function<Metrics::HeldBytes()> held_bytes_;
   std::function<int64_t()> tokenization_tasks_;

@@ -40,8 +40,8 @@ struct QueueReading {
   absl::Duration expected_wait;
 };
 
-// Something is asked at every scrape as long as this lives. Its end waits for a scrape that is asking, so that a member
-// that is declared last may look at all the others.
+// A callback registered for every scrape. Its destruction waits for a running scrape, so that the callback of a member
+// that is declared last may read all the others.
 class [[nodiscard]] Registration {
  public:
   Registration() = default;

@@ -89,7 +89,7 @@ prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType
 
 std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
   using prometheus::MetricType;
-  // Read once: the kernel's boot time moves by a second now and then, which would look like a restart.
+  // Read once: the kernel's boot time moves by a second sometimes, which would look like a restart.
   static const double boot_time = BootTime();
   const std::vector<std::string> stat = StatFields();
   constexpr size_t kUserTicks = 11, kSystemTicks = 12, kThreadCount = 17, kStartTicks = 19, kVirtualBytes = 20,

@@ -51,7 +51,7 @@ class RequestTrace {
   int64_t tokens = 0;
   int64_t truncated_tokens = 0;
   int64_t sequences = 0;
-  std::string_view method;  // Of positions, a name that lives for ever; empty: plain.
+  std::string_view method;  // Positions method, a static string; empty: plain.
   absl::Status error;       // That stands in the answer of a request that is answered.
 
  private:

@@ -39,7 +39,7 @@ struct SpanExporterOptions {
 // synchronization.
 class SpanExporter {
  public:
-  // Told of spans that are lost, by reason: queue_full, export_failed (no answer, or an error), rejected (the receiver
+  // Called with lost spans, by reason: queue_full, export_failed (no answer, or an error), rejected (the receiver
   // refused them), shutdown, out_of_memory. Must not block.
   using OnDropped = std::function<void(const char* reason, int64_t count)>;
 

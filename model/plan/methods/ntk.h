@@ -42,7 +42,7 @@ struct Ntk {
                                                        : "has neither base nor factor; exactly one of them is needed");
     }
     if (absl::Status status = CheckNumber("ntk.factor", factor, 1.0, kMaxFactor); !status.ok()) return status;
-    // At a base of 1 every pair turns alike. The comparison this way round refuses NaN.
+    // At a base of 1 every pair has the same frequency. The comparison this way round refuses NaN.
     if (!base.has_value() || (*base > 1 && *base <= kMaxRotaryBase)) return absl::OkStatus();
     return ExtensionValueOutOfRange("ntk.base", absl::StrCat(*base), absl::StrCat("above 1, at most ", kMaxRotaryBase));
   }

@@ -1,4 +1,4 @@
-// Plain positions: no method was asked for.
+// Plain positions: the request has no method.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_PLAIN_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_PLAIN_H_
 

@@ -54,7 +54,7 @@ typedef void (*LongembedHfTokenSink)(void* context, const int32_t* ids, const ui
 // UTF-8 without a NUL at its end.
 typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t length);
 
-// Reads the bytes of a tokenizer.json. Truncation and padding that it asks for are switched off. `*tokenizer` is set if
+// Reads the bytes of a tokenizer.json. Its truncation and padding are switched off. `*tokenizer` is set if
 // and only if the status is LONGEMBED_HF_OK; give it to longembed_hf_close once.
 //
 // Tokenizing takes some 64 bytes of memory for a byte of text. Where the tokenizer's parts allow it (src/pieces.rs),

@@ -14,12 +14,12 @@
 
 namespace longembed {
 
-// Takes the keys of a JSON object one after the other, and refuses those that nobody took.
+// Reads the keys of a JSON object one after the other, and refuses those that were not read.
 class JsonFields {
  public:
   explicit JsonFields(const nlohmann::json& object) : object_(object) {}
 
-  // Null where the object lacks it, or has null.
+  // Null if the object lacks the key or has null.
   const nlohmann::json* Take(const std::string& key);
   // Each sets `value` where the key is there. Errors: WRONG_TYPE.
   absl::Status Take(const std::string& key, std::string& value);

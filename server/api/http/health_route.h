@@ -1,4 +1,4 @@
-// Whether the server serves, for probes and load balancers that speak HTTP.
+// The health of the server for probes and load balancers over HTTP.
 #ifndef LONGEMBED_SERVER_API_HTTP_HEALTH_ROUTE_H_
 #define LONGEMBED_SERVER_API_HTTP_HEALTH_ROUTE_H_
 
@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// GET /health: 200, or 503 while the server starts, drains, or cannot encode. No key is asked for. `health` must
+// GET /health: 200, or 503 while the server starts, drains, or cannot encode. No key is required. `health` must
 // outlive the routes.
 std::vector<Route> HealthRoutes(const Health& health);
 

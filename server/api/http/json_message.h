@@ -11,7 +11,7 @@
 
 namespace longembed {
 
-// Adds to `message` what `object` says. Field names are those of the proto, or lowerCamelCase. Errors
+// Merges `object` into `message`. Field names are those of the proto, or lowerCamelCase. Errors
 // (INVALID_ARGUMENT): UNKNOWN_FIELD, WRONG_TYPE, TOO_MANY_ELEMENTS, as in the wire format.
 absl::Status ReadMessage(const nlohmann::json& object, google::protobuf::Message& message);
 

@@ -13,7 +13,7 @@ namespace longembed {
 std::string_view OpenApiJson();
 std::string_view DocsHtml();
 
-// GET /openapi.json, /docs, and /, which sends browsers to /docs and tells others where things are. Without
+// GET /openapi.json, /docs, and /, which redirects browsers to /docs and lists the routes for others. Without
 // `has_tei` the document has no routes of TEI.
 std::vector<StaticFile> Pages(bool has_tei);
 

@@ -105,7 +105,7 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
     if (factor < 1 || factor > kTokensPooledTogether) return TokenPoolingOutOfRange(factor, kTokensPooledTogether);
   }
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
-  // A profile may aggregate for those who want one vector.
+  // A profile may have an aggregation for requests of one vector.
   const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS ||
                             output == EmbedOptions::SPAN_VECTORS;
   const bool in_groups = extension.windows.has_value() && extension.windows->vectors.has_value();

@@ -24,9 +24,9 @@ struct ResolvedOptions {
   VectorOptions vector;
   Priority priority = Priority::kInteractive;
   v1::EmbedOptions::Encoding encoding = v1::EmbedOptions::FLOAT32;
-  bool several_vectors = false;      // One a window or span: each says what it stands for.
+  bool several_vectors = false;      // One for each window or span, with its range.
   std::optional<int64_t> max_terms;  // Of sparse vectors.
-  int sparse_dimensions = 0;         // Of sparse vectors; 0: others are asked for.
+  int sparse_dimensions = 0;         // Of sparse vectors; 0: the vectors are dense.
   std::string recipe;
 };
 
@@ -63,7 +63,7 @@ void FillExplanation(const Plan& plan, const VectorOptions& options, const Model
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
 
 // Tokens of one text, at most `limit`. `add_special_tokens`: as the model's sequences have them, without a prompt.
-// `hold` is asked whether there is room for so many tokens in the answer. Errors: its own; INVALID_ARGUMENT: those of
+// `hold` reserves memory for so many tokens of the answer. Errors: its own; INVALID_ARGUMENT: those of
 // the tokenizer, TOO_MANY_TOKENS; their fields are relative to the text.
 absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
                         absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result);

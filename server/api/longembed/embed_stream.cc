@@ -27,13 +27,13 @@ struct Corpus {
 
   // A text whose last part has not come.
   bool in_parts = false;
-  bool failed = false;  // Its error has been told. Its other parts are passed over.
+  bool failed = false;  // Its error has been answered; its other parts are skipped.
   std::string id;
   std::string text;
   std::unique_ptr<Charge> memory;  // Of the text.
 };
 
-// Whether an error is the input's own, and the stream goes on.
+// Whether an error is the input's own, and the stream continues.
 bool IsOfInput(const absl::Status& status) {
   return !absl::IsUnavailable(status) && !absl::IsCancelled(status) && !absl::IsDeadlineExceeded(status);
 }
@@ -114,7 +114,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return 1 + tokens / windows->tokens.value_or(corpus_->model->model().manifest.trained_window);
   }
 
-  // A part of a text whose error has been told.
+  // A part of a text whose error has been answered.
   bool IsPassedOver() const { return corpus_->in_parts && corpus_->failed && request_.id() == corpus_->id; }
 
   // Errors of the stream.
@@ -125,7 +125,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
   }
 
-  // Sets complete_ when the text is whole. Errors: of the text, whose parts are to be given up (FailParts).
+  // Sets complete_ when the text is whole. Errors: of the text, whose parts must be dropped (FailParts).
   absl::Status AddPart() {
     Corpus& corpus = *corpus_;
     complete_ = !corpus.in_parts && !request_.more_parts();
@@ -189,7 +189,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     End(absl::OkStatus());
   }
 
-  // The error of an input is its answer; OK: a part, which has none.
+  // The error of an input is its answer; OK for a part, which has no answer.
   void EndInput(const absl::Status& status) {
     if (status.ok() || !IsOfInput(status)) return End(status);
     complete_ = true;

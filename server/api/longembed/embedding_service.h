@@ -14,7 +14,7 @@ using RawEmbeddingService = v1::EmbeddingService::WithRawCallbackMethod_Embed<
         v1::EmbeddingService::WithRawCallbackMethod_Tokenize<v1::EmbeddingService::WithRawCallbackMethod_ListModels<
             v1::EmbeddingService::WithRawCallbackMethod_GetModel<v1::EmbeddingService::Service>>>>>>;
 
-// Thread-safe, as gRPC asks of a service.
+// Thread-safe, as gRPC requires.
 class EmbeddingServiceImpl final : public RawEmbeddingService {
  public:
   // Both must outlive it.

@@ -18,7 +18,7 @@ namespace longembed {
 absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
                                            const ModelManifest& model, const Profiles& profiles);
 
-// The extension with everything that it says; numbers that are left to the text are left out.
+// Converts an extension; omits numbers that depend on the text.
 v1::Extension ToMessage(Extension extension);
 
 // Converts the model's recommendations for GetModel.

@@ -77,7 +77,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   }
   std::string model() const override { return context_.model.name(); }
 
-  // TEI says the metadata in headers too, times in milliseconds.
+  // TEI repeats the metadata in headers, times in milliseconds.
   Operation::Headers headers() const override {
     const tei::v1::Metadata& metadata = this->response_.metadata();
     const auto millis = [](uint64_t nanos) { return absl::StrCat(nanos / 1000000); };

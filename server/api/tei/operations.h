@@ -28,7 +28,7 @@ absl::Status ToTeiStatus(const absl::Status& status);
 // The prompt of a request that names this one, or none (empty). Errors (INVALID_ARGUMENT): UNKNOWN_PROMPT.
 absl::StatusOr<std::string> TeiPrompt(const TeiContext& context, const std::string& prompt_name);
 
-// `context` must outlive the method. Where the model lacks what a method gives, it is one that is not offered.
+// `context` must outlive the method. If the model lacks the output of a method, the method is not offered.
 ApiMethod TeiInfoMethod(const TeiContext& context);
 ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context);
 ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context);

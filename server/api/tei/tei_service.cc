@@ -13,7 +13,7 @@ namespace {
 
 constexpr char kNoClassifier[] = "classifier", kNoReranker[] = "reranker";
 
-// Some batches' worth of messages of one stream are in work at a time.
+// Messages of one stream that are processed at a time: a few batches.
 StreamOptions StreamOptionsOf(const TeiContext& context) {
   return {.max_messages = 64, .max_bytes = context.limits.max_request_bytes};
 }

@@ -1,5 +1,5 @@
 // tei.v1, the gRPC API of Hugging Face text-embeddings-inference, so that its clients can be pointed here: Info, Embed
-// and Tokenize answer; Predict and Rerank say that they are not offered.
+// and Tokenize answer; Predict and Rerank return UNIMPLEMENTED.
 #ifndef LONGEMBED_SERVER_API_TEI_TEI_SERVICE_H_
 #define LONGEMBED_SERVER_API_TEI_TEI_SERVICE_H_
 
@@ -118,7 +118,7 @@ class TeiServices {
                                                            const Profiles& profiles, const HostContext& host);
 
   Services services() { return {&info_, &embed_, &tokenize_, &predict_, &rerank_}; }
-  // Those whose health is to be told.
+  // The services that report health.
   const TeiContext& context() const { return context_; }
   static std::vector<std::string> names();
 
