@@ -240,7 +240,7 @@ TEST_F(RawEmbedStreamTest, AnInvalidPartFailsItsText) {
   EXPECT_FALSE(answers.at("1").result().has_error());
 }
 
-TEST_F(RawEmbedStreamTest, ATextWithSeveralPartsThatAreNoGoodFailsOnce) {
+TEST_F(RawEmbedStreamTest, ATextWithSeveralInvalidPartsFailsOnce) {
   const auto [answers, status] = Send({FirstMessage("0", "a").SerializeAsString(), Broken("long", true),
                                        Message("long", "a ", true).SerializeAsString(), Broken("long", true),
                                        Broken("long"), Message("1", "a").SerializeAsString()});
