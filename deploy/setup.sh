@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes this machine ready: Debian packages, a Python environment with LibTorch in it, the C++ build, and exported models. Every step looks first whether
-# there is anything to do, so that a second run takes seconds. Interrupted, it goes on where it was when it is run again.
+# Sets this machine up: Debian packages, a Python environment with LibTorch in it, the C++ build, and exported models. Every step is skipped if it is
+# done, so that a second run takes seconds. An interrupted run continues when it is started again.
 #
 #   deploy/setup.sh [MODEL...]     MODEL: a name, checkpoint folder or hub name that model/export takes; default e5-small-v2
 #
@@ -24,7 +24,7 @@ device=${DEVICE-}
 if [ -z "$device" ]; then
   if [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ]; then device=cuda; else device=cpu; fi
 fi
-# What the C++ build makes for those who use it.
+# Programs that the C++ build makes for users.
 programs=(longembed-server longembed longembed-embed-texts)
 
 # Python without bytecode compiles torch and transformers again at every start, for 7 seconds.
@@ -111,7 +111,7 @@ pip_install() {
 is_installed() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed-$1" 2>/dev/null)" = "$2" ]; }
 mark_installed() { printf '%s\n' "$2" >"$venv/.installed-$1"; }
 
-# Python's torch asks the loader for all of CUDA. Where there is no GPU nothing calls it, and empty libraries do.
+# Python's torch asks the loader for all of CUDA. Without a GPU nothing calls it, and empty libraries suffice.
 stand_in_for_cuda() {
   local lib=$1 name
   for name in $(ldd "$lib/libtorch_python.so" | awk '/not found/ { print $1 }' | sort -u); do
@@ -123,7 +123,7 @@ stand_in_for_cuda() {
 leave_cuda_out() {
   local packages=$1
   stand_in_for_cuda "$packages/torch/lib"
-  # Python would look up at once what these libraries lack; so the loader does when it is called.
+  # Python would look up missing symbols at load; the loader does so at the first call.
   echo 'import os, sys; sys.setdlopenflags(os.RTLD_LAZY)' >"$packages/longembed-without-cuda.pth"
   sed -i '/^Requires-Dist: .*platform_system == "Linux"/d' "$packages"/torch-*.dist-info/METADATA
 }
@@ -193,7 +193,7 @@ show_build_progress() {
   done
 }
 
-# configure PRESET [OPTION...]: a LibTorch or cargo that is named now outranks one that an earlier configure found.
+# configure PRESET [OPTION...]: a LibTorch or cargo that is named now overrides one that an earlier configure found.
 configure() {
   local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}")
   [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
@@ -203,12 +203,12 @@ configure() {
     cmake -S "$root" --preset "$preset" -Wno-dev "${found[@]}"
 }
 
-# show_build_errors LOG: what a compiler, cargo or the linker says, not files and crates that are named after errors.
+# show_build_errors LOG: messages of a compiler, cargo or the linker, not files and crates that are named after errors.
 show_build_errors() {
   grep -E -m 5 -A 5 '(^| )(fatal )?error(\[[A-Z0-9]+\])?: |^FAILED|undefined reference' "$1" >&2 || tail -n 20 "$1" >&2
 }
 
-# build_jobs: one for each core, as far as there is memory: a compiler of LibTorch's headers takes up to 1.5 GB. CMAKE_BUILD_PARALLEL_LEVEL outranks it.
+# build_jobs: one for each core, as far as there is memory: a compiler of LibTorch's headers takes up to 1.5 GB. CMAKE_BUILD_PARALLEL_LEVEL overrides it.
 build_jobs() {
   local cores memory
   cores=$(nproc)

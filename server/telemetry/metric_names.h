@@ -20,7 +20,7 @@ inline constexpr Name kRequestsInFlight{"longembed_requests_in_flight",
 inline constexpr Name kInputs{"longembed_inputs_total", "Inputs embedded."};
 inline constexpr Name kTokens{"longembed_tokens_total", "Tokens encoded, special tokens and prompts included."};
 inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
-                                       "Tokens cut away because the request asked for truncation."};
+                                       "Tokens cut because the request enabled truncation."};
 inline constexpr Name kSequences{"longembed_sequences_total",
                                  "Sequences of the inputs embedded, by positions method."};  // model, method
 inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
@@ -47,7 +47,7 @@ inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in
 // Refusals, safety and life cycle.
 inline constexpr Name kRejected{"longembed_rejected_total", "Calls refused with RESOURCE_EXHAUSTED."};  // model, reason
 inline constexpr Name kExpectedWait{"longembed_expected_wait_seconds",
-                                    "How long a new interactive call would wait in the queue."};  // model
+                                    "Expected wait of a new interactive call in the queue."};  // model
 inline constexpr Name kQueueWaitLimit{"longembed_queue_wait_limit_seconds",
                                       "The config's limits.max_queue_wait."};  // model
 inline constexpr Name kHeldBytes{
@@ -62,24 +62,23 @@ inline constexpr Name kConnectionsRefused{"longembed_connections_refused_total",
                                           "Connections closed at once."};  // reason
 inline constexpr Name kEncoderFailures{"longembed_encoder_failures_total",
                                        "Batches that the encoder failed, except by running out of memory."};  // model
-inline constexpr Name kModelLoad{"longembed_model_load_ratio",
-                                 "How far the loading of a model is, from 0 to 1."};  // model
-inline constexpr Name kModelInfo{"longembed_model_info", "1, with what a model is as labels."};
-inline constexpr Name kServing{"longembed_serving", "1 while health says SERVING."};
+inline constexpr Name kModelLoad{"longembed_model_load_ratio", "Progress of loading a model, from 0 to 1."};  // model
+inline constexpr Name kModelInfo{"longembed_model_info", "1, with the properties of a model as labels."};
+inline constexpr Name kServing{"longembed_serving", "1 while health is SERVING."};
 inline constexpr Name kCertificateExpiry{"longembed_tls_certificate_expiry_timestamp_seconds",
                                          "When the certificate in use expires, since the Unix epoch."};
 inline constexpr Name kTlsReloads{"longembed_tls_reloads_total",
-                                  "Changes of the certificate files that were taken up, or refused."};  // result
+                                  "Changes of the certificate files that were loaded or refused."};  // result
 inline constexpr Name kApiKeyReloads{"longembed_api_key_reloads_total",
-                                     "Changes of the file of API keys that were taken up, or refused."};  // result
+                                     "Changes of the file of API keys that were loaded or refused."};  // result
 inline constexpr Name kLogLinesDropped{"longembed_log_lines_dropped_total",
-                                       "Lines of the log that standard error did not take."};
+                                       "Lines of the log that standard error did not accept."};
 inline constexpr Name kSpansDropped{"longembed_spans_dropped_total", "Spans that were not exported."};  // reason
 
 // The process.
 inline constexpr Name kBuildInfo{"longembed_build_info", "1, with the versions as labels."};
 inline constexpr Name kResidentMemory{"process_resident_memory_bytes", "Resident memory."};
-inline constexpr Name kMemoryLimit{"longembed_memory_limit_bytes", "What its cgroup may hold in memory."};
+inline constexpr Name kMemoryLimit{"longembed_memory_limit_bytes", "Memory limit of its cgroup."};
 inline constexpr Name kHeapInUse{"process_heap_in_use_bytes", "Allocated with malloc and not freed."};
 inline constexpr Name kVirtualMemory{"process_virtual_memory_bytes", "Virtual memory."};
 inline constexpr Name kCpuSeconds{"process_cpu_seconds_total", "User and system CPU time."};
