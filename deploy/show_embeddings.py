@@ -21,7 +21,7 @@ QUERIES = ["may I sell copies of a free program?", "who gets a patent license?",
 
 
 def prompts_of(client: str) -> list[str]:
-    """What the served model has; e5 has query and passage, MiniLM none."""
+    """The prompts of the served model; e5 has query and passage, MiniLM none."""
     done = subprocess.run([client, "models", "--output", "json"], capture_output=True, text=True)
     return list(results(done)[0].get("prompts", {}))
 
@@ -42,7 +42,7 @@ def embed(client: str, prompt: str | None, texts: dict[str, str], *flags: str) -
 
 
 def show_long_text(client: str, prompt: str | None) -> None:
-    """What the server says of a text beyond the window, and what it would do with it."""
+    """Shows the server's error for a text beyond the window, and the plan under an extension."""
     refused = run(client, "embed", prompt, {"GPL-3": LONG_TEXT})
     if refused.returncode != 0:
         print(f"\nA text beyond the model's window is refused unless the request says how it gets through:\n  {refused.stderr.strip()}")

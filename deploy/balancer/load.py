@@ -48,7 +48,7 @@ class Load:
         return " ".join(rng.choices(WORDS, k=words))
 
     def one_call(self, stub, rng: random.Random) -> tuple[str, int]:
-        """What was expected of it, and tokens that were embedded."""
+        """Whether the result is the expected one, and the tokens that were embedded."""
         m, kind, timeout = self.messages, rng.random(), self.arguments.timeout
         if kind < 0.05:
             stub.Tokenize(m.TokenizeRequest(texts=[self.text(rng, 20)]), timeout=timeout, metadata=self.metadata)

@@ -80,7 +80,7 @@ def embed_texts_program(given: Path | None) -> Path | None:
 
 
 def overrides_of(options: argparse.Namespace) -> dict:
-    """What the command line sets, without what it leaves to the checkpoint."""
+    """The settings of the command line, without those left to the checkpoint."""
     prompts = {}
     for prompt in options.prompt:
         name, equals, text = prompt.partition("=")

@@ -14,9 +14,9 @@ ARCHITECTURE = "bert"
 FAMILY = "APE"
 SIGNATURE = "ape-v1"
 CAUSAL = False
-DEFAULT_POOLING = None  # What a checkpoint that says nothing is taken to pool by; None: it has to be said.
+DEFAULT_POOLING = None  # Pooling of checkpoints without a setting; None: a setting is required.
 
-# What the graph below computes. A config that says anything else of these is refused.
+# The values that the graph below computes. A config with other values is refused.
 REQUIRED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 POSITION = "embeddings.position_embeddings.weight"

@@ -36,10 +36,10 @@ MAX_NORM_DIFFERENCE = 1e-3  # Of a vector that the checkpoint does not normalize
 
 @dataclass(frozen=True)
 class Report:
-    """What the check measured. Differences are the largest of any component of unit vectors."""
+    """Measurements of the check. Differences are the largest of any component of unit vectors."""
 
     by: str  # The library that the checkpoint's users load it with.
-    through: str  # What turned the directory into vectors.
+    through: str  # The engine that turned the directory into vectors.
     texts: int
     longest: int  # In tokens.
     min_cosine: float
@@ -57,7 +57,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Expectation:
-    """How the checkpoint's users are taken to load it; the keys of `embed`'s request in reference_process.py."""
+    """The way that users of the checkpoint load it; the keys of `embed`'s request in reference_process.py."""
 
     folder: Path
     transformer_folder: Path
@@ -65,14 +65,14 @@ class Expectation:
     dense_folders: list[str]  # Of Dense modules after pooling, in their order.
     with_modules: bool  # By sentence-transformers.
     own_code: bool  # transformers does not have the architecture; its module here does.
-    limit: int | None  # Tokens to truncate at, whatever the checkpoint says.
-    said_limit: int | None  # What sentence-transformers' files say, for when transformers reads the checkpoint.
+    limit: int | None  # Tokens to truncate at; overrides the checkpoint.
+    said_limit: int | None  # Settings of sentence-transformers' files, for when transformers reads the checkpoint.
     append_eos: bool | None  # None: what the tokenizer does.
     eos: int | None
 
 
 def check(directory: Directory, expectation: Expectation, longest: int) -> Report:
-    """Raises ExportError unless `directory` gives what the checkpoint's own library gives, whatever else is in the batch. `longest` is in tokens."""
+    """Raises ExportError unless `directory` gives the vectors of the checkpoint's own library, in any batch. `longest` is in tokens."""
     samples, stretches, theirs = compared(directory, expectation, longest)
     pairs = [(sample, answer["vector"]) for sample, answer in zip(samples, theirs["answers"]) if answer["vector"]]
     sequences = [directory.ids(sample) for sample, _ in pairs] + stretches
@@ -149,7 +149,7 @@ def _stretches(directory: Directory, longest: int) -> list[list[int]]:
 def reference_answers(
     expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str = "dense", layered: int = 0
 ) -> dict:
-    """What the checkpoint's own library says of texts, and of token ids of exact lengths. `output`: dense, sparse, tokens. `layered`, of dense vectors: so many
+    """The vectors of the checkpoint's own library for texts, and for token ids of exact lengths. `output`: dense, sparse, tokens. `layered`, of dense vectors: so many
     samples get one, by one layer in memory at a time, and the others tokens alone; 0: each by the whole model."""
     default = content.get("default_prompt_name")
     texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None, "role": sample.prompt_name} for sample in samples]
@@ -163,7 +163,7 @@ def reference_answers(
 
 
 def _refuse_other_limit(expectation: Expectation, content: dict, limit: int | None) -> None:
-    """Unless the window was given by somebody who outranks the checkpoint, it is where the checkpoint's users truncate."""
+    """The window is where the checkpoint's users truncate, unless an option or the table overrides the checkpoint."""
     window = content["trained_window"]
     if expectation.limit is None and limit is not None and min(limit, content.get("position_rows", window)) != window:
         raise ExportError(f"the checkpoint's users truncate at {limit} tokens, and this export would at {window}; say which is right by --trained-window.")

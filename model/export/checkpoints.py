@@ -56,7 +56,7 @@ class Known:
     prompts: dict = field(default_factory=dict)
     recommended_extension: str = WINDOWS
     multi_vector_window: int = MULTI_VECTOR_WINDOW
-    evidence: dict = field(default_factory=dict)  # What recommended_extension rests on, in the form of `longembed-bench advise`.
+    evidence: dict = field(default_factory=dict)  # Evidence for recommended_extension, in the form of `longembed-bench advise`.
     package: MavenPackage | PythonPackage | GgufPackage | None = None
     position_stride: int = 1
     append_eos: bool | None = None  # Whether EOS ends every text; None: as the checkpoint's tokenizer does it.

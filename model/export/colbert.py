@@ -1,4 +1,4 @@
-"""Multi-vector checkpoints (ColBERT, arXiv 2004.12832): a vector a token, through Dense layers. What their files say, in the three forms that they come in.
+"""Multi-vector checkpoints (ColBERT, arXiv 2004.12832): a vector a token, through Dense layers. Reads their settings in the three forms in use.
 
 sentence-transformers' MultiVectorEncoder keeps its settings with the Transformer module, PyLate in config_sentence_transformers.json, Stanford's ColBERT in
 artifact.metadata; the defaults of the two older ones are those with which sentence-transformers 6.2 loads them.
@@ -15,7 +15,7 @@ METADATA_FILE = "artifact.metadata"
 STANFORD_CLASS = "HF_ColBERT"
 PYLATE_DENSE = "pylate.models.Dense.Dense"
 PYLATE_TYPE, NATIVE_TYPE = "ColBERT", "MultiVectorEncoder"  # model_type in config_sentence_transformers.json.
-QUERY_LENGTH = 32  # Where nobody says.
+QUERY_LENGTH = 32  # The default.
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Expansion:
 
 @dataclass
 class Settings:
-    """What a multi-vector checkpoint says beside its prompts."""
+    """The settings of a multi-vector checkpoint, besides its prompts."""
 
     query_length: int | None = None  # Tokens at which queries are cut; None: at the model's limit.
     document_length: int | None = None

@@ -145,7 +145,7 @@ class Directory:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def special_spellings(self) -> list[str]:
-        """How the tokenizer's added tokens are spelled, special or not."""
+        """The texts of the tokenizer's added tokens, special or not."""
         added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
         return added[:12] + added[12:][-4:]
 

@@ -2,4 +2,4 @@
 
 
 class ExportError(Exception):
-    """An export that cannot go on. Its text is one sentence that says what is wrong and what to do."""
+    """An export that fails. Its text is one sentence that names the problem and the remedy."""

@@ -122,7 +122,7 @@ def as_folder(checkpoint: Checkpoint, folder: Path) -> Path:
 
 
 def refuse_unknown_classes(theirs: dict, checkpoint: Checkpoint, architecture: ModuleType) -> None:
-    """A class of the checkpoint's own, whose code no auto_map names any more: what it computed, nobody knows."""
+    """A class of the checkpoint's own, whose code no auto_map names any more: its computation is unknown."""
     unknown = [] if checkpoint.multi_vector else theirs["unknown_architectures"]
     if unknown and not refusals.has_own_code(checkpoint.config, architecture):
         raise ExportError(
@@ -132,7 +132,7 @@ def refuse_unknown_classes(theirs: dict, checkpoint: Checkpoint, architecture: M
 
 
 def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict, source: Source, theirs: dict, end: int | None) -> check.Expectation:
-    """How the checkpoint's users load it, and what of it the command line or the table of known checkpoints outranks."""
+    """The way that users of the checkpoint load it, with overrides by the command line or the table of known checkpoints."""
     append_eos = chosen_eos(overrides, known_of(source, overrides))
     own_code = bool(checkpoint.config.get("auto_map")) or not theirs["model_type_is_known"]
     pooling = content["pooling"] if content["pooling"] != "NONE" else "TOKENS" if checkpoint.multi_vector else "SPLADE"
@@ -230,7 +230,7 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
 
 
 def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, window: int) -> str:
-    """Who says the trained window, in the order of `trained_window`."""
+    """The source of the trained window, in the order of `trained_window`."""
     if "trained_window" in overrides:
         return "--trained-window"
     if known and window != checkpoint.window:
@@ -292,7 +292,7 @@ def chosen_eos(overrides: dict, known: checkpoints.Known | None) -> bool | None:
 
 
 def special_tokens(tokenizer: Tokenizer, append_eos: bool | None, end: int | None) -> dict[str, list[int]]:
-    """What the tokenizer itself puts around a text, with an EOS at its end or without, where somebody says so."""
+    """The special tokens that the tokenizer puts around a text, with or without an EOS at its end if that is set."""
     tokens = text_side.special_tokens(tokenizer)
     if append_eos is None:
         return tokens
@@ -312,7 +312,7 @@ def input_types(prompts: dict[str, str]) -> dict[str, str]:
 
 
 def longest_sample(content: dict) -> int:
-    """In tokens. Rows beyond the trained window are checked too, but those of a tuned table stand for other positions."""
+    """In tokens. Rows beyond the trained window are checked too, but those of a tuned table have other positions."""
     rows = content.get("position_rows", content["trained_window"]) if "position_stride" not in content else content["trained_window"]
     return min(rows, max(check.LENGTHS))
 
@@ -340,7 +340,7 @@ def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_js
 
 
 def splade_of(checkpoint: Checkpoint) -> sparse_heads.Splade:
-    """What the checkpoint's SpladePooling says; of a bare masked language model, what its users' library takes."""
+    """The settings of the checkpoint's SpladePooling; for a bare masked language model, its users' library's defaults."""
     own = checkpoint.splade_config
     return sparse_heads.splade_settings(*own) if own else sparse_heads.Splade()
 

@@ -1,6 +1,6 @@
 """Reads a checkpoint's folder: transformers' files, and sentence-transformers' where it has them.
 
-What a file says and this exporter does not serve is refused by name, never skipped.
+A setting that this exporter does not support is refused by name, never skipped.
 """
 
 import json
@@ -18,7 +18,7 @@ MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
 OLD_TRANSFORMER_FOLDER = "0_Transformer"  # Before sentence-transformers 1.0 wrote the first module into the root.
-POOLING_FOLDER = "1_Pooling"  # Where modules.json is not there to say it.
+POOLING_FOLDER = "1_Pooling"  # If there is no modules.json.
 LARGEST_WINDOW = 1 << 31  # transformers writes 1e30 for "no limit".
 
 POOLINGS = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
@@ -27,7 +27,7 @@ POOLING_MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
 }  # fmt: skip
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-# What sentence-transformers' Transformer module may say here without changing a vector. The rest of its settings has to be absent or empty.
+# Settings of sentence-transformers' Transformer module that change no vector. The rest of its settings has to be absent or empty.
 HARMLESS_SETTINGS = {
     "max_seq_length": None, "do_lower_case": (False,), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
     "modality_config": None,
@@ -44,7 +44,7 @@ class Module:
 
 @dataclass
 class Checkpoint:
-    """What every source yields. None and {} mean that the checkpoint's files do not say."""
+    """The common form of every source. None and {}: not set by the checkpoint's files."""
 
     config: dict  # As in config.json.
     tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
@@ -58,9 +58,9 @@ class Checkpoint:
     default_prompt_name: str | None = None
     similarity_function: str | None = None  # One of SIMILARITIES.
     dimensions: list[int] = field(default_factory=list)  # Matryoshka.
-    window: int | None = None  # Where its users' library truncates, in tokens.
+    window: int | None = None  # Tokens at which its users' library truncates.
     window_source: str | None = None  # The key and file that say so.
-    folder: Path | None = None  # Where its users load it from; None where it did not come as a Hugging Face folder.
+    folder: Path | None = None  # The folder that its users load; None if it is not a Hugging Face folder.
     has_modules: bool = False  # There is a modules.json that sentence-transformers can load.
     scratch: object = None  # Keeps a temporary folder alive as long as this.
 
@@ -99,7 +99,7 @@ def read_directory(folder: Path) -> Checkpoint:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Where config.json, weights and tokenizer lie."""
+    """The folder of config.json, weights and tokenizer."""
     modules = read_modules(folder)
     transformer = modules[0].folder if modules else folder
     if not (transformer / "config.json").is_file():
@@ -239,7 +239,7 @@ def _tokenizer_config(folder: Path) -> dict:
 
 
 def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokenizer_file: Path) -> tuple[int | None, str | None]:
-    """The limit that sentence-transformers or the tokenizer truncates at, and who says so."""
+    """The limit that sentence-transformers or the tokenizer truncates at, and its source."""
     for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, "model_max_length", tokenizer_file)):
         limit = files.value(content, key, (int, float), file, "a number of tokens")
         if limit is None or limit >= LARGEST_WINDOW:

@@ -1,6 +1,6 @@
 """Dense layers after pooling, as sentence-transformers has them (LaBSE: one with tanh; EmbeddingGemma: two). They become part of the graph's pooling.
 
-Every pooled vector goes through them, whatever its span: of a sequence, of a window, of a few tokens. Windows are aggregated afterwards, by the server.
+Every pooled vector goes through them, of any span: of a sequence, of a window, of a few tokens. Windows are aggregated afterwards, by the server.
 """
 
 import torch

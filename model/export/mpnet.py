@@ -26,7 +26,7 @@ DEFAULT_POOLING = None
 
 REQUIRED = {"hidden_act": "gelu"}
 NAMES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}  # Of attention.attn.
-FIRST_ROW = 2  # transformers counts positions from there, whatever pad_token_id says.
+FIRST_ROW = 2  # transformers counts positions from there, regardless of pad_token_id.
 FARTHEST = 128  # Distances beyond are one bucket: transformers' max_distance.
 BIAS = "encoder.relative_attention_bias.weight"
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from model.export.weights import load_reference
 
-# Of how weights are stored, not of what is computed.
+# For the storage of weights, not for computation.
 STORAGE = ("dtype", "torch_dtype", "auto_map", "architectures", "transformers_version")
 
 

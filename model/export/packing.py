@@ -1,4 +1,4 @@
-"""How a batch is packed for an exported graph."""
+"""Packs batches for an exported graph."""
 
 from typing import Callable
 
@@ -25,7 +25,7 @@ def rotations(lengths: list[int], rotary_dim: int, rotary_base: float, rotary_fa
 
 
 def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
-    """What a manifest's graph takes as the plain positions of sequences with these lengths."""
+    """The plain positions of sequences with these lengths, in the form of the manifest's graph."""
     if content["family"] == "ROPE":
         scaled = content.get("rotary_factor", 1.0), content.get("rotary_scaling")
         return lambda lengths: rotations(lengths, content["rotary_dim"], content["rotary_base"], *scaled)

@@ -34,7 +34,7 @@ def start() -> subprocess.Popen:
 
 
 def tokenizer(folder: Path) -> dict:
-    """What AutoTokenizer makes of a folder: {"tokenizer": the text of its tokenizer.json, "eos": an id or None, ...}."""
+    """AutoTokenizer's result for a folder: {"tokenizer": the text of its tokenizer.json, "eos": an id or None, ...}."""
     found = _ask({"do": "tokenizer", "folder": str(folder)})
     if "error" in found:
         raise ExportError(
@@ -44,7 +44,7 @@ def tokenizer(folder: Path) -> dict:
 
 
 def embed(request: dict) -> dict:
-    """What the checkpoint's own library makes of each sample: see `embed` of reference_process.py."""
+    """The result of the checkpoint's own library for each sample: see `embed` of reference_process.py."""
     found = _ask({"do": "embed", **request})
     if "error" in found:
         raise ExportError(f"the checkpoint's own library cannot embed with it ({found['error']}); nothing was written, correct its files.")

@@ -33,7 +33,7 @@ class TransformersReference:
         return AutoModel.from_pretrained(folder, dtype=self._torch.float32, attn_implementation="eager").eval()
 
     def ids(self, text: str) -> list[int]:
-        """What the tokenizer makes of a text with its prompt, cut to the limit, and with an EOS more or less where that was asked for."""
+        """The tokens of a text with its prompt, cut to the limit, and with an EOS added or removed if requested."""
         limit = self._request["limit"] or min(self.limit, self._request["window"])
         wanted, end = self._request["append_eos"], self._request["eos"]
         has_one = wanted is not None and self._cut("", limit)[-1:] == [end]
@@ -308,14 +308,14 @@ def answer(line: str) -> dict:
     request = json.loads(line)
     try:
         return {"tokenizer": tokenizer_of, "embed": embed}[request["do"]](request)
-    except Exception as error:  # Of a library, about a file that it cannot read: whatever the type, its words go to the user.
+    except Exception as error:  # An error of any type that a library raises for a file that it cannot read: its text goes to the user.
         words = " ".join(str(error).split())
         return {"error": f"{type(error).__name__}: {words[:300]}"}
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # What a library prints is no answer.
+    os.dup2(2, 1)  # Output that a library prints is not an answer.
     import torch  # noqa: F401  Ahead of the first request, while the exporter reads the checkpoint.
     import transformers
 

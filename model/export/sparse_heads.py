@@ -28,7 +28,7 @@ UNWEIGHTED = ("cls", "eos", "pad", "unk")
 
 @dataclass(frozen=True)
 class Splade:
-    """What sentence-transformers' SpladePooling says; its defaults, which are also its choice for a bare masked language model."""
+    """The settings of sentence-transformers' SpladePooling; its defaults, which are also its choice for a bare masked language model."""
 
     strategy: str = "max"
     activation: str = "relu"

@@ -15,10 +15,10 @@ MAX_BATCHED_DIFFERENCE = 1e-5  # A component, of unit vectors.
 
 @dataclass(frozen=True)
 class Report:
-    """What the check measured, over single token vectors. Differences are the largest of any component of unit vectors."""
+    """Measurements of the check, over single token vectors. Differences are the largest of any component of unit vectors."""
 
     by: str  # The library that the checkpoint's users load it with.
-    through: str  # What turned the directory into vectors.
+    through: str  # The engine that turned the directory into vectors.
     texts: int
     vectors: int
     min_cosine: float
@@ -33,7 +33,7 @@ class Report:
 
 
 def check_tokens(directory: Directory, expectation: check.Expectation) -> Report:
-    """Raises ExportError unless `directory` gives the token vectors that the checkpoint's own library gives, whatever else is in the batch."""
+    """Raises ExportError unless `directory` gives the token vectors of the checkpoint's own library, in any batch."""
     texts = [sample.text for sample in check.samples_of({}, None, directory.special_spellings(), directory.long_text())]
     samples = [Sample(text, role) for role in ROLES for text in texts]
     theirs = check.reference_answers(expectation, directory.content, samples, [], output="tokens")

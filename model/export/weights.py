@@ -1,4 +1,4 @@
-"""Looks tensors up by one spelling of their names, whatever prefix or old spelling the file uses."""
+"""Looks tensors up by one spelling of their names, for any prefix or old spelling of the file."""
 
 from typing import Callable
 
@@ -23,7 +23,7 @@ class Weights:
         return name in self._tensors
 
     def count(self, ending: str) -> int:
-        """How many tensors' names end so: the number of layers, given a name that each has once."""
+        """Counts the tensors whose names end so: the number of layers, given a name that each has once."""
         return sum(name.endswith(ending) for name in self._tensors)
 
     def linear(self, name: str) -> Linear:

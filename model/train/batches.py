@@ -1,4 +1,4 @@
-"""What a batch of the position recipe is made of: long texts with something of their own in them, and positions to read them at."""
+"""Batches of the position recipe: long texts with something of their own in them, and positions to read them at."""
 
 from __future__ import annotations
 

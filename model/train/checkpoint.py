@@ -1,4 +1,4 @@
-"""What is trained from and what is written: a checkpoint by the exporter's rules, and a Hugging Face folder that the exporter takes."""
+"""Input and output of training: a checkpoint by the exporter's rules, and a Hugging Face folder that the exporter takes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def plain(texts: list[list[int]]) -> list[Sequence]:
 
 
 class TextSide:
-    """How a text's token ids become a sequence's, by the checkpoint's own rules."""
+    """Makes a sequence of a text's token ids, by the checkpoint's own rules."""
 
     def __init__(self, tokenizer: Tokenizer, prompts: dict[str, str]):
         self.tokenizer = tokenizer

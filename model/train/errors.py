@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class TrainError(Exception):
-    """A training that cannot start or go on. Its text is one sentence that says what is wrong and what to do."""
+    """A training that fails. Its text is one sentence that names the problem and the remedy."""

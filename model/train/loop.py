@@ -1,4 +1,4 @@
-"""The training loop of every recipe: a budget, progress, and a state on disk that the same command goes on from."""
+"""The training loop of every recipe: a budget, progress, and a state on disk from which the same command continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAY_SECONDS = 10.0
 
 
 class Recipe(Protocol):
-    """What is trained. `loss` depends on nothing but the recipe's state, the step, and `done`, the share of the budget that is used up: so that a
+    """The trained recipe. `loss` depends on nothing but the recipe's state, the step, and `done`, the share of the budget that is used up: so that a
     training that was stopped ends as one that was not."""
 
     parameters: list[nn.Parameter]

@@ -172,5 +172,5 @@ class Positions:
 
 
 def contrast(vectors: Tensor, candidates: Tensor, temperature: float) -> Tensor:
-    """How well each vector finds its own candidate, the one of its number, among all of them: InfoNCE."""
+    """InfoNCE: the loss of finding each vector's own candidate, the one of its number, among all of them."""
     return F.cross_entropy(vectors @ candidates.T / temperature, torch.arange(len(vectors)))

@@ -109,7 +109,7 @@ class AsyncClient:
 
 
 async def _iterate(items: Iterable[StreamItem] | AsyncIterable[StreamItem]) -> AsyncIterator[StreamItem]:
-    """A plain iterable lets the event loop go on after every item."""
+    """Makes an async iterator; of a plain iterable it yields to the event loop after every item."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
@@ -125,8 +125,8 @@ class _Stream:
     def __init__(self, stub: channels.Stub, metadata: tuple, items, pending: Pending):
         self._stub, self._metadata, self._items, self._pending = stub, metadata, items, pending
         self._changed = asyncio.Condition()
-        self._failure: BaseException | None = None  # What the caller's iterable raised.
-        self._ended = False  # The caller has all answers, or wants no more.
+        self._failure: BaseException | None = None  # Raised by the caller's iterable.
+        self._ended = False  # The caller has all answers, or has stopped iterating.
         self._reader: asyncio.Task | None = None
         self._call: Any = None
         self._tasks: list[asyncio.Task] = []  # Of the gRPC stream at hand.

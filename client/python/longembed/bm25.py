@@ -53,7 +53,7 @@ class BM25:
 
 
 def _stopwords(bm25s: ModuleType, language: str) -> str | list[str]:
-    """What bm25s is told: the language where it has its stop words, none where it has not."""
+    """The stop words for bm25s: those of the language if it has them, else none."""
     try:
         bm25s.tokenize([""], stopwords=language, show_progress=False)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How the server is reached: address, TLS, API key, gRPC's own retries, message sizes."""
+"""The connection to the server: address, TLS, API key, gRPC's own retries, message sizes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RETRY_BUFFER_BYTES = 64 << 20
 class TLS:
     """TLS to the server. Each value is PEM, as bytes or as a file's path.
 
-    root_certificates: who may sign the server's certificate; None: gRPC's built-in list.
+    root_certificates: authorities of the server's certificate; None: gRPC's built-in list.
     client_certificate, client_key: both or neither; for servers that ask for a certificate (mTLS).
     """
 

@@ -73,7 +73,7 @@ class Client:
         items: texts, or (id, text) pairs; without an id a text is known by its number, from 0. Read as far ahead as `in_flight` texts without an answer.
         skip: ids that have been answered before, one for each answer: as many texts with that id are not sent.
         progress: a tqdm bar on standard error (extra "progress").
-        A text that fails has its `error` in its answer. What ends the stream is raised, after the retries that `timeout` seconds without an answer allow.
+        A text that fails has its `error` in its answer. The error that ends the stream is raised, after the retries that `timeout` seconds without an answer allow.
         """
         chosen = requests.with_defaults(options, changes, self.default_model)
         requests.refuse_single(items, "embed_stream")

@@ -1,4 +1,4 @@
-"""What a call may raise: the server's sentence, with its code, reason, field, and when to try again."""
+"""Errors of calls: the server's sentence, with its code, reason, field, and retry delay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LongEmbedError(Exception):
         self.code, self.reason, self.field, self.retry_delay = code, reason, field, retry_delay
 
     def about(self, what: str) -> LongEmbedError:
-        """The same error with what it is about before its sentence."""
+        """The same error with its subject before its sentence."""
         return _restore(f"{what}: {self}", self.code, self.reason, self.field, self.retry_delay)
 
     def __reduce__(self):

@@ -31,7 +31,7 @@ from longembed.sides import DOCUMENT, QUERY, Connection, Sides
 
 
 class _Embedder:
-    """What both components share: the connection, its life, and how it is serialized."""
+    """Base of both components: the connection, its lifetime, and its serialization."""
 
     def _connect(
         self,

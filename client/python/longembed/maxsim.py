@@ -92,7 +92,7 @@ def _float32(item: Embedding | np.ndarray) -> np.ndarray:
 
 
 class Reduction:
-    """How the dot products of one query vector with a document's vectors become one number."""
+    """Reduces the dot products of one query vector with a document's vectors to one number."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """products: float32 [q, N]; document i has columns starts[i] up to starts[i + 1] or the end. Returns [q, n]."""

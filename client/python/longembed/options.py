@@ -1,4 +1,4 @@
-"""How texts are embedded: one immutable set of options for a call or a stream, and the inputs themselves."""
+"""Embedding options: one immutable set for a call or a stream, and the inputs themselves."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def to_input(item: TextLike) -> messages.Input:
 
 @dataclass(frozen=True)
 class Options:
-    """The fields of longembed.v1.EmbedOptions; what is left out has the server's default.
+    """The fields of longembed.v1.EmbedOptions; omitted fields have the server's defaults.
 
     extension: how a text beyond the trained window gets through, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
     spans: for output SPAN_VECTORS, as a dict or a JSON string of longembed.v1.SpanOptions: {"sentences": {}}.

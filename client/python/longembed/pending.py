@@ -1,4 +1,4 @@
-"""The state of one stream of texts, without threads or clocks: what has been read, what is to be sent, what has no answer, and what the caller does next."""
+"""The state of one stream of texts, without threads or clocks: inputs that were read, inputs to send, inputs without an answer, and the caller's next step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from longembed.options import Input, Options, TextLike, to_input
 
 StreamItem = TextLike | tuple[Hashable, TextLike]
 
-# A longer text travels in parts: below gRPC's and most balancers' limits whatever the script.
+# A longer text travels in parts: below gRPC's and most balancers' limits in every script.
 PART_CODE_POINTS = 1 << 18
 
 
 class Step(Enum):
-    """What the caller's side does next, where that is neither an answer nor an error."""
+    """The next step of the caller's side, if it is neither an answer nor an error."""
 
     OPEN = "open another gRPC stream"
     FINISHED = "everything is answered"
@@ -40,7 +40,7 @@ class Pending:
         self.skipped = 0
         self.generation = 0  # Of the gRPC stream at hand.
         self.is_open = False
-        self._broken: LongEmbedError | None = None  # What ended the stream at hand.
+        self._broken: LongEmbedError | None = None  # The error that ended the current stream.
         self._skip = Counter(iter(skip))
         self._unanswered: dict[int, tuple[Hashable, messages.Input]] = {}
         self._unsent: deque[int] = deque()
@@ -74,7 +74,7 @@ class Pending:
             self._answers.append(results.failed(id, error))
 
     def step(self, now: float) -> results.Embedding | LongEmbedError | Step:
-        """What the caller's side does next: hand over an answer, take the error that ended the gRPC stream at hand, or a Step."""
+        """The next step of the caller's side: hand over an answer, handle the error that ended the current gRPC stream, or a Step."""
         if self._answers:
             self._awaited_since = None
             return self._answers.popleft()

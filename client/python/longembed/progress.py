@@ -15,7 +15,7 @@ class NoBar:
 
 
 def bar(wanted: bool, items: Iterable[Any], unit: str = "text") -> Any:
-    """A tqdm bar over as many items as `items` says it has; an object that shows nothing unless `wanted`."""
+    """A tqdm bar over the number of items that `items` declares; an object that shows nothing unless `wanted`."""
     if not wanted:
         return NoBar()
     try:

@@ -31,7 +31,7 @@ def _input(number: int, item: TextLike) -> messages.Input:
 
 
 def refuse_single(texts: object, method: str) -> None:
-    """Refuses what is iterable but no list of texts."""
+    """Refuses iterables that are not lists of texts."""
     if isinstance(texts, (str, bytes, Input)):
         raise TypeError(f"give a list of texts: {method}([text]), not {method}(text)")
     if isinstance(texts, Mapping):

@@ -1,4 +1,4 @@
-"""What comes back, as numpy arrays."""
+"""Results as numpy arrays."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Embedding:
     truncated_tokens_estimated: more than 64 KiB were cut away untokenized, and that number is an estimate by their bytes.
     sequences: what the model ran over, one longembed.v1.Sequence a window; each has tokens, content and method.
     recipe: equal recipes mean comparable vectors.
-    error: why this input failed, where a call with partial=True or a stream goes on; its vectors are then [0, 0].
+    error: the error of this input, if a call with partial=True or a stream continues after it; its vectors are then [0, 0].
     """
 
     id: Hashable
@@ -80,7 +80,7 @@ class Embedding:
         return self.vectors[0]
 
     def float32(self) -> np.ndarray:
-        """The vectors as float32 [k, d], whatever their encoding; bits become +1 and -1. Raises ValueError for a sparse one."""
+        """The vectors as float32 [k, d], from any encoding; bits become +1 and -1. Raises ValueError for a sparse one."""
         if self.error is not None:
             raise self.error
         self._refuse_sparse()

@@ -35,7 +35,7 @@ class System(Protocol):
     """Something that scores queries against documents."""
 
     def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[Any]:
-        """What the system keeps of (id, text) pairs, one item each. Raises LongEmbedError, which names the document, where one cannot be embedded."""
+        """The index items of (id, text) pairs, one each. Raises LongEmbedError, which names the document, where one cannot be embedded."""
 
     def extend(self, prepared: list[Any]) -> None:
         """Takes in what prepare() gave, after the documents that it has."""
@@ -135,7 +135,7 @@ class BM25:
 
 
 def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], np.ndarray]:
-    """What is scored of each query: itself, or its sentences. (pieces, offsets): query i has pieces offsets[i] to offsets[i + 1]."""
+    """The scored pieces of each query: itself, or its sentences. (pieces, offsets): query i has pieces offsets[i] to offsets[i + 1]."""
     pieces = [split(query) if by_sentence else [query] for query in queries]
     return [piece for own in pieces for piece in own], np.cumsum([0, *map(len, pieces)])
 
@@ -167,7 +167,7 @@ class Retriever:
 
     @staticmethod
     def windows(client: Client, tokens: Sequence[int] = (64, 256), *, bm25: bool = True, model: str | None = None) -> Retriever:
-        """What was measured best on long real text: the query's sentences against the smallest windows, the whole query softly against the others, and BM25
+        """The best system measured on long real text: the query's sentences against the smallest windows, the whole query softly against the others, and BM25
         over whole texts and over windows of 200 words. calibrate() adds a point more; without BM25, seven. Sizes beyond the model's trained window become that window."""
         described = client.model(model)
         sizes = sorted({min(size, described.trained_window) for size in tokens})

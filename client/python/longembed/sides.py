@@ -1,4 +1,4 @@
-"""What the adapters share: one vector a text, queries and documents each under options of their own."""
+"""Base of the adapters: one vector a text, queries and documents each under options of their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERY, DOCUMENT = "QUERY", "DOCUMENT"
 
 @dataclass(frozen=True)
 class Connection:
-    """How both kinds of clients are made: see Client."""
+    """Arguments of both kinds of clients: see Client."""
 
     server: str | None = None
     api_key: str | None = None

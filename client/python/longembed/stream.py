@@ -47,8 +47,8 @@ class _Stream:
     def __init__(self, stub: Stub, metadata: tuple, items: Iterable[StreamItem], pending: Pending):
         self._stub, self._metadata, self._items, self._pending = stub, metadata, items, pending
         self._changed = threading.Condition()  # Guards everything below, and _pending.
-        self._ended = False  # The caller has all answers, or wants no more.
-        self._failure: BaseException | None = None  # What the caller's iterable raised.
+        self._ended = False  # The caller has all answers, or has stopped iterating.
+        self._failure: BaseException | None = None  # Raised by the caller's iterable.
         self._call: grpc.Call | None = None
         self._receiver: threading.Thread | None = None
 
@@ -130,7 +130,7 @@ class _Stream:
             self._changed.notify_all()
 
     def _requests(self, generation: int) -> Iterator[messages.EmbedStreamRequest]:
-        """What one gRPC stream sends; runs on a thread of gRPC's."""
+        """The requests of one gRPC stream; runs on a thread of gRPC's."""
         first = True
         while True:
             with self._changed:

@@ -2,7 +2,7 @@
 
     build/venv/bin/python server/api/http/openapi.py [--check]
 
---check writes nothing, and fails where the file is not what it would write.
+--check writes nothing, and fails if the file would change.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ROOT = HERE.parents[2]
 OUT = HERE / "openapi.json"
 PACKAGE = ".longembed.v1."
 SERVICE = "EmbeddingService"
-# What JSON has for protobuf's own messages, and for google.rpc.Status, whose details each have a type.
+# JSON forms of protobuf's own messages, and of google.rpc.Status, whose details each have a type.
 WELL_KNOWN = {
     ".google.protobuf.Duration": {"type": "string", "pattern": r"^-?\d+(\.\d{1,9})?s$", "examples": ["0.25s"]},
     ".google.rpc.Status": {"$ref": "#/components/schemas/Status"},
@@ -83,7 +83,7 @@ class Proto:
             self.add(nested, (*path, 3, i), name + ".")
 
     def rpc(self, name: str) -> str:
-        """What the service says of a method."""
+        """The service's comment on a method."""
         for s, service in enumerate(self.file.service):
             for m, method in enumerate(service.method):
                 if service.name == SERVICE and method.name.lower() == name.lower():

@@ -1,6 +1,6 @@
 """Finds a recipe for a corpus with queries: successive halving over recipes, on growing samples of its documents, then all survivors on all of it.
 
-Each round halves the recipes and doubles the documents. What no cheaper recipe beats is kept too, whatever its rank, so that the last round shows
+Each round halves the recipes and doubles the documents. Recipes that no cheaper one beats are kept too, regardless of rank, so that the last round shows
 quality against cost.
 """
 
@@ -111,7 +111,7 @@ def extension_of(row: Row) -> dict[str, Any]:
 
 
 def evidence(advice: Advice, corpus: Corpus, baseline: str, date: str, model: dict | None) -> dict[str, str]:
-    """What the recommendation rests on, as strings by name, for the manifest's recommendation_evidence."""
+    """Evidence for the recommendation, as strings by name, for the manifest's recommendation_evidence."""
     row, before = advice.row(advice.winner.name), advice.row(baseline)
     value, cost = row["metrics"][corpus.metric], row["cost"]
     notes = {
@@ -130,7 +130,7 @@ def evidence(advice: Advice, corpus: Corpus, baseline: str, date: str, model: di
 
 
 def _beside_the_extension(row: Row) -> dict[str, str]:
-    """What the client does in this recipe, which no extension says."""
+    """The client's part of this recipe, which is not in the extension."""
     scoring = ", ".join(f"{key} {str(row.body[key]).lower()}" for key in ("reduce", "queries", "center") if key in row.body)
     cut = {"documents_cut_to": f"{row.body['first']} tokens"} if "first" in row.body else {}
     return cut | ({"scoring": scoring} if scoring else {})

@@ -1,4 +1,4 @@
-"""Who makes vectors: a longembed server, an endpoint of OpenAI's form, or a sentence-transformers model in this process."""
+"""Sources of vectors: a longembed server, an endpoint of OpenAI's form, or a sentence-transformers model in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EmbedderError(RuntimeError):
 
 
 class ServerEmbedder:
-    """A longembed server. What it is known by is the server's own recipe: model files, precision, extension, truncation and all."""
+    """A longembed server. Its identity is the server's own recipe: model files, precision, extension, truncation and all."""
 
     def __init__(self, client: Client, options: Options):
         self.client, self.options = client, options.with_changes(priority="BULK")

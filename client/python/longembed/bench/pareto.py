@@ -1,4 +1,4 @@
-"""What nothing cheaper beats."""
+"""The Pareto front: rows that no cheaper row beats."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Recipes:
     baseline: str
 
     def chosen(self, names: list[str]) -> Recipes:
-        """The named rows with whatever they are sums of; all of them where none is named."""
+        """The named rows and the rows that they are sums of; all rows if none is named."""
         for name in names:
             if name not in self.rows:
                 near = difflib.get_close_matches(name, self.rows, n=1)
@@ -117,7 +117,7 @@ def parse(content: Any, where: str = "recipes") -> Recipes:
 def document_options(row: Row, model: Any) -> Options:
     """As the row says, with the model's DOCUMENT prompt where the row names none and the model has one.
 
-    Windows come as they are, un-normalized, whatever is made of them later, so that rows which differ in that share them.
+    Windows come as they are, un-normalized, so that rows which differ only in later steps share them.
     """
     given = _with_prompt(dict(row.body["document"]), "DOCUMENT", model)
     if keeps_windows(row):

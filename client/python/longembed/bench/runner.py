@@ -37,7 +37,7 @@ class Task:
 
 @dataclass
 class Bench:
-    """Where and how rows are run.
+    """Settings for running rows.
 
     client: None where no row needs a server. query_model: see recipes.query_options. say: takes a line for each row as it is done.
     """

@@ -1,4 +1,4 @@
-"""Embeddings on disk, so that rows which share a recipe embed once, corpora which share texts embed once, and a run that was stopped goes on.
+"""Embeddings on disk, so that rows which share a recipe embed once, corpora which share texts embed once, and a run that was stopped continues.
 
     STORE/KEY/about.json     what the vectors were made with
     STORE/KEY/PIECE.npz      some texts' vectors, written whole or not at all

@@ -69,7 +69,7 @@ def insert(haystack: str, needle: str, at: int) -> str:
 
 
 def boundaries(haystack: str) -> list[int]:
-    """Where a sentence may begin: the very beginning, after each sentence, and the end where it is one of a sentence."""
+    """Positions where a sentence may begin: the beginning, after each sentence, and the end where it is one of a sentence."""
     within = [match.end() for match in BOUNDARY.finditer(haystack + " ")]
     return [0, *(min(place, len(haystack)) for place in within)]
 

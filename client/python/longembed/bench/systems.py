@@ -1,4 +1,4 @@
-"""Scores of a row: embeds what it needs through the store, aggregates, reduces, sums."""
+"""Computes the scores of a row: embeds texts through the store, aggregates, reduces, sums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .store import Bar, Embedded, Embedder, Store, key_of
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "BFLOAT16": 2, "INT8": 1, "BINARY": 1 / 8}
 
 Bars = Callable[[str, int], AbstractContextManager[Bar | None]]
-"""A progress bar by what it counts and how many there are."""
+"""A progress bar: the unit and the total."""
 
 
 def no_bars(label: str, total: int) -> AbstractContextManager[None]:
@@ -32,7 +32,7 @@ def no_bars(label: str, total: int) -> AbstractContextManager[None]:
 
 @dataclass
 class Cost:
-    """Of all documents of a corpus. Keys say what was embedded and what is kept of it, so that a sum counts shared vectors once.
+    """Of all documents of a corpus. Keys identify the embedding and the aggregation, so that a sum counts shared vectors once.
 
     work: {key: (tokens, seconds)}. kept: {key: (vectors, bytes)}.
     """
