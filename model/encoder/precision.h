@@ -16,7 +16,7 @@ enum class Precision : uint8_t {
 };
 
 // "fp32", "bf16", "fp16", "int8", as in the config.
-inline constexpr const char* PrecisionName(Precision precision) {
+constexpr const char* PrecisionName(Precision precision) {
   switch (precision) {
     case Precision::kFloat32:
       return "fp32";

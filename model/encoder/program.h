@@ -29,7 +29,7 @@ struct Weight {
 
 enum class StoredElement : uint8_t { kFloat32, kBfloat16, kFloat16 };
 
-inline constexpr ptrdiff_t SizeOf(StoredElement element) { return element == StoredElement::kFloat32 ? 4 : 2; }
+constexpr ptrdiff_t SizeOf(StoredElement element) { return element == StoredElement::kFloat32 ? 4 : 2; }
 
 // The matrix of a linear layer, as the model's file holds it: row-major, in the checkpoint's own precision, and often
 // pages of the file.
