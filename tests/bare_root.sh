@@ -32,7 +32,7 @@ make_root() {
   touch "$folder/$marker"
 }
 
-# What a machine on this network would have: where packages come from and whom to trust.
+# The settings of a machine on this network: package sources and certificate authorities.
 share_network() {
   local file
   cp /etc/resolv.conf /etc/hosts "$folder/etc/"

@@ -80,7 +80,7 @@ run_release_suites() {
 
   export_models
   say "C++ tests; beside them Python tests of the exporter, training, the chart and watching (output: build/logs/NAME-release.log)"
-  # Where it fails the suite fails that builds again, and says why.
+  # If it fails, the fuzz suite, which builds again, fails with the reason.
   begin fuzz-build nice -n 19 "$root/tests/fuzz/run.sh" --build-only
   begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/tidy --ignore=tests/watching
   begin_pytest watching tests/watching
@@ -117,7 +117,7 @@ install_arm64_tools() {
 set_up
 install_test_packages
 if [ "$preset" = release ]; then
-  # What the service is watched and balanced with. Debian would start both as services where it can.
+  # Programs that watch and balance the service. Debian may start both as services.
   install_packages prometheus haproxy openssl curl
   # Their versions matter; where there are no such versions the checks are skipped.
   [ "$(debian_version)" != 12 ] || install_packages clang-format-14 clang-19

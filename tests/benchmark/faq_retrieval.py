@@ -1,4 +1,4 @@
-"""What a precision costs in retrieval: the questions of a FAQ against its answers, accuracy at 1 and at 5, in fp32, bf16 and int8.
+"""Retrieval accuracy by precision: the questions of a FAQ against its answers, accuracy at 1 and at 5, in fp32, bf16 and int8.
 
     build/venv/bin/python tests/benchmark/faq_retrieval.py FILE.html...
 

@@ -1,5 +1,6 @@
-// What the parts of an encoding cost, in process: matrix products, attention, norms, conversions, tokenizer; each with
-// its share of a step at 128 tokens and, for products, its fraction of the best rate this machine was seen to reach.
+// The cost of the parts of an encoding, in process: matrix products, attention, norms, conversions, tokenizer; each
+// with its share of a step at 128 tokens and, for products, its fraction of the best rate this machine was seen to
+// reach.
 //
 //   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION] [--kernels NAME]
 //

@@ -88,7 +88,7 @@ def forget(file: Path) -> None:
 
 
 def read_seconds(file: Path) -> float:
-    """How long the disk takes to read a file."""
+    """Seconds that the disk takes to read a file."""
     forget(file)
     began = time.monotonic()
     with file.open("rb", buffering=0) as stream:
@@ -174,7 +174,7 @@ class Client:
 
 
 def products_seconds(model: Path, precision: str, shape: mistral_checkpoint.Shape, tokens: int) -> float | None:
-    """How long the linear layers' products of one text take on all cores, by kernels_benchmark's rate; None where our kernels do not run the precision."""
+    """Seconds of the linear layers' products of one text on all cores, by kernels_benchmark's rate; None where our kernels do not run the precision."""
     done = subprocess.run([BUILD / "benchmark/kernels_benchmark", model, "--products", precision], capture_output=True, text=True)
     if done.returncode != 0:
         return None

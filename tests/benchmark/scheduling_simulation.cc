@@ -1,6 +1,6 @@
-// What the order of batches does to waiting, simulated: the queue of the server (BatchQueue, CostModel) under a virtual
-// clock, workers whose batches take as long as their cost says, and seeded arrivals. No machine, no noise: the same
-// seed gives the same table anywhere.
+// Simulates the effect of the order of batches on waiting: the queue of the server (BatchQueue, CostModel) under a
+// virtual clock, workers whose batches take as long as their cost says, and seeded arrivals. No machine, no noise: the
+// same seed gives the same table anywhere.
 //
 //   scheduling_simulation [--seeds N] [--seconds S]
 //
@@ -93,7 +93,7 @@ struct Waiting {
   int size;
 };
 
-// What the simulation asks of a policy. A batch is the jobs of its sequences and the batch's cost.
+// The interface of a policy. A batch is the jobs of its sequences and the batch's cost.
 struct SimulatedBatch {
   std::vector<size_t> jobs;
   int64_t cost = 0;

@@ -45,7 +45,7 @@ TEST(ChannelTest, KnowsThisMachine) {
   }
 }
 
-// Where the environment names a proxy, gRPC uses it for every server but those of no_proxy.
+// If the environment names a proxy, gRPC uses it for every server but those of no_proxy.
 TEST(ChannelTest, NoProxyForThisMachine) {
   ScriptedService service;
   const std::string port = service.address().substr(service.address().find(':'));

@@ -52,7 +52,7 @@ class StreamTest : public ::testing::Test {
     };
   }
 
-  // What ended a stream of so many inputs.
+  // Returns the status that ended a stream of so many inputs.
   absl::Status Embed(int inputs, const StreamOptions& options) {
     EmbedStream stream(client_, {}, options, Count());
     for (int i = 0; i < inputs; ++i) {
@@ -83,7 +83,7 @@ TEST_F(StreamTest, CanBeAbandonedWhereTheServerDoesNotRead) {
     EmbedStream stream(client_, {}, {.timeout = absl::InfiniteDuration()}, Count());
     EXPECT_TRUE(stream.Write(LongText()).ok());
     while (service_.calls() == 0) absl::SleepFor(absl::Milliseconds(10));
-    absl::SleepFor(absl::Milliseconds(300));  // By now it sends what nobody reads.
+    absl::SleepFor(absl::Milliseconds(300));  // By now its messages are not read.
   }
   EXPECT_LT(absl::Now() - started, absl::Minutes(1));
 }

@@ -40,7 +40,7 @@ BEGIN, END = "<!-- the table, by clients.py -->", "<!-- its end -->"
 
 @dataclass
 class Target:
-    """What a call is made with."""
+    """The arguments of a call."""
 
     http: str
     grpc: str

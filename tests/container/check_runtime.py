@@ -24,7 +24,7 @@ from pathlib import Path
 
 OWN = "usr/local/lib/longembed"
 PROGRAMS = ("usr/local/bin/longembed-server", "usr/local/bin/longembed")
-# What LibTorch's CUDA half opens by name; the same patterns as in deploy/container/collect_runtime.sh.
+# Libraries that LibTorch's CUDA half opens by name; the same patterns as in deploy/container/collect_runtime.sh.
 OPENED_AT_RUN_TIME = ("libtorch_cuda.so", "libtorch_cuda_linalg.so", "libcaffe2_nvrtc.so", "libnvrtc-builtins.so.*", "libcudnn_*.so.*")
 DRIVERS = {"libcuda.so.1"}
 
@@ -127,7 +127,7 @@ def mount(*arguments) -> None:
 
 
 class Container:
-    """What docker run --read-only --cap-drop ALL --security-opt no-new-privileges does, as far as the kernel is concerned."""
+    """The effect of docker run --read-only --cap-drop ALL --security-opt no-new-privileges on the kernel's side."""
 
     def __init__(self, root: Path, image: dict, options: argparse.Namespace, place: Path):
         self.image = image

@@ -20,7 +20,7 @@ class Instruction:
     line: int
     name: str
     flags: list[tuple[str, str]]
-    text: str  # What follows the flags.
+    text: str  # The rest after the flags.
 
     @property
     def argv(self) -> list[str] | None:

@@ -38,7 +38,7 @@ class Root:
     arguments: dict[str, str] = field(default_factory=dict)
 
     def variables(self) -> dict[str, str]:
-        """What expansion sees: an ENV outranks an ARG of the same name."""
+        """The variables of expansion: an ENV overrides an ARG of the same name."""
         return self.arguments | self.config["Env"]
 
     def inside(self, path: str) -> Path:

@@ -36,7 +36,7 @@ def last(name: str, device: str = "cpu"):
     return found[-1]
 
 
-# What the Dockerfile says
+# The Dockerfile's instructions
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -186,7 +186,7 @@ def test_packages_that_are_left_out_are_still_in_the_set_up():
     assert set(names) <= set(packages)
 
 
-# How Dockerfiles are read and carried out
+# Reading and running Dockerfiles
 
 
 def test_instructions_over_several_lines():
@@ -325,7 +325,7 @@ def test_no_script_names_a_processor():
         assert not re.search(r"x86_64|amd64|aarch64-linux", path.read_text()), path
 
 
-# What the runtime stages make of the programs in build/release
+# The runtime stages, with the programs of build/release
 
 
 @pytest.fixture(scope="module")

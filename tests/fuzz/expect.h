@@ -1,4 +1,4 @@
-// What a fuzz target claims. A claim that does not hold ends the process, which libFuzzer takes for a finding.
+// Assertions of fuzz targets. A failed one ends the process, which libFuzzer reports as a finding.
 #ifndef LONGEMBED_TESTS_FUZZ_EXPECT_H_
 #define LONGEMBED_TESTS_FUZZ_EXPECT_H_
 

@@ -1,4 +1,4 @@
-// What holds of every plan, whatever the options: the definitions of model/plan/README.md, in slow and plain code.
+// Invariants of every plan, under any options: the definitions of model/plan/README.md, in slow and plain code.
 #ifndef LONGEMBED_TESTS_FUZZ_PLAN_INVARIANTS_H_
 #define LONGEMBED_TESTS_FUZZ_PLAN_INVARIANTS_H_
 

@@ -73,7 +73,7 @@ const Profiles& KnownProfiles() {
   return profiles;
 }
 
-// What the network would carry.
+// The bytes on the wire.
 void ExpectRefused(const absl::Status& status) {
   ExpectRefusal(status);
   const grpc::Status answer = ToGrpcStatus(status);

@@ -24,7 +24,7 @@ constexpr const char* kGoodTokenizers[] = {"byte_level_bpe", "unigram", "wordpie
 constexpr char kText[] =
     "The river mills\tunbelievably a2 b caf\u00e9 \u6771\u4eac \ufdfa e\u0301 \U0001f600 [CLS] <s>!?";
 
-// Room for an error message that ends at a byte which nobody may touch.
+// A buffer for an error message, followed by a byte that must not be accessed.
 class ErrorBuffer {
  public:
   explicit ErrorBuffer(size_t capacity) : bytes_(capacity + 1, kGuard) {}

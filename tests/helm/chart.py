@@ -103,12 +103,12 @@ def render_cached(values: str, example: str, arguments: tuple[str, ...]) -> Mani
 
 
 def render(values: dict | None = None, example: str = "", arguments: tuple[str, ...] = ()) -> Manifests:
-    """What the chart makes of the values, on top of an example's where one is named."""
+    """Renders the chart with the values, on top of those of an example if one is named."""
     return render_cached(json.dumps(values or {}), example, arguments)
 
 
 def refusal(values: dict, example: str = "", kubernetes: str = KUBERNETES) -> str:
-    """What helm says when it refuses the values, which it must."""
+    """Returns helm's error for values that it must refuse."""
     result = run_template(values, example, kubernetes)
     assert result.returncode != 0, "these values were taken"
     return result.stderr

@@ -113,7 +113,7 @@ def file_name(group: str, version: str, kind: str) -> str:
 
 
 def make_schemas(directory: Path) -> int:
-    """How many there are in `directory`, which this fills unless it is complete."""
+    """Fills `directory` unless it is complete; returns the number of schemas."""
     stamp = directory / "versions.txt"
     if not stamp.exists() or stamp.read_text() != VERSIONS:
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What platform teams add to the pod, and objects of their own."""
+"""Additions of platform teams to the pod, and objects of their own."""
 
 import json
 import shutil

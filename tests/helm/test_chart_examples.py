@@ -33,7 +33,7 @@ def test_there_is_an_example_of_everything():
 
 @pytest.fixture(scope="session")
 def schemas():
-    """Where kubeconform finds the schemas. They are kept in build/helm."""
+    """The folder of kubeconform's schemas, build/helm."""
     directory = ROOT / "build/helm/schemas"
     try:
         make_schemas(directory)

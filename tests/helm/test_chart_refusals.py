@@ -1,4 +1,4 @@
-"""What the chart refuses, and that it says why."""
+"""Values that the chart refuses, with the reason."""
 
 import json
 
@@ -19,7 +19,7 @@ MONITOR = {"serviceMonitor": {"enabled": True}}
 INGRESS = {"ingress": {"enabled": True, "hosts": [{"host": "a.example"}]}}
 HTTP_ROUTE = {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["b.example"], "httpHostnames": ["a.example"]}}
 LOAD_BALANCER = {"service": {"type": "LoadBalancer"}}
-# What calls of priority BULK may wait by default.
+# The default of limits.max_bulk_queue_wait.
 BULK_WAIT = int(yaml.safe_load((ROOT / "deploy/config.yaml").read_text())["limits"]["max_bulk_queue_wait"].removesuffix("s"))
 
 
@@ -257,7 +257,7 @@ def objects(schema, path=""):
             yield from objects(part, f"{path}/{key}")
 
 
-# What others define: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
+# Values defined elsewhere: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
 OPEN = {
     "/properties/global",
     "/properties/config/properties/profiles/additionalProperties",
@@ -290,7 +290,7 @@ def test_unknown_key_is_refused(path):
     assert "'unknwon' not allowed" in refusal(values)
 
 
-# What the chart writes into config.yaml by itself.
+# Keys that the chart writes into config.yaml by itself.
 OWNED = {"listen", "http_listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
 
 

@@ -151,7 +151,7 @@ def test_model_from_a_claim():
 
 
 def test_two_models_on_one_claim_are_one_volume():
-    """A pod that names a claim in two volumes waits for ever with some storage drivers."""
+    """A pod that names a claim in two volumes waits forever with some storage drivers."""
     manifests = render(example="cpu-production.yaml")
     claims = [volume for volume in manifests.pod["volumes"] if "persistentVolumeClaim" in volume]
     assert len(claims) == 1

@@ -1,4 +1,4 @@
-"""What tests/benchmark/large_model.py measures on a model of billions of weights, on one of a few megabytes."""
+"""The measurements of tests/benchmark/large_model.py, on a model of a few megabytes."""
 
 import re
 import sys

@@ -61,7 +61,7 @@ CALIBRATED_ROPE = [{"attention_calibration": {"basket": 9, "layers": 1.0}, "self
 CALIBRATED_CASES = [(kind, extension) for kind in KINDS for extension in CALIBRATED + (CALIBRATED_ROPE if kind in ROPE else [])]
 CASES += CALIBRATED_CASES
 
-EXPECTED: dict = {}  # What `expected` has found: both engines are compared with the same.
+EXPECTED: dict = {}  # Cache of `expected`: both engines are compared with the same.
 
 
 class Models:
@@ -163,7 +163,7 @@ def test_a_method_is_its_formulas_with_libtorch(by_libtorch, kind, extension):
 
 def compare_with_formulas(models, kind: str, extension: dict):
     rng = random.Random(f"{kind} {extension}")
-    extension = {**extension, "when": "ALWAYS"}  # What LONG leaves alone is a test of the planner's, to the last bit.
+    extension = {**extension, "when": "ALWAYS"}  # The planner's tests compare texts that LONG leaves plain, to the last bit.
     most = capacity(extension) - 2
     contents = [random_ids(rng, n) for n in (most, 1, min(most, LO), *(rng.randint(1, most) for _ in range(5)))]
     batched = models.vectors(kind, contents, extension)

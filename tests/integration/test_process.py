@@ -1,4 +1,4 @@
-"""The life of the server's process: its start, signals at any time, and a log that nobody reads. Most need no model, as most of that comes before one."""
+"""The life cycle of the server's process: its start, signals at any time, and a log without a reader. Most need no model, as most of that comes before one."""
 
 import json
 import os

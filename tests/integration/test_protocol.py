@@ -1,4 +1,4 @@
-"""What a client that we did not write sees: health, reflection, errors with details, deadlines, metrics, draining."""
+"""The server seen by a generic gRPC client: health, reflection, errors with details, deadlines, metrics, draining."""
 
 import random
 import re

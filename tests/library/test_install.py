@@ -103,7 +103,7 @@ def test_installed_files_know_no_folder_of_the_build(prefix):
 
 
 def find_package(folder: Path, prefix: Path, component: str, env: dict | None = None) -> str:
-    """What cmake says that does not find the component."""
+    """Returns cmake's error when it does not find the component."""
     folder.mkdir()
     (folder / "CMakeLists.txt").write_text(
         f"cmake_minimum_required(VERSION 3.25)\nproject(find LANGUAGES CXX)\nfind_package(longembed REQUIRED COMPONENTS {component})\n"

@@ -1,4 +1,4 @@
-"""Who may do what: every method that the server or its protos describe, with no, wrong and right keys, over plaintext, TLS and mTLS;
+"""Access to every method that the server or its protos describe, with no, wrong and right keys, over plaintext, TLS and mTLS;
 the health and metrics ports; keys that are replaced while the server runs. Nobody may get past, and no key may be in a log."""
 
 import argparse
@@ -70,7 +70,7 @@ def known_methods(pb, tei) -> set[str]:
 
 
 def reflected_methods(channel: grpc.Channel) -> tuple[set[str], set[str]]:
-    """What the server says it serves: methods, and the services that it does not describe."""
+    """The methods that reflection describes, and the services that it only names."""
     database = ProtoReflectionDescriptorDatabase(channel)
     methods, silent = set(), set()
     for service in database.get_services():

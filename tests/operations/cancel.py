@@ -23,7 +23,7 @@ class Bench:
         self.blocker_inputs = self.inputs_in(blocker_seconds)
 
     def inputs_in(self, seconds: float) -> int:
-        """How many inputs of LONG this machine embeds in so much time."""
+        """The number of inputs of LONG that this machine embeds in so much time."""
         tried = 16
         began = time.monotonic()
         self.stub.Embed(self.request(LONG, tried), timeout=120)
@@ -64,14 +64,14 @@ class Bench:
 
 
 def settle(bench: Bench) -> tuple[float, float]:
-    """What the model has been given, when nothing waits or runs any more."""
+    """The totals of the model, once nothing waits or runs any more."""
     if not until(bench.replica.at_rest, 60):
         raise RuntimeError("the server does not come to rest")
     return bench.run_so_far()
 
 
 def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: bool, report: Report) -> tuple[float, int]:
-    """One round: calls wait behind a blocker and are given up. Milliseconds until the queue was free, and tokens of theirs that reached the model."""
+    """One round: calls wait behind a blocker and are cancelled. Milliseconds until the queue was free, and tokens of theirs that reached the model."""
     tokens_before, inputs_before = settle(bench)
     blocker = bench.block()
     alone = bench.queue()
@@ -116,7 +116,7 @@ def running_call(bench: Bench, arguments: argparse.Namespace) -> tuple[float, in
 
 
 def dead_on_arrival(bench: Bench, calls: int) -> int:
-    """Deadlines too short for anything: tokens that reached the model nevertheless, of calls that nobody answered with OK."""
+    """Deadlines too short for anything: tokens that reached the model nevertheless, of calls without an OK."""
     tokens_before, _ = settle(bench)
     blocker = bench.block()
     with ThreadPoolExecutor(16) as pool:

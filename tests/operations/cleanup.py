@@ -142,7 +142,7 @@ def end(cell: Cell, client: RawClient, stream: int) -> None:
     elif cell.ending == "reset":
         client.abort()
     elif cell.ending == "server error" and cell.stream:
-        # What was read before is answered first: a client that does not read, or does not wait for a long text, is gone after a moment.
+        # Messages that were read before are answered first: a client that does not read, or does not wait for a long text, is gone after a moment.
         try:
             client.send(stream, MALFORMED, end=True, seconds=2)
         except Stuck:
@@ -175,7 +175,7 @@ def run_cells(bench: Bench, some: list[Cell], name: str, report: Report) -> int:
 
 def drain(start: Callable[[], Bench], some: list[Cell], name: str, report: Report) -> int:
     bench, blocker, begun, seen = start(), None, [], 0
-    # What is to be in the middle of something when the drain begins comes last.
+    # Calls that must be in progress when the drain begins come last.
     for cell in sorted(some, key=lambda cell: DRAIN_ORDER.index(cell.stage)):
         if cell.stage == "queued" and blocker is None:
             blocker = bench.block()

@@ -1,4 +1,4 @@
-"""What the operational tests share: replicas on free ports of the loopback, a balancer before them, figures, certificates, the load client."""
+"""Fixtures of the operational tests: replicas on free ports of the loopback, a balancer before them, figures, certificates, the load client."""
 
 import argparse
 import http.client
@@ -187,7 +187,7 @@ class Replica:
         return self
 
     def health(self, service: str = "", timeout: float = 1.0) -> str:
-        """The status's name; UNREACHABLE where nobody answers."""
+        """The status's name; UNREACHABLE without an answer."""
         with grpc.insecure_channel(f"127.0.0.1:{self.health_port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
@@ -234,7 +234,7 @@ class Replica:
         return Metrics(self.metrics_text())
 
     def at_rest(self) -> bool:
-        """No call without an answer, nothing in the queue, no batch that is still encoded for calls that were given up, and no bytes held for any."""
+        """No call without an answer, nothing in the queue, no batch that is still encoded for cancelled calls, and no bytes held for any."""
         return not self.gauges()
 
     def gauges(self) -> dict[str, float]:
@@ -264,7 +264,7 @@ class Replica:
 
 
 class Metrics:
-    """What one scrape said."""
+    """The samples of one scrape."""
 
     def __init__(self, text: str):
         self.samples: list[tuple[str, dict[str, str], float]] = []

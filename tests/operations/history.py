@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass
 class Call:
-    request: int | str  # What it asks for; calls of one request are to be given one answer.
+    request: int | str  # The request; calls with the same request must get the same answer.
     sent: float
     deadline: float = float("inf")
     outcomes: list[Outcome] = field(default_factory=list)
@@ -89,7 +89,7 @@ class History:
 
 
 def ask_alone(server: str, texts: Path, folder: Path, texts_per_call: int = 1, **options) -> History:
-    """What each request of `texts` is answered when nothing else runs: one call at a time."""
+    """The answers to each request of `texts` when nothing else runs: one call at a time."""
     path, calls = folder / "alone.jsonl", len(texts.read_text().splitlines()) // texts_per_call
     load(server, texts, concurrency=1, seconds=600, calls=calls, texts_per_call=texts_per_call, history=path, **options)
     return History.read(path)
@@ -153,7 +153,7 @@ def likeness(values: np.ndarray, reference: np.ndarray) -> float:
 
 
 def equal_bits(history: History, alone: History) -> tuple[int, int]:
-    """How many answers had the very bits of the request alone, and of how many."""
+    """The number of answers that are bit-identical to that of the request alone, and of all answers."""
     hashes = {(request, recipe, vectors) for request, recipe, vectors in alone.values}
     ok = [(call.request, outcome.recipe, outcome.vectors) for call, outcome in history.finals() if outcome.code == "OK"]
     return sum(key in hashes for key in ok), len(ok)
@@ -178,7 +178,7 @@ def nothing_ok_late(history: History, slack: float = DEADLINE_SLACK) -> list[str
 
 
 def counters_add_up(history: History, before, after, method: str = "Embed", alone: bool = True) -> list[str]:
-    """The server's counters (two `harness.Metrics`) against what callers were told. `alone`: nobody else called the method meanwhile."""
+    """The server's counters (two `harness.Metrics`) against the callers' records. `alone`: no other caller used the method meanwhile."""
 
     def grown(name: str, **labels: str) -> float:
         return after.total(name, **labels) - before.total(name, **labels)

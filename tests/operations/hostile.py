@@ -137,7 +137,7 @@ def trickle(attack: Attack, content: bytes, seconds: float) -> tuple[bool, str]:
 
 
 def slow_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
-    """slow readers: calls whose answers nobody takes"""
+    """slow readers: calls whose answers are not read"""
     pb = attack.pb[0]
     # A vector for each of 128 tokens: an answer of 200 kB for little work, which would slow the bystander down by itself.
     request = pb.EmbedRequest(inputs=[pb.Input(text="mill " * 126)])
@@ -224,7 +224,7 @@ def compressed_bomb(attack: Attack, seconds: float) -> tuple[bool, str]:
     peak, before = PeakRss(attack.replica), attack.replica.rss()
     codes, bombs, end = Counter(), 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        # The last two break the protocol: a message that is said to be compressed, and nobody says how.
+        # The last two break the protocol: a message marked as compressed without an encoding.
         for encoding in ({"grpc-encoding": "gzip"}, {"grpc-encoding": "deflate"}, {"grpc-encoding": "identity"}, {}):
             bombs += attack.connect(h2.PREFACE + h2.settings() + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.grpc_headers(EMBED, encoding)) + frames) is not None
         with grpc.insecure_channel(attack.replica.address, [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]) as channel:
@@ -338,7 +338,7 @@ PLAINTEXT = [
 ]  # fmt: skip
 # These bring work as any client does, and then hold the answers up: only the latter is what a bystander should not notice, and is measured.
 WORK_FIRST = {slow_readers, slow_stream_readers}
-# In this flood every place is taken by clients that behave; only when they go can somebody else come in.
+# In this flood well-behaved clients hold every connection; others are accepted only when they leave.
 FRESH_AFTERWARDS_ONLY = {talking_flood}
 
 
@@ -395,7 +395,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         bystander = Bystander(replica, texts, arguments, {})
         for method in chosen:
             assault(method, replica, pb, arguments, report, bystander, None)
-        # What the server has when idle, and max_pending_bytes twice: requests as bytes, and as messages.
+        # Memory of the idle server, and max_pending_bytes twice: requests as bytes, and as messages.
         report.bar("peak RSS <= 1 GiB", replica.peak_rss() <= 1 << 30, f"{replica.peak_rss() >> 20} MiB")
         report.bar("exit status 0", replica.terminate() == 0)
     if arguments.only not in half_open_tls.__name__:

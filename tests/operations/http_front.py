@@ -89,7 +89,7 @@ def request_bytes(body: bytes, more: str = "", path: str = "/v1/embeddings") -> 
 
 
 def rest_of(connection: socket.socket | None) -> bytes:
-    """What comes until the server closes."""
+    """The bytes received until the server closes."""
     parts = []
     with contextlib.suppress(OSError):
         while connection is not None and (part := connection.recv(65536)):

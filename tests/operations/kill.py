@@ -74,7 +74,7 @@ def read_vectors(out: Path) -> tuple[Counter, dict[str, list[float]], int]:
 
 
 def undisturbed(replica: Replica, corpus: Path, folder: Path, ids: list[str]) -> dict[str, list[float]]:
-    """The vectors of some ids, of a server that nobody kills."""
+    """The vectors of some ids, from a server that is not killed."""
     wanted, some = set(ids), folder / "some.jsonl"
     some.write_text("".join(line for line in corpus.read_text().splitlines(keepends=True) if json.loads(line)["id"] in wanted))
     done = subprocess.run([str(built("longembed")), "embed", "--server", replica.address, str(some)], capture_output=True, text=True, check=True)

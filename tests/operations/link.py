@@ -18,7 +18,7 @@ from history import History, ask_alone, judge
 
 @dataclass(frozen=True)
 class Toxic:
-    """What a link does to bytes, in both directions. The default passes them on."""
+    """The faults of a link, in both directions. The default passes bytes on."""
 
     latency: float = 0.0  # Seconds before bytes go on.
     bandwidth: float = float("inf")  # Bytes a second.
@@ -32,7 +32,7 @@ class Link:
     def __init__(self, target: int, source: str = "127.0.0.1"):
         self.target, self.source, self.port, self.toxic = target, source, free_port(), Toxic()
         self.writers: set[asyncio.StreamWriter] = set()
-        self.half_closed: set[asyncio.StreamWriter] = set()  # What would be sent by these is dropped.
+        self.half_closed: set[asyncio.StreamWriter] = set()  # Bytes in these directions are dropped.
         self.loop = asyncio.new_event_loop()
         listening = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(listening,), daemon=True)

@@ -138,7 +138,7 @@ class ClosedLoop : public Schedule {
 // ---------------------------------------------------------------------------------------------------------- what came
 // back
 
-// What a failed call says beside its code.
+// The details of a failed call.
 struct Hints {
   std::string reason;                       // Of google.rpc.ErrorInfo.
   std::optional<absl::Duration> retry;      // google.rpc.RetryInfo.

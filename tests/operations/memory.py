@@ -65,7 +65,7 @@ class Attacker:
         return range(max(1, round(count * self.scale)))
 
     def unread(self, path: str, payload: bytes, count: int) -> str:
-        """Calls, each on a connection of its own, whose answers nobody takes."""
+        """Calls, each on a connection of its own, whose answers are not read."""
         stuck = 0
         for _ in self.times(count):
             try:
@@ -211,7 +211,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
 
 
 def warm_up(attack: Attacker) -> None:
-    """What threads keep for their largest batches and texts is not a request's."""
+    """Memory that threads keep for their largest batches and texts does not count as a request's."""
     pb = attack.pb
     attack.together(SERVICE + "Embed", pb.EmbedRequest(inputs=[pb.Input(text="mill " * 500)] * 8).SerializeToString(), 2)
     attack.together(SERVICE + "Tokenize", pb.TokenizeRequest(texts=["a " * 100_000]).SerializeToString(), 4)

@@ -24,7 +24,7 @@ class RawClient:
         self.socket.settimeout(None)
         self.change = threading.Condition()
         self.first_window = 65535
-        self.windows = {0: 65535}  # What may be sent, by stream; 0 is the connection.
+        self.windows = {0: 65535}  # Send windows by stream; 0 is the connection.
         self.ended: set[int] = set()  # Streams that the server has ended or reset.
         self.received, self.closed, self.next_stream = 0, False, 1
         self.write(h2.PREFACE + h2.settings({h2.INITIAL_WINDOW_SIZE: window}))

@@ -32,7 +32,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
             time.sleep(arguments.pause)
         result = client.stop()
         logs = r0.log.read_text() + r1.log.read_text()
-    judge(report, "restarts", History.read(path), alone)  # What a replica counted goes with it.
+    judge(report, "restarts", History.read(path), alone)  # The counters of a replica are lost with it.
     report.figure("restarts", arguments.rounds)
     report.figure("SIGTERM to exit, longest, s", max(stops))
     report.figure("start to SERVING, longest, s", max(starts))

@@ -76,7 +76,7 @@ class FreshConnections(threading.Thread):
 
 
 def broken_pairs(files: Files, folder: Path) -> dict[str, tuple[bytes | None, bytes | None]]:
-    """What must not be taken up: certificate and key; None is a file that is not there."""
+    """Pairs of certificate and key that must be refused; None is a missing file."""
     other = Authority(folder / "other")
     certificate, key = (path.read_bytes() for path in other.issue("server"))
     return {

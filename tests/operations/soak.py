@@ -289,7 +289,7 @@ def soak(arguments: argparse.Namespace, replica: Replica, clients: list[Client],
         client.start()
     while time.monotonic() < began + arguments.seconds:
         time.sleep(arguments.sample_every)
-        # What is left behind by cancelled calls is finished before the server is looked at.
+        # The work of cancelled calls ends before the server is checked.
         if not pace.rest(120) or not until(replica.at_rest, 30):
             raise RuntimeError("the clients or the server did not come to rest")
         time.sleep(0.3)

@@ -27,7 +27,7 @@ struct UnarySpec {
   size_t blanks = 0;    // After each text: bytes that are no tokens.
   absl::Duration time_left = absl::InfiniteDuration();
   absl::Duration cancel_after = absl::InfiniteDuration();
-  // How it ended, after how long.
+  // Its outcome and duration.
   std::function<void(const absl::Status& status, absl::Duration took)> then;
 };
 void CallUnary(SimulatedServer& server, UnarySpec spec);

@@ -12,7 +12,7 @@
 namespace longembed {
 namespace {
 
-// What FakeTokenizer and FakeManifest make of a text.
+// The tokens of a text by FakeTokenizer and FakeManifest.
 constexpr int kWindow = 14, kSpecials = 2, kIdOfLength0 = 10;
 constexpr double kSumOfSpecials = 3;
 // Texts of more bytes run one at a time, so that short ones find a thread.

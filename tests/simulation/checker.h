@@ -20,7 +20,7 @@
 
 namespace longembed {
 
-// How a method makes sequences of a text.
+// Makes the sequences of a text, by method.
 enum class Shape {
   kWindows,  // Windows of 16 tokens, two of which are special tokens.
   kCut,      // One sequence: the text is truncated to 14 tokens.
@@ -44,7 +44,7 @@ class Checker {
     bool exact = true;
     bool long_texts = false;
     bool no_tokenization_time = true;  // Else, and with several workers, a batch may wait for what runs beside it.
-    bool halves = false;               // A batch may run in halves, each as long as somebody waits for the whole.
+    bool halves = false;               // A batch may run in halves, each while the whole is not cancelled.
     int models = 1;
     int workers = 1;
     int64_t max_batch_tokens = 64;

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kLarge = 2 << 10;  // Smaller allocations are not looked after.
 int64_t counted = 0;                // Large ones.
 int64_t fails = 0;                  // The one that fails, counted from 1; 0: none.
-bool is_caller = false;             // What the test itself allocates does not count.
+bool is_caller = false;             // Allocations of the test itself do not count.
 
 }  // namespace
 

@@ -33,7 +33,7 @@ struct Call {
   int64_t request_bytes = 0;
 
   bool alone = false;     // No other call has been open since it began.
-  double pool_bytes = 0;  // What it costs a thread that tokenizes.
+  double pool_bytes = 0;  // Its cost on a tokenizing thread.
   double pool_cost = 0;   // The same while it waits for one.
   bool tokenized = false;
   bool queued = false;  // Its job has been given to a lane.

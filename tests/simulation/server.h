@@ -68,7 +68,7 @@ class SimulatedServer {
   bool draining() const { return draining_ != absl::InfiniteFuture(); }
   absl::Time drain_began() const { return draining_; }
 
-  // What callers hold of the server: calls that have not been let go, and answers that have not been taken.
+  // Resources held by callers: calls that were not released, and answers that were not read.
   void CountOpen(int more, int64_t request_bytes) {
     open_ += more;
     open_request_bytes_ += request_bytes;
@@ -79,7 +79,7 @@ class SimulatedServer {
   }
   void AddStream(const std::weak_ptr<StreamHost>& stream) { live_streams_.push_back(stream); }
 
-  // What encoders and tokenizers do.
+  // The work of encoders and tokenizers.
   absl::StatusOr<VectorBlock> Encode(int model, const PackedBatch& batch, absl::FunctionRef<bool()> is_cancelled);
   void Tokenize(std::string_view text);
 
@@ -87,7 +87,7 @@ class SimulatedServer {
   void CheckEnd();
 
  private:
-  // What a thread of the server would do next; false when there is nothing.
+  // Runs the next step of a thread of the server; false if there is none.
   bool Step();
   bool StepPool();
   void TeachPool();

@@ -26,7 +26,7 @@ TEST(SimulationTest, EveryPromiseHoldsInEveryWorld) {
   }
 }
 
-// What a seed leads to is always the same, or no failure could be looked at twice.
+// A seed always leads to the same run, so that failures are reproducible.
 TEST(SimulationTest, ASeedIsAWorld) {
   for (uint64_t seed = 0; seed < 5; ++seed) EXPECT_EQ(Simulate(seed), Simulate(seed)) << seed;
 }

@@ -41,7 +41,7 @@ class Turns {
     int waiting = 0;
     double largest = 0;
   };
-  // How far the first of two clients is ahead of the second since both have had work waiting.
+  // The lead of the first of two clients over the second since both have had work waiting.
   struct Pair {
     double ahead = 0, least = 0, most = 0;
   };

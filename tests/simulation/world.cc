@@ -187,7 +187,8 @@ class CrowdWorld {
     CallStream(server_, std::move(spec));
   }
 
-  // What the light client gave up is not held against it. It has a call all the time, so that it is not forgotten.
+  // Cancelled work of the light client does not count against it. It has a call all the time, so that it is not
+  // forgotten.
   void MakePast() {
     CallUnary(server_, {.client = "10.0.0.2", .bulk = true, .texts = {RandomWords(random_, 1, 5)}});
     for (int i = 0; i < 20; ++i) {
@@ -241,7 +242,7 @@ class SharesWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(8), kBegin = absl::Seconds(2);
-  static constexpr double kEqual = 0.85;  // What is in work at the ends counts.
+  static constexpr double kEqual = 0.85;  // Work in progress at both ends counts.
 
   struct Client {
     int64_t texts = 1;

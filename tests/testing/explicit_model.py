@@ -58,7 +58,7 @@ class Geometry:
 
 @dataclass
 class Shape:
-    """What a formula needs to know of a model."""
+    """The parameters of a model that a formula needs."""
 
     kind: str
     window: int

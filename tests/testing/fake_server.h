@@ -29,7 +29,7 @@ class FakeServer {
   explicit FakeServer(Options options = {});
   ~FakeServer();  // Opens the encoder's gate and ends in order.
 
-  // The server must live as long as nobody is done with the channel.
+  // The server must outlive all uses of the channel.
   std::shared_ptr<grpc::Channel> Connect() const { return Connect(grpc().port()); }
   static std::shared_ptr<grpc::Channel> Connect(int port);
 

@@ -96,7 +96,7 @@ def _save_tokenizer(folder: Path, shape: Shape) -> None:
     trainer = trainers.BpeTrainer(vocab_size=min(shape.vocabulary, 4000), special_tokens=specials + [f"<0x{byte:02X}>" for byte in range(256)], show_progress=False)
     words = " ".join(file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("*/*/README.md"))).split()
     tokenizer.train_from_iterator(words, trainer)
-    # What was special for the trainer is plain for the tokenizer: a text may spell it.
+    # Special tokens of the trainer are plain ones of the tokenizer: a text may contain them.
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in specials]
     tokenizer = Tokenizer.from_str(json.dumps(content))

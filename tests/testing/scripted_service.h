@@ -61,7 +61,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::OK;
   }
 
-  // What ListModels answers; to be set before a call.
+  // The answer of ListModels; REQUIRES: set before a call.
   void set_models(v1::ListModelsResponse models) { models_ = std::move(models); }
   grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*,
                           v1::ListModelsResponse* response) override {

@@ -1,4 +1,4 @@
-"""What a PromQL expression uses: enough of its grammar to compare queries with the table of metrics."""
+"""Parses the metrics and labels of a PromQL expression: enough of its grammar to compare queries with the table of metrics."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Use:
 def uses(expression: str) -> list[Use]:
     tokens = TOKEN.findall(expression)
     found: list[Use] = []
-    around: list[set[str] | None] = []  # What each open bracket's aggregation keeps.
+    around: list[set[str] | None] = []  # The labels that each open bracket's aggregation keeps.
     kept = None
     i = 0
     while i < len(tokens):

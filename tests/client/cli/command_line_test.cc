@@ -360,7 +360,7 @@ TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
   }
 }
 
-// What is wrong otherwise is told by CLI11, also with a word that looks like an option for a value.
+// CLI11 reports other errors, also with a word that looks like an option for a value.
 TEST(CommandLineUsageTest, OtherFaultsKeepTheirWords) {
   EXPECT_THAT(Longembed({"embed", "--windows", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
@@ -386,7 +386,7 @@ TEST_F(CommandLineTest, ALoneSurrogateIsAnErrorOfItsLine) {
   EXPECT_THAT(Embed({}, texts).err, HasSubstr("surrogate"));
 }
 
-// What NumPy reads of a file: shape and values.
+// The contents of a .npy file: shape and values.
 struct Matrix {
   std::string header;
   std::string bytes;

@@ -155,7 +155,7 @@ TEST_F(ProcessTest, AnInterruptEndsAfterAWholeLineAndIsResumed) {
   }
 }
 
-// The line is larger than a pipe, and the process in the middle of it until somebody reads.
+// The line is larger than a pipe, and the process blocks within it until it is read.
 TEST_F(ProcessTest, AnInterruptWaitsForTheLineThatIsBeingWritten) {
   ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
   const pid_t pid = Start(

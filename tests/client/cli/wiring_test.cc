@@ -282,7 +282,7 @@ const std::vector<Row> kOwnTests{
 
 class WiringTest : public ::testing::Test {
  protected:
-  // What reaches the server when the command runs over the text "abc".
+  // Returns the request that the server gets when the command runs over the text "abc".
   std::vector<Call> CallsOf(const std::string& command, const Words& flags) {
     Words words{command, "--server", server_.address()};
     if (command != "models" && command != "health") words = Join(words, {"--text", "abc"});

@@ -21,7 +21,7 @@ SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 
 def refused(folder: Path, out: Path, capsys, *options: str) -> str:
-    """What the exporter says of a checkpoint that it does not take."""
+    """Returns the exporter's error for a checkpoint that it refuses."""
     assert main([str(folder), "--out", str(out), *options]) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said and not out.exists()

@@ -1,4 +1,4 @@
-"""What is not understood is refused by name, in one sentence that says what to do; nothing is written and nothing ends in a traceback."""
+"""Unsupported checkpoints are refused by name, in one sentence with the remedy; nothing is written and nothing ends in a traceback."""
 
 import json
 

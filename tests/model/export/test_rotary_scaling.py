@@ -90,7 +90,7 @@ def test_a_checkpoint_is_exported_and_checked_from_text_to_vector(tmp_path, scal
 
 
 def test_a_long_table_of_its_own_changes_long_texts_alone(tmp_path):
-    """What the check rests on: with the short factors everywhere, long texts would be others."""
+    """The assumption of the check: with the short factors everywhere, long texts would have other vectors."""
     checkpoint = checkpoint_of(tmp_path / "llama", SCALINGS[4])
     sizes = architectures.find(checkpoint.config).sizes(checkpoint.config, checkpoint.tensors)
     right = check.positions_of({"family": "ROPE", **sizes})([32, 33])

@@ -1,4 +1,4 @@
-"""What is exported gives, from a text, the vector that the checkpoint's own users get.
+"""An exported model gives, from a text, the vector that the checkpoint's own users get.
 
 The oracle is transformers on the checkpoint's folder, in this file's own words.
 """

@@ -279,7 +279,7 @@ TEST(PlannerTest, TokensThatDoNotMatterNeedNotBeThere) {
     ++parts;
     const int64_t here = *matter - overhead;
     const bool keeps_end = drawn.options.truncate == Truncate::kStart;
-    // What is not here would show.
+    // Missing tokens would show.
     const auto poisoned = keeps_end ? drawn.content.begin() : drawn.content.begin() + here;
     std::fill(poisoned, poisoned + (all - here), -7);
     InputTokens part{.prompt = drawn.prompt, .content = drawn.content, .estimated = true};

@@ -24,7 +24,7 @@ TEST(Utf8Test, ExactlyTheScalarValuesAreValid) {
     const bool surrogate = code_point >= 0xd800 && code_point <= 0xdfff;
     const bool valid = !surrogate && code_point <= 0x10ffff;
     ASSERT_EQ(!FirstInvalidUtf8Byte(Encode(code_point)).has_value(), valid) << code_point;
-    // Where bytes are looked at eight at a time, too.
+    // Also where bytes are checked eight at a time.
     const std::string within = "a" + Encode(code_point) + "12345678";
     ASSERT_EQ(FirstInvalidUtf8Byte(within), valid ? std::nullopt : std::optional<size_t>(1)) << code_point;
   }

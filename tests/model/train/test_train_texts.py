@@ -104,7 +104,7 @@ def test_too_few_texts_are_refused_with_advice():
 
 
 def without_part(item: batches.Item) -> list[tuple[int, ...]]:
-    """What the text would be without its part, for every place where the part stands."""
+    """The text without its part, for every position of the part."""
     n = len(item.part)
     return [tuple(item.text[:i] + item.text[i + n :]) for i in range(len(item.text)) if item.text[i : i + n] == item.part]
 

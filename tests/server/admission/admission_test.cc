@@ -47,7 +47,7 @@ class AdmissionTest : public ::testing::Test {
     }
   }
 
-  // Exactly the whole queue is free, nobody's work is counted and no client is remembered.
+  // The whole queue is free, no work is counted and no client is stored.
   void ExpectNothingIsHeld() {
     EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
     const MaybePermit one = Admit({.client = "p", .tokens = 1, .work = absl::Seconds(1)});
@@ -382,7 +382,7 @@ TEST_F(AdmissionTest, AClientThatComesBackStartsNow) {
   for (int i = 0; i < 5; ++i) permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
   permits.clear();
   EXPECT_EQ((*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}))->start(), clock_.Now());
-  // Nor does one save up for what it did not use.
+  // Nor does a client gain credit for time that it did not use.
   permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
   clock_.Advance(absl::Minutes(1));
   permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
@@ -459,7 +459,8 @@ TEST_F(AdmissionTest, ASlowDeviceIsRefusedEarlier) {
   EXPECT_TRUE(Admit({.client = "b", .priority = Priority::kBulk, .tokens = 1}).ok());
 }
 
-// What ends a queue may also be a call that is cancelled or fails before it runs. An hour without work is no slow hour.
+// A queue may also end with a call that is cancelled or fails before it runs. An hour without work does not count as
+// slow.
 TEST_F(AdmissionTest, IdlenessIsNotASlowPace) {
   for (const bool cancelled_in_queue : {false, true}) {
     MaybePermit first = Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)});
@@ -534,7 +535,7 @@ TEST_F(AdmissionTest, IsThreadSafe) {
 }
 
 // A device that does a second of work a second, and calls of 100 s each: were a call forgotten once it has run what it
-// is charged for, new ones would come for ever.
+// is charged for, new ones would be admitted without end.
 TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
   struct Call {
     std::shared_ptr<Permit> permit;
@@ -555,12 +556,12 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
     clock_.Advance(absl::Seconds(1));
   }
   EXPECT_GE(calls.size(), 8u);
-  EXPECT_LE(calls.size(), 12u);  // What has run makes room for no more than its part.
+  EXPECT_LE(calls.size(), 12u);  // Work that has run releases no more than its part.
   for (Call& call : calls) call.permit->Release(kLong, absl::Seconds(100), /*runs=*/false);
   EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
 }
 
-// What long calls are not charged for is memory all the same. Short ones are not kept out by it.
+// The uncharged tokens of long calls are memory, too. They do not keep short calls out.
 TEST_F(AdmissionTest, UnchargedTokensAreBound) {
   Permits long_calls;
   const ResourceRequest each{.tokens = kTokens, .work = absl::Seconds(1000)};

@@ -95,7 +95,7 @@ TEST(LedgerTest, AClientGetsFourFifths) {
   ExpectLedgerRefuses(refused, "CLIENT_PENDING_BYTES", "client_pending_bytes");
   EXPECT_GE(greedy.size(), 79u);
   EXPECT_LE(greedy.size(), 81u);
-  // Nor may those grow that it has.
+  // Nor may its existing charges grow.
   ExpectLedgerRefuses(greedy.front()->HoldMore(Memory::kPlans, 50), "CLIENT_PENDING_BYTES", "client_pending_bytes");
   EXPECT_FALSE(ledger.HasRoom("greedy"));
   EXPECT_TRUE(ledger.HasRoom("modest"));

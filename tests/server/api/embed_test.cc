@@ -75,7 +75,7 @@ TEST_F(ServiceTest, PartialResults) {
   EXPECT_THAT(response.results(1).error().message(), HasSubstr("inputs[1]"));
 }
 
-// What a bad request is answered with: code, the field in BadRequest, and words.
+// The answer to a bad request: code, the field in BadRequest, and message.
 struct BadRequest {
   const char* name;
   void (*spoil)(v1::EmbedRequest& request);

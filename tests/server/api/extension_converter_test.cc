@@ -28,7 +28,7 @@ v1::Extension Parse(const std::string& json) {
   return extension;
 }
 
-// What is wrong with an extension, for which family, and how the answer names it. Both models: Lo 16, specials 2.
+// An invalid extension, its family, and the field and message of the error. Both models: Lo 16, specials 2.
 struct Bad {
   const char* json;
   Family family;

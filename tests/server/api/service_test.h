@@ -1,4 +1,4 @@
-// What the tests of the services share: a server with limits small enough to reach by hand.
+// Fixture of the tests of services: a server with limits small enough to reach by hand.
 #ifndef LONGEMBED_TESTS_SERVER_API_SERVICE_TEST_H_
 #define LONGEMBED_TESTS_SERVER_API_SERVICE_TEST_H_
 

@@ -197,7 +197,7 @@ TEST_F(SparseServiceTest, TeisEmbedSparse) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
-// What is refused, by the field.
+// Refused options, by field.
 struct Refused {
   const char* name;
   void (*spoil)(EmbedOptions& options);

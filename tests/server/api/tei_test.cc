@@ -109,7 +109,7 @@ TEST_F(TeiTest, ACancelledStreamLeavesNothingBehind) {
   EXPECT_TRUE(server_.lane().WaitIdle(absl::Seconds(10)));
 }
 
-// Nobody reads the answers and no batch ends: the server takes some messages and leaves the rest to the client's side.
+// The answers are not read and no batch ends: the server reads some messages and leaves the rest to the client's side.
 TEST_F(TeiTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   encoder_.CloseGate();
   grpc::ClientContext context;
@@ -149,7 +149,7 @@ class ExtendedTeiTest : public ::testing::Test {
     return response;
   }
 
-  // What longembed.v1 gives under the profile "windows".
+  // The vectors of longembed.v1 under the profile "windows".
   v1::EmbedResponse Expected(const std::string& text, const std::string& prompt_name) {
     v1::EmbedRequest request;
     request.add_inputs()->set_text(text);

@@ -174,7 +174,7 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
   }
 }
 
-// What a job gave back.
+// Counts what a job released.
 class CountingPermit final : public QueuePermit {
  public:
   void Release(int64_t tokens, absl::Duration work, bool runs) override {
@@ -332,7 +332,7 @@ TEST(BatchQueueTest, RoomIsGivenBackAsSequencesAreTaken) {
   EXPECT_EQ(permit->released_work, absl::Seconds(4));
   EXPECT_TRUE(queue.Remove(*job));
   EXPECT_EQ(permit->released, 100);
-  EXPECT_EQ(permit->ran, 40);  // Nobody wants the rest any more.
+  EXPECT_EQ(permit->ran, 40);  // The rest was removed.
   EXPECT_EQ(permit->released_work, absl::Seconds(10));
   queue.Remove(*job);
   EXPECT_EQ(permit->released, 100);
@@ -403,7 +403,7 @@ TEST(BatchQueueTest, OversizedSequencesWaitWhereTheyMayNotStart) {
   queue.Push(MakeJob(2, {10, 300, 5}), kStart + absl::Seconds(1));
   queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(2));
   EXPECT_EQ(queue.NextUrgency(false).second, kStart + absl::Seconds(1) + BatchQueue::kMaxDeadlineSlack);
-  // What stands behind an oversized sequence within its job waits with it.
+  // Sequences behind an oversized one of their job wait with it.
   EXPECT_THAT(Take(queue, {.oversized = false}), ElementsAre(2010, 3010));
   EXPECT_FALSE(queue.HasWork(false));
   EXPECT_TRUE(queue.Remove(*oversized));
@@ -412,7 +412,7 @@ TEST(BatchQueueTest, OversizedSequencesWaitWhereTheyMayNotStart) {
   EXPECT_FALSE(queue.HasWork(true));
 }
 
-// What stands behind any number of oversized sequences that may not start is found: HasWork would else promise what
+// Work behind any number of oversized sequences that may not start is found: HasWork would else promise what
 // TakeBatch does not give, and workers would spin.
 TEST(BatchQueueTest, ManyOversizedSequencesInFrontHideNothing) {
   BatchQueue queue(kQuadratic);

@@ -30,7 +30,7 @@ TEST(DecayedRatioTest, ForgetsWhatIsFarBeyondItsMemory) {
   EXPECT_NEAR(ratio.value(), 2, 1e-3);
 }
 
-// What adds nothing below adds above all the same, as time that helpers spend does.
+// A sample may add to the numerator alone, as the time of helpers does.
 TEST(DecayedRatioTest, AddsAboveAlone) {
   DecayedRatio ratio(/*memory=*/5);
   ratio.Add(0, 4);

@@ -207,7 +207,7 @@ TEST_F(SchedulerTest, NobodyRunsAgainForACancelledOrALateJob) {
   Pending cancelled = MakePending({MakeSequence(1, 2)}), faulty = MakePending({MakeSequence(7, 2)}),
           late = MakePending({MakeSequence(2, 2)}, {.deadline = clock_.Now() + absl::Seconds(1)});
   for (const Pending* pending : {&cancelled, &faulty, &late}) ASSERT_TRUE(lane_->Submit(pending->job).ok());
-  lane_->Cancel(*blocker.job);  // Its batch is given up; the next one meets the closed gate.
+  lane_->Cancel(*blocker.job);  // Its batch is cancelled; the next one meets the closed gate.
   encoder_.AwaitCalls(2);
   lane_->Cancel(*cancelled.job);
   clock_.Advance(absl::Seconds(2));
@@ -226,7 +226,7 @@ TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
   EXPECT_TRUE(blocker.answer.get().ok());
 }
 
-// What a job holds, such as its place among the model's tokens, may go as soon as the lane has.
+// Resources of a job, such as its permit, may be destroyed as soon as the lane is.
 TEST_F(SchedulerTest, JobsAreLetGoBeforeTheirLaneEnds) {
   class SlowPermit final : public QueuePermit {
    public:
@@ -331,7 +331,7 @@ TEST_F(SchedulerObserverTest, WantOfMemoryIsNoFailure) {
   EXPECT_EQ(observer_.sequences, 2);
 }
 
-// How long a batch of so many tokens takes, on a scheduler with so many workers: by WorkOf, afterwards.
+// The time of a batch of so many tokens on a scheduler with so many workers, by WorkOf afterwards.
 absl::Duration MeasuredWork(int workers, const CostModel& costs, absl::Duration took, int64_t cost) {
   FakeClock clock;
   FakeEncoder encoder;

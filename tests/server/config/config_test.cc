@@ -302,7 +302,7 @@ TEST(ConfigTest, AMissingFileIsNamed) {
               HasSubstr("/nonexistent/config.yaml cannot be read: No such file"));
 }
 
-// What was admitted is finished before a drain gives up.
+// Admitted calls finish before a drain times out.
 TEST(ConfigTest, ADrainIsLongerThanBulkWorkWaits) {
   const ServerConfig config;
   EXPECT_GT(config.drain_timeout, config.limits.max_bulk_queue_wait);

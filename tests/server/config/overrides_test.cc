@@ -74,7 +74,7 @@ TEST(OverridesTest, UnknownVariablesNameTheNearestKey) {
   }
 }
 
-// Nobody would read them, and nothing is ignored in silence.
+// They would have no effect, and nothing is ignored silently.
 TEST(OverridesTest, SingleUnderscoresAreToldOf) {
   EXPECT_EQ(ErrorOf({"LONGEMBED_LISTEN=0.0.0.0:7"}),
             "LONGEMBED_LISTEN is not read; listen of the config is set by LONGEMBED__LISTEN");

@@ -200,7 +200,7 @@ TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
 }
 
-// What it holds is on the ledger by kind, and off it where it has ended.
+// The ledger has its memory by kind, and nothing once it has ended.
 TEST_F(EmbedCallTest, ChargesForPlansAndAnswers) {
   encoder_->CloseGate();
   Start(MakeParams({Input(std::string_view("a b c d e"))}));

@@ -193,7 +193,7 @@ TEST(WorkerPoolTest, TheDestructorRunsWhatIsLeft) {
       pool.Run([&ran] { ++ran; }, {.bytes = i % 2 == 0 ? kLongText : kShortText});
       pool.RunAfter(absl::Hours(1), [&ran] { ++ran; });
     }
-    // What they leave behind runs, too.
+    // Their remaining tasks run, too.
     pool.Run([&ran, &pool] { pool.RunAfter(absl::Hours(1), [&ran] { ++ran; }); });
     opener = std::jthread([&gate] {
       absl::SleepFor(absl::Milliseconds(20));

@@ -44,7 +44,7 @@ class HttpServerTest : public ServiceTest {
   ~HttpServerTest() override {
     encoder_.OpenGate();
     http_.reset();
-    // What was charged is given back, whatever a test did.
+    // Every charge is released after each test.
     for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
     EXPECT_EQ(server_.ledger().bytes(), 0);
     EXPECT_EQ(server_.metrics().in_flight(), 0);

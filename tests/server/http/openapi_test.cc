@@ -28,7 +28,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// What of `value` a schema of the document does not say, as a sentence; empty where it says all. An object has no keys
+// Describes the part of `value` that a schema of the document lacks; empty if it is complete. An object has no keys
 // beyond those of its schema.
 class SchemaCheck {
  public:

@@ -21,7 +21,7 @@ class RawConnection {
   std::string ReadResponse();
   // The same of a response without a body, whatever its Content-Length says.
   std::string ReadHeader();
-  // What comes until the server closes; false in `closed` where it does not within ten seconds.
+  // Returns the bytes received until the server closes; `closed` is false if it does not within ten seconds.
   std::string ReadToEnd(bool& closed);
 
  private:

@@ -26,7 +26,7 @@ using ::testing::HasSubstr;
 
 constexpr auto kLong = std::chrono::seconds(20);  // For what has to happen; longer than any machine is slow.
 
-// What the acceptor hands over and refuses.
+// Records the connections that the acceptor hands over and refuses.
 class Recorder {
  public:
   ~Recorder() {
@@ -244,7 +244,7 @@ TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kLimit, 1), 1u);
   EXPECT_EQ(recorder.refused(Refusal::kSilent), 0u);
   for (const Client& client : talkers) EXPECT_TRUE(client.IsOpen());
-  // One that is closed makes room, though nobody tells the acceptor.
+  // A closed one makes room, though the acceptor is not notified.
   close(recorder.Take());
   absl::SleepFor(absl::Milliseconds(200));
   ASSERT_TRUE(next.Speak(acceptor->port()));
@@ -252,7 +252,7 @@ TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
 }
 
-// What has become of a client's connections. One whose first byte has not been read yet counts as idle.
+// The state of a client's connections. One whose first byte has not been read yet counts as idle.
 size_t Decided(Recorder& recorder) {
   return recorder.accepted() + recorder.refused(Refusal::kClientShare) + recorder.refused(Refusal::kSilent);
 }
@@ -309,7 +309,7 @@ TEST(AcceptorTest, WithoutSilentOnesAClientsNewConnectionIsRefusedForItsShare) {
   EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
 }
 
-// Nobody tells the acceptor that a connection was closed: a client that comes again and again must not be refused for
+// The acceptor is not notified of closed connections: a client that reconnects repeatedly must not be refused for
 // those it had before.
 TEST(AcceptorTest, ConnectionsOneAfterTheOtherAreNotTooMany) {
   Recorder recorder;
@@ -350,7 +350,7 @@ TEST(AcceptorTest, AtItsShareAClientsOldestSilentConnectionMakesRoom) {
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
 }
 
-// Another port's connections, which may be in plaintext and anybody's, take nothing from this one's.
+// Another port's connections, which may be plaintext and from any client, take nothing from this one's.
 TEST(AcceptorTest, OnlyItsOwnConnectionsCount) {
   Recorder recorder, other_recorder;
   const Client others[6], talkers[2], refused, next;

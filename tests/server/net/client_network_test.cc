@@ -16,7 +16,7 @@ sockaddr_storage Peer(int family, const char* address) {
   return peer;
 }
 
-// What counts connections and what counts calls mean the same client.
+// Counts of connections and of calls identify the same client.
 TEST(ClientNetworkTest, ASocketsPeerAndGrpcsAreTheSameClient) {
   const auto expect = [](int family, const char* address, std::string_view grpc, const char* client) {
     EXPECT_EQ(ClientOf(Peer(family, address)), client);

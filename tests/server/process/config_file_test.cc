@@ -26,7 +26,7 @@ class ConfigFileTest : public ::testing::Test {
   }
 
   void Write(const std::string& yaml) { std::ofstream(path_) << "models: [{path: m}]\n" << yaml; }
-  // What a reload says.
+  // The log lines of a reload.
   static std::string Reload(ConfigFile& file) {
     ::testing::internal::CaptureStderr();
     file.Reload();
@@ -46,7 +46,7 @@ TEST_F(ConfigFileTest, TheLogFollowsTheFileAndOtherKeysAreNamed) {
   EXPECT_THAT(said, HasSubstr("\"in_force\":\"log.level\""));
   EXPECT_THAT(said, HasSubstr("\"after_a_restart\":\"limits.max_queue_wait, profiles.p\""));
   EXPECT_FALSE(LogEnabled(LogLevel::kInfo));
-  // What runs is compared with, not what the file was before.
+  // The file is compared with the running config, not with the file before.
   Write("log: {level: info, format: text}\nlimits: {max_queue_wait: 5s}\n");
   EXPECT_THAT(Reload(file), HasSubstr("in_force=\"log.format, log.level\"  after_a_restart=\n"));
   EXPECT_TRUE(LogEnabled(LogLevel::kInfo));

@@ -1,4 +1,4 @@
-// What both ports say of health while an encoder fails and recovers.
+// The health of both ports while an encoder fails and recovers.
 #include "server/process/health_monitor.h"
 
 #include <grpcpp/grpcpp.h>
@@ -50,7 +50,7 @@ class HealthMonitorTest : public ::testing::Test {
     }
   }
 
-  // What a probe comes to the next check sees.
+  // The next check sees the result of a probe.
   void CheckUntilItServes(HealthMonitor& monitor) {
     for (int i = 0; i < 500 && server_.health().IsServing("") != true; ++i) {
       monitor.CheckModels();

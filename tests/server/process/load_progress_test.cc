@@ -1,4 +1,4 @@
-// How far a model's loading is: on the metrics port, on the health port, and in the log.
+// The progress of loading a model: on the metrics port, on the health port, and in the log.
 #include "server/process/load_progress.h"
 
 #include <gmock/gmock.h>

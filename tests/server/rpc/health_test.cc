@@ -103,7 +103,7 @@ TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   for (const auto& watch : watches) watch->context.TryCancel();
 }
 
-// Of a port without keys, where nobody is told from anybody else.
+// Of a port without keys, where clients are not distinguished.
 TEST(HealthWatchesTest, AreBounded) {
   class Watcher final : public HealthWatcher {
     void Changed() override {}

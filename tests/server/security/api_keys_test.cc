@@ -125,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadKeys{"keys: [{name: a, key: &SECRET x}]", "anchors are not supported"},
         BadKeys{"keys: [{name: a, key: !SECRET x}]", "tags are not supported"},
         BadKeys{"keys: [{name: a, key: SECRET}, {name: a, key: x}]", "keys[1].name is a"},
-        // Whose call would it be?
+        // The caller would be ambiguous.
         BadKeys{"keys: [{name: a, key: SECRET}, {name: b, key: SECRET}]", "keys[1]"},
         BadKeys{"keys:\n- name: a\n  key: \"SECRET", "line "}, BadKeys{"keys:\n- name: a\n  key: *SECRET", "line 3"},
         BadKeys{"keys:\n- name: a\n\tkey: SECRET", "line "}, BadKeys{"keys: [{name: a, key: @SECRET}]", "line 1"},

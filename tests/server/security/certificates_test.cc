@@ -227,7 +227,7 @@ TEST_F(CertificateStoreTest, ABrokenPairLeavesTheOldOneAndIsToldOnce) {
   ASSERT_EQ(reports_.size(), 1u);
   EXPECT_THAT(std::string(reports_[0].message()), HasSubstr(paths_.certificate));
   EXPECT_EQ(generation_, first->generation);
-  // It is not given up: what is mended later is taken.
+  // It is retried: files that are repaired later are loaded.
   Write(paths_.key, KeyPem(key));
   EXPECT_NE(LookAgain(**store)->generation, first->generation);
   ASSERT_EQ(reports_.size(), 2u);

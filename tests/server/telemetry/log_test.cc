@@ -73,7 +73,7 @@ TEST_F(LogTest, LevelsFilter) {
   EXPECT_THAT(Lines(), SizeIs(4 + 3 + 2 + 1));
 }
 
-// What clients send may reach a field, such as a model's name: a line stays one line of valid JSON.
+// Text of clients may reach a field, such as a model's name: a line stays one line of valid JSON.
 TEST_F(LogTest, AnyBytesAreOneLineOfJson) {
   const std::vector<std::string> values{"two\nlines\r\n",
                                         std::string("nul\0byte", 8),
@@ -140,7 +140,7 @@ TEST_F(LogTest, LinesOfThreadsDoNotMix) {
   for (const std::string& line : lines) ASSERT_TRUE(nlohmann::json::accept(line)) << line;
 }
 
-// The end of a pipe that nobody reads until it is asked for.
+// The end of a pipe that is not read until requested.
 class LogWriterTest : public ::testing::Test {
  protected:
   LogWriterTest() {
@@ -195,7 +195,7 @@ TEST_F(LogWriterTest, AStalledReaderHoldsNobodyAndTheNextLineSaysHowManyWereLost
   for (int i = 0; i < 1000; ++i) writer.Add(line);
   EXPECT_GE(writer.dropped(), 1000);
   EXPECT_FALSE(writer.Flush(absl::Milliseconds(1)));
-  // What was dropped is told of before the next line that found room, and once.
+  // Dropped lines are reported before the next line that is written, and once.
   const std::jthread later([&writer] {
     writer.Flush(absl::Seconds(20));
     writer.Add("after\n");

@@ -74,7 +74,7 @@ TEST(MetricsTest, AsksAsLongAsTheRegistrationLives) {
   EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_queue_jobs{")));
 }
 
-// What is looked at may go away as soon as the registration has.
+// The observed object may be destroyed as soon as the registration is.
 TEST(MetricsTest, ARegistrationEndsAfterTheScrapeThatAsks) {
   Metrics metrics({});
   std::atomic<bool> asking = false, asked = false;
@@ -144,7 +144,7 @@ TEST(MetricsTest, SaysWhenItCannotListen) {
   EXPECT_EQ(taken.status().code(), absl::StatusCode::kUnavailable);
 }
 
-// What a client of the port's gets for what it sends, until the port closes the connection.
+// Returns the port's answer to the bytes sent, until it closes the connection.
 std::string Ask(int family, int port, const std::string& request) {
   const int descriptor = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port))};

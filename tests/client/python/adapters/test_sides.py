@@ -1,4 +1,4 @@
-"""What every adapter builds on: prompts and options of each side, order, errors, and clients for every event loop."""
+"""The base of every adapter: prompts and options of each side, order, errors, and clients for every event loop."""
 
 from __future__ import annotations
 
