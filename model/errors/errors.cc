@@ -146,7 +146,7 @@ absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size) {
 absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained) {
   return Invalid("options.dimensions", "DIMENSIONS_NOT_TRAINED",
                  absl::StrCat("is ", dimensions, "; this model is trained for ", absl::StrJoin(trained, ", "),
-                              ". Set options.force_dimensions to cut its vectors all the same"));
+                              ". Set options.force_dimensions to cut its vectors anyway"));
 }
 
 absl::Status OutputNotAvailable(std::string_view output, std::string_view model,

@@ -15,7 +15,7 @@ EXPORTER_VERSION = 5  # Raise it whenever the same checkpoint would give other f
 
 
 class _WithoutAliases(yaml.SafeDumper):
-    """The reader takes none: a value that stands twice is written twice."""
+    """The reader takes none: a value that appears twice is written twice."""
 
     def ignore_aliases(self, data) -> bool:
         return True

@@ -32,7 +32,7 @@ std::string SnakeCase(std::string_view key) {
   return snake;
 }
 
-// Errors: no JSON, a key that stands twice.
+// Errors: no JSON, a key that appears twice.
 absl::StatusOr<json> ParseJson(std::string_view text) {
   std::vector<std::set<std::string>> open;  // Keys of the objects around.
   std::string twice;
@@ -46,7 +46,7 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
     return true;
   };
   json parsed = json::parse(text, watch, /*allow_exceptions=*/false);
-  if (!twice.empty()) return absl::InvalidArgumentError(absl::StrCat(twice, " is there twice"));
+  if (!twice.empty()) return absl::InvalidArgumentError(absl::StrCat(twice, " appears twice"));
   if (!parsed.is_object()) return absl::InvalidArgumentError("is no JSON object");
   return parsed;
 }

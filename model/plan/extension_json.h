@@ -14,7 +14,7 @@ namespace longembed {
 
 // An extension that names everything itself: `recommended` and `profile` are refused. Numbers and truth values may be
 // in quotes, and names in lowerCamelCase, as in protobuf's JSON. Takes untrusted text. Errors (INVALID_ARGUMENT): no
-// JSON, an unknown key or one that stands twice, a value of another type, two positions methods.
+// JSON, an unknown key or one that appears twice, a value of another type, two positions methods.
 absl::StatusOr<Extension> ParseExtension(std::string_view json);
 
 // All that a checked extension means for `model`, defaults filled in. A number that follows from the sequence is

@@ -35,7 +35,7 @@ YamlMapping::YamlMapping(const YamlNode& node, std::string path, YamlWords words
   std::set<std::string> seen;
   for (const auto& [key, value] : node.entries) {
     if (seen.insert(key.scalar).second) continue;
-    words_ == YamlWords::kSecret ? Fail(key, "", "has a key twice") : Fail(key, key.scalar, "is there twice");
+    words_ == YamlWords::kSecret ? Fail(key, "", "has a key twice") : Fail(key, key.scalar, "appears twice");
   }
 }
 

@@ -145,7 +145,7 @@ class YamlMapping {
 };
 
 // Parses the text and calls `read` with its root, which must be a mapping. Keys that `read` did not read are
-// refused, as is a key that is there twice. Takes untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is
+// refused, as is a key that appears twice. Takes untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is
 // wrong".
 absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read,
                       YamlWords words = YamlWords::kQuoted, YamlProblems problems = YamlProblems::kFirst);

@@ -106,16 +106,15 @@ std::string OverloadLabel(const absl::Status& status) {
 
 absl::Status MissingApiKey() {
   return MakeError(absl::StatusCode::kUnauthenticated, "", "MISSING_API_KEY",
-                   "this server asks for an API key: send the header \"authorization: Bearer KEY\"");
+                   "an API key is required: send the header \"authorization: Bearer KEY\"");
 }
 
 absl::Status UnknownApiKey() {
-  return MakeError(absl::StatusCode::kUnauthenticated, "", "UNKNOWN_API_KEY",
-                   "the API key is not one of this server's");
+  return MakeError(absl::StatusCode::kUnauthenticated, "", "UNKNOWN_API_KEY", "the API key is unknown");
 }
 
 absl::Status NotServing() {
-  return MakeError(absl::StatusCode::kUnavailable, "", "NOT_SERVING", "the server does not serve now");
+  return MakeError(absl::StatusCode::kUnavailable, "", "NOT_SERVING", "the server is not serving");
 }
 
 absl::Status ServerDraining() {
@@ -125,12 +124,12 @@ absl::Status ServerDraining() {
 absl::Status StreamTooOld(absl::Duration max_age) {
   return MakeError(absl::StatusCode::kUnavailable, "", "STREAM_TOO_OLD",
                    absl::StrCat("a stream may last for connections.max_age, which is ", absl::FormatDuration(max_age),
-                                "; go on with another one, which may find another replica"));
+                                "; continue on another one, which may reach another replica"));
 }
 
 absl::Status EncoderHangs(std::string_view model) {
   return MakeError(absl::StatusCode::kUnavailable, "", "ENCODER_HANGS",
-                   absl::StrCat("the encoder of ", std::string(model), " hangs; ask another replica"));
+                   absl::StrCat("the encoder of ", std::string(model), " hangs; try another replica"));
 }
 
 absl::Status DeadlineExceeded() {
@@ -232,11 +231,11 @@ absl::Status MalformedRequest(std::string_view message_type) {
 absl::Status UnknownFieldNumber(std::string_view path, int number) {
   return Invalid(path, "UNKNOWN_FIELD",
                  absl::StrCat(path.empty() ? "the request has" : "has", " a field number ", number,
-                              ", or one of another type, which this version of the server does not know"));
+                              ", or one of another type, which is unknown to this version of the server"));
 }
 
 absl::Status UnknownEnumValue(std::string_view field, int value) {
-  return Invalid(field, "UNKNOWN_ENUM_VALUE", absl::StrCat("is ", value, ", which names nothing in this version"));
+  return Invalid(field, "UNKNOWN_ENUM_VALUE", absl::StrCat("is ", value, ", which is unknown in this version"));
 }
 
 absl::Status MissingContent(std::string_view field) {
@@ -284,7 +283,7 @@ absl::Status MalformedJson(int64_t byte, int64_t bytes) {
 }
 
 absl::Status JsonNumberTooLarge() {
-  return Invalid("", "MALFORMED_JSON", "the body has a number that no double holds");
+  return Invalid("", "MALFORMED_JSON", "the body has a number beyond the range of a double");
 }
 
 absl::Status JsonTooDeep(int depth, int limit) {
@@ -292,12 +291,12 @@ absl::Status JsonTooDeep(int depth, int limit) {
 }
 
 absl::Status DuplicateField(std::string_view field) {
-  return Invalid(field, "DUPLICATE_FIELD", "stands twice in one object; say it once");
+  return Invalid(field, "DUPLICATE_FIELD", "appears twice in one object");
 }
 
 absl::Status UnknownField(std::string_view field, std::span<const std::string> known) {
   return Invalid(field, "UNKNOWN_FIELD",
-                 absl::StrCat("is no field of this request; it has ", absl::StrJoin(known, ", ")));
+                 absl::StrCat("is not a field of this request; it has ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status WrongJsonType(std::string_view field, std::string_view expected, std::string_view found) {
@@ -355,7 +354,7 @@ absl::Status MethodNotAllowed(std::string_view method, std::string_view path, st
 
 absl::Status UnknownPath(std::string_view path) {
   return MakeError(absl::StatusCode::kNotFound, "", "UNKNOWN_PATH",
-                   absl::StrCat("there is nothing at ", std::string(path), "; /docs lists what there is"));
+                   absl::StrCat("unknown path ", std::string(path), "; /docs lists the routes"));
 }
 
 absl::Status OptionsOnLaterMessage() {

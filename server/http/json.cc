@@ -51,7 +51,7 @@ Shape ShapeOf(std::string_view text) {
   return shape;
 }
 
-// Finds a key that stands twice in one object.
+// Finds a key that appears twice in one object.
 class DuplicateKeys {
  public:
   bool operator()(int, json::parse_event_t event, const json& parsed) {

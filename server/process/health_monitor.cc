@@ -31,7 +31,7 @@ void HealthMonitor::CheckModels() {
     if (hanging == absl::ZeroDuration()) model->Probe();
   }
   const bool healthy = longest == absl::ZeroDuration();
-  if (healthy && !serving_) Log(LogLevel::kInfo, "no encoder fails or hangs any more; back in service");
+  if (healthy && !serving_) Log(LogLevel::kInfo, "encoders recovered; back in service");
   if (healthy != serving_) SetServing(healthy);
   SetLive(healthy || longest < liveness_timeout_);
 }

@@ -90,16 +90,16 @@ void ProcessSignals::HandleStop(int signal) {
   constexpr absl::Duration kGrace = absl::Seconds(10);
   if (signal == SIGXCPU && stops_ > 0) return;  // It comes every second until the process has ended.
   if (!serving_) {
-    Log(LogLevel::kInfo, "stopped before it served", {{"signal", SignalName(signal)}});
+    Log(LogLevel::kInfo, "stopped before serving", {{"signal", SignalName(signal)}});
     ExitNow(EXIT_SUCCESS);
   }
   ++stops_;
   if (stops_ == 1) {
     event_.stop = signal;
   } else if (stops_ == 2) {
-    ForceExitAfter(kGrace, "ended by force: something does not end after a second signal");
+    ForceExitAfter(kGrace, "forced exit: shutdown did not finish after a second signal");
   } else {
-    Log(LogLevel::kError, "ended by force, after a third signal", {{"signal", SignalName(signal)}});
+    Log(LogLevel::kError, "forced exit after a third signal", {{"signal", SignalName(signal)}});
     ExitNow(EXIT_FAILURE);
   }
 }

@@ -80,7 +80,7 @@ absl::Status CheckOpenAiPrompt(const HttpConfig& http, const std::vector<const M
   const auto has_prompt = [&http](const ModelManifest* model) { return model->prompts.contains(http.openai_prompt); };
   if (http.openai_prompt.empty() || std::ranges::any_of(models, has_prompt)) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("http.openai_prompt is \"", http.openai_prompt, "\", which is no prompt of any model"));
+      absl::StrCat("http.openai_prompt is \"", http.openai_prompt, "\", which is not a prompt of any model"));
 }
 
 void LogOverrides(const ServerConfig& config) {

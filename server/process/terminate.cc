@@ -25,11 +25,11 @@ void CopyPlain(const char* text, char* buffer, size_t size) {
 }
 
 // Writes a line in the log's format. Allocates nothing: there may be no memory.
-void WriteFatal(const char* problem, const char* cure) {
+void WriteFatal(const char* problem, const char* remedy) {
   char why[512], day_and_time[32] = "";
   CopyPlain(problem, why, sizeof(why));
   if (CurrentLogFormat() == LogFormat::kText) {
-    std::fprintf(stderr, "longembed-server: %s%s\n", why, cure);
+    std::fprintf(stderr, "longembed-server: %s%s\n", why, remedy);
     return;
   }
   timespec now{};
@@ -38,7 +38,7 @@ void WriteFatal(const char* problem, const char* cure) {
   gmtime_r(&now.tv_sec, &utc);
   std::strftime(day_and_time, sizeof(day_and_time), "%Y-%m-%dT%H:%M:%S", &utc);
   std::fprintf(stderr, "{\"time\":\"%s.%03ldZ\",\"level\":\"error\",\"event\":\"terminated\",\"why\":\"%s%s\"}\n",
-               day_and_time, now.tv_nsec / 1'000'000, why, cure);
+               day_and_time, now.tv_nsec / 1'000'000, why, remedy);
 }
 
 [[noreturn]] void Terminate() {

@@ -161,8 +161,7 @@ TracingSettings ResolveTracing(const TracingConfig& config, const VariableReader
 std::unique_ptr<Tracing> Tracing::Start(const TracingConfig& config, const std::string& version, Metrics& metrics) {
   const TracingSettings settings = ResolveTracing(config, ReadEnvironment(), version);
   if (!settings.refused.empty()) {
-    Log(LogLevel::kWarning, "tracing is off: the environment asks for what cannot be done",
-        {{"why", settings.refused}});
+    Log(LogLevel::kWarning, "tracing is off: invalid settings in the environment", {{"why", settings.refused}});
   }
   if (!settings.enabled()) return nullptr;
   Log(LogLevel::kInfo, "tracing",

@@ -78,7 +78,7 @@ void SpanExporter::Send(const std::vector<Span>& batch) {
   CountDropped("export_failed", count);
   int64_t suppressed = 0;
   if (!sampler.Take(suppressed)) return;
-  Log(LogLevel::kWarning, "spans dropped: the collector did not take them",
+  Log(LogLevel::kWarning, "spans dropped: the collector did not accept them",
       {{"spans", count}, {"why", std::string(rejected.status().message())}, {"suppressed", suppressed}});
 }
 

@@ -115,9 +115,9 @@ def refusal(values: dict, example: str = "", kubernetes: str = KUBERNETES) -> st
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, where PyYAML takes the last."""
+    """Refuses a key that appears twice, where PyYAML takes the last."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key is there twice{node.start_mark}: {keys}"
+        assert len(keys) == len(set(keys)), f"a key appears twice{node.start_mark}: {keys}"
         return super().construct_mapping(node, deep)

@@ -51,7 +51,7 @@ REFUSED = {
     "a plain key": ({**TLS, "apiKeys": {"keys": [{"name": "search", "key": "hunter2"}]}}, "'key' not allowed"),
     "half a hash": ({**TLS, "apiKeys": {"keys": [{"name": "search", "sha256": HASH[:32]}]}}, "/apiKeys/keys/0/sha256"),
     "one key name twice": (
-        {**TLS, "apiKeys": {"keys": [{"name": "a", "sha256": HASH}, {"name": "a", "sha256": HASH[::-1]}]}}, "apiKeys.keys[1].name a is there twice"),
+        {**TLS, "apiKeys": {"keys": [{"name": "a", "sha256": HASH}, {"name": "a", "sha256": HASH[::-1]}]}}, "apiKeys.keys[1].name a appears twice"),
     "a client CA without TLS": ({"tls": {"clientCA": {"existingSecret": "ca"}}}, "/tls/clientCA/existingSecret"),
     "a certificate without TLS": ({"tls": {"existingSecret": "certificate"}}, "/tls/existingSecret"),
     "a certificate of cert-manager without TLS": ({"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "/tls/certManager/enabled"),
@@ -113,7 +113,7 @@ REFUSED = {
     "no models": ({"models": []}, "/models"),
     "a model from nowhere": (model(source={}), "/models/0/source"),
     "a model from two places": (model(source={"baked": {}, "persistentVolumeClaim": {"claimName": "c"}}), "/models/0/source"),
-    "one model name twice": ({"models": [MODEL, MODEL]}, "models[1].name m is there twice"),
+    "one model name twice": ({"models": [MODEL, MODEL]}, "models[1].name m appears twice"),
     "a model name that leaves its directory": (model(name="../etc"), "/models/0/name"),
     "a model path that climbs": (
         model(source={"persistentVolumeClaim": {"claimName": "c", "subPath": "../other"}}), "/models/0/source/persistentVolumeClaim/subPath"),
@@ -142,7 +142,7 @@ REFUSED = {
     "more privileges": ({"securityContext": {"allowPrivilegeEscalation": True}}, "/securityContext/allowPrivilegeEscalation"),
     "a capability": ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}, "'add' not allowed"),
     "pull secrets by their old name": ({"image": {"pullSecrets": [{"name": "registry"}]}}, "'pullSecrets' not allowed"),
-    "a variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env[1].name A is there twice"),
+    "a variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env[1].name A appears twice"),
     "a variable without a value": ({"env": [{"name": "A"}]}, "env[0], A, needs one of value and valueFrom"),
     "a variable with two values": (
         {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}, "env[0], A, needs one of value and valueFrom"),

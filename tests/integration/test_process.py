@@ -79,7 +79,7 @@ def test_a_stop_while_a_load_hangs_ends_the_process(stuck, which):
     await_text(log, "metrics on port")
     process.send_signal(which)
     assert process.wait(timeout=20) == 0
-    assert f'"event":"stopped before it served","signal":"{which.name}"' in log.read_text()
+    assert f'"event":"stopped before serving","signal":"{which.name}"' in log.read_text()
 
 
 def test_a_stop_while_the_config_itself_hangs_ends_the_process(tmp_path):
@@ -87,7 +87,7 @@ def test_a_stop_while_the_config_itself_hangs_ends_the_process(tmp_path):
     process = subprocess.Popen([SERVER, "--config", tmp_path / "config.yaml"], stderr=subprocess.PIPE, text=True)
     await_signals(process)
     process.send_signal(signal.SIGTERM)
-    assert "stopped before it served" in process.communicate(timeout=20)[1]
+    assert "stopped before serving" in process.communicate(timeout=20)[1]
     assert process.returncode == 0
 
 

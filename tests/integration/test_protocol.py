@@ -365,7 +365,7 @@ def test_a_signal_while_models_load_is_obeyed(tmp_path):
     await_log(SimpleNamespace(log=log), "model ready")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
-    assert "stopped before it served" in log.read_text()
+    assert "stopped before serving" in log.read_text()
     assert log.read_text().count("model ready") < 20
 
 

@@ -105,7 +105,7 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
         ("profiles: {p: {ntk: {factor: 2}}}", "profiles.p fits no model; "),
         ("tei: {model: absent}", 'tei.model: there is no model "absent"; there are: e5-small-v2'),
         ("tei: {default_prompt: absent}", "tei.default_prompt: "),
-        ("http: {openai_prompt: absent}", 'http.openai_prompt is "absent", which is no prompt of any model'),
+        ("http: {openai_prompt: absent}", 'http.openai_prompt is "absent", which is not a prompt of any model'),
         ('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:absent"}', 'tei.model: there is no model "e5-small-v2:absent"'),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,6 @@ def test_units_of_a_build(tmp_path):
 def test_every_guarded_member():
     units = thread_safety.units(BUILD)
     assert units
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         found = [text for text in pool.map(lambda unit: thread_safety.check(unit, CLANG), units) if text]
     assert not found, "".join(found)

@@ -58,7 +58,7 @@
 {{- $names := dict -}}
 {{- range $index, $model := .Values.models -}}
 {{- if hasKey $names $model.name -}}
-{{- fail (printf "models[%d].name %s is there twice" $index $model.name) -}}
+{{- fail (printf "models[%d].name %s appears twice" $index $model.name) -}}
 {{- end -}}
 {{- $_ := set $names $model.name true -}}
 {{- $device := default "cpu" $model.device -}}
@@ -80,7 +80,7 @@
 {{- $names := dict -}}
 {{- range $index, $key := .Values.apiKeys.keys -}}
 {{- if hasKey $names $key.name -}}
-{{- fail (printf "apiKeys.keys[%d].name %s is there twice" $index $key.name) -}}
+{{- fail (printf "apiKeys.keys[%d].name %s appears twice" $index $key.name) -}}
 {{- end -}}
 {{- $_ := set $names $key.name true -}}
 {{- end -}}
@@ -163,7 +163,7 @@
 {{- $names := dict -}}
 {{- range $index, $variable := .Values.env -}}
 {{- if hasKey $names $variable.name -}}
-{{- fail (printf "env[%d].name %s is there twice" $index $variable.name) -}}
+{{- fail (printf "env[%d].name %s appears twice" $index $variable.name) -}}
 {{- end -}}
 {{- $_ := set $names $variable.name true -}}
 {{- if eq (hasKey $variable "value") (hasKey $variable "valueFrom") -}}

@@ -92,7 +92,7 @@ TEST(YamlTest, ErrorsNameLineKeyAndValue) {
   EXPECT_EQ(ErrorOf("list:\n- flag: true\n- flag: yes\n", read), "line 3: list[1].flag must be true or false, not yes");
   EXPECT_EQ(ErrorOf("list:\n- {}\n", read), "line 2: list[0].flag is missing");
   EXPECT_EQ(ErrorOf("list:\n- flag: true\n\nlist2: 1", read), "line 4: list2 is unknown; known here: list");
-  EXPECT_EQ(ErrorOf("list:\n- flag: true\n  flag: true", read), "line 3: list[0].flag is there twice");
+  EXPECT_EQ(ErrorOf("list:\n- flag: true\n  flag: true", read), "line 3: list[0].flag appears twice");
   EXPECT_EQ(ErrorOf("list:\n- flag:\n", read), "line 2: list[0].flag is empty; write a value, or leave the key out");
 }
 
@@ -116,7 +116,7 @@ TEST(YamlTest, RefusesWhatIsNotPlain) {
         std::pair{"a: {<<: {c: 1}}", "merge keys are not supported"}, std::pair{"a: !!int 1", "tags are not supported"},
         std::pair{"[1]: 2", "a key must be text"}, std::pair{"~: 2", "a key must be text"},
         std::pair{"a: 1\n---\nb: 2", "a second document begins"},
-        std::pair{"a: {b: {c: 1, c: 2}}", "a.b.c is there twice"}, std::pair{"- a", "must be a mapping"},
+        std::pair{"a: {b: {c: 1, c: 2}}", "a.b.c appears twice"}, std::pair{"- a", "must be a mapping"},
         std::pair{"", "must be a mapping"}}) {
     EXPECT_THAT(ErrorOf(yaml, read), HasSubstr(said)) << yaml;
   }

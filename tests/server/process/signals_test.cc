@@ -36,7 +36,7 @@ TEST_F(SignalsDeathTest, AStopBeforeItServesEndsTheProcess) {
           kill(getpid(), signal);
           pause();
         },
-        ::testing::ExitedWithCode(0), "stopped before it served.*" + SignalName(signal));
+        ::testing::ExitedWithCode(0), "stopped before serving.*" + SignalName(signal));
   }
 }
 
@@ -68,7 +68,7 @@ TEST_F(SignalsDeathTest, AThirdStopEndsTheProcess) {
         for (const int signal : {SIGTERM, SIGINT, SIGTERM}) Send(signals, signal);
         pause();
       },
-      ::testing::ExitedWithCode(1), "ended by force, after a third signal");
+      ::testing::ExitedWithCode(1), "forced exit after a third signal");
 }
 
 TEST_F(SignalsDeathTest, OthersAreIgnored) {
