@@ -36,7 +36,7 @@ class PartsLayer(nn.Module):
 
 
 class PreNormLayer(PartsLayer):
-    """Norms before attention and before a gated feed-forward layer: Llama and its kin, ModernBERT."""
+    """Norms before attention and before a gated feed-forward layer: the Llama family, ModernBERT."""
 
     def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         context = self.attention(self.qkv(self.attention_norm(hidden)), rotary, query_scale, neighbor_window, sequence_offsets)

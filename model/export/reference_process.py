@@ -59,7 +59,7 @@ class TransformersReference:
         return getattr(getattr(self.model.base_model, "embeddings", None), "padding_idx", None)
 
     def spells_padding(self, ids: list[int]) -> bool:
-        """Whether RoBERTa and its kin would take a token of the text for padding and give it no position. Here every token has one, as in the graph."""
+        """Whether RoBERTa and related models would treat a token of the text as padding and give it no position. Here every token has one, as in the graph."""
         return self.padding_id() in ids
 
     def pooled(self, ids: list[int]):

@@ -101,8 +101,7 @@ struct Plan {
 // Whether PlanOptions::max_tokens may be this. Errors (INVALID_ARGUMENT): MAX_TOKENS_OUT_OF_RANGE.
 absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens);
 
-// Plans one input for the model that `model` describes. `tables` is where rotary tables come from; it may be shared by
-// everybody.
+// Plans one input for the model that `model` describes. `tables` caches rotary tables; all callers may share it.
 // Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE,
 // INPUT_BEYOND_SERVER_LIMIT, WINDOW_TOO_LARGE, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPAN_TRUNCATED,
 // NO_SPANS.

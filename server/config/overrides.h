@@ -26,8 +26,8 @@ Environment ProcessEnvironment();
 
 // Finds the overrides, ordered by key. Errors (INVALID_ARGUMENT), a line each: a variable that starts as an override
 // and names no key, with the nearest one; a variable that names a key but for the double underscores
-// (LONGEMBED_LISTEN), which nobody would read. Other variables, such as LONGEMBED_SERVER of the client and those that
-// Kubernetes makes of a service's name, are left alone.
+// (LONGEMBED_LISTEN), which would have no effect. Other variables, such as LONGEMBED_SERVER of the client and those
+// that Kubernetes makes of a service's name, are left alone.
 absl::StatusOr<std::vector<ConfigOverride>> FindOverrides(const Environment& environment);
 
 // Sets the keys. Errors (INVALID_ARGUMENT), a line each: "VARIABLE: KEY what is wrong".

@@ -24,10 +24,10 @@ absl::StatusOr<Extension> ParseExtensionOf(const std::string& key, const std::st
 // The profiles from their JSON. Errors (INVALID_ARGUMENT): those of ParseExtensionOf.
 absl::StatusOr<Profiles> ParseProfiles(const std::map<std::string, std::string>& json);
 
-// The names of those that a model can do.
+// The names of the profiles that a model supports.
 std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& profiles);
 
-// Fits windows whose size nobody named into what the server runs in one pass.
+// Fits windows without an explicit size into the server's limit of one pass.
 void FitWindows(const ModelManifest& model, int64_t max_tokens_per_sequence, Extension& extension);
 
 // Aggregates windows as sparse vectors need it: by the maximum, whatever the extension says.

@@ -1,12 +1,12 @@
-// The signals that end the server or make it read its files again, obeyed from the first line of main to the last.
-// (Before, while the loader maps LibTorch for some tenths of a second, their defaults hold.)
+// Handles signals from the first line of main to the last. (Before, while the loader maps LibTorch for some tenths of a
+// second, they have their default actions.)
 //
-//   SIGTERM, SIGINT, SIGQUIT, SIGXCPU  Before the server serves: the process ends at once, with exit status 0. While it
-//                                      serves: drain. A second one cuts the drain short, a third ends the process.
-//   SIGHUP                             Read the config's log section, certificates and API keys again.
-//   SIGPIPE, SIGXFSZ                   Ignored: a peer that has hung up and a file at its limit are errors of the
-//   write. Every other one whose default      Ignored. Faults of the program itself (SIGSEGV, SIGABRT and their like)
-//   keep their would end the process              default, and nobody can catch SIGKILL.
+// * SIGTERM, SIGINT, SIGQUIT, SIGXCPU: before the server serves, end the process at once, with exit status 0. While it
+//   serves: drain. A second one cuts the drain short, a third ends the process.
+// * SIGHUP: reload the config's log section, certificates and API keys.
+// * SIGPIPE, SIGXFSZ: ignored; a closed peer and a file at its limit are errors of the write.
+// * Every other one whose default would end the process: ignored. Faults of the program itself (SIGSEGV, SIGABRT and
+//   the like) keep their default, and SIGKILL cannot be caught.
 #ifndef LONGEMBED_SERVER_PROCESS_SIGNALS_H_
 #define LONGEMBED_SERVER_PROCESS_SIGNALS_H_
 

@@ -15,8 +15,8 @@ struct BuilderPlugins {
 // those that are not configured from one server.
 void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
 
-// Messages come and go as they are. gRPC inflates a compressed one whatever that gives, before anybody is asked who
-// calls: its limit on messages is looked at by the compressed length first, and 17 MB of zeros were 17 GB.
+// Turns compression off. gRPC inflates a compressed message before authentication and without a limit: it checks the
+// compressed length first, and 17 MB of zeros became 17 GB.
 void RefuseCompression(grpc::ServerBuilder& builder);
 
 }  // namespace longembed

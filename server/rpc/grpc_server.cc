@@ -41,7 +41,7 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
   set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, connections.handshake_timeout);
   if (connections.max_age > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_AGE_MS, connections.max_age);
   if (connections.max_idle > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, connections.max_idle);
-  // A client that is gone without a word is found out.
+  // Detects clients that are gone without closing the connection.
   set(GRPC_ARG_KEEPALIVE_TIME_MS, connections.keepalive);
   set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, absl::Seconds(20));
   // Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.

@@ -55,7 +55,7 @@ std::string Line(LogLevel level, std::string_view event, std::initializer_list<L
   return the_format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
 }
 
-// Lives until the process ends: its thread may be held by a stalled reader for ever.
+// Never destroyed: a stalled reader may block its thread forever.
 LogWriter& TheWriter() {
   constexpr size_t kCapacity = 1 << 20;
   static LogWriter& writer = *new LogWriter(STDERR_FILENO, kCapacity, [](int64_t count) {

@@ -143,7 +143,7 @@ def test_network_policy_shuts_the_pods():
     spec = manifests.one("NetworkPolicy")["spec"]
     assert spec["podSelector"]["matchLabels"] == manifests.deployment["selector"]["matchLabels"]
     assert spec["policyTypes"] == ["Ingress", "Egress"] and spec["egress"] == []
-    assert all(rule["from"] and rule["ports"] for rule in spec["ingress"]), "an empty list would let everybody in"
+    assert all(rule["from"] and rule["ports"] for rule in spec["ingress"]), "an empty list would admit every peer"
 
 
 def test_network_policy_lets_in_the_namespace_and_the_test():

@@ -1,5 +1,5 @@
 """Access to every method that the server or its protos describe, with no, wrong and right keys, over plaintext, TLS and mTLS;
-the health and metrics ports; keys that are replaced while the server runs. Nobody may get past, and no key may be in a log."""
+the health and metrics ports; keys that are replaced while the server runs. No call may pass without its key, and no key may be in a log."""
 
 import argparse
 import hashlib

@@ -1,6 +1,6 @@
 """Goodput under deadlines: callers who together ask for several times what the machine can do, each with a deadline of a few times a lone
-call's duration. What is answered in time must be nearly what one call after the other would have been: to interleave everybody makes
-everybody late."""
+call's duration. What is answered in time must be nearly what one call after the other would have been: interleaving all calls makes
+all of them late."""
 
 import argparse
 from pathlib import Path

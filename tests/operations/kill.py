@@ -140,7 +140,7 @@ def check(report: Report, ids: list[str], out: Path, truth: dict[str, list[float
     report.bar("the corpus: 0 lost, none twice, no unknown ids", not wrong, f"{len(wrong)} of {len(ids)} {wrong[:3]}")
     report.bar("no torn lines", torn == 0, f"{torn}")
     lowest = min(likeness(np.array(vector, np.float32), np.array(vectors.get(i, []), np.float32)) for i, vector in truth.items())
-    report.bar("vectors are those of a server that nobody kills", lowest >= 0.99999, f"lowest cosine of {len(truth)}: {lowest:.7f}")
+    report.bar("vectors are those of a server that is not killed", lowest >= 0.99999, f"lowest cosine of {len(truth)}: {lowest:.7f}")
 
 
 if __name__ == "__main__":

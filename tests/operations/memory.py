@@ -257,7 +257,7 @@ def conclude(name: str, watcher: Watcher, attack: Attacker, said: str, report: R
     report.bar(f"{name}: the server exports {HELD_BYTES}", watcher.known)
     report.bar(f"{name}: RSS <= ledger + {watcher.beyond // MIB} MiB + 10 %", watcher.excess <= 0, f"RSS {grown / MIB:+.0f} MiB, ledger {held / MIB:.0f} MiB")
     attack.close()
-    report.bar(f"{name}: everything is given back when its clients are gone", until(replica.at_rest, 20, 0.1), str(replica.gauges()))
+    report.bar(f"{name}: everything is released when its clients are gone", until(replica.at_rest, 20, 0.1), str(replica.gauges()))
     fallen = until(lambda: replica.rss() - watcher.base <= watcher.beyond + SHARE * max(grown, 0), 2 * DECAY, 0.25)
     report.bar(f"{name}: RSS falls back", fallen, f"{(replica.rss() - watcher.base) / MIB:+.0f} MiB")
 

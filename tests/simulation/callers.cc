@@ -148,7 +148,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     if (code == absl::StatusCode::kDeadlineExceeded && call_->deadline > server_.loop().Now()) {
       checker_.Violate("a deadline is said to have passed that has not");
     }
-    if (code == absl::StatusCode::kCancelled && !cancelled_) checker_.Violate("a call was cancelled by nobody");
+    if (code == absl::StatusCode::kCancelled && !cancelled_) checker_.Violate("a call was cancelled without a request");
     if (server_.options().faulty()) return;
     if (status.ok() && spec_.poison && !spec_.tokenize && !spec_.texts.back().empty()) {
       checker_.Violate("a call is well whose batches failed");
@@ -415,8 +415,9 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     const bool all = std::ranges::all_of(messages_, [](const Message& message) { return message.answered; });
     if (status.ok() && (!all || !sent_all_)) checker_.Violate("a stream ended well without all answers");
     const std::string reason = ErrorReason(status);
-    if (reason == "DRAINING" && !server_.draining()) checker_.Violate("a stream was drained by nobody");
-    if (absl::IsCancelled(status) && !server_.options().faulty()) checker_.Violate("a stream was cancelled by nobody");
+    if (reason == "DRAINING" && !server_.draining()) checker_.Violate("a stream was drained while the server serves");
+    if (absl::IsCancelled(status) && !server_.options().faulty())
+      checker_.Violate("a stream was cancelled without a request");
     if (reason == "PARTS_INTERRUPTED" && !spec_.unfinished) checker_.Violate("a text in parts was called unfinished");
     const bool in_time = server_.loop().Now() - std::max(server_.drain_began(), began_) < absl::Minutes(2);
     if (server_.draining() && !server_.options().faulty() && !in_time) checker_.Violate("a drain does not end in time");

@@ -232,10 +232,10 @@ void Checker::CheckRoomIsUsed(int model, const std::vector<int64_t>& sequences) 
 }
 
 void Checker::CheckCancelled(const SimulatedBatch& batch, bool cancelled) {
-  const bool somebody = std::ranges::any_of(
+  const bool waiting = std::ranges::any_of(
       batch.calls, [this](const auto& call) { return !call->over && call->deadline > loop_.Now(); });
-  if (!somebody && !cancelled && !options_.halves) Violate("a cancelled batch runs on");
-  if (somebody && cancelled && options_.exact) Violate("a batch is given up that somebody waits for");
+  if (!waiting && !cancelled && !options_.halves) Violate("a cancelled batch runs on");
+  if (waiting && cancelled && options_.exact) Violate("a batch is cancelled that a caller waits for");
 }
 
 void Checker::EndBatch(const SimulatedBatch& batch) {

@@ -2,7 +2,7 @@
 server, the exporter or transformers.
 
 Rotary attention is one complex product a pair of tokens: Re sum_k q_k conj(k_k) exp(i theta_k r(i, j)), with the n * n matrix r of relative positions. Every method is a
-choice of theta, r and an amplitude; nobody here makes tables of cos and sin.
+choice of theta, r and an amplitude; there are no tables of cos and sin.
 """
 
 import math

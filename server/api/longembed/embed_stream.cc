@@ -61,8 +61,8 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
                               [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
 
-  // A message that cannot be read has its error under its id, if that can be; but not the first, whose options are
-  // everybody's.
+  // A message that cannot be read has its error under its id, if the id can be read; but not the first, whose options
+  // are those of the stream.
   void Reject(const absl::Status& status, Done done) override {
     done_ = std::move(done);
     if (corpus_->model == nullptr || request_.id().empty()) return End(status);

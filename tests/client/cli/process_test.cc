@@ -205,7 +205,7 @@ TEST_F(ProcessTest, AServerThatHangsIsAnError) {
   close(listener);
 }
 
-// Every text stands in the output once, and in order, though the server dies again and again.
+// Every text is in the output once, and in order, though the server is killed repeatedly.
 TEST_F(ProcessTest, AServerThatDiesLosesNothing) {
   EXPECT_EQ(Run("seq 300 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
   for (const int answers : {0, 1, 100, 7}) service_.BreakNextStreamAfter(answers);

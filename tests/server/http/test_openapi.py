@@ -39,6 +39,6 @@ def test_examples_and_defaults_fit_their_schemas():
 def test_page_fetches_nothing_from_elsewhere():
     page = (HTTP / "docs.html").read_text(encoding="utf-8")
     addresses = set(re.findall(r"https?://[^\s'\"<>)]+", page))
-    assert addresses == {"http://www.w3.org/2000/svg"}, "a namespace, which is fetched by nobody, is the only address in it"
+    assert addresses == {"http://www.w3.org/2000/svg"}, "a namespace, which is not fetched, is the only address in it"
     assert not re.search(r"<(script|img|iframe)[^>]* src=|@import|\burl\(", page)
     assert "innerHTML" not in page, "what comes from a server is text, never markup"

@@ -241,7 +241,7 @@ TEST_F(LogWriterTest, LinesThatTheDescriptorRefusesAreCounted) {
   LogWriter& writer = Writer(1 << 20);
   CloseReader();
   // One by one, so that each refusal is known before the next line: the line that tells of it is refused as well, and
-  // is none that anybody added.
+  // is not one that was added.
   for (int64_t i = 1; i <= 3; ++i) {
     writer.Add("line\n");
     EXPECT_TRUE(writer.Flush(absl::Seconds(20)));

@@ -75,7 +75,7 @@ pub unsafe extern "C" fn longembed_hf_open(
 }
 
 /// # Safety
-/// See hf_tokenizers.h: a handle of longembed_hf_open that nobody uses any more, or null.
+/// See hf_tokenizers.h: a handle of longembed_hf_open that is not in use, or null.
 #[no_mangle]
 pub unsafe extern "C" fn longembed_hf_close(tokenizer: *mut Handle) {
     if !tokenizer.is_null() {
