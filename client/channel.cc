@@ -15,7 +15,7 @@
 namespace longembed::client {
 namespace {
 
-// gRPC keeps a call that it may send again whole; its default of 256 KiB leaves larger ones without retries.
+// gRPC buffers a whole call in order to retry it; its default of 256 KiB leaves larger calls without retries.
 constexpr int kRetryBufferBytes = 64 << 20;
 
 bool IsLoopbackAddress(const std::string& host) {

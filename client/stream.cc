@@ -14,7 +14,7 @@
 namespace longembed::client {
 namespace {
 
-// Those of deploy/client/retry_service_config.json.
+// The delays of deploy/client/retry_service_config.json.
 constexpr absl::Duration kFirstDelay = absl::Milliseconds(200);
 constexpr absl::Duration kMaxDelay = absl::Seconds(5);
 
@@ -50,7 +50,7 @@ TimePoint After(TimePoint start, absl::Duration duration) {
   return is_endless ? TimePoint::max() : start + absl::ToChronoNanoseconds(duration);
 }
 
-// The end of a part of at most `most` bytes that ends between two code points.
+// Returns the end of a part of at most `most` bytes that ends between two code points.
 size_t CutAt(const std::string& text, size_t begin, size_t most) {
   if (text.size() - begin <= most) return text.size();
   size_t end = begin + most;
@@ -284,7 +284,7 @@ bool EmbedStream::MayTryAgain(const grpc::Status& end) {
     return item.second.is_sent || item.second.due <= Clock::now();
   });
   if (!end.ok() || is_incomplete) {
-    // A server that ends a stream with OK before everything is answered lost something; that is sent again, too.
+    // A server that ends a stream with OK before everything is answered lost inputs; they are sent again, too.
     const absl::Status status =
         end.ok() ? absl::UnavailableError("the server did not answer every input") : ToStatus(end);
     const std::optional<absl::Duration> delay = DelayAfter(status, ++failures_);

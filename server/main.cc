@@ -1,5 +1,5 @@
-// The server's process: reads the config, checks what needs no model, loads the models, serves, and ends in order when
-// a signal asks for it (server/process/signals.h).
+// The server's process: reads the config, checks what needs no model, loads the models, serves, and shuts down on
+// a signal (server/process/signals.h).
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -38,8 +38,8 @@
 #include "server/telemetry/log.h"
 #include "server/telemetry/metrics.h"
 
-// jemalloc's settings, which it finds by this name: a thread of its own gives freed memory back to the system, also
-// where the threads that freed it have come to rest.
+// jemalloc's settings, which it finds by this name: a background thread returns freed memory to the system, also
+// memory of threads that are idle.
 extern "C" {
 const char* malloc_conf = "background_thread:true";
 }
@@ -107,7 +107,7 @@ void LogServing(const ServerConfig& config, const GrpcServer& server, bool has_t
        {"apis", has_tei ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
 }
 
-// Everything that the process needs and that no model is needed for.
+// Everything that the process needs before the models.
 struct Prepared {
   explicit Prepared(const ServerConfig& config)
       : ledger(config.limits.max_pending_bytes),
@@ -158,7 +158,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
     return status;
   }
   if (absl::Status status = CheckReferences(config, prepared.profiles, models); !status.ok()) return status;
-  // In the order in which they outlive each other: the pool's last tasks still find what they answer to.
+  // In the order of their lifetimes: the pool's last tasks still use the objects above.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;
   std::unique_ptr<HttpServer> http;
@@ -190,7 +190,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   return absl::OkStatus();
 }
 
-// Logs what is wrong, a line each; returns the exit status.
+// Logs the problems, a line each; returns the exit status.
 int Report(const std::vector<std::string>& problems, int exit_status) {
   for (const std::string& problem : problems) LogFatal("start failed", problem);
   return problems.empty() ? EXIT_SUCCESS : exit_status;

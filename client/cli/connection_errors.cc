@@ -11,7 +11,7 @@ namespace {
 
 enum class When { kAlways, kTls, kPlaintext };
 
-// gRPC 1.51's and OpenSSL's words, and ours, which follow the server's address.
+// Messages of gRPC 1.51 and OpenSSL, and ours, which follow the server's address.
 constexpr struct {
   const char* part;
   When when;
@@ -38,7 +38,7 @@ constexpr struct {
 
 std::string Words(const absl::Status& status, const ClientOptions& options) {
   const std::string theirs(status.message());
-  // A connection that was made and broke is another matter.
+  // Not for a connection that was established and broke.
   const bool failed_to_connect = absl::StrContains(theirs, "connections to all backends failing") ||
                                  absl::StrContains(theirs, "DNS resolution failed") ||
                                  absl::StrContains(theirs, "empty address list");

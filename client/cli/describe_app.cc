@@ -58,7 +58,7 @@ bool HasName(const ProgramOption& option, const std::string& name) {
   return std::ranges::count(option.names, name) > 0;
 }
 
-// nullptr: there is none of that name.
+// nullptr: unknown name.
 const ProgramOption* Find(const std::vector<ProgramOption>& options, const std::string& name) {
   const auto found = std::ranges::find_if(options, [&name](const auto& option) { return HasName(option, name); });
   return found == options.end() ? nullptr : &*found;
@@ -78,7 +78,7 @@ std::vector<std::string> CommandList(const ProgramDescription& program) {
 
 std::string CommandNames(const ProgramDescription& program) { return absl::StrJoin(CommandList(program), ", "); }
 
-// "" where CLI11's own words will do.
+// "" if CLI11's own message suffices.
 std::string ExplainFirstWord(const ProgramDescription& program, const std::string& word) {
   if (!absl::StartsWith(word, "-")) {
     return absl::StrCat("unknown command ", word, Suggest(word, CommandList(program)), "; there are ",

@@ -100,7 +100,7 @@ absl::Status CannotBeWritten(const std::string& file) {
 
 bool IsMatrix(const std::string& file) { return absl::EndsWith(file, ".npy"); }
 
-// That --out can be what the arguments make of it. Errors: INVALID_ARGUMENT.
+// Checks --out against the other arguments. Errors: INVALID_ARGUMENT.
 absl::Status CheckOut(const Arguments& arguments) {
   if (arguments.resume && arguments.text_output) {
     return absl::InvalidArgumentError("--resume: cannot be combined with --output text, which has no ids to find");
@@ -111,7 +111,7 @@ absl::Status CheckOut(const Arguments& arguments) {
                                                    "; write JSON lines instead"));
   }
   for (const std::string& input : arguments.source.files) {
-    std::error_code error;  // Of a file that does not exist: no input, then.
+    std::error_code error;  // 0 for a file that does not exist.
     const bool same = std::filesystem::equivalent(input, arguments.out_file, error);
     if (same && std::filesystem::is_regular_file(input, error)) {
       return absl::InvalidArgumentError(absl::StrCat("--out: ", arguments.out_file, " is an input, too"));

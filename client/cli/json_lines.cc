@@ -11,7 +11,7 @@
 namespace longembed::client {
 namespace {
 
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // Some editors begin a file with it.
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // The byte order mark that some editors write.
 
 std::string FormatValues(const v1::Embedding& embedding) {
   std::string json = "[";
@@ -73,7 +73,7 @@ bool ReadRanges(const nlohmann::json& list, v1::Input& input) {
   return true;
 }
 
-// The id of a line that is broken further on; else `otherwise`.
+// The id of a line that is invalid after its id; else `otherwise`.
 nlohmann::json FindId(const std::string& line, nlohmann::json otherwise) {
   using Event = nlohmann::json::parse_event_t;
   bool id_is_next = false;

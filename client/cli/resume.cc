@@ -19,7 +19,7 @@ bool IsAnswer(const nlohmann::json& object) {
          (object.contains("embedding") || object.contains("embeddings") || object.contains("error"));
 }
 
-// Whether a line without an end may be one that a run was writing when it ended. Anything else is not ours to cut off.
+// Whether an unterminated line may be one that an interrupted run was writing. Any other text must not be cut off.
 bool MayBeCutOff(const std::string& line, const nlohmann::json& object) {
   if (!object.is_discarded()) return IsAnswer(object);
   return line.starts_with(kLineStart) || kLineStart.starts_with(line);

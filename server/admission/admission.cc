@@ -25,7 +25,7 @@ absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized,
   settled_ = true;
   whole_ = admission_.Charge(request_);
   admission_.CorrectClock(request_.client, whole_.work - estimate.work);
-  // Its share and its wait were judged by the estimate; the tokens are memory.
+  // Share and wait were checked by the estimate; tokens are memory and are checked again.
   const bool grown = whole_.tokens > estimate.tokens || whole_.all_tokens > estimate.all_tokens;
   if (grown && !must_fit && !Admission::TokensFit(model_, request_.priority, whole_)) {
     return admission_.Refuse(Overload::kQueueTokens, model_, request_);
@@ -219,7 +219,7 @@ void Admission::CountDue(const Permit& permit, absl::Duration more) {
 
 absl::Time Admission::StartOf(const Client& client, absl::Duration held) const {
   const absl::Time now = clock_.Now();
-  // Not beyond what the client has waiting: calls that were cancelled or refused are not held against it.
+  // At most the work that the client has waiting: cancelled and refused calls do not count against it.
   const absl::Duration ahead = std::max(absl::ZeroDuration(), held) * static_cast<int64_t>(clients_.size());
   return std::clamp(client.clock, now, now + ahead);
 }

@@ -157,7 +157,7 @@ bool Scheduler::AwaitAssignment(Assignment& assignment) {
 }
 
 void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
-  // Below this much work a batch is better shared with a helper than divided.
+  // Below this much work sharing a batch with a helper is faster than dividing it.
   constexpr int64_t kLeastShare = 64;
   assignment.lane = &lane;
   const absl::Time now = clock_.Now();
@@ -184,7 +184,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   }
   if (assignment.oversized) ++running_oversized_;
   UpdateWorkWaits();
-  // One notification a job would leave workers asleep while a job of many sequences waits.
+  // One notification for each job would leave workers asleep while a job of many sequences waits.
   if (work_waits_) work_arrived_.NotifyOne();
 }
 
@@ -277,7 +277,7 @@ void Scheduler::InviteHelpers(int more) {
 
 void Scheduler::FinishBatch(Assignment& assignment) {
   if (assignment.lane == nullptr) return;
-  // Before the lane may go: what the jobs hold, such as their places, may go with it.
+  // Before the lane may be destroyed: resources of the jobs, such as their permits, may be destroyed with it.
   assignment.batch.clear();
   assignment.expired.clear();
   assignment.hopeless.clear();
@@ -297,7 +297,7 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   settled_.NotifyAll();
 }
 
-// A batch that waits for a core has a worker that wants one; a batch that hangs has none, or has had time enough.
+// A batch that waits for a core has a runnable worker; a batch that hangs has none, or had enough CPU time.
 absl::Duration Scheduler::Hanging(const Lane::RunningBatch& batch, absl::Time now) const {
   const absl::Duration took = now - batch.began;
   if (took <= batch.most) return absl::ZeroDuration();
@@ -358,7 +358,7 @@ void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
   if (seconds <= 0) return;
   lane.cost_per_second_.Add(static_cast<double>(cost), seconds);
   helping_.Add(0, seconds);
-  // A batch that was helped with took the time of its helpers, too.
+  // Includes the time of helpers.
   lane.seconds_per_cost_ = (1 + helping_.value()) / lane.cost_per_second_.value() / options_.workers;
 }
 

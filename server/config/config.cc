@@ -74,7 +74,7 @@ void ResolvePaths(ServerConfig& config, const std::filesystem::path& directory) 
   }
 }
 
-// The problems of both, a line each.
+// Joins the problems of both, a line each.
 absl::Status Both(const absl::Status& first, const absl::Status& second) {
   const bool two = !first.ok() && !second.ok();
   return absl::InvalidArgumentError(absl::StrCat(first.message(), two ? "\n" : "", second.message()));
@@ -134,7 +134,7 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
   ServerConfig config, scratch;
   absl::StatusOr<std::vector<ConfigOverride>> overrides = FindOverrides(environment);
   absl::Status overridden = overrides.status();
-  // Also where the file is wrong: all problems are told at once.
+  // Also if the file is invalid: all problems are reported at once.
   if (overrides.ok()) overridden = ApplyOverrides(*overrides, scratch);
   const absl::Status read = ReadYaml(
       yaml,

@@ -25,7 +25,7 @@ std::string VariableOf(const std::string& key) {
   return absl::StrCat(kPrefix, absl::AsciiStrToUpper(absl::StrReplaceAll(key, {{".", "__"}})));
 }
 
-// The spelling with which double underscores are told from single ones no more.
+// The name with double underscores replaced by single ones.
 std::string Squeezed(std::string_view variable) { return absl::StrReplaceAll(std::string(variable), {{"__", "_"}}); }
 
 // Variable -> key.

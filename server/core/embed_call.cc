@@ -52,7 +52,7 @@ absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
 
 namespace {
 
-constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself, and what malloc adds.
+constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself and malloc's overhead.
 constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // Of a sparse vector.
 
 int64_t TextBytes(const Model& model, const EmbedParams& params) {
@@ -99,7 +99,7 @@ ResourceRequest EmbedCall::Estimate() const {
   const Caller& caller = params_.call.caller;
   ResourceRequest request{
       .client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = params_.priority};
-  // More than this is cut away, or refused once it has been counted.
+  // Tokens beyond this are cut, or refused once they are counted.
   const bool cut = plan.extension.windows.has_value();
   const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MaxSequenceTokens(),
                                  plan.max_tokens.value_or(plan.limits.max_run_tokens)});
@@ -125,7 +125,7 @@ ResourceRequest EmbedCall::Estimate() const {
 }
 
 void EmbedCall::Admit() {
-  // Streams have hundreds of calls that wait, and each asks again.
+  // Streams have hundreds of waiting calls, each of which retries.
   constexpr absl::Duration kMaxRetryInterval = absl::Seconds(1);
   if (const absl::Status status = CheckNotCancelled(); !status.ok()) return std::move(done_)(status);
   if (model_.given_up()) return std::move(done_)(EncoderHangs(model_.name()));
@@ -202,7 +202,7 @@ int64_t EmbedCall::CountAnswered() const {
 }
 
 absl::Status EmbedCall::CheckResponseSize() const {
-  if (sparse()) return absl::OkStatus();  // SettleTerms will.
+  if (sparse()) return absl::OkStatus();  // SettleTerms checks it.
   const int64_t vectors = CountAnswered();
   const int64_t bytes = vectors * params_.vector_options.dimensions * params_.bits_per_component / 8;
   return bytes > params_.max_response_bytes ? ResponseTooLarge(bytes, params_.max_response_bytes) : absl::OkStatus();
@@ -324,7 +324,7 @@ absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> se
     return std::make_shared<Job>(
         std::move(sequences), options,
         [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
-  } catch (const std::bad_alloc&) {  // It has room for a result of each of its spans.
+  } catch (const std::bad_alloc&) {  // It allocates a result for each of its spans.
     return ServerOutOfMemory();
   }
 }
@@ -338,7 +338,7 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
     const MutexLock lock(mutex_);
     job_ = *job;
   }
-  // A Cancel that came before found no job.
+  // An earlier Cancel found no job.
   if (cancelled_) model_.lane().Cancel(**job);
 }
 

@@ -25,7 +25,7 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, s
                                .device = encoder_->device(),
                                .dimensions = manifest.vector_size,
                                .trained_window = manifest.trained_window});
-  metrics_->CountSequences("", 0);  // Before the first event: rate() would miss it.
+  metrics_->CountSequences("", 0);  // Creates the counter before its first event, which rate() would miss otherwise.
   observer_.metrics = metrics_;
   observer_.model = this;
   lane_ = device_.scheduler.AddLane(*encoder_, options.lane, &observer_);
@@ -60,7 +60,7 @@ absl::Status ServedModel::MeasureTwice(int tokens) {
   const RealClock clock;
   const absl::Time began = clock.Now();
   const absl::Status status = EncodeTwice(tokens);
-  // Or the first calls would be admitted as if they were no work.
+  // Else the first calls would be admitted as if they took no work.
   lane_->SeedThroughput(2 * lane_options().costs.CostOf(tokens), clock.Now() - began);
   return status;
 }

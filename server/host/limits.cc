@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// The kernel does not hold root to it.
+// The kernel does not apply it to root.
 std::optional<int64_t> UserThreads() {
   rlimit limit{};
   if (geteuid() == 0 || getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};

@@ -41,7 +41,7 @@ HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Rout
       work_(io_.get_executor()),
       acceptor_(std::move(listening)) {
   if (certificates != nullptr) tls_.emplace(*certificates);
-  // Requests are parsed on these threads; a long one leaves another to the rest.
+  // Requests are parsed on these threads; a long one leaves another thread for the rest.
   const int threads = std::max(2, AvailableCores() / 4);
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
   acceptor_->Start(

@@ -86,9 +86,9 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   enum class State {
     kIdle,     // Between requests.
     kReading,  // A request's header or body.
-    kServing,  // A call is in work.
+    kServing,  // A call is in progress.
     kWriting,
-    kLingering,  // The last answer has been sent; what its client still sends is thrown away.
+    kLingering,  // The last answer has been sent; further bytes of the client are discarded.
     kEnded,
   };
 
@@ -158,8 +158,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ == State::kEnded) return;
     if (error) return End();
     if (state_ == State::kIdle) return ReadHeader();
-    // A client that does not wait for its answer: pipelining, which ends here. While the answer is being written it
-    // may have been read already.
+    // A client that does not wait for its answer: pipelining, which is not supported. While the answer is being written
+    // it may have been read already.
     if (state_ == State::kServing) last_request_ = true;
   }
 
@@ -167,7 +167,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     state_ = State::kReading;
     parser_.emplace();
     parser_->header_limit(kMaxHeaderBytes);
-    parser_->body_limit(std::numeric_limits<uint64_t>::max());  // Ours is the host's.
+    parser_->body_limit(std::numeric_limits<uint64_t>::max());  // The host has its own limit.
     Expect(context_.times.header);
     http::async_read_header(stream_, buffer_, *parser_, Then(&Connection::OnHeader));
   }
@@ -180,7 +180,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
       return Refuse(MalformedHttp(error.message()));
     }
     if (error) return End();
-    const bool old = parser_->get().version() < 11;  // Its keep-alive is another; HTTP/1.1 has been here since 1997.
+    const bool old =
+        parser_->get().version() < 11;  // HTTP/1.0 has another keep-alive; clients use HTTP/1.1 since 1997.
     if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
       last_request_ = true;
     Dispatch();
@@ -296,7 +297,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     state_ = State::kServing;
     timer_.expires_at(std::chrono::steady_clock::time_point::max());  // Also of an end of the wait that is under way.
     if (buffer_.size() > 0) {
-      last_request_ = true;  // Pipelining, which ends here.
+      last_request_ = true;  // Pipelining, which is not supported.
     } else {
       Watch();
     }
@@ -395,7 +396,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     AwaitRequest();
   }
 
-  // Closing while the client still sends would take back the answer that it has not read.
+  // Closing while the client still sends would discard the answer that it has not read.
   void Linger() {
     if (!unread_) return Goodbye();
     state_ = State::kLingering;

@@ -266,7 +266,7 @@ std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
   constexpr auto kCountEvery = std::chrono::milliseconds(20);
   const std::optional<Refusal> refusal = TooManyByCount(client);
   if (!refusal.has_value()) return std::nullopt;
-  // Few came since the last count: it is as good as one now, and a flood would have them counted for each of its own.
+  // Few came since the last count, which is still accurate; counting for each connection would be slow in a flood.
   const bool recent = std::chrono::steady_clock::now() < counted_ + kCountEvery;
   if (recent && uncounted_ <= options_.max_connections / 8) return refusal;
   CountOpen();

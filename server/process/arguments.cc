@@ -21,7 +21,7 @@ namespace {
 
 constexpr char kName[] = "longembed-server";
 
-// As they stand on the command line.
+// As given on the command line.
 struct Words {
   ServerArguments server;
   bool help = false, version = false, man = false, cpu_features = false;
@@ -73,7 +73,7 @@ std::vector<std::string> AllNames() {
   return all;
 }
 
-// Nullptr: there is none of that name.
+// Nullptr: unknown name.
 const Argument* Find(const std::string& name) {
   const auto found = std::ranges::find_if(
       Table(), [&name](const Argument& argument) { return std::ranges::count(argument.option.names, name) > 0; });

@@ -45,7 +45,7 @@ void CheckAddresses(const ServerConfig& config, Problems& problems) {
   }
 }
 
-// That the files of the manifest's sums can be read, and that those which are not weights have them.
+// Checks that the files of the manifest's sums can be read, and the sums of those that are not weights.
 absl::Status CheckFiles(const std::string& directory, const ModelManifest& manifest) {
   ModelManifest small = manifest;
   for (const char* const weights : {kEncoderFile, kSparseHeadFile}) small.file_sha256.erase(weights);
@@ -68,7 +68,7 @@ absl::StatusOr<ModelManifest> CheckModel(const std::string& directory) {
   return manifest;
 }
 
-// Nothing where a model cannot be read: what else refers to models can then not be checked.
+// Empty if a model cannot be read: other references to models cannot be checked then.
 std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMachine& check_machine,
                                      Problems& problems) {
   Manifests manifests;
@@ -88,7 +88,7 @@ std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMach
   return complete ? std::optional(std::move(manifests)) : std::nullopt;
 }
 
-// The model that a name or an alias NAME:PROFILE stands for; the end where there is none.
+// Returns the model of a name or an alias NAME:PROFILE; the end if there is none.
 Manifests::const_iterator FindModel(const Manifests& manifests, const std::string& name, const ServerConfig& config) {
   if (const auto exact = manifests.find(name); exact != manifests.end()) return exact;
   const size_t separator = name.rfind(kAliasSeparator);

@@ -17,7 +17,7 @@ namespace {
 
 LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest, int workers) {
   constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
-  // Batches' worth; of standard ones, as a sequence holds up others no less where batches are configured to be large.
+  // In standard batches: a sequence delays others just as much where batches are configured to be large.
   constexpr int64_t kOversized = 8;
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
@@ -100,7 +100,7 @@ Devices::Devices(const ServerConfig& config, const Clock& clock)
 Device Devices::ForDevice(const std::string& device) {
   std::unique_ptr<Owned>& owned = by_device_[device];
   if (owned == nullptr) {
-    // Parallelism comes from the workers and their helping each other: LibTorch's own threads would fight with them.
+    // Parallelism comes from the workers and their helpers: LibTorch's own threads would compete with them.
     const SchedulerOptions options{.workers = device == "cpu" ? compute_threads_ : cuda_streams_,
                                    .initialize_worker = [] { SetTorchThreads(1); }};
     owned = std::make_unique<Owned>(admission_, options, clock_);
@@ -120,7 +120,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;
   if (const auto recommended = RecommendationsOf(manifest); !recommended.ok()) return recommended.status();
-  // Before the encoder that is served: there need not be memory for both.
+  // Before the served encoder is loaded: memory for both is not required.
   const absl::StatusOr<SampleVectors> reference =
       ReferenceVectors(config, devices.cpu_kernels(), **model, progress.Begin(LoadStage::kMeasuringFloat32));
   if (!reference.ok()) return reference.status();

@@ -25,7 +25,7 @@ struct Variable {
   std::string value;  // Empty: not set.
 };
 
-// That of traces alone outranks that of all signals.
+// The variable of traces alone overrides that of all signals.
 Variable Find(const VariableReader& environment, const char* name) {
   for (const char* prefix : {kSpecific, kGeneral}) {
     Variable variable{.name = absl::StrCat(prefix, name)};

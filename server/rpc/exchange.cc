@@ -32,7 +32,7 @@ void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
     } else {
       operation_->Reject(parsed, finish);
     }
-  } catch (const std::bad_alloc&) {  // While the request was checked: nothing has been begun.
+  } catch (const std::bad_alloc&) {  // Cancelled while the request was checked: nothing has been started.
     Finish(ServerOutOfMemory());
   }
   Release();
@@ -54,7 +54,7 @@ absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
 void Exchange::ReadWhatCanBeRead(const grpc::ByteBuffer& bytes) {
   try {
     codec_.ReadScalars(bytes, *request_);
-  } catch (const std::bad_alloc&) {  // Half of it would be taken for all: an id without its more_parts.
+  } catch (const std::bad_alloc&) {  // A truncated field would be misread: an id without its more_parts.
     request_->Clear();
   }
 }

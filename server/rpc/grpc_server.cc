@@ -26,7 +26,7 @@
 namespace longembed {
 namespace {
 
-// Above our own limit, whose refusal has words (REQUEST_TOO_LARGE): gRPC's says RESOURCE_EXHAUSTED, which would mean
+// Above our own limit, whose error is specific (REQUEST_TOO_LARGE): gRPC's is RESOURCE_EXHAUSTED, which would mean
 // overload.
 constexpr int64_t kReceiveMargin = 1 << 20;
 
@@ -64,7 +64,7 @@ void LogForGrpc(gpr_log_func_args* line) {
 
 void EnablePlugins(const ServerConfig& config) {
   gpr_set_log_function(&LogForGrpc);
-  google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the words.
+  google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the error.
   grpc::EnableDefaultHealthCheckService(false);  // Ours is health.h.
   if (config.channelz) grpc::channelz::experimental::InitChannelzService();
   if (!config.reflection) return;
@@ -102,7 +102,7 @@ void GrpcServer::StartAccepting() {
                     .refuse = [this](Refusal refusal) { context_.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
 }
 
-// Our own services look at keys themselves, where they have words for it, and know the caller afterwards. The guard is
+// Our own services check keys themselves, for better errors and to identify the caller. The guard is
 // for those of gRPC's that are here.
 std::shared_ptr<grpc::ServerCredentials> GrpcServer::MakeCredentials(CertificateStore* certificates) {
   if (certificates == nullptr) return grpc::InsecureServerCredentials();
@@ -133,7 +133,7 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
 
 void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& is_forced) {
   constexpr absl::Duration kLook = absl::Milliseconds(20);
-  // Of ours; an answer has reached its client by then, and idle clients have heard that the server goes.
+  // For our streams; by then answers have reached their clients, and idle clients have seen GOAWAY.
   constexpr absl::Duration kSilence = absl::Milliseconds(500);
   const Clock& clock = context_.clock;
   absl::Time last_busy = clock.Now();

@@ -28,7 +28,7 @@ std::string CertificateOf(const grpc::CallbackServerContext& context) {
   return names.empty() ? "" : std::string(names.front().data(), names.front().size());
 }
 
-// As gRPC keeps deadlines on the monotonic clock, and tells them by the wall clock of this moment.
+// gRPC keeps deadlines on the monotonic clock, and converts them by the current wall clock.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();

@@ -45,7 +45,7 @@ void StreamHost::Begin() {
 
 absl::Status StreamHost::WhyNoMore(bool ok) const {
   if (cancelled_ || finished_) return absl::OkStatus();  // The end has been sent, or the client is gone.
-  if (ok) return ServerDraining();                       // A message that is not taken.
+  if (ok) return ServerDraining();                       // A message that is not accepted.
   return options_.check_end == nullptr ? absl::OkStatus() : options_.check_end();
 }
 
@@ -124,7 +124,7 @@ void StreamHost::DropSilent() {
     const std::shared_ptr<Slot> slot = slots_.front();
     if (!DropIfSilent(*slot)) return;
     failed_ = !slot->exchange->status().ok();
-    if (failed_) refusal_ = slot->exchange->status();  // Also where no more was to be read for another reason.
+    if (failed_) refusal_ = slot->exchange->status();  // Also if reading has ended for another reason.
     slots_.pop_front();
   }
 }

@@ -27,7 +27,7 @@ class CertificateFetcher {
     const MutexLock lock(mutex_);
     if (given_ == current->generation) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair{current->key.c_str(), current->certificate.c_str()};
-    // gRPC wants authorities even where it asks clients for no certificate, and then makes no use of them.
+    // gRPC requires authorities even without client certificates, and then does not use them.
     const std::string& authorities = current->client_ca.empty() ? current->certificate : current->client_ca;
     *config = grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
     given_ = current->generation;

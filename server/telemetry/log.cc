@@ -61,7 +61,7 @@ LogWriter& TheWriter() {
   static LogWriter& writer = *new LogWriter(STDERR_FILENO, kCapacity, [](int64_t count) {
     return Line(LogLevel::kWarning, "log lines dropped: the reader of standard error stalled", {{"lines", count}});
   });
-  // The last lines before the end are the ones that say why.
+  // The last lines before the end contain the reason.
   [[maybe_unused]] static const int registered = std::atexit([] { FlushLog(absl::Seconds(1)); });
   return writer;
 }

@@ -33,7 +33,7 @@ MHD_Result Answer(void* scrape, MHD_Connection* connection, const char* url, con
   if (std::string_view(url) != "/metrics") return Respond(connection, MHD_HTTP_NOT_FOUND, "metrics are at /metrics\n");
   try {
     return Respond(connection, MHD_HTTP_OK, (*static_cast<const std::function<std::string()>*>(scrape))());
-  } catch (const std::exception&) {  // Out of memory: the connection is closed, and the next scrape may fare better.
+  } catch (const std::exception&) {  // Out of memory: the connection is closed, and the next scrape may succeed.
     return MHD_NO;
   }
 }

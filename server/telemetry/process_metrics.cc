@@ -56,7 +56,7 @@ double JemallocBytes(const char* name) {
 
 double HeapInUse() {
   if (mallctl != nullptr) {
-    uint64_t epoch = 1;  // Written, it brings the statistics up to date.
+    uint64_t epoch = 1;  // Writing it updates the statistics.
     mallctl("epoch", nullptr, nullptr, &epoch, sizeof(epoch));
     // Memory in threads' caches counts as allocated though it is freed: megabytes of it, more and more
     // while threads that do little fill their caches. 4096 stands for all arenas.

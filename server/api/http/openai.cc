@@ -74,7 +74,7 @@ class Embeddings final : public OpenAiDialect {
     if (status.ok()) status = fields.Take("model", model_);
     if (status.ok()) status = fields.Take("encoding_format", form);
     if (status.ok()) status = fields.TakeCount("dimensions", dimensions);
-    if (status.ok()) status = fields.Take("user", user);  // Of OpenAI's watch over abuse: of no use here.
+    if (status.ok()) status = fields.Take("user", user);  // For OpenAI's abuse detection; ignored.
     if (!status.ok()) return status;
     if (form != "float" && form != "base64") {
       return WrongJsonType("encoding_format", "\"float\" or \"base64\"", absl::StrCat("\"", form, "\""));

@@ -19,7 +19,7 @@ namespace {
 using google::protobuf::Message;
 using nlohmann::json;
 
-// TEI's name for what went wrong, and its HTTP status.
+// TEI's error type and HTTP status.
 std::pair<const char*, int> KindOf(const absl::Status& status) {
   constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
   const std::string reason = ErrorReason(status);

@@ -18,7 +18,7 @@ namespace {
 
 using v1::EmbedOptions;
 
-// Open enums let any number through.
+// Open enums accept any number.
 absl::Status CheckEnums(const EmbedOptions& options) {
   if (options.has_input_type() && !EmbedOptions::InputType_IsValid(options.input_type())) {
     return UnknownEnumValue("options.input_type", options.input_type());
@@ -36,7 +36,7 @@ absl::Status CheckEnums(const EmbedOptions& options) {
   return absl::OkStatus();
 }
 
-// Which field of a request makes windows.
+// Returns the field of a request that enables windows.
 const char* WindowsField(const v1::Extension& asked) {
   if (!asked.profile().empty()) return "options.extension.profile";
   return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
@@ -51,7 +51,7 @@ absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const
   return output;
 }
 
-// As what a model of token vectors takes the texts.
+// Whether a model of token vectors encodes the texts as queries or documents.
 absl::StatusOr<TokenVectors> TokenVectorsOf(const EmbedOptions& options, EmbedOptions::Output output,
                                             const ModelManifest& model) {
   if (output != EmbedOptions::TOKEN_VECTORS) return TokenVectors::kNone;
@@ -89,7 +89,7 @@ absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model
   return in_range ? absl::OkStatus() : MaxTermsOutOfRange(max_terms, model.vocabulary_size);
 }
 
-// Which vectors: output, spans and windows have to agree.
+// Checks that output, spans and windows agree.
 absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Output output, const Extension& extension,
                                 const ModelManifest& model) {
   if (output == EmbedOptions::SPARSE) {

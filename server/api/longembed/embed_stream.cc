@@ -16,7 +16,7 @@
 namespace longembed {
 namespace {
 
-// Messages of one stream that are in work at a time: enough for some batches of short texts.
+// Messages of one stream that are processed at a time: enough for some batches of short texts.
 constexpr size_t kMaxMessages = 256;
 
 // State shared by the messages of a stream. Changed by Start and Reject of its operations only, which a host runs one
@@ -201,7 +201,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   const LongembedContext& context_;
   const std::shared_ptr<Corpus> corpus_;
   Request& message_;
-  bool complete_ = false;  // There will be an answer.
+  bool complete_ = false;  // An answer follows.
   int64_t expected_bytes_ = 0;
   std::string model_name_;
   std::shared_ptr<EmbedCall> embed_;

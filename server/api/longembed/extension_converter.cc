@@ -114,7 +114,7 @@ class MessageWriter {
   Message& message_;
 };
 
-// Of an extension that names everything itself. Fields of errors are relative to it.
+// Converts an extension without `recommended` and `profile`. Fields of errors are relative to it.
 absl::StatusOr<Extension> Convert(const v1::Extension& asked) {
   absl::Status status;
   MessageFields fields(asked, "", status);
@@ -129,7 +129,7 @@ absl::StatusOr<Extension> Checked(absl::StatusOr<Extension> extension, const Mod
   return extension;
 }
 
-// `recommended` and `profile` stand alone.
+// `recommended` and `profile` exclude other fields.
 absl::Status CheckAlone(const v1::Extension& asked, const char* field) {
   std::vector<const FieldDescriptor*> set;
   v1::Extension::GetReflection()->ListFields(asked, &set);
@@ -169,7 +169,7 @@ absl::StatusOr<Extension> ResolveRecommended(const v1::Extension& asked, v1::Emb
   return recommended->one_vector.value_or(Extension());
 }
 
-// Kinds have their methods' names.
+// Kinds are named after their methods.
 v1::Method::Kind KindOf(const Positions& positions) {
   v1::Method::Kind kind = v1::Method::PLAIN;
   if (!positions.is_plain()) v1::Method::Kind_Parse(absl::AsciiStrToUpper(positions.method), &kind);

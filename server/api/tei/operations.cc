@@ -220,7 +220,7 @@ class TeiEmbedSparse final : public TeiEncode<EmbedSparseRequest, EmbedSparseRes
   }
 };
 
-// Tokenizing takes time, and so may decoding.
+// Tokenizing is slow, and decoding may be.
 template <typename RequestType, typename ResponseType>
 class TeiPooled : public PooledOperation<RequestType, ResponseType> {
  public:
