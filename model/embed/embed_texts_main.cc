@@ -1,5 +1,5 @@
-// longembed-embed-texts [--streamed] DIRECTORY: embeds texts with nothing but the model library. The exporter compares
-// what it says with the checkpoint's own library.
+// longembed-embed-texts [--streamed] DIRECTORY: embeds texts with the model library alone. The exporter compares its
+// output with the checkpoint's own library.
 //
 // Reads a JSON object a line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. Without prompt_name
 // a text gets the default prompt of a request; with "" it gets none. Answers each by a line on

@@ -14,7 +14,7 @@ absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& direct
   absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
   if (!manifest.ok()) return manifest.status();
   const std::string path = absl::StrCat(directory, "/", kTokenizerFile);
-  // Beside the sums: each takes a core for a part of a small model's start.
+  // In parallel with the sums: each takes one core for a part of a small model's start.
   auto loaded = std::async(std::launch::async, [&path] { return LoadHuggingFaceTokenizer(path); });
   const absl::Status verified = VerifyFiles(*manifest, directory, on_progress);
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = loaded.get();

@@ -1,4 +1,4 @@
-// A model directory in memory, all but the encoder: enough to say what an input would become.
+// A model directory in memory, without the encoder: enough to plan inputs.
 #ifndef LONGEMBED_MODEL_EMBED_MODEL_H_
 #define LONGEMBED_MODEL_EMBED_MODEL_H_
 

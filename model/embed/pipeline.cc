@@ -11,7 +11,7 @@
 namespace longembed {
 namespace {
 
-// Spans that a client names have to be there; those that follow from the text may be cut away with it.
+// Spans that a client names must be kept; those derived from the text may be cut with it.
 absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const std::vector<Range>& spans,
                                    const InputOptions& options) {
   const SpanChoice choice{.ranges = spans, .required = std::holds_alternative<GivenRanges>(options.spans)};
@@ -77,7 +77,7 @@ bool TakesParts(const InputOptions& options) {
 std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& options) {
   const std::optional<int64_t> matter = TokensThatMatter(model.manifest, options.plan);
   if (!matter.has_value() || !TakesParts(options)) return std::nullopt;
-  // The planner refuses more than the server's limit, which it need not see.
+  // The planner refuses more than the server's limit.
   const int64_t most = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
   return NeededTokens{.count = std::min(*matter, most),
                       .from_end = options.plan.truncate == Truncate::kStart,
@@ -165,7 +165,7 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
   return vector;
 }
 
-// The windows that become one vector each.
+// Groups of windows, each of which becomes one vector.
 std::vector<Range> GroupsOfWindows(const Plan& plan, const VectorOptions& options) {
   return GroupNeighbors(static_cast<int64_t>(plan.sequences.size()), CountVectors(plan, options));
 }

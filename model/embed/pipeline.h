@@ -27,7 +27,7 @@ struct TokenIds {
   bool complete = false;  // Special tokens and prompt are in the ids.
 };
 
-// Text or token ids are views: what they show must outlive the call only.
+// Text or token ids are views: the viewed data must outlive the call only.
 struct Input {
   Input(std::string_view text) : content(text) {}  // NOLINT(google-explicit-constructor): an input is its text.
   Input(const TokenIds& ids) : content(ids) {}     // NOLINT(google-explicit-constructor)
@@ -68,7 +68,7 @@ struct VectorOptions {
 
 struct OutputVector {
   std::vector<float> values;
-  Range content;                 // The content tokens that it stands for.
+  Range content;                 // The content tokens that it represents.
   std::vector<int32_t> indices;  // Of a sparse vector: which components `values` are. Else empty.
 };
 

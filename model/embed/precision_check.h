@@ -1,8 +1,8 @@
 // Measures how far a precision moves the vectors of a model.
 //
-//   absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference, threads);   // The reference may be freed
-//   now: there need absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder, threads);       // not be memory
-//   for both. PrecisionReport report = ComparePrecision(*expected, *actual);
+//   absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference, threads);   // Free `reference` now.
+//   absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder, threads);
+//   PrecisionReport report = ComparePrecision(*expected, *actual);
 #ifndef LONGEMBED_MODEL_EMBED_PRECISION_CHECK_H_
 #define LONGEMBED_MODEL_EMBED_PRECISION_CHECK_H_
 

@@ -11,7 +11,7 @@ namespace longembed {
 
 namespace {
 
-// Packing allocates, too. The attempt before took time, so the batch may be cancelled by now.
+// Packing may run out of memory, too. The batch may have been cancelled during the last attempt.
 absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequence* const> sequences,
                                           Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled) {
   if (is_cancelled()) return EncoderCancelled();

@@ -1,4 +1,4 @@
-// Running out of memory answered by smaller batches.
+// Retries with smaller batches after running out of memory.
 #ifndef LONGEMBED_MODEL_ENCODER_ENCODE_IN_HALVES_H_
 #define LONGEMBED_MODEL_ENCODER_ENCODE_IN_HALVES_H_
 

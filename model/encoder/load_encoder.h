@@ -56,9 +56,9 @@ std::vector<std::string> AvailableCpuKernels();
 // as many threads as there are cores for each thread that encodes. Our kernels have no use for it.
 void SetTorchThreads(int threads);
 
-// Bounds what LibTorch's oneDNN keeps for each number of rows that it has seen: a thousand of them unless this, or the
-// environment (ONEDNN_PRIMITIVE_CACHE_CAPACITY), says otherwise, which looks like a leak for the first hours. Costs a
-// twentieth of its speed on texts of all lengths. To be called before the first thread starts.
+// Bounds the cache of LibTorch's oneDNN, which has an entry for each number of rows: by default, or by the environment
+// (ONEDNN_PRIMITIVE_CACHE_CAPACITY), a thousand, which looks like a leak for the first hours. Costs a twentieth of its
+// speed on texts of all lengths. REQUIRES: no thread has been started.
 void BoundTorchCaches();
 
 // "2.11.0", for build information.

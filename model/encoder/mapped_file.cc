@@ -19,7 +19,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
   if (descriptor < 0) return refuse();
   struct stat about {};
   void* data = MAP_FAILED;
-  // No bytes and no files are refused by mmap.
+  // mmap refuses empty files and special files.
   if (fstat(descriptor, &about) == 0) {
     data = mmap(nullptr, static_cast<size_t>(about.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
   }

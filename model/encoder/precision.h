@@ -1,4 +1,4 @@
-// In what numbers a model's matrix products are computed.
+// Numeric precision of a model's matrix products.
 #ifndef LONGEMBED_MODEL_ENCODER_PRECISION_H_
 #define LONGEMBED_MODEL_ENCODER_PRECISION_H_
 
@@ -6,7 +6,7 @@
 
 namespace longembed {
 
-// Whatever it is, rotary tables, softmax, norms and their statistics, residual sums and pooling are float32.
+// In every precision rotary tables, softmax, norms and their statistics, residual sums and pooling are float32.
 enum class Precision : uint8_t {
   kFloat32,
   kBfloat16,  // Linear layers and attention.

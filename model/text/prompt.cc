@@ -43,7 +43,7 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
                                                   std::string_view text, int64_t max_tokens) {
   if (text.empty()) return EmptyInput();
-  // Before the prompt moves it: the byte that the error names is one of the text.
+  // Before the prompt is prepended, so that errors name a byte of the text.
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
   // Without a prompt the text is not copied, which matters for texts of megabytes.
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
@@ -203,7 +203,7 @@ absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::str
 
 int64_t BytesOfPart(const Tokenizer& tokenizer, int64_t text_bytes, const NeededTokens& needed) {
   constexpr std::string_view kTwoWords = "two words";
-  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size()) return text_bytes;  // It cuts no text.
+  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size()) return text_bytes;  // The tokenizer finds no place to cut.
   constexpr int64_t kBytesOfToken = 16;  // More than most languages and vocabularies have.
   constexpr auto kEnds = static_cast<int64_t>(2 * kPieceBytes + kCountedBytes);
   if (needed.count_rest || needed.count > (text_bytes - kEnds) / kBytesOfToken) return text_bytes;

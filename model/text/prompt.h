@@ -1,4 +1,4 @@
-// Prompts: which text goes before an input, and where the input's own tokens begin. Stateless: any thread.
+// Puts prompts before inputs, and finds where the input's own tokens begin. Stateless: any thread.
 #ifndef LONGEMBED_MODEL_TEXT_PROMPT_H_
 #define LONGEMBED_MODEL_TEXT_PROMPT_H_
 
@@ -35,10 +35,10 @@ struct PromptedTokens {
   // Number of further tokens of the content before and after these.
   int64_t before = 0;
   int64_t after = 0;
-  bool estimated = false;  // One of the two numbers is: it follows from the bytes that were not tokenized.
+  bool estimated = false;  // One of the two numbers is an estimate by the bytes that were not tokenized.
 };
 
-// Which tokens of a text are needed.
+// The part of a text's tokens that is needed.
 struct NeededTokens {
   int64_t count = Tokenizer::kEverything;  // No more content tokens than these.
   bool from_end = false;                   // Those of the text's end.

@@ -33,8 +33,8 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // Tokens without special tokens around them; none for an empty text. A special token spelt out in the text counts as
-  // that token. A text of more than `enough` tokens need not be looked at to its end: there are more than `enough`
-  // then, and they are those of its beginning. Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte;
+  // that token. A text of more than `enough` tokens may be read in part: the result has more than `enough` tokens
+  // then, those of its beginning. Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte;
   // TOKENIZER_FAILED.
   virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough = kEverything) const = 0;
   static constexpr int64_t kEverything = std::numeric_limits<int64_t>::max();

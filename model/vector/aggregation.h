@@ -1,4 +1,4 @@
-// The vectors of a text's windows to one. Stateless: any thread.
+// Aggregates the vectors of a text's windows to one. Stateless: any thread.
 #ifndef LONGEMBED_MODEL_VECTOR_AGGREGATION_H_
 #define LONGEMBED_MODEL_VECTOR_AGGREGATION_H_
 

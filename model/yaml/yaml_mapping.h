@@ -1,5 +1,5 @@
-// Reads the keys of a YAML mapping into fields that hold their defaults. The one place that says what a number, a
-// duration or a truth value is in the project's files; what leaves room for surprise is refused, with line and key.
+// Reads the keys of a YAML mapping into fields that hold their defaults. Defines the syntax of numbers,
+// durations and truth values in the project's files; ambiguous values are refused, with line and key.
 //
 //   struct Limits { int64_t max_bytes = 100; absl::Duration max_wait = absl::Seconds(1); };
 //   auto describe = [](auto& keys, Limits& limits) {   // YamlMapping reads by it; others may list or compare.
@@ -90,13 +90,13 @@ class YamlMapping {
   // The mapping itself, for keys that its author names.
   const YamlNode& node() const { return node_; }
 
-  // Takes the key for known, whatever it holds.
+  // Marks the key as known, whatever its value.
   void Ignore(const std::string& key);
 
   // Refuses the mapping if the key is absent.
   void Require(const std::string& key);
 
-  // Refuses the file, for what stands at the key: "line 3: PATH.KEY WHAT".
+  // Refuses the file because of the key's value: "line 3: PATH.KEY WHAT".
   [[noreturn]] void Fail(const std::string& key, const std::string& what) const;
   [[noreturn]] void Fail(const YamlNode& node, const std::string& key, const std::string& what) const;
 

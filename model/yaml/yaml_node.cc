@@ -20,7 +20,7 @@ struct Refusal {
 
 [[noreturn]] void Refuse(const YAML::Mark& mark, const std::string& what) { throw Refusal{mark.line + 1, what}; }
 
-// Builds the tree, and refuses what it has no place for.
+// Builds the tree, and refuses everything outside the subset.
 class TreeBuilder final : public YAML::EventHandler {
  public:
   YamlNode& root() { return root_; }
@@ -67,7 +67,7 @@ class TreeBuilder final : public YAML::EventHandler {
     if (parent.node->kind == YamlNode::Kind::kList) return parent.node->items.emplace_back(std::move(node));
     if (parent.has_key) {
       parent.has_key = false;
-      // A value that is not there has the place of what comes next.
+      // A missing value has the line of the next node.
       if (node.kind == YamlNode::Kind::kNull) node.line = parent.node->entries.back().key.line;
       return parent.node->entries.back().value = std::move(node);
     }
