@@ -167,9 +167,10 @@ class TorchEncoder final : public Encoder {
 
   torch::jit::Module embeddings_;
   torch::jit::Module pooling_;
-  std::vector<TorchLayer> layers_;                 // Empty when streamed; then
-  std::vector<torch::jit::Module> stored_layers_;  // have their weights in
-  std::shared_ptr<const MappedFile> file_;         // this file.
+  std::vector<TorchLayer> layers_;  // Empty when streamed.
+  // Streamed layers, whose weights are pages of `file_`.
+  std::vector<torch::jit::Module> stored_layers_;
+  std::shared_ptr<const MappedFile> file_;
   const TorchOptions options_;
   const c10::Device device_;
   const Family family_;

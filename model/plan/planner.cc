@@ -335,8 +335,9 @@ class Planner {
 // Floating-point operations of one layer; a multiply and an add count as two.
 struct LayerOperations {
   double token = 0;  // Linear: projections of query, output, key and value, and the feed-forward layers.
-  double pair = 0;   // Attention: Q K^T and its product with V, for one query and one key; of those that a causal model
-                     // skips, nothing, spread over all.
+  // Attention: Q K^T and its product with V, for one query and one key, averaged over all pairs; those that a causal
+  // model skips cost nothing.
+  double pair = 0;
 };
 
 LayerOperations OperationsOf(const ModelManifest& model) {
