@@ -4,7 +4,7 @@
 #   docker build -t longembed-server --build-arg MODEL=e5-small-v2 .     the model in the image
 #   docker build -t longembed-server:cuda --build-arg DEVICE=cuda .      with LibTorch's CUDA half
 #
-# Every step is a script of deploy/container, so that tests/container/check.sh and a person can run it without a container engine. The cache mounts keep
+# Every step is a script of deploy/container, so that tests/container/check.sh and developers can run it without a container engine. The cache mounts keep
 # packages, wheels, crates and object files between builds; nothing of them gets into a layer.
 
 # cpu | cuda: whether LibTorch's CUDA libraries are in the image.
@@ -29,7 +29,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     deploy/container/install_libtorch.sh
 
 FROM libtorch AS model
-# What model/export takes: a name, or owner/name of the hub. Empty: /models is empty, and models are mounted there.
+# The argument of model/export: a name, or owner/name of the hub. Empty: /models is empty, and models are mounted there.
 ARG MODEL=""
 COPY tests/requirements.txt tests/
 COPY model/export model/export
@@ -65,7 +65,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
 ENTRYPOINT ["/usr/local/bin/longembed-server"]
 CMD ["--config", "/etc/longembed/config.yaml"]
 
-# What NVIDIA's container runtime reads: which GPUs, and which of the driver's libraries.
+# Read by NVIDIA's container runtime: the visible GPUs, and the driver's libraries.
 FROM runtime-cpu AS runtime-cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

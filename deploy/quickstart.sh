@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12 to embeddings of real texts: sets up, starts the server on loopback, embeds, and shows what happened.
+# From a fresh Debian 12 to embeddings of real texts: sets up, starts the server on loopback, embeds, and shows the results.
 #
 #   deploy/quickstart.sh [--serve] [--model MODEL]
 #
-#   --serve   leaves the server running in the foreground afterwards; Ctrl-C ends it in order
+#   --serve   leaves the server running in the foreground afterwards; Ctrl-C shuts it down
 #   --model   a name, checkpoint folder, model directory or hub name that model/export takes; default e5-small-v2
 #
 # With LIBTORCH=DIR and --model of an exported model directory nothing of Python is installed. DEVICE: as deploy/setup.sh has it.
@@ -34,13 +34,12 @@ parse_arguments() {
 
 has_own_libtorch() { [ -n "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ]; }
 
-# What needs no LibTorch is compiled while it is downloaded.
+# Targets without LibTorch are compiled while it is downloaded.
 compile_server() {
   if ! has_own_libtorch && ! has_libtorch; then
     configure release -D LONGEMBED_TORCH=OFF
     compile release longembed longembed_embed longembed_cpu_encoder
-    # Over a fast line LibTorch is there by now. What is left is then compiled beside what needs it, so that no core waits for the last file of the one or of the
-    # other.
+    # Over a fast line LibTorch is there by now. The remaining targets are then compiled together with those that need it, so that no core idles between the two.
     has_libtorch || compile release longembed_api longembed_http_api longembed_process
     until has_libtorch; do sleep 1; done
   fi
@@ -102,7 +101,7 @@ check_port_is_free() {
 start_server() {
   check_port_is_free 50051
   check_port_is_free 9464
-  # Many programs take 8080: the server does without HTTP then.
+  # Many programs use 8080: then the server starts without HTTP.
   if port_is_taken 8080; then
     say "port 8080 of 127.0.0.1 is taken, so that HTTP is left out"
     http=''

@@ -76,7 +76,7 @@ cargo_is_new_enough() {
   [ -n "$version" ] && printf '1.85.0\n%s\n' "$version" | sort -VC
 }
 
-# A cargo that is new enough for the tokenizers crate: the user's, else Debian's; Debian 12's is too old, but the one it carries for browsers is not.
+# A cargo that is new enough for the tokenizers crate: the user's, else Debian's; Debian 12's is too old, except the one packaged for browsers.
 install_rust() {
   [ ! -d "${HOME-}/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
   ! cargo_is_new_enough || return 0
@@ -95,7 +95,7 @@ show_pip_progress() {
   done
 }
 
-# pip_install ARGUMENTS...: into build/venv, with what is large shown.
+# pip_install ARGUMENTS...: into build/venv; shows large downloads.
 pip_install() {
   local log=$logs/pip.log
   mkdir -p "$logs"
@@ -119,7 +119,7 @@ stand_in_for_cuda() {
   done
 }
 
-# Without the requirements that only GPUs have, of which pip would install all.
+# Removes requirements that only GPUs need, which pip would install.
 leave_cuda_out() {
   local packages=$1
   stand_in_for_cuda "$packages/torch/lib"

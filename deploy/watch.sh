@@ -4,7 +4,7 @@
 #
 #   deploy/watch.sh [--seconds N] [--keep]
 #
-#   --seconds N   how long to load them before the queries are asked; default 30
+#   --seconds N   seconds of load before the queries are evaluated; default 30
 #   --keep        leaves everything running afterwards, with a little load; Ctrl-C ends it
 #
 #   LONGEMBED_BUILD=DIR   uses the programs there, which are there already, instead of building build/release
@@ -40,7 +40,7 @@ start() {
   pids[$name]=$!
 }
 
-# finish NAME: waits for the end of what `start` started, and fails when it did not end in order.
+# finish NAME: waits for the end of what `start` started, and fails if its exit status is not clean.
 finish() {
   local name=$1 pid=${pids[$1]} status=0
   unset "pids[$name]"
@@ -54,7 +54,7 @@ stop_all() {
   wait
 }
 
-# wait_until SECONDS WHAT COMMAND...: until COMMAND succeeds; fails when something that was started is gone.
+# wait_until SECONDS WHAT COMMAND...: until COMMAND succeeds; fails when a started program has ended.
 wait_until() {
   local limit=$1 what=$2 name
   shift 2
@@ -114,7 +114,7 @@ start_prometheus() {
   start prometheus prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/data" --web.listen-address="127.0.0.1:$prometheus" --log.level=warn
 }
 
-# balancer_says REPLICA STATE: what the health check found.
+# balancer_says REPLICA STATE: whether the health check found this state.
 balancer_says() {
   curl -sf --max-time 5 "http://127.0.0.1:$balancer_metrics/metrics" |
     grep -qxF "haproxy_server_status{proxy=\"replicas\",server=\"replica-$1\",state=\"$2\"} 1"
@@ -141,7 +141,7 @@ embed_corpus() {
   [ "$(wc -l <"$work/vectors.jsonl")" = 200 ] || fail "$(wc -l <"$work/vectors.jsonl") of 200 texts came back"
 }
 
-# So that the panel on refused keys has something to show.
+# Data for the panel on refused keys.
 call_without_key() {
   ! "$binaries/longembed" models --server "127.0.0.1:$balancer" >"$work/refused.log" 2>&1 || fail "a call without an API key was answered"
 }

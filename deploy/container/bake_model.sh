@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step of the Dockerfile: exports MODEL into /src/models, with all that deploy/setup.sh installs for that. MODEL empty: the folder alone.
+# Step of the Dockerfile: exports MODEL into /src/models, with the packages that deploy/setup.sh installs for that. MODEL empty: the empty folder.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 

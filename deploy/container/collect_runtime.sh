@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Step of the Dockerfile: collects what the image consists of.
+# Step of the Dockerfile: collects the files of the image.
 #
 #   collect_runtime.sh BUILD OUT       BUILD: a build folder of CMake (build/release); environment: DEVICE=cpu|cuda
 #
 # OUT/libtorch/ gets LibTorch's libraries, OUT/server/ all else: the two programs, the Debian libraries and the loader that they ask for, the loader's cache,
-# and a few files of /etc. Nothing is listed by hand but what LibTorch loads by name while it runs.
+# and a few files of /etc. Only libraries that LibTorch loads by name at run time are listed by hand.
 set -euo pipefail
 export LC_ALL=C
 
@@ -62,14 +62,14 @@ copy_debian_library() {
   esac
 }
 
-# The symbol table that is for debuggers and linkers is a fifth of LibTorch. NVIDIA's libraries have none, and may be passed on only as they are.
+# The symbol table for debuggers and linkers is a fifth of LibTorch. NVIDIA's libraries have none, and may be passed on only as they are.
 copy_own_library() {
   local copy=$out/libtorch/$own/${1##*/}
   install -p -m 644 "$1" "$copy"
   case ${1##*/} in libtorch* | libc10* | libcaffe2*) strip --strip-unneeded --preserve-dates "$copy" ;; esac
 }
 
-# As distroless images do, so that scanners know what is here, and the licenses come along. A machine may have a package for other processors, too.
+# As distroless images do, for scanners, with the licenses. A machine may have a package for other processors, too.
 record_package() {
   local package=$1 own
   own=$package:$(dpkg --print-architecture)

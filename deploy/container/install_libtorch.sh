@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Step of the Dockerfile: LibTorch out of the wheel that the exporter uses, in build/venv, where the C++ build looks for it.
-# DEVICE=cpu installs what libtorch_cpu.so is linked with, 0.5 GB instead of 3; DEVICE=cuda all that the wheel wants. LIBTORCH not empty: nothing.
+# DEVICE=cpu installs the libraries that libtorch_cpu.so is linked with, 0.5 GB instead of 3; DEVICE=cuda all requirements of the wheel. LIBTORCH not empty: nothing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 
@@ -24,7 +24,7 @@ else
     say "it is linked with nothing of CUDA"
     exit 0
   fi
-  # The wheel says which CUDA it is built with. On a CPU only these two libraries of it are needed, but they are: the loader asks for them.
+  # The wheel says which CUDA it is built with. On a CPU only these two libraries of it are needed, because the loader requires them.
   cuda=$(sed -n 's/^Requires-Dist: cuda-toolkit\[.*\]\(==[0-9.]*\).*/\1/p' "$venv"/lib/python3*/site-packages/torch-*.dist-info/METADATA)
   [ -n "$cuda" ] || fail "$torch does not say which cuda-toolkit it needs; look at its METADATA and change this script"
   say "what pip reports missing now is what only Python's torch and GPUs need"

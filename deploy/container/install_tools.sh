@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 # Debian's images delete what apt has downloaded; here it is kept, in the cache mounts.
 rm -f /etc/apt/apt.conf.d/docker-clean
 
-# What only tests and the model exporter use stays out; bake_model.sh installs it when a model is wanted.
+# Without the packages of tests and the model exporter; bake_model.sh installs those if MODEL is set.
 not_for_compiling=' git libgtest-dev libgmock-dev libbenchmark-dev default-jre-headless maven '
 wanted=()
 for package in "${debian_packages[@]}"; do
