@@ -11,7 +11,7 @@ ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
 SPARSE_HEAD = "sparse_head.pt"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 5  # Raise it whenever the same checkpoint would give other files.
+EXPORTER_VERSION = 6  # Raise it whenever the same checkpoint would give other files.
 
 
 class _WithoutAliases(yaml.SafeDumper):
