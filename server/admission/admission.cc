@@ -10,7 +10,7 @@ namespace longembed {
 
 Permit::~Permit() {
   const MutexLock lock(admission_.mutex_);
-  admission_.GiveBack(*this, held_);
+  admission_.ReleasePart(*this, held_);
   const auto client = admission_.clients_.find(request_.client);
   if (--client->second.permits == 0) admission_.clients_.erase(client);
 }
@@ -18,7 +18,7 @@ Permit::~Permit() {
 absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit) {
   const MutexLock lock(admission_.mutex_);
   const Reservation estimate = held_;
-  admission_.GiveBack(*this, held_);
+  admission_.ReleasePart(*this, held_);
   request_.tokens = tokens;
   request_.work = work;
   request_.oversized = oversized;
@@ -53,13 +53,13 @@ void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
                 .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
                 .work = std::min(held_.work, share * whole_.work)};
   if (runs && !request_.oversized) admission_.MeasurePace(work);
-  admission_.GiveBack(*this, released);
+  admission_.ReleasePart(*this, released);
 }
 
 absl::StatusOr<std::shared_ptr<Permit>> Admission::Admit(ModelBudget& model, const ResourceRequest& request) {
   const Reservation wanted = Charge(request);
   const MutexLock lock(mutex_);
-  if (const Decision decision = Judge(model, request, wanted); decision.refused) {
+  if (const Decision decision = Decide(model, request, wanted); decision.refused) {
     return Refuse(decision.reason, model, request);
   }
   Client& client = clients_[request.client];
@@ -82,8 +82,8 @@ Reservation Admission::Charge(const ResourceRequest& request) const {
   return charge;
 }
 
-Admission::Decision Admission::Judge(const ModelBudget& model, const ResourceRequest& request,
-                                     const Reservation& wanted) const {
+Admission::Decision Admission::Decide(const ModelBudget& model, const ResourceRequest& request,
+                                      const Reservation& wanted) const {
   const int64_t max_tokens = MaxTokens(model, request.priority);
   const auto found = clients_.find(request.client);
   const Client client = found == clients_.end() ? Client{} : found->second;
@@ -184,7 +184,7 @@ void Admission::Hold(Permit& permit, const Reservation& more) {
   Count(permit, more, +1);
 }
 
-void Admission::GiveBack(Permit& permit, Reservation part) {
+void Admission::ReleasePart(Permit& permit, Reservation part) {
   Count(permit, part, -1);
   permit.held_.all_tokens -= part.all_tokens;
   permit.held_.tokens -= part.tokens;

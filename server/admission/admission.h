@@ -160,7 +160,7 @@ class Admission {
     bool refused = false;
   };
 
-  Decision Judge(const ModelBudget& model, const ResourceRequest& request, const Reservation& wanted) const
+  Decision Decide(const ModelBudget& model, const ResourceRequest& request, const Reservation& wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static bool Waits(const ModelBudget& model) { return model.tokens_ > 0; }
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
@@ -177,7 +177,7 @@ class Admission {
   absl::Status Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Hold(Permit& permit, const Reservation& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void GiveBack(Permit& permit, Reservation part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleasePart(Permit& permit, Reservation part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Adds the reservation to every sum, or takes it out of them.
   void Count(const Permit& permit, const Reservation& reservation, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The order of BatchQueue: by the time their work would be done; without a deadline, by start plus kMaxDeadlineSlack.

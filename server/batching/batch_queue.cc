@@ -88,17 +88,17 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
   return expired;
 }
 
-std::vector<std::shared_ptr<Job>> BatchQueue::TakeHopeless(absl::Time now, absl::Duration per_cost) {
+std::vector<std::shared_ptr<Job>> BatchQueue::TakeInfeasible(absl::Time now, absl::Duration per_cost) {
   constexpr double kOptimism = 0.9;  // Margin for estimation error: a job that is taken out is lost.
-  std::vector<std::shared_ptr<Job>> hopeless;
+  std::vector<std::shared_ptr<Job>> infeasible;
   while (jobs_.size() > 1) {
     const auto next = jobs_.begin();
     const Job& job = *next->second;
     if (!Promised(job) || job.next_ > 0 || now + kOptimism * (per_cost * job.cost_) <= job.options_.deadline) break;
-    hopeless.push_back(next->second);
+    infeasible.push_back(next->second);
     Erase(next);
   }
-  return hopeless;
+  return infeasible;
 }
 
 int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch) {

@@ -56,7 +56,7 @@ class BatchQueue {
 
   // Takes out jobs that are next and cannot be done by their deadlines, at `per_cost` of the device's time: starting
   // them would make those behind them late, too. Never the only job, which measures the device's speed.
-  std::vector<std::shared_ptr<Job>> TakeHopeless(absl::Time now, absl::Duration per_cost);
+  std::vector<std::shared_ptr<Job>> TakeInfeasible(absl::Time now, absl::Duration per_cost);
 
   // Takes the most urgent sequence, then in order of urgency whatever still fits the budget. Empty when the queue is.
   Batch TakeBatch(const BatchLimits& limits, absl::Time now);

@@ -53,7 +53,7 @@ void Lane::SeedThroughput(int64_t cost, absl::Duration took) {
   scheduler_.Measure(*this, cost, absl::ToDoubleSeconds(took));
 }
 
-absl::Duration Lane::MostTime(const Batch& batch) const {
+absl::Duration Lane::TimeLimit(const Batch& batch) const {
   constexpr int kSlowness = 4;
   constexpr absl::Duration kAllowance = absl::Seconds(3);
   int64_t cost = 0;
@@ -129,7 +129,7 @@ bool Scheduler::Step() {
 
 void Scheduler::Run(Assignment& assignment) {
   for (const std::shared_ptr<Job>& job : assignment.expired) Answer(*assignment.lane, *job, DeadlineExceeded());
-  for (const std::shared_ptr<Job>& job : assignment.hopeless)
+  for (const std::shared_ptr<Job>& job : assignment.infeasible)
     Answer(*assignment.lane, *job, TooLateFor(*assignment.lane, *job));
   if (assignment.lane == nullptr) {
     HelpOthers();
@@ -162,14 +162,14 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   assignment.lane = &lane;
   const absl::Time now = clock_.Now();
   assignment.expired = lane.queue_.TakeExpired(now);
-  assignment.hopeless = lane.queue_.TakeHopeless(now, lane.WorkOf(1));
+  assignment.infeasible = lane.queue_.TakeInfeasible(now, lane.WorkOf(1));
   BatchLimits limits = lane.options_.batch;
   limits.oversized = OversizedMayStart();
   const int64_t share = (lane.queue_.cost(limits.oversized) + free_workers_ - 1) / free_workers_;
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
   assignment.batch = lane.queue_.TakeBatch(limits, now);
   assignment.running = lane.running_.insert(
-      lane.running_.end(), {.began = now, .cpu_began = ProcessCpuTime(), .most = lane.MostTime(assignment.batch)});
+      lane.running_.end(), {.began = now, .cpu_began = ProcessCpuTime(), .most = lane.TimeLimit(assignment.batch)});
   for (const BatchItem& item : assignment.batch) {
     if (assignment.running->jobs.empty() || assignment.running->jobs.back() != item.job) {
       assignment.running->jobs.push_back(item.job);
@@ -280,7 +280,7 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   // Before the lane may be destroyed: resources of the jobs, such as their permits, may be destroyed with it.
   assignment.batch.clear();
   assignment.expired.clear();
-  assignment.hopeless.clear();
+  assignment.infeasible.clear();
   std::vector<std::shared_ptr<Job>> jobs;
   {
     const MutexLock lock(mutex_);

@@ -121,7 +121,7 @@ class Lane {
     std::vector<std::shared_ptr<Job>> jobs;
   };
   // Time limit of a batch: several times what one worker alone would take, by recent throughput, plus some seconds.
-  absl::Duration MostTime(const Batch& batch) const;
+  absl::Duration TimeLimit(const Batch& batch) const;
 
   Scheduler& scheduler_;
   Encoder& encoder_;
@@ -168,7 +168,7 @@ class Scheduler {
     Batch batch;           // Empty when only expired jobs were found.
     bool oversized = false;
     std::vector<std::shared_ptr<Job>> expired;
-    std::vector<std::shared_ptr<Job>> hopeless;
+    std::vector<std::shared_ptr<Job>> infeasible;
     std::list<Lane::RunningBatch>::iterator running;  // When there is a lane.
   };
 

@@ -13,7 +13,7 @@
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kLook = absl::Milliseconds(10);
+constexpr absl::Duration kPollInterval = absl::Milliseconds(10);
 
 HttpTimes TimesOf(const ConnectionsConfig& connections) {
   HttpTimes times{.header = connections.handshake_timeout, .stall = connections.keepalive};
@@ -97,12 +97,13 @@ void HttpServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
   acceptor_->Stop();
   for (const auto& session : Sessions()) session->Drain();
   const absl::Time end = context_.host.clock.Now() + timeout;
-  while (!Sessions().empty() && context_.host.clock.Now() < end && !(is_forced && is_forced())) absl::SleepFor(kLook);
+  while (!Sessions().empty() && context_.host.clock.Now() < end && !(is_forced && is_forced()))
+    absl::SleepFor(kPollInterval);
   while (true) {
     const auto left = Sessions();
     if (left.empty()) return;
     for (const auto& session : left) session->Close();
-    absl::SleepFor(kLook);
+    absl::SleepFor(kPollInterval);
   }
 }
 

@@ -186,10 +186,10 @@ void Acceptor::Stop() {
 }
 
 void Acceptor::Run(const std::stop_token& stop) {
-  constexpr int kLookMs = 100;  // Interval between checks of idle connections.
+  constexpr int kPollMs = 100;  // Interval between checks of idle connections.
   std::array<epoll_event, 64> events;
   while (!stop.stop_requested()) {
-    const int count = epoll_wait(epoll_, events.data(), events.size(), idle_.empty() ? -1 : kLookMs);
+    const int count = epoll_wait(epoll_, events.data(), events.size(), idle_.empty() ? -1 : kPollMs);
     for (int i = 0; i < count && !stop.stop_requested(); ++i) {
       const int descriptor = events[i].data.fd;
       if (descriptor == wake_) return;

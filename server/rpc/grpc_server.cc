@@ -132,13 +132,13 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
 }
 
 void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& is_forced) {
-  constexpr absl::Duration kLook = absl::Milliseconds(20);
+  constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
   // For our streams; by then answers have reached their clients, and idle clients have seen GOAWAY.
   constexpr absl::Duration kSilence = absl::Milliseconds(500);
   const Clock& clock = context_.clock;
   absl::Time last_busy = clock.Now();
   while (!stop.stop_requested()) {
-    absl::SleepFor(kLook);
+    absl::SleepFor(kPollInterval);
     if (context_.metrics.in_flight() > 0 || context_.ledger.bytes() > 0) last_busy = clock.Now();
     const bool forced = is_forced && is_forced();
     if (forced || clock.Now() - last_busy >= kSilence) grpc_server_cancel_all_calls(server_->c_server());

@@ -43,27 +43,27 @@ void StreamHost::Begin() {
   if (host_.streams != nullptr) host_.streams->Add(shared_from_this());
 }
 
-absl::Status StreamHost::WhyNoMore(bool ok) const {
+absl::Status StreamHost::EndReason(bool ok) const {
   if (cancelled_ || finished_) return absl::OkStatus();  // The end has been sent, or the client is gone.
   if (ok) return ServerDraining();                       // A message that is not accepted.
   return options_.check_end == nullptr ? absl::OkStatus() : options_.check_end();
 }
 
-void StreamHost::ReadNoMore(const absl::Status& why) {
+void StreamHost::StopReading(const absl::Status& why) {
   read_all_ = true;
   if (refusal_.ok()) refusal_ = why;
 }
 
 std::shared_ptr<StreamHost::Slot> StreamHost::TakeMessage(bool ok, int64_t bytes) {
   const MutexLock lock(mutex_);
-  const auto no_more = [this](const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  const auto stop_reading = [this](const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     reading_ = false;
-    ReadNoMore(why);
+    StopReading(why);
     return nullptr;
   };
-  if (!ok || read_all_ || finished_ || cancelled_ || draining_) return no_more(WhyNoMore(ok));
+  if (!ok || read_all_ || finished_ || cancelled_ || draining_) return stop_reading(EndReason(ok));
   std::unique_ptr<Charge> memory = host_.ledger.BeginMessage(record_.caller().name);
-  if (const absl::Status held = memory->Hold(Memory::kRequests, bytes); !held.ok()) return no_more(held);
+  if (const absl::Status held = memory->Hold(Memory::kRequests, bytes); !held.ok()) return stop_reading(held);
   auto slot = std::make_shared<Slot>();
   slot->bytes = slot->request_bytes = bytes;
   slot->exchange = std::make_shared<Exchange>(method_, record_, host_, std::move(memory), /*may_wait=*/true);
@@ -79,7 +79,7 @@ void StreamHost::OnRead(bool ok, grpc::ByteBuffer request) {
   } catch (const std::bad_alloc&) {
     const MutexLock lock(mutex_);
     reading_ = false;
-    ReadNoMore(ServerOutOfMemory());
+    StopReading(ServerOutOfMemory());
   }
   if (slot == nullptr) return Advance(/*in_reaction=*/true);
   slot->exchange->Start(std::move(request), [self = shared_from_this(), slot] { self->EndMessage(*slot); });
@@ -106,23 +106,23 @@ void StreamHost::EndMessage(Slot& slot) {
   Advance(/*in_reaction=*/false);
 }
 
-bool StreamHost::DropIfSilent(const Slot& slot) {
+bool StreamHost::DropIfEmpty(const Slot& slot) {
   // Not before Start has returned: the slot keeps the exchange alive.
   if (!slot.started || !slot.ended || slot.exchange->has_answer()) return false;
   bytes_ -= slot.bytes;
-  if (!slot.exchange->status().ok()) ReadNoMore(slot.exchange->status());
+  if (!slot.exchange->status().ok()) StopReading(slot.exchange->status());
   return true;
 }
 
-void StreamHost::DropSilent() {
+void StreamHost::DropEmpty() {
   if (!options_.in_order) {
     std::erase_if(slots_,
-                  [this](const auto& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return DropIfSilent(*slot); });
+                  [this](const auto& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return DropIfEmpty(*slot); });
     return;
   }
   while (!failed_ && !slots_.empty()) {
     const std::shared_ptr<Slot> slot = slots_.front();
-    if (!DropIfSilent(*slot)) return;
+    if (!DropIfEmpty(*slot)) return;
     failed_ = !slot->exchange->status().ok();
     if (failed_) refusal_ = slot->exchange->status();  // Also if reading has ended for another reason.
     slots_.pop_front();
@@ -153,8 +153,8 @@ void StreamHost::Advance(bool in_reaction) {
   {
     const MutexLock lock(mutex_);
     if (finished_) return;
-    DropSilent();
-    if (!reading_ && !read_all_ && host_.clock.Now() >= ends_) ReadNoMore(StreamTooOld(host_.max_stream_age));
+    DropEmpty();
+    if (!reading_ && !read_all_ && host_.clock.Now() >= ends_) StopReading(StreamTooOld(host_.max_stream_age));
     if (writing_ == nullptr) {
       answer = writing_ = TakeAnswer();
       end = finished_ = answer == nullptr && IsOver();

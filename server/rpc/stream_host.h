@@ -69,7 +69,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   // Null when there is nothing to begin: the last message was read, or the stream is over, or may hold no more.
   std::shared_ptr<Slot> TakeMessage(bool ok, int64_t bytes);
   // Reason why there is no next message; OK after the last one.
-  absl::Status WhyNoMore(bool ok) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndReason(bool ok) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndMessage(Slot& slot);
   // Begins what can be begun: the next write, the end, or, in a reaction of the front's, the next read. Elsewhere the
   // stream may be finished by another thread between the decision and the read.
@@ -77,10 +77,10 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   // The slot to be written next, taken out; null when there is none.
   std::shared_ptr<Slot> TakeAnswer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Slots that have nothing to write: parts of larger messages, and those that failed.
-  void DropSilent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool DropIfSilent(const Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropEmpty() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool DropIfEmpty(const Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ReadNoMore(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StopReading(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Another size than it was thought.
   void Resize(Slot& slot, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

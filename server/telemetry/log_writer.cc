@@ -62,7 +62,7 @@ int64_t LogWriter::dropped() const {
 
 void LogWriter::CountDropped(int64_t lines) {
   dropped_ += lines;
-  untold_ += lines;
+  unreported_ += lines;
 }
 
 void LogWriter::Run() {
@@ -71,14 +71,14 @@ void LogWriter::Run() {
     added_.Wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !waiting_.empty(); });
     if (waiting_.empty()) return;
     const std::string lines = std::exchange(waiting_, "");
-    const int64_t told = std::exchange(untold_, 0);
+    const int64_t reported = std::exchange(unreported_, 0);
     writing_ = true;
     lock.unlock();
     const int64_t lost = WriteLines(lines);
-    const bool heard = told == 0 || WriteLines(dropped_line_(told)) == 0;
+    const bool written = reported == 0 || WriteLines(dropped_line_(reported)) == 0;
     lock.lock();
     CountDropped(lost);
-    if (!heard) untold_ += told;
+    if (!written) unreported_ += reported;
     writing_ = false;
     if (waiting_.empty()) written_.NotifyAll();
   }

@@ -56,7 +56,7 @@ class LogWriter {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t untold_ ABSL_GUARDED_BY(mutex_) = 0;  // Dropped, and not reported by a line.
+  int64_t unreported_ ABSL_GUARDED_BY(mutex_) = 0;  // Dropped, and not reported by a line.
 
   bool within_line_ = false;  // Of the thread: a refusal left a part of a line behind.
   std::thread thread_;

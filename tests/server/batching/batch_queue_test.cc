@@ -83,12 +83,12 @@ TEST(BatchQueueTest, WhatCannotBeDoneInTimeIsNotBegun) {
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
   const absl::Duration second_a_job = absl::Milliseconds(10);  // 100 tokens.
-  EXPECT_TRUE(queue.TakeHopeless(kStart + absl::Seconds(1), second_a_job).empty());
-  const auto hopeless = queue.TakeHopeless(kStart + absl::Seconds(1.2), second_a_job);
-  ASSERT_EQ(hopeless.size(), 1u);
-  EXPECT_EQ(hopeless[0]->tokens(), 100);
+  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1), second_a_job).empty());
+  const auto infeasible = queue.TakeInfeasible(kStart + absl::Seconds(1.2), second_a_job);
+  ASSERT_EQ(infeasible.size(), 1u);
+  EXPECT_EQ(infeasible[0]->tokens(), 100);
   // The only one tells how fast the device is, whatever the estimate.
-  EXPECT_TRUE(queue.TakeHopeless(kStart + absl::Seconds(1.9), second_a_job).empty());
+  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1.9), second_a_job).empty());
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
 }
 
@@ -97,7 +97,7 @@ TEST(BatchQueueTest, WhatHasBegunGoesOn) {
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
-  EXPECT_TRUE(queue.TakeHopeless(kStart + absl::Seconds(1.9), absl::Milliseconds(10)).empty());
+  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1.9), absl::Milliseconds(10)).empty());
 }
 
 TEST(BatchQueueTest, LimitsSequences) {
