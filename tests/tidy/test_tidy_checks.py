@@ -17,7 +17,7 @@ def test_several_sentences_in_a_line(line):
     assert tidy.check_sentences("a.md", line)
 
 
-@pytest.mark.parametrize("line", ["One thing, e.g. This.", "* **Label.** One sentence.", "1. One sentence.", "| a. B | c. D |", "`a. B` is code.", "A link ([page](b.md)), then more.", "```\nA. B.\n```"])
+@pytest.mark.parametrize("line", ["One thing, e.g. This.", "* **Label.** One sentence.", "1. One sentence.", "## 1. A heading", "| a. B | c. D |", "`a. B` is code.", "A link ([page](b.md)), then more.", "```\nA. B.\n```"])
 def test_one_sentence_in_a_line(line):
     assert not tidy.check_sentences("a.md", line)
 

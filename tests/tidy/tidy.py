@@ -105,7 +105,7 @@ def check_sentences(path: str, text: str) -> list[Finding]:
     """One sentence a line. A label in bold, the number of a list, and what stands in brackets may go before it."""
     found = []
     for number, line in prose_lines(text):
-        plain = re.sub(r"^\s*([-*+]|\d+\.)\s+", "", without_code_and_links(line))
+        plain = re.sub(r"^(#+\s+|\s*[-*+]\s+)?(\d+\.\s+)?", "", without_code_and_links(line).strip())
         plain = re.sub(r"^\*\*[^*]*\*\*\s*", "", plain)
         plain = re.sub(r"\([^()]*\)", "()", plain)
         if SENTENCE_ENDS.search(plain):
