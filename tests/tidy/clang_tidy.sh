@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs clang-tidy-19 with the checks of .clang-tidy. Not a part of CI: a file takes from 5 to 60 seconds.
+# Runs clang-tidy-19 with the checks of .clang-tidy. Not a part of CI: a file takes ten seconds or more.
 #
 #   tests/tidy/clang_tidy.sh                the .cc files that differ from origin/main
 #   tests/tidy/clang_tidy.sh --base COMMIT  those that differ from COMMIT
