@@ -215,7 +215,7 @@ class Scheduler {
 
   const SchedulerOptions options_;
   const Clock& clock_;
-  Team team_;
+  Team team_{options_.workers};
 
   // std::mutex rather than absl::Mutex: ThreadSanitizer sees through it also where a distribution's absl is not
   // instrumented.
