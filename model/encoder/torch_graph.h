@@ -24,9 +24,11 @@ struct AttentionHeads {
 // value[out] = part(value[in]...), or without a part the sum of two values.
 struct PartCall {
   std::optional<torch::jit::Module> part;
+  std::string kind;                         // ClassOf(part) where CheckKnownPart knows it; else empty.
   std::optional<AttentionHeads> attention;  // Where the part is attention to all tokens, by its class.
   std::vector<size_t> in;
   size_t out = 0;
+  bool only_reader = false;  // No other call reads in[0], nor does the layer return it: it may be overwritten.
 };
 
 // Values are numbered: first forward()'s arguments, then the results of calls, each written once.
