@@ -45,3 +45,11 @@ def test_the_parser_of_reasons_sees_each_form():
     assert reasons_of_the_source(text) == {
         ("A_REASON", "INVALID_ARGUMENT"), ("B_REASON", "INVALID_ARGUMENT"), ("C_REASON", "INVALID_ARGUMENT"), ("D_REASON", "RESOURCE_EXHAUSTED"),
         ("E_REASON", "NOT_FOUND")}  # fmt: skip
+
+
+def test_every_architecture_has_a_row():
+    modules = re.search(r"^MODULES = \{(.*?)^\}", (ROOT / "model/export/architectures.py").read_text(encoding="utf-8"), re.M | re.S)[1]
+    families = (ROOT / "model/export/README.md").read_text(encoding="utf-8").split("## Families", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", families, re.M)
+    documented = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert set(re.findall(r'^ +"([\w-]+)":', modules, re.M)) == documented
