@@ -105,6 +105,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     folder = posixpath.dirname(page.file.src_uri)
+    if "\n## " not in markdown:  # An empty table of contents would take the room of a wide page.
+        page.meta.setdefault("hide", ["toc"])
 
     def rewritten(match: re.Match) -> str:
         before, target, after = match.groups()

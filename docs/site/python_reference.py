@@ -48,6 +48,11 @@ def prose(docstring: str | None) -> list[str]:
     return [*lines, ""]
 
 
+def of_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    # A module's is not indented: cleaning would take the indentation of its code.
+    return prose(ast.get_docstring(node, clean=not isinstance(node, ast.Module)))
+
+
 def is_public(node: ast.stmt) -> bool:
     return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_")
 
@@ -60,13 +65,13 @@ def of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, level: int, prefix
     heading = f"{'#' * level} `{prefix}{node.name}`"
     if "property" in decorators(node):
         returns = f": `{ast.unparse(node.returns)}`" if node.returns else ""
-        return [f"{heading}{returns}", "", *prose(ast.get_docstring(node))]
-    return [heading, "", "```python", signature(node, node.name), "```", "", *prose(ast.get_docstring(node))]
+        return [f"{heading}{returns}", "", *of_docstring(node)]
+    return [heading, "", "```python", signature(node, node.name), "```", "", *of_docstring(node)]
 
 
 def of_class(node: ast.ClassDef) -> list[str]:
     bases = ", ".join(ast.unparse(base) for base in node.bases)
-    lines = [f"## `{node.name}`", "", *([f"A `{bases}`.", ""] if bases else []), *prose(ast.get_docstring(node))]
+    lines = [f"## `{node.name}`", "", *([f"A `{bases}`.", ""] if bases else []), *of_docstring(node)]
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             lines += ["```python", signature(child, node.name), "```", ""]
@@ -81,7 +86,7 @@ def of_class(node: ast.ClassDef) -> list[str]:
 
 def of_module(path: Path, name: str) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    lines = [f"## module `{name}`", "", *prose(ast.get_docstring(tree))]
+    lines = [f"## module `{name}`", "", *of_docstring(tree)]
     for node in tree.body:
         if is_public(node):
             lines += of_function(node, 3, f"{path.stem}.")
@@ -92,7 +97,7 @@ def of_module(path: Path, name: str) -> list[str]:
 
 def reference(package: Path) -> str:
     """The page of the package in that folder. Raises ValueError where a public name has no docstring or no definition."""
-    lines = [f"# The Python package {PACKAGE}", "", *prose(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))))]
+    lines = [f"# The Python package {PACKAGE}", "", *of_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))]
     for name, module in exported(package).items():
         path = package / (module.removeprefix(f"{PACKAGE}.").replace(".", "/") + ".py")
         if module == f"{PACKAGE}.{name}":
