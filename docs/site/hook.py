@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 HERE = Path(__file__).resolve().parent
@@ -96,7 +96,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path.endswith(PICTURES) and (ROOT / path).is_file():
             files.append(of_repository(path))
         elif page_of(path) != path and not page_of(path).endswith("README.md"):
-            files.append(File.generated(config, page_of(path), content=shown(path)))
+            files.append(File.generated(config, page_of(path), content=shown(path), inclusion=InclusionLevel.NOT_IN_NAV))
     for path, content in references().items():
         files.append(File.generated(config, path, content=content))
     files.append(File.generated(config, "stylesheets/site.css", content=(HERE / "site.css").read_text(encoding="utf-8")))
