@@ -10,14 +10,15 @@ PACKAGE = "longembed"
 
 
 def exported(package: Path) -> dict[str, str]:
-    """Public name -> the module that defines it, in the order of __init__.py's imports."""
+    """Public name -> the module that defines it: the client first, modules of functions last."""
     tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
     names = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 names[alias.name] = f"{node.module}.{alias.name}" if node.module == PACKAGE else node.module
-    return names
+    first = ["Client", "AsyncClient"]
+    return {name: names[name] for name in sorted(names, key=lambda name: (names[name] == f"{PACKAGE}.{name}", name not in first, first.index(name) if name in first else 0))}
 
 
 def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> str:
@@ -34,17 +35,16 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> str:
 
 
 def prose(docstring: str | None) -> list[str]:
-    """Paragraphs as they are; lines `name: meaning` become a list; indented lines code."""
+    """Paragraphs as they are; lines `name: meaning` become a list, each until the next sentence that begins a line; indented lines are code."""
     lines: list[str] = []
+    in_list = False
     for line in (docstring or "").splitlines():
-        if match := re.match(r"(`?[\w, ]{1,40}`?): (\S.*)", line):
-            if lines and not lines[-1].startswith("* ") and lines[-1]:
-                lines.append("")
-            lines.append(f"* **{match[1].strip('`')}**: {match[2]}")
-        elif lines and lines[-1].startswith("* ") and line and not line.startswith(" "):
-            lines += ["", line]
-        else:
-            lines.append(line)
+        match = re.match(r"(`?[a-z]\w*(?:, [a-z]\w*)*`?): (\S.*)", line)
+        begins = bool(match) != in_list and (match or not line[:1].islower())
+        if begins and lines and lines[-1]:
+            lines.append("")
+        in_list = bool(match) or in_list and line[:1].islower()
+        lines.append(f"* **{match[1].strip('`')}**: {match[2]}" if match else line)
     return [*lines, ""]
 
 
