@@ -121,6 +121,8 @@ if [ "$preset" = release ]; then
   # The formatter's version matters; where there is no such version the check is skipped.
   [ "$(debian_version)" != 12 ] || install_packages clang-format-14
   install_python_package
+  # The site of the documentation, which tests/docs builds.
+  install_python docs "$root/docs/requirements.txt"
 fi
 if [ "$preset" = release ] && [ "$(debian_version)" = 12 ] && [ "$(uname -m)" = x86_64 ]; then
   install_arm64_tools || say "tests/arm64 will be skipped"
