@@ -75,5 +75,6 @@ ARG VERSION=0.1.0
 ARG REVISION=""
 LABEL org.opencontainers.image.title="longembed-server" \
       org.opencontainers.image.description="Text embeddings over gRPC; each request chooses how a long text gets through a short-context model" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -21,7 +21,7 @@ set(components)
 if(LONGEMBED_TORCH)
   list(APPEND components embedder)
   longembed_install_libraries(embedder
-    longembed_errors longembed_yaml longembed_manifest longembed_text longembed_plan longembed_vector longembed_encoder longembed_cpu_encoder
+    longembed_errors longembed_yaml longembed_manifest longembed_text longembed_plan longembed_vector longembed_encoder longembed_cpu_encoder longembed_cuda_kernels
     longembed_torch_encoder longembed_embed longembed_embedder)
   get_target_property(archive longembed::hf_tokenizers IMPORTED_LOCATION)
   install(FILES ${archive} DESTINATION ${CMAKE_INSTALL_LIBDIR})

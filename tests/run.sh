@@ -122,6 +122,8 @@ if [ "$preset" = release ]; then
   # Their versions matter; where there are no such versions the checks are skipped.
   [ "$(debian_version)" != 12 ] || install_packages clang-format-14 clang-19
   install_python_package
+  # The site of the documentation, which tests/docs builds.
+  install_python docs "$root/docs/requirements.txt"
 fi
 if [ "$preset" = release ] && [ "$(debian_version)" = 12 ] && [ "$(uname -m)" = x86_64 ]; then
   install_arm64_tools || say "tests/arm64 will be skipped"

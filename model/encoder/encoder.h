@@ -59,7 +59,8 @@ class Encoder {
   // The engine's name: "native" for our own kernels, "torchscript" for LibTorch.
   virtual std::string engine() const = 0;
 
-  // Of our own kernels, the instruction set ("avx2-vnni", cpu/kernels.h); empty for other engines.
+  // Of our own kernels: the instruction set ("avx2-vnni", cpu/kernels.h), or "nvrtc" where a GPU runs those of
+  // cuda/fused_kernels.cu between LibTorch's products; empty without any.
   virtual std::string kernels() const { return ""; }
 };
 

@@ -1,13 +1,14 @@
 #include "model/encoder/team.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
 namespace longembed {
 namespace {
 
-// What a thread does that expects its turn within microseconds: first it only waits, then it lets others run. A helper
-// that is not needed for longer sleeps a little; a leader has only a helper's last iteration to wait for.
+// Waits for an event that is microseconds away: at first it spins, then it yields. A helper without work for longer
+// sleeps; a leader only waits for a helper's last iteration.
 class Backoff {
  public:
   void Wait() {
@@ -33,6 +34,9 @@ class Backoff {
 
 }  // namespace
 
+Team::Team(int max_leaders) : slots_(static_cast<size_t>(std::max(1, max_leaders))) {}
+Team::Team() : Team(static_cast<int>(std::thread::hardware_concurrency())) {}
+
 bool Team::Loop::RunOne() {
   const int i = next.fetch_add(1, std::memory_order_relaxed);
   if (i >= count) return false;
@@ -47,10 +51,10 @@ bool Team::Loop::RunOne() {
 
 Team::Leader::Leader(Team& team) : team_(team) {
   team_.leaders_.fetch_add(1);
-  for (int i = 0; i < kMaxLeaders; ++i) {
+  for (size_t i = 0; i < team_.slots_.size(); ++i) {
     bool free = false;
     if (team_.slots_[i].taken.compare_exchange_strong(free, true)) {
-      slot_ = i;
+      slot_ = static_cast<int>(i);
       return;
     }
   }
@@ -63,29 +67,51 @@ Team::Leader::~Leader() {
 
 void Team::Leader::ParallelFor(int count, absl::FunctionRef<void(int)> body) {
   Loop loop(count, body);
-  const bool alone = count == 1 || slot_ < 0;
-  if (!alone) team_.slots_[slot_].loop.store(&loop);
+  const bool alone = count <= 1 || slot_ < 0;
+  if (!alone) {
+    Slot& slot = team_.slots_[slot_];
+    slot.loop.store(&loop);
+    slot.openings.store(count - 1);
+  }
   while (loop.RunOne()) {
   }
   if (!alone) {
     Slot& slot = team_.slots_[slot_];
+    slot.openings.store(0);
     slot.loop.store(nullptr);
     for (Backoff backoff(/*may_sleep=*/false); slot.inside.load() > 0;) backoff.Wait();
   }
   if (loop.failed) std::rethrow_exception(loop.error);
 }
 
-bool Team::HelpOnce(int& place, absl::FunctionRef<bool()> leave) {
-  for (int tried = 0; tried < kMaxLeaders; ++tried, place = (place + 1) % kMaxLeaders) {
-    Slot& slot = slots_[place];
-    if (slot.loop.load(std::memory_order_relaxed) == nullptr) continue;
-    bool worked = false;
-    slot.inside.fetch_add(1);
-    if (Loop* const loop = slot.loop.load(); loop != nullptr) {
-      while (!leave() && loop->RunOne()) worked = true;
+bool Team::Slot::TakeOpening() {
+  int left = openings.load(std::memory_order_relaxed);
+  while (left > 0) {
+    if (openings.compare_exchange_weak(left, left - 1)) return true;
+  }
+  return false;
+}
+
+bool Team::Slot::Help(absl::FunctionRef<bool()> leave) {
+  bool worked = false;
+  inside.fetch_add(1);
+  if (Loop* const current = loop.load(); current != nullptr) {
+    bool left = false;
+    while (!(left = leave()) && current->RunOne()) worked = true;
+    // Another helper may go on where this one left; none has anything to do where no iteration is left.
+    if (left) {
+      openings.fetch_add(1);
+    } else {
+      openings.store(0);
     }
-    slot.inside.fetch_sub(1);
-    if (worked) return true;
+  }
+  inside.fetch_sub(1);
+  return worked;
+}
+
+bool Team::HelpOnce(size_t& first, absl::FunctionRef<bool()> leave) {
+  for (size_t tried = 0; tried < slots_.size(); ++tried, first = (first + 1) % slots_.size()) {
+    if (slots_[first].TakeOpening() && slots_[first].Help(leave)) return true;
   }
   return false;
 }
@@ -108,9 +134,9 @@ HelperThreads::~HelperThreads() {
 
 void Team::Help(absl::FunctionRef<bool()> leave) {
   helpers_.fetch_add(1);
-  int place = 0;
+  size_t first = 0;
   for (Backoff backoff(/*may_sleep=*/true); has_leaders() && !leave();) {
-    if (HelpOnce(place, leave)) {
+    if (HelpOnce(first, leave)) {
       backoff.Reset();
     } else {
       backoff.Wait();

@@ -49,6 +49,15 @@ at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at
   return context_heads.transpose(1, 2).flatten(0, 1).index_select(0, valid.flatten().nonzero().flatten());
 }
 
+// Whether one padded call neither doubles the batch nor has a large mask.
+bool PaddingFits(const PackedBatch& batch, int64_t longest, bool causal) {
+  constexpr int64_t kMaxMask = int64_t{1} << 26;
+  const auto sequences = static_cast<int64_t>(batch.query_scale.size());
+  const auto tokens = static_cast<int64_t>(batch.tokens.size());
+  const bool mask_fits = !causal || sequences * longest * longest <= kMaxMask;
+  return sequences >= 2 && sequences * longest <= 2 * tokens && mask_fits;
+}
+
 }  // namespace
 
 at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table) {
@@ -62,35 +71,39 @@ at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table) {
 }
 
 std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
-                                       const TorchAttentionBatch& context) {
+                                       const TorchAttentionBatch& context, bool may_write) {
   const PackedBatch& batch = context.batch;
   if (std::ranges::any_of(batch.neighbor_window, [](int32_t window) { return window > 0; })) return std::nullopt;
   const int64_t head_dim = qkv.size(1) / (shape.heads + 2 * shape.key_value_heads);
+  const int64_t longest = Longest(batch);
+  const bool flash = context.flash && head_dim % 8 == 0 && head_dim <= 256;
+  if (!flash && !PaddingFits(batch, longest, shape.causal)) return std::nullopt;
+
+  const bool rotates = context.rotary.defined(), fused = rotates && context.fused != nullptr;
+  const at::Tensor own = fused && !may_write ? qkv.clone() : qkv;
+  if (fused) {
+    context.fused->Rotate(own, context.rotary.select(0, 0), context.query_scale, shape.heads,
+                          shape.heads + shape.key_value_heads, head_dim);
+  }
   const std::vector<at::Tensor> parts =
-      qkv.view({qkv.size(0), -1, head_dim})
+      own.view({own.size(0), -1, head_dim})
           .split_with_sizes({shape.heads, shape.key_value_heads, shape.key_value_heads}, 1);
   at::Tensor query = parts[0], key = parts[1];
-  if (context.rotary.defined()) {
+  if (rotates && !fused) {
     query = Rotate(query, context.rotary.select(0, 0));
     key = Rotate(key, context.rotary.select(0, 0));
   }
   // Scales that differ go into the queries; an equal one into the kernel, where 1 changes no bit.
   double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
-  if (context.query_scale.defined()) {
-    query = (query.to(at::kFloat) * context.query_scale).to(query.scalar_type());
-  } else {
+  if (!context.query_scale.defined()) {
     scale *= batch.query_scale.front();
+  } else if (!fused) {
+    query = (query.to(at::kFloat) * context.query_scale).to(query.scalar_type());
   }
-  const int64_t longest = Longest(batch);
-  if (context.flash && head_dim % 8 == 0 && head_dim <= 256) {
-    return Flash(query, key, parts[2], context.sequence_offsets, longest, shape.causal, scale)
-        .reshape({qkv.size(0), -1});
-  }
-  constexpr int64_t kMaxMask = int64_t{1} << 26;
-  const auto sequences = static_cast<int64_t>(batch.query_scale.size());
-  const bool mask_fits = !shape.causal || sequences * longest * longest <= kMaxMask;
-  if (sequences < 2 || sequences * longest > 2 * qkv.size(0) || !mask_fits) return std::nullopt;
-  return AttendPadded(query, key, parts[2], shape.causal, scale, context).reshape({qkv.size(0), -1});
+  const at::Tensor attended = flash
+                                  ? Flash(query, key, parts[2], context.sequence_offsets, longest, shape.causal, scale)
+                                  : AttendPadded(query, key, parts[2], shape.causal, scale, context);
+  return attended.reshape({qkv.size(0), -1});
 }
 
 bool RunsFlashAttention(c10::Device device, at::ScalarType type) {

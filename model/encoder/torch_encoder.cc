@@ -75,6 +75,8 @@ class TorchEncoder final : public Encoder {
       for (const torch::jit::Module& layer : layers.children()) layers_.emplace_back(layer);
     }
     flash_ = options.type != at::kFloat && RunsFlashAttention(options.device, options.type);
+    // A GPU without NVRTC, or one whose results differ from LibTorch's, runs LibTorch's operations; kernels() tells.
+    if (options.device.is_cuda()) fused_ = TorchFused::Make(options.device, options.type).value_or(nullptr);
     // Batches run on streams of their own, which do not wait for the one that the weights were copied on.
     if (options.device.is_cuda()) torch::cuda::synchronize(options.device.index());
   }
@@ -95,6 +97,7 @@ class TorchEncoder final : public Encoder {
   std::string device() const override { return device_.str(); }
   Precision precision() const override { return options_.precision; }
   std::string engine() const override { return "torchscript"; }
+  std::string kernels() const override { return fused_ == nullptr ? "" : "nvrtc"; }
 
  private:
   // The same as the graph's own forward(), in parts, so that a cancelled batch ends between layers, and so that
@@ -121,6 +124,7 @@ class TorchEncoder final : public Encoder {
       attention.sequence_offsets = ToDevice(offsets);
       attention.query_scale = QueryScaleRows(batch, device_);
       attention.flash = flash_;
+      attention.fused = fused_.get();
     }
     const bool walk = attention.one_call || NeedsFormula(batch);
     for (size_t i = 0; i < std::max(layers_.size(), stored_layers_.size()); ++i) {
@@ -133,7 +137,15 @@ class TorchEncoder final : public Encoder {
       at::Tensor hidden = layer.Run(arguments, walk ? &attention : nullptr, static_cast<int>(i));
       arguments[0] = std::move(hidden);
     }
-    return ToBlock(pooling_.forward({arguments[0], spans}).toTensor());
+    return ToBlock(Pool(arguments[0].toTensor(), spans));
+  }
+
+  at::Tensor Pool(const at::Tensor& hidden, const at::Tensor& spans) {
+    if (fused_ != nullptr) {
+      std::optional<at::Tensor> pooled = fused_->RunPooling(pooling_, hidden, ToDevice(spans));
+      if (pooled.has_value()) return *std::move(pooled);
+    }
+    return pooling_.forward({hidden, spans}).toTensor();
   }
 
   // A copy of a layer with its weights on the device.
@@ -176,6 +188,7 @@ class TorchEncoder final : public Encoder {
   const Family family_;
   const int vector_size_;
   bool flash_ = false;
+  std::unique_ptr<const TorchFused> fused_;  // Null: LibTorch's operations.
 };
 
 }  // namespace

@@ -89,6 +89,7 @@ class CallReader {
       return NoKernelFor("a layer that returns something else");
     }
     read_.result = result->second;
+    FindOnlyReaders();
     return std::move(read_);
   }
 
@@ -119,7 +120,10 @@ class CallReader {
   // A call whose values are the node's inputs [first, last).
   absl::Status Add(const Node& node, std::optional<Module> part, size_t first, size_t last) {
     PartCall call{.part = std::move(part), .out = read_.values++};
-    if (call.part.has_value()) call.attention = AttentionHeadsOf(*call.part);
+    if (call.part.has_value()) {
+      call.attention = AttentionHeadsOf(*call.part);
+      if (CheckKnownPart(*call.part).ok()) call.kind = ClassOf(*call.part);
+    }
     for (size_t i = first; i < last; ++i) {
       const auto place = places_.find(node.input(i));
       if (place == places_.end()) return NoKernelFor("a call or sum of something unknown");
@@ -128,6 +132,17 @@ class CallReader {
     places_.emplace(node.output(), call.out);
     read_.calls.push_back(std::move(call));
     return absl::OkStatus();
+  }
+
+  // Arguments of forward() belong to its caller.
+  void FindOnlyReaders() {
+    const size_t arguments = graph_->inputs().size() - 1;
+    std::vector<int> readers(read_.values, 0);
+    for (const PartCall& call : read_.calls) {
+      for (const size_t in : call.in) ++readers[in];
+    }
+    ++readers[read_.result];
+    for (PartCall& call : read_.calls) call.only_reader = call.in[0] >= arguments && readers[call.in[0]] == 1;
   }
 
   const std::shared_ptr<torch::jit::Graph> graph_;

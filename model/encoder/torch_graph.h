@@ -24,9 +24,11 @@ struct AttentionHeads {
 // value[out] = part(value[in]...), or without a part the sum of two values.
 struct PartCall {
   std::optional<torch::jit::Module> part;
+  std::string kind;                         // ClassOf(part) if CheckKnownPart knows it; else empty.
   std::optional<AttentionHeads> attention;  // Set if the module's class is attention to all tokens.
   std::vector<size_t> in;
   size_t out = 0;
+  bool only_reader = false;  // No other call reads in[0], nor does the layer return it: it may be overwritten.
 };
 
 // Values are numbered: first forward()'s arguments, then the results of calls, each written once.

@@ -22,7 +22,12 @@ at::Tensor TorchLayer::Run(const std::vector<c10::IValue>& arguments, const Torc
   if (context == nullptr || !walked()) return layer_.forward(arguments).toTensor();
   std::vector<c10::IValue> values(calls_->values);
   std::copy(arguments.begin(), arguments.end(), values.begin());
-  for (PartCall& call : calls_->calls) {
+  for (size_t i = 0; i < calls_->calls.size(); ++i) {
+    if (RunSumAndNorm(i, values, context->fused)) {
+      ++i;
+      continue;
+    }
+    PartCall& call = calls_->calls[i];
     values[call.out] = RunCall(call, values, *context);
     if (formula && IsAttention(call)) values[call.out] = Fill(call, values, *context, number, values[call.out]);
   }
@@ -33,12 +38,32 @@ c10::IValue TorchLayer::RunCall(PartCall& call, const std::vector<c10::IValue>& 
                                 const TorchAttentionBatch& context) {
   if (!call.part.has_value()) return values[call.in[0]].toTensor() + values[call.in[1]].toTensor();
   if (context.one_call && call.attention.has_value() && call.attention->packed) {
-    std::optional<at::Tensor> attended = AttendPacked(values[call.in[0]].toTensor(), *call.attention, context);
+    // What FillByFormula reads afterwards stays.
+    const bool may_write = call.only_reader && !NeedsFormula(context.batch);
+    std::optional<at::Tensor> attended =
+        AttendPacked(values[call.in[0]].toTensor(), *call.attention, context, may_write);
     if (attended.has_value()) return *std::move(attended);
   }
   std::vector<c10::IValue> inputs;
   for (const size_t in : call.in) inputs.push_back(values[in]);
+  if (context.fused != nullptr && !call.kind.empty()) {
+    std::optional<at::Tensor> result = context.fused->RunPart(call.kind, *call.part, inputs);
+    if (result.has_value()) return *std::move(result);
+  }
   return call.part->forward(inputs);
+}
+
+bool TorchLayer::RunSumAndNorm(size_t call, std::vector<c10::IValue>& values, const TorchFused* fused) const {
+  if (fused == nullptr || calls_->calls[call].part.has_value() || call + 1 == calls_->calls.size()) return false;
+  const PartCall& sum = calls_->calls[call];
+  const PartCall& norm = calls_->calls[call + 1];
+  if (norm.kind.empty() || norm.in != std::vector<size_t>{sum.out}) return false;
+  const std::optional<TorchFused::SumAndNorm> both =
+      fused->RunSumAndNorm(norm.kind, *norm.part, values[sum.in[0]].toTensor(), values[sum.in[1]].toTensor());
+  if (!both.has_value()) return false;
+  values[sum.out] = both->sum;
+  values[norm.out] = both->norm;
+  return true;
 }
 
 bool TorchLayer::IsAttention(const PartCall& call) const {

@@ -11,9 +11,9 @@
 
 namespace longembed {
 
-// Runs forward()'s calls one by one (torch_graph.h), tries AttendPacked for attention first if configured, and
-// has FillByFormula replace rows that neither computes. A layer that does anything but call parts and add runs as it
-// is. Multiple threads can call Run.
+// Runs forward()'s calls one by one (torch_graph.h), tries AttendPacked for attention and TorchFused for other parts
+// first if configured, and has FillByFormula replace rows that no attention computes. A layer that does anything but
+// call parts and add runs as it is. Multiple threads can call Run.
 class TorchLayer {
  public:
   explicit TorchLayer(const torch::jit::Module& layer);
@@ -26,6 +26,8 @@ class TorchLayer {
 
  private:
   c10::IValue RunCall(PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context);
+  // Runs a sum and the norm of it that follows as one; false where they are something else.
+  bool RunSumAndNorm(size_t call, std::vector<c10::IValue>& values, const TorchFused* fused) const;
   // The result of an attention with the rows that FillByFormula computes.
   c10::IValue Fill(const PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context,
                    int number, c10::IValue attended) const;

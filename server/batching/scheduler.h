@@ -213,7 +213,7 @@ class Scheduler {
 
   const SchedulerOptions options_;
   const Clock& clock_;
-  Team team_;
+  Team team_{options_.workers};
 
   mutable Mutex mutex_;
   ConditionVariable work_arrived_;

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <iostream>
 #include <optional>
@@ -48,7 +49,15 @@ struct Options {
   const Kernels* kernels = nullptr;
 };
 
-// Seconds of one run of `body`, on all threads at once; the best of as many as fit the time. `make(thread)` sets up.
+// Seconds that the calling thread has run, so that work of other processes on the same cores does not count.
+double ThreadSeconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Seconds of one run of `body`, on all threads at once; the best of as many as fit the time, one at the least.
+// `make(thread)` sets up.
 double Time(const Options& options, const std::function<std::function<void()>(int)>& make) {
   std::vector<double> best(options.threads, 1e9);
   std::vector<std::jthread> threads;
@@ -57,11 +66,11 @@ double Time(const Options& options, const std::function<std::function<void()>(in
       const std::function<void()> body = make(t);
       const absl::Time end = absl::Now() + absl::Seconds(options.seconds);
       body();
-      while (absl::Now() < end) {
-        const absl::Time start = absl::Now();
+      do {
+        const double start = ThreadSeconds();
         body();
-        best[t] = std::min(best[t], absl::ToDoubleSeconds(absl::Now() - start));
-      }
+        best[t] = std::min(best[t], ThreadSeconds() - start);
+      } while (absl::Now() < end);
     });
   }
   threads.clear();

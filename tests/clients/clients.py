@@ -185,10 +185,10 @@ def openai_extra_body(target):
     Target(**{**vars(target), "vectors": expected}).check([ask(LONG[0], extension=windows, prompt_name="passage")])
 
 
-@client("openai", "the snippet of README.md", once=True)
+@client("openai", "the snippet of docs/calling.md", once=True)
 def openai_readme(target):
     load("openai")
-    [snippet] = re.findall(r"```python\n(from openai .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [snippet] = re.findall(r"```python\n(from openai .*?)```", (ROOT / "docs/calling.md").read_text(), re.DOTALL)
     variables = {}
     exec(snippet.replace("http://127.0.0.1:8080", target.http), variables)
     assert len(variables["answer"].data[0].embedding) == len(target.vectors[0])
@@ -443,7 +443,7 @@ def write(lines: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into tests/clients/README.md")
     parser.add_argument("--only", default="", help="clients whose name has this in it")
     arguments = parser.parse_args()
     servers: list[Server] = []

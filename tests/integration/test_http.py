@@ -312,7 +312,7 @@ def test_a_taken_port_is_a_problem_of_its_key(tmp_path, http_server):
     assert ended.returncode != 0 and re.search(rf"http_listen: .*{http_server.http_port}", ended.stderr), ended.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "server/api/http/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/calling.md", "server/api/http/README.md"])
 def test_the_pages_curl_commands_run(web, page):
     commands = re.findall(r"^(curl http://127\.0\.0\.1:8080/.*?')$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     if shutil.which("curl") is None:

@@ -30,9 +30,9 @@ def await_text(path: Path, text: str, seconds: float = 60) -> None:
 
 
 def await_signals(process: subprocess.Popen, seconds: float = 60) -> None:
-    """Waits until the process takes signals, which its masks say; the loader maps LibTorch before."""
+    """Waits until the process takes signals. It ignores SIGRTMAX last, and for good; masks change before, too, while libraries start threads."""
     deadline = time.monotonic() + seconds
-    while not int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+    while not int(re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGRTMAX - 1) & 1:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -50,7 +50,7 @@ class Client:
     ) -> results.Embeddings:
         """Embeds texts in one call, answers in their order.
 
-        options, and single options by name over them: embed(texts, prompt_name="query", extension={"windows": {}}).
+        options, changes: an Options object, and single options by name over it: embed(texts, prompt_name="query", extension={"windows": {}}).
         partial: an input that fails has its `error` in its answer instead of failing the call.
         """
         chosen = requests.with_defaults(options, changes, self.default_model)

@@ -67,9 +67,11 @@ class Options:
 
     extension: how a text beyond the trained window gets through, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
     spans: for output SPAN_VECTORS, as a dict or a JSON string of longembed.v1.SpanOptions: {"sentences": {}}.
-    prompt_name, input_type ("QUERY", "DOCUMENT"), prompt: at most one of the three.
+    prompt_name, input_type, prompt: at most one of the three. input_type is "QUERY" or "DOCUMENT".
     output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE", "TOKEN_VECTORS"; None: the model's first one (Model.outputs), ONE_VECTOR for most.
-    truncate: "NONE", "END", "START". priority: "INTERACTIVE", "BULK". encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
+    truncate: "NONE", "END", "START".
+    priority: "INTERACTIVE", "BULK".
+    encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
     max_terms: with SPARSE, keep so many of the largest weights.
     max_tokens: of a text, prompt included; beyond it truncate applies, before the extension does.
     token_pooling: with TOKEN_VECTORS, keep one vector for about so many of a document's tokens. A query keeps all of its vectors.

@@ -16,9 +16,13 @@
 #include "absl/strings/str_cat.h"
 #include "model/encoder/cpu/aligned_buffer.h"
 #include "model/encoder/cpu/attention.h"
+#include "model/encoder/cpu/attention_check.h"
+#include "model/encoder/cpu/division.h"
 #include "model/encoder/cpu/flush_denormals.h"
 #include "model/encoder/cpu/kernels.h"
 #include "model/encoder/cpu/packed_weights.h"
+#include "model/encoder/cpu/packing.h"
+#include "model/encoder/cpu/per_thread.h"
 #include "model/encoder/cpu/schedule.h"
 #include "model/errors/errors.h"
 #include "model/plan/rotary.h"
@@ -27,20 +31,6 @@ namespace longembed {
 namespace {
 
 using namespace cpu;
-
-// Rows that go through a segment together. More reuse each weight that was fetched more often; fewer keep all their
-// intermediate values in a core's second-level cache.
-constexpr int kChunkRows = 96;
-
-// Fewer rows than this for each core, and they share the columns of each step instead.
-constexpr int kFewRows = 32;
-
-// Products of a row's element and a weight that one iteration of a loop computes at most, where it can: 5 to 10 ms of a
-// core. Between two of them a helper may leave, and a batch that nobody waits for ends.
-constexpr double kIterationProducts = 5e8;
-
-// Rows that one iteration of a step without products takes, where steps are divided.
-constexpr int kPieceRows = 16;
 
 // Beyond the last row, for vectors that begin within it.
 constexpr size_t kSlack = 64;
@@ -132,14 +122,6 @@ class Waiting {
   std::atomic<bool> ended_ = false;
 };
 
-// Some heads of some queries of one sequence.
-struct AttentionTile {
-  int sequence = 0;
-  Range heads;
-  Range queries;  // In tokens of the sequence.
-  bool calibrated = false;
-};
-
 // Ranges of rows of the batch, merged and in order.
 std::vector<Range> Union(std::vector<Range> ranges) {
   std::ranges::sort(ranges, {}, &Range::start);
@@ -154,19 +136,6 @@ std::vector<Range> Union(std::vector<Range> ranges) {
   return merged;
 }
 
-// Cuts a range into pieces of at most `most`, as equal as they can be.
-std::vector<Range> Chunks(Range range, int most) {
-  std::vector<Range> chunks;
-  const int pieces = (range.size() + most - 1) / most;
-  for (int i = 0; i < pieces; ++i) {
-    const auto bound = [&](int piece) {
-      return range.start + static_cast<int32_t>(static_cast<int64_t>(range.size()) * piece / pieces);
-    };
-    chunks.push_back({bound(i), bound(i + 1)});
-  }
-  return chunks;
-}
-
 // Cuts a range where `inside` begins and ends.
 std::vector<Range> CutAround(Range range, Range inside) {
   std::vector<Range> parts;
@@ -176,64 +145,6 @@ std::vector<Range> CutAround(Range range, Range inside) {
     if (part.size() > 0) parts.push_back(part);
   }
   return parts;
-}
-
-// Some panels of one layer's weights.
-struct PackingTask {
-  PackedWeights* weights = nullptr;
-  Range panels;
-};
-
-// Allocates a segment's weights and divides the packing of them.
-std::vector<PackingTask> PackingTasks(Segment& segment) {
-  constexpr int kTaskBytes = 4 << 20;  // Of packed weights: some milliseconds.
-  std::vector<PackingTask> tasks;
-  ForWeights(segment, [&tasks](PackedWeights& weights) {
-    AllocatePanels(weights);
-    const int most = std::max(1, kTaskBytes / (weights.steps * kStepBytes * weights.kernels->panel_outputs));
-    for (const Range panels : Chunks({0, weights.panel_count()}, most)) tasks.push_back({&weights, panels});
-  });
-  return tasks;
-}
-
-absl::Status Pack(const PackingTask& task) {
-  const PackedWeights& weights = *task.weights;
-  const int broken = PackPanels(*task.weights, task.panels.start, task.panels.end);
-  if (broken < 0) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("a weight of output ", broken, " of a linear layer [", weights.outputs, ", ",
-                                          weights.inputs, "] is not finite"));
-}
-
-// Runs tasks on all cores. Returns what the first of those that fail says.
-absl::Status PackTogether(Team::Leader& leader, const std::vector<PackingTask>& tasks,
-                          const std::function<void(double)>& on_progress) {
-  std::mutex mutex;
-  int done = 0;
-  absl::Status first;
-  leader.ParallelFor(static_cast<int>(tasks.size()), [&](int i) {
-    const absl::Status status = Pack(tasks[i]);
-    const std::lock_guard lock(mutex);
-    first.Update(status);
-    ++done;
-    if (on_progress) on_progress(static_cast<double>(done) / static_cast<double>(tasks.size()));
-  });
-  return first;
-}
-
-// Packs all weights, in the order of the file.
-absl::Status PackAll(Schedule& schedule, const PackingOptions& options) {
-  std::vector<PackingTask> tasks;
-  for (Segment& segment : schedule.segments) {
-    for (const PackingTask& task : PackingTasks(segment)) tasks.push_back(task);
-  }
-  Team team;
-  const HelperThreads helpers(team, options.threads - 1);
-  Team::Leader leader(team);
-  const absl::Status status = PackTogether(leader, tasks, options.on_progress);
-  for (Segment& segment : schedule.segments) {
-    ForWeights(segment, [](PackedWeights& weights) { weights.source = {}; });
-  }
-  return status;
 }
 
 class CpuEncoder final : public Encoder {
@@ -389,7 +300,7 @@ class CpuEncoder final : public Encoder {
       weights.panels = std::move(*spare);
       spare_.erase(spare);
     });
-    return PackTogether(leader, PackingTasks(segment), nullptr);
+    return cpu::PackSegment(segment, leader);
   }
 
   // The next segment, which is likely of the same sizes, takes the memory: fresh pages would cost more than the
@@ -435,22 +346,21 @@ class CpuEncoder final : public Encoder {
     return chunk.from(row - workspace.first_row);
   }
 
-  Pool<Workspace>::Lease TakeWorkspace() {
-    return workspaces_.Take([this] {
-      auto workspace = std::make_unique<Workspace>();
-      for (const ptrdiff_t bytes : schedule_.chunk_slots) {
-        workspace->slots.emplace_back(static_cast<size_t>(bytes) * kChunkRows + kSlack);
-      }
-      workspace->operand = AlignedBuffer(static_cast<size_t>(schedule_.operand_bytes) * kChunkRows + kSlack);
-      workspace->scales.resize(kChunkRows);
-      size_t attention = 0;
-      for (const Segment& segment : schedule_.segments) {
-        if (segment.has_attention)
-          attention = std::max(attention, kernels_.attention_scratch(segment.attention.head_dim));
-      }
-      workspace->attention = AlignedBuffer(attention);
-      return workspace;
-    });
+  PerThread<Workspace>::Lease TakeWorkspace() {
+    return workspaces_.Take([] { return std::make_unique<Workspace>(); });
+  }
+
+  // Gives a workspace memory for `chunk`.
+  void Hold(Range chunk, Workspace& workspace) const {
+    const auto rows = static_cast<size_t>(std::max(chunk.size(), kChunkRows));
+    const auto reserve = [rows](AlignedBuffer& buffer, ptrdiff_t row_bytes) {
+      buffer.Reserve(static_cast<size_t>(row_bytes) * rows + kSlack);
+    };
+    workspace.first_row = chunk.start;
+    workspace.slots.resize(schedule_.chunk_slots.size());
+    for (size_t i = 0; i < workspace.slots.size(); ++i) reserve(workspace.slots[i], schedule_.chunk_slots[i]);
+    reserve(workspace.operand, schedule_.operand_bytes);
+    if (workspace.scales.size() < rows) workspace.scales.resize(rows);
   }
 
   void EmbedTokens(const Call& call, int rows) {
@@ -478,70 +388,41 @@ class CpuEncoder final : public Encoder {
                         program_.embedding_norm_bias.data, program_.embedding_norm_epsilon);
   }
 
-  // With enough rows each chunk goes through all steps on one core. With few, the cores share the columns of one step
-  // after the other: each then reads a part of the weights, which is what few rows wait for. So they do where a chunk
-  // takes long, for a core to be free again soon.
   void RunSteps(const Call& call, const Segment& segment, int rows) {
     const int threads = call.leader.threads();
-    if (rows >= threads * kFewRows && kChunkRows * WeightsOf(segment) <= 4 * kIterationProducts) {
-      // As many chunks as give every core the same number of them.
-      const int pieces = RoundUp((rows + kChunkRows - 1) / kChunkRows, threads);
-      const std::vector<Range> chunks = Chunks({0, rows}, (rows + pieces - 1) / pieces);
-      call.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
-        auto workspace = TakeWorkspace();
-        workspace->first_row = chunks[i].start;
-        for (const RowStep& step : segment.steps) {
-          std::visit([&](const auto& each) { RunStep(call, *workspace, each, chunks[i]); }, step);
-        }
-      });
-      return;
-    }
-    auto workspace = TakeWorkspace();
-    for (const Range chunk : Chunks({0, rows}, kChunkRows)) {
-      workspace->first_row = chunk.start;
-      for (const RowStep& step : segment.steps) RunStepTogether(call, *workspace, step, chunk);
+    const std::vector<Range> chunks = ChunksThroughSteps(segment, rows, threads);
+    call.ParallelFor(static_cast<int>(chunks.size()), [&](int i) {
+      auto workspace = TakeWorkspace();
+      Hold(chunks[i], *workspace);
+      RunSteps(call, *workspace, segment, {0, static_cast<int32_t>(segment.steps.size())}, chunks[i]);
+    });
+    if (!chunks.empty()) return;
+    for (const Range chunk : Chunks({0, rows}, SharedChunkRows(threads))) {
+      auto workspace = TakeWorkspace();
+      Hold(chunk, *workspace);
+      for (const StepLoop& loop : LoopsOfSteps(segment, chunk, threads)) {
+        std::visit([&](const auto& each) { RunLoop(call, *workspace, segment, each); }, loop);
+      }
     }
   }
 
-  static double WeightsOf(const LinearStep& step) {
-    const double matrix = static_cast<double>(step.weights.outputs) * static_cast<double>(step.weights.inputs);
-    return step.gate.has_value() ? 2 * matrix : matrix;
-  }
-  static double WeightsOf(const Segment& segment) {
-    double weights = 0;
-    for (const RowStep& step : segment.steps) {
-      if (const auto* linear = std::get_if<LinearStep>(&step)) weights += WeightsOf(*linear);
+  void RunSteps(const Call& call, Workspace& workspace, const Segment& segment, Range steps, Range rows) const {
+    for (int32_t i = steps.start; i < steps.end; ++i) {
+      std::visit([&](const auto& step) { RunStep(call, workspace, step, rows); }, segment.steps[i]);
     }
-    return weights;
   }
 
-  // The pieces that the cores take of a step without products. Few columns are not worth the meeting.
-  static std::vector<Range> PiecesOf(Range chunk, int columns) {
-    constexpr int kFewColumns = 2048;
-    return Chunks(chunk, columns < kFewColumns ? kChunkRows : kPieceRows);
+  void RunLoop(const Call& call, Workspace& workspace, const Segment& segment, const RowLoop& loop) const {
+    call.ParallelFor(static_cast<int>(loop.pieces.size()), [&](int i) {
+      RunSteps(call, workspace, segment, loop.steps, loop.pieces[i]);
+      if (loop.operand != nullptr) OperandOf(call, workspace, *loop.operand, loop.pieces[i]);
+    });
   }
-
-  void RunStepTogether(const Call& call, Workspace& workspace, const RowStep& step, Range chunk) {
-    const auto* linear = std::get_if<LinearStep>(&step);
-    if (linear == nullptr) {
-      std::visit(
-          [&](const auto& each) {
-            const std::vector<Range> pieces = PiecesOf(chunk, each.out.width);
-            call.ParallelFor(static_cast<int>(pieces.size()),
-                             [&](int i) { RunStep(call, workspace, each, pieces[i]); });
-          },
-          step);
-      return;
-    }
-    const std::vector<Range> pieces = PiecesOf(chunk, linear->weights.inputs);
-    call.ParallelFor(static_cast<int>(pieces.size()), [&](int i) { OperandOf(call, workspace, *linear, pieces[i]); });
-    const Operand operand = PlaceOfOperand(call, workspace, *linear, chunk);
-    const int panels = linear->weights.panel_count();
-    const auto pieces_of_time = static_cast<int>(chunk.size() * WeightsOf(*linear) / kIterationProducts);
-    const int tiles = std::min(panels, std::max(2 * call.leader.threads(), pieces_of_time));
-    const Rows out = RowsOf(call, workspace, linear->out, chunk.start);
-    call.ParallelFor(tiles, [&](int i) {
-      MultiplyPanels(*linear, operand, chunk.size(), panels * i / tiles, panels * (i + 1) / tiles, out);
+  void RunLoop(const Call& call, Workspace& workspace, const Segment&, const ProductLoop& loop) const {
+    call.ParallelFor(loop.count(), [&](int i) {
+      const Range rows = loop.rows(i), panels = loop.panels(i);
+      MultiplyPanels(*loop.step, PlaceOfOperand(call, workspace, *loop.step, rows), rows.size(), panels.start,
+                     panels.end, RowsOf(call, workspace, loop.step->out, rows.start));
     });
   }
 
@@ -597,44 +478,36 @@ class CpuEncoder final : public Encoder {
   }
 
   void RunAttention(const Call& call, const Segment& segment, int layer, const std::vector<Range>& queries) {
-    const std::vector<AttentionTile> tiles = AttentionTiles(call, segment, layer, queries);
+    const std::vector<AttentionTile> tiles =
+        AttentionTiles(segment.attention, QueryRanges(call, segment, layer, queries), call.leader.threads());
     call.ParallelFor(static_cast<int>(tiles.size()), [&](int i) {
       const AttentionTile& tile = tiles[i];
       auto workspace = TakeWorkspace();
+      workspace->attention.Reserve(kernels_.attention_scratch(segment.attention.head_dim));
       kernels_.attend(segment.attention, InputOf(call, segment, tile), tile.heads.start, tile.heads.end,
                       tile.queries.start, tile.queries.end, workspace->attention.data());
     });
   }
 
-  // Tiles of about equal work, so that cores end together, and large enough that taking one costs nothing.
-  static std::vector<AttentionTile> AttentionTiles(const Call& call, const Segment& segment, int layer,
-                                                   const std::vector<Range>& queries) {
-    const AttentionShape& shape = segment.attention;
-    constexpr int64_t kPairs = 1 << 15;  // Of a query and a key, of one tile: some tens of microseconds.
-    std::vector<AttentionTile> tiles;
+  // Cuts ranges of rows of the batch where sequences and their calibrated rows begin and end.
+  static std::vector<QueryRange> QueryRanges(const Call& call, const Segment& segment, int layer,
+                                             const std::vector<Range>& queries) {
+    std::vector<QueryRange> ranges;
     size_t next = 0;
     for (int s = 0; s + 1 < static_cast<int>(call.batch.sequence_offsets.size()); ++s) {
       const Range sequence{call.batch.sequence_offsets[s], call.batch.sequence_offsets[s + 1]};
+      const Range calibrated = CalibratedRows(call, segment, layer, s);
       while (next < queries.size() && queries[next].end <= sequence.start) ++next;
       for (size_t q = next; q < queries.size() && queries[q].start < sequence.end; ++q) {
         const Range own{std::max(queries[q].start, sequence.start) - sequence.start,
                         std::min(queries[q].end, sequence.end) - sequence.start};
-        const Range calibrated = CalibratedRows(call, segment, layer, s);
         for (const Range part : CutAround(own, calibrated)) {
-          for (const Range piece : Chunks(part, kMaxQueries)) {
-            const int32_t last = shape.causal ? piece.end : std::min(sequence.size(), piece.end + shape.reach);
-            const int64_t keys = last - std::max(0, piece.start - shape.reach);
-            const int64_t pairs = piece.size() * keys;
-            const int heads = static_cast<int>(std::clamp<int64_t>(kPairs / pairs, 1, shape.heads));
-            const bool inside = calibrated.start <= piece.start && piece.end <= calibrated.end;
-            for (const Range some : Chunks({0, shape.heads}, heads)) tiles.push_back({s, some, piece, inside});
-          }
+          const bool inside = calibrated.start <= part.start && part.end <= calibrated.end;
+          ranges.push_back({s, sequence.size(), part, inside});
         }
       }
     }
-    // The last queries of a causal giant see most keys: begun first, so that cores end together.
-    if (shape.causal) std::ranges::reverse(tiles);
-    return tiles;
+    return ranges;
   }
 
   // Empty: none.
@@ -731,77 +604,8 @@ class CpuEncoder final : public Encoder {
   RotaryTableCache local_tables_;
   std::mutex streaming_;
   std::vector<AlignedBuffer> spare_;  // Of a streamed one, likewise.
-  Pool<Workspace> workspaces_;
+  PerThread<Workspace> workspaces_;
   Pool<BatchMemory> memories_;
-};
-
-// What kernels and schedule take for granted of attention: sizes that they know; queries, keys and values from a linear
-// layer, perhaps through norms of their heads, and read by nothing else, because the context takes the queries' place;
-// the context read by linear layers only, because it may be bfloat16; and the same rotations for all local layers.
-class AttentionCheck {
- public:
-  explicit AttentionCheck(const Program& program)
-      : program_(program),
-        readers_(program.widths.size(), 0),
-        from_linear_(program.widths.size(), false),
-        context_(program.widths.size(), false) {}
-
-  absl::Status Check() {
-    for (const std::vector<Op>& layer : program_.layers) {
-      for (const Op& op : layer) {
-        if (absl::Status status = CheckOp(op); !status.ok()) return status;
-      }
-    }
-    for (const AttentionOp* attention : attentions_) {
-      if (readers_[attention->in] != 1) return Refuse("queries, keys and values read twice");
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  static absl::Status Refuse(const std::string& what) { return absl::UnimplementedError(what); }
-
-  absl::Status CheckOp(const Op& op) {
-    bool reads_context = false;
-    ForInputs(op, [&](Value value) {
-      ++readers_[value];
-      reads_context = reads_context || context_[value];
-    });
-    const auto* linear = std::get_if<LinearOp>(&op);
-    if (reads_context && linear == nullptr) return Refuse("a context that something other than a linear layer reads");
-    if (linear != nullptr) from_linear_[linear->out] = true;
-    if (const auto* norm = std::get_if<HeadNormOp>(&op)) from_linear_[norm->out] = from_linear_[norm->in];
-    const auto* attention = std::get_if<AttentionOp>(&op);
-    return attention == nullptr ? absl::OkStatus() : CheckAttention(*attention);
-  }
-
-  absl::Status CheckAttention(const AttentionOp& attention) {
-    const int head_dim = program_.widths[attention.out] / attention.heads;
-    if (head_dim > kMaxHeadDim) {
-      return Refuse(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
-    }
-    if (attention.relative_bias.columns / 2 > kMaxFarthest) {
-      return Refuse(
-          absl::StrCat("a bias of ", attention.relative_bias.columns, " distances; at most ", 2 * kMaxFarthest + 1));
-    }
-    if (!from_linear_[attention.in]) return Refuse("attention over something other than a linear layer's result");
-    if (attention.local.has_value()) {
-      const std::pair rotations(attention.local->rotary_base, head_dim);
-      if (head_dim % 2 != 0 || local_rotations_.value_or(rotations) != rotations) {
-        return Refuse("local layers that share no rotations");
-      }
-      local_rotations_ = rotations;
-    }
-    context_[attention.out] = true;
-    attentions_.push_back(&attention);
-    return absl::OkStatus();
-  }
-
-  const Program& program_;
-  std::vector<int> readers_;
-  std::vector<bool> from_linear_, context_;
-  std::vector<const AttentionOp*> attentions_;
-  std::optional<std::pair<double, int>> local_rotations_;  // Base and size of heads.
 };
 
 }  // namespace
@@ -811,7 +615,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precisi
   if (precision == Precision::kFloat16) {
     return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
   }
-  if (absl::Status status = AttentionCheck(program).Check(); !status.ok()) return status;
+  if (absl::Status status = CheckAttention(program); !status.ok()) return status;
   auto encoder = std::make_unique<CpuEncoder>(std::move(program), precision, kernels, packing);
   if (!packing.streamed) {
     if (absl::Status status = encoder->PackWeights(packing); !status.ok()) return status;

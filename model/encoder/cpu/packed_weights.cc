@@ -6,6 +6,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "model/encoder/cpu/memory_nodes.h"
+
 namespace longembed::cpu {
 namespace {
 
@@ -147,7 +149,13 @@ size_t PanelBytes(const PackedWeights& weights) {
   return static_cast<size_t>(RoundUp(weights.outputs, weights.kernels->lanes)) * weights.steps * weights.output_bytes;
 }
 
-void AllocatePanels(PackedWeights& weights) { weights.panels.Reserve(PanelBytes(weights)); }
+void AllocatePanels(PackedWeights& weights) {
+  const size_t bytes = PanelBytes(weights);
+  if (weights.panels.size() >= bytes) return;
+  weights.panels.Reserve(bytes);
+  // Smaller ones are not on a page boundary, and a core's caches keep them.
+  if (bytes >= AlignedBuffer::kHugePage) InterleaveOverNodes(weights.panels.data(), bytes);
+}
 
 int PackPanels(PackedWeights& weights, int first, int last) {
   int broken = -1;

@@ -1,4 +1,4 @@
-"""The examples of client/python/README.md, run in order in one process each, against a real server."""
+"""The examples of client/python/README.md, run in order in one process each, and that of the front page, against a real server."""
 
 import re
 import subprocess
@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-README = Path(__file__).resolve().parents[3] / "client/python/README.md"
+ROOT = Path(__file__).resolve().parents[3]
+README = ROOT / "client/python/README.md"
 
 
 def test_every_python_example_of_the_readme_runs(address, tmp_path):
@@ -25,3 +26,11 @@ def test_every_python_example_of_the_readme_runs(address, tmp_path):
     for told in ("INPUT_TOO_LONG inputs[0]", "0 6332", "Artistic\n", "Apache-2.0 (384,)", "CC0-1.0 "):
         assert told in done.stdout, done.stdout
     assert "GPL-3 (384,)" not in done.stdout
+
+
+def test_the_example_of_the_front_page_runs(address):
+    [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S | re.M)
+    program = block.replace("127.0.0.1:50051", address) + "\nprint(vectors.shape)\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(1, 384)\n"

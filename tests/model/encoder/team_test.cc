@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -62,6 +63,50 @@ TEST(TeamTest, WhatAnIterationThrowsReachesTheLeader) {
   int runs = 0;
   leader.ParallelFor(3, [&](int) { ++runs; });
   EXPECT_EQ(runs, 3);
+}
+
+// One helper takes the loop's only opening again and again and leaves before it runs an iteration; the other one still
+// finds the opening.
+TEST(TeamTest, AHelperThatLeavesGivesItsOpeningBack) {
+  Team team;
+  Team::Leader leader(team);
+  std::atomic<bool> over = false;
+  const std::jthread leaves([&] {
+    while (!over) {
+      int asked = 0;
+      team.Help([&] { return ++asked > 1; });
+    }
+  });
+  const std::jthread stays([&] {
+    while (!over) team.Help([&] { return over.load(); });
+  });
+  for (int loop = 0; loop < 200; ++loop) {
+    std::atomic<int> begun = 0;
+    leader.ParallelFor(2, [&](int) {
+      ++begun;
+      const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (begun < 2 && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
+      EXPECT_EQ(begun, 2) << "in loop " << loop;
+    });
+    if (HasFailure()) break;
+  }
+  over = true;
+}
+
+TEST(TeamTest, ALeaderBeyondTheLastPlaceWorksAlone) {
+  Team team(1);
+  Team::Leader first(team), second(team);
+  const HelperThreads helpers(team, 2);
+  while (first.threads() < 3) std::this_thread::yield();
+  std::set<std::thread::id> threads;
+  std::mutex mutex;
+  for (int loop = 0; loop < 50; ++loop) {
+    second.ParallelFor(20, [&](int) {
+      const std::lock_guard lock(mutex);
+      threads.insert(std::this_thread::get_id());
+    });
+  }
+  EXPECT_THAT(threads, ::testing::ElementsAre(std::this_thread::get_id()));
 }
 
 // Leaders and helpers that come and go: every iteration runs once, and its writes are there when the loop is over.

@@ -60,6 +60,7 @@ class TorchCudaTest : public ::testing::TestWithParam<const char*> {
     auto gpu = LoadEncoder(directory_, model_->manifest, {.device = "cuda"});
     if (!gpu.ok()) GTEST_SKIP() << "no GPU: " << gpu.status().message();
     gpu_ = *std::move(gpu);
+    EXPECT_EQ(gpu_->kernels(), "nvrtc") << "the GPU runs LibTorch's operations in place of our kernels";
     cpu_ = *LoadEncoder(directory_, model_->manifest, {.engine = Engine::kTorchScript});
   }
 

@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <random>
 
 #include "model/embed/model.h"
 #include "model/plan/planner.h"
+#include "tests/model/encoder/cuda/kernels_on_cpu.h"
 #include "tests/model/encoder/exported_models.h"
 
 namespace longembed {
@@ -57,10 +59,30 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     ASSERT_TRUE(layer.walked());
     const at::Tensor expected = layer.Run(arguments, nullptr, 0), actual = layer.Run(arguments, &context, 0);
     EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4)) << (actual - expected).abs().max();
+    std::map<cuda::Kernel, int> launched;
+    const TorchFused kernels([&launched](cuda::Kernel kernel, int64_t blocks, void** pointers) {
+      ++launched[kernel];
+      return cuda::LaunchOnCpu(cuda::ElementType::kFloat32, kernel, blocks, pointers);
+    });
+    context.fused = &kernels;
+    const at::Tensor by_kernels = layer.Run(arguments, &context, 0);
+    EXPECT_TRUE(torch::allclose(by_kernels, expected, 1e-4, 1e-4)) << (by_kernels - expected).abs().max();
+    ExpectKernels(launched, fits);
+    context.fused = nullptr;
     const int64_t head_columns = (m.attention_heads + 2 * m.key_value_heads) * m.head_dim;
     const auto fused =
         AttendPacked(torch::randn({tokens, head_columns}), {m.attention_heads, m.key_value_heads, m.causal}, context);
     EXPECT_EQ(fused.has_value(), fits);
+  }
+
+  // What a layer's parts between its products need: one kernel each, and no part that is left to LibTorch.
+  void ExpectKernels(const std::map<cuda::Kernel, int>& launched, bool fits) const {
+    using cuda::Kernel;
+    const bool decoder = std::string(GetParam()) == "SmolLM2-135M-Instruct";
+    std::map<Kernel, int> expected{{decoder ? Kernel::kAddRmsNorm : Kernel::kAddLayerNorm, 2},
+                                   {decoder ? Kernel::kGatedActivation : Kernel::kBiasGelu, 1}};
+    if (model_->manifest.family == Family::kRope && fits) expected[Kernel::kRotate] = 1;
+    EXPECT_EQ(launched, expected);
   }
 
   std::mt19937 random_{3};

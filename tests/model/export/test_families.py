@@ -28,6 +28,12 @@ ROTARY = ["qwen2", "qwen3", "bidirectional-llama", "bidirectional-mistral", "bid
 LENGTHS = (1, 7, 7, 7, 32, 2, 31, 31)
 
 
+def test_every_architecture_is_tested():
+    """By a tiny checkpoint of its own name. `new` is gte under the name that its checkpoints have; tests/integration makes one."""
+    assert set(architectures.MODULES) - {"new"} <= tiny_checkpoints.KINDS.keys() | tiny_checkpoints.FAMILIES.keys()
+    assert set(architectures.MODULES) & tiny_checkpoints.FAMILIES.keys() <= {*ABSOLUTE, *ROTARY}
+
+
 class Exported:
     def __init__(self, kind: str, folder):
         self.checkpoint = sources.read_directory(tiny_checkpoints.save(kind, folder))

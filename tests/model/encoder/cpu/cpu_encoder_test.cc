@@ -15,6 +15,7 @@
 #include <numbers>
 #include <optional>
 #include <random>
+#include <thread>
 #include <tuple>
 #include <utility>
 
@@ -235,7 +236,7 @@ struct Case {
 
 class CpuEncoderTest : public ::testing::TestWithParam<Case> {
  protected:
-  // The least cosine over the vectors of a batch, with or without a helper.
+  // The least cosine over the vectors of a batch, with so many helpers that all take part.
   double LeastCosine(const cpu::Kernels& kernels, Precision precision, const PackedBatch& batch, const Matrix& expected,
                      int helpers) {
     const auto encoder = MakeCpuEncoder(GetParam().program(), precision, kernels);
@@ -243,6 +244,7 @@ class CpuEncoderTest : public ::testing::TestWithParam<Case> {
     Team team;
     const HelperThreads threads(team, helpers);
     Team::Leader leader(team);
+    while (leader.threads() <= helpers) std::this_thread::yield();
     const auto block = (*encoder)->Encode(batch, leader, [] { return false; });
     EXPECT_TRUE(block.ok()) << block.status();
     double least = 1;
@@ -273,7 +275,7 @@ TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
   cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
     for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
                                            std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.99)}) {
-      for (const int helpers : {0, 1}) {
+      for (const int helpers : {0, 1, 12}) {
         EXPECT_GE(LeastCosine(kernels, precision, whole, of_whole, helpers), least) << PrecisionName(precision);
         EXPECT_GE(LeastCosine(kernels, precision, single, of_single, helpers), least) << PrecisionName(precision);
         EXPECT_GE(LeastCosine(kernels, precision, overlapping, of_overlapping, helpers), least)
@@ -306,6 +308,7 @@ TEST_P(CpuEncoderTest, SequencesAreCalibratedEachByItself) {
 INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                          ::testing::Values(Case{"encoder", [] { return Encoder(48, 3, 16, 100, 2); }},
                                            Case{"odd", [] { return Encoder(33, 3, 11, 45, 3); }},
+                                           Case{"many_panels", [] { return Encoder(256, 8, 32, 512, 1); }},
                                            Case{"no_layers", [] { return Encoder(48, 3, 16, 100, 0); }},
                                            Case{"wide_heads", [] { return Encoder(40, 2, 80, 64, 1); }},
                                            Case{"decoder", [] { return Decoder(64, 4, 2, 16, 96, 2); }},

@@ -194,7 +194,7 @@ inline Program BiasedEncoder(int hidden, int heads, int farthest) {
   return std::move(make.program);
 }
 
-double Activated(Activation activation, double x) {
+inline double Activated(Activation activation, double x) {
   switch (activation) {
     case Activation::kGelu:
       return x / 2 * (1 + std::erf(x / std::sqrt(2.0)));

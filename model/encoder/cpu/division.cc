@@ -1,0 +1,148 @@
+#include "model/encoder/cpu/division.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "model/encoder/cpu/packed_weights.h"
+
+namespace longembed::cpu {
+namespace {
+
+// Fewer rows than this for each thread, and the threads share steps.
+constexpr int kFewRows = 32;
+
+// Multiply-adds of one iteration: at most, 5 to 10 ms of a core, because a helper can leave and a canceled batch can
+// end only between two; at least, some microseconds, because taking an iteration costs a part of one.
+constexpr double kMostProducts = 5e8;
+constexpr double kLeastProducts = 5e5;
+
+// Elements of one iteration over rows: some microseconds.
+constexpr int kPieceElements = 1 << 15;
+
+// Rows that the matrix kernels multiply at a time: blocks of other sizes leave them half empty.
+constexpr int kKernelRows = 8;
+
+// Iterations for each thread, where there is work for them: the threads of a loop do not begin together.
+constexpr int kIterationsPerThread = 2;
+
+int WidthOf(const RowStep& step) {
+  return std::visit([](const auto& each) { return each.out.width; }, step);
+}
+
+int PiecesOfRows(Range chunk, int columns) {
+  return std::max(1, static_cast<int>(static_cast<int64_t>(chunk.size()) * columns / kPieceElements));
+}
+
+ProductLoop Grid(const LinearStep& step, Range chunk, int threads) {
+  const double products = chunk.size() * ProductsOfRow(step);
+  const int worthwhile = static_cast<int>(std::clamp(products / kLeastProducts, 1.0, 1e6));
+  const int at_least = static_cast<int>(products / kMostProducts) + 1;
+  const int wanted = std::max(at_least, std::min(worthwhile, kIterationsPerThread * threads));
+  const int panels = step.weights.panel_count();
+  const int tiles = std::min(panels, wanted);
+  const int blocks = (wanted + tiles - 1) / tiles;
+  const int block_rows = RoundUp((chunk.size() + blocks - 1) / blocks, kKernelRows);
+  ProductLoop loop{.step = &step, .panel_tiles = Chunks({0, panels}, (panels + tiles - 1) / tiles)};
+  for (int row = chunk.start; row < chunk.end; row += block_rows) {
+    loop.row_blocks.push_back({row, std::min(row + block_rows, chunk.end)});
+  }
+  return loop;
+}
+
+}  // namespace
+
+std::vector<Range> Chunks(Range range, int most) {
+  std::vector<Range> chunks;
+  const int pieces = (range.size() + most - 1) / most;
+  for (int i = 0; i < pieces; ++i) {
+    const auto bound = [&](int piece) {
+      return range.start + static_cast<int32_t>(static_cast<int64_t>(range.size()) * piece / pieces);
+    };
+    chunks.push_back({bound(i), bound(i + 1)});
+  }
+  return chunks;
+}
+
+double ProductsOfRow(const LinearStep& step) {
+  const double matrix = static_cast<double>(step.weights.outputs) * static_cast<double>(step.weights.inputs);
+  return step.gate.has_value() ? 2 * matrix : matrix;
+}
+
+double ProductsOfRow(const Segment& segment) {
+  double products = 0;
+  for (const RowStep& step : segment.steps) {
+    if (const auto* linear = std::get_if<LinearStep>(&step)) products += ProductsOfRow(*linear);
+  }
+  return products;
+}
+
+std::vector<Range> ChunksThroughSteps(const Segment& segment, int rows, int threads) {
+  if (rows < threads * kFewRows || kChunkRows * ProductsOfRow(segment) > 4 * kMostProducts) return {};
+  const int chunks = RoundUp((rows + kChunkRows - 1) / kChunkRows, threads);
+  return Chunks({0, rows}, (rows + chunks - 1) / chunks);
+}
+
+int SharedChunkRows(int threads) { return std::max(kChunkRows, 2 * kKernelRows * threads); }
+
+std::vector<StepLoop> LoopsOfSteps(const Segment& segment, Range chunk, int threads) {
+  std::vector<StepLoop> loops;
+  const auto count = static_cast<int32_t>(segment.steps.size());
+  for (int32_t first = 0; first < count;) {
+    int32_t last = first;
+    int columns = 0;
+    const LinearStep* linear = nullptr;
+    for (; last < count && linear == nullptr; ++last) {
+      linear = std::get_if<LinearStep>(&segment.steps[last]);
+      if (linear == nullptr) columns = std::max(columns, WidthOf(segment.steps[last]));
+    }
+    const bool converts = linear != nullptr && !linear->in_is_operand;
+    if (converts) columns = std::max(columns, linear->weights.inputs);
+    const Range steps{first, linear == nullptr ? last : last - 1};
+    if (steps.size() > 0 || converts) {
+      const int pieces = PiecesOfRows(chunk, columns);
+      loops.push_back(RowLoop{.pieces = Chunks(chunk, (chunk.size() + pieces - 1) / pieces),
+                              .steps = steps,
+                              .operand = converts ? linear : nullptr});
+    }
+    if (linear != nullptr) loops.push_back(Grid(*linear, chunk, threads));
+    first = last;
+  }
+  return loops;
+}
+
+namespace {
+
+// Cuts each range into tiles of at most `queries` queries and about `pairs` pairs of a query and a key.
+std::vector<AttentionTile> Tiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges, int queries,
+                                 int64_t pairs) {
+  std::vector<AttentionTile> tiles;
+  for (const QueryRange& range : ranges) {
+    for (const Range piece : Chunks(range.queries, queries)) {
+      const int32_t last = shape.causal ? piece.end : std::min(range.tokens, piece.end + shape.reach);
+      const int64_t keys = last - std::max(0, piece.start - shape.reach);
+      const auto heads = static_cast<int>(std::clamp<int64_t>(pairs / (piece.size() * keys), 1, shape.heads));
+      for (const Range some : Chunks({0, shape.heads}, heads)) {
+        tiles.push_back({range.sequence, some, piece, range.calibrated});
+      }
+    }
+  }
+  return tiles;
+}
+
+}  // namespace
+
+std::vector<AttentionTile> AttentionTiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges,
+                                          int threads) {
+  constexpr int64_t kPairs = 1 << 15;  // Of one head: some tens of microseconds.
+  constexpr int kSmaller = 4;          // Halved twice, a tile still outweighs the packing of its keys.
+  std::vector<AttentionTile> tiles;
+  for (int divisor = 1; divisor <= kSmaller; divisor *= 2) {
+    tiles = Tiles(shape, ranges, kMaxQueries / divisor, kPairs / divisor);
+    if (static_cast<int>(tiles.size()) >= kIterationsPerThread * threads) break;
+  }
+  // The last queries of a causal sequence see the most keys: begun first, so that threads end together.
+  if (shape.causal) std::ranges::reverse(tiles);
+  return tiles;
+}
+
+}  // namespace longembed::cpu

@@ -1,0 +1,84 @@
+// The GPU's kernels on the CPU, against LibTorch's operations.
+#include "model/encoder/torch_fused.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "model/encoder/torch_device.h"
+#include "tests/model/encoder/cuda/kernels_on_cpu.h"
+
+namespace longembed {
+namespace {
+
+using cuda::ElementType;
+using cuda::Kernel;
+
+constexpr std::pair<ElementType, at::ScalarType> kTypes[] = {
+    {ElementType::kFloat32, at::kFloat}, {ElementType::kFloat16, at::kHalf}, {ElementType::kBfloat16, at::kBFloat16}};
+
+TEST(FusedKernelsTest, GiveWhatLibTorchGives) {
+  for (const auto& [element, type] : kTypes) {
+    const TorchFused fused([element = element](Kernel kernel, int64_t blocks, void** arguments) {
+      return cuda::LaunchOnCpu(element, kernel, blocks, arguments);
+    });
+    const absl::Status status = fused.Check(at::kCPU, type);
+    EXPECT_TRUE(status.ok()) << at::toString(type) << ": " << status;
+  }
+}
+
+TEST(FusedKernelsTest, AKernelThatIsWrongIsFound) {
+  constexpr std::array<size_t, cuda::kKernelNames.size()> kResult{6, 5, 0, 1, 0, 2};  // Of a kernel's arguments.
+  for (size_t broken = 0; broken < cuda::kKernelNames.size(); ++broken) {
+    const TorchFused fused([&](Kernel kernel, int64_t blocks, void** arguments) {
+      const bool launched = cuda::LaunchOnCpu(ElementType::kFloat32, kernel, blocks, arguments);
+      if (static_cast<size_t>(kernel) == broken) **static_cast<float**>(arguments[kResult[broken]]) += 0.01f;
+      return launched;
+    });
+    const absl::Status status = fused.Check(at::kCPU, at::kFloat);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(cuda::kKernelNames[broken]));
+  }
+}
+
+TEST(FusedKernelsTest, AKernelThatDoesNotStartThrows) {
+  const TorchFused fused([](Kernel, int64_t, void**) { return false; });
+  EXPECT_THROW(fused.BiasGelu(at::zeros({2, 3}), at::zeros({3})), std::runtime_error);
+}
+
+TEST(FusedKernelsTest, NanStaysVisible) {
+  const at::Tensor x = at::zeros({2, 8}, at::kBFloat16), weight = at::ones({8}, at::kBFloat16);
+  x[0][3] = std::numeric_limits<float>::quiet_NaN();
+  const TorchFused fused([](Kernel kernel, int64_t blocks, void** arguments) {
+    return cuda::LaunchOnCpu(ElementType::kBfloat16, kernel, blocks, arguments);
+  });
+  const at::Tensor norm = fused.AddRmsNorm(x, {}, weight, 1e-5).norm;
+  EXPECT_TRUE(norm[0].isnan().all().item<bool>());
+  EXPECT_FALSE(norm[1].isnan().any().item<bool>());
+}
+
+TEST(FusedKernelsTest, CompileForAGpu) {
+  for (const auto& [element, type] : kTypes) {
+    const absl::StatusOr<std::string> code = cuda::CompileFusedKernels(element, "sm_80");
+    if (absl::IsUnavailable(code.status())) GTEST_SKIP() << code.status().message();
+    ASSERT_TRUE(code.ok()) << code.status();
+    for (const char* const name : cuda::kKernelNames) EXPECT_THAT(*code, ::testing::HasSubstr(name));
+  }
+}
+
+TEST(FusedKernelsTest, GiveWhatLibTorchGivesOnAGpu) {
+  const auto device = FindDevice("cuda");
+  if (!device.ok()) GTEST_SKIP() << "no GPU: " << device.status().message();
+  for (const auto& [element, type] : kTypes) {
+    at::zeros({1}, at::TensorOptions(*device));  // Makes the device's context current.
+    const auto fused = TorchFused::Make(*device, type);
+    EXPECT_TRUE(fused.ok()) << at::toString(type) << ": " << fused.status();
+  }
+}
+
+}  // namespace
+}  // namespace longembed
