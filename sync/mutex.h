@@ -48,6 +48,12 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 // ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_). Multiple threads can use one without external synchronization.
 class ConditionVariable {
  public:
+  // Without a predicate: until the next notification, or sooner.
+  void Wait(MutexLock& lock) { changed_.wait(lock.lock_); }
+  void WaitFor(MutexLock& lock, absl::Duration timeout) {
+    changed_.wait_for(lock.lock_, absl::ToChronoNanoseconds(timeout));
+  }
+
   template <typename Predicate>
   void Wait(MutexLock& lock, Predicate predicate) {
     changed_.wait(lock.lock_, std::move(predicate));

@@ -7,31 +7,31 @@
 namespace longembed {
 
 WorkerPool::WorkerPool(int threads, const Clock& clock, absl::Duration max_wait) : clock_(clock), max_wait_(max_wait) {
-  const std::lock_guard lock(mutex_);  // They look at how many they are.
+  const MutexLock lock(mutex_);  // They look at how many they are.
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { RunThread(); });
 }
 
 WorkerPool::~WorkerPool() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   while (threads_.empty() && Step()) continue;
   for (std::jthread& thread : threads_) thread.join();
 }
 
 void WorkerPool::Run(Task task, TaskSize size) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Push(std::move(task), std::move(size));
   }
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
       return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, wait / 2);
@@ -39,16 +39,16 @@ absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
       return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, done / 2);
     Push(std::move(task), std::move(size));
   }
-  changed_.notify_one();
+  changed_.NotifyOne();
   return absl::OkStatus();
 }
 
 void WorkerPool::RunAfter(absl::Duration delay, Task task) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     delayed_.emplace(clock_.Now() + delay, std::move(task));
   }
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 void WorkerPool::Push(Task task, TaskSize size) {
@@ -66,12 +66,12 @@ absl::Duration WorkerPool::WaitOf(const TaskSize& size) const {
 }
 
 absl::Duration WorkerPool::ExpectedTime(const TaskSize& size) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return WaitOf(size) + TimeFor(size.bytes);
 }
 
 int64_t WorkerPool::waiting() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return static_cast<int64_t>(tasks_.size());
 }
 
@@ -93,51 +93,51 @@ std::optional<std::pair<std::string, WorkerPool::Waiting>> WorkerPool::Take() {
 }
 
 absl::Time WorkerPool::next_delayed() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return delayed_.empty() ? absl::InfiniteFuture() : delayed_.begin()->first;
 }
 
 bool WorkerPool::Step() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   std::optional<std::pair<std::string, Waiting>> taken = Take();
-  if (taken.has_value()) RunTask(std::move(taken->first), std::move(taken->second), lock);
+  if (taken.has_value()) RunTask(std::move(taken->first), std::move(taken->second));
   return taken.has_value();
 }
 
 void WorkerPool::RunThread() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (true) {
     if (std::optional<std::pair<std::string, Waiting>> taken = Take(); taken.has_value()) {
       // This thread may have been the only one that was told of the others, or that watched the time for them.
-      if (!tasks_.empty() || !delayed_.empty()) changed_.notify_one();
-      RunTask(std::move(taken->first), std::move(taken->second), lock);
+      if (!tasks_.empty() || !delayed_.empty()) changed_.NotifyOne();
+      RunTask(std::move(taken->first), std::move(taken->second));
     } else if (stopping_ && tasks_.empty()) {
-      changed_.notify_all();  // Others may have waited for long tasks that are gone now.
+      changed_.NotifyAll();  // Others may have waited for long tasks that are gone now.
       return;
     } else if (delayed_.empty()) {
-      changed_.wait(lock);
+      changed_.Wait(lock);
     } else {
-      changed_.wait_for(lock, absl::ToChronoNanoseconds(delayed_.begin()->first - clock_.Now()));
+      changed_.WaitFor(lock, delayed_.begin()->first - clock_.Now());
     }
   }
 }
 
-void WorkerPool::RunTask(std::string client, Waiting waiting, std::unique_lock<std::mutex>& lock) {
+void WorkerPool::RunTask(std::string client, Waiting waiting) {
   if (waiting.is_long) {
     ++running_long_in_all_;
     ++running_long_[client];
   }
-  lock.unlock();
+  mutex_.Unlock();
   const absl::Time began = clock_.Now();
   std::move(waiting.task)();
   waiting.task = nullptr;
   const absl::Duration took = clock_.Now() - began;
-  lock.lock();
+  mutex_.Lock();
   if (waiting.bytes > 0) seconds_per_byte_.Add(absl::ToDoubleSeconds(took), static_cast<double>(waiting.bytes));
   if (!waiting.is_long) return;
   --running_long_in_all_;
   if (--running_long_[client] == 0) running_long_.erase(client);
-  if (!tasks_.empty()) changed_.notify_one();  // A long task that had to wait for its turn.
+  if (!tasks_.empty()) changed_.NotifyOne();  // A long task that had to wait for its turn.
 }
 
 }  // namespace longembed

@@ -1,11 +1,9 @@
-// A few threads that tokenise and plan, apart from gRPC's threads and from those that encode, shared fairly by clients.
+// A few threads that tokenize and plan, apart from gRPC's threads and from those that encode, shared fairly by clients.
 #ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 #define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 
 #include <algorithm>
-#include <condition_variable>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -19,6 +17,7 @@
 #include "server/admission/fair_queue.h"
 #include "server/batching/clock.h"
 #include "server/batching/decayed_ratio.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 
@@ -26,7 +25,7 @@ namespace longembed {
 struct TaskSize {
   std::string client;
   int64_t bytes = 0;                                    // Of text.
-  absl::Duration time_left = absl::InfiniteDuration();  // Until nobody waits any more.
+  absl::Duration time_left = absl::InfiniteDuration();  // Until the deadline.
 };
 
 // Multiple threads can call its methods without external synchronization.
@@ -36,7 +35,7 @@ class WorkerPool {
  public:
   using Task = absl::AnyInvocable<void() &&>;
 
-  // `max_wait`: that TryRun lets a task wait, by estimate. No threads: whoever owns it calls Step, as a simulation
+  // `max_wait`: that TryRun lets a task wait, by estimate. No threads: the owner calls Step, as a simulation
   // does. `clock` must outlive it.
   WorkerPool(int threads, const Clock& clock, absl::Duration max_wait = absl::InfiniteDuration());
   // Runs what is left, delayed tasks too, then joins.
@@ -70,8 +69,8 @@ class WorkerPool {
   };
 
   void RunThread();
-  // With the lock, which is released meanwhile.
-  void RunTask(std::string client, Waiting waiting, std::unique_lock<std::mutex>& lock);
+  // Releases the lock while the task runs.
+  void RunTask(std::string client, Waiting waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Push(Task task, TaskSize size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<std::pair<std::string, Waiting>> Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MoveDelayed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -84,8 +83,8 @@ class WorkerPool {
 
   const Clock& clock_;
   const absl::Duration max_wait_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  mutable Mutex mutex_;
+  ConditionVariable changed_;
   FairQueue<Waiting> tasks_ ABSL_GUARDED_BY(mutex_);
   std::multimap<absl::Time, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // By when they join the others.
   std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // By client; of those that have any.
