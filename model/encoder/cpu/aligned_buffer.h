@@ -1,4 +1,4 @@
-// Memory on cache-line boundaries (large pieces: on those of huge pages), not initialised.
+// Memory on cache-line boundaries (large pieces: on those of huge pages), not initialized.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ALIGNED_BUFFER_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ALIGNED_BUFFER_H_
 

@@ -163,7 +163,7 @@ class HeadAttention {
       PackBlock(keys);
       for (int row = queries_.start; row < queries_.end;) {
         const int tile = NextTile(queries_.end - row, kTileQueries);
-        // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbour's,
+        // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbor's,
         // where the processor's own prefetching does not look.
         const int ahead = keys.end + (row - queries_.start);
         if constexpr (kTiled) Configure(tile);

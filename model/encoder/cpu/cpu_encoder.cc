@@ -93,33 +93,34 @@ class Pool {
   size_t made_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Whether a batch goes on. The thread that leads asks its caller every few milliseconds; the others see what it heard.
-class Waiting {
+// Whether a batch is cancelled. The thread that leads asks its caller every few milliseconds; helpers read its last
+// answer.
+class Cancellation {
  public:
-  explicit Waiting(absl::FunctionRef<bool()> nobody_waits) : nobody_waits_(nobody_waits) {}
+  explicit Cancellation(absl::FunctionRef<bool()> is_cancelled) : is_cancelled_(is_cancelled) {}
 
   // Asks now; on the thread that leads.
-  bool AskWhetherEnded() {
+  bool Ask() {
     asked_ = Clock::now();
-    if (!ended() && nobody_waits_()) ended_.store(true, std::memory_order_relaxed);
-    return ended();
+    if (!answer() && is_cancelled_()) answer_.store(true, std::memory_order_relaxed);
+    return answer();
   }
   // Any thread.
-  bool Ended() {
+  bool IsCancelled() {
     constexpr auto kInterval = std::chrono::milliseconds(5);
-    if (std::this_thread::get_id() == leader_ && Clock::now() - asked_ >= kInterval) return AskWhetherEnded();
-    return ended();
+    if (std::this_thread::get_id() == leader_ && Clock::now() - asked_ >= kInterval) return Ask();
+    return answer();
   }
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  bool ended() const { return ended_.load(std::memory_order_relaxed); }
+  bool answer() const { return answer_.load(std::memory_order_relaxed); }
 
-  const absl::FunctionRef<bool()> nobody_waits_;
+  const absl::FunctionRef<bool()> is_cancelled_;
   const std::thread::id leader_ = std::this_thread::get_id();
   Clock::time_point asked_ = Clock::now();
-  std::atomic<bool> ended_ = false;
+  std::atomic<bool> answer_ = false;
 };
 
 // Ranges of rows of the batch, merged and in order.
@@ -170,10 +171,10 @@ class CpuEncoder final : public Encoder {
   absl::Status PackWeights(const PackingOptions& packing) { return PackAll(schedule_, packing); }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
-                                     absl::FunctionRef<bool()> nobody_waits) override {
+                                     absl::FunctionRef<bool()> is_cancelled) override {
     const auto alone = streamed_ ? std::unique_lock(streaming_) : std::unique_lock<std::mutex>();
     try {
-      return Run(batch, leader, nobody_waits);
+      return Run(batch, leader, is_cancelled);
     } catch (const std::bad_alloc&) {
       return EncoderOutOfMemory("the activations of this batch do not fit");
     }
@@ -192,14 +193,14 @@ class CpuEncoder final : public Encoder {
     const PackedBatch& batch;
     Team::Leader& leader;
     BatchMemory& memory;
-    Waiting& waiting;
+    Cancellation& cancellation;
     const RotaryTable* local_rotations;  // Of plain positions, for the longest sequence; null without local attention.
 
-    // Ends early once nobody waits.
+    // Ends early once the batch is canceled.
     void ParallelFor(int count, absl::FunctionRef<void(int)> body) const {
       leader.ParallelFor(count, [this, body](int i) {
         const FlushDenormals flush;
-        if (!waiting.Ended()) body(i);
+        if (!cancellation.IsCancelled()) body(i);
       });
     }
   };
@@ -211,7 +212,7 @@ class CpuEncoder final : public Encoder {
   };
 
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, Team::Leader& leader,
-                                  absl::FunctionRef<bool()> nobody_waits) {
+                                  absl::FunctionRef<bool()> is_cancelled) {
     const auto tokens = static_cast<int32_t>(batch.tokens.size());
     if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = hidden_size()};
     if (2 * batch.rotary_width > smallest_head_) {
@@ -223,15 +224,15 @@ class CpuEncoder final : public Encoder {
       }
     }
     auto memory = memories_.Take([] { return std::make_unique<BatchMemory>(); });
-    // A giant's memory goes back to the system at once, however the call ends; what common batches take stays.
+    // Memory beyond that of common batches goes back to the system at once, however the call ends.
     const absl::Cleanup trim = [&memory] { Trim(*memory); };
     memory->slots.resize(schedule_.batch_slots.size());
     for (size_t i = 0; i < memory->slots.size(); ++i) {
       memory->slots[i].Reserve(static_cast<size_t>(schedule_.batch_slots[i]) * tokens + kSlack);
     }
-    Waiting waiting(nobody_waits);
+    Cancellation cancellation(is_cancelled);
     const std::shared_ptr<const RotaryTable> local_rotations = LocalRotations(batch);
-    const Call call{batch, leader, *memory, waiting, local_rotations.get()};
+    const Call call{batch, leader, *memory, cancellation, local_rotations.get()};
     // Without attention there is no point where rows are left out.
     const bool leaves_out = schedule_.segments.size() > 1;
     const std::vector<Range> pooled = leaves_out ? Union(batch.spans) : std::vector<Range>{{0, tokens}};
@@ -241,7 +242,7 @@ class CpuEncoder final : public Encoder {
     EmbedTokens(call, tokens);
     int layer = 0;
     for (size_t i = 0; i < schedule_.segments.size(); ++i) {
-      if (waiting.AskWhetherEnded()) return EncoderCancelled();
+      if (cancellation.Ask()) return EncoderCancelled();
       Segment& segment = schedule_.segments[i];
       const bool last = i + 1 == schedule_.segments.size();
       if (streamed_) {
@@ -255,7 +256,7 @@ class CpuEncoder final : public Encoder {
       RunAttention(call, segment, layer++, last_attention ? pooled : std::vector<Range>{{0, tokens}});
       if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
-    if (waiting.Ended()) return EncoderCancelled();  // Parts of the last segment may be missing.
+    if (cancellation.IsCancelled()) return EncoderCancelled();  // Parts of the last segment may be missing.
     VectorBlock block = PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
     for (const DenseStep& step : dense_) block = RunDense(call, step, block);
     return block;
@@ -334,13 +335,13 @@ class CpuEncoder final : public Encoder {
     return spans;
   }
 
-  Rows BatchRows(const Call& call, const Place& place, int row) const {
+  Rows BatchRows(const Call& call, const BufferRef& place, int row) const {
     const ptrdiff_t stride = schedule_.batch_slots[place.slot];
     return Rows{call.memory.slots[place.slot].data(), stride, place.element}.from(row);
   }
 
   // Rows of a value from row `row` of the batch on, which is one of the workspace's chunk.
-  Rows RowsOf(const Call& call, Workspace& workspace, const Place& place, int row) const {
+  Rows RowsOf(const Call& call, Workspace& workspace, const BufferRef& place, int row) const {
     if (place.whole_batch) return BatchRows(call, place, row);
     const Rows chunk{workspace.slots[place.slot].data(), schedule_.chunk_slots[place.slot], place.element};
     return chunk.from(row - workspace.first_row);

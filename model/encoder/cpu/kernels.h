@@ -62,7 +62,7 @@ struct Kernels {
   // What queries, keys and values are where weights are not float32: bfloat16 only where its products are faster.
   Element attention_element = Element::kFloat32;
   int int8_middle = 0;  // Of a row's bytes: 128 where they are unsigned, 0 where they are signed.
-  // Whether products of two neighbouring inputs, 2 i and 2 i + 1, are added up in 16 bits: then the weights of one sign
+  // Whether products of two neighboring inputs, 2 i and 2 i + 1, are added up in 16 bits: then the weights of one sign
   // of such a pair sum to 128 at most, so that 255 times that is no overflow.
   bool int8_pairs = false;
 

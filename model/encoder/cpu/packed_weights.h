@@ -23,10 +23,10 @@ namespace longembed::cpu {
 inline constexpr int kStepBytes = 4;
 inline constexpr int kPanelVectors = 3;  // Rows by three vectors fill the registers and need few loads.
 
-inline constexpr int RoundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int RoundUp(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // Inputs that one step takes.
-inline constexpr int StepInputs(Precision precision) {
+constexpr int StepInputs(Precision precision) {
   return precision == Precision::kFloat32 ? 1 : precision == Precision::kBfloat16 ? 2 : 4;
 }
 

@@ -9,7 +9,7 @@ namespace longembed::cpu {
 
 enum class Element : uint8_t { kFloat32, kBfloat16 };
 
-inline constexpr ptrdiff_t SizeOf(Element element) { return element == Element::kFloat32 ? 4 : 2; }
+constexpr ptrdiff_t SizeOf(Element element) { return element == Element::kFloat32 ? 4 : 2; }
 
 // A view: row r begins at data + r * stride, its columns lie side by side. Not owned.
 struct Rows {

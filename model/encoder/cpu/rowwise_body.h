@@ -13,7 +13,7 @@ namespace {
 
 LONGEMBED_INLINE const float* FloatRow(Rows rows, ptrdiff_t row) { return RowOf<const float>(rows, row); }
 
-// The sum first, as it will be normalised; then the variance around its mean, which loses no digits; then the norm.
+// The sum first, as it will be normalized; then the variance around its mean, which loses no digits; then the norm.
 template <bool kResidual>
 void LayerNormRow(const float* a, const float* b, float* out, int width, const float* weight, const float* bias,
                   float epsilon) {
@@ -28,8 +28,8 @@ void LayerNormRow(const float* a, const float* b, float* out, int width, const f
   const Floats mean = Repeat(SumOf(total) / count);
   Floats squares = Repeat(0);
   ForVectors(width, [&](int j, auto lanes) {
-    const Floats centred = Select(FirstLanes(lanes), LoadFirst(out + j, lanes) - mean, Repeat(0));
-    squares = Fma(centred, centred, squares);
+    const Floats centered = Select(FirstLanes(lanes), LoadFirst(out + j, lanes) - mean, Repeat(0));
+    squares = Fma(centered, centered, squares);
   });
   const float variance = SumOf(squares) / count;
   const Floats inverse = Repeat(1.0f / __builtin_sqrtf(variance + epsilon));

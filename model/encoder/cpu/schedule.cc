@@ -16,7 +16,7 @@ struct Life {
   bool from_norm_or_add = false;  // These write float32.
 };
 
-// Rows of equal width that values take turns in.
+// Rows of equal width: when a value is not read again, the next one of its width takes its slot.
 class Slots {
  public:
   int Take(ptrdiff_t row_bytes) {
@@ -70,7 +70,7 @@ class ScheduleMaker {
  private:
   void FindLives(const std::vector<Op>& ops, Value input, Value output) {
     lives_[input].from_norm_or_add = true;
-    lives_[input].first_segment = -1;  // The embedding writes it for the whole batch, whoever reads it.
+    lives_[input].first_segment = -1;  // The embedding writes it for the whole batch.
     int segment = 0;
     for (size_t i = 0; i < ops.size(); ++i) {
       const bool attention = std::holds_alternative<AttentionOp>(ops[i]);
@@ -93,15 +93,15 @@ class ScheduleMaker {
     lives_[output].for_linear_only = false;
   }
 
-  Place NewPlace(Value value) {
+  BufferRef NewPlace(Value value) {
     const Life& life = lives_[value];
     const bool operand =
         life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16 && kernels_.bfloat16_rows;
-    Place place{.whole_batch = life.first_segment != life.last_segment,
-                .width = widths_[value],
-                .element = life.for_attention ? attention_element_
-                           : operand          ? Element::kBfloat16
-                                              : Element::kFloat32};
+    BufferRef place{.whole_batch = life.first_segment != life.last_segment,
+                    .width = widths_[value],
+                    .element = life.for_attention ? attention_element_
+                               : operand          ? Element::kBfloat16
+                                                  : Element::kFloat32};
     const ptrdiff_t bytes = (place.width * SizeOf(place.element) + 63) / 64 * 64;
     place.slot = (place.whole_batch ? batch_slots_ : chunk_slots_).Take(bytes);
     return place;
@@ -193,7 +193,7 @@ class ScheduleMaker {
   const Kernels& kernels_;
   const Element attention_element_;
   std::vector<Life> lives_;
-  std::vector<Place> places_;
+  std::vector<BufferRef> places_;
   Slots batch_slots_, chunk_slots_;
   Schedule schedule_;
 };

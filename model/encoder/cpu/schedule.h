@@ -19,7 +19,7 @@
 namespace longembed::cpu {
 
 // Where the rows of a value are.
-struct Place {
+struct BufferRef {
   bool whole_batch = false;  // Else in a chunk's own memory.
   int slot = 0;              // Of Schedule::batch_slots or chunk_slots.
   int width = 0;             // Columns. The row itself may be wider: a context lies where the queries were.
@@ -27,29 +27,29 @@ struct Place {
 };
 
 struct LinearStep {
-  Place in, out;
+  BufferRef in, out;
   PackedWeights weights;
   std::optional<PackedWeights> gate;  // The result is that of the weights times this one's, activated.
   Activation activation = Activation::kNone;
   bool in_is_operand = false;  // The rows of `in` are what the weights take; no conversion.
 };
 struct LayerNormStep {
-  Place in;
-  std::optional<Place> residual;
-  Place out;
+  BufferRef in;
+  std::optional<BufferRef> residual;
+  BufferRef out;
   std::vector<float> weight, bias;
   float epsilon = 0;
 };
 struct RmsNormStep {
-  Place in, out;
+  BufferRef in, out;
   std::vector<float> weight;
   float epsilon = 0;
 };
 struct AddStep {
-  Place a, b, out;
+  BufferRef a, b, out;
 };
 struct HeadNormStep {
-  Place in, out;
+  BufferRef in, out;
   int heads = 0;
   int key_value_heads = 0;
   std::vector<float> query, key;
@@ -61,7 +61,7 @@ using RowStep = std::variant<LinearStep, LayerNormStep, RmsNormStep, AddStep, He
 struct Segment {
   std::vector<RowStep> steps;
   bool has_attention = false;
-  Place qkv;  // And the context.
+  BufferRef qkv;  // And the context.
   AttentionShape attention;
   Weight relative_bias;  // Keeps that of the shape.
   bool local = false;    // By rotations of its own.
@@ -83,7 +83,7 @@ struct Schedule {
   std::vector<ptrdiff_t> batch_slots;  // Bytes of a row of each slot; multiples of 64.
   std::vector<ptrdiff_t> chunk_slots;
   ptrdiff_t operand_bytes = 0;  // The widest row that a linear step converts to an operand.
-  Place input, output;
+  BufferRef input, output;
 };
 
 // Lays the weights out for `precision` and `kernels`, and packs none.

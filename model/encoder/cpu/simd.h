@@ -20,7 +20,7 @@
 //
 // and dot products (below). Everything has internal linkage, and the few shared inline functions that are used are
 // inlined, so that the linker does not take a copy with these instructions for the rest of the program. Only for
-// kernels_*.cc, which are compiled with full optimisation whatever the build type.
+// kernels_*.cc, which are compiled with full optimization whatever the build type.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_H_
 

@@ -16,10 +16,10 @@ class SmallEncoder final : public Encoder {
  public:
   explicit SmallEncoder(size_t most) : most_(most) {}
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
-                                     absl::FunctionRef<bool()> nobody_waits) override {
+                                     absl::FunctionRef<bool()> is_cancelled) override {
     tried.push_back(static_cast<int>(batch.tokens.size()));
     if (batch.tokens.size() > most_) return EncoderOutOfMemory("too small");
-    return inner_.Encode(batch, leader, nobody_waits);
+    return inner_.Encode(batch, leader, is_cancelled);
   }
   int hidden_size() const override { return FakeEncoder::kWidth; }
   std::string device() const override { return "fake"; }

@@ -86,9 +86,9 @@ TEST_F(SparseEncoderTest, LongSequencesGoInParts) {
 class SmallTokenEncoder final : public Encoder {
  public:
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
-                                     absl::FunctionRef<bool()> nobody_waits) override {
+                                     absl::FunctionRef<bool()> is_cancelled) override {
     if (batch.sequence_offsets.size() > 2) return EncoderOutOfMemory("a test");
-    return encoder_.Encode(batch, leader, nobody_waits);
+    return encoder_.Encode(batch, leader, is_cancelled);
   }
   int hidden_size() const override { return encoder_.hidden_size(); }
   std::string device() const override { return encoder_.device(); }
@@ -107,7 +107,7 @@ TEST_F(SparseEncoderTest, HalvesThatRanOutOfMemoryAreJoined) {
   EXPECT_THAT(block->sparse, ElementsAre(SparseVector{{7}, {701}}, SparseVector{{8}, {801}}));
 }
 
-TEST_F(SparseEncoderTest, ABatchThatNobodyWaitsForIsGivenUpBeforeTheHead) {
+TEST_F(SparseEncoderTest, ACanceledBatchEndsBeforeTheHead) {
   Make();
   fake_->IgnoreCancellation();
   const Sequence a = SparseSequence({7});

@@ -177,7 +177,7 @@ TEST_P(TorchCudaTest, WorkersBesideEachOther) {
   for (const double cosine : lowest) EXPECT_GE(cosine, 0.999999);
 }
 
-TEST_P(TorchCudaTest, StopsBetweenLayersWhenNobodyWaits) {
+TEST_P(TorchCudaTest, StopsBetweenLayersWhenCanceled) {
   Add(100, {});
   Team team;
   Team::Leader leader(team);

@@ -139,7 +139,7 @@ TEST_F(TorchEncoderTest, SpansArePooledEachOnItsOwn) {
   }
 }
 
-TEST_F(TorchEncoderTest, StopsBetweenLayersWhenNobodyWaits) {
+TEST_F(TorchEncoderTest, StopsBetweenLayersWhenCanceled) {
   const Sequence sequence = RandomSequence(10);
   int asked = 0;
   const auto block =
