@@ -240,4 +240,4 @@ def test_what_no_collector_takes_is_counted(tmp_path, pb, monkeypatch):
                 dropped = re.search(r'longembed_spans_dropped_total{reason="export_failed"} (\d+)', answer.read().decode())[1]
         assert int(dropped) >= 2  # The call and its phase.
         assert server.stop() == 0
-    assert "the collector did not take them" in server.log.read_text()
+    assert "the collector did not accept them" in server.log.read_text()
