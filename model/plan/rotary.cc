@@ -85,22 +85,16 @@ RotaryTable GatherRows(const RotaryTable& table, std::span<const int64_t> rows) 
   return gathered;
 }
 
-std::shared_ptr<const RotaryTable> RotaryTableCache::Find(std::span<const double> frequencies, double amplitude,
-                                                          int64_t rows) {
+RotaryTableCache::Entry* RotaryTableCache::Find(std::span<const double> frequencies, double amplitude) {
   const auto entry = std::ranges::find_if(entries_, [&](const Entry& kept) {
     return kept.amplitude == amplitude && std::ranges::equal(kept.frequencies, frequencies);
   });
   if (entry == entries_.end()) return nullptr;
-  if (entry->table->rows() < rows) {
-    entries_.erase(entry);
-    return nullptr;
-  }
   entries_.splice(entries_.begin(), entries_, entry);
-  return entry->table;
+  return &entries_.front();
 }
 
-void RotaryTableCache::Keep(Entry entry) {
-  entries_.push_front(std::move(entry));
+void RotaryTableCache::Evict() {
   size_t count = 0, bytes = 0;
   const auto beyond = std::ranges::find_if(entries_, [&](const Entry& kept) {
     bytes += BytesOf(*kept.table);
@@ -111,22 +105,26 @@ void RotaryTableCache::Keep(Entry entry) {
 
 std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double> frequencies, double amplitude,
                                                          int64_t rows) {
-  // Frequencies that adapt to a text's length serve texts of that length alone: a table is made as long as the text,
-  // and longer only where another one of its frequencies was too short.
-  bool outgrown = false;
+  int64_t made = rows;
   {
     const MutexLock lock(mutex_);
-    const size_t before = entries_.size();
-    if (auto table = Find(frequencies, amplitude, rows); table != nullptr) return table;
-    outgrown = entries_.size() < before;
+    if (const Entry* kept = Find(frequencies, amplitude); kept != nullptr) {
+      if (kept->table->rows() >= rows) return kept->table;
+      // Frequencies that adapt to a text's length serve texts of that length alone: a table is as long as its text, and
+      // longer only once another text of the same frequencies was.
+      made = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+    }
   }
-  const int64_t made = outgrown ? static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows))) : rows;
   // Without the lock: two threads may make the same one.
   auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, made));
   if (BytesOf(*table) > max_bytes_) return table;
   const MutexLock lock(mutex_);
-  if (auto other = Find(frequencies, amplitude, rows); other != nullptr) return other;
-  Keep({{frequencies.begin(), frequencies.end()}, amplitude, table});
+  if (Entry* const kept = Find(frequencies, amplitude); kept == nullptr) {
+    entries_.push_front({{frequencies.begin(), frequencies.end()}, amplitude, table});
+  } else if (kept->table->rows() < table->rows()) {
+    kept->table = table;
+  }
+  Evict();
   return table;
 }
 

@@ -51,11 +51,10 @@ class RotaryTableCache {
     std::shared_ptr<const RotaryTable> table;
   };
 
-  // The kept table with at least `rows` rows, now the most recently used one; nullptr without one. One with fewer rows
-  // is dropped.
-  std::shared_ptr<const RotaryTable> Find(std::span<const double> frequencies, double amplitude, int64_t rows)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Keep(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The kept entry, of any length, now the most recently used one; nullptr without one.
+  Entry* Find(std::span<const double> frequencies, double amplitude) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops the least recently used entries beyond the limits.
+  void Evict() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t max_bytes_;
   Mutex mutex_;

@@ -26,6 +26,7 @@
 #include "model/encoder/cpu/schedule.h"
 #include "model/errors/errors.h"
 #include "model/plan/rotary.h"
+#include "sync/mutex.h"
 
 namespace longembed {
 namespace {
@@ -71,7 +72,7 @@ class Pool {
   template <typename Make>
   Lease Take(const Make& make) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (!free_.empty()) {
         std::unique_ptr<T> object = std::move(free_.back());
         free_.pop_back();
@@ -84,16 +85,16 @@ class Pool {
 
  private:
   void Return(std::unique_ptr<T> object) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     free_.push_back(std::move(object));
   }
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::vector<std::unique_ptr<T>> free_ ABSL_GUARDED_BY(mutex_);
   size_t made_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Whether a batch is cancelled. The thread that leads asks its caller every few milliseconds; helpers read its last
+// Whether a batch is canceled. The thread that leads asks its caller every few milliseconds; helpers read its last
 // answer.
 class Cancellation {
  public:

@@ -1,10 +1,10 @@
 #include "model/encoder/cpu/per_thread.h"
 
 #include <algorithm>
-#include <mutex>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "sync/mutex.h"
 
 namespace longembed::cpu {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 class Numbers {
  public:
   int Take() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto free = std::ranges::find(taken_, false);
     const auto number = static_cast<int>(free - taken_.begin());
     if (free == taken_.end()) taken_.push_back(true);
@@ -21,12 +21,12 @@ class Numbers {
     return number;
   }
   void Return(int number) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     taken_[static_cast<size_t>(number)] = false;
   }
 
  private:
-  std::mutex mutex_;
+  Mutex mutex_;
   std::vector<bool> taken_ ABSL_GUARDED_BY(mutex_);
 };
 
