@@ -3,6 +3,7 @@ extension by the server's own kernels, against transformers' network with its at
 
 import random
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,12 +83,16 @@ def exported(tmp_path_factory):
     return folder, checkpoints
 
 
+@contextmanager
 def serve(tmp_path_factory, pb, exported, model_options: str):
-    """Yields the stub of a server with all models."""
+    """The stub of a server with all models. The server ends with the block, also where that skips."""
     running = start_server(tmp_path_factory.mktemp("families"), [*POOLING, "dense"], models_folder=exported[0], model_options=model_options)
-    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
-        yield pb[1].EmbeddingServiceStub(channel)
-    assert running.stop() == 0
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+            yield pb[1].EmbeddingServiceStub(channel)
+    finally:
+        status = running.stop()
+    assert status == 0
 
 
 def needs_native() -> None:
@@ -99,19 +104,21 @@ def needs_native() -> None:
 def native(tmp_path_factory, pb, exported):
     """The server's own kernels."""
     needs_native()
-    yield from serve(tmp_path_factory, pb, exported, "")
+    with serve(tmp_path_factory, pb, exported, "") as stub:
+        yield stub
 
 
 @pytest.fixture(scope="module")
 def torchscript(tmp_path_factory, pb, exported):
-    yield from serve(tmp_path_factory, pb, exported, "engine: torchscript")
+    with serve(tmp_path_factory, pb, exported, "engine: torchscript") as stub:
+        yield stub
 
 
 @pytest.fixture(scope="module", params=["bf16", "int8"])
 def narrow(request, tmp_path_factory, pb, exported):
     """The stub of a server in a narrow precision, which it is, and the server's kernels."""
     needs_native()
-    for stub in serve(tmp_path_factory, pb, exported, f"precision: {request.param}"):
+    with serve(tmp_path_factory, pb, exported, f"precision: {request.param}") as stub:
         kernels = stub.ListModels(pb[0].ListModelsRequest()).models[0].kernels
         if request.param == "bf16" and kernels not in BFLOAT16_KERNELS:
             pytest.skip(f"the kernels {kernels} have no products of bfloat16")
