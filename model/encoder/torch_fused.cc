@@ -65,23 +65,23 @@ absl::StatusOr<std::unique_ptr<TorchFused>> TorchFused::Make(c10::Device device,
   return fused;
 }
 
-TorchFused::SumAndNorm TorchFused::AddLayerNorm(const at::Tensor& x, const at::Tensor& residual,
-                                                const at::Tensor& weight, const at::Tensor& bias,
-                                                double epsilon) const {
-  const at::Tensor rows = Contiguous(x), other = Contiguous(residual);
-  SumAndNorm result{.sum = other.defined() ? at::empty_like(rows) : at::Tensor(), .norm = at::empty_like(rows)};
+at::Tensor TorchFused::AddLayerNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
+                                    const at::Tensor& bias, double epsilon, at::Tensor* sum) const {
+  const at::Tensor rows = Contiguous(x), other = Contiguous(residual), norm = at::empty_like(rows);
+  if (sum != nullptr) *sum = at::empty_like(rows);
   Launch(Kernel::kAddLayerNorm, rows.size(0), DataOf(rows), DataOf(other), DataOf(weight), DataOf(bias),
-         static_cast<float>(epsilon), DataOf(result.sum), DataOf(result.norm), static_cast<int>(rows.size(1)));
-  return result;
+         static_cast<float>(epsilon), DataOf(sum == nullptr ? at::Tensor() : *sum), DataOf(norm),
+         static_cast<int>(rows.size(1)));
+  return norm;
 }
 
-TorchFused::SumAndNorm TorchFused::AddRmsNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
-                                              double epsilon) const {
-  const at::Tensor rows = Contiguous(x), other = Contiguous(residual);
-  SumAndNorm result{.sum = other.defined() ? at::empty_like(rows) : at::Tensor(), .norm = at::empty_like(rows)};
+at::Tensor TorchFused::AddRmsNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
+                                  double epsilon, at::Tensor* sum) const {
+  const at::Tensor rows = Contiguous(x), other = Contiguous(residual), norm = at::empty_like(rows);
+  if (sum != nullptr) *sum = at::empty_like(rows);
   Launch(Kernel::kAddRmsNorm, rows.size(0), DataOf(rows), DataOf(other), DataOf(weight), static_cast<float>(epsilon),
-         DataOf(result.sum), DataOf(result.norm), static_cast<int>(rows.size(1)));
-  return result;
+         DataOf(sum == nullptr ? at::Tensor() : *sum), DataOf(norm), static_cast<int>(rows.size(1)));
+  return norm;
 }
 
 void TorchFused::Rotate(const at::Tensor& qkv, const at::Tensor& table, const at::Tensor& scale, int64_t queries,
@@ -116,24 +116,22 @@ at::Tensor TorchFused::SpanMean(const at::Tensor& x, const at::Tensor& spans) co
 
 std::optional<at::Tensor> TorchFused::RunPart(const std::string& kind, const torch::jit::Module& part,
                                               const std::vector<c10::IValue>& inputs) const {
-  const auto weight = [&part](const char* name) { return part.attr(name).toTensor(); };
   const auto input = [&inputs](size_t i) { return inputs[i].toTensor(); };
-  if (kind == "ResidualNorm")
-    return AddLayerNorm(input(0), input(1), weight("weight"), weight("bias"), EpsilonOf(part)).norm;
-  if (kind == "LayerNorm") return AddLayerNorm(input(0), {}, weight("weight"), weight("bias"), EpsilonOf(part)).norm;
-  if (kind == "RmsNorm") return AddRmsNorm(input(0), {}, weight("weight"), EpsilonOf(part)).norm;
+  const at::Tensor residual = inputs.size() > 1 ? input(1) : at::Tensor();
+  if (std::optional<at::Tensor> norm = RunNorm(kind, part, input(0), residual)) return norm;
   if (const std::optional<Gate> gate = GateOf(kind)) return GatedActivation(input(0), *gate);
   if (kind != "LinearGelu") return std::nullopt;
-  const at::Tensor products = at::linear(input(0), weight("weight"));
-  BiasGelu(products, weight("bias"));
+  const at::Tensor products = at::linear(input(0), part.attr("weight").toTensor());
+  BiasGelu(products, part.attr("bias").toTensor());
   return products;
 }
 
-std::optional<TorchFused::SumAndNorm> TorchFused::RunSumAndNorm(const std::string& kind, const torch::jit::Module& norm,
-                                                                const at::Tensor& x, const at::Tensor& residual) const {
+std::optional<at::Tensor> TorchFused::RunNorm(const std::string& kind, const torch::jit::Module& norm,
+                                              const at::Tensor& x, const at::Tensor& residual, at::Tensor* sum) const {
   const auto weight = [&norm](const char* name) { return norm.attr(name).toTensor(); };
-  if (kind == "LayerNorm") return AddLayerNorm(x, residual, weight("weight"), weight("bias"), EpsilonOf(norm));
-  if (kind == "RmsNorm") return AddRmsNorm(x, residual, weight("weight"), EpsilonOf(norm));
+  if (kind == "ResidualNorm" || kind == "LayerNorm")
+    return AddLayerNorm(x, residual, weight("weight"), weight("bias"), EpsilonOf(norm), sum);
+  if (kind == "RmsNorm") return AddRmsNorm(x, residual, weight("weight"), EpsilonOf(norm), sum);
   return std::nullopt;
 }
 
@@ -146,7 +144,7 @@ std::optional<at::Tensor> TorchFused::RunPooling(const torch::jit::Module& pooli
   if (kind != "NormedSpanMean") return std::nullopt;
   const torch::jit::Module norm = pooling.attr("norm").toModule();
   if (!CheckKnownPart(norm).ok()) return std::nullopt;
-  const std::optional<at::Tensor> normed = RunPart(ClassOf(norm), norm, {hidden});
+  const std::optional<at::Tensor> normed = RunNorm(ClassOf(norm), norm, hidden, {});
   if (!normed.has_value()) return std::nullopt;
   return SpanMean(*normed, bounds);
 }
@@ -168,11 +166,13 @@ absl::Status TorchFused::Check(c10::Device device, at::ScalarType type) const {
   const int64_t rows = 5, width = 291, head_dim = 24, half = 8;
   const at::Tensor x = random({rows, width}), residual = random({width, rows}).t().contiguous();
   const at::Tensor weight = random({width}), bias = random({width + 1}).slice(0, 1).contiguous();
-  const SumAndNorm layer = AddLayerNorm(x, residual, weight, bias, 1e-5), rms = AddRmsNorm(x, residual, weight, 1e-5);
-  absl::Status status = check(Kernel::kAddLayerNorm, layer.norm, at::layer_norm(x + residual, {width}, weight, bias));
-  status.Update(check(Kernel::kAddLayerNorm, layer.sum, x + residual));
-  status.Update(check(Kernel::kAddRmsNorm, rms.norm, RmsNorm(x + residual, weight, 1e-5)));
-  status.Update(check(Kernel::kAddRmsNorm, rms.sum, x + residual));
+  at::Tensor layer_sum, rms_sum;
+  absl::Status status = check(Kernel::kAddLayerNorm, AddLayerNorm(x, residual, weight, bias, 1e-5, &layer_sum),
+                              at::layer_norm(x + residual, {width}, weight, bias));
+  status.Update(check(Kernel::kAddLayerNorm, layer_sum, x + residual));
+  status.Update(
+      check(Kernel::kAddRmsNorm, AddRmsNorm(x, residual, weight, 1e-5, &rms_sum), RmsNorm(x + residual, weight, 1e-5)));
+  status.Update(check(Kernel::kAddRmsNorm, rms_sum, x + residual));
 
   const at::Tensor angles = at::arange(rows * half, wide).view({1, rows, half});
   const at::Tensor table = at::cat({at::cos(angles), at::sin(angles)}), scale = at::arange(1, rows + 1, wide) / 4;

@@ -35,15 +35,11 @@ class TorchFused {
   // Compares each kernel with LibTorch's operations. Errors: INTERNAL, naming the kernel that differs.
   absl::Status Check(c10::Device device, at::ScalarType type) const;
 
-  struct SumAndNorm {
-    at::Tensor sum;  // Undefined without a residual.
-    at::Tensor norm;
-  };
-  // Norms of x + residual [T, H]; of x where `residual` is undefined.
-  SumAndNorm AddLayerNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
-                          const at::Tensor& bias, double epsilon) const;
-  SumAndNorm AddRmsNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
-                        double epsilon) const;
+  // Norms of x + residual [T, H]; of x where `residual` is undefined. `sum`, where not null, becomes x + residual.
+  at::Tensor AddLayerNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
+                          const at::Tensor& bias, double epsilon, at::Tensor* sum = nullptr) const;
+  at::Tensor AddRmsNorm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon,
+                        at::Tensor* sum = nullptr) const;
 
   // Rotates the first `rotated` heads of qkv [T, columns] in place by float32 [2, T, R / 2], and multiplies the first
   // `queries` of them by float32 `scale` [T], which may be undefined.
@@ -64,9 +60,9 @@ class TorchFused {
   std::optional<at::Tensor> RunPart(const std::string& kind, const torch::jit::Module& part,
                                     const std::vector<c10::IValue>& inputs) const;
 
-  // The sum of two values and its norm by `norm`, a part as above; nothing where there is no kernel for it.
-  std::optional<SumAndNorm> RunSumAndNorm(const std::string& kind, const torch::jit::Module& norm, const at::Tensor& x,
-                                          const at::Tensor& residual) const;
+  // As AddLayerNorm and AddRmsNorm, by a norm that is a part as above; nothing where there is no kernel for it.
+  std::optional<at::Tensor> RunNorm(const std::string& kind, const torch::jit::Module& norm, const at::Tensor& x,
+                                    const at::Tensor& residual, at::Tensor* sum = nullptr) const;
 
   // Pooled vectors [P, H]; nothing where there is no kernel for the class of `pooling`.
   std::optional<at::Tensor> RunPooling(const torch::jit::Module& pooling, const at::Tensor& hidden,

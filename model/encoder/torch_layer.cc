@@ -58,11 +58,12 @@ bool TorchLayer::RunSumAndNorm(size_t call, std::vector<c10::IValue>& values, co
   const PartCall& sum = calls_->calls[call];
   const PartCall& norm = calls_->calls[call + 1];
   if (norm.kind.empty() || norm.in != std::vector<size_t>{sum.out}) return false;
-  const std::optional<TorchFused::SumAndNorm> both =
-      fused->RunSumAndNorm(norm.kind, *norm.part, values[sum.in[0]].toTensor(), values[sum.in[1]].toTensor());
-  if (!both.has_value()) return false;
-  values[sum.out] = both->sum;
-  values[norm.out] = both->norm;
+  at::Tensor total;
+  std::optional<at::Tensor> normed =
+      fused->RunNorm(norm.kind, *norm.part, values[sum.in[0]].toTensor(), values[sum.in[1]].toTensor(), &total);
+  if (!normed.has_value()) return false;
+  values[sum.out] = std::move(total);
+  values[norm.out] = *std::move(normed);
   return true;
 }
 
