@@ -29,8 +29,15 @@ int WidthOf(const RowStep& step) {
   return std::visit([](const auto& each) { return each.out.width; }, step);
 }
 
-int PiecesOfRows(Range chunk, int columns) {
-  return std::max(1, static_cast<int>(static_cast<int64_t>(chunk.size()) * columns / kPieceElements));
+// Adds the loop of steps without products, unless there is nothing to do.
+void AddRowLoop(const Segment& segment, Range chunk, Range steps, const LinearStep* operand,
+                std::vector<StepLoop>& loops) {
+  if (steps.size() == 0 && operand == nullptr) return;
+  int columns = operand == nullptr ? 0 : operand->weights.inputs;
+  for (int32_t i = steps.start; i < steps.end; ++i) columns = std::max(columns, WidthOf(segment.steps[i]));
+  const auto pieces = std::max(1, static_cast<int>(static_cast<int64_t>(chunk.size()) * columns / kPieceElements));
+  loops.push_back(
+      RowLoop{.pieces = Chunks(chunk, (chunk.size() + pieces - 1) / pieces), .steps = steps, .operand = operand});
 }
 
 ProductLoop Grid(const LinearStep& step, Range chunk, int threads) {
@@ -47,6 +54,23 @@ ProductLoop Grid(const LinearStep& step, Range chunk, int threads) {
     loop.row_blocks.push_back({row, std::min(row + block_rows, chunk.end)});
   }
   return loop;
+}
+
+// Cuts each range into tiles of at most `queries` queries and about `pairs` pairs of a query and a key.
+std::vector<AttentionTile> Tiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges, int queries,
+                                 int64_t pairs) {
+  std::vector<AttentionTile> tiles;
+  for (const QueryRange& range : ranges) {
+    for (const Range piece : Chunks(range.queries, queries)) {
+      const int32_t last = shape.causal ? piece.end : std::min(range.tokens, piece.end + shape.reach);
+      const int64_t keys = last - std::max(0, piece.start - shape.reach);
+      const auto heads = static_cast<int>(std::clamp<int64_t>(pairs / (piece.size() * keys), 1, shape.heads));
+      for (const Range some : Chunks({0, shape.heads}, heads)) {
+        tiles.push_back({range.sequence, some, piece, range.calibrated});
+      }
+    }
+  }
+  return tiles;
 }
 
 }  // namespace
@@ -87,49 +111,17 @@ int SharedChunkRows(int threads) { return std::max(kChunkRows, 2 * kKernelRows *
 std::vector<StepLoop> LoopsOfSteps(const Segment& segment, Range chunk, int threads) {
   std::vector<StepLoop> loops;
   const auto count = static_cast<int32_t>(segment.steps.size());
-  for (int32_t first = 0; first < count;) {
-    int32_t last = first;
-    int columns = 0;
-    const LinearStep* linear = nullptr;
-    for (; last < count && linear == nullptr; ++last) {
-      linear = std::get_if<LinearStep>(&segment.steps[last]);
-      if (linear == nullptr) columns = std::max(columns, WidthOf(segment.steps[last]));
-    }
-    const bool converts = linear != nullptr && !linear->in_is_operand;
-    if (converts) columns = std::max(columns, linear->weights.inputs);
-    const Range steps{first, linear == nullptr ? last : last - 1};
-    if (steps.size() > 0 || converts) {
-      const int pieces = PiecesOfRows(chunk, columns);
-      loops.push_back(RowLoop{.pieces = Chunks(chunk, (chunk.size() + pieces - 1) / pieces),
-                              .steps = steps,
-                              .operand = converts ? linear : nullptr});
-    }
-    if (linear != nullptr) loops.push_back(Grid(*linear, chunk, threads));
-    first = last;
+  int32_t first = 0;  // Of the steps by rows that wait for the linear step after them.
+  for (int32_t i = 0; i < count; ++i) {
+    const auto* const linear = std::get_if<LinearStep>(&segment.steps[i]);
+    if (linear == nullptr) continue;
+    AddRowLoop(segment, chunk, {first, i}, linear->in_is_operand ? nullptr : linear, loops);
+    loops.push_back(Grid(*linear, chunk, threads));
+    first = i + 1;
   }
+  AddRowLoop(segment, chunk, {first, count}, nullptr, loops);
   return loops;
 }
-
-namespace {
-
-// Cuts each range into tiles of at most `queries` queries and about `pairs` pairs of a query and a key.
-std::vector<AttentionTile> Tiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges, int queries,
-                                 int64_t pairs) {
-  std::vector<AttentionTile> tiles;
-  for (const QueryRange& range : ranges) {
-    for (const Range piece : Chunks(range.queries, queries)) {
-      const int32_t last = shape.causal ? piece.end : std::min(range.tokens, piece.end + shape.reach);
-      const int64_t keys = last - std::max(0, piece.start - shape.reach);
-      const auto heads = static_cast<int>(std::clamp<int64_t>(pairs / (piece.size() * keys), 1, shape.heads));
-      for (const Range some : Chunks({0, shape.heads}, heads)) {
-        tiles.push_back({range.sequence, some, piece, range.calibrated});
-      }
-    }
-  }
-  return tiles;
-}
-
-}  // namespace
 
 std::vector<AttentionTile> AttentionTiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges,
                                           int threads) {
