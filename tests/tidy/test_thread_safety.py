@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 
 import pytest
@@ -55,8 +53,6 @@ def test_units_of_a_build(tmp_path):
 
 @pytest.mark.skipif(not (BUILD / "compile_commands.json").exists(), reason="the release build is not configured")
 def test_every_guarded_member():
-    units = thread_safety.units(BUILD)
-    assert units
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        found = [text for text in pool.map(lambda unit: thread_safety.check(unit, CLANG), units) if text]
+    checked, found = thread_safety.findings(BUILD, CLANG)
+    assert checked
     assert not found, "".join(found)

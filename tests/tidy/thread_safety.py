@@ -50,17 +50,22 @@ def check(entry: dict, clang: str) -> str:
     return done.stderr if done.returncode else ""
 
 
+def findings(build: Path, clang: str) -> tuple[int, list[str]]:
+    """How many units were checked, and what clang finds in them."""
+    checked = units(build)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return len(checked), [text for text in pool.map(lambda unit: check(unit, clang), checked) if text]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, default=ROOT / "build/release", help="a configured build")
     parser.add_argument("--clang", default="clang++-19", help="the compiler")
     arguments = parser.parse_args()
-    checked = units(arguments.build)
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        findings = [finding for finding in pool.map(lambda entry: check(entry, arguments.clang), checked) if finding]
-    print("".join(findings), end="")
-    print(f"{len(checked)} units checked, {len(findings)} with findings")
-    return 1 if findings or not checked else 0
+    checked, found = findings(arguments.build, arguments.clang)
+    print("".join(found), end="")
+    print(f"{checked} units checked, {len(found)} with findings")
+    return 1 if found or not checked else 0
 
 
 if __name__ == "__main__":
