@@ -15,6 +15,14 @@ BUILD = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release")
 MODELS = ROOT / "models"
 
 
+def await_log(log: Path, text: str) -> None:
+    """Returns once `text` is in the log: a call is logged after its answer, and another thread writes it."""
+    deadline = time.monotonic() + 30
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, f"{text} is not in the log: {log.read_text()}"
+        time.sleep(0.05)
+
+
 @dataclass
 class Server:
     process: subprocess.Popen

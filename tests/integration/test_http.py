@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from generated_client import generate_tei_client
 from http_client import LISTENS, LONG, MODEL, TEXT, Answer, Http, close, vectors
-from running_server import BUILD, ROOT, start_server
+from running_server import BUILD, ROOT, await_log, start_server
 
 sys.path.append(str(ROOT / "tests/operations"))
 from harness import Authority, Metrics, Missing  # noqa: E402
@@ -370,7 +370,7 @@ def test_each_dialect_asks_for_a_key_in_its_form(secured, authority):
     for right in ({"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}, {"x_api_key": KEY}):
         for path, body in ROUTES.items():
             assert web.post(path, body(TEXT), **right).status == 200
-    assert '"client":"tests"' in secured.log.read_text()
+    await_log(secured.log, '"client":"tests"')
     assert KEY not in secured.log.read_text() and "other" not in secured.log.read_text()
 
 
@@ -417,6 +417,7 @@ def test_a_client_is_its_certificate_as_in_grpc(tmp_path, authority, pb):
         credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
         with grpc.secure_channel(f"localhost:{running.port}", credentials) as channel:
             pb[1].EmbeddingServiceStub(channel).Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=TEXT)]))
+        await_log(running.log, '"method":"Embed"')
         calls = [json.loads(line) for line in running.log.read_text().splitlines() if '"event":"call"' in line]
         names = {call["method"]: call["client"] for call in calls}
         assert names["Embed"] == names["openai.Embeddings"] and names["Embed"].startswith("certificate:")

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from running_server import BUILD, MODELS, ROOT, start_server
+from running_server import BUILD, MODELS, ROOT, await_log, start_server
 
 LONG = "the mill stands by the river " * 70  # About 420 tokens.
 
@@ -41,13 +41,6 @@ def metrics(server) -> str:
 
 def resident_bytes(server) -> float:
     return float(re.search(r"^process_resident_memory_bytes (\S+)", metrics(server), re.M)[1])
-
-
-def await_log(server, text: str) -> None:
-    deadline = time.monotonic() + 30
-    while text not in server.log.read_text():
-        assert time.monotonic() < deadline, server.log.read_text()
-        time.sleep(0.05)
 
 
 def test_health_answers_for_the_server_and_the_service(channel):
@@ -340,7 +333,7 @@ def test_a_second_signal_ends_the_drain(tmp_path, pb):
         admitted = stub.Embed.future(crowd)
         time.sleep(1)
         running.process.send_signal(signal.SIGTERM)
-        await_log(running, "draining")
+        await_log(running.log, "draining")
         time.sleep(1)
         assert running.process.poll() is None
         running.process.send_signal(signal.SIGTERM)
@@ -352,7 +345,7 @@ def test_a_second_signal_ends_the_drain(tmp_path, pb):
 def test_a_second_signal_ends_the_delay(tmp_path):
     running = start_server(tmp_path, ["e5-small-v2"], "drain: {delay: 10m}\n")
     running.process.send_signal(signal.SIGINT)
-    await_log(running, "draining")
+    await_log(running.log, "draining")
     assert running.stop() == 0
 
 
@@ -362,7 +355,7 @@ def test_a_signal_while_models_load_is_obeyed(tmp_path):
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nmodels:\n{models}")
     log = tmp_path / "server.log"
     process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=log.open("w"))
-    await_log(SimpleNamespace(log=log), "model ready")
+    await_log(log, "model ready")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     assert "stopped before serving" in log.read_text()
@@ -376,7 +369,7 @@ def test_scrapes_do_no_harm_while_models_load(tmp_path):
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nmodels:\n{models}  - {{path: {tmp_path}}}\n")
     log = tmp_path / "server.log"
     process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=log.open("w"))
-    await_log(SimpleNamespace(log=log), "metrics on port")
+    await_log(log, "metrics on port")
     server, seen = SimpleNamespace(metrics_port=int(re.search(r"metrics on port (\d+)", log.read_text())[1])), set()
     while process.poll() is None:
         try:
@@ -403,9 +396,9 @@ def test_keys_are_read_again_though_nobody_calls(tmp_path):
     keys.write_text("keys: [{name: a, key: first}]")
     running = start_server(tmp_path, ["e5-small-v2"], f"reflection: false\napi_keys: {keys}\n")
     keys.write_text("keys: [{name: a, key: second}]")
-    await_log(running, '"event":"reloaded","what":"api_keys"')
+    await_log(running.log, '"event":"reloaded","what":"api_keys"')
     keys.write_text("keys: [")
-    await_log(running, '"event":"not reloaded')
+    await_log(running.log, '"event":"not reloaded')
     assert 'longembed_api_key_reloads_total{result="refused"} 1' in metrics(running)
     assert 'longembed_queue_wait_limit_seconds{model="e5-small-v2"} 10' in metrics(running)
     assert running.stop() == 0
@@ -416,12 +409,12 @@ def test_a_broken_config_is_told_and_changes_nothing(tmp_path, pb):
     config = tmp_path / "config.yaml"
     good = config.read_text()
     config.write_text(good.replace("level: info", "level: loud"))
-    await_log(running, "config reload failed")
+    await_log(running.log, "config reload failed")
     assert "log.level must be one of" in running.log.read_text()
     assert "config reloaded" not in running.log.read_text()
     # The last that is heard of the old level is that it goes.
     config.write_text(good.replace("level: info", "level: error"))
-    await_log(running, '"in_force":"log.level"')
+    await_log(running.log, '"in_force":"log.level"')
     assert running.stop() == 0
     assert "draining" not in running.log.read_text()
 
