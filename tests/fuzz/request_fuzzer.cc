@@ -94,7 +94,7 @@ std::vector<std::vector<float>> MadeUpVectors(int64_t count) {
 
 void Answer(Plan plan, const ResolvedOptions& options) {
   absl::StatusOr<EmbeddedInput> embedded = EmbeddedInput();
-  auto vectors = FinishVectors(plan, MadeUpVectors(plan.vectors()), options.vector);
+  auto vectors = FinishVectors(plan, MadeUpVectors(plan.rows()), options.vector);
   if (vectors.ok()) {
     FUZZ_EXPECT(!options.several_vectors ? vectors->size() == 1
                                          : static_cast<int64_t>(vectors->size()) == CountVectors(plan, options.vector));
