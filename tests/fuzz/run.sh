@@ -107,6 +107,9 @@ summarize() {
   reason=$(grep -a -m 1 -oE 'this does not hold: .*|not a refusal .*|runtime error: .*|ERROR: (AddressSanitizer|libFuzzer|LeakSanitizer): .*' "$logs/fuzz/$target.log" || echo "exit status $status")
   reason=$(tr -cd '\40-\176' <<<"${reason:0:300}")
   printf '%-10s FINDING: %s\n           replay: %s %s\n' "$target" "$reason" "build/fuzz/fuzzers/${target}_fuzzer" "${input#"$root"/}"
+  # What a log alone must hold: on another machine the input is gone.
+  grep -a -m 8 -oE '^ +#[0-9]+ .*' "$logs/fuzz/$target.log" | sed 's/^/  /' || true
+  if [ -f "$input" ]; then printf '           as base64: %s\n' "$(base64 -w 0 "$input")"; fi
   cases+=("$case><failure message=\"$(sed 's/&/\&amp;/g; s/</\&lt;/g; s/"/\&quot;/g' <<<"$reason") (input: ${input#"$root"/})\"/></testcase>")
   found=1
 }
@@ -117,6 +120,7 @@ export ASAN_SYMBOLIZER_PATH=/usr/lib/llvm-19/bin/llvm-symbolizer
 # AddressSanitizer keeps every stack that it has seen, and libraries without frame pointers give new ones without end: gigabytes in an hour. A replay by hand shows
 # whole stacks.
 export ASAN_OPTIONS=malloc_context_size=1:quarantine_size_mb=64
+export UBSAN_OPTIONS=print_stacktrace=1
 # Not build(): of everything that the preset could build only the targets are wanted.
 configure fuzz
 say "building the fuzz targets (about 4 minutes on 2 cores the first time)"
