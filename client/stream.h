@@ -27,7 +27,7 @@
 #include "absl/time/time.h"
 #include "client/client.h"
 #include "longembed/v1/embedding.grpc.pb.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed::client {
 

@@ -16,7 +16,7 @@ function(longembed_install_libraries component)
   install(EXPORT longembed-${component} NAMESPACE longembed:: FILE longembed-${component}-targets.cmake DESTINATION ${package_folder})
 endfunction()
 
-longembed_install_libraries(common longembed_options longembed_sync)
+longembed_install_libraries(common longembed_options longembed_system)
 set(components)
 if(LONGEMBED_TORCH)
   list(APPEND components embedder)

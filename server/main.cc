@@ -14,12 +14,10 @@
 #include "server/admission/ledger.h"
 #include "server/api/apis.h"
 #include "server/api/http/routes.h"
-#include "server/batching/clock.h"
 #include "server/config/config.h"
 #include "server/core/model_choice.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
-#include "server/host/limits.h"
 #include "server/http/http_server.h"
 #include "server/process/arguments.h"
 #include "server/process/check_config.h"
@@ -37,6 +35,8 @@
 #include "server/rpc/health.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/metrics.h"
+#include "system/clock.h"
+#include "system/host_limits.h"
 
 // jemalloc's settings, which it finds by this name: a background thread returns freed memory to the system, also
 // memory of threads that are idle.

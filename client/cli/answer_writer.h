@@ -16,7 +16,7 @@
 #include "client/cli/npy_file.h"
 #include "client/cli/progress.h"
 #include "longembed/v1/embedding.pb.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed::client {
 

@@ -15,7 +15,7 @@
 #include "model/manifest/manifest.h"
 #include "model/plan/methods/positions.h"
 #include "model/plan/sequence.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

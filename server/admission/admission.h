@@ -43,11 +43,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/batching/clock.h"
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
 #include "server/errors/errors.h"
-#include "sync/mutex.h"
+#include "system/clock.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

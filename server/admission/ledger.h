@@ -19,7 +19,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

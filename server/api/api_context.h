@@ -2,10 +2,10 @@
 #ifndef LONGEMBED_SERVER_API_API_CONTEXT_H_
 #define LONGEMBED_SERVER_API_API_CONTEXT_H_
 
-#include "server/batching/clock.h"
 #include "server/config/config.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
+#include "system/clock.h"
 
 namespace longembed {
 

@@ -31,11 +31,11 @@
 #include "model/encoder/encoder.h"
 #include "model/encoder/team.h"
 #include "server/batching/batch_queue.h"
-#include "server/batching/clock.h"
 #include "server/batching/cost_model.h"
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
-#include "sync/mutex.h"
+#include "system/clock.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

@@ -12,7 +12,7 @@
 #include "model/yaml/yaml_mapping.h"
 #include "server/config/describe_config.h"
 #include "server/config/overrides.h"
-#include "server/files/watched_files.h"
+#include "system/watched_files.h"
 
 namespace longembed {
 namespace {

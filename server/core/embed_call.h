@@ -19,12 +19,12 @@
 #include "absl/time/time.h"
 #include "model/embed/pipeline.h"
 #include "server/admission/admission.h"
-#include "server/batching/clock.h"
 #include "server/batching/job.h"
 #include "server/core/operation.h"
 #include "server/core/served_model.h"
 #include "server/core/worker_pool.h"
-#include "sync/mutex.h"
+#include "system/clock.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

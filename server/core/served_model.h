@@ -18,7 +18,7 @@
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/scheduler.h"
 #include "server/telemetry/metrics.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

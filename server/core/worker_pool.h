@@ -15,9 +15,9 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/admission/fair_queue.h"
-#include "server/batching/clock.h"
 #include "server/batching/decayed_ratio.h"
-#include "sync/mutex.h"
+#include "system/clock.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "server/host/cores.h"
 #include "server/telemetry/log.h"
+#include "system/cores.h"
 
 namespace longembed {
 namespace {

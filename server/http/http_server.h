@@ -19,7 +19,7 @@
 #include "server/net/acceptor.h"
 #include "server/rpc/host_context.h"
 #include "server/security/certificates.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "server/config/config.h"
-#include "server/files/watched_files.h"
+#include "system/watched_files.h"
 
 namespace longembed {
 

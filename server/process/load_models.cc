@@ -7,10 +7,10 @@
 #include "model/encoder/load_encoder.h"
 #include "model/plan/planner.h"
 #include "model/plan/recommendations.h"
-#include "server/host/cores.h"
 #include "server/process/load_progress.h"
 #include "server/process/start_checks.h"
 #include "server/telemetry/log.h"
+#include "system/cores.h"
 
 namespace longembed {
 namespace {

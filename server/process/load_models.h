@@ -8,12 +8,12 @@
 
 #include "absl/status/statusor.h"
 #include "server/admission/admission.h"
-#include "server/batching/clock.h"
 #include "server/batching/scheduler.h"
 #include "server/config/config.h"
 #include "server/core/served_model.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/metrics.h"
+#include "system/clock.h"
 
 namespace longembed {
 

@@ -7,10 +7,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
-#include "server/batching/clock.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/metrics.h"
-#include "sync/mutex.h"
+#include "system/clock.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

@@ -14,7 +14,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

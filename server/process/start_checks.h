@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "model/manifest/manifest.h"
 #include "server/config/config.h"
-#include "server/host/limits.h"
+#include "system/host_limits.h"
 
 namespace longembed {
 

@@ -12,8 +12,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "server/files/watched_files.h"
 #include "server/telemetry/log.h"
+#include "system/watched_files.h"
 
 namespace longembed {
 namespace {

@@ -6,10 +6,10 @@
 
 #include "absl/time/time.h"
 #include "server/admission/ledger.h"
-#include "server/batching/clock.h"
 #include "server/security/api_keys.h"
 #include "server/telemetry/call_trace.h"
 #include "server/telemetry/metrics.h"
+#include "system/clock.h"
 
 namespace longembed {
 

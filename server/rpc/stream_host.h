@@ -17,7 +17,7 @@
 #include "server/rpc/call_record.h"
 #include "server/rpc/exchange.h"
 #include "server/rpc/host_context.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

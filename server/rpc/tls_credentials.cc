@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 namespace {

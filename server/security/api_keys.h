@@ -18,8 +18,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "server/files/watched_files.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
+#include "system/watched_files.h"
 
 namespace longembed {
 

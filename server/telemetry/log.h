@@ -19,7 +19,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
 #include "server/config/log_config.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

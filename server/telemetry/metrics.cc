@@ -13,7 +13,7 @@
 #include "server/telemetry/metric_names.h"
 #include "server/telemetry/metrics_port.h"
 #include "server/telemetry/process_metrics.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 namespace {

@@ -13,9 +13,9 @@
 #include <sstream>
 #include <string>
 
-#include "server/host/cgroup.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/metric_names.h"
+#include "system/cgroup.h"
 
 // jemalloc's, where the program is linked with it (jemalloc(3)).
 extern "C" int mallctl(const char* name, void* old_value, size_t* old_length, void* new_value, size_t new_length)

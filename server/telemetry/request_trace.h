@@ -36,7 +36,7 @@ class RequestTrace {
     absl::Time start;
   };
 
-  // Times are those of the server's clock (batching/clock.h).
+  // Times are those of the server's clock (system/clock.h).
   explicit RequestTrace(absl::Time start) { Begin(phase::kReceive, start); }
 
   // Ends the phase that runs and begins another.

@@ -14,7 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/telemetry/span.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

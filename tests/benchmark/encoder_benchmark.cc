@@ -26,7 +26,7 @@
 #include "model/embed/model.h"
 #include "model/embed/pipeline.h"
 #include "model/encoder/load_encoder.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 namespace {

@@ -8,7 +8,7 @@
 #include <map>
 #include <utility>
 
-#include "server/batching/clock.h"
+#include "system/clock.h"
 
 namespace longembed {
 

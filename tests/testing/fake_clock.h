@@ -3,8 +3,8 @@
 #define LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 
 #include "absl/base/thread_annotations.h"
-#include "server/batching/clock.h"
-#include "sync/mutex.h"
+#include "system/clock.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

@@ -9,7 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "model/encoder/encoder.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

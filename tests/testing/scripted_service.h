@@ -18,7 +18,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 

@@ -16,7 +16,7 @@ import thread_safety  # noqa: E402
 CLANG = shutil.which("clang++-19")
 BUILD = thread_safety.ROOT / "build/release"
 COUNTER = """
-#include "sync/mutex.h"
+#include "system/mutex.h"
 class Counter {
  public:
   void Add() { %s ++n_; }

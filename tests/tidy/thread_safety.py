@@ -1,4 +1,4 @@
-"""Checks what is declared ABSL_GUARDED_BY with clang's thread-safety analysis: every file that uses sync/mutex.h, by the flags of a configured build.
+"""Checks what is declared ABSL_GUARDED_BY with clang's thread-safety analysis: every file that uses system/mutex.h, by the flags of a configured build.
 
     build/venv/bin/python tests/tidy/thread_safety.py [--build build/release] [--clang clang++-19]
 
@@ -18,7 +18,7 @@ from os import cpu_count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADER = "sync/mutex.h"
+HEADER = "system/mutex.h"
 FLAGS = ["-fsyntax-only", "-Wthread-safety", "-Werror=thread-safety", "-Wno-thread-safety-attributes", "-Wno-unknown-warning-option", "-Wno-ignored-optimization-argument", "-ferror-limit=0"]
 
 

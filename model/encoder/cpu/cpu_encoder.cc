@@ -26,7 +26,7 @@
 #include "model/encoder/cpu/schedule.h"
 #include "model/errors/errors.h"
 #include "model/plan/rotary.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 namespace {

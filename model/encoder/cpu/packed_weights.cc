@@ -6,7 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "model/encoder/cpu/memory_nodes.h"
+#include "system/memory_nodes.h"
 
 namespace longembed::cpu {
 namespace {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed::cpu {
 namespace {

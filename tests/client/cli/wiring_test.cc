@@ -26,7 +26,7 @@
 #include "client/cli/command_line.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed::client {
 namespace {

@@ -13,7 +13,7 @@
 
 #include "absl/time/clock.h"
 #include "server/errors/errors.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fake_encoder.h"
 
@@ -556,32 +556,6 @@ TEST(SchedulerHangTest, AWorkerThatWantsACoreDoesNotHang) {
   EXPECT_GT(lane->queue_state().hanging, absl::Minutes(50));
   encoder.OpenGate();
   EXPECT_TRUE(pending.answer.get().ok());
-}
-
-TEST(WantsCpuTest, TellsAThreadThatRunsFromOneThatWaits) {
-  std::atomic<pid_t> runs = 0, waits = 0;
-  std::atomic<bool> over = false;
-  std::promise<void> end;
-  std::jthread running([&] {
-    runs = static_cast<pid_t>(syscall(SYS_gettid));
-    while (!over) {
-    }
-  });
-  std::jthread waiting([&] {
-    waits = static_cast<pid_t>(syscall(SYS_gettid));
-    end.get_future().wait();
-  });
-  while (runs == 0 || waits == 0) std::this_thread::yield();
-  EXPECT_TRUE(WantsCpu(runs));
-  bool seen_waiting = false;
-  for (int i = 0; i < 10000 && !seen_waiting; ++i) {
-    seen_waiting = !WantsCpu(waits);
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  EXPECT_TRUE(seen_waiting);
-  EXPECT_FALSE(WantsCpu(1 << 30));  // There is none.
-  over = true;
-  end.set_value();
 }
 
 // Many threads submit and cancel at once; every job gets exactly one answer (a second one would throw).

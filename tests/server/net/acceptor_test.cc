@@ -17,7 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 namespace {

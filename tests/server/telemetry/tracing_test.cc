@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/telemetry/call_trace.h"
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 namespace longembed {
 namespace {

@@ -1,6 +1,6 @@
 // Counts the cores that this process may use.
-#ifndef LONGEMBED_SERVER_HOST_CORES_H_
-#define LONGEMBED_SERVER_HOST_CORES_H_
+#ifndef LONGEMBED_SYSTEM_CORES_H_
+#define LONGEMBED_SYSTEM_CORES_H_
 
 namespace longembed {
 
@@ -10,4 +10,4 @@ int AvailableCores();
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_HOST_CORES_H_
+#endif  // LONGEMBED_SYSTEM_CORES_H_

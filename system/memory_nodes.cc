@@ -1,4 +1,4 @@
-#include "model/encoder/cpu/memory_nodes.h"
+#include "system/memory_nodes.h"
 
 #if defined(__linux__)
 #include <linux/mempolicy.h>
@@ -10,7 +10,7 @@
 #include <array>
 #include <bit>
 
-namespace longembed::cpu {
+namespace longembed {
 
 #if defined(__linux__)
 namespace {
@@ -46,4 +46,4 @@ int MemoryNodes() { return 1; }
 void InterleaveOverNodes(std::byte*, size_t) {}
 #endif
 
-}  // namespace longembed::cpu
+}  // namespace longembed

@@ -1,10 +1,10 @@
 // Memory of machines with several nodes (sockets), where a core reads its own node's memory faster than another's.
-#ifndef LONGEMBED_MODEL_ENCODER_CPU_MEMORY_NODES_H_
-#define LONGEMBED_MODEL_ENCODER_CPU_MEMORY_NODES_H_
+#ifndef LONGEMBED_SYSTEM_MEMORY_NODES_H_
+#define LONGEMBED_SYSTEM_MEMORY_NODES_H_
 
 #include <cstddef>
 
-namespace longembed::cpu {
+namespace longembed {
 
 // Nodes whose memory this process may use; 1 where the system does not say.
 int MemoryNodes();
@@ -15,6 +15,6 @@ int MemoryNodes();
 // them first, and weights are written by all threads.
 void InterleaveOverNodes(std::byte* data, size_t size);
 
-}  // namespace longembed::cpu
+}  // namespace longembed
 
-#endif  // LONGEMBED_MODEL_ENCODER_CPU_MEMORY_NODES_H_
+#endif  // LONGEMBED_SYSTEM_MEMORY_NODES_H_

@@ -1,11 +1,11 @@
 // The cores and the memory that this process may use, read once at its start.
-#ifndef LONGEMBED_SERVER_HOST_LIMITS_H_
-#define LONGEMBED_SERVER_HOST_LIMITS_H_
+#ifndef LONGEMBED_SYSTEM_HOST_LIMITS_H_
+#define LONGEMBED_SYSTEM_HOST_LIMITS_H_
 
 #include <cstdint>
 #include <optional>
 
-#include "server/host/cgroup.h"
+#include "system/cgroup.h"
 
 namespace longembed {
 
@@ -24,4 +24,4 @@ int RaiseDescriptorLimit();
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_HOST_LIMITS_H_
+#endif  // LONGEMBED_SYSTEM_HOST_LIMITS_H_

@@ -1,6 +1,6 @@
 // The limits of the control groups that this process is in: its own and every one above it.
-#ifndef LONGEMBED_SERVER_HOST_CGROUP_H_
-#define LONGEMBED_SERVER_HOST_CGROUP_H_
+#ifndef LONGEMBED_SYSTEM_CGROUP_H_
+#define LONGEMBED_SYSTEM_CGROUP_H_
 
 #include <cstdint>
 #include <optional>
@@ -28,4 +28,4 @@ CgroupLimits ReadCgroupLimits(const std::string& process = "/proc/self");
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_HOST_CGROUP_H_
+#endif  // LONGEMBED_SYSTEM_CGROUP_H_

@@ -1,4 +1,4 @@
-#include "model/encoder/cpu/memory_nodes.h"
+#include "system/memory_nodes.h"
 
 #include <gtest/gtest.h>
 

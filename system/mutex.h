@@ -1,8 +1,8 @@
 // Mutexes that clang's thread-safety analysis checks (tests/tidy/thread_safety.sh): what is declared
 // ABSL_GUARDED_BY(mutex_) is accessed only while mutex_ is held. They wrap std::mutex rather than absl::Mutex, because
 // ThreadSanitizer sees through it also where a distribution's absl is not instrumented.
-#ifndef LONGEMBED_SYNC_MUTEX_H_
-#define LONGEMBED_SYNC_MUTEX_H_
+#ifndef LONGEMBED_SYSTEM_MUTEX_H_
+#define LONGEMBED_SYSTEM_MUTEX_H_
 
 #include <condition_variable>
 #include <mutex>
@@ -78,4 +78,4 @@ class ConditionVariable {
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SYNC_MUTEX_H_
+#endif  // LONGEMBED_SYSTEM_MUTEX_H_

@@ -1,5 +1,5 @@
 // Locks exclude each other, and waits end by their predicate or their timeout.
-#include "sync/mutex.h"
+#include "system/mutex.h"
 
 #include <gtest/gtest.h>
 

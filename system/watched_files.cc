@@ -1,4 +1,4 @@
-#include "server/files/watched_files.h"
+#include "system/watched_files.h"
 
 #include <sys/stat.h>
 

@@ -1,11 +1,11 @@
-#include "server/host/limits.h"
+#include "system/host_limits.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 
-#include "server/host/cores.h"
+#include "system/cores.h"
 
 namespace longembed {
 namespace {

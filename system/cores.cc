@@ -1,4 +1,4 @@
-#include "server/host/cores.h"
+#include "system/cores.h"
 
 #include <sched.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <thread>
 
-#include "server/host/cgroup.h"
+#include "system/cgroup.h"
 
 namespace longembed {
 

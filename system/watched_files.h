@@ -1,6 +1,6 @@
 // Files that may change while the server runs: Kubernetes swaps mounted secrets, operators edit.
-#ifndef LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
-#define LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
+#ifndef LONGEMBED_SYSTEM_WATCHED_FILES_H_
+#define LONGEMBED_SYSTEM_WATCHED_FILES_H_
 
 #include <chrono>
 #include <optional>
@@ -38,4 +38,4 @@ absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_FILES_WATCHED_FILES_H_
+#endif  // LONGEMBED_SYSTEM_WATCHED_FILES_H_

@@ -1,4 +1,4 @@
-#include "server/host/cgroup.h"
+#include "system/cgroup.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "server/host/cores.h"
-#include "server/host/limits.h"
+#include "system/cores.h"
+#include "system/host_limits.h"
 
 namespace longembed {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/host/cgroup.h"
+#include "system/cgroup.h"
 
 #include <algorithm>
 #include <filesystem>
