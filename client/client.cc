@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 
@@ -26,7 +27,7 @@ absl::Status Client::Authorize(grpc::ClientContext& context) const {
 template <typename Response, typename Invoke>
 absl::StatusOr<Response> Client::Call(const CallOptions& options, Invoke invoke) {
   grpc::ClientContext context;
-  if (absl::Status status = Authorize(context); !status.ok()) return status;
+  RETURN_IF_ERROR(Authorize(context));
   if (options.timeout != absl::InfiniteDuration()) {
     context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
   }

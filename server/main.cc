@@ -37,6 +37,7 @@
 #include "server/telemetry/metrics.h"
 #include "system/clock.h"
 #include "system/host_limits.h"
+#include "system/return_if_error.h"
 
 // jemalloc's settings, which it finds by this name: a background thread returns freed memory to the system, also
 // memory of threads that are idle.
@@ -54,7 +55,7 @@ absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& m
     absl::StatusOr<std::unique_ptr<ServedModel>> model = LoadServedModel(model_config, devices, metrics, health);
     if (!model.ok()) return model.status();
     metrics.SetQueueWaitLimit((*model)->name(), config.limits.max_queue_wait);
-    if (const absl::Status status = models.Add(*std::move(model)); !status.ok()) return status;
+    RETURN_IF_ERROR(models.Add(*std::move(model)));
   }
   return absl::OkStatus();
 }
@@ -95,7 +96,7 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
 absl::Status CheckReferences(const ServerConfig& config, const Profiles& profiles, const ModelRegistry& models) {
   std::vector<const ModelManifest*> manifests;
   for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
-  if (absl::Status status = CheckOpenAiPrompt(config.http, manifests); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckOpenAiPrompt(config.http, manifests));
   const absl::Status fits = CheckProfiles(profiles, manifests);
   return fits.ok() ? CheckAliases(models, profiles) : fits;
 }
@@ -154,10 +155,8 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   const Clock& clock = prepared.clock;
   Devices devices(config, clock);
   ModelRegistry models;
-  if (absl::Status status = LoadModels(config, devices, prepared.metrics, prepared.health, models); !status.ok()) {
-    return status;
-  }
-  if (absl::Status status = CheckReferences(config, prepared.profiles, models); !status.ok()) return status;
+  RETURN_IF_ERROR(LoadModels(config, devices, prepared.metrics, prepared.health, models));
+  RETURN_IF_ERROR(CheckReferences(config, prepared.profiles, models));
   // In the order of their lifetimes: the pool's last tasks still use the objects above.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;
@@ -170,11 +169,8 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   signals.StartServing();
   prepared.health.Add((*apis)->names());
   server = std::make_unique<GrpcServer>(config, prepared.calls);
-  if (absl::Status status = server->Start((*apis)->services(), prepared.health, std::move(prepared.ports.grpc),
-                                          prepared.secrets.certificates.get());
-      !status.ok()) {
-    return status;
-  }
+  RETURN_IF_ERROR(server->Start((*apis)->services(), prepared.health, std::move(prepared.ports.grpc),
+                                prepared.secrets.certificates.get()));
   if (prepared.ports.http != nullptr) {
     http = std::make_unique<HttpServer>(config, prepared.calls, MakeRoutes(**apis, config.http, prepared.health),
                                         std::move(prepared.ports.http), prepared.secrets.certificates.get());

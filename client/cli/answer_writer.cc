@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/json_lines.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 namespace {
@@ -62,7 +63,7 @@ absl::StatusOr<std::string> AnswerWriter::Format(const nlohmann::json& id, const
   if (matrix_ != nullptr) {
     rows = RowRange{.start = matrix_->rows()};
     for (const v1::Embedding& embedding : result.embeddings()) {
-      if (absl::Status status = matrix_->Append(embedding); !status.ok()) return status;
+      RETURN_IF_ERROR(matrix_->Append(embedding));
     }
     rows->end = matrix_->rows();
   }
@@ -77,7 +78,7 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
   }
   const absl::StatusOr<std::string> line = Format(id, result);
   if (!line.ok()) return line.status();
-  if (absl::Status status = WriteOutput(*line, out_); !status.ok()) return status;
+  RETURN_IF_ERROR(WriteOutput(*line, out_));
   some_failed_ |= result.has_error();
   tokens_ += result.tokens();
   progress_.Update(++texts_, tokens_, bytes_read_);

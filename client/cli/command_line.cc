@@ -16,6 +16,7 @@
 #include "client/cli/extension_flags.h"
 #include "program/completion.h"
 #include "program/man_page.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 namespace {
@@ -302,7 +303,7 @@ absl::Status CommandLine::FillArguments() {
       absl::Seconds(raw_.timeout_seconds.value_or(health_.parsed() ? kHealthTimeoutSeconds : kTimeoutSeconds));
   arguments_.text_output = raw_.output == "text";
   arguments_.source.format = raw_.format == "text" ? LineFormat::kText : LineFormat::kJson;
-  if (absl::Status status = FillConnection(raw_, arguments_); !status.ok()) return status;
+  RETURN_IF_ERROR(FillConnection(raw_, arguments_));
   return FillOptions(raw_, arguments_.options);
 }
 

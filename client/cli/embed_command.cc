@@ -19,6 +19,7 @@
 #include "client/cli/resume.h"
 #include "client/cli/text_reader.h"
 #include "client/stream.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 namespace {
@@ -72,7 +73,7 @@ class EmbedRun {
       const bool skip = !done.empty() && !done.extract((*line)->id.dump()).empty();
       if (skip) continue;
       writer_.Expect((*line)->id, reader_.bytes_read());
-      if (const absl::Status status = stream.Write(std::move((*line)->input)); !status.ok()) return status;
+      RETURN_IF_ERROR(stream.Write(std::move((*line)->input)));
     }
     return stream.Finish();
   }

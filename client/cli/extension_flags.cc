@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 namespace {
@@ -123,15 +124,15 @@ void ExtensionFlags::AddTo(CLI::App& command) {
 }
 
 absl::Status ExtensionFlags::Fill(v1::EmbedOptions& options) const {
-  if (absl::Status status = FillSpans(options); !status.ok()) return status;
+  RETURN_IF_ERROR(FillSpans(options));
   if (!json_.empty()) return FromJson("--extension", json_, *options.mutable_extension());
   v1::Extension extension;
-  if (absl::Status status = FillWindows(extension); !status.ok()) return status;
-  if (absl::Status status = FillPositions(extension); !status.ok()) return status;
+  RETURN_IF_ERROR(FillWindows(extension));
+  RETURN_IF_ERROR(FillPositions(extension));
   extension.set_resonance(resonance_);
   extension.set_attention_log_scaling(log_scaling_);
   if (temperature_.has_value()) extension.set_attention_temperature(*temperature_);
-  if (absl::Status status = FillCalibration(extension); !status.ok()) return status;
+  RETURN_IF_ERROR(FillCalibration(extension));
   if (always_) extension.set_when(v1::Extension::ALWAYS);
   if (recommended_) extension.mutable_recommended();
   extension.set_profile(profile_);

@@ -7,6 +7,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 namespace {
@@ -142,7 +143,7 @@ InputLine ParseJson(const std::string& line, int64_t number) {
 }  // namespace
 
 absl::StatusOr<v1::Input> TextInput(std::string text) {
-  if (absl::Status status = CheckUtf8(text); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckUtf8(text));
   v1::Input input;
   input.set_text(std::move(text));
   return input;

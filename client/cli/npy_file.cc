@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "system/return_if_error.h"
 
 namespace longembed::client {
 namespace {
@@ -52,7 +53,7 @@ absl::StatusOr<NpyFile> NpyFile::Create(const std::string& path, v1::EmbedOption
   if (!file.file_) {
     return absl::InvalidArgumentError(absl::StrCat("--out: ", path, " cannot be written: ", std::strerror(errno)));
   }
-  if (absl::Status status = file.WriteHeader(); !status.ok()) return status;
+  RETURN_IF_ERROR(file.WriteHeader());
   return file;
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -81,14 +82,14 @@ absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const
 absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span<const Input> inputs,
                                                                        const EmbedderOptions& options) const {
   const ModelManifest& manifest = model_.manifest;
-  if (const absl::Status status = CheckOutput(manifest, OutputNameOf(options)); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckOutput(manifest, OutputNameOf(options)));
   const absl::StatusOr<std::string> prompt = ResolvePrompt(manifest, options.prompt);
   if (!prompt.ok()) return prompt.status();
   const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, manifest.trained_dimensions);
   if (!dimensions.ok()) return dimensions.status();
-  if (const absl::Status status = CheckMaxTokens(options.plan.max_tokens); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckMaxTokens(options.plan.max_tokens));
   const Extension& extension = options.plan.extension;
-  if (const absl::Status status = CheckExtension(manifest, extension); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckExtension(manifest, extension));
   InputOptions input_options{.prompt = *prompt, .plan = options.plan, .spans = options.spans};
   input_options.plan.sparse = options.sparse;
   const absl::StatusOr<std::vector<Plan>> plans = PrepareAll(model_, inputs, input_options);

@@ -7,6 +7,7 @@
 #include "model/plan/windows.h"
 #include "model/text/prompt.h"
 #include "model/vector/token_pooling.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -158,7 +159,7 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
   const std::span<const float> kept = row.first(static_cast<size_t>(options.dimensions));
   std::vector<float> vector(kept.begin(), kept.end());
   if (options.normalize) {
-    if (const absl::Status status = Normalize(vector); !status.ok()) return status;
+    RETURN_IF_ERROR(Normalize(vector));
   } else if (!AllFinite(vector)) {
     return UnusableVector();
   }
@@ -242,7 +243,7 @@ absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> ve
     std::vector<float>& values = pooled[k + 1].values;
     for (const double sum : sums[k]) values.push_back(static_cast<float>(sum / static_cast<double>(sizes[k])));
     if (!options.normalize) continue;
-    if (const absl::Status status = Normalize(values); !status.ok()) return status;
+    RETURN_IF_ERROR(Normalize(values));
   }
   return pooled;
 }
@@ -277,7 +278,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
     return vector.status();
   };
   for (size_t i = 0; i < plan.spans.size(); ++i) {
-    if (const absl::Status status = add(rows[i], plan.spans[i]); !status.ok()) return status;
+    RETURN_IF_ERROR(add(rows[i], plan.spans[i]));
   }
   if (options.token_pooling > 1) return PoolVectors(vectors, options);
   if (!plan.spans.empty()) return vectors;

@@ -5,6 +5,7 @@
 #include "model/errors/errors.h"
 #include "model/text/sentences.h"
 #include "model/text/utf8.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -50,7 +51,7 @@ absl::StatusOr<std::vector<Range>> TokensOfCodePoints(std::string_view text, std
   spans.reserve(ranges.size());
   for (size_t i = 0; i < ranges.size(); ++i) {
     const auto size = static_cast<int64_t>(bytes.size()) - 1;
-    if (absl::Status status = CheckRange(i, ranges[i], size, "code points"); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckRange(i, ranges[i], size, "code points"));
     const ByteRange asked{bytes[static_cast<size_t>(ranges[i].start)], bytes[static_cast<size_t>(ranges[i].end)]};
     spans.push_back(TokensOf(asked, token_bytes));
     if (spans.back().size() <= 0) return SpanEmpty(i);
@@ -71,7 +72,7 @@ absl::StatusOr<std::vector<Range>> TokensOfSentences(std::string_view text, std:
 
 absl::StatusOr<std::vector<Range>> CheckedTokenRanges(std::span<const Range> ranges, int64_t content) {
   for (size_t i = 0; i < ranges.size(); ++i) {
-    if (absl::Status status = CheckRange(i, ranges[i], content, "tokens"); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckRange(i, ranges[i], content, "tokens"));
   }
   return std::vector<Range>(ranges.begin(), ranges.end());
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "model/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -61,7 +62,7 @@ class SparseEncoder final : public Encoder {
     absl::StatusOr<VectorBlock> block = encoder_->Encode(batch, leader, is_cancelled);
     if (!block.ok() || batch.sparse.empty()) return block;
     try {
-      if (absl::Status status = RunHead(batch, leader, is_cancelled, *block); !status.ok()) return status;
+      RETURN_IF_ERROR(RunHead(batch, leader, is_cancelled, *block));
     } catch (const std::bad_alloc&) {
       return EncoderOutOfMemory("the sparse vectors of the batch do not fit");
     }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/encoder/torch_attention.h"
 #include "model/encoder/torch_graph.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -61,7 +62,7 @@ absl::StatusOr<std::unique_ptr<TorchFused>> TorchFused::Make(c10::Device device,
     const c10::impl::VirtualGuardImpl guard(device.type());
     return kernels->Launch(kernel, blocks, guard.getStream(device).native_handle(), arguments);
   });
-  if (absl::Status status = fused->Check(device, type); !status.ok()) return status;
+  RETURN_IF_ERROR(fused->Check(device, type));
   return fused;
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -82,7 +83,7 @@ class CallReader {
 
   absl::StatusOr<LayerCalls> Read() {
     for (const Node* node : graph_->nodes()) {
-      if (absl::Status status = ReadNode(*node); !status.ok()) return status;
+      RETURN_IF_ERROR(ReadNode(*node));
     }
     const auto result = places_.find(graph_->outputs()[0]);
     if (graph_->outputs().size() != 1 || result == places_.end()) {

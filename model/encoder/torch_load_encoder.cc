@@ -16,6 +16,7 @@
 #include "model/encoder/torch_encoder.h"
 #include "model/encoder/torch_lowering.h"
 #include "model/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -45,7 +46,7 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
 absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
   const absl::StatusOr<const cpu::Kernels*> kernels = cpu::FindKernels(options.kernels);
   if (!kernels.ok()) return kernels.status();
-  if (absl::Status status = cpu::CheckKernelsOnEveryCore(**kernels); !status.ok()) return status;
+  RETURN_IF_ERROR(cpu::CheckKernelsOnEveryCore(**kernels));
   absl::StatusOr<MappedModule> loaded = LoadMapped(path);
   if (!loaded.ok()) return loaded.status();
   absl::StatusOr<Program> program = LowerToProgram(loaded->module, loaded->file);
@@ -98,7 +99,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
 absl::Status CheckEncoderOptions(const EncoderOptions& options) {
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);
   if (!device.ok()) return device.status();
-  if (absl::Status status = CheckKernelsName(options.kernels); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckKernelsName(options.kernels));
   if (options.precision == Precision::kInt8 && device->is_cpu() && options.engine == Engine::kAuto) {
     const absl::Status found = cpu::FindKernels(options.kernels).status();
     return found.ok() ? found : PrecisionUnavailable(PrecisionName(options.precision), std::string(found.message()));
@@ -110,7 +111,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& director
                                                      const EncoderOptions& options) {
   const absl::StatusOr<c10::Device> device = FindDevice(options.device);
   if (!device.ok()) return device.status();
-  if (absl::Status status = CheckKernelsName(options.kernels); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckKernelsName(options.kernels));
   const std::string path = absl::StrCat(directory, "/", kEncoderFile);
   absl::StatusOr<std::unique_ptr<Encoder>> encoder;
   try {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/encoder/torch_graph.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -68,7 +69,7 @@ class LayerLowering {
     values_.assign(read->values, std::nullopt);
     values_[0] = hidden;  // forward()'s other arguments are the batch's, which the kernels read from there.
     for (const PartCall& call : read->calls) {
-      if (absl::Status status = call.part.has_value() ? LowerPart(call) : LowerSum(call); !status.ok()) return status;
+      RETURN_IF_ERROR(call.part.has_value() ? LowerPart(call) : LowerSum(call));
     }
     if (!values_[read->result].has_value()) return NoKernelFor("a layer that returns something else");
     program_.layers.push_back(std::move(ops_));
@@ -90,7 +91,7 @@ class LayerLowering {
     const std::optional<Value> in = call.in.empty() ? std::nullopt : values_[call.in[0]];
     if (!in.has_value()) return NoKernelFor("a call with something unknown");
     const Module& module = *call.part;
-    if (absl::Status status = CheckKnownPart(module); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckKnownPart(module));
     const std::string kind = ClassOf(module);
     absl::StatusOr<Value> out;
     if (kind == "Identity") {
@@ -219,7 +220,7 @@ class LayerLowering {
 };
 
 absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {
-  if (absl::Status status = CheckKnownPart(embeddings); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckKnownPart(embeddings));
   const std::string kind = ClassOf(embeddings);
   program.word = WeightOf(embeddings, "word");
   if (kind == "Embeddings") {
@@ -243,7 +244,7 @@ absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {
 absl::StatusOr<DenseLayer> LowerDense(const Module& dense, int64_t inputs) {
   const Module linear = dense.attr("linear").toModule(), activation = dense.attr("activation").toModule();
   for (const Module& part : {dense, linear, activation}) {
-    if (absl::Status status = CheckKnownPart(part); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckKnownPart(part));
   }
   const std::string kind = ClassOf(linear), function = ClassOf(activation);
   if (kind != "Linear" && kind != "LinearNoBias") return NoKernelFor(absl::StrCat("a Dense layer of class ", kind));
@@ -264,11 +265,11 @@ absl::StatusOr<DenseLayer> LowerDense(const Module& dense, int64_t inputs) {
 }
 
 absl::Status LowerPooling(const Module& pooling, Program& program) {
-  if (absl::Status status = CheckKnownPart(pooling); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckKnownPart(pooling));
   const std::string kind = ClassOf(pooling);
   if (kind == "SpanMean") return absl::OkStatus();
   if (kind == "DensePooling") {
-    if (absl::Status status = LowerPooling(pooling.attr("pooling").toModule(), program); !status.ok()) return status;
+    RETURN_IF_ERROR(LowerPooling(pooling.attr("pooling").toModule(), program));
     int64_t width = program.widths[program.output];
     for (const Module& head : pooling.attr("heads").toModule().children()) {
       absl::StatusOr<DenseLayer> layer = LowerDense(head, width);
@@ -280,7 +281,7 @@ absl::Status LowerPooling(const Module& pooling, Program& program) {
   }
   if (kind != "NormedSpanMean") return NoKernelFor(absl::StrCat("pooling of class ", kind));
   const Module norm = pooling.attr("norm").toModule();
-  if (absl::Status status = CheckKnownPart(norm); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckKnownPart(norm));
   const std::string norm_kind = ClassOf(norm);
   if (norm_kind != "RmsNorm" && norm_kind != "LayerNorm") {
     return NoKernelFor(absl::StrCat("a last norm of class ", norm_kind));
@@ -295,7 +296,7 @@ absl::Status LowerPooling(const Module& pooling, Program& program) {
 
 absl::StatusOr<Program> LowerToProgram(const Module& module, const std::shared_ptr<const MappedFile>& file) {
   Program program;
-  if (absl::Status status = LowerEmbeddings(module.attr("embeddings").toModule(), program); !status.ok()) return status;
+  RETURN_IF_ERROR(LowerEmbeddings(module.attr("embeddings").toModule(), program));
   LayerLowering lowering(program, file);
   Value hidden = program.input;
   for (const Module& layer : module.attr("layers").toModule().children()) {
@@ -304,7 +305,7 @@ absl::StatusOr<Program> LowerToProgram(const Module& module, const std::shared_p
     hidden = *out;
   }
   program.output = hidden;
-  if (absl::Status status = LowerPooling(module.attr("pooling").toModule(), program); !status.ok()) return status;
+  RETURN_IF_ERROR(LowerPooling(module.attr("pooling").toModule(), program));
   return program;
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "model/errors/errors.h"
 #include "model/plan/methods/range.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -74,8 +75,8 @@ absl::Status CheckAggregation(const Windows& windows) {
 
 absl::Status CheckWindows(const ModelManifest& model, const Extension& extension) {
   const Windows& windows = *extension.windows;
-  if (absl::Status status = CheckAggregation(windows); !status.ok()) return status;
-  if (absl::Status status = CheckCount("windows.tokens", windows.tokens, 1, INT32_MAX); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckAggregation(windows));
+  RETURN_IF_ERROR(CheckCount("windows.tokens", windows.tokens, 1, INT32_MAX));
   const int64_t tokens = WindowTokens(model, extension);
   const std::optional<int64_t> capacity =
       IsPlain(extension) ? model.trained_window : SequenceCapacity(model, extension);
@@ -110,17 +111,14 @@ std::vector<std::string> MethodsOf(const ModelManifest& model) {
 }
 
 absl::Status CheckExtension(const ModelManifest& model, const Extension& extension) {
-  if (absl::Status status = CheckMethod(model, extension.positions); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckMethod(model, extension.positions));
   if (extension.resonance) {
-    if (absl::Status status = CheckResonance(model, extension.positions); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckResonance(model, extension.positions));
   }
   constexpr double kColdest = 0.1, kHottest = 10;
-  if (absl::Status status = CheckNumber("attention_temperature", extension.attention_temperature, kColdest, kHottest);
-      !status.ok()) {
-    return status;
-  }
+  RETURN_IF_ERROR(CheckNumber("attention_temperature", extension.attention_temperature, kColdest, kHottest));
   if (extension.attention_calibration.has_value()) {
-    if (absl::Status status = extension.attention_calibration->Check(); !status.ok()) return status;
+    RETURN_IF_ERROR(extension.attention_calibration->Check());
   }
   return extension.windows.has_value() ? CheckWindows(model, extension) : absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 
 #include "model/errors/errors.h"
 #include "model/plan/windows.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -64,7 +65,7 @@ class Planner {
   }
 
   absl::StatusOr<Plan> Run() {
-    if (absl::Status status = CheckCut(); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckCut());
     const bool empty_is_fine = options_.allow_empty && overhead_ > 0;
     if (content() == 0 && !empty_is_fine) return EmptyInput();
     const PlanLimits& limits = options_.limits;
@@ -258,7 +259,7 @@ class Planner {
   // Long late chunking (arXiv 2409.04701): each token has its state from one window, and a span is the mean over its
   // tokens, whichever windows they are in.
   absl::Status AddWindowsOfSpans(std::span<const Range> windows) {
-    if (absl::Status status = KeepSpans(kept_); !status.ok()) return status;
+    RETURN_IF_ERROR(KeepSpans(kept_));
     const std::vector<Range> owned = TokensOfWindows(windows);
     absl::StatusOr<std::vector<std::vector<SpanPart>>> parts = PartsOfWindows(owned);
     if (!parts.ok()) return parts.status();
@@ -298,7 +299,7 @@ class Planner {
 
   // Spans of the one sequence.
   absl::Status PlaceSpans(Range kept) {
-    if (absl::Status status = KeepSpans(kept); !status.ok()) return status;
+    RETURN_IF_ERROR(KeepSpans(kept));
     Sequence& sequence = plan_.sequences.front().sequence;
     const int32_t shift = TokensBefore() - kept.start;
     sequence.spans.clear();

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/plan/extension_json.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -15,7 +16,7 @@ absl::StatusOr<std::optional<Extension>> ReadRecommendation(const std::string& j
   if (json.empty()) return std::nullopt;
   absl::StatusOr<Extension> extension = ParseExtension(json);
   if (!extension.ok()) return extension.status();
-  if (absl::Status status = CheckExtension(model, *extension); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckExtension(model, *extension));
   return *std::move(extension);
 }
 

@@ -6,6 +6,7 @@
 
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -139,7 +140,7 @@ class PartTokenizer {
     }
     for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece) Append(piece->second, piece->first, part);
     if (!with_head) {
-      if (absl::Status status = Count(head_end, begin, part.before, part.estimated); !status.ok()) return status;
+      RETURN_IF_ERROR(Count(head_end, begin, part.before, part.estimated));
       part.before += std::ssize(head.content);
     }
     head = std::move(part);

@@ -5,6 +5,7 @@
 
 #include "server/admission/fair_share.h"
 #include "server/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -66,7 +67,7 @@ absl::Status Ledger::Grow(Charge& charge, Memory kind, int64_t more) {
   if (more > 0) {
     int64_t own = 0;
     for (const int64_t bytes : charge.held_) own += bytes;
-    if (absl::Status status = CheckRoom(charge.client_, own, more); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckRoom(charge.client_, own, more));
   }
   Add(charge, kind, more);
   return absl::OkStatus();
@@ -90,7 +91,7 @@ std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_call
 
 absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls) {
   const MutexLock lock(mutex_);
-  if (absl::Status status = CheckRoom(client, 0, kCallBytes); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckRoom(client, 0, kCallBytes));
   const auto found = clients_.find(client);
   const int64_t calls = found == clients_.end() ? 0 : found->second.calls;
   if (max_calls > 0 && calls >= max_calls) return TooManyConcurrentCalls(calls, max_calls, kRetry);

@@ -12,6 +12,7 @@
 #include "model/vector/token_pooling.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -186,9 +187,9 @@ void EmbedCall::Prepare() {
 
 absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
   return WithinMemory([&] {
-    if (absl::Status status = PrepareInputs(sequences); !status.ok()) return status;
-    if (absl::Status status = CheckResponseSize(); !status.ok()) return status;
-    if (absl::Status status = HoldAnswer(sequences); !status.ok()) return status;
+    RETURN_IF_ERROR(PrepareInputs(sequences));
+    RETURN_IF_ERROR(CheckResponseSize());
+    RETURN_IF_ERROR(HoldAnswer(sequences));
     return Settle(sequences);
   });
 }
@@ -268,7 +269,7 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   }
   UpdateTokensPerByte();
   work_ = model_.lane().WorkOf(load.cost());
-  if (const absl::Status status = CheckNotCancelled(); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckNotCancelled());
   const MutexLock lock(mutex_);
   return permit_->Settle(load.tokens(), work_, load.is_oversized(), /*must_fit=*/params_.call.may_wait);
 }
@@ -294,7 +295,7 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   CallPreparer preparer(model_.model(), params_.input_options);
   int64_t bytes = 0;
   for (const absl::StatusOr<Input>& call_input : params_.inputs) {
-    if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckNotCancelled());
     absl::StatusOr<Plan> plan = preparer.Prepare(call_input);
     if (!plan.ok()) {
       if (!params_.partial_results || !preparer.call_status().ok()) return plan.status();
@@ -302,7 +303,7 @@ absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
       continue;
     }
     bytes += PlanBytes(*plan);
-    if (absl::Status status = params_.call.memory.Hold(Memory::kPlans, bytes); !status.ok()) return status;
+    RETURN_IF_ERROR(params_.call.memory.Hold(Memory::kPlans, bytes));
     EmbeddedInput input;
     for (PlannedSequence& planned : plan->sequences) sequences.push_back(std::exchange(planned.sequence, {}));
     input.plan = *std::move(plan);
@@ -382,7 +383,7 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
   if (sparse()) {
     int64_t terms = 0;
     for (const SparseVector& row : result.sparse) terms += row.size();
-    if (absl::Status status = HoldTerms(terms); !status.ok()) return status;
+    RETURN_IF_ERROR(HoldTerms(terms));
   }
   Tally tally;
   RowsLeft left{.dense = result.vectors, .sparse = result.sparse};
@@ -400,7 +401,7 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
     input = std::move(status);
   }
   if (sparse()) {
-    if (absl::Status status = SettleTerms(); !status.ok()) return status;
+    RETURN_IF_ERROR(SettleTerms());
   }
   Count(tally);
   return absl::OkStatus();

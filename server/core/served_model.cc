@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/embed/pipeline.h"
 #include "server/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -47,11 +48,11 @@ absl::Status ServedModel::WarmUp() {
   const int longest = std::min(model_->manifest.plain_limit / 2, 256);
   for (int round = 0; round < rounds; ++round) {
     for (const int tokens : {1, 16}) {
-      if (const absl::Status status = MeasureTwice(tokens); !status.ok()) return status;
+      RETURN_IF_ERROR(MeasureTwice(tokens));
     }
     // Of a model of billions of weights the long ones would take minutes.
     if (lane_->WorkOf(lane_options().costs.CostOf(longest)) > absl::Seconds(5)) return absl::OkStatus();
-    if (const absl::Status status = MeasureTwice(longest); !status.ok()) return status;
+    RETURN_IF_ERROR(MeasureTwice(longest));
   }
   return absl::OkStatus();
 }

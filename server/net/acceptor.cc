@@ -19,6 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/net/client_network.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -129,7 +130,7 @@ absl::Status CheckAddress(const std::string& address) { return Resolve(address).
 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& address, const AcceptorOptions& options) {
   std::unique_ptr<Acceptor> acceptor(new Acceptor(options));
-  if (const absl::Status status = acceptor->Bind(address); !status.ok()) return status;
+  RETURN_IF_ERROR(acceptor->Bind(address));
   acceptor->epoll_ = epoll_create1(EPOLL_CLOEXEC);
   acceptor->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (acceptor->epoll_ < 0 || acceptor->wake_ < 0) return SystemError(address);

@@ -23,6 +23,7 @@
 #include "server/process/secrets.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/metrics.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -61,7 +62,7 @@ absl::Status CheckFiles(const std::string& directory, const ModelManifest& manif
 absl::StatusOr<ModelManifest> CheckModel(const std::string& directory) {
   absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
   if (!manifest.ok()) return manifest;
-  if (absl::Status status = CheckFiles(directory, *manifest); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckFiles(directory, *manifest));
   if (const auto recommended = RecommendationsOf(*manifest); !recommended.ok()) return recommended.status();
   const auto tokenizer = LoadHuggingFaceTokenizer(absl::StrCat(directory, "/", kTokenizerFile));
   if (!tokenizer.ok()) return tokenizer.status();

@@ -11,6 +11,7 @@
 #include "server/process/start_checks.h"
 #include "server/telemetry/log.h"
 #include "system/cores.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -132,8 +133,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
                                    .max_queued_tokens = config.max_queued_tokens};
   auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), device, options, metrics);
   progress.Begin(LoadStage::kMeasuringPrecision);
-  if (const absl::Status status = served->WarmUp(); !status.ok()) return status;
-  if (const absl::Status status = CheckPrecision(config, *reference, *served); !status.ok()) return status;
+  RETURN_IF_ERROR(served->WarmUp());
+  RETURN_IF_ERROR(CheckPrecision(config, *reference, *served));
   progress.Begin(LoadStage::kReady);
   LogReady(config, device, *served, started);
   return served;

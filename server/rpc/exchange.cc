@@ -5,6 +5,7 @@
 
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -41,7 +42,7 @@ void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
 absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
   const auto size = static_cast<int64_t>(bytes.Length());
   if (const int64_t parsing = codec_.ParsingBytes(bytes); parsing > 0) {
-    if (absl::Status held = memory_->Hold(Memory::kRequests, size + parsing); !held.ok()) return held;
+    RETURN_IF_ERROR(memory_->Hold(Memory::kRequests, size + parsing));
   }
   const absl::Status status = WithinMemory([&] { return codec_.Parse(bytes, host_.max_request_bytes, *request_); });
   if (!status.ok()) ReadWhatCanBeRead(bytes);
@@ -81,9 +82,7 @@ absl::Status Exchange::Serialize() {
   // The message: what the arena has grown by, and what its strings hold, which is no more than their bytes.
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
   memory_->Correct(Memory::kAnswers, message + codec_.MostSerializedBytes(size));
-  if (absl::Status status = codec_.Serialize(*request_, *response_, host_.max_response_bytes, answer_); !status.ok()) {
-    return status;
-  }
+  RETURN_IF_ERROR(codec_.Serialize(*request_, *response_, host_.max_response_bytes, answer_));
   answer_bytes_ = static_cast<int64_t>(answer_.Length());
   headers_ = operation_->headers();
   return absl::OkStatus();

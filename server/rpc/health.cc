@@ -13,6 +13,7 @@
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/reactors.h"
 #include "server/rpc/wire.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -93,7 +94,7 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
  private:
   absl::Status Open(const grpc::ByteBuffer& request) {
     HealthCheckRequest message;
-    if (absl::Status status = ParseMessage(request, kMaxRequestBytes, message); !status.ok()) return status;
+    RETURN_IF_ERROR(ParseMessage(request, kMaxRequestBytes, message));
     absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();
     if (!call.ok()) return call.status();
     call_ = *std::move(call);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "server/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -23,7 +24,7 @@ StreamHost::StreamHost(const ApiMethod& method, const StreamOptions& options, Ar
       ends_(record_.arrival() + host.max_stream_age) {}
 
 absl::Status StreamHost::TakeCall() {
-  if (absl::Status status = record_.identity(); !status.ok()) return status;
+  RETURN_IF_ERROR(record_.identity());
   if (!method_.lacks.empty()) return NotOffered(method_.lacks);
   absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();
   if (call.ok()) call_ = *std::move(call);

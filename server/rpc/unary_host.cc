@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "server/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -16,7 +17,7 @@ UnaryHost::UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext
       codec_(std::move(codec)) {}
 
 absl::Status UnaryHost::Admit() {
-  if (absl::Status status = record_.identity(); !status.ok()) return status;
+  RETURN_IF_ERROR(record_.identity());
   if (!method_.lacks.empty()) return NotOffered(method_.lacks);
   message_ = host_.ledger.BeginMessage(record_.caller().name);
   if (method_.exempt) return absl::OkStatus();
@@ -28,7 +29,7 @@ absl::Status UnaryHost::Admit() {
 
 absl::Status UnaryHost::TakeMemory(int64_t request_bytes) {
   if (message_ == nullptr) {
-    if (absl::Status status = Admit(); !status.ok()) return status;
+    RETURN_IF_ERROR(Admit());
   }
   return method_.exempt ? absl::OkStatus() : message_->Hold(Memory::kRequests, request_bytes);
 }

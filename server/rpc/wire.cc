@@ -15,6 +15,7 @@
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
 #include "server/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -113,7 +114,7 @@ absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::stri
       continue;
     }
     const int index = field->is_repeated() && !field->is_packable() ? seen[number]++ : -1;
-    if (absl::Status status = CheckField(*field, depth, path, index); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckField(*field, depth, path, index));
   }
   return absl::OkStatus();
 }
@@ -170,7 +171,7 @@ absl::Status CheckWire(const grpc::ByteBuffer& bytes, const Descriptor& type) {
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) {
   const auto size = static_cast<int64_t>(bytes.Length());
   if (size > max_bytes) return RequestTooLarge(size, max_bytes);
-  if (absl::Status status = CheckWire(bytes, *message.GetDescriptor()); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckWire(bytes, *message.GetDescriptor()));
   grpc::ByteBuffer copy(bytes);  // References the same slices; the reader needs one that it may change.
   grpc::ProtoBufferReader reader(&copy);
   if (!reader.status().ok() || !message.ParseFromZeroCopyStream(&reader)) {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -80,11 +81,11 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
   if (certificate == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(paths.certificate, " holds no PEM certificate, or a broken one"));
   }
-  if (const absl::Status status = CheckPair(paths, loaded, *certificate); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckPair(paths, loaded, *certificate));
   if (!paths.client_ca.empty() && ParseCertificates(loaded.client_ca) == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(paths.client_ca, " holds no PEM certificate, or a broken one"));
   }
-  if (const absl::Status status = ReadValidity(*certificate, loaded); !status.ok()) return status;
+  RETURN_IF_ERROR(ReadValidity(*certificate, loaded));
   if (loaded.not_after <= now) {
     return absl::InvalidArgumentError(absl::StrCat("the certificate in ", paths.certificate, " expired on ",
                                                    absl::FormatTime(loaded.not_after, absl::UTCTimeZone())));

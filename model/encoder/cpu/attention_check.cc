@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/encoder/cpu/attention.h"
+#include "system/return_if_error.h"
 
 namespace longembed::cpu {
 namespace {
@@ -22,7 +23,7 @@ class AttentionCheck {
   absl::Status Check() {
     for (const std::vector<Op>& layer : program_.layers) {
       for (const Op& op : layer) {
-        if (absl::Status status = CheckOp(op); !status.ok()) return status;
+        RETURN_IF_ERROR(CheckOp(op));
       }
     }
     for (const AttentionOp* attention : attentions_) {

@@ -13,6 +13,7 @@
 #include "model/encoder/cpu/aligned_buffer.h"
 #include "model/encoder/cpu/kernels.h"
 #include "model/encoder/cpu/packed_weights.h"
+#include "system/return_if_error.h"
 
 namespace longembed::cpu {
 namespace {
@@ -102,7 +103,7 @@ absl::Status CheckNorms(const Kernels& kernels) {
     rms_norm.push_back(x[j] / std::sqrt(squares + 1e-5) * weight[j]);
   }
   kernels.layer_norm(RowsOf(x, kWidth), {}, RowsOf(y, kWidth), 1, kWidth, weight.data(), bias.data(), 1e-5f);
-  if (absl::Status status = Compare(kernels, "layer norm", y, layer_norm, 1e-5); !status.ok()) return status;
+  RETURN_IF_ERROR(Compare(kernels, "layer norm", y, layer_norm, 1e-5));
   kernels.rms_norm(RowsOf(x, kWidth), RowsOf(y, kWidth), 1, kWidth, weight.data(), 1e-5f);
   return Compare(kernels, "RMS norm", y, rms_norm, 1e-5);
 }
@@ -114,9 +115,9 @@ absl::Status CheckKernels(const Kernels& kernels) {
   for (const auto& [precision, what, tolerance] :
        {std::tuple(Precision::kFloat32, "fp32 products", 1e-4), std::tuple(Precision::kBfloat16, "bf16 products", 0.05),
         std::tuple(Precision::kInt8, "int8 products", 0.3)}) {
-    if (absl::Status status = CheckProducts(kernels, precision, what, tolerance); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckProducts(kernels, precision, what, tolerance));
   }
-  if (absl::Status status = CheckAttention(kernels); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckAttention(kernels));
   return CheckNorms(kernels);
 }
 

@@ -27,6 +27,7 @@
 #include "model/errors/errors.h"
 #include "model/plan/rotary.h"
 #include "system/mutex.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -247,7 +248,7 @@ class CpuEncoder final : public Encoder {
       Segment& segment = schedule_.segments[i];
       const bool last = i + 1 == schedule_.segments.size();
       if (streamed_) {
-        if (absl::Status status = PackSegment(segment, i, leader); !status.ok()) return status;
+        RETURN_IF_ERROR(PackSegment(segment, i, leader));
       }
       RunSteps(call, segment, last ? pooled_rows : tokens);
       if (streamed_) FreeSegment(segment);
@@ -617,10 +618,10 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precisi
   if (precision == Precision::kFloat16) {
     return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
   }
-  if (absl::Status status = CheckAttention(program); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckAttention(program));
   auto encoder = std::make_unique<CpuEncoder>(std::move(program), precision, kernels, packing);
   if (!packing.streamed) {
-    if (absl::Status status = encoder->PackWeights(packing); !status.ok()) return status;
+    RETURN_IF_ERROR(encoder->PackWeights(packing));
   }
   return encoder;
 }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/plan/methods/range.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -16,11 +17,11 @@ absl::Status CheckByParts(const ModelManifest& model, const ByParts& parts) {
   constexpr double kManyTurns = 1e6, kFewTurns = 1e-6;
   const auto field = [&parts](const char* name) { return absl::StrCat(parts.method, ".", name); };
   const double fast = parts.beta_fast, slow = parts.beta_slow;
-  if (absl::Status status = CheckNumber(field("factor"), parts.factor, 1.0, kMaxFactor); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckNumber(field("factor"), parts.factor, 1.0, kMaxFactor));
   const double most = model.trained_window / (2 * std::numbers::pi * model.rotary_factor);
   const double least = most * std::pow(model.rotary_base, 2.0 / model.rotary_dim - 1);
-  if (absl::Status status = CheckNumber(field("beta_fast"), fast, least, kManyTurns); !status.ok()) return status;
-  if (absl::Status status = CheckNumber(field("beta_slow"), slow, kFewTurns, most); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckNumber(field("beta_fast"), fast, least, kManyTurns));
+  RETURN_IF_ERROR(CheckNumber(field("beta_slow"), slow, kFewTurns, most));
   if (fast > slow) return absl::OkStatus();
   return ExtensionValueOutOfRange(field("beta_fast"), absl::StrCat(fast), absl::StrCat("above beta_slow, ", slow));
 }

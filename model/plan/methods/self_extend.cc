@@ -1,15 +1,14 @@
 #include "model/plan/methods/self_extend.h"
 
 #include "model/plan/methods/range.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
 absl::Status SelfExtend::Check(const ModelManifest& model) const {
   // One token a group leaves nothing to extend by, and no neighbor window to find.
   const int64_t least_group = neighbor_window.has_value() ? 1 : 2;
-  if (absl::Status status = CheckCount("self_extend.group", group, least_group, kMaxFactor); !status.ok()) {
-    return status;
-  }
+  RETURN_IF_ERROR(CheckCount("self_extend.group", group, least_group, kMaxFactor));
   return CheckCount("self_extend.neighbor_window", neighbor_window, 1, model.trained_window - 1);
 }
 

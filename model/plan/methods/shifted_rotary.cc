@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/plan/methods/range.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -20,13 +21,8 @@ ShiftedRotary ShiftedRotary::WithDefaults(const ModelManifest& model) const {
 }
 
 absl::Status ShiftedRotary::Check(const ModelManifest& model) const {
-  if (absl::Status status = CheckCount("shifted_rotary.shift_from", shift_from, 1, model.trained_window);
-      !status.ok()) {
-    return status;
-  }
-  if (absl::Status status = CheckCount("shifted_rotary.local_window", local_window, 0, INT32_MAX); !status.ok()) {
-    return status;
-  }
+  RETURN_IF_ERROR(CheckCount("shifted_rotary.shift_from", shift_from, 1, model.trained_window));
+  RETURN_IF_ERROR(CheckCount("shifted_rotary.local_window", local_window, 0, INT32_MAX));
   // A local window of S leaves every distance as it is, and a larger one has distances that no pair has.
   const ShiftedRotary whole = WithDefaults(model);
   const int64_t s = *whole.shift_from, w = *whole.local_window;

@@ -16,6 +16,7 @@
 #include "server/api/http/embed_dialect.h"
 #include "server/errors/errors.h"
 #include "server/http/json.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -114,7 +115,7 @@ class CohereEmbed final : public JsonDialect {
   // Every Cohere request has an input type, and some models have no prompts for them.
   absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) const {
     std::string type;
-    if (absl::Status status = fields.Take("input_type", type); !status.ok()) return status;
+    RETURN_IF_ERROR(fields.Take("input_type", type));
     constexpr std::array kKnown{"search_query", "search_document", "classification", "clustering", ""};
     if (std::ranges::find(kKnown, type) == kKnown.end()) {
       return WrongJsonType("input_type", "search_query, search_document, classification or clustering",

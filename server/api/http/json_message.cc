@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/errors/errors.h"
 #include "server/rpc/wire.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -47,7 +48,7 @@ absl::Status CheckField(const json& value, const FieldDescriptor& field, const s
   const int64_t limit = field.is_packable() ? kMaxNumbers : kMaxElements;
   if (count > limit) return TooManyElements(path, count, limit);
   for (size_t i = 0; i < value.size(); ++i) {
-    if (absl::Status status = CheckValue(value[i], field, absl::StrCat(path, "[", i, "]")); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckValue(value[i], field, absl::StrCat(path, "[", i, "]")));
   }
   return absl::OkStatus();
 }
@@ -58,7 +59,7 @@ absl::Status CheckFields(const json& object, const Descriptor& type, const std::
     const std::string here = path.empty() ? key : absl::StrCat(path, ".", key);
     const FieldDescriptor* const field = FindField(type, key);
     if (field == nullptr) return UnknownField(here, FieldNames(type));
-    if (absl::Status status = CheckField(value, *field, here); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckField(value, *field, here));
   }
   return absl::OkStatus();
 }
@@ -73,7 +74,7 @@ absl::Status ToError(const std::string& message) {
 }  // namespace
 
 absl::Status ReadMessage(const json& object, google::protobuf::Message& message) {
-  if (absl::Status status = CheckFields(object, *message.GetDescriptor(), ""); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckFields(object, *message.GetDescriptor(), ""));
   // Apart, because the reader empties the message first.
   const std::unique_ptr<google::protobuf::Message> said(message.New());
   const auto read = google::protobuf::util::JsonStringToMessage(object.dump(), said.get());

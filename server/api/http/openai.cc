@@ -7,6 +7,7 @@
 #include "server/api/http/embed_dialect.h"
 #include "server/errors/errors.h"
 #include "server/http/json.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -52,12 +53,12 @@ class Embeddings final : public OpenAiDialect {
     auto& request = static_cast<v1::EmbedRequest&>(message);
     v1::EmbedOptions& options = *request.mutable_options();
     JsonFields fields(body);
-    if (absl::Status status = ReadOwn(fields, request); !status.ok()) return status;
+    RETURN_IF_ERROR(ReadOwn(fields, request));
     const absl::Status status = fields.TakeOptions({"extension", "prompt_name", "prompt", "input_type", "truncate",
                                                     "max_tokens", "normalize", "force_dimensions", "priority"},
                                                    options);
     if (!status.ok()) return status;
-    if (absl::Status unknown = fields.CheckAllTaken(); !unknown.ok()) return unknown;
+    RETURN_IF_ERROR(fields.CheckAllTaken());
     const bool prompted = options.prompting_case() != v1::EmbedOptions::PROMPTING_NOT_SET;
     if (!prompted && !config_.openai_prompt.empty()) options.set_prompt_name(config_.openai_prompt);
     options.set_output(v1::EmbedOptions::ONE_VECTOR);

@@ -12,6 +12,7 @@
 #include "server/core/recipe.h"
 #include "server/errors/errors.h"
 #include "server/errors/rpc_status.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -47,7 +48,7 @@ absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const
   const std::vector<std::string> available = OutputsOf(model);
   EmbedOptions::Output output = options.output();
   if (!options.has_output()) EmbedOptions::Output_Parse(available.front(), &output);
-  if (absl::Status status = CheckOutput(model, EmbedOptions::Output_Name(output)); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckOutput(model, EmbedOptions::Output_Name(output)));
   return output;
 }
 
@@ -93,7 +94,7 @@ absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model
 absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Output output, const Extension& extension,
                                 const ModelManifest& model) {
   if (output == EmbedOptions::SPARSE) {
-    if (absl::Status status = CheckSparse(options, model); !status.ok()) return status;
+    RETURN_IF_ERROR(CheckSparse(options, model));
   } else if (options.has_max_terms()) {
     return Misplaced("options.max_terms", "options.output SPARSE");
   }
@@ -235,7 +236,7 @@ absl::StatusOr<std::string> PromptOf(const EmbedOptions& options, const ModelMan
 absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, const ServedModel& served,
                                                   const Profiles& profiles, const LimitsConfig& limits) {
   const ModelManifest& model = served.model().manifest;
-  if (const absl::Status status = CheckEnums(options); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckEnums(options));
   const absl::StatusOr<EmbedOptions::Output> output = OutputOf(options, model);
   if (!output.ok()) return output.status();
   const absl::StatusOr<TokenVectors> token_vectors = TokenVectorsOf(options, *output, model);
@@ -245,8 +246,8 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   if (!options.extension().windows().has_tokens()) FitWindows(model, limits.max_tokens_per_sequence, *extension);
   std::optional<int64_t> max_tokens;
   if (options.has_max_tokens()) max_tokens = options.max_tokens();
-  if (const absl::Status status = CheckMaxTokens(max_tokens); !status.ok()) return status;
-  if (const absl::Status status = CheckOutputOptions(options, *output, *extension, model); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckMaxTokens(max_tokens));
+  RETURN_IF_ERROR(CheckOutputOptions(options, *output, *extension, model));
   const bool sparse = *output == EmbedOptions::SPARSE;
   if (sparse) AggregateSparse(*extension);
   absl::StatusOr<SpanRequest> spans = ConvertSpans(options.spans());
@@ -527,19 +528,19 @@ absl::Status FillTokens(const Model& model, const std::string& text, bool add_sp
   const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
   if (!tokens.ok()) return tokens.status();
   if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
-  if (absl::Status status = hold(static_cast<int64_t>(tokens->ids.size())); !status.ok()) return status;
+  RETURN_IF_ERROR(hold(static_cast<int64_t>(tokens->ids.size())));
   const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {
     if (!add_special_tokens) return absl::OkStatus();
     for (const int32_t id : ids) {
-      if (absl::Status status = AddToken(*model.tokenizer, id, true, *result.add_tokens()); !status.ok()) return status;
+      RETURN_IF_ERROR(AddToken(*model.tokenizer, id, true, *result.add_tokens()));
     }
     return absl::OkStatus();
   };
-  if (absl::Status status = add_specials(model.manifest.special_prefix); !status.ok()) return status;
+  RETURN_IF_ERROR(add_specials(model.manifest.special_prefix));
   const std::vector<uint32_t> code_points = CodePointsBefore(text);
   for (size_t i = 0; i < tokens->ids.size(); ++i) {
     v1::Token& token = *result.add_tokens();
-    if (absl::Status status = AddToken(*model.tokenizer, tokens->ids[i], false, token); !status.ok()) return status;
+    RETURN_IF_ERROR(AddToken(*model.tokenizer, tokens->ids[i], false, token));
     token.mutable_range()->set_start(code_points[tokens->ranges[i].begin]);
     token.mutable_range()->set_end(code_points[tokens->ranges[i].end]);
   }

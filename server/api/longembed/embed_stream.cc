@@ -12,6 +12,7 @@
 #include "server/errors/errors.h"
 #include "server/errors/rpc_status.h"
 #include "server/errors/within_memory.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -147,7 +148,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
       return StreamedTextTooLarge(bytes, limit);
     }
     if (corpus.memory == nullptr) corpus.memory = call_.memory.Sibling();
-    if (absl::Status status = corpus.memory->Hold(Memory::kRequests, bytes); !status.ok()) return status;
+    RETURN_IF_ERROR(corpus.memory->Hold(Memory::kRequests, bytes));
     corpus.text += part;
     corpus.memory->Correct(Memory::kRequests, static_cast<int64_t>(corpus.text.capacity()));
     return absl::OkStatus();
@@ -157,7 +158,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   absl::Status TakeText() {
     corpus_->memory = nullptr;
     const auto bytes = static_cast<int64_t>(corpus_->text.size());
-    if (absl::Status status = call_.memory.HoldMore(Memory::kRequests, bytes); !status.ok()) return status;
+    RETURN_IF_ERROR(call_.memory.HoldMore(Memory::kRequests, bytes));
     *message_.mutable_input()->mutable_text() = std::exchange(corpus_->text, {});
     complete_ = true;
     return absl::OkStatus();

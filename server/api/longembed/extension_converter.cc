@@ -16,6 +16,7 @@
 #include "model/plan/extension_fields.h"
 #include "model/plan/recommendations.h"
 #include "server/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -125,7 +126,7 @@ absl::StatusOr<Extension> Convert(const v1::Extension& asked) {
 
 absl::StatusOr<Extension> Checked(absl::StatusOr<Extension> extension, const ModelManifest& model) {
   if (!extension.ok()) return extension;
-  if (absl::Status status = CheckExtension(model, *extension); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckExtension(model, *extension));
   return extension;
 }
 
@@ -144,7 +145,7 @@ absl::Status CheckAlone(const v1::Extension& asked, const char* field) {
 
 absl::StatusOr<Extension> ResolveProfile(const v1::Extension& asked, const ModelManifest& model,
                                          const Profiles& profiles) {
-  if (absl::Status status = CheckAlone(asked, "profile"); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckAlone(asked, "profile"));
   const auto found = profiles.find(asked.profile());
   if (found == profiles.end()) {
     std::vector<std::string> names;
@@ -160,7 +161,7 @@ absl::StatusOr<Extension> ResolveProfile(const v1::Extension& asked, const Model
 
 absl::StatusOr<Extension> ResolveRecommended(const v1::Extension& asked, v1::EmbedOptions::Output output,
                                              const ModelManifest& model) {
-  if (absl::Status status = CheckAlone(asked, "recommended"); !status.ok()) return status;
+  RETURN_IF_ERROR(CheckAlone(asked, "recommended"));
   const absl::StatusOr<Recommendations> recommended = RecommendationsOf(model);
   if (!recommended.ok()) return recommended.status();
   if (output == v1::EmbedOptions::WINDOW_VECTORS && recommended->window_vectors.has_value()) {

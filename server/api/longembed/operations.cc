@@ -10,6 +10,7 @@
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 namespace {
@@ -118,12 +119,12 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
     input_options.count_exactly = true;
     CallPreparer preparer(described, input_options);
     for (const absl::StatusOr<Input>& input : *inputs) {
-      if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
+      RETURN_IF_ERROR(CheckNotCancelled());
       const absl::StatusOr<Plan> plan = preparer.Prepare(*input);
       if (!plan.ok()) return plan.status();
-      if (absl::Status status = HoldAnswer(PlanBytes(*plan)); !status.ok()) return status;
+      RETURN_IF_ERROR(HoldAnswer(PlanBytes(*plan)));
       FillExplanation(*plan, options->vector, described.manifest, *response_.add_results());
-      if (absl::Status status = HoldAnswer(0); !status.ok()) return status;
+      RETURN_IF_ERROR(HoldAnswer(0));
     }
     response_.set_model(model_);
     response_.set_prompt(options->input.prompt);
@@ -164,13 +165,13 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
     const auto hold = [this](int64_t tokens) { return HoldAnswer(tokens * kBytesPerToken); };
     int64_t left = api_.limits.max_tokens_per_input;
     for (int i = 0; i < request_.texts_size(); ++i) {
-      if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
+      RETURN_IF_ERROR(CheckNotCancelled());
       v1::TokenizedText& result = *response_.add_results();
       const absl::Status status =
           FillTokens(choice->model->model(), request_.texts(i), add_special_tokens, left, hold, result);
       if (!status.ok()) return AtField(status, absl::StrCat("texts[", i, "]"));
       left -= result.tokens_size();
-      if (absl::Status held = HoldAnswer(0); !held.ok()) return held;
+      RETURN_IF_ERROR(HoldAnswer(0));
     }
     response_.set_model(model_);
     return absl::OkStatus();

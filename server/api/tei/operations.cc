@@ -12,6 +12,7 @@
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
+#include "system/return_if_error.h"
 #include "tei/v1/http.pb.h"
 #include "tei/v1/tei.pb.h"
 
@@ -114,7 +115,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
     const absl::Status text =
         context_.extension.has_value() ? AddExtended(*std::move(prompt), params) : AddPlain(*std::move(prompt), params);
     if (!text.ok()) return text;
-    if (const absl::Status status = FillParams(params); !status.ok()) return status;
+    RETURN_IF_ERROR(FillParams(params));
     return params;
   }
 
@@ -246,7 +247,7 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
     if (!prompt.ok()) return prompt.status();
     const std::string text = *prompt + request_.inputs();
     const auto bytes = static_cast<int64_t>(text.size());
-    if (absl::Status held = call_.memory.HoldMore(Memory::kRequests, bytes); !held.ok()) return held;
+    RETURN_IF_ERROR(call_.memory.HoldMore(Memory::kRequests, bytes));
     const int64_t limit = context_.limits.max_tokens_per_input;
     const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
     if (!tokens.ok()) return tokens.status();
@@ -254,8 +255,8 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
     // A token's message, its text apart.
     constexpr int64_t kBytesPerToken = 2 * sizeof(tei::v1::SimpleToken);
     const auto held = static_cast<int64_t>(tokens->ids.size()) * kBytesPerToken;
-    if (absl::Status status = HoldAnswer(held); !status.ok()) return status;
-    if (absl::Status status = AddSpecials(model.manifest.special_prefix); !status.ok()) return status;
+    RETURN_IF_ERROR(HoldAnswer(held));
+    RETURN_IF_ERROR(AddSpecials(model.manifest.special_prefix));
     for (size_t i = 0; i < tokens->ids.size(); ++i) {
       const ByteRange range = tokens->ranges[i];
       tei::v1::SimpleToken& token = *response_.add_tokens();
@@ -300,7 +301,7 @@ class TeiDecode final : public TeiPooled<DecodeRequest, DecodeResponse> {
   int64_t TextBytes() const override { return kBytesPerToken * request_.ids_size(); }
 
   absl::Status Answer() override {
-    if (absl::Status status = DecodeInto(context_, request_, response_); !status.ok()) return status;
+    RETURN_IF_ERROR(DecodeInto(context_, request_, response_));
     return HoldAnswer(static_cast<int64_t>(response_.text().size()));
   }
 };
@@ -322,11 +323,11 @@ class TeiDecodeInputs final : public TeiPooled<tei::v1::DecodeInputs, tei::v1::D
     if (request_.inputs_size() > limit) return TooManyInputs("ids", request_.inputs_size(), limit);
     int64_t text_bytes = 0;
     for (const DecodeRequest& input : request_.inputs()) {
-      if (absl::Status status = CheckNotCancelled(); !status.ok()) return status;
+      RETURN_IF_ERROR(CheckNotCancelled());
       DecodeResponse& result = *response_.add_results();
-      if (absl::Status status = DecodeInto(context_, input, result); !status.ok()) return status;
+      RETURN_IF_ERROR(DecodeInto(context_, input, result));
       text_bytes += static_cast<int64_t>(result.text().size());
-      if (absl::Status held = HoldAnswer(text_bytes); !held.ok()) return held;
+      RETURN_IF_ERROR(HoldAnswer(text_bytes));
     }
     return absl::OkStatus();
   }
