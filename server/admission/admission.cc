@@ -1,6 +1,7 @@
 #include "server/admission/admission.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 #include "server/admission/fair_share.h"
@@ -12,7 +13,9 @@ Permit::~Permit() {
   const MutexLock lock(admission_.mutex_);
   admission_.ReleasePart(*this, held_);
   const auto client = admission_.clients_.find(request_.client);
-  if (--client->second.permits == 0) admission_.clients_.erase(client);
+  if (--client->second.permits > 0) return;
+  assert(client->second.all_tokens == 0 && client->second.work == absl::ZeroDuration());
+  admission_.clients_.erase(client);
 }
 
 absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit) {
@@ -189,6 +192,7 @@ void Admission::ReleasePart(Permit& permit, Reservation part) {
   permit.held_.all_tokens -= part.all_tokens;
   permit.held_.tokens -= part.tokens;
   permit.held_.work -= part.work;
+  assert(permit.held_.all_tokens >= 0 && permit.held_.tokens >= 0 && permit.held_.work >= absl::ZeroDuration());
   // Work that comes to an empty queue leaves at once, which says nothing about the pace.
   if (ready_work_ <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
@@ -200,6 +204,7 @@ void Admission::Count(const Permit& permit, const Reservation& reservation, int 
   model.uncharged_tokens_ += sign * reservation.uncharged_tokens();
   int64_t& own_tokens = model.client_tokens_[request.client];
   own_tokens += sign * reservation.tokens;
+  assert(own_tokens >= 0 && model.tokens_ >= own_tokens && model.uncharged_tokens_ >= 0);
   if (own_tokens == 0) model.client_tokens_.erase(request.client);
   work_[static_cast<int>(request.priority)][request.oversized] += sign * reservation.work;
   if (!request.oversized) CountDue(permit, sign * reservation.work);

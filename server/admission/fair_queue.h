@@ -3,6 +3,7 @@
 #define LONGEMBED_SERVER_ADMISSION_FAIR_QUEUE_H_
 
 #include <algorithm>
+#include <cassert>
 #include <functional>
 #include <map>
 #include <optional>
@@ -19,6 +20,7 @@ template <typename Item>
 class FairQueue {
  public:
   void Push(const std::string& client, double cost, Item item) {
+    assert(cost > 0);
     double& finish = finish_[client];
     const double start = std::max(now_, finish);
     finish = start + cost;

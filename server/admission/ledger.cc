@@ -1,6 +1,8 @@
 #include "server/admission/ledger.h"
 
 #include <algorithm>
+#include <cassert>
+#include <numeric>
 #include <utility>
 
 #include "server/admission/fair_share.h"
@@ -33,7 +35,9 @@ Charge::~Charge() {
   for (int kind = 0; kind < kMemoryKinds; ++kind) ledger_.Add(*this, Memory(kind), -held_[kind]);
   const auto client = ledger_.clients_.find(client_);
   client->second.calls -= own_calls_;
-  if (--client->second.charges == 0) ledger_.clients_.erase(client);
+  if (--client->second.charges > 0) return;
+  assert(client->second.calls == 0 && client->second.bytes == 0);
+  ledger_.clients_.erase(client);
 }
 
 absl::Status Charge::Hold(Memory kind, int64_t bytes) {
@@ -78,7 +82,10 @@ void Ledger::Add(Charge& charge, Memory kind, int64_t more) {
   charge.held_[index] += more;
   held_[index] += more;
   bytes_ += more;
-  clients_[charge.client_].bytes += more;
+  Client& client = clients_[charge.client_];
+  client.bytes += more;
+  assert(charge.held_[index] >= 0 && client.bytes >= charge.held_[index] && held_[index] >= charge.held_[index]);
+  assert(bytes_ == std::accumulate(held_.begin(), held_.end(), int64_t{0}));
 }
 
 std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_calls) {

@@ -1,6 +1,7 @@
 #include "server/batching/batch_queue.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 namespace longembed {
@@ -39,6 +40,8 @@ void BatchQueue::Erase(Jobs::iterator position) {
   by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
+  assert(arrivals_.size() == jobs_.size() && by_deadline_.size() == jobs_.size());
+  assert(!jobs_.empty() || (tokens_ == 0 && jobs_behind_oversized_ == 0 && moved_back_ == std::array<int64_t, 2>{}));
 }
 
 void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
@@ -57,7 +60,8 @@ void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Tim
   job.due_ = std::min(job.due_, latest) + kInterleave * MovedBack(job) * ran;
   node.key() = UrgencyOf(job);
   by_deadline_.at({job.options_.deadline, job.ticket_}) = node.key();
-  jobs_.insert(std::move(node));
+  [[maybe_unused]] const bool inserted = jobs_.insert(std::move(node)).inserted;
+  assert(inserted);
 }
 
 void BatchQueue::Count(int64_t tokens, int sign) {
@@ -65,6 +69,7 @@ void BatchQueue::Count(int64_t tokens, int sign) {
   tokens_ += sign * tokens;
   cost_ += sign * cost;
   if (costs_.IsOversized(tokens)) oversized_cost_ += sign * cost;
+  assert(tokens_ >= 0 && oversized_cost_ >= 0 && cost_ >= oversized_cost_);
 }
 
 bool BatchQueue::NextIsOversized(const Job& job) const {

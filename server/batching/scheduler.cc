@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <new>
 #include <utility>
 
@@ -349,6 +350,7 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
     previous = &job;  // The sequences of a job stand together in a batch.
+    assert(job.unfinished_ > 0);
     if (--job.unfinished_ == 0 && Settle(lane, job)) complete.push_back(item.job);
   }
   Measure(lane, cost, absl::ToDoubleSeconds(finished - started));
@@ -379,6 +381,7 @@ void Scheduler::Answer(Lane& lane, Job& job, absl::Status status) {
 
 bool Scheduler::Settle(Lane& lane, Job& job) {
   if (job.settled_.exchange(true, std::memory_order_relaxed)) return false;
+  assert(job.done_ != nullptr && lane.unanswered_ > 0);
   if (--lane.unanswered_ == 0) settled_.NotifyAll();
   return true;
 }

@@ -1,5 +1,6 @@
 #include "server/core/worker_pool.h"
 
+#include <cassert>
 #include <utility>
 
 #include "server/errors/errors.h"
@@ -137,6 +138,7 @@ void WorkerPool::RunTask(std::string client, Waiting waiting) {
   if (!waiting.is_long) return;
   --running_long_in_all_;
   if (--running_long_[client] == 0) running_long_.erase(client);
+  assert(running_long_in_all_ >= 0 && running_long_.empty() == (running_long_in_all_ == 0));
   if (!tasks_.empty()) changed_.NotifyOne();  // A long task that had to wait for its turn.
 }
 
