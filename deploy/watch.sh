@@ -94,7 +94,7 @@ YAML
   done
   cat >"$work/prometheus.yaml" <<YAML
 global: {scrape_interval: 1s, evaluation_interval: 1s}
-rule_files: ["$root/deploy/prometheus/alerts.yaml"]
+rule_files: ["$root/helm/longembed-server/files/alerts.yaml"]
 scrape_configs:
   - job_name: longembed
     static_configs: [{targets: ["127.0.0.1:$metrics_1", "127.0.0.1:$metrics_2"]}]
@@ -172,7 +172,7 @@ They run until Ctrl-C:
                build/release/longembed embed --server 127.0.0.1:$balancer --api-key-file build/watch/key --text hello
   Prometheus   http://127.0.0.1:$prometheus (rules, targets, queries)
   HAProxy      http://127.0.0.1:$balancer_metrics
-  Grafana      point one at that Prometheus and import deploy/grafana/dashboard.json
+  Grafana      point one at that Prometheus and import helm/longembed-server/files/dashboard.json
 TEXT
   trap 'say "ending in order"' INT TERM
   "$venv/bin/python" "$root/deploy/balancer/load.py" --server "127.0.0.1:$balancer" --seconds 86400 --clients 1 --pause 0.2 --api-key-file "$work/key" || true

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks a Prometheus for every query of the dashboard and every rule of alerts.yaml, and shows which have data.
+"""Asks a Prometheus for every query of the dashboard and every rule of the alerts, and shows which have data.
 
     deploy/prometheus/evaluate.py --prometheus http://127.0.0.1:9090
 
@@ -18,7 +18,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-DASHBOARD = Path(__file__).resolve().parents[1] / "grafana" / "dashboard.json"
+DASHBOARD = Path(__file__).resolve().parents[2] / "helm/longembed-server/files/dashboard.json"
 METRIC = re.compile(r"\b(?:longembed[_:][\w:]+|process_\w+|up)\b(?:\{[^}]*\})?")
 # Metrics that may be without series, or without a number, in a healthy set-up.
 MAY_BE_EMPTY = {
@@ -126,7 +126,7 @@ def main() -> int:
     panels = [evaluate(prometheus, *query) for query in panel_queries(json.loads(arguments.dashboard.read_text()), arguments.interval)]
     loaded = [rule for group in prometheus.get("/api/v1/rules")["groups"] if group["name"].startswith("longembed.") for rule in group["rules"]]
     if not loaded:
-        sys.exit("error: this Prometheus has no rules of longembed; load deploy/prometheus/alerts.yaml")
+        sys.exit("error: this Prometheus has no rules of longembed; load helm/longembed-server/files/alerts.yaml")
     rules = [evaluate_rule(prometheus, rule) for rule in loaded]
     show("panel", panels)
     show("rule", rules)

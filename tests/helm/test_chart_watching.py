@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from chart import CHART, NAME, ROOT, render, tool
+from chart import CHART, NAME, render, tool
 
 ON = {"prometheusRule": {"enabled": True}, "serviceMonitor": {"enabled": True}, "dashboard": {"enabled": True}, "networkPolicy": {"enabled": False}}
 
@@ -18,12 +18,6 @@ def with_rule(**changes):
 
 def rules(manifests) -> list[dict]:
     return [rule for group in manifests.one("PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
-
-
-@pytest.mark.parametrize(("copy", "original"), [("alerts.yaml", "deploy/prometheus/alerts.yaml"), ("dashboard.json", "deploy/grafana/dashboard.json")])
-def test_copies_are_the_originals(copy, original):
-    """A chart cannot read outside of itself. cp deploy/prometheus/alerts.yaml deploy/grafana/dashboard.json helm/longembed-server/files/"""
-    assert (CHART / "files" / copy).read_bytes() == (ROOT / original).read_bytes()
 
 
 def test_nothing_of_the_operators_by_default():

@@ -27,9 +27,9 @@ from promql import uses  # noqa: E402
 from running_server import BUILD, MODELS, start_server  # noqa: E402
 
 PROMETHEUS = ROOT / "deploy/prometheus"
-ALERTS = PROMETHEUS / "alerts.yaml"
+ALERTS = ROOT / "helm/longembed-server/files/alerts.yaml"
 UNIT_TESTS = PROMETHEUS / "alerts_test.yaml"
-DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
+DASHBOARD = json.loads((ROOT / "helm/longembed-server/files/dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 HAPROXY = ROOT / "deploy/balancer/haproxy.cfg"
 ENVOY = ROOT / "deploy/balancer/envoy.yaml"
