@@ -64,13 +64,12 @@ absl::Status CheckGoesWith(const char* field, bool is_set, const Windows& window
 absl::Status CheckAggregation(const Windows& windows) {
   constexpr double kColdest = 0.001, kHottest = 1000;
   const std::optional<double>& temperature = windows.norm_temperature;
-  absl::Status status =
-      CheckGoesWith("windows.norm_temperature", temperature.has_value(), windows, Aggregation::kNormWeighted);
-  if (status.ok()) status = CheckGoesWith("windows.top", windows.top.has_value(), windows, Aggregation::kTopNorm);
-  if (status.ok()) status = CheckNumber("windows.norm_temperature", temperature, kColdest, kHottest);
-  if (status.ok()) status = CheckCount("windows.top", windows.top, 1, INT32_MAX);
-  if (status.ok()) status = CheckCount("windows.vectors", windows.vectors, 1, INT32_MAX);
-  return status;
+  RETURN_IF_ERROR(
+      CheckGoesWith("windows.norm_temperature", temperature.has_value(), windows, Aggregation::kNormWeighted));
+  RETURN_IF_ERROR(CheckGoesWith("windows.top", windows.top.has_value(), windows, Aggregation::kTopNorm));
+  RETURN_IF_ERROR(CheckNumber("windows.norm_temperature", temperature, kColdest, kHottest));
+  RETURN_IF_ERROR(CheckCount("windows.top", windows.top, 1, INT32_MAX));
+  return CheckCount("windows.vectors", windows.vectors, 1, INT32_MAX);
 }
 
 absl::Status CheckWindows(const ModelManifest& model, const Extension& extension) {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -24,21 +24,21 @@ namespace {
 using google::protobuf::Message;
 using nlohmann::json;
 
-// Components from -127 to 127, the largest of a vector at one end: what cosines need.
-std::vector<int> Rounded(const v1::Embedding& embedding) {
-  float largest = 0;
-  for (const float value : embedding.values()) largest = std::max(largest, std::abs(value));
-  std::vector<int> rounded;
-  for (const float value : embedding.values()) {
-    rounded.push_back(largest == 0 ? 0 : static_cast<int>(std::lround(value * 127 / largest)));
-  }
-  return rounded;
+std::span<const float> ValuesOf(const v1::Embedding& embedding) {
+  return {embedding.values().data(), static_cast<size_t>(embedding.values_size())};
 }
 
-// As longembed.v1's BINARY packs them.
+// Returns the vector as longembed.v1's INT8 packs it, without its scale, which a cosine does not need.
+std::vector<int> Levels(const v1::Embedding& embedding) {
+  const std::string packed = PackInt8(ValuesOf(embedding)).bytes;
+  const auto* const levels = reinterpret_cast<const int8_t*>(packed.data());
+  return {levels, levels + packed.size()};
+}
+
+// Returns the vector as longembed.v1's BINARY packs it.
 std::vector<int> Bits(const v1::Embedding& embedding) {
-  const std::string packed = PackBinary({embedding.values().data(), static_cast<size_t>(embedding.values_size())});
-  const auto* const bytes = reinterpret_cast<const unsigned char*>(packed.data());
+  const std::string packed = PackBinary(ValuesOf(embedding));
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(packed.data());
   return {bytes, bytes + packed.size()};
 }
 
@@ -54,8 +54,8 @@ struct EmbeddingType {
 };
 const std::array<EmbeddingType, 6> kTypes{{
     {"float", &AppendVector},
-    {"int8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Rounded(e), 0, text); }},
-    {"uint8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Rounded(e), 128, text); }},
+    {"int8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Levels(e), 0, text); }},
+    {"uint8", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Levels(e), 128, text); }},
     {"binary", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Bits(e), -128, text); }},
     {"ubinary", [](const v1::Embedding& e, std::string& text) { AppendNumbers(Bits(e), 0, text); }},
     {"base64", &AppendBase64},
@@ -82,24 +82,23 @@ class CohereEmbed final : public JsonDialect {
     auto& request = static_cast<v1::EmbedRequest&>(message);
     v1::EmbedOptions& options = *request.mutable_options();
     JsonFields fields(body);
-    absl::Status status = InputReader("texts", request).Read(fields.Take("texts"));
-    if (status.ok()) status = ReadOptions(fields, options);
-    if (status.ok()) status = ReadInputType(fields, options);
-    if (status.ok()) status = ReadTypes(fields.Take("embedding_types"));
-    if (status.ok()) status = ReadPriority(fields, options);
-    if (status.ok()) status = fields.TakeOptions({"extension", "normalize", "force_dimensions"}, options);
-    if (status.ok()) status = fields.CheckAllTaken();
-    return status.ok() ? CheckTokenIds(request, context_.models, context_.profiles) : status;
+    RETURN_IF_ERROR(InputReader("texts", request).Read(fields.Take("texts")));
+    RETURN_IF_ERROR(ReadOptions(fields, options));
+    RETURN_IF_ERROR(ReadInputType(fields, options));
+    RETURN_IF_ERROR(ReadTypes(fields.Take("embedding_types")));
+    RETURN_IF_ERROR(ReadPriority(fields, options));
+    RETURN_IF_ERROR(fields.TakeOptions({"extension", "normalize", "force_dimensions"}, options));
+    RETURN_IF_ERROR(fields.CheckAllTaken());
+    return CheckTokenIds(request, context_.models, context_.profiles);
   }
 
   static absl::Status ReadOptions(JsonFields& fields, v1::EmbedOptions& options) {
     std::string model, truncate = "END";
     uint32_t dimensions = 0, max_tokens = 0;
-    absl::Status status = fields.Take("model", model);
-    if (status.ok()) status = fields.Take("truncate", truncate);
-    if (status.ok()) status = fields.TakeCount("output_dimension", dimensions);
-    if (status.ok()) status = fields.TakeCount("max_tokens", max_tokens);
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(fields.Take("model", model));
+    RETURN_IF_ERROR(fields.Take("truncate", truncate));
+    RETURN_IF_ERROR(fields.TakeCount("output_dimension", dimensions));
+    RETURN_IF_ERROR(fields.TakeCount("max_tokens", max_tokens));
     v1::EmbedOptions::Truncate cut;
     if (!v1::EmbedOptions::Truncate_Parse(truncate, &cut)) {
       return WrongJsonType("truncate", "\"NONE\", \"START\" or \"END\"", absl::StrCat("\"", truncate, "\""));

@@ -54,10 +54,9 @@ class Embeddings final : public OpenAiDialect {
     v1::EmbedOptions& options = *request.mutable_options();
     JsonFields fields(body);
     RETURN_IF_ERROR(ReadOwn(fields, request));
-    const absl::Status status = fields.TakeOptions({"extension", "prompt_name", "prompt", "input_type", "truncate",
-                                                    "max_tokens", "normalize", "force_dimensions", "priority"},
-                                                   options);
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(fields.TakeOptions({"extension", "prompt_name", "prompt", "input_type", "truncate", "max_tokens",
+                                        "normalize", "force_dimensions", "priority"},
+                                       options));
     RETURN_IF_ERROR(fields.CheckAllTaken());
     const bool prompted = options.prompting_case() != v1::EmbedOptions::PROMPTING_NOT_SET;
     if (!prompted && !config_.openai_prompt.empty()) options.set_prompt_name(config_.openai_prompt);
@@ -70,13 +69,13 @@ class Embeddings final : public OpenAiDialect {
     std::string form = "float", user;
     uint32_t dimensions = 0;
     InputReader inputs("input", request);
-    absl::Status status = inputs.Read(fields.Take("input"));
+    const absl::Status read = inputs.Read(fields.Take("input"));
     is_single_ = inputs.is_single();
-    if (status.ok()) status = fields.Take("model", model_);
-    if (status.ok()) status = fields.Take("encoding_format", form);
-    if (status.ok()) status = fields.TakeCount("dimensions", dimensions);
-    if (status.ok()) status = fields.Take("user", user);  // For OpenAI's abuse detection; ignored.
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(read);
+    RETURN_IF_ERROR(fields.Take("model", model_));
+    RETURN_IF_ERROR(fields.Take("encoding_format", form));
+    RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
+    RETURN_IF_ERROR(fields.Take("user", user));  // For OpenAI's abuse detection; ignored.
     if (form != "float" && form != "base64") {
       return WrongJsonType("encoding_format", "\"float\" or \"base64\"", absl::StrCat("\"", form, "\""));
     }

@@ -10,6 +10,7 @@
 #include "server/api/http/embed_dialect.h"
 #include "server/errors/errors.h"
 #include "server/http/json.h"
+#include "system/return_if_error.h"
 #include "tei/v1/http.pb.h"
 #include "tei/v1/tei.pb.h"
 
@@ -70,14 +71,15 @@ class TeiVectors : public TeiDialect {
     v1::EmbedOptions& options = *request.mutable_options();
     JsonFields fields(body);
     InputReader inputs("inputs", request);
-    absl::Status status = inputs.Read(fields.Take("inputs"));
+    const absl::Status read = inputs.Read(fields.Take("inputs"));
     is_single_ = inputs.is_single();
-    if (status.ok()) status = ReadOwn(fields, options);
-    if (status.ok()) status = fields.TakeOptions({"extension", "max_tokens", "priority"}, options);
-    if (status.ok()) Extend(options);
-    if (status.ok()) status = fields.CheckAllTaken();
-    if (status.ok()) status = CheckTokenIds(request, context_.models, context_.profiles);
-    return status.ok() ? SetPrompt(request) : status;
+    RETURN_IF_ERROR(read);
+    RETURN_IF_ERROR(ReadOwn(fields, options));
+    RETURN_IF_ERROR(fields.TakeOptions({"extension", "max_tokens", "priority"}, options));
+    Extend(options);
+    RETURN_IF_ERROR(fields.CheckAllTaken());
+    RETURN_IF_ERROR(CheckTokenIds(request, context_.models, context_.profiles));
+    return SetPrompt(request);
   }
 
   // TEI's prompt is part of the text: truncation may cut it away. Every window of an extension has it, though.
@@ -107,13 +109,12 @@ class TeiVectors : public TeiDialect {
     bool truncate = false, normalize = true;
     std::string direction = "Right";
     uint32_t dimensions = 0;
-    absl::Status status = fields.Take("truncate", truncate);
-    if (status.ok()) status = fields.Take("truncation_direction", direction);
-    if (status.ok()) status = fields.Take("prompt_name", prompt_name_);
+    RETURN_IF_ERROR(fields.Take("truncate", truncate));
+    RETURN_IF_ERROR(fields.Take("truncation_direction", direction));
+    RETURN_IF_ERROR(fields.Take("prompt_name", prompt_name_));
     const bool dense = output_ == v1::EmbedOptions::ONE_VECTOR;
-    if (status.ok() && dense) status = fields.Take("normalize", normalize);
-    if (status.ok() && dense) status = fields.TakeCount("dimensions", dimensions);
-    if (!status.ok()) return status;
+    if (dense) RETURN_IF_ERROR(fields.Take("normalize", normalize));
+    if (dense) RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
     if (direction != "Right" && direction != "Left") {
       return WrongJsonType("truncation_direction", "\"Right\" or \"Left\"", absl::StrCat("\"", direction, "\""));
     }
@@ -177,12 +178,12 @@ class TeiTokens final : public TeiDialect {
     InputReader inputs("inputs", texts);
     std::string prompt_name;
     bool specials = true;
-    absl::Status status = inputs.Read(fields.Take("inputs"));
+    const absl::Status read = inputs.Read(fields.Take("inputs"));
     is_single_ = inputs.is_single();
-    if (status.ok()) status = fields.Take("add_special_tokens", specials);
-    if (status.ok()) status = fields.Take("prompt_name", prompt_name);
-    if (status.ok()) status = fields.CheckAllTaken();
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(read);
+    RETURN_IF_ERROR(fields.Take("add_special_tokens", specials));
+    RETURN_IF_ERROR(fields.Take("prompt_name", prompt_name));
+    RETURN_IF_ERROR(fields.CheckAllTaken());
     const absl::StatusOr<std::string> prompt = TeiPrompt(tei_, prompt_name);
     if (!prompt.ok()) return prompt.status();
     request.set_model(tei_.model.name());
@@ -245,11 +246,11 @@ class TeiDecoded final : public TeiDialect {
     v1::EmbedRequest ids;
     bool skip = true;
     InputReader inputs("ids", ids);
-    absl::Status status = inputs.Read(fields.Take("ids"));
+    const absl::Status read = inputs.Read(fields.Take("ids"));
     is_single_ = inputs.is_single();
-    if (status.ok()) status = fields.Take("skip_special_tokens", skip);
-    if (status.ok()) status = fields.CheckAllTaken();
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(read);
+    RETURN_IF_ERROR(fields.Take("skip_special_tokens", skip));
+    RETURN_IF_ERROR(fields.CheckAllTaken());
     for (int i = 0; i < ids.inputs_size(); ++i) {
       if (ids.inputs(i).has_text()) return WrongJsonType("ids", "token ids", "a string");
       tei::v1::DecodeRequest& request = *static_cast<tei::v1::DecodeInputs&>(message).add_inputs();
