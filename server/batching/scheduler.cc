@@ -10,7 +10,6 @@
 
 #include "model/encoder/encode_in_halves.h"
 #include "server/errors/errors.h"
-#include "system/cpu_time.h"
 
 namespace longembed {
 

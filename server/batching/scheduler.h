@@ -35,6 +35,7 @@
 #include "server/batching/decayed_ratio.h"
 #include "server/batching/job.h"
 #include "system/clock.h"
+#include "system/cpu_time.h"
 #include "system/mutex.h"
 
 namespace longembed {
