@@ -5,8 +5,7 @@
 //   kName          its field in longembed.v1.Extension
 //   kRotary        whether the method needs rotary positions
 //   kMovesTokens   whether it changes the tokens' positions instead of the frequencies; if so, it excludes Resonance
-//   kReplacesFrequencies   optional: the method computes frequencies from the base; it excludes a checkpoint's
-//   RotaryScaling
+//   kReplacesFrequencies   optional: whether it computes frequencies from the base, which excludes a RotaryScaling
 //   kAdaptive      whether absent numbers are computed from the sequence's length
 //   numbers        as members with their defaults
 //   Describe       lists the numbers by name
