@@ -23,9 +23,8 @@ struct PackedBatch {
   std::vector<float> query_scale;        // [S]
   std::vector<int32_t> neighbor_window;  // [S]
   std::vector<int32_t> chunk;            // [S], or empty if no sequence has chunks.
-  std::vector<SequenceCalibration>
-      // [S], or empty. Rows and `apart` count from the sequence's first token.
-      calibration;
+  // [S], or empty. Rows and `apart` count from the sequence's first token.
+  std::vector<SequenceCalibration> calibration;
   // [S + 1] Sequence s has the tokens [sequence_offsets[s], sequence_offsets[s + 1]).
   std::vector<int32_t> sequence_offsets;
   // [P] Ranges of the batch's tokens. First come the spans of sequences without a sparse vector, then one span for each

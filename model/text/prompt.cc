@@ -206,9 +206,8 @@ absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::str
 
 int64_t BytesOfPart(const Tokenizer& tokenizer, int64_t text_bytes, const NeededTokens& needed) {
   constexpr std::string_view kTwoWords = "two words";
-  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size())
-    // If not even a space between words is a place to cut, the tokenizer finds none, and the whole text is tokenized.
-    return text_bytes;
+  // If not even a space between words is a place to cut, the tokenizer finds none, and the whole text is tokenized.
+  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size()) return text_bytes;
   constexpr int64_t kBytesOfToken = 16;  // More than in most languages and vocabularies.
   constexpr auto kEnds = static_cast<int64_t>(2 * kPieceBytes + kCountedBytes);
   if (needed.count_rest || needed.count > (text_bytes - kEnds) / kBytesOfToken) return text_bytes;
