@@ -7,7 +7,7 @@
 //   Embedder embedder(**model, **encoder, team);
 //   std::vector<Input> inputs = {Input("a text"), Input("another")};
 //   auto vectors = embedder.Embed(inputs, {.prompt = PromptName{"passage"}});
-//   std::vector<float> first = (*vectors)[0].front().values;   // More than one vector a text with windows or spans.
+//   std::vector<float> first = (*vectors)[0].front().values;   // Windows or spans give several vectors per text.
 #ifndef LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 #define LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 

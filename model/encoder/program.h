@@ -85,8 +85,8 @@ struct RmsNormOp {
 struct AddOp {
   Value a = 0, b = 0, out = 0;
 };
-// RMS norms of each query head and key head with the weights `query` and `key`, both [head_dim]. Values of attention
-// are copied. `in` and `out` are queries, keys and values side by side.
+// RMS norms of each query head and key head with the weights `query` and `key`, both [head_dim]. `in` and `out` are
+// queries, keys and values side by side; the values are copied.
 struct HeadNormOp {
   Value in = 0, out = 0;
   int heads = 0;

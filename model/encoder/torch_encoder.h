@@ -20,8 +20,8 @@ struct TorchOptions {
   c10::Device device = at::kCPU;
   Precision precision = Precision::kFloat32;
   at::ScalarType type = at::kFloat;         // Element type for `precision`.
-  bool streamed = false;                    // As in EncoderOptions.
-  std::function<void(double)> on_progress;  // As in EncoderOptions.
+  bool streamed = false;                    // See EncoderOptions.
+  std::function<void(double)> on_progress;  // See EncoderOptions.
 };
 
 // Makes an encoder and copies the weights to the device, dropping the file's pages on the way. If streamed, each

@@ -41,8 +41,8 @@ struct LayerCalls {
   size_t result = 0;
 };
 
-// Reads the calls of a layer's forward(). Errors: UNIMPLEMENTED with what the layer does, if that is anything else.
-// Throws torch's exceptions.
+// Reads the calls of a layer's forward(). Errors: UNIMPLEMENTED with the operation if the layer does anything besides
+// calls and additions. Throws torch's exceptions.
 absl::StatusOr<LayerCalls> ReadLayerCalls(const torch::jit::Module& layer);
 
 // Returns the exporter's name for the module's class, such as "Linear".

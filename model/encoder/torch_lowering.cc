@@ -216,7 +216,8 @@ class LayerLowering {
   Program& program_;
   const std::shared_ptr<const MappedFile> file_;
   std::vector<Op> ops_;
-  std::vector<std::optional<Value>> values_;  // By the layer's numbering; nullopt for values that no kernel reads.
+  // Indexed by the layer's numbering; nullopt for values that no kernel reads.
+  std::vector<std::optional<Value>> values_;
 };
 
 absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {

@@ -87,7 +87,7 @@ absl::Status UnusableVector();
 absl::Status EncoderCancelled();
 absl::Status EncoderOutOfMemory(std::string_view what);
 absl::Status EncoderFailed(std::string_view what);
-// FAILED_PRECONDITION, for errors in a model's config or directory.
+// Errors in a model's config or directory, with the code FAILED_PRECONDITION.
 absl::Status PrecisionUnavailable(std::string_view precision, std::string_view why);
 absl::Status ModelDirectoryError(std::string_view path, std::string_view what);
 

@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ExportError as error:
         print(f"Export failed: {error}", file=sys.stderr)
         return 1
-    except OSError as error:  # No space, no permission, a file that went away.
+    except OSError as error:  # For example, no space, no permission, or a deleted file.
         print(f"Export failed: {error.strerror or error} ({error.filename or 'reading or writing a file'}); correct that and export again.", file=sys.stderr)
         return 1
     return 0

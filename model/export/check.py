@@ -109,7 +109,7 @@ def compared(directory: Directory, expectation: Expectation, longest: int, outpu
 
 
 def _differences(raw: Tensor, expected: Tensor, texts: list[str]) -> dict:
-    """Returns the differences of vectors as the model gives them, [texts and stretches of exact length, H]."""
+    """Returns the differences of vectors as the model gives them. Rows are the texts, followed by the sequences of exact lengths."""
     alone, wanted = F.normalize(raw.double()), F.normalize(expected.double())
     cosines = (alone * wanted).sum(dim=1)
     worst = int(cosines.nan_to_num(-2.0).argmin())

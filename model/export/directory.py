@@ -99,7 +99,7 @@ class Directory:
             return packing.encode(self._graph, sequences, self.content["pooling"], self._positions)
 
     def alone(self, sequences: list[list[int]]) -> Tensor:
-        """The same, each sequence as a batch of its own."""
+        """Returns the vectors [sequences, H], with each sequence encoded as a batch of its own."""
         return torch.cat([self.encode([ids]) for ids in sequences])
 
     def sparse(self, sequences: list[list[int]]) -> list[Tensor]:
@@ -114,11 +114,11 @@ class Directory:
         return [self._all_components(indices.long(), values) for indices, values in found]
 
     def sparse_alone(self, sequences: list[list[int]]) -> list[Tensor]:
-        """The same, each sequence as a batch of its own."""
+        """Returns the sparse vectors, with each sequence encoded as a batch of its own."""
         return [self.sparse([ids])[0] for ids in sequences]
 
     def sparse_vectors(self, samples: list[Sample]) -> list[Tensor]:
-        """The same, from texts."""
+        """Returns the sparse vectors of texts, each [vocabulary]."""
         if self._program is None:
             return self.sparse_alone([self.ids(sample) for sample in samples])
         return [self._all_components(torch.tensor(line["indices"], dtype=torch.int64), torch.tensor(line["values"])) for line in self._run(samples, output="SPARSE")]

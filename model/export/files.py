@@ -1,4 +1,4 @@
-"""Reads the files of a checkpoint. A file that cannot be read raises an ExportError with its name and the remedy."""
+"""Reads the files of a checkpoint. Raises an ExportError with the file's name and the remedy if a file cannot be read."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# In the order in which transformers looks for them. It reads only the first one that exists.
+# Weight files in the order in which transformers looks for them. It reads only the first one that exists.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 HEAD_FILES = ("sparse_linear.pt",)  # Files of supported heads, next to the weights.
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")

@@ -1,6 +1,6 @@
 """Reads a checkpoint's folder: transformers' files, and sentence-transformers' files if there are any.
 
-A setting that this exporter does not support raises an ExportError with its name. It is never ignored.
+Raises an ExportError with the setting's name if a setting is not supported. Settings are never ignored.
 """
 
 import json
@@ -47,7 +47,7 @@ class Module:
 class Checkpoint:
     """A checkpoint, whatever its source. None and {} mean that the checkpoint's files do not set a field."""
 
-    config: dict  # As in config.json.
+    config: dict  # The content of config.json.
     tensors: dict  # Name -> torch.Tensor, with names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
     pooling: str | None = None  # MEAN, CLS, LAST, SPLADE for sparse vectors only, or TOKENS for token vectors only.
@@ -58,7 +58,7 @@ class Checkpoint:
     prompts: dict = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_function: str | None = None  # One of SIMILARITIES.
-    dimensions: list[int] = field(default_factory=list)  # Matryoshka.
+    dimensions: list[int] = field(default_factory=list)  # Sizes to which Matryoshka vectors may be truncated.
     window: int | None = None  # Limit in tokens at which its users' library truncates.
     window_source: str | None = None  # Key and file of `window`.
     folder: Path | None = None  # Folder that its users load; None if it is not a Hugging Face folder.

@@ -1,4 +1,4 @@
-"""Reads a Llama model out of a llama.cpp file (GGUF): dequantised weights under transformers' names, its configuration and its tokenizer."""
+"""Reads a Llama model from a llama.cpp file (GGUF): dequantized weights with transformers' names, the configuration and the tokenizer."""
 
 import json
 from pathlib import Path

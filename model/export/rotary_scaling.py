@@ -69,8 +69,8 @@ def read(kind: str, config: dict, settings: dict) -> RotaryScaling:
 
 
 def _llama3(settings: Settings) -> RotaryScaling:
-    """Frequencies with wavelengths above original / low_freq_factor are divided by the factor, those with wavelengths below original / high_freq_factor are
-    kept, and those between are blended."""
+    """Reads Llama 3.1's scaling. Frequencies with wavelengths above original / low_freq_factor are divided by the factor, those with wavelengths below original
+    / high_freq_factor are kept, and those between are blended."""
     factor, low, high = settings.number("factor"), settings.number("low_freq_factor"), settings.number("high_freq_factor")
     if low >= high:
         raise settings.wrong("low_freq_factor", low, f"a number below high_freq_factor, {high:g},")
@@ -84,7 +84,7 @@ def _llama3(settings: Settings) -> RotaryScaling:
 
 
 def _yarn(settings: Settings) -> RotaryScaling:
-    """The ramp is linear in the pair's index, between the pairs that turn beta_fast and beta_slow times within the original window."""
+    """Reads YaRN's scaling. The ramp is linear in the pair's index, between the pairs that turn beta_fast and beta_slow times within the original window."""
     factor = settings.number("factor", otherwise=settings.longest / settings.original)
     dim, base = settings.dim, settings.base
 

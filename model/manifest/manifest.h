@@ -36,8 +36,8 @@ enum class Pooling {
 // How sparse_head.pt computes the weights of vocabulary entries.
 enum class SparseHeadKind {
   kNone,          // No sparse head.
-  kSpladeMax,     // From masked-language-model logits, with the maximum over tokens.
-  kSpladeSum,     // From masked-language-model logits, with the sum over tokens.
+  kSpladeMax,     // Masked-language-model logits; the maximum over tokens.
+  kSpladeSum,     // Masked-language-model logits; the sum over tokens.
   kTokenWeights,  // A weight per token of the text; the maximum over equal tokens.
 };
 
@@ -99,9 +99,9 @@ struct ModelManifest {
   std::map<std::string, std::string> input_types;  // "QUERY", "DOCUMENT" -> a key of `prompts`.
   std::vector<int> trained_dimensions;             // Ascending; the last one is vector_size.
   std::string similarity_function;                 // "cosine", "dot", "euclidean", "manhattan"; empty = unknown.
-  std::string trained_window_source;               // Where trained_window comes from: a file, an option or a table.
+  std::string trained_window_source;               // Source of trained_window: a file, an option or a table.
   std::string recommended_extension;               // JSON of longembed.v1.Extension; empty = none.
-  std::string recommended_multi_vector_extension;  // The same for one vector per window; has `windows`.
+  std::string recommended_multi_vector_extension;  // Likewise for one vector per window; has `windows`.
   // Evidence for the recommendations: data set, date, figures.
   std::map<std::string, std::string> recommendation_evidence;
   std::string precision;  // Precision of the weights in encoder.pt.

@@ -329,7 +329,7 @@ class Planner {
   const InputTokens& input_;
   const PlanOptions& options_;
   RotaryTableCache& tables_;
-  Extension extension_;   // As it applies to this input: no extension if the input is short.
+  Extension extension_;   // The extension that applies to this input: none if the input is short.
   int64_t overhead_ = 0;  // Tokens of a sequence that are not content.
   Range kept_;            // Content tokens that options.max_tokens leaves.
   Plan plan_;

@@ -17,7 +17,7 @@
 
 namespace longembed {
 
-// What happens to content tokens beyond the capacity.
+// The treatment of content tokens beyond the capacity.
 enum class Truncate {
   kNone,   // Refuse it.
   kEnd,    // Keep the beginning.
@@ -26,10 +26,11 @@ enum class Truncate {
 
 // Limits of one input. They are checked before memory is allocated for the input.
 struct PlanLimits {
-  int64_t max_tokens = std::numeric_limits<int32_t>::max();           // Of the input after truncation.
-  int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();  // Of one sequence; attention costs its square.
-  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();       // Of all sequences together, with overlaps.
-  int64_t max_vectors = std::numeric_limits<int32_t>::max();          // Windows or spans.
+  int64_t max_tokens = std::numeric_limits<int32_t>::max();  // Tokens of the input after truncation.
+  // Tokens of one sequence. The cost of attention grows with the square of this number.
+  int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();
+  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();  // Tokens of all sequences, overlaps included.
+  int64_t max_vectors = std::numeric_limits<int32_t>::max();     // Windows or spans.
 };
 
 // Whether each token gets a vector, and whether the text is a query or a document (TokenVectorSettings).

@@ -44,18 +44,17 @@ struct Sequence {
   std::vector<float> positions;  // [n] APE: rows of the position table, not always whole. RoPE: empty.
   // RoPE: row i holds the rotation of token i. Rows beyond n are ignored. Plain sequences share their table.
   std::shared_ptr<const RotaryTable> rotary;
-  // Rotations of token pairs at a distance, for methods that treat them differently from near pairs. Both tables are
-  // set or neither is.
-  // * SelfExtend, for distances of w or more: the earlier token i has grouped position i / g, the later one has shifted
-  //   position i / g + w - w / g.
-  // * STRING, for distances of S or more: the earlier token has i, the later one i - S + W.
-  // * Dual chunk attention, where the earlier token has its row of `rotary`: the later token has grouped position s + w
-  //   - 1 if the earlier one is two or more chunks away, and shifted position s + min(i mod s, w - 1) if it is one
-  //   chunk away.
+  // Rotations for token pairs that are far apart, for methods that treat them differently from near pairs. Both tables
+  // are set or neither is. The positions that they stand for are:
+  // * SelfExtend, distances of at least w: grouped i / g for the earlier token; shifted i / g + w - w / g for the
+  //   later.
+  // * STRING, distances of at least S: grouped i for the earlier token; shifted i - S + W for the later.
+  // * Dual chunk attention, for the later token i (the earlier one has its row of `rotary`):
+  //   shifted s + min(i mod s, w - 1) if the earlier token is one chunk away; grouped s + w - 1 if it is farther away.
   std::shared_ptr<const RotaryTable> rotary_grouped;
   std::shared_ptr<const RotaryTable> rotary_shifted;
   float query_scale = 1.0f;  // Attention log-scaling; 1 = none.
-  // SelfExtend's w or STRING's S; 0 means plain attention. -k means plain attention in which no token attends to the
+  // SelfExtend's w or STRING's S. 0 means plain attention. -k means plain attention in which no token attends to the
   // last k tokens (for models with TokenVectors).
   int32_t neighbor_window = 0;
   SequenceCalibration calibration;

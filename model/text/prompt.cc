@@ -45,7 +45,7 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
   if (text.empty()) return EmptyInput();
   // Checked before the prompt is prepended, so that errors give a byte offset in the text.
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
-  // Without a prompt the text, which may have megabytes, is not copied.
+  // The text may have megabytes, so it is copied only if there is a prompt.
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
   // Includes room for the prompt's tokens; a byte may become several tokens.
   const int64_t enough = max_tokens + 16 * static_cast<int64_t>(prompt.size());
@@ -123,7 +123,7 @@ class PartTokenizer {
 
   absl::Status TakeEnd(PromptedTokens& head, size_t head_end) {
     size_t begin = text_.size();
-    std::vector<std::pair<size_t, TokenizedText>> pieces;  // In reverse order, each with its begin in the text.
+    std::vector<std::pair<size_t, TokenizedText>> pieces;  // Pieces in reverse order, each with its begin in the text.
     int64_t count = 0;
     while (begin > head_end && count <= needed_.count) {
       const size_t end = begin;

@@ -67,5 +67,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # With either signal, the state is written before the program ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is handled like SIGINT: the state is written before the program ends.
     sys.exit(main())

@@ -100,8 +100,8 @@ class Positions:
         return self._long(draw) if draw.random() < self._settings.long_share else self._short(draw)
 
     def _short(self, draw: random.Random) -> Outcome:
-        """A batch of texts within the trained window, with positions scattered over all rows. The loss keeps their vectors equal to the plain ones,
-        and distinguishes texts of the same family."""
+        """Returns the loss of a batch of texts within the trained window, with positions scattered over all rows. It keeps their vectors equal to the
+        plain ones, and distinguishes texts of the same family."""
         shortest = self._window - self._text.room(self._window) + batches.SHORTEST_PIECE
         n = max(shortest, round(self._window * 8 ** -draw.random()))
         families = max(2, self._settings.batch_tokens // (SIBLINGS * n))
@@ -114,8 +114,8 @@ class Positions:
         return Outcome(loss, "short", cosine.item(), sum(map(len, tokens)))
 
     def _long(self, draw: random.Random) -> Outcome:
-        """A batch of texts beyond the trained window. The loss moves their vectors to the mean of their windows' vectors, and makes each text the
-        best match of its part."""
+        """Returns the loss of a batch of texts beyond the trained window. It moves their vectors to the mean of their windows' vectors, and makes
+        each text the best match of its part."""
         n = max(self._window + 1, round(self._window * self._settings.stride ** (draw.random() ** 2)))
         count = min(6, max(2, round(self._settings.batch_tokens / n)))
         items = self._long_items(draw, self._text.room(n), count)

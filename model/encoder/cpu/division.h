@@ -50,8 +50,8 @@ double ProductsOfRow(const Segment& segment);
 double ProductsOfRow(const LinearStep& step);
 
 // Divides `rows` rows into chunks that each go through all steps on one core, the same number of chunks per thread.
-// Returns none if the threads should share the steps instead: if there are few rows per thread, or if a chunk would
-// take so long that a helper could not leave within about 40 ms.
+// Returns no chunks if the threads should share the steps instead: if there are few rows per thread, or if a chunk
+// would take so long that a helper could not leave within about 40 ms.
 std::vector<Range> ChunksThroughSteps(const Segment& segment, int rows, int threads);
 
 // Returns the number of rows whose intermediate values exist at the same time while `threads` threads share steps.
@@ -65,7 +65,7 @@ std::vector<StepLoop> LoopsOfSteps(const Segment& segment, Range chunk, int thre
 struct AttentionTile {
   int sequence = 0;
   Range heads;
-  Range queries;  // As tokens of the sequence.
+  Range queries;  // Range of the sequence's tokens.
   bool calibrated = false;
 };
 

@@ -9,8 +9,8 @@
 // - Less(a, b), Select(mask, yes, no)
 // - Repeat(float), RepeatWord(int32), AsFloats(Words), AsWords(Floats)  the last two reinterpret the bits
 // - Load(from), Store(to, v)      whole vectors of float32 (or Bfloat16, if the set has products of them)
-// - LoadFirst(from, count), StoreFirst(to, count, v)  only FirstLanes(count); no other memory is accessed, and other
-// lanes are loaded as zeros
+// - LoadFirst(from, count), StoreFirst(to, count, v)  only FirstLanes(count) of a vector; other lanes are loaded as
+//                                 zeros, and no other memory is accessed
 // - LoadWords, StoreWords         whole vectors of 32-bit words
 // - LoadHalfWords(from)           16-bit values, each into the upper half of a word
 // - StoreFirstBytes(to, count, w) the lowest byte of each word

@@ -53,8 +53,8 @@ LONGEMBED_INLINE Floats RoughExp2(Floats x) {
   return TimesPowerOfTwo(sum, whole);
 }
 
-// Returns erf(x) with an absolute error below 3e-7: the rational approximation of Eigen's erf for floats, x P(x^2) /
-// Q(x^2) on [-4, 4].
+// Returns erf(x) with an absolute error below 3e-7. This is the rational approximation of Eigen's erf for floats on
+// [-4, 4], x P(x^2) / Q(x^2).
 LONGEMBED_INLINE Floats Erf(Floats x) {
   x = Min(Max(x, Repeat(-4.0f)), Repeat(4.0f));
   const Floats square = x * x;
@@ -73,8 +73,8 @@ LONGEMBED_INLINE Floats Erf(Floats x) {
   return x * p / q;
 }
 
-// Returns x Phi(x). On x86, minimum and maximum replace NaN by a number, so NaN is lost in Erf's clamp; the factor x /
-// 2 restores it.
+// Returns x Phi(x). On x86, minimum and maximum replace NaN by a number, so NaN is lost in Erf's clamp. The factor x/2
+// restores it.
 LONGEMBED_INLINE Floats Gelu(Floats x) {
   const Floats half = x * Repeat(0.5f);
   return Fma(half, Erf(x * Repeat(0.70710678118654752f)), half);

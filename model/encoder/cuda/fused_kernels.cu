@@ -1,4 +1,4 @@
-// Kernels for the operations between the matrix products of a layer. They are compiled at run time for the present GPU
+// Kernels for the operations between the matrix products of a layer. They are compiled at run time for the GPU in use
 // (fused_kernels.h), once per element type. Each block processes one row and computes in float32. Tensors are
 // contiguous unless stated otherwise.
 //

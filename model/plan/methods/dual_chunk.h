@@ -6,9 +6,10 @@
 // In encoders, a key to the right is the mirror image: the key has the larger position and the query has i mod s, so
 // the distance of (i, j) is the negative of that of (j, i). No distance exceeds s + w - 1, which is below Lo.
 //
-// Defaults, as in the paper: s = floor(3 Lo / 4) and w = Lo - s. If only s is given, w = Lo - s; if only w is given, s
-// = Lo - w. With a default in use, a sequence of at most Lo tokens is plain. A sequence of a single chunk is always
-// plain. A local window of l tokens in the published code corresponds to w = l + 1.
+// Defaults, as in the paper: s = floor(3 Lo / 4) and w = Lo - s.
+// If only s is given, w = Lo - s; if only w is given, s = Lo - w.
+// With a default in use, a sequence of at most Lo tokens is plain. A sequence of a single chunk is always plain. A
+// local window of l tokens in the published code corresponds to w = l + 1.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_DUAL_CHUNK_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_DUAL_CHUNK_H_
 

@@ -61,7 +61,7 @@ struct Positions {
   bool resonance = false;
   double amplitude = 1;  // Multiplies cos and sin.
   // For two tokens at a distance of neighbor_window or more, the later token i has the rotation of floor(i / group) +
-  // far_shift, and the earlier token j that of floor(j / group). 0: there are no such pairs.
+  // far_shift, and the earlier token j that of floor(j / group). If neighbor_window is 0, there are no such pairs.
   int64_t group = 1;
   int64_t neighbor_window = 0;
   int64_t far_shift = 0;

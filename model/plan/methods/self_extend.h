@@ -1,7 +1,8 @@
 // SelfExtend (arXiv 2401.01325), in both directions for encoders. Pairs nearer than w tokens have plain positions.
-// Farther pairs have the grouped positions floor(i / g) and floor(j / g), shifted by w - floor(w / g). Defaults with s
-// = ceil(n / Lo), which are LongEmbed's settings: g = s + 1 and w = floor(Lo / s). If only g is given, w = floor((g Lo
-// - n) / (g - 1)). If only w is given, g = ceil((n - w) / (Lo - w)).
+// Farther pairs have the grouped positions floor(i / g) and floor(j / g), shifted by w - floor(w / g).
+//   Defaults, which are LongEmbed's settings: g = s + 1 and w = floor(Lo / s), where s = ceil(n / Lo).
+//   If only g is given: w = floor((g Lo - n) / (g - 1)).
+//   If only w is given: g = ceil((n - w) / (Lo - w)).
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_SELF_EXTEND_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_SELF_EXTEND_H_
 
