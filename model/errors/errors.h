@@ -45,7 +45,7 @@ absl::Status RenameField(const absl::Status& status, std::string_view from, std:
 
 absl::Status EmptyInput();
 absl::Status InvalidUtf8(std::string_view field, size_t byte);
-// For example, an unknown word if the vocabulary has no unknown token.
+// The tokenizer cannot encode the text. For example, it has an unknown word, and the vocabulary has no unknown token.
 absl::Status TokenizerFailed(std::string_view what);
 absl::Status InputTooLong(int64_t tokens, int64_t capacity);
 // For complete ids, which include their special tokens, so that truncation would remove these. `limit` names the field

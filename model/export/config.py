@@ -66,7 +66,7 @@ def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base:
 
 
 def refuse_two_ropes(config: dict) -> None:
-    """Raises ExportError if both mappings exist, because versions of transformers differ in which one they read."""
+    """Raises ExportError if the config has both rope_parameters and rope_scaling, because versions of transformers differ in which one they read."""
     if config.get("rope_scaling") and config.get("rope_parameters"):
         raise ExportError("config.json has both rope_parameters and rope_scaling; remove the one that its users' version of transformers does not read.")
 

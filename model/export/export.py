@@ -271,7 +271,7 @@ def default_prompt_name(overrides: dict, checkpoint: Checkpoint, prompts: dict[s
 
 
 def trained_dimensions(overrides: dict, checkpoint: Checkpoint, vector_size: int) -> list[int]:
-    """Returns the sizes in ascending order; the last one is the whole vector."""
+    """Returns the sizes that the vectors are trained to be truncated to, in ascending order. The last one is the size of the whole vector."""
     sizes = overrides.get("trained_dimensions", checkpoint.dimensions)
     beyond = [size for size in sizes if size > vector_size]
     if beyond:

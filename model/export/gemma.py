@@ -39,7 +39,7 @@ def kinds_of(config: dict) -> list[str]:
 
 
 def local_window(config: dict) -> int:
-    """Returns the number of tokens on either side."""
+    """Returns the number of tokens that a local layer sees on either side."""
     return config["sliding_window"] // 2
 
 

@@ -13,7 +13,7 @@ from model.export import check
 from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
 
-# All weights are read for each text.
+# There are only a few texts, because all weights are read for each text.
 TEXTS = ("The Nile is about 6,650 km long.", "Im Frühjahr 1648 – 條約 – тридцать лет; naïve café \U0001f466 def f(x): return x")
 
 

@@ -115,7 +115,7 @@ class SentenceTransformersReference(TransformersReference):
         arguments = {"dtype": torch.float32, "attn_implementation": "eager"}
         self._sentences = SentenceTransformer(request["folder"], device="cpu", model_kwargs=arguments, local_files_only=True)
         self.limit = self._sentences.max_seq_length or 1 << 31
-        # At most the model's positions, because the library would fail beyond them.
+        # The limit is at most the model's number of positions, because the library would fail beyond them.
         self._sentences.max_seq_length = request["limit"] or min(self.limit, request["window"])
         self.tokenizer = self._sentences.tokenizer
         self.model = self._sentences[0].auto_model

@@ -30,7 +30,7 @@ class Weights:
         return Linear(self[name + ".weight"], self[name + ".bias"])
 
     def linear_no_bias(self, *names: str) -> LinearNoBias:
-        """Returns one layer for several, with their outputs side by side."""
+        """Returns one layer for several layers without biases, with their outputs side by side."""
         for name in names:
             if name + ".bias" in self:
                 raise ExportError(f"the checkpoint has a bias {name}.bias, which this architecture has not; choose another checkpoint.")

@@ -84,7 +84,8 @@ class Planner {
   int64_t content() const { return kept_.size(); }
   bool is_query() const { return options_.token_vectors == TokenVectors::kQuery; }
 
-  // Checks whether options.max_tokens may truncate the content as it does.
+  // Checks that special tokens and prompt fit into options.max_tokens, and that the content may be truncated to the
+  // rest.
   absl::Status CheckCut() const {
     if (!options_.max_tokens.has_value()) return absl::OkStatus();
     const int64_t most = *options_.max_tokens, whole = plan_.truncated_tokens + content();

@@ -19,7 +19,7 @@ namespace longembed {
 
 // The treatment of content tokens beyond the capacity.
 enum class Truncate {
-  kNone,   // Refuse it.
+  kNone,   // Refuse the input.
   kEnd,    // Keep the beginning.
   kStart,  // Keep the end.
 };
@@ -96,7 +96,8 @@ struct Plan {
   std::vector<SpanPart> parts;
   int64_t tokens = 0;            // Tokens of the input as encoded, special tokens and prompt included.
   int64_t truncated_tokens = 0;  // Content tokens that truncation removed.
-  // truncated_tokens is an estimate. After truncation at the start, so are all positions within the content.
+  // Whether truncated_tokens is an estimate. If it is, and truncation was at the start, all positions within the
+  // content are estimates, too.
   bool estimated = false;
   int64_t capacity = 0;  // Maximum tokens of one sequence under these options and limits.
 

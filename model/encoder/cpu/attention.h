@@ -20,7 +20,7 @@ struct Rotation {
 
 struct AttentionShape {
   int heads = 0;
-  // Divides heads. Query head h uses key-value head h / (heads / key_value_heads).
+  // A divisor of `heads`. Query head h uses key-value head h / (heads / key_value_heads).
   int key_value_heads = 0;
   int head_dim = 0;  // At most kMaxHeadDim.
   bool causal = false;

@@ -165,8 +165,8 @@ void ToBfloat16Row(const T* in, int width, std::byte* out) {
   for (int j = 0; j < width; j += kLanes) StoreFirst(to + j, RoundUp(width, 2) - j, LoadFirst(in + j, width - j));
 }
 
-// Compares magnitudes as bits without the sign. NaN is then larger than all numbers and is not lost. For a row that is
-// not finite, the scale is not finite either, so all its products are NaN.
+// Quantizes a row to int8. Magnitudes are compared as bits without the sign: NaN is then larger than all numbers and is
+// not lost. For a row that is not finite, the scale is not finite either, so all its products are NaN.
 template <typename T>
 void ToInt8Row(const T* in, int width, std::byte* out, float* scale) {
   Words largest = RepeatWord(0);

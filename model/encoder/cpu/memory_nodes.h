@@ -12,8 +12,9 @@ int MemoryNodes();
 
 // Makes the system distribute pages over the nodes, page by page, when they are first written. Threads of every node
 // read the same weights, and if these were all on one node, its memory would be a bottleneck. `data` must be on a page
-// boundary. Does nothing on a machine with one node, and if the system forbids it, as a container's seccomp profile
-// may. Each page is then on the node of the thread that first writes it, and all threads write weights.
+// boundary. Has no effect on a machine with one node, or if the system forbids it, as a container's seccomp profile
+// may. Each page is then on the node of the thread that first writes it, which also spreads weights, because all
+// threads write them.
 void InterleaveOverNodes(std::byte* data, size_t size);
 
 }  // namespace longembed::cpu

@@ -77,7 +77,7 @@ int PackPanels(PackedWeights& weights, int first, int last);
 PackedWeights PackWeights(const Kernels& kernels, Precision precision, const float* weight, const float* bias,
                           int outputs, int inputs);
 
-// Rounds to nearest even, as processors do. NaN stays NaN.
+// Converts a float32 to bfloat16, rounding to nearest even as processors do. NaN stays NaN.
 uint16_t ToBfloat16(float value);
 
 }  // namespace longembed::cpu

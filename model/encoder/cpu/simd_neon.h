@@ -69,7 +69,7 @@ LONGEMBED_INLINE Floats LoadFirst(const Bfloat16* from, int count) {
   for (int i = 0; i < count; ++i) lanes[i] = from[i];
   return Load(lanes);
 }
-// Rounds to nearest even. NaN stays NaN.
+// Converts float32 to bfloat16, rounding to nearest even. NaN stays NaN.
 LONGEMBED_INLINE uint16x4_t ToBfloat16(Floats values) {
   const uint32x4_t bits = vreinterpretq_u32_f32(values);
   const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));

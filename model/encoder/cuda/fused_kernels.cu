@@ -31,7 +31,7 @@ __device__ inline unsigned short Store(float value) { return FloatToHalf(value);
 #else
 typedef unsigned short Element;
 __device__ inline float Load(unsigned short bits) { return __uint_as_float((unsigned int)bits << 16); }
-// Rounds to nearest even; NaN stays NaN.
+// Converts a float32 to bfloat16, rounding to nearest even. NaN stays NaN.
 __device__ inline unsigned short Store(float value) {
   const unsigned int bits = __float_as_uint(value);
   if (value != value) return (unsigned short)(bits >> 16 | 0x40);

@@ -40,7 +40,7 @@ typedef enum LongembedHfStatus {
   // A text of more than 4 GiB, which 32-bit offsets cannot address, or a piece of more than 8 MiB that cannot be cut.
   LONGEMBED_HF_TOO_LONG = 4,
   LONGEMBED_HF_NO_SUCH_TOKEN = 5,
-  // For example, an unknown word if the vocabulary has no unknown token.
+  // The text cannot be encoded. For example, it has an unknown word, and the vocabulary has no unknown token.
   LONGEMBED_HF_ENCODE_FAILED = 6,
   LONGEMBED_HF_PANICKED = 7  // A bug in the crate. `error` may quote the text.
 } LongembedHfStatus;
