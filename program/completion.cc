@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// A program without commands is completed as one whose only command has no name.
+// Returns the program's commands, followed by a command without a name that stands for the program itself.
 std::vector<ProgramCommand> CommandsOf(const ProgramDescription& program) {
   std::vector<ProgramCommand> commands = program.commands;
   commands.push_back({.name = "", .options = program.options});
@@ -30,14 +30,14 @@ std::string FunctionName(const ProgramDescription& program) {
   return absl::StrCat("_", absl::StrReplaceAll(program.name, {{"-", "_"}}));
 }
 
-// Bash's completions for words, or for files.
+// Returns the bash code that completes one of `words`, or file names if `paths`.
 std::string BashReply(const std::vector<std::string>& words, bool paths) {
   if (paths) return "compopt -o filenames; COMPREPLY=($(compgen -f -- \"$current\"))";
   if (words.empty()) return "COMPREPLY=()";
   return absl::StrCat("COMPREPLY=($(compgen -W '", absl::StrJoin(words, " "), "' -- \"$current\"))");
 }
 
-// The cases of bash for values of options.
+// Returns the branches of a bash `case` that complete the values of options.
 std::string BashValues(const std::vector<ProgramCommand>& commands) {
   std::string cases;
   for (const ProgramCommand& command : commands) {
@@ -78,7 +78,7 @@ std::string BashScript(const ProgramDescription& program) {
                       FunctionName(program), " ", program.name, "\n");
 }
 
-// Within single quotes and a specification of _arguments.
+// Escapes text for a specification of zsh's _arguments within single quotes.
 std::string ZshEscape(const std::string& text) {
   return absl::StrReplaceAll(text, {{"'", "'\\''"}, {"\\", "\\\\"}, {"[", "\\["}, {"]", "\\]"}, {":", "\\:"}});
 }

@@ -1,4 +1,4 @@
-// Shell completion of a program. Pure functions: any thread.
+// Shell completion of a program. Pure functions that any thread can call.
 #ifndef LONGEMBED_PROGRAM_COMPLETION_H_
 #define LONGEMBED_PROGRAM_COMPLETION_H_
 
@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// A script for the shell, which is "bash" or "zsh", that completes commands, options, their choices, and files. Errors:
+// Returns a script for "bash" or "zsh" that completes commands, options, option values and files. Errors:
 // INVALID_ARGUMENT for another shell.
 absl::StatusOr<std::string> CompletionScript(const ProgramDescription& program, const std::string& shell);
 

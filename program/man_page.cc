@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// Escapes text for roff: a hyphen stays one that can be copied, and no line becomes a request.
+// Escapes text for roff, so that a hyphen is rendered as ASCII "-" and no line is read as a roff request.
 std::string Escape(const std::string& text) {
   const std::string escaped = absl::StrReplaceAll(text, {{"\\", "\\e"}, {"-", "\\-"}, {"\n", " "}});
   return escaped.starts_with('.') || escaped.starts_with('\'') ? "\\&" + escaped : escaped;

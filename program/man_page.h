@@ -1,4 +1,4 @@
-// The man page of a program. Pure functions: any thread.
+// The man page of a program. Pure functions that any thread can call.
 #ifndef LONGEMBED_PROGRAM_MAN_PAGE_H_
 #define LONGEMBED_PROGRAM_MAN_PAGE_H_
 
@@ -8,7 +8,7 @@
 
 namespace longembed {
 
-// In roff, for man(1): "longembed man | man -l -".
+// Returns the man page in roff, for man(1): "longembed man | man -l -".
 std::string ManPage(const ProgramDescription& program);
 
 }  // namespace longembed

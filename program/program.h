@@ -1,4 +1,5 @@
-// The description of a command-line program: what its man page and its shell completion are made from. Plain values.
+// The description of a command-line program, from which its man page and its shell completion are generated. Plain
+// values.
 #ifndef LONGEMBED_PROGRAM_PROGRAM_H_
 #define LONGEMBED_PROGRAM_PROGRAM_H_
 
@@ -9,9 +10,9 @@
 namespace longembed {
 
 struct ProgramOption {
-  std::vector<std::string> names;  // "--config"; several for one that has short forms.
+  std::vector<std::string> names;  // Such as "--config"; several if there are short forms.
   std::string value;               // Name of the value, such as FILE. Empty: a flag.
-  bool value_optional = false;     // The value may be left out, and follows "=" where it is there.
+  bool value_optional = false;     // The value may be omitted; if present, it follows "=".
   bool is_path = false;            // The value is a file.
   std::vector<std::string> choices;
   std::string help;
@@ -26,7 +27,7 @@ struct ProgramCommand {
   std::vector<std::string> operand_choices;
 };
 
-// A titled part of the man page; a paragraph each line.
+// A titled section of the man page.
 struct ProgramSection {
   std::string title;
   std::vector<std::string> paragraphs;
@@ -37,7 +38,7 @@ struct ProgramDescription {
   std::string summary;
   std::string version;
   int manual_section = 1;              // 1: commands; 8: servers.
-  std::vector<ProgramOption> options;  // Of the program itself, before any command.
+  std::vector<ProgramOption> options;  // Options of the program itself, before any command.
   std::vector<ProgramCommand> commands;
   std::vector<ProgramSection> sections;
 };

@@ -9,14 +9,14 @@
 namespace longembed {
 namespace {
 
-// Lower case, with one kind of separator.
+// Returns the word in lower case with "_" replaced by "-".
 std::string Normalized(std::string_view word) {
   std::string normalized(word);
   for (char& c : normalized) c = c == '_' ? '-' : absl::ascii_tolower(static_cast<unsigned char>(c));
   return normalized;
 }
 
-// Levenshtein's, of bytes.
+// Returns the Levenshtein distance in bytes.
 size_t EditDistance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -35,7 +35,7 @@ size_t EditDistance(const std::string& a, const std::string& b) {
 }  // namespace
 
 std::string Nearest(std::string_view word, const std::vector<std::string>& known) {
-  constexpr size_t kLongest = 256;  // The distance takes the square of the length.
+  constexpr size_t kLongest = 256;  // Time grows with the square of the length.
   std::string nearest;
   if (word.size() > kLongest) return nearest;
   const std::string wanted = Normalized(word);

@@ -1,4 +1,4 @@
-// Suggestions for misspelt words. Pure functions: any thread.
+// Suggestions for misspelled words. Pure functions that any thread can call.
 //
 //   Suggest("--prompt_name", {"--prompt", "--prompt-name"})   // "; did you mean --prompt-name?"
 #ifndef LONGEMBED_PROGRAM_SUGGESTION_H_
@@ -10,8 +10,8 @@
 
 namespace longembed {
 
-// Returns the known word with the smallest edit distance to `word`; case, "-" and "_" are free. Returns "" if none is
-// near: a third of the word may differ.
+// Returns the known word with the smallest edit distance to `word`. Case is ignored, and "-" equals "_". Returns "" if
+// the distance exceeds a third of the word's length, but a distance of 1 is always accepted.
 std::string Nearest(std::string_view word, const std::vector<std::string>& known);
 
 // Returns "; did you mean WORD?", or "" if no known word is near.

@@ -16,9 +16,9 @@ namespace longembed {
 namespace {
 
 constexpr unsigned long kBits = 8 * sizeof(unsigned long);
-using NodeMask = std::array<unsigned long, 1024 / kBits>;  // The kernel's greatest number of nodes.
+using NodeMask = std::array<unsigned long, 1024 / kBits>;  // Linux supports at most 1024 nodes.
 
-// Empty where the system does not say.
+// Returns the nodes that this process may use; empty if unknown.
 NodeMask AllowedNodes() {
   NodeMask nodes{};
   if (syscall(SYS_get_mempolicy, nullptr, nodes.data(), nodes.size() * kBits, nullptr, MPOL_F_MEMS_ALLOWED) != 0) {

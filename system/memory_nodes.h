@@ -1,4 +1,5 @@
-// Memory of machines with several nodes (sockets), where a core reads its own node's memory faster than another's.
+// NUMA: machines with several memory nodes (sockets), on which a core reads its own node's memory faster than
+// another's.
 #ifndef LONGEMBED_SYSTEM_MEMORY_NODES_H_
 #define LONGEMBED_SYSTEM_MEMORY_NODES_H_
 
@@ -6,13 +7,14 @@
 
 namespace longembed {
 
-// Nodes whose memory this process may use; 1 where the system does not say.
+// Returns the number of nodes whose memory this process may use, or 1 if unknown.
 int MemoryNodes();
 
-// Spreads pages over the nodes, page by page, as they are first written: threads of every node read the same weights,
-// and on one node they would all wait for its memory. `data` is on a page boundary. Does nothing with one node, and
-// where the system forbids it (a container's seccomp profile may): pages then lie on the node of the thread that writes
-// them first, and weights are written by all threads.
+// Makes the system distribute pages over the nodes, page by page, when they are first written. Threads of every node
+// read the same weights, and if these were all on one node, its memory would be a bottleneck. `data` must be on a page
+// boundary. Has no effect on a machine with one node, or if the system forbids it, as a container's seccomp profile
+// may. Each page is then on the node of the thread that first writes it, which also spreads weights, because all
+// threads write them.
 void InterleaveOverNodes(std::byte* data, size_t size);
 
 }  // namespace longembed

@@ -1,6 +1,6 @@
-// Mutexes that clang's thread-safety analysis checks (tests/tidy/thread_safety.sh): what is declared
-// ABSL_GUARDED_BY(mutex_) is accessed only while mutex_ is held. They wrap std::mutex rather than absl::Mutex, because
-// ThreadSanitizer sees through it also where a distribution's absl is not instrumented.
+// Mutexes that clang's thread-safety analysis checks (tests/tidy/thread_safety.py): a variable declared
+// ABSL_GUARDED_BY(mutex_) may be accessed only while mutex_ is held. They wrap std::mutex instead of absl::Mutex,
+// because ThreadSanitizer understands std::mutex even if a distribution's absl is not instrumented.
 #ifndef LONGEMBED_SYSTEM_MUTEX_H_
 #define LONGEMBED_SYSTEM_MUTEX_H_
 
@@ -27,8 +27,8 @@ class ABSL_LOCKABLE Mutex {
   std::mutex mutex_;
 };
 
-// Holds a mutex from its construction to its destruction, except between unlock() and lock(), whose names are those
-// that std::condition_variable_any needs. Used by one thread.
+// Holds a mutex from construction to destruction, except between unlock() and lock(). These have the names that
+// std::condition_variable_any needs. Used by one thread.
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
   explicit MutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : lock_(mutex.mutex_) {}
@@ -44,11 +44,11 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   std::unique_lock<std::mutex> lock_;
 };
 
-// Waits for a predicate, which is evaluated while the lock is held: declare a lambda
-// ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_). Multiple threads can use one without external synchronization.
+// Waits for a predicate to become true. The predicate is evaluated while the lock is held: declare the lambda
+// ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_). Multiple threads can use a ConditionVariable without external synchronization.
 class ConditionVariable {
  public:
-  // Without a predicate: until the next notification, or sooner.
+  // Waits for a notification. May also return without one (a spurious wakeup).
   void Wait(MutexLock& lock) { changed_.wait(lock.lock_); }
   void WaitFor(MutexLock& lock, absl::Duration timeout) {
     changed_.wait_for(lock.lock_, absl::ToChronoNanoseconds(timeout));
@@ -59,7 +59,8 @@ class ConditionVariable {
     changed_.wait(lock.lock_, std::move(predicate));
   }
 
-  // Returns the predicate's value when it became true or the timeout passed; InfiniteDuration waits for the predicate.
+  // Waits until the predicate is true or the timeout has passed, and returns the predicate's value. With
+  // InfiniteDuration there is no timeout.
   template <typename Predicate>
   bool WaitFor(MutexLock& lock, absl::Duration timeout, Predicate predicate) {
     if (timeout == absl::InfiniteDuration()) {

@@ -1,12 +1,17 @@
 // longembed-embed-texts [--streamed] DIRECTORY: embeds texts with the model library alone. The exporter compares its
-// output with the checkpoint's own library.
+// output with the output of the checkpoint's own library.
 //
-// Reads a JSON object a line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. Without prompt_name
-// a text gets the default prompt of a request; with "" it gets none. Answers each by a line on
-// stdout: {"vector": [...]}, not normalized, of the beginning of a text that is longer than the trained window; with
-// output SPARSE {"indices": [...], "values": [...]}; with TOKEN_VECTORS, for which prompt_name says whether the text is
-// a query, {"vectors": [[...], ...]}. The first text that cannot be embedded ends the run with status 1 and one
-// sentence on stderr. Streamed, one layer is in memory at a time, and all are read for each text.
+// Reads one JSON object per line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. A text without
+// prompt_name gets the model's default prompt; with "" it gets none. A text longer than the trained window is truncated
+// at its end.
+//
+// Writes one line per text to stdout. Vectors are not normalized.
+//   no output                {"vector": [...]}
+//   output SPARSE            {"indices": [...], "values": [...]}
+//   output TOKEN_VECTORS     {"vectors": [[...], ...]}; prompt_name decides whether the text is a query
+//
+// The first text that cannot be embedded ends the run with status 1 and a message of one sentence on stderr. With
+// --streamed, only one layer is in memory at a time, and all layers are read again for each text.
 #include <algorithm>
 #include <iostream>
 #include <limits>
@@ -22,7 +27,7 @@
 namespace longembed {
 namespace {
 
-// Reads the options of a line. Errors: the line is invalid.
+// Parses a line into `text` and its options. Errors: an invalid line.
 absl::StatusOr<EmbedderOptions> ParseLine(const ModelManifest& model, const std::string& line, std::string& text) {
   const nlohmann::json request = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!request.is_object() || !request.contains("text") || !request["text"].is_string()) {

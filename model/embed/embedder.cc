@@ -11,7 +11,8 @@
 namespace longembed {
 namespace {
 
-// Which sequences go together: neighbors in order of length, up to the budget.
+// Forms batches of sequences of similar length, each of up to `max_batch_tokens` tokens. Returns the indexes of the
+// sequences of each batch.
 std::vector<std::vector<size_t>> FormBatches(const std::vector<const Sequence*>& sequences, int max_batch_tokens) {
   std::vector<size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -29,7 +30,7 @@ std::vector<std::vector<size_t>> FormBatches(const std::vector<const Sequence*>&
   return batches;
 }
 
-// The encoder's output for each sequence: a row for each span, or its sparse vector.
+// The encoder's output for each sequence: one row per span, or its sparse vector.
 struct Encoded {
   std::vector<std::vector<std::vector<float>>> rows;
   std::vector<SparseVector> sparse;

@@ -1,4 +1,4 @@
-// Embeds texts in process, without a server. With load_encoder.h; examples/embed is a whole program.
+// Embeds texts in process, without a server. Use it with load_encoder.h; examples/embed is a complete program.
 //
 //   auto model = LoadModel("models/e5-small-v2");
 //   auto encoder = LoadEncoder("models/e5-small-v2", (*model)->manifest, {});
@@ -7,7 +7,7 @@
 //   Embedder embedder(**model, **encoder, team);
 //   std::vector<Input> inputs = {Input("a text"), Input("another")};
 //   auto vectors = embedder.Embed(inputs, {.prompt = PromptName{"passage"}});
-//   std::vector<float> first = (*vectors)[0].front().values;   // More than one vector a text with windows or spans.
+//   std::vector<float> first = (*vectors)[0].front().values;   // Windows or spans give several vectors per text.
 #ifndef LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 #define LONGEMBED_MODEL_EMBED_EMBEDDER_H_
 
@@ -32,22 +32,23 @@ struct EmbedderOptions {
   DimensionOptions dimensions;
   bool normalize = true;
   bool vector_per_window = false;
-  bool sparse = false;               // The sparse vector of each text instead.
-  std::optional<int64_t> max_terms;  // Of sparse vectors, as FinishSparse has it.
-  int64_t token_pooling = 1;         // Of documents' token vectors, as FinishVectors has it.
-  // Texts are encoded in batches of at most so many tokens (a longer sequence goes alone). More is faster up to a few
-  // thousand and takes more memory.
+  bool sparse = false;               // Give the sparse vector of each text.
+  std::optional<int64_t> max_terms;  // See FinishSparse.
+  int64_t token_pooling = 1;         // See VectorOptions::token_pooling; for documents only.
+  // Maximum number of tokens of a batch; a longer sequence forms a batch of its own. Larger batches are faster up to a
+  // few thousand tokens, and take more memory.
   int max_batch_tokens = 4096;
 };
 
-// Multiple threads can call Embed without external synchronization; each call encodes on its own thread.
+// Embeds texts with a model. Multiple threads can call Embed without external synchronization; each call encodes on the
+// calling thread and with the team's helpers.
 class Embedder {
  public:
-  // All must outlive this.
+  // All arguments must outlive the Embedder.
   Embedder(const Model& model, Encoder& encoder, Team& team) : model_(model), encoder_(encoder), team_(team) {}
 
-  // The vectors of each input, in order. Errors: of CheckOutput, ResolvePrompt, CheckExtension, CheckMaxTokens,
-  // ResolveDimensions, PrepareInput (fields begin with "inputs[i]") and Encoder::Encode.
+  // Returns the vectors of each input, in order. Errors: those of CheckOutput, ResolvePrompt, CheckExtension,
+  // CheckMaxTokens, ResolveDimensions, PrepareInput (with fields that begin with "inputs[i]") and Encoder::Encode.
   absl::StatusOr<std::vector<std::vector<OutputVector>>> Embed(std::span<const Input> inputs,
                                                                const EmbedderOptions& options) const;
 

@@ -14,7 +14,8 @@ absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& direct
   absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
   if (!manifest.ok()) return manifest.status();
   const std::string path = absl::StrCat(directory, "/", kTokenizerFile);
-  // In parallel with the sums: each takes one core for a part of a small model's start.
+  // Loads the tokenizer in parallel with verifying the files. Each uses one core and takes a large part of a small
+  // model's start.
   auto loaded = std::async(std::launch::async, [&path] { return LoadHuggingFaceTokenizer(path); });
   const absl::Status verified = VerifyFiles(*manifest, directory, on_progress);
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = loaded.get();

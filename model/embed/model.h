@@ -1,4 +1,4 @@
-// A model directory in memory, without the encoder: enough to plan inputs.
+// A model directory in memory without its encoder, which is enough to plan inputs.
 #ifndef LONGEMBED_MODEL_EMBED_MODEL_H_
 #define LONGEMBED_MODEL_EMBED_MODEL_H_
 
@@ -13,16 +13,17 @@
 
 namespace longembed {
 
-// Any thread may use it: the cache of rotary tables guards itself, the rest is immutable.
+// A model without its encoder. Multiple threads can use it without external synchronization: the cache of rotary tables
+// is thread-safe, and the rest is immutable.
 struct Model {
   ModelManifest manifest;
   std::unique_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<RotaryTableCache> rotary_tables = std::make_unique<RotaryTableCache>();
 };
 
-// Reads manifest and tokenizer, and compares every file with its sum. Errors: FAILED_PRECONDITION (MODEL_DIRECTORY),
-// one sentence that names file and fault. Calls `on_progress` with the fraction of the files that is read, 0 to 1, on
-// any thread, one at a time.
+// Reads the manifest and the tokenizer, and verifies the SHA-256 sum of every file. Calls `on_progress` with the
+// fraction of bytes read so far, 0 to 1, from any thread but never concurrently. Errors: FAILED_PRECONDITION
+// (MODEL_DIRECTORY), one sentence that names the file and what is wrong with it.
 absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory,
                                                        const std::function<void(double)>& on_progress = {});
 

@@ -12,7 +12,8 @@
 namespace longembed {
 namespace {
 
-// Spans that a client names must be kept; those derived from the text may be cut with it.
+// Plans an input with spans. If truncation removes a span that the client named (GivenRanges), that is an error; other
+// spans are dropped.
 absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const std::vector<Range>& spans,
                                    const InputOptions& options) {
   const SpanChoice choice{.ranges = spans, .required = std::holds_alternative<GivenRanges>(options.spans)};
@@ -20,8 +21,9 @@ absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const
   return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
 }
 
-// Adds a vector for each token before and after the content, of the first and of the last window. Those of the
-// content's tokens are there already, in order, each from one window: row i is the vector of span i.
+// Adds spans for the tokens before the content to the first window, and for those after it to the last window. The plan
+// already has one span per content token, each in one window and in order, so that afterwards row i is the vector of
+// span i.
 void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Range content, Plan& plan) {
   const std::vector<Range> before = SpansOfEvery(1, std::ssize(model.special_prefix) + std::ssize(tokens.prompt));
   std::vector<Range> after = SpansOfEvery(1, std::ssize(model.special_suffix));
@@ -36,7 +38,7 @@ void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Rang
   plan.parts.clear();
 }
 
-// Of a text in windows each token has its vector from one of them.
+// Plans a text in windows, in which each token's vector comes from exactly one window.
 absl::StatusOr<Plan> PlanTokensOfWindows(const Model& model, const InputTokens& tokens, Range content,
                                          const InputOptions& options) {
   std::vector<Range> each = SpansOfEvery(1, content.size());
@@ -46,7 +48,7 @@ absl::StatusOr<Plan> PlanTokensOfWindows(const Model& model, const InputTokens& 
   return plan;
 }
 
-// A plan without spans of its own, which gives a vector for each token of the text as encoded.
+// Plans an input that gets a vector for each token, special tokens and prompt included.
 absl::StatusOr<Plan> PlanSequenceTokens(const Model& model, const InputTokens& tokens, const InputOptions& options) {
   absl::StatusOr<Plan> plan = PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
   if (!plan.ok()) return plan.status();
@@ -69,16 +71,16 @@ absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Inpu
   return TokensOfCodePoints(text, input.ranges, tokens.content_ranges);
 }
 
-// Spans of the whole text need all of its tokens, in their places.
+// Returns whether a part of the tokens is enough. Spans of the text need all tokens.
 bool TakesParts(const InputOptions& options) {
   return std::holds_alternative<NoSpans>(options.spans) || std::holds_alternative<SequenceTokens>(options.spans);
 }
 
-// Returns the tokens that the plan depends on, as far as truncation is known beforehand. nullopt: all.
+// Returns which tokens the plan depends on, or nullopt if all.
 std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& options) {
   const std::optional<int64_t> matter = TokensThatMatter(model.manifest, options.plan);
   if (!matter.has_value() || !TakesParts(options)) return std::nullopt;
-  // The planner refuses more than the server's limit.
+  // The planner refuses an input that exceeds the server's limit, so one token more than the limit is enough.
   const int64_t most = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
   return NeededTokens{.count = std::min(*matter, most),
                       .from_end = options.plan.truncate == Truncate::kStart,
@@ -154,7 +156,7 @@ absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const I
   return PlanWithSpans(model, tokens, *spans, options);
 }
 
-// Cut, then normalized.
+// Truncates a row to the requested dimensions and normalizes it if requested. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, const VectorOptions& options) {
   const std::span<const float> kept = row.first(static_cast<size_t>(options.dimensions));
   std::vector<float> vector(kept.begin(), kept.end());
@@ -166,7 +168,7 @@ absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, cons
   return vector;
 }
 
-// Groups of windows, each of which becomes one vector.
+// Returns groups of neighboring windows. Each group gives one vector.
 std::vector<Range> GroupsOfWindows(const Plan& plan, const VectorOptions& options) {
   return GroupNeighbors(static_cast<int64_t>(plan.sequences.size()), CountVectors(plan, options));
 }
@@ -216,7 +218,7 @@ int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptio
 
 namespace {
 
-// The first vector, which the paper's code protects, and the mean of each cluster of the others.
+// Returns the first vector, which the paper's code never pools, and the mean of each cluster of the others.
 absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> vectors, const VectorOptions& options) {
   const std::span<OutputVector> others = vectors.subspan(1);
   const std::vector<std::span<const float>> views = [others] {
@@ -248,7 +250,8 @@ absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> ve
   return pooled;
 }
 
-// The mean over a span's tokens from the means over its parts. A part that is the whole span is its vector to the bit.
+// Returns the mean over each span's tokens, computed from the means over its parts. If a span has one part, its vector
+// is bitwise equal to the row.
 std::vector<std::vector<float>> JoinParts(const Plan& plan, std::span<const std::vector<float>> rows) {
   std::vector<std::vector<float>> joined(plan.spans.size());
   for (size_t r = 0; r < rows.size(); ++r) {

@@ -1,6 +1,6 @@
-// The two halves of an embedding around the encoder: an input to its plan before, the encoder's vectors to the caller's
-// after. A server runs them on its own threads with a batch scheduler between; Embedder (embedder.h) runs them in a
-// row. Stateless: any thread.
+// The steps of embedding before and after the encoder: from an input to its plan, and from the encoder's vectors to
+// those that the caller gets. A server runs them on its own threads with a batch scheduler in between; Embedder
+// (embedder.h) runs them one after the other. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_EMBED_PIPELINE_H_
 #define LONGEMBED_MODEL_EMBED_PIPELINE_H_
 
@@ -24,68 +24,72 @@ namespace longembed {
 
 struct TokenIds {
   std::span<const uint32_t> ids;
-  bool complete = false;  // Special tokens and prompt are in the ids.
+  bool complete = false;  // The ids include special tokens and prompt.
 };
 
-// Text or token ids are views: the viewed data must outlive the call only.
+// A text or token ids. Both are views; the viewed data must outlive the call.
 struct Input {
   Input(std::string_view text) : content(text) {}  // NOLINT(google-explicit-constructor): an input is its text.
   Input(const TokenIds& ids) : content(ids) {}     // NOLINT(google-explicit-constructor)
 
   std::variant<std::string_view, TokenIds> content;
-  std::vector<Range> ranges;  // GivenRanges: code points of the text, or tokens of the ids.
+  std::vector<Range> ranges;  // For GivenRanges: ranges of code points of the text, or of ids.
 };
 
-// The values of longembed.v1.EmbedOptions.Output that a model gives, by their names; first the one of requests that
-// name none.
+// Returns the names in longembed.v1.EmbedOptions.Output of the outputs that a model gives. The first is the default of
+// requests.
 std::vector<std::string> OutputsOf(const ModelManifest& model);
 
-// Whether the model gives this one. Errors (INVALID_ARGUMENT): OUTPUT_NOT_AVAILABLE.
+// Checks that the model gives `output`. Errors (INVALID_ARGUMENT): OUTPUT_NOT_AVAILABLE.
 absl::Status CheckOutput(const ModelManifest& model, const std::string& output);
 
 // Options for turning an input into sequences. One instance serves all inputs of a request.
 struct InputOptions {
-  std::string prompt;  // As ResolvePrompt gives it.
-  PlanOptions plan;    // Its extension passed CheckExtension.
+  std::string prompt;  // Result of ResolvePrompt.
+  PlanOptions plan;    // Its extension must have passed CheckExtension.
   SpanRequest spans;
-  bool count_exactly = false;  // Count all that truncation cuts, however long (Plan::estimated).
+  bool count_exactly = false;  // Never estimate the truncated tokens (Plan::estimated).
 };
 
 // Tokenizes and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
-// TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT; their fields are relative to the input.
+// TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT. Their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 
-// About how many bytes of its text PrepareInput tokenizes: truncation leaves most of a long one alone.
+// Returns approximately how many bytes of the input's text PrepareInput tokenizes. With truncation, most of a long text
+// is not tokenized.
 int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options);
 
 struct VectorOptions {
-  int dimensions = 0;  // As ResolveDimensions gives it.
+  int dimensions = 0;  // Result of ResolveDimensions.
   bool normalize = true;
-  Windows windows;                 // Of these the aggregation with its numbers, and `vectors`.
-  bool vector_per_window = false;  // Instead of aggregating; of groups of windows where windows.vectors is there.
-  int64_t token_pooling = 1;       // Of a document's token vectors: so many to one vector, save the first.
+  Windows windows;  // Only the aggregation with its numbers and `vectors` are used.
+  // One vector per window instead of one per text, or one per group of windows if windows.vectors is set.
+  bool vector_per_window = false;
+  // Factor by which token pooling reduces the number of a document's token vectors, the first one excepted. 1: no
+  // pooling.
+  int64_t token_pooling = 1;
 };
 
 struct OutputVector {
   std::vector<float> values;
-  Range content;                 // The content tokens that it represents.
-  std::vector<int32_t> indices;  // Of a sparse vector: which components `values` are. Else empty.
+  Range content;                 // Content tokens that the vector represents.
+  std::vector<int32_t> indices;  // Sparse vectors: indexes of `values`. Otherwise empty.
 };
 
-// The vectors that the caller gets: one; one a window or group of windows; or one a span, when the plan has spans.
-// `rows` are the encoder's vectors of the plan's spans, or of their parts, in order. Windows are aggregated, then each
-// vector is cut and normalized. Errors: UNUSABLE_VECTOR.
+// Returns the vectors that the caller gets: one per span if the plan has spans, else one per window or group of
+// windows, or one in all (VectorOptions). `rows` are the encoder's vectors of the plan's spans, or of their parts, in
+// order. Windows are aggregated first; then each vector is truncated and normalized. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
 
-// Returns the number of vectors that FinishVectors makes.
+// Returns the number of vectors that FinishVectors returns.
 int64_t CountVectors(const Plan& plan, const VectorOptions& options);
 
-// The content tokens that each vector of FinishVectors stands for.
+// Returns the content tokens that each vector of FinishVectors represents.
 std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& options);
 
-// The one sparse vector that the caller gets: the maximum over the plan's windows, of which `rows` are the vectors, in
-// order; of it the `max_terms` largest weights. It may have none. Errors: UNUSABLE_VECTOR.
+// Returns the one sparse vector that the caller gets. It is the maximum over `rows`, the vectors of the plan's windows
+// in order, reduced to its `max_terms` largest weights. It may have no weights. Errors: UNUSABLE_VECTOR.
 absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
                                                        std::optional<int64_t> max_terms);
 

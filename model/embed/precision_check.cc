@@ -30,7 +30,7 @@ constexpr const char* kSentences[] = {
     "In the beginning the river was clear, and the village drank from it.",
 };
 
-// The first texts whose linear layers take at most so many operations; two at least.
+// Keeps the first texts whose linear layers together need at most kMostOperations, and at least two texts.
 void KeepAffordable(const ModelManifest& manifest, std::vector<std::string>& texts) {
   constexpr double kMostOperations = 2e12, kTokensPerByte = 0.25;
   const double most_bytes = kMostOperations / kTokensPerByte / LinearOperations(manifest);
@@ -42,7 +42,7 @@ void KeepAffordable(const ModelManifest& manifest, std::vector<std::string>& tex
   texts.resize(kept);
 }
 
-// Every sentence, and longer and longer runs of them.
+// Returns every sentence, and concatenations of 2 to 24 sentences.
 std::vector<std::string> SampleTexts() {
   std::vector<std::string> texts(std::begin(kSentences), std::end(kSentences));
   const size_t count = texts.size();
@@ -56,11 +56,11 @@ std::vector<std::string> SampleTexts() {
   return texts;
 }
 
-// A sparse vector with all its components, of length 1.
+// Returns a sparse vector with all components, normalized.
 std::vector<float> Dense(const OutputVector& sparse, int size) {
   std::vector<float> dense(static_cast<size_t>(size));
   for (size_t i = 0; i < sparse.indices.size(); ++i) dense[static_cast<size_t>(sparse.indices[i])] = sparse.values[i];
-  Normalize(dense).IgnoreError();  // One without terms stays zero.
+  Normalize(dense).IgnoreError();  // A vector without terms stays zero.
   return dense;
 }
 
@@ -73,7 +73,7 @@ double Cosine(std::span<const float> a, std::span<const float> b) {
 }  // namespace
 
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads) {
-  constexpr int kOneBatch = 1 << 16;  // A streamed encoder reads all weights for every batch.
+  constexpr int kOneBatch = 1 << 16;  // A single batch, because a streamed encoder reads all weights for every batch.
   std::vector<std::string> texts = SampleTexts();
   KeepAffordable(model.manifest, texts);
   const std::vector<Input> inputs(texts.begin(), texts.end());
@@ -88,7 +88,7 @@ absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, 
   SampleVectors vectors;
   for (auto& outputs : *embedded) {
     OutputVector& output = outputs.front();
-    for (size_t i = 1; i < outputs.size(); ++i) {  // Token vectors: all of a text as one.
+    for (size_t i = 1; i < outputs.size(); ++i) {  // Concatenates the token vectors of a text.
       output.values.insert(output.values.end(), outputs[i].values.begin(), outputs[i].values.end());
     }
     if (outputs.size() > 1) Normalize(output.values).IgnoreError();

@@ -1,4 +1,4 @@
-// Measures how far a precision moves the vectors of a model.
+// Measures how much a precision changes the vectors of a model.
 //
 //   absl::StatusOr<SampleVectors> expected = EmbedSample(model, reference, threads);   // Free `reference` now.
 //   absl::StatusOr<SampleVectors> actual = EmbedSample(model, encoder, threads);
@@ -14,23 +14,25 @@
 
 namespace longembed {
 
-// Cosines between the vectors of one text from the two encoders, over the sample.
+// Statistics, over a sample of texts, of the cosine between the vectors that two encoders give for a text.
 struct PrecisionReport {
   double lowest_cosine = 1;
   double mean_cosine = 1;
   int texts = 0;
 };
 
-// One vector a text, normalized: the pooled one, or of models without one the sparse one or all token vectors as one.
+// One normalized vector per text: all token vectors concatenated if the model gives token vectors, else the pooled
+// vector, or the sparse vector if the model gives no pooled ones.
 using SampleVectors = std::vector<std::vector<float>>;
 
-// Embeds built-in English texts of about 10 to 500 tokens, each as the model's trained window takes it, as one batch;
-// of a model of billions of weights fewer and shorter ones, for some seconds. Errors: of the encoder.
+// Embeds built-in English texts of about 10 to 500 tokens, truncated to the trained window, as one batch. For models
+// with billions of weights, fewer and shorter texts are used, so that it takes some seconds. Errors: those of the
+// encoder.
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads);
 
 PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVectors& actual);
 
-// The same of two encoders that are there at the same time.
+// Embeds the sample with two encoders that are in memory at the same time, and compares the vectors.
 absl::StatusOr<PrecisionReport> ComparePrecision(const Model& model, Encoder& reference, Encoder& encoder, int threads);
 
 }  // namespace longembed

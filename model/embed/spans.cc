@@ -10,7 +10,8 @@
 namespace longembed {
 namespace {
 
-// The tokens with at least a byte of `bytes`. Tokens lie in order, so that they are neighbors.
+// Returns the tokens that share at least one byte with `bytes`. Tokens are in order, so the result is a contiguous
+// range.
 Range TokensOf(ByteRange bytes, std::span<const ByteRange> token_bytes) {
   const auto first = std::partition_point(token_bytes.begin(), token_bytes.end(),
                                           [&](ByteRange token) { return token.end <= bytes.begin; });
@@ -19,7 +20,7 @@ Range TokensOf(ByteRange bytes, std::span<const ByteRange> token_bytes) {
   return {static_cast<int32_t>(first - token_bytes.begin()), static_cast<int32_t>(last - token_bytes.begin())};
 }
 
-// [i]: where code point i begins; one more element for the end of the text.
+// Returns the byte offset of each code point, followed by the size of the text.
 std::vector<uint32_t> BytesOfCodePoints(std::string_view text) {
   std::vector<uint32_t> bytes;
   for (size_t i = 0; i < text.size(); ++i) {

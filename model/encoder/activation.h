@@ -1,4 +1,4 @@
-// The functions that networks apply to single components after a product.
+// The functions that networks apply to each component of a product.
 #ifndef LONGEMBED_MODEL_ENCODER_ACTIVATION_H_
 #define LONGEMBED_MODEL_ENCODER_ACTIVATION_H_
 
@@ -8,8 +8,8 @@ namespace longembed {
 
 enum class Activation : uint8_t {
   kNone,
-  kGelu,      // x Phi(x), by erf.
-  kGeluTanh,  // Its approximation: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+  kGelu,      // x Phi(x), computed with erf.
+  kGeluTanh,  // Approximation of GELU: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
   kSilu,      // x / (1 + e^-x).
   kTanh,
   kRelu,

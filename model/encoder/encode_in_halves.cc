@@ -11,7 +11,8 @@ namespace longembed {
 
 namespace {
 
-// Packing may run out of memory, too. The batch may have been cancelled during the last attempt.
+// Packs and encodes. Packing may run out of memory, too. Checks for cancellation first, because the batch may have been
+// cancelled during the last attempt.
 absl::StatusOr<VectorBlock> PackAndEncode(Encoder& encoder, std::span<const Sequence* const> sequences,
                                           Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled) {
   if (is_cancelled()) return EncoderCancelled();

@@ -11,8 +11,9 @@
 
 namespace longembed {
 
-// As Encoder::Encode over Pack(sequences); when the encoder answers RESOURCE_EXHAUSTED, the two halves of the batch run
-// one after the other, and so on down to single sequences. One that does not fit alone is the error of them all.
+// Encodes Pack(sequences) with Encoder::Encode. If the encoder returns RESOURCE_EXHAUSTED, encodes the two halves of
+// the batch one after the other, recursively down to single sequences. If a single sequence does not fit, its error is
+// returned for the whole batch.
 absl::StatusOr<VectorBlock> EncodeInHalves(Encoder& encoder, std::span<const Sequence* const> sequences,
                                            Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled);
 

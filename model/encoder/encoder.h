@@ -1,4 +1,5 @@
-// Sequences in, vectors out. The interface hides what runs the network; load_encoder.h makes one.
+// The interface of encoders, which compute the vectors of a batch of sequences. It hides the engine that runs the
+// network. load_encoder.h creates an encoder.
 //
 //   Team team;
 //   Team::Leader leader(team);
@@ -20,7 +21,7 @@
 
 namespace longembed {
 
-// Row-major float32 [rows, width], and sparse vectors.
+// Vectors as row-major [rows, width], and sparse vectors.
 struct VectorBlock {
   int rows = 0;
   int width = 0;
@@ -32,35 +33,36 @@ struct VectorBlock {
   }
 };
 
-// Multiple threads can call the methods of one Encoder without external synchronization.
+// An encoder. Multiple threads can call the methods of one Encoder without external synchronization.
 class Encoder {
  public:
   virtual ~Encoder() = default;
 
-  // One un-normalized vector a span of the batch, in the batch's order of spans. An encoder with a sparse head
-  // (sparse_encoder.h) gives sparse vectors of the batch's `sparse`, in their order, in place of the spans of their
-  // tokens. `leader` is the calling thread's, for work that helpers may share. `is_cancelled` is asked between layers,
-  // and by our kernels every few milliseconds within one, on the calling thread; once it returns true the
-  // batch ends with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of memory; a smaller batch may work),
-  // INTERNAL.
+  // Returns one vector per span of the batch, not normalized, in the order of the spans. An encoder with a sparse head
+  // (sparse_encoder.h) returns the sparse vectors of the sequences in `batch.sparse` instead of vectors for the spans
+  // of their tokens. `leader` must belong to the calling thread; helpers may share the work.
+  //
+  // `is_cancelled` is called on the calling thread: between layers, and by the native kernels every few milliseconds
+  // within a layer. Once it returns true, the batch ends with CANCELLED. Other errors: RESOURCE_EXHAUSTED (out of
+  // memory; a smaller batch may work), INTERNAL.
   virtual absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
                                              absl::FunctionRef<bool()> is_cancelled) = 0;
 
-  // Whether Encode gives a leader's helpers anything to do.
+  // Returns whether Encode shares work with the leader's helpers.
   virtual bool uses_helpers() const { return false; }
 
-  virtual int hidden_size() const = 0;  // Components of a vector.
+  virtual int hidden_size() const = 0;  // Number of components of a vector.
 
-  // The device's name: "cpu", "cuda:0".
+  // Returns the name of the device: "cpu", "cuda:0".
   virtual std::string device() const = 0;
 
   virtual Precision precision() const { return Precision::kFloat32; }
 
-  // The engine's name: "native" for our own kernels, "torchscript" for LibTorch.
+  // Returns the name of the engine: "native" for this project's kernels, "torchscript" for LibTorch.
   virtual std::string engine() const = 0;
 
-  // Of our own kernels: the instruction set ("avx2-vnni", cpu/kernels.h), or "nvrtc" where a GPU runs those of
-  // cuda/fused_kernels.cu between LibTorch's products; empty without any.
+  // Returns which of this project's kernels are used: the instruction set on a CPU ("avx2-vnni", cpu/kernels.h),
+  // "nvrtc" if a GPU runs cuda/fused_kernels.cu between LibTorch's matrix products, or "" if none.
   virtual std::string kernels() const { return ""; }
 };
 

@@ -1,7 +1,7 @@
-# Defines longembed::libtorch, an imported target over the CPU half of a LibTorch. find_package(Torch) is not used: on a CUDA build it fails without a CUDA
-# toolkit, which nothing here needs. Looked for in this order:
+# Defines longembed::libtorch, an imported target for the CPU part of a LibTorch. It does not use find_package(Torch),
+# which fails for a CUDA build without a CUDA toolkit, although none is needed here. LibTorch is searched in this order:
 #   -DLONGEMBED_LIBTORCH=DIR or the environment's LIBTORCH   the folder with include/ and lib/
-#   CMAKE_PREFIX_PATH                                        as LibTorch's own instructions say
+#   CMAKE_PREFIX_PATH                                        as in LibTorch's own instructions
 #   build/venv                                               the Python wheel that deploy/setup.sh installs for the exporter
 set(LONGEMBED_LIBTORCH "$ENV{LIBTORCH}" CACHE PATH "A LibTorch: the folder with include/ and lib/")
 file(GLOB venv_torch ${PROJECT_SOURCE_DIR}/build/venv/lib/python3*/site-packages/torch)
@@ -22,7 +22,7 @@ endif()
 message(STATUS "LibTorch: ${torch_root}")
 
 add_library(longembed::libtorch INTERFACE IMPORTED GLOBAL)
-# -idirafter: the wheel carries headers of another protobuf, which must not be seen before the system's.
+# -idirafter: the wheel contains headers of another protobuf version, which must come after the system's.
 target_compile_options(longembed::libtorch INTERFACE
   "SHELL:-idirafter ${LONGEMBED_TORCH_INCLUDE}"
   "SHELL:-idirafter ${LONGEMBED_TORCH_INCLUDE}/torch/csrc/api/include")

@@ -19,7 +19,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
   if (descriptor < 0) return refuse();
   struct stat about {};
   void* data = MAP_FAILED;
-  // mmap refuses empty files and special files.
+  // mmap fails for empty files and special files.
   if (fstat(descriptor, &about) == 0) {
     data = mmap(nullptr, static_cast<size_t>(about.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
   }
@@ -27,7 +27,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
   close(descriptor);
   if (!status.ok()) return status;
   const auto size = static_cast<size_t>(about.st_size);
-  madvise(data, size, MADV_SEQUENTIAL);  // Reads ahead further. Advice only.
+  madvise(data, size, MADV_SEQUENTIAL);  // Increases readahead; failure is harmless.
   return std::shared_ptr<const MappedFile>(new MappedFile({static_cast<const std::byte*>(data), size}));
 }
 

@@ -1,4 +1,5 @@
-// A file mapped into memory for reading: its pages are read when they are touched, and the kernel may drop them again.
+// A file mapped into memory for reading. A page is read when it is first accessed, and the operating system may drop it
+// again.
 #ifndef LONGEMBED_MODEL_ENCODER_MAPPED_FILE_H_
 #define LONGEMBED_MODEL_ENCODER_MAPPED_FILE_H_
 
@@ -11,10 +12,10 @@
 
 namespace longembed {
 
-// Immutable: any thread. The file must not shrink while it is mapped.
+// A mapped file. Immutable, so any thread can use it. The file must not shrink while it is mapped.
 class MappedFile {
  public:
-  // Errors: FAILED_PRECONDITION (MODEL_DIRECTORY) when the file cannot be opened or mapped.
+  // Maps a file. Errors: FAILED_PRECONDITION (MODEL_DIRECTORY) if the file cannot be opened or mapped.
   static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -22,8 +23,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return bytes_; }
 
-  // Takes the pages within [data, data + size) out of the process's memory. One that is touched again is read again.
-  // Addresses outside the file are ignored.
+  // Drops the pages that lie completely within [data, data + size) from the process's memory. They are read again on
+  // the next access. A range outside the file is ignored.
   void DropPages(const std::byte* data, size_t size) const;
 
  private:

@@ -1,4 +1,4 @@
-// A batch as the encoder's graph takes it: sequences one after the other, no padding.
+// A batch as input of the encoder's graph: concatenated sequences without padding.
 #ifndef LONGEMBED_MODEL_ENCODER_PACKED_BATCH_H_
 #define LONGEMBED_MODEL_ENCODER_PACKED_BATCH_H_
 
@@ -10,29 +10,31 @@
 
 namespace longembed {
 
-// With T tokens, S sequences and P spans in all. A plain value.
+// A batch of S sequences with T tokens and P spans in total. A plain value.
 struct PackedBatch {
   std::vector<int32_t> tokens;   // [T]
   std::vector<float> positions;  // [T]; empty for RoPE.
-  // RoPE: row-major [rotary_tables, 2, T, rotary_width], where the 2 are cos and sin. One table is the plain rotation.
-  // Three, when a sequence has a neighbor window or chunks: plain, grouped, shifted (sequence.h); rows of other
-  // sequences are 0.
+  // RoPE: row-major [rotary_tables, 2, T, rotary_width], where 2 stands for cos and sin. With one table, it is the
+  // plain rotation. With three tables, which a sequence with a neighbor window or chunks needs, they are plain, grouped
+  // and shifted (sequence.h). The grouped and shifted rows of other sequences are 0.
   std::vector<float> rotary;
   int rotary_tables = 0;
   int rotary_width = 0;
-  std::vector<float> query_scale;                // [S]
-  std::vector<int32_t> neighbor_window;          // [S]
-  std::vector<int32_t> chunk;                    // [S] May be empty.
-  std::vector<SequenceCalibration> calibration;  // [S] Rows and `apart` in tokens of the sequence. May be empty.
-  // [S + 1] Sequence s is tokens[sequence_offsets[s] .. sequence_offsets[s + 1]).
+  std::vector<float> query_scale;        // [S]
+  std::vector<int32_t> neighbor_window;  // [S]
+  std::vector<int32_t> chunk;            // [S], or empty if no sequence has chunks.
+  // [S], or empty. Rows and `apart` count from the sequence's first token.
+  std::vector<SequenceCalibration> calibration;
+  // [S + 1] Sequence s has the tokens [sequence_offsets[s], sequence_offsets[s + 1]).
   std::vector<int32_t> sequence_offsets;
-  // [P] In tokens of the batch. First those of sequences without a sparse vector; then each token of those with one.
+  // [P] Ranges of the batch's tokens. First come the spans of sequences without a sparse vector, then one span for each
+  // token of the sequences with one.
   std::vector<Range> spans;
-  std::vector<int32_t> sparse;  // The sequences with a sparse vector, by their numbers.
+  std::vector<int32_t> sparse;  // Indexes of the sequences with a sparse vector.
 };
 
-// Concatenates; spans keep their order: those of the first sequence, then those of the second, and so on, and at last
-// the tokens of those with a sparse vector. The sequences are of one model.
+// Concatenates sequences of one model. Spans keep the order of the sequences, followed by the tokens of sequences with
+// a sparse vector.
 PackedBatch Pack(std::span<const Sequence* const> sequences);
 
 }  // namespace longembed

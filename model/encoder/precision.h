@@ -6,16 +6,17 @@
 
 namespace longembed {
 
-// In every precision rotary tables, softmax, norms and their statistics, residual sums and pooling are float32.
+// The precision of matrix products. Rotary tables, softmax, norms and their statistics, residual sums and pooling are
+// always float32.
 enum class Precision : uint8_t {
   kFloat32,
-  kBfloat16,  // Linear layers and attention.
+  kBfloat16,  // For linear layers and attention.
   kFloat16,   // CUDA only.
-  kInt8,  // Linear layers: a scale for each output and for each token. Attention is bfloat16 where the processor has
-          // it.
+  // For linear layers, with one scale per output and one per token. Attention is bfloat16 if the processor supports it.
+  kInt8,
 };
 
-// "fp32", "bf16", "fp16", "int8", as in the config.
+// Returns the name of a precision in the config: "fp32", "bf16", "fp16" or "int8".
 constexpr const char* PrecisionName(Precision precision) {
   switch (precision) {
     case Precision::kFloat32:

@@ -1,7 +1,8 @@
-// A network as a straight list of operations over rows, one row a token: what the graph of a model directory is lowered
-// to, so that kernels made for a processor can run it. Knows nothing of LibTorch.
+// A network as a list of operations without control flow. Values are matrices with one row per token. The graph of a
+// model directory is lowered to a Program so that kernels for a processor can run it. Independent of LibTorch.
 //
-// Values are numbered; each is written once. Within a layer everything but attention works on every row by itself.
+// Values are numbered, and each is written once. Within a layer, every operation except attention processes each row
+// independently.
 #ifndef LONGEMBED_MODEL_ENCODER_PROGRAM_H_
 #define LONGEMBED_MODEL_ENCODER_PROGRAM_H_
 
@@ -17,7 +18,7 @@
 
 namespace longembed {
 
-// float32, row-major, `rows` x `columns` (a vector has one row). `owner` keeps the memory.
+// A float32 matrix, row-major [rows, columns]. A vector has one row. `owner` keeps the memory alive.
 struct Weight {
   const float* data = nullptr;
   int64_t rows = 0;
@@ -31,15 +32,15 @@ enum class StoredElement : uint8_t { kFloat32, kBfloat16, kFloat16 };
 
 constexpr ptrdiff_t SizeOf(StoredElement element) { return element == StoredElement::kFloat32 ? 4 : 2; }
 
-// The matrix of a linear layer, as the model's file holds it: row-major, in the checkpoint's own precision, and often
-// pages of the file.
+// The matrix of a linear layer as stored in the model's file: row-major, in the checkpoint's precision, and often in
+// mapped pages of the file.
 struct StoredMatrix {
   const std::byte* data = nullptr;
   StoredElement element = StoredElement::kFloat32;
   int64_t rows = 0;
   int64_t columns = 0;
   std::shared_ptr<const void> owner;
-  std::shared_ptr<const MappedFile> file;  // Null: the memory is not a file's.
+  std::shared_ptr<const MappedFile> file;  // Null if the memory is not mapped from a file.
 
   StoredMatrix() = default;
   StoredMatrix(const Weight& weight)  // NOLINT(google-explicit-constructor): the same matrix in float32.
@@ -59,8 +60,8 @@ struct StoredMatrix {
 
 using Value = int;
 
-// out = activation(in W^T + bias). weight [outputs, inputs]; bias may be absent. Gated: weight and bias hold a gate and
-// a value, each of half their rows, and out = activation(gate) * value.
+// out = activation(in W^T + bias), where W = `weight` is [outputs, inputs] and the bias may be absent. If gated, the
+// first half of the rows of weight and bias gives a gate, the second half a value, and out = activation(gate) * value.
 struct LinearOp {
   Value in = 0, out = 0;
   StoredMatrix weight;
@@ -68,7 +69,7 @@ struct LinearOp {
   Activation activation = Activation::kNone;
   bool gated = false;
 };
-// out = LayerNorm(in + residual), or of `in` alone.
+// out = LayerNorm(in + residual), or LayerNorm(in) without a residual.
 struct LayerNormOp {
   Value in = 0;
   std::optional<Value> residual;
@@ -84,8 +85,8 @@ struct RmsNormOp {
 struct AddOp {
   Value a = 0, b = 0, out = 0;
 };
-// RMS norms of single query and key heads, `query` and `key` [head_dim]; values stay. in, out: queries, keys, values
-// side by side.
+// RMS norms of each query head and key head with the weights `query` and `key`, both [head_dim]. `in` and `out` are
+// queries, keys and values side by side; the values are copied.
 struct HeadNormOp {
   Value in = 0, out = 0;
   int heads = 0;
@@ -93,26 +94,26 @@ struct HeadNormOp {
   Weight query, key;
   float epsilon = 0;
 };
-// Attention to tokens at most `reach` away, by rotations of plain positions: theta_j = rotary_base^(-2j / head_dim). No
-// context extension changes it: it reads neither the batch's rotations nor its scales and windows.
+// Local attention, to tokens at most `reach` away. It rotates by plain positions with theta_j = rotary_base^(-2j /
+// head_dim). Context extensions do not apply: the batch's rotations, scales and windows are ignored.
 struct LocalWindow {
   int reach = 0;
   double rotary_base = 0;
 };
-// in: queries, keys, values side by side; out [heads * head_dim].
+// Attention. `in` is queries, keys and values side by side; `out` has heads * head_dim columns.
 struct AttentionOp {
   Value in = 0, out = 0;
   int heads = 0;
   int key_value_heads = 0;
   bool causal = false;
   std::optional<LocalWindow> local;
-  // [heads, 2 farthest + 1], added to scaled logits by how far the key is to the right of the query; the outermost
-  // beyond `farthest`. May be absent.
+  // [heads, 2 farthest + 1] Biases that are added to the scaled logits, indexed by how far the key is to the right of
+  // the query. Beyond `farthest`, the outermost bias applies. May be absent.
   Weight relative_bias;
 };
 using Op = std::variant<LinearOp, LayerNormOp, RmsNormOp, AddOp, HeadNormOp, AttentionOp>;
 
-// Calls visit(value) for each value that an operation reads; ResultOf gives the one that it writes.
+// Calls visit(value) for each value that an operation reads. ResultOf returns the value that it writes.
 template <typename Visit>
 void ForInputs(const Op& op, const Visit& visit) {
   if (const auto* norm = std::get_if<LayerNormOp>(&op)) {
@@ -133,24 +134,26 @@ inline Value ResultOf(const Op& op) {
   return std::visit([](const auto& each) { return each.out; }, op);
 }
 
-// A layer over pooled vectors: activation(vector W^T + bias).
+// A layer that is applied to pooled vectors: activation(vector W^T + bias).
 struct DenseLayer {
   Weight weight, bias;
   Activation activation = Activation::kNone;
 };
 
 struct Program {
-  Weight word;      // [vocabulary, hidden]
-  Weight position;  // [positions, hidden], read with interpolation; absent for rotary models.
-  Weight embedding_norm_weight, embedding_norm_bias;  // Absent: no norm.
+  Weight word;  // [vocabulary, hidden]
+  // [positions, hidden], interpolated between rows. Absent for rotary models.
+  Weight position;
+  Weight embedding_norm_weight, embedding_norm_bias;  // Absent if there is no norm.
   float embedding_norm_epsilon = 0;
   std::vector<std::vector<Op>> layers;
-  std::vector<int> widths;             // Columns, by value.
-  Value input = 0;                     // Written by the embedding.
-  Value output = 0;                    // Read by pooling.
-  Weight final_norm, final_norm_bias;  // Before pooling: a layer norm where it has a bias, else an RMS norm; or none.
+  std::vector<int> widths;  // Number of columns of each value.
+  Value input = 0;          // Value that the embedding writes.
+  Value output = 0;         // Value that pooling reads.
+  // Norm before pooling: a layer norm if it has a bias, else an RMS norm. May be absent.
+  Weight final_norm, final_norm_bias;
   float final_norm_epsilon = 0;
-  std::vector<DenseLayer> dense;  // After pooling, one after the other.
+  std::vector<DenseLayer> dense;  // Applied after pooling, in order.
 };
 
 }  // namespace longembed

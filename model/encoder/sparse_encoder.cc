@@ -10,17 +10,17 @@
 namespace longembed {
 namespace {
 
-// Rows that the head takes in one go. With a vocabulary of 30,522 their products are 15 MiB, the head's weights six
-// times that; fewer rows would read the weights more often.
+// Maximum number of rows that the head processes at once. With a vocabulary of 30,522 the products of 128 rows take 15
+// MiB, and the head's weights six times that. Fewer rows would read the weights more often.
 constexpr int32_t kRows = 128;
 
-// Rows of one sequence, by their numbers among the rows of all of them.
+// Rows of one sequence, as indexes into the token vectors of all sequences with a sparse vector.
 struct Part {
-  size_t sequence = 0;  // Which of the batch's `sparse`.
+  size_t sequence = 0;  // Index into PackedBatch::sparse.
   Range rows;
 };
 
-// Parts, at most kRows rows together, which are neighbors.
+// Consecutive parts with at most kRows rows together.
 using Group = std::vector<Part>;
 
 std::vector<Group> FormGroups(const PackedBatch& batch) {
@@ -76,7 +76,7 @@ class SparseEncoder final : public Encoder {
   std::string engine() const override { return encoder_->engine(); }
 
  private:
-  // Makes sparse vectors of the block's last rows, the token vectors.
+  // Replaces the last rows of the block, which are token vectors, by sparse vectors.
   absl::Status RunHead(const PackedBatch& batch, Team::Leader& leader, absl::FunctionRef<bool()> is_cancelled,
                        VectorBlock& block) {
     const std::vector<int32_t> tokens = TokensOf(batch);
@@ -84,7 +84,7 @@ class SparseEncoder final : public Encoder {
     const std::span<const float> hidden = std::span(block.values).subspan(pooled);
     const std::vector<Group> groups = FormGroups(batch);
     std::vector<absl::StatusOr<std::vector<SparseVector>>> found(groups.size());
-    // In rounds, because only this thread may call is_cancelled.
+    // The groups run in rounds, because only this thread may call is_cancelled.
     for (size_t first = 0; first < groups.size();) {
       if (is_cancelled()) return EncoderCancelled();
       const size_t round = std::min(groups.size() - first, static_cast<size_t>(leader.threads()));

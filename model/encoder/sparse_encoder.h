@@ -1,4 +1,4 @@
-// An encoder with a sparse head behind it, whatever engine the encoder is of.
+// Adds a sparse head to an encoder of any engine.
 #ifndef LONGEMBED_MODEL_ENCODER_SPARSE_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_SPARSE_ENCODER_H_
 
@@ -9,7 +9,8 @@
 
 namespace longembed {
 
-// `encoder` gives the token vectors that `head` takes. The head runs over a few rows at a time, which helpers share.
+// Returns an encoder that runs `head` over the token vectors of `encoder`. The head processes groups of a few rows,
+// which helpers share.
 std::unique_ptr<Encoder> WithSparseHead(std::unique_ptr<Encoder> encoder, std::unique_ptr<SparseHead> head);
 
 }  // namespace longembed

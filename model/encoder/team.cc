@@ -7,8 +7,8 @@
 namespace longembed {
 namespace {
 
-// Waits for an event that is microseconds away: at first it spins, then it yields. A helper without work for longer
-// sleeps; a leader only waits for a helper's last iteration.
+// Waits for an event that is expected within microseconds: first spins, then yields. Helpers, which may lack work for
+// longer, finally sleep; leaders, which only wait for a helper's last iteration, do not.
 class Backoff {
  public:
   void Wait() {
@@ -26,7 +26,7 @@ class Backoff {
   void Reset() { rounds_ = 0; }
 
  private:
-  static constexpr int kSpins = 1000;  // Some 20 microseconds.
+  static constexpr int kSpins = 1000;  // About 20 microseconds.
   static constexpr int kYields = 1200;
   const bool may_sleep_;
   int rounds_ = 0;
@@ -98,7 +98,7 @@ bool Team::Slot::Help(absl::FunctionRef<bool()> leave) {
   if (Loop* const current = loop.load(); current != nullptr) {
     bool left = false;
     while (!(left = leave()) && current->RunOne()) worked = true;
-    // Another helper may go on where this one left; none has anything to do where no iteration is left.
+    // If this helper leaves early, another one may take its place. If no iteration is left, nobody else needs to join.
     if (left) {
       openings.fetch_add(1);
     } else {
@@ -129,7 +129,7 @@ HelperThreads::HelperThreads(Team& team, int threads) {
 
 HelperThreads::~HelperThreads() {
   stopping_ = true;
-  threads_.clear();  // Joins.
+  threads_.clear();  // Joins the threads.
 }
 
 void Team::Help(absl::FunctionRef<bool()> leave) {

@@ -1,10 +1,10 @@
 // A work-sharing parallel loop: idle threads join a caller's loop and leave between iterations.
 //
-// The caller always works on its loop itself. So a batch uses the cores that nothing else needs at that moment, and
-// gives one back between two iterations.
+// The caller always works on its own loop. A batch thus uses cores that are idle at the moment, and releases a core
+// between two iterations.
 //
 //   Team team;
-//   Team::Leader leader(team);                              // On a thread that leads.
+//   Team::Leader leader(team);                              // On the thread that calls ParallelFor.
 //   leader.ParallelFor(count, [&](int i) { rows[i] *= 2; });
 //   team.Help([&] { return work_waits.load(); });           // On an idle thread.
 #ifndef LONGEMBED_MODEL_ENCODER_TEAM_H_
@@ -19,15 +19,18 @@
 
 namespace longembed {
 
-// Multiple threads can call the methods of one Team without external synchronization.
+// A team of leaders, which run loops, and helpers. Multiple threads can call the methods of one Team without external
+// synchronization.
 class Team {
  public:
-  // Shares the loops of up to `max_leaders` leaders at a time; a leader beyond them works alone.
+  // Creates a team in which up to `max_leaders` leaders at a time share their loops. Further leaders work without
+  // helpers.
   explicit Team(int max_leaders);
-  // As many leaders as the process has cores.
+  // Creates a team with std::thread::hardware_concurrency() leaders.
   Team();
 
-  // Marks its thread as leading while it lives: helpers wait for its next loop instead of leaving.
+  // Marks the calling thread as a leader during its lifetime. Between a leader's loops, helpers wait for the next one
+  // instead of returning.
   class Leader {
    public:
     explicit Leader(Team& team);
@@ -35,12 +38,12 @@ class Team {
     Leader(const Leader&) = delete;
     Leader& operator=(const Leader&) = delete;
 
-    // Calls body(i) once for each i in [0, count), on this thread and on at most count - 1 helpers; returns when all
-    // have returned. Their writes are visible to the caller then. When one throws, the rest is not begun, and this
-    // throws the same.
+    // Calls body(i) once for each i in [0, count), on this thread and on at most count - 1 helpers. Returns when all
+    // calls have returned; their writes are then visible to the caller. If a call throws, no further calls begin, and
+    // ParallelFor rethrows the exception.
     void ParallelFor(int count, absl::FunctionRef<void(int)> body);
 
-    // Threads that may take part, this one included: a hint for how finely to divide.
+    // Returns the number of threads that may take part, this one included, as a hint for how finely to divide a loop.
     int threads() const { return 1 + team_.helpers_.load(std::memory_order_relaxed); }
 
    private:
@@ -49,14 +52,15 @@ class Team {
     int slot_ = -1;
   };
 
-  // Takes iterations of leaders' loops until `leave` returns true (called between iterations, on this thread) or no
-  // thread leads. Between loops it spins for a moment, then sleeps for some microseconds at a time.
+  // Runs iterations of leaders' loops until `leave` returns true or there is no leader. `leave` is called on this
+  // thread between iterations. Without a loop to help with, Help spins briefly, then sleeps for some microseconds at a
+  // time.
   void Help(absl::FunctionRef<bool()> leave);
 
   bool has_leaders() const { return leaders_.load(std::memory_order_acquire) > 0; }
 
  private:
-  // What threads write often has a cache line of its own (two, because x86 fetches lines in pairs).
+  // Alignment of variables that threads write often. Two cache lines, because x86 fetches lines in pairs.
   static constexpr size_t kLine = 128;
 
   struct Loop {
@@ -67,25 +71,26 @@ class Team {
     std::exception_ptr error;  // Written by the thread that set `failed`.
     alignas(kLine) std::atomic<int> next = 0;
 
-    // Runs one iteration; false when none is left.
+    // Runs one iteration. Returns false if none is left.
     bool RunOne();
   };
 
-  // A leader's loop, where helpers find it. A helper takes one of its openings, enters, and only then reads `loop`:
-  // once `loop` is null and no helper is inside, none can reach the loop any more.
+  // A place where helpers find the loop of a leader. A helper takes one of the openings, increments `inside`, and only
+  // then reads `loop`. Once `loop` is null and `inside` is 0, no helper can access the loop.
   struct alignas(kLine) Slot {
     std::atomic<bool> taken = false;
     std::atomic<Loop*> loop = nullptr;
-    std::atomic<int> openings = 0;  // Helpers that the loop still has iterations for. Idle threads read this one alone.
+    // Number of helpers that may still join the loop. The only member that idle threads poll.
+    std::atomic<int> openings = 0;
     alignas(kLine) std::atomic<int> inside = 0;
 
     bool TakeOpening();
-    // Returns whether it ran an iteration.
+    // Runs iterations of the loop. Returns whether it ran any.
     bool Help(absl::FunctionRef<bool()> leave);
   };
 
-  // Returns whether it found an iteration to run. Begins with the slot of number `first`, and sets it to the one that
-  // it worked for.
+  // Searches the slots for a loop, beginning with slot `first`, and helps with it. Returns whether it ran an iteration;
+  // `first` is then the slot that it helped.
   bool HelpOnce(size_t& first, absl::FunctionRef<bool()> leave);
 
   std::vector<Slot> slots_;
@@ -93,10 +98,10 @@ class Team {
   std::atomic<int> helpers_ = 0;
 };
 
-// Threads that do nothing but help, for programs without workers of their own.
+// Threads that only help, for programs without worker threads of their own.
 class HelperThreads {
  public:
-  // `team` must outlive them.
+  // Starts the threads. `team` must outlive this object.
   HelperThreads(Team& team, int threads);
   ~HelperThreads();
 

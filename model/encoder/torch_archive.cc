@@ -37,7 +37,8 @@ class MappedReader final : public caffe2::serialize::ReadAdapterInterface {
   const std::shared_ptr<const MappedFile> file_;
 };
 
-// The archive's storages by name, each over its pages. Records of tensors are stored, not compressed.
+// Returns the archive's storages by name. Each refers to mapped pages, which is possible because tensor records are
+// stored uncompressed.
 std::shared_ptr<torch::jit::DeserializationStorageContext> MapStorages(PyTorchStreamReader& reader,
                                                                        const std::shared_ptr<const MappedFile>& file) {
   auto storages = std::make_shared<torch::jit::DeserializationStorageContext>();
@@ -61,7 +62,7 @@ std::string ReadText(PyTorchStreamReader& reader, const std::string& record) {
   return {static_cast<const char*>(data.get()), size};
 }
 
-// The code of a class: "__torch__.model.export.graph" is in code/__torch__/model/export/graph.py.
+// Returns the source of a class: "__torch__.model.export.graph" is in code/__torch__/model/export/graph.py.
 std::shared_ptr<torch::jit::Source> ReadSource(PyTorchStreamReader& reader, std::string qualifier) {
   std::replace(qualifier.begin(), qualifier.end(), '.', '/');
   const std::string record = "code/" + qualifier + ".py";
@@ -69,7 +70,7 @@ std::shared_ptr<torch::jit::Source> ReadSource(PyTorchStreamReader& reader, std:
   return std::make_shared<torch::jit::Source>(ReadText(reader, record), record, /*starting_line_no=*/1);
 }
 
-// As torch::jit::load does it, but for the storages.
+// Reads a module like torch::jit::load, but with mapped storages.
 torch::jit::Module ReadModule(PyTorchStreamReader& reader, const std::shared_ptr<const MappedFile>& file) {
   const auto unit = std::make_shared<torch::jit::CompilationUnit>();
   std::vector<c10::IValue> constants;

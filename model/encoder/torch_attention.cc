@@ -25,7 +25,8 @@ at::Tensor Flash(const at::Tensor& query, const at::Tensor& key, const at::Tenso
                                                               std::nullopt, std::nullopt));
 }
 
-// One call over [sequences, heads, longest, d]; rows beyond a sequence's end repeat its last token and are masked.
+// Computes attention in one call over [sequences, heads, longest, d]. Rows beyond the end of a sequence repeat its last
+// token and are masked.
 at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, bool causal,
                         double scale, const TorchAttentionBatch& context) {
   const int64_t longest = Longest(context.batch);
@@ -39,7 +40,8 @@ at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at
   const auto pad = [&](const at::Tensor& heads) {
     return heads.index_select(0, rows.flatten()).unflatten(0, {rows.size(0), longest}).transpose(1, 2);
   };
-  // Grouped queries: LibTorch's kernels with a mask that take them as they are keep all scores.
+  // Key and value heads are repeated for grouped-query attention: with a mask, LibTorch's kernels that support it
+  // directly store all scores.
   const int64_t group = query.size(1) / key.size(1);
   const auto for_all_heads = [group](const at::Tensor& kept) {
     return group == 1 ? kept : kept.repeat_interleave(group, 1);
@@ -49,7 +51,7 @@ at::Tensor AttendPadded(const at::Tensor& query, const at::Tensor& key, const at
   return context_heads.transpose(1, 2).flatten(0, 1).index_select(0, valid.flatten().nonzero().flatten());
 }
 
-// Whether one padded call neither doubles the batch nor has a large mask.
+// Returns whether one padded call at most doubles the batch and its mask is not too large.
 bool PaddingFits(const PackedBatch& batch, int64_t longest, bool causal) {
   constexpr int64_t kMaxMask = int64_t{1} << 26;
   const auto sequences = static_cast<int64_t>(batch.query_scale.size());
@@ -93,7 +95,8 @@ std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHea
     query = Rotate(query, context.rotary.select(0, 0));
     key = Rotate(key, context.rotary.select(0, 0));
   }
-  // Scales that differ go into the queries; an equal one into the kernel, where 1 changes no bit.
+  // If the scales differ, they multiply the queries. A common scale is passed to the kernel, so that a scale of 1
+  // changes no bit.
   double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   if (!context.query_scale.defined()) {
     scale *= batch.query_scale.front();
@@ -113,7 +116,7 @@ bool RunsFlashAttention(c10::Device device, at::ScalarType type) {
     const at::Tensor offsets = at::tensor({0, 8}, at::kInt).to(device);
     return Flash(heads, heads, heads, offsets, 8, false, 1.0).cpu().sum().item<float>() == 0;
   } catch (const std::exception&) {
-    return false;  // A GPU before Ampere.
+    return false;  // For example, a GPU before Ampere.
   }
 }
 

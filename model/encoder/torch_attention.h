@@ -1,5 +1,5 @@
-// Attention of a whole packed batch in one call of LibTorch's, for devices where a call a sequence costs more than what
-// it computes. Includes torch; for model/encoder's own use.
+// Attention over a whole packed batch in one call of LibTorch, for devices on which one call per sequence costs more
+// than its computation. Includes torch, so for use within model/encoder only.
 #ifndef LONGEMBED_MODEL_ENCODER_TORCH_ATTENTION_H_
 #define LONGEMBED_MODEL_ENCODER_TORCH_ATTENTION_H_
 
@@ -19,27 +19,29 @@ struct TorchAttentionBatch {
   explicit TorchAttentionBatch(const PackedBatch& batch) : batch(batch) {}
 
   const PackedBatch& batch;
-  at::Tensor rotary;                  // float32 [1 or 3, 2, T, R / 2]; undefined without rotary positions.
-  at::Tensor sequence_offsets;        // int32 [S + 1]
-  at::Tensor query_scale;             // float32 [T, 1, 1], where the sequences' scales differ; else undefined.
-  bool one_call = true;               // AttendPacked is tried; else each part runs as it is.
-  bool flash = false;                 // The device runs FlashAttention in the model's precision.
-  const TorchFused* fused = nullptr;  // Kernels of our own; null: LibTorch's operations.
+  at::Tensor rotary;            // float32 [1 or 3, 2, T, R / 2]; undefined without rotary positions.
+  at::Tensor sequence_offsets;  // int32 [S + 1]
+  // float32 [T, 1, 1] if the sequences' scales differ; else undefined.
+  at::Tensor query_scale;
+  bool one_call = true;               // Whether AttendPacked is tried before the graph's own attention.
+  bool flash = false;                 // Whether the device supports FlashAttention in the model's precision.
+  const TorchFused* fused = nullptr;  // This project's kernels; null if LibTorch's operations are used.
 };
 
-// [T, heads, d] by float32 [2, T, R / 2], in float32; components from R on stay as they are.
+// Rotates heads [T, heads, d] by table, float32 [2, T, R / 2]. Computes in float32. Components from R on are not
+// rotated.
 at::Tensor Rotate(const at::Tensor& heads, const at::Tensor& table);
 
-// Whether `device` runs FlashAttention over packed sequences in `type`: found by trying.
+// Returns whether `device` supports FlashAttention over packed sequences in `type`, by trying it.
 bool RunsFlashAttention(c10::Device device, at::ScalarType type);
 
-// TorchAttentionBatch::query_scale.
+// Returns the value of TorchAttentionBatch::query_scale.
 at::Tensor QueryScaleRows(const PackedBatch& batch, c10::Device device);
 
-// qkv [T, (heads + 2 key_value_heads) d] -> [T, heads d]: FlashAttention over packed sequences (arXiv 2307.08691) on
-// CUDA in fp16 and bf16; elsewhere one padded call, where padding does not double the batch and no mask grows large.
-// Nothing when neither fits, or when a sequence has a neighbor window (SelfExtend): the graph's own attention does
-// these. With `may_write` qkv may be overwritten.
+// Returns the attention [T, heads d] of qkv [T, (heads + 2 key_value_heads) d]. Uses FlashAttention over packed
+// sequences (arXiv 2307.08691) on CUDA in fp16 and bf16, and elsewhere one padded call if padding at most doubles the
+// batch and the mask is not too large. Returns nullopt if neither is possible, or if a sequence has a neighbor window
+// (SelfExtend); the graph's own attention handles these. If `may_write`, qkv may be overwritten.
 std::optional<at::Tensor> AttendPacked(const at::Tensor& qkv, const AttentionHeads& shape,
                                        const TorchAttentionBatch& context, bool may_write = false);
 

@@ -32,7 +32,7 @@ absl::StatusOr<c10::Device> FindDevice(const std::string& name) {
       (!absl::ConsumePrefix(&rest, ":") || !absl::SimpleAtoi(rest, &index) || index < 0 || index > 127)) {
     return BadName(name);
   }
-  // Never closed: it registers the CUDA kernels with LibTorch.
+  // Never closed, because the library registers the CUDA kernels with LibTorch.
   static const void* const cuda_library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
   if (cuda_library == nullptr) return NoCuda(name, "LibTorch's libtorch_cuda.so cannot be loaded");
   if (!torch::cuda::is_available()) return NoCuda(name, "no CUDA driver or device answers");

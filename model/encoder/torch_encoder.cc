@@ -21,14 +21,14 @@
 namespace longembed {
 namespace {
 
-// A tensor over memory of ours, which must outlive it.
+// Returns a tensor that refers to `values`, which must outlive it.
 template <typename T>
 at::Tensor View(const std::vector<T>& values, at::ScalarType type) {
   return torch::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())}, type);
 }
 
-// The device's own stream of the calling thread, so that batches of several workers overlap on it. Goes by LibTorch's
-// device-independent interface: this file is compiled without CUDA's headers.
+// Returns the calling thread's own stream of the device, so that batches of several workers overlap. Uses LibTorch's
+// device-independent interface, because this file is compiled without CUDA's headers.
 c10::Stream StreamOfThread(c10::Device device) {
   thread_local std::map<c10::DeviceIndex, c10::Stream> streams;
   const auto found = streams.find(device.index());
@@ -41,8 +41,8 @@ void DropPages(const MappedFile& file, const at::Tensor& weight) {
   file.DropPages(static_cast<const std::byte*>(weight.const_data_ptr()), weight.nbytes());
 }
 
-// Puts a copy of every weight of the module onto the device in the place of the file's pages. A weight that parts share
-// stays shared, because it is one tensor.
+// Replaces every weight of the module, which is a mapped page, by a copy on the device. A weight shared by several
+// parts stays shared, because it is one tensor.
 void CopyWeights(torch::jit::Module module, const MappedFile& file, const TorchOptions& options) {
   int64_t total = 0, done = 0;
   for (const at::Tensor& weight : module.parameters()) total += weight.numel();
@@ -53,7 +53,7 @@ void CopyWeights(torch::jit::Module module, const MappedFile& file, const TorchO
     done += stored.numel();
     if (options.on_progress) options.on_progress(static_cast<double>(done) / static_cast<double>(total));
   }
-  module.to(options.device);  // Tables that are not weights.
+  module.to(options.device);  // Moves tables that are not parameters.
 }
 
 class TorchEncoder final : public Encoder {
@@ -75,9 +75,10 @@ class TorchEncoder final : public Encoder {
       for (const torch::jit::Module& layer : layers.children()) layers_.emplace_back(layer);
     }
     flash_ = options.type != at::kFloat && RunsFlashAttention(options.device, options.type);
-    // A GPU without NVRTC, or one whose results differ from LibTorch's, runs LibTorch's operations; kernels() tells.
+    // LibTorch's operations are used if NVRTC is missing or a kernel's results differ from LibTorch's. kernels() shows
+    // which are used.
     if (options.device.is_cuda()) fused_ = TorchFused::Make(options.device, options.type).value_or(nullptr);
-    // Batches run on streams of their own, which do not wait for the one that the weights were copied on.
+    // Waits for the copies of the weights, because batches run on other streams.
     if (options.device.is_cuda()) torch::cuda::synchronize(options.device.index());
   }
 
@@ -100,8 +101,8 @@ class TorchEncoder final : public Encoder {
   std::string kernels() const override { return fused_ == nullptr ? "" : "nvrtc"; }
 
  private:
-  // The same as the graph's own forward(), in parts, so that a cancelled batch ends between layers, and so that
-  // on a GPU attention is one kernel a layer.
+  // Computes the graph's forward() layer by layer, so that a batch can be cancelled between layers and attention on a
+  // GPU is one kernel per layer.
   absl::StatusOr<VectorBlock> Run(const PackedBatch& batch, absl::FunctionRef<bool()> is_cancelled) {
     if (batch.spans.empty()) return VectorBlock{.rows = 0, .width = vector_size_};
     const at::Tensor offsets = View(batch.sequence_offsets, at::kInt);
@@ -148,7 +149,7 @@ class TorchEncoder final : public Encoder {
     return pooling_.forward({hidden, spans}).toTensor();
   }
 
-  // A copy of a layer with its weights on the device.
+  // Returns a copy of a layer with its weights on the device.
   TorchLayer ReadLayer(size_t i) const {
     const torch::jit::Module layer = stored_layers_[i].deepcopy();
     for (const at::Tensor& weight : stored_layers_[i].parameters()) DropPages(*file_, weight);
@@ -162,8 +163,8 @@ class TorchEncoder final : public Encoder {
     return embeddings_.forward({tokens, ToDevice(View(batch.positions, at::kFloat))}).toTensor();
   }
 
-  // Through pinned memory, from which a GPU copies while the host continues. The host allocator keeps a piece until the
-  // stream has read it.
+  // Copies a tensor to the device through pinned memory, so that the host continues during the copy. LibTorch's host
+  // allocator does not reuse the memory before the stream has read it.
   at::Tensor ToDevice(const at::Tensor& tensor) const {
     if (device_.is_cpu()) return tensor;
     return tensor.pin_memory().to(device_, tensor.scalar_type(), /*non_blocking=*/true);
@@ -179,8 +180,8 @@ class TorchEncoder final : public Encoder {
 
   torch::jit::Module embeddings_;
   torch::jit::Module pooling_;
-  std::vector<TorchLayer> layers_;  // Empty when streamed.
-  // Streamed layers, whose weights are pages of `file_`.
+  std::vector<TorchLayer> layers_;  // Empty if streamed.
+  // The layers if streamed. Their weights are pages of `file_`.
   std::vector<torch::jit::Module> stored_layers_;
   std::shared_ptr<const MappedFile> file_;
   const TorchOptions options_;
@@ -188,14 +189,14 @@ class TorchEncoder final : public Encoder {
   const Family family_;
   const int vector_size_;
   bool flash_ = false;
-  std::unique_ptr<const TorchFused> fused_;  // Null: LibTorch's operations.
+  std::unique_ptr<const TorchFused> fused_;  // Null if LibTorch's operations are used.
 };
 
 }  // namespace
 
 absl::Status StatusOfException(const std::exception& error) {
   const absl::string_view text = error.what();
-  // The interpreter puts a traceback before the words that matter: what() ends with "RuntimeError: ...".
+  // The interpreter puts a traceback before the message: what() ends with "RuntimeError: ...".
   const size_t cause = text.rfind("RuntimeError: ");
   const absl::string_view words = cause == absl::string_view::npos ? text : text.substr(cause);
   const std::string first_line(words.substr(0, words.find('\n')));

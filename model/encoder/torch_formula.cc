@@ -18,7 +18,7 @@ constexpr double kUnseen = -std::numeric_limits<double>::infinity();
 // Attention of one sequence of n tokens, in float32.
 class SequenceAttention {
  public:
-  // qkv [n, (heads + 2 key_value_heads) d], rotary [1 or 3, 2, n, R / 2] or undefined.
+  // qkv is [n, (heads + 2 key_value_heads) d]; rotary is [1 or 3, 2, n, R / 2], or undefined.
   SequenceAttention(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
                     const at::Tensor& relative_bias, double query_scale, int64_t neighbor_window, int64_t chunk)
       : causal_(shape.causal),
@@ -47,9 +47,9 @@ class SequenceAttention {
     values_ = for_all_heads(parts[2].to(at::kFloat));
   }
 
-  // Of the queries `rows`, plain where `calibration` is null: [rows, heads d].
+  // Returns the attention of the queries `rows`, [rows, heads d]. Plain attention if `calibration` is null.
   at::Tensor Contexts(Range rows, const SequenceCalibration* calibration) const {
-    constexpr int64_t kTileElements = int64_t{1} << 21;  // Of scores, of which there are several copies.
+    constexpr int64_t kTileElements = int64_t{1} << 21;  // Scores per tile; several copies exist at a time.
     const int64_t heads = values_.size(0);
     const int64_t tile = std::clamp<int64_t>(kTileElements / (tokens_ * heads), 16, 256);
     std::vector<at::Tensor> contexts;
@@ -62,7 +62,8 @@ class SequenceAttention {
   }
 
  private:
-  // Of queries [first, last): [heads, last - first, n], scaled, -inf where a query does not see a key.
+  // Returns the scaled scores of queries [first, last) as [heads, last - first, n]. A score is -inf if the query does
+  // not see the key.
   at::Tensor Scores(int64_t first, int64_t last) const {
     const auto scores_of = [&](size_t query, size_t key) {
       return at::bmm(queries_[query].slice(1, first, last), keys_[key]);
@@ -89,8 +90,8 @@ class SequenceAttention {
     return causal_ ? scores.masked_fill(distance < 0, kUnseen) : scores;
   }
 
-  // Weights of calibrated attention, [heads, rows, n]. Each basket has a softmax of its own: a quotient of sums of the
-  // whole row's weights would lose baskets that have next to none of it.
+  // Returns the weights of calibrated attention, [heads, rows, n]. Each basket has its own softmax: dividing the row's
+  // softmax by sums over baskets would lose baskets whose weights underflow.
   at::Tensor Calibrate(const at::Tensor& scores, const SequenceCalibration& calibration) const {
     const at::Tensor plain = scores.softmax(2);
     at::Tensor in_baskets = scores, rest = plain.sum(2, /*keepdim=*/true);
@@ -114,15 +115,15 @@ class SequenceAttention {
   const int64_t neighbor_window_;
   const int64_t chunk_;
   const at::Tensor position_;               // [n]
-  double scale_ = 1;                        // Of scores.
+  double scale_ = 1;                        // Scale of the scores.
   at::Tensor bias_;                         // [heads, 2 farthest + 1], or undefined.
-  std::vector<at::Tensor> queries_, keys_;  // By version: [heads, n, d], [heads, d, n].
+  std::vector<at::Tensor> queries_, keys_;  // Per rotary table: [heads, n, d] and [heads, d, n].
   at::Tensor values_;                       // [heads, n, d]
 };
 
 int32_t ChunkOf(const PackedBatch& batch, size_t sequence) { return batch.chunk.empty() ? 0 : batch.chunk[sequence]; }
 
-// Null where attention of the layer is not calibrated.
+// Returns the calibration of a sequence in a layer, or null if there is none.
 const SequenceCalibration* CalibrationOf(const PackedBatch& batch, size_t sequence, int layer) {
   if (batch.calibration.empty()) return nullptr;
   const SequenceCalibration& calibration = batch.calibration[sequence];

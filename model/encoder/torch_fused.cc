@@ -153,14 +153,14 @@ std::optional<at::Tensor> TorchFused::RunPooling(const torch::jit::Module& pooli
 absl::Status TorchFused::Check(c10::Device device, at::ScalarType type) const {
   const c10::InferenceMode inference;
   const at::TensorOptions options = at::TensorOptions(device).dtype(type), wide = options.dtype(at::kFloat);
-  // Of a value near one: a few units in the last place.
+  // The tolerance is a few units in the last place of a value near 1.
   const double tolerance = type == at::kFloat ? 1e-4 : type == at::kHalf ? 8e-3 : 6e-2;
   const auto random = [&](at::IntArrayRef size) {
     return at::sin(at::arange(c10::multiply_integers(size), wide) * 12.9898).mul(2).view(size).to(type);
   };
   const auto check = [&](Kernel kernel, const at::Tensor& ours, const at::Tensor& expected) {
     const auto difference = (ours.to(at::kFloat) - expected.to(at::kFloat)).abs().max().item<float>();
-    if (difference <= tolerance) return absl::OkStatus();  // False for NaN.
+    if (difference <= tolerance) return absl::OkStatus();  // NaN fails this comparison.
     return absl::InternalError(absl::StrCat("kernel ", cuda::kKernelNames[static_cast<size_t>(kernel)], " is ",
                                             difference, " away from LibTorch"));
   };

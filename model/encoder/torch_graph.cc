@@ -14,7 +14,7 @@ namespace {
 using torch::jit::Module;
 using torch::jit::Node;
 
-// The members of each class of the exporter's modules. A module with other members computes something else.
+// Returns the members of each class of the exporter's modules. A module with other members computes something else.
 const std::unordered_map<std::string_view, std::set<std::string_view>>& KnownParts() {
   static const auto* const parts = new std::unordered_map<std::string_view, std::set<std::string_view>>{
       {"Dense", {"linear", "activation"}},
@@ -45,7 +45,7 @@ const std::unordered_map<std::string_view, std::set<std::string_view>>& KnownPar
   return *parts;
 }
 
-// Every module of TorchScript has these.
+// Returns whether every TorchScript module has a member of this name.
 bool IsOfEveryModule(std::string_view name) { return name == "training" || name == "_is_full_backward_hook"; }
 
 bool IsPlainSum(const Node& node) {
@@ -56,7 +56,7 @@ bool IsPlainSum(const Node& node) {
 std::optional<AttentionHeads> AttentionHeadsOf(const Module& part) {
   const std::string kind = ClassOf(part);
   const auto number = [&part](const char* name) { return part.type()->getConstant(name).toInt(); };
-  // Attention that leaves some tokens unattended, for sequences without such tokens.
+  // Attention that can leave some tokens unattended. For other sequences it equals the plain class.
   if (kind == "UnattendedPackedAttention")
     return AttentionHeads{.heads = number("heads"), .key_value_heads = number("heads"), .packed = false};
   if (kind == "UnattendedRotaryAttention") {
@@ -118,7 +118,7 @@ class CallReader {
     return absl::OkStatus();
   }
 
-  // A call whose values are the node's inputs [first, last).
+  // Adds a call whose arguments are the node's inputs [first, last).
   absl::Status Add(const Node& node, std::optional<Module> part, size_t first, size_t last) {
     PartCall call{.part = std::move(part), .out = read_.values++};
     if (call.part.has_value()) {
@@ -135,7 +135,7 @@ class CallReader {
     return absl::OkStatus();
   }
 
-  // Arguments of forward() belong to its caller.
+  // Sets `only_reader`. Arguments of forward() belong to its caller, so they are excluded.
   void FindOnlyReaders() {
     const size_t arguments = graph_->inputs().size() - 1;
     std::vector<int> readers(read_.values, 0);

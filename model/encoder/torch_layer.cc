@@ -12,7 +12,7 @@ namespace longembed {
 TorchLayer::TorchLayer(const torch::jit::Module& layer) : layer_(layer) {
   absl::StatusOr<LayerCalls> calls = ReadLayerCalls(layer);
   if (calls.ok()) calls_ = *std::move(calls);
-  offsets_ = layer.get_method("forward").graph()->inputs().size() - 2;  // Without the module itself.
+  offsets_ = layer.get_method("forward").graph()->inputs().size() - 2;  // The module itself is not counted.
 }
 
 at::Tensor TorchLayer::Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number) {
@@ -38,7 +38,7 @@ c10::IValue TorchLayer::RunCall(PartCall& call, const std::vector<c10::IValue>& 
                                 const TorchAttentionBatch& context) {
   if (!call.part.has_value()) return values[call.in[0]].toTensor() + values[call.in[1]].toTensor();
   if (context.one_call && call.attention.has_value() && call.attention->packed) {
-    // What FillByFormula reads afterwards stays.
+    // FillByFormula reads the input afterwards, so it must not be overwritten.
     const bool may_write = call.only_reader && !NeedsFormula(context.batch);
     std::optional<at::Tensor> attended =
         AttendPacked(values[call.in[0]].toTensor(), *call.attention, context, may_write);

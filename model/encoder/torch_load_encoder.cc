@@ -21,12 +21,13 @@
 namespace longembed {
 namespace {
 
-// The contract that the exporter writes beside the graph; it fixes names, order, dtypes and shapes of forward's
-// arguments.
+// Signatures in the contract that the exporter writes next to the graph. They define names, order, dtypes and shapes of
+// the arguments of forward().
 constexpr char kApeSignature[] = "\"ape-v1\"";
 constexpr char kRopeSignature[] = "\"rope-v1\"";
 
-// The dtype of LibTorch's own kernels. The graph itself keeps tables and sums in float32 that must stay so.
+// Returns the dtype of the weights for LibTorch's kernels. The graph itself keeps in float32 the tables and sums that
+// need it.
 absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) {
   switch (precision) {
     case Precision::kFloat32:
@@ -42,7 +43,8 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
   return PrecisionUnavailable(PrecisionName(precision), "LibTorch's own kernels are not used for it; use bf16 or fp32");
 }
 
-// Our kernels, or UNIMPLEMENTED or FAILED_PRECONDITION with the reason why they cannot run the model.
+// Loads an encoder that uses this project's kernels. Errors: UNIMPLEMENTED or FAILED_PRECONDITION with the reason if
+// they cannot run the model.
 absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
   const absl::StatusOr<const cpu::Kernels*> kernels = cpu::FindKernels(options.kernels);
   if (!kernels.ok()) return kernels.status();
@@ -51,7 +53,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, con
   if (!loaded.ok()) return loaded.status();
   absl::StatusOr<Program> program = LowerToProgram(loaded->module, loaded->file);
   if (!program.ok()) return program.status();
-  *loaded = {};  // The program holds what it needs of the file.
+  *loaded = {};  // The program keeps the parts of the file that it needs.
   if (options.precision == Precision::kBfloat16 && !(*kernels)->bfloat16_rows && options.on_fallback) {
     options.on_fallback("weights are kept in bf16, and products computed in fp32",
                         absl::StrCat("the kernels ", (*kernels)->name, " have no products of bfloat16"));
@@ -60,12 +62,12 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, con
                         {.threads = options.threads, .streamed = options.streamed, .on_progress = options.on_progress});
 }
 
-// That this processor has the kernels that are named, if any are.
+// Checks that this processor supports the named kernels. An empty name is accepted.
 absl::Status CheckKernelsName(const std::string& name) {
   return name.empty() ? absl::OkStatus() : cpu::FindKernels(name).status();
 }
 
-// Throws what torch throws.
+// Loads the encoder without a sparse head. Throws torch's exceptions.
 absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const ModelManifest& manifest,
                                               c10::Device device, const EncoderOptions& options) {
   absl::StatusOr<MappedModule> loaded = LoadMapped(path);

@@ -28,7 +28,7 @@ Weight WeightOf(const Module& module, const std::string& name) { return ToWeight
 
 c10::IValue ConstantOf(const Module& module, const std::string& name) { return module.type()->getConstant(name); }
 
-// The matrix as the file holds it.
+// Returns the matrix in the precision of the file.
 absl::StatusOr<StoredMatrix> MatrixOf(const Module& module, const std::shared_ptr<const MappedFile>& file) {
   auto owner = std::make_shared<at::Tensor>(module.attr("weight").toTensor());
   StoredMatrix matrix;
@@ -57,7 +57,7 @@ std::optional<Activation> GateOf(const std::string& kind) {
   return std::nullopt;
 }
 
-// Lowers the forward() of one layer after the other.
+// Lowers layers, one call of Lower per layer.
 class LayerLowering {
  public:
   LayerLowering(Program& program, std::shared_ptr<const MappedFile> file) : program_(program), file_(std::move(file)) {}
@@ -67,7 +67,8 @@ class LayerLowering {
     if (!read.ok()) return read.status();
     ops_.clear();
     values_.assign(read->values, std::nullopt);
-    values_[0] = hidden;  // forward()'s other arguments are the batch's, which the kernels read from there.
+    // The other arguments of forward() belong to the batch; kernels read them from it.
+    values_[0] = hidden;
     for (const PartCall& call : read->calls) {
       RETURN_IF_ERROR(call.part.has_value() ? LowerPart(call) : LowerSum(call));
     }
@@ -100,7 +101,7 @@ class LayerLowering {
       out = LowerLinear(module, *in);
     } else if (const std::optional<Activation> activation = GateOf(kind); activation.has_value()) {
       out = LowerGate(*activation, *in);
-      values_[call.in[0]].reset();  // The product's own result is no longer there.
+      values_[call.in[0]].reset();  // The result before the gate no longer exists.
     } else if (kind == "ResidualNorm" || kind == "LayerNorm" || kind == "RmsNorm") {
       out = LowerNorm(call, *in);
     } else if (kind == "HeadNorm") {
@@ -125,7 +126,7 @@ class LayerLowering {
     return Add(std::move(op), static_cast<int>(op.weight.rows));
   }
 
-  // Gate and value are one product, whose only reader this is: it becomes a gated one.
+  // Lowers a gate. Gate and value come from one linear layer that nothing else reads, so that layer becomes gated.
   absl::StatusOr<Value> LowerGate(Activation activation, Value in) {
     auto* const product = ops_.empty() ? nullptr : std::get_if<LinearOp>(&ops_.back());
     if (product == nullptr || product->out != in || product->activation != Activation::kNone || product->gated ||
@@ -216,7 +217,8 @@ class LayerLowering {
   Program& program_;
   const std::shared_ptr<const MappedFile> file_;
   std::vector<Op> ops_;
-  std::vector<std::optional<Value>> values_;  // By the layer's numbering; nothing for those that no kernel reads.
+  // Indexed by the layer's numbering; nullopt for values that no kernel reads.
+  std::vector<std::optional<Value>> values_;
 };
 
 absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {

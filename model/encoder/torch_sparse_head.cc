@@ -11,7 +11,7 @@
 namespace longembed {
 namespace {
 
-// A tensor over memory of ours, which must outlive it.
+// Returns a tensor that refers to `values`, which must outlive it.
 template <typename T>
 at::Tensor View(std::span<const T> values, at::IntArrayRef sizes, at::ScalarType type) {
   return torch::from_blob(const_cast<T*>(values.data()), sizes, type);
@@ -38,7 +38,8 @@ class TorchSparseHead final : public SparseHead {
   SparseSum sum() const override { return sum_; }
 
  private:
-  // counts int64 [parts], then indices int32 and values float32 of all parts, one after the other.
+  // Converts the head's result to vectors. The result is counts, int64 [parts], and the concatenated indices (int32)
+  // and values (float32) of all parts.
   static std::vector<SparseVector> ToVectors(const c10::intrusive_ptr<c10::ivalue::Tuple>& result) {
     const auto tensor = [&result](size_t i, at::ScalarType type) {
       return result->elements()[i].toTensor().to(at::kCPU, type).contiguous();

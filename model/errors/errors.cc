@@ -17,12 +17,15 @@ std::string Payload(const absl::Status& status, const char* key) {
   return payload.has_value() ? std::string(*payload) : std::string();
 }
 
-// A description may quote the client's text; megabytes of it would make an answer that no client accepts.
+// Truncates a description. It may quote megabytes of a client's text, and clients reject responses with so much
+// metadata.
 std::string Shortened(std::string_view description) {
-  constexpr size_t kMaxBytes = 800;  // In a gRPC trailer, of 8 KiB in all: three times as long as %XX, and in base64.
+  // gRPC limits all trailers together to 8 KiB. They hold the description twice: percent-encoded, which takes up to
+  // three times as many bytes, and in base64.
+  constexpr size_t kMaxBytes = 800;
   constexpr std::string_view kCut = "...";
   if (description.size() <= kMaxBytes) return std::string(description);
-  size_t end = kMaxBytes - kCut.size();  // So that cutting again changes nothing.
+  size_t end = kMaxBytes - kCut.size();  // Leaves room for kCut, so that truncating again changes nothing.
   const auto within_sequence = [&] { return (static_cast<unsigned char>(description[end]) & 0xc0) == 0x80; };
   while (end > 0 && within_sequence()) --end;
   return std::string(description.substr(0, end)).append(kCut);
@@ -36,7 +39,7 @@ absl::Status Invalid(std::string_view field, std::string_view reason, std::strin
 
 absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
                        std::string_view description) {
-  // Strings, because Debian's absl has a string_view of its own.
+  // Copies to std::string, because absl::string_view in Debian's absl is not std::string_view.
   const std::string where(field), why(reason), what = Shortened(description);
   absl::Status status(code, where.empty() ? what : absl::StrCat(where, ": ", what));
   status.SetPayload(kFieldPayload, absl::Cord(where));
@@ -50,7 +53,7 @@ std::string ErrorReason(const absl::Status& status) { return Payload(status, kRe
 
 namespace {
 
-// The same error at another field. Keeps what others have attached to it, such as a retry delay.
+// Returns the error with another field. Keeps other payloads, such as a retry delay.
 absl::Status WithField(const absl::Status& status, const std::string& field) {
   absl::Status moved = MakeError(status.code(), field, ErrorReason(status), Payload(status, kDescriptionPayload));
   status.ForEachPayload([&moved](absl::string_view type, const absl::Cord& payload) {

@@ -1,1 +1,1 @@
-"""Turns a checkpoint into a model directory that longembed-server loads. README.md beside this file tells how."""
+"""Turns a checkpoint into a model directory that longembed-server loads. README.md beside this file is the manual."""

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-if not __package__:  # Run as a folder: Python put that folder, not the repository, on the path.
+if not __package__:  # Run as a folder: Python has put this folder on the path instead of the repository.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from model.export import checkpoints, manifest, sources  # noqa: E402
@@ -43,7 +43,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def extension(option: str, text: str | None, required: str | None = None) -> str | None:
-    """`text` if it may be JSON of longembed.v1.Extension, with the field `required`; the server, which knows the fields, checks the rest when it loads the model."""
+    """Returns `text` after checking that it is a JSON object, with the field `required` if given. The server, which knows the fields of longembed.v1.Extension,
+    checks the rest when it loads the model."""
     if not text:
         return text
     try:
@@ -67,12 +68,12 @@ def dimensions(text: str | None) -> list[int] | None:
 
 
 def embed_texts_program(given: Path | None) -> Path | None:
-    """longembed-embed-texts: the one that was given, or the one that was built; None where there is none or '' was given."""
+    """Returns the path of longembed-embed-texts: the given one, or the one in the build folder. Returns None if there is none or '' was given."""
     from model.export import directory
 
     if given is None:
         return directory.PROGRAM if directory.PROGRAM.is_file() else None
-    if given == Path():  # argparse makes it of ''.
+    if given == Path():  # argparse converts '' to this.
         return None
     if not given.is_file():
         raise ExportError(f"--embed-texts {given} is not there; build the target longembed-embed-texts, or leave the option out.")
@@ -80,7 +81,7 @@ def embed_texts_program(given: Path | None) -> Path | None:
 
 
 def overrides_of(options: argparse.Namespace) -> dict:
-    """The settings of the command line, without those left to the checkpoint."""
+    """Returns the settings that the command line gives."""
     prompts = {}
     for prompt in options.prompt:
         name, equals, text = prompt.partition("=")
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
     if manifest.is_current(options.out, request):
         print(f"{options.out} already holds {source.label}, made by this version; nothing to do.", file=sys.stderr)
         return
-    from model.export import export  # Brings torch along, which takes seconds.
+    from model.export import export  # Imports torch, which takes seconds.
 
     started = time.monotonic()
     export.export(source, overrides, request, options.out, embed_texts_program(options.embed_texts), options.check)
@@ -125,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ExportError as error:
         print(f"Export failed: {error}", file=sys.stderr)
         return 1
-    except OSError as error:  # No space, no permission, a file that went away.
+    except OSError as error:  # For example, no space, no permission, or a deleted file.
         print(f"Export failed: {error.strerror or error} ({error.filename or 'reading or writing a file'}); correct that and export again.", file=sys.stderr)
         return 1
     return 0

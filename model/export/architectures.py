@@ -1,11 +1,11 @@
-"""Which module exports which architecture. README.md says what such a module has to offer."""
+"""Maps architectures to the modules that export them. README.md describes the interface of such a module."""
 
 import importlib
 from types import ModuleType
 
 from model.export.errors import ExportError
 
-# transformers' model_type -> module of this package, imported when needed because each brings torch along.
+# transformers' model_type -> module of this package. Modules are imported when needed, because each imports torch.
 MODULES = {
     "bert": "bert",
     "camembert": "roberta",
@@ -29,7 +29,7 @@ MODULES = {
 
 
 def find(config: dict) -> ModuleType:
-    """The module for a checkpoint's config.json, after it has looked through the config for anything that it cannot export."""
+    """Returns the module for a checkpoint's config.json. Raises ExportError if the config has anything that the module cannot export."""
     model_type = config.get("model_type", "none")
     if model_type not in MODULES:
         raise ExportError(f"architecture {model_type!r} is not one that this exporter knows ({', '.join(sorted(MODULES))}); choose another checkpoint.")

@@ -1,7 +1,8 @@
-"""Writes a graph as a TorchScript archive, one weight at a time: no more than the largest of them is in memory.
+"""Writes a graph as a TorchScript archive, with at most one weight in memory at a time.
 
-torch.jit.save takes a module whose weights are there. So the graph is saved with stand-ins of the right shapes and no content, and copied record by record with
-the weights in their places. An archive is a zip file without compression of its tensors: data/N is the content of a storage, and data.pkl says how long each is.
+torch.jit.save needs a module whose weights are in memory. Therefore the graph is first saved with stand-ins, which have the right shapes but no content. This
+archive is then copied record by record, with the stand-ins replaced by the weights. An archive is a zip file whose tensors are not compressed: data/N is the
+content of a storage, and data.pkl has its length.
 """
 
 import io
@@ -18,11 +19,11 @@ from torch import nn
 
 from model.export.deferred import Deferred
 
-CONTRACT_FILE = "longembed.json"  # Which arguments the graph takes. The loader reads it first.
-MARK = b"deferred"  # Begins a stand-in's content; its number follows.
+CONTRACT_FILE = "longembed.json"  # Describes the arguments of the graph. The loader reads it first.
+MARK = b"deferred"  # Beginning of a stand-in's content, followed by its number.
 PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-LONG1 = b"\x8a"  # Pickle's operation for an integer of so many bytes.
-PROGRESS_BYTES = 2 << 30  # A line each.
+LONG1 = b"\x8a"  # Pickle's operation for an integer with a given number of bytes.
+PROGRESS_BYTES = 2 << 30  # Bytes per line of progress.
 
 
 class _Content:
@@ -40,19 +41,19 @@ class _Content:
 
 
 def save(graph: nn.Module, contract: dict, to: Path | BinaryIO, narrow: bool = True) -> str:
-    """Writes an archive and returns the precision of its weights, "fp32", "bf16" or "fp16". It is the checkpoint's own where every weight is exact in that and
-    `narrow` allows it."""
+    """Writes an archive and returns the precision of its weights, "fp32", "bf16" or "fp16". If `narrow`, this is the checkpoint's own precision, provided that
+    it represents every weight exactly."""
     contents = _put_stand_ins(graph, narrow)
     skeleton = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and what LibTorch loads.
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, but it is what LibTorch loads.
         torch.jit.save(torch.jit.script(graph), skeleton, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
     _copy(skeleton, contents, to)
     return PRECISIONS.get(contents[0].dtype, "fp32")
 
 
 def _put_stand_ins(graph: nn.Module, narrow: bool) -> list[_Content]:
-    """Replaces the graph's weights by stand-ins, and returns their contents by number. A weight that several parts share stays shared."""
+    """Replaces the graph's weights by stand-ins, and returns their contents by number. A weight that several parts share remains shared."""
     weights = {id(weight): weight for module in graph.modules() for weight in module._parameters.values() if weight is not None}
     deferred = [weight if isinstance(weight, Deferred) else Deferred.of_tensor(weight.detach()) for weight in weights.values()]
     dtype = _common_dtype(deferred) if narrow else torch.float32
@@ -76,18 +77,18 @@ def _stand_in(number: int, shape: torch.Size, dtype: torch.dtype) -> nn.Paramete
 
 
 def _copy(skeleton: io.BytesIO, contents: list[_Content], to: Path | BinaryIO) -> None:
-    """The skeleton's records with the stand-ins' content, and without debug records: these hold this machine's paths, so that no two machines would write the same
-    bytes."""
+    """Copies the skeleton's records, replaces stand-ins by their content, and drops debug records. Debug records hold paths of this machine, so different
+    machines would write different bytes."""
     skeleton.seek(0)
     reader = torch._C.PyTorchFileReader(skeleton)
     names = reader.get_all_records()
     writer = torch._C.PyTorchFileWriter(str(to) if isinstance(to, Path) else to)
-    version = ".data/version" if ".data/version" in names else "version"  # Where it stands depends on its value.
+    version = ".data/version" if ".data/version" in names else "version"  # The record's name depends on the version.
     writer.set_min_version(int(reader.get_record(version)))
-    elements: dict[str, int] = {}  # By the storage's name in data.pkl.
+    elements: dict[str, int] = {}  # Number of elements, by the storage's name in data.pkl.
     progress = _Progress(sum(content.bytes for content in contents))
     for name in names:
-        if name.endswith(".debug_pkl") or name.startswith(".data/") or name == version:  # The writer makes these itself.
+        if name.endswith(".debug_pkl") or name.startswith(".data/") or name == version:  # The writer creates these itself.
             continue
         record = reader.get_record(name)
         if name.startswith("data/") and record.startswith(MARK):
@@ -96,18 +97,19 @@ def _copy(skeleton: io.BytesIO, contents: list[_Content], to: Path | BinaryIO) -
             writer.write_record(name, content.storage(), content.bytes)
             progress.add(content.bytes)
         else:
-            record = with_lengths(record, elements) if name == "data.pkl" else record  # It comes after all of data/.
+            record = with_lengths(record, elements) if name == "data.pkl" else record  # data.pkl comes after all records of data/.
             writer.write_record(name, record, len(record))
     writer.write_end_of_file()
 
 
 def with_lengths(pickle: bytes, elements: dict[str, int]) -> bytes:
-    """data.pkl with other lengths of the storages named in `elements`. A storage is ('storage', type, name, 'cpu', length), marked by BINPERSID."""
+    """Returns data.pkl with the lengths of the storages replaced by those in `elements`. A storage is the tuple ('storage', type, name, 'cpu', length),
+    followed by the operation BINPERSID."""
     pieces: list[bytes] = []
     strings: list[str] = []
     for name, argument, piece in _operations(pickle):
         if name == "BINPERSID" and strings[-2] in elements:
-            pieces[-2] = LONG1 + b"\x08" + struct.pack("<q", elements[strings[-2]])  # The length, which TUPLE follows.
+            pieces[-2] = LONG1 + b"\x08" + struct.pack("<q", elements[strings[-2]])  # The length, which is before the operation TUPLE.
         if isinstance(argument, str) and name in ("BINUNICODE", "BINGET", "LONG_BINGET"):
             strings.append(argument)
         pieces.append(piece)
@@ -115,7 +117,7 @@ def with_lengths(pickle: bytes, elements: dict[str, int]) -> bytes:
 
 
 def _operations(pickle: bytes) -> Iterator[tuple[str, object, bytes]]:
-    """Name, argument and bytes of each operation; the argument of one that reads the memo is what was put there, if that was a text."""
+    """Yields name, argument and bytes of each operation. The argument of an operation that reads the memo is the memo's entry if that is a text."""
     memo: dict[int, object] = {}
     found = [(operation.name, argument, position) for operation, argument, position in pickletools.genops(pickle)]
     last: object = None
@@ -129,7 +131,7 @@ def _operations(pickle: bytes) -> Iterator[tuple[str, object, bytes]]:
 
 
 class _Progress:
-    """Says how far the writing of a large archive is."""
+    """Reports the progress of writing a large archive."""
 
     def __init__(self, total: int):
         self._total, self._done, self._said = total, 0, 0

@@ -25,7 +25,8 @@ POSITION = "embeddings.position_embeddings.weight"
 class Embeddings(nn.Module):
     """tokens int32 [T], positions float32 [T] -> [T, H].
 
-    A position between two integers takes the linear interpolation of their rows; an integer takes its row exactly; beyond the last row it takes the last.
+    A position between two integers gets the linear interpolation of their rows, and an integer gets exactly its row. Positions beyond the last row get the last
+    row.
     """
 
     def __init__(self, word: Tensor, position: Tensor, norm: ResidualNorm):
@@ -47,7 +48,7 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """hidden [T, H], query_scale float32 [S], neighbor_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
 
-    neighbor_window is there because every family's layer has the same signature; absolute positions have no use for it.
+    neighbor_window is not used with absolute positions. It exists because the layers of all families have the same signature.
     """
 
     def __init__(self, weights: Weights, prefix: str, attention: nn.Module):
@@ -67,10 +68,10 @@ class Layer(nn.Module):
 
 
 class PackedEncoder(nn.Module):
-    """The whole graph, of signature ape-v1. A loader may call embeddings, each of layers, and pooling by itself instead of forward."""
+    """A whole graph of signature ape-v1. Instead of forward, a loader may call embeddings, each layer and pooling separately."""
 
     def __init__(self, weights: Weights, attentions: list[nn.Module]):
-        """`attentions`: of each layer."""
+        """`attentions` holds the attention of each layer."""
         super().__init__()
         self.embeddings = embeddings(weights)
         self.layers = nn.ModuleList(Layer(weights, f"encoder.layer.{i}.", attention) for i, attention in enumerate(attentions))
@@ -88,7 +89,7 @@ class PackedEncoder(nn.Module):
 def embeddings(weights: Weights) -> Embeddings:
     word = weights["embeddings.word_embeddings.weight"]
     if "embeddings.token_type_embeddings.weight" in weights:
-        # Token type 0 goes into the word table, because transformers adds these two first: the sum keeps every bit.
+        # Adds the row of token type 0 to the word table. transformers also adds these two first, so the sum is bitwise equal.
         word = word + weights["embeddings.token_type_embeddings.weight"][0]
     return Embeddings(word, weights[POSITION], weights.norm("embeddings.LayerNorm"))
 
@@ -103,7 +104,7 @@ def refuse_unsupported(config: dict, kind: str = "BERT") -> None:
 
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:
-    """The manifest's sizes, read off the tensors; only the number of heads is known to the config alone."""
+    """Returns the manifest's sizes. They come from the tensors, except for the number of heads, which only the config has."""
     weights = Weights(tensors, spelling)
     vocabulary, hidden = weights["embeddings.word_embeddings.weight"].shape
     heads = config["num_attention_heads"]
@@ -123,15 +124,15 @@ def longest_position(config: dict, tensors: dict[str, Tensor]) -> int:
 
 
 def build(config: dict, tensors: dict[str, Tensor]) -> PackedEncoder:
-    """The graph, ready to be scripted."""
+    """Returns the graph, ready to be scripted."""
     measured = sizes(config, tensors)
     attentions = [PackedAttention(measured["attention_heads"]) for _ in range(measured["layers"])]
     return PackedEncoder(Weights(tensors, spelling, config.get("layer_norm_eps", 1e-12)), attentions).eval()
 
 
 def relative(as_bert: Callable[[dict, dict], tuple[dict, dict]]) -> tuple[Callable, Callable, Callable]:
-    """sizes, longest_position and build of an architecture that is BERT by another name. `as_bert` gives config and tensors as BERT has them, the position table
-    from position 0."""
+    """Returns sizes, longest_position and build for an architecture that equals BERT except for names. `as_bert` converts config and tensors to BERT's names,
+    with a position table that begins at position 0."""
     return (
         lambda config, tensors: sizes(*as_bert(config, tensors)),
         lambda config, tensors: longest_position(*as_bert(config, tensors)),
@@ -140,7 +141,7 @@ def relative(as_bert: Callable[[dict, dict], tuple[dict, dict]]) -> tuple[Callab
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
-    """transformers' own BertModel with the same weights, in float32: the oracle of the check."""
+    """Returns transformers' BertModel with the same weights in float32, as the oracle of the check."""
     from transformers import BertConfig, BertModel
 
     full = {**config, **transformers_sizes(sizes(config, tensors))}

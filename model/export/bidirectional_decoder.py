@@ -1,4 +1,4 @@
-"""Llama, Mistral or Qwen trained to see both sides of a token (`is_causal: false`)."""
+"""Llama, Mistral or Qwen trained with bidirectional attention (`is_causal: false`)."""
 
 from model.export.decoder import FAMILY, ROPE_TYPES, SIGNATURE, build, is_causal, longest_position, reference, refuse_unsupported, sizes  # noqa: F401
 

@@ -1,6 +1,6 @@
-"""Compares a written model directory with the checkpoint as its own users load it: text in, vector out.
+"""Compares the vectors of a written model directory with those that users of the checkpoint get for the same texts.
 
-Theirs: `reference.py`. Ours: `directory.py`, which takes nothing but the directory's files.
+`reference.py` computes the users' vectors. `directory.py` computes the vectors of the directory, from its files only.
 """
 
 import random
@@ -15,10 +15,10 @@ from torch import Tensor
 from model.export import reference
 from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
-from model.export.packing import encode, positions_of, rotations, table_rows  # noqa: F401  Of the check's callers, too.
+from model.export.packing import encode, positions_of, rotations, table_rows  # noqa: F401  Also used by callers of this module.
 
 TEXTS = Path(__file__).with_name("texts.txt")
-# Beside the lines of that file: what an editor would not keep, and what tokenizers treat by rules of their own.
+# Texts that an editor would change when saving that file, and texts that tokenizers treat specially.
 ODD_TEXTS = (
     " ", "\t\n ", "  two blanks before", "two blanks after  ", "a  b   c\td\n\ne", "\u3000ideographic blanks\u00a0and others\u2003", "İstanbul DŽ ǅ ß ẞ ﬃ",
     "cafe\u0301 na\u00efve A\u030angstro\u0308m \u1e9b\u0323", "한국어 \u1112\u1161\u11ab 中文字abc漢字 カタカナ ｶﾀｶﾅ", "\ufeffbyte order mark", "zero\u200bwidth\u200djoiner\ufe0f",
@@ -26,17 +26,17 @@ ODD_TEXTS = (
     ".", "0", "1234567890 3.14159 1,000", "\x00\x07\x7f control \x1b[0m", "\ufffd", "<s> </s> <unk> <pad> <mask> <|endoftext|> [CLS] [SEP]", "<S>[cls]</S>",
 )  # fmt: skip
 PROMPTED_TEXTS = ("hello", "THE QUICK brown Fox", " a blank before")
-LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Of long samples, in tokens.
+LENGTHS = (16, 33, 64, 96, 128, 200, 256, 300, 384, 450, 500, 511, 512)  # Lengths of long samples, in tokens.
 BATCH_SEQUENCES = 8  # Sequences in a random batch.
 COMPARED_SEQUENCES = 24  # Sequences that are encoded alone and batched with others.
 MIN_COSINE = 0.99999
-MAX_BATCHED_DIFFERENCE = 1e-5  # A component, of unit vectors.
-MAX_NORM_DIFFERENCE = 1e-3  # Of a vector that the checkpoint does not normalize, relative to its norm.
+MAX_BATCHED_DIFFERENCE = 1e-5  # For a component of unit vectors.
+MAX_NORM_DIFFERENCE = 1e-3  # Relative to the norm, for vectors that the checkpoint does not normalize.
 
 
 @dataclass(frozen=True)
 class Report:
-    """Measurements of the check. Differences are the largest of any component of unit vectors."""
+    """Measurements of the check. Differences are the maximum over all components of unit vectors."""
 
     by: str  # The library that the checkpoint's users load it with.
     through: str  # The engine that turned the directory into vectors.
@@ -57,17 +57,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Expectation:
-    """The way that users of the checkpoint load it; the keys of `embed`'s request in reference_process.py."""
+    """How users of the checkpoint load it. The fields are keys of `embed`'s request in reference_process.py."""
 
     folder: Path
     transformer_folder: Path
-    splade: dict | None  # strategy and activation, where the checkpoint gives SPLADE's sparse vectors.
-    dense_folders: list[str]  # Of Dense modules after pooling, in their order.
-    with_modules: bool  # By sentence-transformers.
-    own_code: bool  # transformers does not have the architecture; its module here does.
-    limit: int | None  # Tokens to truncate at; overrides the checkpoint.
-    said_limit: int | None  # Settings of sentence-transformers' files, for when transformers reads the checkpoint.
-    append_eos: bool | None  # None: what the tokenizer does.
+    splade: dict | None  # strategy and activation, if the checkpoint gives SPLADE's sparse vectors.
+    dense_folders: list[str]  # Folders of the Dense modules after pooling, in order.
+    with_modules: bool  # Whether sentence-transformers loads it.
+    own_code: bool  # Whether transformers lacks the architecture, so that its module in model/export computes the reference.
+    limit: int | None  # Limit in tokens for truncation; overrides the checkpoint.
+    said_limit: int | None  # Limit in sentence-transformers' files, used when transformers loads the checkpoint.
+    append_eos: bool | None  # None: as the tokenizer does it.
     eos: int | None
 
 
@@ -97,7 +97,8 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
 
 
 def compared(directory: Directory, expectation: Expectation, longest: int, output: str = "dense") -> tuple[list[Sample], list[list[int]], dict]:
-    """(texts, token ids of exact lengths, what the checkpoint's own library says of both), once limit and tokens have been found the same. `output`: dense, sparse."""
+    """Returns (texts, token ids of exact lengths, the answers of the checkpoint's own library for both). Raises ExportError if limits or tokens differ.
+    `output` is dense or sparse."""
     content = directory.content
     samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
     stretches = _stretches(directory, longest)
@@ -108,7 +109,7 @@ def compared(directory: Directory, expectation: Expectation, longest: int, outpu
 
 
 def _differences(raw: Tensor, expected: Tensor, texts: list[str]) -> dict:
-    """Of vectors as the model gives them, [texts and stretches of exact length, H]."""
+    """Returns the differences of vectors as the model gives them. Rows are the texts, followed by the sequences of exact lengths."""
     alone, wanted = F.normalize(raw.double()), F.normalize(expected.double())
     cosines = (alone * wanted).sum(dim=1)
     worst = int(cosines.nan_to_num(-2.0).argmin())
@@ -127,7 +128,7 @@ def lines() -> list[str]:
 
 
 def samples_of(prompts: dict[str, str], default_prompt_name: str | None, specials: list[str], long_text: str) -> list[Sample]:
-    """Every text as a request without a prompt gives it, and some by each prompt."""
+    """Returns every text without a prompt name, and some texts with each prompt."""
     spelled = [f"a {special} b{special}c" for special in specials] + [f" {special} ".join("abc") for special in specials[:4]]
     samples = [Sample(text) for text in (*lines(), *ODD_TEXTS, *spelled, long_text)]
     names = [*prompts, *([""] if default_prompt_name else [])]
@@ -135,7 +136,7 @@ def samples_of(prompts: dict[str, str], default_prompt_name: str | None, special
 
 
 def _stretches(directory: Directory, longest: int) -> list[list[int]]:
-    """Token ids of exact lengths up to `longest`, beyond the trained window where the model has positions there."""
+    """Returns token ids of exact lengths up to `longest`, which may be beyond the trained window if the model has positions there."""
     specials = directory.content["special_tokens"]
     stream = [token for line in lines() for token in directory.tokenizer.encode(line, add_special_tokens=False).ids]
     stretches = []
@@ -149,8 +150,9 @@ def _stretches(directory: Directory, longest: int) -> list[list[int]]:
 def reference_answers(
     expectation: Expectation, content: dict, samples: list[Sample], stretches: list[list[int]], output: str = "dense", layered: int = 0
 ) -> dict:
-    """The vectors of the checkpoint's own library for texts, and for token ids of exact lengths. `output`: dense, sparse, tokens. `layered`, of dense vectors: so many
-    samples get one, by one layer in memory at a time, and the others tokens alone; 0: each by the whole model."""
+    """Returns the vectors of the checkpoint's own library for texts, and for token ids of exact lengths. `output` is dense, sparse or tokens. `layered` is for
+    dense vectors: if above 0, only this number of samples get a vector, computed with one layer in memory at a time, and the others get only tokens. If 0, the
+    whole model computes all vectors."""
     default = content.get("default_prompt_name")
     texts = [{"text": sample.text, "prompt": sample.prompt(content["prompts"], default), "unprompted": sample.prompt_name is None, "role": sample.prompt_name} for sample in samples]
     return reference.embed(
@@ -163,7 +165,8 @@ def reference_answers(
 
 
 def _refuse_other_limit(expectation: Expectation, content: dict, limit: int | None) -> None:
-    """The window is where the checkpoint's users truncate, unless an option or the table overrides the checkpoint."""
+    """Raises ExportError if the trained window differs from the limit at which the checkpoint's users truncate, unless an option or the table of known
+    checkpoints overrides the checkpoint."""
     window = content["trained_window"]
     if expectation.limit is None and limit is not None and min(limit, content.get("position_rows", window)) != window:
         raise ExportError(f"the checkpoint's users truncate at {limit} tokens, and this export would at {window}; say which is right by --trained-window.")
@@ -182,7 +185,7 @@ def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict)
 
 
 def encode_batched(encode_batch: Callable[[list[list[int]]], Iterable[Tensor]], samples: list[list[int]]) -> list[Tensor]:
-    """Every sample in a random batch with others; vectors in the order of `samples`."""
+    """Encodes every sample in a random batch with others. Returns the vectors in the order of `samples`."""
     rows: dict[int, Tensor] = {}
     for batch in _random_batches(list(map(len, samples))):
         rows.update(zip(batch, encode_batch([samples[i] for i in batch])))
@@ -190,7 +193,7 @@ def encode_batched(encode_batch: Callable[[list[list[int]]], Iterable[Tensor]], 
 
 
 def _random_batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Indices, each once. Every other batch is sorted by length, so that sequences of equal length meet and go through attention as one call."""
+    """Yields batches of indices, each index once. Every other batch is sorted by length, so that neighbors of equal length share one call of attention."""
     order = list(range(len(lengths)))
     random.Random(1).shuffle(order)
     for number, start in enumerate(range(0, len(order), BATCH_SEQUENCES)):
@@ -199,7 +202,7 @@ def _random_batches(lengths: list[int]) -> Iterator[list[int]]:
 
 
 def _refuse_difference(report: Report) -> None:
-    if not report.min_cosine >= MIN_COSINE:  # Also true of NaN.
+    if not report.min_cosine >= MIN_COSINE:  # Also true for NaN.
         raise ExportError(
             f"the export differs from {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}); nothing was written. config.json, pooling or weights "
             "mean something that this exporter does not read; choose another checkpoint."

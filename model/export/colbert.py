@@ -1,7 +1,8 @@
-"""Multi-vector checkpoints (ColBERT, arXiv 2004.12832): a vector a token, through Dense layers. Reads their settings in the three forms in use.
+"""Multi-vector checkpoints (ColBERT, arXiv 2004.12832), which give one vector per token through Dense layers. Reads their settings from the three existing
+formats.
 
-sentence-transformers' MultiVectorEncoder keeps its settings with the Transformer module, PyLate in config_sentence_transformers.json, Stanford's ColBERT in
-artifact.metadata; the defaults of the two older ones are those with which sentence-transformers 6.2 loads them.
+sentence-transformers' MultiVectorEncoder stores its settings with the Transformer module, PyLate in config_sentence_transformers.json, and Stanford's ColBERT
+in artifact.metadata. The defaults for the two older formats are those with which sentence-transformers 6.2 loads them.
 """
 
 import string
@@ -15,28 +16,28 @@ METADATA_FILE = "artifact.metadata"
 STANFORD_CLASS = "HF_ColBERT"
 PYLATE_DENSE = "pylate.models.Dense.Dense"
 PYLATE_TYPE, NATIVE_TYPE = "ColBERT", "MultiVectorEncoder"  # model_type in config_sentence_transformers.json.
-QUERY_LENGTH = 32  # The default.
+QUERY_LENGTH = 32  # The default number of tokens.
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """Queries are lengthened to `length` tokens by `token` (None: the tokenizer's mask token); `attend`: every token attends to these."""
+    """The lengthening of queries to `length` tokens with `token` (None: the tokenizer's mask token). If `attend`, every token attends to the added tokens."""
 
     length: int
     attend: bool = False
     token: str | None = None
-    cut: bool = True  # Queries beyond `length` are cut there.
+    cut: bool = True  # Whether queries beyond `length` are truncated to it.
 
 
 @dataclass
 class Settings:
     """The settings of a multi-vector checkpoint, besides its prompts."""
 
-    query_length: int | None = None  # Tokens at which queries are cut; None: at the model's limit.
+    query_length: int | None = None  # Limit in tokens at which queries are truncated; None: the model's limit.
     document_length: int | None = None
     expansion: Expansion | None = None
     skipped_words: list[str] = field(default_factory=list)  # Words of documents that get no vector.
-    markers: list[str] = field(default_factory=list)  # Tokens of the vocabulary that a prompt spells, and that the tokenizer would take apart.
+    markers: list[str] = field(default_factory=list)  # Vocabulary tokens that occur in prompts and that the tokenizer would split.
 
     @property
     def query_limit(self) -> int | None:
@@ -44,7 +45,7 @@ class Settings:
 
 
 def native(settings: dict, file: Path, mask: dict, mask_file: Path) -> Settings:
-    """Of the Transformer module's settings and the MultiVectorMask module's."""
+    """Reads the settings of the Transformer module and of the MultiVectorMask module."""
     for key, plain in (("skiplist_tasks", (None, ["document"], "document")), ("keep_only_token_ids", (None, []))):
         if mask.get(key) not in plain:
             raise ExportError(f"{files.name_of(mask_file)} says {key} = {mask[key]!r}, which is not served; choose another checkpoint.")
@@ -57,7 +58,7 @@ def native(settings: dict, file: Path, mask: dict, mask_file: Path) -> Settings:
 
 
 def pylate(content: dict, file: Path) -> tuple[Settings, dict[str, str]]:
-    """Of config_sentence_transformers.json; and the prompts that its prefixes make."""
+    """Reads config_sentence_transformers.json. Returns the settings, and the prompts including its prefixes."""
     prefixes = {name: files.value(content, f"{name}_prefix", str, file, "a text") for name in ("query", "document")}
     prompts = files.texts(content, "prompts", file)
     for name, prefix in prefixes.items():
@@ -76,7 +77,7 @@ def pylate(content: dict, file: Path) -> tuple[Settings, dict[str, str]]:
 
 
 def stanford(folder: Path) -> tuple[Settings, dict[str, str]]:
-    """Of artifact.metadata, or the original's defaults where it is missing."""
+    """Reads artifact.metadata, with the original's defaults for missing settings."""
     file = folder / METADATA_FILE
     content = files.read_json(file)
     prompts = {

@@ -7,7 +7,7 @@ from model.export.errors import ExportError
 
 
 def require(kind: str, config: dict, values: dict) -> None:
-    """Refuses a config that says anything else of these keys; one that does not have a key has its value."""
+    """Raises ExportError if a key of the config has another value than in `values`. A missing key is accepted."""
     for key, value in values.items():
         if config.get(key, value) != value:
             raise ExportError(f"this {kind} has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
@@ -15,7 +15,8 @@ def require(kind: str, config: dict, values: dict) -> None:
 
 @dataclass(frozen=True)
 class Rope:
-    """Plain rotary frequencies, theta_j = base^(-2j/d) / factor, j = 0..d/2-1, and the kind of scaling that they come from. `pairs`: what else divides each."""
+    """Rotary frequencies, theta_j = base^(-2j/d) / factor for j = 0..d/2-1, and the kind of scaling that they come from. `pairs` holds further divisors for
+    each pair."""
 
     base: float
     factor: float = 1.0
@@ -23,18 +24,18 @@ class Rope:
     pairs: rotary_scaling.RotaryScaling | None = None
 
     def sizes(self) -> dict:
-        """The manifest's keys."""
+        """Returns the manifest's keys."""
         factor = {"rotary_factor": self.factor} if self.factor != 1 else {}
         return {"rotary_base": self.base, **factor, **({"rotary_scaling": self.pairs.content()} if self.pairs else {})}
 
 
 def rope_settings(config: dict, default_base: float = 10000.0) -> dict:
-    """transformers moved these from two keys of the config into one mapping."""
+    """Returns the settings of rotary positions as one mapping. Older versions of transformers have two keys in the config instead."""
     return {"rope_theta": config.get("rope_theta") or default_base, **(config.get("rope_parameters") or {}), **_scaling(config)}
 
 
 def read_rope(kind: str, config: dict) -> Rope:
-    """Takes a constant scaling of all frequencies, and those of rotary_scaling.py."""
+    """Reads rotary positions with a constant scaling of all frequencies, or with one from rotary_scaling.py."""
     settings = rope_settings(config)
     scaling = settings.get("rope_type")
     by_pair = scaling in rotary_scaling.KINDS
@@ -44,7 +45,7 @@ def read_rope(kind: str, config: dict) -> Rope:
 
 
 def rope_of(kind: str, settings: dict) -> Rope:
-    """Of one mapping with rope_theta."""
+    """Reads one mapping with rope_theta."""
     scaling = settings.get("rope_type", "default")
     if settings.get("partial_rotary_factor", 1.0) != 1.0:
         raise ExportError(f"this {kind} has partial_rotary_factor = {settings['partial_rotary_factor']!r} and only 1.0 is exported; choose another checkpoint.")
@@ -54,7 +55,8 @@ def rope_of(kind: str, settings: dict) -> Rope:
 
 
 def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base: float, scaled: bool = True) -> Rope:
-    """The rope of full_attention or sliding_attention layers where these differ. `key` holds the base in older configs; `scaled`: rope_scaling is theirs, too."""
+    """Reads the rotary positions of full_attention or sliding_attention layers, for models in which these differ. `key` holds the base in older configs. If
+    `scaled`, rope_scaling applies to these layers."""
     if config.get(key, default_base) is None:
         raise ExportError(f"this {kind} has {key} = null; write the base of its rotary positions there.")
     named = (config.get("rope_parameters") or {}).get(layers)
@@ -64,13 +66,13 @@ def rope_of_layers(kind: str, config: dict, layers: str, key: str, default_base:
 
 
 def refuse_two_ropes(config: dict) -> None:
-    """Versions of transformers differ in which of the two they read."""
+    """Raises ExportError if the config has both rope_parameters and rope_scaling, because versions of transformers differ in which one they read."""
     if config.get("rope_scaling") and config.get("rope_parameters"):
         raise ExportError("config.json has both rope_parameters and rope_scaling; remove the one that its users' version of transformers does not read.")
 
 
 def _scaling(config: dict) -> dict:
-    """rope_scaling, whose kind was called `type` at first."""
+    """Returns rope_scaling with rope_type, which older configs call `type`."""
     scaling = dict(config.get("rope_scaling") or {})
     return {"rope_type": scaling["type"], **scaling} if "type" in scaling else scaling
 
@@ -81,7 +83,7 @@ def refuse_scaled_local_layers(kind: str, rope: Rope) -> None:
 
 
 def layer_kinds(kind: str, config: dict, otherwise: list[str]) -> list[str]:
-    """Of each layer, full_attention or sliding_attention. `otherwise`: where the config has no layer_types."""
+    """Returns full_attention or sliding_attention for each layer; `otherwise` if the config has no layer_types."""
     kinds = config.get("layer_types") or otherwise
     if strange := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
         raise ExportError(f"this {kind} has layers of type {strange[0]!r} (layer_types), which are not exported; choose another checkpoint.")
@@ -89,6 +91,6 @@ def layer_kinds(kind: str, config: dict, otherwise: list[str]) -> list[str]:
 
 
 def local_sizes(kinds: list[str], window: int) -> dict:
-    """The manifest's keys of layers that see `window` tokens to either side; none where there is no such layer."""
+    """Returns the manifest's keys for layers that see `window` tokens on either side, or none if there is no such layer."""
     count = kinds.count("sliding_attention")
     return {"local_layers": count, "local_window": window} if count else {}

@@ -1,8 +1,8 @@
-"""Llama, Mistral, Qwen2, Qwen3 and EuroBERT: rotary, grouped-query attention, RMS norms before the layers.
+"""Llama, Mistral, Qwen2, Qwen3 and EuroBERT: rotary positions, grouped-query attention, and RMS norms before attention and feed-forward layers.
 
-Biases of linear layers and norms of single heads are taken where the checkpoint has them. Decoders are causal: E5-Mistral, Qwen3-Embedding. Those trained to see
-both sides say `is_causal: false`, which transformers obeys from 5.2 on; EuroBERT always sees both sides (eurobert.py). Mistral's sliding window is off: E5-Mistral was
-trained without it, and a context extension would fight it.
+Biases of linear layers and norms of heads are used if the checkpoint has them. Decoders are causal: E5-Mistral, Qwen3-Embedding. Decoders with bidirectional
+attention have `is_causal: false`, which transformers supports from 5.2 on; EuroBERT is always bidirectional (eurobert.py). Mistral's sliding window is
+disabled: E5-Mistral was trained without it, and it would conflict with context extensions.
 """
 
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ def build(config: dict, tensors: dict[str, Tensor]) -> RotaryEncoder:
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
-    """transformers' own model; no sliding window."""
+    """Returns transformers' own model, without a sliding window."""
     measured = sizes(config, tensors)
     no_window = {"sliding_window": None} if config["model_type"] == "mistral" else {}
     return transformers_model(config, tensors, vocab_size=measured["vocabulary_size"], num_hidden_layers=measured["layers"], **no_window)

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint that are read when they are written, so that an export holds one of them at a time.
+"""Tensors of a checkpoint that are read only when they are written, so that an export has one of them in memory at a time.
 
     weight = Deferred.of_file(shard, "layers.0.mlp.up_proj.weight")
     both = torch.cat([weight.to(torch.float32), other.to(torch.float32)])   # Reads nothing; has a shape and a dtype.
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 ATEN = torch.ops.aten
-# Operations that move numbers and change none: what is exact in a narrow dtype before is exact in it afterwards.
+# Operations that move numbers without changing them. If their inputs are exact in a narrow dtype, so are their results.
 MOVES = {
     ATEN.alias, ATEN.cat, ATEN.clone, ATEN.detach, ATEN.flip, ATEN.index, ATEN.permute, ATEN.select, ATEN.slice, ATEN.split, ATEN.split_with_sizes, ATEN.squeeze,
     ATEN.stack, ATEN.t, ATEN.transpose, ATEN.unbind, ATEN.unsqueeze, ATEN.view, ATEN._unsafe_view, ATEN._reshape_alias, ATEN.zeros_like, ATEN.ones_like,
@@ -23,15 +23,15 @@ NARROW = (torch.bfloat16, torch.float16)
 
 
 class Deferred(Tensor):
-    """A tensor that is not there yet: one of a file, or what operations make of some. In-place operations have no meaning on it."""
+    """A tensor that is not in memory yet: a tensor of a file, or the result of operations on such tensors. In-place operations are not supported."""
 
-    narrow: torch.dtype | None  # The 16-bit dtype that holds its numbers exactly.
-    value: Callable[[], Tensor]  # Computes it anew at every call.
-    narrow_value: Callable[[], Tensor]  # The same in `narrow`, where there is one.
+    narrow: torch.dtype | None  # The 16-bit dtype that represents its numbers exactly, if any.
+    value: Callable[[], Tensor]  # Computes the tensor again at every call.
+    narrow_value: Callable[[], Tensor]  # Computes the tensor in `narrow`, if there is one.
 
     @staticmethod
     def __new__(cls, like: Tensor, narrow: torch.dtype | None, value: Callable, narrow_value: Callable) -> "Deferred":
-        """`like` is on the meta device."""
+        """Creates a tensor of the shape and dtype of `like`, which is on the meta device."""
         made = Tensor._make_wrapper_subclass(cls, like.shape, strides=like.stride(), dtype=like.dtype, device="cpu")
         made.like, made.narrow, made.value, made.narrow_value = like, narrow, value, narrow_value
         return made
@@ -43,7 +43,8 @@ class Deferred(Tensor):
 
     @classmethod
     def of_file(cls, file: Path, name: str, like: Tensor) -> "Deferred":
-        """A tensor of a safetensors file, of the shape and dtype of `like`. Each value maps the file anew, so that pages that were read do not add up."""
+        """Returns a tensor of a safetensors file with the shape and dtype of `like`. Each call of value maps the file again, so that pages of earlier reads are
+        released."""
         import safetensors
 
         def read() -> Tensor:
@@ -101,6 +102,6 @@ def _values(arguments):
 
 
 def _narrow_values(arguments):
-    """A dtype that an operation asks for (zeros_like) is left to its input."""
+    """Returns the arguments with narrow values. Drops an explicit dtype (zeros_like), so that the result has the input's dtype."""
     given = {key: value for key, value in arguments.items() if key != "dtype"} if isinstance(arguments, dict) else arguments
     return tree_map(lambda argument: argument.narrow_value() if isinstance(argument, Deferred) else argument, given)

@@ -1,4 +1,4 @@
-"""A written model directory as the server reads it: text in, vector out, from its files alone."""
+"""A written model directory. Computes the vectors of texts from the directory's files only, as the server does."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "build/release/longembed-embed-t
 
 @dataclass(frozen=True)
 class Sample:
-    """One text of a request. `prompt_name` is a prompt of the manifest, "" for none, or None where the request says nothing of prompts."""
+    """One text of a request. `prompt_name` is a prompt of the manifest, "" for no prompt, or None if the request does not set it."""
 
     text: str
     prompt_name: str | None = None
@@ -31,14 +31,14 @@ class Sample:
 
 
 class Directory:
-    """`program` is longembed-embed-texts, the model library in C++; None: tokenizer.json and encoder.pt are run from here."""
+    """A model directory. `program` is longembed-embed-texts, the model library in C++. If None, tokenizer.json and encoder.pt run in Python."""
 
     def __init__(self, folder: Path, program: Path | None = None):
         self.folder = folder
         self.content = yaml.safe_load((folder / manifest.FILE).read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / manifest.TOKENIZER))
         self._positions = packing.positions_of(self.content)
-        # The library truncates at the plain limit, which a tuned position table has beyond its trained window.
+        # The library truncates at the plain limit, which exceeds the trained window if the position table was tuned.
         self._program = program if self.content["plain_limit"] == self.content["trained_window"] else None
         self.through = "the model library" if self._program else "tokenizer.json and encoder.pt in Python"
 
@@ -51,14 +51,14 @@ class Directory:
         return torch.jit.load(self.folder / manifest.SPARSE_HEAD)
 
     def ids(self, sample: Sample, limit: int | None = None) -> list[int]:
-        """As the model sees them: within the limit, which is the trained window, special tokens and prompt included."""
+        """Returns the token ids of a text, special tokens and prompt included, truncated to the limit. The default limit is the trained window."""
         special = self.content["special_tokens"]
         room = (limit or self.content["trained_window"]) - len(special["prefix"]) - len(special["suffix"])
         prompt = sample.prompt(self.content["prompts"], self.content.get("default_prompt_name"))
         return special["prefix"] + self.tokenizer.encode(prompt + sample.text, add_special_tokens=False).ids[:room] + special["suffix"]
 
     def token_ids(self, sample: Sample) -> list[int]:
-        """The same of a query or document, as its prompt's name says, of a model of token vectors."""
+        """Returns the token ids of a query or document, depending on the prompt's name, for a model with token vectors."""
         settings = self.content["token_vectors"]
         if sample.prompt_name != "query":
             return self.ids(sample)
@@ -66,12 +66,12 @@ class Directory:
         return ids + [settings.get("expansion_token")] * max(0, settings["expansion_tokens"] - len(ids))
 
     def kept(self, sample: Sample) -> list[int]:
-        """Which of these tokens get a vector."""
+        """Returns the indexes of those tokens that get a vector."""
         skipped = set() if sample.prompt_name == "query" else set(self.content["token_vectors"]["skipped_tokens"])
         return [i for i, token in enumerate(self.token_ids(sample)) if token not in skipped]
 
     def encode_tokens(self, samples: list[Sample]) -> list[Tensor]:
-        """The token vectors of one batch of the graph, each [vectors, H], not normalized."""
+        """Returns the token vectors of texts that are encoded as one batch, each [vectors, H], not normalized."""
         sequences, kept = [self.token_ids(sample) for sample in samples], [self.kept(sample) for sample in samples]
         unattended = torch.tensor([-self._unattended(sample) for sample in samples], dtype=torch.int32)
         starts = torch.tensor([0, *map(len, sequences)]).cumsum(0).tolist()
@@ -88,22 +88,22 @@ class Directory:
         return len(self.token_ids(sample)) - len(self.ids(sample, settings["query_tokens"]))
 
     def token_vectors(self, samples: list[Sample]) -> list[Tensor]:
-        """The same, from texts, each as a batch of its own."""
+        """Returns the token vectors of texts, each encoded as a batch of its own."""
         if self._program is None:
             return [self.encode_tokens([sample])[0] for sample in samples]
         return [torch.tensor(line["vectors"]) for line in self._run(samples, output="TOKEN_VECTORS")]
 
     def encode(self, sequences: list[list[int]]) -> Tensor:
-        """[sequences, H] of one batch of the graph, not normalized."""
+        """Returns the vectors [sequences, H] of sequences that are encoded as one batch, not normalized."""
         with torch.inference_mode():
             return packing.encode(self._graph, sequences, self.content["pooling"], self._positions)
 
     def alone(self, sequences: list[list[int]]) -> Tensor:
-        """The same, each sequence as a batch of its own."""
+        """Returns the vectors [sequences, H], with each sequence encoded as a batch of its own."""
         return torch.cat([self.encode([ids]) for ids in sequences])
 
     def sparse(self, sequences: list[list[int]]) -> list[Tensor]:
-        """The sparse vectors of one batch of the graph, each [vocabulary]."""
+        """Returns the sparse vectors of sequences that are encoded as one batch, each [vocabulary]."""
         with torch.inference_mode():
             hidden = packing.encode(lambda *batch: self._graph(*batch[:-1], _each_token(len(batch[0]))), sequences, "MEAN", self._positions)
             ends = torch.tensor([len(ids) for ids in sequences]).cumsum(0)
@@ -114,11 +114,11 @@ class Directory:
         return [self._all_components(indices.long(), values) for indices, values in found]
 
     def sparse_alone(self, sequences: list[list[int]]) -> list[Tensor]:
-        """The same, each sequence as a batch of its own."""
+        """Returns the sparse vectors, with each sequence encoded as a batch of its own."""
         return [self.sparse([ids])[0] for ids in sequences]
 
     def sparse_vectors(self, samples: list[Sample]) -> list[Tensor]:
-        """The same, from texts."""
+        """Returns the sparse vectors of texts, each [vocabulary]."""
         if self._program is None:
             return self.sparse_alone([self.ids(sample) for sample in samples])
         return [self._all_components(torch.tensor(line["indices"], dtype=torch.int64), torch.tensor(line["values"])) for line in self._run(samples, output="SPARSE")]
@@ -127,7 +127,8 @@ class Directory:
         return torch.zeros(self.content["vocabulary_size"]).scatter(0, indices, values)
 
     def vectors(self, samples: list[Sample], streamed: bool = False) -> Tensor:
-        """[samples, H] from texts, not normalized. Streamed: by the program, which has one layer in memory at a time and reads all of them for each text."""
+        """Returns the vectors [samples, H] of texts, not normalized. If `streamed`, the program has one layer in memory at a time and reads all layers for each
+        text."""
         if streamed and self._program is None:
             raise ExportError("a model of this size is checked through the model library; build the target longembed-embed-texts, or give --check whole.")
         if self._program is None:
@@ -135,7 +136,7 @@ class Directory:
         return torch.tensor([line["vector"] for line in self._run(samples, ["--streamed"] if streamed else [])])
 
     def _run(self, samples: list[Sample], flags: Sequence[str] = (), **more) -> list[dict]:
-        """The program's answer of each text."""
+        """Returns the program's answer for each text."""
         requests = [{"text": sample.text, **({} if sample.prompt_name is None else {"prompt_name": sample.prompt_name}), **more} for sample in samples]
         lines = "".join(json.dumps(request) + "\n" for request in requests)
         done = subprocess.run([str(self._program), *flags, str(self.folder)], input=lines, capture_output=True, text=True)
@@ -145,17 +146,17 @@ class Directory:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def special_spellings(self) -> list[str]:
-        """The texts of the tokenizer's added tokens, special or not."""
+        """Returns texts of the tokenizer's added tokens, special or not: the first 12 and the last 4."""
         added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
         return added[:12] + added[12:][-4:]
 
     def long_text(self) -> str:
-        """More tokens than the trained window takes."""
+        """Returns a text with more tokens than the trained window."""
         words = "the tide at the old harbour rose by a millimeter and a half a year"
         return " ".join([words] * (2 + self.content["trained_window"] // 8))
 
 
 def _each_token(tokens: int) -> Tensor:
-    """Spans of one token each."""
+    """Returns spans of one token each."""
     starts = torch.arange(tokens, dtype=torch.int32)
     return torch.stack([starts, starts + 1], dim=1)

@@ -29,7 +29,7 @@ def spelling(name: str) -> str:
 
 
 def as_bert(config: dict, tensors: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    # The epsilon is no setting of DistilBERT's.
+    # DistilBERT has no setting for the epsilon.
     return {"num_attention_heads": config["n_heads"], "layer_norm_eps": 1e-12}, {spelling(name): tensor for name, tensor in tensors.items()}
 
 

@@ -1,6 +1,7 @@
-"""E5-RoPE of the LongEmbed paper (dwzhu/e5rope-base): BERT without a position table, queries and keys rotated instead.
+"""E5-RoPE of the LongEmbed paper (dwzhu/e5rope-base): BERT with rotary positions instead of a position table.
 
-Its published code is RoFormer's with the rotation of Llama: halves of a head, not neighbors, and values stay as they are (`rotary_value` false).
+Its published code is RoFormer's with Llama's rotation: a pair is components j and j + d/2 of a head, not neighbors, and values are not rotated (`rotary_value`
+false).
 """
 
 import torch
@@ -82,7 +83,7 @@ def build(config: dict, tensors: dict[str, Tensor]) -> RotaryEncoder:
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
-    """transformers' BertModel without positions, whose attention rotates query and key. transformers has no E5-RoPE of its own."""
+    """Returns transformers' BertModel without positions, with an attention that rotates queries and keys. transformers has no E5-RoPE."""
     from transformers import BertConfig, BertModel
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -90,7 +91,7 @@ def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
     frequencies = measured["rotary_base"] ** -(torch.arange(0, measured["rotary_dim"], 2, dtype=torch.float64) / measured["rotary_dim"])
 
     def rotated(x: Tensor) -> Tensor:
-        """[batch, heads, n, d], each pair (j, j + d/2) taken as a complex number and turned."""
+        """Rotates x [batch, heads, n, d], with each pair (j, j + d/2) as a complex number."""
         half = x.size(-1) // 2
         turns = torch.polar(torch.ones(x.size(2), half, dtype=torch.float64), torch.outer(torch.arange(x.size(2), dtype=torch.float64), frequencies))
         turned = torch.complex(x[..., :half].double(), x[..., half:].double()) * turns

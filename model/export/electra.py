@@ -1,4 +1,4 @@
-"""ELECTRA encoders of BERT's shape: those whose word embeddings are as wide as their layers (electra-base, -large)."""
+"""ELECTRA encoders with BERT's network: those whose word embeddings are as wide as their layers (electra-base, -large)."""
 
 from torch import Tensor
 

@@ -1,5 +1,5 @@
-"""The one exception of the exporter that is meant for people."""
+"""The exporter's exception whose message is shown to users."""
 
 
 class ExportError(Exception):
-    """An export that fails. Its text is one sentence that names the problem and the remedy."""
+    """An export failed. The message is one sentence with the problem and the remedy."""

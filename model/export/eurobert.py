@@ -1,4 +1,4 @@
-"""EuroBERT: Llama's network, trained to see both sides of a token. The published code is `EuroBertModel`; transformers has it since 5.0."""
+"""EuroBERT: Llama's network with bidirectional attention. The published code is `EuroBertModel`; transformers has it since 5.0."""
 
 from model.export.decoder import FAMILY, ROPE_TYPES, SIGNATURE, build, is_causal, longest_position, reference, refuse_unsupported, sizes  # noqa: F401
 

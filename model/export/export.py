@@ -1,4 +1,4 @@
-"""One export: load, describe, build, write, check, and put in place."""
+"""Runs one export: loads the checkpoint, describes it in a manifest, builds the graph, writes, checks, and moves the result into place."""
 
 import importlib.metadata
 import io
@@ -28,10 +28,11 @@ CONTRACT_VERSION = 1
 
 
 def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None, which_check: str = "auto") -> None:
-    """Writes a model directory to `out`, or raises ExportError and leaves `out` as it was. `overrides` and `request` come from the command line; `program`
-    is longembed-embed-texts, or None to check from Python; `which_check` is "whole", "layers", or "auto": by layers where the whole does not fit into memory."""
+    """Writes a model directory to `out`, or raises ExportError and leaves `out` unchanged. `overrides` and `request` come from the command line. `program` is
+    longembed-embed-texts, or None to check in Python. `which_check` is "whole", "layers", or "auto", which checks layer by layer if the whole model does not
+    fit into memory."""
     refuse_foreign_directory(out)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin: as many as cores crawl beside any other busy process.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin, so one thread per core is very slow while another process is busy.
     reference.start()
     checkpoint = source.load()
     architecture = find_architecture(checkpoint)
@@ -62,7 +63,7 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         say(f"graph built; {by}, {content['trained_window']} tokens by {content['trained_window_source']}")
         content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
         expectation = expect(checkpoint, folder, content, overrides, source, theirs, end)
-        checkpoint.tensors = {}  # The check loads its own.
+        checkpoint.tensors = {}  # Released, because the check loads its own copy.
 
         def write_encoder(file: Path) -> None:
             content["precision"] = archive.save(graph, contract(architecture.SIGNATURE, architecture.ARCHITECTURE), file)
@@ -87,7 +88,7 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
 
 
 def find_architecture(checkpoint: Checkpoint) -> ModuleType:
-    """The module for the checkpoint, after module and general refusals have looked through it."""
+    """Returns the module for the checkpoint. Raises ExportError if the module or the general rules (refusals.py) refuse the checkpoint."""
     refusals.refuse_form(checkpoint.config)
     with readable(checkpoint.config):
         architecture = architectures.find(checkpoint.config)
@@ -98,7 +99,7 @@ def find_architecture(checkpoint: Checkpoint) -> ModuleType:
 
 @contextmanager
 def readable(config: dict) -> Iterator[None]:
-    """Turns what an architecture's module stumbles over in a configuration or weights that are not of its kind into words."""
+    """Converts exceptions that an architecture's module raises for an unsuitable configuration or unsuitable weights to ExportError."""
     try:
         yield
     except KeyError as error:
@@ -109,20 +110,20 @@ def readable(config: dict) -> Iterator[None]:
 
 
 def as_folder(checkpoint: Checkpoint, folder: Path) -> Path:
-    """A checkpoint that came in another format as a Hugging Face folder, which transformers reads for the check."""
+    """Writes a checkpoint that came in another format as a Hugging Face folder, which transformers reads for the check."""
     import safetensors.torch
 
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(checkpoint.config), encoding="utf-8")
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
-    # Without this, transformers would make a tokenizer of its own from the vocabulary.
+    # Without this file, transformers would build its own tokenizer from the vocabulary.
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8")
     return folder
 
 
 def refuse_unknown_classes(theirs: dict, checkpoint: Checkpoint, architecture: ModuleType) -> None:
-    """A class of the checkpoint's own, whose code no auto_map names any more: its computation is unknown."""
+    """Raises ExportError if config.json names a class that transformers does not have and no auto_map has its code, because its computation is unknown."""
     unknown = [] if checkpoint.multi_vector else theirs["unknown_architectures"]
     if unknown and not refusals.has_own_code(checkpoint.config, architecture):
         raise ExportError(
@@ -132,7 +133,7 @@ def refuse_unknown_classes(theirs: dict, checkpoint: Checkpoint, architecture: M
 
 
 def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict, source: Source, theirs: dict, end: int | None) -> check.Expectation:
-    """The way that users of the checkpoint load it, with overrides by the command line or the table of known checkpoints."""
+    """Returns how users of the checkpoint load it, with overrides from the command line or the table of known checkpoints."""
     append_eos = chosen_eos(overrides, known_of(source, overrides))
     own_code = bool(checkpoint.config.get("auto_map")) or not theirs["model_type_is_known"]
     pooling = content["pooling"] if content["pooling"] != "NONE" else "TOKENS" if checkpoint.multi_vector else "SPLADE"
@@ -156,7 +157,8 @@ def known_of(source: Source, overrides: dict) -> checkpoints.Known | None:
 
 
 def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, overrides: dict, tokenizer_json: str, end: int | None) -> dict:
-    """The manifest without its version, exporter and files. The command line outranks the checkpoint's own files and the table of known checkpoints."""
+    """Returns the manifest without its version, exporter and files. The command line has precedence over the checkpoint's files and the table of known
+    checkpoints."""
     known = known_of(source, overrides)
     tokenizer = Tokenizer.from_str(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
@@ -208,7 +210,7 @@ def is_causal(architecture: ModuleType, config: dict) -> bool:
 
 
 def refuse_lost_layers(config: dict, sizes: dict) -> None:
-    """Sizes are read off the tensors; a file that lost some, or holds more than its configuration keeps, would give another model."""
+    """Raises ExportError if the config's sizes differ from the tensors', which means that the files lack layers or have more than the config."""
     said = {
         "num_hidden_layers": "layers", "n_layer": "layers", "hidden_size": "hidden_size", "n_embd": "hidden_size",
         "intermediate_size": "intermediate_size", "n_inner": "intermediate_size",
@@ -219,7 +221,7 @@ def refuse_lost_layers(config: dict, sizes: dict) -> None:
 
 
 def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, longest: int, stride: int) -> int:
-    """Lo. A tuned position table has `stride` rows for each position that the model was trained on before."""
+    """Returns Lo. A tuned position table has `stride` rows for each position of the original training."""
     if stride > 1 and (left_over := longest % stride):
         raise ExportError(f"a position table of {longest} rows has no stride of {stride} ({left_over} rows are left over); give another --position-stride.")
     most = longest // stride
@@ -230,7 +232,7 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
 
 
 def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, window: int) -> str:
-    """The source of the trained window, in the order of `trained_window`."""
+    """Returns where the trained window comes from, with the same precedence as `trained_window`."""
     if "trained_window" in overrides:
         return "--trained-window"
     if known and window != checkpoint.window:
@@ -239,7 +241,7 @@ def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: 
 
 
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
-    """The command line's, the checkpoint's, the table's or the architecture's, in this order."""
+    """Returns the pooling of the command line, the checkpoint, the table or the architecture, whichever has one first."""
     if checkpoint.multi_vector and "pooling" in overrides:
         raise ExportError("the checkpoint gives a vector a token, and pools none; leave --pooling out.")
     said = overrides.get("pooling") or checkpoint.pooling
@@ -256,7 +258,7 @@ def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkp
 
 
 def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint) -> dict[str, str]:
-    """The checkpoint's own prompts; the table's where it has none (sentence-transformers saves empty ones then); and the command line's over either."""
+    """Returns the checkpoint's own prompts, or the table's if it has none (sentence-transformers then saves empty ones), overridden by the command line's."""
     own = checkpoint.prompts if any(checkpoint.prompts.values()) or not known else known.prompts
     return {**own, **overrides.get("prompts", {})}
 
@@ -269,7 +271,7 @@ def default_prompt_name(overrides: dict, checkpoint: Checkpoint, prompts: dict[s
 
 
 def trained_dimensions(overrides: dict, checkpoint: Checkpoint, vector_size: int) -> list[int]:
-    """Ascending, the whole vector last."""
+    """Returns the sizes that the vectors are trained to be truncated to, in ascending order. The last one is the size of the whole vector."""
     sizes = overrides.get("trained_dimensions", checkpoint.dimensions)
     beyond = [size for size in sizes if size > vector_size]
     if beyond:
@@ -280,19 +282,19 @@ def trained_dimensions(overrides: dict, checkpoint: Checkpoint, vector_size: int
 
 
 def end_of_sequence(of_tokenizer: int | None, config: dict) -> int | None:
-    """The id of the EOS token; config.json's may be a list."""
+    """Returns the id of the EOS token, from the tokenizer or config.json, where it may be a list."""
     said = config.get("eos_token_id")
     said = said[0] if isinstance(said, list) and said else said
     return of_tokenizer if of_tokenizer is not None else said if isinstance(said, int) else None
 
 
 def chosen_eos(overrides: dict, known: checkpoints.Known | None) -> bool | None:
-    """Whether every text ends with EOS; None: as the checkpoint's tokenizer does it."""
+    """Returns whether every text ends with EOS, or None for the behavior of the checkpoint's tokenizer."""
     return overrides.get("append_eos", known.append_eos if known else None)
 
 
 def special_tokens(tokenizer: Tokenizer, append_eos: bool | None, end: int | None) -> dict[str, list[int]]:
-    """The special tokens that the tokenizer puts around a text, with or without an EOS at its end if that is set."""
+    """Returns the special tokens that the tokenizer puts around a text. If `append_eos` is set, EOS is added at the end or removed."""
     tokens = text_side.special_tokens(tokenizer)
     if append_eos is None:
         return tokens
@@ -305,14 +307,15 @@ def special_tokens(tokenizer: Tokenizer, append_eos: bool | None, end: int | Non
 
 
 def input_types(prompts: dict[str, str]) -> dict[str, str]:
-    """QUERY and DOCUMENT, mapped to the prompts that are called so."""
+    """Maps QUERY and DOCUMENT to the prompts with such names."""
     types = {"QUERY": ("query",), "DOCUMENT": ("document", "passage", "corpus")}  # In sentence-transformers' order.
     found = {kind: next((name for name in names if name in prompts), None) for kind, names in types.items()}
     return {kind: name for kind, name in found.items() if name}
 
 
 def longest_sample(content: dict) -> int:
-    """In tokens. Rows beyond the trained window are checked too, but those of a tuned table have other positions."""
+    """Returns the length of the longest sample in tokens. Rows beyond the trained window are checked too, except in a tuned table, where they have other
+    positions."""
     rows = content.get("position_rows", content["trained_window"]) if "position_stride" not in content else content["trained_window"]
     return min(rows, max(check.LENGTHS))
 
@@ -322,7 +325,7 @@ def dense_layers(checkpoint: Checkpoint) -> list[heads.Dense]:
 
 
 def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_json: str, special_ids: dict[str, int]) -> dict:
-    """The manifest's token_vectors."""
+    """Returns the manifest's token_vectors."""
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
     settings, tokenizer = checkpoint.multi_vector, Tokenizer.from_str(tokenizer_json)
     ids = {tokenizer.token_to_id(word) for word in settings.skipped_words} - {None}
@@ -340,13 +343,13 @@ def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_js
 
 
 def splade_of(checkpoint: Checkpoint) -> sparse_heads.Splade:
-    """The settings of the checkpoint's SpladePooling; for a bare masked language model, its users' library's defaults."""
+    """Returns the settings of the checkpoint's SpladePooling, or sentence-transformers' defaults for a bare masked language model."""
     own = checkpoint.splade_config
     return sparse_heads.splade_settings(*own) if own else sparse_heads.Splade()
 
 
 def sparse_head(checkpoint: Checkpoint, content: dict, special_ids: dict[str, int]) -> tuple[str, torch.nn.Module] | None:
-    """(the manifest's sparse_head, the graph of sparse_head.pt), or None where the checkpoint has none."""
+    """Returns (the manifest's sparse_head, the graph of sparse_head.pt), or None if the checkpoint has no sparse head."""
     folder = checkpoint.folder and transformer_folder(checkpoint.folder)
     if content["pooling"] == "NONE" and not checkpoint.multi_vector:
         settings = splade_of(checkpoint)
@@ -361,7 +364,7 @@ def sparse_head(checkpoint: Checkpoint, content: dict, special_ids: dict[str, in
 
 
 def deferred_tensors(checkpoint: Checkpoint) -> dict[str, Deferred]:
-    """The checkpoint's tensors, each to be read when it is written."""
+    """Returns the checkpoint's tensors, each of which is read when it is written."""
     files_of = files.locate_tensors(transformer_folder(checkpoint.folder)) if checkpoint.folder else {}
     return {
         name: Deferred.of_file(files_of[name], name, tensor) if name in files_of else Deferred.of_tensor(tensor) for name, tensor in checkpoint.tensors.items()
@@ -378,7 +381,8 @@ def build(architecture: ModuleType, checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def by_layers(graph: torch.nn.Module, which_check: str) -> bool:
-    """Whether the check goes layer by layer. The whole one has the weights three times in float32: theirs, the graph, and the model library's."""
+    """Returns whether to check layer by layer. The whole check has the weights in memory three times in float32: in the users' library, the graph, and the
+    model library."""
     whole = 3 * 4 * sum(weight.numel() for weight in graph.parameters())
     available = layered_check.available_memory()
     if which_check == "auto" and whole > available:
@@ -391,7 +395,7 @@ def contract(signature: str, architecture: str) -> dict:
 
 
 def script(architecture: ModuleType, checkpoint: Checkpoint) -> bytes:
-    """The bytes of encoder.pt: TorchScript, not frozen, so that a loader can still replace parts."""
+    """Returns the bytes of encoder.pt. The TorchScript is not frozen, so that a loader can still replace parts."""
     buffer = io.BytesIO()
     archive.save(build(architecture, checkpoint), contract(architecture.SIGNATURE, architecture.ARCHITECTURE), buffer)
     return buffer.getvalue()
@@ -407,7 +411,7 @@ def refuse_foreign_directory(out: Path) -> None:
 
 
 def write(out: Path, writers: dict[str, Callable[[Path], object]], content: dict, verify: Callable[[Path], None]) -> None:
-    """Puts the whole directory in place at once: files by their names, written beside `out`, verified there, then renamed."""
+    """Writes a directory next to `out`, verifies it, and then moves it into place as a whole. `writers` maps file names to functions that write them."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"

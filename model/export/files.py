@@ -1,4 +1,4 @@
-"""Reads the files of a checkpoint. Every file that cannot be read ends in an ExportError that names it and says what to do."""
+"""Reads the files of a checkpoint. Raises an ExportError with the file's name and the remedy if a file cannot be read."""
 
 import json
 import pickle
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# In the order in which transformers looks for them; it reads the first that is there and nothing else.
+# Weight files in the order in which transformers looks for them. It reads only the first one that exists.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-HEAD_FILES = ("sparse_linear.pt",)  # Beside the weights, of heads that are exported.
+HEAD_FILES = ("sparse_linear.pt",)  # Files of supported heads, next to the weights.
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 
 
 def name_of(file: Path) -> str:
-    """A file's name with its folder's, which tells 1_Pooling/config.json from config.json."""
+    """Returns a file's name with its folder's name, which distinguishes 1_Pooling/config.json from config.json."""
     return f"{file.parent.name}/{file.name}"
 
 
@@ -41,7 +41,7 @@ def refuse_pointer(file: Path) -> None:
 
 
 def read_json(file: Path, kind: type = dict):
-    """The file's content, which has to be a JSON object (or, for `list`, an array); of a file that is not there, an empty one."""
+    """Returns the file's content, which must be a JSON object (or an array if `kind` is list). Returns an empty one if the file does not exist."""
     if not file.is_file():
         return kind()
     try:
@@ -55,7 +55,7 @@ def read_json(file: Path, kind: type = dict):
 
 
 def value(content: dict, key: str, kind: type | tuple[type, ...], file: Path, wanted: str):
-    """content[key], or None where it is absent or null. `wanted` names the kind in the error."""
+    """Returns content[key], or None if it is absent or null. `wanted` describes the expected kind in the error."""
     found = content.get(key)
     if found is None:
         return None
@@ -65,7 +65,7 @@ def value(content: dict, key: str, kind: type | tuple[type, ...], file: Path, wa
 
 
 def texts(content: dict, key: str, file: Path) -> dict[str, str]:
-    """A mapping of names to texts; names with null are left out, as sentence-transformers does."""
+    """Returns a mapping of names to texts. Names with null are dropped, as in sentence-transformers."""
     found = value(content, key, dict, file, "an object of names and texts") or {}
     for name, text in found.items():
         if text is not None and not isinstance(text, str):
@@ -78,7 +78,7 @@ def _kind_of(content) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads: a whole one, or the shards that an index names."""
+    """Returns the weight files that transformers reads: a single file, or the shards in an index."""
     for name in WEIGHT_FILES:
         file = folder / name
         if file.is_file():
@@ -93,9 +93,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def ignored_weights(folder: Path) -> list[str]:
-    """Names of weight files that transformers does not read either: a backup, another precision, another framework's."""
+    """Returns the names of weight files that transformers does not read either, such as a backup, another precision or another framework's weights."""
     used = weight_files(folder)
-    # Shards and bins of the same model beside safetensors are how many repositories come.
+    # pytorch_model files are excluded, because many repositories have them in addition to safetensors.
     return [name for name in _weights_beside(folder, used) if not name.startswith("pytorch_model")]
 
 
@@ -129,7 +129,7 @@ def read_tensors(folder: Path) -> dict[str, "Tensor"]:
 
 
 def locate_tensors(folder: Path) -> dict[str, Path]:
-    """The safetensors file of each tensor; what lies in files of another kind is left out."""
+    """Returns the safetensors file of each tensor. Tensors in other kinds of files are not included."""
     import safetensors
 
     located: dict[str, Path] = {}

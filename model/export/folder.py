@@ -1,6 +1,6 @@
-"""Reads a checkpoint's folder: transformers' files, and sentence-transformers' where it has them.
+"""Reads a checkpoint's folder: transformers' files, and sentence-transformers' files if there are any.
 
-A setting that this exporter does not support is refused by name, never skipped.
+Raises an ExportError with the setting's name if a setting is not supported. Settings are never ignored.
 """
 
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 from model.export import colbert, files, reference
 from model.export.errors import ExportError
 
-# Modules of modules.json, in the order in which a checkpoint of each kind has them. Transformers come under two names.
+# Modules of modules.json, in their order. The Transformer module has two names.
 TRANSFORMERS = ("Transformer", "MLMTransformer")
 SPLADE_MODULES = ["Transformer", "SpladePooling"]
 
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
-OLD_TRANSFORMER_FOLDER = "0_Transformer"  # Before sentence-transformers 1.0 wrote the first module into the root.
-POOLING_FOLDER = "1_Pooling"  # If there is no modules.json.
+OLD_TRANSFORMER_FOLDER = "0_Transformer"  # Used before sentence-transformers 1.0, which writes the first module to the root folder.
+POOLING_FOLDER = "1_Pooling"  # Used if there is no modules.json.
 LARGEST_WINDOW = 1 << 31  # transformers writes 1e30 for "no limit".
 
 POOLINGS = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
@@ -27,7 +27,8 @@ POOLING_MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
 }  # fmt: skip
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-# Settings of sentence-transformers' Transformer module that change no vector. The rest of its settings has to be absent or empty.
+# Settings of sentence-transformers' Transformer module that do not change vectors, with their allowed values (None: any). All other settings must be absent or
+# empty.
 HARMLESS_SETTINGS = {
     "max_seq_length": None, "do_lower_case": (False,), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
     "modality_config": None,
@@ -36,33 +37,33 @@ HARMLESS_SETTINGS = {
 
 @dataclass(frozen=True)
 class Module:
-    """One line of modules.json. `folder` holds the module's config.json and weights."""
+    """One entry of modules.json. `folder` holds the module's config.json and weights."""
 
-    kind: str  # The class's name: Transformer, Pooling, Normalize.
+    kind: str  # Name of the class, such as Transformer, Pooling, Normalize.
     folder: Path
 
 
 @dataclass
 class Checkpoint:
-    """The common form of every source. None and {}: not set by the checkpoint's files."""
+    """A checkpoint, whatever its source. None and {} mean that the checkpoint's files do not set a field."""
 
-    config: dict  # As in config.json.
-    tensors: dict  # Name -> torch.Tensor, names as in transformers' encoder without head or prefix.
+    config: dict  # The content of config.json.
+    tensors: dict  # Name -> torch.Tensor, with names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
-    pooling: str | None = None  # MEAN, CLS, LAST, SPLADE for sparse vectors alone, or TOKENS for token vectors alone.
-    multi_vector: colbert.Settings | None = None  # Of a checkpoint that gives token vectors.
-    splade_config: tuple | None = None  # Of a SpladePooling module: (folder's name, config).
-    dense: list = field(default_factory=list)  # Of Dense modules after pooling: (folder's name, config, tensors).
-    pooling_fault: str | None = None  # Why `pooling` cannot be what the files say, as a sentence.
+    pooling: str | None = None  # MEAN, CLS, LAST, SPLADE for sparse vectors only, or TOKENS for token vectors only.
+    multi_vector: colbert.Settings | None = None  # For a checkpoint that gives token vectors.
+    splade_config: tuple | None = None  # For a SpladePooling module: (folder's name, config).
+    dense: list = field(default_factory=list)  # Dense modules after pooling: (folder's name, config, tensors).
+    pooling_fault: str | None = None  # Reason why the pooling of the files is not supported, as a sentence.
     prompts: dict = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_function: str | None = None  # One of SIMILARITIES.
-    dimensions: list[int] = field(default_factory=list)  # Matryoshka.
-    window: int | None = None  # Tokens at which its users' library truncates.
-    window_source: str | None = None  # The key and file that say so.
-    folder: Path | None = None  # The folder that its users load; None if it is not a Hugging Face folder.
-    has_modules: bool = False  # There is a modules.json that sentence-transformers can load.
-    scratch: object = None  # Keeps a temporary folder alive as long as this.
+    dimensions: list[int] = field(default_factory=list)  # Sizes to which Matryoshka vectors may be truncated.
+    window: int | None = None  # Limit in tokens at which its users' library truncates.
+    window_source: str | None = None  # Key and file of `window`.
+    folder: Path | None = None  # Folder that its users load; None if it is not a Hugging Face folder.
+    has_modules: bool = False  # Whether there is a modules.json that sentence-transformers can load.
+    scratch: object = None  # Keeps a temporary folder alive as long as this object.
 
 
 def read_directory(folder: Path) -> Checkpoint:
@@ -99,7 +100,7 @@ def read_directory(folder: Path) -> Checkpoint:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """The folder of config.json, weights and tokenizer."""
+    """Returns the folder of config.json, weights and tokenizer."""
     modules = read_modules(folder)
     transformer = modules[0].folder if modules else folder
     if not (transformer / "config.json").is_file():
@@ -111,7 +112,7 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def read_modules(folder: Path) -> list[Module]:
-    """The modules of modules.json, which have to be those that are served; [] where the folder has none."""
+    """Returns the modules of modules.json, or [] if the folder has none. Raises ExportError if they are not supported."""
     file = folder / MODULES_FILE
     entries = files.read_json(file, list)
     modules = [_module(entry, file) for entry in entries]
@@ -132,7 +133,7 @@ def kinds_of(modules: list[Module]) -> list[str]:
 
 
 def is_multi_vector(folder: Path, modules: list[Module]) -> bool:
-    """Whether a checkpoint gives a vector a token: Dense modules right behind the Transformer, or Stanford's ColBERT."""
+    """Returns whether a checkpoint gives one vector per token: it has Dense modules right after the Transformer, or is Stanford's ColBERT."""
     if not modules:
         return colbert.STANFORD_CLASS in (files.read_json(folder / "config.json").get("architectures") or [])
     kinds = kinds_of(modules)
@@ -142,7 +143,7 @@ def is_multi_vector(folder: Path, modules: list[Module]) -> bool:
 
 
 def _read_multi_vector(folder: Path, modules: list[Module], settings: dict, settings_file: Path, checkpoint: Checkpoint) -> None:
-    """Reads what a multi-vector checkpoint says beside its modules into `checkpoint`."""
+    """Reads the further settings of a multi-vector checkpoint into `checkpoint`."""
     file = folder / PROMPTS_FILE
     content = files.read_json(file)
     kind = files.value(content, "model_type", str, file, "a class's name")
@@ -199,8 +200,8 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Path]:
-    """Of sentence-transformers' Transformer module, from the first of its files that is there. `splade`: its token vectors are logits; `multi_vector`: it may
-    have what colbert.py reads."""
+    """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first existing one of SETTINGS_FILES. `splade`: the
+    module's token vectors are logits. `multi_vector`: settings that colbert.py reads are allowed."""
     task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
     file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
@@ -239,7 +240,7 @@ def _tokenizer_config(folder: Path) -> dict:
 
 
 def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokenizer_file: Path) -> tuple[int | None, str | None]:
-    """The limit that sentence-transformers or the tokenizer truncates at, and its source."""
+    """Returns the limit at which sentence-transformers or the tokenizer truncates, and its source."""
     for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, "model_max_length", tokenizer_file)):
         limit = files.value(content, key, (int, float), file, "a number of tokens")
         if limit is None or limit >= LARGEST_WINDOW:
@@ -251,7 +252,7 @@ def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokeniz
 
 
 def _pooling(folder: Path, modules: list[Module]) -> tuple[str | None, str | None]:
-    """(pooling, None), or (None, why there is none), or (None, None) where no file says it."""
+    """Returns (pooling, None), or (None, reason) if the pooling is not supported, or (None, None) if no file sets it."""
     file = (modules[1].folder if modules else folder / POOLING_FOLDER) / "config.json"
     if not file.is_file():
         return (None, f"{MODULES_FILE} names the pooling module {file.parent.name}, and {files.name_of(file)} is not there; download it") if modules else (None, None)
@@ -268,12 +269,12 @@ def _pooling(folder: Path, modules: list[Module]) -> tuple[str | None, str | Non
 
 
 def _states_dimension(file: Path) -> bool:
-    """Whether sentence-transformers loads this pooling module. Files without the dimension are written by hand, for other libraries."""
+    """Returns whether sentence-transformers can load this pooling module. Files without the dimension are written by hand, for other libraries."""
     return any(key in files.read_json(file) for key in ("embedding_dimension", "word_embedding_dimension"))
 
 
 def _pooling_modes(config: dict) -> list[str]:
-    """As sentence-transformers reads them: one name or several under pooling_mode, or a flag a mode in older files."""
+    """Returns the pooling modes as sentence-transformers reads them: one or several names under pooling_mode, or one flag per mode in older files."""
     named = config.get("pooling_mode")
     if named is not None:
         return [str(mode) for mode in (named if isinstance(named, list) else [named])]
@@ -281,7 +282,7 @@ def _pooling_modes(config: dict) -> list[str]:
 
 
 def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
-    """Reads prompts and what else config_sentence_transformers.json says into `checkpoint`."""
+    """Reads prompts and other settings of config_sentence_transformers.json into `checkpoint`."""
     content = files.read_json(file)
     kind = files.value(content, "model_type", str, file, "a class's name")
     served = "SparseEncoder" if checkpoint.pooling == "SPLADE" else "SentenceTransformer"
@@ -306,7 +307,7 @@ def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def _dimensions(file: Path, content: dict) -> list[int]:
-    """The lengths that a Matryoshka checkpoint's vectors may be cut to."""
+    """Returns the sizes to which a Matryoshka checkpoint's vectors may be truncated."""
     found = files.value(content, "matryoshka_dimensions", list, file, "an array of dimensions") or []
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in found):
         raise ExportError(f"{files.name_of(file)} says matryoshka_dimensions = {json.dumps(found)[:80]} and whole numbers from 1 belong there; correct it.")
@@ -314,7 +315,7 @@ def _dimensions(file: Path, content: dict) -> list[int]:
 
 
 def _tokenizer(folder: Path) -> str:
-    """The text of tokenizer.json; where the tokenizer is in other files, what transformers makes of them."""
+    """Returns the text of tokenizer.json. If the tokenizer is in other files, transformers converts them."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         return reference.tokenizer(folder)["tokenizer"]

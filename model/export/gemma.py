@@ -1,7 +1,7 @@
-"""EmbeddingGemma: the text model of Gemma 3, trained to see both sides of a token.
+"""EmbeddingGemma: the text model of Gemma 3 with bidirectional attention.
 
-Four RMS norms a layer with weights about zero (1 + weight), norms of single query and key heads, GeGLU with tanh, and two kinds of layers: global attention, and a
-local window with a rotary base of its own. A context extension changes the global layers alone (local_attention.py).
+Each layer has four RMS norms with zero-centered weights (1 + weight), norms of query and key heads, and GeGLU with tanh. There are two kinds of layers: global
+attention, and local attention with its own rotary base. A context extension changes only the global layers (local_attention.py).
 """
 
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def kinds_of(config: dict) -> list[str]:
 
 
 def local_window(config: dict) -> int:
-    """Tokens to either side."""
+    """Returns the number of tokens that a local layer sees on either side."""
     return config["sliding_window"] // 2
 
 
@@ -53,7 +53,7 @@ def layer(weights: Weights, prefix: str, config: dict, measured: dict, kind: str
         attention = RotaryAttention(heads, key_value_heads, causal=False)
     else:
         attention = LocalRotaryAttention(heads, key_value_heads, local_window(config), local_rope(config).base)
-    # Attention divides by the root of the head's size, Gemma by that of a setting.
+    # The graph's attention divides by the square root of head_dim, Gemma by that of query_pre_attn_scalar.
     query = (1 + weights[prefix + "self_attn.q_norm.weight"]) * (head_dim / config.get("query_pre_attn_scalar", 256)) ** 0.5
     key = 1 + weights[prefix + "self_attn.k_norm.weight"]
     return SandwichNormLayer(

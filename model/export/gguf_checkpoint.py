@@ -1,4 +1,4 @@
-"""Reads a Llama model out of a llama.cpp file (GGUF): dequantised weights under transformers' names, its configuration and its tokenizer."""
+"""Reads a Llama model from a llama.cpp file (GGUF): dequantized weights with transformers' names, the configuration and the tokenizer."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CONTROL = 3  # The token type of special tokens.
 
 
 def read(file: Path) -> dict:
-    """config, tensors and tokenizer, as sources.Checkpoint has them."""
+    """Returns config, tensors and tokenizer, in the form of folder.Checkpoint."""
     reader = GGUFReader(file)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields["general.architecture"] != "llama" or fields.get("tokenizer.ggml.pre") != "smollm":
@@ -53,13 +53,13 @@ def _tensor(item, config: dict) -> tuple[str, torch.Tensor]:
 
 
 def _halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """llama.cpp rotates neighboring components and reorders the rows of each head for it; this puts them back."""
+    """Restores the order of rows in each head. llama.cpp rotates neighboring components and reorders the rows for it."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
 def _tokenizer(fields: dict) -> str:
-    """tokenizer.json: byte-level BPE after splitting off every digit."""
+    """Returns tokenizer.json: byte-level BPE after separating every digit."""
     words = fields["tokenizer.ggml.tokens"]
     special = [
         {"id": i, "content": words[i], "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

@@ -1,7 +1,7 @@
 """The parts that the graphs of all architectures share. Everything here is compiled by torch.jit.script.
 
-Each part is a module of its own and keeps its name in the saved file, so that a loader can drive the parts one by one, or replace a part by a kernel for its
-device. Letters in shapes: T tokens of a packed batch, S sequences, P spans, H hidden size.
+Each part is a module that keeps its name in the saved file, so that a loader can call the parts one by one, or replace a part by a kernel for its device.
+Letters in shapes: T tokens of a packed batch, S sequences, P spans, H hidden size.
 """
 
 from typing import Final, List
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
-    """A weight that is never trained: float32 in a graph that runs, and in the checkpoint's own precision in one that archive.py writes."""
+    """Returns a weight that is never trained. It is float32 in a graph that runs, and has the checkpoint's own precision in a graph that archive.py writes."""
     return nn.Parameter(tensor.detach().to(torch.float32).contiguous(), requires_grad=False)
 
 
@@ -67,7 +67,7 @@ class ResidualNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """[T, H] -> [T, H]. A norm without a bias is given zeros."""
+    """[T, H] -> [T, H]. For a norm without a bias, `bias` is zeros."""
 
     epsilon: Final[float]
 
@@ -84,9 +84,9 @@ class LayerNorm(nn.Module):
 class PackedAttention(nn.Module):
     """Bidirectional attention within each sequence of a packed batch.
 
-    qkv [T, 3H] holds query, key and value side by side, each split into heads. Logits of sequence s are multiplied by query_scale[s] on top of the usual
-    1/sqrt(head_dim); this happens in the kernel's own scale, so 1 changes no bit. Neighboring sequences of equal length and scale go as one call.
-    No buffer grows with the square of a length: the views below are what the flash kernels take.
+    qkv [T, 3H] holds query, key and value side by side, each split into heads. Logits of sequence s are multiplied by query_scale[s] in addition to the usual
+    1/sqrt(head_dim). This is part of the kernel's scale, so a scale of 1 changes no bit. Neighboring sequences of equal length and scale share one call. No
+    buffer grows with the square of a sequence's length, because the flash kernels accept the views below.
     """
 
     heads: Final[int]
@@ -110,7 +110,7 @@ class PackedAttention(nn.Module):
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend(self, qkv: Tensor, sequences: int, scale: float) -> Tensor:
-        """qkv [sequences * n, 3H] of equally long sequences -> [sequences * n, H]."""
+        """qkv [sequences * n, 3H] of sequences of equal length -> [sequences * n, H]."""
         rows = qkv.size(0)
         head_dim = qkv.size(1) // (3 * self.heads)
         split = qkv.view(sequences, rows // sequences, 3, self.heads, head_dim).permute(2, 0, 3, 1, 4)
@@ -121,13 +121,13 @@ class PackedAttention(nn.Module):
 class SpanMean(nn.Module):
     """Averages token vectors over spans: hidden [T, H], spans int32 [P, 2] -> [P, H].
 
-    A span is [start, end) in tokens of the packed batch and never empty. Each is summed on its own: a difference of running sums would lose digits and let
-    neighbors leak in. Mean pooling is the span of a whole sequence, CLS that of its first token.
+    A span is [start, end) in tokens of the packed batch, and never empty. Each span is summed on its own: a difference of running sums would lose precision and
+    depend on other tokens. For mean pooling, the span is the whole sequence; for CLS pooling, its first token.
     """
 
     def forward(self, hidden: Tensor, spans: Tensor) -> Tensor:
         starts = spans[:, 0]
-        if bool((spans[:, 1] - starts == 1).all()):  # Token vectors, of which there may be thousands.
+        if bool((spans[:, 1] - starts == 1).all()):  # For token vectors, of which there may be thousands.
             return hidden.index_select(0, starts.to(hidden.device))
         bounds: List[int] = spans.cpu().to(torch.int64).flatten().tolist()
         means: List[Tensor] = []

@@ -1,7 +1,7 @@
 """gte "new" encoders: gte-base/large-en-v1.5, gte-multilingual-base, snowflake-arctic-embed-m-v2.0.
 
-BERT with rotary positions and GeGLU; queries, keys and values are one tensor. The published code is `NewModel` (Alibaba-NLP/new-impl); transformers has the network
-as GteModel.
+BERT with rotary positions and GeGLU. Queries, keys and values are one tensor. The published code is `NewModel` (Alibaba-NLP/new-impl); transformers has the
+network as GteModel.
 """
 
 import json
@@ -24,14 +24,14 @@ SIGNATURE = "rope-v1"
 CAUSAL = False
 DEFAULT_POOLING = None
 
-OWN_CODE = True  # This is what NewModel computes.
+OWN_CODE = True  # This module computes the same as NewModel.
 ROPE_TYPES = ("default", "linear", "ntk")
 REQUIRED = {"hidden_act": "gelu", "position_embedding_type": "rope", "layer_norm_type": "layer_norm", "logn_attention_scale": False}
-DEFAULT_BASES = {"new": 10_000.0, "gte": 160_000.0}  # Of the published code's config, and of transformers'.
+DEFAULT_BASES = {"new": 10_000.0, "gte": 160_000.0}  # In the published code's config, and in transformers'.
 
 
 def plain_rope(config: dict) -> Rope:
-    """The published code's `ntk` with factor s (kexue.fm/archives/9706): theta_j = (b s)^(-2j/d) / s^(2/d)."""
+    """Returns the rotary frequencies. For the published code's `ntk` with factor s (kexue.fm/archives/9706), theta_j = (b s)^(-2j/d) / s^(2/d)."""
     refuse_two_ropes(config)
     settings = rope_settings(config, DEFAULT_BASES[config["model_type"]])
     if settings.get("rope_type") != "ntk":
@@ -101,7 +101,7 @@ def build(config: dict, tensors: dict[str, Tensor]) -> RotaryEncoder:
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
-    """transformers' own GteModel, which reads the published names by itself."""
+    """Returns transformers' own GteModel, which reads the published names."""
     import safetensors.torch
     from transformers import GteModel
 

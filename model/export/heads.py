@@ -1,6 +1,6 @@
-"""Dense layers after pooling, as sentence-transformers has them (LaBSE: one with tanh; EmbeddingGemma: two). They become part of the graph's pooling.
+"""Dense layers after pooling, as in sentence-transformers (LaBSE: one with tanh; EmbeddingGemma: two). They become part of the graph's pooling.
 
-Every pooled vector goes through them, of any span: of a sequence, of a window, of a few tokens. Windows are aggregated afterwards, by the server.
+They apply to every pooled vector, whether its span is a sequence, a window or a few tokens. The server aggregates windows afterwards.
 """
 
 import torch
@@ -31,7 +31,7 @@ class Dense(nn.Module):
 
 
 class ResidualDense(nn.Module):
-    """[P, in] -> [P, out]: activation(linear(vectors)), and the vectors themselves, or what `residual` makes of them."""
+    """[P, in] -> [P, out]: activation(linear(vectors)) + residual(vectors). `residual` is the identity or a linear layer."""
 
     def __init__(self, linear: nn.Module, activation: nn.Module, residual: nn.Module):
         super().__init__()
@@ -44,7 +44,7 @@ class ResidualDense(nn.Module):
 
 
 class DensePooling(nn.Module):
-    """Another pooling, then Dense layers over its vectors: hidden [T, H], spans int32 [P, 2] -> [P, size of the last layer]."""
+    """A pooling followed by Dense layers: hidden [T, H], spans int32 [P, 2] -> [P, size of the last layer]."""
 
     def __init__(self, pooling: nn.Module, heads: list[nn.Module]):
         super().__init__()
@@ -59,8 +59,8 @@ class DensePooling(nn.Module):
 
 
 def dense(name: str, config: dict, tensors: dict[str, Tensor], of: str = "sentence_embedding") -> nn.Module:
-    """The module in a checkpoint's folder `name`, from its config.json and weights. `config` may lack what older versions did not write. `of`: what it takes,
-    in sentence-transformers' words."""
+    """Returns the module in a checkpoint's folder `name`, from its config.json and weights. `config` may lack keys that older versions did not write. `of` is
+    the module's input, in sentence-transformers' terms."""
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, of):
             raise ExportError(f"{name} has {key} = {config[key]!r} and only {of!r} is exported here; choose another checkpoint.")
@@ -82,7 +82,7 @@ def dense(name: str, config: dict, tensors: dict[str, Tensor], of: str = "senten
 
 
 def vector_size(hidden_size: int, heads: list[nn.Module]) -> int:
-    """Of vectors after these layers: the manifest's vector_size."""
+    """Returns the size of vectors after these layers, which is the manifest's vector_size."""
     size = hidden_size
     for number, head in enumerate(heads, 1):
         if head.linear.weight.size(1) != size:
@@ -92,5 +92,5 @@ def vector_size(hidden_size: int, heads: list[nn.Module]) -> int:
 
 
 def attach(graph: nn.Module, heads: list[nn.Module]) -> None:
-    """Puts these layers after the graph's pooling, in their order."""
+    """Adds these layers after the graph's pooling, in order."""
     graph.pooling = DensePooling(graph.pooling, heads)

@@ -1,7 +1,7 @@
-"""The check for checkpoints that do not fit into memory several times: one layer at a time, in float32 like the whole one.
+"""The check for checkpoints of which several copies do not fit into memory. It processes one layer at a time, in float32 like the whole check.
 
-Theirs: transformers' own class over the checkpoint's files (layered_reference.py). Ours: the written directory through the model library, streamed. Tokens are compared
-for every text of the whole check, vectors for a few texts and for every prompt; nothing is compared batched with others.
+The users' vectors come from transformers' own class with the checkpoint's files (layered_reference.py), the directory's vectors from the streamed model
+library. Tokens are compared for every text of the whole check. Vectors are compared for a few texts and for every prompt, and not batched with others.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from model.export import check
 from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
 
-# Each costs reading all weights.
+# There are only a few texts, because all weights are read for each text.
 TEXTS = ("The Nile is about 6,650 km long.", "Im Frühjahr 1648 – 條約 – тридцать лет; naïve café \U0001f466 def f(x): return x")
 
 
@@ -33,7 +33,7 @@ class Report:
 
 
 def available_memory() -> int:
-    """Bytes that this process and those it starts may still take."""
+    """Returns the bytes of memory that this process and its children may still allocate."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")
@@ -45,7 +45,7 @@ def available_memory() -> int:
 
 
 def check_by_layers(directory: Directory, expectation: check.Expectation) -> Report:
-    """Raises ExportError unless `directory` gives what the checkpoint's own library gives."""
+    """Raises ExportError unless `directory` gives the same vectors as the checkpoint's own library."""
     if expectation.own_code:
         raise ExportError("a checkpoint with code of its own is not checked layer by layer; give --check whole on a machine with more memory.")
     content = directory.content
@@ -58,7 +58,7 @@ def check_by_layers(directory: Directory, expectation: check.Expectation) -> Rep
     expected = torch.tensor([answer["vector"] for answer in theirs["answers"][: len(compared)]])
     found = check._differences(directory.vectors(compared, streamed=True), expected, [sample.text for sample in compared])
     report = Report(theirs["by"], len(compared), len(samples), found["min_cosine"], found["max_difference"])
-    if not report.min_cosine >= check.MIN_COSINE:  # Also true of NaN.
+    if not report.min_cosine >= check.MIN_COSINE:  # Also true for NaN.
         raise ExportError(
             f"the export differs from {report.by} (cosine {report.min_cosine:.6f} for {found['worst'][:60]!r}); nothing was written. config.json, pooling or weights "
             "mean something that this exporter does not read; choose another checkpoint."

@@ -1,6 +1,6 @@
-"""The checkpoint as its users load it, with one layer's weights in memory at a time: transformers' class over the safetensors files, in float32.
+"""Runs a checkpoint as its users do, with transformers' class in float32, but with the weights of one layer in memory at a time. Needs safetensors files.
 
-A part of reference_process.py's process, for checkpoints of billions of weights. All texts go through a layer together, as one padded batch.
+Runs in the process of reference_process.py, for checkpoints with billions of weights. All texts go through a layer together, as one padded batch.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from model.export import files
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Modules that are made meanwhile have their weights on the meta device; tables that are no weights are there."""
+    """Creates modules with their weights on the meta device. Tables that are not weights are created in memory."""
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -30,7 +30,7 @@ def _without_memory() -> Iterator[None]:
 
 
 class _Weights:
-    """The checkpoint's tensors by the names that the class gives them."""
+    """The checkpoint's tensors, by their names in the model class."""
 
     def __init__(self, folder: Path, model: nn.Module):
         prefix = model.base_model_prefix + "."
@@ -51,7 +51,8 @@ class _Weights:
 
 
 def load(folder: str) -> nn.Module:
-    """AutoModel's class. Layers read their weights when they run and drop them afterwards; the rest is read at once."""
+    """Returns a model of the class that AutoModel would choose. Layers read their weights when they run and drop them afterwards. The other weights are read at
+    once."""
     from transformers import MODEL_MAPPING, AutoConfig
 
     config = AutoConfig.from_pretrained(folder, attn_implementation="eager")
@@ -87,7 +88,7 @@ def _read_when_it_runs(layer: nn.Module, weights: _Weights) -> None:
 
 
 def hidden_states(model: nn.Module, sequences: list[list[int]]) -> list[Tensor]:
-    """[tokens, H] of each sequence's last layer."""
+    """Returns the hidden states [tokens, H] of the last layer for each sequence."""
     longest = max(map(len, sequences))
     ids = torch.tensor([sequence + [0] * (longest - len(sequence)) for sequence in sequences])
     mask = torch.tensor([[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences])

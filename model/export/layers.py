@@ -1,6 +1,7 @@
-"""Layers that several rotary architectures share, put together from the parts in graph.py and rotary_graph.py; and parts made from a checkpoint's tensors.
+"""Layers that several rotary architectures share, composed of the parts in graph.py and rotary_graph.py, and functions that make parts from a checkpoint's
+tensors.
 
-Every forward() is hidden [T, H], rotary, query_scale float32 [S], neighbor_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
+The signature of every forward() is hidden [T, H], rotary, query_scale float32 [S], neighbor_window int32 [S], sequence_offsets int32 [S + 1] -> [T, H].
 """
 
 import torch
@@ -12,7 +13,7 @@ from model.export.weights import Weights
 
 
 def linear(weights: Weights, *names: str) -> nn.Module:
-    """Linear layers of the same input as one, their outputs side by side; with biases where the checkpoint has them."""
+    """Returns one layer for several linear layers with the same input, with their outputs side by side. It has biases if the checkpoint has them."""
     with_bias = [name for name in names if name + ".bias" in weights]
     if not with_bias:
         return LinearNoBias(torch.cat([weights[name + ".weight"] for name in names]))
@@ -27,7 +28,7 @@ def layer_norm(weights: Weights, name: str, epsilon: float) -> LayerNorm:
 
 
 class PartsLayer(nn.Module):
-    """A layer is its parts, by their names in forward()."""
+    """A layer that consists of parts, which forward() uses by name."""
 
     def __init__(self, **parts: nn.Module):
         super().__init__()
@@ -45,7 +46,7 @@ class PreNormLayer(PartsLayer):
 
 
 class HeadNormLayer(PartsLayer):
-    """PreNormLayer with norms of single query and key heads: Qwen3."""
+    """PreNormLayer with norms of query and key heads: Qwen3."""
 
     def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         qkv = self.head_norm(self.qkv(self.attention_norm(hidden)))
@@ -54,7 +55,7 @@ class HeadNormLayer(PartsLayer):
 
 
 class SandwichNormLayer(PartsLayer):
-    """HeadNormLayer whose attention and feed-forward outputs are normed too, before they are added: Gemma 3."""
+    """HeadNormLayer with norms of the attention and feed-forward outputs before they are added: Gemma 3."""
 
     def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         qkv = self.head_norm(self.qkv(self.attention_norm(hidden)))
@@ -65,7 +66,7 @@ class SandwichNormLayer(PartsLayer):
 
 
 class GatedPostNormLayer(PartsLayer):
-    """Norms after attention and after a gated feed-forward layer, each over the sum with its input: nomic-bert, gte."""
+    """Norms after attention and after a gated feed-forward layer, each of the sum of the layer's input and output: nomic-bert, gte."""
 
     def forward(self, hidden: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         context = self.attention(self.qkv(hidden), rotary, query_scale, neighbor_window, sequence_offsets)

@@ -1,4 +1,4 @@
-"""Attention within a local window, of ModernBERT's and Gemma 3's local layers. Compiled by torch.jit.script, like rotary_graph.py."""
+"""Attention within a local window, for the local layers of ModernBERT and Gemma 3. Compiled by torch.jit.script, like rotary_graph.py."""
 
 from typing import Final, List
 
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from model.export.rotary_graph import for_all_heads, rotate
 
-BLOCK = 256  # Queries of one call; their keys are at most BLOCK + 2 window.
+BLOCK = 256  # Queries of one call. Their keys are at most BLOCK + 2 * window.
 
 
 class LocalRotaryAttention(nn.Module):
-    """Bidirectional attention of each token to those at most `window` tokens away, with rotary positions of its own base.
+    """Bidirectional attention of each token to tokens at most `window` away, with rotary positions of a separate base.
 
-    qkv is RotaryAttention's. Positions are the tokens' plain ones, taken from sequence_offsets: a context extension is for distances that a layer was not trained on,
-    and a local layer never sees one. So `rotary`, `query_scale` and `neighbor_window` are the global layers' alone and are not read here. Memory and time grow
-    linearly with the length.
+    qkv is as in RotaryAttention. Positions are plain and come from sequence_offsets. A context extension is for distances that a layer was not trained on, and
+    a local layer never sees one. Therefore `rotary`, `query_scale` and `neighbor_window`, which are for the global layers, are not used here. Memory and time
+    grow linearly with the sequence's length.
     """
 
     heads: Final[int]
@@ -53,7 +53,7 @@ class LocalRotaryAttention(nn.Module):
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend(self, heads: Tensor, sequences: int, table: Tensor) -> Tensor:
-        """[sequences * n, heads + 2 key_value_heads, d] of equally long sequences, table [2, n, d / 2] -> [sequences * n, heads * d]."""
+        """[sequences * n, heads + 2 key_value_heads, d] of sequences of equal length, table [2, n, d / 2] -> [sequences * n, heads * d]."""
         rows = heads.size(0)
         n = rows // sequences
         rotated = rotate(heads[:, : self.heads + self.key_value_heads], table.repeat(1, sequences, 1))
@@ -73,7 +73,7 @@ class LocalRotaryAttention(nn.Module):
 
 
 def plain_rotations(rows: int, dim: int, base: float, device: torch.device) -> Tensor:
-    """cos and sin of positions 0 .. rows - 1: float32 [2, rows, dim / 2], computed in float64."""
+    """Returns cos and sin for positions 0 .. rows - 1: float32 [2, rows, dim / 2], computed in float64."""
     frequencies = torch.pow(base, torch.arange(0, dim, 2, dtype=torch.float64, device=device) / -dim)
     angles = torch.outer(torch.arange(rows, dtype=torch.float64, device=device), frequencies)
     return torch.stack([angles.cos(), angles.sin()]).to(torch.float32)

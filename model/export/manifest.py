@@ -1,4 +1,4 @@
-"""longembed-model.yaml: written here, read by model/manifest in C++, which refuses keys it does not know."""
+"""Writes longembed-model.yaml. model/manifest in C++ reads it and refuses unknown keys."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
 SPARSE_HEAD = "sparse_head.pt"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 6  # Raise it whenever the same checkpoint would give other files.
+EXPORTER_VERSION = 6  # Increase it whenever the same checkpoint would give different files.
 
 
 class _WithoutAliases(yaml.SafeDumper):
-    """The reader takes none: a value that appears twice is written twice."""
+    """A dumper without aliases, which the reader does not support. A value that occurs twice is written twice."""
 
     def ignore_aliases(self, data) -> bool:
         return True
 
 
 def write(folder: Path, content: dict) -> None:
-    """Writes `content` and the sums of the files beside it."""
+    """Writes `content` and the SHA-256 sums of the directory's files."""
     files = {name: sha256_of(folder / name) for name in (ENCODER, TOKENIZER, SPARSE_HEAD) if (folder / name).is_file()}
     full = {"format_version": FORMAT_VERSION, **content, "files": files}
     text = yaml.dump(full, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
@@ -30,7 +30,7 @@ def write(folder: Path, content: dict) -> None:
 
 
 def is_current(folder: Path, request: dict) -> bool:
-    """Whether `folder` holds what `request` would give: made from it by this version, and its files untouched."""
+    """Returns whether `folder` already holds the result of `request`: this version made it from an equal request, and its files are unchanged."""
     try:
         content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
         exporter = content["exporter"]

@@ -1,7 +1,7 @@
 """ModernBERT encoders: gte-modernbert, nomic modernbert, granite-embedding r2.
 
-Norms without biases before the layers, GeGLU, and two kinds of layers: global attention, and a local window with a rotary base of its own. A context extension
-changes the global layers alone (local_attention.py).
+Norms without biases before the layers, and GeGLU. There are two kinds of layers: global attention, and local attention with its own rotary base. A context
+extension changes only the global layers (local_attention.py).
 """
 
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ def kinds_of(config: dict) -> list[str]:
 
 
 def local_window(config: dict) -> int:
-    """Tokens to either side."""
+    """Returns the number of tokens that a local layer sees on either side."""
     return config.get("local_attention", 128) // 2
 
 
@@ -49,7 +49,7 @@ def layer(weights: Weights, number: int, config: dict, kind: str) -> PreNormLaye
     else:
         attention = LocalRotaryAttention(heads, heads, local_window(config), local_rope(config).base)
     return PreNormLayer(
-        attention_norm=layer_norm(weights, prefix + "attn_norm", epsilon) if number else nn.Identity(),  # The embeddings' norm is right before it.
+        attention_norm=layer_norm(weights, prefix + "attn_norm", epsilon) if number else nn.Identity(),  # The embeddings' norm precedes layer 0.
         qkv=linear(weights, prefix + "attn.Wqkv"),
         attention=attention,
         attention_output=linear(weights, prefix + "attn.Wo"),

@@ -1,7 +1,7 @@
-"""MPNet encoders: all-mpnet-base-v2, multi-qa-mpnet. BERT with a position table and, in every attention, a bias by distance as T5's (one for all layers).
+"""MPNet encoders: all-mpnet-base-v2, multi-qa-mpnet. BERT with a position table and, in every attention, a bias by distance like T5's, which all layers share.
 
-A context extension moves the rows of the position table. The bias stays that of the real distance: the last of its buckets holds every distance from 91 on, so it
-has a trained value for any.
+A context extension changes the rows of the position table. The bias remains that of the real distance. Its last bucket holds every distance from 91 on, so it
+has a trained value for any distance.
 """
 
 import math
@@ -25,19 +25,20 @@ CAUSAL = False
 DEFAULT_POOLING = None
 
 REQUIRED = {"hidden_act": "gelu"}
-NAMES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}  # Of attention.attn.
-FIRST_ROW = 2  # transformers counts positions from there, regardless of pad_token_id.
-FARTHEST = 128  # Distances beyond are one bucket: transformers' max_distance.
+NAMES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}  # Names within attention.attn.
+FIRST_ROW = 2  # transformers numbers positions from here, regardless of pad_token_id.
+FARTHEST = 128  # Larger distances share one bucket: transformers' max_distance.
 BIAS = "encoder.relative_attention_bias.weight"
 
 
 class RelativeBiasAttention(PackedAttention):
     """PackedAttention with a bias by distance on the logits: softmax(query_scale q k / sqrt(d) + bias[heads, j - i]).
 
-    `bias` is [heads, 2 farthest + 1], for distances -farthest..farthest, and the outermost beyond. Queries go by tiles: no buffer grows with the square of a length.
+    `bias` is [heads, 2 farthest + 1], for distances -farthest..farthest; farther keys have the outermost bias. Queries are processed in tiles, so no buffer
+    grows with the square of a sequence's length.
     """
 
-    heads: Final[int]  # Again: TorchScript reads the annotations of the class itself alone.
+    heads: Final[int]  # Repeated, because TorchScript does not read annotations of base classes.
     farthest: Final[int]
     tile_elements: Final[int]
 
@@ -45,16 +46,17 @@ class RelativeBiasAttention(PackedAttention):
         super().__init__(heads)
         self.bias = bias
         self.farthest = bias.size(1) // 2
-        self.tile_elements = tile_elements  # Of the biases of a tile: 16 MiB in float32; more where 16 rows have more.
+        self.tile_elements = tile_elements  # Biases per tile: 16 MiB in float32, or more if 16 rows have more.
 
     def attend(self, qkv: Tensor, sequences: int, scale: float) -> Tensor:
-        """qkv [sequences * n, 3H] of equally long sequences -> [sequences * n, H]."""
+        """qkv [sequences * n, 3H] of sequences of equal length -> [sequences * n, H]."""
         rows = qkv.size(0)
         n, head_dim = rows // sequences, qkv.size(1) // (3 * self.heads)
         split = qkv.view(sequences, n, 3, self.heads, head_dim).permute(2, 0, 3, 1, 4)
         position = torch.arange(n, device=qkv.device)
         tile = max(16, min(n, self.tile_elements // (n * self.heads)))
-        context = torch.empty_like(split[0])  # Once: pieces kept from every tile would lie between the tiles' large buffers, and the heap would grow by those.
+        # Allocated once: results of tiles that are kept would lie between the tiles' large temporary buffers and fragment the heap.
+        context = torch.empty_like(split[0])
         for start in range(0, n, tile):
             distance = position - position[start : start + tile].unsqueeze(1)
             bias = self.bias[:, distance.clamp(-self.farthest, self.farthest) + self.farthest]
@@ -66,8 +68,8 @@ class RelativeBiasAttention(PackedAttention):
 
 
 def bias_by_distance(table: Tensor) -> Tensor:
-    """[buckets, heads] -> [heads, 2 FARTHEST + 1]. T5's bidirectional buckets: half of them for keys to the right; of each half, half for single distances, the
-    others growing with the logarithm. In float32 as transformers has it, for the same bucket at every edge."""
+    """[buckets, heads] -> [heads, 2 FARTHEST + 1]. These are T5's bidirectional buckets: half of them are for keys to the right. Of each half, one half holds
+    single distances, and the other grows with the logarithm. Computed in float32 as in transformers, so that every edge falls into the same bucket."""
     half = table.size(0) // 2
     single = half // 2
     distance = torch.arange(-FARTHEST, FARTHEST + 1)

@@ -19,7 +19,7 @@ SIGNATURE = "rope-v1"
 CAUSAL = False
 DEFAULT_POOLING = "MEAN"
 
-# By the names of the published configuration; transformers' own has none of these and computes the same.
+# Names of the published configuration. transformers' configuration has none of these keys, and its model computes the same.
 REQUIRED = {
     "activation_function": "swiglu", "qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "prenorm": False, "use_rms_norm": False,
     "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None, "parallel_block": False, "causal": False, "hidden_act": "silu",
@@ -44,7 +44,7 @@ def spelling(name: str) -> str:
 
 
 def setting(config: dict, published: str, native: str, otherwise=None):
-    """A setting by its published name or by transformers'."""
+    """Returns a setting by its published name or by transformers' name."""
     return config.get(published, config.get(native, otherwise))
 
 
@@ -88,7 +88,7 @@ def build(config: dict, tensors: dict[str, Tensor]) -> RotaryEncoder:
 
 
 def reference(config: dict, tensors: dict[str, Tensor]) -> nn.Module:
-    """transformers' own NomicBertModel, which reads the published names by itself."""
+    """Returns transformers' own NomicBertModel, which reads the published names."""
     import safetensors.torch
     from transformers import NomicBertModel
 

@@ -1,4 +1,4 @@
-"""Reads the weights of an exported transformers encoder out of its ONNX file, under transformers' own names."""
+"""Reads the weights of a transformers encoder from its ONNX file, with transformers' names."""
 
 import onnx
 import torch
@@ -8,9 +8,9 @@ ANONYMOUS = "onnx::"
 
 
 def read(data: bytes) -> dict[str, torch.Tensor]:
-    """Initializers by name.
+    """Returns the initializers by name.
 
-    A linear layer's weight is stored transposed and without a name; it takes its name from the bias that is added to its product.
+    A linear layer's weight is stored transposed and without a name. Its name is derived from the bias that is added to its product.
     """
     graph = onnx.load_model_from_string(data).graph
     initializers = {item.name: item for item in graph.initializer}

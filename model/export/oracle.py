@@ -1,4 +1,4 @@
-"""transformers' own model of a checkpoint: the oracle of the check."""
+"""Builds transformers' own model of a checkpoint, which is the oracle of the check."""
 
 import inspect
 
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from model.export.weights import load_reference
 
-# For the storage of weights, not for computation.
+# Keys that do not affect the computation.
 STORAGE = ("dtype", "torch_dtype", "auto_map", "architectures", "transformers_version")
 
 
 def transformers_model(config: dict, tensors: dict[str, Tensor], **changes) -> nn.Module:
-    """The class that transformers has for the config's model_type, with these weights in float32. `changes` outrank the config."""
+    """Returns a model of transformers' class for the config's model_type, with these weights in float32. `changes` override the config."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
     settings = {key: value for key, value in {**config, **changes}.items() if key not in STORAGE}

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 def table_rows(lengths: list[int], stride: int = 1) -> Tensor:
-    """Plain positions of a packed batch: rows of the position table, for sequences within the trained window."""
+    """Returns the plain positions of a packed batch: rows of the position table, for sequences within the trained window."""
     return torch.cat([torch.arange(n, dtype=torch.float32) * stride for n in lengths])
 
 
 def rotations(lengths: list[int], rotary_dim: int, rotary_base: float, rotary_factor: float = 1.0, rotary_scaling: dict | None = None) -> Tensor:
-    """Plain rotations of a packed batch: float32 [1, 2, T, rotary_dim / 2]. `rotary_scaling`: as the manifest has it."""
+    """Returns the plain rotations of a packed batch: float32 [1, 2, T, rotary_dim / 2]. `rotary_scaling` is as in the manifest."""
     scaling = rotary_scaling or {}
     frequencies = rotary_base ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim) / rotary_factor
 
@@ -25,7 +25,7 @@ def rotations(lengths: list[int], rotary_dim: int, rotary_base: float, rotary_fa
 
 
 def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
-    """The plain positions of sequences with these lengths, in the form of the manifest's graph."""
+    """Returns a function that gives the plain positions of sequences with given lengths, in the form that the manifest's graph needs."""
     if content["family"] == "ROPE":
         scaled = content.get("rotary_factor", 1.0), content.get("rotary_scaling")
         return lambda lengths: rotations(lengths, content["rotary_dim"], content["rotary_base"], *scaled)
@@ -33,7 +33,7 @@ def positions_of(content: dict) -> Callable[[list[int]], Tensor]:
 
 
 def encode(graph: nn.Module, sequences: list[list[int]], pooling: str, positions: Callable[[list[int]], Tensor] = table_rows) -> Tensor:
-    """One plain batch through the graph: [number of sequences, H], un-normalized. Shows how a batch is packed."""
+    """Encodes one batch without extensions: [number of sequences, H], not normalized. Shows how a batch is packed."""
     lengths = torch.tensor([len(ids) for ids in sequences])
     ends = lengths.cumsum(0)
     starts = ends - lengths

@@ -1,6 +1,6 @@
-"""The checkpoint as its own users load it: the client of reference_process.py.
+"""The client of reference_process.py, which runs the checkpoint as its users do.
 
-One process serves every request of this one, because loading the libraries takes seconds; `start` lets them load while other work is done.
+A single child process serves all requests, because loading its libraries takes seconds. `start` loads them in the background.
 """
 
 import atexit
@@ -21,7 +21,7 @@ _log = tempfile.TemporaryFile("w+")
 
 
 def start() -> subprocess.Popen:
-    """The process, started if it does not run."""
+    """Returns the child process. Starts it if it does not run."""
     global _process
     if _process is None or _process.poll() is not None:
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
@@ -34,7 +34,7 @@ def start() -> subprocess.Popen:
 
 
 def tokenizer(folder: Path) -> dict:
-    """AutoTokenizer's result for a folder: {"tokenizer": the text of its tokenizer.json, "eos": an id or None, ...}."""
+    """Returns AutoTokenizer's result for a folder: {"tokenizer": the text of its tokenizer.json, "eos": an id or None, ...}."""
     found = _ask({"do": "tokenizer", "folder": str(folder)})
     if "error" in found:
         raise ExportError(
@@ -44,7 +44,7 @@ def tokenizer(folder: Path) -> dict:
 
 
 def embed(request: dict) -> dict:
-    """The result of the checkpoint's own library for each sample: see `embed` of reference_process.py."""
+    """Returns the result of the checkpoint's own library for each sample. See `embed` in reference_process.py."""
     found = _ask({"do": "embed", **request})
     if "error" in found:
         raise ExportError(f"the checkpoint's own library cannot embed with it ({found['error']}); nothing was written, correct its files.")
@@ -72,5 +72,5 @@ def _last_words() -> str:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    process.kill()  # It holds nothing that could be lost.
+    process.kill()  # It has no state that could be lost.
     process.wait()

@@ -1,7 +1,7 @@
-"""The checkpoint as its own users load it, in a process of its own: sentence-transformers where it has modules.json, else transformers.
+"""Runs a checkpoint as its users do, in a separate process: with sentence-transformers if it has modules.json, else with transformers.
 
-Reads one request a line from stdin, as JSON, and answers each by one line on stdout; `reference.py` is the other side. A fault is answered as {"error": sentence}.
-Nothing of the exporter is used, save for architectures that transformers does not have, whose module's `reference` stands in.
+Reads one JSON request per line from stdin, and answers each with one line on stdout; `reference.py` is the client. An error is answered as {"error": sentence}.
+Does not use the exporter, except for architectures that transformers lacks, where `reference` of the architecture's module is used.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class TransformersReference:
-    """AutoTokenizer, AutoModel and the pooling that was asked for."""
+    """AutoTokenizer, AutoModel and the requested pooling."""
 
     def __init__(self, request: dict):
         import torch
@@ -33,7 +33,7 @@ class TransformersReference:
         return AutoModel.from_pretrained(folder, dtype=self._torch.float32, attn_implementation="eager").eval()
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of a text with its prompt, cut to the limit, and with an EOS added or removed if requested."""
+        """Returns the tokens of a text with its prompt, truncated to the limit, with EOS added or removed if requested."""
         limit = self._request["limit"] or min(self.limit, self._request["window"])
         wanted, end = self._request["append_eos"], self._request["eos"]
         has_one = wanted is not None and self._cut("", limit)[-1:] == [end]
@@ -59,7 +59,8 @@ class TransformersReference:
         return getattr(getattr(self.model.base_model, "embeddings", None), "padding_idx", None)
 
     def spells_padding(self, ids: list[int]) -> bool:
-        """Whether RoBERTa and related models would treat a token of the text as padding and give it no position. Here every token has one, as in the graph."""
+        """Returns whether RoBERTa and related models would treat a token of the text as padding without a position. Here every token has a position, as in the
+        graph."""
         return self.padding_id() in ids
 
     def pooled(self, ids: list[int]):
@@ -72,7 +73,7 @@ class TransformersReference:
         return vector
 
     def _through_dense(self, folder: Path, vector):
-        """As sentence-transformers' Dense: linear, then the activation that config.json names by its class."""
+        """Computes sentence-transformers' Dense: a linear layer, then the activation, whose class is in config.json."""
         import safetensors.torch
 
         module, name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["activation_function"].rsplit(".", 1)
@@ -86,7 +87,7 @@ class TransformersReference:
 
 
 class LayeredReference(TransformersReference):
-    """The same with one layer's weights in memory at a time, for all texts together."""
+    """TransformersReference with one layer's weights in memory at a time, for all texts together."""
 
     def __init__(self, request: dict):
         super().__init__(request)
@@ -104,7 +105,7 @@ class LayeredReference(TransformersReference):
 
 
 class SentenceTransformersReference(TransformersReference):
-    """SentenceTransformer.encode. Only texts that are given as token ids are pooled here."""
+    """SentenceTransformer.encode. Only samples that are token ids are pooled here."""
 
     def __init__(self, request: dict):
         import torch
@@ -114,7 +115,7 @@ class SentenceTransformersReference(TransformersReference):
         arguments = {"dtype": torch.float32, "attn_implementation": "eager"}
         self._sentences = SentenceTransformer(request["folder"], device="cpu", model_kwargs=arguments, local_files_only=True)
         self.limit = self._sentences.max_seq_length or 1 << 31
-        # Beyond the model's positions there is nothing to compare: the library would fail there.
+        # The limit is at most the model's number of positions, because the library would fail beyond them.
         self._sentences.max_seq_length = request["limit"] or min(self.limit, request["window"])
         self.tokenizer = self._sentences.tokenizer
         self.model = self._sentences[0].auto_model
@@ -122,7 +123,7 @@ class SentenceTransformersReference(TransformersReference):
         self.by = f"sentence-transformers {__version__}"
 
     def vector(self, sample: dict, ids: list[int]):
-        # A request that says nothing of prompts: the library puts its default prompt on by itself, or none.
+        # For a request without a prompt name, the library itself adds its default prompt, if there is one.
         prompt = None if sample["unprompted"] else sample["prompt"]
         if self.spells_padding(ids):
             vector = self.pooled(ids)
@@ -131,8 +132,8 @@ class SentenceTransformersReference(TransformersReference):
 
 
 class TokenWeightsReference(TransformersReference):
-    """bge-m3's sparse vectors by the formula of its published code (FlagEmbedding), in float64: relu(linear(h)), the maximum over equal ids, four special tokens
-    left out."""
+    """bge-m3's sparse vectors by the formula of its published code (FlagEmbedding), in float64: relu(linear(h)), with the maximum over equal ids, without four
+    special tokens."""
 
     def __init__(self, request: dict):
         super().__init__(request)
@@ -150,7 +151,7 @@ class TokenWeightsReference(TransformersReference):
 
 
 class MaskedLanguageModelReference(TransformersReference):
-    """SPLADE's formula (arXiv 2109.10086) in float64 on AutoModelForMaskedLM's logits."""
+    """SPLADE's formula (arXiv 2109.10086) in float64, applied to AutoModelForMaskedLM's logits."""
 
     def __init__(self, request: dict):
         super().__init__(request)
@@ -170,7 +171,7 @@ class MaskedLanguageModelReference(TransformersReference):
 
 
 class SparseEncoderReference(MaskedLanguageModelReference):
-    """SparseEncoder.encode. Only texts that are given as token ids go by the formula."""
+    """SparseEncoder.encode. Only samples that are token ids use the formula."""
 
     def __init__(self, request: dict):
         import torch
@@ -193,7 +194,7 @@ class SparseEncoderReference(MaskedLanguageModelReference):
 
 
 class MultiVectorReference(TransformersReference):
-    """MultiVectorEncoder.encode, which also loads what PyLate and Stanford's ColBERT saved."""
+    """MultiVectorEncoder.encode, which also loads checkpoints of PyLate and of Stanford's ColBERT."""
 
     def __init__(self, request: dict):
         import torch
@@ -269,7 +270,7 @@ def reference_class(request: dict, with_modules: bool) -> type[TransformersRefer
 
 
 def embed_by_layers(request: dict) -> dict:
-    """As `embed`; only the first samples, request["layered"] of them, get vectors."""
+    """Answers like `embed`, but only the first request["layered"] samples get vectors."""
     import torch
 
     torch.set_num_threads(request["threads"])
@@ -308,15 +309,15 @@ def answer(line: str) -> dict:
     request = json.loads(line)
     try:
         return {"tokenizer": tokenizer_of, "embed": embed}[request["do"]](request)
-    except Exception as error:  # An error of any type that a library raises for a file that it cannot read: its text goes to the user.
+    except Exception as error:  # Libraries raise errors of any type for files that they cannot read. The message is shown to the user.
         words = " ".join(str(error).split())
         return {"error": f"{type(error).__name__}: {words[:300]}"}
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # Output that a library prints is not an answer.
-    import torch  # noqa: F401  Ahead of the first request, while the exporter reads the checkpoint.
+    os.dup2(2, 1)  # Output of libraries goes to stderr, because stdout is for answers.
+    import torch  # noqa: F401  Imported before the first request, while the exporter reads the checkpoint.
     import transformers
 
     transformers.AutoModel, transformers.AutoTokenizer

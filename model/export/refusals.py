@@ -1,10 +1,10 @@
-"""Refuses by name what no graph of this exporter computes, for any architecture: quantized weights, code of the checkpoint's own, scaled rotations.
+"""Refuses settings that no graph of this exporter supports, for any architecture: quantized weights, the checkpoint's own code, scaled rotations.
 
-An architecture's module declares what it computes by these names, all of them optional:
-`OWN_CODE` (bool): it reproduces the code that the checkpoint's auto_map names;
-`ROPE_TYPES` (tuple of rope_type): the scalings of rotary positions that it exports besides "default";
-`ROPE_BY_LAYER_TYPE` (bool): it reads rope_parameters of each kind of layer;
-`is_causal(config)`: whether a token of this checkpoint sees only what stands before it.
+An architecture's module declares what it supports with these optional names:
+`OWN_CODE` (bool): the module reproduces the code in the checkpoint's auto_map;
+`ROPE_TYPES` (tuple of rope_type): the supported scalings of rotary positions besides "default";
+`ROPE_BY_LAYER_TYPE` (bool): the module reads rope_parameters per kind of layer;
+`is_causal(config)`: returns whether attention is causal.
 """
 
 import json
@@ -17,10 +17,10 @@ from model.export.errors import ExportError
 if TYPE_CHECKING:
     from torch import Tensor
 
-OWN_CODE_TYPES = ("nomic_bert", "e5rope")  # Their modules reproduce the published code; others say it by OWN_CODE.
+OWN_CODE_TYPES = ("nomic_bert", "e5rope")  # Modules of these types reproduce the published code without declaring OWN_CODE.
 QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quanto_qmap.json")
-# Names of the tensors beside a quantized weight: FP8, compressed-tensors, GPTQ, AWQ, bitsandbytes, HQQ.
+# Names of tensors that accompany a quantized weight: FP8, compressed-tensors, GPTQ, AWQ, bitsandbytes, HQQ.
 QUANTIZATION_TENSORS = (
     ".weight_scale", ".weight_scale_inv", ".weight_zero_point", ".weight_packed", ".input_scale", ".qweight", ".qzeros", ".scales", ".g_idx", ".SCB",
     ".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4", ".weight_format", ".W_q",
@@ -31,7 +31,7 @@ NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta")
 
 
 def refuse_form(config: dict) -> None:
-    """Raises ExportError for values that belong in no config.json, before an architecture's module reads them, and for quantized weights."""
+    """Raises ExportError for invalid values in config.json, before an architecture's module reads them, and for quantized weights."""
     _refuse_wrong_types(config)
     for path, value in _nested(config):
         if path.rsplit(".", 1)[-1] in QUANTIZATION_KEYS and value not in (None, {}, [], False):
@@ -42,7 +42,7 @@ def refuse_form(config: dict) -> None:
 
 
 def refuse_config(config: dict, architecture: ModuleType) -> None:
-    """Raises ExportError for what a config.json says that changes vectors and that `architecture` does not compute."""
+    """Raises ExportError for settings of config.json that change vectors and that `architecture` does not support."""
     auto_map = config.get("auto_map")
     if auto_map and not has_own_code(config, architecture):
         raise ExportError(
@@ -59,12 +59,12 @@ def refuse_config(config: dict, architecture: ModuleType) -> None:
 
 
 def has_own_code(config: dict, architecture: ModuleType) -> bool:
-    """Whether `architecture` computes what the checkpoint's published code does."""
+    """Returns whether `architecture` computes the same as the checkpoint's published code."""
     return getattr(architecture, "OWN_CODE", config.get("model_type") in OWN_CODE_TYPES)
 
 
 def refuse_weights(tensors: dict[str, "Tensor"], folder: Path | None) -> None:
-    """Raises ExportError for weights that are numbers of another format than float."""
+    """Raises ExportError for weights that are not floating-point numbers."""
     for name, tensor in tensors.items():
         quantized = name.endswith(QUANTIZATION_TENSORS)
         stored = str(tensor.dtype).removeprefix("torch.")
@@ -125,7 +125,7 @@ def _refuse_rope(config: dict, architecture: ModuleType) -> None:
 
 
 def _nested(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Every key of a configuration with its path, those of configurations inside it too."""
+    """Yields every key of a configuration with its path and value, including nested configurations."""
     for key, value in config.items():
         yield prefix + str(key), value
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """RoBERTa and CamemBERT encoders: all-distilroberta, all-roberta-large, sentence-camembert.
 
-BERT's graph, but for the position table: theirs begins two rows late (the padding token's row, and one more), and transformers adds that offset to every position.
-The rows before it are cut off here, so that row 0 is position 0 and no offset remains anywhere.
+BERT's graph with a different position table. RoBERTa's table begins two rows later (one row for the padding token, and one more), and transformers adds this
+offset to every position. These rows are removed here, so that row 0 is position 0 and no offset is needed.
 """
 
 from torch import Tensor

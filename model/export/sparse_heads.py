@@ -1,7 +1,8 @@
-"""Heads that give weights of vocabulary entries: SPLADE's masked-language-model head, and bge-m3's weight of each token. They become `sparse_head.pt`.
+"""Heads that give weights of vocabulary entries: SPLADE's masked-language-model head, and bge-m3's weight per token. They become `sparse_head.pt`.
 
-n rows of hidden states of a few sequences, one after the other; part i is rows offsets[i] to offsets[i + 1], of one sequence. A head gives the nonzero weights of each
-part: how many they are, their vocabulary ids ascending, and their values. The parts of a sequence become its vector by their maximum, or with a sum by their sum.
+The input is n rows of hidden states of a few sequences. Part i is the rows offsets[i] to offsets[i + 1], which belong to one sequence. A head returns the
+nonzero weights of each part: their number, their vocabulary ids in ascending order, and their values. The vectors of a sequence's parts are combined by
+maximum, or for heads that sum, by addition.
 """
 
 from dataclasses import dataclass
@@ -19,36 +20,36 @@ from model.export.layers import layer_norm
 from model.export.weights import Weights
 
 SIGNATURE = "sparse-v1"
-ACTIVATIONS = ("relu", "log1p_relu")  # Of sentence-transformers' SpladePooling: log(1 + relu(x)), and log(1 + log(1 + relu(x))).
+ACTIVATIONS = ("relu", "log1p_relu")  # In sentence-transformers' SpladePooling: log(1 + relu(x)), and log(1 + log(1 + relu(x))).
 STRATEGIES = ("max", "sum")
 TOKEN_WEIGHTS_FILE = "sparse_linear.pt"
-# Special tokens that bge-m3's published code leaves out.
+# Special tokens without a weight in bge-m3's published code.
 UNWEIGHTED = ("cls", "eos", "pad", "unk")
 
 
 @dataclass(frozen=True)
 class Splade:
-    """The settings of sentence-transformers' SpladePooling; its defaults, which are also its choice for a bare masked language model."""
+    """Settings of sentence-transformers' SpladePooling, with its defaults, which it also uses for a bare masked language model."""
 
     strategy: str = "max"
     activation: str = "relu"
 
     @property
     def kind(self) -> str:
-        """The manifest's sparse_head."""
+        """Returns the manifest's sparse_head."""
         return f"SPLADE_{self.strategy.upper()}"
 
 
 @dataclass(frozen=True)
 class _Names:
-    """Of a masked language model's head, as transformers has it: dense, GELU, norm, and a decoder over the vocabulary."""
+    """Names of the tensors of a masked language model's head in transformers: dense, GELU, norm, and a decoder over the vocabulary."""
 
     dense: str
     norm: str
     decoder: str
-    words: str  # The word embeddings, which are the decoder's weights where the two are tied.
+    words: str  # Word embeddings, which are also the decoder's weights if the two are tied.
     bias: str
-    epsilon: tuple[str | None, float]  # The configuration's key, and its default.
+    epsilon: tuple[str | None, float]  # Key of the configuration, and its default.
 
 
 _LM_HEAD = ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder")
@@ -82,7 +83,7 @@ class SpladeHead(nn.Module):
         rows: List[Tensor] = []
         for i in range(len(bounds) - 1):
             part = logits[bounds[i] : bounds[i + 1]]
-            # The weight grows with the logit: the weight of the maximum is the maximum of the weights.
+            # Weights increase with logits, so the weight of the maximum is the maximum of the weights.
             rows.append(self.weigh(part.amax(dim=0)) if self.maximum else self.weigh(part).sum(dim=0))
         weights = torch.stack(rows)
         places = weights.nonzero()
@@ -94,7 +95,8 @@ class SpladeHead(nn.Module):
 
 
 class TokenWeightsHead(nn.Module):
-    """The same arguments and results (arXiv 2402.03216): relu(linear(h)) of each token that is not `unweighted`, kept by its id, with the maximum over equal ids."""
+    """A head with the same arguments and results as SpladeHead (arXiv 2402.03216). Gives relu(linear(h)) for the id of each token that is not `unweighted`,
+    with the maximum over equal ids."""
 
     def __init__(self, linear: Linear, unweighted: list[int], vocabulary: int):
         super().__init__()
@@ -122,7 +124,7 @@ class TokenWeightsHead(nn.Module):
 
 
 def splade_settings(name: str, config: dict) -> Splade:
-    """Of the SpladePooling module in a checkpoint's folder `name`, from its config.json."""
+    """Reads the SpladePooling module in a checkpoint's folder `name` from its config.json."""
     splade = Splade(config.get("pooling_strategy", "max"), config.get("activation_function", "relu"))
     for key, value, known in (("pooling_strategy", splade.strategy, STRATEGIES), ("activation_function", splade.activation, ACTIVATIONS)):
         if value not in known:
@@ -131,7 +133,7 @@ def splade_settings(name: str, config: dict) -> Splade:
 
 
 def splade(config: dict, tensors: dict[str, Tensor], settings: Splade) -> SpladeHead:
-    """The masked-language-model head of a checkpoint."""
+    """Returns the masked-language-model head of a checkpoint."""
     kind = config["model_type"]
     if kind not in _NAMES:
         raise ExportError(f"the masked-language-model head of {kind!r} is not exported (of {', '.join(sorted(_NAMES))} it is); choose another checkpoint.")
@@ -159,12 +161,12 @@ def _spelling(name: str) -> str:
 
 
 def _bias(weights: Weights, name: str, size: int) -> Tensor:
-    """Zeros where the checkpoint has none, as ModernBERT's may."""
+    """Returns a bias, or zeros if the checkpoint has none, which is possible for ModernBERT."""
     return weights[name] if name in weights else torch.zeros(size)
 
 
 def _own_decoder(config: dict, names: _Names, weights: Weights) -> bool:
-    """Whether the decoder has weights of its own instead of the word embeddings."""
+    """Returns whether the decoder has its own weights instead of the word embeddings."""
     return names.decoder + ".weight" in weights and (config.get("tie_word_embeddings") is False or names.words + ".weight" not in weights)
 
 
@@ -174,7 +176,7 @@ def token_weights_file(folder: Path) -> Path | None:
 
 
 def token_weights(folder: Path, special_ids: dict[str, int], hidden: int, vocabulary: int) -> TokenWeightsHead:
-    """The head in `folder`'s sparse_linear.pt. `special_ids`: the tokenizer's, by their roles."""
+    """Returns the head in `folder`'s sparse_linear.pt. `special_ids` maps roles to the tokenizer's special tokens."""
     files.refuse_pointer(folder / TOKEN_WEIGHTS_FILE)
     tensors = files.pickled_tensors(folder / TOKEN_WEIGHTS_FILE)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""The tokenizer as the server uses it: no truncation, no padding, and the special tokens it wraps a text in."""
+"""Prepares the tokenizer for the server: without truncation and padding, and with its special tokens listed separately."""
 
 import json
 
@@ -8,7 +8,7 @@ from model.export.errors import ExportError
 
 
 def strip(tokenizer_json: str) -> str:
-    """The same tokenizer without truncation and padding, which are the server's decision."""
+    """Returns the tokenizer without truncation and padding, which the server decides."""
     content = json.loads(tokenizer_json)
     content["truncation"] = None
     content["padding"] = None
@@ -16,7 +16,7 @@ def strip(tokenizer_json: str) -> str:
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """Ids that the tokenizer's own post-processor puts before and after a text."""
+    """Returns the ids that the tokenizer's post-processor puts before and after a text."""
     probe = tokenizer.encode("a")
     mask = probe.special_tokens_mask
     before = mask.index(0) if 0 in mask else len(mask)
@@ -28,7 +28,8 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
 
 
 def with_markers(tokenizer_json: str, prompts: list[str]) -> str:
-    """The same tokenizer, in which a token of the vocabulary that a prompt begins with ("[unused0]", "[Q] ") is one piece, as sentence-transformers registers it."""
+    """Returns the tokenizer with the vocabulary tokens at the beginning of prompts ("[unused0]", "[Q] ") registered as special tokens, which are never split.
+    sentence-transformers registers them as well."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     for prompt in prompts:
         known = [marker for marker in (prompt, prompt.split(None, 1)[0]) if tokenizer.token_to_id(marker) is not None]

@@ -1,4 +1,4 @@
-"""Compares the token vectors of a written model directory with those that the checkpoint's own users get: queries and documents in, a vector a token out."""
+"""Compares the token vectors of a written model directory with those that users of the checkpoint get for the same queries and documents."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from model.export import check
 from model.export.directory import Directory, Sample
 from model.export.errors import ExportError
 
-ROLES = ("query", "document")  # Names of prompts, and of what sentence-transformers calls tasks.
-MAX_BATCHED_DIFFERENCE = 1e-5  # A component, of unit vectors.
+ROLES = ("query", "document")  # Names of prompts, and of tasks in sentence-transformers.
+MAX_BATCHED_DIFFERENCE = 1e-5  # For a component of unit vectors.
 
 
 @dataclass(frozen=True)
 class Report:
-    """Measurements of the check, over single token vectors. Differences are the largest of any component of unit vectors."""
+    """Measurements of the check over token vectors. Differences are the maximum over all components of unit vectors."""
 
     by: str  # The library that the checkpoint's users load it with.
     through: str  # The engine that turned the directory into vectors.
@@ -61,7 +61,7 @@ def check_tokens(directory: Directory, expectation: check.Expectation) -> Report
         worst=samples[worst].text,
         max_batched_difference=max((F.normalize(a, dim=1) - F.normalize(b, dim=1)).abs().max().item() for a, b in zip(alone, batched)),
     )
-    if not report.min_cosine >= check.MIN_COSINE:  # Also true of NaN.
+    if not report.min_cosine >= check.MIN_COSINE:  # Also true for NaN.
         raise ExportError(
             f"the exported token vectors differ from those of {report.by} (cosine {report.min_cosine:.6f} for {report.worst[:60]!r}); nothing was written, choose another "
             "checkpoint."

@@ -1,6 +1,8 @@
-"""Attention to all but the last tokens of a sequence: of ColBERT's queries, which mask tokens lengthen that see the text and that nothing sees.
+"""Attention that excludes the last tokens of a sequence as keys. It is for ColBERT's queries, which are lengthened with mask tokens that attend to the text but
+that no token attends to.
 
-neighbor_window[s] = -k says that no token of sequence s attends to its last k tokens. Without any such sequence each of these is the attention that it is made of.
+neighbor_window[s] = -k means that no token of sequence s attends to its last k tokens. For batches without such a sequence, each class below equals the
+attention that it wraps.
 """
 
 from typing import Final, List
@@ -16,9 +18,9 @@ from model.export.rotary_graph import RotaryAttention, for_all_heads, rotate
 
 
 class UnattendedPackedAttention(PackedAttention):
-    """PackedAttention, and one call for each sequence with unattended tokens."""
+    """PackedAttention with unattended tokens. Each sequence is a separate call."""
 
-    heads: Final[int]  # Again: TorchScript reads the annotations of the class itself alone.
+    heads: Final[int]  # Repeated, because TorchScript does not read annotations of base classes.
 
     def __init__(self, whole: PackedAttention):
         super().__init__(whole.heads)
@@ -43,7 +45,7 @@ class UnattendedPackedAttention(PackedAttention):
 
 
 class UnattendedRotaryAttention(nn.Module):
-    """RotaryAttention, one call for each sequence with unattended tokens."""
+    """RotaryAttention with unattended tokens. Each sequence is a separate call."""
 
     def __init__(self, whole: RotaryAttention):
         super().__init__()
@@ -76,7 +78,8 @@ class UnattendedRotaryAttention(nn.Module):
 
 
 class UnattendedLocalAttention(nn.Module):
-    """LocalRotaryAttention, one call for each sequence with unattended tokens. Such a token has its place, and sees what lies within the window from there."""
+    """LocalRotaryAttention with unattended tokens. Each sequence is a separate call. An unattended token keeps its position, and attends to the tokens within
+    the window around it."""
 
     def __init__(self, whole: LocalRotaryAttention):
         super().__init__()
@@ -96,7 +99,7 @@ class UnattendedLocalAttention(nn.Module):
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def attend_to(self, qkv: Tensor, keys: int) -> Tensor:
-        """One sequence of a query's length, of which the first `keys` tokens are attended to -> [n, heads * d]."""
+        """One sequence as long as a query, of which the first `keys` tokens are attended to -> [n, heads * d]."""
         heads, shared = self.whole.heads, self.whole.key_value_heads
         n = qkv.size(0)
         head_dim = qkv.size(1) // (heads + 2 * shared)
@@ -115,7 +118,7 @@ _BY_CLASS = {PackedAttention: UnattendedPackedAttention, RotaryAttention: Unatte
 
 
 def attach(graph: nn.Module, length: int) -> None:
-    """Lets every layer's attention leave tokens unattended, in queries of `length` tokens."""
+    """Replaces every layer's attention by one that supports unattended tokens, for queries of `length` tokens."""
     for layer in graph.layers:
         made_of = type(layer.attention)
         causal = isinstance(layer.attention, RotaryAttention) and layer.attention.causal

@@ -1,4 +1,4 @@
-"""Looks tensors up by one spelling of their names, for any prefix or old spelling of the file."""
+"""Looks up tensors by uniform names, whatever prefix or old spelling a file uses."""
 
 from typing import Callable
 
@@ -23,21 +23,21 @@ class Weights:
         return name in self._tensors
 
     def count(self, ending: str) -> int:
-        """Counts the tensors whose names end so: the number of layers, given a name that each has once."""
+        """Returns the number of tensors whose names end with `ending`. For a name that each layer has once, this is the number of layers."""
         return sum(name.endswith(ending) for name in self._tensors)
 
     def linear(self, name: str) -> Linear:
         return Linear(self[name + ".weight"], self[name + ".bias"])
 
     def linear_no_bias(self, *names: str) -> LinearNoBias:
-        """Several become one, their outputs side by side."""
+        """Returns one layer for several layers without biases, with their outputs side by side."""
         for name in names:
             if name + ".bias" in self:
                 raise ExportError(f"the checkpoint has a bias {name}.bias, which this architecture has not; choose another checkpoint.")
         return LinearNoBias(torch.cat([self[name + ".weight"] for name in names]))
 
     def fused(self, prefix: str, names: tuple[str, ...]) -> Linear:
-        """Several layers of the same input as one, their outputs side by side."""
+        """Returns one layer for several layers with the same input, with their outputs side by side."""
         return Linear(*(torch.cat([self[f"{prefix}{name}.{kind}"] for name in names]) for kind in ("weight", "bias")))
 
     def norm(self, name: str) -> ResidualNorm:
@@ -48,7 +48,7 @@ class Weights:
 
 
 def load_reference(model: torch.nn.Module, tensors: dict[str, Tensor]) -> torch.nn.Module:
-    """transformers' model with these weights, in float32. All of its own weights must be among them."""
+    """Loads these weights into transformers' model, in float32. Raises ExportError if one of the model's weights is missing."""
     model = model.to(torch.float32)
     outcome = model.load_state_dict(tensors, strict=False)
     if outcome.missing_keys:

@@ -1,4 +1,4 @@
-"""XLM-RoBERTa encoders: multilingual-e5, bge-m3 (its dense vectors). RoBERTa's network with other words."""
+"""XLM-RoBERTa encoders: multilingual-e5, bge-m3 (its dense vectors). RoBERTa's network with another vocabulary."""
 
 from model.export.roberta import CAUSAL, DEFAULT_POOLING, FAMILY, SIGNATURE, build, longest_position, reference, refuse_unsupported, sizes  # noqa: F401
 

@@ -59,7 +59,7 @@ void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
     CheckTable(root, manifest);
   } else {
     for (const char* key : {"rotary_dim", "rotary_base"}) root.Require(key);
-    // At 2 the exponent d / (d - 2) of NTK scaling has no value.
+    // The exponent d / (d - 2) of NTK scaling is undefined for d = 2.
     root.Integer("rotary_dim", manifest.rotary_dim, 4, kMany);
     root.Number("rotary_base", manifest.rotary_base, 1, 1e12);
     root.Number("rotary_factor", manifest.rotary_factor, 1e-3, 1e3);
@@ -181,7 +181,7 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   root.Text("source", manifest.source);
   root.Text("license", manifest.license);
   root.Texts("files", manifest.file_sha256);
-  root.Ignore("exporter");  // For the exporter's own use: which version wrote this.
+  root.Ignore("exporter");  // Version of the exporter, for its own use.
 }
 
 }  // namespace
@@ -205,7 +205,7 @@ absl::Status VerifyFiles(const ModelManifest& manifest, const std::string& direc
                          const std::function<void(double)>& on_progress) {
   double total = 0, done = 0;
   for (const auto& [file, sum] : manifest.file_sha256) {
-    std::error_code missing;  // Sha256OfFile says so.
+    std::error_code missing;  // Sha256OfFile reports a missing file.
     const auto size = std::filesystem::file_size(absl::StrCat(directory, "/", file), missing);
     if (!missing) total += static_cast<double>(size);
   }

@@ -1,4 +1,4 @@
-// SHA-256 by OpenSSL. Stateless: any thread.
+// SHA-256 by OpenSSL. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_MANIFEST_SHA256_H_
 #define LONGEMBED_MODEL_MANIFEST_SHA256_H_
 
@@ -11,7 +11,8 @@
 
 namespace longembed {
 
-// Both give 64 lower-case hex digits. Calls `on_read` with the size of each piece of the file, in bytes.
+// Return the hash of `bytes` or of a file as 64 lower-case hex digits. `on_read` is called with the size in bytes of
+// each piece of the file.
 std::string Sha256(std::string_view bytes);
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path, const std::function<void(int64_t)>& on_read = {});
 

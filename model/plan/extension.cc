@@ -53,7 +53,7 @@ absl::Status CheckResonance(const ModelManifest& model, const PositionsMethod& p
   return std::visit(check, positions);
 }
 
-// A number that goes with one aggregation alone.
+// Checks a field that only one aggregation uses.
 absl::Status CheckGoesWith(const char* field, bool is_set, const Windows& windows, Aggregation aggregation) {
   if (!is_set || windows.aggregation == aggregation) return absl::OkStatus();
   const auto name = [](Aggregation each) { return kAggregationNames[static_cast<size_t>(each)]; };

@@ -1,5 +1,8 @@
-// A request's way to get a long text through a short-context model: windows composed with at most one
-// positions method. README.md beside this file says which to choose, with the formulas and their papers.
+// Context extension: how a request gets a text longer than the trained window through the model. An extension combines
+// windows with at most one positions method. README.md beside this file helps to choose, and lists the formulas and
+// their papers.
+//
+// Lo is ModelManifest::trained_window, in tokens, here and in every file of this folder.
 #ifndef LONGEMBED_MODEL_PLAN_EXTENSION_H_
 #define LONGEMBED_MODEL_PLAN_EXTENSION_H_
 
@@ -17,25 +20,25 @@
 namespace longembed {
 
 enum class When {
-  kLong,    // Inputs of at most Lo tokens are encoded plainly, whatever else is asked.
-  kAlways,  // The method applies to every input.
+  kLong,    // Inputs of at most Lo tokens are encoded without the extension.
+  kAlways,  // The extension applies to every input.
 };
 
 enum class LastWindow {
-  kBackExtended,  // A short last window starts earlier so that it is full.
+  kBackExtended,  // A last window that would be short starts earlier, so that it is full.
   kShort,
 };
 
 enum class Aggregation {
   kMean,
-  kTokenWeightedMean,  // Weights are the windows' whole lengths.
+  kTokenWeightedMean,  // Weights are the windows' lengths in tokens, special tokens and prompt included.
   kMax,                // Element-wise.
   kFirst,
   kNormWeighted,  // Weights are softmax(|v| / norm_temperature) of the window vectors v (arXiv 2606.18781).
   kTopNorm,       // Mean of the `top` window vectors of greatest norm (arXiv 2606.18781).
 };
 
-// Their names in longembed.v1.Extension, by value.
+// Names of the enum values in longembed.v1.Extension, indexed by value.
 inline constexpr const char* kWhenNames[]{"LONG", "ALWAYS"};
 inline constexpr const char* kLastWindowNames[]{"BACK_EXTENDED", "SHORT"};
 inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN", "MAX",
@@ -43,51 +46,57 @@ inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN",
 
 // Parallel context windows.
 struct Windows {
-  // Specials and prompt included. Default: the capacity of the positions method with its numbers; Lo without a method
-  // or with an adaptive one.
+  // Tokens of a window, special tokens and prompt included. Default: the capacity of the positions method with its
+  // numbers, or Lo if there is no method or its numbers are adaptive.
   std::optional<int64_t> tokens;
-  int64_t overlap = 0;  // Content tokens shared by neighbors.
+  int64_t overlap = 0;  // Content tokens that neighboring windows share.
   LastWindow last = LastWindow::kBackExtended;
   Aggregation aggregation = Aggregation::kMean;
-  std::optional<double> norm_temperature;  // kNormWeighted alone, 0.001 to 1000; absent: kNormTemperature.
-  std::optional<int64_t> top;              // kTopNorm alone, from 1; absent: kTop. All where there are fewer windows.
-  // The most vectors of an input, from 1: groups of neighboring windows, each aggregated. Absent: a vector a window.
+  // For kNormWeighted only; 0.001 to 1000. Default: kNormTemperature.
+  std::optional<double> norm_temperature;
+  // For kTopNorm only; at least 1. Default: kTop. With fewer windows than this, all of them count.
+  std::optional<int64_t> top;
+  // The maximum number of vectors of an input, at least 1. Neighboring windows form that many groups, and each group is
+  // aggregated into one vector. Absent: one vector per window.
   std::optional<int64_t> vectors;
 
   static constexpr double kNormTemperature = 1;
   static constexpr int64_t kTop = 3;
 };
 
-// A plain value. The default is no extension.
+// An extension as a plain value. The default changes nothing.
 struct Extension {
   When when = When::kLong;
   std::optional<Windows> windows;
-  PositionsMethod positions;  // Numbers that are absent follow from the sequence's own length.
+  PositionsMethod positions;  // Absent numbers are computed from the sequence's length.
   bool resonance = false;
   bool attention_log_scaling = false;
-  std::optional<double> attention_temperature;  // t of softmax(q k / (t sqrt(d))) (arXiv 2410.24200); absent: 1.
+  // The t in softmax(q k / (t sqrt(d))) (arXiv 2410.24200). Default: 1.
+  std::optional<double> attention_temperature;
   std::optional<AttentionCalibration> attention_calibration;
 };
 
-// The functions below are pure: any thread.
+// The functions below are pure. Multiple threads can call them without external synchronization.
 
-// The parts of an extension that a model has, by their names in longembed.v1.Extension: those of its family, without
-// those that would replace frequencies which its checkpoint scales pair by pair.
+// Returns the names in longembed.v1.Extension of the extension's parts that `model` supports. These depend on its
+// position family. Methods that replace the rotary frequencies are missing when the checkpoint scales the frequencies
+// pair by pair.
 std::vector<std::string> MethodsOf(const ModelManifest& model);
 
-// Checks that `model` supports `extension`. Errors (INVALID_ARGUMENT) name the field relative to the extension, its
-// value and the limit: METHOD_NOT_AVAILABLE, EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT, WINDOW_TOO_LARGE,
-// WINDOW_TOO_SMALL, OVERLAP_TOO_LARGE.
+// Checks that `model` supports `extension`. Errors (INVALID_ARGUMENT): METHOD_NOT_AVAILABLE,
+// EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT, WINDOW_TOO_LARGE, WINDOW_TOO_SMALL, OVERLAP_TOO_LARGE. Each names
+// the field relative to the extension, its value and the limit.
 absl::Status CheckExtension(const ModelManifest& model, const Extension& extension);
 
-// The most tokens that one sequence may have under a checked extension; nullopt: bounded by the server's limits only.
+// Returns the maximum number of tokens of one sequence under a checked extension. Returns nullopt if only the server's
+// limits bound it.
 std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extension& extension);
 
-// Returns the size of a window: that of the request, or the default.
+// Returns the size of a window in tokens: windows.tokens, or its default. Requires extension.windows.
 int64_t WindowTokens(const ModelManifest& model, const Extension& extension);
 
-// The positions of a sequence of `n` tokens, n <= SequenceCapacity, under a checked extension. A sequence within Lo
-// stays plain under a method whose numbers are absent.
+// Returns the positions of a sequence of `n` tokens under a checked extension, where n <= SequenceCapacity. If the
+// method's numbers are absent, a sequence of at most Lo tokens has plain positions.
 Positions PositionsOf(const ModelManifest& model, const Extension& extension, int64_t n);
 
 }  // namespace longembed

@@ -1,11 +1,11 @@
-// The fields of an extension by their names in longembed.v1.Extension, listed once for every form that it is read from
-// and written to.
+// Lists the fields of an extension by their names in longembed.v1.Extension. Every reader and writer of extensions uses
+// this list.
 //
-// A reader or writer, Fields below, has
+// `Fields` below stands for a reader or writer. It has these methods:
 //   Number(name, value)          std::optional<int64_t>, int64_t, std::optional<double> or double
 //   Flag(name, value)            bool
 //   Choice(name, value, names)   an enum, whose values are the indexes of `names`
-//   Section(name, describe)      calls describe(Fields& below) when the section is there; returns whether it is
+//   Section(name, describe)      calls describe(Fields& below) if the section is present; returns whether it is
 //   Fail(status)                 keeps the first error
 #ifndef LONGEMBED_MODEL_PLAN_EXTENSION_FIELDS_H_
 #define LONGEMBED_MODEL_PLAN_EXTENSION_FIELDS_H_
@@ -35,7 +35,7 @@ void DescribeModifiers(Fields& fields, Extension& extension) {
   fields.Number("attention_temperature", extension.attention_temperature);
 }
 
-// Error: EXTENSION_CONFLICT, of two positions methods.
+// Reads an extension from `fields`. Fails with EXTENSION_CONFLICT if two positions methods are present.
 template <typename Fields>
 Extension ReadExtension(Fields& fields) {
   Extension extension;

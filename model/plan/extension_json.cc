@@ -22,7 +22,7 @@ namespace {
 
 using nlohmann::json;
 
-// neighborWindow -> neighbor_window.
+// Converts lowerCamelCase to snake_case: neighborWindow -> neighbor_window.
 std::string SnakeCase(std::string_view key) {
   std::string snake;
   for (const char c : key) {
@@ -32,9 +32,9 @@ std::string SnakeCase(std::string_view key) {
   return snake;
 }
 
-// Errors: no JSON, a key that appears twice.
+// Parses a JSON object. Errors: invalid JSON, a key that appears twice in an object.
 absl::StatusOr<json> ParseJson(std::string_view text) {
-  std::vector<std::set<std::string>> open;  // Keys of the objects around.
+  std::vector<std::set<std::string>> open;  // Keys seen so far in each enclosing object.
   std::string twice;
   const auto watch = [&](int, json::parse_event_t event, json& value) {
     if (event == json::parse_event_t::object_start) open.emplace_back();
@@ -51,7 +51,7 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
   return parsed;
 }
 
-// Reads the fields of one JSON object. Exists for the length of one ParseExtension call.
+// Reads the fields of one JSON object. Lives during one ParseExtension call.
 class JsonFields {
  public:
   JsonFields(const json& object, std::string path, absl::Status& status) : path_(std::move(path)), status_(status) {
@@ -132,7 +132,7 @@ class JsonFields {
     if (status_.ok()) status_ = std::move(status);
   }
 
-  // After all fields were asked for.
+  // Refuses unknown keys. Call it after reading all fields.
   void CheckKeys() {
     for (const auto& [key, value] : values_) {
       if (!known_.contains(key)) Wrong(key, absl::StrCat("is unknown; known here: ", absl::StrJoin(known_, ", ")));

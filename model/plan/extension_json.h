@@ -1,5 +1,5 @@
-// The textual form of an extension: JSON by the field names of longembed.v1.Extension. A profile of the server's config
-// and a manifest's recommendation are written in it, and a recipe holds it. Pure functions: any thread.
+// The text form of an extension: JSON with the field names of longembed.v1.Extension. Profiles in the server's config,
+// a manifest's recommendations and recipes use it. Pure functions that any thread can call.
 #ifndef LONGEMBED_MODEL_PLAN_EXTENSION_JSON_H_
 #define LONGEMBED_MODEL_PLAN_EXTENSION_JSON_H_
 
@@ -12,13 +12,13 @@
 
 namespace longembed {
 
-// An extension that names everything itself: `recommended` and `profile` are refused. Numbers and truth values may be
-// in quotes, and names in lowerCamelCase, as in protobuf's JSON. Takes untrusted text. Errors (INVALID_ARGUMENT): no
-// JSON, an unknown key or one that appears twice, a value of another type, two positions methods.
+// Parses an extension. `recommended` and `profile`, which refer to another extension, are refused. As in protobuf's
+// JSON, numbers and booleans may be quoted, and names may be in lowerCamelCase. Accepts untrusted text. Errors
+// (INVALID_ARGUMENT): invalid JSON, an unknown or repeated key, a value of the wrong type, two positions methods.
 absl::StatusOr<Extension> ParseExtension(std::string_view json);
 
-// All that a checked extension means for `model`, defaults filled in. A number that follows from the sequence is
-// "adaptive". {} for one that changes nothing.
+// Returns a checked extension as JSON with the defaults for `model` filled in. A number that is computed from the
+// sequence's length is written as "adaptive". An extension that changes nothing gives {}.
 nlohmann::json CanonicalJson(const ModelManifest& model, const Extension& extension);
 
 }  // namespace longembed

@@ -10,14 +10,14 @@
 namespace longembed {
 namespace {
 
-// The part of `content` tokens that stays when only `room` fit.
+// Returns the range of `content` tokens that remains if only `room` tokens fit.
 Range Kept(int64_t content, int64_t room, Truncate truncate) {
   const auto size = static_cast<int32_t>(content);
   const auto kept = static_cast<int32_t>(std::min(content, room));
   return truncate == Truncate::kStart ? Range{size - kept, size} : Range{0, kept};
 }
 
-// The most tokens that one sequence may have.
+// Returns the maximum number of tokens of one sequence.
 int64_t CapacityOf(const ModelManifest& model, const PlanOptions& options, const Extension& extension) {
   const int64_t most = options.limits.max_sequence_tokens;
   if (options.token_vectors == TokenVectors::kQuery) return std::min<int64_t>(model.token_vectors->query_tokens, most);
@@ -25,7 +25,7 @@ int64_t CapacityOf(const ModelManifest& model, const PlanOptions& options, const
   return std::min(SequenceCapacity(model, extension).value_or(most), most);
 }
 
-// The tokens that are pooled into the sequence's one vector.
+// Returns the tokens that are pooled into the vector of a sequence.
 Range PooledSpan(Pooling pooling, int32_t tokens) {
   switch (pooling) {
     case Pooling::kMean:
@@ -46,7 +46,7 @@ std::shared_ptr<const RotaryTable> Gathered(const RotaryTable& table, int64_t n,
   return std::make_shared<const RotaryTable>(GatherRows(table, rows));
 }
 
-// Plans one input; exists for the length of one PlanInput call.
+// Plans one input. Lives during one PlanInput call.
 class Planner {
  public:
   Planner(const ModelManifest& model, const InputTokens& input, const PlanOptions& options, RotaryTableCache& tables)
@@ -81,11 +81,12 @@ class Planner {
   }
 
  private:
-  // Content tokens that options.max_tokens leaves.
+  // Returns the number of content tokens that options.max_tokens leaves.
   int64_t content() const { return kept_.size(); }
   bool is_query() const { return options_.token_vectors == TokenVectors::kQuery; }
 
-  // Tokens cut by options.max_tokens.
+  // Checks that special tokens and prompt fit into options.max_tokens, and that the content may be truncated to the
+  // rest.
   absl::Status CheckCut() const {
     if (!options_.max_tokens.has_value()) return absl::OkStatus();
     const int64_t most = *options_.max_tokens, whole = plan_.truncated_tokens + content();
@@ -136,7 +137,7 @@ class Planner {
     return input_.spans != nullptr ? PlaceSpans(kept) : absl::OkStatus();
   }
 
-  // From what options.max_tokens leaves to the whole content.
+  // Converts a range of the content that options.max_tokens leaves to a range of the whole content.
   Range Moved(Range range) const { return {range.start + kept_.start, range.end + kept_.start}; }
 
   void Add(Range range) {
@@ -158,7 +159,8 @@ class Planner {
     plan_.sequences.push_back(std::move(planned));
   }
 
-  // The pooled special token's row alone is calibrated where nothing else of the last layer is read.
+  // Returns the calibration of a sequence. If only the pooled special token of the last layer is read, only its row is
+  // calibrated.
   SequenceCalibration CalibrationOf(const Calibration& asked, const Sequence& sequence) const {
     if (asked.layers == 0) return {};
     const bool special = model_.pooling == Pooling::kCls || model_.pooling == Pooling::kLast;
@@ -172,7 +174,7 @@ class Planner {
             .rows = rows};
   }
 
-  // Returns how many of its last tokens no token attends to.
+  // Appends expansion tokens to a query. Returns the number of them that no token attends to.
   int32_t LengthenQuery(Sequence& sequence) {
     const TokenVectorSettings& settings = *model_.token_vectors;
     const int32_t more = settings.expansion_tokens - sequence.size();
@@ -182,7 +184,7 @@ class Planner {
     return settings.expansion_attended ? 0 : more;
   }
 
-  // A span for each token of each sequence, save those that are skipped.
+  // Adds a span for each token of each sequence, except for skipped tokens of documents.
   absl::Status PlaceTokens() {
     const std::vector<int32_t>& skipped = model_.token_vectors->skipped_tokens;
     const int32_t before = TokensBefore();
@@ -221,7 +223,8 @@ class Planner {
     return sequence;
   }
 
-  // Windows of one length have the same rotations: tens of thousands of them share their tables.
+  // Copies the pointers to rotary tables. Windows of equal length have equal rotations, and a text may have tens of
+  // thousands of windows.
   static void ShareRotations(const Sequence& before, Sequence& sequence) {
     sequence.rotary = before.rotary;
     sequence.rotary_grouped = before.rotary_grouped;
@@ -238,7 +241,8 @@ class Planner {
     if (const int64_t g = positions.group, shift = positions.far_shift; positions.neighbor_window > 0) {
       sequence.neighbor_window = static_cast<int32_t>(positions.neighbor_window);
       sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
-      // Below the neighbor window the shift may point beyond the table, but no pair that far has such a token later.
+      // For i within the neighbor window the shifted row may be outside the table. No pair at that distance has such a
+      // later token, so the clamped row is never used.
       sequence.rotary_shifted =
           Gathered(table, n, [g, shift, n](int64_t i) { return std::clamp<int64_t>(i / g + shift, 0, n - 1); });
     }
@@ -256,8 +260,8 @@ class Planner {
     return static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
   }
 
-  // Long late chunking (arXiv 2409.04701): each token has its state from one window, and a span is the mean over its
-  // tokens, whichever windows they are in.
+  // Adds the windows that hold tokens of spans (long late chunking, arXiv 2409.04701). Each token takes its state from
+  // one window, and the vector of a span is the mean over its tokens, even if several windows hold them.
   absl::Status AddWindowsOfSpans(std::span<const Range> windows) {
     RETURN_IF_ERROR(KeepSpans(kept_));
     const std::vector<Range> owned = TokensOfWindows(windows);
@@ -279,7 +283,7 @@ class Planner {
     return absl::OkStatus();
   }
 
-  // Of each window the parts of spans among its own tokens.
+  // Returns, for each window, the parts of spans among the tokens that the window owns.
   absl::StatusOr<std::vector<std::vector<SpanPart>>> PartsOfWindows(std::span<const Range> owned) const {
     std::vector<std::vector<SpanPart>> parts(owned.size());
     int64_t count = 0;
@@ -297,7 +301,7 @@ class Planner {
     return parts;
   }
 
-  // Spans of the one sequence.
+  // Adds the requested spans to the only sequence.
   absl::Status PlaceSpans(Range kept) {
     RETURN_IF_ERROR(KeepSpans(kept));
     Sequence& sequence = plan_.sequences.front().sequence;
@@ -307,7 +311,7 @@ class Planner {
     return absl::OkStatus();
   }
 
-  // The requested spans, clipped to the tokens that were kept.
+  // Adds the requested spans to the plan, clipped to the tokens that truncation kept.
   absl::Status KeepSpans(Range kept) {
     const std::span<const Range> ranges = input_.spans->ranges;
     for (size_t i = 0; i < ranges.size(); ++i) {
@@ -327,17 +331,18 @@ class Planner {
   const InputTokens& input_;
   const PlanOptions& options_;
   RotaryTableCache& tables_;
-  Extension extension_;   // As it applies to this input: none where it is short.
+  Extension extension_;   // The extension that applies to this input: none if the input is short.
   int64_t overhead_ = 0;  // Tokens of a sequence that are not content.
-  Range kept_;            // Of the content, by options.max_tokens.
+  Range kept_;            // Content tokens that options.max_tokens leaves.
   Plan plan_;
 };
 
 // Floating-point operations of one layer; a multiply and an add count as two.
 struct LayerOperations {
-  double token = 0;  // Linear: projections of query, output, key and value, and the feed-forward layers.
-  // Attention: Q K^T and its product with V, for one query and one key, averaged over all pairs; those that a causal
-  // model skips cost nothing.
+  // Linear layers for one token: projections of query, key, value and output, and the feed-forward layer.
+  double token = 0;
+  // Attention for one (query, key) pair: the products with K and with V, averaged over all pairs. Pairs that a causal
+  // model skips count as 0.
   double pair = 0;
 };
 
@@ -345,11 +350,11 @@ LayerOperations OperationsOf(const ModelManifest& model) {
   const double h = model.hidden_size, heads = double{1} * model.attention_heads * model.head_dim,
                kv_heads = double{1} * model.key_value_heads * model.head_dim;
   const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
-  const double pairs_that_run = model.causal ? 0.5 : 1;  // Of n * n.
+  const double pairs_that_run = model.causal ? 0.5 : 1;  // Fraction of n * n.
   return {.token = 2 * weights, .pair = 4 * heads * pairs_that_run};
 }
 
-// (query, key) pairs of n tokens that are at most `window` apart.
+// Returns the number of (query, key) pairs of n tokens that are at most `window` apart.
 double LocalPairs(int64_t n, int64_t window) {
   const auto farthest = static_cast<double>(std::min(window, n - 1)), count = static_cast<double>(n);
   return count + 2 * farthest * count - farthest * (farthest + 1);
@@ -377,7 +382,7 @@ std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOp
   if (options.truncate == Truncate::kNone) return std::nullopt;
   const bool in_windows = options.extension.windows.has_value() && options.token_vectors != TokenVectors::kQuery;
   if (in_windows) return options.max_tokens;
-  // One more than fit tells a text that is too long, and one that `when` leaves plain.
+  // One token more than the capacity is enough to detect a text that is too long, or one that exceeds Lo (When::kLong).
   const int64_t capacity = std::max<int64_t>(
       {CapacityOf(model, options, options.extension), model.trained_window, CapacityOf(model, options, Extension())});
   return std::min(capacity, options.max_tokens.value_or(capacity)) + 1;

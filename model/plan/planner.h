@@ -1,5 +1,5 @@
-// From tokens and options to the sequences that the encoder runs over. Pure functions: no threads, no clock, no state,
-// no torch.
+// Plans an input: turns its tokens and options into the sequences that the encoder runs over. Pure functions without
+// threads, clock, state or LibTorch.
 #ifndef LONGEMBED_MODEL_PLAN_PLANNER_H_
 #define LONGEMBED_MODEL_PLAN_PLANNER_H_
 
@@ -17,116 +17,126 @@
 
 namespace longembed {
 
-// Treatment of content beyond the capacity.
+// The treatment of content tokens beyond the capacity.
 enum class Truncate {
-  kNone,   // Refuse it.
+  kNone,   // Refuse the input.
   kEnd,    // Keep the beginning.
   kStart,  // Keep the end.
 };
 
-// Limits of one input. Checked before memory is allocated for it.
+// Limits of one input. They are checked before memory is allocated for the input.
 struct PlanLimits {
-  int64_t max_tokens = std::numeric_limits<int32_t>::max();           // Of the input as truncation leaves it.
-  int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();  // One pass: attention takes the square of it.
-  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();       // All sequences together, overlaps counted.
-  int64_t max_vectors = std::numeric_limits<int32_t>::max();          // Windows or spans.
+  int64_t max_tokens = std::numeric_limits<int32_t>::max();  // Tokens of the input after truncation.
+  // Tokens of one sequence. The cost of attention grows with the square of this number.
+  int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();
+  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();  // Tokens of all sequences, overlaps included.
+  int64_t max_vectors = std::numeric_limits<int32_t>::max();     // Windows or spans.
 };
 
-// Whether each token gets a vector, and as what the model takes the text (TokenVectorSettings).
+// Whether each token gets a vector, and whether the text is a query or a document (TokenVectorSettings).
 enum class TokenVectors {
   kNone,
-  kQuery,     // Lengthened; not extended, whatever the extension.
-  kDocument,  // Without vectors of skipped tokens.
+  kQuery,     // Lengthened with expansion tokens. The extension does not apply.
+  kDocument,  // Skipped tokens get no vector.
 };
 
 struct PlanOptions {
   Truncate truncate = Truncate::kNone;
-  std::optional<int64_t> max_tokens;  // Of the input: beyond it `truncate` applies, before the extension does. From 1.
-  Extension extension;                // Checked by CheckExtension.
+  // Maximum number of tokens of the input, at least 1. `truncate` applies to it before the extension does.
+  std::optional<int64_t> max_tokens;
+  Extension extension;  // Must have passed CheckExtension.
   PlanLimits limits;
-  bool allow_empty = false;  // An input without tokens is its special tokens alone, where the model has any.
-  bool sparse = false;       // Each sequence gives its sparse vector. Not with a SpanChoice.
-  TokenVectors token_vectors = TokenVectors::kNone;  // Not with a SpanChoice.
+  // An empty input is encoded as its special tokens and prompt, if there are any, instead of being an error.
+  bool allow_empty = false;
+  bool sparse = false;                               // Each sequence gives a sparse vector. Excludes a SpanChoice.
+  TokenVectors token_vectors = TokenVectors::kNone;  // Excludes a SpanChoice.
 };
 
-// The parts of the content that get a vector each (late chunking). The view must outlive the call only.
+// The parts of the content that get one vector each (late chunking). The viewed data must outlive the call.
 struct SpanChoice {
-  std::span<const Range> ranges;  // Content tokens; each is not empty and within the content.
-  bool required = false;          // A range that truncation cut away is an error; otherwise it is left out.
+  std::span<const Range> ranges;  // Ranges of content tokens. None is empty, and all are within the content.
+  // Whether a range that truncation removes is an error. If not, the range is dropped.
+  bool required = false;
 };
 
-// The tokens of one input. The views must outlive the call only.
+// The tokens of one input. The viewed data must outlive the call.
 struct InputTokens {
-  std::span<const int32_t> prompt;   // Put before the content of every sequence.
-  std::span<const int32_t> content;  // Without special tokens, unless `complete`.
-  bool complete = false;             // Content holds special tokens and prompt already; none are added.
+  std::span<const int32_t> prompt;   // Precedes the content of every sequence.
+  std::span<const int32_t> content;  // Has special tokens only if `complete`.
+  bool complete = false;             // Content already includes special tokens and prompt.
   const SpanChoice* spans = nullptr;
-  // Number of further tokens that the content has before and after the given ones. Not together with spans that name
-  // them; truncation must cut them (TokensThatMatter).
+  // Numbers of content tokens before and after those in `content`, which were not passed because truncation removes
+  // them (TokensThatMatter). Excludes spans that name such tokens.
   int64_t before = 0;
   int64_t after = 0;
-  bool estimated = false;  // One of the two numbers is.
+  bool estimated = false;  // `before` or `after` is an estimate.
 };
 
 struct PlannedSequence {
   Sequence sequence;
-  int32_t tokens = 0;  // Of the sequence; stays when the sequence itself has moved on.
-  Range content;       // Which tokens of the input's content it holds.
+  int32_t tokens = 0;  // Length of the sequence, valid even after `sequence` is moved from.
+  Range content;       // Content tokens of the input that the sequence holds.
   Positions positions;
 };
 
-// The contribution of one encoder row to the vector of a span that windows cut.
+// One encoder row's contribution to the vector of a span. A span that crosses a window boundary has several parts.
 struct SpanPart {
-  int32_t span = 0;    // Of Plan::spans.
-  int32_t tokens = 0;  // That the row is the mean of: its weight.
+  int32_t span = 0;    // Index into Plan::spans.
+  int32_t tokens = 0;  // Number of tokens that the row is the mean of, which is its weight.
 };
 
 struct Plan {
-  std::vector<PlannedSequence> sequences;  // At least one; one a window, without windows that no span takes a token of.
-  // Content tokens of each span's or token's vector; empty where there are none. A token that is not of the content has
-  // an empty range, at the content's beginning or end.
+  // At least one sequence. With windows there is one per window; windows that contribute no token to a span are left
+  // out.
+  std::vector<PlannedSequence> sequences;
+  // The content tokens of each span, or of each token that gets a vector. Empty without spans and token vectors. A
+  // special token or prompt token has an empty range at the beginning or end of the content.
   std::vector<Range> spans;
-  // Spans with windows: one a row of the encoder, in order. Empty: row i is the vector of span i.
+  // For spans with windows: one entry per encoder row, in order. Empty if row i is the vector of span i.
   std::vector<SpanPart> parts;
-  int64_t tokens = 0;            // Of the input as encoded, specials and prompt included.
-  int64_t truncated_tokens = 0;  // Content tokens cut away.
-  bool estimated = false;        // truncated_tokens is, and so are places in the content after truncation at the start.
-  int64_t capacity = 0;          // The most tokens one sequence may have under these options and limits.
+  int64_t tokens = 0;            // Tokens of the input as encoded, special tokens and prompt included.
+  int64_t truncated_tokens = 0;  // Content tokens that truncation removed.
+  // Whether truncated_tokens is an estimate. If it is, and truncation was at the start, all positions within the
+  // content are estimates, too.
+  bool estimated = false;
+  int64_t capacity = 0;  // Maximum tokens of one sequence under these options and limits.
 
-  int64_t run_tokens() const;  // All sequences together.
-  int64_t rows() const { return parts.empty() ? vectors() : static_cast<int64_t>(parts.size()); }  // Of the encoder.
+  int64_t run_tokens() const;  // Tokens of all sequences together.
+  // Returns the number of rows that the encoder gives.
+  int64_t rows() const { return parts.empty() ? vectors() : static_cast<int64_t>(parts.size()); }
   int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }
 };
 
-// Whether PlanOptions::max_tokens may be this. Errors (INVALID_ARGUMENT): MAX_TOKENS_OUT_OF_RANGE.
+// Checks a value of PlanOptions::max_tokens. Errors (INVALID_ARGUMENT): MAX_TOKENS_OUT_OF_RANGE.
 absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens);
 
-// Plans one input for the model that `model` describes. `tables` caches rotary tables; all callers may share it.
-// Errors (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE,
-// INPUT_BEYOND_SERVER_LIMIT, WINDOW_TOO_LARGE, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPAN_TRUNCATED,
-// NO_SPANS.
+// Plans one input for the model that `model` describes. `tables` caches rotary tables; all callers may share it. Errors
+// (INVALID_ARGUMENT): EMPTY_INPUT, INPUT_TOO_LONG, PROMPT_TOO_LONG, OVERLAP_TOO_LARGE, INPUT_BEYOND_SERVER_LIMIT,
+// WINDOW_TOO_LARGE, TOO_MANY_VECTORS, TOO_MANY_TOKENS, SPAN_TRUNCATED, NO_SPANS.
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
                                RotaryTableCache& tables);
 
-// Returns how many tokens of an input, specials and prompt included, decide its plan: those of its beginning, or of its
-// end with Truncate::kStart. Of more than these the plan depends on their number alone, for truncated_tokens. nullopt:
-// all.
+// Returns how many tokens of an input, special tokens and prompt included, determine its plan. These are the first
+// tokens, or the last ones with Truncate::kStart. The plan depends on further tokens only through their number, which
+// truncated_tokens reports. Returns nullopt if all tokens matter.
 std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOptions& options);
 
 // The cost of running the sequences.
 struct Cost {
-  int64_t tokens = 0;           // Run through the model, all sequences together.
-  int64_t attention_pairs = 0;  // Sum of n * n.
-  double gflop = 0;  // 1e9 floating-point operations, of linear layers and attention together; of local attention
-                     // within its window, of causal attention half.
+  int64_t tokens = 0;           // Tokens of all sequences together.
+  int64_t attention_pairs = 0;  // Sum of n * n over sequences of n tokens.
+  // Floating-point operations of linear layers and attention together, in 1e9. Local attention counts the pairs within
+  // its window, and causal attention half of all pairs.
+  double gflop = 0;
 };
 Cost EstimateCost(const ModelManifest& model, const Plan& plan);
 
-// Operations of attention for one (query, key) pair, half of them for a causal model, of those for one token: of linear
-// layers and of local attention, whose window holds the same number of keys for every token of a long sequence.
+// Returns the floating-point operations of global attention for one (query, key) pair, divided by those of everything
+// else for one token. For a causal model the pair counts half. Everything else is the linear layers and local
+// attention, whose window holds the same number of keys for every token of a long sequence.
 double AttentionShare(const ModelManifest& model);
 
-// Floating-point operations of all linear layers for one token; a multiply and an add count as two.
+// Returns the floating-point operations of all linear layers for one token. A multiply-add counts as two.
 double LinearOperations(const ModelManifest& model);
 
 }  // namespace longembed

@@ -11,7 +11,7 @@
 namespace longembed {
 namespace {
 
-// One of a manifest's recommendations. Errors (INVALID_ARGUMENT) of its JSON and of what the model can do.
+// Parses one of a manifest's recommendations. Errors (INVALID_ARGUMENT): those of ParseExtension and CheckExtension.
 absl::StatusOr<std::optional<Extension>> ReadRecommendation(const std::string& json, const ModelManifest& model) {
   if (json.empty()) return std::nullopt;
   absl::StatusOr<Extension> extension = ParseExtension(json);

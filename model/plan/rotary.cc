@@ -10,17 +10,17 @@ namespace longembed {
 namespace {
 
 constexpr double kTau = 2 * std::numbers::pi;
-constexpr size_t kMaxEntries = 64;  // Each lookup compares with all of them.
+constexpr size_t kMaxEntries = 64;  // A lookup compares with every entry.
 
-// The (real-valued) pair that turns `rotations` times within the trained window.
+// Returns the index of the rotary pair that turns `rotations` times within the trained window, as a real number.
 double PairThatTurns(const ModelManifest& model, double rotations) {
   const double window = model.trained_window / model.rotary_factor;
   return model.rotary_dim * std::log(window / (kTau * rotations)) / (2 * std::log(model.rotary_base));
 }
 
-// Pairs below `low` turn often and keep their frequency; those above `high` hardly turn and are interpolated. As in
-// every implementation of YaRN the ramp between is linear in the pair's index, where the paper's is linear in
-// rotations.
+// Blends the frequencies by the ramp. Pairs below `low` turn often and keep their frequency; those above `high` turn
+// less than beta_slow times and are interpolated. The ramp between them is linear in the pair's index, as in every
+// implementation of YaRN; the paper's is linear in rotations.
 void Blend(const ModelManifest& model, const Ramp& ramp, std::vector<double>& frequencies) {
   const double low = std::max(std::floor(PairThatTurns(model, ramp.beta_fast)), 0.0);
   double high = std::min(std::ceil(PairThatTurns(model, ramp.beta_slow)), model.rotary_dim - 1.0);
@@ -110,12 +110,12 @@ std::shared_ptr<const RotaryTable> RotaryTableCache::Get(std::span<const double>
     const MutexLock lock(mutex_);
     if (const Entry* kept = Find(frequencies, amplitude); kept != nullptr) {
       if (kept->table->rows() >= rows) return kept->table;
-      // Frequencies that adapt to a text's length serve texts of that length alone: a table is as long as its text, and
-      // longer only once another text of the same frequencies was.
+      // Adaptive frequencies fit texts of one length only, so the first table for a key is exactly as long as its text.
+      // A longer text with equal frequencies shows that they are not adaptive, so the new table has spare rows.
       made = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
     }
   }
-  // Without the lock: two threads may make the same one.
+  // The table is computed without the lock, so two threads may compute the same one.
   auto table = std::make_shared<const RotaryTable>(MakeRotaryTable(frequencies, amplitude, made));
   if (BytesOf(*table) > max_bytes_) return table;
   const MutexLock lock(mutex_);

@@ -38,7 +38,7 @@ std::vector<Range> GroupNeighbors(int64_t count, int64_t groups) {
 std::vector<Range> TokensOfWindows(std::span<const Range> windows) {
   std::vector<Range> owned(windows.begin(), windows.end());
   for (size_t i = 1; i < windows.size(); ++i) {
-    // Token p is end - 1 - p tokens from the end of the window before and p - start from the beginning of this one.
+    // Token p is end - 1 - p tokens from the end of the previous window, and p - start from the beginning of this one.
     const int32_t first = (windows[i - 1].end + windows[i].start + 1) / 2;
     owned[i - 1].end = owned[i].start = first;
   }

@@ -13,9 +13,9 @@ namespace longembed {
 namespace {
 
 constexpr size_t kErrorCapacity = 512;
-constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes the tokenizer some 4 MiB.
+constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes about 4 MiB of memory.
 
-// The result that a sink collects. Sinks must not throw, because nothing may unwind through Rust.
+// The result that a sink collects. Sinks must not throw, because exceptions must not unwind through Rust.
 struct Collected {
   TokenizedText tokens;
   bool out_of_memory = false;
@@ -46,7 +46,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     if (const std::optional<size_t> byte = FirstInvalidUtf8Byte(text); byte.has_value()) {
       return InvalidUtf8("text", *byte);
     }
-    // Throws where there is not the memory: Rust would end the process.
+    // Throws std::bad_alloc if memory does not suffice. Rust would abort the process instead.
     ::operator delete(::operator new(longembed_hf_memory(handle_.get(), text.size(), static_cast<size_t>(enough))));
     Collected collected;
     char error[kErrorCapacity] = "";

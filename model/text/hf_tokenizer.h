@@ -10,9 +10,10 @@
 
 namespace longembed {
 
-// Its memory does not grow with the text, but for the tokens, as long as the text can be cut without changing them
-// (hf_tokenizers/src/pieces.rs); what cannot be cut may be 8 MiB long, and takes half a gigabyte. Errors:
-// FAILED_PRECONDITION, with the path, when the file cannot be read or is not a tokenizer.
+// Loads a tokenizer. Apart from the tokens themselves, its memory does not grow with the text as long as the text can
+// be cut without changing the tokens (hf_tokenizers/src/pieces.rs). A piece that cannot be cut may have up to 8 MiB,
+// which takes half a gigabyte of memory. Errors: FAILED_PRECONDITION with the path if the file cannot be read or is not
+// a tokenizer.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(const std::string& path);
 
 }  // namespace longembed

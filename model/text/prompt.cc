@@ -44,11 +44,11 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
                                                   std::string_view text, int64_t max_tokens) {
   if (text.empty()) return EmptyInput();
-  // Before the prompt is prepended, so that errors name a byte of the text.
+  // Checked before the prompt is prepended, so that errors give a byte offset in the text.
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
-  // Without a prompt the text is not copied, which matters for texts of megabytes.
+  // The text may have megabytes, so it is copied only if there is a prompt.
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
-  // With room for the prompt's: a byte of it may become several.
+  // Includes room for the prompt's tokens; a byte may become several tokens.
   const int64_t enough = max_tokens + 16 * static_cast<int64_t>(prompt.size());
   const absl::StatusOr<TokenizedText> tokens =
       tokenizer.Tokenize(prompt.empty() ? text : std::string_view(joined), enough);
@@ -73,30 +73,33 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
 
 namespace {
 
-// A text is tokenized in pieces of so many bytes or a little less; of more only where it cannot be cut in between.
+// Size of the pieces in which a text is tokenized. Pieces are slightly shorter, and longer only where the text cannot
+// be cut.
 constexpr size_t kPieceBytes = 64 << 10;
 
-// The end of the piece of about so many bytes that begins at `begin`, which is 0 or a place to cut at.
+// Returns the end of the piece of about `bytes` bytes that begins at `begin`, which is 0 or a place to cut.
 size_t EndOfPiece(const Tokenizer& tokenizer, std::string_view text, size_t begin, size_t bytes = kPieceBytes) {
   if (text.size() - begin <= bytes) return text.size();
   const size_t before = tokenizer.CutBefore(text, begin + bytes);
   return before > begin ? before : tokenizer.CutAfter(text, begin + bytes);
 }
 
-// The beginning of the piece that ends at `end`, which is the text's or a place to cut at; not before `first`.
+// Returns the beginning of the piece that ends at `end`, which is the end of the text or a place to cut. The result is
+// not before `first`.
 size_t BeginOfPiece(const Tokenizer& tokenizer, std::string_view text, size_t first, size_t end) {
   if (end - first <= kPieceBytes) return first;
   const size_t after = tokenizer.CutAfter(text, end - kPieceBytes);
   return after < end ? after : std::max(first, tokenizer.CutBefore(text, end - kPieceBytes));
 }
 
-// Tokenizes the part that is needed; exists for the length of one TokenizePart call.
+// Tokenizes the needed part of a text. Lives during one TokenizePart call.
 class PartTokenizer {
  public:
   PartTokenizer(const Tokenizer& tokenizer, std::string_view text, const NeededTokens& needed)
       : tokenizer_(tokenizer), text_(text), needed_(needed) {}
 
-  // `head`: the tokens of the text before byte `end`, a place to cut at, with the prompt's.
+  // Returns the needed tokens. `head` holds the tokens of the prompt and of the text before byte `end`, which is a
+  // place to cut.
   absl::StatusOr<PromptedTokens> Run(PromptedTokens head, size_t end) {
     bytes_ = static_cast<int64_t>(end);
     tokens_ = std::ssize(head.content);
@@ -121,7 +124,7 @@ class PartTokenizer {
 
   absl::Status TakeEnd(PromptedTokens& head, size_t head_end) {
     size_t begin = text_.size();
-    std::vector<std::pair<size_t, TokenizedText>> pieces;  // The last one first, each with where it begins.
+    std::vector<std::pair<size_t, TokenizedText>> pieces;  // Pieces in reverse order, each with its begin in the text.
     int64_t count = 0;
     while (begin > head_end && count <= needed_.count) {
       const size_t end = begin;
@@ -162,7 +165,7 @@ class PartTokenizer {
     for (const ByteRange range : piece.ranges) part.content_ranges.push_back({base + range.begin, base + range.end});
   }
 
-  // The tokens of [begin, end), or their number by that of the bytes that were tokenized.
+  // Counts the tokens of [begin, end), or estimates them from the tokens per byte so far.
   absl::Status Count(size_t begin, size_t end, int64_t& count, bool& estimated) {
     estimated = end - begin > kCountedBytes && !needed_.count_rest;
     if (estimated) {
@@ -183,7 +186,7 @@ class PartTokenizer {
   const Tokenizer& tokenizer_;
   const std::string_view text_;
   const NeededTokens needed_;
-  // Tokenized so far.
+  // Bytes and tokens tokenized so far.
   int64_t bytes_ = 0;
   int64_t tokens_ = 0;
 };
@@ -193,7 +196,7 @@ class PartTokenizer {
 absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::string_view prompt, std::string_view text,
                                             const NeededTokens& needed) {
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
-  // Of a text's beginning its end needs the prompt's tokens alone.
+  // If the end of the text is needed, its beginning is tokenized only to get the prompt's tokens.
   constexpr size_t kSeamBytes = 1 << 10;
   const size_t end = EndOfPiece(tokenizer, text, 0, needed.from_end ? kSeamBytes : kPieceBytes);
   constexpr int64_t kNoLimit = std::numeric_limits<int32_t>::max();
@@ -204,8 +207,9 @@ absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::str
 
 int64_t BytesOfPart(const Tokenizer& tokenizer, int64_t text_bytes, const NeededTokens& needed) {
   constexpr std::string_view kTwoWords = "two words";
-  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size()) return text_bytes;  // The tokenizer finds no place to cut.
-  constexpr int64_t kBytesOfToken = 16;  // More than most languages and vocabularies have.
+  // If not even a space between words is a place to cut, the tokenizer finds none, and the whole text is tokenized.
+  if (tokenizer.CutAfter(kTwoWords, 0) == kTwoWords.size()) return text_bytes;
+  constexpr int64_t kBytesOfToken = 16;  // More than in most languages and vocabularies.
   constexpr auto kEnds = static_cast<int64_t>(2 * kPieceBytes + kCountedBytes);
   if (needed.count_rest || needed.count > (text_bytes - kEnds) / kBytesOfToken) return text_bytes;
   return std::min(text_bytes, kEnds + kBytesOfToken * needed.count);

@@ -1,4 +1,5 @@
-// Sentences of a text (Unicode Standard Annex 29, by the crate unicode-segmentation). Stateless: any thread.
+// Splits a text into sentences (Unicode Standard Annex 29, by the crate unicode-segmentation). Stateless functions that
+// any thread can call.
 #ifndef LONGEMBED_MODEL_TEXT_SENTENCES_H_
 #define LONGEMBED_MODEL_TEXT_SENTENCES_H_
 
@@ -10,8 +11,8 @@
 
 namespace longembed {
 
-// In order, covering the text without gaps; blanks after a sentence belong to it. Errors (INVALID_ARGUMENT):
-// INVALID_UTF8, TOKENIZER_FAILED.
+// Returns the sentences in order. They cover the text without gaps; whitespace after a sentence belongs to it. Errors
+// (INVALID_ARGUMENT): INVALID_UTF8, TOKENIZER_FAILED.
 absl::StatusOr<std::vector<ByteRange>> SplitSentences(std::string_view text);
 
 }  // namespace longembed

@@ -1,4 +1,5 @@
-// Text to tokens. hf_tokenizer.h has the implementation; tests have a small one of their own.
+// The interface of tokenizers, which convert text to tokens. hf_tokenizer.h has the implementation; tests have a small
+// one of their own.
 #ifndef LONGEMBED_MODEL_TEXT_TOKENIZER_H_
 #define LONGEMBED_MODEL_TEXT_TOKENIZER_H_
 
@@ -13,7 +14,7 @@
 
 namespace longembed {
 
-// Bytes of a text, half open: [begin, end).
+// A half-open range of bytes of a text: [begin, end).
 struct ByteRange {
   uint32_t begin = 0;
   uint32_t end = 0;
@@ -21,38 +22,38 @@ struct ByteRange {
   friend bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
-// Two arrays of equal length: the vocabulary's ids and where in the text each token stands.
+// The tokens of a text as two arrays of equal length: the vocabulary ids, and each token's place in the text.
 struct TokenizedText {
   std::vector<int32_t> ids;
   std::vector<ByteRange> ranges;
 };
 
-// Multiple threads can call the const methods of one Tokenizer without external synchronization.
+// A tokenizer. Multiple threads can call the const methods of one Tokenizer without external synchronization.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Tokens without special tokens around them; none for an empty text. A special token spelt out in the text counts as
-  // that token. A text of more than `enough` tokens may be read in part: the result has more than `enough` tokens
-  // then, those of its beginning. Errors (INVALID_ARGUMENT): INVALID_UTF8, with the first bad byte;
-  // TOKENIZER_FAILED.
+  // Returns the tokens of `text` without the special tokens of the model's template; an empty text has none. A special
+  // token spelled out in the text is converted to that token. If the text has more than `enough` tokens, only its
+  // beginning may be read: the result then consists of its first tokens, and has more than `enough`. Errors
+  // (INVALID_ARGUMENT): INVALID_UTF8 with the first invalid byte, TOKENIZER_FAILED.
   virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough = kEverything) const = 0;
   static constexpr int64_t kEverything = std::numeric_limits<int64_t>::max();
 
-  // A place where the text, which is UTF-8, can be cut so that its two parts have the tokens of the whole: the first
-  // one at byte `at` or after it, the text's size where there is none.
+  // Returns the first place at byte `at` or later where `text`, which is UTF-8, can be cut so that its two parts
+  // together have the tokens of the whole. Returns text.size() if there is none.
   virtual size_t CutAfter(std::string_view text, [[maybe_unused]] size_t at) const { return text.size(); }
-  // The last such place at byte `at` or before it, 0 where there is none.
+  // Returns the last such place at byte `at` or earlier, or 0 if there is none.
   virtual size_t CutBefore([[maybe_unused]] std::string_view text, [[maybe_unused]] size_t at) const { return 0; }
 
-  // The token as the vocabulary spells it ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.
+  // Returns the token as spelled in the vocabulary ("##ing"). Errors (INVALID_ARGUMENT): no token has this id.
   virtual absl::StatusOr<std::string> TokenText(int32_t id) const = 0;
 
-  // The text that the tokens stand for, special tokens left out on demand. Errors (INVALID_ARGUMENT): no token has one
-  // of these ids.
+  // Returns the text of the tokens, without special tokens if `skip_special_tokens`. Errors (INVALID_ARGUMENT): no
+  // token has one of these ids.
   virtual absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const = 0;
 
-  // One more than the largest id.
+  // Returns one more than the largest token id.
   virtual int32_t vocabulary_size() const = 0;
 };
 

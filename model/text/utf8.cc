@@ -7,7 +7,7 @@
 namespace longembed {
 namespace {
 
-// The table of RFC 3629, section 4: how long a sequence with this first byte is, and which second bytes it may have.
+// The table in section 4 of RFC 3629: for a first byte, the length of the sequence and the allowed second bytes.
 struct Lead {
   size_t length;  // 0: no sequence begins with this byte.
   unsigned char least_second = 0x80;

@@ -1,4 +1,4 @@
-// UTF-8 as RFC 3629 has it. Stateless: any thread.
+// UTF-8 according to RFC 3629. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_TEXT_UTF8_H_
 #define LONGEMBED_MODEL_TEXT_UTF8_H_
 
@@ -9,14 +9,14 @@
 
 namespace longembed {
 
-// Whether the byte of a well-formed text stands within a code point, not at its beginning.
+// Returns whether a byte of well-formed UTF-8 is inside a code point, not at its beginning.
 inline bool IsContinuationByte(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) == 0x80; }
 
-// Returns the offset of the first ill-formed sequence: overlong forms, surrogates and code points beyond U+10FFFF
-// included. nullopt: the text is well formed.
+// Returns the offset of the first ill-formed byte sequence, or nullopt if the text is well formed. Overlong forms,
+// surrogates and code points beyond U+10FFFF are ill-formed.
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text);
 
-// The text with each run of bytes that is none in UTF-8 replaced by U+FFFD.
+// Returns the text with each run of invalid bytes replaced by U+FFFD.
 std::string ReplaceInvalidUtf8(std::string_view text);
 
 }  // namespace longembed

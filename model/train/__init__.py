@@ -1,1 +1,1 @@
-"""Tunes encoders for long texts: new rows for a position table, or a rotary student."""
+"""Tunes encoders for long texts: trains new rows of a position table, or a student with rotary positions."""

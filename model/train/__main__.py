@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-if not __package__:  # Run as a folder: Python put that folder, not the repository, on the path.
+if not __package__:  # Run as a folder: Python has put this folder on the path instead of the repository.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from model.export.errors import ExportError  # noqa: E402
@@ -49,7 +49,7 @@ def refuse_bad_numbers(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     refuse_bad_numbers(options)
-    from model.train import recipes  # Brings torch along, which takes seconds.
+    from model.train import recipes  # Imports torch, which takes seconds.
 
     recipes.run(options)
 
@@ -67,5 +67,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Stopped by either signal, the state is written first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is handled like SIGINT: the state is written before the program ends.
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Batches of the position recipe: long texts with something of their own in them, and positions to read them at."""
+"""Batches of the position recipe: long texts that differ in at least one part, and positions for their tokens."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from torch import Tensor
 from model.train.corpus import Corpus, joined, telling
 
 MOST_PIECES = 8
-SHORTEST_PIECE = 16  # Tokens.
-QUESTION_SENTENCES = 3  # The most that a text is asked for by.
-LONGEST_QUESTION = 128  # Tokens.
+SHORTEST_PIECE = 16  # In tokens.
+QUESTION_SENTENCES = 3  # Maximum number of sentences in a question.
+LONGEST_QUESTION = 128  # In tokens.
 
 
 @dataclass(frozen=True)
 class Item:
-    """A text and a part of it that it should be found by. Token ids without special tokens."""
+    """A text, and a part of it with which it should be found, as token ids without special tokens."""
 
     text: list[int]
     part: list[int]
 
 
 def siblings(corpus: Corpus, draw: random.Random, tokens: int, families: int, each: int) -> list[Item]:
-    """Texts of `tokens` tokens. Those of a family are the same but for one sentence of another document, by which alone they can be told apart."""
+    """Returns families of texts of `tokens` tokens. The texts of a family are equal except for one sentence from another document, which is the only
+    way to distinguish them."""
     items = []
     for _ in range(families):
         around = corpus.stretch(draw, tokens)
@@ -38,7 +39,7 @@ def siblings(corpus: Corpus, draw: random.Random, tokens: int, families: int, ea
 
 
 def strangers(corpus: Corpus, draw: random.Random, tokens: int, count: int) -> list[Item]:
-    """Texts of `tokens` tokens with nothing in common, each with a few of its own sentences."""
+    """Returns unrelated texts of `tokens` tokens, each with a few of its own sentences as its part."""
     items = []
     for _ in range(count):
         sentences = corpus.stretch(draw, tokens)
@@ -48,7 +49,7 @@ def strangers(corpus: Corpus, draw: random.Random, tokens: int, count: int) -> l
 
 
 def question(sentences: list[list[int]], draw: random.Random, most: int) -> list[int] | None:
-    """One to `most` neighboring sentences that say something, or None where there are none."""
+    """Returns one to `most` neighboring sentences, beginning with one of a suitable length (see `telling`), or None if there is none."""
     places = telling(sentences)
     if not places:
         return None
@@ -57,7 +58,8 @@ def question(sentences: list[list[int]], draw: random.Random, most: int) -> list
 
 
 def scattered(draw: random.Random, n: int, rows: int) -> Tensor:
-    """Rows for n tokens: cut into pieces, each of neighboring rows, in order and spread over all `rows`. One piece is a text shifted as a whole."""
+    """Returns rows of the position table for n tokens. The tokens are divided into pieces with consecutive rows; the pieces are in order and spread
+    over all `rows`. A single piece shifts the whole text."""
     count = min(draw.randint(1, MOST_PIECES), max(1, n // SHORTEST_PIECE))
     cuts = [0, *sorted(draw.sample(range(1, n), count - 1)), n]
     shifts = sorted(draw.randint(0, rows - n) for _ in range(count))

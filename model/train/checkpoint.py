@@ -1,4 +1,4 @@
-"""Input and output of training: a checkpoint by the exporter's rules, and a Hugging Face folder that the exporter takes."""
+"""Input and output of training: reads a checkpoint by the exporter's rules, and writes a Hugging Face folder that the exporter accepts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from model.export import architectures, checkpoints, sources, text_side
 from model.export.export import pooling, trained_window
 from model.train.errors import TrainError
 
-STRIDE_KEY = "longembed_position_stride"  # In the config.json of a folder whose position table was expanded here.
+STRIDE_KEY = "longembed_position_stride"  # Key in the config.json of a folder whose position table this trainer has expanded.
 
 
 @dataclass(frozen=True)
 class Original:
-    """The checkpoint to train from. `window` is Lo, in tokens."""
+    """The checkpoint from which training starts. `window` is Lo, in tokens."""
 
     identity: str
     config: dict
@@ -38,7 +38,7 @@ class Original:
 
 
 def load(name: str) -> Original:
-    """A known name, a folder, or owner/name of the hub: what `model.export` takes. Raises ExportError or TrainError."""
+    """Loads a checkpoint by a known name, a folder, or owner/name of the hub, as `model.export` does. Raises ExportError or TrainError."""
     source = sources.find(name)
     checkpoint = source.load()
     known = checkpoints.find(source.default_name)
@@ -61,19 +61,20 @@ def load(name: str) -> Original:
 
 
 def full_config(original: Original) -> dict:
-    """config.json with the sizes that a checkpoint out of an ONNX file does not state."""
+    """Returns config.json, completed with the sizes that a checkpoint from an ONNX file lacks."""
     sizes = original.architecture.sizes(original.config, original.tensors)
     stated = {"vocab_size": "vocabulary_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "num_hidden_layers": "layers"}
     return {**{key: sizes[size] for key, size in stated.items()}, **original.config}
 
 
 def without_buffers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without position_ids, which some files hold: 0, 1, 2, ... for the original's length."""
+    """Returns the tensors without position_ids, which some files contain: 0, 1, 2, ... for the original's length."""
     return {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
 
 
 def write(folder: Path, original: Original, config: dict, tensors: dict[str, Tensor]) -> None:
-    """A Hugging Face folder with the original's tokenizer, pooling and prompts. config.json comes last, so that a folder that has one is whole."""
+    """Writes a Hugging Face folder with the original's tokenizer, pooling and prompts. config.json is written last, so that a folder with config.json
+    is complete."""
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     modes = {"pooling_mode_mean_tokens": original.pooling == "MEAN", "pooling_mode_cls_token": original.pooling == "CLS"}
     files = {

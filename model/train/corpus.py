@@ -1,4 +1,4 @@
-"""Texts as token ids: whole documents to cut long sequences from, and their sentences to ask by."""
+"""Texts as token ids: documents, from which long sequences are taken, and their sentences, which serve as questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from model.train.errors import TrainError
 
 SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
-SHORTEST_SENTENCE, LONGEST_SENTENCE = 8, 96  # Tokens of a sentence that may stand for its text: a question's length, not a heading's or a table's.
+# Range of tokens of a sentence that may represent its text: the length of a question, not of a heading or a table.
+SHORTEST_SENTENCE, LONGEST_SENTENCE = 8, 96
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Corpus:
         return sum(len(sentence) for document in self.documents for sentence in document)
 
     def stretch(self, draw: random.Random, tokens: int) -> list[list[int]]:
-        """Whole sentences in a row, `tokens` tokens in all or up to a sentence more; documents follow one another where one is too short.
+        """Returns consecutive whole sentences with `tokens` tokens in total, or up to one sentence more. If a document is too short, the next one
+        follows.
 
-        It begins at any sentence with equal chance, so that long documents are not read at their beginnings alone.
+        The first sentence is random, so that long documents are not used only at their beginnings.
         """
         number = draw.choices(range(len(self.documents)), cum_weights=self._ends)[0]
         first = draw.randrange(len(self.documents[number]))
@@ -58,7 +60,8 @@ class Corpus:
 
 
 def build(texts: list[list[str]], tokenizer: Tokenizer, seed: int, least_tokens: int, most_tokens: int, advice: str) -> Corpus:
-    """The texts in an order that `seed` draws, up to `most_tokens`. Raises TrainError with `advice` for fewer than `least_tokens`."""
+    """Builds a corpus of the texts in a random order that depends on `seed`, up to `most_tokens`. Raises TrainError with `advice` if there are fewer
+    than `least_tokens`."""
     order = list(texts)
     random.Random(seed).shuffle(order)
     documents, total = [], 0
@@ -75,7 +78,7 @@ def build(texts: list[list[str]], tokenizer: Tokenizer, seed: int, least_tokens:
 
 
 def telling(sentences: list[list[int]]) -> list[int]:
-    """Indices of the sentences that may stand for their text."""
+    """Returns the indices of the sentences whose length allows them to represent their text."""
     return [i for i, sentence in enumerate(sentences) if SHORTEST_SENTENCE <= len(sentence) <= LONGEST_SENTENCE]
 
 

@@ -1,4 +1,4 @@
-"""Runs the exporter's own graphs for training: packed, so that no token is padding."""
+"""Runs the exporter's graphs for training, with packed batches without padding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Sequence:
 
 
 def plain(texts: list[list[int]]) -> list[Sequence]:
-    """Read from position 0 on in a table of the trained window, as the original reads them."""
+    """Returns sequences with positions from 0 in the original's position table."""
     return [Sequence(tokens, torch.arange(len(tokens), dtype=torch.float32)) for tokens in texts]
 
 
 class TextSide:
-    """Makes a sequence of a text's token ids, by the checkpoint's own rules."""
+    """Adds special tokens and prompts to texts by the checkpoint's rules."""
 
     def __init__(self, tokenizer: Tokenizer, prompts: dict[str, str]):
         self.tokenizer = tokenizer
@@ -39,26 +39,26 @@ class TextSide:
         self._prefix = {kind: special["prefix"] + tokenizer.encode(prompt, add_special_tokens=False).ids for kind, prompt in by_kind.items()}
 
     def wrap(self, tokens: list[int], kind: str) -> list[int]:
-        """With special tokens and prompt. `kind` is "query" or "passage"; a checkpoint without such a prompt has none put on."""
+        """Returns the tokens with special tokens and prompt. `kind` is "query" or "passage". If the checkpoint has no such prompt, none is added."""
         return self._prefix[kind] + tokens + self._suffix
 
     def room(self, longest: int, kind: str = "passage") -> int:
-        """The tokens of a text that go into a sequence of `longest`."""
+        """Returns the number of tokens of a text that fit into a sequence of `longest` tokens."""
         return longest - len(self.wrap([], kind))
 
 
 def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware. Elsewhere it is slower than float32."""
+    """Returns whether this CPU multiplies bfloat16 in hardware. On other CPUs, bfloat16 is slower than float32."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def log_scale(n: int, trained_window: int) -> float:
-    """longembed.v1's attention_log_scaling: attention over n tokens as sharp as over the trained window."""
+    """Returns the query scale of longembed.v1's attention_log_scaling, which makes attention over n tokens as sharp as over the trained window."""
     return max(1.0, math.log(n) / math.log(trained_window))
 
 
 def encode(graph: nn.Module, sequences: list[Sequence], pooling: str, bfloat16: bool) -> Tensor:
-    """Unit vectors, float32 [number of sequences, H]. `pooling` is MEAN or CLS."""
+    """Returns unit vectors, float32 [number of sequences, H]. `pooling` is MEAN or CLS."""
     lengths = torch.tensor([len(sequence.tokens) for sequence in sequences])
     ends = lengths.cumsum(0)
     starts = ends - lengths

@@ -1,7 +1,7 @@
-"""The one exception of the trainer that is meant for people."""
+"""The trainer's exception whose message is shown to users."""
 
 from __future__ import annotations
 
 
 class TrainError(Exception):
-    """A training that fails. Its text is one sentence that names the problem and the remedy."""
+    """Training failed. The message is one sentence with the problem and the remedy."""

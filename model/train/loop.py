@@ -1,4 +1,4 @@
-"""The training loop of every recipe: a budget, progress, and a state on disk from which the same command continues."""
+"""The training loop of all recipes: a budget, progress reports, and a state on disk from which the same command continues."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SAY_SECONDS = 10.0
 
 
 class Recipe(Protocol):
-    """The trained recipe. `loss` depends on nothing but the recipe's state, the step, and `done`, the share of the budget that is used up: so that a
-    training that was stopped ends as one that was not."""
+    """A training recipe. `loss` depends only on the recipe's state, the step, and `done`, the fraction of the budget that is used up. A training that
+    is interrupted and continued therefore has the same result as one without interruption."""
 
     parameters: list[nn.Parameter]
     learning_rate: float
@@ -34,13 +34,13 @@ class Recipe(Protocol):
     def restore(self, state: dict) -> None: ...
 
     def finished(self) -> tuple[dict, dict[str, Tensor]]:
-        """config.json and tensors of what was trained."""
+        """Returns config.json and the tensors of the trained model."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One batch: `kind` names it in the progress, `cosine` is the mean of its vectors to their teacher's."""
+    """The result of one batch. `kind` is its name in progress reports. `cosine` is the mean cosine between its vectors and the teacher's."""
 
     loss: Tensor
     kind: str
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Budget:
-    """Minutes of training, over all runs and without loading, or steps; whichever is given."""
+    """Minutes of training, over all runs and without loading, or steps. Exactly one is given."""
 
     minutes: float | None = None
     steps: int | None = None
@@ -60,7 +60,8 @@ class Budget:
 
 
 def train(recipe: Recipe, budget: Budget, state_file: Path, request: dict) -> int:
-    """Trains until the budget is used up; returns the steps done in all. `request` is what a state belongs to: another is refused.
+    """Trains until the budget is used up. Returns the total number of steps. `request` identifies the training; a state of another request is
+    refused.
 
     The state is written every minute, at the end, and when the program is interrupted.
     """
@@ -84,7 +85,7 @@ def train(recipe: Recipe, budget: Budget, state_file: Path, request: dict) -> in
 
 
 def _step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, done: float) -> Outcome:
-    """The rate warms up over the first steps and falls linearly to nothing at the budget's end."""
+    """Runs one step. The learning rate rises over the first steps and then falls linearly to 0 at the end of the budget."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (1.0 - done)
     outcome = recipe.loss(step, done)
@@ -121,7 +122,7 @@ def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, reque
 
 
 class Progress:
-    """A line every ten seconds: loss and cosine by kind of batch (running means), rate, and the time left."""
+    """Prints a line every ten seconds: loss and cosine per kind of batch (running means), tokens per second, and the time left."""
 
     def __init__(self, budget: Budget):
         self._budget = budget

@@ -1,4 +1,4 @@
-"""The recipe of E5-Base-4k: new rows between the trained ones of a position table, and nothing else, learn. Short texts read the old rows alone."""
+"""The recipe of E5-Base-4k, which trains only the new rows between the trained rows of a position table. Short texts use only the old rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from model.train.encoder import Sequence, TextSide, encode, log_scale, plain
 from model.train.errors import TrainError
 from model.train.loop import Outcome
 
-CONTRAST = 0.01  # Temperature between a vector and its teacher's; E5's own.
-QUESTION_CONTRAST = 0.02  # Between a question and the texts: one sentence is farther from its text than a text from itself.
-REMEMBERED = 64  # Teacher vectors of earlier long texts, as further wrong answers.
+CONTRAST = 0.01  # Temperature between a vector and its teacher's; the same as E5's.
+# Temperature between a question and the texts. It is higher, because a sentence is farther from its text than a text from itself.
+QUESTION_CONTRAST = 0.02
+REMEMBERED = 64  # Number of teacher vectors of earlier long texts that serve as further negatives.
 SIBLINGS = 4
 KNOTS = 33
 
@@ -28,18 +29,18 @@ class Settings:
     stride: int = 8
     learning_rate: float = 3e-4
     batch_tokens: int = 4096
-    long_share: float = 0.4  # Of the steps.
-    served_share: float = 0.75  # Of the long batches, read from row 0 on.
-    log_scaled_share: float = 0.5  # Of the long batches: the rows serve both with and without attention log-scaling.
+    long_share: float = 0.4  # Fraction of steps with long texts.
+    served_share: float = 0.75  # Fraction of long batches whose positions begin at row 0.
+    log_scaled_share: float = 0.5  # Fraction of long batches with attention log-scaling. The rows are for use with and without it.
 
 
 class Rows(nn.Module):
-    """The new rows of a table [Lo, H] that grows to [stride * Lo, H]: row stride * i is row i, to the bit, and never learns.
+    """The new rows of a table [Lo, H] that is expanded to [stride * Lo, H]. Row stride * i is bitwise equal to old row i and is not trained.
 
-    Rows that learn one by one take more texts than a CPU reads in an hour. The new rows are therefore one linear map, the same for all, of two old rows:
-    the one that stands at this place when the table is repeated, so that neighbors are as far apart as the encoder is used to, and the one that stands
-    there when the table is stretched, which tells distant places apart. A bend of the table, given at KNOTS places, is added. Before training the new
-    rows repeat the table.
+    Training each row separately would need more texts than a CPU can process in an hour. Instead, all new rows are computed by the same linear map
+    from two rows. One is the row at this place if the table is repeated, so that neighboring rows are as far apart as the encoder expects. The other
+    is the row at this place if the table is stretched, which distinguishes distant places. A correction that is interpolated between KNOTS places is
+    added. Before training, the new rows repeat the table.
     """
 
     def __init__(self, table: Tensor, stride: int):
@@ -55,17 +56,18 @@ class Rows(nn.Module):
     def forward(self) -> Tensor:
         bend = F.interpolate(self.knots.T.unsqueeze(0), size=len(self._new), mode="linear", align_corners=True)[0].T
         grown = self._repeated_rows @ self.repeated + self._stretched_rows @ self.stretched + bend
-        return torch.where(self._new, grown, self._stretched_rows)  # The mask: no gradient passes to an old row.
+        return torch.where(self._new, grown, self._stretched_rows)  # The mask stops gradients to old rows.
 
 
 def stretch(table: Tensor, stride: int) -> Tensor:
-    """[Lo, H] -> [stride * Lo, H]: row stride * i is row i to the bit, between them is their linear interpolation, after the last the last."""
+    """[Lo, H] -> [stride * Lo, H]. Row stride * i is bitwise equal to row i, rows between are linear interpolations, and rows after the last one
+    repeat it."""
     following = torch.cat([table[1:], table[-1:]])
     return torch.stack([torch.lerp(table, following, k / stride) for k in range(stride)], dim=1).flatten(0, 1)
 
 
 class Positions:
-    """Trains a position table; see README.md for what the losses are for."""
+    """Trains a position table. README.md describes the losses."""
 
     def __init__(self, original: Original, corpus: Corpus, settings: Settings, seed: int, bfloat16: bool):
         if settings.stride < 2:
@@ -78,7 +80,7 @@ class Positions:
         self._plain, self._student = (original.architecture.build(original.config, original.tensors) for _ in range(2))
         table = self._plain.embeddings.position.detach()[: self._window]
         self._rows = Rows(table, settings.stride)
-        del self._student.embeddings.position  # A parameter; a step's table is not one.
+        del self._student.embeddings.position  # Removed, because it is a parameter, and the table of each step is a tensor.
         self._remembered = torch.zeros(0, table.size(1))
         self.parameters, self.learning_rate = list(self._rows.parameters()), settings.learning_rate
 
@@ -90,7 +92,7 @@ class Positions:
         return {"rows": {name: parameter.detach() for name, parameter in self._rows.named_parameters()}, "remembered": self._remembered}
 
     def restore(self, state: dict) -> None:
-        self._rows.load_state_dict(state["rows"], strict=False)  # Without the buffers, which the original makes.
+        self._rows.load_state_dict(state["rows"], strict=False)  # The state has no buffers, which are computed from the original.
         self._remembered = state["remembered"]
 
     def loss(self, step: int, done: float) -> Outcome:
@@ -98,7 +100,8 @@ class Positions:
         return self._long(draw) if draw.random() < self._settings.long_share else self._short(draw)
 
     def _short(self, draw: random.Random) -> Outcome:
-        """Texts within the trained window, scattered over the long range: their vectors stay their plain ones, and the ones of near twins apart."""
+        """Returns the loss of a batch of texts within the trained window, with positions scattered over all rows. It keeps their vectors equal to the
+        plain ones, and distinguishes texts of the same family."""
         shortest = self._window - self._text.room(self._window) + batches.SHORTEST_PIECE
         n = max(shortest, round(self._window * 8 ** -draw.random()))
         families = max(2, self._settings.batch_tokens // (SIBLINGS * n))
@@ -111,7 +114,8 @@ class Positions:
         return Outcome(loss, "short", cosine.item(), sum(map(len, tokens)))
 
     def _long(self, draw: random.Random) -> Outcome:
-        """Texts beyond the trained window. Their vectors come to the mean of their windows', and each is found by a part of it."""
+        """Returns the loss of a batch of texts beyond the trained window. It moves their vectors to the mean of their windows' vectors, and makes
+        each text the best match of its part."""
         n = max(self._window + 1, round(self._window * self._settings.stride ** (draw.random() ** 2)))
         count = min(6, max(2, round(self._settings.batch_tokens / n)))
         items = self._long_items(draw, self._text.room(n), count)
@@ -131,7 +135,7 @@ class Positions:
         return batches.siblings(self._corpus, draw, tokens, count // 2, 2)
 
     def _long_sequences(self, draw: random.Random, tokens: list[list[int]]) -> list[Sequence]:
-        """From row 0 on, as they are read when served, or scattered, for the rows at the far end."""
+        """Returns sequences with positions from row 0 on, as in serving, or scattered positions, which train the last rows."""
         scaled = draw.random() < self._settings.log_scaled_share
         served = draw.random() < self._settings.served_share
         return [
@@ -159,11 +163,11 @@ class Positions:
 
 
     def finished(self) -> tuple[dict, dict[str, Tensor]]:
-        """config.json and tensors of the original with the trained table."""
+        """Returns config.json and tensors of the original with the trained table."""
         original, table, stride = self._original, self._rows().detach(), self._settings.stride
         name = next(name for name in original.tensors if name.endswith("position_embeddings.weight"))
         rows = original.tensors[name].float()
-        padding = rows.size(0) - original.architecture.longest_position(original.config, original.tensors)  # XLM-RoBERTa has rows before position 0.
+        padding = rows.size(0) - original.architecture.longest_position(original.config, original.tensors)  # XLM-RoBERTa's table has rows before position 0.
         if not torch.equal(table[::stride], rows[padding : padding + self._window]):
             raise TrainError("a trained row of the position table has changed; this is a defect of the trainer, please report it.")
         full = torch.cat([rows[:padding], table])
@@ -172,5 +176,5 @@ class Positions:
 
 
 def contrast(vectors: Tensor, candidates: Tensor, temperature: float) -> Tensor:
-    """InfoNCE: the loss of finding each vector's own candidate, the one of its number, among all of them."""
+    """Returns the InfoNCE loss, in which candidate i is the positive of vector i, and all others are negatives."""
     return F.cross_entropy(vectors @ candidates.T / temperature, torch.arange(len(vectors)))

@@ -1,4 +1,4 @@
-"""One run of a recipe: load, read the texts, train, write."""
+"""Runs a recipe: loads the checkpoint, reads the texts, trains, and writes the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def make(options: argparse.Namespace, original: checkpoint.Original, read: corpus.Corpus, bfloat16: bool) -> tuple[loop.Recipe, dict, str]:
-    """The recipe, what its state further depends on, and how its result is exported."""
+    """Returns the recipe, further parts of the request that its state belongs to, and the exporter's options for its result."""
     if options.recipe == "rotary":
         return Rotary(original, read, options.learning_rate, options.seed, bfloat16), {}, ""
     settings = Settings(stride=options.stride, learning_rate=options.learning_rate)

@@ -1,4 +1,4 @@
-"""The recipe of e5-small-rope: a student with rotary positions in place of a BERT's position table, distilled from that BERT."""
+"""The recipe of e5-small-rope: a BERT is distilled into a student that has rotary positions instead of a position table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from model.train.loop import Outcome
 
 ROPE_THETA = 10_000.0
 BATCH_TOKENS = 4096
-SHORTEST_TEXT = 16  # Tokens.
+SHORTEST_TEXT = 16  # In tokens.
 KINDS = ("query", "passage")
-FADE = 0.25  # Of the budget: until then the position table helps, less and less.
-# Parts of the graph's layer -> names in the checkpoint's.
+FADE = 0.25  # Fraction of the budget during which the position table is still added, with a weight that falls to 0.
+# Parts of a layer in the graph -> names in the checkpoint.
 LAYER_NAMES = {
     "attention_output": "attention.output.dense", "attention_norm": "attention.output.LayerNorm", "intermediate": "intermediate.dense",
     "output": "output.dense", "output_norm": "output.LayerNorm",
@@ -28,7 +28,7 @@ LAYER_NAMES = {
 
 
 class Rotary:
-    """Trains all weights but the word embeddings."""
+    """Trains all weights except the word embeddings."""
 
     def __init__(self, original: Original, corpus: Corpus, learning_rate: float, seed: int, bfloat16: bool):
         if original.config["model_type"] != "bert":
@@ -37,7 +37,7 @@ class Rotary:
         self._text = TextSide(original.tokenizer, original.prompts)
         self._plain = original.architecture.build(original.config, original.tensors)
         self._config = student_config(original)
-        copied = {name: tensor.clone() for name, tensor in original.tensors.items()}  # The graph shares memory with what it is built from.
+        copied = {name: tensor.clone() for name, tensor in original.tensors.items()}  # A graph shares memory with the tensors that it is built from.
         self._student = Student(e5_rope.build(self._config, copied), self._plain.embeddings.position)
         sizes = e5_rope.sizes(self._config, original.tensors)
         self._turns = rotations([original.window], sizes["rotary_dim"], sizes["rotary_base"])
@@ -67,7 +67,7 @@ class Rotary:
         return encode(self._student, [Sequence(ids, self._turns[:, :, : len(ids)]) for ids in texts], self._original.pooling, self._bfloat16)
 
     def _texts(self, draw: random.Random) -> list[list[int]]:
-        """Of one length, so that attention goes as one call. The logarithm of the length is uniform."""
+        """Returns texts of equal length, so that attention is one call. The logarithm of the length is uniformly distributed."""
         most = self._original.window
         least = min(most, max(most - self._text.room(most, kind) for kind in KINDS) + SHORTEST_TEXT)
         n = round(least * (most / least) ** draw.random())
@@ -81,7 +81,7 @@ class Rotary:
 
 
 class Student(nn.Module):
-    """E5-RoPE's graph, to which `table_share` of the old position embeddings is still added. Sequences start at position 0."""
+    """E5-RoPE's graph with the old position embeddings added, multiplied by `table_share`. Sequences start at position 0."""
 
     def __init__(self, graph: nn.Module, table: Tensor):
         super().__init__()
@@ -106,7 +106,7 @@ class Student(nn.Module):
         return nn.functional.layer_norm(summed, embeddings.weight.shape, embeddings.weight, embeddings.bias, embeddings.epsilon)
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """The trained weights under E5-RoPE's names."""
+        """Returns the trained weights with E5-RoPE's names."""
         named = {f"embeddings.LayerNorm.{kind}": getattr(self.graph.embeddings, kind) for kind in ("weight", "bias")}
         for i, layer in enumerate(self.graph.layers):
             for kind in ("weight", "bias"):

@@ -1,4 +1,4 @@
-"""Reads the texts to train on: plain text, Markdown, HTML and JSONL, gzipped or not, from files and folders."""
+"""Reads training texts from files and folders: plain text, Markdown, HTML and JSONL, gzipped or not."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from model.train.errors import TrainError
 
 DEBIAN_TEXTS = Path("/usr/share/doc")
 PLAIN, HTML, JSONL = (".txt", ".md", ".rst"), (".html", ".htm"), (".jsonl",)
-SHORTEST_TEXT = 400  # Characters. A folder of documentation has many stubs that say nothing.
-SHORTEST_PARAGRAPH = 40  # Characters; shorter ones are headings, menus and cells of tables.
+SHORTEST_TEXT = 400  # In characters. Folders of documentation have many stubs without content.
+SHORTEST_PARAGRAPH = 40  # In characters. Shorter ones are headings, menus and table cells.
 MOST_FILE_BYTES = 32 << 20
 BLOCKS = frozenset("p div li dd dt pre h1 h2 h3 h4 h5 h6 tr table ul ol dl section article blockquote br body td th".split())
 SKIPPED = frozenset("script style head nav footer header svg noscript".split())
-# Words of which English prose is full. Documentation comes in many languages, often side by side in one folder.
+# Frequent words of English prose. Folders of documentation often mix many languages.
 ENGLISH = frozenset("the of and to a in is that for it with as be this are or by on not".split())
 ENGLISH_SHARE = 0.15
 
 
 def read(sources: Iterable[Path], english_only: bool = False) -> list[list[str]]:
-    """All texts of the files and folders, in order of their paths: each a list of paragraphs.
+    """Returns the texts of the files and folders in the order of their paths, each as a list of paragraphs.
 
-    A paragraph that occurs again, in the same text or in another, is left out, so that copies and page headers are read once. Texts shorter than
-    SHORTEST_TEXT characters are left out. `english_only` also leaves out what is not English prose. Raises TrainError for a source that is not there, or
-    a file named itself (not found in a folder) that is of no known kind.
+    A paragraph that occurs again, in any text, is dropped, so that copies and page headers are used only once. Texts shorter than SHORTEST_TEXT
+    characters are dropped. `english_only` also drops texts that are not English prose. Raises TrainError for a source that does not exist, or for a
+    file of unknown kind that is given itself (not found in a folder).
     """
     seen: set[bytes] = set()
     texts = []
@@ -47,7 +47,7 @@ def is_english(paragraphs: list[str]) -> bool:
 
 
 def plain_text(html: str) -> str:
-    """The text of an HTML page, blocks apart by an empty line."""
+    """Returns the text of an HTML page, with an empty line between blocks."""
     reader = _Page()
     reader.feed(html)
     reader.close()
@@ -91,7 +91,7 @@ def _files(sources: Iterable[Path]) -> Iterator[Path]:
 
 def _kind(file: Path) -> str | None:
     name = file.name.lower().removesuffix(".gz")
-    if name.startswith(("changelog", "copyright")):  # Of every Debian package; no prose.
+    if name.startswith(("changelog", "copyright")):  # Every Debian package has these, and they are not prose.
         return None
     ending = Path(name).suffix
     return next((kind[0] for kind in (PLAIN, HTML, JSONL) if ending in kind), None)
@@ -128,7 +128,7 @@ def _lines(file: Path, content: str) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Blocks between empty lines, white space made one blank."""
+    """Returns the blocks between empty lines, with whitespace normalized to single spaces."""
     blocks = (" ".join(block.split()) for block in re.split(r"\n\s*\n", text))
     return [block for block in blocks if len(block) >= SHORTEST_PARAGRAPH]
 

@@ -8,7 +8,7 @@
 namespace longembed {
 namespace {
 
-// Equal weights where there are none.
+// Returns the weighted mean of the rows. Without weights, all rows count equally.
 template <typename Weight>
 std::vector<float> WeightedMean(std::span<const std::vector<float>> rows, std::span<const Weight> weights) {
   std::vector<double> sums(rows.front().size());
@@ -26,7 +26,7 @@ std::vector<float> WeightedMean(std::span<const std::vector<float>> rows, std::s
 std::vector<float> ElementwiseMax(std::span<const std::vector<float>> rows) {
   std::vector<float> most = rows.front();
   for (const std::vector<float>& row : rows.subspan(1)) {
-    // The comparison this way round lets a NaN through, so that it is found later instead of vanishing here.
+    // This form of the comparison propagates NaN, so that a later check finds it.
     std::ranges::transform(most, row, most.begin(), [](float a, float b) { return a >= b ? a : (a < b ? b : a + b); });
   }
   return most;
@@ -43,7 +43,7 @@ std::vector<double> Norms(std::span<const std::vector<float>> rows) {
   return norms;
 }
 
-// Weights softmax(|v| / temperature). A row that is not finite makes the result so.
+// Returns the mean with weights softmax(|v| / temperature). If a row is not finite, neither is the result.
 std::vector<float> NormWeighted(std::span<const std::vector<float>> rows, double temperature) {
   std::vector<double> weights = Norms(rows);
   const double greatest = std::ranges::max(weights);
@@ -51,8 +51,8 @@ std::vector<float> NormWeighted(std::span<const std::vector<float>> rows, double
   return WeightedMean<double>(rows, weights);
 }
 
-// The mean of the `top` rows of greatest norm, of equal ones the first. A row that is not finite ranks first, so that
-// the order is one, and makes the result so, whatever its weight.
+// Returns the mean of the `top` rows with the greatest norms; among equal norms, earlier rows win. Rows that are not
+// finite rank first, so that the order is well defined. They make the result not finite even with weight 0.
 std::vector<float> TopNorm(std::span<const std::vector<float>> rows, int64_t top) {
   const std::vector<double> norms = Norms(rows);
   std::vector<size_t> order(rows.size());
@@ -69,7 +69,7 @@ std::vector<float> TopNorm(std::span<const std::vector<float>> rows, int64_t top
 
 std::vector<float> Aggregate(const Windows& windows, std::span<const std::vector<float>> rows,
                              std::span<const int32_t> weights) {
-  if (rows.size() == 1) return rows.front();  // To the last bit.
+  if (rows.size() == 1) return rows.front();  // Bitwise unchanged.
   switch (windows.aggregation) {
     case Aggregation::kNormWeighted:
       return NormWeighted(rows, windows.norm_temperature.value_or(Windows::kNormTemperature));

@@ -1,4 +1,4 @@
-// Aggregates the vectors of a text's windows to one. Stateless: any thread.
+// Aggregates the vectors of a text's windows into one vector. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_VECTOR_AGGREGATION_H_
 #define LONGEMBED_MODEL_VECTOR_AGGREGATION_H_
 
@@ -10,8 +10,9 @@
 
 namespace longembed {
 
-// `rows` are un-normalized window vectors of one width, at least one; `weights` are the windows' lengths in tokens,
-// used by TOKEN_WEIGHTED_MEAN alone. Of `windows` the aggregation and its numbers count. Sums in double.
+// Returns the aggregate of the window vectors `rows`, of which there is at least one. They are not normalized and have
+// equal sizes. `weights` are the windows' lengths in tokens, used by TOKEN_WEIGHTED_MEAN only. Of `windows`, only the
+// aggregation and its numbers are used. Sums are computed in double.
 std::vector<float> Aggregate(const Windows& windows, std::span<const std::vector<float>> rows,
                              std::span<const int32_t> weights);
 

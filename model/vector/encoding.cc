@@ -28,8 +28,8 @@ uint16_t Float16Bits(float value) {
   if (std::isnan(value)) return sign | 0x7e00;
   if (magnitude >= 65520.0f) return sign | 0x7c00;  // Rounds to infinity.
   if (magnitude < 0x1p-14f) {
-    // Subnormal: a multiple of 2^-24. Adding 0.5 leaves exactly those bits of it in the mantissa, rounded by the
-    // hardware.
+    // Subnormal: a multiple of 2^-24. After adding 0.5, the lowest mantissa bits are exactly this multiple, rounded by
+    // the hardware.
     const uint32_t shifted = std::bit_cast<uint32_t>(magnitude + 0.5f) - std::bit_cast<uint32_t>(0.5f);
     return sign | static_cast<uint16_t>(shifted);
   }

@@ -1,4 +1,4 @@
-// Compact forms of a vector for the wire. Stateless: any thread.
+// Compact encodings of a vector for the wire. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_VECTOR_ENCODING_H_
 #define LONGEMBED_MODEL_VECTOR_ENCODING_H_
 
@@ -8,23 +8,26 @@
 
 namespace longembed {
 
-// IEEE 754 binary16, little endian, 2 bytes a component, rounded to nearest even; beyond +-65504 it becomes infinite.
+// Encodes a vector as IEEE 754 binary16, little endian, 2 bytes per component, rounded to nearest even. Values that
+// round beyond +-65504 become infinite.
 std::string PackFloat16(std::span<const float> vector);
 
-// The upper half of binary32, little endian, 2 bytes a component, rounded to nearest even.
+// Encodes a vector as bfloat16, the upper half of binary32: little endian, 2 bytes per component, rounded to nearest
+// even.
 std::string PackBfloat16(std::span<const float> vector);
 
 struct Int8Vector {
-  std::string bytes;  // One signed byte a component.
-  float scale = 0;    // Component = byte * scale; scale = max |component| / 127, 0 for a zero vector.
+  std::string bytes;  // One signed byte per component.
+  // A component is byte * scale. The scale is max |component| / 127, or 0 for a zero vector.
+  float scale = 0;
 };
 Int8Vector PackInt8(std::span<const float> vector);
 
-// One bit a component, 1 where it is > 0: the first component in the highest bit of the first byte, as numpy.packbits
-// does; padded with 0.
+// Encodes a vector as one bit per component: 1 if the component is above 0, else 0. The first component is the highest
+// bit of the first byte, as in numpy.packbits. Padded with 0 bits.
 std::string PackBinary(std::span<const float> vector);
 
-// The bits of `value` as binary16 and as bfloat16, rounded to nearest even.
+// Return the bits of `value` as binary16 and as bfloat16, rounded to nearest even.
 uint16_t Float16Bits(float value);
 uint16_t Bfloat16Bits(float value);
 

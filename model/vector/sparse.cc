@@ -43,7 +43,8 @@ SparseVector CombineTwo(const SparseVector& a, const SparseVector& b, SparseSum 
 SparseVector Combine(std::span<const SparseVector> parts, SparseSum sum) {
   if (parts.empty()) return {};
   if (parts.size() == 1) return parts.front();
-  // In halves: thousands of windows, one after the other, would copy what the first ones have thousands of times.
+  // Merges halves recursively. Merging thousands of windows one after the other would copy the entries of the first
+  // ones thousands of times.
   const size_t half = parts.size() / 2;
   return CombineTwo(Combine(parts.first(half), sum), Combine(parts.subspan(half), sum), sum);
 }

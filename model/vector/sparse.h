@@ -1,4 +1,4 @@
-// Sparse vectors: weights of a few entries of a vocabulary. Stateless: any thread.
+// Sparse vectors, which give weights to a few vocabulary entries. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_VECTOR_SPARSE_H_
 #define LONGEMBED_MODEL_VECTOR_SPARSE_H_
 
@@ -8,10 +8,10 @@
 
 namespace longembed {
 
-// A plain value. Every component that is not listed is 0.
+// A sparse vector as a plain value. Components that are not listed are 0.
 struct SparseVector {
-  std::vector<int32_t> indices;  // Ascending, each once.
-  std::vector<float> values;     // As many.
+  std::vector<int32_t> indices;  // Strictly ascending.
+  std::vector<float> values;     // Same size as `indices`.
 
   int64_t size() const { return static_cast<int64_t>(indices.size()); }
   friend bool operator==(const SparseVector&, const SparseVector&) = default;
@@ -19,10 +19,11 @@ struct SparseVector {
 
 enum class SparseSum { kMax, kAdd };
 
-// One vector that has every index of `parts`, its value the maximum or the sum of its values there. A NaN stays one.
+// Returns one vector with every index of `parts`. A value is the maximum or the sum of the index's values in `parts`.
+// NaN is propagated.
 SparseVector Combine(std::span<const SparseVector> parts, SparseSum sum);
 
-// Keeps the `count` largest values; of equal ones those with the lower indices.
+// Keeps the `count` largest values. Among equal values, lower indices are kept.
 void KeepLargest(int64_t count, SparseVector& vector);
 
 }  // namespace longembed

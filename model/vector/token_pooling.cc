@@ -19,11 +19,12 @@ double SquaredDistance(std::span<const float> a, std::span<const float> b) {
 
 struct Merge {
   double height = 0;
-  size_t one = 0, other = 0;  // A vector of each.
+  size_t one = 0, other = 0;  // One vector of each merged cluster.
 };
 
-// Every merge down to one cluster, by nearest-neighbor chains: clusters that are each other's nearest are merged, and
-// Ward's distances, which a merge never shortens, make that the same tree as merging the closest pair first.
+// Computes every merge down to one cluster by nearest-neighbor chains, which merge clusters that are each other's
+// nearest neighbor. A merge never shortens Ward's distances, so the tree is the same as when merging the closest pair
+// first.
 class Dendrogram {
  public:
   explicit Dendrogram(std::span<const std::span<const float>> vectors)
@@ -34,7 +35,7 @@ class Dendrogram {
     }
   }
 
-  // By height.
+  // Returns the merges sorted by height.
   std::vector<Merge> Merges() {
     std::vector<Merge> merges;
     std::vector<size_t> chain;
@@ -58,7 +59,7 @@ class Dendrogram {
  private:
   static constexpr auto kAlive = [](int64_t size) { return size > 0; };
 
-  // Of equally near ones `preferred`, so that a chain ends.
+  // Returns the nearest cluster. Among equally near ones, prefers `preferred`, which guarantees that chains end.
   size_t NearestOf(size_t cluster, size_t preferred) const {
     size_t nearest = preferred;
     double least = preferred == cluster ? std::numeric_limits<double>::infinity() : squared_[cluster * n_ + preferred];
@@ -70,7 +71,7 @@ class Dendrogram {
     return nearest;
   }
 
-  // Lance and Williams' update of Ward's distances. The union takes the place of `one`.
+  // Merges two clusters by the Lance-Williams update of Ward's distances. The union replaces `one`.
   void Join(size_t one, size_t other) {
     const auto a = static_cast<double>(sizes_[one]), b = static_cast<double>(sizes_[other]);
     const double between = squared_[one * n_ + other];
@@ -86,7 +87,7 @@ class Dendrogram {
   }
 
   const size_t n_;
-  std::vector<int64_t> sizes_;  // Of clusters; 0: part of another.
+  std::vector<int64_t> sizes_;  // Sizes of the clusters; 0 for one that was merged into another.
   std::vector<double> squared_;
 };
 
@@ -111,7 +112,7 @@ std::vector<int32_t> WardClusters(std::span<const std::span<const float>> vector
   std::vector<int32_t> labels(n);
   int32_t next = 0;
   for (size_t i = 0; i < n; ++i) {
-    const size_t root = RootOf(parents, i);  // Its first vector.
+    const size_t root = RootOf(parents, i);  // First vector of the cluster.
     labels[i] = root == i ? next++ : labels[root];
   }
   return labels;

@@ -1,5 +1,4 @@
-// Truncates a vector to fewer dimensions and normalizes it to length 1. Stateless:
-// any thread.
+// Truncates a vector to fewer dimensions and normalizes it to length 1. Stateless functions that any thread can call.
 #ifndef LONGEMBED_MODEL_VECTOR_VECTOR_H_
 #define LONGEMBED_MODEL_VECTOR_VECTOR_H_
 
@@ -13,20 +12,20 @@
 
 namespace longembed {
 
-// Scales `vector` to Euclidean length 1, summing in double. A vector that is zero or not finite is an error
-// (UNUSABLE_VECTOR) and stays as it was.
+// Scales `vector` to Euclidean length 1; the sum is computed in double. Errors: UNUSABLE_VECTOR if the vector is zero
+// or not finite; it is then left unchanged.
 absl::Status Normalize(std::span<float> vector);
 
-// Whether every component is a number.
+// Returns whether every component is finite.
 bool AllFinite(std::span<const float> vector);
 
 struct DimensionOptions {
-  std::optional<int64_t> dimensions;  // Absent = all of the model's.
-  bool force = false;                 // Also sizes that the model is not trained for.
+  std::optional<int64_t> dimensions;  // Absent means all of the model's dimensions.
+  bool force = false;                 // Accept sizes that the model is not trained for.
 };
 
-// Returns the number of components to keep of a vector of `trained.back()` components.
-// Errors (INVALID_ARGUMENT): DIMENSIONS_OUT_OF_RANGE, DIMENSIONS_NOT_TRAINED. `trained` is ascending and not empty.
+// Returns the number of components to keep of a vector of `trained.back()` components. `trained` is ascending and not
+// empty. Errors (INVALID_ARGUMENT): DIMENSIONS_OUT_OF_RANGE, DIMENSIONS_NOT_TRAINED.
 absl::StatusOr<int> ResolveDimensions(const DimensionOptions& options, std::span<const int> trained);
 
 }  // namespace longembed

@@ -14,7 +14,7 @@ namespace {
 
 bool IsDigit(char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); }
 
-// Whether the text begins with a whole number in plain decimal digits.
+// Returns whether the text begins with an integer in plain decimal digits, without leading zeros.
 bool StartsDecimal(const std::string& text) {
   const size_t digits = text.starts_with('-') ? 1 : 0;
   if (digits >= text.size() || !IsDigit(text[digits])) return false;
@@ -234,7 +234,7 @@ void YamlMapping::RefuseUnknownKeys() const {
     if (known_.contains(key.scalar)) continue;
     const std::string known = absl::StrCat("; known here: ", absl::StrJoin(known_, ", "));
     Collect([&, &key = key] {
-      // If the blank after a colon is missing, a key's name holds its value.
+      // The key is not quoted: if the space after its colon is missing, it includes the value, which may be a secret.
       if (words_ == YamlWords::kSecret) Fail(key, "", absl::StrCat("has an unknown key", known));
       Fail(key, key.scalar, absl::StrCat("is unknown", known));
     });

@@ -1,8 +1,8 @@
-// Reads the keys of a YAML mapping into fields that hold their defaults. Defines the syntax of numbers,
-// durations and truth values in the project's files; ambiguous values are refused, with line and key.
+// Reads the keys of a YAML mapping into variables that hold their defaults. Defines the syntax of numbers, durations
+// and booleans in the project's YAML files. Ambiguous values are refused with their line and key.
 //
 //   struct Limits { int64_t max_bytes = 100; absl::Duration max_wait = absl::Seconds(1); };
-//   auto describe = [](auto& keys, Limits& limits) {   // YamlMapping reads by it; others may list or compare.
+//   auto describe = [](auto& keys, Limits& limits) {   // `keys` is a YamlMapping, or lists or compares keys.
 //     keys.Integer("max_bytes", limits.max_bytes, 1, 1 << 20);
 //     keys.Duration("max_wait", limits.max_wait, {.least = absl::Milliseconds(100), .most = absl::Hours(1)});
 //   };
@@ -26,49 +26,52 @@
 
 namespace longembed {
 
-// The resolution of durations: whole milliseconds.
+// The allowed values of a duration, which must also be whole milliseconds.
 struct DurationRange {
   absl::Duration least = absl::ZeroDuration();
   absl::Duration most;
-  bool or_zero = false;  // 0s is allowed though `least` is more: it switches off what the duration bounds.
+  // Whether 0s is allowed in addition to [least, most]. It disables what the duration limits.
+  bool or_zero = false;
 };
 
-// Secrets that a file may contain: its text then stays out of errors.
+// Whether errors may quote the file's text. kSecret: they must not, because it may contain secrets.
 enum class YamlWords { kQuoted, kSecret };
 
-// Number of problems reported for a file: the first, or all that can be found, a line each. After a problem a field
-// keeps its default; checks across fields must allow for that.
+// Whether the first problem of a file is reported, or all that can be found, one per line. With kAll, a variable with a
+// problem keeps its default, and checks across variables must allow for that.
 enum class YamlProblems { kFirst, kAll };
 
-// A key that is absent leaves its field as it is; one without a value is refused. Its methods throw; ReadYaml catches.
+// A YAML mapping. Each method below that takes `key` and a variable reads the key's value into the variable. An absent
+// key leaves the variable unchanged; a key without a value is refused. Methods throw on problems; ReadYaml catches.
 class YamlMapping {
  public:
-  // Plain decimal digits: no leading zeros, signs other than -, separators, exponents, hexadecimal or quotes.
+  // Reads an integer in plain decimal digits, without leading zeros, signs other than -, separators, exponents,
+  // hexadecimal or quotes.
   template <std::integral Value>
   void Integer(const std::string& key, Value& value, int64_t least, int64_t most) {
     int64_t read = value;
     ReadInteger(key, read, least, most);
     value = static_cast<Value>(read);
   }
-  // Lists of such integers.
+  // Reads a list of such integers.
   template <std::integral Value>
   void Integers(const std::string& key, std::vector<Value>& values, int64_t least, int64_t most) {
     if (const YamlNode* const node = List(key)) values = ToIntegers<Value>(key, *node, least, most);
   }
-  // A finite decimal number, such as 10000, 0.5 or 1.5e6.
+  // Reads a finite decimal number, such as 10000, 0.5 or 1.5e6.
   void Number(const std::string& key, double& value, double least, double most);
-  // Lists of such numbers.
+  // Reads a list of such numbers.
   void Numbers(const std::string& key, std::vector<double>& values, double least, double most);
-  // true or false.
+  // Reads true or false.
   void Flag(const std::string& key, bool& value);
-  // Any scalar, as it stands in the file.
+  // Reads any scalar, without conversion.
   void Text(const std::string& key, std::string& value);
-  // Text -> text.
+  // Reads a mapping of text to text.
   void Texts(const std::string& key, std::map<std::string, std::string>& values);
-  // JSON in quotes, or a mapping, as JSON whose scalars are all strings, which protobuf's JSON reader turns into what
-  // each field holds.
+  // Reads quoted JSON as it is, or converts a mapping to JSON. In the conversion all scalars become strings, which
+  // protobuf's JSON reader converts to the type of each field.
   void Json(const std::string& key, std::string& json);
-  // Such as 500ms, 10s or 1m30s.
+  // Reads a duration, such as 500ms, 10s or 1m30s.
   void Duration(const std::string& key, absl::Duration& value, const DurationRange& range);
 
   template <typename Value>
@@ -78,31 +81,31 @@ class YamlMapping {
     if (const int chosen = ReadChoice(key, names); chosen >= 0) value = choices[static_cast<size_t>(chosen)].second;
   }
 
-  // A mapping below this one, whose keys `read` reads.
+  // Reads a nested mapping: calls `read` with it.
   void Section(const std::string& key, const std::function<void(YamlMapping&)>& read);
 
-  // A list of mappings: calls `read` for each.
+  // Reads a list of mappings: calls `read` with each.
   void Sections(const std::string& key, const std::function<void(YamlMapping&)>& read);
 
-  // Whether a problem has been found, with YamlProblems::kAll.
+  // Returns whether a problem has been found. Only with YamlProblems::kAll.
   bool failed() const;
 
-  // The mapping itself, for keys that its author names.
+  // Returns the mapping's node, for keys that the file's author chooses.
   const YamlNode& node() const { return node_; }
 
-  // Marks the key as known, whatever its value.
+  // Marks the key as known, without reading its value.
   void Ignore(const std::string& key);
 
-  // Refuses the mapping if the key is absent.
+  // Reports a problem if the key is absent.
   void Require(const std::string& key);
 
-  // Refuses the file because of the key's value: "line 3: PATH.KEY WHAT".
+  // Throws a problem with the key's value: "line 3: PATH.KEY WHAT".
   [[noreturn]] void Fail(const std::string& key, const std::string& what) const;
   [[noreturn]] void Fail(const YamlNode& node, const std::string& key, const std::string& what) const;
 
  private:
   struct Problem {
-    int line;  // 0: the node is of no file.
+    int line;  // 0 if the node is not from a file.
     std::string what;
   };
 
@@ -112,10 +115,10 @@ class YamlMapping {
   friend absl::Status ReadYamlNode(const YamlNode& root, const std::function<void(YamlMapping&)>& read, YamlWords words,
                                    YamlProblems problems);
 
-  // `problems` collects; nullptr: the first is thrown.
+  // Problems are added to `problems`; if it is nullptr, the first one is thrown.
   YamlMapping(const YamlNode& node, std::string path, YamlWords words, std::vector<Problem>* problems);
 
-  // Reads a key. Its problem, if it has one, does not end the reading of others where all are collected.
+  // Calls `read`, which reads a key. If all problems are collected, adds a problem instead of throwing it.
   void Collect(const std::function<void()>& read) const;
 
   void RefuseUnknownKeys() const;
@@ -127,7 +130,7 @@ class YamlMapping {
   absl::Duration ToDuration(const std::string& key, const YamlNode& node, const DurationRange& range) const;
   const YamlNode* Scalar(const std::string& key, const char* kind);
   const YamlNode* List(const std::string& key);
-  // ", not VALUE", where values may be quoted.
+  // Returns ", not VALUE" if errors may quote values, else "".
   std::string Not(const YamlNode& node) const;
 
   template <typename Value>
@@ -138,19 +141,18 @@ class YamlMapping {
   }
 
   const YamlNode& node_;
-  const std::string path_;  // Of this mapping, with a dot at its end; empty: the root.
+  const std::string path_;  // Path of this mapping with a final dot; empty for the root.
   const YamlWords words_;
   std::vector<Problem>* const problems_;
   std::set<std::string> known_;
 };
 
-// Parses the text and calls `read` with its root, which must be a mapping. Keys that `read` did not read are
-// refused, as is a key that appears twice. Takes untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is
-// wrong".
+// Parses the text and calls `read` with its root, which must be a mapping. Keys that `read` did not read are refused,
+// as are keys that appear twice. Accepts untrusted text. Errors: INVALID_ARGUMENT, "line N: PATH.KEY what is wrong".
 absl::Status ReadYaml(const std::string& text, const std::function<void(YamlMapping&)>& read,
                       YamlWords words = YamlWords::kQuoted, YamlProblems problems = YamlProblems::kFirst);
 
-// The same from a tree. Errors of a node on line 0 name no line.
+// Reads a tree in the same way. Errors of nodes with line 0 name no line.
 absl::Status ReadYamlNode(const YamlNode& root, const std::function<void(YamlMapping&)>& read,
                           YamlWords words = YamlWords::kQuoted, YamlProblems problems = YamlProblems::kFirst);
 

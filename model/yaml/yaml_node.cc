@@ -20,7 +20,7 @@ struct Refusal {
 
 [[noreturn]] void Refuse(const YAML::Mark& mark, const std::string& what) { throw Refusal{mark.line + 1, what}; }
 
-// Builds the tree, and refuses everything outside the subset.
+// Builds the tree, and refuses everything outside the supported subset of YAML.
 class TreeBuilder final : public YAML::EventHandler {
  public:
   YamlNode& root() { return root_; }
@@ -45,10 +45,10 @@ class TreeBuilder final : public YAML::EventHandler {
   void OnMapEnd() override { open_.pop_back(); }
 
  private:
-  // A list or a mapping whose end has not been read.
+  // A list or mapping whose end has not been read.
   struct OpenNode {
     YamlNode* node;
-    bool has_key = false;  // Its value comes next.
+    bool has_key = false;  // The next node is the value of the last key.
   };
 
   void Open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
@@ -57,7 +57,8 @@ class TreeBuilder final : public YAML::EventHandler {
     open_.push_back({.node = &node});
   }
 
-  // A node's parent grows only while none of its other children is open, so that pointers to those that are stay good.
+  // Adds a node to its parent. A parent grows only while none of its other children is open, so pointers to open nodes
+  // stay valid.
   YamlNode& Add(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
     if (anchor != YAML::NullAnchor) Refuse(mark, absl::StrCat("anchors ", kWriteOut));
     if (!tag.empty() && tag != "?" && tag != "!") Refuse(mark, absl::StrCat("tags ", kWriteOut));
@@ -67,7 +68,7 @@ class TreeBuilder final : public YAML::EventHandler {
     if (parent.node->kind == YamlNode::Kind::kList) return parent.node->items.emplace_back(std::move(node));
     if (parent.has_key) {
       parent.has_key = false;
-      // A missing value has the line of the next node.
+      // The parser gives a missing value the line of the next node, so the line of its key is used.
       if (node.kind == YamlNode::Kind::kNull) node.line = parent.node->entries.back().key.line;
       return parent.node->entries.back().value = std::move(node);
     }
@@ -113,7 +114,7 @@ absl::StatusOr<YamlNode> ParseYaml(const std::string& text) {
   } catch (const Refusal& refusal) {
     return absl::InvalidArgumentError(absl::StrCat("line ", refusal.line, ": ", refusal.what));
   } catch (const YAML::Exception& error) {
-    // The text after a colon quotes the file.
+    // Only the part before a colon is used, because the rest quotes the file.
     return absl::InvalidArgumentError(
         absl::StrCat("line ", error.mark.line + 1, ": ", error.msg.substr(0, error.msg.find(':'))));
   }

@@ -1,4 +1,4 @@
-// A strict subset of YAML as a plain tree: one document, no anchors, aliases, merge keys or tags.
+// Parses a strict subset of YAML into a plain tree: one document without anchors, aliases, merge keys or tags.
 #ifndef LONGEMBED_MODEL_YAML_YAML_NODE_H_
 #define LONGEMBED_MODEL_YAML_YAML_NODE_H_
 
@@ -15,13 +15,13 @@ struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMapping };
 
   Kind kind = Kind::kNull;
-  int line = 1;                    // Of the file, from 1.
-  std::string scalar;              // As in the file: nothing is converted to a number or a truth value here.
+  int line = 1;                    // Line in the file, from 1.
+  std::string scalar;              // Text as in the file. It is not converted to a number or a boolean.
   bool quoted = false;             // A quoted scalar is always text.
-  std::vector<YamlNode> items;     // Of a list.
-  std::vector<YamlEntry> entries;  // Of a mapping, in their order.
+  std::vector<YamlNode> items;     // Items of a list.
+  std::vector<YamlEntry> entries;  // Entries of a mapping, in the file's order.
 
-  // The value of a key; nullptr where the mapping has none.
+  // Returns the value of a key, or nullptr if the mapping does not have the key.
   const YamlNode* Find(const std::string& key) const;
 };
 
@@ -33,8 +33,8 @@ struct YamlEntry {
 inline constexpr size_t kMaxYamlBytes = 1 << 20;
 inline constexpr int kMaxYamlDepth = 16;
 
-// Takes untrusted text. An empty text is a null. Errors: INVALID_ARGUMENT that starts with "line N: "; it holds no word
-// of the text, which may be a secret.
+// Parses untrusted text. An empty text is a null node. Errors: INVALID_ARGUMENT that begins with "line N: ". Errors do
+// not quote the text, which may contain secrets.
 absl::StatusOr<YamlNode> ParseYaml(const std::string& text);
 
 }  // namespace longembed

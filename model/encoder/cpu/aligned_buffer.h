@@ -1,4 +1,4 @@
-// Memory on cache-line boundaries (large pieces: on those of huge pages), not initialized.
+// Uninitialized memory that is aligned to cache lines, or to huge pages if large.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ALIGNED_BUFFER_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ALIGNED_BUFFER_H_
 
@@ -12,7 +12,7 @@
 
 namespace longembed::cpu {
 
-// Movable. Throws std::bad_alloc.
+// A buffer of aligned memory. Movable. Allocation throws std::bad_alloc.
 class AlignedBuffer {
  public:
   static constexpr size_t kCacheLine = 64;
@@ -22,7 +22,8 @@ class AlignedBuffer {
   explicit AlignedBuffer(size_t size)
       : data_(static_cast<std::byte*>(::operator new(size, AlignmentOf(size))), Free{AlignmentOf(size)}), size_(size) {
 #if defined(__linux__)
-    // Rows of a batch lie kilobytes apart: with small pages each would need a translation of its own. Advice only.
+    // Rows of a batch are kilobytes apart, so with small pages each row would need its own TLB entry. Failure is
+    // harmless.
     if (size >= kHugePage) madvise(data_.get(), size / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
   }
@@ -31,10 +32,10 @@ class AlignedBuffer {
   const std::byte* data() const { return data_.get(); }
   size_t size() const { return size_; }
 
-  // Contents are lost when it grows.
+  // Grows the buffer to at least `size` bytes. Growing discards the contents.
   void Reserve(size_t size) {
     if (size <= size_) return;
-    data_.reset();  // First, so that old and new are not held at once.
+    data_.reset();  // Freed first, so that old and new memory do not exist at the same time.
     size_ = 0;
     *this = AlignedBuffer(size);
   }

@@ -1,4 +1,4 @@
-// Attention's products by AMX tiles (simd_amx.h), in bfloat16. To be included by kernels_avx512.cc after
+// The products of attention with AMX tiles (simd_amx.h), in bfloat16. For kernels_avx512.cc, which includes it after
 // attention_body.h.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_AMX_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_AMX_H_
@@ -9,14 +9,15 @@
 namespace longembed::cpu {
 namespace {
 
-// What HeadAttention asks for. Strides are bytes.
+// The parameter `Tiles` of HeadAttention. Strides are in bytes.
 struct AmxAttention {
   static constexpr int kSteps = kAmxSteps;
 
   static LONGEMBED_INLINE void Configure(int queries) { ConfigureTiles(queries); }
   static LONGEMBED_INLINE void Release() { ReleaseTiles(); }
 
-  // Scores of the configured queries against a panel's first vector of keys, or both. `steps` are whole tiles.
+  // Computes the scores of the configured queries for the first vector of keys of a panel, or for `both`. `steps` is a
+  // multiple of the steps of a tile.
   static LONGEMBED_INLINE void Score(int steps, const std::byte* queries, ptrdiff_t query_stride,
                                      const std::byte* panel, bool both, float* scores, ptrdiff_t score_stride) {
     ZeroTile<0>();
@@ -28,8 +29,8 @@ struct AmxAttention {
     if (both) StoreTile<1>(scores + kLanes, score_stride);
   }
 
-  // Adds the product of weights [queries, keys] and a panel of values to a panel's components of the queries' contexts.
-  // `blocks` are tiles of keys.
+  // Multiplies weights [queries, keys] by a panel of values, and adds the product to those components of the queries'
+  // contexts that the panel holds. `blocks` is the number of tiles of keys.
   static LONGEMBED_INLINE void Accumulate(int blocks, const std::byte* weights, ptrdiff_t weight_stride,
                                           const std::byte* panel, bool first, float* context,
                                           ptrdiff_t context_stride) {

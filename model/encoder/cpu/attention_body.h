@@ -1,4 +1,5 @@
-// Attention of one sequence (attention.h). To be included by kernels_*.cc after the set's vectors.
+// Attention of one sequence (attention.h). For kernels_*.cc, which include it after the vectors of their instruction
+// set.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_BODY_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_BODY_H_
 
@@ -10,38 +11,40 @@
 namespace longembed::cpu {
 namespace {
 
-// Queries whose sums are in registers at a time, against kPanel keys or components.
+// Number of queries of a tile. Their sums for kPanel keys or components fit into registers.
 constexpr int kTileQueries = kRegisters * 3 / 8;
 constexpr int kPanel = 2 * kLanes;
-constexpr int kPanelStep = kPanel * kStepBytes;  // Bytes of a panel for one step.
-// Keys of a block. Their scores for a tile of queries take 12 KiB and stay in the first-level cache, packed keys and
-// values of a head in the second.
+constexpr int kPanelStep = kPanel * kStepBytes;  // Bytes of one step of a panel.
+// Number of keys of a block. Their scores for a tile of queries take 12 KiB and stay in the first-level cache; the
+// packed keys and values of a head stay in the second-level cache.
 constexpr int kKeyBlock = 256;
-// So every query of a call sees a key of the call's first block, however short its reach: a softmax begins there.
+// Ensures that every query of a call sees a key in the call's first block, in which each softmax begins, even with a
+// short reach.
 static_assert(kMaxQueries <= kKeyBlock);
-constexpr int kVersions = 3;  // Of queries and keys: plain, grouped, shifted.
+constexpr int kVersions = 3;  // Rotated versions of queries and keys: plain, grouped, shifted.
 enum Version { kPlain, kGrouped, kShifted };
 
-// Keys of a block by where they are from a query's point of view. SelfExtend: fewer than a window away, or farther to a
-// side. Dual chunk attention: in the query's chunk, in the next one to a side, or farther.
+// Regions of a block's keys relative to a query. SelfExtend: fewer than a window away, or farther on one side. Dual
+// chunk attention: in the query's chunk, in the adjacent chunk on one side, or farther.
 enum Region { kNear, kLeft, kRight, kFarLeft, kFarRight };
 constexpr Region kRegions[] = {kNear, kLeft, kRight, kFarLeft, kFarRight};
 struct PairVersions {
   Version query, key;
 };
-// By region.
+// Indexed by region.
 constexpr PairVersions kOfWindow[] = {{kPlain, kPlain}, {kShifted, kGrouped}, {kGrouped, kShifted}, {}, {}};
 constexpr PairVersions kOfChunks[] = {
     {kPlain, kPlain}, {kShifted, kPlain}, {kPlain, kShifted}, {kGrouped, kPlain}, {kPlain, kGrouped}};
 
-// Scores of a tile, and those of one region before they are merged into these.
+// Buffers for the scores of a tile, and for the scores of one region before they are merged into the tile's.
 enum ScoreBuffer { kTile, kOneRegion };
 constexpr int kScoreBuffers = 2;
 
-// Contexts of a calibrated row: of the plain softmax, the baskets' times 1 - strength; and the sum of the baskets' own.
+// The two contexts of a calibrated row: kWhole is that of the plain softmax, with baskets multiplied by 1 - strength,
+// and kEven is the sum of the contexts of the baskets' own softmaxes.
 enum Mixed { kWhole, kEven };
-// Of a calibrated row: its largest score, the sum of its weights and that of those in baskets, relative to the largest;
-// and the number of baskets that it sees.
+// Totals of a calibrated row: its largest score; relative to that score, the sum of all weights and the sum of the
+// weights in baskets; and the number of baskets that the row sees.
 enum Total { kLargest, kSum, kBasketSum, kBaskets };
 constexpr int kTotals = 4;
 constexpr float kBelowAllScores = -1e30f;
@@ -52,10 +55,10 @@ struct Span {
   LONGEMBED_INLINE bool empty() const { return start >= end; }
 };
 
-// Keys of one block whose softmax is taken together, counted from the block's first.
+// A run of keys of one block that share a softmax. Indexes count from the block's first key.
 struct Piece {
   Span keys;
-  bool first = false;  // A softmax begins here.
+  bool first = false;  // Whether a softmax begins with this piece.
 };
 
 template <typename T>
@@ -75,7 +78,7 @@ struct Products<Bfloat16> {
 
 LONGEMBED_INLINE constexpr size_t Padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Where everything lies in the scratch memory; sizes are for the widest element.
+// The layout of the scratch memory, as byte offsets. Sizes are for float32, the widest element.
 struct Layout {
   explicit constexpr Layout(int head_dim)
       : row_bytes(static_cast<ptrdiff_t>(Padded(static_cast<size_t>(head_dim) * sizeof(float)))),
@@ -106,8 +109,9 @@ struct Layout {
                                                   bias = 0, size = 0;
 };
 
-// Calls body(column, first, last) for every vector of columns [columns.start, columns.end), from whole vectors' bounds
-// on: its lanes [first, last) are such columns, [0, Constant<kLanes>) where all are.
+// Calls body(column, first, last) for every vector that overlaps [columns.start, columns.end). `column` is a multiple
+// of kLanes, and lanes [first, last) of the vector are within the range. If all lanes are, they are passed as [0,
+// Constant<kLanes>).
 template <typename Body>
 LONGEMBED_INLINE void ForColumns(Span columns, const Body& body) {
   int j = columns.start / kLanes * kLanes;
@@ -119,20 +123,21 @@ LONGEMBED_INLINE void ForColumns(Span columns, const Body& body) {
   if (j < columns.end) body(j, Constant<0>(), columns.end - j);
 }
 
-// `values` in lanes [first, last), `others` elsewhere.
+// Returns `values` in lanes [first, last) and `others` in the other lanes.
 template <typename First, typename Last>
 LONGEMBED_INLINE Floats InLanes(First first, Last last, Floats values, Floats others) {
   if constexpr (std::is_same_v<Last, Constant<kLanes>>) return values;
   return Select(LanesBetween(first, last), values, others);
 }
 
-// One head of one call. `Tiles` computes products where it is not void (attention_amx.h).
+// Computes one head of one call. If `Tiles` is not void, it computes the products (attention_amx.h).
 template <typename T, typename Tiles>
 class HeadAttention {
   using Dot = typename Products<T>::Dot;
   static constexpr int kStepInputs = Products<T>::kStepInputs;
   static constexpr bool kTiled = !std::is_void_v<Tiles>;
-  // Keys whose weights are added up together: the columns of a tile's weights begin and end with them.
+  // Alignment of the columns of a tile's weights: the first column is a multiple of it, and with AMX tiles the end is,
+  // too.
   static constexpr int kKeyGroup = kTiled ? kPanel : kLanes;
 
  public:
@@ -150,7 +155,7 @@ class HeadAttention {
     query_column_ = head * dim_;
     key_column_ = (shape.heads + head / group) * dim_;
     value_column_ = (shape.heads + shape.key_value_heads + head / group) * dim_;
-    logit_scale_ = input.scale * 1.44269504088896f;  // The softmax goes by powers of two.
+    logit_scale_ = input.scale * 1.44269504088896f;  // The softmax uses powers of two.
     if (shape.relative_bias != nullptr) LoadBias(shape, head);
   }
 
@@ -163,8 +168,8 @@ class HeadAttention {
       PackBlock(keys);
       for (int row = queries_.start; row < queries_.end;) {
         const int tile = NextTile(queries_.end - row, kTileQueries);
-        // The next block's keys arrive while this block is worked on: a token's row is kilobytes from its neighbor's,
-        // where the processor's own prefetching does not look.
+        // Prefetches keys of the next block during this one. Rows of tokens are kilobytes apart, which the hardware
+        // prefetcher does not follow.
         const int ahead = keys.end + (row - queries_.start);
         if constexpr (kTiled) Configure(tile);
         PrefetchKeys({ahead, Min(ahead + tile, visible.end)});
@@ -200,13 +205,13 @@ class HeadAttention {
     return input_.chunk > 0 ? kOfChunks[region] : kOfWindow[region];
   }
 
-  // Keys that some of the rows see.
+  // Returns the keys that at least one of the rows sees.
   LONGEMBED_INLINE Span Visible(Span rows) const {
     return {Max(0, rows.start - reach_), Min(input_.tokens, causal_ ? rows.end : rows.end + reach_)};
   }
 
-  // Keys that are in a region for some of the rows, seen or not. For each row they follow one another, and both bounds
-  // grow from row to row.
+  // Returns the keys that are in a region of at least one of the rows, visible or not. For each row these keys are
+  // contiguous, and both bounds grow from row to row.
   LONGEMBED_INLINE Span KeysOf(Region region, Span rows) const {
     const int w = input_.window, s = input_.chunk, last = rows.end - 1, all = input_.tokens;
     if (s > 0) {
@@ -237,19 +242,21 @@ class HeadAttention {
     }
   }
 
-  // Keys of the block that some of the rows see in a region, counted from the block's first.
+  // Returns the keys of the block that at least one of the rows sees in a region, as indexes from the block's first
+  // key.
   LONGEMBED_INLINE Span Seen(Region region, Span rows, Span keys) const {
     if (causal_ && (region == kRight || region == kFarRight)) return {};
     const Span visible = Visible(rows), own = KeysOf(region, rows);
     return {Max(Max(visible.start, own.start), keys.start) - keys.start,
             Min(Min(visible.end, own.end), keys.end) - keys.start};
   }
-  // In any region.
+  // Returns the same for all regions together.
   LONGEMBED_INLINE Span Seen(Span rows, Span keys) const {
     const Span visible = Visible(rows);
     return {Max(visible.start - keys.start, 0), Min(visible.end, keys.end) - keys.start};
   }
-  // Of a piece, from a group's first key on, with tiles to one's last: the columns of a tile's weights.
+  // Returns the columns of a tile's weights for a piece. They begin at a key group's first key and, with AMX tiles, end
+  // at a group's last key.
   LONGEMBED_INLINE Span Columns(Span rows, Span keys, Piece piece) const {
     const Span seen = Seen(rows, keys);
     const int end = Min(seen.end, piece.keys.end);
@@ -257,7 +264,7 @@ class HeadAttention {
   }
   LONGEMBED_INLINE bool IsFirst(Span keys) const { return keys.start == Visible(queries_).start; }
 
-  // A head's biases in the scores' unit, with a vector's worth of the outermost to either side.
+  // Loads a head's biases in the unit of the unscaled scores, with kLanes copies of the outermost bias on each side.
   void LoadBias(const AttentionShape& shape, int head) {
     farthest_ = shape.farthest;
     float* const to = At<float>(layout_.bias);
@@ -268,7 +275,7 @@ class HeadAttention {
     bias_ = to + kLanes + farthest_;
   }
 
-  // A head of a token as a row of an operand, rotated; zeros beyond its last component, up to a whole vector.
+  // Writes one head of a token as a rotated row of an operand, padded with zeros to whole vectors.
   void LoadRow(const T* from, int token, int version, std::byte* to) const {
     T* const out = reinterpret_cast<T*>(to);
     const int columns = static_cast<int>(layout_.row_bytes / static_cast<ptrdiff_t>(sizeof(float)));
@@ -316,13 +323,13 @@ class HeadAttention {
     PackValues(keys);
   }
 
-  // Panels of kPanel keys: for each step of components, the keys' four bytes.
+  // Packs keys into panels of kPanel keys. A panel holds, for each step of components, four bytes of each key.
   void PackKeys(int version, Span keys) {
     for (int first = keys.start; first < keys.end; first += kLanes) {
       const int count = Min(kLanes, keys.end - first);
       const int place = first - keys.start;
       std::byte* const panel = KeyPanel(version, place / kPanel) + (place % kPanel) * kStepBytes;
-      // Whole vectors of unrotated components are taken from where they are.
+      // Unrotated heads that consist of whole vectors are read in place.
       if (input_.rotary_width == 0 && steps_ % kLanes == 0) {
         const auto* const rows = reinterpret_cast<const std::byte*>(TokenRow(first, key_column_));
         TransposeInto(rows, input_.qkv.stride, count, panel);
@@ -352,8 +359,9 @@ class HeadAttention {
     return scratch_ + layout_.keys[version] + static_cast<ptrdiff_t>(panel) * steps_ * kPanelStep;
   }
 
-  // Panels of kPanel components: for each step of keys, the components' four bytes. Zeros beyond the last key of a
-  // step, with tiles of a group, and beyond the last component.
+  // Packs values into panels of kPanel components. A panel holds, for each step of keys, four bytes of each component.
+  // Keys beyond the last one, up to a whole step or with tiles a whole group, and components beyond the last one are
+  // zeros.
   void PackValues(Span keys) {
     const int steps = ValueSteps(keys);
     for (int column = 0; column < dim_; column += kPanel) {
@@ -398,7 +406,8 @@ class HeadAttention {
     AccumulateTile(rows, keys, piece);
   }
 
-  // Every basket has a softmax of its own, which is merged into the rows' mixed contexts where the basket ends.
+  // Computes attention with baskets. Every basket has its own softmax, which is merged into the rows' mixed contexts at
+  // the end of the basket.
   void AttendBaskets(Span rows, Span keys) {
     const Span seen = Seen(rows, keys);
     if (seen.empty()) return;
@@ -413,7 +422,7 @@ class HeadAttention {
     }
   }
 
-  // Keys of the basket that `key` is in, or the token that is apart from all.
+  // Returns the keys of the basket that contains `key`, or only `key` if it is the token apart.
   LONGEMBED_INLINE Span BasketOf(int key) const {
     const KeyBaskets& baskets = input_.baskets;
     if (key == baskets.apart) return {key, key + 1};
@@ -443,7 +452,7 @@ class HeadAttention {
     }
   }
 
-  // Takes a softmax that has ended into the rows that see some of its keys.
+  // Merges the finished softmax of a basket, or of the token apart, into the rows that see any of its keys.
   void MergeBasket(Span rows, bool apart) const {
     const int tile = rows.end - rows.start, first = rows.start - queries_.start;
     const Floats none = Repeat(0), one = Repeat(1), scale = Repeat(logit_scale_);
@@ -490,10 +499,10 @@ class HeadAttention {
     }
   }
 
-  // The rows' contexts and sums as those of plain attention are.
+  // Computes contexts and sums of calibrated rows, in the same form as for plain attention.
   void MixContexts() const {
     for (int i = queries_.start; i < queries_.end; ++i) {
-      // A row that sees no basket sees the token apart alone.
+      // A row without a basket sees only the token apart.
       const float baskets = __builtin_fmaxf(*Totals(kBaskets, i), 1.0f);
       const Floats share = Repeat(input_.baskets.strength * *Totals(kBasketSum, i) / baskets);
       for (int j = 0; j < layout_.value_columns; j += kLanes) {
@@ -506,7 +515,7 @@ class HeadAttention {
 
   LONGEMBED_INLINE float* Scores(ScoreBuffer buffer) const { return At<float>(layout_.scores[buffer]); }
 
-  // Scores of a tile, [rows, kKeyBlock] float32, unscaled.
+  // Computes the unscaled scores of a tile, float32 [rows, kKeyBlock].
   void ScoreTile(Span rows, Span keys) {
     bool first = true;
     for (const Region region : kRegions) {
@@ -547,7 +556,7 @@ class HeadAttention {
     }
   }
 
-  // Takes the scores of a region into the tile's, which the first region began.
+  // Copies the scores of a region into the tile's scores, which the first region has initialized.
   void Merge(Region region, Span rows, Span keys) const {
     for (int i = rows.start; i < rows.end; ++i) {
       const Span own = Seen(region, {i, i + 1}, keys);
@@ -558,8 +567,9 @@ class HeadAttention {
     }
   }
 
-  // Turns a tile's scores into weights relative to each row's largest score so far; what was summed before is rescaled
-  // to it. First all maxima, then all weights: the reduction at the end of a row would else hold up what follows it.
+  // Converts a tile's scores to weights relative to each row's largest score so far, and rescales earlier sums to that
+  // score. Computes all maxima before all weights, because the reduction at the end of each row would otherwise stall
+  // the computation that follows.
   void SoftmaxTile(Span rows, Span keys, Piece piece) {
     float now[kTileQueries];
     for (int i = rows.start; i < rows.end; ++i) now[i - rows.start] = LargestScore(i, rows, keys, piece);
@@ -578,7 +588,8 @@ class HeadAttention {
     }
   }
 
-  // Columns of a row's scores in a piece that it sees; of those of its tile, which may have none for it.
+  // Returns the columns of a piece that row i sees. Empty if other rows of the tile see the piece but this one does
+  // not.
   LONGEMBED_INLINE Span Own(int i, Span rows, Span keys, Piece piece) const {
     const Span visible = Visible({i, i + 1});
     const Span own{Max(Max(visible.start, keys.start) - keys.start, piece.keys.start),
@@ -606,7 +617,7 @@ class HeadAttention {
     return LargestOf(most);
   }
 
-  // Writes the row's weights, zeros for keys that only others of its tile see, and gives their sum.
+  // Writes the weights of row i, with zeros for keys that only other rows of the tile see. Returns their sum.
   LONGEMBED_INLINE float WeighRow(int i, Span rows, Span keys, Piece piece, float largest) const {
     const float* const scores = ScoreRow(i, rows);
     T* const weights = At<T>(layout_.weights) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
@@ -615,7 +626,8 @@ class HeadAttention {
     Floats total = Repeat(0);
     for (int j = tile.start; j + kLanes <= own.start; j += kLanes) Store(weights + j, Repeat(0));
     ForColumns(own, [&](int j, auto first, auto last) {
-      // The difference first: rounded apart from `most`, the product of large scores would not cancel.
+      // Subtracts before scaling: if large scores and `most` were scaled and rounded separately, their difference would
+      // be inexact.
       const Floats logit = (Load(scores + j) - most) * scale;
       const Floats weight = InLanes(first, last, Products<T>::Exp2(logit), Repeat(0));
       total = total + weight;
@@ -661,7 +673,7 @@ class HeadAttention {
     }
   }
 
-  // `steps` are those of the block's panels.
+  // `steps` is the number of steps in the block's panels.
   template <int kRows, bool kFirst>
   void AccumulateRows(int first_row, Span seen, int steps) const {
     constexpr ptrdiff_t kWeightStride = kKeyBlock * static_cast<ptrdiff_t>(sizeof(T));
@@ -688,7 +700,7 @@ class HeadAttention {
 
   const AttentionInput& input_;
   const int dim_;
-  const int steps_;  // Of a dot product over components.
+  const int steps_;  // Steps of a dot product over components.
   const bool causal_;
   const int reach_;
   const Span queries_;
@@ -696,14 +708,14 @@ class HeadAttention {
   std::byte* const scratch_;
   int query_column_ = 0, key_column_ = 0, value_column_ = 0;
   float logit_scale_ = 1.0f;
-  const float* bias_ = nullptr;  // At distance 0.
+  const float* bias_ = nullptr;  // Points to the bias at distance 0.
   int farthest_ = 0;
-  int configured_ = 0;  // Queries that the tiles are for.
+  int configured_ = 0;  // Number of queries that the AMX tiles are configured for.
 };
 
 size_t AttentionScratch(int head_dim) { return Layout(head_dim).size; }
 
-// `Tiles` are for rows of bfloat16.
+// Implements Kernels::attend. `Tiles` is used if the rows are bfloat16.
 template <typename Tiles>
 void Attend(const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head, int first_query,
             int last_query, std::byte* scratch) {

@@ -75,7 +75,7 @@ class AttentionCheck {
   std::vector<int> readers_;
   std::vector<bool> from_linear_, context_;
   std::vector<const AttentionOp*> attentions_;
-  std::optional<std::pair<double, int>> local_rotations_;  // Base and size of heads.
+  std::optional<std::pair<double, int>> local_rotations_;  // Rotary base and head_dim.
 };
 
 }  // namespace

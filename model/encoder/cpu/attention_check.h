@@ -1,4 +1,4 @@
-// The conditions under which kernels and schedule can run a program's attention.
+// Checks that the kernels and the schedule can run a program's attention.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_CHECK_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ATTENTION_CHECK_H_
 
@@ -7,10 +7,12 @@
 
 namespace longembed::cpu {
 
-// Checks that heads and biases have sizes that the kernels know; that queries, keys and values come from a linear
-// layer, perhaps through norms of their heads, and that nothing else reads them, because the context takes the queries'
-// place; that only linear layers read the context, because it may be bfloat16; and that all local layers share their
-// rotations. Errors: UNIMPLEMENTED, with what is not so.
+// Checks a program. Errors: UNIMPLEMENTED with the condition that fails. The conditions are:
+// * The kernels support the sizes of heads and biases.
+// * Queries, keys and values come from a linear layer, possibly through head norms, and nothing else reads them,
+//   because the context overwrites the queries.
+// * Only linear layers read the context, because it may be bfloat16.
+// * All layers of local attention use the same rotations.
 absl::Status CheckAttention(const Program& program);
 
 }  // namespace longembed::cpu

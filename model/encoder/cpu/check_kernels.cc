@@ -18,7 +18,7 @@
 namespace longembed::cpu {
 namespace {
 
-// Numbers between -1 and 1 without a pattern that an error could hide in.
+// Returns a number between -1 and 1 from a sequence without a simple pattern, which could hide an error.
 float Number(int i) { return static_cast<float>((i * 7919 + 104729) % 2003) / 1001.5f - 1.0f; }
 
 std::vector<float> Numbers(int count, int seed) {
@@ -41,7 +41,7 @@ absl::Status Compare(const Kernels& kernels, const char* what, const std::vector
   return absl::OkStatus();
 }
 
-// More rows, outputs and steps than one tile of any set has.
+// Checks a product with more rows, outputs and steps than one tile of any set has.
 absl::Status CheckProducts(const Kernels& kernels, Precision precision, const char* what, double tolerance) {
   constexpr int kRows = 19, kOutputs = 53, kInputs = 150;
   std::vector<float> x = Numbers(kRows * kInputs, 1), y(kRows * kOutputs);
@@ -65,7 +65,7 @@ absl::Status CheckProducts(const Kernels& kernels, Precision precision, const ch
   return Compare(kernels, what, y, expected, tolerance);
 }
 
-// One head over more tokens than a tile of queries has.
+// Checks attention of one head with more tokens than a tile of queries has.
 absl::Status CheckAttention(const Kernels& kernels) {
   constexpr int kTokens = 21, kDim = 24, kColumns = 3 * kDim;
   std::vector<float> qkv = Numbers(kTokens * kColumns, 4);
@@ -111,7 +111,7 @@ absl::Status CheckNorms(const Kernels& kernels) {
 }  // namespace
 
 absl::Status CheckKernels(const Kernels& kernels) {
-  // Rounding to 8 and 7 bits, over sums of 150 products below one.
+  // The tolerances allow for rounding to 8 bits (bf16) and 7 bits (int8) in sums of 150 products below 1.
   for (const auto& [precision, what, tolerance] :
        {std::tuple(Precision::kFloat32, "fp32 products", 1e-4), std::tuple(Precision::kBfloat16, "bf16 products", 0.05),
         std::tuple(Precision::kInt8, "int8 products", 0.3)}) {
@@ -137,7 +137,7 @@ absl::Status CheckKernelsOnEveryCore(const Kernels& kernels) {
         cpu_set_t own;
         CPU_ZERO(&own);
         CPU_SET(core, &own);
-        // A core that has gone meanwhile computes nothing, right or wrong.
+        // A core that has been taken offline in the meantime is not checked.
         if (sched_setaffinity(0, sizeof(own), &own) == 0) status = CheckKernels(kernels);
       });
     }

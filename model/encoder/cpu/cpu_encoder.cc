@@ -34,25 +34,25 @@ namespace {
 
 using namespace cpu;
 
-// Beyond the last row, for vectors that begin within it.
+// Bytes beyond the last row, for vector accesses that begin within it.
 constexpr size_t kSlack = 64;
 
-// A thread's memory for one chunk of rows or one tile of attention.
+// A thread's workspace for one chunk of rows or one tile of attention.
 struct Workspace {
-  int first_row = 0;  // Of the batch, of the chunk that is here.
+  int first_row = 0;  // First row of the current chunk, in the batch.
   std::vector<AlignedBuffer> slots;
   AlignedBuffer operand;
-  std::vector<float> scales;     // Of the operand's rows.
-  std::vector<float> positions;  // Rows of the position table.
+  std::vector<float> scales;     // Scales of the operand's rows.
+  std::vector<float> positions;  // Interpolated rows of the position table.
   AlignedBuffer attention;
 };
 
-// Memory of one batch.
+// Memory for the values of one batch.
 struct BatchMemory {
   std::vector<AlignedBuffer> slots;
 };
 
-// Objects that are costly to make, for one user at a time. Multiple threads can use one Pool.
+// A pool of objects that are costly to make. Each is leased to one user at a time. Multiple threads can use one Pool.
 template <typename T>
 class Pool {
  public:
@@ -79,7 +79,8 @@ class Pool {
         free_.pop_back();
         return Lease(*this, std::move(object));
       }
-      free_.reserve(++made_);  // Giving back never allocates: it happens while memory has run out, too.
+      // Reserved now, so that Return never allocates: it must work when memory has run out.
+      free_.reserve(++made_);
     }
     return Lease(*this, make());
   }
@@ -95,19 +96,19 @@ class Pool {
   size_t made_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Whether a batch is canceled. The thread that leads asks its caller every few milliseconds; helpers read its last
-// answer.
+// Tracks whether a batch is canceled. The leader's thread calls `is_cancelled` every few milliseconds; helpers read the
+// last answer.
 class Cancellation {
  public:
   explicit Cancellation(absl::FunctionRef<bool()> is_cancelled) : is_cancelled_(is_cancelled) {}
 
-  // Asks now; on the thread that leads.
+  // Calls `is_cancelled` now. Only for the leader's thread.
   bool Ask() {
     asked_ = Clock::now();
     if (!answer() && is_cancelled_()) answer_.store(true, std::memory_order_relaxed);
     return answer();
   }
-  // Any thread.
+  // Returns the current or last answer. For any thread.
   bool IsCancelled() {
     constexpr auto kInterval = std::chrono::milliseconds(5);
     if (std::this_thread::get_id() == leader_ && Clock::now() - asked_ >= kInterval) return Ask();
@@ -125,7 +126,7 @@ class Cancellation {
   std::atomic<bool> answer_ = false;
 };
 
-// Ranges of rows of the batch, merged and in order.
+// Returns the union of the ranges, merged and in order.
 std::vector<Range> Union(std::vector<Range> ranges) {
   std::ranges::sort(ranges, {}, &Range::start);
   std::vector<Range> merged;
@@ -139,7 +140,7 @@ std::vector<Range> Union(std::vector<Range> ranges) {
   return merged;
 }
 
-// Cuts a range where `inside` begins and ends.
+// Divides a range where `inside` begins and ends.
 std::vector<Range> CutAround(Range range, Range inside) {
   std::vector<Range> parts;
   for (const auto& [start, end] :
@@ -169,7 +170,7 @@ class CpuEncoder final : public Encoder {
     }
   }
 
-  // Once, unless streamed.
+  // Packs all weights. Called once, unless streamed.
   absl::Status PackWeights(const PackingOptions& packing) { return PackAll(schedule_, packing); }
 
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
@@ -190,15 +191,16 @@ class CpuEncoder final : public Encoder {
   Precision precision() const override { return precision_; }
 
  private:
-  // What the steps of one Encode call share.
+  // State that the steps of one Encode call share.
   struct Call {
     const PackedBatch& batch;
     Team::Leader& leader;
     BatchMemory& memory;
     Cancellation& cancellation;
-    const RotaryTable* local_rotations;  // Of plain positions, for the longest sequence; null without local attention.
+    // Rotations of local attention for the longest sequence; null without local attention.
+    const RotaryTable* local_rotations;
 
-    // Ends early once the batch is canceled.
+    // Runs a parallel loop. Skips the remaining iterations once the batch is canceled.
     void ParallelFor(int count, absl::FunctionRef<void(int)> body) const {
       leader.ParallelFor(count, [this, body](int i) {
         const FlushDenormals flush;
@@ -207,7 +209,7 @@ class CpuEncoder final : public Encoder {
     }
   };
 
-  // A layer over pooled vectors, in float32 whatever the precision.
+  // A layer over pooled vectors, always in float32.
   struct DenseStep {
     PackedWeights weights;
     Activation activation;
@@ -226,7 +228,7 @@ class CpuEncoder final : public Encoder {
       }
     }
     auto memory = memories_.Take([] { return std::make_unique<BatchMemory>(); });
-    // Memory beyond that of common batches goes back to the system at once, however the call ends.
+    // On every exit, returns memory beyond that of common batches to the system.
     const absl::Cleanup trim = [&memory] { Trim(*memory); };
     memory->slots.resize(schedule_.batch_slots.size());
     for (size_t i = 0; i < memory->slots.size(); ++i) {
@@ -235,7 +237,7 @@ class CpuEncoder final : public Encoder {
     Cancellation cancellation(is_cancelled);
     const std::shared_ptr<const RotaryTable> local_rotations = LocalRotations(batch);
     const Call call{batch, leader, *memory, cancellation, local_rotations.get()};
-    // Without attention there is no point where rows are left out.
+    // Rows that are not pooled are dropped after the last attention, so a program without attention keeps all rows.
     const bool leaves_out = schedule_.segments.size() > 1;
     const std::vector<Range> pooled = leaves_out ? Union(batch.spans) : std::vector<Range>{{0, tokens}};
     int32_t pooled_rows = 0;
@@ -253,12 +255,12 @@ class CpuEncoder final : public Encoder {
       RunSteps(call, segment, last ? pooled_rows : tokens);
       if (streamed_) FreeSegment(segment);
       if (!segment.has_attention) continue;
-      // What comes after the last layer's keys and values matters only in the rows that are pooled.
+      // After the last attention's keys and values, only rows that are pooled are needed.
       const bool last_attention = i + 2 == schedule_.segments.size();
       RunAttention(call, segment, layer++, last_attention ? pooled : std::vector<Range>{{0, tokens}});
       if (last_attention && pooled_rows < tokens) Compact(call, pooled);
     }
-    if (cancellation.IsCancelled()) return EncoderCancelled();  // Parts of the last segment may be missing.
+    if (cancellation.IsCancelled()) return EncoderCancelled();  // The last segment may be incomplete.
     VectorBlock block = PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
     for (const DenseStep& step : dense_) block = RunDense(call, step, block);
     return block;
@@ -270,7 +272,7 @@ class CpuEncoder final : public Encoder {
             layer.activation};
   }
 
-  // theta_j of the local layers, the same for all (AttentionCheck); empty without any.
+  // Returns theta_j of the local layers, which is the same for all of them (AttentionCheck). Empty if there are none.
   static std::vector<double> LocalFrequencies(const Program& program) {
     std::vector<double> frequencies;
     for (const std::vector<Op>& layer : program.layers) {
@@ -306,14 +308,14 @@ class CpuEncoder final : public Encoder {
     return cpu::PackSegment(segment, leader);
   }
 
-  // The next segment, which is likely of the same sizes, takes the memory: fresh pages would cost more than the
-  // packing.
+  // Keeps the panels' memory for the next segment, which probably has the same sizes. Fresh pages would cost more than
+  // the packing.
   void FreeSegment(Segment& segment) {
     ForWeights(segment,
                [this](PackedWeights& weights) { spare_.push_back(std::exchange(weights.panels, AlignedBuffer())); });
   }
 
-  // Moves the pooled rows of every batch slot to the beginning, so that few of them still make full chunks.
+  // Moves the pooled rows of every batch slot to its beginning, so that scattered rows form full chunks.
   void Compact(const Call& call, const std::vector<Range>& pooled) const {
     for (size_t slot = 0; slot < call.memory.slots.size(); ++slot) {
       const ptrdiff_t stride = schedule_.batch_slots[slot];
@@ -328,7 +330,7 @@ class CpuEncoder final : public Encoder {
 
   static std::vector<Range> CompactedSpans(std::vector<Range> spans, const std::vector<Range>& pooled) {
     for (Range& span : spans) {
-      int32_t before = 0;  // Rows that were moved before those of this range.
+      int32_t before = 0;  // Number of compacted rows before this range.
       auto rows = pooled.begin();
       for (; rows->end < span.end; ++rows) before += rows->size();
       const int32_t start = before + span.start - rows->start;
@@ -342,7 +344,8 @@ class CpuEncoder final : public Encoder {
     return Rows{call.memory.slots[place.slot].data(), stride, place.element}.from(row);
   }
 
-  // Rows of a value from row `row` of the batch on, which is one of the workspace's chunk.
+  // Returns the rows of a value from row `row` of the batch on. If the value is in the workspace, the row must belong
+  // to its chunk.
   Rows RowsOf(const Call& call, Workspace& workspace, const BufferRef& place, int row) const {
     if (place.whole_batch) return BatchRows(call, place, row);
     const Rows chunk{workspace.slots[place.slot].data(), schedule_.chunk_slots[place.slot], place.element};
@@ -353,7 +356,7 @@ class CpuEncoder final : public Encoder {
     return workspaces_.Take([] { return std::make_unique<Workspace>(); });
   }
 
-  // Gives a workspace memory for `chunk`.
+  // Allocates a workspace's memory for `chunk`.
   void Hold(Range chunk, Workspace& workspace) const {
     const auto rows = static_cast<size_t>(std::max(chunk.size(), kChunkRows));
     const auto reserve = [rows](AlignedBuffer& buffer, ptrdiff_t row_bytes) {
@@ -434,7 +437,7 @@ class CpuEncoder final : public Encoder {
     kernels_.multiply(precision_)(step.weights, gate, operand, rows, first, last, step.activation, out);
   }
 
-  // Where the rows of an operand are, or are to be.
+  // Returns the place of an operand's rows, which may not have been written yet.
   Operand PlaceOfOperand(const Call& call, Workspace& workspace, const LinearStep& step, Range rows) const {
     if (step.in_is_operand) {
       const Rows in = RowsOf(call, workspace, step.in, rows.start);
@@ -492,7 +495,7 @@ class CpuEncoder final : public Encoder {
     });
   }
 
-  // Cuts ranges of rows of the batch where sequences and their calibrated rows begin and end.
+  // Divides ranges of rows of the batch at the bounds of sequences and of their calibrated rows.
   static std::vector<QueryRange> QueryRanges(const Call& call, const Segment& segment, int layer,
                                              const std::vector<Range>& queries) {
     std::vector<QueryRange> ranges;
@@ -513,7 +516,7 @@ class CpuEncoder final : public Encoder {
     return ranges;
   }
 
-  // Empty: none.
+  // Returns the calibrated rows of a sequence in a layer; empty if there are none.
   static Range CalibratedRows(const Call& call, const Segment& segment, int layer, int sequence) {
     if (call.batch.calibration.empty()) return {};
     const SequenceCalibration& calibration = call.batch.calibration[sequence];
@@ -554,7 +557,7 @@ class CpuEncoder final : public Encoder {
     return input;
   }
 
-  // `spans` cover the first `rows` rows.
+  // Returns the mean over each span. `spans` cover the first `rows` rows.
   VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans, int rows) const {
     VectorBlock block{.rows = static_cast<int>(spans.size()), .width = width_};
     block.values.resize(spans.size() * static_cast<size_t>(width_));
@@ -597,16 +600,17 @@ class CpuEncoder final : public Encoder {
   const Precision precision_;
   const Kernels& kernels_;
   const bool streamed_;
-  const std::function<void(double)> on_progress_;  // Of a streamed one.
-  const int width_;                                // Of hidden states.
+  const std::function<void(double)> on_progress_;  // Only if streamed.
+  const int width_;                                // Width of hidden states.
   const std::vector<double> local_frequencies_;
   int smallest_head_ = kMaxHeadDim;
-  Schedule schedule_;  // Immutable, but for the weights of a streamed one: those are the holder's of `streaming_`.
-  Program program_;    // Without its layers.
+  // Immutable, except for the panels if streamed, which only the holder of `streaming_` accesses.
+  Schedule schedule_;
+  Program program_;  // The program without its layers.
   std::vector<DenseStep> dense_;
   RotaryTableCache local_tables_;
   std::mutex streaming_;
-  std::vector<AlignedBuffer> spare_;  // Of a streamed one, likewise.
+  std::vector<AlignedBuffer> spare_;  // Only if streamed, for the holder of `streaming_`.
   PerThread<Workspace> workspaces_;
   Pool<BatchMemory> memories_;
 };

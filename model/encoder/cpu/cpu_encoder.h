@@ -1,5 +1,5 @@
-// The encoder that runs a Program with our own kernels. No LibTorch, no OpenMP: a batch runs on the calling thread and
-// on its leader's helpers.
+// The encoder that runs a Program with this project's kernels, without LibTorch or OpenMP. A batch runs on the calling
+// thread and on its leader's helpers.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_CPU_ENCODER_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_CPU_ENCODER_H_
 
@@ -16,17 +16,17 @@ namespace longembed {
 
 struct PackingOptions {
   int threads = 1;
-  // Packs a layer's weights each time a batch comes to them and frees them afterwards, one batch at a time: slow, and
-  // for models that do not fit into memory.
+  // Whether each batch packs a layer's weights before it uses them and frees them afterwards, one batch at a time. This
+  // is slow, and meant for models that do not fit into memory.
   bool streamed = false;
-  // Told how much of the weights is packed, from 0 to 1; on any of the threads, one at a time. Streamed: by each batch.
+  // Called with the fraction of the weights packed so far, 0 to 1, from any of the threads but never concurrently. If
+  // streamed, called during every batch.
   std::function<void(double)> on_progress;
 };
 
-// Weights are packed for `precision`; pages of a file are dropped as they are packed. `kernels` must be available
-// (cpu/kernels.h). Errors: DATA_LOSS for a
-// weight of a linear layer that is infinite or NaN; FAILED_PRECONDITION for fp16; UNIMPLEMENTED for shapes beyond the
-// kernels' (head size).
+// Makes an encoder. Weights are packed for `precision`, and pages of a mapped file are dropped once they are packed.
+// `kernels` must be available (cpu/kernels.h). Errors: DATA_LOSS if a weight of a linear layer is infinite or NaN;
+// FAILED_PRECONDITION for fp16; UNIMPLEMENTED if CheckAttention (attention_check.h) fails.
 absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precision precision,
                                                         const cpu::Kernels& kernels,
                                                         const PackingOptions& packing = {});

@@ -8,28 +8,30 @@
 namespace longembed::cpu {
 namespace {
 
-// Fewer rows than this for each thread, and the threads share steps.
+// With fewer rows per thread than this, the threads share steps.
 constexpr int kFewRows = 32;
 
-// Multiply-adds of one iteration: at most, 5 to 10 ms of a core, because a helper can leave and a canceled batch can
-// end only between two; at least, some microseconds, because taking an iteration costs a part of one.
+// Bounds of the multiply-adds of one iteration. The maximum, 5 to 10 ms on one core, exists because a helper can leave
+// and a canceled batch can end only between iterations. The minimum, some microseconds, exists because starting an
+// iteration takes part of a microsecond.
 constexpr double kMostProducts = 5e8;
 constexpr double kLeastProducts = 5e5;
 
-// Elements of one iteration over rows: some microseconds.
+// Elements of one iteration of a row loop, which take some microseconds.
 constexpr int kPieceElements = 1 << 15;
 
-// Rows that the matrix kernels multiply at a time: blocks of other sizes leave them half empty.
+// Row blocks are multiples of this. The matrix kernels multiply tiles of rows, and other block sizes would leave tiles
+// partly empty.
 constexpr int kKernelRows = 8;
 
-// Iterations for each thread, where there is work for them: the threads of a loop do not begin together.
+// Iterations per thread, if there is enough work, because the threads of a loop do not begin at the same time.
 constexpr int kIterationsPerThread = 2;
 
 int WidthOf(const RowStep& step) {
   return std::visit([](const auto& each) { return each.out.width; }, step);
 }
 
-// Adds the loop of steps without products, unless there is nothing to do.
+// Adds a loop for steps without products, if there are any or an operand has to be converted.
 void AddRowLoop(const Segment& segment, Range chunk, Range steps, const LinearStep* operand,
                 std::vector<StepLoop>& loops) {
   if (steps.size() == 0 && operand == nullptr) return;
@@ -56,7 +58,7 @@ ProductLoop Grid(const LinearStep& step, Range chunk, int threads) {
   return loop;
 }
 
-// Cuts each range into tiles of at most `queries` queries and about `pairs` pairs of a query and a key.
+// Divides each range into tiles of at most `queries` queries and about `pairs` pairs of a query and a key.
 std::vector<AttentionTile> Tiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges, int queries,
                                  int64_t pairs) {
   std::vector<AttentionTile> tiles;
@@ -111,7 +113,7 @@ int SharedChunkRows(int threads) { return std::max(kChunkRows, 2 * kKernelRows *
 std::vector<StepLoop> LoopsOfSteps(const Segment& segment, Range chunk, int threads) {
   std::vector<StepLoop> loops;
   const auto count = static_cast<int32_t>(segment.steps.size());
-  int32_t first = 0;  // Of the steps by rows that wait for the linear step after them.
+  int32_t first = 0;  // First of the row steps before the next linear step.
   for (int32_t i = 0; i < count; ++i) {
     const auto* const linear = std::get_if<LinearStep>(&segment.steps[i]);
     if (linear == nullptr) continue;
@@ -125,14 +127,15 @@ std::vector<StepLoop> LoopsOfSteps(const Segment& segment, Range chunk, int thre
 
 std::vector<AttentionTile> AttentionTiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges,
                                           int threads) {
-  constexpr int64_t kPairs = 1 << 15;  // Of one head: some tens of microseconds.
-  constexpr int kSmaller = 4;          // Halved twice, a tile still outweighs the packing of its keys.
+  constexpr int64_t kPairs = 1 << 15;  // Pairs of one head, which take some tens of microseconds.
+  constexpr int kSmaller = 4;          // Even after halving twice, a tile takes longer than the packing of its keys.
   std::vector<AttentionTile> tiles;
   for (int divisor = 1; divisor <= kSmaller; divisor *= 2) {
     tiles = Tiles(shape, ranges, kMaxQueries / divisor, kPairs / divisor);
     if (static_cast<int>(tiles.size()) >= kIterationsPerThread * threads) break;
   }
-  // The last queries of a causal sequence see the most keys: begun first, so that threads end together.
+  // The last queries of a causal sequence see the most keys. They run first, so that threads finish at about the same
+  // time.
   if (shape.causal) std::ranges::reverse(tiles);
   return tiles;
 }

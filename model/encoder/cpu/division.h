@@ -1,9 +1,9 @@
-// Divides a segment's rows and weights among threads: pure functions of sizes, so that a test counts the loops of 128
-// threads on a machine with two.
+// Divides a segment's rows and weights among threads. These are pure functions of sizes, so a test can check the loops
+// for 128 threads on a machine with two cores.
 //
-// There are two ways. With many rows for each thread, a chunk of rows goes through all steps of the segment on one core
-// (ChunksThroughSteps). With few, the threads share one step after the other (LoopsOfSteps): products by a grid of row
-// blocks and panels, everything else by rows.
+// There are two ways. With many rows per thread, each core takes a chunk of rows through all steps of the segment
+// (ChunksThroughSteps). With few rows per thread, the threads share one step after the other (LoopsOfSteps): products
+// are divided by a grid of row blocks and panels, and other steps by rows.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_DIVISION_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_DIVISION_H_
 
@@ -15,67 +15,70 @@
 
 namespace longembed::cpu {
 
-// The largest chunk that goes through all steps on one core. More rows reuse each weight that was fetched more often;
-// fewer keep all their intermediate values in a core's second-level cache.
+// Maximum rows of a chunk that goes through all steps on one core. With more rows, each weight that was fetched is
+// reused more often; with fewer rows, all intermediate values stay in a core's second-level cache.
 inline constexpr int kChunkRows = 96;
 
-// A parallel loop over rows: each iteration takes its piece through the steps and then converts it to the operand of
-// the linear step that follows, if it needs one.
+// A parallel loop over rows. Each iteration takes its piece through the steps, and then converts it to the operand of
+// the following linear step if that needs one.
 struct RowLoop {
   std::vector<Range> pieces;
-  Range steps;                          // Of the segment.
-  const LinearStep* operand = nullptr;  // Null: none.
+  Range steps;                          // Indexes of the segment's steps.
+  const LinearStep* operand = nullptr;  // The following linear step; null if no operand is needed.
 };
 
-// A parallel loop over the products of one linear step: iteration i multiplies one block of rows by one tile of panels.
+// A parallel loop over the products of one linear step. Iteration i multiplies one block of rows by one tile of panels.
 struct ProductLoop {
   const LinearStep* step = nullptr;
   std::vector<Range> row_blocks;
   std::vector<Range> panel_tiles;
 
   int count() const { return static_cast<int>(row_blocks.size() * panel_tiles.size()); }
-  // Iterations next to each other share a tile of panels: the weights that one core fetches, another finds nearby.
+  // Consecutive iterations share a tile of panels, so weights that one core has fetched are in a shared cache for the
+  // next.
   Range rows(int i) const { return row_blocks[i % row_blocks.size()]; }
   Range panels(int i) const { return panel_tiles[i / row_blocks.size()]; }
 };
 
 using StepLoop = std::variant<RowLoop, ProductLoop>;
 
-// Cuts a range into pieces of at most `most`, as equal as possible.
+// Divides a range into pieces of at most `most`, as equal as possible.
 std::vector<Range> Chunks(Range range, int most);
 
-// Multiply-adds of one row in all linear steps of the segment, or in one step.
+// Return the multiply-adds of one row in all linear steps of the segment, or in one step.
 double ProductsOfRow(const Segment& segment);
 double ProductsOfRow(const LinearStep& step);
 
-// The chunks of `rows` rows that go through all steps on one core each, the same number for each thread; empty where
-// the threads share the steps instead: with few rows a thread, and where a chunk would take so long that a helper could
-// not leave within some 40 ms.
+// Divides `rows` rows into chunks that each go through all steps on one core, the same number of chunks per thread.
+// Returns no chunks if the threads should share the steps instead: if there are few rows per thread, or if a chunk
+// would take so long that a helper could not leave within about 40 ms.
 std::vector<Range> ChunksThroughSteps(const Segment& segment, int rows, int threads);
 
-// Rows whose intermediate values exist at once while `threads` threads share steps.
+// Returns the number of rows whose intermediate values exist at the same time while `threads` threads share steps.
 int SharedChunkRows(int threads);
 
-// The loops in which `threads` threads take `chunk`, at most SharedChunkRows(threads) rows, through a segment.
+// Returns the loops in which `threads` threads take `chunk` through a segment. The chunk has at most
+// SharedChunkRows(threads) rows.
 std::vector<StepLoop> LoopsOfSteps(const Segment& segment, Range chunk, int threads);
 
-// Some heads of some queries of one sequence: an iteration of an attention's loop.
+// One iteration of an attention loop: some heads of some queries of one sequence.
 struct AttentionTile {
   int sequence = 0;
   Range heads;
-  Range queries;  // In tokens of the sequence.
+  Range queries;  // Range of the sequence's tokens.
   bool calibrated = false;
 };
 
-// Queries of one sequence that an attention computes.
+// Queries of one sequence that an attention processes.
 struct QueryRange {
   int sequence = 0;
-  int tokens = 0;  // Of the sequence.
+  int tokens = 0;  // Length of the sequence.
   Range queries;
   bool calibrated = false;
 };
 
-// Tiles of about equal work, two or more for each thread where that leaves each some microseconds.
+// Divides queries into tiles of about equal work. There are at least two tiles per thread, unless a tile would then
+// take less than some microseconds.
 std::vector<AttentionTile> AttentionTiles(const AttentionShape& shape, const std::vector<QueryRange>& ranges,
                                           int threads);
 

@@ -1,5 +1,5 @@
-// Arithmetic on numbers below the normal ones takes a hundred times as long on some processors, and nothing in a
-// network is worth it.
+// Disables denormal numbers. Arithmetic on them takes a hundred times as long on some processors, and networks do not
+// need such small values.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_FLUSH_DENORMALS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_FLUSH_DENORMALS_H_
 
@@ -10,7 +10,7 @@
 
 namespace longembed::cpu {
 
-// While it lives, the calling thread reads and writes such numbers as zeros.
+// During its lifetime, the calling thread treats denormal inputs and results as zero.
 class FlushDenormals {
  public:
   FlushDenormals() : before_(Get()) { Set(before_ | kFlush); }

@@ -1,7 +1,7 @@
-# Adds the kernels of the target processor's instruction sets to a target. kernels_*.cc are compiled for their set and optimized
-# in every build type; kernels.cc decides at run time which of them may be called.
+# Adds the kernels for the target processor's architecture to a target. Each kernels_*.cc is compiled for its
+# instruction set and optimized in every build type; kernels.cc decides at run time which of them may be called.
 function(longembed_kernel_sources target folder)
-  # GCC's own intrinsics trip its warnings about uninitialized values.
+  # GCC warns about uninitialized values in its own intrinsics.
   set(options -O3 -Wno-ignored-attributes -Wno-uninitialized -Wno-maybe-uninitialized)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
     set(kernels ${folder}/kernels_avx512.cc ${folder}/kernels_avx2.cc)

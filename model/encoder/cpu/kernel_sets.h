@@ -1,4 +1,4 @@
-// The tables that kernels_*.cc define, for kernels.cc, which asks the processor before it touches one.
+// The kernel sets that kernels_*.cc define. Only for kernels.cc, which uses a set only if the processor supports it.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_KERNEL_SETS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_KERNEL_SETS_H_
 

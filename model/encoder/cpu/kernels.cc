@@ -31,7 +31,8 @@ bool Bit(unsigned word, int bit) { return (word >> bit & 1) != 0; }
 
 bool IsIntel() { return __builtin_cpu_is("intel"); }
 
-// Tiles are saved with a thread's state only for processes that have asked (Linux 5.16 and later). Asks.
+// Requests permission to use AMX tiles, and returns whether it is granted. Linux (5.16 and later) saves tiles on
+// context switches only for processes with this permission.
 bool TilesAllowed() {
 #if defined(SYS_arch_prctl)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA.
@@ -42,7 +43,7 @@ bool TilesAllowed() {
 }
 
 std::vector<const Kernels*> FindAvailable() {
-  __builtin_cpu_init();  // What it says of vectors includes that the system saves them.
+  __builtin_cpu_init();  // Its answers consider whether the operating system saves the vector registers.
   const Leaf features = CpuId(7, 0), more = CpuId(7, 1);
   std::vector<const Kernels*> available;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -50,7 +51,8 @@ std::vector<const Kernels*> FindAvailable() {
     const bool vnni = __builtin_cpu_supports("avx512vnni"), bfloat16 = vnni && Bit(more.eax, 5);
     const bool amx = bfloat16 && Bit(features.edx, 22) && Bit(features.edx, 24) && Bit(features.edx, 25);
     if (amx && TilesAllowed()) available.push_back(&kAvx512Amx);
-    // Intel's cores take four times as long for a product of bfloat16 (VDPBF16PS) as for one of float32.
+    // On Intel's cores, bfloat16 products (VDPBF16PS) take four times as long as float32 products, so avx512-vnni is
+    // preferred.
     if (vnni && IsIntel()) available.push_back(&kAvx512Vnni);
     if (bfloat16) available.push_back(&kAvx512Bfloat16);
     if (vnni && !IsIntel()) available.push_back(&kAvx512Vnni);

@@ -1,4 +1,4 @@
-// The table of one instruction set's kernels. To be included by kernels_*.cc after the set's vectors.
+// The table of an instruction set's kernels. For kernels_*.cc, which include it after the set's vectors.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_KERNELS_BODY_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_KERNELS_BODY_H_
 
@@ -10,7 +10,7 @@
 namespace longembed::cpu {
 namespace {
 
-// What sets over the same vectors share: all but the products of bfloat16 and int8.
+// Returns the kernels that sets with the same vectors share: all except the bfloat16 and int8 products.
 constexpr Kernels SharedKernels(const char* name) {
   return {.name = name,
           .lanes = kLanes,

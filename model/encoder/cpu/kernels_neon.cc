@@ -1,5 +1,5 @@
 #include "model/encoder/cpu/simd_neon.h"
-// The set's vectors come first.
+// The set's vectors must be included before these.
 #include "model/encoder/cpu/kernel_sets.h"
 #include "model/encoder/cpu/kernels_body.h"
 

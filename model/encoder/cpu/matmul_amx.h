@@ -1,8 +1,9 @@
-// Linear layers by AMX tiles (simd_amx.h), in bfloat16 and int8. To be included by kernels_avx512.cc after
+// Linear layers with AMX tiles (simd_amx.h), in bfloat16 and int8. For kernels_avx512.cc, which includes it after
 // matmul_body.h.
 //
-// Up to two by three tiles of sums are added up in registers. They go through memory once, in the first-level cache, to
-// bias, activation and conversion. Rows are added up in one order wherever they are.
+// Up to two by three tiles of sums are accumulated in tile registers. They are then stored to the first-level cache
+// once, where bias, activation and conversion are applied. The order of additions does not depend on a row's place in
+// the batch.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_MATMUL_AMX_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_MATMUL_AMX_H_
 
@@ -23,7 +24,7 @@ LONGEMBED_INLINE void ForConstants(const Body& body) {
   }
 }
 
-// The last steps of a row, and of a panel, when they do not fill a tile: with zeros after them.
+// The last steps of rows and of a panel, padded with zeros, if they do not fill a tile.
 struct alignas(64) LastSteps {
   std::byte rows[2 * kAmxRows][kAmxBytes];
   std::byte weights[kAmxSteps][kPanelVectors * sizeof(Words)];

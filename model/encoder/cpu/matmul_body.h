@@ -1,4 +1,5 @@
-// Linear layers over rows, and rows as operands of them. To be included by kernels_*.cc after the set's vectors.
+// Linear layers over rows, and the conversion of rows to their operands. For kernels_*.cc, which include it after the
+// set's vectors.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_MATMUL_BODY_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_MATMUL_BODY_H_
 
@@ -12,7 +13,7 @@ namespace {
 
 constexpr int kPanelOutputs = kPanelVectors * kLanes;
 
-// Rows whose sums are in registers at a time: with three vectors of weights and one of a row they fill 32, or 16.
+// Rows of a tile. Their sums, three vectors of weights and one vector of a row fill the registers.
 constexpr int kTileRows = kRegisters / 4;
 
 LONGEMBED_INLINE Floats Dequantize(Floats sum, const PackedWeights&, int, float) { return sum; }
@@ -21,8 +22,8 @@ LONGEMBED_INLINE Floats Dequantize(Words sum, const PackedWeights& weights, int 
   return ToFloats(exact) * (Load(weights.scales.data() + output) * Repeat(row_scale));
 }
 
-// From the sums of kLanes outputs of a row to what is stored: bias, the exact GELU where kGelu, `factors`
-// [rows][kPanelOutputs] where kTimes. `out` is at the panel's first output.
+// Converts the sums of kLanes outputs of a row to results and stores them: adds the bias, applies the exact GELU if
+// kGelu, and multiplies by `factors` [rows][kPanelOutputs] if kTimes. `out` is at the panel's first output.
 template <typename T, bool kTimes, bool kGelu, typename Sum>
 LONGEMBED_INLINE void FinishOutputs(const PackedWeights& weights, const Operand& in, int row, int panel, int vector,
                                     Sum sum, const float* factors, Rows out) {
@@ -34,7 +35,7 @@ LONGEMBED_INLINE void FinishOutputs(const PackedWeights& weights, const Operand&
   StoreFirst(RowOf<T>(out, row) + column, weights.outputs - output, value);
 }
 
-// A tile of a panel's outputs, from `row` on.
+// Computes a panel's outputs for the kRows rows from `row` on.
 template <typename Dot, typename T, bool kTimes, bool kGelu, int kRows, int kVectors>
 void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int row, int panel, const float* factors,
                        Rows out) {
@@ -46,10 +47,10 @@ void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int row,
       });
 }
 
-// All rows of a panel. matmul_amx.h does it otherwise.
+// Computes a panel's outputs for all rows. matmul_amx.h specializes it for AMX.
 template <typename Dot>
 struct PanelProduct {
-  static constexpr int kRows = kTileRows;  // That are computed together.
+  static constexpr int kRows = kTileRows;  // Rows that are computed together.
 
   template <typename T, bool kTimes, bool kGelu>
   static void Multiply(const PackedWeights& weights, const Operand& in, int rows, int panel, const float* factors,
@@ -86,12 +87,13 @@ LONGEMBED_INLINE Floats Activate(Activation activation, Floats x) {
     case Activation::kTanh:
       return Tanh(x);
     case Activation::kRelu:
-      return Max(Repeat(0), x);  // A NaN stays one.
+      return Max(Repeat(0), x);  // NaN stays NaN.
   }
   return x;
 }
 
-// `columns` outputs of rows [kPanelOutputs]. `out` may be where `sums` are.
+// Applies the activation to `columns` outputs of each row of `sums` [rows, kPanelOutputs]. `out` may be the memory of
+// `sums`.
 template <typename T>
 void ActivateRows(Activation activation, const float* sums, int rows, int columns, Rows out) {
   for (int r = 0; r < rows; ++r) {
@@ -101,8 +103,8 @@ void ActivateRows(Activation activation, const float* sums, int rows, int column
   }
 }
 
-// Sums that are not results yet wait in a block's worth of memory, in the first-level cache: for an activation a
-// tile's, for a gate those of as many rows as a panel of weights is fetched for.
+// Maximum rows of a Block, which holds intermediate sums in the first-level cache: the sums of one tile before an
+// activation, or gate values for up to this many rows, which share one fetch of a panel of weights.
 constexpr int kGateRows = 96;
 
 struct alignas(64) Block {
@@ -136,7 +138,8 @@ void MultiplyInto(const PackedWeights& weights, const PackedWeights* gate, const
     const Rows to = out.from(0, panel * kPanelOutputs);
     if (gate == nullptr && activation == Activation::kNone) {
       MultiplyPanel<Dot, T, false>(weights, in, rows, panel, nullptr, to);
-    } else if (gate == nullptr && activation == Activation::kGelu) {  // Most encoders': worth a kernel of its own.
+      // Used by most encoders, so GELU has its own kernel.
+    } else if (gate == nullptr && activation == Activation::kGelu) {
       MultiplyPanel<Dot, T, false, true>(weights, in, rows, panel, nullptr, to);
     } else {
       MultiplyActivatedPanel<Dot, T>(weights, gate, in, rows, panel, activation, to);
@@ -158,12 +161,12 @@ void Multiply(const PackedWeights& weights, const PackedWeights* gate, const Ope
 template <typename T>
 void ToBfloat16Row(const T* in, int width, std::byte* out) {
   auto* const to = reinterpret_cast<Bfloat16*>(out);
-  // A column beyond an odd width is zero, the other half of its step.
+  // With an odd width, the second half of the last step is zero.
   for (int j = 0; j < width; j += kLanes) StoreFirst(to + j, RoundUp(width, 2) - j, LoadFirst(in + j, width - j));
 }
 
-// The largest magnitude is that of the bits without their sign: so a NaN is larger than all numbers, and not forgotten.
-// Of a row that is not finite the scale is not finite, and all its products are NaN.
+// Quantizes a row to int8. Magnitudes are compared as bits without the sign: NaN is then larger than all numbers and is
+// not lost. For a row that is not finite, the scale is not finite either, so all its products are NaN.
 template <typename T>
 void ToInt8Row(const T* in, int width, std::byte* out, float* scale) {
   Words largest = RepeatWord(0);

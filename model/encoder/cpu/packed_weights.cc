@@ -13,7 +13,7 @@ namespace {
 
 float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
-// A float's exponent is 112 above a half's. Infinity and NaN keep all bits of their exponent.
+// Converts binary16 to float. The exponent biases differ by 112. For infinity and NaN, all exponent bits are set.
 float FromFloat16(uint16_t bits) {
   const uint32_t magnitude = (bits & 0x7fffu) << 13;
   const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
@@ -27,7 +27,7 @@ void WidenRow(const std::byte* row, float* out, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = kWiden(narrow[i]);
 }
 
-// The numbers of a row of `matrix`; in `scratch` unless they are float32 already.
+// Returns a row of `matrix` as float32. Converts it into `scratch` if it is stored in another precision.
 const float* ReadRow(const StoredMatrix& matrix, int64_t row, std::vector<float>& scratch) {
   const std::byte* const from = matrix.data + row * matrix.row_bytes();
   switch (matrix.element) {
@@ -48,10 +48,10 @@ void ToElements(const float* row, int count, uint16_t* out) {
   for (int i = 0; i < count; ++i) out[i] = ToBfloat16(row[i]);
 }
 
-// The largest magnitude of a row; with `pairs` the largest sum of those weights of a pair of inputs that have one sign.
-// Infinite or NaN where a weight is.
+// Returns the largest magnitude of a row. With `pairs`, it includes the sums of neighboring weights of equal sign.
+// Infinite or NaN if a weight is.
 float LargestOf(const float* row, int inputs, bool pairs) {
-  uint32_t largest_bits = 0;  // Of magnitudes: their bits are ordered as they are.
+  uint32_t largest_bits = 0;  // Bits of magnitudes have the same order as the magnitudes.
   const auto take = [&largest_bits](float value) {
     largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(value) & 0x7fffffffu);
   };
@@ -62,11 +62,11 @@ float LargestOf(const float* row, int inputs, bool pairs) {
   return std::bit_cast<float>(largest_bits);
 }
 
-// Fills in the output's scale and offset; `largest` is what becomes 127.
+// Quantizes the weights of an output, and sets its scale and offset. `largest` is mapped to 127.
 void Quantize(PackedWeights& weights, int output, const float* row, float largest, int8_t* out) {
   const float scale = largest / 127.0f;
   weights.scales[output] = scale;
-  constexpr float kRound = 0x1.8p23f;  // What is added to it is rounded to a whole number, to even.
+  constexpr float kRound = 0x1.8p23f;  // Adding it rounds a number to an integer, to nearest even.
   const float divisor = scale > 0 ? scale : 1.0f;
   int32_t sum = 0;
   for (int i = 0; i < weights.inputs; ++i) {
@@ -78,7 +78,7 @@ void Quantize(PackedWeights& weights, int output, const float* row, float larges
   weights.offsets[output] = weights.kernels->int8_middle * sum;
 }
 
-// Writes an output's elements to its places, step by step. They are padded to whole steps.
+// Writes an output's elements, which are padded to whole steps, to their places in the panel.
 template <int kBytes>
 void Scatter(PackedWeights& weights, int output, const std::byte* elements) {
   const int panel = output / weights.kernels->panel_outputs;
@@ -90,7 +90,7 @@ void Scatter(PackedWeights& weights, int output, const std::byte* elements) {
   }
 }
 
-// `T` is what an operand's element is stored as. Returns what PackPanels does.
+// Packs outputs [first, last) as elements of type T. Returns the same as PackPanels.
 template <typename T>
 int PackOutputs(PackedWeights& weights, int first, int last) {
   int broken = -1;
@@ -153,13 +153,13 @@ void AllocatePanels(PackedWeights& weights) {
   const size_t bytes = PanelBytes(weights);
   if (weights.panels.size() >= bytes) return;
   weights.panels.Reserve(bytes);
-  // Smaller ones are not on a page boundary, and a core's caches keep them.
+  // Smaller panels are not on a page boundary, and fit into a core's caches.
   if (bytes >= AlignedBuffer::kHugePage) InterleaveOverNodes(weights.panels.data(), bytes);
 }
 
 int PackPanels(PackedWeights& weights, int first, int last) {
   int broken = -1;
-  if (last == weights.panel_count()) {  // Outputs beyond the last one.
+  if (last == weights.panel_count()) {  // Zeros for outputs beyond the last one.
     std::byte* const panel = weights.panels.data() + (weights.panel(last - 1) - weights.panels.data());
     std::memset(panel, 0, weights.panels.size() - static_cast<size_t>(panel - weights.panels.data()));
   }
@@ -176,7 +176,7 @@ int PackPanels(PackedWeights& weights, int first, int last) {
       broken = PackOutputs<int8_t>(weights, first_output, last_output);
       break;
     case Precision::kFloat16:
-      break;  // Never packed: CUDA only.
+      break;  // CUDA only, so never packed.
   }
   const StoredMatrix& source = weights.source;
   if (source.file == nullptr) return broken;

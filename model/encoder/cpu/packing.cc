@@ -9,15 +9,15 @@
 namespace longembed::cpu {
 namespace {
 
-// Some panels of one layer's weights.
+// A task that packs some panels of one layer's weights.
 struct PackingTask {
   PackedWeights* weights = nullptr;
   Range panels;
 };
 
-// Allocates a segment's weights and divides the packing of them.
+// Allocates the panels of a segment's weights, and divides their packing into tasks.
 std::vector<PackingTask> PackingTasks(Segment& segment) {
-  constexpr int kTaskBytes = 4 << 20;  // Of packed weights: some milliseconds.
+  constexpr int kTaskBytes = 4 << 20;  // Bytes of packed weights per task, which take some milliseconds.
   std::vector<PackingTask> tasks;
   ForWeights(segment, [&tasks](PackedWeights& weights) {
     AllocatePanels(weights);
@@ -35,7 +35,7 @@ absl::Status Pack(const PackingTask& task) {
                                           weights.inputs, "] is not finite"));
 }
 
-// Runs tasks on all cores. Returns what the first of those that fail says.
+// Runs tasks on the leader's threads. Returns the error of the first task that fails.
 absl::Status PackTogether(Team::Leader& leader, const std::vector<PackingTask>& tasks,
                           const std::function<void(double)>& on_progress) {
   std::mutex mutex;

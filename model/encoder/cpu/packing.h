@@ -1,4 +1,4 @@
-// Packs the weights of a schedule on all cores.
+// Packs the weights of a schedule with several threads.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_PACKING_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_PACKING_H_
 
@@ -13,12 +13,12 @@
 
 namespace longembed::cpu {
 
-// Packs all weights of the schedule, in the order of the file, and lets go of their sources.
-// Errors: DATA_LOSS, a weight is infinite or NaN.
+// Packs all weights of the schedule on options.threads threads, in the order of the file, and releases their sources.
+// Errors: DATA_LOSS if a weight is infinite or NaN.
 absl::Status PackAll(Schedule& schedule, const PackingOptions& options);
 
-// Packs one segment's weights on the threads of `leader`; their sources stay.
-// Errors: as above.
+// Packs the weights of one segment on the threads of `leader`. Keeps their sources.
+// Errors: as for PackAll.
 absl::Status PackSegment(Segment& segment, Team::Leader& leader);
 
 }  // namespace longembed::cpu

@@ -9,7 +9,7 @@
 namespace longembed::cpu {
 namespace {
 
-// The numbers that living threads have.
+// The numbers of living threads.
 class Numbers {
  public:
   int Take() {
@@ -30,7 +30,7 @@ class Numbers {
   std::vector<bool> taken_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Outlives every thread.
+// Returns the instance, which is never destroyed, so that it outlives every thread.
 Numbers& TheNumbers() {
   static Numbers& numbers = *new Numbers;
   return numbers;

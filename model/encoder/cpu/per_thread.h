@@ -1,5 +1,5 @@
-// Objects that are costly to make, one for each thread: what a thread uses again is in its core's caches and on its own
-// node's memory, and no lock is taken for it.
+// Objects that are costly to make, one per thread. A thread that reuses its object finds it in its core's caches and on
+// its own NUMA node, without taking a lock.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_PER_THREAD_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_PER_THREAD_H_
 
@@ -10,18 +10,19 @@
 
 namespace longembed::cpu {
 
-// The lowest number that no other living thread has. A thread keeps it until it ends.
+// Returns the calling thread's number: the lowest one that no other living thread had at its first call. A thread keeps
+// it until it ends.
 int ThreadNumber();
 
-// Multiple threads can use one PerThread.
+// A set of objects, one per thread. Multiple threads can use one PerThread.
 template <typename T>
 class PerThread {
  public:
-  // One object, for this thread alone until the lease ends.
+  // Exclusive use of an object until the lease is destroyed.
   class Lease {
    public:
     Lease(std::atomic<T*>& slot, std::unique_ptr<T> object) : slot_(slot), object_(std::move(object)) {}
-    // Another lease of this thread may have put its object there meanwhile: the newer one stays.
+    // Returns the object to the slot. If another lease has put an object there in the meantime, that one is deleted.
     ~Lease() { delete slot_.exchange(object_.release()); }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
@@ -40,7 +41,7 @@ class PerThread {
     for (Slot& slot : slots_) delete slot.object.load();
   }
 
-  // The object of this thread; make(), a std::unique_ptr<T>, where it has none yet.
+  // Takes this thread's object. If it has none, calls make(), which returns a std::unique_ptr<T>.
   template <typename Make>
   Lease Take(const Make& make) {
     std::atomic<T*>& slot = slots_[static_cast<size_t>(ThreadNumber()) % slots_.size()].object;
@@ -50,7 +51,7 @@ class PerThread {
   }
 
  private:
-  static constexpr size_t kThreads = 256;  // More threads than these share slots.
+  static constexpr size_t kThreads = 256;  // Further threads share slots.
   struct alignas(64) Slot {
     std::atomic<T*> object = nullptr;
   };

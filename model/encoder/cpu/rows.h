@@ -1,4 +1,4 @@
-// Rows of a matrix in memory, as every kernel takes them.
+// A view of the rows of a matrix, which all kernels use.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ROWS_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ROWS_H_
 
@@ -11,10 +11,10 @@ enum class Element : uint8_t { kFloat32, kBfloat16 };
 
 constexpr ptrdiff_t SizeOf(Element element) { return element == Element::kFloat32 ? 4 : 2; }
 
-// A view: row r begins at data + r * stride, its columns lie side by side. Not owned.
+// A view of rows that does not own its memory. Row r begins at data + r * stride, and its columns are contiguous.
 struct Rows {
   std::byte* data = nullptr;
-  ptrdiff_t stride = 0;  // Bytes.
+  ptrdiff_t stride = 0;  // In bytes.
   Element element = Element::kFloat32;
 
   Rows from(ptrdiff_t row, ptrdiff_t column = 0) const {

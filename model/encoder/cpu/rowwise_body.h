@@ -1,5 +1,5 @@
-// What happens to each row by itself between the matrix products. To be included by kernels_*.cc after the set's
-// vectors.
+// Kernels that process each row independently between the matrix products. For kernels_*.cc, which include it after the
+// set's vectors.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_ROWWISE_BODY_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_ROWWISE_BODY_H_
 
@@ -13,7 +13,7 @@ namespace {
 
 LONGEMBED_INLINE const float* FloatRow(Rows rows, ptrdiff_t row) { return RowOf<const float>(rows, row); }
 
-// The sum first, as it will be normalized; then the variance around its mean, which loses no digits; then the norm.
+// Computes and stores the sum a + b, then the variance around its mean, which avoids cancellation, then the norm.
 template <bool kResidual>
 void LayerNormRow(const float* a, const float* b, float* out, int width, const float* weight, const float* bias,
                   float epsilon) {
@@ -119,7 +119,7 @@ void GatherRows(const float* table, const int32_t* ids, Rows out, int rows, int 
 }
 
 void MeanOfRows(Rows in, int rows, int width, float* out) {
-  constexpr int kBlock = 128;  // Sums of sums: a running sum over many rows would lose digits.
+  constexpr int kBlock = 128;  // Sums over blocks are added up: one running sum over many rows would lose precision.
   const Floats share = Repeat(1.0f / static_cast<float>(rows));
   ForVectors(width, [&](int j, auto lanes) {
     Floats total = Repeat(0);

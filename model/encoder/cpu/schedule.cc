@@ -6,17 +6,17 @@
 namespace longembed::cpu {
 namespace {
 
-// What is known of a value from a look at all operations.
+// The lifetime and the uses of a value.
 struct Life {
   int last_use = -1;
   int first_segment = 0;
   int last_segment = 0;
-  bool for_linear_only = true;  // No other operation reads it.
+  bool for_linear_only = true;  // Only linear layers read it.
   bool for_attention = false;
-  bool from_norm_or_add = false;  // These write float32.
+  bool from_norm_or_add = false;  // Written by a norm or an addition, which write float32.
 };
 
-// Rows of equal width: when a value is not read again, the next one of its width takes its slot.
+// Memory slots for rows. When a value is no longer needed, the next one of equal width reuses its slot.
 class Slots {
  public:
   int Take(ptrdiff_t row_bytes) {
@@ -59,7 +59,7 @@ class ScheduleMaker {
     schedule_.input = places_[input];
     for (size_t i = 0; i < ops.size(); ++i) {
       Add(ops[i], static_cast<int>(i));
-      ops[i] = AddOp{};  // Lets go of its weights.
+      ops[i] = AddOp{};  // Releases the weights of the operation.
     }
     schedule_.output = places_[output];
     schedule_.batch_slots = batch_slots_.bytes();
@@ -70,7 +70,7 @@ class ScheduleMaker {
  private:
   void FindLives(const std::vector<Op>& ops, Value input, Value output) {
     lives_[input].from_norm_or_add = true;
-    lives_[input].first_segment = -1;  // The embedding writes it for the whole batch.
+    lives_[input].first_segment = -1;  // The embedding writes the input for the whole batch.
     int segment = 0;
     for (size_t i = 0; i < ops.size(); ++i) {
       const bool attention = std::holds_alternative<AttentionOp>(ops[i]);
@@ -107,7 +107,7 @@ class ScheduleMaker {
     return place;
   }
 
-  // An input that is not read again gives its slot back.
+  // Releases the slot of an input that no later operation reads.
   void Release(Value value, int op) {
     if (lives_[value].last_use != op) return;
     (places_[value].whole_batch ? batch_slots_ : chunk_slots_).Release(places_[value].slot);
@@ -115,8 +115,8 @@ class ScheduleMaker {
 
   void Add(Op& op, int index) {
     if (const auto* attention = std::get_if<AttentionOp>(&op)) return AddAttention(*attention);
-    // All but a linear layer, which reads all columns of a row for each that it writes, write a column only after they
-    // have read it: a result may take an input's place.
+    // A linear layer reads all columns of a row for each column that it writes. Other operations write a column only
+    // after reading it, so their result may reuse the slot of an input.
     const bool in_place = !std::holds_alternative<LinearOp>(op);
     const auto release = [&](Value value) { Release(value, index); };
     if (in_place) ForInputs(op, release);
@@ -159,7 +159,7 @@ class ScheduleMaker {
     }
     return step;
   }
-  // Outputs [first, last) of the layer.
+  // Lays out the outputs [first, last) of the layer.
   PackedWeights LayOut(const LinearOp& op, int64_t first, int64_t last) const {
     return LayOutWeights(kernels_, precision_, op.weight.Rows(first, last), op.bias ? op.bias.data + first : nullptr);
   }
@@ -186,7 +186,7 @@ class ScheduleMaker {
                         .key = ToVector(op.key),
                         .epsilon = op.epsilon};
   }
-  RowStep ToStep(AttentionOp&) { return AddStep{}; }  // Not reached: attention ends a segment.
+  RowStep ToStep(AttentionOp&) { return AddStep{}; }  // Never called, because Add passes attentions to AddAttention.
 
   const std::vector<int>& widths_;
   const Precision precision_;

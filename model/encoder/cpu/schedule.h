@@ -1,8 +1,8 @@
-// A Program laid out for running: which values lie where, and what happens between one attention and the next.
+// A Program prepared for execution: the places of values in memory, and the steps between attentions.
 //
-// Between two attentions every operation works on rows by themselves, so a chunk of rows goes through all of them while
-// its intermediate values are in a core's cache. Only values that an attention reads, or that live across one, exist
-// for the whole batch.
+// Between two attentions, every operation processes rows independently. A chunk of rows therefore goes through all of
+// these operations while its intermediate values are in a core's cache. Only values that an attention reads, or that
+// are computed before an attention and used after it, are stored for the whole batch.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SCHEDULE_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SCHEDULE_H_
 
@@ -18,20 +18,21 @@
 
 namespace longembed::cpu {
 
-// Where the rows of a value are.
+// The place of a value's rows.
 struct BufferRef {
-  bool whole_batch = false;  // Else in a chunk's own memory.
-  int slot = 0;              // Of Schedule::batch_slots or chunk_slots.
-  int width = 0;             // Columns. The row itself may be wider: a context lies where the queries were.
+  bool whole_batch = false;  // If false, the rows are in the memory of a chunk.
+  int slot = 0;              // Index into Schedule::batch_slots or chunk_slots.
+  // Number of columns. The row in memory may be wider: a context is stored in place of the queries.
+  int width = 0;
   Element element = Element::kFloat32;
 };
 
 struct LinearStep {
   BufferRef in, out;
   PackedWeights weights;
-  std::optional<PackedWeights> gate;  // The result is that of the weights times this one's, activated.
+  std::optional<PackedWeights> gate;  // The result is (product with weights) * activation(product with gate).
   Activation activation = Activation::kNone;
-  bool in_is_operand = false;  // The rows of `in` are what the weights take; no conversion.
+  bool in_is_operand = false;  // The rows of `in` need no conversion to the operand.
 };
 struct LayerNormStep {
   BufferRef in;
@@ -57,17 +58,17 @@ struct HeadNormStep {
 };
 using RowStep = std::variant<LinearStep, LayerNormStep, RmsNormStep, AddStep, HeadNormStep>;
 
-// Row steps, then an attention; the last segment has none.
+// Row steps followed by an attention. The last segment has no attention.
 struct Segment {
   std::vector<RowStep> steps;
   bool has_attention = false;
-  BufferRef qkv;  // And the context.
+  BufferRef qkv;  // Also the place of the context.
   AttentionShape attention;
-  Weight relative_bias;  // Keeps that of the shape.
-  bool local = false;    // By rotations of its own.
+  Weight relative_bias;  // Owner of attention.relative_bias.
+  bool local = false;    // Local attention, which has its own rotations.
 };
 
-// Calls visit(weights) for each linear layer's weights of a segment.
+// Calls visit(weights) for the weights of each linear layer of a segment.
 template <typename Visit>
 void ForWeights(Segment& segment, const Visit& visit) {
   for (RowStep& step : segment.steps) {
@@ -80,13 +81,13 @@ void ForWeights(Segment& segment, const Visit& visit) {
 
 struct Schedule {
   std::vector<Segment> segments;
-  std::vector<ptrdiff_t> batch_slots;  // Bytes of a row of each slot; multiples of 64.
+  std::vector<ptrdiff_t> batch_slots;  // Bytes per row of each slot; multiples of 64.
   std::vector<ptrdiff_t> chunk_slots;
-  ptrdiff_t operand_bytes = 0;  // The widest row that a linear step converts to an operand.
+  ptrdiff_t operand_bytes = 0;  // Bytes of the widest row that a linear step converts to an operand.
   BufferRef input, output;
 };
 
-// Lays the weights out for `precision` and `kernels`, and packs none.
+// Makes a schedule. Lays out the weights for `precision` and `kernels` without packing them.
 Schedule MakeSchedule(std::vector<std::vector<Op>> layers, const std::vector<int>& widths, Value input, Value output,
                       Precision precision, const Kernels& kernels);
 

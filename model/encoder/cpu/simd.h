@@ -1,26 +1,26 @@
-// What the kernels of every instruction set share. A set's header (simd_avx512.h, simd_avx2.h, simd_neon.h) includes
-// this file and defines, for vectors of kLanes lanes of 32 bits, in an anonymous namespace:
+// Code that the kernels of all instruction sets share. The header of each set (simd_avx512.h, simd_avx2.h, simd_neon.h)
+// includes this file and defines, in an anonymous namespace, vectors of kLanes lanes of 32 bits:
 //
-// - kLanes, kRegisters            lanes of a vector, vector registers
-// - kBfloat16Rows, kInt8Middle    as Kernels has them (kernels.h), for the best of its sets
-// - Floats, Words, Mask           float32, 32-bit integers, one flag a lane; Floats have the operators + - * /
-// - FirstLanes(count)             lanes [0, count): all when count >= kLanes, none when count <= 0
+// - kLanes, kRegisters            number of lanes per vector, number of vector registers
+// - kBfloat16Rows, kInt8Middle    Kernels::bfloat16_rows of its best set and Kernels::int8_middle (kernels.h)
+// - Floats, Words, Mask           float32, 32-bit integers, one flag per lane; Floats have the operators + - * /
+// - FirstLanes(count)             lanes [0, count): all if count >= kLanes, none if count <= 0
 // - LanesBetween(first, last)     lanes [first, last)
 // - Less(a, b), Select(mask, yes, no)
-// - Repeat(float), RepeatWord(int32), AsFloats(Words), AsWords(Floats)  the last two keep the bits
-// - Load(from), Store(to, v)      whole vectors of float32 (or Bfloat16, where products of them are an instruction);
-// - LoadFirst(from, count), StoreFirst(to, count, v)  FirstLanes(count) of them, zeros elsewhere; nothing else is
-// touched
+// - Repeat(float), RepeatWord(int32), AsFloats(Words), AsWords(Floats)  the last two reinterpret the bits
+// - Load(from), Store(to, v)      whole vectors of float32 (or Bfloat16, if the set has products of them)
+// - LoadFirst(from, count), StoreFirst(to, count, v)  only FirstLanes(count) of a vector; other lanes are loaded as
+//                                 zeros, and no other memory is accessed
 // - LoadWords, StoreWords         whole vectors of 32-bit words
-// - LoadHalfWords(from)           16-bit halves, each the upper half of a word
+// - LoadHalfWords(from)           16-bit values, each into the upper half of a word
 // - StoreFirstBytes(to, count, w) the lowest byte of each word
 // - Fma(a, b, c) = a b + c, Min, Max, Abs, Round (to nearest even), TimesPowerOfTwo(a, whole) for whole >= -2^31
 // - SumOf, LargestOf, AddWords, SubtractWords, MaxUnsigned, LargestUnsigned, RoundToWords, ToFloats
 // - Transpose(Words (&rows)[kLanes])
 //
-// and dot products (below). Everything has internal linkage, and the few shared inline functions that are used are
-// inlined, so that the linker does not take a copy with these instructions for the rest of the program. Only for
-// kernels_*.cc, which are compiled with full optimization whatever the build type.
+// It also defines dot products (see StoredSteps). Everything has internal linkage, and the few shared inline functions
+// that are used are inlined. Otherwise the linker might use a copy with these instructions for the rest of the program.
+// Only for kernels_*.cc, which are fully optimized in every build type.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_H_
 
@@ -53,7 +53,7 @@ struct Constant {
   LONGEMBED_INLINE constexpr operator int() const { return kValue; }
 };
 
-// Calls body(Constant<value>()) for a value in [1, kMax]: from a number at run time to one at compile time.
+// Calls body(Constant<value>()) for a value in [1, kMax]. This converts a run-time value to a compile-time constant.
 template <int kMax, typename Body>
 LONGEMBED_INLINE void WithConstant(int value, const Body& body) {
   if (value == kMax) {
@@ -63,19 +63,20 @@ LONGEMBED_INLINE void WithConstant(int value, const Body& body) {
   }
 }
 
-// How many rows the next tile takes, when `left` rows are left and a tile holds at most `most`: tiles as equal as they
-// can be, because a small tile uses the registers badly.
+// Returns the number of rows of the next tile if `left` rows are left and a tile has at most `most`. Tiles are as equal
+// as possible, because a small tile makes poor use of the registers.
 LONGEMBED_INLINE int NextTile(int left, int most) {
   const int tiles = (left + most - 1) / most;
   return (left + tiles - 1) / tiles;
 }
 
-// A dot product goes along a row in steps of four bytes: `Step(sum, a, b)` adds the product of four bytes of a row, in
-// every lane of `a`, and four bytes of kLanes outputs. `Load` reads the latter from kVectorBytes.
+// A base of dot products. A dot product processes a row in steps of four bytes: `Step(sum, a, b)` adds the product of
+// four bytes of a row, repeated in every lane of `a`, and four bytes of each of kLanes outputs, `b`. `Load` reads `b`
+// from kVectorBytes of memory.
 template <typename Vector>
 struct StoredSteps {
   static constexpr int kVectorBytes = sizeof(Vector);
-  static constexpr bool kBfloat16Results = false;  // Whether results may be stored so.
+  static constexpr bool kBfloat16Results = false;  // Whether results may be stored as bfloat16.
   static LONGEMBED_INLINE Vector Load(const std::byte* from) {
     Vector words;
     __builtin_memcpy(&words, from, sizeof(words));

@@ -1,7 +1,8 @@
-// AMX tiles: Intel's matrix unit, from Sapphire Rapids on. To be included by kernels_avx512.cc after the set's vectors.
+// AMX tiles, which Intel processors have from Sapphire Rapids on. For kernels_avx512.cc, which includes it after the
+// set's vectors.
 //
-// Four bytes of each of 16 outputs are a row of the tile of weights that the instructions want, so panels are read as
-// they are packed for vectors. A tile of sums is 16 rows by 16 outputs.
+// The instructions expect weights in tiles whose rows hold four bytes of each of 16 outputs. This is the layout of
+// packed panels, so panels are loaded without conversion. A tile of sums is 16 rows by 16 outputs.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_AMX_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_AMX_H_
 
@@ -10,11 +11,11 @@
 namespace longembed::cpu {
 namespace {
 
-constexpr int kAmxRows = 16;   // Of a tile of sums.
-constexpr int kAmxSteps = 16;  // Of a tile of rows: 64 bytes each; and of a tile of weights.
+constexpr int kAmxRows = 16;   // Rows of a tile of sums.
+constexpr int kAmxSteps = 16;  // Steps of a tile of rows, of 64 bytes each, and of a tile of weights.
 constexpr int kAmxBytes = kAmxSteps * kStepBytes;
 
-// GCC 12's intrinsics do not tell the compiler what memory they read and write; these do.
+// Inline assembly, because GCC 12's intrinsics do not tell the compiler which memory they read and write.
 template <int kTile>
 LONGEMBED_INLINE void ZeroTile() {
   asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
@@ -35,7 +36,7 @@ struct AmxBfloat16 {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kWeights));
   }
 };
-// Unsigned rows, signed weights.
+// Multiplies unsigned rows by signed weights.
 struct AmxInt8 {
   static constexpr bool kBfloat16Results = true;
   using Sum = Words;
@@ -45,7 +46,7 @@ struct AmxInt8 {
   }
 };
 
-// Tiles: of sums 0 to 5, of rows 6, of weights 7.
+// Tile numbers: 0 to 5 for sums, 6 for rows, 7 for weights.
 constexpr int kRowsTile = 6, kWeightsTile = 7;
 
 // The layout that LDTILECFG reads.
@@ -57,7 +58,8 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Of sums and rows, `rows` high. Configured tiles cost the system a larger context, until they are released.
+// Configures tiles of sums and rows with `rows` rows. Until ReleaseTiles, context switches of this thread also save the
+// tiles.
 LONGEMBED_INLINE void ConfigureTiles(int rows) {
   TileConfig config;
   for (int tile = 0; tile <= kWeightsTile; ++tile) {

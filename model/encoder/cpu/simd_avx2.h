@@ -1,5 +1,5 @@
-// Vectors of 8 lanes with AVX2 and FMA, and dot products of four bytes with and without AVX-VNNI. No products of
-// bfloat16: such weights are widened as they are loaded. simd.h says what each function does. Only for kernels_avx2.cc.
+// Vectors of 8 lanes with AVX2 and FMA, and dot products of four bytes with and without AVX-VNNI. There are no bfloat16
+// products; bfloat16 weights are widened when loaded. simd.h documents the functions. Only for kernels_avx2.cc.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_AVX2_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_AVX2_H_
 
@@ -17,7 +17,7 @@ constexpr int kInt8Middle = 128;
 
 using Floats = __m256;
 using Words = __m256i;
-using Mask = __m256i;  // All bits of a lane, or none.
+using Mask = __m256i;  // All bits of a lane are 1, or all are 0.
 
 LONGEMBED_INLINE Words Iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 LONGEMBED_INLINE Mask FirstLanes(int count) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), Iota()); }
@@ -39,7 +39,7 @@ LONGEMBED_INLINE Floats LoadFirst(const float* from, int count) {
   return count >= kLanes ? Load(from) : _mm256_maskload_ps(from, FirstLanes(count));
 }
 LONGEMBED_INLINE void Store(float* to, Floats values) { _mm256_storeu_ps(to, values); }
-// Masked stores take tens of cycles on some processors, whatever the mask.
+// Avoids masked stores of whole vectors, which take tens of cycles on some processors.
 LONGEMBED_INLINE void StoreFirst(float* to, int count, Floats values) {
   if (count >= kLanes) {
     Store(to, values);
@@ -69,7 +69,7 @@ LONGEMBED_INLINE Floats Min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 LONGEMBED_INLINE Floats Max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 LONGEMBED_INLINE Floats Abs(Floats a) { return _mm256_andnot_ps(Repeat(-0.0f), a); }
 LONGEMBED_INLINE Floats Round(Floats a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// By the exponent's bits: what would be below the normal numbers is zero.
+// Multiplies by a float made from the exponent's bits. Powers below the normal numbers become zero.
 LONGEMBED_INLINE Floats TimesPowerOfTwo(Floats a, Floats whole) {
   const Words exponent = _mm256_cvtps_epi32(Max(whole, Repeat(-127)));
   return a * AsFloats(_mm256_slli_epi32(_mm256_add_epi32(exponent, RepeatWord(127)), 23));
@@ -123,17 +123,17 @@ LONGEMBED_INLINE void Transpose(Words (&rows)[kLanes]) {
   }
 }
 
-struct Bfloat16Dot;  // There is none.
+struct Bfloat16Dot;  // Not defined: AVX2 has no bfloat16 products.
 
 struct VnniDot : StoredSteps<Words> {
   using Sum = Words;
-  // AVX-VNNI's encoding, which the compiler would not choose for a processor without AVX-512.
+  // Uses AVX-VNNI's encoding, which the compiler would not choose for a processor without AVX-512.
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
     return sum;
   }
 };
-// Sums of two products in 16 bits, then of two of these in 32. Packed weights keep the former from saturating
+// Adds two products in 16 bits, then two of these sums in 32 bits. Packed weights prevent 16-bit saturation
 // (Kernels::int8_pairs).
 struct MaddDot : StoredSteps<Words> {
   using Sum = Words;

@@ -1,5 +1,5 @@
-// Vectors of 16 lanes with AVX-512 (F, BW, DQ, VL), and dot products of four bytes with VNNI, BF16 and without them.
-// simd.h says what each function does. Only for kernels_avx512.cc.
+// Vectors of 16 lanes with AVX-512 (F, BW, DQ, VL), and dot products of four bytes with VNNI, with BF16, and without
+// either. simd.h documents the functions. Only for kernels_avx512.cc.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_AVX512_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_AVX512_H_
 
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kLanes = 16;
 constexpr int kRegisters = 32;
-constexpr bool kBfloat16Rows = true;  // Exist only where products of them are an instruction.
+constexpr bool kBfloat16Rows = true;  // Used only by sets with bfloat16 products.
 constexpr int kInt8Middle = 128;
 
 using Floats = __m512;
@@ -109,7 +109,8 @@ LONGEMBED_INLINE void Transpose(Words (&rows)[kLanes]) {
   }
 }
 
-// Two rows of 2 * kLanes bfloat16, `columns` of which are there, as words of a pair each. `odd` may be null: zeros.
+// Interleaves two rows of 2 * kLanes bfloat16 into words with one element of each. Only the first `columns` elements
+// exist; the others are zeros. If `odd` is null, its elements are zeros.
 LONGEMBED_INLINE void InterleaveHalfWords(const Bfloat16* even, const Bfloat16* odd, int columns, std::byte* to) {
   const auto lanes = static_cast<__mmask32>(columns >= 2 * kLanes ? 0xffffffffu : (1u << columns) - 1);
   const Words a = _mm512_maskz_loadu_epi16(lanes, even);
@@ -131,13 +132,14 @@ struct Bfloat16Dot : StoredSteps<Words> {
 struct VnniDot : StoredSteps<Words> {
   static constexpr bool kBfloat16Results = true;
   using Sum = Words;
-  // GCC 12 copies and spills the sums around its own intrinsic (_mm512_dpbusd_epi32), at half the speed.
+  // Inline assembly is twice as fast here: GCC 12 copies and spills the sums around its intrinsic
+  // (_mm512_dpbusd_epi32).
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
   }
 };
-// Sums of two products in 16 bits, then of two of these in 32. Packed weights keep the former from saturating
+// Adds two products in 16 bits, then two of these sums in 32 bits. Packed weights prevent 16-bit saturation
 // (Kernels::int8_pairs).
 struct MaddDot : StoredSteps<Words> {
   using Sum = Words;

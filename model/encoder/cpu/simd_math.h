@@ -1,5 +1,5 @@
-// Functions over vectors of any instruction set, and the tile of a matrix product that stays in registers. To be
-// included after a set's own header (simd.h).
+// Math functions over vectors of any instruction set, and the tile of a matrix product that stays in registers. Include
+// it after a set's own header (simd.h).
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_MATH_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_MATH_H_
 
@@ -8,7 +8,7 @@
 namespace longembed::cpu {
 namespace {
 
-// Calls `body` with a null pointer of the element's type: body(static_cast<float*>(nullptr)).
+// Calls `body` with a null pointer to the element's type, such as body(static_cast<float*>(nullptr)).
 template <typename Body>
 LONGEMBED_INLINE void WithElement(Element element, const Body& body) {
   if constexpr (kBfloat16Rows) {
@@ -17,8 +17,8 @@ LONGEMBED_INLINE void WithElement(Element element, const Body& body) {
   body(static_cast<float*>(nullptr));
 }
 
-// Calls body(column, count) for every vector of a row: `count` of its lanes are columns, Constant<kLanes> where all
-// are.
+// Calls body(column, count) for every vector of a row. The first `count` lanes of the vector are columns of the row. If
+// all are, `count` is Constant<kLanes>.
 template <typename Body>
 LONGEMBED_INLINE void ForVectors(int width, const Body& body) {
   int j = 0;
@@ -26,7 +26,8 @@ LONGEMBED_INLINE void ForVectors(int width, const Body& body) {
   if (j < width) body(j, width - j);
 }
 
-// 2^x = 2^whole * 2^part, |part| <= 1/2: relative error below 2e-7 (the polynomial of Cephes' exp2f). x is below 128.
+// Returns 2^x = 2^whole * 2^part with |part| <= 1/2. The relative error is below 2e-7 (polynomial of Cephes' exp2f).
+// Requires x < 128.
 LONGEMBED_INLINE Floats Exp2(Floats x) {
   const Floats whole = Round(x);
   const Floats part = x - whole;
@@ -40,7 +41,7 @@ LONGEMBED_INLINE Floats Exp2(Floats x) {
   return TimesPowerOfTwo(sum, whole);
 }
 
-// The same with relative error below 5e-6, for what is rounded to bfloat16 next (4e-3).
+// Returns 2^x with a relative error below 5e-6, for results that are then rounded to bfloat16 (4e-3).
 LONGEMBED_INLINE Floats RoughExp2(Floats x) {
   const Floats whole = Round(x);
   const Floats part = x - whole;
@@ -52,8 +53,8 @@ LONGEMBED_INLINE Floats RoughExp2(Floats x) {
   return TimesPowerOfTwo(sum, whole);
 }
 
-// erf(x), absolute error below 3e-7: the rational approximation of Eigen's erf for floats (x P(x^2) / Q(x^2) on
-// [-4, 4]).
+// Returns erf(x) with an absolute error below 3e-7. This is the rational approximation of Eigen's erf for floats on
+// [-4, 4], x P(x^2) / Q(x^2).
 LONGEMBED_INLINE Floats Erf(Floats x) {
   x = Min(Max(x, Repeat(-4.0f)), Repeat(4.0f));
   const Floats square = x * x;
@@ -72,13 +73,14 @@ LONGEMBED_INLINE Floats Erf(Floats x) {
   return x * p / q;
 }
 
-// Minimum and maximum take a number for a NaN on x86: erf's clamp hides one, its factor does not.
+// Returns x Phi(x). On x86, minimum and maximum replace NaN by a number, so NaN is lost in Erf's clamp. The factor x/2
+// restores it.
 LONGEMBED_INLINE Floats Gelu(Floats x) {
   const Floats half = x * Repeat(0.5f);
   return Fma(half, Erf(x * Repeat(0.70710678118654752f)), half);
 }
 
-// x / (1 + e^-z). Exp2 takes nothing above zero: for z < 0, e^-z = 1 / e^z, and the whole is x e^z / (1 + e^z).
+// Returns x / (1 + e^-z). To keep the argument of Exp2 at or below zero, it is computed as x e^z / (1 + e^z) for z < 0.
 LONGEMBED_INLINE Floats TimesSigmoid(Floats x, Floats z) {
   constexpr float kMinusLog2E = -1.44269504088896f;
   const Floats power = Exp2(Abs(z) * Repeat(kMinusLog2E));
@@ -86,7 +88,8 @@ LONGEMBED_INLINE Floats TimesSigmoid(Floats x, Floats z) {
   return numerator / (power + Repeat(1.0f));
 }
 
-// 1 + tanh(u) = 2 / (1 + e^-2u). Beyond 16 either way the sigmoid is 0 or 1, and the cube stays finite.
+// Returns GELU approximated by tanh (Activation::kGeluTanh), with 1 + tanh(u) = 2 / (1 + e^-2u). Clamping x to [-16,
+// 16] keeps the cube finite; beyond that range the sigmoid is 0 or 1.
 LONGEMBED_INLINE Floats GeluTanh(Floats x) {
   const Floats c = Min(Max(x, Repeat(-16.0f)), Repeat(16.0f));
   const Floats square = c * c;
@@ -94,26 +97,26 @@ LONGEMBED_INLINE Floats GeluTanh(Floats x) {
   return TimesSigmoid(x, c * slope);
 }
 
-// Absolute error below 2e-7.
+// Returns tanh(x) with an absolute error below 2e-7.
 LONGEMBED_INLINE Floats Tanh(Floats x) { return TimesSigmoid(Repeat(2.0f), x + x) - Repeat(1.0f); }
 
 struct Float32Dot : StoredSteps<Words> {
   using Sum = Floats;
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) { return Fma(AsFloats(a), AsFloats(b), sum); }
 };
-// float32 rows against weights that are stored in bfloat16.
+// The product of float32 rows and weights that are stored in bfloat16.
 struct WidenedDot : Float32Dot {
   static constexpr int kVectorBytes = sizeof(Words) / 2;
   static LONGEMBED_INLINE Words Load(const std::byte* from) { return LoadHalfWords(from); }
 };
 
-// kRows rows against kVectors * kLanes outputs, all sums in registers. A step of `b` is kStepVectors vectors.
-// `start(r, v)` gives the sum to begin with; `finish(r, v, sum)` takes the result.
+// Multiplies kRows rows by kVectors * kLanes outputs, with all sums in registers. A step of `b` has kStepVectors
+// vectors. `start(r, v)` returns the initial sum; `finish(r, v, sum)` receives the result.
 template <typename Dot, int kRows, int kVectors, int kStepVectors, typename Start, typename Finish>
 LONGEMBED_INLINE void MultiplyTile(int steps, const std::byte* a, ptrdiff_t a_stride, const std::byte* b,
                                    const Start& start, const Finish& finish) {
-  // Weights stream from memory or the last-level cache: asked for this far ahead they arrive in time. Measured on one
-  // core, 64 rows, float32: 231 -> 248 GFLOP/s; 16 rows: 174 -> 210.
+  // Weights are streamed from memory or the last-level cache, and are prefetched this far ahead. Measured on one core,
+  // 64 rows, float32: 231 -> 248 GFLOP/s; 16 rows: 174 -> 210.
   constexpr ptrdiff_t kPrefetchBytes = 8192;
   typename Dot::Sum sums[kRows][kVectors];
 #pragma GCC unroll 16

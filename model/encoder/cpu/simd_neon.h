@@ -1,5 +1,6 @@
-// Vectors of 4 lanes with NEON as every 64-bit Arm has it, and dot products of four bytes with FEAT_DotProd (SDOT) and
-// without it, of two bfloat16 with FEAT_BF16 (BFDOT). simd.h says what each function does. Only for kernels_neon.cc.
+// Vectors of 4 lanes with NEON, which every 64-bit Arm processor has. Dot products of four bytes with FEAT_DotProd
+// (SDOT) and without it, and of two bfloat16 with FEAT_BF16 (BFDOT). simd.h documents the functions. Only for
+// kernels_neon.cc.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_SIMD_NEON_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_SIMD_NEON_H_
 
@@ -7,7 +8,8 @@
 
 #include "model/encoder/cpu/simd.h"
 
-// The assembler takes these instructions; the compiler, which is told of the base set alone, chooses none of them.
+// Allows these instructions in inline assembly only. The compiler targets the base instruction set and never generates
+// them itself.
 asm(".arch armv8.2-a+dotprod+bf16");
 
 namespace longembed::cpu {
@@ -15,12 +17,12 @@ namespace {
 
 constexpr int kLanes = 4;
 constexpr int kRegisters = 32;
-constexpr bool kBfloat16Rows = true;  // Exist only where products of them are an instruction.
+constexpr bool kBfloat16Rows = true;  // Used only by sets with bfloat16 products.
 constexpr int kInt8Middle = 0;
 
 using Floats = float32x4_t;
 using Words = int32x4_t;
-using Mask = uint32x4_t;  // All bits of a lane, or none.
+using Mask = uint32x4_t;  // All bits of a lane are 1, or all are 0.
 
 LONGEMBED_INLINE Mask FirstLanes(int count) {
   constexpr int32_t kIota[kLanes] = {0, 1, 2, 3};
@@ -67,7 +69,7 @@ LONGEMBED_INLINE Floats LoadFirst(const Bfloat16* from, int count) {
   for (int i = 0; i < count; ++i) lanes[i] = from[i];
   return Load(lanes);
 }
-// To nearest even; a NaN stays one.
+// Converts float32 to bfloat16, rounding to nearest even. NaN stays NaN.
 LONGEMBED_INLINE uint16x4_t ToBfloat16(Floats values) {
   const uint32x4_t bits = vreinterpretq_u32_f32(values);
   const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
@@ -90,7 +92,7 @@ LONGEMBED_INLINE Floats Min(Floats a, Floats b) { return vminq_f32(a, b); }
 LONGEMBED_INLINE Floats Max(Floats a, Floats b) { return vmaxq_f32(a, b); }
 LONGEMBED_INLINE Floats Abs(Floats a) { return vabsq_f32(a); }
 LONGEMBED_INLINE Floats Round(Floats a) { return vrndnq_f32(a); }
-// By the exponent's bits: what would be below the normal numbers is zero.
+// Multiplies by a float made from the exponent's bits. Powers below the normal numbers become zero.
 LONGEMBED_INLINE Floats TimesPowerOfTwo(Floats a, Floats whole) {
   const Words exponent = vcvtnq_s32_f32(Max(whole, Repeat(-127)));
   return a * AsFloats(vshlq_n_s32(vaddq_s32(exponent, RepeatWord(127)), 23));
@@ -122,7 +124,8 @@ LONGEMBED_INLINE void Transpose(Words (&rows)[kLanes]) {
   rows[3] = high(b, d);
 }
 
-// Two rows of 2 * kLanes bfloat16, `columns` of which are there, as words of a pair each. `odd` may be null: zeros.
+// Interleaves two rows of 2 * kLanes bfloat16 into words with one element of each. Only the first `columns` elements
+// exist; the others are zeros. If `odd` is null, its elements are zeros.
 LONGEMBED_INLINE void InterleaveHalfWords(const Bfloat16* even, const Bfloat16* odd, int columns, std::byte* to) {
   uint16_t rows[2][2 * kLanes] = {};
   const auto bytes = static_cast<size_t>(Min(columns, 2 * kLanes)) * sizeof(Bfloat16);
@@ -149,7 +152,7 @@ struct DotprodDot : StoredSteps<Words> {
     return sum;
   }
 };
-// Products in 16 bits, sums of two of them in 32, sums of two of these.
+// Multiplies in 16 bits, adds pairs of products in 32 bits, then adds pairs of these sums.
 struct WideningDot : StoredSteps<Words> {
   using Sum = Words;
   static LONGEMBED_INLINE Sum Step(Sum sum, Words a, Words b) {

@@ -9,8 +9,8 @@
 namespace longembed::cuda {
 namespace {
 
-// The functions of NVRTC and of the driver that are used here, as their documentation declares them. All return 0 for
-// success. Handles are opaque pointers.
+// The functions of NVRTC and of the CUDA driver that are used here, declared as in their documentation. All return 0
+// for success. Handles are opaque pointers.
 struct Nvrtc {
   int (*create)(void** program, const char* source, const char* name, int headers, const char* const* header_texts,
                 const char* const* header_names);
@@ -36,7 +36,7 @@ bool Find(void* library, const char* name, Function& function) {
   return function != nullptr;
 }
 
-// The first that there is, kept open for the life of the process.
+// Opens the first library that exists, and never closes it.
 void* Open(std::initializer_list<const char*> names) {
   for (const char* const name : names) {
     if (void* const library = dlopen(name, RTLD_NOW | RTLD_LOCAL); library != nullptr) return library;
@@ -44,7 +44,8 @@ void* Open(std::initializer_list<const char*> names) {
   return nullptr;
 }
 
-// Null where it is not installed. LibTorch's own library depends on the version of NVRTC that it came with.
+// Returns NVRTC's functions, or null if NVRTC is not installed. libcaffe2_nvrtc.so belongs to LibTorch and loads the
+// version of NVRTC that LibTorch was built with.
 const Nvrtc* FindNvrtc() {
   static const std::unique_ptr<const Nvrtc> found = []() -> std::unique_ptr<const Nvrtc> {
     void* const library = Open({"libcaffe2_nvrtc.so", "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"});

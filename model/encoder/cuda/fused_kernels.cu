@@ -1,8 +1,8 @@
-// Kernels between the matrix products of a layer, compiled at run time for the GPU at hand (fused_kernels.h), once for
-// each element type. Each reads and writes a row once and computes in float32. A tensor is contiguous unless it says
-// otherwise; one block works on one row.
+// Kernels for the operations between the matrix products of a layer. They are compiled at run time for the GPU in use
+// (fused_kernels.h), once per element type. Each block processes one row and computes in float32. Tensors are
+// contiguous unless stated otherwise.
 //
-// NVRTC compiles this file without any header. Tests compile it for the CPU, with a few definitions before it.
+// NVRTC compiles this file without headers. Tests compile it for the CPU after a few definitions.
 //   ELEMENT  0: float32, 1: float16, 2: bfloat16
 //   BLOCK    threads of a block, a power of two
 
@@ -31,7 +31,7 @@ __device__ inline unsigned short Store(float value) { return FloatToHalf(value);
 #else
 typedef unsigned short Element;
 __device__ inline float Load(unsigned short bits) { return __uint_as_float((unsigned int)bits << 16); }
-// Rounds to nearest even; NaN stays NaN.
+// Converts a float32 to bfloat16, rounding to nearest even. NaN stays NaN.
 __device__ inline unsigned short Store(float value) {
   const unsigned int bits = __float_as_uint(value);
   if (value != value) return (unsigned short)(bits >> 16 | 0x40);
@@ -39,10 +39,10 @@ __device__ inline unsigned short Store(float value) {
 }
 #endif
 
-// The sum over a block's threads, for all of them.
+// Returns the sum of `value` over the threads of a block, to every thread.
 __device__ inline float BlockSum(float value) {
   __shared__ float sums[BLOCK];
-  __syncthreads();  // The last sum has been read.
+  __syncthreads();  // Ensures that the previous sum has been read.
   sums[threadIdx.x] = value;
   for (int half = BLOCK / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -52,8 +52,8 @@ __device__ inline float BlockSum(float value) {
   return sums[0];
 }
 
-// out [rows, width] = LayerNorm(x + residual); `residual` may be null. `sum` [rows, width], where not null, gets
-// x + residual.
+// Sets out [rows, width] = LayerNorm(x + residual). `residual` may be null. If `sum` [rows, width] is not null, it
+// receives x + residual.
 KERNEL AddLayerNorm(const Element* x, const Element* residual, const Element* weight, const Element* bias,
                     float epsilon, Element* sum, Element* out, int width) {
   const long long first = (long long)blockIdx.x * width;
@@ -76,7 +76,7 @@ KERNEL AddLayerNorm(const Element* x, const Element* residual, const Element* we
   }
 }
 
-// out [rows, width] = RmsNorm(x + residual); `residual` and `sum` as above.
+// Sets out [rows, width] = RmsNorm(x + residual). `residual` and `sum` are as above.
 KERNEL AddRmsNorm(const Element* x, const Element* residual, const Element* weight, float epsilon, Element* sum,
                   Element* out, int width) {
   const long long first = (long long)blockIdx.x * width;
@@ -93,8 +93,8 @@ KERNEL AddRmsNorm(const Element* x, const Element* residual, const Element* weig
   }
 }
 
-// Rotates in place the first `rotated` heads of x [tokens, stride]: component j of a head with component j + half, by
-// cos and sin [tokens, half]. Then multiplies the first `queries` heads by scale [tokens], which may be null.
+// Rotates the first `rotated` heads of x [tokens, stride] in place: components j and j + half of a head form a pair,
+// with cos and sin [tokens, half]. Then multiplies the first `queries` heads by scale [tokens], which may be null.
 KERNEL Rotate(Element* x, const float* cos, const float* sin, const float* scale, int queries, int rotated,
               int head_dim, int half, int stride) {
   Element* const row = x + (long long)blockIdx.x * stride;
@@ -102,7 +102,7 @@ KERNEL Rotate(Element* x, const float* cos, const float* sin, const float* scale
   const float* const row_sin = sin + (long long)blockIdx.x * half;
   const float query_scale = scale ? scale[blockIdx.x] : 1.0f;
   const int rest = head_dim - 2 * half;
-  const int items = half + rest;  // Of a head: pairs, then components that are not rotated.
+  const int items = half + rest;  // Items of a head: pairs, then components that are not rotated.
   for (int i = threadIdx.x; i < rotated * items; i += BLOCK) {
     const int head = i / items, j = i % items;
     Element* const own = row + head * head_dim;
@@ -119,7 +119,7 @@ KERNEL Rotate(Element* x, const float* cos, const float* sin, const float* scale
 
 __device__ inline float Gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 
-// out [rows, inner] = activation(gate) * value; x [rows, 2 inner] is gate and value side by side.
+// Sets out [rows, inner] = activation(gate) * value, where x [rows, 2 inner] is gate and value side by side.
 //   activation  0: SiLU, 1: exact GELU, 2: GELU approximated by tanh
 KERNEL GatedActivation(const Element* x, Element* out, int inner, int activation) {
   const Element* const gate = x + (long long)blockIdx.x * 2 * inner;
@@ -137,13 +137,13 @@ KERNEL GatedActivation(const Element* x, Element* out, int inner, int activation
   }
 }
 
-// x [rows, width] = GELU(x + bias), exact, in place.
+// Replaces x [rows, width] by the exact GELU(x + bias).
 KERNEL BiasGelu(Element* x, const Element* bias, int width) {
   Element* const row = x + (long long)blockIdx.x * width;
   for (int i = threadIdx.x; i < width; i += BLOCK) row[i] = Store(Gelu(Load(row[i]) + Load(bias[i])));
 }
 
-// out [spans, width]: the mean of rows [spans[2 p], spans[2 p + 1]) of x [rows, width].
+// Sets row p of out [spans, width] to the mean of the rows [spans[2 p], spans[2 p + 1]) of x [rows, width].
 KERNEL SpanMean(const Element* x, const int* spans, Element* out, int width) {
   const int start = spans[2 * blockIdx.x], end = spans[2 * blockIdx.x + 1];
   for (int i = threadIdx.x; i < width; i += BLOCK) {

@@ -1,4 +1,4 @@
-// Every positions method, in the order of the page's table (model/plan/README.md).
+// Every positions method, in the order of the table in model/plan/README.md.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_ALL_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_ALL_H_
 
@@ -20,7 +20,7 @@
 
 namespace longembed {
 
-using PositionsMethod = std::variant<PlainPositions,  // None.
+using PositionsMethod = std::variant<PlainPositions,  // No method.
                                      Grouped,         //
                                      Recurrent,       //
                                      Interpolation,   //
@@ -32,7 +32,7 @@ using PositionsMethod = std::variant<PlainPositions,  // None.
                                      ShiftedRotary,   //
                                      DualChunk>;
 
-// Calls visit(method) with each method but the plain one, with its defaults.
+// Calls visit(method) with a default instance of each method except PlainPositions.
 template <typename Visitor>
 void ForEachMethod(Visitor visit) {
   const auto all = [&visit]<size_t... kIndex>(std::index_sequence<kIndex...>) {

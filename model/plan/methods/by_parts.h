@@ -1,4 +1,4 @@
-// The parts that NTK-by-parts and YaRN share (arXiv 2309.00071).
+// Code that NTK-by-parts and YaRN share (arXiv 2309.00071).
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_BY_PARTS_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_BY_PARTS_H_
 

@@ -1,13 +1,15 @@
-// Dual chunk attention (arXiv 2402.17463): tokens are cut into chunks of s; with p = i mod s of a query i and a key j
-// to its left,
-//   of one chunk: p against j mod s, the plain distance;
-//   of the chunk before: s + min(p, w - 1) against j mod s, the plain distance where p < w;
-//   of an earlier chunk: s + w - 1 against j mod s.
-// Of a key to the right, in encoders, the mirror image: the key has the farther position and the query i mod s, so that
-// the distance of (i, j) is the negative of that of (j, i). No distance is above s + w - 1, which is below Lo.
-// Left out: s = floor(3 Lo / 4) and w = Lo - s, which are the paper's; only s: w = Lo - s; only w: s = Lo - w. Then a
-// sequence within Lo is plain. One of a single chunk always is. The published
-// code's local window of l tokens is w = l + 1.
+// Dual chunk attention (arXiv 2402.17463). Tokens are divided into chunks of s. For a query i and a key j to its left,
+// let p = i mod s. The positions of query and key are:
+//   in the same chunk: p and j mod s, which gives the plain distance;
+//   with the key in the previous chunk: s + min(p, w - 1) and j mod s, which gives the plain distance if p < w;
+//   with the key in an earlier chunk: s + w - 1 and j mod s.
+// In encoders, a key to the right is the mirror image: the key has the larger position and the query has i mod s, so
+// the distance of (i, j) is the negative of that of (j, i). No distance exceeds s + w - 1, which is below Lo.
+//
+// Defaults, as in the paper: s = floor(3 Lo / 4) and w = Lo - s.
+// If only s is given, w = Lo - s; if only w is given, s = Lo - w.
+// With a default in use, a sequence of at most Lo tokens is plain. A sequence of a single chunk is always plain. A
+// local window of l tokens in the published code corresponds to w = l + 1.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_DUAL_CHUNK_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_DUAL_CHUNK_H_
 

@@ -1,5 +1,5 @@
-// Position interpolation (arXiv 2306.15595): p -> p / s. In a position table linearly between two rows; of rotary
-// positions theta_j / s. Adaptive: s = max(1, n / Lo).
+// Position interpolation (arXiv 2306.15595): p -> p / s. A position table is interpolated linearly between two rows;
+// rotary frequencies become theta_j / s. Adaptive: s = max(1, n / Lo).
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_INTERPOLATION_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_INTERPOLATION_H_
 

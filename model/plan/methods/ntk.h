@@ -1,4 +1,4 @@
-// NTK-aware scaling: another rotary base, given as such or by a factor s: b' = b s^(d / (d - 2)).
+// NTK-aware scaling: a different rotary base b', given directly or by a factor s: b' = b s^(d / (d - 2)).
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_NTK_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_NTK_H_
 
@@ -26,7 +26,7 @@ struct Ntk {
   static constexpr const char* kName = "ntk";
   static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = false;
   static constexpr bool kReplacesFrequencies = true;
-  // Exactly one of the two.
+  // Exactly one of the two must be set.
   std::optional<double> base;    // Above 1, at most kMaxRotaryBase.
   std::optional<double> factor;  // s, 1 to kMaxFactor.
 
@@ -42,7 +42,7 @@ struct Ntk {
                                                        : "has neither base nor factor; exactly one of them is needed");
     }
     if (absl::Status status = CheckNumber("ntk.factor", factor, 1.0, kMaxFactor); !status.ok()) return status;
-    // At a base of 1 every pair has the same frequency. The comparison this way round refuses NaN.
+    // At a base of 1 every pair would have the same frequency. This form of the comparison refuses NaN.
     if (!base.has_value() || (*base > 1 && *base <= kMaxRotaryBase)) return absl::OkStatus();
     return ExtensionValueOutOfRange("ntk.base", absl::StrCat(*base), absl::StrCat("above 1, at most ", kMaxRotaryBase));
   }

@@ -1,5 +1,5 @@
-// NTK-by-parts (arXiv 2309.00071): theta_j for pairs that turn more than beta_fast times within Lo, theta_j / s for
-// those that turn less than beta_slow times, a ramp linear in j between.
+// NTK-by-parts (arXiv 2309.00071). Pairs that turn more than beta_fast times within Lo keep theta_j, those that turn
+// less than beta_slow times get theta_j / s, and a ramp linear in j connects them.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_NTK_BY_PARTS_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_NTK_BY_PARTS_H_
 
@@ -18,7 +18,7 @@ struct NtkByParts {
   static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = true;
   static constexpr bool kReplacesFrequencies = true;
   std::optional<double> factor;  // s, 1 to kMaxFactor. Adaptive: max(1, n / Lo).
-  double beta_fast = 32;         // Turns within Lo. Above beta_slow.
+  double beta_fast = 32;         // Turns within Lo; above beta_slow.
   double beta_slow = 1;
 
   template <typename Numbers>

@@ -1,4 +1,4 @@
-// Dynamic NTK scaling: beyond Lo the rotary base is b (f n / Lo - (f - 1))^(d / (d - 2)), by the sequence's own n.
+// Dynamic NTK scaling: a sequence of n > Lo tokens has the rotary base b (f n / Lo - (f - 1))^(d / (d - 2)).
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_NTK_DYNAMIC_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_NTK_DYNAMIC_H_
 

@@ -1,4 +1,4 @@
-// Plain positions: the request has no method.
+// Plain positions, for requests without a method.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_PLAIN_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_PLAIN_H_
 

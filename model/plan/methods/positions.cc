@@ -3,8 +3,8 @@
 namespace longembed {
 
 std::vector<float> TableRows(const ModelManifest& model, const Positions& positions, int64_t n) {
-  // A tuned table has `stride` rows a trained position. Plain sequences beyond Lo use every row of it, which is what it
-  // was tuned for; within Lo every stride-th, which is what it was made from.
+  // A tuned table has `stride` rows per trained position. Plain sequences beyond Lo use every row, as in tuning.
+  // Sequences within Lo use every stride-th row, which are the rows that the table was made from.
   const bool every_row = positions.is_plain() && n > model.trained_window;
   const int64_t stride = every_row ? 1 : model.position_stride;
   std::vector<float> rows(static_cast<size_t>(n));

@@ -1,4 +1,5 @@
-// Checks of a method's numbers. Errors: EXTENSION_VALUE_OUT_OF_RANGE, with field, value and range. NaN is refused.
+// Checks of a method's numbers: `value` must be within [least, most], and NaN is refused. An absent value is accepted.
+// Errors: EXTENSION_VALUE_OUT_OF_RANGE with field, value and range.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_RANGE_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_RANGE_H_
 

@@ -6,7 +6,7 @@
 namespace longembed {
 
 absl::Status SelfExtend::Check(const ModelManifest& model) const {
-  // One token a group leaves nothing to extend by, and no neighbor window to find.
+  // With one token per group nothing is extended, and no neighbor window can be computed.
   const int64_t least_group = neighbor_window.has_value() ? 1 : 2;
   RETURN_IF_ERROR(CheckCount("self_extend.group", group, least_group, kMaxFactor));
   return CheckCount("self_extend.neighbor_window", neighbor_window, 1, model.trained_window - 1);
@@ -17,7 +17,7 @@ std::optional<int64_t> SelfExtend::Reach(const ModelManifest& model) const {
   // Beyond Lo * Lo tokens the adaptive neighbor window, floor(Lo / s), would be empty.
   if (!group.has_value() && !neighbor_window.has_value()) return window * window;
   if (!group.has_value()) return std::nullopt;
-  // Without a window the smallest one, 1 token, reaches furthest.
+  // Without a neighbor window, the smallest possible one, 1 token, gives the largest capacity.
   const int64_t w = neighbor_window.value_or(1);
   return *group * (window - w) + w;
 }
@@ -46,7 +46,7 @@ Positions SelfExtend::Resolve(const ModelManifest& model, int64_t n) const {
     positions.neighbor_window = window / s;
   }
   positions.far_shift = positions.neighbor_window - positions.neighbor_window / positions.group;
-  // Every token is every other's neighbor.
+  // If all tokens are within the neighbor window of each other, the sequence is plain.
   return n <= positions.neighbor_window ? Positions() : positions;
 }
 

@@ -1,7 +1,8 @@
-// SelfExtend (arXiv 2401.01325; both directions in encoders): pairs nearer than w tokens are plain, farther ones have
-// floor(i / g) against floor(j / g), shifted by w - floor(w / g). With s = ceil(n / Lo), g = s + 1 and w = floor(Lo /
-// s) where both are left out, which are LongEmbed's settings; only g: w = floor((g Lo - n) / (g - 1)); only w: g =
-// ceil((n - w) / (Lo - w)).
+// SelfExtend (arXiv 2401.01325), in both directions for encoders. Pairs nearer than w tokens have plain positions.
+// Farther pairs have the grouped positions floor(i / g) and floor(j / g), shifted by w - floor(w / g).
+//   Defaults, which are LongEmbed's settings: g = s + 1 and w = floor(Lo / s), where s = ceil(n / Lo).
+//   If only g is given: w = floor((g Lo - n) / (g - 1)).
+//   If only w is given: g = ceil((n - w) / (Lo - w)).
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_SELF_EXTEND_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_SELF_EXTEND_H_
 
@@ -28,7 +29,7 @@ struct SelfExtend {
 
   absl::Status Check(const ModelManifest& model) const;
   std::optional<int64_t> Reach(const ModelManifest& model) const;
-  // Of a window without a size: Lo where w follows from the length.
+  // Returns the default size of a window: Reach if w is given, Lo if w is computed from the length.
   std::optional<int64_t> DefaultWindow(const ModelManifest& model) const;
   Positions Resolve(const ModelManifest& model, int64_t n) const;
 };

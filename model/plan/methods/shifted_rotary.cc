@@ -23,7 +23,7 @@ ShiftedRotary ShiftedRotary::WithDefaults(const ModelManifest& model) const {
 absl::Status ShiftedRotary::Check(const ModelManifest& model) const {
   RETURN_IF_ERROR(CheckCount("shifted_rotary.shift_from", shift_from, 1, model.trained_window));
   RETURN_IF_ERROR(CheckCount("shifted_rotary.local_window", local_window, 0, INT32_MAX));
-  // A local window of S leaves every distance as it is, and a larger one has distances that no pair has.
+  // A local window of S would change no distance, and a larger one would produce distances that no pair has.
   const ShiftedRotary whole = WithDefaults(model);
   const int64_t s = *whole.shift_from, w = *whole.local_window;
   if (w < s) return absl::OkStatus();

@@ -18,7 +18,7 @@ struct Yarn {
   static constexpr bool kRotary = true, kMovesTokens = false, kAdaptive = true;
   static constexpr bool kReplacesFrequencies = true;
   std::optional<double> factor;  // s, 1 to kMaxFactor. Adaptive: max(1, n / Lo).
-  double beta_fast = 32;         // Turns within Lo. Above beta_slow.
+  double beta_fast = 32;         // Turns within Lo; above beta_slow.
   double beta_slow = 1;
 
   template <typename Numbers>

@@ -1,5 +1,5 @@
-// The C ABI of the Rust crate in this folder: Hugging Face `tokenizers`, text in, ids and byte offsets out; and Unicode
-// sentence boundaries.
+// The C ABI of the Rust crate in this folder. It wraps Hugging Face `tokenizers`, which converts text to ids and byte
+// offsets, and Unicode sentence boundaries.
 //
 //   LongembedHfTokenizer* tokenizer = NULL;
 //   char error[256];
@@ -7,19 +7,18 @@
 //   longembed_hf_encode(tokenizer, text, length, SIZE_MAX, &Collect, &result, error, sizeof(error));
 //   longembed_hf_close(tokenizer);
 //
-// Any number of threads may use one tokenizer at once; only longembed_hf_close needs the tokenizer to itself. No call
-// starts threads, reads the environment or prints.
+// Multiple threads can use one tokenizer without external synchronization, except for longembed_hf_close, which needs
+// exclusive access. No function starts threads, reads the environment or prints.
 //
-// No call unwinds into the caller or aborts because of its input: a panic inside is caught and becomes
-// LONGEMBED_HF_PANICKED, after which the tokenizer is still usable. (Running out of memory aborts, as everywhere in
-// Rust's standard library.)
+// No input makes a function unwind into the caller or abort: a panic is caught and becomes LONGEMBED_HF_PANICKED, and
+// the tokenizer stays usable. (Running out of memory aborts, as everywhere in Rust's standard library.)
 //
-// No memory changes owner. Inputs are borrowed for the call. Results are handed to a sink, which is called once, on the
-// calling thread and before the call returns, if and only if the status is LONGEMBED_HF_OK; what its pointers point to
-// is valid until the sink returns, so it copies what it keeps. A sink must not throw.
+// No memory changes owner. Inputs are borrowed for the call. Results are passed to a sink, which is called once if and
+// only if the status is LONGEMBED_HF_OK, on the calling thread and before the function returns. The sink's pointers are
+// valid until it returns. A sink must not throw.
 //
-// `error` receives NUL-terminated UTF-8, cut to `error_capacity` bytes, unless the status is LONGEMBED_HF_OK; it may be
-// NULL when `error_capacity` is 0.
+// `error` receives NUL-terminated UTF-8, truncated to `error_capacity` bytes, unless the status is LONGEMBED_HF_OK. It
+// may be NULL if `error_capacity` is 0.
 //
 // src/lib.rs implements this header by hand: change both together.
 #ifndef LONGEMBED_MODEL_TEXT_HF_TOKENIZERS_HF_TOKENIZERS_H_
@@ -36,12 +35,14 @@ extern "C" {
 typedef enum LongembedHfStatus {
   LONGEMBED_HF_OK = 0,
   LONGEMBED_HF_NULL_ARGUMENT = 1,
-  LONGEMBED_HF_BAD_TOKENIZER = 2,  // Not a tokenizer.json that the crate reads.
+  LONGEMBED_HF_BAD_TOKENIZER = 2,  // Not a tokenizer.json that the crate can read.
   LONGEMBED_HF_INVALID_UTF8 = 3,
-  LONGEMBED_HF_TOO_LONG = 4,  // Text beyond 4 GiB, which 32-bit offsets cannot reach; or 8 MiB of it in one piece.
+  // A text of more than 4 GiB, which 32-bit offsets cannot address, or a piece of more than 8 MiB that cannot be cut.
+  LONGEMBED_HF_TOO_LONG = 4,
   LONGEMBED_HF_NO_SUCH_TOKEN = 5,
-  LONGEMBED_HF_ENCODE_FAILED = 6,  // For example: an unknown word, and the vocabulary lacks the unknown token.
-  LONGEMBED_HF_PANICKED = 7        // A bug in the crate. `error` may quote the text.
+  // The text cannot be encoded. For example, it has an unknown word, and the vocabulary has no unknown token.
+  LONGEMBED_HF_ENCODE_FAILED = 6,
+  LONGEMBED_HF_PANICKED = 7  // A bug in the crate. `error` may quote the text.
 } LongembedHfStatus;
 
 typedef struct LongembedHfTokenizer LongembedHfTokenizer;
@@ -54,42 +55,41 @@ typedef void (*LongembedHfTokenSink)(void* context, const int32_t* ids, const ui
 // UTF-8 without a NUL at its end.
 typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t length);
 
-// Reads the bytes of a tokenizer.json. Its truncation and padding are switched off. `*tokenizer` is set if
-// and only if the status is LONGEMBED_HF_OK; give it to longembed_hf_close once.
+// Opens a tokenizer from the contents of a tokenizer.json. Its truncation and padding are disabled. `*tokenizer` is set
+// if and only if the status is LONGEMBED_HF_OK; release it with longembed_hf_close.
 //
-// Tokenizing takes some 64 bytes of memory for a byte of text. Where the tokenizer's parts allow it (src/pieces.rs),
-// texts are therefore cut, at the first place where that changes nothing, into pieces of `piece_bytes` or a little
-// more.
+// Tokenizing takes about 64 bytes of memory per byte of text. If the tokenizer's parts allow it (src/pieces.rs), texts
+// are therefore cut, where that changes no token, into pieces of `piece_bytes` or slightly more.
 LongembedHfStatus longembed_hf_open(const char* json, size_t size, size_t piece_bytes, LongembedHfTokenizer** tokenizer,
                                     char* error, size_t error_capacity);
 
-// Accepts NULL.
+// Releases a tokenizer. Accepts NULL.
 void longembed_hf_close(LongembedHfTokenizer* tokenizer);
 
-// One more than the largest token id, added tokens included.
+// Returns one more than the largest token id, added tokens included.
 int32_t longembed_hf_vocabulary_size(const LongembedHfTokenizer* tokenizer);
 
-// Tokens of the text, without the special tokens that the tokenizer's template puts around it. A special token spelt
-// out in the text counts as that token, as in every Hugging Face tokenizer. A text that has more than `enough` tokens
-// is not looked at to its end: there are more than `enough` then, and they are those of its beginning.
+// Tokenizes a text, without the special tokens that the tokenizer's template puts around it. A special token spelled
+// out in the text is converted to that token, as in every Hugging Face tokenizer. If the text has more than `enough`
+// tokens, its end is not read: the result then consists of its first tokens, and has more than `enough`.
 LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, const char* text, size_t length,
                                       size_t enough, LongembedHfTokenSink sink, void* context, char* error,
                                       size_t error_capacity);
 
-// A place where the text, which is UTF-8, can be cut so that its two parts have the tokens of the whole: the first one
-// at byte `at` or after it, `length` where there is none; the last one at byte `at` or before it, 0 where there is
-// none.
+// Return a place where the text, which is UTF-8, can be cut so that its two parts together have the tokens of the
+// whole. longembed_hf_cut_after returns the first place at byte `at` or later, or `length` if there is none.
+// longembed_hf_cut_before returns the last place at byte `at` or earlier, or 0 if there is none.
 size_t longembed_hf_cut_after(const LongembedHfTokenizer* tokenizer, const char* text, size_t length, size_t at);
 size_t longembed_hf_cut_before(const LongembedHfTokenizer* tokenizer, const char* text, size_t length, size_t at);
 
-// About how many bytes of memory longembed_hf_encode will take for a text.
+// Returns approximately how many bytes of memory longembed_hf_encode needs for a text.
 size_t longembed_hf_memory(const LongembedHfTokenizer* tokenizer, size_t length, size_t enough);
 
-// The token as the vocabulary spells it ("##ing", "Ġthe").
+// Gives the token as spelled in the vocabulary ("##ing", "Ġthe").
 LongembedHfStatus longembed_hf_token_text(const LongembedHfTokenizer* tokenizer, int32_t id, LongembedHfTextSink sink,
                                           void* context, char* error, size_t error_capacity);
 
-// The text that `count` tokens stand for.
+// Gives the text of `count` tokens.
 LongembedHfStatus longembed_hf_decode(const LongembedHfTokenizer* tokenizer, const uint32_t* ids, size_t count,
                                       bool skip_special_tokens, LongembedHfTextSink sink, void* context, char* error,
                                       size_t error_capacity);

@@ -25,16 +25,16 @@ pub enum Status {
     Panicked = 7,
 }
 
-/// What the crate is given at once of a text that cannot be cut: half a gigabyte's worth.
+/// Maximum size of a piece that cannot be cut. Tokenizing it takes half a gigabyte of memory.
 const MAX_PIECE_BYTES: usize = 8 << 20;
-const MEMORY_PER_BYTE: usize = 64; // Measured: words of a vocabulary, and of none.
-const MEMORY_PER_TOKEN: usize = 2 * size_of::<(i32, u32, u32)>(); // Vectors that have just grown.
+const MEMORY_PER_BYTE: usize = 64; // Measured with words that are in the vocabulary and words that are not.
+const MEMORY_PER_TOKEN: usize = 2 * size_of::<(i32, u32, u32)>(); // Vectors that have just grown may have twice the needed capacity.
 
 pub struct Handle {
     tokenizer: Tokenizer,
     vocabulary_size: i32,
     piece_bytes: usize,
-    cuts: Option<Cuts>, // None: texts cannot be cut.
+    cuts: Option<Cuts>, // None if texts cannot be cut.
 }
 
 pub type TokenSink = extern "C" fn(*mut c_void, *const i32, *const u32, *const u32, usize);
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn longembed_hf_sentences(
     let sentences = || {
         let sink = sink.ok_or_else(|| null_argument("sink"))?;
         let text = text_of(unsafe { bytes(text, length) }?)?;
-        // Not collected: on an empty text size_hint() of unicode-segmentation 1.13 underflows, which panics.
+        // A loop instead of collect(): on an empty text, size_hint() of unicode-segmentation 1.13 underflows and panics.
         let (mut begins, mut ends) = (Vec::new(), Vec::new());
         for (begin, sentence) in text.split_sentence_bound_indices() {
             begins.push(begin as u32);
@@ -235,7 +235,7 @@ fn open(json: &[u8], piece_bytes: usize) -> Result<Handle, Failure> {
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| bad(error.to_string()))?;
     tokenizer.with_truncation(None).map_err(|error| bad(error.to_string()))?;
     tokenizer.with_padding(None);
-    // Not the number of tokens: a vocabulary may have gaps, and callers size tables by id.
+    // One more than the largest id instead of the number of tokens: a vocabulary may have gaps, and callers size tables by id.
     let largest_id = tokenizer.get_vocab(true).into_values().max();
     let vocabulary_size = largest_id.map_or(Some(0), |id| i32::try_from(id).ok()?.checked_add(1));
     let vocabulary_size = vocabulary_size.ok_or_else(|| bad("a token id does not fit 31 bits".to_string()))?;
@@ -250,7 +250,7 @@ struct Tokens {
     ends: Vec<u32>,
 }
 
-/// The bytes as text whose offsets fit 32 bits.
+/// Returns the bytes as text, checking that offsets fit 32 bits.
 fn text_of(bytes: &[u8]) -> Result<&str, Failure> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(Failure::new(Status::TooLong, "the text is longer than 4 GiB"));
@@ -258,7 +258,7 @@ fn text_of(bytes: &[u8]) -> Result<&str, Failure> {
     std::str::from_utf8(bytes).map_err(|error| Failure::new(Status::InvalidUtf8, error))
 }
 
-/// Piece by piece, until the text ends or there are more than `enough` tokens.
+/// Tokenizes a text piece by piece, until it ends or there are more than `enough` tokens.
 fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure> {
     let text = text_of(text)?;
     let mut tokens = Tokens::default();
@@ -286,7 +286,7 @@ fn encode_piece(handle: &Handle, piece: &str, base: usize, tokens: &mut Tokens) 
         if begin > end || end > piece.len() {
             return Err(Failure::new(Status::EncodeFailed, "a token's offsets lie outside the text"));
         }
-        // These fit: open() looked at the largest id, and the text is shorter than 4 GiB.
+        // The casts cannot overflow: open() checked the largest id, and the text is shorter than 4 GiB.
         tokens.ids.push(id as i32);
         tokens.begins.push((base + begin) as u32);
         tokens.ends.push((base + end) as u32);
@@ -310,7 +310,7 @@ unsafe fn bytes<'a>(data: *const c_char, size: usize) -> Result<&'a [u8], Failur
     Ok(unsafe { std::slice::from_raw_parts(data.cast(), size) })
 }
 
-/// Runs `body`; a failure or a panic becomes a status, its message goes into `error`.
+/// Runs `body`. A failure or panic is returned as a status, and its message is written to `error`.
 ///
 /// # Safety
 /// `error` has room for `error_capacity` bytes.
@@ -320,7 +320,7 @@ unsafe fn guarded(
     body: impl FnOnce() -> Result<(), Failure>,
 ) -> Status {
     silence_panics();
-    // Nothing that `body` could leave half-done survives a panic: it borrows the handle as const and writes only when it succeeds.
+    // Unwind safety: `body` borrows the handle as const and writes only if it succeeds, so a panic leaves nothing half-done.
     let failure = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return Status::Ok,
         Ok(Err(failure)) => failure,
@@ -354,8 +354,7 @@ unsafe fn write_error(message: &str, error: *mut c_char, capacity: usize) {
     }
 }
 
-/// A panic's message goes to the caller. Rust would print it to stderr as well, where a client's text, which it may quote, must not
-/// appear.
+/// Prevents Rust from printing panic messages to stderr. They go to the caller instead, because they may quote a client's text.
 fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));

@@ -1,20 +1,19 @@
-//! Where a long text may be cut so that its pieces have the very tokens of the whole. The crate keeps some 64 bytes for each byte of what
-//! it encodes at once, so long texts go through it piece by piece.
+//! Finds places where a long text can be cut so that its pieces together have the tokens of the whole. The crate keeps about 64 bytes for
+//! each byte that it encodes at once, so long texts are encoded piece by piece.
 //!
-//! One place to cut is before a space between a letter or ASCII digit and a letter, and only for tokenizers of which it can be said from
-//! their parts that
-//!   * no normalizer looks across such a place or does anything at the ends of a text that it would not do inside,
-//!   * a pre-tokenizer splits there, so that the model never sees both sides at once,
-//!   * no added token reaches across it, or takes the space with it.
-//! What follows is a list of parts that keep these promises, not of those that break them. Letters are those of `LETTERS`: a cut never
-//! parts a letter from its combining marks, and no grapheme has one of them and the space.
+//! A text can be cut before a space that follows a letter or ASCII digit and precedes a letter, if the tokenizer's parts guarantee that
+//!   * no normalizer looks across such a place, or treats the ends of a text differently from its inside,
+//!   * a pre-tokenizer splits there, so that the tokenizer's model never sees both sides at once,
+//!   * no added token spans the place or consumes the space.
+//! The functions below accept only parts that are known to satisfy these conditions. Letters are ASCII letters and those in `LETTERS`. A
+//! cut never separates a letter from its combining marks, and no grapheme cluster contains both such a letter and the space.
 //!
-//! The other is between two ideographs, where the normalizer of BERT puts a space around each of them.
+//! A text can also be cut between two ideographs if the normalizer is BERT's, which puts spaces around each of them.
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-/// Letters beyond ASCII: each is alone in its grapheme cluster beside a space, no combining mark, and composes with no space.
+/// Letters beyond ASCII. Next to a space, each is a grapheme cluster of its own. None is a combining mark or composes with a space.
 const LETTERS: [(u32, u32); 19] = [
     (0xC0, 0xD6),     // Latin.
     (0xD8, 0xF6),
@@ -37,15 +36,15 @@ const LETTERS: [(u32, u32); 19] = [
     (0xAC00, 0xD7A3), // Hangul.
 ];
 
-/// Where texts may be cut for a tokenizer.
+/// The places where a tokenizer's texts can be cut.
 #[derive(Clone, Copy)]
 pub struct Cuts {
-    beyond_ascii: bool, // At letters beyond ASCII too.
-    ideographs: bool,   // Between two ideographs too.
+    beyond_ascii: bool, // Also next to letters beyond ASCII.
+    ideographs: bool,   // Also between two ideographs.
 }
 
 impl Cuts {
-    /// None: texts cannot be cut.
+    /// Returns the places for a tokenizer; None if its texts cannot be cut.
     pub fn of(tokenizer: &Tokenizer) -> Option<Cuts> {
         let normalizer = tokenizer.get_normalizer().map_or(Some(Value::Null), json)?;
         let pre_tokenizer = tokenizer.get_pre_tokenizer().map_or(Some(Value::Null), json)?;
@@ -65,17 +64,17 @@ impl Cuts {
         can_cut.then_some(Cuts { beyond_ascii, ideographs })
     }
 
-    /// The first place to cut `text`, which is UTF-8, at byte `from` or after it; the end of the text where there is none.
+    /// Returns the first place to cut `text`, which is UTF-8, at byte `from` or later, or the end of the text if there is none.
     pub fn at_or_after(&self, text: &[u8], from: usize) -> usize {
         (from.max(1)..text.len().saturating_sub(1)).find(|&at| self.is_cut(text, at)).unwrap_or(text.len())
     }
 
-    /// The last place to cut `text`, which is UTF-8, at byte `to` or before it; 0 where there is none.
+    /// Returns the last place to cut `text`, which is UTF-8, at byte `to` or earlier, or 0 if there is none.
     pub fn at_or_before(&self, text: &[u8], to: usize) -> usize {
         (1..=to.min(text.len().saturating_sub(2))).rev().find(|&at| self.is_cut(text, at)).unwrap_or(0)
     }
 
-    /// 0 < at < text.len() - 1.
+    /// Returns whether the text can be cut at byte `at`. Requires 0 < at < text.len() - 1.
     fn is_cut(&self, text: &[u8], at: usize) -> bool {
         match text[at] {
             b' ' => {
@@ -91,14 +90,14 @@ impl Cuts {
         }
     }
 
-    /// Of a letter beyond ASCII.
+    /// Returns whether this is one of `LETTERS`, if texts may be cut next to them.
     fn is_letter(&self, letter: Option<char>) -> bool {
         let within = |code: u32| LETTERS.iter().any(|&(first, last)| (first..=last).contains(&code));
         self.beyond_ascii && letter.is_some_and(|letter| within(letter.into()))
     }
 }
 
-/// The character that begins at a byte of UTF-8; none within one.
+/// Returns the character that begins at a byte of UTF-8, or None if the byte is inside a character.
 fn char_from(text: &[u8], at: usize) -> Option<char> {
     let length = match text[at] {
         0..=0x7F => 1,
@@ -110,13 +109,13 @@ fn char_from(text: &[u8], at: usize) -> Option<char> {
     std::str::from_utf8(text.get(at..at + length)?).ok()?.chars().next()
 }
 
-/// The character that ends before a byte of UTF-8.
+/// Returns the character that ends before a byte of UTF-8.
 fn char_before(text: &[u8], at: usize) -> Option<char> {
     let first = (at.saturating_sub(4)..at).rev().find(|&byte| text[byte] & 0xC0 != 0x80)?;
     char_from(text, first)
 }
 
-/// Which the normalizer of BERT puts spaces around, among others.
+/// Returns whether this is one of the characters that BERT's normalizer puts spaces around.
 fn is_ideograph(c: char) -> bool {
     ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }
@@ -129,7 +128,7 @@ fn json(part: &impl serde::Serialize) -> Option<Value> {
     serde_json::to_value(part).ok()
 }
 
-/// A part, or those that it is a sequence of, nested ones too; none for null.
+/// Returns the part itself, or, for a sequence, its parts, nested ones included. Null has none.
 fn parts<'a>(part: &'a Value, list: &str) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
     if part.is_null() {
         return Box::new(std::iter::empty());
@@ -172,13 +171,13 @@ fn splits_at_spaces(part: &Value) -> bool {
     }
 }
 
-/// Parts after it see no spaces.
+/// Returns whether the parts after this one see no spaces.
 fn hides_spaces(part: &Value) -> bool {
     matches!(name(part), "ByteLevel" | "Metaspace")
 }
 
-/// The pattern of Llama 3, Qwen and others: whatever it matches ends before a space that a letter or digit precedes, and what begins with that
-/// space follows from the text after it alone.
+/// Returns whether this is the pattern of Llama 3, Qwen and others. Every match of it ends before a space that follows a letter or digit.
+/// What begins with that space depends only on the text after it.
 fn is_words_and_numbers(split: &Value) -> bool {
     let pattern = split["pattern"]["Regex"].as_str().unwrap_or("");
     let is_contraction = |c: char| c.is_ascii_lowercase() || c == '\'' || c == '|';
@@ -193,7 +192,8 @@ fn is_words_and_numbers(split: &Value) -> bool {
     split["behavior"] == "Isolated" && split["invert"] == false && matches!(numbers, Some(r"\p{N}" | r"\p{N}{1,3}"))
 }
 
-/// ByteLevel offsets are trimmed in another way for a text's first token if that may have been given a space.
+/// With trim_offsets and add_prefix_space, the offsets of a text's first token are trimmed differently, so ByteLevel and Roberta must not
+/// have both.
 fn is_local_post_processor(part: &Value) -> bool {
     match name(part) {
         "BertProcessing" | "TemplateProcessing" => true,
