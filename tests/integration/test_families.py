@@ -203,8 +203,8 @@ def rounded(reference: torch.nn.Module, precision: str) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", POOLING)
 def test_narrow_precisions_round_what_products_take(narrow, exported, pb, kind):
-    """Allows for more than the oracle's rounding. Relative to float32, these random networks move by up to 0.02. Float noise that flips an integer
-    costs 1e-4. bfloat16 attention rounds more than the operands."""
+    """Compares with transformers' networks whose operands are rounded. Networks in float32 differ from these by up to 0.02. Float noise that flips
+    an integer costs 1e-4. bfloat16 attention rounds more than the operands."""
     (stub, precision, kernels), checkpoint = narrow, exported[1][kind]
     # With bfloat16 attention, or with one scale per pair of weights, the server rounds more than the oracle.
     rounds_more = (*BFLOAT16_KERNELS, "avx512", "avx2")

@@ -35,7 +35,7 @@ TEST(CombineTest, LosesNoNan) {
   }
 }
 
-// Against a map, which is slow and obvious.
+// Compares with a map, which is slow and simple.
 TEST(CombineTest, IsThatOfAMap) {
   std::mt19937 random(1);
   for (const SparseSum sum : {SparseSum::kMax, SparseSum::kAdd}) {
