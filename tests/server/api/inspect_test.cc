@@ -1,4 +1,4 @@
-// Explain, Tokenize, ListModels and GetModel over a real channel.
+// Tests Explain, Tokenize, ListModels and GetModel over a real channel.
 #include <gmock/gmock.h>
 
 #include "tests/server/api/service_test.h"

@@ -36,7 +36,7 @@ TEST(JsonTest, DepthAndNumberOfValuesAreBounded) {
   std::string many = "[0";
   for (int i = 0; i < 1 << 20; ++i) many += ",0";
   EXPECT_EQ(ReasonOf(many + "]"), "TOO_MANY_ELEMENTS");
-  // Commas within a string are text.
+  // Commas within a string do not count as elements.
   EXPECT_EQ(ReasonOf("\"" + std::string(2 << 20, ',') + "\""), "");
   EXPECT_EQ(ReasonOf("\"\\\"" + std::string(2 << 20, ',') + "\""), "");
 }

@@ -16,7 +16,7 @@ sockaddr_storage Peer(int family, const char* address) {
   return peer;
 }
 
-// Counts of connections and of calls identify the same client.
+// Limits on connections and limits on calls must identify the same client.
 TEST(ClientNetworkTest, ASocketsPeerAndGrpcsAreTheSameClient) {
   const auto expect = [](int family, const char* address, std::string_view grpc, const char* client) {
     EXPECT_EQ(ClientOf(Peer(family, address)), client);

@@ -75,7 +75,7 @@ TEST(ArgumentsTest, AnswersWhatAsksForText) {
   EXPECT_EQ(Handle({"--help"}).status(), 0);
 }
 
-// One table is behind all of them.
+// All three are generated from one table.
 TEST(ArgumentsTest, HelpManPageAndCompletionHaveEveryOption) {
   const std::string help = Handle({"--help"}).out, man = Handle({"--man"}).out;
   for (const ProgramOption& option : DescribeServer("1").options) {

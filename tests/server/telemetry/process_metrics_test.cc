@@ -1,4 +1,4 @@
-// The figures of the heap, with the allocator that the server is linked with.
+// Tests the heap metrics with the allocator that the server is linked with.
 #include "server/telemetry/process_metrics.h"
 
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ TEST(ProcessMetricsTest, HeapInUseGrowsByWhatIsHeld) {
   EXPECT_LT(HeapInUse() - before, static_cast<double>(block.size()) + kMiB);
 }
 
-// Eight threads keep some 5 MiB in jemalloc's caches.
+// Eight threads keep about 5 MiB in jemalloc's caches.
 TEST(ProcessMetricsTest, WhatThreadsHaveFreedIsNotInUse) {
   constexpr int kThreads = 8;
   const double before = HeapInUse();
