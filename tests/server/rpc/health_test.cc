@@ -77,7 +77,7 @@ TEST_F(HealthTest, AWatchIsOnTheLedgerAndInTheMetrics) {
   EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_requests_in_flight{method=\"health.Watch\"} 0"));
 }
 
-// The fake server's ledger has room for several hundred watches. Checks are still answered when it is full.
+// The fake server's ledger has room for fewer than 200 watches. Checks are still answered when it is full.
 TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   std::vector<std::unique_ptr<Watch>> watches;
   std::vector<std::unique_ptr<grpc::health::v1::Health::Stub>> stubs;  // Each connection allows few streams.
