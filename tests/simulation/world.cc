@@ -274,8 +274,8 @@ class SharesWorld {
 
 // ----------------------------------------------------------------------------------------------------------- tokenizer
 
-// Clients request more tokenization than one thread can do. Accepted texts must wait no longer than the limit that the
-// server was given.
+// Clients request more tokenization than one thread can do. Accepted texts must wait at most as long as the limit that
+// the server was given.
 class TokenizerWorld {
  public:
   explicit TokenizerWorld(uint64_t seed)

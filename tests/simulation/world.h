@@ -20,7 +20,7 @@
 //   * Crowd: one client requests more than the capacity. Calls of another client wait for a few batches only, and are
 //     never refused.
 //   * Shares: clients that always have work waiting get about as many tokens each.
-//   * Tokenizer: clients request more than the capacity. Accepted texts wait no longer than the configured limit.
+//   * Tokenizer: clients request more than the capacity. Accepted texts wait at most as long as the configured limit.
 //   * Deadlines: all clients have deadlines and request more than the capacity. Most of the possible calls are in time.
 #ifndef LONGEMBED_TESTS_SIMULATION_WORLD_H_
 #define LONGEMBED_TESTS_SIMULATION_WORLD_H_

@@ -100,7 +100,7 @@ public final class Main {
     ended.await(TIMEOUT_SECONDS, TimeUnit.SECONDS);
   }
 
-  /** Shows an error: a text longer than the model's window is refused, unless the request sets `extension` or `truncate`. */
+  /** Shows an error: a text beyond the window is refused, unless the request sets `extension` or `truncate`. */
   private static void refused(EmbeddingServiceGrpc.EmbeddingServiceBlockingStub client) throws Exception {
     String text = "The Nile is about 6,650 km long. ".repeat(100);
     try {
