@@ -101,7 +101,7 @@ TEST_F(ClientTest, AWaitForARetryCanBeCancelled) {
             absl::StatusCode::kCancelled);
 }
 
-TEST_F(ClientTest, AnApiKeyThatIsNoHeaderIsRefused) {
+TEST_F(ClientTest, AnApiKeyThatIsNotAValidHeaderIsRefused) {
   for (const char* key : {"a\nb", "schl\xc3\xbcssel", "a\x7f"}) {
     Client client({.server = service_.address(), .api_key = key});
     EXPECT_EQ(client.ListModels().status().code(), absl::StatusCode::kInvalidArgument);

@@ -218,7 +218,7 @@ TEST_F(StreamTest, AWaitForTheNextAttemptCanBeCancelled) {
   EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kCancelled);
 }
 
-TEST_F(StreamTest, AnApiKeyThatIsNoHeaderIsRefused) {
+TEST_F(StreamTest, AnApiKeyThatIsNotAValidHeaderIsRefused) {
   Client client({.server = service_.address(), .api_key = "a\nb"});
   EmbedStream stream(client, {}, {}, Count());
   static_cast<void>(stream.Write(Text(1)));

@@ -337,7 +337,7 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
 }
 
 // CLI11 itself would report the options' values as missing files.
-TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
+TEST(CommandLineUsageTest, MisspelledWordsAreReportedAsSuch) {
   const std::pair<std::vector<const char*>, const char*> rows[] = {
       {{"embed", "--prompt_name", "query"}, "unknown option --prompt_name of embed; did you mean --prompt-name?"},
       {{"embed", "--prompt_name=query"}, "unknown option --prompt_name of embed; did you mean --prompt-name?"},
@@ -361,7 +361,7 @@ TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
 }
 
 // CLI11's own messages are kept for other errors, even if a word looks like an option's value.
-TEST(CommandLineUsageTest, OtherFaultsKeepTheirWords) {
+TEST(CommandLineUsageTest, OtherErrorsKeepCli11sMessages) {
   EXPECT_THAT(Longembed({"embed", "--windows", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", ::testing::TempDir().c_str()}).err, HasSubstr("is actually a directory"));

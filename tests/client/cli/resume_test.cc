@@ -57,7 +57,7 @@ TEST_F(ResumeTest, CutsOffALineThatWasNotFinished) {
   }
 }
 
-TEST_F(ResumeTest, LeavesAloneWhatIsNotItsOwn) {
+TEST_F(ResumeTest, LeavesForeignFilesUnchanged) {
   const std::string contents[] = {
       "not an answer",  // There is no newline at the end, as in a line that was cut off.
       "{\"text\":\"cut o",

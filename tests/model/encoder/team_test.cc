@@ -51,7 +51,7 @@ TEST(TeamTest, HelpEndsWhenNobodyLeads) {
   EXPECT_FALSE(team.has_leaders());
 }
 
-TEST(TeamTest, WhatAnIterationThrowsReachesTheLeader) {
+TEST(TeamTest, ExceptionsOfIterationsReachTheLeader) {
   Team team;
   Team::Leader leader(team);
   const auto fail = [&] {

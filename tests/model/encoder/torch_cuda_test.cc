@@ -188,7 +188,7 @@ TEST_P(TorchCudaTest, StopsBetweenLayersWhenCanceled) {
   EXPECT_EQ(asked, 3);
 }
 
-TEST_P(TorchCudaTest, WantOfMemoryEndsThatBatchAlone) {
+TEST_P(TorchCudaTest, OutOfMemoryFailsOnlyThatBatch) {
   for (int i = 0; i < 16; ++i) Add(500, {});
   const PackedBatch batch = Batch();
   Team team;

@@ -109,7 +109,7 @@ TEST_F(TorchEncoderTest, Float16NeedsCuda) {
   EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("fp16 is for CUDA"));
 }
 
-TEST_F(TorchEncoderTest, AloneIsAsBatched) {
+TEST_F(TorchEncoderTest, AloneEqualsBatched) {
   std::vector<Sequence> sequences;
   for (const int tokens : {1, 3, 17, 64, 64, 200, 510, 5}) sequences.push_back(RandomSequence(tokens));
   std::vector<const Sequence*> all;

@@ -28,7 +28,7 @@ TEST(ErrorsTest, MovesBelowAParent) {
 }
 
 // Found by tests/simulation: a refusal for lack of memory lost its retry delay when a field was added to it.
-TEST(ErrorsTest, KeepsWhatOthersHaveAttached) {
+TEST(ErrorsTest, KeepsPayloadsOfOthers) {
   absl::Status status = InputTooLong(600, 512);
   status.SetPayload("retry", absl::Cord("1s"));
   EXPECT_EQ(AtField(status, "inputs[0]").GetPayload("retry"), absl::Cord("1s"));
@@ -36,7 +36,7 @@ TEST(ErrorsTest, KeepsWhatOthersHaveAttached) {
 }
 
 // Found by tests/fuzz: a name of several megabytes was repeated in the trailers of the answer.
-TEST(ErrorsTest, LongWordsAreCutBetweenTwoCharacters) {
+TEST(ErrorsTest, LongNamesAreCutBetweenTwoCharacters) {
   std::string name;
   while (name.size() < 100'000) name += "\u00e9";
   for (const std::string& prefix : {std::string(), std::string("x")}) {

@@ -266,7 +266,7 @@ TEST(PlannerTest, SpansAreClippedToWhatMaxTokensLeaves) {
   EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{1, 5}));
 }
 
-TEST(PlannerTest, TokensThatDoNotMatterNeedNotBeThere) {
+TEST(PlannerTest, TokensThatDoNotMatterMayBeMissing) {
   std::mt19937 random(2);
   int parts = 0;
   for (int round = 0; round < 5000; ++round) {

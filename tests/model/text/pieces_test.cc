@@ -173,7 +173,7 @@ INSTANTIATE_TEST_SUITE_P(All, PiecesTest,
                          });
 
 // There are cuts in any script that has blanks, and between ideographs without blanks.
-TEST(CutsTest, AreThereInManyScripts) {
+TEST(CutsTest, ExistInManyScripts) {
   const Handle wordpiece = Open(std::string(LONGEMBED_GOLDEN_DIR) + "/tokenizer/wordpiece.json", 1);
   for (const std::string text : {"one two", "\u043e\u0434\u0438\u043d \u0434\u0432\u0430",
                                  "\u03ad\u03bd\u03b1 \u03b4\u03cd\u03bf", "\ud558\ub098 \ub458", "\u4e00\u4e8c",

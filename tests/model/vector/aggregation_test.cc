@@ -55,7 +55,7 @@ TEST(AggregationTest, TopNormIsTheMeanOfTheGreatest) {
 }
 
 // Later code finds the NaN and reports an error.
-TEST(AggregationTest, KeepsWhatIsNotANumber) {
+TEST(AggregationTest, KeepsNan) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const std::vector<std::vector<float>>& rows : {std::vector<std::vector<float>>{{nan, 1}, {2, 3}, {4, 5}},
                                                       {{2, 3}, {nan, 1}, {4, 5}},

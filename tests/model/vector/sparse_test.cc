@@ -36,7 +36,7 @@ TEST(CombineTest, LosesNoNan) {
 }
 
 // Compares with a map, which is slow and simple.
-TEST(CombineTest, IsThatOfAMap) {
+TEST(CombineTest, MatchesAMap) {
   std::mt19937 random(1);
   for (const SparseSum sum : {SparseSum::kMax, SparseSum::kAdd}) {
     std::map<int32_t, float> expected;

@@ -282,7 +282,7 @@ TEST_F(AdmissionTest, ARefusedSettlementLeavesNothingHeld) {
   ExpectNothingIsHeld();
 }
 
-TEST_F(AdmissionTest, WhatMustFitIsSettledAllTheSame) {
+TEST_F(AdmissionTest, AMustFitSettlementNeverFails) {
   {
     const Permits others = Fill(8, {.tokens = 100});
     const MaybePermit permit = Admit({.client = "a", .tokens = 100});
@@ -327,7 +327,7 @@ TEST_F(AdmissionTest, IsReleasedByParts) {
   ExpectNothingIsHeld();
 }
 
-TEST_F(AdmissionTest, DestroyedPlacesLeaveNothing) {
+TEST_F(AdmissionTest, DestroyedPermitsLeaveNothingHeld) {
   for (const Priority priority : {Priority::kInteractive, Priority::kBulk}) {
     for (const bool oversized : {false, true}) {
       {
@@ -607,7 +607,7 @@ TEST_F(AdmissionTest, RefusesAtAShareOfTheWait) {
 
 // Work that is still being tokenized cannot leave the queue. Short calls that pass it in the meantime do not make the
 // queue slow.
-TEST_F(AdmissionTest, WhatIsBeingTokenizedIsNotASlowQueue) {
+TEST_F(AdmissionTest, TokenizingDoesNotMakeTheQueueSlow) {
   const MaybePermit tokenizing = Admit({.client = "a", .tokens = 100, .work = absl::Seconds(1)});
   for (int i = 0; i < 50; ++i) {
     const MaybePermit brief = Admit({.client = "b", .tokens = 1, .work = absl::Milliseconds(5)});

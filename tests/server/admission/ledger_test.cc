@@ -72,7 +72,7 @@ TEST(LedgerTest, AClientThatHoldsAllMayHoldMore) {
   ExpectLedgerRefuses(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
 }
 
-TEST(LedgerTest, WhatIsThereAlreadyIsNeverRefused) {
+TEST(LedgerTest, CorrectionsAreNeverRefused) {
   Ledger ledger(100);
   {
     const auto charge = Held(ledger, "a", 10);

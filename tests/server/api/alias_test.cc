@@ -87,7 +87,7 @@ TEST_F(ServiceTest, AnExtensionBesideAnAliasIsAContradiction) {
 }
 
 // Groups of windows are only valid with window vectors.
-TEST_F(ServiceTest, WhatAProfileCannotDoIsSaidOfTheAlias) {
+TEST_F(ServiceTest, AnInvalidProfileIsReportedForTheAlias) {
   const grpc::Status status = Embed(UnderAlias("fake:groups"));
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_EQ(FieldOf(status), "options.model");

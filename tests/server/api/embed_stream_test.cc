@@ -82,7 +82,7 @@ TEST_F(EmbedStreamTest, AnInputThatFailsDoesNotEndTheStream) {
   EXPECT_FALSE(answers.at("fine").result().has_error());
 }
 
-TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
+TEST_F(EmbedStreamTest, OutOfMemoryFailsOnlyTheInput) {
   const auto stream = Open();
   stream->Write(FirstMessage("huge", std::string(kNoMemory)));
   stream->Write(Message("fine", "a"));
@@ -95,7 +95,7 @@ TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
 }
 
 // Messages in parts alternate with short ones, so that a short message may finish while the next one is being read.
-TEST_F(EmbedStreamTest, MessagesAreBegunOneAfterTheOther) {
+TEST_F(EmbedStreamTest, MessagesAreStartedInOrder) {
   const auto stream = Open();
   constexpr int kRounds = 60, kParts = 8;
   std::jthread writer([&stream] {
@@ -251,7 +251,7 @@ TEST_F(RawEmbedStreamTest, ATextWithSeveralInvalidPartsFailsOnce) {
 }
 
 // Messages that were read before the end of the stream must be answered first, whatever ends the stream.
-TEST_F(RawEmbedStreamTest, WhatWasReadIsAnsweredBeforeTheError) {
+TEST_F(RawEmbedStreamTest, MessagesReadAreAnsweredBeforeTheError) {
   for (const std::string& bad : {std::string("\x1a\x7f"), FirstMessage("late", "a").SerializeAsString()}) {
     std::vector<std::string> messages{FirstMessage("0", "a").SerializeAsString()};
     for (int i = 1; i < 20; ++i) messages.push_back(Message(absl::StrCat(i), "a").SerializeAsString());
@@ -280,7 +280,7 @@ TEST_F(EmbedStreamTest, AnIdleStreamEndsWhenTheServerDrains) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
 }
 
-TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
+TEST_F(EmbedStreamTest, MessagesReadAreAnsweredBeforeADrainEndsTheStream) {
   encoder_.CloseGate();
   const auto stream = Open();
   stream->Write(FirstMessage("a", "a"));
@@ -293,7 +293,7 @@ TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
 }
 
 // A message that arrives while the server drains is not accepted, and the client is told so.
-TEST_F(EmbedStreamTest, AClientThatGoesOnSendingIsToldOfTheDrain) {
+TEST_F(EmbedStreamTest, ASendingClientIsToldOfTheDrain) {
   const auto stream = Open();
   stream->Write(FirstMessage("0", "a"));
   v1::EmbedStreamResponse answer;
@@ -315,7 +315,7 @@ class OldStreamTest : public EmbedStreamTest {
   OldStreamTest() : EmbedStreamTest(absl::Milliseconds(200)) {}
 };
 
-TEST_F(OldStreamTest, ItIsToldToGoOnAsAnotherOne) {
+TEST_F(OldStreamTest, AnOldStreamEndsWithUnavailable) {
   const auto stream = Open();
   // Messages are sent one after the other, so that all messages sent before the end are answered.
   int answered = 0;
@@ -330,7 +330,7 @@ TEST_F(OldStreamTest, ItIsToldToGoOnAsAnotherOne) {
   EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
 }
 
-TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
+TEST_F(EmbedStreamTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   encoder_.CloseGate();
   const auto stream = Open();
   std::jthread writer([&stream] {

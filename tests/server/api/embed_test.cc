@@ -383,7 +383,7 @@ TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
 }
 
 // A failed allocation must fail only the request that made it, whatever its method.
-TEST_F(ServiceTest, WantOfMemoryFailsItsRequestAlone) {
+TEST_F(ServiceTest, OutOfMemoryFailsOnlyItsRequest) {
   const std::string huge(kNoMemory);
   const auto expect_out_of_memory = [](const grpc::Status& status) {
     EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);

@@ -226,7 +226,7 @@ TEST(ExtensionConverterTest, RecommendedIsTheManifestsForTheOutput) {
 }
 
 // For optional numbers, 0 must be distinguished from the default.
-TEST(ExtensionConverterTest, WhoRepeatsARecommendationGetsIt) {
+TEST(ExtensionConverterTest, ARepeatedRecommendationIsUnchanged) {
   for (const char* json : {R"({"shiftedRotary": {"shiftFrom": 9, "localWindow": 0}})",
                            R"({"dualChunk": {"localWindow": 3}, "when": "ALWAYS"})",
                            R"({"windows": {"tokens": 8, "aggregation": "TOP_NORM", "top": 2}})",

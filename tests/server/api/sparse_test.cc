@@ -258,7 +258,7 @@ class SparseOnlyTest : public SparseServiceTest {
   SparseOnlyTest() : SparseServiceTest(Pooling::kNone) {}
 };
 
-TEST_F(SparseOnlyTest, GivesWhatItHasWhereNothingIsSaid) {
+TEST_F(SparseOnlyTest, GivesItsOnlyOutputByDefault) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->clear_output();
   v1::EmbedResponse response;

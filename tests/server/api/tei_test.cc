@@ -53,7 +53,7 @@ class OldTeiStreamTest : public TeiTest {
   OldTeiStreamTest() : TeiTest(absl::Milliseconds(200)) {}
 };
 
-TEST_F(OldTeiStreamTest, ItIsToldToGoOnAsAnotherOne) {
+TEST_F(OldTeiStreamTest, AnOldStreamEndsWithUnavailable) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   tei::v1::EmbedResponse response;
@@ -193,7 +193,7 @@ TEST_F(ExtendedTeiTest, ALongTextHasTheVectorOfItsProfile) {
 }
 
 // With an extension, truncation cuts only at the server's own limit.
-TEST_F(ExtendedTeiTest, TruncationCutsWhatTheExtensionDoesNotGetThrough) {
+TEST_F(ExtendedTeiTest, TruncationCutsAtTheServersLimit) {
   Serve({.profile = "windows"});
   std::string text;
   for (int i = 0; i < 150; ++i) text += "a ";
@@ -206,7 +206,7 @@ TEST_F(ExtendedTeiTest, TruncationCutsWhatTheExtensionDoesNotGetThrough) {
   EXPECT_EQ(Embed(request).metadata().compute_tokens(), 100u);
 }
 
-TEST_F(ExtendedTeiTest, InfoTellsWhatTheExtensionGetsThrough) {
+TEST_F(ExtendedTeiTest, InfoReportsTheLimitUnderTheExtension) {
   for (const auto& [tei, most] : {std::pair{TeiConfig{}, 16u}, std::pair{TeiConfig{.profile = "windows"}, 100u},
                                   std::pair{TeiConfig{.extension = R"({"grouped": {"factor": 2}})"}, 32u},
                                   std::pair{TeiConfig{.extension = R"({"grouped": {}})"}, 100u}}) {

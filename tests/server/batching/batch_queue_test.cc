@@ -78,7 +78,7 @@ TEST(BatchQueueTest, JobsUnderADeadlineRunOneAfterTheOther) {
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
 }
 
-TEST(BatchQueueTest, WhatCannotBeDoneInTimeIsNotBegun) {
+TEST(BatchQueueTest, JobsThatCannotMeetTheirDeadlineAreNotStarted) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
@@ -92,7 +92,7 @@ TEST(BatchQueueTest, WhatCannotBeDoneInTimeIsNotBegun) {
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
 }
 
-TEST(BatchQueueTest, WhatHasBegunGoesOn) {
+TEST(BatchQueueTest, StartedJobsContinue) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
@@ -203,7 +203,7 @@ TEST(BatchQueueTest, AJobIsDueFromItsStart) {
 }
 
 // A long job that had the device to itself for a long time must not wait equally long when other jobs arrive.
-TEST(BatchQueueTest, WhatRanWhileNobodyWaitedIsForgotten) {
+TEST(BatchQueueTest, TimeWithoutCompetitionDoesNotCount) {
   BatchQueue queue;
   const BatchLimits one{.max_tokens = 10};
   queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);

@@ -31,7 +31,7 @@ TEST(DecayedRatioTest, ForgetsWhatIsFarBeyondItsMemory) {
 }
 
 // A sample may add to the numerator only, as the time of helpers does.
-TEST(DecayedRatioTest, AddsAboveAlone) {
+TEST(DecayedRatioTest, AddsToTheNumeratorOnly) {
   DecayedRatio ratio(/*memory=*/5);
   ratio.Add(0, 4);
   ratio.Add(2, 0);

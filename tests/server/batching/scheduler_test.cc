@@ -171,7 +171,7 @@ TEST_F(SchedulerTest, AnEncoderErrorReachesEveryJobOfTheBatch) {
 }
 
 // A faulty job must not fail other jobs that only shared a batch with it.
-TEST_F(SchedulerTest, OnlyTheJobAtFaultFails) {
+TEST_F(SchedulerTest, OnlyTheFaultyJobFails) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   Pending blocker = BlockWorker();
   Pending before = MakePending({MakeSequence(1, 2), MakeSequence(2, 2)}),
@@ -201,7 +201,7 @@ TEST_F(SchedulerTest, AFailedJobLeavesTheQueue) {
   EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(7), ElementsAre(1)));
 }
 
-TEST_F(SchedulerTest, NobodyRunsAgainForACancelledOrALateJob) {
+TEST_F(SchedulerTest, CancelledAndLateJobsAreNotRunAgain) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   Pending blocker = BlockWorker();
   Pending cancelled = MakePending({MakeSequence(1, 2)}), faulty = MakePending({MakeSequence(7, 2)}),
@@ -227,7 +227,7 @@ TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
 }
 
 // Resources of a job, such as its permit, may be destroyed as soon as the lane is destroyed.
-TEST_F(SchedulerTest, JobsAreLetGoBeforeTheirLaneEnds) {
+TEST_F(SchedulerTest, JobsAreReleasedBeforeTheirLaneEnds) {
   class SlowPermit final : public QueuePermit {
    public:
     explicit SlowPermit(std::atomic<bool>& gone) : gone_(gone) {}
@@ -307,7 +307,7 @@ class SchedulerObserverTest : public SchedulerTest {
   std::unique_ptr<Lane> observed_lane_ = scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}}, &observer_);
 };
 
-TEST_F(SchedulerObserverTest, IsToldOfBatches) {
+TEST_F(SchedulerObserverTest, ObservesBatches) {
   RunTogether({1, 2, 3});
   EXPECT_EQ(observer_.batches, 1);
   EXPECT_EQ(observer_.sequences, 3);
@@ -316,7 +316,7 @@ TEST_F(SchedulerObserverTest, IsToldOfBatches) {
   EXPECT_EQ(observer_.failures, 0);
 }
 
-TEST_F(SchedulerObserverTest, IsToldOfFailuresAndOnceOfEverySequence) {
+TEST_F(SchedulerObserverTest, ObservesFailuresAndEverySequenceOnce) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   RunTogether({1, 7, 3});
   EXPECT_EQ(observer_.failures, 2);  // First all jobs together failed, and then the faulty one alone.
@@ -325,7 +325,7 @@ TEST_F(SchedulerObserverTest, IsToldOfFailuresAndOnceOfEverySequence) {
   EXPECT_EQ(observer_.dequeued, 3);
 }
 
-TEST_F(SchedulerObserverTest, WantOfMemoryIsNoFailure) {
+TEST_F(SchedulerObserverTest, OutOfMemoryIsNotAnEncoderFailure) {
   encoder_.FailOn(7, absl::ResourceExhaustedError("memory"));
   RunTogether({1, 7, 3});
   EXPECT_EQ(observer_.failures, 0);
@@ -416,7 +416,7 @@ TEST_F(SchedulerTest, RoomIsGivenBackWhenABatchBeginsOrNeverWill) {
   EXPECT_EQ(left->released, 80);
 }
 
-TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
+TEST(SchedulerEndTest, WaitingJobsAreAnsweredAtTheEnd) {
   FakeClock clock;
   FakeEncoder encoder;
   encoder.CloseGate();
@@ -559,7 +559,7 @@ TEST(SchedulerHangTest, AWorkerThatWantsACoreDoesNotHang) {
   EXPECT_TRUE(pending.answer.get().ok());
 }
 
-TEST(WantsCpuTest, TellsAThreadThatRunsFromOneThatWaits) {
+TEST(WantsCpuTest, DistinguishesRunningFromWaitingThreads) {
   std::atomic<pid_t> runs = 0, waits = 0;
   std::atomic<bool> over = false;
   std::promise<void> end;

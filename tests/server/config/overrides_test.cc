@@ -75,7 +75,7 @@ TEST(OverridesTest, UnknownVariablesNameTheNearestKey) {
 }
 
 // Such variables would have no effect, so they are reported.
-TEST(OverridesTest, SingleUnderscoresAreToldOf) {
+TEST(OverridesTest, SingleUnderscoresAreReported) {
   EXPECT_EQ(ErrorOf({"LONGEMBED_LISTEN=0.0.0.0:7"}),
             "LONGEMBED_LISTEN is not read; listen of the config is set by LONGEMBED__LISTEN");
   EXPECT_THAT(ErrorOf({"LONGEMBED_LIMITS_MAX_QUEUE_WAIT=5s"}), HasSubstr("by LONGEMBED__LIMITS__MAX_QUEUE_WAIT"));

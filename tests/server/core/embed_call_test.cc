@@ -260,7 +260,7 @@ TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
   EXPECT_GT(model_->lane().WorkOf(1000), absl::ZeroDuration());
 }
 
-TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
+TEST_F(EmbedCallTest, OutOfMemoryFailsTheCall) {
   Start(MakeParams({Input(std::string_view("a")), Input(kNoMemory)}));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "OUT_OF_MEMORY");
   Start(MakeParams({Input(std::string_view("a"))}));

@@ -111,7 +111,7 @@ TEST(WorkerPoolTest, OneClientsLongTasksLeaveHalfToThoseOfOthers) {
 }
 
 // The expected wait is reported, and a task is refused if it is too long.
-TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
+TEST(WorkerPoolTest, TheExpectedTimeGrowsWithTheQueue) {
   Gate gate;
   WorkerPool pool(1, kClock, absl::Milliseconds(500));
   Block(pool, gate);
@@ -134,7 +134,7 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
 }
 
 // The error must not say "in about 0" if nothing waits before the task.
-TEST(WorkerPoolTest, ATaskThatTakesTooLongIsToldHowLong) {
+TEST(WorkerPoolTest, AnErrorForALongTaskNamesItsTime) {
   WorkerPool pool(1, kClock);
   const TaskSize urgent{.client = "a", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
   const absl::Status status = pool.TryRun([] {}, urgent);
@@ -184,7 +184,7 @@ TEST(WorkerPoolTest, DelayedTasksUseEveryThread) {
   EXPECT_TRUE(happened);
 }
 
-TEST(WorkerPoolTest, TheDestructorRunsWhatIsLeft) {
+TEST(WorkerPoolTest, TheDestructorRunsTheRemainingTasks) {
   std::atomic<int> ran = 0;
   Gate gate;
   std::jthread opener;

@@ -294,7 +294,7 @@ TEST_F(HttpServerTest, DrainsWhatHasBegunAndClosesWhatIsIdle) {
   EXPECT_TRUE(closed);
 }
 
-TEST_F(HttpServerTest, CutsOffWhatDoesNotEndInTime) {
+TEST_F(HttpServerTest, CutsOffCallsThatDoNotEndInTime) {
   encoder_.CloseGate();
   RawConnection busy(http_->port());
   busy.Send(Post("/v1/embeddings", kHello));

@@ -25,7 +25,7 @@ TEST(JsonTest, WhatIsNotJsonIsRefusedByPlace) {
   EXPECT_THAT(ParseJson("[1").status().message(), HasSubstr("after 2 bytes"));
 }
 
-TEST(JsonTest, AKeyThatStandsTwiceIsRefusedAtEveryDepth) {
+TEST(JsonTest, DuplicateKeysAreRefusedAtEveryDepth) {
   EXPECT_EQ(ReasonOf(R"({"a": 1, "b": {"c": 1, "c": 2}})"), "DUPLICATE_FIELD");
   EXPECT_EQ(ReasonOf(R"([{"a": 1}, {"a": 1}])"), "");
 }
@@ -54,7 +54,7 @@ TEST(JsonTest, NumbersReadBackAsTheyWere) {
   }
 }
 
-TEST(RequestTargetTest, DecodesPathsAndRefusesWhatIsNone) {
+TEST(RequestTargetTest, DecodesPathsAndRefusesInvalidOnes) {
   EXPECT_EQ(PathOf("/v1/models/a%3Ab?x=%zz"), "/v1/models/a:b");
   EXPECT_EQ(PathOf("/%41"), "/A");
   for (const char* target : {"", "*", "v1", "http://host/v1", "/%", "/%4", "/%zz"}) {

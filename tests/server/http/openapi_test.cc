@@ -169,7 +169,7 @@ TEST_F(OpenApiTest, TellsOfEveryFieldOfARequestAndOfNoOther) {
   }
 }
 
-TEST_F(OpenApiTest, FieldsThatAreRequiredAre) {
+TEST_F(OpenApiTest, RequiredFieldsAreRequired) {
   for (const Route& route : routes_.calls) {
     if (route.is_get) continue;
     for (const json& name : SchemaOf(RequestOf(route)["schema"]).value("required", json::array())) {
@@ -207,7 +207,7 @@ bool HasPresence(const Message& message, const std::string& name) {
   return false;
 }
 
-TEST_F(OpenApiTest, ADefaultIsWhatAFieldThatIsLeftOutStandsFor) {
+TEST_F(OpenApiTest, DefaultsEqualAbsentFields) {
   int compared = 0;
   for (const Route& route : routes_.calls) {
     if (route.is_get) continue;
@@ -263,7 +263,7 @@ TEST_F(OpenApiTest, ErrorsOfEveryApiAreAsItSays) {
   }
 }
 
-TEST_F(OpenApiTest, IsServedWithAPageThatReadsIt) {
+TEST_F(OpenApiTest, IsServedWithAPageThatShowsIt) {
   const std::unique_ptr<HttpServer> http = Serve();
   const std::string document = Ask(http->port(), "GET /openapi.json HTTP/1.1\r\n\r\n");
   EXPECT_THAT(document, AllOf(HasSubstr(" 200 OK"), HasSubstr("Content-Type: application/json\r\n"),

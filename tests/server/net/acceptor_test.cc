@@ -203,7 +203,7 @@ TEST(AcceptorTest, IdleOnesAreClosed) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
 }
 
-TEST(AcceptorTest, AClientThatLeavesWithoutAWordIsNoRefusal) {
+TEST(AcceptorTest, AClientThatLeavesSilentlyIsNotARefusal) {
   Recorder recorder;
   const Client leaver, talker;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 1});
@@ -393,7 +393,7 @@ TEST(AcceptorTest, Port0PicksAPort) {
   EXPECT_NE(one->port(), other->port());
 }
 
-TEST(AcceptorTest, ATakenPortIsAnErrorInWords) {
+TEST(AcceptorTest, ATakenPortIsAReadableError) {
   const auto first = Listen("127.0.0.1:0");
   const std::string address = absl::StrCat("127.0.0.1:", first->port());
   const absl::Status status = Acceptor::Listen(address, {}).status();
@@ -406,7 +406,7 @@ TEST(AcceptorTest, ATakenPortIsAnErrorInWords) {
 }
 
 // Listening in only one address family would send half of the clients to another program.
-TEST(AcceptorTest, AnAddressThatIsTakenInOneFamilyIsAnError) {
+TEST(AcceptorTest, AnAddressInUseInOneFamilyIsAnError) {
   for (const char* other : {"127.0.0.1:0", "[::1]:0"}) {
     if (other[0] == '[' && !HasIpv6()) GTEST_SKIP() << "no IPv6 loopback here: tried with IPv4 only";
     const auto taken = Listen(other);
@@ -415,7 +415,7 @@ TEST(AcceptorTest, AnAddressThatIsTakenInOneFamilyIsAnError) {
   }
 }
 
-TEST(AcceptorTest, NonsenseIsAnErrorInWords) {
+TEST(AcceptorTest, NonsenseIsAReadableError) {
   for (const char* address : {"", ":", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536",
                               "127.0.0.1:-1", "127.0.0.1:99999999999", "[::1]", "1.2.3:4:five", "[::1:0", "a b:1"}) {
     const absl::Status status = Acceptor::Listen(address, {}).status();

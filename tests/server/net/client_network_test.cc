@@ -34,7 +34,7 @@ TEST(ClientNetworkTest, HostsOfOneNetworkAreOneClient) {
   EXPECT_EQ(ClientOf("ipv6:%5Bfe80::1%25eth0%5D:1"), "ipv6:fe80::/64");
 }
 
-TEST(ClientNetworkTest, WhatIsNoAddressKeepsItsWords) {
+TEST(ClientNetworkTest, InvalidAddressesAreUnchanged) {
   EXPECT_EQ(ClientOf("unknown"), "unknown");
   EXPECT_EQ(ClientOf("ipv6:nonsense:1"), "ipv6:nonsense");
   EXPECT_EQ(ClientOf(sockaddr_storage{}), "");

@@ -88,7 +88,7 @@ TEST_F(ConfigFileTest, OverridesApplyToAReloadToo) {
   unsetenv("LONGEMBED__LOG__LEVEL");
 }
 
-TEST_F(ConfigFileTest, SeveralProblemsStandInOneLine) {
+TEST_F(ConfigFileTest, SeveralProblemsAreInOneLine) {
   Write("");
   ConfigFile file(path_, *ReadConfig(path_));
   Write("reflection: 1\nchannelz: 2\n");

@@ -117,7 +117,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
 }
 
 // After SIGSTOP and SIGCONT, a batch may look as if it were hanging. It must get time to end.
-TEST_F(HealthMonitorTest, AnAbsenceIsNoHang) {
+TEST_F(HealthMonitorTest, ASuspendedProcessIsNotHanging) {
   HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock());
   monitor.SetServing(true);
   encoder_.CloseGate();
@@ -129,7 +129,7 @@ TEST_F(HealthMonitorTest, AnAbsenceIsNoHang) {
   encoder_.OpenGate();
 }
 
-TEST_F(HealthMonitorTest, OneThatFailsForTooLongEndsTheServersLiveness) {
+TEST_F(HealthMonitorTest, AModelThatFailsForTooLongEndsLiveness) {
   HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock(), absl::ZeroDuration());
   monitor.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
@@ -155,7 +155,7 @@ TEST_F(HealthMonitorTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
   ExpectServing(true);
 }
 
-TEST_F(HealthMonitorTest, WantOfMemoryIsNoFailureOfTheEncoder) {
+TEST_F(HealthMonitorTest, OutOfMemoryIsNotAnEncoderFailure) {
   monitor_.SetServing(true);
   encoder_.FailWith(EncoderOutOfMemory("not enough memory"));
   Embed(5, grpc::StatusCode::RESOURCE_EXHAUSTED);

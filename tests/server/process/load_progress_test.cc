@@ -41,7 +41,7 @@ class LoadProgressTest : public ::testing::Test {
   LoadProgress progress_{"m", server_.host().metrics, server_.health(), clock_};
 };
 
-TEST_F(LoadProgressTest, IsToldToProbesAndMetrics) {
+TEST_F(LoadProgressTest, IsReportedToProbesAndMetrics) {
   EXPECT_EQ(Told(), "");
   const auto verified = progress_.Begin(LoadStage::kVerifyingFiles);
   EXPECT_EQ(Told(), "0%, verifying files");

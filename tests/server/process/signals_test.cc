@@ -88,7 +88,7 @@ TEST_F(SignalsDeathTest, OthersAreIgnored) {
       ::testing::ExitedWithCode(7), "");
 }
 
-TEST_F(SignalsDeathTest, WhatDoesNotEndIsEndedByForce) {
+TEST_F(SignalsDeathTest, AProcessThatDoesNotEndIsEndedByForce) {
   EXPECT_EXIT(
       {
         ForceExitAfter(absl::Milliseconds(1), "it hangs");

@@ -80,7 +80,7 @@ class PortsTest : public ::testing::Test {
   Ports ports_;
 };
 
-TEST_F(PortsTest, EveryAddressThatIsNoneOrTakenIsToldOf) {
+TEST_F(PortsTest, EveryInvalidOrTakenAddressIsReported) {
   const auto taken = *Acceptor::Listen("127.0.0.1:0", {});
   ServerConfig config = OneModel();
   config.listen = "nonsense";

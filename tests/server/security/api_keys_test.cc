@@ -222,7 +222,7 @@ TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsToldOnce) {
   EXPECT_NE((*store)->Find("other"), nullptr);
 }
 
-TEST_F(ApiKeyStoreTest, LooksThoughNobodyCalls) {
+TEST_F(ApiKeyStoreTest, ChecksFilesWithoutCalls) {
   Write("keys: [{name: a, key: hello}]");
   const auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();

@@ -192,7 +192,7 @@ class LogWriterTest : public ::testing::Test {
   std::unique_ptr<LogWriter> writer_;
 };
 
-TEST_F(LogWriterTest, AStalledReaderHoldsNobodyAndTheNextLineSaysHowManyWereLost) {
+TEST_F(LogWriterTest, AStalledReaderBlocksNobodyAndLostLinesAreReported) {
   // The lines that the buffer holds. As many may wait in addition to those that the thread is writing.
   constexpr int kLines = 100;
   const std::string line = std::string(99, 'x') + "\n";
@@ -241,7 +241,7 @@ TEST_F(LogWriterTest, ALineLongerThanAPipeTakesAtOnceComesWhole) {
   for (size_t i = 0; i < 5; ++i) EXPECT_TRUE(read[i] + "\n" == lines[i]) << i;
 }
 
-TEST_F(LogWriterTest, APipeThatSomebodyMadeNonBlockingLosesNothing) {
+TEST_F(LogWriterTest, ANonBlockingPipeLosesNothing) {
   fcntl(ends_[1], F_SETFL, O_NONBLOCK);
   LogWriter& writer = Writer(1 << 20);
   const std::string line = std::string(999, 'x') + "\n";

@@ -194,7 +194,7 @@ TEST(MetricsPortTest, ServesIpv6AndBothFamiliesOnEveryAddress) {
 }
 
 // Scrapers that send half a request, or nothing, must not block others.
-TEST(MetricsPortTest, StalledScrapersHoldNobody) {
+TEST(MetricsPortTest, StalledScrapersBlockNobody) {
   Metrics metrics({});
   const auto port = metrics.Listen("127.0.0.1:0");
   ASSERT_TRUE(port.ok()) << port.status();

@@ -32,7 +32,7 @@ TEST(ProcessMetricsTest, HeapInUseGrowsByWhatIsHeld) {
 }
 
 // Eight threads keep about 5 MiB in jemalloc's caches.
-TEST(ProcessMetricsTest, WhatThreadsHaveFreedIsNotInUse) {
+TEST(ProcessMetricsTest, FreedMemoryIsNotInUse) {
   constexpr int kThreads = 8;
   const double before = HeapInUse();
   std::latch freed(kThreads), measured(1);

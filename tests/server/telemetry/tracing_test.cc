@@ -214,7 +214,7 @@ TEST_F(TracingTest, AFullQueueDropsWholeCallsAndNeverWaits) {
   EXPECT_THAT(dropped(), UnorderedElementsAre(Pair("queue_full", 3), Pair("export_failed", 4), Pair("shutdown", 10)));
 }
 
-TEST_F(TracingTest, WhatIsNotTakenIsCounted) {
+TEST_F(TracingTest, SpansThatAreNotTakenAreCounted) {
   Make();
   sender_.FailWith(absl::UnavailableError("nobody there"));
   exporter_->Add(std::vector<Span>(5));
