@@ -15,7 +15,8 @@
 namespace longembed::client {
 namespace {
 
-// gRPC buffers a whole call in order to retry it; its default of 256 KiB leaves larger calls without retries.
+// gRPC can retry a call only if its buffer holds the whole call. Its default of 256 KiB would leave larger calls
+// without retries.
 constexpr int kRetryBufferBytes = 64 << 20;
 
 bool IsLoopbackAddress(const std::string& host) {
@@ -30,7 +31,7 @@ bool IsLoopbackAddress(const std::string& host) {
   return IN6_IS_ADDR_LOOPBACK(&v6) || IN6_IS_ADDR_UNSPECIFIED(&v6) || is_mapped_loopback;
 }
 
-// The host of "[HOST]:PORT", "HOST:PORT" and "HOST", which may be a bare IPv6 address.
+// Returns the host of "[HOST]:PORT", "HOST:PORT" or "HOST". A bare HOST may be an IPv6 address.
 absl::string_view HostOf(absl::string_view address) {
   if (absl::ConsumePrefix(&address, "[")) return address.substr(0, address.find(']'));
   const bool has_port = std::count(address.begin(), address.end(), ':') == 1;
@@ -41,11 +42,11 @@ absl::string_view HostOf(absl::string_view address) {
 
 std::shared_ptr<grpc::Channel> OpenChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);  // Vectors of many inputs go far beyond the default of 4 MB.
+  arguments.SetMaxReceiveMessageSize(-1);  // The vectors of many inputs exceed the default of 4 MB.
   arguments.SetServiceConfigJSON(kRetryServiceConfig);
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kRetryBufferBytes);
   if (IsLocal(options.server)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  // Detect a server that vanished without closing its connection.
+  // Keepalive pings detect a server that vanished without closing its connection.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   auto credentials = options.tls ? grpc::SslCredentials({.pem_root_certs = options.root_certificates,
@@ -59,7 +60,7 @@ bool IsLocal(absl::string_view target) {
   if (absl::StartsWith(target, "unix:") || absl::StartsWith(target, "unix-abstract:")) return true;
   const bool has_scheme = absl::ConsumePrefix(&target, "dns:") || absl::ConsumePrefix(&target, "ipv4:") ||
                           absl::ConsumePrefix(&target, "ipv6:");
-  // "dns://AUTHORITY/HOST:PORT".
+  // The form is "dns://AUTHORITY/HOST:PORT".
   if (has_scheme && absl::ConsumePrefix(&target, "//")) target.remove_prefix(std::min(target.find('/'), target.size()));
   absl::ConsumePrefix(&target, "/");
   const std::string address = absl::AsciiStrToLower(target.substr(0, target.find(',')));

@@ -16,7 +16,7 @@ Client::Client(const ClientOptions& options)
     : api_key_(options.api_key), channel_(OpenChannel(options)), stub_(v1::EmbeddingService::NewStub(channel_)) {}
 
 absl::Status Client::Authorize(grpc::ClientContext& context) const {
-  // gRPC aborts the process over a header with other bytes.
+  // gRPC aborts the process if a header contains other bytes.
   if (!std::all_of(api_key_.begin(), api_key_.end(), &absl::ascii_isprint)) {
     return absl::InvalidArgumentError("api_key: must be printable ASCII");
   }

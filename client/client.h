@@ -23,17 +23,18 @@
 namespace longembed::client {
 
 struct CallOptions {
-  // Of the whole call, retries and the waits between them included. The server gets the remaining time as the deadline.
+  // Timeout of the whole call, including retries and the waits between them. The server gets the remaining time as its
+  // deadline.
   absl::Duration timeout = absl::Minutes(5);
-  // Cancels the call, from any thread: it returns CANCELLED at once.
+  // Cancels the call from any thread. The call then returns CANCELLED at once.
   std::stop_token stop = {};
 };
 
-// Multiple threads can call the methods of one Client without external synchronization.
+// A client of one server. Multiple threads can call the methods of one Client without external synchronization.
 //
-// Errors: the server's, see errors.h. UNAVAILABLE and RESOURCE_EXHAUSTED are returned once gRPC's retries are used up.
-// DEADLINE_EXCEEDED: the timeout passed, which includes waits that the server asked for. INVALID_ARGUMENT: the API key
-// is not printable ASCII.
+// Errors: the server's errors, see errors.h. UNAVAILABLE and RESOURCE_EXHAUSTED are returned only after gRPC's retries
+// are used up. DEADLINE_EXCEEDED: the timeout passed, including any waits that the server asked for. INVALID_ARGUMENT:
+// the API key is not printable ASCII.
 class Client {
  public:
   explicit Client(const ClientOptions& options);
@@ -44,17 +45,17 @@ class Client {
   absl::StatusOr<v1::ListModelsResponse> ListModels(const CallOptions& options = {});
   absl::StatusOr<v1::Model> GetModel(const v1::GetModelRequest& request, const CallOptions& options = {});
 
-  // Whether grpc.health.v1 reports SERVING for a service; "" is the server as a whole. Not retried: a probe reports at
-  // once that there is no server.
+  // Returns true if grpc.health.v1 reports SERVING for `service`. "" means the server as a whole. The call is not
+  // retried, so that a probe learns at once that no server answers.
   absl::StatusOr<bool> IsServing(const std::string& service, const CallOptions& options = {});
 
-  // For stream.h.
+  // Gives stream.h access to the stub.
   v1::EmbeddingService::Stub& stub() { return *stub_; }
   // Adds the API key to a call. Errors: INVALID_ARGUMENT.
   absl::Status Authorize(grpc::ClientContext& context) const;
 
  private:
-  // `invoke` makes the call: (grpc::ClientContext*, Response*) -> grpc::Status.
+  // Makes one call through `invoke`, which has the signature (grpc::ClientContext*, Response*) -> grpc::Status.
   template <typename Response, typename Invoke>
   absl::StatusOr<Response> Call(const CallOptions& options, Invoke invoke);
 

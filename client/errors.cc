@@ -8,7 +8,7 @@
 namespace longembed::client {
 namespace {
 
-// Details are kept under the type URL that they travel with.
+// Reads one detail. ToStatus stores each detail as a payload under its type URL.
 template <typename Detail>
 Detail ReadDetail(const absl::Status& status) {
   Detail detail;

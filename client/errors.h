@@ -1,5 +1,5 @@
-// The errors of calls: absl::Status with the server's code and message, and its google.rpc details as payloads.
-// Stateless: any thread.
+// Converts errors of calls to absl::Status. The status has the server's code and message, and the google.rpc details
+// are its payloads. All functions are stateless and thread-safe.
 //
 //   const absl::Status status = client.Embed(request).status();
 //   if (GetErrorDetails(status).reason == "INPUT_TOO_LONG") Split(request);
@@ -18,18 +18,18 @@
 namespace longembed::client {
 
 struct ErrorDetails {
-  std::string reason;  // The server's stable reason (google.rpc.ErrorInfo), such as "INPUT_TOO_LONG"; empty: none.
-  std::string field;   // Path of the first field at fault (BadRequest), such as "inputs[3].text"; empty: none.
+  std::string reason;  // The server's stable reason (google.rpc.ErrorInfo), such as "INPUT_TOO_LONG". Empty: none.
+  std::string field;   // Path of the first invalid field (BadRequest), such as "inputs[3].text". Empty: none.
   std::optional<absl::Duration>
-      retry_delay;  // Delay before the next attempt (RetryInfo); nullopt: the server gave no hint.
+      retry_delay;  // Delay before the next attempt (RetryInfo). nullopt: the server gave none.
 };
 
 ErrorDetails GetErrorDetails(const absl::Status& status);
 
-// Of a call. The message also names fields at fault that the server's sentence does not.
+// Converts the status of a call. Invalid fields that the server's message does not name are added to the message.
 absl::Status ToStatus(const grpc::Status& status);
 
-// Of one input: EmbedResult.error.
+// Converts the status of one input, which is EmbedResult.error.
 absl::Status ToStatus(const google::rpc::Status& status);
 
 }  // namespace longembed::client

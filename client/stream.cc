@@ -14,12 +14,12 @@
 namespace longembed::client {
 namespace {
 
-// The delays of deploy/client/retry_service_config.json.
+// The delays are those of deploy/client/retry_service_config.json.
 constexpr absl::Duration kFirstDelay = absl::Milliseconds(200);
 constexpr absl::Duration kMaxDelay = absl::Seconds(5);
 
-// A connection that broke in the middle of a stream shows as one of these codes, depending on the end that broke it (a
-// proxy among others). Errors of the server itself carry details.
+// Returns true if the connection broke in the middle of a stream. gRPC then reports one of these codes; which one
+// depends on the side that closed the connection, which may be a proxy. Errors of the server itself carry details.
 bool TransportBroke(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kCancelled:
@@ -31,26 +31,26 @@ bool TransportBroke(const absl::Status& status) {
   }
 }
 
-// The delay before the next attempt, after so many failures in a row. nullopt: another attempt is useless.
+// Returns the delay before the next attempt, after `failures` failures in a row. nullopt: another attempt is useless.
 std::optional<absl::Duration> DelayAfter(const absl::Status& status, int failures) {
   thread_local absl::BitGen random;
   const std::optional<absl::Duration> told = GetErrorDetails(status).retry_delay;
   const bool is_overload = status.code() == absl::StatusCode::kResourceExhausted && told.has_value();
   if (!is_overload && !TransportBroke(status)) return std::nullopt;
-  // Random, so that clients that were refused together do not come back together.
+  // The delay is randomized, so that clients that were refused together do not return together.
   if (told.has_value()) return *told * absl::Uniform(random, 1.0, 1.2);
   const absl::Duration doubled = kFirstDelay * std::exp2(std::min(failures - 1, 30));
   return std::min(doubled, kMaxDelay) * absl::Uniform(random, 0.8, 1.2);
 }
 
-// `duration` from `start` on, or the end of time.
+// Returns `start` + `duration`, or the maximum time point on overflow.
 template <typename TimePoint>
 TimePoint After(TimePoint start, absl::Duration duration) {
   const bool is_endless = duration >= absl::FromChrono(TimePoint::max() - start);
   return is_endless ? TimePoint::max() : start + absl::ToChronoNanoseconds(duration);
 }
 
-// Returns the end of a part of at most `most` bytes that ends between two code points.
+// Returns the end of a part of at most `most` bytes. The end is between two code points.
 size_t CutAt(const std::string& text, size_t begin, size_t most) {
   if (text.size() - begin <= most) return text.size();
   size_t end = begin + most;
@@ -142,7 +142,7 @@ grpc::Status EmbedStream::RunOnce(grpc::ClientContext& context) {
   const std::unique_ptr<Stub> stream = client_.stub().EmbedStream(&context);
   std::jthread sender([this, &stream] { Send(*stream); });
   for (v1::EmbedStreamResponse answer; stream->Read(&answer);) {
-    if (!Receive(std::move(answer))) break;  // Watch cancels the rest.
+    if (!Receive(std::move(answer))) break;  // Watch cancels the rest of the stream.
   }
   {
     const MutexLock lock(mutex_);
@@ -179,7 +179,7 @@ void EmbedStream::Send(Stub& stream) {
     const uint64_t number = unsent_.extract(unsent_.begin()).value().second;
     Item& item = unanswered_.at(number);
     item.is_sent = true;
-    // Sent from a copy, without the lock: sending blocks while the server does not read.
+    // A copy is sent without holding the lock, because sending blocks while the server does not read.
     v1::Input input = item.input;
     lock.unlock();
     if (!SendInput(stream, number, std::move(input), first)) return;
@@ -230,7 +230,8 @@ bool EmbedStream::Receive(v1::EmbedStreamResponse answer) {
   if (!Deliver(number, std::move(answer)).ok()) return false;
   {
     const MutexLock lock(mutex_);
-    unanswered_.erase(number);  // Not before: Finish would return while on_answer, and its error, are still out.
+    // Erased only now: before on_answer returned, Finish could have returned and missed its error.
+    unanswered_.erase(number);
     if (!unanswered_.empty()) awaited_since_ = Clock::now();
   }
   changed_.notify_all();
@@ -279,12 +280,12 @@ EmbedStream::Clock::time_point EmbedStream::Deadline() const {
 bool EmbedStream::MayTryAgain(const grpc::Status& end) {
   const MutexLock lock(mutex_);
   if (Over()) return false;
-  // Refused inputs, which wait until they are due, outlast a stream.
+  // Refused inputs stay unanswered when a stream ends, since they wait until they are due.
   const bool is_incomplete = std::any_of(unanswered_.begin(), unanswered_.end(), [](const auto& item) {
     return item.second.is_sent || item.second.due <= Clock::now();
   });
   if (!end.ok() || is_incomplete) {
-    // A server that ends a stream with OK before everything is answered lost inputs; they are sent again, too.
+    // A server that ends a stream with OK before every input is answered has lost inputs. They are sent again, too.
     const absl::Status status =
         end.ok() ? absl::UnavailableError("the server did not answer every input") : ToStatus(end);
     const std::optional<absl::Duration> delay = DelayAfter(status, ++failures_);

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs commands of this checkout in a bare Debian 12, in which nothing is installed, to prove that the scripts install what they need.
+# Runs commands of this checkout in a bare Debian 12 without any additional packages, to show that the scripts install what they need.
 #
 #   tests/bare_root.sh FOLDER [COMMAND...]     default: deploy/quickstart.sh tests/run.sh; each is timed
 #
-# FOLDER is made when it does not exist (debootstrap); one that an earlier run made is used again as it is, with fresh sources, for warm times.
-# Needs root and debootstrap. Mounts live in a namespace of their own and vanish with it, however this ends. The root shares the machine's
-# network, loopback ports included, and its package sources, proxies and certificate authorities.
+# FOLDER is created with debootstrap if it does not exist. The FOLDER of an earlier run is reused as it is, with fresh sources, which gives warm
+# times.
+# Needs root and debootstrap. Mounts are made in a separate namespace and disappear with it, however the script ends. The bare system shares the
+# machine's network, including loopback ports, and its package sources, proxies and certificate authorities.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,7 +18,7 @@ fail() {
   exit 1
 }
 
-# The lines of sources.list that this machine's apt has for the suite.
+# Prints the lines of sources.list that this machine's apt has for the suite.
 host_sources() {
   # shellcheck disable=SC2016  # apt's own placeholders.
   apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
@@ -32,7 +33,7 @@ make_root() {
   touch "$folder/$marker"
 }
 
-# The settings of a machine on this network: package sources and certificate authorities.
+# Copies the machine's network settings: package sources and certificate authorities.
 share_network() {
   local file
   cp /etc/resolv.conf /etc/hosts "$folder/etc/"
@@ -46,14 +47,14 @@ share_network() {
   fi
 }
 
-# The files of the working tree, committed or not, over a clone; what the root has built stays.
+# Copies the files of the working tree, committed or not, over a clone. Earlier build outputs are kept.
 copy_sources() {
   [ -d "$folder/srv/longembed/.git" ] || git clone -q --no-hardlinks "$repository" "$folder/srv/longembed"
   git -C "$repository" ls-files -z --cached --others --exclude-standard |
     tar -C "$repository" --null --ignore-failed-read -T - -c | tar -C "$folder/srv/longembed" --no-same-owner -x
 }
 
-# in_root COMMAND: in an environment that has nothing of this machine's but its proxies.
+# in_root COMMAND: runs a command in an environment without anything of this machine except its proxies.
 in_root() {
   local kept
   mapfile -t kept < <(env | grep -iE '^((https?|no)_proxy|PIP_(INDEX_URL|EXTRA_INDEX_URL)|CARGO_(HTTP|SOURCE|REGISTR)[A-Z_]*)=' || true)

@@ -14,8 +14,8 @@ esac
 reports=$root/build/reports/$preset
 suites=()
 
-# begin NAME COMMAND...: starts a suite that writes NAME.xml; its output goes to a log. Bash would let what runs in the background ignore Ctrl-C, and so
-# would every program that a test interrupts.
+# begin NAME COMMAND...: starts a suite that writes NAME.xml, with its output in a log. Without --default-signal, processes that bash starts in the
+# background would ignore Ctrl-C, and so would every program that a test interrupts.
 declare -A started
 begin() {
   local name=$1
@@ -26,7 +26,8 @@ begin() {
 
 log_of() { printf '%s/%s-%s.log' "$logs" "$1" "$preset"; }
 
-# finish NAME: waits for it. A suite that fails although its report names no failure (it crashed, hung, or lacked a program) counts as a failure of its own.
+# finish NAME: waits for the suite. If it fails although its report names no failure (it crashed, hung, or lacked a program), that counts as a failure
+# of its own.
 finish() {
   local name=$1 status=0
   wait "${started[$name]}" || status=$?
@@ -46,7 +47,7 @@ run() {
   finish "$1"
 }
 
-# The largest takes as long as the others together, each one thread.
+# The largest model takes as long as the others together. Each export runs on one thread.
 export_models() {
   (for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2; do export_model "$model" >/dev/null; done) &
   local others=$!
@@ -55,32 +56,33 @@ export_models() {
 }
 
 begin_ctest() {
-  # One at a time: encoders on both cores slow each other down many times over.
+  # Tests run one at a time, because encoders on the same cores slow each other down many times over.
   begin ctest timeout --foreground -s INT -k 60 1800 ctest --preset "$preset" --output-junit "$reports/ctest.xml"
 }
 
-# begin_pytest NAME ARGUMENTS...
+# begin_pytest NAME ARGUMENTS...: starts a suite of Python tests.
 begin_pytest() {
   local name=$1
   shift
-  # One thread each: the oracles' OpenMP threads spin beside the server that they are compared with, and two crawl where there are two cores.
+  # Libraries use one thread each. The OpenMP threads of oracles busy-wait next to the server that they are compared with, and two of them are very
+  # slow on two cores.
   begin "$name" env OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH="$root" timeout --foreground -s INT -k 60 2400 \
     "$venv/bin/python" -m pytest "$@" -q -rs --disable-warnings --junitxml "$reports/$name.xml"
 }
 
-# Suites run several at a time, because tests wait for servers, and servers for tests. Those that measure how a server holds up run alone, but for the build of
-# the fuzz targets, which takes what they leave of the cores.
+# Suites run several at a time, because tests wait for servers, and servers for tests. Suites that measure a server under load run alone, except for
+# the build of the fuzz targets, which uses idle time of the cores.
 run_release_suites() {
   local integration=tests/integration ignored=() file
-  # Vectors against formulas take as long as the other tests of a server together.
+  # Tests that compare vectors with formulas take as long as all other tests of a server together.
   local vectors=($integration/test_{families,large_model,long_spans,methods,precision,real_weights,sparse,token_vectors,truncation,vectors}.py)
   for file in "${vectors[@]}"; do ignored+=(--ignore="$file"); done
-  # These judge no times.
+  # These operational tests check no times, so they may run next to other suites.
   local timeless=("tests/operations/test_operations.py::test_short_form["{auth_matrix,cleanup}".py]")
 
   export_models
   say "C++ tests; beside them Python tests of the exporter, training, the chart and watching (output: build/logs/NAME-release.log)"
-  # If it fails, the fuzz suite, which builds again, fails with the reason.
+  # If this fails, the fuzz suite builds again and fails with the reason.
   begin fuzz-build nice -n 19 "$root/tests/fuzz/run.sh" --build-only
   begin_pytest offline tests --ignore=tests/client --ignore=tests/integration --ignore=tests/operations --ignore=tests/tidy --ignore=tests/watching
   begin_pytest watching tests/watching
@@ -105,7 +107,7 @@ run_release_suites() {
   run fuzz "$root/tests/fuzz/run.sh" --seconds 20 --jobs 2 --report "$reports/fuzz.xml"
 }
 
-# The kernels for Arm are cross-compiled and run by an emulator (tests/arm64), where the package sources have what that takes.
+# The kernels for Arm are cross-compiled and run in an emulator (tests/arm64), if the package sources have the tools.
 install_arm64_tools() {
   dpkg --print-foreign-architectures | grep -qx arm64 || as_root dpkg --add-architecture arm64 || return
   (install_packages g++-12-aarch64-linux-gnu qemu-user libabsl-dev:arm64 libgmock-dev:arm64 libgtest-dev:arm64) || {
@@ -117,12 +119,12 @@ install_arm64_tools() {
 set_up
 install_test_packages
 if [ "$preset" = release ]; then
-  # Programs that watch and balance the service. Debian may start both as services.
+  # Programs that monitor and balance the service. Debian may start prometheus and haproxy as services.
   install_packages prometheus haproxy openssl curl
-  # Their versions matter; where there are no such versions the checks are skipped.
+  # These versions matter. Other systems lack them, and the checks are skipped there.
   [ "$(debian_version)" != 12 ] || install_packages clang-format-14 clang-19
   install_python_package
-  # The site of the documentation, which tests/docs builds.
+  # Packages for the documentation site, which tests/docs builds.
   install_python docs "$root/docs/requirements.txt"
 fi
 if [ "$preset" = release ] && [ "$(debian_version)" = 12 ] && [ "$(uname -m)" = x86_64 ]; then

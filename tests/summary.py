@@ -1,7 +1,6 @@
-"""Adds up JUnit reports (FOLDER NAME...): names what failed and what was skipped, and closes with "N passed, N failed, N skipped".
+"""Adds up JUnit reports (FOLDER NAME...). Names what failed and what was skipped, and ends with "N passed, N failed, N skipped".
 
-Exit status 1 when a test failed or none ran. A runner that died leaves no report, or a broken or empty one, which counts as a failure.
-"""
+The exit status is 1 if a test failed or none ran. A runner that crashed leaves no report, or an invalid or empty one, which counts as a failure."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +17,7 @@ def outcome(case: ElementTree.Element) -> str:
 
 def reason(case: ElementTree.Element) -> str:
     lines = [line.strip() for line in (case.findtext("system-out") or "").splitlines() if line.strip()]
-    for i, line in enumerate(lines[:-1]):  # GoogleTest: the place, then what was written to GTEST_SKIP or the assertion.
+    for i, line in enumerate(lines[:-1]):  # GoogleTest writes the location first, and then the text given to GTEST_SKIP or to the assertion.
         if line.endswith((": Skipped", ": Failure")):
             return lines[i + 1]
     for tag in ("failure", "error", "skipped"):

@@ -86,7 +86,7 @@ absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult
 }
 
 void AnswerWriter::Close() {
-  closed_ = true;  // Before taking the lock, which Take could otherwise win for every line.
+  closed_ = true;  // Set before taking the lock; otherwise Take could keep winning the lock.
   const MutexLock lock(mutex_);
   progress_.Wipe();
 }

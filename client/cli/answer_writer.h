@@ -1,4 +1,4 @@
-// Writes answers, which come in any order, in the order of their inputs.
+// Writes answers in the order of their inputs. The answers may arrive in any order.
 #ifndef LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_
 #define LONGEMBED_CLIENT_CLI_ANSWER_WRITER_H_
 
@@ -20,22 +20,22 @@
 
 namespace longembed::client {
 
-// Multiple threads can call its methods without external synchronization.
+// Writes answers as JSON lines. Multiple threads can call its methods without external synchronization.
 class AnswerWriter {
  public:
-  // All must outlive it. `matrix` takes the vectors, whose lines then name their rows; nullptr: they stand in the
-  // lines.
+  // All arguments must outlive the writer. If `matrix` is not nullptr, vectors are written to it, and each line names
+  // the rows of its vectors. Otherwise the lines contain the vectors.
   AnswerWriter(const Arguments& arguments, std::ostream& out, NpyFile* matrix, Progress& progress)
       : arguments_(arguments), out_(out), matrix_(matrix), progress_(progress) {}
 
-  // Before the input is sent: inputs are numbered from 0 in this order.
+  // Announces an input, before it is sent. Inputs are numbered from 0 in the order of these calls.
   void Expect(nlohmann::json id, int64_t bytes_read);
 
-  // Writes every answer whose turn has come. Errors: the input's own, unless --partial; DATA_LOSS where the output
-  // cannot be written; CANCELLED after Close.
+  // Takes an answer, and writes every answer whose turn has come. Errors: the error of the input, unless --partial is
+  // set; DATA_LOSS if the output cannot be written; CANCELLED after Close.
   absl::Status Take(uint64_t number, v1::EmbedResult result);
 
-  // Writes nothing from now on: the output ends with a whole line. Waits for the line that is being written.
+  // Stops writing, so that the output ends with a complete line. Waits for a line that is being written.
   void Close();
 
   bool some_failed() const;
@@ -51,8 +51,8 @@ class AnswerWriter {
 
   std::atomic<bool> closed_ = false;
   mutable Mutex mutex_;
-  std::map<uint64_t, nlohmann::json> ids_ ABSL_GUARDED_BY(mutex_);       // Of inputs that are not written yet.
-  std::map<uint64_t, v1::EmbedResult> waiting_ ABSL_GUARDED_BY(mutex_);  // Answers whose turn has not come.
+  std::map<uint64_t, nlohmann::json> ids_ ABSL_GUARDED_BY(mutex_);       // Ids of inputs that are not written yet.
+  std::map<uint64_t, v1::EmbedResult> waiting_ ABSL_GUARDED_BY(mutex_);  // Answers that wait for an earlier one.
   uint64_t expected_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t next_ ABSL_GUARDED_BY(mutex_) = 0;
   bool some_failed_ ABSL_GUARDED_BY(mutex_) = false;

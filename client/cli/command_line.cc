@@ -27,7 +27,8 @@ constexpr char kFile[] = "FILE";
 constexpr double kTimeoutSeconds = 300;
 constexpr double kHealthTimeoutSeconds = 5;  // A server that hangs is not healthy.
 
-// Numbers, without some that CLI11 takes: not-a-number, and the octal and hexadecimal forms of integers.
+// Returns a validator for positive numbers. It refuses some values that CLI11 accepts: not-a-number, and octal and
+// hexadecimal integers.
 CLI::Validator PositiveNumber() {
   const auto check = [](const std::string& text) {
     double number = 0;
@@ -50,7 +51,7 @@ CLI::Validator ReadableFile() {
   return CLI::Validator(check, "", "READABLE");
 }
 
-// Filled by CLI11, and turned into Arguments after parsing.
+// The values that CLI11 fills. They are converted to Arguments after parsing.
 struct Raw {
   std::string server, root_certificates_file, client_certificate_file, client_key_file, api_key_file;
   bool tls = false;
@@ -64,7 +65,8 @@ struct Raw {
 };
 
 void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeoutSeconds) {
-  // Not CLI11's envname: the commands share `raw`, and for each that is not called it would overwrite the flag.
+  // CLI11's own envname is not used: all commands share `raw`, and every command that is not called would overwrite the
+  // flag.
   command.add_option("--server", raw.server, "HOST:PORT; outranks LONGEMBED_SERVER of the environment")
       ->default_str(ClientOptions().server);
   command.add_flag("--tls", raw.tls, "Use TLS");
@@ -164,7 +166,7 @@ absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
   return absl::OkStatus();
 }
 
-// CLI11 let only known words through.
+// Fills `options`. CLI11 has already refused unknown words.
 absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
   const auto upper = [](std::string word) {
     for (char& c : word) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
@@ -210,7 +212,7 @@ int PrintError(const absl::Status& status, const Streams& streams, int exit_stat
 
 namespace {
 
-// The commands, and what their flags fill.
+// The commands, and the variables that their flags fill.
 class CommandLine {
  public:
   CommandLine();
@@ -220,10 +222,10 @@ class CommandLine {
 
  private:
   void AddInspectCommands();
-  // Errors: INVALID_ARGUMENT.
+  // Converts `raw` to Arguments. Errors: INVALID_ARGUMENT.
   absl::Status FillArguments();
   int RunCommand(const Streams& streams);
-  // Of the help, and of arguments that CLI11 refuses.
+  // Prints the help, or explains arguments that CLI11 refused. Returns the exit status.
   int End(const CLI::ParseError& error, const std::vector<std::string>& words, const Streams& streams);
   ProgramDescription Describe() const;
 

@@ -11,7 +11,7 @@ namespace {
 
 enum class When { kAlways, kTls, kPlaintext };
 
-// Messages of gRPC 1.51 and OpenSSL, and ours, which follow the server's address.
+// Parts of messages of gRPC 1.51 and OpenSSL, and our messages for them. Ours follow the server's address.
 constexpr struct {
   const char* part;
   When when;
@@ -38,7 +38,7 @@ constexpr struct {
 
 std::string Words(const absl::Status& status, const ClientOptions& options) {
   const std::string theirs(status.message());
-  // Not for a connection that was established and broke.
+  // The table applies only to connections that could not be established, not to those that broke later.
   const bool failed_to_connect = absl::StrContains(theirs, "connections to all backends failing") ||
                                  absl::StrContains(theirs, "DNS resolution failed") ||
                                  absl::StrContains(theirs, "empty address list");

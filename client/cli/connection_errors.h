@@ -1,4 +1,4 @@
-// Words for connections that cannot be made.
+// Explains why a connection could not be made.
 #ifndef LONGEMBED_CLIENT_CLI_CONNECTION_ERRORS_H_
 #define LONGEMBED_CLIENT_CLI_CONNECTION_ERRORS_H_
 
@@ -7,8 +7,9 @@
 
 namespace longembed::client {
 
-// Returns UNAVAILABLE with what is wrong with the connection and what to do, in place of gRPC's words for it; any other
-// error as it is. After a timeout it asks the server again, for a second at most: retries may have hidden the reason.
+// Returns UNAVAILABLE with a message that says what is wrong with the connection and what to do, in place of gRPC's
+// message. Returns other errors unchanged. After DEADLINE_EXCEEDED it asks the server again, for at most one second,
+// because retries may have hidden the reason.
 absl::Status ExplainConnection(const absl::Status& status, const ClientOptions& options);
 
 }  // namespace longembed::client

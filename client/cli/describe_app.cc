@@ -20,11 +20,11 @@ ProgramOption DescribeOption(const CLI::Option& option) {
   ProgramOption described{.help = option.get_description()};
   for (const std::string& name : option.get_snames()) described.names.push_back("-" + name);
   for (const std::string& name : option.get_lnames()) described.names.push_back("--" + name);
-  // "--windows{default}": a flag that may have a value.
+  // A name such as "--windows{default}" is a flag with an optional value.
   described.value_optional = absl::StrContains(option.get_name(false, true), "{");
   if (described.value_optional) described.value = "VALUE";
   if (option.get_items_expected_max() == 0) return described;
-  // "TEXT:{json,text}", "TEXT:FILE", "UINT".
+  // The type is written as "TEXT:{json,text}", "TEXT:FILE" or "UINT".
   const std::string type = option.get_type_name();
   const size_t open = type.find('{');
   if (open != std::string::npos) {
@@ -44,7 +44,7 @@ void AddPositional(const CLI::Option& option, ProgramCommand& command) {
   command.operands = !described.choices.empty() ? absl::StrJoin(described.choices, "|") : "[FILE...]";
 }
 
-// Groups of options are commands without a name.
+// Adds the options of a command and of its option groups. In CLI11, option groups are commands without a name.
 void AddOptions(const CLI::App& app, ProgramCommand& command) {
   for (const CLI::Option* const option : app.get_options()) {
     option->nonpositional() ? command.options.push_back(DescribeOption(*option)) : AddPositional(*option, command);
@@ -58,7 +58,7 @@ bool HasName(const ProgramOption& option, const std::string& name) {
   return std::ranges::count(option.names, name) > 0;
 }
 
-// nullptr: unknown name.
+// Returns nullptr if the name is unknown.
 const ProgramOption* Find(const std::vector<ProgramOption>& options, const std::string& name) {
   const auto found = std::ranges::find_if(options, [&name](const auto& option) { return HasName(option, name); });
   return found == options.end() ? nullptr : &*found;
@@ -78,7 +78,7 @@ std::vector<std::string> CommandList(const ProgramDescription& program) {
 
 std::string CommandNames(const ProgramDescription& program) { return absl::StrJoin(CommandList(program), ", "); }
 
-// "" if CLI11's own message suffices.
+// Returns "" if CLI11's own message suffices.
 std::string ExplainFirstWord(const ProgramDescription& program, const std::string& word) {
   if (!absl::StartsWith(word, "-")) {
     return absl::StrCat("unknown command ", word, Suggest(word, CommandList(program)), "; there are ",
@@ -94,14 +94,14 @@ std::string ExplainFirstWord(const ProgramDescription& program, const std::strin
 }
 
 std::string ExplainWords(const ProgramCommand& command, const std::vector<std::string>& words) {
-  const ProgramOption* previous = nullptr;  // Its value may be missing.
+  const ProgramOption* previous = nullptr;  // The previous option, if its value may be missing.
   for (size_t i = 1; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (word == "--") return "";
     if (!absl::StartsWith(word, "-") || word == "-") {
       double number = 0;
       std::error_code error;
-      // Not the name of a file.
+      // A number that is also the name of a file is not a misplaced value.
       if (previous != nullptr && absl::SimpleAtod(word, &number) && !std::filesystem::exists(word, error)) {
         const std::string& name = previous->names.front();
         return absl::StrCat(name, " takes its value after \"=\": ", name, "=", word);

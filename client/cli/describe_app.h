@@ -1,5 +1,5 @@
-// Converts CLI11's description of the command line to a ProgramDescription, for the man page, shell completion and
-// suggestions for misspelled options.
+// Converts CLI11's description of the command line to a ProgramDescription. The man page, shell completion and
+// suggestions for misspelled options use it.
 #ifndef LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_
 #define LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_
 
@@ -14,12 +14,12 @@ class App;
 
 namespace longembed::client {
 
-// The name, summary, options and commands of `app`, as its --help lists them.
+// Returns the name, summary, options and commands of `app`, as its --help lists them.
 ProgramDescription DescribeApp(const CLI::App& app);
 
-// Describes the error in arguments that CLI11 refused, where CLI11 would name the wrong one: a misspelled command or
-// option, whose value it takes for a file; an option before the command; a value that has to follow "=". Returns ""
-// where the words have none of these faults. `words` are without the program's name.
+// Returns a message for arguments that CLI11 refused, in cases where CLI11's own message would name the wrong argument:
+// a misspelled command or option whose value CLI11 takes for a file, an option before the command, or a value that must
+// follow "=". Returns "" in all other cases. `words` excludes the program's name.
 std::string ExplainMisuse(const ProgramDescription& program, const std::vector<std::string>& words);
 
 }  // namespace longembed::client

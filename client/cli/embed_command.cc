@@ -24,16 +24,18 @@
 namespace longembed::client {
 namespace {
 
-// Answers wait for that of an earlier text, which may take minutes. This many times --in-flight of them may.
+// An answer waits for the answers of all earlier texts, which may take minutes. At most this many times --in-flight
+// answers may wait.
 constexpr size_t kAheadOfFirst = 8;
 
-// Sends the texts over a stream and writes the answers in order. Memory is bounded: reads no more than is in flight or
-// waits to be written.
+// Sends the texts over a stream and writes the answers in order. Memory is bounded: texts are read only while the
+// limits on texts in flight and on waiting answers allow it.
 class EmbedRun {
  public:
   struct Outcome {
     absl::Status status;
-    absl::Status input_error;  // Texts before it are answered, so that the output ends where the input is wrong.
+    // The error of a wrong input. Texts before it are answered, so the output ends where the input is wrong.
+    absl::Status input_error;
     bool some_failed = false;
   };
 
@@ -45,7 +47,7 @@ class EmbedRun {
         writer_(arguments, out, matrix, progress_),
         on_interrupt_(streams.interrupt, [this] { writer_.Close(); }) {}
 
-  // Skips one text for each id of `done`. Once.
+  // Runs once. Skips one text for each id in `done`.
   Outcome Run(std::unordered_multiset<std::string> done) {
     Outcome outcome;
     outcome.status = SendAll(std::move(done), outcome.input_error);
@@ -88,7 +90,7 @@ class EmbedRun {
 
 int RunTo(std::ostream& out, NpyFile* matrix, std::unordered_multiset<std::string> done, const Arguments& arguments,
           const Streams& streams) {
-  // Ends the run, and with it the progress line, before anything is printed.
+  // The temporary ends the run, and removes the progress line, before anything is printed.
   const EmbedRun::Outcome outcome = EmbedRun(arguments, streams, out, matrix).Run(std::move(done));
   if (!outcome.status.ok()) return PrintError(ExplainConnection(outcome.status, arguments.client), streams);
   if (!outcome.input_error.ok()) return PrintError(outcome.input_error, streams, kExitUsage);
@@ -112,7 +114,7 @@ absl::Status CheckOut(const Arguments& arguments) {
                                                    "; write JSON lines instead"));
   }
   for (const std::string& input : arguments.source.files) {
-    std::error_code error;  // 0 for a file that does not exist.
+    std::error_code error;  // The size is 0 for a file that does not exist.
     const bool same = std::filesystem::equivalent(input, arguments.out_file, error);
     if (same && std::filesystem::is_regular_file(input, error)) {
       return absl::InvalidArgumentError(absl::StrCat("--out: ", arguments.out_file, " is an input, too"));
@@ -121,7 +123,7 @@ absl::Status CheckOut(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
-// The vectors to --out, and beside it, in FILE.jsonl, the lines that name their rows.
+// Writes the vectors to --out, and the JSON lines that name their rows to FILE.jsonl beside it.
 int RunToMatrix(const Arguments& arguments, const Streams& streams) {
   absl::StatusOr<NpyFile> matrix = NpyFile::Create(arguments.out_file, arguments.options.encoding());
   if (!matrix.ok()) return PrintError(matrix.status(), streams, kExitUsage);

@@ -29,15 +29,16 @@ absl::Status FromJson(const std::string& flag, const std::string& json, google::
   return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
 }
 
-// The parts of a value of --positions: yarn=8 -> {"yarn": {"factor": 8}}.
+// How a value of --positions is converted to a field of Extension, for example yarn=8 to {"yarn": {"factor": 8}}.
 struct Spelling {
   std::string field;
-  std::vector<std::string> numbers;  // All of them, or none.
+  std::vector<std::string> numbers;  // The fields that take the numbers. A value gives all of the numbers or none.
   bool required = false;
 };
 
-// Every message of an extension but `windows`, `attention_calibration` and `recommended` is a positions method. Its
-// number is its factor; one without a factor has all of its fields.
+// Returns the spellings of all positions methods, which are the messages in Extension except `windows`,
+// `attention_calibration` and `recommended`. A method with a factor takes it as its only number. A method without one
+// takes all of its fields.
 std::map<std::string, Spelling> MakeSpellings() {
   std::map<std::string, Spelling> spellings;
   const auto& extension = *v1::Extension::descriptor();

@@ -1,5 +1,5 @@
-// The flags that set a context extension and the output: --windows, --positions, --vectors and so on. What
-// they make of an extension is what --extension says in JSON.
+// Flags that set a context extension and the output: --windows, --positions, --vectors and so on. They are a short form
+// of what --extension says in JSON.
 #ifndef LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 #define LONGEMBED_CLIENT_CLI_EXTENSION_FLAGS_H_
 
@@ -18,11 +18,11 @@ namespace longembed::client {
 
 class ExtensionFlags {
  public:
-  // Adds the flags to a command; this must outlive its parsing. May be called for several commands.
+  // Adds the flags to a command. This object must outlive the parsing. May be called for several commands.
   void AddTo(CLI::App& command);
 
-  // Sets extension, output, spans, max_terms and token_pooling as the flags say. Errors: INVALID_ARGUMENT, one sentence
-  // that names the flag.
+  // Sets extension, output, spans, max_terms and token_pooling from the flags. Errors: INVALID_ARGUMENT, with one
+  // sentence that names the flag.
   absl::Status Fill(v1::EmbedOptions& options) const;
 
  private:

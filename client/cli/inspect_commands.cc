@@ -21,7 +21,7 @@ std::string ToJson(const google::protobuf::Message& message) {
   return status.ok() ? json : "{}";
 }
 
-// As JSON for a request: without fields that have their defaults.
+// Returns the extension as JSON for a request, without fields that have their default values.
 std::string Compact(const v1::Extension& extension) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
@@ -30,7 +30,7 @@ std::string Compact(const v1::Extension& extension) {
   return status.ok() ? json : "{}";
 }
 
-// Reads every text of the source: these commands take a few texts, in one call.
+// Reads all texts of the source. These commands take few texts and send them in one call.
 absl::StatusOr<std::vector<InputLine>> ReadAll(const Arguments& arguments, const Streams& streams) {
   TextReader reader(arguments.source, streams.in);
   std::vector<InputLine> lines;
@@ -43,14 +43,14 @@ absl::StatusOr<std::vector<InputLine>> ReadAll(const Arguments& arguments, const
   }
 }
 
-// Writes one JSON object a line: the id, then the fields of the result.
+// Writes one line of JSON: the id, then the fields of the result.
 void WriteJson(const nlohmann::json& id, const google::protobuf::Message& result, std::ostream& out) {
   nlohmann::ordered_json object{{"id", nlohmann::ordered_json(id)}};
   object.update(nlohmann::ordered_json::parse(ToJson(result)));
   out << object.dump() << "\n";
 }
 
-// "YARN factor 2.58, query scale 1.15"
+// Describes a method, for example "YARN factor 2.58, query scale 1.15".
 std::string Describe(const v1::Method& method) {
   std::string text = v1::Method::Kind_Name(method.kind());
   if (method.has_factor()) text += absl::StrFormat(" factor %g", method.factor());

@@ -12,7 +12,7 @@
 namespace longembed::client {
 namespace {
 
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // The byte order mark that some editors write.
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // Some editors write it at the start of a file.
 
 std::string FormatValues(const v1::Embedding& embedding) {
   std::string json = "[";
@@ -59,7 +59,7 @@ std::string FormatRanges(const Messages& messages, RangeOf range_of) {
   return json + "]";
 }
 
-// Returns false if it is not a list of pairs of numbers.
+// Appends the ranges to `input`. Returns false if `list` is not a list of pairs of numbers.
 bool ReadRanges(const nlohmann::json& list, v1::Input& input) {
   if (!list.is_array()) return false;
   for (const nlohmann::json& pair : list) {
@@ -74,7 +74,7 @@ bool ReadRanges(const nlohmann::json& list, v1::Input& input) {
   return true;
 }
 
-// The id of a line that is invalid after its id; else `otherwise`.
+// Returns the "id" of a line that is not valid JSON, if the id comes before the error. Otherwise returns `otherwise`.
 nlohmann::json FindId(const std::string& line, nlohmann::json otherwise) {
   using Event = nlohmann::json::parse_event_t;
   bool id_is_next = false;
@@ -108,19 +108,20 @@ absl::Status CheckUtf8(const std::string& text) {
     static_cast<void>(nlohmann::json(text).dump());
     return absl::OkStatus();
   } catch (const nlohmann::json::type_error& error) {
-    const std::string words = error.what();  // "[...] invalid UTF-8 byte at index 2: 0xFF"
+    const std::string words = error.what();  // The message has the form "[...] invalid UTF-8 byte at index 2: 0xFF".
     const size_t where = std::min(words.find(" byte at"), words.size());
     return absl::InvalidArgumentError(absl::StrCat("not UTF-8:", words.substr(where)));
   }
 }
 
-// The parser's reason, if the line is not JSON.
+// Returns an error that says why the line is not a JSON object, with the parser's reason if the line is not JSON.
 absl::Status WhyNoObject(const std::string& line) {
   std::string why;
   try {
     static_cast<void>(nlohmann::json::parse(line));
   } catch (const nlohmann::json::parse_error& error) {
-    // "[...] parse error at line 1, column 9: syntax error while parsing value - WHY; last read: '...'"
+    // The message has the form "[...] parse error at line 1, column 9: syntax error while parsing value - WHY; last
+    // read: '...'".
     const std::string words = error.what();
     const size_t dash = words.find(" - ");
     if (dash != std::string::npos) {
@@ -177,7 +178,7 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::Em
   out << "{\"id\":" << id.dump();
   if (result.has_error()) {
     const nlohmann::json error{{"code", result.error().code()}, {"message", result.error().message()}};
-    // A file's name, which need not be UTF-8, may stand in the message.
+    // The message may contain a file name, which need not be UTF-8.
     out << ",\"error\":" << error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "}\n";
     return;
   }

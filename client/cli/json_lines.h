@@ -1,4 +1,4 @@
-// The command line's input and output: one JSON object a line. Stateless functions over streams.
+// Reads and writes the command line's JSON lines: one JSON object per line. All functions are stateless.
 #ifndef LONGEMBED_CLIENT_CLI_JSON_LINES_H_
 #define LONGEMBED_CLIENT_CLI_JSON_LINES_H_
 
@@ -14,27 +14,29 @@
 
 namespace longembed::client {
 
-// One text to embed. `id` is any JSON value; a line without one, or with none that can be read, is known by its number.
+// One text to embed. `id` is any JSON value. If the line has no id, or none that can be read, the line number is the
+// id.
 struct InputLine {
   nlohmann::json id;
-  absl::StatusOr<v1::Input> input;  // Errors (INVALID_ARGUMENT): the line is wrong; names it by its number.
+  absl::StatusOr<v1::Input> input;  // INVALID_ARGUMENT if the line is wrong. The error names the line number.
 };
 
-// Errors (INVALID_ARGUMENT): not UTF-8; names the first bad byte.
+// Returns an input with the text. Errors: INVALID_ARGUMENT if the text is not UTF-8. The error names the first bad
+// byte.
 absl::StatusOr<v1::Input> TextInput(std::string text);
 
 enum class LineFormat {
-  kJson,  // {"id": ..., "text": ..., "ranges": [[start, end], ...]}; id and ranges may be left out
-  kText,  // The line is the text.
+  kJson,  // {"id": ..., "text": ..., "ranges": [[start, end], ...]}. "id" and "ranges" are optional.
+  kText,  // The whole line is the text.
 };
 
-// Reads lines of one stream, skipping blank ones. `name` and the line's number stand in errors.
+// Reads the lines of one stream and skips blank ones. Errors contain `name` and the line number.
 class LineReader {
  public:
   LineReader(std::istream& stream, std::string name, LineFormat format);
 
-  // nullopt at the end. Errors (INVALID_ARGUMENT): reading failed. A line that is wrong (not UTF-8, not JSON, without a
-  // "text" that is a string, with "ranges" that are none) has its error in its input.
+  // Returns the next line, or nullopt at the end. Errors: INVALID_ARGUMENT if reading fails. If a line is wrong, its
+  // `input` is the error. A wrong line is not UTF-8, is not JSON, has no string "text", or has invalid "ranges".
   absl::StatusOr<std::optional<InputLine>> Next();
 
   int64_t bytes_read() const { return bytes_read_; }
@@ -53,16 +55,20 @@ struct RowRange {
   int64_t end = 0;
 };
 
-// {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN"}, the
-// method being that of the first window; "embeddings" in place of "embedding" when there are several, and "ranges" when
-// each stands for a part of the text; {"id":..., "error":{"code":..., "message":...}} for an input that failed. An
-// embedding in an encoding other than FLOAT32 is {"encoding":..., "dimensions":N, "data":"base64"} and, for INT8,
-// "scale". A sparse one is {"dimensions":N, "indices":[...], "values":[...]}, or has "indices" beside "data". With
-// `rows` "rows":[start,end] stands in place of the embeddings.
+// Writes the answer of one input as a JSON line:
+//
+//   {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN"}
+//
+// "method" is that of the first window. If there are several embeddings, the line has "embeddings" instead of
+// "embedding". If each embedding stands for a part of the text, the line also has "ranges". If the input failed, the
+// line is {"id":..., "error":{"code":..., "message":...}}. In an encoding other than FLOAT32 an embedding is
+// {"encoding":..., "dimensions":N, "data":"base64"}, plus "scale" for INT8. A sparse embedding is {"dimensions":N,
+// "indices":[...], "values":[...]}, or has "indices" next to "data". If `rows` is set, "rows":[start,end] replaces the
+// embeddings.
 void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
                  std::ostream& out, const std::optional<RowRange>& rows = std::nullopt);
 
-// The shortest decimal that reads back as the same float.
+// Returns the shortest decimal that reads back as the same float.
 std::string FormatFloat(float value);
 
 }  // namespace longembed::client

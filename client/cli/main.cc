@@ -11,9 +11,9 @@
 
 namespace {
 
-// Ends the process on SIGINT, SIGTERM or SIGHUP, by that signal, once the output ends with a whole line. A second
-// signal ends it at once. Signals that the parent ignores (nohup) stay ignored. To be called before other threads
-// start, which inherit the blocked signals.
+// Ends the process on SIGINT, SIGTERM or SIGHUP, after the output ends with a complete line. The process dies by that
+// signal. A second signal ends the process at once. Signals that the parent process ignores (nohup) stay ignored. Must
+// be called before other threads start, because they inherit the blocked signals.
 void EndOnSignals(std::stop_source interrupt) {
   sigset_t signals;
   sigemptyset(&signals);
@@ -31,12 +31,14 @@ void EndOnSignals(std::stop_source interrupt) {
   }).detach();
 }
 
-// Occupies standard streams that the parent closed. Else the first socket would take the number of one, and the output
-// would go there. Reading standard input and writing the others stays an error.
+// Opens /dev/null for each standard stream that the parent process closed. Otherwise the first socket would get that
+// descriptor, and output would go to the socket. The access mode is the wrong one on purpose, so reading standard input
+// and writing the other streams remain errors.
 void OccupyClosedStreams() {
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(stream, F_GETFD) != -1) continue;
-    static_cast<void>(open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY));  // Takes the lowest number.
+    // open() uses the lowest free descriptor.
+    static_cast<void>(open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY));
   }
 }
 
@@ -44,7 +46,8 @@ void OccupyClosedStreams() {
 
 int main(int argc, char** argv) {
   OccupyClosedStreams();
-  // A closed reader and a limit on a file's size show as a failed write, with an exit status and a message.
+  // With these signals ignored, a closed pipe or a file-size limit appears as a failed write, which leads to a message
+  // and an exit status.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   std::ios::sync_with_stdio(false);

@@ -10,12 +10,12 @@
 namespace longembed::client {
 namespace {
 
-// All of the header: magic, version, length and dictionary, with room for any shape.
+// Size of the whole header: magic, version, length and dictionary. It has room for any shape.
 constexpr size_t kHeaderBytes = 128;
 
 static_assert(std::endian::native == std::endian::little, "float32 values are written as they are in memory");
 
-// "" for one without a type in NumPy.
+// Returns the NumPy type of an encoding, or "" if NumPy has none.
 std::string TypeOf(v1::EmbedOptions::Encoding encoding) {
   switch (encoding) {
     case v1::EmbedOptions::FLOAT32:
@@ -29,7 +29,7 @@ std::string TypeOf(v1::EmbedOptions::Encoding encoding) {
   }
 }
 
-// The row's bytes.
+// Returns the bytes of the row.
 std::string BytesOf(const v1::Embedding& embedding) {
   if (embedding.values_size() == 0) return embedding.packed();
   return {reinterpret_cast<const char*>(embedding.values().data()), embedding.values_size() * sizeof(float)};

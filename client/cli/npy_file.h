@@ -1,4 +1,4 @@
-// A matrix in NumPy's format (.npy, version 1.0) that grows by rows.
+// Writes a matrix in NumPy's format (.npy, version 1.0). The matrix grows row by row.
 #ifndef LONGEMBED_CLIENT_CLI_NPY_FILE_H_
 #define LONGEMBED_CLIENT_CLI_NPY_FILE_H_
 
@@ -12,15 +12,15 @@
 
 namespace longembed::client {
 
-// Not thread-safe.
+// An open .npy file. Not thread-safe.
 class NpyFile {
  public:
-  // Overwrites the file. Errors (INVALID_ARGUMENT): it cannot be written, or the encoding has no type in NumPy: those
-  // of FLOAT32, FLOAT16 and BINARY (of bytes, eight components each) are float32, float16 and uint8.
+  // Creates the file, or overwrites it. FLOAT32, FLOAT16 and BINARY become float32, float16 and uint8; each uint8 holds
+  // eight components. Errors: INVALID_ARGUMENT if the file cannot be written, or if NumPy has no type for the encoding.
   static absl::StatusOr<NpyFile> Create(const std::string& path, v1::EmbedOptions::Encoding encoding);
 
-  // Appends a row, after which the file is whole. Errors: FAILED_PRECONDITION for a sparse vector and for another
-  // length than the first row's, DATA_LOSS.
+  // Appends a row. The file is valid after each row. Errors: FAILED_PRECONDITION if the vector is sparse or its length
+  // differs from that of the first row; DATA_LOSS if writing fails.
   absl::Status Append(const v1::Embedding& embedding);
 
   int64_t rows() const { return rows_; }
@@ -32,7 +32,7 @@ class NpyFile {
 
   std::string path_;
   std::ofstream file_;
-  std::string type_;  // Such as "<f4".
+  std::string type_;  // For example "<f4".
   int64_t item_bytes_ = 1;
   int64_t rows_ = 0;
   int64_t columns_ = 0;

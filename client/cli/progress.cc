@@ -10,7 +10,7 @@
 namespace longembed::client {
 namespace {
 
-constexpr absl::Duration kDelay = absl::Seconds(1);  // Delay before the line appears.
+constexpr absl::Duration kDelay = absl::Seconds(1);  // Time before the line first appears.
 constexpr absl::Duration kInterval = absl::Milliseconds(200);
 constexpr int kBarWidth = 24;
 constexpr char kWipe[] = "\r\x1b[K";

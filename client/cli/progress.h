@@ -1,4 +1,4 @@
-// A progress line on a terminal, for input that takes longer than a second.
+// Shows a progress line on a terminal, for runs that take longer than one second.
 #ifndef LONGEMBED_CLIENT_CLI_PROGRESS_H_
 #define LONGEMBED_CLIENT_CLI_PROGRESS_H_
 
@@ -9,14 +9,14 @@
 
 namespace longembed::client {
 
-// Not thread-safe.
+// The progress line. Not thread-safe.
 class Progress {
  public:
-  // `visible`: whether `out` is a terminal. `total_bytes`: of all input; 0 = unknown.
+  // `visible` says whether `out` is a terminal. `total_bytes` is the size of all input, or 0 if unknown.
   Progress(std::ostream& out, bool visible, int64_t total_bytes);
   ~Progress() { Wipe(); }
 
-  // Redraws at most five times a second.
+  // Redraws the line, at most five times a second.
   void Update(int64_t texts, int64_t tokens, int64_t bytes);
   // Removes the line.
   void Wipe();

@@ -12,14 +12,14 @@
 namespace longembed::client {
 namespace {
 
-constexpr std::string_view kLineStart = "{\"id\":";  // As WriteResult begins every line.
+constexpr std::string_view kLineStart = "{\"id\":";  // The start of every line that WriteResult writes.
 
 bool IsAnswer(const nlohmann::json& object) {
   return object.is_object() && object.contains("id") &&
          (object.contains("embedding") || object.contains("embeddings") || object.contains("error"));
 }
 
-// Whether an unterminated line may be one that an interrupted run was writing. Any other text must not be cut off.
+// Returns true if a last line without a newline may come from an interrupted run. Any other text must be kept.
 bool MayBeCutOff(const std::string& line, const nlohmann::json& object) {
   if (!object.is_discarded()) return IsAnswer(object);
   return line.starts_with(kLineStart) || kLineStart.starts_with(line);
@@ -34,7 +34,7 @@ absl::StatusOr<EarlierAnswers> ReadEarlierAnswers(const std::string& path) {
     if (errno == ENOENT) return earlier;
     return absl::InvalidArgumentError(absl::StrCat(path, " cannot be opened: ", std::strerror(errno)));
   }
-  std::uintmax_t whole = 0;  // Bytes of whole lines.
+  std::uintmax_t whole = 0;  // Bytes of complete lines.
   int64_t number = 0;
   bool cut_off = false;
   for (std::string line; std::getline(file, line);) {

@@ -1,4 +1,4 @@
-// Reads the answers that earlier runs wrote to the file of --out, so that --resume continues after them.
+// Reads the answers that earlier runs wrote to the file of --out, so that --resume can continue after them.
 #ifndef LONGEMBED_CLIENT_CLI_RESUME_H_
 #define LONGEMBED_CLIENT_CLI_RESUME_H_
 
@@ -11,13 +11,13 @@
 namespace longembed::client {
 
 struct EarlierAnswers {
-  std::unordered_multiset<std::string> ids;  // As JSON, one for each answer: ids need not tell texts apart.
-  int64_t failed = 0;                        // Answers that are an error.
+  std::unordered_multiset<std::string> ids;  // The ids as JSON, one per answer. Several texts may share an id.
+  int64_t failed = 0;                        // Answers that are errors.
 };
 
-// Reads a file of answers. A last line that was cut off, because the run that wrote it was ended, is removed from the
-// file. A file that does not exist has no answers. Errors, which leave the file as it is: INVALID_ARGUMENT for a file
-// that cannot be opened or cut, and for a line that `longembed embed` did not write; DATA_LOSS where reading fails.
+// Reads a file of answers. If an earlier run was interrupted and its last line is incomplete, that line is removed from
+// the file. A file that does not exist has no answers. Errors leave the file unchanged: INVALID_ARGUMENT if the file
+// cannot be opened or truncated, or has a line that `longembed embed` did not write; DATA_LOSS if reading fails.
 absl::StatusOr<EarlierAnswers> ReadEarlierAnswers(const std::string& path);
 
 }  // namespace longembed::client

@@ -1,4 +1,4 @@
-// The texts that a command works on, one after the other.
+// Reads the texts that a command works on.
 #ifndef LONGEMBED_CLIENT_CLI_TEXT_READER_H_
 #define LONGEMBED_CLIENT_CLI_TEXT_READER_H_
 
@@ -11,20 +11,21 @@
 
 namespace longembed::client {
 
-// The texts of a TextSource one after the other, read on demand. Not thread-safe.
+// Reads the texts of a TextSource one after the other, on demand. Not thread-safe.
 class TextReader {
  public:
   TextReader(const TextSource& source, std::istream& in);
 
-  // nullopt at the end. Errors (INVALID_ARGUMENT): a file cannot be read. A wrong line has its error in its input.
+  // Returns the next text, or nullopt at the end. Errors: INVALID_ARGUMENT if a file cannot be read. If a line is
+  // wrong, its `input` is the error.
   absl::StatusOr<std::optional<InputLine>> Next();
 
-  // Of all files together; 0 when the input is not made of files.
+  // Size of all files together. 0 if the input does not come from files.
   int64_t total_bytes() const { return total_bytes_; }
   int64_t bytes_read() const { return bytes_of_finished_ + (reader_.has_value() ? reader_->bytes_read() : 0); }
 
  private:
-  // False when there is nothing left to open.
+  // Opens the next file. Returns false if there is none.
   absl::StatusOr<bool> OpenNext();
 
   const TextSource& source_;

@@ -1,7 +1,6 @@
-"""Generates what the package takes from the repository: the messages of longembed.v1 and gRPC's retry policy.
+"""Generates the files that the package takes from the repository: the messages of longembed.v1 and gRPC's retry policy.
 
-In a checkout they are made from proto/ and deploy/client/ whenever the package is built; a source distribution carries them.
-"""
+In a checkout they are generated from proto/ and deploy/client/ on every build of the package. A source distribution contains them."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto", "longembe
 
 
 def generate_messages(protos: Path, scratch: Path) -> None:
-    """messages.pb: the descriptors, whole. messages.pyi: their classes for type checkers, in one file."""
+    """Writes messages.pb, which holds the complete descriptors, and messages.pyi, which holds their classes for type checkers in one file."""
     from grpc_tools import protoc
 
     well_known = Path(protoc.__file__).parent / "_proto"
@@ -33,7 +32,7 @@ def generate_messages(protos: Path, scratch: Path) -> None:
 def generate() -> None:
     protos = REPOSITORY / "proto"
     if not (protos / PROTOS[-1]).exists():
-        return  # A source distribution.
+        return  # This is a source distribution.
     scratch = HERE / "build" / "hints"
     scratch.mkdir(parents=True, exist_ok=True)
     generate_messages(protos, scratch)

@@ -1,5 +1,6 @@
-// Prints the vectors of small programs by each set of kernels that this processor has, a line each: "SET PRECISION
-// NUMBER NUMBER ...". Weights and batches are the same on every machine, so two machines' lines can be compared.
+// Prints the vectors of small programs, for each set of kernels that this processor supports. A line has the form "SET
+// PRECISION NUMBER NUMBER ...". Weights and batches are the same on every machine, so the lines of two machines can be
+// compared.
 #include <cstdio>
 #include <utility>
 #include <vector>

@@ -1,7 +1,8 @@
-"""The native engine's kernels for Arm: cross-compiled, and run under qemu-user as three processors, from the oldest set of instructions to the newest.
+"""Tests the native engine's Arm kernels. They are cross-compiled and run under qemu-user as three processors, from the oldest instruction set to
+the newest.
 
-Needs aarch64-linux-gnu-g++-12, qemu-aarch64 and Debian's arm64 packages of abseil and GoogleTest; skipped, by name, without them. tests/run.sh installs them.
-"""
+Needs aarch64-linux-gnu-g++-12, qemu-aarch64 and Debian's arm64 packages of abseil and GoogleTest. Without them the tests are skipped by name.
+tests/run.sh installs them."""
 
 import os
 import shutil
@@ -15,9 +16,9 @@ BUILD = ROOT / "build/arm64"
 TRIPLET = "aarch64-linux-gnu"
 COMPILER = f"{TRIPLET}-g++-12"
 PACKAGES = Path(f"/usr/lib/{TRIPLET}/cmake")
-# An emulator takes minutes for whole programs beside their oracle: the vectors of four are compared below.
+# Left out, because whole programs and their oracle take minutes in an emulator. The vectors of four programs are compared below.
 WITHOUT_PROGRAMS = "-*CpuEncoder*"
-# A processor, and the sets of kernels that it has.
+# Each processor, and the sets of kernels that it supports.
 PROCESSORS = {"cortex-a72": ["neon"], "neoverse-n1": ["neon-dotprod", "neon"], "max": ["neon-bf16", "neon-dotprod", "neon"]}
 
 
@@ -70,7 +71,7 @@ def test_vectors_are_those_of_this_machine():
     for (kernels, precision), numbers in there.items():
         furthest = max(abs(a - b) for a, b in zip(numbers, expected, strict=True))
         assert furthest < {"fp32": 1e-5, "bf16": 0.1, "int8": 0.3}[precision], f"{kernels}, {precision}"
-    # Weights of bfloat16 and products of float32 are the same numbers on both.
+    # bfloat16 weights and float32 products are the same numbers on both machines.
     widened = next((numbers for (kernels, precision), numbers in here.items() if kernels in ("avx2", "avx512") and precision == "bf16"), None)
     if widened is not None:
         assert max(abs(a - b) for a, b in zip(there["neon", "bf16"], widened, strict=True)) < 1e-4

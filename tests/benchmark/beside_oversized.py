@@ -1,8 +1,8 @@
-"""Short requests beside oversized ones: p99 of 16-token requests of 4 clients on an idle server, and while two 16,384-token inputs run through full attention.
+"""Measures short requests next to oversized ones: the p99 latency of 16-token requests of 4 clients, on an idle server and while two 16,384-token inputs run with full attention.
 
     build/venv/bin/python tests/benchmark/beside_oversized.py --peers DIR [--precision fp32] [--requests 1500]
 
-DIR holds bin/gload and texts.json, the load client and texts of the peers' set-up (compare.py says more). The two measurements alternate, --rounds times.
+DIR holds bin/gload and texts.json, the load client and the texts of the peers' setup (see compare.py). The two measurements alternate --rounds times.
 """
 
 import argparse
@@ -24,7 +24,7 @@ OVERSIZED_TOKENS = 16384
 
 
 class OversizedRequests:
-    """Keeps so many oversized requests in work from enter to exit; the last ones are cancelled."""
+    """Keeps `count` oversized requests in progress from enter to exit. The last ones are cancelled."""
 
     def __init__(self, stub, pb, count: int):
         self.stub, self.count = stub, count

@@ -1,13 +1,15 @@
-"""Ours against the embedding servers people use, on the same model, texts, client and machine: a table of tokens a second, ratios with their spread, and a plot.
+"""Compares our server with widely used embedding servers, with the same model, texts, client and machine. Writes a table of tokens per second, ratios with their
+spread, and a plot.
 
     build/venv/bin/python tests/benchmark/compare.py --peers DIR [--out DIR] [--rounds 3] [--seconds 20]
 
-DIR holds what a peers' set-up script left there: bin/gload (the load client, which speaks tei.v1), texts.json, and the peers. Each system that is found is started,
-measured on every set and stopped, one after the other; then the next round begins, so that whatever else the machine does hits all alike. A ratio is of two systems of
-one round; the table shows the median of the rounds and, in brackets, the least and the greatest.
+DIR holds what a peers' setup script wrote: bin/gload (the load client, which speaks tei.v1), texts.json, and the peers. Each system that is found is started,
+measured on every set, and stopped, one after the other. Then the next round begins, so that other load on the machine affects all systems alike. A ratio compares two
+systems of one round. The table shows the median of the rounds and, in brackets, the least and the greatest.
 
-Per round and system: texts of 16, 128 and 512 tokens and mixed lengths by 32 clients, then one client with 16 tokens; peak memory (VmHWM) after the mixed set alone. Ours
-are measured in process too. `client` is the load client's share of all cores during the 16-token set: it runs on the machine it measures.
+Each round measures each system with texts of 16, 128 and 512 tokens and of mixed lengths from 32 clients, and then with 16 tokens from one client. Peak memory (VmHWM) is
+read after the mixed set. Our server is also measured in process. `client` is the load client's share of all cores during the 16-token set, since it runs on the same
+machine.
 """
 
 import argparse
@@ -31,13 +33,13 @@ from running_server import start_server  # noqa: E402
 
 MODEL = "e5-small-v2"
 SETS = ["16", "128", "512", "mixed"]
-BATCH = 1.6  # 512-token texts are measured so much longer: whole batches make short windows coarse.
+BATCH = 1.6  # 512-token texts are measured this much longer, because with whole batches a short interval is too coarse.
 
 
 @dataclass
 class System:
     name: str
-    start: callable  # (folder) -> (process, port)
+    start: callable  # Maps a folder to (process, port).
     in_process: list[str] = field(default_factory=list)
 
 
@@ -100,7 +102,7 @@ def load(peers: Path, port: int, texts: str, clients: int, seconds: float) -> di
 
 
 def peak(process: subprocess.Popen) -> float:
-    """MB, of the process that was started (a shell replaces itself by the server)."""
+    """Returns the peak memory in MB of the started process. (A shell replaces itself by the server.)"""
     return int(re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) * 1024 / 1e6
 
 

@@ -1,13 +1,13 @@
-// Tokens a second, in process or through a server, for texts of 16, 128 and 512 tokens and a mixed set.
+// Measures tokens per second, in process or through a server, for texts of 16, 128 and 512 tokens and a mixed set.
 //
 //   encoder_benchmark MODEL_DIRECTORY [--server HOST:PORT] [--clients N] [--seconds S] [--texts FILE]
 //                     [--device cpu|cuda] [--precision fp32|bf16|fp16|int8] [--engine torchscript] [--threads N]
 //                     [--batch-tokens N] [--kernels NAME]
 //
-// In process: the encoder alone, on batches of 512 tokens unless told otherwise. With --server: N clients in a closed
-// loop, one text a call, on top of what the server does in between; its figure over the other is what serving costs.
-// The texts are made of words of the model's vocabulary with exact token counts, or come from a JSON file {"set":
-// [["text", tokens], ...]}.
+// In process, only the encoder is measured, on batches of 512 tokens by default. With --server, N clients run in a
+// closed loop with one text per call, which also measures everything that the server does. The ratio of the two is the
+// overhead of serving. Texts are made of words of the model's vocabulary with exact token counts, or come from a JSON
+// file {"set": [["text", tokens], ...]}.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -47,7 +47,7 @@ using TextSets = std::map<std::string, std::vector<std::string>>;
 [[noreturn]] void Die(const std::string& message) {
   std::cerr << "encoder_benchmark: " << message << "\n";
   std::cerr.flush();
-  std::_Exit(2);  // Also from a client thread, while others run.
+  std::_Exit(2);  // May be called on a client thread while other threads run.
 }
 
 Precision ReadPrecision(const std::string& name) {
@@ -90,7 +90,7 @@ Arguments ParseArguments(int argc, char** argv) {
   return arguments;
 }
 
-// Words of the vocabulary that are one token each wherever they stand.
+// Returns words that are one token each in any context.
 std::vector<std::string> OneTokenWords(const Model& model) {
   std::vector<std::string> words;
   for (int32_t id = 2000; id < 12000 && words.size() < 2000; ++id) {
@@ -113,7 +113,7 @@ TextSets MakeTexts(const Model& model) {
     return joined;
   };
   TextSets sets;
-  std::lognormal_distribution<double> mixed(4.1, 0.9);  // Mean near 94 within [8, 512].
+  std::lognormal_distribution<double> mixed(4.1, 0.9);  // The mean is about 94 within [8, 512].
   for (int i = 0; i < 512; ++i) {
     for (const int tokens : {16, 128, 512}) sets[std::to_string(tokens)].push_back(text(tokens));
     sets["mixed"].push_back(text(std::clamp(static_cast<int>(mixed(random)), 8, 512)));
@@ -142,7 +142,8 @@ std::vector<Sequence> Sequences(const Model& model, const std::vector<std::strin
   return sequences;
 }
 
-// Tokens a second of the encoder, `threads` batches at a time, each on one core or on a stream of the GPU.
+// Returns the encoder's tokens per second, with `threads` batches at a time. Each batch runs on one core, or on one
+// stream of the GPU.
 double InProcess(Encoder& encoder, const std::vector<Sequence>& sequences, const Arguments& arguments, double seconds) {
   const int threads = arguments.threads;
   const absl::Time start = absl::Now();

@@ -1,9 +1,9 @@
-"""Retrieval accuracy by precision: the questions of a FAQ against its answers, accuracy at 1 and at 5, in fp32, bf16 and int8.
+"""Measures retrieval accuracy by precision, with the questions and answers of FAQs: accuracy at 1 and at 5, in fp32, bf16 and int8.
 
     build/venv/bin/python tests/benchmark/faq_retrieval.py FILE.html...
 
-Every heading that ends with a question mark is a query; the text below it, up to the next heading, is its answer (at least 200 characters). Debian's packages debian-faq
-(/usr/share/doc/debian/FAQ/*.en.html) and anarchism (/usr/share/doc/anarchism/html/*.html) have some hundreds together. Cosines are to fp32's vectors of the same texts.
+Every heading that ends with a question mark is a query. The text below it, up to the next heading, is its answer (at least 200 characters). Debian's packages debian-faq
+(/usr/share/doc/debian/FAQ/*.en.html) and anarchism (/usr/share/doc/anarchism/html/*.html) have several hundred together. Cosines compare with the fp32 vectors of the same texts.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""HTTP against gRPC: texts of 128 tokens, 32 clients each with a connection that it keeps; gRPC, OpenAI's JSON with floats and with base64, interleaved.
+"""Compares HTTP with gRPC, on texts of 128 tokens and 32 clients with one persistent connection each. gRPC, and OpenAI's JSON with floats and with base64, are interleaved.
 
     build/venv/bin/python tests/benchmark/http_and_grpc.py [--precision fp32] [--rounds 4] [--seconds 6]
 
-Beside calls a second it prints processor time a call, of the server and of the client, which a machine that others use shifts less.
+Besides calls per second, it prints processor time per call, of the server and of the client. Other load on the machine affects processor time less.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT / "tests/integration"), str(ROOT / "tests/operations")]
 import harness  # noqa: E402
 from running_server import BUILD, start_server  # noqa: E402
 
-# However busy the machine, no call is refused.
+# With these limits no call is refused, however busy the machine is.
 CONFIG = "http_listen: 127.0.0.1:0\nlimits: {max_queue_wait: 10m}\n"
 BARS = {"HTTP, float": 0.85, "HTTP, base64": 0.90}
 
@@ -55,7 +55,7 @@ class Bench:
         done = subprocess.run([str(part) for part in self.client(kind)], check=True, capture_output=True, text=True)
         spent, after = cpu_seconds(self.server.process.pid) - before, os.times()
         said = json.loads(done.stdout)
-        # With those that were under way at the end, and cost what the others do.
+        # Calls that were in progress at the end are included. They cost as much as the others.
         calls = said["codes"].get("OK", 0) if kind == "gRPC" else said["answers_in_all"]
         failed = said["calls"] - calls if kind == "gRPC" else said["failures"]
         if failed:
@@ -87,7 +87,7 @@ def main() -> int:
         server = start_server(Path(scratch), ["e5-small-v2"], CONFIG, model_options=f"precision: {options.precision}")
         try:
             bench = Bench(server, Path(scratch), options)
-            bench.measure("gRPC")  # Warms the server up.
+            bench.measure("gRPC")  # Warm-up.
             for number in range(options.rounds):
                 for kind, runs in results.items():
                     runs.append(bench.measure(kind))

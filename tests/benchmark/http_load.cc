@@ -1,10 +1,11 @@
-// Loads a server with POST requests over HTTP/1.1, a closed loop on connections that are kept, and prints what came
-// back as one JSON object.
+// Loads a server with POST requests over HTTP/1.1, in a closed loop on persistent connections. Prints the results as
+// one JSON object.
 //
 //   http_load --port 8080 --path /v1/embeddings --bodies FILE --concurrency 32 --seconds 10 [--warm-up 2]
 //
-// FILE has a body a line; connections go round them. One thread, requests made once, answers read by their
-// Content-Length and thrown away: the client takes little of the cores that it shares with the server.
+// FILE has one body per line, which the connections use in turn. There is one thread, requests are built only once, and
+// answers are read by their Content-Length and discarded, so that the client uses little of the cores that it shares
+// with the server.
 
 #include <sys/resource.h>
 
@@ -66,16 +67,16 @@ double CpuSeconds() {
 }
 
 struct Counts {
-  bool counting = false;  // After the warm-up, until the end.
+  bool counting = false;  // True after the warm-up and until the end.
   bool stopping = false;
   size_t next_request = 0;
   int64_t answers = 0, bytes = 0, failures = 0;
-  int64_t all = 0;  // Whether counted or not.
+  int64_t all = 0;  // Includes calls that are not counted.
   std::vector<double> milliseconds;
   std::string first_failure;
 };
 
-// One connection: a request, its answer, and again.
+// One connection. It sends a request, reads the answer, and repeats.
 class Caller {
  public:
   Caller(asio::io_context& io, int port, const std::vector<std::string>& requests, Counts& counts)
@@ -109,7 +110,7 @@ class Caller {
     });
   }
 
-  // Sets `expected_` where the whole header is here.
+  // Sets `expected_` once the whole header has arrived.
   void ReadHeader(std::string_view bytes) {
     header_ += bytes;
     const size_t end = header_.find("\r\n\r\n");
@@ -142,9 +143,9 @@ class Caller {
   const std::vector<std::string>& requests_;
   Counts& counts_;
   Clock::time_point sent_;
-  std::string header_;  // With what came of the body at once.
+  std::string header_;  // May include the beginning of the body.
   std::string buffer_ = std::string(64 << 10, '\0');
-  size_t received_ = 0, expected_ = 0;  // Of the answer; 0: its header is not here yet.
+  size_t received_ = 0, expected_ = 0;  // Bytes of the answer. `expected_` is 0 until its header has arrived.
 };
 
 nlohmann::json Run(const Arguments& arguments) {

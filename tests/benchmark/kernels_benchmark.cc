@@ -1,13 +1,13 @@
-// The cost of the parts of an encoding, in process: matrix products, attention, norms, conversions, tokenizer; each
-// with its share of a step at 128 tokens and, for products, its fraction of the best rate this machine was seen to
-// reach.
+// Measures the parts of an encoding in process: matrix products, attention, norms, conversions and the tokenizer.
+// Prints the share of each part in a step at 128 tokens and, for products, the fraction of the best rate that was seen
+// on this machine.
 //
 //   kernels_benchmark MODEL_DIRECTORY [--threads N] [--seconds S] [--products PRECISION] [--kernels NAME]
 //
-// "best" is the fastest product found, its operands in cache: the machine's limit as far as we know it. "linear" runs
-// the linear layers of the whole model over 4,096 tokens, each layer's weights from memory. All threads run the same.
-// --products prints nothing but the GFLOP/s of one layer's products in a precision, as for models of billions of
-// weights.
+// "best" is the fastest product found, with operands in cache. It is the best known limit of the machine. "linear" runs
+// the linear layers of the whole model over 4,096 tokens, with each layer's weights read from memory. All threads run
+// the same work. --products prints only the GFLOP/s of one layer's products in a precision, which also works for models
+// with billions of weights.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -49,15 +49,15 @@ struct Options {
   const Kernels* kernels = nullptr;
 };
 
-// Seconds that the calling thread has run, so that work of other processes on the same cores does not count.
+// Returns the seconds that the calling thread has run, so that other processes on the same cores do not count.
 double ThreadSeconds() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Seconds of one run of `body`, on all threads at once; the best of as many as fit the time, one at the least.
-// `make(thread)` sets up.
+// Returns the seconds of one run of `body`, on all threads at once. The result is the best of at least one run, and of
+// as many as fit into the time. `make(thread)` creates the body.
 double Time(const Options& options, const std::function<std::function<void()>(int)>& make) {
   std::vector<double> best(options.threads, 1e9);
   std::vector<std::jthread> threads;
@@ -83,7 +83,7 @@ struct LayerSize {
   bool gated = false;
 };
 
-// Owns what a product reads and writes.
+// Owns the memory that a product reads and writes.
 struct Product {
   Product(const Kernels& kernels, Precision precision, int rows, const LayerSize& size) : rows(rows) {
     const auto [inputs, outputs, gated] = size;
@@ -121,7 +121,7 @@ struct Product {
   std::vector<float> scales;
 };
 
-// GFLOP/s of all threads together.
+// Returns the GFLOP/s of all threads together.
 double Rate(const Options& options, double operations, double seconds) {
   return operations * options.threads / seconds / 1e9;
 }
@@ -144,7 +144,7 @@ double BestRate(const Options& options, Precision precision) {
   return best;
 }
 
-// Of one layer of the model. A gate and its value are one product, as they are run.
+// Returns the sizes of one layer's linear layers. A gate and its value are one product, as in the encoder.
 std::vector<LayerSize> LinearLayers(const ModelManifest& m) {
   const int heads = m.attention_heads * m.head_dim, kv = m.key_value_heads * m.head_dim;
   return {{m.hidden_size, heads + 2 * kv},
@@ -154,20 +154,22 @@ std::vector<LayerSize> LinearLayers(const ModelManifest& m) {
 }
 
 struct LinearTime {
-  double seconds = 0;  // Of kTokens tokens through all layers.
+  double seconds = 0;  // For kTokens tokens through all layers.
   double operations = 0;
 };
 
 LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, Precision precision) {
   LinearTime result;
-  std::vector<Product> layers;  // Shared: weights are read only; outputs are each thread's, but never looked at.
+  // Shared by all threads: weights are only read, and outputs are written by every thread but never used.
+  std::vector<Product> layers;
   for (int layer = 0; layer < manifest.layers; ++layer) {
     for (const LayerSize& size : LinearLayers(manifest)) layers.emplace_back(*options.kernels, precision, kChunk, size);
   }
   for (const Product& product : layers) result.operations += product.operations() * kTokens / kChunk;
   result.seconds = Time(options, [&](int) {
     return [&] {
-      // As the encoder does: a chunk of rows through the layers between two attentions, then the next chunk.
+      // Runs as the encoder does: a chunk of rows goes through all layers between two attentions, and then the next
+      // chunk.
       const size_t per_layer = LinearLayers(manifest).size();
       for (int layer = 0; layer < manifest.layers; ++layer) {
         for (int first = 0; first < kTokens; first += kChunk) {
@@ -180,7 +182,7 @@ LinearTime MeasureLinear(const Options& options, const ModelManifest& manifest, 
   return result;
 }
 
-// Seconds of all heads of one layer and sequence; of a local one where `reach` says how far it sees.
+// Returns the seconds of all heads of one layer and sequence. `reach` limits a local layer.
 double MeasureLayer(const Options& options, const ModelManifest& m, Element element, int tokens, int reach) {
   const int columns = (m.attention_heads + 2 * m.key_value_heads) * m.head_dim;
   const AttentionShape shape{m.attention_heads, m.key_value_heads, m.head_dim, m.causal, reach};
@@ -230,7 +232,7 @@ double MeasureLayerNorm(const Options& options, const ModelManifest& m) {
       }
     };
   });
-  return seconds / (20 * kChunk) * 2 * m.layers;  // A token, two norms a layer.
+  return seconds / (20 * kChunk) * 2 * m.layers;  // Seconds per token, with two norms per layer.
 }
 
 double MeasureConversion(const Options& options, const ModelManifest& m, Precision precision) {

@@ -1,8 +1,8 @@
-"""A random Mistral of E5-Mistral's shape on one machine: written, exported, loaded, served, cancelled; peaks and times as a table.
+"""Measures a random Mistral with the shape of E5-Mistral on one machine: it is written, exported, loaded, served and cancelled. Prints peaks and times as a table.
 
     build/venv/bin/python tests/benchmark/large_model.py FOLDER [--small] [--precisions int8,bf16]
 
-FOLDER takes 30 GB (14.5 of checkpoint, 14.5 of archive), which are removed at the end. Needs no hub. --small does the same with a model of a few megabytes.
+FOLDER needs 30 GB (14.5 for the checkpoint, 14.5 for the archive), which are removed at the end. No access to the hub is needed. --small does the same with a model of a few megabytes.
 """
 
 import argparse
@@ -25,20 +25,21 @@ import mistral_checkpoint  # noqa: E402
 from generated_client import generate_client  # noqa: E402
 
 BUILD = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release")
-NAME = "e5-mistral-7b-instruct"  # The known checkpoint whose prompts, window and EOS the folder takes by its name.
+NAME = "e5-mistral-7b-instruct"  # The name of the known checkpoint whose prompts, window and EOS are used, because the folder has this name.
 GIB = 1 << 30
 
 
 @dataclass
 class Peak:
-    """Of a process and all that it starts, in bytes, sampled; `resident` holds pages of files, which the kernel can drop, and `anonymous` none."""
+    """Sampled peak memory of a process and its children, in bytes. `resident` includes pages of files, which the kernel can drop. `anonymous` does
+    not."""
 
     resident: int = 0
     anonymous: int = 0
 
 
 class Watch:
-    """Samples a process's memory until it is left."""
+    """Samples a process's memory until the context exits."""
 
     def __init__(self, pid: int):
         self._pid, self.peak, self._ended = pid, Peak(), threading.Event()
@@ -81,14 +82,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 def forget(file: Path) -> None:
-    """Takes a file out of the page cache."""
+    """Drops a file from the page cache."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_seconds(file: Path) -> float:
-    """Seconds that the disk takes to read a file."""
+    """Returns the seconds that the disk takes to read a file."""
     forget(file)
     began = time.monotonic()
     with file.open("rb", buffering=0) as stream:
@@ -111,7 +112,7 @@ class Table:
 
 
 def export(checkpoint: Path, out: Path, table: Table, check: str = "layers") -> float:
-    """The cosine that the exporter's own check found."""
+    """Exports the checkpoint. Returns the cosine that the exporter's own check found."""
     began = time.monotonic()
     command = [sys.executable, "-m", "model.export", str(checkpoint), "--out", str(out), "--check", check, "--embed-texts", str(BUILD / "longembed-embed-texts")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -161,7 +162,7 @@ class Client:
         self.model = self.stub.GetModel(self.pb.GetModelRequest())
 
     def request(self, tokens: int):
-        """So many tokens, BOS and EOS among them."""
+        """Returns a request with `tokens` tokens, including BOS and EOS."""
         rng = np.random.default_rng(tokens)
         request = self.pb.EmbedRequest()
         request.inputs.add().token_ids.ids.extend(rng.integers(300, 3000, tokens - 2).tolist())
@@ -174,7 +175,8 @@ class Client:
 
 
 def products_seconds(model: Path, precision: str, shape: mistral_checkpoint.Shape, tokens: int) -> float | None:
-    """Seconds of the linear layers' products of one text on all cores, by kernels_benchmark's rate; None where our kernels do not run the precision."""
+    """Returns the seconds that the linear layers' products of one text take on all cores, at the rate that kernels_benchmark measures. None if our
+    kernels do not support the precision."""
     done = subprocess.run([BUILD / "benchmark/kernels_benchmark", model, "--products", precision], capture_output=True, text=True)
     if done.returncode != 0:
         return None
@@ -184,7 +186,7 @@ def products_seconds(model: Path, precision: str, shape: mistral_checkpoint.Shap
 
 
 def cancel(server: Server, client: Client, tokens: int, seconds: float) -> float:
-    """Milliseconds from the cancellation of a call that has half its time behind it to the last work of the server."""
+    """Cancels a call after half of its time. Returns the milliseconds until the last work of the server."""
     call = client.stub.Embed.future(client.request(tokens), timeout=3600)
     time.sleep(seconds / 2)
     used = cpu_seconds(server.process.pid)
@@ -192,7 +194,7 @@ def cancel(server: Server, client: Client, tokens: int, seconds: float) -> float
     began = worked = time.monotonic()
     while time.monotonic() - began < 3:
         now = cpu_seconds(server.process.pid)
-        if now - used >= 0.02:  # Two ticks: more than what idle threads and this look need.
+        if now - used >= 0.02:  # This is two ticks, which is more than idle threads and this measurement use.
             used, worked = now, time.monotonic()
         time.sleep(0.005)
     return 1000 * (worked - began)
@@ -227,7 +229,7 @@ def transformers_vectors(checkpoint: Path, sequences: list[list[int]]) -> np.nda
 
 
 def compare(folder: Path, checkpoint: Path, model: Path, precisions: list[str], protos, table: Table) -> None:
-    """A model of few layers against transformers."""
+    """Compares a model with few layers with transformers."""
     lengths = (64, 300, 1000)
     expected = None
     for precision in precisions:
@@ -245,7 +247,7 @@ def compare(folder: Path, checkpoint: Path, model: Path, precisions: list[str], 
 
 
 def make(folder: Path, shape: mistral_checkpoint.Shape, table: Table) -> tuple[Path, Path]:
-    """(checkpoint, model directory)"""
+    """Returns (checkpoint, model directory)."""
     began = time.monotonic()
     checkpoint = mistral_checkpoint.save(folder / NAME, shape)
     size = sum(file.stat().st_size for file in checkpoint.iterdir())

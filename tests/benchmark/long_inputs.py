@@ -1,11 +1,11 @@
-"""Long inputs: time and memory of one document by its length, for windows, interpolation and SelfExtend; and tokens a second of 8,192-token documents through
-windows against 512-token texts. Writes a table and a plot.
+"""Measures long inputs: time and memory of one document by its length, for windows, interpolation and SelfExtend, and tokens per second of 8,192-token documents in
+windows compared with 512-token texts. Writes a table and a plot.
 
     build/venv/bin/python tests/benchmark/long_inputs.py [--out DIR] [--precision fp32] [--seconds 20]
 
-Each document runs alone on an idle server and may use all its cores. Memory is the growth of the server's peak over what it holds idle (VmHWM, reset before each document).
-Interpolation runs e5-small-v2, SelfExtend e5-small-rope (left out where it has not been exported); both were trained on 512 tokens: beyond a few thousand their vectors
-mean little, the figures show cost alone.
+Each document runs alone on an idle server and may use all cores. Memory is the growth of the server's peak above its idle memory (VmHWM, reset before each document).
+Interpolation runs e5-small-v2, and SelfExtend runs e5-small-rope (left out if it has not been exported). Both were trained on 512 tokens. Beyond a few thousand tokens
+their vectors mean little, and the results show only the cost.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Server:
         self.server.stop()
 
     def request(self, method: str, tokens: int):
-        """A text of exactly `tokens` tokens, special tokens counted."""
+        """Returns a request with a text of exactly `tokens` tokens, special tokens included."""
         model, set_extension = METHODS[method]
         request = self.pb.EmbedRequest(inputs=[self.pb.Input(text="word " * (tokens - 2))])
         request.options.model = model
@@ -55,7 +55,7 @@ class Server:
         return request
 
     def memory(self, key: str) -> float:
-        """MiB."""
+        """Returns a value in MiB."""
         status = Path(f"/proc/{self.server.process.pid}/status").read_text()
         return int(re.search(rf"{key}:\s*(\d+)", status)[1]) / 1024
 
@@ -64,7 +64,7 @@ class Server:
 
 
 def measure(server: Server, method: str, tokens: int) -> tuple[float, float, float]:
-    """Seconds, growth and peak in MiB; of the faster of two runs where one is short."""
+    """Returns the seconds, and the growth and peak of memory in MiB. If a run is short, it is repeated and the faster one counts."""
     best = float("inf")
     server.reset_peak()
     before = server.memory("VmRSS")
@@ -78,7 +78,7 @@ def measure(server: Server, method: str, tokens: int) -> tuple[float, float, flo
 
 
 def throughput(server: Server, tokens: int, clients: int, seconds: float) -> float:
-    """Tokens a second of `clients` in a closed loop; what finishes within the time counts."""
+    """Returns the tokens per second of `clients` in a closed loop. Only calls that finish within the time count."""
     request, done, end = server.request("windows of 512", tokens), [], time.monotonic() + seconds + 2
 
     def client() -> None:

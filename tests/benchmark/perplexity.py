@@ -1,9 +1,9 @@
-"""Perplexity of a decoder by position in one long text, under its own rotary base and a larger one: whether the base extends it, beyond matching transformers.
+"""Measures the perplexity of a decoder by position in one long text, with its own rotary base and with a larger one. Shows whether the base extends the model's range.
 
     build/venv/bin/python tests/benchmark/perplexity.py --text FILE
 
-SmolLM2-135M-Instruct is served with span vectors: one-token spans, not normalized, are its last hidden states, which times the tied embedding are logits. Every eighth
-token is looked at. The text's first --tokens tokens are one sequence; the model was trained on 8,192.
+SmolLM2-135M-Instruct is served with span vectors. Un-normalized one-token spans are its last hidden states. Multiplied by the tied embedding, they give the logits. Every
+eighth token is evaluated. The first --tokens tokens of the text are one sequence. The model was trained on 8,192 tokens.
 """
 
 import argparse
@@ -27,10 +27,10 @@ STEP = 8
 
 
 def losses(stub, pb, ids: list[int], base: float, embedding: torch.Tensor) -> torch.Tensor:
-    """Of every STEP-th token's successor, in nats."""
+    """Returns the loss of the token after every STEP-th token, in nats."""
     request = pb.EmbedRequest(options=pb.EmbedOptions(model=MODEL, output=pb.EmbedOptions.SPAN_VECTORS, normalize=False))
     request.options.extension.when = pb.Extension.ALWAYS
-    request.options.extension.ntk.base = base  # The model's own base is plain positions without a limit.
+    request.options.extension.ntk.base = base  # With the model's own base, positions are plain, but without a length limit.
     request.options.spans.ranges.SetInParent()
     request.inputs.add().token_ids.ids.extend(ids)
     places = range(0, len(ids) - 1, STEP)

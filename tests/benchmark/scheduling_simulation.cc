@@ -1,17 +1,18 @@
-// Simulates the effect of the order of batches on waiting: the queue of the server (BatchQueue, CostModel) under a
-// virtual clock, workers whose batches take as long as their cost says, and seeded arrivals. No machine, no noise: the
-// same seed gives the same table anywhere.
+// Simulates how the order of batches affects waiting times. The server's queue (BatchQueue, CostModel) runs under a
+// virtual clock, with workers whose batches take as long as their cost says, and seeded arrivals. The results do not
+// depend on the machine: a seed always gives the same table.
 //
 //   scheduling_simulation [--seeds N] [--seconds S]
 //
-// Arrivals are Poisson, at a load given in shares of what the workers can do: mostly short texts, some of hundreds of
+// Arrivals are Poisson, at loads relative to the capacity of the workers: mostly short texts, some of hundreds of
 // tokens, a few bulk jobs of 32 windows, and one oversized sequence of 16,384 tokens in 4,000. A third of the
 // interactive jobs has a deadline. Policies:
 //   FIFO           in order of arrival, batches up to the budget; one oversized sequence may take every worker.
 //   longest first  the longest waiting sequences, as servers do that pad: batches of equal lengths.
-//   ours           BatchQueue: priority, nearest deadline, age, whatever fits the budget; oversized sequences on half
-//   of the workers at most.
-// Goodput: jobs a second answered within their deadline, or, without one, within ten seconds.
+//   ours           BatchQueue: priority, nearest deadline, age, whatever fits the budget; oversized sequences on at
+//                  most half of the workers.
+// Goodput is the number of jobs per second that are answered within their deadline, or within ten seconds if they have
+// none.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -29,7 +30,7 @@ namespace longembed {
 namespace {
 
 constexpr int kWorkers = 4;
-constexpr double kTokensPerSecond = 5000;  // Of one worker.
+constexpr double kTokensPerSecond = 5000;  // Per worker.
 constexpr int64_t kBatchTokens = 512;
 constexpr absl::Duration kTimeout = absl::Seconds(10);
 const CostModel kCosts{.attention = 1.0 / 2300, .oversized = 8 * kBatchTokens};
@@ -49,7 +50,7 @@ Sequence Tokens(int size) {
   return sequence;
 }
 
-// The kinds of jobs, their shares, and a mean cost that fixes the rate of arrivals for a load.
+// Draws a job by the shares of the kinds. The mean cost determines the rate of arrivals for a load.
 Arrival Draw(std::mt19937& random) {
   Arrival arrival;
   const double kind = std::uniform_real_distribution<>(0, 1)(random);
@@ -87,13 +88,13 @@ std::vector<Arrival> MakeArrivals(uint32_t seed, double load, double seconds) {
   return arrivals;
 }
 
-// One waiting sequence of the two simple policies.
+// A waiting sequence, as the two simple policies see it.
 struct Waiting {
   size_t job;
   int size;
 };
 
-// The interface of a policy. A batch is the jobs of its sequences and the batch's cost.
+// The interface of a policy. A batch consists of the jobs of its sequences and its cost.
 struct SimulatedBatch {
   std::vector<size_t> jobs;
   int64_t cost = 0;
@@ -165,7 +166,7 @@ class OurPolicy final : public Policy {
 };
 
 struct Outcome {
-  std::map<std::string, std::vector<double>> milliseconds;  // By kind.
+  std::map<std::string, std::vector<double>> milliseconds;  // Keyed by kind.
   double goodput = 0;
 };
 

@@ -1,8 +1,8 @@
-"""Peak memory of SelfExtend by length, on a random RoPE encoder of two layers, 12 heads and 768 components: it should grow in proportion to n.
+"""Measures the peak memory of SelfExtend by length, on a random RoPE encoder of two layers, 12 heads and 768 components. It should grow in proportion to n.
 
     build/venv/bin/python tests/benchmark/self_extend_memory.py [--lengths 2048 4096 ...]
 
-Each length has a process of its own. What is shown is the growth of its peak resident size over that of 16 tokens. A matrix of scores alone would take n * n * 12 * 4 bytes.
+Each length runs in its own process. The output is the growth of its peak resident size over that of 16 tokens. A matrix of scores alone would take n * n * 12 * 4 bytes.
 """
 
 import argparse
@@ -44,7 +44,7 @@ with torch.inference_mode():
 
 
 def measure(n: int) -> tuple[float, float]:
-    """MiB and seconds."""
+    """Returns MiB and seconds."""
     done = subprocess.run([sys.executable, "-c", ONE_LENGTH, str(ROOT), str(n)], capture_output=True, text=True, check=True)
     mib, seconds = map(float, done.stdout.split())
     return mib, seconds

@@ -1,9 +1,9 @@
-"""Time and memory of a text of 16 MiB of which a model's window is kept, beside those of its first 64 KiB, through a running server on this machine.
+"""Measures time and memory of a text of 16 MiB that is truncated to a model's window, compared with its first 64 KiB, on a running server on this machine.
 
     python tests/benchmark/truncation.py --server 127.0.0.1:50051 --pid PID --model e5-small-v2
 
-Needs the Python package (client/python), and `max_request_bytes` of the server's config above 16 MiB. Each time is the least of five calls; memory is the most that
-the server's process had resident, above what reading such a message and refusing it takes.
+Needs the Python package (client/python), and `max_request_bytes` above 16 MiB in the server's configuration. Each time is the least of five calls. Memory is the peak of
+the server's resident memory above what reading such a message and refusing it takes.
 """
 
 import argparse
@@ -16,14 +16,14 @@ CALLS = 5
 
 
 def peak(pid: int) -> int:
-    """Resident bytes at the most since the last call."""
+    """Returns the peak of resident bytes since the last call."""
     status = Path(f"/proc/{pid}/status").read_text()
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def of_refusing(client: Client, pid: int, model: str) -> int:
-    """Resident bytes of reading the message and refusing it."""
+    """Returns the peak of resident bytes when the server reads the message and refuses it."""
     most = 0
     for _ in range(CALLS):
         peak(pid)
@@ -35,7 +35,7 @@ def of_refusing(client: Client, pid: int, model: str) -> int:
 
 
 def of_embedding(client: Client, pid: int, model: str, truncate: str, text: str) -> tuple[float, float, int]:
-    """Seconds of tokenization, seconds in all, and resident bytes."""
+    """Returns the seconds of tokenization, the seconds in total, and the peak of resident bytes."""
     tokenization, total, most = [], [], 0
     for _ in range(CALLS):
         peak(pid)

@@ -45,7 +45,7 @@ TEST(ChannelTest, KnowsThisMachine) {
   }
 }
 
-// If the environment names a proxy, gRPC uses it for every server but those of no_proxy.
+// If the environment names a proxy, gRPC uses it for every server that is not listed in no_proxy.
 TEST(ChannelTest, NoProxyForThisMachine) {
   ScriptedService service;
   const std::string port = service.address().substr(service.address().find(':'));

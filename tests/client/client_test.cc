@@ -33,7 +33,7 @@ TEST_F(ClientTest, TriesAgainWhenUnavailable) {
   EXPECT_EQ(service_.authorization(), "Bearer secret");
 }
 
-// As many attempts as deploy/client/retry_service_config.json allows.
+// The number of attempts is that of deploy/client/retry_service_config.json.
 TEST_F(ClientTest, GivesUpAfterTheLastAttempt) {
   for (int i = 0; i < 9; ++i) service_.FailNext({{grpc::UNAVAILABLE, "draining"}, "1"});
   EXPECT_EQ(Embed().status().code(), absl::StatusCode::kUnavailable);
@@ -41,7 +41,8 @@ TEST_F(ClientTest, GivesUpAfterTheLastAttempt) {
 }
 
 TEST_F(ClientTest, ObeysPushback) {
-  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "1500"});  // More than the first delay of the policy.
+  // The delay is longer than the first delay of the retry policy.
+  service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "overloaded"}, "1500"});
   const absl::Time started = absl::Now();
   EXPECT_TRUE(Embed().ok());
   EXPECT_GE(absl::Now() - started, absl::Milliseconds(1500));
@@ -50,7 +51,7 @@ TEST_F(ClientTest, ObeysPushback) {
   EXPECT_EQ(service_.calls(), 3);
 }
 
-// gRPC's own buffer for retries would be too small.
+// gRPC's default buffer for retries would be too small.
 TEST_F(ClientTest, TriesLargeRequestsAgain) {
   service_.FailNext({{grpc::UNAVAILABLE, "draining"}, "1"});
   const auto response = Embed({}, 3 << 20);
@@ -100,7 +101,7 @@ TEST_F(ClientTest, AWaitForARetryCanBeCancelled) {
             absl::StatusCode::kCancelled);
 }
 
-TEST_F(ClientTest, AnApiKeyThatIsNoHeaderIsRefused) {
+TEST_F(ClientTest, AnApiKeyThatIsNotAValidHeaderIsRefused) {
   for (const char* key : {"a\nb", "schl\xc3\xbcssel", "a\x7f"}) {
     Client client({.server = service_.address(), .api_key = key});
     EXPECT_EQ(client.ListModels().status().code(), absl::StatusCode::kInvalidArgument);

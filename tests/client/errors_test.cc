@@ -37,7 +37,7 @@ void ExpectRefusal(const absl::Status& status) {
   EXPECT_EQ(details.retry_delay, absl::Milliseconds(2500));
 }
 
-TEST(ErrorsTest, CarryWhatTheServerSays) {
+TEST(ErrorsTest, CarryTheServersErrorDetails) {
   const google::rpc::Status refusal = Refusal();
   ExpectRefusal(ToStatus(refusal));
   ExpectRefusal(ToStatus(grpc::Status(grpc::INVALID_ARGUMENT, "wrong", refusal.SerializeAsString())));

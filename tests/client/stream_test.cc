@@ -37,12 +37,12 @@ grpc::Status Overload(int delay_ms) {
   return {grpc::RESOURCE_EXHAUSTED, "overloaded", status.SerializeAsString()};
 }
 
-// More than flow control lets a client send to a server that does not read.
+// Exceeds what flow control lets a client send to a server that does not read.
 v1::Input LongText() { return Text(64 << 20); }
 
 class StreamTest : public ::testing::Test {
  protected:
-  // Counts the answers to each input.
+  // Returns a callback that counts the answers to each input.
   EmbedStream::OnAnswer Count() {
     return [this](uint64_t number, const v1::EmbedStreamResponse& answer) {
       ++answers_[number];
@@ -52,7 +52,7 @@ class StreamTest : public ::testing::Test {
     };
   }
 
-  // Returns the status that ended a stream of so many inputs.
+  // Embeds `inputs` inputs. Returns the status that ended the stream.
   absl::Status Embed(int inputs, const StreamOptions& options) {
     EmbedStream stream(client_, {}, options, Count());
     for (int i = 0; i < inputs; ++i) {
@@ -83,7 +83,7 @@ TEST_F(StreamTest, CanBeAbandonedWhereTheServerDoesNotRead) {
     EmbedStream stream(client_, {}, {.timeout = absl::InfiniteDuration()}, Count());
     EXPECT_TRUE(stream.Write(LongText()).ok());
     while (service_.calls() == 0) absl::SleepFor(absl::Milliseconds(10));
-    absl::SleepFor(absl::Milliseconds(300));  // By now its messages are not read.
+    absl::SleepFor(absl::Milliseconds(300));  // By now the server has stopped reading its messages.
   }
   EXPECT_LT(absl::Now() - started, absl::Minutes(1));
 }
@@ -94,7 +94,7 @@ TEST_F(StreamTest, GoesOnWhereTheServerEndsStreamsThatAreTooOld) {
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_THAT(answers_, SizeIs(60));
   EXPECT_THAT(answers_, Each(Pair(_, 1)));
-  EXPECT_EQ(service_.calls(), 20);  // More than a RetryPolicy's attempts: every one got somewhere.
+  EXPECT_EQ(service_.calls(), 20);  // This is more than the attempts of a RetryPolicy, but every stream made progress.
 }
 
 TEST_F(StreamTest, GoesOnWhereAStreamThatIsTooOldHadNothingToAnswer) {
@@ -120,14 +120,14 @@ TEST_F(StreamTest, DoesNotWaitBeyondTheTimeout) {
 }
 
 TEST_F(StreamTest, WaitsAsLongAsAnOverloadedServerSays) {
-  service_.FailNext({Overload(1500), ""});  // More than the first delay without a hint.
+  service_.FailNext({Overload(1500), ""});  // The delay is longer than the first delay without a hint.
   const absl::Time started = absl::Now();
   EXPECT_TRUE(Embed(1, {}).ok());
   EXPECT_GE(absl::Now() - started, absl::Milliseconds(1500));
   EXPECT_EQ(service_.calls(), 2);
 }
 
-// gRPC retries single calls alone.
+// gRPC retries only unary calls.
 TEST_F(StreamTest, GrpcOpensNoStreamAgain) {
   service_.FailNext({{grpc::UNAVAILABLE, "draining"}, ""});
   EXPECT_EQ(Embed(1, {.max_attempts = 1}).code(), absl::StatusCode::kUnavailable);
@@ -157,7 +157,8 @@ TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheDelay) {
   EXPECT_EQ(failed_, 0);
 }
 
-// The client has nothing more to say when the only input is refused: the answer comes after the end of its side.
+// When the only input is refused, the client has nothing more to send, so the refusal arrives after the end of its
+// side.
 TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheLast) {
   service_.HoldFirstUntil(2);
   service_.RefuseInputs(1, 1);
@@ -217,7 +218,7 @@ TEST_F(StreamTest, AWaitForTheNextAttemptCanBeCancelled) {
   EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kCancelled);
 }
 
-TEST_F(StreamTest, AnApiKeyThatIsNoHeaderIsRefused) {
+TEST_F(StreamTest, AnApiKeyThatIsNotAValidHeaderIsRefused) {
   Client client({.server = service_.address(), .api_key = "a\nb"});
   EmbedStream stream(client, {}, {}, Count());
   static_cast<void>(stream.Write(Text(1)));
@@ -255,7 +256,7 @@ TEST_F(StreamTest, TheTimeoutHoldsAgainAfterALongOnAnswer) {
                        absl::SleepFor(absl::Milliseconds(1600));
                        return absl::OkStatus();
                      });
-  EXPECT_TRUE(stream.Write(Text(1)).ok());  // Not answered.
+  EXPECT_TRUE(stream.Write(Text(1)).ok());  // This input is never answered.
   EXPECT_TRUE(stream.Write(Text(1)).ok());
   EXPECT_EQ(stream.Write(Text(1)).code(), absl::StatusCode::kDeadlineExceeded);
 }

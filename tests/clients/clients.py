@@ -1,7 +1,8 @@
-"""Calls a real server with the libraries that people use; prints a Markdown table, a row for each call, a column each for a plain and a profile model.
+"""Calls a real server with widely used client libraries. Prints a Markdown table with a row for each call, and a column each for a model without
+and with a profile.
 
-A call passes where its vectors are those of POST /longembed/v1/embed: of a short text from the plain model, of a text beyond the model's window from the
-profile model. What is said of errors is checked once, in the first column."""
+A call passes if its vectors equal those of POST /longembed/v1/embed: for a short text with the plain model, and for a text beyond the model's
+window with the profile model. Errors are checked once, in the first column."""
 
 import argparse
 import asyncio
@@ -34,7 +35,7 @@ MODEL = "e5-small-v2"
 PROFILE = "{windows: {tokens: 128}}"
 KEY, SMALL_KEY = "clients-key", "clients-small-key"
 SHORT = ["how long is the Nile?", "The Nile is about 6,650 km long."]
-LONG = ["river stone house water light " * 150, "night green table paper horse " * 150]  # 752 tokens each, of at most 512.
+LONG = ["river stone house water light " * 150, "night green table paper horse " * 150]  # 752 tokens each, where the model accepts at most 512.
 BEGIN, END = "<!-- the table, by clients.py -->", "<!-- its end -->"
 
 
@@ -47,20 +48,20 @@ class Target:
     model: str
     texts: list[str]
     vectors: list[list[float]]
-    keyed: str  # The address of a server that asks for keys.
+    keyed: str  # The address of a server that requires keys.
 
     def check(self, found) -> None:
         found = [[float(value) for value in vector] for vector in found]
         assert len(found) == len(self.vectors), f"{len(found)} vectors instead of {len(self.vectors)}"
         for one, other in zip(found, self.vectors):
             assert len(one) == len(other), f"{len(one)} numbers instead of {len(other)}"
-            # Some clients do not ask for unit length.
+            # Some clients do not request vectors of length 1.
             cosine = sum(a * b for a, b in zip(one, other)) / math.sqrt(sum(a * a for a in one) * sum(b * b for b in other))
             assert cosine > 0.99999, f"cosine {cosine}"
 
 
 class Skip(Exception):
-    """A package is not there."""
+    """A package is not installed."""
 
 
 def load(module: str):
@@ -94,7 +95,7 @@ def gather(call: Callable, texts: list[str]) -> list:
 
 
 def stub_tiktoken() -> None:
-    """It would download its vocabulary."""
+    """Replaces tiktoken, which would download its vocabulary."""
 
     class Encoding:
         def encode(self, text, **_):
@@ -108,7 +109,7 @@ def stub_tiktoken() -> None:
 
 @contextlib.contextmanager
 def busy(target: Target):
-    """Meanwhile the key "small", which allows one call at a time, has one under way; its end cancels it."""
+    """Within the context, the key "small", which allows one call at a time, has a call in progress. On exit the call is cancelled."""
     connection = http.client.HTTPConnection(target.keyed.removeprefix("http://"))
     body = json.dumps({"input": [LONG[0] * 40] * 8, "extension": {"windows": {"tokens": 512}}})
     connection.request("POST", "/v1/embeddings", body, {"content-type": "application/json", "x-api-key": SMALL_KEY})
@@ -123,7 +124,7 @@ ROWS: list[tuple[str, str, str, Callable[[Target], None], bool]] = []
 
 
 def client(package: str, called: str, once: bool = False):
-    """`once`: what does not depend on the model."""
+    """Registers a call. `once` marks calls that do not depend on the model."""
 
     def add(call: Callable[[Target], None]) -> Callable[[Target], None]:
         ROWS.append((package, call.__name__, called, call, once))
@@ -253,7 +254,7 @@ def langchain_openai_default(target):
 
 @client("langchain-huggingface", "HuggingFaceEndpointEmbeddings, given InferenceClient(URL): embed_documents, aembed_query")
 def langchain_tei(target):
-    """It takes no URL for `model` any more; its clients can be replaced."""
+    """The library's `model` does not accept a URL any more, but its clients can be replaced."""
     hub = load("huggingface_hub")
     embedder = load("langchain_huggingface").HuggingFaceEndpointEmbeddings(huggingfacehub_api_token="none", model_kwargs={"normalize": True})
     embedder.client, embedder.async_client = hub.InferenceClient(target.http), hub.AsyncInferenceClient(target.http)
@@ -411,7 +412,7 @@ def outcome(call: Callable[[Target], None], target: Target) -> str:
         call(target)
     except Skip as skip:
         return f"skipped: {skip}"
-    except Exception as error:  # noqa: BLE001 - whatever a library raises.
+    except Exception as error:  # noqa: BLE001 - a library may raise anything.
         return f"FAILED: {type(error).__name__}: {str(error)[:300]}".replace("\n", " ").replace("|", "\\|")
     return "yes"
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Calls a real server with the libraries that people use, and prints a Markdown table of what worked. Not part of tests/run.sh: it needs a package registry.
+# Calls a real server with widely used client libraries, and prints a Markdown table of what worked. Not part of tests/run.sh, because it needs a
+# package registry.
 #
 #   tests/clients/run.sh                 prints the table
 #   tests/clients/run.sh --write         puts it into tests/clients/README.md, with the date
 #
-# Each package of requirements.txt is installed by itself into build/clients; one that cannot be had skips its clients, by name.
+# Each package of requirements.txt is installed separately into build/clients. If a package cannot be installed, its clients are skipped by name.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows that the Dockerfile works, without a container engine: carries out its own steps in clean Debian roots (run_dockerfile.py), then checks the image's tree
-# and runs it as a container would be run (check_runtime.py). Prints what each step took, sizes by part, and what was checked.
+# Tests the Dockerfile without a container engine: runs its steps in clean Debian roots (run_dockerfile.py), checks the image's tree, and runs it like
+# a container (check_runtime.py). Prints the time of each step, sizes by part, and what was checked.
 #
 #   tests/container/check.sh FOLDER [--build-arg NAME=VALUE]... [--context DIR] [--config FILE] [--keep]
 #
@@ -21,7 +21,8 @@ fail() {
   exit 1
 }
 
-# Debian as the image debian:bookworm-slim has it, but for what that leaves out of packages (manual pages); with this machine's package sources and authorities.
+# Makes a Debian root like the image debian:bookworm-slim, except that files which that image removes from packages (manual pages) are kept. It uses
+# this machine's package sources and certificate authorities.
 make_base() {
   [ ! -d "$folder/base/usr" ] || return 0
   "$repository/tests/bare_root.sh" "$folder/base" true >"$folder/base.log" 2>&1 || fail "the bare root could not be made; see $folder/base.log"

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks an image's tree as a container engine would run it, and prints figures; exit status 1 when something is not as it should be.
+"""Checks an image's tree as a container engine would run it, and prints sizes and times. The exit status is 1 if a check fails.
 
     check_runtime.py ROOT IMAGE_JSON [--models DIR] [--config FILE] [--no-start]
 
-The tree alone: both programs find every library, no library is there for nothing, no Python, no shell, nothing that other users may write or that changes
-the user. Running: in namespaces of its own (network: a loopback alone; processes: the server is number 1), with the root read-only and nowhere to write, as the
-image's user, without capabilities, in the image's environment: health, an embedding by the command line, metrics, SIGTERM. Needs root.
+The tree is checked first: both programs find every library, no library is unused, and there is no Python, no shell, nothing that other users may write, and nothing
+that changes the user. Then the server is run as the image's user, in its own namespaces (network: loopback only; processes: the server is process 1), with a read-only
+root, nowhere to write, no capabilities, and the image's environment. Checked are health, an embedding by the command line, metrics, and SIGTERM. Needs root.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 OWN = "usr/local/lib/longembed"
 PROGRAMS = ("usr/local/bin/longembed-server", "usr/local/bin/longembed")
-# Libraries that LibTorch's CUDA half opens by name; the same patterns as in deploy/container/collect_runtime.sh.
+# Libraries that LibTorch's CUDA part opens by name. The patterns are the same as in deploy/container/collect_runtime.sh.
 OPENED_AT_RUN_TIME = ("libtorch_cuda.so", "libtorch_cuda_linalg.so", "libcaffe2_nvrtc.so", "libnvrtc-builtins.so.*", "libcudnn_*.so.*")
 DRIVERS = {"libcuda.so.1"}
 
@@ -51,8 +51,8 @@ def files_of(root: Path):
 
 
 def loaded(root: Path, name: str) -> tuple[set[str], set[str]]:
-    """The files that the loader inside the root maps for one of its files, and the names that it does not find."""
-    # As ldd does, which goes on after a library that is not found; ld.so --list stops there.
+    """Returns the files that the loader inside the root maps for a file, and the names that it does not find."""
+    # Like ldd, this continues after a library that is not found. ld.so --list would stop there.
     loader = next((root / "usr").glob("lib*/ld-linux-*"))
     command, environment = [f"/{loader.relative_to(root)}", "/" + name], {"LD_TRACE_LOADED_OBJECTS": "1"}
     listing = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=lambda: os.chroot(root))
@@ -127,7 +127,7 @@ def mount(*arguments) -> None:
 
 
 class Container:
-    """The effect of docker run --read-only --cap-drop ALL --security-opt no-new-privileges on the kernel's side."""
+    """Applies the kernel restrictions of docker run --read-only --cap-drop ALL --security-opt no-new-privileges."""
 
     def __init__(self, root: Path, image: dict, options: argparse.Namespace, place: Path):
         self.image = image
@@ -146,7 +146,7 @@ class Container:
             mount("--bind", options.config, self.root / "etc/longembed/config.yaml")
         mount("-o", "remount,bind,ro", self.root)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        # Of the processes that this one starts from now on, the first is number 1 of a namespace, and the others join it, as docker exec's do.
+        # The first process started from now on is process 1 of a new namespace. Later ones join the namespace, like those of docker exec.
         if libc.unshare(CLONE_NEWPID) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
 
@@ -213,7 +213,7 @@ def check_process(container: Container, server: subprocess.Popen) -> None:
 
 
 def check_read_only(container: Container) -> None:
-    """As root, who may do anything but this."""
+    """Checks as root, which may do anything else."""
     written = []
     for folder in ("", "etc", "models", "dev", "usr/local/lib/longembed", "var"):
         try:
@@ -244,7 +244,7 @@ def check_log(log: Path) -> None:
 
 
 def run_container(root: Path, image: dict, options: argparse.Namespace) -> None:
-    # Removed with rmdir alone: what is mounted there is never to be deleted.
+    # Removed with rmdir only, so that mounted files are never deleted.
     place = Path(tempfile.mkdtemp(prefix="longembed-container-"))
     with tempfile.TemporaryDirectory() as logs:
         log = Path(logs) / "log"

@@ -1,4 +1,4 @@
-"""Reads Dockerfiles and .dockerignore files: the part of their language that this repository uses. What is not known is an error, never passed over."""
+"""Parses Dockerfiles and .dockerignore files, as far as this repository uses their language. Anything unknown is an error and is never ignored."""
 
 import json
 import os
@@ -20,11 +20,11 @@ class Instruction:
     line: int
     name: str
     flags: list[tuple[str, str]]
-    text: str  # The rest after the flags.
+    text: str  # The text after the flags.
 
     @property
     def argv(self) -> list[str] | None:
-        """The exec form, ["a", "b"]; None for the shell form."""
+        """Returns the exec form, ["a", "b"], or None for the shell form."""
         if not self.text.startswith("["):
             return None
         try:
@@ -41,14 +41,14 @@ class Instruction:
 @dataclass
 class Stage:
     name: str
-    base: str  # As written, variables not expanded.
+    base: str  # As written, without expanding variables.
     line: int
     instructions: list[Instruction] = field(default_factory=list)
 
 
 @dataclass
 class Dockerfile:
-    arguments: list[Instruction]  # ARG before the first FROM.
+    arguments: list[Instruction]  # The ARG instructions before the first FROM.
     stages: list[Stage]
 
 
@@ -115,7 +115,7 @@ VARIABLE = re.compile(r"\\(.)|\$(?:(\w+)|\{(\w+)(?:(:[-+])([^}]*))?\})")
 
 
 def expand(text: str, variables: dict[str, str]) -> str:
-    """$NAME, ${NAME}, ${NAME:-otherwise} and ${NAME:+instead}. An unknown name is empty, as with Docker."""
+    """Expands $NAME, ${NAME}, ${NAME:-otherwise} and ${NAME:+instead}. An unknown name is empty, as in Docker."""
 
     def value(match: re.Match) -> str:
         if match[1]:
@@ -131,7 +131,7 @@ def expand(text: str, variables: dict[str, str]) -> str:
 
 
 def pairs(text: str, variables: dict[str, str]) -> dict[str, str]:
-    """NAME=value ... of ENV and LABEL. Expanded after splitting, so that a value with blanks stays one."""
+    """Parses NAME=value ... of ENV and LABEL. Variables are expanded after splitting, so that a value with blanks stays one value."""
     if "'" in text:
         raise DockerfileError(f"{text}: single quotes are not known to this program")
     found = {}
@@ -144,7 +144,7 @@ def pairs(text: str, variables: dict[str, str]) -> dict[str, str]:
 
 
 def _pattern(text: str) -> re.Pattern:
-    """A line of .dockerignore as a regular expression over a path and all below it."""
+    """Converts a line of .dockerignore to a regular expression that matches a path and everything below it."""
     out, index = "", 0
     while index < len(text):
         if text.startswith("**/", index):
@@ -158,7 +158,7 @@ def _pattern(text: str) -> re.Pattern:
 
 
 class Ignored:
-    """A .dockerignore: later lines win, ! takes back."""
+    """A .dockerignore file. Later lines take precedence, and ! includes files again."""
 
     def __init__(self, text: str):
         lines = [line.strip() for line in text.splitlines()]
@@ -174,12 +174,12 @@ class Ignored:
         return ignored
 
     def whole(self, folder: str) -> bool:
-        """Whether nothing below a folder can be wanted, so that it need not be walked."""
+        """Returns true if everything below a folder is ignored, so that the folder need not be read."""
         return folder in self and not any(path.startswith((folder + "/", "**")) for path in self._taken_back)
 
 
 def context_files(context: Path, ignored: Ignored, under: str = ".") -> list[str]:
-    """The files and links of the build context that a COPY of `under` gets, relative to the context."""
+    """Returns the files and links of the build context that COPY `under` copies, relative to the context."""
     top = context / under
     if top.is_symlink() or not top.is_dir():
         relative = top.relative_to(context).as_posix()

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Carries out a Dockerfile without a container engine: every stage is a root of its own (overlayfs over the stage before it), every RUN a chroot into it.
+"""Builds a Dockerfile without a container engine. Every stage has its own root (overlayfs on top of the previous stage), and every RUN is a chroot into it.
 
     run_dockerfile.py --context DIR --work DIR --image debian:bookworm-slim=ROOT --cache DIR --out DIR
                       [--build-arg NAME=VALUE] [--build-context STAGE=ROOT] [--target STAGE]
 
-OUT/root is the image's tree and OUT/image.json its configuration (Entrypoint, User, Healthcheck ...). As with BuildKit, only stages that the target needs are
-carried out, .dockerignore holds, and cache mounts are folders that outlive the build. An ARG ends with its stage (BuildKit hands it on to stages made from that
-one, other builders need not). Not imitated: layers, the build cache, other platforms.
-Needs root and overlayfs. Only the standard library. Mounts live in a namespace of their own and vanish with it, however this ends.
+OUT/root is the image's tree, and OUT/image.json its configuration (Entrypoint, User, Healthcheck ...). As in BuildKit, only stages that the target needs are built,
+.dockerignore applies, and cache mounts are folders that are kept after the build. An ARG ends with its stage. (BuildKit passes it on to stages based on that stage, but
+other builders need not.) Layers, the build cache and other platforms are not supported.
+Needs root and overlayfs, and only the standard library. Mounts are made in a separate namespace and disappear with it, however the script ends.
 """
 
 import argparse
@@ -30,7 +30,7 @@ IN_NAMESPACE = "RUN_DOCKERFILE_IN_NAMESPACE"
 
 @dataclass
 class Root:
-    """A stage's root so far: where it is mounted, the overlay's layers (topmost first), and the image configuration."""
+    """The current root of a stage: its mount point, the layers of the overlay (topmost first), and the image configuration."""
 
     merged: Path
     layers: list[Path]
@@ -38,11 +38,11 @@ class Root:
     arguments: dict[str, str] = field(default_factory=dict)
 
     def variables(self) -> dict[str, str]:
-        """The variables of expansion: an ENV overrides an ARG of the same name."""
+        """Returns the variables for expansion. An ENV overrides an ARG of the same name."""
         return self.arguments | self.config["Env"]
 
     def inside(self, path: str) -> Path:
-        """A path of the image as one of this machine; relative ones start at WORKDIR."""
+        """Converts a path in the image to a path on this machine. Relative paths start at WORKDIR."""
         absolute = PurePosixPath(self.config["WorkingDir"]) / path
         return self.merged / absolute.relative_to("/")
 
@@ -65,7 +65,7 @@ class Build:
             raise DockerfileError(f"--build-arg {', '.join(sorted(unknown))}: no ARG of the Dockerfile has that name")
 
     def _argument(self, instruction: Instruction, outer: dict[str, str], variables: dict[str, str]) -> dict[str, str]:
-        """NAME[=default]: given on the command line, else the default, else that of the ARG before the first FROM."""
+        """Parses NAME[=default]. The value is that of the command line, otherwise the default, otherwise that of the ARG before the first FROM."""
         name, equals, default = instruction.text.partition("=")
         if name in self.given:
             return {name: self.given[name]}
@@ -115,7 +115,7 @@ class Build:
         if seconds >= 1:
             print(f"=== {stage.name}: {instruction.name} took {seconds:.0f} s", flush=True)
 
-    # One method an instruction.
+    # One method per instruction.
 
     def _arg(self, root: Root, instruction: Instruction) -> None:
         root.arguments |= self._argument(instruction, self.globals, root.variables())
@@ -161,7 +161,8 @@ class Build:
         for name in ("proc", "dev"):
             (root.merged / name).mkdir(exist_ok=True)
         command = instruction.argv or ["/bin/sh", "-c", instruction.text]
-        # In namespaces of its own: neither mounts nor processes of a step outlive it. The environment is the image's and nothing of this machine's.
+        # A step runs in its own namespaces, so that neither its mounts nor its processes outlive it. Its environment is the image's, without anything
+        # of this machine.
         enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", "\n".join(mounts) + '\nexec unshare --root "$@"', "sh"]
         environment = {"PATH": PATH, "HOME": "/root"} | root.variables()
         arguments = [str(root.merged), "--wd", root.config["WorkingDir"], "--", *command]
@@ -192,7 +193,7 @@ class Build:
                 raise DockerfileError(f"line {instruction.line}: COPY {source} finds nothing{why}")
 
     def _copy_from_context(self, root: Root, instruction: Instruction, source: str, target: Path, into_folder: bool) -> int:
-        """Returns how many files there were. What a folder holds is copied, not the folder; owner and group become root."""
+        """Returns the number of copied files. For a folder, its contents are copied, not the folder itself. Owner and group become root."""
         files = context_files(self.context, self.ignored, source)
         is_folder = (self.context / source).is_dir()
         for name in files:
@@ -223,7 +224,7 @@ class Build:
 
 def save(root: Root, out: Path) -> None:
     out.mkdir(parents=True)
-    # Whatever a step left in /proc and /dev was mounted there, and is not the image's.
+    # Whatever a step left in /proc and /dev was mounted there, and does not belong to the image.
     subprocess.run(["cp", "-a", "--one-file-system", f"{root.merged}/.", out / "root"], check=True)
     (out / "image.json").write_text(json.dumps(root.config, indent=2) + "\n")
 

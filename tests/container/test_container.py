@@ -1,7 +1,6 @@
-"""The Dockerfile, without a container engine: what it says, and what its runtime stages make of the programs in build/release.
+"""Tests the Dockerfile without a container engine: its contents, and its runtime stages with the programs in build/release.
 
-tests/container/check.sh carries out the whole of it, the build included; that takes 10 minutes and is not part of this.
-"""
+tests/container/check.sh builds all stages, which takes 10 minutes and is not part of these tests."""
 
 import os
 import re
@@ -23,7 +22,7 @@ PORTS = {"listen": 50051, "http_listen": 8080, "health_listen": 50052, "metrics_
 
 
 def chain(name: str, device: str) -> list:
-    """The instructions of a stage and of those that it is made from, first to last, for a value of DEVICE."""
+    """Returns the instructions of a stage and of the stages that it is based on, first to last, for a value of DEVICE."""
     if name not in STAGES:
         return []
     stage = STAGES[name]
@@ -70,7 +69,7 @@ def test_every_source_of_a_copy_is_in_the_context():
 
 
 def test_every_script_that_a_step_runs_was_copied_before():
-    """A stage copies only what its step needs, so that a later change of something else does not carry it out again; here nothing may be forgotten."""
+    """A stage copies only what its steps need, so that changes to other files do not invalidate it. This test checks that nothing is missing."""
     ignored = Ignored((ROOT / ".dockerignore").read_text())
     ran = set()
     for stage in DOCKERFILE.stages:
@@ -133,7 +132,7 @@ def test_version_is_that_of_cmake():
 
 
 def test_scripts_get_the_arguments_that_they_read():
-    """An ARG belongs to its stage, and a script that reads one in another stage would see nothing."""
+    """An ARG is visible only in its stage. A script that reads it in another stage would get an empty value."""
     for stage in DOCKERFILE.stages:
         declared = {instruction.text.partition("=")[0] for instruction in stage.instructions if instruction.name == "ARG"}
         for instruction in stage.instructions:
@@ -230,14 +229,14 @@ def need_root():
 
 
 def carry_out(context: Path, work: Path, *options) -> subprocess.CompletedProcess:
-    """run_dockerfile.py; the image is in work/image."""
+    """Runs run_dockerfile.py. The image is written to work/image."""
     folders = ["--context", context, "--work", work / "stages", "--cache", work / "cache", "--out", work / "image"]
     return subprocess.run([sys.executable, HERE / "run_dockerfile.py", *folders, *options], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def small_root(tmp_path_factory):
-    """A root with a shell, cat and mkdir, which is enough for RUN."""
+    """Makes a root with a shell, cat and mkdir, which is enough for RUN."""
     need_root()
     root = tmp_path_factory.mktemp("small_root")
     for program in ("/bin/sh", "/bin/cat", "/bin/mkdir"):
@@ -311,7 +310,7 @@ def test_mistakes_are_found(small_root, small_context, tmp_path, change, words):
     ("loader", "folder"),
     [("/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/usr/lib64/ld-linux-x86-64.so.2", "usr/lib64"), ("/lib/ld-linux-aarch64.so.1", "usr/lib")])
 def test_the_loader_lands_where_programs_ask_for_it(tmp_path, loader, folder):
-    """On arm64 that is /lib. The script's own function, with `install` that only prints."""
+    """On arm64 the folder is /lib. Runs the script's own function, with an `install` that only prints."""
     script = (ROOT / "deploy/container/collect_runtime.sh").read_text()
     function = re.search(r"^copy_debian_library\(\) \{.*?^\}", script, re.M | re.S)[0]
     stubs = 'out=/out; packages=(); owner_of() { echo libc6; }; fail() { exit 1; }; install() { echo "${@: -1}"; }'
@@ -330,7 +329,7 @@ def test_no_script_names_a_processor():
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    """The Dockerfile's own last stages; in place of the stage that builds, what its last step collects from build/release."""
+    """Builds the Dockerfile's own last stages. The stage that compiles is replaced by the files that its last step collects from build/release."""
     need_root()
     for program in ("longembed-server", "longembed"):
         if not (ROOT / "build/release" / program).exists():

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml: what it mounts, publishes and names exists."""
+"""Tests that everything that deploy/compose.yaml mounts, publishes and names exists."""
 
 import json
 import re
@@ -17,7 +17,7 @@ SERVICES = COMPOSE["services"]
 
 
 def mounts(service: str) -> dict[str, Path]:
-    """Path in the container -> file of ours."""
+    """Returns {path in the container: our file}."""
     entries = [entry.split(":") for entry in SERVICES[service]["volumes"]]
     return {target: FILE.parent / source for source, target, *_ in entries if source.startswith(".")}
 

@@ -1,4 +1,5 @@
-"""deploy/setup.sh and deploy/quickstart.sh: what they install, and how two things run at once. Their functions are called by themselves."""
+"""Tests deploy/setup.sh and deploy/quickstart.sh: what they install, and how they run two commands in parallel. Their functions are called
+directly."""
 
 import re
 import subprocess
@@ -11,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bash(script: str, **env: str) -> subprocess.CompletedProcess:
-    """Runs the script after setup.sh and the functions of quickstart.sh."""
+    """Runs a script after setup.sh and the functions of quickstart.sh have been sourced."""
     functions = re.findall(r"^\w+\(\) \{.*?^\}|^\w+\(\) \{ .* \}$", (ROOT / "deploy/quickstart.sh").read_text(), re.M | re.S)
     program = f"source {ROOT}/deploy/setup.sh\n" + "\n".join(functions) + "\n" + script
     base = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root"}
@@ -31,14 +32,14 @@ def test_a_libtorch_for_another_device_is_installed_anew(tmp_path):
 
 
 def test_libraries_of_cuda_are_stood_in_for(tmp_path):
-    """Python's torch is linked with libraries that are not there; it loads all the same, and pip misses nothing."""
+    """Python's torch is linked with libraries that are not installed. It must still load, and pip must not miss any package."""
     lib, info = tmp_path / "torch/lib", tmp_path / "torch-2.11.0.dist-info"
     lib.mkdir(parents=True)
     info.mkdir()
     subprocess.run(["cc", "-shared", "-Wl,-soname,libcublas.so.13", "-o", tmp_path / "libcublas.so", "-x", "c", "/dev/null"], check=True)
     link = ["cc", "-shared", "-o", lib / "libtorch_python.so", "-x", "c", "/dev/null", "-x", "none", "-Wl,--no-as-needed", tmp_path / "libcublas.so"]
     subprocess.run([*link, "-Wl,-rpath,$ORIGIN"], check=True)
-    # In a process of its own: one that has loaded torch has a library of this name.
+    # Runs in a separate process, because a process that has loaded torch already has a library of this name.
     load = [sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", lib / "libtorch_python.so"]
     assert "libcublas.so.13" in subprocess.run(load, capture_output=True, text=True).stderr
     requires = 'Requires-Dist: sympy>=1.13.3\nRequires-Dist: triton==3.6.0; platform_system == "Linux"\nRequires-Dist: jinja2\n'

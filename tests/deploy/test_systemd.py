@@ -1,4 +1,4 @@
-"""deploy/systemd: the unit, by systemd's own checks and against the server's defaults."""
+"""Tests the unit of deploy/systemd with systemd's own checks, and against the server's defaults."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/systemd"
 UNIT = FOLDER / "longembed-server.service"
 CONFIG = yaml.safe_load((ROOT / "deploy/config.yaml").read_text())
-MOST_EXPOSED = 20  # Tenths, of 100.
+MOST_EXPOSED = 20  # In tenths, of 100.
 
 
 def settings() -> dict[str, list[str]]:
@@ -29,7 +29,7 @@ def systemd_analyze(*arguments) -> subprocess.CompletedProcess:
 
 
 def test_unit_is_valid(tmp_path):
-    """With a program that is here in the server's place."""
+    """Uses a program of this machine in place of the server."""
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/longembed-server", shutil.which("true")))
     checked = systemd_analyze("verify", "--man=no", unit)

@@ -1,4 +1,4 @@
-"""One version, one license, and a notice that names every third party."""
+"""Tests that there is one version and one license, and that the notice names every third party."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHART = yaml.safe_load((ROOT / "helm/longembed-server/Chart.yaml").read_text(enc
 PACKAGE = tomllib.loads((ROOT / "client/python/pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 NOTICE = (ROOT / "NOTICE").read_text(encoding="utf-8")
-# CMake's names of packages and libraries -> theirs in NOTICE. "": the system's.
+# Maps CMake's names of packages and libraries to those in NOTICE. "" stands for the system's libraries.
 THIRD_PARTIES = {
     "absl": "Abseil", "Boost": "Boost", "CLI11": "CLI11", "GTest": "GoogleTest", "OpenSSL": "OpenSSL", "Protobuf": "Protocol Buffers", "Threads": "", "gRPC": "gRPC",
     "jemalloc": "jemalloc", "microhttpd": "libmicrohttpd", "nlohmann_json": "nlohmann/json", "prometheus-cpp": "prometheus-cpp", "torch_cpu": "PyTorch", "c10": "PyTorch", "Torch": "PyTorch",

@@ -1,4 +1,4 @@
-"""What pages name exists: files, tests, and programs of the build."""
+"""Tests that everything that pages name exists: files, tests, and programs of the build."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = "cc|h|py|sh|yaml|json|md|proto|cmake|txt|rs|patch|toml|pt"
-MADE = ("build/", "models/", "..", "http", "/")  # By a build, or elsewhere.
+MADE = ("build/", "models/", "..", "http", "/")  # Created by a build, or outside the repository.
 
 
 def pages() -> list[Path]:
@@ -20,7 +20,7 @@ def pages() -> list[Path]:
 
 
 def names(page: Path) -> set[str]:
-    """What stands in backticks."""
+    """Returns all text in backticks."""
     return set(re.findall(r"`([^`\n]+)`", (ROOT / page).read_text(encoding="utf-8")))
 
 
@@ -31,7 +31,7 @@ def source_of(pattern: str) -> str:
 
 @pytest.mark.parametrize("page", pages(), ids=str)
 def test_files_exist(page):
-    """A path with a folder in it is below the root, the page's folder, model/, server/ or proto/; NAME in it is a placeholder."""
+    """A path with a folder is relative to the root, to the page's folder, or to model/, server/ or proto/. NAME in a path is a placeholder."""
     files = {name for name in names(page) if re.fullmatch(rf"[\w.-]+(?:/[\w.-]+)+\.(?:{EXTENSIONS})", name) and not name.startswith(MADE) and "NAME" not in name}
     places = (ROOT, ROOT / page.parent, ROOT / "server", ROOT / "model", ROOT / "proto")
     assert [file for file in sorted(files) if not any((place / file).exists() for place in places)] == []

@@ -1,4 +1,4 @@
-"""The site of the documentation builds without a broken link, has every page, and needs no network to be read."""
+"""Tests that the documentation site builds without a broken link, has every page, and can be read without a network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_page_is_there(site):
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
-    """Links may lead away; scripts, styles, fonts and pictures may not."""
+    """Links may lead to other sites, but scripts, styles, fonts and pictures may not be loaded from them."""
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         fetched = re.findall(r'<(?:script|img|iframe)[^>]* src="?(https?:[^" >]+)|<link[^>]* rel="?(?:stylesheet|preconnect|preload)[^>]* href="?(https?:[^" >]+)', text)
@@ -48,7 +48,7 @@ def test_nothing_is_fetched_from_elsewhere(site):
 
 
 def test_broken_links_fail_the_build(tmp_path):
-    """In a copy: to a page, to a heading and to a file that are not there."""
+    """In a copy of the site, adds links to a page, a heading and a file that do not exist."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "build", "models", "node_modules", ".venv", "target"))
     broken = ("server/nowhere.md", "server/README.md#nowhere", "deploy/nowhere.yaml")

@@ -1,4 +1,4 @@
-"""Tables of the documentation are those of the source."""
+"""Tests that tables in the documentation agree with the source."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Helpers that fix a code, and what they fix it to.
+# Helpers that set a fixed code, with that code.
 HELPERS = {"Invalid": "INVALID_ARGUMENT", "Exhausted": "RESOURCE_EXHAUSTED"}
 
 
 def screaming(name: str) -> str:
-    """InvalidArgument -> INVALID_ARGUMENT."""
+    """Converts InvalidArgument to INVALID_ARGUMENT."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
 
 
 def reasons_of_the_source(text: str) -> set[tuple[str, str]]:
-    """(reason, code) of every error that is made: the first literal in capitals behind a helper, or behind MakeError and its code."""
+    """Returns (reason, code) for every error that the source creates. The reason is the first literal in capitals after a helper, or after
+    MakeError and its code."""
     by_code = re.findall(r'MakeError\(\s*absl::StatusCode::k(\w+)\s*,[^;]*?"([A-Z][A-Z0-9_]+)"', text)
     by_helper = re.findall(rf'\b({"|".join(HELPERS)})\([^;]*?"([A-Z][A-Z0-9_]+)"', text)
     return {(reason, screaming(code)) for code, reason in by_code} | {(reason, HELPERS[helper]) for helper, reason in by_helper}
@@ -52,4 +53,4 @@ def test_every_architecture_has_a_row():
     families = (ROOT / "model/export/README.md").read_text(encoding="utf-8").split("## Families", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (`[^|]*) \|", families, re.M)
     documented = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
-    assert set(re.findall(r'^ +"([\w-]+)":', modules, re.M)) == documented - {"model_type"}  # Of the header.
+    assert set(re.findall(r'^ +"([\w-]+)":', modules, re.M)) == documented - {"model_type"}  # "model_type" is from the table's header.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Old faults stay findable: brings each back into a scratch worktree of HEAD, and runs the test that must then fail.
+# Checks that tests still detect old faults. Brings each fault back in a scratch worktree of HEAD, and runs the test that must then fail.
 #
 #   tests/faults/run.sh [PATCH...]     all of this folder without arguments; about 15 minutes on 2 cores
 #
@@ -7,7 +7,7 @@
 #   Fault: what was wrong, and what came of it
 #   Targets: what ninja builds
 #   Run: the command that must fail with the fault and pass without it, from the worktree's root; $build is its build folder
-# Exit status 1: a fault stays unseen, a patch no longer applies or builds, or a test fails without its fault.
+# The exit status is 1 if a fault is not detected, if a patch no longer applies or builds, or if a test fails without its fault.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,11 +16,11 @@ tree=$root/build/faults/tree
 export build=$tree/build/release
 log=$root/build/faults/log
 
-# header PATCH NAME: what the line NAME of a patch says.
+# header PATCH NAME: prints the value of the line NAME of a patch.
 header() { sed -n "s/^$2: //p;/^diff /q" "$1"; }
 
 compile() { nice -n 5 ninja -C "$build" $1 >>"$log" 2>&1; }
-# The inner shell, not this one, tells of a test that crashes.
+# The inner shell, not this one, reports a test that crashes.
 passes() { (cd "$tree" && timeout 120 bash -c "$(header "$1" Run); exit \$?") >>"$log" 2>&1; }
 restore() { git -C "$tree" checkout --quiet -- .; }
 
@@ -31,11 +31,11 @@ set_up_tree() {
   [ -e "$tree/.git" ] || git -C "$root" worktree add --quiet --detach "$tree" "$commit"
   git -C "$tree" checkout --quiet --force --detach "$commit"
   install_rust
-  # No past fault of these needs LibTorch.
+  # None of these faults needs LibTorch.
   cmake -S "$tree" --preset release -Wno-dev -D CMAKE_UNITY_BUILD=OFF -D LONGEMBED_TORCH=OFF -D LONGEMBED_BENCHMARKS=OFF -D "CARGO=$(command -v cargo)" >"$log" 2>&1
 }
 
-# try PATCH: a line that says how it went; fails where the fault goes unseen.
+# try PATCH: prints a line with the result. Fails if the fault is not detected.
 try() {
   local name
   name=$(basename "$1" .patch)

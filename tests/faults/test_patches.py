@@ -1,4 +1,4 @@
-"""Every patch of a past fault still applies; whether its test sees it says run.sh, which takes longer."""
+"""Tests that every patch of a past fault still applies. run.sh checks that its test detects the fault, which takes longer."""
 
 import subprocess
 from pathlib import Path

@@ -1,5 +1,5 @@
-// The text of a configuration file, and of a file of API keys. What ParseConfig accepts is within its documented
-// ranges, and its profiles are JSON that the next step reads or refuses.
+// Fuzzes the text of a configuration file, and of a file of API keys. Whatever ParseConfig accepts must be within its
+// documented ranges, and its profiles must be JSON that the next step accepts or refuses.
 
 #include <cstdint>
 #include <string>
@@ -22,7 +22,7 @@ void ExpectLimits(const LimitsConfig& limits) {
   FUZZ_EXPECT(limits.max_prompt_bytes >= 0 && limits.max_pending_bytes >= 1);
 }
 
-// They are added to times, and handed to gRPC as milliseconds in an int.
+// Checks all durations. They are added to times, and passed to gRPC as milliseconds in an int.
 void ExpectDurations(const ServerConfig& config) {
   const ConnectionsConfig& connections = config.connections;
   for (const absl::Duration duration :
@@ -72,7 +72,7 @@ void ExpectRefused(const absl::Status& status) {
 }  // namespace
 }  // namespace longembed
 
-// protobuf prints a line for each string that is not UTF-8.
+// protobuf logs a line for each string that is not UTF-8.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longembed;
   const std::string yaml(reinterpret_cast<const char*>(data), size);

@@ -10,7 +10,7 @@ namespace longembed {
 namespace {
 
 constexpr size_t kMaxMessageBytes =
-    1024;  // A client takes 8 KiB of trailers; the details repeat the message, in base64.
+    1024;  // A client accepts 8 KiB of trailers. The details repeat the message, in base64.
 
 }  // namespace
 

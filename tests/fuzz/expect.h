@@ -1,4 +1,4 @@
-// Assertions of fuzz targets. A failed one ends the process, which libFuzzer reports as a finding.
+// Assertions of fuzz targets. A failed assertion aborts the process, which libFuzzer reports as a finding.
 #ifndef LONGEMBED_TESTS_FUZZ_EXPECT_H_
 #define LONGEMBED_TESTS_FUZZ_EXPECT_H_
 
@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 
-// Not assert(): it holds in every build type.
+// Unlike assert(), it is active in every build type.
 #define FUZZ_EXPECT(claim)                                                                 \
   do {                                                                                     \
     if (!(claim)) {                                                                        \
@@ -18,7 +18,8 @@
 
 namespace longembed {
 
-// A refusal that a client can act on: INVALID_ARGUMENT with a reason, and words that fit a gRPC trailer.
+// Checks that a client can act on an error: the code is INVALID_ARGUMENT, there is a reason, and the message fits into
+// a gRPC trailer.
 void ExpectRefusal(const absl::Status& status);
 
 }  // namespace longembed

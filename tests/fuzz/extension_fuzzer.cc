@@ -1,5 +1,7 @@
-// "LENGTH\nJSON": a profile of the server's config, a request's extension and a manifest's recommendation from the same
-// JSON of longembed.v1.Extension, checked against a model of each family and planned for a text of LENGTH tokens.
+// Fuzzes extensions. The input is "LENGTH
+// JSON". The JSON of longembed.v1.Extension is used as a profile of the server's configuration, as the extension of a
+// request, and as a recommendation of a manifest. Each is checked against a model of each family and planned for a text
+// of LENGTH tokens.
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
@@ -60,7 +62,8 @@ void ExpectResolved(const absl::StatusOr<Extension>& extension, const ModelManif
   Plan(model, *extension, tokens);
 }
 
-// As either recommendation of a manifest. `extension`: what the JSON asks for, or null where the model cannot do it.
+// Checks the JSON as either recommendation of a manifest. `extension` is the resolved JSON, or null if the model does
+// not support it.
 void ExpectRecommended(ModelManifest model, const std::string& json, const Extension* extension) {
   model.recommended_extension = json;
   const bool windows = extension != nullptr && extension->windows.has_value();
@@ -96,7 +99,7 @@ void Run(const Parts& parts) {
 }  // namespace
 }  // namespace longembed
 
-// protobuf prints a line for each string that is not UTF-8.
+// protobuf logs a line for each string that is not UTF-8.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   longembed::Run(longembed::Split({reinterpret_cast<const char*>(data), size}));
   return 0;

@@ -1,5 +1,5 @@
-// The body of an HTTP request: parsed as JSON, read as each message that JSON may stand for, and as the input of an
-// OpenAI request. What is accepted reads back as itself.
+// Fuzzes the body of an HTTP request. It is parsed as JSON, read as each message that JSON may represent, and read as
+// the input of an OpenAI request. Whatever is accepted must read back as itself.
 
 #include <cstdint>
 #include <string>

@@ -1,5 +1,5 @@
-// The text of a longembed-model.yaml. What ParseManifest accepts does not contradict itself, and a short text can be
-// planned for it.
+// Fuzzes the text of a longembed-model.yaml. Whatever ParseManifest accepts must be consistent, and it must be possible
+// to plan a short text for it.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -13,7 +13,7 @@
 namespace longembed {
 namespace {
 
-constexpr int kMaxOverhead = 1000, kMaxRotaryDim = 4096;  // Of what is planned, for speed.
+constexpr int kMaxOverhead = 1000, kMaxRotaryDim = 4096;  // Larger models are not planned, for speed.
 
 void ExpectSizes(const ModelManifest& model) {
   for (const int size : {model.vocabulary_size, model.hidden_size, model.layers, model.intermediate_size,

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-// Of libFuzzer.
+// Provided by libFuzzer.
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
 namespace longembed {
@@ -58,14 +58,14 @@ void SetSingular(Message& message, const FieldDescriptor& field, std::minstd_ran
       return reflection->SetDouble(&message, &field, Real(random));
     case FieldDescriptor::CPPTYPE_BOOL:
       return reflection->SetBool(&message, &field, Draw(random, 2) == 0);
-    case FieldDescriptor::CPPTYPE_ENUM:  // One in so many is unknown.
+    case FieldDescriptor::CPPTYPE_ENUM:  // Some of the drawn values are unknown to the enum.
       return reflection->SetEnumValue(&message, &field, static_cast<int>(Draw(random, 5)));
     case FieldDescriptor::CPPTYPE_STRING:
       return reflection->SetString(&message, &field, Changed(reflection->GetString(message, &field)));
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return MutateMessage(*reflection->MutableMessage(&message, &field), random);
     default:
-      return;  // No request has other types.
+      return;  // Requests have no fields of other types.
   }
 }
 

@@ -1,4 +1,4 @@
-// Changes a protobuf message field by field, so that most inputs get past the parser. For LLVMFuzzerCustomMutator.
+// Mutates a protobuf message field by field, so that most inputs pass the parser. Used by LLVMFuzzerCustomMutator.
 #ifndef LONGEMBED_TESTS_FUZZ_MESSAGE_MUTATOR_H_
 #define LONGEMBED_TESTS_FUZZ_MESSAGE_MUTATOR_H_
 
@@ -8,8 +8,8 @@
 
 namespace longembed {
 
-// Sets, clears, adds or changes one field of `message` or of a message below it. Strings are changed by libFuzzer,
-// which knows the dictionary.
+// Sets, clears, adds or changes one field of `message` or of a nested message. Strings are changed by libFuzzer, which
+// knows the dictionary.
 void MutateMessage(google::protobuf::Message& message, std::minstd_rand& random);
 
 }  // namespace longembed

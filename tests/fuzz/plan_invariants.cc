@@ -12,7 +12,7 @@
 namespace longembed {
 namespace {
 
-// Whether `when` leaves an input of so many tokens plain.
+// Returns true if `when` leaves an input of `whole` tokens plain.
 bool IsPlain(const ModelManifest& model, const PlanOptions& options, int64_t whole) {
   return options.extension.when == When::kLong && whole <= model.trained_window;
 }
@@ -32,8 +32,8 @@ void ExpectLimits(const PlanLimits& limits, const Plan& plan) {
   FUZZ_EXPECT(plan.tokens <= limits.max_tokens);
 }
 
-// Windows over `content` tokens from `start` on, in order, without gaps, neighbors sharing what was asked for, none
-// larger than a window.
+// Checks that windows cover `content` tokens from `start` on, in order and without gaps, that neighbors share the
+// requested overlap, and that no window is too large.
 void ExpectWindows(const Windows& windows, int64_t room, int64_t start, int64_t content,
                    const std::vector<PlannedSequence>& planned) {
   const int64_t stride = room - windows.overlap;
@@ -63,7 +63,8 @@ void ExpectWhole(const ModelManifest& model, const PlanOptions& options, const P
   FUZZ_EXPECT(plan.tokens == plan.sequences.front().tokens);
   if (plan.truncated_tokens == 0) return;
   FUZZ_EXPECT(options.truncate != Truncate::kNone);
-  // The plan tells the capacity of what was asked for; an input that stays plain has the model's own.
+  // The plan reports the capacity of the requested extension. For an input that stays plain, it is the model's own
+  // limit.
   const int64_t plain_limit = std::min<int64_t>(model.plain_limit, options.limits.max_sequence_tokens);
   const int64_t left = std::min(whole, options.max_tokens.value_or(whole));
   FUZZ_EXPECT(plan.tokens == std::min(left, IsPlain(model, options, left) ? plain_limit : plan.capacity));
@@ -92,11 +93,11 @@ void ExpectPositions(const ModelManifest& model, const Positions& positions, int
     return;
   }
   FUZZ_EXPECT(g >= 1 && w >= 1 && w < model.trained_window && w < n);
-  // No pair is farther apart than the model was trained for.
+  // No pair of tokens is farther apart than in training.
   FUZZ_EXPECT((n - 1) / g + w - w / g <= model.trained_window);
 }
 
-// Rows of the position table; the encoder clamps what lies between the last row and the next.
+// Checks positions in a table. The encoder clamps positions between the last row and the next one.
 void ExpectTableRows(const ModelManifest& model, const Positions& positions, const Sequence& sequence) {
   FUZZ_EXPECT(sequence.rotary == nullptr);
   FUZZ_EXPECT(sequence.positions.size() == sequence.tokens.size());
@@ -104,7 +105,7 @@ void ExpectTableRows(const ModelManifest& model, const Positions& positions, con
                                                     : static_cast<float>(model.position_rows - 1);
   float before = 0;
   for (const float position : sequence.positions) {
-    FUZZ_EXPECT(position >= 0 && position <= most);  // Also refuses NaN.
+    FUZZ_EXPECT(position >= 0 && position <= most);  // Also fails for NaN.
     if (!Is(positions, "recurrent")) FUZZ_EXPECT(position >= before);
     before = position;
   }
@@ -117,11 +118,11 @@ void ExpectRotations(const ModelManifest& model, const RotaryTable& table, int64
   FUZZ_EXPECT(table.cos.size() == table.sin.size());
   for (size_t i = 0; i < static_cast<size_t>(n * table.width); ++i) {
     const double length = std::hypot(table.cos[i], table.sin[i]);
-    FUZZ_EXPECT(std::abs(length - amplitude) <= 1e-5 * amplitude);  // Also refuses NaN and infinity.
+    FUZZ_EXPECT(std::abs(length - amplitude) <= 1e-5 * amplitude);  // Also fails for NaN and infinity.
   }
 }
 
-// The angle of token i under the methods whose formula takes one line; the fastest pair turns by it.
+// Checks the angle of token i, by which the fastest pair rotates. Only methods with a one-line formula are covered.
 void ExpectFastestPair(const ModelManifest& model, const Positions& positions, const RotaryTable& table, int64_t n) {
   const bool one_line = !Is(positions, "ntk_by_parts") && !Is(positions, "yarn") && !positions.resonance;
   if (!one_line) return;
@@ -168,7 +169,7 @@ void ExpectCalibration(const ModelManifest& model, const PlannedSequence& planne
   FUZZ_EXPECT(calibration.apart == -1 || calibration.rows == (Range{calibration.apart, calibration.apart + 1}));
 }
 
-// Each span's tokens once, in whatever windows.
+// Checks that each token of each span occurs exactly once, whatever windows hold it.
 void ExpectParts(const Plan& plan) {
   std::vector<int64_t> tokens(plan.spans.size());
   size_t row = 0;
@@ -225,14 +226,14 @@ void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t 
     FUZZ_EXPECT(whole == left || options.truncate != Truncate::kNone);
     const int64_t room = WindowTokens(model, options.extension) - overhead;
     const int64_t start = options.truncate == Truncate::kStart ? whole - left : 0;
-    // Spans leave out windows that none of them needs.
+    // If there are spans, windows that no span needs are left out.
     if (plan.parts.empty()) {
       ExpectWindows(*options.extension.windows, room, start, left - overhead, plan.sequences);
     }
   } else {
     ExpectWhole(model, options, plan, overhead);
   }
-  const RotaryTable* checked = nullptr;  // Windows of one length share theirs.
+  const RotaryTable* checked = nullptr;  // Windows of equal length share their table.
   for (const PlannedSequence& planned : plan.sequences) {
     FUZZ_EXPECT(planned.sequence.size() == planned.tokens);
     FUZZ_EXPECT(planned.tokens == planned.content.size() + overhead);

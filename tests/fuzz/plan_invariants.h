@@ -1,4 +1,5 @@
-// Invariants of every plan, under any options: the definitions of model/plan/README.md, in slow and plain code.
+// Invariants of every plan under any options. They follow the definitions of model/plan/README.md, in slow and simple
+// code.
 #ifndef LONGEMBED_TESTS_FUZZ_PLAN_INVARIANTS_H_
 #define LONGEMBED_TESTS_FUZZ_PLAN_INVARIANTS_H_
 
@@ -7,14 +8,15 @@
 
 namespace longembed {
 
-// The plan is within `options.limits` and the capacity, its windows cover the content, its positions are finite and
-// within the model's table, its spans lie inside. `overhead`: special tokens and prompt of one sequence.
+// Checks that the plan is within `options.limits` and the capacity, that its windows cover the content, that its
+// positions are finite and within the model's table, and that its spans are inside the content. `overhead` is the
+// number of special and prompt tokens of one sequence.
 void ExpectPlan(const ModelManifest& model, const PlanOptions& options, int64_t overhead, const Plan& plan);
 
-// Besides, its tokens are those of `input`, each in its place.
+// Also checks that the plan's tokens are those of `input`, each in its place.
 void ExpectTokens(const ModelManifest& model, const InputTokens& input, const Plan& plan);
 
-// Two plans of one input have equal arrays, bit by bit.
+// Checks that two plans of one input have bit-identical arrays.
 void ExpectSamePlan(const Plan& one, const Plan& other);
 
 }  // namespace longembed

@@ -1,5 +1,5 @@
-// Models, lengths and options from bytes through CheckExtension and PlanInput; every plan keeps its promises, with a
-// cache of rotary tables that other inputs have used and with a new one.
+// Fuzzes CheckExtension and PlanInput with models, lengths and options made from the input bytes. Every plan must
+// satisfy the invariants. Plans made with a shared cache of rotary tables must equal those made with a new cache.
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <bit>
@@ -16,10 +16,10 @@
 namespace longembed {
 namespace {
 
-constexpr int kMaxContent = 3000;  // Small enough for a few thousand inputs a second.
+constexpr int kMaxContent = 3000;  // Small enough for several thousand inputs per second.
 constexpr int64_t kMaxRun = 1 << 16;
 
-// Small, around a limit, or anything.
+// Draws a small number, a number close to `around`, or any number.
 int64_t Whole(FuzzedDataProvider& data, int64_t around) {
   switch (data.ConsumeIntegralInRange(0, 5)) {
     case 0:
@@ -57,7 +57,7 @@ auto Maybe(FuzzedDataProvider& data, Draw draw) -> std::optional<decltype(draw()
   return draw();
 }
 
-// One that ParseManifest would accept.
+// Draws a model that ParseManifest would accept.
 ModelManifest DrawModel(FuzzedDataProvider& data) {
   ModelManifest model{.name = "fuzzed",
                       .vocabulary_size = 1 << 20,
@@ -173,7 +173,7 @@ void PlanOne(FuzzedDataProvider& data, const ModelManifest& model, const PlanOpt
   const SpanChoice spans{.ranges = ranges, .required = data.ConsumeBool()};
   if (data.ConsumeBool() && !ranges.empty()) input.spans = &spans;
 
-  // So small that tables are dropped all the time.
+  // The cache is so small that it drops tables all the time.
   static RotaryTableCache& shared = *new RotaryTableCache(1 << 16);
   RotaryTableCache own;
   const absl::StatusOr<Plan> plan = PlanInput(model, input, options, shared),
@@ -187,7 +187,7 @@ void PlanOne(FuzzedDataProvider& data, const ModelManifest& model, const PlanOpt
   ExpectSamePlan(*plan, *alone);
 }
 
-// Lengths that no test can hold in memory.
+// Checks lengths that do not fit into a test's memory.
 void CheckHugeLengths(FuzzedDataProvider& data, const ModelManifest& model, const Extension& extension) {
   constexpr int64_t kHuge = std::numeric_limits<int32_t>::max();
   const int64_t capacity = std::min(SequenceCapacity(model, extension).value_or(kHuge), kHuge);

@@ -1,4 +1,4 @@
-// For targets that give protobuf what it logs a line about each time.
+// Turns off protobuf's log, for targets whose inputs would make protobuf log a line each time.
 #include <google/protobuf/stubs/logging.h>
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {

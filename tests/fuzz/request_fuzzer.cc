@@ -1,5 +1,6 @@
-// The bytes of a longembed.v1.EmbedRequest, as they come from the network: parsed, resolved against a model of each
-// family, its inputs tokenized and planned under small limits, made-up vectors finished and packed for the answer.
+// Fuzzes the bytes of a longembed.v1.EmbedRequest, as they arrive from the network. The request is parsed and resolved
+// against a model of each family. Its inputs are tokenized and planned under small limits. Made-up vectors are finished
+// and packed into the answer.
 #include <grpcpp/support/byte_buffer.h>
 
 #include <cstring>
@@ -23,7 +24,7 @@ namespace longembed {
 namespace {
 
 constexpr int64_t kMaxRequestBytes = 1 << 16;
-constexpr size_t kMaxTrailerBytes = 6000;  // Before base64; a client takes 8 KiB.
+constexpr size_t kMaxTrailerBytes = 6000;  // Size before base64 encoding. A client accepts 8 KiB.
 
 const LimitsConfig& Limits() {
   static const LimitsConfig limits{.max_request_bytes = kMaxRequestBytes,
@@ -36,7 +37,8 @@ const LimitsConfig& Limits() {
   return limits;
 }
 
-// One model with rotary positions and a tokenizer that takes anything, one with a table and a real tokenizer.
+// Two models: one with rotary positions and a tokenizer that accepts anything, and one with a position table and a real
+// tokenizer.
 class Models {
  public:
   Models() {
@@ -60,7 +62,8 @@ class Models {
   }
 
   RealClock clock_;
-  Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
+  // Declared before the scheduler, whose jobs return their admission when they are destroyed.
+  Admission admission_{{}, clock_};
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   ModelRegistry registry_;
@@ -73,7 +76,7 @@ const Profiles& KnownProfiles() {
   return profiles;
 }
 
-// The bytes on the wire.
+// Checks a refusal, and that its encoded gRPC status fits into a trailer.
 void ExpectRefused(const absl::Status& status) {
   ExpectRefusal(status);
   const grpc::Status answer = ToGrpcStatus(status);
@@ -82,7 +85,7 @@ void ExpectRefused(const absl::Status& status) {
   FUZZ_EXPECT(details.ParseFromString(answer.error_details()) && !details.details().empty());
 }
 
-// As an encoder would give them; one in a hundred is zero, which normalizing refuses.
+// Returns made-up vectors. One in a hundred is zero, which normalization refuses.
 std::vector<std::vector<float>> MadeUpVectors(int64_t count) {
   std::vector<std::vector<float>> vectors;
   for (int64_t i = 0; i < count; ++i) {
@@ -113,14 +116,15 @@ void Answer(Plan plan, const ResolvedOptions& options) {
   }
 }
 
-// Content tokens are given only, where ids are complete.
+// Returns the number of special and prompt tokens of the first sequence. It is 0 for complete ids, which the plan
+// counts as content.
 int64_t Overhead(const Model& model, const Input& input, const Plan& plan) {
   const auto* ids = std::get_if<TokenIds>(&input.content);
   if (ids != nullptr && ids->complete) return 0;
   const int64_t whole = plan.sequences.front().tokens - plan.sequences.front().content.size();
   const auto specials =
       static_cast<int64_t>(model.manifest.special_prefix.size() + model.manifest.special_suffix.size());
-  FUZZ_EXPECT(whole >= specials);  // The rest is the prompt.
+  FUZZ_EXPECT(whole >= specials);  // Tokens beyond the special tokens belong to the prompt.
   return whole;
 }
 
@@ -174,7 +178,7 @@ void Run(const v1::EmbedRequest& request, const ModelChoice& choice) {
 }  // namespace
 }  // namespace longembed
 
-// protobuf prints a line for each string that is not UTF-8.
+// protobuf logs a line for each string that is not UTF-8.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longembed;
   static Models& models = *new Models;
@@ -194,7 +198,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
   std::minstd_rand random(seed);
   longembed::v1::EmbedRequest request;
-  // Some inputs stay what no client library would send.
+  // Some inputs remain arbitrary bytes, which no client library would send.
   if (random() % 4 == 0 || !request.ParsePartialFromArray(data, static_cast<int>(size))) {
     return LLVMFuzzerMutate(data, size, max_size);
   }

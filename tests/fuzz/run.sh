@@ -6,11 +6,11 @@
 #
 #   --seconds N    for each target; default 60
 #   --jobs N       targets that run at the same time; default 1
-#   --report FILE  a JUnit report, one case a target
+#   --report FILE  a JUnit report, with one test case per target
 #   TARGET         config extension manifest planner request tokenizer; default all
 #
-# First come the inputs of defects that were mended (regressions/), then the seeds and what earlier runs found (build/fuzz/corpus). Exit status 1 with a finding,
-# whose input is kept under build/fuzz/findings.
+# First it runs the inputs of fixed defects (regressions/), then the seeds and the inputs that earlier runs found (build/fuzz/corpus). The exit status
+# is 1 if there is a finding. Its input is kept under build/fuzz/findings.
 # shellcheck source=../../deploy/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/setup.sh"
 
@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#targets[@]} -gt 0 ] || targets=("${all_targets[@]}")
 
-# The longest input worth its time, in bytes.
+# max_length TARGET: prints the length in bytes beyond which inputs are not worth their time.
 max_length() {
   case $1 in
     planner) echo 400 ;;
@@ -54,7 +54,7 @@ max_length() {
   esac
 }
 
-# Seeds as the target reads them: those of requests are kept as text.
+# Converts seeds to the target's format. Seeds of requests are stored as text.
 prepare_seeds() {
   local target=$1 out=$2 file
   mkdir -p "$out"
@@ -70,7 +70,7 @@ prepare_seeds() {
   esac
 }
 
-# fuzz TARGET: regressions and seeds once, then new inputs; leaves TARGET.status, .log and the findings.
+# fuzz TARGET: runs regressions and seeds once, then new inputs. Writes TARGET.status, the log, and the findings.
 fuzz() {
   local target=$1 status=0 flags=() inputs=()
   local log=$logs/fuzz/$target.log corpus=$build/corpus/$target findings=$build/findings/$target seeds=$build/seeds/$target
@@ -88,10 +88,11 @@ fuzz() {
   echo "$status" >"$findings.status"
 }
 
-# The last value of a counter that libFuzzer prints.
+# Prints the last value of a counter in libFuzzer's output.
 last_of() { grep -oE "$2" "$logs/fuzz/$1.log" | tail -n 1 | grep -oE '[0-9]+$' || echo 0; }
 
-# One line for TARGET, and its case of the report. The finding is the last input that libFuzzer wrote; where it died on a given file, that file.
+# Prints one line for TARGET, and adds its case to the report. The finding is the last input that libFuzzer wrote, or the given file at which it
+# crashed.
 summarize() {
   local target=$1 status input reason case
   status=$(cat "$build/findings/$target.status" 2>/dev/null || echo 1)
@@ -107,7 +108,7 @@ summarize() {
   reason=$(grep -a -m 1 -oE 'this does not hold: .*|not a refusal .*|runtime error: .*|ERROR: (AddressSanitizer|libFuzzer|LeakSanitizer): .*' "$logs/fuzz/$target.log" || echo "exit status $status")
   reason=$(tr -cd '\40-\176' <<<"${reason:0:300}")
   printf '%-10s FINDING: %s\n           replay: %s %s\n' "$target" "$reason" "build/fuzz/fuzzers/${target}_fuzzer" "${input#"$root"/}"
-  # What a log alone must hold: on another machine the input is gone.
+  # The log must contain everything, because the input is not available on another machine.
   grep -a -m 8 -oE '^ +#[0-9]+ .*' "$logs/fuzz/$target.log" | sed 's/^/  /' || true
   if [ -f "$input" ]; then printf '           as base64: %s\n' "$(base64 -w 0 "$input")"; fi
   cases+=("$case><failure message=\"$(sed 's/&/\&amp;/g; s/</\&lt;/g; s/"/\&quot;/g' <<<"$reason") (input: ${input#"$root"/})\"/></testcase>")
@@ -117,11 +118,11 @@ summarize() {
 install_packages clang-19 libclang-rt-19-dev llvm-19 "${debian_packages[@]}"
 install_rust
 export ASAN_SYMBOLIZER_PATH=/usr/lib/llvm-19/bin/llvm-symbolizer
-# AddressSanitizer keeps every stack that it has seen, and libraries without frame pointers give new ones without end: gigabytes in an hour. A replay by hand shows
-# whole stacks.
+# AddressSanitizer keeps every stack that it has seen. Libraries without frame pointers produce new stacks endlessly, which takes gigabytes in an
+# hour. A manual replay shows whole stacks.
 export ASAN_OPTIONS=malloc_context_size=1:quarantine_size_mb=64
 export UBSAN_OPTIONS=print_stacktrace=1
-# Not build(): of everything that the preset could build only the targets are wanted.
+# build() is not used, because only the fuzz targets of the preset are needed.
 configure fuzz
 say "building the fuzz targets (about 4 minutes on 2 cores the first time)"
 run_logged build-fuzz.log "the fuzz targets could not be built; the lines above say where" cmake --build "$build" --parallel "$(build_jobs)" --target longembed_fuzzers
@@ -129,7 +130,7 @@ run_logged build-fuzz.log "the fuzz targets could not be built; the lines above 
 
 rm -f "$build"/findings/*.status
 say "fuzzing for $seconds s each: ${targets[*]}"
-set -m # A process group for each job, so that an interrupted run leaves none behind.
+set -m # Each job gets its own process group, so that an interrupted run leaves no job behind.
 trap 'for job in $(jobs -rp); do kill -INT -- "-$job"; done; exit 130' INT TERM
 for target in "${targets[@]}"; do
   while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done

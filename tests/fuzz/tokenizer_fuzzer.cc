@@ -1,5 +1,5 @@
-// The C ABI of the tokenizer crate. An input that begins with '{' is a tokenizer.json, with a text after the first NUL;
-// any other is a text for the tokenizers of tests/fuzz/tokenizers.
+// Fuzzes the C ABI of the tokenizer crate. An input that begins with '{' is a tokenizer.json, followed by a NUL and a
+// text. Any other input is a text for the tokenizers in tests/fuzz/tokenizers.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -24,7 +24,7 @@ constexpr const char* kGoodTokenizers[] = {"byte_level_bpe", "unigram", "wordpie
 constexpr char kText[] =
     "The river mills\tunbelievably a2 b caf\u00e9 \u6771\u4eac \ufdfa e\u0301 \U0001f600 [CLS] <s>!?";
 
-// A buffer for an error message, followed by a byte that must not be accessed.
+// A buffer for an error message. The byte after it must not be accessed.
 class ErrorBuffer {
  public:
   explicit ErrorBuffer(size_t capacity) : bytes_(capacity + 1, kGuard) {}
@@ -32,7 +32,7 @@ class ErrorBuffer {
   char* data() { return bytes_.size() == 1 ? nullptr : bytes_.data(); }
   size_t capacity() const { return bytes_.size() - 1; }
 
-  // That `status` came with words exactly when it is a failure.
+  // Checks that the guard byte is intact, and that a failure comes with a message.
   void Expect(LongembedHfStatus status) const {
     FUZZ_EXPECT(bytes_.back() == kGuard);
     if (status == LONGEMBED_HF_OK || capacity() == 0) return;
@@ -97,7 +97,7 @@ std::pair<LongembedHfStatus, Handle> Open(std::string_view json, size_t piece_by
   return {status, Handle(tokenizer)};
 }
 
-// A status, and the tokens where it is OK.
+// Encodes a text. Returns the status, and the tokens if it is OK.
 std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string_view text, size_t enough = SIZE_MAX) {
   Tokens tokens;
   ErrorBuffer error(text.size() % 70);
@@ -113,13 +113,14 @@ std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string
   return {status, std::move(tokens)};
 }
 
-// One tokenizer, which cuts texts into small pieces, and never.
+// One tokenizer, opened twice: one copy cuts texts into small pieces, and the other never cuts.
 struct Cutting {
   Handle pieces;
   Handle whole;
 };
 
-// A text has the same tokens in pieces, and of its first pieces the first of them.
+// Checks that cutting a text into pieces does not change its tokens, and that encoding only the first pieces returns
+// the first tokens.
 void CheckPieces(const Cutting& tokenizer, std::string_view text, const std::pair<LongembedHfStatus, Tokens>& whole) {
   FUZZ_EXPECT(Encode(tokenizer.pieces, text) == whole);
   const size_t enough = text.size() / 4;
@@ -151,7 +152,7 @@ LongembedHfStatus TokenText(const Handle& tokenizer, int32_t id) {
   return status;
 }
 
-// Covering the text without gaps.
+// Checks that sentences cover the text without gaps.
 void CheckSentences(std::string_view text) {
   Tokens sentences;
   ErrorBuffer error(40);
@@ -183,7 +184,7 @@ const std::vector<Cutting>& GoodTokenizers() {
   return tokenizers;
 }
 
-// A tokenizer as models have it takes every text that is UTF-8.
+// Checks a text with tokenizers like those of real models. They must accept every UTF-8 text.
 void CheckText(std::string_view text) {
   CheckSentences(text);
   for (const Cutting& each : GoodTokenizers()) {
@@ -193,7 +194,7 @@ void CheckText(std::string_view text) {
     FUZZ_EXPECT(status == LONGEMBED_HF_OK || status == LONGEMBED_HF_INVALID_UTF8);
     FUZZ_EXPECT(Encode(tokenizer, text) == encoded);
     CheckPieces(each, text, encoded);
-    // Spans of code points are found by halving.
+    // Binary search for spans of code points requires this order.
     FUZZ_EXPECT(std::ranges::is_sorted(tokens.begins) && std::ranges::is_sorted(tokens.ends));
     for (const int32_t id : tokens.ids) FUZZ_EXPECT(TokenText(tokenizer, id) == LONGEMBED_HF_OK);
     const std::vector<uint32_t> ids(tokens.ids.begin(), tokens.ids.end());
@@ -201,7 +202,7 @@ void CheckText(std::string_view text) {
   }
 }
 
-// Any bytes for a tokenizer.json: an error, or a tokenizer whose calls all come back.
+// Checks arbitrary bytes as a tokenizer.json. The result is an error, or a tokenizer whose calls all return.
 void CheckJson(std::string_view json, std::string_view text) {
   auto [status, tokenizer] = Open(json, kWhole);
   if (status != LONGEMBED_HF_OK) return;
@@ -211,7 +212,7 @@ void CheckJson(std::string_view json, std::string_view text) {
   FUZZ_EXPECT(TokenText(tokenizer, size) == LONGEMBED_HF_NO_SUCH_TOKEN);
   for (const std::string_view each : {std::string_view(kText), text, std::string_view()}) {
     const auto first = Encode(tokenizer, each);
-    FUZZ_EXPECT(Encode(tokenizer, each) == first);  // Also after a panic.
+    FUZZ_EXPECT(Encode(tokenizer, each) == first);  // The result must also be the same after a panic.
     const std::vector<uint32_t> ids(first.second.ids.begin(), first.second.ids.end());
     Decode(tokenizer, ids, each.size() % 2 == 0);
   }

@@ -1,4 +1,4 @@
-"""The chart, rendered by helm: what the tests here look at."""
+"""Renders the chart with helm, and gives the tests access to the result."""
 
 import functools
 import json
@@ -15,17 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/longembed-server"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 TOOLS = ROOT / "build/tools"
-KUBERNETES = "1.37.2"  # Told to helm, which without a cluster assumes a version of its own.
+KUBERNETES = "1.37.2"  # Passed to helm, which would otherwise assume a version of its own when there is no cluster.
 RELEASE, NAMESPACE = "r", "ns"
 NAME = "r-longembed-server"
 
-# Versions that these tests were written with.
+# The versions that these tests were written with.
 MODULES = {"helm": "helm.sh/helm/v3/cmd/helm@v3.22.0", "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"}
 
 
 @functools.cache
 def tool(name: str) -> str:
-    """The program's path: on PATH, in build/tools, or built into it, which takes two minutes for helm. Else skips the test and names what is missing."""
+    """Returns the program's path, which is on PATH or in build/tools. Missing programs are built there, which takes two minutes for helm. If that
+    is not possible, skips the test and names the missing program."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:{TOOLS}")
     if found:
         return found
@@ -41,7 +42,7 @@ def tool(name: str) -> str:
 
 
 def program(name: str) -> str:
-    """One of ours."""
+    """Returns the path of one of our programs."""
     path = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release") / name
     if not path.exists():
         pytest.skip(f"{name} has not been built; run tests/run.sh")
@@ -115,7 +116,7 @@ def refusal(values: dict, example: str = "", kubernetes: str = KUBERNETES) -> st
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that appears twice, where PyYAML takes the last."""
+    """Refuses duplicate keys, of which PyYAML would use the last."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

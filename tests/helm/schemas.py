@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes JSON schemas for kubeconform out of what Go modules carry: Kubernetes' own OpenAPI document, and the custom resource definitions of others.
+"""Generates JSON schemas for kubeconform from Go modules: from Kubernetes' own OpenAPI document, and from the custom resource definitions of other projects.
 
     tests/helm/schemas.py [DIRECTORY]        default: build/helm/schemas
 
-Needs `go` and its module proxy the first time; later runs find DIRECTORY complete. Schemas refuse unknown fields. Rules that an API server checks
-besides (CEL in custom resource definitions, Kubernetes' own validation) are not in them.
+Needs `go` and its module proxy the first time. Later runs find DIRECTORY complete. Schemas refuse unknown fields. They do not contain the further rules that an API
+server checks (CEL in custom resource definitions, and Kubernetes' own validation).
 """
 
 import copy
@@ -35,7 +35,7 @@ CUSTOM = {
 }
 VERSIONS = "\n".join(sorted([f"{module}@{version}" for module, version in [KUBERNETES, *CUSTOM]] + sum(CUSTOM.values(), []))) + "\n"
 
-# Which OpenAPI says are strings, but which are numbers as well.
+# OpenAPI declares these as strings, but numbers are valid as well.
 EITHER = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"type": ["integer", "string"]},
     "io.k8s.apimachinery.pkg.api.resource.Quantity": {"type": ["number", "string"]},
@@ -52,7 +52,7 @@ def module_directory(module: str, version: str) -> Path:
 
 
 def close(schema):
-    """Refuses fields that the schema does not name, at every depth, unless it says that others are kept."""
+    """Makes a schema refuse unknown fields at every depth, unless it says that they are kept."""
     if isinstance(schema, list):
         return [close(item) for item in schema]
     if not isinstance(schema, dict):
@@ -78,7 +78,7 @@ def references(schema) -> set[str]:
 
 
 def kubernetes_schemas(document: dict):
-    """Every kind with a group and version: (file name, schema with the definitions that it reaches)."""
+    """Yields (file name, schema with the definitions that it references) for every kind with a group and version."""
     definitions = {name: close(EITHER.get(name, definition)) for name, definition in document["definitions"].items()}
     for name, definition in document["definitions"].items():
         for kind in definition.get("x-kubernetes-group-version-kind", []):
@@ -108,12 +108,12 @@ def with_identity(schema: dict, group: str, version: str, kind: str) -> dict:
 
 
 def file_name(group: str, version: str, kind: str) -> str:
-    """As kubeconform's {{.ResourceKind}}{{.KindSuffix}} asks for it."""
+    """Returns the name that kubeconform's {{.ResourceKind}}{{.KindSuffix}} produces."""
     return "-".join(part for part in (kind.lower(), group.split(".")[0], version) if part) + ".json"
 
 
 def make_schemas(directory: Path) -> int:
-    """Fills `directory` unless it is complete; returns the number of schemas."""
+    """Fills `directory` unless it is complete. Returns the number of schemas."""
     stamp = directory / "versions.txt"
     if not stamp.exists() or stamp.read_text() != VERSIONS:
         shutil.rmtree(directory, ignore_errors=True)
@@ -126,7 +126,7 @@ def make_schemas(directory: Path) -> int:
                 made += custom_schemas(yaml.safe_load((folder / file).read_text()))
         for name, schema in made:
             (directory / name).write_text(json.dumps(schema))
-        stamp.write_text(VERSIONS)  # Last: its being there means that all others are.
+        stamp.write_text(VERSIONS)  # Written last, so that its existence means that all other files are there.
     return len(list(directory.glob("*.json")))
 
 

@@ -1,4 +1,4 @@
-"""Additions of platform teams to the pod, and objects of their own."""
+"""Tests additions of platform teams to the pod, and their own objects."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def test_nothing_is_added_by_default():
 
 
 def test_annotations_of_every_object():
-    """The server's pods have their own: a change of these restarts nothing."""
+    """The server's pods have their own annotations. Changes to these must not restart anything."""
     added = {"a/b": "c"}
     manifests = render({"commonAnnotations": added, "service": {"annotations": {"a/b": "own"}}}, example="cpu-production.yaml")
     for document in manifests.documents:
@@ -103,7 +103,8 @@ def test_security_contexts_take_values():
         assert container["securityContext"] == expected
 
 
-# Of the chart's schema -> what Kubernetes calls it, and what is left out of it: kinds of volumes that no cluster has any more, and what no pod here may have.
+# Maps each part of the chart's schema to the Kubernetes type it copies, and to the fields that are left out: kinds of volumes that no cluster
+# supports any more, and fields that no pod of this chart may have.
 KINDS = {
     "volume": ("Volume", {
         "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs",

@@ -1,4 +1,4 @@
-"""helm lint, every example against Kubernetes' schemas, the real server and client against what the chart tells them, and the documents."""
+"""Tests helm lint, every example against Kubernetes' schemas, the real server and client against the chart's output, and the documents."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ def test_lint(example):
 
 
 def test_there_is_an_example_of_everything():
-    """Each kind that the chart can make is in some example, and so goes through the schemas below."""
+    """Each kind of object that the chart can create must be in some example, so that the schemas below check it."""
     made = {document["kind"] for example in NAMES for document in render(example=example).documents}
     assert made == set(KINDS) and len(KINDS) >= 14
     sources = {next(iter(model["source"])) for path in EXAMPLES for model in yaml.safe_load(path.read_text()).get("models", [])}
@@ -33,7 +33,7 @@ def test_there_is_an_example_of_everything():
 
 @pytest.fixture(scope="session")
 def schemas():
-    """The folder of kubeconform's schemas, build/helm."""
+    """Returns the folder of kubeconform's schemas, build/helm."""
     directory = ROOT / "build/helm/schemas"
     try:
         make_schemas(directory)
@@ -61,7 +61,7 @@ def test_kubeconform_knows_the_kubernetes_that_helm_is_told():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kubeconform_sees_a_wrong_field(schemas, kind):
-    """That the check above can fail, for each kind."""
+    """Shows that the check above can fail, for each kind."""
     document = next(document for example in NAMES for document in render(example=example).documents if document["kind"] == kind)
     wrong = copy.deepcopy(document)
     wrong.get("spec", wrong)["unknwon"] = 1
@@ -77,7 +77,7 @@ def test_kubeconform_sees_a_wrong_type(schemas):
 
 @pytest.mark.parametrize("example", NAMES)
 def test_server_takes_the_config(tmp_path, example):
-    """The real server reads every rendered config, and stops only at files that this machine does not have."""
+    """The real server reads every rendered configuration, and fails only because of files that this machine does not have."""
     config = render(example=example).config
     config |= {"listen": "127.0.0.1:0", "health_listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0"}
     file = tmp_path / "config.yaml"
@@ -89,7 +89,7 @@ def test_server_takes_the_config(tmp_path, example):
 
 
 def test_server_refuses_a_config_with_an_unknown_key(tmp_path):
-    """That the check above can fail."""
+    """Shows that the check above can fail."""
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({**render().config, "unknwon": 1}))
     result = subprocess.run([program("longembed-server"), "--config", file], capture_output=True, text=True, timeout=60)
@@ -122,7 +122,7 @@ def test_chart_is_of_this_version():
 
 @pytest.fixture
 def notes(tmp_path):
-    """Renders NOTES.txt, which `helm template` leaves out, as a field of a document."""
+    """Returns a function that renders NOTES.txt as a field of a document, because `helm template` leaves it out."""
     shutil.copytree(CHART, tmp_path / "chart")
     templates = tmp_path / "chart/templates"
     (templates / "_notes.tpl").write_text('{{- define "notes" -}}\n' + (templates / "NOTES.txt").read_text() + "{{- end -}}\n")
@@ -161,7 +161,7 @@ def test_notes_say_what_helm_test_leaves_out(notes, missing, words):
 
 
 def value_rows() -> dict[str, str]:
-    """The README's table of values: path -> default."""
+    """Returns the README's table of values: {path: default}."""
     table = (CHART / "README.md").read_text().split("## Every value", 1)[1]
     rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`|-) \| \S.*\|$", table, re.M)
     assert len(rows) == len(dict(rows)) == len(re.findall(r"^\| `", table, re.M)), "a row twice, without words, or of another form"
@@ -169,7 +169,7 @@ def value_rows() -> dict[str, str]:
 
 
 def below(values: dict, prefix: str = ""):
-    """Every value that is no mapping, or an empty one: (path, value). Before them the mappings that they are in."""
+    """Yields (path, value) for every value that is not a non-empty mapping. The mappings that contain values come before them."""
     for key, value in values.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
@@ -186,7 +186,7 @@ def test_readme_has_every_value_with_its_default():
 
 
 def test_readme_has_no_value_that_there_is_not():
-    """Rows without a default are of values that the schema knows."""
+    """Rows without a default must be values in the schema."""
     values, rows = dict(below(yaml.safe_load((CHART / "values.yaml").read_text()))), value_rows()
     schema = json.loads((CHART / "values.schema.json").read_text())
     absent = rows.keys() - values.keys()
@@ -215,7 +215,7 @@ def test_commands_of_the_readme_render():
 
 
 def test_archive_of_the_readme_is_the_chart(tmp_path):
-    """`helm package`, as the README publishes the chart: the archive renders what the folder does."""
+    """`helm package` publishes the chart as the README says. The archive must render the same as the folder."""
     command = re.search(r"^helm package (\S+) +# (\S+)$", (CHART / "README.md").read_text(), re.M)
     result = subprocess.run([tool("helm"), "package", ROOT / command[1], "--destination", tmp_path], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
@@ -223,7 +223,7 @@ def test_archive_of_the_readme_is_the_chart(tmp_path):
 
 
 def test_commands_of_the_readme_install_what_they_build():
-    """In this order: build, push, install and wait, test. The image has the tag that the chart asks for, and the model that it serves by default."""
+    """The order must be: build, push, install and wait, test. The image must have the tag and the model that the chart uses by default."""
     build, push, install, test = re.search(r"^docker build .*\ndocker push .*\nhelm install .*\nhelm test .*$", (CHART / "README.md").read_text(), re.M)[0].splitlines()
     manifests = render(arguments=settings(install))
     model = manifests.config["models"][0]["name"]

@@ -1,4 +1,4 @@
-"""Services, network policy, TLS, API keys and the gateway."""
+"""Tests services, network policy, TLS, API keys and the gateway."""
 
 import base64
 import re
@@ -48,7 +48,8 @@ GATEWAY = {"gateway": {"enabled": True, "parentRefs": [{"name": "p"}], "backendT
     ({}, "kubernetes.io/h2c"), (TLS, "https"), ({**TLS, **GATEWAY}, None), (GATEWAY, "kubernetes.io/h2c"),
     ({**TLS, "service": {"appProtocol": "tls"}}, "tls"), ({"service": {"appProtocol": "grpc"}}, "grpc")])
 def test_port_says_its_protocol(values, service, protocol):
-    """Meshes would take TLS on a port named grpc for plaintext; Istio's gateways need just that name to speak HTTP/2 over the TLS that they begin."""
+    """A service mesh would treat TLS on a port named grpc as plaintext. Istio's gateways, however, need that name to speak HTTP/2 over TLS
+    connections that they open themselves."""
     port = render(values).one("Service", service)["spec"]["ports"][0]
     assert (port["name"], port.get("appProtocol")) == ("grpc", protocol)
 
@@ -133,7 +134,7 @@ def test_address_families_are_of_every_service():
 
 
 def admitted(manifests, port: str) -> list[dict]:
-    """The peers that may reach a port."""
+    """Returns the peers that may reach a port."""
     rules = manifests.one("NetworkPolicy")["spec"]["ingress"]
     return [peer for rule in rules if port in [entry["port"] for entry in rule["ports"]] for peer in rule["from"]]
 
@@ -186,7 +187,7 @@ def test_network_policy_takes_more_rules():
 
 
 def files_in(manifests) -> dict[str, tuple]:
-    """Every file of a secret in the server's container: path -> (secret, key, mode)."""
+    """Returns every file of a secret in the server's container: {path: (secret, key, mode)}."""
     found = {}
     for mount in manifests.container["volumeMounts"]:
         secret = manifests.volume(mount["name"]).get("secret")

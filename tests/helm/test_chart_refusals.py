@@ -1,4 +1,4 @@
-"""Values that the chart refuses, with the reason."""
+"""Tests values that the chart refuses, with the reason."""
 
 import json
 
@@ -31,7 +31,7 @@ def model(**changes) -> dict:
     return {"models": [{**MODEL, **changes}]}
 
 
-# Name of the case -> (values, words of the answer). Each of them is also a sentence of README.md.
+# Maps the name of a case to (values, words of the error). Each case is also a sentence in README.md.
 REFUSED = {
     "a grace period that drain uses up": (
         {"terminationGracePeriodSeconds": 85}, "terminationGracePeriodSeconds 85 must be more than config.drain.delay + config.drain.timeout = 85"),
@@ -192,7 +192,7 @@ def test_refused(case):
     assert words in refusal(values)
 
 
-# The nearest that is taken, so that a refusal above is of what it names and of nothing else.
+# The closest valid values. They show that each refusal above is caused by what it names and by nothing else.
 TAKEN = {
     "a grace period of a second more": {"terminationGracePeriodSeconds": 86},
     "a drain as long as bulk calls may wait": drain(f"{BULK_WAIT}s"),
@@ -246,7 +246,7 @@ def test_kubernetes_without_grpc_probes_is_refused():
 
 
 def objects(schema, path=""):
-    """Every part of the schema that describes an object: (path, part)."""
+    """Yields (path, part) for every part of the schema that describes an object."""
     if isinstance(schema, list):
         for index, part in enumerate(schema):
             yield from objects(part, f"{path}/{index}")
@@ -257,7 +257,7 @@ def objects(schema, path=""):
             yield from objects(part, f"{path}/{key}")
 
 
-# Values defined elsewhere: the parent chart, affinity of Kubernetes below its three kinds, longembed.v1.Extension below its name.
+# Values that are defined elsewhere: the parent chart, Kubernetes' affinity below its three kinds, and longembed.v1.Extension below its name.
 OPEN = {
     "/properties/global",
     "/properties/config/properties/profiles/additionalProperties",
@@ -275,7 +275,7 @@ def test_unknown_keys_are_refused_everywhere():
 
 
 def mappings(values: dict, path: tuple[str, ...] = ()):
-    """Paths of the mappings in values.yaml, those of labels and the like left out, whose keys are free."""
+    """Yields the paths of the mappings in values.yaml, except for labels and similar mappings with free keys."""
     yield path
     for key, value in values.items():
         if isinstance(value, dict) and key not in ("global", "affinity", "nodeSelector") and not key.lower().endswith(("labels", "annotations")):
@@ -290,7 +290,7 @@ def test_unknown_key_is_refused(path):
     assert "'unknwon' not allowed" in refusal(values)
 
 
-# Keys that the chart writes into config.yaml by itself.
+# Keys that the chart itself writes into config.yaml.
 OWNED = {"listen", "http_listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
 
 

@@ -1,4 +1,4 @@
-"""Replicas, disruption budget, HPA and KEDA."""
+"""Tests replicas, disruption budget, HPA and KEDA."""
 
 import http.server
 import json
@@ -24,7 +24,7 @@ def test_autoscaler_owns_the_replicas(example):
 
 
 class FakeKubernetes(http.server.BaseHTTPRequestHandler):
-    """An API server that knows of Deployments, and of one with `replicas`; None: there is none."""
+    """An API server that supports Deployments, and has one with `replicas`, or none if it is None."""
 
     replicas: int | None = None
 
@@ -46,7 +46,7 @@ class FakeKubernetes(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("replicas", [7, 0, None])
 def test_upgrade_keeps_the_replicas_of_the_autoscaler(replicas):
-    """Without a number Helm would take the one away that was there before the autoscaler, which leaves Kubernetes' default of 1."""
+    """Without a number, Helm would remove the one from before the autoscaler, and Kubernetes would fall back to its default of 1."""
     handler = type("Handler", (FakeKubernetes,), {"replicas": replicas})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as kubernetes:
         threading.Thread(target=kubernetes.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""ServiceMonitor, alert rules and dashboard."""
+"""Tests ServiceMonitor, alert rules and dashboard."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_service_monitor_elsewhere_with_rules_of_its_own():
 
 @pytest.mark.parametrize(("values", "job"), [({}, NAME), ({"fullnameOverride": "vectors"}, "longembed-vectors")])
 def test_alerts_know_the_job(values, job):
-    """The shipped alerts look for longembed in the job's name, whatever the release is called."""
+    """The shipped alerts look for "longembed" in the job's name, so they must work for any name of a release."""
     manifests = render({**ON, **values})
     (relabeling,) = manifests.one("ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
     assert relabeling == {"action": "replace", "targetLabel": "job", "replacement": job}
@@ -65,7 +65,7 @@ def test_alerts_know_the_job(values, job):
 
 
 def test_shipped_rules_are_shipped_unchanged():
-    """Prometheus' own templates, {{ $value }}, included."""
+    """This includes Prometheus' own templates, {{ $value }}."""
     shipped = [rule for group in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"] for rule in group["rules"]]
     rendered = [rule for rule in rules(with_rule()) if rule.get("alert") != "LongembedReleaseAbsent"]
     assert len(shipped) > 15 and any("{{ $value" in rule["annotations"]["summary"] for rule in rendered if "alert" in rule)
@@ -103,7 +103,7 @@ def test_promtool_takes_the_rendered_rules(tmp_path, changes):
 
 
 def test_promtool_absent_release_fires(tmp_path):
-    """Another release is up all the time; this one goes after ten minutes."""
+    """Another release is up all the time. This one disappears after ten minutes."""
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(with_rule(shippedRules=False).one("PrometheusRule")["spec"]))
     series = [
         {"series": f'up{{job="{NAME}",namespace="ns",pod="a"}}', "values": "1x10 0x5 stale"},

@@ -1,4 +1,4 @@
-"""The Deployment, the server's config, models, GPUs and the pods of `helm test`."""
+"""Tests the Deployment, the server's configuration, models, GPUs and the pods of `helm test`."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def pods(example: str) -> dict[str, dict]:
 
 @pytest.mark.parametrize("example", [path.name for path in EXAMPLES])
 def test_pods_are_restricted(example):
-    """Pod Security Standards, "restricted", and a root that cannot be written."""
+    """Checks the Pod Security Standard "restricted", and a read-only root."""
     checked = pods(example)
     assert len(checked) >= 2
     for pod in checked.values():
@@ -80,7 +80,7 @@ def test_server_reads_the_mounted_config():
 
 
 def test_config_is_mounted_as_a_directory():
-    """With subPath the kubelet never updates the file, and log.level would need a restart."""
+    """With subPath the kubelet would never update the file, so log.level would need a restart."""
     mount = render().mount("/etc/longembed")
     assert mount["name"] == "config" and "subPath" not in mount
 
@@ -111,7 +111,7 @@ def test_config_says_what_values_say():
 
 
 def test_whole_numbers_stay_whole():
-    """Helm reads numbers as floating point, and likes to write 2.68435456e+08."""
+    """Helm reads numbers as floating point, and tends to write 2.68435456e+08."""
     limits = {"max_pending_bytes": 1 << 40, "max_request_bytes": 16777216}
     manifests = render({"config": {"limits": limits}, "progressDeadlineSeconds": 5000000, "terminationGracePeriodSeconds": 1000000})
     assert manifests.config["limits"] == limits
@@ -151,7 +151,7 @@ def test_model_from_a_claim():
 
 
 def test_two_models_on_one_claim_are_one_volume():
-    """A pod that names a claim in two volumes waits forever with some storage drivers."""
+    """With some storage drivers, a pod that names a claim in two volumes waits forever."""
     manifests = render(example="cpu-production.yaml")
     claims = [volume for volume in manifests.pod["volumes"] if "persistentVolumeClaim" in volume]
     assert len(claims) == 1
@@ -215,7 +215,7 @@ def test_rollout_takes_no_pod_away():
 
 
 def test_drain_needs_no_hook():
-    """The server waits config.drain.delay by itself."""
+    """The server waits for config.drain.delay by itself."""
     manifests = render()
     assert "lifecycle" not in manifests.container
     assert manifests.pod["terminationGracePeriodSeconds"] == 100 and manifests.config["drain"] == {"delay": "10s", "timeout": "75s"}
@@ -311,7 +311,7 @@ def test_helm_test_never_holds_the_servers_private_key():
 
 
 def test_helm_test_takes_no_gpu():
-    """The CUDA image asks NVIDIA's container runtime for all of them, and where that is the node's default it would say yes."""
+    """The CUDA image requests all GPUs from NVIDIA's container runtime. If that is the node's default runtime, it would grant them."""
     for name in ("health", "embed"):
         (container,) = render(example="gpu.yaml").test_pod(name)["spec"]["containers"]
         assert container["env"] == [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]

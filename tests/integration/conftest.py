@@ -15,7 +15,7 @@ def pb(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """One server with the default model, for every test that leaves it as it was."""
+    """Starts one server with the default model. It is shared by all tests that do not change its state."""
     running = start_server(tmp_path_factory.mktemp("server"), ["e5-small-v2"])
     yield running
     assert running.stop() == 0
@@ -34,7 +34,7 @@ def stub(channel, pb):
 
 @pytest.fixture(scope="module")
 def http_server(request, tmp_path_factory):
-    """A server that listens for HTTP, too, without TLS and keys. HTTP_CONFIG of the module is YAML for the top of its config."""
+    """Starts a server that also serves HTTP, without TLS and keys. A module's HTTP_CONFIG is YAML that is put at the top of its configuration."""
     running = start_server(tmp_path_factory.mktemp("http"), [MODEL], extra=LISTENS + request.module.HTTP_CONFIG)
     yield running
     assert running.stop() == 0
@@ -53,7 +53,7 @@ def http_channel(http_server):
 
 @pytest.fixture(scope="module")
 def embed(http_channel, pb):
-    """Vectors of that server by gRPC; keywords are fields of EmbedOptions."""
+    """Returns a function that gets vectors from that server over gRPC. Keyword arguments are fields of EmbedOptions."""
     stub = pb[1].EmbeddingServiceStub(http_channel)
 
     def call(texts: list[str], **options):

@@ -1,4 +1,4 @@
-"""A Python client generated from our protos: one that we did not write."""
+"""Generates a Python client from our protos. It contains no code that we wrote."""
 
 import importlib
 import shutil
@@ -10,7 +10,7 @@ from running_server import ROOT
 
 
 def generate_client(out: Path) -> tuple[ModuleType, ModuleType]:
-    """The modules (messages, stubs) that protoc makes of longembed/v1/embedding.proto, written to `out`."""
+    """Writes the modules that protoc generates from longembed/v1/embedding.proto to `out`. Returns them as (messages, stubs)."""
     return generate(out, "longembed/v1/embedding")
 
 
@@ -19,7 +19,7 @@ def generate_tei_client(out: Path) -> tuple[ModuleType, ModuleType]:
 
 
 def generate(out: Path, stem: str) -> tuple[ModuleType, ModuleType]:
-    """Below a package of its own, so that it stands beside the installed Python package `longembed`, and shares nothing with it."""
+    """Generates modules in a package of their own, so that they coexist with the installed Python package `longembed` and share nothing with it."""
     from grpc_tools import protoc
 
     copy = out / "protos" / f"generated_protos/{stem}.proto"

@@ -1,4 +1,4 @@
-"""A client of one HTTP port, and what tests over it compare."""
+"""A client of one HTTP port, and the comparisons that tests over HTTP share."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ import numpy as np
 
 MODEL = "e5-small-v2"
 TEXT = "how to cook rice"
-LONG = "river stone house water light " * 150  # 752 tokens, of at most 512.
+LONG = "river stone house water light " * 150  # 752 tokens, where the model accepts at most 512.
 LISTENS = "http_listen: 127.0.0.1:0\nlog: {level: debug}\n"
 
 
@@ -22,7 +22,7 @@ class Answer:
 
 
 class Http:
-    """One port. Bodies that are not bytes are sent as JSON."""
+    """A client of one port. Bodies that are not bytes are sent as JSON."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None):
         self.port, self.tls = port, tls

@@ -1,4 +1,4 @@
-"""Starts real servers on free ports of the loopback."""
+"""Starts real servers on free loopback ports."""
 
 import os
 import re
@@ -16,7 +16,7 @@ MODELS = ROOT / "models"
 
 
 def await_log(log: Path, text: str) -> None:
-    """Returns once `text` is in the log: a call is logged after its answer, and another thread writes it."""
+    """Waits until `text` is in the log. A call is logged after its answer, and another thread writes the log."""
     deadline = time.monotonic() + 30
     while text not in log.read_text():
         assert time.monotonic() < deadline, f"{text} is not in the log: {log.read_text()}"
@@ -29,7 +29,7 @@ class Server:
     log: Path
     port: int
     metrics_port: int
-    http_port: int = 0  # 0: it does not serve HTTP.
+    http_port: int = 0  # 0: the server does not serve HTTP.
 
     def stop(self) -> int:
         if self.process.poll() is None:
@@ -38,7 +38,7 @@ class Server:
 
 
 def start_server(folder: Path, models: list[str], extra: str = "", models_folder: Path = MODELS, model_options: str = "") -> Server:
-    """Serves models/NAME for every name. `extra` is YAML for the top of the config, `model_options` a line of it for every model."""
+    """Serves models/NAME for every name. `extra` is YAML for the top of the configuration. `model_options` is a line of YAML for every model."""
     binary = BUILD / "longembed-server"
     if not binary.exists():
         pytest.skip(f"{binary.name} has not been built; run tests/run.sh")

@@ -1,4 +1,4 @@
-"""The command line's output as other tools read it: NumPy, and Parquet through pyarrow."""
+"""Tests that other tools can read the command line's output: NumPy, and Parquet through pyarrow."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ TEXTS = ["how long is the Nile?", "a river " * 300, "the end"]
 
 @pytest.fixture
 def embed(server, tmp_path):
-    """Runs `longembed embed` over TEXTS; returns its output."""
+    """Returns a function that runs `longembed embed` over TEXTS and returns its output."""
     source = tmp_path / "texts.jsonl"
     source.write_text("".join(json.dumps({"id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS)))
 

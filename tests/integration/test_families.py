@@ -1,5 +1,6 @@
-"""More architectures through the RPC against transformers' own classes: plain and with one extension that transformers can be told of, by both engines; and with every
-extension by the server's own kernels, against transformers' network with its attention written out."""
+"""Compares further architectures, over gRPC, with transformers' own classes. Vectors without an extension, and with one extension that
+transformers supports, are compared for both engines. Every other extension is compared for the server's own kernels, with transformers' network
+and explicit attention."""
 
 import random
 import sys
@@ -31,9 +32,9 @@ POOLING = {
 }  # fmt: skip
 FLAGS = Path("/proc/cpuinfo").read_text().split()
 NATIVE = "avx2" in FLAGS or "asimd" in FLAGS
-BFLOAT16_KERNELS = ("avx512-amx", "avx512-bf16", "neon-bf16")  # Others multiply rows of float32.
-REACH = 8  # Of local layers: both of the checkpoints here that have some see 16 tokens.
-FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # Of the position table, in transformers.
+BFLOAT16_KERNELS = ("avx512-amx", "avx512-bf16", "neon-bf16")  # Kernel sets that multiply in bfloat16. All others multiply rows of float32.
+REACH = 8  # The reach of local layers. Both checkpoints with local layers see 16 tokens.
+FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # The first row of transformers' position table that is used.
 BASE = 777_777.0
 DENSE = {name: torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for name, shape in {"linear.weight": (40, 64), "linear.bias": (40,)}.items()}
 
@@ -43,12 +44,13 @@ def read(kind: str, folder: Path) -> sources.Checkpoint:
         return sources.read_directory(tiny_checkpoints.save(kind, folder))
     checkpoint = sources.read_directory(tiny_checkpoints.save("gte", folder))
     del checkpoint.config["rope_parameters"]
-    checkpoint.config |= {"model_type": "new", "rope_theta": 20000.0, "rope_scaling": {"factor": 8.0, "type": "ntk"}}  # As gte-multilingual-base has it.
+    checkpoint.config |= {"model_type": "new", "rope_theta": 20000.0, "rope_scaling": {"factor": 8.0, "type": "ntk"}}  # As in gte-multilingual-base.
     return checkpoint
 
 
 def write_model(folder: Path, checkpoint: sources.Checkpoint, pooling: str, dense: bool = False) -> None:
-    """A model directory without the exporter's own check: the oracle here is the only one. `dense` adds a Dense module with tanh after pooling."""
+    """Writes a model directory without the exporter's own check, so that the oracle of this test is the only check. `dense` adds a Dense module
+    with tanh after pooling."""
     architecture = architectures.find(checkpoint.config)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
 
@@ -74,7 +76,7 @@ def write_model(folder: Path, checkpoint: sources.Checkpoint, pooling: str, dens
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The folder of model directories, and each checkpoint as it was read."""
+    """Exports all models. Returns the folder of model directories, and each checkpoint as it was read."""
     folder = tmp_path_factory.mktemp("models")
     checkpoints = {kind: read(kind, tmp_path_factory.mktemp("checkpoints") / kind) for kind in POOLING}
     for kind, pooling in POOLING.items():
@@ -85,7 +87,7 @@ def exported(tmp_path_factory):
 
 @contextmanager
 def serve(tmp_path_factory, pb, exported, model_options: str):
-    """The stub of a server with all models. The server ends with the block, also where that skips."""
+    """Yields the stub of a server with all models. The server stops at the end of the block, even if a test is skipped."""
     running = start_server(tmp_path_factory.mktemp("families"), [*POOLING, "dense"], models_folder=exported[0], model_options=model_options)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
@@ -102,7 +104,7 @@ def needs_native() -> None:
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory, pb, exported):
-    """The server's own kernels."""
+    """Returns the stub of a server that uses its own kernels."""
     needs_native()
     with serve(tmp_path_factory, pb, exported, "") as stub:
         yield stub
@@ -116,7 +118,7 @@ def torchscript(tmp_path_factory, pb, exported):
 
 @pytest.fixture(scope="module", params=["bf16", "int8"])
 def narrow(request, tmp_path_factory, pb, exported):
-    """The stub of a server in a narrow precision, which it is, and the server's kernels."""
+    """Returns the stub of a server in a narrow precision, the precision, and the server's kernels."""
     needs_native()
     with serve(tmp_path_factory, pb, exported, f"precision: {request.param}") as stub:
         kernels = stub.ListModels(pb[0].ListModelsRequest()).models[0].kernels
@@ -127,7 +129,7 @@ def narrow(request, tmp_path_factory, pb, exported):
 
 @pytest.fixture(params=["native", "torchscript"])
 def served(request, exported):
-    """A stub, and the checkpoints."""
+    """Returns a stub and the checkpoints."""
     return request.getfixturevalue(request.param), exported[1]
 
 
@@ -141,14 +143,14 @@ def vectors_of(stub, pb, kind: str, contents: list[list[int]], extension: dict) 
 
 @torch.inference_mode()
 def transformers_vector(kind: str, checkpoint, content: list[int], extended: bool) -> np.ndarray:
-    """The pooled vector of [CLS] content [SEP]."""
+    """Returns the pooled vector of [CLS] content [SEP]."""
     config, more = dict(checkpoint.config), {}
     ids = [3, *content, 2]
     if extended and kind in FIRST_ROW:
         more["position_ids"] = torch.arange(len(ids)).unsqueeze(0) // 3 + FIRST_ROW[kind]
     elif extended:
         rope = {"rope_type": "default", "rope_theta": BASE}
-        if kind == "new":  # Its factor divides the frequencies of any base.
+        if kind == "new":  # Its factor divides the frequencies of any rotary base.
             rope = {"rope_type": "linear", "rope_theta": BASE, "factor": 8.0 ** (2 / 32)}
             config |= {"model_type": "gte", "rope_scaling": None}
         of_layers = "full_attention" in (config.get("rope_parameters") or {})
@@ -166,7 +168,8 @@ def test_the_servers_own_kernels_run_every_family(native, pb, kind):
 @pytest.mark.parametrize("extended", [False, True], ids=["plain", "extended"])
 @pytest.mark.parametrize("kind", POOLING)
 def test_vectors_are_those_of_transformers(served, pb, kind, extended):
-    """Extended: grouped positions of three tokens for position tables, another base for rotations; local windows and relative biases stay."""
+    """`extended` means grouped positions of three tokens for position tables, and another base for rotations. Local windows and relative biases do
+    not change."""
     stub, checkpoints = served
     extension = {} if not extended else {"grouped": {"factor": 3}, "when": "ALWAYS"} if kind in FIRST_ROW else {"ntk": {"base": BASE}, "when": "ALWAYS"}
     rng = random.Random(kind)
@@ -189,7 +192,7 @@ def to_int8(rows: torch.Tensor) -> torch.Tensor:
 
 
 def rounded(reference: torch.nn.Module, precision: str) -> torch.nn.Module:
-    """Linear layers take weights, one row an output, and tokens as the server's products do."""
+    """Rounds the inputs of linear layers as the server's matrix products do: weights per output row, and tokens."""
     rounding = {"bf16": to_bfloat16, "int8": to_int8}[precision]
     for layer in reference.modules():
         if isinstance(layer, torch.nn.Linear):
@@ -200,9 +203,10 @@ def rounded(reference: torch.nn.Module, precision: str) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", POOLING)
 def test_narrow_precisions_round_what_products_take(narrow, exported, pb, kind):
-    """Against float32 these random networks move by up to 0.02. An integer that float noise turns over costs 1e-4; bfloat16 attention rounds more than the operands."""
+    """Compares with transformers' networks whose operands are rounded. Networks in float32 differ from these by up to 0.02. Float noise that flips
+    an integer costs 1e-4. bfloat16 attention rounds more than the operands."""
     (stub, precision, kernels), checkpoint = narrow, exported[1][kind]
-    # Attention in bfloat16, or weights whose scale is a pair's: more than the oracle rounds.
+    # With bfloat16 attention, or with one scale per pair of weights, the server rounds more than the oracle.
     rounds_more = (*BFLOAT16_KERNELS, "avx512", "avx2")
     least = 0.99 if kernels in rounds_more else 0.9995
     rng = random.Random(kind)
@@ -233,7 +237,7 @@ def shape_of(kind: str, checkpoint) -> Shape:
 
 @pytest.mark.parametrize("kind, extension", [(kind, e) for kind in POOLING for e in (TABLE if kind in FIRST_ROW else ROTARY)], ids=str)
 def test_every_extension_is_its_formulas_in_the_network_of_transformers(native, exported, pb, kind, extension):
-    """Local layers keep their window, base and scale, and MPNet its bias."""
+    """Local layers keep their window, base and scale, and MPNet keeps its bias."""
     checkpoint, rng = exported[1][kind], random.Random(f"{kind} {extension}")
     most = (LO if extension == {"resonance": True} else 2 * LO - 2 if "shifted_rotary" in extension else 3 * LO) - 2
     contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (most, rng.randint(2, most))]
@@ -248,7 +252,7 @@ CALIBRATED = [{"interpolation": {}, "attention_calibration": {"basket": 7, "laye
 
 @pytest.mark.parametrize("kind, extension", [(kind, e) for kind in POOLING if kind not in FIRST_ROW for e in CALIBRATED], ids=str)
 def test_calibration_is_its_formula_in_the_network_of_transformers(served, pb, kind, extension):
-    """Local layers count, and stay as they are."""
+    """Local layers count among the layers, but calibration does not change them."""
     (stub, checkpoints), rng = served, random.Random(f"{kind} {extension}")
     checkpoint, most = checkpoints[kind], 3 * LO - 2
     contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (most, rng.randint(2, most))]
@@ -260,7 +264,7 @@ def test_calibration_is_its_formula_in_the_network_of_transformers(served, pb, k
 
 @pytest.mark.parametrize("kind", FIRST_ROW)
 def test_calibration_by_the_kernels_is_that_by_the_formula_of_libtorch(native, torchscript, pb, kind):
-    """MPNet's logits have their bias; the two engines share no code."""
+    """MPNet's logits include its bias. The two engines share no code."""
     rng = random.Random(kind)
     contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (3 * LO - 2, LO + 5)]
     for extension in CALIBRATED:

@@ -1,6 +1,6 @@
-"""Vectors that a release promises: tests/golden/vectors.json, of two tiny models whose weights follow from a seed (VERSIONING.md).
+"""Checks the vectors that a release guarantees: tests/golden/vectors.json, for two tiny models whose weights are determined by a seed (VERSIONING.md).
 
-    LONGEMBED_WRITE_GOLDEN=1 build/venv/bin/python -m pytest tests/integration/test_golden_vectors.py     writes it anew
+        LONGEMBED_WRITE_GOLDEN=1 build/venv/bin/python -m pytest tests/integration/test_golden_vectors.py     writes the file anew
 """
 
 import json
@@ -23,7 +23,7 @@ import tiny_checkpoints  # noqa: E402
 from model.export import sources  # noqa: E402
 
 GOLDEN = ROOT / "tests/golden/vectors.json"
-TOLERANCE = 1e-5  # A component, of vectors of length 1.
+TOLERANCE = 1e-5  # Tolerance per component, for vectors of length 1.
 TEXTS = ("The Nile is 6,650 km long.", "a", "One text of more tokens than the 32 that the models are trained for, so that an extension has work to do.")
 MODELS = {"bert": "mean", "nomic_bert": "mean"}
 REQUESTS = {
@@ -38,7 +38,7 @@ ROTARY = {"yarn", "self_extend"}
 
 
 def seeded_checkpoint(kind: str, folder):
-    """A tiny checkpoint with weights of NumPy's frozen generator: torch's may change between versions."""
+    """Makes a tiny checkpoint whose weights come from NumPy's frozen generator. torch's generator may change between versions."""
     tiny_checkpoints.save(kind, folder)
     draw = np.random.RandomState(20).standard_normal
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
@@ -61,7 +61,7 @@ def stub(tmp_path_factory, pb):
 
 
 def vectors(stub, pb, model: str) -> dict[str, list]:
-    """Name of the request -> for each text its vectors."""
+    """Returns, by the name of the request, the vectors of each text."""
     found = {}
     for name, options in REQUESTS.items():
         if name in ROTARY and model != "nomic_bert":

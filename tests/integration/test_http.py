@@ -1,4 +1,4 @@
-"""HTTP against gRPC: every route gives what the same server's gRPC gives for the same text; and what a process adds to it: TLS, keys, drain, metrics."""
+"""Tests HTTP against gRPC. Every route must return what the same server's gRPC returns for the same text. Also tests TLS, keys, drain and metrics."""
 
 import base64
 import http.client
@@ -113,7 +113,7 @@ def test_tei_embed_is_tei_v1(web, tei):
 
 @pytest.mark.parametrize("path", ["/", "/invocations"])
 def test_tei_embeds_at_its_other_paths_too(web, path):
-    """Hugging Face's InferenceClient calls the server's address alone, SageMaker /invocations."""
+    """Hugging Face's InferenceClient calls the server's root path, and SageMaker calls /invocations."""
     assert web.ok(path, {"inputs": TEXT}) == web.ok("/embed", {"inputs": TEXT})
     assert web.get("/nothing").status == web.post("/nothing", {"inputs": TEXT}).status == 404
 
@@ -259,7 +259,7 @@ def test_a_long_input_of_longembed_is_a_status_with_details(web):
 
 @pytest.mark.parametrize("text", ["a\0b", "é\u0301 \u200d \ufeff", "🎉" * 40, '"\\/\b\f\n\r\t', "\ud83c\udf89"], ids=repr)
 def test_texts_arrive_as_they_are(web, embed, text):
-    """json.dumps writes what is beyond ASCII as \\uXXXX, pairs of surrogates included; the other form is UTF-8."""
+    """json.dumps writes characters beyond ASCII as \\uXXXX, including surrogate pairs. The other form is UTF-8."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16")
     [expected] = vectors(embed([text]))
     for path, body in ROUTES.items():
@@ -275,7 +275,7 @@ def test_what_is_no_json_text_is_refused(web, text):
 
 
 def test_an_answer_beyond_the_limit_is_refused_before_the_model_runs(web):
-    """90 texts of 502 tokens, each token a vector of 384 floats: 69 MB of them alone."""
+    """Requests 90 texts of 502 tokens, with a vector of 384 floats per token. The vectors alone are 69 MB."""
     error = web.refused("/embed_all", {"inputs": [" ".join(["word"] * 500)] * 90}, 422)
     assert error["reason"] == "RESPONSE_TOO_LARGE" and str(64 << 20) in error["error"], error
 
@@ -345,7 +345,7 @@ def tls_of(authority: Authority, client: str = "") -> ssl.SSLContext:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory, authority):
-    """With TLS and keys; the key "small" allows one call at a time."""
+    """Starts a server with TLS and keys. The key "small" allows one call at a time."""
     folder = tmp_path_factory.mktemp("http-secured")
     (folder / "keys.yaml").write_text(f"keys:\n  - {{name: tests, key: {KEY}}}\n  - {{name: small, key: small-{KEY}, max_concurrent_calls: 1}}\n")
     tls = f"tls: {{certificate: {authority.folder / 'server.pem'}, key: {authority.folder / 'server.key'}}}\n"
@@ -375,7 +375,7 @@ def test_each_dialect_asks_for_a_key_in_its_form(secured, authority):
 
 
 def begin_long_call(server, web: Http, key: str) -> tuple[threading.Thread, list[Answer]]:
-    """Returns once it is in the server; the answer is the list's only element when the thread has ended."""
+    """Starts a long call, and returns when it has reached the server. The list gets the answer as its only element when the thread has ended."""
     answers = []
     body = {"input": [LONG * 8], "model": MODEL, "extension": {"windows": {"tokens": 512}}}
     thread = threading.Thread(target=lambda: answers.append(web.post("/v1/embeddings", body, x_api_key=key)))
@@ -429,7 +429,7 @@ def test_a_client_is_its_certificate_as_in_grpc(tmp_path, authority, pb):
 
 
 def test_sigterm_finishes_what_has_begun(secured, authority):
-    """The last test of this server."""
+    """Must be the last test that uses this server."""
     web = Http(secured.http_port, tls_of(authority))
     idle = socket.create_connection(("127.0.0.1", secured.http_port))
     thread, answers = begin_long_call(secured, web, KEY)

@@ -1,4 +1,4 @@
-"""Profiles over HTTP, for clients that can set nothing but a model's name, and for TEI's, which cannot even set that."""
+"""Tests profiles over HTTP, for clients that can only set the name of a model, and for TEI's clients, which cannot even set that."""
 
 import base64
 
@@ -7,7 +7,7 @@ from generated_client import generate_tei_client
 from http_client import LONG, MODEL, TEXT, close, vectors
 
 ALIAS = f"{MODEL}:long"
-HTTP_CONFIG = "profiles: {long: {windows: {tokens: 128}}}\ntei: {profile: long}\n"  # TEI's requests get the profile, too.
+HTTP_CONFIG = "profiles: {long: {windows: {tokens: 128}}}\ntei: {profile: long}\n"  # TEI's requests use the profile, too.
 
 
 def test_openai_takes_the_alias(web, embed, pb):

@@ -1,4 +1,4 @@
-"""The measurements of tests/benchmark/large_model.py, on a model of a few megabytes."""
+"""Runs the measurements of tests/benchmark/large_model.py on a model of a few megabytes."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ def test_a_decoder_goes_through_export_load_and_serve_in_its_own_precision(tmp_p
     assert float(rows["export's own check, cosine to transformers in fp32"]) >= 0.99999
     cosines = {what.split(",")[0]: [float(cosine) for cosine in figure.split(", ")] for what, figure in rows.items() if "a few layers" in what}
     assert cosines.keys() == {*precisions, "fp32"}
-    # Weights that the checkpoint has in bf16 are exact in either; where products are bf16 as well, rounding is theirs.
+    # bf16 weights of the checkpoint are exact in both precisions. If products are bf16 as well, they cause the rounding errors.
     assert min(cosines["fp32"]) >= 0.99999 and min(cosines.get("bf16", [1])) >= 0.999 and min(cosines.get("int8", [1])) >= 0.999
     for precision in precisions:
         assert f"{precision}: cancelled half-way, ms to the last work" in rows

@@ -1,4 +1,4 @@
-"""Late chunking of a text of 131,072 tokens: the memory of a macro-window, and the states that transformers gives."""
+"""Tests late chunking of a text of 131,072 tokens: it needs the memory of only one macro-window, and its states equal those of transformers."""
 
 import random
 import re
@@ -23,12 +23,12 @@ MEBIBYTE = 1 << 20
 
 
 def memory(pid: int, field: str) -> int:
-    """Bytes."""
+    """Returns a value in bytes."""
     return int(re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
 def save(folder: Path) -> torch.nn.Module:
-    """Small: the export check runs it on texts of a whole window."""
+    """Saves a small model. The export check runs it on texts that fill the window."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, vocab_size=300, max_position_embeddings=WINDOW, initializer_range=0.2

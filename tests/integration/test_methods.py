@@ -1,4 +1,5 @@
-"""Every context extension through the RPC, on small random models of every architecture, against formulas in float64 and against transformers' own rope types."""
+"""Compares every context extension, over gRPC and on small random models of every architecture, with formulas in float64 and with transformers'
+own rope types."""
 
 import json
 import random
@@ -51,7 +52,7 @@ CASES = [(kind, {**extension, **scaled}) for kind in KINDS for extension in POSI
     if not scaled or extension and set(extension) != {"resonance"}]  # Plain sequences end at Lo, where the scale is 1.
 TEMPERATURES = [{"attention_temperature": 0.5, "when": "ALWAYS"}, {"attention_temperature": 2.0, "interpolation": {}, "attention_log_scaling": True}]
 CASES += [(kind, extension) for kind in KINDS for extension in TEMPERATURES]
-# Baskets of one position, of parts of blocks of keys, and beyond a sequence; shares of the three layers from one to all.
+# Baskets of one position, baskets that split blocks of keys, and baskets larger than a sequence. Shares of the three layers from one layer to all.
 CALIBRATED = [
     {"attention_calibration": {"basket": 1}, "recurrent": {}}, {"attention_calibration": {"basket": 7, "strength": 1.0, "layers": 1.0}, "interpolation": {}},
     {"attention_calibration": {"basket": 16, "strength": 0.3, "layers": 0.4}, "grouped": {}, "attention_log_scaling": True},
@@ -61,11 +62,11 @@ CALIBRATED_ROPE = [{"attention_calibration": {"basket": 9, "layers": 1.0}, "self
 CALIBRATED_CASES = [(kind, extension) for kind in KINDS for extension in CALIBRATED + (CALIBRATED_ROPE if kind in ROPE else [])]
 CASES += CALIBRATED_CASES
 
-EXPECTED: dict = {}  # Cache of `expected`: both engines are compared with the same.
+EXPECTED: dict = {}  # The cache of `expected`. Both engines are compared with the same values.
 
 
 class Models:
-    """The running server and what the oracle knows of its models."""
+    """The running server, and the parameters that the oracle needs about its models."""
 
     def __init__(self, stub, pb, shapes, tokenizers, folder=None):
         self.stub, self.pb, self.shapes, self.tokenizers, self.folder = stub, pb, shapes, tokenizers, folder
@@ -97,7 +98,7 @@ def random_ids(rng: random.Random, n: int) -> list[int]:
 
 
 def capacity(extension: dict) -> int:
-    """Of one sequence, for lengths to be drawn from."""
+    """Returns the most tokens of one sequence, as an upper bound for random lengths."""
     for name in ("grouped", "interpolation", "ntk", "ntk_by_parts", "yarn"):
         if "factor" in extension.get(name, {}):
             return int(extension[name]["factor"] * LO)
@@ -113,7 +114,7 @@ def capacity(extension: dict) -> int:
 
 
 def expected(models: Models, kind: str, content: list[int], extension: dict) -> np.ndarray:
-    """The pooled, un-normalized vector of one sequence under an extension without windows."""
+    """Returns the pooled, un-normalized vector of one sequence under an extension without windows."""
     shape, ids = models.shapes[kind], whole(kind, content)
     applies = extension.get("when") == "ALWAYS" or len(ids) > LO
     asked = (kind, tuple(ids), json.dumps(extension if applies else {}, sort_keys=True))
@@ -140,7 +141,7 @@ def models(tmp_path_factory, pb):
 
 @pytest.fixture(scope="module")
 def by_libtorch(tmp_path_factory, models):
-    """The same models, run by LibTorch."""
+    """Returns the same models, run by LibTorch."""
     running = start_server(tmp_path_factory.mktemp("libtorch"), KINDS, models_folder=models.folder, model_options="engine: torchscript")
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         yield Models(type(models.stub)(channel), models.pb, models.shapes, models.tokenizers)
@@ -163,7 +164,7 @@ def test_a_method_is_its_formulas_with_libtorch(by_libtorch, kind, extension):
 
 def compare_with_formulas(models, kind: str, extension: dict):
     rng = random.Random(f"{kind} {extension}")
-    extension = {**extension, "when": "ALWAYS"}  # The planner's tests compare texts that LONG leaves plain, to the last bit.
+    extension = {**extension, "when": "ALWAYS"}  # The planner's tests check that texts which LONG leaves plain are equal to the last bit.
     most = capacity(extension) - 2
     contents = [random_ids(rng, n) for n in (most, 1, min(most, LO), *(rng.randint(1, most) for _ in range(5)))]
     batched = models.vectors(kind, contents, extension)
@@ -174,7 +175,7 @@ def compare_with_formulas(models, kind: str, extension: dict):
 
 
 def test_the_worked_example_of_calibration():
-    """Five keys in baskets of two, query 0, which is the pooled special token: it keeps .4, and the three baskets have .2 each."""
+    """Five keys in baskets of two. Query 0 is the pooled special token. It keeps .4, and the three baskets get .2 each."""
     row = np.array([0.4, 0.1, 0.25, 0.15, 0.1])
     even = explicit_model.Calibration(strength=1, basket=2, special=0).of_row(row, 0)
     np.testing.assert_allclose(even, [0.4, 0.2, 0.2 * 25 / 40, 0.2 * 15 / 40, 0.2])
@@ -183,7 +184,7 @@ def test_the_worked_example_of_calibration():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_calibration_that_changes_nothing_is_the_plain_vector(models, by_libtorch, kind):
-    """Of strength 0, within one basket, and of short texts unless asked for."""
+    """Covers strength 0, a sequence within one basket, and short texts (unless `when` is ALWAYS)."""
     content = random_ids(random.Random(kind), 3 * LO)
     for engine in (models, by_libtorch):
         plain = engine.vectors(kind, [content], {"interpolation": {}})
@@ -242,7 +243,7 @@ def test_the_worked_example_of_self_extend():
 
 
 def test_the_worked_example_of_dual_chunk_attention():
-    """The paper's figure 2: 12 tokens, a trained window of 10, chunks of 6, a local window of 4."""
+    """The example of the paper's figure 2: 12 tokens, a trained window of 10, chunks of 6, and a local window of 4."""
     relative = explicit_model.dual_chunked(12, 6, 4)
     assert list(relative[6]) == [6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5]
     assert list(relative[9][:6]) == list(relative[11][:6]) == [9, 8, 7, 6, 5, 4]
@@ -271,7 +272,7 @@ ROPE_TYPES = [
 
 @pytest.mark.parametrize("extension, rope", ROPE_TYPES, ids=[name_of(extension) for extension, _ in ROPE_TYPES])
 def test_scalings_are_the_rope_types_of_transformers(models, extension, rope):
-    """On Llama. transformers overrides yarn's factor by max_position_embeddings / original_max_position_embeddings, so both are set."""
+    """Compares Llama models. transformers overrides YaRN's factor by max_position_embeddings / original_max_position_embeddings, so both are set."""
     rng = random.Random(7)
     tensors = {name: torch.from_numpy(tensor).float() for name, tensor in models.shapes["llama"].tensors.items()}
     for n in (LO + 1, 50, 79):
@@ -301,7 +302,7 @@ SCALED_CHECKPOINTS = {
 
 @pytest.fixture(scope="module")
 def scaled_checkpoints(tmp_path_factory, pb):
-    """A server of Llamas whose checkpoints scale their frequencies pair by pair, and transformers' own models of them."""
+    """Starts a server of Llama models whose checkpoints scale each pair's frequency. Also returns transformers' models of the same checkpoints."""
     checkpoints, exported = tmp_path_factory.mktemp("scaled"), tmp_path_factory.mktemp("scaled-models")
     references = {}
     for name, scaling in SCALED_CHECKPOINTS.items():
@@ -319,7 +320,7 @@ def scaled_checkpoints(tmp_path_factory, pb):
 
 @pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
 def test_a_scaling_of_the_checkpoint_is_that_of_transformers(scaled_checkpoints, name):
-    """Short and long texts alone and in one batch; a short one after a long one."""
+    """Compares short and long texts, alone and in one batch, and a short text after a long one."""
     served, references = scaled_checkpoints
     rng = random.Random(name)
     contents = [random_ids(rng, n - 1) for n in (2, 17, LO, LO + 1, 50, 4 * LO, LO, 20)]
@@ -347,12 +348,12 @@ def test_a_method_that_replaces_the_checkpoints_frequencies_is_refused(scaled_ch
 
 @pytest.mark.parametrize("name", SCALED_CHECKPOINTS)
 def test_interpolation_divides_the_checkpoints_frequencies(scaled_checkpoints, name):
-    """transformers' own network, whose frequencies are those of long texts divided by the factor."""
+    """The oracle is transformers' own network. Its frequencies are those for long texts, divided by the factor."""
     served, references = scaled_checkpoints
     content = random_ids(random.Random(name), 6 * LO)
     reference, n = references[name], 6 * LO + 1
     with torch.inference_mode():
-        reference(input_ids=torch.tensor([whole("llama", content)]))  # LongRoPE takes its long factors.
+        reference(input_ids=torch.tensor([whole("llama", content)]))  # Makes LongRoPE use its long factors.
         kept = reference.rotary_emb.inv_freq
         rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(reference.config)
         angles = torch.outer(torch.arange(n, dtype=torch.float64), kept.double() / (n / (4 * LO)))
@@ -385,7 +386,7 @@ AGGREGATE = {
 
 
 def norm_weighted(rows, temperature: float) -> np.ndarray:
-    """sum_i softmax(|v_i| / T) v_i."""
+    """Returns sum_i softmax(|v_i| / T) v_i."""
     norms = [np.sqrt(np.sum(row * row)) / temperature for row in rows]
     weights = [np.exp(norm - max(norms)) for norm in norms]
     return sum(weight * row for weight, row in zip(weights, rows, strict=True)) / sum(weights)
@@ -406,7 +407,7 @@ def test_windows_compose_with_every_positions_method(models, kind, aggregation):
         windows = {"tokens": tokens, "overlap": rng.randint(0, tokens - overhead - 1), "last": rng.choice(["SHORT", "BACK_EXTENDED"]), "aggregation": aggregation}
         content = random_ids(rng, rng.randint(LO + 1, 4 * LO))
         ranges = cut(len(content), tokens - overhead, windows["overlap"], windows["last"])
-        # A window within Lo is no short input: the method applies to it with its own length.
+        # The method applies to a window within Lo with the window's own length. A window is not a short input.
         rows = [expected(models, kind, content[a:b], {**extension, "when": "ALWAYS"}) for a, b in ranges]
         result = models.stub.Embed(models.request(kind, [content], {**extension, "windows": windows})).results[0]
         assert [(s.content.start, s.content.end) for s in result.sequences] == ranges
@@ -473,7 +474,7 @@ def test_one_window_is_the_plain_path(models, kind):
 
 
 def test_token_weighted_windows_are_a_block_diagonal_mean(models):
-    """Of mean-pooled windows: the mean over all their token vectors."""
+    """For mean pooling, the result is the mean over the token vectors of all windows."""
     content = random_ids(random.Random(3), 75)
     windows = {"tokens": 20, "last": "SHORT", "aggregation": "TOKEN_WEIGHTED_MEAN"}
     shape = models.shapes["e5rope"]
@@ -514,7 +515,8 @@ def test_spans_are_means_over_one_pass(models, kind, extension):
 
 
 def states_of_spans(models, kind: str, content: list[int], windows: dict, extension: dict) -> np.ndarray:
-    """[content, H] float64: of each token, its state in the window in which an edge that cuts the text is farthest, the first of equals."""
+    """Returns, for each token, its state in the window whose text-cutting edge is farthest away: [content, H] float64. Of equal windows, the first
+    counts."""
     shape, before = models.shapes[kind], len(specials(kind)[0])
     ranges = cut(len(content), windows["tokens"] - len(whole(kind, [])), windows.get("overlap", 0), windows.get("last", "BACK_EXTENDED"))
     states, margins = np.zeros((len(content), 64)), np.full(len(content), -1.0)
@@ -531,7 +533,7 @@ def states_of_spans(models, kind: str, content: list[int], windows: dict, extens
 @pytest.mark.parametrize("windows", [{"tokens": 24}, {"tokens": 24, "overlap": 9}, {"tokens": 20, "overlap": 13, "last": "SHORT"}], ids=name_of)
 @pytest.mark.parametrize("kind, extension", [("bert", {}), ("xlm-roberta", {}), ("nomic_bert", {"self_extend": {"group": 3, "neighbor_window": 8}}), ("llama", {})], ids=name_of)
 def test_spans_across_windows_are_means_over_their_tokens(models, kind, extension, windows):
-    """Long late chunking (arXiv 2409.04701). One call has texts of several lengths, so that windows of all of them share batches."""
+    """Tests long late chunking (arXiv 2409.04701). One call has texts of several lengths, so that their windows share batches."""
     rng = random.Random(f"{kind} {windows}")
     contents = [random_ids(rng, n) for n in (90, 60, 131)]
     asked = [(0, 1), (5, 77), (20, 26), (0, 90), (89, 90), (21, 44), (40, 41)]
@@ -551,7 +553,7 @@ def test_spans_across_windows_are_means_over_their_tokens(models, kind, extensio
 
 
 def test_ranges_of_a_text_in_windows_stay_exact(models):
-    """In code points, of a text of many windows; Explain plans the same sequences."""
+    """Ranges are in code points, for a text of many windows. Explain plans the same sequences."""
     text = "Ah, é! Then bc. " * 12
     tokens = models.tokenizers["bert"].encode(text, add_special_tokens=False)
     options = {"windows": {"tokens": 24, "overlap": 6}}
@@ -580,7 +582,7 @@ def test_spans_of_one_window_are_the_plain_ones(models):
 
 
 def test_spans_of_a_text_are_in_code_points(models):
-    """"é" is one code point of two bytes; the tokenizer's tokens are single characters and words' tails."""
+    """"é" is one code point of two bytes. The tokenizer's tokens are single characters and ends of words."""
     text = "Ah, é! Then bc. Last one?"
     tokens = models.tokenizers["bert"].encode(text, add_special_tokens=False)
     request = models.pb.EmbedRequest(inputs=[models.pb.Input(text=text)])
@@ -634,7 +636,7 @@ def test_a_short_text_after_a_long_one_is_as_if_alone(models, kind):
 
 
 def test_requests_with_different_choices_share_batches(models):
-    """Many at once on one model; each must get what it gets alone."""
+    """Sends many requests at once to one model. Each must get the same answer as alone."""
     rng = random.Random(11)
     requests = []
     for _ in range(40):
@@ -671,7 +673,8 @@ def test_recommended_depends_on_the_output(models, output, spelt_out):
     content = random_ids(random.Random(1), 100)
     answers = [models.stub.Embed(models.request("bert", [content], extension, output=output)) for extension in ({"recommended": {}}, spelt_out)]
     assert answers[0].results == answers[1].results and answers[0].recipe == answers[1].recipe
-    assert len(answers[0].results[0].sequences) == (4 if output == "ONE_VECTOR" else 15)  # Of 30 and of 7 content tokens each.
+    # One window is 30 content tokens in the first case, and 7 in the second.
+    assert len(answers[0].results[0].sequences) == (4 if output == "ONE_VECTOR" else 15)
     assert len(answers[0].results[0].embeddings) == (1 if output == "ONE_VECTOR" else 15)
 
 
@@ -692,7 +695,7 @@ def test_a_bad_recommendation_ends_the_start(tmp_path):
 
 
 def test_a_tuned_table_through_the_server(models, tmp_path, pb):
-    """Within Lo the original's vectors; beyond it every row of the table; under a method the table's stride."""
+    """Within Lo, vectors are those of the original model. Beyond Lo every row of the table is used, and with a method the stride of the table."""
     folder = tiny_checkpoints.expand_positions(tiny_checkpoints.save("bert", tmp_path / "checkpoint"), 3)
     assert main([str(folder), "--out", str(tmp_path / "tuned"), "--name", "tuned", "--pooling", POOLING["bert"], "--position-stride", "3"]) == 0
     shape = explicit_model.shape_of("bert", sources.read_directory(folder), LO)
@@ -725,4 +728,4 @@ def test_explain_shows_the_plan_of_embed(models):
     method = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"self_extend": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
     chunked = models.stub.Explain(models.pb.ExplainRequest(options=models.request("e5rope", [], {"dual_chunk": {}}).options, inputs=embed.inputs)).results[0].sequences[0].method
     assert (chunked.kind, chunked.chunk, chunked.local_window) == (models.pb.Method.DUAL_CHUNK, 24, 8)
-    assert (method.group, method.neighbor_window) == (5, 8)  # 102 tokens: s = ceil(102 / 32) = 4.
+    assert (method.group, method.neighbor_window) == (5, 8)  # 102 tokens, so s = ceil(102 / 32) = 4.

@@ -1,4 +1,4 @@
-"""Precisions and engines through the server: what they cost, and that the answer says which it was."""
+"""Tests precisions and engines through the server: their errors, and that the answer names what was used."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +16,7 @@ TEXTS = ["how long is the Nile?", "The Nile is about 6,650 km long.", "a " * 300
 
 @pytest.fixture(scope="module")
 def embed(tmp_path_factory):
-    """embed(model options) -> (vectors, model, recipe); a text of 1,000 tokens by interpolated positions is among the inputs."""
+    """Returns a function embed(model options) -> (vectors, model, recipe). The inputs include a text of 1,000 tokens with interpolated positions."""
     pb, pb_grpc = generate_client(tmp_path_factory.mktemp("client"))
 
     def run(model_options: str, name: str = MODEL, config: str = ""):
@@ -61,7 +61,7 @@ def test_our_kernels_run_fp32_by_default(embed, reference):
     vectors, model, recipe = embed("")
     assert (model.engine, model.precision, model.kernels) == ("native", "fp32", kernel_sets()[0])
     assert (vectors * reference[0]).sum(axis=1).min() >= 0.999999
-    assert recipe == reference[2]  # Comparable vectors, whatever computed them.
+    assert recipe == reference[2]  # Vectors are comparable, whichever engine computed them.
 
 
 @pytest.mark.parametrize("precision, least, mean", [("bf16", 0.9995, 0.9998), ("int8", 0.99, 0.9975)])
@@ -86,7 +86,7 @@ def test_rotary_models_in_bf16(embed, name):
     assert (vectors * expected).sum(axis=1).min() >= 0.999
 
 
-# The lowest set stands for processors that this machine is not.
+# The lowest set of kernels stands for processors that are less capable than this machine.
 @pytest.mark.parametrize("precision, least, mean", [("fp32", 0.999999, 0.999999), ("bf16", 0.9995, 0.9998), ("int8", 0.99, 0.999)])
 def test_the_lowest_kernels_can_be_chosen(embed, reference, precision, least, mean):
     needs_native()

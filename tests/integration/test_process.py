@@ -1,4 +1,5 @@
-"""The life cycle of the server's process: its start, signals at any time, and a log without a reader. Most need no model, as most of that comes before one."""
+"""Tests the life cycle of the server process: its start, signals at any time, and a log without a reader. Most tests need no model, because they
+end before one is loaded."""
 
 import json
 import os
@@ -30,7 +31,8 @@ def await_text(path: Path, text: str, seconds: float = 60) -> None:
 
 
 def await_signals(process: subprocess.Popen, seconds: float = 60) -> None:
-    """Waits until the process takes signals. It ignores SIGRTMAX last, and for good; masks change before, too, while libraries start threads."""
+    """Waits until the process handles signals. It ignores SIGRTMAX last and permanently. Signal masks cannot be used, since they also change
+    earlier, while libraries start threads."""
     deadline = time.monotonic() + seconds
     while not int(re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGRTMAX - 1) & 1:
         assert time.monotonic() < deadline
@@ -39,7 +41,8 @@ def await_signals(process: subprocess.Popen, seconds: float = 60) -> None:
 
 @pytest.fixture
 def stuck(tmp_path):
-    """Starts servers whose only model is on storage that does not answer; `stuck(extra)` returns process and log. `through`: a command that runs the rest."""
+    """Returns a function that starts servers whose only model is on storage that does not respond. `stuck(extra)` returns process and log.
+    `through` is a command that runs the rest of the command line."""
     if not SERVER.exists():
         pytest.skip("longembed-server has not been built; run tests/run.sh")
     (tmp_path / "model").mkdir()
@@ -104,7 +107,7 @@ def test_no_other_signal_ends_a_load(stuck):
 
 
 def test_every_problem_is_told_before_a_model_is_opened(stuck, tmp_path):
-    """The model would hang: what is told has not waited for it."""
+    """Loading the model would hang, so the problems must be reported without waiting for it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -143,7 +146,7 @@ def test_the_port_is_taken_while_models_load(stuck):
     _, log = stuck()
     config = log.parent / "config.yaml"
     config.write_text(config.read_text().replace("listen: 127.0.0.1:0", f"listen: 127.0.0.1:{port}", 1))
-    own = log.with_name("first.log")  # The server that `stuck` started still writes the other.
+    own = log.with_name("first.log")  # The server that `stuck` started still writes the other log.
     first = subprocess.Popen([SERVER, "--config", config], stderr=own.open("w"))
     try:
         await_text(own, "metrics on port")
@@ -167,7 +170,7 @@ def test_standard_error_may_be_closed(stuck):
 
 
 def full_pipe() -> tuple[int, int]:
-    """A pipe whose reader has stopped: as much stands in it as it holds."""
+    """Returns a pipe that is full, because its reader has stopped."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
@@ -182,7 +185,7 @@ def test_a_stalled_log_holds_neither_start_nor_signals(stuck):
     reader, writer = full_pipe()
     process, _ = stuck(stderr=writer)
     await_signals(process)
-    time.sleep(2)  # It has had lines to say by then.
+    time.sleep(2)  # By then the server has had lines to write.
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
     os.close(reader), os.close(writer)
@@ -214,7 +217,7 @@ def test_a_stalled_log_holds_no_call_and_no_drain(tmp_path, pb):
                 break
             except grpc.RpcError:
                 assert time.monotonic() < deadline
-        for _ in range(100):  # Each has a line.
+        for _ in range(100):  # Each call writes a log line.
             embed(pb, port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0

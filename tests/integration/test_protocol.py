@@ -1,4 +1,4 @@
-"""The server seen by a generic gRPC client: health, reflection, errors with details, deadlines, metrics, draining."""
+"""Tests the server with a generic gRPC client: health, reflection, errors with details, deadlines, metrics and draining."""
 
 import random
 import re
@@ -22,7 +22,7 @@ LONG = "the mill stands by the river " * 70  # About 420 tokens.
 
 
 def details(error: grpc.RpcError) -> dict:
-    """The google.rpc details of an error, by type."""
+    """Returns the google.rpc details of an error, by type."""
     status = status_pb2.Status()
     status.ParseFromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     found = {}
@@ -97,7 +97,7 @@ def test_compressed_messages_are_refused_before_they_are_inflated(server, channe
     before = resident_bytes(server)
     for method in ("/longembed.v1.EmbeddingService/Embed", "/grpc.health.v1.Health/Check", "/tei.v1.Embed/Embed"):
         with pytest.raises(grpc.RpcError) as error:
-            # The client's own limit is on the compressed length, as the server's was.
+            # The client's own limit applies to the compressed length, like the server's.
             channel.unary_unary(method)(bytes(200 << 20), timeout=120, compression=compression)
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert "disabled" in error.value.details()
@@ -131,7 +131,7 @@ def test_a_deadline_on_a_long_queue_never_reaches_the_model(server, stub, pb):
     time.sleep(0.3)
     with pytest.raises(grpc.RpcError) as error:
         stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="late")] * 7), timeout=0.001)
-    # By the client's own clock, or refused before that: it would have been late.
+    # The deadline expires by the client's own clock, or the server refuses the call before, because it would be late.
     assert error.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     for future in waiting:
         future.result(timeout=300)
@@ -146,7 +146,7 @@ def test_cancelled_calls_leave_the_queue(server, stub, pb):
     for future in waiting:
         future.cancel()
     stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text="next")]))
-    # Of the crowd, well over ten seconds of work, nothing was finished: not what waited, nor what ran.
+    # The calls were well over ten seconds of work. None of it was finished, neither of waiting calls nor of running ones.
     assert embedded_inputs(server) - before == 1
     deadline = time.monotonic() + 30
     while 'longembed_queue_tokens{model="e5-small-v2"} 0' not in metrics(server):
@@ -185,7 +185,7 @@ def test_long_texts_are_cut_where_it_changes_no_token(tmp_path, pb, name):
     words += ["3.14", "1234567", "it's", "[SEP]", "[MASK]", "<|im_start|>", "e\u0301", "\ufdfa", "\U0001f600", "don't", "x" * 300]
     seams = [" "] * 20 + ["  ", "\n", " \n", "\t", "\u00a0", "\u3000", ""]
     text = "".join(rng.choice(words) + rng.choice(seams) for _ in range(60_000))
-    assert len(text.encode()) > 5 * 65536  # Several pieces.
+    assert len(text.encode()) > 5 * 65536  # The text spans several pieces.
     server = start_server(tmp_path, [name])
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.max_receive_message_length", -1)]) as channel:
         request = pb[0].TokenizeRequest(texts=[text], add_special_tokens=False)
@@ -205,7 +205,7 @@ def test_explain_says_what_embed_does(stub, pb):
     for plan, result in zip(explained.results, embedded.results, strict=True):
         assert (plan.tokens, plan.truncated_tokens) == (result.tokens, result.truncated_tokens)
         assert list(plan.sequences) == list(result.sequences)
-        # 21.3 M weights in linear layers, two operations each, and attention over n * n pairs.
+        # Linear layers have 21.3 M weights with two operations each. Attention covers n * n pairs.
         n = plan.tokens
         expected = 2 * 21_233_664 * n + 12 * 4 * 384 * n * n
         assert plan.cost.gflop == pytest.approx(expected * 1e-9)
@@ -288,7 +288,7 @@ def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
         def messages():
             for i in range(40):
                 yield pb[0].EmbedStreamRequest(id=str(i), input=pb[0].Input(text=LONG))
-            more.wait(60)  # An open stream with nothing to do.
+            more.wait(60)  # The stream stays open, with nothing to do.
 
         answers = pb[1].EmbeddingServiceStub(channel).EmbedStream(messages())
         first = next(answers).id
@@ -301,7 +301,7 @@ def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     assert len({first, *rest}) == 1 + len(rest)
     assert running.process.wait(timeout=60) == 0
-    assert time.monotonic() - started < 60  # Not drain.timeout, which is 75 s.
+    assert time.monotonic() - started < 60  # Less than drain.timeout, which is 75 s.
 
 
 @pytest.mark.parametrize("what", ["Health.Watch", "reflection"])
@@ -321,7 +321,7 @@ def test_streams_of_grpcs_own_do_not_hold_up_the_end(tmp_path, what):
         next(stream)
         started = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - started < 60  # Not drain.timeout, which is 75 s.
+        assert time.monotonic() - started < 60  # Less than drain.timeout, which is 75 s.
         end.set()
 
 
@@ -362,7 +362,7 @@ def test_a_signal_while_models_load_is_obeyed(tmp_path):
     assert log.read_text().count("model ready") < 20
 
 
-# Scrapes while models come and, as the last one cannot be loaded, go again.
+# Scrapes metrics while models are loaded and, since the last one cannot be loaded, are removed again.
 def test_scrapes_do_no_harm_while_models_load(tmp_path):
     config = tmp_path / "config.yaml"
     models = "".join(f"  - {{path: {MODELS / 'e5-small-v2'}, name: number {i}}}\n" for i in range(4))
@@ -375,7 +375,7 @@ def test_scrapes_do_no_harm_while_models_load(tmp_path):
         try:
             seen.update(re.findall(r'longembed_queue_jobs{model="(number \d)"}', metrics(server)))
         except OSError:
-            break  # It ends.
+            break  # The server ends.
     assert process.wait(timeout=60) == 1
     assert str(tmp_path) in log.read_text()
     assert seen == {f"number {i}" for i in range(4)}
@@ -386,7 +386,7 @@ def test_nobody_who_reads_the_log_is_needed(tmp_path):
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: ''\nmodels: [{{path: {MODELS / 'e5-small-v2'}}}]\n")
     process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=subprocess.PIPE)
     process.stderr.close()
-    time.sleep(5)  # It has said a line or two by then.
+    time.sleep(5)  # By then the server has written a line or two.
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
 
@@ -412,7 +412,7 @@ def test_a_broken_config_is_told_and_changes_nothing(tmp_path, pb):
     await_log(running.log, "config reload failed")
     assert "log.level must be one of" in running.log.read_text()
     assert "config reloaded" not in running.log.read_text()
-    # The last that is heard of the old level is that it goes.
+    # The last message at the old level announces the change.
     config.write_text(good.replace("level: info", "level: error"))
     await_log(running.log, '"in_force":"log.level"')
     assert running.stop() == 0

@@ -1,4 +1,4 @@
-"""Every context extension through the RPC on real weights, against the formulas in float64."""
+"""Compares every context extension, over gRPC and on real weights, with the formulas in float64."""
 
 import random
 import sys
@@ -27,7 +27,8 @@ ROPE = [
     {"grouped": {}, **SCALED}, {"recurrent": {}}, {"interpolation": {}}, {"ntk": {"base": 30000}}, {"ntk": {"factor": 2}}, {"ntk_dynamic": {}},
     {"ntk_by_parts": {}}, {"yarn": {}}, {"yarn": {}, "resonance": True}, {"self_extend": {}}, {"self_extend": {}, **SCALED},
 ]  # fmt: skip
-# Far within what the decoder was trained on, so that the oracle's n * n complex numbers fit; hence factors that are given, for every input.
+# Lengths are well within the decoder's trained window, so that the oracle's n * n complex numbers fit into memory. Factors are therefore given, and
+# apply to every input.
 DECODER = [
     {}, {"grouped": {"factor": 4}}, {"ntk": {"base": 400000}}, {"ntk_by_parts": {"factor": 4}}, {"yarn": {"factor": 4}},
     {"self_extend": {"group": 5, "neighbor_window": 64}},
@@ -37,7 +38,7 @@ CASES = [("e5-small-v2", "bert", 700, APE), ("e5-small-rope", "e5rope", 600, ROP
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
-    """Of a model by its name. The one that no registry has is exported here."""
+    """Returns a function that finds a model's folder by name. The model that is in no registry is exported here."""
     exported = tmp_path_factory.mktemp("exported")
 
     def find(name: str):
@@ -75,7 +76,7 @@ def expected(shape: explicit_model.Shape, content: list[int], extension: dict) -
     if "windows" not in extension:
         return unit(encoded(shape, whole(shape, content), extension))
     room = shape.window - 2
-    assert room < len(content) <= 2 * room  # Two windows, the second one moved back.
+    assert room < len(content) <= 2 * room  # There are two windows, and the second one is moved back.
     return unit(sum(encoded(shape, whole(shape, part), {}) for part in (content[:room], content[-room:])))
 
 

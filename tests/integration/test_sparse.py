@@ -1,4 +1,5 @@
-"""Sparse vectors from checkpoint to client: exported with the exporter's own check, served, and compared with transformers and the published formulas in float64."""
+"""Tests sparse vectors from checkpoint to client. Models are exported with the exporter's own check, served, and compared with transformers and
+with the published formulas in float64."""
 
 import json
 import subprocess
@@ -21,14 +22,14 @@ import tiny_sparse  # noqa: E402
 from model.export import check  # noqa: E402
 from model.export.__main__ import main  # noqa: E402
 
-SIZE = 300  # Of the vocabulary.
+SIZE = 300  # The size of the vocabulary.
 TEXTS = ["The quick brown fox jumps", "a", "no two are alike, 1 2 3"]
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, pb):
-    """The stub, the channel, and the folder of each checkpoint."""
+    """Returns the stub, the channel, and the folder of each checkpoint."""
     checkpoints, exported = tmp_path_factory.mktemp("checkpoints"), tmp_path_factory.mktemp("models")
     folders = {
         "splade": tiny_sparse.save_splade("distilbert", checkpoints / "splade", "max", "relu"),
@@ -69,7 +70,7 @@ def expected(folder, kind: str, ids: list[int]) -> np.ndarray:
         linear = torch.load(folder / "sparse_linear.pt", weights_only=True)
         weights = np.zeros(SIZE)
         for id, weight in zip(ids, hidden @ linear["weight"][0].double().numpy() + linear["bias"].item()):
-            weights[id] = max(weights[id], weight if id > 3 else 0)  # 0 to 3 are special.
+            weights[id] = max(weights[id], weight if id > 3 else 0)  # Tokens 0 to 3 are special.
         return weights
     logits = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()(input_ids=torch.tensor([ids])).logits[0].double().numpy()
     weights = np.log(1 + np.maximum(logits, 0))

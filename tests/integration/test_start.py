@@ -1,4 +1,4 @@
-"""The start of the server: its arguments, --check-config, the environment, and the form of what ends it."""
+"""Tests the start of the server: its arguments, --check-config, environment variables, and the format of fatal errors."""
 
 import json
 import os
@@ -16,7 +16,8 @@ CLIENT = BUILD / "longembed"
 
 
 def run(*arguments, env: dict | None = None, through: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """`through`: a command that sets something and runs the rest. A preexec_fn would fork this process, in which gRPC's threads run."""
+    """Runs the server. `through` is a command that sets something and runs the rest. A preexec_fn would fork this process, which runs gRPC's
+    threads."""
     if not SERVER.exists():
         pytest.skip("longembed-server has not been built; run tests/run.sh")
     return subprocess.run([*through, SERVER, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})})
@@ -24,7 +25,7 @@ def run(*arguments, env: dict | None = None, through: tuple[str, ...] = ()) -> s
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a config; `config(yaml)` returns its path."""
+    """Returns a function config(yaml) that writes a configuration and returns its path."""
 
     def write(yaml: str) -> Path:
         path = tmp_path / "config.yaml"
@@ -36,7 +37,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """A model directory of this test's own, whose weights are those of models/e5-small-v2."""
+    """Makes a model directory for this test alone, with the weights of models/e5-small-v2."""
     source = MODELS / "e5-small-v2"
     if not source.exists():
         pytest.skip("models/e5-small-v2 has not been exported; run tests/run.sh")

@@ -1,4 +1,4 @@
-"""tei.v1 with a client generated from the proto: what TEI's clients rely on."""
+"""Tests tei.v1 with a client generated from the proto: the behavior that TEI's clients rely on."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def tei(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference():
-    """Token vectors by transformers."""
+    """Returns a function that computes token vectors with transformers."""
     import torch
     from tokenizers import Tokenizer
 
@@ -218,7 +218,7 @@ def test_several_models_and_none_named_serve_no_tei(tmp_path):
 
 
 def test_a_profile_gets_long_texts_through(tmp_path):
-    """As longembed.v1 does under the same profile, here by its alias; Haystack's truncate cuts nothing."""
+    """Vectors equal those of longembed.v1 under the same profile, requested by its alias. The truncate flag that Haystack sets cuts nothing."""
     pb, pb_grpc = generate_tei_client(tmp_path / "tei")
     ours, ours_grpc = generate_client(tmp_path / "ours")
     text = "The quick brown fox jumps over the lazy dog. " * 100

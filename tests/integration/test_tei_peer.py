@@ -1,4 +1,5 @@
-"""Our tei.v1 beside TEI itself, the same client, request by request. Needs TEI as set up by ../shared/peers/setup.sh DIR, and LONGEMBED_PEERS=DIR."""
+"""Compares our tei.v1 with TEI itself, with the same client, request by request. Needs TEI, which ../shared/peers/setup.sh DIR sets up, and
+LONGEMBED_PEERS=DIR."""
 
 import os
 import socket
@@ -40,7 +41,7 @@ def servers(tmp_path_factory):
 
 
 def both(channels, call):
-    """The answers, or the codes of the errors, of ours and TEI."""
+    """Returns the answers of our server and of TEI, or the codes of their errors."""
     results = []
     for channel in channels:
         try:
@@ -118,7 +119,7 @@ def test_info(servers):
 
 
 def test_not_offered(servers):
-    """TEI refuses by FAILED_PRECONDITION what the model cannot do; we, by UNIMPLEMENTED, what the server cannot."""
+    """TEI answers FAILED_PRECONDITION for what the model cannot do. Our server answers UNIMPLEMENTED for what it does not offer."""
     pb, pb_grpc, channels = servers
     ours, theirs = both(channels, lambda channel: pb_grpc.EmbedStub(channel).EmbedSparse(pb.EmbedSparseRequest(inputs="x")))
     assert ours == grpc.StatusCode.UNIMPLEMENTED

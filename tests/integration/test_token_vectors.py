@@ -1,4 +1,5 @@
-"""Token vectors from checkpoint to client: exported with the exporter's own check, served, and compared with sentence-transformers' MultiVectorEncoder."""
+"""Tests token vectors from checkpoint to client. Models are exported with the exporter's own check, served, and compared with
+sentence-transformers' MultiVectorEncoder."""
 
 import sys
 
@@ -25,7 +26,7 @@ LONG = "one two three, four five six. seven eight nine ten eleven twelve"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, pb):
-    """The stub, the channel, and sentence-transformers' own models by name."""
+    """Returns the stub, the channel, and sentence-transformers' models by name."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
     checkpoints, exported = tmp_path_factory.mktemp("checkpoints"), tmp_path_factory.mktemp("models")
     folders = {
@@ -74,7 +75,7 @@ def test_ranges_say_which_tokens_have_a_vector(served, pb):
     found = [embedding.range for embedding in result.embeddings]
     content = [r.start for r in found if r.end > r.start]
     assert content == [i for i, token in enumerate(tokens) if token.text not in (".", ",", "!")][: len(content)]
-    assert len(found) - len(content) == 3  # [CLS], [unused1], [SEP].
+    assert len(found) - len(content) == 3  # Those are [CLS], [unused1] and [SEP].
 
 
 def test_windows_of_a_document_have_the_vectors_of_each(served, pb):
@@ -112,7 +113,7 @@ def test_documents_are_calibrated_in_every_row_and_queries_are_not(served, pb):
 @pytest.mark.parametrize("factor", [2, 3, 50])
 @pytest.mark.parametrize("name", ["stanford", "pylate"])
 def test_documents_are_pooled_by_wards_method(served, pb, name, factor):
-    """scipy's linkage over the vectors of the document that are not pooled; the first is protected."""
+    """The oracle is scipy's linkage over the document's unpooled vectors. The first vector is protected."""
     hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
     for extension in ({}, {"windows": {"tokens": 12}, "when": "ALWAYS"}):
         options = {"model": name, "input_type": "DOCUMENT", "extension": extension, "truncate": "END"}

@@ -1,4 +1,4 @@
-"""Spans as an OpenTelemetry collector gets them: a small one, generated from OTLP's protos."""
+"""Tests exported spans with a small OpenTelemetry collector, whose service is generated from OTLP's protos."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ EMBED_PHASES = ["receive", "admission", "tokenize.wait", "tokenize", "queue", "i
 
 @pytest.fixture(scope="session")
 def otlp(tmp_path_factory):
-    """The modules of OTLP's trace service: messages and service."""
+    """Returns the modules of OTLP's trace service: messages and service."""
     from grpc_tools import protoc
 
     out = tmp_path_factory.mktemp("otlp")
@@ -34,7 +34,7 @@ def otlp(tmp_path_factory):
 
 
 class Collector:
-    """Takes spans, by name. A port of its own, or the one named."""
+    """A collector that stores spans. It uses the given port, or a free one."""
 
     def __init__(self, otlp, port: int = 0):
         messages, services = otlp
@@ -55,7 +55,7 @@ class Collector:
         self.server.start()
 
     def trace(self, trace: str, name: str) -> tuple:
-        """Waits for the span `name`; returns it and all of its trace."""
+        """Waits for the span `name`. Returns it and all spans of its trace."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with self.lock:
@@ -91,7 +91,7 @@ def collector(otlp):
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory, collector):
-    """A server that exports what its callers sample, and nothing else."""
+    """Starts a server that exports only the spans that its callers sample."""
     extra = f"http_listen: 127.0.0.1:0\ntracing: {{endpoint: 'http://127.0.0.1:{collector.port}', sample_ratio: 0, service_name: embed-test}}\n"
     running = start_server(tmp_path_factory.mktemp("traced"), ["e5-small-v2"], extra)
     yield running
@@ -132,7 +132,7 @@ def test_embed_has_its_phases_below_its_callers_span(traced, traced_stub, collec
 def test_a_caller_that_does_not_sample_gets_no_spans(traced_stub, collector, pb):
     unsampled, sampled = f"{2:032x}", f"{3:032x}"
     traced_stub.Embed(pb[0].EmbedRequest(inputs=[{"text": "a"}]), metadata=[("traceparent", f"00-{unsampled}-{PARENT}-00")])
-    traced_stub.Embed(pb[0].EmbedRequest(inputs=[{"text": "a"}]))  # sample_ratio: 0
+    traced_stub.Embed(pb[0].EmbedRequest(inputs=[{"text": "a"}]))  # sample_ratio is 0.
     traced_stub.Embed(pb[0].EmbedRequest(inputs=[{"text": "a"}]), metadata=new_trace(3)[1])
     collector.trace(sampled, "Embed")
     assert all(span.trace_id.hex() != unsampled and span.parent_span_id for span in collector.spans)
@@ -158,7 +158,7 @@ def test_a_stream_is_a_span_with_its_messages_below(traced_stub, collector, pb):
     messages = children(stream, spans)
     assert [message.name for message in messages] == ["message"] * 3
     assert sum([phase.name for phase in children(message, spans)] == EMBED_PHASES for message in messages) == 2
-    (failed,) = [message for message in messages if message.status.code == 2]  # Its error is in its answer; the stream goes on.
+    (failed,) = [message for message in messages if message.status.code == 2]  # The error is in the answer to the message, and the stream continues.
     assert failed.status.message == "EMPTY_INPUT" and stream.status.code == 0
     for message in messages:
         assert_adds_up(message, children(message, spans))
@@ -207,7 +207,7 @@ def test_the_environment_is_asked_and_spans_are_flushed_at_the_end(tmp_path, otl
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         pb[1].EmbeddingServiceStub(channel).ListModels(pb[0].ListModelsRequest())
     assert server.stop() == 0
-    (span,) = [span for span in collector.spans if span.name == "ListModels"]  # No wait: the server has ended.
+    (span,) = [span for span in collector.spans if span.name == "ListModels"]  # No wait is needed, because the server has ended.
     assert not span.parent_span_id and len(span.trace_id) == 16
     assert collector.resource["service.name"] == "from-the-environment" and collector.metadata["api-key"] == "abc"
     assert f'"trace_id":"{span.trace_id.hex()}"' in server.log.read_text()
@@ -215,7 +215,7 @@ def test_the_environment_is_asked_and_spans_are_flushed_at_the_end(tmp_path, otl
 
 
 def test_a_silent_collector_holds_up_neither_calls_nor_the_end(tmp_path, pb, monkeypatch):
-    """A port that accepts and says nothing, with a time limit that the test would not survive."""
+    """The collector's port accepts connections but never answers. Its time limit is longer than that of the test."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600000")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = start_server(tmp_path, ["e5-small-v2"], f"tracing: {{endpoint: 127.0.0.1:{silent.getsockname()[1]}}}\n")
@@ -238,6 +238,6 @@ def test_what_no_collector_takes_is_counted(tmp_path, pb, monkeypatch):
             time.sleep(0.2)
             with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics") as answer:
                 dropped = re.search(r'longembed_spans_dropped_total{reason="export_failed"} (\d+)', answer.read().decode())[1]
-        assert int(dropped) >= 2  # The call and its phase.
+        assert int(dropped) >= 2  # The call and its phase are dropped.
         assert server.stop() == 0
     assert "the collector did not accept them" in server.log.read_text()

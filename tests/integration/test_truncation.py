@@ -1,4 +1,5 @@
-"""Truncation that does not tokenize what it throws away: the tokens that stay are those of the whole text, as Hugging Face's tokenizers give them."""
+"""Tests truncation, which does not tokenize the text that it cuts away. The remaining tokens must be those that Hugging Face's tokenizers give for
+the whole text."""
 
 import random
 import sys
@@ -54,7 +55,7 @@ TOKENIZERS = {"wordpiece": _wordpiece, "unigram": _unigram, "gpt2": _gpt2, "llam
 
 
 def save(name: str, folder: Path) -> None:
-    """A tiny BERT with a trained tokenizer of 300 entries, whose templates are [CLS] $A [SEP]."""
+    """Saves a tiny BERT with a trained tokenizer of 300 entries. Its template is [CLS] $A [SEP]."""
     tiny_checkpoints.save("bert", folder)
     tokenizer, trainer = TOKENIZERS[name]()
     tokenizer.train_from_iterator([" ".join(WORDS)] * 20, trainer)
@@ -128,7 +129,8 @@ def test_what_stays_are_the_tokens_of_the_whole_text(served, name, text, prompt)
         cut = len(content) - len(kept)
         assert result.tokens == len(kept) + len(before) + 2
         if result.truncated_tokens_estimated:
-            assert len(text.encode()) > 2 * 65536 and result.truncated_tokens == pytest.approx(cut, rel=0.6)  # A word of 100,000 letters may be one token.
+            # A word of 100,000 letters may be one token.
+            assert len(text.encode()) > 2 * 65536 and result.truncated_tokens == pytest.approx(cut, rel=0.6)
         else:
             assert result.truncated_tokens == cut
             ranges = (0, len(kept)) if truncate == "END" else (cut, cut + len(kept))
@@ -158,14 +160,14 @@ def test_spans_of_a_truncated_text_are_those_of_the_whole(served):
 
 
 def peak(pid: int) -> int:
-    """Resident bytes at the most since the last call."""
+    """Returns the peak of resident bytes since the last call."""
     status = Path(f"/proc/{pid}/status").read_text()
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def peak_of(stub, pb, pid: int, options, content: str) -> int:
-    """Resident bytes at the most, of a few calls."""
+    """Returns the peak of resident bytes over several calls."""
     request, most = pb.EmbedRequest(options=options, inputs=[pb.Input(text=content)]), 0
     for _ in range(3):
         peak(pid)
@@ -178,7 +180,7 @@ SIXTEEN_MEGABYTES = ("the river mills unbelievable it's a bb привет мир
 
 
 def peak_of_the_message(stub, pb, pid: int, options) -> int:
-    """Resident bytes of reading sixteen megabytes and refusing them."""
+    """Returns the peak of resident bytes when the server reads sixteen megabytes and refuses them."""
     refused, most = pb.EmbedOptions(), 0
     refused.CopyFrom(options)
     refused.prompt_name = "none of the model's"
@@ -190,7 +192,7 @@ def peak_of_the_message(stub, pb, pid: int, options) -> int:
     return most
 
 
-# Tokenizing all of it takes several hundred. What it takes, and how long, tests/benchmark/truncation.py shows.
+# Tokenizing all of it would take several hundred megabytes. tests/benchmark/truncation.py measures memory and time.
 MOST_BYTES = 128 << 20
 
 

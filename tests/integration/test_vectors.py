@@ -1,4 +1,4 @@
-"""The server's vectors against transformers: same weights, same texts, nothing else in common."""
+"""Compares the server's vectors with those of transformers. Only the weights and the texts are shared."""
 
 import random
 import sys
@@ -10,7 +10,7 @@ import torch
 from running_server import MODELS, ROOT, start_server
 
 sys.path.insert(0, str(ROOT))
-from model.export import architectures, sources  # noqa: E402  (the checkpoint's reader; the network is transformers' own)
+from model.export import architectures, sources  # noqa: E402  (Reads the checkpoint only; the network is that of transformers.)
 
 NAMES = ["e5-small-v2", "bge-small-en-v1.5", "all-MiniLM-L6-v2"]
 TEXTS = [line for line in (ROOT / "model/export/texts.txt").read_text(encoding="utf-8").splitlines() if line]
@@ -27,7 +27,7 @@ def served(request, tmp_path_factory, pb):
 
 
 def samples(tokenizer, window: int) -> list[str]:
-    """Every line of the text file, and stretches of all of it from 1 token to the whole window."""
+    """Returns every line of the text file, and slices of the whole file from 1 token up to the whole window."""
     everything = " ".join(TEXTS)
     words = everything.split()
     picked = list(TEXTS)

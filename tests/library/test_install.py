@@ -1,4 +1,5 @@
-"""cmake --install, moved elsewhere, and programs that are built against it: examples/ and the words of find_package where something is missing."""
+"""Tests cmake --install, moving the installed tree, and programs that are built against it: examples/, and the errors of find_package if something
+is missing."""
 
 import math
 import os
@@ -28,7 +29,7 @@ def succeed(*command) -> str:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory):
-    """The installed tree, moved after it was installed."""
+    """Returns the installed tree, which was moved after the installation."""
     if not (BUILD / "longembed-server").exists() or not shutil.which("ninja"):
         pytest.skip("longembed-server has not been built; run tests/run.sh")
     folder = tmp_path_factory.mktemp("install")
@@ -58,7 +59,7 @@ def is_close(actual: list[float], expected: list[float]) -> bool:
 
 @pytest.fixture(scope="module")
 def embedded(prefix, tmp_path_factory):
-    """The vector of "a text", by examples/embed."""
+    """Returns the vector of "a text", computed by examples/embed."""
     if not (MODELS / "e5-small-v2").exists():
         pytest.skip("models/e5-small-v2 has not been exported; run tests/run.sh")
     program = build_example("embed", prefix, tmp_path_factory.mktemp("embed"))
@@ -96,14 +97,14 @@ def test_protos_are_installed(prefix):
 
 
 def test_installed_files_know_no_folder_of_the_build(prefix):
-    """Save where LibTorch was, which is the last place to look for it."""
+    """The exception is LibTorch's folder, which is the last place where it is searched for."""
     for path in [*prefix.rglob("*.cmake"), *prefix.rglob("*.h")]:
         text = re.sub(r"torch_cpu PATHS \"[^\"]*\"", "", path.read_text())
         assert str(ROOT) not in text and str(prefix.parent) not in text, path
 
 
 def find_package(folder: Path, prefix: Path, component: str, env: dict | None = None) -> str:
-    """Returns cmake's error when it does not find the component."""
+    """Returns cmake's error for a component that it does not find."""
     folder.mkdir()
     (folder / "CMakeLists.txt").write_text(
         f"cmake_minimum_required(VERSION 3.25)\nproject(find LANGUAGES CXX)\nfind_package(longembed REQUIRED COMPONENTS {component})\n"

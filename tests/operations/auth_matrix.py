@@ -1,5 +1,6 @@
-"""Access to every method that the server or its protos describe, with no, wrong and right keys, over plaintext, TLS and mTLS;
-the health and metrics ports; keys that are replaced while the server runs. No call may pass without its key, and no key may be in a log."""
+"""Tests access to every method that the server or its protos describe: with no key, wrong keys and right keys, over plaintext, TLS and mTLS. Also
+tests the health and metrics ports, and keys that are replaced while the server runs. No call may succeed without its key, and no key may appear in
+a log."""
 
 import argparse
 import hashlib
@@ -9,7 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness import Authority, Replica, Report, python_client, run, until  # isort: skip. Before grpc, whose log it silences.
+from harness import Authority, Replica, Report, python_client, run, until  # isort: skip. Imported before grpc, because it silences grpc's log.
 import grpc
 import yaml
 from google.protobuf import descriptor_pb2
@@ -38,7 +39,7 @@ WRONG = {
     "a client's name": [("authorization", "Bearer alpha")],
     "a key in another field": [("api-key", PLAIN_KEY), ("cookie", f"key={PLAIN_KEY}")],
 }
-# gRPC's own services, as of 1.51; reflection adds what a later one may serve.
+# The services of gRPC itself, as of version 1.51. Reflection adds those of later versions.
 GRPC_SERVICES = {
     "grpc.health.v1.Health": ["Check", "Watch"],
     "grpc.reflection.v1alpha.ServerReflection": ["ServerReflectionInfo"],
@@ -48,7 +49,7 @@ NOT_THERE = [
     "/longembed.v1.EmbeddingService/Nothing", "/longembed.v1.Nothing/Embed", "/longembed.v2.EmbeddingService/Embed",
     "//longembed.v1.EmbeddingService/Embed", "/longembed.v1.EmbeddingService/Embed/", "/LONGEMBED.V1.EMBEDDINGSERVICE/EMBED",
 ]  # fmt: skip
-# On the metrics port; only the first is there.
+# Paths on the metrics port. Only the first exists.
 ASKED_FOR_METRICS = [
     ("GET", "/metrics"), ("GET", "/"), ("GET", "/health"), ("GET", "/config"), ("GET", "/../etc/passwd"), ("GET", "/debug/pprof"),
     ("POST", "/metrics"), ("PUT", "/metrics"), ("DELETE", "/metrics"), ("POST", "/longembed.v1.EmbeddingService/ListModels"),
@@ -60,7 +61,7 @@ def is_health(method: str) -> bool:
 
 
 def of_file(file) -> set[str]:
-    """The methods of a file's descriptor, compiled in or told by reflection."""
+    """Returns the methods of a file descriptor, which is compiled in or comes from reflection."""
     proto = file if isinstance(file, descriptor_pb2.FileDescriptorProto) else descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb)
     return {f"/{proto.package}.{service.name}/{method.name}" for service in proto.service for method in service.method}
 
@@ -70,7 +71,7 @@ def known_methods(pb, tei) -> set[str]:
 
 
 def reflected_methods(channel: grpc.Channel) -> tuple[set[str], set[str]]:
-    """The methods that reflection describes, and the services that it only names."""
+    """Returns the methods that reflection describes, and the services that it lists by name only."""
     database = ProtoReflectionDescriptorDatabase(channel)
     methods, silent = set(), set()
     for service in database.get_services():
@@ -82,13 +83,14 @@ def reflected_methods(channel: grpc.Channel) -> tuple[set[str], set[str]]:
 
 
 class Caller:
-    """Calls methods as bytes, and remembers all words that came back."""
+    """Calls methods with raw bytes, and records every message that the server returns."""
 
     def __init__(self):
         self.calls, self.words = 0, []
 
     def code(self, channel: grpc.Channel, method: str, metadata: list) -> str:
-        """OK as soon as there is an answer. A stream of one message is what a unary call is, too."""
+        """Returns the status code, which is OK as soon as there is an answer. A unary call is made as a stream of one message, which is the same
+        on the wire."""
         self.calls += 1
         call = channel.stream_stream(method)(iter([b""]), timeout=10, metadata=metadata)
         try:
@@ -101,7 +103,7 @@ class Caller:
             return error.code().name
 
     def silent_stream(self, channel: grpc.Channel, metadata: list) -> str:
-        """EmbedStream of a client that sends nothing: the key is looked at first."""
+        """Opens an EmbedStream and sends nothing. The server must check the key first."""
         end = threading.Event()
 
         def nothing():
@@ -123,14 +125,14 @@ def fresh(options: list | None = None) -> list:
 
 
 class Transport:
-    """A server, and the ways to connect to it: those that are let in, and those that are not."""
+    """A server with one channel that it must accept and several that it must refuse."""
 
     def __init__(self, name: str, replica: Replica, let_in: grpc.Channel, shut_out: dict[str, grpc.Channel]):
         self.name, self.replica, self.let_in, self.shut_out = name, replica, let_in, shut_out
 
 
 def check_matrix(transport: Transport, methods: list[str], served: set[str], caller: Caller, report: Report) -> None:
-    """Of one transport: every method with every key."""
+    """Checks every method with every key over one transport."""
     past, refused_right, unhealthy, seen = [], [], [], Counter()
     for method in methods:
         for name, metadata in WRONG.items():
@@ -190,7 +192,7 @@ def check_other_ports(replica: Replica, methods: list[str], caller: Caller, repo
 
 
 def check_reload(transport: Transport, keys: Path, caller: Caller, report: Report) -> None:
-    """Keys are replaced under an open connection."""
+    """Replaces the keys while a connection is open."""
     method, later = "/longembed.v1.EmbeddingService/ListModels", [("authorization", f"Bearer {LATER_KEY}")]
 
     def code(metadata: list) -> str:
@@ -222,7 +224,7 @@ def check_leaks(replicas: list[Replica], caller: Caller, report: Report) -> None
         for metadata in variants.values()
         for _, value in metadata
     }
-    # The shorter strings are no keys, and stand in many words.
+    # Shorter strings are not keys, and they occur in many messages.
     keys = {key for key in keys | {LATER_KEY} if len(key) > 10} | {hashlib.sha256(key.encode()).hexdigest() for key in (PLAIN_KEY, HASHED_KEY, LATER_KEY)}
     places = {f"log of {replica.name}": replica.log.read_text() for replica in replicas} | {"errors and metrics": "\n".join(caller.words)}
     found = [f"{key} in {place}" for place, text in places.items() for key in keys if key.lower() in text.lower()]
@@ -287,7 +289,7 @@ def open_transports(arguments: argparse.Namespace, folder: Path, settings: dict)
 
 
 def with_key(replica: Replica, root: bytes) -> grpc.Channel:
-    """Every call on it carries a right key, reflection's too."""
+    """Opens a channel that sends a valid key with every call, including those of reflection."""
     key = grpc.metadata_call_credentials(lambda _, callback: callback(RIGHT["Bearer, plain in the file"], None))
     return grpc.secure_channel(replica.address, grpc.composite_channel_credentials(grpc.ssl_channel_credentials(root), key), fresh())
 
@@ -315,7 +317,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
             f"missing {sorted((of_file(pb.DESCRIPTOR) | of_file(tei.DESCRIPTOR)) - reflected)}",
         )
         for transport in transports:
-            # Plaintext with keys has neither reflection nor channelz.
+            # A plaintext server with keys has neither reflection nor channelz.
             served = {m for m in known | reflected if transport.name != "plaintext" or not m.startswith(("/grpc.reflection.", "/grpc.channelz."))}
             check_matrix(transport, methods, served, caller, report)
         check_other_ports(replicas[0], methods, caller, report)

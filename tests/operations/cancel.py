@@ -1,5 +1,5 @@
-"""Deadlines and cancellations of queued work: none of it may reach the model, and the queue must be free of it within 100 ms.
-The same for the windows of a call that runs."""
+"""Tests deadlines and cancellations of queued work. Such work must not reach the model, and it must leave the queue within 100 ms. The same
+applies to the windows of a running call."""
 
 import argparse
 import time
@@ -11,19 +11,19 @@ import grpc
 
 from harness import Metrics, Replica, Report, python_client, run, until
 
-LONG = "river stone house water " * 200  # Beyond 512 tokens, so that truncation makes it exactly 512: a batch that has no room for anything else.
+LONG = "river stone house water " * 200  # More than 512 tokens, so that truncation makes it exactly 512: a batch without room for anything else.
 SHORT = "light night green table " * 8
 
 
 class Bench:
-    """A server whose workers are kept busy by one call, the blocker, and calls that wait behind it."""
+    """A server whose workers are kept busy by one call, the blocker. Other calls wait behind it."""
 
     def __init__(self, replica: Replica, pb, stub, blocker_seconds: float):
         self.replica, self.pb, self.stub = replica, pb, stub
         self.blocker_inputs = self.inputs_in(blocker_seconds)
 
     def inputs_in(self, seconds: float) -> int:
-        """The number of inputs of LONG that this machine embeds in so much time."""
+        """Returns the number of inputs LONG that this machine embeds in `seconds` seconds."""
         tried = 16
         began = time.monotonic()
         self.stub.Embed(self.request(LONG, tried), timeout=120)
@@ -38,7 +38,7 @@ class Bench:
         return pb.EmbedRequest(options=options, inputs=[pb.Input(text=text)] * inputs)
 
     def block(self) -> grpc.Future:
-        """Interactive, with a deadline nearer than that of anything that is to wait."""
+        """Starts the blocker. It is interactive, and its deadline is earlier than those of all calls that are to wait."""
         before = self.queue()[0]
         blocker = self.stub.Embed.future(self.request(LONG, self.blocker_inputs), timeout=120)
         if not until(lambda: self.queue()[0] > before, 10, 0.005):
@@ -46,7 +46,7 @@ class Bench:
         return blocker
 
     def queue(self) -> tuple[float, float]:
-        """Calls and tokens that wait."""
+        """Returns the numbers of waiting calls and waiting tokens."""
         metrics = self.replica.metrics()
         return metrics.total("longembed_queue_jobs"), metrics.total("longembed_queue_tokens")
 
@@ -55,7 +55,7 @@ class Bench:
         return metrics.total("longembed_batch_tokens_sum"), metrics.total("longembed_inputs_total")
 
     def freed_after(self, since: float, jobs: float, tokens: float, timeout: float = 5) -> float:
-        """Milliseconds from `since` until a scrape that began later shows no more than so much in the queue."""
+        """Returns the milliseconds from `since` until a later scrape shows at most `jobs` jobs and `tokens` tokens in the queue."""
         while time.monotonic() < since + timeout:
             waiting = self.queue()
             if waiting[0] <= jobs and waiting[1] <= tokens:
@@ -64,20 +64,21 @@ class Bench:
 
 
 def settle(bench: Bench) -> tuple[float, float]:
-    """The totals of the model, once nothing waits or runs any more."""
+    """Returns the model's totals, after nothing waits or runs any more."""
     if not until(bench.replica.at_rest, 60):
         raise RuntimeError("the server does not come to rest")
     return bench.run_so_far()
 
 
 def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: bool, report: Report) -> tuple[float, int]:
-    """One round: calls wait behind a blocker and are cancelled. Milliseconds until the queue was free, and tokens of theirs that reached the model."""
+    """Runs one round: calls wait behind the blocker and are cancelled. Returns the milliseconds until the queue was empty, and how many of their
+    tokens reached the model."""
     tokens_before, inputs_before = settle(bench)
     blocker = bench.block()
     alone = bench.queue()
     request = bench.request(SHORT, 16, bulk)
     gives_up = time.monotonic() + 1.0
-    # Bulk, or a deadline later than the blocker's: more urgent work would be run before it.
+    # Waiting calls are bulk, or have a later deadline than the blocker. More urgent work would run before it.
     timeout = (lambda: gives_up - time.monotonic()) if how == "deadline" else (lambda: 600)
     waiting = [bench.stub.Embed.future(request, timeout=timeout()) for _ in range(arguments.calls)]
     queued = until(lambda: bench.queue()[0] >= alone[0] + arguments.calls, 0.9, 0.01)
@@ -89,7 +90,7 @@ def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: boo
         time.sleep(max(0.0, gives_up - time.monotonic()))
     freed = bench.freed_after(gives_up, *alone)
     still_blocked = not blocker.done()
-    # Admission may see that the deadline would pass behind the blocker, and reject it immediately.
+    # Admission may predict that the deadline passes behind the blocker, and refuse the call at once.
     late = [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED]
     codes = Counter(call.code() for call in waiting)
     right = sum(codes[code] for code in (late if how == "deadline" else [grpc.StatusCode.CANCELLED]))
@@ -104,7 +105,8 @@ def queued_work(bench: Bench, arguments: argparse.Namespace, how: str, bulk: boo
 
 
 def running_call(bench: Bench, arguments: argparse.Namespace) -> tuple[float, int]:
-    """A call of many windows is cancelled while it runs: milliseconds until its windows had left the queue, and inputs of it that were finished."""
+    """Cancels a running call with many windows. Returns the milliseconds until its windows had left the queue, and how many of its inputs were
+    finished."""
     _, inputs_before = settle(bench)
     call = bench.stub.Embed.future(bench.request(LONG * 8, 8, windows=256), timeout=600)
     until(lambda: bench.queue()[0] > 0, 10, 0.005)
@@ -116,7 +118,7 @@ def running_call(bench: Bench, arguments: argparse.Namespace) -> tuple[float, in
 
 
 def dead_on_arrival(bench: Bench, calls: int) -> int:
-    """Deadlines too short for anything: tokens that reached the model nevertheless, of calls without an OK."""
+    """Sends calls whose deadlines are too short for anything. Returns the tokens of failed calls that reached the model nevertheless."""
     tokens_before, _ = settle(bench)
     blocker = bench.block()
     with ThreadPoolExecutor(16) as pool:

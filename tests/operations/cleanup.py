@@ -1,7 +1,7 @@
-"""Nothing is left behind: every kind of call, ended in every way, at every stage. Afterwards every gauge of what is in work or held is 0, and no
-descriptor is left.
+"""Tests that calls leave nothing behind: every kind of call, ended in every way, at every stage. Afterwards all gauges of work in progress and of
+held resources are 0, and no file descriptor is left open.
 
-A drain ends the process, which must then exit with 0 as soon as `drain.timeout` allows: work that is left behind would keep it."""
+A drain ends the process. It must then exit with 0 as soon as `drain.timeout` allows. Work that was left behind would delay it."""
 
 import argparse
 import itertools
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import Replica, Report, python_client, run, until  # isort: skip. Before grpc, whose log it silences.
+from harness import Replica, Report, python_client, run, until  # isort: skip. Imported before grpc, because it silences grpc's log.
 import grpc
 from raw_client import RawClient, Stuck
 
@@ -26,8 +26,8 @@ PATHS = {
 }
 DRAIN_ORDER = ("answering", "in a batch", "queued", "tokenizing")
 DEADLINE, DRAIN_TIMEOUT = 0.8, 1
-LONG = "river stone house water " * 200  # Beyond 512 tokens.
-# A first byte that no message of ours begins with: field 15, group end.
+LONG = "river stone house water " * 200  # More than 512 tokens.
+# No message of our protos begins with this byte: field 15, group end.
 MALFORMED = b"\x7c"
 
 
@@ -45,7 +45,7 @@ class Cell:
         return "tream" in self.kind
 
     def impossible(self) -> str:
-        """Why there is no such cell; empty where there is."""
+        """Returns why this cell cannot exist, or "" if it can."""
         if self.kind == "health watch" and self.stage != "answering":
             return "health does no work"
         if self.kind == "health watch" and self.ending == "server error":
@@ -67,7 +67,7 @@ def cells() -> list[Cell]:
 
 
 class Bench:
-    """A server, and one client a cell."""
+    """A server, with one client per cell."""
 
     def __init__(self, replica: Replica, pb, tei):
         self.replica, self.pb, self.tei = replica, pb, tei
@@ -82,7 +82,7 @@ class Bench:
         return request.SerializeToString()
 
     def message(self, cell: Cell, windows: bool) -> bytes:
-        """`windows`: a text that takes long to tokenize; for an error, one that turns out to be too long."""
+        """`windows` requests a text that takes long to tokenize. For an error, it is a text that turns out to be too long."""
         if cell.kind.startswith("tei"):
             return self.tei.EmbedRequest(inputs=LONG, truncate=True).SerializeToString()
         if cell.kind == "health watch":
@@ -98,7 +98,7 @@ class Bench:
         return self.pb.EmbedRequest(options=options, inputs=[self.pb.Input(text=text)] * copies).SerializeToString()
 
     def block(self) -> grpc.Future | None:
-        """A call that keeps the worker busy for some seconds."""
+        """Starts a call that keeps the worker busy for several seconds."""
         blocker = self.embed.future(self.long(32), timeout=60)
         if not until(lambda: self.gauge("longembed_batches_running") > 0, 10, 0.01):
             raise RuntimeError("the call that is to keep the worker busy does not run")
@@ -108,14 +108,14 @@ class Bench:
         return self.replica.metrics().total(name)
 
     def begin(self, cell: Cell) -> tuple[RawClient, int]:
-        # A window of 0 keeps the answer in the server; everywhere else it does no harm.
+        # A window of 0 keeps the answer in the server. At other stages it has no effect.
         client = RawClient(self.replica.port, 0 if cell.stage == "answering" else 1 << 20)
         stream = client.open(PATHS[cell.kind], {"grpc-timeout": f"{round(DEADLINE * 1000)}m"} if cell.ending == "deadline" else None)
         client.send(stream, self.message(cell, cell.stage == "tokenizing"), end=not cell.stream)
         return client, stream
 
     def reached(self, cell: Cell, seconds: float = 5) -> bool:
-        """Whether the call is seen at its stage. Answers that wait in the server show in no gauge of their own: they are given a moment."""
+        """Returns true once the call is seen at its stage. No gauge shows answers that wait in the server, so they get a short time instead."""
 
         def there() -> bool:
             metrics = self.replica.metrics()
@@ -142,7 +142,8 @@ def end(cell: Cell, client: RawClient, stream: int) -> None:
     elif cell.ending == "reset":
         client.abort()
     elif cell.ending == "server error" and cell.stream:
-        # Messages that were read before are answered first: a client that does not read, or does not wait for a long text, is gone after a moment.
+        # The server first answers messages that it has already read. If the client does not read, or does not wait for a long text, the call ends
+        # shortly after.
         try:
             client.send(stream, MALFORMED, end=True, seconds=2)
         except Stuck:
@@ -153,7 +154,7 @@ def end(cell: Cell, client: RawClient, stream: int) -> None:
 
 
 def run_cells(bench: Bench, some: list[Cell], name: str, report: Report) -> int:
-    """Cells of one stage and ending at the same time; the number of those that were seen at their stage."""
+    """Runs cells with the same stage and the same ending at the same time. Returns how many were seen at their stage."""
     blocker = bench.block() if some[0].stage == "queued" else None
     begun = [(cell, *bench.begin(cell)) for cell in some]
     seen = sum(bench.reached(cell, 1.5) for cell in some)
@@ -175,7 +176,7 @@ def run_cells(bench: Bench, some: list[Cell], name: str, report: Report) -> int:
 
 def drain(start: Callable[[], Bench], some: list[Cell], name: str, report: Report) -> int:
     bench, blocker, begun, seen = start(), None, [], 0
-    # Calls that must be in progress when the drain begins come last.
+    # Calls that must be in progress when the drain begins are started last.
     for cell in sorted(some, key=lambda cell: DRAIN_ORDER.index(cell.stage)):
         if cell.stage == "queued" and blocker is None:
             blocker = bench.block()

@@ -1,6 +1,6 @@
-"""The system clock is set, by an hour and by half a minute, back and ahead, while the server works. Deadlines, waits and ages are durations: no
-call may be lost or late, no stream end, and no histogram move by more than the time that has passed. The clock is shifted for the server's
-process alone, by a library that is preloaded."""
+"""Changes the system clock by an hour and by half a minute, back and forward, while the server works. Deadlines, waits and ages are durations: no
+call may be lost or late, no stream may end, and no histogram may grow by more than the elapsed time. A preloaded library shifts the clock for the
+server's process only."""
 
 import argparse
 import os
@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from harness import LoadClient, Metrics, Replica, Report, failures, program, python_client, run, write_texts  # isort: skip. Before grpc.
+# isort: skip. Imported before grpc, because it silences grpc's log.
+from harness import LoadClient, Metrics, Replica, Report, failures, program, python_client, run, write_texts
 import grpc
 from history import History, ask_alone, judge
 
@@ -58,7 +59,7 @@ HISTOGRAMS = ("request_duration", "queue_duration", "tokenization_duration", "in
 
 
 class Clock:
-    """The server's clock, in seconds beside the true one."""
+    """The server's clock, as an offset to the true clock in seconds."""
 
     def __init__(self, folder: Path):
         self.shift, self.library = folder / "shift", folder / "shift.so"
@@ -76,7 +77,7 @@ class Clock:
 
 
 class Stream(threading.Thread):
-    """An EmbedStream that is open all the time, with one message in work at a time."""
+    """Keeps an EmbedStream open all the time, with one message in progress at a time."""
 
     def __init__(self, replica: Replica, pb):
         super().__init__(daemon=True)
@@ -141,7 +142,7 @@ def step_and_back(clock: Clock, step: int, replica: Replica, seconds: float, rep
             time.sleep(0.2)
             grown = {name: total - before[name] for name, total in sums(replica.metrics()).items()}
             lowest = {name: min(lowest[name], grown[name]) for name in HISTOGRAMS}
-    # As many calls, or as many batches, as there can be at a time; a call in work at the first scrape began before it, by a second at most.
+    # Allows for the calls or batches that can run at the same time. A call in progress at the first scrape began at most a second before it.
     truth = max(CALLERS + 1, os.cpu_count() or 1) * (time.monotonic() - began + 1)
     wrong = [f"{name}: {grown[name]:+.1f} s, lowest {lowest[name]:+.1f} s" for name in HISTOGRAMS if grown[name] > truth or lowest[name] < -1e-6]
     report.bar(f"{step:+d} s and back: histograms moved by what has passed", not wrong, f"at most {truth:.0f} s: {wrong or grown}")

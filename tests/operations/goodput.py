@@ -1,6 +1,6 @@
-"""Goodput under deadlines: callers who together ask for several times what the machine can do, each with a deadline of a few times a lone
-call's duration. What is answered in time must be nearly what one call after the other would have been: interleaving all calls makes
-all of them late."""
+"""Tests goodput under deadlines. Together the callers request several times what the machine can do, and each call has a deadline of a few times
+the duration of a lone call. The number of answers in time must be close to what one call after the other would reach. Interleaving all calls would
+make all of them late."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ TOKENS = 512
 
 
 def size_call(arguments: argparse.Namespace, replica: Replica, texts: Path) -> int:
-    """Texts of a call: as asked for, or as many as a lone call embeds in --lone-seconds."""
+    """Returns the number of texts per call: the requested one, or as many as a lone call embeds in --lone-seconds."""
     if not arguments.lone_seconds:
         return arguments.texts
     load(replica.address, texts, concurrency=1, seconds=60, calls=2)  # The first batches of a process are slower.
@@ -27,7 +27,7 @@ def compete(arguments: argparse.Namespace, replica: Replica, texts: Path, each: 
         timeout=factor * lone, wait_for_hint=True, history=path,
     )  # fmt: skip
     history = History.read(path)
-    # Also what is answered when no more is sent: its time is counted, too.
+    # Includes the answers after sending ends, because that time counts, too.
     ok = [outcome.at for _, outcome in history.finals() if outcome.code == "OK"]
     began = min(call.sent for call in history.calls.values())
     elapsed = max(arguments.seconds, max(ok, default=0) - began)

@@ -1,4 +1,5 @@
-"""Fixtures of the operational tests: replicas on free ports of the loopback, a balancer before them, figures, certificates, the load client."""
+"""Fixtures of the operational tests: replicas on free loopback ports, a load balancer in front of them, metrics, certificates, and the load
+client."""
 
 import argparse
 import http.client
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Failed handshakes are what some tests are about.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Silences gRPC's log, because some tests cause failed handshakes on purpose.
 import grpc  # noqa: E402
 import yaml  # noqa: E402
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
@@ -27,25 +28,25 @@ import http2_frames as h2  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("LONGEMBED_BUILD", "build/release")
 RETRY_CONFIG = ROOT / "deploy/client/retry_service_config.json"
-STARTED: list[subprocess.Popen] = []  # Whatever happens, none of these outlives the script.
-# Gauge of the bytes that the server's ledger holds, by kind.
+STARTED: list[subprocess.Popen] = []  # None of these processes may outlive the script, whatever happens.
+# The gauge of the bytes that the server's ledger holds, by kind.
 HELD_BYTES = "longembed_held_bytes"
-# All of these are 0 when no client has a call, and nothing is done for one.
+# These gauges are all 0 when no client has a call and no work is in progress.
 STATE = ("longembed_requests_in_flight", "longembed_queue_jobs", "longembed_queue_tokens", "longembed_batches_running", HELD_BYTES)
-SKIPPED = 77  # Exit status of a script that lacks a part; the reason is printed.
+SKIPPED = 77  # The exit status of a script that lacks a dependency. It prints the reason.
 
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
 
 class Missing(Exception):
-    """A part that the test needs is not there."""
+    """Something that the test needs is missing."""
 
 
 # ---------------------------------------------------------------------------------------------------------- running a script
 
 
 class Report:
-    """Prints figures as they come, and a line for each bar."""
+    """Prints figures as they are measured, and one line for each pass/fail check."""
 
     def __init__(self, name: str):
         self.name, self.failed = name, 0
@@ -65,7 +66,7 @@ class Report:
 
 
 def run(name: str, parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace, Path, Report], None]) -> None:
-    """Runs a script in a folder of its own, which is kept when a bar failed."""
+    """Runs a script in its own temporary folder, which is kept if a check fails."""
     parser.add_argument("--model", default="e5-small-v2", help="a folder of models/")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--folder", type=Path, help="where configs, logs and outputs go and stay; otherwise they go when all bars passed")
@@ -115,7 +116,7 @@ def load_client() -> Path:
 
 
 def free_port() -> int:
-    """Below the range of outgoing connections: a replica that restarts must find its port free."""
+    """Returns a free port below the range of outgoing connections, so that a replica that restarts finds its port free."""
     for _ in range(200):
         port = random.randrange(20000, 32000)
         with socket.socket() as probe:
@@ -147,7 +148,7 @@ def merged(base: dict, more: dict) -> dict:
 
 
 class Replica:
-    """A server process on ports that it keeps over restarts. `settings` goes over the defaults of the tests."""
+    """A server process. It keeps its ports over restarts. `settings` override the defaults of the tests."""
 
     def __init__(
         self, folder: Path, arguments: argparse.Namespace, settings: dict | None = None, name: str = "replica", open_files: int = 0,
@@ -187,7 +188,7 @@ class Replica:
         return self
 
     def health(self, service: str = "", timeout: float = 1.0) -> str:
-        """The status's name; UNREACHABLE without an answer."""
+        """Returns the name of the health status, or UNREACHABLE if there is no answer."""
         with grpc.insecure_channel(f"127.0.0.1:{self.health_port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
@@ -205,7 +206,7 @@ class Replica:
             raise RuntimeError(f"{self.name} was not ready in {seconds:.0f} s: {self.log.read_text()[-2000:]}")
 
     def terminate(self, seconds: float = 60) -> int:
-        """SIGTERM, and the exit status."""
+        """Sends SIGTERM and returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -234,11 +235,11 @@ class Replica:
         return Metrics(self.metrics_text())
 
     def at_rest(self) -> bool:
-        """No call without an answer, nothing in the queue, no batch that is still encoded for cancelled calls, and no bytes held for any."""
+        """Returns true if no call lacks an answer, the queue is empty, no batch runs on for cancelled calls, and no bytes are held for any call."""
         return not self.gauges()
 
     def gauges(self) -> dict[str, float]:
-        """Of STATE, those that are not 0."""
+        """Returns the gauges of STATE that are not 0."""
         metrics = self.metrics()
         return {name: total for name in STATE if (total := metrics.total(name))}
 
@@ -277,12 +278,12 @@ class Metrics:
         return any(sample[0] == name for sample in self.samples)
 
     def total(self, name: str, **labels: str) -> float:
-        """Over all label values that are not given; 0 where there is no such sample yet, as a counter without events has none."""
+        """Returns the sum over all label values that are not given. Returns 0 if there is no sample, since a counter without events has none."""
         return sum(value for found, has, value in self.samples if found == name and labels.items() <= has.items())
 
 
 class PeakRss(threading.Thread):
-    """Samples resident memory, as VmHWM cannot be reset between phases."""
+    """Samples resident memory, because VmHWM cannot be reset between phases."""
 
     def __init__(self, replica: Replica):
         super().__init__(daemon=True)
@@ -308,7 +309,8 @@ HEALTHY = h2.grpc_message(b"\x08\x01")  # HealthCheckResponse{status: SERVING}.
 
 
 def haproxy_config(port: int, replicas: list[Replica], through: dict[str, int]) -> str:
-    """HTTP/2 on both sides. haproxy 2.6 has no gRPC health check: the frames of one are sent as they are, and the answer's message is looked for."""
+    """Returns a configuration with HTTP/2 on both sides. haproxy 2.6 has no gRPC health check, so it sends the frames of one as raw bytes, and
+    searches the answer for the message."""
     servers = "\n".join(
         f"    server {r.name} 127.0.0.1:{through.get(r.name, r.port)} proto h2 check port {r.health_port} inter 200ms fall 1 rise 1" for r in replicas
     )
@@ -337,7 +339,7 @@ backend replicas
 
 
 class Balancer:
-    """haproxy before replicas. `through`, by their names, are ports that lead to them, where that is not their own."""
+    """haproxy in front of replicas. `through` maps names of replicas to ports that lead to them, for replicas that are not reached directly."""
 
     def __init__(self, folder: Path, replicas: list[Replica], through: dict[str, int] | None = None):
         self.port = free_port()
@@ -355,7 +357,7 @@ class Balancer:
 
         if not until(listening, 10):
             raise RuntimeError(f"haproxy does not listen: {self.log.read_text()}")
-        time.sleep(0.5)  # The first checks.
+        time.sleep(0.5)  # Waits for the first health checks.
 
     @property
     def address(self) -> str:
@@ -371,7 +373,7 @@ class Balancer:
 
 # ------------------------------------------------------------------------------------------------------------------ the load
 
-# Each is one token of BERT's vocabulary.
+# Each word is one token of BERT's vocabulary.
 WORDS = (
     "river stone house water light night green table paper horse window garden market letter winter summer music story plant bridge "
     "school doctor engine island forest"
@@ -383,14 +385,14 @@ def text_of(words: int, rng: random.Random) -> str:
 
 
 def write_texts(path: Path, count: int, tokens: int, seed: int = 7) -> Path:
-    """`count` texts of `tokens` tokens each, [CLS] and [SEP] included."""
+    """Writes `count` texts of `tokens` tokens each, including [CLS] and [SEP]."""
     rng = random.Random(seed)
     path.write_text("".join(text_of(tokens - 2, rng) + "\n" for _ in range(count)))
     return path
 
 
 class LoadClient:
-    """operations_load_client, running; keywords are its options."""
+    """A running operations_load_client. Keyword arguments are its options."""
 
     def __init__(self, server: str, texts: Path, **options):
         command = [str(load_client()), "--server", server, "--texts", str(texts)]
@@ -407,7 +409,7 @@ class LoadClient:
         return json.loads(out)
 
     def stop(self) -> dict:
-        """No new calls; those under way are waited for."""
+        """Stops new calls, and waits for those in progress."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.result()
@@ -422,13 +424,13 @@ def failures(result: dict) -> int:
 
 
 def latency(result: dict, code: str, quantile: str) -> float:
-    """Milliseconds; infinite where no call ended so, as a bar on nothing must not be passed."""
+    """Returns milliseconds, or infinity if no call ended with `code`, so that a check without data fails."""
     found = result["latency_ms"].get(code)
     return found[quantile] if found else float("inf")
 
 
 def python_client(folder: Path):
-    """The modules (messages, stubs) of longembed.v1."""
+    """Returns the modules (messages, stubs) of longembed.v1."""
     from generated_client import generate_client
 
     out = folder / "generated"
@@ -437,7 +439,7 @@ def python_client(folder: Path):
 
 
 def fresh_call(address: str, pb, seconds: float, credentials=None, metadata=None) -> float:
-    """Seconds until a new client has its first vector, infinite where it has none in time."""
+    """Returns the seconds until a new client has its first vector, or infinity if it has none in time."""
     started = time.monotonic()
     options = [
         ("grpc.use_local_subchannel_pool", 1),
@@ -459,7 +461,7 @@ def fresh_call(address: str, pb, seconds: float, credentials=None, metadata=None
 
 
 class Authority:
-    """A certificate authority, through the openssl command."""
+    """A certificate authority, made with the openssl command."""
 
     def __init__(self, folder: Path, name: str = "ca"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -468,7 +470,7 @@ class Authority:
         self._openssl(self.key, self.certificate, name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
 
     def issue(self, name: str, days: int = 30) -> tuple[Path, Path]:
-        """Certificate and key of a server or client called `name`, on the loopback; a new serial number each time."""
+        """Returns a certificate and a key for a server or client named `name` on the loopback address. Each has a new serial number."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         self._openssl(
             key, certificate, name, "-CA", str(self.certificate), "-CAkey", str(self.key), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",

@@ -1,7 +1,7 @@
-"""The history of a load, and the checks on it: what every caller was told must be true of the server as a whole.
+"""Records the history of a load, and checks it: the answers of all callers must be consistent with what the server as a whole can have done.
 
-`operations_load_client --history FILE` writes one; a Python client records its own with `History.send` and `History.finish`.
-Times are seconds of the monotonic clock, which load client and Python share."""
+`operations_load_client --history FILE` writes a history. A Python client records its own with `History.send` and `History.finish`.
+Times are seconds of the monotonic clock, which the load client and Python share."""
 
 import json
 import threading
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import load, until  # isort: skip. Before grpc, whose log it silences.
+from harness import load, until  # isort: skip. Imported before grpc, because it silences grpc's log.
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-# Seconds by which an answer may be seen after its deadline: the client, too, waits for a core before it reads its clock.
+# Seconds by which an answer may be seen after its deadline. The client also waits for a core before it reads its clock.
 DEADLINE_SLACK = 1.0
-# Lowest cosine between a vector and the same text's alone, where not all bits are equal.
+# The lowest cosine between a vector and that of the same text alone, if their bits are not equal.
 LEAST_COSINE = 0.99999
-# Outcomes that a client comes to by itself: the server may have answered, and counted, something else.
+# Outcomes that the client decides itself. The server may have answered, and counted, something else.
 LOCAL = {"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN"}
 
 
@@ -33,24 +33,24 @@ class Outcome:
     pushback_seconds: float | None = None  # grpc-retry-pushback-ms.
     recipe: str = ""
     tokens: int = 0
-    vectors: str = ""  # Hash of all values.
+    vectors: str = ""  # A hash of all values.
 
 
 @dataclass
 class Call:
-    request: int | str  # The request; calls with the same request must get the same answer.
+    request: int | str  # Identifies the request. Calls with the same request must get the same answer.
     sent: float
     deadline: float = float("inf")
     outcomes: list[Outcome] = field(default_factory=list)
 
 
 class History:
-    """Calls by id. Threads may record at the same time."""
+    """Calls by id. Several threads may record at the same time."""
 
     def __init__(self):
         self.calls: dict[int | str, Call] = {}
-        self.strays: list[int | str] = []  # Outcomes of ids that were not sent.
-        self.values: dict[tuple[int | str, str, str], np.ndarray] = {}  # By request, recipe and hash.
+        self.strays: list[int | str] = []  # Ids with an outcome that were never sent.
+        self.values: dict[tuple[int | str, str, str], np.ndarray] = {}  # Keyed by request, recipe and hash.
         self.lock = threading.Lock()
 
     def send(self, id: int | str, request: int | str, at: float, deadline: float = float("inf")) -> None:
@@ -89,14 +89,14 @@ class History:
 
 
 def ask_alone(server: str, texts: Path, folder: Path, texts_per_call: int = 1, **options) -> History:
-    """The answers to each request of `texts` when nothing else runs: one call at a time."""
+    """Returns the answers to each request of `texts` without other load: one call at a time."""
     path, calls = folder / "alone.jsonl", len(texts.read_text().splitlines()) // texts_per_call
     load(server, texts, concurrency=1, seconds=600, calls=calls, texts_per_call=texts_per_call, history=path, **options)
     return History.read(path)
 
 
 def outcome_of(error: grpc.RpcError, at: float) -> Outcome:
-    """Of a call of the Python library that failed."""
+    """Returns the outcome of a failed call of the Python library."""
     outcome, details = Outcome(at, error.code().name), status_pb2.Status()
     for name, value in error.trailing_metadata() or ():
         if name == "grpc-retry-pushback-ms":
@@ -112,7 +112,7 @@ def outcome_of(error: grpc.RpcError, at: float) -> Outcome:
     return outcome
 
 
-# Each check returns its violations, none where all is well.
+# Each check returns a list of violations, which is empty if there are none.
 
 
 def one_outcome_each(history: History) -> list[str]:
@@ -121,7 +121,7 @@ def one_outcome_each(history: History) -> list[str]:
 
 
 def vectors_as_alone(history: History, alone: History) -> list[str]:
-    """Every answer's vectors are those that its request had when nothing else ran: bit by bit, or by cosine, component count and length."""
+    """Checks that the vectors of every answer equal those of the request alone: bit by bit, or by cosine, number of components, and length."""
     reference = {request: (recipe, values) for (request, recipe, _), values in alone.values.items()}
     wrong = []
     for (request, recipe, _), values in history.values.items():
@@ -141,19 +141,20 @@ def vectors_as_alone(history: History, alone: History) -> list[str]:
 
 
 def likeness(values: np.ndarray, reference: np.ndarray) -> float:
-    """Cosine of all values together, as all vectors of a request have one length; 1 for equal bits, -1 where they cannot be compared."""
+    """Returns the cosine over all values together, since all vectors of a request have the same length. It is 1 for equal bits, and -1 if the
+    values cannot be compared."""
     if values.shape != reference.shape or not values.size:
         return -1.0
     if np.array_equal(values, reference):
         return 1.0
     lengths = float(np.linalg.norm(values)), float(np.linalg.norm(reference))
-    if min(lengths) == 0 or not 1 / 1.001 < lengths[0] / lengths[1] < 1.001:  # Nor of what is not a number.
+    if min(lengths) == 0 or not 1 / 1.001 < lengths[0] / lengths[1] < 1.001:  # This also rejects values that are not numbers.
         return -1.0
     return float(values.astype(np.float64) @ reference.astype(np.float64)) / (lengths[0] * lengths[1])
 
 
 def equal_bits(history: History, alone: History) -> tuple[int, int]:
-    """The number of answers that are bit-identical to that of the request alone, and of all answers."""
+    """Returns the number of answers that are bit-identical to that of the request alone, and the number of all answers."""
     hashes = {(request, recipe, vectors) for request, recipe, vectors in alone.values}
     ok = [(call.request, outcome.recipe, outcome.vectors) for call, outcome in history.finals() if outcome.code == "OK"]
     return sum(key in hashes for key in ok), len(ok)
@@ -178,7 +179,8 @@ def nothing_ok_late(history: History, slack: float = DEADLINE_SLACK) -> list[str
 
 
 def counters_add_up(history: History, before, after, method: str = "Embed", alone: bool = True) -> list[str]:
-    """The server's counters (two `harness.Metrics`) against the callers' records. `alone`: no other caller used the method meanwhile."""
+    """Compares the server's counters (two `harness.Metrics`) with the callers' records. `alone` means that no other caller used the method in the
+    meantime."""
 
     def grown(name: str, **labels: str) -> float:
         return after.total(name, **labels) - before.total(name, **labels)
@@ -202,7 +204,8 @@ def counters_add_up(history: History, before, after, method: str = "Embed", alon
 
 
 def judge(report, what: str, history: History, reference: History | None = None, metrics: Callable | None = None, before=None, **counters) -> None:
-    """A bar a check. `reference` is what `ask_alone` made. `metrics` scrapes the server, again for a while, as a call is counted after it is answered."""
+    """Reports one line per check. `reference` comes from `ask_alone`. `metrics` scrapes the server, and is repeated for a while, because a call is
+    counted after it is answered."""
 
     def bar(name: str, violations: list[str]) -> None:
         report.bar(f"{what}, history: {name}", not violations, f"{len(violations)} wrong, {violations[:3]}" if violations else f"{len(history.calls)} calls")

@@ -1,5 +1,6 @@
-"""Hostile clients: floods of connections, slow readers, oversized messages, a million empty strings, garbage at every layer, trickles.
-Each gets a right answer or a refusal; a fresh client is served within 5 s, and a bystander that was there before hardly notices."""
+"""Runs hostile clients: floods of connections, slow readers, oversized messages, a million empty strings, garbage at every layer, and trickles.
+Each must get a correct answer or a refusal. A fresh client must be served within 5 s, and a bystander that connected before must hardly be
+affected."""
 
 import argparse
 import contextlib
@@ -24,7 +25,7 @@ RIGHT_REFUSALS = {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
 
 
 class Attack:
-    """One kind of hostility; `sockets` stay open until it ends."""
+    """One kind of attack. `sockets` stay open until it ends."""
 
     def __init__(self, replica: Replica, pb, arguments: argparse.Namespace, report: Report):
         self.replica, self.pb, self.arguments, self.report = replica, pb, arguments, report
@@ -32,7 +33,7 @@ class Attack:
         self.rng = random.Random(1)
 
     def connect(self, first: bytes = b"") -> socket.socket | None:
-        """None where the server, or the system, refuses."""
+        """Returns None if the server or the system refuses the connection."""
         plain = socket.socket()
         plain.settimeout(2)
         try:
@@ -51,7 +52,7 @@ class Attack:
         self.sockets.clear()
 
     def say(self, plain: socket.socket | None, content: bytes) -> bool:
-        """False where the server has hung up, which is a refusal."""
+        """Sends bytes. Returns False if the server has closed the connection, which counts as a refusal."""
         with contextlib.suppress(OSError):
             if plain is not None:
                 plain.sendall(content)
@@ -59,7 +60,7 @@ class Attack:
         return False
 
     def code(self, payload: bytes) -> str:
-        """Of one call with these bytes as its message."""
+        """Returns the status code of one call whose message consists of these bytes."""
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(self.replica.address, options) as channel:
             try:
@@ -69,7 +70,8 @@ class Attack:
         return "OK"
 
 
-# Each attack goes on for about `seconds`, and returns whether the server's answers were right, and what it saw. Its docstring is its title.
+# Each attack runs for about `seconds` seconds. It returns whether the server's answers were correct, and a description of what happened. Its
+# docstring is its title.
 
 
 def idle_flood(attack: Attack, seconds: float) -> tuple[bool, str]:
@@ -139,7 +141,7 @@ def trickle(attack: Attack, content: bytes, seconds: float) -> tuple[bool, str]:
 def slow_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
     """slow readers: calls whose answers are not read"""
     pb = attack.pb[0]
-    # A vector for each of 128 tokens: an answer of 200 kB for little work, which would slow the bystander down by itself.
+    # Each of 128 tokens gets a vector: an answer of 200 kB for little work. More work would itself slow down the bystander.
     request = pb.EmbedRequest(inputs=[pb.Input(text="mill " * 126)])
     request.options.output = pb.EmbedOptions.SPAN_VECTORS
     request.options.spans.every_tokens.tokens = 1
@@ -170,7 +172,7 @@ def slow_stream_readers(attack: Attack, seconds: float) -> tuple[bool, str]:
         if plain is not None:
             plain.settimeout(0.05)
     while time.monotonic() < end:
-        sent += sum(attack.say(plain, piece) for plain in readers)  # Times out once the server reads no further.
+        sent += sum(attack.say(plain, piece) for plain in readers)  # Times out once the server stops reading.
         time.sleep(0.1)
     grown = (attack.replica.rss() - before) >> 20
     inputs = attack.replica.metrics().total("longembed_inputs_total") - inputs
@@ -185,7 +187,7 @@ def oversized_messages(attack: Attack, seconds: float) -> tuple[bool, str]:
     while time.monotonic() < end:
         for payload in bodies:
             codes[attack.code(payload)] += 1
-        # A length of 4 GiB, of which little follows.
+        # Announces a length of 4 GiB, but sends little.
         attack.connect(
             h2.PREFACE
             + h2.settings()
@@ -224,7 +226,7 @@ def compressed_bomb(attack: Attack, seconds: float) -> tuple[bool, str]:
     peak, before = PeakRss(attack.replica), attack.replica.rss()
     codes, bombs, end = Counter(), 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        # The last two break the protocol: a message marked as compressed without an encoding.
+        # The last two break the protocol: the message is marked as compressed, but there is no encoding.
         for encoding in ({"grpc-encoding": "gzip"}, {"grpc-encoding": "deflate"}, {"grpc-encoding": "identity"}, {}):
             bombs += attack.connect(h2.PREFACE + h2.settings() + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.grpc_headers(EMBED, encoding)) + frames) is not None
         with grpc.insecure_channel(attack.replica.address, [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]) as channel:
@@ -266,7 +268,7 @@ def garbage_protobuf(attack: Attack, seconds: float) -> tuple[bool, str]:
                 payload = bytes(changed)
             try:
                 call(payload, timeout=30)
-                codes["OK"] += 1  # A change within the text is a good message.
+                codes["OK"] += 1  # If the change is within the text, the message is still valid.
             except grpc.RpcError as error:
                 codes[error.code().name] += 1
             time.sleep(0.005)
@@ -308,7 +310,7 @@ def control_frames(attack: Attack, seconds: float) -> tuple[bool, str]:
             if i >= len(attack.sockets):
                 break
             frames += 40
-            if not attack.say(attack.sockets[i], piece):  # Hung up on: a refusal; come again.
+            if not attack.say(attack.sockets[i], piece):  # The server hung up, which is a refusal. Connect again.
                 attack.sockets.pop(i).close()
                 attack.connect(h2.PREFACE + h2.settings())
                 stream = 1
@@ -336,14 +338,14 @@ PLAINTEXT = [
     idle_flood, talking_flood, slow_headers, slow_bodies, slow_readers, slow_stream_readers, oversized_messages, oversized_streamed_texts,
     compressed_bomb, million_empty_strings, garbage_protobuf, garbage_http2, control_frames, endless_headers,
 ]  # fmt: skip
-# These bring work as any client does, and then hold the answers up: only the latter is what a bystander should not notice, and is measured.
+# These attacks cause ordinary work, and then hold up the answers. Only the latter must not affect a bystander, so only that is measured.
 WORK_FIRST = {slow_readers, slow_stream_readers}
-# In this flood well-behaved clients hold every connection; others are accepted only when they leave.
+# In this flood, well-behaved clients hold all connections. Others are accepted only when they leave.
 FRESH_AFTERWARDS_ONLY = {talking_flood}
 
 
 class Bystander:
-    """A client with a connection of its own, at a gentle rate."""
+    """A client with its own connection and a low rate of calls."""
 
     def __init__(self, replica: Replica, texts: Path, arguments: argparse.Namespace, secure: dict):
         self.options = {"rate": 20, "timeout": 30, **secure}
@@ -360,7 +362,7 @@ def assault(method, replica: Replica, pb, arguments: argparse.Namespace, report:
     attack, name = Attack(replica, pb, arguments, report), method.__doc__
     warm_up, before = 10 if method in WORK_FIRST else 1, replica.metrics()
     client = bystander.beside(arguments.seconds, warm_up)
-    time.sleep(1)  # It is there first.
+    time.sleep(1)  # Lets the bystander connect first.
     outcome: list = []
     thread = threading.Thread(target=lambda: outcome.append(method(attack, arguments.seconds + warm_up - 1.5)), daemon=True)
     thread.start()
@@ -390,12 +392,12 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     texts = write_texts(folder / "texts.txt", 40, 16)
     settings = {"connections": {"max": MAX_CONNECTIONS, "handshake_timeout": "2s"}}
     chosen = [method for method in PLAINTEXT if arguments.only in method.__name__]
-    # Fewer descriptors than the flood brings connections: gRPC's own acceptor would stop for good.
+    # There are fewer descriptors than connections in the flood. gRPC's own acceptor would stop for good.
     with Replica(folder, arguments, settings, open_files=512) as replica:
         bystander = Bystander(replica, texts, arguments, {})
         for method in chosen:
             assault(method, replica, pb, arguments, report, bystander, None)
-        # Memory of the idle server, and max_pending_bytes twice: requests as bytes, and as messages.
+        # The limit is the memory of the idle server, plus max_pending_bytes twice: once for requests as bytes, and once for parsed messages.
         report.bar("peak RSS <= 1 GiB", replica.peak_rss() <= 1 << 30, f"{replica.peak_rss() >> 20} MiB")
         report.bar("exit status 0", replica.terminate() == 0)
     if arguments.only not in half_open_tls.__name__:

@@ -1,4 +1,4 @@
-"""HTTP/2 frames written by hand: for a balancer's health check, and for clients that no library would let us be."""
+"""Builds HTTP/2 frames by hand, for a load balancer's health check, and for misbehaving clients that no library supports."""
 
 import struct
 
@@ -21,13 +21,13 @@ def window_update(stream: int, bytes_more: int) -> bytes:
 
 
 def integer(value: int, prefix_bits: int, first: int) -> bytes:
-    """RFC 7541, 5.1."""
+    """Encodes an integer as in RFC 7541, section 5.1."""
     most = (1 << prefix_bits) - 1
     return bytes([first | value]) if value < most else bytes([first | most]) + varint(value - most)
 
 
 def varint(value: int) -> bytes:
-    """As HPACK goes on after the prefix, and as protobuf writes numbers."""
+    """Encodes a variable-length integer. HPACK uses this form after the prefix, and protobuf for all numbers."""
     out = b""
     while value >= 128:
         out, value = out + bytes([value % 128 + 128]), value // 128
@@ -35,12 +35,12 @@ def varint(value: int) -> bytes:
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A header field that no table remembers (RFC 7541, 6.2.2)."""
+    """Encodes a header field that is not added to any table (RFC 7541, section 6.2.2)."""
     return b"\0" + integer(len(name), 7, 0) + name + integer(len(value), 7, 0) + value
 
 
 def grpc_headers(path: str, more: dict[str, str] | None = None) -> bytes:
-    """The header block of a gRPC call; names of the static table would be shorter, and harder to read."""
+    """Returns the header block of a gRPC call. References to the static table would be shorter, but harder to read."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -58,7 +58,7 @@ def grpc_message(payload: bytes) -> bytes:
 
 
 def unary_call(stream: int, path: str, payload: bytes, more: dict[str, str] | None = None) -> bytes:
-    """A whole request, in data frames of 16 kB at most."""
+    """Returns the frames of a whole request, with data frames of at most 16 kB."""
     out, body = frame(HEADERS, END_HEADERS, stream, grpc_headers(path, more)), grpc_message(payload)
     for at in range(0, len(body), 16384):
         last = at + 16384 >= len(body)

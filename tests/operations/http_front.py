@@ -1,4 +1,4 @@
-"""The HTTP port, as gRPC's is tried: who may do what, overload, hostile clients, every ending of a call, and a drain."""
+"""Tests the HTTP port in the same way as gRPC's: access control, overload, hostile clients, every way in which a call can end, and a drain."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ from harness import Authority, Replica, Report, free_port, run, text_of, until
 MAX_CONNECTIONS = 200
 HEADER_SECONDS = 1.0  # connections.handshake_timeout.
 JSON = {"Content-Type": "application/json"}
-# Every route, with a request that is answered with 200.
+# Every route, with a request that is answered with status 200.
 ROUTES = {
     "/v1/embeddings": {"input": "a"},
     "/v2/embed": {"texts": ["a"], "input_type": "search_query"},
@@ -72,7 +72,7 @@ class Front:
         return status, json.loads(content), headers
 
     def connect(self, first: bytes = b"") -> socket.socket | None:
-        """None where the server, or the system, refuses."""
+        """Returns None if the server or the system refuses the connection."""
         plain = socket.socket()
         plain.settimeout(10)
         try:
@@ -89,7 +89,7 @@ def request_bytes(body: bytes, more: str = "", path: str = "/v1/embeddings") -> 
 
 
 def rest_of(connection: socket.socket | None) -> bytes:
-    """The bytes received until the server closes."""
+    """Returns the bytes received until the server closes the connection."""
     parts = []
     with contextlib.suppress(OSError):
         while connection is not None and (part := connection.recv(65536)):
@@ -153,7 +153,7 @@ def refused(front: Front, context: ssl.SSLContext) -> bool:
 
 
 def overload(folder: Path, arguments: argparse.Namespace, report: Report) -> None:
-    """Many more callers than there is room for: each is answered rightly or told when to come again."""
+    """Runs many more callers than there is room for. Each must get a correct answer, or a refusal with a retry delay."""
     texts = [text_of(400, random.Random(seed)) for seed in range(8)]
     with Front(folder, arguments, "overload", {"limits": {"max_queue_wait": "1s"}}) as front:
         alone = [front.embed(text, headers={})[1]["data"][0]["embedding"] for text in texts]
@@ -303,7 +303,7 @@ ENDINGS: dict[str, Callable[[socket.socket], None]] = {
 
 
 def endings(folder: Path, arguments: argparse.Namespace, report: Report) -> None:
-    """Every stage of a request x every way in which its client leaves."""
+    """Tests every stage of a request with every way in which its client leaves."""
     long = json.dumps({"input": [text_of(400, random.Random(i)) for i in range(16)]}).encode()
     whole = request_bytes(long)
     stages = {"in its header": whole[:40], "in its body": whole[:2000], "in work": whole, "in work, with a deadline": request_bytes(long, "X-Request-Timeout: 0.05\r\n")}
@@ -334,7 +334,8 @@ def endings(folder: Path, arguments: argparse.Namespace, report: Report) -> None
 
 
 def drain(folder: Path, arguments: argparse.Namespace, report: Report) -> None:
-    """SIGTERM under load: what had begun is answered, and said to be the last; new connections are refused."""
+    """Sends SIGTERM under load. Requests that have begun are answered, and their answers announce the end of the connection. New connections are
+    refused."""
     front = Front(folder, arguments, "drain", {"drain": {"delay": "500ms", "timeout": "30s"}})
     with front:
         codes, lost, lock, stop = Counter(), [], threading.Lock(), threading.Event()
@@ -349,7 +350,7 @@ def drain(folder: Path, arguments: argparse.Namespace, report: Report) -> None:
                 except ConnectionRefusedError:
                     return
                 except (OSError, http.client.HTTPException) as error:
-                    # An idle connection that the server closed: the request never began.
+                    # The server closed an idle connection, so the request never began.
                     if not isinstance(error, http.client.RemoteDisconnected | BrokenPipeError | ConnectionResetError):
                         with lock:
                             lost.append(repr(error))

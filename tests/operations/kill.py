@@ -1,5 +1,5 @@
-"""kill -9 of two replicas in turn behind haproxy, while `longembed embed` sends a corpus through it; where the client ends it is started
-again with --resume. Nothing may be lost or come twice."""
+"""Kills two replicas behind haproxy in turn with kill -9, while `longembed embed` sends a corpus through haproxy. When the client ends, it is
+restarted with --resume. No text may be lost or answered twice."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ TOKENS = 64
 
 
 class Embedding:
-    """`longembed embed --resume`, run again and again until it has embedded all of the corpus."""
+    """Runs `longembed embed --resume` again and again, until it has embedded the whole corpus."""
 
     def __init__(self, server: str, corpus: Path, out: Path, log: Path):
         self.command = [str(built("longembed")), "embed", "--server", server, "--resume", "--out", str(out), "--timeout", "60", str(corpus)]
@@ -34,7 +34,7 @@ class Embedding:
         self.runs += 1
 
     def finished(self) -> bool:
-        """Starts it again where it ended before its time."""
+        """Returns true if the run is complete. Restarts the command if it ended too early."""
         status = self.process.poll()
         if status is None:
             return False
@@ -44,7 +44,7 @@ class Embedding:
             return True
         if status == 2:
             raise RuntimeError(f"the client does not take its arguments: {self.log.read_text()[-500:]}")
-        time.sleep(0.2)  # While both replicas are down it would be started many times, without effect.
+        time.sleep(0.2)  # Without this pause, the command would be restarted many times to no effect while both replicas are down.
         self.run()
         return False
 
@@ -74,7 +74,7 @@ def read_vectors(out: Path) -> tuple[Counter, dict[str, list[float]], int]:
 
 
 def undisturbed(replica: Replica, corpus: Path, folder: Path, ids: list[str]) -> dict[str, list[float]]:
-    """The vectors of some ids, from a server that is not killed."""
+    """Returns the vectors of some ids, from a server that is not killed."""
     wanted, some = set(ids), folder / "some.jsonl"
     some.write_text("".join(line for line in corpus.read_text().splitlines(keepends=True) if json.loads(line)["id"] in wanted))
     done = subprocess.run([str(built("longembed")), "embed", "--server", replica.address, str(some)], capture_output=True, text=True, check=True)
@@ -82,7 +82,7 @@ def undisturbed(replica: Replica, corpus: Path, folder: Path, ids: list[str]) ->
 
 
 def storm(arguments: argparse.Namespace, replicas: list[Replica], embedding: Embedding, report: Report) -> int:
-    """Kills; the number of kills that hit while the corpus was under way."""
+    """Kills the replicas. Returns the number of kills that happened while the corpus was in progress."""
     hits, client_kills = 0, set(random.Random(5).sample(range(1, arguments.rounds), arguments.client_kills))
     for i in range(arguments.rounds):
         began, replica = time.monotonic(), replicas[i % 2]
@@ -109,7 +109,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         report.figure("corpus, texts", len(ids))
         began = time.monotonic()
         embedding = Embedding(balancer.address, corpus, out, folder / "client.log")
-        # Calls beside it may fail, but each once, and with a right vector or none.
+        # Other calls may fail, but each ends once, with a correct vector or none.
         beside = LoadClient(
             balancer.address, texts, rate=5, seconds=36000, timeout=20, service_config=RETRY_CONFIG, history=folder / "history.jsonl"
         )

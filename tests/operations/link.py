@@ -1,6 +1,6 @@
-"""A network that fails: latency, little bandwidth, slices, half-closed, reset and silent connections, between client and balancer and between
-balancer and server. No call is lost without an error or answered twice, a bystander on the good path notices little, and the server holds
-nothing afterwards."""
+"""Simulates network faults between client and load balancer, and between balancer and server: latency, low bandwidth, sliced data, and
+half-closed, reset and silent connections. No call may be lost without an error or answered twice, a bystander on a healthy path must hardly be
+affected, and the server must hold nothing afterwards."""
 
 import argparse
 import asyncio
@@ -18,21 +18,21 @@ from history import History, ask_alone, judge
 
 @dataclass(frozen=True)
 class Toxic:
-    """The faults of a link, in both directions. The default passes bytes on."""
+    """The faults of a link, in both directions. The default forwards all bytes."""
 
-    latency: float = 0.0  # Seconds before bytes go on.
-    bandwidth: float = float("inf")  # Bytes a second.
-    slice: int = 1 << 16  # Bytes that go on at a time.
-    blackhole: bool = False  # Bytes vanish; connections stay.
+    latency: float = 0.0  # Seconds before bytes are forwarded.
+    bandwidth: float = float("inf")  # Bytes per second.
+    slice: int = 1 << 16  # Bytes that are forwarded at a time.
+    blackhole: bool = False  # Bytes disappear, but connections stay open.
 
 
 class Link:
-    """Passes TCP connections on to `target`, port of the loopback; `source` is the address that they come from there."""
+    """Forwards TCP connections to the loopback port `target`. They arrive there from the address `source`."""
 
     def __init__(self, target: int, source: str = "127.0.0.1"):
         self.target, self.source, self.port, self.toxic = target, source, free_port(), Toxic()
         self.writers: set[asyncio.StreamWriter] = set()
-        self.half_closed: set[asyncio.StreamWriter] = set()  # Bytes in these directions are dropped.
+        self.half_closed: set[asyncio.StreamWriter] = set()  # Bytes sent in these directions are dropped.
         self.loop = asyncio.new_event_loop()
         listening = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
@@ -44,11 +44,11 @@ class Link:
         return f"127.0.0.1:{self.port}"
 
     def reset(self) -> int:
-        """Every connection ends with RST on both sides; how many sides."""
+        """Resets every connection on both sides with RST. Returns the number of sides."""
         return asyncio.run_coroutine_threadsafe(self._end(abort=True), self.loop).result(10)
 
     def half_close(self) -> int:
-        """The end of what is sent, and no end of what is received."""
+        """Ends the sending direction of connections, but not the receiving one."""
         return asyncio.run_coroutine_threadsafe(self._end(abort=False), self.loop).result(10)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ TOXICS = {
 
 
 def disturb(link: Link, kind: str, seconds: float) -> None:
-    """Two thirds of the time the link is bad, then it is good."""
+    """Makes the link faulty for two thirds of the time, and then good."""
     end = time.monotonic() + seconds * 2 / 3
     if kind in TOXICS:
         link.toxic = TOXICS[kind]
@@ -135,7 +135,7 @@ def disturb(link: Link, kind: str, seconds: float) -> None:
         link.reset() if kind == "resets" else link.half_close()
         time.sleep(0.5)
     link.toxic = Toxic()
-    if kind == "silence":  # TCP would send again what is lost: a path that comes back has new connections.
+    if kind == "silence":  # TCP would resend lost bytes. When the path returns, connections are therefore new.
         link.reset()
     time.sleep(seconds / 3)
 
@@ -144,7 +144,7 @@ def round_of(arguments: argparse.Namespace, bench: "Bench", where: str, link: Li
     name, path = f"{kind} between {where}", bench.folder / f"{kind}-{where}.jsonl".replace(" ", "-")
     bystander_path = path.with_suffix(".bystander")
     before = bench.replica.metrics()
-    # Longer than the silence lasts would hide that a call of it hangs; a deadline is an error, and calls that get one are not lost.
+    # A deadline longer than the silence would hide calls that hang. An expired deadline is an error, so such calls are not lost.
     client = LoadClient(
         bench.front, bench.texts, concurrency=4, connections=2, seconds=36000, timeout=arguments.seconds, service_config=RETRY_CONFIG, history=path
     )

@@ -1,13 +1,13 @@
-// Loads a server with Embed calls, and prints what came back as one JSON object.
+// Loads a server with Embed calls, and prints the results as one JSON object.
 //
 //   operations_load_client --server HOST:PORT --texts FILE --concurrency 32 --seconds 10     closed loop: capacity
 //   operations_load_client --server HOST:PORT --texts FILE --rate 1700 --seconds 60          open loop: overload
 //   operations_load_client --server HOST:PORT --texts FILE --history FILE ...                records calls: history.py
 //
-// One thread sends and receives, and requests are serialized once, so that the client takes little of the cores that it
-// shares with the server. In an open loop latency counts from the moment at which a call was due: a client that falls
-// behind must not make the server look better. SIGINT or SIGTERM end the sending early; what is under way is waited
-// for. All times are of the monotonic clock.
+// One thread sends and receives, and requests are serialized only once, so that the client uses little of the cores
+// that it shares with the server. In an open loop, latency counts from the time at which a call was due. Otherwise a
+// client that falls behind would make the server look better. SIGINT and SIGTERM stop the sending early; calls in
+// progress are waited for. All times are of the monotonic clock.
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -48,9 +48,9 @@ namespace {
 using nlohmann::json;
 
 constexpr char kMethod[] = "/longembed.v1.EmbeddingService/Embed";
-// A closed loop pauses after a failure: a server that refuses at once would otherwise be flooded.
+// A closed loop pauses after a failure. Otherwise it would flood a server that refuses at once.
 constexpr absl::Duration kPauseAfterFailure = absl::Milliseconds(50);
-// With --wait-for-hint: no hint makes a caller wait longer.
+// With --wait-for-hint, a retry delay makes a caller wait at most this long.
 constexpr absl::Duration kMaxHintedPause = absl::Seconds(10);
 
 struct Arguments {
@@ -63,10 +63,10 @@ struct Arguments {
 
 volatile std::sig_atomic_t stop_requested = 0;
 
-// The monotonic clock: a clock that is set must not change a figure.
+// Returns the time of the monotonic clock, so that changes of the system clock affect no measurement.
 absl::Time Now() { return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
 
-// The same moment on the clock that gRPC's deadlines use.
+// Returns the same time on the clock that gRPC's deadlines use.
 std::chrono::system_clock::time_point ForGrpc(absl::Time time) {
   return absl::ToChronoTime(absl::Now() + (time - Now()));
 }
@@ -95,16 +95,15 @@ std::string CodeName(grpc::StatusCode code) {
   return code >= 0 && code < static_cast<int>(std::size(kNames)) ? kNames[code] : absl::StrCat("CODE_", code);
 }
 
-// ---------------------------------------------------------------------------------------------------------- when to
-// send
+// ---------------------------------------------------------------------------------------------------------- schedules
 
 class Schedule {
  public:
   virtual ~Schedule() = default;
-  // When the next call is due; InfiniteFuture while calls under way have to end first.
+  // Returns when the next call is due. InfiniteFuture while calls in progress must end first.
   virtual absl::Time Next() const = 0;
   virtual void Sent() = 0;
-  // The caller pauses so long before its next call.
+  // Records that a call ended. The caller pauses this long before its next call.
   virtual void Answered(absl::Duration pause) = 0;
 };
 
@@ -135,12 +134,11 @@ class ClosedLoop : public Schedule {
   std::priority_queue<absl::Time, std::vector<absl::Time>, std::greater<>> due_;
 };
 
-// ---------------------------------------------------------------------------------------------------------- what came
-// back
+// ------------------------------------------------------------------------------------------------------------ results
 
 // The details of a failed call.
 struct Hints {
-  std::string reason;                       // Of google.rpc.ErrorInfo.
+  std::string reason;                       // From google.rpc.ErrorInfo.
   std::optional<absl::Duration> retry;      // google.rpc.RetryInfo.
   std::optional<absl::Duration> push_back;  // grpc-retry-pushback-ms.
 };
@@ -192,7 +190,7 @@ class Latencies {
 
 class Record {
  public:
-  // Calls that were due before `start` warm the server up and are not counted.
+  // Calls that were due before `start` are warm-up and not counted.
   Record(absl::Time start, absl::Time end) : start_(start), end_(end) {}
 
   void Add(absl::Time due, absl::Time sent, absl::Time now, const Hints& hints, const grpc::Status& status) {
@@ -262,11 +260,10 @@ class Record {
   int64_t ok_in_time_ = 0, unsent_ = 0, with_pushback_ = 0, with_retry_info_ = 0, with_both_ = 0;
 };
 
-// ------------------------------------------------------------------------------------------------------------
-// connections
+// -------------------------------------------------------------------------------------------------------- connections
 
-// Calls go round the connections; one that has had `calls_per_connection` is replaced by a fresh one (its calls in
-// flight keep it alive).
+// Distributes calls over the connections in turn. A connection that has had `calls_per_connection` calls is replaced by
+// a new one. Its calls in flight keep it alive.
 class Connections {
  public:
   explicit Connections(const Arguments& arguments) : arguments_(arguments), slots_(arguments.connections) {
@@ -280,7 +277,7 @@ class Connections {
     } else {
       credentials_ = grpc::InsecureChannelCredentials();
     }
-    // Without a policy to test, a call's first answer is its answer.
+    // Without a retry policy to test, the first answer of a call is final.
     channel_arguments_.SetInt(GRPC_ARG_ENABLE_RETRIES, arguments.service_config_file.empty() ? 0 : 1);
     if (!arguments.service_config_file.empty()) {
       channel_arguments_.SetServiceConfigJSON(ReadFile(arguments.service_config_file));
@@ -313,12 +310,11 @@ class Connections {
   grpc::ChannelArguments channel_arguments_;
 };
 
-// -------------------------------------------------------------------------------------------------------------- the
-// load
+// --------------------------------------------------------------------------------------------------------------- load
 
 struct Call {
   int64_t id;
-  size_t request;  // Index of what it asks for.
+  size_t request;  // Index of its request.
   absl::Time due, sent, deadline;
   grpc::ClientContext context;
   grpc::ByteBuffer response;
@@ -326,7 +322,7 @@ struct Call {
   std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> reader;
 };
 
-// Lines that do not fill a last call are left out.
+// Reads the requests. Lines at the end that do not fill a whole call are ignored.
 std::vector<grpc::ByteBuffer> ReadRequests(const Arguments& arguments) {
   std::ifstream file(arguments.texts_file);
   if (!file) throw std::runtime_error(absl::StrCat("cannot read ", arguments.texts_file));
@@ -347,7 +343,8 @@ std::vector<grpc::ByteBuffer> ReadRequests(const Arguments& arguments) {
   return requests;
 }
 
-// Writes every call as two lines of JSON, sent and finished, and each vector when it is first seen.
+// Writes every call as two lines of JSON, when it is sent and when it is finished, and each vector when it is first
+// seen.
 class History {
  public:
   explicit History(const std::string& path) {
@@ -391,7 +388,7 @@ class History {
         values.insert(values.end(), embedding.values().begin(), embedding.values().end());
       }
     }
-    // The same in every process: libstdc++'s hash has no seed.
+    // The hash is the same in every process, because libstdc++'s hash has no seed.
     const size_t hash = std::hash<std::string_view>()(
         {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])});
     line["recipe"] = response.recipe();
@@ -432,7 +429,7 @@ class Load {
       if (stop_requested != 0 || AllSent()) end = std::min(end, now);
       while (!AllSent() && schedule_->Next() <= std::min(now, end)) SendOne(record);
       if (now >= end && in_flight_ == 0) return record.Summary(end);
-      // Never long, so that a signal is seen.
+      // Waits only briefly, so that signals are noticed.
       ReceiveUntil(std::min(now < end ? schedule_->Next() : absl::InfiniteFuture(), now + absl::Milliseconds(100)),
                    record);
     }

@@ -1,5 +1,6 @@
-"""Memory that the server's ledger does not know: hostile requests of every kind, whose messages, answers and streams are larger in memory than
-on the wire. What the process holds beyond the ledger stays below 64 MiB and a tenth of what the ledger says; afterwards the ledger is at 0."""
+"""Tests memory that the server's ledger does not count. Hostile requests of every kind have messages, answers and streams that take more memory
+than their bytes on the wire. The process may hold at most 64 MiB and a tenth of the ledger's total beyond the ledger. Afterwards the ledger is at
+0."""
 
 import argparse
 import threading
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import HELD_BYTES, Replica, Report, python_client, run, until  # isort: skip. Before grpc, whose log it silences.
+from harness import HELD_BYTES, Replica, Report, python_client, run, until  # isort: skip. Imported before grpc, because it silences grpc's log.
 import grpc
 import http2_frames as h2
 from raw_client import RawClient, Stuck
@@ -16,18 +17,19 @@ from raw_client import RawClient, Stuck
 SERVICE, TEI, WATCH = "/longembed.v1.EmbeddingService/", "/tei.v1.", "/grpc.health.v1.Health/Watch"
 MIB = 1 << 20
 SHARE = 0.1
-# Seconds after which jemalloc has given back the pages of what was freed: dirty_decay_ms, 10 s, and the time that its thread sleeps.
+# Seconds until jemalloc has returned the pages of freed memory: dirty_decay_ms, which is 10 s, and the sleep of its background thread.
 DECAY = 15
 
 
 class Watcher(threading.Thread):
-    """Resident memory beyond what it was at rest, against the most that the ledger has held within the time that the allocator keeps pages."""
+    """Compares the resident memory above the idle server's with the most that the ledger has held recently, within the time for which the
+    allocator keeps pages."""
 
     def __init__(self, replica: Replica, base: int, beyond: int):
         super().__init__(daemon=True)
         self.replica, self.base, self.beyond, self.stopped = replica, base, beyond, threading.Event()
         self.held: deque[tuple[float, float]] = deque()
-        self.excess, self.worst, self.known = 0.0, (0.0, 0.0), True  # Bytes over what is allowed; there, resident and held.
+        self.excess, self.worst, self.known = 0.0, (0.0, 0.0), True  # Bytes above the limit, and the resident and held bytes at that time.
         self.start()
 
     def run(self) -> None:
@@ -49,7 +51,7 @@ class Watcher(threading.Thread):
 
 
 class Attacker:
-    """Makes clients, and ends them all."""
+    """Creates clients, and closes them all at the end."""
 
     def __init__(self, replica: Replica, pb, tei, scale: float):
         self.replica, self.pb, self.tei, self.scale = replica, pb, tei, scale
@@ -65,7 +67,7 @@ class Attacker:
         return range(max(1, round(count * self.scale)))
 
     def unread(self, path: str, payload: bytes, count: int) -> str:
-        """Calls, each on a connection of its own, whose answers are not read."""
+        """Makes calls on separate connections, and does not read their answers."""
         stuck = 0
         for _ in self.times(count):
             try:
@@ -75,7 +77,7 @@ class Attacker:
         return f"{len(self.clients)} calls of {len(payload) >> 10} KiB, {stuck} not read by the server"
 
     def together(self, path: str, payload: bytes, count: int) -> str:
-        """Calls at the same time, whose answers are taken."""
+        """Makes calls at the same time, and reads their answers."""
         channel = grpc.insecure_channel(
             self.replica.address, [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         )
@@ -93,7 +95,7 @@ class Attacker:
         self.channels.clear()
 
 
-# Each attack says what it did; its docstring is its title.
+# Each attack returns a description of what it did. Its docstring is its title.
 
 
 def unknown_fields(attack: Attacker) -> str:
@@ -211,7 +213,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
 
 
 def warm_up(attack: Attacker) -> None:
-    """Memory that threads keep for their largest batches and texts does not count as a request's."""
+    """Runs large batches and texts first: memory that threads keep for them does not belong to a request."""
     pb = attack.pb
     attack.together(SERVICE + "Embed", pb.EmbedRequest(inputs=[pb.Input(text="mill " * 500)] * 8).SerializeToString(), 2)
     attack.together(SERVICE + "Tokenize", pb.TokenizeRequest(texts=["a " * 100_000]).SerializeToString(), 4)
@@ -219,7 +221,7 @@ def warm_up(attack: Attacker) -> None:
 
 
 def settle(replica: Replica, seconds: float) -> None:
-    """Until the server has made of the requests what it makes of them: it has no work any more, or little."""
+    """Waits until the server has finished processing the requests, and has little or no work left."""
 
     def idle() -> bool:
         before = replica.metrics().total("process_cpu_seconds_total")
@@ -267,7 +269,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=3, help="that each attack stays when all is sent")
     parser.add_argument("--scale", type=float, default=1, help="factor on the number of calls of an attack")
     parser.add_argument("--limit-mib", type=int, default=256, help="limits.max_pending_bytes")
-    # Connections, threads, the allocator's rounding.
+    # Allows for connections, threads, and the allocator's rounding.
     parser.add_argument("--beyond-mib", type=int, default=64, help="resident memory that no ledger can know; more on machines that are shared")
     parser.add_argument("--together", action="store_true", help="all attacks at once alone, not each by itself before")
     parser.add_argument("--only", default="", help="attacks whose function has this in its name")

@@ -1,5 +1,5 @@
-"""Open-loop overload at ten times the capacity that the same client measures: what is admitted is answered in time, the rest is refused at
-once and told when to come back."""
+"""Creates open-loop overload at ten times the capacity that the same client measures. Admitted calls must be answered in time. The others must be
+refused at once, with a retry delay."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,8 @@ from harness import PeakRss, Replica, Report, latency, load, run, write_texts
 from history import History, ask_alone, judge
 
 TOKENS = 128
-# A connection carries 100 calls at a time (connections.max_streams): beyond that they would wait in the client, and be counted as the server's slowness.
+# A connection carries 100 calls at a time (connections.max_streams). More calls would wait in the client, and their wait would be counted as the
+# server's latency.
 CONNECTIONS = 64
 
 
@@ -75,7 +76,7 @@ def check(arguments: argparse.Namespace, report: Report, storm: dict, unloaded: 
     )
     others = storm["calls"] - rejects - storm["codes"].get("OK", 0)
     report.bar("no other answer than a vector or RESOURCE_EXHAUSTED", others == 0 == storm["unsent"], f"{others} others, {storm['unsent']} unsent")
-    # Beyond what the server holds anyway: the requests it may keep, and as much again for buffers and connections.
+    # Beyond the server's idle memory, allow for the requests that it may keep, and the same again for buffers and connections.
     cap = arguments.base_rss_mib + 2 * (settings["limits"]["max_pending_bytes"] >> 20)
     report.bar("RSS under the cap", most_rss >> 20 <= cap, f"{most_rss >> 20} MiB of {cap}")
 

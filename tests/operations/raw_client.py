@@ -1,4 +1,4 @@
-"""A gRPC client made of HTTP/2 frames: it keeps to flow control when it sends, and takes answers, or does not."""
+"""A gRPC client made of HTTP/2 frames. It respects flow control when it sends, and may refuse to take answers."""
 
 import contextlib
 import socket
@@ -13,18 +13,18 @@ CANCEL = 8
 
 
 class Stuck(Exception):
-    """The server takes no more bytes."""
+    """The server does not read any more bytes."""
 
 
 class RawClient:
-    """One connection. `window` is what the server may send on a stream before it is read: 0 takes no answer at all."""
+    """One connection. `window` is the number of bytes that the server may send on a stream before they are read. 0 takes no answer at all."""
 
     def __init__(self, port: int, window: int = 0):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.socket.settimeout(None)
         self.change = threading.Condition()
         self.first_window = 65535
-        self.windows = {0: 65535}  # Send windows by stream; 0 is the connection.
+        self.windows = {0: 65535}  # Send windows by stream. 0 is the connection.
         self.ended: set[int] = set()  # Streams that the server has ended or reset.
         self.received, self.closed, self.next_stream = 0, False, 1
         self.write(h2.PREFACE + h2.settings({h2.INITIAL_WINDOW_SIZE: window}))
@@ -37,7 +37,7 @@ class RawClient:
             self.closed = True
 
     def open(self, path: str, more: dict[str, str] | None = None) -> int:
-        """Begins a call; its stream."""
+        """Begins a call and returns its stream."""
         with self.change:
             stream, self.next_stream = self.next_stream, self.next_stream + 2
             self.windows[stream] = self.first_window
@@ -45,7 +45,7 @@ class RawClient:
         return stream
 
     def send(self, stream: int, payload: bytes, end: bool = False, seconds: float = 20) -> None:
-        """A message. Raises Stuck where the server does not read it in time."""
+        """Sends a message. Raises Stuck if the server does not read it in time."""
         body, at, deadline = h2.grpc_message(payload), 0, time.monotonic() + seconds
         while at < len(body):
             size = self._take(stream, min(FRAME_BYTES, len(body) - at), deadline)
@@ -54,7 +54,7 @@ class RawClient:
             at += size
 
     def call(self, path: str, payload: bytes, more: dict[str, str] | None = None) -> int:
-        """A whole unary call; its stream."""
+        """Makes a whole unary call and returns its stream."""
         stream = self.open(path, more)
         self.send(stream, payload, end=True)
         return stream
@@ -63,7 +63,7 @@ class RawClient:
         self.write(h2.frame(h2.RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
 
     def abort(self) -> None:
-        """A connection that ends with RST, as of a client that died."""
+        """Ends the connection with RST, like a client that died."""
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
@@ -71,7 +71,7 @@ class RawClient:
     def close(self) -> None:
         self.closed = True
         with contextlib.suppress(OSError):
-            # The reading thread holds the socket: without this it would not be closed before that thread has read something.
+            # The reading thread holds the socket. Without this call, the socket would stay open until that thread reads something.
             self.socket.shutdown(socket.SHUT_RD)
         self.socket.close()
 

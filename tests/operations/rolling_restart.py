@@ -1,5 +1,5 @@
-"""SIGTERM under load: two replicas behind haproxy are restarted in turn, while a client with the shipped retry configuration calls without a
-pause. No call may fail."""
+"""Sends SIGTERM under load. Two replicas behind haproxy are restarted in turn, while a client with the shipped retry configuration makes calls
+without a pause. No call may fail."""
 
 import argparse
 import time
@@ -10,7 +10,7 @@ from history import History, ask_alone, judge
 
 
 def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
-    # The balancer asks for health every 200 ms; it must have noticed before new calls are refused.
+    # The load balancer checks health every 200 ms. It must have noticed the drain before new calls are refused.
     settings = {"drain": {"delay": "1s", "timeout": "30s"}}
     texts, path = write_texts(folder / "texts.txt", 40, 64), folder / "history.jsonl"
     with Replica(folder, arguments, settings, "r0") as r0, Replica(folder, arguments, settings, "r1") as r1, Balancer(folder, [r0, r1]) as balancer:
@@ -32,7 +32,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
             time.sleep(arguments.pause)
         result = client.stop()
         logs = r0.log.read_text() + r1.log.read_text()
-    judge(report, "restarts", History.read(path), alone)  # The counters of a replica are lost with it.
+    judge(report, "restarts", History.read(path), alone)  # Counters are not compared, because a replica loses them when it restarts.
     report.figure("restarts", arguments.rounds)
     report.figure("SIGTERM to exit, longest, s", max(stops))
     report.figure("start to SERVING, longest, s", max(starts))

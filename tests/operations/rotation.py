@@ -1,5 +1,5 @@
-"""Certificates are replaced every few seconds under load, on a server that asks clients for certificates too (mTLS). No call may fail; a
-broken pair leaves the old one in use."""
+"""Replaces certificates every few seconds under load, on a server that requires client certificates (mTLS). No call may fail, and an invalid pair
+must leave the old one in use."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from history import History, ask_alone, judge
 
 
 class Files:
-    """The server's files; replaced one after the other, as an operator would."""
+    """The server's files. They are replaced one after the other, as an operator would do it."""
 
     def __init__(self, folder: Path):
         self.folder, self.authority = folder, Authority(folder / "authority")
@@ -39,7 +39,7 @@ class Files:
         return {"tls": {"certificate": str(self.certificate), "key": str(self.key), "client_ca": str(self.authority.certificate)}}
 
     def served(self, port: int) -> str:
-        """The serial number of the certificate that a new connection is shown."""
+        """Returns the serial number of the certificate that the server shows to a new connection."""
         context = ssl.create_default_context(cafile=self.authority.certificate)
         context.load_cert_chain(self.client_certificate, self.client_key)
         context.set_alpn_protocols(["h2"])
@@ -48,7 +48,7 @@ class Files:
 
 
 class FreshConnections(threading.Thread):
-    """A new connection for every call, so that every handshake of the rotation is tried."""
+    """Opens a new connection for every call, so that every handshake is tested during the rotation."""
 
     def __init__(self, files: Files, replica: Replica, pb):
         super().__init__(daemon=True)
@@ -76,7 +76,7 @@ class FreshConnections(threading.Thread):
 
 
 def broken_pairs(files: Files, folder: Path) -> dict[str, tuple[bytes | None, bytes | None]]:
-    """Pairs of certificate and key that must be refused; None is a missing file."""
+    """Returns pairs of certificate and key that must be refused. None stands for a missing file."""
     other = Authority(folder / "other")
     certificate, key = (path.read_bytes() for path in other.issue("server"))
     return {
@@ -90,7 +90,7 @@ def broken_pairs(files: Files, folder: Path) -> dict[str, tuple[bytes | None, by
 
 
 def rotate(arguments: argparse.Namespace, files: Files, replica: Replica, report: Report) -> list[float]:
-    """Seconds until each new certificate was served."""
+    """Returns the seconds until each new certificate was served."""
     taken = []
     for i in range(arguments.rounds):
         began, before = time.monotonic(), files.served(replica.port)
@@ -165,7 +165,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         report.bar("broken pairs are counted", refused >= 6, f"longembed_tls_reloads_total{{result=refused}} {refused:.0f}")
         report.bar("the expiry is that of the certificate in use", 29 * 86400 < expiry <= 30 * 86400 + 60, f"in {expiry / 86400:.2f} days")
         report.bar("exit status 0", replica.terminate() == 0)
-    shutil.rmtree(folder / "authority")  # Keys do not stay in a folder that is kept.
+    shutil.rmtree(folder / "authority")  # Keys must not stay in a folder that is kept.
 
 
 if __name__ == "__main__":

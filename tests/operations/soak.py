@@ -1,8 +1,8 @@
-"""A soak: clients of every kind, with random lengths and options, for half an hour. Every so often all pause for a moment, and what the
-server holds then must not grow.
+"""Runs a soak test: clients of every kind, with random lengths and options, for half an hour. At intervals all clients pause for a moment, and
+what the server holds then must not grow beyond measurement noise.
 
-"By nothing that its own noise does not cover": a line through the means of 20 stretches of the last two thirds. Growth is its slope times
-that time; noise is the 99 % bound of what scatter alone would make of the slope."""
+A line is fitted through the means of 20 sections of the last two thirds. Growth is its slope times that time. Noise is the 99 % bound of the slope
+that scatter alone would produce."""
 
 import argparse
 import contextlib
@@ -22,12 +22,12 @@ from history import LEAST_COSINE, History, Outcome, judge, likeness, outcome_of
 
 KEYS = {"alpha": "soak-key-of-alpha", "beta": "soak-key-of-beta"}
 BUSY = {"OK", "RESOURCE_EXHAUSTED"}
-# Answers of each client that are asked for again when nothing else runs.
+# The number of answers of each client that are requested again when nothing else runs.
 ASKED_AGAIN = 5
 
 
 class Pace:
-    """Lets clients run, and brings them all to rest for a moment."""
+    """Lets clients run, and pauses all of them for a moment."""
 
     def __init__(self):
         self.condition, self.paused, self.stopped, self.active = threading.Condition(), False, False, 0
@@ -56,7 +56,7 @@ class Pace:
 
 
 class Client(threading.Thread):
-    """One after the other, random operations; each says which codes are right answers to it."""
+    """Runs random operations one after the other. Each operation lists the status codes that are correct for it."""
 
     def __init__(self, address: str, modules, tei, pace: Pace, history: History, part: int, parts: int):
         super().__init__(daemon=True)
@@ -80,7 +80,7 @@ class Client(threading.Thread):
             self.late: 2, self.refused: 2, self.garbage: 1, self.wrong_key: 1, self.inspect: 2, self.tei_embed: 2, self.tei_stream: 1,
             self.reconnect: 1,
         }  # fmt: skip
-        first = list(operations)[self.part :: self.parts]  # All clients together begin with one of each.
+        first = list(operations)[self.part :: self.parts]  # Together the clients begin with one operation of each kind.
         while not self.pace.stopped:
             operation = first.pop() if first else self.rng.choices(list(operations), list(operations.values()))[0]
             with self.pace.operation():
@@ -88,7 +88,7 @@ class Client(threading.Thread):
                     code, allowed, words = "OK", *operation(), ""
                 except Wrong as outcome:
                     code, allowed, words = outcome.code, outcome.allowed, outcome.words
-                except Exception as error:  # A mistake of this script's must not end its thread unseen.
+                except Exception as error:  # A mistake in this script must not end its thread unnoticed.
                     code, allowed, words = type(error).__name__, BUSY, str(error)
             self.done[operation.__name__] += 1
             if code not in allowed:
@@ -103,7 +103,7 @@ class Client(threading.Thread):
         except grpc.RpcError as error:
             self.history.finish(id, outcome_of(error, time.monotonic()))
             raise Wrong(error.code().name, allowed, error.details() or "") from None
-        # Not TEI's, whose answers have other fields.
+        # TEI's answers have other fields.
         embedded = isinstance(answer, self.pb.EmbedResponse)
         self.history.finish(id, Outcome(time.monotonic(), "OK", tokens=sum(result.tokens for result in answer.results) if embedded else 0))
         if embedded and len(self.kept) < ASKED_AGAIN:
@@ -111,7 +111,7 @@ class Client(threading.Thread):
         return answer
 
     def words(self, least: int, most: int) -> str:
-        """Lengths are spread over their logarithm."""
+        """Lengths are uniform in their logarithm."""
         return text_of(int(math.exp(self.rng.uniform(math.log(least), math.log(most)))), self.rng)
 
     def options(self):
@@ -214,7 +214,7 @@ class Client(threading.Thread):
 
     def garbage(self):
         method = self.channel.unary_unary("/longembed.v1.EmbeddingService/Embed")
-        # A first byte that no message of ours begins with: field 15, group end.
+        # No message of our protos begins with this byte: field 15, group end.
         self.call(method, b"\x7c" + self.rng.randbytes(self.rng.randrange(1, 2000)), {"INVALID_ARGUMENT"})
         return (set(),)
 
@@ -252,7 +252,7 @@ class Client(threading.Thread):
 
 
 class Wrong(Exception):
-    """A code that is not OK, and those that would be right."""
+    """A status code that is neither OK nor allowed, with the allowed codes."""
 
     def __init__(self, code: str, allowed: set[str], words: str):
         super().__init__(code)
@@ -272,7 +272,7 @@ class Samples:
         self.threads.append(metrics.total("process_threads"))
 
     def growth(self, values: list[float], since: float) -> tuple[float, float, float]:
-        """Over the time from `since` on, by the line: growth, the growth that scatter covers, and the first value of the line."""
+        """Fits a line to the values from `since` on. Returns the growth, the growth that scatter explains, and the first value of the line."""
         kept = [(t, v) for t, v in zip(self.seconds, values) if t >= since]
         stretches = [np.mean(np.array(part), axis=0) for part in np.array_split(np.array(kept), min(20, len(kept)))]
         t, v = np.array(stretches).T
@@ -289,7 +289,7 @@ def soak(arguments: argparse.Namespace, replica: Replica, clients: list[Client],
         client.start()
     while time.monotonic() < began + arguments.seconds:
         time.sleep(arguments.sample_every)
-        # The work of cancelled calls ends before the server is checked.
+        # The work of cancelled calls must end before the server is checked.
         if not pace.rest(120) or not until(replica.at_rest, 30):
             raise RuntimeError("the clients or the server did not come to rest")
         time.sleep(0.3)
@@ -322,7 +322,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
 
 
 def ask_again(clients: list[Client], report: Report) -> None:
-    """Answers that were given under load are those that are given when nothing else runs."""
+    """Checks that answers given under load equal the answers given when nothing else runs."""
     asked, wrong = 0, []
     for client in clients:
         for request, answer in client.kept:
@@ -371,7 +371,7 @@ def judge_growth(arguments: argparse.Namespace, report: Report, clients: list[Cl
         report.bar("heap in use grows by < 16 MiB (short form)", heap < 16 * mib, f"{heap / mib:+.2f} MiB of {heap_base / mib:.1f}")
         report.figure("RSS (no bar in the short form)", f"{rss / rss_base:+.2%} of {rss_base / mib:.0f} MiB")
     late = [n for t, n in zip(samples.seconds, samples.descriptors) if t >= window]
-    # Clients reconnect all the time; a connection that was closed in the pause may still be open for a moment.
+    # Clients reconnect all the time. A connection that was closed in the pause may stay open for a moment.
     report.bar(
         "descriptors do not grow",
         max(late) <= max(samples.descriptors[: max(1, len(samples.descriptors) - len(late))]) + arguments.clients,

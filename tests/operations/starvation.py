@@ -1,18 +1,18 @@
-"""One client's flood of Tokenize and Explain calls beside another client's calls of long texts: a client that needs little gets it nearly as soon as
-alone, whether clients are told apart by key or by address, and what waits is seen in the metrics and in an answer's timing."""
+"""Runs one client's flood of Tokenize and Explain calls next to another client's calls with long texts. A client that needs little must get it
+nearly as fast as alone, whether clients are identified by key or by address. Waiting work must show in the metrics and in the timing of an answer."""
 
 import argparse
 import threading
 import time
 from pathlib import Path
 
-from harness import Replica, Report, python_client, run, until  # isort: skip. Before grpc, whose log it silences.
+from harness import Replica, Report, python_client, run, until  # isort: skip. Imported before grpc, because it silences grpc's log.
 import grpc
 import yaml
 from link import Link
 
 KEYS = {"flood": "starvation-key-of-flood", "victim": "starvation-key-of-victim"}
-# Any of these tells an operator that calls wait; sums are counted from before the flood.
+# Any of these metrics tells an operator that calls wait. Sums are counted from before the flood.
 WAITING = (
     "longembed_expected_wait_seconds",
     "longembed_queue_jobs",
@@ -24,7 +24,7 @@ OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_len
 
 
 class Flood(threading.Thread):
-    """Keeps so many calls in work; none is awaited."""
+    """Keeps `calls` calls in progress, without waiting for any of them."""
 
     def __init__(self, address: str, pb, metadata: list, calls: int):
         super().__init__(daemon=True)
@@ -48,17 +48,17 @@ class Flood(threading.Thread):
     def done(self, call: grpc.Future) -> None:
         self.codes.append(call.code().name)
         if call.code() != grpc.StatusCode.OK:
-            time.sleep(0.05)  # A refused client comes again, but not in a loop that takes the cores.
+            time.sleep(0.05)  # A refused client tries again, but not in a loop that would take the cores.
         self.room.release()
 
     def stop(self) -> None:
         self.stopped.set()
         self.join(10)
-        self.channel.close()  # Cancels what is in work.
+        self.channel.close()  # Cancels the calls in progress.
 
 
 def ask(stub, request, metadata: list, count: int, most: float, report: Report) -> list[tuple[float, object]]:
-    """Seconds and answer of each of so many calls; a call without an answer counts as infinite."""
+    """Returns the duration in seconds and the answer of each of `count` calls. The duration of a call without an answer is infinite."""
     out = []
     for _ in range(count):
         began = time.monotonic()
@@ -82,7 +82,7 @@ def compare(arguments: argparse.Namespace, name: str, replica: Replica, addresse
     request.options.truncate = messages.EmbedOptions.END
     with grpc.insecure_channel(victim, OPTIONS) as channel:
         stub = stubs.EmbeddingServiceStub(channel)
-        ask(stub, request, victim_key, 2, 60, report)  # The first ones are slower.
+        ask(stub, request, victim_key, 2, 60, report)  # The first calls are slower.
         alone = [seconds for seconds, _ in ask(stub, request, victim_key, arguments.calls, 60, report)]
         before = replica.metrics()
         flood = Flood(flooder, messages, flood_key, arguments.flood)

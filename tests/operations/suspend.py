@@ -1,5 +1,5 @@
-"""A replica that stands still: SIGSTOP and SIGCONT of one of two behind haproxy, as when a machine swaps or a virtual machine is moved. Calls that
-it held are answered when it goes on, new ones go to the other replica, none is lost or answered twice."""
+"""Suspends one of two replicas behind haproxy with SIGSTOP, and resumes it with SIGCONT, as when a machine swaps or a virtual machine is migrated.
+Calls that the replica held are answered when it resumes, new calls go to the other replica, and none is lost or answered twice."""
 
 import argparse
 import signal
@@ -16,7 +16,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     with Replica(folder, arguments, name="r0") as r0, Replica(folder, arguments, name="r1") as r1, Balancer(folder, [r0, r1]) as balancer:
         alone = ask_alone(r1.address, texts, folder)
         client = LoadClient(balancer.address, texts, concurrency=4, connections=2, seconds=36000, timeout=60, service_config=RETRY_CONFIG, history=path)
-        # Its calls are not tried again: what a replica has begun it ends, however long it stood still.
+        # Calls of the suspended replica are not retried. It finishes what it has begun, however long it was suspended.
         held = LoadClient(r0.address, texts, concurrency=2, seconds=36000, timeout=60, history=held_path)
         bystander = LoadClient(r1.address, texts, rate=5, seconds=36000, timeout=30, history=bystander_path)
         time.sleep(1)
@@ -26,7 +26,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         report.figure("latency p50 p99 max, ms", " ".join(f"{latency(result, 'OK', q):.0f}" for q in ("p50", "p99", "max")))
         report.bar("the other replica serves meanwhile", min(during) > 0, f"{[int(n) for n in during]} calls in each stop")
         report.bar("no failed call", failures(result) == 0 and result["calls"] > 0, f"{failures(result)} of {result['calls']} {result['errors'] or ''}")
-        # A call waits for the replica that stands still at most.
+        # A call waits at most for the suspended replica.
         longest = latency(result, "OK", "max") / 1000
         report.bar("no call waits longer than the stop", longest <= arguments.stop + 10, f"{longest:.1f} s")
         report.bar("the bystander of the other replica has no failure", failures(beside) == 0, f"{failures(beside)} of {beside['calls']}")
@@ -40,14 +40,14 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
 
 
 def stand_still(stopped: Replica, other: Replica, arguments: argparse.Namespace, report: Report) -> float:
-    """Calls that the other replica answered meanwhile."""
+    """Suspends a replica. Returns the number of calls that the other replica answered in the meantime."""
 
     def answered() -> float:
         return other.metrics().total("longembed_requests_total", code="OK", method="Embed")
 
     stopped.process.send_signal(signal.SIGSTOP)
     try:
-        time.sleep(1)  # The balancer notices.
+        time.sleep(1)  # Waits for the load balancer to notice.
         before = answered()
         time.sleep(max(0.0, arguments.stop - 1))
         during = answered() - before

@@ -1,4 +1,4 @@
-"""The history checker reports each violation that a doctored history holds, and nothing of one that is right."""
+"""Tests that the history checker reports each violation in a manipulated history, and nothing in a correct one."""
 
 import json
 
@@ -11,7 +11,7 @@ ALONE, OTHER = [0.6, 0.8], [0.8, 0.6]
 
 
 def right(codes=("OK", "OK", "RESOURCE_EXHAUSTED")) -> h.History:
-    """A call a code, each of request 0, with a deadline 10 s after it was sent."""
+    """Returns a history with one call per code, each with request 0 and a deadline 10 s after it was sent."""
     history = h.History()
     for id, code in enumerate(codes):
         history.send(id, 0, at=float(id), deadline=id + 10.0)

@@ -1,5 +1,5 @@
-"""The short form of every operational test. What is right stays a bar; how fast it is does not, as other programs may use the cores too: the
-long forms, on a quiet machine, judge that."""
+"""Runs the short form of every operational test. Correctness is checked, but speed is not, because other programs may use the cores as well. The
+long forms check speed, on a quiet machine."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ SHORT = {
     "auth_matrix.py": [],
     "http_front.py": ["--seconds", "4", "--connections", "1000", "--beyond-mib", "100"],
     "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
-    # A lone call of about a second, so that some are answered in that time.
+    # A lone call takes about a second, so that some calls are answered in the time of the test.
     "goodput.py": ["--seconds", "8", "--lone-seconds", "1", "--lone-calls", "2", "--factors", "5", "--goodput", "0.25"],
     "starvation.py": ["--calls", "2", "--flood", "16", "--floor", "4", "--most", "20"],
     "memory.py": ["--seconds", "1", "--scale", "0.5", "--together", "--beyond-mib", "160"],
@@ -28,7 +28,7 @@ SHORT = {
     "suspend.py": ["--rounds", "1", "--stop", "3", "--pause", "1"],
     "link.py": ["--seconds", "1.2", "--floor-ms", "3000", "--only", "silence", "resets", "half-closed"],
 }
-# Shared by the scripts.
+# Modules that the scripts share.
 MODULES = {"harness.py", "history.py", "http2_frames.py", "raw_client.py"}
 
 

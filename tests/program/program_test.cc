@@ -52,7 +52,7 @@ TEST(ManPageTest, HasEveryWordAndIsRoff) {
   EXPECT_THAT(page, AllOf(HasSubstr(".TH TOOL 1 "), HasSubstr("\n.SH DO\n"), HasSubstr("\n\\&.5: a line")));
 }
 
-// The replies of bash to a line whose last word is being completed.
+// Returns bash's completions of a line, whose last word is being completed.
 std::string CompleteInBash(const std::string& words) {
   const std::string file = ::testing::TempDir() + "/completion." + std::to_string(getpid());
   std::ofstream(file)
@@ -72,7 +72,7 @@ TEST(CompletionTest, BashCompletes) {
   EXPECT_EQ(CompleteInBash("tool do --"), "--way --from --size\n");
   EXPECT_EQ(CompleteInBash("tool do --way ''"), "good bad\n");
   EXPECT_EQ(CompleteInBash("tool do -w g"), "good\n");
-  EXPECT_EQ(CompleteInBash("tool do --way = b"), "bad\n");  // --way=b, as bash takes it apart.
+  EXPECT_EQ(CompleteInBash("tool do --way = b"), "bad\n");  // bash splits --way=b into these words.
   EXPECT_EQ(CompleteInBash("tool undo ''"), "a b\n");
   const std::string folder = ::testing::TempDir() + "/completion_files";
   mkdir(folder.c_str(), 0700);

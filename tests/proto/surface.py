@@ -1,4 +1,4 @@
-"""The surface of our protos as lines of text, for comparing it with what has been released.
+"""Lists the surface of our protos as lines of text, for comparison with released versions.
 
     python tests/proto/surface.py --record    writes tests/golden/proto_surface.txt
 """
@@ -22,7 +22,7 @@ Field = descriptor_pb2.FieldDescriptorProto
 
 
 def files(names: tuple[str, ...] = OURS) -> list[descriptor_pb2.FileDescriptorProto]:
-    """The descriptors that protoc makes of these files, without what they import."""
+    """Returns the descriptors that protoc makes of these files, without their imports."""
     from grpc_tools import protoc
 
     well_known = Path(importlib.import_module("grpc_tools").__file__).parent / "_proto"
@@ -71,7 +71,7 @@ def of_service(scope: str, service: descriptor_pb2.ServiceDescriptorProto):
 
 
 def surface() -> dict[str, str]:
-    """Name -> what clients rely on."""
+    """Returns {name: what clients rely on}."""
     found = {}
     for file in files():
         for option, value in file.options.ListFields():

@@ -1,4 +1,4 @@
-"""proto/README.md's rules: what has been released stays, every language finds its names, and copies are the originals."""
+"""Tests the rules of proto/README.md: released items do not change, names are valid in every language, and copies equal the originals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUF = shutil.which("buf") or shutil.which("buf", path=str(surface.ROOT / "build/
 
 
 def broken(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """A sentence for each thing that clients rely on and that is gone or different."""
+    """Returns a sentence for each thing that clients rely on and that is gone or different."""
     gone = [f"{name} ({value}) is gone" for name, value in before.items() if name not in now]
     changed = [f"{name} was {value} and is {now[name]}" for name, value in before.items() if now.get(name, value) != value]
     return gone + changed
@@ -78,12 +78,12 @@ def originals() -> dict[str, descriptor_pb2.FileDescriptorProto]:
 
 
 def test_copies_are_the_originals():
-    """So that a copy that a client compiles hides nothing of the package that it has installed."""
+    """A copy that a client compiles then hides nothing of the package that the client has installed."""
     known = originals()
     for copy in surface.files(surface.COPIES):
         original = known[copy.name]
         original.name = copy.name
-        if copy.package == "grpc.health.v1":  # The server's gRPC has no List yet.
+        if copy.package == "grpc.health.v1":  # The gRPC version of the server does not have List yet.
             del original.message_type[2:], original.service[0].method[1]
         assert [method.name for service in original.service for method in service.method] in ([], ["Check", "Watch"])
         copy.ClearField("source_code_info"), original.ClearField("source_code_info")
@@ -91,7 +91,7 @@ def test_copies_are_the_originals():
 
 
 def without_json_names(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """Modules lack them, protoc's sets have them."""
+    """Removes JSON names, which generated modules lack and protoc's descriptor sets have."""
     bare = descriptor_pb2.FileDescriptorProto()
     bare.CopyFrom(file)
 

@@ -30,7 +30,7 @@ void SetOptions(int model, bool bulk, v1::EmbedOptions& options) {
   if (bulk) options.set_priority(v1::EmbedOptions::BULK);
 }
 
-// For overload there is a delay after which to try again, of no more than a minute and its jitter.
+// Checks that a refusal for overload has a retry delay. The delay is at most one minute plus jitter.
 void CheckRefusal(const absl::Status& status, Checker& checker) {
   if (absl::IsUnknown(status)) checker.Violate("an error has no words");
   if (!absl::IsResourceExhausted(status)) return;
@@ -91,7 +91,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     host_->Start(std::move(request_));
     if (ended_) return;
     checker_.JoinTokenizer(*call_);
-    // gRPC tells of a deadline a little late.
+    // gRPC reports an expired deadline slightly late.
     CancelAfter(spec_.time_left + server_.random().UpTo(absl::Milliseconds(5)));
     CancelAfter(spec_.cancel_after);
   }
@@ -156,7 +156,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     if (code == absl::StatusCode::kUnavailable || (code == absl::StatusCode::kInternal && !spec_.poison)) {
       checker_.Violate(absl::StrCat("a call failed: ", status.message()));
     }
-    // A server that has nothing else to do refuses nothing, unless a client has not taken its answers.
+    // An otherwise idle server must not refuse anything, unless a client has not taken its answers yet.
     if (absl::IsResourceExhausted(status) && call_->alone && !server_.options().small_ledger() &&
         (!spec_.tokenize || spec_.time_left == absl::InfiniteDuration())) {
       checker_.Violate(absl::StrCat("an idle server refuses a call: ", status.message()));
@@ -174,7 +174,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     }
     const absl::Duration took = server_.loop().Now() - call_->began;
     const auto differ = [](absl::Duration one, absl::Duration other) {
-      return absl::AbsDuration(one - other) > absl::Microseconds(1);  // The answer has whole nanoseconds.
+      return absl::AbsDuration(one - other) > absl::Microseconds(1);  // The answer is rounded to whole nanoseconds.
     };
     if (differ(ToDuration(response.timing().total()), took))
       checker_.Violate("a call's total time is not what it took");
@@ -198,7 +198,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     }
   }
 
-  // A client takes its answer at once or after a while; until then it is held.
+  // Takes the answer at once or after a random delay. Until then the server holds it.
   void TakeAnswer(const UnaryHost::Outcome& outcome) {
     const auto bytes = static_cast<int64_t>(outcome.status.ok() ? outcome.answer.Length() : 0);
     server_.CountHeld(0, bytes);
@@ -206,7 +206,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
       server_.CountHeld(-1, -bytes);
       host_ = nullptr;
     };
-    // Nothing is held of a call that was refused because memory ran out.
+    // The server holds nothing for a call that it refused for lack of memory.
     if (absl::IsResourceExhausted(outcome.status) || server_.random().OneIn(3)) return take();
     server_.loop().After(server_.random().UpTo(absl::Milliseconds(300)), take);
   }
@@ -254,13 +254,13 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   struct Message {
     const std::shared_ptr<Call> call = std::make_shared<Call>();
     bool begun = false;     // Its first part was sent.
-    bool sent = false;      // As a whole.
-    bool too_late = false;  // It was sent when the server had begun to drain.
+    bool sent = false;      // It was sent completely.
+    bool too_late = false;  // It was sent after the server had begun to drain.
     bool answered = false;
   };
   struct Send {
     size_t message = 0;
-    bool is_last = true;  // Of the message's parts.
+    bool is_last = true;  // Whether this is the message's last part.
     grpc::ByteBuffer bytes;
   };
 
@@ -280,7 +280,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     call.request_bytes = static_cast<int64_t>(sends_.back().bytes.Length());
   }
 
-  // Reads as soon as there is room.
+  // Checks that the server reads from a stream as soon as it has room.
   void CheckReads() {
     const bool may_end = server_.draining() || server_.options().max_stream_age != absl::InfiniteDuration();
     if (finished_ || gone_ || writing_ || reading_ || may_end || sent_all_ || !server_.options().exact()) return;
@@ -295,7 +295,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     return server_.random().UpTo(server_.random().OneIn(10) ? now_and_then : usual);
   }
 
-  // Sends the next message, or the end.
+  // Sends the next message, or ends the client's side of the stream.
   void Read() override {
     if (finished_) checker_.Violate("a stream was read from after its end");
     CheckFlow();
@@ -312,8 +312,8 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     });
   }
 
-  // A stream is read from while it has less than its bounds, or nothing, in work; one answer may be about to be
-  // written.
+  // Checks flow control: the server reads from a stream only while the work in progress is below the stream's limits,
+  // or while there is none. One answer may be about to be written.
   void CheckFlow() {
     size_t messages = 0;
     int64_t bytes = 0, largest = 0;
@@ -382,7 +382,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
                 checker_);
   }
 
-  // Answers come in the order of their messages.
+  // Takes an answer. TEI answers must have the order of their messages.
   void TakeTei(const grpc::ByteBuffer& answer) {
     tei::v1::EmbedResponse response;
     if (!ParseMessage(answer, 1 << 30, response).ok()) checker_.Violate("an answer cannot be read");
@@ -423,7 +423,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     if (server_.draining() && !server_.options().faulty() && !in_time) checker_.Violate("a drain does not end in time");
   }
 
-  // Whatever ends a stream, what was read before is answered first.
+  // Checks that all messages read before the end of a stream were answered first, whatever ended the stream.
   void CheckAnswers(const absl::Status& status) {
     std::vector<const Message*> left;
     for (const Message& message : messages_) {
@@ -448,7 +448,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     for (const Message& message : messages_) checker_.End(*message.call);
   }
 
-  // As gRPC's OnDone.
+  // Ends the caller, like gRPC's OnDone.
   void Leave() {
     if (!finished_ || writing_ || over_) return;
     over_ = true;
@@ -464,9 +464,9 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   std::vector<Message> messages_;
   std::vector<Send> sends_;
   std::shared_ptr<StreamHost> host_;
-  std::shared_ptr<StreamCaller> keep_;  // As long as the transport has it.
+  std::shared_ptr<StreamCaller> keep_;  // Keeps the caller alive as long as the transport uses it.
   size_t sent_ = 0;
-  bool refused_ = false;  // It holds nothing.
+  bool refused_ = false;  // The server refused the stream and holds nothing for it.
   bool sent_all_ = false;
   bool gone_ = false, reading_ = false, writing_ = false, finished_ = false, over_ = false;
 };

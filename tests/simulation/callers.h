@@ -1,4 +1,4 @@
-// Clients of a simulated server. Each checks what it is told.
+// Clients of a simulated server. Each checks the answers that it gets.
 #ifndef LONGEMBED_TESTS_SIMULATION_CALLERS_H_
 #define LONGEMBED_TESTS_SIMULATION_CALLERS_H_
 
@@ -12,35 +12,35 @@
 
 namespace longembed {
 
-// Lengths of the words of a text.
+// The lengths of the words of a text.
 using Words = std::vector<int>;
 
 struct UnarySpec {
-  bool tokenize = false;  // Else Embed.
+  bool tokenize = false;  // False: Embed.
   std::string client = "10.0.0.1";
   int model = 0;
   bool bulk = false;
   bool partial_results = false;
-  bool window_vectors = false;  // A vector of each window.
+  bool window_vectors = false;  // Requests one vector per window.
   std::vector<Words> texts;
   bool poison = false;  // The last text fails every batch that it is in.
-  size_t blanks = 0;    // After each text: bytes that are no tokens.
+  size_t blanks = 0;    // Bytes after each text that belong to no token.
   absl::Duration time_left = absl::InfiniteDuration();
   absl::Duration cancel_after = absl::InfiniteDuration();
-  // Its outcome and duration.
+  // Called with the outcome and the duration of the call.
   std::function<void(const absl::Status& status, absl::Duration took)> then;
 };
 void CallUnary(SimulatedServer& server, UnarySpec spec);
 
 struct StreamSpec {
-  bool tei = false;  // In order, and ended by an error of a message. Else longembed.v1.
+  bool tei = false;  // TEI: answers are in order, and an error of a message ends the stream. False: longembed.v1.
   std::string client = "10.0.1.1";
   int model = 0;
   bool bulk = false;
   std::vector<Words> texts;
-  bool in_parts = false;    // Some texts come in two parts.
-  bool unfinished = false;  // The last part never comes.
-  bool unpaced = false;     // The client sends and reads without a pause.
+  bool in_parts = false;    // Some texts are sent in two parts.
+  bool unfinished = false;  // The last part is never sent.
+  bool unpaced = false;     // The client sends and reads without pauses.
   size_t max_messages = 64;
   int64_t max_bytes = 1 << 20;
   absl::Duration go_away_after = absl::InfiniteDuration();

@@ -12,10 +12,10 @@
 namespace longembed {
 namespace {
 
-// The tokens of a text by FakeTokenizer and FakeManifest.
+// The tokens that FakeTokenizer and FakeManifest produce for a text.
 constexpr int kWindow = 14, kSpecials = 2, kIdOfLength0 = 10;
 constexpr double kSumOfSpecials = 3;
-// Texts of more bytes run one at a time, so that short ones find a thread.
+// Longer texts run one at a time, so that short ones find a free thread.
 constexpr double kLongText = (64 << 10) + 64;
 
 }  // namespace
@@ -99,7 +99,7 @@ void Checker::End(Call& call) {
 
 void Checker::JoinTokenizer(Call& call) {
   if (call.tokenized) return;
-  constexpr double kTask = 64;  // A task's least cost, in bytes of text.
+  constexpr double kTask = 64;  // The least cost of a task, in bytes of text.
   call.pool_cost = kTask;
   for (const std::unique_ptr<Text>& text : call.texts) call.pool_cost += static_cast<double>(text->text.size());
   call.pool_bytes = call.pool_cost;
@@ -108,7 +108,7 @@ void Checker::JoinTokenizer(Call& call) {
 
 void Checker::LeaveTokenizer(Call& call) {
   if (call.pool_cost == 0) return;
-  // Long texts leave a thread to short ones, which then pass them.
+  // Long texts leave a thread free for short ones, so short texts may overtake them.
   if (!turns_.Serve(call.client, std::exchange(call.pool_cost, 0)) && !options_.long_texts) {
     Violate("a client's texts were tokenized out of turn");
   }
@@ -210,8 +210,8 @@ bool Checker::CanRun(const Call& call) const {
   return call.Waits() && call.deadline > loop_.Now() && !IsOversized(*call.Next());
 }
 
-// A call that waits sees one batch of bulk work begin before it at most: where jobs of the lane that was to run turn
-// out to have expired, that lane runs the next in its own order.
+// Checks that a waiting interactive call is not passed by bulk batches. At most one bulk batch per other lane may begin
+// first: if all jobs of the lane whose turn it was have expired, that lane runs its next job in its own order.
 void Checker::CheckOrder(const Call& first) {
   if (first.interactive) return;
   for (const std::shared_ptr<Call>& call : open_) {
@@ -220,9 +220,10 @@ void Checker::CheckOrder(const Call& first) {
   }
 }
 
-// One worker takes all that fits. Several leave each other a share.
+// Checks that a batch leaves out no sequence that fits. This holds for one worker, which takes all that fits. Several
+// workers leave shares for each other.
 void Checker::CheckRoomIsUsed(int model, const std::vector<int64_t>& sequences) {
-  constexpr size_t kMaxMisses = 64;  // In a row, after which the search for a sequence that fits may end.
+  constexpr size_t kMaxMisses = 64;  // After this many misses in a row, the search for a fitting sequence may stop.
   if (options_.workers > 1 || sequences.size() >= options_.max_batch_sequences || open_.size() > kMaxMisses) return;
   int64_t room = options_.max_batch_tokens;
   for (const int64_t sequence : sequences) room -= sequence;
@@ -271,7 +272,7 @@ void Checker::CheckQuiet(int model, const QueueState& queue) {
     const bool may_run = oversized_running_ < std::max(1, options_.workers / 2) || !IsOversized(*call->Next());
     if (may_run && running() < options_.workers) Violate("a worker is free while a call waits");
   }
-  // Of long calls, as much again four times; and one call of any size.
+  // Long calls may add four times as much, and one call may have any size.
   if (options_.max_queued_tokens > 0 && tokens > 5 * options_.max_queued_tokens + largest) {
     Violate("more tokens wait than may");
   }

@@ -1,4 +1,4 @@
-// Virtual time: events happen in the order of their times, on one thread.
+// Virtual time: events run in the order of their times, on one thread.
 #ifndef LONGEMBED_TESTS_SIMULATION_EVENT_LOOP_H_
 #define LONGEMBED_TESTS_SIMULATION_EVENT_LOOP_H_
 
@@ -12,7 +12,7 @@
 
 namespace longembed {
 
-// An event may add events. It may also wait: RunUntil within an event runs the others until that time.
+// An event may add events. It may also wait: RunUntil inside an event runs other events until that time.
 class EventLoop final : public Clock {
  public:
   absl::Time Now() const override { return now_; }
@@ -22,7 +22,8 @@ class EventLoop final : public Clock {
   }
   void After(absl::Duration delay, std::function<void()> event) { At(now_ + delay, std::move(event)); }
 
-  // Sets the function that runs after each event, and before a wait, until it returns false: the server's threads.
+  // Sets the function that runs the server's threads. It is called after each event and before a wait, until it returns
+  // false.
   void set_threads(std::function<bool()> threads) { threads_ = std::move(threads); }
 
   void RunUntil(absl::Time end) {
@@ -30,7 +31,7 @@ class EventLoop final : public Clock {
     while (!events_.empty() && events_.begin()->first.first <= end) Next();
     now_ = std::max(now_, end);
   }
-  // Runs the next event; false when there is none.
+  // Runs the next event. Returns false if there is none.
   bool Next() {
     if (events_.empty()) return false;
     auto event = events_.extract(events_.begin());
@@ -46,7 +47,7 @@ class EventLoop final : public Clock {
   }
 
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
-  uint64_t next_ = 0;  // Events of one time happen in the order in which they were added.
+  uint64_t next_ = 0;  // Events of the same time run in the order in which they were added.
   std::map<std::pair<absl::Time, uint64_t>, std::function<void()>> events_;
   std::function<bool()> threads_;
 };

@@ -1,6 +1,6 @@
-// Failpoints: every large allocation of a call fails, one after the other. So it fails once after the request was read,
-// in the tokenizer, while it is planned, settled and made a job, while its batch is packed, run and copied, and while
-// its answer is made. The call fails or not, alone, and leaves nothing behind.
+// Makes every large allocation of a call fail, one per run. An allocation may fail after the request is read, in the
+// tokenizer, during planning, settling or the creation of the job, while the batch is packed, run or copied, and while
+// the answer is built. Only that call may fail, and it must leave nothing behind.
 #include <gtest/gtest.h>
 
 #include <utility>
@@ -12,10 +12,10 @@
 namespace longembed {
 namespace {
 
-constexpr size_t kLarge = 2 << 10;  // Smaller allocations are not looked after.
-int64_t counted = 0;                // Large ones.
-int64_t fails = 0;                  // The one that fails, counted from 1; 0: none.
-bool is_caller = false;             // Allocations of the test itself do not count.
+constexpr size_t kLarge = 2 << 10;  // Smaller allocations never fail.
+int64_t counted = 0;                // Large allocations so far.
+int64_t fails = 0;                  // Number of the allocation that fails, counted from 1. 0: none.
+bool is_caller = false;             // True while the test itself allocates. Such allocations do not count.
 
 }  // namespace
 
@@ -27,10 +27,10 @@ Words SomeWords(size_t count) { return Words(count, 5); }
 
 class FailpointTest : public ::testing::Test {
  protected:
-  // Runs a call, beside a short one, until no allocation is left that can fail.
+  // Runs the call, next to a short one, once per failpoint, until no allocation is left that could fail.
   void FailEach(const std::function<void(SimulatedServer&)>& call) {
     SetLogLevel(LogLevel::kError);
-    // The first run has none: what is made once in a process is not the call's.
+    // The first run has no failpoint, because objects that are created once per process do not belong to the call.
     for (int64_t failpoint = 0;; ++failpoint) {
       SimulatedServer server(/*seed=*/1, {.scarce = true});
       bool begun = false;

@@ -1,4 +1,4 @@
-// Random choices that follow from a seed.
+// Random choices, determined by a seed.
 #ifndef LONGEMBED_TESTS_SIMULATION_RANDOM_H_
 #define LONGEMBED_TESTS_SIMULATION_RANDOM_H_
 

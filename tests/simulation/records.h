@@ -1,4 +1,4 @@
-// The callers' view of a simulated world: each call, what it asks for, and how far it has come.
+// The callers' view of a simulated server: each call, what it requests, and its progress.
 #ifndef LONGEMBED_TESTS_SIMULATION_RECORDS_H_
 #define LONGEMBED_TESTS_SIMULATION_RECORDS_H_
 
@@ -17,12 +17,12 @@ struct Text {
   Call* call = nullptr;
   std::string text;
   std::vector<int64_t> sequences;  // Tokens of each sequence, in order. Empty: the text never reaches an encoder.
-  double value = 0;                // First component of its vector.
-  size_t started = 0;              // Sequences that an encoder was given.
+  double value = 0;                // First component of the expected vector.
+  size_t started = 0;              // Number of sequences that an encoder has received.
   bool poison = false;             // Every batch with one of its sequences fails.
 };
 
-// A unary call or a message of a stream: one job at most.
+// A unary call, or one message of a stream. It becomes at most one job.
 struct Call {
   std::string client;
   int model = 0;
@@ -32,19 +32,19 @@ struct Call {
   std::vector<std::unique_ptr<Text>> texts;
   int64_t request_bytes = 0;
 
-  bool alone = false;     // No other call has been open since it began.
-  double pool_bytes = 0;  // Its cost on a tokenizing thread.
-  double pool_cost = 0;   // The same while it waits for one.
+  bool alone = false;     // No other call has been open since this one began.
+  double pool_bytes = 0;  // Its cost on a tokenizer thread.
+  double pool_cost = 0;   // The same cost while the call waits for a thread, otherwise 0.
   bool tokenized = false;
-  bool queued = false;  // Its job has been given to a lane.
+  bool queued = false;  // Its job was given to a lane.
   bool over = false;    // It was answered, or its caller has gone.
   absl::Time began;
   absl::Time queued_at;
-  absl::Duration inference;     // Sum over the batches that it took part in.
-  int bulk_batches_before = 0;  // Batches of bulk work that began while it waited.
+  absl::Duration inference;     // Sum over the batches that the call took part in.
+  int bulk_batches_before = 0;  // Bulk batches that began while the call waited.
 
   bool Waits() const { return queued && !over && Next() != nullptr; }
-  // The first sequence that no encoder was given, in tokens; null when there is none.
+  // Returns the tokens of the first sequence that no encoder has received, or null if there is none.
   const int64_t* Next() const {
     for (const std::unique_ptr<Text>& text : texts) {
       if (text->started < text->sequences.size()) return &text->sequences[text->started];

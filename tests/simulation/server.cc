@@ -47,7 +47,7 @@ class SimulatedTokenizer final : public Tokenizer {
   const FakeTokenizer fake_;
 };
 
-// Of what is counted when it is there already: answers' messages.
+// The most bytes that the ledger counts only after they were allocated, for the messages of answers.
 constexpr int64_t kMostCorrected = 4 << 10;
 constexpr absl::Duration kBatchTime = absl::Microseconds(500), kTokenTime = absl::Milliseconds(2);
 
@@ -102,7 +102,7 @@ SimulatedServer::SimulatedServer(uint64_t seed, const SimulationOptions& options
   loop_.set_threads([this] { return Step(); });
 }
 
-// The pool learns how long a text takes from those that it has tokenized.
+// Teaches the pool how long a text takes, from texts that it has tokenized.
 void SimulatedServer::TeachPool() {
   constexpr int64_t kBytes = 10'000;
   for (int i = 0; i < 60; ++i) {
@@ -205,7 +205,7 @@ void SimulatedServer::CheckQuiet() {
   if (open_ == 0 && wait != absl::ZeroDuration()) checker_.Violate("a wait is expected when no call is open");
 }
 
-// The ledger against what callers see: calls that are open, requests and sequences in work, answers not taken.
+// Compares the ledger with what callers see: open calls, requests and sequences in progress, and answers not taken.
 void SimulatedServer::CheckLedger() {
   const auto held = ledger_.held();
   std::erase_if(live_streams_, [](const auto& stream) { return stream.expired(); });
@@ -213,22 +213,22 @@ void SimulatedServer::CheckLedger() {
   if (held.at("calls") != (calls_held_ + streams) * Ledger::kCallBytes) {
     checker_.Violate("the ledger does not hold each open call once");
   }
-  constexpr int64_t kMessage = 64;  // The least that a request takes beside its bytes.
+  constexpr int64_t kMessage = 64;  // The least memory of a request in addition to its bytes.
   int64_t requests = 0, plans = 0;
   for (const std::shared_ptr<Call>& call : checker_.open()) {
-    if (call->streamed) continue;  // It may have been answered already, and wait to be written.
+    if (call->streamed) continue;  // The call may already be answered, while its answer waits to be written.
     requests += call->request_bytes + kMessage;
     if (!call->queued) continue;
     for (const std::unique_ptr<Text>& text : call->texts) {
       for (const int64_t tokens : text->sequences) plans += tokens * static_cast<int64_t>(sizeof(int32_t));
     }
   }
-  // A message is larger than its bytes, within bounds.
+  // A parsed message takes more memory than its bytes, within bounds.
   const int64_t most_requests = open_ * (20 << 10) + 20 * open_request_bytes_;
   if (held.at("requests") < requests) checker_.Violate("the ledger holds less than the open calls' requests");
   if (streams == 0 && held.at("requests") > most_requests) checker_.Violate("the ledger holds too much for requests");
   if (held.at("plans") < plans) checker_.Violate("the ledger holds less than the sequences that wait and run");
-  // A call may go beyond the limit alone.
+  // A single call may exceed the limit.
   if (calls_held_ + streams > 1 && ledger_.bytes() > options_.max_pending_bytes + kMostCorrected) {
     checker_.Violate("the ledger holds more than its limit");
   }
@@ -238,7 +238,7 @@ void SimulatedServer::CheckLedger() {
   if (held.at("answers") != answer_bytes_held_) checker_.Violate("the ledger holds more than answers not taken");
 }
 
-// A batch that runs for much longer than any should hangs.
+// Checks that a batch that runs much longer than any should is reported as hanging.
 void SimulatedServer::CheckStall(int model, absl::Duration ran) {
   const absl::Duration hanging = this->model(model).lane().queue_state().hanging;
   const absl::Duration token = std::max(kTokenTime, options_.work_expected / 100);
@@ -247,7 +247,7 @@ void SimulatedServer::CheckStall(int model, absl::Duration ran) {
 }
 
 void SimulatedServer::CheckEnd() {
-  // By what batches took, the server knows what its work takes.
+  // The server has measured its batches, so it must know how long its work takes.
   const absl::Duration work = model(0).lane().WorkOf(1000), truth = 1000 * kTokenTime;
   const bool measured = options_.models == 1 && options_.workers == 1 && batches_ >= 30 && options_.exact() &&
                         options_.tokenization == absl::ZeroDuration();

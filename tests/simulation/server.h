@@ -1,5 +1,5 @@
-// A server in virtual time: the real hosts, operations, admission, ledger, pool, queues and scheduler, between callers
-// and an encoder that are simulated, on one thread.
+// A server in virtual time, on one thread. The hosts, operations, admission, ledger, pool, queues and scheduler are the
+// real ones. The callers and the encoder are simulated.
 #ifndef LONGEMBED_TESTS_SIMULATION_SERVER_H_
 #define LONGEMBED_TESTS_SIMULATION_SERVER_H_
 
@@ -18,14 +18,14 @@
 namespace longembed {
 
 struct SimulationOptions {
-  bool failing = false;   // Tokenizer and encoders fail now and then.
+  bool failing = false;   // The tokenizer and the encoders fail at random.
   bool poisoned = false;  // Some texts fail every batch that they are in.
   bool scarce = false;    // Allocations fail.
   bool streams = true;
   bool long_texts = false;
   int models = 1;
   int workers = 1;
-  int tokenizing = 1;  // Texts at a time.
+  int tokenizing = 1;  // The number of texts that are tokenized at a time.
   int64_t max_batch_tokens = 64;
   size_t max_batch_sequences = 512;
   int64_t oversized = 1 << 20;
@@ -33,14 +33,14 @@ struct SimulationOptions {
   int64_t max_queued_tokens = 5000;
   absl::Duration max_wait = absl::Seconds(10);
   absl::Duration max_tokenizer_wait = absl::Seconds(10);
-  absl::Duration tokenization;                             // Of a byte.
-  absl::Duration work_expected = absl::Milliseconds(200);  // Of 100 tokens, before any were run.
+  absl::Duration tokenization;                             // Per byte.
+  absl::Duration work_expected = absl::Milliseconds(200);  // For 100 tokens, before any batch has run.
   absl::Duration max_stream_age = absl::InfiniteDuration();
 
   bool small_ledger() const { return max_pending_bytes < 10 << 20; }
-  // Whether every call that is tokenized reaches a lane or is answered at once, and every batch runs once.
-  // Whether any call may fail, whatever it asks for.
+  // Returns true if any call may fail, whatever it requests.
   bool faulty() const { return failing || scarce; }
+  // Returns true if every tokenized call reaches a lane or is answered at once, and every batch runs once.
   bool exact() const { return !faulty() && !poisoned && !(small_ledger() && streams); }
 };
 
@@ -48,9 +48,9 @@ class SimulatedServer {
  public:
   SimulatedServer(uint64_t seed, const SimulationOptions& options);
 
-  // Runs when a call is about to begin, whose request is ready.
+  // Runs just before a call begins. Its request is ready.
   std::function<void()> before_call = [] {};
-  // Runs before a caller looks at an answer (true), and after (false).
+  // Runs with true before a caller inspects an answer, and with false after it.
   std::function<void(bool)> at_answer = [](bool) {};
 
   EventLoop& loop() { return loop_; }
@@ -68,7 +68,7 @@ class SimulatedServer {
   bool draining() const { return draining_ != absl::InfiniteFuture(); }
   absl::Time drain_began() const { return draining_; }
 
-  // Resources held by callers: calls that were not released, and answers that were not read.
+  // Count the resources that callers hold: calls that were not released, and answers that were not read.
   void CountOpen(int more, int64_t request_bytes) {
     open_ += more;
     open_request_bytes_ += request_bytes;
@@ -79,15 +79,15 @@ class SimulatedServer {
   }
   void AddStream(const std::weak_ptr<StreamHost>& stream) { live_streams_.push_back(stream); }
 
-  // The work of encoders and tokenizers.
+  // Do the work of encoders and tokenizers.
   absl::StatusOr<VectorBlock> Encode(int model, const PackedBatch& batch, absl::FunctionRef<bool()> is_cancelled);
   void Tokenize(std::string_view text);
 
-  // After everything has ended.
+  // Checks the state after everything has ended.
   void CheckEnd();
 
  private:
-  // Runs the next step of a thread of the server; false if there is none.
+  // Runs the next step of one of the server's threads. Returns false if there is none.
   bool Step();
   bool StepPool();
   void TeachPool();
@@ -113,7 +113,7 @@ class SimulatedServer {
   std::unique_ptr<TeiContext> tei_;
   ApiMethod embed_, tokenize_;
   absl::Time draining_ = absl::InfiniteFuture();
-  int open_ = 0;  // Calls that have not been finished.
+  int open_ = 0;  // Unfinished calls.
   int64_t open_request_bytes_ = 0;
   int64_t calls_held_ = 0, answer_bytes_held_ = 0;
   std::vector<std::weak_ptr<StreamHost>> live_streams_;
@@ -121,7 +121,7 @@ class SimulatedServer {
   int batches_ = 0;
   int64_t quiets_ = 0;
   bool has_stalled_ = false;
-  absl::Time wake_;  // When the pool is looked after next.
+  absl::Time wake_;  // The time of the next check of the pool.
   WorkerPool pool_;
 };
 

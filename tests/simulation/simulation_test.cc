@@ -1,4 +1,4 @@
-// A thousand seeds in virtual time.
+// Runs a thousand seeds in virtual time.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -14,7 +14,7 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
 }
 
-// SIMULATION_FIRST_SEED and SIMULATION_SEEDS name others.
+// The environment variables SIMULATION_FIRST_SEED and SIMULATION_SEEDS select other seeds.
 TEST(SimulationTest, EveryPromiseHoldsInEveryWorld) {
   const uint64_t first = FromEnvironment("SIMULATION_FIRST_SEED", 0);
   const uint64_t seeds = FromEnvironment("SIMULATION_SEEDS", LONGEMBED_SIMULATION_SEEDS);
@@ -26,8 +26,8 @@ TEST(SimulationTest, EveryPromiseHoldsInEveryWorld) {
   }
 }
 
-// A seed always leads to the same run, so that failures are reproducible.
-TEST(SimulationTest, ASeedIsAWorld) {
+// Checks that a seed always leads to the same run, so that failures are reproducible.
+TEST(SimulationTest, TheSameSeedGivesTheSameRun) {
   for (uint64_t seed = 0; seed < 5; ++seed) EXPECT_EQ(Simulate(seed), Simulate(seed)) << seed;
 }
 

@@ -1,4 +1,4 @@
-// Checks start-time fair queueing from outside: whose work begins when, and whose work waits.
+// Checks start-time fair queueing from outside, given which client's work begins and which client's work waits.
 #ifndef LONGEMBED_TESTS_SIMULATION_TURNS_H_
 #define LONGEMBED_TESTS_SIMULATION_TURNS_H_
 
@@ -9,8 +9,8 @@
 
 namespace longembed {
 
-// While two clients have work waiting, what they get differs by at most the largest item of each (Goyal, Vin and Cheng,
-// 1996, theorem 1).
+// Checks the bound of start-time fair queueing: while two clients have work waiting, the work that they get differs by
+// at most the sum of the largest items of both (Goyal, Vin and Cheng, 1996, theorem 1).
 class Turns {
  public:
   void Arrive(const std::string& client, double cost) {
@@ -19,7 +19,7 @@ class Turns {
     own.largest = std::max(own.largest, cost);
   }
 
-  // Returns whether the bound holds.
+  // Records that an item of the client begins. Returns true if the bound holds.
   bool Serve(const std::string& client, double cost) {
     bool fair = true;
     for (auto& [other, state] : clients_) {
@@ -41,7 +41,7 @@ class Turns {
     int waiting = 0;
     double largest = 0;
   };
-  // The lead of the first of two clients over the second since both have had work waiting.
+  // How much more the first of two clients has got than the second, since both have had work waiting.
   struct Pair {
     double ahead = 0, least = 0, most = 0;
   };

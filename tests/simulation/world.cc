@@ -13,7 +13,7 @@
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kTooLong = absl::Hours(2);  // A call that is open after that was forgotten.
+constexpr absl::Duration kTooLong = absl::Hours(2);  // A call that is open for longer was forgotten.
 
 void RunToTheEnd(SimulatedServer& server) {
   const absl::Time end = server.loop().Now() + kTooLong;
@@ -29,7 +29,7 @@ Words RandomWords(Random& random, int64_t least, int64_t most) {
 
 // ------------------------------------------------------------------------------------------------------------- general
 
-// Unary calls, floods of texts to tokenize, and streams, of a few clients, at random instants.
+// Unary calls, floods of texts to tokenize, and streams. A few clients send them at random times.
 class GeneralWorld {
  public:
   explicit GeneralWorld(uint64_t seed) : random_(~seed), server_(seed, Options()) {}
@@ -48,7 +48,7 @@ class GeneralWorld {
     if (server_.options().faulty() && random_.OneIn(3)) {
       server_.loop().After(random_.UpTo(length), [this] { GiveUp(); });
     }
-    // Every stream ends at last: at a drain, or because its client has said everything.
+    // Every stream ends in the end, because of the drain or because its client has sent everything.
     server_.loop().After(random_.OneIn(2) ? random_.UpTo(length) : length + absl::Minutes(10),
                          [this] { server_.Drain(); });
     RunToTheEnd(server_);
@@ -57,7 +57,8 @@ class GeneralWorld {
 
  private:
   SimulationOptions Options() {
-    const bool failing = random_.OneIn(3), alone = !random_.OneIn(3);  // One worker.
+    // With `alone` there is a single worker.
+    const bool failing = random_.OneIn(3), alone = !random_.OneIn(3);
     return {.failing = failing,
             .poisoned = !failing && random_.OneIn(6),
             .streams = !random_.OneIn(4),
@@ -101,7 +102,7 @@ class GeneralWorld {
     CallUnary(server_, std::move(spec));
   }
 
-  // Of one client and often another, at once.
+  // Makes many calls at once, from one client and often a second one.
   void MakeFlood() {
     for (int i = 0; i < 40; ++i) {
       UnarySpec spec = MakeSpec(random_.OneIn(2));
@@ -115,7 +116,7 @@ class GeneralWorld {
     spec.model = spec.tei ? 0 : static_cast<int>(random_.Between(0, server_.options().models - 1));
     spec.bulk = !spec.tei && random_.OneIn(3);
     for (int64_t messages = random_.Between(0, 30); messages > 0; --messages) spec.texts.push_back(MakeWords());
-    // An empty text ends a stream in order.
+    // An empty text ends a TEI stream, so half of the streams have none.
     if (spec.tei && random_.OneIn(2)) std::erase_if(spec.texts, [](const Words& words) { return words.empty(); });
     spec.in_parts = !spec.tei && random_.OneIn(3);
     spec.unfinished = spec.in_parts && !spec.texts.empty() && random_.OneIn(3);
@@ -126,7 +127,7 @@ class GeneralWorld {
     CallStream(server_, std::move(spec));
   }
 
-  // As when its encoder hangs.
+  // Gives the model up for a second, as the server does when its encoder hangs.
   void GiveUp() {
     server_.model(0).GiveUp(true);
     for (const std::shared_ptr<Call>& call : server_.checker().open()) {
@@ -142,7 +143,7 @@ class GeneralWorld {
 
 // --------------------------------------------------------------------------------------------------------------- crowd
 
-// A heavy client asks for several times what the server can do; a light one has one short call at a time.
+// A heavy client requests several times what the server can do. A light client has one short call at a time.
 class CrowdWorld {
  public:
   explicit CrowdWorld(uint64_t seed) : random_(~seed), server_(seed, Options()) {}
@@ -159,8 +160,9 @@ class CrowdWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(6);
-  // Of the light client's calls: what runs when it comes, its own batch, and two of the heavy client's that are due
-  // with it. Beside that, the heavy client is behind its clock by what the light one has got.
+  // The longest wait of the light client's calls: the batch that runs when the call arrives, its own batch, and two
+  // batches of the heavy client that are due at the same time. In addition, the heavy client may catch up on the work
+  // that the light client has got.
   static constexpr absl::Duration kMostWait = absl::Milliseconds(4 * 128 + 2), kToken = absl::Milliseconds(2);
 
   SimulationOptions Options() {
@@ -187,8 +189,8 @@ class CrowdWorld {
     CallStream(server_, std::move(spec));
   }
 
-  // Cancelled work of the light client does not count against it. It has a call all the time, so that it is not
-  // forgotten.
+  // Creates cancelled work of the light client, which must not count against it. The client always has a call open, so
+  // that the server does not forget it.
   void MakePast() {
     CallUnary(server_, {.client = "10.0.0.2", .bulk = true, .texts = {RandomWords(random_, 1, 5)}});
     for (int i = 0; i < 20; ++i) {
@@ -202,7 +204,8 @@ class CrowdWorld {
     if (server_.loop().Now() > end) return;
     UnarySpec spec{.client = "10.0.0.2", .texts = {RandomWords(random_, 1, 10)}};
     const absl::Duration most = kMostWait + light_work_;
-    light_work_ += kToken * static_cast<int64_t>(spec.texts[0].size() + 5);  // Its number and its special tokens.
+    // Includes the words that encode the text's number, and the special tokens.
+    light_work_ += kToken * static_cast<int64_t>(spec.texts[0].size() + 5);
     spec.then = [this, end, most](const absl::Status& status, absl::Duration took) {
       if (!status.ok()) server_.checker().Violate(absl::StrCat("a light client is refused: ", status.message()));
       if (took > most) server_.checker().Violate(absl::StrCat("a light client waits for ", absl::FormatDuration(took)));
@@ -211,14 +214,14 @@ class CrowdWorld {
     CallUnary(server_, std::move(spec));
   }
 
-  absl::Duration light_work_;  // Of its calls so far.
+  absl::Duration light_work_;  // Work of the light client's calls so far.
   Random random_;
   SimulatedServer server_;
 };
 
 // -------------------------------------------------------------------------------------------------------------- shares
 
-// Clients that always have work waiting, in calls of different sizes, whose tokens are few or many a byte.
+// Clients that always have work waiting. Their calls have different sizes, and few or many tokens per byte.
 class SharesWorld {
  public:
   explicit SharesWorld(uint64_t seed)
@@ -242,12 +245,12 @@ class SharesWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(8), kBegin = absl::Seconds(2);
-  static constexpr double kEqual = 0.85;  // Work in progress at both ends counts.
+  static constexpr double kEqual = 0.85;  // Less than 1, since work in progress at both ends of the interval counts.
 
   struct Client {
     int64_t texts = 1;
     int letters = 1;
-    int64_t served = 0;  // Tokens.
+    int64_t served = 0;  // In tokens.
   };
 
   void Call(size_t index) {
@@ -271,7 +274,8 @@ class SharesWorld {
 
 // ----------------------------------------------------------------------------------------------------------- tokenizer
 
-// Clients have more texts tokenized than one thread can do; what is accepted waits at most as long as was promised.
+// Clients request more tokenization than one thread can do. Accepted texts must wait at most as long as the limit that
+// the server was given.
 class TokenizerWorld {
  public:
   explicit TokenizerWorld(uint64_t seed)
@@ -297,7 +301,8 @@ class TokenizerWorld {
     spec.then = [this](const absl::Status& status, absl::Duration took) {
       if (!status.ok()) return;
       ++answered_;
-      // Beside the wait, the text that runs and its own. Of others who come later as much may go first.
+      // Allows for the running text and the call's own text, in addition to the wait. Each other client that comes
+      // later may go first by as much.
       constexpr absl::Duration kLongest = absl::Milliseconds(60);
       if (took > clients_ * (kMaxWait + kLongest)) {
         server_.checker().Violate(absl::StrCat("a text waits for ", absl::FormatDuration(took), " to be tokenized"));
@@ -314,7 +319,7 @@ class TokenizerWorld {
 
 // ----------------------------------------------------------------------------------------------------------- deadlines
 
-// Callers with deadlines of some times what a call alone takes, who call again as soon as they may.
+// Callers whose deadlines are a multiple of the time that a call alone takes. They call again as soon as they may.
 class DeadlineWorld {
  public:
   explicit DeadlineWorld(uint64_t seed)
@@ -340,9 +345,9 @@ class DeadlineWorld {
 
  private:
   static constexpr absl::Duration kLength = absl::Seconds(8);
-  static constexpr double kGoodput = 0.85;  // The bar of the same load on a real server.
+  static constexpr double kGoodput = 0.85;  // The threshold is that of the same load on a real server.
 
-  // Each text is a sequence of 16 tokens, four of which fill a batch.
+  // Returns the time of one call alone. Each text is a sequence of 16 tokens, and four of them fill a batch.
   absl::Duration Alone() const {
     return texts_ * 16 * absl::Milliseconds(2) + (texts_ + 3) / 4 * absl::Microseconds(500);
   }

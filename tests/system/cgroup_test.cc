@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::EndsWith;
 
-// A folder such as /proc/self, and groups below another one.
+// Creates a folder like /proc/self, and cgroups below another folder.
 class CgroupTest : public ::testing::Test {
  protected:
   CgroupTest() { std::filesystem::create_directories(folder_); }
@@ -28,7 +28,7 @@ class CgroupTest : public ::testing::Test {
     std::filesystem::create_directories(std::filesystem::path(folder_ + "/" + file).parent_path());
     std::ofstream(folder_ + "/" + file) << content;
   }
-  // The mounts and groups of the process; $ stands for where the groups' files are.
+  // Reads the limits for these mounts and cgroups of the process. $ stands for the folder of the cgroup files.
   CgroupLimits Read(std::string mountinfo, const std::string& cgroup) {
     for (size_t at; (at = mountinfo.find('$')) != std::string::npos;) mountinfo.replace(at, 1, folder_ + "/fs");
     Write("mountinfo", "24 1 8:1 / / rw - ext4 /dev/sda rw\n" + mountinfo);
@@ -67,7 +67,7 @@ TEST_F(CgroupTest, GroupsBesideItDoNotCount) {
 TEST_F(CgroupTest, AContainerSeesItsGroupAsTheRoot) {
   Write("fs/cpu.max", "250000 100000\n");
   EXPECT_EQ(Read(kVersion2, "0::/\n").cores->value, 2.5);
-  // Without a namespace of its own, the host's path; the mount shows the container's group alone.
+  // Without a cgroup namespace, the path is the host's, but the mount shows only the container's group.
   const char* const mount = "30 24 0:26 /docker/1f $ ro - cgroup2 cgroup rw\n";
   EXPECT_EQ(Read(mount, "0::/docker/1f\n").cores->value, 2.5);
   Write("fs/inner/cpu.max", "100000 100000\n");

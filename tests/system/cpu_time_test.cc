@@ -14,7 +14,7 @@
 namespace longembed {
 namespace {
 
-TEST(WantsCpuTest, TellsAThreadThatRunsFromOneThatWaits) {
+TEST(WantsCpuTest, DistinguishesRunningFromWaitingThreads) {
   std::atomic<pid_t> runs = 0, waits = 0;
   std::atomic<bool> over = false;
   std::promise<void> end;
@@ -35,7 +35,7 @@ TEST(WantsCpuTest, TellsAThreadThatRunsFromOneThatWaits) {
     absl::SleepFor(absl::Milliseconds(1));
   }
   EXPECT_TRUE(seen_waiting);
-  EXPECT_FALSE(WantsCpu(1 << 30));  // There is none.
+  EXPECT_FALSE(WantsCpu(1 << 30));  // There is no such thread.
   over = true;
   end.set_value();
 }

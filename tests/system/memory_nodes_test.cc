@@ -19,7 +19,7 @@
 namespace longembed::cpu {
 namespace {
 
-// "0-1,3" is 3.
+// Returns the number of entries of a list. For "0-1,3" it is 3.
 int CountOfList(const std::string& list) {
   int count = 0;
   for (const absl::string_view part : absl::StrSplit(list, ',', absl::SkipEmpty())) {
@@ -29,7 +29,7 @@ int CountOfList(const std::string& list) {
   return count;
 }
 
-TEST(MemoryNodesTest, AreThoseThatTheSystemAllows) {
+TEST(MemoryNodesTest, EqualWhatTheSystemAllows) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
     const std::string key = "Mems_allowed_list:\t";

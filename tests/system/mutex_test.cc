@@ -1,4 +1,4 @@
-// Locks exclude each other, and waits end by their predicate or their timeout.
+// Tests that locks exclude each other, and that waits end by their predicate or by their timeout.
 #include "system/mutex.h"
 
 #include <gtest/gtest.h>

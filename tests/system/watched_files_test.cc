@@ -27,14 +27,14 @@ TEST(WatchedFilesTest, LooksOnceAnInterval) {
   EXPECT_TRUE(files.Changed(now));
   EXPECT_FALSE(files.Changed(now + seconds(2)));
   std::ofstream(path) << "12";
-  EXPECT_FALSE(files.Changed(now + milliseconds(2500)));  // Not looked at.
+  EXPECT_FALSE(files.Changed(now + milliseconds(2500)));  // The interval has not passed, so the file is not checked.
   EXPECT_TRUE(files.Changed(now + seconds(3)));
   std::filesystem::remove(path);
   EXPECT_TRUE(files.Changed(now + seconds(4)));
   EXPECT_FALSE(files.Changed(now + seconds(5)));
 }
 
-// As when an operator forgot who may read it, and mends that: nothing is written, and all is different.
+// For example, an operator fixes the permissions of a file: nothing is written, but the file becomes readable.
 TEST(WatchedFilesTest, AnotherModeIsAChange) {
   const std::string path = absl::StrCat(::testing::TempDir(), "watched_mode_", getpid());
   std::ofstream(path) << "1";
@@ -43,7 +43,7 @@ TEST(WatchedFilesTest, AnotherModeIsAChange) {
   const WatchedFiles::SteadyTime now;
   EXPECT_TRUE(files.Changed(now));
   EXPECT_FALSE(files.Changed(now + seconds(1)));
-  absl::SleepFor(absl::Milliseconds(50));  // The kernel's clock ticks more slowly than ours.
+  absl::SleepFor(absl::Milliseconds(50));  // The kernel's file timestamps are coarser than our clock.
   std::filesystem::permissions(path, std::filesystem::perms::owner_all);
   EXPECT_TRUE(files.Changed(now + seconds(2)));
   std::filesystem::remove(path);
@@ -67,7 +67,7 @@ TEST(ReadWholeFileTest, SaysWhyNot) {
   }
 }
 
-// Its reader holds a lock that every TLS handshake takes.
+// The caller holds a lock that every TLS handshake needs.
 TEST(ReadWholeFileTest, DoesNotWaitForAPipe) {
   const std::string path = absl::StrCat(::testing::TempDir(), "pipe_", getpid());
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);

@@ -1,8 +1,8 @@
-"""transformers' own networks under a context extension that transformers cannot be told of: the oracle of extensions of every family.
+"""Runs transformers' networks under context extensions that transformers does not support. This is the oracle for extensions of every family.
 
-Rotary families keep transformers' network and get the attention of explicit_model.py, in float64, in place of its rotations and its kernel. Families with a position
-table get the table's rows where the extension puts them, and queries times the extension's scale.
-"""
+Rotary families keep transformers' network, but its rotations and its attention kernel are replaced by the attention of explicit_model.py, in
+float64. In families with a position table, the rows of the table are moved to the positions of the extension, and queries are multiplied by its
+scale."""
 
 import itertools
 import sys
@@ -15,11 +15,11 @@ from transformers import AttentionInterface
 
 from explicit_model import Geometry, Shape, calibration, geometry, products, query_scale
 
-QUERIES = ("self.query.", "q_lin.", "attn.q.")  # Of RoBERTa, DistilBERT, MPNet.
+QUERIES = ("self.query.", "q_lin.", "attn.q.")  # Names of the query layers in RoBERTa, DistilBERT and MPNet.
 
 
 class Rows(nn.Module):
-    """In place of a position table: rows [n, H] for n tokens, whatever their ids are."""
+    """Replaces a position table. Returns rows [n, H] for n tokens, whatever their ids are."""
 
     def __init__(self, rows: np.ndarray):
         super().__init__()
@@ -31,7 +31,8 @@ class Rows(nn.Module):
 
 @torch.inference_mode()
 def hidden_states(reference: nn.Module, ids: list[int], extension: dict, shape: Shape, pooling: str = "mean") -> np.ndarray:
-    """Of the last layer, [n, H]. `pooling` is for calibration, of rotary families alone. `reference` is transformers' eager model, and changed."""
+    """Returns the hidden states of the last layer, [n, H]. `pooling` matters only for calibration in rotary families. `reference` is transformers'
+    eager model, and is modified."""
     where, scale = geometry(extension, len(ids), shape), query_scale(extension, len(ids), shape.window)
     if where.rows is None:
         where.calibration = calibration(extension, pooling, len(ids))
@@ -50,7 +51,7 @@ def with_rotations(reference: nn.Module, ids: list[int], where: Geometry, scale:
     j = np.arange(shape.rotary_dim // 2)
     local = Geometry(theta=shape.local_base ** (-2.0 * j / shape.rotary_dim), relative=distance.astype(np.float64))
 
-    layers = itertools.count()  # Each attends once.
+    layers = itertools.count()  # Each layer calls attend once.
 
     def attend(module, query, key, value, attention_mask, scaling, sliding_window=None, **more):
         is_local, number = sliding_window is not None, next(layers)

@@ -1,9 +1,8 @@
-"""The networks and the context extensions written out from their formulas, in float64 and without regard to speed: the oracle of tests that share no code with the
-server, the exporter or transformers.
+"""Implements the networks and the context extensions directly from their formulas, in float64 and without regard to speed. This is the oracle of
+tests. It shares no code with the server, the exporter or transformers.
 
-Rotary attention is one complex product a pair of tokens: Re sum_k q_k conj(k_k) exp(i theta_k r(i, j)), with the n * n matrix r of relative positions. Every method is a
-choice of theta, r and an amplitude; there are no tables of cos and sin.
-"""
+Rotary attention is one complex product per pair of tokens: Re sum_k q_k conj(k_k) exp(i theta_k r(i, j)), with the n * n matrix r of relative
+positions. Every method is a choice of theta, r and an amplitude. There are no tables of cos and sin."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ import torch
 
 @dataclass
 class Calibration:
-    """Attention calibration (arXiv 2601.16934) of the last ceil(share layers) layers: of the row of the pooled special token, or of every row where there is none."""
+    """Attention calibration (arXiv 2601.16934) in the last ceil(share layers) layers. It applies to the row of the pooled special token, or to
+    every row if there is none."""
 
     strength: float = 0.5
     basket: int = 128
@@ -26,7 +26,7 @@ class Calibration:
         return layer >= layers - math.ceil(self.share * layers)
 
     def of_row(self, row: np.ndarray, i: int) -> np.ndarray:
-        """A row of attention, [n], of query i; 0 where the query sees nothing."""
+        """Calibrates `row` [n], the attention of query i. Entries are 0 for tokens that the query cannot see."""
         if self.special not in (None, i):
             return row
         counted = row > 0
@@ -42,7 +42,7 @@ class Calibration:
 
 @dataclass
 class Geometry:
-    """Positions of one sequence. APE: real-valued rows. RoPE: frequencies [R/2], relative positions [n, n], factor on the logits."""
+    """The positions of one sequence. APE: real-valued rows. RoPE: frequencies [R/2], relative positions [n, n], and a factor for the logits."""
 
     rows: np.ndarray | None = None
     theta: np.ndarray | None = None
@@ -52,7 +52,7 @@ class Geometry:
 
     @cached_property
     def turns(self) -> np.ndarray:
-        """[R/2, n, n] complex: how far a pair of components turns between every two tokens."""
+        """The rotations [R/2, n, n], complex: how far each pair of components turns between every two tokens."""
         return np.exp(1j * self.theta[:, None, None] * self.relative)
 
 
@@ -69,8 +69,8 @@ class Shape:
     epsilon: float = 0.0
     factor: float = 1.0  # Divides all rotary frequencies.
     causal: bool = False
-    first_row: int = 0  # Of the position table: the first token's.
-    reach: int = 0  # Of local layers, in tokens to either side; their rotary base.
+    first_row: int = 0  # The row of the position table that the first token uses.
+    reach: int = 0  # Local layers: how many tokens they see on either side. local_base is their rotary base.
     local_base: float = 10000.0
     tensors: dict = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ def shape_of(kind: str, checkpoint, window: int) -> Shape:
 
 
 def geometry(extension: dict, n: int, shape: Shape) -> Geometry:
-    """The positions of a sequence of n tokens under an extension without windows."""
+    """Returns the positions of a sequence of n tokens under an extension without windows."""
     lo, p = shape.window, np.arange(n)
     if shape.base == 0:
         return Geometry(rows=moved(extension, p, n, lo))
@@ -114,7 +114,7 @@ def geometry(extension: dict, n: int, shape: Shape) -> Geometry:
                 amplitude = 0.1 * math.log(factor) + 1
     if extension.get("resonance"):
         theta = 2 * np.pi / np.round(2 * np.pi / theta)
-    q = p if "interpolation" in extension else moved(extension, p, n, lo)  # theta / s has interpolated already.
+    q = p if "interpolation" in extension else moved(extension, p, n, lo)  # theta / s already includes the interpolation.
     relative = q[:, None] - q[None, :]
     if "self_extend" in extension:
         relative = self_extended(n, *group_and_window(extension["self_extend"], n, lo))
@@ -185,7 +185,7 @@ def chunk_and_window(asked: dict, n: int, lo: int) -> tuple[int, int]:
 
 @cache
 def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
-    """Section 3 of arXiv 2402.17463, and its mirror image for keys to the right."""
+    """Returns the distances of arXiv 2402.17463, section 3, and their mirror image for keys to the right."""
     relative = np.zeros((n, n), dtype=np.int64)
     for i in range(n):
         for j in range(i + 1):
@@ -197,7 +197,7 @@ def dual_chunked(n: int, s: int, w: int) -> np.ndarray:
 
 
 def string_distances(n: int, asked: dict, lo: int) -> np.ndarray:
-    """arXiv 2410.18745: d -> d - S + W from S on, to both sides."""
+    """Returns the distances of arXiv 2410.18745, in both directions: from S on, d becomes d - S + W."""
     s = asked.get("shift_from", lo // 3)
     w = asked.get("local_window", min(128, s // 2))
     d = np.arange(n)[:, None] - np.arange(n)[None, :]
@@ -210,7 +210,7 @@ def query_scale(extension: dict, n: int, lo: int) -> float:
 
 
 def calibration(extension: dict, pooling: str, n: int) -> Calibration | None:
-    """`pooling`: mean, cls or last; mean also for spans and token vectors."""
+    """`pooling` is mean, cls or last. Use mean also for spans and token vectors."""
     asked = extension.get("attention_calibration")
     if asked is None:
         return None
@@ -222,13 +222,13 @@ def calibration(extension: dict, pooling: str, n: int) -> Calibration | None:
 
 
 def hidden_states(shape: Shape, ids: list[int], where: Geometry, scale: float) -> np.ndarray:
-    """Of the last layer, [n, H] float64."""
+    """Returns the hidden states of the last layer, [n, H] float64."""
     network = {"llama": decoder, "mistral": decoder, "nomic_bert": nomic_bert}.get(shape.kind, bert)
     return network(shape, ids, where, scale)
 
 
 def sequence_vector(shape: Shape, ids: list[int], extension: dict, pooling: str) -> np.ndarray:
-    """The pooled vector, not normalized, of one sequence under an extension without windows. `pooling`: mean, cls or last."""
+    """Returns the pooled, un-normalized vector of one sequence under an extension without windows. `pooling` is mean, cls or last."""
     where = geometry(extension, len(ids), shape)
     where.calibration = calibration(extension, pooling, len(ids))
     hidden = hidden_states(shape, ids, where, query_scale(extension, len(ids), shape.window))
@@ -290,7 +290,7 @@ def decoder(shape: Shape, ids: list[int], where: Geometry, scale: float) -> np.n
 
 
 def attend(shape: Shape, q, k, v, where: Geometry, scale: float, layer: tuple[int, int], *, causal: bool = False) -> np.ndarray:
-    """`layer`: its number, and how many there are."""
+    """`layer` is the pair (number of the layer, number of layers)."""
     d = q.shape[1] // shape.heads
     shared = shape.heads // shape.key_value_heads
     outputs = []

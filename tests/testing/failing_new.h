@@ -1,5 +1,5 @@
-// Replaces operator new of a whole test program by one that fails when the test says so. Include it in one file of the
-// program, which defines AllocationFails.
+// Replaces operator new in a whole test program by one that fails on request. Include it in exactly one file of the
+// program; that file defines AllocationFails.
 #ifndef LONGEMBED_TESTS_TESTING_FAILING_NEW_H_
 #define LONGEMBED_TESTS_TESTING_FAILING_NEW_H_
 
@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// Whether this allocation throws std::bad_alloc. Called on any thread; must not allocate.
+// Returns true if this allocation throws std::bad_alloc. Called on any thread. Must not allocate.
 bool AllocationFails(size_t size);
 
 inline void* AllocateUnlessItFails(size_t size) {

@@ -1,4 +1,4 @@
-// A call without a front: what an operation, or the core, may know of one.
+// A call without a frontend: the caller, ledger and memory that operations and the core need.
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_CALL_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_CALL_H_
 

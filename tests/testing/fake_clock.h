@@ -1,4 +1,4 @@
-// A clock that stands still until a test moves it.
+// A clock that does not advance until a test moves it.
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_CLOCK_H_
 

@@ -1,4 +1,4 @@
-// An encoder without a network: a vector tells which tokens it came from.
+// An encoder without a network. Its vectors show which tokens they came from.
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_ENCODER_H_
 
@@ -13,8 +13,8 @@
 
 namespace longembed {
 
-// Each span's vector is {sum of its tokens, its length, length of its sequence, 1}; the sum is NaN where kBrokenToken
-// is among them.
+// Returns, for each span, the vector {sum of its tokens, its length, length of its sequence, 1}. The sum is NaN if
+// kBrokenToken is among the tokens.
 class FakeEncoder final : public Encoder {
  public:
   static constexpr int kWidth = 4;
@@ -26,19 +26,19 @@ class FakeEncoder final : public Encoder {
   std::string device() const override { return "fake"; }
   std::string engine() const override { return "fake"; }
 
-  // Encode waits while the gate is closed; it asks is_cancelled all the time, as a real encoder does between layers.
+  // Makes Encode wait until OpenGate. While it waits it polls is_cancelled, as a real encoder does between layers.
   void CloseGate() { open_ = false; }
   void OpenGate() { open_ = true; }
-  // From now on it does not ask, as within a layer.
+  // Stops polling is_cancelled from now on, as a real encoder does within a layer.
   void IgnoreCancellation() { asks_ = false; }
-  // Returns once so many Encode calls have begun.
+  // Returns after at least `calls` Encode calls have begun.
   void AwaitCalls(int calls);
-  // From now on every batch fails with this.
+  // Makes every batch fail with `status` from now on.
   void FailWith(absl::Status status);
-  // From now on every batch with this token in it fails with this.
+  // Makes every batch that contains `token` fail with `status` from now on.
   void FailOn(int32_t token, absl::Status status);
 
-  // The sequences of every batch so far, by their first tokens.
+  // Returns the batches so far. Each batch lists the first token of each of its sequences.
   std::vector<std::vector<int32_t>> batches() const;
   int given_up() const { return given_up_; }
 
@@ -53,7 +53,7 @@ class FakeEncoder final : public Encoder {
   std::map<int32_t, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
 };
 
-// A sequence of `size` tokens, all equal to `token`, with one span over all of them.
+// Returns a sequence of `size` tokens, all equal to `token`, with one span over all of them.
 Sequence MakeSequence(int32_t token, int size);
 
 }  // namespace longembed

@@ -1,4 +1,4 @@
-// A gRPC server on a free port of the loopback, with one fake model behind it, called "fake".
+// A gRPC server on a free loopback port, with one fake model named "fake".
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_SERVER_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_SERVER_H_
 
@@ -18,18 +18,18 @@ namespace longembed {
 class FakeServer {
  public:
   struct Options {
-    ServerConfig config;  // Its addresses and models are not looked at.
+    ServerConfig config;  // Its addresses and models are ignored.
     ServedModelOptions model;
-    std::optional<ModelManifest> manifest;  // FakeManifest() where absent.
+    std::optional<ModelManifest> manifest;  // Absent: FakeManifest().
     Profiles profiles;
-    std::string no_memory;                  // FakeTokenizer's.
-    std::shared_ptr<ApiKeyStore> api_keys;  // Null: no key is asked for.
+    std::string no_memory;                  // Passed to FakeTokenizer.
+    std::shared_ptr<ApiKeyStore> api_keys;  // Null: no API key is required.
   };
 
   explicit FakeServer(Options options = {});
-  ~FakeServer();  // Opens the encoder's gate and ends in order.
+  ~FakeServer();  // Opens the encoder's gate and shuts down in order.
 
-  // The server must outlive all uses of the channel.
+  // Opens a channel to the server. The server must outlive all uses of the channel.
   std::shared_ptr<grpc::Channel> Connect() const { return Connect(grpc().port()); }
   static std::shared_ptr<grpc::Channel> Connect(int port);
 
@@ -47,20 +47,22 @@ class FakeServer {
 
  private:
   RealClock clock_;
-  Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
+  // Declared before the scheduler, whose jobs return their admission when they are destroyed.
+  Admission admission_{{}, clock_};
   Ledger ledger_{4 << 20};
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   ModelRegistry models_;
   Options options_;
-  FakeEncoder* encoder_ = nullptr;  // The model's.
+  FakeEncoder* encoder_ = nullptr;  // Owned by the model.
   Health health_{{}};
   OpenStreams streams_;
   std::unique_ptr<HostContext> host_;
   std::unique_ptr<LongembedContext> api_;
   std::unique_ptr<Apis> apis_;
   std::unique_ptr<GrpcServer> grpc_;
-  WorkerPool pool_{1, clock_};  // After the server: its last tasks still find what they answer to.
+  // Destroyed before the server, so that the last tasks still find the calls that they answer.
+  WorkerPool pool_{1, clock_};
 };
 
 }  // namespace longembed

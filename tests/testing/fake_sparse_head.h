@@ -1,4 +1,4 @@
-// A sparse head without a network, for token vectors of FakeEncoder.
+// A sparse head without a network, for the token vectors of FakeEncoder.
 #ifndef LONGEMBED_TESTS_TESTING_FAKE_SPARSE_HEAD_H_
 #define LONGEMBED_TESTS_TESTING_FAKE_SPARSE_HEAD_H_
 
@@ -13,8 +13,9 @@
 
 namespace longembed {
 
-// The weight of each token of a part is 100 times its id, and its sequence's length: the ids are from the tokens, the
-// weights from the hidden states. Equal tokens are one, of the largest weight, or of their sum.
+// Gives each token of a part the weight 100 * its id + the length of its sequence. The ids are taken from the tokens,
+// and the weights from the hidden states. Equal tokens become one entry, with the largest weight or the sum of the
+// weights.
 class FakeSparseHead final : public SparseHead {
  public:
   explicit FakeSparseHead(SparseSum sum = SparseSum::kMax) : sum_(sum) {}
@@ -43,7 +44,7 @@ class FakeSparseHead final : public SparseHead {
   }
 
   SparseSum sum() const override { return sum_; }
-  int most_rows() const { return most_rows_; }  // Of a call so far.
+  int most_rows() const { return most_rows_; }  // The most rows of any call so far.
 
  private:
   const SparseSum sum_;

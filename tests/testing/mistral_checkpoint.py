@@ -1,4 +1,5 @@
-"""A random Mistral checkpoint of any size, written shard by shard: bf16 safetensors with an index, and a byte-fallback BPE tokenizer trained on this repository's texts."""
+"""Writes a random Mistral checkpoint of any size, one shard at a time: bf16 safetensors with an index, and a byte-fallback BPE tokenizer trained
+on this repository's texts."""
 
 import json
 import math
@@ -68,19 +69,19 @@ def _layer(number: int, shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
 
 
 class _Numbers:
-    """Random weights: stretches of one pool from random places, because drawing billions of numbers takes minutes."""
+    """Random weights. They are slices of one pool from random places, because drawing billions of numbers takes minutes."""
 
-    POOL = (1 << 25) - 39  # No multiple of a row.
+    POOL = (1 << 25) - 39  # Not a multiple of the length of a row.
 
     def __init__(self):
         self._generator = torch.Generator().manual_seed(0)
         self._pool = torch.randn(self.POOL, generator=self._generator).to(torch.bfloat16)
 
     def tensor(self, name: str, size: tuple[int, ...]) -> torch.Tensor:
-        """Products keep the size of what they are given; norms are around 1."""
+        """Returns a weight. Its scale keeps the size of products close to that of their inputs. Norms are around 1."""
         if "norm" in name:
             return (1 + 0.2 * torch.randn(size, generator=self._generator)).to(torch.bfloat16)
-        scale = 1.0 if "embed" in name else 2.0 ** round(math.log2(size[1]) / -2)  # A power of two: a product with it is exact.
+        scale = 1.0 if "embed" in name else 2.0 ** round(math.log2(size[1]) / -2)  # A power of two, so that multiplying by it is exact.
         start = int(torch.randint(self.POOL, (1,), generator=self._generator))
         count = math.prod(size)
         more = -(-max(0, start + count - self.POOL) // self.POOL)
@@ -88,7 +89,7 @@ class _Numbers:
 
 
 def _save_tokenizer(folder: Path, shape: Shape) -> None:
-    """As Mistral's: SentencePiece's BPE with a token for each byte, words begin with a mark, BOS before a text."""
+    """Saves a tokenizer like Mistral's: SentencePiece's BPE with one token per byte, a mark at the start of each word, and BOS before a text."""
     specials = ["<unk>", "<s>", "</s>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
@@ -96,7 +97,7 @@ def _save_tokenizer(folder: Path, shape: Shape) -> None:
     trainer = trainers.BpeTrainer(vocab_size=min(shape.vocabulary, 4000), special_tokens=specials + [f"<0x{byte:02X}>" for byte in range(256)], show_progress=False)
     words = " ".join(file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("*/*/README.md"))).split()
     tokenizer.train_from_iterator(words, trainer)
-    # Special tokens of the trainer are plain ones of the tokenizer: a text may contain them.
+    # The tokenizer must treat the trainer's special tokens as ordinary ones, because a text may contain them.
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in specials]
     tokenizer = Tokenizer.from_str(json.dumps(content))

@@ -1,5 +1,5 @@
-// An EmbeddingService that answers Embed and EmbedStream from a script of statuses, then with vectors that tell the
-// text's length.
+// An EmbeddingService that answers Embed and EmbedStream with statuses from a script, and then with vectors that show
+// the length of the text.
 #ifndef LONGEMBED_TESTS_TESTING_SCRIPTED_SERVICE_H_
 #define LONGEMBED_TESTS_TESTING_SCRIPTED_SERVICE_H_
 
@@ -22,7 +22,7 @@
 
 namespace longembed {
 
-// On a free port of the loopback from construction to destruction.
+// Serves on a free loopback port from construction to destruction.
 class ScriptedService final : public v1::EmbeddingService::Service {
  public:
   struct Failure {
@@ -61,7 +61,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::OK;
   }
 
-  // The answer of ListModels; REQUIRES: set before a call.
+  // Sets the answer of ListModels. REQUIRES: called before any call.
   void set_models(v1::ListModelsResponse models) { models_ = std::move(models); }
   grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*,
                           v1::ListModelsResponse* response) override {
@@ -69,32 +69,34 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::OK;
   }
 
-  // The next streams break, with UNAVAILABLE, after so many answers each; what else they were sent is lost.
+  // Makes the next stream break with UNAVAILABLE after `answers` answers. Inputs sent after those are lost. Further
+  // calls queue up for the streams after it.
   void BreakNextStreamAfter(int answers) {
     const MutexLock lock(mutex_);
     breaks_.push_back(answers);
   }
-  // Every stream ends with `status` after so many answers, as the server ends one that is too old: without a look at
-  // what it was sent since.
+  // Makes every stream end with `status` after `answers` answers, ignoring inputs sent since. The server ends a stream
+  // that is too old in the same way.
   void EndStreamsAfter(int answers, grpc::Status status) {
     const MutexLock lock(mutex_);
     end_after_ = answers;
     end_status_ = std::move(status);
   }
-  // Answers come in pairs, the second one first.
+  // Makes answers come in pairs, with the second one first.
   void AnswerInDisorder() { disorder_ = true; }
-  // The first input of a stream is answered when so many are read, or all; the others at once.
+  // Delays the answer to the first input of each stream until `inputs` inputs or all of them are read. All other inputs
+  // are answered at once.
   void HoldFirstUntil(int inputs) { hold_first_until_ = inputs; }
-  // A text of a stream that is longer has an error for its answer, as soon as that is known.
+  // Makes longer texts on streams fail, as soon as their length exceeds `bytes`.
   void set_max_text_bytes(size_t bytes) { max_text_bytes_ = bytes; }
-  // The next answers of streams are refusals: RESOURCE_EXHAUSTED, to be sent again after `delay_ms`.
+  // Makes the next `inputs` answers on streams refusals: RESOURCE_EXHAUSTED, with a retry delay of `delay_ms`.
   void RefuseInputs(int inputs, int delay_ms) {
     refusals_ = inputs;
     delay_ms_ = delay_ms;
   }
-  // Nothing of a stream is read, and Embed not answered, until the client gives it up.
+  // Stops reading streams and answering Embed, until the client cancels.
   void StopReading() { reads_ = false; }
-  // Read from streams.
+  // Returns the number of inputs read from streams.
   int inputs() const { return inputs_; }
   size_t largest_message() const { return largest_message_; }
 
@@ -203,7 +205,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   mutable Mutex mutex_;
   std::deque<int> breaks_;
   std::deque<Failure> failures_;
-  int end_after_ = -1;  // Never.
+  int end_after_ = -1;  // -1 means never.
   grpc::Status end_status_;
   int calls_ = 0;
   std::string authorization_;

@@ -1,4 +1,4 @@
-"""Small random checkpoints of every architecture, saved as Hugging Face ones would be. Weights are large enough for every mistake to show."""
+"""Small random checkpoints of every architecture, saved in Hugging Face's format. Their weights are large enough for every mistake to show."""
 
 import json
 import sys
@@ -13,16 +13,17 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 
-WINDOW = 32  # Lo.
+WINDOW = 32  # The trained window, Lo.
 COMMON = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "vocab_size": 300, "initializer_range": 0.25}
 
 
-# transformers takes tokenizer.json as it is, instead of making a tokenizer for the model type out of its vocabulary.
+# Makes transformers use tokenizer.json as it is, instead of building a tokenizer for the model type from its vocabulary.
 TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def tiny_tokenizer(template: str = "[CLS] $A [SEP]") -> Tokenizer:
-    """One token a printable character, in special tokens that are not BERT's usual ids (1 pads, as in XLM-R); with truncation and padding to be stripped."""
+    """Returns a tokenizer with one token per printable character. Its special tokens do not have BERT's usual ids (1 is the padding token, as in
+    XLM-R). It has truncation and padding settings, which the exporter must strip."""
     words = ["[UNK]", "[PAD]", "[SEP]", "[CLS]"] + [chr(code) for code in range(33, 127)] + ["##" + chr(code) for code in range(33, 127)]
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -35,7 +36,8 @@ def tiny_tokenizer(template: str = "[CLS] $A [SEP]") -> Tokenizer:
 
 
 def save(kind: str, folder: Path) -> Path:
-    """`kind` is a key of KINDS or FAMILIES. Norms and biases are random too: ones and zeros would hide a swap."""
+    """Saves a checkpoint. `kind` is a key of KINDS or FAMILIES. Norms and biases are random too, because ones and zeros would hide swapped
+    tensors."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     model, template = (KINDS | FAMILIES)[kind]()
@@ -53,7 +55,8 @@ def save(kind: str, folder: Path) -> Path:
 
 
 def expand_positions(folder: Path, stride: int) -> Path:
-    """Gives a saved BERT a position table of `stride` rows for each of its own, random between them: as a tuned one."""
+    """Replaces the position table of a saved BERT by one with `stride` rows per original row, like a tuned table. Rows between the original ones
+    are random."""
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     name = next(name for name in tensors if name.endswith("position_embeddings.weight"))
     rows, width = tensors[name].shape
@@ -66,7 +69,7 @@ def expand_positions(folder: Path, stride: int) -> Path:
 
 
 def save_e5_rope(bert: torch.nn.Module, folder: Path) -> None:
-    """transformers has no E5-RoPE: its names are BERT's without the position table."""
+    """Saves an E5-RoPE checkpoint, which transformers does not support. Its tensors have BERT's names, without the position table."""
     config = {
         "model_type": "e5rope", "num_attention_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": WINDOW,
         "rope_theta": 10000.0, "rotary_value": False, "embedding_size": 64, **COMMON,
@@ -82,7 +85,7 @@ def _bert():
 
 
 def _bert_kin(name: str, **more):
-    """RoBERTa, CamemBERT, XLM-R and MPNet, whose tables begin with the padding token's row and one more."""
+    """Returns a RoBERTa, CamemBERT, XLM-R or MPNet. Their position tables begin with the row of the padding token and one more unused row."""
     config = getattr(transformers, name + "Config")(num_attention_heads=4, max_position_embeddings=WINDOW + 2, pad_token_id=1, **COMMON, **more)
     return getattr(transformers, name + "Model")(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
@@ -141,7 +144,7 @@ def _gemma3():
 
 
 def _bidirectional(config_class, model_class, **more):
-    """Trained to see both sides, as transformers >= 5.2 obeys `is_causal`."""
+    """Returns a model trained with bidirectional attention. transformers >= 5.2 honors `is_causal`."""
     model, template = _decoder(config_class, model_class, "[CLS] $A [SEP]", **more)
     model.config.is_causal = False
     return model, template
@@ -155,7 +158,7 @@ KINDS = {
     "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, "$A [SEP]"),
     "mistral": lambda: _decoder(transformers.MistralConfig, transformers.MistralModel, "$A", sliding_window=WINDOW),
 }
-# More networks, each of which shares most of its parts with one of KINDS.
+# Further networks. Each shares most of its parts with one of KINDS.
 FAMILIES = {
     "roberta": lambda: _bert_kin("Roberta"),
     "camembert": lambda: _bert_kin("Camembert", type_vocab_size=1),

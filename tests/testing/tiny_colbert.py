@@ -1,4 +1,4 @@
-"""Small random ColBERT checkpoints, saved as sentence-transformers, PyLate and Stanford's ColBERT save them."""
+"""Small random ColBERT checkpoints, in the formats of sentence-transformers, PyLate and Stanford's ColBERT."""
 
 import json
 import string
@@ -19,7 +19,7 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def save_pylate(folder: Path, kind: str = "bert", residual: bool = False, **changes) -> Path:
-    """[Transformer, Dense] with PyLate's settings beside them, and "[Q] " and "[D] " as tokens of their own."""
+    """Saves [Transformer, Dense] with PyLate's settings files. "[Q] " and "[D] " are tokens of their own."""
     _save(kind, folder, ["[Q] ", "[D] "])
     tail = ["sentence_transformers.models.Transformer", "pylate.models.Dense.Dense"]
     write(folder / "modules.json", [{"idx": i, "name": str(i), "path": ["", "1_Dense"][i], "type": name} for i, name in enumerate(tail)])
@@ -32,7 +32,7 @@ def save_pylate(folder: Path, kind: str = "bert", residual: bool = False, **chan
 
 
 def save_native(folder: Path, kind: str = "bert", expansion: dict | None = None, mask: dict | None = None, **settings) -> Path:
-    """[Transformer, Dense, MultiVectorMask, Normalize], with prompts of plain text."""
+    """Saves [Transformer, Dense, MultiVectorMask, Normalize], with plain-text prompts."""
     _save(kind, folder, [])
     kinds = [
         ("", "base.modules.transformer.Transformer"), ("1_Dense", "base.modules.dense.Dense"), ("2_MultiVectorMask", "multi_vector_encoder.modules.MultiVectorMask"),
@@ -49,7 +49,7 @@ def save_native(folder: Path, kind: str = "bert", expansion: dict | None = None,
 
 
 def save_stanford(folder: Path, metadata: dict | None = None) -> Path:
-    """A BertModel below `bert.`, linear.weight beside it, and artifact.metadata."""
+    """Saves a BertModel under `bert.`, linear.weight, and artifact.metadata."""
     _save("bert", folder, ["[unused0]", "[unused1]"], registered=False)
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors = {f"bert.{name}": tensor for name, tensor in tensors.items()} | {"linear.weight": _weight(1)}
@@ -66,7 +66,8 @@ def _weight(seed: int) -> torch.Tensor:
 
 
 def _save(kind: str, folder: Path, markers: list[str], registered: bool = True) -> None:
-    """The network and its tokenizer, which has a mask token and the markers: as added tokens that a lower-casing tokenizer does not find, or words of the vocabulary."""
+    """Saves the network and its tokenizer, which has a mask token and the markers. If `registered`, markers are added tokens that a lower-casing
+    tokenizer does not find. Otherwise they are words of the vocabulary."""
     tiny_checkpoints.save(kind, folder)
     content = json.loads(tiny_checkpoints.tiny_tokenizer().to_str())
     vocabulary = content["model"]["vocab"]

@@ -1,4 +1,4 @@
-"""Small random checkpoints with sparse heads, saved as sentence-transformers, transformers and FlagEmbedding save them."""
+"""Small random checkpoints with sparse heads, in the formats of sentence-transformers, transformers and FlagEmbedding."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import tiny_checkpoints
 import torch
 import transformers
 
-# Masked language models by the key of tiny_checkpoints' network below them.
+# Maps a masked language model to the key of the network in tiny_checkpoints that it is built on.
 MASKED = {
     "bert": "BertForMaskedLM", "distilbert": "DistilBertForMaskedLM", "roberta": "RobertaForMaskedLM", "xlm-roberta": "XLMRobertaForMaskedLM",
     "camembert": "CamembertForMaskedLM", "mpnet": "MPNetForMaskedLM", "modernbert": "ModernBertForMaskedLM",
@@ -16,7 +16,7 @@ MODULES = [("0", "", "sentence_transformers.base.modules.transformer.Transformer
 
 
 def save_splade(kind: str, folder: Path, strategy: str = "max", activation: str = "relu", modules: bool = True, tied: bool = True) -> Path:
-    """A masked language model and, with `modules`, what makes a SparseEncoder of it. About half of all logits are positive."""
+    """Saves a masked language model. With `modules`, adds the files that make it a SparseEncoder. About half of all logits are positive."""
     torch.manual_seed(1)
     folder.mkdir(parents=True, exist_ok=True)
     network, template = (tiny_checkpoints.KINDS | tiny_checkpoints.FAMILIES)[kind]()
@@ -39,7 +39,7 @@ def save_splade(kind: str, folder: Path, strategy: str = "max", activation: str 
 
 
 def save_bge_m3(folder: Path) -> Path:
-    """XLM-R with CLS pooling, and beside its weights the linear layer of bge-m3's sparse vectors."""
+    """Saves an XLM-R with CLS pooling, and the linear layer of bge-m3's sparse vectors next to its weights."""
     tiny_checkpoints.save("xlm-roberta", folder)
     _save_tokenizer(folder, "[CLS] $A [SEP]")
     generator = torch.Generator().manual_seed(2)

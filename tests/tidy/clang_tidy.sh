@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs clang-tidy-19 with the checks of .clang-tidy. Not a part of CI: a file takes ten seconds or more.
+# Runs clang-tidy-19 with the checks of .clang-tidy. CI does not run it, because a file takes ten seconds or more.
 #
 #   tests/tidy/clang_tidy.sh                the .cc files that differ from origin/main
 #   tests/tidy/clang_tidy.sh --base COMMIT  those that differ from COMMIT
@@ -18,7 +18,7 @@ esac
 
 check_system
 install_packages clang-tidy-19
-# Every file apart, as this preset has them, and what protoc makes.
+# This preset compiles each file separately, which clang-tidy needs, together with protoc's output.
 build dev longembed_generated
-# clang-tidy takes names for patterns; examples and fuzzers, which this build does not have, are passed over.
+# clang-tidy treats names as patterns. Examples and fuzzers are skipped, because this build does not contain them.
 run-clang-tidy-19 -quiet -p "$root/build/dev" -j "$(nproc)" "${files[@]/#/^$root/}"

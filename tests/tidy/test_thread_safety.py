@@ -1,4 +1,4 @@
-"""What is declared ABSL_GUARDED_BY is accessed with its mutex held, by clang's analysis of the release build's files."""
+"""Tests that everything declared ABSL_GUARDED_BY is accessed with its mutex held, with clang's analysis of the files of the release build."""
 
 from __future__ import annotations
 

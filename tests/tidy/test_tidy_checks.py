@@ -1,4 +1,4 @@
-"""Each check of tidy.py finds a bad sample and passes a good one."""
+"""Tests that each check of tidy.py reports a bad sample and accepts a good one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The repository is tidy: language, Markdown, spelling, names, length of functions, titles of commits, format. Seconds; what takes minutes are clang_tidy.sh and README's others."""
+"""Checks the repository: language, Markdown, spelling, names, length of functions, titles of commits, and format. This takes seconds.
+clang_tidy.sh and the other checks in README.md take minutes."""
 
 from __future__ import annotations
 
@@ -54,12 +55,12 @@ def test_functions_fit_on_a_screen():
 
 @pytest.mark.parametrize("path, name", [row[:2] for row in tidy.table("long_functions.tsv")])
 def test_exceptions_of_length_are_used(path, name):
-    """One that has become short goes from the list."""
+    """A function that has become short must be removed from the list."""
     assert max(lines for function, _, lines in tidy.functions(path, tidy.read_text(path)) if function == name) > tidy.MAX_FUNCTION_LINES
 
 
 def test_spelling():
-    """American, by codespell's list."""
+    """Checks American spelling with codespell's list."""
     command = [sys.executable, "-m", "codespell_lib", "--builtin", "clear,rare,en-GB_to_en-US", "--ignore-words", tidy.HERE / "spelling.txt"]
     done = subprocess.run([*command, *tidy.tracked()], cwd=tidy.ROOT, capture_output=True, text=True)
     found = [tidy.Finding(path, int(line), what) for path, line, what in (text.split(":", 2) for text in done.stdout.splitlines())]

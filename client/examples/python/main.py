@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 from longembed.v1 import embedding_pb2 as messages
 from longembed.v1 import embedding_pb2_grpc as services
 
-MAX_RECEIVE_BYTES = 64 << 20  # The default of 4 MiB is less than the window vectors of a long text.
+MAX_RECEIVE_BYTES = 64 << 20  # The window vectors of a long text exceed the default limit of 4 MiB.
 TIMEOUT_SECONDS = 60
 
 
@@ -27,7 +27,7 @@ def embed(client):
 
 
 def embed_stream(client):
-    """The first message holds the options. Answers come as they are ready, each with the id of its text."""
+    """Streams texts. The first message holds the options. Answers arrive as soon as they are ready, each with the id of its text."""
     requests = [
         messages.EmbedStreamRequest(options={"prompt_name": "passage"}, id="nile", input=text("The Nile is about 6,650 km long.")),
         messages.EmbedStreamRequest(id="amazon", input=text("The Amazon is about 6,400 km long.")),
@@ -40,7 +40,7 @@ def embed_stream(client):
 
 
 def refused(client):
-    """A text beyond the model's window is refused until the request says how it gets through."""
+    """Shows an error: a text longer than the model's window is refused, unless the request sets `extension` or `truncate`."""
     try:
         client.Embed(messages.EmbedRequest(inputs=[text("The Nile is about 6,650 km long. " * 100)]), timeout=TIMEOUT_SECONDS)
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-// Makes the client from the proto. google.rpc is taken from tonic-types instead of being generated.
+// Generates the client from the proto. google.rpc is taken from tonic-types instead of being generated.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_server(false)

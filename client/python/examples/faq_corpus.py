@@ -1,8 +1,8 @@
-"""Makes a retrieval set for longembed-bench from a FAQ in HTML: every heading that ends with a question mark is a query, the text below it its document.
+"""Makes a retrieval set for longembed-bench from FAQs in HTML. Every heading that ends with a question mark is a query; the text below it is its document.
 
     python faq_corpus.py FOLDER FILE.html...
 
-Debian's packages debian-faq (/usr/share/doc/debian/FAQ/*.en.html) and anarchism (/usr/share/doc/anarchism/html/*.html) have some hundreds of questions.
+Debian's packages debian-faq (/usr/share/doc/debian/FAQ/*.en.html) and anarchism (/usr/share/doc/anarchism/html/*.html) have several hundred questions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-SHORTEST_ANSWER = 200  # Characters; what is shorter refers elsewhere.
+SHORTEST_ANSWER = 200  # In characters. A shorter answer only refers to another one.
 FEWEST_QUESTIONS = 20
 
 
@@ -22,7 +22,7 @@ def plain(fragment: str) -> str:
 
 
 def questions(files: list[Path]) -> dict[str, str]:
-    """{question: answer}, each question once."""
+    """Returns {question: answer}, with each question once."""
     found: dict[str, str] = {}
     for file in files:
         parts = re.split(r"<h[1-5][^>]*>(.*?)</h[1-5]>", file.read_text(encoding="utf-8", errors="replace"), flags=re.S)

@@ -1,4 +1,4 @@
-"""A LangChain retriever over window vectors and BM25, and a LangChain vector store of one vector a text.
+"""Builds a LangChain retriever over window vectors and BM25, and a LangChain vector store with one vector per text.
 
     pip install "longembed[langchain]"
     LONGEMBED_SERVER=127.0.0.1:50051 python langchain_retriever.py

@@ -1,10 +1,11 @@
-"""Two Qdrant collections of the same long texts: one vector a text, of its first 512 tokens; and a vector a window, searched by Qdrant's own MaxSim.
+"""Builds two Qdrant collections of the same long texts. One holds one vector per text, of its first 512 tokens. The other holds one vector per window, and
+Qdrant searches it by MaxSim.
 
     pip install "longembed[qdrant]"
     LONGEMBED_SERVER=127.0.0.1:50051 python qdrant_windows.py
 
-The texts are licenses that every Debian has. Every question is about something that stands far behind a license's beginning.
-Qdrant runs in this process (":memory:"); QdrantClient(url=...) is the only change for a server.
+The texts are licenses that every Debian system has. Every question is about something far behind the beginning of a license.
+Qdrant runs in this process (":memory:"). To use a Qdrant server, replace that by QdrantClient(url=...).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from qdrant_client import QdrantClient, models
 from longembed import Client, Embedding, Options
 from license_texts import read_licenses
 
-# (question, license that answers it)
+# Pairs (question, license that answers it).
 QUESTIONS = [
     ("What notice should a program print when it starts in interactive mode?", "GPL-3"),
     ("Is there a law against circumvention of technological measures, and is the power to forbid it waived?", "GPL-3"),
@@ -39,7 +40,7 @@ def make_collections(store: QdrantClient, dimensions: int) -> None:
 
 
 def index(client: Client, store: QdrantClient, texts: dict[str, str]) -> dict[str, Embedding]:
-    """Fills both collections. Returns each text's window vectors and their ranges of tokens."""
+    """Fills both collections. Returns the window vectors of each text, with their token ranges."""
     plain, windows = client.embed(texts.values(), PLAIN), client.embed(texts.values(), WINDOWS)
     for number, name in enumerate(texts):
         store.upsert("plain", [models.PointStruct(id=number, vector=plain[number].vector.tolist(), payload={"name": name})])
@@ -48,13 +49,13 @@ def index(client: Client, store: QdrantClient, texts: dict[str, str]) -> dict[st
 
 
 def found(store: QdrantClient, collection: str, vector: np.ndarray) -> str:
-    """The name of the best text."""
+    """Returns the name of the best text."""
     query = [vector.tolist()] if collection == "windows" else vector.tolist()
     return store.query_points(collection, query=query, limit=1).points[0].payload["name"]
 
 
 def evidence(client: Client, text: str, windows: Embedding, vector: np.ndarray) -> str:
-    """The text of the window that is nearest to the question."""
+    """Returns the text of the window that is nearest to the question."""
     start, end = windows.ranges[int(np.argmax(windows.vectors @ vector))]
     characters = client.tokenize([text], add_special_tokens=False)[0].ranges
     return " ".join(text[characters[start][0] : characters[end - 1][1]].split())

@@ -1,4 +1,4 @@
-"""A text far beyond the model's window: refused, explained, embedded as one vector, and as a vector a window.
+"""Shows four answers for a text far longer than the model's window: a refusal, an explanation, one vector, and one vector per window.
 
     pip install longembed
     LONGEMBED_SERVER=127.0.0.1:50051 python quickstart.py

@@ -1,4 +1,4 @@
-"""A corpus of any size over one stream, with bounded memory: answers are written as they are ready, and a second run does only what is missing.
+"""Embeds a corpus of any size over one stream, with bounded memory. Answers are written as soon as they are ready. A second run embeds only what is missing.
 
     pip install longembed
     LONGEMBED_SERVER=127.0.0.1:50051 python streaming.py vectors.jsonl
@@ -18,7 +18,7 @@ OPTIONS = Options(input_type="DOCUMENT", extension={"windows": {}}, priority="BU
 
 
 def paragraphs() -> Iterator[tuple[str, str]]:
-    """(id, text): the licenses' paragraphs, and the licenses themselves; read as fast as they are embedded."""
+    """Yields (id, text) for each paragraph of each license, and for each whole license. Texts are read only as fast as they are embedded."""
     for name, text in read_licenses().items():
         for number, paragraph in enumerate(filter(str.strip, text.split("\n\n"))):
             yield f"{name}:{number}", paragraph

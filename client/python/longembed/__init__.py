@@ -1,4 +1,4 @@
-"""Client of longembed-server: text embeddings where each request chooses how a long text gets through a short-context model.
+"""Client of longembed-server: text embeddings, where each request chooses how a text longer than the model's window is encoded.
 
     from longembed import Client
 

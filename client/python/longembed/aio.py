@@ -1,4 +1,4 @@
-"""The asyncio client: the methods of Client, awaited.
+"""The asyncio client. It has the methods of Client, as coroutines.
 
     async with AsyncClient("127.0.0.1:50051") as client:
         vectors = (await client.embed(["how long is the Nile?"], prompt_name="query")).matrix()
@@ -24,7 +24,7 @@ from longembed.stream import SECONDS_TO_END
 
 
 class AsyncClient:
-    """As Client; for one event loop. Make it inside the loop that uses it."""
+    """Works like Client, within one event loop. Create it inside the loop that uses it."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class AsyncClient:
         timeout: float | None = None,
         **changes: Any,
     ) -> AsyncIterator[results.Embedding]:
-        """See Client.embed_stream. A plain iterable is read on the event loop: it should not block."""
+        """See Client.embed_stream. A plain iterable is read on the event loop, so it should not block."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         chosen.message()
         requests.refuse_single(items, "embed_stream")
@@ -109,7 +109,7 @@ class AsyncClient:
 
 
 async def _iterate(items: Iterable[StreamItem] | AsyncIterable[StreamItem]) -> AsyncIterator[StreamItem]:
-    """Makes an async iterator; of a plain iterable it yields to the event loop after every item."""
+    """Makes an async iterator. If `items` is a plain iterable, control returns to the event loop after every item."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
@@ -120,7 +120,8 @@ async def _iterate(items: Iterable[StreamItem] | AsyncIterable[StreamItem]) -> A
 
 
 class _Stream:
-    """One task reads the caller's items, one sends, one receives; they and the caller meet in `Pending`, between awaits."""
+    """Runs one stream. One task reads the caller's items, one sends, and one receives. They share their state with the caller in `Pending`, and
+    change it only between awaits."""
 
     def __init__(self, stub: channels.Stub, metadata: tuple, items, pending: Pending):
         self._stub, self._metadata, self._items, self._pending = stub, metadata, items, pending
@@ -129,9 +130,9 @@ class _Stream:
         self._ended = False  # The caller has all answers, or has stopped iterating.
         self._reader: asyncio.Task | None = None
         self._call: Any = None
-        self._tasks: list[asyncio.Task] = []  # Of the gRPC stream at hand.
-        # grpc.aio reports the end of a call during a write as INTERNAL, and loses what the server said. The next attempt therefore writes nothing after its
-        # first item until that is answered.
+        self._tasks: list[asyncio.Task] = []  # Tasks of the current gRPC stream.
+        # If a call ends during a write, grpc.aio reports INTERNAL and loses the server's own error. The next attempt therefore sends only its first
+        # item, and writes nothing more until that item is answered.
         self._cautious = False
 
     async def run(self, bar: Any) -> AsyncIterator[results.Embedding]:
@@ -158,21 +159,21 @@ class _Stream:
             bar.close()
 
     async def _next_step(self) -> results.Embedding | LongEmbedError | Step:
-        """Waits for the next step. Raises DeadlineExceeded where an answer is overdue, whatever the server does."""
+        """Waits for the next step. Raises DeadlineExceeded if an answer is overdue, whatever the server does."""
         async with self._changed:
             while (step := self._pending.step(time.monotonic())) is Step.WAIT:
                 now = time.monotonic()
                 if self._pending.is_overdue(now):
                     raise retry.no_answer(self._pending.timeout)
                 await self._wait_for_change(self._pending.seconds_to_wait(now))
-            self._changed.notify_all()  # An answer that is taken makes room.
+            self._changed.notify_all()  # Taking an answer makes room for another item.
             return step
 
     async def _wait_for_change(self, seconds: float | None) -> None:
         try:
             await asyncio.wait_for(self._changed.wait(), seconds)
         except asyncio.TimeoutError:
-            pass  # The caller looks at the clock again.
+            pass  # The caller checks the deadline again.
 
     async def _read_items(self) -> None:
         try:
@@ -181,7 +182,7 @@ class _Stream:
                     await self._changed.wait_for(self._pending.has_room)
                     self._pending.add(item)
                     self._changed.notify_all()
-        except BaseException as failure:  # noqa: BLE001  Raised again to the caller, once what was read is answered.
+        except BaseException as failure:  # noqa: BLE001  Raised again to the caller, after everything read so far is answered.
             if self._ended:
                 raise
             self._failure = failure
@@ -190,13 +191,13 @@ class _Stream:
             self._changed.notify_all()
 
     async def _open(self) -> None:
-        """Begins another gRPC stream, which sends everything without an answer."""
+        """Opens another gRPC stream, which sends all items without an answer."""
         await _cancel(self._tasks)
         self._call = self._stub.EmbedStream(metadata=self._metadata)
         self._tasks = [asyncio.create_task(self._send(self._call)), asyncio.create_task(self._receive(self._call, self._pending.generation))]
 
     async def _receive(self, call, generation: int) -> None:
-        """Reads answers until the stream ends. There are never more of them than `in_flight`."""
+        """Reads answers until the stream ends. There are never more than `in_flight` of them."""
         error: LongEmbedError | None = None
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
@@ -229,7 +230,7 @@ class _Stream:
         await call.done_writing()
 
     async def _end(self, seconds: float) -> None:
-        """Lets the tasks go; gives the server so many seconds to end the stream by itself."""
+        """Ends the tasks. First gives the server `seconds` seconds to end the stream by itself."""
         self._ended = True
         if self._tasks and seconds:
             await asyncio.wait(self._tasks, timeout=seconds)

@@ -1,8 +1,8 @@
-"""BM25 as Lucene computes it, over bm25s (extra "bm25"): k1 1.5, b .75, English stop words and stemmer.
+"""BM25 as Lucene computes it, using bm25s (extra "bm25"): k1 1.5, b .75, English stop words and stemmer.
 
-On long texts the words of a query are worth more than any vector: MTEB's table of LongEmbed has BM25 above every single-vector model.
-Windows of words, the best of which scores the text, do for words what MaxSim does for vectors: a query's sentence finds the place that it is about.
-"""
+On long texts the words of a query are worth more than any vector: in MTEB's table of LongEmbed, BM25 ranks above every single-vector model.
+A text may also be scored by its best window of words. Such windows do for words what MaxSim does for vectors: a query's sentence finds the passage
+that it is about."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 
 
 class BM25:
-    """An index of texts. Several threads may score.
+    """An index of texts. Several threads may call scores().
 
-    words: cut each text into windows of so many words, and score it by its best window; None: whole texts.
-    language: of the stemmer ("english", "german", ..., as PyStemmer names them) and, where bm25s has them, of the stop words.
-    """
+    words: cut each text into windows of this many words, and score the text by its best window. None: score whole texts.
+    language: the language of the stemmer, as PyStemmer names it ("english", "german", ...), and of the stop words, if bm25s has them."""
 
     def __init__(self, texts: Sequence[str], *, words: int | None = None, k1: float = 1.5, b: float = 0.75, language: str = "english"):
         try:
@@ -33,12 +32,12 @@ class BM25:
         self._starts = np.cumsum([0, *map(len, windows)])
         self._index = bm25s.BM25(method="lucene", k1=k1, b=b)
         tokens = self._tokens([window for own in windows for window in own])
-        self._empty = not any(tokens)  # bm25s indexes no corpus without words.
+        self._empty = not any(tokens)  # bm25s cannot index a corpus without words.
         if not self._empty:
             self._index.index(tokens, show_progress=False)
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
-        """float32 [queries, texts]; zeros for a query without a word of the index."""
+        """Returns float32 [queries, texts]. A query without any word of the index scores zero everywhere."""
         scores = np.zeros((len(queries), len(self._starts) - 1), np.float32)
         if self._empty:
             return scores
@@ -53,7 +52,7 @@ class BM25:
 
 
 def _stopwords(bm25s: ModuleType, language: str) -> str | list[str]:
-    """The stop words for bm25s: those of the language if it has them, else none."""
+    """Returns the stop words for bm25s: those of the language if it has them, otherwise none."""
     try:
         bm25s.tokenize([""], stopwords=language, show_progress=False)
     except ValueError:
@@ -62,7 +61,7 @@ def _stopwords(bm25s: ModuleType, language: str) -> str | list[str]:
 
 
 def _windows(text: str, words: int | None) -> list[str]:
-    """The text whole, or in windows of `words` words; at least one."""
+    """Returns the whole text, or windows of `words` words. There is at least one."""
     if words is None:
         return [text]
     found = text.split()

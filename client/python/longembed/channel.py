@@ -1,4 +1,4 @@
-"""The connection to the server: address, TLS, API key, gRPC's own retries, message sizes."""
+"""Opens the connection to the server: address, TLS, API key, gRPC's own retries, message sizes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from longembed import messages
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 
-# Calls that gRPC may send again are kept whole until their first answer; its default of 256 KiB would leave larger ones without retries.
+# gRPC can retry a call only if it buffers the whole call until its first answer. The default of 256 KiB would leave larger calls without retries.
 _RETRY_BUFFER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class TLS:
-    """TLS to the server. Each value is PEM, as bytes or as a file's path.
+    """TLS settings. Each value is PEM, as bytes or as the path of a file.
 
-    root_certificates: authorities of the server's certificate; None: gRPC's built-in list.
-    client_certificate, client_key: both or neither; for servers that ask for a certificate (mTLS).
-    """
+    root_certificates: the authorities of the server's certificate. None: gRPC's built-in list.
+    client_certificate, client_key: for servers that require a client certificate (mTLS). Set both or neither."""
 
     root_certificates: bytes | str | os.PathLike | None = None
     client_certificate: bytes | str | os.PathLike | None = None
@@ -46,12 +45,12 @@ def _pem(value: bytes | str | os.PathLike | None) -> bytes | None:
 
 
 def address(server: str | None) -> str:
-    """`server`, else the environment's LONGEMBED_SERVER, else the default address."""
+    """Returns `server`, or the environment variable LONGEMBED_SERVER, or the default address."""
     return server or os.environ.get("LONGEMBED_SERVER") or DEFAULT_SERVER
 
 
 def open_channel(transport: ModuleType, server: str, tls: TLS | None, max_receive_bytes: int | None):
-    """A channel of `transport`, which is grpc or grpc.aio."""
+    """Opens a channel of `transport`, which is grpc or grpc.aio."""
     options = _channel_options(max_receive_bytes)
     if is_local(server):
         options.append(("grpc.enable_http_proxy", 0))
@@ -59,7 +58,7 @@ def open_channel(transport: ModuleType, server: str, tls: TLS | None, max_receiv
 
 
 def is_local(server: str) -> bool:
-    """Whether the address is this machine's own, which no proxy of the environment (http_proxy, grpc_proxy) can reach."""
+    """Returns true if the address is on this machine. A proxy from the environment (http_proxy, grpc_proxy) could not reach it."""
     if server.startswith(("unix:", "unix-abstract:")):
         return True
     target = server.removeprefix("dns:").removeprefix("ipv4:").removeprefix("ipv6:").lstrip("/")
@@ -75,7 +74,8 @@ def is_local(server: str) -> bool:
 
 
 def _channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:
-    """gRPC's default receive limit of 4 MiB is below one long text's window vectors; the server bounds its answers itself (limits.max_response_bytes)."""
+    """Returns the options of a channel. gRPC's default receive limit of 4 MiB is less than the window vectors of one long text. The server limits
+    its answers itself (limits.max_response_bytes)."""
     return [
         ("grpc.max_receive_message_length", -1 if max_receive_bytes is None else max_receive_bytes),
         ("grpc.max_send_message_length", -1),
@@ -85,7 +85,7 @@ def _channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:
 
 
 def _service_config() -> str:
-    """The retries of single calls. A stream, whose texts the client sends again itself, has none of gRPC's."""
+    """Returns the retry policy of unary calls. gRPC does not retry streams: the client resends their texts itself."""
     config = json.loads(resources.files(__package__).joinpath("retry_service_config.json").read_text())
     config["methodConfig"].append({"name": [{"service": messages.SERVICE.full_name, "method": "EmbedStream"}]})
     return json.dumps(config)
@@ -98,7 +98,7 @@ def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
 
 
 class Stub:
-    """The methods of longembed.v1.EmbeddingService on a channel of grpc or grpc.aio, each under its name in the proto."""
+    """The methods of longembed.v1.EmbeddingService on a channel of grpc or grpc.aio. Each has its name in the proto."""
 
     def __init__(self, channel):
         for method in messages.SERVICE.methods:

@@ -21,14 +21,14 @@ from longembed.stream import StreamItem, embed_stream
 
 
 class Client:
-    """Calls of longembed.v1 with retries by gRPC's service config. Several threads may use one client.
+    """Calls longembed.v1, with retries by gRPC's service config. Several threads may use one client.
 
-    server: HOST:PORT or any target that gRPC resolves; default the environment's LONGEMBED_SERVER, else 127.0.0.1:50051.
-    model: for calls that name none; None: the server's only one.
-    timeout: seconds for a call, retries included; of a stream, the longest time without an answer.
-    max_receive_bytes: of one answer; None: as much as the server sends.
-    Errors of every method: LongEmbedError and its kinds for what the server, or the way to it, refuses; ValueError and TypeError for what cannot be sent.
-    """
+    server: HOST:PORT, or any target that gRPC can resolve. Default: the environment variable LONGEMBED_SERVER, otherwise 127.0.0.1:50051.
+    model: the model of calls that name none. None: the server's only model.
+    timeout: in seconds. For a call, retries are included. For a stream, it is the longest time without an answer.
+    max_receive_bytes: the limit for one answer. None: no limit.
+    Errors of every method: LongEmbedError and its subclasses if the server, or the way to it, refuses something. ValueError and TypeError if a
+    request cannot be sent."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Client:
     def embed(
         self, texts: Iterable[TextLike], options: Options | None = None, *, partial: bool = False, timeout: float | None = None, **changes: Any
     ) -> results.Embeddings:
-        """Embeds texts in one call, answers in their order.
+        """Embeds texts in one call. Answers have the order of the texts.
 
-        options, changes: an Options object, and single options by name over it: embed(texts, prompt_name="query", extension={"windows": {}}).
-        partial: an input that fails has its `error` in its answer instead of failing the call.
-        """
+        options, changes: an Options object, and single options by name that override it: embed(texts, prompt_name="query", extension={"windows":
+        {}}).
+        partial: a failed input has its `error` in its answer, instead of failing the call."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         response = self._call(self._stub.Embed, requests.embed(texts, chosen, partial), timeout)
         return results.embeddings(response, chosen.encoding)
@@ -68,20 +68,21 @@ class Client:
         timeout: float | None = None,
         **changes: Any,
     ) -> Iterator[results.Embedding]:
-        """Embeds any number of texts with bounded memory, through servers that come and go; yields each answer as it is ready, in any order.
+        """Embeds any number of texts with bounded memory, across restarts of the server. Yields each answer as soon as it is ready, in any order.
 
-        items: texts, or (id, text) pairs; without an id a text is known by its number, from 0. Read as far ahead as `in_flight` texts without an answer.
-        skip: ids that have been answered before, one for each answer: as many texts with that id are not sent.
-        progress: a tqdm bar on standard error (extra "progress").
-        A text that fails has its `error` in its answer. The error that ends the stream is raised, after the retries that `timeout` seconds without an answer allow.
-        """
+        items: texts, or (id, text) pairs. A text without an id gets its number, from 0, as its id. Items are read ahead while fewer than
+        `in_flight` texts are unanswered.
+        skip: ids that have been answered before, with one entry per answer. For each entry, one text with that id is not sent.
+        progress: show a tqdm bar on standard error (extra "progress").
+        A failed text has its `error` in its answer. An error that ends the stream is raised after retries. Retries stop when `timeout` seconds
+        pass without an answer."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         requests.refuse_single(items, "embed_stream")
         seconds = self.timeout if timeout is None else timeout
         return embed_stream(self._stub, self._metadata, items, chosen, in_flight, skip, progress, seconds)
 
     def explain(self, texts: Iterable[TextLike], options: Options | None = None, *, timeout: float | None = None, **changes: Any) -> messages.ExplainResponse:
-        """Says what embed would do, without running the model: tokens, what would be cut, sequences, cost."""
+        """Describes what embed would do, without running the model: tokens, truncation, sequences and cost."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         return self._call(self._stub.Explain, requests.explain(texts, chosen), timeout)
 
@@ -93,11 +94,12 @@ class Client:
         return [results.tokens(text) for text in self._call(self._stub.Tokenize, request, timeout).results]
 
     def models(self, *, timeout: float | None = None) -> list[messages.Model]:
-        """The models that the server has."""
+        """Lists the server's models."""
         return list(self._call(self._stub.ListModels, messages.ListModelsRequest(), timeout).models)
 
     def model(self, name: str | None = None, *, timeout: float | None = None) -> messages.Model:
-        """One model: prompts, trained window, methods, recommendations, limits. None: the client's, else the server's only one."""
+        """Describes one model: prompts, trained window, methods, recommendations, limits. `name` None: the client's model, otherwise the server's
+        only one."""
         return self._call(self._stub.GetModel, requests.get_model(name or self.default_model), timeout)
 
     def close(self) -> None:

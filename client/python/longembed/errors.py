@@ -1,4 +1,4 @@
-"""Errors of calls: the server's sentence, with its code, reason, field, and retry delay."""
+"""Errors of calls. They have the server's message, with its code, reason, field and retry delay."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ _DETAIL_TYPES = (messages.BadRequest, messages.ErrorInfo, messages.RetryInfo)
 
 
 class LongEmbedError(Exception):
-    """A call, or one input of it, failed.
+    """A call failed, or one input of it.
 
-    code: the gRPC status code by name, such as "INVALID_ARGUMENT".
-    reason: the server's stable reason, such as "INPUT_TOO_LONG"; None where it gave none.
-    field: path of the request's field at fault, such as "inputs[3].text"; None where it is about no field.
-    retry_delay: seconds after which to try again; None where the server gave no hint.
-    """
+    code: the name of the gRPC status code, such as "INVALID_ARGUMENT".
+    reason: the server's stable reason, such as "INPUT_TOO_LONG". None if the server gave none.
+    field: the path of the invalid field of the request, such as "inputs[3].text". None if the error is not about a field.
+    retry_delay: the time in seconds after which to try again. None if the server gave none."""
 
     def __init__(self, message: str, code: str, reason: str | None = None, field: str | None = None, retry_delay: float | None = None):
         super().__init__(message)
         self.code, self.reason, self.field, self.retry_delay = code, reason, field, retry_delay
 
     def about(self, what: str) -> LongEmbedError:
-        """The same error with its subject before its sentence."""
+        """Returns the same error with `what` in front of its message."""
         return _restore(f"{what}: {self}", self.code, self.reason, self.field, self.retry_delay)
 
     def __reduce__(self):
@@ -32,11 +31,11 @@ class LongEmbedError(Exception):
 
 
 class InvalidArgument(LongEmbedError):
-    """The request is wrong: `field` and the sentence say what, and the limit."""
+    """The request is invalid. `field` and the message say what is wrong, and name the limit."""
 
 
 class NotFound(LongEmbedError):
-    """No such model."""
+    """The model does not exist."""
 
 
 class Unauthenticated(LongEmbedError):
@@ -44,11 +43,11 @@ class Unauthenticated(LongEmbedError):
 
 
 class Overloaded(LongEmbedError):
-    """RESOURCE_EXHAUSTED: the server has no room now; try again after `retry_delay`."""
+    """RESOURCE_EXHAUSTED: the server has no room now. Try again after `retry_delay`."""
 
 
 class Unavailable(LongEmbedError):
-    """The server cannot be reached, or shuts down."""
+    """The server cannot be reached, or is shutting down."""
 
 
 class DeadlineExceeded(LongEmbedError):
@@ -71,7 +70,7 @@ def _restore(message: str, code: str, reason: str | None, field: str | None, ret
 
 
 def from_status(status: messages.Status) -> LongEmbedError:
-    """The error that a google.rpc.Status tells."""
+    """Converts a google.rpc.Status to an error."""
     reason = field = retry_delay = None
     for detail in status.details:
         for kind in _DETAIL_TYPES:
@@ -89,7 +88,7 @@ def from_status(status: messages.Status) -> LongEmbedError:
 
 
 def from_rpc(error: grpc.RpcError) -> LongEmbedError:
-    """The error of a failed call, with the details that its trailers carry."""
+    """Converts the error of a failed call, with the details from its trailers."""
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY:
             return from_status(messages.Status.FromString(value))

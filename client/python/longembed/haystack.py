@@ -1,4 +1,4 @@
-"""Haystack: a text embedder for queries and a document embedder.
+"""Haystack components: a text embedder for queries, and a document embedder.
 
     from haystack import Document
     from longembed import Options
@@ -8,7 +8,7 @@
     documents = embedder.run(documents=[Document(content=text)])["documents"]
     embedding = LongEmbedTextEmbedder("127.0.0.1:50051").run(text="how long is the Nile?")["embedding"]
 
-A pipeline that is loaded from YAML asks for allowed_modules=["longembed"], as for every module outside Haystack's own.
+A pipeline loaded from YAML needs allowed_modules=["longembed"]. Haystack requires this for every module that is not its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from longembed.sides import DOCUMENT, QUERY, Connection, Sides
 
 
 class _Embedder:
-    """Base of both components: the connection, its lifetime, and its serialization."""
+    """Base class of both components. Manages the connection, its lifetime, and its serialization."""
 
     def _connect(
         self,
@@ -49,7 +49,7 @@ class _Embedder:
         self._sides: Sides | None = None
 
     def warm_up(self) -> None:
-        """Reads the API key; the connection is made by the first call."""
+        """Reads the API key. The first call opens the connection."""
         self._warm()
 
     async def warm_up_async(self) -> None:
@@ -63,7 +63,7 @@ class _Embedder:
         return self._sides
 
     def close(self) -> None:
-        """Closes what was opened here; a Client that was given stays open."""
+        """Closes a client that this component created. A Client that was passed in stays open."""
         if self._sides is not None:
             self._sides.close()
 
@@ -73,7 +73,7 @@ class _Embedder:
             self._sides.close()
 
     def _connection_to_dict(self) -> dict[str, Any]:
-        """Raises ValueError for what must not, or cannot, be written down: a Client, a token, PEM bytes."""
+        """Raises ValueError for a value that must not or cannot be serialized: a Client, a token, or PEM bytes."""
         if isinstance(self.client, Client) or self.async_client is not None:
             raise ValueError("a component that was given a Client cannot be serialized; give the address, api_key and tls instead")
         tls = {name: value for name, value in asdict(self.tls).items() if value is not None} if self.tls is not None else None
@@ -94,11 +94,11 @@ class _Embedder:
 
 @component
 class LongEmbedTextEmbedder(_Embedder):
-    """Embeds a string, as a query.
+    """Embeds a string as a query.
 
-    client: HOST:PORT, or a Client; None: the environment's LONGEMBED_SERVER, else the default address. api_key, tls, timeout: with an address.
-    query: options. Without a prompt they get the input type QUERY where the model has it; prompt="" asks for none.
-    """
+    client: HOST:PORT or a Client. None: the environment variable LONGEMBED_SERVER, otherwise the default address. api_key, tls, timeout: only with
+    an address.
+    query: options. If they set no prompt, they get the input type QUERY, if the model has it. prompt="" requests no prompt."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class LongEmbedTextEmbedder(_Embedder):
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:
-        """embedding: the vector. meta: model, prompt, recipe, tokens."""
+        """Returns {"embedding": the vector, "meta": model, prompt, recipe and tokens}."""
         return _text_output(self._warm().embed_one(QUERY, _checked_text(text)))
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
@@ -132,12 +132,13 @@ class LongEmbedTextEmbedder(_Embedder):
 
 @component
 class LongEmbedDocumentEmbedder(_Embedder):
-    """Embeds documents: copies of them come back, each with its embedding.
+    """Embeds documents. Returns copies of the documents, each with its embedding.
 
-    client: HOST:PORT, or a Client; None: the environment's LONGEMBED_SERVER, else the default address. api_key, tls, timeout: with an address.
-    document: options. Without a prompt they get the input type DOCUMENT where the model has it; prompt="" asks for none.
-    meta_fields_to_embed: put before the content, each followed by embedding_separator; a field that a document lacks is left out.
-    """
+    client: HOST:PORT or a Client. None: the environment variable LONGEMBED_SERVER, otherwise the default address. api_key, tls, timeout: only with
+    an address.
+    document: options. If they set no prompt, they get the input type DOCUMENT, if the model has it. prompt="" requests no prompt.
+    meta_fields_to_embed: metadata fields that are put before the content, each followed by embedding_separator. Fields that a document lacks are
+    left out."""
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class LongEmbedDocumentEmbedder(_Embedder):
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(self, documents: list[Document]) -> dict[str, Any]:
-        """documents: in their order. meta: model, prompt, recipe, and tokens of all documents together."""
+        """Returns {"documents": in their order, "meta": model, prompt, recipe, and the tokens of all documents together}."""
         return _document_output(documents, self._warm().embed(DOCUMENT, self._texts(documents), self.progress_bar))
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])

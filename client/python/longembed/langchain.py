@@ -1,4 +1,4 @@
-"""LangChain: embeddings of one vector a text, and a retriever over window vectors.
+"""LangChain: embeddings with one vector per text, and a retriever over window vectors.
 
     from langchain_core.vectorstores import InMemoryVectorStore
     from longembed import Options
@@ -31,13 +31,13 @@ from longembed.sides import DOCUMENT, QUERY, Sides
 
 
 class LongEmbedEmbeddings(Embeddings):
-    """One vector a text; documents and queries each under options of their own.
+    """Embeds texts with one vector per text. Documents and queries have separate options.
 
-    client: a Client or HOST:PORT; None: the environment's LONGEMBED_SERVER, else the default address.
-    query, document: options of each side. One that names no prompt gets the side's input type where the model has it; prompt="" asks for none.
-    async_client: for the async methods where `client` is a Client; without it they run that one on a thread.
-    progress: a tqdm bar while documents are embedded (extra "progress").
-    """
+    client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
+    query, document: options for queries and for documents. Options that set no prompt get the matching input type, if the model has it. prompt=""
+    requests no prompt.
+    async_client: used by the async methods if `client` is a Client. Without it, they run `client` on a thread.
+    progress: show a tqdm bar while documents are embedded (extra "progress")."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class LongEmbedEmbeddings(Embeddings):
 class LongEmbedRetriever(BaseRetriever):
     """Finds whole documents by their window vectors, as longembed.Retriever does.
 
-    retriever: the systems that score; Retriever.windows(client) where documents are long.
-    k: documents a query. Their metadata gets the score as `score_key`: a sum of z-scores where there are several systems, so that only its order counts.
-    """
+    retriever: the systems that score documents. For long documents use Retriever.windows(client).
+    k: the number of documents per query. Their metadata holds the score as `score_key`. With several systems the score is a sum of z-scores, so
+    only its order matters."""
 
     retriever: Retriever
     k: int = Field(default=4, ge=1)
@@ -82,9 +82,8 @@ class LongEmbedRetriever(BaseRetriever):
     ) -> LongEmbedRetriever:
         """Embeds the documents and keeps their vectors in memory.
 
-        client: for Retriever.windows(client), the default where no `retriever` is given.
-        fields: k, score_key, and what every LangChain retriever has.
-        """
+        client: used for Retriever.windows(client), which is the default if no `retriever` is given.
+        fields: k, score_key, and the fields of every LangChain retriever."""
         if retriever is not None and client is not None:
             raise TypeError("give client or retriever, not both: a retriever has its own client")
         found = cls(retriever=retriever or Retriever.windows(client if isinstance(client, Client) else Client(client)), **fields)
@@ -92,7 +91,7 @@ class LongEmbedRetriever(BaseRetriever):
         return found
 
     def add_documents(self, documents: Iterable[Document]) -> list[str]:
-        """Returns the documents' ids: their own, else their number. Raises ValueError for an id that is taken."""
+        """Returns the ids of the documents. A document without an id gets its number. Raises ValueError if an id is already taken."""
         added: dict[str, Document] = {}
         for document in documents:
             id = document.id or str(len(self._documents) + len(added))

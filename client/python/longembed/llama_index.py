@@ -1,4 +1,4 @@
-"""LlamaIndex: embeddings of one vector a text.
+"""LlamaIndex: embeddings with one vector per text.
 
     from llama_index.core import VectorStoreIndex
     from longembed import Options
@@ -26,14 +26,14 @@ from longembed.sides import DOCUMENT, QUERY, Connection, Sides
 
 
 class LongEmbedEmbedding(BaseEmbedding):
-    """One vector a text; texts (documents) and queries each under options of their own.
+    """Embeds texts with one vector per text. Texts (documents) and queries have separate options.
 
-    client, or `server`, `api_key`, `tls` and `timeout` to make one. Serialized are the server and the options, never the key.
-    query, document: options of each side. One that names no prompt gets the side's input type where the model has it; prompt="" asks for none.
-    model_name: of a server with several models; options.model goes before it.
-    LlamaIndex splits documents into nodes before they are embedded: for vectors of whole texts, give it one node a document.
-    LlamaIndex's own embeddings_cache knows a vector by its text alone: a query that equals a text gets the text's vector.
-    """
+    client: a Client. Or pass `server`, `api_key`, `tls` and `timeout` to create one. The server and the options are serialized, but never the key.
+    query, document: options for queries and for documents. Options that set no prompt get the matching input type, if the model has it. prompt=""
+    requests no prompt.
+    model_name: the model, if the server has several. options.model takes precedence.
+    LlamaIndex splits documents into nodes before it embeds them. For vectors of whole texts, give it one node per document.
+    LlamaIndex's own embeddings_cache identifies a vector by its text alone, so a query equal to a cached text gets the vector of that text."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,10 +1,11 @@
-"""Scores of texts that have several vectors each: windows, spans, tokens.
+"""Scores texts that have several vectors each: windows, spans or tokens.
 
     documents = maxsim.MultiVectors.of(client.embed(texts, extension={"windows": {"tokens": 128}}, output="WINDOW_VECTORS"))
     queries = client.embed(questions, prompt_name="query").matrix()
     scores = maxsim.score(queries, documents, reduce="max")       # float32 [questions, texts]
 
-MaxSim (ColBERT, arXiv 2004.12832): for each vector of a query the best of the document's dot products; averaged over the query's vectors.
+MaxSim (ColBERT, arXiv 2004.12832) takes, for each vector of a query, its greatest dot product with a vector of the document. The score is the average over the
+vectors of the query.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ import numpy as np
 
 from longembed.results import Embedding
 
-# Dot products, and components of vectors, held at a time: 128 MiB of float32.
+# The most dot products, and the most vector components, in memory at a time: 128 MiB of float32.
 _NUMBERS_AT_A_TIME = 1 << 25
 
 
 @dataclass(eq=False)
 class MultiVectors:
-    """The vectors of n texts, one after the other.
+    """The vectors of n texts, concatenated.
 
-    values: [N, d] float32, or int8 with `scales` float32 [N]. Text i has rows offsets[i] to offsets[i + 1], at least one. offsets: int64 [n + 1].
-    """
+    values: [N, d], float32, or int8 with `scales` float32 [N]. Text i has rows offsets[i] to offsets[i + 1], at least one. offsets: int64 [n + 1]."""
 
     values: np.ndarray
     offsets: np.ndarray
@@ -42,7 +42,7 @@ class MultiVectors:
 
     @staticmethod
     def of(items: Iterable[Embedding | np.ndarray]) -> MultiVectors:
-        """From embeddings, or from arrays [k, d] (or [d]: one vector). INT8 embeddings stay int8; other encodings become float32."""
+        """Collects embeddings, or arrays [k, d] (or [d] for one vector). INT8 embeddings stay int8. Other encodings become float32."""
         items = list(items)
         if items and all(isinstance(item, Embedding) and item.scales is not None for item in items):
             blocks, scales = [item.vectors for item in items], np.concatenate([item.scales for item in items])
@@ -55,11 +55,11 @@ class MultiVectors:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The vectors of one text as float32 [k, d]."""
+        """Returns the vectors of one text as float32 [k, d]."""
         return self._rows(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     def to_int8(self) -> MultiVectors:
-        """A quarter of the bytes: component = int8 value * scale, scale = max |component| / 127."""
+        """Converts to int8, a quarter of the bytes: component = int8 value * scale, scale = max |component| / 127."""
         if self.scales is not None or not len(self):
             return self
         scales = np.abs(self.values).max(axis=1).astype(np.float32) / 127
@@ -67,7 +67,7 @@ class MultiVectors:
         return MultiVectors(np.rint(steps).astype(np.int8), self.offsets, scales)
 
     def mean(self) -> np.ndarray:
-        """Of all vectors, float32 [d]."""
+        """Returns the mean of all vectors, float32 [d]."""
         total = np.zeros(self.values.shape[1], np.float64)
         for first, last in _pieces(self.offsets, _NUMBERS_AT_A_TIME // self.values.shape[1]):
             total += self._rows(int(self.offsets[first]), int(self.offsets[last])).sum(axis=0, dtype=np.float64)
@@ -95,13 +95,13 @@ class Reduction:
     """Reduces the dot products of one query vector with a document's vectors to one number."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """products: float32 [q, N]; document i has columns starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
+        """`products` is float32 [q, N]. Document i has the columns from starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Max(Reduction):
-    """The greatest product."""
+    """Takes the greatest product."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return np.maximum.reduceat(products, starts, axis=1)
@@ -109,7 +109,7 @@ class Max(Reduction):
 
 @dataclass(frozen=True)
 class MeanOfTop(Reduction):
-    """The mean of the k greatest products; of all, where a document has fewer."""
+    """Takes the mean of the k greatest products, or of all products if a document has fewer."""
 
     k: int
 
@@ -127,7 +127,7 @@ class MeanOfTop(Reduction):
 
 @dataclass(frozen=True)
 class LogSumExp(Reduction):
-    """tau * log(sum(exp(product / tau))): a soft maximum, to which near-best vectors add."""
+    """Computes tau * log(sum(exp(product / tau))). This is a soft maximum, to which vectors close to the best one contribute."""
 
     tau: float
 
@@ -144,7 +144,8 @@ class LogSumExp(Reduction):
 
 @dataclass(frozen=True)
 class LogMeanExp(LogSumExp):
-    """tau * log(mean(exp(product / tau))): the same, without what log_sum_exp gives a document for having many vectors, tau * log(k)."""
+    """Computes tau * log(mean(exp(product / tau))). Unlike log_sum_exp, it does not reward a document for having many vectors: the term tau *
+    log(k) is gone."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return super().__call__(products, starts) - self.tau * np.log(np.diff(np.append(starts, products.shape[1])))
@@ -152,7 +153,7 @@ class LogMeanExp(LogSumExp):
 
 @dataclass(frozen=True)
 class Mean(Reduction):
-    """The mean of all products."""
+    """Takes the mean of all products."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return np.add.reduceat(products, starts, axis=1) / np.diff(np.append(starts, products.shape[1]))
@@ -171,7 +172,8 @@ def log_mean_exp(tau: float) -> Reduction:
 
 
 def reduction(name: str | Reduction) -> Reduction:
-    """By its text: "max", "mean", "mean_of_top(3)", "log_sum_exp(0.01)", "log_mean_exp(0.01)". Raises ValueError for any other."""
+    """Returns a reduction by its name: "max", "mean", "mean_of_top(3)", "log_sum_exp(0.01)" or "log_mean_exp(0.01)". Raises ValueError for any
+    other name."""
     if isinstance(name, Reduction):
         return name
     if name in ("max", "mean"):
@@ -184,11 +186,10 @@ def reduction(name: str | Reduction) -> Reduction:
 
 
 def score(queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: str | Reduction = "max") -> np.ndarray:
-    """Scores of every query with every document: float32 [queries, documents].
+    """Scores every query against every document: float32 [queries, documents].
 
-    queries: [q, d], one vector each, or MultiVectors, whose scores are averaged over a query's own vectors. Products are dot products: cosines where
-    vectors are normalized. Works through the documents in pieces, so that memory stays bounded.
-    """
+    queries: [q, d] with one vector per query, or MultiVectors, whose scores are averaged over the vectors of each query. Products are dot
+    products, which are cosines if the vectors are normalized. Documents are processed in pieces, so that memory stays bounded."""
     if not isinstance(queries, MultiVectors):
         queries = MultiVectors(np.atleast_2d(np.asarray(queries, np.float32)), np.arange(len(np.atleast_2d(queries)) + 1))
     if not len(queries) or not len(documents):
@@ -206,7 +207,7 @@ def score(queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: s
 
 
 def _pieces(offsets: np.ndarray, most_vectors: int) -> Iterable[tuple[int, int]]:
-    """Ranges of documents with at most so many vectors together, or one document."""
+    """Yields ranges of documents. A range has at most `most_vectors` vectors, or is a single document."""
     first = 0
     while first < len(offsets) - 1:
         last = int(np.searchsorted(offsets, offsets[first] + most_vectors, side="right")) - 1
@@ -216,18 +217,17 @@ def _pieces(offsets: np.ndarray, most_vectors: int) -> Iterable[tuple[int, int]]
 
 
 def center(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The vectors less their side's mean, of length 1 again: float32 [n, d].
+    """Subtracts the mean from the vectors and scales them back to length 1: float32 [n, d].
 
-    Embedding models leave their vectors in a narrow cone: what all queries share, and what all documents share, outweighs what tells them apart
-    (arXiv 1702.01417). Center documents by the mean of all document vectors, and queries by the mean of some twenty typical queries or more.
-    """
+    The vectors of an embedding model lie in a narrow cone: what all queries share, and what all documents share, outweighs what distinguishes them
+    (arXiv 1702.01417). Center documents by the mean of all document vectors, and queries by the mean of at least twenty typical queries."""
     centered = np.asarray(vectors, np.float32) - np.asarray(mean, np.float32)
     norms = np.linalg.norm(centered, axis=1, keepdims=True)
     return np.divide(centered, norms, out=np.zeros_like(centered), where=norms > 0)
 
 
 def standardize(scores: np.ndarray) -> np.ndarray:
-    """Each query's scores (row) with mean 0 and standard deviation 1; zeros where all are equal. float64."""
+    """Scales each query's scores (a row) to mean 0 and standard deviation 1. If all scores are equal they become zeros. float64."""
     scores = np.asarray(scores, np.float64)
     centered = scores - scores.mean(axis=1, keepdims=True)
     deviation = scores.std(axis=1, keepdims=True)
@@ -235,7 +235,7 @@ def standardize(scores: np.ndarray) -> np.ndarray:
 
 
 def fuse(scores: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
-    """The sum of several systems' standardized scores, each [queries, documents], weighted where asked. float64."""
+    """Returns the sum of the standardized scores of several systems, each [queries, documents], with optional weights. float64."""
     weights = [1.0] * len(scores) if weights is None else weights
     if len(weights) != len(scores) or not scores:
         raise ValueError(f"{len(scores)} systems have {len(weights)} weights")

@@ -1,7 +1,7 @@
-"""The protobuf messages of longembed.v1, and those of google.rpc that its errors carry.
+"""The protobuf messages of longembed.v1, and those of google.rpc that its errors use.
 
-They live in a descriptor pool of their own, so that they clash with no other generated code for the same protos, of whatever version, in the same process.
-"""
+They live in their own descriptor pool. In the same process they therefore do not clash with other generated code for the same protos, whatever its
+version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POOL = descriptor_pool.DescriptorPool()
 
 
 def _load() -> None:
-    """Defines every message of the package's protos as an attribute of this module, by its name."""
+    """Defines every message of the package's protos as an attribute of this module."""
     try:
         data = resources.files(__package__).joinpath(_MESSAGES).read_bytes()
     except FileNotFoundError as error:

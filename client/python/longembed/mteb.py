@@ -1,4 +1,4 @@
-"""mteb 2.x: encoders of one vector a text, searches over several, and local data for its retrieval tasks.
+"""mteb 2.x: an encoder with one vector per text, a search over several vectors per text, and local data for retrieval tasks.
 
     import mteb
     from longembed import Options
@@ -40,13 +40,12 @@ if TYPE_CHECKING:
 
 
 class LongEmbedEncoder:
-    """mteb's EncoderProtocol: one vector a text.
+    """mteb's EncoderProtocol, with one vector per text.
 
-    client: a Client or HOST:PORT; None: the environment's LONGEMBED_SERVER, else the default address.
-    query, document: options of each side, as LongEmbedModel has them. Tasks without sides (similarity, clustering, ...) are embedded as queries,
-    as E5's authors do; query=Options(...) says how.
-    mteb keeps results by model, revision and experiment: these are the served model, the hash of its files, and the options.
-    """
+    client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
+    query, document: options for queries and for documents, as in LongEmbedModel. Tasks that have neither (similarity, clustering, ...) are
+    embedded as queries, as E5's authors do. query=Options(...) changes how.
+    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and the options."""
 
     def __init__(self, client: Client | str | None = None, *, query: Options | None = None, document: Options | None = None):
         self.model = LongEmbedModel(client, query=query, document=document)
@@ -67,7 +66,7 @@ class LongEmbedEncoder:
         batch_size: int = 32,
         show_progress_bar: bool = True,
     ) -> np.ndarray:
-        """float32 [n, d]. batch_size has no effect: the server forms the batches."""
+        """Returns float32 [n, d]. batch_size has no effect, because the server forms the batches."""
         texts = [text for batch in inputs for text in batch["text"]]
         encode = self.model.encode_document if prompt_type == PromptType.document else self.model.encode_query
         return encode(texts, show_progress_bar=show_progress_bar)
@@ -82,10 +81,10 @@ class LongEmbedEncoder:
 class LongEmbedSearch:
     """mteb's SearchProtocol over longembed.Retriever: MaxSim over window vectors, alone or summed with BM25.
 
-    client: a Client or HOST:PORT; None: the environment's LONGEMBED_SERVER, else the default address.
-    new_retriever: makes the retriever of each corpus.
-    experiment: what tells this search from others in mteb's results, such as "windows-64-256-512-bm25"; needed with new_retriever.
-    """
+    client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
+    new_retriever: creates the retriever of each corpus.
+    experiment: the name that distinguishes this search from others in mteb's results, such as "windows-64-256-512-bm25". Required with
+    new_retriever."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class LongEmbedSearch:
         self.mteb_model_meta = _meta(self.client.model(), {"retriever": experiment or "windows"}, "late-interaction", ScoringFunction.MAX_SIM, None)
 
     def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
-        """Embeds the corpus; its rows have id, text, and perhaps a title."""
+        """Embeds the corpus. Its rows have an id, a text, and optionally a title."""
         documents = {row["id"]: _document_text(row) for row in corpus}
         self._retriever, self._ids = self._new_retriever(self.client), list(documents)
         self._retriever.add(documents)
@@ -111,7 +110,8 @@ class LongEmbedSearch:
     def search(
         self, queries: Iterable[Mapping[str, Any]], *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **_: Any
     ) -> dict[str, dict[str, float]]:
-        """{query id: {document id: score}} of the top_k documents; of those that `top_ranked` lists for the query, where it is given."""
+        """Returns {query id: {document id: score}} of the top_k documents. If `top_ranked` is given, only the documents that it lists for a query
+        are considered."""
         if self._retriever is None:
             raise RuntimeError("index has not been called")
         texts = {row["id"]: _query_text(row) for row in queries}
@@ -125,13 +125,12 @@ class LongEmbedSearch:
 
 
 def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[str] = ("dev",), split: str | None = None) -> None:
-    """Gives a retrieval task the data of local files, so that it asks no hub.
+    """Gives a retrieval task its data from local files, so that it does not access the hub.
 
-    folder: has HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl, or each with .gz, for every half; lines {"id", "text"}, {"id", "text"},
-        {"query", "doc", "relevance"}. Several halves together are one set.
-    split: of the task; None: its only one. A task with several gets one a call.
-    Raises ValueError for an id that occurs twice, and for a judgment of a query or a document that is not there.
-    """
+    folder: contains HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (each may end in .gz) for every half. Their lines are {"id", "text"},
+    {"id", "text"} and {"query", "doc", "relevance"}. Several halves together form one set.
+    split: a split of the task. None: its only one. A task with several splits needs one call for each.
+    Raises ValueError if an id occurs twice, and if a judgment names a query or document that does not exist."""
     if split is None:
         if len(task.eval_splits) != 1:
             raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")
@@ -172,13 +171,13 @@ def _lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _document_text(row: Mapping[str, Any]) -> str:
-    """Title and text as mteb joins them for its encoders."""
+    """Joins title and text as mteb does for its encoders."""
     title = row.get("title") or ""
     return f"{title} {row['text']}".strip() if title else row["text"].strip()
 
 
 def _query_text(row: Mapping[str, Any]) -> str:
-    """The query, then its instruction where the task has one, as mteb joins them."""
+    """Joins the query and, if the task has one, its instruction, as mteb does."""
     if not isinstance(row["text"], str):
         raise TypeError(f"query {row['id']!r} is a conversation; only texts are embedded")
     instruction = row.get("instruction")

@@ -1,4 +1,4 @@
-"""Embedding options: one immutable set for a call or a stream, and the inputs themselves."""
+"""Embedding options, which are one immutable set per call or stream, and inputs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from longembed.errors import InvalidArgument
 class Input:
     """One input: a text, or token ids of the model's own tokenizer.
 
-    ranges: for output SPAN_VECTORS with spans {"ranges": {}}: half-open [start, end) in Unicode code points of the text, or in tokens of `token_ids`.
-    complete: the token ids hold special tokens and prompt already.
-    """
+    ranges: for output SPAN_VECTORS with spans {"ranges": {}}. Half-open [start, end), in Unicode code points of the text or in tokens of
+    `token_ids`.
+    complete: the token ids already include special tokens and prompt."""
 
     text: str | None = None
     token_ids: Sequence[int] | None = None
@@ -51,7 +51,8 @@ TextLike = str | Sequence[int] | np.ndarray | Input
 
 
 def to_input(item: TextLike) -> messages.Input:
-    """The message for a text, a list or array of token ids, or an Input. Raises TypeError for anything else, InvalidArgument for a text that is not valid Unicode."""
+    """Converts a text, a list or array of token ids, or an Input to a message. Raises TypeError for anything else, and InvalidArgument for a text
+    that is not valid Unicode."""
     if isinstance(item, Input):
         return item.message()
     if isinstance(item, str):
@@ -63,19 +64,19 @@ def to_input(item: TextLike) -> messages.Input:
 
 @dataclass(frozen=True)
 class Options:
-    """The fields of longembed.v1.EmbedOptions; omitted fields have the server's defaults.
+    """The fields of longembed.v1.EmbedOptions. Fields that are left out have the server's defaults.
 
-    extension: how a text beyond the trained window gets through, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
+    extension: how to encode a text beyond the trained window, as a dict or a JSON string of longembed.v1.Extension: {"windows": {"tokens": 128}}.
     spans: for output SPAN_VECTORS, as a dict or a JSON string of longembed.v1.SpanOptions: {"sentences": {}}.
     prompt_name, input_type, prompt: at most one of the three. input_type is "QUERY" or "DOCUMENT".
-    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE", "TOKEN_VECTORS"; None: the model's first one (Model.outputs), ONE_VECTOR for most.
-    truncate: "NONE", "END", "START".
-    priority: "INTERACTIVE", "BULK".
-    encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8", "BINARY".
-    max_terms: with SPARSE, keep so many of the largest weights.
-    max_tokens: of a text, prompt included; beyond it truncate applies, before the extension does.
-    token_pooling: with TOKEN_VECTORS, keep one vector for about so many of a document's tokens. A query keeps all of its vectors.
-    """
+    output: "ONE_VECTOR", "WINDOW_VECTORS", "SPAN_VECTORS", "SPARSE" or "TOKEN_VECTORS". None: the first of Model.outputs, which is ONE_VECTOR for
+    most models.
+    truncate: "NONE", "END" or "START".
+    priority: "INTERACTIVE" or "BULK".
+    encoding: "FLOAT32", "FLOAT16", "BFLOAT16", "INT8" or "BINARY".
+    max_terms: with SPARSE, keep this many of the largest weights.
+    max_tokens: the most tokens of a text, prompt included. A longer text is handled as `truncate` says, before the extension applies.
+    token_pooling: with TOKEN_VECTORS, keep about one vector per this many tokens of a document. A query keeps all of its vectors."""
 
     model: str | None = None
     prompt_name: str | None = None
@@ -95,18 +96,18 @@ class Options:
     token_pooling: int | None = None
 
     def with_changes(self, **changes: Any) -> Options:
-        """A copy with other values. Raises TypeError for an option that does not exist."""
+        """Returns a copy with some values changed. Raises TypeError for an option that does not exist."""
         unknown = set(changes) - {option.name for option in fields(self)}
         if unknown:
             raise TypeError(f"unknown option {sorted(unknown)[0]}; known are {', '.join(option.name for option in fields(self))}")
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that differ from the defaults; Options(**d) gives them back."""
+        """Returns the options that differ from the defaults. Options(**d) restores them."""
         return {option.name: value for option in fields(self) if (value := getattr(self, option.name)) != option.default}
 
     def message(self) -> messages.EmbedOptions:
-        """Raises ValueError for a value that the proto does not have, naming the field."""
+        """Converts to a message. Raises ValueError for a value that the proto does not have. The error names the field."""
         chosen = [name for name in ("prompt_name", "input_type", "prompt") if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other: give one")

@@ -1,4 +1,5 @@
-"""The state of one stream of texts, without threads or clocks: inputs that were read, inputs to send, inputs without an answer, and the caller's next step."""
+"""The state of one stream of texts, without threads or clocks: items that were read, items to send, items without an answer, and the caller's next
+step."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from longembed.options import Input, Options, TextLike, to_input
 
 StreamItem = TextLike | tuple[Hashable, TextLike]
 
-# A longer text travels in parts: below gRPC's and most balancers' limits in every script.
+# Longer texts are sent in parts. In every script, a part of this many characters stays below the message limits of gRPC and most load balancers.
 PART_CODE_POINTS = 1 << 18
 
 
 class Step(Enum):
-    """The next step of the caller's side, if it is neither an answer nor an error."""
+    """The next step of the caller, if it is neither an answer nor an error."""
 
     OPEN = "open another gRPC stream"
     FINISHED = "everything is answered"
@@ -26,11 +27,10 @@ class Step(Enum):
 
 
 class Pending:
-    """Items between the caller's iterable and their answers.
+    """Tracks items between the caller's iterable and their answers.
 
-    A stream that breaks is followed by another, which sends again every item without an answer. An item for which the server has no room is sent again after the
-    delay that the server names.
-    """
+    When a stream breaks, another one is opened and sends every item without an answer again. An item that the server refuses for lack of room is
+    sent again after the delay that the server names."""
 
     def __init__(self, options: Options, in_flight: int, skip: Iterable[Hashable], timeout: float):
         if in_flight < 1:
@@ -38,7 +38,7 @@ class Pending:
         self.options, self.in_flight, self.timeout = options, in_flight, timeout
         self.closed = False  # The iterable has ended.
         self.skipped = 0
-        self.generation = 0  # Of the gRPC stream at hand.
+        self.generation = 0  # Number of the current gRPC stream.
         self.is_open = False
         self._broken: LongEmbedError | None = None  # The error that ended the current stream.
         self._skip = Counter(iter(skip))
@@ -48,17 +48,17 @@ class Pending:
         self._refusals: Counter[int] = Counter()
         self._answers: deque[results.Embedding] = deque()
         self._read = 0
-        self._awaited_since: float | None = None  # None while the caller does something else, or nothing is to be answered.
+        self._awaited_since: float | None = None  # None if the caller is not waiting, or nothing has to be answered.
 
     def has_room(self) -> bool:
         return len(self._unanswered) + len(self._answers) < self.in_flight
 
     def is_done(self) -> bool:
-        """Every item has its answer, which the caller may not have taken yet."""
+        """Returns true if every item has its answer. The caller may not have taken all answers yet."""
         return self.closed and not self._unanswered
 
     def add(self, item: StreamItem) -> None:
-        """Takes one item in. One that was answered before is skipped; a text that is not valid Unicode is answered here."""
+        """Adds one item. An item that was answered before is skipped. A text that is not valid Unicode gets its answer, an error, here."""
         if isinstance(item, tuple) and len(item) != 2:
             raise TypeError(f"an item is a text or a pair (id, text), not a tuple of {len(item)}: {item!r:.80}")
         id, text = item if isinstance(item, tuple) else (self._read, item)
@@ -74,7 +74,7 @@ class Pending:
             self._answers.append(results.failed(id, error))
 
     def step(self, now: float) -> results.Embedding | LongEmbedError | Step:
-        """The next step of the caller's side: hand over an answer, handle the error that ended the current gRPC stream, or a Step."""
+        """Returns the caller's next step: an answer to hand over, the error that ended the current gRPC stream, or a Step."""
         if self._answers:
             self._awaited_since = None
             return self._answers.popleft()
@@ -93,11 +93,11 @@ class Pending:
         return Step.WAIT
 
     def waited(self, now: float) -> float:
-        """Seconds for which the caller has waited for an answer."""
+        """Returns how long the caller has waited for an answer, in seconds."""
         return now - self._awaited_since if self._unanswered and self._awaited_since is not None else 0.0
 
     def seconds_to_wait(self, now: float) -> float | None:
-        """Seconds until step() may change by itself: an answer is overdue, or a refused item is due. None: never."""
+        """Returns the seconds until step() may change without an event, because an answer is overdue or a refused item is due. None: never."""
         times = [self._refused[0][0]] if self._refused and not self.is_open else []
         if self._unanswered and self._awaited_since is not None:
             times.append(self._awaited_since + self.timeout)
@@ -107,21 +107,21 @@ class Pending:
         return self.waited(now) >= self.timeout
 
     def has_unsent(self, now: float) -> bool:
-        """Whether the stream at hand has something to send now."""
+        """Returns true if the current stream has something to send now."""
         while self._refused and self._refused[0][0] <= now:
             self._unsent.append(heapq.heappop(self._refused)[1])
         return bool(self._unsent)
 
     def has_all_sent(self, now: float) -> bool:
-        """Whether the stream at hand may be half-closed."""
+        """Returns true if the current stream may be half-closed."""
         return self.closed and not self.has_unsent(now) and not self._refused
 
     def seconds_to_unsent(self, now: float) -> float | None:
-        """Seconds until a refused item is due; None without one."""
+        """Returns the seconds until a refused item is due. None if there is no such item."""
         return max(0.0, self._refused[0][0] - now) if self._refused else None
 
     def next_messages(self, first: bool) -> Iterator[messages.EmbedStreamRequest]:
-        """The messages of the next item to be sent; the first of a stream carries the options."""
+        """Yields the messages of the next item to send. The first message of a stream carries the options."""
         number = self._unsent.popleft()
         options = self.options.message() if first else None
         _, message = self._unanswered[number]
@@ -130,7 +130,7 @@ class Pending:
             options = None
 
     def answer(self, response: messages.EmbedStreamResponse, now: float) -> None:
-        """Takes in the answer to an item. Raises LongEmbedError for one that was not asked for."""
+        """Takes the answer to an item. Raises LongEmbedError for an answer that was not asked for."""
         number = int(response.id) if response.id.isdigit() else -1
         if number not in self._unanswered:
             raise LongEmbedError(f"the server answered an input that it was not asked for: {response.id!r}", "INTERNAL")
@@ -142,7 +142,8 @@ class Pending:
         self._answers.append(read)
 
     def ended(self, generation: int, error: LongEmbedError | None) -> None:
-        """The gRPC stream of that generation has failed with `error`, or has ended in order. Refused items outlast a stream; others must have their answers."""
+        """Called when the gRPC stream of that generation has failed with `error` or has ended normally. Refused items may still wait when a stream
+        ends; all other items must have their answers."""
         if generation != self.generation:
             return
         if error is None and len(self._refused) == len(self._unanswered):
@@ -154,7 +155,7 @@ class Pending:
         return self.has_unsent(now) or len(self._refused) < len(self._unanswered)
 
     def _takes_refusal(self, number: int, result: messages.EmbedResult, now: float) -> bool:
-        """Whether the answer is a refusal after which the item is sent again."""
+        """Returns true if the answer is a refusal after which the item is sent again."""
         if not result.HasField("error"):
             return False
         error = from_status(result.error)
@@ -168,7 +169,7 @@ class Pending:
 
 
 def _parts(message: messages.Input) -> Iterator[tuple[messages.Input, bool]]:
-    """(part, whether more follow)."""
+    """Yields pairs (part, whether more parts follow)."""
     if not message.HasField("text") or len(message.text) <= PART_CODE_POINTS:
         yield message, False
         return

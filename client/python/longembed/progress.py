@@ -1,4 +1,4 @@
-"""Progress bars, which need the extra "progress"."""
+"""Progress bars. They need the extra "progress"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class NoBar:
 
 
 def bar(wanted: bool, items: Iterable[Any], unit: str = "text") -> Any:
-    """A tqdm bar over the number of items that `items` declares; an object that shows nothing unless `wanted`."""
+    """Returns a tqdm bar, whose total is the length of `items` if it has one. Unless `wanted`, returns an object that shows nothing."""
     if not wanted:
         return NoBar()
     try:

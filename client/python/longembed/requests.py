@@ -11,13 +11,13 @@ from longembed.options import Input, Options, TextLike, to_input
 
 
 def with_defaults(options: Options | None, changes: dict[str, Any], model: str | None) -> Options:
-    """The call's options: those given, then single changes, then the client's model where none is named."""
+    """Merges the options of a call: the given ones, then the single changes, then the client's model if none is named."""
     chosen = (options or Options()).with_changes(**changes)
     return chosen if chosen.model is not None or model is None else chosen.with_changes(model=model)
 
 
 def inputs(texts: Iterable[TextLike]) -> list[messages.Input]:
-    """One message an input. A single text is refused: it would be read as a list of letters."""
+    """Returns one message per input. Refuses a single string, which would be read as a list of letters."""
     refuse_single(texts, "embed")
     return [_input(number, item) for number, item in enumerate(texts)]
 

@@ -14,7 +14,7 @@ from longembed.errors import LongEmbedError, from_status
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that the server spent on a call: see longembed.v1.Timing."""
+    """Seconds that the server spent on a call. See longembed.v1.Timing."""
 
     tokenization: float
     queue: float
@@ -23,7 +23,7 @@ class Timing:
 
 
 class SparseVector(NamedTuple):
-    """Weights of a few entries of a vocabulary; every other one is 0. indices: int64 [k], ascending. values: float32 [k]."""
+    """Weights of a few entries of a vocabulary; all other weights are 0. indices: int64 [k], ascending. values: float32 [k]."""
 
     indices: np.ndarray
     values: np.ndarray
@@ -31,19 +31,20 @@ class SparseVector(NamedTuple):
 
 @dataclass(eq=False)
 class Embedding:
-    """The vectors of one input, and what was done to get them.
+    """The vectors of one input, and how they were made.
 
-    vectors: [k, d], k = 1 but for window and span vectors. float32; float16 for FLOAT16; float32 for BFLOAT16, widened; int8 with `scales` for INT8;
-        uint8 [k, ceil(d / 8)] for BINARY, first component in the highest bit.
-    scales: float32 [k]; component = int8 value * scale. None but for INT8.
-    ranges: int64 [k, 2], half-open, content tokens that each window or span vector stands for; [0, 2] for one vector.
-    indices: with output SPARSE, int64 [n]: which of `dimensions` components the one row of `vectors` is; None for others. Read .sparse.
-    tokens: the input as encoded, special tokens and prompt included. truncated_tokens: content tokens cut away.
-    truncated_tokens_estimated: more than 64 KiB were cut away untokenized, and that number is an estimate by their bytes.
-    sequences: what the model ran over, one longembed.v1.Sequence a window; each has tokens, content and method.
-    recipe: equal recipes mean comparable vectors.
-    error: the error of this input, if a call with partial=True or a stream continues after it; its vectors are then [0, 0].
-    """
+    vectors: [k, d]. k is 1, except for window, span and token vectors. The type is float32 for FLOAT32 and BFLOAT16 (widened), float16 for
+    FLOAT16, int8 with `scales` for INT8,
+        and uint8 [k, ceil(d / 8)] for BINARY, with the first component in the highest bit.
+    scales: float32 [k], where component = int8 value * scale. None except for INT8.
+    ranges: int64 [k, 2], half-open: the content tokens that each vector stands for. [0, 2] for one vector.
+    indices: with output SPARSE, int64 [n]: the numbers of the components that the one row of `vectors` holds, out of `dimensions`. None for other
+    outputs. See .sparse.
+    tokens: tokens of the encoded input, special tokens and prompt included. truncated_tokens: content tokens that were cut away.
+    truncated_tokens_estimated: more than 64 KiB were cut away without being tokenized, so that truncated_tokens is an estimate from their bytes.
+    sequences: the sequences that the model ran over, one longembed.v1.Sequence per window. Each has tokens, content and method.
+    recipe: vectors with equal recipes are comparable.
+    error: the error of this input, if the call has partial=True or is a stream. The shape of the vectors is then [0, 0]."""
 
     id: Hashable
     vectors: np.ndarray
@@ -62,7 +63,7 @@ class Embedding:
 
     @property
     def sparse(self) -> SparseVector:
-        """The sparse vector. Raises ValueError where the vectors are others, and the input's own error where it failed."""
+        """Returns the sparse vector. Raises ValueError if the vectors are not sparse, and the input's own error if it failed."""
         if self.error is not None:
             raise self.error
         if self.indices is None:
@@ -71,7 +72,7 @@ class Embedding:
 
     @property
     def vector(self) -> np.ndarray:
-        """The one vector, [d]. Raises ValueError where there are several, and the input's own error where it failed."""
+        """Returns the only vector, [d]. Raises ValueError if there are several, and the input's own error if it failed."""
         if self.error is not None:
             raise self.error
         self._refuse_sparse()
@@ -80,7 +81,7 @@ class Embedding:
         return self.vectors[0]
 
     def float32(self) -> np.ndarray:
-        """The vectors as float32 [k, d], from any encoding; bits become +1 and -1. Raises ValueError for a sparse one."""
+        """Returns the vectors of any encoding as float32 [k, d]. Bits become +1 and -1. Raises ValueError for a sparse vector."""
         if self.error is not None:
             raise self.error
         self._refuse_sparse()
@@ -118,17 +119,18 @@ class Embeddings(Sequence):
         return iter(self.items)
 
     def matrix(self) -> np.ndarray:
-        """One vector an input: float32 [n, d]. Raises as Embedding.vector does."""
+        """Returns one vector per input: float32 [n, d]. Raises the same errors as Embedding.vector."""
         if not self.items:
             return np.zeros((0, 0), np.float32)
         for item in self.items:
-            item.vector  # noqa: B018  Raises where there is not exactly one.
+            item.vector  # noqa: B018  Raises if there is not exactly one vector.
         return np.concatenate([item.float32() for item in self.items])
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One tokenized text. ids: int64 [n]. ranges: int64 [n, 2], Unicode code points. special: bool [n], added by the tokenizer."""
+    """One tokenized text. ids: int64 [n]. ranges: int64 [n, 2], in Unicode code points. special: bool [n], true for tokens that the tokenizer
+    added."""
 
     ids: np.ndarray
     texts: list[str]
@@ -137,12 +139,12 @@ class Tokens:
 
 
 def failed(id: Hashable, error: LongEmbedError, model: str = "", prompt: str = "", recipe: str = "") -> Embedding:
-    """The answer of an input that has no vectors."""
+    """Returns the answer of a failed input. It has no vectors."""
     return Embedding(id, np.zeros((0, 0), np.float32), None, 0, np.zeros((0, 2), np.int64), 0, 0, [], model, prompt, recipe, error)
 
 
 def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: str, prompt: str, recipe: str) -> Embedding:
-    """Reads one EmbedResult, whose vectors are in `encoding`."""
+    """Converts one EmbedResult, whose vectors are in `encoding`."""
     if result.HasField("error"):
         return failed(id, from_status(result.error), model, prompt, recipe)
     if not result.embeddings:
@@ -176,13 +178,13 @@ def tokens(text: messages.TokenizedText) -> Tokens:
 
 
 def _vectors(found: Sequence[messages.Embedding], encoding: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The vectors of one input in their encoding, and the scales of INT8."""
+    """Returns the vectors of one input in their encoding, and the scales of INT8."""
     if encoding == "FLOAT32":
         return np.array([e.values for e in found], np.float32), None
-    packed = bytearray().join(e.packed for e in found)  # Writable, as the arrays of the other encodings are.
+    packed = bytearray().join(e.packed for e in found)  # The bytearray makes the array writable, like the arrays of the other encodings.
     if encoding == "FLOAT16":
         return np.frombuffer(packed, "<f2").reshape(len(found), -1), None
-    if encoding == "BFLOAT16":  # The upper half of a float32, and a type that numpy lacks.
+    if encoding == "BFLOAT16":  # A bfloat16 is the upper half of a float32. numpy has no such type.
         return (np.frombuffer(packed, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(len(found), -1), None
     if encoding == "INT8":
         return np.frombuffer(packed, np.int8).reshape(len(found), -1), np.array([e.scale for e in found], np.float32)

@@ -1,11 +1,11 @@
-"""A retriever over long texts: several kinds of window vectors and BM25, behind one call.
+"""A retriever over long texts. It combines several kinds of window vectors and BM25.
 
     retriever = Retriever.windows(client)
     retriever.add({"gpl": text_of_gpl, "apache": text_of_apache})
     for hit in retriever.search(["who may sell copies?"], k=3)[0]:
         print(hit.id, hit.score)
 
-Everything is kept in memory: for corpora of up to some hundred thousand windows. For more, put window vectors into a vector store with MaxSim.
+Everything is kept in memory, which suits corpora of up to several hundred thousand windows. For larger corpora, put window vectors into a vector store with MaxSim.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from longembed.sentences import split
 
 @dataclass(frozen=True)
 class Hit:
-    """One document of a result; scores are comparable within one query's hits."""
+    """One found document. Scores are comparable only among the hits of one query."""
 
     id: Hashable
     score: float
 
 
 class System(Protocol):
-    """Something that scores queries against documents."""
+    """A system that scores queries against documents."""
 
     def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[Any]:
-        """The index items of (id, text) pairs, one each. Raises LongEmbedError, which names the document, where one cannot be embedded."""
+        """Returns one index item per (id, text) pair. Raises LongEmbedError, which names the document, if a document cannot be embedded."""
 
     def extend(self, prepared: list[Any]) -> None:
-        """Takes in what prepare() gave, after the documents that it has."""
+        """Adds the items that prepare() returned, after the documents that are already there."""
 
     def scores(self, client: Client, queries: Sequence[str]) -> np.ndarray:
-        """[queries, documents], higher is better."""
+        """Returns [queries, documents]. Higher is better."""
 
     def calibrate(self, client: Client, queries: Sequence[str]) -> None:
-        """Learns from typical queries, without judgments, what they have in common."""
+        """Learns what typical queries have in common. Needs no relevance judgments."""
 
 
 def document_options(described: messages.Model, /, **changes: Any) -> Options:
-    """Options for documents: the model's DOCUMENT prompt where it has one."""
+    """Returns options for documents. They use the model's DOCUMENT prompt, if it has one."""
     return Options(input_type="DOCUMENT" if "DOCUMENT" in described.input_types else None).with_changes(**changes)
 
 
 def query_options(described: messages.Model, /, **changes: Any) -> Options:
-    """Options for queries: the model's QUERY prompt where it has one. A query beyond the window is cut into windows, as nothing else loses less."""
+    """Returns options for queries. They use the model's QUERY prompt, if it has one. A query longer than the window is cut into windows, which
+    loses the least."""
     return Options(input_type="QUERY" if "QUERY" in described.input_types else None, extension={"windows": {}}).with_changes(**changes)
 
 
 @dataclass
 class Vectors:
-    """Vectors of documents under one set of options, one or several a document, against the vectors of queries.
+    """Scores queries by the vectors of documents. A document has one or several vectors under one set of options.
 
-    reduce: see maxsim.reduction. query_sentences: each sentence of a query is embedded by itself, and their scores are averaged.
-    After calibrate(), both sides are centered (maxsim.center).
-    """
+    reduce: see maxsim.reduction. query_sentences: embed each sentence of a query separately, and average their scores.
+    After calibrate(), the vectors of queries and documents are centered (maxsim.center)."""
 
     document: Options
     query: Options
@@ -106,10 +106,9 @@ class Vectors:
 
 @dataclass
 class BM25:
-    """The words of queries in documents: see longembed.bm25. Needs the extra "bm25".
+    """Scores queries by the words that they share with documents: see longembed.bm25. Needs the extra "bm25".
 
-    words: score a document by its best window of so many words. query_sentences: the scores of a query's sentences are averaged.
-    """
+    words: score a document by its best window of this many words. query_sentences: average the scores of a query's sentences."""
 
     words: int | None = None
     query_sentences: bool = False
@@ -131,17 +130,18 @@ class BM25:
         return np.add.reduceat(self.index.scores(pieces), offsets[:-1], axis=0) / np.diff(offsets)[:, None]
 
     def calibrate(self, client: Client, queries: Sequence[str]) -> None:
-        pass  # Words are weighted by the documents alone.
+        pass  # The weights of words depend on the documents only.
 
 
 def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], np.ndarray]:
-    """The scored pieces of each query: itself, or its sentences. (pieces, offsets): query i has pieces offsets[i] to offsets[i + 1]."""
+    """Returns the scored pieces of each query, which are the query itself or its sentences, as (pieces, offsets). Query i has the pieces
+    offsets[i] to offsets[i + 1]."""
     pieces = [split(query) if by_sentence else [query] for query in queries]
     return [piece for own in pieces for piece in own], np.cumsum([0, *map(len, pieces)])
 
 
 def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
-    """One vector a text, float32 [n, d], over a stream. Raises the first failed text's error."""
+    """Returns one vector per text, float32 [n, d], over a stream. Raises the first error of a text."""
     rows: list[np.ndarray | None] = [None] * len(texts)
     with closing(client.embed_stream(texts, options)) as answers:
         for answer in answers:
@@ -152,10 +152,10 @@ def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndar
 
 
 class Retriever:
-    """Documents in memory, scored by one or several systems; with several, by the sum of their standardized scores (maxsim.fuse).
+    """Keeps documents in memory and scores them by one or several systems. With several systems, the score is the sum of their standardized scores
+    (maxsim.fuse).
 
-    Not thread-safe while documents are added.
-    """
+    Not thread-safe while documents are added."""
 
     def __init__(self, client: Client, systems: Sequence[System], weights: Sequence[float] | None = None):
         if not systems:
@@ -167,8 +167,9 @@ class Retriever:
 
     @staticmethod
     def windows(client: Client, tokens: Sequence[int] = (64, 256), *, bm25: bool = True, model: str | None = None) -> Retriever:
-        """The best system measured on long real text: the query's sentences against the smallest windows, the whole query softly against the others, and BM25
-        over whole texts and over windows of 200 words. calibrate() adds a point more; without BM25, seven. Sizes beyond the model's trained window become that window."""
+        """Returns the best combination measured on long real texts. The sentences of a query are scored against the smallest windows, the whole
+        query by a soft maximum against the other windows, and BM25 scores whole texts and windows of 200 words. calibrate() adds one more point,
+        or seven without BM25. Sizes beyond the model's trained window are reduced to it."""
         described = client.model(model)
         sizes = sorted({min(size, described.trained_window) for size in tokens})
         if not sizes:
@@ -182,7 +183,8 @@ class Retriever:
         return Retriever(client, [*systems, BM25(), BM25(words=200, query_sentences=True)] if bm25 else systems)
 
     def add(self, documents: Mapping[Any, str] | Iterable[tuple[Hashable, str]]) -> None:
-        """Embeds and indexes documents: {id: text}, or (id, text) pairs. Raises LongEmbedError for a text that cannot be embedded; none is then added."""
+        """Embeds and indexes documents, given as {id: text} or (id, text) pairs. Raises LongEmbedError if a text cannot be embedded; then no
+        document is added."""
         pairs = list(documents.items() if isinstance(documents, Mapping) else documents)
         known = set(self.ids)
         for id, _ in pairs:
@@ -195,22 +197,22 @@ class Retriever:
         self.ids += [id for id, _ in pairs]
 
     def calibrate(self, queries: Sequence[str]) -> None:
-        """Shows the retriever some twenty typical queries or more, without judgments. Vectors are then centered, which finds more on every set that was
-        measured; queries that come later need not be among them."""
+        """Learns from at least twenty typical queries, without relevance judgments. Vectors are then centered, which improved results on every set
+        that was measured. Later queries need not be among these."""
         if not queries or isinstance(queries, str):
             raise ValueError("calibrate takes a list of typical queries; it is empty or one str")
         for system in self._systems:
             system.calibrate(self._client, queries)
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
-        """[queries, documents in the order of `ids`], higher is better."""
+        """Returns [queries, documents in the order of `ids`]. Higher is better."""
         if isinstance(queries, str):
             raise TypeError("give a list of queries: search([query]), not search(query)")
         found = [system.scores(self._client, queries) for system in self._systems]
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
-        """The k best documents of each query, best first."""
+        """Returns the k best documents of each query, best first."""
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
         if not self.ids:

@@ -1,4 +1,4 @@
-"""When a stream that broke is opened again. Single calls are retried by gRPC itself."""
+"""Decides when a broken stream is opened again. gRPC itself retries unary calls."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import random
 
 from longembed.errors import DeadlineExceeded, LongEmbedError
 
-MAX_ATTEMPTS = 6  # In a row: of a stream before its first answer, and of one input that the server refuses because it has no room.
-_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # Seconds; those of retry_service_config.json.
-# gRPC's own words for a connection that ended in the middle of a stream, which it reports under these codes.
+MAX_ATTEMPTS = 6  # Attempts in a row: to open a stream before its first answer, and to send one input that the server refuses for lack of room.
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # In seconds. The values are those of retry_service_config.json.
+# gRPC's messages for a connection that ended in the middle of a stream, and the codes that it reports them under.
 _BROKEN_CODES = ("UNKNOWN", "INTERNAL", "CANCELLED")
 _BROKEN_TRANSPORT = ("Stream removed", "RST_STREAM", "GOAWAY", "Socket closed", "Internal error from Core")
 
 
 class Attempts:
-    """The attempts of one stream: six in a row before its first answer; afterwards as many as `timeout` seconds without an answer allow."""
+    """Counts the attempts of one stream. Before the first answer there are six in a row. Afterwards, attempts continue until `timeout` seconds
+    pass without an answer."""
 
     def __init__(self, timeout: float):
         self._timeout = timeout
@@ -25,7 +26,8 @@ class Attempts:
         self._failures, self._any_answer = 0, True
 
     def delay_after(self, error: LongEmbedError, waited: float) -> float:
-        """Seconds until the next attempt, `waited` seconds after the last answer. Raises `error` where another attempt is useless or comes too late."""
+        """Returns the seconds until the next attempt, given that the last answer came `waited` seconds ago. Raises `error` if another attempt is
+        useless or would come too late."""
         self._failures += 1
         delay = _delay(error, self._failures)
         out_of_attempts = not self._any_answer and self._failures >= MAX_ATTEMPTS
@@ -40,7 +42,7 @@ def no_answer(timeout: float) -> DeadlineExceeded:
 
 def _delay(error: LongEmbedError, failures: int) -> float | None:
     if error.code == "RESOURCE_EXHAUSTED":
-        return error.retry_delay  # Without a hint it is a limit, not overload.
+        return error.retry_delay  # Without a retry delay, the error is about a limit, not about overload.
     broken = error.code in _BROKEN_CODES and any(words in str(error) for words in _BROKEN_TRANSPORT)
     if error.code != "UNAVAILABLE" and not broken:
         return None

@@ -1,4 +1,4 @@
-"""An encoder with the methods of sentence-transformers' SentenceTransformer that runs no model: it asks a server. Needs no sentence-transformers.
+"""An encoder with the methods of sentence-transformers' SentenceTransformer. It runs no model but calls a server. sentence-transformers need not be installed.
 
     from longembed import Options
     from longembed.sentence_transformers import LongEmbedModel
@@ -20,11 +20,11 @@ from longembed.sides import DOCUMENT, QUERY, Sides
 
 
 class LongEmbedModel:
-    """encode_query and encode_document embed each under options of their own; encode under `options`, and without a prompt unless one is named.
+    """encode_query and encode_document have separate options. encode uses `options`, and no prompt unless one is named.
 
-    client: a Client or HOST:PORT; None: the environment's LONGEMBED_SERVER, else the default address.
-    query, document: options of each side. One that names no prompt gets the side's input type where the model has it; prompt="" asks for none.
-    """
+    client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
+    query, document: options for queries and for documents. Options that set no prompt get the matching input type, if the model has it. prompt=""
+    requests no prompt."""
 
     similarity_fn_name = "cosine"
 
@@ -37,20 +37,20 @@ class LongEmbedModel:
             raise ValueError(f"options: output is {self._options.output}; it must be ONE_VECTOR here")
 
     def encode_query(self, inputs: str | Sequence[str], **arguments: Any) -> Any:
-        """As encode, with the query's options and prompt."""
+        """Works like encode, with the options and prompt for queries."""
         return self._encode(inputs, self.sides.options(QUERY), **arguments)
 
     def encode_document(self, inputs: str | Sequence[str], **arguments: Any) -> Any:
-        """As encode, with the document's options and prompt."""
+        """Works like encode, with the options and prompt for documents."""
         return self._encode(inputs, self.sides.options(DOCUMENT), **arguments)
 
     def encode(self, inputs: str | Sequence[str], **arguments: Any) -> Any:
-        """float32 [n, d]; [d] for one str. Arguments, as SentenceTransformer.encode has them:
+        """Returns float32 [n, d], or [d] for one str. The arguments are those of SentenceTransformer.encode:
 
-        prompt_name, prompt: instead of the options' prompt.
-        show_progress_bar: a tqdm bar (extra "progress"). batch_size: has no effect, since the server forms the batches.
-        convert_to_tensor: a torch.Tensor. convert_to_numpy=False: a list of vectors.
-        normalize_embeddings: True sets options.normalize, which is the server's default anyway. truncate_dim: options.dimensions.
+        prompt_name, prompt: used instead of the prompt of the options.
+        show_progress_bar: show a tqdm bar (extra "progress"). batch_size: has no effect, because the server forms the batches.
+        convert_to_tensor: return a torch.Tensor. convert_to_numpy=False: return a list of vectors.
+        normalize_embeddings: True sets options.normalize, which is the server's default. truncate_dim: sets options.dimensions.
         """
         return self._encode(inputs, self._options, **arguments)
 
@@ -83,12 +83,12 @@ class LongEmbedModel:
         return vectors if convert_to_numpy or isinstance(inputs, str) else list(vectors)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosines [n, m] of vectors [n, d] and [m, d] (or [d]); a torch.Tensor where the first are one."""
+        """Returns the cosines [n, m] of vectors [n, d] and [m, d] (or [d]). The result is a torch.Tensor if `embeddings1` is one."""
         a, b = (np.atleast_2d(_unit(embeddings)) for embeddings in (embeddings1, embeddings2))
         return _like(embeddings1, a @ b.T)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosines [n] of the pairs of vectors [n, d] and [n, d]."""
+        """Returns the cosines [n] of the pairs of vectors [n, d] and [n, d]."""
         a, b = (np.atleast_2d(_unit(embeddings)) for embeddings in (embeddings1, embeddings2))
         if a.shape != b.shape:
             raise ValueError(f"embeddings1 is {a.shape} and embeddings2 {b.shape}; pairs need equal shapes")
@@ -96,12 +96,12 @@ class LongEmbedModel:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The model's prompts by name."""
+        """Returns the model's prompts by name."""
         return dict(self._model().prompts)
 
     @property
     def max_seq_length(self) -> int:
-        """The most tokens without an extension."""
+        """Returns the most tokens of a text without an extension."""
         return self._model().plain_limit
 
     def get_embedding_dimension(self) -> int:
@@ -116,7 +116,7 @@ class LongEmbedModel:
 
 
 def _unit(embeddings: Any) -> np.ndarray:
-    """float32, each vector of length 1; one of length 0 stays as it is."""
+    """Scales each vector to length 1, as float32. A vector of length 0 is not changed."""
     vectors = np.asarray(embeddings.detach().cpu() if hasattr(embeddings, "detach") else embeddings, np.float32)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)

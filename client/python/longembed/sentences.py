@@ -1,16 +1,17 @@
-"""Splits a text into sentences, for queries whose sentences are scored one by one."""
+"""Splits a text into sentences, for queries whose sentences are scored separately."""
 
 from __future__ import annotations
 
 import re
 
-# An end of a sentence: its mark, closing quotes or brackets, then a blank before something that may begin another; or a blank line.
+# Matches the end of a sentence: its mark, closing quotes or brackets, and a blank before something that may begin another sentence. Also matches a
+# blank line.
 _END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*(?:\s+(?=[\"'“‘(\[]?[^\sa-z])|(?<=[。！？])(?=\S))|\n\s*\n")
 _ABBREVIATIONS = frozenset("mr mrs ms dr prof sr jr st vs e.g i.e etc al no vol fig inc ltd co u.s".split())
 
 
 def split(text: str) -> list[str]:
-    """The sentences of `text`, stripped, none empty. A text without any letter or digit is one sentence."""
+    """Returns the sentences of `text`, stripped, none of them empty. A text without any letter or digit is one sentence."""
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(text):

@@ -1,4 +1,4 @@
-"""Base of the adapters: one vector a text, queries and documents each under options of their own."""
+"""Base of the adapters: one vector per text, with separate options for queries and for documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERY, DOCUMENT = "QUERY", "DOCUMENT"
 
 @dataclass(frozen=True)
 class Connection:
-    """Arguments of both kinds of clients: see Client."""
+    """Arguments that create a Client or an AsyncClient. See Client."""
 
     server: str | None = None
     api_key: str | None = None
@@ -34,14 +34,14 @@ class Connection:
 
 
 class Sides:
-    """Embeds texts as queries or as documents (`side` is QUERY or DOCUMENT), one vector each.
+    """Embeds texts as queries or as documents (`side` is QUERY or DOCUMENT), with one vector per text.
 
-    client: a Client, which stays the caller's to close; or HOST:PORT, or a Connection; None: the default server.
-    query, document: options of each side. One that names no prompt gets the side's input type where the model has it; prompt="" asks for none.
-    async_client: for the async methods. Without it they make one for each event loop from the address; a Client that was given they run on a thread.
+    client: a Client, which the caller closes; or HOST:PORT, or a Connection. None: the default server.
+    query, document: options for queries and for documents. Options that set no prompt get the matching input type, if the model has it. prompt=""
+    requests no prompt.
+    async_client: used by the async methods. Without it, they create one client per event loop from the address, or run a given Client on a thread.
 
-    Raises ValueError for options with an output other than ONE_VECTOR. A text that fails raises LongEmbedError with the text's number.
-    """
+    Raises ValueError for options with an output other than ONE_VECTOR. If a text fails, raises LongEmbedError with the number of the text."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Sides:
                 raise ValueError(f"{side.lower()} options: output is {options.output}; it must be ONE_VECTOR here ({several})")
 
     def __reduce__(self):
-        """For worker processes, which connect by themselves."""
+        """Pickles the arguments. Worker processes connect by themselves."""
         if self._connection is None:
             raise TypeError("what was given a Client cannot be pickled; give the address instead")
         return Sides, (self._connection, self._given[QUERY], self._given[DOCUMENT])
@@ -75,28 +75,28 @@ class Sides:
         return self._client
 
     def async_client(self) -> AsyncClient | None:
-        """The one of the running event loop; None where only a blocking client is at hand."""
+        """Returns the client of the running event loop, or None if there is only a blocking client."""
         if self._async_client is not None or self._connection is None:
             return self._async_client
         loop = asyncio.get_running_loop()
-        if loop not in self._by_loop:  # Drops clients of closed loops.
+        if loop not in self._by_loop:  # Also drops the clients of closed loops.
             self._by_loop = {other: client for other, client in self._by_loop.items() if not other.is_closed()}
             self._by_loop[loop] = self._connection.async_client()
         return self._by_loop[loop]
 
     def options(self, side: str) -> Options:
-        """The side's options with their prompt; asks the server on first use."""
+        """Returns the options of a side, with their prompt. The first call asks the server."""
         if side not in self._resolved:
             given = self._given[side]
             self._resolved[side] = given if _names_prompt(given) else _with_input_type(given, side, self.client.model(given.model))
         return self._resolved[side]
 
     def embed_one(self, side: str, text: str) -> Embedding:
-        """The answer for one text, which fits a message."""
+        """Returns the answer for one text, which must fit into a message."""
         return self.client.embed(_checked([text]), self.options(side))[0]
 
     def embed(self, side: str, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
-        """The answers in the texts' order; any number of texts of any length."""
+        """Returns the answers in the order of the texts. Any number of texts of any length is allowed."""
         return self.embed_with(self.options(side), texts, progress)
 
     def embed_with(self, options: Options, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
@@ -119,13 +119,13 @@ class Sides:
         return [answers[number] for number in range(len(texts))]
 
     def close(self) -> None:
-        """Closes the blocking client, if it is not the caller's; the next call makes another."""
+        """Closes the blocking client, unless the caller owns it. The next call creates another."""
         if self._connection is not None and self._client is not None:
             self._client.close()
             self._client = None
 
     async def aclose(self) -> None:
-        """Closes the running event loop's client."""
+        """Closes the client of the running event loop."""
         client = self._by_loop.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
@@ -159,7 +159,7 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _successful(answer: Embedding) -> Embedding:
-    """The answer, unless it tells a failure: then its error is raised, naming the text's number."""
+    """Returns the answer. If it is a failure, raises its error, with the number of the text."""
     error = answer.error
     if error is not None:
         raise error.about(f"text {answer.id}")

@@ -1,4 +1,4 @@
-"""Scores of texts by their sparse vectors.
+"""Scores texts by their sparse vectors.
 
     documents = [answer.sparse for answer in client.embed(texts, output="SPARSE", extension={"windows": {}})]
     queries = [answer.sparse for answer in client.embed(questions, output="SPARSE")]
@@ -15,7 +15,8 @@ from longembed.results import SparseVector
 
 
 def score(queries: Sequence[SparseVector], documents: Sequence[SparseVector]) -> np.ndarray:
-    """The dot product of each query with each document: float32 [queries, documents]. For an index of many documents, keep posting lists instead."""
+    """Returns the dot product of each query with each document: float32 [queries, documents]. For many documents, use an index of posting lists
+    instead."""
     scores = np.zeros((len(queries), len(documents)), np.float32)
     if not len(queries) or not len(documents):
         return scores

@@ -1,7 +1,7 @@
 """EmbedStream for blocking callers.
 
-The caller's thread takes answers; one thread reads the caller's iterable, one reads the gRPC stream, and one of gRPC's own sends. They meet in `Pending`, under
-one lock.
+The caller's thread takes answers, one thread reads the caller's iterable, one reads the gRPC stream, and one of gRPC's own threads sends. They share their
+state in `Pending`, under one lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from longembed.results import Embedding
 
 __all__ = ["StreamItem", "embed_stream"]
 
-# For the server to end a stream that has all of its answers; then it is cancelled.
+# The time for the server to end a stream after all of its answers. Then the stream is cancelled.
 SECONDS_TO_END = 5.0
 
 
@@ -37,7 +37,7 @@ def embed_stream(
     progress: bool,
     timeout: float,
 ) -> Iterator[Embedding]:
-    """See Client.embed_stream. Refuses invalid options now, not at the first answer."""
+    """See Client.embed_stream. Raises errors for invalid options at once, not at the first answer."""
     options.message()
     stream = _Stream(stub, metadata, items, Pending(options, in_flight, skip, timeout))
     return stream.run(progress_bars.bar(progress, items))
@@ -46,7 +46,7 @@ def embed_stream(
 class _Stream:
     def __init__(self, stub: Stub, metadata: tuple, items: Iterable[StreamItem], pending: Pending):
         self._stub, self._metadata, self._items, self._pending = stub, metadata, items, pending
-        self._changed = threading.Condition()  # Guards everything below, and _pending.
+        self._changed = threading.Condition()  # Guards everything below and _pending.
         self._ended = False  # The caller has all answers, or has stopped iterating.
         self._failure: BaseException | None = None  # Raised by the caller's iterable.
         self._call: grpc.Call | None = None
@@ -75,14 +75,14 @@ class _Stream:
             bar.close()
 
     def _next_step(self) -> Embedding | LongEmbedError | Step:
-        """Waits for the next step. Raises DeadlineExceeded where an answer is overdue, whatever the server does."""
+        """Waits for the next step. Raises DeadlineExceeded if an answer is overdue, whatever the server does."""
         with self._changed:
             while (step := self._pending.step(time.monotonic())) is Step.WAIT:
                 now = time.monotonic()
                 if self._pending.is_overdue(now):
                     raise retry.no_answer(self._pending.timeout)
                 self._changed.wait(_bounded(self._pending.seconds_to_wait(now)))
-            self._changed.notify_all()  # An answer that is taken makes room.
+            self._changed.notify_all()  # Taking an answer makes room for another item.
             return step
 
     def _waited(self) -> float:
@@ -90,7 +90,7 @@ class _Stream:
             return self._pending.waited(time.monotonic())
 
     def _read_items(self) -> None:
-        """Takes items in while there is room for them."""
+        """Reads items while there is room for them."""
         try:
             for item in self._items:
                 with self._changed:
@@ -99,21 +99,21 @@ class _Stream:
                         return
                     self._pending.add(item)
                     self._changed.notify_all()
-        except BaseException as failure:  # noqa: BLE001  Raised again in the caller's thread, once what was read is answered.
+        except BaseException as failure:  # noqa: BLE001  Raised again in the caller's thread, after everything read so far is answered.
             self._failure = failure
         with self._changed:
             self._pending.closed = True
             self._changed.notify_all()
 
     def _open(self) -> None:
-        """Begins another gRPC stream, which sends everything without an answer."""
+        """Opens another gRPC stream, which sends all items without an answer."""
         generation = self._pending.generation
         self._call = self._stub.EmbedStream(self._requests(generation), metadata=self._metadata)
         self._receiver = threading.Thread(target=self._receive, args=(self._call, generation), name="longembed answers", daemon=True)
         self._receiver.start()
 
     def _receive(self, call: grpc.Call, generation: int) -> None:
-        """Reads answers until the stream ends. There are never more of them than `in_flight`."""
+        """Reads answers until the stream ends. There are never more than `in_flight` of them."""
         error: LongEmbedError | None = None
         try:
             for response in call:
@@ -130,7 +130,7 @@ class _Stream:
             self._changed.notify_all()
 
     def _requests(self, generation: int) -> Iterator[messages.EmbedStreamRequest]:
-        """The requests of one gRPC stream; runs on a thread of gRPC's."""
+        """Yields the requests of one gRPC stream. Runs on a thread of gRPC."""
         first = True
         while True:
             with self._changed:
@@ -148,7 +148,7 @@ class _Stream:
         return self._ended or generation != self._pending.generation
 
     def _end(self, seconds: float) -> None:
-        """Lets the threads go; gives the server so many seconds to end the stream by itself."""
+        """Ends the threads. First gives the server `seconds` seconds to end the stream by itself."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -158,5 +158,5 @@ class _Stream:
 
 
 def _bounded(seconds: float | None) -> float | None:
-    """A time that a lock can be waited for."""
+    """Limits a time to the longest one that a lock can wait for."""
     return None if seconds is None else min(seconds, threading.TIMEOUT_MAX)

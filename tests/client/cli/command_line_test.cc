@@ -90,7 +90,7 @@ TEST_F(CommandLineTest, ABrokenStreamLosesNothingAndRepeatsNothing) {
 TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
   const std::string path = ::testing::TempDir() + "/resume.jsonl";
   const std::string whole = Embed({}, Lines(9)).out;
-  // An earlier run that was ended in the middle of its fifth line.
+  // An earlier run was interrupted in the middle of its fifth line.
   const size_t fifth = whole.find("{\"id\":4");
   std::ofstream(path) << whole.substr(0, fifth + 12);
   EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, Lines(9)).status, kExitOk);
@@ -102,7 +102,7 @@ TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
   EXPECT_THAT(Embed({"--out", path.c_str(), "--resume"}, Lines(1)).err, HasSubstr("line 1: is no answer"));
 }
 
-// Texts with equal ids are known apart by how many of them were answered.
+// If several texts have the same id, the number of their answers determines how many are skipped.
 TEST_F(CommandLineTest, ResumeSkipsOneTextForEachAnswer) {
   const std::string path = ::testing::TempDir() + "/resume_equal_ids.jsonl";
   std::string texts;
@@ -141,7 +141,7 @@ TEST_F(CommandLineTest, NothingIsWrittenOverTheInput) {
   }
 }
 
-// Answers that wait for that of the first text are bounded, at eight times --in-flight.
+// At most eight times --in-flight answers may wait for the answer of the first text.
 TEST_F(CommandLineTest, ATextThatTakesLongHoldsUpTheOthers) {
   const std::string whole = Embed({}, Lines(40)).out;
   service_.HoldFirstUntil(16);
@@ -181,7 +181,7 @@ TEST_F(CommandLineTest, ABadLineEndsTheOutputThere) {
   EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 2);
 }
 
-// The lines that a client can know to be wrong, each with the id by which its error is known.
+// Lines that the client itself knows to be wrong, each with the id that its error gets.
 TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
   const std::pair<std::string, std::string> bad_lines[] = {
       {"{oops", "2"},
@@ -209,7 +209,7 @@ TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
     EXPECT_THAT(second, HasSubstr("{\"id\":" + id + ",\"error\":{\"code\":3,\"message\":\"standard input, line 2: "));
     EXPECT_THAT(third, HasSubstr("{\"id\":3,\"embedding\":[3]"));
     EXPECT_EQ(service_.inputs() - before, 2);
-    // Nothing is left to be answered.
+    // A second run has nothing left to do.
     EXPECT_EQ(Embed({"--partial", "--out", path.c_str(), "--resume"}, texts).status, kExitSomeFailed) << line;
     EXPECT_EQ(ReadAll(path), whole);
     EXPECT_EQ(service_.inputs() - before, 2);
@@ -248,7 +248,7 @@ TEST_F(CommandLineTest, PartialGoesOnAfterTextsThatAreNotUtf8) {
   EXPECT_EQ(explain.err, "longembed: --text, number 1: not UTF-8: byte at index 1: 0xFF\n");
 }
 
-// The name of the file stands in the error's line.
+// The error of the line contains the file's name.
 TEST_F(CommandLineTest, AFileWhoseNameIsNotUtf8) {
   const std::string path = ::testing::TempDir() + "/bad_\xff_name.jsonl";
   std::ofstream(path) << "{oops\n";
@@ -257,7 +257,7 @@ TEST_F(CommandLineTest, AFileWhoseNameIsNotUtf8) {
   EXPECT_THAT(outcome.out, HasSubstr("{\"id\":1,\"error\":"));
 }
 
-// An output that takes half of a line and then waits.
+// An output that accepts half a line and then waits.
 class HalfALine : public std::stringbuf {
  public:
   void WaitForHalf() { half_.WaitForNotification(); }
@@ -292,7 +292,7 @@ TEST_F(CommandLineTest, AnInterruptWaitsForTheEndOfALineAndThenNothingIsWritten)
     at_interrupt = buffer.str();
   });
   while (!interrupt.stop_requested()) absl::SleepFor(absl::Milliseconds(1));
-  absl::SleepFor(absl::Milliseconds(20));  // By now it waits for the line.
+  absl::SleepFor(absl::Milliseconds(20));  // By now the command waits for the rest of the line.
   buffer.GoOn();
   interrupter.join();
   command.join();
@@ -336,8 +336,8 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
   EXPECT_EQ(Longembed({"--help"}).status, kExitOk);
 }
 
-// CLI11 would take the values for files that are missing.
-TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
+// CLI11 itself would report the options' values as missing files.
+TEST(CommandLineUsageTest, MisspelledWordsAreReportedAsSuch) {
   const std::pair<std::vector<const char*>, const char*> rows[] = {
       {{"embed", "--prompt_name", "query"}, "unknown option --prompt_name of embed; did you mean --prompt-name?"},
       {{"embed", "--prompt_name=query"}, "unknown option --prompt_name of embed; did you mean --prompt-name?"},
@@ -360,8 +360,8 @@ TEST(CommandLineUsageTest, MisspeltWordsAreToldAsWhatTheyAre) {
   }
 }
 
-// CLI11 reports other errors, also with a word that looks like an option for a value.
-TEST(CommandLineUsageTest, OtherFaultsKeepTheirWords) {
+// CLI11's own messages are kept for other errors, even if a word looks like an option's value.
+TEST(CommandLineUsageTest, OtherErrorsKeepCli11sMessages) {
   EXPECT_THAT(Longembed({"embed", "--windows", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", "absent.jsonl"}).err, HasSubstr("File does not exist: absent.jsonl"));
   EXPECT_THAT(Longembed({"embed", ::testing::TempDir().c_str()}).err, HasSubstr("is actually a directory"));
@@ -461,7 +461,7 @@ TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
   model.set_trained_window(512);
   model.set_trained_window_source("max_seq_length of sentence_bert_config.json");
   for (const uint32_t size : {64, 128}) model.add_trained_dimensions(size);
-  model.mutable_recommended_extension();  // To do nothing is a recommendation too.
+  model.mutable_recommended_extension();  // An empty recommendation, which is to do nothing, is also a recommendation.
   model.mutable_recommended_multi_vector_extension()->mutable_windows()->set_tokens(128);
   (*model.mutable_recommendation_evidence())["set"] = "qmsum";
   service_.set_models(models);

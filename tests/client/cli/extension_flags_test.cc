@@ -23,7 +23,7 @@ absl::StatusOr<v1::EmbedOptions> Parse(std::vector<std::string> arguments) {
   CLI::App app;
   ExtensionFlags flags;
   flags.AddTo(app);
-  std::reverse(arguments.begin(), arguments.end());  // As CLI11 takes them.
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 expects arguments in reverse order.
   try {
     app.parse(arguments);
   } catch (const CLI::ParseError& error) {

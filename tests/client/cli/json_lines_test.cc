@@ -19,7 +19,7 @@ TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
   EXPECT_EQ(first->id, "a");
   EXPECT_EQ(first->input->text(), "grüße");
   EXPECT_EQ((*reader.Next())->id.dump(), "[1]");
-  EXPECT_EQ((*reader.Next())->id, 4);  // The line's number.
+  EXPECT_EQ((*reader.Next())->id, 4);  // The line number is the id.
   EXPECT_FALSE((*reader.Next()).has_value());
 }
 

@@ -1,4 +1,4 @@
-// The built command as a process: its environment, its signals, and an output that cannot be written.
+// Runs the built command as a process. Tests its environment, its signals, and output that cannot be written.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -33,13 +33,13 @@ std::string ReadAll(const std::string& path) {
 
 class ProcessTest : public ::testing::Test {
  protected:
-  // `shell` is a command of sh in which $longembed and $folder are set. Standard error goes to Errors().
+  // Runs a shell command in which $longembed and $folder are set. Standard error is written to Errors().
   pid_t Start(const std::string& shell) {
     const std::string script = "longembed='" LONGEMBED_CLI "'; folder='" + folder_ + "'; server='--server " +
                                service_.address() + "'; exec 2>" + folder_ + "/errors; " + shell;
     const char* const arguments[] = {"sh", "-c", script.c_str(), nullptr};
     pid_t pid = 0;
-    // A test that runs in the background has inherited an ignored SIGINT.
+    // A test that runs in the background inherits an ignored SIGINT.
     sigset_t signals;
     sigfillset(&signals);
     posix_spawnattr_t attributes;
@@ -50,7 +50,7 @@ class ProcessTest : public ::testing::Test {
     posix_spawnattr_destroy(&attributes);
     return pid;
   }
-  // The exit status, or 128 + the signal that ended the process.
+  // Returns the exit status, or 128 + the signal that ended the process.
   static int Wait(pid_t pid) {
     int status = 0;
     waitpid(pid, &status, 0);
@@ -98,7 +98,7 @@ TEST_F(ProcessTest, AnOutputThatCannotBeWrittenIsAnError) {
   EXPECT_EQ(Run("$longembed embed --text abc $server --out /dev/full"), 1);
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
   EXPECT_EQ(Run("$longembed --help >/dev/full"), 1);
-  // Longer than the buffer of a stream: it fails before it is flushed.
+  // The output is longer than a stream's buffer, so it fails before it is flushed.
   ServeModel(std::string(100'000, 'x'));
   EXPECT_EQ(Run("$longembed models $server >/dev/full"), 1);
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
@@ -106,7 +106,7 @@ TEST_F(ProcessTest, AnOutputThatCannotBeWrittenIsAnError) {
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: No space left on device\n");
 }
 
-// A closed stream's number must not become that of a socket.
+// The descriptor of a closed stream must not be reused for a socket.
 TEST_F(ProcessTest, AClosedStreamIsAnError) {
   ServeModel("small");
   for (const char* command : {"health", "models --timeout 5", "embed --text abc"}) {
@@ -122,7 +122,7 @@ TEST_F(ProcessTest, AFileThatMayNotGrowIsAnErrorAndIsResumed) {
   EXPECT_EQ(Run("seq 500 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
   EXPECT_EQ(Run("ulimit -f 8; $longembed embed --format text $server --out $folder/out $folder/in"), 1);
   EXPECT_EQ(Errors(), "longembed: the output cannot be written: File too large\n");
-  EXPECT_EQ(Content("out").size() % 512, 0u);  // In the middle of a line.
+  EXPECT_EQ(Content("out").size() % 512, 0u);  // The output ends in the middle of a line.
   EXPECT_EQ(Run("$longembed embed --format text $server --out $folder/out --resume $folder/in"), 0) << Errors();
   EXPECT_EQ(Content("out"), Content("whole"));
 }
@@ -136,7 +136,7 @@ TEST_F(ProcessTest, AClosedReaderIsAnError) {
   EXPECT_THAT(Content("out"), StartsWith("{\"id\":1,"));
 }
 
-// The signal comes while the process waits for more input.
+// The signal arrives while the process waits for more input.
 TEST_F(ProcessTest, AnInterruptEndsAfterAWholeLineAndIsResumed) {
   EXPECT_EQ(Run("seq 5000 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
   ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
@@ -155,7 +155,7 @@ TEST_F(ProcessTest, AnInterruptEndsAfterAWholeLineAndIsResumed) {
   }
 }
 
-// The line is larger than a pipe, and the process blocks within it until it is read.
+// The line is larger than a pipe, so the process blocks in the middle of it until it is read.
 TEST_F(ProcessTest, AnInterruptWaitsForTheLineThatIsBeingWritten) {
   ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
   const pid_t pid = Start(
@@ -189,7 +189,7 @@ TEST_F(ProcessTest, ASignalThatTheParentIgnoresIsIgnored) {
   EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 2);
 }
 
-// Connections are made, and nothing ever answers.
+// The server accepts connections but never answers.
 TEST_F(ProcessTest, AServerThatHangsIsAnError) {
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
@@ -205,7 +205,7 @@ TEST_F(ProcessTest, AServerThatHangsIsAnError) {
   close(listener);
 }
 
-// Every text is in the output once, and in order, though the server is killed repeatedly.
+// Every text must be in the output once and in order, although the server is killed repeatedly.
 TEST_F(ProcessTest, AServerThatDiesLosesNothing) {
   EXPECT_EQ(Run("seq 300 >$folder/in; $longembed embed --format text $server --out $folder/whole $folder/in"), 0);
   for (const int answers : {0, 1, 100, 7}) service_.BreakNextStreamAfter(answers);
@@ -214,9 +214,9 @@ TEST_F(ProcessTest, AServerThatDiesLosesNothing) {
   EXPECT_THAT(Errors(), IsEmpty());
 }
 
-// gRPC's own log would say it in lines of its own.
+// gRPC's own log would add lines of its own.
 TEST_F(ProcessTest, AFailedHandshakeIsOneSentence) {
-  // `models` is retried until its time is up, `health` is not.
+  // `models` is retried until its timeout, but `health` is not.
   for (const char* command : {"health", "models --timeout 1", "embed --text a --timeout 3"}) {
     EXPECT_EQ(Run("$longembed " + std::string(command) + " --tls $server"), 1);
     EXPECT_EQ(Errors(),
@@ -237,12 +237,12 @@ TEST_F(ProcessTest, AnAbsentServerIsOneSentence) {
   }
 }
 
-// Input as editors and other systems write it.
+// Tests input in the formats of various editors and systems.
 TEST_F(ProcessTest, UnusualInput) {
   const struct {
-    const char* content;  // Of printf.
+    const char* content;  // An argument of printf.
     int status, lines;
-    const char* what;  // In the output or the errors.
+    const char* what;  // A part of the output or of the errors.
   } rows[] = {
       {"", 0, 0, ""},
       {"\\n \\t\\n\\r\\n", 0, 0, ""},
@@ -279,7 +279,7 @@ TEST_F(ProcessTest, WhatIsNoFileIsNamed) {
   EXPECT_THAT(Errors(), HasSubstr("standard input cannot be read"));
 }
 
-// After an interrupt the matrix and its lines agree.
+// After an interrupt, the matrix and the JSON lines must agree.
 TEST_F(ProcessTest, AnInterruptedMatrixIsWhole) {
   ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
   const pid_t pid = Start("exec $longembed embed --format text $server --out $folder/a.npy <$folder/fifo");

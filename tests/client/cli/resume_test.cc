@@ -57,9 +57,9 @@ TEST_F(ResumeTest, CutsOffALineThatWasNotFinished) {
   }
 }
 
-TEST_F(ResumeTest, LeavesAloneWhatIsNotItsOwn) {
+TEST_F(ResumeTest, LeavesForeignFilesUnchanged) {
   const std::string contents[] = {
-      "not an answer",  // Without an end, as a line that was cut off.
+      "not an answer",  // There is no newline at the end, as in a line that was cut off.
       "{\"text\":\"cut o",
       "{\"id\":1,\"text\":\"an input\"}",
       std::string(kAnswer) + "{\"identity\": \"x",
@@ -77,14 +77,14 @@ TEST_F(ResumeTest, LeavesAloneWhatIsNotItsOwn) {
 }
 
 TEST_F(ResumeTest, AFileThatCannotBeOpenedIsAnError) {
-  std::filesystem::create_symlink(path_, path_);  // A loop, which root cannot open either.
+  std::filesystem::create_symlink(path_, path_);  // A link to itself, which even root cannot open.
   const absl::Status status = ReadEarlierAnswers(path_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("cannot be opened"));
 }
 
 TEST_F(ResumeTest, AFileThatCannotBeReadIsAnError) {
-  // The directory can be opened, and its reading fails.
+  // The directory can be opened, but reading it fails.
   EXPECT_EQ(ReadEarlierAnswers(::testing::TempDir()).status().code(), absl::StatusCode::kDataLoss);
 }
 

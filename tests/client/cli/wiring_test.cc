@@ -1,5 +1,5 @@
-// Every flag of every command, and the request that reaches a server for it. A flag, or a choice of one, that is added
-// without a row here fails the last test.
+// Checks, for every flag of every command, the request that reaches a server. The last test fails if a new flag, or a
+// new choice of one, has no row here.
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 #include <google/protobuf/util/message_differencer.h>
@@ -45,12 +45,12 @@ const Words kTextCommands{"embed", "explain", "tokenize"};
 
 // One call as it reached the server.
 struct Call {
-  std::vector<std::unique_ptr<Message>> requests;  // Several for EmbedStream.
+  std::vector<std::unique_ptr<Message>> requests;  // EmbedStream has several requests.
   std::string authorization;
   absl::Time deadline;
 };
 
-// Records every call and answers it.
+// A server that records every call and answers it.
 class RecordingServer {
  public:
   explicit RecordingServer(const std::shared_ptr<grpc::ServerCredentials>& credentials) {
@@ -64,14 +64,14 @@ class RecordingServer {
 
   std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
 
-  // The calls since the last time.
+  // Returns the calls since the last call of this function.
   std::vector<Call> TakeCalls() {
     const MutexLock lock(mutex_);
     return std::exchange(calls_, {});
   }
 
  private:
-  // Returns the number of the call.
+  // Records a call and returns its number.
   size_t Begin(const grpc::ServerContext& context) {
     const MutexLock lock(mutex_);
     Call& call = calls_.emplace_back();
@@ -162,13 +162,13 @@ Words Join(Words words, const Words& more) {
   return words;
 }
 
-// Flags of one command, and the message they make of it, in the text format.
+// Flags of one command, and the resulting message in text format.
 struct Row {
   Words flags;
   std::string expected;
 };
 
-// longembed.v1.EmbedOptions, which embed and explain send.
+// Flags that set longembed.v1.EmbedOptions, which embed and explain send.
 const std::vector<Row> kOptionRows{
     {{}, ""},
     {{"--model", "small"}, "model: 'small'"},
@@ -259,7 +259,7 @@ const std::vector<Row> kHealthRows{
     {{"--service", "longembed.v1.EmbeddingService"}, "service: 'longembed.v1.EmbeddingService'"},
 };
 
-// Flags of each command that have a test of their own below, with their choices.
+// Flags of each command, with their choices, that have their own tests below.
 const std::vector<Row> kOwnTests{
     {kCommands, "--server"},
     {kCommands, "--tls"},
@@ -282,7 +282,7 @@ const std::vector<Row> kOwnTests{
 
 class WiringTest : public ::testing::Test {
  protected:
-  // Returns the request that the server gets when the command runs over the text "abc".
+  // Runs a command over the text "abc". Returns the calls that the server gets.
   std::vector<Call> CallsOf(const std::string& command, const Words& flags) {
     Words words{command, "--server", server_.address()};
     if (command != "models" && command != "health") words = Join(words, {"--text", "abc"});
@@ -291,7 +291,7 @@ class WiringTest : public ::testing::Test {
     return server_.TakeCalls();
   }
 
-  // Checks that one call reaches the server, with these messages in the text format.
+  // Checks that one call reaches the server, with these messages in text format.
   void ExpectRequests(const Words& words, const std::string& input, const Words& expected) {
     const std::string what = absl::StrJoin(words, " ");
     const Outcome outcome =
@@ -338,7 +338,7 @@ TEST_F(WiringTest, Health) {
   for (const auto& [flags, request] : kHealthRows) ExpectRequests(Join({"health"}, flags), "", {request});
 }
 
-// The first message of a stream carries the options.
+// Returns the expected requests. The first message of a stream carries the options.
 std::vector<std::string> Requests(const std::string& command, const Words& inputs) {
   if (command == "tokenize") {
     std::string texts;
@@ -373,7 +373,7 @@ TEST_F(WiringTest, Texts) {
   }
 }
 
-// Only the first part carries the options, and only the last one the ranges.
+// Only the first part carries the options, and only the last part carries the ranges.
 TEST_F(WiringTest, PartsOfALongText) {
   const std::string part(1 << 20, 'x');
   ExpectRequests({"embed", "--model", "small"},
@@ -406,7 +406,8 @@ TEST_F(WiringTest, Timeout) {
     const absl::Duration by_default = CallsOf(command, {}).at(0).deadline - absl::Now();
     EXPECT_LE(by_default, absl::Seconds(command == "health" ? 10 : 310)) << command;
   }
-  // A stream may last: its timeout is between answers. CommandLineTest.ATextThatTakesLongHoldsUpTheOthers.
+  // A stream may take long, so its timeout limits the time between answers. See
+  // CommandLineTest.ATextThatTakesLongHoldsUpTheOthers.
   EXPECT_GE(CallsOf("embed", {"--timeout", "10"}).at(0).deadline, absl::Now() + absl::Hours(24));
 }
 
@@ -430,13 +431,13 @@ TEST_F(WiringTest, Output) {
     const std::string text = Longembed(Join(words, {"--output", "text"})).out;
     const std::string json = Longembed(Join(words, {"--output", "json"})).out;
     EXPECT_EQ(Longembed(words).out, json) << command;
-    if (command == "health") continue;  // One word either way.
+    if (command == "health") continue;  // `health` prints one word with or without the flag.
     EXPECT_THAT(json, StartsWith("{\"")) << command;
     EXPECT_THAT(text, Not(StartsWith("{"))) << command;
   }
 }
 
-// A key and the certificate that it signed for itself, as files.
+// The files of a key and its self-signed certificate.
 struct Identity {
   explicit Identity(const std::string& name)
       : certificate_file(::testing::TempDir() + "/" + name + ".pem"), key_file(certificate_file + ".key") {
@@ -494,7 +495,7 @@ TEST_F(WiringTest, Tls) {
     EXPECT_TRUE(reaches(mutual, {"--root-certificates", server.certificate_file, "--client-certificate",
                                  client.certificate_file, "--client-key", client.key_file}))
         << command;
-    if (command != "health") continue;  // Fails without retries; the others have the same code for it.
+    if (command != "health") continue;  // `health` fails without retries. The other commands use the same code.
     EXPECT_FALSE(reaches(tls, {}));
     const auto told = [&](RecordingServer& at, const Words& flags) {
       return Longembed(Join(Join(words, {"--timeout", "2", "--server", at.address()}), flags)).err;
@@ -509,7 +510,7 @@ TEST_F(WiringTest, Tls) {
     EXPECT_THAT(told(mutual, {"--root-certificates", server.certificate_file}),
                 HasSubstr(closed + "it may ask for --client-certificate and --client-key"));
     EXPECT_THAT(told(tls, {"--root-certificates", server.key_file}), HasSubstr("holds no PEM that can be used"));
-    EXPECT_FALSE(reaches(tls, {"--tls"}));  // Trusts no certificate that signs itself.
+    EXPECT_FALSE(reaches(tls, {"--tls"}));  // Without root certificates, a self-signed certificate is not trusted.
     EXPECT_FALSE(reaches(server_, {"--tls"}));
     EXPECT_FALSE(reaches(server_, {"--client-certificate", client.certificate_file, "--client-key", client.key_file}));
     EXPECT_FALSE(reaches(mutual, {"--root-certificates", server.certificate_file}));
@@ -517,7 +518,7 @@ TEST_F(WiringTest, Tls) {
   EXPECT_EQ(Longembed({"health", "--client-certificate", client.certificate_file}).status, kExitUsage);
 }
 
-// "--flag", "--flag choice" or "files" for everything that a command's help lists.
+// Returns "--flag", "--flag choice" or "files" for everything that a command's help lists.
 std::set<std::string> Listed(const std::string& command) {
   std::set<std::string> listed;
   const Words lines = absl::StrSplit(Longembed({command, "--help"}).out, '\n');
@@ -537,7 +538,7 @@ std::set<std::string> Listed(const std::string& command) {
   return listed;
 }
 
-// The flags of rows, alone and with the word after them.
+// Adds the flags of rows, each alone and with the word after it.
 void Cover(const std::vector<Row>& rows, std::set<std::string>& covered) {
   for (const Row& row : rows) {
     for (size_t i = 0; i < row.flags.size(); ++i) {
@@ -548,7 +549,7 @@ void Cover(const std::vector<Row>& rows, std::set<std::string>& covered) {
   }
 }
 
-// One description is behind all of them.
+// All three are generated from one description.
 TEST(WiringCompletenessTest, ManPageAndCompletionHaveEveryFlagOfTheHelp) {
   const std::string man = absl::StrReplaceAll(Longembed({"man"}).out, {{"\\-", "-"}, {"\\fB", ""}, {"\\fR", ""}});
   const std::string bash = Longembed({"completion", "bash"}).out, zsh = Longembed({"completion", "zsh"}).out;

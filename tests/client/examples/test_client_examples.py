@@ -1,6 +1,6 @@
-"""The commands of client/examples/README.md, run as they stand there, against a real server.
+"""Runs the commands of client/examples/README.md, exactly as written there, against a real server.
 
-Each language has two blocks: one that installs, which needs a network, and one that builds and runs.
+Each language has two blocks of commands: one that installs, which needs a network, and one that builds and runs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def copy():
-    """The tree's files over those that an earlier run has left: what it built saves time."""
+    """Copies the tree's files over those of an earlier run, whose build outputs save time."""
     made = shutil.ignore_patterns(".venv", "bin", "longembed", "node_modules", "target")
     shutil.copytree(ROOT / "proto", COPY / "proto", dirs_exist_ok=True)
     shutil.copytree(EXAMPLES, COPY / "client/examples", dirs_exist_ok=True, ignore=made)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "integration"))
 
 from running_server import start_server  # noqa: E402
 
-# No adapter may ask the model hub, nor report its use to anyone.
+# Adapters must neither access the model hub nor report usage.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HAYSTACK_TELEMETRY_ENABLED="False", LANGSMITH_TRACING="false")
 
 LICENSES = Path("/usr/share/common-licenses")
@@ -22,7 +22,7 @@ LICENSES = Path("/usr/share/common-licenses")
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """One server with the default model, for every test that leaves it as it was."""
+    """Starts one server with the default model. It is shared by all tests that do not change its state."""
     running = start_server(tmp_path_factory.mktemp("python-client"), ["e5-small-v2"])
     yield running
     assert running.stop() == 0
@@ -35,7 +35,7 @@ def address(server) -> str:
 
 @pytest.fixture(scope="session")
 def keyed_address(tmp_path_factory) -> str:
-    """A server that asks for the API key "correct-key"."""
+    """Starts a server that requires the API key "correct-key"."""
     folder = tmp_path_factory.mktemp("python-client-keys")
     (folder / "keys.yaml").write_text("keys:\n  - name: tests\n    key: correct-key\n")
     running = start_server(folder, ["e5-small-v2"], extra=f"api_keys: {folder / 'keys.yaml'}\nreflection: false\n")
@@ -45,7 +45,7 @@ def keyed_address(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def long_text() -> str:
-    """About 1,200 tokens, beyond the model's 512."""
+    """Returns a text of about 1,200 tokens. The model's window is 512."""
     path = LICENSES / "Artistic"
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")
@@ -54,7 +54,7 @@ def long_text() -> str:
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory):
-    """(messages, stubs) that protoc makes of our proto."""
+    """Returns the modules (messages, stubs) that protoc generates from our proto."""
     from generated_client import generate_client
 
     return generate_client(tmp_path_factory.mktemp("generated"))
@@ -62,10 +62,10 @@ def generated(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def expected_windows(address, generated) -> Callable[..., list[np.ndarray]]:
-    """expected_windows(texts, prompt, tokens): float64 [k, d] a text by the generated client, a vector a window.
+    """Returns a function expected_windows(texts, prompt, tokens). It uses the generated client and returns float64 [k, d] per text, with one
+    vector per window.
 
-    tokens None: no extension, and so one vector.
-    """
+    tokens None: no extension, and therefore one vector."""
     import grpc
 
     messages, stubs = generated
@@ -85,7 +85,8 @@ def expected_windows(address, generated) -> Callable[..., list[np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def expected(expected_windows) -> Callable[..., np.ndarray]:
-    """expected(texts, prompt, windows=None): float64 [n, d], one vector a text; windows: the mean of windows of so many tokens."""
+    """Returns a function expected(texts, prompt, windows=None). It returns float64 [n, d], one vector per text. `windows`: the mean of windows of
+    this many tokens."""
 
     def embed(texts: Sequence[str], prompt: str, windows: int | None = None) -> np.ndarray:
         return np.concatenate(expected_windows(texts, prompt, windows, output="ONE_VECTOR"))

@@ -1,4 +1,5 @@
-"""A gRPC server in this process whose EmbedStream and Embed do what a test says: for what a real server does only by accident."""
+"""A gRPC server in this process whose EmbedStream and Embed are functions of the test. It reproduces behavior that a real server shows only by
+chance."""
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -11,7 +12,7 @@ SERVICE = "longembed.v1.EmbeddingService"
 
 
 def answer(request: messages.EmbedStreamRequest, text: str | None = None) -> messages.EmbedStreamResponse:
-    """One component that says how long the text is."""
+    """Returns an answer with one component, which is the length of the text."""
     result = messages.EmbedResult(tokens=1)
     result.embeddings.add(values=[float(len(text if text is not None else request.input.text))], dimensions=1)
     return messages.EmbedStreamResponse(id=request.id, result=result, model="scripted", recipe="r")
@@ -19,7 +20,7 @@ def answer(request: messages.EmbedStreamRequest, text: str | None = None) -> mes
 
 @contextmanager
 def serving(stream: Callable | None = None, embed: Callable | None = None) -> Iterator[str]:
-    """Yields HOST:PORT. `stream(requests, context)` yields responses; `embed(request, context)` returns one."""
+    """Yields HOST:PORT. `stream(requests, context)` yields responses. `embed(request, context)` returns one."""
     handlers = {}
     if stream is not None:
         handlers["EmbedStream"] = grpc.stream_stream_rpc_method_handler(
@@ -38,7 +39,7 @@ def serving(stream: Callable | None = None, embed: Callable | None = None) -> It
 
 
 def overloaded(seconds: float | None) -> messages.Status:
-    """The server has no room; `seconds` is its hint when to try again."""
+    """Returns the status of a server without room. `seconds` is its retry delay."""
     status = messages.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="the queue is full")
     if seconds is not None:
         delay = messages.RetryInfo()
@@ -48,12 +49,12 @@ def overloaded(seconds: float | None) -> messages.Status:
 
 
 def refusal(request: messages.EmbedStreamRequest, seconds: float | None) -> messages.EmbedStreamResponse:
-    """The answer to one item that the server has no room for."""
+    """Returns the answer to an item that the server has no room for."""
     return messages.EmbedStreamResponse(id=request.id, result=messages.EmbedResult(error=overloaded(seconds)))
 
 
 def abort_overloaded(context, seconds: float) -> None:
-    """Ends a call as the server does under overload."""
+    """Ends a call as the server does when it is overloaded."""
     status = overloaded(seconds)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")

@@ -1,4 +1,4 @@
-"""Client and AsyncClient against a real server; what comes back against a client that protoc generates, in the same process."""
+"""Tests Client and AsyncClient against a real server. Results are compared with those of a client that protoc generates, in the same process."""
 
 import asyncio
 import hashlib
@@ -40,7 +40,7 @@ def client(server):
 
 @pytest.fixture(scope="module")
 def generated(server, tmp_path_factory):
-    """(messages, stub) of protoc, in the default descriptor pool."""
+    """Returns protoc's (messages, stub), in the default descriptor pool."""
     pb, pb_grpc = generate_client(tmp_path_factory.mktemp("generated"))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield pb, pb_grpc.EmbeddingServiceStub(channel)
@@ -209,7 +209,7 @@ def test_calls_that_cannot_be_sent_are_refused_with_words(client, call, words):
 
 
 def test_every_option_reaches_the_server(client):
-    """Each field of the proto is an option of the client, and makes its way into the message."""
+    """Each field of the proto is an option of the client, and must reach the message."""
     from dataclasses import fields
 
     values = dict(
@@ -243,7 +243,7 @@ def test_the_async_client_gives_the_same(client):
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
-    """A server with TLS that asks for client certificates and for a key."""
+    """Starts a server with TLS that requires client certificates and a key."""
     from harness import Authority
 
     folder = tmp_path_factory.mktemp("locked")
@@ -267,7 +267,7 @@ def test_tls_client_certificates_and_keys(locked):
         client.embed(["a"])
     assert raised.value.reason
     with Client(address, tls=TLS(root_certificates=authority.certificate), api_key="a secret key", timeout=2) as client, pytest.raises(LongEmbedError):
-        client.embed(["a"])  # No client certificate.
+        client.embed(["a"])  # There is no client certificate.
 
     async def run():
         async with AsyncClient(address, tls=tls, api_key="a secret key") as client:

@@ -1,4 +1,4 @@
-"""Every example of client/python/examples runs against a real server and prints what it promises."""
+"""Tests that every example of client/python/examples runs against a real server and prints what its docstring says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ EXAMPLES = ROOT / "client/python/examples"
 
 @pytest.fixture
 def run(address, long_text, tmp_path):
-    """run(name, *arguments): the lines that the example prints. long_text: skips where the licenses are not on this machine."""
+    """Returns a function run(name, *arguments) that returns the lines of an example's output. Uses long_text, which skips the test if the licenses
+    are not on this machine."""
 
     def run_example(name: str, *arguments: str) -> list[str]:
         environment = {**os.environ, "LONGEMBED_SERVER": address}
@@ -46,7 +47,7 @@ def test_quickstart(run):
     numbers = re.search(r"\((\d+), 384\).*cosine ([.\d]+), at tokens (\d+) to (\d+) of (\d+)", windows)
     count, best, start, end, tokens = map(float, numbers.groups())
     assert count > 100 and best > float(re.search(r"question ([.\d]+)", one)[1])
-    assert start > 0.9 * tokens and end - start <= 64  # The answer stands in the license's last part.
+    assert start > 0.9 * tokens and end - start <= 64  # The answer is in the last part of the license.
 
 
 def test_streaming_and_what_a_second_run_leaves_out(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Scores of several vectors against loops in float64."""
+"""Compares scores of several vectors with loops in float64."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from longembed import maxsim  # noqa: E402
 
 
 def by_hand(queries, documents, reduce):
-    """The definition: for each query the mean over its vectors, of a number made of each vector's products with a document's."""
+    """Computes the definition: for each query, the mean over its vectors of the reduced products with a document's vectors."""
     scores = np.zeros((len(queries), len(documents)))
     for (i, query), (j, document) in itertools.product(enumerate(queries), enumerate(documents)):
         numbers = []

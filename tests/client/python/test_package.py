@@ -1,4 +1,4 @@
-"""The package as people get it: built as a wheel and a source distribution, installed beside other code for the same protos."""
+"""Tests the package as users get it: built as a wheel and as a source distribution, and installed next to other code for the same protos."""
 
 import subprocess
 import sys
@@ -22,13 +22,14 @@ def run(*command: object, **options) -> str:
 
 
 def build(kind: str, source: Path, out: Path) -> str:
-    """The file's name in `out`. With this environment's setuptools, so that nothing is downloaded."""
+    """Returns the file's name in `out`. Uses this environment's setuptools, so that nothing is downloaded."""
     return run(sys.executable, "-c", f"import setuptools.build_meta as b; print(b.build_{kind}({str(out)!r}))", cwd=source).splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel made from the source distribution, as an index would have both. Builds in a copy: another test may use the checkout."""
+    """Builds the wheel from the source distribution, as a package index would have both. Builds in a copy, because another test may use the
+    checkout."""
     folder = tmp_path_factory.mktemp("package")
     copy = folder / "checkout"
     copy.mkdir()
@@ -47,13 +48,13 @@ def test_the_wheel_holds_what_is_generated_and_shadows_nothing(wheel):
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     assert GENERATED | {"longembed/py.typed", "longembed/client.py", "longembed/bench/__main__.py"} <= names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"longembed"}  # No google/, no grpc/.
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"longembed"}  # There is no google/ and no grpc/.
     required = [line.split(":")[1].split(">")[0].strip() for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line]
     assert sorted(required) == ["grpcio", "numpy", "protobuf"]
 
 
 def test_the_wheel_works_beside_other_code_for_the_same_protos(wheel, tmp_path):
-    """googleapis-common-protos' google.rpc and protoc's own modules for our proto are in the process first."""
+    """googleapis-common-protos' google.rpc, and protoc's own modules for our proto, are imported into the process first."""
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel)
     program = f"""
 import sys

@@ -1,4 +1,4 @@
-"""The examples of client/python/README.md, run in order in one process each, and that of the front page, against a real server."""
+"""Runs the examples of client/python/README.md in order, in one process each, and the example of the front page, against a real server."""
 
 import re
 import subprocess

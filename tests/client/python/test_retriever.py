@@ -1,4 +1,4 @@
-"""The retriever: BM25 against its formula, vectors and fusion against the parts they are made of, with a client that computes vectors from words."""
+"""Tests the retriever: BM25 against its formula, and vectors and fusion against their parts, with a client that computes vectors from words."""
 
 import math
 import re
@@ -22,7 +22,7 @@ TEXTS = {
 
 
 class WordClient:
-    """Stands in for a server: a text is the normalized counts of its words' first letters; windows are sentences."""
+    """A replacement for a server. The vector of a text is the normalized counts of its words' first letters. Windows are sentences."""
 
     def __init__(self):
         self.asked: list[tuple[Options, list[str]]] = []
@@ -47,7 +47,7 @@ class WordClient:
 
 
 def lucene_bm25(query, texts, k1=1.5, b=0.75):
-    """idf = log(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b |d| / mean |d|)), over words that are stemmed and no stop words."""
+    """Computes idf = log(1 + (N - df + .5) / (df + .5)) and tf / (tf + k1 (1 - b + b |d| / mean |d|)), over stemmed words that are not stop words."""
     import Stemmer
     from bm25s.stopwords import STOPWORDS_EN
 

@@ -1,4 +1,4 @@
-"""Query sentences."""
+"""Tests the splitting of queries into sentences."""
 
 import pytest
 

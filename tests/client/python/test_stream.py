@@ -1,4 +1,4 @@
-"""embed_stream of Client and AsyncClient against servers that break, stall, refuse and end early."""
+"""Tests embed_stream of Client and AsyncClient against servers that break, stall, refuse and end early."""
 
 import asyncio
 import threading
@@ -40,7 +40,7 @@ def texts(count):
 
 
 def check_all(found, count):
-    """Every text once, with its own answer."""
+    """Checks that every text occurs once, with its own answer."""
     assert sorted((e.id, float(e.vector[0])) for e in found) == sorted((f"id {i}", i + 1.0) for i in range(count))
 
 
@@ -90,7 +90,7 @@ def test_a_stream_that_breaks_is_opened_again_and_sends_what_has_no_answer(colle
     with serving(breaks) as address:
         check_all(collect(address, texts(40)), 40)
     assert len(streams) == 4
-    assert len(sent) >= 43  # Three at least were sent twice.
+    assert len(sent) >= 43  # At least three were sent twice.
 
 
 @COLLECTORS
@@ -123,7 +123,7 @@ def test_no_more_than_in_flight_are_read_ahead(collect):
 
     with serving(slow) as address:
         check_all(collect(address, counted(), in_flight=7), 60)
-    assert greatest[0] <= 7 + 2  # One more is read before it waits for room, one is counted before its answer is taken.
+    assert greatest[0] <= 7 + 2  # One more is read before it waits for room, and one is counted before its answer is taken.
 
 
 @COLLECTORS

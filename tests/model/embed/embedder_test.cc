@@ -29,11 +29,11 @@ TEST_F(EmbedderTest, AnswersInTheOrderOfTheTexts) {
   const auto vectors =
       embedder_.Embed(Texts({"a b c d", "bb", "ccc ccc"}), {.normalize = false, .max_batch_tokens = 7});
   ASSERT_TRUE(vectors.ok()) << vectors.status();
-  // {sum of ids with the specials 1 and 2, tokens, tokens, 1}
+  // The vector is {sum of ids including the special tokens 1 and 2, tokens, tokens, 1}.
   EXPECT_THAT((*vectors)[0].front().values, ElementsAre(47, 6, 6, 1));
   EXPECT_THAT((*vectors)[1].front().values, ElementsAre(15, 3, 3, 1));
   EXPECT_THAT((*vectors)[2].front().values, ElementsAre(29, 4, 4, 1));
-  EXPECT_THAT(encoder_.batches(), SizeIs(2));  // 3 + 4 tokens, then 6.
+  EXPECT_THAT(encoder_.batches(), SizeIs(2));  // One batch of 3 + 4 tokens, then one of 6.
 }
 
 TEST_F(EmbedderTest, NamesTheInputAtFault) {
@@ -43,7 +43,7 @@ TEST_F(EmbedderTest, NamesTheInputAtFault) {
 TEST_F(EmbedderTest, WindowsComeBackAsOneVectorOrSeveral) {
   EmbedderOptions options{.plan = {.extension = {.windows = Windows{.tokens = 6}}}, .normalize = false};
   const std::string text =
-      "a a a a b b b b c c c c dddd dddd dddd dddd";  // 16 tokens: 4 windows of 4 and the specials.
+      "a a a a b b b b c c c c dddd dddd dddd dddd";  // 16 tokens: 4 windows of 4, each with the special tokens.
   const std::vector<Input> inputs = Texts({"bb", text});
   const auto aggregated = embedder_.Embed(inputs, options);
   ASSERT_TRUE(aggregated.ok()) << aggregated.status();

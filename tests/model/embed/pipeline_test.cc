@@ -42,7 +42,7 @@ TEST(PipelineTest, RefusesIdsBeyondTheVocabulary) {
   EXPECT_THAT(specials->sequences[0].sequence.tokens, ::testing::ElementsAre(1, 2));
 }
 
-// A plan of so many windows with 4 tokens each.
+// Returns a plan with this many windows of 4 tokens each.
 Plan PlanOf(int windows) {
   Plan plan;
   for (int32_t i = 0; i < windows; ++i) plan.sequences.push_back({.tokens = 4, .content = {2 * i, 2 * i + 2}});
@@ -132,7 +132,7 @@ TEST(SpansTest, EveryFewTokens) {
 }
 
 TEST(SpansTest, CodePointsToTokens) {
-  const std::vector<ByteRange> tokens{{0, 3}, {3, 5}, {5, 9}};  // "é b" and so on: é has two bytes.
+  const std::vector<ByteRange> tokens{{0, 3}, {3, 5}, {5, 9}};  // The tokens are "é b" and so on. é has two bytes.
   const std::string text = "\xc3\xa9 b cccc";
   EXPECT_THAT(*TokensOfCodePoints(text, std::vector<Range>{{0, 1}, {1, 3}, {0, 8}}, tokens),
               ElementsAre(Range{0, 1}, Range{0, 2}, Range{0, 3}));

@@ -41,7 +41,8 @@ TEST(PromptTest, UnknownNamesListTheKnownOnes) {
 }
 
 TEST(PromptTest, ContentBeginsAtTheFirstTokenThatEndsBeyondThePrompt) {
-  // "query: " + "ab cd" are the tokens "query:" [0,6), " ab" [6,9), " cd" [9,12): the second one spans the seam at 7.
+  // "query: " + "ab cd" has the tokens "query:" [0,6), " ab" [6,9), " cd" [9,12). The second one crosses the end of the
+  // prompt at 7.
   const auto tokens = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab cd", 100);
   ASSERT_TRUE(tokens.ok());
   EXPECT_THAT(tokens->prompt, ElementsAre(16));
@@ -64,7 +65,7 @@ TEST(PromptTest, ATextWithoutTokensIsEmpty) {
   EXPECT_THAT(TokenizeWithPrompt(FakeTokenizer(), "", " ", 100)->content, ::testing::IsEmpty());
 }
 
-// Words of 1 to 40 letters and runs of 1 to 3 blanks; now and then a word of 200,000.
+// Returns words of 1 to 40 letters, separated by 1 to 3 blanks, with a word of 200,000 letters now and then.
 std::string RandomText(std::mt19937& random, size_t bytes) {
   std::string text;
   while (text.size() < bytes) {
@@ -73,7 +74,7 @@ std::string RandomText(std::mt19937& random, size_t bytes) {
   return text;
 }
 
-// Counts the bytes that it tokenizes.
+// Counts the bytes that are tokenized.
 class CountingTokenizer final : public Tokenizer {
  public:
   absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override {
@@ -144,7 +145,7 @@ TEST(TokenizePartTest, DoesNotTokenizeTheRest) {
   }
 }
 
-// Such as an image in base64, which cannot be cut: it is left alone where there is enough beside it.
+// A long word, such as an image in base64, cannot be cut. It is not tokenized if there are enough tokens next to it.
 TEST(TokenizePartTest, DoesNotTokenizeALongWordOfTheRest) {
   std::string words;
   while (words.size() < 20'000) words += "aaa bb ";

@@ -11,7 +11,7 @@
 namespace longembed {
 namespace {
 
-// A FakeEncoder with memory for so many tokens.
+// A FakeEncoder that runs out of memory beyond `most` tokens.
 class SmallEncoder final : public Encoder {
  public:
   explicit SmallEncoder(size_t most) : most_(most) {}

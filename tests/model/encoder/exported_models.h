@@ -1,4 +1,5 @@
-// What tests of LibTorch's engine share: the exported models that they run over, and a batch that somebody waits for.
+// Shared parts of the tests of LibTorch's engine: the exported models that they use, and a batch that is never
+// cancelled.
 #ifndef LONGEMBED_TESTS_MODEL_ENCODER_EXPORTED_MODELS_H_
 #define LONGEMBED_TESTS_MODEL_ENCODER_EXPORTED_MODELS_H_
 
@@ -12,10 +13,10 @@ namespace longembed {
 inline const std::string kE5SmallV2 = std::string(LONGEMBED_MODELS_DIR) + "/e5-small-v2";
 inline const auto kSomebodyWaits = [] { return false; };
 
-// Learned positions, rotary ones, a decoder.
+// A model with learned positions, one with rotary positions, and a decoder.
 inline constexpr const char* kExportedModels[] = {"e5-small-v2", "e5-small-rope", "SmolLM2-135M-Instruct"};
 
-// GoogleTest's names have no hyphens.
+// Returns a test name. GoogleTest's names must not contain hyphens.
 inline std::string ExportedModelName(const ::testing::TestParamInfo<const char*>& info) {
   std::string name = info.param;
   std::replace(name.begin(), name.end(), '-', '_');

@@ -1,4 +1,4 @@
-// Files as memory.
+// Tests memory-mapped files.
 #include "model/encoder/mapped_file.h"
 
 #include <gmock/gmock.h>

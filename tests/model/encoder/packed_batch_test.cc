@@ -40,7 +40,7 @@ Sequence Rotated(int32_t n, float value, int32_t neighbor_window) {
         RotaryTable{.width = 2, .cos = std::vector<float>(size, cos), .sin = std::vector<float>(size, sin)});
   };
   Sequence sequence{.tokens = std::vector<int32_t>(static_cast<size_t>(n), 7)};
-  sequence.rotary = table(n + 3, value, -value);  // More rows than tokens: the rest is ignored.
+  sequence.rotary = table(n + 3, value, -value);  // The table has more rows than tokens. Extra rows are ignored.
   sequence.neighbor_window = neighbor_window;
   if (neighbor_window > 0) {
     sequence.rotary_grouped = table(n, 10 * value, -10 * value);

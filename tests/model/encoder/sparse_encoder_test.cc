@@ -63,7 +63,7 @@ TEST_F(SparseEncoderTest, WithoutSparseSequencesTheHeadDoesNotRun) {
   EXPECT_EQ(head_->most_rows(), 0);
 }
 
-// Whatever rows the head takes at a time, and with helpers or without.
+// The result does not depend on the parts that the head processes, nor on helpers.
 TEST_F(SparseEncoderTest, LongSequencesGoInParts) {
   for (const SparseSum sum : {SparseSum::kMax, SparseSum::kAdd}) {
     for (const int helpers : {0, 2}) {
@@ -82,7 +82,7 @@ TEST_F(SparseEncoderTest, LongSequencesGoInParts) {
   }
 }
 
-// Has the memory for one sequence at a time.
+// Runs out of memory for more than one sequence at a time.
 class SmallTokenEncoder final : public Encoder {
  public:
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,

@@ -23,7 +23,7 @@ TEST(TeamTest, ALeaderAloneRunsEveryIteration) {
   leader.ParallelFor(0, [&](int) { FAIL(); });
 }
 
-// A helper takes part: the iterations wait until two threads are among them.
+// Repeats the loop until two threads have run iterations, which means that the helper took part.
 TEST(TeamTest, AHelperTakesIterations) {
   Team team;
   Team::Leader leader(team);
@@ -42,7 +42,7 @@ TEST(TeamTest, AHelperTakesIterations) {
 
 TEST(TeamTest, HelpEndsWhenNobodyLeads) {
   Team team;
-  team.Help([] { return false; });  // Nobody does.
+  team.Help([] { return false; });  // There is no leader, so this returns at once.
   auto leader = std::make_unique<Team::Leader>(team);
   std::jthread helper([&] { team.Help([] { return false; }); });
   leader->ParallelFor(10, [](int) {});
@@ -51,7 +51,7 @@ TEST(TeamTest, HelpEndsWhenNobodyLeads) {
   EXPECT_FALSE(team.has_leaders());
 }
 
-TEST(TeamTest, WhatAnIterationThrowsReachesTheLeader) {
+TEST(TeamTest, ExceptionsOfIterationsReachTheLeader) {
   Team team;
   Team::Leader leader(team);
   const auto fail = [&] {
@@ -65,8 +65,8 @@ TEST(TeamTest, WhatAnIterationThrowsReachesTheLeader) {
   EXPECT_EQ(runs, 3);
 }
 
-// One helper takes the loop's only opening again and again and leaves before it runs an iteration; the other one still
-// finds the opening.
+// One helper repeatedly takes the loop's only opening and leaves before it runs an iteration. The other helper must
+// still find the opening.
 TEST(TeamTest, AHelperThatLeavesGivesItsOpeningBack) {
   Team team;
   Team::Leader leader(team);
@@ -109,7 +109,7 @@ TEST(TeamTest, ALeaderBeyondTheLastPlaceWorksAlone) {
   EXPECT_THAT(threads, ::testing::ElementsAre(std::this_thread::get_id()));
 }
 
-// Leaders and helpers that come and go: every iteration runs once, and its writes are there when the loop is over.
+// Leaders and helpers come and go. Every iteration must run once, and its writes must be visible after the loop.
 TEST(TeamStressTest, EveryIterationRunsOnce) {
   constexpr int kLoops = 400, kCount = 37;
   Team team;

@@ -1,4 +1,4 @@
-// Archives as pages of their file, against torch::jit::load.
+// Compares archives that are read as pages of their file with torch::jit::load.
 #include "model/encoder/torch_archive.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,5 @@
-// The encoder on a GPU against the encoder on the CPU, for each family, method and precision. Skipped where there is no
-// GPU or no model.
+// Compares the encoder on a GPU with the encoder on the CPU, for each family, method and precision. Skipped if there is
+// no GPU or no model.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -33,7 +33,7 @@ double LowestCosine(const VectorBlock& a, const VectorBlock& b) {
   return lowest;
 }
 
-// Takes what is free on the GPU until it goes out of scope.
+// Occupies all free GPU memory until it goes out of scope.
 class FullGpu {
  public:
   FullGpu() {
@@ -54,7 +54,7 @@ class TorchCudaTest : public ::testing::TestWithParam<const char*> {
   void SetUp() override {
     directory_ = std::string(LONGEMBED_MODELS_DIR) + "/" + GetParam();
     if (!std::filesystem::exists(directory_)) GTEST_SKIP() << "models/" << GetParam() << " has not been exported";
-    // Before the model is read, which takes a second for each test.
+    // Checked before the model is read, which would take a second in each test.
     if (const auto device = FindDevice("cuda"); !device.ok()) GTEST_SKIP() << "no GPU: " << device.status().message();
     model_ = *LoadModel(directory_);
     auto gpu = LoadEncoder(directory_, model_->manifest, {.device = "cuda"});
@@ -64,7 +64,8 @@ class TorchCudaTest : public ::testing::TestWithParam<const char*> {
     cpu_ = *LoadEncoder(directory_, model_->manifest, {.engine = Engine::kTorchScript});
   }
 
-  // Adds the sequences of a text of so many tokens under `extension`; nothing where the model does not have the method.
+  // Adds the sequences of a text with `content_tokens` tokens under `extension`. Adds nothing if the model does not
+  // support the method.
   void Add(int content_tokens, const Extension& extension) {
     if (!CheckExtension(model_->manifest, extension).ok()) return;
     std::vector<int32_t> content(static_cast<size_t>(content_tokens));
@@ -89,7 +90,7 @@ class TorchCudaTest : public ::testing::TestWithParam<const char*> {
     return block.ok() ? *std::move(block) : VectorBlock{};
   }
 
-  // What is in sequences_, in every precision of the GPU.
+  // Compares the batch of sequences_ in every precision of the GPU.
   void Compare() {
     const PackedBatch batch = Batch();
     const VectorBlock expected = Encode(*cpu_, batch);
@@ -141,7 +142,7 @@ TEST_P(TorchCudaTest, EveryPositionsMethod) {
   Compare();
 }
 
-// SelfExtend has two attentions a layer, which the graph computes; beside it stand sequences that have one.
+// The graph computes SelfExtend as two attentions per layer. The batch also has sequences with one.
 TEST_P(TorchCudaTest, SelfExtendBatched) {
   Add(900, {.when = When::kAlways, .positions = SelfExtend{}});
   if (sequences_.empty()) GTEST_SKIP() << "the model has no rotary positions";
@@ -149,7 +150,7 @@ TEST_P(TorchCudaTest, SelfExtendBatched) {
   Compare();
 }
 
-// By formula (torch_formula.h), beside sequences that have one call.
+// These are computed by formula (torch_formula.h). The batch also has sequences that need a single call.
 TEST_P(TorchCudaTest, CalibrationAndDualChunksBatched) {
   Add(900, {.when = When::kAlways, .positions = Interpolation{}, .attention_calibration = AttentionCalibration{}});
   Add(900, {.when = When::kAlways, .positions = DualChunk{}, .attention_calibration = AttentionCalibration{}});
@@ -187,7 +188,7 @@ TEST_P(TorchCudaTest, StopsBetweenLayersWhenCanceled) {
   EXPECT_EQ(asked, 3);
 }
 
-TEST_P(TorchCudaTest, WantOfMemoryEndsThatBatchAlone) {
+TEST_P(TorchCudaTest, OutOfMemoryFailsOnlyThatBatch) {
   for (int i = 0; i < 16; ++i) Add(500, {});
   const PackedBatch batch = Batch();
   Team team;

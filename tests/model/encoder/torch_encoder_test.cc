@@ -1,5 +1,5 @@
-// The TorchScript encoder on the default model, when it has been exported. Its vectors are compared with transformers
-// in tests/integration.
+// Tests the TorchScript encoder on the default model, if it has been exported. tests/integration compares its vectors
+// with transformers.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -58,7 +58,7 @@ class TorchEncoderTest : public ::testing::Test {
   std::unique_ptr<Encoder> encoder_;
 };
 
-// Our kernels run the lowered graph; LibTorch runs the graph itself.
+// Our kernels run the lowered graph. LibTorch runs the graph itself.
 TEST_F(TorchEncoderTest, TheLoweredGraphGivesTheGraphsVectors) {
   if (encoder_->engine() != "native") GTEST_SKIP() << "this processor has no kernels of ours";
   const auto graph = LoadEncoder(kE5SmallV2, model_->manifest, {.engine = Engine::kTorchScript});
@@ -109,7 +109,7 @@ TEST_F(TorchEncoderTest, Float16NeedsCuda) {
   EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("fp16 is for CUDA"));
 }
 
-TEST_F(TorchEncoderTest, AloneIsAsBatched) {
+TEST_F(TorchEncoderTest, AloneEqualsBatched) {
   std::vector<Sequence> sequences;
   for (const int tokens : {1, 3, 17, 64, 64, 200, 510, 5}) sequences.push_back(RandomSequence(tokens));
   std::vector<const Sequence*> all;
@@ -165,7 +165,7 @@ TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
   const auto graph =
       LoadEncoder(kE5SmallV2, model_->manifest, {.precision = Precision::kBfloat16, .engine = Engine::kTorchScript});
   ASSERT_TRUE(graph.ok()) << graph.status();
-  // One short text: a CPU without bfloat16 takes a minute for those of ComparePrecision.
+  // One short text only: a CPU without bfloat16 would need a minute for those of ComparePrecision.
   const Sequence sequence = RandomSequence(40);
   const auto block = (*graph)->Encode(Pack(std::vector<const Sequence*>{&sequence}), leader_, kSomebodyWaits);
   ASSERT_TRUE(block.ok()) << block.status();

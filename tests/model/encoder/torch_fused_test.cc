@@ -1,4 +1,4 @@
-// The GPU's kernels on the CPU, against LibTorch's operations.
+// Runs the GPU's kernels on the CPU, and compares them with LibTorch's operations.
 #include "model/encoder/torch_fused.h"
 
 #include <gmock/gmock.h>
@@ -32,7 +32,8 @@ TEST(FusedKernelsTest, GiveWhatLibTorchGives) {
 }
 
 TEST(FusedKernelsTest, AKernelThatIsWrongIsFound) {
-  constexpr std::array<size_t, cuda::kKernelNames.size()> kResult{6, 5, 0, 1, 0, 2};  // Of a kernel's arguments.
+  // The number of the argument that holds each kernel's result.
+  constexpr std::array<size_t, cuda::kKernelNames.size()> kResult{6, 5, 0, 1, 0, 2};
   for (size_t broken = 0; broken < cuda::kKernelNames.size(); ++broken) {
     const TorchFused fused([&](Kernel kernel, int64_t blocks, void** arguments) {
       const bool launched = cuda::LaunchOnCpu(ElementType::kFloat32, kernel, blocks, arguments);

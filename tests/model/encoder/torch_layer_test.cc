@@ -1,5 +1,5 @@
-// The layer walked part by part, its attention one padded call, against the layer's own forward(): what a GPU runs
-// without FlashAttention, on the CPU.
+// Compares a layer that is run part by part, with its attention as one padded call, with the layer's own forward().
+// This is what a GPU runs without FlashAttention, tested on the CPU.
 #include "model/encoder/torch_layer.h"
 
 #include <gtest/gtest.h>
@@ -39,7 +39,7 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     return Pack(all);
   }
 
-  // Of the first layer: as it is, and walked.
+  // Compares the first layer, run as a whole, with the same layer run part by part.
   void Compare(PackedBatch& batch, bool fits) {
     const c10::InferenceMode inference;
     const ModelManifest& m = model_->manifest;
@@ -75,7 +75,7 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     EXPECT_EQ(fused.has_value(), fits);
   }
 
-  // What a layer's parts between its products need: one kernel each, and no part that is left to LibTorch.
+  // Checks that each part between the layer's products runs as one kernel, and that no part is left to LibTorch.
   void ExpectKernels(const std::map<cuda::Kernel, int>& launched, bool fits) const {
     using cuda::Kernel;
     const bool decoder = std::string(GetParam()) == "SmolLM2-135M-Instruct";

@@ -1,4 +1,4 @@
-// Parts that no kernel computes must not be lowered, however much they look like others.
+// Checks that parts which no kernel computes are not lowered, however similar they are to supported ones.
 #include "model/encoder/torch_lowering.h"
 
 #include <gmock/gmock.h>
@@ -17,7 +17,7 @@ using torch::jit::Module;
 
 constexpr int64_t kHidden = 4;
 
-// A part of this class, with weight [H, H] and bias [H].
+// Returns a part of the class `kind`, with weight [H, H] and bias [H].
 Module Part(const std::string& kind, const std::string& forward = "return torch.linear(x, self.weight, self.bias)") {
   Module part("__torch__.test." + kind);
   part.register_parameter("weight", torch::ones({kHidden, kHidden}), false);
@@ -48,7 +48,7 @@ Module Gate(const std::string& kind) {
   return gate;
 }
 
-// A graph of one layer that calls `part`, and perhaps `gate`.
+// Returns a graph with one layer that calls `part`, and `gate` if there is one.
 Module Graph(const Module& part, const Module& embeddings, const Module& pooling,
              const std::string& result = "hidden + self.part.forward(hidden)",
              const Module& gate = Module("__torch__.test.None")) {
@@ -69,7 +69,7 @@ TEST(TorchLoweringTest, KnownPartsAreLowered) {
   const absl::StatusOr<Program> program =
       LowerToProgram(Graph(Part("Linear"), WordEmbeddings(), Module("__torch__.test.SpanMean")));
   ASSERT_TRUE(program.ok()) << program.status();
-  EXPECT_EQ(program->layers.at(0).size(), 2);  // The product and the sum.
+  EXPECT_EQ(program->layers.at(0).size(), 2);  // The two operations are the product and the sum.
 }
 
 TEST(TorchLoweringTest, AGateIsPartOfItsProduct) {
@@ -150,7 +150,7 @@ TEST(TorchLoweringTest, AKnownPartWithMoreThanItsKernelReadsIsRefused) {
   EXPECT_FALSE(CheckKnownPart(constant).ok());
 }
 
-// On a GPU attention is one kernel, chosen by the part's class.
+// On a GPU attention is one kernel, which is chosen by the class of the part.
 TEST(TorchLoweringTest, AttentionWithASettingOfItsOwnRunsAsItIs) {
   for (const bool local : {false, true}) {
     Module attention("__torch__.test.RotaryAttention");

@@ -27,16 +27,16 @@ TEST(ErrorsTest, MovesBelowAParent) {
   EXPECT_THAT(std::string(whole.message()), HasSubstr("512"));
 }
 
-// Found by tests/simulation: a refusal because memory ran out lost its retry delay on the way to a field.
-TEST(ErrorsTest, KeepsWhatOthersHaveAttached) {
+// Found by tests/simulation: a refusal for lack of memory lost its retry delay when a field was added to it.
+TEST(ErrorsTest, KeepsPayloadsOfOthers) {
   absl::Status status = InputTooLong(600, 512);
   status.SetPayload("retry", absl::Cord("1s"));
   EXPECT_EQ(AtField(status, "inputs[0]").GetPayload("retry"), absl::Cord("1s"));
   EXPECT_EQ(RenameField(AtField(status, "inputs[0]"), "inputs[0]", "input").GetPayload("retry"), absl::Cord("1s"));
 }
 
-// Found by tests/fuzz: a name of megabytes came back in the answer's trailers.
-TEST(ErrorsTest, LongWordsAreCutBetweenTwoCharacters) {
+// Found by tests/fuzz: a name of several megabytes was repeated in the trailers of the answer.
+TEST(ErrorsTest, LongNamesAreCutBetweenTwoCharacters) {
   std::string name;
   while (name.size() < 100'000) name += "\u00e9";
   for (const std::string& prefix : {std::string(), std::string("x")}) {

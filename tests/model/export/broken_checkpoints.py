@@ -1,4 +1,4 @@
-"""Changes to a tiny checkpoint's files, for tests of what the exporter makes of them."""
+"""Modifies the files of a tiny checkpoint, for tests of how the exporter handles them."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 1
 
 
 def save(kind: str, folder: Path, pooling: str = "mean") -> Path:
-    """A checkpoint of tiny_checkpoints with sentence-transformers' files."""
+    """Saves a checkpoint of tiny_checkpoints with sentence-transformers' files."""
     tiny_checkpoints.save(kind, folder)
     modules(folder, ("", SENTENCE + "Transformer"), ("1_Pooling", SENTENCE + "Pooling"))
     (folder / "1_Pooling").mkdir()
@@ -30,7 +30,7 @@ def write(file: Path, content) -> None:
 
 
 def edit(file: Path, *gone: str, **change) -> None:
-    """Sets keys of a JSON file and removes others."""
+    """Sets keys of a JSON file, and removes the keys in `gone`."""
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     write(file, {key: value for key, value in {**content, **change}.items() if key not in gone})
 

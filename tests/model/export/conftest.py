@@ -1,4 +1,4 @@
-"""A tiny BERT with random weights, saved as a Hugging Face checkpoint would be."""
+"""Fixtures: a tiny BERT with random weights, saved in Hugging Face's format."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def refused(folder: Path, out: Path, capsys, *options: str) -> str:
 
 
 def save_checkpoint(folder: Path, pooling: str | None = "mean", **config) -> Path:
-    """Weights are large enough for every mistake to show."""
+    """Saves a checkpoint. Its weights are large enough for every mistake to show."""
     torch.manual_seed(0)
     model = BertModel(BertConfig(**SIZES, initializer_range=0.3, **config), add_pooling_layer=False).eval()
     model.save_pretrained(folder)
@@ -48,7 +48,7 @@ def manifest_of(folder) -> dict:
 
 @pytest.fixture(autouse=True)
 def without_the_program(monkeypatch):
-    """Exports are checked from Python, whether the model library is built or not; one test goes through it."""
+    """Checks exports from Python, even if the model library is built. Only one test uses the library."""
     from model.export import directory
 
     monkeypatch.setattr(directory, "PROGRAM", Path("/nowhere"))
@@ -61,7 +61,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
-    """config and tensors, without going through files."""
+    """Returns config and tensors without reading files."""
     from model.export import sources
 
     return sources.read_directory(save_checkpoint(tmp_path_factory.mktemp("session") / "tiny-bert"))

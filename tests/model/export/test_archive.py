@@ -1,4 +1,5 @@
-"""encoder.pt is written one weight at a time, in the checkpoint's own precision: compared with the graph that is built with all weights in memory, and with torch.jit.save."""
+"""Tests that encoder.pt is written one weight at a time, in the checkpoint's own precision. Compares it with the graph built with all weights in
+memory, and with torch.jit.save."""
 
 import io
 import warnings
@@ -10,7 +11,7 @@ import torch
 from model.export import architectures, archive, files, folder
 from model.export.deferred import Deferred
 
-# Checkpoints whose weights are moved alone keep their precision; a sum (BERT's token type) or a factor (Gemma's) needs float32.
+# Checkpoints whose weights are only copied keep their precision. A sum (BERT's token type) or a factor (Gemma's) needs float32.
 KEEPING = {"llama": True, "qwen3": True, "distilbert": True, "mpnet": True, "modernbert": True, "bert": False, "gemma3_text": False}
 
 
@@ -44,8 +45,9 @@ def test_an_archive_holds_every_weight_of_the_checkpoint(kind, dtype, tmp_path):
     assert found.keys() == expected.keys() and {weight.dtype for weight in found.values()} == {kept}
     assert all(torch.equal(found[name].float(), expected[name]) for name in expected)
     for weight in graph.parameters():
-        weight.data = weight.data.clone()  # Or a part of a tensor, such as MPNet's positions, would be written with the rest of it.
-    # Byte for byte what torch.jit.save writes, but for how data.pkl spells a length.
+        # Otherwise a slice of a tensor, such as MPNet's positions, would be written together with the whole tensor.
+        weight.data = weight.data.clone()
+    # The bytes equal those that torch.jit.save writes, except for how data.pkl writes a length.
     ours, theirs = records(written.getvalue()), records(plain_archive(graph.to(kept)))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == ["data.pkl"]
@@ -78,7 +80,7 @@ def test_narrow_numbers_stay_exact_until_an_operation_changes_them():
 
 
 def test_lengths_in_a_pickle_are_found_by_name_also_where_a_part_is_called_like_a_storage():
-    """torch.jit.save writes the text "0" once: for the first of a ModuleList's parts, and for the first storage."""
+    """torch.jit.save writes the text "0" once, for the first part of a ModuleList and for the first storage."""
     layers = torch.nn.ModuleList(torch.nn.Linear(3, 5, bias=False) for _ in range(3))
     data = records(plain_archive(Called(layers)))["data.pkl"]
     patched = archive.with_lengths(data, {"1": 15})

@@ -1,4 +1,4 @@
-"""The command line on a tiny checkpoint: what it writes, what it refuses, and that nothing is left behind when it fails."""
+"""Tests the command line on a tiny checkpoint: what it writes, what it refuses, and that it leaves nothing behind when it fails."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from model.export.errors import ExportError
 
 
 def refusal(capsys) -> str:
-    """The last line on stderr."""
+    """Returns the last line of standard error."""
     return capsys.readouterr().err.splitlines()[-1]
 
 
@@ -57,11 +57,11 @@ def test_a_second_export_changes_nothing_until_something_differs(tiny, tmp_path,
     assert main([str(tiny), "--out", str(out)]) == 0
     assert "nothing to do" in refusal(capsys) and (out / "encoder.pt").stat().st_mtime_ns == written
 
-    (out / "tokenizer.json").write_text("{}")  # Damaged: made anew.
+    (out / "tokenizer.json").write_text("{}")  # The file is damaged, so it is written anew.
     main([str(tiny), "--out", str(out)])
     assert (out / "tokenizer.json").read_text() != "{}"
 
-    main([str(tiny), "--out", str(out), "--trained-window", "20"])  # Asked for otherwise: made anew.
+    main([str(tiny), "--out", str(out), "--trained-window", "20"])  # The option differs, so the model is exported anew.
     assert manifest_of(out)["trained_window"] == manifest_of(out)["plain_limit"] == 20
 
 
@@ -156,7 +156,8 @@ def test_a_graph_that_differs_from_transformers_is_not_written(tiny, tmp_path, c
     def slightly_off(config, tensors):
         graph = honest(config, tensors)
         output = graph.layers[1].output
-        output.bias = torch.nn.Parameter(output.bias + 0.5 * torch.eye(48)[0], requires_grad=False)  # A new tensor: the old one is the checkpoint's.
+        # A new tensor is needed, because the old one is the checkpoint's own.
+        output.bias = torch.nn.Parameter(output.bias + 0.5 * torch.eye(48)[0], requires_grad=False)
         return graph
 
     out = tmp_path / "out"

@@ -1,4 +1,5 @@
-"""Architectures against transformers' own classes, token by token; parts against slow and obvious references; and what is refused."""
+"""Compares architectures with transformers' own classes, token by token, and their parts with slow and simple references. Also tests what is
+refused."""
 
 import io
 import json
@@ -29,7 +30,7 @@ LENGTHS = (1, 7, 7, 7, 32, 2, 31, 31)
 
 
 def test_every_architecture_is_tested():
-    """By a tiny checkpoint of its own name. `new` is gte under the name that its checkpoints have; tests/integration makes one."""
+    """Every architecture has a tiny checkpoint of its own name. `new` is the name of gte in its checkpoints; tests/integration makes one."""
     assert set(architectures.MODULES) - {"new"} <= tiny_checkpoints.KINDS.keys() | tiny_checkpoints.FAMILIES.keys()
     assert set(architectures.MODULES) & tiny_checkpoints.FAMILIES.keys() <= {*ABSOLUTE, *ROTARY}
 
@@ -48,7 +49,7 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def exported_of(tmp_path_factory):
-    """By kind, each made once."""
+    """Returns a function that exports each kind once."""
     made = {}
 
     def get(kind: str) -> Exported:
@@ -65,7 +66,7 @@ def sequences_of(lengths=LENGTHS) -> list[list[int]]:
 
 
 def token_vectors(graph, sequences: list[list[int]], positions: torch.Tensor) -> list[torch.Tensor]:
-    """Every token's vector, by sequence: what any pooling is made of."""
+    """Returns every token's vector, by sequence. Any pooling is computed from these."""
     lengths = list(map(len, sequences))
     offsets = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
     spans = torch.stack([torch.arange(sum(lengths)), torch.arange(sum(lengths)) + 1], dim=1).to(torch.int32)
@@ -83,7 +84,7 @@ def expected_vectors(reference, sequences: list[list[int]], **more) -> list[torc
 
 
 def assert_equal_directions(vectors: list[torch.Tensor], expected: list[torch.Tensor], least: float = 1 - 1e-9) -> None:
-    """The noise of float32 is 1e-12 here; the two kinds of GELU are 1e-7 apart."""
+    """Compares directions. float32 noise is 1e-12 here, and the two kinds of GELU differ by 1e-7."""
     assert F.cosine_similarity(torch.cat(vectors).double(), torch.cat(expected).double()).min() >= least
 
 
@@ -115,7 +116,8 @@ def test_forward_is_its_parts_one_after_the_other(exported_of, kind):
 
 @pytest.mark.parametrize("kind", ABSOLUTE + ROTARY)
 def test_the_graph_runs_in_bfloat16(exported_of, kind):
-    """As LibTorch runs it on a GPU: rotations and sums stay float32 by themselves. Random tokens through three layers leave little of eight bits."""
+    """LibTorch runs the graph like this on a GPU: rotations and sums stay in float32. Three layers of random tokens leave little precision of the
+    eight bits."""
     made = exported_of(kind)
     sequences = sequences_of((1, 7, 32))
     positions = made.positions([1, 7, 32])
@@ -126,7 +128,7 @@ def test_the_graph_runs_in_bfloat16(exported_of, kind):
 
 @pytest.mark.parametrize("kind", ABSOLUTE)
 def test_grouped_positions_move_the_rows_of_the_table_alone(exported_of, kind):
-    """MPNet's bias by distance stays: transformers takes it from the tokens' places, whatever position_ids say."""
+    """MPNet's bias by distance does not change. transformers computes it from the tokens' places, whatever position_ids are."""
     made = exported_of(kind)
     sequences = sequences_of()
     first = 0 if kind in ("distilbert", "electra") else 2
@@ -151,7 +153,7 @@ def test_an_ntk_base_changes_the_global_layers_alone(exported_of, kind):
 
 
 def explicit_local_attention(qkv: np.ndarray, heads: int, kv_heads: int, window: int, base: float) -> np.ndarray:
-    """One sequence in float64, pairs of components as complex numbers."""
+    """Computes local attention for one sequence in float64, with pairs of components as complex numbers."""
     n, d = len(qkv), qkv.shape[1] // (heads + 2 * kv_heads)
     split = qkv.reshape(n, -1, d)
     turns = np.exp(1j * np.outer(np.arange(n), base ** (-2.0 * np.arange(d // 2) / d)))[:, None]
@@ -182,7 +184,7 @@ def test_local_attention_is_an_explicit_matrix_and_knows_no_extension(window, bl
 
 @pytest.mark.parametrize("tile_elements", [1, 1 << 22])
 def test_a_relative_bias_is_that_of_transformers_at_every_distance(tile_elements):
-    """Far beyond the last bucket. Scores scale with query_scale and the bias does not."""
+    """Includes distances far beyond the last bucket. Scores are multiplied by query_scale, and the bias is not."""
     torch.manual_seed(0)
     config = transformers.MPNetConfig(vocab_size=10, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=8, initializer_range=1.0)
     encoder = transformers.MPNetModel(config, add_pooling_layer=False).encoder
@@ -222,7 +224,7 @@ for n in (64, 8192):
 
 
 def test_no_buffer_grows_with_the_square_of_a_length():
-    """Scores alone would take 3 GiB for 8,192 tokens in local attention, and 768 MiB for 4,096 with a relative bias."""
+    """Scores alone would take 3 GiB for 8,192 tokens with local attention, and 768 MiB for 4,096 tokens with a relative bias."""
     done = subprocess.run([sys.executable, "-c", LONG_SEQUENCE, str(REPOSITORY)], capture_output=True, text=True, check=True)
     local, relative = map(int, done.stdout.split()[-2:])
     print(f"grew by {local} and {relative} MiB")
@@ -230,14 +232,15 @@ def test_no_buffer_grows_with_the_square_of_a_length():
 
 
 def gte_with_ntk(exported_of) -> tuple[Exported, dict]:
-    """As gte-multilingual-base says it: theta 20,000 and an ntk of 8."""
+    """Returns a checkpoint with the settings of gte-multilingual-base: theta 20,000 and an NTK factor of 8."""
     made = exported_of("gte")
     config = {key: value for key, value in made.config.items() if key != "rope_parameters"}
     return made, config | {"model_type": "new", "rope_theta": 20000.0, "rope_scaling": {"factor": 8.0, "type": "ntk"}, "position_embedding_type": "rope"}
 
 
 def test_the_ntk_of_gte_is_that_of_its_published_code(exported_of):
-    """NTKScalingRotaryEmbedding of Alibaba-NLP/new-impl: inv_freq of base times s, divided by s^(2/d). The manifest says it with rotary_base and rotary_factor."""
+    """Compares with NTKScalingRotaryEmbedding of Alibaba-NLP/new-impl: inv_freq of base times s, divided by s^(2/d). In the manifest these are
+    rotary_base and rotary_factor."""
     made, config = gte_with_ntk(exported_of)
     sizes = gte.sizes(config, made.tensors)
     j, d = np.arange(16), 32
@@ -277,7 +280,7 @@ def test_names_may_have_the_prefix_of_a_model_with_a_head(exported_of, kind, pre
 
 @pytest.mark.parametrize("kind, local", [("modernbert", (1, 8)), ("gemma3_text", (2, 8)), ("eurobert", (None, None))])
 def test_the_manifest_says_how_many_layers_are_local(exported_of, kind, local):
-    """16 tokens of window, half of them to either side."""
+    """The window has 16 tokens, half of them on either side."""
     sizes = exported_of(kind).sizes
     assert (sizes.get("local_layers"), sizes.get("local_window")) == local
 
@@ -333,7 +336,8 @@ def test_dense_heads_are_part_of_the_pooling_of_every_span(exported_of):
     ]),
 ])  # fmt: skip
 def test_dense_modules_are_exported_as_sentence_transformers_has_them(tmp_path, kind, layers):
-    """distiluse's shape and EmbeddingGemma's: the export compares itself with the library, if it is there, or with the published formula."""
+    """Uses the shapes of distiluse and EmbeddingGemma. The export compares itself with the library if it is installed, and otherwise with the
+    published formula."""
     folder = tiny_checkpoints.save(kind, tmp_path / kind)
     paths = ["", "1_Pooling", *(f"{number}_Dense" for number in range(2, 2 + len(layers))), "9_Normalize"]
     kinds = ["Transformer", "Pooling", *["Dense"] * len(layers), "Normalize"]
@@ -402,7 +406,7 @@ def test_variants_that_no_graph_computes_are_refused(exported_of, kind, change, 
 
 
 def test_an_end_of_sequence_that_the_tokenizer_appends_is_not_appended_twice(tmp_path):
-    """Qwen3-Embedding: by the template of its tokenizer."""
+    """Qwen3-Embedding does this in the template of its tokenizer."""
     folder = tiny_checkpoints.save("qwen3", tmp_path / "tiny-qwen3")
     assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
     content = manifest_of(tmp_path / "out")

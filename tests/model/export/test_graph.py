@@ -1,4 +1,4 @@
-"""The graph against slow and obvious references that share no code with it."""
+"""Compares the graph with slow and simple references that share no code with it."""
 
 import io
 import subprocess
@@ -58,7 +58,7 @@ def looked_up_in_double(table: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 3.7, 8.0])
 def test_positions_between_rows_are_interpolated(tiny_checkpoint, factor):
-    """Norm and word vectors are made neutral, so that the rows themselves come out."""
+    """Norm and word vectors are made neutral, so that the result is the rows themselves."""
     embeddings = bert.build(tiny_checkpoint.config, tiny_checkpoint.tensors).embeddings
     embeddings.word.data.zero_()
     embeddings.norm = PassThrough()
@@ -83,7 +83,7 @@ class PassThrough(torch.nn.Module):
 
 
 def explicit_attention(qkv: torch.Tensor, scale: float, heads: int) -> torch.Tensor:
-    """One sequence, one head at a time, in float64."""
+    """Computes attention for one sequence, one head at a time, in float64."""
     query, key, value = qkv.double().chunk(3, dim=1)
     outputs = []
     for q, k, v in zip(query.chunk(heads, 1), key.chunk(heads, 1), value.chunk(heads, 1)):
@@ -145,7 +145,7 @@ with torch.inference_mode():
 
 
 def test_32768_tokens_of_one_sequence_fit_in_2_gib():
-    """One layer of e5-small's size; layers reuse each other's memory. A matrix of scores alone would take 48 GiB."""
+    """One layer with the size of e5-small's is enough, because layers reuse each other's memory. A matrix of scores alone would take 48 GiB."""
     done = subprocess.run([sys.executable, "-c", LONG_SEQUENCE, str(REPOSITORY)], capture_output=True, text=True, check=True)
     grown_mib = int(done.stdout) / 1024
     print(f"grew by {grown_mib:.0f} MiB")

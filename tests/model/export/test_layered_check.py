@@ -1,4 +1,4 @@
-"""The check of checkpoints that do not fit into memory: one layer at a time, against transformers' whole model."""
+"""Tests the check of checkpoints that do not fit into memory: one layer at a time, compared with transformers' whole model."""
 
 import json
 import os

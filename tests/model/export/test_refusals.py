@@ -1,4 +1,5 @@
-"""Unsupported checkpoints are refused by name, in one sentence with the remedy; nothing is written and nothing ends in a traceback."""
+"""Tests that unsupported checkpoints are refused with one sentence that names the cause and the remedy. Nothing is written, and nothing ends in a
+traceback."""
 
 import json
 
@@ -19,7 +20,7 @@ def originals(tmp_path_factory):
 
 @pytest.fixture
 def refused(originals, tmp_path, capsys):
-    """Changes a copy of a checkpoint, exports it and returns the one line that it is refused with."""
+    """Returns a function that changes a copy of a checkpoint, exports it, and returns the one-line error."""
 
     def export(change, kind="bert", options=(), name="checkpoint"):
         folder = broken.copy(originals[kind], tmp_path / name)
@@ -311,7 +312,7 @@ def test_text_of_another_encoding(refused):
 
 
 class Pickled:
-    """Any object that is no tensor."""
+    """An object that is not a tensor."""
 
 
 def _binary(content):

@@ -1,4 +1,5 @@
-"""Graphs with rotary positions: SelfExtend against an explicit matrix of relative positions, tiles, mixed batches, and every architecture against transformers."""
+"""Tests graphs with rotary positions: SelfExtend against an explicit matrix of relative positions, tiles, mixed batches, and every architecture
+against transformers."""
 
 import io
 import json
@@ -71,7 +72,7 @@ def explicit_attention(qkv: torch.Tensor, relative: np.ndarray, heads: int, kv_h
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n, group, window, tile_elements", [(10, 2, 4, 1 << 22), (37, 3, 8, 1), (100, 9, 4, 1), (300, 5, 31, 1 << 22), (33, 4, 32, 1), (64, 1, 8, 1)])
 def test_self_extend_is_an_explicit_matrix_of_relative_positions(causal, n, group, window, tile_elements):
-    """With tiles of 16 queries (tile_elements 1) and with one of 256; group 1 is plain attention."""
+    """Uses tiles of 16 queries (tile_elements 1) and one tile of 256. Group 1 is plain attention."""
     qkv = torch.randn(n, (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(n))
     attention = torch.jit.script(rotary_graph.RotaryAttention(4, 2, causal, tile_elements))
     tables = self_extend_tables(n, group, window, 8, 100.0)
@@ -83,7 +84,7 @@ def test_self_extend_is_an_explicit_matrix_of_relative_positions(causal, n, grou
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n, shift_from, local_window, tile_elements", [(10, 4, 2, 1 << 22), (100, 33, 16, 1), (300, 100, 0, 1 << 22), (64, 1, 0, 1)])
 def test_string_is_an_explicit_matrix_of_relative_positions(causal, n, shift_from, local_window, tile_elements):
-    """SelfExtend's three tables: plain twice, and those of positions i - S + W, with S as the neighbor window."""
+    """Uses SelfExtend's three tables: the plain one twice, and one for positions i - S + W, with S as the neighbor window."""
     qkv = torch.randn(n, (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(n))
     attention = torch.jit.script(rotary_graph.RotaryAttention(4, 2, causal, tile_elements))
     plain = check.rotations([n], 8, 100.0)
@@ -97,7 +98,7 @@ def test_string_is_an_explicit_matrix_of_relative_positions(causal, n, shift_fro
 
 
 def test_extended_and_plain_sequences_share_a_batch():
-    """Each with its own window, between plain ones of equal length."""
+    """Each sequence has its own window, between plain sequences of equal length."""
     lengths, windows, groups = [20, 20, 33, 20, 20, 50], [0, 0, 8, 0, 6, 16], [1, 1, 3, 1, 2, 5]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     qkv = torch.randn(int(offsets[-1]), 3 * 16, generator=torch.Generator().manual_seed(2))
@@ -126,7 +127,7 @@ def test_memory_of_self_extend_grows_with_the_length_and_not_its_square():
 
 
 def test_a_decoder_appends_eos_where_it_is_asked_to(tmp_path):
-    """The tokenizer adds nothing; E5-Mistral was trained with the end of sequence as the token whose vector counts."""
+    """The tokenizer adds no EOS token. E5-Mistral was trained with EOS as the token whose vector is used."""
     folder = tiny_checkpoints.save("mistral", tmp_path / "tiny-mistral")
     assert main([str(folder), "--out", str(tmp_path / "out"), "--append-eos"]) == 0
     content = manifest_of(tmp_path / "out")
@@ -152,7 +153,7 @@ def test_variants_that_the_graph_does_not_compute_are_refused(tmp_path, capsys, 
 
 
 def test_a_tuned_table_gives_short_texts_the_original_vectors(tmp_path):
-    """Rows 0, s, 2s, ... are the original's: as the tuned model of the paper, whose rows between were trained."""
+    """Rows 0, s, 2s, ... are the original's, as in the paper's tuned model. Only the rows between them were trained."""
     original = tiny_checkpoints.save("bert", tmp_path / "original")
     tuned = tiny_checkpoints.expand_positions(tiny_checkpoints.save("bert", tmp_path / "tuned"), 4)
     for folder, more in ((original, []), (tuned, ["--position-stride", "4"])):

@@ -1,4 +1,4 @@
-"""Scalings of rotary frequencies that a checkpoint says pair by pair, against transformers' own models of such configs, and what is refused."""
+"""Compares checkpoints that scale each pair's rotary frequency with transformers' own models of such configurations. Also tests what is refused."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def name_of(scaling: dict) -> str:
 
 
 def checkpoint_of(folder, scaling: dict, longest: int = 128):
-    """A tiny Llama whose config.json says `scaling`."""
+    """Returns a tiny Llama whose config.json contains `scaling`."""
     tiny_checkpoints.save("llama", folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"max_position_embeddings": longest, "rope_parameters": {"rope_theta": 10000.0, **scaling}}
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_exported_and_checked_from_text_to_vector(tmp_path, scal
 
 
 def test_a_long_table_of_its_own_changes_long_texts_alone(tmp_path):
-    """The assumption of the check: with the short factors everywhere, long texts would have other vectors."""
+    """Verifies the assumption of the check: with the short factors everywhere, long texts would have other vectors."""
     checkpoint = checkpoint_of(tmp_path / "llama", SCALINGS[4])
     sizes = architectures.find(checkpoint.config).sizes(checkpoint.config, checkpoint.tensors)
     right = check.positions_of({"family": "ROPE", **sizes})([32, 33])

@@ -1,7 +1,7 @@
-"""Sparse heads: what is exported gives, from a text, the weights that the checkpoint's own users get; what is not understood is refused.
+"""Tests sparse heads. For a text, an exported model must give the weights that users of the checkpoint get. Unknown forms must be refused.
 
-The oracle is transformers on the checkpoint's folder with the published formulas in float64, in this file's own words; the exporter's own is SparseEncoder.
-"""
+The oracle is transformers on the checkpoint's folder with the published formulas in float64, implemented in this file. The exporter's own oracle
+is SparseEncoder."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def assert_right(folder, model, expected_of) -> None:
         scale = expected.max().clamp(min=1)
         assert (one.double() - expected).abs().max() <= TOLERANCE * scale
         assert (one - other).abs().max() <= TOLERANCE * scale
-        assert ((one != 0) == (expected > 0)).float().mean() > 0.99  # A weight of about 0 may fall either way.
+        assert ((one != 0) == (expected > 0)).float().mean() > 0.99  # A weight close to 0 may have either sign.
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_bge_m3_has_both_kinds_of_vectors(tmp_path):
         weights = torch.zeros(300, dtype=torch.float64)
         for id, row in zip(ids, hidden):
             weight = float((row * linear["weight"][0].double()).sum() + linear["bias"].double())
-            if id not in (0, 1, 2, 3):  # [UNK], [PAD], [SEP], [CLS].
+            if id not in (0, 1, 2, 3):  # The ids of [UNK], [PAD], [SEP] and [CLS].
                 weights[id] = max(weights[id], weight)
         return weights
 
@@ -203,7 +203,7 @@ def test_a_head_whose_bias_is_lost_is_found_by_the_check(tmp_path, capsys, monke
 
 
 def test_a_head_of_narrow_weights_is_written_in_float32(tmp_path):
-    """The encoder keeps the checkpoint's precision; the head's loader takes float32 alone."""
+    """The encoder keeps the checkpoint's precision. The loader of the head accepts only float32."""
     folder = tiny_sparse.save_splade("distilbert", tmp_path / "model")
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     safetensors.torch.save_file({name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})

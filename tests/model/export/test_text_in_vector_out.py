@@ -1,7 +1,6 @@
-"""An exported model gives, from a text, the vector that the checkpoint's own users get.
+"""Tests that, for a text, an exported model gives the vector that users of the checkpoint get.
 
-The oracle is transformers on the checkpoint's folder, in this file's own words.
-"""
+The oracle is transformers on the checkpoint's folder, called by code in this file."""
 
 import functools
 import json
@@ -31,13 +30,14 @@ def originals(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fewer_texts(monkeypatch):
-    """test_command.py checks with all of them."""
+    """Uses fewer texts in the exporter's check. test_command.py uses all of them."""
     monkeypatch.setattr(check, "lines", lambda lines=check.lines()[:8]: lines)
 
 
 @pytest.fixture
 def exported(originals, tmp_path, capsys):
-    """Changes a copy of a checkpoint and exports it: (the checkpoint's folder, the model directory, what was said)."""
+    """Returns a function that changes a copy of a checkpoint and exports it. It returns (the checkpoint's folder, the model directory, the
+    output)."""
 
     def export(change=lambda folder: None, kind="bert", options=()):
         folder = broken.copy(originals[kind], tmp_path / "checkpoint")
@@ -137,7 +137,8 @@ def _both(folder):
 @pytest.mark.parametrize(
     "change, window, source",
     [
-        (_limit("tokenizer_config.json", model_max_length=24), 24, "model_max_length of tokenizer_config.json"),  # As sentence-transformers 6.2 saves it.
+        # In the format of sentence-transformers 6.2.
+        (_limit("tokenizer_config.json", model_max_length=24), 24, "model_max_length of tokenizer_config.json"),
         (_limit("sentence_bert_config.json", max_seq_length=20), 20, "max_seq_length of sentence_bert_config.json"),
         (_limit("sentence_roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_roberta_config.json"),
         (_limit("sentence_xlm-roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_xlm-roberta_config.json"),
@@ -395,7 +396,7 @@ def test_the_check_s_texts_hold_what_tokenizers_stumble_over(monkeypatch):
 
 
 def test_a_padding_token_that_a_text_spells_has_a_position(tmp_path, capsys):
-    """transformers gives it none in XLM-R; the check compares with a transformers that is told to."""
+    """In XLM-R transformers gives this token no position. The check compares with a transformers that is told to give it one."""
     folder = broken.save("xlm-roberta", tmp_path / "checkpoint")
     write(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"})
     assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
@@ -408,7 +409,7 @@ def test_a_padding_token_that_a_text_spells_has_a_position(tmp_path, capsys):
 
 
 def test_a_reference_that_dies_is_named(monkeypatch):
-    """The last test: the next one would have to start another process."""
+    """Must be the last test, because the next one would have to start another process."""
     process = reference.start()
     process.kill()
     process.wait()

@@ -1,7 +1,8 @@
-"""Token vectors: what is exported gives, for queries and documents, the vectors that the checkpoint's own users get; what is not understood is refused.
+"""Tests token vectors. For queries and documents, an exported model must give the vectors that users of the checkpoint get. Unknown forms must be
+refused.
 
-The oracle is transformers on the checkpoint's folder with ColBERT's published steps in float64, in this file's own words; the exporter's own is MultiVectorEncoder.
-"""
+The oracle is transformers on the checkpoint's folder with ColBERT's published steps in float64, implemented in this file. The exporter's own
+oracle is MultiVectorEncoder."""
 
 import json
 
@@ -34,7 +35,8 @@ def export(folder, out):
 
 @torch.no_grad()
 def colbert(folder, text: str, query: bool, marker: int, expanded: int = QUERY_LENGTH, attend: bool = False, skipped: str = "") -> torch.Tensor:
-    """[CLS] marker text [SEP], a query lengthened by [MASK] that nothing attends to; the last hidden states through linear.weight, of length 1."""
+    """Encodes [CLS] marker text [SEP]. A query is extended by [MASK] tokens that nothing attends to. The last hidden states go through
+    linear.weight and are scaled to length 1."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation(), tokenizer.no_padding()
     limit = QUERY_LENGTH if query else DOCUMENT_LENGTH
@@ -94,7 +96,7 @@ def test_sentence_transformers_own_form(expansion, tmp_path, capsys):
     assert "MultiVectorEncoder" in capsys.readouterr().err
     settings = model.content["token_vectors"]
     assert (settings["query_tokens"], settings["expansion_tokens"]) == {None: (32, 0), "fixed": (12, 12), "min": (32, 12)}[expansion and expansion["strategy"]]
-    assert len(settings["skipped_tokens"]) == 2 and model.content["trained_window"] == 16  # "the" is no token here.
+    assert len(settings["skipped_tokens"]) == 2 and model.content["trained_window"] == 16  # "the" is not a token of this vocabulary.
 
 
 def test_a_residual_dense_layer(tmp_path):

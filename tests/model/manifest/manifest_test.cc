@@ -165,7 +165,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadManifest{"{set: qmsum", "[{set: qmsum", "here"},
         BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
 
-// A rotary model of two pairs, with this rotary_scaling.
+// Returns a rotary model with two pairs and this rotary_scaling.
 absl::StatusOr<ModelManifest> Scaled(const std::string& scaling) {
   const std::string rope = absl::StrCat("family: ROPE\nrotary_dim: 4\nrotary_base: 1e4\nrotary_scaling: ", scaling);
   return ParseManifest(absl::StrReplaceAll(Changed("family: APE", rope), {{"position_rows: 512\n", ""}}), "here");
@@ -212,7 +212,7 @@ TEST(ManifestTest, ComparesFilesWithTheirSums) {
   std::filesystem::create_directories(directory);
   std::ofstream(directory / "encoder.pt") << "abc";
   ModelManifest manifest;
-  // FIPS 180-2, appendix B.1.
+  // The hash is from FIPS 180-2, appendix B.1.
   manifest.file_sha256 = {{"encoder.pt", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}};
   EXPECT_TRUE(VerifyFiles(manifest, directory).ok());
   std::ofstream(directory / "encoder.pt") << "abd";

@@ -70,7 +70,7 @@ TEST(ExtensionJsonTest, DeepNestingIsRefused) {
   EXPECT_FALSE(ParseExtension("{\"windows\": " + open + std::string(200000, ']') + "}").ok());
 }
 
-// It was written, so it can be read.
+// Whatever was written must be readable.
 TEST(ExtensionJsonTest, ARecipeOfGivenNumbersIsReadAgain) {
   ForEachMethod([](auto method) {
     const Extension extension{.positions = method, .attention_log_scaling = true};

@@ -22,7 +22,7 @@ ModelManifest Trained(int window, Family family = Family::kRope) {
   return model;
 }
 
-// The settings of LongEmbed: n = s Lo tokens -> (g, w).
+// Checks LongEmbed's settings: n = s Lo tokens -> (g, w).
 TEST(MethodsTest, AdaptiveSelfExtendHasThePublishedSettings) {
   struct Setting {
     int window, tokens, group, neighbors;
@@ -32,7 +32,7 @@ TEST(MethodsTest, AdaptiveSelfExtendHasThePublishedSettings) {
     const Positions resolved = PositionsOf(Trained(s.window), {.positions = SelfExtend{}}, s.tokens);
     EXPECT_EQ(resolved.group, s.group);
     EXPECT_EQ(resolved.neighbor_window, s.neighbors);
-    // With one of the two given, the other follows; what the paper set is what comes out.
+    // If only one of the two is given, the other must follow as in the paper.
     EXPECT_EQ(PositionsOf(Trained(s.window), {.positions = SelfExtend{.group = s.group}}, s.tokens).neighbor_window,
               s.neighbors);
     EXPECT_EQ(PositionsOf(Trained(s.window), {.positions = SelfExtend{.neighbor_window = s.neighbors}}, s.tokens).group,
@@ -41,7 +41,7 @@ TEST(MethodsTest, AdaptiveSelfExtendHasThePublishedSettings) {
   }
 }
 
-// No relative position beyond what the model was trained on, for any length and any choice left out.
+// For any length and any choice of parameters, relative positions must stay within the trained window.
 TEST(MethodsTest, SelfExtendStaysWithinTheTrainedWindow) {
   std::mt19937 random(4);
   for (int i = 0; i < 2000; ++i) {
@@ -71,7 +71,7 @@ TEST(MethodsTest, SelfExtendStaysWithinTheTrainedWindow) {
   }
 }
 
-// The paper's S = Lo / 3 and W = 128, which a short window halves S for, and what both reach.
+// Checks the paper's defaults S = Lo / 3 and W = 128, that W is at most S / 2 for a short window, and the capacity.
 TEST(MethodsTest, ShiftedRotaryHasThePapersDefaults) {
   struct Setting {
     int window, shift_from, local_window;
@@ -127,7 +127,7 @@ TEST(MethodsTest, NtkBases) {
   model.head_dim = model.rotary_dim = 128;
   EXPECT_NEAR(PositionsOf(model, {.positions = Ntk{.factor = 8}}, 100).base.value() / 10000, 8.268, 0.001);
   EXPECT_EQ(PositionsOf(model, {.positions = Ntk{.base = 100000}}, 100).base, 100000);
-  // f n / Lo - (f - 1) = 3 * 2 - 2
+  // The factor is f n / Lo - (f - 1) = 3 * 2 - 2.
   EXPECT_NEAR(PositionsOf(model, {.positions = NtkDynamic{.factor = 3}}, 8192).base.value(),
               10000 * std::pow(4, 128.0 / 126), 1e-6);
 }
@@ -173,7 +173,7 @@ TEST(MethodsTest, TableRows) {
   EXPECT_THAT(positions(Interpolation{2.5}, 4), ElementsAre(0, 0.4f, 0.8f, 1.2f));
 }
 
-// The table of model/plan/README.md has a row for each method, in the order of all.h.
+// The table of model/plan/README.md must have a row for each method, in the order of all.h.
 TEST(MethodsTest, ThePageHasThem) {
   std::ifstream page(LONGEMBED_METHOD_PAGE);
   std::vector<std::string> rows, methods;

@@ -38,7 +38,7 @@ void ExpectSameTable(const std::shared_ptr<const RotaryTable>& a, const std::sha
   EXPECT_TRUE(std::equal(a->sin.begin(), a->sin.begin() + size, b->sin.begin()));
 }
 
-// To the last bit.
+// Compares bit by bit.
 void ExpectSameArrays(const Sequence& a, const Sequence& b) {
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_EQ(a.positions, b.positions);
@@ -109,7 +109,7 @@ TEST(PlannerTest, PoolsWhatTheModelPools) {
   EXPECT_THAT(PlanInput(model, {.content = content}, {})->sequences[0].sequence.spans, ElementsAre(Range{3, 4}));
 }
 
-// The row of the pooled special token alone; every row where anything else of the last layer is read.
+// Only the row of the pooled special token is calibrated, or every row if anything else of the last layer is used.
 TEST(PlannerTest, CalibratesTheRowsThatThePoolingNeeds) {
   const std::vector<int32_t> content = Ids(10), short_content = Ids(6);
   const Range whole[] = {{0, 10}};
@@ -125,7 +125,7 @@ TEST(PlannerTest, CalibratesTheRowsThatThePoolingNeeds) {
   EXPECT_EQ(calibration({.content = content}).first_layer, 2);
   EXPECT_EQ(calibration({.content = content}).basket, 8);
   EXPECT_EQ(calibration({.content = content}).strength, 0.5f);
-  EXPECT_EQ(calibration({.content = short_content}).basket, 0);  // 8 tokens.
+  EXPECT_EQ(calibration({.content = short_content}).basket, 0);  // The sequence has 8 tokens.
   for (const auto& [pooling, special] : {std::pair{Pooling::kCls, 0}, std::pair{Pooling::kLast, 11}}) {
     model.pooling = pooling;
     EXPECT_EQ(calibration({.content = content}).rows, (Range{special, special + 1}));
@@ -170,7 +170,7 @@ TEST(PlannerTest, TruncatesAtTheEndOrTheStart) {
   EXPECT_EQ(start->sequences[0].sequence.tokens[2], 107);
 }
 
-// Options and a length, drawn at random.
+// Randomly drawn options and a length.
 struct Drawn {
   ModelManifest model;
   PlanOptions options;
@@ -266,7 +266,7 @@ TEST(PlannerTest, SpansAreClippedToWhatMaxTokensLeaves) {
   EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{1, 5}));
 }
 
-TEST(PlannerTest, TokensThatDoNotMatterNeedNotBeThere) {
+TEST(PlannerTest, TokensThatDoNotMatterMayBeMissing) {
   std::mt19937 random(2);
   int parts = 0;
   for (int round = 0; round < 5000; ++round) {
@@ -279,7 +279,7 @@ TEST(PlannerTest, TokensThatDoNotMatterNeedNotBeThere) {
     ++parts;
     const int64_t here = *matter - overhead;
     const bool keeps_end = drawn.options.truncate == Truncate::kStart;
-    // Missing tokens would show.
+    // Replaces tokens that should not matter by -7, so that using one of them would show.
     const auto poisoned = keeps_end ? drawn.content.begin() : drawn.content.begin() + here;
     std::fill(poisoned, poisoned + (all - here), -7);
     InputTokens part{.prompt = drawn.prompt, .content = drawn.content, .estimated = true};
@@ -332,8 +332,8 @@ TEST(PlannerTest, CostCountsLinearLayersAndAttention) {
   const Cost cost = EstimateCost(FakeManifest(), *plan);
   EXPECT_EQ(cost.tokens, 10);
   EXPECT_EQ(cost.attention_pairs, 100);
-  // Per layer and token: 4 projections of 4 x 4 and two of 4 x 16, two operations a weight; attention: 2 products of 2
-  // operations, 4 wide.
+  // Per layer and token there are 4 projections of 4 x 4 and two of 4 x 16, with two operations per weight. Attention
+  // has 2 products of 2 operations, with a width of 4.
   EXPECT_DOUBLE_EQ(cost.gflop, 2 * (10 * 2 * (4 * 16 + 2 * 64) + 100 * 16) * 1e-9);
 }
 
@@ -343,7 +343,7 @@ TEST(PlannerTest, CostOfGroupedQueriesAndGates) {
   model.gated = true;
   const std::vector<int32_t> content = Ids(8);
   const auto plan = PlanInput(model, {.content = content}, {});
-  // Query and output 4 x 16 each, key and value 4 x 8 each, three of 4 x 16.
+  // Query and output are 4 x 16 each, key and value are 4 x 8 each, and three matrices are 4 x 16.
   EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, 2 * (10 * 2 * (2 * 64 + 2 * 32 + 3 * 64) + 100 * 4 * 16) * 1e-9);
 }
 
@@ -353,7 +353,7 @@ TEST(PlannerTest, LocalLayersCostTheirWindow) {
   model.local_window = 2;
   const std::vector<int32_t> content = Ids(8);
   const auto plan = PlanInput(model, {.content = content}, {});
-  // Of 10 tokens the middle six see five, and those at each end three and four.
+  // Of 10 tokens, the middle six see five tokens each. Those at each end see three and four.
   const double linear = 10 * 2 * (4 * 16 + 2 * 64), pair = 16;
   EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, (2 * linear + (100 + 44) * pair) * 1e-9);
   EXPECT_DOUBLE_EQ(AttentionShare(model), pair / (2 * linear / 10 + 5 * pair));
@@ -388,7 +388,7 @@ TEST(PlannerTest, WindowsCarryPromptAndSpecials) {
   const auto plan = PlanInput(FakeManifest(), {.prompt = prompt, .content = content},
                               {.extension = {.windows = Windows{.tokens = 8, .overlap = 2}}});
   ASSERT_TRUE(plan.ok()) << plan.status();
-  ASSERT_EQ(plan->sequences.size(), 6u);  // 1 + ceil((20 - 5) / 3)
+  ASSERT_EQ(plan->sequences.size(), 6u);  // By the formula 1 + ceil((20 - 5) / 3).
   EXPECT_THAT(plan->sequences[1].sequence.tokens, ElementsAre(1, 10, 23, 24, 25, 26, 27, 2));
   EXPECT_EQ(plan->sequences[5].content, (Range{15, 20}));
   EXPECT_EQ(plan->tokens, 23);
@@ -429,13 +429,14 @@ TEST(PlannerTest, WindowsOfOneLengthShareTheirTables) {
   const PlanOptions options{
       .extension = {.windows = Windows{.tokens = 20, .last = LastWindow::kShort}, .positions = SelfExtend{2, 4}}};
   const auto plan = PlanInput(FakeRopeManifest(), {.content = content}, options);
-  ASSERT_EQ(plan->sequences.size(), 6u);  // Five of 18 content tokens, one of 10.
+  ASSERT_EQ(plan->sequences.size(), 6u);  // Five windows have 18 content tokens, and one has 10.
   EXPECT_EQ(plan->sequences[0].sequence.rotary_shifted, plan->sequences[4].sequence.rotary_shifted);
   EXPECT_EQ(plan->sequences[4].sequence.neighbor_window, 4);
   EXPECT_EQ(plan->sequences[5].sequence.rotary_shifted->rows(), 12);
 }
 
-// A plan's arrays depend on nothing but the input and its options: the same alone, after others, and as one window.
+// The arrays of a plan depend only on the input and its options. They must be the same alone, after other inputs, and
+// for a single window.
 TEST(PlannerTest, ArraysAreTheSameAloneAndBatched) {
   std::mt19937 random(7);
   RotaryTableCache shared;
@@ -514,7 +515,8 @@ TEST(PlannerTest, TunedTablesUseEveryRowOnlyBeyondTheTrainedWindow) {
   const auto long_plan = PlanInput(model, {.content = over}, {});
   EXPECT_EQ(long_plan->sequences[0].sequence.positions[16], 16);
   const auto interpolated = PlanInput(model, {.content = over}, {.extension = {.positions = Interpolation{2}}});
-  EXPECT_EQ(interpolated->sequences[0].sequence.positions[3], 6);  // 3 / 2 trained positions, 4 rows each.
+  // The position is 3 / 2 in trained positions, with 4 rows each.
+  EXPECT_EQ(interpolated->sequences[0].sequence.positions[3], 6);
 }
 
 TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
@@ -522,7 +524,7 @@ TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
   const std::vector<Range> ranges{{0, 5}, {18, 22}, {29, 30}};
   const SpanChoice choice{.ranges = ranges};
   const InputTokens input{.prompt = prompt, .content = content, .spans = &choice};
-  const auto plan = PlanInput(FakeManifest(), input, {.truncate = Truncate::kStart});  // Keeps 12: [18, 30).
+  const auto plan = PlanInput(FakeManifest(), input, {.truncate = Truncate::kStart});  // Keeps the last 12: [18, 30).
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_THAT(plan->spans, ElementsAre(Range{18, 22}, Range{29, 30}));
   EXPECT_THAT(plan->sequences[0].sequence.spans, ElementsAre(Range{3, 7}, Range{14, 15}));
@@ -532,8 +534,8 @@ TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
   EXPECT_EQ(ErrorField(refused.status()), "ranges[0]");
 }
 
-// Long late chunking: windows of 12 content tokens that share 4, [0, 12) [8, 20) [16, 28) [18, 30), stand for [0, 10)
-// [10, 18) [18, 23) [23, 30).
+// Tests long late chunking. Windows of 12 content tokens that share 4, [0, 12) [8, 20) [16, 28) [18, 30), provide the
+// tokens [0, 10) [10, 18) [18, 23) [23, 30).
 TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
   const std::vector<int32_t> prompt{10, 11}, content = Ids(30);
   const std::vector<Range> ranges{{0, 10}, {8, 25}, {29, 30}};
@@ -559,7 +561,7 @@ TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), input, options).status()), "TOO_MANY_VECTORS");
 }
 
-// The same windows of the last 30 of 40 content tokens.
+// Uses the same windows for the last 30 of 40 content tokens.
 TEST(PlannerTest, SpansOverWindowsAreClippedToWhatMaxTokensLeaves) {
   const std::vector<int32_t> prompt{10, 11}, content = Ids(40);
   const std::vector<Range> ranges{{0, 12}, {2, 5}, {18, 35}};
@@ -604,14 +606,14 @@ TEST(PlannerTest, SpansOfATextWithinLoArePlain) {
 }
 
 TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
-  // The worked example: 10 tokens, w = 4, g = 2.
+  // The worked example has 10 tokens, w = 4 and g = 2.
   const std::vector<int32_t> content = Ids(8);
   const auto plan = PlanInput(FakeRopeManifest(), {.content = content},
                               {.extension = {.when = When::kAlways, .positions = SelfExtend{2, 4}}});
   const Sequence& sequence = plan->sequences[0].sequence;
   EXPECT_EQ(sequence.neighbor_window, 4);
   const auto position_of = [](const RotaryTable& table, int64_t row) {
-    // The slowest pair, theta = 10000^(-6/8), tells the position: less than half a turn.
+    // The slowest pair, theta = 10000^(-6/8), identifies the position, since it makes less than half a turn.
     const double theta = std::pow(10000, -6.0 / 8);
     return std::lround(std::asin(table.sin[static_cast<size_t>(row * table.width + 3)]) / theta);
   };
@@ -624,7 +626,7 @@ TEST(PlannerTest, SelfExtendTablesAreRowsOfThePlainOne) {
   EXPECT_THAT(shifted, ElementsAre(2, 2, 3, 3, 4, 4, 5, 5, 6, 6));
 }
 
-// Every pair's distance, as the encoder finds it from the three tables, is d below S and d - S + W from there on.
+// The distance of every pair, as the encoder gets it from the three tables, must be d below S, and d - S + W from S on.
 TEST(PlannerTest, ShiftedRotaryTablesGiveThePapersDistances) {
   const int n = 12, s = 5, w = 2;
   const std::vector<int32_t> content = Ids(n - 2);

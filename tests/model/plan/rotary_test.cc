@@ -29,8 +29,8 @@ Positions By(const ModelManifest& model, const PositionsMethod& positions, int64
   return PositionsOf(model, {.positions = positions, .resonance = resonance}, n);
 }
 
-// Published checks of the ramp: the first pair that is not left alone is low + 1, the first that is fully interpolated
-// is high.
+// Checks published numbers of the ramp: the first pair that is changed is low + 1, and the first pair that is fully
+// interpolated is high.
 TEST(RotaryTest, RampsOfTheModelsOfThePaper) {
   struct Ramp {
     int dim, window;
@@ -41,7 +41,8 @@ TEST(RotaryTest, RampsOfTheModelsOfThePaper) {
     const std::vector<double> plain = RotaryFrequencies(model, Positions());
     const std::vector<double> scaled = RotaryFrequencies(model, By(model, NtkByParts{.factor = 8}, 8 * ramp.window));
     for (size_t j = 0; j < plain.size(); ++j) {
-      const double share = (plain[j] - scaled[j]) / (plain[j] - plain[j] / 8);  // 0 = left alone, 1 = interpolated.
+      // 0 means unchanged, and 1 means interpolated.
+      const double share = (plain[j] - scaled[j]) / (plain[j] - plain[j] / 8);
       const double wanted = std::clamp(
           (static_cast<double>(j) - static_cast<double>(ramp.low)) / static_cast<double>(ramp.high - ramp.low), 0.0,
           1.0);
@@ -50,7 +51,8 @@ TEST(RotaryTest, RampsOfTheModelsOfThePaper) {
   }
 }
 
-// gte-multilingual-base: NTKScalingRotaryEmbedding of its published code, with base 20,000, factor 8 and 64 components.
+// Checks gte-multilingual-base, whose published code has NTKScalingRotaryEmbedding with base 20,000, factor 8 and 64
+// components.
 TEST(RotaryTest, AFactorOfTheModelScalesEveryFrequency) {
   ModelManifest model = RopeModel(64, 8192);
   model.rotary_base = 160000;
@@ -64,7 +66,7 @@ TEST(RotaryTest, AFactorOfTheModelScalesEveryFrequency) {
   for (size_t j = 0; j < plain.size(); ++j) EXPECT_NEAR(halved[j] / plain[j], 0.5, 1e-12);
 }
 
-// A pair's turns within Lo are the same whether a factor of 2 slows it or Lo is half as long.
+// A pair makes the same number of turns within Lo if a factor of 2 slows it down, or if Lo is half as long.
 TEST(RotaryTest, ARampKnowsTheFactorOfTheModel) {
   ModelManifest slowed = RopeModel(64, 1024);
   const ModelManifest half = RopeModel(64, 512);
@@ -74,7 +76,8 @@ TEST(RotaryTest, ARampKnowsTheFactorOfTheModel) {
   for (size_t j = 0; j < wanted.size(); ++j) EXPECT_NEAR(2 * scaled[j] / wanted[j], 1, 1e-12) << "pair " << j;
 }
 
-// LongRoPE's two tables, and what goes with them: interpolation and Resonance go on top, another base does not.
+// Tests LongRoPE's two tables and the methods that may go with them: interpolation and Resonance apply on top, but
+// another base does not.
 TEST(RotaryTest, AModelsOwnScalingDividesEachPair) {
   ModelManifest model = RopeModel(8, 512);
   const std::vector<double> plain = RotaryFrequencies(model, Positions());
@@ -123,7 +126,7 @@ TEST(RotaryTest, ResonanceMakesWavelengthsWhole) {
   }
 }
 
-// Against powers of one complex number a pair: no cosine, no sine.
+// Compares with powers of one complex number per pair, without any cosine or sine.
 TEST(RotaryTest, RowsArePowersOfARotation) {
   const ModelManifest model = RopeModel(16, 64);
   for (const PositionsMethod& positions :
@@ -156,7 +159,7 @@ TEST(RotaryTableCacheTest, AShortSequenceAfterALongOneIsAsIfAlone) {
   std::mt19937 random(8);
   const ModelManifest model = RopeModel(16, 64);
   const PositionsMethod methods[] = {PlainPositions{}, NtkDynamic{}, Yarn{}, Interpolation{}, NtkByParts{.factor = 9}};
-  RotaryTableCache used(1 << 16);  // Small, so that entries come and go.
+  RotaryTableCache used(1 << 16);  // The cache is small, so that entries are added and dropped.
   for (int i = 0; i < 500; ++i) {
     const Positions resolved = By(model, methods[random() % std::size(methods)], 1 + random() % 500, random() % 2 == 0);
     const int64_t rows = 1 + static_cast<int64_t>(random() % 500);
@@ -178,7 +181,7 @@ TEST(RotaryTableCacheTest, EqualSequencesShareATable) {
   EXPECT_NE(cache.Get(frequencies, 1.5, 7), table);
 }
 
-// Frequencies that adapt to the length of a text have one length: rows beyond it would be made and never read.
+// Frequencies that adapt to the length of a text are valid for one length only. Rows beyond it would never be read.
 TEST(RotaryTableCacheTest, ATableIsAsLongAsItsTextUntilOneIsLonger) {
   RotaryTableCache cache;
   const std::vector<double> frequencies{1, 0.5};

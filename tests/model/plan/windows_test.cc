@@ -17,7 +17,7 @@ TEST(WindowsTest, TheLastWindowIsMovedBackOrStaysShort) {
   EXPECT_THAT(CutWindows(8, 4, 0, LastWindow::kShort), ElementsAre(Range{0, 4}, Range{4, 8}));
 }
 
-// Against a walk over the tokens, one at a time.
+// Compares with a walk over the tokens, one at a time.
 TEST(WindowsTest, CoverEveryTokenInOrder) {
   std::mt19937 random(2);
   for (int i = 0; i < 3000; ++i) {
@@ -37,7 +37,7 @@ TEST(WindowsTest, CoverEveryTokenInOrder) {
     }
     ASSERT_EQ(windows.back().end, content);
     ASSERT_TRUE(std::all_of(seen.begin(), seen.end(), [](int count) { return count > 0; }));
-    // The one before the last does not reach the end already: no window is superfluous.
+    // The last window but one must not reach the end, because then the last one would be superfluous.
     ASSERT_TRUE(windows.size() == 1 || windows[windows.size() - 2].end < content);
     ASSERT_TRUE(last == LastWindow::kShort || content < room || windows.back().size() == room);
   }
@@ -63,7 +63,7 @@ TEST(WindowsTest, NeighborsFormEvenGroups) {
   }
 }
 
-// Against the definition: of the windows with a token the one in which an edge that cuts the text is farthest.
+// Compares with the definition: of the windows that contain a token, the one whose text-cutting edge is farthest away.
 TEST(WindowsTest, EachTokenBelongsToTheWindowWhoseEdgeIsFarthest) {
   std::mt19937 random(11);
   for (int round = 0; round < 300; ++round) {
@@ -79,7 +79,7 @@ TEST(WindowsTest, EachTokenBelongsToTheWindowWhoseEdgeIsFarthest) {
         if (p < w.start || p >= w.end) return -1;
         return std::min(w.start == 0 ? content : p - w.start, w.end == content ? content : w.end - 1 - p);
       };
-      const auto best = std::ranges::max_element(windows, {}, margin);  // The first of equals.
+      const auto best = std::ranges::max_element(windows, {}, margin);  // Of equal windows, the first counts.
       const auto owner = std::ranges::find_if(owned, [p](const Range& w) { return p >= w.start && p < w.end; });
       ASSERT_NE(owner, owned.end());
       EXPECT_EQ(owner - owned.begin(), best - windows.begin())

@@ -1,5 +1,5 @@
-// Texts in pieces have the tokens of the whole (hf_tokenizers/src/pieces.rs): the crate itself, which is given each
-// text at once, is the oracle.
+// Tests that texts in pieces have the tokens of the whole text (hf_tokenizers/src/pieces.rs). The oracle is the crate
+// itself, which gets each text at once.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -20,7 +20,7 @@ struct Close {
   void operator()(LongembedHfTokenizer* tokenizer) const { longembed_hf_close(tokenizer); }
 };
 using Handle = std::unique_ptr<LongembedHfTokenizer, Close>;
-using Token = std::tuple<int32_t, uint32_t, uint32_t>;  // Id, begin, end.
+using Token = std::tuple<int32_t, uint32_t, uint32_t>;  // (id, begin, end).
 
 Handle Open(const std::string& path, size_t piece_bytes) {
   std::ifstream file(path);
@@ -32,7 +32,7 @@ Handle Open(const std::string& path, size_t piece_bytes) {
   return Handle(tokenizer);
 }
 
-// Offsets count from `base`.
+// Encodes a text. Offsets start at `base`.
 std::vector<Token> Encode(const Handle& tokenizer, std::string_view text, uint32_t base = 0) {
   struct Collected {
     uint32_t base;
@@ -51,7 +51,8 @@ std::vector<Token> Encode(const Handle& tokenizer, std::string_view text, uint32
   return collected.tokens;
 }
 
-// Words of many scripts, combining marks, emoji, special tokens, what normalizers change, and seams of every kind.
+// Returns a random text with words of many scripts, combining marks, emoji, special tokens, characters that normalizers
+// change, and separators of every kind.
 std::string RandomText(std::mt19937& random) {
   static const std::vector<std::string> words{"the",
                                               "river",
@@ -171,8 +172,8 @@ INSTANTIATE_TEST_SUITE_P(All, PiecesTest,
                            return path.substr(name, path.rfind('.') - name);
                          });
 
-// In any script that has blanks, and between ideographs without any.
-TEST(CutsTest, AreThereInManyScripts) {
+// There are cuts in any script that has blanks, and between ideographs without blanks.
+TEST(CutsTest, ExistInManyScripts) {
   const Handle wordpiece = Open(std::string(LONGEMBED_GOLDEN_DIR) + "/tokenizer/wordpiece.json", 1);
   for (const std::string text : {"one two", "\u043e\u0434\u0438\u043d \u0434\u0432\u0430",
                                  "\u03ad\u03bd\u03b1 \u03b4\u03cd\u03bf", "\ud558\ub098 \ub458", "\u4e00\u4e8c",

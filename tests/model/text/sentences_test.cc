@@ -16,7 +16,7 @@ TEST(SentencesTest, CoverTheText) {
   EXPECT_THAT(*SplitSentences("caf\u00e9"), ElementsAre(ByteRange{0, 5}));
 }
 
-// Found by tests/fuzz: the crate panicked.
+// Found by tests/fuzz: the crate panicked on an empty text.
 TEST(SentencesTest, AnEmptyTextHasNone) {
   const auto sentences = SplitSentences("");
   ASSERT_TRUE(sentences.ok()) << sentences.status();

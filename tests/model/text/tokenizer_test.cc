@@ -1,5 +1,5 @@
-// The crate behind the C ABI on a vocabulary of 25 entries (tests/golden/tokenizer/wordpiece.json). Expected ids and
-// offsets come from Python's tokenizers; the real vocabularies are compared with it in tests/integration.
+// Tests the crate behind the C ABI on a vocabulary of 25 entries (tests/golden/tokenizer/wordpiece.json). Expected ids
+// and offsets come from Python's tokenizers package. tests/integration compares the real vocabularies with it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -24,7 +24,7 @@ class TokenizerTest : public ::testing::Test {
       *LoadHuggingFaceTokenizer(std::string(LONGEMBED_GOLDEN_DIR) + "/tokenizer/wordpiece.json");
 };
 
-// The file asks for truncation to 4 and padding to 8 tokens, which must not happen.
+// The file requests truncation to 4 and padding to 8 tokens. Both must be ignored.
 TEST_F(TokenizerTest, NeitherTruncatesNorPads) {
   const auto tokens = tokenizer_->Tokenize("The mills, unbelievable!");
   ASSERT_TRUE(tokens.ok()) << tokens.status();
@@ -67,7 +67,7 @@ TEST_F(TokenizerTest, TakesMegabytes) {
   std::string text;
   while (text.size() < 5'000'000) text += "the mills, unbelievable! ";
   EXPECT_EQ(tokenizer_->Tokenize(text)->ids.size(), 1'600'000u);
-  // One word of megabytes is one unknown token.
+  // A single word of a million letters is one unknown token.
   EXPECT_EQ(tokenizer_->Tokenize(std::string(1'000'000, 'x'))->ids.size(), 1u);
 }
 

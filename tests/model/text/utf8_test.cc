@@ -7,7 +7,7 @@
 namespace longembed {
 namespace {
 
-// Encodes any number up to 21 bits, forbidden ones too.
+// Encodes any number of up to 21 bits, including invalid code points.
 std::string Encode(uint32_t code_point) {
   const auto byte = [](uint32_t bits) { return static_cast<char>(bits); };
   if (code_point < 0x80) return {byte(code_point)};
@@ -24,7 +24,7 @@ TEST(Utf8Test, ExactlyTheScalarValuesAreValid) {
     const bool surrogate = code_point >= 0xd800 && code_point <= 0xdfff;
     const bool valid = !surrogate && code_point <= 0x10ffff;
     ASSERT_EQ(!FirstInvalidUtf8Byte(Encode(code_point)).has_value(), valid) << code_point;
-    // Also where bytes are checked eight at a time.
+    // Also tests bytes that are checked eight at a time.
     const std::string within = "a" + Encode(code_point) + "12345678";
     ASSERT_EQ(FirstInvalidUtf8Byte(within), valid ? std::nullopt : std::optional<size_t>(1)) << code_point;
   }
@@ -34,10 +34,10 @@ TEST(Utf8Test, TellsTheFirstBadByte) {
   EXPECT_EQ(FirstInvalidUtf8Byte(""), std::nullopt);
   EXPECT_EQ(FirstInvalidUtf8Byte("ab\xff"), 2u);
   EXPECT_EQ(FirstInvalidUtf8Byte("é\x80z"), 2u);
-  EXPECT_EQ(FirstInvalidUtf8Byte("\xc0\xaf"), 0u);          // Overlong "/".
+  EXPECT_EQ(FirstInvalidUtf8Byte("\xc0\xaf"), 0u);          // An overlong "/".
   EXPECT_EQ(FirstInvalidUtf8Byte("\xe0\x80\xaf"), 0u);      // Overlong.
   EXPECT_EQ(FirstInvalidUtf8Byte("\xf0\x80\x80\xaf"), 0u);  // Overlong.
-  EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d"), 1u);         // Cut short.
+  EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d"), 1u);         // Truncated.
   EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d z"), 1u);
 }
 

@@ -1,4 +1,4 @@
-"""The command line: whole runs on a tiny checkpoint, going on, and what is refused."""
+"""Tests the command line: whole runs on a tiny checkpoint, resuming, and refusals."""
 
 from __future__ import annotations
 

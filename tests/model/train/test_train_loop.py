@@ -1,4 +1,4 @@
-"""The loop on a recipe of one number: budget, rate, state; and how it runs the exporter's graphs."""
+"""Tests the training loop with a recipe of a single number: time budget, learning rate and state. Also tests how it runs the exporter's graphs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.train.positions import Positions, Settings
 
 
 class OneNumber:
-    """Its gradient is 1 at every step, of which Adam makes steps as long as the rate."""
+    """Its gradient is 1 at every step. Adam then makes steps of the learning rate."""
 
     learning_rate = 0.5
 
@@ -74,7 +74,7 @@ def original(request, tmp_path_factory) -> checkpoint.Original:
 
 
 def reference_vector(original: checkpoint.Original, tokens: list[int]) -> torch.Tensor:
-    """transformers' model, one text alone."""
+    """Computes the vector of one text alone, with transformers' model."""
     with torch.inference_mode():
         hidden = bert.reference(original.config, original.tensors)(input_ids=torch.tensor([tokens])).last_hidden_state[0]
     return F.normalize(hidden[0] if original.pooling == "CLS" else hidden.mean(dim=0), dim=0)
@@ -91,7 +91,7 @@ def test_the_teacher_of_a_short_text_is_the_model_itself(original):
 
 
 def test_the_teacher_of_a_long_text_is_the_mean_of_its_windows_by_their_tokens(original):
-    """Windows of 32 tokens: [CLS], `p:` (two characters, two tokens), 28 of the text, [SEP]."""
+    """The windows have 32 tokens: [CLS], `p:` (two characters, two tokens), 28 of the text, [SEP]."""
     text = list(range(10, 90))
     prompt = original.tokenizer.encode("p: ", add_special_tokens=False).ids
     room = 32 - 2 - len(prompt)

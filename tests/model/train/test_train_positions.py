@@ -1,4 +1,4 @@
-"""The position recipe: what it may change, what short texts get afterwards, and that stopping changes nothing."""
+"""Tests the position recipe: what it may change, the vectors of short texts afterwards, and that an interruption changes nothing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_step_changes_new_rows_and_nothing_else(original, kind, tmp_path):
 
 
 def encoder_of(folder_or_original) -> torch.nn.Module:
-    """The TorchScript graph that the exporter writes."""
+    """Returns the TorchScript graph that the exporter writes."""
     config, tensors = folder_or_original.config, folder_or_original.tensors
     loaded = sources.Checkpoint(config, tensors, "")
     return torch.jit.load(io.BytesIO(export.script(architectures.find(config), loaded)))
@@ -108,7 +108,7 @@ def test_the_written_folder_exports_with_its_stride_and_the_originals_rules(bert
 
 
 def test_a_window_shorter_than_the_table_keeps_only_its_trained_rows(tmp_path):
-    """MiniLM's way: 512 rows, of which sentence-transformers' limit says that fewer are trained."""
+    """This is the case of MiniLM: the table has 512 rows, but sentence-transformers' limit says that fewer are trained."""
     folder = tiny(tmp_path / "tiny")
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 24}')
     original = checkpoint.load(str(folder))

@@ -1,4 +1,4 @@
-"""The rotary recipe: what the folder holds is the student that was trained, and it comes to its teacher."""
+"""Tests the rotary recipe: the written folder contains the trained student, and the student approaches its teacher."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_position_table_fades_out_over_the_first_quarter(original):
 
 
 def test_with_the_whole_table_the_student_adds_what_the_original_adds(original):
-    """Neutral rotations leave the original's encoder."""
+    """With neutral rotations, the original's encoder remains."""
     recipe = recipe_of(original)
     recipe._student.table_share = 1.0
     still = torch.stack([torch.ones_like(recipe._turns[0, 0]), torch.zeros_like(recipe._turns[0, 0])]).unsqueeze(0)

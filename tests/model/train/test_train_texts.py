@@ -1,4 +1,4 @@
-"""Reading and cutting texts."""
+"""Tests reading and cutting texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GERMAN = "Die Geschichte des Projekts gehört zu diesem Buch, und sie ist nicht 
 
 
 def long(sentence: str, mark: str) -> str:
-    """Three paragraphs that occur nowhere else."""
+    """Returns three paragraphs that occur nowhere else."""
     return "\n\n".join(f"{mark}{i} " + sentence * 3 for i in range(3))
 
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, name, content, says):
 
 
 def numbered(*lengths: int) -> corpus.Corpus:
-    """Documents of one-token sentences 0, 1, 2, ... across all of them."""
+    """Returns documents of one-token sentences, numbered 0, 1, 2, ... across all documents."""
     numbers = iter(range(10**6))
     return corpus.Corpus([[[next(numbers)] for _ in range(length)] for length in lengths])
 
@@ -81,7 +81,8 @@ def test_a_stretch_is_of_neighboring_sentences_and_as_long_as_asked():
     made = numbered(5, 1, 7)
     for i in range(50):
         tokens = corpus.joined(made.stretch(random.Random(i), 9))
-        assert tokens == [(tokens[0] + j) % 13 for j in range(9)] or tokens[0] != 0 and 0 in tokens  # Documents follow one another, the last by the first.
+        # Documents follow one another, and the first follows the last.
+        assert tokens == [(tokens[0] + j) % 13 for j in range(9)] or tokens[0] != 0 and 0 in tokens
         assert len(tokens) == 9
 
 
@@ -104,7 +105,7 @@ def test_too_few_texts_are_refused_with_advice():
 
 
 def without_part(item: batches.Item) -> list[tuple[int, ...]]:
-    """The text without its part, for every position of the part."""
+    """Returns the text without its part, for every position of the part."""
     n = len(item.part)
     return [tuple(item.text[:i] + item.text[i + n :]) for i in range(len(item.text)) if item.text[i : i + n] == item.part]
 

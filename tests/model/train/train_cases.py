@@ -20,7 +20,7 @@ STRIDE = 4
 
 
 def tiny(folder: Path, kind: str = "bert", pooling: str = "mean") -> Path:
-    """A saved checkpoint of 32 trained positions that says how it pools and what its prompts are."""
+    """Saves a checkpoint of 32 trained positions, with its pooling and its prompts."""
     tiny_checkpoints.save(kind, folder)
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "cls"}))
@@ -29,7 +29,7 @@ def tiny(folder: Path, kind: str = "bert", pooling: str = "mean") -> Path:
 
 
 def prose(characters: int, seed: int = 1) -> str:
-    """Sentences of random words in paragraphs, no two alike."""
+    """Returns paragraphs of sentences of random words, no two alike."""
     draw = random.Random(seed)
     paragraphs = []
     while sum(map(len, paragraphs)) < characters:

@@ -23,7 +23,7 @@ TEST(AggregationTest, EachOfThem) {
   EXPECT_THAT(Aggregate({.aggregation = Aggregation::kFirst}, kRows, kWeights), ElementsAre(1, -8, 0));
 }
 
-// Norms 3, 4 and 5.
+// The norms are 3, 4 and 5.
 const std::vector<std::vector<float>> kByNorm{{3, 0}, {0, 4}, {3, 4}};
 
 TEST(AggregationTest, NormWeightedIsASoftmaxOfNorms) {
@@ -50,12 +50,12 @@ TEST(AggregationTest, TopNormIsTheMeanOfTheGreatest) {
   EXPECT_EQ(top(9, kByNorm), Aggregate({}, kByNorm, {}));
   const std::vector<std::vector<float>> four{{0, 1}, {2, 0}, {0, 2}, {-4, 0}};
   EXPECT_EQ(top(std::nullopt, four), top(3, four));
-  // Of equal norms the first.
+  // Of equal norms, the first counts.
   EXPECT_THAT(top(2, four), ElementsAre(-1, 0));
 }
 
-// It is found later, and becomes an error.
-TEST(AggregationTest, KeepsWhatIsNotANumber) {
+// Later code finds the NaN and reports an error.
+TEST(AggregationTest, KeepsNan) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const std::vector<std::vector<float>>& rows : {std::vector<std::vector<float>>{{nan, 1}, {2, 3}, {4, 5}},
                                                       {{2, 3}, {nan, 1}, {4, 5}},

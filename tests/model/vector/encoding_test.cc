@@ -11,7 +11,7 @@
 namespace longembed {
 namespace {
 
-// The slow, obvious reading of binary16 (IEEE 754-2008, 3.4).
+// Converts binary16 to a double in a slow and simple way (IEEE 754-2008, 3.4).
 double Float16Value(uint16_t bits) {
   const double sign = (bits & 0x8000) != 0 ? -1 : 1;
   const int exponent = (bits >> 10) & 0x1f;
@@ -23,7 +23,7 @@ double Float16Value(uint16_t bits) {
 
 double Bfloat16Value(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
-// `bits` is the nearest to x of itself and both neighbors; of two equally near it is the even one.
+// Checks that `bits` is at least as close to x as both neighbors, and even if a neighbor is equally close.
 template <typename Value>
 void ExpectNearest(float x, uint16_t bits, Value value) {
   const double distance = std::abs(value(bits) - x);
@@ -55,7 +55,7 @@ TEST(EncodingTest, HalvesRoundToNearestEven) {
     ExpectNearest(x, Float16Bits(x), Float16Value);
     ExpectNearest(x, Bfloat16Bits(x), Bfloat16Value);
   }
-  // Exactly between two halves.
+  // These values are exactly between two representable ones.
   EXPECT_EQ(Float16Value(Float16Bits(2049.0f)), 2048);
   EXPECT_EQ(Float16Value(Float16Bits(2051.0f)), 2052);
   EXPECT_EQ(Bfloat16Value(Bfloat16Bits(257.0f)), 256);
@@ -92,7 +92,7 @@ TEST(EncodingTest, Int8IsWithinHalfAStep) {
 }
 
 TEST(EncodingTest, BinaryAsNumpyPackbits) {
-  // numpy.packbits([1,0,0,1,0,0,0,0, 1]) == [0x90, 0x80]
+  // The expected bytes are those of numpy.packbits([1,0,0,1,0,0,0,0, 1]) == [0x90, 0x80].
   EXPECT_EQ(PackBinary(std::vector<float>{1, -1, 0, 0.5f, -2, -3, 0, 0, 4}), "\x90\x80");
 }
 

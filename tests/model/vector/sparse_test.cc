@@ -35,8 +35,8 @@ TEST(CombineTest, LosesNoNan) {
   }
 }
 
-// Against a map, which is slow and obvious.
-TEST(CombineTest, IsThatOfAMap) {
+// Compares with a map, which is slow and simple.
+TEST(CombineTest, MatchesAMap) {
   std::mt19937 random(1);
   for (const SparseSum sum : {SparseSum::kMax, SparseSum::kAdd}) {
     std::map<int32_t, float> expected;

@@ -26,7 +26,7 @@ std::vector<std::span<const float>> Views(const std::vector<std::vector<float>>&
   return {vectors.begin(), vectors.end()};
 }
 
-// Sum of squared distances from the mean, from the definition.
+// Returns the sum of squared distances from the mean, computed from its definition.
 double Spread(const std::vector<std::vector<float>>& vectors, const std::vector<int>& members) {
   const size_t width = vectors.front().size();
   double spread = 0;
@@ -39,7 +39,7 @@ double Spread(const std::vector<std::vector<float>>& vectors, const std::vector<
   return spread;
 }
 
-// Ward's method without a thought for its cost.
+// Runs Ward's method without regard to its cost.
 std::set<std::vector<int>> Greedy(const std::vector<std::vector<float>>& vectors, size_t count) {
   std::vector<std::vector<int>> clusters;
   for (size_t i = 0; i < vectors.size(); ++i) clusters.push_back({static_cast<int>(i)});
@@ -95,7 +95,7 @@ TEST(TokenPoolingTest, ALongDocumentIsPooledRunByRun) {
   const std::vector<int32_t> labels = PooledTokens(Views(vectors), 3);
   ASSERT_EQ(labels.size(), 2500u);
   const auto first = std::span(labels).first(1024);
-  EXPECT_EQ(*std::ranges::max_element(first), 341);  // ceil(1024 / 3) clusters.
+  EXPECT_EQ(*std::ranges::max_element(first), 341);  // There are ceil(1024 / 3) clusters.
   EXPECT_THAT(first.subspan(0),
               ::testing::ElementsAreArray(WardClusters(Views({vectors.begin(), vectors.begin() + 1024}), 342)));
   EXPECT_EQ(*std::ranges::max_element(labels), 342 + 342 + 151 - 1);

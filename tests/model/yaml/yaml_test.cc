@@ -45,7 +45,7 @@ TEST(YamlTest, ReadsEveryKindOfValue) {
   EXPECT_EQ(integer, -12);
   EXPECT_EQ(number, 1500);
   EXPECT_TRUE(flag);
-  EXPECT_EQ(text, "010");  // A text is what stands there.
+  EXPECT_EQ(text, "010");  // A text keeps its exact characters.
   EXPECT_EQ(quoted, "yes");
   EXPECT_EQ(duration, absl::Seconds(90));
   EXPECT_THAT(list, ElementsAre(1, 0));

@@ -26,7 +26,7 @@ class AdmissionTest : public ::testing::Test {
  protected:
   MaybePermit Admit(const ResourceRequest& request) { return admission_.Admit(model_, request); }
 
-  // So many calls, each of another client.
+  // Admits this many calls, each of another client.
   Permits Fill(int calls, ResourceRequest each) {
     Permits permits;
     for (int i = 0; i < calls; ++i) {
@@ -38,7 +38,7 @@ class AdmissionTest : public ::testing::Test {
     return permits;
   }
 
-  // Asks for the same again and again until it is refused; appends the permits and returns the refusal.
+  // Admits the same request until it is refused. Appends the permits to `permits` and returns the refusal.
   absl::Status AdmitUntilRefused(const ResourceRequest& request, Permits& permits) {
     while (true) {
       MaybePermit permit = Admit(request);
@@ -47,18 +47,19 @@ class AdmissionTest : public ::testing::Test {
     }
   }
 
-  // The whole queue is free, no work is counted and no client is stored.
+  // Checks that the whole queue is free, that no work is counted, and that no client is stored.
   void ExpectNothingIsHeld() {
     EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
     const MaybePermit one = Admit({.client = "p", .tokens = 1, .work = absl::Seconds(1)});
     const MaybePermit two = Admit({.client = "p", .tokens = 1, .work = absl::Seconds(1)});
     ASSERT_TRUE(one.ok() && two.ok());
     EXPECT_EQ((*one)->start(), clock_.Now());
-    EXPECT_EQ((*two)->start(), clock_.Now() + absl::Seconds(1));  // Twice as far if there were another client.
+    EXPECT_EQ((*two)->start(), clock_.Now() + absl::Seconds(1));  // With a second client it would be two seconds.
     const Permits rest = Fill((kTokens - 2) / 2, {.tokens = 2});
     const MaybePermit refused = Admit({.client = "r", .priority = Priority::kBulk, .oversized = true, .tokens = 1});
     EXPECT_THAT(std::string(refused.status().message()), HasSubstr(absl::StrCat("holds ", kTokens, " of")));
-    EXPECT_LE(RetryDelay(refused.status()), absl::Seconds(2) * 1.25);  // The probes' work and no more.
+    // The expected wait is only the work of the two probes.
+    EXPECT_LE(RetryDelay(refused.status()), absl::Seconds(2) * 1.25);
   }
 
   FakeClock clock_;
@@ -88,7 +89,7 @@ TEST_F(AdmissionTest, TokensAreBound) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("1000 of at most 1000 tokens"));
 }
 
-// It interleaves with others, so it does not shut them out.
+// A huge call interleaves with others, so it does not shut them out.
 TEST_F(AdmissionTest, AHugeCallLeavesRoomForOthers) {
   const MaybePermit huge = Admit({.client = "a", .tokens = 50 * kTokens, .work = absl::Hours(1)});
   const MaybePermit second = Admit({.client = "b", .tokens = 100, .work = absl::Seconds(1)});
@@ -98,7 +99,8 @@ TEST_F(AdmissionTest, AHugeCallLeavesRoomForOthers) {
 TEST_F(AdmissionTest, ModelsHaveTokensOfTheirOwnAndShareTheDevice) {
   ModelBudget other(kTokens);
   const Permits full = Fill(10, {.tokens = 100, .work = absl::Seconds(1.7)});
-  const MaybePermit first = admission_.Admit(other, {.client = "b", .tokens = 1});  // Its queue is empty.
+  // The queue of the other model is empty.
+  const MaybePermit first = admission_.Admit(other, {.client = "b", .tokens = 1});
   ASSERT_TRUE(first.ok());
   ExpectRefused(admission_.Admit(other, {.client = "c", .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
 }
@@ -115,20 +117,20 @@ TEST_F(AdmissionTest, BulkMayFillHalfOfTheTokens) {
 TEST_F(AdmissionTest, TheExpectedWaitIsBound) {
   const Permits first = Fill(9, {.tokens = 1, .work = absl::Seconds(1)});
   EXPECT_EQ(admission_.expected_wait(), absl::Seconds(9));
-  const Permits more = Fill(4, {.tokens = 1, .work = absl::Seconds(2)});  // The last waits for 15 s itself.
+  const Permits more = Fill(4, {.tokens = 1, .work = absl::Seconds(2)});  // The last call itself waits for 15 s.
   const absl::Status refused = Admit({.client = "a", .tokens = 1}).status();
   ExpectRefused(refused, "QUEUE_WAIT", "queue_wait");
   EXPECT_THAT(std::string(refused.message()), HasSubstr("about 17s; the limit is 16s"));
 }
 
-// In order of arrival, each behind those before it; what would be late is not begun.
+// Calls are expected to run in order of arrival. A call that would be late is not started.
 TEST_F(AdmissionTest, ACallThatWouldBeLateIsRefused) {
   const ResourceRequest call{
       .client = "a", .tokens = 1, .work = absl::Seconds(1), .deadline = clock_.Now() + absl::Seconds(8)};
   Permits permits;
   const absl::Status refused = AdmitUntilRefused(call, permits);
   ExpectRefused(refused, "DEADLINE_TOO_SHORT", "deadline_too_short");
-  EXPECT_EQ(permits.size(), 6u);  // Three quarters of the time are promised.
+  EXPECT_EQ(permits.size(), 6u);  // At most three quarters of the time are promised.
   for (size_t i = 0; i < permits.size(); ++i) {
     EXPECT_EQ(permits[i]->due(), clock_.Now() + absl::Seconds(static_cast<double>(i + 1)));
   }
@@ -137,7 +139,7 @@ TEST_F(AdmissionTest, ACallThatWouldBeLateIsRefused) {
   EXPECT_TRUE(Admit(longer).ok());
 }
 
-// It waits for what is due before it, not for all.
+// The short call waits only for calls that are due before it.
 TEST_F(AdmissionTest, AShortCallPassesLongOnesWithDeadlines) {
   const absl::Time deadline = clock_.Now() + absl::Seconds(100);
   const Permits permits = Fill(3, {.tokens = 1, .work = absl::Seconds(5), .deadline = deadline});
@@ -158,7 +160,7 @@ TEST_F(AdmissionTest, TheTimeToTokenizeCountsToo) {
   ExpectRefused(Admit(call).status(), "QUEUE_WAIT", "queue_wait");
 }
 
-// When its tokens have been counted.
+// The call is refused when its tokens have been counted.
 TEST_F(AdmissionTest, ACallThatTurnsOutTooLongForItsDeadlineIsRefused) {
   const Permits busy = Fill(1, {.tokens = 1, .work = absl::Seconds(1)});
   const ResourceRequest call{
@@ -171,7 +173,7 @@ TEST_F(AdmissionTest, ACallThatTurnsOutTooLongForItsDeadlineIsRefused) {
 
 TEST_F(AdmissionTest, BulkHasABudgetOfItsOwnAndWaitsForInteractiveWork) {
   const Permits bulk = Fill(8, {.priority = Priority::kBulk, .tokens = 1, .work = absl::Seconds(9)});
-  EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());  // Interactive calls pass it.
+  EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());  // Interactive calls run before bulk calls.
   const Permits interactive = Fill(9, {.tokens = 1, .work = absl::Seconds(1)});
   ExpectRefused(Admit({.client = "c", .priority = Priority::kBulk, .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
   EXPECT_TRUE(Admit({.client = "c", .tokens = 1}).ok());
@@ -179,12 +181,12 @@ TEST_F(AdmissionTest, BulkHasABudgetOfItsOwnAndWaitsForInteractiveWork) {
 
 TEST_F(AdmissionTest, OversizedWorkCountsForOversizedOnly) {
   const Permits oversized = Fill(10, {.oversized = true, .tokens = 1, .work = absl::Seconds(1.7)});
-  EXPECT_EQ(admission_.expected_wait(), absl::Seconds(17));  // Of another oversized sequence.
+  EXPECT_EQ(admission_.expected_wait(), absl::Seconds(17));  // The expected wait of another oversized sequence.
   EXPECT_TRUE(Admit({.client = "b", .tokens = 1, .work = absl::Seconds(1)}).ok());
   ExpectRefused(Admit({.client = "c", .oversized = true, .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
 }
 
-// Oversized sequences run one after the other, so a long one is not charged for a part only.
+// Oversized sequences run one after the other, so a long one is charged for all of its work.
 TEST_F(AdmissionTest, AnOversizedCallIsChargedForAllOfItsWork) {
   const MaybePermit oversized = Admit({.client = "a", .oversized = true, .tokens = 1, .work = absl::Minutes(2)});
   EXPECT_EQ(admission_.expected_wait(), absl::Minutes(2));
@@ -210,13 +212,13 @@ TEST_F(AdmissionTest, AGreedyClientGetsFourFifthsOfTheWait) {
   Permits greedy;
   ExpectRefused(AdmitUntilRefused({.client = "greedy", .tokens = 1, .work = absl::Milliseconds(100)}, greedy),
                 "CLIENT_SHARE", "client_share");
-  EXPECT_GE(greedy.size(), 126u);  // Of 160.
+  EXPECT_GE(greedy.size(), 126u);  // The limit allows four fifths of 160.
   EXPECT_LE(greedy.size(), 130u);
   const MaybePermit other = Admit({.client = "modest", .tokens = 1, .work = absl::Milliseconds(100)});
   EXPECT_TRUE(other.ok()) << other.status();
 }
 
-// However many are greedy and in whatever order they come, none gets everything and a newcomer finds room.
+// Greedy clients of any number and in any order must not get everything, so that a newcomer finds room.
 TEST_F(AdmissionTest, GreedyClientsLeaveRoomForANewcomer) {
   for (const int clients : {2, 3, 5, 8}) {
     std::vector<Permits> held(clients);
@@ -232,9 +234,9 @@ TEST_F(AdmissionTest, GreedyClientsLeaveRoomForANewcomer) {
     size_t all = 0;
     for (const Permits& permits : held) {
       all += 5 * permits.size();
-      EXPECT_GE(5 * permits.size(), 4 * kTokens / (1 + 4 * clients) - 10) << clients;  // Equal shares.
+      EXPECT_GE(5 * permits.size(), 4 * kTokens / (1 + 4 * clients) - 10) << clients;  // The clients have equal shares.
     }
-    // Between 4k / (1 + 4k) of it, and all but a 1 / (1 + 4k)th.
+    // The greedy clients together hold at most 4k / (1 + 4k) of the tokens, where k is their number.
     EXPECT_LE(all, kTokens * 4 * clients / (1 + 4 * clients) + 5 * clients) << clients;
     const MaybePermit newcomer = Admit({.client = "newcomer", .tokens = 5, .work = absl::Milliseconds(50)});
     EXPECT_TRUE(newcomer.ok()) << clients << ": " << newcomer.status();
@@ -280,7 +282,7 @@ TEST_F(AdmissionTest, ARefusedSettlementLeavesNothingHeld) {
   ExpectNothingIsHeld();
 }
 
-TEST_F(AdmissionTest, WhatMustFitIsSettledAllTheSame) {
+TEST_F(AdmissionTest, AMustFitSettlementNeverFails) {
   {
     const Permits others = Fill(8, {.tokens = 100});
     const MaybePermit permit = Admit({.client = "a", .tokens = 100});
@@ -290,7 +292,7 @@ TEST_F(AdmissionTest, WhatMustFitIsSettledAllTheSame) {
   ExpectNothingIsHeld();
 }
 
-// A call alone in the queue may be as large as it likes, also when that comes out only after tokenizing.
+// A call that is alone in the queue may have any size, even if its size is known only after tokenization.
 TEST_F(AdmissionTest, ACallAloneSettlesToAnySize) {
   const MaybePermit permit = Admit({.client = "a", .tokens = 10});
   EXPECT_TRUE((*permit)->Settle(10 * kTokens, absl::Hours(1), true).ok());
@@ -300,7 +302,7 @@ TEST_F(AdmissionTest, SettlingMovesWorkToOversizedAndBack) {
   {
     const MaybePermit permit = Admit({.client = "a", .tokens = 10, .work = absl::Seconds(1)});
     ASSERT_TRUE((*permit)->Settle(10, absl::Minutes(1), /*oversized=*/true).ok());
-    EXPECT_TRUE(Admit({.client = "b", .tokens = 1}).ok());  // Nothing is before a short one.
+    EXPECT_TRUE(Admit({.client = "b", .tokens = 1}).ok());  // No short call waits in front of this one.
     ASSERT_TRUE((*permit)->Settle(10, absl::Seconds(2), /*oversized=*/false).ok());
     EXPECT_EQ(admission_.expected_wait(), absl::Seconds(2));
     ASSERT_TRUE((*permit)->Settle(10, absl::Seconds(2), /*oversized=*/true).ok());
@@ -317,7 +319,7 @@ TEST_F(AdmissionTest, IsReleasedByParts) {
     }
     const Permits rest = Fill(99, {.tokens = 10});
     EXPECT_FALSE(Admit({.client = "c", .tokens = 1}).ok());
-    (*permit)->Release(5000, absl::Hours(1), /*runs=*/false);  // Rounding may release a little more than is held.
+    (*permit)->Release(5000, absl::Hours(1), /*runs=*/false);  // Rounding may release slightly more than is held.
     EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
     EXPECT_TRUE(Admit({.client = "c", .tokens = 10}).ok());
     EXPECT_FALSE(Admit({.client = "c", .tokens = 11}).ok());
@@ -325,7 +327,7 @@ TEST_F(AdmissionTest, IsReleasedByParts) {
   ExpectNothingIsHeld();
 }
 
-TEST_F(AdmissionTest, DestroyedPlacesLeaveNothing) {
+TEST_F(AdmissionTest, DestroyedPermitsLeaveNothingHeld) {
   for (const Priority priority : {Priority::kInteractive, Priority::kBulk}) {
     for (const bool oversized : {false, true}) {
       {
@@ -341,7 +343,8 @@ TEST_F(AdmissionTest, DestroyedPlacesLeaveNothing) {
   }
 }
 
-// Clients that are refused together must not come back together: whatever the wait, hints differ, by a quarter at most.
+// Clients that are refused together must not return together. Retry delays therefore differ from the expected wait by
+// up to a quarter.
 TEST_F(AdmissionTest, HintsAreScattered) {
   const auto expect_scattered = [this](int calls, const ResourceRequest& each, absl::Duration middle) {
     const Permits full = Fill(calls, each);
@@ -370,7 +373,7 @@ TEST_F(AdmissionTest, ALightClientStartsNowAndAGreedyOneLater) {
   }
   const MaybePermit light = Admit({.client = "light", .tokens = 1, .work = absl::Seconds(1)});
   EXPECT_EQ((*light)->start(), now);
-  // Now there are two, and each gets half of the device.
+  // With two clients, each gets half of the device.
   greedy.push_back(*Admit({.client = "greedy", .tokens = 1, .work = absl::Seconds(1)}));
   EXPECT_EQ(greedy.back()->start(), now + absl::Seconds(5));
   greedy.push_back(*Admit({.client = "greedy", .tokens = 1, .work = absl::Seconds(1)}));
@@ -382,7 +385,7 @@ TEST_F(AdmissionTest, AClientThatComesBackStartsNow) {
   for (int i = 0; i < 5; ++i) permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
   permits.clear();
   EXPECT_EQ((*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}))->start(), clock_.Now());
-  // Nor does a client gain credit for time that it did not use.
+  // A client does not gain credit for time that it did not use.
   permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
   clock_.Advance(absl::Minutes(1));
   permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
@@ -398,7 +401,7 @@ TEST_F(AdmissionTest, CancelledCallsAreNotHeldAgainstAClient) {
   EXPECT_EQ(permits.back()->start(), now + absl::Seconds(1));
 }
 
-// A refused call moves no clock and makes no client.
+// A refused call does not advance its client's clock, and does not create a client.
 TEST_F(AdmissionTest, RefusedCallsAreNotHeldAgainstAClient) {
   {
     const Permits full = Fill(10, {.tokens = 100, .work = absl::Milliseconds(100)});
@@ -410,7 +413,7 @@ TEST_F(AdmissionTest, RefusedCallsAreNotHeldAgainstAClient) {
   ExpectNothingIsHeld();
 }
 
-// Calls of a second's work each, of which the oldest runs again and again.
+// A queue of calls with a second of work each. At every step the oldest call leaves and a new one joins.
 class Rolling {
  public:
   Rolling(Admission& admission, ModelBudget& model, FakeClock& clock)
@@ -423,7 +426,7 @@ class Rolling {
     ASSERT_TRUE((*permit)->Settle(1, absl::Seconds(1), false).ok());
     permits_.push_back(*std::move(permit));
   }
-  // One leaves the queue, one joins it, and `took` passes.
+  // The oldest call leaves the queue, a new call joins it, and `took` passes.
   void Step(absl::Duration took) {
     permits_.front()->Release(1, absl::Seconds(1), /*runs=*/true);
     permits_.erase(permits_.begin());
@@ -453,14 +456,15 @@ TEST_F(AdmissionTest, ASlowDeviceIsRefusedEarlier) {
   Rolling queue(admission_, model_, clock_);
   for (int i = 0; i < 3; ++i) queue.Add();
   for (int i = 0; i < 40; ++i) queue.Step(absl::Seconds(4));
-  // 3 s of work, which take 12 s; and then 5 s, which take 20: more than interactive calls wait, less than bulk does.
+  // 3 s of work take 12 s. 5 s of work would take 20 s, which is longer than the limit for interactive calls but not
+  // for bulk.
   const Permits more = Fill(1, {.tokens = 1, .work = absl::Seconds(2)});
   ExpectRefused(Admit({.client = "b", .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
   EXPECT_TRUE(Admit({.client = "b", .priority = Priority::kBulk, .tokens = 1}).ok());
 }
 
-// A queue may also end with a call that is cancelled or fails before it runs. An hour without work does not count as
-// slow.
+// A queue may also become empty because a call is cancelled or fails before it runs. An hour without work must not
+// count as slow.
 TEST_F(AdmissionTest, IdlenessIsNotASlowPace) {
   for (const bool cancelled_in_queue : {false, true}) {
     MaybePermit first = Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)});
@@ -491,7 +495,7 @@ TEST_F(AdmissionTest, AClockThatIsSetBackDoesNoHarm) {
   EXPECT_LT(admission_.expected_wait(), absl::Seconds(10));
 }
 
-// Oversized sequences run beside the others: how fast they leave says nothing about those.
+// Oversized sequences run next to the others. The rate at which they leave says nothing about the others.
 TEST_F(AdmissionTest, OversizedCallsHaveNoPartInThePace) {
   const Permits oversized = Fill(5, {.oversized = true, .tokens = 1, .work = absl::Seconds(1)});
   const MaybePermit brief = Admit({.client = "b", .tokens = 1, .work = absl::Seconds(2)});
@@ -502,7 +506,7 @@ TEST_F(AdmissionTest, OversizedCallsHaveNoPartInThePace) {
   EXPECT_EQ(admission_.expected_wait(), absl::Seconds(2));
 }
 
-// Many threads admit, settle, release and drop; in the end nothing is held.
+// Many threads admit, settle, release and drop permits. In the end nothing may be held.
 TEST_F(AdmissionTest, IsThreadSafe) {
   std::vector<std::jthread> threads;
   for (unsigned t = 0; t < 4; ++t) {
@@ -534,8 +538,8 @@ TEST_F(AdmissionTest, IsThreadSafe) {
   ExpectNothingIsHeld();
 }
 
-// A device that does a second of work a second, and calls of 100 s each: were a call forgotten once it has run what it
-// is charged for, new ones would be admitted without end.
+// The device does a second of work per second, and calls have 100 s of work each. A call must be charged until it ends.
+// If it were dropped after the work that it is charged for at a time, new calls would be admitted without limit.
 TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
   struct Call {
     std::shared_ptr<Permit> permit;
@@ -556,12 +560,13 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
     clock_.Advance(absl::Seconds(1));
   }
   EXPECT_GE(calls.size(), 8u);
-  EXPECT_LE(calls.size(), 12u);  // Work that has run releases no more than its part.
+  EXPECT_LE(calls.size(), 12u);  // Work that has run releases only its own part.
   for (Call& call : calls) call.permit->Release(kLong, absl::Seconds(100), /*runs=*/false);
   EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
 }
 
-// The uncharged tokens of long calls are memory, too. They do not keep short calls out.
+// The tokens of long calls that are not charged still use memory, so their number is limited. They must not keep short
+// calls out.
 TEST_F(AdmissionTest, UnchargedTokensAreBound) {
   Permits long_calls;
   const ResourceRequest each{.tokens = kTokens, .work = absl::Seconds(1000)};
@@ -584,7 +589,7 @@ TEST_F(AdmissionTest, ModelsDoNotCountAgainstAClientsShareOfEachOther) {
   const Permits others = Fill(1, {.tokens = 1});
   const MaybePermit first = admission_.Admit(other, {.client = "b", .tokens = 850});
   ASSERT_TRUE(much.ok() && first.ok());
-  // 150 are free, of which a has none yet.
+  // 150 tokens are free, and "a" has none of this model yet.
   EXPECT_TRUE(admission_.Admit(other, {.client = "a", .tokens = 100}).ok());
 }
 
@@ -600,8 +605,9 @@ TEST_F(AdmissionTest, RefusesAtAShareOfTheWait) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("about 9s; the limit is 16s"));
 }
 
-// Work that is still being tokenized cannot leave the queue: short calls that pass it meanwhile are no slow queue.
-TEST_F(AdmissionTest, WhatIsBeingTokenizedIsNotASlowQueue) {
+// Work that is still being tokenized cannot leave the queue. Short calls that pass it in the meantime do not make the
+// queue slow.
+TEST_F(AdmissionTest, TokenizingDoesNotMakeTheQueueSlow) {
   const MaybePermit tokenizing = Admit({.client = "a", .tokens = 100, .work = absl::Seconds(1)});
   for (int i = 0; i < 50; ++i) {
     const MaybePermit brief = Admit({.client = "b", .tokens = 1, .work = absl::Milliseconds(5)});
@@ -613,7 +619,7 @@ TEST_F(AdmissionTest, WhatIsBeingTokenizedIsNotASlowQueue) {
   EXPECT_EQ(admission_.expected_wait(), absl::Seconds(1));
 }
 
-// A client whose texts make more tokens than was thought gets no more of the device for that.
+// A client whose texts have more tokens than expected must not get more of the device.
 TEST_F(AdmissionTest, AClientsClockFollowsTheSettlement) {
   const MaybePermit first = Admit({.client = "a", .tokens = 1, .work = absl::Milliseconds(100)});
   ASSERT_TRUE((*first)->Settle(10, absl::Seconds(1), false).ok());

@@ -63,7 +63,7 @@ TEST(LedgerTest, TellsWhatIsHeldByKind) {
   EXPECT_EQ(ledger.bytes(), kCall + 68);
 }
 
-// A call has limits of its own: one that is larger than the whole bound runs when it is alone.
+// Calls have limits of their own. A call that exceeds the whole limit of the ledger may run if it is alone.
 TEST(LedgerTest, AClientThatHoldsAllMayHoldMore) {
   Ledger ledger(100);
   const auto large = Held(ledger, "a", 1000);
@@ -72,7 +72,7 @@ TEST(LedgerTest, AClientThatHoldsAllMayHoldMore) {
   ExpectLedgerRefuses(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
 }
 
-TEST(LedgerTest, WhatIsThereAlreadyIsNeverRefused) {
+TEST(LedgerTest, CorrectionsAreNeverRefused) {
   Ledger ledger(100);
   {
     const auto charge = Held(ledger, "a", 10);
@@ -82,7 +82,7 @@ TEST(LedgerTest, WhatIsThereAlreadyIsNeverRefused) {
   EXPECT_EQ(ledger.bytes(), 0);
 }
 
-// Others find room, whichever client came first.
+// Other clients must find room, whichever client came first.
 TEST(LedgerTest, AClientGetsFourFifths) {
   Ledger ledger(1000);
   std::vector<std::unique_ptr<Charge>> greedy;
@@ -95,7 +95,7 @@ TEST(LedgerTest, AClientGetsFourFifths) {
   ExpectLedgerRefuses(refused, "CLIENT_PENDING_BYTES", "client_pending_bytes");
   EXPECT_GE(greedy.size(), 79u);
   EXPECT_LE(greedy.size(), 81u);
-  // Nor may its existing charges grow.
+  // The client's existing charges must not grow either.
   ExpectLedgerRefuses(greedy.front()->HoldMore(Memory::kPlans, 50), "CLIENT_PENDING_BYTES", "client_pending_bytes");
   EXPECT_FALSE(ledger.HasRoom("greedy"));
   EXPECT_TRUE(ledger.HasRoom("modest"));
@@ -119,7 +119,7 @@ TEST(LedgerTest, AClientsCallsAreBound) {
   const absl::Status refused = ledger.BeginCall("a", 2).status();
   ExpectLedgerRefuses(refused, "CONCURRENT_CALLS", "concurrent_calls");
   EXPECT_THAT(std::string(refused.message()), HasSubstr("has 2 calls"));
-  EXPECT_EQ(ledger.bytes(), 2 * kCall);  // The refused one holds nothing.
+  EXPECT_EQ(ledger.bytes(), 2 * kCall);  // The refused call holds nothing.
   EXPECT_TRUE(ledger.BeginCall("b", 2).ok());
   first->reset();
   EXPECT_TRUE(ledger.BeginCall("a", 2).ok());

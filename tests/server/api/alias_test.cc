@@ -1,4 +1,4 @@
-// Model aliases NAME:PROFILE over a real channel, wherever a model is named.
+// Tests model aliases NAME:PROFILE over a real channel, wherever a request names a model.
 #include <gmock/gmock.h>
 
 #include "google/rpc/error_details.pb.h"
@@ -18,7 +18,7 @@ v1::EmbedRequest UnderAlias(const std::string& alias) {
   return request;
 }
 
-// The field that an error's details name.
+// Returns the field that the error's details name.
 std::string FieldOf(const grpc::Status& status) {
   google::rpc::Status details;
   details.ParseFromString(status.error_details());
@@ -86,8 +86,8 @@ TEST_F(ServiceTest, AnExtensionBesideAnAliasIsAContradiction) {
   EXPECT_EQ(Embed(request).error_code(), grpc::INVALID_ARGUMENT);
 }
 
-// Groups go with window vectors alone.
-TEST_F(ServiceTest, WhatAProfileCannotDoIsSaidOfTheAlias) {
+// Groups of windows are only valid with window vectors.
+TEST_F(ServiceTest, AnInvalidProfileIsReportedForTheAlias) {
   const grpc::Status status = Embed(UnderAlias("fake:groups"));
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_EQ(FieldOf(status), "options.model");

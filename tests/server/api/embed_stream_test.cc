@@ -1,4 +1,4 @@
-// EmbedStream over a real channel.
+// Tests EmbedStream over a real channel.
 #include <gmock/gmock.h>
 
 #include <map>
@@ -32,7 +32,7 @@ class EmbedStreamTest : public ServiceTest {
     message.mutable_options()->set_normalize(false);
     return message;
   }
-  // Everything that comes, by id.
+  // Returns all answers, by id.
   static std::map<std::string, v1::EmbedStreamResponse> ReadAll(Stream& stream) {
     std::map<std::string, v1::EmbedStreamResponse> answers;
     for (v1::EmbedStreamResponse answer; stream.Read(&answer);) {
@@ -47,7 +47,7 @@ class EmbedStreamTest : public ServiceTest {
 TEST_F(EmbedStreamTest, AnswersEveryIdUnderTheOptionsOfTheFirstMessage) {
   const auto stream = Open();
   stream->Write(FirstMessage("0", "x"));
-  // Far more than the queue's 100 tokens, 3 for each message: they wait, and none is refused.
+  // The messages have 3 tokens each, far more in total than the queue's 100. They must wait, and none is refused.
   for (int i = 1; i < 300; ++i)
     stream->Write(Message(absl::StrCat(i), std::string(static_cast<size_t>(1 + i % 9), 'a')));
   stream->WritesDone();
@@ -82,7 +82,7 @@ TEST_F(EmbedStreamTest, AnInputThatFailsDoesNotEndTheStream) {
   EXPECT_FALSE(answers.at("fine").result().has_error());
 }
 
-TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
+TEST_F(EmbedStreamTest, OutOfMemoryFailsOnlyTheInput) {
   const auto stream = Open();
   stream->Write(FirstMessage("huge", std::string(kNoMemory)));
   stream->Write(Message("fine", "a"));
@@ -94,8 +94,8 @@ TEST_F(EmbedStreamTest, WantOfMemoryFailsTheInputAlone) {
   EXPECT_FALSE(answers.at("fine").result().has_error());
 }
 
-// Parts and short texts by turns, which end in the middle of each other's reading.
-TEST_F(EmbedStreamTest, MessagesAreBegunOneAfterTheOther) {
+// Messages in parts alternate with short ones, so that a short message may finish while the next one is being read.
+TEST_F(EmbedStreamTest, MessagesAreStartedInOrder) {
   const auto stream = Open();
   constexpr int kRounds = 60, kParts = 8;
   std::jthread writer([&stream] {
@@ -165,18 +165,18 @@ TEST_F(EmbedStreamTest, ATextMayComeInParts) {
   ASSERT_EQ(answers.size(), 2u);
   EXPECT_THAT(answers.at("whole").result().embeddings(0).values(), ElementsAre(1 + 12 + 13 + 11 + 2, 5, 5, 1));
   EXPECT_THAT(answers.at("next").result().embeddings(0).values(), ElementsAre(1 + 14 + 2, 3, 3, 1));
-  // The server's side of the stream ends a moment after the client's.
+  // The server's side of the stream ends slightly after the client's.
   for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
   EXPECT_EQ(server_.ledger().bytes(), 0);
 }
 
-// It fails by itself: what is left of it is passed over, and the stream goes on.
+// Only that text fails: its remaining parts are skipped, and the stream continues.
 TEST_F(EmbedStreamTest, ATextBeyondTheLimitOfItsPartsFailsAlone) {
   const auto stream = Open();
   const std::string part(1 << 15, 'a');
   stream->Write(FirstMessage("before", "a"));
   for (int i = 0; i < 12; ++i)
-    stream->Write(Message("huge", part, i < 11));  // 4 times max_request_bytes is 8 of these.
+    stream->Write(Message("huge", part, i < 11));  // The limit is 4 times max_request_bytes, which is 8 parts.
   stream->Write(Message("after", "a"));
   stream->WritesDone();
   const auto answers = ReadAll(*stream);
@@ -191,7 +191,7 @@ class RawEmbedStreamTest : public EmbedStreamTest {
  protected:
   using Raw = grpc::ClientReaderWriter<grpc::ByteBuffer, v1::EmbedStreamResponse>;
 
-  // Sends the bytes of each message as they are; the answers by id, and how the stream ends.
+  // Sends each message as raw bytes. Returns the answers by id, and the status of the stream.
   std::pair<std::map<std::string, v1::EmbedStreamResponse>, grpc::Status> Send(
       const std::vector<std::string>& messages) {
     grpc::ClientContext context;
@@ -250,8 +250,8 @@ TEST_F(RawEmbedStreamTest, ATextWithSeveralInvalidPartsFailsOnce) {
   EXPECT_FALSE(answers.at("1").result().has_error());
 }
 
-// Whatever ends the stream, what was read before is answered first.
-TEST_F(RawEmbedStreamTest, WhatWasReadIsAnsweredBeforeTheError) {
+// Messages that were read before the end of the stream must be answered first, whatever ends the stream.
+TEST_F(RawEmbedStreamTest, MessagesReadAreAnsweredBeforeTheError) {
   for (const std::string& bad : {std::string("\x1a\x7f"), FirstMessage("late", "a").SerializeAsString()}) {
     std::vector<std::string> messages{FirstMessage("0", "a").SerializeAsString()};
     for (int i = 1; i < 20; ++i) messages.push_back(Message(absl::StrCat(i), "a").SerializeAsString());
@@ -280,7 +280,7 @@ TEST_F(EmbedStreamTest, AnIdleStreamEndsWhenTheServerDrains) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
 }
 
-TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
+TEST_F(EmbedStreamTest, MessagesReadAreAnsweredBeforeADrainEndsTheStream) {
   encoder_.CloseGate();
   const auto stream = Open();
   stream->Write(FirstMessage("a", "a"));
@@ -292,8 +292,8 @@ TEST_F(EmbedStreamTest, WhatWasReadIsAnsweredBeforeTheDrainEndsTheStream) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::UNAVAILABLE);
 }
 
-// A message that comes while the server drains is not taken, and the client is told so.
-TEST_F(EmbedStreamTest, AClientThatGoesOnSendingIsToldOfTheDrain) {
+// A message that arrives while the server drains is not accepted, and the client is told so.
+TEST_F(EmbedStreamTest, ASendingClientIsToldOfTheDrain) {
   const auto stream = Open();
   stream->Write(FirstMessage("0", "a"));
   v1::EmbedStreamResponse answer;
@@ -315,9 +315,9 @@ class OldStreamTest : public EmbedStreamTest {
   OldStreamTest() : EmbedStreamTest(absl::Milliseconds(200)) {}
 };
 
-TEST_F(OldStreamTest, ItIsToldToGoOnAsAnotherOne) {
+TEST_F(OldStreamTest, AnOldStreamEndsWithUnavailable) {
   const auto stream = Open();
-  // One after the other, so that whatever is sent before the end is answered.
+  // Messages are sent one after the other, so that all messages sent before the end are answered.
   int answered = 0;
   v1::EmbedStreamResponse answer;
   for (const absl::Time end = absl::Now() + absl::Seconds(10); absl::Now() < end; ++answered) {
@@ -330,7 +330,7 @@ TEST_F(OldStreamTest, ItIsToldToGoOnAsAnotherOne) {
   EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
 }
 
-TEST_F(EmbedStreamTest, ItIsReadOnlyAsFarAsItIsAnswered) {
+TEST_F(EmbedStreamTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   encoder_.CloseGate();
   const auto stream = Open();
   std::jthread writer([&stream] {

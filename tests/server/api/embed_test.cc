@@ -1,4 +1,4 @@
-// Embed over a real channel, and what holds for every method.
+// Tests Embed over a real channel, and behavior that all methods share.
 #include <gmock/gmock.h>
 
 #include <thread>
@@ -26,7 +26,7 @@ TEST_F(ServiceTest, EmbedsAndSaysWhatWasDone) {
   const grpc::Status status = Embed(request, &response);
   ASSERT_TRUE(status.ok()) << status.error_message();
   ASSERT_EQ(response.results_size(), 2);
-  // "passage:" has 8 letters: id 18; the prompt's blank joins the next word.
+  // "passage:" has 8 letters, so its id is 18. The blank of the prompt belongs to the next word.
   EXPECT_THAT(response.results(0).embeddings(0).values(), ElementsAre(1 + 18 + 11 + 11 + 2, 5, 5, 1));
   EXPECT_EQ(response.results(0).tokens(), 5u);
   EXPECT_EQ(response.results(0).sequences(0).content().end(), 2u);
@@ -75,7 +75,7 @@ TEST_F(ServiceTest, PartialResults) {
   EXPECT_THAT(response.results(1).error().message(), HasSubstr("inputs[1]"));
 }
 
-// The answer to a bad request: code, the field in BadRequest, and message.
+// The answer to a bad request: code, field of BadRequest, and message.
 struct BadRequest {
   const char* name;
   void (*spoil)(v1::EmbedRequest& request);
@@ -242,7 +242,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
-  v1::EmbedRequest request = Request(kTooLong);  // 20 tokens.
+  v1::EmbedRequest request = Request(kTooLong);  // The text has 20 tokens.
   request.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(12);
   v1::EmbedResponse response;
   ASSERT_TRUE(Embed(request, &response).ok());
@@ -255,7 +255,7 @@ TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
   ASSERT_EQ(response.results(0).embeddings_size(), 2);
   EXPECT_EQ(response.results(0).embeddings(1).range().start(), 10u);
   EXPECT_EQ(response.results(0).embeddings(1).range().end(), 20u);
-  // A profile's aggregation is for those who want one vector.
+  // The aggregation of a profile is only for requests of one vector.
   request.mutable_options()->mutable_extension()->Clear();
   request.mutable_options()->mutable_extension()->set_profile("highest");
   ASSERT_TRUE(Embed(request, &response).ok());
@@ -263,7 +263,7 @@ TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
 }
 
 TEST_F(ServiceTest, WindowsComeInGroups) {
-  v1::EmbedRequest request = Request(kTooLong);  // 20 tokens.
+  v1::EmbedRequest request = Request(kTooLong);  // The text has 20 tokens.
   request.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(6);
   request.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);
   request.mutable_options()->set_normalize(false);
@@ -283,7 +283,7 @@ TEST_F(ServiceTest, WindowsComeInGroups) {
   EXPECT_EQ(result.embeddings(0).range().end(), 12u);
   EXPECT_EQ(result.embeddings(1).range().start(), 12u);
   EXPECT_EQ(result.embeddings(1).range().end(), 20u);
-  // Within a group the windows are aggregated as asked.
+  // Within a group, windows are aggregated as requested.
   request.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(v1::Extension::Windows::FIRST);
   ASSERT_TRUE(Embed(request, &groups).ok());
   EXPECT_FLOAT_EQ(groups.results(0).embeddings(1).values(0), value(3));
@@ -319,7 +319,7 @@ TEST_F(ServiceTest, SpansHaveAVectorEach) {
   EXPECT_THAT(response.results(0).embeddings(1).values(), ElementsAre(13, 1, 5, 1));
 }
 
-// Lo is 16 tokens, two of them special.
+// Lo is 16 tokens, two of which are special tokens.
 TEST_F(ServiceTest, SpansMayCrossWindows) {
   v1::EmbedRequest request = Request("a a a a a a a a a a a a a a a a a a a a a a a a");
   request.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS);
@@ -362,8 +362,8 @@ TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
   std::jthread blocker([this] { Embed(Request("blocker")); });
   encoder_.AwaitCalls(1);
   grpc::ClientContext context;
-  // Long enough to be in the queue before it passes, on a busy machine too: a call that arrived after the gate opens
-  // would run.
+  // Long enough for the call to reach the queue before the deadline, even on a busy machine. A call that arrived after
+  // the gate opens would run.
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
   grpc::Status status;
   std::jthread late([&] {
@@ -374,15 +374,16 @@ TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
   while (lane.queue_state().jobs == 0) absl::SleepFor(absl::Milliseconds(1));
   late.join();
   EXPECT_EQ(status.error_code(), grpc::DEADLINE_EXCEEDED);
-  while (lane.queue_state().jobs > 0) absl::SleepFor(absl::Milliseconds(1));  // Freed without a worker's help.
+  // The queue is freed without a worker's help.
+  while (lane.queue_state().jobs > 0) absl::SleepFor(absl::Milliseconds(1));
   encoder_.OpenGate();
   blocker.join();
   EXPECT_TRUE(lane.WaitIdle(absl::InfiniteDuration()));
   EXPECT_EQ(encoder_.batches().size(), 1u);
 }
 
-// An allocation that fails fails its request, whichever method it is for, and no other.
-TEST_F(ServiceTest, WantOfMemoryFailsItsRequestAlone) {
+// A failed allocation must fail only the request that made it, whatever its method.
+TEST_F(ServiceTest, OutOfMemoryFailsOnlyItsRequest) {
   const std::string huge(kNoMemory);
   const auto expect_out_of_memory = [](const grpc::Status& status) {
     EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
@@ -408,7 +409,7 @@ TEST_F(ServiceTest, WantOfMemoryFailsItsRequestAlone) {
     tei::v1::EncodeRequest request;
     request.set_inputs(huge);
     tei::v1::EncodeResponse response;
-    // TEI's code for what fails in the server.
+    // TEI uses this code for server errors.
     const grpc::Status status = tei::v1::Tokenize::NewStub(channel_)->Tokenize(&context, request, &response);
     EXPECT_EQ(status.error_code(), grpc::FAILED_PRECONDITION);
     EXPECT_THAT(status.error_message(), HasSubstr("ran out of memory"));

@@ -28,7 +28,8 @@ v1::Extension Parse(const std::string& json) {
   return extension;
 }
 
-// An invalid extension, its family, and the field and message of the error. Both models: Lo 16, specials 2.
+// An invalid extension, the family of its model, and the field and the message of the error. Both models have Lo 16 and
+// 2 special tokens.
 struct Bad {
   const char* json;
   Family family;
@@ -50,7 +51,7 @@ constexpr Family kApe = Family::kApe, kRope = Family::kRope;
 TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
   const Profiles profiles{{"rope", Extension{.positions = Yarn{}}}};
   for (const Bad& bad : {
-           // A method that the family does not have.
+           // Methods that the family does not support.
            Bad{R"({"ntk": {"base": 20000}})", kApe, "ntk", "it has: windows, grouped, recurrent, interpolation"},
            Bad{R"({"ntk_dynamic": {}})", kApe, "ntk_dynamic", "is not available for fake"},
            Bad{R"({"ntk_by_parts": {}})", kApe, "ntk_by_parts", "positions are APE"},
@@ -58,7 +59,7 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"self_extend": {}})", kApe, "self_extend", "is not available"},
            Bad{R"({"resonance": true})", kApe, "resonance", "is not available"},
            Bad{R"({"profile": "rope"})", kApe, "profile", "\"rope\" does not fit this model: yarn"},
-           // Numbers: zero, negative, not a number, infinite, huge.
+           // Bad numbers: zero, negative, not a number, infinite, huge.
            Bad{R"({"grouped": {"factor": 0}})", kApe, "grouped.factor", "is 0; it must be 1 to 65536"},
            Bad{R"({"grouped": {"factor": 65537}})", kApe, "grouped.factor", "is 65537"},
            Bad{R"({"interpolation": {"factor": 0.5}})", kApe, "interpolation.factor", "is 0.5"},
@@ -96,7 +97,7 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"shifted_rotary": {"shift_from": 17}})", kRope, "shifted_rotary.shift_from", "1 to 16"},
            Bad{R"({"shifted_rotary": {"shift_from": 8, "local_window": 8}})", kRope, "shifted_rotary.local_window",
                "is 8; it must be below shift_from, 8"},
-           // Windows.
+           // Bad windows.
            Bad{R"({"windows": {"tokens": 0}})", kApe, "windows.tokens", "is 0"},
            Bad{R"({"windows": {"tokens": 2}})", kApe, "windows.tokens", "must be at least 3"},
            Bad{R"({"windows": {"tokens": 17}})", kApe, "windows.tokens", "takes at most 16"},
@@ -128,7 +129,7 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            Bad{R"({"dual_chunk": {"local_window": 16}})", kRope, "dual_chunk.local_window", "is 16"},
            Bad{R"({"dual_chunk": {"chunk": 12, "local_window": 5}})", kRope, "dual_chunk.local_window",
                "with dual_chunk.chunk 12"},
-           // Combinations.
+           // Bad combinations.
            Bad{R"({"grouped": {}, "recurrent": {}})", kApe, "recurrent", "cannot be combined with grouped"},
            Bad{R"({"yarn": {}, "interpolation": {}})", kRope, "yarn", "cannot be combined with interpolation"},
            Bad{R"({"self_extend": {}, "ntk": {"factor": 2}})", kRope, "self_extend", "cannot be combined with ntk"},
@@ -151,7 +152,8 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
   }
 }
 
-// Each positions method is a field with its numbers, and a kind of its own in Explain; and the other way round.
+// Each positions method must be a field of the proto, with its numbers, and must have its own kind in Explain. There
+// must be no other fields.
 TEST(ExtensionConverterTest, TheProtoHasEveryMethodAndNoOther) {
   std::set<std::string> methods{"windows", "recommended", AttentionCalibration::kName};
   ForEachMethod([&methods](auto method) {
@@ -201,7 +203,7 @@ TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
   }
 }
 
-// Tokens of the windows that `recommended` stands for; nothing where it stands for none.
+// Returns the window size of the extension that `recommended` stands for, or nothing if there is none.
 std::optional<int64_t> RecommendedWindow(const ModelManifest& model, EmbedOptions::Output output) {
   const auto extension = ResolveExtension(Parse(R"({"recommended": {}})"), output, model, {});
   EXPECT_TRUE(extension.ok()) << extension.status();
@@ -223,8 +225,8 @@ TEST(ExtensionConverterTest, RecommendedIsTheManifestsForTheOutput) {
   }
 }
 
-// A number of 0 is not the default where one may be left out.
-TEST(ExtensionConverterTest, WhoRepeatsARecommendationGetsIt) {
+// For optional numbers, 0 must be distinguished from the default.
+TEST(ExtensionConverterTest, ARepeatedRecommendationIsUnchanged) {
   for (const char* json : {R"({"shiftedRotary": {"shiftFrom": 9, "localWindow": 0}})",
                            R"({"dualChunk": {"localWindow": 3}, "when": "ALWAYS"})",
                            R"({"windows": {"tokens": 8, "aggregation": "TOP_NORM", "top": 2}})",

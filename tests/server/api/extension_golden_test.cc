@@ -1,6 +1,6 @@
-// Every extension of a list, on three models: its recipe or its error, and for several lengths what Explain shows of it
-// and what the encoder is given. Compared with tests/golden/extensions.txt, which LONGEMBED_WRITE_GOLDEN=1 writes anew.
-// A recipe that changes makes every index that was built with it useless.
+// Checks a list of extensions on three models: each recipe or error and, for several lengths, the output of Explain and
+// the input of the encoder. The expected values are in tests/golden/extensions.txt. LONGEMBED_WRITE_GOLDEN=1 writes
+// that file anew. A changed recipe invalidates every index that was built with the old one.
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
@@ -142,7 +142,7 @@ std::vector<ModelManifest> Models() {
   return {table, tuned, rotary};
 }
 
-// Numbers that do not depend on how a machine rounds.
+// Formats a number so that the text does not depend on a machine's rounding.
 std::string Rounded(double value) { return absl::StrFormat("%.5g", value == 0 ? 0 : value); }
 
 std::string Describe(const RotaryTable& table, int64_t n) {

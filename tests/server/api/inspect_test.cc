@@ -1,4 +1,4 @@
-// Explain, Tokenize, ListModels and GetModel over a real channel.
+// Tests Explain, Tokenize, ListModels and GetModel over a real channel.
 #include <gmock/gmock.h>
 
 #include "tests/server/api/service_test.h"
@@ -77,7 +77,7 @@ TEST_F(ServiceTest, DescribesModels) {
   EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
 }
 
-TEST(RotaryModelTest, TellsWhatItsFrequenciesAreMadeOf) {
+TEST(RotaryModelTest, ReportsItsRotaryParameters) {
   FakeServer::Options options{.manifest = FakeRopeManifest()};
   options.manifest->rotary_factor = 2.5;
   options.manifest->rotary_scaling = RotaryScaling{.kind = "llama3", .factors = {1, 2, 4, 8}};

@@ -1,4 +1,4 @@
-// Fixture of the tests of services: a server with limits small enough to reach by hand.
+// The fixture of service tests: a server with limits that are small enough to reach by hand.
 #ifndef LONGEMBED_TESTS_SERVER_API_SERVICE_TEST_H_
 #define LONGEMBED_TESTS_SERVER_API_SERVICE_TEST_H_
 
@@ -13,7 +13,8 @@
 
 namespace longembed {
 
-inline constexpr char kTooLong[] = "a a a a a a a a a a a a a a a a a a a a";  // For the model, by 4 tokens.
+// Exceeds the model's window by 4 tokens.
+inline constexpr char kTooLong[] = "a a a a a a a a a a a a a a a a a a a a";
 inline constexpr char kNoMemory[] = "no-memory";
 
 class ServiceTest : public ::testing::Test {

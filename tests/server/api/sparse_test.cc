@@ -1,4 +1,4 @@
-// Sparse vectors over a real channel: longembed.v1's output SPARSE and tei.v1's EmbedSparse.
+// Tests sparse vectors over a real channel: longembed.v1's output SPARSE and tei.v1's EmbedSparse.
 #include <gmock/gmock.h>
 
 #include "google/rpc/error_details.pb.h"
@@ -14,7 +14,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using v1::EmbedOptions;
 
-// A model with both kinds of vectors, or with `pooling` NONE.
+// Serves a model with dense and sparse vectors, or with sparse vectors only if `pooling` is NONE.
 class SparseServiceTest : public ::testing::Test {
  protected:
   explicit SparseServiceTest(Pooling pooling = Pooling::kMean, int64_t max_response_bytes = 64 << 20)
@@ -56,7 +56,7 @@ class SparseServiceTest : public ::testing::Test {
   const std::unique_ptr<tei::v1::Embed::Stub> tei_ = tei::v1::Embed::NewStub(channel_);
 };
 
-// A token's id is 10 and its letters; its weight 100 times that, and the tokens of its sequence.
+// The id of a token is 10 + its letters. Its weight is 100 times the id plus the number of tokens of its sequence.
 TEST_F(SparseServiceTest, GivesWeightsByAscendingId) {
   v1::EmbedRequest request = Request("bb a bb");
   request.add_inputs()->set_text("ccc");
@@ -197,7 +197,7 @@ TEST_F(SparseServiceTest, TeisEmbedSparse) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
-// Refused options, by field.
+// Refused options, with the field of the error.
 struct Refused {
   const char* name;
   void (*spoil)(EmbedOptions& options);
@@ -258,7 +258,7 @@ class SparseOnlyTest : public SparseServiceTest {
   SparseOnlyTest() : SparseServiceTest(Pooling::kNone) {}
 };
 
-TEST_F(SparseOnlyTest, GivesWhatItHasWhereNothingIsSaid) {
+TEST_F(SparseOnlyTest, GivesItsOnlyOutputByDefault) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->clear_output();
   v1::EmbedResponse response;
@@ -298,7 +298,7 @@ class SmallAnswersTest : public SparseServiceTest {
   SmallAnswersTest() : SparseServiceTest(Pooling::kMean, /*max_response_bytes=*/400) {}
 };
 
-// A weight is 8 bytes, and each text has three.
+// A weight takes 8 bytes, and each text has three weights.
 TEST_F(SmallAnswersTest, AnswersBeyondTheLimitAreRefused) {
   v1::EmbedRequest request = Request("a");
   EXPECT_TRUE(Embed(request).ok());

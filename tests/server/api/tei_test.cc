@@ -1,4 +1,4 @@
-// tei.v1 over a real channel.
+// Tests tei.v1 over a real channel.
 #include <gmock/gmock.h>
 
 #include "absl/strings/str_cat.h"
@@ -25,7 +25,7 @@ class TeiTest : public ServiceTest {
   std::unique_ptr<tei::v1::Embed::Stub> tei_ = tei::v1::Embed::NewStub(channel_);
 };
 
-// TEI's clients know FAILED_PRECONDITION; the server's log and metrics have the true status.
+// TEI's clients expect FAILED_PRECONDITION. The server's log and metrics contain the actual status.
 TEST_F(TeiTest, TheServersFaultHasTeisCodeForTheClientOnly) {
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   {
@@ -53,7 +53,7 @@ class OldTeiStreamTest : public TeiTest {
   OldTeiStreamTest() : TeiTest(absl::Milliseconds(200)) {}
 };
 
-TEST_F(OldTeiStreamTest, ItIsToldToGoOnAsAnotherOne) {
+TEST_F(OldTeiStreamTest, AnOldStreamEndsWithUnavailable) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   tei::v1::EmbedResponse response;
@@ -71,12 +71,13 @@ TEST_F(TeiTest, AnswersInOrder) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   tei::v1::EmbedResponse response;
-  for (int first = 0; first < 200; first += 20) {  // The queue takes no more than 100 tokens, 3 for each message.
+  for (int first = 0; first < 200; first += 20) {  // The queue accepts at most 100 tokens, and each message has 3.
     for (int i = first; i < first + 20; ++i)
       stream->Write(TeiRequest(std::string(static_cast<size_t>(1 + i % 9), 'a')));
     for (int i = first; i < first + 20; ++i) {
       ASSERT_TRUE(stream->Read(&response)) << i;
-      ASSERT_EQ(response.embeddings(0), static_cast<float>(1 + 10 + 1 + i % 9 + 2)) << i;  // Sum of the three tokens.
+      // The sum of the three tokens.
+      ASSERT_EQ(response.embeddings(0), static_cast<float>(1 + 10 + 1 + i % 9 + 2)) << i;
     }
   }
   stream->WritesDone();
@@ -109,12 +110,14 @@ TEST_F(TeiTest, ACancelledStreamLeavesNothingBehind) {
   EXPECT_TRUE(server_.lane().WaitIdle(absl::Seconds(10)));
 }
 
-// The answers are not read and no batch ends: the server reads some messages and leaves the rest to the client's side.
+// Answers are not read and no batch ends. The server must read some messages, and leave the others to the client's flow
+// control.
 TEST_F(TeiTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   encoder_.CloseGate();
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
-  for (int i = 0; i < 90; ++i) stream->Write(TeiRequest("a"));  // 3 tokens each; the queue would take no more than 100.
+  // 3 tokens each. The queue would accept no more than 100 tokens.
+  for (int i = 0; i < 90; ++i) stream->Write(TeiRequest("a"));
   encoder_.AwaitCalls(1);
   absl::SleepFor(absl::Milliseconds(50));
   EXPECT_LE(server_.lane().queue_state().jobs, 64u);
@@ -123,7 +126,7 @@ TEST_F(TeiTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
   stream->Finish();
 }
 
-// tei.v1 over a config that says how long texts get through.
+// Tests tei.v1 with a configuration that names an extension for long texts.
 class ExtendedTeiTest : public ::testing::Test {
  protected:
   static FakeServer::Options Options(const TeiConfig& tei) {
@@ -149,7 +152,7 @@ class ExtendedTeiTest : public ::testing::Test {
     return response;
   }
 
-  // The vectors of longembed.v1 under the profile "windows".
+  // Returns the vectors of longembed.v1 under the profile "windows".
   v1::EmbedResponse Expected(const std::string& text, const std::string& prompt_name) {
     v1::EmbedRequest request;
     request.add_inputs()->set_text(text);
@@ -189,8 +192,8 @@ TEST_F(ExtendedTeiTest, ALongTextHasTheVectorOfItsProfile) {
   }
 }
 
-// Truncation cuts what is beyond the server's own limit.
-TEST_F(ExtendedTeiTest, TruncationCutsWhatTheExtensionDoesNotGetThrough) {
+// With an extension, truncation cuts only at the server's own limit.
+TEST_F(ExtendedTeiTest, TruncationCutsAtTheServersLimit) {
   Serve({.profile = "windows"});
   std::string text;
   for (int i = 0; i < 150; ++i) text += "a ";
@@ -203,7 +206,7 @@ TEST_F(ExtendedTeiTest, TruncationCutsWhatTheExtensionDoesNotGetThrough) {
   EXPECT_EQ(Embed(request).metadata().compute_tokens(), 100u);
 }
 
-TEST_F(ExtendedTeiTest, InfoTellsWhatTheExtensionGetsThrough) {
+TEST_F(ExtendedTeiTest, InfoReportsTheLimitUnderTheExtension) {
   for (const auto& [tei, most] : {std::pair{TeiConfig{}, 16u}, std::pair{TeiConfig{.profile = "windows"}, 100u},
                                   std::pair{TeiConfig{.extension = R"({"grouped": {"factor": 2}})"}, 32u},
                                   std::pair{TeiConfig{.extension = R"({"grouped": {}})"}, 100u}}) {
@@ -215,7 +218,7 @@ TEST_F(ExtendedTeiTest, InfoTellsWhatTheExtensionGetsThrough) {
   }
 }
 
-// Special tokens and prompt once, and each token of the text from one window.
+// The answer has the special tokens and the prompt once, and each token of the text from one window.
 TEST_F(ExtendedTeiTest, EmbedAllGivesEachTokenOnce) {
   Serve({.profile = "windows"});
   tei::v1::EmbedAllRequest request;
@@ -233,7 +236,7 @@ TEST_F(ExtendedTeiTest, EmbedAllGivesEachTokenOnce) {
   std::vector<float> tokens;
   for (const auto& token : response.token_embeddings()) {
     tokens.push_back(token.embeddings(0));
-    EXPECT_EQ(token.embeddings(2), 6);  // Tokens of its window.
+    EXPECT_EQ(token.embeddings(2), 6);  // The tokens of its window.
   }
   EXPECT_EQ(tokens, expected);
   EXPECT_EQ(response.metadata().compute_tokens(), expected.size());

@@ -1,4 +1,4 @@
-// Token vectors over a real channel: longembed.v1's output TOKEN_VECTORS.
+// Tests token vectors over a real channel: longembed.v1's output TOKEN_VECTORS.
 #include <gmock/gmock.h>
 
 #include "tests/server/api/service_test.h"
@@ -14,7 +14,7 @@ class TokenVectorsTest : public ::testing::Test {
  protected:
   TokenVectorsTest() : server_(Options()) {}
 
-  // Queries of 6 tokens; words of two letters get no vector in documents.
+  // Queries have up to 6 tokens. In documents, words of two letters get no vector.
   static FakeServer::Options Options() {
     FakeServer::Options options;
     options.manifest = FakeManifest();
@@ -39,7 +39,7 @@ class TokenVectorsTest : public ::testing::Test {
     return stub_->Embed(&context, request, response == nullptr ? &ignored : response);
   }
 
-  // [first component], which is the token's id, and where it stands.
+  // Returns, for each vector, its first component (the token's id) and its range.
   static std::vector<std::array<int, 3>> TokensOf(const v1::EmbedResult& result) {
     std::vector<std::array<int, 3>> tokens;
     for (const v1::Embedding& embedding : result.embeddings()) {
@@ -117,7 +117,7 @@ TEST_F(TokenVectorsTest, DocumentsMayBePooledAndQueriesAreNot) {
   ASSERT_EQ(whole.results(0).embeddings_size(), 7);
   request.mutable_options()->set_token_pooling(2);
   ASSERT_TRUE(Embed(request, &pooled).ok());
-  ASSERT_EQ(pooled.results(0).embeddings_size(), 4);  // The first, and ceil(6 / 2).
+  ASSERT_EQ(pooled.results(0).embeddings_size(), 4);  // The first vector, and ceil(6 / 2) clusters.
   EXPECT_EQ(pooled.results(0).embeddings(0).values(0), whole.results(0).embeddings(0).values(0));
   EXPECT_NE(pooled.recipe(), whole.recipe());
   request.mutable_options()->set_input_type(EmbedOptions::QUERY);

@@ -1,5 +1,5 @@
-// From a field of the request, of the key, or of the config to what runs, and from state to metric: what stands between
-// units that are tested by themselves.
+// Tests the connections between units that have their own tests: from a field of a request, of a key or of the
+// configuration to its effect, and from state to metrics.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +20,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// A call under its host, without gRPC.
+// A call that its host runs without gRPC.
 class HostedCall {
  public:
   HostedCall(const FakeServer& server, const ApiMethod& method, const google::protobuf::Message& request,
@@ -39,7 +39,7 @@ class HostedCall {
 
 class WiringTest : public ServiceTest {
  protected:
-  // Occupies the encoder with one call; returns once it has it.
+  // Occupies the encoder with one call. Returns when the encoder has it.
   std::jthread Occupy() {
     encoder_.CloseGate();
     std::jthread call([this] { Embed(Request("x")); });
@@ -52,7 +52,7 @@ class WiringTest : public ServiceTest {
 };
 
 TEST_F(WiringTest, PriorityBulkRunsAfterWhatCameLater) {
-  // A sequence whose first token tells whose it is.
+  // Makes a sequence whose first token identifies its request.
   const auto request = [](uint32_t id) {
     v1::EmbedRequest request;
     request.add_inputs()->mutable_token_ids()->add_ids(id);
@@ -139,7 +139,7 @@ class KeyWiringTest : public ::testing::Test {
 
 TEST_F(KeyWiringTest, AKeysLimitsReachTheOrderAndItsNameTheMetric) {
   server_->encoder().CloseGate();
-  const auto running = Call("tokens-key");  // Takes the encoder.
+  const auto running = Call("tokens-key");  // Occupies the encoder.
   server_->encoder().AwaitCalls(1);
   const auto waiting = Call("tokens-key");
   while (server_->lane().queue_state().jobs < 1) absl::SleepFor(absl::Milliseconds(1));
@@ -155,7 +155,7 @@ TEST_F(KeyWiringTest, AKeysLimitsReachTheOrderAndItsNameTheMetric) {
 }
 
 TEST_F(WiringTest, TheExpectedWaitOfAdmissionIsTheMetrics) {
-  server_.lane().SeedThroughput(100, absl::Seconds(20));  // 0.2 seconds a token.
+  server_.lane().SeedThroughput(100, absl::Seconds(20));  // 0.2 seconds per token.
   std::jthread first = Occupy();
   std::jthread second([this] { Embed(Request("a a a")); });
   AwaitJobs(1);

@@ -22,7 +22,7 @@ std::shared_ptr<Job> MakeJob(int32_t token, const std::vector<int>& sizes, const
   return std::make_shared<Job>(std::move(sequences), options, [](absl::StatusOr<JobResult>) {});
 }
 
-// The batch as "token x size" numbers: token * 1000 + size.
+// Returns the batch, with each sequence as the number token * 1000 + size.
 std::vector<int> Take(BatchQueue& queue, const BatchLimits& limits, absl::Time now = kStart) {
   std::vector<int> taken;
   for (const BatchItem& item : queue.TakeBatch(limits, now)) {
@@ -38,7 +38,7 @@ TEST(BatchQueueTest, FillsTheBudgetAcrossJobsOldestFirst) {
   queue.Push(MakeJob(2, {50}), kStart + absl::Seconds(1));
   queue.Push(MakeJob(3, {30}), kStart + absl::Seconds(2));
   EXPECT_EQ(queue.tokens(), 110);
-  // 10 + 20 + 30 fit into 60; the 50 does not and is skipped over, not waited for.
+  // 10 + 20 + 30 fit into 60. The sequence of 50 does not fit. It is skipped, and the batch does not wait for it.
   EXPECT_THAT(Take(queue, {.max_tokens = 60}), ElementsAre(1010, 1020, 3030));
   EXPECT_THAT(Take(queue, {.max_tokens = 60}), ElementsAre(2050));
   EXPECT_TRUE(queue.empty());
@@ -65,34 +65,34 @@ JobOptions Promised(absl::Duration due, absl::Duration deadline) {
   return {.deadline = kStart + deadline, .due = kStart + due, .work = due};
 }
 
-// Calls that interleave are late together.
+// Jobs under a deadline do not interleave, because interleaved jobs would all be late.
 TEST(BatchQueueTest, JobsUnderADeadlineRunOneAfterTheOther) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(9))), kStart);
   queue.Push(MakeJob(2, {50, 50}, Promised(absl::Seconds(2), absl::Seconds(9))), kStart);
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
   queue.Push(MakeJob(3, {50}, Promised(absl::Milliseconds(500), absl::Seconds(9))),
-             kStart);  // Shorter: it is due first.
+             kStart);  // It is shorter, and due first.
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(3050));
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
 }
 
-TEST(BatchQueueTest, WhatCannotBeDoneInTimeIsNotBegun) {
+TEST(BatchQueueTest, JobsThatCannotMeetTheirDeadlineAreNotStarted) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
-  const absl::Duration second_a_job = absl::Milliseconds(10);  // 100 tokens.
+  const absl::Duration second_a_job = absl::Milliseconds(10);  // A job of 100 tokens takes a second.
   EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1), second_a_job).empty());
   const auto infeasible = queue.TakeInfeasible(kStart + absl::Seconds(1.2), second_a_job);
   ASSERT_EQ(infeasible.size(), 1u);
   EXPECT_EQ(infeasible[0]->tokens(), 100);
-  // The only one tells how fast the device is, whatever the estimate.
+  // A single remaining job is never dropped, because running it shows how fast the device is.
   EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1.9), second_a_job).empty());
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
 }
 
-TEST(BatchQueueTest, WhatHasBegunGoesOn) {
+TEST(BatchQueueTest, StartedJobsContinue) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
@@ -145,7 +145,7 @@ TEST(BatchQueueTest, TakesExpiredOnly) {
   EXPECT_THAT(Take(queue, {}), ElementsAre(3001, 4001));
 }
 
-// Every sequence leaves the queue exactly once, whatever comes in and however large the batches are.
+// Every sequence must leave the queue exactly once, for any input and any size of batches.
 TEST(BatchQueueTest, NothingIsLostOrDoubled) {
   std::mt19937 random(7);
   for (int round = 0; round < 50; ++round) {
@@ -194,16 +194,16 @@ TEST(BatchQueueTest, AJobIsDueFromItsStart) {
   queue.Push(MakeJob(2, {1}, {.start = kStart + absl::Seconds(20)}), kStart);
   queue.Push(MakeJob(3, {1}), kStart + absl::Seconds(19));
   queue.Push(MakeJob(4, {1}), kStart + absl::Seconds(21));
-  // As long after its start as its deadline is after its arrival.
+  // It is due as long after its start as its deadline is after its arrival.
   queue.Push(MakeJob(5, {1}, {.deadline = kStart + absl::Seconds(22), .start = kStart + absl::Seconds(27)}),
              kStart + absl::Seconds(21));
-  // A start in the past is the arrival.
+  // A start in the past counts as the time of arrival.
   queue.Push(MakeJob(6, {1}, {.start = kStart}), kStart + absl::Seconds(23));
   EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(3001, 2001, 4001, 6001, 5001, 1001));
 }
 
-// A long job that had the device to itself for a long time does not wait as long once others come.
-TEST(BatchQueueTest, WhatRanWhileNobodyWaitedIsForgotten) {
+// A long job that had the device to itself for a long time must not wait equally long when other jobs arrive.
+TEST(BatchQueueTest, TimeWithoutCompetitionDoesNotCount) {
   BatchQueue queue;
   const BatchLimits one{.max_tokens = 10};
   queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);
@@ -211,14 +211,14 @@ TEST(BatchQueueTest, WhatRanWhileNobodyWaitedIsForgotten) {
   for (int second = 0; second < 50; ++second, now += absl::Seconds(1)) Take(queue, one, now);
   int ran = 0;
   for (int second = 0; second < 40; ++second, now += absl::Seconds(1)) {
-    queue.Push(MakeJob(2, {10}), now);  // As many as there is time for.
+    queue.Push(MakeJob(2, {10}), now);  // There is one such job per second, as many as the device can run.
     ran += Take(queue, one, now).front() == 1010 ? 1 : 0;
   }
-  EXPECT_GE(ran, 6);  // A fourth of the time, or a little less.
+  EXPECT_GE(ran, 6);  // About a fourth of the time, or slightly less.
   EXPECT_LE(ran, 12);
 }
 
-// Bulk jobs that have run in part do not take from an interactive one.
+// Bulk jobs that have run in part must not reduce the share of an interactive job.
 TEST(BatchQueueTest, JobsShareWithThoseOfTheirPriority) {
   BatchQueue queue;
   const BatchLimits one{.max_tokens = 10};
@@ -254,7 +254,7 @@ TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
   EXPECT_TRUE(queue.empty());
 }
 
-// Or a client with several texts a call would get less than one with a text a call.
+// Otherwise, a client with several texts per call would get less than a client with one text per call.
 TEST(BatchQueueTest, AJobOfOneBatchGoesOnBeforeWhatCameLater) {
   BatchQueue queue;
   const BatchLimits two{.max_tokens = 20};
@@ -265,7 +265,7 @@ TEST(BatchQueueTest, AJobOfOneBatchGoesOnBeforeWhatCameLater) {
   EXPECT_THAT(Take(queue, two), ElementsAre(2010, 3010));
 }
 
-// While others wait all the time, a long job gets a fourth of what they get: neither nothing nor everything.
+// While other jobs wait all the time, a long job must get a fourth of what they get.
 TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
   BatchQueue queue;
   queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);
@@ -278,7 +278,7 @@ TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
   EXPECT_LE(long_ran, 22);
 }
 
-// However many long jobs there are, together they get no more than one would.
+// All long jobs together must not get more than a single one would.
 TEST(BatchQueueTest, LongJobsShareWhatOneWouldGet) {
   BatchQueue queue;
   for (int job = 0; job < 6; ++job) {
@@ -301,7 +301,7 @@ TEST(BatchQueueTest, BulkThatHasWaitedLongStillGivesWay) {
   EXPECT_THAT(Take(queue, {.max_tokens = 10}), ElementsAre(1010));
 }
 
-// A job that has moved in the order is still found, by its deadline and by itself.
+// A job whose position in the order has changed must still expire and be removable.
 TEST(BatchQueueTest, AMovedJobExpiresAndIsRemoved) {
   BatchQueue queue;
   const JobOptions options{.deadline = kStart + absl::Seconds(5), .work = absl::Seconds(9)};
@@ -332,13 +332,14 @@ TEST(BatchQueueTest, RoomIsGivenBackAsSequencesAreTaken) {
   EXPECT_EQ(permit->released_work, absl::Seconds(4));
   EXPECT_TRUE(queue.Remove(*job));
   EXPECT_EQ(permit->released, 100);
-  EXPECT_EQ(permit->ran, 40);  // The rest was removed.
+  EXPECT_EQ(permit->ran, 40);  // The rest was removed without running.
   EXPECT_EQ(permit->released_work, absl::Seconds(10));
   queue.Remove(*job);
   EXPECT_EQ(permit->released, 100);
 }
 
-// Whatever becomes of a job, every sequence gives its room back once; and in a batch a job's sequences stand together.
+// Whatever happens to a job, each sequence must be released exactly once. Within a batch, the sequences of a job must
+// be adjacent.
 TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
   std::mt19937 random(11);
   const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
@@ -379,12 +380,12 @@ TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
   EXPECT_EQ(queue.cost(), 0);
 }
 
-// n + n * n / 100.
+// The cost of n tokens is n + n * n / 100.
 const CostModel kQuadratic{.attention = 0.01, .oversized = 1000};
 
 TEST(BatchQueueTest, AttentionCountsAgainstTheBudget) {
   BatchQueue queue(kQuadratic);
-  queue.Push(MakeJob(1, {100, 100}), kStart);  // 200 each.
+  queue.Push(MakeJob(1, {100, 100}), kStart);  // They cost 200 each.
   EXPECT_EQ(queue.tokens(), 200);
   EXPECT_EQ(queue.cost(), 400);
   EXPECT_THAT(Take(queue, {.max_tokens = 399}), ElementsAre(1100));
@@ -395,7 +396,7 @@ TEST(BatchQueueTest, AttentionCountsAgainstTheBudget) {
 
 TEST(BatchQueueTest, OversizedSequencesWaitWhereTheyMayNotStart) {
   BatchQueue queue(kQuadratic);
-  const auto oversized = MakeJob(1, {300});  // Costs 1200.
+  const auto oversized = MakeJob(1, {300});  // It costs 1200.
   queue.Push(oversized, kStart);
   EXPECT_TRUE(queue.HasWork(/*oversized=*/true));
   EXPECT_FALSE(queue.HasWork(/*oversized=*/false));
@@ -403,7 +404,7 @@ TEST(BatchQueueTest, OversizedSequencesWaitWhereTheyMayNotStart) {
   queue.Push(MakeJob(2, {10, 300, 5}), kStart + absl::Seconds(1));
   queue.Push(MakeJob(3, {10}), kStart + absl::Seconds(2));
   EXPECT_EQ(queue.NextUrgency(false).second, kStart + absl::Seconds(1) + BatchQueue::kMaxDeadlineSlack);
-  // Sequences behind an oversized one of their job wait with it.
+  // Sequences behind an oversized one of the same job wait with it.
   EXPECT_THAT(Take(queue, {.oversized = false}), ElementsAre(2010, 3010));
   EXPECT_FALSE(queue.HasWork(false));
   EXPECT_TRUE(queue.Remove(*oversized));
@@ -412,8 +413,8 @@ TEST(BatchQueueTest, OversizedSequencesWaitWhereTheyMayNotStart) {
   EXPECT_FALSE(queue.HasWork(true));
 }
 
-// Work behind any number of oversized sequences that may not start is found: HasWork would else promise what
-// TakeBatch does not give, and workers would spin.
+// Work behind any number of oversized sequences that must not start yet must be found. Otherwise, HasWork would report
+// work that TakeBatch does not return, and workers would spin.
 TEST(BatchQueueTest, ManyOversizedSequencesInFrontHideNothing) {
   BatchQueue queue(kQuadratic);
   for (int i = 0; i < 200; ++i) queue.Push(MakeJob(1, {300}), kStart);
@@ -434,7 +435,8 @@ TEST(BatchQueueTest, AnOversizedSequenceRunsAlone) {
   EXPECT_THAT(Take(queue, {.max_tokens = 1 << 20}), ElementsAre(2006));
 }
 
-// Whatever is pushed, taken, removed and expired: the counts come back to zero, and HasWork keeps its word.
+// After any mix of pushes, takes, removals and expirations, the counts must return to zero, and HasWork must agree with
+// TakeBatch.
 TEST(BatchQueueTest, CountsNeverDrift) {
   std::mt19937 random(7);
   const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };

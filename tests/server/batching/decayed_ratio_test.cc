@@ -16,7 +16,7 @@ TEST(DecayedRatioTest, IsZeroUntilSomethingIsAdded) {
 
 TEST(DecayedRatioTest, StartsWithTheAssumption) { EXPECT_DOUBLE_EQ(DecayedRatio(5, 0.3).value(), 0.3); }
 
-// By hand: the assumption weighs 5 and decays by exp(-2 / 5).
+// The expected value is computed by hand: the assumption has weight 5 and decays by exp(-2 / 5).
 TEST(DecayedRatioTest, WeighsObservationsByTheLowerSum) {
   DecayedRatio ratio(/*memory=*/5, /*assumed=*/1);
   ratio.Add(8, 2);
@@ -30,8 +30,8 @@ TEST(DecayedRatioTest, ForgetsWhatIsFarBeyondItsMemory) {
   EXPECT_NEAR(ratio.value(), 2, 1e-3);
 }
 
-// A sample may add to the numerator alone, as the time of helpers does.
-TEST(DecayedRatioTest, AddsAboveAlone) {
+// A sample may add to the numerator only, as the time of helpers does.
+TEST(DecayedRatioTest, AddsToTheNumeratorOnly) {
   DecayedRatio ratio(/*memory=*/5);
   ratio.Add(0, 4);
   ratio.Add(2, 0);

@@ -36,7 +36,7 @@ Pending MakePending(std::vector<Sequence> sequences, const JobOptions& options =
   auto promise = std::make_shared<std::promise<absl::StatusOr<JobResult>>>();
   Pending pending;
   pending.answer = promise->get_future();
-  // set_value throws when it is called twice: an answer too many ends the test.
+  // set_value throws if it is called twice, so a second answer would end the test.
   pending.job = std::make_shared<Job>(std::move(sequences), options, [promise](absl::StatusOr<JobResult> result) {
     promise->set_value(std::move(result));
   });
@@ -98,7 +98,7 @@ TEST_F(SchedulerTest, ACancelledJobNeverReachesTheEncoder) {
   EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(2)));
 }
 
-// A client that goes on cancelling while one batch runs must not fill the memory.
+// A client that keeps cancelling while one batch runs must not fill the memory.
 TEST_F(SchedulerTest, ACancelledJobKeepsOnlyWhatARunningBatchReads) {
   encoder_.CloseGate();
   Pending job = MakePending({MakeSequence(1, 90), MakeSequence(2, 90), MakeSequence(3, 90)});
@@ -141,7 +141,7 @@ TEST_F(SchedulerTest, ARunningBatchIsStoppedWhenCancelled) {
   Pending blocker = BlockWorker();
   lane_->Cancel(*blocker.job);
   EXPECT_EQ(blocker.code(), absl::StatusCode::kCancelled);
-  // The gate is closed still: only giving up ends the call.
+  // The gate is still closed, so only GiveUp can end the call.
   Pending next = MakePending({MakeSequence(2, 1)});
   ASSERT_TRUE(lane_->Submit(next.job).ok());
   encoder_.AwaitCalls(2);
@@ -170,8 +170,8 @@ TEST_F(SchedulerTest, AnEncoderErrorReachesEveryJobOfTheBatch) {
   EXPECT_TRUE(next.answer.get().ok());
 }
 
-// One job's fault is not the others', which only shared a batch with it.
-TEST_F(SchedulerTest, OnlyTheJobAtFaultFails) {
+// A faulty job must not fail other jobs that only shared a batch with it.
+TEST_F(SchedulerTest, OnlyTheFaultyJobFails) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   Pending blocker = BlockWorker();
   Pending before = MakePending({MakeSequence(1, 2), MakeSequence(2, 2)}),
@@ -188,7 +188,7 @@ TEST_F(SchedulerTest, OnlyTheJobAtFaultFails) {
   EXPECT_TRUE(lane_->WaitIdle(absl::Seconds(20)));
 }
 
-// The rest of a job whose first batch failed is not run.
+// After the first batch of a job has failed, the rest of the job must not run.
 TEST_F(SchedulerTest, AFailedJobLeavesTheQueue) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   Pending blocker = BlockWorker();
@@ -201,13 +201,13 @@ TEST_F(SchedulerTest, AFailedJobLeavesTheQueue) {
   EXPECT_THAT(encoder_.batches(), ElementsAre(ElementsAre(99), ElementsAre(7), ElementsAre(1)));
 }
 
-TEST_F(SchedulerTest, NobodyRunsAgainForACancelledOrALateJob) {
+TEST_F(SchedulerTest, CancelledAndLateJobsAreNotRunAgain) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   Pending blocker = BlockWorker();
   Pending cancelled = MakePending({MakeSequence(1, 2)}), faulty = MakePending({MakeSequence(7, 2)}),
           late = MakePending({MakeSequence(2, 2)}, {.deadline = clock_.Now() + absl::Seconds(1)});
   for (const Pending* pending : {&cancelled, &faulty, &late}) ASSERT_TRUE(lane_->Submit(pending->job).ok());
-  lane_->Cancel(*blocker.job);  // Its batch is cancelled; the next one meets the closed gate.
+  lane_->Cancel(*blocker.job);  // Its batch is cancelled. The next batch waits at the closed gate.
   encoder_.AwaitCalls(2);
   lane_->Cancel(*cancelled.job);
   clock_.Advance(absl::Seconds(2));
@@ -226,8 +226,8 @@ TEST_F(SchedulerTest, IsIdleWhenEverythingIsAnswered) {
   EXPECT_TRUE(blocker.answer.get().ok());
 }
 
-// Resources of a job, such as its permit, may be destroyed as soon as the lane is.
-TEST_F(SchedulerTest, JobsAreLetGoBeforeTheirLaneEnds) {
+// Resources of a job, such as its permit, may be destroyed as soon as the lane is destroyed.
+TEST_F(SchedulerTest, JobsAreReleasedBeforeTheirLaneEnds) {
   class SlowPermit final : public QueuePermit {
    public:
     explicit SlowPermit(std::atomic<bool>& gone) : gone_(gone) {}
@@ -286,12 +286,12 @@ class CountingObserver final : public SchedulerObserver {
   std::atomic<int64_t> tokens = 0;
 };
 
-// Runs jobs of one sequence each, which wait together and so share a batch.
+// Runs jobs of one sequence each. They wait together, and therefore share a batch.
 class SchedulerObserverTest : public SchedulerTest {
  protected:
   void RunTogether(const std::vector<int32_t>& tokens) {
     std::vector<Pending> all;
-    Pending blocker = BlockWorker();  // On the other lane.
+    Pending blocker = BlockWorker();  // It runs on the other lane.
     for (const int32_t token : tokens) {
       all.push_back(MakePending({MakeSequence(token, 3)}));
       ASSERT_TRUE(observed_lane_->Submit(all.back().job).ok());
@@ -299,14 +299,15 @@ class SchedulerObserverTest : public SchedulerTest {
     encoder_.OpenGate();
     for (Pending& pending : all) pending.answer.wait();
     EXPECT_TRUE(blocker.answer.get().ok());
-    observed_lane_ = nullptr;  // Waits for its batches: the observer has been told of everything.
+    // Destroying the lane waits for its batches, after which the observer has been told of everything.
+    observed_lane_ = nullptr;
   }
 
   CountingObserver observer_;
   std::unique_ptr<Lane> observed_lane_ = scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}}, &observer_);
 };
 
-TEST_F(SchedulerObserverTest, IsToldOfBatches) {
+TEST_F(SchedulerObserverTest, ObservesBatches) {
   RunTogether({1, 2, 3});
   EXPECT_EQ(observer_.batches, 1);
   EXPECT_EQ(observer_.sequences, 3);
@@ -315,23 +316,23 @@ TEST_F(SchedulerObserverTest, IsToldOfBatches) {
   EXPECT_EQ(observer_.failures, 0);
 }
 
-TEST_F(SchedulerObserverTest, IsToldOfFailuresAndOnceOfEverySequence) {
+TEST_F(SchedulerObserverTest, ObservesFailuresAndEverySequenceOnce) {
   encoder_.FailOn(7, absl::InternalError("broken"));
   RunTogether({1, 7, 3});
-  EXPECT_EQ(observer_.failures, 2);  // All together, and the one at fault by itself.
+  EXPECT_EQ(observer_.failures, 2);  // First all jobs together failed, and then the faulty one alone.
   EXPECT_EQ(observer_.batches, 2);
   EXPECT_EQ(observer_.sequences, 2);
   EXPECT_EQ(observer_.dequeued, 3);
 }
 
-TEST_F(SchedulerObserverTest, WantOfMemoryIsNoFailure) {
+TEST_F(SchedulerObserverTest, OutOfMemoryIsNotAnEncoderFailure) {
   encoder_.FailOn(7, absl::ResourceExhaustedError("memory"));
   RunTogether({1, 7, 3});
   EXPECT_EQ(observer_.failures, 0);
   EXPECT_EQ(observer_.sequences, 2);
 }
 
-// The time of a batch of so many tokens on a scheduler with so many workers, by WorkOf afterwards.
+// Runs a batch of 10 tokens that takes `took` on a scheduler with `workers` workers. Returns WorkOf(cost) afterwards.
 absl::Duration MeasuredWork(int workers, const CostModel& costs, absl::Duration took, int64_t cost) {
   FakeClock clock;
   FakeEncoder encoder;
@@ -372,11 +373,11 @@ TEST_F(SchedulerTest, WorkFollowsWhatBatchesTookLately) {
   run(absl::Seconds(1));
   EXPECT_TRUE(Near(lane_->WorkOf(10), absl::Seconds(1)));
   run(absl::Seconds(3));
-  EXPECT_GT(lane_->WorkOf(10), absl::Seconds(2));  // More than the mean: the first is long ago.
+  EXPECT_GT(lane_->WorkOf(10), absl::Seconds(2));  // More than the mean, because the first batch counts less by now.
   EXPECT_LT(lane_->WorkOf(10), absl::Seconds(3));
   for (int i = 0; i < 30; ++i) run(absl::Seconds(1));
   EXPECT_LT(lane_->WorkOf(10), absl::Seconds(1.05));
-  // A batch that failed says nothing.
+  // A failed batch must not be measured.
   encoder_.FailWith(absl::InternalError("broken"));
   const absl::Duration before = lane_->WorkOf(10);
   run(absl::Hours(1));
@@ -415,7 +416,7 @@ TEST_F(SchedulerTest, RoomIsGivenBackWhenABatchBeginsOrNeverWill) {
   EXPECT_EQ(left->released, 80);
 }
 
-TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
+TEST(SchedulerEndTest, WaitingJobsAreAnsweredAtTheEnd) {
   FakeClock clock;
   FakeEncoder encoder;
   encoder.CloseGate();
@@ -437,8 +438,8 @@ TEST(SchedulerEndTest, WhatStillWaitsAtTheEndIsAnswered) {
   EXPECT_EQ(waiting.code(), absl::StatusCode::kUnavailable);
 }
 
-// With two workers only one oversized sequence runs, and short work finds the other worker; the second oversized
-// sequence follows the first.
+// With two workers only one oversized sequence runs, so that short work finds the other worker. The second oversized
+// sequence runs after the first.
 TEST(SchedulerOversizedTest, NeverTakesEveryWorker) {
   FakeClock clock;
   FakeEncoder encoder;
@@ -460,7 +461,7 @@ TEST(SchedulerOversizedTest, NeverTakesEveryWorker) {
   EXPECT_THAT(encoder.batches(), ElementsAre(ElementsAre(1), ElementsAre(3), ElementsAre(2)));
 }
 
-// Both workers are free when a job of many sequences comes: they divide it.
+// Both workers are free when a job of many sequences arrives, so they divide it.
 TEST(SchedulerShareTest, FreeWorkersDivideWhatWaits) {
   FakeClock clock;
   FakeEncoder encoder;
@@ -475,7 +476,7 @@ TEST(SchedulerShareTest, FreeWorkersDivideWhatWaits) {
   EXPECT_THAT(pending.answer.get()->vectors, SizeIs(8));
 }
 
-// The lanes of one scheduler share its workers; the most urgent job of all comes first.
+// The lanes of one scheduler share its workers. The most urgent job of all lanes runs first.
 TEST(SchedulerLanesTest, TheMostUrgentLaneComesFirst) {
   FakeClock clock;
   FakeEncoder blocked, one, other;
@@ -492,12 +493,12 @@ TEST(SchedulerLanesTest, TheMostUrgentLaneComesFirst) {
   ASSERT_TRUE(lane->Submit(late.job).ok());
   ASSERT_TRUE(other_lane->Submit(soon.job).ok());
   blocked.OpenGate();
-  EXPECT_TRUE(soon.answer.get().ok());  // While the gate of the other lane's encoder is closed.
+  EXPECT_TRUE(soon.answer.get().ok());  // It runs while the gate of the other lane's encoder is closed.
   one.OpenGate();
   EXPECT_TRUE(late.answer.get().ok());
 }
 
-// An encoder whose batch ends only when a second thread has helped with it.
+// An encoder whose batch ends only after a second thread has helped.
 class TeamworkEncoder final : public Encoder {
  public:
   absl::StatusOr<VectorBlock> Encode(const PackedBatch& batch, Team::Leader& leader,
@@ -530,7 +531,7 @@ TEST(SchedulerHelpTest, AFreeWorkerHelpsWithTheOnlyBatch) {
   }
 }
 
-// On a starved machine a batch takes any time: what tells it from one that hangs is that a worker wants a core.
+// On a starved machine, a batch may take any time. It is not hanging as long as its worker waits for a core.
 TEST(SchedulerHangTest, AWorkerThatWantsACoreDoesNotHang) {
   FakeClock clock;
   FakeEncoder encoder;
@@ -558,7 +559,7 @@ TEST(SchedulerHangTest, AWorkerThatWantsACoreDoesNotHang) {
   EXPECT_TRUE(pending.answer.get().ok());
 }
 
-// Many threads submit and cancel at once; every job gets exactly one answer (a second one would throw).
+// Many threads submit and cancel at the same time. Every job must get exactly one answer (a second one would throw).
 TEST(SchedulerStressTest, EveryJobIsAnsweredOnce) {
   RealClock clock;
   FakeEncoder encoder;

@@ -15,7 +15,8 @@ using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
-// The sample documents the defaults, so reading it must give what an otherwise empty config gives.
+// The sample documents the defaults, so reading it must have the same result as reading a config that is otherwise
+// empty.
 TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   const auto sample = ReadConfig(LONGEMBED_SAMPLE_CONFIG);
   ASSERT_TRUE(sample.ok()) << sample.status();
@@ -25,7 +26,8 @@ TEST(ConfigTest, TheSampleHoldsEveryDefault) {
   EXPECT_EQ(ConfigValues(*sample), ConfigValues(*least));
 }
 
-// The lines of the sample below a key of the root, without comments; all lines of the root itself for an empty key.
+// Returns the lines of the sample below a key of the root, without comments. For an empty key, returns all lines of the
+// root.
 std::string SampleSection(const std::string& section) {
   std::ifstream file(LONGEMBED_SAMPLE_CONFIG);
   std::string lines = "\n", current;
@@ -184,7 +186,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\ntls: {key: a}", "tls needs both certificate and key"},
         BadConfig{"models: [{path: x}]\ntls: {client_ca: a}", "tls client_ca needs tls.certificate and tls.key"},
         BadConfig{"models: [{path: x}]\ntls: {cert: a}", "tls.cert is unknown"},
-        // gRPC answers reflection and channelz itself, without asking for keys.
+        // gRPC answers reflection and channelz itself, without checking keys.
         BadConfig{"models: [{path: x}]\napi_keys: k", "reflection must be false with api_keys"},
         BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: true", "reflection must be false with api_keys"},
         BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: false\nchannelz: true",
@@ -192,7 +194,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nconnections: {max: 0}", "connections.max must be a whole number from 1"},
         BadConfig{"models: [{path: x}]\nconnections: {max_streams: 0}", "connections.max_streams must be"},
         BadConfig{"models: [{path: x}]\nconnections: {max_age: 10}", "connections.max_age must be a duration"},
-        // Milliseconds that an int does not hold.
+        // An int cannot hold that many milliseconds.
         BadConfig{"models: [{path: x}]\nconnections: {max_age: 1000h}",
                   "connections.max_age must be 0s, or from 100ms to 480h"},
         BadConfig{"models: [{path: x}]\nconnections: {max_idle: inf}", "connections.max_idle must be 0s, or from"},
@@ -204,7 +206,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nlimits: {max_pending_bytes: 0}", "limits.max_pending_bytes must be"},
         BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 10}", "limits.max_queue_wait must be a duration"},
         BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: -1s}", "limits.max_queue_wait must be a duration"},
-        // Admission would charge calls nothing.
+        // Admission would not charge calls at all.
         BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 0s}", "limits.max_queue_wait must be from 100ms"},
         BadConfig{"models: [{path: x}]\nlimits: {max_bulk_queue_wait: 99ms}",
                   "limits.max_bulk_queue_wait must be from 100ms"},
@@ -213,7 +215,7 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Surprises, BadConfigTest,
     ::testing::Values(
-        // In YAML 1.1 octal, hexadecimal, with separators, base 60.
+        // In YAML 1.1 these are octal, hexadecimal, with separators, or in base 60.
         BadConfig{"models: [{path: x}]\ncompute_threads: 010", "line 2: compute_threads must be a whole number"},
         BadConfig{"models: [{path: x}]\ncompute_threads: 0x10", "compute_threads must be a whole number"},
         BadConfig{"models: [{path: x}]\ncompute_threads: 0o10", "in plain digits, not 0o10"},
@@ -225,7 +227,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nreflection: yes", "reflection must be true or false, not yes"},
         BadConfig{"models: [{path: x}]\nreflection: off", "reflection must be true or false, not off"},
         BadConfig{"models: [{path: x}]\nreflection: True", "reflection must be true or false, not True"},
-        // The first of two would win, or the last, by the reader.
+        // Which of the two keys wins would depend on the reader.
         BadConfig{"models: [{path: x}]\nlisten: a\nlisten: b", "line 3: listen appears twice"},
         BadConfig{"models: [{path: x}]\nlimits: {max_queue_wait: 1s, max_queue_wait: 9s}",
                   "line 2: limits.max_queue_wait appears twice"},
@@ -249,7 +251,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [&m {path: x}]", "line 1: anchors are not supported"}, BadConfig{"models: [*m]", "line 1: "},
         BadConfig{"models: [{path: x, <<: {name: y}}]", "merge keys are not supported"},
         BadConfig{"models: [{path: !!str x}]", "tags are not supported"},
-        // Less than a millisecond is none: gRPC would be told 0.
+        // gRPC would be given 0 ms.
         BadConfig{"models: [{path: x}]\nconnections: {max_idle: 999us}",
                   "connections.max_idle must be 0s, or from 100ms to 480h in whole milliseconds, not 999us"},
         BadConfig{"models: [{path: x}]\nconnections: {max_age: 1ns}", "connections.max_age must be 0s, or from 100ms"},
@@ -292,7 +294,7 @@ TEST(ConfigTest, AMissingFileIsNamed) {
               HasSubstr("/nonexistent/config.yaml cannot be read: No such file"));
 }
 
-// Admitted calls finish before a drain times out.
+// Admitted calls must be able to finish before a drain times out.
 TEST(ConfigTest, ADrainIsLongerThanBulkWorkWaits) {
   const ServerConfig config;
   EXPECT_GT(config.drain_timeout, config.limits.max_bulk_queue_wait);

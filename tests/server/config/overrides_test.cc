@@ -41,7 +41,7 @@ TEST(OverridesTest, OutrankTheFile) {
   EXPECT_EQ(config->overrides.front(), "LONGEMBED__API_KEYS");
 }
 
-// One scheme over all keys, whatever is added to them.
+// One scheme covers all keys, including future ones.
 TEST(OverridesTest, EveryKeyHasAVariable) {
   for (const auto& [key, value] : ConfigValues(ServerConfig())) {
     const std::string variable =
@@ -74,15 +74,16 @@ TEST(OverridesTest, UnknownVariablesNameTheNearestKey) {
   }
 }
 
-// They would have no effect, and nothing is ignored silently.
-TEST(OverridesTest, SingleUnderscoresAreToldOf) {
+// Such variables would have no effect, so they are reported.
+TEST(OverridesTest, SingleUnderscoresAreReported) {
   EXPECT_EQ(ErrorOf({"LONGEMBED_LISTEN=0.0.0.0:7"}),
             "LONGEMBED_LISTEN is not read; listen of the config is set by LONGEMBED__LISTEN");
   EXPECT_THAT(ErrorOf({"LONGEMBED_LIMITS_MAX_QUEUE_WAIT=5s"}), HasSubstr("by LONGEMBED__LIMITS__MAX_QUEUE_WAIT"));
   EXPECT_THAT(ErrorOf({"LONGEMBED_LIMITS__MAX_QUEUE_WAIT=5s"}), HasSubstr("by LONGEMBED__LIMITS__MAX_QUEUE_WAIT"));
 }
 
-// The client's, the tests', and what Kubernetes makes of services named longembed and longembed-server.
+// These are variables of the client and of the tests, and those that Kubernetes creates for services named longembed
+// and longembed-server.
 TEST(OverridesTest, OtherVariablesAreLeftAlone) {
   const auto found = FindOverrides({"LONGEMBED_SERVER=127.0.0.1:1", "LONGEMBED_BUILD=b", "LONGEMBED_PEERS=/p",
                                     "LONGEMBED_SERVICE_HOST=10.0.0.1", "LONGEMBED_PORT=tcp://10.0.0.1:50051",

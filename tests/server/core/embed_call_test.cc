@@ -47,7 +47,8 @@ class EmbedCallTest : public ::testing::Test {
 
   FakeCall caller_{"a"};
   FakeClock clock_;
-  Admission admission_{{}, clock_};  // Before the scheduler, whose jobs give back what they hold of it.
+  // Declared before the scheduler, whose jobs return their admission when they are destroyed.
+  Admission admission_{{}, clock_};
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   FakeEncoder* encoder_ = nullptr;
@@ -77,7 +78,8 @@ TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
 }
 
 TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
-  const std::string broken(FakeEncoder::kBrokenToken - 10, 'x');  // The fake tokenizer's id is 10 + letters.
+  // The fake tokenizer's id is 10 + the number of letters.
+  const std::string broken(FakeEncoder::kBrokenToken - 10, 'x');
   Start(MakeParams({Input(std::string_view("a")), Input(std::string_view(broken))}));
   const auto failed = answer_.get();
   EXPECT_EQ(ErrorReason(failed.status()), "UNUSABLE_VECTOR");
@@ -167,7 +169,7 @@ TEST_F(EmbedCallTest, ATracedCallThatEndsInTheQueueRanNoInference) {
   RequestTrace trace(clock_.Now());
   caller_.trace = &trace;
   const auto call = Start(MakeParams({Input(std::string_view("b"))}));
-  pool_.reset();  // Joins, so that the call has its job.
+  pool_.reset();  // Joins the threads, so that the call has its job.
   call->Cancel();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
   EXPECT_THAT(NamesOf(trace), ElementsAre("receive", "admission", "tokenize.wait", "tokenize", "queue", "finish"));
@@ -185,7 +187,7 @@ TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
-// Not only when a thread gets there.
+// The place is returned at once, not only when a thread reaches the call.
 TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
@@ -200,7 +202,7 @@ TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
 }
 
-// The ledger has its memory by kind, and nothing once it has ended.
+// The ledger holds a call's memory by kind, and nothing after the call has ended.
 TEST_F(EmbedCallTest, ChargesForPlansAndAnswers) {
   encoder_->CloseGate();
   Start(MakeParams({Input(std::string_view("a b c d e"))}));
@@ -226,7 +228,7 @@ TEST_F(EmbedCallTest, ACallThatFindsNoMemoryOnTheLedgerIsRefused) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
-// An input that was refused before has its error in its place, and the others keep their numbers.
+// An input that was already refused keeps its error in its place, and the other inputs keep their numbers.
 TEST_F(EmbedCallTest, AnInputThatIsAnErrorStaysInItsPlace) {
   EmbedParams params = MakeParams(
       {absl::InvalidArgumentError("no content"), Input(std::string_view("")), Input(std::string_view("bb"))});
@@ -239,7 +241,7 @@ TEST_F(EmbedCallTest, AnInputThatIsAnErrorStaysInItsPlace) {
   EXPECT_TRUE(answer->results[2].ok());
 }
 
-// The wait for a thread is a wait, too.
+// Waiting for a thread counts as waiting.
 TEST_F(EmbedCallTest, TheQueueTimeHasTheWaitForAThreadInIt) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
@@ -251,21 +253,21 @@ TEST_F(EmbedCallTest, TheQueueTimeHasTheWaitForAThreadInIt) {
   EXPECT_GE(answer->queue, absl::Seconds(3));
 }
 
-// The first calls are work, too.
+// The calls of the warm-up are measured, too.
 TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
   EXPECT_EQ(model_->lane().WorkOf(1000), absl::ZeroDuration());
   ASSERT_TRUE(model_->WarmUp().ok());
   EXPECT_GT(model_->lane().WorkOf(1000), absl::ZeroDuration());
 }
 
-TEST_F(EmbedCallTest, WantOfMemoryFailsTheCall) {
+TEST_F(EmbedCallTest, OutOfMemoryFailsTheCall) {
   Start(MakeParams({Input(std::string_view("a")), Input(kNoMemory)}));
   EXPECT_EQ(ErrorReason(answer_.get().status()), "OUT_OF_MEMORY");
   Start(MakeParams({Input(std::string_view("a"))}));
   EXPECT_TRUE(answer_.get().ok());
 }
 
-// Token ids, prompts and special tokens say nothing about texts, and no single call says much.
+// Token ids, prompts and special tokens must not count, and a single call must not count much.
 TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
   const double before = model_->tokens_per_byte();
   const std::vector<uint32_t> ids(900, 11);
@@ -277,7 +279,7 @@ TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
   };
   embed({Input(std::string_view("aaaaaaaaa")), Input(TokenIds{.ids = ids})});
   EXPECT_NEAR(model_->tokens_per_byte(), before, 0.01);
-  std::string text;  // A token for every ten bytes.
+  std::string text;  // One token per ten bytes.
   while (text.size() < 4000) text += "aaaaaaaaa ";
   for (int i = 0; i < 200; ++i) embed({Input(std::string_view(text))});
 
@@ -288,7 +290,7 @@ TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
   encoder_->CloseGate();
   const auto call = Start(MakeParams({Input(std::string_view("a"))}));
   encoder_->AwaitCalls(1);
-  pool_.reset();  // Joins, so that the call knows its job.
+  pool_.reset();  // Joins the threads, so that the call knows its job.
   call->Cancel();
   EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
   encoder_->OpenGate();

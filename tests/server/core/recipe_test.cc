@@ -35,7 +35,7 @@ TEST(RecipeTest, HoldsTheExtensionWithItsDefaults) {
   EXPECT_EQ(Recipe(FakeRopeManifest(), With(extension)), Sha256(json).substr(0, 32));
 }
 
-TEST(RecipeTest, WhatChangesNothingIsNoExtension) {
+TEST(RecipeTest, AnExtensionWithoutEffectIsPlain) {
   EXPECT_EQ(Recipe(FakeManifest(), kPlain), Recipe(FakeManifest(), With({.when = When::kAlways})));
 }
 

@@ -19,7 +19,8 @@ namespace {
 using ::testing::ElementsAre;
 
 const RealClock kClock;
-constexpr auto kLong = std::chrono::seconds(20);  // For what has to happen; longer than any machine is slow.
+// Timeout for events that must happen. It is longer than the delays of any slow machine.
+constexpr auto kLong = std::chrono::seconds(20);
 
 // Occupies threads until it is opened.
 class Gate {
@@ -34,7 +35,7 @@ class Gate {
 
 bool Happens(const std::future<void>& event) { return event.wait_for(kLong) == std::future_status::ready; }
 
-// Blocks every thread of the pool until the gate opens; returns once they are blocked.
+// Blocks every thread of the pool until the gate opens. Returns when all of them are blocked.
 void Block(WorkerPool& pool, Gate& gate) {
   for (int i = 0; i < pool.threads(); ++i) {
     auto begun = std::make_shared<std::promise<void>>();
@@ -49,7 +50,7 @@ void Block(WorkerPool& pool, Gate& gate) {
 
 constexpr int64_t kLongText = 1 << 20, kShortText = 1 << 10;
 
-// However much one client has waiting, another's task is next in turn.
+// However much one client has waiting, the next turn is another client's.
 TEST(WorkerPoolTest, ClientsAlternate) {
   std::vector<std::string> order;
   Gate gate;
@@ -63,7 +64,7 @@ TEST(WorkerPoolTest, ClientsAlternate) {
   EXPECT_THAT(order, ElementsAre("much", "little", "much", "much", "much"));
 }
 
-// Counted in text, not in tasks.
+// Shares are counted in bytes of text, not in tasks.
 TEST(WorkerPoolTest, AClientsShareIsCountedInBytes) {
   std::string order;
   Gate gate;
@@ -78,7 +79,8 @@ TEST(WorkerPoolTest, AClientsShareIsCountedInBytes) {
   EXPECT_EQ(std::ranges::count(order.substr(9), 'L'), 1);
 }
 
-// Returns how many long tasks run at a time, one for each of `clients`, while a short one finds a thread.
+// Runs one long task per entry of `clients`, and checks that a short task still finds a thread. Returns the most long
+// tasks that ran at a time.
 int MostAtATime(int threads, const std::vector<std::string>& clients) {
   Gate gate;
   std::atomic<int> running = 0, most = 0;
@@ -108,8 +110,8 @@ TEST(WorkerPoolTest, OneClientsLongTasksLeaveHalfToThoseOfOthers) {
   EXPECT_LE(MostAtATime(5, {"a", "a", "a", "a", "a"}), 2);
 }
 
-// A wait that is told, and refused where it is too long.
-TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
+// The expected wait is reported, and a task is refused if it is too long.
+TEST(WorkerPoolTest, TheExpectedTimeGrowsWithTheQueue) {
   Gate gate;
   WorkerPool pool(1, kClock, absl::Milliseconds(500));
   Block(pool, gate);
@@ -123,7 +125,7 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
   EXPECT_TRUE(RetryDelay(status).has_value());
   EXPECT_GT(accepted, 2);
   EXPECT_GT(pool.ExpectedTime(mine), alone + absl::Milliseconds(400));
-  // Another client waits for its turn, not for all of them.
+  // Another client waits only for its own turn.
   EXPECT_LT(pool.ExpectedTime(other), 2.5 * alone);
   EXPECT_TRUE(pool.TryRun([] {}, other).ok());
   const TaskSize urgent{.client = "c", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
@@ -131,8 +133,8 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithWhatWaitsBefore) {
   gate.Open();
 }
 
-// Not "done in about 0, try again in 0", where nothing waits before it.
-TEST(WorkerPoolTest, ATaskThatTakesTooLongIsToldHowLong) {
+// The error must not say "in about 0" if nothing waits before the task.
+TEST(WorkerPoolTest, AnErrorForALongTaskNamesItsTime) {
   WorkerPool pool(1, kClock);
   const TaskSize urgent{.client = "a", .bytes = kLongText, .time_left = absl::Milliseconds(1)};
   const absl::Status status = pool.TryRun([] {}, urgent);
@@ -149,7 +151,7 @@ TEST(WorkerPoolTest, DelayedTasksRunAfterTheirDelay) {
   EXPECT_GE(ran.get_future().get() - begin, absl::Milliseconds(49));
 }
 
-// The thread that watched the time takes a task that does not end: another one has to watch now.
+// The thread that waited for the delay starts a task that does not end. Another thread must now wait for the delay.
 TEST(WorkerPoolTest, ADelayedTaskFindsAThreadThatIsFree) {
   for (int round = 0; round < 10; ++round) {
     std::promise<void> ran, idle;
@@ -167,7 +169,7 @@ TEST(WorkerPoolTest, ADelayedTaskFindsAThreadThatIsFree) {
   }
 }
 
-// Several become due at once, and each waits for the other.
+// Several tasks become due at the same time, and one waits for the other.
 TEST(WorkerPoolTest, DelayedTasksUseEveryThread) {
   Gate gate;
   std::promise<void> second_ran;
@@ -182,7 +184,7 @@ TEST(WorkerPoolTest, DelayedTasksUseEveryThread) {
   EXPECT_TRUE(happened);
 }
 
-TEST(WorkerPoolTest, TheDestructorRunsWhatIsLeft) {
+TEST(WorkerPoolTest, TheDestructorRunsTheRemainingTasks) {
   std::atomic<int> ran = 0;
   Gate gate;
   std::jthread opener;
@@ -193,7 +195,7 @@ TEST(WorkerPoolTest, TheDestructorRunsWhatIsLeft) {
       pool.Run([&ran] { ++ran; }, {.bytes = i % 2 == 0 ? kLongText : kShortText});
       pool.RunAfter(absl::Hours(1), [&ran] { ++ran; });
     }
-    // Their remaining tasks run, too.
+    // Tasks that are added at this point must run, too.
     pool.Run([&ran, &pool] { pool.RunAfter(absl::Hours(1), [&ran] { ++ran; }); });
     opener = std::jthread([&gate] {
       absl::SleepFor(absl::Milliseconds(20));
@@ -203,7 +205,7 @@ TEST(WorkerPoolTest, TheDestructorRunsWhatIsLeft) {
   EXPECT_EQ(ran, 21);
 }
 
-// Threads that may not take a long task wait while the pool ends, and have to hear of its end.
+// Threads that must not take a long task are waiting when the pool ends. They must be woken up.
 TEST(WorkerPoolTest, EndsWhileLongTasksWait) {
   for (int round = 0; round < 50; ++round) {
     std::atomic<int> ran = 0;

@@ -1,4 +1,4 @@
-// HTTP as bytes on a connection, over the real hosts and a fake model.
+// Tests the HTTP server with bytes on a connection, over the real hosts and a fake model.
 #include "server/http/http_server.h"
 
 #include <gmock/gmock.h>
@@ -44,7 +44,7 @@ class HttpServerTest : public ServiceTest {
   ~HttpServerTest() override {
     encoder_.OpenGate();
     http_.reset();
-    // Every charge is released after each test.
+    // Waits until every charge of the test has been released.
     for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
     EXPECT_EQ(server_.ledger().bytes(), 0);
     EXPECT_EQ(server_.metrics().in_flight(), 0);
@@ -56,7 +56,7 @@ class HttpServerTest : public ServiceTest {
                                          *Acceptor::Listen("127.0.0.1:0", {.silence = absl::Seconds(10)}), nullptr);
   }
 
-  // One request on a connection of its own.
+  // Sends one request on its own connection.
   std::string Ask(const std::string& request) {
     RawConnection connection(http_->port());
     connection.Send(request);
@@ -99,7 +99,7 @@ TEST_F(HttpServerTest, HeadHasTheHeaderOfGet) {
   RawConnection connection(http_->port());
   connection.Send(Get("/v1/models", "HEAD"));
   EXPECT_THAT(connection.ReadHeader(), AllOf(HasSubstr(" 200 "), Not(HasSubstr("Content-Length: 0\r\n"))));
-  connection.Send(Get("/health"));  // Nothing of a body stands before it.
+  connection.Send(Get("/health"));  // The response before it has no body.
   EXPECT_THAT(connection.ReadResponse(), StartsWith("HTTP/1.1 200"));
 }
 
@@ -258,9 +258,9 @@ TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
                                [this] { return Ask(Post("/v1/embeddings", R"({"input": "a a a a a a a a a a"})")); }));
   };
   call();
-  encoder_.AwaitCalls(1);  // It is alone in its batch.
+  encoder_.AwaitCalls(1);  // This request is alone in its batch.
   for (int i = 0; i < 12; ++i) call();
-  // There is no room for all: those that are refused are answered while the others wait.
+  // There is no room for all requests. Refused ones are answered while the others wait.
   std::string refused;
   for (int i = 0; i < 5000 && refused.empty(); ++i) {
     absl::SleepFor(absl::Milliseconds(1));
@@ -294,7 +294,7 @@ TEST_F(HttpServerTest, DrainsWhatHasBegunAndClosesWhatIsIdle) {
   EXPECT_TRUE(closed);
 }
 
-TEST_F(HttpServerTest, CutsOffWhatDoesNotEndInTime) {
+TEST_F(HttpServerTest, CutsOffCallsThatDoNotEndInTime) {
   encoder_.CloseGate();
   RawConnection busy(http_->port());
   busy.Send(Post("/v1/embeddings", kHello));

@@ -25,7 +25,7 @@ TEST(JsonTest, WhatIsNotJsonIsRefusedByPlace) {
   EXPECT_THAT(ParseJson("[1").status().message(), HasSubstr("after 2 bytes"));
 }
 
-TEST(JsonTest, AKeyThatStandsTwiceIsRefusedAtEveryDepth) {
+TEST(JsonTest, DuplicateKeysAreRefusedAtEveryDepth) {
   EXPECT_EQ(ReasonOf(R"({"a": 1, "b": {"c": 1, "c": 2}})"), "DUPLICATE_FIELD");
   EXPECT_EQ(ReasonOf(R"([{"a": 1}, {"a": 1}])"), "");
 }
@@ -36,7 +36,7 @@ TEST(JsonTest, DepthAndNumberOfValuesAreBounded) {
   std::string many = "[0";
   for (int i = 0; i < 1 << 20; ++i) many += ",0";
   EXPECT_EQ(ReasonOf(many + "]"), "TOO_MANY_ELEMENTS");
-  // Commas within a string are text.
+  // Commas within a string do not count as elements.
   EXPECT_EQ(ReasonOf("\"" + std::string(2 << 20, ',') + "\""), "");
   EXPECT_EQ(ReasonOf("\"\\\"" + std::string(2 << 20, ',') + "\""), "");
 }
@@ -54,7 +54,7 @@ TEST(JsonTest, NumbersReadBackAsTheyWere) {
   }
 }
 
-TEST(RequestTargetTest, DecodesPathsAndRefusesWhatIsNone) {
+TEST(RequestTargetTest, DecodesPathsAndRefusesInvalidOnes) {
   EXPECT_EQ(PathOf("/v1/models/a%3Ab?x=%zz"), "/v1/models/a:b");
   EXPECT_EQ(PathOf("/%41"), "/A");
   for (const char* target : {"", "*", "v1", "http://host/v1", "/%", "/%4", "/%zz"}) {

@@ -1,4 +1,4 @@
-// openapi.json against the routes that it tells of: their fields, defaults and answers.
+// Compares openapi.json with the routes that it describes: their fields, defaults and answers.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -28,8 +28,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// Describes the part of `value` that a schema of the document lacks; empty if it is complete. An object has no keys
-// beyond those of its schema.
+// Describes the first difference between a value and a schema of the document. The text is empty if there is none. An
+// object must not have keys that its schema does not list.
 class SchemaCheck {
  public:
   explicit SchemaCheck(const json& document) : document_(document) {}
@@ -86,7 +86,7 @@ class SchemaCheck {
     const json properties = schema.value("properties", json::object());
     for (const auto& [key, field] : value.items()) {
       const json& said = properties.contains(key) ? properties[key] : schema.value("additionalProperties", json());
-      if (key.starts_with("@") || at == "answer.details[]") continue;  // Of google.protobuf.Any, whatever it holds.
+      if (key.starts_with("@") || at == "answer.details[]") continue;  // google.protobuf.Any may hold anything.
       if (!said.is_object()) return absl::StrCat(at, " has ", key, ", which the document does not know");
       if (std::string differs = Differs(field, said, absl::StrCat(at, ".", key)); !differs.empty()) return differs;
     }
@@ -169,7 +169,7 @@ TEST_F(OpenApiTest, TellsOfEveryFieldOfARequestAndOfNoOther) {
   }
 }
 
-TEST_F(OpenApiTest, FieldsThatAreRequiredAre) {
+TEST_F(OpenApiTest, RequiredFieldsAreRequired) {
   for (const Route& route : routes_.calls) {
     if (route.is_get) continue;
     for (const json& name : SchemaOf(RequestOf(route)["schema"]).value("required", json::array())) {
@@ -198,7 +198,7 @@ TEST_F(OpenApiTest, ValuesOfEnumsAreTakenAndOthersRefused) {
   }
 }
 
-// Whether a message, or the options within it, can tell the default from a field that is absent.
+// Returns true if a message, or the options in it, distinguish the default from an absent field.
 bool HasPresence(const Message& message, const std::string& name) {
   for (const auto* const type : {message.GetDescriptor(), v1::EmbedOptions::descriptor()}) {
     const FieldDescriptor* const field = type->FindFieldByName(name);
@@ -207,7 +207,7 @@ bool HasPresence(const Message& message, const std::string& name) {
   return false;
 }
 
-TEST_F(OpenApiTest, ADefaultIsWhatAFieldThatIsLeftOutStandsFor) {
+TEST_F(OpenApiTest, DefaultsEqualAbsentFields) {
   int compared = 0;
   for (const Route& route : routes_.calls) {
     if (route.is_get) continue;
@@ -220,7 +220,7 @@ TEST_F(OpenApiTest, ADefaultIsWhatAFieldThatIsLeftOutStandsFor) {
       ASSERT_TRUE(Read(route, body, *without).ok());
       body[name] = schema["default"];
       ASSERT_TRUE(Read(route, body, *with).ok()) << KeyOf(route) << name;
-      // TEI's routes set fields with presence themselves.
+      // TEI's routes themselves set fields that have presence.
       if (api != "TEI" && HasPresence(*with, name)) continue;
       EXPECT_EQ(without->SerializeAsString(), with->SerializeAsString()) << KeyOf(route) << " " << name;
       ++compared;
@@ -239,7 +239,7 @@ TEST_F(OpenApiTest, AnswersAndErrorsAreAsItSays) {
         Ask(http->port(), absl::StrCat(route.is_get ? "GET " : "POST ", path, " HTTP/1.1\r\nContent-Type: ",
                                        "application/json\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
     const bool ok = absl::StrContains(answer, " 200 OK\r\n");
-    // The fake model has no sparse head, and its vocabulary not the example's tokens.
+    // The fake model has no sparse head, and its vocabulary lacks the example's tokens.
     if (path != "/embed_sparse" && path != "/decode") EXPECT_TRUE(ok) << answer;
     const json& response = ok ? operation["responses"]["200"] : SchemaOf(operation["responses"]["default"]);
     const json said = json::parse(answer.substr(answer.find("\r\n\r\n") + 4));
@@ -263,7 +263,7 @@ TEST_F(OpenApiTest, ErrorsOfEveryApiAreAsItSays) {
   }
 }
 
-TEST_F(OpenApiTest, IsServedWithAPageThatReadsIt) {
+TEST_F(OpenApiTest, IsServedWithAPageThatShowsIt) {
   const std::unique_ptr<HttpServer> http = Serve();
   const std::string document = Ask(http->port(), "GET /openapi.json HTTP/1.1\r\n\r\n");
   EXPECT_THAT(document, AllOf(HasSubstr(" 200 OK"), HasSubstr("Content-Type: application/json\r\n"),

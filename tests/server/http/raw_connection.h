@@ -1,4 +1,4 @@
-// An HTTP client that knows nothing: bytes out, bytes in.
+// An HTTP client that only sends and receives bytes.
 #ifndef LONGEMBED_TESTS_SERVER_HTTP_RAW_CONNECTION_H_
 #define LONGEMBED_TESTS_SERVER_HTTP_RAW_CONNECTION_H_
 
@@ -9,23 +9,25 @@ namespace longembed {
 
 class RawConnection {
  public:
-  // To the loopback.
+  // Connects to a loopback port.
   explicit RawConnection(int port);
   ~RawConnection();
   RawConnection(const RawConnection&) = delete;
   RawConnection& operator=(const RawConnection&) = delete;
 
-  // False: the server has closed its end.
+  // Returns false if the server has closed the connection.
   bool Send(std::string_view bytes);
-  // One response, by its Content-Length, with its header; what came until the server closed, or ten seconds passed.
+  // Returns one response with its header, read by its Content-Length. The result is incomplete if the server closes the
+  // connection or ten seconds pass.
   std::string ReadResponse();
-  // The same of a response without a body, whatever its Content-Length says.
+  // Returns a response without a body, whatever its Content-Length says.
   std::string ReadHeader();
-  // Returns the bytes received until the server closes; `closed` is false if it does not within ten seconds.
+  // Returns the bytes received until the server closes the connection. `closed` is false if it does not within ten
+  // seconds.
   std::string ReadToEnd(bool& closed);
 
  private:
-  // Reads more into `buffer_`. False: there is no more.
+  // Reads more bytes into `buffer_`. Returns false if there are none.
   bool Fill();
 
   int descriptor_ = -1;

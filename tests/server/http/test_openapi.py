@@ -1,4 +1,5 @@
-"""openapi.json is what its generator writes, and valid; the page that shows it fetches nothing from elsewhere. openapi_test.cc compares it with the server."""
+"""Checks that openapi.json is valid and up to date, and that the page that shows it loads nothing from other hosts. openapi_test.cc compares it
+with the server."""
 
 import json
 import re

@@ -24,7 +24,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr auto kLong = std::chrono::seconds(20);  // For what has to happen; longer than any machine is slow.
+// Timeout for events that must happen. It is longer than the delays of any slow machine.
+constexpr auto kLong = std::chrono::seconds(20);
 
 // Records the connections that the acceptor hands over and refuses.
 class Recorder {
@@ -38,7 +39,7 @@ class Recorder {
             .refuse = [this](Refusal refusal) { Note([&] { ++refused_[refusal]; }); }};
   }
 
-  // Waits for them; returns how many there are.
+  // Waits for `count` connections. Returns how many there are.
   size_t AwaitAccepted(size_t count) {
     return Await([this] { return accepted_.size(); }, count);
   }
@@ -47,7 +48,7 @@ class Recorder {
   }
   size_t accepted() { return AwaitAccepted(0); }
   size_t refused(Refusal refusal) { return AwaitRefused(refusal, 0); }
-  // Gives up the oldest, which is then the caller's.
+  // Removes the oldest connection and returns it. The caller then owns it.
   int Take() {
     const MutexLock lock(mutex_);
     const int descriptor = accepted_.front();
@@ -80,7 +81,7 @@ class Recorder {
 // A client's socket.
 class Client {
  public:
-  // An IPv4 client comes from 127.0.0.`host`.
+  // An IPv4 client connects from 127.0.0.`host`.
   explicit Client(int family = AF_INET, int host = 1)
       : family_(family), host_(host), descriptor_(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     const timeval timeout{.tv_sec = 20};
@@ -113,7 +114,7 @@ class Client {
     if (connected) Say("x");
     return connected;
   }
-  // Waits for the other side to close it.
+  // Waits until the other side closes the connection.
   bool IsClosed() const {
     char byte;
     const ssize_t received = recv(descriptor_, &byte, 1, 0);
@@ -137,7 +138,7 @@ std::unique_ptr<Acceptor> Listen(const std::string& address, const AcceptorOptio
   return acceptor.ok() ? *std::move(acceptor) : nullptr;
 }
 
-// Descriptors that this process has open.
+// Returns the number of open file descriptors of this process.
 size_t OpenDescriptors() {
   const std::filesystem::directory_iterator descriptors("/proc/self/fd");
   return static_cast<size_t>(std::distance(begin(descriptors), end(descriptors)));
@@ -163,9 +164,9 @@ TEST(AcceptorTest, HandsOverAfterTheFirstByte) {
   EXPECT_TRUE(fcntl(descriptor, F_GETFL) & O_NONBLOCK);
   EXPECT_TRUE(fcntl(descriptor, F_GETFD) & FD_CLOEXEC);
   char text[8] = {};
-  EXPECT_EQ(recv(descriptor, text, sizeof text, 0), 5);  // Nothing was taken from it.
+  EXPECT_EQ(recv(descriptor, text, sizeof text, 0), 5);  // No byte was removed from the connection.
   EXPECT_STREQ(text, "hello");
-  // It is no longer the acceptor's.
+  // The acceptor no longer owns the connection.
   acceptor->Stop();
   client.Say("more");
   const timeval timeout{.tv_sec = 20};
@@ -197,12 +198,12 @@ TEST(AcceptorTest, IdleOnesAreClosed) {
   EXPECT_GE(absl::Now() - begin, absl::Milliseconds(290));
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
   absl::SleepFor(absl::Milliseconds(300));
-  EXPECT_TRUE(talker.IsOpen());  // Silence after the first byte is gRPC's affair.
+  EXPECT_TRUE(talker.IsOpen());  // After the first byte, gRPC handles silent connections.
   EXPECT_EQ(recorder.refused(Refusal::kSilent), 1u);
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
 }
 
-TEST(AcceptorTest, AClientThatLeavesWithoutAWordIsNoRefusal) {
+TEST(AcceptorTest, AClientThatLeavesSilentlyIsNotARefusal) {
   Recorder recorder;
   const Client leaver, talker;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 1});
@@ -244,7 +245,7 @@ TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kLimit, 1), 1u);
   EXPECT_EQ(recorder.refused(Refusal::kSilent), 0u);
   for (const Client& client : talkers) EXPECT_TRUE(client.IsOpen());
-  // A closed one makes room, though the acceptor is not notified.
+  // A closed connection makes room, although the acceptor is not notified.
   close(recorder.Take());
   absl::SleepFor(absl::Milliseconds(200));
   ASSERT_TRUE(next.Speak(acceptor->port()));
@@ -252,12 +253,13 @@ TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
 }
 
-// The state of a client's connections. One whose first byte has not been read yet counts as idle.
+// Returns the number of connections that were accepted or refused. A connection whose first byte has not been read yet
+// is counted as idle.
 size_t Decided(Recorder& recorder) {
   return recorder.accepted() + recorder.refused(Refusal::kClientShare) + recorder.refused(Refusal::kSilent);
 }
 
-// Speaks on so many connections from one address, and waits until each is accepted or refused.
+// Opens `count` connections from one address, sends a byte on each, and waits until each is accepted or refused.
 void Flood(std::list<Client>& clients, int host, size_t count, int port, Recorder& recorder) {
   const size_t before = Decided(recorder);
   for (size_t i = 0; i < count; ++i) ASSERT_TRUE(clients.emplace_back(AF_INET, host).Speak(port));
@@ -272,7 +274,8 @@ TEST(AcceptorTest, OneClientAloneHoldsItsShareAndNoMore) {
   acceptor->Start(recorder.Handlers());
   Flood(greedy, 2, 120, acceptor->port(), recorder);
   EXPECT_EQ(recorder.accepted(), 80u);
-  // Others get in. The less is free, the less each may hold, and some is left for the next.
+  // Other clients get in. The less is free, the fewer connections each may hold, so that some are left for the next
+  // client.
   Flood(others, 3, 10, acceptor->port(), recorder);
   EXPECT_EQ(recorder.accepted(), 90u);
   Flood(others, 4, 20, acceptor->port(), recorder);
@@ -290,7 +293,7 @@ TEST(AcceptorTest, AShareIsOfWhatIsOpenNow) {
   Flood(greedy, 2, 10, acceptor->port(), recorder);
   EXPECT_EQ(recorder.accepted(), 5u);
   close(recorder.Take());
-  absl::SleepFor(absl::Milliseconds(100));  // Longer than between two counts.
+  absl::SleepFor(absl::Milliseconds(100));  // Longer than the interval between two counts.
   Flood(greedy, 2, 1, acceptor->port(), recorder);
   EXPECT_EQ(recorder.accepted(), 5u);
 }
@@ -309,8 +312,8 @@ TEST(AcceptorTest, WithoutSilentOnesAClientsNewConnectionIsRefusedForItsShare) {
   EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
 }
 
-// The acceptor is not notified of closed connections: a client that reconnects repeatedly must not be refused for
-// those it had before.
+// The acceptor is not notified of closed connections. A client that reconnects repeatedly must not be refused because
+// of its earlier connections.
 TEST(AcceptorTest, ConnectionsOneAfterTheOtherAreNotTooMany) {
   Recorder recorder;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 4});
@@ -334,7 +337,7 @@ TEST(AcceptorTest, AShareOfOneIsNoLimit) {
   EXPECT_EQ(recorder.accepted(), 10u);
 }
 
-// A client's idle connections make room for its own, never for it those of others.
+// A client's idle connections make room for its own new ones. Those of other clients never do.
 TEST(AcceptorTest, AtItsShareAClientsOldestSilentConnectionMakesRoom) {
   Recorder recorder;
   const Client other(AF_INET, 3), idle(AF_INET, 2);
@@ -350,7 +353,7 @@ TEST(AcceptorTest, AtItsShareAClientsOldestSilentConnectionMakesRoom) {
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
 }
 
-// Another port's connections, which may be plaintext and from any client, take nothing from this one's.
+// Connections of another port, which may be plaintext and come from any client, must not count.
 TEST(AcceptorTest, OnlyItsOwnConnectionsCount) {
   Recorder recorder, other_recorder;
   const Client others[6], talkers[2], refused, next;
@@ -390,20 +393,20 @@ TEST(AcceptorTest, Port0PicksAPort) {
   EXPECT_NE(one->port(), other->port());
 }
 
-TEST(AcceptorTest, ATakenPortIsAnErrorInWords) {
+TEST(AcceptorTest, ATakenPortIsAReadableError) {
   const auto first = Listen("127.0.0.1:0");
   const std::string address = absl::StrCat("127.0.0.1:", first->port());
   const absl::Status status = Acceptor::Listen(address, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(address));
   EXPECT_THAT(std::string(status.message()), HasSubstr("in use"));
-  // And is free again afterwards.
+  // The port is free again afterwards.
   first->Stop();
   EXPECT_TRUE(Acceptor::Listen(address, {}).ok());
 }
 
-// Half of an address would send half of the clients to another program.
-TEST(AcceptorTest, AnAddressThatIsTakenInOneFamilyIsAnError) {
+// Listening in only one address family would send half of the clients to another program.
+TEST(AcceptorTest, AnAddressInUseInOneFamilyIsAnError) {
   for (const char* other : {"127.0.0.1:0", "[::1]:0"}) {
     if (other[0] == '[' && !HasIpv6()) GTEST_SKIP() << "no IPv6 loopback here: tried with IPv4 only";
     const auto taken = Listen(other);
@@ -412,7 +415,7 @@ TEST(AcceptorTest, AnAddressThatIsTakenInOneFamilyIsAnError) {
   }
 }
 
-TEST(AcceptorTest, NonsenseIsAnErrorInWords) {
+TEST(AcceptorTest, NonsenseIsAReadableError) {
   for (const char* address : {"", ":", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536",
                               "127.0.0.1:-1", "127.0.0.1:99999999999", "[::1]", "1.2.3:4:five", "[::1:0", "a b:1"}) {
     const absl::Status status = Acceptor::Listen(address, {}).status();
@@ -499,7 +502,8 @@ TEST(AcceptorTest, LeavesNoDescriptorBehind) {
   EXPECT_EQ(OpenDescriptors(), before);
 }
 
-// Many clients that speak, keep idle and leave, around a low cap: every one ends, and the acceptor goes on.
+// Many clients send, stay idle and leave, around a low limit. Every connection must end, and the acceptor must keep
+// working.
 TEST(AcceptorTest, SurvivesACrowd) {
   Recorder recorder;
   const Client last;
@@ -526,7 +530,7 @@ TEST(AcceptorTest, SurvivesACrowd) {
   EXPECT_GT(recorder.refused(Refusal::kSilent), 0u);
 }
 
-// Takes every descriptor that the process may have.
+// Takes all file descriptors that the process may have.
 class NoDescriptors {
  public:
   NoDescriptors() {

@@ -16,7 +16,7 @@ sockaddr_storage Peer(int family, const char* address) {
   return peer;
 }
 
-// Counts of connections and of calls identify the same client.
+// Limits on connections and limits on calls must identify the same client.
 TEST(ClientNetworkTest, ASocketsPeerAndGrpcsAreTheSameClient) {
   const auto expect = [](int family, const char* address, std::string_view grpc, const char* client) {
     EXPECT_EQ(ClientOf(Peer(family, address)), client);
@@ -34,7 +34,7 @@ TEST(ClientNetworkTest, HostsOfOneNetworkAreOneClient) {
   EXPECT_EQ(ClientOf("ipv6:%5Bfe80::1%25eth0%5D:1"), "ipv6:fe80::/64");
 }
 
-TEST(ClientNetworkTest, WhatIsNoAddressKeepsItsWords) {
+TEST(ClientNetworkTest, InvalidAddressesAreUnchanged) {
   EXPECT_EQ(ClientOf("unknown"), "unknown");
   EXPECT_EQ(ClientOf("ipv6:nonsense:1"), "ipv6:nonsense");
   EXPECT_EQ(ClientOf(sockaddr_storage{}), "");

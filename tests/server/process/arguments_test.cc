@@ -66,7 +66,7 @@ TEST(ArgumentsTest, WrongArgumentsAreNamed) {
   }
 }
 
-TEST(ArgumentsTest, AnswersWhatAsksForText) {
+TEST(ArgumentsTest, AnswersRequestsForText) {
   EXPECT_EQ(Handle({"--version"}).out, "longembed-server 1.2 (LibX 3)\n");
   EXPECT_EQ(Handle({"--cpu-features"}).out, "avx9\navx2\n");
   EXPECT_EQ(Handle({"-h"}).out, Handle({"--help"}).out);
@@ -75,7 +75,7 @@ TEST(ArgumentsTest, AnswersWhatAsksForText) {
   EXPECT_EQ(Handle({"--help"}).status(), 0);
 }
 
-// One table is behind all of them.
+// All three are generated from one table.
 TEST(ArgumentsTest, HelpManPageAndCompletionHaveEveryOption) {
   const std::string help = Handle({"--help"}).out, man = Handle({"--man"}).out;
   for (const ProgramOption& option : DescribeServer("1").options) {

@@ -26,7 +26,7 @@ class ConfigFileTest : public ::testing::Test {
   }
 
   void Write(const std::string& yaml) { std::ofstream(path_) << "models: [{path: m}]\n" << yaml; }
-  // The log lines of a reload.
+  // Reloads the file. Returns the log lines.
   static std::string Reload(ConfigFile& file) {
     ::testing::internal::CaptureStderr();
     file.Reload();
@@ -46,7 +46,7 @@ TEST_F(ConfigFileTest, TheLogFollowsTheFileAndOtherKeysAreNamed) {
   EXPECT_THAT(said, HasSubstr("\"in_force\":\"log.level\""));
   EXPECT_THAT(said, HasSubstr("\"after_a_restart\":\"limits.max_queue_wait, profiles.p\""));
   EXPECT_FALSE(LogEnabled(LogLevel::kInfo));
-  // The file is compared with the running config, not with the file before.
+  // The file is compared with the running configuration, not with the previous file.
   Write("log: {level: info, format: text}\nlimits: {max_queue_wait: 5s}\n");
   EXPECT_THAT(Reload(file), HasSubstr("in_force=\"log.format, log.level\"  after_a_restart=\n"));
   EXPECT_TRUE(LogEnabled(LogLevel::kInfo));
@@ -66,13 +66,14 @@ TEST_F(ConfigFileTest, ABrokenFileChangesNothing) {
 TEST_F(ConfigFileTest, WhatChangedSinceTheStartIsSeenAtTheFirstLook) {
   Write("log: {level: info}\n");
   const ServerConfig running = *ReadConfig(path_);
-  Write("log: {level: error}\n");  // As while models load.
+  Write("log: {level: error}\n");  // The file changes, as it may while models are loaded.
   ConfigFile file(path_, running);
   file.ReloadIfChanged();
   EXPECT_FALSE(LogEnabled(LogLevel::kWarning));
 }
 
-// The environment still outranks the file, which the log may then say whatever it likes about the key.
+// Environment variables still take precedence over the file, so the changes in the file have no effect and are not
+// logged.
 TEST_F(ConfigFileTest, OverridesApplyToAReloadToo) {
   setenv("LONGEMBED__LIMITS__MAX_QUEUE_WAIT", "7s", 1);
   setenv("LONGEMBED__LOG__LEVEL", "warning", 1);
@@ -87,7 +88,7 @@ TEST_F(ConfigFileTest, OverridesApplyToAReloadToo) {
   unsetenv("LONGEMBED__LOG__LEVEL");
 }
 
-TEST_F(ConfigFileTest, SeveralProblemsStandInOneLine) {
+TEST_F(ConfigFileTest, SeveralProblemsAreInOneLine) {
   Write("");
   ConfigFile file(path_, *ReadConfig(path_));
   Write("reflection: 1\nchannelz: 2\n");

@@ -1,4 +1,4 @@
-// The health of both ports while an encoder fails and recovers.
+// Tests the health of both ports while an encoder fails and recovers.
 #include "server/process/health_monitor.h"
 
 #include <grpcpp/grpcpp.h>
@@ -18,7 +18,7 @@ using grpc::health::v1::HealthCheckResponse;
 
 class HealthMonitorTest : public ::testing::Test {
  protected:
-  // So many calls, each a batch of its own.
+  // Makes `calls` calls. Each is a batch of its own.
   void Embed(int calls, grpc::StatusCode expected) {
     const auto stub = v1::EmbeddingService::NewStub(server_.Connect());
     v1::EmbedRequest request;
@@ -30,7 +30,7 @@ class HealthMonitorTest : public ::testing::Test {
     }
   }
 
-  // On both ports, of the whole server and of its service.
+  // Checks the health of the whole server and of its service, on both ports.
   void ExpectServing(bool expected) {
     for (const char* service : {"", "longembed.v1.EmbeddingService"}) ExpectHealth(service, expected);
   }
@@ -50,7 +50,7 @@ class HealthMonitorTest : public ::testing::Test {
     }
   }
 
-  // The next check sees the result of a probe.
+  // Checks the models until the server is healthy. A check sees the result of the probe before it.
   void CheckUntilItServes(HealthMonitor& monitor) {
     for (int i = 0; i < 500 && server_.health().IsServing("") != true; ++i) {
       monitor.CheckModels();
@@ -109,27 +109,27 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   monitor.CheckModels();
   ExpectServing(false);
   ExpectLive(false);
-  Embed(1, grpc::StatusCode::UNAVAILABLE);  // A call that comes now need not wait, either.
+  Embed(1, grpc::StatusCode::UNAVAILABLE);  // New calls need not wait, either.
   encoder_.OpenGate();
   CheckUntilItServes(monitor);
   ExpectLive(true);
   Embed(1, grpc::StatusCode::OK);
 }
 
-// As after SIGSTOP and SIGCONT: the batch that looks as if it hung gets the time to end.
-TEST_F(HealthMonitorTest, AnAbsenceIsNoHang) {
+// After SIGSTOP and SIGCONT, a batch may look as if it were hanging. It must get time to end.
+TEST_F(HealthMonitorTest, ASuspendedProcessIsNotHanging) {
   HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock());
   monitor.SetServing(true);
   encoder_.CloseGate();
   std::jthread caught([this] { Embed(1, grpc::StatusCode::OK); });
   encoder_.AwaitCalls(1);
   while (server_.models().models()[0]->hanging() < absl::Milliseconds(100)) absl::SleepFor(absl::Milliseconds(20));
-  monitor.CheckModels();  // The first for more than three seconds.
+  monitor.CheckModels();  // More than three seconds have passed since the last check.
   ExpectServing(true);
   encoder_.OpenGate();
 }
 
-TEST_F(HealthMonitorTest, OneThatFailsForTooLongEndsTheServersLiveness) {
+TEST_F(HealthMonitorTest, AModelThatFailsForTooLongEndsLiveness) {
   HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock(), absl::ZeroDuration());
   monitor.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
@@ -155,7 +155,7 @@ TEST_F(HealthMonitorTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
   ExpectServing(true);
 }
 
-TEST_F(HealthMonitorTest, WantOfMemoryIsNoFailureOfTheEncoder) {
+TEST_F(HealthMonitorTest, OutOfMemoryIsNotAnEncoderFailure) {
   monitor_.SetServing(true);
   encoder_.FailWith(EncoderOutOfMemory("not enough memory"));
   Embed(5, grpc::StatusCode::RESOURCE_EXHAUSTED);

@@ -1,4 +1,4 @@
-// The progress of loading a model: on the metrics port, on the health port, and in the log.
+// Tests the progress of loading a model: on the metrics port, on the health port, and in the log.
 #include "server/process/load_progress.h"
 
 #include <gmock/gmock.h>
@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 
 class LoadProgressTest : public ::testing::Test {
  protected:
-  // The metadata of a health check; "" where there is none.
+  // Returns the metadata of a health check, or "" if there is none.
   std::string Told() {
     const auto stub = grpc::health::v1::Health::NewStub(FakeServer::Connect(port_->port()));
     grpc::ClientContext context;
@@ -41,7 +41,7 @@ class LoadProgressTest : public ::testing::Test {
   LoadProgress progress_{"m", server_.host().metrics, server_.health(), clock_};
 };
 
-TEST_F(LoadProgressTest, IsToldToProbesAndMetrics) {
+TEST_F(LoadProgressTest, IsReportedToProbesAndMetrics) {
   EXPECT_EQ(Told(), "");
   const auto verified = progress_.Begin(LoadStage::kVerifyingFiles);
   EXPECT_EQ(Told(), "0%, verifying files");
@@ -58,7 +58,7 @@ TEST_F(LoadProgressTest, IsToldToProbesAndMetrics) {
 TEST_F(LoadProgressTest, TheLogGetsALineNowAndThen) {
   ::testing::internal::CaptureStderr();
   const auto packed = progress_.Begin(LoadStage::kPackingWeights);
-  packed(0.2);  // A quick start says nothing.
+  packed(0.2);  // A quick start logs nothing.
   clock_.Advance(absl::Seconds(6));
   packed(0.5);
   packed(0.6);

@@ -1,4 +1,4 @@
-// Each test ends a process of its own.
+// Tests signals. Each test runs in a process of its own.
 #include "server/process/signals.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ class SignalsDeathTest : public ::testing::Test {
     BlockSignals();
     return *new ProcessSignals;
   }
-  // Waits until the signal before it has been taken: equal ones that wait are one.
+  // Sends a signal and waits until it has been taken. Otherwise, equal pending signals would be merged.
   static void Send(ProcessSignals& signals, int signal) {
     kill(getpid(), signal);
     sigset_t pending;
@@ -88,7 +88,7 @@ TEST_F(SignalsDeathTest, OthersAreIgnored) {
       ::testing::ExitedWithCode(7), "");
 }
 
-TEST_F(SignalsDeathTest, WhatDoesNotEndIsEndedByForce) {
+TEST_F(SignalsDeathTest, AProcessThatDoesNotEndIsEndedByForce) {
   EXPECT_EXIT(
       {
         ForceExitAfter(absl::Milliseconds(1), "it hangs");

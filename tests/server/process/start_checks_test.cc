@@ -52,7 +52,7 @@ TEST(StartChecksTest, ThreadsMustFitTheGroupAndTheUser) {
               ElementsAre(AllOf(HasSubstr("compute_threads"), HasSubstr("/sys/fs/cgroup/a/pids.max allows 101"))));
   limits.user_threads = 101;
   EXPECT_THAT(ProblemsOf(config, limits), ElementsAre(HasSubstr("ulimit -u"), HasSubstr("pids.max")));
-  // Threads of the CPU are made for models on it alone.
+  // CPU threads are created only for models on the CPU.
   config.models[0].device = "cuda:0";
   EXPECT_THAT(ProblemsOf(config, limits), IsEmpty());
 }
@@ -80,7 +80,7 @@ class PortsTest : public ::testing::Test {
   Ports ports_;
 };
 
-TEST_F(PortsTest, EveryAddressThatIsNoneOrTakenIsToldOf) {
+TEST_F(PortsTest, EveryInvalidOrTakenAddressIsReported) {
   const auto taken = *Acceptor::Listen("127.0.0.1:0", {});
   ServerConfig config = OneModel();
   config.listen = "nonsense";

@@ -1,4 +1,4 @@
-// grpc.health.v1 over real channels: what is told of it, to how many, and what it holds.
+// Tests grpc.health.v1 over real channels: what it reports, how many watches it allows, and what they hold.
 #include "server/rpc/health.h"
 
 #include <gmock/gmock.h>
@@ -49,7 +49,7 @@ TEST_F(HealthTest, AWatchIsToldOfChanges) {
   EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
   server_.health().SetServing(true);
   EXPECT_EQ(Next(*watch), HealthCheckResponse::SERVING);
-  server_.health().SetLive(false);  // Of another service.
+  server_.health().SetLive(false);  // This changes another service.
   server_.health().SetServing(false);
   EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
 }
@@ -77,10 +77,10 @@ TEST_F(HealthTest, AWatchIsOnTheLedgerAndInTheMetrics) {
   EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_requests_in_flight{method=\"health.Watch\"} 0"));
 }
 
-// The fake server's ledger has room for some hundred; a check is answered all the same.
+// The fake server's ledger has room for fewer than 200 watches. Checks are still answered when it is full.
 TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   std::vector<std::unique_ptr<Watch>> watches;
-  std::vector<std::unique_ptr<grpc::health::v1::Health::Stub>> stubs;  // Connections have few streams each.
+  std::vector<std::unique_ptr<grpc::health::v1::Health::Stub>> stubs;  // Each connection allows few streams.
   grpc::StatusCode code = grpc::StatusCode::OK;
   for (int i = 0; i < 400 && code == grpc::StatusCode::OK; ++i) {
     if (i % 8 == 0) {
@@ -103,7 +103,7 @@ TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   for (const auto& watch : watches) watch->context.TryCancel();
 }
 
-// Of a port without keys, where clients are not distinguished.
+// Tests the limit on a port without keys, where clients are not distinguished.
 TEST(HealthWatchesTest, AreBounded) {
   class Watcher final : public HealthWatcher {
     void Changed() override {}

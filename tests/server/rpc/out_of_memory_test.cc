@@ -1,5 +1,5 @@
-// Allocations above a size fail, wherever a request takes them: it alone fails, and everything that it held is given
-// back.
+// Makes allocations above a size fail, wherever a request makes them. Only that request may fail, and everything that
+// it held must be released.
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@ namespace longembed {
 namespace {
 
 std::atomic<size_t> largest = SIZE_MAX;  // In bytes.
-thread_local bool is_client = false;     // The client's thread has all that it wants.
+thread_local bool is_client = false;     // Allocations of the client's thread never fail.
 
 }  // namespace
 
@@ -45,7 +45,7 @@ class OutOfMemoryTest : public ::testing::TestWithParam<size_t> {
   const std::unique_ptr<v1::EmbeddingService::Stub> stub_ = v1::EmbeddingService::NewStub(server_.Connect());
 };
 
-// Of a text of 400 KB: the message's string, the tokens, the plan, and what lies between.
+// With a text of 400 KB, these sizes fail the message's string, the tokens, the plan, and allocations between them.
 INSTANTIATE_TEST_SUITE_P(Limits, OutOfMemoryTest,
                          ::testing::Values(size_t{70} << 10, size_t{150} << 10, size_t{390} << 10));
 

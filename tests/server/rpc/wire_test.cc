@@ -14,7 +14,7 @@ grpc::ByteBuffer Bytes(const std::string& text) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
-// A request whose second input's text is "ok" with one byte replaced.
+// Returns the bytes of a request. The text of its second input is "ok" with one byte replaced.
 std::string RequestWithText(const std::string& text) {
   v1::EmbedRequest request;
   request.add_inputs()->set_text("fine");
@@ -48,7 +48,7 @@ TEST(WireTest, GarbageIsMalformed) {
   }
 }
 
-// Two bytes each on the wire, and a hundred in memory.
+// An element takes two bytes on the wire, but a hundred in memory.
 TEST(WireTest, TooManyElementsAreRefusedBeforeParsing) {
   v1::EmbedRequest request, parsed;
   for (int64_t i = 0; i < kMaxElements; ++i) request.add_inputs();
@@ -57,7 +57,7 @@ TEST(WireTest, TooManyElementsAreRefusedBeforeParsing) {
   absl::Status status = ParseMessage(SerializeMessage(request), 1 << 20, parsed);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(status.message(), "inputs: has 131073 elements; the limit is 131072");
-  // Also below, where no input has too many by itself.
+  // The limit also holds for nested elements, where no input has too many by itself.
   request.clear_inputs();
   for (int i = 0; i < 2; ++i) {
     v1::Input& input = *request.add_inputs();
@@ -68,7 +68,7 @@ TEST(WireTest, TooManyElementsAreRefusedBeforeParsing) {
   EXPECT_EQ(ErrorField(status), "ranges");
 }
 
-// Packed numbers have a byte each on the wire.
+// Packed numbers take one byte each on the wire.
 TEST(WireTest, TooManyNumbersAreRefusedBeforeParsing) {
   v1::EmbedRequest request, parsed;
   auto& ids = *request.add_inputs()->mutable_token_ids()->mutable_ids();
@@ -79,7 +79,7 @@ TEST(WireTest, TooManyNumbersAreRefusedBeforeParsing) {
             "ids: has 4194305 elements; the limit is 4194304");
 }
 
-// A tag of two bytes where the number is above 15.
+// Encodes a field. The tag takes two bytes if the number is above 15.
 std::string Field(int number, int type, const std::string& content) {
   const int tag = number << 3 | type;
   if (tag < 128) return std::string(1, static_cast<char>(tag)) + content;
@@ -90,7 +90,7 @@ std::string Nested(int number, const std::string& content) {
   return Field(number, 2, std::string(1, static_cast<char>(content.size())) + content);
 }
 
-// Protobuf would keep them, at a hundred bytes each.
+// Protobuf would keep unknown fields, which take a hundred bytes each.
 TEST(WireTest, UnknownFieldsAreRefusedByNameAtEveryDepth) {
   v1::EmbedRequest parsed;
   const auto error = [&parsed](const std::string& bytes) { return ParseMessage(Bytes(bytes), 1000, parsed); };
@@ -107,13 +107,13 @@ TEST(WireTest, UnknownFieldsAreRefusedByNameAtEveryDepth) {
   }
 }
 
-// A field that is known, but not so: protobuf takes it for an unknown one.
+// For a known field with another type, protobuf reports an unknown field.
 TEST(WireTest, AFieldOfAnotherTypeIsRefused) {
   v1::EmbedRequest parsed;
   EXPECT_EQ(ErrorReason(ParseMessage(Bytes(Field(2, 0, "\1")), 1000, parsed)), "UNKNOWN_FIELD");
 }
 
-// Both forms of numbers that repeat are protobuf's.
+// Protobuf accepts repeated numbers in packed and in unpacked form.
 TEST(WireTest, NumbersMayStandPackedOrOneByOne) {
   v1::EmbedRequest parsed;
   const std::string unpacked = Nested(2, Nested(2, Field(1, 0, "\5") + Field(1, 0, "\6")));

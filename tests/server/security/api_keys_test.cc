@@ -53,7 +53,7 @@ TEST(ApiKeysTest, UnknownKeysAreNotFound) {
   EXPECT_EQ(FindApiKey(*keys, std::string(1 << 20, 'x')), nullptr);
 }
 
-// Among so many guesses are some whose digests begin as the key's does.
+// There are so many guesses that some of their digests begin like the key's.
 TEST(ApiKeysTest, TheWholeDigestCounts) {
   const auto keys = ParseApiKeys(absl::StrCat("keys: [{name: a, sha256: ", kHelloHash, "}]"));
   ASSERT_TRUE(keys.ok()) << keys.status();
@@ -105,7 +105,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadKeys{"keys: [{name: a, sha256: ~}]", "keys[0].sha256 is empty"},
         BadKeys{"keys: [{name: a, sha256: zcf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824}]",
                 "keys[0].sha256 must be 64 hexadecimal digits"},
-        // Of the empty text: a caller without a key would have it.
+        // This is the hash of the empty text. A caller without a key would match it.
         BadKeys{"keys: [{name: a, sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}]",
                 "keys[0].sha256"},
         BadKeys{"keys: [{name: a, key: SECRET, max_queued_tokens: 0}]", "keys[0].max_queued_tokens must be"},
@@ -117,7 +117,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "keys[0].max_queued_tokens must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_concurrent_calls: SECRET}]", "keys[0].max_concurrent_calls must be"},
         BadKeys{"keys: [{name: a, key: SECRET, max_calls: 3}]", "keys[0]"},
-        // A blank forgotten after the colon makes the key a name.
+        // Without the blank after the colon, the key becomes part of a name.
         BadKeys{"keys: [{name: a, key:SECRET}]", "keys[0]"}, BadKeys{"keys: [{name: a, SECRET}]", "keys[0]"},
         BadKeys{"keys: [{name: a, [SECRET]: x}]", "a key must be text"},
         BadKeys{"keys: [{name: a, key: SECRET, key: x}]", "keys[0] has a key twice"},
@@ -142,7 +142,7 @@ class ApiKeyStoreTest : public ::testing::Test {
   ApiKeyStoreTest() { std::filesystem::create_directories(folder_); }
   ~ApiKeyStoreTest() override { std::filesystem::remove_all(folder_); }
 
-  // In one step, as Kubernetes does it.
+  // Replaces the file atomically, as Kubernetes does.
   void Write(const std::string& yaml) {
     std::ofstream(path_ + ".new") << yaml;
     std::filesystem::rename(path_ + ".new", path_);
@@ -150,7 +150,7 @@ class ApiKeyStoreTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<ApiKeyStore>> Open() {
     return ApiKeyStore::Open(path_, [this](const absl::Status& status) { reloads_.push_back(status); });
   }
-  // Asks until the store has told of so many reloads.
+  // Uses the store until it has reported `count` reloads.
   void AwaitReloads(ApiKeyStore& store, size_t count) {
     const absl::Time end = absl::Now() + absl::Seconds(20);
     while (reloads_.size() < count && absl::Now() < end) {
@@ -195,7 +195,7 @@ TEST_F(ApiKeyStoreTest, AChangedFileIsReadAgain) {
   ASSERT_NE((*store)->Find("new"), nullptr);
   EXPECT_EQ((*store)->Find("new")->name, "c");
   EXPECT_EQ((*store)->Find("world"), nullptr);
-  EXPECT_EQ(old->name, "b");  // A call in flight keeps what it found.
+  EXPECT_EQ(old->name, "b");  // A call in flight keeps the key that it found.
 }
 
 TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsToldOnce) {
@@ -222,7 +222,7 @@ TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsToldOnce) {
   EXPECT_NE((*store)->Find("other"), nullptr);
 }
 
-TEST_F(ApiKeyStoreTest, LooksThoughNobodyCalls) {
+TEST_F(ApiKeyStoreTest, ChecksFilesWithoutCalls) {
   Write("keys: [{name: a, key: hello}]");
   const auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();

@@ -41,7 +41,7 @@ std::string KeyPem(const Key& key, const char* passphrase = nullptr) {
   });
 }
 
-// Signed by itself, valid until `left` from now; not before `begin` from now.
+// Returns a self-signed certificate. It is valid from `begin` to `left` from now.
 std::string CertificatePem(const Key& key, absl::Duration left = absl::Hours(24),
                            absl::Duration begin = -absl::Hours(72)) {
   static long serial = 1;
@@ -71,7 +71,8 @@ class CertificatesTest : public ::testing::Test {
 
   static void Write(const std::string& path, const std::string& content) { std::ofstream(path) << content; }
 
-  // Why loading is refused. Whatever it is, OpenSSL's error queue stays empty: gRPC reads it on the same thread.
+  // Returns why loading is refused. Checks that OpenSSL's error queue stays empty, because gRPC reads it on the same
+  // thread.
   std::string Refusal() {
     const absl::Status status = LoadCertificates(paths_, absl::Now()).status();
     EXPECT_FALSE(status.ok());
@@ -129,7 +130,7 @@ TEST_F(CertificatesTest, AnExpiredCertificateIsRefused) {
   Write(paths_.certificate, CertificatePem(key_, -absl::Hours(24)));
   EXPECT_THAT(Refusal(), HasSubstr("expired on"));
   EXPECT_THAT(Refusal(), HasSubstr(paths_.certificate));
-  // By the given clock, not by the machine's.
+  // Validity is checked with the given time, not with the machine's clock.
   EXPECT_TRUE(LoadCertificates(paths_, absl::Now() - absl::Hours(25)).ok());
 }
 
@@ -145,12 +146,12 @@ TEST_F(CertificatesTest, GarbageIsRefused) {
   }
 }
 
-// gRPC takes the whole file or none of it, and says so at the first handshake only.
+// gRPC uses the whole file or none of it, and reports errors only at the first handshake.
 TEST_F(CertificatesTest, ABrokenRestOfAChainIsRefused) {
   Write(paths_.certificate, CertificatePem(key_) + kGarbage);
   EXPECT_THAT(Refusal(), HasSubstr(paths_.certificate));
   const std::string whole = CertificatePem(key_);
-  Write(paths_.certificate, whole + whole.substr(0, whole.size() / 2));  // Not written to its end.
+  Write(paths_.certificate, whole + whole.substr(0, whole.size() / 2));  // The file was not written completely.
   EXPECT_THAT(Refusal(), HasSubstr(paths_.certificate));
 }
 
@@ -175,7 +176,7 @@ class CertificateStoreTest : public CertificatesTest {
       generation_ = in_use.generation;
     });
   }
-  // As long as the store looks away, and a little more; then it looks.
+  // Waits slightly longer than the interval between checks, so that the store checks the files.
   static std::shared_ptr<const Certificates> LookAgain(CertificateStore& store) {
     absl::SleepFor(absl::Milliseconds(1100));
     return store.Current();
@@ -196,7 +197,7 @@ TEST_F(CertificateStoreTest, OpensOnlyWhatIsWhole) {
   EXPECT_TRUE(reports_.empty());
 }
 
-// The certificate comes first and its key a moment later, and the store looks in between.
+// The certificate is replaced first and its key later, and the store checks the files in between.
 TEST_F(CertificateStoreTest, AReplacementInTwoStepsIsNoRefusal) {
   const auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
@@ -227,7 +228,7 @@ TEST_F(CertificateStoreTest, ABrokenPairLeavesTheOldOneAndIsToldOnce) {
   ASSERT_EQ(reports_.size(), 1u);
   EXPECT_THAT(std::string(reports_[0].message()), HasSubstr(paths_.certificate));
   EXPECT_EQ(generation_, first->generation);
-  // It is retried: files that are repaired later are loaded.
+  // The load is retried, so that files that are repaired later are loaded.
   Write(paths_.key, KeyPem(key));
   EXPECT_NE(LookAgain(**store)->generation, first->generation);
   ASSERT_EQ(reports_.size(), 2u);
@@ -244,7 +245,7 @@ TEST_F(CertificateStoreTest, AVanishedFileLeavesTheOldPair) {
   EXPECT_THAT(std::string(reports_[0].message()), HasSubstr(paths_.key));
 }
 
-// As when an authority's clock is ahead: clients would refuse it.
+// An authority's clock may be ahead. Clients would refuse such a certificate.
 TEST_F(CertificateStoreTest, ACertificateOfTheFutureIsTakenWhenItIsValid) {
   const auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
@@ -256,14 +257,14 @@ TEST_F(CertificateStoreTest, ACertificateOfTheFutureIsTakenWhenItIsValid) {
   EXPECT_THAT(std::string(reports_[0].message()), HasSubstr(paths_.certificate + " is valid only from"));
   EXPECT_EQ(generation_, first->generation);
   EXPECT_EQ(LookAgain(**store), first);
-  EXPECT_EQ(reports_.size(), 1u);  // Told once.
+  EXPECT_EQ(reports_.size(), 1u);  // It is reported once.
   absl::SleepFor(absl::Seconds(4));
   EXPECT_EQ((*store)->Current()->certificate, later);
   ASSERT_EQ(reports_.size(), 2u);
   EXPECT_TRUE(reports_[1].ok()) << reports_[1];
 }
 
-// Neither is valid then, and the new one will be.
+// At that time neither certificate is valid, but the new one will be.
 TEST_F(CertificateStoreTest, ACertificateOfTheFutureIsTakenWhenTheOldOneExpires) {
   Write(paths_.certificate, CertificatePem(key_, absl::Seconds(5)));
   const auto store = Open();

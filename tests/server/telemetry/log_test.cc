@@ -44,7 +44,7 @@ class LogTest : public ::testing::Test {
     SetLogLevel(LogLevel::kInfo);
     SetLogFormat(LogFormat::kJson);
   }
-  // Everything that was logged, as lines.
+  // Returns everything that was logged, as lines.
   static std::vector<std::string> Lines() {
     EXPECT_TRUE(FlushLog(absl::Seconds(20)));
     const std::string all = ::testing::internal::GetCapturedStderr();
@@ -75,7 +75,7 @@ TEST_F(LogTest, LevelsFilter) {
   EXPECT_THAT(Lines(), SizeIs(4 + 3 + 2 + 1));
 }
 
-// Text of clients may reach a field, such as a model's name: a line stays one line of valid JSON.
+// Text of clients, such as a model's name, may reach a field. Each log line must stay a single line of valid JSON.
 TEST_F(LogTest, AnyBytesAreOneLineOfJson) {
   const std::vector<std::string> values{"two\nlines\r\n",
                                         std::string("nul\0byte", 8),
@@ -142,7 +142,7 @@ TEST_F(LogTest, LinesOfThreadsDoNotMix) {
   for (const std::string& line : lines) ASSERT_TRUE(nlohmann::json::accept(line)) << line;
 }
 
-// The end of a pipe that is not read until requested.
+// Writes to a pipe that is read only on request.
 class LogWriterTest : public ::testing::Test {
  protected:
   LogWriterTest() {
@@ -160,7 +160,7 @@ class LogWriterTest : public ::testing::Test {
                                           [](int64_t count) { return absl::StrCat("dropped ", count, "\n"); });
     return *writer_;
   }
-  // Adds lines until the pipe takes no more and some were dropped. The writer's thread may still have one buffer to
+  // Adds lines until the pipe is full and some lines were dropped. The writer's thread may still have one buffer to
   // take.
   int Fill(LogWriter& writer, const std::string& line) {
     pollfd end{.fd = ends_[1], .events = POLLOUT, .revents = 0};
@@ -171,7 +171,7 @@ class LogWriterTest : public ::testing::Test {
     }
     return added;
   }
-  // Everything that comes until a line starts with `last`.
+  // Reads until a line starts with `last`. Returns all lines.
   std::vector<std::string> ReadUntil(const std::string& last) {
     std::string all;
     char bytes[8192];
@@ -192,15 +192,16 @@ class LogWriterTest : public ::testing::Test {
   std::unique_ptr<LogWriter> writer_;
 };
 
-TEST_F(LogWriterTest, AStalledReaderHoldsNobodyAndTheNextLineSaysHowManyWereLost) {
-  constexpr int kLines = 100;  // Of the buffer; as many may wait beside those that the thread is writing.
+TEST_F(LogWriterTest, AStalledReaderBlocksNobodyAndLostLinesAreReported) {
+  // The lines that the buffer holds. As many may wait in addition to those that the thread is writing.
+  constexpr int kLines = 100;
   const std::string line = std::string(99, 'x') + "\n";
   LogWriter& writer = Writer(kLines * line.size());
   Fill(writer, line);
   for (int i = 0; i < 1000; ++i) writer.Add(line);
   EXPECT_GE(writer.dropped(), 1000 - 2 * kLines);
   EXPECT_FALSE(writer.Flush(absl::Milliseconds(1)));
-  // Dropped lines are reported before the next line that is written, and once.
+  // Dropped lines are reported once, before the next line that is written.
   const std::jthread later([&writer] {
     writer.Flush(absl::Seconds(20));
     writer.Add("after\n");
@@ -209,7 +210,7 @@ TEST_F(LogWriterTest, AStalledReaderHoldsNobodyAndTheNextLineSaysHowManyWereLost
   const std::vector<std::string> lines = ReadUntil("last");
   ASSERT_GE(lines.size(), 4u);
   EXPECT_EQ(lines[lines.size() - 2], "after");
-  // The thread may have taken a buffer between two drops, and then reports them in two lines.
+  // If the thread takes a buffer between two drops, it reports them in two lines.
   int64_t reported = 0;
   for (size_t i = 0; i + 2 < lines.size(); ++i) {
     if (int64_t count = 0; lines[i].starts_with("dropped ") && absl::SimpleAtoi(lines[i].substr(8), &count)) {
@@ -240,7 +241,7 @@ TEST_F(LogWriterTest, ALineLongerThanAPipeTakesAtOnceComesWhole) {
   for (size_t i = 0; i < 5; ++i) EXPECT_TRUE(read[i] + "\n" == lines[i]) << i;
 }
 
-TEST_F(LogWriterTest, APipeThatSomebodyMadeNonBlockingLosesNothing) {
+TEST_F(LogWriterTest, ANonBlockingPipeLosesNothing) {
   fcntl(ends_[1], F_SETFL, O_NONBLOCK);
   LogWriter& writer = Writer(1 << 20);
   const std::string line = std::string(999, 'x') + "\n";
@@ -253,8 +254,8 @@ TEST_F(LogWriterTest, APipeThatSomebodyMadeNonBlockingLosesNothing) {
 TEST_F(LogWriterTest, LinesThatTheDescriptorRefusesAreCounted) {
   LogWriter& writer = Writer(1 << 20);
   CloseReader();
-  // One by one, so that each refusal is known before the next line: the line that tells of it is refused as well, and
-  // is not one that was added.
+  // Lines are added one by one, so that each refusal is known before the next line. The line that reports dropped lines
+  // is refused as well, but is not counted.
   for (int64_t i = 1; i <= 3; ++i) {
     writer.Add("line\n");
     EXPECT_TRUE(writer.Flush(absl::Seconds(20)));

@@ -74,7 +74,7 @@ TEST(MetricsTest, AsksAsLongAsTheRegistrationLives) {
   EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("longembed_queue_jobs{")));
 }
 
-// The observed object may be destroyed as soon as the registration is.
+// The observed object may be destroyed as soon as the registration is destroyed.
 TEST(MetricsTest, ARegistrationEndsAfterTheScrapeThatAsks) {
   Metrics metrics({});
   std::atomic<bool> asking = false, asked = false;
@@ -144,7 +144,7 @@ TEST(MetricsTest, SaysWhenItCannotListen) {
   EXPECT_EQ(taken.status().code(), absl::StatusCode::kUnavailable);
 }
 
-// Returns the port's answer to the bytes sent, until it closes the connection.
+// Sends the request. Returns the port's answer until it closes the connection.
 std::string Ask(int family, int port, const std::string& request) {
   const int descriptor = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port))};
@@ -193,8 +193,8 @@ TEST(MetricsPortTest, ServesIpv6AndBothFamiliesOnEveryAddress) {
   EXPECT_THAT(Ask(AF_INET, *every_port, Get("/metrics")), HasSubstr("HTTP/1.1 200 OK"));
 }
 
-// Scrapers that say half of a request, or nothing, take nothing from the next one.
-TEST(MetricsPortTest, StalledScrapersHoldNobody) {
+// Scrapers that send half a request, or nothing, must not block others.
+TEST(MetricsPortTest, StalledScrapersBlockNobody) {
   Metrics metrics({});
   const auto port = metrics.Listen("127.0.0.1:0");
   ASSERT_TRUE(port.ok()) << port.status();
@@ -220,7 +220,7 @@ TEST(MetricsPortTest, HeadersAreBounded) {
   EXPECT_THAT(answer, Not(HasSubstr("200 OK")));
 }
 
-// The table in README.md and what a scrape shows are the same metrics.
+// The table in README.md and a scrape must contain the same metrics.
 TEST(MetricsTest, TheTableIsComplete) {
   Metrics metrics({});
   ModelMetrics& model = metrics.ForModel("m");

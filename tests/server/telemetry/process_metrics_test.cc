@@ -1,4 +1,4 @@
-// The figures of the heap, with the allocator that the server is linked with.
+// Tests the heap metrics with the allocator that the server is linked with.
 #include "server/telemetry/process_metrics.h"
 
 #include <gtest/gtest.h>
@@ -31,8 +31,8 @@ TEST(ProcessMetricsTest, HeapInUseGrowsByWhatIsHeld) {
   EXPECT_LT(HeapInUse() - before, static_cast<double>(block.size()) + kMiB);
 }
 
-// Eight threads keep some 5 MiB in jemalloc's caches.
-TEST(ProcessMetricsTest, WhatThreadsHaveFreedIsNotInUse) {
+// Eight threads keep about 5 MiB in jemalloc's caches.
+TEST(ProcessMetricsTest, FreedMemoryIsNotInUse) {
   constexpr int kThreads = 8;
   const double before = HeapInUse();
   std::latch freed(kThreads), measured(1);

@@ -20,7 +20,7 @@ using ::testing::UnorderedElementsAre;
 constexpr char kTrace[] = "0af7651916cd43dd8448eb211c80319c", kParent[] = "b7ad6b7169203331";
 const absl::Time kArrival = absl::UnixEpoch() + absl::Hours(1);
 
-// Keeps what it is sent.
+// Stores the spans that it is given.
 class FakeSender final : public SpanSender {
  public:
   absl::StatusOr<int64_t> Send(std::span<const Span> spans) override {
@@ -148,7 +148,7 @@ TEST_F(TracingTest, PhasesFollowEachOtherBelowTheCall) {
   EXPECT_FALSE(server.is_error);
   EXPECT_EQ(ToHex(server.parent), kParent);
   EXPECT_EQ(server.end - server.start, absl::Milliseconds(20));
-  EXPECT_GE(server.start, before);  // By the wall clock.
+  EXPECT_GE(server.start, before);  // The time is that of the wall clock.
   EXPECT_THAT(server.attributes, Contains(Pair(std::string("rpc.system"), AttributeValue("grpc"))));
   EXPECT_THAT(server.attributes, Contains(Pair(std::string("gen_ai.request.model"), AttributeValue("m"))));
   EXPECT_THAT(server.attributes, Contains(Pair(std::string("gen_ai.usage.input_tokens"), AttributeValue(12))));
@@ -204,17 +204,17 @@ TEST_F(TracingTest, AFullQueueDropsWholeCallsAndNeverWaits) {
   Make({.capacity = 10, .max_batch = 4, .max_delay = absl::Hours(1)});
   sender_.Stall();
   exporter_->Add(std::vector<Span>(4));
-  sender_.AwaitSend();  // These have left the queue.
+  sender_.AwaitSend();  // The spans sent here have left the queue.
   exporter_->Add(std::vector<Span>(8));
   exporter_->Add(std::vector<Span>(3));
   exporter_->Add(std::vector<Span>(2));
   EXPECT_THAT(dropped(), ElementsAre(Pair("queue_full", 3)));
   EXPECT_FALSE(exporter_->Flush(absl::Milliseconds(1)));
-  exporter_.reset();  // Does not wait for the collector.
+  exporter_.reset();  // Destroying the exporter must not wait for the collector.
   EXPECT_THAT(dropped(), UnorderedElementsAre(Pair("queue_full", 3), Pair("export_failed", 4), Pair("shutdown", 10)));
 }
 
-TEST_F(TracingTest, WhatIsNotTakenIsCounted) {
+TEST_F(TracingTest, SpansThatAreNotTakenAreCounted) {
   Make();
   sender_.FailWith(absl::UnavailableError("nobody there"));
   exporter_->Add(std::vector<Span>(5));

@@ -1,5 +1,5 @@
 //! Embeds texts over longembed.v1: one call, a stream, and an error with its details.
-//! README.md in the folder above says how to run it.
+//! README.md in the parent folder says how to run this example.
 
 use std::{env, error::Error, time::Duration};
 
@@ -17,7 +17,7 @@ mod longembed {
 
 type Client = EmbeddingServiceClient<Channel>;
 
-// The default of 4 MiB is less than the window vectors of a long text.
+// The window vectors of a long text exceed the default limit of 4 MiB.
 const MAX_RECEIVE_BYTES: usize = 64 << 20;
 
 fn text(content: &str) -> Option<Input> {
@@ -40,7 +40,7 @@ async fn embed(client: &mut Client) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The first message holds the options. Answers come as they are ready, each with the id of its text.
+/// Streams texts. The first message holds the options. Answers arrive as soon as they are ready, each with its text's id.
 async fn embed_stream(client: &mut Client) -> Result<(), Box<dyn Error>> {
     let requests = [
         EmbedStreamRequest {
@@ -66,7 +66,7 @@ async fn embed_stream(client: &mut Client) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A text beyond the model's window is refused until the request says how it gets through.
+/// Shows an error: a text longer than the model's window is refused, unless the request sets `extension` or `truncate`.
 async fn refused(client: &mut Client) -> Result<(), Box<dyn Error>> {
     let long = "The Nile is about 6,650 km long. ".repeat(100);
     let request = EmbedRequest { inputs: text(&long).into_iter().collect(), ..Default::default() };

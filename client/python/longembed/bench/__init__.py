@@ -1,1 +1,1 @@
-"""longembed-bench: the LongEmbed benchmark, and any retrieval set of long documents, through a running server."""
+"""longembed-bench: runs the LongEmbed benchmark, or any retrieval set of long documents, against a running server."""

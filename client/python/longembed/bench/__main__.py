@@ -1,4 +1,4 @@
-"""longembed-bench: measures ways to get long texts through an embedding model, on LongEmbed's tasks and on sets of your own."""
+"""longembed-bench: measures how well the ways of embedding long texts retrieve, on LongEmbed's tasks and on your own sets."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def advice(options: argparse.Namespace) -> int:
 
 
 def write_advice(found: advise.Advice, corpus: Corpus, loaded: recipes.Recipes, model: dict, options: argparse.Namespace) -> None:
-    """Results, table and pictures of the last round in OUT/TASK/MODEL/advise; profile and manifest where asked for."""
+    """Writes the results, table and pictures of the last round to OUT/TASK/MODEL/advise, and the profile and the manifest if requested."""
     folder = options.out / corpus.name / model["name"] / "advise"
     slices = [{"name": "", "corpus": corpus.describe(), "rows": found.rows, "skipped": {}}]
     result = runner.gather(corpus.name, corpus.metric, loaded, model, slices, options.seed)
@@ -213,7 +213,7 @@ def tables(options: argparse.Namespace) -> int:
 
 
 def progress_bars(quiet: bool):
-    """Bars on standard error, which vanish when they are full; none where it is no terminal."""
+    """Returns progress bars on standard error, which disappear when they are full. If standard error is not a terminal, nothing is shown."""
     from .systems import no_bars
 
     if quiet or not sys.stderr.isatty():

@@ -1,8 +1,9 @@
-"""Finds a recipe for a corpus with queries: successive halving over recipes, on growing samples of its documents, then all survivors on all of it.
+"""Finds a recipe for a corpus with queries. Runs successive halving over recipes, on growing samples of the documents, and then all remaining
+recipes on all documents.
 
-Each round halves the recipes and doubles the documents. Recipes that no cheaper one beats are kept too, regardless of rank, so that the last round shows
-quality against cost.
-"""
+Each round halves the recipes and doubles the documents. A recipe that no cheaper one beats is kept regardless of its rank, so that the last round
+shows
+quality against cost."""
 
 from __future__ import annotations
 
@@ -21,16 +22,17 @@ from .recipes import RecipeError, Row
 from .store import write_whole
 
 OBJECTIVES = ("one-vector", "several-vectors")
-# A sample with fewer documents than this tells recipes apart no better than chance.
+# On a sample with fewer documents than this, the ranking of recipes is no better than chance.
 FEWEST_DOCUMENTS = 12
 
 Evaluate = Callable[[Corpus, Sequence[Row]], list[dict]]
-"""Rows of a result, {"name", "metrics", "cost", ...}, of these recipes on this corpus, the baseline's first."""
+"""Returns the result rows, {"name", "metrics", "cost", ...}, of these recipes on this corpus. The baseline's row comes first."""
 
 
 @dataclass
 class Advice:
-    """rounds: for each, documents, and {recipe: metric}. rows: the last round's, on all documents. winner: the one to write down."""
+    """The outcome of the search. rounds: for each round, its documents and {recipe: metric}. rows: the rows of the last round, on all documents.
+    winner: the recommended recipe."""
 
     objective: str
     winner: Row
@@ -43,7 +45,7 @@ class Advice:
 
 
 def candidates(rows: Sequence[Row], objective: str, baseline: str) -> list[Row]:
-    """The rows that answer the objective and that a server can be asked for in one request, without the baseline."""
+    """Returns the rows that fit the objective and that a server can run in one request, without the baseline."""
     if objective not in OBJECTIVES:
         raise RecipeError(f"objective is {objective!r}; it must be one of {', '.join(OBJECTIVES)}")
     several = objective == "several-vectors"
@@ -56,10 +58,10 @@ def candidates(rows: Sequence[Row], objective: str, baseline: str) -> list[Row]:
 def advise(
     corpus: Corpus, rows: Sequence[Row], baseline: Row, evaluate: Evaluate, objective: str, max_vectors: float = math.inf, within: float = 0.01, seed: int = 0
 ) -> Advice:
-    """The winner is the cheapest recipe within `within` of the best metric: fewest vectors, then least seconds a document.
+    """Returns the search result. The winner is the cheapest recipe whose metric is within `within` of the best: fewest vectors, then fewest
+    seconds per document.
 
-    Recipes with more than `max_vectors` a document on average leave after the first round. Raises RecipeError where none is left.
-    """
+    Recipes with more than `max_vectors` per document on average are dropped after the first round. Raises RecipeError if none is left."""
     alive = candidates(rows, objective, baseline.name)
     tried = len(alive)
     order = random.Random(seed).sample(range(len(corpus.documents)), len(corpus.documents))
@@ -80,14 +82,15 @@ def advise(
 
 
 def sample_sizes(documents: int, recipes_tried: int) -> list[int]:
-    """Documents of each round: doubling, ending with all; as many rounds as it takes to halve the recipes down to about three."""
+    """Returns the number of documents of each round. It doubles from round to round and ends with all. There are as many rounds as halving needs
+    to leave about three recipes."""
     halvings = max(0, math.ceil(math.log2(recipes_tried / 3)))
     sizes = [math.ceil(documents / 2**left) for left in range(halvings, 0, -1)]
     return [size for size in sizes if size >= FEWEST_DOCUMENTS] + [documents]
 
 
 def survivors(alive: Sequence[Row], found: dict[str, dict], corpus: Corpus) -> list[Row]:
-    """The better half, and what no recipe beats for less embedding or fewer vectors; in the order given."""
+    """Returns the better half of the recipes, and those that no recipe with less embedding time or fewer vectors beats. Keeps the given order."""
     best = sorted(alive, key=lambda row: -_metric(found[row.name], corpus))[: math.ceil(len(alive) / 2)]
     kept = {row.name for row in best}
     for cost in ("seconds_per_document", "vectors_per_document"):
@@ -103,7 +106,7 @@ def cheapest_of_best(alive: Sequence[Row], found: dict[str, dict], corpus: Corpu
 
 
 def extension_of(row: Row) -> dict[str, Any]:
-    """longembed.v1.Extension in JSON form: what the server is asked for to make the row's vectors. {} is the plain encoding."""
+    """Returns the longembed.v1.Extension, in JSON form, that makes the server compute the row's vectors. {} is the plain encoding."""
     extension = _extension(row)
     if extension is None:
         raise RecipeError(f"{row.name}: the server has no aggregation {row.body.get('aggregate')!r}")
@@ -111,7 +114,7 @@ def extension_of(row: Row) -> dict[str, Any]:
 
 
 def evidence(advice: Advice, corpus: Corpus, baseline: str, date: str, model: dict | None) -> dict[str, str]:
-    """Evidence for the recommendation, as strings by name, for the manifest's recommendation_evidence."""
+    """Returns the evidence for the recommendation, as strings by name, for the manifest's recommendation_evidence."""
     row, before = advice.row(advice.winner.name), advice.row(baseline)
     value, cost = row["metrics"][corpus.metric], row["cost"]
     notes = {
@@ -130,14 +133,14 @@ def evidence(advice: Advice, corpus: Corpus, baseline: str, date: str, model: di
 
 
 def _beside_the_extension(row: Row) -> dict[str, str]:
-    """The client's part of this recipe, which is not in the extension."""
+    """Returns the part of this recipe that the client performs, which is not in the extension."""
     scoring = ", ".join(f"{key} {str(row.body[key]).lower()}" for key in ("reduce", "queries", "center") if key in row.body)
     cut = {"documents_cut_to": f"{row.body['first']} tokens"} if "first" in row.body else {}
     return cut | ({"scoring": scoring} if scoring else {})
 
 
 def write_profile(path: Path, name: str, row: Row, notes: dict[str, str]) -> None:
-    """A file of the server's config with one profile, and its evidence as comments."""
+    """Writes a configuration file for the server, with one profile and its evidence as comments."""
     import yaml
 
     comments = "".join(f"# {key}: {value}\n" for key, value in notes.items())
@@ -149,10 +152,9 @@ def write_profile(path: Path, name: str, row: Row, notes: dict[str, str]) -> Non
 
 
 def edit_manifest(folder: Path, row: Row, objective: str, notes: dict[str, str]) -> Path:
-    """Puts the recommendation and its evidence into a model's longembed-model.yaml, in the form that model.export writes. Other keys stay.
+    """Writes the recommendation and its evidence into a model's longembed-model.yaml, in the format of model.export. Other keys are kept.
 
-    The evidence of the two objectives stands side by side, each key with the objective before it.
-    """
+    Evidence for both objectives may be present. Each key is therefore prefixed with its objective."""
     import yaml
 
     path = folder / "longembed-model.yaml" if folder.is_dir() else folder
@@ -174,7 +176,7 @@ def _keeps_several(row: Row) -> bool:
 
 
 def _extension(row: Row) -> dict[str, Any] | None:
-    """None where the server has no such aggregation."""
+    """Returns None if the server does not have such an aggregation."""
     extension = row.body["document"].get("extension") or {}
     extension = dict(json.loads(extension) if isinstance(extension, str) else extension)
     wanted = row.body.get("aggregate", "windows")

@@ -1,7 +1,7 @@
-"""Aggregation of a document's window vectors on this side, so that one set of embedded windows serves every aggregation.
+"""Aggregates a document's window vectors in the client, so that windows embedded once serve every aggregation.
 
-The window vectors come un-normalized; the result is normalized. MEAN, TOKEN_WEIGHTED_MEAN, MAX and FIRST equal the server's own to float32's precision.
-"""
+The window vectors are un-normalized, and the result is normalized. MEAN, TOKEN_WEIGHTED_MEAN, MAX and FIRST equal the server's own up to float32
+precision."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable
 import numpy as np
 
 Aggregate = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From vectors [windows, dimensions] and tokens of each window [windows] to vectors [k, dimensions], un-normalized."""
+"""Maps vectors [windows, dimensions] and the tokens of each window [windows] to vectors [k, dimensions], un-normalized."""
 
 FORMS = "windows, mean, token_weighted_mean, norm_weighted(T), top_norm(K), max, first, groups(K)"
 SERVER_AGGREGATIONS = {"mean": "MEAN", "token_weighted_mean": "TOKEN_WEIGHTED_MEAN", "max": "MAX", "first": "FIRST"}
 
 
 def parse(text: str) -> Aggregate:
-    """One of FORMS.
+    """Returns the aggregation named by one of FORMS.
 
-    windows: every window's own vector. norm_weighted(T): weights softmax(norms / T). top_norm(K): the mean of the K windows of the greatest norm.
-    groups(K): the means of K runs of neighboring windows, as equal as can be; a document with fewer windows gives one a window.
-    """
+    windows: the vector of every window. norm_weighted(T): weights softmax(norms / T). top_norm(K): the mean of the K windows of greatest norm.
+    groups(K): the means of K runs of neighboring windows, whose sizes are as equal as possible. A document with fewer windows has one vector per
+    window."""
     match = re.fullmatch(r"(\w+)(?:\((\d+(?:\.\d+)?)\))?", text.replace(" ", ""))
     name, argument = match.groups() if match else (text, None)
     plain = {"windows": _windows, "mean": _mean, "token_weighted_mean": _token_weighted_mean, "max": _max, "first": _first}
@@ -39,7 +39,7 @@ def parse(text: str) -> Aggregate:
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays."""
+    """Scales rows to length 1. A row of zeros is not changed."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
 

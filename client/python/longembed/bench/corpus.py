@@ -1,4 +1,4 @@
-"""Retrieval sets: documents, queries, and which document answers which query, read from folders of JSON lines."""
+"""Reads retrieval sets from folders of JSON lines: documents, queries, and relevance judgments."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ PARTS = ("docs", "queries", "qrels")
 
 
 class CorpusError(ValueError):
-    """A set that cannot be read; the message names file, line and field."""
+    """A set cannot be read. The message names file, line and field."""
 
 
 @dataclass(frozen=True)
 class Corpus:
     """One retrieval task. `relevant[i]` maps document numbers to grades above 0 for query i, and is never empty.
 
-    `evidence[i]` holds ranges of code points, half open, of the first relevant document of query i; it is empty where the set does not say.
-    """
+    `evidence[i]` holds half-open ranges of code points in the first relevant document of query i. It is empty if the set does not contain
+    evidence."""
 
     name: str
     document_ids: tuple[str, ...]
@@ -34,11 +34,11 @@ class Corpus:
     source: dict = field(default_factory=dict)
 
     def answers(self) -> list[int]:
-        """The document that each query belongs to: its first relevant one."""
+        """Returns, for each query, its first relevant document."""
         return [next(iter(grades)) for grades in self.relevant]
 
     def subset(self, documents: Iterable[int]) -> Corpus:
-        """These documents with the queries whose relevant documents are all among them."""
+        """Returns these documents, with the queries whose relevant documents are all among them."""
         kept = {old: new for new, old in enumerate(documents)}
         queries = [i for i, grades in enumerate(self.relevant) if all(d in kept for d in grades)]
         return Corpus(
@@ -54,7 +54,7 @@ class Corpus:
         )
 
     def sha256(self) -> str:
-        """Of texts, ids and relevance, so that results say what they were measured on."""
+        """Returns the hash of texts, ids and relevance, which identifies in results what they were measured on."""
         digest = hashlib.sha256()
         for part in (self.document_ids, self.documents, self.query_ids, self.queries, [sorted(grades.items()) for grades in self.relevant]):
             digest.update(json.dumps(part, ensure_ascii=False).encode())
@@ -76,7 +76,7 @@ class Corpus:
 
 
 def read_folder(folder: Path | str, halves: Sequence[str] = (), name: str | None = None) -> Corpus:
-    """Reads HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (or .jsonl.gz) of every half, or of the given ones, as one set."""
+    """Reads HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (or .jsonl.gz) as one set, of all halves or of the given ones."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CorpusError(f"{folder} is not a folder of {', '.join(f'HALF.{part}.jsonl[.gz]' for part in PARTS)}")
@@ -90,7 +90,7 @@ def read_folder(folder: Path | str, halves: Sequence[str] = (), name: str | None
 
 
 def build(name: str, docs: Iterable[Line], queries: Iterable[Line], qrels: Iterable[Line], metric: str = "ndcg_at_10", source: dict | None = None) -> Corpus:
-    """A set from parsed lines: {"id", "text"}, {"id", "text", "evidence"?}, {"query", "doc", "relevance"}."""
+    """Builds a set from parsed lines: {"id", "text"}, {"id", "text", "evidence"?}, {"query", "doc", "relevance"}."""
     documents = _texts(docs)
     asked = list(queries)
     texts = _texts(asked)
@@ -125,7 +125,7 @@ def build(name: str, docs: Iterable[Line], queries: Iterable[Line], qrels: Itera
 
 @dataclass(frozen=True)
 class Line:
-    """One object of a JSON-lines file, which knows where it stands."""
+    """One object of a JSON-lines file, and its position for error messages."""
 
     values: dict
     where: str

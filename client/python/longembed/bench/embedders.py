@@ -1,4 +1,4 @@
-"""Sources of vectors: a longembed server, an endpoint of OpenAI's form, or a sentence-transformers model in this process."""
+"""Sources of vectors: a longembed server, an endpoint with OpenAI's API, or a sentence-transformers model in this process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from .store import Vectors
 
 
 class EmbedderError(RuntimeError):
-    """An embedder cannot do what a row asks."""
+    """An embedder cannot do what a row requires."""
 
 
 class ServerEmbedder:
-    """A longembed server. Its identity is the server's own recipe: model files, precision, extension, truncation and all."""
+    """A longembed server. The server's recipe identifies it: model files, precision, extension, truncation and everything else that affects
+    vectors."""
 
     def __init__(self, client: Client, options: Options):
         self.client, self.options = client, options.with_changes(priority="BULK")
@@ -44,13 +45,14 @@ class ServerEmbedder:
                 raise answer.error
             values = answer.float32()
             lengths = [sequence.tokens for sequence in answer.sequences]
-            if len(lengths) != len(values):  # One vector of several windows, or several of one pass.
+            if len(lengths) != len(values):  # There is one vector for several windows, or there are several vectors from one pass.
                 lengths = [answer.tokens] * len(values)
             yield answer.id, Vectors(values, np.array(lengths, np.int64), answer.tokens, answer.truncated_tokens)
 
 
 class OpenAIEmbedder:
-    """POST URL/embeddings, as text-embedding-ada-002 and its successors answer it. The key comes from the environment and is written nowhere."""
+    """Calls POST URL/embeddings with the API of text-embedding-ada-002 and its successors. The key is read from the environment and never written
+    anywhere."""
 
     def __init__(
         self, url: str, model: str, key_env: str = "OPENAI_API_KEY", prompt: str = "", dimensions: int | None = None, batch: int = 16, timeout: float = 120.0
@@ -72,7 +74,7 @@ class OpenAIEmbedder:
                 raise EmbedderError(f"{self.url}: {len(part)} inputs were sent, and {len(vectors)} embeddings came back")
             characters = sum(map(len, part))
             tokens = answer.get("usage", {}).get("prompt_tokens", 0)
-            for number in range(len(part)):  # The answer counts tokens of the batch; they are shared out by characters.
+            for number in range(len(part)):  # The answer counts the tokens of the whole batch. They are distributed over the texts by characters.
                 values = np.array(vectors[number], np.float32)[None]
                 share = round(tokens * len(part[number]) / max(1, characters))
                 yield start + number, Vectors(values, np.array([share], np.int64), share, 0)
@@ -101,7 +103,8 @@ def _retry_after(header: str | None, attempt: int) -> float:
 
 
 class SentenceTransformersEmbedder:
-    """A model that sentence-transformers loads from a folder or the hub, in this process. Texts beyond its max_seq_length are cut, as it always does."""
+    """A model that sentence-transformers loads from a folder or from the hub, in this process. Texts beyond its max_seq_length are cut, as
+    sentence-transformers always does."""
 
     def __init__(self, path: str, prompt: str = "", device: str | None = None, max_seq_length: int | None = None, batch: int = 8):
         self.path, self.prompt, self.device, self.max_seq_length, self.batch = path, prompt, device, max_seq_length, batch
@@ -134,7 +137,7 @@ class SentenceTransformersEmbedder:
 
 
 def _digest(path: str) -> str:
-    """Names and sizes and times of a folder's files; the name alone of a model on the hub."""
+    """Returns the names, sizes and times of a folder's files, or only the name if the model is on the hub."""
     folder = Path(path)
     if not folder.is_dir():
         return ""
@@ -143,13 +146,14 @@ def _digest(path: str) -> str:
 
 
 def first_tokens(client: Client, texts: Sequence[str], count: int, prompt: str) -> list[str]:
-    """The texts cut so that each has at most `count` tokens with `prompt` and the model's special tokens, as LongEmbed cuts at 4,096."""
+    """Returns the texts, cut so that each has at most `count` tokens with `prompt` and the model's special tokens. LongEmbed cuts at 4,096 in the
+    same way."""
     kept = count - len(client.tokenize([prompt or "a"])[0].ids) + (0 if prompt else 1)
     return [_cut(client, text, kept) for text in texts]
 
 
 def _cut(client: Client, text: str, kept: int) -> str:
-    """Tokenizes no more of the text than it takes: a token of prose rarely has more than 8 characters."""
+    """Cuts one text. Only a beginning that is long enough is tokenized, since a token of prose rarely has more than 8 characters."""
     characters = 8 * kept
     while True:
         tokens = client.tokenize([text[:characters]], add_special_tokens=False)[0]

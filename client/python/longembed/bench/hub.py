@@ -1,4 +1,4 @@
-"""LongEmbed's own six sets from the Hugging Face hub, at a pinned revision."""
+"""Reads LongEmbed's own six sets from the Hugging Face hub, at a pinned revision."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .corpus import Corpus, CorpusError, Line, build, parse
 
 REPOSITORY = "dwzhu/LongEmbed"
 REVISION = "6e346642246bfb4928c560ee08640dc84d074e8c"
-# Documents, queries and characters of both, as MTEB publishes them for this revision: a set that differs is not LongEmbed's.
-# Passkey and Needle: of each of the eight lengths; their characters differ by length.
+# Per set: the numbers of documents, of queries, and of characters in both, as MTEB publishes them for this revision. A set with other numbers is not
+# LongEmbed's.
 REAL_SETS = {
     "narrativeqa": (355, 10449, 116497764),
     "qmsum": (197, 1527, 11169115),
@@ -21,11 +21,11 @@ SYNTHETIC_SETS = ("passkey", "needle")
 SETS = (*REAL_SETS, *SYNTHETIC_SETS)
 
 Download = Callable[[str], str]
-"""From a file's path in the repository to its path on this machine."""
+"""Maps a file's path in the repository to its path on this machine."""
 
 
 def load(name: str, download: Download | None = None) -> dict[str, Corpus]:
-    """One set; the synthetic ones are cut by nominal length: {"256": ..., "32768": ...}, the real ones are {"": ...}."""
+    """Loads one set. The synthetic sets are split by nominal length: {"256": ..., "32768": ...}. The real ones are {"": ...}."""
     if name not in SETS:
         raise CorpusError(f"LongEmbed has no set {name!r}; it has {', '.join(SETS)}")
     fetch = download or _download
@@ -45,7 +45,7 @@ def _download(path: str) -> str:
         raise CorpusError("sets from the hub need the package huggingface_hub: pip install huggingface_hub") from error
     try:
         return hf_hub_download(REPOSITORY, path, repo_type="dataset", revision=REVISION)
-    except Exception as error:  # The library raises its own, requests' and httpx' errors.
+    except Exception as error:  # The library raises its own errors, and those of requests and httpx.
         raise CorpusError(f"{path} of {REPOSITORY} at {REVISION[:8]} cannot be had from the hub: {error}") from error
 
 
@@ -59,7 +59,7 @@ def _of_length(lines: dict[str, list[Line]], length: float) -> dict[str, list[Li
 
 
 def _build(name: str, lines: dict[str, list[Line]], metric: str) -> Corpus:
-    """LongEmbed's fields are doc_id, qid and text; its qrels have no grade."""
+    """Builds a corpus. LongEmbed's fields are doc_id, qid and text, and its qrels have no grade."""
     docs = [Line({"id": line.text("doc_id"), "text": line.text("text")}, line.where) for line in lines["corpus"]]
     queries = [Line({"id": line.text("qid"), "text": line.text("text")}, line.where) for line in lines["queries"]]
     qrels = [Line({"query": line.text("qid"), "doc": line.text("doc_id"), "relevance": 1}, line.where) for line in lines["qrels"]]
@@ -73,5 +73,5 @@ def _check(corpus: Corpus) -> None:
 
 
 def local_files(folder: Path) -> Download:
-    """A copy of the repository on this machine, in place of the hub."""
+    """Reads from a copy of the repository on this machine instead of the hub."""
     return lambda path: str(folder / path)

@@ -1,4 +1,5 @@
-"""Retrieval measures of one query, by expectation over the order of ties; position bias; intervals by paired bootstrap over documents."""
+"""Retrieval metrics of one query, averaged over all orders of tied documents; position bias; and confidence intervals by paired bootstrap over
+documents."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ THIRDS = ("first third", "middle third", "last third")
 
 
 def ndcg(scores: np.ndarray, relevant: dict[int, float], k: int = 10) -> float:
-    """Expected nDCG@k, gains linear in the grade as in trec_eval; tied documents stand in random order."""
+    """Returns the expected nDCG@k. Gains are linear in the grade, as in trec_eval. Tied documents are in random order."""
     discounts = 1 / np.log2(np.arange(2, k + 2))
     gained = sum(grade * _expected(scores, document, discounts) for document, grade in relevant.items())
     best = sorted(relevant.values(), reverse=True)[:k]
@@ -20,24 +21,24 @@ def ndcg(scores: np.ndarray, relevant: dict[int, float], k: int = 10) -> float:
 
 
 def recall(scores: np.ndarray, relevant: dict[int, float], k: int = 10) -> float:
-    """Expected share of the relevant documents among the first k."""
+    """Returns the expected share of the relevant documents among the first k."""
     return sum(_expected(scores, document, np.ones(k)) for document in relevant) / len(relevant)
 
 
 def accuracy(scores: np.ndarray, relevant: dict[int, float]) -> float:
-    """The probability that the first document is relevant."""
+    """Returns the probability that the first document is relevant."""
     return sum(_expected(scores, document, np.ones(1)) for document in relevant)
 
 
 def _expected(scores: np.ndarray, document: int, weights: np.ndarray) -> float:
-    """What `weights` by rank, 0 beyond their end, give this document on average over the orders of the ties."""
+    """Returns the weight by rank that this document gets on average over the orders of the ties. Ranks beyond the end of `weights` have weight 0."""
     above = int((scores > scores[document]).sum())
     tied = int((scores == scores[document]).sum())
     return float(weights[above : above + tied].sum()) / tied
 
 
 def per_query(scores: np.ndarray, relevant: Sequence[dict[int, float]]) -> dict[str, np.ndarray]:
-    """{metric: [queries]} of scores [queries, documents]. NaN is refused: it has no rank."""
+    """Returns {metric: [queries]} for scores [queries, documents]. Refuses NaN, which has no rank."""
     if np.isnan(scores).any():
         raise ValueError(f"scores hold NaN, for query {int(np.isnan(scores).any(axis=1).argmax())} first")
     rows = list(zip(scores, relevant, strict=True))
@@ -50,7 +51,7 @@ def per_query(scores: np.ndarray, relevant: Sequence[dict[int, float]]) -> dict[
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over queries and its 95 % interval."""
+    """A mean over queries, with its 95 % interval."""
 
     value: float
     low: float
@@ -61,10 +62,9 @@ class Estimate:
 
 
 class Bootstrap:
-    """Draws documents with replacement, each with all of its queries. The same draws serve every row, so that differences are paired.
+    """Draws documents with replacement, each with all of its queries. Every row uses the same draws, so that differences are paired.
 
-    `documents[i]` is the document that query i belongs to. Queries of one document are not independent, which is why documents are drawn.
-    """
+    `documents[i]` is the document of query i. Documents are drawn because queries of one document are not independent."""
 
     def __init__(self, documents: Sequence[int], draws: int = 2000, seed: int = 0):
         names, self.group = np.unique(np.asarray(documents), return_inverse=True)
@@ -72,12 +72,12 @@ class Bootstrap:
         self.weights = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)  # [draws, documents]
 
     def estimate(self, values: np.ndarray, mask: np.ndarray | None = None) -> Estimate:
-        """The mean of per-query values, of the queries in `mask` only where one is given."""
+        """Returns the mean of the per-query values, over the queries in `mask` if one is given."""
         mask = np.ones(len(values), bool) if mask is None else mask
         return Estimate(float(values[mask].mean()), *_interval(self.means(values, mask)))
 
     def means(self, values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """The mean in every draw [draws]; NaN where a draw holds no query of the mask."""
+        """Returns the mean of every draw [draws]. NaN if a draw has no query of the mask."""
         mask = np.ones(len(values), bool) if mask is None else mask
         documents = self.weights.shape[1]
         sums = np.bincount(self.group[mask], values[mask], documents)
@@ -92,10 +92,9 @@ def _interval(draws: np.ndarray) -> tuple[float, float]:
 
 
 def thirds(evidence: Sequence[Sequence[tuple[int, int]]], characters: Sequence[int]) -> np.ndarray:
-    """Which third of its document, 0 to 2, the middle of each query's evidence stands in; -1 where a query has none.
+    """Returns, for each query, which third of its document (0 to 2) holds the middle of its evidence. -1 if a query has no evidence.
 
-    characters[i]: length of query i's document.
-    """
+    characters[i]: the length of query i's document."""
     return np.array([_third(ranges, length) for ranges, length in zip(evidence, characters, strict=True)])
 
 
@@ -109,7 +108,8 @@ def _third(ranges: Sequence[tuple[int, int]], length: int) -> int:
 
 @dataclass(frozen=True)
 class Bias:
-    """A metric by thirds, and PSI = 1 - least / greatest of them (arXiv 2505.13950): 0 is no bias by position, 1 the most."""
+    """A metric by thirds of the document, and PSI = 1 - least / greatest of the three (arXiv 2505.13950). 0 means no position bias, and 1 means
+    the most."""
 
     groups: dict[str, Estimate]
     queries: dict[str, int]
@@ -117,7 +117,7 @@ class Bias:
 
 
 def position_bias(values: np.ndarray, third: np.ndarray, bootstrap: Bootstrap) -> Bias | None:
-    """None where a third has no query. PSI's interval is biased upward in small samples, as any spread of noisy means is."""
+    """Returns None if a third has no query. In small samples the interval of PSI is biased upward, as is any spread of noisy means."""
     masks = {name: third == number for number, name in enumerate(THIRDS)}
     if not all(mask.any() for mask in masks.values()):
         return None
@@ -128,13 +128,14 @@ def position_bias(values: np.ndarray, third: np.ndarray, bootstrap: Bootstrap) -
 
 
 def _psi(means: np.ndarray) -> np.ndarray | float:
-    """Of means [thirds] or [thirds, draws]. All zero: 1, as nothing is found anywhere is not freedom from bias but its worst reading."""
+    """Computes PSI from means [thirds] or [thirds, draws]. If all are zero the result is 1: finding nothing anywhere must not count as free of
+    bias."""
     greatest = means.max(axis=0)
     return 1 - np.divide(means.min(axis=0), greatest, out=np.zeros_like(greatest), where=greatest > 0)
 
 
 def length_slices(characters: Sequence[int], count: int = 4) -> list[tuple[int, int]]:
-    """Bounds [from, to) of document lengths that hold about equally many queries each; fewer slices where lengths repeat."""
+    """Returns bounds [from, to) of document lengths that hold about equal numbers of queries. There are fewer slices if lengths repeat."""
     bounds = np.unique(np.percentile(characters, np.linspace(0, 100, count + 1)).astype(int))
     bounds[-1] += 1
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist()))

@@ -1,4 +1,5 @@
-"""Pictures of results. Colors are Okabe and Ito's, and one scale from light to dark, which people with any color vision can tell apart."""
+"""Draws pictures of results. The colors are those of Okabe and Ito, and one scale from light to dark. People with any color vision can distinguish
+them."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from .pareto import pareto  # noqa: E402
 
 KINDS = {"one vector": "#0072B2", "several vectors": "#D55E00", "words": "#5F6B76", "sum of several": "#009E73"}
-SHADES = ("#B8C4CE", "#6E8CA8", "#0B3C5D")  # First, middle and last third.
+SHADES = ("#B8C4CE", "#6E8CA8", "#0B3C5D")  # First, middle and last third of the document.
 HEAT = "YlGnBu"
 INK, FAINT = "#22303C", "#D8DEE4"
 HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
@@ -46,7 +47,7 @@ STYLE = {
 
 
 def all_of(result: dict, folder: Path) -> list[Path]:
-    """Whatever pictures one result has the figures for."""
+    """Draws all pictures for which a result has figures."""
     files = []
     if len(result["slices"]) > 1:
         return [_saved(heatmap([result]), folder / "heatmap.png")]
@@ -62,7 +63,8 @@ def all_of(result: dict, folder: Path) -> list[Path]:
 
 
 def picture(name: str, results: Sequence[dict], path: Path) -> list[Path]:
-    """One picture, by its name on the command line, into the file, or grids into the folder. Raises ValueError where results do not fit it."""
+    """Draws one picture, by its name on the command line, into the file, or grids into the folder. Raises ValueError if the results do not fit the
+    picture."""
     lengths = {len(result["slices"]) > 1 for result in results}
     if lengths != {name == "heatmap"}:
         raise ValueError(f"{name} is drawn from results {'by length (passkey, needle)' if name == 'heatmap' else 'of sets, not of lengths'}")
@@ -76,7 +78,7 @@ def picture(name: str, results: Sequence[dict], path: Path) -> list[Path]:
 
 
 def heatmap(results: Sequence[dict]) -> Figure:
-    """Accuracy by method and nominal length (the paper's figure 1b); a block for each result, one below the other."""
+    """Draws accuracy by method and nominal length (the paper's figure 1b). Each result has its own block, one below the other."""
     blocks = [(result, _by_length(result)) for result in results]
     heights = [len(rows) for _, (rows, _) in blocks]
     lengths = max((list(columns) for _, (_, columns) in blocks), key=len)
@@ -94,7 +96,7 @@ def heatmap(results: Sequence[dict]) -> Figure:
 
 
 def gains(results: Sequence[dict]) -> Figure:
-    """Difference of each method to the baseline, in points, with its interval (the paper's figure 1c); a panel for each result."""
+    """Draws the difference of each method to the baseline, in points, with its interval (the paper's figure 1c). Each result has its own panel."""
     names = list(dict.fromkeys(row["name"] for result in results for row in _compared(result)))
     values = {
         name: np.mean([row["difference"][result["metric"]]["value"] for result in results for row in _compared(result) if row["name"] == name])
@@ -123,10 +125,10 @@ def gains(results: Sequence[dict]) -> Figure:
 
 
 def cost(result: dict) -> Figure:
-    """Quality against what a document costs: seconds of embedding, and vectors kept. Each kind's line joins what nothing cheaper of that kind beats.
+    """Draws quality against the cost of a document: seconds of embedding, and vectors kept. Each kind has a line through the points that no
+    cheaper point of that kind beats.
 
-    Named are the points of these lines that no simpler kind beats.
-    """
+    On these lines, only points that no simpler kind beats have names."""
     rows = result["slices"][0]["rows"]
     panels = {"seconds of embedding a document": "seconds_per_document", "vectors a document": "vectors_per_document"}
     with matplotlib.rc_context(STYLE):
@@ -150,7 +152,7 @@ def cost(result: dict) -> Figure:
 
 
 def _front(axis, points: list[tuple[float, float]], color: str) -> list[int]:
-    """Draws one kind's points and the line through its front; returns the front's numbers."""
+    """Draws the points of one kind and the line through its front. Returns the numbers of the points on the front."""
     front = pareto(points)
     if front:
         axis.plot(*zip(*(points[i] for i in front)), color=color, linewidth=1.2, alpha=0.5, zorder=1)
@@ -160,7 +162,7 @@ def _front(axis, points: list[tuple[float, float]], color: str) -> list[int]:
 
 
 def _without(axis, row: dict | None, result: dict) -> None:
-    """A line for the best row that has none of the cost, words without vectors."""
+    """Draws a line for the best row without any cost. This is BM25, which needs no vectors."""
     if row is None:
         return
     value = _percent(result, row)
@@ -170,7 +172,7 @@ def _without(axis, row: dict | None, result: dict) -> None:
 
 
 def _log_axis(axis, label: str, least: float) -> None:
-    """Logarithmic with plain numbers from the decade of `least` on, and room to the left for names."""
+    """Makes an axis logarithmic, with plain numbers from the decade of `least` on, and leaves room for names on the left."""
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     axis.set_xlim(low / (high / low) ** 0.55, high)
@@ -182,7 +184,7 @@ def _log_axis(axis, label: str, least: float) -> None:
 
 
 def position(result: dict) -> Figure:
-    """The metric where the evidence stands in the first, middle and last third of the document, and PSI beside it."""
+    """Draws the metric by the third of the document that holds the evidence (first, middle, last), and PSI next to it."""
     rows = [row for row in _listed(result) if "position" in row][::-1]
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(11.5, 1.7 + 0.31 * len(rows)), sharey=True, width_ratios=(3, 1), layout="constrained")
@@ -210,7 +212,8 @@ def position(result: dict) -> Figure:
 
 
 def grid(result: dict, name: str) -> Figure:
-    """One ablation grid: the first axis to the right, the second down, a panel for each value of the third. Cells: metric, and vectors a document below."""
+    """Draws one ablation grid: the first axis across, the second down, and a panel for each value of the third. Each cell shows the metric, and
+    the vectors per document below it."""
     cells = {row["name"]: row for row in result["slices"][0]["rows"]}
     placed = {row: recipe["grid"] for row, recipe in result["recipes"].items() if recipe.get("grid", {}).get("figure") == name and row in cells}
     axes_of = [key for key in next(iter(placed.values())) if key != "figure"]
@@ -231,7 +234,8 @@ def _grid_figure(
 ) -> Figure:
     columns, lines, panels = ticks
     limits = (np.nanmin(values), np.nanmax(values))
-    alike = all(len(set(column[np.isfinite(column)])) == 1 for cells in vectors for column in cells.T)  # Then vectors stand below the columns.
+    # If true, the vectors are written below the columns instead of in the cells.
+    alike = all(len(set(column[np.isfinite(column)])) == 1 for cells in vectors for column in cells.T)
     with matplotlib.rc_context(STYLE):
         size = (2.8 + len(panels) * (0.5 + 1.05 * len(columns)), 2.1 + 0.5 * len(lines))
         figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained")
@@ -250,7 +254,7 @@ def _grid_figure(
 
 
 def _tick(value: object, vectors: np.ndarray, speeds: np.ndarray, with_vectors: bool) -> str:
-    """A column's value, the vectors that it keeps where those are the column's, and how fast it embeds."""
+    """Returns the label of a column: its value, its number of vectors if all its cells share one, and its embedding speed."""
     said = [_said(value)]
     if with_vectors and np.nanmax(vectors) > 1:
         said.append(f"{np.nanmax(vectors):,.0f} vectors")
@@ -260,7 +264,7 @@ def _tick(value: object, vectors: np.ndarray, speeds: np.ndarray, with_vectors: 
 
 
 def _cells(axis, values: np.ndarray, form: str, limits: tuple[float, float], small: np.ndarray | None = None):
-    """A heatmap with its numbers written in; a second, smaller number below where `small` has one."""
+    """Draws a heatmap with its numbers. If `small` has a number for a cell, it is written below in small type."""
     image = axis.imshow(values, cmap=HEAT, vmin=limits[0], vmax=limits[1], aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
@@ -280,13 +284,13 @@ def _cells(axis, values: np.ndarray, form: str, limits: tuple[float, float], sma
 
 
 def _readable(color: tuple[float, ...]) -> str:
-    """Ink or white, whichever stands out more: by relative luminance."""
+    """Returns dark or white, whichever has more contrast by relative luminance."""
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
     return INK if float(np.dot(linear, (0.2126, 0.7152, 0.0722))) > 0.25 else "white"
 
 
 def _window(axis, result: dict, lengths: list[str]) -> None:
-    """A line where the model's trained window ends."""
+    """Draws a line at the end of the model's trained window."""
     window = result["model"]["trained_window"] if result["model"] else 0
     inside = sum(int(length) <= window for length in lengths)
     if 0 < inside < len(lengths):
@@ -304,8 +308,9 @@ def _gain(axis, place: int, difference: dict, color: str) -> None:
 
 
 def _labels(figure: Figure, axis, points: list[tuple[tuple[float, float], str]]) -> None:
-    """Names to the left of their points, where nothing stands, as what does is beaten; moved up as far as it takes to stand clear of each other."""
-    figure.canvas.draw()  # Lays the axes out, so that places are known.
+    """Puts names to the left of their points. No point of the front lies there, since it would beat the point. Names that would overlap are moved
+    up."""
+    figure.canvas.draw()  # Lays out the axes, so that positions are known.
     gap, taken = 15.0 * figure.dpi / 100, []
     for (x, y), name in sorted(points, key=lambda one: one[0][1]):
         right, up = axis.transData.transform((x, y))
@@ -319,7 +324,8 @@ def _labels(figure: Figure, axis, points: list[tuple[tuple[float, float], str]])
 
 
 def _listed(result: dict) -> list[dict]:
-    """Rows that pictures with a line a row show: those of grids have pictures of their own, unless there are no others."""
+    """Returns the rows for pictures that show one line per row. Rows of grids have their own pictures, and are returned only if there are no other
+    rows."""
     rows = result["slices"][0]["rows"]
     outside = [row for row in rows if not result["recipes"][row["name"]].get("grid")]
     return outside if len(outside) > 1 else rows

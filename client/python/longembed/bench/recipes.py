@@ -1,4 +1,4 @@
-"""Rows of a table, from YAML. `presets/longembed.yaml` shows every key in use; README.md beside this file explains them."""
+"""Reads the rows of a table from YAML. `presets/longembed.yaml` uses every key, and README.md in this folder explains them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PROMPTING = ("prompt_name", "input_type", "prompt")
 
 
 class RecipeError(ValueError):
-    """A recipe is invalid; the message names row and key."""
+    """A recipe is invalid. The message names row and key."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One way to score queries against documents.
 
-    kind: one of KINDS, the key that makes a row what it is. body: the row as written. grid: its place in an ablation grid, {"figure": ..., axis: value}.
-    """
+    kind: one of KINDS, the key that decides how the row is scored. body: the row as written. grid: its place in an ablation grid, {"figure": ...,
+    axis: value}."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def longest(self) -> int | None:
-        """The greatest nominal length of the synthetic tasks that the row is run at."""
+        """The greatest nominal length at which the row runs on the synthetic tasks."""
         return self.body.get("longest")
 
 
@@ -61,7 +61,7 @@ class Recipes:
     baseline: str
 
     def chosen(self, names: list[str]) -> Recipes:
-        """The named rows and the rows that they are sums of; all rows if none is named."""
+        """Returns the named rows and the rows that they sum. Returns all rows if none is named."""
         for name in names:
             if name not in self.rows:
                 near = difflib.get_close_matches(name, self.rows, n=1)
@@ -75,7 +75,7 @@ class Recipes:
 
 
 def load(source: str | Path) -> Recipes:
-    """A file, or the name of a preset of this package."""
+    """Loads a file, or a preset of this package by its name."""
     import yaml
 
     path = Path(source)
@@ -95,7 +95,7 @@ def presets() -> list[str]:
 
 
 def parse(content: Any, where: str = "recipes") -> Recipes:
-    """From {"baseline": NAME, "rows": {NAME: ROW}, "grids": {NAME: GRID}}."""
+    """Parses {"baseline": NAME, "rows": {NAME: ROW}, "grids": {NAME: GRID}}."""
     top = _mapping(content, where, {"description", "baseline", "rows", "grids"})
     rows: dict[str, Row] = {}
     named = [(str(name), body, {}) for name, body in _mapping(top.get("rows", {}), f"{where}: rows").items()]
@@ -115,10 +115,9 @@ def parse(content: Any, where: str = "recipes") -> Recipes:
 
 
 def document_options(row: Row, model: Any) -> Options:
-    """As the row says, with the model's DOCUMENT prompt where the row names none and the model has one.
+    """Returns the row's options for documents. If the row names no prompt and the model has a DOCUMENT prompt, it is used.
 
-    Windows come as they are, un-normalized, so that rows which differ only in later steps share them.
-    """
+    Window vectors are requested un-normalized, so that rows which differ only in later steps share them."""
     given = _with_prompt(dict(row.body["document"]), "DOCUMENT", model)
     if keeps_windows(row):
         given |= {"output": "WINDOW_VECTORS", "normalize": False}
@@ -126,10 +125,10 @@ def document_options(row: Row, model: Any) -> Options:
 
 
 def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
-    """The model's QUERY prompt where the row names none; a query beyond the trained window goes through it in windows.
+    """Returns the row's options for queries. If the row names no prompt, the model's QUERY prompt is used. A query beyond the trained window is
+    cut into windows.
 
-    query_model: another model of the server, of the same weights in another precision, for rows that name none.
-    """
+    query_model: another model of the server with the same weights in another precision, for rows that name no model."""
     given = _with_prompt(dict(row.body.get("query") or {}), "QUERY", model)
     if query_model and "model" not in given:
         given["model"] = query_model
@@ -143,7 +142,7 @@ def keeps_windows(row: Row) -> bool:
 
 
 def methods(row: Row) -> set[str]:
-    """Fields of Extension that the row needs the model to have."""
+    """Returns the fields of Extension that the model must support for this row."""
     extension = row.body["document"].get("extension") if row.kind == "document" else None
     return set(extension) - {"when", "recommended", "profile"} if isinstance(extension, dict) else set()
 
@@ -249,7 +248,7 @@ def _mapping(value: Any, where: str, known: set[str] | None = None) -> dict:
 
 
 def _expand(figure: str, grid: dict, where: str) -> list[tuple[str, Any, dict]]:
-    """A row for every combination of the axes' values, with {AXIS} replaced in its name, its keys and its strings."""
+    """Returns a row for every combination of the axes' values. {AXIS} is replaced in its name, its keys and its strings."""
     where = f"{where}: grid {figure!r}"
     axes = _mapping(grid.get("axes"), f"{where}: axes")
     if not all(isinstance(values, list) and values for values in axes.values()):
@@ -262,7 +261,7 @@ def _expand(figure: str, grid: dict, where: str) -> list[tuple[str, Any, dict]]:
 
 
 def _filled(value: Any, chosen: dict[str, Any]) -> Any:
-    """A string that is a placeholder and nothing else becomes the value itself, so that numbers stay numbers."""
+    """Fills in placeholders. A string that is only a placeholder becomes the value itself, so that numbers stay numbers."""
     if isinstance(value, Mapping):
         return {_filled(key, chosen): _filled(inner, chosen) for key, inner in value.items()}
     if isinstance(value, list):
@@ -272,6 +271,6 @@ def _filled(value: Any, chosen: dict[str, Any]) -> Any:
     for axis, replacement in chosen.items():
         if value == f"{{{axis}}}":
             return replacement
-        written = str(replacement).lower() if isinstance(replacement, bool) else str(replacement)  # As in YAML.
+        written = str(replacement).lower() if isinstance(replacement, bool) else str(replacement)  # Written as in YAML.
         value = value.replace(f"{{{axis}}}", written)
     return value

@@ -1,4 +1,4 @@
-"""Markdown tables of results."""
+"""Writes results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def markdown(result: dict) -> str:
-    """One result: its rows with figures and cost, or a row a method and a column a length."""
+    """Formats one result: its rows with metrics and cost, or a table with one row per method and one column per length."""
     model = result["model"]
     on = f"{model['name']} ({model['precision']}, {model['device']})" if model else "no server"
     draws = f"95 % intervals by {result['bootstrap_draws']:,} paired bootstraps over documents"
@@ -16,7 +16,7 @@ def markdown(result: dict) -> str:
 
 
 def combined(results: Sequence[dict]) -> str:
-    """Rows by method, columns by set and model, each result's own metric in points: the form of the paper's table."""
+    """Formats several results as in the paper's table: rows are methods, columns are sets and models. Each result has its own metric, in points."""
     names = list(dict.fromkeys(name for result in results for name in result["mean"]))
     labels = [f"{result['task']}, {result['model']['name']}" if result["model"] else result["task"] for result in results]
     rows = [[name, *(_points(result["mean"].get(name)) for result in results)] for name in names]
@@ -24,7 +24,7 @@ def combined(results: Sequence[dict]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Numbers stand to the right."""
+    """Formats a table. Numbers are right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -69,7 +69,7 @@ def _row(row: dict, baseline: str) -> list[str]:
 
 
 def _by_characters(result: dict, one: dict) -> str:
-    """The metric by the length of the queries' documents; nothing where all documents are of one length."""
+    """Formats the metric by the length of the queries' documents. Returns nothing if all documents have one length."""
     slices = one["rows"][0].get("by_length", []) if one["rows"] else []
     if len(slices) < 2:
         return ""
@@ -79,7 +79,7 @@ def _by_characters(result: dict, one: dict) -> str:
 
 
 def _by_length(result: dict) -> str:
-    """Accuracy at 1 (or the task's metric) by nominal length, and the mean of all lengths."""
+    """Formats accuracy at 1 (or the task's metric) by nominal length, and the mean of all lengths."""
     names = list(dict.fromkeys(row["name"] for one in result["slices"] for row in one["rows"]))
     found = {(row["name"], one["name"]): row["metrics"][result["metric"]] for one in result["slices"] for row in one["rows"]}
     rows = []

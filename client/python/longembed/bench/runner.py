@@ -1,4 +1,4 @@
-"""Runs rows over a task and gathers figures: the result is plain JSON, from which tables and pictures are made."""
+"""Runs rows over a task and collects the results as plain JSON. Tables and pictures are made from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Task:
-    """A set, or one of LongEmbed's synthetic tasks with a slice for each nominal length: {"256": ..., "512": ...}. A real set is one slice, ""."""
+    """A retrieval set. One of LongEmbed's synthetic tasks has a slice for each nominal length: {"256": ..., "512": ...}. A real set has the single
+    slice ""."""
 
     name: str
     slices: dict[str, Corpus]
@@ -39,8 +40,7 @@ class Task:
 class Bench:
     """Settings for running rows.
 
-    client: None where no row needs a server. query_model: see recipes.query_options. say: takes a line for each row as it is done.
-    """
+    client: may be None if no row needs a server. query_model: see recipes.query_options. say: called with a line of text after each row."""
 
     client: Client | None
     store: Store
@@ -50,12 +50,12 @@ class Bench:
     say: Callable[[str], None] = lambda line: None
 
     def run(self, task: Task, chosen: Recipes) -> dict:
-        """The result. Rows that the model cannot do, or that are not run at a length, are listed with the reason."""
+        """Returns the result. It lists, with a reason, the rows that the model cannot run or that are not run at a length."""
         slices = [self.measure(name, corpus, chosen) for name, corpus in task.slices.items()]
         return gather(task.name, task.metric, chosen, self.describe_model(), slices, self.seed)
 
     def measure(self, name: str, corpus: Corpus, chosen: Recipes) -> dict:
-        """One set's figures: {"name", "corpus", "rows", "skipped"}."""
+        """Returns the figures of one set: {"name", "corpus", "rows", "skipped"}."""
         scorer = Scorer(self.client, self.store, corpus, self.bars, self.query_model)
         bootstrap = metrics.Bootstrap(corpus.answers(), DRAWS, self.seed)
         values, costs, skipped = {}, {}, {}
@@ -75,7 +75,7 @@ class Bench:
         return {"name": name, "corpus": corpus.describe(), "rows": rows, "skipped": skipped}
 
     def able(self, rows: list[Row]) -> list[Row]:
-        """Those that the model can do."""
+        """Returns the rows that the model can run."""
         return [row for row in rows if not self._why_not(row, "")]
 
     def describe_model(self) -> dict | None:
@@ -97,7 +97,7 @@ class Bench:
 
 
 def gather(task: str, metric: str, chosen: Recipes, model: dict | None, slices: list[dict], seed: int) -> dict:
-    """A result out of measured slices."""
+    """Combines measured slices into a result."""
     return {
         "format": FORMAT,
         "task": task,
@@ -128,7 +128,7 @@ def load(path: Path) -> dict:
 
 
 def figures(values: dict[str, np.ndarray], baseline: dict[str, np.ndarray] | None, corpus: Corpus, bootstrap: metrics.Bootstrap) -> dict:
-    """Metrics with intervals, the paired difference to the baseline, position bias by thirds, and the metric by document length."""
+    """Returns metrics with intervals, the paired difference to the baseline, position bias by thirds, and the metric by document length."""
     lengths = [len(corpus.documents[document]) for document in corpus.answers()]
     main = values[corpus.metric]
     result: dict = {"metrics": {name: bootstrap.estimate(values[name]).rounded() for name in metrics.METRICS}}
@@ -148,6 +148,6 @@ def figures(values: dict[str, np.ndarray], baseline: dict[str, np.ndarray] | Non
 
 
 def _mean(slices: list[dict], metric: str) -> dict[str, float]:
-    """The mean over the slices, as LongEmbed scores its synthetic tasks, of the rows that ran on all of them."""
+    """Returns the mean over the slices, as LongEmbed scores its synthetic tasks. Only rows that ran on all slices are included."""
     values = [{row["name"]: row["metrics"][metric]["value"] for row in one["rows"]} for one in slices]
     return {name: round(float(np.mean([one[name] for one in values])), 5) for name in values[0] if all(name in one for one in values)}

@@ -1,10 +1,10 @@
-"""Embeddings on disk, so that rows which share a recipe embed once, corpora which share texts embed once, and a run that was stopped continues.
+"""Stores embeddings on disk. Rows that share a recipe embed once, corpora that share texts embed once, and an interrupted run continues where it
+stopped.
 
-    STORE/KEY/about.json     what the vectors were made with
-    STORE/KEY/PIECE.npz      some texts' vectors, written whole or not at all
+    STORE/KEY/about.json     describes how the vectors were made
+    STORE/KEY/PIECE.npz      vectors of some texts, written atomically
 
-KEY is a hash of the embedder's description; a text is known by its own hash. Several processes may write into one store.
-"""
+KEY is a hash of the embedder's description. A text is identified by its own hash. Several processes may write into one store."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from typing import Protocol
 
 import numpy as np
 
-# A piece is written after so many seconds, which is the most work that a stopped run loses.
+# A piece is written after this many seconds. An interrupted run loses at most this much work.
 SECONDS_A_PIECE = 20.0
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """One text's vectors [k, dimensions] float32, how many tokens each stands for [k], and the tokens of the text as encoded and cut away."""
+    """The vectors of one text [k, dimensions] float32, the tokens that each stands for [k], the tokens of the encoded text, and the tokens that
+    were cut away."""
 
     values: np.ndarray
     lengths: np.ndarray
@@ -36,12 +37,12 @@ class Vectors:
 
 
 class Embedder(Protocol):
-    """Makes vectors. Equal descriptions mean equal vectors of equal texts."""
+    """Computes vectors. Equal descriptions mean equal vectors for equal texts."""
 
     def describe(self) -> dict: ...
 
     def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
-        """Yields every text's number and vectors, in any order. Raises what stops it."""
+        """Yields the number and the vectors of every text, in any order. Raises the error that stops it."""
 
 
 class Bar(Protocol):
@@ -50,7 +51,8 @@ class Bar(Protocol):
 
 @dataclass(frozen=True)
 class Embedded:
-    """All texts' vectors in their order. `seconds` is what embedding took when it was done, whenever that was; tokens are the texts' as encoded."""
+    """The vectors of all texts in their order. `seconds` is the time that embedding took when it was done, even if that was in an earlier run.
+    Tokens are those of the encoded texts."""
 
     vectors: list[Vectors]
     seconds: float
@@ -65,7 +67,7 @@ class Store:
         self.folder = folder
 
     def embed(self, embedder: Embedder, texts: Sequence[str], bar: Bar | None = None) -> Embedded:
-        """From the store as far as it goes; the rest is embedded and kept."""
+        """Reads vectors from the store if it has them. Embeds and stores the others."""
         about = embedder.describe()
         shelf = _Shelf(self.folder / key_of(about), about)
         names = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
@@ -98,7 +100,7 @@ class _Shelf:
             write_whole(folder / "about.json", json.dumps(about, indent=1, sort_keys=True).encode())
 
     def fill(self, embedder: Embedder, texts: dict[str, str], bar: Bar | None) -> None:
-        """Writes what there is when a piece is full, at the end, and when anything stops it."""
+        """Embeds the texts. Writes the finished vectors when a piece is full, at the end, and when an error stops the run."""
         names = list(texts)
         ready: dict[str, Vectors] = {}
         started = time.monotonic()
@@ -114,7 +116,7 @@ class _Shelf:
             self._write(ready, time.monotonic() - started)
 
     def _write(self, ready: dict[str, Vectors], seconds: float) -> None:
-        """Seconds are shared out by tokens."""
+        """Writes a piece. `seconds` is distributed over the texts by their tokens."""
         if not ready:
             return
         tokens = np.array([one.tokens for one in ready.values()], np.int64)
@@ -150,7 +152,7 @@ def key_of(about: dict) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, never a part."""
+    """Writes a file atomically: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as scratch:
         scratch.write(content)

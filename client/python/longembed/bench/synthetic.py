@@ -1,8 +1,7 @@
-"""Passkey and Needle by LongEmbed's construction (arXiv 2404.12096): one sentence hidden in a haystack, at eight nominal lengths.
+"""Passkey and Needle as LongEmbed constructs them (arXiv 2404.12096): one sentence hidden in a haystack, at eight nominal lengths.
 
-The same 100 people, keys and facts serve every length, and no two people share a first or a last name. Every document of a length has the same
-haystack; 50 of the 100 are asked for. LongEmbed's seeds are not published: to equal its numbers, read its own data (`hub.py`).
-"""
+Every length uses the same 100 people, keys and facts, and no two people share a first or a last name. All documents of a length have the same
+haystack. Queries ask for 50 of the 100. LongEmbed's seeds are not published. To reproduce its numbers, read its own data (`hub.py`)."""
 
 from __future__ import annotations
 
@@ -16,14 +15,15 @@ from .corpus import Corpus, CorpusError
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 ASKED = 50
 WORDS_PER_TOKEN = 0.75
-# Words of the haystack left out for the needle, so that the published documents come out to the character.
+# The number of words that the haystack is shortened by, to make room for the needle. With these numbers, documents have exactly the published sizes
+# in characters.
 PASSKEY_WORDS, NEEDLE_WORDS = 25, 18
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 BOUNDARY = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bDr\.)(?<!\bEsq\.)[\"')]* ")
 
 
 def passkey(length: int, seed: int = 0) -> Corpus:
-    """Documents of `floor(0.75 length)` words, one with each person's key; queries ask for 50 people's."""
+    """Returns documents of `floor(0.75 length)` words, each with the key of one person. Queries ask for the keys of 50 people."""
     words = FILLER.split()
     haystack = repeat(words, _words(length) - PASSKEY_WORDS)
     names = names_of_people()
@@ -33,7 +33,8 @@ def passkey(length: int, seed: int = 0) -> Corpus:
 
 
 def needle(length: int, seed: int = 0, text: Path | None = None) -> Corpus:
-    """The same with made-up facts in prose: that of the file `text`, repeated where it is short, or the first chapters of Persuasion (Jane Austen, 1818)."""
+    """Returns the same with made-up facts in prose. The prose is that of the file `text`, repeated if it is too short, or the first chapters of
+    Persuasion (Jane Austen, 1818)."""
     prose = (Path(text) if text else resources.files(__package__) / "data/persuasion.txt").read_text(encoding="utf-8")
     words = prose.split()
     if not words:
@@ -49,12 +50,12 @@ def passkey_needle(name: str, key: int) -> str:
 
 
 def names_of_people() -> list[str]:
-    """100 of them; no two share a part."""
+    """Returns 100 names. No two share a first or a last name."""
     return _data("names.txt")
 
 
 def keys(seed: int) -> list[int]:
-    """Distinct, of 4 or 5 digits."""
+    """Returns distinct numbers of 4 or 5 digits."""
     draw = random.Random(f"{seed} keys")
     return draw.sample(range(1000, 100000), 100)
 
@@ -64,12 +65,13 @@ def repeat(words: list[str], count: int) -> str:
 
 
 def insert(haystack: str, needle: str, at: int) -> str:
-    """The needle on a line of its own at a sentence boundary; a newline takes the place of the blank that ends the sentence before."""
+    """Inserts the needle on its own line at a sentence boundary. A newline replaces the blank after the previous sentence."""
     return f"{haystack[:at].rstrip(' ')}\n{needle}\n{haystack[at:]}"
 
 
 def boundaries(haystack: str) -> list[int]:
-    """Positions where a sentence may begin: the beginning, after each sentence, and the end where it is one of a sentence."""
+    """Returns the positions at which a sentence may begin: the beginning, the end of each sentence, and the end of the haystack if a sentence ends
+    there."""
     within = [match.end() for match in BOUNDARY.finditer(haystack + " ")]
     return [0, *(min(place, len(haystack)) for place in within)]
 

@@ -1,4 +1,4 @@
-"""Computes the scores of a row: embeds texts through the store, aggregates, reduces, sums."""
+"""Computes the scores of a row. Embeds texts through the store, and aggregates, reduces and sums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .store import Bar, Embedded, Embedder, Store, key_of
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "BFLOAT16": 2, "INT8": 1, "BINARY": 1 / 8}
 
 Bars = Callable[[str, int], AbstractContextManager[Bar | None]]
-"""A progress bar: the unit and the total."""
+"""Creates a progress bar from a label and the total."""
 
 
 def no_bars(label: str, total: int) -> AbstractContextManager[None]:
@@ -32,10 +32,9 @@ def no_bars(label: str, total: int) -> AbstractContextManager[None]:
 
 @dataclass
 class Cost:
-    """Of all documents of a corpus. Keys identify the embedding and the aggregation, so that a sum counts shared vectors once.
+    """The cost of all documents of a corpus. Keys identify the embedding and the aggregation, so that a sum counts shared vectors once.
 
-    work: {key: (tokens, seconds)}. kept: {key: (vectors, bytes)}.
-    """
+    work: {key: (tokens, seconds)}. kept: {key: (vectors, bytes)}."""
 
     documents: int
     truncated_documents: int = 0
@@ -67,7 +66,7 @@ class Scored:
 
 
 class Scorer:
-    """Rows of one corpus; a row's scores are computed once, and sums take them."""
+    """Scores the rows of one corpus. The scores of a row are computed once, and sums use them."""
 
     def __init__(self, client: Client | None, store: Store, corpus: Corpus, bars: Bars = no_bars, query_model: str | None = None):
         self.client, self.store, self.corpus, self.bars, self.query_model = client, store, corpus, bars, query_model
@@ -84,7 +83,7 @@ class Scorer:
         return self._model
 
     def score(self, row: Row) -> Scored:
-        """[queries, documents]. The rows that a sum names must have been scored."""
+        """Returns [queries, documents]. For a sum, the rows that it names must have been scored before."""
         kinds = {"document": self._document, "bm25": self._bm25, "sum": self._sum, "openai": self._openai, "sentence_transformers": self._sentence_transformers}
         if row.name not in self.done:
             self.done[row.name] = kinds[row.kind](row)
@@ -132,7 +131,8 @@ class Scorer:
     def _vectors(
         self, row: Row, documents: Embedder, texts: Sequence[str], queries: Embedder, combine: aggregates.Aggregate | None, size: float = 0.0
     ) -> Scored:
-        """`combine` aggregates and normalizes each text's vectors; None leaves them as they came. `size`: bytes a vector, 0 for float32."""
+        """Embeds and scores. `combine` aggregates and normalizes the vectors of each text; None leaves them unchanged. `size` is the bytes per
+        vector; 0 means float32."""
         found = self._embed(f"{row.name}: documents", documents, texts)
         kept = [one.values if combine is None else aggregates.normalized(combine(one.values, one.lengths)) for one in found.vectors]
         scores = self._scores(row, self._queries(row, queries, combine is not None), maxsim.MultiVectors.of(kept))
@@ -148,7 +148,8 @@ class Scorer:
         return Scored(scores, cost)
 
     def _scores(self, row: Row, queries: maxsim.MultiVectors, documents: maxsim.MultiVectors) -> np.ndarray:
-        """With `center`, queries are centered by the mean of queries of other documents: half of the documents' queries serve the other half."""
+        """Scores all queries. With `center`, queries are centered by the mean of the queries of other documents: the documents are split into two
+        halves, and each half uses the queries of the other."""
         reduce = maxsim.reduction(str(row.body.get("reduce", "max")))
         if not row.body.get("center"):
             return maxsim.score(queries, documents, reduce)

@@ -1,1 +1,1 @@
-"""The protobuf package longembed.v1 under the names that protoc gives its modules."""
+"""The protobuf package longembed.v1, with the module names that protoc generates."""

@@ -1,4 +1,4 @@
-"""The messages of longembed/v1/embedding.proto, for code written against protoc's modules. They are those of longembed.messages."""
+"""The messages of longembed/v1/embedding.proto, for code that imports protoc's modules. They are the same classes as in longembed.messages."""
 
 from google.protobuf.message import Message as _Message
 

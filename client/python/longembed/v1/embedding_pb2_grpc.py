@@ -1,4 +1,4 @@
-"""The stub of longembed.v1.EmbeddingService, for code written against protoc's modules."""
+"""The stub of longembed.v1.EmbeddingService, for code that imports protoc's modules."""
 
 from longembed.channel import Stub as EmbeddingServiceStub
 

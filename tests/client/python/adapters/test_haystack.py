@@ -1,4 +1,4 @@
-"""The Haystack components with haystack-ai and a real server."""
+"""Tests the Haystack components with haystack-ai and a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LangChain adapter with langchain-core and a real server."""
+"""Tests the LangChain adapter with langchain-core and a real server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_vector_store_of_langchain(address):
 
 @pytest.fixture(scope="module")
 def documents(long_text):
-    """Two long documents with one fact each, near the end of one and in the middle of the other."""
+    """Returns two long documents with one fact each, near the end of the first and in the middle of the second."""
     parts = long_text.split("\n\n")
     return [
         Document(id="nile", page_content="\n\n".join([*parts, "The Nile is about 6,650 km long.", parts[0]]), metadata={"topic": "rivers"}),

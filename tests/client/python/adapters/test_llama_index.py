@@ -1,4 +1,4 @@
-"""The LlamaIndex adapter with llama-index-core and a real server."""
+"""Tests the LlamaIndex adapter with llama-index-core and a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter whose library is not installed says which extra to install."""
+"""Tests that an adapter whose library is not installed names the extra to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""mteb 2.x on local data: one vector a text, and MaxSim through SearchProtocol. Scores are compared with those of a generated client's vectors."""
+"""Tests mteb 2.x on local data: one vector per text, and MaxSim through SearchProtocol. Scores are compared with those computed from a generated
+client's vectors."""
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ def write(path, lines):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, long_text):
-    """(folder, documents, queries, relevant): four documents of about 600 tokens, asked for by their last words; one query is judged for another.
+    """Returns (folder, documents, queries, relevant): four documents of about 600 tokens, with queries about their last words. The judgment of one
+    query is that of another.
 
-    "dev" and "heldout" are two halves, gzipped; "all" is the whole in plain text.
-    """
+    "dev" and "heldout" are two halves, gzipped. "all" is the whole set in plain text."""
     texts = [long_text[start : start + 2800].strip() for start in range(0, 2 * 2800, 1400)][:4]
     documents = {f"d{number}": text for number, text in enumerate(texts)}
     queries = {f"q{number}": " ".join(text.split()[-30:]) for number, text in enumerate(texts)}
@@ -49,7 +50,7 @@ def data(tmp_path_factory, long_text):
 
 
 def evaluate(model, folder, predictions):
-    """(main score, {query: {document: score}}) of mteb."""
+    """Returns mteb's (main score, {query: {document: score}})."""
     task = mteb.get_task(TASK)
     use_local_data(task, folder, ["all"])
     result = mteb.evaluate(model, task, cache=None, prediction_folder=predictions, show_progress_bar=False, co2_tracker=False)
@@ -58,7 +59,7 @@ def evaluate(model, folder, predictions):
 
 
 def ndcg_at_10(scores: np.ndarray, relevant: list[int]) -> float:
-    """Of one relevant document a query: the mean of 1 / log2(1 + rank)."""
+    """Computes nDCG@10 for one relevant document per query: the mean of 1 / log2(1 + rank)."""
     ranks = [1 + (row > row[document]).sum() for row, document in zip(scores, relevant)]
     return float(np.mean([1 / np.log2(1 + rank) for rank in ranks]))
 
@@ -69,7 +70,7 @@ def compare(found, main_score, wanted, data):
     np.testing.assert_allclose(matrix, wanted, atol=1e-5)
     ids = list(documents)
     assert main_score == pytest.approx(ndcg_at_10(wanted, [ids.index(relevant[query]) for query in queries]), abs=1e-4)
-    assert main_score < 1  # The query that misses.
+    assert main_score < 1  # One query misses its document.
 
 
 def test_one_vector_a_text(address, expected, data, tmp_path):
@@ -131,7 +132,7 @@ def test_local_data(data):
     folder, documents, queries, _ = data
     task = mteb.get_task(TASK)
     use_local_data(task, folder, ["dev", "heldout"])
-    task.load_data()  # Asks no hub: the data is there.
+    task.load_data()  # The data is already there, so the hub is not accessed.
     assert task.corpus == {"test": {id: {"text": text} for id, text in documents.items()}}
     assert task.queries == {"test": {id: queries[id] for id in ("q0", "q1")}}
     assert task.relevant_docs == {"test": {"q0": {"d0": 1}, "q1": {"d1": 1}}}

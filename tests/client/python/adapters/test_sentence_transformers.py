@@ -1,4 +1,4 @@
-"""The encoder with sentence-transformers' methods, against a real server and, where it is installed, against that library's own functions."""
+"""Tests the encoder with sentence-transformers' methods, against a real server and, if the library is installed, against its own functions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_shapes_and_types(address):
     assert [vector.shape for vector in model.encode(TEXTS, convert_to_numpy=False)] == [(384,)] * 3
     assert abs(np.linalg.norm(model.encode_query(QUESTION)) - 1) > 0.1
     assert abs(np.linalg.norm(model.encode_query(QUESTION, normalize_embeddings=True)) - 1) < 1e-5
-    with pytest.raises(InvalidArgument, match="dimensions"):  # The model is not trained for fewer.
+    with pytest.raises(InvalidArgument, match="dimensions"):  # The model is not trained for fewer dimensions.
         model.encode(TEXTS, truncate_dim=64)
     forced = LongEmbedModel(address, options=Options(force_dimensions=True))
     assert forced.encode(TEXTS, truncate_dim=64).shape == (3, 64)
@@ -71,7 +71,7 @@ def test_the_library_s_evaluator_runs_it(address, expected):
     evaluator = evaluation.InformationRetrievalEvaluator(
         queries, dict(enumerate(TEXTS)), {"nile": {0}, "bread": {2}}, show_progress_bar=False, write_csv=False, name="t"
     )
-    evaluator.store_metrics_in_model_card_data = lambda *_: None  # The card is of a model in this process.
+    evaluator.store_metrics_in_model_card_data = lambda *_: None  # The model card describes a model in this process.
     scores = expected(list(queries.values()), "query: ") @ expected(TEXTS, "passage: ").T
     ranks = [1 + int((row > row[relevant]).sum()) for row, relevant in zip(scores, (0, 2))]
     assert evaluator(model)["t_cosine_mrr@10"] == pytest.approx(np.mean([1 / rank for rank in ranks]))

@@ -1,4 +1,4 @@
-"""The base of every adapter: prompts and options of each side, order, errors, and clients for every event loop."""
+"""Tests the base of every adapter: prompts and options for queries and documents, order, errors, and one client per event loop."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_async_and_blocking_agree_in_every_event_loop(address, expected):
     async def embed():
         first, *rest = await sides.aembed(DOCUMENT, ["a", "b", "c"])
         await sides.aclose()
-        one = await sides.aembed_one(DOCUMENT, "a")  # After aclose there is another client.
+        one = await sides.aembed_one(DOCUMENT, "a")  # After aclose, the next call creates another client.
         return vectors([first, *rest]), vectors([one])
 
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_clients_of_ended_event_loops_are_let_go(address):
     first, second = asyncio.run(embed()), asyncio.run(embed())
     assert first is not second
     referrers = [other for other in gc.get_referrers(first) if isinstance(other, dict) and second in other.values()]
-    assert not referrers  # Only the running loop's client is kept, beside the second.
+    assert not referrers  # Only the running loop's client and the second one are kept.
 
 
 def test_with_a_client_async_methods_run_it_on_a_thread_or_use_the_async_client(address, expected):
@@ -86,7 +86,7 @@ def test_with_a_client_async_methods_run_it_on_a_thread_or_use_the_async_client(
         with Client(address) as client:
             async with AsyncClient(address) as async_client:
                 if with_async_client:
-                    client.close()  # Only the async one can answer.
+                    client.close()  # Only the async client can answer.
                 sides = Sides(client, async_client=async_client if with_async_client else None)
                 return vectors([await sides.aembed_one(QUERY, QUESTION), *await sides.aembed(QUERY, [QUESTION])])
 

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def corpus():
-    """24 documents of growing length with two queries each; evidence stands in every third."""
+    """Returns 24 documents of growing length with two queries each. Evidence occurs in every third of the documents."""
     from longembed.bench.corpus import Corpus
 
     documents = tuple(f"document {number} " * (10 + number) for number in range(24))

@@ -1,4 +1,4 @@
-"""A small endpoint of OpenAI's form on 127.0.0.1: counts words into vectors, so that it retrieves; notes what it was asked."""
+"""A small endpoint on 127.0.0.1 with OpenAI's API. Its vectors are counts of words, so that retrieval works. It records its requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def vector(text: str) -> list[float]:
 
 
 class StandIn:
-    """refusals: HTTP codes to answer with before it works. spoil: changes a good answer's body."""
+    """refusals: HTTP codes to answer before it works. spoil: modifies the body of a good answer."""
 
     def __init__(self, refusals=(), spoil=lambda body: body):
         self.requests, self.refusals, self.spoil = [], list(refusals), spoil

@@ -1,4 +1,4 @@
-"""Small sets in the form of ../shared/longdata, and an embedder without a server that counts its work."""
+"""Small sets in the format of ../shared/longdata, and an embedder that needs no server and counts its work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_lines(path: Path, lines: Sequence[dict]) -> None:
 
 
 def write_set(folder: Path, half: str = "dev", first: int = 0, documents: int = 3, suffix: str = ".gz") -> Path:
-    """Documents d0, d1, ... with two queries each, and evidence in a third that depends on the document."""
+    """Writes documents d0, d1, ... with two queries each. The evidence is in a third that depends on the document."""
     folder.mkdir(exist_ok=True)
     numbers = range(first, first + documents)
     texts = {number: f"document {number} says word{number} " * 30 for number in numbers}
@@ -31,7 +31,7 @@ def write_set(folder: Path, half: str = "dev", first: int = 0, documents: int = 
 
 
 class CountingEmbedder:
-    """Vectors that follow from the text's hash, as many as it has words, at most 4. Stops like a killed process after `limit` texts."""
+    """Returns vectors made from the text's hash, one per word but at most 4. Stops like a killed process after `limit` texts."""
 
     def __init__(self, name: str = "counting", limit: int | None = None):
         self.name, self.limit = name, limit
@@ -41,7 +41,7 @@ class CountingEmbedder:
         return {"kind": "counting", "name": self.name}
 
     def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
-        for number in reversed(range(len(texts))):  # Not in order, as a server answers.
+        for number in reversed(range(len(texts))):  # Not in order, like the answers of a server.
             if self.limit is not None and len(self.embedded) >= self.limit:
                 raise KeyboardInterrupt
             self.embedded.append(texts[number])

@@ -1,4 +1,4 @@
-"""Successive halving over made-up figures, and what it writes."""
+"""Tests successive halving with made-up results, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytest.importorskip("longembed", reason="the Python package is not installed; ru
 
 from longembed.bench import advise, recipes  # noqa: E402
 
-# Metric and seconds of each recipe; what it keeps follows from its windows.
+# Metric and seconds of each recipe. The number of vectors follows from its windows.
 FIGURES = {
     "truncated": (0.30, 1.0),
     "w64": (0.46, 3.0),
@@ -45,7 +45,7 @@ def rows():
 
 
 class Figures:
-    """Evaluates by the tables above, and notes what was asked."""
+    """Evaluates recipes by the tables above, and records the calls."""
 
     def __init__(self, metrics=None):
         self.metrics = metrics or {name: value for name, (value, _) in FIGURES.items()} | {"m64": 0.8, "m128": 0.7, "m256": 0.6}
@@ -81,7 +81,7 @@ def test_recipes_halve_while_documents_double(corpus, rows):
 
 
 def test_what_nothing_cheaper_beats_survives(corpus, rows):
-    """Worst of all but embedded fastest: it stays for the picture of quality against cost."""
+    """The recipe has the worst metric but the fastest embedding. It is kept for the picture of quality against cost."""
     figures = Figures()
     found = advise.survivors(
         [rows[name] for name in ("w64", "w128", "w256", "max")], {row["name"]: row for row in figures(corpus, list(rows.values())[:7])}, corpus

@@ -1,4 +1,4 @@
-"""Aggregations against loops in float64, and reductions against the definition."""
+"""Compares aggregations with loops in float64, and reductions with their definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading sets: halves merge, and every defect of a file is named with its place."""
+"""Tests reading sets: halves are merged, and every defect of a file is reported with its position."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_subset_keeps_its_own_queries(tmp_path):
 
 
 def test_grades_and_several_relevant_documents(tmp_path):
-    """A grade of 0 is no relevance; a query whose documents are not all in a subset leaves it."""
+    """A grade of 0 means not relevant. A query is not in a subset unless all its relevant documents are."""
     write_set(tmp_path, documents=3, suffix="")
     with (tmp_path / "dev.qrels.jsonl").open("a") as file:
         for line in ({"query": "q0a", "doc": "d1", "relevance": 0}, {"query": "q1a", "doc": "d2", "relevance": 2}, {"query": "q2b", "doc": "d0"}):
@@ -96,7 +96,7 @@ def test_a_broken_archive_and_broken_json_are_named(tmp_path):
 
 
 def hub_copy(folder, name, lengths=(None,)):
-    """LongEmbed's repository as it is laid out on the hub: SET/{corpus,queries,qrels}.jsonl with doc_id, qid, text and, if synthetic, context_length."""
+    """Writes LongEmbed's repository as on the hub: SET/{corpus,queries,qrels}.jsonl with doc_id, qid, text and, if synthetic, context_length."""
     (folder / name).mkdir()
     mark = [{} if length is None else {"context_length": length} for length in lengths]
     write_lines(folder / name / "corpus.jsonl", [{"doc_id": f"d{n}-{i}", "text": f"text {n}", **m} for i, m in enumerate(mark) for n in range(3)])
@@ -128,7 +128,7 @@ def test_a_real_set_of_the_hub_must_be_longembeds(tmp_path, monkeypatch):
 
 
 def test_files_come_from_the_pinned_revision(tmp_path, monkeypatch):
-    """The real library's function, in place of its network."""
+    """Replaces only the network function of the real library."""
     library = pytest.importorskip("huggingface_hub")
     hub_copy(tmp_path, "needle", (256,))
     asked = []

@@ -1,4 +1,4 @@
-"""longembed-bench through a real server: aggregation equals the server's, cuts are exact, stopped runs go on, advice is written."""
+"""Runs longembed-bench through a real server: aggregation equals the server's, cuts are exact, interrupted runs continue, and advice is written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def client(address):
 
 @pytest.fixture
 def small_set(tmp_path) -> Path:
-    """Four documents of some 700 tokens about four places, one at the end of each, with a query of two sentences each."""
+    """Writes four documents of about 700 tokens. Each mentions a place at its end, and has a query of two sentences."""
     names = [fact.split("\t") for fact in (Path(synthetic.__file__).parent / "data/needles.tsv").read_text().splitlines()[:4]]
     prose = (Path(synthetic.__file__).parent / "data/persuasion.txt").read_text().split()
     texts = [" ".join(prose[500 * i : 500 * i + 500]) + " " + fact for i, (fact, _) in enumerate(names)]
@@ -61,7 +61,7 @@ def small_set(tmp_path) -> Path:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Texts sent to be embedded. `limit`: the stream breaks off after so many answers."""
+    """Counts the texts sent to be embedded. `limit`: the stream breaks after this many answers."""
 
     class Counted:
         texts, limit = [], None
@@ -110,7 +110,7 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
     assert "the same command goes on where it was" in capsys.readouterr().err
     counted.limit = None
     assert main(command) == 0
-    # Documents by four recipes, queries whole and by sentence, of which all share the first: rows that share windows share them here, too.
+    # Four recipes for documents, and queries as a whole and by sentence. Rows that share windows also share them here.
     assert len(counted.texts) == 4 * 4 + 4 + (1 + 4)
     folder = tmp_path / "out" / "set" / "e5-small-v2"
     result = runner.load(folder)
@@ -128,7 +128,7 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
 
 
 def test_passkey_by_length(client, tmp_path):
-    """At 1,024 tokens, keys beyond the window: all truncated texts are the same, so that the right one comes first once in 8 times."""
+    """At 1,024 tokens, the keys are beyond the window. All truncated texts are equal, so the right one comes first once in 8 times."""
     long = synthetic.passkey(1024)
     beyond = [i for i, text in enumerate(long.documents) if text.index("pass key") > 2600][:8]
     tasks = runner.Task("passkey", {"256": synthetic.passkey(256).subset(beyond), "1024": long.subset(beyond)})

@@ -1,4 +1,4 @@
-"""Metrics against slow definitions: ties by going through every order, bootstrap by drawing and averaging queries in loops."""
+"""Compares metrics with slow definitions: ties by trying every order, and the bootstrap by drawing and averaging queries in loops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from longembed.bench import metrics  # noqa: E402
 
 
 def orders(scores):
-    """Every ranking that sorts by score, ties in each possible order, all equally likely."""
+    """Yields every ranking that sorts by score, with ties in each possible order, all equally likely."""
     groups = [[i for i, score in enumerate(scores) if score == value] for value in sorted(set(scores), reverse=True)]
     for chosen in itertools.product(*(itertools.permutations(group) for group in groups)):
         yield [document for group in chosen for document in group]
@@ -74,7 +74,8 @@ def test_a_draw_takes_a_document_with_all_of_its_queries():
 
 
 def test_intervals_hold_what_they_should():
-    """95 % of the intervals of samples of documents hold the population's mean; queries of a document are alike, so drawing queries would hold far fewer."""
+    """95 % of the intervals of samples of documents must contain the population's mean. Queries of a document are alike, so intervals from drawing
+    queries would contain it far less often."""
     generator = np.random.default_rng(0)
     held = 0
     for trial in range(200):
@@ -87,7 +88,7 @@ def test_intervals_hold_what_they_should():
 
 
 def test_differences_are_paired():
-    """A constant gain has an interval without width, however much the values vary."""
+    """The interval of a constant gain must have no width, however much the values vary."""
     generator = np.random.default_rng(1)
     documents = generator.integers(0, 30, size=200)
     values = generator.random(200)

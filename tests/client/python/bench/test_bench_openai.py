@@ -1,4 +1,4 @@
-"""Rows of an OpenAI-compatible endpoint against a stand-in, and the whole command without a longembed server."""
+"""Tests rows of an OpenAI-compatible endpoint with a stand-in, and the whole command without a longembed server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and pictures: every picture is drawn from results alone, shows what it should, and refuses results that do not fit it."""
+"""Tests tables and pictures: every picture is drawn from results alone, shows what it should, and refuses results that do not fit."""
 
 from __future__ import annotations
 

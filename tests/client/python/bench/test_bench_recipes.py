@@ -1,4 +1,4 @@
-"""Recipes in YAML: grids expand, and invalid rows are refused by name."""
+"""Tests recipes in YAML: grids are expanded, and invalid rows are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of sentence-transformers against a stand-in of its class: prompts, batches, and what it cuts away without a word."""
+"""Tests rows of sentence-transformers with a stand-in of its class: prompts, batches, and silent truncation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from longembed.bench.embedders import EmbedderError, SentenceTransformersEmbedde
 
 
 class SentenceTransformer:
-    """A token a word; a vector of the number of words that it keeps, and the first letter."""
+    """One token per word. A vector holds the number of words that are kept, and the first letter."""
 
     def __init__(self, path, device=None):
         self.path, self.device, self.max_seq_length, self.asked = path, device, 4, []

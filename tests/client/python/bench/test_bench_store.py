@@ -1,4 +1,4 @@
-"""The store: nothing is embedded twice, a stopped run goes on, a half-written piece is nothing."""
+"""Tests the store: nothing is embedded twice, an interrupted run continues, and a half-written piece is ignored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_stopped_run_goes_on(tmp_path):
 
 
 def test_a_killed_run_loses_its_last_piece_only(tmp_path, monkeypatch):
-    """A piece that is full is on disk before the next text; what was being written when the process died is not read."""
+    """A full piece is on disk before the next text. What was being written when the process died is not read."""
     monkeypatch.setattr(store, "SECONDS_A_PIECE", 0.0)
     embedder = CountingEmbedder(limit=4)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Passkey and Needle against what is published of LongEmbed's: characters of single documents, and the spread of each length's."""
+"""Compares Passkey and Needle with what is published about LongEmbed's: the characters of single documents, and their range for each length."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ pytest.importorskip("longembed", reason="the Python package is not installed; ru
 from longembed.bench import synthetic  # noqa: E402
 from longembed.bench.corpus import CorpusError  # noqa: E402
 
-# Documents whose names and keys are published with their lengths.
+# Documents whose names, keys and lengths are published.
 PUBLISHED = [(512, "Douglas Alfaro", 6699, 1786), (1024, "Denisse Wilcox", 18025, 3610)]
-# Shortest and longest document of each length, from MTEB's descriptive statistics: name and key, twice each, make the whole spread.
+# The shortest and longest document of each length, from MTEB's descriptive statistics. Only name and key, which occur twice each, vary.
 SPREAD = {
     256: (866, 890),
     512: (1776, 1800),
@@ -28,7 +28,7 @@ SPREAD = {
 
 
 def haystack(length: int) -> str:
-    """The first words of the repeated sentences, by a loop."""
+    """Returns the first words of the repeated sentences, by a loop."""
     words = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.".split()
     return " ".join(words[i % 19] for i in range(int(0.75 * length) - 25))
 
@@ -47,7 +47,7 @@ def test_passkey_at_every_length(length):
     corpus = synthetic.passkey(length)
     assert (len(corpus.documents), len(corpus.queries), len(set(corpus.documents))) == (100, 50, 100)
     shortest, longest = SPREAD[length]
-    assert all(shortest <= len(document) <= longest + 1 for document in corpus.documents)  # One more where the needle begins or ends the text.
+    assert all(shortest <= len(document) <= longest + 1 for document in corpus.documents)  # One more if the needle begins or ends the text.
     for document in corpus.documents:
         before, needle, after = document.split("\n")
         assert " ".join(filter(None, (before, after))) == haystack(length)
@@ -65,7 +65,7 @@ def test_the_same_people_and_keys_serve_every_length():
 
     assert needles(256) == needles(32768)
     assert needles(256, seed=1) != needles(256)
-    assert synthetic.passkey(512).queries != synthetic.passkey(1024).queries  # Another 50 of the 100 are asked.
+    assert synthetic.passkey(512).queries != synthetic.passkey(1024).queries  # The queries ask for another 50 of the 100 people.
     assert synthetic.passkey(512) == synthetic.passkey(512)
 
 

@@ -1,4 +1,4 @@
-"""Scores of rows against loops: query sentences, centering without a look at the query's own document, sums, and what a sum costs."""
+"""Compares scores of rows with loops: query sentences, centering without the query's own document, sums, and the cost of a sum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def corpus():
 
 @pytest.fixture
 def scores(corpus, tmp_path):
-    """scores(row=YAML body, ...): the last row's, and its cost."""
+    """Returns a function scores(row=YAML body, ...) that returns the scores of the last row, and its cost."""
     running = StandIn()
 
     def score(**rows):
@@ -56,7 +56,7 @@ def test_words_of_sentences_in_windows(scores):
 
 
 def test_centering_uses_queries_of_other_documents_alone(scores):
-    """Queries of even documents are centered by the mean of the odd ones' queries, and the other way around."""
+    """Queries of even documents are centered by the mean of the queries of odd documents, and vice versa."""
     found = scores(row={"openai": {}, "center": True}).scores
 
     def centered(rows, mean):

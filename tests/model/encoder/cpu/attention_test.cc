@@ -1,4 +1,5 @@
-// The attention kernel against an n * n softmax in double precision over the very numbers that the kernel reads.
+// Compares the attention kernel with an n * n softmax in double precision, over exactly the numbers that the kernel
+// reads.
 #include "model/encoder/cpu/attention.h"
 
 #include <gmock/gmock.h>
@@ -26,7 +27,7 @@ struct Case {
   int window = 0;
   int rotary_width = 0;
   int reach = AttentionShape::kEverywhere;
-  int farthest = 0;  // Of a relative bias; 0: none.
+  int farthest = 0;  // The farthest distance of a relative bias. 0: no bias.
   KeyBaskets baskets;
   int chunk = 0;
 };
@@ -47,7 +48,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   AttentionTest() : columns_((case_.heads + 2 * case_.key_value_heads) * case_.head_dim) {
     std::normal_distribution<float> normal(0, 1.5f);
     values_.resize(static_cast<size_t>(case_.tokens) * columns_);
-    for (float& value : values_) value = FromBfloat16(ToBfloat16(normal(random_)));  // Exact in both element types.
+    // The value is exact in both element types.
+    for (float& value : values_) value = FromBfloat16(ToBfloat16(normal(random_)));
     std::uniform_real_distribution<double> angle(0, 6.28);
     for (int table = 0; table < 3; ++table) {
       for (int i = 0; i < case_.tokens * case_.rotary_width; ++i) {
@@ -85,7 +87,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
             .baskets = case_.baskets};
   }
 
-  // In pieces, as a batch takes it; of a window's as many as there may be.
+  // Runs the kernel in pieces, as a batch does. With local windows, a piece has the most queries that the kernel
+  // allows.
   void Run(const Kernels& kernels, const AttentionInput& input) const {
     AlignedBuffer scratch(kernels.attention_scratch(case_.head_dim));
     const int most = case_.reach == AttentionShape::kEverywhere ? 200 : kMaxQueries;
@@ -118,7 +121,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
       const int w = case_.window;
       int query_table = w == 0 || std::abs(i - j) < w ? 0 : j < i ? 2 : 1;
       int key_table = query_table == 0 ? 0 : 3 - query_table;
-      if (case_.chunk > 0) {  // The later of the two is shifted in the next chunk, and grouped farther away.
+      if (case_.chunk > 0) {  // In the next chunk the later token of the pair is shifted. Farther away it is grouped.
         const int away = std::abs(i / case_.chunk - j / case_.chunk);
         (j < i ? query_table : key_table) = away == 0 ? 0 : away == 1 ? 2 : 1;
       }
@@ -148,7 +151,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     return logits;
   }
 
-  // By the formula over whole rows: every basket that holds a weight gets an equal part of what `apart` leaves.
+  // Applies the formula to a whole row. Every basket that holds a weight gets an equal part of what `apart` leaves.
   std::vector<double> Calibrated(const std::vector<double>& weights) const {
     const auto [size, strength, apart] = case_.baskets;
     if (size == 0) return weights;
@@ -172,7 +175,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   void Compare(const Actual& actual, double tolerance) {
     for (int i = 0; i < case_.tokens; ++i) {
       for (int head = 0; head < case_.heads; ++head) {
-        std::vector<double>& expected = expected_[{head, i}];  // The same for all kernels.
+        std::vector<double>& expected = expected_[{head, i}];  // The expected values are the same for all kernels.
         if (expected.empty()) expected = Expected(head, i);
         for (int c = 0; c < case_.head_dim; ++c) {
           ASSERT_NEAR(actual(i, head * case_.head_dim + c), expected[c], tolerance)
@@ -189,7 +192,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
   std::vector<float> values_;
   std::vector<float> cos_[3], sin_[3];
   std::vector<float> bias_;
-  std::map<std::pair<int, int>, std::vector<double>> expected_;  // By head and token.
+  std::map<std::pair<int, int>, std::vector<double>> expected_;  // Keyed by head and token.
 };
 
 TEST_P(AttentionTest, Float32) {
@@ -229,7 +232,7 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
 
 constexpr int kAll = AttentionShape::kEverywhere;
 
-// Windows from none to beyond the sequence, with tiles and blocks of keys that some or all of their queries do not see.
+// Local windows from size 0 to beyond the sequence. Some or all queries of a tile do not see some blocks of keys.
 INSTANTIATE_TEST_SUITE_P(Local, AttentionTest,
                          ::testing::Values(Case{40, 2, 1, 16, false, 0, 8, 0}, Case{40, 2, 2, 16, false, 0, 8, 1},
                                            Case{130, 1, 1, 32, false, 0, 16, 5}, Case{700, 2, 1, 24, false, 0, 12, 64},
@@ -237,7 +240,8 @@ INSTANTIATE_TEST_SUITE_P(Local, AttentionTest,
                                            Case{300, 1, 1, 16, false, 0, 8, 400}, Case{300, 2, 1, 16, true, 0, 8, 31},
                                            Case{530, 1, 1, 16, true, 0, 8, 0}));
 
-// Baskets that blocks and tiles cut, of one key and beyond the sequence, with and without a token apart from them.
+// Baskets that blocks and tiles split, baskets of one key, and baskets beyond the sequence, with and without a token
+// apart from them.
 INSTANTIATE_TEST_SUITE_P(Calibrated, AttentionTest,
                          ::testing::Values(Case{1, 1, 1, 16, false, 0, 0, kAll, 0, {1, 0.5f, 0}},
                                            Case{5, 2, 2, 32, false, 0, 0, kAll, 0, {128, 0.5f, 0}},
@@ -255,7 +259,7 @@ INSTANTIATE_TEST_SUITE_P(Calibrated, AttentionTest,
                                            Case{300, 1, 1, 16, true, 0, 0, kAll, 20, {128, 0.5f, 0}},
                                            Case{300, 1, 1, 64, false, 0, 32, kAll, 0, {128, 0.0f, 0}}));
 
-// Chunks below a tile, of a block of keys and beyond it, with a short last one.
+// Chunks smaller than a tile, of a block of keys, and larger than one, with a short last chunk.
 INSTANTIATE_TEST_SUITE_P(DualChunk, AttentionTest,
                          ::testing::Values(Case{40, 2, 1, 16, false, 0, 8, kAll, 0, {}, 1},
                                            Case{40, 2, 1, 64, false, 0, 32, kAll, 0, {}, 7},
@@ -267,7 +271,7 @@ INSTANTIATE_TEST_SUITE_P(DualChunk, AttentionTest,
                                            Case{50, 1, 1, 16, false, 0, 8, kAll, 0, {}, 64},
                                            Case{300, 1, 1, 32, false, 0, 16, kAll, 0, {40, 0.5f, 0}, 50}));
 
-// Attention to one basket alone leaves next to nothing to the others, which get their equal part all the same.
+// If all attention goes to one basket, the other baskets still get their equal parts.
 TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
   ForEveryKernels([&](const Kernels& kernels) {
     constexpr int kTokens = 64, kDim = 16;
@@ -275,7 +279,7 @@ TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
     for (int i = 0; i < kTokens; ++i) {
       float* const row = qkv.data() + i * 3 * kDim;
       row[0] = 100;
-      row[kDim] = i < 16 ? 100 : -100;  // Logits of 1e4 and -1e4.
+      row[kDim] = i < 16 ? 100 : -100;  // The logits are 1e4 and -1e4.
       row[2 * kDim] = static_cast<float>(i / 16);
     }
     const AttentionShape shape{.heads = 1, .key_value_heads = 1, .head_dim = kDim};
@@ -294,7 +298,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{300, 2, 1, 20, false, 0, 0, kAll, 7}, Case{530, 2, 2, 16, false, 0, 0, kAll, kMaxFarthest},
                       Case{300, 1, 1, 16, true, 0, 0, kAll, 20}, Case{300, 1, 1, 16, false, 0, 0, 33, 16}));
 
-// Where every logit is hugely negative or positive, the softmax is still one.
+// If every logit is huge, negative or positive, the softmax must still be finite.
 TEST(AttentionRangeTest, HugeLogitsStayFinite) {
   ForEveryKernels([&](const Kernels& kernels) {
     constexpr int kTokens = 300, kDim = 32;
@@ -311,13 +315,13 @@ TEST(AttentionRangeTest, HugeLogitsStayFinite) {
       AlignedBuffer scratch(kernels.attention_scratch(kDim));
       const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4}, .tokens = kTokens};
       kernels.attend({1, 1, kDim, false}, input, 0, 1, 0, 200, scratch.data());
-      // The largest logit is that of the last key or the first; it takes all the weight.
+      // The largest logit is that of the last or the first key, and this key takes all the weight.
       EXPECT_NEAR(qkv[0], sign > 0 ? kTokens - 1 : 0, 1e-3);
     }
   });
 }
 
-// A key that is as large as the largest so far weighs the same in a later block of keys, however large both are.
+// A key equal to the largest one so far must get the same weight in a later block of keys, however large both are.
 TEST(AttentionRangeTest, BlocksOfLargeScoresAreWeightedAlike) {
   ForEveryKernels([&](const Kernels& kernels) {
     constexpr int kTokens = 600, kDim = 16;
@@ -326,7 +330,8 @@ TEST(AttentionRangeTest, BlocksOfLargeScoresAreWeightedAlike) {
       for (int i = 0; i < kTokens; ++i) {
         float* const row = qkv.data() + static_cast<size_t>(i) * 3 * kDim;
         row[0] = 1.7f;
-        row[kDim] = i % 300 == 7 ? size : -size;  // Two keys take all, half each; the second is in another block.
+        // Two keys take half of the weight each. The second one is in another block.
+        row[kDim] = i % 300 == 7 ? size : -size;
         row[2 * kDim] = static_cast<float>(i);
       }
       AlignedBuffer scratch(kernels.attention_scratch(kDim));

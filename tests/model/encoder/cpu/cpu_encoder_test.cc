@@ -1,5 +1,5 @@
-// Whole programs of odd shapes, scheduled and run by our kernels, against a slow interpreter in double precision that
-// keeps every value of every row.
+// Compares whole programs of odd shapes, scheduled and run by our kernels, with a slow interpreter in double precision
+// that keeps every value of every row.
 #include "model/encoder/cpu/cpu_encoder.h"
 
 #include <gmock/gmock.h>
@@ -26,7 +26,7 @@
 namespace longembed {
 namespace {
 
-using Matrix = std::vector<std::vector<double>>;  // [row][column]
+using Matrix = std::vector<std::vector<double>>;  // Indexed as [row][column].
 
 class Interpreter {
  public:
@@ -187,7 +187,7 @@ class Interpreter {
     return out;
   }
 
-  // Of the row of token i of the batch, in a sequence that starts at `start`.
+  // Calibrates the weights of token i of the batch, in a sequence that starts at `start`.
   void Calibrate(const SequenceCalibration& calibration, int start, int i, std::map<int, double>& weights) const {
     const bool row = calibration.rows.start <= i - start && i - start < calibration.rows.end;
     if (calibration.basket == 0 || layer_ < calibration.first_layer || !row) return;
@@ -205,7 +205,8 @@ class Interpreter {
     }
   }
 
-  // Local layers' pairs of components turn by the distance; the programs' other layers have no rotations.
+  // Returns the logit of a pair. In local layers the pairs of components rotate by the distance. The programs' other
+  // layers have no rotations.
   double Logit(const AttentionOp& op, const Matrix& qkv, int i, int j, int query, int key) const {
     const int d = program_.widths[op.out] / op.heads;
     double logit = 0;
@@ -236,7 +237,7 @@ struct Case {
 
 class CpuEncoderTest : public ::testing::TestWithParam<Case> {
  protected:
-  // The least cosine over the vectors of a batch, with so many helpers that all take part.
+  // Returns the lowest cosine over the vectors of a batch. All helpers take part.
   double LeastCosine(const cpu::Kernels& kernels, Precision precision, const PackedBatch& batch, const Matrix& expected,
                      int helpers) {
     const auto encoder = MakeCpuEncoder(GetParam().program(), precision, kernels);
@@ -385,12 +386,12 @@ TEST(CpuEncoderWeightsTest, StreamedWeightsGiveTheSameVectors) {
 }
 
 #if defined(__aarch64__)
-using Half = __fp16;  // GCC 12 has no _Float16 there.
+using Half = __fp16;  // GCC 12 does not support _Float16 on this platform.
 #else
 using Half = _Float16;
 #endif
 
-// The matrix's numbers, rounded to 16 bits, in 16 bits and in 32.
+// Returns the matrix's numbers rounded to 16 bits, stored in 16 bits and in 32 bits.
 std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, StoredElement element) {
   const auto* const from = reinterpret_cast<const float*>(matrix.data);
   auto narrow = std::make_shared<std::vector<uint16_t>>();
@@ -400,7 +401,7 @@ std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, S
       narrow->push_back(cpu::ToBfloat16(from[i]));
       wide->push_back(std::bit_cast<float>(uint32_t{narrow->back()} << 16));
     } else {
-      const auto half = static_cast<Half>(i % 7 == 0 ? from[i] * 1e-6f : from[i]);  // Some below the normal ones.
+      const auto half = static_cast<Half>(i % 7 == 0 ? from[i] * 1e-6f : from[i]);  // Some of the values are subnormal.
       narrow->push_back(std::bit_cast<uint16_t>(half));
       wide->push_back(static_cast<float>(half));
     }
@@ -431,7 +432,7 @@ TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
   });
 }
 
-// A layer as wide as a model of 7 B weights takes seconds for such a text.
+// A layer as wide as that of a model with 7 B weights takes seconds for such a text.
 TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
   const auto encoder =
       MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
@@ -442,11 +443,11 @@ TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
   int times = 0;
   const auto cancelled_at = [&times](int most) { return ++times >= most; };
   ASSERT_TRUE((*encoder)->Encode(batch, leader, [&] { return cancelled_at(1 << 30); }).ok());
-  EXPECT_GT(times, 4);  // Between segments it is asked twice.
+  EXPECT_GT(times, 4);  // Between segments cancellation is checked only twice.
   times = 0;
   EXPECT_EQ((*encoder)->Encode(batch, leader, [&] { return cancelled_at(4); }).status().code(),
             absl::StatusCode::kCancelled);
-  EXPECT_EQ(times, 4);  // Nothing is asked, and so nothing begun, after it.
+  EXPECT_EQ(times, 4);  // Nothing is checked, and so nothing is started, after the cancellation.
 }
 
 TEST(CpuEncoderCheckTest, WeightsThatAreNotFiniteAreRefused) {

@@ -1,5 +1,5 @@
-// Counts the loops and simulates the times of machines with many cores: list scheduling of the very loops that the
-// encoder runs, with costs of one core of 2023 in float32.
+// Counts the loops of machines with many cores, and simulates their times by list scheduling. The loops are those that
+// the encoder runs. The costs are those of a core of 2023 in float32.
 #include "model/encoder/cpu/division.h"
 
 #include <gmock/gmock.h>
@@ -18,19 +18,19 @@
 namespace longembed::cpu {
 namespace {
 
-// Microseconds.
-constexpr double kProducts = 1 / 80'000.0;  // Of one multiply-add.
-constexpr double kElements = 1 / 4'000.0;   // Of one element of a norm or of a conversion.
-constexpr double kPairs = 64 / 40'000.0;    // Of a query, a key and a head of 32.
-constexpr double kTaking = 0.3;             // Of an iteration, for its turn at the counter.
-constexpr double kMeeting = 3;              // At the end of each loop.
+// Costs in microseconds.
+constexpr double kProducts = 1 / 80'000.0;  // Per multiply-add.
+constexpr double kElements = 1 / 4'000.0;   // Per element of a norm or of a conversion.
+constexpr double kPairs = 64 / 40'000.0;    // Per query, key, and head of 32 components.
+constexpr double kTaking = 0.3;             // Per iteration, to take it from the shared counter.
+constexpr double kMeeting = 3;              // Per loop, to synchronize at its end.
 
 struct Simulation {
   int loops = 0;
   double work = 0;
   double time = 0;
 
-  // Runs iterations of such costs on threads that take the next one whenever they are free.
+  // Runs iterations with these costs. Each thread takes the next one as soon as it is free.
   void Loop(const std::vector<double>& costs, int threads) {
     std::priority_queue<double, std::vector<double>, std::greater<>> free;
     for (int i = 0; i < threads; ++i) free.push(0);
@@ -87,7 +87,7 @@ void RunSteps(const Segment& segment, int rows, int threads, Simulation& run) {
   }
 }
 
-// One layer over a text.
+// Runs one layer over a text.
 Simulation RunLayer(const Schedule& schedule, int tokens, int threads) {
   Simulation run;
   for (const Segment& segment : schedule.segments) {
@@ -120,7 +120,8 @@ TEST_P(DivisionTest, ThreadsAreBusyAndMeetSeldom) {
   EXPECT_GE(run.BusyShare(threads), least_busy);
 }
 
-// A text of 16 tokens is worth some ten threads, no more; with many rows a layer is an attention between two loops.
+// A text of 16 tokens can use about ten threads and no more. With many rows, a layer consists of an attention between
+// two loops.
 INSTANTIATE_TEST_SUITE_P(
     All, DivisionTest,
     ::testing::Values(ManyCores{8, 16, 7, 0.5}, ManyCores{8, 128, 7, 0.8}, ManyCores{8, 512, 3, 0.95},
@@ -130,7 +131,7 @@ INSTANTIATE_TEST_SUITE_P(
                       ManyCores{128, 512, 7, 0.6}, ManyCores{128, 2048, 7, 0.85}, ManyCores{128, 4096, 3, 0.95}),
     [](const auto& info) { return absl::StrCat(info.param.threads, "Threads", info.param.tokens, "Tokens"); });
 
-// Every row of every step, and every pair of a row and a panel, is in exactly one iteration.
+// Every row of every step, and every pair of a row and a panel, must be in exactly one iteration.
 TEST(LoopsOfStepsTest, CoverEveryRowAndPanelOnce) {
   if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";
   const Schedule schedule = MakeLayer(384, 1536, 12);

@@ -1,4 +1,4 @@
-// Runs a test with each set of kernels that this processor has.
+// Runs a test with each set of kernels that this processor supports.
 #ifndef LONGEMBED_TESTS_MODEL_ENCODER_CPU_EVERY_KERNELS_H_
 #define LONGEMBED_TESTS_MODEL_ENCODER_CPU_EVERY_KERNELS_H_
 
@@ -8,7 +8,7 @@
 
 namespace longembed::cpu {
 
-// Calls body(kernels), fastest first; stops at the first that fails fatally.
+// Calls body(kernels) for each set, fastest first. Stops after the first fatal failure.
 template <typename Body>
 void ForEveryKernels(const Body& body) {
   if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";

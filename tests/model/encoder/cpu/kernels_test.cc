@@ -1,4 +1,4 @@
-// Which kernels a processor has, and that they check themselves.
+// Tests which kernels a processor supports, and their self-check.
 #include "model/encoder/cpu/kernels.h"
 
 #include <gmock/gmock.h>
@@ -18,7 +18,7 @@ namespace {
 
 class KernelsTest : public ::testing::TestWithParam<const char*> {};
 
-// Names what a machine leaves untested.
+// Skipped tests show which kernels this machine cannot test.
 TEST_P(KernelsTest, AreFoundByNameAndCheckThemselves) {
   const auto kernels = FindKernels(GetParam());
   if (!kernels.ok()) GTEST_SKIP() << kernels.status().message();
@@ -42,7 +42,7 @@ TEST(KernelsChoiceTest, TheFastestUnlessNamedAndOthersAreRefusedByName) {
   EXPECT_THAT(message, ::testing::HasSubstr(AvailableKernels().back()->name));
 }
 
-// Each kernel in turn computes wrongly, as broken cores are known to.
+// Makes one kernel at a time compute wrong results, as defective cores are known to do.
 class BrokenKernelTest : public ::testing::Test {
  protected:
   static std::string Complaint(Kernels broken) { return std::string(CheckKernels(broken).message()); }
@@ -74,7 +74,7 @@ TEST_F(BrokenKernelTest, IsNamed) {
 }
 
 TEST(FlushDenormalsTest, LastsAsLongAsItLives) {
-  volatile float tiny = 1e-40f;  // Below the normal numbers.
+  volatile float tiny = 1e-40f;  // A subnormal number.
   volatile float sum = 0;
   {
     const FlushDenormals flush;

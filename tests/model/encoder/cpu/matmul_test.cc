@@ -1,4 +1,4 @@
-// The matrix kernels against sums in double precision over the very numbers that the kernel sees.
+// Compares the matrix kernels with sums in double precision, over exactly the numbers that the kernels see.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +27,7 @@ std::vector<float> Random(std::mt19937& random, size_t count, float scale) {
   return values;
 }
 
-// What a row becomes as an operand, as numbers again.
+// Converts a row to the kernel's operand format and back to numbers.
 std::vector<double> AsOperand(const Kernels& kernels, std::span<const float> row, Precision precision,
                               bool of_weights = false) {
   std::vector<double> seen(row.begin(), row.end());
@@ -37,8 +37,8 @@ std::vector<double> AsOperand(const Kernels& kernels, std::span<const float> row
   if (precision == Precision::kInt8) {
     float largest = 0;
     for (const float value : row) largest = std::max(largest, std::fabs(value));
-    // Where rounding turns is a matter of floats: weights are divided by their scale, rows are multiplied by its
-    // inverse.
+    // The scales are computed in floats, because they decide where values round: weights are divided by their scale,
+    // and rows are multiplied by its inverse.
     for (size_t i = 0; of_weights && kernels.int8_pairs && i + 1 < row.size(); i += 2) {
       const float positive = std::max(row[i], 0.0f) + std::max(row[i + 1], 0.0f);
       const float negative = std::min(row[i], 0.0f) + std::min(row[i + 1], 0.0f);
@@ -60,7 +60,7 @@ struct Shape {
 
 class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>> {
  protected:
-  // The operand's bytes; rows 64 bytes apart at least.
+  // Makes an operand. Its rows are at least 64 bytes apart.
   Operand MakeOperand(const Kernels& kernels, const std::vector<float>& x) {
     const bool widened = precision_ == Precision::kBfloat16 && !kernels.bfloat16_rows;
     const Precision operand = widened ? Precision::kFloat32 : precision_;
@@ -108,7 +108,8 @@ TEST_P(MatmulTest, IsTheSumOfProducts) {
     const std::vector<double> expected = Expected(kernels, x, w, bias);
 
     constexpr float kUntouched = 12345;
-    std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);  // One column more, which stays.
+    // The additional column must not be written.
+    std::vector<float> y(static_cast<size_t>(rows) * (outputs + 1), kUntouched);
     const Rows out{reinterpret_cast<std::byte*>(y.data()), (outputs + 1) * ptrdiff_t{4}};
     const int half = packed.panel_count() / 2;
     kernels.multiply(packed.precision)(packed, nullptr, operand, rows, 0, half, Activation::kNone, out);
@@ -235,7 +236,7 @@ TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
   });
 }
 
-// A number that is none must not become one: the row's results are NaN, other rows' are what they were.
+// NaN and infinity must not turn into numbers: the results of their row are NaN, and those of other rows do not change.
 TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
   ForEveryKernels([&](const Kernels& kernels) {
     constexpr int kRows = 3, kInputs = 70, kOutputs = 5;
@@ -270,7 +271,7 @@ TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
   });
 }
 
-// The largest rows against the largest weights: where two products are added up in 16 bits, they must still fit.
+// The largest rows times the largest weights. Sums of two products in 16 bits must not overflow.
 TEST(MatmulRangeTest, TheLargestProductsDoNotSaturate) {
   ForEveryKernels([&](const Kernels& kernels) {
     constexpr int kInputs = 64;

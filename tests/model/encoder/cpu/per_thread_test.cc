@@ -13,7 +13,7 @@
 namespace longembed::cpu {
 namespace {
 
-// Counts its living objects.
+// Counts its live objects.
 struct Counted {
   explicit Counted(std::atomic<int>& alive) : alive(alive) { ++alive; }
   ~Counted() { --alive; }

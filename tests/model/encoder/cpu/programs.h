@@ -1,4 +1,4 @@
-// Small programs of random weights, the same on every machine, and batches for them.
+// Small programs with random weights, which are the same on every machine, and batches for them.
 #ifndef LONGEMBED_TESTS_MODEL_ENCODER_CPU_PROGRAMS_H_
 #define LONGEMBED_TESTS_MODEL_ENCODER_CPU_PROGRAMS_H_
 
@@ -37,7 +37,7 @@ class ProgramMaker {
                               .activation = activation});
     return out;
   }
-  // A gate of `inner` outputs and a value of as many.
+  // Adds a gated layer: a gate and a value with `inner` outputs each.
   Value Gated(Value in, int inner, Activation activation, bool bias = false) {
     const int inputs = program.widths[in];
     const Value out = NewValue(inner);
@@ -99,7 +99,7 @@ class ProgramMaker {
   std::mt19937 random_;
 };
 
-// Like BERT: attention and feed-forward with norms after, absolute positions.
+// Returns a program like BERT: attention and feed-forward followed by norms, with absolute positions.
 inline Program Encoder(int hidden, int heads, int head_dim, int inner, int layers) {
   ProgramMaker make(1);
   make.program.word = make.Random(50, hidden, 1);
@@ -119,7 +119,7 @@ inline Program Encoder(int hidden, int heads, int head_dim, int inner, int layer
   return std::move(make.program);
 }
 
-// Like Llama: norms before, grouped queries, a gate, a last norm.
+// Returns a program like Llama: norms first, grouped queries, a gate, and a final norm.
 inline Program Decoder(int hidden, int heads, int kv_heads, int head_dim, int inner, int layers) {
   ProgramMaker make(2);
   make.program.word = make.Random(50, hidden, 1);
@@ -138,7 +138,8 @@ inline Program Decoder(int hidden, int heads, int kv_heads, int head_dim, int in
   return std::move(make.program);
 }
 
-// Like ModernBERT: layer norms before, local windows between global layers, GeGLU, a last layer norm; and Dense layers.
+// Returns a program like ModernBERT: layer norms first, local windows between global layers, GeGLU, a final layer norm,
+// and Dense layers.
 inline Program LocalEncoder(int hidden, int heads, int head_dim, int inner, int reach) {
   ProgramMaker make(3);
   make.program.word = make.Random(50, hidden, 1);
@@ -160,7 +161,8 @@ inline Program LocalEncoder(int hidden, int heads, int head_dim, int inner, int 
   return std::move(make.program);
 }
 
-// Like Gemma: norms around everything, norms of heads, a window, GeGLU with tanh and biases.
+// Returns a program like Gemma: norms before and after each part, norms of heads, a window, and GeGLU with tanh and
+// biases.
 inline Program SandwichDecoder(int hidden, int heads, int kv_heads, int head_dim, int inner) {
   ProgramMaker make(4);
   make.program.word = make.Random(50, hidden, 1);
@@ -178,7 +180,7 @@ inline Program SandwichDecoder(int hidden, int heads, int kv_heads, int head_dim
   return std::move(make.program);
 }
 
-// Like MPNet: biases by distance.
+// Returns a program like MPNet, with biases by distance.
 inline Program BiasedEncoder(int hidden, int heads, int farthest) {
   ProgramMaker make(5);
   make.program.word = make.Random(50, hidden, 1);

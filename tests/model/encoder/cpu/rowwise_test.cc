@@ -1,4 +1,4 @@
-// The row kernels against loops in double precision.
+// Compares the row kernels with loops in double precision.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -42,7 +42,7 @@ TEST_P(RowwiseTest, LayerNormOfASum) {
         expected.push_back((sum(j) - mean) / std::sqrt(variance + 1e-5) * weight[j] + bias[j]);
       }
     }
-    // In place, as the schedule lets it.
+    // Runs in place, as the schedule may do.
     kernels.layer_norm(View(a, width_), View(b, width_), View(b, width_), kRows, width_, weight.data(), bias.data(),
                        1e-5f);
     for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(b[i], expected[i], 2e-4);

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-// What fused_kernels.cu takes from CUDA.
+// Replacements for what fused_kernels.cu uses from CUDA.
 #define BLOCK 4
 #define KERNEL static void
 #define __device__
@@ -31,7 +31,7 @@ float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 
 #if defined(__aarch64__)
-using Half = __fp16;  // GCC 12 has no _Float16 there.
+using Half = __fp16;  // GCC 12 does not support _Float16 on this platform.
 #else
 using Half = _Float16;
 #endif

@@ -1,4 +1,5 @@
-// Runs the kernels of cuda/fused_kernels.cu on the CPU: a block's threads are threads, one block after the other. Slow.
+// Runs the kernels of cuda/fused_kernels.cu on the CPU. The threads of a block are CPU threads, and blocks run one
+// after the other. This is slow.
 #ifndef LONGEMBED_TESTS_MODEL_ENCODER_CUDA_KERNELS_ON_CPU_H_
 #define LONGEMBED_TESTS_MODEL_ENCODER_CUDA_KERNELS_ON_CPU_H_
 
@@ -6,7 +7,8 @@
 
 namespace longembed::cuda {
 
-// As FusedKernels::Launch; `arguments` point to the kernel's arguments. Returns when the kernel has ended.
+// Has the interface of FusedKernels::Launch. `arguments` are pointers to the kernel's arguments. Returns when the
+// kernel has finished.
 bool LaunchOnCpu(ElementType element, Kernel kernel, int64_t blocks, void** arguments);
 
 }  // namespace longembed::cuda

@@ -20,11 +20,11 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Embeds texts over longembed.v1: one call, a stream, and an error with its details. README.md in the folder above says
- * how to build and run it.
+ * Embeds texts over longembed.v1: one call, a stream, and an error with its details. README.md in
+ * client/examples says how to build and run this example.
  */
 public final class Main {
-  /** The default of 4 MiB is less than the window vectors of a long text. */
+  /** The window vectors of a long text exceed the default limit of 4 MiB. */
   private static final int MAX_RECEIVE_BYTES = 64 << 20;
 
   private static final int TIMEOUT_SECONDS = 60;
@@ -60,7 +60,7 @@ public final class Main {
         response.getModel(), result.getEmbeddings(0).getValuesCount(), result.getTokens());
   }
 
-  /** The first message holds the options. Answers come as they are ready, each with the id of its text. */
+  /** Streams texts. The first message holds the options. Answers come as soon as they are ready. */
   private static void embedStream(EmbeddingServiceGrpc.EmbeddingServiceStub client) throws InterruptedException {
     CountDownLatch ended = new CountDownLatch(1);
     StreamObserver<EmbedStreamRequest> requests =
@@ -100,7 +100,7 @@ public final class Main {
     ended.await(TIMEOUT_SECONDS, TimeUnit.SECONDS);
   }
 
-  /** A text beyond the model's window is refused until the request says how it gets through. */
+  /** Shows an error: a text beyond the window is refused, unless the request sets `extension` or `truncate`. */
   private static void refused(EmbeddingServiceGrpc.EmbeddingServiceBlockingStub client) throws Exception {
     String text = "The Nile is about 6,650 km long. ".repeat(100);
     try {
