@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// All of it outlives the operations.
+// What the operations of every API use. All of it must outlive the operations.
 struct ApiContext {
   const ModelRegistry& models;
   WorkerPool& pool;

@@ -23,7 +23,8 @@ namespace {
 using google::protobuf::Message;
 using nlohmann::json;
 
-// Components from -127 to 127, the largest of a vector at one end: what cosines need.
+// Returns components from -127 to 127, scaled so that the largest one is at an end of the range. Scaling does not
+// change cosines.
 std::vector<int> Rounded(const v1::Embedding& embedding) {
   float largest = 0;
   for (const float value : embedding.values()) largest = std::max(largest, std::abs(value));
@@ -34,7 +35,7 @@ std::vector<int> Rounded(const v1::Embedding& embedding) {
   return rounded;
 }
 
-// As longembed.v1's BINARY packs them.
+// Returns bits packed as in longembed.v1's BINARY encoding.
 std::vector<int> Bits(const v1::Embedding& embedding) {
   const std::string packed = PackBinary({embedding.values().data(), static_cast<size_t>(embedding.values_size())});
   const auto* const bytes = reinterpret_cast<const unsigned char*>(packed.data());
@@ -111,7 +112,8 @@ class CohereEmbed final : public JsonDialect {
     return absl::OkStatus();
   }
 
-  // Every Cohere request has an input type, and some models have no prompts for them.
+  // Sets options.input_type if the model has a prompt for it: every Cohere request has an input type, but not every
+  // model has prompts.
   absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) const {
     std::string type;
     if (absl::Status status = fields.Take("input_type", type); !status.ok()) return status;
@@ -132,7 +134,7 @@ class CohereEmbed final : public JsonDialect {
     return absl::OkStatus();
   }
 
-  // Cohere's is a number, 0 the highest; longembed.v1's has a name.
+  // Reads the priority, which is a number in Cohere's API (0 is the highest) and a name in longembed.v1's.
   static absl::Status ReadPriority(JsonFields& fields, v1::EmbedOptions& options) {
     const json* const value = fields.Take("priority");
     if (value == nullptr || !value->is_number()) return fields.TakeOptions({"priority"}, options);
