@@ -75,7 +75,8 @@ int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor,
   }
 }
 
-// Reports NOT_SERVING, waits for drain.delay, and ends the calls in progress. A second signal cuts this short.
+// Reports NOT_SERVING, waits for drain.delay, and shuts the servers down within drain.timeout. A second signal cuts it
+// short.
 void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& monitor, GrpcServer& server,
            HttpServer* http) {
   constexpr absl::Duration kGrace = absl::Seconds(10);

@@ -133,7 +133,7 @@ absl::Duration Admission::WaitBefore(Priority priority, bool oversized) const {
 
 absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time start) const {
   const absl::Duration all = WaitBefore(request.priority, request.oversized);
-  // Only a call that is due last waits for all of it, but for a short wait this upper bound is close enough.
+  // Only a call that is due last waits for all of that work, but if the wait is short this upper bound is close enough.
   if (request.oversized || all <= Budget(request.priority) / 8) return all;
   absl::Duration before;
   for (int p = 0; p < static_cast<int>(request.priority); ++p) before += work_[p][false];

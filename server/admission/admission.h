@@ -27,9 +27,9 @@
 // them. Oversized sequences do not interleave with each other, so an oversized call is charged for all of its work.
 //
 // Fairness over time: every client has a virtual clock. It runs ahead of real time by the work that the client has
-// waiting, times the number of clients with permits. A call's start is the time of its client's clock. The queue orders
-// calls by it, so that a client with little work goes before one with much. A call with a deadline is due when its work
-// would be done by that clock.
+// waiting, times the number of clients with permits. A call's start is the time of its client's clock when it is
+// admitted. The queue orders calls by it, so that a client with little work goes before one with much. A call with a
+// deadline is due when its work would be done by that clock.
 #ifndef LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 #define LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 
@@ -111,7 +111,7 @@ class Permit final : public QueuePermit {
   // Returns the due time by that clock if the call has a deadline, else InfiniteFuture. REQUIRES: Settle has succeeded.
   absl::Time due() const { return request_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
 
-  // Releases the share of sequences that left the queue.
+  // Releases the reservation's share for sequences that left the queue.
   void Release(int64_t tokens, absl::Duration work, bool runs) override;
   // Releases everything that the permit still holds.
   void ReleaseAll() { Release(std::numeric_limits<int64_t>::max(), absl::ZeroDuration(), /*runs=*/false); }
@@ -126,14 +126,15 @@ class Permit final : public QueuePermit {
   // Guarded by the admission's lock.
   ResourceRequest request_;
   bool settled_ = false;
-  Reservation whole_;  // What was held before anything was released.
+  Reservation whole_;  // The reservation before anything was released.
   Reservation held_;
   absl::Time start_;
   absl::Time due_;  // The due time that BatchQueue orders by.
 };
 
-// Decides about calls and keeps count of what they hold. Multiple threads can use one Admission without external
-// synchronization. A thread that holds the scheduler's lock may take its lock, but not the other way round.
+// Admits calls and accounts for their reservations. Multiple threads can use one Admission without external
+// synchronization. A thread may take the admission's lock while it holds the scheduler's lock, but not the other way
+// round.
 class Admission {
  public:
   // `clock` must outlive the admission.
@@ -206,11 +207,11 @@ class Admission {
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Clients with permits.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 
-  // The part of work_ that is tokenized, and so in the scheduler's queue, and is not oversized.
+  // The part of work_ whose calls are tokenized, and thus in the scheduler's queue, and not oversized.
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
   // Work that left the queue to run, per second, without oversized sequences.
   DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};
-  // When work last left the queue; InfinitePast if the queue has been empty since.
+  // Time when work last left the queue; InfinitePast if the queue has been empty since.
   absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 

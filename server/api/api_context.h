@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// What the operations of every API use. All of it must outlive the operations.
+// The objects that operations use. All of them must outlive the operations.
 struct ApiContext {
   const ModelRegistry& models;
   WorkerPool& pool;

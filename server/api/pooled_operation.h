@@ -44,8 +44,8 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
     return this->call_.deadline <= api_.clock.Now() ? DeadlineExceeded() : absl::OkStatus();
   }
 
-  // Reserves memory for the answer as it is now and `more` bytes. Called before the answer grows by about `more` bytes,
-  // and finally with 0. Errors: RESOURCE_EXHAUSTED.
+  // Reserves memory for the answer's present size and `more` bytes. Must be called before the answer grows by about
+  // `more` bytes, and finally with 0. Errors: RESOURCE_EXHAUSTED.
   absl::Status HoldAnswer(int64_t more) const {
     const int64_t now = static_cast<int64_t>(this->response_.GetArena()->SpaceAllocated());
     return this->call_.memory.Hold(Memory::kAnswers, now + more);

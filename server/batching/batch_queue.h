@@ -36,13 +36,13 @@ using Batch = std::vector<BatchItem>;
 // A job that was admitted under a deadline is due when admission says. It runs as a whole, because calls that
 // interleave are late together.
 //
-// Any other job is due as long after its start (JobOptions::start, which is the arrival for most) as its deadline is
-// after its arrival, but at most kMaxDeadlineSlack, so that a stream of jobs with deadlines cannot starve a job without
-// one. If such a job is larger than a batch, it interleaves with the jobs behind it. Whenever a part of it runs, its
-// due time moves back by kInterleave times the work of that part, times the number of waiting jobs of its priority that
-// have been moved back. So long texts together get a fourth of the device while anything else waits. What ran on an
-// idle device does not count: when a job is moved back, its due time is first limited to kMaxDeadlineSlack ahead. A
-// smaller job that did not fit whole keeps its place.
+// Any other job is due at its start (JobOptions::start, for most jobs the arrival) plus the time from its arrival to
+// its deadline, of which at most kMaxDeadlineSlack counts. So a stream of jobs with deadlines cannot starve a job
+// without one. If such a job is larger than a batch, it interleaves with the jobs behind it. Whenever a part of it
+// runs, its due time moves back by kInterleave times the work of that part, times the number of waiting jobs of its
+// priority that have been moved back. So long texts together get a fourth of the device while anything else waits. Work
+// that ran on an idle device does not count: before each move the due time is limited to kMaxDeadlineSlack from now, or
+// from the start if that is later. A smaller job that did not fit whole keeps its place.
 //
 // Not thread-safe.
 class BatchQueue {

@@ -6,8 +6,8 @@
 
 namespace longembed {
 
-// The ratio of two sums, `above` to `below`. Both decay exponentially as the lower one grows: when it has gained
-// `memory`, an earlier observation counts for 1/e. An observation weighs as much as it adds to the lower sum. Not
+// The ratio of two sums, `above` divided by `below`. Both sums decay exponentially as `below` grows: when it has grown
+// by `memory`, an earlier observation counts for 1/e. An observation weighs as much as it adds to `below`. Not
 // thread-safe.
 class DecayedRatio {
  public:

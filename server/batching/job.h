@@ -44,10 +44,11 @@ class QueuePermit {
 struct JobOptions {
   Priority priority = Priority::kInteractive;
   absl::Time deadline = absl::InfiniteFuture();
-  // When the job begins by its client's virtual clock. A time in the past means now.
+  // Start of the job by its client's virtual clock. A time in the past means now.
   absl::Time start = absl::InfinitePast();
-  // When the job would be done by that clock, if it was admitted under a deadline. The queue then keeps to this order.
-  // InfiniteFuture: the queue orders the job by `start` and `deadline`, and it interleaves with others (BatchQueue).
+  // Time when the job would be done by that clock, if it was admitted under a deadline; the queue then runs it in this
+  // order. InfiniteFuture: the queue orders the job by `start` and `deadline`, and it interleaves with others
+  // (BatchQueue).
   absl::Time due = absl::InfiniteFuture();
   absl::Duration work;                  // Estimated work, in time of the whole device.
   std::shared_ptr<QueuePermit> permit;  // May be null.

@@ -358,7 +358,7 @@ void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
   if (seconds <= 0) return;
   lane.cost_per_second_.Add(static_cast<double>(cost), seconds);
   helping_.Add(0, seconds);
-  // The throughput of the device includes the time of helpers.
+  // A batch takes the time of its leader and of its helpers.
   lane.seconds_per_cost_ = (1 + helping_.value()) / lane.cost_per_second_.value() / options_.workers;
 }
 

@@ -136,11 +136,11 @@ class Lane {
   int64_t unanswered_ = 0;
   int running_batches_ = 0;
   std::list<RunningBatch> running_;
-  DecayedRatio cost_per_second_{kMeasureMemory};  // Of a worker that leads a batch with its helpers.
-  std::atomic<double> seconds_per_cost_ = 0;      // Of the whole device. Written under the mutex.
+  DecayedRatio cost_per_second_{kMeasureMemory};  // Rate of a worker that leads batches, with help.
+  std::atomic<double> seconds_per_cost_ = 0;      // For the whole device. Written under the mutex.
 };
 
-// Multiple threads can call the methods of one Scheduler without external synchronization.
+// Runs the jobs of its lanes. Multiple threads can call the methods of one Scheduler without external synchronization.
 class Scheduler {
  public:
   // `clock` must outlive it.
@@ -164,7 +164,7 @@ class Scheduler {
  private:
   friend class Lane;
 
-  // What a worker does next.
+  // A worker's next action.
   struct Assignment {
     Lane* lane = nullptr;  // Null: help other workers.
     Batch batch;           // Empty if only expired jobs were found.

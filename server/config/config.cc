@@ -65,7 +65,7 @@ void CheckTracing(const YamlMapping& root, const TracingConfig& tracing) {
   if (!status.ok()) root.Fail("tracing", absl::StrCat("endpoint: ", std::string(status.message())));
 }
 
-// Makes paths absolute or relative to the working directory: they start from the config file's folder.
+// Resolves relative paths, which start from the config file's folder.
 void ResolvePaths(ServerConfig& config, const std::filesystem::path& directory) {
   std::vector<std::string*> paths{&config.tls.certificate, &config.tls.key, &config.tls.client_ca, &config.api_keys};
   for (ModelConfig& model : config.models) paths.push_back(&model.path);
@@ -134,7 +134,7 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
   ServerConfig config, scratch;
   absl::StatusOr<std::vector<ConfigOverride>> overrides = FindOverrides(environment);
   absl::Status overridden = overrides.status();
-  // Applies the overrides even if the file turns out invalid, so that all problems are reported at once.
+  // Also applied to `scratch`, so that problems of the overrides are reported even if the file is invalid.
   if (overrides.ok()) overridden = ApplyOverrides(*overrides, scratch);
   const absl::Status read = ReadYaml(
       yaml,

@@ -56,10 +56,10 @@ struct TlsConfig {
 
 struct ConnectionsConfig {
   int max = 1000;                                       // Open connections on `listen`, and on `http_listen`.
-  double max_client_share = 0.8;                        // Maximum part of `max` for a single client address.
+  double max_client_share = 0.8;                        // Part of `max` that one client address may hold alone.
   int max_streams = 100;                                // Concurrent calls on one connection.
-  absl::Duration max_age = absl::Minutes(10);           // A connection then gets GOAWAY; balances load. 0 = never.
-  absl::Duration max_idle = absl::Minutes(30);          // A connection without calls is closed after it. 0 = never.
+  absl::Duration max_age = absl::Minutes(10);           // GOAWAY at this age, so that load is balanced. 0 = never.
+  absl::Duration max_idle = absl::Minutes(30);          // Connections without calls are then closed. 0 = never.
   absl::Duration handshake_timeout = absl::Seconds(5);  // For each of: first bytes, TLS, HTTP/2 settings.
   absl::Duration keepalive = absl::Seconds(60);         // A connection that is idle for this long is pinged.
 };
@@ -104,7 +104,7 @@ struct ServerConfig {
   int tokenization_threads = 0;  // 0 = one for every two cores, three at least.
   absl::Duration drain_delay =
       absl::Seconds(0);  // Between NOT_SERVING and refusing new calls, for load balancers to notice.
-  absl::Duration drain_timeout = absl::Seconds(75);  // More than max_bulk_queue_wait, which admitted bulk work waits.
+  absl::Duration drain_timeout = absl::Seconds(75);  // More than max_bulk_queue_wait, so that bulk work can finish.
   LimitsConfig limits;
   TeiConfig tei;
   HttpConfig http;

@@ -19,7 +19,7 @@ int64_t PlanBytes(const Plan& plan) {
   const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
   int64_t bytes = of(plan.sequences) + of(plan.spans) + of(plan.parts);
   std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>>
-      tables;  // Uses here, in all.
+      tables;  // Table -> (uses in this plan, uses in all).
   for (const PlannedSequence& planned : plan.sequences) {
     const Sequence& sequence = planned.sequence;
     bytes += of(sequence.tokens) + of(sequence.positions) + of(sequence.spans);

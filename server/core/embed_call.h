@@ -39,13 +39,13 @@ struct EmbedParams {
   std::optional<int64_t> max_terms;  // For sparse vectors (input_options.plan.sparse).
   Priority priority = Priority::kInteractive;
   bool partial_results = false;           // An input's error becomes its result instead of failing the call.
-  int64_t max_response_bytes = 64 << 20;  // Estimated size of the vectors.
+  int64_t max_response_bytes = 64 << 20;  // Limit for the estimated size of the vectors.
   int bits_per_component = 32;            // In the answer's encoding.
 };
 
 struct EmbeddedInput {
   std::vector<OutputVector> vectors;
-  Plan plan;  // The arrays of its sequences have been freed.
+  Plan plan;  // Without the arrays of its sequences, which moved to the job.
 };
 
 struct EmbedAnswer {
@@ -144,9 +144,9 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   const int64_t bytes_;  // Bytes of text to tokenize.
   Done done_;
   EmbedAnswer answer_;
-  absl::Time admitted_;                        // When the call was admitted.
+  absl::Time admitted_;                        // Time of admission.
   absl::Duration work_;                        // Known once the permit is settled.
-  absl::Time began_ = absl::InfiniteFuture();  // When the first batch was formed.
+  absl::Time began_ = absl::InfiniteFuture();  // Time when the first batch was formed.
 
   std::atomic<bool> cancelled_ = false;
   Mutex mutex_;

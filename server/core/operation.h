@@ -83,7 +83,7 @@ struct ApiMethod {
   absl::Status (*client_status)(const absl::Status& status) = nullptr;
   // Whether the answer is small enough to be sent even when memory is short.
   bool exempt = false;
-  // What the server lacks for this method, which then returns UNIMPLEMENTED. Empty: nothing.
+  // The requirement that this server lacks, so that the method returns UNIMPLEMENTED. Empty: none is missing.
   std::string lacks;
 };
 

@@ -57,7 +57,7 @@ class WorkerPool {
   // Returns when the next delayed task joins the queue; InfiniteFuture if there is none.
   absl::Time next_delayed() const;
 
-  // Returns the expected time of such a task, waiting for a thread and running, by the recent speed of the pool.
+  // Returns how long a task of this size would take, including the wait for a thread, by the recent speed of the pool.
   absl::Duration ExpectedTime(const TaskSize& size) const;
 
   int threads() const { return static_cast<int>(threads_.size()); }

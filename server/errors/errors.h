@@ -16,7 +16,8 @@ namespace longembed {
 // Returns the retry delay of an overload error; nullopt for any other status.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
-// Why a call is rejected with RESOURCE_EXHAUSTED. Each has a reason (ErrorReason) of its own; all have a retry delay.
+// The reason for rejecting a call with RESOURCE_EXHAUSTED. Each has its own reason code (ErrorReason); all have a retry
+// delay.
 enum class Overload {
   kQueueTokens,  // The model's queue is full.
   kQueueWait,    // The call would wait too long.
@@ -51,6 +52,7 @@ absl::Status NotServing();
 absl::Status StreamTooOld(absl::Duration max_age);
 // A batch of the model does not end.
 absl::Status EncoderHangs(std::string_view model);
+// DEADLINE_EXCEEDED and CANCELLED:
 absl::Status DeadlineExceeded();
 absl::Status CallCancelled();
 // UNIMPLEMENTED:

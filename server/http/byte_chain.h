@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// Moves the text into a buffer.
+// Returns a buffer that owns the text.
 grpc::ByteBuffer ToBytes(std::string text);
 
 class ByteChain {

@@ -42,7 +42,7 @@ struct StaticFile {
   std::string path;
   std::string content_type;
   std::string content;
-  std::string browsers_to;  // Where clients that accept HTML are redirected, relative to the path. Empty: nowhere.
+  std::string browsers_to;  // Redirect for clients that accept HTML, relative to the path. Empty: none.
 };
 
 // All that an HTTP server offers.

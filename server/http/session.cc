@@ -38,7 +38,8 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
-// A client that sends a body, or reads an answer, more slowly than this per HttpTimes::header is cut off.
+// A client is cut off if this many bytes of a body take longer than HttpTimes::header to arrive, or if it takes longer
+// than HttpTimes::stall to read this many bytes of an answer.
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";

@@ -21,7 +21,7 @@ struct HttpTimes {
   absl::Duration max_age = absl::InfiniteDuration();  // Age of a connection; the next answer closes it.
 };
 
-// What the sessions of a server share. All of it must outlive them.
+// State that the sessions of a server share. All of it must outlive them.
 struct HttpContext {
   const Routes& routes;
   const HostContext& host;

@@ -208,8 +208,8 @@ void Acceptor::AcceptFrom(int listener) {
   const int descriptor = accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (descriptor < 0) {
     if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
-    // Descriptors or memory have run out, because something else took them. Leaves the backlog alone until some are
-    // free again, and sleeps because epoll would report it without a pause.
+    // Descriptors or memory have run out, because something else took them. The backlog waits until some are free
+    // again. The sleep is needed because epoll keeps reporting the backlog.
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     return;
   }
@@ -260,9 +260,10 @@ void Acceptor::CloseIdle(std::list<Idle>::iterator idle) {
   idle_.erase(idle);
 }
 
-// Returns whether the client has too many connections. Nothing reports when a connection that was handed over is
-// closed. So open connections are counted from time to time, by looking at every descriptor of the process. Connections
-// that are newer than the count may have been closed already, so a new one is refused only after a recent count.
+// Returns the reason for refusing the client's newest connection, if there is one. Nothing reports when a connection
+// that was handed over is closed. So open connections are counted from time to time, by looking at every descriptor of
+// the process. Connections accepted since then may be closed already, so a new one is refused only after a recent
+// count.
 std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
   constexpr auto kCountEvery = std::chrono::milliseconds(20);
   const std::optional<Refusal> refusal = TooManyByCount(client);

@@ -32,8 +32,8 @@ struct AcceptorOptions {
   absl::Duration silence = absl::Seconds(5);  // A client that has sent nothing for this long is cut off.
 };
 
-// Why a connection is closed instead of handed over: the limit is reached, the client has its share, or it sent
-// nothing.
+// The reason for closing a connection instead of handing it over: the limit is reached, the client has its share, or it
+// sent nothing.
 enum class Refusal { kLimit, kClientShare, kSilent };
 
 // Returns the refusal's name in metrics: limit, client_share or idle.
@@ -42,7 +42,7 @@ const char* ReasonOf(Refusal refusal);
 // Checks that Acceptor::Listen accepts the address, without binding it. Errors: INVALID_ARGUMENT.
 absl::Status CheckAddress(const std::string& address);
 
-// Called on the acceptor's thread. They must not block.
+// Handlers that the acceptor's thread calls. They must not block.
 struct AcceptorHandlers {
   std::function<void(int descriptor)> accept;  // Takes over the descriptor, which is non-blocking and close-on-exec.
   std::function<void(Refusal)> refuse;         // May be null.

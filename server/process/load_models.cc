@@ -24,7 +24,7 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
                                 .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
                       .costs = {.attention = AttentionShare(manifest)}};
-  if (workers > 1) options.costs.oversized = kOversized * standard;  // A single worker has nothing to run beside one.
+  if (workers > 1) options.costs.oversized = kOversized * standard;  // With a single worker nothing runs beside one.
   return options;
 }
 

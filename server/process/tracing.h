@@ -21,7 +21,7 @@ VariableReader ReadEnvironment();
 
 struct TracingSettings {
   OtlpOptions otlp;
-  std::string refused;  // Why the environment is ignored; empty: it is used, or sets nothing.
+  std::string refused;  // Reason for ignoring the environment; empty: it is used, or sets nothing.
 
   bool enabled() const { return !otlp.address.empty(); }
 };

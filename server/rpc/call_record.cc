@@ -153,8 +153,8 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
   int64_t suppressed = 0;
   const bool every = LogEnabled(LogLevel::kDebug);
   if (!LogEnabled(level) || (!every && !samplers[static_cast<int>(level)].Take(suppressed))) return;
-  // Logs neither the message nor the request, because they may contain a client's text. Only errors of the server are
-  // logged.
+  // Does not log the request, because it contains a client's text. Logs an error's message only if it is an error of
+  // the server, because other messages may quote the request.
   Log(level, "call",
       {{"method", method_},
        {"code", absl::StatusCodeToString(status.code())},

@@ -14,7 +14,7 @@
 
 namespace longembed {
 
-// What is known about a call when it arrives. Missing headers are empty.
+// The properties of a call that are known when it arrives. Missing headers are empty.
 struct Arrival {
   std::string address;      // The client's address in gRPC's form: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
   std::string certificate;  // The name in the client's certificate; empty if it has none.

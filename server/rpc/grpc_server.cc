@@ -133,8 +133,8 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
 
 void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& is_forced) {
   constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
-  // How long no call of ours must have been in progress. By then answers have reached their clients, and idle clients
-  // have received GOAWAY.
+  // After this time without a call of ours the rest is cut off. By then answers have reached their clients, and idle
+  // clients have received GOAWAY.
   constexpr absl::Duration kSilence = absl::Milliseconds(500);
   const Clock& clock = context_.clock;
   absl::Time last_busy = clock.Now();

@@ -1,4 +1,4 @@
-// What the hosts of calls use, for every API.
+// Dependencies of the hosts of calls, for every API.
 #ifndef LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_
 #define LONGEMBED_SERVER_RPC_HOST_CONTEXT_H_
 
@@ -15,7 +15,7 @@ namespace longembed {
 
 class OpenStreams;
 
-// All of it must outlive the hosts.
+// The objects and limits that hosts use. All of them must outlive the hosts.
 struct HostContext {
   const Clock& clock;
   Metrics& metrics;

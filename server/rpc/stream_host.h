@@ -94,7 +94,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   const HostContext& host_;
   StreamFront& front_;
   CallRecord record_;
-  const absl::Time ends_;  // When the stream is too old.
+  const absl::Time ends_;  // Time from which on the stream is too old.
   std::unique_ptr<Charge> call_;
 
   Mutex mutex_;
@@ -106,12 +106,12 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool failed_ ABSL_GUARDED_BY(mutex_) = false;            // With ordered answers: the next one would be an error.
-  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);           // Why no more is read; ends the stream once all is answered.
+  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);           // Reason for reading no more; ends the answered stream.
   std::shared_ptr<Slot> writing_ ABSL_GUARDED_BY(mutex_);  // The slot whose answer is being written.
   std::string model_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The streams of a server, which it drains through this. Thread-safe.
+// The streams of a server. Used to drain them. Thread-safe.
 class OpenStreams {
  public:
   void Add(const std::shared_ptr<StreamHost>& stream);

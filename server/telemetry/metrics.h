@@ -75,7 +75,7 @@ class ModelMetrics {
   virtual void CountClientTokens(const std::string& client, int64_t tokens) = 0;
 };
 
-// Multiple threads can call the methods of one Metrics without external synchronization.
+// All metrics of the server. Multiple threads can call the methods of one Metrics without external synchronization.
 class Metrics {
  public:
   explicit Metrics(const BuildInfo& build);

@@ -13,7 +13,7 @@ class JsonDialect : public Dialect {
  public:
   int64_t ParsingBytes(const grpc::ByteBuffer& bytes) const final;
   absl::Status Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) final;
-  // Estimates for an answer of floats, which are most of its bytes: each has four bytes on the wire.
+  // Assumes that the answer is mostly floats, which take four bytes each on the wire and at most 16 as text.
   int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 4 * wire_bytes; }
   absl::Status Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
                          int64_t max_bytes, grpc::ByteBuffer& bytes) final;

@@ -94,8 +94,8 @@ class TeiVectors : public TeiDialect {
     return absl::OkStatus();
   }
 
-  // Applies the config's extension if the request has none. As over gRPC, truncation then cuts what exceeds the
-  // windows.
+  // Applies the config's extension if the request has none. As over gRPC, with windows truncation cuts only what
+  // exceeds max_tokens_per_input.
   void Extend(v1::EmbedOptions& options) const {
     if (options.has_extension() || !tei_.extension.has_value()) return;
     *options.mutable_extension() = ToMessage(*tei_.extension);

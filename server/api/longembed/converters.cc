@@ -105,7 +105,7 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
     if (factor < 1 || factor > kTokensPooledTogether) return TokenPoolingOutOfRange(factor, kTokensPooledTogether);
   }
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
-  // The aggregation may come from a profile, which is meant for requests of one vector, too.
+  // A profile may set an aggregation for requests of one vector, so only one that the request itself sets is an error.
   const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS ||
                             output == EmbedOptions::SPAN_VECTORS;
   const bool in_groups = extension.windows.has_value() && extension.windows->vectors.has_value();

@@ -201,7 +201,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   const LongembedContext& context_;
   const std::shared_ptr<Corpus> corpus_;
   Request& message_;
-  bool complete_ = false;  // An answer is sent.
+  bool complete_ = false;  // Whether the message has an answer.
   int64_t expected_bytes_ = 0;
   std::string model_name_;
   std::shared_ptr<EmbedCall> embed_;

@@ -8,7 +8,7 @@
 
 namespace longembed {
 
-// What the operations use. All of it must outlive the operations.
+// The objects that operations use. All of them must outlive the operations.
 struct LongembedContext : ApiContext {
   const Profiles& profiles;
 };

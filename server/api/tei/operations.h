@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// What the operations use. All of it must outlive them.
+// The objects and settings that operations use. All of them must outlive the operations.
 struct TeiContext : ApiContext {
   ServedModel& model;
   std::string default_prompt;  // Added to inputs of requests that name no prompt.
