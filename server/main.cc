@@ -39,8 +39,8 @@
 #include "system/host_limits.h"
 #include "system/return_if_error.h"
 
-// jemalloc's settings, which it finds by this name: a background thread returns freed memory to the system, also
-// memory of threads that are idle.
+// Settings of jemalloc, which reads the variable of this name. A background thread returns freed memory to the system,
+// including memory that idle threads have freed.
 extern "C" {
 const char* malloc_conf = "background_thread:true";
 }
@@ -60,7 +60,7 @@ absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& m
   return absl::OkStatus();
 }
 
-// Watches files and models until a signal ends the process; returns the signal.
+// Watches files and models until a signal ends the process. Returns the signal.
 int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor, ConfigFile& config_file) {
   while (true) {
     const ProcessSignals::Event event = signals.Await(absl::Seconds(1));
@@ -76,7 +76,8 @@ int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor,
   }
 }
 
-// A second signal cuts it short.
+// Reports NOT_SERVING, waits for drain.delay, and shuts the servers down within drain.timeout. A second signal cuts it
+// short.
 void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& monitor, GrpcServer& server,
            HttpServer* http) {
   constexpr absl::Duration kGrace = absl::Seconds(10);
@@ -108,7 +109,7 @@ void LogServing(const ServerConfig& config, const GrpcServer& server, bool has_t
        {"apis", has_tei ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
 }
 
-// Everything that the process needs before the models.
+// Everything that the process sets up before the models.
 struct Prepared {
   explicit Prepared(const ServerConfig& config)
       : ledger(config.limits.max_pending_bytes),
@@ -126,7 +127,7 @@ struct Prepared {
   Metrics metrics{{.version = LONGEMBED_VERSION, .torch = TorchVersion()}};
   Ledger ledger;
   const Registration held_bytes = metrics.ReadHeldBytes([this] { return ledger.held(); });
-  std::unique_ptr<Tracing> tracing;  // Null: off. Outlives every call.
+  std::unique_ptr<Tracing> tracing;  // Null if tracing is off. Outlives every call.
   OpenStreams streams;
   Health health{{v1::EmbeddingService::service_full_name()}};
   HostContext calls;
@@ -149,7 +150,7 @@ struct Prepared {
   }
 };
 
-// Loads the models and serves until a signal.
+// Loads the models and serves until a signal arrives.
 absl::Status Serve(const ServerConfig& config, const std::string& config_path, Prepared& prepared,
                    ProcessSignals& signals) {
   const Clock& clock = prepared.clock;
@@ -157,7 +158,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   ModelRegistry models;
   RETURN_IF_ERROR(LoadModels(config, devices, prepared.metrics, prepared.health, models));
   RETURN_IF_ERROR(CheckReferences(config, prepared.profiles, models));
-  // In the order of their lifetimes: the pool's last tasks still use the objects above.
+  // Declared in the order of their lifetimes: the pool's last tasks still use the objects above it.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;
   std::unique_ptr<HttpServer> http;
@@ -186,7 +187,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   return absl::OkStatus();
 }
 
-// Logs the problems, a line each; returns the exit status.
+// Logs each problem in a line of its own. Returns the exit status.
 int Report(const std::vector<std::string>& problems, int exit_status) {
   for (const std::string& problem : problems) LogFatal("start failed", problem);
   return problems.empty() ? EXIT_SUCCESS : exit_status;

@@ -16,7 +16,7 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// The first line; empty if there is no such file.
+// Returns the first line; empty if there is no such file.
 std::string LineOf(const std::string& path) {
   std::ifstream file(path);
   std::string line;
@@ -26,13 +26,13 @@ std::string LineOf(const std::string& path) {
 
 // A mounted hierarchy of control groups.
 struct Mount {
-  std::string root;    // The group that the mount shows.
+  std::string root;    // Path of the group that the mount shows.
   std::string folder;  // Its mount point.
-  bool unified;        // Version 2.
-  Words controllers;   // Version 1: what it limits.
+  bool unified;        // Whether it is of version 2.
+  Words controllers;   // Version 1: the controllers, which are resources it limits.
 };
 
-// Lines such as "36 25 0:31 /docker/1f /sys/fs/cgroup/memory ro,relatime - cgroup cgroup rw,memory", whose optional
+// Parses lines such as "36 25 0:31 /docker/1f /sys/fs/cgroup/memory ro,relatime - cgroup cgroup rw,memory". Optional
 // fields end with the dash.
 std::vector<Mount> ReadMounts(const std::string& process) {
   std::vector<Mount> mounts;
@@ -59,7 +59,7 @@ std::string FolderOf(const Mount& mount, const std::string& path) {
   return mount.folder + path.substr(mount.root.size());
 }
 
-// The folders of the process's group and of those above it within the mount that limits `controller`.
+// Returns the folders of the process's group and of the groups above it, within the mount that limits `controller`.
 std::vector<std::string> GroupFolders(const std::string& process, const std::vector<Mount>& mounts, bool unified,
                                       const std::string& controller) {
   std::vector<std::string> folders;
@@ -92,7 +92,7 @@ std::optional<double> Cores(absl::string_view quota_and_period) {
 }
 
 std::optional<int64_t> Count(const std::string& text) {
-  constexpr int64_t kUnlimited = int64_t{1} << 60;  // No limit is about 2^63 in version 1, a word in version 2.
+  constexpr int64_t kUnlimited = int64_t{1} << 60;  // "No limit" is about 2^63 in version 1 and a word in version 2.
   int64_t count = 0;
   if (!absl::SimpleAtoi(text, &count) || count >= kUnlimited) return {};
   return count;

@@ -1,4 +1,4 @@
-// The limits of the control groups that this process is in: its own and every one above it.
+// The limits of the control groups of this process: its own group and all groups above it.
 #ifndef LONGEMBED_SYSTEM_CGROUP_H_
 #define LONGEMBED_SYSTEM_CGROUP_H_
 
@@ -15,15 +15,15 @@ struct CgroupLimit {
   std::string file;
 };
 
-// The lowest of each kind that any of the groups sets; absent where none does.
+// The lowest limit of each kind that any of the groups sets; absent if none sets one.
 struct CgroupLimits {
-  std::optional<CgroupLimit<double>> cores;          // Of CPU time a second: cpu.max, cpu.cfs_quota_us.
+  std::optional<CgroupLimit<double>> cores;          // Seconds of CPU time per second: cpu.max, cpu.cfs_quota_us.
   std::optional<CgroupLimit<int64_t>> memory_bytes;  // memory.max, memory.limit_in_bytes.
   std::optional<CgroupLimit<int64_t>> tasks;         // Processes and threads together: pids.max.
 };
 
-// Reads versions 1 and 2, also both at a time. What cannot be read sets no limit. `process` is a folder such as
-// /proc/self, whose mountinfo and cgroup say where the groups' files are. Any thread.
+// Reads control groups of version 1, version 2, or both at a time. A file that cannot be read sets no limit. `process`
+// is a folder such as /proc/self, whose files mountinfo and cgroup locate the groups. Any thread.
 CgroupLimits ReadCgroupLimits(const std::string& process = "/proc/self");
 
 }  // namespace longembed

@@ -1,4 +1,4 @@
-// The time, injected, so that tests decide what it is.
+// A clock that is passed to its users, so that tests can set the time.
 #ifndef LONGEMBED_SYSTEM_CLOCK_H_
 #define LONGEMBED_SYSTEM_CLOCK_H_
 
@@ -9,14 +9,14 @@
 
 namespace longembed {
 
-// Multiple threads can call Now without external synchronization.
+// A source of the current time. Multiple threads can call Now without external synchronization.
 class Clock {
  public:
   virtual ~Clock() = default;
   virtual absl::Time Now() const = 0;
 };
 
-// Starts at the wall clock's time and advances by the monotonic clock: setting the wall clock changes nothing here.
+// Starts at the wall clock's time and then follows the monotonic clock, so that setting the wall clock has no effect.
 class RealClock final : public Clock {
  public:
   absl::Time Now() const override {

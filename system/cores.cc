@@ -12,7 +12,7 @@ namespace longembed {
 
 int AvailableCores() {
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  // hardware_concurrency counts cores that this process may not run on, too.
+  // hardware_concurrency also counts cores that this process may not run on.
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) cores = std::clamp(CPU_COUNT(&allowed), 1, cores);
   const CgroupLimits limits = ReadCgroupLimits();

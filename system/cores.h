@@ -4,8 +4,8 @@
 
 namespace longembed {
 
-// The lesser of the cores that the scheduler lets it run on and the quota of its control groups, rounded up: more
-// threads than that would only be throttled. At least 1.
+// Returns the lower of two numbers, at least 1: the cores that the scheduler lets this process run on, and the CPU
+// quota of its control groups, rounded up. More threads than that would only be throttled.
 int AvailableCores();
 
 }  // namespace longembed

@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// The kernel does not apply it to root.
+// Returns RLIMIT_NPROC, which the kernel does not apply to root.
 std::optional<int64_t> UserThreads() {
   rlimit limit{};
   if (geteuid() == 0 || getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};

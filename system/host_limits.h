@@ -1,4 +1,4 @@
-// The cores and the memory that this process may use, read once at its start.
+// The cores, memory, descriptors and threads that this process may use, read once at its start.
 #ifndef LONGEMBED_SYSTEM_HOST_LIMITS_H_
 #define LONGEMBED_SYSTEM_HOST_LIMITS_H_
 
@@ -10,16 +10,16 @@
 namespace longembed {
 
 struct HostLimits {
-  int cores = 1;                        // AvailableCores.
+  int cores = 1;                        // AvailableCores().
   int64_t descriptors = 0;              // RLIMIT_NOFILE.
-  std::optional<int64_t> user_threads;  // RLIMIT_NPROC, of all processes of this user; absent: unlimited, or root.
+  std::optional<int64_t> user_threads;  // RLIMIT_NPROC, for all processes of this user; absent: unlimited, or root.
   CgroupLimits cgroup;
 };
 
-// Raises the limit on descriptors as far as it may be raised before it is read.
+// Reads the limits, after raising the limit on descriptors to its maximum.
 HostLimits ReadHostLimits();
 
-// Raises the limit on descriptors as far as it may be raised, and returns it.
+// Raises the limit on descriptors to its maximum, and returns it.
 int RaiseDescriptorLimit();
 
 }  // namespace longembed

@@ -21,7 +21,7 @@ bool WatchedFiles::Changed(SteadyTime now) {
   for (const std::string& path : paths_) {
     struct stat file {};
     if (stat(path.c_str(), &file) != 0) file = {};
-    // The last is of its owner and mode, too: a file may become readable.
+    // The ctime also changes with owner and mode, by which a file may become readable.
     absl::StrAppend(&state, file.st_dev, ":", file.st_ino, ":", file.st_size, ":", file.st_mtim.tv_sec, ".",
                     file.st_mtim.tv_nsec, ":", file.st_ctim.tv_sec, ".", file.st_ctim.tv_nsec, ";");
   }
@@ -29,14 +29,14 @@ bool WatchedFiles::Changed(SteadyTime now) {
 }
 
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
-  // To open a pipe waits until something writes to it, and a device may never end.
+  // Opening a pipe blocks until something writes to it, and a device may never end.
   if (std::error_code error; std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error) &&
                              !std::filesystem::is_directory(path, error)) {
     return absl::NotFoundError(absl::StrCat(path, " cannot be read: it is neither a file nor a link to one"));
   }
   std::ifstream file(path, std::ios::binary);
   std::stringstream content;
-  const bool empty = file && file.peek() == EOF && !file.bad();  // To << a failure.
+  const bool empty = file && file.peek() == EOF && !file.bad();  // operator<< fails on an empty file.
   if (!empty && (!file || !(content << file.rdbuf()))) {
     return absl::NotFoundError(absl::StrCat(path, " cannot be read: ", std::strerror(errno)));
   }

@@ -1,4 +1,4 @@
-// Files that may change while the server runs: Kubernetes swaps mounted secrets, operators edit.
+// Files that may change while the server runs: Kubernetes replaces mounted secrets, and operators edit files.
 #ifndef LONGEMBED_SYSTEM_WATCHED_FILES_H_
 #define LONGEMBED_SYSTEM_WATCHED_FILES_H_
 
@@ -18,12 +18,12 @@ class WatchedFiles {
  public:
   using SteadyTime = std::chrono::steady_clock::time_point;
 
-  // Checks the files at most once every `interval`, however often it is called.
+  // Checks the files at most once per `interval`, however often Changed is called.
   WatchedFiles(std::vector<std::string> paths, absl::Duration interval)
       : paths_(std::move(paths)), interval_(absl::ToChronoNanoseconds(interval)) {}
 
-  // Whether something is different from the last time that this returned true: contents, or who may read them. The
-  // first time it is.
+  // Returns whether contents or access rights of a file differ from those at the last call that returned true. The
+  // first call returns true.
   bool Changed(SteadyTime now = std::chrono::steady_clock::now());
 
  private:
@@ -33,7 +33,8 @@ class WatchedFiles {
   std::string seen_;
 };
 
-// Errors: NOT_FOUND with the system's message, or because the path is not that of a file, but of a pipe, for example.
+// Reads a file. Errors: NOT_FOUND with the system's message, or because the path is that of a pipe, a device or the
+// like.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
 }  // namespace longembed

@@ -28,12 +28,12 @@ absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized,
   settled_ = true;
   whole_ = admission_.Charge(request_);
   admission_.CorrectClock(request_.client, whole_.work - estimate.work);
-  // Share and wait were checked by the estimate; tokens are memory and are checked again.
+  // The estimate was checked against share and wait. Tokens are memory, so they are checked again.
   const bool grown = whole_.tokens > estimate.tokens || whole_.all_tokens > estimate.all_tokens;
   if (grown && !must_fit && !Admission::TokensFit(model_, request_.priority, whole_)) {
     return admission_.Refuse(Overload::kQueueTokens, model_, request_);
   }
-  request_.tokenization = absl::ZeroDuration();  // Done.
+  request_.tokenization = absl::ZeroDuration();  // Tokenization is done.
   due_ = admission_.DueOf(request_, start_);
   if (!must_fit && Admission::Waits(model_) && admission_.IsLate(request_, admission_.WaitOf(request_, start_))) {
     return admission_.Refuse(Overload::kDeadline, model_, request_);
@@ -47,7 +47,7 @@ void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
   if (held_.all_tokens == 0) return;
   const int64_t part = std::min(tokens, held_.all_tokens);
   const double share = static_cast<double>(part) / static_cast<double>(whole_.all_tokens);
-  // Rounded down, but for the last part, which takes what is left.
+  // Rounds down, except for the last part, which releases all that is left.
   const Reservation released =
       part == held_.all_tokens
           ? held_
@@ -90,7 +90,7 @@ Admission::Decision Admission::Decide(const ModelBudget& model, const ResourceRe
   const int64_t max_tokens = MaxTokens(model, request.priority);
   const auto found = clients_.find(request.client);
   const Client client = found == clients_.end() ? Client{} : found->second;
-  // A client that holds nothing may have one call of any size, as a queue that is empty may.
+  // A client that holds nothing may have one call of any size, just as an empty queue admits one.
   if (request.max_client_tokens > 0 && client.all_tokens > 0 &&
       client.all_tokens + request.tokens > request.max_client_tokens) {
     return {Overload::kClientLimit, true};
@@ -136,7 +136,7 @@ absl::Duration Admission::WaitBefore(Priority priority, bool oversized) const {
 
 absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time start) const {
   const absl::Duration all = WaitBefore(request.priority, request.oversized);
-  // A call that is due last waits for all of it; for one that waits briefly the bound is close enough.
+  // Only a call that is due last waits for all of that work, but if the wait is short this upper bound is close enough.
   if (request.oversized || all <= Budget(request.priority) / 8) return all;
   absl::Duration before;
   for (int p = 0; p < static_cast<int>(request.priority); ++p) before += work_[p][false];
@@ -147,7 +147,8 @@ absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time star
 }
 
 bool Admission::IsLate(const ResourceRequest& request, absl::Duration wait) const {
-  // Fraction of the remaining time; the rest is headroom for more urgent arrivals and estimation error.
+  // The fraction of the remaining time that a call may use; the rest is headroom for more urgent calls and estimation
+  // error.
   constexpr double kPromised = 0.75;
   if (request.deadline == absl::InfiniteFuture()) return false;
   return wait + request.work / pace() > kPromised * (request.deadline - clock_.Now());
@@ -166,7 +167,7 @@ void Admission::MeasurePace(absl::Duration left) {
 }
 
 absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request) {
-  // Refused clients that all came back at the same moment would be refused again: the hint varies by a quarter.
+  // Varies the retry delay by a quarter, so that clients refused together do not return together and get refused again.
   jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator, sufficient for jitter.
   const double factor = 0.75 + 0.5 * static_cast<double>(jitter_ >> 8) / (1 << 24);
   const absl::Duration wait = WaitBefore(request.priority, request.oversized);
@@ -193,7 +194,7 @@ void Admission::ReleasePart(Permit& permit, Reservation part) {
   permit.held_.tokens -= part.tokens;
   permit.held_.work -= part.work;
   assert(permit.held_.all_tokens >= 0 && permit.held_.tokens >= 0 && permit.held_.work >= absl::ZeroDuration());
-  // Work that comes to an empty queue leaves at once, which says nothing about the pace.
+  // Work that enters an empty queue leaves it at once, which does not measure the pace.
   if (ready_work_ <= absl::ZeroDuration()) last_left_ = absl::InfinitePast();
 }
 
@@ -224,7 +225,8 @@ void Admission::CountDue(const Permit& permit, absl::Duration more) {
 
 absl::Time Admission::StartOf(const Client& client, absl::Duration held) const {
   const absl::Time now = clock_.Now();
-  // At most the work that the client has waiting: cancelled and refused calls do not count against it.
+  // The clock is ahead by the client's waiting work at most, so that cancelled and refused calls do not count against
+  // it.
   const absl::Duration ahead = std::max(absl::ZeroDuration(), held) * static_cast<int64_t>(clients_.size());
   return std::clamp(client.clock, now, now + ahead);
 }

@@ -1,5 +1,5 @@
-// Admission to the queue of a device. A call is admitted by an estimate before it is tokenized. Its reservation is
-// settled when its tokens are known, and released as its sequences reach the encoder.
+// Decides whether a call may enter the queue of a device. A call is admitted by an estimate before it is tokenized. Its
+// reservation is settled when its tokens are known, and released as its sequences reach the encoder.
 //
 //   Admission admission({.max_wait = absl::Seconds(10)}, clock);
 //   auto permit = admission.Admit(model, {.client = "a", .tokens = 500, .work = absl::Milliseconds(50)});
@@ -7,28 +7,29 @@
 //   absl::Status status = (*permit)->Settle(tokens, work, /*oversized=*/false);   // After tokenizing.
 //   job_options.permit = *permit;   // The queue releases it, sequence by sequence.
 //
-// Work is measured in seconds of the whole device. Four bounds hold:
-// * tokens that wait for a model; bulk work is admitted while at most half of them are taken;
-// * the tokens of long calls that are not charged for (below), which are memory all the same: kUncharged times as many;
-// * the expected wait: the work that would run before a call, of its own priority and above;
-// * a client's fair share (fair_share.h) of the tokens and of the wait.
-// The expected wait is that work over the pace at which such work has left the queue in the last seconds, as long as
-// there was any: estimates that are off, or a machine that others use too, correct themselves.
+// Work is measured in seconds of the whole device. Four bounds apply:
+// * A model's waiting tokens. Bulk work may take at most half of them.
+// * The uncharged tokens of long calls (below), which use memory too: kUncharged times the bound on tokens.
+// * The expected wait: the time until the work that runs before a call, of its own priority and above, is done.
+// * A client's fair share (fair_share.h) of the tokens and of the wait.
+// The expected wait is that work divided by the pace. The pace is the rate at which such work has left the queue in the
+// last seconds, measured while there was any. Thus wrong estimates, and a machine that others use too, correct
+// themselves.
 //
-// A call of much work is charged for no more than an eighth of the wait, and its tokens in proportion, until its last
-// sequence has left the queue: its sequences interleave with those of others (BatchQueue), which it does not hold up.
-// There can be eight such calls at a time.
+// A call with much work is charged for at most an eighth of the allowed wait, and for its tokens in proportion, until
+// its last sequence has left the queue. Its sequences interleave with those of other calls (BatchQueue), so it does not
+// hold them up. There can be eight such calls at a time.
 //
-// A call with a deadline is admitted only if it would be done in time behind those that are due before it. It is
-// charged for all of its work, because it does not interleave: the order keeps what admission promised.
+// A call with a deadline is admitted only if it would be done in time after the calls that are due before it. It is
+// charged for all of its work, because it does not interleave: the queue keeps the order that admission assumed.
 //
-// Work that oversized sequences (batching/cost_model.h) wait for does not count for others: they run beside them.
-// Oversized sequences do not interleave with each other, so an oversized sequence is charged for all of its work.
+// Work of oversized sequences (batching/cost_model.h) does not count toward the wait of other calls, which run beside
+// them. Oversized sequences do not interleave with each other, so an oversized call is charged for all of its work.
 //
-// Fairness in time: every client has a virtual clock, which runs ahead of the real one by the work that the client
-// has waiting, times the number of clients that have any. A call's start is its client's clock; the queue orders by it,
-// so that a client with little work goes before one with much. A call with a deadline is due when its work would be
-// done, by that clock.
+// Fairness over time: every client has a virtual clock. It runs ahead of real time by the work that the client has
+// waiting, times the number of clients with permits. A call's start is the time of its client's clock when it is
+// admitted. The queue orders calls by it, so that a client with little work goes before one with much. A call with a
+// deadline is due when its work would be done by that clock.
 #ifndef LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 #define LONGEMBED_SERVER_ADMISSION_ADMISSION_H_
 
@@ -58,7 +59,7 @@ struct AdmissionOptions {
   double reject_fraction = 1;
 };
 
-// One model's tokens. Guarded by the admission's lock.
+// The waiting tokens of one model. Guarded by the admission's lock.
 class ModelBudget {
  public:
   explicit ModelBudget(int64_t max_queued_tokens) : max_tokens_(max_queued_tokens) {}
@@ -68,22 +69,22 @@ class ModelBudget {
   const int64_t max_tokens_;
   int64_t tokens_ = 0;
   int64_t uncharged_tokens_ = 0;
-  std::map<std::string, int64_t> client_tokens_;  // Of clients that have any.
+  std::map<std::string, int64_t> client_tokens_;  // Only clients that have tokens.
 };
 
 // The resources that a call asks for.
 struct ResourceRequest {
   std::string client;             // Any string that identifies the client.
-  int64_t max_client_tokens = 0;  // Limit of all tokens of the client; 0 = none.
+  int64_t max_client_tokens = 0;  // Limit for all tokens of the client; 0 = none.
   Priority priority = Priority::kInteractive;
   bool oversized = false;
   int64_t tokens = 0;
   absl::Duration work;
   absl::Time deadline = absl::InfiniteFuture();
-  absl::Duration tokenization;  // Time until it is ready for the queue, the wait for a thread included.
+  absl::Duration tokenization;  // Time until the call is ready for the queue, including the wait for a thread.
 };
 
-// Resources held by a call: all of its tokens, and the part that it is charged for.
+// Resources that a call holds: all of its tokens, and the part of tokens and work that it is charged for.
 struct Reservation {
   int64_t all_tokens = 0;
   int64_t tokens = 0;
@@ -94,25 +95,25 @@ struct Reservation {
 
 class Admission;
 
-// A call's permit to be in the queue. Releases everything still held when destroyed. Thread-safe.
+// A call's permit to be in the queue. Releases everything that it still holds when destroyed. Thread-safe.
 class Permit final : public QueuePermit {
  public:
   ~Permit() override;
   Permit(const Permit&) = delete;
   Permit& operator=(const Permit&) = delete;
 
-  // Replaces the estimate. Errors, unless it `must_fit`: RESOURCE_EXHAUSTED when the difference finds no room among the
-  // model's tokens, or the call would be late; then the permit holds nothing.
+  // Replaces the estimate with the exact cost. Errors: RESOURCE_EXHAUSTED if the increase does not fit the model's
+  // tokens, or if the call would be late; the permit then holds nothing. With `must_fit` it does not fail.
   absl::Status Settle(int64_t tokens, absl::Duration work, bool oversized, bool must_fit = false);
 
-  // Start of the call by its client's clock.
+  // Returns the start of the call by its client's clock.
   absl::Time start() const { return start_; }
-  // Due time by that clock if the call has a deadline; else InfiniteFuture. After Settle.
+  // Returns the due time by that clock if the call has a deadline, else InfiniteFuture. REQUIRES: Settle has succeeded.
   absl::Time due() const { return request_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
 
-  // Releases what sequences that left the queue held.
+  // Releases the reservation's share for sequences that left the queue.
   void Release(int64_t tokens, absl::Duration work, bool runs) override;
-  // Releases everything still held.
+  // Releases everything that the permit still holds.
   void ReleaseAll() { Release(std::numeric_limits<int64_t>::max(), absl::ZeroDuration(), /*runs=*/false); }
 
  private:
@@ -125,23 +126,25 @@ class Permit final : public QueuePermit {
   // Guarded by the admission's lock.
   ResourceRequest request_;
   bool settled_ = false;
-  Reservation whole_;  // Before anything was released.
+  Reservation whole_;  // The reservation before anything was released.
   Reservation held_;
   absl::Time start_;
-  absl::Time due_;  // As BatchQueue orders it.
+  absl::Time due_;  // The due time that BatchQueue orders by.
 };
 
-// Multiple threads can use one Admission without external synchronization. Its lock is taken inside the scheduler's.
+// Admits calls and accounts for their reservations. Multiple threads can use one Admission without external
+// synchronization. A thread may take the admission's lock while it holds the scheduler's lock, but not the other way
+// round.
 class Admission {
  public:
-  // `clock` must outlive it.
+  // `clock` must outlive the admission.
   Admission(const AdmissionOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
 
-  // Errors: RESOURCE_EXHAUSTED (errors.h), which names the bound and when to try again. The budget must outlive the
-  // permit. A call that finds its model's queue empty is admitted whatever its size.
+  // Reserves the request's resources. Errors: RESOURCE_EXHAUSTED (errors.h), which names the bound and a retry delay.
+  // `model` must outlive the permit. A call is admitted whatever its size if its model's queue is empty.
   absl::StatusOr<std::shared_ptr<Permit>> Admit(ModelBudget& model, const ResourceRequest& request);
 
-  // Expected wait of a new interactive call, short or oversized.
+  // Returns the expected wait of a new interactive call, short or oversized.
   absl::Duration expected_wait() const;
 
  private:
@@ -166,9 +169,9 @@ class Admission {
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
   static bool TokensFit(const ModelBudget& model, Priority priority, const Reservation& wanted);
   absl::Duration WorkBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Wait for the work that is due before a call that would begin at `start`, by its client's clock.
+  // Returns the wait for the work that is due before a call that starts at `start` by its client's clock.
   absl::Duration WaitOf(const ResourceRequest& request, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether a call with a deadline would be late behind `wait`.
+  // Returns whether a call with a deadline would be late after a wait of `wait`.
   bool IsLate(const ResourceRequest& request, absl::Duration wait) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -178,15 +181,16 @@ class Admission {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Hold(Permit& permit, const Reservation& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReleasePart(Permit& permit, Reservation part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Adds the reservation to every sum, or takes it out of them.
+  // Adds the reservation to every sum (`sign` +1), or subtracts it (-1).
   void Count(const Permit& permit, const Reservation& reservation, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The order of BatchQueue: by the time their work would be done; without a deadline, by start plus kMaxDeadlineSlack.
+  // Returns the time by which BatchQueue orders a call: `start` plus its work if it has a deadline, else `start` plus
+  // kMaxDeadlineSlack.
   static absl::Time DueOf(const ResourceRequest& request, absl::Time start);
   void CountDue(const Permit& permit, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time AdvanceClock(Client& client, absl::Duration work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Advances the client's clock by the work that one of its calls has beyond the estimate.
+  // Advances the client's clock by the work of one of its calls that exceeds the estimate.
   void CorrectClock(const std::string& name, absl::Duration more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Work per time: 1 when the estimates of work are right.
+  // Returns estimated work done per unit of time, which is 1 if the estimates are right.
   double pace() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return std::clamp(pace_.value(), 0.05, 20.0); }
   absl::Duration MaxWait(Priority priority) const {
     return priority == Priority::kInteractive ? options_.max_wait : options_.max_bulk_wait;
@@ -198,16 +202,17 @@ class Admission {
 
   mutable Mutex mutex_;
   std::array<std::array<absl::Duration, 2>, 2> work_ ABSL_GUARDED_BY(mutex_);  // [priority][oversized]
-  // Work of calls that are not oversized, by due time, rounded down to kDueStep.
+  // Work of calls that are not oversized, by their due time rounded down to kDueStep.
   std::array<std::map<absl::Time, absl::Duration>, 2> due_work_ ABSL_GUARDED_BY(mutex_);  // [priority]
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);                         // Clients with permits.
   uint32_t jitter_ ABSL_GUARDED_BY(mutex_) = 1;
 
-  // The part of work_ that is tokenized and not oversized: the scheduler's.
+  // The part of work_ whose calls are tokenized, and thus in the scheduler's queue, and not oversized.
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
   // Work that left the queue to run, per second, without oversized sequences.
   DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};
-  absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: the queue was empty.
+  // Time when work last left the queue; InfinitePast if the queue has been empty since.
+  absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
 }  // namespace longembed

@@ -12,10 +12,9 @@
 
 namespace longembed {
 
-// Items of clients. A client's items stand one after the other in virtual time, each as long as it costs. The client
-// that was served least goes first; a new or returning client starts at the current virtual time. So each of n clients
-// gets an n-th of the served cost, however much the others ask for. A passive structure, not
-// thread-safe.
+// A queue of items that belong to clients. The items of a client follow each other in virtual time, each as long as it
+// costs. The client that was served least goes first; a new or returning client starts at the current virtual time. So
+// each of n clients gets an n-th of the served cost, however much the others ask for. Passive, and not thread-safe.
 template <typename Item>
 class FairQueue {
  public:
@@ -27,12 +26,12 @@ class FairQueue {
     items_.emplace(start, Entry{client, cost, std::move(item)});
   }
 
-  // Takes the first item for which `may` returns true, with its client; nullopt if there is none.
+  // Takes out the first item for which `may` returns true, with its client. Returns nullopt if there is none.
   std::optional<std::pair<std::string, Item>> Pop(
       const std::function<bool(const std::string& client, const Item& item)>& may) {
     for (auto position = items_.begin(); position != items_.end(); ++position) {
       if (!may(position->second.client, position->second.item)) continue;
-      // Items that may not be served are skipped; virtual time advances nevertheless.
+      // Items that may not be served now are skipped, but virtual time advances nevertheless.
       now_ = std::max(now_, position->first);
       std::pair<std::string, Item> taken{std::move(position->second.client), std::move(position->second.item)};
       items_.erase(position);
@@ -42,7 +41,8 @@ class FairQueue {
     return std::nullopt;
   }
 
-  // The cost of what an item of this client's that came now would wait for, of the items that `counts`.
+  // Returns the cost of the items that a new item of `client` would wait for, counting those for which `counts` is
+  // true.
   double CostBefore(const std::string& client, const std::function<bool(const Item& item)>& counts) const {
     const auto found = finish_.find(client);
     const double start = found == finish_.end() ? now_ : std::max(now_, found->second);
@@ -63,7 +63,7 @@ class FairQueue {
     Item item;
   };
 
-  // Forgets clients whose virtual time has passed: they are like new ones.
+  // Removes clients whose virtual time has passed, because they are treated as new ones.
   void Forget() {
     if (items_.empty()) {
       for (const auto& [client, finish] : finish_) now_ = std::max(now_, finish);
@@ -71,9 +71,9 @@ class FairQueue {
     std::erase_if(finish_, [this](const auto& client) { return client.second <= now_; });
   }
 
-  double now_ = 0;                        // Virtual: the start of what was served last.
-  std::map<std::string, double> finish_;  // Of each client's last item.
-  std::multimap<double, Entry> items_;    // By their starts; equal ones in order of arrival.
+  double now_ = 0;                        // Virtual time: the start of the item that was served last.
+  std::map<std::string, double> finish_;  // Client -> end of its last item.
+  std::multimap<double, Entry> items_;    // Start -> item; equal starts in order of arrival.
 };
 
 }  // namespace longembed

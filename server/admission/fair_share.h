@@ -4,8 +4,8 @@
 
 namespace longembed {
 
-// Whether a client that holds `held` is above its share while `free` is left for all: one client may use most of an
-// otherwise idle resource, and there is always room for others ("dynamic thresholds", Choudhury and Hahne, 1998).
+// Returns whether a client that holds `held` exceeds its share while `free` is left for all. One client may use most of
+// an otherwise idle resource, and there is always room for others ("dynamic thresholds", Choudhury and Hahne, 1998).
 template <typename Amount>
 bool ExceedsFairShare(Amount held, Amount free) {
   return held > 4 * free;

@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// All of it outlives the operations.
+// The objects that operations use. All of them must outlive the operations.
 struct ApiContext {
   const ModelRegistry& models;
   WorkerPool& pool;

@@ -1,4 +1,4 @@
-// Every API that a server offers.
+// All APIs that a server offers.
 #ifndef LONGEMBED_SERVER_API_APIS_H_
 #define LONGEMBED_SERVER_API_APIS_H_
 
@@ -12,19 +12,19 @@
 
 namespace longembed {
 
-// longembed.v1, and tei.v1 where there is a model for it.
+// The services of longembed.v1, and those of tei.v1 if a model serves it.
 class Apis {
  public:
-  // All must outlive it. Errors: of `tei` (TeiServices::Make).
+  // Creates the services. All arguments must outlive them. Errors: those of TeiServices::Make, about `tei`.
   static absl::StatusOr<std::unique_ptr<Apis>> Make(const TeiConfig& tei, const ApiContext& api,
                                                     const Profiles& profiles, const HostContext& host);
 
   const LongembedContext& context() const { return context_; }
   bool has_tei() const { return tei_ != nullptr; }
   const TeiContext& tei_context() const { return tei_->context(); }  // REQUIRES: tei.v1 is served.
-  // To be registered with a server, which they must outlive.
+  // Returns the services to register with a gRPC server. The Apis must outlive that server.
   Services services();
-  // The services that report health.
+  // Returns the names of the services that report health.
   std::vector<std::string> names() const;
 
  private:

@@ -1,5 +1,5 @@
-// An operation that tokenizes and never reaches a model: it runs on the worker pool and checks periodically whether it
-// is cancelled.
+// An operation that tokenizes but never runs a model. It runs on the worker pool and checks periodically whether it has
+// been cancelled.
 #ifndef LONGEMBED_SERVER_API_POOLED_OPERATION_H_
 #define LONGEMBED_SERVER_API_POOLED_OPERATION_H_
 
@@ -34,9 +34,9 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
   void Cancel() override { cancelled_ = true; }
 
  protected:
-  // Of text, which is what takes time.
+  // Returns the bytes of text to process, which determine how long the operation takes.
   virtual int64_t TextBytes() const = 0;
-  // Fills the response, on a thread of the pool's.
+  // Fills the response. Runs on a thread of the pool.
   virtual absl::Status Answer() = 0;
 
   absl::Status CheckNotCancelled() const {
@@ -44,7 +44,8 @@ class PooledOperation : public TypedOperation<RequestType, ResponseType> {
     return this->call_.deadline <= api_.clock.Now() ? DeadlineExceeded() : absl::OkStatus();
   }
 
-  // REQUIRES: called before the answer grows by about `more` bytes, and finally with 0. Errors: out of memory.
+  // Reserves memory for the answer's present size and `more` bytes. Must be called before the answer grows by about
+  // `more` bytes, and finally with 0. Errors: RESOURCE_EXHAUSTED.
   absl::Status HoldAnswer(int64_t more) const {
     const int64_t now = static_cast<int64_t>(this->response_.GetArena()->SpaceAllocated());
     return this->call_.memory.Hold(Memory::kAnswers, now + more);

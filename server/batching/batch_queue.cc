@@ -94,7 +94,7 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeExpired(absl::Time now) {
 }
 
 std::vector<std::shared_ptr<Job>> BatchQueue::TakeInfeasible(absl::Time now, absl::Duration per_cost) {
-  constexpr double kOptimism = 0.9;  // Margin for estimation error: a job that is taken out is lost.
+  constexpr double kOptimism = 0.9;  // Margin for estimation error, because a job that is taken out is lost.
   std::vector<std::shared_ptr<Job>> infeasible;
   while (jobs_.size() > 1) {
     const auto next = jobs_.begin();
@@ -125,8 +125,8 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
 }
 
 Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
-  // Stop the search for a smaller job after so many in a row that do not fit: bounds the time under the caller's
-  // lock.
+  // Stops the search for a smaller job after this many in a row that do not fit. This bounds the time under the
+  // caller's lock.
   constexpr int kMaxMisses = 64;
   Batch batch;
   int64_t room = limits.max_tokens;
@@ -139,7 +139,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
     Release(*job, first, job->next_, /*runs=*/true);
-    // Skip all oversized sequences that may not start.
+    // Jobs whose next sequence is oversized and may not start are skipped without limit.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
     if (!batch.empty() && costs_.IsOversized(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
     if (job->next_ == job->sequences_.size()) {
@@ -148,7 +148,8 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
       int64_t tokens = 0;
       for (size_t i = first; i < job->next_; ++i) tokens += job->sequences_[i].size();
       MoveBack(candidate, job->WorkOf(tokens), now);
-      // The batch is full, or the job's next sequence does not fit: it may be passed again, which finds nothing more.
+      // The batch is full, or the job's next sequence does not fit. If the loop reaches the job again, it takes
+      // nothing.
     }
   }
   return batch;

@@ -1,4 +1,4 @@
-// The cost of running a sequence, in tokens' worth of linear layers.
+// The cost of running a sequence. Its unit is the work of the linear layers for one token.
 #ifndef LONGEMBED_SERVER_BATCHING_COST_MODEL_H_
 #define LONGEMBED_SERVER_BATCHING_COST_MODEL_H_
 
@@ -8,12 +8,12 @@
 
 namespace longembed {
 
-// A plain value.
+// Converts tokens to cost. A plain value.
 struct CostModel {
-  // Floating-point operations of attention for one (query, key) pair, of those of the linear layers for one token
-  // (AttentionShare): a sequence of n tokens costs n + attention * n * n.
+  // Floating-point operations of attention for one (query, key) pair, divided by those of the linear layers for one
+  // token (AttentionShare). A sequence of n tokens costs n + attention * n * n.
   double attention = 0;
-  // Sequences that cost more are oversized: they run alone, and on half of the workers at most.
+  // Sequences that cost more are oversized: each runs alone in its batch, and at most half of the workers lead one.
   int64_t oversized = std::numeric_limits<int64_t>::max();
 
   int64_t CostOf(int64_t tokens) const {
@@ -22,12 +22,12 @@ struct CostModel {
   bool IsOversized(int64_t tokens) const { return CostOf(tokens) > oversized; }
 };
 
-// Sums over the sequences of a call.
+// The total tokens and cost of the sequences of a call.
 class Load {
  public:
   int64_t tokens() const { return tokens_; }
   int64_t cost() const { return cost_; }
-  // Whether oversized sequences are most of its work.
+  // Returns whether oversized sequences are most of the cost.
   bool is_oversized() const { return 2 * oversized_cost_ > cost_; }
 
   void Add(int64_t tokens, int64_t cost, bool oversized) {
@@ -42,9 +42,9 @@ class Load {
   int64_t oversized_cost_ = 0;
 };
 
-// Maximum number of oversized sequences that run at a time: half of the workers, so that short requests find one. In
-// simulation (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is 20 times lower
-// than with all workers but one, and oversized sequences wait as long. A single worker runs them, too.
+// Returns the maximum number of oversized sequences that run at a time: half of the workers, so that short requests
+// find a worker. In simulation (tests/benchmark/scheduling_simulation.cc) the p99 of short requests at a load of 0.8 is
+// 20 times lower than with all workers but one, and oversized sequences wait as long. A single worker runs them, too.
 inline int MaxRunningOversized(int workers) { return std::max(1, workers / 2); }
 
 }  // namespace longembed

@@ -1,4 +1,4 @@
-// Estimates a rate, such as seconds a token, from what was seen lately.
+// Estimates a rate, such as seconds per token, from recent observations.
 #ifndef LONGEMBED_SERVER_BATCHING_DECAYED_RATIO_H_
 #define LONGEMBED_SERVER_BATCHING_DECAYED_RATIO_H_
 
@@ -6,16 +6,17 @@
 
 namespace longembed {
 
-// The ratio of two sums that decay exponentially with what the lower one gains: after `memory` more of it, an earlier
-// observation counts for 1/e. An observation weighs as much as it adds to the lower sum. Not thread-safe.
+// The ratio of two sums, `above` divided by `below`. Both sums decay exponentially as `below` grows: when it has grown
+// by `memory`, an earlier observation counts for 1/e. An observation weighs as much as it adds to `below`. Not
+// thread-safe.
 class DecayedRatio {
  public:
-  // 0 until something is added.
+  // The value is 0 until something is added.
   explicit DecayedRatio(double memory) : memory_(memory) {}
-  // Starts with an assumption that weighs as much as `memory`.
+  // Starts with an assumed ratio that weighs as much as `memory`.
   DecayedRatio(double memory, double assumed) : memory_(memory), above_(assumed * memory), below_(memory) {}
 
-  // Requires: below >= 0.
+  // REQUIRES: below >= 0.
   void Add(double above, double below) {
     const double decay = std::exp(-below / memory_);
     above_ = decay * above_ + above;

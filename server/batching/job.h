@@ -1,4 +1,4 @@
-// A job: the sequences of one call, which are encoded in as many batches as it takes and answered together.
+// A job: the sequences of one call. They are encoded in as many batches as needed and answered together.
 #ifndef LONGEMBED_SERVER_BATCHING_JOB_H_
 #define LONGEMBED_SERVER_BATCHING_JOB_H_
 
@@ -17,53 +17,56 @@ namespace longembed {
 
 enum class Priority {
   kInteractive,
-  kBulk,  // Runs when nothing interactive waits.
+  kBulk,  // Runs when no interactive work waits.
 };
 
 struct JobResult {
-  // In the order of sequences and their spans: one a span, un-normalized; or one a sequence, of jobs with sparse
-  // vectors.
+  // Un-normalized vectors, one for each span, in the order of sequences and their spans. A job with sparse vectors has
+  // one for each sequence, in `sparse`, instead.
   std::vector<std::vector<float>> vectors;
   std::vector<SparseVector> sparse;
-  absl::Duration queue;      // The longest that one of its sequences waited.
-  absl::Duration inference;  // Sum over the batches that it took part in.
+  absl::Duration queue;      // The longest wait of its sequences.
+  absl::Duration inference;  // Sum over the batches that had sequences of the job.
 };
 
-// Called exactly once, on a thread of the scheduler's or on the one that cancels. Must not block.
+// Called exactly once, on a thread of the scheduler or on the thread that cancels. Must not block.
 using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 
-// A job's permit to be in the queue (admission/admission.h). Thread-safe; called under the scheduler's lock.
+// A job's permit to be in the queue (admission/admission.h). Thread-safe. Called under the scheduler's lock.
 class QueuePermit {
  public:
   virtual ~QueuePermit() = default;
-  // Sequences with so many tokens, and so much work, have left the queue: they run (`runs`), or are cancelled.
+  // Called when sequences with these tokens and this work leave the queue, to run (`runs`) or because they are
+  // cancelled.
   virtual void Release(int64_t tokens, absl::Duration work, bool runs) = 0;
 };
 
 struct JobOptions {
   Priority priority = Priority::kInteractive;
   absl::Time deadline = absl::InfiniteFuture();
-  // When the job begins by its client's virtual clock; what lies in the past means now.
+  // Start of the job by its client's virtual clock. A time in the past means now.
   absl::Time start = absl::InfinitePast();
-  // When the job would be done by that clock, if it was admitted under a deadline: its place in the order, which it
-  // keeps. InfiniteFuture: its place is that of start and deadline, and it interleaves with others (BatchQueue).
+  // Time when the job would be done by that clock, if it was admitted under a deadline; the queue then runs it in this
+  // order. InfiniteFuture: the queue orders the job by `start` and `deadline`, and it interleaves with others
+  // (BatchQueue).
   absl::Time due = absl::InfiniteFuture();
-  absl::Duration work;                  // On the whole device, by estimate.
+  absl::Duration work;                  // Estimated work, in time of the whole device.
   std::shared_ptr<QueuePermit> permit;  // May be null.
-  // Set when the first batch takes a sequence of the job, and not once `done` is called. May be null; lives until then.
+  // Receives the time when the first batch takes a sequence of the job. Not written once `done` is called. May be null;
+  // must live until then.
   absl::Time* began = nullptr;
 };
 
-// Made by the caller, owned jointly with the scheduler. What is private belongs to the scheduler and is guarded by its
-// lock, except where said otherwise.
+// The caller creates a job and owns it jointly with the scheduler. Private members belong to the scheduler and are
+// guarded by its lock, except where noted.
 class Job {
  public:
-  // `sequences` is not empty, and none of them is. Either all of them give sparse vectors, or none.
+  // REQUIRES: `sequences` is not empty, none of them is empty, and either all or none of them give sparse vectors.
   Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone done);
 
   int64_t tokens() const { return tokens_; }
   const JobOptions& options() const { return options_; }
-  // Those that no batch will read any more are empty.
+  // Sequences that no batch will read any more are empty.
   const std::vector<Sequence>& sequences() const { return sequences_; }
 
  private:
@@ -71,28 +74,29 @@ class Job {
   friend class Lane;
   friend class Scheduler;
 
-  // The part of its work that so many of its tokens are. (Attention is not counted apart: the sequences of a job are
-  // mostly of one length.)
+  // Returns the part of the job's work that corresponds to `tokens` of its tokens. Attention is not counted separately,
+  // because the sequences of a job mostly have one length.
   absl::Duration WorkOf(int64_t tokens) const {
     return options_.work * (static_cast<double>(tokens) / static_cast<double>(tokens_));
   }
   bool settled() const { return settled_.load(std::memory_order_relaxed); }
 
-  // Data not read once the job has been answered: a running batch that shares the job must not keep it.
+  // Data that is not read once the job has been answered. It is taken out then, so that a running batch that shares the
+  // job does not keep it.
   struct Remains {
     std::vector<Sequence> sequences;
     JobResult result;
   };
   Remains TakeRemains();
 
-  std::vector<Sequence> sequences_;  // A running batch reads its own without the lock.
+  std::vector<Sequence> sequences_;  // A running batch reads its own sequences without the lock.
   const JobOptions options_;
   const int64_t tokens_;
-  std::vector<size_t> first_vector_;  // Of each sequence, in result_.vectors or result_.sparse.
+  std::vector<size_t> first_vector_;  // [sequence]: index of its first vector in result_.vectors or result_.sparse.
 
   absl::Time enqueued_;
-  int64_t cost_ = 0;  // Of all its sequences (CostModel).
-  absl::Time due_;    // Its place in the order (BatchQueue).
+  int64_t cost_ = 0;  // Cost of all its sequences (CostModel).
+  absl::Time due_;    // Due time that BatchQueue orders by.
   bool moved_back_ = false;
   uint64_t ticket_ = 0;    // Order of arrival.
   size_t next_ = 0;        // The first sequence that no batch has taken.

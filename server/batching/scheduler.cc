@@ -158,7 +158,7 @@ bool Scheduler::AwaitAssignment(Assignment& assignment) {
 }
 
 void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
-  // Below this much work sharing a batch with a helper is faster than dividing it.
+  // With less work than this, sharing a batch with a helper is faster than dividing the work.
   constexpr int64_t kLeastShare = 64;
   assignment.lane = &lane;
   const absl::Time now = clock_.Now();
@@ -185,7 +185,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   }
   if (assignment.oversized) ++running_oversized_;
   UpdateWorkWaits();
-  // One notification for each job would leave workers asleep while a job of many sequences waits.
+  // With only one notification for each job, workers would stay asleep while a job of many sequences waits.
   if (work_waits_) work_arrived_.NotifyOne();
 }
 
@@ -259,7 +259,7 @@ void Scheduler::FailBatch(Lane& lane, const Batch& batch, const absl::Status& st
     }
     return;
   }
-  // The sequences of a job stand together in a batch.
+  // The sequences of a job are adjacent in a batch.
   for (auto begin = batch.begin(); begin != batch.end();) {
     const auto end =
         std::find_if(begin, batch.end(), [&begin](const BatchItem& item) { return item.job != begin->job; });
@@ -278,7 +278,7 @@ void Scheduler::InviteHelpers(int more) {
 
 void Scheduler::FinishBatch(Assignment& assignment) {
   if (assignment.lane == nullptr) return;
-  // Before the lane may be destroyed: resources of the jobs, such as their permits, may be destroyed with it.
+  // Frees the jobs before the lane can be destroyed, because what they refer to may be destroyed with it.
   assignment.batch.clear();
   assignment.expired.clear();
   assignment.infeasible.clear();
@@ -298,7 +298,7 @@ void Scheduler::FinishBatch(Assignment& assignment) {
   settled_.NotifyAll();
 }
 
-// A batch that waits for a core has a runnable worker; a batch that hangs has none, or had enough CPU time.
+// A batch that waits for a core has a runnable worker. A batch that hangs has none, or has had enough CPU time.
 absl::Duration Scheduler::Hanging(const Lane::RunningBatch& batch, absl::Time now) const {
   const absl::Duration took = now - batch.began;
   if (took <= batch.most) return absl::ZeroDuration();
@@ -348,7 +348,7 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
     }
     job.result_.queue = std::max(job.result_.queue, started - job.enqueued_);
     if (&job != previous) job.result_.inference += finished - started;
-    previous = &job;  // The sequences of a job stand together in a batch.
+    previous = &job;  // The sequences of a job are adjacent in a batch.
     assert(job.unfinished_ > 0);
     if (--job.unfinished_ == 0 && Settle(lane, job)) complete.push_back(item.job);
   }
@@ -360,7 +360,7 @@ void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
   if (seconds <= 0) return;
   lane.cost_per_second_.Add(static_cast<double>(cost), seconds);
   helping_.Add(0, seconds);
-  // Includes the time of helpers.
+  // A batch takes the time of its leader and of its helpers.
   lane.seconds_per_cost_ = (1 + helping_.value()) / lane.cost_per_second_.value() / options_.workers;
 }
 

@@ -65,7 +65,7 @@ void CheckTracing(const YamlMapping& root, const TracingConfig& tracing) {
   if (!status.ok()) root.Fail("tracing", absl::StrCat("endpoint: ", std::string(status.message())));
 }
 
-// Relative paths start from the config file's folder.
+// Resolves relative paths, which start from the config file's folder.
 void ResolvePaths(ServerConfig& config, const std::filesystem::path& directory) {
   std::vector<std::string*> paths{&config.tls.certificate, &config.tls.key, &config.tls.client_ca, &config.api_keys};
   for (ModelConfig& model : config.models) paths.push_back(&model.path);
@@ -74,7 +74,7 @@ void ResolvePaths(ServerConfig& config, const std::filesystem::path& directory) 
   }
 }
 
-// Joins the problems of both, a line each.
+// Joins the problems of both statuses, one a line.
 absl::Status Both(const absl::Status& first, const absl::Status& second) {
   const bool two = !first.ok() && !second.ok();
   return absl::InvalidArgumentError(absl::StrCat(first.message(), two ? "\n" : "", second.message()));
@@ -134,7 +134,7 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
   ServerConfig config, scratch;
   absl::StatusOr<std::vector<ConfigOverride>> overrides = FindOverrides(environment);
   absl::Status overridden = overrides.status();
-  // Also if the file is invalid: all problems are reported at once.
+  // Also applied to `scratch`, so that problems of the overrides are reported even if the file is invalid.
   if (overrides.ok()) overridden = ApplyOverrides(*overrides, scratch);
   const absl::Status read = ReadYaml(
       yaml,
@@ -171,7 +171,7 @@ absl::StatusOr<ServerConfig> ReadConfig(const std::string& path) {
 
 LogFormat FindLogFormat(const std::string& path) {
   ServerConfig config;
-  // A file that is not regular can be read only once.
+  // A file that is not regular, such as a pipe, can be read only once.
   std::error_code error;
   const bool readable = std::filesystem::is_regular_file(path, error);
   const absl::StatusOr<std::string> text = readable ? ReadWholeFile(path) : "";

@@ -1,6 +1,6 @@
-// The keys of the server's configuration: name, type and range of each. Defaults are those of the structs.
+// The keys of the server's configuration: name, type and range of each. The structs have the defaults.
 //
-// `Keys` is a YamlMapping, which reads, or anything else with its methods.
+// `Keys` is a YamlMapping, which reads a config, or any other type with its methods.
 #ifndef LONGEMBED_SERVER_CONFIG_DESCRIBE_CONFIG_H_
 #define LONGEMBED_SERVER_CONFIG_DESCRIBE_CONFIG_H_
 
@@ -15,7 +15,7 @@ namespace longembed {
 
 inline constexpr int64_t kMany = std::numeric_limits<int32_t>::max();
 inline constexpr int64_t kGibibyte = int64_t{1} << 30;
-inline constexpr absl::Duration kLongest = absl::Hours(480);  // gRPC takes milliseconds in an int.
+inline constexpr absl::Duration kLongest = absl::Hours(480);  // gRPC stores milliseconds in an int.
 
 template <typename Keys>
 void Describe(Keys& keys, LogConfig& log) {
@@ -43,7 +43,7 @@ void Describe(Keys& keys, TlsConfig& tls) {
 
 template <typename Keys>
 void Describe(Keys& keys, ConnectionsConfig& connections) {
-  // Below this a connection ends before its first call does.
+  // A shorter age would end a connection before its first call.
   constexpr DurationRange kAge{.least = absl::Milliseconds(100), .most = kLongest, .or_zero = true};
   constexpr DurationRange kTimeout{.least = absl::Milliseconds(100), .most = kLongest};
   keys.Integer("max", connections.max, 1, 1 << 20);
@@ -57,7 +57,7 @@ void Describe(Keys& keys, ConnectionsConfig& connections) {
 
 template <typename Keys>
 void Describe(Keys& keys, LimitsConfig& limits) {
-  // With none, calls would be charged nothing.
+  // With a limit of 0, calls would be charged nothing.
   constexpr DurationRange kWait{.least = absl::Milliseconds(100), .most = kLongest};
   keys.Integer("max_request_bytes", limits.max_request_bytes, 1, kGibibyte);
   keys.Integer("max_response_bytes", limits.max_response_bytes, 1, kGibibyte);
@@ -88,7 +88,7 @@ void Describe(Keys& keys, ModelConfig& model) {
   keys.Integer("max_queued_tokens", model.max_queued_tokens, 1, kMany);
 }
 
-// Everything but profiles and models, whose keys the config's author names.
+// Describes all keys except profiles and models, whose keys the config's author names.
 template <typename Keys>
 void Describe(Keys& keys, ServerConfig& config) {
   const auto section = [&keys](const char* name, auto& part) {

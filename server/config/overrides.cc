@@ -25,10 +25,10 @@ std::string VariableOf(const std::string& key) {
   return absl::StrCat(kPrefix, absl::AsciiStrToUpper(absl::StrReplaceAll(key, {{".", "__"}})));
 }
 
-// The name with double underscores replaced by single ones.
+// Returns the name with each double underscore replaced by a single one.
 std::string Squeezed(std::string_view variable) { return absl::StrReplaceAll(std::string(variable), {{"__", "_"}}); }
 
-// Variable -> key.
+// Returns a map from each variable to its key.
 std::map<std::string, std::string> KnownVariables() {
   std::map<std::string, std::string> known;
   for (const auto& [key, value] : ConfigValues(ServerConfig())) known.emplace(VariableOf(key), key);
@@ -49,7 +49,7 @@ std::string WhyUnknown(const std::string& variable, const std::map<std::string, 
       suggestion.empty() ? "; LONGEMBED__LIMITS__MAX_QUEUE_WAIT, say, is limits.max_queue_wait" : suggestion);
 }
 
-// "" where the variable is not meant as an override.
+// Returns why a variable has no effect, or "" if it is not meant as an override.
 std::string WhyMissed(const std::string& variable, const std::map<std::string, std::string>& known) {
   for (const auto& [name, key] : known) {
     if (Squeezed(name) == Squeezed(variable)) {
@@ -59,7 +59,7 @@ std::string WhyMissed(const std::string& variable, const std::map<std::string, s
   return "";
 }
 
-// {limits: {max_queue_wait: VALUE}}
+// Returns the override as a tree: {limits: {max_queue_wait: VALUE}}.
 YamlNode TreeOf(const ConfigOverride& override) {
   YamlNode node{.kind = YamlNode::Kind::kScalar, .line = 0, .scalar = override.value};
   const std::vector<std::string> parts = absl::StrSplit(override.key, '.');

@@ -1,6 +1,7 @@
-// Keys of the config that environment variables set. One scheme over all keys: LONGEMBED__ and the key, in capitals,
-// with "__" for each dot. LONGEMBED__LISTEN is listen, LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. A
-// value is written as in the file, and an empty one is the empty text. Models and profiles are set in the file alone.
+// Keys of the config that environment variables set. The name of a variable is LONGEMBED__ and the key in capitals,
+// with "__" for each dot: LONGEMBED__LISTEN is listen, LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. A
+// value is written as in the file, and an empty value is the empty text. Models and profiles can be set only in the
+// file.
 #ifndef LONGEMBED_SERVER_CONFIG_OVERRIDES_H_
 #define LONGEMBED_SERVER_CONFIG_OVERRIDES_H_
 
@@ -19,18 +20,18 @@ struct ConfigOverride {
   std::string value;
 };
 
-using Environment = std::vector<std::string>;  // "NAME=VALUE" each.
+using Environment = std::vector<std::string>;  // Entries "NAME=VALUE".
 
-// The environment of the process.
+// Returns the environment of this process.
 Environment ProcessEnvironment();
 
-// Finds the overrides, ordered by key. Errors (INVALID_ARGUMENT), a line each: a variable that starts as an override
-// and names no key, with the nearest one; a variable that names a key but for the double underscores
-// (LONGEMBED_LISTEN), which would have no effect. Other variables, such as LONGEMBED_SERVER of the client and those
-// that Kubernetes makes of a service's name, are left alone.
+// Finds the overrides, ordered by key. Errors (INVALID_ARGUMENT), one a line: a variable with the prefix LONGEMBED__
+// that names no key (the error suggests the nearest one), and a variable that would name a key if it had the double
+// underscores (LONGEMBED_LISTEN), which would have no effect. Other variables, such as LONGEMBED_SERVER of the client
+// and those that Kubernetes derives from a service's name, are ignored.
 absl::StatusOr<std::vector<ConfigOverride>> FindOverrides(const Environment& environment);
 
-// Sets the keys. Errors (INVALID_ARGUMENT), a line each: "VARIABLE: KEY what is wrong".
+// Sets the keys. Errors (INVALID_ARGUMENT), one a line: "VARIABLE: KEY what is wrong".
 absl::Status ApplyOverrides(const std::vector<ConfigOverride>& overrides, ServerConfig& config);
 
 }  // namespace longembed

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::string_view kStandardPort = "4317";
 
-// Divides HOST:PORT, [IPV6]:PORT or HOST. False: it is none of these.
+// Splits HOST:PORT, [IPV6]:PORT or HOST. Returns false for any other text.
 bool Divide(std::string_view address, std::string_view& host, std::string_view& port) {
   const bool bracketed = !address.empty() && address.front() == '[';
   const size_t host_end = bracketed ? address.find(']') + 1 : address.find(':');

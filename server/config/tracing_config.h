@@ -9,8 +9,8 @@
 namespace longembed {
 
 struct TracingConfig {
-  std::string endpoint;      // Of an OTLP/gRPC collector. Empty: the environment's, else no tracing.
-  double sample_ratio = 1;   // Share of the calls without a traceparent that is traced.
+  std::string endpoint;      // Address of an OTLP/gRPC collector. Empty: the environment's, else no tracing.
+  double sample_ratio = 1;   // Fraction of calls traced, among those without a traceparent.
   std::string service_name;  // Empty: the environment's, else "longembed-server".
 };
 
@@ -19,7 +19,7 @@ struct OtlpEndpoint {
   bool tls = false;
 };
 
-// Reads HOST:PORT, http://HOST:PORT or https://HOST:PORT; the port may be left out. Errors: INVALID_ARGUMENT.
+// Parses HOST:PORT, http://HOST:PORT or https://HOST:PORT. The port may be left out. Errors: INVALID_ARGUMENT.
 absl::StatusOr<OtlpEndpoint> ParseOtlpEndpoint(const std::string& endpoint);
 
 }  // namespace longembed

@@ -20,7 +20,7 @@ int64_t PlanBytes(const Plan& plan) {
   const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
   int64_t bytes = of(plan.sequences) + of(plan.spans) + of(plan.parts);
   std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>>
-      tables;  // Uses here, in all.
+      tables;  // Table -> (uses in this plan, uses in all).
   for (const PlannedSequence& planned : plan.sequences) {
     const Sequence& sequence = planned.sequence;
     bytes += of(sequence.tokens) + of(sequence.positions) + of(sequence.spans);
@@ -53,8 +53,8 @@ absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
 
 namespace {
 
-constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // Itself and malloc's overhead.
-constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // Of a sparse vector.
+constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // The object and malloc's overhead.
+constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // A term of a sparse vector.
 
 int64_t TextBytes(const Model& model, const EmbedParams& params) {
   int64_t bytes = 0;
@@ -100,7 +100,7 @@ ResourceRequest EmbedCall::Estimate() const {
   const Caller& caller = params_.call.caller;
   ResourceRequest request{
       .client = caller.name, .max_client_tokens = caller.max_queued_tokens, .priority = params_.priority};
-  // Tokens beyond this are cut, or refused once they are counted.
+  // More tokens than this are cut by truncation, or the call is rejected once they are counted.
   const bool cut = plan.extension.windows.has_value();
   const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MaxSequenceTokens(),
                                  plan.max_tokens.value_or(plan.limits.max_run_tokens)});
@@ -126,7 +126,7 @@ ResourceRequest EmbedCall::Estimate() const {
 }
 
 void EmbedCall::Admit() {
-  // Streams have hundreds of waiting calls, each of which retries.
+  // A stream has hundreds of waiting calls, each of which retries.
   constexpr absl::Duration kMaxRetryInterval = absl::Seconds(1);
   if (const absl::Status status = CheckNotCancelled(); !status.ok()) return std::move(done_)(status);
   if (model_.given_up()) return std::move(done_)(EncoderHangs(model_.name()));
@@ -156,7 +156,7 @@ void EmbedCall::Cancel() {
     job = job_.lock();
     permit = permit_;
   }
-  // Before there is a job, Prepare or Submit sees the flag; after it was answered, nothing is left to cancel.
+  // If there is no job yet, Prepare or Submit sees the flag. If the job has been answered, nothing is left to cancel.
   if (permit != nullptr) permit->ReleaseAll();
   if (job != nullptr) model_.lane().Cancel(*job);
 }
@@ -215,9 +215,9 @@ absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const
   int64_t rows = 0;
   for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
   for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (input.ok() && !input->plan.parts.empty()) rows += input->plan.vectors();  // Joined from those of its parts.
+    if (input.ok() && !input->plan.parts.empty()) rows += input->plan.vectors();  // Joined from the rows of its parts.
   }
-  // The rows, and the answer's message, which is made of them one input after the other.
+  // Counts the rows and the answer's message, which is made from the rows one input after the other.
   const int64_t message = params_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
   const bool pools = params_.vector_options.token_pooling > 1;
   const int64_t vectors = pools ? rows : CountAnswered();
@@ -226,7 +226,7 @@ absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const
 }
 
 int64_t EmbedCall::ExpectedTerms(const std::vector<Sequence>& sequences) const {
-  // SPLADE adds words that a text does not have: a sentence gets a few for each of its tokens, a page about 300 in all.
+  // SPLADE adds words that a text does not contain: a few for each token of a sentence, about 300 in all for a page.
   constexpr int64_t kSpladeTerms = 16;
   const ModelManifest& manifest = model_.model().manifest;
   const int64_t of_token = manifest.sparse_head == SparseHeadKind::kTokenWeights ? 1 : kSpladeTerms;
@@ -256,7 +256,7 @@ absl::Status EmbedCall::SettleTerms() const {
   }
   const int64_t bytes = terms * (static_cast<int64_t>(sizeof(int32_t)) + params_.bits_per_component / 8);
   if (bytes > params_.max_response_bytes) return ResponseTooLarge(bytes, params_.max_response_bytes);
-  // The rows are gone; the message is made of the vectors.
+  // The rows have been freed. The vectors remain, and the message that is made of them.
   params_.call.memory.Correct(Memory::kAnswers, 2 * terms * kTerm + 2 * vectors * kVector);
   return absl::OkStatus();
 }
@@ -325,7 +325,7 @@ absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> se
     return std::make_shared<Job>(
         std::move(sequences), options,
         [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
-  } catch (const std::bad_alloc&) {  // It allocates a result for each of its spans.
+  } catch (const std::bad_alloc&) {  // A job allocates a result for each span.
     return ServerOutOfMemory();
   }
 }
@@ -339,7 +339,7 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
     const MutexLock lock(mutex_);
     job_ = *job;
   }
-  // An earlier Cancel found no job.
+  // A Cancel before this point found no job.
   if (cancelled_) model_.lane().Cancel(**job);
 }
 
@@ -354,13 +354,13 @@ void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
 
 namespace {
 
-// Encoder output of inputs that are not finished.
+// Encoder output for inputs that are not finished yet.
 struct RowsLeft {
   std::span<std::vector<float>> dense;
   std::span<SparseVector> sparse;
 };
 
-// Takes an input's rows, and frees them once there are vectors of them.
+// Makes an input's vectors from its rows, and frees the rows.
 absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const EmbedParams& params, RowsLeft& left) {
   const auto own = static_cast<size_t>(plan.rows());
   const auto finish = [own](auto& rows, auto make) {
@@ -425,7 +425,7 @@ void EmbedCall::Count(const Tally& tally) const {
     trace->truncated_tokens = tally.truncated_tokens;
     for (const auto& [method, count] : tally.sequences) {
       trace->sequences += count;
-      trace->method = method;  // Plain comes first: of several, the last is that of the texts beyond the window.
+      trace->method = method;  // Plain comes first, so the last method is that of texts beyond the window.
     }
   }
 }

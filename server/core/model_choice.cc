@@ -26,7 +26,7 @@ absl::StatusOr<ModelChoice> WithProfile(ServedModel& model, const Profiles::valu
   return ModelChoice{.model = &model, .profile = name, .extension = &extension};
 }
 
-// Names of models, and their aliases.
+// Returns the names of all models and their aliases.
 std::vector<std::string> KnownNames(const ModelRegistry& models, const Profiles& profiles) {
   std::vector<std::string> names;
   for (const auto& model : models.models()) {

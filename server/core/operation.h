@@ -1,5 +1,5 @@
-// One request and its answer, apart from how they travel. An operation knows nothing of gRPC: it gets messages and
-// gives messages, as a unary call, as one message of a stream, or behind any other front.
+// One request and its answer, independent of the transport. An operation knows nothing of gRPC. It reads one message
+// and fills another, for a unary call, for one message of a stream, or for any other transport.
 #ifndef LONGEMBED_SERVER_CORE_OPERATION_H_
 #define LONGEMBED_SERVER_CORE_OPERATION_H_
 
@@ -24,8 +24,8 @@ namespace longembed {
 // address.
 struct Caller {
   std::string name;
-  bool has_key = false;           // The name is that of an API key, which the operator chose: fit for a metric's label.
-  int64_t max_queued_tokens = 0;  // That the client may have waiting; 0 = no limit of its own.
+  bool has_key = false;           // The name is that of an API key, chosen by the operator: fit for a metric's label.
+  int64_t max_queued_tokens = 0;  // Limit of the client's waiting tokens; 0 = no limit of its own.
   int64_t max_concurrent_calls = 0;  // 0 = no limit of its own.
 };
 
@@ -34,8 +34,8 @@ struct CallContext {
   const Caller& caller;
   absl::Time arrival;
   absl::Time deadline;    // InfiniteFuture: no deadline.
-  bool may_wait = false;  // Wait if the queue is full, instead of failing; flow control slows a stream's client down.
-  Charge& memory;         // Of the request that this is.
+  bool may_wait = false;  // If the queue is full, wait instead of failing; flow control then slows the client down.
+  Charge& memory;         // The memory of this request.
   RequestTrace* trace = nullptr;  // Null: the call is not traced.
 };
 
@@ -46,56 +46,58 @@ class Operation {
 
   virtual ~Operation() = default;
 
-  // Begins. `done` is called exactly once, by any thread, perhaps before Start returns, as the last thing that the
-  // operation does. May throw bad_alloc as long as `done` has not been called and nothing runs.
+  // Starts the operation. It calls `done` exactly once, as its last action, on any thread and perhaps before Start
+  // returns. May throw bad_alloc as long as `done` has not been called and nothing runs.
   virtual void Start(Done done) = 0;
 
-  // Instead of Start: the request is invalid because of `status` and holds the fields that could be read. An
-  // operation that can answer with an error may do so.
+  // Called instead of Start if the request is invalid. `status` says why, and the request holds the fields that could
+  // be read. An operation may answer with the error instead of failing.
   virtual void Reject(const absl::Status& status, Done done) { std::move(done)(status); }
 
-  // Cancels: `done` is called soon. REQUIRES: Start has returned. Any thread, perhaps after `done`, when the messages
-  // are gone.
+  // Cancels the operation; `done` is called soon. REQUIRES: Start has returned. Any thread may call it, even after
+  // `done`, when the messages are gone.
   virtual void Cancel() {}
 
-  // After `done` with OK: whether there is an answer to send. A part of a larger message has none.
+  // Returns whether there is an answer to send. A part of a larger message has none. REQUIRES: `done` was called with
+  // OK.
   virtual bool has_response() const { return true; }
-  // Of the answer, where that may be very much larger than the request; about. After Start has returned.
+  // Returns the approximate size of the answer if it may be much larger than the request, else 0. REQUIRES: Start has
+  // returned.
   virtual int64_t expected_answer_bytes() const { return 0; }
-  // Headers of the answer, for fronts that have headers. After `done` with OK.
+  // Returns headers of the answer, for transports that have headers. REQUIRES: `done` was called with OK.
   virtual Headers headers() const { return {}; }
-  // For metrics, when it has ended; empty where it is not known.
+  // Returns the model's name, for metrics; empty if it is not known. REQUIRES: the operation has ended.
   virtual std::string model() const { return ""; }
 };
 
-// One method of an API, of which a host makes operations.
+// One method of an API. A host creates its operations.
 struct ApiMethod {
   std::string name;                                    // For metrics and logs.
-  const google::protobuf::Message* request = nullptr;  // Of what types they are.
+  const google::protobuf::Message* request = nullptr;  // An instance of its type.
   const google::protobuf::Message* response = nullptr;
-  // Makes one operation. The messages are empty; they live until the operation is done.
+  // Creates one operation. The messages are empty and live until the operation is done.
   std::function<std::unique_ptr<Operation>(const CallContext&, google::protobuf::Message& request,
                                            google::protobuf::Message& response)>
       make;
-  // Translates a status for APIs that have codes of their own. Null: unchanged.
+  // Translates a status for APIs with status codes of their own. Null: the status is unchanged.
   absl::Status (*client_status)(const absl::Status& status) = nullptr;
-  // The answer is small, and sent even when memory is short.
+  // Whether the answer is small enough to be sent even when memory is short.
   bool exempt = false;
-  // Not empty: the requirement that is missing; the method answers UNIMPLEMENTED.
+  // The requirement that this server lacks, so that the method returns UNIMPLEMENTED. Empty: none is missing.
   std::string lacks;
 };
 
 // Options for answering the messages of a stream.
 struct StreamOptions {
-  bool in_order = true;  // Answers come in the order of their messages; else as they are ready.
-  // Limits of the messages in progress or waiting to be written, before the next one is read.
+  bool in_order = true;  // Whether answers keep the order of their messages, or are sent as they are ready.
+  // Limits for messages that are in progress or wait to be written. At a limit the next message is not read.
   size_t max_messages = 64;
-  int64_t max_bytes = 16 << 20;  // Of their requests and answers.
-  // Returns the error of a stream whose client closed it with something unfinished. Null: nothing can be unfinished.
+  int64_t max_bytes = 16 << 20;  // Bytes of their requests and answers.
+  // Returns an error if the client closed the stream with something unfinished. Null: nothing can be unfinished.
   std::function<absl::Status()> check_end;
 };
 
-// The method whose operations are made as SomeOperation(context, call, request, response). `context` must outlive it.
+// Returns a method whose operations are SomeOperation(context, call, request, response). `context` must outlive it.
 template <typename SomeOperation, typename Context>
 ApiMethod MakeMethod(std::string name, const Context& context) {
   using Request = typename SomeOperation::Request;
@@ -110,7 +112,7 @@ ApiMethod MakeMethod(std::string name, const Context& context) {
           }};
 }
 
-// Base of operations: holds their messages and ends them.
+// Base class of operations: holds their messages and ends them.
 template <typename RequestType, typename ResponseType>
 class TypedOperation : public Operation {
  public:
@@ -121,7 +123,7 @@ class TypedOperation : public Operation {
       : call_(call), request_(request), response_(response) {}
 
  protected:
-  // The last thing that an operation does: `done` may be what kept it alive.
+  // Ends the operation. Nothing may follow, because `done` may hold the last reference to the operation.
   void End(const absl::Status& status) {
     Done done = std::move(done_);
     std::move(done)(status);

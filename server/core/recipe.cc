@@ -36,7 +36,7 @@ const char* NameOf(Pooling pooling) {
   return "";
 }
 
-// The manifest's keys that shape vectors and are not part of encoder.pt or tokenizer.json.
+// Returns the manifest's keys that shape vectors and are not part of encoder.pt or tokenizer.json.
 json ToJson(const ModelManifest& model) {
   json result{{"family", model.family == Family::kApe ? "APE" : "ROPE"},
               {"plain_limit", model.plain_limit},

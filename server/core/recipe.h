@@ -1,5 +1,5 @@
-// The recipe of a vector: vectors with equal recipes are comparable. Different ones may be, too: truncation, for
-// example, changes the recipe of texts that it does not cut. Stateless: any thread.
+// The recipe of a vector. Vectors with equal recipes are comparable. Vectors with different recipes may be comparable,
+// too: truncation, for example, changes the recipe even of texts that it does not cut. Stateless: any thread.
 #ifndef LONGEMBED_SERVER_CORE_RECIPE_H_
 #define LONGEMBED_SERVER_CORE_RECIPE_H_
 
@@ -13,25 +13,25 @@
 
 namespace longembed {
 
-// Changes whenever the same request is planned differently than before.
+// Must change whenever the same request is planned differently than before.
 inline constexpr int kPlanVersion = 2;
 
-// Everything that shapes all vectors of a call. Excludes what varies by text, and the prompt: queries and documents
-// differ in it and are compared.
+// Everything that shapes all vectors of a call. Does not include what varies by text, or the prompt, because queries
+// and documents differ in it and are compared.
 struct RecipeOptions {
-  Extension extension;  // With the numbers that were asked for; what was left to the text is "adaptive".
+  Extension extension;  // With the requested numbers; numbers that depend on the text are "adaptive".
   Truncate truncate = Truncate::kNone;
-  std::optional<int64_t> max_tokens;  // That truncation leaves of a text, whatever its extension.
+  std::optional<int64_t> max_tokens;  // Limit of truncation, with any extension.
   int dimensions = 0;
   bool normalize = true;
-  bool sparse = false;                        // Sparse vectors, of which dimensions and normalize say nothing.
-  std::optional<int64_t> max_terms;           // Of them.
-  int64_t token_pooling = 1;                  // Of token vectors: queries too, which it leaves as they are.
+  bool sparse = false;                        // Sparse vectors, for which dimensions and normalize say nothing.
+  std::optional<int64_t> max_terms;           // For sparse vectors.
+  int64_t token_pooling = 1;                  // For token vectors. Also set for queries, which it does not change.
   std::string encoding;                       // "FLOAT32", ...
-  Precision precision = Precision::kFloat32;  // That the model runs in.
+  Precision precision = Precision::kFloat32;  // The precision in which the model runs.
 };
 
-// 32 hex digits of the SHA-256 over canonical JSON (sorted keys, no blanks).
+// Returns 32 hex digits of the SHA-256 over canonical JSON (sorted keys, no blanks).
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options);
 
 }  // namespace longembed

@@ -26,7 +26,7 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<const Model> model, s
                                .device = encoder_->device(),
                                .dimensions = manifest.vector_size,
                                .trained_window = manifest.trained_window});
-  metrics_->CountSequences("", 0);  // Creates the counter before its first event, which rate() would miss otherwise.
+  metrics_->CountSequences("", 0);  // Creates the counter early: rate() would miss the first event of a new one.
   observer_.metrics = metrics_;
   observer_.model = this;
   lane_ = device_.scheduler.AddLane(*encoder_, options.lane, &observer_);
@@ -43,14 +43,14 @@ QueueReading ServedModel::ReadQueue() const {
 }
 
 absl::Status ServedModel::WarmUp() {
-  // TorchScript's profiling run, then the optimized one.
+  // TorchScript needs a profiling run, then an optimized one.
   const int rounds = encoder_->engine() == "torchscript" ? 2 : 1;
   const int longest = std::min(model_->manifest.plain_limit / 2, 256);
   for (int round = 0; round < rounds; ++round) {
     for (const int tokens : {1, 16}) {
       RETURN_IF_ERROR(MeasureTwice(tokens));
     }
-    // Of a model of billions of weights the long ones would take minutes.
+    // With billions of weights the long sequences would take minutes.
     if (lane_->WorkOf(lane_options().costs.CostOf(longest)) > absl::Seconds(5)) return absl::OkStatus();
     RETURN_IF_ERROR(MeasureTwice(longest));
   }
@@ -61,7 +61,7 @@ absl::Status ServedModel::MeasureTwice(int tokens) {
   const RealClock clock;
   const absl::Time began = clock.Now();
   const absl::Status status = EncodeTwice(tokens);
-  // Else the first calls would be admitted as if they took no work.
+  // Without this the first calls would be admitted as if they took no work.
   lane_->SeedThroughput(2 * lane_options().costs.CostOf(tokens), clock.Now() - began);
   return status;
 }
@@ -90,7 +90,7 @@ void ServedModel::Probe() {
   if (!sequence.ok()) return RecordFailure();
   std::vector<Sequence> sequences;
   sequences.push_back(*std::move(sequence));
-  // The observer sees the result. The lane rejects the job only when it is closing.
+  // The observer sees the result. The lane rejects the job only if it is closing.
   lane_->Submit(std::make_shared<Job>(std::move(sequences), JobOptions{}, [](absl::StatusOr<JobResult>) {}))
       .IgnoreError();
 }
@@ -101,7 +101,7 @@ void ServedModel::GiveUp(bool given_up) {
 }
 
 void ServedModel::UpdateTokensPerByte(int64_t tokens, int64_t bytes) {
-  constexpr double kFewest = 0.02, kMost = 2.0;  // Limits the weight of one text in the estimate.
+  constexpr double kFewest = 0.02, kMost = 2.0;  // Bounds for the ratio of one text.
   if (bytes <= 0) return;
   const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);
   const double weight = std::min(static_cast<double>(bytes), kTextBytes);

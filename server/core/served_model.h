@@ -1,4 +1,4 @@
-// A model as the server runs it: model, encoder, admission, scheduler, metrics. Knows no gRPC and no protobuf.
+// A model in service, with its encoder, admission, lane and metrics. Knows no gRPC and no protobuf.
 #ifndef LONGEMBED_SERVER_CORE_SERVED_MODEL_H_
 #define LONGEMBED_SERVER_CORE_SERVED_MODEL_H_
 
@@ -22,7 +22,7 @@
 
 namespace longembed {
 
-// A device's workers and the admission to their queue.
+// The workers of a device and the admission to their queue.
 struct Device {
   Scheduler& scheduler;
   Admission& admission;
@@ -30,13 +30,13 @@ struct Device {
 
 struct ServedModelOptions {
   LaneOptions lane;
-  int64_t max_queued_tokens = 1 << 20;  // More waiting tokens than this are refused with RESOURCE_EXHAUSTED.
+  int64_t max_queued_tokens = 1 << 20;  // Limit of waiting tokens; beyond it calls get RESOURCE_EXHAUSTED.
 };
 
-// Multiple threads can use one ServedModel without external synchronization.
+// A model that serves requests. Multiple threads can use one ServedModel without external synchronization.
 class ServedModel {
  public:
-  // `device` and `metrics` must outlive it. `name` is what requests call it.
+  // `device` and `metrics` must outlive the model. `name` is the model's name in requests.
   ServedModel(std::string name, std::unique_ptr<const Model> model, std::unique_ptr<Encoder> encoder,
               const Device& device, const ServedModelOptions& options, Metrics& metrics);
 
@@ -48,36 +48,36 @@ class ServedModel {
   Admission& admission() { return device_.admission; }
   ModelBudget& budget() { return budget_; }
 
-  // Tokens per byte of text, by what was tokenized lately: for estimates.
+  // Tokens per byte of text, estimated from recently tokenized texts.
   double tokens_per_byte() const;
   void UpdateTokensPerByte(int64_t tokens, int64_t bytes);
   const LaneOptions& lane_options() const { return lane_->options(); }
   ModelMetrics& metrics() { return *metrics_; }
 
-  // The comparison of its precision with float32, if it was measured.
+  // Returns the comparison of the model's precision with float32, if it was measured.
   const std::optional<PrecisionReport>& precision_report() const { return precision_report_; }
   void set_precision_report(const PrecisionReport& report) { precision_report_ = report; }
 
-  // Encodes a few short and long sequences, so that the first request does not pay for what an engine does on its first
+  // Encodes a few short and long sequences, so that the first request does not bear the cost of an engine's first
   // calls.
   absl::Status WarmUp();
 
-  // For how long every batch has failed; 0 while none has, or fewer than kFailures in a row. A batch that succeeds ends
-  // it, one of Probe's, too.
+  // Returns for how long every batch has failed; 0 while fewer than kFailures in a row have. Any batch that succeeds,
+  // even one of Probe, resets it.
   absl::Duration failing() const;
-  // For how long a batch has been running that should have ended (QueueState); 0 while none has.
+  // Returns the time since a running batch should have ended (QueueState::hanging); 0 if there is none.
   absl::Duration hanging() const { return lane_->queue_state().hanging; }
-  // Whether calls are refused, because its encoder hangs.
+  // Returns whether calls are rejected because the encoder hangs.
   bool given_up() const { return given_up_; }
-  // Refuses calls, and answers those that wait.
+  // Rejects new calls and answers waiting ones with an error (true), or accepts calls again (false).
   void GiveUp(bool given_up);
-  // Has one short sequence encoded, by a worker; does not wait for it.
+  // Lets a worker encode one short sequence, without waiting for it.
   void Probe();
 
  private:
   static constexpr int kFailures = 3;
 
-  // Passes the scheduler's observations on to the metrics.
+  // Forwards the scheduler's observations to the metrics.
   class BatchObserver final : public SchedulerObserver {
    public:
     void OnBatch(int64_t tokens, size_t sequences, absl::Duration inference) override;
@@ -89,10 +89,10 @@ class ServedModel {
   };
   void RecordSuccess();
   void RecordFailure();
-  // A sequence of so many content tokens.
+  // Plans a sequence of `tokens` content tokens.
   absl::StatusOr<Sequence> SequenceOf(int tokens) const;
   absl::Status EncodeTwice(int tokens);
-  // Encodes it and seeds the lane's throughput with the time that it took.
+  // Encodes such a sequence twice and seeds the lane's throughput with the time that it took.
   absl::Status MeasureTwice(int tokens);
   QueueReading ReadQueue() const;
 
@@ -104,25 +104,26 @@ class ServedModel {
   const Device device_;
   ModelBudget budget_;
   std::atomic<bool> given_up_ = false;
-  static constexpr double kTextBytes = 8 << 10;  // One text weighs at most as much as so many bytes.
+  static constexpr double kTextBytes = 8 << 10;  // Maximum weight of one text, in bytes.
   mutable Mutex estimate_mutex_;
-  // English is about 0.22, Chinese 0.4.
+  // The ratio is about 0.22 for English and 0.4 for Chinese.
   DecayedRatio tokens_per_byte_ ABSL_GUARDED_BY(estimate_mutex_){/*memory=*/20 * kTextBytes, /*assumed=*/0.3};
   mutable Mutex failures_mutex_;
   int failures_ ABSL_GUARDED_BY(failures_mutex_) = 0;          // In a row.
   absl::Time first_failure_ ABSL_GUARDED_BY(failures_mutex_);  // By the scheduler's clock.
   std::optional<PrecisionReport> precision_report_;
-  std::unique_ptr<Lane> lane_;  // The scheduler's workers use what stands above.
-  Registration queue_reading_;  // Last: scrapes read the lane.
+  std::unique_ptr<Lane> lane_;  // The scheduler's workers use the members above.
+  Registration queue_reading_;  // Last, because scrapes read the lane.
 };
 
-// The models of one server, by name. Immutable while it serves.
+// The models of a server by name. Immutable while the server runs.
 class ModelRegistry {
  public:
-  // Errors: INVALID_ARGUMENT when the name is taken.
+  // Adds a model. Errors: INVALID_ARGUMENT if the name is taken.
   absl::Status Add(std::unique_ptr<ServedModel> model);
 
-  // An empty name finds the only model. `field` is where the request names it. Errors: NOT_FOUND, INVALID_ARGUMENT.
+  // Finds a model by name; an empty name finds the only model. `field` is the request's field that has the name.
+  // Errors: NOT_FOUND, INVALID_ARGUMENT.
   absl::StatusOr<ServedModel*> Find(std::string_view name, std::string_view field) const;
 
   const std::vector<std::unique_ptr<ServedModel>>& models() const { return models_; }

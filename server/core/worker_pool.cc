@@ -8,7 +8,7 @@
 namespace longembed {
 
 WorkerPool::WorkerPool(int threads, const Clock& clock, absl::Duration max_wait) : clock_(clock), max_wait_(max_wait) {
-  const MutexLock lock(mutex_);  // They look at how many they are.
+  const MutexLock lock(mutex_);  // The new threads read threads_.size().
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { RunThread(); });
 }
 
@@ -53,7 +53,7 @@ void WorkerPool::RunAfter(absl::Duration delay, Task task) {
 }
 
 void WorkerPool::Push(Task task, TaskSize size) {
-  // The least that a task costs: looking after it.
+  // The overhead of a task, as bytes of text.
   constexpr int64_t kTaskBytes = 64;
   tasks_.Push(size.client, static_cast<double>(size.bytes + kTaskBytes),
               {.task = std::move(task), .bytes = size.bytes, .is_long = size.bytes > kLongBytes});
@@ -109,11 +109,12 @@ void WorkerPool::RunThread() {
   MutexLock lock(mutex_);
   while (true) {
     if (std::optional<std::pair<std::string, Waiting>> taken = Take(); taken.has_value()) {
-      // This thread may have been the only one that was told of the others, or that watched the time for them.
+      // Passes the notification on: this thread may have been the only one that was notified, or that waited for
+      // delayed tasks.
       if (!tasks_.empty() || !delayed_.empty()) changed_.NotifyOne();
       RunTask(std::move(taken->first), std::move(taken->second));
     } else if (stopping_ && tasks_.empty()) {
-      changed_.NotifyAll();  // Others may have waited for long tasks that are gone now.
+      changed_.NotifyAll();  // Other threads may have waited for long tasks that are done now.
       return;
     } else if (delayed_.empty()) {
       changed_.Wait(lock);
@@ -139,7 +140,7 @@ void WorkerPool::RunTask(std::string client, Waiting waiting) {
   --running_long_in_all_;
   if (--running_long_[client] == 0) running_long_.erase(client);
   assert(running_long_in_all_ >= 0 && running_long_.empty() == (running_long_in_all_ == 0));
-  if (!tasks_.empty()) changed_.NotifyOne();  // A long task that had to wait for its turn.
+  if (!tasks_.empty()) changed_.NotifyOne();  // A long task that had to wait may run now.
 }
 
 }  // namespace longembed

@@ -1,4 +1,5 @@
-// A few threads that tokenize and plan, apart from gRPC's threads and from those that encode, shared fairly by clients.
+// A few threads that tokenize and plan, apart from gRPC's threads and from those that encode. Clients share them
+// fairly.
 #ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 #define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 
@@ -21,46 +22,49 @@
 
 namespace longembed {
 
-// Whose work a task is, and how much.
+// The client that a task belongs to, and the task's size.
 struct TaskSize {
   std::string client;
-  int64_t bytes = 0;                                    // Of text.
+  int64_t bytes = 0;                                    // Bytes of text.
   absl::Duration time_left = absl::InfiniteDuration();  // Until the deadline.
 };
 
-// Multiple threads can call its methods without external synchronization.
+// Runs tasks in an order that is fair to clients. Multiple threads can call its methods without external
+// synchronization.
 //
-// Long texts take all threads but one at most, so that short ones find one, and one client's half of those.
+// Long texts run on all threads but one at most, so that short texts find a thread. The long texts of one client run on
+// at most half of those threads.
 class WorkerPool {
  public:
   using Task = absl::AnyInvocable<void() &&>;
 
-  // `max_wait`: that TryRun lets a task wait, by estimate. No threads: the owner calls Step, as a simulation
-  // does. `clock` must outlive it.
+  // `max_wait` is the longest estimated wait that TryRun accepts. With no threads the owner calls Step, as a simulation
+  // does. `clock` must outlive the pool.
   WorkerPool(int threads, const Clock& clock, absl::Duration max_wait = absl::InfiniteDuration());
-  // Runs what is left, delayed tasks too, then joins.
+  // Runs all remaining tasks, including delayed ones, then joins the threads.
   ~WorkerPool();
 
-  // Runs the task in its client's turn.
+  // Queues a task; it runs in its client's turn.
   void Run(Task task, TaskSize size);
   void Run(Task task) { Run(std::move(task), {}); }
-  // The same for work that no admission has seen. Errors: RESOURCE_EXHAUSTED, it would wait too long; the task is gone.
+  // Queues a task that has not passed admission. Errors: RESOURCE_EXHAUSTED if it would wait too long or miss its
+  // deadline; the task is then destroyed.
   absl::Status TryRun(Task task, TaskSize size);
   void RunAfter(absl::Duration delay, Task task);
 
-  // Without threads: runs the next task; false when there is none.
+  // Runs the next task, where there are no threads. Returns false if there is none.
   bool Step();
-  // When the next delayed task joins the others; InfiniteFuture when there is none.
+  // Returns when the next delayed task joins the queue; InfiniteFuture if there is none.
   absl::Time next_delayed() const;
 
-  // How long such a task would wait for a thread, and then run; by how fast texts were worked on lately.
+  // Returns how long a task of this size would take, including the wait for a thread, by the recent speed of the pool.
   absl::Duration ExpectedTime(const TaskSize& size) const;
 
   int threads() const { return static_cast<int>(threads_.size()); }
-  int64_t waiting() const;  // Tasks.
+  int64_t waiting() const;  // Number of waiting tasks.
 
  private:
-  static constexpr int64_t kLongBytes = 64 << 10;  // Some ten milliseconds' work.
+  static constexpr int64_t kLongBytes = 64 << 10;  // Text for about ten milliseconds of work.
 
   struct Waiting {
     Task task;
@@ -86,8 +90,8 @@ class WorkerPool {
   mutable Mutex mutex_;
   ConditionVariable changed_;
   FairQueue<Waiting> tasks_ ABSL_GUARDED_BY(mutex_);
-  std::multimap<absl::Time, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // By when they join the others.
-  std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // By client; of those that have any.
+  std::multimap<absl::Time, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // Time of joining tasks_ -> task.
+  std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // Client -> running long tasks.
   int running_long_in_all_ ABSL_GUARDED_BY(mutex_) = 0;
   DecayedRatio seconds_per_byte_ ABSL_GUARDED_BY(mutex_){/*memory=*/kLongBytes, /*assumed=*/200e-9};
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -30,7 +30,7 @@ std::string Readable(absl::Duration duration) {
   return absl::FormatDuration(absl::Trunc(duration, absl::Milliseconds(1)));
 }
 
-// Clients tell these apart from limits of the transport by their retry delay.
+// Returns an overload error. Its retry delay distinguishes it from limits of the transport.
 absl::Status Exhausted(std::string_view reason, const std::string& description, absl::Duration retry_delay) {
   absl::Status status = MakeError(absl::StatusCode::kResourceExhausted, "", reason,
                                   absl::StrCat(description, "; try again in ", Readable(retry_delay)));

@@ -1,4 +1,4 @@
-// Every error that the server adds to those of the model library (model/errors/errors.h), by name.
+// The errors that the server adds to those of the model library (model/errors/errors.h), one function each.
 #ifndef LONGEMBED_SERVER_ERRORS_ERRORS_H_
 #define LONGEMBED_SERVER_ERRORS_ERRORS_H_
 
@@ -13,15 +13,16 @@
 
 namespace longembed {
 
-// The retry delay of an error for overload.
+// Returns the retry delay of an overload error; nullopt for any other status.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
-// RESOURCE_EXHAUSTED, with a retry delay and a reason (ErrorReason) of its own each.
+// The reason for rejecting a call with RESOURCE_EXHAUSTED. Each has its own reason code (ErrorReason); all have a retry
+// delay.
 enum class Overload {
   kQueueTokens,  // The model's queue is full.
   kQueueWait,    // The call would wait too long.
   kClientShare,  // The queue has room, but this client holds its share of it.
-  kClientLimit,  // This client's own limit.
+  kClientLimit,  // The client's own limit is reached.
   kDeadline,     // The call would not be done before its deadline.
 };
 // The bounds and their current use.
@@ -37,46 +38,47 @@ absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration re
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyWatches(int64_t limit);
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
-// An allocation failed: this request's alone.
+// An allocation failed. Only this request fails.
 absl::Status ServerOutOfMemory();
 bool IsOutOfMemory(const absl::Status& status);
-// The value of the metric's label "reason" for an error of these; empty for any other.
+// Returns the metric's label "reason" for an overload error; empty for any other status.
 std::string OverloadLabel(const absl::Status& status);
-// UNAUTHENTICATED.
+// UNAUTHENTICATED:
 absl::Status MissingApiKey();
 absl::Status UnknownApiKey();
-// UNAVAILABLE.
+// UNAVAILABLE:
 absl::Status ServerDraining();
 absl::Status NotServing();
 absl::Status StreamTooOld(absl::Duration max_age);
-// The model runs a batch that does not end.
+// A batch of the model does not end.
 absl::Status EncoderHangs(std::string_view model);
+// DEADLINE_EXCEEDED and CANCELLED:
 absl::Status DeadlineExceeded();
 absl::Status CallCancelled();
-// UNIMPLEMENTED.
+// UNIMPLEMENTED:
 absl::Status NotOffered(std::string_view what);
-// NOT_FOUND.
+// NOT_FOUND:
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known);
-// Of an alias MODEL:PROFILE.
+// The profile of an alias MODEL:PROFILE is unknown.
 absl::Status UnknownProfileOfModel(std::string_view field, std::string_view model, std::string_view profile,
                                    std::span<const std::string> known);
-// INVALID_ARGUMENT, all below.
+// INVALID_ARGUMENT, unless noted:
 absl::Status ModelNotNamed(std::string_view field, std::span<const std::string> known);
 absl::Status NoInputs(std::string_view field);
 absl::Status TooManyInputs(std::string_view field, int64_t count, int64_t limit);
 absl::Status TooManyVectorsInCall(int64_t vectors, int64_t limit);
 absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit);
-// A Tokenize call; texts that went before count.
+// For a Tokenize call. `limit` is what its earlier texts have left.
 absl::Status TooManyTokens(int64_t tokens, int64_t limit);
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit);
 absl::Status UnknownProfile(std::string_view field, std::string_view name, std::span<const std::string> known);
 absl::Status ProfileDoesNotFit(std::string_view field, std::string_view name, const absl::Status& reason);
-// An alias beside an extension.
+// A request has both an alias and an extension.
 absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view profile);
 absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
-// `path`: of the message that has it; empty for the request itself.
+// `path` is that of the message with the field; empty for the request itself.
 absl::Status UnknownFieldNumber(std::string_view path, int number);
 absl::Status MalformedRequest(std::string_view message_type);
 absl::Status UnknownEnumValue(std::string_view field, int value);
@@ -86,22 +88,22 @@ absl::Status WindowVectorsNeedWindows();
 absl::Status NoSpansNamed();
 absl::Status EveryTokensTooFew(int64_t tokens);
 absl::Status Misplaced(std::string_view field, std::string_view needs);
-// Of token vectors.
+// Token vectors need an input type.
 absl::Status InputTypeNeeded();
-// `value`: the field's value; `instead`: the remedy.
+// `value` is the field's value, `instead` the remedy.
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead);
-// Of requests over HTTP. `byte`: of the text, from 1.
+// Requests over HTTP. `byte` is a position in the text, from 1.
 absl::Status MalformedJson(int64_t byte, int64_t bytes);
 absl::Status JsonNumberTooLarge();
 absl::Status JsonTooDeep(int depth, int limit);
 absl::Status DuplicateField(std::string_view field);
 absl::Status UnknownField(std::string_view field, std::span<const std::string> known);
-// `expected`: "a string", say.
+// `expected` is a description such as "a string".
 absl::Status WrongJsonType(std::string_view field, std::string_view expected, std::string_view found);
-// `what`: why protobuf's JSON reader refused it.
+// `what` is the reason that protobuf's JSON reader gives.
 absl::Status WrongJsonValue(std::string_view field, std::string_view what);
 absl::Status MissingField(std::string_view field);
-// Token ids that are not whole sequences of the model's own tokenizer.
+// Token ids that are not complete sequences of the model's own tokenizer.
 absl::Status ForeignTokens(std::string_view field, std::span<const int32_t> prefix, std::span<const int32_t> suffix);
 absl::Status MalformedHttp(std::string_view what);
 absl::Status HeaderTooLarge(int64_t limit);
@@ -110,9 +112,9 @@ absl::Status NotJson(std::string_view content_type);
 absl::Status CompressedRequest(std::string_view encoding);
 absl::Status BadTimeout(std::string_view value);
 absl::Status MethodNotAllowed(std::string_view method, std::string_view path, std::string_view allowed);
-// NOT_FOUND.
+// NOT_FOUND:
 absl::Status UnknownPath(std::string_view path);
-// INVALID_ARGUMENT, of EmbedStream.
+// INVALID_ARGUMENT, in EmbedStream:
 absl::Status OptionsOnLaterMessage();
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id);
 absl::Status PartsNeedText();

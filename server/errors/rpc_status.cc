@@ -12,7 +12,7 @@ namespace longembed {
 
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
   google::rpc::Status rpc;
-  rpc.set_code(static_cast<int>(status.code()));  // absl's codes are gRPC's.
+  rpc.set_code(static_cast<int>(status.code()));  // absl's codes equal gRPC's.
   rpc.set_message(std::string(status.message()));
   if (const std::string field = ErrorField(status); !field.empty()) {
     google::rpc::BadRequest bad_request;

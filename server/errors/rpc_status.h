@@ -7,8 +7,8 @@
 
 namespace longembed {
 
-// BadRequest (field, description) for what is wrong with the request, RetryInfo for overload, ErrorInfo (reason, domain
-// "longembed") where there is one.
+// Returns the status with details: BadRequest (field, description) if the error names a field of the request, RetryInfo
+// for overload, and ErrorInfo (reason, domain "longembed") if the error has a reason.
 google::rpc::Status ToRpcStatus(const absl::Status& status);
 
 }  // namespace longembed

@@ -1,4 +1,4 @@
-// The body of an HTTP message in pieces, as gRPC's buffers hold bytes; nothing is copied.
+// The body of an HTTP message in the pieces that gRPC's buffers hold. Nothing is copied.
 #ifndef LONGEMBED_SERVER_HTTP_BYTE_CHAIN_H_
 #define LONGEMBED_SERVER_HTTP_BYTE_CHAIN_H_
 
@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// Takes the text over.
+// Returns a buffer that owns the text.
 grpc::ByteBuffer ToBytes(std::string text);
 
 class ByteChain {
@@ -22,11 +22,11 @@ class ByteChain {
   explicit ByteChain(const grpc::ByteBuffer& bytes) { bytes.Dump(&slices_).ok(); }
   explicit ByteChain(std::string text) : ByteChain(ToBytes(std::move(text))) {}
 
-  // A view of `text`, which must outlive it.
+  // Returns a view of `text`, which must outlive the chain.
   static ByteChain Of(std::string_view text);
 
   size_t size() const;
-  // Views, which live as long as this.
+  // Appends views of the pieces. They are valid as long as this chain lives.
   void AppendTo(std::vector<boost::asio::const_buffer>& buffers) const;
 
  private:

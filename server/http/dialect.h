@@ -1,4 +1,4 @@
-// One HTTP API: its routes, its requests and its answers.
+// An HTTP API: its routes, and the JSON form of its requests and answers.
 #ifndef LONGEMBED_SERVER_HTTP_DIALECT_H_
 #define LONGEMBED_SERVER_HTTP_DIALECT_H_
 
@@ -14,7 +14,7 @@
 
 namespace longembed {
 
-// The codec of one call, whose messages are those of the call's method, and the form of its errors.
+// Encodes and decodes one call, whose messages are those of the call's method, and formats its errors.
 class Dialect : public Codec {
  public:
   struct Error {
@@ -24,16 +24,16 @@ class Dialect : public Codec {
   virtual Error Describe(const absl::Status& status) const = 0;
 };
 
-// The HTTP status for an error: of its reason where HTTP has one for that, else of its code, as google.rpc.Code
-// defines.
+// Returns the HTTP status of an error: that of its reason if HTTP has one, else that of its code, by the mapping of
+// google.rpc.Code.
 int HttpStatusOf(const absl::Status& status);
 
 struct Route {
-  bool is_get = false;  // Else POST.
-  std::string path;     // One that ends in '/' has a parameter behind it, "/v1/models/", but for "/" itself.
+  bool is_get = false;  // False: POST.
+  std::string path;     // A path that ends in '/', except "/" itself, is followed by a parameter: "/v1/models/".
   ApiMethod method;
-  bool needs_key = true;  // If the server requires keys.
-  // `parameter`: of the path, decoded; empty where it has none.
+  bool needs_key = true;  // Whether the route needs an API key if the server requires keys.
+  // Creates the dialect of a call. `parameter` is that of the path, decoded; empty if the path has none.
   std::function<std::unique_ptr<Dialect>(const std::string& parameter)> dialect;
 };
 
@@ -42,14 +42,14 @@ struct StaticFile {
   std::string path;
   std::string content_type;
   std::string content;
-  std::string browsers_to;  // Redirect of clients that accept HTML, relative to the path. Empty: none.
+  std::string browsers_to;  // Redirect for clients that accept HTML, relative to the path. Empty: none.
 };
 
-// Everything that an HTTP server offers.
+// All that an HTTP server offers.
 struct Routes {
   std::vector<Route> calls;
   std::vector<StaticFile> files;
-  // Of a request that is for none of them, or is not HTTP.
+  // Creates the dialect of a request that has no route or is not HTTP.
   std::function<std::unique_ptr<Dialect>()> fallback;
 };
 

@@ -41,7 +41,7 @@ HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Rout
       work_(io_.get_executor()),
       acceptor_(std::move(listening)) {
   if (certificates != nullptr) tls_.emplace(*certificates);
-  // Requests are parsed on these threads; a long one leaves another thread for the rest.
+  // These threads parse requests. While one parses a long request, the others serve the rest.
   const int threads = std::max(2, AvailableCores() / 4);
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
   acceptor_->Start(
@@ -49,7 +49,7 @@ HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Rout
        .refuse = [this](Refusal refusal) { context_.host.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
 }
 
-// Runs the I/O loop. When memory runs out only the connection concerned is lost.
+// Runs the I/O loop. If memory runs out, only the connection concerned is lost.
 void HttpServer::Run() {
   while (!io_.stopped()) {
     try {
@@ -65,7 +65,7 @@ HttpServer::~HttpServer() {
   work_.reset();
 }
 
-// Out of memory, or an invalid certificate: only this connection is closed.
+// Starts a session. If memory runs out or a certificate is invalid, only this connection is closed.
 void HttpServer::Take(int descriptor) {
   context_.host.metrics.CountConnection();
   std::shared_ptr<HttpSession> session;

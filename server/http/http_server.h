@@ -1,4 +1,4 @@
-// The listening HTTP server: HTTP/1.1 over the calls that gRPC serves too, with the same keys, TLS, ledger and drain.
+// The HTTP server: HTTP/1.1, for the operations that gRPC serves too, with the same keys, TLS, ledger and drain.
 #ifndef LONGEMBED_SERVER_HTTP_HTTP_SERVER_H_
 #define LONGEMBED_SERVER_HTTP_HTTP_SERVER_H_
 
@@ -25,22 +25,22 @@ namespace longembed {
 
 class HttpServer {
  public:
-  // Accepts what `listening` listens for. All must outlive it; `certificates` is null for plaintext.
+  // Serves the connections of `listening`. All arguments must outlive the server. `certificates` is null for plaintext.
   HttpServer(const ServerConfig& config, const HostContext& host, Routes routes, std::unique_ptr<Acceptor> listening,
              CertificateStore* certificates);
-  // Cuts off what still runs, and waits for its calls to end.
+  // Closes the remaining connections and waits for their calls to end.
   ~HttpServer();
 
   int port() const { return acceptor_->port(); }
 
-  // Accepts no more, answers the requests that have begun, and cuts off what still runs after `timeout`, or as soon as
-  // `is_forced` (polled; may be null) returns true.
+  // Accepts no more connections and answers the requests that have begun. Closes what remains after `timeout`, or as
+  // soon as `is_forced` (polled; may be null) returns true.
   void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 
  private:
   void Run();
   void Take(int descriptor);
-  // Those that live.
+  // Returns the sessions that are still open.
   std::vector<std::shared_ptr<HttpSession>> Sessions();
 
   const Routes routes_;
@@ -48,7 +48,7 @@ class HttpServer {
   const HttpContext context_;
   boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
-  std::optional<TlsContext> tls_;  // Of the acceptor's thread.
+  std::optional<TlsContext> tls_;  // Used only on the acceptor's thread.
   Mutex mutex_;
   std::vector<std::weak_ptr<HttpSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   size_t prune_at_ ABSL_GUARDED_BY(mutex_) = 64;

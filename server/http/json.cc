@@ -13,14 +13,14 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxValues = 1 << 20;
-constexpr int kMaxDepth = 32;  // Our messages nest half as deep.
+constexpr int kMaxDepth = 32;  // The server's messages nest half as deep.
 
 struct Shape {
-  int64_t values = 1;  // At least as many as there are.
+  int64_t values = 1;  // An upper bound.
   int depth = 0;       // Of arrays and objects.
 };
 
-// Counts what stands outside strings, whether the text is JSON or not.
+// Counts values and depth outside strings, whether or not the text is valid JSON.
 Shape ShapeOf(std::string_view text) {
   Shape shape;
   int depth = 0;
@@ -73,7 +73,7 @@ class DuplicateKeys {
 }  // namespace
 
 int64_t JsonParsingBytes(std::string_view text) {
-  // A value is 16 bytes, a string 32 more beside its characters, which are no more than the text's.
+  // A value has 16 bytes. A string has 32 more, and its characters, which are no more than those of the text.
   constexpr int64_t kBytesPerValue = 48;
   return static_cast<int64_t>(text.size()) + std::min(ShapeOf(text).values, kMaxValues) * kBytesPerValue;
 }

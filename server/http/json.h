@@ -1,4 +1,4 @@
-// JSON from clients and for them. Pure functions: any thread.
+// Parses and writes JSON. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_HTTP_JSON_H_
 #define LONGEMBED_SERVER_HTTP_JSON_H_
 
@@ -11,17 +11,17 @@
 
 namespace longembed {
 
-// Bytes of memory that ParseJson takes for untrusted text, the text itself apart; at most.
+// Returns an upper bound of the memory in bytes that ParseJson needs for untrusted text, besides the text itself.
 int64_t JsonParsingBytes(std::string_view text);
 
-// Takes untrusted text. Errors (INVALID_ARGUMENT): MALFORMED_JSON, which names the byte; TOO_MANY_ELEMENTS;
-// JSON_TOO_DEEP; DUPLICATE_FIELD, of which JSON readers would drop one.
+// Parses untrusted text. Errors (INVALID_ARGUMENT): MALFORMED_JSON, which names the byte; TOO_MANY_ELEMENTS;
+// JSON_TOO_DEEP; DUPLICATE_FIELD, because JSON parsers would drop one of two fields.
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text);
 
-// In quotes, for JSON. Bytes that are not UTF-8 become U+FFFD.
+// Appends the text in quotes, as JSON. Bytes that are not UTF-8 become U+FFFD.
 void AppendJsonString(std::string_view value, std::string& json);
 
-// The shortest number that reads back as the same float. `value` must be finite.
+// Appends the shortest number that is parsed as the same float. `value` must be finite.
 void AppendJsonNumber(float value, std::string& json);
 
 }  // namespace longembed

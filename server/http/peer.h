@@ -1,4 +1,4 @@
-// The peer of a connection.
+// The client at the other end of a connection.
 #ifndef LONGEMBED_SERVER_HTTP_PEER_H_
 #define LONGEMBED_SERVER_HTTP_PEER_H_
 
@@ -10,16 +10,16 @@
 namespace longembed {
 
 struct Peer {
-  std::string address;      // As gRPC writes it: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
-  std::string certificate;  // The name in its certificate; empty without one.
+  std::string address;      // In gRPC's form: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
+  std::string certificate;  // The name in its certificate; empty if it has none.
   bool is_ipv6 = false;
 };
 
-// Nullopt: the socket is no longer connected over TCP.
+// Returns the peer of a socket; nullopt if the socket is no longer connected over TCP.
 std::optional<Peer> PeerOf(int descriptor);
 
-// Returns the name that gRPC would give the client, after the handshake: the first of the certificate's alternative
-// names, else its common name. Empty without a certificate.
+// Returns the client's name after the handshake, as gRPC would: the first of the certificate's alternative names, else
+// its common name. Returns an empty name if there is no certificate.
 std::string CertificateNameOf(SSL* connection);
 
 }  // namespace longembed

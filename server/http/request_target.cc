@@ -12,7 +12,7 @@ int HexDigit(char c) {
   return -1;
 }
 
-// Whether `path` is the route's; then with what parameter.
+// Returns the parameter of the path if the path is that of the route, else nullopt.
 std::optional<std::string> ParameterOf(const Route& route, const std::string& path) {
   const bool has_parameter = route.path.size() > 1 && route.path.back() == '/';
   if (!has_parameter) return path == route.path ? std::optional<std::string>("") : std::nullopt;

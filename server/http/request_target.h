@@ -1,4 +1,4 @@
-// Which route a request is for. Pure functions: any thread.
+// Finds the route of a request. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_HTTP_REQUEST_TARGET_H_
 #define LONGEMBED_SERVER_HTTP_REQUEST_TARGET_H_
 
@@ -10,15 +10,15 @@
 
 namespace longembed {
 
-// The path of a request's target, percent-decoded; what follows '?' is left out. Takes untrusted text. Nullopt: it is
-// not a path, or not properly encoded.
+// Returns the percent-decoded path of a request's target, without what follows '?'. The text may be untrusted. Returns
+// nullopt if it is not a path or not properly encoded.
 std::optional<std::string> PathOf(std::string_view target);
 
 struct Match {
-  const Route* route = nullptr;      // Null: none has this path and method.
-  std::string parameter;             // Of its path.
-  const StaticFile* file = nullptr;  // Null: it is none.
-  std::string allowed;               // The methods of the path, "GET, HEAD, OPTIONS"; empty: unknown path.
+  const Route* route = nullptr;      // Null: no route has this path and method.
+  std::string parameter;             // The parameter of the path.
+  const StaticFile* file = nullptr;  // Null: the path is not that of a file.
+  std::string allowed;               // The methods that the path takes, "GET, HEAD, OPTIONS"; empty: unknown path.
 };
 
 Match FindRoute(const Routes& routes, const std::string& path, bool is_get);

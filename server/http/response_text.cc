@@ -13,7 +13,7 @@ namespace longembed {
 namespace {
 
 std::string ReasonPhrase(int status) {
-  constexpr int kClientClosed = 499;  // nginx's, for a client that went away.
+  constexpr int kClientClosed = 499;  // nginx's code for a client that has gone away.
   if (status == kClientClosed) return "Client Closed Request";
   const auto phrase = boost::beast::http::obsolete_reason(static_cast<boost::beast::http::status>(status));
   return {phrase.data(), phrase.size()};

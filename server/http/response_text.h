@@ -21,16 +21,17 @@ struct ResponseFigures {
   const Operation::Headers& headers;
 };
 
-// Status line and header fields, with the empty line.
+// Returns the status line and the header fields, with the empty line after them.
 std::string ResponseHeader(const ResponseFigures& figures);
 
-// Retry-After, in whole seconds, and retry-after-ms, which OpenAI's clients know; none for errors without a delay.
+// Returns Retry-After in whole seconds, and retry-after-ms, which OpenAI's clients read. Empty for errors without a
+// delay.
 Operation::Headers RetryHeaders(const absl::Status& status);
 
-// "application/json" or "application/...+json", with or without parameters.
+// Returns whether the type is "application/json" or "application/...+json", with or without parameters.
 bool IsJsonType(std::string_view content_type);
 
-// "1.5". Nullopt: it is not a number of seconds above 0.
+// Parses a number of seconds such as "1.5". Returns nullopt if it is not a number above 0.
 std::optional<absl::Duration> ParseSeconds(std::string_view text);
 
 }  // namespace longembed

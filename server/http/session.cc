@@ -38,11 +38,12 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
-// A body, or the reading of an answer, that is slower than this in HttpTimes::header is aborted.
+// A client is cut off if this many bytes of a body take longer than HttpTimes::header to arrive, or if it takes longer
+// than HttpTimes::stall to read this many bytes of an answer.
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";
-// Of pages: they fetch nothing from elsewhere, and no other page frames them.
+// The policy for pages: they load nothing from other sites, and no other page may frame them.
 constexpr char kContentPolicy[] =
     "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'";
@@ -85,10 +86,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
  private:
   enum class State {
     kIdle,     // Between requests.
-    kReading,  // A request's header or body.
+    kReading,  // Reading a request's header or body.
     kServing,  // A call is in progress.
     kWriting,
-    kLingering,  // The last answer has been sent; further bytes of the client are discarded.
+    kLingering,  // The last answer has been sent; what the client still sends is discarded.
     kEnded,
   };
 
@@ -96,7 +97,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void OnStrand(Action action) {
     asio::post(stream_.get_executor(), [self = this->shared_from_this(), action] { action(*self); });
   }
-  // A completion handler that calls the member and keeps this alive.
+  // Returns a completion handler that calls the member and keeps this connection alive.
   template <typename... Arguments>
   auto Then(void (Connection::*member)(Arguments...)) {
     return [self = this->shared_from_this(), member](Arguments... arguments) { ((*self).*member)(arguments...); };
@@ -120,7 +121,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (error || timer_.expiry() > std::chrono::steady_clock::now()) return;
     if (state_ != State::kReading) return End();
     error_code ignored;
-    socket().cancel(ignored);  // The read that waits; its parser stays until the connection ends.
+    socket().cancel(ignored);  // Cancels the pending read. Its parser stays until the connection ends.
     Refuse(RequestTooSlow(context_.times.header));
   }
 
@@ -145,7 +146,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     Watch();
   }
 
-  // Waits for bytes, of which there are none while a call is in work, unless the client goes away.
+  // Waits for bytes. While a call is in progress none are expected, so this notices when the client goes away.
   void Watch() {
     if (watching_) return;
     watching_ = true;
@@ -158,8 +159,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ == State::kEnded) return;
     if (error) return End();
     if (state_ == State::kIdle) return ReadHeader();
-    // A client that does not wait for its answer: pipelining, which is not supported. While the answer is being written
-    // it may have been read already.
+    // The client did not wait for its answer (pipelining), which is not supported. While an answer is being written,
+    // the client may have read it already, so that is allowed.
     if (state_ == State::kServing) last_request_ = true;
   }
 
@@ -181,7 +182,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     }
     if (error) return End();
     const bool old =
-        parser_->get().version() < 11;  // HTTP/1.0 has another keep-alive; clients use HTTP/1.1 since 1997.
+        parser_->get().version() < 11;  // HTTP/1.0 handles keep-alive differently; clients use HTTP/1.1 since 1997.
     if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
       last_request_ = true;
     Dispatch();
@@ -225,10 +226,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     ReadBody();
   }
 
-  // So many bytes of the body are here or announced. False: the call has ended.
+  // Called when `bytes` bytes of the body have arrived or are announced. Returns false if the call has ended.
   bool Receive(int64_t bytes) {
     const int64_t most = context_.host.max_request_bytes;
-    unread_ = true;  // If the request ends here.
+    unread_ = true;  // In case the request ends here.
     state_ = State::kServing;
     if (bytes > most) {
       host_->Abandon(RequestTooLarge(bytes, most));
@@ -295,16 +296,16 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   void StartCall() {
     state_ = State::kServing;
-    timer_.expires_at(std::chrono::steady_clock::time_point::max());  // Also of an end of the wait that is under way.
+    timer_.expires_at(std::chrono::steady_clock::time_point::max());  // Also disables an expiry that is under way.
     if (buffer_.size() > 0) {
-      last_request_ = true;  // Pipelining, which is not supported.
+      last_request_ = true;  // Pipelining is not supported.
     } else {
       Watch();
     }
     host_->Start(ToBytes(std::move(parser_->get().body())));
   }
 
-  // Any thread.
+  // Called on any thread.
   void OnOutcome(UnaryHost::Outcome outcome) {
     auto shared = std::make_shared<UnaryHost::Outcome>(std::move(outcome));
     asio::post(stream_.get_executor(), [self = this->shared_from_this(), shared] { self->Tell(std::move(*shared)); });
@@ -323,10 +324,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   // --- Writing -------------------------------------------------------------------------------------------------------
 
-  // An error outside of a call, or of a call whose request does not arrive.
+  // Answers with an error outside of a call, or ends a call whose request does not arrive.
   void Refuse(const absl::Status& status, const Operation::Headers& headers = {}, const Dialect* dialect = nullptr) {
     last_request_ = unread_ = true;
-    if (host_ != nullptr) {  // Its outcome is recorded.
+    if (host_ != nullptr) {  // The host records the outcome and answers.
       state_ = State::kServing;
       return host_->Abandon(status);
     }
@@ -396,7 +397,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     AwaitRequest();
   }
 
-  // Closing while the client still sends would discard the answer that it has not read.
+  // Reads on after the last answer: closing while the client still sends would discard an answer that it has not read.
   void Linger() {
     if (!unread_) return Goodbye();
     state_ = State::kLingering;
@@ -438,7 +439,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void AddCors(Operation::Headers& headers) const {
     if (context_.allowed_origin.empty()) return;
     headers.emplace_back("Access-Control-Allow-Origin", context_.allowed_origin);
-    // Libraries add headers of their own, such as x-stainless-os; the asterisk does not stand for the first.
+    // Libraries add headers of their own, such as x-stainless-os. The asterisk does not cover authorization.
     headers.emplace_back("Access-Control-Allow-Headers",
                          "authorization, content-type, x-api-key, x-request-timeout, *");
     headers.emplace_back("Access-Control-Expose-Headers", "retry-after, retry-after-ms");
@@ -453,20 +454,20 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   Peer peer_;
   const absl::Time opened_;
 
-  // Of the strand, all below.
+  // Used only on the strand:
   State state_ = State::kIdle;
-  bool last_request_ = false;  // The connection ends with the answer to this one, or now.
-  bool watching_ = false;      // A read is in work that Watch began.
+  bool last_request_ = false;  // The connection ends with this answer, or now if it is idle.
+  bool watching_ = false;      // A read that Watch began is pending.
   bool is_head_ = false;
-  bool unread_ = false;  // The request was refused before it had been read.
+  bool unread_ = false;  // The request was rejected before all of it was read.
   boost::beast::flat_buffer buffer_{kBufferBytes};
   std::optional<http::request_parser<http::string_body>> parser_;
   std::unique_ptr<UnaryHost> host_;
-  const Dialect* dialect_ = nullptr;  // The host's.
+  const Dialect* dialect_ = nullptr;  // Owned by the host.
   std::string header_;
   std::array<char, 4096> discarded_;
   ByteChain body_;
-  std::vector<asio::const_buffer> buffers_;  // That are still to be written.
+  std::vector<asio::const_buffer> buffers_;  // Still to be written.
   size_t written_ = 0;
   size_t step_at_ = 0;
 };

@@ -1,4 +1,4 @@
-// One HTTP connection: requests one after the other, each a call under a UnaryHost.
+// One HTTP connection. It serves one request after the other, each as a call under a UnaryHost.
 #ifndef LONGEMBED_SERVER_HTTP_SESSION_H_
 #define LONGEMBED_SERVER_HTTP_SESSION_H_
 
@@ -13,34 +13,35 @@
 
 namespace longembed {
 
+// Timeouts of a connection.
 struct HttpTimes {
-  absl::Duration header = absl::Seconds(5);  // For a request's header, once its first byte is here; for TLS before it.
-  absl::Duration idle = absl::Minutes(30);   // Between requests.
-  absl::Duration stall = absl::Minutes(1);   // While a client does not read its answer.
-  absl::Duration max_age = absl::InfiniteDuration();  // Of a connection: then the next answer closes it.
+  absl::Duration header = absl::Seconds(5);           // For TLS, and for a request's header from its first byte.
+  absl::Duration idle = absl::Minutes(30);            // Between requests.
+  absl::Duration stall = absl::Minutes(1);            // While a client does not read its answer.
+  absl::Duration max_age = absl::InfiniteDuration();  // Age of a connection; the next answer closes it.
 };
 
-// State shared by the sessions of a server. All must outlive them.
+// State that the sessions of a server share. All of it must outlive them.
 struct HttpContext {
   const Routes& routes;
   const HostContext& host;
-  const HostContext& open_host;  // The same without keys.
+  const HostContext& open_host;  // The same host without API keys.
   HttpTimes times;
-  std::string allowed_origin;  // Of browsers' pages on other sites (CORS): an origin, "*", or empty for none.
+  std::string allowed_origin;  // Origin of web pages that may call (CORS): an origin, "*", or empty for none.
 };
 
 class HttpSession {
  public:
   virtual ~HttpSession() = default;
 
-  // Takes a connected, non-blocking socket and serves it until either side ends it; keeps itself alive. `tls`: null for
-  // plaintext.
+  // Takes over a connected, non-blocking socket and serves it until either side ends the connection. The session keeps
+  // itself alive until then. `tls` is null for plaintext.
   static std::shared_ptr<HttpSession> Start(int descriptor, boost::asio::io_context& io,
                                             std::shared_ptr<boost::asio::ssl::context> tls, const HttpContext& context);
 
-  // Ends the connection once no request is in work. Any thread.
+  // Ends the connection once no request is in progress. Any thread.
   virtual void Drain() = 0;
-  // Ends it now, and cancels the request in work. Any thread.
+  // Ends the connection now and cancels the request in progress. Any thread.
   virtual void Close() = 0;
 };
 

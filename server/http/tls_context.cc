@@ -10,7 +10,7 @@ namespace {
 
 namespace ssl = boost::asio::ssl;
 
-// A client that offers protocols must offer HTTP/1.1.
+// Chooses HTTP/1.1. A client that offers protocols must offer it.
 int ChooseProtocol(SSL*, const unsigned char** chosen, unsigned char* chosen_length, const unsigned char* offered,
                    unsigned int offered_length, void*) {
   static constexpr std::string_view kHttp = "\x08http/1.1";

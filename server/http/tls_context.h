@@ -1,4 +1,4 @@
-// TLS of the HTTP port, with the certificates that are in use at the moment.
+// TLS of the HTTP port, with the current certificates.
 #ifndef LONGEMBED_SERVER_HTTP_TLS_CONTEXT_H_
 #define LONGEMBED_SERVER_HTTP_TLS_CONTEXT_H_
 
@@ -10,13 +10,14 @@
 
 namespace longembed {
 
-// Not thread-safe.
+// Makes the TLS context anew when the certificates change. Not thread-safe.
 class TlsContext {
  public:
-  // `certificates` must outlive it.
+  // `certificates` must outlive this object.
   explicit TlsContext(CertificateStore& certificates) : certificates_(certificates) {}
 
-  // For the next handshake. Clients must show a certificate where there are authorities for them, as with gRPC.
+  // Returns the context for the next handshake. As with gRPC, clients must present a certificate if authorities for
+  // them are configured.
   std::shared_ptr<boost::asio::ssl::context> Current();
 
  private:

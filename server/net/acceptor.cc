@@ -60,7 +60,7 @@ absl::StatusOr<Addresses> Resolve(const std::string& address) {
   return Addresses(found, freeaddrinfo);
 }
 
-// 0 for a socket that is not of the internet families.
+// Returns 0 for a socket that is not of an internet family.
 int BoundPort(int descriptor) {
   sockaddr_storage bound{};
   socklen_t size = sizeof bound;
@@ -70,7 +70,7 @@ int BoundPort(int descriptor) {
   return 0;
 }
 
-// Connections of this process on a port, by client. Absent where no descriptor is left to count them with.
+// Counts the connections of this process on a port by client. Returns nullopt if no descriptor is left to do so.
 std::optional<std::unordered_map<std::string, int>> ConnectionsOn(int port) {
   DIR* const directory = opendir("/proc/self/fd");
   if (directory == nullptr) return std::nullopt;
@@ -80,7 +80,8 @@ std::optional<std::unordered_map<std::string, int>> ConnectionsOn(int port) {
     if (!absl::SimpleAtoi(entry->d_name, &descriptor) || BoundPort(descriptor) != port) continue;
     sockaddr_storage peer{};
     socklen_t size = sizeof peer;
-    // A listening socket has no peer; neither has a connection that its peer has reset, which is closed in a moment.
+    // A listening socket has no peer. Neither has a connection that its peer has reset, which will be closed in a
+    // moment.
     if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &size) == 0) ++counts[ClientOf(peer)];
   }
   closedir(directory);
@@ -95,7 +96,7 @@ void SetPort(sockaddr* address, int port) {
   }
 }
 
-// A listening socket, or -1 with errno set. What is set here is inherited by the connections.
+// Returns a listening socket, or -1 with errno set. Connections inherit the options that are set here.
 int ListenOn(const addrinfo& info, bool also_ipv4) {
   constexpr int kBacklog = 1024;
   const int descriptor = socket(info.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -140,7 +141,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& ad
 absl::Status Acceptor::Bind(const std::string& address) {
   const absl::StatusOr<Addresses> addresses = Resolve(address);
   if (!addresses.ok()) return addresses.status();
-  // "[::]" means IPv4, too; ":50051" is an address of each family.
+  // "[::]" includes IPv4, while ":50051" resolves to an address of each family.
   const bool only_one = (*addresses)->ai_next == nullptr;
   std::set<std::string> bound;
   for (const addrinfo* info = addresses->get(); info != nullptr; info = info->ai_next) {
@@ -194,7 +195,7 @@ void Acceptor::Run(const std::stop_token& stop) {
     for (int i = 0; i < count && !stop.stop_requested(); ++i) {
       const int descriptor = events[i].data.fd;
       if (descriptor == wake_) return;
-      // One of neither was idle and has just been closed for another.
+      // A descriptor that is neither idle nor a listener was idle, and has just been closed in favor of another.
       if (idle_by_descriptor_.contains(descriptor)) OnReadable(descriptor);
       if (std::find(listeners_.begin(), listeners_.end(), descriptor) != listeners_.end()) AcceptFrom(descriptor);
     }
@@ -208,8 +209,8 @@ void Acceptor::AcceptFrom(int listener) {
   const int descriptor = accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (descriptor < 0) {
     if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
-    // Descriptors or memory ran out (something else took them): the backlog is left until some are free again, as epoll
-    // would go on telling of it.
+    // Descriptors or memory have run out, because something else took them. The backlog waits until some are free
+    // again. The sleep is needed because epoll keeps reporting the backlog.
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     return;
   }
@@ -260,14 +261,15 @@ void Acceptor::CloseIdle(std::list<Idle>::iterator idle) {
   idle_.erase(idle);
 }
 
-// Nothing tells when a connection that was handed over is closed, so open ones are counted now and then, by a look at
-// every descriptor of the process. Newer ones may be closed already; before a connection is refused because of them
-// the next count is awaited.
+// Returns the reason for refusing the client's newest connection, if there is one. Nothing reports when a connection
+// that was handed over is closed. So open connections are counted from time to time, by looking at every descriptor of
+// the process. Connections accepted since then may be closed already, so a new one is refused only after a recent
+// count.
 std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
   constexpr auto kCountEvery = std::chrono::milliseconds(20);
   const std::optional<Refusal> refusal = TooManyByCount(client);
   if (!refusal.has_value()) return std::nullopt;
-  // Few came since the last count, which is still accurate; counting for each connection would be slow in a flood.
+  // Few connections came since the last count, so it is still accurate. Counting for each one would be slow in a flood.
   const bool recent = std::chrono::steady_clock::now() < counted_ + kCountEvery;
   if (recent && uncounted_ <= options_.max_connections / 8) return refusal;
   CountOpen();
@@ -276,7 +278,7 @@ std::optional<Refusal> Acceptor::TooMany(const std::string& client) {
 
 std::optional<Refusal> Acceptor::TooManyByCount(const std::string& client) const {
   if (open_ > options_.max_connections) return Refusal::kLimit;
-  const int free = options_.max_connections - (open_ - 1);  // Before this one came.
+  const int free = options_.max_connections - (open_ - 1);  // Before this connection was accepted.
   const double share = options_.max_client_share;
   const auto found = open_by_client_.find(client);
   const int held = found == open_by_client_.end() ? 0 : found->second;

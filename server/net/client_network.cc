@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::string_view kIpv6 = "ipv6:";
 
-// `address`: of the family's own type.
+// `address` is of the family's own type.
 std::string Text(int family, const void* address) {
   char text[INET6_ADDRSTRLEN] = "";
   inet_ntop(family, address, text, sizeof text);
@@ -39,7 +39,7 @@ std::string ClientOf(const sockaddr_storage& peer) {
 std::string ClientOf(std::string_view peer) {
   const std::string_view host = peer.substr(0, peer.rfind(':'));
   if (host.substr(0, kIpv6.size()) != kIpv6) return std::string(host);
-  // "[2001:db8::1%eth0]", whose brackets and zone gRPC escapes as in a URI.
+  // gRPC escapes the brackets and the zone of "[2001:db8::1%eth0]" as in a URI.
   std::string text =
       absl::StrReplaceAll(std::string(host.substr(kIpv6.size())), {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
   text = text.substr(0, text.find('%'));

@@ -1,5 +1,5 @@
-// Identifies a client that has neither a key nor a certificate: by its address; in IPv6 by its network of 64 bits,
-// because one host has all addresses of it. Pure functions: any thread.
+// Identifies a client that has neither a key nor a certificate by its address. An IPv6 client is identified by its
+// network of 64 bits, because one host may use all addresses of it. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_NET_CLIENT_NETWORK_H_
 #define LONGEMBED_SERVER_NET_CLIENT_NETWORK_H_
 
@@ -10,11 +10,12 @@
 
 namespace longembed {
 
-// "ipv4:10.0.0.1" or "ipv6:2001:db8::/64"; IPv4 is the same client however it comes. Empty for other families.
+// Returns "ipv4:10.0.0.1" or "ipv6:2001:db8::/64". An IPv4 address that is mapped to IPv6 is the same client. Returns
+// an empty string for other address families.
 std::string ClientOf(const sockaddr_storage& peer);
 
-// The same of a peer as gRPC writes it: "ipv4:10.0.0.1:4711", "ipv6:%5B2001:db8::1%25eth0%5D:4711". What is neither is
-// returned as it is, but for a port.
+// Does the same for a peer in gRPC's form: "ipv4:10.0.0.1:4711", "ipv6:%5B2001:db8::1%25eth0%5D:4711". Any other peer
+// is returned without its port.
 std::string ClientOf(std::string_view peer);
 
 }  // namespace longembed

@@ -21,11 +21,11 @@ namespace {
 
 constexpr char kName[] = "longembed-server";
 
-// As given on the command line.
+// The arguments as given on the command line.
 struct Words {
   ServerArguments server;
   bool help = false, version = false, man = false, cpu_features = false;
-  std::string completion;  // Shell. Empty: not requested.
+  std::string completion;  // Name of the shell. Empty: not requested.
 
   bool ask_for_text() const { return help || version || man || cpu_features || !completion.empty(); }
 };
@@ -73,7 +73,7 @@ std::vector<std::string> AllNames() {
   return all;
 }
 
-// Nullptr: unknown name.
+// Returns null if the name is unknown.
 const Argument* Find(const std::string& name) {
   const auto found = std::ranges::find_if(
       Table(), [&name](const Argument& argument) { return std::ranges::count(argument.option.names, name) > 0; });
@@ -106,7 +106,7 @@ std::string HelpText(const ProgramDescription& program) {
   return help;
 }
 
-// Errors (INVALID_ARGUMENT) name the argument.
+// Parses the arguments. Errors (INVALID_ARGUMENT) name the argument.
 absl::StatusOr<Words> ReadWords(std::span<char* const> arguments) {
   Words words;
   std::set<std::string> seen;

@@ -28,7 +28,7 @@
 namespace longembed {
 namespace {
 
-using Manifests = std::map<std::string, ModelManifest>;  // By the name that is served.
+using Manifests = std::map<std::string, ModelManifest>;  // Name in requests -> manifest.
 
 absl::Status AtKey(const std::string& key, const absl::Status& status) {
   return status.ok() ? status : absl::Status(status.code(), absl::StrCat(key, ": ", status.message()));
@@ -46,7 +46,7 @@ void CheckAddresses(const ServerConfig& config, Problems& problems) {
   }
 }
 
-// Checks that the files of the manifest's sums can be read, and the sums of those that are not weights.
+// Checks that the files with checksums in the manifest can be read, and the checksums of those that are not weights.
 absl::Status CheckFiles(const std::string& directory, const ModelManifest& manifest) {
   ModelManifest small = manifest;
   for (const char* const weights : {kEncoderFile, kSparseHeadFile}) small.file_sha256.erase(weights);
@@ -69,7 +69,7 @@ absl::StatusOr<ModelManifest> CheckModel(const std::string& directory) {
   return manifest;
 }
 
-// Empty if a model cannot be read: other references to models cannot be checked then.
+// Returns nullopt if a model cannot be read, because other references to models cannot be checked then.
 std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMachine& check_machine,
                                      Problems& problems) {
   Manifests manifests;
@@ -89,7 +89,7 @@ std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMach
   return complete ? std::optional(std::move(manifests)) : std::nullopt;
 }
 
-// Returns the model of a name or an alias NAME:PROFILE; the end if there is none.
+// Returns the model with this name or alias NAME:PROFILE; the end if there is none.
 Manifests::const_iterator FindModel(const Manifests& manifests, const std::string& name, const ServerConfig& config) {
   if (const auto exact = manifests.find(name); exact != manifests.end()) return exact;
   const size_t separator = name.rfind(kAliasSeparator);
@@ -115,7 +115,7 @@ void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& 
   problems.Add(AtKey("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status()));
 }
 
-// Profiles one by one, so that all errors are reported.
+// Checks profiles one by one, so that all errors are reported.
 void CheckReferences(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
   std::vector<const ModelManifest*> models;
   if (manifests.has_value()) {

@@ -1,4 +1,4 @@
-// The dry run of a start: --check-config.
+// A dry run of the server's start, for --check-config.
 #ifndef LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_
 #define LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_
 
@@ -15,13 +15,13 @@ namespace longembed {
 // Checks that the machine has what the config requires for one of its models, such as a device.
 using CheckMachine = std::function<absl::Status(const ServerConfig&, const ModelConfig&)>;
 
-// Adds a problem for everything that would stop a server of this config from starting on this machine, as far as it can
-// be known without ports and without the models' weights: limits, addresses, certificates, keys, profiles, tei, and of
-// each model its manifest, tokenizer and files.
+// Adds a problem for everything that would keep a server with this config from starting on this machine, as far as that
+// can be known without opening ports and loading weights. Checks limits, addresses, certificates, keys, profiles and
+// tei, and the manifest, tokenizer and files of each model.
 void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems);
 
-// Reads and checks the config. Writes the problems on `err`, a line each, or on `out` that there is none. Returns the
-// exit status: 0, kExitFailure, or kExitUsage where the config itself is wrong.
+// Reads and checks the config. Writes the problems to `err`, one a line, or to `out` that there are none. Returns the
+// exit status: 0, kExitFailure, or kExitUsage if the config itself is wrong.
 int CheckConfig(const std::string& path, const CheckMachine& check_machine, std::ostream& out, std::ostream& err);
 
 }  // namespace longembed

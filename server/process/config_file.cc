@@ -14,7 +14,7 @@ namespace {
 
 using Values = std::map<std::string, std::string>;
 
-// The keys whose values differ, or that only one of the two has.
+// Returns the keys whose values differ, or that only one of the two has.
 std::vector<std::string> DifferentKeys(const Values& a, const Values& b) {
   std::vector<std::string> keys;
   for (const auto& [key, value] : a) {
@@ -49,7 +49,7 @@ void ConfigFile::Reload() {
         {{"in_force", absl::StrJoin(reloaded, ", ")}, {"after_a_restart", absl::StrJoin(waiting, ", ")}});
     return LogEnabled(LogLevel::kInfo);
   };
-  // One of the two levels may silence it.
+  // Either the old or the new log level may suppress the line, so it is logged before the change, or else after it.
   const bool said = say();
   SetLogLevel(config->log.level);
   SetLogFormat(config->log.format);

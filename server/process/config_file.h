@@ -1,4 +1,4 @@
-// The config file while the server runs: the section `log` follows it, everything else needs a restart.
+// Follows the config file while the server runs: changes of the section `log` are applied; all others need a restart.
 #ifndef LONGEMBED_SERVER_PROCESS_CONFIG_FILE_H_
 #define LONGEMBED_SERVER_PROCESS_CONFIG_FILE_H_
 
@@ -10,24 +10,25 @@
 
 namespace longembed {
 
-// Not thread-safe.
+// Reloads the config file. Not thread-safe.
 class ConfigFile {
  public:
-  // `running` is what the server started with, from the file at `path`.
+  // `running` is the configuration that the server started with, read from `path`.
   ConfigFile(const std::string& path, const ServerConfig& running);
 
-  // Checks at most once a second; the first time it reads the file, which may have changed while models loaded.
+  // Reloads the file if it has changed. Checks at most once a second. The first check reads the file, because it may
+  // have changed while models were loading.
   void ReloadIfChanged() {
     if (file_.Changed()) Reload();
   }
 
-  // Reads the file. Puts its section `log` into force, and logs by name which keys that was, and which others differ
-  // from what runs. A file that cannot be used changes nothing.
+  // Reads the file and applies its section `log`. Logs the names of the keys that were applied, and of other keys that
+  // differ from what runs. A file that cannot be used changes nothing.
   void Reload();
 
  private:
   const std::string path_;
-  std::map<std::string, std::string> running_;  // ConfigValues of what is in force.
+  std::map<std::string, std::string> running_;  // ConfigValues of what the server runs with.
   WatchedFiles file_;
 };
 

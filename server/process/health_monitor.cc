@@ -14,7 +14,7 @@ void HealthMonitor::SetServing(bool serving) {
 }
 
 void HealthMonitor::CheckModels() {
-  // After a process was stopped or starved, its batches look as if they hung.
+  // After the process was stopped or starved of CPU time, its batches seem to hang although they do not.
   constexpr absl::Duration kAbsence = absl::Seconds(3);
   const absl::Time now = clock_.Now();
   const bool was_away = now - std::exchange(checked_, now) > kAbsence;

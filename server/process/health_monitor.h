@@ -1,4 +1,4 @@
-// Sets the health of all ports by the state of the models.
+// Derives the health that all ports report from the state of the models.
 #ifndef LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 #define LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 
@@ -9,19 +9,19 @@
 
 namespace longembed {
 
-// Not thread-safe. What it is made of must outlive it.
+// Watches the models' encoders. Not thread-safe. All arguments must outlive it.
 class HealthMonitor {
  public:
-  // An encoder that has failed for `liveness_timeout` ends the server's liveness.
+  // When an encoder has failed or hung for `liveness_timeout`, the process is reported as not live.
   HealthMonitor(Health& health, const ModelRegistry& models, Metrics& metrics, const Clock& clock,
                 absl::Duration liveness_timeout = absl::Seconds(30))
       : health_(health), models_(models), metrics_(metrics), clock_(clock), liveness_timeout_(liveness_timeout) {}
 
   void SetServing(bool serving);
 
-  // To be called once a second or so. An encoder that keeps failing, or hangs, takes the server out of service, until a
-  // batch succeeds; calls that wait for one that hangs get UNAVAILABLE. In the end the kubelet, seeing a process that
-  // is not alive, starts it again. Never waits.
+  // Checks the models; call it about once a second. An encoder that keeps failing, or hangs, takes the server out of
+  // service until a batch succeeds. Calls that wait for an encoder that hangs get UNAVAILABLE. When the process is no
+  // longer live, the kubelet restarts it. Never blocks.
   void CheckModels();
 
  private:

@@ -18,18 +18,19 @@ namespace {
 
 LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest, int workers) {
   constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
-  // In standard batches: a sequence delays others just as much where batches are configured to be large.
+  // In batches of the standard size: a sequence delays others by the same time even if batches are configured to be
+  // larger.
   constexpr int64_t kOversized = 8;
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
                                 .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
                       .costs = {.attention = AttentionShare(manifest)}};
-  if (workers > 1) options.costs.oversized = kOversized * standard;  // Else nothing could run beside one.
+  if (workers > 1) options.costs.oversized = kOversized * standard;  // With a single worker nothing runs beside one.
   return options;
 }
 
-// The reference of CheckPrecision: the same kernels' vectors in float32, with one layer in memory at a time. Empty if
-// that is the precision.
+// Returns the reference for CheckPrecision: vectors of the same kernels in float32, with one layer in memory at a time.
+// Returns an empty result if the model runs in float32.
 absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const std::string& cpu_kernels,
                                                const Model& model, std::function<void(double)> on_progress) {
   if (config.precision == Precision::kFloat32) return SampleVectors{};
@@ -43,7 +44,7 @@ absl::StatusOr<SampleVectors> ReferenceVectors(const ModelConfig& config, const 
   return EmbedSample(model, **reference, AvailableCores());
 }
 
-// Measures how far a precision other than float32 moves vectors.
+// Measures how much a precision other than float32 changes vectors.
 absl::Status CheckPrecision(const ModelConfig& config, const SampleVectors& expected, ServedModel& served) {
   if (expected.empty()) return absl::OkStatus();
   const absl::StatusOr<SampleVectors> actual = EmbedSample(served.model(), served.encoder(), AvailableCores());
@@ -101,7 +102,7 @@ Devices::Devices(const ServerConfig& config, const Clock& clock)
 Device Devices::ForDevice(const std::string& device) {
   std::unique_ptr<Owned>& owned = by_device_[device];
   if (owned == nullptr) {
-    // Parallelism comes from the workers and their helpers: LibTorch's own threads would compete with them.
+    // Workers and their helpers run in parallel, so LibTorch's own threads would only compete with them.
     const SchedulerOptions options{.workers = device == "cpu" ? compute_threads_ : cuda_streams_,
                                    .initialize_worker = [] { SetTorchThreads(1); }};
     owned = std::make_unique<Owned>(admission_, options, clock_);
@@ -121,7 +122,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
   if (!model.ok()) return model.status();
   const ModelManifest& manifest = (*model)->manifest;
   if (const auto recommended = RecommendationsOf(manifest); !recommended.ok()) return recommended.status();
-  // Before the served encoder is loaded: memory for both is not required.
+  // Runs before the served encoder is loaded, so that memory for both is not required.
   const absl::StatusOr<SampleVectors> reference =
       ReferenceVectors(config, devices.cpu_kernels(), **model, progress.Begin(LoadStage::kMeasuringFloat32));
   if (!reference.ok()) return reference.status();

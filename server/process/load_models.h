@@ -1,4 +1,4 @@
-// From the configuration to models that are ready to serve: loaded, warmed up, their precision measured.
+// Loads the models of the configuration, warms them up, and measures their precision.
 #ifndef LONGEMBED_SERVER_PROCESS_LOAD_MODELS_H_
 #define LONGEMBED_SERVER_PROCESS_LOAD_MODELS_H_
 
@@ -17,13 +17,14 @@
 
 namespace longembed {
 
-// One scheduler and one admission a device: its models share the device's workers. Not thread-safe.
+// The devices that models run on. A device has one scheduler and one admission, because its models share its workers.
+// Not thread-safe.
 class Devices {
  public:
-  // `clock` must outlive it, and it the models that are loaded onto it.
+  // `clock` must outlive the devices, and the devices must outlive the models that are loaded onto them.
   Devices(const ServerConfig& config, const Clock& clock);
 
-  // By the name that an encoder gives its device.
+  // Returns the device that an encoder names.
   Device ForDevice(const std::string& device);
 
   const Clock& clock() const { return clock_; }
@@ -33,7 +34,7 @@ class Devices {
   struct Owned {
     Owned(const AdmissionOptions& admission_options, const SchedulerOptions& options, const Clock& clock)
         : admission(admission_options, clock), scheduler(options, clock) {}
-    Admission admission;  // First: the scheduler's jobs give back what they hold of it.
+    Admission admission;  // First, because the scheduler's jobs release what they hold of it.
     Scheduler scheduler;
   };
 
@@ -45,8 +46,8 @@ class Devices {
   std::map<std::string, std::unique_ptr<Owned>> by_device_;
 };
 
-// Takes seconds, of a model of billions of weights minutes; reports progress to log, metrics and health. Errors are
-// sentences for the author of the configuration.
+// Loads a model, and reports progress to the log, metrics and health. Takes seconds, or minutes for billions of
+// weights. Error messages are sentences for the author of the configuration.
 absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& config, Devices& devices,
                                                              Metrics& metrics, Health& health);
 

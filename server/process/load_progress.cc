@@ -10,7 +10,7 @@ namespace {
 
 struct StageAbout {
   const char* words;
-  double begins;  // Fraction of the whole at its begin, by the times of a model of 7 B weights.
+  double begins;  // Fraction of the whole at the stage's begin, measured with a model of 7 B weights.
 };
 
 constexpr StageAbout kStages[] = {{"verifying files", 0.0},

@@ -1,4 +1,4 @@
-// Progress of loading the models, for the log, the metrics and health checks.
+// Reports the progress of loading models to the log, the metrics and health checks.
 #ifndef LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
 #define LONGEMBED_SERVER_PROCESS_LOAD_PROGRESS_H_
 
@@ -14,17 +14,18 @@
 
 namespace longembed {
 
-// In their order.
+// The stages of loading, in their order.
 enum class LoadStage { kVerifyingFiles, kMeasuringFloat32, kPackingWeights, kMeasuringPrecision, kReady };
 
-// One model's. Any thread.
+// The progress of one model. Thread-safe.
 class LoadProgress {
  public:
-  // All must outlive it. The log gets a line when `log_interval` has passed since the last.
+  // All arguments must outlive it. It logs at most one line per `log_interval`.
   LoadProgress(std::string model, Metrics& metrics, Health& health, const Clock& clock,
                absl::Duration log_interval = absl::Seconds(5));
 
-  // Begins a stage. Returns a function that takes the fraction that is done, 0 to 1; this must outlive its calls.
+  // Begins a stage. Returns a function that takes the completed fraction of the stage, 0 to 1. This object must outlive
+  // it.
   std::function<void(double)> Begin(LoadStage stage);
 
  private:

@@ -9,7 +9,7 @@
 namespace longembed {
 namespace {
 
-// `key` is the one of the config.
+// Prefixes the status with `key`, the key of the config.
 absl::Status OfKey(const char* key, const absl::Status& status) {
   return status.ok() ? status : absl::Status(status.code(), absl::StrCat(key, ": ", status.message()));
 }

@@ -1,4 +1,4 @@
-// The files that say who may call and who we are.
+// The files with secrets: certificates and API keys.
 #ifndef LONGEMBED_SERVER_PROCESS_SECRETS_H_
 #define LONGEMBED_SERVER_PROCESS_SECRETS_H_
 
@@ -16,13 +16,14 @@ struct Secrets {
   std::unique_ptr<CertificateStore> certificates;  // Null: plaintext.
   std::unique_ptr<ApiKeyStore> api_keys;           // Null: no key is required.
 
-  // Adds a problem, which names the key of the configuration, for what cannot be used. `metrics` must outlive them.
+  // Opens the files of the config. Adds a problem, which names the key of the config, for each that cannot be used.
+  // `metrics` must outlive them.
   void Open(const ServerConfig& config, Metrics& metrics, Problems& problems);
 
-  // Reloads changed files, also while no call arrives.
+  // Reloads files that have changed, even if no call arrives.
   void ReloadIfChanged();
 
-  // Reads every file whether it has changed or not.
+  // Reads every file again, changed or not.
   void Reload();
 };
 

@@ -88,7 +88,7 @@ void ProcessSignals::Handle(int signal) {
 
 void ProcessSignals::HandleStop(int signal) {
   constexpr absl::Duration kGrace = absl::Seconds(10);
-  if (signal == SIGXCPU && stops_ > 0) return;  // Sent every second until the process has ended.
+  if (signal == SIGXCPU && stops_ > 0) return;  // The system sends it every second until the process ends.
   if (!serving_) {
     Log(LogLevel::kInfo, "stopped before serving", {{"signal", SignalName(signal)}});
     ExitNow(EXIT_SUCCESS);

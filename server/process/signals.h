@@ -1,12 +1,12 @@
-// Handles signals from the first line of main to the last. (Before, while the loader maps LibTorch for some tenths of a
-// second, they have their default actions.)
+// Handles signals from the first line of main on. (Before that, while the loader maps LibTorch for some tenths of a
+// second, signals have their default actions.)
 //
-// * SIGTERM, SIGINT, SIGQUIT, SIGXCPU: before the server serves, end the process at once, with exit status 0. While it
-//   serves: drain. A second one cuts the drain short, a third ends the process.
-// * SIGHUP: reload the config's log section, certificates and API keys.
-// * SIGPIPE, SIGXFSZ: ignored; a closed peer and a file at its limit are errors of the write.
-// * Every other one whose default would end the process: ignored. Faults of the program itself (SIGSEGV, SIGABRT and
-//   the like) keep their default, and SIGKILL cannot be caught.
+// * SIGTERM, SIGINT, SIGQUIT, SIGXCPU: before the server serves, they end the process at once with exit status 0. While
+//   it serves, the first drains the server, a second cuts the drain short, and a third ends the process.
+// * SIGHUP: reloads the config's log section, certificates and API keys.
+// * SIGPIPE, SIGXFSZ: ignored. A write to a closed peer, or to a file at its size limit, returns an error.
+// * All other signals that would end the process by default are ignored. Faults of the program itself (SIGSEGV, SIGABRT
+//   and the like) keep their default action, and SIGKILL cannot be caught.
 #ifndef LONGEMBED_SERVER_PROCESS_SIGNALS_H_
 #define LONGEMBED_SERVER_PROCESS_SIGNALS_H_
 
@@ -18,36 +18,36 @@
 
 namespace longembed {
 
-// Blocks the signals that are waited for and ignores the others. REQUIRES: no other thread runs yet, as threads inherit
-// what is blocked.
+// Blocks the signals that ProcessSignals waits for and ignores the others. REQUIRES: no other thread runs yet, because
+// threads inherit the mask of blocked signals.
 void BlockSignals();
 
-// Ends the process with exit status 1, saying `why` in the log, unless it has ended by itself within `grace`. For what
-// may block forever, such as a drain beside a device that hangs.
+// Ends the process after `grace` with exit status 1, and logs `why`, unless it has ended before. For work that may
+// block forever, such as a drain with a device that hangs.
 void ForceExitAfter(absl::Duration grace, const char* why);
 
-// Such as "SIGTERM".
+// Returns the name of a signal, such as "SIGTERM".
 std::string SignalName(int signal);
 
-// Takes the signals, on a thread of its own that lives as long as the process. One instance, which is never destroyed.
-// Multiple threads can call its methods without external synchronization.
+// Receives the signals on a thread of its own, which lives as long as the process. There is one instance, which is
+// never destroyed. Multiple threads can call its methods without external synchronization.
 class ProcessSignals {
  public:
   struct Event {
-    int stop = 0;  // The first signal that asks the process to end; 0: none has come.
+    int stop = 0;  // The first signal that asks the process to end; 0: none yet.
     bool reload = false;
   };
 
-  // REQUIRES: BlockSignals.
+  // REQUIRES: BlockSignals has been called.
   ProcessSignals();
 
-  // From now on the caller handles stop signals; before, they end the process.
+  // From now on the caller handles stop signals. Until then they end the process.
   void StartServing();
 
-  // Waits for an event, at most for `timeout`. A reload is returned once, a stop from then on.
+  // Waits for an event for at most `timeout`. Returns a reload once; returns a stop from its arrival on.
   Event Await(absl::Duration timeout);
 
-  // Waits for a second stop signal, at most for `timeout`. Returns whether one has come.
+  // Waits for a second stop signal for at most `timeout`. Returns whether one has arrived.
   bool AwaitSecondSignal(absl::Duration timeout);
 
  private:

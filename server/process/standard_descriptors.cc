@@ -7,7 +7,7 @@ namespace longembed {
 
 void OpenStandardDescriptors() {
   for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
-    // The lowest free number is the one that open takes.
+    // open() takes the lowest free number.
     if (fcntl(descriptor, F_GETFD) < 0) [[maybe_unused]]
       const int opened = open("/dev/null", O_RDWR);
   }

@@ -1,11 +1,11 @@
-// Keeps the descriptors 0, 1 and 2 from becoming something else.
+// Keeps other files and sockets from getting the descriptors 0, 1 and 2.
 #ifndef LONGEMBED_SERVER_PROCESS_STANDARD_DESCRIPTORS_H_
 #define LONGEMBED_SERVER_PROCESS_STANDARD_DESCRIPTORS_H_
 
 namespace longembed {
 
-// Opens /dev/null for each that is closed: the next file or socket would get its number, and log lines would go to a
-// client. Call before anything else is opened.
+// Opens /dev/null for each standard descriptor that is closed. Otherwise the next file or socket would get its number,
+// and log lines could go to a client. Call this before anything else is opened.
 void OpenStandardDescriptors();
 
 }  // namespace longembed

@@ -11,8 +11,8 @@
 namespace longembed {
 namespace {
 
-// An upper estimate of the threads at work: those of the config, and the ones that gRPC, jemalloc, the ports, the log
-// and the signals have.
+// Returns an upper estimate of the number of threads: those of the config, and those of gRPC, jemalloc, the ports, the
+// log and the signals.
 int64_t ExpectedThreads(const ServerConfig& config, int cores) {
   constexpr int64_t kOthers = 16, kOthersForEachCore = 4;
   int64_t threads = kOthers + kOthersForEachCore * cores + TokenizationThreads(config, cores);
@@ -25,7 +25,7 @@ int64_t ExpectedThreads(const ServerConfig& config, int cores) {
 }
 
 absl::Status CheckDescriptors(const ServerConfig& config, int64_t descriptors) {
-  constexpr int64_t kOthers = 256;  // Models, logs, the other ports.
+  constexpr int64_t kOthers = 256;  // For models, logs and the other ports.
   if (descriptors >= config.connections.max + kOthers) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "connections.max is ", config.connections.max, ", but this process may open ", descriptors, " descriptors; ",
@@ -60,7 +60,7 @@ int ComputeThreads(const ServerConfig& config, int cores) {
 }
 
 int TokenizationThreads(const ServerConfig& config, int cores) {
-  // Three at least: one for short texts, and one each for long texts of two clients.
+  // At least three: one for short texts, and one each for long texts of two clients.
   return config.tokenization_threads > 0 ? config.tokenization_threads : std::max(3, cores / 2);
 }
 

@@ -1,4 +1,4 @@
-// Finds the problems that can be known before a model is loaded.
+// Finds problems that can be known before a model is loaded.
 #ifndef LONGEMBED_SERVER_PROCESS_START_CHECKS_H_
 #define LONGEMBED_SERVER_PROCESS_START_CHECKS_H_
 
@@ -15,7 +15,7 @@ namespace longembed {
 // Collects problems, so that one start reports all of them. Not thread-safe.
 class Problems {
  public:
-  // A message of several lines is as many problems.
+  // Adds the problems of a status: one for each line of its message.
   void Add(const absl::Status& status);
   const std::vector<std::string>& all() const { return all_; }
 
@@ -23,17 +23,17 @@ class Problems {
   std::vector<std::string> all_;
 };
 
-// Numbers of threads that run the models on the CPU and that tokenize, given `cores`.
+// Return the numbers of threads that run models on the CPU, and that tokenize, on a machine with `cores` cores.
 int ComputeThreads(const ServerConfig& config, int cores);
 int TokenizationThreads(const ServerConfig& config, int cores);
 
-// Adds a problem for each limit of the machine, the container or the user that the config does not fit in.
+// Adds a problem for each limit of the machine, the container or the user that the config exceeds.
 void CheckHostLimits(const ServerConfig& config, const HostLimits& limits, Problems& problems);
 
-// Whether a model has the prompt of http.openai_prompt. Errors: INVALID_ARGUMENT.
+// Checks that a model has the prompt that http.openai_prompt names. Errors: INVALID_ARGUMENT.
 absl::Status CheckOpenAiPrompt(const HttpConfig& http, const std::vector<const ModelManifest*>& models);
 
-// Logs by name the environment variables that set keys of the config, without their values.
+// Logs the names of the environment variables that set keys of the config, but not their values.
 void LogOverrides(const ServerConfig& config);
 
 // Logs the limits by name.

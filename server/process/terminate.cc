@@ -14,7 +14,7 @@
 namespace longembed {
 namespace {
 
-// Leaves no character that JSON would escape.
+// Copies the text without characters that JSON would have to escape.
 void CopyPlain(const char* text, char* buffer, size_t size) {
   size_t length = 0;
   for (; text[length] != '\0' && length + 1 < size; ++length) {
@@ -24,7 +24,7 @@ void CopyPlain(const char* text, char* buffer, size_t size) {
   buffer[length] = '\0';
 }
 
-// Writes a line in the log's format. Allocates nothing: there may be no memory.
+// Writes a line in the log's format. Does not allocate, because memory may have run out.
 void WriteFatal(const char* problem, const char* remedy) {
   char why[512], day_and_time[32] = "";
   CopyPlain(problem, why, sizeof(why));

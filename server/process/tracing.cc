@@ -25,7 +25,7 @@ struct Variable {
   std::string value;  // Empty: not set.
 };
 
-// The variable of traces alone overrides that of all signals.
+// Finds a variable. The one for traces overrides the one for all signals.
 Variable Find(const VariableReader& environment, const char* name) {
   for (const char* prefix : {kSpecific, kGeneral}) {
     Variable variable{.name = absl::StrCat(prefix, name)};
@@ -54,7 +54,7 @@ std::string Stripped(std::string text) {
   return text;
 }
 
-// "key=value,key=value", percent-encoded. False: it is not of that form.
+// Parses "key=value,key=value", percent-encoded. Returns false if the text does not have that form.
 bool ReadPairs(const std::string& text, std::map<std::string, std::string>& pairs) {
   for (const std::string& pair : std::vector<std::string>(absl::StrSplit(text, ',', absl::SkipWhitespace()))) {
     const size_t equals = pair.find('=');
@@ -65,7 +65,7 @@ bool ReadPairs(const std::string& text, std::map<std::string, std::string>& pair
   return true;
 }
 
-// Returns the reason for ignoring the variable.
+// Returns the reason for ignoring the environment: what is wrong with `variable`.
 std::string Refusal(const Variable& variable, const std::string& why) { return absl::StrCat(variable.name, " ", why); }
 
 std::string ReadEndpoint(const TracingConfig& config, const VariableReader& environment, OtlpOptions& options) {

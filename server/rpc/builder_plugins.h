@@ -11,12 +11,12 @@ struct BuilderPlugins {
   bool channelz = false;
 };
 
-// Both join every server of the process from the moment that their library is loaded, or was enabled once; this removes
-// those that are not configured from one server.
+// Removes the services that are not configured from a server. Both otherwise join every server of the process once
+// their library is loaded or has been enabled.
 void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
 
-// Turns compression off. gRPC inflates a compressed message before authentication and without a limit: it checks the
-// compressed length first, and 17 MB of zeros became 17 GB.
+// Turns compression off. gRPC would inflate a compressed message before authentication and without a limit: it checks
+// only the compressed length, and 17 MB of zeros became 17 GB.
 void RefuseCompression(grpc::ServerBuilder& builder);
 
 }  // namespace longembed

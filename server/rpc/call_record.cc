@@ -17,11 +17,11 @@ namespace {
 
 std::unique_ptr<CallTrace> BeginTrace(const ApiMethod& method, const Arrival& arrival, absl::Time now,
                                       const HostContext& host) {
-  if (host.tracer == nullptr || method.exempt) return nullptr;  // No probes of health.
+  if (host.tracer == nullptr || method.exempt) return nullptr;  // Health probes are not traced.
   return host.tracer->Begin(arrival.traceparent, now);
 }
 
-// By the semantic conventions of RPC, or of HTTP.
+// Returns attributes by OpenTelemetry's semantic conventions for RPC or HTTP.
 std::vector<Attribute> AttributesOf(const Arrival& arrival, const std::string& method, absl::StatusCode told) {
   if (!arrival.http_method.empty()) {
     return {{"http.request.method", arrival.http_method}, {"http.route", arrival.http_route}, {"rpc.method", method}};
@@ -153,7 +153,8 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
   int64_t suppressed = 0;
   const bool every = LogEnabled(LogLevel::kDebug);
   if (!LogEnabled(level) || (!every && !samplers[static_cast<int>(level)].Take(suppressed))) return;
-  // Neither the message nor the request: they may hold text of a client. Errors of the server are logged.
+  // Does not log the request, because it contains a client's text. Logs an error's message only if it is an error of
+  // the server, because other messages may quote the request.
   Log(level, "call",
       {{"method", method_},
        {"code", absl::StatusCodeToString(status.code())},

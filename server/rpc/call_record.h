@@ -1,5 +1,5 @@
-// Per-call state common to all RPCs: identity, held resources, and, at its end, its metrics and its line
-// in the log.
+// State of a call that all RPCs have in common: its identity, its resources, and at its end its metrics and its log
+// line.
 #ifndef LONGEMBED_SERVER_RPC_CALL_RECORD_H_
 #define LONGEMBED_SERVER_RPC_CALL_RECORD_H_
 
@@ -14,49 +14,49 @@
 
 namespace longembed {
 
-// The facts of a call when it arrives. Missing headers are empty.
+// The properties of a call that are known when it arrives. Missing headers are empty.
 struct Arrival {
-  std::string address;      // Of the client, as gRPC writes it: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
-  std::string certificate;  // The name in the client's certificate; empty without one.
+  std::string address;      // The client's address in gRPC's form: "ipv4:10.0.0.1:4711", "ipv6:[::1]:4711".
+  std::string certificate;  // The name in the client's certificate; empty if it has none.
   std::string authorization;
   std::string api_key;
   std::string traceparent;
   absl::Duration time_left = absl::InfiniteDuration();  // Until the client's deadline.
-  std::string http_method;                              // Of a call over HTTP; empty: over gRPC.
+  std::string http_method;                              // For a call over HTTP; empty: over gRPC.
   std::string http_route;
 };
 
-// From "authorization: Bearer KEY" or "x-api-key: KEY". Errors: UNAUTHENTICATED, counted.
+// Finds the key in "authorization: Bearer KEY" or "x-api-key: KEY". Errors: UNAUTHENTICATED, counted in `metrics`.
 absl::StatusOr<std::shared_ptr<const ApiKey>> CheckApiKey(std::string_view authorization, std::string_view api_key,
                                                           ApiKeyStore& keys, Metrics& metrics);
 
-// Not thread-safe, but for the methods that are const.
+// The record of one call. Not thread-safe, except for its const methods.
 class CallRecord {
  public:
-  // `host` must outlive it. The call counts as in flight until Finish.
+  // `host` must outlive the record. The call counts as in flight until Finish.
   CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host);
 
-  // Whether the caller may call at all; the rest is to be used after that only.
+  // Returns whether the caller may call. The other methods, except Finish, require that it is OK.
   absl::Status identity() const { return caller_.status(); }
   const Caller& caller() const { return *caller_; }
 
-  // Counts the call among those of the server, until the result is destroyed. Errors: RESOURCE_EXHAUSTED.
+  // Counts the call among those in progress until the result is destroyed. Errors: RESOURCE_EXHAUSTED.
   absl::StatusOr<std::unique_ptr<Charge>> Begin() const;
 
-  // The context for an operation of the call. `memory` and `trace` must outlive it.
+  // Returns the context for an operation of the call. `memory` and `trace` must outlive it.
   CallContext ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const;
 
-  // Of one request of the call. Null: the call is not traced.
+  // Begins the trace of one request of the call. Returns null if the call is not traced.
   std::unique_ptr<RequestTrace> TraceRequest() const;
-  // Exports a message of a stream. Null: not traced.
+  // Exports the span of a message of a stream. `request` is null if the call is not traced.
   void EndMessage(const RequestTrace* request, const absl::Status& status) const;
-  // The call's only request; lives until Finish. May be null.
+  // Sets the trace of the call's only request, which must live until Finish. May be null.
   void set_request(const RequestTrace* request) { request_ = request; }
 
-  // The model that the call turned out to be for; empty until known.
+  // Sets the model that the call is for, once it is known.
   void set_model(const std::string& model) { model_ = model; }
 
-  // Counts and logs; called once. Returns the status for the client.
+  // Counts and logs the call. Called once. Returns the status for the client.
   absl::Status Finish(const absl::Status& status);
 
   absl::Time arrival() const { return arrival_; }
@@ -64,7 +64,7 @@ class CallRecord {
 
  private:
   void WriteLog(const absl::Status& status, absl::Duration duration) const;
-  // `told`: the client's form of `status`.
+  // `told` is `status` in the form that the client gets.
   void EndTrace(const absl::Status& status, const absl::Status& told, absl::Time now) const;
   std::string TraceIdText() const;
 

@@ -1,4 +1,4 @@
-// Encodes and decodes the messages of a call: protobuf's wire format, or a dialect of JSON.
+// Encodes and decodes the messages of a call, in protobuf's wire format or in a JSON dialect.
 #ifndef LONGEMBED_SERVER_RPC_CODEC_H_
 #define LONGEMBED_SERVER_RPC_CODEC_H_
 
@@ -11,26 +11,26 @@
 
 namespace longembed {
 
-// Of one call, or of all calls where it keeps nothing. Not thread-safe; Parse comes before Serialize.
+// The codec of one call, or of all calls if it is stateless. Not thread-safe. Parse is called before Serialize.
 class Codec {
  public:
   virtual ~Codec() = default;
 
-  // Bytes of memory that Parse takes beside the request and the message, until it returns. Takes untrusted bytes.
+  // Returns the memory in bytes that Parse needs besides the request and the message. The bytes may be untrusted.
   virtual int64_t ParsingBytes(const grpc::ByteBuffer&) const { return 0; }
-  // Fills `message`. Errors (INVALID_ARGUMENT) name the field in the terms of the front.
+  // Parses `bytes` into `message`. Errors (INVALID_ARGUMENT) name the field as the API does.
   virtual absl::Status Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) = 0;
-  // Of bytes that Parse refused, what can be read all the same, so that an error finds the id it belongs to.
+  // Reads what can be read of bytes that Parse rejected, so that an error can be returned under the right id.
   virtual void ReadScalars(const grpc::ByteBuffer&, google::protobuf::Message& message) { message.Clear(); }
 
-  // At most how many bytes Serialize makes of a message that has `wire_bytes` in protobuf's wire format.
+  // Returns the maximum number of bytes that Serialize makes of a message with `wire_bytes` in protobuf's wire format.
   virtual int64_t MostSerializedBytes(int64_t wire_bytes) const = 0;
-  // Errors: INVALID_ARGUMENT, the answer is larger than `max_bytes`.
+  // Serializes the answer. Errors: INVALID_ARGUMENT if it is larger than `max_bytes`.
   virtual absl::Status Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
                                  int64_t max_bytes, grpc::ByteBuffer& bytes) = 0;
 };
 
-// Protobuf's wire format (wire.h). Thread-safe.
+// Returns the codec of protobuf's wire format (wire.h). Thread-safe.
 Codec& WireCodec();
 
 }  // namespace longembed

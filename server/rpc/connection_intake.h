@@ -1,4 +1,4 @@
-// Hands connections of our Acceptor to a gRPC server.
+// Hands connections of our Acceptor over to a gRPC server.
 #ifndef LONGEMBED_SERVER_RPC_CONNECTION_INTAKE_H_
 #define LONGEMBED_SERVER_RPC_CONNECTION_INTAKE_H_
 
@@ -9,12 +9,12 @@
 
 namespace longembed {
 
-// Of one server; must outlive it. Thread-safe.
+// The connections of one server, which it must outlive. Thread-safe.
 class ConnectionIntake {
  public:
   ConnectionIntake(grpc::ServerBuilder& builder, std::shared_ptr<grpc::ServerCredentials> credentials);
 
-  // Owns the descriptor from then on. To be called once the server has been built.
+  // Takes ownership of the descriptor. REQUIRES: the server has been built.
   void Take(int descriptor);
 
  private:

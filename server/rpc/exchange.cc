@@ -33,7 +33,7 @@ void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
     } else {
       operation_->Reject(parsed, finish);
     }
-  } catch (const std::bad_alloc&) {  // Cancelled while the request was checked: nothing has been started.
+  } catch (const std::bad_alloc&) {  // Thrown while the request was checked; nothing runs yet.
     Finish(ServerOutOfMemory());
   }
   Release();
@@ -46,7 +46,7 @@ absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
   }
   const absl::Status status = WithinMemory([&] { return codec_.Parse(bytes, host_.max_request_bytes, *request_); });
   if (!status.ok()) ReadWhatCanBeRead(bytes);
-  // The arena has everything but what strings hold, which came from the bytes.
+  // The arena holds everything except strings, which are at most as long as the bytes.
   request_space_ = static_cast<int64_t>(arena_->SpaceAllocated());
   const absl::Status held = memory_->Hold(Memory::kRequests, size + request_space_);
   return status.ok() ? held : status;
@@ -55,7 +55,7 @@ absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
 void Exchange::ReadWhatCanBeRead(const grpc::ByteBuffer& bytes) {
   try {
     codec_.ReadScalars(bytes, *request_);
-  } catch (const std::bad_alloc&) {  // A truncated field would be misread: an id without its more_parts.
+  } catch (const std::bad_alloc&) {  // A partly read message would be misleading: an id without its more_parts.
     request_->Clear();
   }
 }
@@ -72,14 +72,14 @@ void Exchange::Finish(absl::Status status) {
   model_ = operation_->model();
   Done done = std::move(done_);
   Release();
-  std::move(done)();  // May hold the last reference to this.
+  std::move(done)();  // `done` may hold the last reference to this exchange.
 }
 
 absl::Status Exchange::Serialize() {
   const auto size = static_cast<int64_t>(response_->ByteSizeLong());
   if (size > host_.max_response_bytes) return ResponseTooLarge(size, host_.max_response_bytes);
   memory_->Correct(Memory::kPlans, 0);
-  // The message: what the arena has grown by, and what its strings hold, which is no more than their bytes.
+  // The message takes what the arena has grown by, and its strings, which take no more than their serialized bytes.
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
   memory_->Correct(Memory::kAnswers, message + codec_.MostSerializedBytes(size));
   RETURN_IF_ERROR(codec_.Serialize(*request_, *response_, host_.max_response_bytes, answer_));

@@ -26,8 +26,8 @@
 namespace longembed {
 namespace {
 
-// Above our own limit, whose error is specific (REQUEST_TOO_LARGE): gRPC's is RESOURCE_EXHAUSTED, which would mean
-// overload.
+// gRPC's limit is above the server's own, which gives a specific error (REQUEST_TOO_LARGE). gRPC's error would be
+// RESOURCE_EXHAUSTED, which clients take for overload.
 constexpr int64_t kReceiveMargin = 1 << 20;
 
 void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
@@ -41,19 +41,19 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
   set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, connections.handshake_timeout);
   if (connections.max_age > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_AGE_MS, connections.max_age);
   if (connections.max_idle > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, connections.max_idle);
-  // Detects clients that are gone without closing the connection.
+  // Detects clients that went away without closing the connection.
   set(GRPC_ARG_KEEPALIVE_TIME_MS, connections.keepalive);
   set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, absl::Seconds(20));
-  // Clients that ping every 30 s are ordinary; gRPC would cut them off for pinging more than once in 5 minutes.
+  // Clients commonly ping every 30 s. By default gRPC would cut off those that ping more than once in 5 minutes.
   set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, absl::Seconds(15));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  // Bytes that gRPC buffers of incomplete requests, which the ledger does not see.
+  // Bytes that gRPC buffers for incomplete requests, which the ledger does not count.
   constexpr int64_t kQuotaMargin = 64 << 20;
   builder.SetResourceQuota(
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
 }
 
-// gRPC's own messages, such as failed handshakes, which any client can cause: one a second.
+// Logs gRPC's own messages, at most one a second, because any client can cause them, for example by a failed handshake.
 void LogForGrpc(gpr_log_func_args* line) {
   static LogSampler sampler;
   int64_t suppressed = 0;
@@ -64,8 +64,8 @@ void LogForGrpc(gpr_log_func_args* line) {
 
 void EnablePlugins(const ServerConfig& config) {
   gpr_set_log_function(&LogForGrpc);
-  google::protobuf::SetLogHandler(nullptr);  // It logs a line for each malformed request; the client gets the error.
-  grpc::EnableDefaultHealthCheckService(false);  // Ours is health.h.
+  google::protobuf::SetLogHandler(nullptr);      // It logs each malformed request; the client gets the error.
+  grpc::EnableDefaultHealthCheckService(false);  // We have our own (health.h).
   if (config.channelz) grpc::channelz::experimental::InitChannelzService();
   if (!config.reflection) return;
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -102,8 +102,8 @@ void GrpcServer::StartAccepting() {
                     .refuse = [this](Refusal refusal) { context_.metrics.CountRefusedConnection(ReasonOf(refusal)); }});
 }
 
-// Our own services check keys themselves, for better errors and to identify the caller. The guard is
-// for those of gRPC's that are here.
+// Our own services check keys themselves, to give better errors and to identify the caller. The guard checks keys for
+// gRPC's services.
 std::shared_ptr<grpc::ServerCredentials> GrpcServer::MakeCredentials(CertificateStore* certificates) {
   if (certificates == nullptr) return grpc::InsecureServerCredentials();
   if (context_.api_keys == nullptr) return MakeTlsCredentials(*certificates, nullptr);
@@ -125,7 +125,7 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
   acceptor_->Stop();
   context_.streams->Drain();
   health_->EndWatches();
-  // gRPC waits for its own streams too (reflection), which their clients never end.
+  // gRPC also waits for streams of its own services (reflection), which their clients never end.
   const std::jthread cut([this, &is_forced](const std::stop_token& stop) { CutOffWhenDone(stop, is_forced); });
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   server_->Wait();
@@ -133,7 +133,8 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
 
 void GrpcServer::CutOffWhenDone(const std::stop_token& stop, const std::function<bool()>& is_forced) {
   constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
-  // For our streams; by then answers have reached their clients, and idle clients have seen GOAWAY.
+  // After this time without a call of ours the rest is cut off. By then answers have reached their clients, and idle
+  // clients have received GOAWAY.
   constexpr absl::Duration kSilence = absl::Milliseconds(500);
   const Clock& clock = context_.clock;
   absl::Time last_busy = clock.Now();

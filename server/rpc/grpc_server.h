@@ -1,5 +1,5 @@
-// The listening server: our services, grpc.health.v1 for them, reflection and channelz where wanted, and an orderly
-// end.
+// The gRPC server: our services, their health (grpc.health.v1), reflection and channelz if configured, and an orderly
+// shutdown.
 #ifndef LONGEMBED_SERVER_RPC_GRPC_SERVER_H_
 #define LONGEMBED_SERVER_RPC_GRPC_SERVER_H_
 
@@ -25,27 +25,28 @@
 
 namespace longembed {
 
-// Services of an API. They must outlive the server.
+// The services of an API. They must outlive the server.
 using Services = std::vector<grpc::Service*>;
 
-// Multiple threads can call its methods without external synchronization.
+// The server on `listen`. Multiple threads can call its methods without external synchronization.
 class GrpcServer {
  public:
-  // All must outlive it. The context is that of the hosts of its services; its streams are not null.
+  // Both arguments must outlive the server. `context` is that of the hosts of its services; its `streams` must not be
+  // null.
   GrpcServer(const ServerConfig& config, const HostContext& context) : config_(config), context_(context) {}
-  // Cuts off what still runs.
+  // Cancels calls that still run.
   ~GrpcServer();
 
-  // Accepts what `listening` listens for. `health` and `certificates` (null: plaintext) must outlive it. Errors:
-  // INTERNAL, gRPC cannot build it.
+  // Serves the connections of `listening`. `health` and `certificates` (null: plaintext) must outlive the server.
+  // Errors: INTERNAL if gRPC cannot build the server.
   absl::Status Start(const Services& services, Health& health, std::unique_ptr<Acceptor> listening,
                      CertificateStore* certificates = nullptr);
 
   int port() const { return acceptor_->port(); }
 
-  // Refuses new calls, lets running ones finish and streams end what they have read, and cuts off what still runs after
-  // `timeout`, or as soon as `is_forced` (polled on another thread; may be null) returns true. Streams of
-  // gRPC's own services end with the last of our calls.
+  // Rejects new calls, lets running calls finish and streams answer what they have read. Cancels what still runs after
+  // `timeout`, or as soon as `is_forced` (polled on another thread; may be null) returns true. Streams of gRPC's own
+  // services end with the last of our calls.
   void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 
  private:

@@ -1,4 +1,4 @@
-// The one crossing from absl::Status to gRPC's, with google.rpc error details (rpc_status.h).
+// Converts absl::Status to gRPC's status, with google.rpc error details (rpc_status.h).
 #ifndef LONGEMBED_SERVER_RPC_GRPC_STATUS_H_
 #define LONGEMBED_SERVER_RPC_GRPC_STATUS_H_
 

@@ -21,7 +21,7 @@ namespace {
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-// Of all ports together: balancers and clients that check health.
+// For all ports together. Balancers and clients watch health.
 constexpr size_t kMaxWatches = 1024;
 constexpr int64_t kMaxRequestBytes = 4 << 10;
 
@@ -46,7 +46,7 @@ class HealthCheck final : public TypedOperation<HealthCheckRequest, HealthCheckR
   const Health& health_;
 };
 
-// Hosts one watch: sends state changes to its client, and skips those that passed while it wrote.
+// Hosts one watch: sends changes of the state to its client, and skips changes that were superseded during a write.
 class WatchHost final : public HealthWatcher, public std::enable_shared_from_this<WatchHost> {
  public:
   WatchHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Health& health, StreamFront& front)
@@ -143,7 +143,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pr
 
 HostContext WithoutKeys(HostContext host) {
   host.api_keys = nullptr;
-  host.tracer = nullptr;  // Probes would be most of the traces.
+  host.tracer = nullptr;  // Otherwise most traces would be those of probes.
   host.max_request_bytes = kMaxRequestBytes;
   return host;
 }
@@ -239,7 +239,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackS
 
 absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string& address, Health& health,
                                                               const HostContext& host) {
-  // Kubelets, balancers, operators; the limit is small, as any client can open them.
+  // For kubelets, balancers and operators. The limit is small, because any client can open connections.
   constexpr int kMaxConnections = 128, kMaxStreams = 16;
   absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(address, {.max_connections = kMaxConnections});
   if (!acceptor.ok()) return acceptor.status();
@@ -250,7 +250,7 @@ absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string&
   RefuseCompression(builder);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
-  // The kubelet's probes hold a connection for one call each.
+  // Each probe of the kubelet opens a connection for one call.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60'000);
   port->intake_ = std::make_unique<ConnectionIntake>(builder, grpc::InsecureServerCredentials());
   builder.RegisterService(&port->service_);

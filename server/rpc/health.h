@@ -1,5 +1,5 @@
-// grpc.health.v1, on every port that serves it. Our own, because gRPC's takes any number of watches from any client,
-// and no metric, limit or drain sees them.
+// grpc.health.v1, on every port that serves it. We do not use gRPC's implementation, because it accepts any number of
+// watches from any client, and neither metrics nor limits nor drains include them.
 #ifndef LONGEMBED_SERVER_RPC_HEALTH_H_
 #define LONGEMBED_SERVER_RPC_HEALTH_H_
 
@@ -23,40 +23,40 @@
 
 namespace longembed {
 
-// Metadata of an answer to Check while the server starts: how far that is, in words.
+// Metadata of answers to Check while the server starts: the progress as text.
 inline constexpr char kLoadingMetadata[] = "longembed-loading";
 
-// The liveness service: whether the process should keep running; serving while it loads and drains, too.
+// The liveness service: whether the process should keep running. It is also SERVING while the server loads and drains.
 inline constexpr char kLivenessService[] = "longembed.liveness";
 
-// Observer of changes, which reads the new state itself. Called on any thread, without locks held.
+// An observer of changes, which reads the new state itself. Called on any thread without locks held.
 class HealthWatcher {
  public:
   virtual ~HealthWatcher() = default;
   virtual void Changed() = 0;
 };
 
-// "" and the services that answer (readiness), and kLivenessService. Thread-safe.
+// The state of "" and of the services that answer (readiness), and of kLivenessService. Thread-safe.
 class Health {
  public:
-  // Starts NOT_SERVING, with liveness SERVING.
+  // All services start as NOT_SERVING, except liveness, which is SERVING.
   explicit Health(const std::vector<std::string>& services);
 
-  // More services; NOT_SERVING.
+  // Adds services as NOT_SERVING.
   void Add(const std::vector<std::string>& services);
-  // Of all services but kLivenessService.
+  // Sets the state of all services except kLivenessService.
   void SetServing(bool serving);
   void SetLive(bool live);
-  // Progress of the start, in printable ASCII; "" once it is complete.
+  // Sets the progress of the start, in printable ASCII; "" once it is complete.
   void SetLoading(std::string loading);
-  // Ends every watch, for good.
+  // Ends all present and future watches.
   void EndWatches();
 
-  // Nullopt: unknown service.
+  // Returns nullopt if the service is unknown.
   std::optional<bool> IsServing(const std::string& service) const;
   bool ended() const;
   std::string loading() const;
-  // Errors: RESOURCE_EXHAUSTED, there are too many.
+  // Adds a watcher. Errors: RESOURCE_EXHAUSTED if there are too many.
   absl::Status Watch(const std::shared_ptr<HealthWatcher>& watcher);
 
  private:
@@ -72,7 +72,7 @@ class Health {
 using RawHealthService = grpc::health::v1::Health::WithRawCallbackMethod_Check<
     grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>;
 
-// The service over gRPC; no key is required. Both must outlive it.
+// The service over gRPC. It needs no API key. Both arguments must outlive it.
 class HealthService final : public RawHealthService {
  public:
   HealthService(Health& health, const HostContext& host);
@@ -84,15 +84,16 @@ class HealthService final : public RawHealthService {
 
  private:
   Health& health_;
-  const HostContext host_;  // Without keys.
+  const HostContext host_;  // Without API keys.
   ApiMethod check_;
   const ApiMethod watch_;
 };
 
-// A port with grpc.health.v1 and nothing else, in plaintext, without keys: the kubelet's probe can do neither.
+// A port with grpc.health.v1 only, in plaintext and without keys, because the kubelet's probe supports neither TLS nor
+// keys.
 class HealthPort {
  public:
-  // All must outlive it. Errors: as Acceptor::Listen.
+  // Starts the port. All arguments must outlive it. Errors: those of Acceptor::Listen.
   static absl::StatusOr<std::unique_ptr<HealthPort>> Start(const std::string& address, Health& health,
                                                            const HostContext& host);
   ~HealthPort();

@@ -15,7 +15,7 @@ namespace longembed {
 
 class OpenStreams;
 
-// All of it outlives the hosts.
+// The objects and limits that hosts use. All of them must outlive the hosts.
 struct HostContext {
   const Clock& clock;
   Metrics& metrics;
@@ -23,7 +23,7 @@ struct HostContext {
   int64_t max_request_bytes = 16 << 20;
   int64_t max_response_bytes = 64 << 20;
   ApiKeyStore* api_keys = nullptr;  // Null: no key is required.
-  OpenStreams* streams = nullptr;   // Drains streams; null if nothing ever is drained.
+  OpenStreams* streams = nullptr;   // Drains streams; null if nothing is ever drained.
   absl::Duration max_stream_age = absl::InfiniteDuration();
   const Tracer* tracer = nullptr;  // Null: no call is traced.
 };

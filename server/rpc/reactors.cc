@@ -20,7 +20,7 @@ std::string Header(const grpc::ServerContextBase& context, const char* name) {
   return {found->second.data(), found->second.size()};
 }
 
-// The name in the client's certificate, which TLS has checked.
+// Returns the name in the client's certificate, which TLS has verified.
 std::string CertificateOf(const grpc::CallbackServerContext& context) {
   const std::shared_ptr<const grpc::AuthContext> authentication = context.auth_context();
   if (authentication == nullptr || !authentication->IsPeerAuthenticated()) return "";
@@ -28,11 +28,12 @@ std::string CertificateOf(const grpc::CallbackServerContext& context) {
   return names.empty() ? "" : std::string(names.front().data(), names.front().size());
 }
 
-// gRPC keeps deadlines on the monotonic clock, and converts them by the current wall clock.
+// Returns the time until the deadline. gRPC keeps deadlines on the monotonic clock and converts them by the current
+// wall clock.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
-  // Not absl::Now(), which follows a clock that is set late.
+  // absl::Now() is not used, because it notices late when the wall clock is set.
   return absl::FromChrono(deadline - std::chrono::system_clock::now());
 }
 
@@ -125,7 +126,7 @@ grpc::ServerUnaryReactor* ServeUnary(const ApiMethod& method, const HostContext&
                                      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) {
   auto* const reactor = new UnaryReactor(method, host, *context, *response);  // Deletes itself in OnDone.
-  // gRPC owns the request until the call is over, which may be long after its bytes are of any use.
+  // gRPC owns the request until the call ends, which may be long after its bytes were last needed.
   grpc::ByteBuffer bytes;
   bytes.Swap(const_cast<grpc::ByteBuffer*>(request));
   reactor->Start(std::move(bytes));

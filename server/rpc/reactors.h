@@ -1,4 +1,4 @@
-// The hosts over gRPC's callback API.
+// Runs hosts over gRPC's callback API.
 #ifndef LONGEMBED_SERVER_RPC_REACTORS_H_
 #define LONGEMBED_SERVER_RPC_REACTORS_H_
 
@@ -15,21 +15,21 @@ namespace longembed {
 
 using RawStream = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-// Reads the facts of a call from gRPC's context.
+// Returns what gRPC's context says about a call.
 Arrival ArrivalOf(const grpc::CallbackServerContext& context);
 
-// Returns the status for gRPC. Puts the retry delay of an overload error into the trailing metadata, where gRPC's
-// clients with a retry policy obey it; google.rpc.RetryInfo says the same to those that read details.
+// Returns the status for gRPC. Adds the retry delay of an overload error to the trailing metadata, where gRPC clients
+// with a retry policy use it. Clients that read error details find it in google.rpc.RetryInfo, too.
 grpc::Status ToGrpcEnd(grpc::CallbackServerContext& context, const absl::Status& status);
 
-// For the methods of a service: each returns a reactor that deletes itself. `host` must outlive the server. The request
-// must be the one that gRPC gave the method: it is emptied once it has been parsed.
+// Serve a call of a service's method. Each returns a reactor that deletes itself. `host` must outlive the server.
+// `request` must be the one that gRPC passed to the method; it is emptied once it has been parsed.
 grpc::ServerUnaryReactor* ServeUnary(const ApiMethod& method, const HostContext& host,
                                      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response);
 RawStream* ServeStream(const ApiMethod& method, const StreamOptions& options, const HostContext& host,
                        grpc::CallbackServerContext* context);
-// A stream of requests with one answer, which this server does not offer.
+// Rejects a stream of requests with one answer, which this server does not offer.
 grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseReads(const ApiMethod& method, const HostContext& host,
                                                        grpc::CallbackServerContext* context);
 

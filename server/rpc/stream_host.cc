@@ -45,8 +45,8 @@ void StreamHost::Begin() {
 }
 
 absl::Status StreamHost::EndReason(bool ok) const {
-  if (cancelled_ || finished_) return absl::OkStatus();  // The end has been sent, or the client is gone.
-  if (ok) return ServerDraining();                       // A message that is not accepted.
+  if (cancelled_ || finished_) return absl::OkStatus();  // The end has been sent, or the client has gone away.
+  if (ok) return ServerDraining();                       // There is a message, but it is not accepted.
   return options_.check_end == nullptr ? absl::OkStatus() : options_.check_end();
 }
 
@@ -89,7 +89,7 @@ void StreamHost::OnRead(bool ok, grpc::ByteBuffer request) {
     const MutexLock lock(mutex_);
     slot->started = true;
     if (!slot->ended) Resize(*slot, slot->bytes + slot->exchange->expected_answer_bytes());
-    reading_ = false;  // Not before: operations are begun one after the other.
+    reading_ = false;  // Not earlier, because operations are started one after the other.
     cancel = (cancelled_ || finished_) && !slot->ended;
   }
   if (cancel) slot->exchange->Cancel();
@@ -108,7 +108,7 @@ void StreamHost::EndMessage(Slot& slot) {
 }
 
 bool StreamHost::DropIfEmpty(const Slot& slot) {
-  // Not before Start has returned: the slot keeps the exchange alive.
+  // Waits until Start has returned, because the slot keeps the exchange alive.
   if (!slot.started || !slot.ended || slot.exchange->has_answer()) return false;
   bytes_ -= slot.bytes;
   if (!slot.exchange->status().ok()) StopReading(slot.exchange->status());
@@ -184,7 +184,7 @@ void StreamHost::Resize(Slot& slot, int64_t bytes) {
 }
 
 void StreamHost::OnWritten(bool ok) {
-  std::shared_ptr<Slot> written;  // Freed outside of the lock.
+  std::shared_ptr<Slot> written;  // Freed without the lock held.
   {
     const MutexLock lock(mutex_);
     written.swap(writing_);

@@ -12,7 +12,7 @@
 namespace longembed {
 namespace {
 
-// gRPC asks at every handshake whether there is another set of certificates.
+// Gives gRPC the certificates: at every handshake gRPC asks whether there is a newer set.
 class CertificateFetcher {
  public:
   explicit CertificateFetcher(CertificateStore& certificates) : certificates_(certificates) {}
@@ -27,7 +27,7 @@ class CertificateFetcher {
     const MutexLock lock(mutex_);
     if (given_ == current->generation) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair{current->key.c_str(), current->certificate.c_str()};
-    // gRPC requires authorities even without client certificates, and then does not use them.
+    // gRPC requires authorities even without client certificates, but then does not use them.
     const std::string& authorities = current->client_ca.empty() ? current->certificate : current->client_ca;
     *config = grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
     given_ = current->generation;
@@ -43,7 +43,7 @@ std::string_view View(const grpc_slice& slice) {
   return {reinterpret_cast<const char*>(GRPC_SLICE_START_PTR(slice)), GRPC_SLICE_LENGTH(slice)};
 }
 
-// The C API's form of a CallGuard.
+// Adapts a CallGuard to the C API.
 void RunGuard(void* state, grpc_auth_context*, const grpc_metadata* metadata, size_t count,
               grpc_process_auth_metadata_done_cb done, void* user_data) {
   std::string_view path, authorization, api_key;
@@ -75,7 +75,7 @@ class TlsCredentials final : public grpc::ServerCredentials {
   }
   ~TlsCredentials() override { grpc_server_credentials_release(credentials_); }
 
-  // Not used: it is the C++ form of what the guard is.
+  // Not used, because it is the C++ equivalent of the guard.
   void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
 
  private:

@@ -1,6 +1,6 @@
-// Server credentials over gRPC's C API, whose certificates change with a CertificateStore, without a restart and
-// without touching open connections. (gRPC 1.51's C++ file watcher would take a key that does not belong to its
-// certificate, and refuse every handshake from then on.)
+// Server credentials over gRPC's C API. Their certificates follow a CertificateStore, without a restart and without any
+// effect on open connections. (gRPC 1.51's C++ file watcher would accept a key that does not belong to its certificate,
+// and then reject every handshake.)
 #ifndef LONGEMBED_SERVER_RPC_TLS_CREDENTIALS_H_
 #define LONGEMBED_SERVER_RPC_TLS_CREDENTIALS_H_
 
@@ -15,13 +15,13 @@
 
 namespace longembed {
 
-// Looks at every call's metadata before gRPC hands it to any service, gRPC's own (reflection, channelz) among them.
-// `path` is "/package.Service/Method"; a header that is missing is empty. Any thread; must not block.
+// Checks every call's metadata before gRPC passes it to any service, including gRPC's own (reflection, channelz).
+// `path` is "/package.Service/Method". A missing header is empty. Called on any thread; must not block.
 using CallGuard =
     std::function<absl::Status(std::string_view path, std::string_view authorization, std::string_view api_key)>;
 
-// With a client_ca in the store, clients must show a certificate that it signed. `certificates` must outlive the
-// server; `guard` may be null.
+// Creates the credentials. If the store has a client_ca, clients must present a certificate that it signed.
+// `certificates` must outlive the server. `guard` may be null.
 std::shared_ptr<grpc::ServerCredentials> MakeTlsCredentials(CertificateStore& certificates, CallGuard guard);
 
 }  // namespace longembed

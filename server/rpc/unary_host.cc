@@ -48,7 +48,7 @@ void UnaryHost::Start(grpc::ByteBuffer request) {
   } catch (const std::bad_alloc&) {
     return End(ServerOutOfMemory());
   }
-  const std::shared_ptr<Exchange> exchange = exchange_;  // The end may destroy this.
+  const std::shared_ptr<Exchange> exchange = exchange_;  // The end may destroy this object.
   exchange->Start(std::move(request), [this] {
     record_.set_model(exchange_->model());
     record_.set_request(exchange_->trace());

@@ -1,4 +1,4 @@
-// The host of a unary call: one request, one answer or one error, recorded.
+// Hosts a unary call: one request, and one answer or error. Records the call.
 #ifndef LONGEMBED_SERVER_RPC_UNARY_HOST_H_
 #define LONGEMBED_SERVER_RPC_UNARY_HOST_H_
 
@@ -22,27 +22,29 @@ class UnaryHost {
   // The result for the client.
   struct Outcome {
     absl::Status status;
-    grpc::ByteBuffer answer;  // When the status is OK.
+    grpc::ByteBuffer answer;  // Set if the status is OK.
     Operation::Headers headers;
   };
   using Finish = absl::AnyInvocable<void(Outcome) &&>;
 
-  // `host` must outlive it. `finish` is called exactly once, by any thread, perhaps within one of the methods, and may
-  // destroy this.
+  // `host` must outlive this object. `finish` is called exactly once, on any thread, perhaps within one of the methods,
+  // and may destroy this object.
   UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Finish finish,
             std::unique_ptr<Codec> codec = nullptr);  // Null: protobuf's wire format.
 
-  // So many bytes of the request are here, or will be: takes memory for them, and first of all looks whether the client
-  // may call. Where not, the call ends, and the result is false. For fronts that read a request bit by bit.
+  // Reserves memory for `bytes` bytes of the request, which have arrived or will; the first call also checks whether
+  // the client may call. If either fails, ends the call and returns false. For transports that read a request in
+  // pieces.
   bool Receive(int64_t bytes);
-  // The request did not arrive whole. Instead of Start.
+  // Ends a call whose request did not arrive completely. Called instead of Start.
   void Abandon(const absl::Status& status) { End(status); }
+  // Starts the call with the complete request.
   void Start(grpc::ByteBuffer request);
   // Cancels the call. REQUIRES: Start has returned. Any thread.
   void Cancel();
 
  private:
-  // Errors: who may not call, or finds no room.
+  // Begins the call. Errors: the client may not call, or there is no room.
   absl::Status Admit();
   absl::Status TakeMemory(int64_t request_bytes);
   void End(const absl::Status& status);
@@ -52,9 +54,9 @@ class UnaryHost {
   CallRecord record_;
   Finish finish_;
   const std::unique_ptr<Codec> codec_;
-  std::unique_ptr<Charge> message_;     // Charge of the exchange, beside that of the call. Null: not admitted.
-  std::unique_ptr<Charge> call_;        // Until the client has taken the answer, which is when this goes.
-  std::shared_ptr<Exchange> exchange_;  // Null when the call was refused before it had one.
+  std::unique_ptr<Charge> message_;     // Charge of the exchange, apart from that of the call. Null: not admitted.
+  std::unique_ptr<Charge> call_;        // Held until the client has taken the answer and this object is destroyed.
+  std::shared_ptr<Exchange> exchange_;  // Null if the call was rejected before it had one.
 };
 
 }  // namespace longembed

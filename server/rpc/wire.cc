@@ -25,7 +25,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::UnknownField;
 using google::protobuf::UnknownFieldSet;
 
-// As errors name a field: "inputs[1].text". `index` is that of an element; negative where the field does not repeat.
+// Returns a path as errors write it: "inputs[1].text". `index` is that of an element; negative if the field is not
+// repeated.
 std::string PathOf(const std::string& parent, const FieldDescriptor& field, int index) {
   std::string path = parent.empty() ? field.name() : absl::StrCat(parent, ".", field.name());
   if (index >= 0) absl::StrAppend(&path, "[", index, "]");
@@ -35,7 +36,7 @@ std::string PathOf(const std::string& parent, const FieldDescriptor& field, int 
 std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const UnknownFieldSet& fields,
                                             const std::string& path);
 
-// Looks into one length-delimited field.
+// Checks one length-delimited field.
 std::optional<absl::Status> CheckField(const FieldDescriptor& field, const std::string& bytes,
                                        const std::string& path) {
   if (field.type() == FieldDescriptor::TYPE_STRING) {
@@ -49,10 +50,10 @@ std::optional<absl::Status> CheckField(const FieldDescriptor& field, const std::
   return std::nullopt;
 }
 
-// Walks a message that protobuf refused, along its descriptor, to the first string that is not UTF-8.
+// Follows the descriptor through a message that protobuf rejected, to the first string that is not UTF-8.
 std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const UnknownFieldSet& fields,
                                             const std::string& path) {
-  std::map<int, int> seen;  // Field number -> how often, for the index within a repeated field.
+  std::map<int, int> seen;  // Field number -> occurrences, for the index within a repeated field.
   for (int i = 0; i < fields.field_count(); ++i) {
     const UnknownField& unknown = fields.field(i);
     const FieldDescriptor* field = type.FindFieldByNumber(unknown.number());
@@ -63,7 +64,7 @@ std::optional<absl::Status> FindInvalidUtf8(const Descriptor& type, const Unknow
   return std::nullopt;
 }
 
-// Returns the reason why protobuf refused these bytes.
+// Returns why protobuf rejected these bytes.
 absl::Status ParseError(const grpc::ByteBuffer& bytes, const Descriptor& type) {
   grpc::ByteBuffer again(bytes);
   grpc::ProtoBufferReader reader(&again);
@@ -74,14 +75,14 @@ absl::Status ParseError(const grpc::ByteBuffer& bytes, const Descriptor& type) {
   return MalformedRequest(type.full_name());
 }
 
-// Walks the bytes of a message along its descriptor before protobuf takes memory for it.
+// Walks the bytes of a message along its descriptor before protobuf allocates memory for it.
 class WireCheck {
  public:
   explicit WireCheck(google::protobuf::io::CodedInputStream& in) : in_(in) {}
 
-  // `path`: of the field that holds the message; empty for the whole one.
+  // `path` is that of the field that holds the message; empty for the whole message.
   absl::Status Check(const Descriptor& type, int depth, const std::string& path);
-  // Of the whole message, once it has been checked.
+  // Checks the counts. REQUIRES: Check has passed for the whole message.
   absl::Status CheckCounts() const;
 
  private:
@@ -90,10 +91,10 @@ class WireCheck {
   absl::Status Malformed() const { return MalformedRequest("message"); }
 
   google::protobuf::io::CodedInputStream& in_;
-  std::map<const FieldDescriptor*, int64_t> counts_;  // Of each repeated field, wherever in the message it stands.
+  std::map<const FieldDescriptor*, int64_t> counts_;  // Occurrences of each repeated field in the whole message.
 };
 
-// Whether the field may be on the wire in this form. Numbers that repeat may stand packed or one by one.
+// Returns whether the field may have this wire type. Repeated numbers may be packed or not.
 bool Fits(const FieldDescriptor& field, google::protobuf::internal::WireFormatLite::WireType type) {
   using google::protobuf::internal::WireFormatLite;
   const auto own = WireFormatLite::WireTypeForFieldType(static_cast<WireFormatLite::FieldType>(field.type()));
@@ -103,7 +104,7 @@ bool Fits(const FieldDescriptor& field, google::protobuf::internal::WireFormatLi
 absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::string& path) {
   using google::protobuf::internal::WireFormatLite;
   if (depth == 0) return Malformed();
-  std::map<int, int> seen;  // Field number -> how often, for the index within a repeated field.
+  std::map<int, int> seen;  // Field number -> occurrences, for the index within a repeated field.
   for (uint32_t tag = in_.ReadTag(); tag != 0; tag = in_.ReadTag()) {
     const int number = WireFormatLite::GetTagFieldNumber(tag);
     const FieldDescriptor* const field = type.FindFieldByNumber(number);
@@ -133,7 +134,7 @@ absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, cons
   return absl::OkStatus();
 }
 
-// A byte each on the wire, four or eight in memory.
+// Counts packed numbers, which may have one byte each on the wire and have four or eight in memory.
 absl::Status WireCheck::CountNumbers(const FieldDescriptor& field, int bytes) {
   const auto outer = in_.PushLimit(bytes);
   int64_t numbers = 0;
@@ -154,7 +155,7 @@ absl::Status WireCheck::CheckCounts() const {
 }
 
 absl::Status CheckWire(const grpc::ByteBuffer& bytes, const Descriptor& type) {
-  constexpr int kDepth = 16;  // Our messages nest half as deep.
+  constexpr int kDepth = 16;  // The server's messages nest half as deep.
   grpc::ByteBuffer again(bytes);
   grpc::ProtoBufferReader reader(&again);
   if (!reader.status().ok()) return MalformedRequest(type.full_name());
@@ -172,7 +173,7 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, goog
   const auto size = static_cast<int64_t>(bytes.Length());
   if (size > max_bytes) return RequestTooLarge(size, max_bytes);
   RETURN_IF_ERROR(CheckWire(bytes, *message.GetDescriptor()));
-  grpc::ByteBuffer copy(bytes);  // References the same slices; the reader needs one that it may change.
+  grpc::ByteBuffer copy(bytes);  // Shares the slices; the reader needs a buffer that it may change.
   grpc::ProtoBufferReader reader(&copy);
   if (!reader.status().ok() || !message.ParseFromZeroCopyStream(&reader)) {
     return ParseError(bytes, *message.GetDescriptor());

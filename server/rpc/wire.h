@@ -1,5 +1,5 @@
-// Bytes to messages and back. gRPC's own parsing answers a malformed message with UNIMPLEMENTED and no words; so the
-// service takes the raw bytes.
+// Parses and serializes messages. gRPC's own parsing would answer a malformed message with UNIMPLEMENTED and no
+// explanation, so the services take raw bytes.
 #ifndef LONGEMBED_SERVER_RPC_WIRE_H_
 #define LONGEMBED_SERVER_RPC_WIRE_H_
 
@@ -12,19 +12,20 @@
 
 namespace longembed {
 
-// Elements of one repeated field, wherever in the message they stand: two bytes on the wire may be a hundred in memory.
+// Maximum elements of one repeated field, summed over the whole message: two bytes on the wire may take a hundred in
+// memory.
 inline constexpr int64_t kMaxElements = 1 << 17;
 
-// Numbers of one repeated field, wherever they stand.
+// Maximum numbers of one repeated field, summed over the whole message.
 inline constexpr int64_t kMaxNumbers = 1 << 22;
 
-// Fills `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE; before memory is taken for them TOO_MANY_ELEMENTS and
-// UNKNOWN_FIELD (protobuf would keep fields that it does not know, at a hundred bytes each, and the answer would ignore
-// them); MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
+// Parses `bytes` into `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE; TOO_MANY_ELEMENTS and UNKNOWN_FIELD,
+// which are found before memory is allocated (protobuf would keep unknown fields, at a hundred bytes each, and the
+// answer would ignore them); MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
 
-// Of bytes that ParseMessage refused, the flags and short strings at the top of the message, as far as they can be
-// read; everything else is empty. So that an error finds the id that it belongs to.
+// Reads flags and short strings at the top level of bytes that ParseMessage rejected, as far as possible, and leaves
+// all other fields empty. So an error can be returned under the message's id.
 void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message);

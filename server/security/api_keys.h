@@ -2,8 +2,8 @@
 //
 //   keys:
 //     - name: search-frontend            # Appears in logs and metrics; the key itself never does.
-//       sha256: 5e884898da28047151d0...  # Of the key, in hexadecimal; or `key: the key itself`.
-//       max_queued_tokens: 200000        # Optional: admitted and not yet run, of this client.
+//       sha256: 5e884898da28047151d0...  # Of the key, in hexadecimal; or `key: KEY` in plain text.
+//       max_queued_tokens: 200000        # Optional: limit of this client's waiting tokens.
 //       max_concurrent_calls: 64         # Optional.
 #ifndef LONGEMBED_SERVER_SECURITY_API_KEYS_H_
 #define LONGEMBED_SERVER_SECURITY_API_KEYS_H_
@@ -30,27 +30,28 @@ struct ApiKey {
   int64_t max_concurrent_calls = 0;  // 0 = no limit of its own.
 };
 
-// Errors (INVALID_ARGUMENT) name the entry and what is wrong with it, never a key.
+// Parses a file of keys. Errors (INVALID_ARGUMENT) name the entry and what is wrong with it, but never a key.
 absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(const std::string& yaml);
 
-// The entry whose key this is, in time that depends neither on the key nor on which entry it is; nullptr if none.
+// Returns the entry of the presented key; null if there is none. The time that it takes depends neither on the key nor
+// on the entry.
 const ApiKey* FindApiKey(const std::vector<ApiKey>& keys, std::string_view presented);
 
-// Multiple threads can call its methods without external synchronization.
+// The keys of a file, which may change. Multiple threads can call its methods without external synchronization.
 class ApiKeyStore {
  public:
   using OnReload = std::function<void(const absl::Status&)>;
 
   static absl::StatusOr<std::unique_ptr<ApiKeyStore>> Open(const std::string& path, OnReload on_reload);
 
-  // Reloads if the file has changed. Returns nullptr if the key is unknown.
+  // Reloads the file if it has changed. Returns null if the key is unknown.
   std::shared_ptr<const ApiKey> Find(std::string_view presented);
 
-  // Looks, once a second at most, whether the file has changed; a broken one leaves the old keys in use. Also logs
-  // removed keys while no call arrives.
+  // Checks once a second at most whether the file has changed, and reloads it. If the new file is invalid, the old keys
+  // stay in use. The owner calls this so that removed keys are noticed even if no call arrives.
   void ReloadIfChanged() { Current(); }
 
-  // Reads the file whether it has changed or not.
+  // Reads the file, changed or not.
   void Reload();
 
  private:

@@ -22,8 +22,8 @@ std::unique_ptr<BIO, decltype(&BIO_free)> AsBio(const std::string& pem) {
   return {BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), &BIO_free};
 }
 
-// The first of the certificates in the text; null when there is none or what follows is broken, which gRPC would refuse
-// at every handshake.
+// Returns the first certificate of the text; null if there is none or if what follows is invalid, because gRPC would
+// then reject every handshake.
 X509Ptr ParseCertificates(const std::string& pem) {
   const auto bio = AsBio(pem);
   const auto next = [&bio] { return X509Ptr(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), &X509_free); };
@@ -35,7 +35,7 @@ X509Ptr ParseCertificates(const std::string& pem) {
 }
 
 absl::Status CheckPair(const CertificatePaths& paths, const Certificates& loaded, X509& certificate) {
-  // A key behind a passphrase is refused instead of asked about on the terminal.
+  // A key with a passphrase is rejected; OpenSSL would otherwise ask for the passphrase on the terminal.
   const auto no_passphrase = [](char*, int, int, void*) { return -1; };
   const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
       PEM_read_bio_PrivateKey(AsBio(loaded.key).get(), nullptr, no_passphrase, nullptr), &EVP_PKEY_free);
@@ -59,7 +59,7 @@ absl::Status ReadValidity(const X509& certificate, Certificates& loaded) {
   return absl::OkStatus();
 }
 
-// OpenSSL's queue of errors belongs to the thread, and gRPC reads it after every call of its own.
+// Clears OpenSSL's error queue, which belongs to the thread: gRPC reads it after every call of its own.
 struct ErrorQueueCleaner {
   ~ErrorQueueCleaner() { ERR_clear_error(); }
 };

@@ -10,7 +10,7 @@
 namespace longembed {
 namespace {
 
-// By the trace's id, so that other services with the same ratio decide alike.
+// Decides by the trace's id, so that other services with the same ratio decide alike.
 bool IsInShare(const TraceId& id, double share) {
   if (share >= 1) return true;
   uint64_t random = 0;

@@ -1,4 +1,4 @@
-// Decides which calls are traced, and makes their spans.
+// Decides which calls are traced, and creates their spans.
 #ifndef LONGEMBED_SERVER_TELEMETRY_CALL_TRACE_H_
 #define LONGEMBED_SERVER_TELEMETRY_CALL_TRACE_H_
 
@@ -17,29 +17,30 @@
 
 namespace longembed {
 
-// The outcome of a call. Never text of its client.
+// The outcome of a call. Never contains a client's text.
 struct CallEnd {
   absl::StatusCode code = absl::StatusCode::kOk;
-  std::string reason;  // Of an error (ErrorReason).
+  std::string reason;  // Reason of an error (ErrorReason).
   std::string model;
-  std::vector<Attribute> attributes;  // Of its front.
+  std::vector<Attribute> attributes;  // Attributes that depend on the transport.
 };
 
-// One call that is traced. Times are those of the server's clock; the spans' are the wall clock's at the arrival and
-// what the server's clock went on since, so that they add up while the wall clock is set.
+// A traced call. Its times are those of the server's clock. The times of spans are the wall clock's time at the arrival
+// plus what has passed on the server's clock since, so that they stay consistent when the wall clock is set.
 class CallTrace {
  public:
-  // `exporter` must outlive it.
+  // `exporter` must outlive the trace.
   CallTrace(SpanExporter& exporter, const TraceParent& parent, absl::Time arrival, absl::Time wall_arrival);
 
-  // Also of the call's span and of all below it.
+  // The trace's id, which the call's span and all spans below it share.
   const TraceId& trace_id() const { return trace_id_; }
 
-  // Exports a message of a stream that has ended: a span below the call's, and its phases below that. Of the first
-  // kMaxMessages; the rest are counted. Any thread.
+  // Exports a span for a message of a stream that has ended, below the call's span, with its phases below that. Only
+  // the first kMaxMessages are exported; the rest are counted. Any thread.
   void EndMessage(const RequestTrace& request, const absl::Status& status, const std::string& reason, absl::Time now);
 
-  // Exports the call's span, and the phases of `request` below it. Null: a stream, or a call that was refused at once.
+  // Exports the call's span, with the phases of `request` below it. `request` is null for a stream, and for a call that
+  // was rejected at once.
   void EndCall(const std::string& method, const CallEnd& end, const RequestTrace* request, absl::Time now);
 
   static constexpr int64_t kMaxMessages = 128;
@@ -53,19 +54,19 @@ class CallTrace {
   const SpanId parent_;
   const SpanId id_;
   const absl::Time arrival_;
-  const absl::Duration to_wall_;  // From the server's clock to the wall's.
+  const absl::Duration to_wall_;  // Wall clock minus server's clock.
   std::atomic<int64_t> messages_ = 0;
-  std::atomic<int64_t> tokens_ = 0;  // Of the messages.
+  std::atomic<int64_t> tokens_ = 0;  // Of all messages.
 };
 
-// Thread-safe.
+// Decides whether a call is traced. Thread-safe.
 class Tracer {
  public:
-  // A caller's sampled flag decides; of calls without a valid traceparent, so large a share is traced. `exporter` must
-  // outlive the tracer and its calls.
+  // A call with a valid traceparent is traced if its sampled flag is set. Of all other calls the fraction
+  // `sample_ratio` is traced. `exporter` must outlive the tracer and its calls.
   Tracer(double sample_ratio, SpanExporter& exporter) : sample_ratio_(sample_ratio), exporter_(exporter) {}
 
-  // Null: the call is not traced.
+  // Returns null if the call is not traced.
   std::unique_ptr<CallTrace> Begin(std::string_view traceparent, absl::Time arrival) const;
 
  private:

@@ -36,7 +36,7 @@ std::string JsonLine(const std::string& time, LogLevel level, std::string_view e
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-// The same as text: quotes only where a value has spaces.
+// The same as text. Values have quotes only if they contain spaces.
 std::string TextLine(const std::string& time, LogLevel level, std::string_view event,
                      std::initializer_list<LogField> fields) {
   std::string line = absl::StrCat(time, "  ", LevelName(level), "  ", std::string(event));
@@ -55,13 +55,13 @@ std::string Line(LogLevel level, std::string_view event, std::initializer_list<L
   return the_format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
 }
 
-// Never destroyed: a stalled reader may block its thread forever.
+// Returns the writer, which is never destroyed, because a stalled reader may block its thread forever.
 LogWriter& TheWriter() {
   constexpr size_t kCapacity = 1 << 20;
   static LogWriter& writer = *new LogWriter(STDERR_FILENO, kCapacity, [](int64_t count) {
     return Line(LogLevel::kWarning, "log lines dropped: the reader of standard error stalled", {{"lines", count}});
   });
-  // The last lines before the end contain the reason.
+  // Flushes at exit, because the last lines contain the reason for it.
   [[maybe_unused]] static const int registered = std::atexit([] { FlushLog(absl::Seconds(1)); });
   return writer;
 }

@@ -1,5 +1,5 @@
-// Structured logs: one event a line on standard error, as JSON or as text. Texts, prompts, vectors and
-// keys are never logged.
+// Structured logs: one event a line on standard error, as JSON or as text. Texts, prompts, vectors and keys are never
+// logged.
 //
 //   Log(LogLevel::kInfo, "model ready", {{"model", name}, {"seconds", 1.5}});
 //
@@ -26,34 +26,35 @@ namespace longembed {
 using LogValue = std::variant<int64_t, double, std::string>;
 using LogField = std::pair<const char*, LogValue>;
 
-// All of this may be called by any thread. A line is queued, and written whole by a thread of its own: a reader that
-// stalls costs lines, which are counted, and never a caller's time.
+// Logs an event. Any thread may call the functions of this file. A line is queued, and a separate thread writes it as a
+// whole. If a reader stalls, lines are dropped and counted, but callers never wait.
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
 
-// The same for what ends the process: an error whose field "why" is the problem. As text, "longembed-server: WHY".
+// Logs an error that ends the process; its field "why" is the problem. In text format the line is "longembed-server:
+// WHY".
 void LogFatal(std::string_view event, std::string_view why);
 
-// Waits until what was logged before has been written, at most for `timeout`. Returns whether it was. A process that
-// ends by exit() or a return from main does so itself, for a second at most.
+// Waits until all lines logged before have been written, for at most `timeout`. Returns whether they have been. A
+// process that ends by exit() or by a return from main flushes by itself, for a second at most.
 bool FlushLog(absl::Duration timeout);
 
-// Lines that were lost since the start, because standard error was full for too long or is gone.
+// Returns the number of lines dropped since the start, because standard error was full for too long or closed.
 int64_t LogLinesDropped();
 
-// Whether a line of this level would be written: for callers whose fields cost something.
+// Returns whether a line of this level would be written, for callers whose fields are costly to compute.
 bool LogEnabled(LogLevel level);
 
 void SetLogLevel(LogLevel level);
 void SetLogFormat(LogFormat format);
 LogFormat CurrentLogFormat();
 
-// Lets through the first of a kind of events in every second, and counts the others, so that a client that errs ten
-// thousand times a second does not fill a disk.
+// Lets the first event of a kind in every second through and counts the others, so that a client that causes ten
+// thousand errors a second does not fill a disk.
 class LogSampler {
  public:
   using SteadyTime = std::chrono::steady_clock::time_point;
 
-  // Returns whether to log; `suppressed` is then how many were not since the last that was.
+  // Returns whether to log. If so, `suppressed` is the number of events since the last one that was logged.
   bool Take(int64_t& suppressed, SteadyTime now = std::chrono::steady_clock::now());
 
  private:

@@ -16,7 +16,7 @@ namespace {
 
 int64_t CountLines(std::string_view text) { return std::count(text.begin(), text.end(), '\n'); }
 
-// As many whole lines as a pipe takes in one piece; the first line where that alone is longer.
+// Returns as many whole lines as a pipe accepts atomically, or the first line if it alone is longer.
 std::string_view FirstPiece(std::string_view lines) {
   if (lines.size() <= PIPE_BUF) return lines;
   const size_t last_end = lines.rfind('\n', PIPE_BUF - 1);
@@ -102,7 +102,7 @@ bool LogWriter::WritePiece(std::string_view text) {
     if (written > 0) {
       within_line_ = text[static_cast<size_t>(written) - 1] != '\n';
       text.remove_prefix(static_cast<size_t>(written));
-    } else if (written < 0 && errno == EAGAIN) {  // Another process that has the same pipe made it so.
+    } else if (written < 0 && errno == EAGAIN) {  // Another process with the same pipe made it non-blocking.
       pollfd room{.fd = descriptor_, .events = POLLOUT, .revents = 0};
       poll(&room, 1, /*timeout=*/-1);
     } else if (written < 0 && errno != EINTR) {

@@ -1,4 +1,4 @@
-// Writes lines to a file descriptor without ever holding up the threads that log.
+// Writes lines to a file descriptor without ever blocking the threads that log.
 #ifndef LONGEMBED_SERVER_TELEMETRY_LOG_WRITER_H_
 #define LONGEMBED_SERVER_TELEMETRY_LOG_WRITER_H_
 
@@ -15,33 +15,34 @@
 
 namespace longembed {
 
-// A bounded buffer of whole lines and the one thread that writes them. Where the reader stalls the buffer fills, and
+// A bounded buffer of whole lines, and a thread that writes them. If the reader stalls, the buffer fills up, and
 // further lines are dropped and counted. Multiple threads can call its methods without external synchronization.
 class LogWriter {
  public:
-  // Makes the line that reports `count` dropped lines, its newline included.
+  // Returns the line that reports `count` dropped lines, including its newline.
   using DroppedLine = std::function<std::string(int64_t count)>;
 
-  // Holds at most `capacity` bytes of lines that wait, and as many that are being written. The descriptor stays the
+  // Holds at most `capacity` bytes of waiting lines, and as many that are being written. The descriptor stays the
   // caller's.
   LogWriter(int descriptor, size_t capacity, DroppedLine dropped_line);
 
-  // REQUIRES: the descriptor takes or refuses what is written to it; while it blocks, this waits.
+  // Blocks while a write to the descriptor blocks. REQUIRES: the descriptor accepts or refuses writes.
   ~LogWriter();
 
-  // Queues a line, which ends with "\n", or drops it. Never waits for the reader. After dropped lines, a line
-  // that says how many they were follows the lines that are written next.
+  // Queues a line, which must end with "\n", or drops it. Never waits for the reader. After lines were dropped, a line
+  // with their number follows the next lines that are written.
   void Add(const std::string& line);
 
-  // Waits until every line added before has been written or dropped, at most for `timeout`. Returns whether it was.
+  // Waits until every line added before has been written or dropped, for at most `timeout`. Returns whether that is the
+  // case.
   bool Flush(absl::Duration timeout);
 
-  // Lines that found no room, or that the descriptor refused, since the start.
+  // Returns the number of lines since the start that found no room or that the descriptor refused.
   int64_t dropped() const;
 
  private:
   void Run();
-  // Returns how many lines the descriptor refused.
+  // Returns the number of lines that the descriptor refused.
   int64_t WriteLines(std::string_view lines);
   bool WritePiece(std::string_view text);
   void CountDropped(int64_t lines) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -56,9 +57,9 @@ class LogWriter {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t unreported_ ABSL_GUARDED_BY(mutex_) = 0;  // Dropped, and not reported by a line.
+  int64_t unreported_ ABSL_GUARDED_BY(mutex_) = 0;  // Dropped, but not reported by a line yet.
 
-  bool within_line_ = false;  // Of the thread: a refusal left a part of a line behind.
+  bool within_line_ = false;  // Used on the thread only. A refused write left part of a line.
   std::thread thread_;
 };
 

@@ -10,7 +10,7 @@ struct Name {
   const char* help;
 };
 
-// Calls. Labels: method, code (a gRPC status name), model (empty where the call named none that is served).
+// Calls. Labels: method, code (a gRPC status name), model (empty if the call named no model of this server).
 inline constexpr Name kRequests{"longembed_requests_total", "Calls answered."};
 inline constexpr Name kRequestDuration{"longembed_request_duration_seconds", "From a call's arrival to its answer."};
 inline constexpr Name kRequestsInFlight{"longembed_requests_in_flight",
@@ -28,11 +28,11 @@ inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_sec
 inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
                                         "Wait of a call for a thread that tokenizes."};
 
-// The tokenizer's queue, of all models together.
+// The queue for tokenizing threads, for all models together.
 inline constexpr Name kTokenizationTasks{"longembed_tokenization_queue_tasks",
                                          "Calls that wait for a thread that tokenizes."};
 
-// The queue and the batches. Label: model.
+// The model's queue and its batches. Label: model.
 inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds",
                                      "Wait of a sequence from its job's submission to its batch."};
 inline constexpr Name kQueueJobs{"longembed_queue_jobs", "Jobs (calls) with sequences that wait."};

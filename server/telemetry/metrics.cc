@@ -25,7 +25,7 @@ using prometheus::Registry;
 using Buckets = Histogram::BucketBoundaries;
 using Labels = std::map<std::string, std::string>;
 
-// 0.5 ms to 2 minutes: a short query on a quiet machine, a 32k-token document on a busy one.
+// 0.5 ms to 2 minutes: from a short query on an idle machine to a 32k-token document on a busy one.
 const Buckets kSeconds{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120};
 const Buckets kTokenCounts{16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
 const Buckets kSequenceCounts{1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
@@ -162,7 +162,7 @@ class QueueMetrics final : public prometheus::Collectable {
   }
 
  private:
-  mutable Mutex mutex_;  // Held while they are read.
+  mutable Mutex mutex_;  // Held during Collect.
   Queues queues_;
   std::function<Metrics::HeldBytes()> held_bytes_;
   std::function<int64_t()> tokenization_tasks_;
@@ -191,11 +191,11 @@ struct Metrics::State {
   prometheus::Family<Gauge>& model_load = FamilyOf<Gauge>(*registry, metric::kModelLoad);
   Gauge& serving = FamilyOf<Gauge>(*registry, metric::kServing).Add({});
   std::list<RegisteredModelMetrics> models;
-  std::unique_ptr<MetricsPort> port;  // Last: its scrapes read all of the others.
+  std::unique_ptr<MetricsPort> port;  // Last, because its scrapes read all other members.
 };
 
 Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
-  // A counter that is not there before its first event hides that event from rate().
+  // Creates counters before their first event, which rate() would miss otherwise.
   for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
   for (const char* reason : {"limit", "client_share", "idle"}) state_->refused_connections.Add({{"reason", reason}});
   for (const char* result : {"ok", "refused"}) state_->api_key_reloads.Add({{"result", result}});

@@ -25,7 +25,7 @@ struct ModelInfo {
   std::string architecture;
   std::string precision;
   std::string engine;
-  std::string kernels;  // Of the native engine, the instruction set.
+  std::string kernels;  // Instruction set of the native engine's kernels.
   std::string device;
   int64_t dimensions = 0;
   int64_t trained_window = 0;  // Tokens.
@@ -40,8 +40,8 @@ struct QueueReading {
   absl::Duration expected_wait;
 };
 
-// A callback registered for every scrape. Its destruction waits for a running scrape, so that the callback of a member
-// that is declared last may read all the others.
+// A callback registered for every scrape. Its destruction waits for a running scrape. So if the Registration is the
+// last member of an object, its callback may read all other members.
 class [[nodiscard]] Registration {
  public:
   Registration() = default;
@@ -59,48 +59,48 @@ class [[nodiscard]] Registration {
   std::function<void()> end_;
 };
 
-// The metrics of one model; made by Metrics::ForModel and owned by it. Any thread.
+// The metrics of one model. Metrics::ForModel creates them, and Metrics owns them. Thread-safe.
 class ModelMetrics {
  public:
   virtual ~ModelMetrics() = default;
   virtual void CountInputs(int64_t inputs, int64_t tokens, int64_t truncated_tokens) = 0;
-  // `method`: of positions; empty: plain.
+  // `method` is the positions method; empty: plain.
   virtual void CountSequences(std::string_view method, int64_t sequences) = 0;
   virtual void ObserveTokenization(absl::Duration duration) = 0;
   virtual void ObserveTokenizationWait(absl::Duration duration) = 0;
   virtual void ObserveQueue(absl::Duration duration) = 0;
   virtual void ObserveBatch(int64_t tokens, int64_t sequences, absl::Duration inference) = 0;
   virtual void CountEncoderFailure() = 0;
-  // `client`: the name of an API key, never anything that a client can make up.
+  // `client` is the name of an API key, never anything that a client can choose.
   virtual void CountClientTokens(const std::string& client, int64_t tokens) = 0;
 };
 
-// Multiple threads can call the methods of one Metrics without external synchronization.
+// All metrics of the server. Multiple threads can call the methods of one Metrics without external synchronization.
 class Metrics {
  public:
   explicit Metrics(const BuildInfo& build);
   ~Metrics();
 
-  // For a model of the server's config.
+  // Creates the metrics of a model of the server's config.
   ModelMetrics& ForModel(const std::string& model);
   Registration ReadQueue(const std::string& model, std::function<QueueReading()> queue);
   void SetQueueWaitLimit(const std::string& model, absl::Duration limit);
   void SetModelInfo(const std::string& model, const ModelInfo& info);
 
   Registration ReadTokenizationQueue(std::function<int64_t()> tasks);
-  // By kind.
+  // Kind (MemoryName) -> bytes.
   using HeldBytes = std::map<std::string, int64_t>;
   Registration ReadHeldBytes(std::function<HeldBytes()> held_bytes);
 
   void RequestStarted(const std::string& method);
-  // `code`: a gRPC status name such as "OK". `model`: one of the config's, or empty, so that clients cannot make up
+  // `code` is a gRPC status name such as "OK". `model` is a model of the config or empty, so that clients cannot choose
   // label values.
   void RequestFinished(const std::string& method, const std::string& code, const std::string& model,
                        absl::Duration duration);
-  // Calls of any method that have started and not finished.
+  // Returns the number of calls of any method that have started and not finished.
   int64_t in_flight() const;
 
-  // `reason`: as OverloadLabel gives it.
+  // `reason` is one of OverloadLabel's.
   void CountRejected(const std::string& model, const std::string& reason);
   void CountAuthenticationFailure(const std::string& reason);  // missing | unknown
   void CountConnection();
@@ -108,17 +108,17 @@ class Metrics {
   void CountTlsReload(bool ok);
   void SetCertificateExpiry(absl::Time not_after);
   void CountApiKeyReload(bool ok);
-  // `reason`: as SpanExporter gives it.
+  // `reason` is one of SpanExporter's.
   void CountDroppedSpans(const std::string& reason, int64_t spans);
   void SetServing(bool serving);
-  // From 0 to 1.
+  // `ratio` is from 0 to 1.
   void SetLoadRatio(const std::string& model, double ratio);
 
-  // The text that a scrape gets.
+  // Returns the text for a scrape.
   std::string Scrape() const;
 
-  // Serves GET /metrics on `address` ("127.0.0.1:9464", "[::]:9464"; port 0 picks one). Returns the port. Errors: as
-  // Acceptor::Listen.
+  // Serves GET /metrics on `address` ("127.0.0.1:9464", "[::]:9464"; port 0 picks one). Returns the port. Errors: those
+  // of Acceptor::Listen.
   absl::StatusOr<int> Listen(const std::string& address);
 
  private:

@@ -23,7 +23,7 @@ MHD_Result Respond(MHD_Connection* connection, unsigned status, const std::strin
   return MHD_queue_response(connection, status, response.get());
 }
 
-// Called as soon as the headers are there: no body is read.
+// Called as soon as the headers have arrived; bodies are not read.
 MHD_Result Answer(void* scrape, MHD_Connection* connection, const char* url, const char* method, const char*,
                   const char*, size_t*, void**) {
   const std::string_view verb = method;
@@ -33,7 +33,7 @@ MHD_Result Answer(void* scrape, MHD_Connection* connection, const char* url, con
   if (std::string_view(url) != "/metrics") return Respond(connection, MHD_HTTP_NOT_FOUND, "metrics are at /metrics\n");
   try {
     return Respond(connection, MHD_HTTP_OK, (*static_cast<const std::function<std::string()>*>(scrape))());
-  } catch (const std::exception&) {  // Out of memory: the connection is closed, and the next scrape may succeed.
+  } catch (const std::exception&) {  // Out of memory: closes the connection. The next scrape may succeed.
     return MHD_NO;
   }
 }
@@ -45,7 +45,7 @@ void MetricsPort::StopDaemon::operator()(MHD_Daemon* daemon) const { MHD_stop_da
 absl::StatusOr<std::unique_ptr<MetricsPort>> MetricsPort::Start(const std::string& address,
                                                                 std::function<std::string()> scrape) {
   constexpr unsigned kStallSeconds = 10;
-  constexpr size_t kConnectionBytes = 32 << 10;  // Headers, and what is written at a time.
+  constexpr size_t kConnectionBytes = 32 << 10;  // For headers, and for each piece that is written.
   absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Listen(address, {.max_connections = kMaxConnections});
   if (!acceptor.ok()) return acceptor.status();
   std::unique_ptr<MetricsPort> port(new MetricsPort(std::move(scrape)));

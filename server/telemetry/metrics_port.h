@@ -1,4 +1,4 @@
-// GET /metrics over HTTP, for Prometheus.
+// Serves GET /metrics over HTTP, for Prometheus.
 #ifndef LONGEMBED_SERVER_TELEMETRY_METRICS_PORT_H_
 #define LONGEMBED_SERVER_TELEMETRY_METRICS_PORT_H_
 
@@ -13,12 +13,12 @@ struct MHD_Daemon;
 
 namespace longembed {
 
-// One thread accepts, another answers all connections: a scraper that stalls or trickles costs one of few connections,
-// for seconds, and a bounded piece of memory.
+// One thread accepts connections, and another one answers them all. A scraper that stalls or sends slowly holds one of
+// a few connections for some seconds, and a bounded amount of memory.
 class MetricsPort {
  public:
-  // `scrape` makes the text that is served; it is called on the answering thread, and must outlive the port. Errors: as
-  // Acceptor::Listen.
+  // Starts the port. `scrape` returns the text to serve. It is called on the answering thread; what it refers to must
+  // outlive the port. Errors: those of Acceptor::Listen.
   static absl::StatusOr<std::unique_ptr<MetricsPort>> Start(const std::string& address,
                                                             std::function<std::string()> scrape);
   ~MetricsPort();
@@ -34,7 +34,7 @@ class MetricsPort {
 
   const std::function<std::string()> scrape_;
   std::unique_ptr<MHD_Daemon, StopDaemon> daemon_;
-  std::unique_ptr<Acceptor> acceptor_;  // Stops first: it hands connections to the daemon.
+  std::unique_ptr<Acceptor> acceptor_;  // Destroyed first, because it hands connections to the daemon.
 };
 
 }  // namespace longembed

@@ -78,7 +78,7 @@ absl::StatusOr<int64_t> OtlpSender::Send(std::span<const Span> spans) {
   scope.mutable_scope()->set_version(options.version);
   for (const Span& span : spans) Fill(span, *scope.add_spans());
   grpc::ClientContext context;
-  context.set_wait_for_ready(true);  // Nothing is lost while a collector restarts.
+  context.set_wait_for_ready(true);  // Then nothing is lost while a collector restarts.
   context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(options.timeout));
   for (const auto& [key, value] : options.headers) context.AddMetadata(key, value);
   {

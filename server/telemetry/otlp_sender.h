@@ -1,4 +1,4 @@
-// Sends spans to an OpenTelemetry collector over OTLP/gRPC. The only file that knows OTLP's messages.
+// Sends spans to an OpenTelemetry collector over OTLP/gRPC. Only this file and its source know OTLP's messages.
 #ifndef LONGEMBED_SERVER_TELEMETRY_OTLP_SENDER_H_
 #define LONGEMBED_SERVER_TELEMETRY_OTLP_SENDER_H_
 
@@ -16,12 +16,12 @@ namespace longembed {
 
 struct OtlpOptions {
   std::string address;                          // HOST:PORT.
-  bool tls = false;                             // With gRPC's own roots, or those of `roots`.
+  bool tls = false;                             // With gRPC's own root certificates, or those of `roots`.
   std::string roots;                            // PEM.
-  std::map<std::string, std::string> headers;   // Of each request: a vendor's key, say.
-  std::map<std::string, std::string> resource;  // Attributes of everything that is sent: service.name.
-  std::string version;                          // Of this server.
-  absl::Duration timeout = absl::Seconds(10);   // Of a request, connecting included.
+  std::map<std::string, std::string> headers;   // Sent with each request, such as a vendor's key.
+  std::map<std::string, std::string> resource;  // Attributes of all spans, such as service.name.
+  std::string version;                          // The server's version.
+  absl::Duration timeout = absl::Seconds(10);   // For a request, including the connection.
 };
 
 class OtlpSender final : public SpanSender {

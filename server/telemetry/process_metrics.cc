@@ -17,14 +17,14 @@
 #include "server/telemetry/metric_names.h"
 #include "system/cgroup.h"
 
-// jemalloc's, where the program is linked with it (jemalloc(3)).
+// A function of jemalloc, if the program is linked with it (jemalloc(3)).
 extern "C" int mallctl(const char* name, void* old_value, size_t* old_length, void* new_value, size_t new_length)
     __attribute__((weak));
 
 namespace longembed {
 namespace {
 
-// The fields of /proc/self/stat after the command's name, which may hold blanks itself; [0] is field 3 of proc(5).
+// Returns the fields of /proc/self/stat after the command's name, which may contain blanks; [0] is field 3 of proc(5).
 std::vector<std::string> StatFields() {
   std::ifstream file("/proc/self/stat");
   std::string text((std::istreambuf_iterator<char>(file)), {});
@@ -47,7 +47,7 @@ double OpenFds() {
   return error ? 0 : static_cast<double>(std::distance(begin(fds), end(fds)));
 }
 
-// 0 where this jemalloc has no such figure.
+// Returns 0 if this jemalloc does not have the statistic.
 double JemallocBytes(const char* name) {
   size_t bytes = 0, length = sizeof(bytes);
   mallctl(name, &bytes, &length, nullptr, 0);
@@ -56,10 +56,10 @@ double JemallocBytes(const char* name) {
 
 double HeapInUse() {
   if (mallctl != nullptr) {
-    uint64_t epoch = 1;  // Writing it updates the statistics.
+    uint64_t epoch = 1;  // Writing to the epoch updates the statistics.
     mallctl("epoch", nullptr, nullptr, &epoch, sizeof(epoch));
-    // Memory in threads' caches counts as allocated though it is freed: megabytes of it, more and more
-    // while threads that do little fill their caches. 4096 stands for all arenas.
+    // jemalloc counts memory in threads' caches as allocated, although it has been freed. It amounts to megabytes, and
+    // grows while threads with little work fill their caches. 4096 stands for all arenas.
     return JemallocBytes("stats.allocated") - JemallocBytes("stats.arenas.4096.tcache_bytes") -
            JemallocBytes("stats.arenas.4096.tcache_stashed_bytes");
   }
@@ -89,7 +89,7 @@ prometheus::MetricFamily Family(const metric::Name& name, prometheus::MetricType
 
 std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
   using prometheus::MetricType;
-  // Read once: the kernel's boot time moves by a second sometimes, which would look like a restart.
+  // Read only once: the kernel's boot time sometimes moves by a second, which would look like a restart.
   static const double boot_time = BootTime();
   const std::vector<std::string> stat = StatFields();
   constexpr size_t kUserTicks = 11, kSystemTicks = 12, kThreadCount = 17, kStartTicks = 19, kVirtualBytes = 20,

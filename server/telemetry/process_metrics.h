@@ -1,4 +1,5 @@
-// Figures of this process from /proc, under the names that Prometheus client libraries share, and its cgroup's memory.
+// Metrics of this process from /proc, with the names that Prometheus client libraries share, and its cgroup's memory
+// limit.
 #ifndef LONGEMBED_SERVER_TELEMETRY_PROCESS_METRICS_H_
 #define LONGEMBED_SERVER_TELEMETRY_PROCESS_METRICS_H_
 
@@ -8,7 +9,7 @@
 
 namespace longembed {
 
-// Reads at every scrape. Any thread.
+// Reads them at every scrape. Thread-safe.
 class ProcessMetrics final : public prometheus::Collectable {
  public:
   std::vector<prometheus::MetricFamily> Collect() const override;

@@ -1,5 +1,5 @@
-// Collects the phases of one request while it runs. What works on the request holds a pointer, which is null unless
-// the call is traced:
+// Collects the phases of one request while it runs. Code that works on the request holds a pointer, which is null
+// unless the call is traced:
 //
 //   BeginPhase(call.trace, phase::kQueue, now);
 #ifndef LONGEMBED_SERVER_TELEMETRY_REQUEST_TRACE_H_
@@ -16,19 +16,19 @@
 
 namespace longembed {
 
-// Names of the spans below a call's, in the order in which a call goes through them.
+// Names of the spans below a call's span, in the order of the phases.
 namespace phase {
-inline constexpr char kReceive[] = "receive";             // Bytes to a message, options checked.
-inline constexpr char kAdmission[] = "admission";         // A message of a stream waits here for room.
-inline constexpr char kTokenizeWait[] = "tokenize.wait";  // For a thread that tokenizes.
-inline constexpr char kTokenize[] = "tokenize";           // And planning. Of Explain and Tokenize, the whole work.
+inline constexpr char kReceive[] = "receive";             // Parsing the message and checking its options.
+inline constexpr char kAdmission[] = "admission";         // Until admission; a message of a stream waits here for room.
+inline constexpr char kTokenizeWait[] = "tokenize.wait";  // Wait for a thread that tokenizes.
+inline constexpr char kTokenize[] = "tokenize";           // Tokenizing and planning; all work of Explain and Tokenize.
 inline constexpr char kQueue[] = "queue";                 // From the job's submission to its first batch.
 inline constexpr char kInference[] = "inference";         // From its first batch to the end of its last.
-inline constexpr char kFinish[] = "finish";               // Vectors to an answer.
+inline constexpr char kFinish[] = "finish";               // Making the answer from the vectors.
 }  // namespace phase
 
-// Phases follow each other without a gap, so that they add up. Allocates nothing. Not thread-safe: a request passes
-// from thread to thread.
+// The phases of one request, which follow each other without a gap, so that they add up. Does not allocate. Not
+// thread-safe: only one thread at a time works on a request.
 class RequestTrace {
  public:
   struct Phase {
@@ -39,20 +39,20 @@ class RequestTrace {
   // Times are those of the server's clock (system/clock.h).
   explicit RequestTrace(absl::Time start) { Begin(phase::kReceive, start); }
 
-  // Ends the phase that runs and begins another.
+  // Ends the current phase and begins another.
   void Begin(const char* name, absl::Time now) {
     if (count_ < phases_.size()) phases_[count_++] = {.name = name, .start = now};
   }
 
   std::span<const Phase> phases() const { return {phases_.data(), count_}; }
 
-  // Once known.
+  // Set once they are known.
   int64_t inputs = 0;
   int64_t tokens = 0;
   int64_t truncated_tokens = 0;
   int64_t sequences = 0;
   std::string_view method;  // Positions method, a static string; empty: plain.
-  absl::Status error;       // That stands in the answer of a request that is answered.
+  absl::Status error;       // The error that an OK answer contains for its request.
 
  private:
   std::array<Phase, 8> phases_;

@@ -27,7 +27,7 @@ std::string Hex(const Id& id) {
   return absl::BytesToHexString(std::string(id.data(), id.size()));
 }
 
-// False where `hex` has anything but lower-case digits, or nothing but zeros.
+// Returns false if `hex` has anything but lower-case digits, or only zeros.
 template <typename Id>
 bool ReadId(std::string_view hex, Id& id) {
   if (hex.find_first_not_of("0123456789abcdef") != std::string_view::npos) return false;
@@ -55,7 +55,7 @@ std::optional<TraceParent> ParseTraceparent(std::string_view header) {
   std::array<char, 1> version{}, flags{};
   const auto read = [&](size_t at, size_t length, auto& id) { return ReadId(header.substr(at, length), id); };
   if (!read(0, kVersion, version) && header.substr(0, kVersion) != "00") return std::nullopt;
-  // A version that is not known yet may say more, behind another dash.
+  // A version that is newer than this code may have more fields after another dash.
   const bool longer = header.size() > kLength;
   if (version[0] == '\xff' || (longer && (version[0] == 0 || header[kLength] != '-'))) return std::nullopt;
   TraceParent parent;

@@ -1,4 +1,4 @@
-// Spans as OpenTelemetry has them, and the trace context that a caller passes on (W3C Trace Context).
+// Spans as OpenTelemetry defines them, and the trace context that a caller passes on (W3C Trace Context).
 #ifndef LONGEMBED_SERVER_TELEMETRY_SPAN_H_
 #define LONGEMBED_SERVER_TELEMETRY_SPAN_H_
 
@@ -15,11 +15,11 @@
 
 namespace longembed {
 
-// Bytes, as OTLP has them. All zeros: none.
+// Ids in bytes, as in OTLP. All zeros: no id.
 using TraceId = std::array<char, 16>;
 using SpanId = std::array<char, 8>;
 
-// Random, and never all zeros.
+// Return random ids that are never all zeros.
 TraceId NewTraceId();
 SpanId NewSpanId();
 
@@ -32,8 +32,8 @@ struct TraceParent {
   bool sampled = false;
 };
 
-// Reads the header "traceparent: VERSION-TRACE-SPAN-FLAGS". Returns nullopt for anything that is not valid by the
-// specification, which then counts as absent.
+// Parses the header "traceparent: VERSION-TRACE-SPAN-FLAGS". Returns nullopt if it is not valid by the specification;
+// it then counts as absent.
 std::optional<TraceParent> ParseTraceparent(std::string_view header);
 
 using AttributeValue = std::variant<int64_t, std::string>;
@@ -44,7 +44,7 @@ struct Span {
   SpanId id{};
   SpanId parent{};
   std::string name;
-  bool is_server = false;  // Else internal.
+  bool is_server = false;  // False: internal.
   absl::Time start;        // By the wall clock.
   absl::Time end;
   std::vector<Attribute> attributes;

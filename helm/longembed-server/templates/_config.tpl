@@ -1,4 +1,4 @@
-{{/* config.yaml as the server reads it: what the values say, and what the chart knows better (ports, mounted files, where models are). */}}
+{{/* The server's config.yaml: the values of `config`, and the keys that the chart sets itself (ports, mounted files, paths of models). */}}
 {{- define "longembed.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "listen" (printf "%s:50051" .Values.bindAddress) -}}
@@ -27,14 +27,14 @@
 {{- toYaml $config -}}
 {{- end -}}
 
-{{/* Of everything that needs a restart: the server reads log.level again by itself. */}}
+{{/* A checksum of all keys whose change needs a restart. The server reloads log.level by itself. */}}
 {{- define "longembed.configChecksum" -}}
 {{- $config := include "longembed.config" . | fromYaml -}}
 {{- if $config.log -}}{{- $_ := unset $config.log "level" -}}{{- end -}}
 {{- toYaml $config | sha256sum -}}
 {{- end -}}
 
-{{/* Whole seconds of a duration such as 1h2m30s. */}}
+{{/* The number of whole seconds in a duration such as 1h2m30s. */}}
 {{- define "longembed.seconds" -}}
 {{- $total := 0 -}}
 {{- range regexFindAll "[0-9]+[hms]" . -1 -}}
@@ -45,12 +45,12 @@
 {{- $total -}}
 {{- end -}}
 
-{{/* Not empty where something scales the pods. */}}
+{{/* Not empty if an autoscaler is enabled. */}}
 {{- define "longembed.autoscaled" -}}
 {{- if or .Values.autoscaling.hpa.enabled .Values.autoscaling.keda.enabled }}yes{{ end -}}
 {{- end -}}
 
-{{/* Fewest pods that there will be. */}}
+{{/* The lowest number of pods that there will be. */}}
 {{- define "longembed.fewestReplicas" -}}
 {{- if include "longembed.autoscaled" . -}}
 {{- .Values.autoscaling.minReplicas | int -}}
@@ -59,8 +59,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Of the Deployment. Autoscaled: those that it has, and empty where there is none yet, or no cluster to ask. Helm takes a field out that was in the release
-before, and Kubernetes' default is 1 pod: so the upgrade that turns the autoscaler on, and each one after it, has to say how many there are. */}}
+{{/* The replicas of the Deployment. With an autoscaler it is the current number; empty if there is no Deployment yet, or no cluster to query. The upgrade that enables the autoscaler,
+and each later one, must set the current number: Helm would remove a field that the previous release had, and Kubernetes' default is 1 pod. */}}
 {{- define "longembed.replicas" -}}
 {{- if include "longembed.autoscaled" . -}}
 {{- with lookup "apps/v1" "Deployment" .Release.Namespace (include "longembed.fullname" .) }}{{ int .spec.replicas }}{{ end -}}

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 53 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 53 characters, so that the names made from it stay below Kubernetes' 63. */}}
+{{/* The release's full name, at most 53 characters, so that names with a suffix stay within Kubernetes' limit of 63. */}}
 {{- define "longembed.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
@@ -13,19 +13,19 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What the pods of all components of this release share. */}}
+{{/* Labels that the pods of all components of this release share. */}}
 {{- define "longembed.instanceLabels" -}}
 app.kubernetes.io/name: {{ include "longembed.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* The server's pods. A Deployment's selector cannot change, so nothing here may follow a version. */}}
+{{/* Labels that select the server's pods. A Deployment's selector cannot change, so nothing here may depend on a version. */}}
 {{- define "longembed.selectorLabels" -}}
 {{ include "longembed.instanceLabels" . }}
 app.kubernetes.io/component: server
 {{- end -}}
 
-{{/* Metadata of an object. Only `root` is needed: the name is the release's with a `suffix`, unless `name` says another; `labels` and `annotations` go over those of all objects. */}}
+{{/* Metadata of an object. Only `root` is required. The name is the release's full name with `suffix`, unless `name` sets another. `labels` and `annotations` override those of all objects. */}}
 {{- define "longembed.metadata" -}}
 name: {{ default (printf "%s%s" (include "longembed.fullname" .root) (default "" .suffix)) .name }}
 namespace: {{ default .root.Release.Namespace .namespace }}
@@ -37,7 +37,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* Labels of an object: `extra` from the values, and a `component`. The chart's own labels win, as things are selected by them. */}}
+{{/* Labels of an object: `extra` from the values, and a `component`. The chart's own labels take precedence, because selectors use them. */}}
 {{- define "longembed.mergedLabels" -}}
 {{- $labels := merge (deepCopy .extra) .root.Values.commonLabels -}}
 {{- $labels = mergeOverwrite $labels (include "longembed.instanceLabels" .root | fromYaml) -}}
@@ -49,7 +49,7 @@ annotations:
 {{- toYaml $labels -}}
 {{- end -}}
 
-{{/* Of the server's pods: without the chart's version, so that a new chart that changes nothing restarts nothing. */}}
+{{/* Labels of the server's pods. They omit the chart's version, so that a new chart version that changes nothing does not restart pods. */}}
 {{- define "longembed.podLabels" -}}
 {{- $labels := include "longembed.mergedLabels" (dict "root" . "extra" .Values.podLabels "component" "server") | fromYaml -}}
 {{- toYaml (omit $labels "helm.sh/chart") -}}
@@ -73,7 +73,7 @@ annotations:
 {{ include "longembed.fullname" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* The shipped alerts recognize targets by "longembed" in the name of their job. */}}
+{{/* The name of the scrape job. The shipped alerts select targets with "longembed" in the name of their job. */}}
 {{- define "longembed.job" -}}
 {{- $name := include "longembed.fullname" . -}}
 {{- if contains "longembed" $name }}{{ $name }}{{ else }}longembed-{{ $name }}{{ end -}}
@@ -83,12 +83,12 @@ annotations:
 {{- if .Values.tls.certManager.enabled }}{{ include "longembed.fullname" . }}-tls{{ else }}{{ .Values.tls.existingSecret }}{{ end -}}
 {{- end -}}
 
-{{/* Name of the secret with the key file; empty when no keys are asked for. */}}
+{{/* Name of the secret with the file of API keys; empty if no key is required. */}}
 {{- define "longembed.apiKeysSecret" -}}
 {{- if .Values.apiKeys.keys }}{{ include "longembed.fullname" . }}-api-keys{{ else }}{{ .Values.apiKeys.existingSecret }}{{ end -}}
 {{- end -}}
 
-{{/* A volume's name for a thing's name, which may be longer than a volume's may be, or hold other characters. */}}
+{{/* A volume name derived from any other name, which may be too long for a volume or contain characters that are not allowed. */}}
 {{- define "longembed.volumeName" -}}
 model-{{ . | sha256sum | trunc 10 }}
 {{- end -}}

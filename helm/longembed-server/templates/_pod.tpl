@@ -1,4 +1,4 @@
-{{/* Of the server's pods and of tests. */}}
+{{/* Security context of the server's pods and of tests. */}}
 {{- define "longembed.podSecurityContext" -}}
 {{- toYaml .Values.podSecurityContext -}}
 {{- end -}}
@@ -7,7 +7,7 @@
 {{- toYaml .Values.securityContext -}}
 {{- end -}}
 
-{{/* Names of secrets, written as names or as Kubernetes' objects. */}}
+{{/* Names of secrets. The values may be names or Kubernetes' objects. */}}
 {{- define "longembed.imagePullSecrets" -}}
 {{- range .Values.imagePullSecrets }}
 - name: {{ ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .) }}
@@ -23,7 +23,7 @@
 {{- toYaml $resources -}}
 {{- end -}}
 
-{{/* The kubelet's gRPC probes know neither TLS nor named ports. */}}
+{{/* A gRPC probe. The kubelet's gRPC probes support neither TLS nor named ports. */}}
 {{- define "longembed.probe" -}}
 grpc:
   port: 50052
@@ -31,7 +31,7 @@ grpc:
 {{ toYaml .probe }}
 {{- end -}}
 
-{{/* Each volume once, also when several models are on the same claim. */}}
+{{/* The volumes with models. Each appears once, even if several models are on the same claim. */}}
 {{- define "longembed.modelVolumes" -}}
 {{- $seen := dict -}}
 {{- range .Values.models }}
@@ -74,8 +74,8 @@ grpc:
 {{- end }}
 {{- end -}}
 
-{{/* Copies models out of their images. The path's own content is copied, and links are followed, as models from a hub's cache are links. With -f, because a container
-that is run again in the same pod finds what it has copied, and files that may not be written. */}}
+{{/* Containers that copy models out of their images. They copy the content of the path and follow links, because models in a hub's cache are links. They use -f, because a
+container that runs again in the same pod finds the files that it has copied, which may be read-only. */}}
 {{- define "longembed.modelContainers" -}}
 {{- range $index, $model := .Values.models }}
 {{- with $model.source.initContainer }}
@@ -83,7 +83,7 @@ that is run again in the same pod finds what it has copied, and files that may n
   image: {{ .image | quote }}
   imagePullPolicy: {{ default "IfNotPresent" .pullPolicy }}
   command: [cp, -RLf, {{ printf "%s/." (default "/model" .path) | quote }}, "/models/{{ $model.name }}/"]
-  # The server's: they do not add up, as it starts afterwards, and the pod stays Guaranteed.
+  # The same as the server's. They do not add up, because the server starts afterwards. So the pod stays Guaranteed.
   resources:
     {{- toYaml $.Values.resources | nindent 4 }}
   securityContext:

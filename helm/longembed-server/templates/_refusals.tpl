@@ -1,4 +1,4 @@
-{{/* Combinations that a JSON schema cannot refuse, because they compare values with each other. */}}
+{{/* Rejects combinations that a JSON schema cannot reject, because that takes a comparison of values. */}}
 {{- define "longembed.refuse" -}}
 {{- include "longembed.refuseShortDrain" . -}}
 {{- include "longembed.refuseShortDeadline" . -}}
@@ -70,7 +70,7 @@
 {{- end -}}
 {{- end -}}
 {{- $tei := default dict .Values.config.tei -}}
-{{- /* NAME:PROFILE is a model, too. */ -}}
+{{- /* NAME:PROFILE also names a model. */ -}}
 {{- if and $tei.model (not (hasKey $names (splitList ":" $tei.model | first))) -}}
 {{- fail (printf "config.tei.model %s is none of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
 {{- end -}}
@@ -109,7 +109,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Callers from other namespaces, or from outside, that the network policy keeps out. */}}
+{{/* Rejects callers from other namespaces, or from outside, that the network policy would block. */}}
 {{- define "longembed.refuseUnreachable" -}}
 {{- $policy := .Values.networkPolicy -}}
 {{- if $policy.enabled -}}
@@ -158,7 +158,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Additions to the pod that contradict each other, or the chart's own parts. */}}
+{{/* Rejects additions to the pod that conflict with each other or with the chart's own parts. */}}
 {{- define "longembed.refuseExtras" -}}
 {{- $names := dict -}}
 {{- range $index, $variable := .Values.env -}}

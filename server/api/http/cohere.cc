@@ -28,14 +28,14 @@ std::span<const float> ValuesOf(const v1::Embedding& embedding) {
   return {embedding.values().data(), static_cast<size_t>(embedding.values_size())};
 }
 
-// Returns the vector as longembed.v1's INT8 packs it, without its scale, which a cosine does not need.
+// Returns components as longembed.v1's INT8 encoding packs them. A cosine does not need their scale.
 std::vector<int> Levels(const v1::Embedding& embedding) {
   const std::string packed = PackInt8(ValuesOf(embedding)).bytes;
   const auto* const levels = reinterpret_cast<const int8_t*>(packed.data());
   return {levels, levels + packed.size()};
 }
 
-// Returns the vector as longembed.v1's BINARY packs it.
+// Returns bits packed as in longembed.v1's BINARY encoding.
 std::vector<int> Bits(const v1::Embedding& embedding) {
   const std::string packed = PackBinary(ValuesOf(embedding));
   const auto* const bytes = reinterpret_cast<const uint8_t*>(packed.data());
@@ -111,7 +111,8 @@ class CohereEmbed final : public JsonDialect {
     return absl::OkStatus();
   }
 
-  // Every Cohere request has an input type, and some models have no prompts for them.
+  // Sets options.input_type if the model has a prompt for it: every Cohere request has an input type, but not every
+  // model has prompts.
   absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) const {
     std::string type;
     RETURN_IF_ERROR(fields.Take("input_type", type));
@@ -132,7 +133,7 @@ class CohereEmbed final : public JsonDialect {
     return absl::OkStatus();
   }
 
-  // Cohere's is a number, 0 the highest; longembed.v1's has a name.
+  // Reads the priority, which is a number in Cohere's API (0 is the highest) and a name in longembed.v1's.
   static absl::Status ReadPriority(JsonFields& fields, v1::EmbedOptions& options) {
     const json* const value = fields.Take("priority");
     if (value == nullptr || !value->is_number()) return fields.TakeOptions({"priority"}, options);

@@ -9,11 +9,11 @@
 
 namespace longembed {
 
-// POST /v2/embed. input_type search_query and search_document stand for the model's QUERY and DOCUMENT prompts. Of a
-// model that has none for it, and with classification and clustering, a request has the prompt that it would have
-// without any. truncate is END by default, as Cohere's is. priority 0 is longembed.v1's INTERACTIVE, 1 to 999 are
-// BULK. Beyond Cohere's fields a request may have longembed.v1's extension, normalize and force_dimensions. `context`
-// must outlive the routes.
+// Serves POST /v2/embed. The values search_query and search_document of input_type choose the model's QUERY and
+// DOCUMENT prompts. If the model has no such prompt, or if input_type is classification or clustering, the request gets
+// the same prompt as one that names none. truncate is END by default, as in Cohere's API. priority 0 is longembed.v1's
+// INTERACTIVE, and 1 to 999 are BULK. Besides Cohere's fields a request may have longembed.v1's extension, normalize
+// and force_dimensions. `context` must outlive the routes.
 std::vector<Route> CohereRoutes(const LongembedContext& context);
 
 }  // namespace longembed

@@ -58,7 +58,7 @@ def failure(message: str, more: dict, description: str) -> dict:
     return record({message: text("A sentence that names field, value and limit.")} | {more.get(name, name): part for name, part in parts.items()}, description)
 
 
-# Requests. `options` are fields of longembed.v1's EmbedOptions that a dialect takes as they are.
+# Requests. `options` are fields of longembed.v1's EmbedOptions that a dialect takes unchanged.
 REQUESTS = {
     "OpenAIEmbeddingsRequest": {
         "description": "OpenAI's request, and options of longembed.v1 beside it.",
@@ -210,7 +210,7 @@ ANSWERS["OpenAIError"]["properties"]["error"]["properties"]["type"] = choice(
     "", ["authentication_error", "invalid_request_error", "rate_limit_error", "server_error"])
 ANSWERS["TeiError"]["properties"]["error_type"] = choice("", ["Backend", "Overloaded", "Unhealthy", "Validation"])
 
-# Of one API: its name, the schema of its errors, and its routes: method, path, operation, what it does, request, answer, an example.
+# One API: its name, the schema of its errors, and its routes. A route has its method, path, operation, description, request, answer and an example.
 NILE = "The Nile is about 6,650 km long."
 APIS = [
     {

@@ -118,10 +118,10 @@ absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry&
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single) {
   absl::Status renamed = RenameField(status, is_single ? "inputs[0]" : "inputs", inputs);
   renamed = RenameField(renamed, "options.", "");
-  // Dialects have ids where texts are.
+  // In the dialects, token ids stand directly where a text would.
   const std::string field = ErrorField(renamed);
   renamed = RenameField(renamed, field, absl::StrReplaceAll(field, {{".token_ids.ids", ""}, {".token_ids", ""}}));
-  // Sentences name options as longembed.v1 does.
+  // The message, too, names options as longembed.v1 does.
   absl::Status told(renamed.code(), absl::StrReplaceAll(renamed.message(), {{"options.", ""}}));
   renamed.ForEachPayload(
       [&told](absl::string_view type, const absl::Cord& payload) { told.SetPayload(type, payload); });

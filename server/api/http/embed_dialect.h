@@ -1,4 +1,4 @@
-// Shared code of the embeddings dialects, which have their own names for the fields of longembed.v1's Embed.
+// Shared code of the embeddings dialects, which rename the fields of longembed.v1's Embed.
 #ifndef LONGEMBED_SERVER_API_HTTP_EMBED_DIALECT_H_
 #define LONGEMBED_SERVER_API_HTTP_EMBED_DIALECT_H_
 
@@ -14,20 +14,20 @@
 
 namespace longembed {
 
-// Reads the keys of a JSON object one after the other, and refuses those that were not read.
+// Reads the keys of a JSON object one by one, and rejects keys that were not read.
 class JsonFields {
  public:
   explicit JsonFields(const nlohmann::json& object) : object_(object) {}
 
-  // Null if the object lacks the key or has null.
+  // Returns the value of the key, or null if the key is absent or its value is null.
   const nlohmann::json* Take(const std::string& key);
-  // Each sets `value` where the key is there. Errors: WRONG_TYPE.
+  // These set `value` if the key is present. Errors: WRONG_TYPE.
   absl::Status Take(const std::string& key, std::string& value);
   absl::Status Take(const std::string& key, bool& value);
   absl::Status TakeCount(const std::string& key, uint32_t& value);
-  // Options of longembed.v1 that a dialect takes as they are.
+  // Reads options of longembed.v1 that a dialect takes unchanged.
   absl::Status TakeOptions(std::initializer_list<const char*> keys, v1::EmbedOptions& options);
-  // Errors: UNKNOWN_FIELD.
+  // Returns an error if the object has keys that were not taken. Errors: UNKNOWN_FIELD.
   absl::Status CheckAllTaken() const;
 
  private:
@@ -35,16 +35,16 @@ class JsonFields {
   std::vector<std::string> taken_;
 };
 
-// Texts, or token ids as the model's own tokenizer gives them with its special tokens.
+// Reads inputs: texts, or token ids as the model's own tokenizer gives them, special tokens included.
 class InputReader {
  public:
-  // `field`: its name in the dialect.
+  // `field` is the name of the inputs in the dialect.
   InputReader(std::string_view field, v1::EmbedRequest& request) : field_(field), request_(request) {}
 
-  // A text, several texts, one text's token ids, or those of several. Errors: WRONG_TYPE, MISSING_FIELD,
+  // Reads one text, several texts, the token ids of one text, or those of several. Errors: WRONG_TYPE, MISSING_FIELD,
   // TOO_MANY_ELEMENTS.
   absl::Status Read(const nlohmann::json* value);
-  // Whether there was one input, not a list of them.
+  // Returns whether the request had a single input instead of a list.
   bool is_single() const { return is_single_; }
 
  private:
@@ -55,19 +55,19 @@ class InputReader {
   bool is_single_ = false;
 };
 
-// Whether each input of token ids begins and ends with the special tokens of its model's tokenizer. Those of another
-// tokenizer do not, and would make vectors of nonsense. Errors: FOREIGN_TOKENS, and those of ResolveModel.
+// Checks that each input of token ids begins and ends with the special tokens of its model's tokenizer. Ids of another
+// tokenizer do not, and would give meaningless vectors. Errors: FOREIGN_TOKENS, and those of ResolveModel.
 absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models, const Profiles& profiles);
 
-// An error of Embed in the words of a dialect whose inputs are `inputs`.
+// Rewrites an error of Embed with the field names of a dialect that calls the inputs `inputs`.
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single);
 
-// "[0.1,...]"
+// Appends the vector as "[0.1,...]".
 void AppendVector(const v1::Embedding& embedding, std::string& text);
-// In quotes: base64 of float32, little endian.
+// Appends the vector in quotes, as base64 of little-endian float32.
 void AppendBase64(const v1::Embedding& embedding, std::string& text);
 
-// A method under the name that metrics and logs have for it over HTTP.
+// Returns the method under the name that metrics and logs use for it over HTTP.
 ApiMethod Named(std::string name, ApiMethod method);
 
 }  // namespace longembed

@@ -12,7 +12,7 @@
 namespace longembed {
 namespace {
 
-// A view of the text; of bytes in several pieces a copy, which `held` keeps.
+// Returns a view of the bytes. If they are in several pieces, the view is of a copy that `held` keeps.
 std::string_view TextOf(const grpc::ByteBuffer& bytes, grpc::Slice& held) {
   if (bytes.Length() == 0 || (!bytes.TrySingleSlice(&held).ok() && !bytes.DumpToSingleSlice(&held).ok())) return "";
   return {reinterpret_cast<const char*>(held.begin()), held.size()};

@@ -1,4 +1,4 @@
-// Shared code of the JSON dialects: a request is a JSON object, or has no body; the answer is JSON.
+// Shared code of the JSON dialects. A request is a JSON object or has no body; the answer is JSON.
 #ifndef LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
 #define LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
 
@@ -13,25 +13,26 @@ class JsonDialect : public Dialect {
  public:
   int64_t ParsingBytes(const grpc::ByteBuffer& bytes) const final;
   absl::Status Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) final;
-  // Of floats, which are most of an answer: four bytes each on the wire.
+  // Assumes that the answer is mostly floats, which take four bytes each on the wire and at most 16 as text.
   int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 4 * wire_bytes; }
   absl::Status Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
                          int64_t max_bytes, grpc::ByteBuffer& bytes) final;
 
  protected:
-  // `body`: the request; an empty object where it has no body.
+  // Reads the request. `body` is an empty object if the request has no body.
   virtual absl::Status Read(const nlohmann::json& body, google::protobuf::Message& message) = 0;
   // Appends the answer to `request` to `text`.
   virtual void Write(const google::protobuf::Message& request, const google::protobuf::Message& message,
                      std::string& text) const = 0;
 };
 
-// The error's text, reason and field under the keys of the dialect; reason and field may be missing.
+// The keys under which a dialect reports an error's text, reason and field.
 struct ErrorKeys {
   const char* message = "message";
   const char* reason = "reason";
   const char* field = "field";
 };
+// Returns the error as an object. A missing reason becomes the name of the status code, a missing field null.
 nlohmann::json ErrorObject(const absl::Status& status, const ErrorKeys& keys);
 
 }  // namespace longembed

@@ -31,11 +31,11 @@ const FieldDescriptor* FindField(const Descriptor& type, const std::string& name
 
 absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path);
 
-// One value of a field, or one of its elements.
+// Checks one value of a field, or one element of a repeated field.
 absl::Status CheckValue(const json& value, const FieldDescriptor& field, const std::string& path) {
   if (value.is_null()) return absl::OkStatus();
   const bool is_message = field.type() == FieldDescriptor::TYPE_MESSAGE;
-  // A duration, say, has a JSON form of its own.
+  // Well-known types, such as Duration, have a JSON form of their own.
   if (is_message && field.message_type()->file()->package() == "google.protobuf") return absl::OkStatus();
   if (is_message) return CheckFields(value, *field.message_type(), path);
   return value.is_structured() ? WrongJsonType(path, field.cpp_type_name(), value.type_name()) : absl::OkStatus();
@@ -64,7 +64,7 @@ absl::Status CheckFields(const json& object, const Descriptor& type, const std::
   return absl::OkStatus();
 }
 
-// Protobuf writes "(options.max_tokens): invalid value ...".
+// Takes the field out of protobuf's message, which has the form "(options.max_tokens): invalid value ...".
 absl::Status ToError(const std::string& message) {
   const size_t end = message.find("): ");
   if (message.empty() || message.front() != '(' || end == std::string::npos) return WrongJsonValue("", message);
@@ -75,7 +75,7 @@ absl::Status ToError(const std::string& message) {
 
 absl::Status ReadMessage(const json& object, google::protobuf::Message& message) {
   RETURN_IF_ERROR(CheckFields(object, *message.GetDescriptor(), ""));
-  // Apart, because the reader empties the message first.
+  // Protobuf's reader clears its message first, so it gets one of its own.
   const std::unique_ptr<google::protobuf::Message> said(message.New());
   const auto read = google::protobuf::util::JsonStringToMessage(object.dump(), said.get());
   if (!read.ok()) return ToError(std::string(read.message()));

@@ -1,4 +1,4 @@
-// Messages in protobuf's JSON form, with errors that name the field at every depth. Pure functions: any thread.
+// Reads and writes messages in protobuf's JSON form. Errors name the field at every depth. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_
 #define LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_
 
@@ -11,11 +11,11 @@
 
 namespace longembed {
 
-// Merges `object` into `message`. Field names are those of the proto, or lowerCamelCase. Errors
-// (INVALID_ARGUMENT): UNKNOWN_FIELD, WRONG_TYPE, TOO_MANY_ELEMENTS, as in the wire format.
+// Merges `object` into `message`. Field names are those of the proto, or in lowerCamelCase. Errors (INVALID_ARGUMENT):
+// UNKNOWN_FIELD, WRONG_TYPE, and TOO_MANY_ELEMENTS with the limits of the wire format.
 absl::Status ReadMessage(const nlohmann::json& object, google::protobuf::Message& message);
 
-// With the proto's field names; fields with their default values are left out.
+// Returns JSON with the proto's field names, without fields that have their default values.
 std::string MessageToJson(const google::protobuf::Message& message);
 
 }  // namespace longembed

@@ -64,7 +64,7 @@ class Embeddings final : public OpenAiDialect {
     return CheckTokenIds(request, context_.models, context_.profiles);
   }
 
-  // OpenAI's own fields.
+  // Reads OpenAI's own fields.
   absl::Status ReadOwn(JsonFields& fields, v1::EmbedRequest& request) {
     std::string form = "float", user;
     uint32_t dimensions = 0;
@@ -104,7 +104,7 @@ class Embeddings final : public OpenAiDialect {
 
   const LongembedContext& context_;
   const HttpConfig& config_;
-  std::string model_;  // As the request names it.
+  std::string model_;  // The name that the request uses.
   bool is_base64_ = false;
 };
 
@@ -114,7 +114,7 @@ void WriteModel(const std::string& name, std::string& text) {
   text += R"(,"object":"model","created":0,"owned_by":"longembed"})";
 }
 
-// Every model, and its aliases.
+// Lists every model and its aliases.
 class ModelList final : public OpenAiDialect {
   void Write(const Message&, const Message& message, std::string& text) const override {
     text += R"({"object":"list","data":[)";

@@ -10,12 +10,12 @@
 
 namespace longembed {
 
-// POST /v1/embeddings, GET /v1/models and /v1/models/NAME. Beyond OpenAI's fields a request may have longembed.v1's
-// extension, prompt_name, prompt, input_type, truncate, max_tokens, normalize, force_dimensions and priority. `context`
-// and `config` must outlive the routes.
+// Serves POST /v1/embeddings, GET /v1/models and GET /v1/models/NAME. Besides OpenAI's fields a request may have
+// longembed.v1's extension, prompt_name, prompt, input_type, truncate, max_tokens, normalize, force_dimensions and
+// priority. `context` and `config` must outlive the routes.
 std::vector<Route> OpenAiRoutes(const LongembedContext& context, const HttpConfig& config);
 
-// Of a request that is for no route: errors in OpenAI's form.
+// Returns the dialect of a request that has no route: it reports errors in OpenAI's form.
 std::unique_ptr<Dialect> OpenAiErrors();
 
 }  // namespace longembed

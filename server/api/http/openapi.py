@@ -122,7 +122,7 @@ class Proto:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def default(self, field, said: str, schema: dict):
-        """Of a field with presence as its comment says it."""
+        """Returns a field's default value: with presence the one that its comment states, else the type's. None if there is none."""
         if field.label == Field.LABEL_REPEATED or field.type == Field.TYPE_MESSAGE:
             return None
         if not field.proto3_optional:

@@ -8,7 +8,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// Whether an operation of the path is one of the API.
+// Returns whether an operation of the path belongs to the API.
 bool IsOf(const ordered_json& path, const char* api) {
   for (const auto& [method, operation] : path.items()) {
     if (operation["tags"].front() == api) return true;

@@ -9,12 +9,12 @@
 
 namespace longembed {
 
-// openapi.json and docs.html, as the build embedded them.
+// Return openapi.json and docs.html, which the build embeds.
 std::string_view OpenApiJson();
 std::string_view DocsHtml();
 
-// GET /openapi.json, /docs, and /, which redirects browsers to /docs and lists the routes for others. Without
-// `has_tei` the document has no routes of TEI.
+// Serves GET /openapi.json, /docs, and /, which redirects browsers to /docs and lists the routes for other clients.
+// Without `has_tei` the document has no TEI routes.
 std::vector<StaticFile> Pages(bool has_tei);
 
 }  // namespace longembed

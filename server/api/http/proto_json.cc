@@ -16,7 +16,7 @@ class ProtoJson : public JsonDialect {
   Error Describe(const absl::Status& status) const override {
     return {HttpStatusOf(status), MessageToJson(ToRpcStatus(status))};
   }
-  // Names, and a float32's digits.
+  // The factor allows for field names and for the digits of a float32.
   int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 8 * wire_bytes; }
 
  private:

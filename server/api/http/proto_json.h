@@ -1,4 +1,4 @@
-// longembed.v1 as JSON: the messages of the proto, with its field names.
+// longembed.v1 as JSON: the proto's messages, with the proto's field names.
 #ifndef LONGEMBED_SERVER_API_HTTP_PROTO_JSON_H_
 #define LONGEMBED_SERVER_API_HTTP_PROTO_JSON_H_
 
@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// POST /longembed/v1/embed, /explain and /tokenize, GET /longembed/v1/models and /models/NAME. An error is a
+// Serves POST /longembed/v1/embed, /explain and /tokenize, and GET /longembed/v1/models and /models/NAME. An error is a
 // google.rpc.Status. `context` must outlive the routes.
 std::vector<Route> ProtoJsonRoutes(const LongembedContext& context);
 

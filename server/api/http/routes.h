@@ -1,4 +1,4 @@
-// Everything that the HTTP port offers.
+// All routes of the HTTP port.
 #ifndef LONGEMBED_SERVER_API_HTTP_ROUTES_H_
 #define LONGEMBED_SERVER_API_HTTP_ROUTES_H_
 
@@ -9,8 +9,8 @@
 
 namespace longembed {
 
-// OpenAI's, Cohere's and longembed.v1's routes, TEI's where tei.v1 is served, /health, and what the server shows of
-// itself. All must outlive them.
+// Returns the routes of OpenAI, Cohere and longembed.v1, those of TEI if tei.v1 is served, /health, and the server's
+// own pages (pages.h). All arguments must outlive the routes.
 Routes MakeRoutes(const Apis& apis, const HttpConfig& config, const Health& health);
 
 }  // namespace longembed

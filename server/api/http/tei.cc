@@ -20,7 +20,7 @@ namespace {
 using google::protobuf::Message;
 using nlohmann::json;
 
-// TEI's error type and HTTP status.
+// Returns TEI's error type and HTTP status.
 std::pair<const char*, int> KindOf(const absl::Status& status) {
   constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
   const std::string reason = ErrorReason(status);
@@ -56,7 +56,7 @@ class TeiDialect : public JsonDialect {
   bool is_single_ = false;
 };
 
-// /embed, /embed_all and /embed_sparse.
+// The dialect of /embed, /embed_all and /embed_sparse.
 class TeiVectors : public TeiDialect {
  public:
   using AppendResult = void (*)(const v1::EmbedResult& result, std::string& text);
@@ -82,7 +82,8 @@ class TeiVectors : public TeiDialect {
     return SetPrompt(request);
   }
 
-  // TEI's prompt is part of the text: truncation may cut it away. Every window of an extension has it, though.
+  // Adds the prompt. As in TEI it is part of the text, so truncation may cut it away. With an extension every window
+  // has it.
   absl::Status SetPrompt(v1::EmbedRequest& request) const {
     const absl::StatusOr<std::string> prompt = TeiPrompt(tei_, prompt_name_);
     if (!prompt.ok()) return prompt.status();
@@ -95,7 +96,8 @@ class TeiVectors : public TeiDialect {
     return absl::OkStatus();
   }
 
-  // The config's extension, where the request has none. As over gRPC, truncation cuts what windows do not get through.
+  // Applies the config's extension if the request has none. As over gRPC, with windows truncation cuts only what
+  // exceeds max_tokens_per_input.
   void Extend(v1::EmbedOptions& options) const {
     if (options.has_extension() || !tei_.extension.has_value()) return;
     *options.mutable_extension() = ToMessage(*tei_.extension);
@@ -208,7 +210,7 @@ class TeiTokens final : public TeiDialect {
     text += "]";
   }
 
-  // TEI counts bytes.
+  // Appends the tokens. TEI's offsets count bytes.
   static void AppendTokens(const std::string& source, const v1::TokenizedText& tokens, std::string& text) {
     const std::vector<size_t> starts = CodePointStarts(source);
     const char* separator = "";
@@ -225,7 +227,7 @@ class TeiTokens final : public TeiDialect {
     }
   }
 
-  // The byte at which each code point begins, and the end.
+  // Returns the byte at which each code point begins, and then the size of the text.
   static std::vector<size_t> CodePointStarts(std::string_view text) {
     std::vector<size_t> starts;
     for (size_t i = 0; i < text.size(); ++i) {
@@ -277,7 +279,7 @@ class TeiInformation final : public TeiDialect {
 
  private:
   absl::Status Read(const json&, Message&) override { return absl::OkStatus(); }
-  // A page of fixed size.
+  // The answer is a page of almost fixed size.
   int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 1024 + 2 * wire_bytes; }
 
   void Write(const Message&, const Message& message, std::string& text) const override {
@@ -321,8 +323,8 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
   };
   return {
       embed("/embed"),
-      embed("/"),             // Hugging Face's InferenceClient, given the server's address alone.
-      embed("/invocations"),  // SageMaker's.
+      embed("/"),             // For Hugging Face's InferenceClient, if it is given the server's address alone.
+      embed("/invocations"),  // For SageMaker.
       vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
               &AppendAll),
       vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,

@@ -10,9 +10,9 @@
 
 namespace longembed {
 
-// POST /embed (also / and /invocations, as TEI has it), /embed_all, /embed_sparse, /tokenize and /decode, GET /info, of
-// the model of tei.v1. Beyond TEI's fields all that embed may have longembed.v1's extension, max_tokens and priority.
-// Both must outlive the routes.
+// Serves POST /embed (also as / and /invocations, like TEI), /embed_all, /embed_sparse, /tokenize and /decode, and GET
+// /info, with the model of tei.v1. Besides TEI's fields, requests for vectors may have longembed.v1's extension,
+// max_tokens and priority. Both arguments must outlive the routes.
 std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei);
 
 }  // namespace longembed

@@ -19,7 +19,7 @@ namespace {
 
 using v1::EmbedOptions;
 
-// Open enums accept any number.
+// Rejects unknown values: proto3's enums are open and accept any number.
 absl::Status CheckEnums(const EmbedOptions& options) {
   if (options.has_input_type() && !EmbedOptions::InputType_IsValid(options.input_type())) {
     return UnknownEnumValue("options.input_type", options.input_type());
@@ -52,7 +52,7 @@ absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const
   return output;
 }
 
-// Whether a model of token vectors encodes the texts as queries or documents.
+// Returns whether a model of token vectors encodes the texts as queries or as documents.
 absl::StatusOr<TokenVectors> TokenVectorsOf(const EmbedOptions& options, EmbedOptions::Output output,
                                             const ModelManifest& model) {
   if (output != EmbedOptions::TOKEN_VECTORS) return TokenVectors::kNone;
@@ -69,7 +69,7 @@ absl::StatusOr<TokenVectors> TokenVectorsOf(const EmbedOptions& options, EmbedOp
   return TokenVectors::kQuery;
 }
 
-// Refuses options without a meaning for weights of vocabulary entries.
+// Rejects options that have no meaning for weights of vocabulary entries.
 absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model) {
   if (options.has_dimensions()) {
     return NotWithSparse("options.dimensions", absl::StrCat(options.dimensions()),
@@ -106,7 +106,7 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
     if (factor < 1 || factor > kTokensPooledTogether) return TokenPoolingOutOfRange(factor, kTokensPooledTogether);
   }
   if (output == EmbedOptions::WINDOW_VECTORS && !extension.windows.has_value()) return WindowVectorsNeedWindows();
-  // A profile may have an aggregation for requests of one vector.
+  // A profile may set an aggregation for requests of one vector, so only one that the request itself sets is an error.
   const bool every_vector = output == EmbedOptions::WINDOW_VECTORS || output == EmbedOptions::TOKEN_VECTORS ||
                             output == EmbedOptions::SPAN_VECTORS;
   const bool in_groups = extension.windows.has_value() && extension.windows->vectors.has_value();
@@ -192,7 +192,7 @@ void FillRange(Range range, v1::Range& message) {
   message.set_end(static_cast<uint32_t>(range.end));
 }
 
-// [byte] -> how many code points begin before it.
+// Returns for each byte how many code points begin before it.
 std::vector<uint32_t> CodePointsBefore(std::string_view text) {
   std::vector<uint32_t> before(text.size() + 1);
   uint32_t count = 0;

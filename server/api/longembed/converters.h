@@ -1,5 +1,5 @@
-// longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure functions: any
-// thread.
+// Converts longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure
+// functions: any thread.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
 
@@ -24,33 +24,33 @@ struct ResolvedOptions {
   VectorOptions vector;
   Priority priority = Priority::kInteractive;
   v1::EmbedOptions::Encoding encoding = v1::EmbedOptions::FLOAT32;
-  bool several_vectors = false;      // One for each window or span, with its range.
-  std::optional<int64_t> max_terms;  // Of sparse vectors.
-  int sparse_dimensions = 0;         // Of sparse vectors; 0: the vectors are dense.
+  bool several_vectors = false;      // One vector for each window or span, with its range.
+  std::optional<int64_t> max_terms;  // For sparse vectors.
+  int sparse_dimensions = 0;         // For sparse vectors; 0: the vectors are dense.
   std::string recipe;
 };
 
-// The server's limits for the plan of one call.
+// Returns the server's limits for the plan of one call.
 PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
-// `choice`: as options.model names it; under an alias its profile is the request's extension. Errors
-// (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and ResolveDimensions, UNKNOWN_ENUM_VALUE,
-// MISPLACED_FIELD, EXTENSION_CONFLICT, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE, TOKEN_POOLING_OUT_OF_RANGE,
-// MAX_TERMS_OUT_OF_RANGE, MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
+// Checks and resolves the options. `choice` is the model that options.model names; if the name is an alias, its profile
+// is the request's extension. Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and
+// ResolveDimensions, UNKNOWN_ENUM_VALUE, MISPLACED_FIELD, EXTENSION_CONFLICT, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE,
+// TOKEN_POOLING_OUT_OF_RANGE, MAX_TERMS_OUT_OF_RANGE, MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelChoice& choice,
                                                const Profiles& profiles, const LimitsConfig& limits);
 
-// The order of `call` with these options.
+// Returns the parameters of `call` with these options.
 EmbedParams ToParams(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
                      const LimitsConfig& limits, const CallContext& call);
 
-// One input, under the field `field`. Errors as ConvertInputs.
+// Converts one input. Errors name it as `field`, and are those of ConvertInputs for one input.
 absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& field, const SpanRequest& spans,
                                    const LimitsConfig& limits);
 
-// Views of the inputs; the messages must outlive them. With partial_results an input's error stands in its place.
-// Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, and without partial_results those of an input:
-// MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES.
+// Converts the inputs to views of the messages, which must outlive them. With partial_results an input's error takes
+// the input's place. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, and without partial_results those of an
+// input: MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES.
 absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
     const google::protobuf::RepeatedPtrField<v1::Input>& inputs, const SpanRequest& spans, const LimitsConfig& limits,
     bool partial_results);
@@ -62,9 +62,9 @@ void FillExplanation(const Plan& plan, const VectorOptions& options, const Model
                      v1::ExplainResult& result);
 void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
 
-// Tokens of one text, at most `limit`. `add_special_tokens`: as the model's sequences have them, without a prompt.
-// `hold` reserves memory for so many tokens of the answer. Errors: its own; INVALID_ARGUMENT: those of
-// the tokenizer, TOO_MANY_TOKENS; their fields are relative to the text.
+// Tokenizes one text into at most `limit` tokens. With `add_special_tokens` the result has the special tokens that the
+// model's sequences have, but no prompt. `hold` reserves memory for that many tokens of the answer. Errors: those of
+// `hold`; INVALID_ARGUMENT: those of the tokenizer, and TOO_MANY_TOKENS, with fields relative to the text.
 absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
                         absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result);
 

@@ -17,24 +17,24 @@
 namespace longembed {
 namespace {
 
-// Messages of one stream that are processed at a time: enough for some batches of short texts.
+// Messages of one stream that are processed at a time: enough for a few batches of short texts.
 constexpr size_t kMaxMessages = 256;
 
-// State shared by the messages of a stream. Changed by Start and Reject of its operations only, which a host runs one
+// State that the messages of a stream share. Only Start and Reject of its operations change it; a host runs those one
 // after the other.
 struct Corpus {
   ServedModel* model = nullptr;  // Null before the first message.
   ResolvedOptions options;       // Set by the first message, then read by all operations.
 
-  // A text whose last part has not come.
+  // A text whose last part has not arrived.
   bool in_parts = false;
-  bool failed = false;  // Its error has been answered; its other parts are skipped.
+  bool failed = false;  // The text's error has been answered; its other parts are skipped.
   std::string id;
   std::string text;
-  std::unique_ptr<Charge> memory;  // Of the text.
+  std::unique_ptr<Charge> memory;  // The memory that the text holds.
 };
 
-// Whether an error is the input's own, and the stream continues.
+// Returns whether an error concerns one input only, so that the stream continues.
 bool IsOfInput(const absl::Status& status) {
   return !absl::IsUnavailable(status) && !absl::IsCancelled(status) && !absl::IsDeadlineExceeded(status);
 }
@@ -62,8 +62,8 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
                               [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
 
-  // A message that cannot be read has its error under its id, if the id can be read; but not the first, whose options
-  // are those of the stream.
+  // Answers a message that cannot be read with its error, under the message's id if that can be read. An error of the
+  // first message ends the stream instead, because it has the options of all messages.
   void Reject(const absl::Status& status, Done done) override {
     done_ = std::move(done);
     if (corpus_->model == nullptr || request_.id().empty()) return End(status);
@@ -99,7 +99,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return absl::OkStatus();
   }
 
-  // Of outputs with several; about.
+  // Estimates the number of vectors, for outputs with several; else 0.
   int64_t ExpectedVectors() const {
     constexpr int64_t kBytesPerToken = 4, kTokensPerSentence = 16;
     const ResolvedOptions& options = corpus_->options;
@@ -115,10 +115,10 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return 1 + tokens / windows->tokens.value_or(corpus_->model->model().manifest.trained_window);
   }
 
-  // A part of a text whose error has been answered.
+  // Returns whether the message is a part of a text whose error has been answered.
   bool IsPassedOver() const { return corpus_->in_parts && corpus_->failed && request_.id() == corpus_->id; }
 
-  // Errors of the stream.
+  // Checks the order of parts. Its errors end the stream.
   absl::Status CheckPart() const {
     const Corpus& corpus = *corpus_;
     if (corpus.in_parts && request_.id() != corpus.id) return PartsInterrupted(corpus.id, request_.id());
@@ -126,7 +126,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
   }
 
-  // Sets complete_ when the text is whole. Errors: of the text, whose parts must be dropped (FailParts).
+  // Sets complete_ when the text is whole. Errors concern the text; the caller must then drop its parts (FailParts).
   absl::Status AddPart() {
     Corpus& corpus = *corpus_;
     complete_ = !corpus.in_parts && !request_.more_parts();
@@ -154,7 +154,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     return absl::OkStatus();
   }
 
-  // The text becomes this message's.
+  // Moves the text into this message.
   absl::Status TakeText() {
     corpus_->memory = nullptr;
     const auto bytes = static_cast<int64_t>(corpus_->text.size());
@@ -190,7 +190,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     End(absl::OkStatus());
   }
 
-  // The error of an input is its answer; OK for a part, which has no answer.
+  // Ends the operation with the input's error as its answer. If `status` is OK, this was a part, which has no answer.
   void EndInput(const absl::Status& status) {
     if (status.ok() || !IsOfInput(status)) return End(status);
     complete_ = true;
@@ -202,7 +202,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   const LongembedContext& context_;
   const std::shared_ptr<Corpus> corpus_;
   Request& message_;
-  bool complete_ = false;  // An answer follows.
+  bool complete_ = false;  // Whether the message has an answer.
   int64_t expected_bytes_ = 0;
   std::string model_name_;
   std::shared_ptr<EmbedCall> embed_;

@@ -1,5 +1,5 @@
-// EmbedStream of longembed.v1, apart from how it travels: the messages of a stream share the options of the first, and
-// a text may come in parts.
+// EmbedStream of longembed.v1, independent of the transport. The messages of a stream share the options of the first
+// message, and a text may come in parts.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_EMBED_STREAM_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_EMBED_STREAM_H_
 
@@ -8,13 +8,13 @@
 
 namespace longembed {
 
-// Of one stream.
+// The method and the options of one stream.
 struct EmbedStreamParts {
   ApiMethod method;
   StreamOptions options;
 };
 
-// `context` must outlive the stream.
+// Creates the state of one stream. `context` must outlive the stream.
 EmbedStreamParts MakeEmbedStream(const LongembedContext& context);
 
 }  // namespace longembed

@@ -8,16 +8,16 @@
 
 namespace longembed {
 
-// The methods take raw bytes, so that malformed requests get an answer with words (wire.h).
+// The methods take raw bytes, so that malformed requests get a readable error (wire.h).
 using RawEmbeddingService = v1::EmbeddingService::WithRawCallbackMethod_Embed<
     v1::EmbeddingService::WithRawCallbackMethod_EmbedStream<v1::EmbeddingService::WithRawCallbackMethod_Explain<
         v1::EmbeddingService::WithRawCallbackMethod_Tokenize<v1::EmbeddingService::WithRawCallbackMethod_ListModels<
             v1::EmbeddingService::WithRawCallbackMethod_GetModel<v1::EmbeddingService::Service>>>>>>;
 
-// Thread-safe, as gRPC requires.
+// Runs every method under a host. Thread-safe, as gRPC requires.
 class EmbeddingServiceImpl final : public RawEmbeddingService {
  public:
-  // Both must outlive it.
+  // Both arguments must outlive the service.
   EmbeddingServiceImpl(const LongembedContext& context, const HostContext& host);
 
   grpc::ServerUnaryReactor* Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,

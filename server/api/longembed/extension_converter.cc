@@ -30,7 +30,7 @@ const FieldDescriptor& FieldOf(const Message& message, const char* name) {
   return *message.GetDescriptor()->FindFieldByName(name);
 }
 
-// Reads an extension's fields from a message of the same names.
+// Reads an extension's fields from a message whose fields have the same names.
 class MessageFields {
  public:
   MessageFields(const Message& message, std::string path, absl::Status& status)
@@ -79,8 +79,8 @@ class MessageFields {
   absl::Status& status_;
 };
 
-// Writes them. A number that is always there stays unset at 0, and an enum at its first value: that is the default. One
-// that may be left out is written where it is there, 0 too.
+// Writes an extension's fields to such a message. A required number is left unset if it is 0, and an enum if it has its
+// first value, because those are the defaults. An optional number is written whenever it is present, even as 0.
 class MessageWriter {
  public:
   explicit MessageWriter(Message& message) : message_(message) {}
@@ -115,7 +115,7 @@ class MessageWriter {
   Message& message_;
 };
 
-// Converts an extension without `recommended` and `profile`. Fields of errors are relative to it.
+// Converts an extension without `recommended` and `profile`. The fields that errors name are relative to it.
 absl::StatusOr<Extension> Convert(const v1::Extension& asked) {
   absl::Status status;
   MessageFields fields(asked, "", status);
@@ -130,7 +130,7 @@ absl::StatusOr<Extension> Checked(absl::StatusOr<Extension> extension, const Mod
   return extension;
 }
 
-// `recommended` and `profile` exclude other fields.
+// Checks that `field`, `recommended` or `profile`, is the only field set.
 absl::Status CheckAlone(const v1::Extension& asked, const char* field) {
   std::vector<const FieldDescriptor*> set;
   v1::Extension::GetReflection()->ListFields(asked, &set);
@@ -170,7 +170,7 @@ absl::StatusOr<Extension> ResolveRecommended(const v1::Extension& asked, v1::Emb
   return recommended->one_vector.value_or(Extension());
 }
 
-// Kinds are named after their methods.
+// Returns the kind of a method. Kinds have the names of their methods.
 v1::Method::Kind KindOf(const Positions& positions) {
   v1::Method::Kind kind = v1::Method::PLAIN;
   if (!positions.is_plain()) v1::Method::Kind_Parse(absl::AsciiStrToUpper(positions.method), &kind);
@@ -237,7 +237,7 @@ absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::Embed
 
 void FillRecommendations(const ModelManifest& manifest, v1::Model& model) {
   const absl::StatusOr<Recommendations> recommended = RecommendationsOf(manifest);
-  if (!recommended.ok()) return;  // Loading refused the model.
+  if (!recommended.ok()) return;  // Such a model is not loaded.
   if (recommended->one_vector.has_value()) *model.mutable_recommended_extension() = ToMessage(*recommended->one_vector);
   if (recommended->window_vectors.has_value()) {
     *model.mutable_recommended_multi_vector_extension() = ToMessage(*recommended->window_vectors);

@@ -1,4 +1,4 @@
-// longembed.v1.Extension to the planner's Extension, and what the planner made of it back. Pure functions: any thread.
+// Converts longembed.v1.Extension to the planner's Extension, and plans back to messages. Pure functions: any thread.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_EXTENSION_CONVERTER_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_EXTENSION_CONVERTER_H_
 
@@ -11,14 +11,14 @@
 
 namespace longembed {
 
-// Converts a request's extension, resolves `recommended` (which depends on `output`) and `profile`, and checks it
-// against the model.
-// Errors (INVALID_ARGUMENT): those of CheckExtension, below options.extension; UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE,
-// EXTENSION_CONFLICT (two methods, or something beside `recommended` or `profile`).
+// Converts a request's extension, resolves `recommended` (which depends on `output`) and `profile`, and checks the
+// result against the model. Errors (INVALID_ARGUMENT): those of CheckExtension, below options.extension;
+// UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE, EXTENSION_CONFLICT (two methods, or other fields beside `recommended` or
+// `profile`).
 absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
                                            const ModelManifest& model, const Profiles& profiles);
 
-// Converts an extension; omits numbers that depend on the text.
+// Converts an extension. Omits numbers that depend on the text.
 v1::Extension ToMessage(Extension extension);
 
 // Converts the model's recommendations for GetModel.

@@ -60,7 +60,7 @@ class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
     End(WithinMemory([&] {
       for (absl::StatusOr<EmbeddedInput>& input : answer->results) {
         FillResult(input, options_, *response_.add_results());
-        input = absl::CancelledError();  // Its vectors are in the message now.
+        input = absl::CancelledError();  // Frees its vectors, which are in the message now.
       }
       response_.set_model(model_->name());
       response_.set_prompt(options_.input.prompt);
@@ -160,7 +160,7 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
       return TooManyInputs("texts", request_.texts_size(), api_.limits.max_inputs_per_call);
     }
     const bool add_special_tokens = !request_.has_add_special_tokens() || request_.add_special_tokens();
-    // A token's message, its text apart.
+    // Memory of a token's message, without its text.
     constexpr int64_t kBytesPerToken = 2 * sizeof(v1::Token) + 3 * sizeof(v1::Range);
     const auto hold = [this](int64_t tokens) { return HoldAnswer(tokens * kBytesPerToken); };
     int64_t left = api_.limits.max_tokens_per_input;

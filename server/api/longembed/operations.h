@@ -1,4 +1,4 @@
-// The unary methods of longembed.v1, apart from how they travel.
+// The unary methods of longembed.v1, independent of the transport.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_OPERATIONS_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_OPERATIONS_H_
 
@@ -8,14 +8,14 @@
 
 namespace longembed {
 
-// All of it outlives the operations.
+// The objects that operations use. All of them must outlive the operations.
 struct LongembedContext : ApiContext {
   const Profiles& profiles;
 };
 
-// `context` must outlive the method.
+// `context` must outlive the methods.
 ApiMethod EmbedMethod(const LongembedContext& context);
-// A vector for each token of the sequence, special tokens and prompt included; not normalized.
+// Gives a vector for each token of the sequence, special tokens and prompt included, not normalized.
 ApiMethod EmbedEveryTokenMethod(const LongembedContext& context);
 ApiMethod ExplainMethod(const LongembedContext& context);
 ApiMethod TokenizeMethod(const LongembedContext& context);

@@ -59,7 +59,7 @@ absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
 
 // --------------------------------------------------------------------------------------------------------- operations
 
-// Shared code of Embed, EmbedAll and EmbedSparse: one text, encoded by the scheduler.
+// Shared code of Embed, EmbedAll and EmbedSparse: the scheduler encodes one text.
 template <typename RequestType, typename ResponseType>
 class TeiEncode : public TypedOperation<RequestType, ResponseType> {
  public:
@@ -78,7 +78,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   }
   std::string model() const override { return context_.model.name(); }
 
-  // TEI repeats the metadata in headers, times in milliseconds.
+  // TEI repeats the metadata in headers, with times in milliseconds.
   Operation::Headers headers() const override {
     const tei::v1::Metadata& metadata = this->response_.metadata();
     const auto millis = [](uint64_t nanos) { return absl::StrCat(nanos / 1000000); };
@@ -119,15 +119,15 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
     return params;
   }
 
-  // TEI tokenizes prompt and text as one, and truncates them so.
+  // Adds prompt and text as one, because TEI tokenizes and truncates them together.
   absl::Status AddPlain(std::string prompt, EmbedParams& params) {
     text_ = std::move(prompt) + this->request_.inputs();
     params.inputs.emplace_back(Input(std::string_view(text_)));
     return this->call_.memory.HoldMore(Memory::kRequests, static_cast<int64_t>(text_.size()));
   }
 
-  // As longembed.v1 does it under this extension: each window has the prompt, and truncation cuts the text alone,
-  // beyond what the extension gets through.
+  // Adds the text as longembed.v1 does with this extension: each window has the prompt, and truncation cuts only text
+  // that exceeds what the extension can hold.
   absl::Status AddExtended(std::string prompt, EmbedParams& params) {
     params.inputs.emplace_back(Input(std::string_view(this->request_.inputs())));
     params.input_options.prompt = std::move(prompt);
@@ -157,7 +157,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
     this->End(absl::OkStatus());
   }
 
-  std::string text_;  // Prompt and inputs, of a plain text.
+  std::string text_;  // Prompt and inputs, if there is no extension.
   std::shared_ptr<EmbedCall> embed_;
 };
 
@@ -221,7 +221,7 @@ class TeiEmbedSparse final : public TeiEncode<EmbedSparseRequest, EmbedSparseRes
   }
 };
 
-// Tokenizing is slow, and decoding may be.
+// Runs on the worker pool, because tokenizing is slow and decoding may be.
 template <typename RequestType, typename ResponseType>
 class TeiPooled : public PooledOperation<RequestType, ResponseType> {
  public:
@@ -252,7 +252,7 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
     const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
     if (!tokens.ok()) return tokens.status();
     if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
-    // A token's message, its text apart.
+    // Memory of a token's message, without its text.
     constexpr int64_t kBytesPerToken = 2 * sizeof(tei::v1::SimpleToken);
     const auto held = static_cast<int64_t>(tokens->ids.size()) * kBytesPerToken;
     RETURN_IF_ERROR(HoldAnswer(held));
@@ -291,7 +291,7 @@ absl::Status DecodeInto(const TeiContext& context, const DecodeRequest& request,
   return absl::OkStatus();
 }
 
-constexpr int64_t kBytesPerToken = 4;  // A token is about as much text as a word.
+constexpr int64_t kBytesPerToken = 4;  // A rough estimate: the text of a token has about four bytes.
 
 class TeiDecode final : public TeiPooled<DecodeRequest, DecodeResponse> {
  public:
@@ -347,7 +347,7 @@ const char* TypeName(Precision precision) {
   return "";
 }
 
-// The most tokens of a text.
+// Returns the maximum number of tokens of a text.
 int64_t MaxInputLength(const TeiContext& context) {
   const ModelManifest& manifest = context.model.model().manifest;
   const LimitsConfig& limits = context.limits;
@@ -389,7 +389,7 @@ ApiMethod MakeTeiMethod(const char* name, const TeiContext& context) {
   return method;
 }
 
-// A method over an output that the model may lack.
+// Returns a method whose output the model may lack.
 template <typename SomeOperation>
 ApiMethod MakeTeiMethod(const char* name, const TeiContext& context, bool available, const char* output) {
   return available ? MakeTeiMethod<SomeOperation>(name, context) : TeiLacks(name, output);

@@ -1,4 +1,4 @@
-// The methods of tei.v1, apart from how they travel.
+// The methods of tei.v1, independent of the transport.
 #ifndef LONGEMBED_SERVER_API_TEI_OPERATIONS_H_
 #define LONGEMBED_SERVER_API_TEI_OPERATIONS_H_
 
@@ -13,30 +13,32 @@
 
 namespace longembed {
 
-// Dependencies of every operation. All must outlive it.
+// The objects and settings that operations use. All of them must outlive the operations.
 struct TeiContext : ApiContext {
   ServedModel& model;
-  std::string default_prompt;  // Put before inputs of requests that name no prompt.
-  // Of every text, checked against the model. Absent: texts are plain.
+  std::string default_prompt;  // Added to inputs of requests that name no prompt.
+  // The extension for every text, checked against the model. Absent: no extension.
   std::optional<Extension> extension;
   std::string version;
 };
 
-// TEI's map: what its backend or its tokenizer fails at is FAILED_PRECONDITION; the rest keeps its code.
+// Maps a status to TEI's codes: failures of its backend and of its tokenizer are FAILED_PRECONDITION there. Other codes
+// stay.
 absl::Status ToTeiStatus(const absl::Status& status);
 
-// The prompt of a request that names this one, or none (empty). Errors (INVALID_ARGUMENT): UNKNOWN_PROMPT.
+// Returns the prompt named `prompt_name`, or the default prompt if the name is empty. Errors (INVALID_ARGUMENT):
+// UNKNOWN_PROMPT.
 absl::StatusOr<std::string> TeiPrompt(const TeiContext& context, const std::string& prompt_name);
 
-// `context` must outlive the method. If the model lacks the output of a method, the method is not offered.
+// `context` must outlive the methods. A method whose output the model lacks is not offered.
 ApiMethod TeiInfoMethod(const TeiContext& context);
 ApiMethod TeiEmbedMethod(const char* name, const TeiContext& context);
 ApiMethod TeiEmbedAllMethod(const char* name, const TeiContext& context);
 ApiMethod TeiEmbedSparseMethod(const char* name, const TeiContext& context);
 ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context);
-ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context);  // Of tei/v1/http.proto.
-// A method that this server does not offer, because `what` is missing.
+ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context);  // Uses tei/v1/http.proto.
+// Returns a method that this server does not offer, because `what` is missing.
 ApiMethod TeiLacks(const char* name, const char* what);
 
 }  // namespace longembed

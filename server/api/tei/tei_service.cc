@@ -13,7 +13,7 @@ namespace {
 
 constexpr char kNoClassifier[] = "classifier", kNoReranker[] = "reranker";
 
-// Messages of one stream that are processed at a time: a few batches.
+// At most 64 messages of one stream are processed at a time: a few batches.
 StreamOptions StreamOptionsOf(const TeiContext& context) {
   return {.max_messages = 64, .max_bytes = context.limits.max_request_bytes};
 }
@@ -100,14 +100,14 @@ TeiRerankService::Stream* TeiRerankService::RerankStream(grpc::CallbackServerCon
 
 namespace {
 
-// The key that has no meaning where tei.v1 is not served; empty: none is set.
+// Returns a key that is set though it has no meaning where tei.v1 is not served; empty if there is none.
 std::string KeyWithoutModel(const TeiConfig& config) {
   if (!config.default_prompt.empty()) return "tei.default_prompt";
   if (!config.profile.empty()) return "tei.profile";
   return config.has_extension() ? "tei.extension" : "";
 }
 
-// The extension that the config names, under `key`.
+// Returns the extension that the config names, and sets `key` to the key that names it.
 absl::StatusOr<Extension> ReadExtension(const TeiConfig& config, const ModelChoice& choice, const Profiles& profiles,
                                         std::string& key) {
   const bool has_key = !config.profile.empty() || config.has_extension();
@@ -124,7 +124,7 @@ absl::StatusOr<Extension> ReadExtension(const TeiConfig& config, const ModelChoi
   return absl::InvalidArgumentError(absl::StrCat("tei.profile is \"", config.profile, "\", which is no profile"));
 }
 
-// Returns the extension for long texts. Absent: plain. Errors name the key.
+// Returns the extension for long texts; nullopt if the config has none. Errors name the key.
 absl::StatusOr<std::optional<Extension>> ExtensionOf(const TeiConfig& config, const ModelChoice& choice,
                                                      const Profiles& profiles, const LimitsConfig& limits) {
   std::string key;

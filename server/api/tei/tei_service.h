@@ -1,4 +1,4 @@
-// tei.v1, the gRPC API of Hugging Face text-embeddings-inference, so that its clients can be pointed here: Info, Embed
+// tei.v1, the gRPC API of Hugging Face text-embeddings-inference, so that its clients can use this server. Info, Embed
 // and Tokenize answer; Predict and Rerank return UNIMPLEMENTED.
 #ifndef LONGEMBED_SERVER_API_TEI_TEI_SERVICE_H_
 #define LONGEMBED_SERVER_API_TEI_TEI_SERVICE_H_
@@ -72,7 +72,7 @@ class TeiTokenizeService final : public RawTeiTokenize {
   const HostContext& host_;
 };
 
-// The two services that are not offered.
+// Predict and Rerank are not offered.
 using RawTeiPredict = tei::v1::Predict::WithRawCallbackMethod_Predict<
     tei::v1::Predict::WithRawCallbackMethod_PredictPair<tei::v1::Predict::WithRawCallbackMethod_PredictStream<
         tei::v1::Predict::WithRawCallbackMethod_PredictPairStream<tei::v1::Predict::Service>>>>;
@@ -109,17 +109,17 @@ class TeiRerankService final : public RawTeiRerank {
   const HostContext& host_;
 };
 
-// All of them, over one model.
+// All services of tei.v1, over one model.
 class TeiServices {
  public:
-  // Null where tei.v1 is not offered: there are several models, and the config names none. All must outlive it. Errors
-  // of `config`: NOT_FOUND, INVALID_ARGUMENT.
+  // Creates the services. Returns null if tei.v1 is not offered, because there are several models and the config names
+  // none. All arguments must outlive them. Errors about `config`: NOT_FOUND, INVALID_ARGUMENT.
   static absl::StatusOr<std::unique_ptr<TeiServices>> Make(const TeiConfig& config, const ApiContext& api,
                                                            const Profiles& profiles, const HostContext& host);
 
   Services services() { return {&info_, &embed_, &tokenize_, &predict_, &rerank_}; }
-  // The services that report health.
   const TeiContext& context() const { return context_; }
+  // Returns the names of the services that report health.
   static std::vector<std::string> names();
 
  private:
