@@ -52,6 +52,13 @@ def test_markers():
     assert not tidy.check_markers("a.py", "mastodon")
 
 
+def test_comments():
+    for line in ("// Of the text.", "  // Whose turn it is.", "# What a client sends.", '    """That a thread has had."""', "// Of those that run"):
+        assert tidy.check_comments("a.cc", f"int a;\n{line}\n"), line
+    for line in ("// The client's turn.", "// Offers a token.", "// Of equal norms, the first counts.", "int a;  // Of the text.", "// Returns a.\n// Of two, one."):
+        assert not tidy.check_comments("a.cc", f"int a;\n{line}\n"), line
+
+
 def test_file_names():
     assert all(map(tidy.check_file_name, ["server/utils.h", "a/util/b.cc", "tests/string_utils.py", "common/a.h"]))
     assert not tidy.check_file_name("server/utilization.h")

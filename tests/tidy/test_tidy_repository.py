@@ -36,6 +36,10 @@ def test_words(check):
     report(over(check))
 
 
+def test_comments():
+    report(over(tidy.check_comments, "*.h", "*.cc", "*.cu", "*.py", "*.rs", "*.proto", "*.sh", "*.yaml", "*.cmake", "*CMakeLists.txt"))
+
+
 def test_file_names():
     report([finding for path in tidy.tracked() for finding in tidy.check_file_name(path)])
 

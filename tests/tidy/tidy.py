@@ -197,6 +197,20 @@ def check_markers(path: str, text: str) -> list[Finding]:
     return [Finding(path, number, f"{mark[0]}: file an issue instead") for number, line in enumerate(text.splitlines(), 1) if (mark := re.search(r"\b(TODO|FIXME|XXX)\b", line))]
 
 
+FRAGMENT = re.compile(r"(?:(?:Whose|Who|What|That|Nor)\b|Of\b[^,]*(?:[.;]|$))")
+
+
+def check_comments(path: str, text: str) -> list[Finding]:
+    """Checks that no comment or docstring begins as a fragment whose subject has to be guessed: "Of the text.", "Whose turn it is."."""
+    found, in_comment = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        began = re.match(r"\s*(?://+|#+|\"\"\") ?(?P<words>\w.*)", line)
+        if began and not in_comment and (mark := FRAGMENT.match(began["words"])):
+            found.append(Finding(path, number, f"a comment that begins with {mark[0].split()[0]}: begin with a verb, or with the noun that it is about"))
+        in_comment = bool(re.match(r"\s*(?://|#)", line))
+    return found
+
+
 # Names and shape of code.
 
 
