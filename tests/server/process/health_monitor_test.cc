@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <thread>
 
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -25,6 +26,7 @@ class HealthMonitorTest : public ::testing::Test {
     request.add_inputs()->set_text("a");
     for (int i = 0; i < calls; ++i) {
       grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
       v1::EmbedResponse response;
       EXPECT_EQ(stub->Embed(&context, request, &response).error_code(), expected);
     }
@@ -50,13 +52,14 @@ class HealthMonitorTest : public ::testing::Test {
     }
   }
 
-  // Checks the models until the server is healthy. A check sees the result of the probe before it.
-  void CheckUntilItServes(HealthMonitor& monitor) {
-    for (int i = 0; i < 500 && server_.health().IsServing("") != true; ++i) {
-      monitor.CheckModels();
+  // Checks the models until health is as expected. A check sees the result of the probe before it, and nothing that
+  // hangs if this process was starved since the last check.
+  void CheckUntilServing(bool expected, HealthMonitor& monitor) {
+    for (int i = 0; i < 500 && server_.health().IsServing("") != expected; ++i) {
       absl::SleepFor(absl::Milliseconds(20));
+      monitor.CheckModels();
     }
-    ExpectServing(true);
+    ExpectServing(expected);
   }
 
   FakeServer server_;
@@ -87,7 +90,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProb
   monitor_.CheckModels();
   ExpectServing(false);
   encoder_.FailWith(absl::OkStatus());
-  CheckUntilItServes(monitor_);
+  CheckUntilServing(true, monitor_);
   Embed(1, grpc::StatusCode::OK);
 }
 
@@ -102,16 +105,12 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   std::jthread waits([this] { Embed(1, grpc::StatusCode::UNAVAILABLE); });
   monitor.CheckModels();
   ExpectServing(true);  // A batch may take a moment.
-  while (server_.models().models()[0]->hanging() < absl::Milliseconds(200)) {
-    absl::SleepFor(absl::Milliseconds(20));
-    monitor.CheckModels();
-  }
-  monitor.CheckModels();
-  ExpectServing(false);
+  while (server_.models().models()[0]->hanging() < absl::Milliseconds(200)) absl::SleepFor(absl::Milliseconds(20));
+  CheckUntilServing(false, monitor);
   ExpectLive(false);
   Embed(1, grpc::StatusCode::UNAVAILABLE);  // New calls need not wait, either.
   encoder_.OpenGate();
-  CheckUntilItServes(monitor);
+  CheckUntilServing(true, monitor);
   ExpectLive(true);
   Embed(1, grpc::StatusCode::OK);
 }
@@ -138,7 +137,7 @@ TEST_F(HealthMonitorTest, AModelThatFailsForTooLongEndsLiveness) {
   ExpectServing(false);
   ExpectLive(false);
   encoder_.FailWith(absl::OkStatus());
-  CheckUntilItServes(monitor);
+  CheckUntilServing(true, monitor);
   ExpectLive(true);
 }
 
