@@ -64,6 +64,18 @@ def test_file_names():
     assert not tidy.check_file_name("server/utilization.h")
 
 
+def test_rooms(tmp_path):
+    for path, included in {"model/plan/a.cc": "model/plan/methods/b.h", "model/plan/methods/b.h": "system/c.h", "system/c.h": ""}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(f'#include "{included}"\n#include <vector>\n')
+    rooms = tidy.includes(["model/plan/a.cc", "model/plan/methods/b.h", "system/c.h"], tmp_path)
+    assert rooms == {"model/plan": {"model/plan/methods"}, "model/plan/methods": {"system"}, "system": set()} and not tidy.check_rooms(rooms)
+    upward = tidy.check_rooms(rooms | {"system": {"server/core"}})
+    assert [str(finding) for finding in upward] == ["system:1: includes server/core, which is not below it"]
+    circle = tidy.check_rooms(rooms | {"model/plan/methods": {"model/plan"}})
+    assert "includes itself" in circle[0].what
+
+
 def test_include_guards():
     good = "// A.\n#ifndef LONGEMBED_SERVER_A_H_\n#define LONGEMBED_SERVER_A_H_\nint a;\n#endif  // LONGEMBED_SERVER_A_H_\n"
     assert not tidy.check_include_guard("server/a.h", good)

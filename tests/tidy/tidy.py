@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import graphlib
 import re
 import subprocess
 from dataclasses import dataclass
@@ -218,6 +219,40 @@ def check_file_name(path: str) -> list[Finding]:
     """Checks for names of leftover files."""
     bad = re.search(r"(^|[/_])(utils?|helpers?|misc|common)([._/]|$)", path)
     return [Finding(path, 1, f"a file or folder named {bad[2]} says nothing about what is in it")] if bad else []
+
+
+# Floors of the house. A folder may include those before it.
+FLOORS = {"system": (), "program": (), "model": ("system",), "server": ("system", "program", "model"), "client": ("system", "program")}
+
+
+def room(path: str) -> str:
+    """Returns the room of a source file: its floor and the folder below that. The methods of model/plan are a room of their own."""
+    folders = path.split("/")[:-1]
+    return "/".join(folders[:3] if folders[:3] == ["model", "plan", "methods"] else folders[:2])
+
+
+def includes(paths: list[str], root: Path = ROOT) -> dict[str, set[str]]:
+    """Returns the rooms that each room includes."""
+    rooms: dict[str, set[str]] = {}
+    for path in paths:
+        included = re.findall(r'^#include "((?:%s)/[^"]+)"' % "|".join(FLOORS), read_text(path, root) or "", re.M)
+        rooms.setdefault(room(path), set()).update(room(file) for file in included)
+    return {name: names - {name} for name, names in rooms.items()}
+
+
+def check_rooms(rooms: dict[str, set[str]]) -> list[Finding]:
+    """Checks that no room includes one of a floor above, and that rooms do not include each other in a circle."""
+    found = [
+        Finding(name, 1, f"includes {other}, which is not below it")
+        for name, others in rooms.items()
+        for other in others
+        if (floor := name.split("/")[0]) != (below := other.split("/")[0]) and below not in FLOORS[floor]
+    ]
+    try:
+        graphlib.TopologicalSorter(rooms).prepare()
+    except graphlib.CycleError as error:
+        found.append(Finding(error.args[1][0], 1, "includes itself: " + " <- ".join(error.args[1])))
+    return found
 
 
 def check_include_guard(path: str, text: str) -> list[Finding]:
