@@ -1,9 +1,8 @@
-// Passes an error on. For .cc files: a macro in an installed header would meet those of its users.
+// Passes an error on to the caller. Only .cc files include it: a macro in an installed header might collide with one of
+// its users' macros.
 //
-//   absl::Status Load(const std::string& path) {
-//     RETURN_IF_ERROR(CheckPath(path));
-//     ...
-//   }
+//   RETURN_IF_ERROR(CheckPath(path));
+//   return ReadAll(path);
 #ifndef LONGEMBED_SYSTEM_RETURN_IF_ERROR_H_
 #define LONGEMBED_SYSTEM_RETURN_IF_ERROR_H_
 

@@ -7,6 +7,7 @@
 #include "model/errors/errors.h"
 #include "model/text/hf_tokenizers/hf_tokenizers.h"
 #include "model/yaml/yaml_mapping.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -34,6 +35,13 @@ void Collect(void* context, const int32_t* ids, const uint32_t* begins, const ui
 
 void Tokenize(const char* json, size_t size, const char* text, size_t length, TokenizedText& result) {
 #include "examples/model/text/hf_tokenizers/hf_tokenizers.h"
+}
+
+absl::Status CheckPath(const std::string& path);
+absl::StatusOr<std::string> ReadAll(const std::string& path);
+
+absl::StatusOr<std::string> PassErrorsOn(const std::string& path) {
+#include "examples/system/return_if_error.h"
 }
 
 void ReadLimits(const std::string& text) {
