@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
-#include "server/api/longembed/converters.h"
+#include "server/api/longembed/request_converter.h"
 #include "server/api/pooled_operation.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
