@@ -22,6 +22,8 @@ class Dialect : public Codec {
     std::string body;  // JSON.
   };
   virtual Error Describe(const absl::Status& status) const = 0;
+  // Returns headers of the answer. REQUIRES: Serialize returned OK.
+  virtual Operation::Headers headers() const { return {}; }
 };
 
 // Returns the HTTP status of an error: that of its reason if HTTP has one, else that of its code, by the mapping of

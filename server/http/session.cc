@@ -317,7 +317,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
       return;
     }
     last_request_ = last_request_ || unread_;
-    if (outcome.status.ok()) return Write(200, kJson, ByteChain(outcome.answer), outcome.headers);
+    if (outcome.status.ok()) return Write(200, kJson, ByteChain(outcome.answer), dialect_->headers());
     Dialect::Error error = dialect_->Describe(outcome.status);
     Write(error.http_status, kJson, ByteChain(std::move(error.body)), RetryHeaders(outcome.status));
   }

@@ -9,7 +9,8 @@
 
 #include "model/text/hf_tokenizer.h"
 #include "model/text/utf8.h"
-#include "server/api/longembed/converters.h"
+#include "server/api/longembed/answer_converter.h"
+#include "server/api/longembed/request_converter.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 #include "tests/fuzz/expect.h"

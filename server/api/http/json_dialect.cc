@@ -44,6 +44,7 @@ absl::Status JsonDialect::Serialize(const google::protobuf::Message& request, co
   const auto size = static_cast<int64_t>(text.size());
   if (size > max_bytes) return ResponseTooLarge(size, max_bytes);
   bytes = ToBytes(std::move(text));
+  headers_ = HeadersFor(message);
   return absl::OkStatus();
 }
 

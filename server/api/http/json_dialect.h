@@ -15,6 +15,7 @@ class JsonDialect : public Dialect {
   absl::Status Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) final;
   // Assumes that the answer is mostly floats, which take four bytes each on the wire and at most 16 as text.
   int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 4 * wire_bytes; }
+  Operation::Headers headers() const final { return headers_; }
   absl::Status Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
                          int64_t max_bytes, grpc::ByteBuffer& bytes) final;
 
@@ -24,6 +25,11 @@ class JsonDialect : public Dialect {
   // Appends the answer to `request` to `text`.
   virtual void Write(const google::protobuf::Message& request, const google::protobuf::Message& message,
                      std::string& text) const = 0;
+  // Returns headers of the answer.
+  virtual Operation::Headers HeadersFor(const google::protobuf::Message&) const { return {}; }
+
+ private:
+  Operation::Headers headers_;
 };
 
 // The keys under which a dialect reports an error's text, reason and field.

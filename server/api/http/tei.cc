@@ -78,6 +78,7 @@ class TeiVectors : public TeiDialect {
     RETURN_IF_ERROR(fields.TakeOptions({"extension", "max_tokens", "priority"}, options));
     Extend(options);
     RETURN_IF_ERROR(fields.CheckAllTaken());
+    for (const v1::Input& input : request.inputs()) characters_ += CodePoints(input.text());
     RETURN_IF_ERROR(CheckTokenIds(request, context_.models, context_.profiles));
     return SetPrompt(request);
   }
@@ -139,10 +140,28 @@ class TeiVectors : public TeiDialect {
     text += "]";
   }
 
+  Operation::Headers HeadersFor(const Message& message) const override {
+    const auto& response = static_cast<const v1::EmbedResponse&>(message);
+    const auto nanos = [](const google::protobuf::Duration& duration) {
+      return static_cast<uint64_t>(duration.seconds() * 1'000'000'000 + duration.nanos());
+    };
+    tei::v1::Metadata metadata;
+    metadata.set_compute_chars(characters_);
+    uint32_t tokens = 0;
+    for (const v1::EmbedResult& result : response.results()) tokens += result.tokens();
+    metadata.set_compute_tokens(tokens);
+    metadata.set_tokenization_time_ns(nanos(response.timing().tokenization()));
+    metadata.set_queue_time_ns(nanos(response.timing().queue()));
+    metadata.set_inference_time_ns(nanos(response.timing().inference()));
+    metadata.set_total_time_ns(nanos(response.timing().total()));
+    return HeadersOf(tei_, metadata);
+  }
+
   const LongembedContext& context_;
   const v1::EmbedOptions::Output output_;
   const AppendResult append_;
   std::string prompt_name_;
+  uint32_t characters_ = 0;  // Code points of the inputs, without prompts.
 };
 
 void AppendOne(const v1::EmbedResult& result, std::string& text) { AppendVector(result.embeddings(0), text); }

@@ -7,7 +7,8 @@
 
 #include "longembed/v1/embedding.pb.h"
 #include "model/errors/errors.h"
-#include "server/api/longembed/converters.h"
+#include "server/api/longembed/answer_converter.h"
+#include "server/api/longembed/request_converter.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
 #include "server/errors/rpc_status.h"

@@ -5,7 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
-#include "server/api/longembed/converters.h"
+#include "server/api/longembed/answer_converter.h"
+#include "server/api/longembed/model_converter.h"
+#include "server/api/longembed/request_converter.h"
 #include "server/api/pooled_operation.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"

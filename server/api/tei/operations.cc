@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
-#include "server/api/longembed/converters.h"
+#include "server/api/longembed/request_converter.h"
 #include "server/api/pooled_operation.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
@@ -29,11 +29,6 @@ using tei::v1::EmbedSparseRequest;
 using tei::v1::EmbedSparseResponse;
 using tei::v1::EncodeRequest;
 using tei::v1::EncodeResponse;
-
-uint32_t CodePoints(const std::string& text) {
-  return static_cast<uint32_t>(
-      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
-}
 
 absl::StatusOr<std::string> NamedPrompt(const TeiContext& context, const std::string& name) {
   const auto& prompts = context.model.model().manifest.prompts;
@@ -78,19 +73,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   }
   std::string model() const override { return context_.model.name(); }
 
-  // TEI repeats the metadata in headers, with times in milliseconds.
-  Operation::Headers headers() const override {
-    const tei::v1::Metadata& metadata = this->response_.metadata();
-    const auto millis = [](uint64_t nanos) { return absl::StrCat(nanos / 1000000); };
-    return {{"x-compute-type", context_.model.encoder().device() == "cpu" ? "cpu" : "gpu"},
-            {"x-compute-time", millis(metadata.total_time_ns())},
-            {"x-compute-characters", absl::StrCat(metadata.compute_chars())},
-            {"x-compute-tokens", absl::StrCat(metadata.compute_tokens())},
-            {"x-total-time", millis(metadata.total_time_ns())},
-            {"x-tokenization-time", millis(metadata.tokenization_time_ns())},
-            {"x-queue-time", millis(metadata.queue_time_ns())},
-            {"x-inference-time", millis(metadata.inference_time_ns())}};
-  }
+  Operation::Headers headers() const override { return HeadersOf(context_, this->response_.metadata()); }
 
  protected:
   virtual absl::Status FillParams(EmbedParams& params) = 0;
@@ -401,6 +384,22 @@ bool GivesSparse(const TeiContext& context) {
 }
 
 }  // namespace
+
+uint32_t CodePoints(std::string_view text) {
+  return static_cast<uint32_t>(std::ranges::count_if(text, [](char c) { return !IsContinuationByte(c); }));
+}
+
+Operation::Headers HeadersOf(const TeiContext& context, const tei::v1::Metadata& metadata) {
+  const auto millis = [](uint64_t nanos) { return absl::StrCat(nanos / 1000000); };
+  return {{"x-compute-type", context.model.encoder().device() == "cpu" ? "cpu" : "gpu"},
+          {"x-compute-time", millis(metadata.total_time_ns())},
+          {"x-compute-characters", absl::StrCat(metadata.compute_chars())},
+          {"x-compute-tokens", absl::StrCat(metadata.compute_tokens())},
+          {"x-total-time", millis(metadata.total_time_ns())},
+          {"x-tokenization-time", millis(metadata.tokenization_time_ns())},
+          {"x-queue-time", millis(metadata.queue_time_ns())},
+          {"x-inference-time", millis(metadata.inference_time_ns())}};
+}
 
 absl::StatusOr<std::string> TeiPrompt(const TeiContext& context, const std::string& prompt_name) {
   return prompt_name.empty() ? context.default_prompt : NamedPrompt(context, prompt_name);

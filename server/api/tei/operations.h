@@ -4,12 +4,14 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "model/plan/extension.h"
 #include "server/api/api_context.h"
 #include "server/core/operation.h"
 #include "server/core/served_model.h"
+#include "tei/v1/tei.pb.h"
 
 namespace longembed {
 
@@ -25,6 +27,11 @@ struct TeiContext : ApiContext {
 // Maps a status to TEI's codes: failures of its backend and of its tokenizer are FAILED_PRECONDITION there. Other codes
 // stay.
 absl::Status ToTeiStatus(const absl::Status& status);
+
+// Returns the number of code points of a text, as TEI counts characters.
+uint32_t CodePoints(std::string_view text);
+// Returns the headers in which TEI repeats the metadata of an answer, with times in milliseconds.
+Operation::Headers HeadersOf(const TeiContext& context, const tei::v1::Metadata& metadata);
 
 // Returns the prompt named `prompt_name`, or the default prompt if the name is empty. Errors (INVALID_ARGUMENT):
 // UNKNOWN_PROMPT.

@@ -1,17 +1,13 @@
-#include "server/api/longembed/converters.h"
+#include "server/api/longembed/request_converter.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
-#include "model/text/utf8.h"
-#include "model/vector/encoding.h"
 #include "model/vector/token_pooling.h"
 #include "server/core/recipe.h"
 #include "server/errors/errors.h"
-#include "server/errors/rpc_status.h"
 #include "system/return_if_error.h"
 
 namespace longembed {
@@ -173,57 +169,6 @@ Truncate ConvertTruncate(EmbedOptions::Truncate truncate) {
   }
 }
 
-v1::Model::Pooling ConvertPooling(Pooling pooling) {
-  switch (pooling) {
-    case Pooling::kMean:
-      return v1::Model::MEAN;
-    case Pooling::kCls:
-      return v1::Model::CLS;
-    case Pooling::kLast:
-      return v1::Model::LAST;
-    case Pooling::kNone:
-      return v1::Model::NONE;
-  }
-  return v1::Model::POOLING_UNKNOWN;
-}
-
-void FillRange(Range range, v1::Range& message) {
-  message.set_start(static_cast<uint32_t>(range.start));
-  message.set_end(static_cast<uint32_t>(range.end));
-}
-
-// Returns for each byte how many code points begin before it.
-std::vector<uint32_t> CodePointsBefore(std::string_view text) {
-  std::vector<uint32_t> before(text.size() + 1);
-  uint32_t count = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    before[i] = count;
-    if (!IsContinuationByte(text[i])) ++count;
-  }
-  before[text.size()] = count;
-  return before;
-}
-
-absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::Token& token) {
-  absl::StatusOr<std::string> text = tokenizer.TokenText(id);
-  if (!text.ok()) return text.status();
-  token.set_id(static_cast<uint32_t>(id));
-  token.set_text(*std::move(text));
-  token.set_special(special);
-  return absl::OkStatus();
-}
-
-}  // namespace
-
-PlanLimits ToPlanLimits(const LimitsConfig& limits) {
-  return {.max_tokens = limits.max_tokens_per_input,
-          .max_sequence_tokens = limits.max_tokens_per_sequence,
-          .max_run_tokens = limits.max_run_tokens_per_call,
-          .max_vectors = limits.max_vectors_per_call};
-}
-
-namespace {
-
 absl::StatusOr<std::string> PromptOf(const EmbedOptions& options, const ModelManifest& model,
                                      const LimitsConfig& limits) {
   if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
@@ -292,21 +237,6 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   return resolved;
 }
 
-}  // namespace
-
-absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelChoice& choice,
-                                               const Profiles& profiles, const LimitsConfig& limits) {
-  if (choice.extension == nullptr) return ResolveOwnOptions(options, *choice.model, profiles, limits);
-  if (options.has_extension()) return ExtensionBesideAlias("options.model", choice.profile);
-  EmbedOptions under_profile = options;
-  under_profile.mutable_extension()->set_profile(choice.profile);
-  absl::StatusOr<ResolvedOptions> resolved = ResolveOwnOptions(under_profile, *choice.model, profiles, limits);
-  if (!resolved.ok()) return RenameField(resolved.status(), "options.extension.profile", "options.model");
-  return resolved;
-}
-
-namespace {
-
 absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const SpanRequest& spans,
                                                  const std::string& parent) {
   const std::string field = parent + ".ranges";
@@ -326,10 +256,6 @@ absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const S
   return ranges;
 }
 
-}  // namespace
-
-namespace {
-
 int BitsOf(EmbedOptions::Encoding encoding) {
   switch (encoding) {
     case EmbedOptions::FLOAT16:
@@ -345,6 +271,24 @@ int BitsOf(EmbedOptions::Encoding encoding) {
 }
 
 }  // namespace
+
+PlanLimits ToPlanLimits(const LimitsConfig& limits) {
+  return {.max_tokens = limits.max_tokens_per_input,
+          .max_sequence_tokens = limits.max_tokens_per_sequence,
+          .max_run_tokens = limits.max_run_tokens_per_call,
+          .max_vectors = limits.max_vectors_per_call};
+}
+
+absl::StatusOr<ResolvedOptions> ResolveOptions(const EmbedOptions& options, const ModelChoice& choice,
+                                               const Profiles& profiles, const LimitsConfig& limits) {
+  if (choice.extension == nullptr) return ResolveOwnOptions(options, *choice.model, profiles, limits);
+  if (options.has_extension()) return ExtensionBesideAlias("options.model", choice.profile);
+  EmbedOptions under_profile = options;
+  under_profile.mutable_extension()->set_profile(choice.profile);
+  absl::StatusOr<ResolvedOptions> resolved = ResolveOwnOptions(under_profile, *choice.model, profiles, limits);
+  if (!resolved.ok()) return RenameField(resolved.status(), "options.extension.profile", "options.model");
+  return resolved;
+}
 
 EmbedParams ToParams(const ResolvedOptions& options, std::vector<absl::StatusOr<Input>> inputs,
                      const LimitsConfig& limits, const CallContext& call) {
@@ -395,156 +339,6 @@ absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
     converted.push_back(std::move(input));
   }
   return converted;
-}
-
-void FillEmbedding(const std::vector<float>& vector, EmbedOptions::Encoding encoding, v1::Embedding& embedding) {
-  embedding.set_dimensions(static_cast<uint32_t>(vector.size()));
-  switch (encoding) {
-    case EmbedOptions::FLOAT16:
-      embedding.set_packed(PackFloat16(vector));
-      return;
-    case EmbedOptions::BFLOAT16:
-      embedding.set_packed(PackBfloat16(vector));
-      return;
-    case EmbedOptions::INT8: {
-      Int8Vector packed = PackInt8(vector);
-      embedding.set_packed(std::move(packed.bytes));
-      embedding.set_scale(packed.scale);
-      return;
-    }
-    case EmbedOptions::BINARY:
-      embedding.set_packed(PackBinary(vector));
-      return;
-    default:
-      embedding.mutable_values()->Add(vector.begin(), vector.end());
-  }
-}
-
-void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result) {
-  if (!input.ok()) {
-    *result.mutable_error() = ToRpcStatus(input.status());
-    return;
-  }
-  for (const OutputVector& vector : input->vectors) {
-    v1::Embedding& embedding = *result.add_embeddings();
-    FillEmbedding(vector.values, options.encoding, embedding);
-    if (options.sparse_dimensions > 0) {
-      embedding.set_dimensions(static_cast<uint32_t>(options.sparse_dimensions));
-      embedding.mutable_indices()->mutable_ids()->Add(vector.indices.begin(), vector.indices.end());
-    }
-    if (!options.several_vectors) continue;
-    FillRange(vector.content, *embedding.mutable_range());
-  }
-  result.set_tokens(static_cast<uint32_t>(input->plan.tokens));
-  result.set_truncated_tokens(static_cast<uint32_t>(input->plan.truncated_tokens));
-  result.set_truncated_tokens_estimated(input->plan.estimated);
-  for (const PlannedSequence& planned : input->plan.sequences) FillSequence(planned, *result.add_sequences());
-}
-
-void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing) {
-  const auto fill = [](absl::Duration duration, google::protobuf::Duration& message) {
-    absl::Duration rest;
-    message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
-    message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
-  };
-  fill(answer.tokenization, *timing.mutable_tokenization());
-  fill(answer.queue, *timing.mutable_queue());
-  fill(answer.inference, *timing.mutable_inference());
-  fill(total, *timing.mutable_total());
-}
-
-void FillExplanation(const Plan& plan, const VectorOptions& options, const ModelManifest& model,
-                     v1::ExplainResult& result) {
-  result.set_tokens(static_cast<uint32_t>(plan.tokens));
-  result.set_truncated_tokens(static_cast<uint32_t>(plan.truncated_tokens));
-  result.set_capacity(static_cast<uint32_t>(plan.capacity));
-  for (const PlannedSequence& planned : plan.sequences) FillSequence(planned, *result.add_sequences());
-  const Cost cost = EstimateCost(model, plan);
-  result.mutable_cost()->set_tokens(static_cast<uint64_t>(cost.tokens));
-  result.mutable_cost()->set_attention_pairs(static_cast<uint64_t>(cost.attention_pairs));
-  result.mutable_cost()->set_gflop(cost.gflop);
-  if (!options.windows.vectors.has_value()) return;
-  for (const Range range : RangesOfVectors(plan, options)) FillRange(range, *result.add_vectors());
-}
-
-void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model) {
-  const ModelManifest& manifest = served.model().manifest;
-  model.set_name(served.name());
-  model.set_architecture(manifest.architecture);
-  model.set_family(manifest.family == Family::kApe ? v1::Model::APE : v1::Model::ROPE);
-  model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
-  model.set_trained_window_source(manifest.trained_window_source);
-  model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
-  for (const std::string& name : OutputsOf(manifest)) {
-    v1::EmbedOptions::Output output = v1::EmbedOptions::ONE_VECTOR;
-    if (v1::EmbedOptions::Output_Parse(name, &output)) model.add_outputs(output);
-  }
-  const bool sparse = manifest.sparse_head != SparseHeadKind::kNone, tokens = manifest.token_vectors.has_value();
-  const bool dense = manifest.pooling != Pooling::kNone || tokens;
-  model.set_dimensions(static_cast<uint32_t>(dense ? manifest.vector_size : 0));
-  if (tokens) model.set_max_query_tokens(static_cast<uint32_t>(manifest.token_vectors->query_tokens));
-  model.set_sparse_dimensions(static_cast<uint32_t>(sparse ? manifest.vocabulary_size : 0));
-  model.set_rotary_base(manifest.rotary_base);
-  if (manifest.family == Family::kRope) model.set_rotary_factor(manifest.rotary_factor);
-  if (manifest.rotary_scaling.has_value()) model.set_rotary_scaling(manifest.rotary_scaling->kind);
-  for (const int dimensions : manifest.trained_dimensions) {
-    if (dense) model.add_trained_dimensions(static_cast<uint32_t>(dimensions));
-  }
-  model.set_pooling(ConvertPooling(manifest.pooling));
-  model.mutable_prompts()->insert(manifest.prompts.begin(), manifest.prompts.end());
-  model.mutable_input_types()->insert(manifest.input_types.begin(), manifest.input_types.end());
-  model.set_default_prompt_name(manifest.default_prompt_name);
-  model.set_similarity_function(manifest.similarity_function);
-  model.set_add_eos_token(manifest.add_eos_token);
-  for (const std::string& method : MethodsOf(manifest)) model.add_methods(method);
-  for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
-  for (std::string& alias : AliasesOf(served, profiles)) model.add_aliases(std::move(alias));
-  FillRecommendations(manifest, model);
-  model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
-  model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));
-  model.mutable_limits()->set_max_vectors_per_call(static_cast<uint32_t>(limits.max_vectors_per_call));
-  model.mutable_limits()->set_max_run_tokens_per_call(static_cast<uint32_t>(limits.max_run_tokens_per_call));
-  model.mutable_limits()->set_max_tokens_per_sequence(static_cast<uint32_t>(limits.max_tokens_per_sequence));
-  model.mutable_limits()->set_max_prompt_bytes(static_cast<uint32_t>(limits.max_prompt_bytes));
-  model.mutable_limits()->set_max_request_bytes(static_cast<uint64_t>(limits.max_request_bytes));
-  model.mutable_limits()->set_max_response_bytes(static_cast<uint64_t>(limits.max_response_bytes));
-  model.mutable_limits()->set_max_streamed_text_bytes(static_cast<uint64_t>(MaxStreamedTextBytes(limits)));
-  model.set_precision(PrecisionName(served.encoder().precision()));
-  if (const std::optional<PrecisionReport>& report = served.precision_report(); report.has_value()) {
-    model.mutable_precision_check()->set_lowest_cosine(report->lowest_cosine);
-    model.mutable_precision_check()->set_mean_cosine(report->mean_cosine);
-    model.mutable_precision_check()->set_texts(static_cast<uint32_t>(report->texts));
-  }
-  model.set_device(served.encoder().device());
-  model.set_engine(served.encoder().engine());
-  model.set_kernels(served.encoder().kernels());
-  model.mutable_file_sha256()->insert(manifest.file_sha256.begin(), manifest.file_sha256.end());
-  model.set_source(manifest.source);
-  model.set_license(manifest.license);
-}
-
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
-                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result) {
-  const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
-  if (!tokens.ok()) return tokens.status();
-  if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
-  RETURN_IF_ERROR(hold(static_cast<int64_t>(tokens->ids.size())));
-  const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {
-    if (!add_special_tokens) return absl::OkStatus();
-    for (const int32_t id : ids) {
-      RETURN_IF_ERROR(AddToken(*model.tokenizer, id, true, *result.add_tokens()));
-    }
-    return absl::OkStatus();
-  };
-  RETURN_IF_ERROR(add_specials(model.manifest.special_prefix));
-  const std::vector<uint32_t> code_points = CodePointsBefore(text);
-  for (size_t i = 0; i < tokens->ids.size(); ++i) {
-    v1::Token& token = *result.add_tokens();
-    RETURN_IF_ERROR(AddToken(*model.tokenizer, tokens->ids[i], false, token));
-    token.mutable_range()->set_start(code_points[tokens->ranges[i].begin]);
-    token.mutable_range()->set_end(code_points[tokens->ranges[i].end]);
-  }
-  return add_specials(model.manifest.special_suffix);
 }
 
 }  // namespace longembed

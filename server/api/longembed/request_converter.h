@@ -1,13 +1,12 @@
-// Converts longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure
-// functions: any thread.
-#ifndef LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
-#define LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
+// Converts requests of longembed.v1 to the core's types. Checks every field that a request may set. Pure functions: any
+// thread.
+#ifndef LONGEMBED_SERVER_API_LONGEMBED_REQUEST_CONVERTER_H_
+#define LONGEMBED_SERVER_API_LONGEMBED_REQUEST_CONVERTER_H_
 
-#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "longembed/v1/embedding.pb.h"
 #include "server/api/longembed/extension_converter.h"
@@ -55,19 +54,6 @@ absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
     const google::protobuf::RepeatedPtrField<v1::Input>& inputs, const SpanRequest& spans, const LimitsConfig& limits,
     bool partial_results);
 
-void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
-void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result);
-void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing);
-void FillExplanation(const Plan& plan, const VectorOptions& options, const ModelManifest& model,
-                     v1::ExplainResult& result);
-void FillModel(const ServedModel& served, const Profiles& profiles, const LimitsConfig& limits, v1::Model& model);
-
-// Tokenizes one text into at most `limit` tokens. With `add_special_tokens` the result has the special tokens that the
-// model's sequences have, but no prompt. `hold` reserves memory for that many tokens of the answer. Errors: those of
-// `hold`; INVALID_ARGUMENT: those of the tokenizer, and TOO_MANY_TOKENS, with fields relative to the text.
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
-                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result);
-
 }  // namespace longembed
 
-#endif  // LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
+#endif  // LONGEMBED_SERVER_API_LONGEMBED_REQUEST_CONVERTER_H_

@@ -1,0 +1,32 @@
+// Converts vectors, plans and tokens to messages of longembed.v1. Pure functions: any thread.
+#ifndef LONGEMBED_SERVER_API_LONGEMBED_ANSWER_CONVERTER_H_
+#define LONGEMBED_SERVER_API_LONGEMBED_ANSWER_CONVERTER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "longembed/v1/embedding.pb.h"
+#include "server/api/longembed/request_converter.h"
+#include "server/core/embed_call.h"
+
+namespace longembed {
+
+void FillEmbedding(const std::vector<float>& vector, v1::EmbedOptions::Encoding encoding, v1::Embedding& embedding);
+void FillResult(const absl::StatusOr<EmbeddedInput>& input, const ResolvedOptions& options, v1::EmbedResult& result);
+void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& timing);
+void FillExplanation(const Plan& plan, const VectorOptions& options, const ModelManifest& model,
+                     v1::ExplainResult& result);
+
+// Tokenizes one text into at most `limit` tokens. With `add_special_tokens` the result has the special tokens that the
+// model's sequences have, but no prompt. `hold` reserves memory for that many tokens of the answer. Errors: those of
+// `hold`; INVALID_ARGUMENT: those of the tokenizer, and TOO_MANY_TOKENS, with fields relative to the text.
+absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
+                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result);
+
+}  // namespace longembed
+
+#endif  // LONGEMBED_SERVER_API_LONGEMBED_ANSWER_CONVERTER_H_
