@@ -33,7 +33,7 @@ absl::Status NameErrors(const std::vector<int32_t>& ids, const absl::Status& sta
 
 void Collect(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends, size_t count);
 
-void Tokenize(const char* json, size_t size, const char* text, size_t length, TokenizedText& result) {
+void Tokenize(const char* json, size_t size, const char* text, size_t length, TokenizedText& result){
 #include "examples/model/text/hf_tokenizers/hf_tokenizers.h"
 }
 
