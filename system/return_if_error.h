@@ -1,4 +1,4 @@
-// Passes an error on. For .cc files: a macro in an installed header would meet those of its users.
+// Passes an error on. For .cc files: a macro in an installed header could collide with macros of its users.
 //
 //   absl::Status Load(const std::string& path) {
 //     RETURN_IF_ERROR(CheckPath(path));

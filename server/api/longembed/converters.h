@@ -1,5 +1,5 @@
 // Converts longembed.v1 messages to the core's types and back. Checks every field that a request may set. Pure
-// functions: any thread.
+// functions that any thread can call.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_CONVERTERS_H_
 
