@@ -8,11 +8,12 @@
 
 namespace longembed {
 
-// Returns the CPU time that all threads of this process have used together. Any thread.
+// Returns the CPU time that all threads of this process have used together. May be called on any thread.
 absl::Duration ProcessCpuTime();
 
 // Returns whether a thread of this process runs, or would run if it got a core. False for a thread that waits for a
-// lock, a device or a file, and where the system does not say. Any thread.
+// lock, a device or a file, and where the system does not say. May be
+// called on any thread.
 bool WantsCpu(pid_t thread);
 
 }  // namespace longembed

@@ -67,7 +67,7 @@ struct Raw {
 void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeoutSeconds) {
   // CLI11's own envname is not used: all commands share `raw`, and every command that is not called would overwrite the
   // flag.
-  command.add_option("--server", raw.server, "HOST:PORT; outranks LONGEMBED_SERVER of the environment")
+  command.add_option("--server", raw.server, "HOST:PORT; takes precedence over the variable LONGEMBED_SERVER")
       ->default_str(ClientOptions().server);
   command.add_flag("--tls", raw.tls, "Use TLS");
   command
@@ -78,14 +78,15 @@ void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeou
                           .add_option("--client-certificate", raw.client_certificate_file,
                                       "PEM file with this client's certificate, for servers that ask for one")
                           ->type_name(kFile);
-  auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with its key")->type_name(kFile);
+  auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with the key of that certificate")
+                  ->type_name(kFile);
   certificate->needs(key);
   key->needs(certificate);
   command.add_option("--api-key-file", raw.api_key_file, "File whose first line is the API key")->type_name(kFile);
-  command.add_option("--timeout", raw.timeout_seconds, "Seconds without an answer, retries included")
+  command.add_option("--timeout", raw.timeout_seconds, "Maximum seconds without an answer, retries included")
       ->check(PositiveNumber())
       ->default_str(absl::StrCat(timeout_seconds));
-  command.add_option("--output", raw.output, "json, or text to read")
+  command.add_option("--output", raw.output, "json, or text for people")
       ->check(CLI::IsMember({"json", "text"}))
       ->capture_default_str();
 }
@@ -107,7 +108,7 @@ void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
 }
 
 void AddEmbedOptions(CLI::App& command, Raw& raw) {
-  command.add_option("--model", raw.model, "Name of the model; optional where the server has one");
+  command.add_option("--model", raw.model, "Name of the model; optional if the server has only one");
   auto* prompts = command.add_option_group("prompt", "At most one");
   prompts->add_option("--prompt-name", raw.prompt_name, "A prompt of the model, such as query or passage");
   prompts->add_option("--input-type", raw.input_type, "query or document")->check(CLI::IsMember({"query", "document"}));
@@ -117,14 +118,15 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
       ->check(CLI::IsMember({"none", "end", "start"}))
       ->capture_default_str();
   command
-      .add_option("--max-tokens", raw.max_tokens,
-                  "Of a text, prompt included: beyond it --truncate applies, before any extension")
+      .add_option(
+          "--max-tokens", raw.max_tokens,
+          "Maximum tokens of a text, prompt included; --truncate cuts a longer one before any extension applies")
       ->check(Decimal());
   raw.extension.AddTo(command);
   command.add_option("--dimensions", raw.dimensions, "Keep the first N components")
       ->check(Decimal())
       ->each([&raw](const std::string&) { raw.has_dimensions = true; });
-  command.add_flag("--force-dimensions", raw.force_dimensions, "Even where the model is not trained for N");
+  command.add_flag("--force-dimensions", raw.force_dimensions, "Allow --dimensions that the model is not trained for");
   command.add_flag("--no-normalize", raw.no_normalize, "Do not scale vectors to length 1");
   command.add_option("--encoding", raw.encoding, "float32, float16, bfloat16, int8, binary")
       ->check(CLI::IsMember({"float32", "float16", "bfloat16", "int8", "binary"}))
@@ -252,7 +254,7 @@ CommandLine::CommandLine() {
   for (CLI::App* command : {&embed_, &explain_}) AddEmbedOptions(*command, raw_);
   embed_.add_flag("--partial", arguments_.partial,
                   "A text that fails becomes a line with an error; the others go on (exit status 3)");
-  embed_.add_option("--in-flight", arguments_.in_flight, "Most texts without an answer")
+  embed_.add_option("--in-flight", arguments_.in_flight, "Maximum number of texts without an answer")
       ->check(Decimal())
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
@@ -270,8 +272,8 @@ CommandLine::CommandLine() {
 void CommandLine::AddInspectCommands() {
   AddConnection(health_, raw_, kHealthTimeoutSeconds);
   health_.add_option("--service", arguments_.health_service,
-                     "A service of grpc.health.v1; the server as a whole without");
-  tokenize_.add_option("--model", raw_.model, "Name of the model; optional where the server has one");
+                     "A service of grpc.health.v1. Default: the server as a whole");
+  tokenize_.add_option("--model", raw_.model, "Name of the model; optional if the server has only one");
   completion_.add_option("shell", shell_, "The shell")->required()->check(CLI::IsMember({"bash", "zsh"}));
 }
 

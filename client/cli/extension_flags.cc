@@ -70,7 +70,7 @@ std::string PositionsHelp() {
                     : numbers.empty() ? name
                                       : absl::StrCat(name, "[=", numbers, "]"));
   }
-  return absl::StrCat(absl::StrJoin(forms, ", "), "; without a number it follows from the text's length");
+  return absl::StrCat(absl::StrJoin(forms, ", "), "; a number that is left out is computed from the text's length");
 }
 
 bool IsNumber(const std::string& text) {
@@ -89,39 +89,40 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_option("--overlap", overlap_, "Tokens that neighboring windows share")->needs(windows),
       command.add_flag("--short-last", short_last_, "Leave a short last window short")->needs(windows),
       command
-          .add_option(
-              "--aggregation", aggregation_,
-              "Of window vectors: mean, token-weighted-mean, max (far worse than mean), first, norm-weighted, top-norm")
+          .add_option("--aggregation", aggregation_,
+                      "How window vectors become one: mean, token-weighted-mean, max (far worse), first, "
+                      "norm-weighted, top-norm")
           ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first", "norm-weighted", "top-norm"}))
           ->needs(windows),
       command.add_option("--norm-temperature", norm_temperature_, "T of norm-weighted: weights are softmax(norm / T)")
           ->needs(windows),
-      command.add_option("--top", top_, "Of top-norm: how many window vectors, those of greatest norm")->needs(windows),
+      command.add_option("--top", top_, "Number of window vectors of greatest norm that top-norm averages")
+          ->needs(windows),
       command
           .add_option("--groups", groups_,
-                      "With --vectors window: average neighboring windows to at most so many vectors")
+                      "With --vectors window: average neighboring windows to at most this many vectors")
           ->needs(windows),
       command.add_option("--positions", positions_, PositionsHelp()),
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
       command.add_flag("--log-scaling", log_scaling_, "Scale attention with the logarithm of the length"),
-      command.add_option("--temperature", temperature_, "Divide queries by it in attention: below 1 is sharper"),
+      command.add_option("--temperature", temperature_, "Divide queries by this number; below 1, attention is sharper"),
       command.add_flag("--calibration{default}", calibration_,
                        "Even attention out over positions; --calibration=STRENGTH, 0 to 1"),
-      command.add_flag("--always", always_, "Apply it to short texts too"),
+      command.add_flag("--always", always_, "Apply the extension to short texts too"),
   };
-  auto* recommended = command.add_flag("--recommended", recommended_, "What the model recommends");
+  auto* recommended = command.add_flag("--recommended", recommended_, "The extension that the model recommends");
   auto* profile = command.add_option("--profile", profile_, "A named extension of the server");
   for (CLI::Option* flag : flags) flag->excludes(json)->excludes(recommended)->excludes(profile);
   json->excludes(recommended)->excludes(profile);
   recommended->excludes(profile);
   command
       .add_option("--vectors", vectors_,
-                  "one, one a window, span or token, or sparse (default: the model's first output)")
+                  "one, or one per window, span or token, or sparse (default: the model's first output)")
       ->check(CLI::IsMember({"one", "window", "span", "token", "sparse"}));
-  command.add_option("--token-pooling", token_pooling_, "Of documents' token vectors: keep one for about so many");
-  command.add_option("--max-terms", max_terms_, "Of sparse vectors: keep so many of the largest weights");
+  command.add_option("--token-pooling", token_pooling_, "Keep about one of this many token vectors of a document");
+  command.add_option("--max-terms", max_terms_, "Keep this many of the largest weights of a sparse vector");
   command.add_option("--spans", spans_,
-                     "Late chunking, a vector each: sentences, ranges (of the input lines), or every N tokens");
+                     "Late chunking, one vector per: sentences, ranges (of the input lines), or every N tokens");
 }
 
 absl::Status ExtensionFlags::Fill(v1::EmbedOptions& options) const {

@@ -65,7 +65,7 @@ struct VectorOptions {
   Windows windows;  // Only the aggregation with its numbers and `vectors` are used.
   // One vector per window instead of one per text, or one per group of windows if windows.vectors is set.
   bool vector_per_window = false;
-  // Factor by which token pooling reduces the number of a document's token vectors, the first one excepted. 1: no
+  // Factor by which token pooling reduces the number of a document's token vectors, except the first one. 1: no
   // pooling.
   int64_t token_pooling = 1;
 };

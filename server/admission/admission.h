@@ -13,8 +13,8 @@
 // * The expected wait: the time until the work that runs before a call, of its own priority and above, is done.
 // * A client's fair share (fair_share.h) of the tokens and of the wait.
 // The expected wait is that work divided by the pace. The pace is the rate at which such work has left the queue in the
-// last seconds, measured while there was any. Thus wrong estimates, and a machine that others use too, correct
-// themselves.
+// last few seconds, measured only while there was work. It thus corrects for wrong estimates and for a machine that is
+// shared with other processes.
 //
 // A call with much work is charged for at most an eighth of the allowed wait, and for its tokens in proportion, until
 // its last sequence has left the queue. Its sequences interleave with those of other calls (BatchQueue), so it does not

@@ -1,5 +1,6 @@
 // Resolves the name of a model in a request, which may be an alias: NAME:PROFILE is the model NAME with that profile's
-// extension. Independent of the API: every API that has a field for a model uses it. Pure functions: any thread.
+// extension. Independent of the API: every API that has a field for a model uses it. Pure functions that any thread can
+// call.
 //
 //   absl::StatusOr<ModelChoice> choice = ResolveModel(models, profiles, "e5-small-v2:archive", "options.model");
 //   if (choice.ok() && choice->extension != nullptr) plan.extension = *choice->extension;

@@ -1,4 +1,4 @@
-// Profiles: extensions with names, from the server's config. Pure functions: any thread.
+// Profiles: extensions with names, from the server's config. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_CORE_PROFILES_H_
 #define LONGEMBED_SERVER_CORE_PROFILES_H_
 

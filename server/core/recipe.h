@@ -1,5 +1,6 @@
 // The recipe of a vector. Vectors with equal recipes are comparable. Vectors with different recipes may be comparable,
-// too: truncation, for example, changes the recipe even of texts that it does not cut. Stateless: any thread.
+// too: truncation, for example, changes the recipe even of texts that it does not cut. Stateless functions that any
+// thread can call.
 #ifndef LONGEMBED_SERVER_CORE_RECIPE_H_
 #define LONGEMBED_SERVER_CORE_RECIPE_H_
 

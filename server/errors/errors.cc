@@ -184,7 +184,7 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
 absl::Status TooManyTokens(int64_t tokens, int64_t limit) {
   return Invalid(
       "", "TOO_MANY_TOKENS",
-      absl::StrCat("has ", tokens, " tokens or more; of what this server tokenizes in a call, ", limit, " are left"));
+      absl::StrCat("has ", tokens, " tokens or more; the server's limit for a call leaves ", limit, " for this text"));
 }
 
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit) {
@@ -231,7 +231,7 @@ absl::Status MalformedRequest(std::string_view message_type) {
 absl::Status UnknownFieldNumber(std::string_view path, int number) {
   return Invalid(path, "UNKNOWN_FIELD",
                  absl::StrCat(path.empty() ? "the request has" : "has", " a field number ", number,
-                              ", or one of another type, which is unknown to this version of the server"));
+                              " that this version of the server does not know, or knows with another type"));
 }
 
 absl::Status UnknownEnumValue(std::string_view field, int value) {
@@ -368,7 +368,8 @@ absl::Status PartsInterrupted(std::string_view id, std::string_view other_id) {
 }
 
 absl::Status PartsNeedText() {
-  return Invalid("more_parts", "MISPLACED_FIELD", "is set, or was; parts hold text, not token ids");
+  return Invalid("more_parts", "MISPLACED_FIELD",
+                 "is set on this message or the one before; parts hold text, not token ids");
 }
 
 absl::Status PartsUnfinished(std::string_view id) {

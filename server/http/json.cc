@@ -17,7 +17,7 @@ constexpr int kMaxDepth = 32;  // The server's messages nest half as deep.
 
 struct Shape {
   int64_t values = 1;  // An upper bound.
-  int depth = 0;       // Of arrays and objects.
+  int depth = 0;       // Number of open arrays and objects.
 };
 
 // Counts values and depth outside strings, whether or not the text is valid JSON.

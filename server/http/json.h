@@ -1,4 +1,4 @@
-// Parses and writes JSON. Pure functions: any thread.
+// Parses and writes JSON. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_HTTP_JSON_H_
 #define LONGEMBED_SERVER_HTTP_JSON_H_
 

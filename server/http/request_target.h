@@ -1,4 +1,4 @@
-// Finds the route of a request. Pure functions: any thread.
+// Finds the route of a request. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_HTTP_REQUEST_TARGET_H_
 #define LONGEMBED_SERVER_HTTP_REQUEST_TARGET_H_
 

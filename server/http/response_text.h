@@ -1,4 +1,4 @@
-// Formats HTTP headers. Pure functions: any thread.
+// Formats HTTP headers. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_
 #define LONGEMBED_SERVER_HTTP_RESPONSE_TEXT_H_
 

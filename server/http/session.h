@@ -39,9 +39,9 @@ class HttpSession {
   static std::shared_ptr<HttpSession> Start(int descriptor, boost::asio::io_context& io,
                                             std::shared_ptr<boost::asio::ssl::context> tls, const HttpContext& context);
 
-  // Ends the connection once no request is in progress. Any thread.
+  // Ends the connection once no request is in progress. May be called on any thread.
   virtual void Drain() = 0;
-  // Ends the connection now and cancels the request in progress. Any thread.
+  // Ends the connection now and cancels the request in progress. May be called on any thread.
   virtual void Close() = 0;
 };
 

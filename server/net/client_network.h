@@ -1,5 +1,5 @@
 // Identifies a client that has neither a key nor a certificate by its address. An IPv6 client is identified by its
-// network of 64 bits, because one host may use all addresses of it. Pure functions: any thread.
+// network of 64 bits, because one host may use all addresses of it. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_NET_CLIENT_NETWORK_H_
 #define LONGEMBED_SERVER_NET_CLIENT_NETWORK_H_
 

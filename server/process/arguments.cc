@@ -40,11 +40,11 @@ const std::vector<Argument>& Table() {
       {{.names = {"--config"},
         .value = "FILE",
         .is_path = true,
-        .help = "Serve what the YAML file says; deploy/config.yaml shows every key with its default"},
+        .help = "YAML file with the configuration; deploy/config.yaml shows every key with its default"},
        [](Words& words, const std::string& value) { words.server.config_path = value; }},
       {{.names = {"--check-config"},
-        .help = "Check the file of --config and what it names, models included but for their weights, and end. Opens "
-                "no port"},
+        .help = "Check the file of --config and all that it names except the weights of models, and exit. Opens no "
+                "port"},
        [](Words& words, const std::string&) { words.server.check_config = true; }},
       {{.names = {"--cpu-features"},
         .help = "Print the instruction sets of the server's own kernels that this processor has, fastest first: values "
@@ -149,7 +149,7 @@ ProgramDescription DescribeServer(const std::string& version) {
             "the server failed.",
             "2: the arguments or the config itself are wrong."}},
           {"ENVIRONMENT",
-           {"LONGEMBED__KEY sets a key of the config, and outranks the file: LONGEMBED__LISTEN is listen, "
+           {"LONGEMBED__KEY sets a key of the config and takes precedence over the file: LONGEMBED__LISTEN is listen, "
             "LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. Models and profiles are set in "
             "the file alone."}},
           {"SIGNALS",

@@ -37,7 +37,7 @@ ConfigFile::ConfigFile(const std::string& path, const ServerConfig& running)
 void ConfigFile::Reload() {
   const absl::StatusOr<ServerConfig> config = ReadConfig(path_);
   if (!config.ok()) {
-    return Log(LogLevel::kWarning, "config reload failed; keeping what runs",
+    return Log(LogLevel::kWarning, "config reload failed; the old config stays in use",
                {{"why", absl::StrReplaceAll(config.status().message(), {{"\n", "; "}})}});
   }
   Values values = ConfigValues(*config);

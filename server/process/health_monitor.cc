@@ -38,7 +38,7 @@ void HealthMonitor::CheckModels() {
 
 void HealthMonitor::SetLive(bool live) {
   if (live_ && !live) {
-    Log(LogLevel::kError, "an encoder has failed or hung for too long; health says that the process is dead");
+    Log(LogLevel::kError, "an encoder has failed or hung for too long; liveness reports NOT_SERVING");
   }
   live_ = live;
   health_.SetLive(live);

@@ -31,7 +31,7 @@ class Exchange {
   // Starts the exchange. Takes the bytes and frees them once they are parsed. `done` is called exactly once, on any
   // thread, perhaps before Start returns.
   void Start(grpc::ByteBuffer bytes, Done done);
-  // Cancels the operation. REQUIRES: Start has returned. Any thread.
+  // Cancels the operation. REQUIRES: Start has returned. May be called on any thread.
   void Cancel() { operation_->Cancel(); }
   // Returns the approximate memory of the answer. REQUIRES: Start has returned.
   int64_t expected_answer_bytes() const { return expected_bytes_; }

@@ -57,7 +57,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   struct Slot {
     std::shared_ptr<Exchange> exchange;
     int64_t request_bytes = 0;
-    int64_t bytes = 0;     // Of its request and its answer; an estimate until the answer is ready.
+    int64_t bytes = 0;     // Size of its request and its answer; an estimate until the answer is ready.
     bool started = false;  // Start has returned.
     bool ended = false;    // The exchange has its status.
   };

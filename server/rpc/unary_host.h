@@ -40,7 +40,7 @@ class UnaryHost {
   void Abandon(const absl::Status& status) { End(status); }
   // Starts the call with the complete request.
   void Start(grpc::ByteBuffer request);
-  // Cancels the call. REQUIRES: Start has returned. Any thread.
+  // Cancels the call. REQUIRES: Start has returned. May be called on any thread.
   void Cancel();
 
  private:

@@ -2,7 +2,7 @@
 //
 //   keys:
 //     - name: search-frontend            # Appears in logs and metrics; the key itself never does.
-//       sha256: 5e884898da28047151d0...  # Of the key, in hexadecimal; or `key: KEY` in plain text.
+//       sha256: 5e884898da28047151d0...  # SHA-256 of the key, in hexadecimal; or `key: KEY` in plain text.
 //       max_queued_tokens: 200000        # Optional: limit of this client's waiting tokens.
 //       max_concurrent_calls: 64         # Optional.
 #ifndef LONGEMBED_SERVER_SECURITY_API_KEYS_H_

@@ -36,7 +36,7 @@ class CallTrace {
   const TraceId& trace_id() const { return trace_id_; }
 
   // Exports a span for a message of a stream that has ended, below the call's span, with its phases below that. Only
-  // the first kMaxMessages are exported; the rest are counted. Any thread.
+  // the first kMaxMessages are exported; the rest are counted. May be called on any thread.
   void EndMessage(const RequestTrace& request, const absl::Status& status, const std::string& reason, absl::Time now);
 
   // Exports the call's span, with the phases of `request` below it. `request` is null for a stream, and for a call that
@@ -56,7 +56,7 @@ class CallTrace {
   const absl::Time arrival_;
   const absl::Duration to_wall_;  // Wall clock minus server's clock.
   std::atomic<int64_t> messages_ = 0;
-  std::atomic<int64_t> tokens_ = 0;  // Of all messages.
+  std::atomic<int64_t> tokens_ = 0;  // Tokens of all messages.
 };
 
 // Decides whether a call is traced. Thread-safe.

@@ -25,7 +25,7 @@ class SpanSender {
   // Waits for the receiver, within a time limit of its own. Returns the number of spans that it rejected. Called by one
   // thread.
   virtual absl::StatusOr<int64_t> Send(std::span<const Span> spans) = 0;
-  // Ends a running Send, and all later ones, at once. Any thread.
+  // Ends a running Send, and all later ones, at once. May be called on any thread.
   virtual void Cancel() = 0;
 };
 

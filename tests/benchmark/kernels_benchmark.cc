@@ -297,7 +297,8 @@ void Report(const Options& options, const Model& model, Precision precision) {
   std::printf("\n%s, %s, %d threads; microseconds of one thread a token, all layers\n", PrecisionName(precision),
               options.kernels->name, options.threads);
   std::printf(
-      "| part | us a token | GFLOP/s, all threads | of the best rate | of a step at 128 |\n|---|---|---|---|---|\n");
+      "| part | us per token | GFLOP/s, all threads | fraction of the best rate | fraction of a step at 128 tokens |\n"
+      "|---|---|---|---|---|\n");
   std::printf("| best product, in cache | %.1f | %.0f | 1.00 | |\n", limit_token * 1e6, best);
   const double step = MeasureEncoder(options, model, precision, 128);
   std::printf("| linear layers, 4,096 tokens | %.1f | %.0f | %.2f | %.2f |\n", linear_token * 1e6, linear_rate,

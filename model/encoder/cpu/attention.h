@@ -63,8 +63,8 @@ struct AttentionInput {
   // key plain. For keys in chunks to the right, the versions of query and key are swapped.
   Rotation plain, grouped, shifted;
   int window = 0;      // 0 means no SelfExtend.
-  int chunk = 0;       // Tokens per chunk; 0 means no dual chunk attention. Excludes a window.
-  KeyBaskets baskets;  // Excludes a reach.
+  int chunk = 0;       // Tokens per chunk; 0 means no dual chunk attention. Must be 0 if there is a window.
+  KeyBaskets baskets;  // Must be unset unless AttentionShape::reach is kEverywhere.
 };
 
 // Maximum number of queries of one call of Kernels::attend.

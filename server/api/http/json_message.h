@@ -1,4 +1,5 @@
-// Reads and writes messages in protobuf's JSON form. Errors name the field at every depth. Pure functions: any thread.
+// Reads and writes messages in protobuf's JSON form. Errors name the field at every depth. Pure functions that any
+// thread can call.
 #ifndef LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_
 #define LONGEMBED_SERVER_API_HTTP_JSON_MESSAGE_H_
 

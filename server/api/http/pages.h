@@ -1,4 +1,4 @@
-// Serves the OpenAPI document and the page that shows it. Pure functions: any thread.
+// Serves the OpenAPI document and the page that shows it. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_API_HTTP_PAGES_H_
 #define LONGEMBED_SERVER_API_HTTP_PAGES_H_
 

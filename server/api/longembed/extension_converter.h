@@ -1,4 +1,5 @@
-// Converts longembed.v1.Extension to the planner's Extension, and plans back to messages. Pure functions: any thread.
+// Converts longembed.v1.Extension to the planner's Extension, and plans back to messages. Pure functions that any
+// thread can call.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_EXTENSION_CONVERTER_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_EXTENSION_CONVERTER_H_
 

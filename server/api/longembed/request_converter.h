@@ -1,5 +1,5 @@
-// Converts requests of longembed.v1 to the core's types. Checks every field that a request may set. Pure functions: any
-// thread.
+// Converts requests of longembed.v1 to the core's types. Checks every field that a request may set. Pure functions
+// that any thread can call.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_REQUEST_CONVERTER_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_REQUEST_CONVERTER_H_
 
