@@ -143,6 +143,8 @@ def test_half_a_libtorch_is_refused(prefix, tmp_path):
 def test_no_libtorch_is_told(prefix, tmp_path):
     moved = tmp_path / "prefix"
     shutil.copytree(prefix / "lib/cmake", moved / "lib/cmake")
+    for archive in (prefix / "lib").glob("*.a"):
+        (moved / "lib" / archive.name).symlink_to(archive)
     config = moved / "lib/cmake/longembed/longembed-config.cmake"
     text, places = re.subn(r"torch_cpu PATHS \"[^\"]*\"", 'torch_cpu PATHS "/nonexistent"', config.read_text())
     assert places == 1
