@@ -55,7 +55,7 @@ SCALARS = {
 
 
 class Proto:
-    """The descriptors of longembed.v1, with the comments of everything."""
+    """The descriptors of longembed.v1, with all their comments."""
 
     def __init__(self):
         with tempfile.NamedTemporaryFile(suffix=".pb") as out:
