@@ -45,7 +45,7 @@ def show_long_text(client: str, prompt: str | None) -> None:
     """Shows the server's error for a text beyond the window, and the plan under an extension."""
     refused = run(client, "embed", prompt, {"GPL-3": LONG_TEXT})
     if refused.returncode != 0:
-        print(f"\nA text beyond the model's window is refused unless the request says how it gets through:\n  {refused.stderr.strip()}")
+        print(f"\nA text beyond the model's window is refused unless the request says how to embed it:\n  {refused.stderr.strip()}")
     plan = run(client, "explain", prompt, {"GPL-3": LONG_TEXT}, "--output", "text", "--windows").stdout.splitlines()
     print("\nlongembed explain --windows says what would happen, without running the model:")
     print("\n".join(f"  {line}" for line in plan[:3] + ["  ..."][: len(plan) > 4] + plan[3:][-1:]))

@@ -18,7 +18,7 @@ bool WantsCpu(pid_t thread) {
   std::ifstream stat(absl::StrCat("/proc/self/task/", thread, "/stat"));
   std::string line;
   std::getline(stat, line);
-  const size_t name_end = line.rfind(')');  // The thread's name stands before it, and may hold anything.
+  const size_t name_end = line.rfind(')');  // The thread's name comes before it and may contain anything.
   return name_end != std::string::npos && line.compare(name_end, 3, ") R") == 0;
 }
 

@@ -11,9 +11,8 @@ namespace longembed {
 // Returns the CPU time that all threads of this process have used together. May be called on any thread.
 absl::Duration ProcessCpuTime();
 
-// Returns whether a thread of this process runs, or would run if it got a core. False for a thread that waits for a
-// lock, a device or a file, and where the system does not say. May be
-// called on any thread.
+// Returns whether a thread of this process runs, or would run if it got a core. Returns false for a thread that waits
+// for a lock, a device or a file, and if the system does not report it. May be called on any thread.
 bool WantsCpu(pid_t thread);
 
 }  // namespace longembed

@@ -123,7 +123,7 @@ absl::Status CheckOut(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
-// Writes the vectors to --out, and the JSON lines that name their rows to FILE.jsonl beside it.
+// Writes the vectors to --out, and the JSON lines that name their rows to FILE.jsonl next to it.
 int RunToMatrix(const Arguments& arguments, const Streams& streams) {
   absl::StatusOr<NpyFile> matrix = NpyFile::Create(arguments.out_file, arguments.options.encoding());
   if (!matrix.ok()) return PrintError(matrix.status(), streams, kExitUsage);

@@ -148,12 +148,12 @@ absl::Status ExtensionFlags::FillWindows(v1::Extension& extension) const {
   if (uint32_t tokens = 0; absl::SimpleAtoi(windows_, &tokens)) {
     windows.set_tokens(tokens);
   } else if (windows_ != "default") {
-    return Wrong("--windows", absl::StrCat("\"", windows_, "\" is no number of tokens"));
+    return Wrong("--windows", absl::StrCat("\"", windows_, "\" is not a number of tokens"));
   }
   if (uint32_t tokens = 0; absl::SimpleAtoi(overlap_, &tokens)) {
     windows.set_overlap(tokens);
   } else if (!overlap_.empty()) {
-    return Wrong("--overlap", absl::StrCat("\"", overlap_, "\" is no number of tokens"));
+    return Wrong("--overlap", absl::StrCat("\"", overlap_, "\" is not a number of tokens"));
   }
   if (short_last_) windows.set_last(v1::Extension::Windows::SHORT);
   if (aggregation_ == "mean") windows.set_aggregation(v1::Extension::Windows::MEAN);
@@ -174,7 +174,7 @@ absl::Status ExtensionFlags::FillCalibration(v1::Extension& extension) const {
   double strength = 0;
   if (calibration_ == "default") return absl::OkStatus();
   if (!absl::SimpleAtod(calibration_, &strength)) {
-    return Wrong("--calibration", absl::StrCat("\"", calibration_, "\" is no strength"));
+    return Wrong("--calibration", absl::StrCat("\"", calibration_, "\" is not a number"));
   }
   calibration.set_strength(strength);
   return absl::OkStatus();

@@ -98,7 +98,7 @@ absl::StatusOr<v1::Input> ReadInput(const nlohmann::json& object) {
   input.set_text(text->get<std::string>());
   const auto ranges = object.find("ranges");
   if (ranges != object.end() && !ReadRanges(*ranges, input)) {
-    return absl::InvalidArgumentError("has \"ranges\" that are no list of [start, end] in code points");
+    return absl::InvalidArgumentError("has \"ranges\" that are not a list of [start, end] in code points");
   }
   return input;
 }

@@ -44,7 +44,7 @@ absl::StatusOr<EarlierAnswers> ReadEarlierAnswers(const std::string& path) {
     if (cut_off) break;
     if (!IsAnswer(object)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ", line ", number, ": is no answer of `longembed embed`; give another file to --out"));
+          absl::StrCat(path, ", line ", number, ": is not an answer of `longembed embed`; give another file to --out"));
     }
     earlier.ids.insert(object["id"].dump());
     earlier.failed += object.contains("error") ? 1 : 0;

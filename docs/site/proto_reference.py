@@ -15,7 +15,7 @@ VALUE = re.compile(r"(\w+) = (-?\d+)( \[[^\]]*\])?;")
 
 @dataclass
 class Block:
-    """A service, message, enum or oneof: what stands in it, in order."""
+    """A service, message, enum or oneof, with its contents in order."""
 
     kind: str
     name: str

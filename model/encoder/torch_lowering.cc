@@ -39,7 +39,7 @@ absl::StatusOr<StoredMatrix> MatrixOf(const Module& module, const std::shared_pt
   } else if (owner->scalar_type() != at::kFloat) {
     return NoKernelFor(absl::StrCat("weights of ", at::toString(owner->scalar_type())));
   }
-  if (owner->dim() != 2 || !owner->is_contiguous()) return NoKernelFor("weights that are no plain matrix");
+  if (owner->dim() != 2 || !owner->is_contiguous()) return NoKernelFor("weights that are not a plain matrix");
   matrix.data = static_cast<const std::byte*>(owner->const_data_ptr());
   matrix.rows = owner->size(0);
   matrix.columns = owner->size(1);

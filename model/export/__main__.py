@@ -20,7 +20,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model directory to write; replaced when it holds an older export")
     parser.add_argument("--name", help="the name that requests use (default: the checkpoint's)")
     parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo: tokens of the longest sequence that the model was trained on")
-    parser.add_argument("--position-stride", type=int, metavar="ROWS", help="of a position table that was expanded and tuned: rows for each trained position")
+    parser.add_argument("--position-stride", type=int, metavar="ROWS", help="rows per trained position, for a position table that was expanded and tuned")
     parser.add_argument(
         "--pooling", choices=("mean", "cls", "last", "splade"),
         help="how token vectors become one; splade: the masked language model's weights become a sparse one (default: what the checkpoint says)",
@@ -30,7 +30,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--default-prompt-name", metavar="NAME", help="the prompt of requests that name none; '' = no prompt (default: the checkpoint's)")
     parser.add_argument("--trained-dimensions", metavar="N,N", help="lengths that vectors may be cut to (default: the checkpoint's matryoshka_dimensions)")
     parser.add_argument("--recommended-extension", metavar="JSON", help="what the extension `recommended` stands for; '' = nothing is recommended")
-    parser.add_argument("--recommended-multi-vector-extension", metavar="JSON", help="the same for clients that keep a vector a window; it has `windows`")
+    parser.add_argument("--recommended-multi-vector-extension", metavar="JSON", help="the same for clients that keep one vector per window; must have `windows`")
     parser.add_argument("--license", help="the weights' license, for the manifest")
     parser.add_argument(
         "--embed-texts", type=Path, metavar="PROGRAM", help="longembed-embed-texts, to check through the model library (default: build/release's; '' = from Python)"
@@ -50,9 +50,9 @@ def extension(option: str, text: str | None, required: str | None = None) -> str
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ExportError(f"{option} {text!r} is no JSON ({error}); write for example '{{\"windows\": {{\"tokens\": 128}}}}'.") from None
+        raise ExportError(f"{option} {text!r} is not JSON ({error}); write for example '{{\"windows\": {{\"tokens\": 128}}}}'.") from None
     if not isinstance(value, dict):
-        raise ExportError(f"{option} {text!r} is no JSON object.")
+        raise ExportError(f"{option} {text!r} is not a JSON object.")
     if required and required not in value:
         raise ExportError(f"{option} {text!r} has no {required!r}.")
     return text

@@ -162,7 +162,7 @@ def _read_multi_vector(folder: Path, modules: list[Module], settings: dict, sett
         checkpoint.multi_vector = colbert.native(settings, settings_file, files.read_json(mask_file), mask_file)
         checkpoint.prompts = files.texts(content, "prompts", file)
     else:
-        raise ExportError(f"{files.name_of(file)} is of a {kind}, whose modules are {', '.join(kinds_of(modules))}; this is no form of token vectors that is served.")
+        raise ExportError(f"{files.name_of(file)} is of a {kind}, whose modules are {', '.join(kinds_of(modules))}; this form of token vectors is not supported.")
     checkpoint.prompts = {"query": "", "document": "", **checkpoint.prompts}
     if checkpoint.multi_vector.query_limit is None:
         checkpoint.multi_vector.query_length = checkpoint.window

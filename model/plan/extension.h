@@ -1,5 +1,5 @@
 // Context extension: how a request gets a text longer than the trained window through the model. An extension combines
-// windows with at most one positions method. README.md beside this file helps to choose, and lists the formulas and
+// windows with at most one positions method. README.md in this folder helps to choose, and lists the formulas and
 // their papers.
 //
 // Lo is ModelManifest::trained_window, in tokens, here and in every file of this folder.

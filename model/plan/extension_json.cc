@@ -47,7 +47,7 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
   };
   json parsed = json::parse(text, watch, /*allow_exceptions=*/false);
   if (!twice.empty()) return absl::InvalidArgumentError(absl::StrCat(twice, " appears twice"));
-  if (!parsed.is_object()) return absl::InvalidArgumentError("is no JSON object");
+  if (!parsed.is_object()) return absl::InvalidArgumentError("is not a JSON object");
   return parsed;
 }
 

@@ -121,9 +121,9 @@ def _lines(file: Path, content: str) -> Iterator[str]:
         try:
             text = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError) as error:
-            raise TrainError(f'{file}, line {number} is no JSON object with a string "text".') from error
+            raise TrainError(f'{file}, line {number} is not a JSON object with a string "text".') from error
         if not isinstance(text, str):
-            raise TrainError(f'{file}, line {number} is no JSON object with a string "text".')
+            raise TrainError(f'{file}, line {number} is not a JSON object with a string "text".')
         yield text
 
 

@@ -23,7 +23,7 @@ std::vector<int32_t> WardClusters(std::span<const std::span<const float>> vector
 // ceil(n / factor) clusters.
 std::vector<int32_t> PooledTokens(std::span<const std::span<const float>> vectors, int64_t factor);
 
-// Returns the number of clusters that PooledTokens makes of so many vectors.
+// Returns the number of clusters that PooledTokens makes of this many vectors.
 int64_t PooledCount(int64_t vectors, int64_t factor);
 
 // Returns the bytes of memory that PooledTokens needs in addition to the vectors.

@@ -23,8 +23,9 @@
 // A call with a deadline is admitted only if it would be done in time after the calls that are due before it. It is
 // charged for all of its work, because it does not interleave: the queue keeps the order that admission assumed.
 //
-// Work of oversized sequences (batching/cost_model.h) does not count toward the wait of other calls, which run beside
-// them. Oversized sequences do not interleave with each other, so an oversized call is charged for all of its work.
+// Work of oversized sequences (batching/cost_model.h) does not count toward the wait of other calls, which run at the
+// same time. Oversized sequences do not interleave with each other, so an oversized call is charged for all of its
+// work.
 //
 // Fairness over time: every client has a virtual clock. It runs ahead of real time by the work that the client has
 // waiting, times the number of clients with permits. A call's start is the time of its client's clock when it is

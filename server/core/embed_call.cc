@@ -182,7 +182,7 @@ void EmbedCall::Prepare() {
     permit_ = nullptr;
   }
   if (!status.ok()) return std::move(done_)(status);
-  std::move(done_)(std::move(answer_));  // Every input failed by itself.
+  std::move(done_)(std::move(answer_));  // Every input failed with its own error.
 }
 
 absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {

@@ -10,7 +10,7 @@
 
 namespace longembed {
 
-// Makes the TLS context anew when the certificates change. Not thread-safe.
+// Recreates the TLS context when the certificates change. Not thread-safe.
 class TlsContext {
  public:
   // `certificates` must outlive this object.

@@ -38,7 +38,8 @@ absl::StatusOr<HostAndPort> Split(const std::string& address) {
   int number = 0;
   if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &number) || number < 0 ||
       number > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", address, "\" is no address; write HOST:PORT or [IPv6]:PORT"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", address, "\" is not an address; write HOST:PORT or [IPv6]:PORT"));
   }
   std::string host = address.substr(0, colon);
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);

@@ -25,7 +25,8 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
                                 .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
                       .costs = {.attention = AttentionShare(manifest)}};
-  if (workers > 1) options.costs.oversized = kOversized * standard;  // With a single worker nothing runs beside one.
+  if (workers > 1)
+    options.costs.oversized = kOversized * standard;  // With a single worker, nothing else could run anyway.
   return options;
 }
 

@@ -65,7 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--requests", type=int, default=1500, help="at least so many in each measurement")
+    parser.add_argument("--requests", type=int, default=1500, help="minimum number in each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -454,7 +454,7 @@ def main() -> int:
                 try:
                     servers.append(start(Path(folder) / name, extra))
                 except RuntimeError as error:
-                    print(f"the server {name!r} did not start; the first one stands in: {error}", file=sys.stderr)
+                    print(f"the server {name!r} did not start, and the first one is used instead: {error}", file=sys.stderr)
                     servers.append(servers[0])
             plain = target_of(servers[0], servers[2], MODEL, SHORT, {})
             profile = target_of(servers[1], servers[2], f"{MODEL}:long", LONG, {"extension": {"profile": "long"}})

@@ -12,7 +12,7 @@ PATCHES = sorted(HERE.glob("*.patch"))
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
 def test_patch_applies(patch):
     done = subprocess.run(["git", "apply", "--check", patch], cwd=HERE.parents[1], capture_output=True, text=True)
-    assert done.returncode == 0, f"write it anew for today's tree: {done.stderr}"
+    assert done.returncode == 0, f"update it for the current tree: {done.stderr}"
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)

@@ -1,6 +1,6 @@
 """Checks the vectors that a release guarantees: tests/golden/vectors.json, for two tiny models whose weights are determined by a seed (VERSIONING.md).
 
-        LONGEMBED_WRITE_GOLDEN=1 build/venv/bin/python -m pytest tests/integration/test_golden_vectors.py     writes the file anew
+        LONGEMBED_WRITE_GOLDEN=1 build/venv/bin/python -m pytest tests/integration/test_golden_vectors.py     regenerates the file
 """
 
 import json

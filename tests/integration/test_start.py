@@ -83,7 +83,7 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
     told = checked.stderr.splitlines()
     assert checked.returncode == 1 and not checked.stdout
     for said in (
-        'listen: "nonsense" is no address',
+        'listen: "nonsense" is not an address',
         "metrics_listen: 127.0.0.1:5 is the address of health_listen, too",
         "connections.max is 1000, but this process may open 300 descriptors",
         "tls: ",

@@ -503,7 +503,7 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("--seconds", arguments.seconds, "How long calls are sent and counted")->check(CLI::PositiveNumber);
   app.add_option("--warm-up", arguments.warm_up_seconds, "Seconds before that, not counted")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--calls", arguments.calls, "Sends no more calls than so many; 0 = as many as the time takes")
+  app.add_option("--calls", arguments.calls, "Maximum number of calls; 0 = as many as the time allows")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--texts-per-call", arguments.texts_per_call, "Lines of --texts that one call embeds")
       ->check(CLI::PositiveNumber);

@@ -32,7 +32,7 @@ void SetOptions(int model, bool bulk, v1::EmbedOptions& options) {
 
 // Checks that a refusal for overload has a retry delay. The delay is at most one minute plus jitter.
 void CheckRefusal(const absl::Status& status, Checker& checker) {
-  if (absl::IsUnknown(status)) checker.Violate("an error has no words");
+  if (absl::IsUnknown(status)) checker.Violate("an error has no message");
   if (!absl::IsResourceExhausted(status)) return;
   const std::optional<absl::Duration> delay = RetryDelay(status);
   if (delay.has_value() ? *delay <= absl::ZeroDuration() || *delay > absl::Seconds(80) : !IsOutOfMemory(status)) {
@@ -146,12 +146,12 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
       checker_.Violate(absl::StrCat("a good call is called invalid: ", status.message()));
     }
     if (code == absl::StatusCode::kDeadlineExceeded && call_->deadline > server_.loop().Now()) {
-      checker_.Violate("a deadline is said to have passed that has not");
+      checker_.Violate("an error says that a deadline has passed, but it has not");
     }
     if (code == absl::StatusCode::kCancelled && !cancelled_) checker_.Violate("a call was cancelled without a request");
     if (server_.options().faulty()) return;
     if (status.ok() && spec_.poison && !spec_.tokenize && !spec_.texts.back().empty()) {
-      checker_.Violate("a call is well whose batches failed");
+      checker_.Violate("a call succeeded although its batches failed");
     }
     if (code == absl::StatusCode::kUnavailable || (code == absl::StatusCode::kInternal && !spec_.poison)) {
       checker_.Violate(absl::StrCat("a call failed: ", status.message()));
@@ -193,7 +193,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
     for (int i = 0; i < response.results_size(); ++i) {
       const auto words = static_cast<int>(std::ranges::count(call_->texts[static_cast<size_t>(i)]->text, ' '));
       if (response.results(i).tokens_size() != (words == 0 ? 0 : words - static_cast<int>(spec_.blanks)) + 2) {
-        checker_.Violate("an answer has not the tokens of its text");
+        checker_.Violate("an answer does not have the tokens of its text");
       }
     }
   }
@@ -393,7 +393,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
 
   bool CheckAnswered(Message& message) {
     if (!message.begun) checker_.Violate("a message was answered before it was sent");
-    if (message.too_late) checker_.Violate("a message was taken that came while the server drained");
+    if (message.too_late) checker_.Violate("a message that was sent while the server drained was answered");
     if (std::exchange(message.answered, true)) checker_.Violate("a message was answered twice");
     checker_.End(*message.call);
     return message.begun;
@@ -413,7 +413,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
 
   void CheckStatus(const absl::Status& status) {
     const bool all = std::ranges::all_of(messages_, [](const Message& message) { return message.answered; });
-    if (status.ok() && (!all || !sent_all_)) checker_.Violate("a stream ended well without all answers");
+    if (status.ok() && (!all || !sent_all_)) checker_.Violate("a stream ended with OK but without all answers");
     const std::string reason = ErrorReason(status);
     if (reason == "DRAINING" && !server_.draining()) checker_.Violate("a stream was drained while the server serves");
     if (absl::IsCancelled(status) && !server_.options().faulty())
@@ -434,7 +434,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
     if (is_of_stream) return checker_.Violate(absl::StrCat("a stream ended before its answers: ", status.ToString()));
     const bool has_vector = !left.front()->call->texts[0]->sequences.empty();
     if (absl::IsInvalidArgument(status) && has_vector) checker_.Violate("a stream was ended by a good message");
-    if (!spec_.tei && left.size() > 1) checker_.Violate("an error of a stream took answers with it");
+    if (!spec_.tei && left.size() > 1) checker_.Violate("a stream that ended with an error lost answers");
   }
 
   void GoAway() {

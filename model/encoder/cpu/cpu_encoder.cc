@@ -96,8 +96,8 @@ class Pool {
   size_t made_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Tracks whether a batch is canceled. The leader's thread calls `is_cancelled` every few milliseconds; helpers read the
-// last answer.
+// Tracks whether a batch is cancelled. The leader's thread calls `is_cancelled` every few milliseconds; helpers read
+// the last answer.
 class Cancellation {
  public:
   explicit Cancellation(absl::FunctionRef<bool()> is_cancelled) : is_cancelled_(is_cancelled) {}
@@ -200,7 +200,7 @@ class CpuEncoder final : public Encoder {
     // Rotations of local attention for the longest sequence; null without local attention.
     const RotaryTable* local_rotations;
 
-    // Runs a parallel loop. Skips the remaining iterations once the batch is canceled.
+    // Runs a parallel loop. Skips the remaining iterations once the batch is cancelled.
     void ParallelFor(int count, absl::FunctionRef<void(int)> body) const {
       leader.ParallelFor(count, [this, body](int i) {
         const FlushDenormals flush;

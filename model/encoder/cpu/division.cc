@@ -12,7 +12,7 @@ namespace {
 constexpr int kFewRows = 32;
 
 // Bounds of the multiply-adds of one iteration. The maximum, 5 to 10 ms on one core, exists because a helper can leave
-// and a canceled batch can end only between iterations. The minimum, some microseconds, exists because starting an
+// and a cancelled batch can end only between iterations. The minimum, some microseconds, exists because starting an
 // iteration takes part of a microsecond.
 constexpr double kMostProducts = 5e8;
 constexpr double kLeastProducts = 5e5;

@@ -1,6 +1,6 @@
-"""The routes of HTTP, and the requests and answers of the dialects that have their own: OpenAI's, TEI's and Cohere's. openapi.py makes openapi.json of it.
+"""The routes of HTTP, and the requests and answers of the dialects that have their own: OpenAI's, TEI's and Cohere's. openapi.py generates openapi.json from it.
 
-Beside the C++ that it describes: openai.cc, tei.cc, cohere.cc, proto_json.cc, health_route.cc. openapi_test.cc compares both.
+The C++ that it describes is in this folder: openai.cc, tei.cc, cohere.cc, proto_json.cc, health_route.cc. openapi_test.cc compares both.
 """
 
 
@@ -48,12 +48,12 @@ def inputs(description: str) -> dict:
 
 
 def dimensions() -> dict:
-    return count("Keep the first so many components, before normalization. 0: all. Refused where the model is not trained for it.", default=0)
+    return count("Keep this many leading components, before normalization. 0: all. Refused if the model is not trained for this number.", default=0)
 
 
 def failure(message: str, more: dict, description: str) -> dict:
     reason = text("A stable name for what is wrong, such as TOO_MANY_TOKENS.")
-    field = {"type": ["string", "null"], "description": "The field of the request that is wrong; null where it is none."}
+    field = {"type": ["string", "null"], "description": "The field of the request that is wrong. Null if no single field is."}
     parts = {"reason": reason, "field": field}
     return record({message: text("A sentence that names field, value and limit.")} | {more.get(name, name): part for name, part in parts.items()}, description)
 
@@ -61,35 +61,35 @@ def failure(message: str, more: dict, description: str) -> dict:
 # Requests. `options` are fields of longembed.v1's EmbedOptions that a dialect takes unchanged.
 REQUESTS = {
     "OpenAIEmbeddingsRequest": {
-        "description": "OpenAI's request, and options of longembed.v1 beside it.",
+        "description": "OpenAI's request, with additional options of longembed.v1.",
         "required": ["input"],
         "properties": {
             "input": inputs("A text, several texts, one text's token ids, or those of several."),
-            "model": text("Which model. May be left out when the server has exactly one."),
-            "encoding_format": choice("base64 is of float32, little endian: a quarter of the bytes.", ["float", "base64"], default="float"),
+            "model": text("The name of a model or an alias. May be left out if the server has exactly one model."),
+            "encoding_format": choice("base64 encodes float32, little endian, in about a quarter of the bytes of float.", ["float", "base64"], default="float"),
             "dimensions": dimensions(),
-            "user": text("Taken, and not used."),
+            "user": text("Accepted, but ignored."),
         },
         "options": ["extension", "prompt_name", "prompt", "input_type", "truncate", "max_tokens", "normalize", "force_dimensions", "priority"],
     },
     "TeiEmbedRequest": {
-        "description": "TEI's request, and options of longembed.v1 beside it.",
+        "description": "TEI's request, with additional options of longembed.v1.",
         "required": ["inputs"],
         "properties": {
             "inputs": inputs("A text, several texts, one text's token ids, or those of several."),
-            "truncate": flag("Cut inputs that have more tokens than the model takes, instead of refusing them.", False),
+            "truncate": flag("Cut inputs that have more tokens than the model accepts, instead of refusing them.", False),
             "truncation_direction": choice("Which end is cut away.", ["Right", "Left"], default="Right"),
-            "prompt_name": text("A name of the model's prompts. Left out: the server's tei.default_prompt."),
+            "prompt_name": text("The name of a prompt of the model. Default: the server's tei.default_prompt."),
             "normalize": flag("Scale vectors to Euclidean length 1.", True),
             "dimensions": dimensions(),
         },
         "options": ["extension", "max_tokens", "priority"],
     },
-    "TeiEmbedAllRequest": {"like": "TeiEmbedRequest", "description": "As of /embed; a vector a token comes back, as the model gives it."},
+    "TeiEmbedAllRequest": {"like": "TeiEmbedRequest", "description": "The same as for /embed. The answer has one vector per token, as the model gives it."},
     "TeiEmbedSparseRequest": {
         "like": "TeiEmbedRequest",
         "without": ["normalize", "dimensions"],
-        "description": "As of /embed, for a model with a sparse head.",
+        "description": "The same as for /embed, for a model with a sparse head.",
     },
     "TeiTokenizeRequest": {
         "description": "TEI's request.",
@@ -97,7 +97,7 @@ REQUESTS = {
         "properties": {
             "inputs": {"description": "A text, or several texts.", "anyOf": [TEXT, items(TEXT)]},
             "add_special_tokens": flag("Put the model's special tokens around each text.", True),
-            "prompt_name": text("A name of the model's prompts, which is put before each text."),
+            "prompt_name": text("The name of a prompt of the model. The prompt is put before each text."),
         },
     },
     "TeiDecodeRequest": {
@@ -109,24 +109,24 @@ REQUESTS = {
         },
     },
     "CohereEmbedRequest": {
-        "description": "Cohere's request, and options of longembed.v1 beside it.",
+        "description": "Cohere's request, with additional options of longembed.v1.",
         "required": ["texts"],
         "properties": {
             "texts": inputs("A text, several texts, or token ids."),
-            "model": text("Which model. May be left out when the server has exactly one."),
+            "model": text("The name of a model or an alias. May be left out if the server has exactly one model."),
             "input_type": choice(
-                "search_query and search_document stand for the model's QUERY and DOCUMENT prompts, where it has them; the others for none of their own.",
+                "search_query and search_document choose the model's QUERY and DOCUMENT prompts, if it has them. The other values choose no prompt of their own.",
                 ["search_query", "search_document", "classification", "clustering"],
             ),
             "embedding_types": items(
                 {"type": "string", "enum": ["float", "int8", "uint8", "binary", "ubinary", "base64"]},
-                "Each vector comes in each of these forms.",
+                "The number formats in which each vector is returned.",
                 default=["float"],
                 minItems=1,
             ),
             "truncate": choice("Which end of an input with too many tokens is cut away; NONE refuses it.", ["NONE", "START", "END"], default="END"),
             "output_dimension": dimensions(),
-            "max_tokens": count("The most tokens of an input, specials and prompt included. 0: no limit but the capacity's.", default=0),
+            "max_tokens": count("The most tokens of an input, special tokens and prompt included. 0: no limit other than the capacity.", default=0),
         },
         "options": ["extension", "normalize", "force_dimensions", "priority"],
     },
@@ -134,7 +134,7 @@ REQUESTS = {
 
 RECIPE = text("Equal recipes mean comparable vectors.")
 OPENAI_MODEL = record({
-    "id": text("To be named in a request: a model, or a model and a profile, NAME:PROFILE."),
+    "id": text("The name for requests: a model, or a model with a profile, NAME:PROFILE."),
     "object": {"const": "model"},
     "created": {"const": 0},
     "owned_by": {"const": "longembed"},
@@ -146,26 +146,26 @@ ANSWERS = {
         "object": {"const": "list"},
         "data": items(record({
             "object": {"const": "embedding"},
-            "index": count("Of the input."),
+            "index": count("The index of the input."),
             "embedding": {"oneOf": [VECTOR, text("With encoding_format base64.", contentEncoding="base64")]},
         })),
-        "model": text("As the request names it, else its name."),
-        "usage": record({"prompt_tokens": count("Of all inputs, as encoded."), "total_tokens": count("The same.")}),
+        "model": text("The model as the request names it, or else its name."),
+        "usage": record({"prompt_tokens": count("The tokens of all inputs, as encoded."), "total_tokens": count("The same as prompt_tokens.")}),
         "recipe": RECIPE,
     }),
     "OpenAIModel": OPENAI_MODEL,
     "OpenAIModels": record({"object": {"const": "list"}, "data": items(ref("OpenAIModel"))}),
-    "TeiVectors": items(VECTOR, "One an input."),
-    "TeiTokenVectors": items(items(VECTOR, "One a token."), "One list an input."),
-    "TeiSparseVectors": items(items(record({"index": count("Of the vocabulary."), "value": NUMBER})), "One list of weights an input."),
+    "TeiVectors": items(VECTOR, "One vector per input."),
+    "TeiTokenVectors": items(items(VECTOR, "One vector per token."), "One list per input."),
+    "TeiSparseVectors": items(items(record({"index": count("An index into the vocabulary."), "value": NUMBER})), "One list of weights per input."),
     "TeiTokens": items(items(record({
         "id": count(),
-        "text": text("As it stands in the input."),
-        "special": {"type": "boolean", "description": "Added, not found in the text."},
-        "start": {"type": ["integer", "null"], "description": "The first byte of the input."},
-        "stop": {"type": ["integer", "null"], "description": "The byte behind the last."},
-    })), "One list an input."),
-    "TeiTexts": items(TEXT, "One an input."),
+        "text": text("The token as it is written in the input."),
+        "special": {"type": "boolean", "description": "The token was added and is not part of the text."},
+        "start": {"type": ["integer", "null"], "description": "The offset of the token's first byte in the input."},
+        "stop": {"type": ["integer", "null"], "description": "The offset of the byte after the token's last."},
+    })), "One list per input."),
+    "TeiTexts": items(TEXT, "One text per input."),
     "TeiInfo": record({
         "model_id": text(),
         "model_sha": {"type": "null"},
@@ -178,25 +178,25 @@ ANSWERS = {
         "max_client_batch_size": count("The most inputs of a request."),
         "auto_truncate": {"const": False},
         "tokenization_workers": count(),
-        "version": text("Of the server."),
+        "version": text("The version of the server."),
         "sha": {"type": "null"},
         "docker_label": {"type": "null"},
     }),
     "CohereEmbeddings": record({
-        "id": text("Of this answer."),
+        "id": text("The id of this answer."),
         "response_type": {"const": "embeddings_by_type"},
         "embeddings": record({
             "float": items(VECTOR),
-            "int8": INTEGERS | {"description": "-127 to 127, the largest component of a vector at one end."},
-            "uint8": INTEGERS | {"description": "int8 and 128."},
-            "binary": INTEGERS | {"description": "ubinary less 128."},
-            "ubinary": INTEGERS | {"description": "A bit a component, 1 where it is above 0, the first in the highest bit of the first byte."},
+            "int8": INTEGERS | {"description": "-127 to 127, scaled so that the largest component of a vector is at one end."},
+            "uint8": INTEGERS | {"description": "int8 plus 128."},
+            "binary": INTEGERS | {"description": "ubinary minus 128."},
+            "ubinary": INTEGERS | {"description": "One bit per component: 1 if the component is above 0. The first component is the highest bit of the first byte."},
             "base64": items(text(contentEncoding="base64"), "float32, little endian."),
-        }, "Under each type that was asked for, a vector an input.", required=[]),
-        "texts": items(TEXT, "Those of the request; empty for token ids."),
+        }, "For each requested type, one vector per input.", required=[]),
+        "texts": items(TEXT, "The texts of the request. Empty for token ids."),
         "meta": record({
             "api_version": record({"version": {"const": "2"}}),
-            "billed_units": record({"input_tokens": count("Of all inputs, as encoded.")}),
+            "billed_units": record({"input_tokens": count("The tokens of all inputs, as encoded.")}),
         }),
         "recipe": RECIPE,
     }),
@@ -215,13 +215,13 @@ NILE = "The Nile is about 6,650 km long."
 APIS = [
     {
         "name": "OpenAI",
-        "description": "OpenAI's embeddings API for its clients, with longembed.v1's options beside its own.",
+        "description": "OpenAI's embeddings API for its clients, with additional options of longembed.v1.",
         "error": "OpenAIError",
         "routes": [
-            ("post", "/v1/embeddings", "createEmbedding", "Embed texts, a vector each", "OpenAIEmbeddingsRequest", "OpenAIEmbeddings",
+            ("post", "/v1/embeddings", "createEmbedding", "Embed texts, with one vector per text", "OpenAIEmbeddingsRequest", "OpenAIEmbeddings",
              {"input": [NILE, "How long is the Nile?"]}),
             ("get", "/v1/models", "listOpenAIModels", "List the models, and each with each of its profiles", None, "OpenAIModels", None),
-            ("get", "/v1/models/{model}", "getOpenAIModel", "Look a model up", None, "OpenAIModel", None),
+            ("get", "/v1/models/{model}", "getOpenAIModel", "Describe a model", None, "OpenAIModel", None),
         ],
     },
     {
@@ -229,14 +229,14 @@ APIS = [
         "description": "The HTTP API of Hugging Face's text-embeddings-inference, answered by the model of tei.model.",
         "error": "TeiError",
         "routes": [
-            ("post", "/embed", "teiEmbed", "Embed texts, a vector each", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
+            ("post", "/embed", "teiEmbed", "Embed texts, with one vector per text", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
             ("post", "/", "teiRoot", "The same, for clients that are given no path", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
             ("post", "/invocations", "teiInvocations", "The same, where SageMaker's clients look for it", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
-            ("post", "/embed_all", "teiEmbedAll", "Embed texts, a vector a token", "TeiEmbedAllRequest", "TeiTokenVectors", {"inputs": NILE}),
-            ("post", "/embed_sparse", "teiEmbedSparse", "Weigh entries of the vocabulary", "TeiEmbedSparseRequest", "TeiSparseVectors", {"inputs": NILE}),
+            ("post", "/embed_all", "teiEmbedAll", "Embed texts, with one vector per token", "TeiEmbedAllRequest", "TeiTokenVectors", {"inputs": NILE}),
+            ("post", "/embed_sparse", "teiEmbedSparse", "Embed texts as sparse vectors", "TeiEmbedSparseRequest", "TeiSparseVectors", {"inputs": NILE}),
             ("post", "/tokenize", "teiTokenize", "Split texts into tokens", "TeiTokenizeRequest", "TeiTokens", {"inputs": NILE}),
-            ("post", "/decode", "teiDecode", "Make texts of token ids", "TeiDecodeRequest", "TeiTexts", {"ids": [101, 1996, 17549, 102]}),
-            ("get", "/info", "teiInfo", "Tell of the model and its limits", None, "TeiInfo", None),
+            ("post", "/decode", "teiDecode", "Convert token ids to texts", "TeiDecodeRequest", "TeiTexts", {"ids": [101, 1996, 17549, 102]}),
+            ("get", "/info", "teiInfo", "Describe the model and its limits", None, "TeiInfo", None),
         ],
     },
     {
@@ -250,7 +250,7 @@ APIS = [
     },
     {
         "name": "longembed.v1",
-        "description": "The messages of the gRPC API as JSON, with the names of the proto; requests may write them in lowerCamelCase, too. "
+        "description": "The messages of the gRPC API as JSON, with the field names of the proto. Requests may also use lowerCamelCase. "
                        "Fields with their default value are left out of answers.",
         "error": "Status",
         "routes": [
@@ -260,7 +260,7 @@ APIS = [
              {"options": {"extension": {"windows": {}}}, "inputs": [{"text": NILE}]}),
             ("post", "/longembed/v1/tokenize", "tokenize", None, "TokenizeRequest", "TokenizeResponse", {"texts": [NILE]}),
             ("get", "/longembed/v1/models", "listModels", "List the models", None, "ListModelsResponse", None),
-            ("get", "/longembed/v1/models/{model}", "getModel", "Look a model up: family, trained window, prompts, limits", None, "Model", None),
+            ("get", "/longembed/v1/models/{model}", "getModel", "Describe a model: family, trained window, prompts, limits", None, "Model", None),
         ],
     },
     {
@@ -268,6 +268,6 @@ APIS = [
         "description": "For probes and load balancers.",
         "error": "HealthError",
         "open": True,
-        "routes": [("get", "/health", "health", "Tell whether the server serves: 503 while it starts, drains, or cannot encode", None, "Healthy", None)],
+        "routes": [("get", "/health", "health", "Report whether the server is serving: 503 while it starts, drains, or cannot encode", None, "Healthy", None)],
     },
 ]

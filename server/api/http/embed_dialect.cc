@@ -118,7 +118,7 @@ absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry&
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single) {
   absl::Status renamed = RenameField(status, is_single ? "inputs[0]" : "inputs", inputs);
   renamed = RenameField(renamed, "options.", "");
-  // In the dialects, token ids stand directly where a text would.
+  // In the dialects, token ids take the place of a text.
   const std::string field = ErrorField(renamed);
   renamed = RenameField(renamed, field, absl::StrReplaceAll(field, {{".token_ids.ids", ""}, {".token_ids", ""}}));
   // The message, too, names options as longembed.v1 does.

@@ -48,14 +48,14 @@ SCALARS = {
     Field.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
     Field.TYPE_BOOL: {"type": "boolean"},
     Field.TYPE_UINT32: UINT32,
-    Field.TYPE_UINT64: {"type": "string", "pattern": r"^\d+$", "format": "uint64"},  # A double, as which many read numbers, has not so many digits.
+    Field.TYPE_UINT64: {"type": "string", "pattern": r"^\d+$", "format": "uint64"},  # Many readers parse numbers as doubles, which lose digits.
     Field.TYPE_FLOAT: {"type": "number"},
     Field.TYPE_DOUBLE: {"type": "number"},
 }
 
 
 class Proto:
-    """The descriptors of longembed.v1, with the comments of everything."""
+    """The descriptors of longembed.v1, with all their comments."""
 
     def __init__(self):
         with tempfile.NamedTemporaryFile(suffix=".pb") as out:
@@ -217,8 +217,8 @@ def operation(proto: Proto, api: dict, route: tuple) -> dict:
 def error_responses() -> dict:
     whole = {"type": "integer", "minimum": 1}
     headers = {
-        "Retry-After": {"description": "Seconds after which to come again.", "schema": whole},
-        "retry-after-ms": {"description": "The same in milliseconds.", "schema": whole},
+        "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": whole},
+        "retry-after-ms": {"description": "Milliseconds to wait before the next attempt.", "schema": whole},
     }
     responses = {}
     for api in dialects.APIS:
@@ -227,7 +227,7 @@ def error_responses() -> dict:
         also = f"{bad}, 401 (no key, or an unknown one), 404, 405, 408, 413, 415, 431, 499, 500, 501, 503 (starting or draining), 504 (too late)"
         responses[api["error"]] = {"description": "503." if api.get("open") else f"Any other error: {also}.", "content": content}
         if not api.get("open"):
-            said = "Overload: the server holds too much to take this request in time."
+            said = "Overload: the server has too much waiting work to answer this request in time, or a limit is reached."
             responses[api["error"] + "Overload"] = {"description": said, "headers": headers, "content": content}
     return responses
 
@@ -239,12 +239,12 @@ def document() -> dict:
         for route in api["routes"]:
             paths.setdefault(route[1], {})[route[0]] = operation(proto, api, route)
     [version] = re.findall(r"^project\(.* VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
-    about = "Text embeddings, where each request chooses how a long text gets through a short-context model. The same port speaks the APIs of OpenAI, TEI and " \
-            "Cohere: their clients need another address and nothing else. Every refusal names field, value and limit."
+    about = "Text embeddings, where each request chooses how a long text gets through a short-context model. The same port serves the APIs of OpenAI, TEI and " \
+            "Cohere: their clients only need another address. Every refusal names field, value and limit."
     model = {"name": "model", "in": "path", "required": True, "description": "A model's name.", "schema": {"type": "string"}}
-    timeout = {"name": "X-Request-Timeout", "in": "header", "description": "Seconds that the client waits; the server gives the request up then.",
+    timeout = {"name": "X-Request-Timeout", "in": "header", "description": "Seconds that the client waits. The server then cancels the request.",
                "schema": {"type": "number", "exclusiveMinimum": 0}}
-    keys = "One of the server's API keys. Needed where the server has any."
+    keys = "One of the server's API keys. Required if the server has any."
     return {
         "openapi": "3.1.0",
         "info": {"title": "longembed-server", "version": version, "summary": "Text embeddings", "description": about},

@@ -14,7 +14,7 @@ namespace longembed {
 
 // Converts a request's extension, resolves `recommended` (which depends on `output`) and `profile`, and checks the
 // result against the model. Errors (INVALID_ARGUMENT): those of CheckExtension, below options.extension;
-// UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE, EXTENSION_CONFLICT (two methods, or other fields beside `recommended` or
+// UNKNOWN_ENUM_VALUE, UNKNOWN_PROFILE, EXTENSION_CONFLICT (two methods, or other fields in addition to `recommended` or
 // `profile`).
 absl::StatusOr<Extension> ResolveExtension(const v1::Extension& asked, v1::EmbedOptions::Output output,
                                            const ModelManifest& model, const Profiles& profiles);

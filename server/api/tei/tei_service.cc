@@ -121,7 +121,7 @@ absl::StatusOr<Extension> ReadExtension(const TeiConfig& config, const ModelChoi
   if (config.profile.empty()) return ParseExtensionOf(key, config.extension);
   const auto found = profiles.find(config.profile);
   if (found != profiles.end()) return found->second;
-  return absl::InvalidArgumentError(absl::StrCat("tei.profile is \"", config.profile, "\", which is no profile"));
+  return absl::InvalidArgumentError(absl::StrCat("tei.profile is \"", config.profile, "\", which is not a profile"));
 }
 
 // Returns the extension for long texts; nullopt if the config has none. Errors name the key.

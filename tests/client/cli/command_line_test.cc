@@ -99,7 +99,7 @@ TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
   EXPECT_EQ(Longembed({"embed", "--resume"}).status, kExitUsage);
   EXPECT_EQ(Embed({"--out", path.c_str(), "--resume", "--output", "text"}, Lines(9)).status, kExitUsage);
   std::ofstream(path) << "not an answer\n";
-  EXPECT_THAT(Embed({"--out", path.c_str(), "--resume"}, Lines(1)).err, HasSubstr("line 1: is no answer"));
+  EXPECT_THAT(Embed({"--out", path.c_str(), "--resume"}, Lines(1)).err, HasSubstr("line 1: is not an answer"));
 }
 
 // If several texts have the same id, the number of their answers determines how many are skipped.

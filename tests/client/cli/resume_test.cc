@@ -71,7 +71,7 @@ TEST_F(ResumeTest, LeavesForeignFilesUnchanged) {
     Write(content);
     const absl::Status status = ReadEarlierAnswers(path_).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << content;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("is no answer")) << content;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("is not an answer")) << content;
     EXPECT_EQ(Content(), content);
   }
 }

@@ -127,8 +127,8 @@ def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
     [
         (["--trained-window", "41"], "does not fit this model's 40 positions"),
         (["--prompt", "query"], "not of the form NAME=TEXT"),
-        (["--recommended-extension", "{windows"], "--recommended-extension '{windows' is no JSON"),
-        (["--recommended-extension", "[]"], "--recommended-extension '[]' is no JSON object"),
+        (["--recommended-extension", "{windows"], "--recommended-extension '{windows' is not JSON"),
+        (["--recommended-extension", "[]"], "--recommended-extension '[]' is not a JSON object"),
         (["--recommended-multi-vector-extension", '{"grouped": {}}'], "--recommended-multi-vector-extension '{\"grouped\": {}}' has no 'windows'"),
     ],
 )

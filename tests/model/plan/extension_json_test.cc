@@ -42,9 +42,9 @@ TEST(ExtensionJsonTest, QuotedValuesAndCamelCaseAreTheSame) {
 
 TEST(ExtensionJsonTest, WhatIsNotUnderstoodIsRefusedByName) {
   for (const auto& [text, said] : {
-           std::pair{"", "is no JSON object"},
-           std::pair{"[]", "is no JSON object"},
-           std::pair{"{", "is no JSON object"},
+           std::pair{"", "is not a JSON object"},
+           std::pair{"[]", "is not a JSON object"},
+           std::pair{"{", "is not a JSON object"},
            std::pair{R"({"windows": {"tokenz": 3}})", "windows.tokenz: is unknown; known here: aggregation, last"},
            std::pair{R"({"windoes": {}})", "windoes: is unknown"},
            std::pair{R"({"windows": {"tokens": 1, "tokens": 2}})", "tokens appears twice"},

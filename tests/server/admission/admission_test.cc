@@ -82,7 +82,7 @@ TEST_F(AdmissionTest, AnEmptyQueueTakesACallOfAnySize) {
   EXPECT_TRUE(huge.ok()) << huge.status();
 }
 
-TEST_F(AdmissionTest, TokensAreBound) {
+TEST_F(AdmissionTest, TokensAreBounded) {
   const Permits full = Fill(10, {.tokens = 100});
   const absl::Status refused = Admit({.client = "a", .tokens = 1}).status();
   ExpectRefused(refused, "QUEUE_TOKENS", "queue_tokens");
@@ -114,7 +114,7 @@ TEST_F(AdmissionTest, BulkMayFillHalfOfTheTokens) {
   Fill(5, {.tokens = 100});
 }
 
-TEST_F(AdmissionTest, TheExpectedWaitIsBound) {
+TEST_F(AdmissionTest, TheExpectedWaitIsBounded) {
   const Permits first = Fill(9, {.tokens = 1, .work = absl::Seconds(1)});
   EXPECT_EQ(admission_.expected_wait(), absl::Seconds(9));
   const Permits more = Fill(4, {.tokens = 1, .work = absl::Seconds(2)});  // The last call itself waits for 15 s.
@@ -310,7 +310,7 @@ TEST_F(AdmissionTest, SettlingMovesWorkToOversizedAndBack) {
   ExpectNothingIsHeld();
 }
 
-TEST_F(AdmissionTest, IsReleasedByParts) {
+TEST_F(AdmissionTest, IsReleasedInParts) {
   {
     const MaybePermit permit = Admit({.client = "a", .tokens = 90, .work = absl::Milliseconds(900)});
     for (int part = 1; part <= 8; ++part) {
@@ -496,7 +496,7 @@ TEST_F(AdmissionTest, AClockThatIsSetBackDoesNoHarm) {
 }
 
 // Oversized sequences run next to the others. The rate at which they leave says nothing about the others.
-TEST_F(AdmissionTest, OversizedCallsHaveNoPartInThePace) {
+TEST_F(AdmissionTest, OversizedCallsDoNotCountTowardThePace) {
   const Permits oversized = Fill(5, {.oversized = true, .tokens = 1, .work = absl::Seconds(1)});
   const MaybePermit brief = Admit({.client = "b", .tokens = 1, .work = absl::Seconds(2)});
   for (const std::shared_ptr<Permit>& oversized : oversized) {
@@ -567,7 +567,7 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
 
 // The tokens of long calls that are not charged still use memory, so their number is limited. They must not keep short
 // calls out.
-TEST_F(AdmissionTest, UnchargedTokensAreBound) {
+TEST_F(AdmissionTest, UnchargedTokensAreBounded) {
   Permits long_calls;
   const ResourceRequest each{.tokens = kTokens, .work = absl::Seconds(1000)};
   for (int i = 0; i < 4; ++i) {
@@ -634,7 +634,7 @@ TEST_F(AdmissionTest, ReleaseAllLeavesNothingHeld) {
   EXPECT_TRUE(Admit({.client = "b", .tokens = kTokens}).ok());
 }
 
-TEST_F(AdmissionTest, AKeysLimitIsOfAllTokens) {
+TEST_F(AdmissionTest, AKeysLimitCoversAllTokens) {
   const ResourceRequest long_call{.client = "a", .max_client_tokens = 500, .tokens = 400, .work = absl::Seconds(1000)};
   const MaybePermit first = Admit(long_call);
   ASSERT_TRUE(first.ok());

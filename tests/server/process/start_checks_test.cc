@@ -88,9 +88,9 @@ TEST_F(PortsTest, EveryInvalidOrTakenAddressIsReported) {
   config.metrics_listen = "unix:/x";
   Open(config);
   EXPECT_THAT(problems_.all(),
-              ElementsAre(AllOf(HasSubstr("listen: "), HasSubstr("\"nonsense\" is no address")),
+              ElementsAre(AllOf(HasSubstr("listen: "), HasSubstr("\"nonsense\" is not an address")),
                           AllOf(HasSubstr("health_listen: "), HasSubstr("in use")),
-                          AllOf(HasSubstr("metrics_listen: "), HasSubstr("\"unix:/x\" is no address"))));
+                          AllOf(HasSubstr("metrics_listen: "), HasSubstr("\"unix:/x\" is not an address"))));
 }
 
 TEST_F(PortsTest, OpensWhatIsWanted) {

@@ -160,7 +160,7 @@ def edit_manifest(folder: Path, row: Row, objective: str, notes: dict[str, str])
     path = folder / "longembed-model.yaml" if folder.is_dir() else folder
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "format_version" not in content:
-        raise RecipeError(f"{path} is no model's longembed-model.yaml: it has no format_version")
+        raise RecipeError(f"{path} is not the longembed-model.yaml of a model: it has no format_version")
     key, prefix = ("recommended_extension", "one_vector_") if objective == "one-vector" else ("recommended_multi_vector_extension", "several_vectors_")
     content[key] = json.dumps(extension_of(row))
     others = {name: value for name, value in (content.get("recommendation_evidence") or {}).items() if not name.startswith(prefix)}

@@ -211,7 +211,7 @@ def _check_sum(body: dict, where: str) -> None:
     if not isinstance(parts, list) or len(parts) < 2:
         raise RecipeError(f"{where}: sum must list two rows or more; it is {parts!r}")
     if weights is not None and (not isinstance(weights, list) or len(weights) != len(parts)):
-        raise RecipeError(f"{where}: weights must be a list of {len(parts)} numbers, as sum lists so many rows; it is {weights!r}")
+        raise RecipeError(f"{where}: weights must be a list of {len(parts)} numbers, one for each row in sum; it is {weights!r}")
 
 
 def _check_openai(body: dict, where: str) -> None:
@@ -234,7 +234,7 @@ def _check_sums(rows: dict[str, Row], where: str) -> None:
     for name, row in rows.items():
         for part in row.parts:
             if part not in seen:
-                raise RecipeError(f"{where}: row {name!r} is a sum with {part!r}, which is no row before it")
+                raise RecipeError(f"{where}: row {name!r} is a sum with {part!r}, which is not a row before it")
         seen.add(name)
 
 

@@ -41,7 +41,7 @@ def row(text):
         ("{document: {output: WINDOW_VECTORS}, aggregate: mean}", "document.output cannot be given with aggregate"),
         ("{document: {normalize: false}, aggregate: mean}", "document.normalize cannot be given with windows"),
         ("{bm25: {k2: 3}}", "bm25 has the unknown key 'k2'; known are b, k1, language"),
-        ("{sum: [a, b]}", "row 'only' is a sum with 'a', which is no row before it"),
+        ("{sum: [a, b]}", "row 'only' is a sum with 'a', which is not a row before it"),
         ("{sum: [a]}", "sum must list two rows or more"),
         ("{openai: {url: http://127.0.0.1}}", "openai: model must be given"),
         ("{openai: {url: http://127.0.0.1, model: m, key: secret}}", "openai has the unknown key 'key'"),
