@@ -23,7 +23,7 @@ LONGEST = 400  # Words; some 450 tokens, within the window of any model.
 
 
 def generate_client(folder: str):
-    """(messages, stubs) of longembed.v1, generated into `folder`."""
+    """Generates the messages and stubs of longembed.v1 into `folder`, and returns both modules."""
     from grpc_tools import protoc
 
     include = Path(importlib.import_module("grpc_tools").__file__).parent / "_proto"
@@ -48,7 +48,7 @@ class Load:
         return " ".join(rng.choices(WORDS, k=words))
 
     def one_call(self, stub, rng: random.Random) -> tuple[str, int]:
-        """Whether the result is the expected one, and the tokens that were embedded."""
+        """Makes one call of a random kind. Returns its status and the number of tokens that were embedded."""
         m, kind, timeout = self.messages, rng.random(), self.arguments.timeout
         if kind < 0.05:
             stub.Tokenize(m.TokenizeRequest(texts=[self.text(rng, 20)]), timeout=timeout, metadata=self.metadata)

@@ -32,7 +32,7 @@ def find(config: dict) -> ModuleType:
     """Returns the module for a checkpoint's config.json. Raises ExportError if the config has anything that the module cannot export."""
     model_type = config.get("model_type", "none")
     if model_type not in MODULES:
-        raise ExportError(f"architecture {model_type!r} is not one that this exporter knows ({', '.join(sorted(MODULES))}); choose another checkpoint.")
+        raise ExportError(f"architecture {model_type!r} is not supported (known: {', '.join(sorted(MODULES))}); choose another checkpoint.")
     name = MODULES[model_type]
     if name == "decoder" and config.get("is_causal") is False:
         name = "bidirectional_decoder"

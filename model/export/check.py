@@ -80,7 +80,7 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
     expected = torch.tensor([vector for _, vector in pairs] + [answer["vector"] for answer in theirs["answers"][len(samples) :]])
     if raw.shape != expected.shape:
         raise ExportError(
-            f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions and the export {raw.shape[1]}; nothing was written, choose another checkpoint."
+            f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions, but the export of {raw.shape[1]}; nothing was written, choose another checkpoint."
         )
     some = sequences[:: max(1, len(sequences) // COMPARED_SEQUENCES)]
     alone, batched = F.normalize(directory.alone(some)), F.normalize(torch.stack(encode_batched(directory.encode, some)))
@@ -169,7 +169,7 @@ def _refuse_other_limit(expectation: Expectation, content: dict, limit: int | No
     checkpoints overrides the checkpoint."""
     window = content["trained_window"]
     if expectation.limit is None and limit is not None and min(limit, content.get("position_rows", window)) != window:
-        raise ExportError(f"the checkpoint's users truncate at {limit} tokens, and this export would at {window}; say which is right by --trained-window.")
+        raise ExportError(f"the checkpoint's users truncate at {limit} tokens, but this export would truncate at {window}; give the right one with --trained-window.")
 
 
 def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict) -> None:
@@ -178,7 +178,7 @@ def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict)
         if ours != answer["ids"]:
             first = next((i for i, (a, b) in enumerate(zip(ours, answer["ids"])) if a != b), min(len(ours), len(answer["ids"])))
             raise ExportError(
-                f"the exported tokenizer gives other tokens than {theirs['by']} for {sample.text[:60]!r} (prompt {sample.prompt_name!r}): from token {first} on "
+                f"the exported tokenizer gives different tokens than {theirs['by']} for {sample.text[:60]!r} (prompt {sample.prompt_name!r}): from token {first} on "
                 f"{ours[first : first + 4]} of {len(ours)} instead of {answer['ids'][first : first + 4]} of {len(answer['ids'])}; nothing was written, "
                 "choose a checkpoint whose tokenizer is a plain tokenizer.json."
             )
@@ -209,7 +209,7 @@ def _refuse_difference(report: Report) -> None:
         )
     if not report.max_norm_difference <= MAX_NORM_DIFFERENCE:
         raise ExportError(
-            f"the export's vectors have other lengths than those of {report.by} (by {report.max_norm_difference:.1e}); nothing was written, choose another "
+            f"the norms of the export's vectors differ from those of {report.by} (by {report.max_norm_difference:.1e}); nothing was written, choose another "
             "checkpoint."
         )
     if not report.max_batched_difference <= MAX_BATCHED_DIFFERENCE:

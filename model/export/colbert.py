@@ -59,7 +59,7 @@ def native(settings: dict, file: Path, mask: dict, mask_file: Path) -> Settings:
 
 def pylate(content: dict, file: Path) -> tuple[Settings, dict[str, str]]:
     """Reads config_sentence_transformers.json. Returns the settings, and the prompts including its prefixes."""
-    prefixes = {name: files.value(content, f"{name}_prefix", str, file, "a text") for name in ("query", "document")}
+    prefixes = {name: files.value(content, f"{name}_prefix", str, file, "a string") for name in ("query", "document")}
     prompts = files.texts(content, "prompts", file)
     for name, prefix in prefixes.items():
         if prefix is not None:
@@ -99,7 +99,7 @@ def _tokens(content: dict, key: str, file: Path) -> int | None:
 def _words(content: dict, file: Path) -> list[str]:
     found = files.value(content, "skiplist_words", list, file, "an array of words") or []
     if not all(isinstance(word, str) for word in found):
-        raise ExportError(f"{files.name_of(file)} says skiplist_words = {str(found)[:80]} and an array of words belongs there; correct it.")
+        raise ExportError(f"{files.name_of(file)} says skiplist_words = {str(found)[:80]}, which must be an array of words; correct it.")
     return found
 
 

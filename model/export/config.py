@@ -10,7 +10,7 @@ def require(kind: str, config: dict, values: dict) -> None:
     """Raises ExportError if a key of the config has another value than in `values`. A missing key is accepted."""
     for key, value in values.items():
         if config.get(key, value) != value:
-            raise ExportError(f"this {kind} has {key} = {config[key]!r} and only {value!r} is exported; choose another checkpoint.")
+            raise ExportError(f"this {kind} has {key} = {config[key]!r} but only {value!r} is exported; choose another checkpoint.")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def rope_of(kind: str, settings: dict) -> Rope:
     """Reads one mapping with rope_theta."""
     scaling = settings.get("rope_type", "default")
     if settings.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ExportError(f"this {kind} has partial_rotary_factor = {settings['partial_rotary_factor']!r} and only 1.0 is exported; choose another checkpoint.")
+        raise ExportError(f"this {kind} has partial_rotary_factor = {settings['partial_rotary_factor']!r} but only 1.0 is exported; choose another checkpoint.")
     if scaling not in ("default", "linear"):
-        raise ExportError(f"this {kind} scales its rotary positions ({scaling}); export the model it was made from, and ask for the scaling in a request.")
+        raise ExportError(f"this {kind} scales its rotary positions ({scaling}); export the model that it was made from, and set the scaling in requests.")
     return Rope(float(settings["rope_theta"]), float(settings["factor"]) if scaling == "linear" else 1.0, scaling)
 
 

@@ -163,7 +163,7 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     tokenizer = Tokenizer.from_str(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
     if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
-        raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model {sizes['vocabulary_size']}; they do not belong together.")
+        raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, but the model has {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
     vector_size = heads.vector_size(sizes["hidden_size"], dense_layers(checkpoint))
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
@@ -217,7 +217,7 @@ def refuse_lost_layers(config: dict, sizes: dict) -> None:
     }  # fmt: skip
     for key, size in said.items():
         if config.get(key) not in (None, sizes[size]):
-            raise ExportError(f"config.json says {key} = {config[key]} and the tensors are for {sizes[size]}; the checkpoint is not whole.")
+            raise ExportError(f"config.json says {key} = {config[key]}, but the tensors are for {sizes[size]}; the checkpoint is incomplete.")
 
 
 def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, longest: int, stride: int) -> int:
@@ -243,7 +243,7 @@ def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: 
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
     """Returns the pooling of the command line, the checkpoint, the table or the architecture, whichever has one first."""
     if checkpoint.multi_vector and "pooling" in overrides:
-        raise ExportError("the checkpoint gives a vector a token, and pools none; leave --pooling out.")
+        raise ExportError("the checkpoint gives one vector per token and does not pool; leave --pooling out.")
     said = overrides.get("pooling") or checkpoint.pooling
     if said is None and checkpoint.pooling_fault:
         raise ExportError(f"{checkpoint.pooling_fault}.")
@@ -266,7 +266,7 @@ def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint:
 def default_prompt_name(overrides: dict, checkpoint: Checkpoint, prompts: dict[str, str]) -> str | None:
     name = overrides.get("default_prompt_name", checkpoint.default_prompt_name)
     if name and name not in prompts:
-        raise ExportError(f"the default prompt {name!r} is none of the model's prompts ({', '.join(prompts) or 'none'}); give another --default-prompt-name.")
+        raise ExportError(f"the default prompt {name!r} is not one of the model's prompts ({', '.join(prompts) or 'none'}); give another --default-prompt-name.")
     return name or None
 
 
@@ -334,10 +334,10 @@ def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_js
     content = {"query_tokens": min(settings.query_limit or longest, longest), "expansion_tokens": 0, "skipped_tokens": sorted(ids)}
     if expansion := settings.expansion:
         if expansion.length > longest:
-            raise ExportError(f"queries are lengthened to {expansion.length} tokens, and the model has {longest} positions; correct their length.")
+            raise ExportError(f"queries are lengthened to {expansion.length} tokens, but the model has {longest} positions; correct the length.")
         token = tokenizer.token_to_id(expansion.token) if expansion.token else special_ids["mask"] if special_ids["mask"] is not None else special_ids["eos"]
         if token is None:
-            raise ExportError("queries are lengthened by mask tokens, and the tokenizer has neither a mask token nor an EOS; name it in tokenizer_config.json.")
+            raise ExportError("queries are lengthened by mask tokens, but the tokenizer has neither a mask token nor an EOS; name it in tokenizer_config.json.")
         content |= {"expansion_tokens": expansion.length, "expansion_token": token, "expansion_attended": expansion.attend}
     return content
 

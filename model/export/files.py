@@ -50,7 +50,7 @@ def read_json(file: Path, kind: type = dict):
         raise ExportError(f"{name_of(file)} is not JSON ({error}); download it again.") from None
     if not isinstance(content, kind):
         wanted = "an object" if kind is dict else "an array"
-        raise ExportError(f"{name_of(file)} holds {_kind_of(content)} where {wanted} belongs; download it again.")
+        raise ExportError(f"{name_of(file)} holds {_kind_of(content)} instead of {wanted}; download it again.")
     return content
 
 
@@ -60,7 +60,7 @@ def value(content: dict, key: str, kind: type | tuple[type, ...], file: Path, wa
     if found is None:
         return None
     if not isinstance(found, kind) or isinstance(found, bool) and kind is not bool:
-        raise ExportError(f"{name_of(file)} says {key} = {json.dumps(found)[:80]} and {wanted} belongs there; correct it.")
+        raise ExportError(f"{name_of(file)} says {key} = {json.dumps(found)[:80]}, which must be {wanted}; correct it.")
     return found
 
 
@@ -69,12 +69,12 @@ def texts(content: dict, key: str, file: Path) -> dict[str, str]:
     found = value(content, key, dict, file, "an object of names and texts") or {}
     for name, text in found.items():
         if text is not None and not isinstance(text, str):
-            raise ExportError(f"{name_of(file)} says {key}.{name} = {json.dumps(text)[:80]} and a text belongs there; correct it.")
+            raise ExportError(f"{name_of(file)} says {key}.{name} = {json.dumps(text)[:80]}, which must be a string; correct it.")
     return {name: text for name, text in found.items() if text is not None}
 
 
 def _kind_of(content) -> str:
-    return {dict: "an object", list: "an array", str: "a text", type(None): "null"}.get(type(content), "a number or a flag")
+    return {dict: "an object", list: "an array", str: "a string", type(None): "null"}.get(type(content), "a number or a boolean")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -107,7 +107,7 @@ def _weights_beside(folder: Path, used: Iterable[Path]) -> list[str]:
 def _weight_map(index: Path) -> dict[str, str]:
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) and Path(name).name == name for name in found.values()):
-        raise ExportError(f"{name_of(index)} has no weight_map of tensors to files beside it; download it again.")
+        raise ExportError(f"{name_of(index)} has no weight_map of tensors to files next to it; download it again.")
     return found
 
 

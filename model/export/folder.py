@@ -106,7 +106,7 @@ def transformer_folder(folder: Path) -> Path:
     if not (transformer / "config.json").is_file():
         elsewhere = sorted(file.parent.name for file in folder.glob("*/config.json") if "model_type" in files.read_json(file))
         if modules and elsewhere:
-            raise ExportError(f"{MODULES_FILE} says that the Transformer's files lie in {transformer.name}, and {elsewhere[0]} has them; correct its path.")
+            raise ExportError(f"{MODULES_FILE} says that the Transformer's files are in {transformer.name}, but they are in {elsewhere[0]}; correct the path.")
         raise ExportError(f"{transformer.name} has no config.json; give a Hugging Face checkpoint's folder.")
     return transformer
 
@@ -121,10 +121,10 @@ def read_modules(folder: Path) -> list[Module]:
         return modules
     more = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
     if more:
-        raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would be others. Choose another checkpoint.")
+        raise ExportError(f"{folder.name} has modules that are not served ({', '.join(more)}); its vectors would differ. Choose another checkpoint.")
     rest = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
     if modules and (kinds[:2] != ["Transformer", "Pooling"] or set(rest) - {"Dense"}):
-        raise ExportError(f"{folder.name} has the modules {', '.join(kinds)}, and Transformer, Pooling, Dense and at most one Normalize are served, in this order.")
+        raise ExportError(f"{folder.name} has the modules {', '.join(kinds)}, but only Transformer, Pooling, Dense and at most one Normalize are served, in this order.")
     return modules
 
 
@@ -152,7 +152,7 @@ def _read_multi_vector(folder: Path, modules: list[Module], settings: dict, sett
         checkpoint.multi_vector, checkpoint.prompts = colbert.stanford(folder)
         weight = checkpoint.tensors.get("linear.weight")
         if weight is None:
-            raise ExportError(f"{folder.name} has no tensor linear.weight, through which ColBERT's token vectors go; check that its weights belong to its config.json.")
+            raise ExportError(f"{folder.name} has no tensor linear.weight, which projects ColBERT's token vectors; check that its weights belong to its config.json.")
         identity = {"activation_function": "torch.nn.modules.linear.Identity"}
         checkpoint.dense = [("linear.weight", identity, {"linear.weight": checkpoint.tensors.pop("linear.weight")})]
     elif kind == colbert.PYLATE_TYPE and not masks:
@@ -172,13 +172,13 @@ def _read_multi_vector(folder: Path, modules: list[Module], settings: dict, sett
 
 def _module(entry, file: Path) -> Module:
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str) or not isinstance(entry.get("path", ""), str):
-        raise ExportError(f"{files.name_of(file)} holds {json.dumps(entry)[:80]} where a module's type and path belong; download it again.")
+        raise ExportError(f"{files.name_of(file)} holds {json.dumps(entry)[:80]} instead of a module's type and path; download it again.")
     kind, path = entry["type"], Path(entry.get("path", ""))
     if kind == colbert.PYLATE_DENSE:
         kind = "sentence_transformers.Dense"
     if not kind.startswith("sentence_transformers."):
         raise ExportError(
-            f"{files.name_of(file)} names the module {kind}, which is the checkpoint's own code and not sentence-transformers'; its vectors would be others. "
+            f"{files.name_of(file)} names the module {kind}, which is the checkpoint's own code and not sentence-transformers'; its vectors would differ. "
             "Choose another checkpoint."
         )
     if entry.get("kwargs"):
@@ -234,7 +234,7 @@ def _tokenizer_config(folder: Path) -> dict:
     for key, allowed in (("split_special_tokens", False), ("truncation_side", "right")):
         if content.get(key) not in (None, allowed):
             raise ExportError(
-                f"{files.name_of(file)} says {key} = {json.dumps(content[key])} and only {json.dumps(allowed)} is served; choose another checkpoint."
+                f"{files.name_of(file)} says {key} = {json.dumps(content[key])} but only {json.dumps(allowed)} is served; choose another checkpoint."
             )
     return content
 
@@ -246,7 +246,7 @@ def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokeniz
         if limit is None or limit >= LARGEST_WINDOW:
             continue
         if limit < 1 or limit != int(limit):
-            raise ExportError(f"{files.name_of(file)} says {key} = {limit} and a whole number of tokens belongs there; correct it or give --trained-window.")
+            raise ExportError(f"{files.name_of(file)} says {key} = {limit}, which must be a whole number of tokens; correct it or give --trained-window.")
         return int(limit), f"{key} of {file.name}"
     return None, None
 
@@ -265,7 +265,7 @@ def _pooling(folder: Path, modules: list[Module]) -> tuple[str | None, str | Non
     if len(modes) == 1 and modes[0] in POOLINGS:
         return POOLINGS[modes[0]], None
     by = " and ".join(modes) or "a method that it does not name"
-    return None, f"{folder.name} pools by {by} ({files.name_of(file)}), and one of mean, cls and last is served; choose one with --pooling if it fits"
+    return None, f"{folder.name} pools by {by} ({files.name_of(file)}), but only mean, cls and last are served; choose one with --pooling if it fits"
 
 
 def _states_dimension(file: Path) -> bool:
@@ -287,19 +287,19 @@ def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
     kind = files.value(content, "model_type", str, file, "a class's name")
     served = "SparseEncoder" if checkpoint.pooling == "SPLADE" else "SentenceTransformer"
     if kind not in (None, served):
-        raise ExportError(f"{files.name_of(file)} is of a {kind}, and with these modules only a {served} is served; choose another checkpoint.")
+        raise ExportError(f"{files.name_of(file)} is of a {kind}, but with these modules only a {served} is served; choose another checkpoint.")
     if files.value(content, "max_active_dims", int, file, "a number of weights"):
         raise ExportError(f"{files.name_of(file)} cuts every vector (max_active_dims), which is not served; remove it and let requests name their max_terms.")
     checkpoint.prompts = files.texts(content, "prompts", file)
     name = files.value(content, "default_prompt_name", str, file, "a prompt's name")
     if name is not None and name not in checkpoint.prompts:
         raise ExportError(
-            f"{files.name_of(file)} says default_prompt_name = {name!r}, which is none of its prompts ({', '.join(checkpoint.prompts) or 'none'}); correct it."
+            f"{files.name_of(file)} says default_prompt_name = {name!r}, which is not one of its prompts ({', '.join(checkpoint.prompts) or 'none'}); correct it."
         )
     checkpoint.default_prompt_name = name
     similarity = files.value(content, "similarity_fn_name", str, file, "a similarity function's name")
     if similarity not in (None, *SIMILARITIES):
-        raise ExportError(f"{files.name_of(file)} says similarity_fn_name = {similarity!r}, which is none of {', '.join(SIMILARITIES)}; correct it.")
+        raise ExportError(f"{files.name_of(file)} says similarity_fn_name = {similarity!r}, which is not one of {', '.join(SIMILARITIES)}; correct it.")
     checkpoint.similarity_function = similarity
     if files.value(content, "truncate_dim", int, file, "a number of dimensions"):
         raise ExportError(f"{files.name_of(file)} cuts every vector (truncate_dim), which is not served; remove it and let requests name their dimensions.")
@@ -310,7 +310,7 @@ def _dimensions(file: Path, content: dict) -> list[int]:
     """Returns the sizes to which a Matryoshka checkpoint's vectors may be truncated."""
     found = files.value(content, "matryoshka_dimensions", list, file, "an array of dimensions") or []
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in found):
-        raise ExportError(f"{files.name_of(file)} says matryoshka_dimensions = {json.dumps(found)[:80]} and whole numbers from 1 belong there; correct it.")
+        raise ExportError(f"{files.name_of(file)} says matryoshka_dimensions = {json.dumps(found)[:80]}, which must be whole numbers above 0; correct it.")
     return sorted(set(found))
 
 

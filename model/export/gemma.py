@@ -78,7 +78,7 @@ def spelling(name: str) -> str:
 def refuse_unsupported(config: dict) -> None:
     require("Gemma 3", config, REQUIRED)
     if config.get("use_bidirectional_attention") is not True:
-        raise ExportError("this Gemma 3 is causal (use_bidirectional_attention is not true), and only EmbeddingGemma's kind is exported; choose another checkpoint.")
+        raise ExportError("this Gemma 3 is causal (use_bidirectional_attention is not true), but only EmbeddingGemma's kind is exported; choose another checkpoint.")
     kinds_of(config)
     global_rope(config)
     refuse_scaled_local_layers("Gemma 3", local_rope(config))

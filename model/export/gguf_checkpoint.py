@@ -20,7 +20,7 @@ def read(file: Path) -> dict:
     reader = GGUFReader(file)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields["general.architecture"] != "llama" or fields.get("tokenizer.ggml.pre") != "smollm":
-        raise ExportError(f"{file.name} is no Llama with SmolLM's tokenizer, the only kind of GGUF file that is read; give a Hugging Face checkpoint.")
+        raise ExportError(f"{file.name} is not a Llama with SmolLM's tokenizer, the only kind of GGUF file that is supported; give a Hugging Face checkpoint.")
     config = {
         "model_type": "llama",
         "hidden_size": fields["llama.embedding_length"],

@@ -63,7 +63,7 @@ def dense(name: str, config: dict, tensors: dict[str, Tensor], of: str = "senten
     the module's input, in sentence-transformers' terms."""
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, of):
-            raise ExportError(f"{name} has {key} = {config[key]!r} and only {of!r} is exported here; choose another checkpoint.")
+            raise ExportError(f"{name} has {key} = {config[key]!r} but only {of!r} is exported here; choose another checkpoint.")
     kind = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if kind not in ACTIVATIONS:
         raise ExportError(f"{name} has the activation {kind}, which is not one of {', '.join(ACTIVATIONS)}; choose another checkpoint.")
@@ -74,7 +74,7 @@ def dense(name: str, config: dict, tensors: dict[str, Tensor], of: str = "senten
     sizes = {"in_features": layer.weight.size(1), "out_features": layer.weight.size(0), "bias": "linear.bias" in tensors}
     for key, size in sizes.items():
         if config.get(key, size) != size:
-            raise ExportError(f"{name}/config.json says {key} = {config[key]} and its tensors are for {size}; the checkpoint is not whole.")
+            raise ExportError(f"{name}/config.json says {key} = {config[key]}, but its tensors are for {size}; the checkpoint is incomplete.")
     if not residual:
         return Dense(layer, ACTIVATIONS[kind]())
     through = nn.Identity() if layer.weight.size(0) == layer.weight.size(1) else linear(Weights(tensors, str), "residual")
@@ -86,7 +86,7 @@ def vector_size(hidden_size: int, heads: list[nn.Module]) -> int:
     size = hidden_size
     for number, head in enumerate(heads, 1):
         if head.linear.weight.size(1) != size:
-            raise ExportError(f"Dense module {number} takes vectors of {head.linear.weight.size(1)} and is given {size}; the modules do not belong together.")
+            raise ExportError(f"Dense module {number} takes vectors of {head.linear.weight.size(1)} dimensions but gets {size}; the modules do not belong together.")
         size = head.linear.weight.size(0)
     return size
 

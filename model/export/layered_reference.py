@@ -46,7 +46,7 @@ class _Weights:
         with safe_open(file, framework="pt") as shard:
             tensor = shard.get_tensor(name).to(torch.float32, copy=True)
         if tensor.shape != meta.shape:
-            raise ValueError(f"{name} is {tuple(tensor.shape)} and {tuple(meta.shape)} belongs there")
+            raise ValueError(f"{name} is {tuple(tensor.shape)} instead of {tuple(meta.shape)}")
         return nn.Parameter(tensor, requires_grad=False)
 
 

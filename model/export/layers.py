@@ -18,7 +18,7 @@ def linear(weights: Weights, *names: str) -> nn.Module:
     if not with_bias:
         return LinearNoBias(torch.cat([weights[name + ".weight"] for name in names]))
     if lacking := sorted(set(names) - set(with_bias)):
-        raise ExportError(f"the checkpoint has a bias {with_bias[0]}.bias and none for {lacking[0]}, which no known model has; choose another checkpoint.")
+        raise ExportError(f"the checkpoint has a bias {with_bias[0]}.bias but none for {lacking[0]}, which no known model has; choose another checkpoint.")
     return Linear(*(torch.cat([weights[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias")))
 
 

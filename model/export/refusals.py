@@ -36,7 +36,7 @@ def refuse_form(config: dict) -> None:
     for path, value in _nested(config):
         if path.rsplit(".", 1)[-1] in QUANTIZATION_KEYS and value not in (None, {}, [], False):
             raise ExportError(
-                f"the checkpoint is quantized (config.json: {path}, method {_method(value)}), and only plain float weights are exported; "
+                f"the checkpoint is quantized (config.json: {path}, method {_method(value)}), but only plain float weights are exported; "
                 "export the checkpoint that it was made from, or dequantize and save it."
             )
 
@@ -53,7 +53,7 @@ def refuse_config(config: dict, architecture: ModuleType) -> None:
         raise ExportError("config.json names its own weights file (transformers_weights), which is not followed; rename that file to model.safetensors.")
     if config.get("is_causal") is False and architecture.CAUSAL and not hasattr(architecture, "is_causal"):
         raise ExportError(
-            f"config.json says is_causal = false, and {config.get('model_type')} is exported with causal attention only; choose another checkpoint."
+            f"config.json says is_causal = false, but {config.get('model_type')} is exported with causal attention only; choose another checkpoint."
         )
     _refuse_rope(config, architecture)
 
@@ -70,13 +70,13 @@ def refuse_weights(tensors: dict[str, "Tensor"], folder: Path | None) -> None:
         stored = str(tensor.dtype).removeprefix("torch.")
         if quantized or stored.startswith("float8") or name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
             raise ExportError(
-                f"the checkpoint is quantized (tensor {name}, {stored}), and only plain float weights are exported; export the checkpoint that it was made "
+                f"the checkpoint is quantized (tensor {name}, {stored}), but only plain float weights are exported; export the checkpoint that it was made "
                 "from, or dequantize and save it."
             )
     for name in QUANTIZATION_FILES if folder else ():
         if (folder / name).is_file():
             raise ExportError(
-                f"the checkpoint is quantized ({name} lies beside its weights), and only plain float weights are exported; export the checkpoint that it was "
+                f"the checkpoint is quantized ({name} is next to its weights), but only plain float weights are exported; export the checkpoint that it was "
                 "made from."
             )
 
@@ -86,16 +86,16 @@ def _refuse_wrong_types(config: dict) -> None:
         value = config.get(key)
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if key in config and not whole and not (value is None and key in OPTIONAL_SIZES):
-            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]} and a whole number from 1 belongs there; correct it.")
+            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a whole number above 0; correct it.")
     for key in NUMBERS:
         value = config.get(key)
         if key in config and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
-            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]} and a number above 0 belongs there; correct it.")
+            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a number above 0; correct it.")
     if not isinstance(config.get("model_type", ""), str):
-        raise ExportError(f"config.json says model_type = {json.dumps(config['model_type'])[:80]} and an architecture's name belongs there; correct it.")
+        raise ExportError(f"config.json says model_type = {json.dumps(config['model_type'])[:80]}, which must be an architecture's name; correct it.")
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(config.get(key, {}), (dict, type(None))):
-            raise ExportError(f"config.json says {key} = {json.dumps(config[key])[:80]} and an object belongs there; correct it.")
+            raise ExportError(f"config.json says {key} = {json.dumps(config[key])[:80]}, which must be an object; correct it.")
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if hidden and heads and not config.get("head_dim") and hidden % heads:
         raise ExportError(
@@ -112,15 +112,15 @@ def _refuse_rope(config: dict, architecture: ModuleType) -> None:
         by_layer = [name for name, value in rope.items() if isinstance(value, dict)]
         if by_layer and not getattr(architecture, "ROPE_BY_LAYER_TYPE", False):
             raise ExportError(
-                f"config.json gives each kind of layer its own rotary positions ({key}.{by_layer[0]}), which {config.get('model_type')} is not exported with; "
+                f"config.json gives each kind of layer its own rotary positions ({key}.{by_layer[0]}), which is not exported for {config.get('model_type')}; "
                 "choose another checkpoint."
             )
         for scaling in [rope[name] for name in by_layer] or [rope]:
             kind = scaling.get("rope_type", scaling.get("type", "default"))
             if kind not in allowed:
                 raise ExportError(
-                    f"config.json scales its rotary positions ({key}: {json.dumps(kind)}), which is not exported; export the model it was made from, and ask for the "
-                    "scaling in a request."
+                    f"config.json scales its rotary positions ({key}: {json.dumps(kind)}), which is not exported; export the model that it was made from, and set the "
+                    "scaling in requests."
                 )
 
 

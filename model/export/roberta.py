@@ -27,7 +27,7 @@ def as_bert(config: dict, tensors: dict[str, Tensor]) -> tuple[dict, dict[str, T
 def refuse_unsupported(config: dict) -> None:
     bert.refuse_unsupported(config, "RoBERTa")
     if config.get("pad_token_id", 1) is None:
-        raise ExportError("this RoBERTa has pad_token_id = null, and its positions begin after it; write the id of the padding token there.")
+        raise ExportError("this RoBERTa has pad_token_id = null, but its positions begin after that id; write the id of the padding token there.")
 
 
 sizes, longest_position, build = bert.relative(as_bert)

@@ -38,10 +38,10 @@ class Settings:
         # Phi-3 has it outside of the mapping, and that value has precedence.
         self.original = config.get("original_max_position_embeddings") or settings.get("original_max_position_embeddings") or self.longest
         if isinstance(self.original, bool) or not isinstance(self.original, int) or self.original < 1:
-            raise self.wrong("original_max_position_embeddings", self.original, "a whole number from 1")
+            raise self.wrong("original_max_position_embeddings", self.original, "a whole number above 0")
 
     def wrong(self, key: str, value, wanted: str) -> ExportError:
-        return ExportError(f"this {self.kind} scales its rotary positions by {self.scaling} with {key} = {str(value)[:60]} and {wanted} belongs there; correct its config.json.")
+        return ExportError(f"this {self.kind} scales its rotary positions by {self.scaling} with {key} = {str(value)[:60]}, which must be {wanted}; correct its config.json.")
 
     def number(self, key: str, otherwise: float | None = None, least: float = 0.0) -> float:
         value = self.settings.get(key)
@@ -73,7 +73,7 @@ def _llama3(settings: Settings) -> RotaryScaling:
     / high_freq_factor are kept, and those between are blended."""
     factor, low, high = settings.number("factor"), settings.number("low_freq_factor"), settings.number("high_freq_factor")
     if low >= high:
-        raise settings.wrong("low_freq_factor", low, f"a number below high_freq_factor, {high:g},")
+        raise settings.wrong("low_freq_factor", low, f"a number below high_freq_factor ({high:g})")
 
     def divisor(wavelength: float) -> float:
         turns = settings.original / wavelength

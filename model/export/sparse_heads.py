@@ -128,7 +128,7 @@ def splade_settings(name: str, config: dict) -> Splade:
     splade = Splade(config.get("pooling_strategy", "max"), config.get("activation_function", "relu"))
     for key, value, known in (("pooling_strategy", splade.strategy, STRATEGIES), ("activation_function", splade.activation, ACTIVATIONS)):
         if value not in known:
-            raise ExportError(f"{name}/config.json says {key} = {value!r} and one of {', '.join(known)} is served; choose another checkpoint.")
+            raise ExportError(f"{name}/config.json says {key} = {value!r} but only {', '.join(known)} are served; choose another checkpoint.")
     return splade
 
 
@@ -136,15 +136,15 @@ def splade(config: dict, tensors: dict[str, Tensor], settings: Splade) -> Splade
     """Returns the masked-language-model head of a checkpoint."""
     kind = config["model_type"]
     if kind not in _NAMES:
-        raise ExportError(f"the masked-language-model head of {kind!r} is not exported (of {', '.join(sorted(_NAMES))} it is); choose another checkpoint.")
+        raise ExportError(f"the masked-language-model head of {kind!r} is not exported (supported: {', '.join(sorted(_NAMES))}); choose another checkpoint.")
     activation = config.get("classifier_activation", "gelu") if kind == "modernbert" else config.get("hidden_act", config.get("activation", "gelu"))
     if activation != "gelu":
-        raise ExportError(f"the masked-language-model head's activation is {activation!r} and only 'gelu' is exported; choose another checkpoint.")
+        raise ExportError(f"the masked-language-model head's activation is {activation!r} but only 'gelu' is exported; choose another checkpoint.")
     names = _NAMES[kind]
     weights = Weights(tensors, _spelling)
     if names.dense + ".weight" not in weights:
         raise ExportError(
-            f"the checkpoint has no masked-language-model head ({names.dense}.weight), which SPLADE's weights come from; export it by the pooling that it was trained for."
+            f"the checkpoint has no masked-language-model head ({names.dense}.weight), which SPLADE's weights come from; export it with the pooling that it was trained for."
         )
     key, default = names.epsilon
     hidden = weights[names.dense + ".weight"].size(0)
@@ -182,7 +182,7 @@ def token_weights(folder: Path, special_ids: dict[str, int], hidden: int, vocabu
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != {"weight": (1, hidden), "bias": (1,)}:
         raise ExportError(
-            f"{TOKEN_WEIGHTS_FILE} holds {shapes}, and a weight of (1, {hidden}) and a bias of (1,) belong there; take it from the original checkpoint."
+            f"{TOKEN_WEIGHTS_FILE} holds {shapes} instead of a weight of (1, {hidden}) and a bias of (1,); take it from the original checkpoint."
         )
     unweighted = sorted({special_ids[role] for role in UNWEIGHTED if special_ids.get(role) is not None})
     return TokenWeightsHead(Linear(tensors["weight"], tensors["bias"]), unweighted, vocabulary).eval()

@@ -45,7 +45,7 @@ def check_tokens(directory: Directory, expectation: check.Expectation) -> Report
         expected = F.normalize(torch.tensor(answer["vectors"], dtype=torch.float64), dim=1)
         if vectors.shape != expected.shape:
             raise ExportError(
-                f"{theirs['by']} gives {list(expected.shape)} components for the {sample.prompt_name} {sample.text[:60]!r} and the export {list(vectors.shape)}; nothing was "
+                f"{theirs['by']} gives {list(expected.shape)} components for the {sample.prompt_name} {sample.text[:60]!r}, but the export {list(vectors.shape)}; nothing was "
                 "written, choose another checkpoint."
             )
         cosines.append((vectors * expected).sum(dim=1).min().item())
@@ -76,6 +76,6 @@ def _refuse_other_tokens(directory: Directory, sample: Sample, answer: dict, by:
     if ours != answer["ids"] or kept != answer["kept"]:
         what = "tokens" if ours != answer["ids"] else "tokens without a vector"
         raise ExportError(
-            f"the export has other {what} than {by} for the {sample.prompt_name} {sample.text[:60]!r}: {ours[:6]}..., {len(ours)} of which {len(kept)} have a vector, instead "
-            f"of {answer['ids'][:6]}..., {len(answer['ids'])} of which {len(answer['kept'])}; nothing was written, choose another checkpoint."
+            f"the export has different {what} than {by} for the {sample.prompt_name} {sample.text[:60]!r}: {ours[:6]}... ({len(ours)} tokens, {len(kept)} vectors) instead "
+            f"of {answer['ids'][:6]}... ({len(answer['ids'])}, {len(answer['kept'])}); nothing was written, choose another checkpoint."
         )

@@ -124,7 +124,7 @@ def attach(graph: nn.Module, length: int) -> None:
         causal = isinstance(layer.attention, RotaryAttention) and layer.attention.causal
         if made_of not in _BY_CLASS or causal:
             kind = "causal attention" if causal else made_of.__name__
-            raise ExportError(f"queries are lengthened by tokens that nothing attends to, which {kind} is not exported with; choose another checkpoint.")
+            raise ExportError(f"queries are lengthened by tokens that nothing attends to, which is not exported for {kind}; choose another checkpoint.")
         if isinstance(layer.attention, LocalRotaryAttention) and length > layer.attention.window + 1:
             raise ExportError(
                 f"queries of {length} tokens are longer than the window of local layers ({layer.attention.window} to either side), beyond which a mask token sees no text; "

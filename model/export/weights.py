@@ -33,7 +33,7 @@ class Weights:
         """Returns one layer for several layers without biases, with their outputs side by side."""
         for name in names:
             if name + ".bias" in self:
-                raise ExportError(f"the checkpoint has a bias {name}.bias, which this architecture has not; choose another checkpoint.")
+                raise ExportError(f"the checkpoint has a bias {name}.bias, which this architecture does not have; choose another checkpoint.")
         return LinearNoBias(torch.cat([self[name + ".weight"] for name in names]))
 
     def fused(self, prefix: str, names: tuple[str, ...]) -> Linear:

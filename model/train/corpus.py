@@ -73,7 +73,7 @@ def build(texts: list[list[str]], tokenizer: Tokenizer, seed: int, least_tokens:
         documents.append(document)
         total += sum(map(len, document))
     if total < least_tokens:
-        raise TrainError(f"the texts hold {total} tokens and training takes at least {least_tokens}; {advice}.")
+        raise TrainError(f"the texts have {total} tokens, but training needs at least {least_tokens}; {advice}.")
     return Corpus([document for document in documents if document])
 
 

@@ -114,7 +114,7 @@ def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, reque
     for key, value in request.items():
         there = content["request"].get(key)
         if there != value:
-            raise TrainError(f"{file.parent} holds a training with {key} = {there!r} instead of {value!r}; choose another --out or remove it.")
+            raise TrainError(f"{file.parent} has the state of a training run with {key} = {there!r} instead of {value!r}; choose another --out or remove it.")
     recipe.restore(content["recipe"])
     optimizer.load_state_dict(content["optimizer"])
     say(f"going on after step {content['step']}, {content['seconds'] / 60:.1f} minutes of training")

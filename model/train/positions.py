@@ -76,7 +76,7 @@ class Positions:
         self._corpus, self._settings, self._seed, self._bfloat16 = corpus, settings, seed, bfloat16
         self._text = TextSide(original.tokenizer, original.prompts)
         if self._text.room(self._window) < batches.SHORTEST_PIECE:
-            raise TrainError(f"a trained window of {self._window} tokens leaves too little room beside the prompt.")
+            raise TrainError(f"a trained window of {self._window} tokens leaves too little room next to the prompt.")
         self._plain, self._student = (original.architecture.build(original.config, original.tensors) for _ in range(2))
         table = self._plain.embeddings.position.detach()[: self._window]
         self._rows = Rows(table, settings.stride)
@@ -169,7 +169,7 @@ class Positions:
         rows = original.tensors[name].float()
         padding = rows.size(0) - original.architecture.longest_position(original.config, original.tensors)  # XLM-RoBERTa's table has rows before position 0.
         if not torch.equal(table[::stride], rows[padding : padding + self._window]):
-            raise TrainError("a trained row of the position table has changed; this is a defect of the trainer, please report it.")
+            raise TrainError("a trained row of the position table has changed; this is a bug in the trainer; please report it.")
         full = torch.cat([rows[:padding], table])
         config = {**full_config(original), "max_position_embeddings": full.size(0), STRIDE_KEY: stride}
         return config, {**without_buffers(original.tensors), name: full}

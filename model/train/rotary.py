@@ -32,7 +32,7 @@ class Rotary:
 
     def __init__(self, original: Original, corpus: Corpus, learning_rate: float, seed: int, bfloat16: bool):
         if original.config["model_type"] != "bert":
-            raise TrainError(f"a rotary student is made from a BERT and this checkpoint is a {original.config['model_type']}; choose another.")
+            raise TrainError(f"a rotary student is made from a BERT, but this checkpoint is a {original.config['model_type']}; choose another checkpoint.")
         self._original, self._corpus, self._seed, self._bfloat16 = original, corpus, seed, bfloat16
         self._text = TextSide(original.tokenizer, original.prompts)
         self._plain = original.architecture.build(original.config, original.tensors)

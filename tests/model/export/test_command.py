@@ -99,7 +99,7 @@ def test_recommendations_of_the_command_line_outrank_the_tables(tiny, tmp_path, 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"model_type": "t5"}, "architecture 't5' is not one that this exporter knows"),
+        ({"model_type": "t5"}, "architecture 't5' is not supported (known: "),
         ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
         ({"is_decoder": True}, "is_decoder = True"),

@@ -295,7 +295,7 @@ def test_biases_are_taken_where_the_checkpoint_has_them(exported_of, kind):
 def test_biases_of_some_of_the_projections_alone_are_refused(exported_of):
     made = exported_of("biased-llama")
     tensors = {name: tensor for name, tensor in made.tensors.items() if not name.endswith("layers.1.self_attn.k_proj.bias")}
-    with pytest.raises(ExportError, match="has a bias layers.1.self_attn.q_proj.bias and none for layers.1.self_attn.k_proj"):
+    with pytest.raises(ExportError, match="has a bias layers.1.self_attn.q_proj.bias but none for layers.1.self_attn.k_proj"):
         decoder.build(made.config, tensors)
 
 
@@ -356,13 +356,13 @@ def test_dense_modules_are_exported_as_sentence_transformers_has_them(tmp_path, 
 
 @pytest.mark.parametrize("config, tensors, message", [
     ({"activation_function": "torch.nn.modules.activation.Softmax"}, dense_tensors(64, 64, 1), "has the activation torch.nn.modules.activation.Softmax"),
-    ({"activation_function": TANH, "in_features": 32}, dense_tensors(64, 64, 1), "says in_features = 32 and its tensors are for 64"),
+    ({"activation_function": TANH, "in_features": 32}, dense_tensors(64, 64, 1), "says in_features = 32, but its tensors are for 64"),
     ({"activation_function": TANH, "bias": False}, dense_tensors(64, 64, 1), "says bias = False"),
     ({"activation_function": TANH, "bias": True}, dense_tensors(64, 64, 1, bias=False), "says bias = True"),
     ({"activation_function": TANH, "module_input_name": "token_embeddings"}, dense_tensors(64, 64, 1), "module_input_name = 'token_embeddings'"),
     ({"activation_function": TANH}, dense_tensors(64, 64, 1) | {"scale": torch.ones(1)}, "has a tensor scale"),
     ({"activation_function": TANH}, {"linear.bias": torch.ones(64)}, "no tensor linear.weight"),
-    ({"activation_function": TANH}, dense_tensors(32, 64, 1), "takes vectors of 32 and is given 64"),
+    ({"activation_function": TANH}, dense_tensors(32, 64, 1), "takes vectors of 32 dimensions but gets 64"),
 ])  # fmt: skip
 def test_dense_modules_that_are_not_computed_are_refused(config, tensors, message):
     with pytest.raises(ExportError, match=message):

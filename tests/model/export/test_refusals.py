@@ -155,12 +155,12 @@ def test_modules_in_another_order(refused, entries):
     [
         ([{"type": SENTENCE + "Transformer", "path": "../elsewhere"}], "outside its folder"),
         ([{"type": SENTENCE + "Transformer", "path": "/etc"}], "outside its folder"),
-        ([{"type": SENTENCE + "Transformer", "path": None}], "a module's type and path belong"),
-        ([{"path": ""}], "a module's type and path belong"),
-        (["Transformer"], "a module's type and path belong"),
+        ([{"type": SENTENCE + "Transformer", "path": None}], "instead of a module's type and path"),
+        ([{"path": ""}], "instead of a module's type and path"),
+        (["Transformer"], "instead of a module's type and path"),
         ([{"type": SENTENCE + "Transformer", "path": "", "kwargs": ["task"]}], "kwargs"),
-        ({"0": "Transformer"}, "holds an object where an array belongs"),
-        (None, "holds null where an array belongs"),
+        ({"0": "Transformer"}, "holds an object instead of an array"),
+        (None, "holds null instead of an array"),
     ],
 )
 def test_a_modules_file_that_is_none(refused, content, words):
@@ -202,7 +202,7 @@ def test_the_older_part_of_a_checkpoint_points_to_the_whole(refused):
         for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
             (folder / file).rename(folder / "0_Transformer" / file)
 
-    assert "0_Transformer has them; correct its path" in refused(change)
+    assert "they are in 0_Transformer; correct the path" in refused(change)
 
 
 @pytest.mark.parametrize("kind, scaling", [

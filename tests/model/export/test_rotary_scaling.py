@@ -100,9 +100,9 @@ def test_a_long_table_of_its_own_changes_long_texts_alone(tmp_path):
 
 @pytest.mark.parametrize("scaling, words", [
     ({**SCALINGS[0], "factor": None}, "with factor = None"),
-    ({**SCALINGS[0], "low_freq_factor": 4.0}, "below high_freq_factor, 4"),
-    ({**SCALINGS[0], "original_max_position_embeddings": 0.5}, "a whole number from 1"),
-    ({**SCALINGS[1], "factor": "4"}, "with factor = 4 and a number above 0"),
+    ({**SCALINGS[0], "low_freq_factor": 4.0}, r"below high_freq_factor \(4\)"),
+    ({**SCALINGS[0], "original_max_position_embeddings": 0.5}, "a whole number above 0"),
+    ({**SCALINGS[1], "factor": "4"}, "with factor = 4, which must be a number above 0"),
     ({**SCALINGS[1], "attention_factor": -1}, "attention_factor = -1"),
     ({**SCALINGS[4], "short_factor": SHORT[:-1]}, "short_factor"),
     ({**SCALINGS[4], "long_factor": [*LONG[:-1], 0]}, "a list of 8 numbers above 0"),

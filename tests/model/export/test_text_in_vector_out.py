@@ -361,9 +361,9 @@ def _wrong(monkeypatch, method, change):
 @pytest.mark.parametrize(
     "method, change, words",
     [
-        ("ids", lambda ids: ids[:-1] or ids, "gives other tokens"), ("ids", lambda ids: [ids[0], *ids], "gives other tokens"),
+        ("ids", lambda ids: ids[:-1] or ids, "gives different tokens"), ("ids", lambda ids: [ids[0], *ids], "gives different tokens"),
         ("alone", lambda vectors: vectors + 0.05 * vectors.norm(dim=1, keepdim=True) * torch.eye(vectors.size(1))[0], "differs from"),
-        ("alone", lambda vectors: vectors * 1.01, "other lengths"), ("alone", lambda vectors: vectors * float("nan"), "differs from"),
+        ("alone", lambda vectors: vectors * 1.01, "norms of the export's vectors differ"), ("alone", lambda vectors: vectors * float("nan"), "differs from"),
         ("alone", lambda vectors: vectors[:, :32], "dimensions"),
     ],
 )  # fmt: skip
