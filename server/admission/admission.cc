@@ -46,17 +46,18 @@ void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
   const MutexLock lock(admission_.mutex_);
   if (held_.all_tokens == 0) return;
   const int64_t part = std::min(tokens, held_.all_tokens);
-  const double share = static_cast<double>(part) / static_cast<double>(whole_.all_tokens);
-  // Rounds down, except for the last part, which releases all that is left.
-  const Reservation released =
-      part == held_.all_tokens
-          ? held_
-          : Reservation{
-                .all_tokens = part,
-                .tokens = std::min(held_.tokens, static_cast<int64_t>(share * static_cast<double>(whole_.tokens))),
-                .work = std::min(held_.work, share * whole_.work)};
+  const Reservation released = part == held_.all_tokens ? held_ : ShareOf(part);
   if (runs && !request_.oversized) admission_.MeasurePace(work);
   admission_.ReleasePart(*this, released);
+}
+
+Reservation Permit::ShareOf(int64_t part) const {
+  const double share = static_cast<double>(part) / static_cast<double>(whole_.all_tokens);
+  const auto charged = static_cast<int64_t>(share * static_cast<double>(whole_.tokens));
+  // Rounding down must not release more uncharged tokens than are held.
+  const int64_t tokens = std::max(charged, part - held_.uncharged_tokens());
+  return {
+      .all_tokens = part, .tokens = std::min(held_.tokens, tokens), .work = std::min(held_.work, share * whole_.work)};
 }
 
 absl::StatusOr<std::shared_ptr<Permit>> Admission::Admit(ModelBudget& model, const ResourceRequest& request) {

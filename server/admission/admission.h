@@ -119,6 +119,8 @@ class Permit final : public QueuePermit {
 
  private:
   friend class Admission;
+  // Returns what to release for `part` of the tokens that are held, but not for all of them.
+  Reservation ShareOf(int64_t part) const;
   Permit(Admission& admission, ModelBudget& model, const ResourceRequest& request)
       : admission_(admission), model_(model), request_(request) {}
 

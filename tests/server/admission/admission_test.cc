@@ -567,6 +567,17 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
 
 // The tokens of long calls that are not charged still use memory, so their number is limited. They must not keep short
 // calls out.
+// Nine of ten tokens are charged. Parts of four would charge three and release two that are not charged.
+TEST_F(AdmissionTest, PartsReleaseNoMoreUnchargedTokensThanAreHeld) {
+  const MaybePermit parts = Admit({.client = "parts", .tokens = 10, .work = absl::Seconds(2.2)});
+  ASSERT_TRUE(parts.ok());
+  (*parts)->Release(4, absl::Seconds(0.88), /*runs=*/false);
+  (*parts)->Release(4, absl::Seconds(0.88), /*runs=*/false);
+  // A call of any size is admitted while no uncharged tokens are held.
+  const MaybePermit large = Admit({.client = "large", .tokens = 100'000, .work = absl::Seconds(2000)});
+  EXPECT_TRUE(large.ok()) << large.status();
+}
+
 TEST_F(AdmissionTest, UnchargedTokensAreBounded) {
   Permits long_calls;
   const ResourceRequest each{.tokens = kTokens, .work = absl::Seconds(1000)};
