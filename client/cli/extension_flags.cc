@@ -30,43 +30,43 @@ absl::Status FromJson(const std::string& flag, const std::string& json, google::
 }
 
 // How a value of --positions is converted to a field of Extension, for example yarn=8 to {"yarn": {"factor": 8}}.
-struct Spelling {
+struct PositionsFlag {
   std::string field;
   std::vector<std::string> numbers;  // The fields that take the numbers. A value gives all of the numbers or none.
   bool required = false;
 };
 
-// Returns the spellings of all positions methods, which are the messages in Extension except `windows`,
+// Returns the flags of all positions methods, which are the messages in Extension except `windows`,
 // `attention_calibration` and `recommended`. A method with a factor takes it as its only number. A method without one
 // takes all of its fields.
-std::map<std::string, Spelling> MakeSpellings() {
-  std::map<std::string, Spelling> spellings;
+std::map<std::string, PositionsFlag> MakePositionsFlags() {
+  std::map<std::string, PositionsFlag> flags;
   const auto& extension = *v1::Extension::descriptor();
   for (int i = 0; i < extension.field_count(); ++i) {
     const auto* const method = extension.field(i)->message_type();
     const std::string& name = extension.field(i)->name();
     if (method == nullptr || name == "windows" || name == "recommended") continue;
     if (name == "attention_calibration") continue;
-    Spelling& spelling = spellings[absl::StrReplaceAll(name, {{"_", "-"}})];
-    spelling.field = name;
-    for (int j = 0; j < method->field_count(); ++j) spelling.numbers.push_back(method->field(j)->name());
-    if (method->FindFieldByName("factor") != nullptr) spelling.numbers = {"factor"};
+    PositionsFlag& flag = flags[absl::StrReplaceAll(name, {{"_", "-"}})];
+    flag.field = name;
+    for (int j = 0; j < method->field_count(); ++j) flag.numbers.push_back(method->field(j)->name());
+    if (method->FindFieldByName("factor") != nullptr) flag.numbers = {"factor"};
   }
-  spellings["ntk"].required = true;
-  spellings["ntk-base"] = {.field = "ntk", .numbers = {"base"}, .required = true};
-  return spellings;
+  flags["ntk"].required = true;
+  flags["ntk-base"] = {.field = "ntk", .numbers = {"base"}, .required = true};
+  return flags;
 }
 
-const std::map<std::string, Spelling>& Spellings() {
-  static const auto& spellings = *new std::map<std::string, Spelling>(MakeSpellings());
-  return spellings;
+const std::map<std::string, PositionsFlag>& PositionsFlags() {
+  static const auto& flags = *new std::map<std::string, PositionsFlag>(MakePositionsFlags());
+  return flags;
 }
 
 std::string PositionsHelp() {
   std::vector<std::string> forms;
-  for (const auto& [name, spelling] : Spellings()) {
-    const std::string numbers = absl::AsciiStrToUpper(absl::StrJoin(spelling.numbers, ","));
-    forms.push_back(spelling.required ? absl::StrCat(name, "=", numbers)
+  for (const auto& [name, flag] : PositionsFlags()) {
+    const std::string numbers = absl::AsciiStrToUpper(absl::StrJoin(flag.numbers, ","));
+    forms.push_back(flag.required     ? absl::StrCat(name, "=", numbers)
                     : numbers.empty() ? name
                                       : absl::StrCat(name, "[=", numbers, "]"));
   }
@@ -187,23 +187,23 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
   if (parts.size() > 1 && number.empty()) {
     return Wrong("--positions", absl::StrCat("\"", positions_, "\" has no number after ="));
   }
-  const auto found = Spellings().find(parts[0]);
-  if (found == Spellings().end()) {
+  const auto found = PositionsFlags().find(parts[0]);
+  if (found == PositionsFlags().end()) {
     return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is none of ", PositionsHelp()));
   }
-  const Spelling& spelling = found->second;
+  const PositionsFlag& flag = found->second;
   std::vector<std::string> numbers;
   if (!number.empty()) numbers = absl::StrSplit(number, ',');
-  const bool complete = numbers.empty() ? !spelling.required : numbers.size() == spelling.numbers.size();
+  const bool complete = numbers.empty() ? !flag.required : numbers.size() == flag.numbers.size();
   if (!complete || !std::ranges::all_of(numbers, IsNumber)) {
     return Wrong("--positions", absl::StrCat("\"", positions_, "\" is not of the form ", PositionsHelp()));
   }
   std::vector<std::string> members;
   for (size_t i = 0; i < numbers.size(); ++i) {
-    members.push_back(absl::StrCat("\"", spelling.numbers[i], "\": \"", numbers[i], "\""));
+    members.push_back(absl::StrCat("\"", flag.numbers[i], "\": \"", numbers[i], "\""));
   }
   v1::Extension positions;
-  const std::string json = absl::StrCat("{\"", spelling.field, "\": {", absl::StrJoin(members, ", "), "}}");
+  const std::string json = absl::StrCat("{\"", flag.field, "\": {", absl::StrJoin(members, ", "), "}}");
   const absl::Status status = FromJson("--positions", json, positions);
   extension.MergeFrom(positions);
   return status;

@@ -17,9 +17,9 @@ TorchLayer::TorchLayer(const torch::jit::Module& layer) : layer_(layer) {
 
 at::Tensor TorchLayer::Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number) {
   const bool formula = context != nullptr && NeedsFormula(context->batch);
-  if (formula && !walked())
+  if (formula && !is_decomposed())
     throw std::runtime_error("the graph has a layer whose attention is unknown; export the model again");
-  if (context == nullptr || !walked()) return layer_.forward(arguments).toTensor();
+  if (context == nullptr || !is_decomposed()) return layer_.forward(arguments).toTensor();
   std::vector<c10::IValue> values(calls_->values);
   std::copy(arguments.begin(), arguments.end(), values.begin());
   for (size_t i = 0; i < calls_->calls.size(); ++i) {

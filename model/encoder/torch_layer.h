@@ -24,7 +24,7 @@ class TorchLayer {
   // unknown.
   at::Tensor Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number);
 
-  bool walked() const { return calls_.has_value(); }
+  bool is_decomposed() const { return calls_.has_value(); }
 
  private:
   c10::IValue RunCall(PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context);

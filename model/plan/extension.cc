@@ -62,12 +62,12 @@ absl::Status CheckGoesWith(const char* field, bool is_set, const Windows& window
 }
 
 absl::Status CheckAggregation(const Windows& windows) {
-  constexpr double kColdest = 0.001, kHottest = 1000;
+  constexpr double kMinTemperature = 0.001, kMaxTemperature = 1000;
   const std::optional<double>& temperature = windows.norm_temperature;
   RETURN_IF_ERROR(
       CheckGoesWith("windows.norm_temperature", temperature.has_value(), windows, Aggregation::kNormWeighted));
   RETURN_IF_ERROR(CheckGoesWith("windows.top", windows.top.has_value(), windows, Aggregation::kTopNorm));
-  RETURN_IF_ERROR(CheckNumber("windows.norm_temperature", temperature, kColdest, kHottest));
+  RETURN_IF_ERROR(CheckNumber("windows.norm_temperature", temperature, kMinTemperature, kMaxTemperature));
   RETURN_IF_ERROR(CheckCount("windows.top", windows.top, 1, INT32_MAX));
   return CheckCount("windows.vectors", windows.vectors, 1, INT32_MAX);
 }
@@ -114,8 +114,9 @@ absl::Status CheckExtension(const ModelManifest& model, const Extension& extensi
   if (extension.resonance) {
     RETURN_IF_ERROR(CheckResonance(model, extension.positions));
   }
-  constexpr double kColdest = 0.1, kHottest = 10;
-  RETURN_IF_ERROR(CheckNumber("attention_temperature", extension.attention_temperature, kColdest, kHottest));
+  constexpr double kMinTemperature = 0.1, kMaxTemperature = 10;
+  RETURN_IF_ERROR(
+      CheckNumber("attention_temperature", extension.attention_temperature, kMinTemperature, kMaxTemperature));
   if (extension.attention_calibration.has_value()) {
     RETURN_IF_ERROR(extension.attention_calibration->Check());
   }

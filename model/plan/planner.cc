@@ -378,7 +378,7 @@ absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& in
   return Planner(model, input, options, tables).Run();
 }
 
-std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOptions& options) {
+std::optional<int64_t> TokensNeededForPlan(const ModelManifest& model, const PlanOptions& options) {
   if (options.truncate == Truncate::kNone) return std::nullopt;
   const bool in_windows = options.extension.windows.has_value() && options.token_vectors != TokenVectors::kQuery;
   if (in_windows) return options.max_tokens;

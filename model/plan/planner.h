@@ -66,7 +66,7 @@ struct InputTokens {
   bool complete = false;             // Content already includes special tokens and prompt.
   const SpanChoice* spans = nullptr;
   // Numbers of content tokens before and after those in `content`, which were not passed because truncation removes
-  // them (TokensThatMatter). Excludes spans that name such tokens.
+  // them (TokensNeededForPlan). Excludes spans that name such tokens.
   int64_t before = 0;
   int64_t after = 0;
   bool estimated = false;  // `before` or `after` is an estimate.
@@ -119,7 +119,7 @@ absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& in
 // Returns how many tokens of an input, special tokens and prompt included, determine its plan. These are the first
 // tokens, or the last ones with Truncate::kStart. The plan depends on further tokens only through their number, which
 // truncated_tokens reports. Returns nullopt if all tokens matter.
-std::optional<int64_t> TokensThatMatter(const ModelManifest& model, const PlanOptions& options);
+std::optional<int64_t> TokensNeededForPlan(const ModelManifest& model, const PlanOptions& options);
 
 // The cost of running the sequences.
 struct Cost {

@@ -55,7 +55,7 @@ void Charge::Correct(Memory kind, int64_t bytes) {
   ledger_.Add(*this, kind, bytes - held_[static_cast<int>(kind)]);
 }
 
-std::unique_ptr<Charge> Charge::Sibling() const { return ledger_.BeginMessage(client_); }
+std::unique_ptr<Charge> Charge::ForSameClient() const { return ledger_.BeginMessage(client_); }
 
 absl::Status Ledger::CheckRoom(const std::string& client, int64_t own, int64_t more) const {
   if (bytes_ > own && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);

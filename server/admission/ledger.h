@@ -52,7 +52,7 @@ class Charge {
   void Correct(Memory kind, int64_t bytes);
 
   // Returns another charge of the same client, for memory that outlives this charge. It holds nothing yet.
-  std::unique_ptr<Charge> Sibling() const;
+  std::unique_ptr<Charge> ForSameClient() const;
 
  private:
   friend class Ledger;

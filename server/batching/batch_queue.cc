@@ -8,7 +8,7 @@ namespace longembed {
 
 void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->enqueued_ = now;
-  job->due_ = Promised(*job)
+  job->due_ = HasAdmittedDeadline(*job)
                   ? job->options_.due
                   : std::max(now, job->options_.start) + std::min(job->options_.deadline - now, kMaxDeadlineSlack);
   job->ticket_ = next_ticket_++;
@@ -52,7 +52,7 @@ void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
 }
 
 void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now) {
-  if (Promised(*position->second)) return;
+  if (HasAdmittedDeadline(*position->second)) return;
   auto node = jobs_.extract(position);
   Job& job = *node.mapped();
   if (!std::exchange(job.moved_back_, true)) ++MovedBack(job);
@@ -99,7 +99,8 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeInfeasible(absl::Time now, abs
   while (jobs_.size() > 1) {
     const auto next = jobs_.begin();
     const Job& job = *next->second;
-    if (!Promised(job) || job.next_ > 0 || now + kOptimism * (per_cost * job.cost_) <= job.options_.deadline) break;
+    if (!HasAdmittedDeadline(job) || job.next_ > 0 || now + kOptimism * (per_cost * job.cost_) <= job.options_.deadline)
+      break;
     infeasible.push_back(next->second);
     Erase(next);
   }

@@ -86,7 +86,7 @@ class BatchQueue {
   using Jobs = std::map<Urgency, std::shared_ptr<Job>>;
 
   // Returns whether the job was admitted under a deadline, so that it runs as a whole, in its turn.
-  static bool Promised(const Job& job) { return job.options_.due != absl::InfiniteFuture(); }
+  static bool HasAdmittedDeadline(const Job& job) { return job.options_.due != absl::InfiniteFuture(); }
   static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
   // Releases the permit's share for the sequences from `first` to `end`.
   static void Release(const Job& job, size_t first, size_t end, bool runs);

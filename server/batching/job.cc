@@ -25,11 +25,11 @@ Job::Job(std::vector<Sequence> sequences, const JobOptions& options, JobDone don
   }
 }
 
-Job::Remains Job::TakeRemains() {
-  Remains remains{.result = std::exchange(result_, {})};
+Job::Payload Job::TakePayload() {
+  Payload payload{.result = std::exchange(result_, {})};
   const auto first = sequences_.begin() + static_cast<ptrdiff_t>(next_);
-  remains.sequences.assign(std::move_iterator(first), std::move_iterator(sequences_.end()));
-  return remains;
+  payload.sequences.assign(std::move_iterator(first), std::move_iterator(sequences_.end()));
+  return payload;
 }
 
 }  // namespace longembed

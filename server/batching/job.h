@@ -83,11 +83,11 @@ class Job {
 
   // Data that is not read once the job has been answered. It is taken out then, so that a running batch that shares the
   // job does not keep it.
-  struct Remains {
+  struct Payload {
     std::vector<Sequence> sequences;
     JobResult result;
   };
-  Remains TakeRemains();
+  Payload TakePayload();
 
   std::vector<Sequence> sequences_;  // A running batch reads its own sequences without the lock.
   const JobOptions options_;

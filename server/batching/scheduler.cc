@@ -170,7 +170,8 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   limits.max_tokens = std::min(limits.max_tokens, std::max(share, kLeastShare));
   assignment.batch = lane.queue_.TakeBatch(limits, now);
   assignment.running = lane.running_.insert(
-      lane.running_.end(), {.began = now, .cpu_began = ProcessCpuTime(), .most = lane.TimeLimit(assignment.batch)});
+      lane.running_.end(),
+      {.began = now, .cpu_began = ProcessCpuTime(), .time_limit = lane.TimeLimit(assignment.batch)});
   for (const BatchItem& item : assignment.batch) {
     if (assignment.running->jobs.empty() || assignment.running->jobs.back() != item.job) {
       assignment.running->jobs.push_back(item.job);
@@ -301,10 +302,10 @@ void Scheduler::FinishBatch(Assignment& assignment) {
 // A batch that waits for a core has a runnable worker. A batch that hangs has none, or has had enough CPU time.
 absl::Duration Scheduler::Hanging(const Lane::RunningBatch& batch, absl::Time now) const {
   const absl::Duration took = now - batch.began;
-  if (took <= batch.most) return absl::ZeroDuration();
-  const bool had_time = ProcessCpuTime() - batch.cpu_began >= batch.most;
+  if (took <= batch.time_limit) return absl::ZeroDuration();
+  const bool had_time = ProcessCpuTime() - batch.cpu_began >= batch.time_limit;
   const bool starved = !had_time && options_.wants_cpu(worker_threads_);
-  return starved ? absl::ZeroDuration() : took - batch.most;
+  return starved ? absl::ZeroDuration() : took - batch.time_limit;
 }
 
 bool Scheduler::IsCancelled(const Batch& batch) const {
@@ -365,14 +366,14 @@ void Scheduler::Measure(Lane& lane, int64_t cost, double seconds) {
 }
 
 void Scheduler::Answer(Lane& lane, Job& job, absl::Status status) {
-  Job::Remains remains;
+  Job::Payload payload;
   JobDone done;
   {
     const MutexLock lock(mutex_);
     if (!Settle(lane, job)) return;
     lane.queue_.Remove(job);
     UpdateWorkWaits();
-    remains = job.TakeRemains();
+    payload = job.TakePayload();
     done = std::move(job.done_);
   }
   std::move(done)(std::move(status));

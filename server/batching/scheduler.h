@@ -119,7 +119,7 @@ class Lane {
   struct RunningBatch {
     absl::Time began;
     absl::Duration cpu_began;  // ProcessCpuTime at `began`.
-    absl::Duration most;       // The batch's time limit.
+    absl::Duration time_limit;
     std::vector<std::shared_ptr<Job>> jobs;
   };
   // Returns the time limit of a batch: several times what one worker alone would need by recent throughput, plus

@@ -26,7 +26,9 @@ std::string VariableOf(const std::string& key) {
 }
 
 // Returns the name with each double underscore replaced by a single one.
-std::string Squeezed(std::string_view variable) { return absl::StrReplaceAll(std::string(variable), {{"__", "_"}}); }
+std::string WithSingleUnderscores(std::string_view variable) {
+  return absl::StrReplaceAll(std::string(variable), {{"__", "_"}});
+}
 
 // Returns a map from each variable to its key.
 std::map<std::string, std::string> KnownVariables() {
@@ -52,7 +54,7 @@ std::string WhyUnknown(const std::string& variable, const std::map<std::string, 
 // Returns why a variable has no effect, or "" if it is not meant as an override.
 std::string WhyMissed(const std::string& variable, const std::map<std::string, std::string>& known) {
   for (const auto& [name, key] : known) {
-    if (Squeezed(name) == Squeezed(variable)) {
+    if (WithSingleUnderscores(name) == WithSingleUnderscores(variable)) {
       return absl::StrCat(variable, " is not read; ", key, " of the config is set by ", name);
     }
   }

@@ -84,7 +84,7 @@ struct ApiMethod {
   // Whether the answer is small enough to be sent even when memory is short.
   bool exempt = false;
   // The requirement that this server lacks, so that the method returns UNIMPLEMENTED. Empty: none is missing.
-  std::string lacks;
+  std::string missing_requirement;
 };
 
 // Options for answering the messages of a stream.

@@ -40,32 +40,32 @@ absl::Status Exhausted(std::string_view reason, const std::string& description, 
 
 }  // namespace
 
-absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay) {
+absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::Duration retry_delay) {
   switch (reason) {
     case Overload::kQueueTokens:
       return Exhausted(
           "QUEUE_TOKENS",
-          absl::StrCat("the queue holds ", figures.queued_tokens, " of at most ", figures.max_queued_tokens, " tokens"),
+          absl::StrCat("the queue holds ", details.queued_tokens, " of at most ", details.max_queued_tokens, " tokens"),
           retry_delay);
     case Overload::kQueueWait:
       return Exhausted("QUEUE_WAIT",
-                       absl::StrCat("the wait would be about ", Readable(figures.expected_wait), "; the limit is ",
-                                    Readable(figures.max_wait)),
+                       absl::StrCat("the wait would be about ", Readable(details.expected_wait), "; the limit is ",
+                                    Readable(details.max_wait)),
                        retry_delay);
     case Overload::kClientShare:
       return Exhausted("CLIENT_SHARE",
-                       absl::StrCat("this client holds its share of the queue (", figures.queued_tokens, " of at most ",
-                                    figures.max_queued_tokens, " tokens are taken, the wait is about ",
-                                    Readable(figures.expected_wait), " of at most ", Readable(figures.max_wait), ")"),
+                       absl::StrCat("this client holds its share of the queue (", details.queued_tokens, " of at most ",
+                                    details.max_queued_tokens, " tokens are taken, the wait is about ",
+                                    Readable(details.expected_wait), " of at most ", Readable(details.max_wait), ")"),
                        retry_delay);
     case Overload::kClientLimit:
       return Exhausted("CLIENT_LIMIT",
-                       absl::StrCat("this client's key allows ", figures.max_client_tokens, " waiting tokens"),
+                       absl::StrCat("this client's key allows ", details.max_client_tokens, " waiting tokens"),
                        retry_delay);
     case Overload::kDeadline:
       return Exhausted("DEADLINE_TOO_SHORT",
-                       absl::StrCat("the call would be done in about ", Readable(figures.expected_wait),
-                                    ", but its deadline is in ", Readable(figures.max_wait)),
+                       absl::StrCat("the call would be done in about ", Readable(details.expected_wait),
+                                    ", but its deadline is in ", Readable(details.max_wait)),
                        retry_delay);
   }
   return absl::InternalError("unknown overload");

@@ -26,14 +26,14 @@ enum class Overload {
   kDeadline,     // The call would not be done before its deadline.
 };
 // The bounds and their current use.
-struct QueueFigures {
+struct OverloadDetails {
   int64_t queued_tokens = 0;
   int64_t max_queued_tokens = 0;
   absl::Duration expected_wait;
   absl::Duration max_wait;
   int64_t max_client_tokens = 0;
 };
-absl::Status Overloaded(Overload reason, const QueueFigures& figures, absl::Duration retry_delay);
+absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::Duration retry_delay);
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyWatches(int64_t limit);

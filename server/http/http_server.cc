@@ -32,10 +32,10 @@ HostContext WithoutKeys(HostContext host) {
 HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Routes routes,
                        std::unique_ptr<Acceptor> listening, CertificateStore* certificates)
     : routes_(std::move(routes)),
-      open_host_(WithoutKeys(host)),
+      host_without_keys_(WithoutKeys(host)),
       context_{.routes = routes_,
                .host = host,
-               .open_host = open_host_,
+               .host_without_keys = host_without_keys_,
                .times = TimesOf(config.connections),
                .allowed_origin = config.http.allowed_origin},
       work_(io_.get_executor()),

@@ -44,7 +44,7 @@ class HttpServer {
   std::vector<std::shared_ptr<HttpSession>> Sessions();
 
   const Routes routes_;
-  const HostContext open_host_;
+  const HostContext host_without_keys_;
   const HttpContext context_;
   boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;

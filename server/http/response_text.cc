@@ -21,18 +21,18 @@ std::string ReasonPhrase(int status) {
 
 }  // namespace
 
-std::string ResponseHeader(const ResponseFigures& figures) {
-  std::string text = absl::StrCat("HTTP/1.1 ", figures.status, " ", ReasonPhrase(figures.status), "\r\n");
+std::string ResponseHeader(const ResponseHeaderFields& fields) {
+  std::string text = absl::StrCat("HTTP/1.1 ", fields.status, " ", ReasonPhrase(fields.status), "\r\n");
   absl::StrAppend(&text, "Date: ", absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()),
                   "\r\n");
-  if (!figures.content_type.empty()) {
-    absl::StrAppend(&text, "Content-Type: ", std::string(figures.content_type), "\r\n",
+  if (!fields.content_type.empty()) {
+    absl::StrAppend(&text, "Content-Type: ", std::string(fields.content_type), "\r\n",
                     "X-Content-Type-Options: nosniff\r\n");
   }
   constexpr int kNoContent = 204;
-  if (figures.status != kNoContent) absl::StrAppend(&text, "Content-Length: ", figures.content_bytes, "\r\n");
-  if (!figures.keep_alive) absl::StrAppend(&text, "Connection: close\r\n");
-  for (const auto& [name, value] : figures.headers) absl::StrAppend(&text, name, ": ", value, "\r\n");
+  if (fields.status != kNoContent) absl::StrAppend(&text, "Content-Length: ", fields.content_bytes, "\r\n");
+  if (!fields.keep_alive) absl::StrAppend(&text, "Connection: close\r\n");
+  for (const auto& [name, value] : fields.headers) absl::StrAppend(&text, name, ": ", value, "\r\n");
   return text + "\r\n";
 }
 

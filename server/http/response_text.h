@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-struct ResponseFigures {
+struct ResponseHeaderFields {
   int status = 200;
   std::string_view content_type;  // Empty: there is no content.
   size_t content_bytes = 0;
@@ -22,7 +22,7 @@ struct ResponseFigures {
 };
 
 // Returns the status line and the header fields, with the empty line after them.
-std::string ResponseHeader(const ResponseFigures& figures);
+std::string ResponseHeader(const ResponseHeaderFields& fields);
 
 // Returns Retry-After in whole seconds, and retry-after-ms, which OpenAI's clients read. Empty for errors without a
 // delay.

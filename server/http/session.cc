@@ -216,7 +216,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (!arrival.ok()) return Refuse(arrival.status(), {}, dialect.get());
     dialect_ = dialect.get();
     host_ = std::make_unique<UnaryHost>(
-        route.method, *std::move(arrival), route.needs_key ? context_.host : context_.open_host,
+        route.method, *std::move(arrival), route.needs_key ? context_.host : context_.host_without_keys,
         [self = this->shared_from_this()](UnaryHost::Outcome outcome) { self->OnOutcome(std::move(outcome)); },
         std::move(dialect));
     step_at_ = 0;

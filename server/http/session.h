@@ -25,7 +25,7 @@ struct HttpTimes {
 struct HttpContext {
   const Routes& routes;
   const HostContext& host;
-  const HostContext& open_host;  // The same host without API keys.
+  const HostContext& host_without_keys;  // The same host without API keys.
   HttpTimes times;
   std::string allowed_origin;  // Origin of web pages that may call (CORS): an origin, "*", or empty for none.
 };

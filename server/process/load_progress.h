@@ -38,7 +38,7 @@ class LoadProgress {
   const absl::Duration log_interval_;
   Mutex mutex_;
   absl::Time logged_ ABSL_GUARDED_BY(mutex_);
-  int told_percent_ ABSL_GUARDED_BY(mutex_) = -1;
+  int reported_percent_ ABSL_GUARDED_BY(mutex_) = -1;
 };
 
 }  // namespace longembed

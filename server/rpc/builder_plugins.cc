@@ -28,7 +28,7 @@ class PluginFilter final : public grpc::ServerBuilderOption {
 
 }  // namespace
 
-void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted) {
+void SelectPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted) {
   builder.SetOption(std::make_unique<PluginFilter>(wanted));
 }
 

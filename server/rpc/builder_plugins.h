@@ -13,7 +13,7 @@ struct BuilderPlugins {
 
 // Removes the services that are not configured from a server. Both otherwise join every server of the process once
 // their library is loaded or has been enabled.
-void KeepPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
+void SelectPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
 
 // Turns compression off. gRPC would inflate a compressed message before authentication and without a limit: it checks
 // only the compressed length, and 17 MB of zeros became 17 GB.

@@ -22,13 +22,13 @@ std::unique_ptr<CallTrace> BeginTrace(const ApiMethod& method, const Arrival& ar
 }
 
 // Returns attributes by OpenTelemetry's semantic conventions for RPC or HTTP.
-std::vector<Attribute> AttributesOf(const Arrival& arrival, const std::string& method, absl::StatusCode told) {
+std::vector<Attribute> AttributesOf(const Arrival& arrival, const std::string& method, absl::StatusCode sent_status) {
   if (!arrival.http_method.empty()) {
     return {{"http.request.method", arrival.http_method}, {"http.route", arrival.http_route}, {"rpc.method", method}};
   }
   return {{"rpc.system", std::string("grpc")},
           {"rpc.method", method},
-          {"rpc.grpc.status_code", static_cast<int64_t>(told)}};
+          {"rpc.grpc.status_code", static_cast<int64_t>(sent_status)}};
 }
 
 LogLevel LevelOf(absl::StatusCode code) {
@@ -88,12 +88,12 @@ absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host)
 CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host)
     : method_(method.name),
       client_status_(method.client_status),
-      front_(std::move(arrival)),
+      details_(std::move(arrival)),
       host_(host),
       arrival_(host.clock.Now()),
-      deadline_(arrival_ + front_.time_left),
-      caller_(Identify(front_, host)),
-      trace_(BeginTrace(method, front_, arrival_, host)) {
+      deadline_(arrival_ + details_.time_left),
+      caller_(Identify(details_, host)),
+      trace_(BeginTrace(method, details_, arrival_, host)) {
   host_.metrics.RequestStarted(method_);
 }
 
@@ -120,19 +120,19 @@ void CallRecord::EndMessage(const RequestTrace* request, const absl::Status& sta
   trace_->EndMessage(*request, error, ErrorReason(error), host_.clock.Now());
 }
 
-void CallRecord::EndTrace(const absl::Status& status, const absl::Status& told, absl::Time now) const {
+void CallRecord::EndTrace(const absl::Status& status, const absl::Status& sent_status, absl::Time now) const {
   if (trace_ == nullptr) return;
   trace_->EndCall(method_,
                   {.code = status.code(),
                    .reason = ErrorReason(status),
                    .model = model_,
-                   .attributes = AttributesOf(front_, method_, told.code())},
+                   .attributes = AttributesOf(details_, method_, sent_status.code())},
                   request_, now);
 }
 
 std::string CallRecord::TraceIdText() const {
   if (trace_ != nullptr) return ToHex(trace_->trace_id());
-  const std::optional<TraceParent> parent = ParseTraceparent(front_.traceparent);
+  const std::optional<TraceParent> parent = ParseTraceparent(details_.traceparent);
   return parent.has_value() ? ToHex(parent->trace_id) : "";
 }
 
@@ -142,9 +142,9 @@ absl::Status CallRecord::Finish(const absl::Status& status) {
   const absl::Duration duration = now - arrival_;
   host_.metrics.RequestFinished(method_, absl::StatusCodeToString(status.code()), model_, duration);
   WriteLog(status, duration);
-  const absl::Status told = client_status_ == nullptr ? status : client_status_(status);
-  EndTrace(status, told, now);
-  return told;
+  const absl::Status sent_status = client_status_ == nullptr ? status : client_status_(status);
+  EndTrace(status, sent_status, now);
+  return sent_status;
 }
 
 void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) const {
@@ -161,7 +161,7 @@ void CallRecord::WriteLog(const absl::Status& status, absl::Duration duration) c
        {"reason", ErrorReason(status)},
        {"why", level == LogLevel::kError ? std::string(status.message()) : std::string()},
        {"model", model_},
-       {"client", caller_.ok() ? caller_->name : ClientOf(front_.address)},
+       {"client", caller_.ok() ? caller_->name : ClientOf(details_.address)},
        {"ms", absl::ToDoubleMilliseconds(duration)},
        {"trace_id", TraceIdText()},
        {"suppressed", suppressed}});

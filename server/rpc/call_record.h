@@ -64,13 +64,13 @@ class CallRecord {
 
  private:
   void WriteLog(const absl::Status& status, absl::Duration duration) const;
-  // `told` is `status` in the form that the client gets.
-  void EndTrace(const absl::Status& status, const absl::Status& told, absl::Time now) const;
+  // `sent_status` is `status` in the form that the client gets.
+  void EndTrace(const absl::Status& status, const absl::Status& sent_status, absl::Time now) const;
   std::string TraceIdText() const;
 
   const std::string method_;
   absl::Status (*const client_status_)(const absl::Status& status);
-  const Arrival front_;
+  const Arrival details_;
   const HostContext& host_;
   const absl::Time arrival_;
   const absl::Time deadline_;

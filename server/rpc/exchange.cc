@@ -45,14 +45,14 @@ absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
     RETURN_IF_ERROR(memory_->Hold(Memory::kRequests, size + parsing));
   }
   const absl::Status status = WithinMemory([&] { return codec_.Parse(bytes, host_.max_request_bytes, *request_); });
-  if (!status.ok()) ReadWhatCanBeRead(bytes);
+  if (!status.ok()) ReadScalars(bytes);
   // The arena holds everything except strings, which are at most as long as the bytes.
   request_space_ = static_cast<int64_t>(arena_->SpaceAllocated());
   const absl::Status held = memory_->Hold(Memory::kRequests, size + request_space_);
   return status.ok() ? held : status;
 }
 
-void Exchange::ReadWhatCanBeRead(const grpc::ByteBuffer& bytes) {
+void Exchange::ReadScalars(const grpc::ByteBuffer& bytes) {
   try {
     codec_.ReadScalars(bytes, *request_);
   } catch (const std::bad_alloc&) {  // A partly read message would be misleading: an id without its more_parts.

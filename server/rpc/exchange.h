@@ -49,7 +49,7 @@ class Exchange {
   // Parses the request and counts its memory on the ledger.
   absl::Status Parse(grpc::ByteBuffer& bytes);
   // Reads the scalar fields of an invalid request, or none if memory runs out.
-  void ReadWhatCanBeRead(const grpc::ByteBuffer& bytes);
+  void ReadScalars(const grpc::ByteBuffer& bytes);
   void Finish(absl::Status status);
   absl::Status Serialize();
   // Frees the messages once both Start and the operation are done with them.

@@ -81,7 +81,7 @@ absl::Status GrpcServer::Start(const Services& services, Health& health, std::un
   health_service_ = std::make_unique<HealthService>(health, context_);
   grpc::ServerBuilder builder;
   Configure(builder, config_);
-  KeepPlugins(builder, {.reflection = config_.reflection, .channelz = config_.channelz});
+  SelectPlugins(builder, {.reflection = config_.reflection, .channelz = config_.channelz});
   RefuseCompression(builder);
   credentials_ = MakeCredentials(certificates);
   intake_ = std::make_unique<ConnectionIntake>(builder, credentials_);

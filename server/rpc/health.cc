@@ -49,8 +49,9 @@ class HealthCheck final : public TypedOperation<HealthCheckRequest, HealthCheckR
 // Hosts one watch: sends changes of the state to its client, and skips changes that were superseded during a write.
 class WatchHost final : public HealthWatcher, public std::enable_shared_from_this<WatchHost> {
  public:
-  WatchHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Health& health, StreamFront& front)
-      : health_(health), front_(front), record_(method, std::move(arrival), host) {}
+  WatchHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Health& health,
+            StreamTransport& transport)
+      : health_(health), transport_(transport), record_(method, std::move(arrival), host) {}
 
   void Begin(const grpc::ByteBuffer& request) {
     const absl::Status status = WithinMemory([&] { return Open(request); });
@@ -84,11 +85,11 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
       if (end.ok() && told_ != now) tell = told_ = now;
       writing_ = tell.has_value();
     }
-    if (!end.ok()) return front_.Finish(record_.Finish(end));
+    if (!end.ok()) return transport_.Finish(record_.Finish(end));
     if (!tell.has_value()) return;
     HealthCheckResponse response;
     response.set_status(*tell);
-    front_.Write(SerializeMessage(response));
+    transport_.Write(SerializeMessage(response));
   }
 
  private:
@@ -103,7 +104,7 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
   }
 
   Health& health_;
-  StreamFront& front_;
+  StreamTransport& transport_;
   CallRecord record_;
   std::unique_ptr<Charge> call_;
   std::string service_;
@@ -115,12 +116,13 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
   std::optional<HealthCheckResponse::ServingStatus> told_ ABSL_GUARDED_BY(mutex_);
 };
 
-class WatchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, private StreamFront {
+class WatchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, private StreamTransport {
  public:
   WatchReactor(const ApiMethod& method, const HostContext& host, Health& health, grpc::CallbackServerContext& context,
                const grpc::ByteBuffer& request)
       : context_(context),
-        host_(std::make_shared<WatchHost>(method, ArrivalOf(context), host, health, static_cast<StreamFront&>(*this))) {
+        host_(std::make_shared<WatchHost>(method, ArrivalOf(context), host, health,
+                                          static_cast<StreamTransport&>(*this))) {
     host_->Begin(request);
   }
 
@@ -246,7 +248,7 @@ absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string&
   std::unique_ptr<HealthPort> port(new HealthPort(health, host));
   port->acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
-  KeepPlugins(builder, {});
+  SelectPlugins(builder, {});
   RefuseCompression(builder);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);

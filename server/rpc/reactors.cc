@@ -61,7 +61,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
   UnaryHost host_;
 };
 
-class StreamReactor final : public RawStream, private StreamFront {
+class StreamReactor final : public RawStream, private StreamTransport {
  public:
   StreamReactor(const ApiMethod& method, const StreamOptions& options, const HostContext& host,
                 grpc::CallbackServerContext& context)
@@ -80,7 +80,7 @@ class StreamReactor final : public RawStream, private StreamFront {
   }
   void OnCancel() override { host_->OnCancelled(); }
   void OnDone() override {
-    host_->OnOver();
+    host_->OnFinished();
     delete this;
   }
 
@@ -141,7 +141,7 @@ RawStream* ServeStream(const ApiMethod& method, const StreamOptions& options, co
 grpc::ServerReadReactor<grpc::ByteBuffer>* RefuseReads(const ApiMethod& method, const HostContext& host,
                                                        grpc::CallbackServerContext* context) {
   CallRecord record(method, ArrivalOf(*context), host);
-  const absl::Status status = record.identity().ok() ? NotOffered(method.lacks) : record.identity();
+  const absl::Status status = record.identity().ok() ? NotOffered(method.missing_requirement) : record.identity();
   return new RefusedReader(ToGrpcEnd(*context, record.Finish(status)));  // Deletes itself in OnDone.
 }
 

@@ -10,22 +10,22 @@
 namespace longembed {
 
 std::shared_ptr<StreamHost> StreamHost::Make(const ApiMethod& method, const StreamOptions& options, Arrival arrival,
-                                             const HostContext& host, StreamFront& front) {
-  return std::shared_ptr<StreamHost>(new StreamHost(method, options, std::move(arrival), host, front));
+                                             const HostContext& host, StreamTransport& transport) {
+  return std::shared_ptr<StreamHost>(new StreamHost(method, options, std::move(arrival), host, transport));
 }
 
 StreamHost::StreamHost(const ApiMethod& method, const StreamOptions& options, Arrival arrival, const HostContext& host,
-                       StreamFront& front)
+                       StreamTransport& transport)
     : method_(method),
       options_(options),
       host_(host),
-      front_(front),
+      transport_(transport),
       record_(method_, std::move(arrival), host),
       ends_(record_.arrival() + host.max_stream_age) {}
 
 absl::Status StreamHost::TakeCall() {
   RETURN_IF_ERROR(record_.identity());
-  if (!method_.lacks.empty()) return NotOffered(method_.lacks);
+  if (!method_.missing_requirement.empty()) return NotOffered(method_.missing_requirement);
   absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();
   if (call.ok()) call_ = *std::move(call);
   return call.status();
@@ -38,9 +38,9 @@ void StreamHost::Begin() {
       reading_ = false;
       read_all_ = finished_ = true;
     }
-    return front_.Finish(record_.Finish(status));
+    return transport_.Finish(record_.Finish(status));
   }
-  front_.Read();
+  transport_.Read();
   if (host_.streams != nullptr) host_.streams->Add(shared_from_this());
 }
 
@@ -163,11 +163,11 @@ void StreamHost::Advance(bool in_reaction) {
     if (end) status = cancelled_ ? CallCancelled() : !read_all_ ? ServerDraining() : refusal_;
     if (in_reaction && !end && !reading_ && !read_all_ && !draining_ && HasRoom()) read = reading_ = true;
   }
-  if (read) front_.Read();
+  if (read) transport_.Read();
   if (answer != nullptr) {
     grpc::ByteBuffer bytes;
     bytes.Swap(&answer->exchange->answer());
-    front_.Write(std::move(bytes));
+    transport_.Write(std::move(bytes));
   }
   if (end) End(status);
 }
@@ -203,7 +203,7 @@ void StreamHost::OnCancelled() {
   CancelAll();
 }
 
-void StreamHost::OnOver() {
+void StreamHost::OnFinished() {
   const MutexLock lock(mutex_);
   finished_ = true;
 }
@@ -233,7 +233,7 @@ void StreamHost::End(const absl::Status& status) {
     const MutexLock lock(mutex_);
     record_.set_model(model_);
   }
-  front_.Finish(record_.Finish(status));
+  transport_.Finish(record_.Finish(status));
 }
 
 void OpenStreams::Add(const std::shared_ptr<StreamHost>& stream) {

@@ -23,9 +23,9 @@ namespace longembed {
 
 // The transport of a stream. The host calls no method after Finish. The transport calls no method of the host before
 // the host's Begin.
-class StreamFront {
+class StreamTransport {
  public:
-  virtual ~StreamFront() = default;
+  virtual ~StreamTransport() = default;
   virtual void Read() = 0;                          // OnRead is called afterwards.
   virtual void Write(grpc::ByteBuffer answer) = 0;  // OnWritten is called afterwards.
   virtual void Finish(const absl::Status& status) = 0;
@@ -38,9 +38,9 @@ class StreamFront {
 // ServerDraining.
 class StreamHost : public std::enable_shared_from_this<StreamHost> {
  public:
-  // `front` must live until it has called OnOver, and `host` longer.
+  // `transport` must live until it has called OnFinished, and `host` longer.
   static std::shared_ptr<StreamHost> Make(const ApiMethod& method, const StreamOptions& options, Arrival arrival,
-                                          const HostContext& host, StreamFront& front);
+                                          const HostContext& host, StreamTransport& transport);
 
   // Reads the first message, or ends the stream.
   void Begin();
@@ -49,7 +49,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   void OnWritten(bool ok);
   void OnCancelled();
   // The call has been cancelled, and the transport is about to be destroyed.
-  void OnOver();
+  void OnFinished();
   // Any thread.
   void Drain();
 
@@ -64,7 +64,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   using Slots = std::deque<std::shared_ptr<Slot>>;
 
   StreamHost(const ApiMethod& method, const StreamOptions& options, Arrival arrival, const HostContext& host,
-             StreamFront& front);
+             StreamTransport& transport);
 
   absl::Status TakeCall();
   // Takes a message. Returns null if there is nothing to start: the last message was read, or the stream has ended or
@@ -92,7 +92,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   const ApiMethod method_;
   const StreamOptions options_;
   const HostContext& host_;
-  StreamFront& front_;
+  StreamTransport& transport_;
   CallRecord record_;
   const absl::Time ends_;  // Time from which on the stream is too old.
   std::unique_ptr<Charge> call_;

@@ -18,7 +18,7 @@ UnaryHost::UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext
 
 absl::Status UnaryHost::Admit() {
   RETURN_IF_ERROR(record_.identity());
-  if (!method_.lacks.empty()) return NotOffered(method_.lacks);
+  if (!method_.missing_requirement.empty()) return NotOffered(method_.missing_requirement);
   message_ = host_.ledger.BeginMessage(record_.caller().name);
   if (method_.exempt) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();

@@ -112,7 +112,7 @@ absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const C
 std::shared_ptr<const Certificates> CertificateStore::Current() {
   const MutexLock lock(mutex_);
   const bool second_try = std::chrono::steady_clock::now() >= second_try_at_;
-  if (files_.Changed() || second_try || absl::Now() >= take_up_at_) Read(second_try);
+  if (files_.Changed() || second_try || absl::Now() >= retry_at_) Read(second_try);
   return current_;
 }
 
@@ -132,7 +132,7 @@ void CertificateStore::Read(bool second_try) {
   const absl::Time now = absl::Now();
   absl::StatusOr<Certificates> loaded = LoadCertificates(paths_, now);
   second_try_at_ = WatchedFiles::SteadyTime::max();
-  take_up_at_ = absl::InfiniteFuture();
+  retry_at_ = absl::InfiniteFuture();
   if (!loaded.ok() && !second_try) {
     second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCertificatesLookInterval);
     return;
@@ -143,7 +143,7 @@ void CertificateStore::Read(bool second_try) {
     loaded->generation = current_->generation + 1;
     current_ = std::make_shared<const Certificates>(*std::move(loaded));
   } else if (loaded.ok()) {
-    take_up_at_ = std::min(loaded->not_before, current_->not_after);
+    retry_at_ = std::min(loaded->not_before, current_->not_after);
   }
   if (on_reload_) on_reload_(*current_, status);
 }

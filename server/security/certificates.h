@@ -63,7 +63,7 @@ class CertificateStore {
   WatchedFiles files_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
   WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
-  absl::Time take_up_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // By the wall clock.
+  absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // By the wall clock.
 };
 
 }  // namespace longembed

@@ -220,7 +220,7 @@ class UnaryCaller : public std::enable_shared_from_this<UnaryCaller> {
   bool ended_ = false, cancelled_ = false;
 };
 
-class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private StreamFront {
+class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private StreamTransport {
  public:
   StreamCaller(SimulatedServer& server, StreamSpec spec)
       : server_(server), checker_(server.checker()), spec_(std::move(spec)) {
@@ -452,7 +452,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
   void Leave() {
     if (!finished_ || writing_ || over_) return;
     over_ = true;
-    host_->OnOver();
+    host_->OnFinished();
     host_ = nullptr;
     keep_ = nullptr;
   }

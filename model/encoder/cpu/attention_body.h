@@ -32,17 +32,17 @@ struct PairVersions {
   Version query, key;
 };
 // Indexed by region.
-constexpr PairVersions kOfWindow[] = {{kPlain, kPlain}, {kShifted, kGrouped}, {kGrouped, kShifted}, {}, {}};
-constexpr PairVersions kOfChunks[] = {
+constexpr PairVersions kWindowVersions[] = {{kPlain, kPlain}, {kShifted, kGrouped}, {kGrouped, kShifted}, {}, {}};
+constexpr PairVersions kChunkVersions[] = {
     {kPlain, kPlain}, {kShifted, kPlain}, {kPlain, kShifted}, {kGrouped, kPlain}, {kPlain, kGrouped}};
 
 // Buffers for the scores of a tile, and for the scores of one region before they are merged into the tile's.
 enum ScoreBuffer { kTile, kOneRegion };
 constexpr int kScoreBuffers = 2;
 
-// The two contexts of a calibrated row: kWhole is that of the plain softmax, with baskets multiplied by 1 - strength,
-// and kEven is the sum of the contexts of the baskets' own softmaxes.
-enum Mixed { kWhole, kEven };
+// The two contexts of a calibrated row: kPlainContext is that of the plain softmax, with baskets multiplied by 1 -
+// strength, and kEqualShareContext is the sum of the contexts of the baskets' own softmaxes.
+enum Mixed { kPlainContext, kEqualShareContext };
 // Totals of a calibrated row: its largest score; relative to that score, the sum of all weights and the sum of the
 // weights in baskets; and the number of baskets that the row sees.
 enum Total { kLargest, kSum, kBasketSum, kBaskets };
@@ -202,7 +202,7 @@ class HeadAttention {
   }
   LONGEMBED_INLINE int versions() const { return input_.window > 0 || input_.chunk > 0 ? kVersions : 1; }
   LONGEMBED_INLINE PairVersions VersionsOf(Region region) const {
-    return input_.chunk > 0 ? kOfChunks[region] : kOfWindow[region];
+    return input_.chunk > 0 ? kChunkVersions[region] : kWindowVersions[region];
   }
 
   // Returns the keys that at least one of the rows sees.
@@ -444,7 +444,7 @@ class HeadAttention {
     for (int i = queries_.start; i < queries_.end; ++i) {
       for (const Total total : {kSum, kBasketSum, kBaskets}) *Totals(total, i) = 0.0f;
       *Totals(kLargest, i) = kBelowAllScores;
-      for (const Mixed mixed : {kWhole, kEven}) {
+      for (const Mixed mixed : {kPlainContext, kEqualShareContext}) {
         for (int j = 0; j < layout_.value_columns; j += kLanes) {
           Store(MixedRow(mixed, i) + j, Repeat(0));
         }
@@ -491,7 +491,7 @@ class HeadAttention {
     const Floats old = Repeat(old_share), whole = Repeat(whole_share);
     const Floats even = Repeat(even_share);
     const float* const own = ContextRow(i);
-    float *const whole_row = MixedRow(kWhole, i), *const even_row = MixedRow(kEven, i);
+    float *const whole_row = MixedRow(kPlainContext, i), *const even_row = MixedRow(kEqualShareContext, i);
     for (int j = 0; j < layout_.value_columns; j += kLanes) {
       const Floats values = Load(own + j);
       Store(whole_row + j, Fma(values, whole, Load(whole_row + j) * old));
@@ -506,7 +506,7 @@ class HeadAttention {
       const float baskets = __builtin_fmaxf(*Totals(kBaskets, i), 1.0f);
       const Floats share = Repeat(input_.baskets.strength * *Totals(kBasketSum, i) / baskets);
       for (int j = 0; j < layout_.value_columns; j += kLanes) {
-        const Floats whole = Load(MixedRow(kWhole, i) + j), even = Load(MixedRow(kEven, i) + j);
+        const Floats whole = Load(MixedRow(kPlainContext, i) + j), even = Load(MixedRow(kEqualShareContext, i) + j);
         Store(ContextRow(i) + j, Fma(even, share, whole));
       }
       At<float>(layout_.sums)[i - queries_.start] = *Totals(kSum, i);

@@ -38,7 +38,7 @@ struct AmxProduct {
     typename Tiles::Sum values[kRows][kPanelVectors];
   };
 
-  template <typename T, bool kTimes, bool kGelu>
+  template <typename T, bool kMultiplyByFactors, bool kGelu>
   static void Multiply(const PackedWeights& weights, const Operand& in, int rows, int panel, const float* factors,
                        Rows out) {
     WithConstant<kPanelVectors>(weights.vectors_of(panel), [&](auto vectors) {
@@ -62,7 +62,8 @@ struct AmxProduct {
         for (int r = 0; r < count; ++r) {
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) {
-            FinishOutputs<T, kTimes, kGelu>(weights, in, row + r, panel, v, sums.values[r][v], factors, out);
+            FinishOutputs<T, kMultiplyByFactors, kGelu>(weights, in, row + r, panel, v, sums.values[r][v], factors,
+                                                        out);
           }
         }
       }

@@ -23,27 +23,27 @@ LONGEMBED_INLINE Floats Dequantize(Words sum, const PackedWeights& weights, int 
 }
 
 // Converts the sums of kLanes outputs of a row to results and stores them: adds the bias, applies the exact GELU if
-// kGelu, and multiplies by `factors` [rows][kPanelOutputs] if kTimes. `out` is at the panel's first output.
-template <typename T, bool kTimes, bool kGelu, typename Sum>
+// kGelu, and multiplies by `factors` [rows][kPanelOutputs] if kMultiplyByFactors. `out` is at the panel's first output.
+template <typename T, bool kMultiplyByFactors, bool kGelu, typename Sum>
 LONGEMBED_INLINE void FinishOutputs(const PackedWeights& weights, const Operand& in, int row, int panel, int vector,
                                     Sum sum, const float* factors, Rows out) {
   const int column = vector * kLanes, output = panel * kPanelOutputs + column;
   const float scale = in.scales == nullptr ? 1.0f : in.scales[row];
   Floats value = Dequantize(sum, weights, output, scale) + Load(weights.bias.data() + output);
   if constexpr (kGelu) value = Gelu(value);
-  if constexpr (kTimes) value = value * Load(factors + row * kPanelOutputs + column);
+  if constexpr (kMultiplyByFactors) value = value * Load(factors + row * kPanelOutputs + column);
   StoreFirst(RowOf<T>(out, row) + column, weights.outputs - output, value);
 }
 
 // Computes a panel's outputs for the kRows rows from `row` on.
-template <typename Dot, typename T, bool kTimes, bool kGelu, int kRows, int kVectors>
+template <typename Dot, typename T, bool kMultiplyByFactors, bool kGelu, int kRows, int kVectors>
 void MultiplyPanelTile(const PackedWeights& weights, const Operand& in, int row, int panel, const float* factors,
                        Rows out) {
   MultiplyTile<Dot, kRows, kVectors, kVectors>(
       weights.steps, in.data + row * in.stride, in.stride, weights.panel(panel),
       [](int, int) { return typename Dot::Sum{}; },
       [&](int r, int v, typename Dot::Sum sum) {
-        FinishOutputs<T, kTimes, kGelu>(weights, in, row + r, panel, v, sum, factors, out);
+        FinishOutputs<T, kMultiplyByFactors, kGelu>(weights, in, row + r, panel, v, sum, factors, out);
       });
 }
 
@@ -52,14 +52,14 @@ template <typename Dot>
 struct PanelProduct {
   static constexpr int kRows = kTileRows;  // Rows that are computed together.
 
-  template <typename T, bool kTimes, bool kGelu>
+  template <typename T, bool kMultiplyByFactors, bool kGelu>
   static void Multiply(const PackedWeights& weights, const Operand& in, int rows, int panel, const float* factors,
                        Rows out) {
     WithConstant<kPanelVectors>(weights.vectors_of(panel), [&](auto vectors) {
       for (int row = 0; row < rows;) {
         const int tile = NextTile(rows - row, kTileRows);
         WithConstant<kTileRows>(tile, [&](auto tile_rows) {
-          MultiplyPanelTile<Dot, T, kTimes, kGelu, decltype(tile_rows)::value, decltype(vectors)::value>(
+          MultiplyPanelTile<Dot, T, kMultiplyByFactors, kGelu, decltype(tile_rows)::value, decltype(vectors)::value>(
               weights, in, row, panel, factors, out);
         });
         row += tile;
@@ -68,10 +68,10 @@ struct PanelProduct {
   }
 };
 
-template <typename Dot, typename T, bool kTimes, bool kGelu = false>
+template <typename Dot, typename T, bool kMultiplyByFactors, bool kGelu = false>
 LONGEMBED_INLINE void MultiplyPanel(const PackedWeights& weights, const Operand& in, int rows, int panel,
                                     const float* factors, Rows out) {
-  PanelProduct<Dot>::template Multiply<T, kTimes, kGelu>(weights, in, rows, panel, factors, out);
+  PanelProduct<Dot>::template Multiply<T, kMultiplyByFactors, kGelu>(weights, in, rows, panel, factors, out);
 }
 
 LONGEMBED_INLINE Floats Activate(Activation activation, Floats x) {

@@ -7,7 +7,7 @@ namespace longembed::cpu {
 namespace {
 
 // The lifetime and the uses of a value.
-struct Life {
+struct Lifetime {
   int last_use = -1;
   int first_segment = 0;
   int last_segment = 0;
@@ -49,7 +49,7 @@ class ScheduleMaker {
         precision_(precision),
         kernels_(kernels),
         attention_element_(precision == Precision::kFloat32 ? Element::kFloat32 : kernels.attention_element),
-        lives_(widths.size()),
+        lifetimes_(widths.size()),
         places_(widths.size()) {}
 
   Schedule Make(std::vector<Op> ops, Value input, Value output) {
@@ -69,32 +69,32 @@ class ScheduleMaker {
 
  private:
   void FindLives(const std::vector<Op>& ops, Value input, Value output) {
-    lives_[input].from_norm_or_add = true;
-    lives_[input].first_segment = -1;  // The embedding writes the input for the whole batch.
+    lifetimes_[input].from_norm_or_add = true;
+    lifetimes_[input].first_segment = -1;  // The embedding writes the input for the whole batch.
     int segment = 0;
     for (size_t i = 0; i < ops.size(); ++i) {
       const bool attention = std::holds_alternative<AttentionOp>(ops[i]);
       const bool linear = std::holds_alternative<LinearOp>(ops[i]);
       const bool writes_float32 = !linear && !attention;
       ForInputs(ops[i], [&](Value value) {
-        Life& life = lives_[value];
+        Lifetime& life = lifetimes_[value];
         life.last_use = static_cast<int>(i);
         life.for_linear_only &= linear;
         life.for_attention |= attention;
         life.last_segment = segment + (attention ? 1 : 0);
       });
-      Life& result = lives_[ResultOf(ops[i])];
+      Lifetime& result = lifetimes_[ResultOf(ops[i])];
       result.from_norm_or_add = writes_float32;
       result.first_segment = result.last_segment = segment + (attention ? 1 : 0);
       if (attention) ++segment;
     }
-    lives_[output].last_use = static_cast<int>(ops.size());
-    lives_[output].last_segment = segment + 1;
-    lives_[output].for_linear_only = false;
+    lifetimes_[output].last_use = static_cast<int>(ops.size());
+    lifetimes_[output].last_segment = segment + 1;
+    lifetimes_[output].for_linear_only = false;
   }
 
   BufferRef NewPlace(Value value) {
-    const Life& life = lives_[value];
+    const Lifetime& life = lifetimes_[value];
     const bool operand =
         life.for_linear_only && !life.from_norm_or_add && precision_ == Precision::kBfloat16 && kernels_.bfloat16_rows;
     BufferRef place{.whole_batch = life.first_segment != life.last_segment,
@@ -109,7 +109,7 @@ class ScheduleMaker {
 
   // Releases the slot of an input that no later operation reads.
   void Release(Value value, int op) {
-    if (lives_[value].last_use != op) return;
+    if (lifetimes_[value].last_use != op) return;
     (places_[value].whole_batch ? batch_slots_ : chunk_slots_).Release(places_[value].slot);
   }
 
@@ -192,7 +192,7 @@ class ScheduleMaker {
   const Precision precision_;
   const Kernels& kernels_;
   const Element attention_element_;
-  std::vector<Life> lives_;
+  std::vector<Lifetime> lifetimes_;
   std::vector<BufferRef> places_;
   Slots batch_slots_, chunk_slots_;
   Schedule schedule_;

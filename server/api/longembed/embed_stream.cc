@@ -148,7 +148,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (const int64_t limit = MaxStreamedTextBytes(context_.limits); bytes > limit) {
       return StreamedTextTooLarge(bytes, limit);
     }
-    if (corpus.memory == nullptr) corpus.memory = call_.memory.Sibling();
+    if (corpus.memory == nullptr) corpus.memory = call_.memory.ForSameClient();
     RETURN_IF_ERROR(corpus.memory->Hold(Memory::kRequests, bytes));
     corpus.text += part;
     corpus.memory->Correct(Memory::kRequests, static_cast<int64_t>(corpus.text.capacity()));

@@ -375,7 +375,7 @@ ApiMethod MakeTeiMethod(const char* name, const TeiContext& context) {
 // Returns a method whose output the model may lack.
 template <typename SomeOperation>
 ApiMethod MakeTeiMethod(const char* name, const TeiContext& context, bool available, const char* output) {
-  return available ? MakeTeiMethod<SomeOperation>(name, context) : TeiLacks(name, output);
+  return available ? MakeTeiMethod<SomeOperation>(name, context) : TeiUnsupported(name, output);
 }
 
 bool GivesPooled(const TeiContext& context) { return context.model.model().manifest.pooling != Pooling::kNone; }
@@ -435,6 +435,6 @@ ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context) {
 ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context) {
   return MakeTeiMethod<TeiDecodeInputs>(name, context);
 }
-ApiMethod TeiLacks(const char* name, const char* what) { return {.name = name, .lacks = what}; }
+ApiMethod TeiUnsupported(const char* name, const char* what) { return {.name = name, .missing_requirement = what}; }
 
 }  // namespace longembed

@@ -46,7 +46,7 @@ ApiMethod TeiTokenizeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeMethod(const char* name, const TeiContext& context);
 ApiMethod TeiDecodeInputsMethod(const char* name, const TeiContext& context);  // Uses tei/v1/http.proto.
 // Returns a method that this server does not offer, because `what` is missing.
-ApiMethod TeiLacks(const char* name, const char* what);
+ApiMethod TeiUnsupported(const char* name, const char* what);
 
 }  // namespace longembed
 

@@ -73,29 +73,29 @@ TeiTokenizeService::Stream* TeiTokenizeService::DecodeStream(grpc::CallbackServe
 
 grpc::ServerUnaryReactor* TeiPredictService::Predict(grpc::CallbackServerContext* context,
                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return ServeUnary(TeiLacks("tei.Predict", kNoClassifier), host_, context, request, response);
+  return ServeUnary(TeiUnsupported("tei.Predict", kNoClassifier), host_, context, request, response);
 }
 
 grpc::ServerUnaryReactor* TeiPredictService::PredictPair(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return ServeUnary(TeiLacks("tei.PredictPair", kNoClassifier), host_, context, request, response);
+  return ServeUnary(TeiUnsupported("tei.PredictPair", kNoClassifier), host_, context, request, response);
 }
 
 TeiPredictService::Stream* TeiPredictService::PredictStream(grpc::CallbackServerContext* context) {
-  return ServeStream(TeiLacks("tei.PredictStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
+  return ServeStream(TeiUnsupported("tei.PredictStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
 }
 
 TeiPredictService::Stream* TeiPredictService::PredictPairStream(grpc::CallbackServerContext* context) {
-  return ServeStream(TeiLacks("tei.PredictPairStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
+  return ServeStream(TeiUnsupported("tei.PredictPairStream", kNoClassifier), StreamOptionsOf(context_), host_, context);
 }
 
 grpc::ServerUnaryReactor* TeiRerankService::Rerank(grpc::CallbackServerContext* context,
                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return ServeUnary(TeiLacks("tei.Rerank", kNoReranker), host_, context, request, response);
+  return ServeUnary(TeiUnsupported("tei.Rerank", kNoReranker), host_, context, request, response);
 }
 
 TeiRerankService::Stream* TeiRerankService::RerankStream(grpc::CallbackServerContext* context, grpc::ByteBuffer*) {
-  return RefuseReads(TeiLacks("tei.RerankStream", kNoReranker), host_, context);
+  return RefuseReads(TeiUnsupported("tei.RerankStream", kNoReranker), host_, context);
 }
 
 namespace {

@@ -11,7 +11,7 @@
 namespace longembed {
 
 inline const std::string kE5SmallV2 = std::string(LONGEMBED_MODELS_DIR) + "/e5-small-v2";
-inline const auto kSomebodyWaits = [] { return false; };
+inline const auto kNeverCancelled = [] { return false; };
 
 // A model with learned positions, one with rotary positions, and a decoder.
 inline constexpr const char* kExportedModels[] = {"e5-small-v2", "e5-small-rope", "SmolLM2-135M-Instruct"};

@@ -85,7 +85,7 @@ class TorchCudaTest : public ::testing::TestWithParam<const char*> {
   VectorBlock Encode(Encoder& encoder, const PackedBatch& batch) {
     Team team;
     Team::Leader leader(team);
-    auto block = encoder.Encode(batch, leader, kSomebodyWaits);
+    auto block = encoder.Encode(batch, leader, kNeverCancelled);
     EXPECT_TRUE(block.ok()) << block.status();
     return block.ok() ? *std::move(block) : VectorBlock{};
   }
@@ -195,7 +195,7 @@ TEST_P(TorchCudaTest, OutOfMemoryFailsOnlyThatBatch) {
   Team::Leader leader(team);
   {
     const FullGpu full;
-    const auto refused = gpu_->Encode(batch, leader, kSomebodyWaits);
+    const auto refused = gpu_->Encode(batch, leader, kNeverCancelled);
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
   }
   EXPECT_GE(LowestCosine(Encode(*gpu_, batch), Encode(*cpu_, batch)), 0.99999);

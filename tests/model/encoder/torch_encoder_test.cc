@@ -38,7 +38,7 @@ class TorchEncoderTest : public ::testing::Test {
   }
 
   VectorBlock Encode(const std::vector<const Sequence*>& sequences) {
-    auto block = encoder_->Encode(Pack(sequences), leader_, kSomebodyWaits);
+    auto block = encoder_->Encode(Pack(sequences), leader_, kNeverCancelled);
     EXPECT_TRUE(block.ok()) << block.status();
     return *std::move(block);
   }
@@ -71,7 +71,7 @@ TEST_F(TorchEncoderTest, TheLoweredGraphGivesTheGraphsVectors) {
   std::vector<const Sequence*> all;
   for (const Sequence& sequence : sequences) all.push_back(&sequence);
   const VectorBlock actual = Encode(all);
-  const auto expected = (*graph)->Encode(Pack(all), leader_, kSomebodyWaits);
+  const auto expected = (*graph)->Encode(Pack(all), leader_, kNeverCancelled);
   ASSERT_TRUE(expected.ok()) << expected.status();
   for (int row = 0; row < actual.rows; ++row) {
     for (int j = 0; j < actual.width; ++j) ASSERT_NEAR(actual.row(row)[j], expected->row(row)[j], 2e-5);
@@ -167,7 +167,7 @@ TEST_F(TorchEncoderTest, LibTorchRunsTheGraphInBfloat16Too) {
   ASSERT_TRUE(graph.ok()) << graph.status();
   // One short text only: a CPU without bfloat16 would need a minute for those of ComparePrecision.
   const Sequence sequence = RandomSequence(40);
-  const auto block = (*graph)->Encode(Pack(std::vector<const Sequence*>{&sequence}), leader_, kSomebodyWaits);
+  const auto block = (*graph)->Encode(Pack(std::vector<const Sequence*>{&sequence}), leader_, kNeverCancelled);
   ASSERT_TRUE(block.ok()) << block.status();
   const std::vector<float> in_bfloat16 = Normalized(block->row(0)), in_float32 = Normalized(Encode({&sequence}).row(0));
   const double cosine = std::inner_product(in_float32.begin(), in_float32.end(), in_bfloat16.begin(), 0.0);

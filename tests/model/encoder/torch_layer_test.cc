@@ -56,7 +56,7 @@ class TorchLayerTest : public ::testing::TestWithParam<const char*> {
     }
     const torch::jit::Module first = *module_.attr("layers").toModule().children().begin();
     TorchLayer layer(first);
-    ASSERT_TRUE(layer.walked());
+    ASSERT_TRUE(layer.is_decomposed());
     const at::Tensor expected = layer.Run(arguments, nullptr, 0), actual = layer.Run(arguments, &context, 0);
     EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4)) << (actual - expected).abs().max();
     std::map<cuda::Kernel, int> launched;

@@ -273,11 +273,11 @@ TEST(PlannerTest, TokensThatDoNotMatterMayBeMissing) {
     Drawn drawn = Draw(random);
     if (random() % 2 > 0) drawn.options.max_tokens = 6 + random() % 60;
     const auto whole = PlanInput(drawn.model, {.prompt = drawn.prompt, .content = drawn.content}, drawn.options);
-    const std::optional<int64_t> matter = TokensThatMatter(drawn.model, drawn.options);
+    const std::optional<int64_t> needed = TokensNeededForPlan(drawn.model, drawn.options);
     const int64_t overhead = 2 + std::ssize(drawn.prompt), all = std::ssize(drawn.content);
-    if (!matter.has_value() || *matter - overhead >= all || *matter <= overhead) continue;
+    if (!needed.has_value() || *needed - overhead >= all || *needed <= overhead) continue;
     ++parts;
-    const int64_t here = *matter - overhead;
+    const int64_t here = *needed - overhead;
     const bool keeps_end = drawn.options.truncate == Truncate::kStart;
     // Replaces tokens that should not matter by -7, so that using one of them would show.
     const auto poisoned = keeps_end ? drawn.content.begin() : drawn.content.begin() + here;

@@ -134,7 +134,7 @@ TEST(LedgerTest, IsThreadSafe) {
         const auto charge = ledger.BeginMessage(absl::StrCat((t + i) % 3));
         const absl::Status held = charge->Hold(Memory::kRequests, 1 + i % 300);
         if (held.ok() && i % 2 == 0) charge->Correct(Memory::kAnswers, i % 50);
-        const auto sibling = charge->Sibling();
+        const auto sibling = charge->ForSameClient();
         EXPECT_GE(ledger.bytes(), 0);
       }
     });

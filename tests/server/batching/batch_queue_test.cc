@@ -61,17 +61,17 @@ TEST(BatchQueueTest, AJobContinuesInTheNextBatch) {
   EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(1040));
 }
 
-JobOptions Promised(absl::Duration due, absl::Duration deadline) {
+JobOptions AdmittedWithDeadline(absl::Duration due, absl::Duration deadline) {
   return {.deadline = kStart + deadline, .due = kStart + due, .work = due};
 }
 
 // Jobs under a deadline do not interleave, because interleaved jobs would all be late.
 TEST(BatchQueueTest, JobsUnderADeadlineRunOneAfterTheOther) {
   BatchQueue queue;
-  queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(9))), kStart);
-  queue.Push(MakeJob(2, {50, 50}, Promised(absl::Seconds(2), absl::Seconds(9))), kStart);
+  queue.Push(MakeJob(1, {50, 50}, AdmittedWithDeadline(absl::Seconds(1), absl::Seconds(9))), kStart);
+  queue.Push(MakeJob(2, {50, 50}, AdmittedWithDeadline(absl::Seconds(2), absl::Seconds(9))), kStart);
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
-  queue.Push(MakeJob(3, {50}, Promised(absl::Milliseconds(500), absl::Seconds(9))),
+  queue.Push(MakeJob(3, {50}, AdmittedWithDeadline(absl::Milliseconds(500), absl::Seconds(9))),
              kStart);  // It is shorter, and due first.
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(3050));
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
@@ -80,8 +80,8 @@ TEST(BatchQueueTest, JobsUnderADeadlineRunOneAfterTheOther) {
 
 TEST(BatchQueueTest, JobsThatCannotMeetTheirDeadlineAreNotStarted) {
   BatchQueue queue;
-  queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
-  queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
+  queue.Push(MakeJob(1, {50, 50}, AdmittedWithDeadline(absl::Seconds(1), absl::Seconds(2))), kStart);
+  queue.Push(MakeJob(2, {50}, AdmittedWithDeadline(absl::Seconds(2), absl::Seconds(2))), kStart);
   const absl::Duration second_a_job = absl::Milliseconds(10);  // A job of 100 tokens takes a second.
   EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1), second_a_job).empty());
   const auto infeasible = queue.TakeInfeasible(kStart + absl::Seconds(1.2), second_a_job);
@@ -94,8 +94,8 @@ TEST(BatchQueueTest, JobsThatCannotMeetTheirDeadlineAreNotStarted) {
 
 TEST(BatchQueueTest, StartedJobsContinue) {
   BatchQueue queue;
-  queue.Push(MakeJob(1, {50, 50}, Promised(absl::Seconds(1), absl::Seconds(2))), kStart);
-  queue.Push(MakeJob(2, {50}, Promised(absl::Seconds(2), absl::Seconds(2))), kStart);
+  queue.Push(MakeJob(1, {50, 50}, AdmittedWithDeadline(absl::Seconds(1), absl::Seconds(2))), kStart);
+  queue.Push(MakeJob(2, {50}, AdmittedWithDeadline(absl::Seconds(2), absl::Seconds(2))), kStart);
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(1050));
   EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1.9), absl::Milliseconds(10)).empty());
 }
