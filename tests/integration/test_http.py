@@ -1,6 +1,7 @@
 """Tests HTTP against gRPC. Every route must return what the same server's gRPC returns for the same text. Also tests TLS, keys, drain and metrics."""
 
 import base64
+import functools
 import http.client
 import json
 import re
@@ -186,6 +187,21 @@ def test_cohere_types_are_made_of_embeds_floats(web, embed):
         assert (np.array(found["binary"]) == np.array(found["ubinary"]) - 128).all()
         assert str(uuid.UUID(answer["id"])) == answer["id"]
         assert answer["meta"]["api_version"]["version"] == "2" and answer["meta"]["billed_units"]["input_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "place"),
+    [
+        ("/v1/embeddings", {"input": TEXT, "model": MODEL, "dimensions": 0}, 400, ("error", "param")),
+        ("/embed", {"inputs": TEXT, "dimensions": 0}, 422, ("field",)),
+        ("/v2/embed", {"texts": [TEXT], "model": MODEL, "input_type": "clustering", "output_dimension": 0}, 400, ("field",)),
+        ("/v2/embed", {"texts": [TEXT], "model": MODEL, "input_type": "clustering", "max_tokens": 0}, 400, ("field",)),
+    ],
+)
+def test_zero_is_not_the_default(web, path, body, status, place):
+    """A count of 0 was taken for one that is absent."""
+    error = web.refused(path, body, status)
+    assert functools.reduce(dict.get, place, error) == next(name for name in body if body[name] == 0), error
 
 
 def test_cohere_priorities_are_numbers(web):

@@ -74,7 +74,8 @@ class CohereEmbed final : public JsonDialect {
   explicit CohereEmbed(const LongembedContext& context) : context_(context) {}
 
   Error Describe(const absl::Status& status) const override {
-    return {HttpStatusOf(status), ErrorObject(InDialect(status, "texts", false), {}).dump()};
+    const absl::Status renamed = RenameField(status, "options.dimensions", "output_dimension");
+    return {HttpStatusOf(status), ErrorObject(InDialect(renamed, "texts", false), {}).dump()};
   }
 
  private:
@@ -94,7 +95,7 @@ class CohereEmbed final : public JsonDialect {
 
   static absl::Status ReadOptions(JsonFields& fields, v1::EmbedOptions& options) {
     std::string model, truncate = "END";
-    uint32_t dimensions = 0, max_tokens = 0;
+    std::optional<uint32_t> dimensions, max_tokens;
     RETURN_IF_ERROR(fields.Take("model", model));
     RETURN_IF_ERROR(fields.Take("truncate", truncate));
     RETURN_IF_ERROR(fields.TakeCount("output_dimension", dimensions));
@@ -106,8 +107,8 @@ class CohereEmbed final : public JsonDialect {
     options.set_model(model);
     options.set_truncate(cut);
     options.set_output(v1::EmbedOptions::ONE_VECTOR);
-    if (dimensions != 0) options.set_dimensions(dimensions);
-    if (max_tokens != 0) options.set_max_tokens(max_tokens);
+    if (dimensions.has_value()) options.set_dimensions(*dimensions);
+    if (max_tokens.has_value()) options.set_max_tokens(*max_tokens);
     return absl::OkStatus();
   }
 
@@ -138,9 +139,9 @@ class CohereEmbed final : public JsonDialect {
     const json* const value = fields.Take("priority");
     if (value == nullptr || !value->is_number()) return fields.TakeOptions({"priority"}, options);
     constexpr uint32_t kLowest = 999;
-    uint32_t number = 0;
+    std::optional<uint32_t> number;
     const absl::Status status = fields.TakeCount("priority", number);
-    if (!status.ok() || number > kLowest) {
+    if (!status.ok() || *number > kLowest) {
       return WrongJsonType("priority", "INTERACTIVE, BULK, or a whole number from 0 to 999", value->dump());
     }
     options.set_priority(number == 0 ? v1::EmbedOptions::INTERACTIVE : v1::EmbedOptions::BULK);

@@ -40,7 +40,7 @@ absl::Status JsonFields::Take(const std::string& key, bool& value) {
   return absl::OkStatus();
 }
 
-absl::Status JsonFields::TakeCount(const std::string& key, uint32_t& value) {
+absl::Status JsonFields::TakeCount(const std::string& key, std::optional<uint32_t>& value) {
   const json* const found = Take(key);
   if (found == nullptr) return absl::OkStatus();
   const bool fits = found->is_number_unsigned() && found->get<uint64_t>() <= std::numeric_limits<uint32_t>::max();

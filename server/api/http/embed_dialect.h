@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +25,7 @@ class JsonFields {
   // These set `value` if the key is present. Errors: WRONG_TYPE.
   absl::Status Take(const std::string& key, std::string& value);
   absl::Status Take(const std::string& key, bool& value);
-  absl::Status TakeCount(const std::string& key, uint32_t& value);
+  absl::Status TakeCount(const std::string& key, std::optional<uint32_t>& value);
   // Reads options of longembed.v1 that a dialect takes unchanged.
   absl::Status TakeOptions(std::initializer_list<const char*> keys, v1::EmbedOptions& options);
   // Returns an error if the object has keys that were not taken. Errors: UNKNOWN_FIELD.

@@ -67,7 +67,7 @@ class Embeddings final : public OpenAiDialect {
   // Reads OpenAI's own fields.
   absl::Status ReadOwn(JsonFields& fields, v1::EmbedRequest& request) {
     std::string form = "float", user;
-    uint32_t dimensions = 0;
+    std::optional<uint32_t> dimensions;
     InputReader inputs("input", request);
     const absl::Status read = inputs.Read(fields.Take("input"));
     is_single_ = inputs.is_single();
@@ -81,7 +81,7 @@ class Embeddings final : public OpenAiDialect {
     }
     is_base64_ = form == "base64";
     request.mutable_options()->set_model(model_);
-    if (dimensions != 0) request.mutable_options()->set_dimensions(dimensions);
+    if (dimensions.has_value()) request.mutable_options()->set_dimensions(*dimensions);
     return absl::OkStatus();
   }
 

@@ -111,7 +111,7 @@ class TeiVectors : public TeiDialect {
   absl::Status ReadOwn(JsonFields& fields, v1::EmbedOptions& options) {
     bool truncate = false, normalize = true;
     std::string direction = "Right";
-    uint32_t dimensions = 0;
+    std::optional<uint32_t> dimensions;
     RETURN_IF_ERROR(fields.Take("truncate", truncate));
     RETURN_IF_ERROR(fields.Take("truncation_direction", direction));
     RETURN_IF_ERROR(fields.Take("prompt_name", prompt_name_));
@@ -125,8 +125,8 @@ class TeiVectors : public TeiDialect {
     options.set_output(output_);
     if (truncate) options.set_truncate(direction == "Right" ? v1::EmbedOptions::END : v1::EmbedOptions::START);
     if (output_ != v1::EmbedOptions::SPARSE) options.set_normalize(normalize && dense);
-    if (dimensions != 0) options.set_dimensions(dimensions);
-    options.set_force_dimensions(dimensions != 0);
+    if (dimensions.has_value()) options.set_dimensions(*dimensions);
+    options.set_force_dimensions(dimensions.has_value());
     return absl::OkStatus();
   }
 
