@@ -48,7 +48,7 @@ def inputs(description: str) -> dict:
 
 
 def dimensions() -> dict:
-    return count("Keep this many leading components, before normalization. 0: all. Refused if the model is not trained for this number.", default=0)
+    return count("Keep this many leading components, before normalization. Absent: all. Refused if the model is not trained for this number.", minimum=1)
 
 
 def failure(message: str, more: dict, description: str) -> dict:
@@ -126,7 +126,7 @@ REQUESTS = {
             ),
             "truncate": choice("Which end of an input with too many tokens is cut away; NONE refuses it.", ["NONE", "START", "END"], default="END"),
             "output_dimension": dimensions(),
-            "max_tokens": count("The most tokens of an input, special tokens and prompt included. 0: no limit other than the capacity.", default=0),
+            "max_tokens": count("The most tokens of an input, special tokens and prompt included. Absent: no limit other than the capacity.", minimum=1),
         },
         "options": ["extension", "normalize", "force_dimensions", "priority"],
     },
