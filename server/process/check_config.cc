@@ -30,15 +30,11 @@ namespace {
 
 using Manifests = std::map<std::string, ModelManifest>;  // Name in requests -> manifest.
 
-absl::Status AtKey(const std::string& key, const absl::Status& status) {
-  return status.ok() ? status : absl::Status(status.code(), absl::StrCat(key, ": ", status.message()));
-}
-
 void CheckAddresses(const ServerConfig& config, Problems& problems) {
   std::map<std::string, std::string> key_of;
   for (const auto& [key, address] : ConfigValues(config)) {
     if (!absl::EndsWith(key, "listen") || (address.empty() && key != "listen")) continue;
-    problems.Add(AtKey(key, CheckAddress(address)));
+    problems.Add(key, CheckAddress(address));
     const auto [first, is_new] = key_of.emplace(address, key);
     if (is_new || absl::EndsWith(address, ":0")) continue;
     problems.Add(absl::InvalidArgumentError(
@@ -76,9 +72,9 @@ std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMach
   bool complete = true;
   for (size_t i = 0; i < config.models.size(); ++i) {
     const ModelConfig& model = config.models[i];
-    problems.Add(AtKey(absl::StrCat("models[", i, "]"), check_machine(config, model)));
+    problems.Add(absl::StrCat("models[", i, "]"), check_machine(config, model));
     absl::StatusOr<ModelManifest> manifest = CheckModel(model.path);
-    problems.Add(AtKey(absl::StrCat("models[", i, "]"), manifest.status()));
+    problems.Add(absl::StrCat("models[", i, "]"), manifest.status());
     complete = complete && manifest.ok();
     if (!manifest.ok()) continue;
     const std::string name = model.name.empty() ? manifest->name : model.name;
@@ -112,7 +108,7 @@ void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& 
         absl::StrCat("tei.model: there is no model \"", tei.model, "\"; there are: ", names)));
   }
   if (tei.default_prompt.empty()) return;
-  problems.Add(AtKey("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status()));
+  problems.Add("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status());
 }
 
 // Checks profiles one by one, so that all errors are reported.

@@ -7,14 +7,6 @@
 #include "server/telemetry/log.h"
 
 namespace longembed {
-namespace {
-
-// Prefixes the status with `key`, the key of the config.
-absl::Status OfKey(const char* key, const absl::Status& status) {
-  return status.ok() ? status : absl::Status(status.code(), absl::StrCat(key, ": ", status.message()));
-}
-
-}  // namespace
 
 void Ports::Open(const ServerConfig& config, const HostContext& calls, Health& state, Problems& problems) {
   const auto listen = [&](const char* key, const std::string& address) -> std::unique_ptr<Acceptor> {
@@ -22,14 +14,14 @@ void Ports::Open(const ServerConfig& config, const HostContext& calls, Health& s
         Acceptor::Listen(address, {.max_connections = config.connections.max,
                                    .max_client_share = config.connections.max_client_share,
                                    .silence = config.connections.handshake_timeout});
-    problems.Add(OfKey(key, acceptor.status()));
+    problems.Add(key, acceptor.status());
     return acceptor.ok() ? *std::move(acceptor) : nullptr;
   };
   grpc = listen("listen", config.listen);
   if (!config.http_listen.empty()) http = listen("http_listen", config.http_listen);
   if (!config.health_listen.empty()) {
     absl::StatusOr<std::unique_ptr<HealthPort>> port = HealthPort::Start(config.health_listen, state, calls);
-    problems.Add(OfKey("health_listen", port.status()));
+    problems.Add("health_listen", port.status());
     if (port.ok()) {
       health = *std::move(port);
       Log(LogLevel::kInfo, absl::StrCat("health on port ", health->port()));
@@ -37,7 +29,7 @@ void Ports::Open(const ServerConfig& config, const HostContext& calls, Health& s
   }
   if (!config.metrics_listen.empty()) {
     const absl::StatusOr<int> port = calls.metrics.Listen(config.metrics_listen);
-    problems.Add(OfKey("metrics_listen", port.status()));
+    problems.Add("metrics_listen", port.status());
     if (port.ok()) Log(LogLevel::kInfo, absl::StrCat("metrics on port ", *port));
   }
 }

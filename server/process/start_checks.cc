@@ -55,6 +55,10 @@ void Problems::Add(const absl::Status& status) {
   for (const auto line : absl::StrSplit(status.message(), '\n')) all_.emplace_back(line);
 }
 
+void Problems::Add(const std::string& key, const absl::Status& status) {
+  if (!status.ok()) Add(absl::Status(status.code(), absl::StrCat(key, ": ", status.message())));
+}
+
 int ComputeThreads(const ServerConfig& config, int cores) {
   return config.compute_threads > 0 ? config.compute_threads : cores;
 }

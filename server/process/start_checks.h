@@ -17,6 +17,8 @@ class Problems {
  public:
   // Adds the problems of a status: one for each line of its message.
   void Add(const absl::Status& status);
+  // Adds the problem of a key of the config: the message, prefixed by the key.
+  void Add(const std::string& key, const absl::Status& status);
   const std::vector<std::string>& all() const { return all_; }
 
  private:
