@@ -23,8 +23,7 @@ struct CgroupLimits {
 };
 
 // Reads control groups of version 1, version 2, or both at a time. A file that cannot be read sets no limit. `process`
-// is a folder such as /proc/self, whose files mountinfo and cgroup locate the groups. May be
-// called on any thread.
+// is a folder such as /proc/self, whose files mountinfo and cgroup locate the groups. Any thread may call it.
 CgroupLimits ReadCgroupLimits(const std::string& process = "/proc/self");
 
 }  // namespace longembed

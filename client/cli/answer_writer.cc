@@ -45,8 +45,7 @@ absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
   const MutexLock lock(mutex_);
   waiting_.emplace(number, std::move(result));
   for (auto turn = waiting_.find(next_); turn != waiting_.end() && !closed_; turn = waiting_.find(next_)) {
-    const absl::Status status = Write(ids_.at(next_), turn->second);
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(Write(ids_.at(next_), turn->second));
     ids_.erase(next_++);
     waiting_.erase(turn);
   }

@@ -286,8 +286,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
   if (options.token_pooling > 1) return PoolVectors(vectors, options);
   if (!plan.spans.empty()) return vectors;
   for (const Range group : GroupsOfWindows(plan, options)) {
-    const absl::Status status = add(AggregateGroup(plan, rows, group, options.windows), ContentOf(plan, group));
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(add(AggregateGroup(plan, rows, group, options.windows), ContentOf(plan, group)));
   }
   return vectors;
 }

@@ -103,8 +103,7 @@ class PartTokenizer {
   absl::StatusOr<PromptedTokens> Run(PromptedTokens head, size_t end) {
     bytes_ = static_cast<int64_t>(end);
     tokens_ = std::ssize(head.content);
-    const absl::Status status = needed_.from_end ? TakeEnd(head, end) : TakeBeginning(head, end);
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(needed_.from_end ? TakeEnd(head, end) : TakeBeginning(head, end));
     return head;
   }
 

@@ -127,8 +127,7 @@ absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, cons
   if (field.is_repeated()) ++counts_[&field];
   if (field.type() != FieldDescriptor::TYPE_MESSAGE) return in_.Skip(size) ? absl::OkStatus() : Malformed();
   const auto outer = in_.PushLimit(size);
-  absl::Status status = Check(*field.message_type(), depth - 1, PathOf(path, field, index));
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(Check(*field.message_type(), depth - 1, PathOf(path, field, index)));
   if (in_.BytesUntilLimit() != 0) return Malformed();
   in_.PopLimit(outer);
   return absl::OkStatus();

@@ -13,6 +13,7 @@
 #include "server/errors/errors.h"
 #include "server/http/json.h"
 #include "server/rpc/wire.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -71,8 +72,7 @@ absl::Status InputReader::Read(const json* value) {
   const auto count = static_cast<int64_t>(value->size());
   if (count > kMaxElements) return TooManyElements(field_, count, kMaxElements);
   for (size_t i = 0; i < value->size(); ++i) {
-    const absl::Status status = ReadOne((*value)[i], absl::StrCat(field_, "[", i, "]"));
-    if (!status.ok()) return status;
+    RETURN_IF_ERROR(ReadOne((*value)[i], absl::StrCat(field_, "[", i, "]")));
   }
   return absl::OkStatus();
 }

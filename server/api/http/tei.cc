@@ -1,5 +1,7 @@
 #include "server/api/http/tei.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -142,18 +144,16 @@ class TeiVectors : public TeiDialect {
 
   Operation::Headers HeadersFor(const Message& message) const override {
     const auto& response = static_cast<const v1::EmbedResponse&>(message);
-    const auto nanos = [](const google::protobuf::Duration& duration) {
-      return static_cast<uint64_t>(duration.seconds() * 1'000'000'000 + duration.nanos());
-    };
+    using google::protobuf::util::TimeUtil;
     tei::v1::Metadata metadata;
     metadata.set_compute_chars(characters_);
     uint32_t tokens = 0;
     for (const v1::EmbedResult& result : response.results()) tokens += result.tokens();
     metadata.set_compute_tokens(tokens);
-    metadata.set_tokenization_time_ns(nanos(response.timing().tokenization()));
-    metadata.set_queue_time_ns(nanos(response.timing().queue()));
-    metadata.set_inference_time_ns(nanos(response.timing().inference()));
-    metadata.set_total_time_ns(nanos(response.timing().total()));
+    metadata.set_tokenization_time_ns(TimeUtil::DurationToNanoseconds(response.timing().tokenization()));
+    metadata.set_queue_time_ns(TimeUtil::DurationToNanoseconds(response.timing().queue()));
+    metadata.set_inference_time_ns(TimeUtil::DurationToNanoseconds(response.timing().inference()));
+    metadata.set_total_time_ns(TimeUtil::DurationToNanoseconds(response.timing().total()));
     return HeadersOf(tei_, metadata);
   }
 
@@ -250,7 +250,7 @@ class TeiTokens final : public TeiDialect {
   static std::vector<size_t> CodePointStarts(std::string_view text) {
     std::vector<size_t> starts;
     for (size_t i = 0; i < text.size(); ++i) {
-      if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) starts.push_back(i);
+      if (!IsContinuationByte(text[i])) starts.push_back(i);
     }
     starts.push_back(text.size());
     return starts;

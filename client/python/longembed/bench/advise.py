@@ -2,8 +2,7 @@
 recipes on all documents.
 
 Each round halves the recipes and doubles the documents. A recipe that no cheaper one beats is kept regardless of its rank, so that the last round
-shows
-quality against cost."""
+shows quality against cost."""
 
 from __future__ import annotations
 
