@@ -50,10 +50,10 @@ TimePoint After(TimePoint start, absl::Duration duration) {
   return is_endless ? TimePoint::max() : start + absl::ToChronoNanoseconds(duration);
 }
 
-// Returns the end of a part of at most `most` bytes. The end is between two code points.
-size_t CutAt(const std::string& text, size_t begin, size_t most) {
-  if (text.size() - begin <= most) return text.size();
-  size_t end = begin + most;
+// Returns the end of a part of at most `max_bytes` bytes. The end is between two code points.
+size_t CutAt(const std::string& text, size_t begin, size_t max_bytes) {
+  if (text.size() - begin <= max_bytes) return text.size();
+  size_t end = begin + max_bytes;
   while (end > begin + 1 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
   return end;
 }

@@ -4,39 +4,32 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "model/encoder/load_encoder.h"
-#include "server/admission/ledger.h"
 #include "server/api/apis.h"
 #include "server/api/http/routes.h"
 #include "server/config/config.h"
 #include "server/core/model_choice.h"
-#include "server/core/served_model.h"
+#include "server/core/model_registry.h"
 #include "server/core/worker_pool.h"
 #include "server/http/http_server.h"
 #include "server/process/arguments.h"
 #include "server/process/check_config.h"
 #include "server/process/config_file.h"
+#include "server/process/drain.h"
 #include "server/process/health_monitor.h"
 #include "server/process/load_models.h"
-#include "server/process/ports.h"
-#include "server/process/secrets.h"
+#include "server/process/process_context.h"
 #include "server/process/signals.h"
 #include "server/process/standard_descriptors.h"
 #include "server/process/start_checks.h"
 #include "server/process/terminate.h"
-#include "server/process/tracing.h"
 #include "server/rpc/grpc_server.h"
-#include "server/rpc/health.h"
 #include "server/telemetry/log.h"
-#include "server/telemetry/metrics.h"
-#include "system/clock.h"
-#include "system/host_limits.h"
 #include "system/return_if_error.h"
 
 // Settings of jemalloc, which reads the variable of this name. A background thread returns freed memory to the system,
@@ -76,23 +69,6 @@ int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor,
   }
 }
 
-// Reports NOT_SERVING, waits for drain.delay, and shuts the servers down within drain.timeout. A second signal cuts it
-// short.
-void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& monitor, GrpcServer& server,
-           HttpServer* http) {
-  constexpr absl::Duration kGrace = absl::Seconds(10);
-  ForceExitAfter(config.drain_delay + config.drain_timeout + kGrace,
-                 "ended by force: something does not end after drain.timeout");
-  monitor.SetServing(false);
-  signals.AwaitSecondSignal(config.drain_delay);
-  const auto is_forced = [&signals] { return signals.AwaitSecondSignal(absl::ZeroDuration()); };
-  std::jthread http_drain;
-  if (http != nullptr) http_drain = std::jthread([&] { http->Shutdown(config.drain_timeout, is_forced); });
-  server.Shutdown(config.drain_timeout, is_forced);
-  if (http_drain.joinable()) http_drain.join();
-  Log(LogLevel::kInfo, is_forced() ? "shutdown forced by a second signal" : "drained");
-}
-
 // Checks the parts of the config that refer to models.
 absl::Status CheckReferences(const ServerConfig& config, const Profiles& profiles, const ModelRegistry& models) {
   std::vector<const ModelManifest*> manifests;
@@ -109,79 +85,38 @@ void LogServing(const ServerConfig& config, const GrpcServer& server, bool has_t
        {"apis", has_tei ? "longembed.v1 and tei.v1" : "longembed.v1 (tei.v1 needs tei.model)"}});
 }
 
-// Everything that the process sets up before the models.
-struct Prepared {
-  explicit Prepared(const ServerConfig& config)
-      : ledger(config.limits.max_pending_bytes),
-        calls{.clock = clock,
-              .metrics = metrics,
-              .ledger = ledger,
-              .max_request_bytes = config.limits.max_request_bytes,
-              .max_response_bytes = config.limits.max_response_bytes,
-              .streams = &streams} {
-    if (config.connections.max_age > absl::ZeroDuration()) calls.max_stream_age = config.connections.max_age;
-  }
-
-  const HostLimits limits = ReadHostLimits();
-  const RealClock clock;
-  Metrics metrics{{.version = LONGEMBED_VERSION, .torch = TorchVersion()}};
-  Ledger ledger;
-  const Registration held_bytes = metrics.ReadHeldBytes([this] { return ledger.held(); });
-  std::unique_ptr<Tracing> tracing;  // Null if tracing is off. Outlives every call.
-  OpenStreams streams;
-  Health health{{v1::EmbeddingService::service_full_name()}};
-  HostContext calls;
-  Ports ports;
-  Secrets secrets;
-  Profiles profiles;
-
-  void Prepare(const ServerConfig& config, Problems& problems) {
-    LogHostLimits(limits);
-    CheckHostLimits(config, limits, problems);
-    ports.Open(config, calls, health, problems);
-    secrets.Open(config, metrics, problems);
-    calls.api_keys = secrets.api_keys.get();
-    tracing = Tracing::Start(config.tracing, LONGEMBED_VERSION, metrics);
-    if (tracing != nullptr) calls.tracer = &tracing->tracer();
-    absl::StatusOr<Profiles> parsed = ParseProfiles(config.profiles);
-    problems.Add(parsed.status());
-    if (parsed.ok()) profiles = *std::move(parsed);
-    problems.Add(ParseExtensionOf("tei.extension", config.tei.extension).status());
-  }
-};
-
 // Loads the models and serves until a signal arrives.
-absl::Status Serve(const ServerConfig& config, const std::string& config_path, Prepared& prepared,
+absl::Status Serve(const ServerConfig& config, const std::string& config_path, ProcessContext& context,
                    ProcessSignals& signals) {
-  const Clock& clock = prepared.clock;
+  const Clock& clock = context.clock;
   Devices devices(config, clock);
   ModelRegistry models;
-  RETURN_IF_ERROR(LoadModels(config, devices, prepared.metrics, prepared.health, models));
-  RETURN_IF_ERROR(CheckReferences(config, prepared.profiles, models));
+  RETURN_IF_ERROR(LoadModels(config, devices, context.metrics, context.health, models));
+  RETURN_IF_ERROR(CheckReferences(config, context.profiles, models));
   // Declared in the order of their lifetimes: the pool's last tasks still use the objects above it.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;
   std::unique_ptr<HttpServer> http;
-  WorkerPool pool(TokenizationThreads(config, prepared.limits.cores), clock, config.limits.max_queue_wait);
+  WorkerPool pool(TokenizationThreads(config, context.limits.cores), clock, config.limits.max_queue_wait);
   apis = Apis::Make(config.tei, {.models = models, .pool = pool, .clock = clock, .limits = config.limits},
-                    prepared.profiles, prepared.calls);
+                    context.profiles, context.calls);
   if (!apis.ok()) return apis.status();
-  const Registration waiting_tasks = prepared.metrics.ReadTokenizationQueue([&pool] { return pool.waiting(); });
+  const Registration waiting_tasks = context.metrics.ReadTokenizationQueue([&pool] { return pool.waiting(); });
   signals.StartServing();
-  prepared.health.Add((*apis)->names());
-  server = std::make_unique<GrpcServer>(config, prepared.calls);
-  RETURN_IF_ERROR(server->Start((*apis)->services(), prepared.health, std::move(prepared.ports.grpc),
-                                prepared.secrets.certificates.get()));
-  if (prepared.ports.http != nullptr) {
-    http = std::make_unique<HttpServer>(config, prepared.calls, MakeRoutes(**apis, config.http, prepared.health),
-                                        std::move(prepared.ports.http), prepared.secrets.certificates.get());
+  context.health.Add((*apis)->names());
+  server = std::make_unique<GrpcServer>(config, context.calls);
+  RETURN_IF_ERROR(server->Start((*apis)->services(), context.health, std::move(context.ports.grpc),
+                                context.secrets.certificates.get()));
+  if (context.ports.http != nullptr) {
+    http = std::make_unique<HttpServer>(config, context.calls, MakeRoutes(**apis, config.http, context.health),
+                                        std::move(context.ports.http), context.secrets.certificates.get());
     Log(LogLevel::kInfo, absl::StrCat("serving HTTP on port ", http->port()));
   }
-  HealthMonitor monitor(prepared.health, models, prepared.metrics, clock);
+  HealthMonitor monitor(context.health, models, context.metrics, clock);
   monitor.SetServing(true);
   LogServing(config, *server, (*apis)->has_tei());
   ConfigFile config_file(config_path, config);
-  const int signal = AwaitStop(signals, prepared.secrets, monitor, config_file);
+  const int signal = AwaitStop(signals, context.secrets, monitor, config_file);
   Log(LogLevel::kInfo, "draining", {{"signal", SignalName(signal)}});
   Drain(config, signals, monitor, *server, http.get());
   return absl::OkStatus();
@@ -217,9 +152,9 @@ int Main(int argc, char** argv) {
   BoundTorchCaches();
   SetLogLevel(config->log.level);
   LogOverrides(*config);
-  Prepared prepared(*config);
-  prepared.Prepare(*config, problems);
-  if (problems.all().empty()) problems.Add(Serve(*config, config_path, prepared, signals));
+  ProcessContext context(*config, {.version = LONGEMBED_VERSION, .torch = TorchVersion()});
+  context.Open(*config, problems);
+  if (problems.all().empty()) problems.Add(Serve(*config, config_path, context, signals));
   return Report(problems.all(), kExitFailure);
 }
 

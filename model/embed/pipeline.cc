@@ -81,8 +81,8 @@ std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& opt
   const std::optional<int64_t> needed = TokensNeededForPlan(model.manifest, options.plan);
   if (!needed.has_value() || !TakesParts(options)) return std::nullopt;
   // The planner refuses an input that exceeds the server's limit, so one token more than the limit is enough.
-  const int64_t most = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
-  return NeededTokens{.count = std::min(*needed, most),
+  const int64_t max = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
+  return NeededTokens{.count = std::min(*needed, max),
                       .from_end = options.plan.truncate == Truncate::kStart,
                       .count_rest = options.count_exactly};
 }

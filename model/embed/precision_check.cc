@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "model/embed/embedder.h"
-#include "model/plan/planner.h"
+#include "model/plan/cost.h"
 
 namespace longembed {
 namespace {

@@ -159,9 +159,9 @@ absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
                               " does not give; it gives: ", absl::StrJoin(available, ", ")));
 }
 
-absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t most) {
+absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t max) {
   return Invalid("options.token_pooling", "TOKEN_POOLING_OUT_OF_RANGE",
-                 absl::StrCat("is ", factor, "; it must be from 1 to ", most));
+                 absl::StrCat("is ", factor, "; it must be from 1 to ", max));
 }
 
 absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size) {

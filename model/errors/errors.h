@@ -64,7 +64,7 @@ absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> train
 // `output` is the requested output, and `available` lists what the model gives.
 absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
                                 std::span<const std::string> available);
-absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t most);
+absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t max);
 absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size);
 // Context extension. The field is relative to the extension, except for errors that depend on the input.
 absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,

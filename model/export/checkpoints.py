@@ -105,7 +105,7 @@ NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "cl
 def _qmsum(window: int, ndcg: str, truncated: str) -> dict:
     """Returns evidence for the mean over windows of the trained length (model/plan/README.md)."""
     notes = {
-        "set": "qmsum, developers' half", "date": "2026-11-28", "documents": "97", "queries": "770", "ndcg_at_10": ndcg, "baseline": f"truncated {truncated}",
+        "set": "qmsum, dev half", "date": "2026-11-28", "documents": "97", "queries": "770", "ndcg_at_10": ndcg, "baseline": f"truncated {truncated}",
         "recipe": f"windows {window} mean", "vectors_per_document": "1", "precision": "int8",
     }  # fmt: skip
     return {f"one_vector_{name}": value for name, value in notes.items()}

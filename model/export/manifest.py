@@ -11,7 +11,7 @@ ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
 SPARSE_HEAD = "sparse_head.pt"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 6  # Increase it whenever the same checkpoint would give different files.
+EXPORTER_VERSION = 7  # Increase it whenever the same checkpoint would give different files.
 
 
 class _WithoutAliases(yaml.SafeDumper):

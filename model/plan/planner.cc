@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "model/errors/errors.h"
+#include "model/plan/rotations.h"
 #include "model/plan/windows.h"
 #include "system/return_if_error.h"
 
@@ -19,10 +20,10 @@ Range Kept(int64_t content, int64_t room, Truncate truncate) {
 
 // Returns the maximum number of tokens of one sequence.
 int64_t CapacityOf(const ModelManifest& model, const PlanOptions& options, const Extension& extension) {
-  const int64_t most = options.limits.max_sequence_tokens;
-  if (options.token_vectors == TokenVectors::kQuery) return std::min<int64_t>(model.token_vectors->query_tokens, most);
-  if (extension.windows.has_value()) return std::min(WindowTokens(model, extension), most);
-  return std::min(SequenceCapacity(model, extension).value_or(most), most);
+  const int64_t max = options.limits.max_sequence_tokens;
+  if (options.token_vectors == TokenVectors::kQuery) return std::min<int64_t>(model.token_vectors->query_tokens, max);
+  if (extension.windows.has_value()) return std::min(WindowTokens(model, extension), max);
+  return std::min(SequenceCapacity(model, extension).value_or(max), max);
 }
 
 // Returns the tokens that are pooled into the vector of a sequence.
@@ -37,13 +38,6 @@ Range PooledSpan(Pooling pooling, int32_t tokens) {
       return {tokens - 1, tokens};
   }
   return {0, tokens};
-}
-
-template <typename RowOf>
-std::shared_ptr<const RotaryTable> Gathered(const RotaryTable& table, int64_t n, RowOf row_of) {
-  std::vector<int64_t> rows(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) rows[static_cast<size_t>(i)] = row_of(i);
-  return std::make_shared<const RotaryTable>(GatherRows(table, rows));
 }
 
 // Plans one input. Lives during one PlanInput call.
@@ -89,18 +83,18 @@ class Planner {
   // rest.
   absl::Status CheckCut() const {
     if (!options_.max_tokens.has_value()) return absl::OkStatus();
-    const int64_t most = *options_.max_tokens, whole = plan_.truncated_tokens + content();
-    if (overhead_ > most || (overhead_ == most && whole > 0)) return PromptBeyondMaxTokens(overhead_, most);
+    const int64_t max = *options_.max_tokens, whole = plan_.truncated_tokens + content();
+    if (overhead_ > max || (overhead_ == max && whole > 0)) return PromptBeyondMaxTokens(overhead_, max);
     if (plan_.truncated_tokens == 0) return absl::OkStatus();
-    if (input_.complete) return CompleteIdsTooLong(whole, most, "options.max_tokens");
-    return options_.truncate == Truncate::kNone ? InputBeyondMaxTokens(overhead_ + whole, most) : absl::OkStatus();
+    if (input_.complete) return CompleteIdsTooLong(whole, max, "options.max_tokens");
+    return options_.truncate == Truncate::kNone ? InputBeyondMaxTokens(overhead_ + whole, max) : absl::OkStatus();
   }
 
   absl::Status PlanWindows() {
     const Windows& windows = *extension_.windows;
     const int64_t window = WindowTokens(model_, extension_);
-    if (const int64_t most = options_.limits.max_sequence_tokens; window > most) {
-      return WindowTooLarge("options.extension.windows.tokens", window, most);
+    if (const int64_t max = options_.limits.max_sequence_tokens; window > max) {
+      return WindowTooLarge("options.extension.windows.tokens", window, max);
     }
     const int64_t room = window - overhead_;
     if (room < 1) return PromptTooLong(overhead_, window);
@@ -109,9 +103,9 @@ class Planner {
     const int64_t count = CountWindows(content(), room, windows.overlap);
     const bool vector_each = input_.spans == nullptr;
     if (vector_each && count > options_.limits.max_vectors) return TooManyVectors(count, options_.limits.max_vectors);
-    const int64_t most = options_.limits.max_run_tokens;
+    const int64_t max = options_.limits.max_run_tokens;
     const int64_t run = count * (overhead_ + std::min(room, content()));
-    if (run > most) return TooManyRunTokens(run, most);
+    if (run > max) return TooManyRunTokens(run, max);
     plan_.tokens = overhead_ + content();
     std::vector<Range> cut = CutWindows(content(), room, windows.overlap, windows.last);
     for (Range& range : cut) range = Moved(range);
@@ -153,7 +147,7 @@ class Planner {
     } else if (!plan_.sequences.empty() && plan_.sequences.back().tokens == planned.tokens) {
       ShareRotations(plan_.sequences.back().sequence, sequence);
     } else {
-      Rotate(planned.positions, sequence);
+      SetRotations(model_, planned.positions, tables_, sequence);
     }
     if (unattended > 0) sequence.neighbor_window = -unattended;
     plan_.sequences.push_back(std::move(planned));
@@ -223,39 +217,6 @@ class Planner {
     return sequence;
   }
 
-  // Copies the pointers to rotary tables. Windows of equal length have equal rotations, and a text may have tens of
-  // thousands of windows.
-  static void ShareRotations(const Sequence& before, Sequence& sequence) {
-    sequence.rotary = before.rotary;
-    sequence.rotary_grouped = before.rotary_grouped;
-    sequence.rotary_shifted = before.rotary_shifted;
-    sequence.neighbor_window = before.neighbor_window;
-    sequence.chunk = before.chunk;
-  }
-
-  void Rotate(const Positions& positions, Sequence& sequence) {
-    const int64_t n = sequence.size();
-    const int64_t rows = positions.chunk_window > 0 ? std::max(n, positions.modulo + positions.chunk_window) : n;
-    sequence.rotary = tables_.Get(RotaryFrequencies(model_, positions), RotaryAmplitude(model_, positions), rows);
-    const RotaryTable& table = *sequence.rotary;
-    if (const int64_t g = positions.group, shift = positions.far_shift; positions.neighbor_window > 0) {
-      sequence.neighbor_window = static_cast<int32_t>(positions.neighbor_window);
-      sequence.rotary_grouped = Gathered(table, n, [g](int64_t i) { return i / g; });
-      // For i within the neighbor window the shifted row may be outside the table. No pair at that distance has such a
-      // later token, so the clamped row is never used.
-      sequence.rotary_shifted =
-          Gathered(table, n, [g, shift, n](int64_t i) { return std::clamp<int64_t>(i / g + shift, 0, n - 1); });
-    }
-    if (const int64_t s = positions.modulo, w = positions.chunk_window; w > 0) {
-      sequence.chunk = static_cast<int32_t>(s);
-      sequence.rotary_grouped = Gathered(table, n, [s, w](int64_t) { return s + w - 1; });
-      sequence.rotary_shifted = Gathered(table, n, [s, w](int64_t i) { return s + std::min(i % s, w - 1); });
-    }
-    if (positions.moves_rows()) {
-      sequence.rotary = Gathered(table, n, [&positions](int64_t i) { return positions.Row(i); });
-    }
-  }
-
   int32_t TokensBefore() const {
     return static_cast<int32_t>(input_.complete ? 0 : model_.special_prefix.size() + input_.prompt.size());
   }
@@ -292,8 +253,8 @@ class Planner {
       const auto ends_before = [&span](Range window) { return window.end <= span.start; };
       for (auto window = std::ranges::partition_point(owned, ends_before);
            window != owned.end() && window->start < span.end; ++window) {
-        const int64_t most = options_.limits.max_vectors;
-        if (++count > most) return TooManyVectors(count, most);
+        const int64_t max = options_.limits.max_vectors;
+        if (++count > max) return TooManyVectors(count, max);
         const int32_t tokens = std::min(span.end, window->end) - std::max(span.start, window->start);
         parts[static_cast<size_t>(window - owned.begin())].push_back({static_cast<int32_t>(i), tokens});
       }
@@ -337,40 +298,11 @@ class Planner {
   Plan plan_;
 };
 
-// Floating-point operations of one layer; a multiply and an add count as two.
-struct LayerOperations {
-  // Linear layers for one token: projections of query, key, value and output, and the feed-forward layer.
-  double token = 0;
-  // Attention for one (query, key) pair: the products with K and with V, averaged over all pairs. Pairs that a causal
-  // model skips count as 0.
-  double pair = 0;
-};
-
-LayerOperations OperationsOf(const ModelManifest& model) {
-  const double h = model.hidden_size, heads = double{1} * model.attention_heads * model.head_dim,
-               kv_heads = double{1} * model.key_value_heads * model.head_dim;
-  const double weights = 2 * h * heads + 2 * h * kv_heads + (model.gated ? 3 : 2) * h * model.intermediate_size;
-  const double pairs_that_run = model.causal ? 0.5 : 1;  // Fraction of n * n.
-  return {.token = 2 * weights, .pair = 4 * heads * pairs_that_run};
-}
-
-// Returns the number of (query, key) pairs of n tokens that are at most `window` apart.
-double LocalPairs(int64_t n, int64_t window) {
-  const auto farthest = static_cast<double>(std::min(window, n - 1)), count = static_cast<double>(n);
-  return count + 2 * farthest * count - farthest * (farthest + 1);
-}
-
 }  // namespace
 
-int64_t Plan::run_tokens() const {
-  int64_t sum = 0;
-  for (const PlannedSequence& planned : sequences) sum += planned.tokens;
-  return sum;
-}
-
 absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens) {
-  const int64_t most = max_tokens.value_or(1);
-  return most >= 1 && most <= INT32_MAX ? absl::OkStatus() : MaxTokensOutOfRange(most);
+  const int64_t max = max_tokens.value_or(1);
+  return max >= 1 && max <= INT32_MAX ? absl::OkStatus() : MaxTokensOutOfRange(max);
 }
 
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options,
@@ -387,30 +319,5 @@ std::optional<int64_t> TokensNeededForPlan(const ModelManifest& model, const Pla
       {CapacityOf(model, options, options.extension), model.trained_window, CapacityOf(model, options, Extension())});
   return std::min(capacity, options.max_tokens.value_or(capacity)) + 1;
 }
-
-Cost EstimateCost(const ModelManifest& model, const Plan& plan) {
-  Cost cost;
-  double local_pairs = 0;
-  for (const PlannedSequence& planned : plan.sequences) {
-    const int64_t n = planned.tokens;
-    cost.tokens += n;
-    cost.attention_pairs += n * n;
-    local_pairs += LocalPairs(n, model.local_window);
-  }
-  const LayerOperations operations = OperationsOf(model);
-  const double pairs = (model.layers - model.local_layers) * static_cast<double>(cost.attention_pairs) +
-                       model.local_layers * local_pairs;
-  cost.gflop = (model.layers * operations.token * static_cast<double>(cost.tokens) + operations.pair * pairs) * 1e-9;
-  return cost;
-}
-
-double AttentionShare(const ModelManifest& model) {
-  const LayerOperations operations = OperationsOf(model);
-  const double window = 2.0 * model.local_window + 1;
-  const double token = model.layers * operations.token + model.local_layers * window * operations.pair;
-  return token > 0 ? (model.layers - model.local_layers) * operations.pair / token : 0;
-}
-
-double LinearOperations(const ModelManifest& model) { return model.layers * OperationsOf(model).token; }
 
 }  // namespace longembed

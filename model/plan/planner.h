@@ -7,11 +7,11 @@
 #include <limits>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/manifest/manifest.h"
 #include "model/plan/extension.h"
+#include "model/plan/plan.h"
 #include "model/plan/rotary.h"
 #include "model/plan/sequence.h"
 
@@ -72,41 +72,6 @@ struct InputTokens {
   bool estimated = false;  // `before` or `after` is an estimate.
 };
 
-struct PlannedSequence {
-  Sequence sequence;
-  int32_t tokens = 0;  // Length of the sequence, valid even after `sequence` is moved from.
-  Range content;       // Content tokens of the input that the sequence holds.
-  Positions positions;
-};
-
-// One encoder row's contribution to the vector of a span. A span that crosses a window boundary has several parts.
-struct SpanPart {
-  int32_t span = 0;    // Index into Plan::spans.
-  int32_t tokens = 0;  // Number of tokens that the row is the mean of, which is its weight.
-};
-
-struct Plan {
-  // At least one sequence. With windows there is one per window; windows that contribute no token to a span are left
-  // out.
-  std::vector<PlannedSequence> sequences;
-  // The content tokens of each span, or of each token that gets a vector. Empty without spans and token vectors. A
-  // special token or prompt token has an empty range at the beginning or end of the content.
-  std::vector<Range> spans;
-  // For spans with windows: one entry per encoder row, in order. Empty if row i is the vector of span i.
-  std::vector<SpanPart> parts;
-  int64_t tokens = 0;            // Tokens of the input as encoded, special tokens and prompt included.
-  int64_t truncated_tokens = 0;  // Content tokens that truncation removed.
-  // Whether truncated_tokens is an estimate. If it is, and truncation was at the start, all positions within the
-  // content are estimates, too.
-  bool estimated = false;
-  int64_t capacity = 0;  // Maximum tokens of one sequence under these options and limits.
-
-  int64_t run_tokens() const;  // Tokens of all sequences together.
-  // Returns the number of rows that the encoder gives.
-  int64_t rows() const { return parts.empty() ? vectors() : static_cast<int64_t>(parts.size()); }
-  int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }
-};
-
 // Checks a value of PlanOptions::max_tokens. Errors (INVALID_ARGUMENT): MAX_TOKENS_OUT_OF_RANGE.
 absl::Status CheckMaxTokens(const std::optional<int64_t>& max_tokens);
 
@@ -120,24 +85,6 @@ absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& in
 // tokens, or the last ones with Truncate::kStart. The plan depends on further tokens only through their number, which
 // truncated_tokens reports. Returns nullopt if all tokens matter.
 std::optional<int64_t> TokensNeededForPlan(const ModelManifest& model, const PlanOptions& options);
-
-// The cost of running the sequences.
-struct Cost {
-  int64_t tokens = 0;           // Tokens of all sequences together.
-  int64_t attention_pairs = 0;  // Sum of n * n over sequences of n tokens.
-  // Floating-point operations of linear layers and attention together, in 1e9. Local attention counts the pairs within
-  // its window, and causal attention half of all pairs.
-  double gflop = 0;
-};
-Cost EstimateCost(const ModelManifest& model, const Plan& plan);
-
-// Returns the floating-point operations of global attention for one (query, key) pair, divided by those of everything
-// else for one token. For a causal model the pair counts half. Everything else is the linear layers and local
-// attention, whose window holds the same number of keys for every token of a long sequence.
-double AttentionShare(const ModelManifest& model);
-
-// Returns the floating-point operations of all linear layers for one token. A multiply-add counts as two.
-double LinearOperations(const ModelManifest& model);
 
 }  // namespace longembed
 

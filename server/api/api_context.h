@@ -3,7 +3,7 @@
 #define LONGEMBED_SERVER_API_API_CONTEXT_H_
 
 #include "server/config/config.h"
-#include "server/core/served_model.h"
+#include "server/core/model_registry.h"
 #include "server/core/worker_pool.h"
 #include "system/clock.h"
 

@@ -9,52 +9,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
-#include "model/vector/token_pooling.h"
+#include "server/core/call_preparer.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 #include "system/return_if_error.h"
 
 namespace longembed {
-
-int64_t PlanBytes(const Plan& plan) {
-  const auto of = [](const auto& values) { return static_cast<int64_t>(values.capacity() * sizeof(values[0])); };
-  int64_t bytes = of(plan.sequences) + of(plan.spans) + of(plan.parts);
-  std::map<const std::shared_ptr<const RotaryTable>::element_type*, std::pair<long, long>>
-      tables;  // Table -> (uses in this plan, uses in all).
-  for (const PlannedSequence& planned : plan.sequences) {
-    const Sequence& sequence = planned.sequence;
-    bytes += of(sequence.tokens) + of(sequence.positions) + of(sequence.spans);
-    for (const auto* table : {&sequence.rotary, &sequence.rotary_grouped, &sequence.rotary_shifted}) {
-      if (*table == nullptr) continue;
-      auto& [here, in_all] = tables[table->get()];
-      ++here;
-      in_all = table->use_count();
-    }
-  }
-  for (const auto& [table, uses] : tables) {
-    if (uses.first == uses.second) bytes += of(table->cos) + of(table->sin);
-  }
-  return bytes;
-}
-
-absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
-  const size_t index = index_++;
-  if (!input.ok()) return input.status();
-  absl::StatusOr<Plan> plan = PrepareInput(model_, *input, options_);
-  if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", index, "]"));
-  vectors_ += plan->vectors();
-  run_tokens_ += plan->run_tokens();
-  const PlanLimits& limits = options_.plan.limits;
-  if (vectors_ > limits.max_vectors) call_status_ = TooManyVectorsInCall(vectors_, limits.max_vectors);
-  if (run_tokens_ > limits.max_run_tokens) call_status_ = TooManyRunTokensInCall(run_tokens_, limits.max_run_tokens);
-  if (!call_status_.ok()) return call_status_;
-  return plan;
-}
-
 namespace {
-
-constexpr int64_t kVector = sizeof(std::vector<float>) + 16;  // The object and malloc's overhead.
-constexpr int64_t kTerm = sizeof(int32_t) + sizeof(float);    // A term of a sparse vector.
 
 int64_t TextBytes(const Model& model, const EmbedParams& params) {
   int64_t bytes = 0;
@@ -80,7 +41,8 @@ EmbedCall::EmbedCall(ServedModel& model, WorkerPool& pool, const Clock& clock, E
       clock_(clock),
       params_(std::move(params)),
       bytes_(TextBytes(model_.model(), params_)),
-      done_(std::move(done)) {}
+      done_(std::move(done)),
+      answer_memory_(model_.model().manifest, params_, answer_) {}
 
 void EmbedCall::TracePhase(const char* phase) const {
   if (params_.call.trace != nullptr) params_.call.trace->Begin(phase, clock_.Now());
@@ -188,77 +150,9 @@ void EmbedCall::Prepare() {
 absl::Status EmbedCall::PlanSequences(std::vector<Sequence>& sequences) {
   return WithinMemory([&] {
     RETURN_IF_ERROR(PrepareInputs(sequences));
-    RETURN_IF_ERROR(CheckResponseSize());
-    RETURN_IF_ERROR(HoldAnswer(sequences));
+    RETURN_IF_ERROR(answer_memory_.Reserve(sequences));
     return Settle(sequences);
   });
-}
-
-int64_t EmbedCall::CountAnswered() const {
-  int64_t vectors = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (input.ok()) vectors += CountVectors(input->plan, params_.vector_options);
-  }
-  return vectors;
-}
-
-absl::Status EmbedCall::CheckResponseSize() const {
-  if (sparse()) return absl::OkStatus();  // SettleTerms checks it.
-  const int64_t vectors = CountAnswered();
-  const int64_t bytes = vectors * params_.vector_options.dimensions * params_.bits_per_component / 8;
-  return bytes > params_.max_response_bytes ? ResponseTooLarge(bytes, params_.max_response_bytes) : absl::OkStatus();
-}
-
-absl::Status EmbedCall::HoldAnswer(const std::vector<Sequence>& sequences) const {
-  if (sparse()) return HoldTerms(ExpectedTerms(sequences));
-  const int64_t width = model_.model().manifest.vector_size * static_cast<int64_t>(sizeof(float));
-  int64_t rows = 0;
-  for (const Sequence& sequence : sequences) rows += static_cast<int64_t>(sequence.spans.size());
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (input.ok() && !input->plan.parts.empty()) rows += input->plan.vectors();  // Joined from the rows of its parts.
-  }
-  // Counts the rows and the answer's message, which is made from the rows one input after the other.
-  const int64_t message = params_.vector_options.dimensions * static_cast<int64_t>(sizeof(float));
-  const bool pools = params_.vector_options.token_pooling > 1;
-  const int64_t vectors = pools ? rows : CountAnswered();
-  const int64_t pooling = pools ? PoolingBytes(rows) : 0;
-  return params_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector) + pooling);
-}
-
-int64_t EmbedCall::ExpectedTerms(const std::vector<Sequence>& sequences) const {
-  // SPLADE adds words that a text does not contain: a few for each token of a sentence, about 300 in all for a page.
-  constexpr int64_t kSpladeTerms = 16;
-  const ModelManifest& manifest = model_.model().manifest;
-  const int64_t of_token = manifest.sparse_head == SparseHeadKind::kTokenWeights ? 1 : kSpladeTerms;
-  int64_t terms = 0;
-  for (const Sequence& sequence : sequences) {
-    terms += std::min<int64_t>(of_token * sequence.size(), manifest.vocabulary_size);
-  }
-  return terms;
-}
-
-absl::Status EmbedCall::HoldTerms(int64_t terms) const {
-  int64_t rows = 0, vectors = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (!input.ok()) continue;
-    rows += static_cast<int64_t>(input->plan.sequences.size());
-    ++vectors;
-  }
-  return params_.call.memory.Hold(Memory::kAnswers, 2 * terms * kTerm + 2 * (rows + vectors) * kVector);
-}
-
-absl::Status EmbedCall::SettleTerms() const {
-  int64_t terms = 0, vectors = 0;
-  for (const absl::StatusOr<EmbeddedInput>& input : answer_.results) {
-    if (!input.ok()) continue;
-    terms += static_cast<int64_t>(input->vectors.front().indices.size());
-    ++vectors;
-  }
-  const int64_t bytes = terms * (static_cast<int64_t>(sizeof(int32_t)) + params_.bits_per_component / 8);
-  if (bytes > params_.max_response_bytes) return ResponseTooLarge(bytes, params_.max_response_bytes);
-  // The rows have been freed. The vectors remain, and the message that is made of them.
-  params_.call.memory.Correct(Memory::kAnswers, 2 * terms * kTerm + 2 * vectors * kVector);
-  return absl::OkStatus();
 }
 
 absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
@@ -383,7 +277,7 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
   if (sparse()) {
     int64_t terms = 0;
     for (const SparseVector& row : result.sparse) terms += row.size();
-    RETURN_IF_ERROR(HoldTerms(terms));
+    RETURN_IF_ERROR(answer_memory_.ReserveTerms(terms));
   }
   Tally tally;
   RowsLeft left{.dense = result.vectors, .sparse = result.sparse};
@@ -401,7 +295,7 @@ absl::Status EmbedCall::FinishInputs(JobResult& result) {
     input = std::move(status);
   }
   if (sparse()) {
-    RETURN_IF_ERROR(SettleTerms());
+    RETURN_IF_ERROR(answer_memory_.SettleTerms());
   }
   Count(tally);
   return absl::OkStatus();

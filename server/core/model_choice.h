@@ -13,8 +13,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/core/model_registry.h"
 #include "server/core/profiles.h"
-#include "server/core/served_model.h"
 
 namespace longembed {
 

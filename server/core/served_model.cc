@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "model/embed/pipeline.h"
+#include "server/core/warm_up.h"
 #include "server/errors/errors.h"
-#include "system/return_if_error.h"
 
 namespace longembed {
 
@@ -42,51 +40,8 @@ QueueReading ServedModel::ReadQueue() const {
           .expected_wait = device_.admission.expected_wait()};
 }
 
-absl::Status ServedModel::WarmUp() {
-  // TorchScript needs a profiling run, then an optimized one.
-  const int rounds = encoder_->engine() == "torchscript" ? 2 : 1;
-  const int longest = std::min(model_->manifest.plain_limit / 2, 256);
-  for (int round = 0; round < rounds; ++round) {
-    for (const int tokens : {1, 16}) {
-      RETURN_IF_ERROR(MeasureTwice(tokens));
-    }
-    // With billions of weights the long sequences would take minutes.
-    if (lane_->WorkOf(lane_options().costs.CostOf(longest)) > absl::Seconds(5)) return absl::OkStatus();
-    RETURN_IF_ERROR(MeasureTwice(longest));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ServedModel::MeasureTwice(int tokens) {
-  const RealClock clock;
-  const absl::Time began = clock.Now();
-  const absl::Status status = EncodeTwice(tokens);
-  // Without this the first calls would be admitted as if they took no work.
-  lane_->SeedThroughput(2 * lane_options().costs.CostOf(tokens), clock.Now() - began);
-  return status;
-}
-
-absl::StatusOr<Sequence> ServedModel::SequenceOf(int tokens) const {
-  const ModelManifest& manifest = model_->manifest;
-  const std::vector<int32_t> content(tokens, manifest.vocabulary_size / 2);
-  absl::StatusOr<Plan> plan = PlanInput(
-      manifest, {.content = content},
-      {.truncate = Truncate::kEnd, .sparse = manifest.sparse_head != SparseHeadKind::kNone}, *model_->rotary_tables);
-  if (!plan.ok()) return plan.status();
-  return std::move(plan->sequences.front().sequence);
-}
-
-absl::Status ServedModel::EncodeTwice(int tokens) {
-  const absl::StatusOr<Sequence> sequence = SequenceOf(tokens);
-  if (!sequence.ok()) return sequence.status();
-  Team team;
-  Team::Leader leader(team);
-  return encoder_->Encode(Pack(std::vector<const Sequence*>{&*sequence, &*sequence}), leader, [] { return false; })
-      .status();
-}
-
 void ServedModel::Probe() {
-  absl::StatusOr<Sequence> sequence = SequenceOf(1);
+  absl::StatusOr<Sequence> sequence = SampleSequence(*model_, 1);
   if (!sequence.ok()) return RecordFailure();
   std::vector<Sequence> sequences;
   sequences.push_back(*std::move(sequence));
@@ -137,34 +92,6 @@ void ServedModel::BatchObserver::OnBatch(int64_t tokens, size_t sequences, absl:
 void ServedModel::BatchObserver::OnFailure() {
   metrics->CountEncoderFailure();
   model->RecordFailure();
-}
-
-absl::Status ModelRegistry::Add(std::unique_ptr<ServedModel> model) {
-  for (const auto& present : models_) {
-    if (present->name() == model->name()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("two models are named ", model->name(), "; give one of them another name in the config"));
-    }
-  }
-  models_.push_back(std::move(model));
-  return absl::OkStatus();
-}
-
-absl::StatusOr<ServedModel*> ModelRegistry::Find(std::string_view name, std::string_view field) const {
-  if (name.empty()) {
-    if (models_.size() == 1) return models_.front().get();
-    return ModelNotNamed(field, Names());
-  }
-  for (const auto& model : models_) {
-    if (model->name() == name) return model.get();
-  }
-  return UnknownModel(field, name, Names());
-}
-
-std::vector<std::string> ModelRegistry::Names() const {
-  std::vector<std::string> names;
-  for (const auto& model : models_) names.push_back(model->name());
-  return names;
 }
 
 }  // namespace longembed

@@ -58,10 +58,6 @@ class ServedModel {
   const std::optional<PrecisionReport>& precision_report() const { return precision_report_; }
   void set_precision_report(const PrecisionReport& report) { precision_report_ = report; }
 
-  // Encodes a few short and long sequences, so that the first request does not bear the cost of an engine's first
-  // calls.
-  absl::Status WarmUp();
-
   // Returns for how long every batch has failed; 0 while fewer than kFailures in a row have. Any batch that succeeds,
   // even one of Probe, resets it.
   absl::Duration failing() const;
@@ -89,11 +85,6 @@ class ServedModel {
   };
   void RecordSuccess();
   void RecordFailure();
-  // Plans a sequence of `tokens` content tokens.
-  absl::StatusOr<Sequence> SequenceOf(int tokens) const;
-  absl::Status EncodeTwice(int tokens);
-  // Encodes such a sequence twice and seeds the lane's throughput with the time that it took.
-  absl::Status MeasureTwice(int tokens);
   QueueReading ReadQueue() const;
 
   const std::string name_;
@@ -114,24 +105,6 @@ class ServedModel {
   std::optional<PrecisionReport> precision_report_;
   std::unique_ptr<Lane> lane_;  // The scheduler's workers use the members above.
   Registration queue_reading_;  // Last, because scrapes read the lane.
-};
-
-// The models of a server by name. Immutable while the server runs.
-class ModelRegistry {
- public:
-  // Adds a model. Errors: INVALID_ARGUMENT if the name is taken.
-  absl::Status Add(std::unique_ptr<ServedModel> model);
-
-  // Finds a model by name; an empty name finds the only model. `field` is the request's field that has the name.
-  // Errors: NOT_FOUND, INVALID_ARGUMENT.
-  absl::StatusOr<ServedModel*> Find(std::string_view name, std::string_view field) const;
-
-  const std::vector<std::unique_ptr<ServedModel>>& models() const { return models_; }
-
- private:
-  std::vector<std::string> Names() const;
-
-  std::vector<std::unique_ptr<ServedModel>> models_;
 };
 
 }  // namespace longembed

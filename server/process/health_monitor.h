@@ -3,7 +3,7 @@
 #define LONGEMBED_SERVER_PROCESS_HEALTH_MONITOR_H_
 
 #include "absl/time/time.h"
-#include "server/core/served_model.h"
+#include "server/core/model_registry.h"
 #include "server/rpc/health.h"
 #include "server/telemetry/metrics.h"
 

@@ -5,8 +5,9 @@
 
 #include "model/embed/precision_check.h"
 #include "model/encoder/load_encoder.h"
-#include "model/plan/planner.h"
+#include "model/plan/cost.h"
 #include "model/plan/recommendations.h"
+#include "server/core/warm_up.h"
 #include "server/process/load_progress.h"
 #include "server/process/start_checks.h"
 #include "server/telemetry/log.h"
@@ -135,7 +136,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> LoadServedModel(const ModelConfig& 
                                    .max_queued_tokens = config.max_queued_tokens};
   auto served = std::make_unique<ServedModel>(name, *std::move(model), *std::move(encoder), device, options, metrics);
   progress.Begin(LoadStage::kMeasuringPrecision);
-  RETURN_IF_ERROR(served->WarmUp());
+  RETURN_IF_ERROR(WarmUp(*served));
   RETURN_IF_ERROR(CheckPrecision(config, *reference, *served));
   progress.Begin(LoadStage::kReady);
   LogReady(config, device, *served, started);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/plan/cost.h"
 #include "tests/fuzz/expect.h"
 
 namespace longembed {

@@ -11,6 +11,7 @@
 #include "model/text/utf8.h"
 #include "server/api/longembed/answer_converter.h"
 #include "server/api/longembed/request_converter.h"
+#include "server/core/call_preparer.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 #include "tests/fuzz/expect.h"

@@ -611,10 +611,10 @@ class HeadAttention {
 
   LONGEMBED_INLINE float LargestScore(int i, Span rows, Span keys, Piece piece) const {
     const float* const scores = ScoreRow(i, rows);
-    Floats most = Repeat(-__builtin_inff());
+    Floats max = Repeat(-__builtin_inff());
     ForColumns(Own(i, rows, keys, piece),
-               [&](int j, auto first, auto last) { most = InLanes(first, last, Max(most, Load(scores + j)), most); });
-    return LargestOf(most);
+               [&](int j, auto first, auto last) { max = InLanes(first, last, Max(max, Load(scores + j)), max); });
+    return LargestOf(max);
   }
 
   // Writes the weights of row i, with zeros for keys that only other rows of the tile see. Returns their sum.
@@ -622,13 +622,13 @@ class HeadAttention {
     const float* const scores = ScoreRow(i, rows);
     T* const weights = At<T>(layout_.weights) + static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock;
     const Span tile = Columns(rows, keys, piece), own = Own(i, rows, keys, piece);
-    const Floats scale = Repeat(logit_scale_), most = Repeat(largest);
+    const Floats scale = Repeat(logit_scale_), max = Repeat(largest);
     Floats total = Repeat(0);
     for (int j = tile.start; j + kLanes <= own.start; j += kLanes) Store(weights + j, Repeat(0));
     ForColumns(own, [&](int j, auto first, auto last) {
-      // Subtracts before scaling: if large scores and `most` were scaled and rounded separately, their difference would
+      // Subtracts before scaling: if large scores and `max` were scaled and rounded separately, their difference would
       // be inexact.
-      const Floats logit = (Load(scores + j) - most) * scale;
+      const Floats logit = (Load(scores + j) - max) * scale;
       const Floats weight = InLanes(first, last, Products<T>::Exp2(logit), Repeat(0));
       total = total + weight;
       Store(weights + j, weight);

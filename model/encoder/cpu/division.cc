@@ -77,9 +77,9 @@ std::vector<AttentionTile> Tiles(const AttentionShape& shape, const std::vector<
 
 }  // namespace
 
-std::vector<Range> Chunks(Range range, int most) {
+std::vector<Range> Chunks(Range range, int max_size) {
   std::vector<Range> chunks;
-  const int pieces = (range.size() + most - 1) / most;
+  const int pieces = (range.size() + max_size - 1) / max_size;
   for (int i = 0; i < pieces; ++i) {
     const auto bound = [&](int piece) {
       return range.start + static_cast<int32_t>(static_cast<int64_t>(range.size()) * piece / pieces);

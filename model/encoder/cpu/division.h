@@ -42,8 +42,8 @@ struct ProductLoop {
 
 using StepLoop = std::variant<RowLoop, ProductLoop>;
 
-// Divides a range into pieces of at most `most`, as equal as possible.
-std::vector<Range> Chunks(Range range, int most);
+// Divides a range into pieces of at most `max_size`, as equal as possible.
+std::vector<Range> Chunks(Range range, int max_size);
 
 // Return the multiply-adds of one row in all linear steps of the segment, or in one step.
 double ProductsOfRow(const Segment& segment);

@@ -116,10 +116,10 @@ template <typename Dot, typename T>
 void MultiplyActivatedPanel(const PackedWeights& weights, const PackedWeights* gate, const Operand& in, int rows,
                             int panel, Activation activation, Rows out) {
   const int columns = Min(kPanelOutputs, weights.outputs - panel * kPanelOutputs);
-  const int most = gate == nullptr ? PanelProduct<Dot>::kRows : kGateRows;
+  const int max_rows = gate == nullptr ? PanelProduct<Dot>::kRows : kGateRows;
   Block block;
   for (int row = 0, count; row < rows; row += count) {
-    count = NextTile(rows - row, most);
+    count = NextTile(rows - row, max_rows);
     if (gate == nullptr) {
       MultiplyPanel<Dot, float, false>(weights, in.from(row), count, panel, nullptr, block.rows());
       ActivateRows<T>(activation, block.values, count, columns, out.from(row));

@@ -21,8 +21,8 @@ std::vector<PackingTask> PackingTasks(Segment& segment) {
   std::vector<PackingTask> tasks;
   ForWeights(segment, [&tasks](PackedWeights& weights) {
     AllocatePanels(weights);
-    const int most = std::max(1, kTaskBytes / (weights.steps * kStepBytes * weights.kernels->panel_outputs));
-    for (const Range panels : Chunks({0, weights.panel_count()}, most)) tasks.push_back({&weights, panels});
+    const int max_panels = std::max(1, kTaskBytes / (weights.steps * kStepBytes * weights.kernels->panel_outputs));
+    for (const Range panels : Chunks({0, weights.panel_count()}, max_panels)) tasks.push_back({&weights, panels});
   });
   return tasks;
 }

@@ -63,10 +63,10 @@ LONGEMBED_INLINE void WithConstant(int value, const Body& body) {
   }
 }
 
-// Returns the number of rows of the next tile if `left` rows are left and a tile has at most `most`. Tiles are as equal
-// as possible, because a small tile makes poor use of the registers.
-LONGEMBED_INLINE int NextTile(int left, int most) {
-  const int tiles = (left + most - 1) / most;
+// Returns the number of rows of the next tile if `left` rows are left and a tile has at most `max_rows`. Tiles are as
+// equal as possible, because a small tile makes poor use of the registers.
+LONGEMBED_INLINE int NextTile(int left, int max_rows) {
+  const int tiles = (left + max_rows - 1) / max_rows;
   return (left + tiles - 1) / tiles;
 }
 

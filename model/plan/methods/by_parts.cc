@@ -18,10 +18,10 @@ absl::Status CheckByParts(const ModelManifest& model, const ByParts& parts) {
   const auto field = [&parts](const char* name) { return absl::StrCat(parts.method, ".", name); };
   const double fast = parts.beta_fast, slow = parts.beta_slow;
   RETURN_IF_ERROR(CheckNumber(field("factor"), parts.factor, 1.0, kMaxFactor));
-  const double most = model.trained_window / (2 * std::numbers::pi * model.rotary_factor);
-  const double least = most * std::pow(model.rotary_base, 2.0 / model.rotary_dim - 1);
-  RETURN_IF_ERROR(CheckNumber(field("beta_fast"), fast, least, kManyTurns));
-  RETURN_IF_ERROR(CheckNumber(field("beta_slow"), slow, kFewTurns, most));
+  const double fastest = model.trained_window / (2 * std::numbers::pi * model.rotary_factor);
+  const double slowest = fastest * std::pow(model.rotary_base, 2.0 / model.rotary_dim - 1);
+  RETURN_IF_ERROR(CheckNumber(field("beta_fast"), fast, slowest, kManyTurns));
+  RETURN_IF_ERROR(CheckNumber(field("beta_slow"), slow, kFewTurns, fastest));
   if (fast > slow) return absl::OkStatus();
   return ExtensionValueOutOfRange(field("beta_fast"), absl::StrCat(fast), absl::StrCat("above beta_slow, ", slow));
 }

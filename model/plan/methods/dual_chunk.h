@@ -39,16 +39,16 @@ struct DualChunk {
   }
 
   absl::Status Check(const ModelManifest& model) const {
-    const int64_t most = model.trained_window - 1;
-    if (absl::Status status = CheckCount("dual_chunk.chunk", chunk, 1, most); !status.ok()) return status;
-    if (absl::Status status = CheckCount("dual_chunk.local_window", local_window, 1, most); !status.ok()) return status;
+    const int64_t max = model.trained_window - 1;
+    if (absl::Status status = CheckCount("dual_chunk.chunk", chunk, 1, max); !status.ok()) return status;
+    if (absl::Status status = CheckCount("dual_chunk.local_window", local_window, 1, max); !status.ok()) return status;
     if (!chunk.has_value() || !local_window.has_value() || *chunk + *local_window <= model.trained_window) {
       return absl::OkStatus();
     }
     return ExtensionConflict(
         "dual_chunk.local_window",
         absl::StrCat("is ", *local_window, "; with dual_chunk.chunk ", *chunk, " it makes distances of ",
-                     *chunk + *local_window, " tokens; at most ", model.trained_window, " together"));
+                     *chunk + *local_window, " tokens; at max ", model.trained_window, " together"));
   }
   std::optional<int64_t> Reach(const ModelManifest&) const { return std::nullopt; }
   Positions Resolve(const ModelManifest& model, int64_t n) const {

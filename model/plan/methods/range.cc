@@ -5,18 +5,18 @@
 
 namespace longembed {
 
-absl::Status CheckNumber(const std::string& field, double value, double least, double most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return ExtensionValueOutOfRange(field, absl::StrCat(value), absl::StrCat(least, " to ", most));
+absl::Status CheckNumber(const std::string& field, double value, double min, double max) {
+  if (value >= min && value <= max) return absl::OkStatus();
+  return ExtensionValueOutOfRange(field, absl::StrCat(value), absl::StrCat(min, " to ", max));
 }
 
-absl::Status CheckNumber(const std::string& field, const std::optional<double>& value, double least, double most) {
-  return value.has_value() ? CheckNumber(field, *value, least, most) : absl::OkStatus();
+absl::Status CheckNumber(const std::string& field, const std::optional<double>& value, double min, double max) {
+  return value.has_value() ? CheckNumber(field, *value, min, max) : absl::OkStatus();
 }
 
-absl::Status CheckCount(const std::string& field, const std::optional<int64_t>& value, int64_t least, int64_t most) {
-  if (!value.has_value() || (*value >= least && *value <= most)) return absl::OkStatus();
-  return ExtensionValueOutOfRange(field, absl::StrCat(*value), absl::StrCat(least, " to ", most));
+absl::Status CheckCount(const std::string& field, const std::optional<int64_t>& value, int64_t min, int64_t max) {
+  if (!value.has_value() || (*value >= min && *value <= max)) return absl::OkStatus();
+  return ExtensionValueOutOfRange(field, absl::StrCat(*value), absl::StrCat(min, " to ", max));
 }
 
 }  // namespace longembed

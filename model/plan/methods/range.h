@@ -1,4 +1,4 @@
-// Checks of a method's numbers: `value` must be within [least, most], and NaN is refused. An absent value is accepted.
+// Checks of a method's numbers: `value` must be within [min, max], and NaN is refused. An absent value is accepted.
 // Errors: EXTENSION_VALUE_OUT_OF_RANGE with field, value and range.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_RANGE_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_RANGE_H_
@@ -13,9 +13,9 @@ namespace longembed {
 
 inline constexpr int64_t kMaxFactor = 65536;
 
-absl::Status CheckNumber(const std::string& field, double value, double least, double most);
-absl::Status CheckNumber(const std::string& field, const std::optional<double>& value, double least, double most);
-absl::Status CheckCount(const std::string& field, const std::optional<int64_t>& value, int64_t least, int64_t most);
+absl::Status CheckNumber(const std::string& field, double value, double min, double max);
+absl::Status CheckNumber(const std::string& field, const std::optional<double>& value, double min, double max);
+absl::Status CheckCount(const std::string& field, const std::optional<int64_t>& value, int64_t min, int64_t max);
 
 }  // namespace longembed
 

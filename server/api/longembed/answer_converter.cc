@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "model/errors/errors.h"
+#include "model/plan/cost.h"
 #include "model/text/utf8.h"
 #include "model/vector/encoding.h"
 #include "server/errors/rpc_status.h"

@@ -9,6 +9,7 @@
 #include "server/api/longembed/model_converter.h"
 #include "server/api/longembed/request_converter.h"
 #include "server/api/pooled_operation.h"
+#include "server/core/call_preparer.h"
 #include "server/core/embed_call.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"

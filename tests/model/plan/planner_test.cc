@@ -326,53 +326,6 @@ TEST(PlannerTest, RefusesEmptyContentAndPromptsWithoutRoom) {
   EXPECT_EQ(ErrorReason(refused.status()), "PROMPT_TOO_LONG");
 }
 
-TEST(PlannerTest, CostCountsLinearLayersAndAttention) {
-  const std::vector<int32_t> content = Ids(8);
-  const auto plan = PlanInput(FakeManifest(), {.content = content}, {});
-  const Cost cost = EstimateCost(FakeManifest(), *plan);
-  EXPECT_EQ(cost.tokens, 10);
-  EXPECT_EQ(cost.attention_pairs, 100);
-  // Per layer and token there are 4 projections of 4 x 4 and two of 4 x 16, with two operations per weight. Attention
-  // has 2 products of 2 operations, with a width of 4.
-  EXPECT_DOUBLE_EQ(cost.gflop, 2 * (10 * 2 * (4 * 16 + 2 * 64) + 100 * 16) * 1e-9);
-}
-
-TEST(PlannerTest, CostOfGroupedQueriesAndGates) {
-  ModelManifest model = FakeRopeManifest();
-  model.key_value_heads = 1;
-  model.gated = true;
-  const std::vector<int32_t> content = Ids(8);
-  const auto plan = PlanInput(model, {.content = content}, {});
-  // Query and output are 4 x 16 each, key and value are 4 x 8 each, and three matrices are 4 x 16.
-  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, 2 * (10 * 2 * (2 * 64 + 2 * 32 + 3 * 64) + 100 * 4 * 16) * 1e-9);
-}
-
-TEST(PlannerTest, LocalLayersCostTheirWindow) {
-  ModelManifest model = FakeManifest();
-  model.local_layers = 1;
-  model.local_window = 2;
-  const std::vector<int32_t> content = Ids(8);
-  const auto plan = PlanInput(model, {.content = content}, {});
-  // Of 10 tokens, the middle six see five tokens each. Those at each end see three and four.
-  const double linear = 10 * 2 * (4 * 16 + 2 * 64), pair = 16;
-  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, (2 * linear + (100 + 44) * pair) * 1e-9);
-  EXPECT_DOUBLE_EQ(AttentionShare(model), pair / (2 * linear / 10 + 5 * pair));
-  model.local_window = 50;
-  EXPECT_DOUBLE_EQ(EstimateCost(model, *plan).gflop, EstimateCost(FakeManifest(), *plan).gflop);
-}
-
-TEST(PlannerTest, ACausalModelRunsHalfOfThePairs) {
-  const std::vector<int32_t> content = Ids(10);
-  const auto plan = PlanInput(FakeManifest(), {.content = content}, {});
-  ModelManifest causal = FakeManifest();
-  causal.causal = true;
-  const double linear = LinearOperations(causal) * static_cast<double>(plan->sequences[0].tokens);
-  const Cost all = EstimateCost(FakeManifest(), *plan), half = EstimateCost(causal, *plan);
-  EXPECT_DOUBLE_EQ(half.gflop * 1e9 - linear, (all.gflop * 1e9 - linear) / 2);
-  EXPECT_EQ(half.attention_pairs, all.attention_pairs);
-  EXPECT_DOUBLE_EQ(AttentionShare(causal), AttentionShare(FakeManifest()) / 2);
-}
-
 TEST(PlannerTest, ShortInputsStayPlainUnlessAlwaysIsAsked) {
   const std::vector<int32_t> content = Ids(14);
   PlanOptions options{.extension = {.windows = Windows{.tokens = 6}, .positions = Grouped{2}}};
