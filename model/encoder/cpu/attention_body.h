@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "model/encoder/cpu/attention.h"
+#include "model/encoder/cpu/attention_regions.h"
 #include "model/encoder/cpu/simd_math.h"
 
 namespace longembed::cpu {
@@ -21,21 +22,6 @@ constexpr int kKeyBlock = 256;
 // Ensures that every query of a call sees a key in the call's first block, in which each softmax begins, even with a
 // short reach.
 static_assert(kMaxQueries <= kKeyBlock);
-constexpr int kVersions = 3;  // Rotated versions of queries and keys: plain, grouped, shifted.
-enum Version { kPlain, kGrouped, kShifted };
-
-// Regions of a block's keys relative to a query. SelfExtend: fewer than a window away, or farther on one side. Dual
-// chunk attention: in the query's chunk, in the adjacent chunk on one side, or farther.
-enum Region { kNear, kLeft, kRight, kFarLeft, kFarRight };
-constexpr Region kRegions[] = {kNear, kLeft, kRight, kFarLeft, kFarRight};
-struct PairVersions {
-  Version query, key;
-};
-// Indexed by region.
-constexpr PairVersions kWindowVersions[] = {{kPlain, kPlain}, {kShifted, kGrouped}, {kGrouped, kShifted}, {}, {}};
-constexpr PairVersions kChunkVersions[] = {
-    {kPlain, kPlain}, {kShifted, kPlain}, {kPlain, kShifted}, {kGrouped, kPlain}, {kPlain, kGrouped}};
-
 // Buffers for the scores of a tile, and for the scores of one region before they are merged into the tile's.
 enum ScoreBuffer { kTile, kOneRegion };
 constexpr int kScoreBuffers = 2;
@@ -48,12 +34,6 @@ enum Mixed { kPlainContext, kEqualShareContext };
 enum Total { kLargest, kSum, kBasketSum, kBaskets };
 constexpr int kTotals = 4;
 constexpr float kBelowAllScores = -1e30f;
-
-struct Span {
-  int start = 0;
-  int end = 0;
-  LONGEMBED_INLINE bool empty() const { return start >= end; }
-};
 
 // A run of keys of one block that share a softmax. Indexes count from the block's first key.
 struct Piece {
@@ -146,8 +126,7 @@ class HeadAttention {
       : input_(input),
         dim_(shape.head_dim),
         steps_((shape.head_dim + kStepInputs - 1) / kStepInputs),
-        causal_(shape.causal),
-        reach_(shape.reach),
+        regions_{input.tokens, shape.reach, input.window, input.chunk, shape.causal},
         queries_(queries),
         layout_(layout),
         scratch_(scratch) {
@@ -162,7 +141,7 @@ class HeadAttention {
   void Run() {
     LoadQueries();
     if (calibrated()) ClearTotals();
-    const Span visible = Visible(queries_);
+    const Span visible = regions_.Visible(queries_);
     for (int first = visible.start; first < visible.end; first += kKeyBlock) {
       const Span keys{first, Min(first + kKeyBlock, visible.end)};
       PackBlock(keys);
@@ -200,69 +179,14 @@ class HeadAttention {
   LONGEMBED_INLINE const Rotation& RotationOf(int version) const {
     return version == kPlain ? input_.plain : version == kGrouped ? input_.grouped : input_.shifted;
   }
-  LONGEMBED_INLINE int versions() const { return input_.window > 0 || input_.chunk > 0 ? kVersions : 1; }
-  LONGEMBED_INLINE PairVersions VersionsOf(Region region) const {
-    return input_.chunk > 0 ? kChunkVersions[region] : kWindowVersions[region];
-  }
-
-  // Returns the keys that at least one of the rows sees.
-  LONGEMBED_INLINE Span Visible(Span rows) const {
-    return {Max(0, rows.start - reach_), Min(input_.tokens, causal_ ? rows.end : rows.end + reach_)};
-  }
-
-  // Returns the keys that are in a region of at least one of the rows, visible or not. For each row these keys are
-  // contiguous, and both bounds grow from row to row.
-  LONGEMBED_INLINE Span KeysOf(Region region, Span rows) const {
-    const int w = input_.window, s = input_.chunk, last = rows.end - 1, all = input_.tokens;
-    if (s > 0) {
-      const int first_chunk = rows.start / s * s, last_chunk = last / s * s;
-      switch (region) {
-        case kNear:
-          return {first_chunk, last_chunk + s};
-        case kLeft:
-          return {first_chunk - s, last_chunk};
-        case kRight:
-          return {first_chunk + s, last_chunk + 2 * s};
-        case kFarLeft:
-          return {0, last_chunk - s};
-        case kFarRight:
-          return {first_chunk + 2 * s, all};
-      }
-    }
-    if (w <= 0) return region == kNear ? Span{0, all} : Span{};
-    switch (region) {
-      case kNear:
-        return {rows.start - w + 1, last + w};
-      case kLeft:
-        return {0, last - w + 1};
-      case kRight:
-        return {rows.start + w, all};
-      default:
-        return {};
-    }
-  }
-
-  // Returns the keys of the block that at least one of the rows sees in a region, as indexes from the block's first
-  // key.
-  LONGEMBED_INLINE Span Seen(Region region, Span rows, Span keys) const {
-    if (causal_ && (region == kRight || region == kFarRight)) return {};
-    const Span visible = Visible(rows), own = KeysOf(region, rows);
-    return {Max(Max(visible.start, own.start), keys.start) - keys.start,
-            Min(Min(visible.end, own.end), keys.end) - keys.start};
-  }
-  // Returns the same for all regions together.
-  LONGEMBED_INLINE Span Seen(Span rows, Span keys) const {
-    const Span visible = Visible(rows);
-    return {Max(visible.start - keys.start, 0), Min(visible.end, keys.end) - keys.start};
-  }
   // Returns the columns of a tile's weights for a piece. They begin at a key group's first key and, with AMX tiles, end
   // at a group's last key.
   LONGEMBED_INLINE Span Columns(Span rows, Span keys, Piece piece) const {
-    const Span seen = Seen(rows, keys);
+    const Span seen = regions_.Seen(rows, keys);
     const int end = Min(seen.end, piece.keys.end);
     return {Max(seen.start, piece.keys.start) / kKeyGroup * kKeyGroup, kTiled ? RoundUp(end, kKeyGroup) : end};
   }
-  LONGEMBED_INLINE bool IsFirst(Span keys) const { return keys.start == Visible(queries_).start; }
+  LONGEMBED_INLINE bool IsFirst(Span keys) const { return keys.start == regions_.Visible(queries_).start; }
 
   // Loads a head's biases in the unit of the unscaled scores, with kLanes copies of the outermost bias on each side.
   void LoadBias(const AttentionShape& shape, int head) {
@@ -292,7 +216,7 @@ class HeadAttention {
   }
 
   void LoadQueries() {
-    for (int version = 0; version < versions(); ++version) {
+    for (int version = 0; version < regions_.versions(); ++version) {
       for (int i = queries_.start; i < queries_.end; ++i) {
         LoadRow(TokenRow(i, query_column_), i, version, QueryRow(version, i));
       }
@@ -315,8 +239,8 @@ class HeadAttention {
   void PackBlock(Span keys) {
     bool packed[kVersions]{};
     for (const Region region : kRegions) {
-      const Version version = VersionsOf(region).key;
-      if (packed[version] || Seen(region, queries_, keys).empty()) continue;
+      const Version version = regions_.VersionsOf(region).key;
+      if (packed[version] || regions_.Seen(region, queries_, keys).empty()) continue;
       PackKeys(version, keys);
       packed[version] = true;
     }
@@ -396,7 +320,7 @@ class HeadAttention {
   }
 
   void AttendTile(Span rows, Span keys) {
-    if (Seen(rows, keys).empty()) return;
+    if (regions_.Seen(rows, keys).empty()) return;
     ScoreTile(rows, keys);
     AttendPiece(rows, keys, {.keys = {0, keys.end - keys.start}, .first = IsFirst(keys)});
   }
@@ -409,10 +333,10 @@ class HeadAttention {
   // Computes attention with baskets. Every basket has its own softmax, which is merged into the rows' mixed contexts at
   // the end of the basket.
   void AttendBaskets(Span rows, Span keys) {
-    const Span seen = Seen(rows, keys);
+    const Span seen = regions_.Seen(rows, keys);
     if (seen.empty()) return;
     ScoreTile(rows, keys);
-    const int last = Visible(rows).end;
+    const int last = regions_.Visible(rows).end;
     for (int key = keys.start + seen.start; key < keys.start + seen.end;) {
       const Span basket = BasketOf(key);
       const int end = Min(basket.end, keys.start + seen.end);
@@ -519,7 +443,7 @@ class HeadAttention {
   void ScoreTile(Span rows, Span keys) {
     bool first = true;
     for (const Region region : kRegions) {
-      const Span seen = Seen(region, rows, keys);
+      const Span seen = regions_.Seen(region, rows, keys);
       if (seen.empty()) continue;
       float* const to = Scores(first ? kTile : kOneRegion);
       WithConstant<kTileQueries>(rows.end - rows.start,
@@ -533,14 +457,14 @@ class HeadAttention {
 
   template <int kRows>
   void ScoreRegion(Region region, int first_row, Span seen, float* to) const {
-    const std::byte* const query = QueryRow(VersionsOf(region).query, first_row);
+    const std::byte* const query = QueryRow(regions_.VersionsOf(region).query, first_row);
     if constexpr (kTiled) {
-      if (steps_ % Tiles::kSteps == 0) return ScoreByTiles(VersionsOf(region).key, query, seen, to);
+      if (steps_ % Tiles::kSteps == 0) return ScoreByTiles(regions_.VersionsOf(region).key, query, seen, to);
     }
     for (int key = seen.start / kPanel * kPanel; key < seen.end; key += kPanel) {
       const auto zero = [](int, int) { return typename Dot::Sum{}; };
       const auto finish = [&](int r, int v, Floats sum) { Store(to + r * kKeyBlock + key + v * kLanes, sum); };
-      const std::byte* const panel = KeyPanel(VersionsOf(region).key, key / kPanel);
+      const std::byte* const panel = KeyPanel(regions_.VersionsOf(region).key, key / kPanel);
       if (seen.end - key > kLanes) {
         MultiplyTile<Dot, kRows, 2, 2>(steps_, query, layout_.row_bytes, panel, zero, finish);
       } else {
@@ -559,7 +483,7 @@ class HeadAttention {
   // Copies the scores of a region into the tile's scores, which the first region has initialized.
   void Merge(Region region, Span rows, Span keys) const {
     for (int i = rows.start; i < rows.end; ++i) {
-      const Span own = Seen(region, {i, i + 1}, keys);
+      const Span own = regions_.Seen(region, {i, i + 1}, keys);
       if (own.empty()) continue;
       const ptrdiff_t row = static_cast<ptrdiff_t>(i - rows.start) * kKeyBlock + own.start;
       __builtin_memcpy(Scores(kTile) + row, Scores(kOneRegion) + row,
@@ -591,7 +515,7 @@ class HeadAttention {
   // Returns the columns of a piece that row i sees. Empty if other rows of the tile see the piece but this one does
   // not.
   LONGEMBED_INLINE Span Own(int i, Span rows, Span keys, Piece piece) const {
-    const Span visible = Visible({i, i + 1});
+    const Span visible = regions_.Visible({i, i + 1});
     const Span own{Max(Max(visible.start, keys.start) - keys.start, piece.keys.start),
                    Min(Min(visible.end, keys.end) - keys.start, piece.keys.end)};
     const int first = Columns(rows, keys, piece).start;
@@ -603,7 +527,7 @@ class HeadAttention {
 
   LONGEMBED_INLINE void AddBias(int i, Span rows, Span keys) const {
     float* const scores = ScoreRow(i, rows);
-    ForColumns(Seen({i, i + 1}, keys), [&](int j, int, int) {
+    ForColumns(regions_.Seen({i, i + 1}, keys), [&](int j, int, int) {
       const int distance = Min(Max(keys.start + j - i, -farthest_ - kLanes), farthest_ + 1);
       Store(scores + j, Load(scores + j) + Load(bias_ + distance));
     });
@@ -701,8 +625,7 @@ class HeadAttention {
   const AttentionInput& input_;
   const int dim_;
   const int steps_;  // Steps of a dot product over components.
-  const bool causal_;
-  const int reach_;
+  const Regions regions_;
   const Span queries_;
   const Layout& layout_;
   std::byte* const scratch_;
