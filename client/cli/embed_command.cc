@@ -114,7 +114,7 @@ absl::Status CheckOut(const Arguments& arguments) {
                                                    "; write JSON lines instead"));
   }
   for (const std::string& input : arguments.source.files) {
-    std::error_code error;  // The size is 0 for a file that does not exist.
+    std::error_code error;  // equivalent() returns false if a file does not exist.
     const bool same = std::filesystem::equivalent(input, arguments.out_file, error);
     if (same && std::filesystem::is_regular_file(input, error)) {
       return absl::InvalidArgumentError(absl::StrCat("--out: ", arguments.out_file, " is an input, too"));

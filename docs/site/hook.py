@@ -1,8 +1,8 @@
-"""Makes the site of the Markdown that lies in the repository's rooms (hook of mkdocs.yml).
+"""Builds the documentation site from the Markdown files of the whole repository. A hook of mkdocs.yml.
 
-A page has the path that it has in the repository, so that its links hold as they are. What a page links to and is no
-Markdown becomes a page, too, which shows the file; a folder's page is its README.md, or a list of its files. References
-of the protos and of the Python package are made from their source.
+Each page has the same path as its file in the repository, so that links work unchanged. If a page links to a file that
+is not Markdown, that file gets a page that shows it. If a page links to a folder, the target is the folder's README.md,
+or a list of its files. The references of the protos and of the Python package are generated from their source.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def is_local(target: str) -> bool:
 
 
 def page_of(path: str) -> str:
-    """The site's path for what a link from a page leads to. What does not exist stays, for MkDocs to complain of."""
+    """Returns the site's path for the target of a link. A missing target is returned unchanged, so that MkDocs reports it."""
     file = ROOT / path
     if file.is_dir():
         return posixpath.join(path, "README.md" if (file / "README.md").is_file() else "index.md")

@@ -83,7 +83,7 @@ def prose(comment: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Angle and square brackets, underscores and stars of a comment are no Markdown; names in backticks stay."""
+    """Escapes the characters of a comment that Markdown would interpret. Text in backticks is not changed."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"(?<!^)(?<!\n)([*_<>\[\]|{}])", r"\\\1", part) for part in parts)
 

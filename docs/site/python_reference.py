@@ -35,7 +35,8 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> str:
 
 
 def prose(docstring: str | None) -> list[str]:
-    """Paragraphs as they are; lines `name: meaning` become a list, each until the next sentence that begins a line; indented lines are code."""
+    """Converts a docstring to Markdown. Lines of the form `name: meaning` become list items; the list ends at the next line that
+    does not begin with a lower-case letter. Other lines are kept, and indented lines are code."""
     lines: list[str] = []
     in_list = False
     for line in (docstring or "").splitlines():
@@ -49,7 +50,7 @@ def prose(docstring: str | None) -> list[str]:
 
 
 def of_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    # A module's is not indented: cleaning would take the indentation of its code.
+    # A module's docstring is not indented. Cleaning it would remove the indentation of the code in it.
     return prose(ast.get_docstring(node, clean=not isinstance(node, ast.Module)))
 
 

@@ -157,8 +157,8 @@ TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheDelay) {
   EXPECT_EQ(failed_, 0);
 }
 
-// When the only input is refused, the client has nothing more to send, so the refusal arrives after the end of its
-// side.
+// When the only input is refused, the client has nothing more to send. It has therefore closed its side of the stream
+// before the refusal arrives.
 TEST_F(StreamTest, ARefusedInputIsSentAgainAfterTheLast) {
   service_.HoldFirstUntil(2);
   service_.RefuseInputs(1, 1);
@@ -261,7 +261,7 @@ TEST_F(StreamTest, TheTimeoutHoldsAgainAfterALongOnAnswer) {
   EXPECT_EQ(stream.Write(Text(1)).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
-TEST_F(StreamTest, TheTimeOfOnAnswerIsNotTheServers) {
+TEST_F(StreamTest, TimeInOnAnswerDoesNotCountAgainstTheTimeout) {
   std::atomic<int> answers = 0;
   EmbedStream stream(client_, {}, {.timeout = absl::Seconds(1)}, [&answers](uint64_t, const v1::EmbedStreamResponse&) {
     if (answers++ == 0) absl::SleepFor(absl::Milliseconds(1600));

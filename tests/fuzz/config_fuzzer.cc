@@ -72,7 +72,7 @@ void ExpectRefused(const absl::Status& status) {
 }  // namespace
 }  // namespace longembed
 
-// protobuf logs a line for each string that is not UTF-8.
+// Runs without protobuf's log (quiet_protobuf.cc), which would have a line for each string that is not UTF-8.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longembed;
   const std::string yaml(reinterpret_cast<const char*>(data), size);

@@ -1,7 +1,7 @@
-// Fuzzes extensions. The input is "LENGTH
-// JSON". The JSON of longembed.v1.Extension is used as a profile of the server's configuration, as the extension of a
-// request, and as a recommendation of a manifest. Each is checked against a model of each family and planned for a text
-// of LENGTH tokens.
+// Fuzzes extensions. The first line of the input is LENGTH, a number of tokens; the rest is the JSON of a
+// longembed.v1.Extension. The JSON is used as a profile of the server's configuration, as the extension of a request,
+// and as a recommendation of a manifest. Each is checked against a model of each family and planned for a text of
+// LENGTH tokens.
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
@@ -99,7 +99,7 @@ void Run(const Parts& parts) {
 }  // namespace
 }  // namespace longembed
 
-// protobuf logs a line for each string that is not UTF-8.
+// Runs without protobuf's log (quiet_protobuf.cc), which would have a line for each string that is not UTF-8.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   longembed::Run(longembed::Split({reinterpret_cast<const char*>(data), size}));
   return 0;

@@ -180,7 +180,7 @@ void Run(const v1::EmbedRequest& request, const ModelChoice& choice) {
 }  // namespace
 }  // namespace longembed
 
-// protobuf logs a line for each string that is not UTF-8.
+// Runs without protobuf's log (quiet_protobuf.cc), which would have a line for each string that is not UTF-8.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longembed;
   static Models& models = *new Models;

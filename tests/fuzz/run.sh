@@ -7,7 +7,7 @@
 #   --seconds N    for each target; default 60
 #   --jobs N       targets that run at the same time; default 1
 #   --report FILE  a JUnit report, with one test case per target
-#   TARGET         config extension manifest planner request tokenizer; default all
+#   TARGET         config extension json manifest planner request tokenizer; default all
 #
 # First it runs the inputs of fixed defects (regressions/), then the seeds and the inputs that earlier runs found (build/fuzz/corpus). The exit status
 # is 1 if there is a finding. Its input is kept under build/fuzz/findings.

@@ -34,7 +34,7 @@ def test_what_is_new_is_recorded():
     assert not new, "from now on clients may rely on these; record them with python tests/proto/surface.py --record: " + "; ".join(new)
 
 
-def test_a_breaking_change_is_told():
+def test_a_breaking_change_is_reported():
     before = surface.released()
     name = "field longembed.v1.EmbedRequest.inputs"
     assert broken(before, {key: value for key, value in before.items() if key != name}) == [f"{name} (2 repeated longembed.v1.Input) is gone"]

@@ -221,18 +221,19 @@ def check_file_name(path: str) -> list[Finding]:
     return [Finding(path, 1, f"a file or folder named {bad[2]} says nothing about what is in it")] if bad else []
 
 
-# Floors of the house. A folder may include those before it.
+# Top folders of the sources, each with those that it may include.
 FLOORS = {"system": (), "program": (), "model": ("system",), "server": ("system", "program", "model"), "client": ("system", "program")}
 
 
 def room(path: str) -> str:
-    """Returns the room of a source file: its floor and the folder below that. The methods of model/plan are a room of their own."""
+    """Returns the folder of a source file that check_rooms compares: the top folder and the one below it, such as server/core. model/plan/methods is
+    separate from model/plan."""
     folders = path.split("/")[:-1]
     return "/".join(folders[:3] if folders[:3] == ["model", "plan", "methods"] else folders[:2])
 
 
 def includes(paths: list[str], root: Path = ROOT) -> dict[str, set[str]]:
-    """Returns the rooms that each room includes."""
+    """Returns, for each folder of room(), the other folders that its files include."""
     rooms: dict[str, set[str]] = {}
     for path in paths:
         included = re.findall(r'^#include "((?:%s)/[^"]+)"' % "|".join(FLOORS), read_text(path, root) or "", re.M)
@@ -241,7 +242,7 @@ def includes(paths: list[str], root: Path = ROOT) -> dict[str, set[str]]:
 
 
 def check_rooms(rooms: dict[str, set[str]]) -> list[Finding]:
-    """Checks that no room includes one of a floor above, and that rooms do not include each other in a circle."""
+    """Checks that folders include only what FLOORS allows, and that they do not include each other in a circle."""
     found = [
         Finding(name, 1, f"includes {other}, which is not below it")
         for name, others in rooms.items()

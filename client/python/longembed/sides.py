@@ -64,7 +64,7 @@ class Sides:
     def __reduce__(self):
         """Pickles the arguments. Worker processes connect by themselves."""
         if self._connection is None:
-            raise TypeError("what was given a Client cannot be pickled; give the address instead")
+            raise TypeError("an adapter that was given a Client cannot be pickled; give the address instead")
         return Sides, (self._connection, self._given[QUERY], self._given[DOCUMENT])
 
     @property

@@ -416,7 +416,7 @@ TEST_F(CommandLineTest, WritesAMatrixForNumPy) {
   EXPECT_FALSE(std::getline(lines, line));
 }
 
-TEST_F(CommandLineTest, AMatrixOfNoTextsIsOne) {
+TEST_F(CommandLineTest, NoTextsGiveAnEmptyMatrix) {
   const std::string path = ::testing::TempDir() + "/empty.npy";
   EXPECT_EQ(Embed({"--out", path.c_str()}, "").status, kExitOk);
   EXPECT_THAT(ReadNpy(ReadAll(path)).header, HasSubstr("'shape': (0, 0)"));
@@ -478,7 +478,7 @@ TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
   EXPECT_EQ(object["recommendation_evidence"]["set"], "qmsum");
 }
 
-TEST(CommandLineUsageTest, AnAbsentServerIsSaid) {
+TEST(CommandLineUsageTest, AnAbsentServerIsReported) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "goes over gRPC, which is not instrumented";
 #endif

@@ -83,7 +83,7 @@ TEST(ExtensionFlagsTest, Spans) {
   EXPECT_EQ(Parse({"--vectors", "window"})->output(), v1::EmbedOptions::WINDOW_VECTORS);
 }
 
-TEST(ExtensionFlagsTest, WrongOnesAreNamed) {
+TEST(ExtensionFlagsTest, WrongFlagsAreNamed) {
   const std::pair<std::vector<std::string>, const char*> cases[] = {
       {{"--windows=many"}, "--windows"},
       {{"--calibration=half"}, "--calibration"},

@@ -270,7 +270,7 @@ TEST_F(ProcessTest, TextLinesMayHoldNul) {
   EXPECT_THAT(Content("out"), HasSubstr("\"embedding\":[3]"));
 }
 
-TEST_F(ProcessTest, WhatIsNoFileIsNamed) {
+TEST_F(ProcessTest, AFolderInPlaceOfAFileIsNamed) {
   EXPECT_EQ(Run("$longembed embed $server $folder"), 2);
   EXPECT_THAT(Errors(), HasSubstr("File is actually a directory: " + folder_));
   EXPECT_EQ(Run("$longembed embed $server --text a --out $folder"), 2);

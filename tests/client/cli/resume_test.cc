@@ -39,7 +39,7 @@ TEST_F(ResumeTest, ReadsEveryAnswerAndWhichOfThemFailed) {
   EXPECT_EQ(earlier->failed, 1);
 }
 
-TEST_F(ResumeTest, AFileThatDoesNotExistHasNone) {
+TEST_F(ResumeTest, AFileThatDoesNotExistHasNoAnswers) {
   const auto earlier = ReadEarlierAnswers(path_);
   ASSERT_TRUE(earlier.ok()) << earlier.status();
   EXPECT_TRUE(earlier->ids.empty());

@@ -127,7 +127,7 @@ def test_token_ids(client):
         np.testing.assert_allclose(client.embed([content]).matrix(), as_text, atol=1e-6)
 
 
-def test_truncation_is_told(client):
+def test_truncation_is_reported(client):
     found = client.embed([LONG], truncate="END")[0]
     assert found.tokens == 512 and found.truncated_tokens == len(client.tokenize([LONG])[0].ids) - 512
 

@@ -69,7 +69,7 @@ def test_queries_of_one_vector_may_be_a_matrix_or_a_vector(texts):
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-def test_int8_is_what_its_vectors_give(texts, name):
+def test_int8_scores_are_those_of_the_widened_vectors(texts, name):
     queries, documents = maxsim.MultiVectors.of(texts[0]), maxsim.MultiVectors.of(texts[1])
     small = documents.to_int8()
     assert small.values.dtype == np.int8 and small.nbytes < documents.nbytes / 2

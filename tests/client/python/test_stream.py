@@ -369,7 +369,7 @@ def test_an_answer_that_was_not_asked_for_is_an_error(collect):
     assert raised.value.code == "INTERNAL"
 
 
-def test_a_refused_text_is_told_while_the_iterable_waits_for_it():
+def test_a_refused_text_is_answered_while_the_iterable_waits():
     told = threading.Event()
 
     def items():
@@ -439,7 +439,7 @@ def test_a_text_that_is_no_unicode_fails_alone(collect, count):
 
 @COLLECTORS
 @pytest.mark.parametrize(("items", "words"), [("one text", "list of texts"), (b"bytes", "list of texts"), ([(1, "a", "b")], "tuple of 3")])
-def test_items_that_were_meant_otherwise_are_refused(collect, items, words):
+def test_items_that_are_not_a_list_of_texts_are_refused(collect, items, words):
     with serving(echo) as address, pytest.raises(TypeError, match=words):
         collect(address, items)
 

@@ -68,7 +68,7 @@ def _measuring_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows, and those that they are sums of")
     command.add_argument("--out", type=Path, default=Path("longembed-bench"), help="results go to OUT/TASK/MODEL (default longembed-bench)")
     command.add_argument("--store", type=Path, help="embeddings that are kept for later runs (default OUT/store)")
-    command.add_argument("--halves", nargs="+", default=[], metavar="HALF", help="of a folder, these halves only")
+    command.add_argument("--halves", nargs="+", default=[], metavar="HALF", help="for a folder: read only these halves")
     command.add_argument("--lengths", type=int, nargs="+", default=list(synthetic.LENGTHS), metavar="TOKENS", help="nominal lengths of passkey and needle")
     command.add_argument("--haystack", type=Path, metavar="FILE", help="prose that needle hides its facts in (default: Persuasion, Jane Austen, public domain)")
     command.add_argument("--seed", type=int, default=0, help="of keys, places and bootstrap draws (default 0)")
@@ -78,15 +78,15 @@ def _measuring_arguments(command: argparse.ArgumentParser) -> None:
 
 def _server_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--server", metavar="HOST:PORT", help="a running longembed-server; rows of bm25, openai and sentence_transformers need none")
-    command.add_argument("--model", help="which of its models; needless where it has one")
-    command.add_argument("--query-model", metavar="NAME", help="embed queries with this one of its models: the same weights in another precision")
+    command.add_argument("--model", help="the model that embeds; optional if the server has only one")
+    command.add_argument("--query-model", metavar="NAME", help="the model that embeds queries, for example the same weights in another precision")
     command.add_argument("--api-key", metavar="KEY", help="sent with every call")
-    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="the server speaks TLS, and this PEM file holds who signed its certificate")
+    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust the certificate authorities in this PEM file")
     command.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="longest time without an answer (default 3600)")
 
 
 def _advise_parser(command: argparse.ArgumentParser) -> None:
-    command.add_argument("tasks", nargs=1, metavar="TASK", help=f"{TASKS_HELP}; one set without lengths")
+    command.add_argument("tasks", nargs=1, metavar="TASK", help=f"{TASKS_HELP}; one task, which must not be passkey or needle")
     command.add_argument("--rows", default="advise", metavar="FILE|PRESET", help="recipes to try, in YAML, or a preset (default advise)")
     command.add_argument("--objective", choices=advise.OBJECTIVES, default="one-vector", help="what the index keeps of a document (default one-vector)")
     command.add_argument("--max-vectors", type=float, default=math.inf, metavar="N", help="most vectors a document, on average")
@@ -100,7 +100,7 @@ def _advise_parser(command: argparse.ArgumentParser) -> None:
 def _plot_parser(command: argparse.ArgumentParser) -> None:
     command.add_argument("picture", choices=("heatmap", "gains", "cost", "position", "grids"), help="heatmap and gains take several results, the others one")
     command.add_argument("results", type=Path, nargs="+", metavar="RESULT", help="results.json, or the folder that holds it")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG, SVG or PDF; of grids, a folder")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG, SVG or PDF; for grids, a folder")
     command.set_defaults(command=plot)
 
 

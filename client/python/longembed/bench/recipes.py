@@ -1,4 +1,4 @@
-"""Reads the rows of a table from YAML. `presets/longembed.yaml` uses every key, and README.md in this folder explains them."""
+"""Reads the rows of a table from YAML. README.md in this folder explains every key."""
 
 from __future__ import annotations
 

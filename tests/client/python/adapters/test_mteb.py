@@ -30,8 +30,8 @@ def write(path, lines):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, long_text):
-    """Returns (folder, documents, queries, relevant): four documents of about 600 tokens, with queries about their last words. The judgment of one
-    query is that of another.
+    """Returns (folder, documents, queries, relevant): four documents of about 600 tokens, with queries about their last words. One query is judged to
+    belong to the document of another.
 
     "dev" and "heldout" are two halves, gzipped. "all" is the whole set in plain text."""
     texts = [long_text[start : start + 2800].strip() for start in range(0, 2 * 2800, 1400)][:4]

@@ -43,7 +43,7 @@ def test_a_model_without_input_types_gets_no_prompt(address, expected, monkeypat
         (Options(normalize=True), "passage: "),
     ],
 )
-def test_a_prompt_that_is_named_is_the_one(address, expected, options, prompt):
+def test_a_named_prompt_is_used(address, expected, options, prompt):
     np.testing.assert_allclose(vectors(Sides(address, document=options).embed(DOCUMENT, [QUESTION])), expected([QUESTION], prompt), atol=1e-6)
 
 

@@ -80,7 +80,7 @@ def test_recipes_halve_while_documents_double(corpus, rows):
     assert [row["name"] for row in found.rows] == ["truncated", "w256", "w512", "w512 weighted"]
 
 
-def test_what_nothing_cheaper_beats_survives(corpus, rows):
+def test_a_recipe_that_no_cheaper_one_beats_survives(corpus, rows):
     """The recipe has the worst metric but the fastest embedding. It is kept for the picture of quality against cost."""
     figures = Figures()
     found = advise.survivors(

@@ -99,7 +99,7 @@ def test_differences_are_paired():
     assert alone.high - alone.low > 0.03
 
 
-def test_seeds_decide():
+def test_the_seed_determines_the_draws():
     values, documents = np.random.default_rng(0).random(50), list(range(50))
     same = [metrics.Bootstrap(documents, seed=seed).estimate(values) for seed in (4, 4, 5)]
     assert same[0] == same[1] != same[2]

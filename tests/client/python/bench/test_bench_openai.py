@@ -44,7 +44,7 @@ def test_batches_prompts_key_and_order(stand_in, monkeypatch):
     assert [one.tokens for one in found] == [4] * 5
 
 
-def test_without_a_key_none_is_sent_and_dimensions_are(stand_in, monkeypatch):
+def test_dimensions_are_sent_and_without_a_key_no_authorization(stand_in, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     found = embedded(OpenAIEmbedder(stand_in.url + "/", "m", dimensions=16), ["one"])
     assert stand_in.requests == [{"path": "/v1/embeddings", "key": None, "model": "m", "input": ["one"], "dimensions": 16}]
@@ -63,7 +63,7 @@ def test_a_full_endpoint_is_asked_again():
     running.close()
 
 
-def test_an_error_is_told():
+def test_an_error_is_reported():
     running = StandIn(refusals=[400])
     with pytest.raises(EmbedderError, match="HTTP 400: .*come back later"):
         embedded(OpenAIEmbedder(running.url, "m"), ["one"])

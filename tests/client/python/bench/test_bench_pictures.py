@@ -108,14 +108,14 @@ def test_a_grid_shows_every_cell_and_its_vectors(one_set):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["64\n4,000 tok/s", "128\n4,000 tok/s"]
 
 
-def test_the_heatmap_has_a_block_a_result_and_blanks(by_length):
+def test_the_heatmap_has_one_block_per_result_and_blank_cells(by_length):
     figure = plots.heatmap([by_length, by_length])
     assert len(figure.axes) == 2
     assert texts(figure) == ["100", "90", "50", "100", "70", "trained window"] * 2
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["256", "512", "1k"]
 
 
-def test_position_shows_a_dot_a_third_and_psi(one_set):
+def test_position_shows_one_dot_per_third_and_psi(one_set):
     left, right = plots.position(one_set).axes
     assert len(left.collections) == 3 * 5 and len(right.collections) == 5
 

@@ -101,7 +101,7 @@ def test_a_grid_is_every_combination():
     assert last.grid == {"figure": "sizes", "tokens": 64, "how": "top_norm(2)"}
 
 
-def test_placeholders_stand_in_keys_too():
+def test_placeholders_are_replaced_in_keys_too():
     found = parse("grids: {kinds: {name: '{kind}', axes: {kind: [yarn, grouped]}, row: {document: {extension: {'{kind}': {}}}}}}")
     assert [recipes.methods(one) for one in found.rows.values()] == [{"yarn"}, {"grouped"}]
 

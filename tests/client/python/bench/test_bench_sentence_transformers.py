@@ -45,13 +45,13 @@ def test_prompts_batches_and_cuts(library):
     assert [(found[i].tokens, found[i].truncated) for i in range(3)] == [(3, 0), (4, 1), (2, 0)]
 
 
-def test_a_longer_window_is_another_description(library):
+def test_a_longer_window_changes_the_description(library):
     plain, longer = SentenceTransformersEmbedder("some/model"), SentenceTransformersEmbedder("some/model", max_seq_length=512)
     assert longer.model().max_seq_length == 512 and plain.model().max_seq_length == 4
     assert plain.describe() != longer.describe()
 
 
-def test_changed_files_are_another_description(tmp_path):
+def test_changed_files_change_the_description(tmp_path):
     (tmp_path / "model.bin").write_text("one")
     before = SentenceTransformersEmbedder(str(tmp_path)).describe()
     (tmp_path / "model.bin").write_text("other")

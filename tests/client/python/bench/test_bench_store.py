@@ -63,7 +63,7 @@ def test_corpora_share_texts_and_repeated_texts_embed_once(tmp_path):
     assert sorted(more.embedded) == TEXTS[5:]
 
 
-def test_another_recipe_is_another_shelf(tmp_path):
+def test_another_recipe_gets_another_folder(tmp_path):
     kept = store.Store(tmp_path)
     kept.embed(CountingEmbedder("one"), TEXTS)
     other = CountingEmbedder("other")
