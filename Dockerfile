@@ -2,14 +2,14 @@
 #
 #   docker build -t longembed-server .
 #   docker build -t longembed-server --build-arg MODEL=e5-small-v2 .     the model in the image
-#   docker build -t longembed-server:cuda --build-arg DEVICE=cuda .      with LibTorch's CUDA half
+#   docker build -t longembed-server:cuda --build-arg DEVICE=cuda .      with LibTorch's CUDA libraries
 #
 # Every step is a script of deploy/container, so that tests/container/check.sh and developers can run it without a container engine. The cache mounts keep
 # packages, wheels, crates and object files between builds; nothing of them gets into a layer.
 
 # cpu | cuda: whether LibTorch's CUDA libraries are in the image.
 ARG DEVICE=cpu
-# The image has no distribution of its own, but its libraries are this one's.
+# The Debian release that compiles the programs and whose libraries the image contains.
 ARG DEBIAN=bookworm
 
 FROM debian:${DEBIAN}-slim AS tools

@@ -37,7 +37,7 @@ if(LONGEMBED_CLIENT)
   install(TARGETS longembed)
 endif()
 if(LONGEMBED_SERVER AND LONGEMBED_TORCH)
-  # CMake leaves out link paths within the repository, as that of the Python environment's LibTorch is.
+  # CMake leaves out link paths within the repository, such as that of the LibTorch in the Python environment.
   cmake_path(GET LONGEMBED_TORCH_CPU PARENT_PATH torch_libraries)
   set_property(TARGET longembed-server APPEND PROPERTY INSTALL_RPATH ${torch_libraries})
   install(TARGETS longembed-server)

@@ -6,7 +6,7 @@
 #   --serve   leaves the server running in the foreground afterwards; Ctrl-C shuts it down
 #   --model   a name, checkpoint folder, model directory or hub name that model/export takes; default e5-small-v2
 #
-# With LIBTORCH=DIR and --model of an exported model directory nothing of Python is installed. DEVICE: as deploy/setup.sh has it.
+# With LIBTORCH=DIR and --model of an exported model directory nothing of Python is installed. DEVICE: see deploy/setup.sh.
 # shellcheck source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -46,7 +46,7 @@ compile_server() {
   build release longembed-server longembed
 }
 
-# Exports the model, with what that needs. A model directory needs nothing.
+# Exports the model, after installing what the export needs. A model directory needs that only for LibTorch.
 prepare_model() {
   [ -f "$model/longembed-model.yaml" ] && has_own_libtorch || install_exporter
   export_model "$model" >"$work/model"
@@ -103,7 +103,7 @@ start_server() {
   check_port_is_free 9464
   # Many programs use 8080: then the server starts without HTTP.
   if port_is_taken 8080; then
-    say "port 8080 of 127.0.0.1 is taken, so that HTTP is left out"
+    say "port 8080 of 127.0.0.1 is taken, so HTTP is left out"
     http=''
   fi
   say "starting the server (log: ${log#"$root"/})"

@@ -95,7 +95,7 @@ show_pip_progress() {
   done
 }
 
-# pip_install ARGUMENTS...: into build/venv; shows large downloads.
+# pip_install ARGUMENTS...: installs into build/venv, and shows large downloads.
 pip_install() {
   local log=$logs/pip.log
   mkdir -p "$logs"
@@ -107,7 +107,7 @@ pip_install() {
   fi
 }
 
-# is_installed NAME WANTED, mark_installed NAME WANTED: whether build/venv holds what NAME stood for when it had the sum WANTED.
+# is_installed NAME WANTED: whether build/venv holds the packages NAME as of the checksum WANTED. mark_installed NAME WANTED: records that it does.
 is_installed() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed-$1" 2>/dev/null)" = "$2" ]; }
 mark_installed() { printf '%s\n' "$2" >"$venv/.installed-$1"; }
 
@@ -145,14 +145,14 @@ install_libtorch() {
   say "installing $(torch_requirement) into build/venv (0.5 GB to download, 1.2 GB on disk)"
   pip_install --no-deps "$(torch_requirement)"
   packages=$(echo "$venv"/lib/python3*/site-packages)
-  # Of CUDA, libtorch_cpu.so is linked with these two. A wheel without CUDA names none.
+  # libtorch_cpu.so is linked with these two CUDA libraries. A wheel without CUDA names no toolkit.
   cuda=$(sed -n 's/^Requires-Dist: cuda-toolkit\[.*\]\(==[0-9.]*\).*/\1/p' "$packages"/torch-*.dist-info/METADATA)
   [ -z "$cuda" ] || pip_install "cuda-toolkit[cudart,cupti]$cuda"
   [ "$device" = cuda ] || leave_cuda_out "$packages"
   mark_installed libtorch "$(torch_requirement) $device"
 }
 
-# install_python NAME REQUIREMENTS...: into build/venv what these files list. NAME stands for them.
+# install_python NAME REQUIREMENTS...: installs what these files list into build/venv, and records it as NAME.
 install_python() {
   local name=$1 wanted
   shift
@@ -167,7 +167,7 @@ install_python() {
 install_test_packages() { install_python tests "$root/tests/requirements.txt"; }
 install_exporter() { install_python exporter "$root/model/export/requirements.txt"; }
 
-# The Python package, from this tree, and the libraries that its adapters are tried against. It is installed again when what it generates from has changed.
+# The Python package, from this tree, and the libraries that its adapters are tried against. It is installed again when its requirements, build files, protos or retry policy have changed.
 install_python_package() {
   local package=$root/client/python requirements=$root/tests/client/python/requirements.txt wanted
   wanted=$(cat "$requirements" "$package/pyproject.toml" "$package/setup.py" "$root"/proto/*/*/*.proto "$root/deploy/client/retry_service_config.json" | sha256sum)

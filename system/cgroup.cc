@@ -29,7 +29,7 @@ struct Mount {
   std::string root;    // Path of the group that the mount shows.
   std::string folder;  // Its mount point.
   bool unified;        // Whether it is of version 2.
-  Words controllers;   // Version 1: the controllers, which are resources it limits.
+  Words controllers;   // Version 1: the resources that the hierarchy limits, such as "memory".
 };
 
 // Parses lines such as "36 25 0:31 /docker/1f /sys/fs/cgroup/memory ro,relatime - cgroup cgroup rw,memory". Optional
@@ -59,7 +59,8 @@ std::string FolderOf(const Mount& mount, const std::string& path) {
   return mount.folder + path.substr(mount.root.size());
 }
 
-// Returns the folders of the process's group and of the groups above it, within the mount that limits `controller`.
+// Returns the folders of the process's group and of the groups above it, in the mounts of version 2 if `unified`, else
+// in the version 1 mount of `controller`.
 std::vector<std::string> GroupFolders(const std::string& process, const std::vector<Mount>& mounts, bool unified,
                                       const std::string& controller) {
   std::vector<std::string> folders;

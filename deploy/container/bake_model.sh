@@ -7,5 +7,5 @@ mkdir -p "$root/models"
 [ -n "${MODEL-}" ] || exit 0
 set_up
 export_model "$MODEL" >/dev/null
-# Read by a user of the container that does not own it.
+# The container's user must be able to read the files, which it does not own.
 chmod -R a+rX "$root/models"

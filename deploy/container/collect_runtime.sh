@@ -51,7 +51,8 @@ owner_of() {
   { dpkg-query --search "$file" || dpkg-query --search "${file#/usr}"; } 2>/dev/null | head -n 1 | cut -d : -f 1
 }
 
-# Into the image's library folder under the name that the loader asks for; the loader itself where every program looks for it: /lib64 on x86-64, /lib on arm64.
+# Copies a library into the image's library folder, under the name that the loader asks for. Copies the loader itself to where every program looks for it: /lib64 on
+# x86-64, /lib on arm64.
 copy_debian_library() {
   local owner folder=${1%/*}
   owner=$(owner_of "$1") || fail "no Debian package owns $1"
@@ -69,7 +70,7 @@ copy_own_library() {
   case ${1##*/} in libtorch* | libc10* | libcaffe2*) strip --strip-unneeded --preserve-dates "$copy" ;; esac
 }
 
-# As distroless images do, for scanners, with the licenses. A machine may have a package for other processors, too.
+# Records a package for scanners, as distroless images do, and copies its license. A machine may have a package for other processors, too.
 record_package() {
   local package=$1 own
   own=$package:$(dpkg --print-architecture)
@@ -97,16 +98,16 @@ write_etc() {
   printf 'root:x:0:0:root:/:/nonexistent\nlongembed:x:10001:10001:longembed-server:/:/nonexistent\n' >"$etc/passwd"
   printf 'root:x:0:\nlongembed:x:10001:\n' >"$etc/group"
   printf 'hosts: files dns\n' >"$etc/nsswitch.conf"
-  # NVIDIA's container runtime puts the driver's libraries where Debian's are when it sees debian_version, and writes the loader's cache anew from these.
+  # When NVIDIA's container runtime sees debian_version, it puts the driver's libraries where Debian's are, and rewrites the loader's cache from these files.
   printf 'include /etc/ld.so.conf.d/*.conf\n' >"$etc/ld.so.conf"
   printf '/%s\n' "$own" "usr/lib/$(uname -m)-linux-gnu" >"$etc/ld.so.conf.d/longembed.conf"
   install -p -m 644 /etc/debian_version "$etc/debian_version"
   install -p -m 644 /usr/lib/os-release "$etc/os-release"
-  # The command line's, for servers behind a public authority.
+  # Root certificates for the command line client, which may call servers whose certificate is of a public authority.
   install -p -m 644 /etc/ssl/certs/ca-certificates.crt "$etc/ssl/certs/ca-certificates.crt"
 }
 
-# The loader's cache names files of both halves, so it is written while they are together.
+# The loader's cache names files of both folders (libtorch and server), so it is written while they are together.
 write_loader_cache() {
   mkdir -p "$out/server/usr/local/lib"
   mv "$out/libtorch/$own" "$out/server/$own"

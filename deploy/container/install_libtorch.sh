@@ -18,15 +18,15 @@ if [ "$DEVICE" = cuda ]; then
   pip install "$torch"
 else
   pip install --no-deps "$torch"
-  # The wheel for x86-64 is, one for arm64 need not be.
+  # libtorch_cpu.so is linked with CUDA libraries in the wheel for x86-64, but need not be in one for arm64.
   needed=$(readelf -d "$venv"/lib/python3*/site-packages/torch/lib/libtorch_cpu.so)
   if ! [[ $needed =~ lib(cudart|cupti) ]]; then
-    say "it is linked with nothing of CUDA"
+    say "libtorch_cpu.so is not linked with CUDA"
     exit 0
   fi
   # The wheel says which CUDA it is built with. On a CPU only these two libraries of it are needed, because the loader requires them.
   cuda=$(sed -n 's/^Requires-Dist: cuda-toolkit\[.*\]\(==[0-9.]*\).*/\1/p' "$venv"/lib/python3*/site-packages/torch-*.dist-info/METADATA)
   [ -n "$cuda" ] || fail "$torch does not say which cuda-toolkit it needs; look at its METADATA and change this script"
-  say "what pip reports missing now is what only Python's torch and GPUs need"
+  say "pip may report missing packages now; only Python's torch and GPUs need them"
   pip install "cuda-toolkit[cudart,cupti]$cuda"
 fi

@@ -54,7 +54,7 @@ class Prometheus:
             raise ValueError(json.load(error).get("error", str(error))) from error
 
     def query(self, expression: str) -> list[float]:
-        """The value of each series; without those that are no number, which is what a ratio or quantile of nothing is."""
+        """Returns the value of each series, without NaN, which is the ratio or quantile of no data."""
         values = [float(series["value"][1]) for series in self.get("/api/v1/query", query=expression)["result"]]
         return [value for value in values if not math.isnan(value)]
 
@@ -117,7 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Evaluates every query of the dashboard and every rule against a Prometheus.")
     parser.add_argument("--prometheus", required=True, help="URL")
     parser.add_argument("--dashboard", type=Path, default=DASHBOARD)
-    parser.add_argument("--expect", nargs="*", default=[], choices=MAY_BE_EMPTY, metavar="METRIC", help="has data here, although it need not everywhere")
+    parser.add_argument("--expect", nargs="*", default=[], choices=MAY_BE_EMPTY, metavar="METRIC", help="metrics that must have data here, although they may be empty elsewhere")
     parser.add_argument("--interval", default="1m", help="for $__rate_interval; at least four scrapes (default: 1m)")
     arguments = parser.parse_args()
     for metric in arguments.expect:

@@ -12,9 +12,10 @@
 
 namespace longembed {
 
-// A queue of items that belong to clients. The items of a client follow each other in virtual time, each as long as it
-// costs. The client that was served least goes first; a new or returning client starts at the current virtual time. So
-// each of n clients gets an n-th of the served cost, however much the others ask for. Passive, and not thread-safe.
+// A queue of items that belong to clients. The items of a client follow each other in virtual time, and an item takes
+// as much virtual time as it costs. The client that was served least goes first; a new or returning client starts at
+// the current virtual time. So each of n clients gets an n-th of the served cost, however much the others ask for.
+// Passive, and not thread-safe.
 template <typename Item>
 class FairQueue {
  public:

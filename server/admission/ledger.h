@@ -1,4 +1,4 @@
-// Accounts for the memory that calls hold. Every call, every message of a stream and every health watch has a Charge,
+// Accounts for the memory that calls hold. Every call, every message of a call and every health watch has a Charge,
 // which records the bytes that it holds, by kind. The sum of all charges has one limit.
 //
 //   Ledger ledger(256 << 20);
@@ -36,7 +36,7 @@ const char* MemoryName(Memory kind);
 
 class Ledger;
 
-// The bytes of one call, or of one message of a stream. Releases them when destroyed. Thread-safe.
+// The bytes of one call, or of one of its messages. Releases them when destroyed. Thread-safe.
 class Charge {
  public:
   ~Charge();
@@ -76,7 +76,8 @@ class Ledger {
   // Begins a call. `max_calls` limits the client's concurrent calls; 0 = no limit. Errors: RESOURCE_EXHAUSTED
   // (errors.h).
   absl::StatusOr<std::unique_ptr<Charge>> BeginCall(const std::string& client, int64_t max_calls);
-  // Begins a message of a stream, which is counted as a call already. The charge holds nothing yet.
+  // Opens the charge of one message, apart from that of its call (BeginCall), which counts the call. It holds nothing
+  // yet.
   std::unique_ptr<Charge> BeginMessage(const std::string& client);
 
   // Returns whether the client would find room for a message of ordinary size.

@@ -59,7 +59,7 @@ struct ConnectionsConfig {
   double max_client_share = 0.8;                        // Part of `max` that one client address may hold alone.
   int max_streams = 100;                                // Concurrent calls on one connection.
   absl::Duration max_age = absl::Minutes(10);           // GOAWAY at this age, so that load is balanced. 0 = never.
-  absl::Duration max_idle = absl::Minutes(30);          // Connections without calls are then closed. 0 = never.
+  absl::Duration max_idle = absl::Minutes(30);          // Closes a connection without calls for so long. 0 = never.
   absl::Duration handshake_timeout = absl::Seconds(5);  // For each of: first bytes, TLS, HTTP/2 settings.
   absl::Duration keepalive = absl::Seconds(60);         // A connection that is idle for this long is pinged.
 };
@@ -114,8 +114,8 @@ struct ServerConfig {
   std::vector<std::string> overrides;  // Names of environment variables that set a key (overrides.h).
 };
 
-// Returns every key with its value as text, such as "connections.max_age" -> "10m", to compare two configurations. Keys
-// that the config's author names are "profiles.NAME" and "models[0].path".
+// Returns every key with its value as text, such as "connections.max_age" -> "10m", to compare two configurations. A
+// profile's key is "profiles.NAME", and a model's keys are "models[0].path" and so on.
 std::map<std::string, std::string> ConfigValues(const ServerConfig& config);
 
 // Reads the file and the environment's overrides (overrides.h). Errors (INVALID_ARGUMENT), one a line, name the line

@@ -88,7 +88,7 @@ void Describe(Keys& keys, ModelConfig& model) {
   keys.Integer("max_queued_tokens", model.max_queued_tokens, 1, kMany);
 }
 
-// Describes all keys except profiles and models, whose keys the config's author names.
+// Describes all keys except profiles, whose keys the config's author names, and models, which is a list (see above).
 template <typename Keys>
 void Describe(Keys& keys, ServerConfig& config) {
   const auto section = [&keys](const char* name, auto& part) {

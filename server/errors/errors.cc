@@ -265,9 +265,8 @@ absl::Status Misplaced(std::string_view field, std::string_view needs) {
 }
 
 absl::Status InputTypeNeeded() {
-  return Invalid(
-      "options.input_type", "INPUT_TYPE_NEEDED",
-      "is neither QUERY nor DOCUMENT; options.output TOKEN_VECTORS needs one of them, or the prompt_name of one");
+  return Invalid("options.input_type", "INPUT_TYPE_NEEDED",
+                 "is neither QUERY nor DOCUMENT; options.output TOKEN_VECTORS needs one of them, or its prompt_name");
 }
 
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead) {

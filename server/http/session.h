@@ -15,7 +15,7 @@ namespace longembed {
 
 // Timeouts of a connection.
 struct HttpTimes {
-  absl::Duration header = absl::Seconds(5);           // For TLS, and for a request's header from its first byte.
+  absl::Duration header = absl::Seconds(5);           // For TLS, a request's header, and each 16 KiB of its body.
   absl::Duration idle = absl::Minutes(30);            // Between requests.
   absl::Duration stall = absl::Minutes(1);            // While a client does not read its answer.
   absl::Duration max_age = absl::InfiniteDuration();  // Age of a connection; the next answer closes it.

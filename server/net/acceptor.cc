@@ -196,7 +196,7 @@ void Acceptor::Run(const std::stop_token& stop) {
     for (int i = 0; i < count && !stop.stop_requested(); ++i) {
       const int descriptor = events[i].data.fd;
       if (descriptor == wake_) return;
-      // A descriptor that is neither idle nor a listener was idle, and has just been closed in favor of another.
+      // An event may be of an idle connection that was closed a moment ago, to make room for another: ignored.
       if (idle_by_descriptor_.contains(descriptor)) OnReadable(descriptor);
       if (std::find(listeners_.begin(), listeners_.end(), descriptor) != listeners_.end()) AcceptFrom(descriptor);
     }

@@ -19,8 +19,8 @@ namespace {
 
 LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manifest, int workers) {
   constexpr int64_t kCpuBatchTokens = 512, kCudaBatchTokens = 16384;
-  // In batches of the standard size: a sequence delays others by the same time even if batches are configured to be
-  // larger.
+  // A sequence is oversized if it costs more than this many batches of the standard size. The configured size does not
+  // count, because a sequence delays others by the same time even if batches are larger.
   constexpr int64_t kOversized = 8;
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,

@@ -36,7 +36,8 @@ class HealthWatcher {
   virtual void Changed() = 0;
 };
 
-// The state of "" and of the services that answer (readiness), and of kLivenessService. Thread-safe.
+// The health of each service by name. "" and the server's services report readiness, kLivenessService reports liveness.
+// Thread-safe.
 class Health {
  public:
   // All services start as NOT_SERVING, except liveness, which is SERVING.

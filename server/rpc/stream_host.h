@@ -106,7 +106,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool failed_ ABSL_GUARDED_BY(mutex_) = false;            // With ordered answers: the next one would be an error.
-  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);           // Reason for reading no more; ends the answered stream.
+  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);           // Why reading stopped; the stream's status at its end.
   std::shared_ptr<Slot> writing_ ABSL_GUARDED_BY(mutex_);  // The slot whose answer is being written.
   std::string model_ ABSL_GUARDED_BY(mutex_);
 };

@@ -32,9 +32,9 @@ class UnaryHost {
   UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext& host, Finish finish,
             std::unique_ptr<Codec> codec = nullptr);  // Null: protobuf's wire format.
 
-  // Reserves memory for `bytes` bytes of the request, which have arrived or will; the first call also checks whether
-  // the client may call. If either fails, ends the call and returns false. For transports that read a request in
-  // pieces.
+  // Reserves memory for the first `bytes` bytes of the request, whether they have arrived or not. Also checks whether
+  // the client may call, when it is called first. If either fails, ends the RPC and returns false. For transports that
+  // read a request in pieces.
   bool Receive(int64_t bytes);
   // Ends a call whose request did not arrive completely. Called instead of Start.
   void Abandon(const absl::Status& status) { End(status); }

@@ -57,7 +57,7 @@ void ReadKeys(YamlMapping& root, std::vector<ApiKey>& keys) {
   root.Sections("keys", [&](YamlMapping& entry) {
     ApiKey& key = keys.emplace_back();
     ReadKey(entry, key);
-    if (!names.insert(key.name).second) entry.Fail("name", absl::StrCat("is ", key.name, ", as another one's"));
+    if (!names.insert(key.name).second) entry.Fail("name", absl::StrCat("is ", key.name, ", the name of another key"));
     if (!digests.insert(key.sha256).second) entry.Fail("", "has the same key as another one");
   });
   if (keys.empty()) root.Fail("keys", "must be a list of at least one key");

@@ -125,7 +125,7 @@ absl::Status CertificateStore::TooEarly(const Certificates& loaded, absl::Time n
   if (loaded.not_before <= now || current_->not_after <= now) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("the certificate in ", paths_.certificate, " is valid only from ",
                                                     absl::FormatTime(loaded.not_before, absl::UTCTimeZone()),
-                                                    " on, and is taken up then"));
+                                                    " on, and will be used then"));
 }
 
 void CertificateStore::Read(bool second_try) {

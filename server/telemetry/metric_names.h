@@ -57,11 +57,12 @@ inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures
                                               "Calls refused because their API key is missing or unknown."};  // reason
 inline constexpr Name kClientTokens{"longembed_client_tokens_total",
                                     "Tokens encoded for a client with an API key."};  // client
-inline constexpr Name kConnectionsAccepted{"longembed_connections_accepted_total", "Connections handed to gRPC."};
+inline constexpr Name kConnectionsAccepted{"longembed_connections_accepted_total",
+                                           "Connections handed to the gRPC or HTTP server."};
 inline constexpr Name kConnectionsRefused{"longembed_connections_refused_total",
-                                          "Connections closed at once."};  // reason
+                                          "Connections closed before a server got them."};  // reason
 inline constexpr Name kEncoderFailures{"longembed_encoder_failures_total",
-                                       "Batches that the encoder failed, except by running out of memory."};  // model
+                                       "Batches that failed in the encoder, except for lack of memory."};     // model
 inline constexpr Name kModelLoad{"longembed_model_load_ratio", "Progress of loading a model, from 0 to 1."};  // model
 inline constexpr Name kModelInfo{"longembed_model_info", "1, with the properties of a model as labels."};
 inline constexpr Name kServing{"longembed_serving", "1 while health is SERVING."};

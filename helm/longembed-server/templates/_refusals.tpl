@@ -95,7 +95,7 @@
 {{- end -}}
 {{- end -}}
 {{- else if not (or $.Values.tls.enabled $service.allowPlaintext) -}}
-{{- fail (printf "service.type %s leads out of the cluster in plaintext; set tls.enabled, or service.allowPlaintext where something before the pods ends TLS" $service.type) -}}
+{{- fail (printf "service.type %s leads out of the cluster in plaintext; set tls.enabled, or service.allowPlaintext where something in front of the pods terminates TLS" $service.type) -}}
 {{- end -}}
 {{- if ne $service.type "LoadBalancer" -}}
 {{- range $field := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}

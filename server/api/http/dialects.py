@@ -1,4 +1,4 @@
-"""The routes of HTTP, and the requests and answers of the dialects that have their own: OpenAI's, TEI's and Cohere's. openapi.py generates openapi.json from it.
+"""The HTTP routes, and the requests and answers of the dialects that have their own: OpenAI's, TEI's and Cohere's. openapi.py generates openapi.json from this file.
 
 The C++ that it describes is in this folder: openai.cc, tei.cc, cohere.cc, proto_json.cc, health_route.cc. openapi_test.cc compares both.
 """
@@ -220,7 +220,7 @@ APIS = [
         "routes": [
             ("post", "/v1/embeddings", "createEmbedding", "Embed texts, with one vector per text", "OpenAIEmbeddingsRequest", "OpenAIEmbeddings",
              {"input": [NILE, "How long is the Nile?"]}),
-            ("get", "/v1/models", "listOpenAIModels", "List the models, and each with each of its profiles", None, "OpenAIModels", None),
+            ("get", "/v1/models", "listOpenAIModels", "List the models and their aliases NAME:PROFILE", None, "OpenAIModels", None),
             ("get", "/v1/models/{model}", "getOpenAIModel", "Describe a model", None, "OpenAIModel", None),
         ],
     },

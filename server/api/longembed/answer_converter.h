@@ -1,4 +1,4 @@
-// Converts vectors, plans and tokens to messages of longembed.v1. Pure functions: any thread.
+// Converts vectors, plans and tokens to messages of longembed.v1. Pure functions that any thread can call.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_ANSWER_CONVERTER_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_ANSWER_CONVERTER_H_
 

@@ -79,8 +79,9 @@ class MessageFields {
   absl::Status& status_;
 };
 
-// Writes an extension's fields to such a message. A required number is left unset if it is 0, and an enum if it has its
-// first value, because those are the defaults. An optional number is written whenever it is present, even as 0.
+// Writes an extension's fields to a message whose fields have the same names. A required number is left unset if it is
+// 0, and an enum if it has its first value, because those are the defaults. An optional number is written whenever it
+// is present, even as 0.
 class MessageWriter {
  public:
   explicit MessageWriter(Message& message) : message_(message) {}

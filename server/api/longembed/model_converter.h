@@ -1,4 +1,4 @@
-// Describes a model as a message of longembed.v1. Pure: any thread.
+// Describes a model as a message of longembed.v1. A pure function that any thread can call.
 #ifndef LONGEMBED_SERVER_API_LONGEMBED_MODEL_CONVERTER_H_
 #define LONGEMBED_SERVER_API_LONGEMBED_MODEL_CONVERTER_H_
 

@@ -79,7 +79,7 @@ absl::Status CheckSparse(const EmbedOptions& options, const ModelManifest& model
   if (windows.has_aggregation() && windows.aggregation() != v1::Extension::Windows::MAX) {
     return NotWithSparse("options.extension.windows.aggregation",
                          v1::Extension::Windows::Aggregation_Name(windows.aggregation()),
-                         "leave it out: weights of windows become one by their maximum");
+                         "leave it out: SPARSE always takes the maximum of each weight over the windows");
   }
   const int64_t max_terms = options.has_max_terms() ? options.max_terms() : model.vocabulary_size;
   const bool in_range = max_terms >= 1 && max_terms <= model.vocabulary_size;
@@ -249,7 +249,7 @@ absl::StatusOr<std::vector<Range>> ConvertRanges(const v1::Input& input, const S
   ranges.reserve(static_cast<size_t>(input.ranges_size()));
   for (const v1::Range& range : input.ranges()) {
     if (range.start() > INT32_MAX || range.end() > INT32_MAX) {
-      return AtField(SpanOutOfRange(ranges.size(), range.start(), range.end(), "at the very most", INT32_MAX), parent);
+      return AtField(SpanOutOfRange(ranges.size(), range.start(), range.end(), "in any text", INT32_MAX), parent);
     }
     ranges.push_back({static_cast<int32_t>(range.start()), static_cast<int32_t>(range.end())});
   }
