@@ -1,8 +1,8 @@
 """Tests the native engine's Arm kernels. They are cross-compiled and run under qemu-user as three processors, from the oldest instruction set to
 the newest.
 
-Needs aarch64-linux-gnu-g++-12, qemu-aarch64 and Debian's arm64 packages of abseil and GoogleTest. Without them the tests are skipped by name.
-tests/run.sh installs them."""
+Needs aarch64-linux-gnu-g++-12, qemu-aarch64 and Debian's arm64 packages of abseil and GoogleTest. Without them the tests are skipped, and the
+reason names what is missing. tests/run.sh installs them."""
 
 import os
 import shutil
@@ -71,7 +71,7 @@ def test_vectors_are_those_of_this_machine():
     for (kernels, precision), numbers in there.items():
         furthest = max(abs(a - b) for a, b in zip(numbers, expected, strict=True))
         assert furthest < {"fp32": 1e-5, "bf16": 0.1, "int8": 0.3}[precision], f"{kernels}, {precision}"
-    # bfloat16 weights and float32 products are the same numbers on both machines.
+    # These kernels widen bfloat16 weights to float32, so both machines compute the same products.
     widened = next((numbers for (kernels, precision), numbers in here.items() if kernels in ("avx2", "avx512") and precision == "bf16"), None)
     if widened is not None:
         assert max(abs(a - b) for a, b in zip(there["neon", "bf16"], widened, strict=True)) < 1e-4

@@ -140,7 +140,7 @@ def test_half_a_libtorch_is_refused(prefix, tmp_path):
     assert "has libtorch_cpu.so and no libc10.so" in said, said
 
 
-def test_no_libtorch_is_told(prefix, tmp_path):
+def test_a_missing_libtorch_is_reported(prefix, tmp_path):
     moved = tmp_path / "prefix"
     shutil.copytree(prefix / "lib/cmake", moved / "lib/cmake")
     for archive in (prefix / "lib").glob("*.a"):

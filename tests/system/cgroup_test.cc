@@ -96,7 +96,7 @@ TEST_F(CgroupTest, Version1HasAHierarchyForEachController) {
   EXPECT_EQ(limits.tasks->value, 77);
 }
 
-TEST_F(CgroupTest, NoneIsAbsent) {
+TEST_F(CgroupTest, WithoutValidFilesThereAreNoLimits) {
   const CgroupLimits nothing = ReadCgroupLimits(folder_ + "/nonexistent");
   EXPECT_FALSE(nothing.cores.has_value() || nothing.memory_bytes.has_value() || nothing.tasks.has_value());
   for (const char* text : {"max 100000\n", "", "1", "a b", "-1 100000", "100000 0", "0 100000"}) {

@@ -69,8 +69,8 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return grpc::Status::OK;
   }
 
-  // Makes the next stream break with UNAVAILABLE after `answers` answers. Inputs sent after those are lost. Further
-  // calls queue up for the streams after it.
+  // Makes the next stream break with UNAVAILABLE after `answers` answers. Inputs sent after those are lost. If
+  // this function is used n times, the next n streams break.
   void BreakNextStreamAfter(int answers) {
     const MutexLock lock(mutex_);
     breaks_.push_back(answers);

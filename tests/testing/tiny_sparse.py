@@ -7,7 +7,7 @@ import tiny_checkpoints
 import torch
 import transformers
 
-# Maps a masked language model to the key of the network in tiny_checkpoints that it is built on.
+# Maps the key of a network in tiny_checkpoints to the masked language model that is built on it.
 MASKED = {
     "bert": "BertForMaskedLM", "distilbert": "DistilBertForMaskedLM", "roberta": "RobertaForMaskedLM", "xlm-roberta": "XLMRobertaForMaskedLM",
     "camembert": "CamembertForMaskedLM", "mpnet": "MPNetForMaskedLM", "modernbert": "ModernBertForMaskedLM",

@@ -69,7 +69,7 @@ TEST(PipelineTest, AggregatesUnNormalizedWindows) {
       ElementsAre(6, 8));
 }
 
-TEST(PipelineTest, ANotANumberInOneWindowIsFound) {
+TEST(PipelineTest, NanInOneWindowIsFound) {
   for (const auto aggregation : {Aggregation::kMean, Aggregation::kTokenWeightedMean, Aggregation::kMax}) {
     for (const std::vector<std::vector<float>>& rows :
          {std::vector<std::vector<float>>{{1}, {NAN}}, std::vector<std::vector<float>>{{NAN}, {1}}}) {
@@ -78,7 +78,7 @@ TEST(PipelineTest, ANotANumberInOneWindowIsFound) {
   }
 }
 
-TEST(PipelineTest, GivesOneVectorAWindowOrSpan) {
+TEST(PipelineTest, GivesOneVectorPerWindowOrSpan) {
   const std::vector<std::vector<float>> rows{{2}, {3}};
   const auto windows = FinishVectors(PlanOf(2), rows, {.dimensions = 1, .vector_per_window = true});
   ASSERT_EQ(windows->size(), 2u);
@@ -132,7 +132,7 @@ TEST(SpansTest, EveryFewTokens) {
 }
 
 TEST(SpansTest, CodePointsToTokens) {
-  const std::vector<ByteRange> tokens{{0, 3}, {3, 5}, {5, 9}};  // The tokens are "é b" and so on. é has two bytes.
+  const std::vector<ByteRange> tokens{{0, 3}, {3, 5}, {5, 9}};  // The tokens are "é ", "b ", "cccc". é has two bytes.
   const std::string text = "\xc3\xa9 b cccc";
   EXPECT_THAT(*TokensOfCodePoints(text, std::vector<Range>{{0, 1}, {1, 3}, {0, 8}}, tokens),
               ElementsAre(Range{0, 1}, Range{0, 2}, Range{0, 3}));

@@ -53,7 +53,7 @@ TEST(PromptTest, ContentBeginsAtTheFirstTokenThatEndsBeyondThePrompt) {
   EXPECT_EQ(tokens->content_ranges[1].end, 5u);
 }
 
-TEST(PromptTest, BadBytesAreCountedWithinTheText) {
+TEST(PromptTest, TheOffsetOfABadByteExcludesThePrompt) {
   const absl::Status status = TokenizeWithPrompt(FakeTokenizer(), "query: ", "ab\xff", 100).status();
   EXPECT_EQ(ErrorReason(status), "INVALID_UTF8");
   EXPECT_THAT(std::string(status.message()), HasSubstr("byte 2"));
@@ -160,7 +160,7 @@ TEST(TokenizePartTest, DoesNotTokenizeALongWordOfTheRest) {
   }
 }
 
-TEST(TokenizePartTest, ARestOfAPieceIsCounted) {
+TEST(TokenizePartTest, AShortRestIsCounted) {
   std::string text;
   while (text.size() < 120'000) text += "aaa bb  ";
   for (const bool from_end : {false, true}) {

@@ -60,7 +60,7 @@ TEST_F(EncodeInHalvesTest, SmallerBatchesGiveTheSameVectorsInOrder) {
   EXPECT_EQ(actual->values, expected->values);
 }
 
-TEST_F(EncodeInHalvesTest, OneThatDoesNotFitAloneFails) {
+TEST_F(EncodeInHalvesTest, ASequenceThatDoesNotFitAloneFails) {
   SmallEncoder small(30);
   const auto result = Encode(small, {MakeSequence(1, 10), MakeSequence(2, 31), MakeSequence(3, 5)});
   EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted);

@@ -42,7 +42,7 @@ class SparseEncoderTest : public ::testing::Test {
   std::unique_ptr<Encoder> encoder_;
 };
 
-TEST_F(SparseEncoderTest, ABatchMayHoldBothKinds) {
+TEST_F(SparseEncoderTest, ABatchMayHoldSparseAndDenseSequences) {
   Make();
   const Sequence a = SparseSequence({7, 5, 7}), b = MakeSequence(3, 2), c = SparseSequence({6}), d = MakeSequence(2, 1);
   const absl::StatusOr<VectorBlock> block = Encode({&a, &b, &c, &d});

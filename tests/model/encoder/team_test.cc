@@ -65,8 +65,8 @@ TEST(TeamTest, ExceptionsOfIterationsReachTheLeader) {
   EXPECT_EQ(runs, 3);
 }
 
-// One helper repeatedly takes the loop's only opening and leaves before it runs an iteration. The other helper must
-// still find the opening.
+// A loop of two iterations has one opening for a helper. One helper repeatedly takes it, and leaves before it runs an
+// iteration. The other helper must still find the opening.
 TEST(TeamTest, AHelperThatLeavesGivesItsOpeningBack) {
   Team team;
   Team::Leader leader(team);
@@ -93,7 +93,7 @@ TEST(TeamTest, AHelperThatLeavesGivesItsOpeningBack) {
   over = true;
 }
 
-TEST(TeamTest, ALeaderBeyondTheLastPlaceWorksAlone) {
+TEST(TeamTest, ALeaderWithoutASlotWorksAlone) {
   Team team(1);
   Team::Leader first(team), second(team);
   const HelperThreads helpers(team, 2);

@@ -78,7 +78,7 @@ TEST_F(TorchEncoderTest, TheLoweredGraphGivesTheGraphsVectors) {
   }
 }
 
-TEST_F(TorchEncoderTest, PooledRowsAloneAreComputedInTheLastLayer) {
+TEST_F(TorchEncoderTest, OnlyPooledRowsAreComputedInTheLastLayer) {
   Sequence first_token = RandomSequence(40), whole = first_token;
   first_token.spans = {{0, 1}};
   whole.spans = {{0, 42}, {0, 1}};

@@ -89,7 +89,7 @@ def assert_equal_directions(vectors: list[torch.Tensor], expected: list[torch.Te
 
 
 @pytest.mark.parametrize("kind", ABSOLUTE + ROTARY)
-def test_every_token_is_transformers_alone_and_batched_with_others(exported_of, kind):
+def test_every_token_vector_is_that_of_transformers_alone_and_batched(exported_of, kind):
     made = exported_of(kind)
     sequences = sequences_of()
     expected = expected_vectors(made.architecture.reference(made.config, made.tensors), sequences)
@@ -116,7 +116,7 @@ def test_forward_is_its_parts_one_after_the_other(exported_of, kind):
 
 @pytest.mark.parametrize("kind", ABSOLUTE + ROTARY)
 def test_the_graph_runs_in_bfloat16(exported_of, kind):
-    """LibTorch runs the graph like this on a GPU: rotations and sums stay in float32. Three layers of random tokens leave little precision of the
+    """LibTorch runs the graph like this on a GPU: rotations and sums stay in float32. After three layers, little is left of bfloat16's precision of
     eight bits."""
     made = exported_of(kind)
     sequences = sequences_of((1, 7, 32))
@@ -169,7 +169,7 @@ def explicit_local_attention(qkv: np.ndarray, heads: int, kv_heads: int, window:
 
 
 @pytest.mark.parametrize("window, block", [(4, 3), (4, 16), (9, 256), (0, 5), (400, 7)])
-def test_local_attention_is_an_explicit_matrix_and_knows_no_extension(window, block):
+def test_local_attention_matches_an_explicit_matrix_and_ignores_extensions(window, block):
     lengths = [1, 20, 20, window + 2, 70, window + 1, window + 1]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     qkv = torch.randn(int(offsets[-1]), (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(window))

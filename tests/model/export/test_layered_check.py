@@ -24,7 +24,7 @@ def mistral(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind", ["mistral", "qwen3", "bert", "modernbert", "gemma3_text"])
 @torch.inference_mode()
-def test_layers_that_come_and_go_give_the_whole_models_hidden_states(kind, tmp_path):
+def test_layers_loaded_one_at_a_time_give_the_whole_models_hidden_states(kind, tmp_path):
     folder = tiny_checkpoints.save(kind, tmp_path / kind)
     whole = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     model = layered_reference.load(str(folder))

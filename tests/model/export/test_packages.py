@@ -52,7 +52,7 @@ def cells_of(line):
 
 @pytest.mark.parametrize("known", [known for known in checkpoints.ALL if known.evidence], ids=lambda known: known.name)
 def test_the_method_page_has_the_evidence(known):
-    """Looks in the page's table that has a column of qmsum and this model, at the rows of the recipe and of truncation."""
+    """Compares the evidence with two cells of the page: the rows of windows and of truncation, in the column of qmsum and this model."""
     lines = iter((REPOSITORY / "model/plan/README.md").read_text().splitlines())
     heading = next(cells for cells in map(cells_of, lines) if f"qmsum, {known.name}" in cells)
     column = heading.index(f"qmsum, {known.name}")
@@ -77,7 +77,7 @@ def test_weights_out_of_an_onnx_file_compute_what_the_file_computes(known, monke
     np.testing.assert_allclose(hidden.numpy(), expected, atol=1e-5)
 
 
-def test_a_dequantised_decoder_knows_what_comes_next():
+def test_a_dequantized_decoder_knows_what_comes_next():
     """Protects the order of rows, which GGUF changes, and the tokenizer, which is made from its fields. No other test compares with the published
     numbers."""
     checkpoint = load(checkpoints.find("SmolLM2-135M-Instruct"))

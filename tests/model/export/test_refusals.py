@@ -163,7 +163,7 @@ def test_modules_in_another_order(refused, entries):
         (None, "holds null instead of an array"),
     ],
 )
-def test_a_modules_file_that_is_none(refused, content, words):
+def test_invalid_modules_files(refused, content, words):
     assert words in refused(lambda folder: write(folder / "modules.json", content))
 
 
@@ -196,7 +196,7 @@ def test_poolings_that_are_not_served(refused, change, words):
     assert words in refused(change)
 
 
-def test_the_older_part_of_a_checkpoint_points_to_the_whole(refused):
+def test_the_error_names_the_folder_of_older_layouts(refused):
     def change(folder):
         (folder / "0_Transformer").mkdir()
         for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
@@ -230,7 +230,7 @@ def test_rotary_positions_of_other_forms(refused, change, words):
 @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "max_position_embeddings"])
 @pytest.mark.parametrize("value", [None, "64", 0, -1, 2.5, True, [64]])
 @pytest.mark.parametrize("kind", ["bert", "llama"])
-def test_sizes_that_are_none(refused, kind, key, value):
+def test_invalid_sizes(refused, kind, key, value):
     line = refused(config(**{key: value}), kind)
     assert f"{key} = {json.dumps(value)}" in line
 
@@ -281,7 +281,7 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
         (tokenizer_config(split_special_tokens=True), "split_special_tokens"), (tokenizer_config(truncation_side="left"), "truncation_side"),
     ],
 )  # fmt: skip
-def test_settings_that_change_vectors_or_are_none(refused, change, words):
+def test_settings_that_change_vectors_or_are_invalid(refused, change, words):
     assert words in refused(change)
 
 
@@ -397,7 +397,7 @@ def test_options_that_do_not_fit(refused, options, words):
     assert words in refused(lambda folder: None, options=options)
 
 
-def test_a_full_disk_and_a_lost_file_are_words(originals, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_reported(originals, tmp_path, capsys, monkeypatch):
     from model.export import manifest
 
     def full(folder, content):

@@ -26,7 +26,7 @@ def exported(request, tmp_path_factory):
     return request.param, architecture, checkpoint, torch.jit.load(io.BytesIO(export.script(architecture, checkpoint)))
 
 
-def test_a_packed_batch_is_transformers_for_each_text_alone(exported):
+def test_a_packed_batch_gives_what_transformers_gives_for_each_text_alone(exported):
     _, architecture, checkpoint, graph = exported
     content = {"family": architecture.FAMILY, **architecture.sizes(checkpoint.config, checkpoint.tensors)}
     reference = architecture.reference(checkpoint.config, checkpoint.tensors)
@@ -71,7 +71,7 @@ def explicit_attention(qkv: torch.Tensor, relative: np.ndarray, heads: int, kv_h
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n, group, window, tile_elements", [(10, 2, 4, 1 << 22), (37, 3, 8, 1), (100, 9, 4, 1), (300, 5, 31, 1 << 22), (33, 4, 32, 1), (64, 1, 8, 1)])
-def test_self_extend_is_an_explicit_matrix_of_relative_positions(causal, n, group, window, tile_elements):
+def test_self_extend_matches_an_explicit_matrix_of_relative_positions(causal, n, group, window, tile_elements):
     """Uses tiles of 16 queries (tile_elements 1) and one tile of 256. Group 1 is plain attention."""
     qkv = torch.randn(n, (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(n))
     attention = torch.jit.script(rotary_graph.RotaryAttention(4, 2, causal, tile_elements))
@@ -83,7 +83,7 @@ def test_self_extend_is_an_explicit_matrix_of_relative_positions(causal, n, grou
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n, shift_from, local_window, tile_elements", [(10, 4, 2, 1 << 22), (100, 33, 16, 1), (300, 100, 0, 1 << 22), (64, 1, 0, 1)])
-def test_string_is_an_explicit_matrix_of_relative_positions(causal, n, shift_from, local_window, tile_elements):
+def test_string_matches_an_explicit_matrix_of_relative_positions(causal, n, shift_from, local_window, tile_elements):
     """Uses SelfExtend's three tables: the plain one twice, and one for positions i - S + W, with S as the neighbor window."""
     qkv = torch.randn(n, (4 + 2 * 2) * 8, generator=torch.Generator().manual_seed(n))
     attention = torch.jit.script(rotary_graph.RotaryAttention(4, 2, causal, tile_elements))

@@ -62,7 +62,7 @@ def test_the_factors_are_those_of_transformers(scaling):
 
 
 @pytest.mark.parametrize("scaling", SCALINGS, ids=name_of)
-def test_short_and_long_texts_in_one_batch_are_those_of_transformers(tmp_path, scaling):
+def test_short_and_long_texts_in_one_batch_have_the_vectors_of_transformers(tmp_path, scaling):
     checkpoint = checkpoint_of(tmp_path / "llama", scaling)
     architecture = architectures.find(checkpoint.config)
     content = {"family": architecture.FAMILY, **architecture.sizes(checkpoint.config, checkpoint.tensors)}
@@ -89,7 +89,7 @@ def test_a_checkpoint_is_exported_and_checked_from_text_to_vector(tmp_path, scal
     assert ("long_factors" in written["rotary_scaling"]) == (scaling["rope_type"] == "longrope")
 
 
-def test_a_long_table_of_its_own_changes_long_texts_alone(tmp_path):
+def test_long_factors_change_only_long_texts(tmp_path):
     """Verifies the assumption of the check: with the short factors everywhere, long texts would have other vectors."""
     checkpoint = checkpoint_of(tmp_path / "llama", SCALINGS[4])
     sizes = architectures.find(checkpoint.config).sizes(checkpoint.config, checkpoint.tensors)

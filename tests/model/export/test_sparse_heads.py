@@ -61,7 +61,7 @@ def assert_right(folder, model, expected_of) -> None:
         ("modernbert", "max", "relu"),
     ],
 )  # fmt: skip
-def test_splade_is_that_of_sparse_encoder_and_of_the_formula(kind, strategy, activation, tmp_path, capsys):
+def test_splade_matches_sparse_encoder_and_the_formula(kind, strategy, activation, tmp_path, capsys):
     folder = tiny_sparse.save_splade(kind, tmp_path / kind, strategy, activation)
     out = export(folder, tmp_path / "out")
     assert "sentence-transformers" in capsys.readouterr().err
@@ -72,7 +72,7 @@ def test_splade_is_that_of_sparse_encoder_and_of_the_formula(kind, strategy, act
 
 
 @pytest.mark.parametrize("kind, tied", [("bert", False), ("camembert", True), ("xlm-roberta", True)])
-def test_a_bare_masked_language_model_is_asked_for(kind, tied, tmp_path, capsys):
+def test_a_bare_masked_language_model_needs_the_option_splade(kind, tied, tmp_path, capsys):
     folder = tiny_sparse.save_splade(kind, tmp_path / kind, modules=False, tied=tied)
     assert "or splade for sparse vectors" in refused(folder, tmp_path / "out", capsys)
     out = export(folder, tmp_path / "out", "--pooling", "splade")
@@ -138,7 +138,7 @@ def _pointer(folder):
         (lambda folder: torch.save({"linear": torch.zeros(1, 64)}, folder / "sparse_linear.pt"), "linear"),
     ],
 )  # fmt: skip
-def test_a_sparse_linear_layer_that_is_none_is_refused(change, said, tmp_path, capfd):
+def test_an_invalid_sparse_linear_layer_is_refused(change, said, tmp_path, capfd):
     folder = tiny_sparse.save_bge_m3(tmp_path / "model")
     change(folder)
     assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
@@ -172,7 +172,7 @@ def _headless(folder):
         (_headless, "no masked-language-model head"),
     ],
 )  # fmt: skip
-def test_what_splade_does_not_mean_here_is_refused(change, said, tmp_path, capsys):
+def test_unsupported_forms_of_splade_are_refused(change, said, tmp_path, capsys):
     folder = tiny_sparse.save_splade("bert", tmp_path / "model")
     change(folder)
     assert said in refused(folder, tmp_path / "out", capsys)

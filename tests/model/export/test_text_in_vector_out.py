@@ -137,7 +137,7 @@ def _both(folder):
 @pytest.mark.parametrize(
     "change, window, source",
     [
-        # In the format of sentence-transformers 6.2.
+        # sentence-transformers 6.2 saves the limit in this file.
         (_limit("tokenizer_config.json", model_max_length=24), 24, "model_max_length of tokenizer_config.json"),
         (_limit("sentence_bert_config.json", max_seq_length=20), 20, "max_seq_length of sentence_bert_config.json"),
         (_limit("sentence_roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_roberta_config.json"),
@@ -148,7 +148,7 @@ def _both(folder):
         (_limit("tokenizer_config.json", model_max_length=512), 32, "the model's positions"),
     ],
 )
-def test_the_limit_is_where_its_users_truncate(exported, change, window, source):
+def test_the_limit_is_where_users_of_the_checkpoint_truncate(exported, change, window, source):
     folder, model, _ = exported(change)
     assert (model.content["trained_window"], model.content["plain_limit"], model.content["trained_window_source"]) == (window, window, source)
     assert_right(folder, model, limit=window)
@@ -271,7 +271,7 @@ def test_the_command_line_outranks_the_default_prompt(exported, options, default
     assert model.content.get("default_prompt_name") == default
 
 
-def test_a_prompt_that_melts_into_its_text_is_tokenized_with_it(exported):
+def test_a_prompt_without_a_separator_is_tokenized_with_its_text(exported):
     folder, model, _ = exported(_sentences(prompts={"query": "un", "document": "", "null": None}))
     assert model.content["prompts"] == {"query": "un", "document": ""} and "default_prompt_name" not in model.content
     assert_right(folder, model, prompt="un", prompt_name="query")
@@ -367,7 +367,7 @@ def _wrong(monkeypatch, method, change):
         ("alone", lambda vectors: vectors[:, :32], "dimensions"),
     ],
 )  # fmt: skip
-def test_the_check_sees(originals, tmp_path, capsys, monkeypatch, method, change, words):
+def test_the_check_finds_wrong_tokens_and_vectors(originals, tmp_path, capsys, monkeypatch, method, change, words):
     _wrong(monkeypatch, method, change)
     assert main([str(originals["bert"]), "--out", str(tmp_path / "out")]) == 1
     assert words in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "out").exists()

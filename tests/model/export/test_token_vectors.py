@@ -85,7 +85,7 @@ def test_stanford(tmp_path):
     assert_right(model, lambda text, query: colbert(folder, text, query, markers[query], skipped="!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
 
 
-def test_queries_may_stay_as_they_are(tmp_path):
+def test_the_expansion_of_queries_may_be_off(tmp_path):
     model = export(save_pylate(tmp_path / "bert", do_query_expansion=False), tmp_path / "out")
     assert model.content["token_vectors"] | {"skipped_tokens": []} == {"query_tokens": QUERY_LENGTH, "expansion_tokens": 0, "skipped_tokens": []}
 

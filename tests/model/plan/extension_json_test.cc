@@ -70,8 +70,8 @@ TEST(ExtensionJsonTest, DeepNestingIsRefused) {
   EXPECT_FALSE(ParseExtension("{\"windows\": " + open + std::string(200000, ']') + "}").ok());
 }
 
-// Whatever was written must be readable.
-TEST(ExtensionJsonTest, ARecipeOfGivenNumbersIsReadAgain) {
+// Everything that CanonicalJson writes must be readable, except for the value "adaptive". It is replaced by a number.
+TEST(ExtensionJsonTest, CanonicalJsonIsReadAgain) {
   ForEachMethod([](auto method) {
     const Extension extension{.positions = method, .attention_log_scaling = true};
     nlohmann::json written = CanonicalJson(FakeRopeManifest(), extension);

@@ -132,7 +132,7 @@ TEST(MethodsTest, NtkBases) {
               10000 * std::pow(4, 128.0 / 126), 1e-6);
 }
 
-TEST(MethodsTest, LogScalingIsOfTheSequence) {
+TEST(MethodsTest, LogScalingDependsOnTheSequencesLength) {
   const Extension extension{.attention_log_scaling = true};
   EXPECT_NEAR(PositionsOf(Trained(512), extension, 4096).query_scale, 12.0 / 9.0, 1e-12);
   EXPECT_EQ(PositionsOf(Trained(512), extension, 300).query_scale, 1);
@@ -145,7 +145,7 @@ TEST(MethodsTest, TemperatureMultipliesWithLogScaling) {
   EXPECT_EQ(PositionsOf(Trained(512), {.attention_temperature = 1}, 300).query_scale, 1);
 }
 
-TEST(MethodsTest, CalibrationIsOfTheLastLayersAndBeyondOneBasket) {
+TEST(MethodsTest, CalibrationAppliesToTheLastLayersAndBeyondOneBasket) {
   ModelManifest model = Trained(512);
   const auto layers = [&model](int count, double share) {
     model.layers = count;

@@ -170,7 +170,7 @@ TEST(PlannerTest, TruncatesAtTheEndOrTheStart) {
   EXPECT_EQ(start->sequences[0].sequence.tokens[2], 107);
 }
 
-// Randomly drawn options and a length.
+// A model, options and an input, drawn at random.
 struct Drawn {
   ModelManifest model;
   PlanOptions options;
@@ -235,7 +235,7 @@ TEST(PlannerTest, MaxTokensRefusesWhatTruncationDoesNotCut) {
   EXPECT_TRUE(CheckMaxTokens(std::nullopt).ok());
 }
 
-TEST(PlannerTest, TheServersLimitIsOfWhatTruncationLeaves) {
+TEST(PlannerTest, TheServersLimitAppliesToWhatTruncationLeaves) {
   const std::vector<int32_t> content = Ids(100);
   PlanOptions options{.truncate = Truncate::kEnd, .limits = {.max_tokens = 40}};
   EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, options)->truncated_tokens, 86);

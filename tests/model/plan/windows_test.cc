@@ -63,7 +63,8 @@ TEST(WindowsTest, NeighborsFormEvenGroups) {
   }
 }
 
-// Compares with the definition: of the windows that contain a token, the one whose text-cutting edge is farthest away.
+// Compares with the definition: of the windows that contain a token, the one whose nearest edge is farthest away. Edges
+// at the start and at the end of the text do not count.
 TEST(WindowsTest, EachTokenBelongsToTheWindowWhoseEdgeIsFarthest) {
   std::mt19937 random(11);
   for (int round = 0; round < 300; ++round) {

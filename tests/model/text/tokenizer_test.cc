@@ -40,11 +40,11 @@ TEST_F(TokenizerTest, OffsetsAreBytesOfTheOriginalText) {
               ElementsAre(ByteRange{0, 5}, ByteRange{6, 9}, ByteRange{9, 12}, ByteRange{13, 17}, ByteRange{18, 19}));
 }
 
-TEST_F(TokenizerTest, SpecialTokensInTheTextCount) {
+TEST_F(TokenizerTest, SpecialTokensInTheTextAreRecognized) {
   EXPECT_THAT(tokenizer_->Tokenize("[SEP] a  bb.")->ids, ElementsAre(3, 20, 21, 22, 19));
 }
 
-TEST_F(TokenizerTest, NothingGivesNothing) {
+TEST_F(TokenizerTest, AnEmptyOrBlankTextHasNoTokens) {
   EXPECT_THAT(tokenizer_->Tokenize("")->ids, IsEmpty());
   EXPECT_THAT(tokenizer_->Tokenize(" \n")->ids, IsEmpty());
 }

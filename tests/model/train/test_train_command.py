@@ -26,7 +26,7 @@ def texts(tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("recipe", ["positions", "rotary"])
-def test_a_run_writes_a_checkpoint_and_going_on_takes_the_state(recipe, texts, tmp_path, capfd):
+def test_a_run_writes_a_checkpoint_and_the_next_run_resumes_from_its_state(recipe, texts, tmp_path, capfd):
     command = [recipe, str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), "--texts", str(texts)]
     assert main([*command, "--steps", "1"]) == 0
     assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == {"positions": "bert", "rotary": "e5rope"}[recipe]

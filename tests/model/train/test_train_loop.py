@@ -62,7 +62,7 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
         loop.train(recipe, loop.Budget(steps=2), tmp_path / "state.pt", {})
 
 
-def test_a_state_of_another_request_is_refused_by_the_setting_that_differs(tmp_path):
+def test_a_state_of_another_request_is_refused_with_the_setting_that_differs(tmp_path):
     loop.train(OneNumber(), loop.Budget(steps=1), tmp_path / "state.pt", {"seed": 1, "stride": 8})
     with pytest.raises(TrainError, match="stride = 8 instead of 4"):
         loop.train(OneNumber(), loop.Budget(steps=2), tmp_path / "state.pt", {"seed": 1, "stride": 4})

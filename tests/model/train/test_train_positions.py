@@ -155,7 +155,7 @@ def test_training_brings_scattered_texts_back_to_their_vectors(bert, tmp_path):
     assert cosine() > before + 0.01
 
 
-def test_contrast_is_the_mean_surprise_at_the_right_candidate():
+def test_contrast_is_the_mean_negative_log_probability_of_the_right_candidate():
     vectors, candidates = (torch.nn.functional.normalize(torch.randn(n, 8, dtype=torch.float64), dim=1) for n in (3, 5))
     powers = np.exp(vectors.numpy() @ candidates.numpy().T / CONTRAST)
     expected = -np.log([powers[i, i] / powers[i].sum() for i in range(3)]).mean()

@@ -86,7 +86,7 @@ def test_the_position_table_fades_out_over_the_first_quarter(original):
 
 
 def test_with_the_whole_table_the_student_adds_what_the_original_adds(original):
-    """With neutral rotations, the original's encoder remains."""
+    """Rotations are neutral here, so that the student computes what the original's encoder computes."""
     recipe = recipe_of(original)
     recipe._student.table_share = 1.0
     still = torch.stack([torch.ones_like(recipe._turns[0, 0]), torch.zeros_like(recipe._turns[0, 0])]).unsqueeze(0)

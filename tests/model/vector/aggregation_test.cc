@@ -15,7 +15,7 @@ using ::testing::FloatNear;
 const std::vector<std::vector<float>> kRows{{1, -8, 0}, {4, -2, 3}, {1, -5, 9}};
 const std::vector<int32_t> kWeights{1, 1, 4};
 
-TEST(AggregationTest, EachOfThem) {
+TEST(AggregationTest, MeanTokenWeightedMeanMaxAndFirst) {
   EXPECT_THAT(Aggregate({.aggregation = Aggregation::kMean}, kRows, kWeights), ElementsAre(2, -5, 4));
   EXPECT_THAT(Aggregate({.aggregation = Aggregation::kTokenWeightedMean}, kRows, kWeights),
               ElementsAre(1.5f, -5, 6.5f));

@@ -39,7 +39,7 @@ void ExpectNearest(float x, uint16_t bits, Value value) {
   }
 }
 
-TEST(EncodingTest, EveryFloat16IsItself) {
+TEST(EncodingTest, EveryFloat16ConvertsToItself) {
   for (int bits = 0; bits < 0x10000; ++bits) {
     const double value = Float16Value(static_cast<uint16_t>(bits));
     if (std::isnan(value)) continue;

@@ -310,7 +310,7 @@ TEST_F(AdmissionTest, SettlingMovesWorkToOversizedAndBack) {
   ExpectNothingIsHeld();
 }
 
-TEST_F(AdmissionTest, IsReleasedInParts) {
+TEST_F(AdmissionTest, APermitIsReleasedInParts) {
   {
     const MaybePermit permit = Admit({.client = "a", .tokens = 90, .work = absl::Milliseconds(900)});
     for (int part = 1; part <= 8; ++part) {
@@ -538,8 +538,8 @@ TEST_F(AdmissionTest, IsThreadSafe) {
   ExpectNothingIsHeld();
 }
 
-// The device does a second of work per second, and calls have 100 s of work each. A call must be charged until it ends.
-// If it were dropped after the work that it is charged for at a time, new calls would be admitted without limit.
+// The device does a second of work per second, and calls have 100 s of work each. A call is charged for at most 2 s of
+// its work at a time, until it ends. If its charge ended after 2 s, new calls would be admitted without limit.
 TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
   struct Call {
     std::shared_ptr<Permit> permit;
@@ -565,9 +565,8 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
   EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
 }
 
-// The tokens of long calls that are not charged still use memory, so their number is limited. They must not keep short
-// calls out.
-// Nine of ten tokens are charged. Parts of four would charge three and release two that are not charged.
+// The permit holds ten tokens, nine of them charged. Rounded down, a part of four has three charged tokens and one that
+// is not. Two such parts would release two uncharged tokens, although only one is held.
 TEST_F(AdmissionTest, PartsReleaseNoMoreUnchargedTokensThanAreHeld) {
   const MaybePermit parts = Admit({.client = "parts", .tokens = 10, .work = absl::Seconds(2.2)});
   ASSERT_TRUE(parts.ok());
@@ -578,6 +577,8 @@ TEST_F(AdmissionTest, PartsReleaseNoMoreUnchargedTokensThanAreHeld) {
   EXPECT_TRUE(large.ok()) << large.status();
 }
 
+// The tokens of long calls that are not charged still use memory, so their number is limited. They must not keep short
+// calls out.
 TEST_F(AdmissionTest, UnchargedTokensAreBounded) {
   Permits long_calls;
   const ResourceRequest each{.tokens = kTokens, .work = absl::Seconds(1000)};
@@ -594,7 +595,7 @@ TEST_F(AdmissionTest, UnchargedTokensAreBounded) {
   EXPECT_TRUE(Admit(fifth).ok());
 }
 
-TEST_F(AdmissionTest, ModelsDoNotCountAgainstAClientsShareOfEachOther) {
+TEST_F(AdmissionTest, TokensOfOneModelDoNotCountAgainstAClientsShareOfAnother) {
   ModelBudget other(kTokens);
   const MaybePermit much = Admit({.client = "a", .tokens = 700});
   const Permits others = Fill(1, {.tokens = 1});

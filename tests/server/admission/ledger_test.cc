@@ -34,7 +34,7 @@ std::unique_ptr<Charge> Held(Ledger& ledger, const std::string& client, int64_t 
   return charge;
 }
 
-TEST(LedgerTest, BytesAreBoundAndGivenBack) {
+TEST(LedgerTest, BytesAreBoundedAndGivenBack) {
   Ledger ledger(100);
   auto first = Held(ledger, "a", 60);
   const auto second = Held(ledger, "b", 40);
@@ -111,7 +111,7 @@ TEST(LedgerTest, MessagesOfAStreamAreNoCalls) {
   EXPECT_EQ(ledger.bytes(), kCall + 20);
 }
 
-TEST(LedgerTest, AClientsCallsAreBound) {
+TEST(LedgerTest, AClientsCallsAreBounded) {
   Ledger ledger(10 * kCall);
   auto first = ledger.BeginCall("a", 2);
   const auto second = ledger.BeginCall("a", 2);

@@ -130,7 +130,7 @@ TEST_F(EmbedStreamTest, AnEndInTheMiddleOfATextIsAnError) {
   EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is not whole"));
 }
 
-TEST_F(EmbedStreamTest, WhatTheStreamItselfGetsWrongEndsIt) {
+TEST_F(EmbedStreamTest, ErrorsOfTheStreamItselfEndIt) {
   const auto fails_with = [this](const std::vector<v1::EmbedStreamRequest>& messages, const std::string& words) {
     grpc::ClientContext context;
     const auto stream = stub_->EmbedStream(&context);
@@ -330,7 +330,7 @@ TEST_F(OldStreamTest, AnOldStreamEndsWithUnavailable) {
   EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
 }
 
-TEST_F(EmbedStreamTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
+TEST_F(EmbedStreamTest, AStreamIsReadNoFurtherThanItIsAnswered) {
   encoder_.CloseGate();
   const auto stream = Open();
   std::jthread writer([&stream] {

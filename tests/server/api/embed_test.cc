@@ -37,7 +37,7 @@ TEST_F(ServiceTest, EmbedsAndSaysWhatWasDone) {
   EXPECT_GT(response.timing().total().nanos(), 0);
 }
 
-TEST_F(ServiceTest, TruncatesWhenAskedAndCuts) {
+TEST_F(ServiceTest, TruncatesTextsAndCutsVectorsWhenAsked) {
   v1::EmbedRequest request = Request("a a a a a a a a a a a a a a a a a a a a");
   request.mutable_options()->set_truncate(EmbedOptions::END);
   request.mutable_options()->set_dimensions(2);
@@ -241,7 +241,7 @@ INSTANTIATE_TEST_SUITE_P(
                    grpc::INVALID_ARGUMENT, "", "the limit is 65536"}),
     [](const auto& info) { return info.param.name; });
 
-TEST_F(ServiceTest, WindowsAreAggregatedOrComeApart) {
+TEST_F(ServiceTest, WindowsAreAggregatedOrHaveAVectorEach) {
   v1::EmbedRequest request = Request(kTooLong);  // The text has 20 tokens.
   request.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(12);
   v1::EmbedResponse response;
@@ -357,7 +357,7 @@ TEST_F(ServiceTest, OverloadHasAPushback) {
   encoder_.OpenGate();
 }
 
-TEST_F(ServiceTest, ADeadlineOnALongQueueNeverReachesTheModel) {
+TEST_F(ServiceTest, ACallWhoseDeadlinePassesInTheQueueNeverReachesTheModel) {
   encoder_.CloseGate();
   std::jthread blocker([this] { Embed(Request("blocker")); });
   encoder_.AwaitCalls(1);

@@ -210,7 +210,7 @@ std::optional<int64_t> RecommendedWindow(const ModelManifest& model, EmbedOption
   return extension.ok() && extension->windows.has_value() ? extension->windows->tokens : std::nullopt;
 }
 
-TEST(ExtensionConverterTest, RecommendedIsTheManifestsForTheOutput) {
+TEST(ExtensionConverterTest, RecommendedStandsForTheManifestsExtensionForTheOutput) {
   ModelManifest model = FakeManifest();
   for (const auto output : {EmbedOptions::ONE_VECTOR, EmbedOptions::WINDOW_VECTORS, EmbedOptions::SPAN_VECTORS}) {
     EXPECT_EQ(RecommendedWindow(model, output), std::nullopt);
@@ -226,7 +226,7 @@ TEST(ExtensionConverterTest, RecommendedIsTheManifestsForTheOutput) {
 }
 
 // For optional numbers, 0 must be distinguished from the default.
-TEST(ExtensionConverterTest, ARepeatedRecommendationIsUnchanged) {
+TEST(ExtensionConverterTest, AReportedRecommendationEqualsTheManifests) {
   for (const char* json : {R"({"shiftedRotary": {"shiftFrom": 9, "localWindow": 0}})",
                            R"({"dualChunk": {"localWindow": 3}, "when": "ALWAYS"})",
                            R"({"windows": {"tokens": 8, "aggregation": "TOP_NORM", "top": 2}})",

@@ -123,7 +123,7 @@ TEST_F(SparseServiceTest, WeightsComeInEveryEncodingButBits) {
   }
 }
 
-TEST_F(SparseServiceTest, AModelWithBothGivesOneVectorWhereNothingIsSaid) {
+TEST_F(SparseServiceTest, AModelWithDenseAndSparseVectorsGivesOneVectorByDefault) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->clear_output();
   v1::EmbedResponse response;

@@ -112,7 +112,7 @@ TEST_F(TeiTest, ACancelledStreamLeavesNothingBehind) {
 
 // Answers are not read and no batch ends. The server must read some messages, and leave the others to the client's flow
 // control.
-TEST_F(TeiTest, AStreamIsReadOnlyAsFarAsItIsAnswered) {
+TEST_F(TeiTest, AStreamIsReadNoFurtherThanItIsAnswered) {
   encoder_.CloseGate();
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
@@ -242,7 +242,7 @@ TEST_F(ExtendedTeiTest, EmbedAllGivesEachTokenOnce) {
   EXPECT_EQ(response.metadata().compute_tokens(), expected.size());
 }
 
-TEST_F(ExtendedTeiTest, WhatTheConfigCannotMeanIsRefused) {
+TEST_F(ExtendedTeiTest, ConfigsThatDoNotFitTheModelAreRefused) {
   FakeServer server(Options({}));
   ModelRegistry none;
   struct Bad {

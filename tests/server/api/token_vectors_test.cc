@@ -74,7 +74,7 @@ TEST_F(TokenVectorsTest, QueriesAreLengthenedAndSkipNothing) {
   EXPECT_EQ(response.results(0).tokens(), 6u);
 }
 
-TEST_F(TokenVectorsTest, ThePromptsNameSaysTheSame) {
+TEST_F(TokenVectorsTest, ThePromptsNameAlsoChoosesQueryOrDocument) {
   v1::EmbedRequest request = Request("bb", EmbedOptions::QUERY);
   request.mutable_options()->set_prompt_name("query");
   v1::EmbedResponse response;
@@ -132,7 +132,7 @@ TEST_F(TokenVectorsTest, DocumentsMayBePooledAndQueriesAreNot) {
   }
 }
 
-TEST_F(TokenVectorsTest, WhatATextIsHasToBeSaid) {
+TEST_F(TokenVectorsTest, TheInputTypeIsRequired) {
   v1::EmbedRequest request = Request("a", EmbedOptions::UNSPECIFIED);
   EXPECT_THAT(Embed(request).error_message(), HasSubstr("options.input_type"));
   request.mutable_options()->set_prompt("q ");
@@ -156,13 +156,13 @@ TEST_F(TokenVectorsTest, QueriesAreNotExtended) {
   EXPECT_THAT(Embed(request).error_message(), HasSubstr("options.extension.when"));
 }
 
-TEST_F(TokenVectorsTest, AnAggregationHasNoEffect) {
+TEST_F(TokenVectorsTest, AnAggregationIsRefused) {
   v1::EmbedRequest request = Request("a", EmbedOptions::DOCUMENT);
   request.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(v1::Extension::Windows::MAX);
   EXPECT_THAT(Embed(request).error_message(), HasSubstr("no effect with options.output TOKEN_VECTORS"));
 }
 
-TEST_F(TokenVectorsTest, TheModelSaysSo) {
+TEST_F(TokenVectorsTest, GetModelReportsTheOutputAndTheQueryLimit) {
   grpc::ClientContext context;
   v1::Model model;
   ASSERT_TRUE(stub_->GetModel(&context, {}, &model).ok());

@@ -104,7 +104,7 @@ TEST_F(WiringTest, AnAnswerThatIsTooLargeIsRefusedByEveryMethod) {
   EXPECT_EQ(server.ledger().bytes(), 0);
 }
 
-TEST_F(WiringTest, WhatCallsHoldIsToldByKindAndGivenBack) {
+TEST_F(WiringTest, MemoryThatCallsHoldIsReportedByKindAndGivenBack) {
   std::jthread first = Occupy();
   const auto held = server_.ledger().held();
   for (const char* kind : {"calls", "requests", "plans", "answers"}) EXPECT_GT(held.at(kind), 0) << kind;
@@ -137,7 +137,7 @@ class KeyWiringTest : public ::testing::Test {
   ApiMethod method_;
 };
 
-TEST_F(KeyWiringTest, AKeysLimitsReachTheOrderAndItsNameTheMetric) {
+TEST_F(KeyWiringTest, AKeysLimitsReachAdmissionAndItsNameReachesTheMetric) {
   server_->encoder().CloseGate();
   const auto running = Call("tokens-key");  // Occupies the encoder.
   server_->encoder().AwaitCalls(1);
@@ -154,7 +154,7 @@ TEST_F(KeyWiringTest, AKeysLimitsReachTheOrderAndItsNameTheMetric) {
   EXPECT_THAT(server_->metrics().Scrape(), HasSubstr("longembed_client_tokens_total{client=\"few-tokens\"} 12"));
 }
 
-TEST_F(WiringTest, TheExpectedWaitOfAdmissionIsTheMetrics) {
+TEST_F(WiringTest, TheMetricReportsTheExpectedWaitOfAdmission) {
   server_.lane().SeedThroughput(100, absl::Seconds(20));  // 0.2 seconds per token.
   std::jthread first = Occupy();
   std::jthread second([this] { Embed(Request("a a a")); });

@@ -17,7 +17,7 @@ TEST(DecayedRatioTest, IsZeroUntilSomethingIsAdded) {
 TEST(DecayedRatioTest, StartsWithTheAssumption) { EXPECT_DOUBLE_EQ(DecayedRatio(5, 0.3).value(), 0.3); }
 
 // The expected value is computed by hand: the assumption has weight 5 and decays by exp(-2 / 5).
-TEST(DecayedRatioTest, WeighsObservationsByTheLowerSum) {
+TEST(DecayedRatioTest, WeighsObservationsByTheDenominator) {
   DecayedRatio ratio(/*memory=*/5, /*assumed=*/1);
   ratio.Add(8, 2);
   const double decayed = 5 * std::exp(-0.4);

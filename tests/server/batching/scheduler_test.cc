@@ -60,7 +60,7 @@ class SchedulerTest : public ::testing::Test {
   std::unique_ptr<Lane> lane_ = scheduler_.AddLane(encoder_, {.batch = {.max_tokens = 100}}, nullptr);
 };
 
-TEST_F(SchedulerTest, AnswersWithOneVectorASpanInOrder) {
+TEST_F(SchedulerTest, AnswersWithOneVectorPerSpanInOrder) {
   Sequence two_spans = MakeSequence(5, 4);
   two_spans.spans = {{0, 1}, {1, 4}};
   Pending pending = MakePending({MakeSequence(3, 2), two_spans});
@@ -141,7 +141,7 @@ TEST_F(SchedulerTest, ARunningBatchIsStoppedWhenCancelled) {
   Pending blocker = BlockWorker();
   lane_->Cancel(*blocker.job);
   EXPECT_EQ(blocker.code(), absl::StatusCode::kCancelled);
-  // The gate is still closed, so only GiveUp can end the call.
+  // The gate is still closed, so only the cancellation can end the batch.
   Pending next = MakePending({MakeSequence(2, 1)});
   ASSERT_TRUE(lane_->Submit(next.job).ok());
   encoder_.AwaitCalls(2);
@@ -248,7 +248,7 @@ TEST_F(SchedulerTest, JobsAreReleasedBeforeTheirLaneEnds) {
   EXPECT_TRUE(gone);
 }
 
-TEST_F(SchedulerTest, QueueStateCountsBatchesThatRunAlsoForNobody) {
+TEST_F(SchedulerTest, QueueStateAlsoCountsBatchesWhoseCallsAreGone) {
   encoder_.IgnoreCancellation();
   EXPECT_EQ(lane_->queue_state().running_batches, 0);
   Pending blocker = BlockWorker();

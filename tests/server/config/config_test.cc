@@ -310,7 +310,7 @@ TEST(ConfigTest, TracingNamesACollector) {
   EXPECT_THAT(message("{sample_ratio: 1.5}"), HasSubstr("tracing.sample_ratio"));
 }
 
-TEST(ConfigTest, ProfilesOfThemselvesAreRefused) {
+TEST(ConfigTest, ProfilesThatContainThemselvesAreRefused) {
   const auto config = ParseConfig("profiles: {a: &a {b: *a}}\nmodels: [{path: x}]", "");
   EXPECT_THAT(std::string(config.status().message()), HasSubstr("anchors"));
 }

@@ -94,14 +94,14 @@ TEST(OverridesTest, OtherVariablesAreLeftAlone) {
   EXPECT_THAT(*found, IsEmpty());
 }
 
-TEST(OverridesTest, ChecksAcrossKeysSeeBoth) {
+TEST(OverridesTest, ChecksAcrossKeysSeeTheFileAndTheEnvironment) {
   EXPECT_THAT(ErrorOf({"LONGEMBED__TLS__KEY=k"}), HasSubstr("needs both certificate and key"));
   EXPECT_EQ(ErrorOf({"LONGEMBED__TLS__KEY=k"}, "tls: {certificate: c}\nmodels: [{path: m}]\n"), "");
   EXPECT_THAT(ErrorOf({"LONGEMBED__API_KEYS=k"}), HasSubstr("reflection must be false"));
   EXPECT_EQ(ErrorOf({"LONGEMBED__REFLECTION=false"}, "api_keys: k\nmodels: [{path: m}]\n"), "");
 }
 
-TEST(OverridesTest, AllProblemsAreToldAtOnce) {
+TEST(OverridesTest, AllProblemsAreReportedAtOnce) {
   const std::string all = ErrorOf({"LONGEMBED__CHANNELZ=maybe", "LONGEMBED__DRAIN__DELAY=soon"},
                                   "reflection: 1\nlimits: {max_queue_wait: 5, unknown: 1}\nmodels: [{name: m}]\n");
   EXPECT_THAT(all, AllOf(HasSubstr("line 1: reflection must be"), HasSubstr("line 2: limits.max_queue_wait must be"),

@@ -93,7 +93,7 @@ TEST_F(EmbedCallTest, AnUnusableVectorIsNamedAndNeverSent) {
   EXPECT_EQ(ErrorField(answer->results[1].status()), "inputs[1]");
 }
 
-TEST_F(EmbedCallTest, WithPartialResultsItFailsAlone) {
+TEST_F(EmbedCallTest, WithPartialResultsABadInputFailsAlone) {
   EmbedParams params = MakeParams({Input(std::string_view("")), Input(std::string_view("bb"))});
   params.partial_results = true;
   Start(std::move(params));
@@ -113,7 +113,7 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
-TEST_F(EmbedCallTest, TheServersTokenLimitIsOfWhatTruncationLeaves) {
+TEST_F(EmbedCallTest, TheServersTokenLimitAppliesToWhatTruncationLeaves) {
   EmbedParams params = MakeParams({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
   params.input_options.plan.truncate = Truncate::kEnd;
   params.input_options.plan.limits.max_tokens = 21;

@@ -50,7 +50,7 @@ TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
             Recipe(FakeManifest(), With({.when = When::kAlways, .positions = Grouped{}})));
 }
 
-TEST(RecipeTest, EveryNumberOfWindowsCounts) {
+TEST(RecipeTest, EveryParameterOfWindowsChangesTheRecipe) {
   const auto recipe = [](const Windows& windows) { return Recipe(FakeManifest(), With({.windows = windows})); };
   const Windows weighted{.aggregation = Aggregation::kNormWeighted}, top{.aggregation = Aggregation::kTopNorm};
   EXPECT_EQ(recipe(weighted), recipe({.aggregation = Aggregation::kNormWeighted, .norm_temperature = 1}));
@@ -66,7 +66,7 @@ TEST(RecipeTest, EveryNumberOfWindowsCounts) {
   EXPECT_EQ((std::set<std::string>(recipes.begin(), recipes.end()).size()), recipes.size());
 }
 
-TEST(RecipeTest, EveryNumberOfAMethodCounts) {
+TEST(RecipeTest, EveryParameterOfAMethodChangesTheRecipe) {
   using Positions = decltype(Extension::positions);
   const std::vector<std::pair<Positions, Positions>> pairs{
       {Grouped{.factor = 2}, Grouped{.factor = 3}},
@@ -88,7 +88,7 @@ TEST(RecipeTest, EveryNumberOfAMethodCounts) {
   }
 }
 
-TEST(RecipeTest, EveryNumberOfACheckpointsScalingCounts) {
+TEST(RecipeTest, EveryParameterOfACheckpointsScalingChangesTheRecipe) {
   const auto of = [](const RotaryScaling& scaling) {
     ModelManifest model = FakeRopeManifest();
     model.rotary_scaling = scaling;

@@ -110,7 +110,7 @@ TEST(WorkerPoolTest, OneClientsLongTasksLeaveHalfToThoseOfOthers) {
   EXPECT_LE(MostAtATime(5, {"a", "a", "a", "a", "a"}), 2);
 }
 
-// The expected wait is reported, and a task is refused if it is too long.
+// The expected wait is reported, and a task is refused if that wait is too long.
 TEST(WorkerPoolTest, TheExpectedTimeGrowsWithTheQueue) {
   Gate gate;
   WorkerPool pool(1, kClock, absl::Milliseconds(500));

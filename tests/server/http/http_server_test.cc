@@ -103,7 +103,7 @@ TEST_F(HttpServerTest, HeadHasTheHeaderOfGet) {
   EXPECT_THAT(connection.ReadResponse(), StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(HttpServerTest, TellsWhatAPathTakes) {
+TEST_F(HttpServerTest, NamesTheMethodsOfAPath) {
   EXPECT_THAT(Ask(Get("/v1/embeddings", "OPTIONS")), AllOf(HasSubstr(" 204 "), HasSubstr("Allow: POST, OPTIONS\r\n")));
   EXPECT_THAT(Ask(Get("/v1/models", "OPTIONS")), HasSubstr("Allow: GET, HEAD, OPTIONS\r\n"));
   EXPECT_THAT(Ask(Get("/v1/embeddings")), AllOf(HasSubstr(" 405 "), HasSubstr("Allow: POST, OPTIONS\r\n")));
@@ -174,7 +174,7 @@ TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
               AllOf(HasSubstr(" 431 "), HasSubstr("HEADER_TOO_LARGE")));
 }
 
-TEST_F(HttpServerTest, TakesTokensOfTheModelsOwnAndNamesThemAsTheDialectDoes) {
+TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
               AllOf(HasSubstr("FOREIGN_TOKENS"), HasSubstr("check_embedding_ctx_length=False")));

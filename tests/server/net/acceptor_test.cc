@@ -186,7 +186,7 @@ TEST(AcceptorTest, ConnectionsWaitUntilItStarts) {
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
 }
 
-TEST(AcceptorTest, IdleOnesAreClosed) {
+TEST(AcceptorTest, SilentConnectionsAreClosed) {
   Recorder recorder;
   const Client idle, talker;
   const auto acceptor = Listen("127.0.0.1:0", {.silence = absl::Milliseconds(300)});
@@ -217,7 +217,7 @@ TEST(AcceptorTest, AClientThatLeavesSilentlyIsNotARefusal) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit) + recorder.refused(Refusal::kSilent), 0u);
 }
 
-TEST(AcceptorTest, AtTheCapTheOldestSilentOneMakesRoom) {
+TEST(AcceptorTest, AtTheLimitTheOldestSilentConnectionMakesRoom) {
   Recorder recorder;
   const Client idle[3], talker;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3, .silence = absl::Minutes(10)});
@@ -233,7 +233,7 @@ TEST(AcceptorTest, AtTheCapTheOldestSilentOneMakesRoom) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
 }
 
-TEST(AcceptorTest, AtTheCapWithoutSilentOnesTheNewOneIsClosed) {
+TEST(AcceptorTest, AtTheLimitWithoutSilentConnectionsTheNewOneIsClosed) {
   Recorder recorder;
   const Client talkers[3], refused, next;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3});
@@ -285,7 +285,7 @@ TEST(AcceptorTest, OneClientAloneHoldsItsShareAndNoMore) {
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 0u);
 }
 
-TEST(AcceptorTest, AShareIsOfWhatIsOpenNow) {
+TEST(AcceptorTest, AShareCountsOnlyOpenConnections) {
   Recorder recorder;
   std::list<Client> greedy;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 10, .max_client_share = 0.5});
@@ -298,7 +298,7 @@ TEST(AcceptorTest, AShareIsOfWhatIsOpenNow) {
   EXPECT_EQ(recorder.accepted(), 5u);
 }
 
-TEST(AcceptorTest, WithoutSilentOnesAClientsNewConnectionIsRefusedForItsShare) {
+TEST(AcceptorTest, AtItsShareWithoutSilentConnectionsAClientsNewOneIsRefused) {
   Recorder recorder;
   const Client talkers[2] = {Client(AF_INET, 2), Client(AF_INET, 2)}, refused(AF_INET, 2), other(AF_INET, 3);
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 4, .max_client_share = 0.5});
@@ -451,7 +451,7 @@ TEST(AcceptorTest, ListensOnIpv6) {
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
 }
 
-TEST(AcceptorTest, EveryAddressMeansBothFamilies) {
+TEST(AcceptorTest, TheWildcardAddressMeansBothFamilies) {
   if (!HasIpv6()) GTEST_SKIP() << "no IPv6 loopback here";
   for (const char* address : {"[::]:0", ":0"}) {
     Recorder recorder;

@@ -52,8 +52,8 @@ class HealthMonitorTest : public ::testing::Test {
     }
   }
 
-  // Checks the models until health is as expected. A check sees the result of the probe before it, and nothing that
-  // hangs if this process was starved since the last check.
+  // Checks the models until health is as expected. A check sees the result of the probe that the check before it
+  // started. It ignores batches that hang if this process was starved of CPU time since the check before it.
   void CheckUntilServing(bool expected, HealthMonitor& monitor) {
     for (int i = 0; i < 500 && server_.health().IsServing("") != expected; ++i) {
       absl::SleepFor(absl::Milliseconds(20));
@@ -68,7 +68,7 @@ class HealthMonitorTest : public ::testing::Test {
   HealthMonitor monitor_{server_.health(), server_.models(), server_.metrics(), server_.clock()};
 };
 
-TEST_F(HealthMonitorTest, ServesOnlyWhenItIsSaid) {
+TEST_F(HealthMonitorTest, ServesOnlyAfterSetServing) {
   ExpectServing(false);
   ExpectLive(true);
   monitor_.SetServing(true);
@@ -141,7 +141,7 @@ TEST_F(HealthMonitorTest, AModelThatFailsForTooLongEndsLiveness) {
   ExpectLive(true);
 }
 
-TEST_F(HealthMonitorTest, FailuresThatDoNotFollowEachOtherAreTheirCallsOwn) {
+TEST_F(HealthMonitorTest, FailuresWithSuccessesBetweenThemDoNotEndService) {
   monitor_.SetServing(true);
   for (int i = 0; i < 3; ++i) {
     encoder_.FailWith(EncoderFailed("once"));

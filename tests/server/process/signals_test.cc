@@ -40,7 +40,7 @@ TEST_F(SignalsDeathTest, AStopBeforeItServesEndsTheProcess) {
   }
 }
 
-TEST_F(SignalsDeathTest, AStopWhileItServesIsTheCallers) {
+TEST_F(SignalsDeathTest, AStopWhileItServesIsReturnedToTheCaller) {
   EXPECT_EXIT(
       {
         ProcessSignals& signals = Start();

@@ -14,7 +14,7 @@ grpc::ByteBuffer Bytes(const std::string& text) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
-// Returns the bytes of a request. The text of its second input is "ok" with one byte replaced.
+// Returns the bytes of a request with two inputs. The text of the second one is `text`, which may be invalid UTF-8.
 std::string RequestWithText(const std::string& text) {
   v1::EmbedRequest request;
   request.add_inputs()->set_text("fine");

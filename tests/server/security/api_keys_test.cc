@@ -198,7 +198,7 @@ TEST_F(ApiKeyStoreTest, AChangedFileIsReadAgain) {
   EXPECT_EQ(old->name, "b");  // A call in flight keeps the key that it found.
 }
 
-TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsToldOnce) {
+TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsReportedOnce) {
   Write("keys: [{name: a, key: hello}]");
   const auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();

@@ -218,7 +218,7 @@ TEST_F(CertificateStoreTest, AReplacementInTwoStepsIsNoRefusal) {
   EXPECT_EQ(reports_.size(), 1u);
 }
 
-TEST_F(CertificateStoreTest, ABrokenPairLeavesTheOldOneAndIsToldOnce) {
+TEST_F(CertificateStoreTest, ABrokenPairLeavesTheOldOneAndIsReportedOnce) {
   const auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
   const auto first = (*store)->Current();

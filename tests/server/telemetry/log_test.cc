@@ -114,7 +114,7 @@ TEST_F(LogTest, TextIsForPeople) {
   EXPECT_THAT(lines[0], EndsWith("Z  error  it broke  model=e5  why=\"no such file\"  tokens=5  s=0.5"));
 }
 
-TEST_F(LogTest, TextHasNoControlCharactersAndNoLineOfAClients) {
+TEST_F(LogTest, TextHasNoControlCharactersAndNoForgedLines) {
   SetLogFormat(LogFormat::kText);
   for (const char* value : {"x\n2026-01-01T00:00:00Z  error  forged", "\x1b[2J", "a\"b", "\xff\xfe", "\a\b\x01"}) {
     Log(LogLevel::kInfo, "event", {{"value", value}});
@@ -193,7 +193,7 @@ class LogWriterTest : public ::testing::Test {
 };
 
 TEST_F(LogWriterTest, AStalledReaderBlocksNobodyAndLostLinesAreReported) {
-  // The lines that the buffer holds. As many may wait in addition to those that the thread is writing.
+  // The number of lines that the buffer holds. The writer's thread may hold as many again.
   constexpr int kLines = 100;
   const std::string line = std::string(99, 'x') + "\n";
   LogWriter& writer = Writer(kLines * line.size());

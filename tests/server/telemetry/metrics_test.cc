@@ -182,7 +182,7 @@ TEST(MetricsPortTest, ServesTheTextAndNothingElse) {
   EXPECT_THAT(Ask(AF_INET, *port, "nonsense\r\n\r\n"), Not(HasSubstr("200 OK")));
 }
 
-TEST(MetricsPortTest, ServesIpv6AndBothFamiliesOnEveryAddress) {
+TEST(MetricsPortTest, ServesIpv6AndBothFamiliesOnTheWildcardAddress) {
   Metrics metrics({}), every({});
   const auto port = metrics.Listen("[::1]:0");
   if (!port.ok()) GTEST_SKIP() << "no IPv6 loopback here: " << port.status();

@@ -115,7 +115,7 @@ TEST(TraceparentTest, IsReadByTheSpecification) {
   }
 }
 
-TEST_F(TracingTest, TheCallerDecidesAndElseTheShare) {
+TEST_F(TracingTest, TheCallerDecidesOrElseTheSampleRatioDoes) {
   Make();
   const Tracer none(0, *exporter_), all(1, *exporter_), half(0.5, *exporter_);
   EXPECT_EQ(none.Begin("", kArrival), nullptr);

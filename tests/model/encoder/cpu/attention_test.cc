@@ -151,7 +151,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     return logits;
   }
 
-  // Applies the formula to a whole row. Every basket that holds a weight gets an equal part of what `apart` leaves.
+  // Calibrates a whole row by the formula of KeyBaskets. Every basket with a nonzero weight gets an equal part of the
+  // weight that the token `apart` does not have.
   std::vector<double> Calibrated(const std::vector<double>& weights) const {
     const auto [size, strength, apart] = case_.baskets;
     if (size == 0) return weights;

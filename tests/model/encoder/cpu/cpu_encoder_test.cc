@@ -412,7 +412,7 @@ std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, S
   return {stored, Weight{.data = wide->data(), .rows = matrix.rows, .columns = matrix.columns, .owner = wide}};
 }
 
-TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
+TEST(CpuEncoderWeightsTest, WeightsOf16BitsGiveTheVectorsOfTheSameNumbersIn32Bits) {
   cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
     const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
     for (const StoredElement element : {StoredElement::kBfloat16, StoredElement::kFloat16}) {
@@ -433,7 +433,7 @@ TEST(CpuEncoderWeightsTest, WeightsOf16BitsAreTheirNumbers) {
 }
 
 // A layer as wide as that of a model with 7 B weights takes seconds for such a text.
-TEST(CpuEncoderCancellationTest, IsAskedManyTimesWithinALayer) {
+TEST(CpuEncoderCancellationTest, IsCheckedManyTimesWithinALayer) {
   const auto encoder =
       MakeCpuEncoder(Decoder(2048, 16, 4, 128, 3072, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
   ASSERT_TRUE(encoder.ok()) << encoder.status();

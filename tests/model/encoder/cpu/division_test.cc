@@ -1,5 +1,5 @@
-// Counts the loops of machines with many cores, and simulates their times by list scheduling. The loops are those that
-// the encoder runs. The costs are those of a core of 2023 in float32.
+// Counts the parallel loops of a layer on machines with many cores, and simulates their times by list scheduling. The
+// loops are those that the encoder runs. The costs are those of a core of 2023 in float32.
 #include "model/encoder/cpu/division.h"
 
 #include <gmock/gmock.h>

@@ -33,7 +33,7 @@ INSTANTIATE_TEST_SUITE_P(Sets, KernelsTest,
 INSTANTIATE_TEST_SUITE_P(Sets, KernelsTest, ::testing::Values("neon-bf16", "neon-dotprod", "neon"));
 #endif
 
-TEST(KernelsChoiceTest, TheFastestUnlessNamedAndOthersAreRefusedByName) {
+TEST(KernelsChoiceTest, TheFastestIsChosenUnlessOneIsNamedAndUnknownNamesAreRefused) {
   if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";
   EXPECT_EQ(*FindKernels(""), AvailableKernels().front());
   for (const Kernels* kernels : AvailableKernels()) EXPECT_EQ(*FindKernels(kernels->name), kernels);
@@ -73,7 +73,7 @@ TEST_F(BrokenKernelTest, IsNamed) {
   EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("RMS norm"));
 }
 
-TEST(FlushDenormalsTest, LastsAsLongAsItLives) {
+TEST(FlushDenormalsTest, LastsAsLongAsTheObject) {
   volatile float tiny = 1e-40f;  // A subnormal number.
   volatile float sum = 0;
   {

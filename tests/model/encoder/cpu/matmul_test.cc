@@ -236,7 +236,8 @@ TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
   });
 }
 
-// NaN and infinity must not turn into numbers: the results of their row are NaN, and those of other rows do not change.
+// NaN must not turn into a number, and neither must infinity in int8: the results of their row are NaN. The results of
+// other rows stay finite.
 TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
   ForEveryKernels([&](const Kernels& kernels) {
     constexpr int kRows = 3, kInputs = 70, kOutputs = 5;
