@@ -21,7 +21,7 @@ absl::StatusOr<Plan> PlanWithSpans(const Model& model, InputTokens tokens, const
   return PlanInput(model.manifest, tokens, options.plan, *model.rotary_tables);
 }
 
-// Adds spans for the tokens before the content to the first window, and for those after it to the last window. The plan
+// Adds spans to the first window for the tokens before the content, and to the last window for those after it. The plan
 // already has one span per content token, each in one window and in order, so that afterwards row i is the vector of
 // span i.
 void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Range content, Plan& plan) {
@@ -38,7 +38,7 @@ void AddTokensAround(const ModelManifest& model, const InputTokens& tokens, Rang
   plan.parts.clear();
 }
 
-// Plans a text in windows, in which each token's vector comes from exactly one window.
+// Plans a text that is cut into windows. Each token's vector comes from exactly one of them.
 absl::StatusOr<Plan> PlanTokensOfWindows(const Model& model, const InputTokens& tokens, Range content,
                                          const InputOptions& options) {
   std::vector<Range> each = SpansOfEvery(1, content.size());
@@ -71,7 +71,7 @@ absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Inpu
   return TokensOfCodePoints(text, input.ranges, tokens.content_ranges);
 }
 
-// Returns whether a part of the tokens is enough. Spans of the text need all tokens.
+// Returns whether the spans allow a plan from a part of the text's tokens. Spans of the text need all tokens.
 bool TakesParts(const InputOptions& options) {
   return std::holds_alternative<NoSpans>(options.spans) || std::holds_alternative<SequenceTokens>(options.spans);
 }
@@ -218,7 +218,8 @@ int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptio
 
 namespace {
 
-// Returns the first vector, which the paper's code never pools, and the mean of each cluster of the others.
+// Returns the first vector, and the mean of each cluster of the others. The first vector is never pooled, as in the
+// published code of token pooling (arXiv 2409.14683).
 absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> vectors, const VectorOptions& options) {
   const std::span<OutputVector> others = vectors.subspan(1);
   const std::vector<std::span<const float>> views = [others] {

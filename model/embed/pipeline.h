@@ -48,7 +48,7 @@ struct InputOptions {
   std::string prompt;  // Result of ResolvePrompt.
   PlanOptions plan;    // Its extension must have passed CheckExtension.
   SpanRequest spans;
-  bool count_exactly = false;  // Never estimate the truncated tokens (Plan::estimated).
+  bool count_exactly = false;  // Never estimate the number of truncated tokens (Plan::estimated).
 };
 
 // Tokenizes and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
@@ -62,10 +62,10 @@ int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptio
 struct VectorOptions {
   int dimensions = 0;  // Result of ResolveDimensions.
   bool normalize = true;
-  Windows windows;  // Only the aggregation with its numbers and `vectors` are used.
+  Windows windows;  // Only the aggregation, its parameters and `vectors` are used.
   // One vector per window instead of one per text, or one per group of windows if windows.vectors is set.
   bool vector_per_window = false;
-  // Factor by which token pooling reduces the number of a document's token vectors, except the first one. 1: no
+  // Factor by which token pooling reduces the number of a document's token vectors, not counting the first. 1: no
   // pooling.
   int64_t token_pooling = 1;
 };

@@ -30,7 +30,7 @@ constexpr const char* kSentences[] = {
     "In the beginning the river was clear, and the village drank from it.",
 };
 
-// Keeps the first texts whose linear layers together need at most kMostOperations, and at least two texts.
+// Keeps as many of the first texts as linear layers can process in kMostOperations, and at least two.
 void KeepAffordable(const ModelManifest& manifest, std::vector<std::string>& texts) {
   constexpr double kMostOperations = 2e12, kTokensPerByte = 0.25;
   const double most_bytes = kMostOperations / kTokensPerByte / LinearOperations(manifest);

@@ -56,7 +56,7 @@ bool IsPlainSum(const Node& node) {
 std::optional<AttentionHeads> AttentionHeadsOf(const Module& part) {
   const std::string kind = ClassOf(part);
   const auto number = [&part](const char* name) { return part.type()->getConstant(name).toInt(); };
-  // Attention that can leave some tokens unattended. For other sequences it equals the plain class.
+  // Attention that can leave some tokens unattended. For sequences without such tokens it equals the plain class.
   if (kind == "UnattendedPackedAttention")
     return AttentionHeads{.heads = number("heads"), .key_value_heads = number("heads"), .packed = false};
   if (kind == "UnattendedRotaryAttention") {
@@ -87,7 +87,7 @@ class CallReader {
     }
     const auto result = places_.find(graph_->outputs()[0]);
     if (graph_->outputs().size() != 1 || result == places_.end()) {
-      return NoKernelFor("a layer that returns something else");
+      return NoKernelFor("a layer whose result is not one known value");
     }
     read_.result = result->second;
     FindOnlyReaders();

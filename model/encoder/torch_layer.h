@@ -14,7 +14,7 @@ namespace longembed {
 
 // A layer that runs the calls of forward() one by one (torch_graph.h). If configured, it tries AttendPacked for
 // attention and TorchFused for other parts first. FillByFormula then replaces rows that no other attention supports. A
-// layer whose forward() does more than call parts and add runs unchanged. Multiple threads can call Run.
+// layer whose forward() does more than call parts and add their results runs unchanged. Multiple threads can call Run.
 class TorchLayer {
  public:
   explicit TorchLayer(const torch::jit::Module& layer);

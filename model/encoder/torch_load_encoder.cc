@@ -40,7 +40,7 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
     case Precision::kInt8:
       break;
   }
-  return PrecisionUnavailable(PrecisionName(precision), "LibTorch's own kernels are not used for it; use bf16 or fp32");
+  return PrecisionUnavailable(PrecisionName(precision), "only this project's CPU kernels support it; use bf16 or fp32");
 }
 
 // Loads an encoder that uses this project's kernels. Errors: UNIMPLEMENTED or FAILED_PRECONDITION with the reason if

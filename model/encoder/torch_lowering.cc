@@ -72,7 +72,7 @@ class LayerLowering {
     for (const PartCall& call : read->calls) {
       RETURN_IF_ERROR(call.part.has_value() ? LowerPart(call) : LowerSum(call));
     }
-    if (!values_[read->result].has_value()) return NoKernelFor("a layer that returns something else");
+    if (!values_[read->result].has_value()) return NoKernelFor("a layer whose result is not one known value");
     program_.layers.push_back(std::move(ops_));
     return *values_[read->result];
   }

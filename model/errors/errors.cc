@@ -221,7 +221,7 @@ absl::Status NoSpanWithTokens() {
 
 absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size) {
   return Invalid(absl::StrCat("ranges[", index, "]"), "SPAN_OUT_OF_RANGE",
-                 absl::StrCat("is [", start, ", ", end, "); it must be start < end <= ", size, " ", std::string(what)));
+                 absl::StrCat("is [", start, ", ", end, "); it needs start < end <= ", size, " ", std::string(what)));
 }
 
 absl::Status SpanEmpty(size_t index) {

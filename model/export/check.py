@@ -39,7 +39,7 @@ class Report:
     """Measurements of the check. Differences are the maximum over all components of unit vectors."""
 
     by: str  # The library that the checkpoint's users load it with.
-    through: str  # The engine that turned the directory into vectors.
+    through: str  # The program that computed the directory's vectors.
     texts: int
     longest: int  # In tokens.
     min_cosine: float
@@ -80,7 +80,7 @@ def check(directory: Directory, expectation: Expectation, longest: int) -> Repor
     expected = torch.tensor([vector for _, vector in pairs] + [answer["vector"] for answer in theirs["answers"][len(samples) :]])
     if raw.shape != expected.shape:
         raise ExportError(
-            f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions, but the export of {raw.shape[1]}; nothing was written, choose another checkpoint."
+            f"{theirs['by']} gives vectors of {expected.shape[1]} dimensions, but the export gives {raw.shape[1]}; nothing was written, choose another checkpoint."
         )
     some = sequences[:: max(1, len(sequences) // COMPARED_SEQUENCES)]
     alone, batched = F.normalize(directory.alone(some)), F.normalize(torch.stack(encode_batched(directory.encode, some)))

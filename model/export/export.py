@@ -60,7 +60,7 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         if which_check == "layers" and not dense_alone:
             raise ExportError("the checkpoint gives sparse or token vectors, which are not checked layer by layer; give --check whole.")
         by = f"pooling {content['pooling']}" + (f", sparse head {content['sparse_head']}" if sparse else "")
-        say(f"graph built; {by}, {content['trained_window']} tokens by {content['trained_window_source']}")
+        say(f"graph built; {by}, trained window of {content['trained_window']} tokens (from {content['trained_window_source']})")
         content["exporter"] = {"version": manifest.EXPORTER_VERSION, **library_versions(), "request": request}
         expectation = expect(checkpoint, folder, content, overrides, source, theirs, end)
         checkpoint.tensors = {}  # Released, because the check loads its own copy.

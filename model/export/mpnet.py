@@ -69,7 +69,8 @@ class RelativeBiasAttention(PackedAttention):
 
 def bias_by_distance(table: Tensor) -> Tensor:
     """[buckets, heads] -> [heads, 2 FARTHEST + 1]. These are T5's bidirectional buckets: half of them are for keys to the right. Of each half, one half holds
-    single distances, and the other grows with the logarithm. Computed in float32 as in transformers, so that every edge falls into the same bucket."""
+    single distances, and the other grows with the logarithm. Computed in float32 as in transformers, so that rounding puts distances
+    at the edge of a bucket into the same bucket."""
     half = table.size(0) // 2
     single = half // 2
     distance = torch.arange(-FARTHEST, FARTHEST + 1)

@@ -19,7 +19,7 @@ SIGNATURE = "rope-v1"
 CAUSAL = False
 DEFAULT_POOLING = "MEAN"
 
-# Names of the published configuration. transformers' configuration has none of these keys, and its model computes the same.
+# Keys of the published configuration, and transformers' `hidden_act`. transformers' configuration has none of the others, and its model computes the same.
 REQUIRED = {
     "activation_function": "swiglu", "qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "prenorm": False, "use_rms_norm": False,
     "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None, "parallel_block": False, "causal": False, "hidden_act": "silu",

@@ -1,4 +1,4 @@
-"""Refuses settings that no graph of this exporter supports, for any architecture: quantized weights, the checkpoint's own code, scaled rotations.
+"""Refuses quantized weights, and settings that the architecture's module does not support: the checkpoint's own code, scaled rotations, `is_causal`.
 
 An architecture's module declares what it supports with these optional names:
 `OWN_CODE` (bool): the module reproduces the code in the checkpoint's auto_map;

@@ -18,7 +18,7 @@ class Report:
     """Measurements of the check. Differences are the maximum over all weights, relative to the largest weight of the vector."""
 
     by: str  # The library that the checkpoint's users load it with.
-    through: str  # The engine that turned the directory into vectors.
+    through: str  # The program that computed the directory's vectors.
     texts: int
     longest: int  # In tokens.
     terms: float  # Mean number of nonzero weights of a vector.
@@ -29,7 +29,7 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"sparse: {self.texts} texts of up to {self.longest} tokens through {self.through}, {self.terms:.0f} terms in the mean: cosine to {self.by} >= "
+            f"sparse: {self.texts} texts of up to {self.longest} tokens through {self.through}, an average of {self.terms:.0f} terms: cosine to {self.by} >= "
             f"{self.min_cosine:.8f}, largest difference {self.max_difference:.1e}; alone against batched {self.max_batched_difference:.1e}"
         )
 

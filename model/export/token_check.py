@@ -18,7 +18,7 @@ class Report:
     """Measurements of the check over token vectors. Differences are the maximum over all components of unit vectors."""
 
     by: str  # The library that the checkpoint's users load it with.
-    through: str  # The engine that turned the directory into vectors.
+    through: str  # The program that computed the directory's vectors.
     texts: int
     vectors: int
     min_cosine: float

@@ -43,12 +43,14 @@ void ReadRotaryScaling(YamlMapping& section, int pairs, RotaryScaling& scaling) 
   section.Integer("long_from", scaling.long_from, 0, kMany);
   section.Number("amplitude", scaling.amplitude, 1e-3, 1e3);
   const auto count = static_cast<size_t>(pairs);
-  if (scaling.factors.size() != count) section.Fail("factors", absl::StrCat("must hold ", pairs, ", one a pair"));
+  if (scaling.factors.size() != count)
+    section.Fail("factors", absl::StrCat("must hold ", pairs, " numbers, one per pair"));
   if (scaling.long_factors.size() != (longrope ? count : 0)) {
-    section.Fail("long_factors",
-                 absl::StrCat("must hold ", pairs, ", one a pair, where the kind is longrope, and none elsewhere"));
+    section.Fail("long_factors", absl::StrCat("must hold ", pairs,
+                                              " numbers, one per pair, if the kind is longrope, and none otherwise"));
   }
-  if (longrope != (scaling.long_from > 0)) section.Fail("long_from", "goes with longrope, from 1");
+  if (longrope != (scaling.long_from > 0))
+    section.Fail("long_from", "must be at least 1 if the kind is longrope, and absent otherwise");
 }
 
 void ReadPositions(YamlMapping& root, ModelManifest& manifest) {
@@ -96,7 +98,7 @@ void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
   auto& dimensions = manifest.trained_dimensions;
   std::sort(dimensions.begin(), dimensions.end());
   if (dimensions.empty() || dimensions.back() != manifest.vector_size) {
-    root.Fail("trained_dimensions", "must hold sizes from 1 to the vectors' size, that among them");
+    root.Fail("trained_dimensions", "must hold sizes from 1 to the vectors' size, which must be one of them");
   }
 }
 

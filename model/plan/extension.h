@@ -47,7 +47,7 @@ inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN",
 // Parallel context windows.
 struct Windows {
   // Tokens of a window, special tokens and prompt included. Default: the capacity of the positions method with its
-  // numbers, or Lo if there is no method or its numbers are adaptive.
+  // parameters, or Lo if there is no method or its parameters are adaptive.
   std::optional<int64_t> tokens;
   int64_t overlap = 0;  // Content tokens that neighboring windows share.
   LastWindow last = LastWindow::kBackExtended;
@@ -68,7 +68,7 @@ struct Windows {
 struct Extension {
   When when = When::kLong;
   std::optional<Windows> windows;
-  PositionsMethod positions;  // Absent numbers are computed from the sequence's length.
+  PositionsMethod positions;  // Absent parameters are computed from the sequence's length.
   bool resonance = false;
   bool attention_log_scaling = false;
   // The t in softmax(q k / (t sqrt(d))) (arXiv 2410.24200). Default: 1.
@@ -96,7 +96,7 @@ std::optional<int64_t> SequenceCapacity(const ModelManifest& model, const Extens
 int64_t WindowTokens(const ModelManifest& model, const Extension& extension);
 
 // Returns the positions of a sequence of `n` tokens under a checked extension, where n <= SequenceCapacity. If the
-// method's numbers are absent, a sequence of at most Lo tokens has plain positions.
+// method's parameters are absent, a sequence of at most Lo tokens has plain positions.
 Positions PositionsOf(const ModelManifest& model, const Extension& extension, int64_t n);
 
 }  // namespace longembed

@@ -35,7 +35,7 @@ absl::StatusOr<Recommendations> RecommendationsOf(const ModelManifest& manifest)
   auto window_vectors = ReadRecommendation(manifest.recommended_multi_vector_extension, manifest);
   if (!window_vectors.ok()) return bad(kMultiVector, window_vectors.status().message());
   if (window_vectors->has_value() && !(*window_vectors)->windows.has_value()) {
-    return bad(kMultiVector, "has no windows, and a text is to get a vector a window; add \"windows\"");
+    return bad(kMultiVector, "has no windows, but it is for one vector per window; add \"windows\"");
   }
   return Recommendations{*std::move(one_vector), *std::move(window_vectors)};
 }

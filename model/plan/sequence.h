@@ -1,5 +1,5 @@
-// Sequences of tokens, which every request becomes. A text is planned as one or more sequences, and a batch is a
-// concatenation of sequences without padding.
+// Sequences of tokens. Each text of a request is planned as one or more sequences, and a batch is a concatenation of
+// sequences without padding.
 #ifndef LONGEMBED_MODEL_PLAN_SEQUENCE_H_
 #define LONGEMBED_MODEL_PLAN_SEQUENCE_H_
 
@@ -53,7 +53,7 @@ struct Sequence {
   //   shifted s + min(i mod s, w - 1) if the earlier token is one chunk away; grouped s + w - 1 if it is farther away.
   std::shared_ptr<const RotaryTable> rotary_grouped;
   std::shared_ptr<const RotaryTable> rotary_shifted;
-  float query_scale = 1.0f;  // Attention log-scaling; 1 = none.
+  float query_scale = 1.0f;  // From attention log-scaling and temperature; 1 = neither.
   // SelfExtend's w or STRING's S. 0 means plain attention. -k means plain attention in which no token attends to the
   // last k tokens (for models with TokenVectors).
   int32_t neighbor_window = 0;

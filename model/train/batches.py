@@ -18,7 +18,7 @@ LONGEST_QUESTION = 128  # In tokens.
 
 @dataclass(frozen=True)
 class Item:
-    """A text, and a part of it with which it should be found, as token ids without special tokens."""
+    """A text, and a part of it that should find the text as a query. Both are token ids without special tokens."""
 
     text: list[int]
     part: list[int]

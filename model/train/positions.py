@@ -16,8 +16,8 @@ from model.train.encoder import Sequence, TextSide, encode, log_scale, plain
 from model.train.errors import TrainError
 from model.train.loop import Outcome
 
-CONTRAST = 0.01  # Temperature between a vector and its teacher's; the same as E5's.
-# Temperature between a question and the texts. It is higher, because a sentence is farther from its text than a text from itself.
+CONTRAST = 0.01  # Temperature of the contrastive loss between vectors and the teacher's vectors; the same as E5's.
+# Temperature of the contrastive loss between questions and texts. It is higher, because a sentence is farther from its text than a text from itself.
 QUESTION_CONTRAST = 0.02
 REMEMBERED = 64  # Number of teacher vectors of earlier long texts that serve as further negatives.
 SIBLINGS = 4

@@ -29,7 +29,7 @@ def read(sources: Iterable[Path], english_only: bool = False) -> list[list[str]]
 
     A paragraph that occurs again, in any text, is dropped, so that copies and page headers are used only once. Texts shorter than SHORTEST_TEXT
     characters are dropped. `english_only` also drops texts that are not English prose. Raises TrainError for a source that does not exist, or for a
-    file of unknown kind that is given itself (not found in a folder).
+    source that is a file of unknown kind. Such files within a folder are ignored.
     """
     seen: set[bytes] = set()
     texts = []

@@ -12,7 +12,7 @@ namespace longembed {
 
 // Returns the aggregate of the window vectors `rows`, of which there is at least one. They are not normalized and have
 // equal sizes. `weights` are the windows' lengths in tokens, used by TOKEN_WEIGHTED_MEAN only. Of `windows`, only the
-// aggregation and its numbers are used. Sums are computed in double.
+// aggregation and its parameters are used. Sums are computed in double.
 std::vector<float> Aggregate(const Windows& windows, std::span<const std::vector<float>> rows,
                              std::span<const int32_t> weights);
 

@@ -2,7 +2,7 @@
 // and booleans in the project's YAML files. Ambiguous values are refused with their line and key.
 //
 //   struct Limits { int64_t max_bytes = 100; absl::Duration max_wait = absl::Seconds(1); };
-//   auto describe = [](auto& keys, Limits& limits) {   // `keys` is a YamlMapping, or lists or compares keys.
+//   auto describe = [](auto& keys, Limits& limits) {   // `keys` is a YamlMapping, or an object that lists keys.
 //     keys.Integer("max_bytes", limits.max_bytes, 1, 1 << 20);
 //     keys.Duration("max_wait", limits.max_wait, {.least = absl::Milliseconds(100), .most = absl::Hours(1)});
 //   };
@@ -30,7 +30,7 @@ namespace longembed {
 struct DurationRange {
   absl::Duration least = absl::ZeroDuration();
   absl::Duration most;
-  // Whether 0s is allowed in addition to [least, most]. It disables what the duration limits.
+  // Whether 0s is allowed in addition to [least, most]. 0s disables what the duration limits.
   bool or_zero = false;
 };
 

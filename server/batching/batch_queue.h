@@ -17,8 +17,8 @@
 namespace longembed {
 
 struct BatchLimits {
-  // Maximum cost of a batch (CostModel: tokens, and attention in tokens' worth). A sequence that costs more runs alone.
-  // Larger batches make every call in them wait longer.
+  // Maximum cost of a batch (CostModel: tokens, plus attention converted to tokens). A sequence that costs more runs
+  // alone. Larger batches make every call in them wait longer.
   int64_t max_tokens = 512;
   size_t max_sequences = 512;
   bool oversized = true;  // Whether oversized sequences may be taken.
@@ -61,8 +61,8 @@ class BatchQueue {
   std::vector<std::shared_ptr<Job>> TakeExpired(absl::Time now);
 
   // Removes and returns jobs at the head of the queue that cannot be done by their deadlines, if the device needs
-  // `per_cost` for one unit of cost: starting them would make the jobs behind them late, too. Never takes the only job,
-  // which measures the device's speed.
+  // `per_cost` for one unit of cost: starting them would make the jobs behind them late, too. Never takes the only job:
+  // running it measures the device's speed.
   std::vector<std::shared_ptr<Job>> TakeInfeasible(absl::Time now, absl::Duration per_cost);
 
   // Takes the most urgent sequence, and then in order of urgency all that still fits the budget. Returns an empty batch

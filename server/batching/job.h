@@ -46,8 +46,8 @@ struct JobOptions {
   absl::Time deadline = absl::InfiniteFuture();
   // Start of the job by its client's virtual clock. A time in the past means now.
   absl::Time start = absl::InfinitePast();
-  // Time when the job would be done by that clock, if it was admitted under a deadline; the queue then runs it in this
-  // order. InfiniteFuture: the queue orders the job by `start` and `deadline`, and it interleaves with others
+  // Time when the job would be done by that clock, if it was admitted under a deadline; the queue then orders it by
+  // this time. InfiniteFuture: the queue orders the job by `start` and `deadline`, and it interleaves with others
   // (BatchQueue).
   absl::Time due = absl::InfiniteFuture();
   absl::Duration work;                  // Estimated work, in time of the whole device.

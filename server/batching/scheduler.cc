@@ -158,7 +158,7 @@ bool Scheduler::AwaitAssignment(Assignment& assignment) {
 }
 
 void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
-  // With less work than this, sharing a batch with a helper is faster than dividing the work.
+  // Minimum cost that a batch is limited to. One small batch with helpers is faster than smaller ones on all workers.
   constexpr int64_t kLeastShare = 64;
   assignment.lane = &lane;
   const absl::Time now = clock_.Now();

@@ -1,5 +1,6 @@
-// Runs jobs. It has workers of its own, apart from all other threads. Whenever a worker is free, it forms a batch (late
-// binding, no lingering) and encodes it. One scheduler serves all models of a device; each model has a lane.
+// Runs jobs. It has workers of its own, apart from all other threads. Whenever a worker is free, it forms a
+// batch of what waits at that moment, and encodes it. One scheduler serves all models of a device; each model has a
+// lane.
 //
 //   Scheduler scheduler({.workers = 2}, clock);
 //   std::unique_ptr<Lane> lane = scheduler.AddLane(encoder, lane_options, observer);
@@ -8,9 +9,9 @@
 //   lane->Cancel(*job);                          // At any time.
 //
 // A free worker takes the most urgent sequence of all lanes and fills its batch with what else waits in that lane,
-// leaving as much for each other free worker. When nothing waits, it helps a running batch (team.h), and stops helping
-// as soon as something waits. At most half of the workers lead oversized sequences (cost_model.h), so that short
-// requests find a worker. The others help with an oversized sequence while nothing else waits.
+// leaving an equal share for each other free worker. When nothing waits, it helps a running batch (team.h), and stops
+// helping as soon as something waits. At most half of the workers lead oversized sequences (cost_model.h), so that
+// short requests find a worker. The others help with an oversized sequence while nothing else waits.
 #ifndef LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 #define LONGEMBED_SERVER_BATCHING_SCHEDULER_H_
 
@@ -123,7 +124,7 @@ class Lane {
     std::vector<std::shared_ptr<Job>> jobs;
   };
   // Returns the time limit of a batch: several times what one worker alone would need by recent throughput, plus
-  // seconds.
+  // a few seconds.
   absl::Duration TimeLimit(const Batch& batch) const;
 
   Scheduler& scheduler_;

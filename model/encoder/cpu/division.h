@@ -2,8 +2,8 @@
 // for 128 threads on a machine with two cores.
 //
 // There are two ways. With many rows per thread, each core takes a chunk of rows through all steps of the segment
-// (ChunksThroughSteps). With few rows per thread, the threads share one step after the other (LoopsOfSteps): products
-// are divided by a grid of row blocks and panels, and other steps by rows.
+// (ChunksThroughSteps). With few rows per thread, all threads work on one step at a time (LoopsOfSteps): products are
+// divided by a grid of row blocks and panels, and other steps by rows.
 #ifndef LONGEMBED_MODEL_ENCODER_CPU_DIVISION_H_
 #define LONGEMBED_MODEL_ENCODER_CPU_DIVISION_H_
 

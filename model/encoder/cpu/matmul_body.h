@@ -138,7 +138,7 @@ void MultiplyInto(const PackedWeights& weights, const PackedWeights* gate, const
     const Rows to = out.from(0, panel * kPanelOutputs);
     if (gate == nullptr && activation == Activation::kNone) {
       MultiplyPanel<Dot, T, false>(weights, in, rows, panel, nullptr, to);
-      // Used by most encoders, so GELU has its own kernel.
+      // GELU has a kernel of its own, because most encoders use it.
     } else if (gate == nullptr && activation == Activation::kGelu) {
       MultiplyPanel<Dot, T, false, true>(weights, in, rows, panel, nullptr, to);
     } else {

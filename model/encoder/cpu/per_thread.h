@@ -10,8 +10,8 @@
 
 namespace longembed::cpu {
 
-// Returns the calling thread's number: the lowest one that no other living thread had at its first call. A thread keeps
-// it until it ends.
+// Returns the calling thread's number: the lowest one that was free when the thread first called. A thread keeps its
+// number until it ends.
 int ThreadNumber();
 
 // A set of objects, one per thread. Multiple threads can use one PerThread.

@@ -99,7 +99,7 @@ absl::StatusOr<std::string> CompileFusedKernels(ElementType element, const std::
   const std::string source(FusedKernelsSource());
   void* program = nullptr;
   if (nvrtc->create(&program, source.c_str(), "fused_kernels.cu", 0, nullptr, nullptr) != 0) {
-    return absl::InternalError("NVRTC makes no program");
+    return absl::InternalError("NVRTC cannot create a program");
   }
   const std::vector<std::string> options{absl::StrCat("--gpu-architecture=", architecture),
                                          absl::StrCat("-DELEMENT=", static_cast<int>(element)),

@@ -11,8 +11,8 @@
 
 namespace longembed {
 
-// Keeps beta_fast and beta_slow within the turns of the fastest and the slowest pair in Lo. Beyond them the ramp would
-// have no pair between its ends, or run backwards.
+// Requires beta_fast to be at least the turns of the slowest pair within Lo, and beta_slow at most those of the fastest
+// pair. Otherwise the ramp would have no pair between its ends. With beta_fast <= beta_slow, it would run backwards.
 absl::Status CheckByParts(const ModelManifest& model, const ByParts& parts) {
   constexpr double kManyTurns = 1e6, kFewTurns = 1e-6;
   const auto field = [&parts](const char* name) { return absl::StrCat(parts.method, ".", name); };

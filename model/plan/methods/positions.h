@@ -6,12 +6,12 @@
 //   kRotary        whether the method needs rotary positions
 //   kMovesTokens   whether it changes the tokens' positions instead of the frequencies; if so, it excludes Resonance
 //   kReplacesFrequencies   optional: whether it computes frequencies from the base, which excludes a RotaryScaling
-//   kAdaptive      whether absent numbers are computed from the sequence's length
-//   numbers        as members with their defaults
-//   Describe       lists the numbers by name
+//   kAdaptive      whether absent parameters are computed from the sequence's length
+//   parameters     as members with their defaults
+//   Describe       lists the parameters by name
 //   Check(model)   checks their ranges. Errors: EXTENSION_VALUE_OUT_OF_RANGE, EXTENSION_CONFLICT
 //   Reach(model)   returns the maximum number of tokens of one sequence; nullopt if there is none
-//   WithDefaults(model)   optional: returns the method with every number set, for defaults that depend on the model
+//   WithDefaults(model)   optional: returns the method with every parameter set, for defaults that depend on the model
 //   Resolve(model, n)   returns the Positions of a sequence of n tokens, n <= Reach
 //   DefaultWindow(model)   optional: returns the default size of a window in tokens, if it is not Reach(model)
 // and is listed in all.h. All methods are plain values with pure functions that any thread can use.

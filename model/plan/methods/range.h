@@ -1,4 +1,4 @@
-// Checks of a method's numbers: `value` must be within [min, max], and NaN is refused. An absent value is accepted.
+// Checks of a method's parameters: `value` must be within [min, max]; NaN is refused. An absent value is accepted.
 // Errors: EXTENSION_VALUE_OUT_OF_RANGE with field, value and range.
 #ifndef LONGEMBED_MODEL_PLAN_METHODS_RANGE_H_
 #define LONGEMBED_MODEL_PLAN_METHODS_RANGE_H_

@@ -192,7 +192,7 @@ TEST(ManifestTest, RefusesAScalingThatIsNotOneForEachPair) {
       {"{kind: yarn, factors: [1, .nan]}", "rotary_scaling.factors must be a number"},
       {"{kind: yarn, factors: [1, 2], long_factors: [1, 2]}", "rotary_scaling.long_factors must hold 2"},
       {"{kind: longrope, factors: [1, 2], long_factors: [1], long_from: 9}", "rotary_scaling.long_factors must hold 2"},
-      {"{kind: longrope, factors: [1, 2], long_factors: [1, 2]}", "rotary_scaling.long_from goes with longrope"},
+      {"{kind: longrope, factors: [1, 2], long_factors: [1, 2]}", "rotary_scaling.long_from must be at least 1"},
       {"{kind: llama3, factors: [1, 2], amplitude: 0}", "rotary_scaling.amplitude"},
       {"{kind: llama3, factors: [1, 2], extra: 0}", "rotary_scaling.extra is unknown"}};
   for (const auto& [scaling, said] : cases) {

@@ -267,7 +267,7 @@ fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure
         let least = begin.saturating_add(handle.piece_bytes).max(begin + 1);
         let end = handle.cuts.map_or(text.len(), |cuts| cuts.at_or_after(text.as_bytes(), least));
         if end - begin > MAX_PIECE_BYTES {
-            let message = format!("{} bytes that this model's tokenizer has to take at once; it takes {MAX_PIECE_BYTES}", end - begin);
+            let message = format!("{} bytes without a place to cut; this model's tokenizer takes at most {MAX_PIECE_BYTES} at once", end - begin);
             return Err(Failure::new(Status::TooLong, message));
         }
         encode_piece(handle, &text[begin..end], begin, &mut tokens)?;
