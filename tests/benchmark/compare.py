@@ -33,7 +33,7 @@ from running_server import start_server  # noqa: E402
 
 MODEL = "e5-small-v2"
 SETS = ["16", "128", "512", "mixed"]
-BATCH = 1.6  # 512-token texts are measured this much longer, because with whole batches a short interval is too coarse.
+BATCH = 1.6  # 512-token texts are measured this much longer, because so few batches end in a short interval that its rate is coarse.
 
 
 @dataclass
@@ -181,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--run-tei", type=Path, default=ROOT.parent / "shared/peers/run_tei.sh", help="script that starts TEI: run_tei.sh PEERS MODEL PORT")
-    parser.add_argument("--tei-batch-tokens", type=int, nargs="*", default=[2048], help="TEI with other --max-batch-tokens than its default, beside it")
+    parser.add_argument("--tei-batch-tokens", type=int, nargs="*", default=[2048], help="values of TEI's --max-batch-tokens that are measured in addition to its default")
     parser.add_argument("--out", type=Path, default=ROOT / "build/compare")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)

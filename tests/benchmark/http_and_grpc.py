@@ -67,7 +67,7 @@ class Bench:
 
 def table(results: dict) -> None:
     middle = {kind: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for kind, runs in results.items()}
-    print("| | calls a second | of gRPC's (median of rounds) | bar | server ms a call | client ms a call |\n|---|---:|---:|---:|---:|---:|")
+    print("| | calls a second | fraction of gRPC's (median of rounds) | bar | server ms a call | client ms a call |\n|---|---:|---:|---:|---:|---:|")
     for kind, figures in middle.items():
         ratio = statistics.median(run["rate"] / grpc["rate"] for run, grpc in zip(results[kind], results["gRPC"], strict=True))
         bar = f"{BARS[kind]:.2f}" if kind in BARS else ""

@@ -192,12 +192,12 @@ nlohmann::json Run(const Arguments& arguments) {
 int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Loads a server with POST requests over HTTP, and prints what came back as one JSON object.");
-  app.add_option("--port", arguments.port, "Of the loopback")->required();
-  app.add_option("--path", arguments.path, "Of the route");
-  app.add_option("--bodies", arguments.bodies, "File with a request body a line")->required();
+  app.add_option("--port", arguments.port, "Port on the loopback address")->required();
+  app.add_option("--path", arguments.path, "Path of the route");
+  app.add_option("--bodies", arguments.bodies, "File with one request body per line")->required();
   app.add_option("--concurrency", arguments.concurrency, "Connections, each with a call")->check(CLI::PositiveNumber);
-  app.add_option("--seconds", arguments.seconds, "Of counting")->check(CLI::PositiveNumber);
-  app.add_option("--warm-up", arguments.warm_up, "Seconds before")->check(CLI::NonNegativeNumber);
+  app.add_option("--seconds", arguments.seconds, "How long answers are counted")->check(CLI::PositiveNumber);
+  app.add_option("--warm-up", arguments.warm_up, "Seconds before counting begins")->check(CLI::NonNegativeNumber);
   CLI11_PARSE(app, argc, argv);
   try {
     std::cout << Run(arguments).dump() << "\n";

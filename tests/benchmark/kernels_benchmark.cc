@@ -294,7 +294,7 @@ void Report(const Options& options, const Model& model, Precision precision) {
   const double linear_rate = Rate(options, linear.operations, linear.seconds);
   const double linear_token = linear.seconds / kTokens;
   const double limit_token = linear.operations / kTokens / (best / options.threads * 1e9);
-  std::printf("\n%s, %s, %d threads; microseconds of one thread a token, all layers\n", PrecisionName(precision),
+  std::printf("\n%s, %s, %d threads; microseconds per token on one thread, all layers\n", PrecisionName(precision),
               options.kernels->name, options.threads);
   std::printf(
       "| part | us per token | GFLOP/s, all threads | fraction of the best rate | fraction of a step at 128 tokens |\n"

@@ -208,7 +208,7 @@ def serve(folder: Path, model: Path, precision: str, shape: mistral_checkpoint.S
         check = client.model.precision_check
         table.add(f"{precision}: engine; precision check", f"{client.model.engine}; cosine to fp32 >= {check.lowest_cosine:.5f}")
         seconds = min(client.embed(512)[1] for _ in range(2))
-        against = f", {seconds / products:.2f} times its products' {products:.2f}" if products else ""
+        against = f", {seconds / products:.2f} times the {products:.2f} of its products" if products else ""
         table.add(f"{precision}: a text of 512 tokens, seconds", f"{seconds:.2f}{against}", "1.3 times")
         longest = shape.window
         vector, seconds = client.embed(longest)
@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--small", action="store_true", help="a model of a few megabytes, to try the script")
-    parser.add_argument("--precisions", default="int8,bf16", help="that the whole model is served in, with commas between (default: %(default)s)")
+    parser.add_argument("--precisions", default="int8,bf16", help="precisions to serve the whole model in, separated by commas (default: %(default)s)")
     options = parser.parse_args()
     shape = mistral_checkpoint.SMALL if options.small else mistral_checkpoint.E5_MISTRAL
     print(measure(options.folder, shape, options.precisions.split(",")))

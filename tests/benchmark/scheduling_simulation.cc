@@ -5,10 +5,10 @@
 //   scheduling_simulation [--seeds N] [--seconds S]
 //
 // Arrivals are Poisson, at loads relative to the capacity of the workers: mostly short texts, some of hundreds of
-// tokens, a few bulk jobs of 32 windows, and one oversized sequence of 16,384 tokens in 4,000. A third of the
-// interactive jobs has a deadline. Policies:
+// tokens, a few bulk jobs of 32 windows, and one job in 4,000 with an oversized sequence of 16,384 tokens. A third of
+// the interactive jobs has a deadline. Policies:
 //   FIFO           in order of arrival, batches up to the budget; one oversized sequence may take every worker.
-//   longest first  the longest waiting sequences, as servers do that pad: batches of equal lengths.
+//   longest first  the longest of the waiting sequences, as in servers that pad: batches of nearly equal lengths.
 //   ours           BatchQueue: priority, nearest deadline, age, whatever fits the budget; oversized sequences on at
 //                  most half of the workers.
 // Goodput is the number of jobs per second that are answered within their deadline, or within ten seconds if they have
@@ -94,13 +94,14 @@ struct Waiting {
   int size;
 };
 
-// The interface of a policy. A batch consists of the jobs of its sequences and its cost.
+// A batch that a policy takes: the job of each of its sequences, and its cost.
 struct SimulatedBatch {
   std::vector<size_t> jobs;
   int64_t cost = 0;
   bool oversized = false;
 };
 
+// The interface of a policy.
 class Policy {
  public:
   virtual ~Policy() = default;

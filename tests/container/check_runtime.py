@@ -3,8 +3,8 @@
 
     check_runtime.py ROOT IMAGE_JSON [--models DIR] [--config FILE] [--no-start]
 
-The tree is checked first: both programs find every library, no library is unused, and there is no Python, no shell, nothing that other users may write, and nothing
-that changes the user. Then the server is run as the image's user, in its own namespaces (network: loopback only; processes: the server is process 1), with a read-only
+The tree is checked first: both programs find every library, no library is unused, and there is no Python, no shell, no file that other users may write, and no
+setuid or setgid file. Then the server is run as the image's user, in its own namespaces (network: loopback only; processes: the server is process 1), with a read-only
 root, nowhere to write, no capabilities, and the image's environment. Checked are health, an embedding by the command line, metrics, and SIGTERM. Needs root.
 """
 
@@ -89,7 +89,7 @@ def check_contents(root: Path) -> None:
     report(not strange, "no other program, no shell", ", ".join(strange[:5]))
     modes = [(path, path.lstat().st_mode) for path in paths if not path.is_symlink()]
     special = [str(path) for path, mode in modes if mode & (stat.S_ISUID | stat.S_ISGID) or mode & 0o022 or path.lstat().st_uid != 0]
-    report(not special, "all is root's, nothing is writable for others or changes the user", ", ".join(special[:5]))
+    report(not special, "all files are root's, none is writable for others, none is setuid or setgid", ", ".join(special[:5]))
     symbols = [name for name in PROGRAMS if b".symtab" in subprocess.run(["readelf", "-SW", root / name], capture_output=True).stdout]
     report(not symbols, "programs are stripped", ", ".join(symbols))
 
@@ -213,7 +213,7 @@ def check_process(container: Container, server: subprocess.Popen) -> None:
 
 
 def check_read_only(container: Container) -> None:
-    """Checks as root, which may do anything else."""
+    """Checks as root, for whom only read-only mounts prevent writing."""
     written = []
     for folder in ("", "etc", "models", "dev", "usr/local/lib/longembed", "var"):
         try:

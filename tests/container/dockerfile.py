@@ -85,7 +85,7 @@ def _read_instruction(line: int, text: str) -> Instruction:
         flags.append((match[1], match[2]))
         rest = rest[match.end():]
     if not rest:
-        raise DockerfileError(f"line {line}: {name} says nothing")
+        raise DockerfileError(f"line {line}: {name} has no arguments")
     return Instruction(line, name, flags, rest)
 
 

@@ -31,7 +31,7 @@ def test_a_libtorch_for_another_device_is_installed_anew(tmp_path):
     assert [bash(script, DEVICE=device).stdout for device in ("cpu", "cuda")] == ["yes\n", "no\n"]
 
 
-def test_libraries_of_cuda_are_stood_in_for(tmp_path):
+def test_stubs_replace_the_libraries_of_cuda(tmp_path):
     """Python's torch is linked with libraries that are not installed. It must still load, and pip must not miss any package."""
     lib, info = tmp_path / "torch/lib", tmp_path / "torch-2.11.0.dist-info"
     lib.mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_an_exported_model_with_an_own_libtorch_needs_no_python(tmp_path, libtor
 
 
 @pytest.mark.parametrize("libtorch, configured", [("", ["OFF", "ON"]), ("/opt/libtorch", ["ON"])])
-def test_what_needs_no_libtorch_is_compiled_before_it_is_there(tmp_path, libtorch, configured):
+def test_what_needs_no_libtorch_is_compiled_before_libtorch_is_there(tmp_path, libtorch, configured):
     script = f"""venv={tmp_path}
     configure() {{ case "$*" in *LONGEMBED_TORCH=OFF*) echo OFF ;; *) echo ON ;; esac; }}
     compile() {{ echo "compiles $*"; mkdir -p $venv/bin; touch $venv/bin/python; chmod +x $venv/bin/python; mark_installed libtorch "$(torch_requirement) $device"; }}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/systemd"
 UNIT = FOLDER / "longembed-server.service"
 CONFIG = yaml.safe_load((ROOT / "deploy/config.yaml").read_text())
-MOST_EXPOSED = 20  # In tenths, of 100.
+MOST_EXPOSED = 20  # In tenths of systemd's exposure score, which goes up to 10.
 
 
 def settings() -> dict[str, list[str]]:
@@ -46,7 +46,7 @@ def test_unit_is_confined():
 def test_limits_are_enough_for_the_defaults():
     unit = settings()
     assert int(unit["LimitNOFILE"][0]) >= CONFIG["connections"]["max"] + 256, "server/process/start_checks.cc refuses less"
-    assert int(unit["TasksMax"][0]) >= 16 + 4 * 256 + 256 + 128, "of a machine with 256 cores"
+    assert int(unit["TasksMax"][0]) >= 16 + 4 * 256 + 256 + 128, "a machine with 256 cores needs more"
     assert int(unit["MemoryMax"][0].removesuffix("%")) > 50
 
 

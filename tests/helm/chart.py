@@ -111,7 +111,7 @@ def render(values: dict | None = None, example: str = "", arguments: tuple[str, 
 def refusal(values: dict, example: str = "", kubernetes: str = KUBERNETES) -> str:
     """Returns helm's error for values that it must refuse."""
     result = run_template(values, example, kubernetes)
-    assert result.returncode != 0, "these values were taken"
+    assert result.returncode != 0, "the chart accepts these values and should refuse them"
     return result.stderr
 
 

@@ -47,7 +47,7 @@ def module_directory(module: str, version: str) -> Path:
         result = subprocess.run(["go", "mod", "download", "-json", f"{module}@{version}"], cwd=outside_of_modules, capture_output=True, text=True, timeout=300)
     answer = json.loads(result.stdout or "{}")
     if result.returncode != 0 or "Dir" not in answer:
-        raise RuntimeError(f"{module}@{version} cannot be had: {answer.get('Error') or result.stderr.strip()}")
+        raise RuntimeError(f"{module}@{version} cannot be downloaded: {answer.get('Error') or result.stderr.strip()}")
     return Path(answer["Dir"])
 
 

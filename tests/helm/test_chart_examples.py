@@ -33,7 +33,7 @@ def test_there_is_an_example_of_everything():
 
 @pytest.fixture(scope="session")
 def schemas():
-    """Returns the folder of kubeconform's schemas, build/helm."""
+    """Returns kubeconform's template for the paths of the schemas in build/helm/schemas."""
     directory = ROOT / "build/helm/schemas"
     try:
         make_schemas(directory)
@@ -136,7 +136,7 @@ def notes(tmp_path):
     return render_notes
 
 
-def test_notes_say_where_it_is(notes):
+def test_notes_say_where_the_server_is(notes):
     text = notes({"service": {"port": 9090}})
     assert f"{NAME}.ns.svc:9090" in text and f"http://{NAME}.ns.svc:8080/v1/embeddings" in text
     assert "/v1/embeddings" not in notes({"http": {"enabled": False}}) and f"dns:///{NAME}-headless.ns.svc:50051" in text
@@ -164,12 +164,12 @@ def value_rows() -> dict[str, str]:
     """Returns the README's table of values: {path: default}."""
     table = (CHART / "README.md").read_text().split("## Every value", 1)[1]
     rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`|-) \| \S.*\|$", table, re.M)
-    assert len(rows) == len(dict(rows)) == len(re.findall(r"^\| `", table, re.M)), "a row twice, without words, or of another form"
+    assert len(rows) == len(dict(rows)) == len(re.findall(r"^\| `", table, re.M)), "a row appears twice, has no description, or has another form"
     return dict(rows)
 
 
 def below(values: dict, prefix: str = ""):
-    """Yields (path, value) for every value that is not a non-empty mapping. The mappings that contain values come before them."""
+    """Yields (path, value) for every value at every depth. A mapping comes before the values in it."""
     for key, value in values.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
@@ -185,7 +185,7 @@ def test_readme_has_every_value_with_its_default():
     assert wrong == set()
 
 
-def test_readme_has_no_value_that_there_is_not():
+def test_readme_has_no_value_that_does_not_exist():
     """Rows without a default must be values in the schema."""
     values, rows = dict(below(yaml.safe_load((CHART / "values.yaml").read_text()))), value_rows()
     schema = json.loads((CHART / "values.schema.json").read_text())

@@ -127,7 +127,7 @@ def test_fields_of_the_service():
     assert (fields.keys() | {"allocateLoadBalancerNodePorts", "ipFamilies", "ipFamilyPolicy"}).isdisjoint(render().one("Service", NAME)["spec"])
 
 
-def test_address_families_are_of_every_service():
+def test_every_service_gets_the_address_families():
     families = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
     services = render({"service": families}).all("Service")
     assert len(services) == 3 and all(families.items() <= service["spec"].items() for service in services)
@@ -155,7 +155,7 @@ def test_network_policy_lets_in_the_namespace_and_the_test():
     assert admitted(manifests, "metrics") == []
 
 
-def test_network_policy_lets_in_the_named():
+def test_network_policy_lets_in_the_peers_of_the_values():
     client, prometheus = {"ipBlock": {"cidr": "10.0.0.0/8"}}, {"namespaceSelector": {"matchLabels": {"a": "b"}}}
     manifests = render({"networkPolicy": {"grpc": {"from": [client]}, "metrics": {"from": [prometheus]}}})
     assert client in admitted(manifests, "grpc") and {"podSelector": {}} not in admitted(manifests, "grpc")
@@ -266,7 +266,7 @@ def test_route():
     assert not render().all("GRPCRoute")
 
 
-def test_route_passes_services_that_there_are():
+def test_route_passes_only_services_that_exist():
     declared = set()
     for proto in (ROOT / "proto").rglob("*.proto"):
         text = proto.read_text()
@@ -278,7 +278,7 @@ def test_route_passes_services_that_there_are():
     assert passed - {"grpc.health.v1.Health"} <= declared
 
 
-def test_gateway_speaks_tls_to_tls():
+def test_gateway_speaks_tls_to_pods_with_tls():
     policy = render(example="gateway.yaml").one("BackendTLSPolicy")["spec"]
     assert policy["targetRefs"] == [{"group": "", "kind": "Service", "name": NAME, "sectionName": port} for port in ("grpc", "http")]
     assert policy["validation"] == {"hostname": f"{NAME}.ns.svc", "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "embeddings-ca"}]}

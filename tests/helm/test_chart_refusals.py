@@ -31,7 +31,7 @@ def model(**changes) -> dict:
     return {"models": [{**MODEL, **changes}]}
 
 
-# Maps the name of a case to (values, words of the error). Each case is also a sentence in README.md.
+# Maps the name of a case to (values, words of the error). The table "What is refused, and why" in README.md gives the reasons.
 REFUSED = {
     "a grace period that drain uses up": (
         {"terminationGracePeriodSeconds": 85}, "terminationGracePeriodSeconds 85 must be more than config.drain.delay + config.drain.timeout = 85"),
@@ -40,7 +40,7 @@ REFUSED = {
     "a drain that cannot be added up": ({"config": {"drain": {"delay": "1.5s"}}}, "/config/drain/delay"),
     "a drain that cuts off bulk calls": (
         drain(f"{BULK_WAIT - 1}s"), f"config.drain.timeout {BULK_WAIT - 1}s is shorter than config.limits.max_bulk_queue_wait {BULK_WAIT}s"),
-    "a drain that cuts off bulk calls of these values": (
+    "a drain that cuts off bulk calls, whose wait is in the values": (
         drain("1m29s", max_bulk_queue_wait="1m30s"), "config.drain.timeout 1m29s is shorter than config.limits.max_bulk_queue_wait 1m30s"),
     "a bulk wait that cannot be compared": ({"config": {"limits": {"max_bulk_queue_wait": "500ms"}}}, "/config/limits/max_bulk_queue_wait"),
     "keys on plaintext": (KEYS, "/apiKeys/allowPlaintext"),
@@ -64,13 +64,13 @@ REFUSED = {
         "service.type LoadBalancer: the network policy keeps callers from outside of the namespace out, because networkPolicy.grpc.from is empty"),
     "outside traffic without a load balancer": (
         {"service": {"externalTrafficPolicy": "Local"}}, "service.externalTrafficPolicy Local has no meaning for service.type ClusterIP; set service.type to"),
-    "a node's port without one": ({"service": {"nodePort": 30051}}, "service.nodePort 30051 has no meaning for service.type ClusterIP"),
+    "a fixed node port on a service without node ports": ({"service": {"nodePort": 30051}}, "service.nodePort 30051 has no meaning for service.type ClusterIP"),
     "ranges without a load balancer": (
         {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}, "service.loadBalancerSourceRanges has no meaning for service.type ClusterIP"),
     "a class without a load balancer": (
         {**TLS, **LET_IN, "service": {"type": "NodePort", "loadBalancerClass": "x"}}, "service.loadBalancerClass has no meaning for service.type NodePort"),
     "an address without a load balancer": ({"service": {"loadBalancerIP": "10.0.0.1"}}, "service.loadBalancerIP has no meaning for service.type ClusterIP"),
-    "no node ports for no load balancer": (
+    "node ports turned off without a load balancer": (
         {"service": {"allocateLoadBalancerNodePorts": False}}, "service.allocateLoadBalancerNodePorts false has no meaning for service.type ClusterIP"),
     "a port that there is not": ({"service": {"port": 65536}}, "/service/port"),
     "more connections than the server takes": ({"config": {"connections": {"max": 1048577}}}, "/config/connections/max"),
@@ -117,16 +117,16 @@ REFUSED = {
     "a model name that leaves its directory": (model(name="../etc"), "/models/0/name"),
     "a model path that climbs": (
         model(source={"persistentVolumeClaim": {"claimName": "c", "subPath": "../other"}}), "/models/0/source/persistentVolumeClaim/subPath"),
-    "a model image that moves": (model(source={"imageVolume": {"reference": "models/m:latest"}}), "/models/0/source/imageVolume/reference"),
+    "a model image with a mutable tag": (model(source={"imageVolume": {"reference": "models/m:latest"}}), "/models/0/source/imageVolume/reference"),
     "a model image without a version": (model(source={"initContainer": {"image": "models/m"}}), "/models/0/source/initContainer/image"),
     "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
     "a tei profile of a model that is not served": ({"config": {"tei": {"model": "other:archive"}}}, "config.tei.model other:archive is none of models"),
-    "an image that moves": ({"image": {"tag": "latest"}}, "/image/tag"),
+    "an image with a mutable tag": ({"image": {"tag": "latest"}}, "/image/tag"),
     "memory without a limit": ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),
-    "a memory limit that is none": ({"resources": {"limits": {"memory": "0Gi"}}}, "/resources/limits/memory"),
-    "a memory limit that is none, as a number": ({"resources": {"limits": {"memory": 0}}}, "/resources/limits/memory"),
-    "a CPU limit that is none": ({"resources": {"limits": {"cpu": "0"}}}, "/resources/limits/cpu"),
-    "a CPU limit that is none, as a number": ({"resources": {"limits": {"cpu": 0}}}, "/resources/limits/cpu"),
+    "a memory limit of zero": ({"resources": {"limits": {"memory": "0Gi"}}}, "/resources/limits/memory"),
+    "a memory limit of zero, as a number": ({"resources": {"limits": {"memory": 0}}}, "/resources/limits/memory"),
+    "a CPU limit of zero": ({"resources": {"limits": {"cpu": "0"}}}, "/resources/limits/cpu"),
+    "a CPU limit of zero, as a number": ({"resources": {"limits": {"cpu": 0}}}, "/resources/limits/cpu"),
     "as many threads as the node has cores": ({"resources": {"limits": {"cpu": None}}}, "at '/config'"),
     "a gateway without a parent": ({"gateway": {"enabled": True}}, "/gateway/parentRefs"),
     "a gateway that the network policy keeps out": (GATEWAY, "gateway.enabled: the network policy keeps the gateway out, because networkPolicy.grpc.from is empty"),
@@ -137,7 +137,7 @@ REFUSED = {
     "a rule that admits every peer": ({"networkPolicy": {"ingress": [{"ports": [{"port": 1}]}]}}, "/networkPolicy/ingress/0"),
     "root": ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
     "a container as root": ({"securityContext": {"runAsUser": 0}}, "/securityContext/runAsUser"),
-    "perhaps root": ({"podSecurityContext": {"runAsNonRoot": False}}, "/podSecurityContext/runAsNonRoot"),
+    "a pod that may run as root": ({"podSecurityContext": {"runAsNonRoot": False}}, "/podSecurityContext/runAsNonRoot"),
     "a privileged container": ({"securityContext": {"privileged": True}}, "'privileged' not allowed"),
     "more privileges": ({"securityContext": {"allowPrivilegeEscalation": True}}, "/securityContext/allowPrivilegeEscalation"),
     "a capability": ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}, "'add' not allowed"),
@@ -156,12 +156,12 @@ REFUSED = {
     "a mount over the chart's": (
         {"extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/longembed/"}]},
         "extraVolumeMounts[0].mountPath /etc/longembed/ is mounted already"),
-    "a sidecar called as the server": (
+    "a sidecar with the name of the server": (
         {"extraContainers": [{"name": "server", "image": "a:1"}]}, "extraContainers[0].name server is the name of another container of the pod"),
-    "a sidecar called as an init container": (
+    "a sidecar with the name of an init container": (
         {"initContainers": [{"name": "a", "image": "a:1"}], "extraContainers": [{"name": "a", "image": "a:1"}]},
         "extraContainers[0].name a is the name of another container of the pod"),
-    "a sidecar's image that moves": ({"extraContainers": [{"name": "a", "image": "a:latest"}]}, "/extraContainers/0/image"),
+    "a sidecar's image with a mutable tag": ({"extraContainers": [{"name": "a", "image": "a:latest"}]}, "/extraContainers/0/image"),
     "a misspelt field of a sidecar": ({"extraContainers": [{"name": "a", "image": "a:1", "commnad": []}]}, "'commnad' not allowed"),
     "an object of no kind": ({"extraObjects": [{"apiVersion": "v1"}]}, "/extraObjects/0"),
     "a misspelt relabeling": ({"serviceMonitor": {"enabled": False, "relabelings": [{"targetLable": "a"}]}}, "'targetLable' not allowed"),
@@ -173,11 +173,11 @@ REFUSED = {
         {"gateway": {**HTTP_ROUTE["gateway"]}, **LET_IN, "http": {"enabled": False}}, "gateway.httpHostnames: there is no HTTP port to pass calls to"),
     "a name of two routes": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["a.example"]}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
-    "a route of every name and another": (
+    "a GRPCRoute for every host and an HTTPRoute": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": []}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
-    "a node's port for HTTP without one": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
+    "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
     "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "an empty peer": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
@@ -196,7 +196,7 @@ def test_refused(case):
 TAKEN = {
     "a grace period of a second more": {"terminationGracePeriodSeconds": 86},
     "a drain as long as bulk calls may wait": drain(f"{BULK_WAIT}s"),
-    "a drain as long as bulk calls of these values may wait": drain("20s", max_bulk_queue_wait="20s"),
+    "a drain as long as bulk calls may wait, which is in the values": drain("20s", max_bulk_queue_wait="20s"),
     "as many connections as the server takes": {"config": {"connections": {"max": 1048576}}},
     "little of everything": {"resources": {"limits": {"cpu": "0.5", "memory": "0.5Gi"}}},
     "keys with TLS and reflection": {**KEYS, **TLS, "config": {"reflection": True, "channelz": True}},
@@ -220,7 +220,7 @@ TAKEN = {
         "autoscaling": {"hpa": {"enabled": True, "cpuUtilization": 0, "queueWait": {"enabled": True}}}, "resources": {"requests": {"cpu": None}}},
     "a budget that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": 2}},
     "a share that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": "66%"}},
-    "a budget of none of one": {"replicas": 1},
+    "the default budget with one replica": {"replicas": 1},
     "the second of two GPUs": {**model(device="cuda:1", precision="fp16"), "gpu": {"enabled": True, "count": 2}},
     "threads without a CPU limit": {"resources": {"limits": {"cpu": None}}, "config": {"compute_threads": 4}},
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},

@@ -148,7 +148,7 @@ def test_keda_authentication():
     assert "authenticationRef" not in found["cpu"]
 
 
-def test_scaling_reads_metrics_that_there_are():
+def test_scaling_reads_metrics_that_exist():
     names = (ROOT / "server/telemetry/metric_names.h").read_text()
     queries = [trigger["metadata"]["query"] for trigger in keda(runningBatches="1")["triggers"] if trigger["type"] == "prometheus"]
     used = {re.sub(r"_sum$", "", name) for query in queries for name in re.findall(r"longembed_\w+", query)}

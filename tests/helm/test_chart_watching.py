@@ -20,7 +20,7 @@ def rules(manifests) -> list[dict]:
     return [rule for group in manifests.one("PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
 
 
-def test_nothing_of_the_operators_by_default():
+def test_no_objects_of_the_prometheus_operator_by_default():
     assert {document["kind"] for document in render().documents}.isdisjoint({"ServiceMonitor", "PrometheusRule"})
     assert len(render().all("ConfigMap")) == 1
 
@@ -84,11 +84,11 @@ def test_alerts_can_be_left_out():
     assert everything - fewer == {"LongembedQueueWait", "LongembedReleaseAbsent"}
 
 
-def test_second_release_of_a_prometheus_brings_its_own_alert_only():
+def test_a_second_release_under_one_prometheus_brings_only_its_own_alert():
     assert [rule["alert"] for rule in rules(with_rule(shippedRules=False))] == ["LongembedReleaseAbsent"]
 
 
-def test_absence_is_of_the_job_that_the_service_monitor_names():
+def test_the_release_absent_alert_needs_the_job_of_the_service_monitor():
     alerts = {rule.get("alert") for rule in rules(render({"prometheusRule": {"enabled": True}}))}
     assert "LongembedAbsent" in alerts and "LongembedReleaseAbsent" not in alerts
 

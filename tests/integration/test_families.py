@@ -33,7 +33,7 @@ POOLING = {
 FLAGS = Path("/proc/cpuinfo").read_text().split()
 NATIVE = "avx2" in FLAGS or "asimd" in FLAGS
 BFLOAT16_KERNELS = ("avx512-amx", "avx512-bf16", "neon-bf16")  # Kernel sets that multiply in bfloat16. All others multiply rows of float32.
-REACH = 8  # The reach of local layers. Both checkpoints with local layers see 16 tokens.
+REACH = 8  # The reach of local layers. In both checkpoints that have them, a local layer sees 16 tokens.
 FIRST_ROW = {"roberta": 2, "distilbert": 0, "mpnet": 2}  # The first row of transformers' position table that is used.
 BASE = 777_777.0
 DENSE = {name: torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for name, shape in {"linear.weight": (40, 64), "linear.bias": (40,)}.items()}
@@ -202,9 +202,9 @@ def rounded(reference: torch.nn.Module, precision: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", POOLING)
-def test_narrow_precisions_round_what_products_take(narrow, exported, pb, kind):
-    """Compares with transformers' networks whose operands are rounded. Networks in float32 differ from these by up to 0.02. Float noise that flips
-    an integer costs 1e-4. bfloat16 attention rounds more than the operands."""
+def test_narrow_precisions_round_the_operands_of_products(narrow, exported, pb, kind):
+    """Compares with transformers' networks whose operands are rounded. Cosines with networks in float32 are lower by up to 0.02.
+    Float noise that changes a rounded integer lowers a cosine by 1e-4. bfloat16 attention rounds more than the operands."""
     (stub, precision, kernels), checkpoint = narrow, exported[1][kind]
     # With bfloat16 attention, or with one scale per pair of weights, the server rounds more than the oracle.
     rounds_more = (*BFLOAT16_KERNELS, "avx512", "avx2")
@@ -236,7 +236,7 @@ def shape_of(kind: str, checkpoint) -> Shape:
 
 
 @pytest.mark.parametrize("kind, extension", [(kind, e) for kind in POOLING for e in (TABLE if kind in FIRST_ROW else ROTARY)], ids=str)
-def test_every_extension_is_its_formulas_in_the_network_of_transformers(native, exported, pb, kind, extension):
+def test_every_extension_matches_its_formulas_in_the_network_of_transformers(native, exported, pb, kind, extension):
     """Local layers keep their window, base and scale, and MPNet keeps its bias."""
     checkpoint, rng = exported[1][kind], random.Random(f"{kind} {extension}")
     most = (LO if extension == {"resonance": True} else 2 * LO - 2 if "shifted_rotary" in extension else 3 * LO) - 2
@@ -251,7 +251,7 @@ CALIBRATED = [{"interpolation": {}, "attention_calibration": {"basket": 7, "laye
 
 
 @pytest.mark.parametrize("kind, extension", [(kind, e) for kind in POOLING if kind not in FIRST_ROW for e in CALIBRATED], ids=str)
-def test_calibration_is_its_formula_in_the_network_of_transformers(served, pb, kind, extension):
+def test_calibration_matches_its_formula_in_the_network_of_transformers(served, pb, kind, extension):
     """Local layers count among the layers, but calibration does not change them."""
     (stub, checkpoints), rng = served, random.Random(f"{kind} {extension}")
     checkpoint, most = checkpoints[kind], 3 * LO - 2
@@ -263,7 +263,7 @@ def test_calibration_is_its_formula_in_the_network_of_transformers(served, pb, k
 
 
 @pytest.mark.parametrize("kind", FIRST_ROW)
-def test_calibration_by_the_kernels_is_that_by_the_formula_of_libtorch(native, torchscript, pb, kind):
+def test_calibration_by_the_kernels_equals_that_by_libtorch(native, torchscript, pb, kind):
     """MPNet's logits include its bias. The two engines share no code."""
     rng = random.Random(kind)
     contents = [[rng.randrange(4, 190) for _ in range(n)] for n in (3 * LO - 2, LO + 5)]
@@ -275,7 +275,7 @@ def test_calibration_by_the_kernels_is_that_by_the_formula_of_libtorch(native, t
 
 
 @pytest.mark.parametrize("kind, extension", [("mpnet", {"ntk": {"factor": 2}}), ("mpnet", {"self_extend": {}}), ("roberta", {"yarn": {}})])
-def test_a_rotary_method_is_refused_in_words_where_positions_are_a_table(served, pb, kind, extension):
+def test_a_rotary_method_is_refused_with_a_reason_where_positions_are_a_table(served, pb, kind, extension):
     with pytest.raises(grpc.RpcError) as refused:
         vectors_of(served[0], pb, kind, [[5, 6]], extension)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT

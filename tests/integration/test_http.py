@@ -48,7 +48,7 @@ def tei(tmp_path_factory, http_channel):
 # ------------------------------------------------------------------------------------------------------------------------ OpenAI
 
 
-def test_openai_lists_are_embed(web, embed):
+def test_openai_answers_a_list_as_embed_does(web, embed):
     expected = embed(TEXTS)
     answer = web.ok("/v1/embeddings", {"input": TEXTS, "model": MODEL})
     assert [item["index"] for item in answer["data"]] == [0, 1, 2, 3]
@@ -171,7 +171,7 @@ def test_tei_sparse_needs_a_sparse_model(web):
 # ------------------------------------------------------------------------------------------------------------------------ Cohere
 
 
-def test_cohere_types_are_made_of_embeds_floats(web, embed):
+def test_cohere_types_are_converted_from_the_floats_of_embed(web, embed):
     for kind, name in (("search_query", "query"), ("search_document", "passage")):
         expected = np.array(vectors(embed(TEXTS, prompt_name=name)), "f4")
         types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -199,7 +199,7 @@ def test_cohere_types_are_made_of_embeds_floats(web, embed):
     ],
 )
 def test_zero_is_not_the_default(web, path, body, status, place):
-    """A count of 0 was taken for one that is absent."""
+    """A count of 0 was once treated as an absent field."""
     error = web.refused(path, body, status)
     assert functools.reduce(dict.get, place, error) == next(name for name in body if body[name] == 0), error
 
@@ -224,7 +224,7 @@ def test_cohere_truncates_as_cohere_does(web, embed):
 # ------------------------------------------------------------------------------------------------------------------ longembed.v1
 
 
-def test_longembed_is_grpcs_messages(web, embed, pb):
+def test_longembed_json_has_the_messages_of_grpc(web, embed, pb):
     body = {"options": {"extension": {"windows": {"tokens": 128}}, "output": "WINDOW_VECTORS"}, "inputs": [{"text": LONG}]}
     answer = web.ok("/longembed/v1/embed", body)
     windows = pb[0].Extension.Windows(tokens=128)
@@ -335,7 +335,7 @@ def test_metrics_count_calls_by_method(web, http_server):
     assert scrape(http_server).total("longembed_requests_total", method="openai.Embeddings", code="INVALID_ARGUMENT") > 0
 
 
-def test_a_taken_port_is_a_problem_of_its_key(tmp_path, http_server):
+def test_a_taken_port_is_reported_under_its_config_key(tmp_path, http_server):
     config = tmp_path / "config.yaml"
     config.write_text(f"listen: 127.0.0.1:0\nhttp_listen: 127.0.0.1:{http_server.http_port}\nmetrics_listen: 127.0.0.1:0\nmodels: [{{path: nowhere}}]\n")
     ended = subprocess.run([BUILD / "longembed-server", "--config", config], capture_output=True, text=True, timeout=120)
@@ -417,7 +417,7 @@ def begin_long_call(server, web: Http, key: str) -> tuple[threading.Thread, list
     return thread, answers
 
 
-def test_overload_says_when_to_come_again(secured, authority):
+def test_refusals_for_overload_carry_a_retry_delay(secured, authority):
     web = Http(secured.http_port, tls_of(authority))
     thread, answers = begin_long_call(secured, web, f"small-{KEY}")
     refused = [web.post(path, body(TEXT), x_api_key=f"small-{KEY}") for path, body in ROUTES.items()]
@@ -435,7 +435,7 @@ def test_plaintext_and_foreign_authorities_are_shut_out(secured, tmp_path):
         Http(secured.http_port, tls_of(Authority(tmp_path, "other"))).get("/health")
 
 
-def test_a_client_is_its_certificate_as_in_grpc(tmp_path, authority, pb):
+def test_the_certificate_identifies_the_client_as_in_grpc(tmp_path, authority, pb):
     tls = f"tls: {{certificate: {authority.folder / 'server.pem'}, key: {authority.folder / 'server.key'}, client_ca: {authority.certificate}}}\n"
     running = start_server(tmp_path, [MODEL], extra=LISTENS + tls)
     try:

@@ -23,7 +23,7 @@ def test_a_decoder_goes_through_export_load_and_serve_in_its_own_precision(tmp_p
     assert float(rows["export's own check, cosine to transformers in fp32"]) >= 0.99999
     cosines = {what.split(",")[0]: [float(cosine) for cosine in figure.split(", ")] for what, figure in rows.items() if "a few layers" in what}
     assert cosines.keys() == {*precisions, "fp32"}
-    # bf16 weights of the checkpoint are exact in both precisions. If products are bf16 as well, they cause the rounding errors.
+    # fp32 and bf16 hold the checkpoint's bf16 weights exactly. Kernels that also multiply in bf16 cause rounding errors.
     assert min(cosines["fp32"]) >= 0.99999 and min(cosines.get("bf16", [1])) >= 0.999 and min(cosines.get("int8", [1])) >= 0.999
     for precision in precisions:
         assert f"{precision}: cancelled half-way, ms to the last work" in rows

@@ -1,4 +1,4 @@
-"""Tests late chunking of a text of 131,072 tokens: it needs the memory of only one macro-window, and its states equal those of transformers."""
+"""Tests late chunking of a text of 131,072 tokens: it needs the memory of only one window, and its states equal those of transformers."""
 
 import random
 import re

@@ -153,18 +153,18 @@ def name_of(value) -> str:
 
 
 @pytest.mark.parametrize("kind, extension", CASES, ids=name_of)
-def test_a_method_is_its_formulas_alone_and_batched(models, kind, extension):
+def test_a_method_matches_its_formulas_alone_and_batched(models, kind, extension):
     compare_with_formulas(models, kind, extension)
 
 
 @pytest.mark.parametrize("kind, extension", CALIBRATED_CASES + [(kind, extension) for kind in ROPE for extension in DUAL_CHUNK], ids=name_of)
-def test_a_method_is_its_formulas_with_libtorch(by_libtorch, kind, extension):
+def test_a_method_matches_its_formulas_with_libtorch(by_libtorch, kind, extension):
     compare_with_formulas(by_libtorch, kind, extension)
 
 
 def compare_with_formulas(models, kind: str, extension: dict):
     rng = random.Random(f"{kind} {extension}")
-    extension = {**extension, "when": "ALWAYS"}  # The planner's tests check that texts which LONG leaves plain are equal to the last bit.
+    extension = {**extension, "when": "ALWAYS"}  # The planner's tests check that texts that `when: LONG` leaves plain are equal to the last bit.
     most = capacity(extension) - 2
     contents = [random_ids(rng, n) for n in (most, 1, min(most, LO), *(rng.randint(1, most) for _ in range(5)))]
     batched = models.vectors(kind, contents, extension)
@@ -407,7 +407,7 @@ def test_windows_compose_with_every_positions_method(models, kind, aggregation):
         windows = {"tokens": tokens, "overlap": rng.randint(0, tokens - overhead - 1), "last": rng.choice(["SHORT", "BACK_EXTENDED"]), "aggregation": aggregation}
         content = random_ids(rng, rng.randint(LO + 1, 4 * LO))
         ranges = cut(len(content), tokens - overhead, windows["overlap"], windows["last"])
-        # The method applies to a window within Lo with the window's own length. A window is not a short input.
+        # The method applies even to a window within Lo, with the window's own length. `when` looks at the input, not at its windows.
         rows = [expected(models, kind, content[a:b], {**extension, "when": "ALWAYS"}) for a, b in ranges]
         result = models.stub.Embed(models.request(kind, [content], {**extension, "windows": windows})).results[0]
         assert [(s.content.start, s.content.end) for s in result.sequences] == ranges
@@ -418,7 +418,7 @@ def test_windows_compose_with_every_positions_method(models, kind, aggregation):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("numbers", [{"norm_temperature": 0.5}, {"norm_temperature": 4.0}, {"top": 1}, {"top": 2}, {"top": 99}], ids=name_of)
-def test_numbers_of_an_aggregation_are_its_formulas(models, kind, numbers):
+def test_parameters_of_an_aggregation_match_its_formulas(models, kind, numbers):
     content = random_ids(random.Random(f"{kind} {numbers}"), 100)
     ranges = cut(100, 20 - len(whole(kind, [])), 0, "SHORT")
     rows = [expected(models, kind, content[a:b], {"when": "ALWAYS"}) for a, b in ranges]
@@ -695,7 +695,8 @@ def test_a_bad_recommendation_ends_the_start(tmp_path):
 
 
 def test_a_tuned_table_through_the_server(models, tmp_path, pb):
-    """Within Lo, vectors are those of the original model. Beyond Lo every row of the table is used, and with a method the stride of the table."""
+    """Within Lo, vectors are those of the original model. Beyond Lo every row of the table is used. A
+    method multiplies its positions by the table's stride."""
     folder = tiny_checkpoints.expand_positions(tiny_checkpoints.save("bert", tmp_path / "checkpoint"), 3)
     assert main([str(folder), "--out", str(tmp_path / "tuned"), "--name", "tuned", "--pooling", POOLING["bert"], "--position-stride", "3"]) == 0
     shape = explicit_model.shape_of("bert", sources.read_directory(folder), LO)

@@ -31,8 +31,8 @@ def await_text(path: Path, text: str, seconds: float = 60) -> None:
 
 
 def await_signals(process: subprocess.Popen, seconds: float = 60) -> None:
-    """Waits until the process handles signals. It ignores SIGRTMAX last and permanently. Signal masks cannot be used, since they also change
-    earlier, while libraries start threads."""
+    """Waits until the process handles signals. Its last step of setup is to ignore SIGRTMAX, and that stays so. Signal masks cannot be
+    used, since they also change earlier, while libraries start threads."""
     deadline = time.monotonic() + seconds
     while not int(re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGRTMAX - 1) & 1:
         assert time.monotonic() < deadline
@@ -63,7 +63,7 @@ def stuck(tmp_path):
 
 
 @pytest.mark.parametrize("megabytes", [90, 100])
-def test_a_process_without_memory_or_threads_ends_with_a_sentence(stuck, megabytes):
+def test_a_process_without_memory_or_threads_ends_with_a_readable_error(stuck, megabytes):
     limit = megabytes * 1_000_000
     process, log = stuck(through=("prlimit", f"--data={limit}"))
     try:
@@ -139,7 +139,7 @@ def test_the_limits_are_logged_by_name(stuck):
         assert f'"{name}":' in log.read_text()
 
 
-def test_the_port_is_taken_while_models_load(stuck):
+def test_the_port_is_bound_while_models_load(stuck):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -181,7 +181,7 @@ def full_pipe() -> tuple[int, int]:
     return reader, writer
 
 
-def test_a_stalled_log_holds_neither_start_nor_signals(stuck):
+def test_a_stalled_log_holds_up_neither_start_nor_signals(stuck):
     reader, writer = full_pipe()
     process, _ = stuck(stderr=writer)
     await_signals(process)
@@ -199,7 +199,7 @@ def embed(pb, port: int, text: str = "a", **options):
         return pb[1].EmbeddingServiceStub(channel).Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=text)]), timeout=20, **options)
 
 
-def test_a_stalled_log_holds_no_call_and_no_drain(tmp_path, pb):
+def test_a_stalled_log_holds_up_no_call_and_no_drain(tmp_path, pb):
     running = start_server(tmp_path, ["e5-small-v2"], "log: {level: info}\n")
     config = (tmp_path / "config.yaml").read_text()
     assert running.stop() == 0

@@ -83,7 +83,7 @@ def test_errors_carry_details(stub, pb):
         (b"", "NO_INPUTS", "inputs"),
     ],
 )
-def test_raw_bytes_get_an_answer_with_words(channel, payload, reason, said):
+def test_invalid_raw_bytes_are_refused_with_a_reason(channel, payload, reason, said):
     call = channel.unary_unary("/longembed.v1.EmbeddingService/Embed")
     with pytest.raises(grpc.RpcError) as error:
         call(payload)
@@ -124,7 +124,7 @@ def embedded_inputs(server) -> float:
     return float(next(line.split()[-1] for line in metrics(server).splitlines() if line.startswith("longembed_inputs_total{")))
 
 
-def test_a_deadline_on_a_long_queue_never_reaches_the_model(server, stub, pb):
+def test_a_call_that_is_late_in_a_long_queue_never_reaches_the_model(server, stub, pb):
     before = embedded_inputs(server)
     crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 16)
     waiting = [stub.Embed.future(crowd) for _ in range(3)]
@@ -305,7 +305,7 @@ def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
 
 
 @pytest.mark.parametrize("what", ["Health.Watch", "reflection"])
-def test_streams_of_grpcs_own_do_not_hold_up_the_end(tmp_path, what):
+def test_grpcs_own_streams_do_not_hold_up_the_end(tmp_path, what):
     running = start_server(tmp_path, ["e5-small-v2"])
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         end = threading.Event()
@@ -381,7 +381,7 @@ def test_scrapes_do_no_harm_while_models_load(tmp_path):
     assert seen == {f"number {i}" for i in range(4)}
 
 
-def test_nobody_who_reads_the_log_is_needed(tmp_path):
+def test_the_server_needs_no_reader_of_its_log(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: ''\nmodels: [{{path: {MODELS / 'e5-small-v2'}}}]\n")
     process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=subprocess.PIPE)
@@ -404,7 +404,7 @@ def test_keys_are_read_again_though_nobody_calls(tmp_path):
     assert running.stop() == 0
 
 
-def test_a_broken_config_is_told_and_changes_nothing(tmp_path, pb):
+def test_a_broken_config_is_reported_and_changes_nothing(tmp_path, pb):
     running = start_server(tmp_path, ["e5-small-v2"], "log: {level: info}\n")
     config = tmp_path / "config.yaml"
     good = config.read_text()

@@ -80,7 +80,7 @@ def expected(shape: explicit_model.Shape, content: list[int], extension: dict) -
     return unit(sum(encoded(shape, whole(shape, part), {}) for part in (content[:room], content[-room:])))
 
 
-def test_a_method_is_its_formulas(served):
+def test_a_method_matches_its_formulas(served):
     stub, pb, shape, length, extensions = served
     rng = random.Random(length)
     content = [rng.randrange(1000, 20000) for _ in range(length - len(whole(shape, [])))]

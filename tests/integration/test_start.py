@@ -127,7 +127,7 @@ def test_two_models_of_one_name(config, model):
     assert checked.returncode == 1 and checked.stderr == "models[1]: two models are named e5-small-v2; give one of them another name in the config\n"
 
 
-def test_a_wrong_config_is_another_exit_status(config):
+def test_a_wrong_config_has_another_exit_status(config):
     path = config("reflection: maybe\nmodels: [{path: m}]\nlimits: {max_queue_wait: 5}\n")
     checked = run("--check-config", "--config", path)
     assert checked.returncode == 2
@@ -162,7 +162,7 @@ def test_what_ends_a_start_is_a_json_line(config):
     assert [line["why"].split(":")[0] for line in fatal] == ["listen", "metrics_listen"] and all("time" in line for line in fatal)
 
 
-def test_so_is_a_problem_of_the_config_itself(config):
+def test_a_problem_of_the_config_itself_is_a_json_line_too(config):
     path = config("reflection: 1\nchannelz: 2\nmodels: [{path: m}]\n")
     ended = run("--config", path)
     assert ended.returncode == 2 and [json.loads(line)["why"].split(":")[1] for line in ended.stderr.splitlines()] == [" line 1", " line 2"]

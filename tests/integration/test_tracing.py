@@ -198,7 +198,7 @@ def test_http_calls_are_spans(traced, collector):
     assert span.status.code == 2 and attributes(span)["longembed.reason"] == "UNKNOWN_MODEL"
 
 
-def test_the_environment_is_asked_and_spans_are_flushed_at_the_end(tmp_path, otlp, pb, monkeypatch):
+def test_environment_variables_are_read_and_spans_are_flushed_at_the_end(tmp_path, otlp, pb, monkeypatch):
     collector = Collector(otlp)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "from-the-environment")

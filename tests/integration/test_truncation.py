@@ -152,7 +152,7 @@ def test_max_tokens_of_windows_does_not_tokenize_the_rest(served, name):
     assert list(result.embeddings[0].values) == list(served.stub.Embed(alone).results[0].embeddings[0].values)
 
 
-def test_spans_of_a_truncated_text_are_those_of_the_whole(served):
+def test_a_truncated_text_with_sentence_spans_is_tokenized_whole(served):
     text = "The river. It's a mill. " * 5000
     options = served.options("wordpiece", "END", output=served.pb.EmbedOptions.SPAN_VECTORS, spans={"sentences": {}})
     result = served.embed(options, text)

@@ -214,7 +214,7 @@ def check_reload(transport: Transport, keys: Path, caller: Caller, report: Repor
         keys.unlink() if content is None else keys.write_text(content)
         time.sleep(2.5)
         codes = code([]), code(RIGHT["x-api-key"]), code(later)
-        report.bar(f"{name}: the old keys stay in use", codes == ("UNAUTHENTICATED", "UNAUTHENTICATED", "OK"), f"without, taken out, right: {codes}")
+        report.bar(f"{name}: the old keys stay in use", codes == ("UNAUTHENTICATED", "UNAUTHENTICATED", "OK"), f"no key, removed key, current key: {codes}")
 
 
 def check_leaks(replicas: list[Replica], caller: Caller, report: Report) -> None:

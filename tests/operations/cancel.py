@@ -160,6 +160,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of each kind")
     parser.add_argument("--calls", type=int, default=32, help="that wait in a round, with 16 inputs each")
-    parser.add_argument("--blocker-seconds", type=float, default=6, help="how long the call keeps the workers busy that the others wait behind; > 2")
+    parser.add_argument("--blocker-seconds", type=float, default=6, help="how long the blocker keeps the workers busy; more than 2")
     parser.add_argument("--slack", type=float, default=1.0, help="factor on the 100 ms, for machines that are shared")
     run("cancel", parser, body)

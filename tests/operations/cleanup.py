@@ -49,12 +49,12 @@ class Cell:
         if self.kind == "health watch" and self.stage != "answering":
             return "health does no work"
         if self.kind == "health watch" and self.ending == "server error":
-            return "a watch has no error: a service that is not served is an answer"
+            return "a watch has no error: it answers that a service is not served"
         if self.kind.startswith("tei") and self.stage == "tokenizing":
             return "tokenizing stops at one window of tokens, in less than a scrape takes"
         if self.ending == "server error" and not self.stream:
             if self.stage == "queued":
-                return "what waits of a unary call fails for its client alone, or with the encoder"
+                return "a queued unary call fails only through its client or through the encoder"
             if self.stage == "in a batch":
                 return "needs an encoder that fails: the C++ tests have one"
             if self.stage == "answering":
@@ -82,7 +82,7 @@ class Bench:
         return request.SerializeToString()
 
     def message(self, cell: Cell, windows: bool) -> bytes:
-        """`windows` requests a text that takes long to tokenize. For an error, it is a text that turns out to be too long."""
+        """With `windows`, the text takes long to tokenize. If a unary call must end with an error, the text is also too long for the server."""
         if cell.kind.startswith("tei"):
             return self.tei.EmbedRequest(inputs=LONG, truncate=True).SerializeToString()
         if cell.kind == "health watch":
@@ -142,8 +142,8 @@ def end(cell: Cell, client: RawClient, stream: int) -> None:
     elif cell.ending == "reset":
         client.abort()
     elif cell.ending == "server error" and cell.stream:
-        # The server first answers messages that it has already read. If the client does not read, or does not wait for a long text, the call ends
-        # shortly after.
+        # The server first answers messages that it has already read. At the stages below, this takes long (a long text) or never
+        # ends (a client that does not read), so the client closes its connection.
         try:
             client.send(stream, MALFORMED, end=True, seconds=2)
         except Stuck:
@@ -225,6 +225,6 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--apart", action="store_true", help="one cell at a time; else the kinds of an ending and a stage together, and one drain")
+    parser.add_argument("--apart", action="store_true", help="run each cell alone; otherwise cells of one ending and stage, or of a drain, together")
     parser.add_argument("--only", default="", help='cells whose name has this in it, as in "Embed x cancel x queued"')
     run("cleanup", parser, body)

@@ -145,7 +145,7 @@ def step_and_back(clock: Clock, step: int, replica: Replica, seconds: float, rep
     # Allows for the calls or batches that can run at the same time. A call in progress at the first scrape began at most a second before it.
     truth = max(CALLERS + 1, os.cpu_count() or 1) * (time.monotonic() - began + 1)
     wrong = [f"{name}: {grown[name]:+.1f} s, lowest {lowest[name]:+.1f} s" for name in HISTOGRAMS if grown[name] > truth or lowest[name] < -1e-6]
-    report.bar(f"{step:+d} s and back: histograms moved by what has passed", not wrong, f"at most {truth:.0f} s: {wrong or grown}")
+    report.bar(f"{step:+d} s and back: no histogram shrinks, or grows by more than the elapsed time", not wrong, f"at most {truth:.0f} s: {wrong or grown}")
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def compete(arguments: argparse.Namespace, replica: Replica, texts: Path, each: 
     elapsed = max(arguments.seconds, max(ok, default=0) - began)
     in_sequence = elapsed / lone
     report.figure(f"{name}, answers by code", result["codes"])
-    report.figure(f"{name}, one after the other would be", in_sequence)
+    report.figure(f"{name}, calls that one caller would make", in_sequence)
     report.bar(
-        f"{name}: answered in time >= {arguments.goodput:.0%} of one after the other",
+        f"{name}: answered in time >= {arguments.goodput:.0%} of the calls of one caller",
         len(ok) >= arguments.goodput * in_sequence,
         f"{len(ok)} of {in_sequence:.1f} in {elapsed:.0f} s, {result['codes'].get('DEADLINE_EXCEEDED', 0)} late",
     )
@@ -60,9 +60,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of each round")
     parser.add_argument("--callers", type=int, default=24)
-    parser.add_argument("--texts", type=int, default=16, help="of 512 tokens a call")
-    parser.add_argument("--lone-seconds", type=float, default=0, help="as many texts, up to --texts, as make a lone call last so long; 0 = --texts")
-    parser.add_argument("--lone-calls", type=int, default=5, help="that a lone call's duration is the mean of")
-    parser.add_argument("--factors", type=float, nargs="+", default=[5, 8], help="deadline over a lone call's duration, a round each")
-    parser.add_argument("--goodput", type=float, default=0.85, help="share of one after the other; lower where the machine is shared")
+    parser.add_argument("--texts", type=int, default=16, help="texts of 512 tokens in each call")
+    parser.add_argument("--lone-seconds", type=float, default=0, help="texts in a call that takes so long alone, at most --texts; 0 = --texts")
+    parser.add_argument("--lone-calls", type=int, default=5, help="lone calls whose mean duration counts")
+    parser.add_argument("--factors", type=float, nargs="+", default=[5, 8], help="deadline as a multiple of a lone call's duration; one round for each")
+    parser.add_argument("--goodput", type=float, default=0.85, help="least share of the calls of one caller; lower where the machine is shared")
     run("goodput", parser, body)

@@ -69,7 +69,7 @@ def run(name: str, parser: argparse.ArgumentParser, body: Callable[[argparse.Nam
     """Runs a script in its own temporary folder, which is kept if a check fails."""
     parser.add_argument("--model", default="e5-small-v2", help="a folder of models/")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--folder", type=Path, help="where configs, logs and outputs go and stay; otherwise they go when all bars passed")
+    parser.add_argument("--folder", type=Path, help="keeps configs, logs and outputs here; without it they are deleted if all bars passed")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix=f"longembed-{name}-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -190,7 +190,7 @@ def counters_add_up(history: History, before, after, method: str = "Embed", alon
     for code in sorted((set(told) | {"OK", "RESOURCE_EXHAUSTED"}) - LOCAL):
         counted = grown("longembed_requests_total", method=method, code=code)
         if not told[code] <= counted <= (told[code] + unsure if alone else float("inf")):
-            wrong.append(f"requests_total of {code} grew by {counted:.0f}, callers were told {told[code]} times, and {unsure} could not tell")
+            wrong.append(f"requests_total of {code} grew by {counted:.0f}, callers received {told[code]}, and {unsure} calls had no answer")
     total = grown("longembed_requests_total", method=method)
     if alone and total > len(history.calls):
         wrong.append(f"requests_total grew by {total:.0f}, callers sent {len(history.calls)}")
@@ -199,7 +199,7 @@ def counters_add_up(history: History, before, after, method: str = "Embed", alon
     tokens = sum(outcome.tokens for _, outcome in history.finals())
     counted = grown("longembed_tokens_total")
     if not tokens <= counted or alone and unsure == 0 and tokens != counted:
-        wrong.append(f"tokens_total grew by {counted:.0f}, callers were answered {tokens} tokens")
+        wrong.append(f"tokens_total grew by {counted:.0f}, callers' answers have {tokens} tokens")
     return wrong
 
 
@@ -210,12 +210,12 @@ def judge(report, what: str, history: History, reference: History | None = None,
     def bar(name: str, violations: list[str]) -> None:
         report.bar(f"{what}, history: {name}", not violations, f"{len(violations)} wrong, {violations[:3]}" if violations else f"{len(history.calls)} calls")
 
-    bar("one final outcome an id", one_outcome_each(history))
+    bar("one final outcome per id", one_outcome_each(history))
     bar("refusals carry RetryInfo, pushback and a reason", refusals_carry_hints(history))
     bar(f"nothing OK more than {DEADLINE_SLACK:g} s after its deadline", nothing_ok_late(history))
     if reference is not None:
         bar("vectors are those of the texts alone", vectors_as_alone(history, reference))
-        report.figure(f"{what}: answers with the very bits of the text alone", "{} of {}".format(*equal_bits(history, reference)))
+        report.figure(f"{what}: answers with the same bits as the text alone", "{} of {}".format(*equal_bits(history, reference)))
     if metrics is not None:
         until(lambda: not counters_add_up(history, before, metrics(), **counters), 5, 0.2)
         bar("the server's counters add up", counters_add_up(history, before, metrics(), **counters))

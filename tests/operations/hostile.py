@@ -418,6 +418,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=20, help="of each attack")
     parser.add_argument("--only", default="", help="attacks whose function has this in its name")
     parser.add_argument(
-        "--floor-ms", type=float, default=0, help="a bystander's p99 below this is fine: for short runs and shared machines, where twice little is noise"
+        "--floor-ms", type=float, default=0, help="a bystander's p99 up to this passes; for short runs and shared machines, where 2x a low p99 is noise"
     )
     run("hostile", parser, body)

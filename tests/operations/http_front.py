@@ -180,7 +180,7 @@ def overload(folder: Path, arguments: argparse.Namespace, report: Report) -> Non
             thread.start()
         for thread in callers:
             thread.join(arguments.seconds + 90)
-        report.bar("overload: every call is answered, or told when to come again", set(codes) <= {200, 429} and codes[200] > 0 and not unsaid, str(dict(codes)))
+        report.bar("overload: every call is answered, or refused with a retry delay", set(codes) <= {200, 429} and codes[200] > 0 and not unsaid, str(dict(codes)))
         report.bar("overload: every vector is the one of a lone call", not wrong)
         counted = front.replica.metrics().total("longembed_requests_total", method="openai.Embeddings")
         report.bar("overload: metrics count the calls", counted == sum(codes.values()) + len(alone), f"{counted:.0f} of {sum(codes.values()) + len(alone)}")
@@ -273,7 +273,7 @@ def hostile(folder: Path, arguments: argparse.Namespace, report: Report) -> None
                 connection.close()
             fine = bool(served) and all(status == 200 for status, _ in served)
             slowest = max((seconds for _, seconds in served), default=0)
-            report.bar(f"hostile, {attack.__doc__}: a client that was there is served", fine, f"{len(served)} calls, slowest {slowest:.2f} s")
+            report.bar(f"hostile, {attack.__doc__}: a client that was connected before is served", fine, f"{len(served)} calls, slowest {slowest:.2f} s")
             report.bar(f"hostile, {attack.__doc__}: a new client is served within 5 s", until(lambda: fresh(front), 5))
         at_rest(front, report, "hostile")
         grown = (front.replica.rss() - before) / 2**20
@@ -297,7 +297,7 @@ def reset(connection: socket.socket) -> None:
 ENDINGS: dict[str, Callable[[socket.socket], None]] = {
     "closes": socket.socket.close,
     "resets": reset,
-    "says no more": lambda connection: connection.shutdown(socket.SHUT_WR),
+    "half-closes": lambda connection: connection.shutdown(socket.SHUT_WR),
     "waits": lambda connection: None,
 }
 
@@ -370,9 +370,9 @@ def drain(folder: Path, arguments: argparse.Namespace, report: Report) -> None:
         stop.set()
         for thread in callers:
             thread.join(60)
-        report.bar("drain: health says so before connections are refused", healthy == 200 and unhealthy)
+        report.bar("drain: health reports the drain before connections are refused", healthy == 200 and unhealthy)
         report.bar("drain: every call is answered", set(codes) == {200} and not lost, f"{dict(codes)} {lost[:3]}")
-        report.bar("drain: the server ends in order", status == 0 and "drained" in front.replica.log.read_text(), str(status))
+        report.bar("drain: the server ends drained, with exit status 0", status == 0 and "drained" in front.replica.log.read_text(), str(status))
 
 
 PARTS = {"keys": keys, "overload": overload, "hostile": hostile, "endings": endings, "drain": drain}
@@ -387,6 +387,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30, help="of overload")
     parser.add_argument("--connections", type=int, default=10000, help="of the flood")
-    parser.add_argument("--beyond-mib", type=float, default=0, help="that memory may have grown by beyond 64")
+    parser.add_argument("--beyond-mib", type=float, default=0, help="MiB that memory may have grown by, in addition to 64")
     parser.add_argument("--only", nargs="+", choices=PARTS)
     run("http_front", parser, body)

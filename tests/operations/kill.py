@@ -148,6 +148,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=20, help="kills, of the two replicas in turn")
     parser.add_argument("--every", type=float, default=5, help="seconds between kills")
     parser.add_argument("--client-kills", type=int, default=1, help="times that the client is killed too, in the middle of its output")
-    parser.add_argument("--surplus", type=float, default=1.3, help="texts over what the replicas could embed in that time")
+    parser.add_argument("--surplus", type=float, default=1.3, help="size of the corpus, as a multiple of what the replicas embed in that time")
     parser.add_argument("--limit", type=float, default=1200, help="seconds after which an unfinished client has failed")
     run("kill", parser, body)

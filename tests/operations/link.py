@@ -135,7 +135,7 @@ def disturb(link: Link, kind: str, seconds: float) -> None:
         link.reset() if kind == "resets" else link.half_close()
         time.sleep(0.5)
     link.toxic = Toxic()
-    if kind == "silence":  # TCP would resend lost bytes. When the path returns, connections are therefore new.
+    if kind == "silence":  # TCP would resend lost bytes, but this link has acknowledged them. Its connections must therefore be new.
         link.reset()
     time.sleep(seconds / 3)
 
@@ -195,5 +195,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=9, help="of each kind: two thirds bad, one third good")
     parser.add_argument("--only", nargs="+", default=[""], help='rounds whose name has one of these in it, as in "silence between client and balancer"')
-    parser.add_argument("--floor-ms", type=float, default=500, help="a bystander's p99 below this is fine: for shared machines, where twice little is noise")
+    parser.add_argument("--floor-ms", type=float, default=500, help="a bystander's p99 up to this passes; for shared machines, where 2x a low p99 is noise")
     run("link", parser, body)

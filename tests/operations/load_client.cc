@@ -501,7 +501,7 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("--concurrency", arguments.concurrency, "Calls at a time in the closed loop")
       ->check(CLI::PositiveNumber);
   app.add_option("--seconds", arguments.seconds, "How long calls are sent and counted")->check(CLI::PositiveNumber);
-  app.add_option("--warm-up", arguments.warm_up_seconds, "Seconds before that, not counted")
+  app.add_option("--warm-up", arguments.warm_up_seconds, "Seconds of sending before calls are counted")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--calls", arguments.calls, "Maximum number of calls; 0 = as many as the time allows")
       ->check(CLI::NonNegativeNumber);
@@ -511,11 +511,10 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
                "A refused caller of the closed loop waits as long as the server says, at most 10 s");
   app.add_option("--history", arguments.history_file, "Writes every call to this file, for history.py");
   app.add_option("--timeout", arguments.timeout_seconds, "Deadline of a call, seconds")->check(CLI::PositiveNumber);
-  app.add_option("--connections", arguments.connections, "Connections that the calls go round")
-      ->check(CLI::PositiveNumber);
+  app.add_option("--connections", arguments.connections, "Connections, used in turn")->check(CLI::PositiveNumber);
   app.add_option("--calls-per-connection", arguments.calls_per_connection,
-                 "Then a fresh connection takes its place; 0 = never");
-  app.add_option("--max-in-flight", arguments.max_in_flight, "Calls beyond are not sent, and counted as unsent");
+                 "After so many calls a new connection replaces the old one; 0 = never");
+  app.add_option("--max-in-flight", arguments.max_in_flight, "Calls beyond these are not sent, only counted as unsent");
   app.add_option("--prompt-name", arguments.prompt_name, "A prompt of the model");
   app.add_option("--api-key-file", arguments.api_key_file, "File whose first line is the API key");
   app.add_option("--tls-root", arguments.tls_root_file, "PEM file of the authorities to trust; without it plaintext");
@@ -524,7 +523,7 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   certificate->needs(key);
   key->needs(certificate);
   app.add_option("--service-config", arguments.service_config_file,
-                 "gRPC service config (JSON) with a retry policy; without it nothing is tried again");
+                 "gRPC service config (JSON) with a retry policy; without it no call is retried");
 }
 
 int Main(int argc, char** argv) {

@@ -266,11 +266,11 @@ def conclude(name: str, watcher: Watcher, attack: Attacker, said: str, report: R
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="that each attack stays when all is sent")
+    parser.add_argument("--seconds", type=float, default=3, help="seconds that each attack keeps its connections after everything is sent")
     parser.add_argument("--scale", type=float, default=1, help="factor on the number of calls of an attack")
     parser.add_argument("--limit-mib", type=int, default=256, help="limits.max_pending_bytes")
     # Allows for connections, threads, and the allocator's rounding.
     parser.add_argument("--beyond-mib", type=int, default=64, help="resident memory that no ledger can know; more on machines that are shared")
-    parser.add_argument("--together", action="store_true", help="all attacks at once alone, not each by itself before")
+    parser.add_argument("--together", action="store_true", help="run the attacks all at once, without first running each by itself")
     parser.add_argument("--only", default="", help="attacks whose function has this in its name")
     run("memory", parser, body)

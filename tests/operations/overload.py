@@ -94,7 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--concurrency", type=int, default=32, help="calls at a time when the peak is measured")
     parser.add_argument("--queue-budget", type=float, default=1.0, help="limits.max_queue_wait, seconds")
     parser.add_argument("--pending-mib", type=int, default=64, help="limits.max_pending_bytes")
-    parser.add_argument("--base-rss-mib", type=int, default=512, help="of the cap: model, threads, arenas")
+    parser.add_argument("--base-rss-mib", type=int, default=512, help="part of the cap for the model, threads and arenas")
     parser.add_argument("--goodput", type=float, default=0.9, help="lowest share of the peak; lower where the machine is shared")
     parser.add_argument("--slack", type=float, default=1.0, help="factor on the latency bars, for machines that are shared")
     run("overload", parser, body)

@@ -1,8 +1,8 @@
 """Runs a soak test: clients of every kind, with random lengths and options, for half an hour. At intervals all clients pause for a moment, and
 what the server holds then must not grow beyond measurement noise.
 
-A line is fitted through the means of 20 sections of the last two thirds. Growth is its slope times that time. Noise is the 99 % bound of the slope
-that scatter alone would produce."""
+A line is fitted through the means of 20 sections of the run's last two thirds. Growth is the slope times the length of these two thirds. Noise is
+the same for the 99 % bound of the slope that scatter alone would produce."""
 
 import argparse
 import contextlib
@@ -362,7 +362,7 @@ def judge_growth(arguments: argparse.Namespace, report: Report, clients: list[Cl
     report.figure("window, s", f"{window:.0f} to {samples.seconds[-1]:.0f}, {sum(t >= window for t in samples.seconds)} samples")
     if arguments.seconds >= 600:
         report.bar(
-            "heap in use grows by nothing that its own noise does not cover",
+            "heap in use grows by no more than its own noise",
             heap <= covered,
             f"{heap / mib:+.3f} MiB of {heap_base / mib:.1f}, noise covers {covered / mib:.3f}",
         )

@@ -1,5 +1,6 @@
-"""Runs one client's flood of Tokenize and Explain calls next to another client's calls with long texts. A client that needs little must get it
-nearly as fast as alone, whether clients are identified by key or by address. Waiting work must show in the metrics and in the timing of an answer."""
+"""Runs one client's flood of Tokenize and Explain calls next to another client's calls with long texts. The other client's calls
+must be nearly as fast as without the flood, whether clients are identified by key or by address. Waiting work must show in the metrics and in the
+timing of an answer."""
 
 import argparse
 import threading
@@ -111,7 +112,7 @@ def compare(arguments: argparse.Namespace, name: str, replica: Replica, addresse
     for _, answer in (answer for answer in answers if answer[1] is not None):
         parts = (answer.timing.tokenization, answer.timing.queue, answer.timing.inference)
         told, total = told + sum(map(seconds_of, parts)), total + seconds_of(answer.timing.total)
-    report.bar(f"{name}: timing says where the time went", 0 < 0.8 * total <= told, f"{told:.2f} s of {total:.2f} are of a named part")
+    report.bar(f"{name}: timing says where the time went", 0 < 0.8 * total <= told, f"{told:.2f} s of {total:.2f} are in a named phase")
     report.bar(f"{name}: the server comes to rest", until(replica.at_rest, 60, 0.1), str(replica.gauges()))
 
 
@@ -130,8 +131,8 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=30, help="of the victim, alone and beside the flood")
-    parser.add_argument("--flood", type=int, default=50, help="calls of the other client in work")
-    parser.add_argument("--ratio", type=float, default=3, help="p99 over that alone")
+    parser.add_argument("--flood", type=int, default=50, help="calls of the other client in progress")
+    parser.add_argument("--ratio", type=float, default=3, help="highest p99 beside the flood, as a multiple of the p99 alone")
     parser.add_argument("--floor", type=float, default=0, help="seconds; a p99 below is fine: for short runs and shared machines")
     parser.add_argument("--most", type=float, default=60, help="seconds after which a call of the victim's has failed")
     run("starvation", parser, body)

@@ -26,7 +26,7 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
         report.figure("latency p50 p99 max, ms", " ".join(f"{latency(result, 'OK', q):.0f}" for q in ("p50", "p99", "max")))
         report.bar("the other replica serves meanwhile", min(during) > 0, f"{[int(n) for n in during]} calls in each stop")
         report.bar("no failed call", failures(result) == 0 and result["calls"] > 0, f"{failures(result)} of {result['calls']} {result['errors'] or ''}")
-        # A call waits at most for the suspended replica.
+        # The longest wait of a call is that for the suspended replica.
         longest = latency(result, "OK", "max") / 1000
         report.bar("no call waits longer than the stop", longest <= arguments.stop + 10, f"{longest:.1f} s")
         report.bar("the bystander of the other replica has no failure", failures(beside) == 0, f"{failures(beside)} of {beside['calls']}")
@@ -53,7 +53,7 @@ def stand_still(stopped: Replica, other: Replica, arguments: argparse.Namespace,
         during = answered() - before
     finally:
         stopped.process.send_signal(signal.SIGCONT)
-    report.bar("it serves again within 5 s", until(lambda: stopped.health() == "SERVING", 5))
+    report.bar("the suspended replica serves again within 5 s", until(lambda: stopped.health() == "SERVING", 5))
     time.sleep(arguments.pause)
     return during
 

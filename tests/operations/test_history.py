@@ -94,7 +94,7 @@ def test_another_recipe_than_alone():
     assert "recipe other, alone r" in h.vectors_as_alone(history, right(["OK"]))[0]
 
 
-def test_another_request_than_any_alone():
+def test_a_request_that_was_never_asked_alone():
     history = right([])
     history.send(0, 7, at=0.0)
     history.finish(0, outcome(), ALONE)

@@ -159,7 +159,7 @@ SimulatedBatch Checker::BeginBatch(int model, const PackedBatch& packed) {
     sequences.push_back(packed.sequence_offsets[i + 1] - packed.sequence_offsets[i]);
     Text* const text = TextOf(std::span(packed.tokens).subspan(begin + 1));
     if (text == nullptr || text->call->model != model) {
-      Violate("an encoder was given a sequence of no text of its model");
+      Violate("an encoder was given a sequence that belongs to no text of its model");
       continue;
     }
     if (options_.exact) CheckSequence(*text, sequences.back());
@@ -211,7 +211,7 @@ bool Checker::CanRun(const Call& call) const {
 }
 
 // Checks that a waiting interactive call is not passed by bulk batches. At most one bulk batch per other lane may begin
-// first: if all jobs of the lane whose turn it was have expired, that lane runs its next job in its own order.
+// first: if the jobs that gave a lane its turn have expired, that lane runs its own next job, which may be bulk.
 void Checker::CheckOrder(const Call& first) {
   if (first.interactive) return;
   for (const std::shared_ptr<Call>& call : open_) {
@@ -236,7 +236,7 @@ void Checker::CheckCancelled(const SimulatedBatch& batch, bool cancelled) {
   const bool waiting = std::ranges::any_of(
       batch.calls, [this](const auto& call) { return !call->over && call->deadline > loop_.Now(); });
   if (!waiting && !cancelled && !options_.halves) Violate("a cancelled batch runs on");
-  if (waiting && cancelled && options_.exact) Violate("a batch is cancelled that a caller waits for");
+  if (waiting && cancelled && options_.exact) Violate("a batch that a caller waits for is cancelled");
 }
 
 void Checker::EndBatch(const SimulatedBatch& batch) {
@@ -257,9 +257,9 @@ void Checker::CheckIdle(int model) {
 void Checker::CheckQuiet(int model, const QueueState& queue) {
   if (queue.running_batches < running_[static_cast<size_t>(model)]) Violate("a batch that runs is not counted");
   if (!options_.exact) return;
-  if (queue.running_batches != running_[static_cast<size_t>(model)]) Violate("a batch is counted that does not run");
+  if (queue.running_batches != running_[static_cast<size_t>(model)]) Violate("a batch that does not run is counted");
   const bool undisturbed = options_.workers == 1 && options_.no_tokenization_time;
-  if (undisturbed && queue.hanging != absl::ZeroDuration()) Violate("a batch is said to hang that takes its time");
+  if (undisturbed && queue.hanging != absl::ZeroDuration()) Violate("a batch that runs normally is said to hang");
   size_t jobs = 0;
   int64_t tokens = 0, largest = 0;
   absl::Duration oldest;
@@ -274,7 +274,7 @@ void Checker::CheckQuiet(int model, const QueueState& queue) {
   }
   // Long calls may add four times as much, and one call may have any size.
   if (options_.max_queued_tokens > 0 && tokens > 5 * options_.max_queued_tokens + largest) {
-    Violate("more tokens wait than may");
+    Violate("more tokens wait than the limit allows");
   }
   if (queue.jobs != jobs) Violate(absl::StrCat("the queue has ", queue.jobs, " jobs instead of ", jobs));
   if (queue.tokens != tokens) Violate(absl::StrCat("the queue has ", queue.tokens, " tokens instead of ", tokens));

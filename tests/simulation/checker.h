@@ -43,7 +43,8 @@ class Checker {
     // Every tokenized call reaches a lane or is answered at once, and every batch runs once.
     bool exact = true;
     bool long_texts = false;
-    // If false, or with several workers, a batch may wait for work that runs at the same time.
+    // True if tokenizing takes no virtual time. If false, or with several workers, a batch may take longer because of
+    // work that runs at the same time.
     bool no_tokenization_time = true;
     bool halves = false;  // A batch may run in halves. Each half runs unless the whole batch is cancelled.
     int models = 1;

@@ -243,7 +243,7 @@ void SimulatedServer::CheckStall(int model, absl::Duration ran) {
   const absl::Duration hanging = this->model(model).lane().queue_state().hanging;
   const absl::Duration token = std::max(kTokenTime, options_.work_expected / 100);
   const absl::Duration most = 4 * options_.workers * token * options_.max_batch_tokens + absl::Seconds(3);
-  if (ran > 3 * most && hanging == absl::ZeroDuration()) checker_.Violate("a batch that hangs is not said to");
+  if (ran > 3 * most && hanging == absl::ZeroDuration()) checker_.Violate("a hanging batch is not reported");
 }
 
 void SimulatedServer::CheckEnd() {

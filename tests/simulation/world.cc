@@ -301,8 +301,8 @@ class TokenizerWorld {
     spec.then = [this](const absl::Status& status, absl::Duration took) {
       if (!status.ok()) return;
       ++answered_;
-      // Allows for the running text and the call's own text, in addition to the wait. Each other client that comes
-      // later may go first by as much.
+      // Allows for the running text and the call's own text, in addition to the wait. Each other client, even one that
+      // comes later, may delay the call by as much.
       constexpr absl::Duration kLongest = absl::Milliseconds(60);
       if (took > clients_ * (kMaxWait + kLongest)) {
         server_.checker().Violate(absl::StrCat("a text waits for ", absl::FormatDuration(took), " to be tokenized"));
@@ -338,7 +338,7 @@ class DeadlineWorld {
     const double serial = absl::FDivDuration(kLength, Alone());
     if (in_time_ < kGoodput * serial) {
       server_.checker().Violate(
-          absl::StrCat(in_time_, " calls were in time where one after the other ", serial, " are"));
+          absl::StrCat(in_time_, " calls were in time, but one caller alone would make ", serial));
     }
     return server_.checker().violations();
   }

@@ -202,8 +202,8 @@ def test_panels_are_complete(panel):
         assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= kept, f"the legend names a label that {target['expr']} does not have"
         for use in found:
             if use.metric not in records():
-                assert {"namespace", "job", "instance"} <= use.labels, f"{use.metric} does not go by the variables"
-                assert "model" not in known.get(use.metric, set()) or "model" in use.labels, f"{use.metric} does not go by $model"
+                assert {"namespace", "job", "instance"} <= use.labels, f"{use.metric} does not filter by the variables"
+                assert "model" not in known.get(use.metric, set()) or "model" in use.labels, f"{use.metric} does not filter by $model"
 
 
 def test_failed_calls_are_those_of_the_rules():
