@@ -87,14 +87,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.remove(file)
     pages = list(markdown_pages())
 
-    def of_repository(path: str) -> File:
+    def repository_file(path: str) -> File:
         return File(path, str(ROOT), config.site_dir, config.use_directory_urls)
 
     for page in pages:
-        files.append(of_repository(page))
+        files.append(repository_file(page))
     for path in sorted(linked_paths(pages)):
         if path.endswith(PICTURES) and (ROOT / path).is_file():
-            files.append(of_repository(path))
+            files.append(repository_file(path))
         elif page_of(path) != path and not page_of(path).endswith("README.md"):
             files.append(File.generated(config, page_of(path), content=shown(path), inclusion=InclusionLevel.NOT_IN_NAV))
     for path, content in references().items():

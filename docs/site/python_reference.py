@@ -49,7 +49,7 @@ def prose(docstring: str | None) -> list[str]:
     return [*lines, ""]
 
 
-def of_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+def docstring_markdown(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     # A module's docstring is not indented. Cleaning it would remove the indentation of the code in it.
     return prose(ast.get_docstring(node, clean=not isinstance(node, ast.Module)))
 
@@ -62,17 +62,17 @@ def decorators(node: ast.stmt) -> set[str]:
     return {ast.unparse(decorator).partition("(")[0] for decorator in getattr(node, "decorator_list", [])}
 
 
-def of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, level: int, prefix: str = "") -> list[str]:
+def function_markdown(node: ast.FunctionDef | ast.AsyncFunctionDef, level: int, prefix: str = "") -> list[str]:
     heading = f"{'#' * level} `{prefix}{node.name}`"
     if "property" in decorators(node):
         returns = f": `{ast.unparse(node.returns)}`" if node.returns else ""
-        return [f"{heading}{returns}", "", *of_docstring(node)]
-    return [heading, "", "```python", signature(node, node.name), "```", "", *of_docstring(node)]
+        return [f"{heading}{returns}", "", *docstring_markdown(node)]
+    return [heading, "", "```python", signature(node, node.name), "```", "", *docstring_markdown(node)]
 
 
-def of_class(node: ast.ClassDef) -> list[str]:
+def class_markdown(node: ast.ClassDef) -> list[str]:
     bases = ", ".join(ast.unparse(base) for base in node.bases)
-    lines = [f"## `{node.name}`", "", *([f"A `{bases}`.", ""] if bases else []), *of_docstring(node)]
+    lines = [f"## `{node.name}`", "", *([f"A `{bases}`.", ""] if bases else []), *docstring_markdown(node)]
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             lines += ["```python", signature(child, node.name), "```", ""]
@@ -81,31 +81,31 @@ def of_class(node: ast.ClassDef) -> list[str]:
         lines += ["```python", *fields, "```", ""]
     for child in node.body:
         if is_public(child):
-            lines += of_function(child, 3, f"{node.name}.")
+            lines += function_markdown(child, 3, f"{node.name}.")
     return lines
 
 
-def of_module(path: Path, name: str) -> list[str]:
+def module_markdown(path: Path, name: str) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    lines = [f"## module `{name}`", "", *of_docstring(tree)]
+    lines = [f"## module `{name}`", "", *docstring_markdown(tree)]
     for node in tree.body:
         if is_public(node):
-            lines += of_function(node, 3, f"{path.stem}.")
+            lines += function_markdown(node, 3, f"{path.stem}.")
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            lines += ["#" + line if line.startswith("##") else line for line in of_class(node)]
+            lines += ["#" + line if line.startswith("##") else line for line in class_markdown(node)]
     return lines
 
 
 def reference(package: Path) -> str:
     """The page of the package in that folder. Raises ValueError where a public name has no docstring or no definition."""
-    lines = [f"# The Python package {PACKAGE}", "", *of_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))]
+    lines = [f"# The Python package {PACKAGE}", "", *docstring_markdown(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))]
     for name, module in exported(package).items():
         path = package / (module.removeprefix(f"{PACKAGE}.").replace(".", "/") + ".py")
         if module == f"{PACKAGE}.{name}":
-            lines += of_module(path, module)
+            lines += module_markdown(path, module)
             continue
         found = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if getattr(node, "name", "") == name]
         if not found or not ast.get_docstring(found[0]):
             raise ValueError(f"{module}.{name} has no docstring, or is not defined there")
-        lines += of_class(found[0]) if isinstance(found[0], ast.ClassDef) else of_function(found[0], 2)
+        lines += class_markdown(found[0]) if isinstance(found[0], ast.ClassDef) else function_markdown(found[0], 2)
     return "\n".join(lines)

@@ -72,14 +72,14 @@ absl::StatusOr<std::vector<Range>> SpansOfText(std::string_view text, const Inpu
 }
 
 // Returns whether the spans allow a plan from a part of the text's tokens. Spans of the text need all tokens.
-bool TakesParts(const InputOptions& options) {
+bool NeedsOnlyPartOfText(const InputOptions& options) {
   return std::holds_alternative<NoSpans>(options.spans) || std::holds_alternative<SequenceTokens>(options.spans);
 }
 
 // Returns which tokens the plan depends on, or nullopt if all.
 std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& options) {
   const std::optional<int64_t> needed = TokensNeededForPlan(model.manifest, options.plan);
-  if (!needed.has_value() || !TakesParts(options)) return std::nullopt;
+  if (!needed.has_value() || !NeedsOnlyPartOfText(options)) return std::nullopt;
   // The planner refuses an input that exceeds the server's limit, so one token more than the limit is enough.
   const int64_t max = std::min(options.plan.limits.max_tokens, Tokenizer::kEverything - 1) + 1;
   return NeededTokens{.count = std::min(*needed, max),

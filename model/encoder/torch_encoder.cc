@@ -14,7 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "model/encoder/torch_attention.h"
-#include "model/encoder/torch_formula.h"
+#include "model/encoder/torch_explicit_attention.h"
 #include "model/encoder/torch_layer.h"
 #include "model/errors/errors.h"
 
@@ -127,7 +127,7 @@ class TorchEncoder final : public Encoder {
       attention.flash = flash_;
       attention.fused = fused_.get();
     }
-    const bool walk = attention.one_call || NeedsFormula(batch);
+    const bool walk = attention.one_call || NeedsExplicitAttention(batch);
     for (size_t i = 0; i < std::max(layers_.size(), stored_layers_.size()); ++i) {
       if (is_cancelled()) return EncoderCancelled();
       if (options_.streamed && options_.on_progress)

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "model/encoder/torch_formula.h"
+#include "model/encoder/torch_explicit_attention.h"
 
 namespace longembed {
 
@@ -16,8 +16,8 @@ TorchLayer::TorchLayer(const torch::jit::Module& layer) : layer_(layer) {
 }
 
 at::Tensor TorchLayer::Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number) {
-  const bool formula = context != nullptr && NeedsFormula(context->batch);
-  if (formula && !is_decomposed())
+  const bool is_explicit = context != nullptr && NeedsExplicitAttention(context->batch);
+  if (is_explicit && !is_decomposed())
     throw std::runtime_error("the graph has a layer whose attention is unknown; export the model again");
   if (context == nullptr || !is_decomposed()) return layer_.forward(arguments).toTensor();
   std::vector<c10::IValue> values(calls_->values);
@@ -29,7 +29,7 @@ at::Tensor TorchLayer::Run(const std::vector<c10::IValue>& arguments, const Torc
     }
     PartCall& call = calls_->calls[i];
     values[call.out] = RunCall(call, values, *context);
-    if (formula && IsAttention(call)) values[call.out] = Fill(call, values, *context, number, values[call.out]);
+    if (is_explicit && IsAttention(call)) values[call.out] = Fill(call, values, *context, number, values[call.out]);
   }
   return values[calls_->result].toTensor();
 }
@@ -38,8 +38,8 @@ c10::IValue TorchLayer::RunCall(PartCall& call, const std::vector<c10::IValue>& 
                                 const TorchAttentionBatch& context) {
   if (!call.part.has_value()) return values[call.in[0]].toTensor() + values[call.in[1]].toTensor();
   if (context.one_call && call.attention.has_value() && call.attention->packed) {
-    // FillByFormula reads the input afterwards, so it must not be overwritten.
-    const bool may_write = call.only_reader && !NeedsFormula(context.batch);
+    // FillExplicitly reads the input afterwards, so it must not be overwritten.
+    const bool may_write = call.only_reader && !NeedsExplicitAttention(context.batch);
     std::optional<at::Tensor> attended =
         AttendPacked(values[call.in[0]].toTensor(), *call.attention, context, may_write);
     if (attended.has_value()) return *std::move(attended);
@@ -77,11 +77,11 @@ c10::IValue TorchLayer::Fill(const PartCall& call, const std::vector<c10::IValue
     const std::string kind = ClassOf(*call.part);
     if (kind == "LocalRotaryAttention" || kind == "UnattendedLocalAttention") return attended;
     throw std::runtime_error("the graph has attention of class " + kind +
-                             ", which has no formula; use plain attention");
+                             ", which is not computed explicitly; use plain attention");
   }
   at::Tensor rows = attended.toTensor();
   const at::Tensor bias = call.attention->biased ? call.part->attr("bias").toTensor() : at::Tensor();
-  FillByFormula(values[call.in[0]].toTensor(), *call.attention, context.rotary, bias, context.batch, number, rows);
+  FillExplicitly(values[call.in[0]].toTensor(), *call.attention, context.rotary, bias, context.batch, number, rows);
   return rows;
 }
 

@@ -13,14 +13,14 @@
 namespace longembed {
 
 // A layer that runs the calls of forward() one by one (torch_graph.h). If configured, it tries AttendPacked for
-// attention and TorchFused for other parts first. FillByFormula then replaces rows that no other attention supports. A
+// attention and TorchFused for other parts first. FillExplicitly then replaces rows that no other attention supports. A
 // layer whose forward() does more than call parts and add their results runs unchanged. Multiple threads can call Run.
 class TorchLayer {
  public:
   explicit TorchLayer(const torch::jit::Module& layer);
 
   // Runs layer `number` with the arguments of forward(). Without `context`, the graph's forward() runs unchanged.
-  // Throws torch's exceptions, and std::runtime_error if the batch needs FillByFormula but the layer's attention is
+  // Throws torch's exceptions, and std::runtime_error if the batch needs FillExplicitly but the layer's attention is
   // unknown.
   at::Tensor Run(const std::vector<c10::IValue>& arguments, const TorchAttentionBatch* context, int number);
 
@@ -30,7 +30,7 @@ class TorchLayer {
   c10::IValue RunCall(PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context);
   // Runs a sum and the norm that follows it as one kernel. Returns false if the calls are something else.
   bool RunSumAndNorm(size_t call, std::vector<c10::IValue>& values, const TorchFused* fused) const;
-  // Returns the result of an attention after FillByFormula has replaced its rows.
+  // Returns the result of an attention after FillExplicitly has replaced its rows.
   c10::IValue Fill(const PartCall& call, const std::vector<c10::IValue>& values, const TorchAttentionBatch& context,
                    int number, c10::IValue attended) const;
   bool IsAttention(const PartCall& call) const;

@@ -66,7 +66,7 @@ class Expectation:
     with_modules: bool  # Whether sentence-transformers loads it.
     own_code: bool  # Whether transformers lacks the architecture, so that its module in model/export computes the reference.
     limit: int | None  # Limit in tokens for truncation; overrides the checkpoint.
-    said_limit: int | None  # Limit in sentence-transformers' files, used when transformers loads the checkpoint.
+    limit_in_files: int | None  # Limit in sentence-transformers' files, used when transformers loads the checkpoint.
     append_eos: bool | None  # None: as the tokenizer does it.
     eos: int | None
 
@@ -101,7 +101,7 @@ def compared(directory: Directory, expectation: Expectation, longest: int, outpu
     `output` is dense or sparse."""
     content = directory.content
     samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
-    stretches = _stretches(directory, longest)
+    stretches = _exact_length_ids(directory, longest)
     theirs = reference_answers(expectation, content, samples, stretches, output)
     _refuse_other_limit(expectation, content, theirs["limit"])
     _refuse_other_ids(directory, samples, theirs)
@@ -135,7 +135,7 @@ def samples_of(prompts: dict[str, str], default_prompt_name: str | None, special
     return samples + [Sample(text, name) for name in names for text in PROMPTED_TEXTS]
 
 
-def _stretches(directory: Directory, longest: int) -> list[list[int]]:
+def _exact_length_ids(directory: Directory, longest: int) -> list[list[int]]:
     """Returns token ids of exact lengths up to `longest`, which may be beyond the trained window if the model has positions there."""
     specials = directory.content["special_tokens"]
     stream = [token for line in lines() for token in directory.tokenizer.encode(line, add_special_tokens=False).ids]

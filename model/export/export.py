@@ -146,7 +146,7 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
         limit=None if content["trained_window_source"] == checkpoint.window_source else content["trained_window"],
-        said_limit=checkpoint.window if (checkpoint.window_source or "").startswith("max_seq_length") else None,
+        limit_in_files=checkpoint.window if (checkpoint.window_source or "").startswith("max_seq_length") else None,
         append_eos=append_eos,
         eos=end,
     )

@@ -25,7 +25,7 @@ class TransformersReference:
         self.by = "transformers" if not request["own_code"] else "the published code's formulas on transformers' parts"
         if request["with_modules"]:
             self.by += " with the pooling of modules.json (sentence-transformers is not installed)"
-        self.limit = request["said_limit"] or self.tokenizer.model_max_length
+        self.limit = request["limit_in_files"] or self.tokenizer.model_max_length
 
     def _auto_model(self, folder: str):
         from transformers import AutoModel

@@ -113,9 +113,9 @@ class DirectorySource:
         modules = read_modules(self._path)
         folders = {self._path, transformer, *(module.folder for module in modules)}
         side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
-        weighty = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
+        folders_with_weights = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
         heads = {transformer / name for name in files.HEAD_FILES if (transformer / name).is_file()}
-        return sorted(side | heads | {file for folder in weighty for file in files.weight_files(folder) if file.is_file()})
+        return sorted(side | heads | {file for folder in folders_with_weights for file in files.weight_files(folder) if file.is_file()})
 
 
 class HubSource:

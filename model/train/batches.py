@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.train.corpus import Corpus, joined, telling
+from model.train.corpus import Corpus, joined, sentences_of_suitable_length
 
 MOST_PIECES = 8
 SHORTEST_PIECE = 16  # In tokens.
@@ -38,7 +38,7 @@ def siblings(corpus: Corpus, draw: random.Random, tokens: int, families: int, ea
     return items
 
 
-def strangers(corpus: Corpus, draw: random.Random, tokens: int, count: int) -> list[Item]:
+def unrelated_texts(corpus: Corpus, draw: random.Random, tokens: int, count: int) -> list[Item]:
     """Returns unrelated texts of `tokens` tokens, each with a few of its own sentences as its part."""
     items = []
     for _ in range(count):
@@ -49,8 +49,8 @@ def strangers(corpus: Corpus, draw: random.Random, tokens: int, count: int) -> l
 
 
 def question(sentences: list[list[int]], draw: random.Random, most: int) -> list[int] | None:
-    """Returns one to `most` neighboring sentences, beginning with one of a suitable length (see `telling`), or None if there is none."""
-    places = telling(sentences)
+    """Returns one to `most` neighboring sentences, beginning with one of a suitable length (see `sentences_of_suitable_length`), or None if there is none."""
+    places = sentences_of_suitable_length(sentences)
     if not places:
         return None
     first = draw.choice(places)

@@ -77,7 +77,7 @@ def build(texts: list[list[str]], tokenizer: Tokenizer, seed: int, least_tokens:
     return Corpus([document for document in documents if document])
 
 
-def telling(sentences: list[list[int]]) -> list[int]:
+def sentences_of_suitable_length(sentences: list[list[int]]) -> list[int]:
     """Returns the indices of the sentences whose length allows them to represent their text."""
     return [i for i, sentence in enumerate(sentences) if SHORTEST_SENTENCE <= len(sentence) <= LONGEST_SENTENCE]
 

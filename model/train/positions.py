@@ -108,7 +108,7 @@ class Positions:
         items = batches.siblings(self._corpus, draw, self._text.room(n), min(families, 12), SIBLINGS)
         tokens = [self._text.wrap(item.text, "passage") for item in items]
         teacher = self._teacher(tokens)
-        student = self._learn([Sequence(ids, batches.scattered(draw, len(ids), self.rows)) for ids in tokens])
+        student = self._student_vectors([Sequence(ids, batches.scattered(draw, len(ids), self.rows)) for ids in tokens])
         cosine = (student * teacher).sum(dim=1).mean()
         loss = 1 - cosine + contrast(student, teacher, CONTRAST)
         return Outcome(loss, "short", cosine.item(), sum(map(len, tokens)))
@@ -121,7 +121,7 @@ class Positions:
         items = self._long_items(draw, self._text.room(n), count)
         teacher = torch.stack([self._mean_of_windows(item.text) for item in items])
         questions = self._teacher([self._text.wrap(item.part, "query") for item in items])
-        student = self._learn(self._long_sequences(draw, [self._text.wrap(item.text, "passage") for item in items]))
+        student = self._student_vectors(self._long_sequences(draw, [self._text.wrap(item.text, "passage") for item in items]))
         cosine = (student * teacher).sum(dim=1).mean()
         found = contrast(student, torch.cat([teacher, self._remembered]), CONTRAST)
         asked = contrast(questions, torch.cat([student, self._remembered]), QUESTION_CONTRAST)
@@ -131,7 +131,7 @@ class Positions:
 
     def _long_items(self, draw: random.Random, tokens: int, count: int) -> list[batches.Item]:
         if draw.random() < 0.5:
-            return batches.strangers(self._corpus, draw, tokens, count)
+            return batches.unrelated_texts(self._corpus, draw, tokens, count)
         return batches.siblings(self._corpus, draw, tokens, count // 2, 2)
 
     def _long_sequences(self, draw: random.Random, tokens: list[list[int]]) -> list[Sequence]:
@@ -157,7 +157,7 @@ class Positions:
         with torch.no_grad():
             return encode(self._plain, plain(tokens), self._pooling, self._bfloat16)
 
-    def _learn(self, sequences: list[Sequence]) -> Tensor:
+    def _student_vectors(self, sequences: list[Sequence]) -> Tensor:
         self._student.embeddings.position = self._rows()
         return encode(self._student, sequences, self._pooling, self._bfloat16)
 

@@ -59,11 +59,11 @@ class Rotary:
         with torch.no_grad():
             teacher = encode(self._plain, plain(texts), self._original.pooling, self._bfloat16)
         self._student.table_share = max(0.0, 1.0 - done / FADE)
-        student = self._learn(texts)
+        student = self._student_vectors(texts)
         cosine = (student * teacher).sum(dim=1).mean()
         return Outcome(1 - cosine, "distillation", cosine.item(), sum(map(len, texts)))
 
-    def _learn(self, texts: list[list[int]]) -> Tensor:
+    def _student_vectors(self, texts: list[list[int]]) -> Tensor:
         return encode(self._student, [Sequence(ids, self._turns[:, :, : len(ids)]) for ids in texts], self._original.pooling, self._bfloat16)
 
     def _texts(self, draw: random.Random) -> list[list[int]]:

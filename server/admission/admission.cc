@@ -35,7 +35,8 @@ absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized,
   }
   request_.tokenization = absl::ZeroDuration();  // Tokenization is done.
   due_ = admission_.DueOf(request_, start_);
-  if (!must_fit && Admission::Waits(model_) && admission_.IsLate(request_, admission_.WaitOf(request_, start_))) {
+  if (!must_fit && Admission::HasWaitingTokens(model_) &&
+      admission_.IsLate(request_, admission_.WaitOf(request_, start_))) {
     return admission_.Refuse(Overload::kDeadline, model_, request_);
   }
   admission_.Hold(*this, whole_);

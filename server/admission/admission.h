@@ -168,7 +168,7 @@ class Admission {
 
   Decision Decide(const ModelBudget& model, const ResourceRequest& request, const Reservation& wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static bool Waits(const ModelBudget& model) { return model.tokens_ > 0; }
+  static bool HasWaitingTokens(const ModelBudget& model) { return model.tokens_ > 0; }
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
   static bool TokensFit(const ModelBudget& model, Priority priority, const Reservation& wanted);
   absl::Duration WorkBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -17,7 +17,7 @@ void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
     Count(sequence.size(), +1);
     job->cost_ += costs_.CostOf(sequence.size());
   }
-  jobs_behind_oversized_ += NextIsOversized(*job) ? 1 : 0;
+  jobs_with_oversized_next_ += NextIsOversized(*job) ? 1 : 0;
   arrivals_.emplace(job->ticket_, now);
   const Urgency urgency = UrgencyOf(*job);
   by_deadline_.emplace(std::pair(job->options_.deadline, job->ticket_), urgency);
@@ -34,14 +34,14 @@ bool BatchQueue::Remove(const Job& job) {
 void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
   MovedBack(job) -= job.moved_back_ ? 1 : 0;
-  jobs_behind_oversized_ -= NextIsOversized(job) ? 1 : 0;
+  jobs_with_oversized_next_ -= NextIsOversized(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
   Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
   by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
   assert(arrivals_.size() == jobs_.size() && by_deadline_.size() == jobs_.size());
-  assert(!jobs_.empty() || (tokens_ == 0 && jobs_behind_oversized_ == 0 && moved_back_ == std::array<int64_t, 2>{}));
+  assert(!jobs_.empty() || (tokens_ == 0 && jobs_with_oversized_next_ == 0 && moved_back_ == std::array<int64_t, 2>{}));
 }
 
 void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
@@ -109,7 +109,7 @@ std::vector<std::shared_ptr<Job>> BatchQueue::TakeInfeasible(absl::Time now, abs
 
 int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, const BatchLimits& limits, Batch& batch) {
   int64_t taken = 0;
-  jobs_behind_oversized_ -= NextIsOversized(*job) ? 1 : 0;
+  jobs_with_oversized_next_ -= NextIsOversized(*job) ? 1 : 0;
   while (job->next_ < job->sequences_.size() && batch.size() < limits.max_sequences) {
     const int64_t tokens = job->sequences_[job->next_].size();
     const int64_t cost = costs_.CostOf(tokens);
@@ -121,7 +121,7 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
     Count(tokens, -1);
     if (oversized) break;
   }
-  jobs_behind_oversized_ += NextIsOversized(*job) ? 1 : 0;
+  jobs_with_oversized_next_ += NextIsOversized(*job) ? 1 : 0;
   return taken;
 }
 

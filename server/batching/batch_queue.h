@@ -70,7 +70,7 @@ class BatchQueue {
   Batch TakeBatch(const BatchLimits& limits, absl::Time now);
 
   // Returns whether TakeBatch would find anything. `oversized`: whether it may take oversized sequences.
-  bool HasWork(bool oversized) const { return jobs_.size() > (oversized ? 0 : jobs_behind_oversized_); }
+  bool HasWork(bool oversized) const { return jobs_.size() > (oversized ? 0 : jobs_with_oversized_next_); }
   // Returns the urgency of the job that TakeBatch would begin with; lower is more urgent. REQUIRES: HasWork(oversized).
   std::pair<Priority, absl::Time> NextUrgency(bool oversized) const;
 
@@ -108,7 +108,7 @@ class BatchQueue {
   int64_t tokens_ = 0;
   int64_t cost_ = 0;
   int64_t oversized_cost_ = 0;
-  size_t jobs_behind_oversized_ = 0;
+  size_t jobs_with_oversized_next_ = 0;
   std::array<int64_t, 2> moved_back_{};  // [priority]: number of waiting jobs that have been moved back.
   uint64_t next_ticket_ = 0;
 };

@@ -399,7 +399,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   // Reads on after the last answer: closing while the client still sends would discard an answer that it has not read.
   void Linger() {
-    if (!unread_) return Goodbye();
+    if (!unread_) return CloseGracefully();
     state_ = State::kLingering;
     constexpr absl::Duration kLinger = absl::Seconds(1);
     Expect(kLinger);
@@ -413,7 +413,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     Discard();
   }
 
-  void Goodbye() {
+  void CloseGracefully() {
     if constexpr (kTls) {
       state_ = State::kLingering;
       constexpr absl::Duration kClose = absl::Seconds(1);

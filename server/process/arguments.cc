@@ -27,7 +27,7 @@ struct Words {
   bool help = false, version = false, man = false, cpu_features = false;
   std::string completion;  // Name of the shell. Empty: not requested.
 
-  bool ask_for_text() const { return help || version || man || cpu_features || !completion.empty(); }
+  bool asks_for_text() const { return help || version || man || cpu_features || !completion.empty(); }
 };
 
 struct Argument {
@@ -128,7 +128,7 @@ absl::StatusOr<Words> ReadWords(std::span<char* const> arguments) {
     }
     known->set(words, value);
   }
-  if (words.server.config_path.empty() && !words.ask_for_text()) {
+  if (words.server.config_path.empty() && !words.asks_for_text()) {
     return absl::InvalidArgumentError("--config FILE is missing");
   }
   return words;
@@ -169,7 +169,7 @@ std::variant<ServerArguments, int> HandleArguments(int argc, char* const* argv, 
   const ProgramDescription program = DescribeServer(version);
   const absl::StatusOr<Words> words = ReadWords(std::span(argv, argc).subspan(argc > 0 ? 1 : 0));
   if (!words.ok()) return fail(words.status());
-  if (!words->ask_for_text()) return words->server;
+  if (!words->asks_for_text()) return words->server;
   absl::StatusOr<std::string> text;
   if (words->help) {
     text = HelpText(program);

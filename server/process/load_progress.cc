@@ -8,16 +8,16 @@
 namespace longembed {
 namespace {
 
-struct StageAbout {
+struct StageInfo {
   const char* words;
   double begins;  // Fraction of the whole at the stage's begin, measured with a model of 7 B weights.
 };
 
-constexpr StageAbout kStages[] = {{"verifying files", 0.0},
-                                  {"computing sample vectors in fp32", 0.3},
-                                  {"packing weights", 0.6},
-                                  {"measuring the precision", 0.9},
-                                  {"ready", 1.0}};
+constexpr StageInfo kStages[] = {{"verifying files", 0.0},
+                                 {"computing sample vectors in fp32", 0.3},
+                                 {"packing weights", 0.6},
+                                 {"measuring the precision", 0.9},
+                                 {"ready", 1.0}};
 
 }  // namespace
 

@@ -135,7 +135,7 @@ std::string ReadResource(const TracingConfig& config, const VariableReader& envi
 
 }  // namespace
 
-VariableReader ReadEnvironment() {
+VariableReader EnvironmentReader() {
   return [](const char* name) {
     const char* const value = std::getenv(name);
     return std::string(value == nullptr ? "" : value);
@@ -159,7 +159,7 @@ TracingSettings ResolveTracing(const TracingConfig& config, const VariableReader
 }
 
 std::unique_ptr<Tracing> Tracing::Start(const TracingConfig& config, const std::string& version, Metrics& metrics) {
-  const TracingSettings settings = ResolveTracing(config, ReadEnvironment(), version);
+  const TracingSettings settings = ResolveTracing(config, EnvironmentReader(), version);
   if (!settings.refused.empty()) {
     Log(LogLevel::kWarning, "tracing is off: invalid settings in the environment", {{"why", settings.refused}});
   }

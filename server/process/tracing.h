@@ -17,7 +17,7 @@ namespace longembed {
 
 // Returns the value of an environment variable; empty if it is not set.
 using VariableReader = std::function<std::string(const char* name)>;
-VariableReader ReadEnvironment();
+VariableReader EnvironmentReader();
 
 struct TracingSettings {
   OtlpOptions otlp;

@@ -143,7 +143,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pr
   const std::shared_ptr<WatchHost> host_;
 };
 
-HostContext WithoutKeys(HostContext host) {
+HostContext ForHealth(HostContext host) {
   host.api_keys = nullptr;
   host.tracer = nullptr;  // Otherwise most traces would be those of probes.
   host.max_request_bytes = kMaxRequestBytes;
@@ -220,7 +220,7 @@ absl::Status Health::Watch(const std::shared_ptr<HealthWatcher>& watcher) {
 
 HealthService::HealthService(Health& health, const HostContext& host)
     : health_(health),
-      host_(WithoutKeys(host)),
+      host_(ForHealth(host)),
       check_(MakeMethod<HealthCheck>("health.Check", health_)),
       watch_{.name = "health.Watch"} {
   check_.exempt = true;

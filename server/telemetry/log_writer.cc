@@ -25,10 +25,10 @@ std::string_view FirstPiece(std::string_view lines) {
 
 }  // namespace
 
-LogWriter::LogWriter(int descriptor, size_t capacity, DroppedLine dropped_line)
+LogWriter::LogWriter(int descriptor, size_t capacity, DroppedReport dropped_report)
     : descriptor_(descriptor),
       capacity_(capacity),
-      dropped_line_(std::move(dropped_line)),
+      dropped_report_(std::move(dropped_report)),
       thread_([this] { Run(); }) {}
 
 LogWriter::~LogWriter() {
@@ -75,7 +75,7 @@ void LogWriter::Run() {
     writing_ = true;
     lock.unlock();
     const int64_t lost = WriteLines(lines);
-    const bool written = reported == 0 || WriteLines(dropped_line_(reported)) == 0;
+    const bool written = reported == 0 || WriteLines(dropped_report_(reported)) == 0;
     lock.lock();
     CountDropped(lost);
     if (!written) unreported_ += reported;

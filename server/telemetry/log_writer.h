@@ -20,11 +20,11 @@ namespace longembed {
 class LogWriter {
  public:
   // Returns the line that reports `count` dropped lines, including its newline.
-  using DroppedLine = std::function<std::string(int64_t count)>;
+  using DroppedReport = std::function<std::string(int64_t count)>;
 
   // Holds at most `capacity` bytes of waiting lines, and as many that are being written. The descriptor stays the
   // caller's.
-  LogWriter(int descriptor, size_t capacity, DroppedLine dropped_line);
+  LogWriter(int descriptor, size_t capacity, DroppedReport dropped_report);
 
   // Blocks while a write to the descriptor blocks. REQUIRES: the descriptor accepts or refuses writes.
   ~LogWriter();
@@ -49,7 +49,7 @@ class LogWriter {
 
   const int descriptor_;
   const size_t capacity_;
-  const DroppedLine dropped_line_;
+  const DroppedReport dropped_report_;
 
   mutable Mutex mutex_;
   ConditionVariable added_, written_;

@@ -157,7 +157,7 @@ def overload(folder: Path, arguments: argparse.Namespace, report: Report) -> Non
     texts = [text_of(400, random.Random(seed)) for seed in range(8)]
     with Front(folder, arguments, "overload", {"limits": {"max_queue_wait": "1s"}}) as front:
         alone = [front.embed(text, headers={})[1]["data"][0]["embedding"] for text in texts]
-        codes, wrong, unsaid, lock = Counter(), [], [], threading.Lock()
+        codes, wrong, without_retry_delay, lock = Counter(), [], [], threading.Lock()
         end = time.monotonic() + arguments.seconds
 
         def caller(own: int) -> None:
@@ -171,7 +171,7 @@ def overload(folder: Path, arguments: argparse.Namespace, report: Report) -> Non
                     if status == 200 and np.dot(answer["data"][0]["embedding"], alone[which]) < 0.99999:
                         wrong.append(which)
                     if status == 429 and not (int(headers["retry-after"]) >= 1 and int(headers["retry-after-ms"]) > 0):
-                        unsaid.append(headers)
+                        without_retry_delay.append(headers)
                 if status == 429:
                     time.sleep(0.05)
 
@@ -180,7 +180,7 @@ def overload(folder: Path, arguments: argparse.Namespace, report: Report) -> Non
             thread.start()
         for thread in callers:
             thread.join(arguments.seconds + 90)
-        report.bar("overload: every call is answered, or refused with a retry delay", set(codes) <= {200, 429} and codes[200] > 0 and not unsaid, str(dict(codes)))
+        report.bar("overload: every call is answered, or refused with a retry delay", set(codes) <= {200, 429} and codes[200] > 0 and not without_retry_delay, str(dict(codes)))
         report.bar("overload: every vector is the one of a lone call", not wrong)
         counted = front.replica.metrics().total("longembed_requests_total", method="openai.Embeddings")
         report.bar("overload: metrics count the calls", counted == sum(codes.values()) + len(alone), f"{counted:.0f} of {sum(codes.values()) + len(alone)}")

@@ -234,7 +234,7 @@ class StreamCaller : public std::enable_shared_from_this<StreamCaller>, private 
 
   void Start() {
     server_.CountOpen(+1, 0);
-    EmbedStreamParts stream = MakeEmbedStream(server_.longembed());
+    EmbedStreamSetup stream = MakeEmbedStream(server_.longembed());
     if (spec_.tei) stream = {.method = TeiEmbedMethod("tei.EmbedStream", server_.tei()), .options = {}};
     stream.options.max_messages = spec_.max_messages;
     stream.options.max_bytes = spec_.max_bytes;

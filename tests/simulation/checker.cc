@@ -30,7 +30,7 @@ std::unique_ptr<Text> Checker::MakeText(const std::vector<int>& words, Shape sha
     if (lengths.size() % kWindow == 0) {
       size_t rest = texts_.size();
       for (size_t digit = 0; digit < kDigits; ++digit, rest /= kBase) {
-        lengths.push_back(static_cast<int>(kDigit + rest % kBase));
+        lengths.push_back(static_cast<int>(kLengthOfZero + rest % kBase));
       }
     }
     lengths.push_back(word);
@@ -68,7 +68,7 @@ Text* Checker::TextOf(std::string_view text) const {
 Text* Checker::TextOf(std::span<const int32_t> tokens) const {
   size_t number = 0, unit = 1;
   for (size_t digit = 0; digit < kDigits; ++digit, unit *= kBase) {
-    const int64_t value = tokens[digit] - static_cast<int64_t>(kIdOfLength0 + kDigit);
+    const int64_t value = tokens[digit] - static_cast<int64_t>(kIdOfLength0 + kLengthOfZero);
     if (value < 0 || value >= static_cast<int64_t>(kBase)) return nullptr;
     number += unit * static_cast<size_t>(value);
   }
@@ -140,7 +140,7 @@ bool Checker::LongTextRuns() const {
   });
 }
 
-void Checker::CheckTokenizerIsFree() {
+void Checker::CheckNoTextWaits() {
   const bool long_runs = LongTextRuns();
   for (const std::shared_ptr<Call>& call : open_) {
     if (call->pool_cost > 0 && (call->pool_cost <= kLongText || !long_runs)) {

@@ -79,7 +79,7 @@ class Checker {
   void Tokenize(std::string_view text);
   void EndTask();
   // Checks that no text waits while a tokenizer thread is idle.
-  void CheckTokenizerIsFree();
+  void CheckNoTextWaits();
 
   SimulatedBatch BeginBatch(int model, const PackedBatch& batch);
   // Checks whether the encoder may continue. `cancelled` is the server's answer.
@@ -93,7 +93,7 @@ class Checker {
   int running() const { return running_[0] + running_[1]; }
 
  private:
-  static constexpr size_t kDigits = 3, kBase = 40, kDigit = 30, kMostTexts = kBase * kBase * kBase;
+  static constexpr size_t kDigits = 3, kBase = 40, kLengthOfZero = 30, kMostTexts = kBase * kBase * kBase;
 
   std::shared_ptr<Call> Shared(const Call* call) const;
   Text* TextOf(std::span<const int32_t> tokens) const;

@@ -198,7 +198,7 @@ void SimulatedServer::CheckIdle() {
 void SimulatedServer::CheckQuiet() {
   if (quiets_++ % 32 == 0) CheckIdle();
   for (int i = 0; i < options_.models; ++i) checker_.CheckQuiet(i, model(i).lane().queue_state());
-  if (tokenizing_ < options_.tokenizing) checker_.CheckTokenizerIsFree();
+  if (tokenizing_ < options_.tokenizing) checker_.CheckNoTextWaits();
   CheckLedger();
   const absl::Duration wait = admission_.expected_wait();
   if (wait < absl::ZeroDuration()) checker_.Violate("the expected wait is negative");

@@ -84,7 +84,7 @@ def _bert():
     return transformers.BertModel(config, add_pooling_layer=False), "[CLS] $A [SEP]"
 
 
-def _bert_kin(name: str, **more):
+def _bert_variant(name: str, **more):
     """Returns a RoBERTa, CamemBERT, XLM-R or MPNet. Their position tables begin with the row of the padding token and one more unused row."""
     config = getattr(transformers, name + "Config")(num_attention_heads=4, max_position_embeddings=WINDOW + 2, pad_token_id=1, **COMMON, **more)
     return getattr(transformers, name + "Model")(config, add_pooling_layer=False), "[CLS] $A [SEP]"
@@ -152,7 +152,7 @@ def _bidirectional(config_class, model_class, **more):
 
 KINDS = {
     "bert": _bert,
-    "xlm-roberta": lambda: _bert_kin("XLMRoberta", type_vocab_size=1),
+    "xlm-roberta": lambda: _bert_variant("XLMRoberta", type_vocab_size=1),
     "e5rope": _bert,
     "nomic_bert": _nomic_bert,
     "llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, "$A [SEP]"),
@@ -160,11 +160,11 @@ KINDS = {
 }
 # Further networks. Each shares most of its parts with one of KINDS.
 FAMILIES = {
-    "roberta": lambda: _bert_kin("Roberta"),
-    "camembert": lambda: _bert_kin("Camembert", type_vocab_size=1),
+    "roberta": lambda: _bert_variant("Roberta"),
+    "camembert": lambda: _bert_variant("Camembert", type_vocab_size=1),
     "distilbert": _distilbert,
     "electra": _electra,
-    "mpnet": lambda: _bert_kin("MPNet"),
+    "mpnet": lambda: _bert_variant("MPNet"),
     "qwen2": lambda: _decoder(transformers.Qwen2Config, transformers.Qwen2Model, "$A [SEP]"),
     "qwen3": lambda: _decoder(transformers.Qwen3Config, transformers.Qwen3Model, "[CLS] $A [SEP]", head_dim=24),
     "biased-llama": lambda: _decoder(transformers.LlamaConfig, transformers.LlamaModel, "$A", attention_bias=True, mlp_bias=True),

@@ -64,15 +64,15 @@ def test_file_names():
     assert not tidy.check_file_name("server/utilization.h")
 
 
-def test_rooms(tmp_path):
+def test_includes(tmp_path):
     for path, included in {"model/plan/a.cc": "model/plan/methods/b.h", "model/plan/methods/b.h": "system/c.h", "system/c.h": ""}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(f'#include "{included}"\n#include <vector>\n')
     rooms = tidy.includes(["model/plan/a.cc", "model/plan/methods/b.h", "system/c.h"], tmp_path)
-    assert rooms == {"model/plan": {"model/plan/methods"}, "model/plan/methods": {"system"}, "system": set()} and not tidy.check_rooms(rooms)
-    upward = tidy.check_rooms(rooms | {"system": {"server/core"}})
+    assert rooms == {"model/plan": {"model/plan/methods"}, "model/plan/methods": {"system"}, "system": set()} and not tidy.check_includes(rooms)
+    upward = tidy.check_includes(rooms | {"system": {"server/core"}})
     assert [str(finding) for finding in upward] == ["system:1: includes server/core, which is not below it"]
-    circle = tidy.check_rooms(rooms | {"model/plan/methods": {"model/plan"}})
+    circle = tidy.check_includes(rooms | {"model/plan/methods": {"model/plan"}})
     assert "includes itself" in circle[0].what
 
 

@@ -44,8 +44,8 @@ def test_file_names():
     report([finding for path in tidy.tracked() for finding in tidy.check_file_name(path)])
 
 
-def test_rooms():
-    report(tidy.check_rooms(tidy.includes(tidy.tracked(*(f"{floor}/*.{kind}" for floor in tidy.FLOORS for kind in ("h", "cc", "cu"))))))
+def test_includes():
+    report(tidy.check_includes(tidy.includes(tidy.tracked(*(f"{floor}/*.{kind}" for floor in tidy.ALLOWED_INCLUDES for kind in ("h", "cc", "cu"))))))
 
 
 def test_include_guards():

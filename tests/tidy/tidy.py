@@ -222,32 +222,32 @@ def check_file_name(path: str) -> list[Finding]:
 
 
 # Top folders of the sources, each with those that it may include.
-FLOORS = {"system": (), "program": (), "model": ("system",), "server": ("system", "program", "model"), "client": ("system", "program")}
+ALLOWED_INCLUDES = {"system": (), "program": (), "model": ("system",), "server": ("system", "program", "model"), "client": ("system", "program")}
 
 
-def room(path: str) -> str:
-    """Returns the folder of a source file that check_rooms compares: the top folder and the one below it, such as server/core. model/plan/methods is
+def folder_of(path: str) -> str:
+    """Returns the folder of a source file that check_includes compares: the top folder and the one below it, such as server/core. model/plan/methods is
     separate from model/plan."""
     folders = path.split("/")[:-1]
     return "/".join(folders[:3] if folders[:3] == ["model", "plan", "methods"] else folders[:2])
 
 
 def includes(paths: list[str], root: Path = ROOT) -> dict[str, set[str]]:
-    """Returns, for each folder of room(), the other folders that its files include."""
+    """Returns, for each folder of folder_of(), the other folders that its files include."""
     rooms: dict[str, set[str]] = {}
     for path in paths:
-        included = re.findall(r'^#include "((?:%s)/[^"]+)"' % "|".join(FLOORS), read_text(path, root) or "", re.M)
-        rooms.setdefault(room(path), set()).update(room(file) for file in included)
+        included = re.findall(r'^#include "((?:%s)/[^"]+)"' % "|".join(ALLOWED_INCLUDES), read_text(path, root) or "", re.M)
+        rooms.setdefault(folder_of(path), set()).update(folder_of(file) for file in included)
     return {name: names - {name} for name, names in rooms.items()}
 
 
-def check_rooms(rooms: dict[str, set[str]]) -> list[Finding]:
-    """Checks that folders include only what FLOORS allows, and that they do not include each other in a circle."""
+def check_includes(rooms: dict[str, set[str]]) -> list[Finding]:
+    """Checks that folders include only what ALLOWED_INCLUDES allows, and that they do not include each other in a circle."""
     found = [
         Finding(name, 1, f"includes {other}, which is not below it")
         for name, others in rooms.items()
         for other in others
-        if (floor := name.split("/")[0]) != (below := other.split("/")[0]) and below not in FLOORS[floor]
+        if (floor := name.split("/")[0]) != (below := other.split("/")[0]) and below not in ALLOWED_INCLUDES[floor]
     ]
     try:
         graphlib.TopologicalSorter(rooms).prepare()

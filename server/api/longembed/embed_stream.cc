@@ -23,7 +23,7 @@ constexpr size_t kMaxMessages = 256;
 
 // State that the messages of a stream share. Only Start and Reject of its operations change it; a host runs those one
 // after the other.
-struct Corpus {
+struct StreamState {
   ServedModel* model = nullptr;  // Null before the first message.
   ResolvedOptions options;       // Set by the first message, then read by all operations.
 
@@ -42,9 +42,9 @@ bool IsOfInput(const absl::Status& status) {
 
 class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::EmbedStreamResponse> {
  public:
-  EmbedMessage(const LongembedContext& context, std::shared_ptr<Corpus> corpus, const CallContext& call,
+  EmbedMessage(const LongembedContext& context, std::shared_ptr<StreamState> stream, const CallContext& call,
                Request& request, Response& response)
-      : TypedOperation(call, request, response), context_(context), corpus_(std::move(corpus)), message_(request) {}
+      : TypedOperation(call, request, response), context_(context), state_(std::move(stream)), message_(request) {}
 
   void Start(Done done) override {
     done_ = std::move(done);
@@ -54,12 +54,11 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     const absl::Status status = WithinMemory([this] { return AddPart(); });
     if (!status.ok()) FailParts();
     if (!status.ok() || !complete_) return EndInput(status);
-    absl::StatusOr<Input> input =
-        ConvertInput(request_.input(), "input", corpus_->options.input.spans, context_.limits);
+    absl::StatusOr<Input> input = ConvertInput(request_.input(), "input", state_->options.input.spans, context_.limits);
     if (!input.ok()) return EndInput(input.status());
-    expected_bytes_ = ExpectedVectors() * corpus_->options.vector.dimensions * static_cast<int64_t>(sizeof(float));
-    embed_ = EmbedCall::Start(*corpus_->model, context_.pool, context_.clock,
-                              ToParams(corpus_->options, {std::move(input)}, context_.limits, call_),
+    expected_bytes_ = ExpectedVectors() * state_->options.vector.dimensions * static_cast<int64_t>(sizeof(float));
+    embed_ = EmbedCall::Start(*state_->model, context_.pool, context_.clock,
+                              ToParams(state_->options, {std::move(input)}, context_.limits, call_),
                               [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
 
@@ -67,9 +66,9 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   // first message ends the stream instead, because it has the options of all messages.
   void Reject(const absl::Status& status, Done done) override {
     done_ = std::move(done);
-    if (corpus_->model == nullptr || request_.id().empty()) return End(status);
+    if (state_->model == nullptr || request_.id().empty()) return End(status);
     response_.set_id(request_.id());
-    const bool whole = !corpus_->in_parts && !request_.more_parts();
+    const bool whole = !state_->in_parts && !request_.more_parts();
     const bool passed_over = IsPassedOver();
     if (!whole) FailParts();
     EndInput(passed_over ? absl::OkStatus() : status);
@@ -85,25 +84,25 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
 
  private:
   absl::Status TakeOptions() {
-    if (corpus_->model != nullptr && request_.has_options()) return OptionsOnLaterMessage();
-    if (corpus_->model == nullptr) {
+    if (state_->model != nullptr && request_.has_options()) return OptionsOnLaterMessage();
+    if (state_->model == nullptr) {
       const absl::StatusOr<ModelChoice> choice =
           ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
       if (!choice.ok()) return choice.status();
       absl::StatusOr<ResolvedOptions> options =
           ResolveOptions(request_.options(), *choice, context_.profiles, context_.limits);
       if (!options.ok()) return options.status();
-      corpus_->options = *std::move(options);
-      corpus_->model = choice->model;
+      state_->options = *std::move(options);
+      state_->model = choice->model;
     }
-    model_name_ = corpus_->model->name();
+    model_name_ = state_->model->name();
     return absl::OkStatus();
   }
 
   // Estimates the number of vectors, for outputs with several; else 0.
   int64_t ExpectedVectors() const {
     constexpr int64_t kBytesPerToken = 4, kTokensPerSentence = 16;
-    const ResolvedOptions& options = corpus_->options;
+    const ResolvedOptions& options = state_->options;
     const v1::Input& input = request_.input();
     const int64_t tokens =
         1 + static_cast<int64_t>(input.text().size()) / kBytesPerToken + input.token_ids().ids_size();
@@ -113,69 +112,69 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (std::holds_alternative<GivenRanges>(options.input.spans)) return input.ranges_size();
     const auto& windows = options.input.plan.extension.windows;
     if (!options.vector.vector_per_window || !windows.has_value()) return 0;
-    return 1 + tokens / windows->tokens.value_or(corpus_->model->model().manifest.trained_window);
+    return 1 + tokens / windows->tokens.value_or(state_->model->model().manifest.trained_window);
   }
 
   // Returns whether the message is a part of a text whose error has been answered.
-  bool IsPassedOver() const { return corpus_->in_parts && corpus_->failed && request_.id() == corpus_->id; }
+  bool IsPassedOver() const { return state_->in_parts && state_->failed && request_.id() == state_->id; }
 
   // Checks the order of parts. Its errors end the stream.
   absl::Status CheckPart() const {
-    const Corpus& corpus = *corpus_;
-    if (corpus.in_parts && request_.id() != corpus.id) return PartsInterrupted(corpus.id, request_.id());
-    const bool part = corpus.in_parts || request_.more_parts();
+    const StreamState& stream = *state_;
+    if (stream.in_parts && request_.id() != stream.id) return PartsInterrupted(stream.id, request_.id());
+    const bool part = stream.in_parts || request_.more_parts();
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
   }
 
   // Sets complete_ when the text is whole. Errors concern the text; the caller must then drop its parts (FailParts).
   absl::Status AddPart() {
-    Corpus& corpus = *corpus_;
-    complete_ = !corpus.in_parts && !request_.more_parts();
+    StreamState& stream = *state_;
+    complete_ = !stream.in_parts && !request_.more_parts();
     if (complete_) return absl::OkStatus();
     const bool passed_over = IsPassedOver();
-    corpus.in_parts = request_.more_parts();
-    corpus.failed = passed_over && corpus.in_parts;
-    corpus.id = request_.id();
+    stream.in_parts = request_.more_parts();
+    stream.failed = passed_over && stream.in_parts;
+    stream.id = request_.id();
     if (passed_over) return absl::OkStatus();
     absl::Status status = AddText(request_.input().text());
-    if (status.ok() && !corpus.in_parts) status = TakeText();
+    if (status.ok() && !stream.in_parts) status = TakeText();
     return status;
   }
 
   absl::Status AddText(const std::string& part) {
-    Corpus& corpus = *corpus_;
-    const auto bytes = static_cast<int64_t>(corpus.text.size() + part.size());
+    StreamState& stream = *state_;
+    const auto bytes = static_cast<int64_t>(stream.text.size() + part.size());
     if (const int64_t limit = MaxStreamedTextBytes(context_.limits); bytes > limit) {
       return StreamedTextTooLarge(bytes, limit);
     }
-    if (corpus.memory == nullptr) corpus.memory = call_.memory.ForSameClient();
-    RETURN_IF_ERROR(corpus.memory->Hold(Memory::kRequests, bytes));
-    corpus.text += part;
-    corpus.memory->Correct(Memory::kRequests, static_cast<int64_t>(corpus.text.capacity()));
+    if (stream.memory == nullptr) stream.memory = call_.memory.ForSameClient();
+    RETURN_IF_ERROR(stream.memory->Hold(Memory::kRequests, bytes));
+    stream.text += part;
+    stream.memory->Correct(Memory::kRequests, static_cast<int64_t>(stream.text.capacity()));
     return absl::OkStatus();
   }
 
   // Moves the text into this message.
   absl::Status TakeText() {
-    corpus_->memory = nullptr;
-    const auto bytes = static_cast<int64_t>(corpus_->text.size());
+    state_->memory = nullptr;
+    const auto bytes = static_cast<int64_t>(state_->text.size());
     RETURN_IF_ERROR(call_.memory.HoldMore(Memory::kRequests, bytes));
-    *message_.mutable_input()->mutable_text() = std::exchange(corpus_->text, {});
+    *message_.mutable_input()->mutable_text() = std::exchange(state_->text, {});
     complete_ = true;
     return absl::OkStatus();
   }
 
   // Drops the parts gathered so far and skips the rest of the text.
   void FailParts() {
-    corpus_->in_parts = corpus_->failed = request_.more_parts();
-    corpus_->id = request_.id();
-    std::string().swap(corpus_->text);
-    corpus_->memory = nullptr;
+    state_->in_parts = state_->failed = request_.more_parts();
+    state_->id = request_.id();
+    std::string().swap(state_->text);
+    state_->memory = nullptr;
   }
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
     if (!answer.ok()) return EndInput(answer.status());
-    const ResolvedOptions& options = corpus_->options;
+    const ResolvedOptions& options = state_->options;
     const absl::Status filled = WithinMemory([&] {
       FillResult(answer->results.front(), options, *response_.mutable_result());
       return absl::OkStatus();
@@ -201,7 +200,7 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   }
 
   const LongembedContext& context_;
-  const std::shared_ptr<Corpus> corpus_;
+  const std::shared_ptr<StreamState> state_;
   Request& message_;
   bool complete_ = false;  // Whether the message has an answer.
   int64_t expected_bytes_ = 0;
@@ -211,22 +210,22 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
 
 }  // namespace
 
-EmbedStreamParts MakeEmbedStream(const LongembedContext& context) {
-  const auto corpus = std::make_shared<Corpus>();
-  EmbedStreamParts stream{
+EmbedStreamSetup MakeEmbedStream(const LongembedContext& context) {
+  const auto stream = std::make_shared<StreamState>();
+  EmbedStreamSetup stream{
       .method = {.name = "EmbedStream",
                  .request = &v1::EmbedStreamRequest::default_instance(),
                  .response = &v1::EmbedStreamResponse::default_instance(),
-                 .make = [&context, corpus](const CallContext& call, google::protobuf::Message& request,
+                 .make = [&context, stream](const CallContext& call, google::protobuf::Message& request,
                                             google::protobuf::Message& response) -> std::unique_ptr<Operation> {
-                   return std::make_unique<EmbedMessage>(context, corpus, call,
+                   return std::make_unique<EmbedMessage>(context, stream, call,
                                                          static_cast<v1::EmbedStreamRequest&>(request),
                                                          static_cast<v1::EmbedStreamResponse&>(response));
                  }},
       .options = {.in_order = false,
                   .max_messages = kMaxMessages,
                   .max_bytes = context.limits.max_request_bytes,
-                  .check_end = [corpus] { return corpus->in_parts ? PartsUnfinished(corpus->id) : absl::OkStatus(); }}};
+                  .check_end = [stream] { return stream->in_parts ? PartsUnfinished(stream->id) : absl::OkStatus(); }}};
   return stream;
 }
 

@@ -9,13 +9,13 @@
 namespace longembed {
 
 // The method and the options of one stream.
-struct EmbedStreamParts {
+struct EmbedStreamSetup {
   ApiMethod method;
   StreamOptions options;
 };
 
 // Creates the state of one stream. `context` must outlive the stream.
-EmbedStreamParts MakeEmbedStream(const LongembedContext& context);
+EmbedStreamSetup MakeEmbedStream(const LongembedContext& context);
 
 }  // namespace longembed
 

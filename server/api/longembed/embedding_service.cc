@@ -19,7 +19,7 @@ grpc::ServerUnaryReactor* EmbeddingServiceImpl::Embed(grpc::CallbackServerContex
 }
 
 RawStream* EmbeddingServiceImpl::EmbedStream(grpc::CallbackServerContext* context) {
-  const EmbedStreamParts stream = MakeEmbedStream(context_);
+  const EmbedStreamSetup stream = MakeEmbedStream(context_);
   return ServeStream(stream.method, stream.options, host_, context);
 }
 

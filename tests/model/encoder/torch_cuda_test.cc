@@ -150,7 +150,7 @@ TEST_P(TorchCudaTest, SelfExtendBatched) {
   Compare();
 }
 
-// These are computed by formula (torch_formula.h). The batch also has sequences that need a single call.
+// These are computed by formula (torch_explicit_attention.h). The batch also has sequences that need a single call.
 TEST_P(TorchCudaTest, CalibrationAndDualChunksBatched) {
   Add(900, {.when = When::kAlways, .positions = Interpolation{}, .attention_calibration = AttentionCalibration{}});
   Add(900, {.when = When::kAlways, .positions = DualChunk{}, .attention_calibration = AttentionCalibration{}});

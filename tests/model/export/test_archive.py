@@ -12,7 +12,7 @@ from model.export import architectures, archive, files, folder
 from model.export.deferred import Deferred
 
 # Checkpoints whose weights are only copied keep their precision. A sum (BERT's token type) or a factor (Gemma's) needs float32.
-KEEPING = {"llama": True, "qwen3": True, "distilbert": True, "mpnet": True, "modernbert": True, "bert": False, "gemma3_text": False}
+KEEPS_PRECISION = {"llama": True, "qwen3": True, "distilbert": True, "mpnet": True, "modernbert": True, "bert": False, "gemma3_text": False}
 
 
 def plain_archive(graph: torch.nn.Module) -> bytes:
@@ -29,7 +29,7 @@ def records(content: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", KEEPING)
+@pytest.mark.parametrize("kind", KEEPS_PRECISION)
 def test_an_archive_holds_every_weight_of_the_checkpoint(kind, dtype, tmp_path):
     checkpoint = folder.read_directory(tiny_checkpoints.save(kind, tmp_path / kind))
     architecture = architectures.find(checkpoint.config)
@@ -38,7 +38,7 @@ def test_an_archive_holds_every_weight_of_the_checkpoint(kind, dtype, tmp_path):
     expected = dict(graph.named_parameters())
     written = io.BytesIO()
     precision = archive.save(architecture.build(checkpoint.config, {name: Deferred.of_tensor(tensor) for name, tensor in tensors.items()}), {}, written)
-    kept = dtype if KEEPING[kind] else torch.float32
+    kept = dtype if KEEPS_PRECISION[kind] else torch.float32
     assert precision == {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[kept]
     loaded = torch.jit.load(io.BytesIO(written.getvalue()))
     found = dict(loaded.named_parameters())

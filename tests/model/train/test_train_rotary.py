@@ -38,7 +38,7 @@ def held_out(original) -> list[list[int]]:
 
 
 def student_vectors(recipe: Rotary, sequences: list[list[int]]) -> torch.Tensor:
-    return recipe._learn(sequences)
+    return recipe._student_vectors(sequences)
 
 
 def test_the_student_comes_to_its_teacher(original, trained):

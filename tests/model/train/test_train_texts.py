@@ -121,7 +121,7 @@ def test_siblings_differ_in_one_part_alone():
                 shortest = min(tokens - len(item.part) for item in family)
                 assert shortest >= tokens // 2
                 assert set.intersection(*({rest[:shortest] for rest in without_part(item)} for item in family))
-    assert len(batches.strangers(made, random.Random(1), 50, 3)) == 3
+    assert len(batches.unrelated_texts(made, random.Random(1), 50, 3)) == 3
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 100, 512])

@@ -82,13 +82,13 @@ TEST(BatchQueueTest, JobsThatCannotMeetTheirDeadlineAreNotStarted) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {50, 50}, AdmittedWithDeadline(absl::Seconds(1), absl::Seconds(2))), kStart);
   queue.Push(MakeJob(2, {50}, AdmittedWithDeadline(absl::Seconds(2), absl::Seconds(2))), kStart);
-  const absl::Duration second_a_job = absl::Milliseconds(10);  // A job of 100 tokens takes a second.
-  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1), second_a_job).empty());
-  const auto infeasible = queue.TakeInfeasible(kStart + absl::Seconds(1.2), second_a_job);
+  const absl::Duration time_per_cost = absl::Milliseconds(10);  // A job of 100 tokens takes a second.
+  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1), time_per_cost).empty());
+  const auto infeasible = queue.TakeInfeasible(kStart + absl::Seconds(1.2), time_per_cost);
   ASSERT_EQ(infeasible.size(), 1u);
   EXPECT_EQ(infeasible[0]->tokens(), 100);
   // A single remaining job is never dropped, because running it shows how fast the device is.
-  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1.9), second_a_job).empty());
+  EXPECT_TRUE(queue.TakeInfeasible(kStart + absl::Seconds(1.9), time_per_cost).empty());
   EXPECT_THAT(Take(queue, {.max_tokens = 50}), ElementsAre(2050));
 }
 

@@ -109,7 +109,7 @@ class Client {
   void Say(const std::string& text) const {
     [[maybe_unused]] const ssize_t sent = send(descriptor_, text.data(), text.size(), MSG_NOSIGNAL);
   }
-  bool Speak(int port) const {
+  bool ConnectAndSend(int port) const {
     const bool connected = Connect(port);
     if (connected) Say("x");
     return connected;
@@ -181,7 +181,7 @@ TEST(AcceptorTest, ConnectionsWaitUntilItStarts) {
   Recorder recorder;
   const Client client;
   const auto acceptor = Listen("127.0.0.1:0");
-  ASSERT_TRUE(client.Speak(acceptor->port()));
+  ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
   acceptor->Start(recorder.Handlers());
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
 }
@@ -193,7 +193,7 @@ TEST(AcceptorTest, SilentConnectionsAreClosed) {
   acceptor->Start(recorder.Handlers());
   const absl::Time begin = absl::Now();
   ASSERT_TRUE(idle.Connect(acceptor->port()));
-  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_TRUE(talker.ConnectAndSend(acceptor->port()));
   EXPECT_TRUE(idle.IsClosed());
   EXPECT_GE(absl::Now() - begin, absl::Milliseconds(290));
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
@@ -212,7 +212,7 @@ TEST(AcceptorTest, AClientThatLeavesSilentlyIsNotARefusal) {
   leaver.HangUp();
   EXPECT_TRUE(leaver.IsClosed());
   absl::SleepFor(absl::Milliseconds(200));
-  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_TRUE(talker.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
   EXPECT_EQ(recorder.refused(Refusal::kLimit) + recorder.refused(Refusal::kSilent), 0u);
 }
@@ -223,7 +223,7 @@ TEST(AcceptorTest, AtTheLimitTheOldestSilentConnectionMakesRoom) {
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3, .silence = absl::Minutes(10)});
   acceptor->Start(recorder.Handlers());
   for (const Client& client : idle) ASSERT_TRUE(client.Connect(acceptor->port()));
-  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_TRUE(talker.ConnectAndSend(acceptor->port()));
   EXPECT_TRUE(idle[0].IsClosed());
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
@@ -238,7 +238,7 @@ TEST(AcceptorTest, AtTheLimitWithoutSilentConnectionsTheNewOneIsClosed) {
   const Client talkers[3], refused, next;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 3});
   acceptor->Start(recorder.Handlers());
-  for (const Client& client : talkers) ASSERT_TRUE(client.Speak(acceptor->port()));
+  for (const Client& client : talkers) ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(3), 3u);
   ASSERT_TRUE(refused.Connect(acceptor->port()));
   EXPECT_TRUE(refused.IsClosed());
@@ -248,7 +248,7 @@ TEST(AcceptorTest, AtTheLimitWithoutSilentConnectionsTheNewOneIsClosed) {
   // A closed connection makes room, although the acceptor is not notified.
   close(recorder.Take());
   absl::SleepFor(absl::Milliseconds(200));
-  ASSERT_TRUE(next.Speak(acceptor->port()));
+  ASSERT_TRUE(next.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
 }
@@ -262,7 +262,7 @@ size_t Decided(Recorder& recorder) {
 // Opens `count` connections from one address, sends a byte on each, and waits until each is accepted or refused.
 void Flood(std::list<Client>& clients, int host, size_t count, int port, Recorder& recorder) {
   const size_t before = Decided(recorder);
-  for (size_t i = 0; i < count; ++i) ASSERT_TRUE(clients.emplace_back(AF_INET, host).Speak(port));
+  for (size_t i = 0; i < count; ++i) ASSERT_TRUE(clients.emplace_back(AF_INET, host).ConnectAndSend(port));
   for (int i = 0; i < 20'000 && Decided(recorder) - before < count; ++i) absl::SleepFor(absl::Milliseconds(1));
   ASSERT_EQ(Decided(recorder) - before, count);
 }
@@ -303,12 +303,12 @@ TEST(AcceptorTest, AtItsShareWithoutSilentConnectionsAClientsNewOneIsRefused) {
   const Client talkers[2] = {Client(AF_INET, 2), Client(AF_INET, 2)}, refused(AF_INET, 2), other(AF_INET, 3);
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 4, .max_client_share = 0.5});
   acceptor->Start(recorder.Handlers());
-  for (const Client& client : talkers) ASSERT_TRUE(client.Speak(acceptor->port()));
+  for (const Client& client : talkers) ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(2), 2u);
   ASSERT_TRUE(refused.Connect(acceptor->port()));
   EXPECT_TRUE(refused.IsClosed());
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kClientShare, 1), 1u);
-  ASSERT_TRUE(other.Speak(acceptor->port()));
+  ASSERT_TRUE(other.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(3), 3u);
 }
 
@@ -320,7 +320,7 @@ TEST(AcceptorTest, ConnectionsOneAfterTheOtherAreNotTooMany) {
   acceptor->Start({.accept = [](int descriptor) { close(descriptor); }, .refuse = recorder.Handlers().refuse});
   for (int i = 0; i < 100; ++i) {
     const Client client;
-    ASSERT_TRUE(client.Speak(acceptor->port()));
+    ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
     EXPECT_TRUE(client.IsClosed());
   }
   for (const Refusal refusal : {Refusal::kLimit, Refusal::kClientShare, Refusal::kSilent}) {
@@ -347,7 +347,7 @@ TEST(AcceptorTest, AtItsShareAClientsOldestSilentConnectionMakesRoom) {
   acceptor->Start(recorder.Handlers());
   ASSERT_TRUE(other.Connect(acceptor->port()));
   ASSERT_TRUE(idle.Connect(acceptor->port()));
-  for (int i = 0; i < 5; ++i) ASSERT_TRUE(greedy.emplace_back(AF_INET, 2).Speak(acceptor->port()));
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(greedy.emplace_back(AF_INET, 2).ConnectAndSend(acceptor->port()));
   EXPECT_TRUE(idle.IsClosed());
   EXPECT_TRUE(other.IsOpen());
   EXPECT_EQ(recorder.AwaitRefused(Refusal::kSilent, 1), 1u);
@@ -360,15 +360,15 @@ TEST(AcceptorTest, OnlyItsOwnConnectionsCount) {
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 2}), other = Listen("127.0.0.1:0");
   acceptor->Start(recorder.Handlers());
   other->Start(other_recorder.Handlers());
-  for (const Client& client : others) ASSERT_TRUE(client.Speak(other->port()));
+  for (const Client& client : others) ASSERT_TRUE(client.ConnectAndSend(other->port()));
   ASSERT_EQ(other_recorder.AwaitAccepted(6), 6u);
-  for (const Client& client : talkers) ASSERT_TRUE(client.Speak(acceptor->port()));
+  for (const Client& client : talkers) ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(2), 2u);
   ASSERT_TRUE(refused.Connect(acceptor->port()));
   EXPECT_TRUE(refused.IsClosed());
   close(recorder.Take());
   absl::SleepFor(absl::Milliseconds(200));
-  ASSERT_TRUE(next.Speak(acceptor->port()));
+  ASSERT_TRUE(next.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(2), 2u);
   EXPECT_EQ(recorder.refused(Refusal::kLimit), 1u);
 }
@@ -380,7 +380,7 @@ TEST(AcceptorTest, TheHandlerForRefusalsMayBeMissing) {
   acceptor->Start({.accept = recorder.Handlers().accept});
   ASSERT_TRUE(idle.Connect(acceptor->port()));
   EXPECT_TRUE(idle.IsClosed());
-  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_TRUE(talker.ConnectAndSend(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
   ASSERT_TRUE(refused.Connect(acceptor->port()));
   EXPECT_TRUE(refused.IsClosed());
@@ -434,10 +434,11 @@ TEST(AcceptorTest, LocalhostMeansEveryLoopbackAddress) {
   const bool has_ipv6 = HasIpv6();
   const auto acceptor = Listen("localhost:0");
   acceptor->Start(recorder.Handlers());
-  ASSERT_TRUE(client.Speak(acceptor->port()));
+  ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
   if (!has_ipv6) GTEST_SKIP() << "no IPv6 loopback here: localhost was tried over IPv4 only";
-  if (!client6.Speak(acceptor->port())) GTEST_SKIP() << "localhost does not name ::1 here: tried over IPv4 only";
+  if (!client6.ConnectAndSend(acceptor->port()))
+    GTEST_SKIP() << "localhost does not name ::1 here: tried over IPv4 only";
   EXPECT_EQ(recorder.AwaitAccepted(2), 2u);
 }
 
@@ -447,7 +448,7 @@ TEST(AcceptorTest, ListensOnIpv6) {
   const Client client(AF_INET6);
   const auto acceptor = Listen("[::1]:0");
   acceptor->Start(recorder.Handlers());
-  ASSERT_TRUE(client.Speak(acceptor->port()));
+  ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
 }
 
@@ -458,8 +459,8 @@ TEST(AcceptorTest, TheWildcardAddressMeansBothFamilies) {
     const Client client, client6(AF_INET6);
     const auto acceptor = Listen(address);
     acceptor->Start(recorder.Handlers());
-    EXPECT_TRUE(client.Speak(acceptor->port())) << address;
-    EXPECT_TRUE(client6.Speak(acceptor->port())) << address;
+    EXPECT_TRUE(client.ConnectAndSend(acceptor->port())) << address;
+    EXPECT_TRUE(client6.ConnectAndSend(acceptor->port())) << address;
     EXPECT_EQ(recorder.AwaitAccepted(2), 2u) << address;
   }
 }
@@ -470,7 +471,7 @@ TEST(AcceptorTest, StopClosesWhatIsSilentAndListensNoMore) {
   const auto acceptor = Listen("127.0.0.1:0");
   acceptor->Start(recorder.Handlers());
   ASSERT_TRUE(idle.Connect(acceptor->port()));
-  ASSERT_TRUE(talker.Speak(acceptor->port()));
+  ASSERT_TRUE(talker.ConnectAndSend(acceptor->port()));
   ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
   acceptor->Stop();
   EXPECT_TRUE(idle.IsClosed());
@@ -495,7 +496,7 @@ TEST(AcceptorTest, LeavesNoDescriptorBehind) {
     const auto acceptor = Listen("localhost:0");
     acceptor->Start(recorder.Handlers());
     ASSERT_TRUE(idle.Connect(acceptor->port()));
-    ASSERT_TRUE(talker.Speak(acceptor->port()));
+    ASSERT_TRUE(talker.ConnectAndSend(acceptor->port()));
     ASSERT_EQ(recorder.AwaitAccepted(1), 1u);
   }
   EXPECT_FALSE(Acceptor::Listen("192.0.2.1:0", {}).ok());
@@ -525,7 +526,7 @@ TEST(AcceptorTest, SurvivesACrowd) {
     }
   }
   absl::SleepFor(absl::Milliseconds(300));
-  ASSERT_TRUE(last.Speak(port));
+  ASSERT_TRUE(last.ConnectAndSend(port));
   EXPECT_TRUE(last.IsClosed());
   EXPECT_GT(recorder.refused(Refusal::kSilent), 0u);
 }
@@ -556,12 +557,12 @@ TEST(AcceptorTest, GoesOnAfterDescriptorsRanOut) {
   acceptor->Start(recorder.Handlers());
   {
     const NoDescriptors none;
-    ASSERT_TRUE(client.Speak(acceptor->port()));
+    ASSERT_TRUE(client.ConnectAndSend(acceptor->port()));
     absl::SleepFor(absl::Milliseconds(200));
     EXPECT_EQ(recorder.accepted(), 0u);
   }
   EXPECT_EQ(recorder.AwaitAccepted(1), 1u);
-  ASSERT_TRUE(later.Speak(acceptor->port()));
+  ASSERT_TRUE(later.ConnectAndSend(acceptor->port()));
   EXPECT_EQ(recorder.AwaitAccepted(2), 2u);
 }
 

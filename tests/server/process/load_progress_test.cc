@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 class LoadProgressTest : public ::testing::Test {
  protected:
   // Returns the metadata of a health check, or "" if there is none.
-  std::string Told() {
+  std::string LoadingMetadata() {
     const auto stub = grpc::health::v1::Health::NewStub(FakeServer::Connect(port_->port()));
     grpc::ClientContext context;
     grpc::health::v1::HealthCheckResponse response;
@@ -42,16 +42,16 @@ class LoadProgressTest : public ::testing::Test {
 };
 
 TEST_F(LoadProgressTest, IsReportedToProbesAndMetrics) {
-  EXPECT_EQ(Told(), "");
+  EXPECT_EQ(LoadingMetadata(), "");
   const auto verified = progress_.Begin(LoadStage::kVerifyingFiles);
-  EXPECT_EQ(Told(), "0%, verifying files");
+  EXPECT_EQ(LoadingMetadata(), "0%, verifying files");
   verified(0.5);
-  EXPECT_EQ(Told(), "15%, verifying files");
+  EXPECT_EQ(LoadingMetadata(), "15%, verifying files");
   EXPECT_EQ(Ratio(), "0.15");
   progress_.Begin(LoadStage::kPackingWeights)(0.5);
-  EXPECT_EQ(Told(), "75%, packing weights");
+  EXPECT_EQ(LoadingMetadata(), "75%, packing weights");
   progress_.Begin(LoadStage::kReady);
-  EXPECT_EQ(Told(), "");
+  EXPECT_EQ(LoadingMetadata(), "");
   EXPECT_EQ(Ratio(), "1");
 }
 

@@ -35,7 +35,7 @@ class OutOfMemoryTest : public ::testing::TestWithParam<size_t> {
     return options;
   }
   void SetUp() override { is_client = true; }
-  void ExpectRest() {
+  void ExpectNothingHeld() {
     for (int i = 0; i < 500 && server_.ledger().bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
     EXPECT_EQ(server_.ledger().bytes(), 0);
     EXPECT_EQ(server_.metrics().in_flight(), 0);
@@ -63,7 +63,7 @@ TEST_P(OutOfMemoryTest, AUnaryCallFailsAlone) {
   const grpc::Status failed = embed(400'000);
   largest = SIZE_MAX;
   EXPECT_EQ(failed.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << failed.error_message();
-  ExpectRest();
+  ExpectNothingHeld();
   EXPECT_TRUE(embed(400'000).ok());
 }
 
@@ -91,7 +91,7 @@ TEST_P(OutOfMemoryTest, AMessageOfAStreamLeavesNothingBehind) {
     while (stream->Read(&answer)) continue;
     const grpc::Status status = stream->Finish();
     EXPECT_TRUE(answered ? status.ok() : status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
-    ExpectRest();
+    ExpectNothingHeld();
   }
 }
 

@@ -89,7 +89,7 @@ def heatmap(results: Sequence[dict]) -> Figure:
             _cells(axis, np.array([[100 * row.get(length, np.nan) for length in lengths] for row in rows.values()]), "{:.0f}", (0, 100))
             axis.set_xticks(range(len(lengths)), [_short(int(length)) for length in lengths])
             axis.set_yticks(range(len(rows)), list(rows))
-            axis.set_title(_title(result, f"{_spoken(result['metric'])}, %"), pad=20)
+            axis.set_title(_title(result, f"{_metric_label(result['metric'])}, %"), pad=20)
             _window(axis, result, lengths)
         axes[-1, 0].set_xlabel("tokens a document")
     return figure
@@ -118,7 +118,7 @@ def gains(results: Sequence[dict]) -> Figure:
             axis.margins(x=0.17)
             axis.grid(axis="x")
             axis.spines["left"].set_visible(False)
-            axis.set_xlabel(f"{_spoken(result['metric'])}, points over {result['baseline']}")
+            axis.set_xlabel(f"{_metric_label(result['metric'])}, points over {result['baseline']}")
             axis.set_title(_title(result))
         _kinds_legend(figure, {_kind(result, row) for result in results for row in _compared(result)})
     return figure
@@ -145,7 +145,7 @@ def cost(result: dict) -> Figure:
             _without(axis, max((row for row in rows if not row["cost"][key]), key=lambda row: _percent(result, row), default=None), result)
             _log_axis(axis, label, min(row["cost"][key] for row in rows if row["cost"][key]))
             _labels(figure, axis, named)
-        axes[0].set_ylabel(f"{_spoken(result['metric'])}, %")
+        axes[0].set_ylabel(f"{_metric_label(result['metric'])}, %")
         axes[0].set_title(_title(result, "quality and cost"))
         _kinds_legend(figure, {_kind(result, row) for row in rows})
     return figure
@@ -198,7 +198,7 @@ def position(result: dict) -> Figure:
             right.plot([psi["low"], psi["high"]], [place, place], color=FAINT, linewidth=3, solid_capstyle="round")
             right.scatter(psi["value"], place, s=40, color=INK, zorder=2, linewidths=0)
         left.set_yticks(range(len(rows)), [row["name"] for row in rows])
-        left.set_xlabel(f"{_spoken(result['metric'])}, %")
+        left.set_xlabel(f"{_metric_label(result['metric'])}, %")
         left.set_title(_title(result, "where the evidence stands"))
         right.set_xlabel("PSI (0: no bias by position)")
         right.set_xlim(0, 1)
@@ -242,20 +242,20 @@ def _grid_figure(
         for axis, panel, cells, counts, speed in zip(axes[0], panels, values, vectors, speeds):
             _cells(axis, cells, "{:.1f}", limits, None if alike else counts)
             axis.set_xticks(range(len(columns)), [_tick(*column, alike) for column in zip(columns, counts.T, speed.T)])
-            axis.set_yticks(range(len(lines)), [_said(line) for line in lines])
-            axis.set_xlabel(_said(names[0]), labelpad=6)
+            axis.set_yticks(range(len(lines)), [_display_text(line) for line in lines])
+            axis.set_xlabel(_display_text(names[0]), labelpad=6)
             if panel:
-                axis.set_title(f"{_said(names[2])}: {_said(panel)}", fontweight="normal", fontsize=10)
+                axis.set_title(f"{_display_text(names[2])}: {_display_text(panel)}", fontweight="normal", fontsize=10)
         below = "" if alike else "; small: vectors a document"
         title = "\n".join(textwrap.wrap(_title(result, name), int(size[0] * 8.5)))
         figure.suptitle(f"{title}\n", x=0.012, ha="left", fontsize=11.5, fontweight="bold")
-        figure.text(0.012, 1 - 0.36 / size[1] - 0.2 * title.count("\n") / size[1], f"{_spoken(result['metric'])}, %{below}", va="center", fontsize=9)
+        figure.text(0.012, 1 - 0.36 / size[1] - 0.2 * title.count("\n") / size[1], f"{_metric_label(result['metric'])}, %{below}", va="center", fontsize=9)
     return figure
 
 
 def _tick(value: object, vectors: np.ndarray, speeds: np.ndarray, with_vectors: bool) -> str:
     """Returns the label of a column: its value, its number of vectors if all its cells share one, and its embedding speed."""
-    said = [_said(value)]
+    said = [_display_text(value)]
     if with_vectors and np.nanmax(vectors) > 1:
         said.append(f"{np.nanmax(vectors):,.0f} vectors")
     if np.isfinite(speeds).any():
@@ -372,7 +372,7 @@ def _title(result: dict, what: str = "") -> str:
     return f"{result['task']}{model}" + (f": {what}" if what else "")
 
 
-def _spoken(metric: str) -> str:
+def _metric_label(metric: str) -> str:
     return {"ndcg_at_10": "nDCG@10", "accuracy_at_1": "accuracy at 1", "recall_at_10": "recall at 10"}[metric]
 
 
@@ -380,7 +380,7 @@ def _short(length: int) -> str:
     return f"{length // 1024}k" if length >= 1024 else str(length)
 
 
-def _said(tick: object) -> str:
+def _display_text(tick: object) -> str:
     return {True: "yes", False: "no"}.get(tick, str(tick).replace("_", " ")) if isinstance(tick, bool) else str(tick).replace("_", " ")
 
 

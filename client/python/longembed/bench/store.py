@@ -69,7 +69,7 @@ class Store:
     def embed(self, embedder: Embedder, texts: Sequence[str], bar: Bar | None = None) -> Embedded:
         """Reads vectors from the store if it has them. Embeds and stores the others."""
         about = embedder.describe()
-        shelf = _Shelf(self.folder / key_of(about), about)
+        shelf = _KeyFolder(self.folder / key_of(about), about)
         names = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         missing = {name: text for name, text in zip(names, texts) if name not in shelf.found}
         if bar:
@@ -87,7 +87,7 @@ class _Kept:
     seconds: float
 
 
-class _Shelf:
+class _KeyFolder:
     """The folder of one key."""
 
     def __init__(self, folder: Path, about: dict):

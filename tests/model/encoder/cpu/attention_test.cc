@@ -16,7 +16,7 @@
 
 #include "model/encoder/cpu/aligned_buffer.h"
 #include "model/encoder/cpu/packed_weights.h"
-#include "tests/model/encoder/cpu/every_kernels.h"
+#include "tests/model/encoder/cpu/each_kernel_set.h"
 
 namespace longembed::cpu {
 namespace {
@@ -197,7 +197,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(AttentionTest, Float32) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     std::vector<float> qkv = values_;
     Run(kernels, Input(reinterpret_cast<std::byte*>(qkv.data()), Element::kFloat32));
     Compare([&](int token, int column) { return qkv[static_cast<size_t>(token) * columns_ + column]; }, 2e-5);
@@ -210,7 +210,7 @@ TEST_P(AttentionTest, Float32) {
 }
 
 TEST_P(AttentionTest, Bfloat16) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     if (!kernels.bfloat16_rows) return;
     std::vector<uint16_t> qkv;
     for (const float value : values_) qkv.push_back(ToBfloat16(value));
@@ -274,7 +274,7 @@ INSTANTIATE_TEST_SUITE_P(DualChunk, AttentionTest,
 
 // If all attention goes to one basket, the other baskets still get their equal parts.
 TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kTokens = 64, kDim = 16;
     std::vector<float> qkv(kTokens * 3 * kDim, 0.0f);
     for (int i = 0; i < kTokens; ++i) {
@@ -301,7 +301,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // If every logit is huge, negative or positive, the softmax must still be finite.
 TEST(AttentionRangeTest, HugeLogitsStayFinite) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kTokens = 300, kDim = 32;
     for (const float sign : {-1.0f, 1.0f}) {
       std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim);
@@ -324,7 +324,7 @@ TEST(AttentionRangeTest, HugeLogitsStayFinite) {
 
 // A key equal to the largest one so far must get the same weight in a later block of keys, however large both are.
 TEST(AttentionRangeTest, BlocksOfLargeScoresAreWeightedAlike) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kTokens = 600, kDim = 16;
     for (const float size : {1e2f, 1.3e3f, 1e5f, 1e10f}) {
       std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim, 0.0f);

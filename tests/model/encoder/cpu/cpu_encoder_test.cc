@@ -20,7 +20,7 @@
 #include <utility>
 
 #include "model/encoder/cpu/packed_weights.h"
-#include "tests/model/encoder/cpu/every_kernels.h"
+#include "tests/model/encoder/cpu/each_kernel_set.h"
 #include "tests/model/encoder/cpu/programs.h"
 
 namespace longembed {
@@ -273,7 +273,7 @@ TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
   const Matrix of_whole = Expected(whole);
   const Matrix of_single = Expected(single);
   const Matrix of_overlapping = Expected(overlapping);
-  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+  cpu::ForEachKernelSet([&](const cpu::Kernels& kernels) {
     for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
                                            std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.99)}) {
       for (const int helpers : {0, 1, 12}) {
@@ -296,7 +296,7 @@ TEST_P(CpuEncoderTest, SequencesAreCalibratedEachByItself) {
                        {},
                        {.basket = 5, .strength = 1, .first_layer = 1, .rows = {0, 12}}};
   const Matrix of_batch = Expected(batch);
-  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+  cpu::ForEachKernelSet([&](const cpu::Kernels& kernels) {
     for (const auto& [precision, least] : {std::pair(Precision::kFloat32, 0.9999999),
                                            std::pair(Precision::kBfloat16, 0.998), std::pair(Precision::kInt8, 0.98)}) {
       for (const int helpers : {0, 1}) {
@@ -316,7 +316,7 @@ INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                                            Case{"odd_decoder", [] { return Decoder(30, 3, 1, 10, 37, 2); }},
                                            Case{"local", [] { return LocalEncoder(48, 3, 16, 100, 4); }},
                                            Case{"local_beyond", [] { return LocalEncoder(33, 3, 10, 45, 29); }},
-                                           Case{"sandwich", [] { return SandwichDecoder(40, 4, 2, 24, 37); }},
+                                           Case{"sandwich", [] { return SandwichEncoder(40, 4, 2, 24, 37); }},
                                            Case{"biased", [] { return BiasedEncoder(48, 4, 5); }}),
                          [](const auto& info) { return std::string(info.param.name); });
 
@@ -370,7 +370,7 @@ VectorBlock EncodeBy(const cpu::Kernels& kernels, const Program& program, Precis
 }
 
 TEST(CpuEncoderWeightsTest, StreamedWeightsGiveTheSameVectors) {
-  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+  cpu::ForEachKernelSet([&](const cpu::Kernels& kernels) {
     const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
     for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {
       const Program program = Decoder(64, 4, 2, 16, 96, 3);
@@ -413,7 +413,7 @@ std::pair<StoredMatrix, StoredMatrix> InBothWidths(const StoredMatrix& matrix, S
 }
 
 TEST(CpuEncoderWeightsTest, WeightsOf16BitsGiveTheVectorsOfTheSameNumbersIn32Bits) {
-  cpu::ForEveryKernels([&](const cpu::Kernels& kernels) {
+  cpu::ForEachKernelSet([&](const cpu::Kernels& kernels) {
     const PackedBatch batch = Batch({7, 30, 12}, {{0, 7}, {7, 37}, {37, 49}});
     for (const StoredElement element : {StoredElement::kBfloat16, StoredElement::kFloat16}) {
       for (const Precision precision : {Precision::kFloat32, Precision::kInt8}) {

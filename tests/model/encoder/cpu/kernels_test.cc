@@ -11,7 +11,7 @@
 
 #include "model/encoder/cpu/flush_denormals.h"
 #include "model/encoder/cpu/packed_weights.h"
-#include "tests/model/encoder/cpu/every_kernels.h"
+#include "tests/model/encoder/cpu/each_kernel_set.h"
 
 namespace longembed::cpu {
 namespace {

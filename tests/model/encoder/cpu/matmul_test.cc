@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "model/encoder/cpu/packed_weights.h"
-#include "tests/model/encoder/cpu/every_kernels.h"
+#include "tests/model/encoder/cpu/each_kernel_set.h"
 
 namespace longembed::cpu {
 namespace {
@@ -98,7 +98,7 @@ class MatmulTest : public ::testing::TestWithParam<std::tuple<Precision, Shape>>
 };
 
 TEST_P(MatmulTest, IsTheSumOfProducts) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     const auto [rows, outputs, inputs] = shape_;
     const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
     const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
@@ -125,7 +125,7 @@ TEST_P(MatmulTest, IsTheSumOfProducts) {
 }
 
 TEST_P(MatmulTest, GeluAndBfloat16Results) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     if (!kernels.bfloat16_rows || precision_ == Precision::kFloat32) return;
     const auto [rows, outputs, inputs] = shape_;
     const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
@@ -164,7 +164,7 @@ double Activated(Activation activation, double x) {
 }
 
 TEST_P(MatmulTest, AGateIsActivatedAndMultiplied) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     const auto [rows, outputs, inputs] = shape_;
     const std::vector<float> x = Random(random_, static_cast<size_t>(rows) * inputs, 1);
     const std::vector<float> w = Random(random_, static_cast<size_t>(outputs) * inputs, 0.1f);
@@ -201,7 +201,7 @@ INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
                                                               Shape{40, 16, 2}, Shape{3, 145, 7}, Shape{100, 50, 3})));
 
 TEST(MatmulFloatTest, ActivationsAreTheExactOnesEverywhere) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     const float one = 1;
     const PackedWeights identity = PackWeights(kernels, Precision::kFloat32, &one, nullptr, 1, 1);
     for (const Activation activation :
@@ -222,7 +222,7 @@ TEST(MatmulFloatTest, ActivationsAreTheExactOnesEverywhere) {
 }
 
 TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     const std::vector<float> zeros(64, 0.0f);
     const float bias = 0.5f;
     const PackedWeights packed = PackWeights(kernels, Precision::kInt8, zeros.data(), &bias, 1, 64);
@@ -239,7 +239,7 @@ TEST(MatmulFloatTest, ZeroRowsAndWeightsGiveTheBias) {
 // NaN must not turn into a number, and neither must infinity in int8: the results of their row are NaN. The results of
 // other rows stay finite.
 TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kRows = 3, kInputs = 70, kOutputs = 5;
     std::mt19937 random(9);
     const std::vector<float> w = Random(random, kOutputs * kInputs, 0.1f);
@@ -274,7 +274,7 @@ TEST(MatmulRangeTest, NanAndInfinityStayVisible) {
 
 // The largest rows times the largest weights. Sums of two products in 16 bits must not overflow.
 TEST(MatmulRangeTest, TheLargestProductsDoNotSaturate) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kInputs = 64;
     for (const float sign : {1.0f, -1.0f}) {
       for (const float second : {1.0f, 0.3f, -1.0f}) {

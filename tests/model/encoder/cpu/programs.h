@@ -163,7 +163,7 @@ inline Program LocalEncoder(int hidden, int heads, int head_dim, int inner, int 
 
 // Returns a program like Gemma: norms before and after each part, norms of heads, a window, and GeGLU with tanh and
 // biases.
-inline Program SandwichDecoder(int hidden, int heads, int kv_heads, int head_dim, int inner) {
+inline Program SandwichEncoder(int hidden, int heads, int kv_heads, int head_dim, int inner) {
   ProgramMaker make(4);
   make.program.word = make.Random(50, hidden, 1);
   Value x = make.program.input = make.NewValue(hidden);

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/model/encoder/cpu/every_kernels.h"
+#include "tests/model/encoder/cpu/each_kernel_set.h"
 
 namespace longembed::cpu {
 namespace {
@@ -29,7 +29,7 @@ class RowwiseTest : public ::testing::TestWithParam<int> {
 };
 
 TEST_P(RowwiseTest, LayerNormOfASum) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     std::vector<float> a = Random(kRows * width_, 100), b = Random(kRows * width_), weight = Random(width_),
                        bias = Random(width_);
     std::vector<double> expected;
@@ -50,7 +50,7 @@ TEST_P(RowwiseTest, LayerNormOfASum) {
 }
 
 TEST_P(RowwiseTest, RmsNorm) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     std::vector<float> x = Random(kRows * width_, 3), weight = Random(width_), y(x.size());
     kernels.rms_norm(View(x, width_), View(y, width_), kRows, width_, weight.data(), 1e-6f);
     for (int r = 0; r < kRows; ++r) {
@@ -64,7 +64,7 @@ TEST_P(RowwiseTest, RmsNorm) {
 }
 
 TEST_P(RowwiseTest, LayerNormWithoutAResidual) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     std::vector<float> x = Random(kRows * width_, 2), weight = Random(width_), bias = Random(width_), y(x.size());
     kernels.layer_norm(View(x, width_), {}, View(y, width_), kRows, width_, weight.data(), bias.data(), 0.25f);
     for (int r = 0; r < kRows; ++r) {
@@ -80,7 +80,7 @@ TEST_P(RowwiseTest, LayerNormWithoutAResidual) {
 }
 
 TEST_P(RowwiseTest, NormsOfQueryAndKeyHeads) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kHeads = 4, kKeyHeads = 2;
     const int columns = (kHeads + 2 * kKeyHeads) * width_;
     std::vector<float> x = Random(kRows * columns, 1), query = Random(width_), key = Random(width_), y(x.size());
@@ -108,7 +108,7 @@ TEST_P(RowwiseTest, NormsOfQueryAndKeyHeads) {
 }
 
 TEST_P(RowwiseTest, InterpolatedPositionsAreExactAtWholeOnes) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kTable = 5;
     std::vector<float> table = Random(kTable * width_);
     const std::vector<float> places{0, 4, 2, 1.25f, -3, 99, 3.5f};
@@ -129,7 +129,7 @@ TEST_P(RowwiseTest, InterpolatedPositionsAreExactAtWholeOnes) {
 }
 
 TEST_P(RowwiseTest, MeansOfManyRowsLoseNoDigits) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     constexpr int kMany = 5000;
     std::vector<float> x = Random(static_cast<size_t>(kMany) * width_, 50), y(width_);
     kernels.mean(View(x, width_), kMany, width_, y.data());
@@ -142,7 +142,7 @@ TEST_P(RowwiseTest, MeansOfManyRowsLoseNoDigits) {
 }
 
 TEST_P(RowwiseTest, GatherAndAdd) {
-  ForEveryKernels([&](const Kernels& kernels) {
+  ForEachKernelSet([&](const Kernels& kernels) {
     std::vector<float> table = Random(4 * width_), y(2 * width_), sum(2 * width_);
     const std::vector<int32_t> ids{3, 1};
     kernels.gather(table.data(), ids.data(), View(y, width_), 2, width_);

@@ -1,4 +1,4 @@
-#include "model/encoder/torch_formula.h"
+#include "model/encoder/torch_explicit_attention.h"
 
 #include <ATen/ATen.h>
 #include <ATen/TensorIndexing.h>
@@ -132,13 +132,13 @@ const SequenceCalibration* CalibrationOf(const PackedBatch& batch, size_t sequen
 
 }  // namespace
 
-bool NeedsFormula(const PackedBatch& batch) {
+bool NeedsExplicitAttention(const PackedBatch& batch) {
   return std::ranges::any_of(batch.calibration, [](const SequenceCalibration& each) { return each.basket > 0; }) ||
          std::ranges::any_of(batch.chunk, [](int32_t chunk) { return chunk > 0; });
 }
 
-void FillByFormula(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
-                   const at::Tensor& relative_bias, const PackedBatch& batch, int layer, at::Tensor& context) {
+void FillExplicitly(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
+                    const at::Tensor& relative_bias, const PackedBatch& batch, int layer, at::Tensor& context) {
   for (size_t s = 0; s < batch.query_scale.size(); ++s) {
     const SequenceCalibration* const calibration = CalibrationOf(batch, s, layer);
     const int64_t chunk = ChunkOf(batch, s);
