@@ -20,16 +20,6 @@ Range TokensOf(ByteRange bytes, std::span<const ByteRange> token_bytes) {
   return {static_cast<int32_t>(first - token_bytes.begin()), static_cast<int32_t>(last - token_bytes.begin())};
 }
 
-// Returns the byte offset of each code point, followed by the size of the text.
-std::vector<uint32_t> BytesOfCodePoints(std::string_view text) {
-  std::vector<uint32_t> bytes;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (!IsContinuationByte(text[i])) bytes.push_back(static_cast<uint32_t>(i));
-  }
-  bytes.push_back(static_cast<uint32_t>(text.size()));
-  return bytes;
-}
-
 absl::Status CheckRange(size_t index, Range range, int64_t size, std::string_view unit) {
   const bool good = range.start >= 0 && range.start < range.end && range.end <= size;
   return good ? absl::OkStatus() : SpanOutOfRange(index, range.start, range.end, unit, size);
@@ -47,7 +37,7 @@ std::vector<Range> SpansOfEvery(int64_t tokens, int64_t content) {
 
 absl::StatusOr<std::vector<Range>> TokensOfCodePoints(std::string_view text, std::span<const Range> ranges,
                                                       std::span<const ByteRange> token_bytes) {
-  const std::vector<uint32_t> bytes = BytesOfCodePoints(text);
+  const std::vector<uint32_t> bytes = CodePointOffsets(text);
   std::vector<Range> spans;
   spans.reserve(ranges.size());
   for (size_t i = 0; i < ranges.size(); ++i) {

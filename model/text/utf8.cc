@@ -51,6 +51,15 @@ size_t SkipAscii(std::string_view text, size_t position) {
 
 }  // namespace
 
+std::vector<uint32_t> CodePointOffsets(std::string_view text) {
+  std::vector<uint32_t> offsets;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (!IsContinuationByte(text[i])) offsets.push_back(static_cast<uint32_t>(i));
+  }
+  offsets.push_back(static_cast<uint32_t>(text.size()));
+  return offsets;
+}
+
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text) {
   size_t position = 0;
   while ((position = SkipAscii(text, position)) < text.size()) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 namespace longembed {
 namespace {
@@ -39,6 +40,11 @@ TEST(Utf8Test, TellsTheFirstBadByte) {
   EXPECT_EQ(FirstInvalidUtf8Byte("\xf0\x80\x80\xaf"), 0u);  // Overlong.
   EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d"), 1u);         // Truncated.
   EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d z"), 1u);
+}
+
+TEST(Utf8Test, OffsetsOfCodePointsEndWithTheSize) {
+  EXPECT_EQ(CodePointOffsets(""), (std::vector<uint32_t>{0}));
+  EXPECT_EQ(CodePointOffsets("a\xc3\xa9\xe6\x9d\xb1\xf0\x9f\x98\x80z"), (std::vector<uint32_t>{0, 1, 3, 6, 10, 11}));
 }
 
 }  // namespace
