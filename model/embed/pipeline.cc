@@ -56,8 +56,14 @@ absl::StatusOr<Plan> PlanSequenceTokens(const Model& model, const InputTokens& t
     const Range content{plan->sequences.front().content.start, plan->sequences.back().content.end};
     return PlanTokensOfWindows(model, tokens, content, options);
   }
-  std::vector<Range> each = SpansOfEvery(1, plan->sequences.front().sequence.size());
-  plan->sequences.front().sequence.spans = each;
+  Sequence& sequence = plan->sequences.front().sequence;
+  std::vector<Range> each = SpansOfEvery(1, sequence.size());
+  sequence.spans = each;
+  // Every row becomes a vector, while the plan expected only that of a pooled special token.
+  if (sequence.calibration.basket > 0) {
+    sequence.calibration.rows = {0, sequence.size()};
+    sequence.calibration.apart = -1;
+  }
   plan->spans = std::move(each);
   return plan;
 }

@@ -42,6 +42,28 @@ TEST(PipelineTest, RefusesIdsBeyondTheVocabulary) {
   EXPECT_THAT(specials->sequences[0].sequence.tokens, ::testing::ElementsAre(1, 2));
 }
 
+// Vectors of tokens depend neither on the model's pooling nor on whether the text has windows.
+TEST(PipelineTest, CalibratesEveryTokenThatGetsAVector) {
+  for (const Pooling pooling : {Pooling::kMean, Pooling::kCls, Pooling::kLast}) {
+    Model model = FakeModel();
+    model.manifest.pooling = pooling;
+    for (const bool windows : {false, true}) {
+      InputOptions options{
+          .plan = {.extension = {.when = When::kAlways, .attention_calibration = AttentionCalibration{.basket = 2}}},
+          .spans = SequenceTokens()};
+      if (windows) options.plan.extension.windows = Windows{.tokens = 5};
+      const auto plan = PrepareInput(model, std::string_view("a b c d"), options);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      EXPECT_EQ(plan->sequences.size(), windows ? 2u : 1u);
+      for (const PlannedSequence& planned : plan->sequences) {
+        EXPECT_EQ(planned.sequence.calibration.basket, 2);
+        EXPECT_EQ(planned.sequence.calibration.apart, -1);
+        EXPECT_EQ(planned.sequence.calibration.rows, (Range{0, planned.tokens}));
+      }
+    }
+  }
+}
+
 // Returns a plan with this many windows of 4 tokens each.
 Plan PlanOf(int windows) {
   Plan plan;
