@@ -366,6 +366,7 @@ def test_a_signal_while_models_load_is_obeyed(tmp_path):
 def test_scrapes_do_no_harm_while_models_load(tmp_path):
     config = tmp_path / "config.yaml"
     models = "".join(f"  - {{path: {MODELS / 'e5-small-v2'}, name: number {i}}}\n" for i in range(4))
+    (tmp_path / "longembed-model.yaml").write_bytes((MODELS / "e5-small-v2/longembed-model.yaml").read_bytes())  # Without the other files.
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nmodels:\n{models}  - {{path: {tmp_path}}}\n")
     log = tmp_path / "server.log"
     process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=log.open("w"))
