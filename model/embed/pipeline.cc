@@ -215,11 +215,11 @@ absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const 
 }
 
 int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options) {
-  const auto* text = std::get_if<std::string_view>(&input.content);
-  if (text == nullptr) return 0;
-  const auto bytes = static_cast<int64_t>(text->size());
+  const auto prompt = static_cast<int64_t>(options.prompt.size());
+  if (const auto* ids = std::get_if<TokenIds>(&input.content)) return ids->complete ? 0 : prompt;
+  const auto bytes = static_cast<int64_t>(std::get<std::string_view>(input.content).size());
   const std::optional<NeededTokens> needed = NeededOf(model, options);
-  return needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes;
+  return prompt + (needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes);
 }
 
 namespace {

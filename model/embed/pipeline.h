@@ -55,7 +55,7 @@ struct InputOptions {
 // TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT. Their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 
-// Returns approximately how many bytes of the input's text PrepareInput tokenizes. With truncation, most of a long text
+// Returns approximately how many bytes of prompt and text PrepareInput tokenizes. With truncation, most of a long text
 // is not tokenized.
 int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options);
 

@@ -211,6 +211,16 @@ def test_explain_says_what_embed_does(stub, pb):
         assert plan.cost.gflop == pytest.approx(expected * 1e-9)
 
 
+def test_a_prompt_counts_for_every_input(stub, pb):
+    """A call of 17 KB that tokenizes 16 MB is known to take seconds, before it takes them."""
+    options = pb[0].EmbedOptions(prompt="a " * 8192)
+    request = pb[0].ExplainRequest(options=options, inputs=[pb[0].Input(text="a")] * 1024)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Explain(request, timeout=0.3)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details(error.value)[error_details_pb2.ErrorInfo].reason == "DEADLINE_TOO_SHORT"
+
+
 def test_several_models_in_one_server(tmp_path, pb):
     running = start_server(tmp_path, ["e5-small-v2", "bge-small-en-v1.5"])
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:

@@ -42,6 +42,19 @@ TEST(PipelineTest, RefusesIdsBeyondTheVocabulary) {
   EXPECT_THAT(specials->sequences[0].sequence.tokens, ::testing::ElementsAre(1, 2));
 }
 
+// The prompt is tokenized with every input.
+TEST(PipelineTest, CountsThePromptAmongTheBytesToTokenize) {
+  const Model model = FakeModel();
+  const std::vector<uint32_t> ids{50, 51};
+  InputOptions options{.prompt = "query: "};
+  for (const Truncate truncate : {Truncate::kNone, Truncate::kEnd}) {
+    options.plan.truncate = truncate;
+    EXPECT_EQ(BytesToTokenize(model, std::string_view("a bb"), options), 11);
+    EXPECT_EQ(BytesToTokenize(model, TokenIds{.ids = ids}, options), 7);
+    EXPECT_EQ(BytesToTokenize(model, TokenIds{.ids = ids, .complete = true}, options), 0);
+  }
+}
+
 // Vectors of tokens depend neither on the model's pooling nor on whether the text has windows.
 TEST(PipelineTest, CalibratesEveryTokenThatGetsAVector) {
   for (const Pooling pooling : {Pooling::kMean, Pooling::kCls, Pooling::kLast}) {
