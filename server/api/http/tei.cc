@@ -231,7 +231,7 @@ class TeiTokens final : public TeiDialect {
 
   // Appends the tokens. TEI's offsets count bytes.
   static void AppendTokens(const std::string& source, const v1::TokenizedText& tokens, std::string& text) {
-    const std::vector<size_t> starts = CodePointStarts(source);
+    const CodePointIndex code_points(source);
     const char* separator = "";
     for (const v1::Token& token : tokens.tokens()) {
       absl::StrAppend(&text, std::exchange(separator, ","), R"({"id":)", token.id(), R"(,"text":)");
@@ -240,20 +240,10 @@ class TeiTokens final : public TeiDialect {
         text += R"(,"special":true,"start":null,"stop":null})";
         continue;
       }
-      const size_t start = starts[token.range().start()], stop = starts[token.range().end()];
+      const size_t start = code_points.ByteOf(token.range().start()), stop = code_points.ByteOf(token.range().end());
       AppendJsonString(std::string_view(source).substr(start, stop - start), text);
       absl::StrAppend(&text, R"(,"special":false,"start":)", start, R"(,"stop":)", stop, "}");
     }
-  }
-
-  // Returns the byte at which each code point begins, and then the size of the text.
-  static std::vector<size_t> CodePointStarts(std::string_view text) {
-    std::vector<size_t> starts;
-    for (size_t i = 0; i < text.size(); ++i) {
-      if (!IsContinuationByte(text[i])) starts.push_back(i);
-    }
-    starts.push_back(text.size());
-    return starts;
   }
 };
 
