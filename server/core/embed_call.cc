@@ -169,6 +169,8 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
 }
 
 void EmbedCall::UpdateTokensPerByte() const {
+  // Such queries are lengthened to a fixed number of tokens.
+  if (params_.input_options.plan.token_vectors == TokenVectors::kQuery) return;
   const ModelManifest& manifest = model_.model().manifest;
   const auto specials = static_cast<int64_t>(manifest.special_prefix.size() + manifest.special_suffix.size());
   int64_t tokens = 0, bytes = 0;
