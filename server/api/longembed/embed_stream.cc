@@ -119,9 +119,10 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   // Returns whether the message is a part of a text whose error has been answered.
   bool IsPassedOver() const { return corpus_->in_parts && corpus_->failed && request_.id() == corpus_->id; }
 
-  // Checks the order of parts. Its errors end the stream.
+  // Checks the id and the order of parts. Its errors end the stream.
   absl::Status CheckPart() const {
     const Corpus& corpus = *corpus_;
+    if (request_.id().empty()) return MissingId();
     if (corpus.in_parts && request_.id() != corpus.id) return PartsInterrupted(corpus.id, request_.id());
     const bool part = corpus.in_parts || request_.more_parts();
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
