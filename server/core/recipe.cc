@@ -56,6 +56,13 @@ json ToJson(const ModelManifest& model) {
                                 {"long_factors", scaling->long_factors},
                                 {"long_from", scaling->long_from}};
   }
+  if (const std::optional<TokenVectorSettings>& tokens = model.token_vectors; tokens.has_value()) {
+    result["token_vectors"] = {{"expansion_attended", tokens->expansion_attended},
+                               {"expansion_token", tokens->expansion_token},
+                               {"expansion_tokens", tokens->expansion_tokens},
+                               {"query_tokens", tokens->query_tokens},
+                               {"skipped_tokens", tokens->skipped_tokens}};
+  }
   return result;
 }
 

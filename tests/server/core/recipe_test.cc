@@ -39,6 +39,22 @@ TEST(RecipeTest, AnExtensionWithoutEffectIsPlain) {
   EXPECT_EQ(Recipe(FakeManifest(), kPlain), Recipe(FakeManifest(), With({.when = When::kAlways})));
 }
 
+TEST(RecipeTest, HoldsTheManifestsSettingsOfTokenVectors) {
+  const auto recipe = [](const TokenVectorSettings& settings) {
+    ModelManifest model = FakeManifest();
+    model.token_vectors = settings;
+    return Recipe(model, kPlain);
+  };
+  const std::set<std::string> recipes{recipe({}),
+                                      recipe({.query_tokens = 8}),
+                                      recipe({.expansion_tokens = 8}),
+                                      recipe({.expansion_token = 50}),
+                                      recipe({.expansion_attended = true}),
+                                      recipe({.skipped_tokens = {21}}),
+                                      Recipe(FakeManifest(), kPlain)};
+  EXPECT_EQ(recipes.size(), 7u);
+}
+
 // Lo and the plain limit are 16.
 TEST(RecipeTest, TheServersLimitCountsWhereTruncationCutsAtIt) {
   const auto limit = [](const PlanOptions& options) { return TruncationLimit(FakeManifest(), options); };
