@@ -1,6 +1,7 @@
 #include "model/embed/pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "model/errors/errors.h"
@@ -162,14 +163,21 @@ absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const I
   return PlanWithSpans(model, tokens, *spans, options);
 }
 
-// Truncates a row to the requested dimensions and normalizes it if requested. Errors: UNUSABLE_VECTOR.
+// Checks that the encoding of the answer can represent the vector. Errors: UNUSABLE_VECTOR, COMPONENT_BEYOND_ENCODING.
+absl::Status CheckComponents(std::span<const float> vector, float beyond_encoding) {
+  if (!AllFinite(vector)) return UnusableVector();
+  const auto beyond = std::ranges::find_if(vector, [&](float x) { return std::abs(x) >= beyond_encoding; });
+  return beyond == vector.end() ? absl::OkStatus() : ComponentBeyondEncoding(*beyond, beyond_encoding);
+}
+
+// Truncates a row to the requested dimensions and normalizes it if requested. Errors: those of CheckComponents.
 absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, const VectorOptions& options) {
   const std::span<const float> kept = row.first(static_cast<size_t>(options.dimensions));
   std::vector<float> vector(kept.begin(), kept.end());
   if (options.normalize) {
     RETURN_IF_ERROR(Normalize(vector));
-  } else if (!AllFinite(vector)) {
-    return UnusableVector();
+  } else {
+    RETURN_IF_ERROR(CheckComponents(vector, options.beyond_encoding));
   }
   return vector;
 }
@@ -314,9 +322,9 @@ std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& option
 }
 
 absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
-                                                       std::optional<int64_t> max_terms) {
+                                                       std::optional<int64_t> max_terms, float beyond_encoding) {
   SparseVector merged = Combine(rows, SparseSum::kMax);
-  if (!AllFinite(merged.values)) return UnusableVector();
+  RETURN_IF_ERROR(CheckComponents(merged.values, beyond_encoding));
   if (max_terms.has_value()) KeepLargest(*max_terms, merged);
   std::vector<OutputVector> vectors;
   vectors.push_back({.values = std::move(merged.values),

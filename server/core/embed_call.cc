@@ -266,7 +266,9 @@ absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const Em
     return vectors;
   };
   if (params.input_options.plan.sparse) {
-    return finish(left.sparse, [&](auto rows) { return FinishSparse(plan, rows, params.max_terms); });
+    return finish(left.sparse, [&](auto rows) {
+      return FinishSparse(plan, rows, params.max_terms, params.vector_options.beyond_encoding);
+    });
   }
   return finish(left.dense, [&](auto rows) { return FinishVectors(plan, rows, params.vector_options); });
 }

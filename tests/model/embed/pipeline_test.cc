@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "model/errors/errors.h"
+#include "model/vector/encoding.h"
 #include "tests/testing/fake_tokenizer.h"
 
 namespace longembed {
@@ -86,6 +87,26 @@ Plan PlanOf(int windows) {
 
 std::vector<float> FinishOne(std::vector<std::vector<float>> rows, const VectorOptions& options) {
   return FinishVectors(PlanOf(static_cast<int>(rows.size())), rows, options)->front().values;
+}
+
+// Otherwise the answer would hold an infinite component.
+TEST(PipelineTest, AComponentMustFitTheEncoding) {
+  const auto finish = [](float component, const VectorOptions& options) {
+    const std::vector<std::vector<float>> rows{{1, component}};
+    return FinishVectors(PlanOf(1), rows, options).status();
+  };
+  const VectorOptions half{.dimensions = 2, .normalize = false, .beyond_encoding = kBeyondFloat16};
+  for (const float component : {65520.0f, -65520.0f, 1e30f}) {
+    EXPECT_EQ(ErrorReason(finish(component, half)), "COMPONENT_BEYOND_ENCODING") << component;
+    EXPECT_EQ(ErrorField(finish(component, half)), "options.encoding") << component;
+    EXPECT_TRUE(finish(component, {.dimensions = 2, .normalize = false}).ok()) << component;
+    EXPECT_TRUE(finish(component, {.dimensions = 2, .beyond_encoding = kBeyondFloat16}).ok()) << component;
+  }
+  EXPECT_TRUE(finish(65519, half).ok());
+  const std::vector<SparseVector> weights{{.indices = {3}, .values = {65520}}};
+  EXPECT_EQ(ErrorReason(FinishSparse(PlanOf(1), weights, std::nullopt, kBeyondFloat16).status()),
+            "COMPONENT_BEYOND_ENCODING");
+  EXPECT_TRUE(FinishSparse(PlanOf(1), weights, std::nullopt).ok());
 }
 
 TEST(PipelineTest, CutsBeforeItNormalizes) {
