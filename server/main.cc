@@ -13,7 +13,6 @@
 #include "server/api/apis.h"
 #include "server/api/http/routes.h"
 #include "server/config/config.h"
-#include "server/core/model_choice.h"
 #include "server/core/model_registry.h"
 #include "server/core/worker_pool.h"
 #include "server/http/http_server.h"
@@ -69,15 +68,6 @@ int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor,
   }
 }
 
-// Checks the parts of the config that refer to models.
-absl::Status CheckReferences(const ServerConfig& config, const Profiles& profiles, const ModelRegistry& models) {
-  std::vector<const ModelManifest*> manifests;
-  for (const auto& model : models.models()) manifests.push_back(&model->model().manifest);
-  RETURN_IF_ERROR(CheckOpenAiPrompt(config.http, manifests));
-  const absl::Status fits = CheckProfiles(profiles, manifests);
-  return fits.ok() ? CheckAliases(models, profiles) : fits;
-}
-
 void LogServing(const ServerConfig& config, const GrpcServer& server, bool has_tei) {
   Log(LogLevel::kInfo, absl::StrCat("serving gRPC on port ", server.port()),
       {{"listen", config.listen},
@@ -92,7 +82,6 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   Devices devices(config, clock);
   ModelRegistry models;
   RETURN_IF_ERROR(LoadModels(config, devices, context.metrics, context.health, models));
-  RETURN_IF_ERROR(CheckReferences(config, context.profiles, models));
   // Declared in the order of their lifetimes: the pool's last tasks still use the objects above it.
   absl::StatusOr<std::unique_ptr<Apis>> apis = nullptr;
   std::unique_ptr<GrpcServer> server;
@@ -154,6 +143,8 @@ int Main(int argc, char** argv) {
   LogOverrides(*config);
   ProcessContext context(*config, {.version = LONGEMBED_VERSION, .torch = TorchVersion()});
   context.Open(*config, problems);
+  // Only now, because storage that holds a model may not respond.
+  if (problems.all().empty()) CheckModels(*config, CheckMachineFor, problems);
   if (problems.all().empty()) problems.Add(Serve(*config, config_path, context, signals));
   return Report(problems.all(), kExitFailure);
 }

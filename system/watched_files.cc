@@ -28,6 +28,12 @@ bool WatchedFiles::Changed(SteadyTime now) {
   return std::exchange(seen_, state) != state;
 }
 
+bool WatchedFiles::IsNews(const absl::Status& read) {
+  const absl::Status failure = absl::IsNotFound(read) ? read : absl::OkStatus();
+  if (!failure.ok()) seen_.clear();
+  return std::exchange(failure_, failure) != failure || failure.ok();
+}
+
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
   // Opening a pipe blocks until something writes to it, and a device may never end.
   if (std::error_code error; std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error) &&

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
@@ -26,11 +27,17 @@ class WatchedFiles {
   // first call returns true.
   bool Changed(SteadyTime now = std::chrono::steady_clock::now());
 
+  // Takes note of the result of reading the files. Files that could not be opened (NOT_FOUND) count as changed at the
+  // next check, because they may be intact: the process may have run out of descriptors. Returns whether the result is
+  // news: false if it is that of the last attempt, too, so that it need not be reported again.
+  bool IsNews(const absl::Status& read);
+
  private:
   const std::vector<std::string> paths_;
   const std::chrono::nanoseconds interval_;
   std::optional<SteadyTime> looked_;
   std::string seen_;
+  absl::Status failure_;  // Of the last attempt to open the files.
 };
 
 // Reads a file. Errors: NOT_FOUND with the system's message, or because the path is that of a pipe, a device or the

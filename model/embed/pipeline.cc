@@ -1,6 +1,7 @@
 #include "model/embed/pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "model/errors/errors.h"
@@ -56,8 +57,14 @@ absl::StatusOr<Plan> PlanSequenceTokens(const Model& model, const InputTokens& t
     const Range content{plan->sequences.front().content.start, plan->sequences.back().content.end};
     return PlanTokensOfWindows(model, tokens, content, options);
   }
-  std::vector<Range> each = SpansOfEvery(1, plan->sequences.front().sequence.size());
-  plan->sequences.front().sequence.spans = each;
+  Sequence& sequence = plan->sequences.front().sequence;
+  std::vector<Range> each = SpansOfEvery(1, sequence.size());
+  sequence.spans = each;
+  // Every row becomes a vector, while the plan expected only that of a pooled special token.
+  if (sequence.calibration.basket > 0) {
+    sequence.calibration.rows = {0, sequence.size()};
+    sequence.calibration.apart = -1;
+  }
   plan->spans = std::move(each);
   return plan;
 }
@@ -156,14 +163,21 @@ absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const I
   return PlanWithSpans(model, tokens, *spans, options);
 }
 
-// Truncates a row to the requested dimensions and normalizes it if requested. Errors: UNUSABLE_VECTOR.
+// Checks that the encoding of the answer can represent the vector. Errors: UNUSABLE_VECTOR, COMPONENT_BEYOND_ENCODING.
+absl::Status CheckComponents(std::span<const float> vector, float beyond_encoding) {
+  if (!AllFinite(vector)) return UnusableVector();
+  const auto beyond = std::ranges::find_if(vector, [&](float x) { return std::abs(x) >= beyond_encoding; });
+  return beyond == vector.end() ? absl::OkStatus() : ComponentBeyondEncoding(*beyond, beyond_encoding);
+}
+
+// Truncates a row to the requested dimensions and normalizes it if requested. Errors: those of CheckComponents.
 absl::StatusOr<std::vector<float>> FinishVector(std::span<const float> row, const VectorOptions& options) {
   const std::span<const float> kept = row.first(static_cast<size_t>(options.dimensions));
   std::vector<float> vector(kept.begin(), kept.end());
   if (options.normalize) {
     RETURN_IF_ERROR(Normalize(vector));
-  } else if (!AllFinite(vector)) {
-    return UnusableVector();
+  } else {
+    RETURN_IF_ERROR(CheckComponents(vector, options.beyond_encoding));
   }
   return vector;
 }
@@ -209,11 +223,11 @@ absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const 
 }
 
 int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options) {
-  const auto* text = std::get_if<std::string_view>(&input.content);
-  if (text == nullptr) return 0;
-  const auto bytes = static_cast<int64_t>(text->size());
+  const auto prompt = static_cast<int64_t>(options.prompt.size());
+  if (const auto* ids = std::get_if<TokenIds>(&input.content)) return ids->complete ? 0 : prompt;
+  const auto bytes = static_cast<int64_t>(std::get<std::string_view>(input.content).size());
   const std::optional<NeededTokens> needed = NeededOf(model, options);
-  return needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes;
+  return prompt + (needed.has_value() ? BytesOfPart(*model.tokenizer, bytes, *needed) : bytes);
 }
 
 namespace {
@@ -309,9 +323,9 @@ std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& option
 }
 
 absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
-                                                       std::optional<int64_t> max_terms) {
+                                                       std::optional<int64_t> max_terms, float beyond_encoding) {
   SparseVector merged = Combine(rows, SparseSum::kMax);
-  if (!AllFinite(merged.values)) return UnusableVector();
+  RETURN_IF_ERROR(CheckComponents(merged.values, beyond_encoding));
   if (max_terms.has_value()) KeepLargest(*max_terms, merged);
   std::vector<OutputVector> vectors;
   vectors.push_back({.values = std::move(merged.values),

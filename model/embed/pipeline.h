@@ -5,6 +5,7 @@
 #define LONGEMBED_MODEL_EMBED_PIPELINE_H_
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -55,7 +56,7 @@ struct InputOptions {
 // TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT. Their fields are relative to the input.
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
 
-// Returns approximately how many bytes of the input's text PrepareInput tokenizes. With truncation, most of a long text
+// Returns approximately how many bytes of prompt and text PrepareInput tokenizes. With truncation, most of a long text
 // is not tokenized.
 int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options);
 
@@ -68,6 +69,8 @@ struct VectorOptions {
   // Factor by which token pooling reduces the number of a document's token vectors, not counting the first. 1: no
   // pooling.
   int64_t token_pooling = 1;
+  // Components of this magnitude or more do not fit the encoding of the answer (model/vector/encoding.h).
+  float beyond_encoding = std::numeric_limits<float>::infinity();
 };
 
 struct OutputVector {
@@ -78,7 +81,8 @@ struct OutputVector {
 
 // Returns the vectors that the caller gets: one per span if the plan has spans, else one per window or group of
 // windows, or one in all (VectorOptions). `rows` are the encoder's vectors of the plan's spans, or of their parts, in
-// order. Windows are aggregated first; then each vector is truncated and normalized. Errors: UNUSABLE_VECTOR.
+// order. Windows are aggregated first; then each vector is truncated and normalized. Errors: UNUSABLE_VECTOR,
+// COMPONENT_BEYOND_ENCODING.
 absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::span<const std::vector<float>> rows,
                                                         const VectorOptions& options);
 
@@ -89,9 +93,11 @@ int64_t CountVectors(const Plan& plan, const VectorOptions& options);
 std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& options);
 
 // Returns the one sparse vector that the caller gets. It is the maximum over `rows`, the vectors of the plan's windows
-// in order, reduced to its `max_terms` largest weights. It may have no weights. Errors: UNUSABLE_VECTOR.
+// in order, reduced to its `max_terms` largest weights. It may have no weights. Errors: those of
+// FinishVectors.
 absl::StatusOr<std::vector<OutputVector>> FinishSparse(const Plan& plan, std::span<const SparseVector> rows,
-                                                       std::optional<int64_t> max_terms);
+                                                       std::optional<int64_t> max_terms,
+                                                       float beyond_encoding = std::numeric_limits<float>::infinity());
 
 }  // namespace longembed
 

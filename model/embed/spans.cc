@@ -37,13 +37,13 @@ std::vector<Range> SpansOfEvery(int64_t tokens, int64_t content) {
 
 absl::StatusOr<std::vector<Range>> TokensOfCodePoints(std::string_view text, std::span<const Range> ranges,
                                                       std::span<const ByteRange> token_bytes) {
-  const std::vector<uint32_t> bytes = CodePointOffsets(text);
+  const CodePointIndex code_points(text);
   std::vector<Range> spans;
   spans.reserve(ranges.size());
   for (size_t i = 0; i < ranges.size(); ++i) {
-    const auto size = static_cast<int64_t>(bytes.size()) - 1;
-    RETURN_IF_ERROR(CheckRange(i, ranges[i], size, "code points"));
-    const ByteRange asked{bytes[static_cast<size_t>(ranges[i].start)], bytes[static_cast<size_t>(ranges[i].end)]};
+    RETURN_IF_ERROR(CheckRange(i, ranges[i], code_points.size(), "code points"));
+    const ByteRange asked{static_cast<uint32_t>(code_points.ByteOf(ranges[i].start)),
+                          static_cast<uint32_t>(code_points.ByteOf(ranges[i].end))};
     spans.push_back(TokensOf(asked, token_bytes));
     if (spans.back().size() <= 0) return SpanEmpty(i);
   }
@@ -51,13 +51,11 @@ absl::StatusOr<std::vector<Range>> TokensOfCodePoints(std::string_view text, std
 }
 
 absl::StatusOr<std::vector<Range>> TokensOfSentences(std::string_view text, std::span<const ByteRange> token_bytes) {
-  const absl::StatusOr<std::vector<ByteRange>> sentences = SplitSentences(text);
-  if (!sentences.ok()) return sentences.status();
   std::vector<Range> spans;
-  for (const ByteRange sentence : *sentences) {
+  RETURN_IF_ERROR(ForEachSentence(text, [&](ByteRange sentence) {
     const Range tokens = TokensOf(sentence, token_bytes);
     if (tokens.size() > 0) spans.push_back(tokens);
-  }
+  }));
   return spans;
 }
 

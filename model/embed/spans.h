@@ -33,7 +33,7 @@ std::vector<Range> SpansOfEvery(int64_t tokens, int64_t content);
 absl::StatusOr<std::vector<Range>> TokensOfCodePoints(std::string_view text, std::span<const Range> ranges,
                                                       std::span<const ByteRange> token_bytes);
 
-// Returns the tokens of each sentence that has any. Errors: those of SplitSentences.
+// Returns the tokens of each sentence that has any. Errors: those of ForEachSentence.
 absl::StatusOr<std::vector<Range>> TokensOfSentences(std::string_view text, std::span<const ByteRange> token_bytes);
 
 // Returns `ranges` after checking them against the number of content tokens. Errors (INVALID_ARGUMENT):

@@ -242,6 +242,12 @@ absl::Status UnusableVector() {
                    "the model gave a vector that is zero or not finite");
 }
 
+absl::Status ComponentBeyondEncoding(float component, float limit) {
+  return Invalid("options.encoding", "COMPONENT_BEYOND_ENCODING",
+                 absl::StrCat("holds numbers below ", limit, ", and a component of the vector is ", component,
+                              "; take FLOAT32, or set options.normalize"));
+}
+
 absl::Status EncoderCancelled() {
   return MakeError(absl::StatusCode::kCancelled, "", "CANCELLED", "every call of this batch was cancelled or is late");
 }

@@ -84,6 +84,8 @@ absl::Status SpanTruncated(size_t index);
 absl::Status SentencesNeedText();
 // The model gave a vector that is zero or not finite.
 absl::Status UnusableVector();
+// INVALID_ARGUMENT: the encoding that was asked for would round a component to infinity.
+absl::Status ComponentBeyondEncoding(float component, float limit);
 absl::Status EncoderCancelled();
 absl::Status EncoderOutOfMemory(std::string_view what);
 absl::Status EncoderFailed(std::string_view what);

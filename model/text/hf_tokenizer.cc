@@ -34,8 +34,18 @@ void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, co
   for (size_t i = 0; i < count; ++i) tokens.ranges.push_back({begins[i], ends[i]});
 }
 
+struct CollectedText {
+  std::string text;
+  bool out_of_memory = false;
+};
+
 void CollectText(void* context, const char* text, size_t length) noexcept {
-  static_cast<std::string*>(context)->assign(text, length);
+  auto& collected = *static_cast<CollectedText*>(context);
+  try {
+    collected.text.assign(text, length);
+  } catch (const std::bad_alloc&) {
+    collected.out_of_memory = true;
+  }
 }
 
 class HuggingFaceTokenizer final : public Tokenizer {
@@ -66,22 +76,24 @@ class HuggingFaceTokenizer final : public Tokenizer {
   }
 
   absl::StatusOr<std::string> TokenText(int32_t id) const override {
-    std::string text;
+    CollectedText collected;
     char error[kErrorCapacity] = "";
     const LongembedHfStatus status =
-        longembed_hf_token_text(handle_.get(), id, &CollectText, &text, error, sizeof(error));
+        longembed_hf_token_text(handle_.get(), id, &CollectText, &collected, error, sizeof(error));
+    if (collected.out_of_memory) throw std::bad_alloc();
     if (status != LONGEMBED_HF_OK) return absl::InvalidArgumentError(error);
-    return text;
+    return std::move(collected.text);
   }
 
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const override {
-    std::string text;
+    CollectedText collected;
     char error[kErrorCapacity] = "";
     const LongembedHfStatus status = longembed_hf_decode(handle_.get(), ids.data(), ids.size(), skip_special_tokens,
-                                                         &CollectText, &text, error, sizeof(error));
+                                                         &CollectText, &collected, error, sizeof(error));
+    if (collected.out_of_memory) throw std::bad_alloc();
     if (status == LONGEMBED_HF_NO_SUCH_TOKEN) return absl::InvalidArgumentError(error);
     if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
-    return text;
+    return std::move(collected.text);
   }
 
   int32_t vocabulary_size() const override { return longembed_hf_vocabulary_size(handle_.get()); }

@@ -4,16 +4,17 @@
 #define LONGEMBED_MODEL_TEXT_SENTENCES_H_
 
 #include <string_view>
-#include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "model/text/tokenizer.h"
 
 namespace longembed {
 
-// Returns the sentences in order. They cover the text without gaps; whitespace after a sentence belongs to it. Errors
-// (INVALID_ARGUMENT): INVALID_UTF8, TOKENIZER_FAILED.
-absl::StatusOr<std::vector<ByteRange>> SplitSentences(std::string_view text);
+// Calls `each` with each sentence in order. The sentences cover the text without gaps; whitespace after a sentence
+// belongs to it. There may be as many as the text has bytes. `each` may throw std::bad_alloc, which is thrown on.
+// Errors (INVALID_ARGUMENT): INVALID_UTF8, TOKENIZER_FAILED.
+absl::Status ForEachSentence(std::string_view text, absl::FunctionRef<void(ByteRange)> each);
 
 }  // namespace longembed
 

@@ -51,15 +51,6 @@ size_t SkipAscii(std::string_view text, size_t position) {
 
 }  // namespace
 
-std::vector<uint32_t> CodePointOffsets(std::string_view text) {
-  std::vector<uint32_t> offsets;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (!IsContinuationByte(text[i])) offsets.push_back(static_cast<uint32_t>(i));
-  }
-  offsets.push_back(static_cast<uint32_t>(text.size()));
-  return offsets;
-}
-
 std::optional<size_t> FirstInvalidUtf8Byte(std::string_view text) {
   size_t position = 0;
   while ((position = SkipAscii(text, position)) < text.size()) {
@@ -79,6 +70,38 @@ std::string ReplaceInvalidUtf8(std::string_view text) {
     text.remove_prefix(end);
   }
   return valid.append(text);
+}
+
+namespace {
+
+// Returns how many code points begin in a part of a text.
+int64_t CountBegins(std::string_view part) {
+  return std::count_if(part.begin(), part.end(), [](char byte) { return !IsContinuationByte(byte); });
+}
+
+}  // namespace
+
+CodePointIndex::CodePointIndex(std::string_view text) : text_(text) {
+  before_.reserve(text.size() / kBlock + 1);
+  for (size_t begin = 0; begin <= text.size(); begin += kBlock) {
+    before_.push_back(static_cast<uint32_t>(size_));
+    size_ += CountBegins(text.substr(begin, kBlock));
+  }
+}
+
+int64_t CodePointIndex::Before(size_t at) const {
+  const size_t block = at / kBlock;
+  return before_[block] + CountBegins(text_.substr(block * kBlock, at % kBlock));
+}
+
+size_t CodePointIndex::ByteOf(int64_t index) const {
+  if (index == size_) return text_.size();
+  const auto next = std::upper_bound(before_.begin(), before_.end(), index);
+  const size_t block = static_cast<size_t>(next - before_.begin()) - 1;
+  int64_t left = index - before_[block];
+  size_t at = block * kBlock;
+  while (IsContinuationByte(text_[at]) || left-- > 0) ++at;
+  return at;
 }
 
 }  // namespace longembed

@@ -8,8 +8,12 @@
 
 namespace longembed {
 
-// Encodes a vector as IEEE 754 binary16, little endian, 2 bytes per component, rounded to nearest even. Values that
-// round beyond +-65504 become infinite.
+// Magnitudes from which on a component rounds to infinity.
+inline constexpr float kBeyondFloat16 = 65520;
+inline constexpr float kBeyondBfloat16 = 0x1.ffp127f;
+
+// Encodes a vector as IEEE 754 binary16, little endian, 2 bytes per component, rounded to nearest even. Values from
+// +-kBeyondFloat16 on become infinite.
 std::string PackFloat16(std::span<const float> vector);
 
 // Encodes a vector as bfloat16, the upper half of binary32: little endian, 2 bytes per component, rounded to nearest

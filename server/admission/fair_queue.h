@@ -24,7 +24,7 @@ class FairQueue {
     double& finish = finish_[client];
     const double start = std::max(now_, finish);
     finish = start + cost;
-    items_.emplace(start, Entry{client, cost, std::move(item)});
+    items_.emplace(start, Entry{client, std::move(item)});
   }
 
   // Takes out the first item for which `may` returns true, with its client. Returns nullopt if there is none.
@@ -42,16 +42,15 @@ class FairQueue {
     return std::nullopt;
   }
 
-  // Returns the cost of the items that a new item of `client` would wait for, counting those for which `counts` is
-  // true.
-  double CostBefore(const std::string& client, const std::function<bool(const Item& item)>& counts) const {
+  // Returns the sum of `amount` over the items that a new item of `client` would wait for.
+  double SumBefore(const std::string& client, const std::function<double(const Item& item)>& amount) const {
     const auto found = finish_.find(client);
     const double start = found == finish_.end() ? now_ : std::max(now_, found->second);
-    double cost = 0;
+    double sum = 0;
     for (auto position = items_.begin(); position != items_.end() && position->first <= start; ++position) {
-      if (counts(position->second.item)) cost += position->second.cost;
+      sum += amount(position->second.item);
     }
-    return cost;
+    return sum;
   }
 
   bool empty() const { return items_.empty(); }
@@ -60,7 +59,6 @@ class FairQueue {
  private:
   struct Entry {
     std::string client;
-    double cost = 0;
     Item item;
   };
 

@@ -169,6 +169,8 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
 }
 
 void EmbedCall::UpdateTokensPerByte() const {
+  // Such queries are lengthened to a fixed number of tokens.
+  if (params_.input_options.plan.token_vectors == TokenVectors::kQuery) return;
   const ModelManifest& manifest = model_.model().manifest;
   const auto specials = static_cast<int64_t>(manifest.special_prefix.size() + manifest.special_suffix.size());
   int64_t tokens = 0, bytes = 0;
@@ -264,7 +266,9 @@ absl::StatusOr<std::vector<OutputVector>> FinishInput(const Plan& plan, const Em
     return vectors;
   };
   if (params.input_options.plan.sparse) {
-    return finish(left.sparse, [&](auto rows) { return FinishSparse(plan, rows, params.max_terms); });
+    return finish(left.sparse, [&](auto rows) {
+      return FinishSparse(plan, rows, params.max_terms, params.vector_options.beyond_encoding);
+    });
   }
   return finish(left.dense, [&](auto rows) { return FinishVectors(plan, rows, params.vector_options); });
 }

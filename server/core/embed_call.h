@@ -79,7 +79,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   WorkerPool& pool_;
   const Clock& clock_;
   const EmbedParams params_;
-  const int64_t bytes_;  // Bytes of text to tokenize.
+  const int64_t bytes_;  // Bytes to tokenize, prompts included.
   Done done_;
   EmbedAnswer answer_;
   const AnswerMemory answer_memory_;

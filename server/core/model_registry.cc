@@ -14,6 +14,7 @@ absl::Status ModelRegistry::Add(std::unique_ptr<ServedModel> model) {
           absl::StrCat("two models are named ", model->name(), "; give one of them another name in the config"));
     }
   }
+  manifests_.push_back({.name = model->name(), .manifest = &model->model().manifest});
   models_.push_back(std::move(model));
   return absl::OkStatus();
 }

@@ -1,5 +1,7 @@
 #include "server/core/recipe.h"
 
+#include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "model/manifest/sha256.h"
@@ -54,10 +56,24 @@ json ToJson(const ModelManifest& model) {
                                 {"long_factors", scaling->long_factors},
                                 {"long_from", scaling->long_from}};
   }
+  if (const std::optional<TokenVectorSettings>& tokens = model.token_vectors; tokens.has_value()) {
+    result["token_vectors"] = {{"expansion_attended", tokens->expansion_attended},
+                               {"expansion_token", tokens->expansion_token},
+                               {"expansion_tokens", tokens->expansion_tokens},
+                               {"query_tokens", tokens->query_tokens},
+                               {"skipped_tokens", tokens->skipped_tokens}};
+  }
   return result;
 }
 
 }  // namespace
+
+std::optional<int64_t> TruncationLimit(const ModelManifest& model, const PlanOptions& options) {
+  if (options.truncate == Truncate::kNone || options.extension.windows.has_value()) return std::nullopt;
+  const int64_t limit = options.limits.max_sequence_tokens;
+  const int64_t capacity = SequenceCapacity(model, options.extension).value_or(std::numeric_limits<int64_t>::max());
+  return std::min(capacity, options.max_tokens.value_or(capacity)) > limit ? std::optional(limit) : std::nullopt;
+}
 
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
   json recipe{{"dimensions", options.dimensions},
@@ -70,6 +86,7 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
               {"precision", PrecisionName(options.precision)},
               {"truncate", NameOf(options.truncate)}};
   if (options.max_tokens.has_value()) recipe["max_tokens"] = *options.max_tokens;
+  if (options.max_sequence_tokens.has_value()) recipe["max_sequence_tokens"] = *options.max_sequence_tokens;
   if (options.sparse) recipe["sparse"] = {{"max_terms", options.max_terms.value_or(0)}};
   if (options.token_pooling != 1) recipe["token_pooling"] = options.token_pooling;
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.

@@ -1,5 +1,6 @@
 #include "server/core/worker_pool.h"
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 
@@ -36,7 +37,7 @@ absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
       return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, wait / 2);
-    if (const absl::Duration done = wait + TimeFor(size.bytes); done > size.time_left)
+    if (const absl::Duration done = wait + absl::Seconds(SecondsFor(size.bytes)); done > size.time_left)
       return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, done / 2);
     Push(std::move(task), std::move(size));
   }
@@ -61,14 +62,25 @@ void WorkerPool::Push(Task task, TaskSize size) {
 
 absl::Duration WorkerPool::WaitOf(const TaskSize& size) const {
   const bool is_long = size.bytes > kLongBytes;
-  const double bytes =
-      tasks_.CostBefore(size.client, [is_long](const Waiting& waiting) { return waiting.is_long == is_long; });
-  return TimeFor(bytes) / (is_long ? long_threads_of_client() : 1);
+  const auto seconds_of = [this, is_long](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return waiting.is_long == is_long ? SecondsFor(waiting.bytes) : 0.0;
+  };
+  return absl::Seconds(tasks_.SumBefore(size.client, seconds_of)) / (is_long ? long_threads_of_client() : 1);
+}
+
+double WorkerPool::SecondsFor(int64_t bytes) const {
+  return bytes == 0 ? 0 : seconds_per_task_.value() + static_cast<double>(bytes) * seconds_per_byte_.value();
+}
+
+void WorkerPool::Measure(int64_t bytes, double seconds) {
+  const auto text = static_cast<double>(bytes);
+  if (bytes >= kMeasuredBytes) return seconds_per_byte_.Add(seconds, text);
+  if (bytes > 0) seconds_per_task_.Add(std::max(0.0, seconds - text * seconds_per_byte_.value()), 1);
 }
 
 absl::Duration WorkerPool::ExpectedTime(const TaskSize& size) const {
   const MutexLock lock(mutex_);
-  return WaitOf(size) + TimeFor(size.bytes);
+  return WaitOf(size) + absl::Seconds(SecondsFor(size.bytes));
 }
 
 int64_t WorkerPool::waiting() const {
@@ -135,7 +147,7 @@ void WorkerPool::RunTask(std::string client, Waiting waiting) {
   waiting.task = nullptr;
   const absl::Duration took = clock_.Now() - began;
   mutex_.Lock();
-  if (waiting.bytes > 0) seconds_per_byte_.Add(absl::ToDoubleSeconds(took), static_cast<double>(waiting.bytes));
+  Measure(waiting.bytes, absl::ToDoubleSeconds(took));
   if (!waiting.is_long) return;
   --running_long_in_all_;
   if (--running_long_[client] == 0) running_long_.erase(client);

@@ -25,7 +25,7 @@ namespace longembed {
 // The client that a task belongs to, and the task's size.
 struct TaskSize {
   std::string client;
-  int64_t bytes = 0;                                    // Bytes of text.
+  int64_t bytes = 0;                                    // Bytes to tokenize; 0: the task does something else.
   absl::Duration time_left = absl::InfiniteDuration();  // Until the deadline.
 };
 
@@ -65,6 +65,9 @@ class WorkerPool {
 
  private:
   static constexpr int64_t kLongBytes = 64 << 10;  // Text for about ten milliseconds of work.
+  // Text that takes much longer than the rest of its task, so that it tells the time for a byte. In a task with less,
+  // the time for its bytes is known, and the rest is overhead.
+  static constexpr int64_t kMeasuredBytes = 4 << 10;
 
   struct Waiting {
     Task task;
@@ -79,9 +82,9 @@ class WorkerPool {
   std::optional<std::pair<std::string, Waiting>> Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MoveDelayed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitOf(const TaskSize& size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Duration TimeFor(double bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return absl::Seconds(bytes * seconds_per_byte_.value());
-  }
+  double SecondsFor(int64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Learns from a task with `bytes` bytes of text.
+  void Measure(int64_t bytes, double seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int long_threads() const { return std::max(1, threads() - 1); }
   int long_threads_of_client() const { return std::max(1, long_threads() / 2); }
 
@@ -94,6 +97,7 @@ class WorkerPool {
   std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // Client -> running long tasks.
   int running_long_in_all_ ABSL_GUARDED_BY(mutex_) = 0;
   DecayedRatio seconds_per_byte_ ABSL_GUARDED_BY(mutex_){/*memory=*/kLongBytes, /*assumed=*/200e-9};
+  DecayedRatio seconds_per_task_ ABSL_GUARDED_BY(mutex_){/*memory=*/64, /*assumed=*/20e-6};  // Overhead.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::jthread> threads_;
 };

@@ -360,6 +360,10 @@ absl::Status OptionsOnLaterMessage() {
   return Invalid("options", "MISPLACED_FIELD", "is set; only the first message of a stream may set it");
 }
 
+absl::Status MissingId() {
+  return Invalid("id", "MISSING_ID", "is empty; a message of a stream needs one, which its answer repeats");
+}
+
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id) {
   return Invalid(
       "id", "PARTS_INTERRUPTED",

@@ -116,6 +116,7 @@ absl::Status MethodNotAllowed(std::string_view method, std::string_view path, st
 absl::Status UnknownPath(std::string_view path);
 // INVALID_ARGUMENT, in EmbedStream:
 absl::Status OptionsOnLaterMessage();
+absl::Status MissingId();
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id);
 absl::Status PartsNeedText();
 absl::Status PartsUnfinished(std::string_view id);

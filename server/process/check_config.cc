@@ -3,19 +3,20 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <list>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "model/errors/errors.h"
 #include "model/manifest/manifest.h"
 #include "model/plan/recommendations.h"
 #include "model/text/hf_tokenizer.h"
-#include "model/text/prompt.h"
+#include "server/api/tei/tei_settings.h"
 #include "server/core/model_choice.h"
 #include "server/core/profiles.h"
 #include "server/net/acceptor.h"
@@ -27,8 +28,6 @@
 
 namespace longembed {
 namespace {
-
-using Manifests = std::map<std::string, ModelManifest>;  // Name in requests -> manifest.
 
 void CheckAddresses(const ServerConfig& config, Problems& problems) {
   std::map<std::string, std::string> key_of;
@@ -55,77 +54,73 @@ absl::Status CheckFiles(const std::string& directory, const ModelManifest& manif
   return VerifyFiles(small, directory);
 }
 
-absl::StatusOr<ModelManifest> CheckModel(const std::string& directory) {
-  absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
-  if (!manifest.ok()) return manifest;
+// Checks the files of a model as far as its weights need not be read.
+absl::Status CheckFilesOfModel(const std::string& directory) {
+  const absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
+  if (!manifest.ok()) return absl::OkStatus();  // CheckModels reports it.
   RETURN_IF_ERROR(CheckFiles(directory, *manifest));
-  if (const auto recommended = RecommendationsOf(*manifest); !recommended.ok()) return recommended.status();
-  const auto tokenizer = LoadHuggingFaceTokenizer(absl::StrCat(directory, "/", kTokenizerFile));
-  if (!tokenizer.ok()) return tokenizer.status();
-  return manifest;
+  return LoadHuggingFaceTokenizer(absl::StrCat(directory, "/", kTokenizerFile)).status();
 }
 
-// Returns nullopt if a model cannot be read, because other references to models cannot be checked then.
-std::optional<Manifests> CheckModels(const ServerConfig& config, const CheckMachine& check_machine,
-                                     Problems& problems) {
-  Manifests manifests;
-  bool complete = true;
+// The manifests of the config's models, and their names.
+struct Manifests {
+  std::list<ModelManifest> manifests;
+  std::vector<NamedManifest> named;
+};
+
+// Returns nullopt if a manifest cannot be read or a name is taken, because references to models cannot be checked then.
+std::optional<Manifests> ReadManifests(const ServerConfig& config, Problems& problems) {
+  Manifests all;
+  std::set<std::string> names;
   for (size_t i = 0; i < config.models.size(); ++i) {
-    const ModelConfig& model = config.models[i];
-    problems.Add(absl::StrCat("models[", i, "]"), check_machine(config, model));
-    absl::StatusOr<ModelManifest> manifest = CheckModel(model.path);
-    problems.Add(absl::StrCat("models[", i, "]"), manifest.status());
-    complete = complete && manifest.ok();
+    const std::string key = absl::StrCat("models[", i, "]");
+    absl::StatusOr<ModelManifest> manifest = ReadManifest(config.models[i].path);
+    problems.Add(key, manifest.status());
     if (!manifest.ok()) continue;
-    const std::string name = model.name.empty() ? manifest->name : model.name;
-    if (manifests.emplace(name, *std::move(manifest)).second) continue;
-    problems.Add(absl::InvalidArgumentError(
-        absl::StrCat("models[", i, "]: two models are named ", name, "; give one of them another name in the config")));
+    problems.Add(key, RecommendationsOf(*manifest).status());
+    const ModelManifest& kept = all.manifests.emplace_back(*std::move(manifest));
+    const std::string name = config.models[i].name.empty() ? kept.name : config.models[i].name;
+    all.named.push_back({.name = name, .manifest = &kept});
+    if (names.insert(name).second) continue;
+    problems.Add(key, absl::InvalidArgumentError(absl::StrCat("two models are named ", name,
+                                                              "; give one of them another name in the config")));
   }
-  return complete ? std::optional(std::move(manifests)) : std::nullopt;
+  return names.size() == config.models.size() ? std::optional(std::move(all)) : std::nullopt;
 }
 
-// Returns the model with this name or alias NAME:PROFILE; the end if there is none.
-Manifests::const_iterator FindModel(const Manifests& manifests, const std::string& name, const ServerConfig& config) {
-  if (const auto exact = manifests.find(name); exact != manifests.end()) return exact;
-  const size_t separator = name.rfind(kAliasSeparator);
-  const bool is_alias = separator != std::string::npos && config.profiles.contains(name.substr(separator + 1));
-  return is_alias ? manifests.find(name.substr(0, separator)) : manifests.end();
-}
-
-void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& problems) {
-  const TeiConfig& tei = config.tei;
-  if (tei.model.empty() && manifests.size() != 1) {
-    if (tei.default_prompt.empty()) return;
-    return problems.Add(
-        absl::InvalidArgumentError("tei.default_prompt is set, but with several models tei.model has to name one"));
-  }
-  const auto found = tei.model.empty() ? manifests.begin() : FindModel(manifests, tei.model, config);
-  if (found == manifests.end()) {
-    const std::string names =
-        absl::StrJoin(manifests, ", ", [](std::string* out, const auto& model) { absl::StrAppend(out, model.first); });
-    return problems.Add(absl::InvalidArgumentError(
-        absl::StrCat("tei.model: there is no model \"", tei.model, "\"; there are: ", names)));
-  }
-  if (tei.default_prompt.empty()) return;
-  problems.Add("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status());
-}
-
-// Checks profiles one by one, so that all errors are reported.
-void CheckReferences(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
-  std::vector<const ModelManifest*> models;
-  if (manifests.has_value()) {
-    for (const auto& [name, manifest] : *manifests) models.push_back(&manifest);
-  }
+// Parses profiles one by one, so that all errors are reported. Returns nullopt if there are errors.
+std::optional<Profiles> ReadProfiles(const ServerConfig& config, Problems& problems) {
+  Profiles profiles;
   for (const auto& profile : config.profiles) {
-    const absl::StatusOr<Profiles> parsed = ParseProfiles({profile});
+    absl::StatusOr<Profiles> parsed = ParseProfiles({profile});
     problems.Add(parsed.status());
-    if (parsed.ok() && !models.empty()) problems.Add(CheckProfiles(*parsed, models));
+    if (parsed.ok()) profiles.merge(*parsed);
   }
-  if (!models.empty()) problems.Add(CheckOpenAiPrompt(config.http, models));
+  return profiles.size() == config.profiles.size() ? std::optional(std::move(profiles)) : std::nullopt;
+}
+
+// Checks what refers to models by their names, or has to fit one of them.
+void CheckReferences(const ServerConfig& config, const Manifests& models, const Profiles& profiles,
+                     Problems& problems) {
+  std::vector<const ModelManifest*> manifests;
+  for (const ModelManifest& manifest : models.manifests) manifests.push_back(&manifest);
+  for (const auto& profile : profiles) problems.Add(CheckProfiles({profile}, manifests));
+  problems.Add(CheckAliases(models.named, profiles));
+  problems.Add(CheckOpenAiPrompt(config.http, manifests));
+  problems.Add(ResolveTei(config.tei, models.named, profiles, config.limits).status());
 }
 
 }  // namespace
+
+void CheckModels(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems) {
+  for (size_t i = 0; i < config.models.size(); ++i) {
+    problems.Add(absl::StrCat("models[", i, "]"), check_machine(config, config.models[i]));
+  }
+  const std::optional<Manifests> models = ReadManifests(config, problems);
+  const std::optional<Profiles> profiles = ReadProfiles(config, problems);
+  if (models.has_value() && profiles.has_value()) return CheckReferences(config, *models, *profiles, problems);
+  problems.Add(ParseExtensionOf("tei.extension", config.tei.extension).status());
+}
 
 void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems) {
   Metrics metrics{{}};
@@ -133,9 +128,10 @@ void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, P
   CheckHostLimits(config, ReadHostLimits(), problems);
   CheckAddresses(config, problems);
   secrets.Open(config, metrics, problems);
-  const std::optional<Manifests> manifests = CheckModels(config, check_machine, problems);
-  if (manifests.has_value()) CheckTei(config, *manifests, problems);
-  CheckReferences(config, manifests, problems);
+  CheckModels(config, check_machine, problems);
+  for (size_t i = 0; i < config.models.size(); ++i) {
+    problems.Add(absl::StrCat("models[", i, "]"), CheckFilesOfModel(config.models[i].path));
+  }
 }
 
 int CheckConfig(const std::string& path, const CheckMachine& check_machine, std::ostream& out, std::ostream& err) {

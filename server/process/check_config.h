@@ -1,4 +1,5 @@
-// A dry run of the server's start, for --check-config.
+// Checks of the config that need no model's weights: for the start, which makes them before it loads models, and for
+// --check-config.
 #ifndef LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_
 #define LONGEMBED_SERVER_PROCESS_CHECK_CONFIG_H_
 
@@ -14,6 +15,10 @@ namespace longembed {
 
 // Checks that the machine has what the config requires for one of its models, such as a device.
 using CheckMachine = std::function<absl::Status(const ServerConfig&, const ModelConfig&)>;
+
+// Adds a problem for every model that cannot be loaded on this machine, as far as its manifest tells, and for all that
+// refers to models: profiles, their aliases, prompts and tei. Takes milliseconds, while loading may take minutes.
+void CheckModels(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems);
 
 // Adds a problem for everything that would keep a server with this config from starting on this machine, as far as that
 // can be known without opening ports and loading weights. Checks limits, addresses, certificates, keys, profiles and

@@ -26,11 +26,13 @@ int64_t ExpectedThreads(const ServerConfig& config, int cores) {
 
 absl::Status CheckDescriptors(const ServerConfig& config, int64_t descriptors) {
   constexpr int64_t kOthers = 256;  // For models, logs and the other ports.
-  if (descriptors >= config.connections.max + kOthers) return absl::OkStatus();
+  const int64_t ports = config.http_listen.empty() ? 1 : 2, needed = ports * config.connections.max + kOthers;
+  if (descriptors >= needed) return absl::OkStatus();
+  const int64_t most = (descriptors - kOthers) / ports;
   return absl::InvalidArgumentError(absl::StrCat(
-      "connections.max is ", config.connections.max, ", but this process may open ", descriptors, " descriptors; ",
-      descriptors > kOthers ? absl::StrCat("lower it to ", descriptors - kOthers, ", or ") : "",
-      "raise the limit (ulimit -n) to ", config.connections.max + kOthers));
+      "connections.max is ", config.connections.max, ports > 1 ? " on each of listen and http_listen" : "",
+      ", but this process may open ", descriptors, " descriptors; ",
+      most > 0 ? absl::StrCat("lower it to ", most, ", or ") : "", "raise the limit (ulimit -n) to ", needed));
 }
 
 absl::Status CheckThreads(const ServerConfig& config, int cores, int64_t limit, const std::string& name) {

@@ -105,19 +105,20 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
 
 std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
   const MutexLock lock(mutex_);
-  if (file_.Changed()) Read();
+  if (file_.Changed()) Read(/*asked=*/false);
   return keys_;
 }
 
 void ApiKeyStore::Reload() {
   const MutexLock lock(mutex_);
-  Read();
+  Read(/*asked=*/true);
 }
 
-void ApiKeyStore::Read() {
+void ApiKeyStore::Read(bool asked) {
   absl::StatusOr<Keys> read = ReadApiKeys(path_);
+  const absl::Status status = read.status();
   if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
-  if (on_reload_) on_reload_(read.status());
+  if (const bool news = file_.IsNews(status); on_reload_ && (news || asked)) on_reload_(status);
 }
 
 std::shared_ptr<const ApiKey> ApiKeyStore::Find(std::string_view presented) {

@@ -48,7 +48,8 @@ class ApiKeyStore {
   std::shared_ptr<const ApiKey> Find(std::string_view presented);
 
   // Checks once a second at most whether the file has changed, and reloads it. If the new file is invalid, the old keys
-  // stay in use. The owner calls this so that removed keys are noticed even if no call arrives.
+  // stay in use. If it cannot be opened, the next check tries again. The owner calls this so that removed keys are
+  // noticed even if no call arrives.
   void ReloadIfChanged() { Current(); }
 
   // Reads the file, changed or not.
@@ -59,7 +60,8 @@ class ApiKeyStore {
 
   ApiKeyStore(const std::string& path, OnReload on_reload);
   std::shared_ptr<const Keys> Current();
-  void Read() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `asked`: the caller wants a report, even if the file still cannot be opened.
+  void Read(bool asked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string path_;
   const OnReload on_reload_;

@@ -118,6 +118,7 @@ std::shared_ptr<const Certificates> CertificateStore::Current() {
 
 void CertificateStore::Reload() {
   const MutexLock lock(mutex_);
+  asked_ = true;
   Read(/*second_try=*/false);
 }
 
@@ -138,6 +139,7 @@ void CertificateStore::Read(bool second_try) {
     return;
   }
   absl::Status status = loaded.status();
+  const bool news = files_.IsNews(status), asked = std::exchange(asked_, false);
   if (loaded.ok()) status = TooEarly(*loaded, now);
   if (status.ok()) {
     loaded->generation = current_->generation + 1;
@@ -145,7 +147,7 @@ void CertificateStore::Read(bool second_try) {
   } else if (loaded.ok()) {
     retry_at_ = std::min(loaded->not_before, current_->not_after);
   }
-  if (on_reload_) on_reload_(*current_, status);
+  if (on_reload_ && (news || asked)) on_reload_(*current_, status);
 }
 
 }  // namespace longembed

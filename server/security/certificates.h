@@ -43,7 +43,8 @@ class CertificateStore {
   static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(const CertificatePaths& paths, OnReload on_reload);
 
   // Returns the set in use. Checks once a second at most whether the files have changed. Files are rarely replaced in
-  // one step, so a set that is incomplete or invalid is read again a second later, and only then rejected. A set whose
+  // one step, so a set that is incomplete or invalid is read again a second later, and only then rejected. Files that
+  // cannot be opened are tried again after that, too. A set whose
   // certificate is not valid yet is rejected until it is valid, or until the one in use has expired. The set that Open
   // reads is used even if its certificate is not valid yet.
   std::shared_ptr<const Certificates> Current();
@@ -64,6 +65,7 @@ class CertificateStore {
   std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
   WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // By the wall clock.
+  bool asked_ ABSL_GUARDED_BY(mutex_) = false;  // Reload was called, and its outcome is not reported yet.
 };
 
 }  // namespace longembed

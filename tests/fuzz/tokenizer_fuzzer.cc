@@ -74,10 +74,10 @@ void CollectText(void* context, const char* text, size_t length) {
 }
 
 void CollectRanges(void* context, const uint32_t* begins, const uint32_t* ends, size_t count) {
-  CollectTokens(context, nullptr, begins, ends, 0);
   auto& ranges = *static_cast<Tokens*>(context);
-  ranges.begins.assign(begins, begins + count);
-  ranges.ends.assign(ends, ends + count);
+  ranges.begins.insert(ranges.begins.end(), begins, begins + count);
+  ranges.ends.insert(ranges.ends.end(), ends, ends + count);
+  ++ranges.calls;
 }
 
 struct Close {

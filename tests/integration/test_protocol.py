@@ -211,6 +211,16 @@ def test_explain_says_what_embed_does(stub, pb):
         assert plan.cost.gflop == pytest.approx(expected * 1e-9)
 
 
+def test_a_prompt_counts_for_every_input(stub, pb):
+    """A call of 17 KB that tokenizes 16 MB is known to take seconds, before it takes them."""
+    options = pb[0].EmbedOptions(prompt="a " * 8192)
+    request = pb[0].ExplainRequest(options=options, inputs=[pb[0].Input(text="a")] * 1024)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Explain(request, timeout=0.3)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details(error.value)[error_details_pb2.ErrorInfo].reason == "DEADLINE_TOO_SHORT"
+
+
 def test_several_models_in_one_server(tmp_path, pb):
     running = start_server(tmp_path, ["e5-small-v2", "bge-small-en-v1.5"])
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
@@ -366,6 +376,7 @@ def test_a_signal_while_models_load_is_obeyed(tmp_path):
 def test_scrapes_do_no_harm_while_models_load(tmp_path):
     config = tmp_path / "config.yaml"
     models = "".join(f"  - {{path: {MODELS / 'e5-small-v2'}, name: number {i}}}\n" for i in range(4))
+    (tmp_path / "longembed-model.yaml").write_bytes((MODELS / "e5-small-v2/longembed-model.yaml").read_bytes())  # Without the other files.
     config.write_text(f"listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\nmodels:\n{models}  - {{path: {tmp_path}}}\n")
     log = tmp_path / "server.log"
     process = subprocess.Popen([BUILD / "longembed-server", "--config", config], stderr=log.open("w"))

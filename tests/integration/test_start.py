@@ -13,6 +13,7 @@ from running_server import BUILD, MODELS, start_server
 
 SERVER = BUILD / "longembed-server"
 CLIENT = BUILD / "longembed"
+LOOPBACK = "listen: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\n"
 
 
 def run(*arguments, env: dict | None = None, through: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -104,20 +105,46 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
     ("extra", "said"),
     [
         ("profiles: {p: {ntk: {factor: 2}}}", "profiles.p fits no model; "),
-        ("tei: {model: absent}", 'tei.model: there is no model "absent"; there are: e5-small-v2'),
-        ("tei: {default_prompt: absent}", "tei.default_prompt: "),
+        ("tei: {model: absent}", 'tei.model: is "absent"; this server has: e5-small-v2'),
+        ("tei: {default_prompt: absent}", 'tei.default_prompt: is "absent"; '),
+        ("tei: {extension: {yarn: {}}}", "tei.extension does not fit the model e5-small-v2: yarn: "),
+        ("tei: {extension: {windoes: {}}}", "tei.extension: windoes: is unknown"),
+        ("tei: {extension: {windows: {vectors: 3}}}", "tei.extension has windows.vectors, which is 3"),
+        ("profiles: {p: {windows: {vectors: 2}}}\ntei: {profile: p}", "tei.profile has windows.vectors, which is 2"),
+        ('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:p", profile: p}', 'tei.model names the profile "p"; leave out'),
         ("http: {openai_prompt: absent}", 'http.openai_prompt is "absent", which is not a prompt of any model'),
-        ('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:absent"}', 'tei.model: there is no model "e5-small-v2:absent"'),
+        ('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:absent"}', 'tei.model: is "e5-small-v2:absent"; the model e5-small-v2 has the profiles: p'),
     ],
 )
 def test_what_refers_to_models_is_compared_with_them(config, model, extra, said):
-    path = config(f"{extra}\nmodels: [{{path: model}}]\n")
+    """Also by a start, which loads no model before."""
+    path = config(f"{LOOPBACK}log: {{format: text}}\n{extra}\nmodels: [{{path: model}}]\n")
     checked = run("--check-config", "--config", path)
     assert checked.returncode == 1 and checked.stderr.startswith(said) and len(checked.stderr.splitlines()) == 1, checked.stderr
+    started = run("--config", path)
+    assert started.returncode == 1 and f"longembed-server: {said}" in started.stderr and "model ready" not in started.stderr
 
 
-def test_an_alias_is_a_model(config, model):
-    path = config('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:p", default_prompt: query}\nmodels: [{path: model}]\n')
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("{path: absent}", "models[1]: "),
+        ("{path: model}", "models[1]: two models are named e5-small-v2"),
+        ("{path: model, device: abacus, name: b}", "models[1]: "),
+        ('{path: model, name: "e5-small-v2:p"}', '"e5-small-v2:p" would name two things'),
+    ],
+)
+def test_the_last_model_is_checked_before_the_first_is_loaded(config, model, second, said):
+    path = config(f"{LOOPBACK}log: {{format: text}}\nprofiles: {{p: {{windows: {{}}}}}}\nmodels: [{{path: model}}, {second}]\n")
+    checked = run("--check-config", "--config", path)
+    assert checked.returncode == 1 and checked.stderr.startswith(said), checked.stderr
+    started = run("--config", path)
+    assert started.returncode == 1 and f"longembed-server: {said}" in started.stderr and "model ready" not in started.stderr
+
+
+@pytest.mark.parametrize("profile", ["p", "q:p"])
+def test_an_alias_is_a_model(config, model, profile):
+    path = config(f'profiles: {{"{profile}": {{windows: {{}}}}}}\ntei: {{model: "e5-small-v2:{profile}", default_prompt: query}}\nmodels: [{{path: model}}]\n')
     checked = run("--check-config", "--config", path)
     assert checked.returncode == 0, checked.stderr
 

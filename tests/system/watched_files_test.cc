@@ -34,6 +34,27 @@ TEST(WatchedFilesTest, LooksOnceAnInterval) {
   EXPECT_FALSE(files.Changed(now + seconds(5)));
 }
 
+TEST(WatchedFilesTest, WhatCannotBeOpenedCountsAsChanged) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "watched_unreadable_", getpid());
+  std::ofstream(path) << "1";
+  WatchedFiles files({path}, absl::Seconds(1));
+  const WatchedFiles::SteadyTime now;
+  const absl::Status full = absl::NotFoundError("too many open files");
+  EXPECT_TRUE(files.Changed(now));
+  EXPECT_TRUE(files.IsNews(full));
+  EXPECT_FALSE(files.Changed(now + milliseconds(500)));
+  EXPECT_TRUE(files.Changed(now + seconds(1)));
+  EXPECT_FALSE(files.IsNews(full));
+  EXPECT_TRUE(files.Changed(now + seconds(2)));
+  EXPECT_TRUE(files.IsNews(absl::NotFoundError("no such file")));
+  EXPECT_TRUE(files.Changed(now + seconds(3)));
+  EXPECT_TRUE(files.IsNews(absl::OkStatus()));
+  EXPECT_FALSE(files.Changed(now + seconds(4)));
+  EXPECT_TRUE(files.IsNews(absl::InvalidArgumentError("broken")));  // What was read need not be read again.
+  EXPECT_FALSE(files.Changed(now + seconds(5)));
+  std::filesystem::remove(path);
+}
+
 // For example, an operator fixes the permissions of a file: nothing is written, but the file becomes readable.
 TEST(WatchedFilesTest, AnotherModeIsAChange) {
   const std::string path = absl::StrCat(::testing::TempDir(), "watched_mode_", getpid());

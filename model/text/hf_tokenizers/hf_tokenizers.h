@@ -97,7 +97,8 @@ LongembedHfStatus longembed_hf_decode(const LongembedHfTokenizer* tokenizer, con
 // Two arrays of `count` elements: sentence i covers the bytes [begins[i], ends[i]).
 typedef void (*LongembedHfRangeSink)(void* context, const uint32_t* begins, const uint32_t* ends, size_t count);
 
-// Splits text at the sentence boundaries of Unicode Standard Annex 29. The sentences cover the text without gaps.
+// Splits text at the sentence boundaries of Unicode Standard Annex 29. The sentences cover the text without gaps. Calls
+// the sink with a thousand of them at a time, in order; not at all for an empty text.
 LongembedHfStatus longembed_hf_sentences(const char* text, size_t length, LongembedHfRangeSink sink, void* context,
                                          char* error, size_t error_capacity);
 

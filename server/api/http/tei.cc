@@ -231,7 +231,7 @@ class TeiTokens final : public TeiDialect {
 
   // Appends the tokens. TEI's offsets count bytes.
   static void AppendTokens(const std::string& source, const v1::TokenizedText& tokens, std::string& text) {
-    const std::vector<uint32_t> offsets = CodePointOffsets(source);
+    const CodePointIndex code_points(source);
     const char* separator = "";
     for (const v1::Token& token : tokens.tokens()) {
       absl::StrAppend(&text, std::exchange(separator, ","), R"({"id":)", token.id(), R"(,"text":)");
@@ -240,7 +240,7 @@ class TeiTokens final : public TeiDialect {
         text += R"(,"special":true,"start":null,"stop":null})";
         continue;
       }
-      const size_t start = offsets[token.range().start()], stop = offsets[token.range().end()];
+      const size_t start = code_points.ByteOf(token.range().start()), stop = code_points.ByteOf(token.range().end());
       AppendJsonString(std::string_view(source).substr(start, stop - start), text);
       absl::StrAppend(&text, R"(,"special":false,"start":)", start, R"(,"stop":)", stop, "}");
     }

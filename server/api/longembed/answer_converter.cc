@@ -19,18 +19,6 @@ void FillRange(Range range, v1::Range& message) {
   message.set_end(static_cast<uint32_t>(range.end));
 }
 
-// Returns for each byte how many code points begin before it.
-std::vector<uint32_t> CodePointsBefore(std::string_view text) {
-  std::vector<uint32_t> before(text.size() + 1);
-  uint32_t count = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    before[i] = count;
-    if (!IsContinuationByte(text[i])) ++count;
-  }
-  before[text.size()] = count;
-  return before;
-}
-
 absl::Status AddToken(const Tokenizer& tokenizer, int32_t id, bool special, v1::Token& token) {
   absl::StatusOr<std::string> text = tokenizer.TokenText(id);
   if (!text.ok()) return text.status();
@@ -126,12 +114,12 @@ absl::Status FillTokens(const Model& model, const std::string& text, bool add_sp
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(add_specials(model.manifest.special_prefix));
-  const std::vector<uint32_t> code_points = CodePointsBefore(text);
+  const CodePointIndex code_points(text);
   for (size_t i = 0; i < tokens->ids.size(); ++i) {
     v1::Token& token = *result.add_tokens();
     RETURN_IF_ERROR(AddToken(*model.tokenizer, tokens->ids[i], false, token));
-    token.mutable_range()->set_start(code_points[tokens->ranges[i].begin]);
-    token.mutable_range()->set_end(code_points[tokens->ranges[i].end]);
+    token.mutable_range()->set_start(static_cast<uint32_t>(code_points.Before(tokens->ranges[i].begin)));
+    token.mutable_range()->set_end(static_cast<uint32_t>(code_points.Before(tokens->ranges[i].end)));
   }
   return add_specials(model.manifest.special_suffix);
 }

@@ -118,9 +118,10 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   // Returns whether the message is a part of a text whose error has been answered.
   bool IsPassedOver() const { return state_->in_parts && state_->failed && request_.id() == state_->id; }
 
-  // Checks the order of parts. Its errors end the stream.
+  // Checks the id and the order of parts. Its errors end the stream.
   absl::Status CheckPart() const {
     const StreamState& stream = *state_;
+    if (request_.id().empty()) return MissingId();
     if (stream.in_parts && request_.id() != stream.id) return PartsInterrupted(stream.id, request_.id());
     const bool part = stream.in_parts || request_.more_parts();
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();

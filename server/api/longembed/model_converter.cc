@@ -57,7 +57,8 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_add_eos_token(manifest.add_eos_token);
   for (const std::string& method : MethodsOf(manifest)) model.add_methods(method);
   for (std::string& name : ProfilesOf(manifest, profiles)) model.add_profiles(std::move(name));
-  for (std::string& alias : AliasesOf(served, profiles)) model.add_aliases(std::move(alias));
+  for (std::string& alias : AliasesOf({.name = served.name(), .manifest = &served.model().manifest}, profiles))
+    model.add_aliases(std::move(alias));
   FillRecommendations(manifest, model);
   model.mutable_limits()->set_max_inputs(static_cast<uint32_t>(limits.max_inputs_per_call));
   model.mutable_limits()->set_max_tokens_per_input(static_cast<uint32_t>(limits.max_tokens_per_input));

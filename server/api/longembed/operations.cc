@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
@@ -97,46 +98,59 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
   Explain(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
       : PooledOperation(context, call, request, response), context_(context) {}
 
-  std::string model() const override { return model_; }
+  void Start(Done done) override {
+    if (const absl::Status status = Resolve(); !status.ok()) return std::move(done)(status);
+    PooledOperation::Start(std::move(done));
+  }
+  std::string model() const override { return model_ == nullptr ? "" : model_->name(); }
 
  private:
+  absl::Status Resolve() {
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
+    if (!choice.ok()) return choice.status();
+    model_ = choice->model;
+    absl::StatusOr<ResolvedOptions> options =
+        ResolveOptions(request_.options(), *choice, context_.profiles, context_.limits);
+    if (!options.ok()) return options.status();
+    absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
+        ConvertInputs(request_.inputs(), options->input.spans, context_.limits, /*partial_results=*/false);
+    if (!inputs.ok()) return inputs.status();
+    options_ = *std::move(options);
+    options_.input.count_exactly = true;
+    inputs_ = *std::move(inputs);
+    return absl::OkStatus();
+  }
+
   int64_t TextBytes() const override {
     int64_t bytes = 0;
-    for (const v1::Input& input : request_.inputs()) bytes += static_cast<int64_t>(input.text().size());
+    for (const absl::StatusOr<Input>& input : inputs_) {
+      bytes += BytesToTokenize(model_->model(), *input, options_.input);
+    }
     return bytes;
   }
 
   absl::Status Answer() override {
-    const absl::StatusOr<ModelChoice> choice =
-        ResolveModel(context_.models, context_.profiles, request_.options().model(), "options.model");
-    if (!choice.ok()) return choice.status();
-    model_ = choice->model->name();
-    const Model& described = choice->model->model();
-    const absl::StatusOr<ResolvedOptions> options =
-        ResolveOptions(request_.options(), *choice, context_.profiles, context_.limits);
-    if (!options.ok()) return options.status();
-    const absl::StatusOr<std::vector<absl::StatusOr<Input>>> inputs =
-        ConvertInputs(request_.inputs(), options->input.spans, context_.limits, /*partial_results=*/false);
-    if (!inputs.ok()) return inputs.status();
-    InputOptions input_options = options->input;
-    input_options.count_exactly = true;
-    CallPreparer preparer(described, input_options);
-    for (const absl::StatusOr<Input>& input : *inputs) {
+    const Model& described = model_->model();
+    CallPreparer preparer(described, options_.input);
+    for (const absl::StatusOr<Input>& input : inputs_) {
       RETURN_IF_ERROR(CheckNotCancelled());
-      const absl::StatusOr<Plan> plan = preparer.Prepare(*input);
+      const absl::StatusOr<Plan> plan = preparer.Prepare(input);
       if (!plan.ok()) return plan.status();
       RETURN_IF_ERROR(HoldAnswer(PlanBytes(*plan)));
-      FillExplanation(*plan, options->vector, described.manifest, *response_.add_results());
+      FillExplanation(*plan, options_.vector, described.manifest, *response_.add_results());
       RETURN_IF_ERROR(HoldAnswer(0));
     }
-    response_.set_model(model_);
-    response_.set_prompt(options->input.prompt);
-    response_.set_recipe(options->recipe);
+    response_.set_model(model_->name());
+    response_.set_prompt(options_.input.prompt);
+    response_.set_recipe(options_.recipe);
     return absl::OkStatus();
   }
 
   const LongembedContext& context_;
-  std::string model_;
+  ServedModel* model_ = nullptr;
+  ResolvedOptions options_;
+  std::vector<absl::StatusOr<Input>> inputs_;  // Without errors.
 };
 
 class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeResponse> {

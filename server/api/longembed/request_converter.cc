@@ -1,10 +1,12 @@
 #include "server/api/longembed/request_converter.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
 #include "model/text/prompt.h"
+#include "model/vector/encoding.h"
 #include "model/vector/token_pooling.h"
 #include "server/core/recipe.h"
 #include "server/errors/errors.h"
@@ -169,6 +171,13 @@ Truncate ConvertTruncate(EmbedOptions::Truncate truncate) {
   }
 }
 
+// Returns the magnitude from which on the encoding cannot represent a component.
+float BeyondEncoding(EmbedOptions::Encoding encoding) {
+  if (encoding == EmbedOptions::FLOAT16) return kBeyondFloat16;
+  if (encoding == EmbedOptions::BFLOAT16) return kBeyondBfloat16;
+  return std::numeric_limits<float>::infinity();
+}
+
 absl::StatusOr<std::string> PromptOf(const EmbedOptions& options, const ModelManifest& model,
                                      const LimitsConfig& limits) {
   if (const auto bytes = static_cast<int64_t>(options.prompt().size()); bytes > limits.max_prompt_bytes) {
@@ -215,7 +224,8 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
                     .spans = *std::move(spans)};
   resolved.vector = {.dimensions = *dimensions,
                      .normalize = !options.has_normalize() || options.normalize(),
-                     .vector_per_window = *output == EmbedOptions::WINDOW_VECTORS};
+                     .vector_per_window = *output == EmbedOptions::WINDOW_VECTORS,
+                     .beyond_encoding = BeyondEncoding(options.encoding())};
   if (extension->windows.has_value()) resolved.vector.windows = *extension->windows;
   const int64_t pooling = options.has_token_pooling() ? options.token_pooling() : 1;
   if (*token_vectors == TokenVectors::kDocument) resolved.vector.token_pooling = pooling;
@@ -227,6 +237,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   resolved.recipe = Recipe(model, {.extension = *extension,
                                    .truncate = resolved.input.plan.truncate,
                                    .max_tokens = max_tokens,
+                                   .max_sequence_tokens = TruncationLimit(model, resolved.input.plan),
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,

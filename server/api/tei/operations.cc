@@ -221,7 +221,10 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
   using TeiPooled::TeiPooled;
 
  private:
-  int64_t TextBytes() const override { return static_cast<int64_t>(request_.inputs().size()); }
+  int64_t TextBytes() const override {
+    const absl::StatusOr<std::string> prompt = PromptOf(context_, request_);
+    return static_cast<int64_t>(request_.inputs().size() + (prompt.ok() ? prompt->size() : 0));
+  }
 
   absl::Status Answer() override {
     const Model& model = context_.model.model();

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "model/errors/errors.h"
+#include "model/vector/encoding.h"
 #include "tests/testing/fake_tokenizer.h"
 
 namespace longembed {
@@ -42,6 +43,41 @@ TEST(PipelineTest, RefusesIdsBeyondTheVocabulary) {
   EXPECT_THAT(specials->sequences[0].sequence.tokens, ::testing::ElementsAre(1, 2));
 }
 
+// The prompt is tokenized with every input.
+TEST(PipelineTest, CountsThePromptAmongTheBytesToTokenize) {
+  const Model model = FakeModel();
+  const std::vector<uint32_t> ids{50, 51};
+  InputOptions options{.prompt = "query: "};
+  for (const Truncate truncate : {Truncate::kNone, Truncate::kEnd}) {
+    options.plan.truncate = truncate;
+    EXPECT_EQ(BytesToTokenize(model, std::string_view("a bb"), options), 11);
+    EXPECT_EQ(BytesToTokenize(model, TokenIds{.ids = ids}, options), 7);
+    EXPECT_EQ(BytesToTokenize(model, TokenIds{.ids = ids, .complete = true}, options), 0);
+  }
+}
+
+// Vectors of tokens depend neither on the model's pooling nor on whether the text has windows.
+TEST(PipelineTest, CalibratesEveryTokenThatGetsAVector) {
+  for (const Pooling pooling : {Pooling::kMean, Pooling::kCls, Pooling::kLast}) {
+    Model model = FakeModel();
+    model.manifest.pooling = pooling;
+    for (const bool windows : {false, true}) {
+      InputOptions options{
+          .plan = {.extension = {.when = When::kAlways, .attention_calibration = AttentionCalibration{.basket = 2}}},
+          .spans = SequenceTokens()};
+      if (windows) options.plan.extension.windows = Windows{.tokens = 5};
+      const auto plan = PrepareInput(model, std::string_view("a b c d"), options);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      EXPECT_EQ(plan->sequences.size(), windows ? 2u : 1u);
+      for (const PlannedSequence& planned : plan->sequences) {
+        EXPECT_EQ(planned.sequence.calibration.basket, 2);
+        EXPECT_EQ(planned.sequence.calibration.apart, -1);
+        EXPECT_EQ(planned.sequence.calibration.rows, (Range{0, planned.tokens}));
+      }
+    }
+  }
+}
+
 // Returns a plan with this many windows of 4 tokens each.
 Plan PlanOf(int windows) {
   Plan plan;
@@ -51,6 +87,26 @@ Plan PlanOf(int windows) {
 
 std::vector<float> FinishOne(std::vector<std::vector<float>> rows, const VectorOptions& options) {
   return FinishVectors(PlanOf(static_cast<int>(rows.size())), rows, options)->front().values;
+}
+
+// Otherwise the answer would hold an infinite component.
+TEST(PipelineTest, AComponentMustFitTheEncoding) {
+  const auto finish = [](float component, const VectorOptions& options) {
+    const std::vector<std::vector<float>> rows{{1, component}};
+    return FinishVectors(PlanOf(1), rows, options).status();
+  };
+  const VectorOptions half{.dimensions = 2, .normalize = false, .beyond_encoding = kBeyondFloat16};
+  for (const float component : {65520.0f, -65520.0f, 1e30f}) {
+    EXPECT_EQ(ErrorReason(finish(component, half)), "COMPONENT_BEYOND_ENCODING") << component;
+    EXPECT_EQ(ErrorField(finish(component, half)), "options.encoding") << component;
+    EXPECT_TRUE(finish(component, {.dimensions = 2, .normalize = false}).ok()) << component;
+    EXPECT_TRUE(finish(component, {.dimensions = 2, .beyond_encoding = kBeyondFloat16}).ok()) << component;
+  }
+  EXPECT_TRUE(finish(65519, half).ok());
+  const std::vector<SparseVector> weights{{.indices = {3}, .values = {65520}}};
+  EXPECT_EQ(ErrorReason(FinishSparse(PlanOf(1), weights, std::nullopt, kBeyondFloat16).status()),
+            "COMPONENT_BEYOND_ENCODING");
+  EXPECT_TRUE(FinishSparse(PlanOf(1), weights, std::nullopt).ok());
 }
 
 TEST(PipelineTest, CutsBeforeItNormalizes) {

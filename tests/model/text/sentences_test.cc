@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <new>
+#include <string>
+#include <vector>
+
 #include "model/errors/errors.h"
 
 namespace longembed {
@@ -11,19 +15,44 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
+std::vector<ByteRange> Sentences(std::string_view text) {
+  std::vector<ByteRange> sentences;
+  const absl::Status status = ForEachSentence(text, [&](ByteRange sentence) { sentences.push_back(sentence); });
+  EXPECT_TRUE(status.ok()) << status;
+  return sentences;
+}
+
 TEST(SentencesTest, CoverTheText) {
-  EXPECT_THAT(*SplitSentences("The river. The mill!"), ElementsAre(ByteRange{0, 11}, ByteRange{11, 20}));
-  EXPECT_THAT(*SplitSentences("caf\u00e9"), ElementsAre(ByteRange{0, 5}));
+  EXPECT_THAT(Sentences("The river. The mill!"), ElementsAre(ByteRange{0, 11}, ByteRange{11, 20}));
+  EXPECT_THAT(Sentences("caf\u00e9"), ElementsAre(ByteRange{0, 5}));
+}
+
+// They come a thousand at a time.
+TEST(SentencesTest, AnyNumberOfThemIsInOrder) {
+  for (const uint32_t count : {1023u, 1024u, 1025u, 3000u}) {
+    const std::vector<ByteRange> sentences = Sentences(std::string(count, '\n'));
+    ASSERT_EQ(sentences.size(), count);
+    for (uint32_t i = 0; i < count; ++i) EXPECT_EQ(sentences[i], (ByteRange{i, i + 1}));
+  }
+}
+
+TEST(SentencesTest, ACallerMayRunOutOfMemory) {
+  int calls = 0;
+  const auto fail = [&calls](ByteRange) {
+    ++calls;
+    throw std::bad_alloc();
+  };
+  EXPECT_THROW(ForEachSentence(std::string(5000, '\n'), fail).IgnoreError(), std::bad_alloc);
+  EXPECT_EQ(calls, 1);
 }
 
 // Found by tests/fuzz: the crate panicked on an empty text.
-TEST(SentencesTest, AnEmptyTextHasNone) {
-  const auto sentences = SplitSentences("");
-  ASSERT_TRUE(sentences.ok()) << sentences.status();
-  EXPECT_THAT(*sentences, IsEmpty());
-}
+TEST(SentencesTest, AnEmptyTextHasNone) { EXPECT_THAT(Sentences(""), IsEmpty()); }
 
-TEST(SentencesTest, RefuseWhatIsNotUtf8) { EXPECT_EQ(ErrorReason(SplitSentences("a\xff").status()), "INVALID_UTF8"); }
+TEST(SentencesTest, RefuseWhatIsNotUtf8) {
+  const absl::Status status = ForEachSentence("a\xff", [](ByteRange) { ADD_FAILURE(); });
+  EXPECT_EQ(ErrorReason(status), "INVALID_UTF8");
+}
 
 }  // namespace
 }  // namespace longembed

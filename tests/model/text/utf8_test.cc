@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <string>
-#include <vector>
 
 namespace longembed {
 namespace {
@@ -42,9 +42,24 @@ TEST(Utf8Test, TellsTheFirstBadByte) {
   EXPECT_EQ(FirstInvalidUtf8Byte("a\xe6\x9d z"), 1u);
 }
 
-TEST(Utf8Test, OffsetsOfCodePointsEndWithTheSize) {
-  EXPECT_EQ(CodePointOffsets(""), (std::vector<uint32_t>{0}));
-  EXPECT_EQ(CodePointOffsets("a\xc3\xa9\xe6\x9d\xb1\xf0\x9f\x98\x80z"), (std::vector<uint32_t>{0, 1, 3, 6, 10, 11}));
+// Compares the index with a walk through a text whose code points cross the borders of its blocks.
+TEST(CodePointIndexTest, FindsEveryPlace) {
+  constexpr std::array kCodePoints{0x61u, 0xe9u, 0x4e2du, 0x1f600u};  // One to four bytes.
+  for (const size_t least : std::array<size_t, 7>{0, 1, 255, 256, 257, 512, 1500}) {
+    std::string text;
+    for (size_t i = 0; text.size() < least; ++i) text += Encode(kCodePoints[i % kCodePoints.size()]);
+    const CodePointIndex index(text);
+    int64_t before = 0;
+    for (size_t at = 0; at < text.size(); ++at) {
+      EXPECT_EQ(index.Before(at), before);
+      if (IsContinuationByte(text[at])) continue;
+      EXPECT_EQ(index.ByteOf(before), at);
+      ++before;
+    }
+    EXPECT_EQ(index.Before(text.size()), before);
+    EXPECT_EQ(index.size(), before);
+    EXPECT_EQ(index.ByteOf(before), text.size());
+  }
 }
 
 }  // namespace

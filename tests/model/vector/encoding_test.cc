@@ -96,5 +96,14 @@ TEST(EncodingTest, BinaryAsNumpyPackbits) {
   EXPECT_EQ(PackBinary(std::vector<float>{1, -1, 0, 0.5f, -2, -3, 0, 0, 4}), "\x90\x80");
 }
 
+TEST(EncodingTest, RoundsToInfinityFromItsLimitsOn) {
+  for (const float sign : {1.0f, -1.0f}) {
+    EXPECT_EQ(Float16Bits(sign * kBeyondFloat16) & 0x7fff, 0x7c00);
+    EXPECT_EQ(Float16Bits(sign * std::nextafter(kBeyondFloat16, 0.0f)) & 0x7fff, 0x7bff);
+    EXPECT_EQ(Bfloat16Bits(sign * kBeyondBfloat16) & 0x7fff, 0x7f80);
+    EXPECT_EQ(Bfloat16Bits(sign * std::nextafter(kBeyondBfloat16, 0.0f)) & 0x7fff, 0x7f7f);
+  }
+}
+
 }  // namespace
 }  // namespace longembed

@@ -145,7 +145,11 @@ TEST_F(EmbedStreamTest, ErrorsOfTheStreamItselfEndIt) {
   bad.mutable_options()->set_prompt_name("sonnet");
   fails_with({bad}, "options.prompt_name");
   fails_with({Message("a", "a ", true), Message("b", "b")}, "the last part of \"a\"");
+  fails_with({FirstMessage("", "a")}, "id: is empty");
+  fails_with({FirstMessage("a", "a"), Message("", "b")}, "id: is empty");
+  fails_with({FirstMessage("a", "a"), Message("", "b", true)}, "id: is empty");
   v1::EmbedStreamRequest ids;
+  ids.set_id("a");
   ids.mutable_input()->mutable_token_ids()->add_ids(11);
   ids.set_more_parts(true);
   fails_with({ids}, "parts hold text");

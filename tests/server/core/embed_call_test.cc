@@ -6,6 +6,7 @@
 #include <future>
 
 #include "model/errors/errors.h"
+#include "server/core/warm_up.h"
 #include "tests/testing/fake_call.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/fake_encoder.h"
@@ -22,11 +23,13 @@ constexpr std::string_view kNoMemory = "no-memory";
 
 class EmbedCallTest : public ::testing::Test {
  protected:
-  EmbedCallTest() {
+  EmbedCallTest() { Serve(FakeManifest()); }
+
+  void Serve(ModelManifest manifest) {
     auto encoder = std::make_unique<FakeEncoder>();
     encoder_ = encoder.get();
     model_ = std::make_unique<ServedModel>(
-        "fake", std::make_unique<const Model>(Model{FakeManifest(), std::make_unique<FakeTokenizer>(kNoMemory)}),
+        "fake", std::make_unique<const Model>(Model{std::move(manifest), std::make_unique<FakeTokenizer>(kNoMemory)}),
         std::move(encoder), Device{scheduler_, admission_}, ServedModelOptions{.lane = {.batch = {.max_tokens = 100}}},
         metrics_);
   }
@@ -256,7 +259,7 @@ TEST_F(EmbedCallTest, TheQueueTimeHasTheWaitForAThreadInIt) {
 // The calls of the warm-up are measured, too.
 TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
   EXPECT_EQ(model_->lane().WorkOf(1000), absl::ZeroDuration());
-  ASSERT_TRUE(model_->WarmUp().ok());
+  ASSERT_TRUE(WarmUp(*model_).ok());
   EXPECT_GT(model_->lane().WorkOf(1000), absl::ZeroDuration());
 }
 
@@ -284,6 +287,23 @@ TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
   for (int i = 0; i < 200; ++i) embed({Input(std::string_view(text))});
 
   EXPECT_NEAR(model_->tokens_per_byte(), 0.1, 0.01);
+}
+
+// They are lengthened to a fixed number of tokens, whatever their bytes.
+TEST_F(EmbedCallTest, QueriesOfTokenVectorsTellNothingAboutTokensOfAByte) {
+  ModelManifest manifest = FakeManifest();
+  manifest.token_vectors = {.query_tokens = 16, .expansion_tokens = 16, .expansion_token = 50};
+  Serve(manifest);
+  const double before = model_->tokens_per_byte();
+  for (int i = 0; i < 100; ++i) {
+    EmbedParams params = MakeParams({Input(std::string_view("aaaaaaaaa"))});
+    params.input_options.plan.token_vectors = TokenVectors::kQuery;
+    Start(std::move(params));
+    const absl::StatusOr<EmbedAnswer> answer = answer_.get();
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->results[0]->plan.tokens, 16);
+  }
+  EXPECT_EQ(model_->tokens_per_byte(), before);
 }
 
 TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {

@@ -84,13 +84,13 @@ TEST_F(ModelChoiceTest, AModelsNameWins) {
   EXPECT_EQ(Resolve("e5:latest")->extension, nullptr);
   EXPECT_EQ(Resolve("e5:latest:archive")->model->name(), "e5:latest");
   EXPECT_EQ(Resolve("e5:latest:archive")->profile, "archive");
-  EXPECT_TRUE(CheckAliases(models_, profiles_).ok());
+  EXPECT_TRUE(CheckAliases(models_.manifests(), profiles_).ok());
 }
 
 TEST_F(ModelChoiceTest, ANameForTwoThingsIsRefused) {
   Add("e5");
   Add("e5:archive");
-  EXPECT_THAT(std::string(CheckAliases(models_, profiles_).message()),
+  EXPECT_THAT(std::string(CheckAliases(models_.manifests(), profiles_).message()),
               HasSubstr("\"e5:archive\" would name two things"));
 }
 
@@ -98,12 +98,13 @@ TEST_F(ModelChoiceTest, TwoAliasesOfOneNameAreRefused) {
   profiles_ = *ParseProfiles({{"b:c", R"({"windows": {}})"}, {"c", R"({"windows": {}})"}});
   Add("a");
   Add("a:b");
-  EXPECT_THAT(std::string(CheckAliases(models_, profiles_).message()), HasSubstr("\"a:b:c\" would name two things"));
+  EXPECT_THAT(std::string(CheckAliases(models_.manifests(), profiles_).message()),
+              HasSubstr("\"a:b:c\" would name two things"));
 }
 
 TEST_F(ModelChoiceTest, ListsTheAliasesThatAModelCanDo) {
   Add("e5");
-  EXPECT_THAT(AliasesOf(*models_.models().front(), profiles_), ElementsAre("e5:archive", "e5:b:c"));
+  EXPECT_THAT(AliasesOf(models_.manifests().front(), profiles_), ElementsAre("e5:archive", "e5:b:c"));
 }
 
 }  // namespace

@@ -39,6 +39,42 @@ TEST(RecipeTest, AnExtensionWithoutEffectIsPlain) {
   EXPECT_EQ(Recipe(FakeManifest(), kPlain), Recipe(FakeManifest(), With({.when = When::kAlways})));
 }
 
+TEST(RecipeTest, HoldsTheManifestsSettingsOfTokenVectors) {
+  const auto recipe = [](const TokenVectorSettings& settings) {
+    ModelManifest model = FakeManifest();
+    model.token_vectors = settings;
+    return Recipe(model, kPlain);
+  };
+  const std::set<std::string> recipes{recipe({}),
+                                      recipe({.query_tokens = 8}),
+                                      recipe({.expansion_tokens = 8}),
+                                      recipe({.expansion_token = 50}),
+                                      recipe({.expansion_attended = true}),
+                                      recipe({.skipped_tokens = {21}}),
+                                      Recipe(FakeManifest(), kPlain)};
+  EXPECT_EQ(recipes.size(), 7u);
+}
+
+// Lo and the plain limit are 16.
+TEST(RecipeTest, TheServersLimitCountsWhereTruncationCutsAtIt) {
+  const auto limit = [](const PlanOptions& options) { return TruncationLimit(FakeManifest(), options); };
+  const PlanLimits limits{.max_sequence_tokens = 64};
+  const Extension adaptive{.positions = Grouped{}}, given{.positions = Grouped{.factor = 4}};
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .extension = adaptive, .limits = limits}), 64);
+  EXPECT_EQ(limit({.truncate = Truncate::kStart, .max_tokens = 65, .extension = adaptive, .limits = limits}), 64);
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .max_tokens = 64, .extension = adaptive, .limits = limits}),
+            std::nullopt);
+  EXPECT_EQ(limit({.truncate = Truncate::kNone, .extension = adaptive, .limits = limits}), std::nullopt);
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .extension = given, .limits = limits}), std::nullopt);
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .extension = given, .limits = {.max_sequence_tokens = 63}}), 63);
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .limits = limits}), std::nullopt);
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .limits = {.max_sequence_tokens = 15}}), 15);
+  EXPECT_EQ(limit({.truncate = Truncate::kEnd, .extension = {.windows = Windows{}}, .limits = limits}), std::nullopt);
+  RecipeOptions options = With(adaptive);
+  options.max_sequence_tokens = 64;
+  EXPECT_NE(Recipe(FakeManifest(), options), Recipe(FakeManifest(), With(adaptive)));
+}
+
 TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
   EXPECT_EQ(Recipe(FakeManifest(), With({.windows = Windows{}})),
             Recipe(FakeManifest(), With({.windows = Windows{.tokens = 16}})));

@@ -12,6 +12,7 @@
 
 #include "model/errors/errors.h"
 #include "server/errors/errors.h"
+#include "tests/testing/fake_clock.h"
 
 namespace longembed {
 namespace {
@@ -141,6 +142,24 @@ TEST(WorkerPoolTest, AnErrorForALongTaskNamesItsTime) {
   EXPECT_EQ(ErrorReason(status), "DEADLINE_TOO_SHORT");
   EXPECT_GT(RetryDelay(status).value(), absl::ZeroDuration());
   EXPECT_EQ(status.message().find("in about 0,"), absl::string_view::npos) << status;
+}
+
+// A short task takes a hundred times as long as its few bytes. This must not count as time for the bytes of a long one.
+TEST(WorkerPoolTest, ShortTasksDoNotMakeLongOnesLookSlow) {
+  FakeClock clock;
+  WorkerPool pool(0, clock);
+  const TaskSize text{.client = "a", .bytes = kLongText}, word{.client = "b", .bytes = 5};
+  const absl::Duration before = pool.ExpectedTime(text);
+  const auto run = [&] { pool.Run([&clock] { clock.Advance(absl::Microseconds(100)); }, word); };
+  for (int i = 0; i < 20'000; ++i) {
+    run();
+    ASSERT_TRUE(pool.Step());
+  }
+  EXPECT_LT(pool.ExpectedTime(text), before + absl::Milliseconds(1));
+  // The wait for short tasks is that for their overhead.
+  for (int i = 0; i < 100; ++i) run();
+  EXPECT_GT(pool.ExpectedTime(word), absl::Milliseconds(9));
+  EXPECT_LT(pool.ExpectedTime(word), absl::Milliseconds(11));
 }
 
 TEST(WorkerPoolTest, DelayedTasksRunAfterTheirDelay) {

@@ -40,6 +40,18 @@ TEST(StartChecksTest, DescriptorsMustCoverConnections) {
                                 HasSubstr("lower it to 999"), HasSubstr("to 1256"))));
 }
 
+TEST(StartChecksTest, EachPortHasItsConnections) {
+  ServerConfig config = OneModel();
+  config.http_listen = "127.0.0.1:8080";
+  HostLimits limits = kAmple;
+  limits.descriptors = 2256;
+  EXPECT_THAT(ProblemsOf(config, limits), IsEmpty());
+  limits.descriptors = 2255;
+  EXPECT_THAT(ProblemsOf(config, limits),
+              ElementsAre(AllOf(HasSubstr("connections.max is 1000 on each of listen and http_listen"),
+                                HasSubstr("lower it to 999"), HasSubstr("to 2256"))));
+}
+
 TEST(StartChecksTest, ThreadsMustFitTheGroupAndTheUser) {
   ServerConfig config = OneModel();
   config.compute_threads = 100;

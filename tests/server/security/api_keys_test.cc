@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -220,6 +221,30 @@ TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsReportedOnce) {
   EXPECT_TRUE(reloads_[2].ok()) << reloads_[2];
   EXPECT_EQ((*store)->Find("hello"), nullptr);
   EXPECT_NE((*store)->Find("other"), nullptr);
+}
+
+// The file is intact, but for a while the process has no descriptor to open it. A key that was removed must not stay
+// valid after that.
+TEST_F(ApiKeyStoreTest, AFileThatCannotBeOpenedIsTriedAgain) {
+  Write("keys: [{name: a, key: hello}]");
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  Write("keys: [{name: a, key: other}]");
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  AwaitReloads(**store, 1);
+  for (int i = 0; i < 25; ++i) {
+    EXPECT_NE((*store)->Find("hello"), nullptr);
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  ASSERT_EQ(reloads_.size(), 1u);  // The other attempts are not reported.
+  EXPECT_THAT(std::string(reloads_[0].message()), HasSubstr("Too many open files"));
+  AwaitReloads(**store, 2);
+  EXPECT_TRUE(reloads_[1].ok()) << reloads_[1];
+  EXPECT_EQ((*store)->Find("hello"), nullptr);
 }
 
 TEST_F(ApiKeyStoreTest, ChecksFilesWithoutCalls) {

@@ -218,13 +218,21 @@ pub unsafe extern "C" fn longembed_hf_sentences(
     let sentences = || {
         let sink = sink.ok_or_else(|| null_argument("sink"))?;
         let text = text_of(unsafe { bytes(text, length) }?)?;
+        const AT_ONCE: usize = 1024;
+        let (mut begins, mut ends) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
         // A loop instead of collect(): on an empty text, size_hint() of unicode-segmentation 1.13 underflows and panics.
-        let (mut begins, mut ends) = (Vec::new(), Vec::new());
         for (begin, sentence) in text.split_sentence_bound_indices() {
             begins.push(begin as u32);
             ends.push((begin + sentence.len()) as u32);
+            if begins.len() == AT_ONCE {
+                sink(context, begins.as_ptr(), ends.as_ptr(), begins.len());
+                begins.clear();
+                ends.clear();
+            }
         }
-        sink(context, begins.as_ptr(), ends.as_ptr(), begins.len());
+        if !begins.is_empty() {
+            sink(context, begins.as_ptr(), ends.as_ptr(), begins.len());
+        }
         Ok(())
     };
     unsafe { guarded(error, error_capacity, sentences) }
