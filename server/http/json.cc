@@ -94,9 +94,9 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
   }
 }
 
-void AppendJsonString(std::string_view value, std::string& json_text) {
-  json_text += json(value).dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string JsonText(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+void AppendJsonString(std::string_view value, std::string& json_text) { json_text += JsonText(json(value)); }
 
 void AppendJsonNumber(float value, std::string& json_text) {
   char digits[24];

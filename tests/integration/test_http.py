@@ -304,6 +304,18 @@ def test_what_is_no_json_text_is_refused(web, text):
     assert error["code"] == "MALFORMED_JSON" and re.search(r"at byte \d+ of", error["message"])
 
 
+@pytest.mark.parametrize("header", ["content-type", "content-encoding", "x-request-timeout"])
+@pytest.mark.parametrize("path", [*ROUTES, "/longembed/v1/embed"])
+def test_headers_that_are_not_utf8_are_refused(web, path, header):
+    answer = web.post(path, {}, **{header: "\xff"})
+    assert 400 <= answer.status < 500 and answer.json
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/v1/models/%ff", "/longembed/v1/models/%c3"])
+def test_paths_that_are_not_utf8_are_unknown(web, path):
+    assert web.get(path).status == 404 and web.get("/health").status == 200
+
+
 def test_an_answer_beyond_the_limit_is_refused_before_the_model_runs(web):
     """Requests 90 texts of 502 tokens, with a vector of 384 floats per token. The vectors alone are 69 MB."""
     error = web.refused("/embed_all", {"inputs": [" ".join(["word"] * 500)] * 90}, 422)

@@ -34,7 +34,7 @@ class OpenAiDialect : public JsonDialect {
   Error Describe(const absl::Status& status) const override {
     json error = ErrorObject(InDialect(status, "input", is_single_), {.reason = "code", .field = "param"});
     error["type"] = TypeOf(status);
-    return {HttpStatusOf(status), json{{"error", std::move(error)}}.dump()};
+    return {HttpStatusOf(status), JsonText(json{{"error", std::move(error)}})};
   }
 
  protected:

@@ -50,7 +50,7 @@ class TeiDialect : public JsonDialect {
         ErrorObject(InDialect(RenameField(status, "texts", "inputs"), "inputs", is_single_), {.message = "error"});
     const auto [type, http_status] = KindOf(status);
     error["error_type"] = type;
-    return {http_status, error.dump()};
+    return {http_status, JsonText(error)};
   }
 
  protected:
@@ -305,21 +305,21 @@ class TeiInformation final : public TeiDialect {
     const auto& info = static_cast<const tei::v1::InfoResponse&>(message);
     const Pooling pooling = tei_.model.model().manifest.pooling;
     const char* const name = pooling == Pooling::kCls ? "cls" : pooling == Pooling::kLast ? "last_token" : "mean";
-    text += json{{"model_id", info.model_id()},
-                 {"model_sha", nullptr},
-                 {"model_dtype", info.model_dtype()},
-                 {"model_type", {{"embedding", {{"pooling", name}}}}},
-                 {"max_concurrent_requests", nullptr},
-                 {"max_input_length", info.max_input_length()},
-                 {"max_batch_tokens", info.max_batch_tokens()},
-                 {"max_batch_requests", info.max_batch_requests()},
-                 {"max_client_batch_size", info.max_client_batch_size()},
-                 {"auto_truncate", false},
-                 {"tokenization_workers", info.tokenization_workers()},
-                 {"version", info.version()},
-                 {"sha", nullptr},
-                 {"docker_label", nullptr}}
-                .dump();
+    const json information{{"model_id", info.model_id()},
+                           {"model_sha", nullptr},
+                           {"model_dtype", info.model_dtype()},
+                           {"model_type", {{"embedding", {{"pooling", name}}}}},
+                           {"max_concurrent_requests", nullptr},
+                           {"max_input_length", info.max_input_length()},
+                           {"max_batch_tokens", info.max_batch_tokens()},
+                           {"max_batch_requests", info.max_batch_requests()},
+                           {"max_client_batch_size", info.max_client_batch_size()},
+                           {"auto_truncate", false},
+                           {"tokenization_workers", info.tokenization_workers()},
+                           {"version", info.version()},
+                           {"sha", nullptr},
+                           {"docker_label", nullptr}};
+    text += JsonText(information);
   }
 };
 

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <future>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -172,6 +173,22 @@ TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
   }
   EXPECT_THAT(Ask(absl::StrCat("GET / HTTP/1.1\r\nX: ", std::string(17000, 'x'), "\r\n\r\n")),
               AllOf(HasSubstr(" 431 "), HasSubstr("HEADER_TOO_LARGE")));
+}
+
+// An error quotes what it refuses. Paths and headers may hold any bytes.
+TEST_F(HttpServerTest, RefusesPathsAndHeadersThatAreNotUtf8) {
+  std::vector<std::string> requests{Get("/%ff"), Get("/\xff"), Get("/%c3"), Get("/v1/models/gpt%ff")};
+  for (const char* path : {"/v1/embeddings", "/embed", "/tokenize", "/v2/embed"}) {
+    requests.push_back(Post(path, kHello, "Content-Encoding: \xff\r\n"));
+    requests.push_back(Post(path, kHello, "X-Request-Timeout: \xff\r\n"));
+    requests.push_back(absl::StrCat("POST ", path, " HTTP/1.1\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}"));
+  }
+  for (const std::string& request : requests) {
+    EXPECT_THAT(Ask(request), AllOf(StartsWith("HTTP/1.1 4"), HasSubstr("\xef\xbf\xbd"))) << request;
+  }
+  for (const char* path : {"/longembed/v1/models/%ff", "/longembed/v1/embed%ff"}) {
+    EXPECT_THAT(Ask(Get(path)), HasSubstr(" 404 ")) << path;
+  }
 }
 
 TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {

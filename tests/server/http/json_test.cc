@@ -46,6 +46,14 @@ TEST(JsonTest, ParsingBytesGrowWithTheValues) {
   EXPECT_LT(JsonParsingBytes("\"" + std::string(1000, ',') + "\""), 2000);
 }
 
+TEST(JsonTest, BytesThatAreNotUtf8AreWrittenAsReplacements) {
+  EXPECT_EQ(JsonText(nlohmann::json{{"a", "b\xff"}}), "{\"a\":\"b\xef\xbf\xbd\"}");
+  EXPECT_EQ(JsonText(nlohmann::json{{"\xff", 1}}), "{\"\xef\xbf\xbd\":1}");
+  std::string text;
+  AppendJsonString("\xc3", text);
+  EXPECT_EQ(text, "\"\xef\xbf\xbd\"");
+}
+
 TEST(JsonTest, NumbersReadBackAsTheyWere) {
   for (const float value : {0.0f, -0.0f, 1.0f / 3, -1.17549435e-38f, 3.4028235e38f, 1e-45f}) {
     std::string text;
