@@ -85,6 +85,11 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
   DuplicateKeys keys;
   try {
     json value = json::parse(text, std::ref(keys));
+    // The parser takes a NUL byte for the end of the text, and ignores what follows.
+    const size_t nul = text.find('\0');
+    if (nul != std::string_view::npos) {
+      return MalformedJson(static_cast<int64_t>(nul) + 1, static_cast<int64_t>(text.size()));
+    }
     if (!keys.duplicate().empty()) return DuplicateField(keys.duplicate());
     return value;
   } catch (const json::parse_error& error) {

@@ -21,6 +21,11 @@ TEST(JsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
                            "[1e999]", "-1e999"}) {
     EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
   }
+  for (const std::string_view text :
+       {std::string_view("{}\0", 3), std::string_view("{}\0{}", 5), std::string_view("\0", 1)}) {
+    EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
+  }
+  EXPECT_THAT(ParseJson(std::string_view("{}\0{}", 5)).status().message(), HasSubstr("at byte 3 of 5"));
   EXPECT_THAT(ParseJson("[1, x]").status().message(), HasSubstr("at byte 5 of 6"));
   EXPECT_THAT(ParseJson("[1").status().message(), HasSubstr("after 2 bytes"));
 }
