@@ -241,6 +241,35 @@ def test_longembed_is_grpcs_messages(web, embed, pb):
     assert web.get(f"/longembed/v1/models/{MODEL}").json == model and model["profiles"] == ["long"] and model["dimensions"] == 384
 
 
+@pytest.mark.parametrize(
+    "path, body, field",
+    [
+        ("embed", {"inputs": [{"text": TEXT}, None, {"text": TEXT}]}, "inputs[1]"),
+        ("embed", {"inputs": [{"token_ids": {"ids": [101, None, 102]}}]}, "inputs[0].token_ids.ids[1]"),
+        ("embed", {"inputs": [{"text": TEXT, "ranges": [None]}]}, "inputs[0].ranges[0]"),
+        ("explain", {"inputs": [None]}, "inputs[0]"),
+        ("tokenize", {"texts": [TEXT, None]}, "texts[1]"),
+    ],
+)
+def test_null_in_a_list_is_refused(web, path, body, field):
+    """Protobuf's reader drops it, so that answers would belong to other inputs."""
+    error = web.refused(f"/longembed/v1/{path}", body, 400)
+    details = {detail["@type"].rsplit(".", 1)[1]: detail for detail in error["details"]}
+    assert details["ErrorInfo"]["reason"] == "WRONG_TYPE" and details["BadRequest"]["field_violations"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "body, field",
+    [
+        ({"inputs": [{"text": TEXT}], "partialResults": True, "partial_results": False}, "partialResults"),
+        ({"inputs": [{"text": TEXT}], "options": {"max_tokens": 8, "maxTokens": 9}}, "options.maxTokens"),
+    ],
+)
+def test_a_field_under_both_of_its_names_is_refused(web, body, field):
+    error = web.refused("/longembed/v1/embed", body, 400)
+    assert error["message"] == f"{field}: appears twice in one object"
+
+
 # --------------------------------------------------------------------------------------------------------- over every dialect
 
 

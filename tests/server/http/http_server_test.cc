@@ -191,6 +191,16 @@ TEST_F(HttpServerTest, RefusesPathsAndHeadersThatAreNotUtf8) {
   }
 }
 
+TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
+  const std::string path = "/longembed/v1/embed";
+  EXPECT_THAT(Ask(Post(path, R"({"inputs": [{"text": "a"}, null]})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("inputs[1]: must be an object; it is null")));
+  EXPECT_THAT(Ask(Post("/longembed/v1/tokenize", R"({"texts": [null, "a"]})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("texts[0]: must be string; it is null")));
+  const std::string twice = R"({"inputs": [{"text": "a"}], "partialResults": true, "partial_results": false})";
+  EXPECT_THAT(Ask(Post(path, twice)), AllOf(HasSubstr(" 400 "), HasSubstr("partialResults: appears twice")));
+}
+
 TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
