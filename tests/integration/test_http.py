@@ -140,6 +140,13 @@ def test_tei_embed_all_is_tei_v1(web, tei):
         close(found, [list(token.embeddings) for token in expected])
 
 
+def test_tei_embed_all_does_not_take_normalize(web):
+    """TEI's own request has no such field, and its vectors of tokens are not normalized."""
+    for normalize in (True, False, None):
+        error = web.refused("/embed_all", {"inputs": TEXT, "normalize": normalize}, 422)
+        assert (error["reason"], error["field"]) == ("UNKNOWN_FIELD", "normalize")
+
+
 def test_tei_tokens_are_tei_v1(web, tei):
     for special in (True, False):
         answer = web.ok("/tokenize", {"inputs": TEXTS[:3], "add_special_tokens": special})

@@ -85,7 +85,11 @@ REQUESTS = {
         },
         "options": ["extension", "max_tokens", "priority"],
     },
-    "TeiEmbedAllRequest": {"like": "TeiEmbedRequest", "description": "The same as for /embed. The answer has one vector per token, as the model gives it."},
+    "TeiEmbedAllRequest": {
+        "like": "TeiEmbedRequest",
+        "without": ["normalize"],
+        "description": "The same as for /embed. The answer has one vector per token, as the model gives it.",
+    },
     "TeiEmbedSparseRequest": {
         "like": "TeiEmbedRequest",
         "without": ["normalize", "dimensions"],

@@ -63,9 +63,15 @@ class TeiVectors : public TeiDialect {
  public:
   using AppendResult = void (*)(const v1::EmbedResult& result, std::string& text);
 
-  TeiVectors(const LongembedContext& context, const TeiContext& tei, v1::EmbedOptions::Output output,
-             AppendResult append)
-      : TeiDialect(tei), context_(context), output_(output), append_(append) {}
+  // The differences between the routes.
+  struct Form {
+    v1::EmbedOptions::Output output = v1::EmbedOptions::ONE_VECTOR;
+    bool takes_normalize = false;  // As in TEI, vectors of tokens are as the model gives them.
+    AppendResult append;
+  };
+
+  TeiVectors(const LongembedContext& context, const TeiContext& tei, const Form& form)
+      : TeiDialect(tei), context_(context), form_(form) {}
 
  private:
   absl::Status Read(const json& body, Message& message) override {
@@ -117,16 +123,15 @@ class TeiVectors : public TeiDialect {
     RETURN_IF_ERROR(fields.Take("truncate", truncate));
     RETURN_IF_ERROR(fields.Take("truncation_direction", direction));
     RETURN_IF_ERROR(fields.Take("prompt_name", prompt_name_));
-    const bool dense = output_ == v1::EmbedOptions::ONE_VECTOR;
-    if (dense) RETURN_IF_ERROR(fields.Take("normalize", normalize));
-    if (dense) RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
+    if (form_.takes_normalize) RETURN_IF_ERROR(fields.Take("normalize", normalize));
+    if (form_.output == v1::EmbedOptions::ONE_VECTOR) RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
     if (direction != "Right" && direction != "Left") {
       return WrongJsonType("truncation_direction", "\"Right\" or \"Left\"", absl::StrCat("\"", direction, "\""));
     }
     options.set_model(tei_.model.name());
-    options.set_output(output_);
+    options.set_output(form_.output);
     if (truncate) options.set_truncate(direction == "Right" ? v1::EmbedOptions::END : v1::EmbedOptions::START);
-    if (output_ != v1::EmbedOptions::SPARSE) options.set_normalize(normalize && dense);
+    if (form_.takes_normalize) options.set_normalize(normalize);
     if (dimensions.has_value()) options.set_dimensions(*dimensions);
     options.set_force_dimensions(dimensions.has_value());
     return absl::OkStatus();
@@ -137,7 +142,7 @@ class TeiVectors : public TeiDialect {
     const char* separator = "";
     for (const v1::EmbedResult& result : static_cast<const v1::EmbedResponse&>(message).results()) {
       text += std::exchange(separator, ",");
-      append_(result, text);
+      form_.append(result, text);
     }
     text += "]";
   }
@@ -158,8 +163,7 @@ class TeiVectors : public TeiDialect {
   }
 
   const LongembedContext& context_;
-  const v1::EmbedOptions::Output output_;
-  const AppendResult append_;
+  const Form form_;
   std::string prompt_name_;
   uint32_t characters_ = 0;  // Code points of the inputs, without prompts.
 };
@@ -326,14 +330,14 @@ class TeiInformation final : public TeiDialect {
 }  // namespace
 
 std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei) {
-  const auto vectors = [&](const char* path, ApiMethod method, v1::EmbedOptions::Output output,
-                           TeiVectors::AppendResult append) -> Route {
-    return {.path = path, .method = std::move(method), .dialect = [&context, &tei, output, append](const std::string&) {
-              return std::make_unique<TeiVectors>(context, tei, output, append);
+  const auto vectors = [&](const char* path, ApiMethod method, const TeiVectors::Form& form) -> Route {
+    return {.path = path, .method = std::move(method), .dialect = [&context, &tei, form](const std::string&) {
+              return std::make_unique<TeiVectors>(context, tei, form);
             }};
   };
   const auto embed = [&](const char* path) {
-    return vectors(path, Named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne);
+    return vectors(path, Named("tei.http.Embed", EmbedMethod(context)),
+                   {.takes_normalize = true, .append = &AppendOne});
   };
   const auto other = [&tei]<typename Kind>(const char* path, ApiMethod method, bool is_get) -> Route {
     return {.is_get = is_get, .path = path, .method = std::move(method), .dialect = [&tei](const std::string&) {
@@ -344,10 +348,9 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
       embed("/embed"),
       embed("/"),             // For Hugging Face's InferenceClient, if it is given the server's address alone.
       embed("/invocations"),  // For SageMaker.
-      vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
-              &AppendAll),
-      vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,
-              &AppendSparse),
+      vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), {.append = &AppendAll}),
+      vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)),
+              {.output = v1::EmbedOptions::SPARSE, .append = &AppendSparse}),
       other.operator()<TeiTokens>("/tokenize", Named("tei.http.Tokenize", TokenizeMethod(context)), false),
       other.operator()<TeiDecoded>("/decode", TeiDecodeInputsMethod("tei.http.Decode", tei), false),
       other.operator()<TeiInformation>("/info", Named("tei.http.Info", TeiInfoMethod(tei)), true),
