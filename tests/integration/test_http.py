@@ -88,6 +88,19 @@ def test_openai_options(web, embed):
     assert (error["code"], error["param"]) == ("UNKNOWN_FIELD", "inptu") and "encoding_format" in error["message"]
 
 
+@pytest.mark.parametrize("prompt", [{"prompt_name": "query"}, {"input_type": "QUERY"}, {"prompt": "query: "}], ids=str)
+def test_a_prompt_beside_token_ids_is_refused(web, prompt):
+    """Token ids hold their prompt already, so that this one would be ignored."""
+    ids = [token["id"] for token in web.ok("/tokenize", {"inputs": TEXT})[0]]
+    [field] = prompt
+    error = web.refused("/v1/embeddings", {"input": [TEXT, ids], "model": MODEL, **prompt}, 400)["error"]
+    assert (error["code"], error["param"]) == ("MISPLACED_FIELD", field)
+    close(web.ok("/v1/embeddings", {"input": ids, "prompt": ""})["data"][0]["embedding"], web.ok("/embed", {"inputs": ids})[0])
+    if field == "prompt_name":
+        error = web.refused("/embed", {"inputs": ids, **prompt}, 422)
+        assert (error["reason"], error["field"]) == ("MISPLACED_FIELD", field)
+
+
 def test_openai_models(web):
     answer = web.get("/v1/models").json
     assert [model["id"] for model in answer["data"]] == [MODEL, f"{MODEL}:long"]

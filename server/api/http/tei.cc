@@ -96,6 +96,7 @@ class TeiVectors : public TeiDialect {
   absl::Status SetPrompt(v1::EmbedRequest& request) const {
     const absl::StatusOr<std::string> prompt = TeiPrompt(tei_, prompt_name_);
     if (!prompt.ok()) return prompt.status();
+    if (!prompt_name_.empty()) RETURN_IF_ERROR(CheckPromptHasTexts(request, "prompt_name"));
     v1::EmbedOptions& options = *request.mutable_options();
     options.set_prompt(options.has_extension() ? *prompt : "");
     if (options.has_extension() || prompt->empty()) return absl::OkStatus();

@@ -211,6 +211,12 @@ TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/embed", unknown)), AllOf(HasSubstr(" 422 "), HasSubstr(R"("field":"inputs[1]")")));
 }
 
+TEST_F(HttpServerTest, RefusesAPromptBesideTokenIds) {
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[1, 50, 2], "a"], "prompt": "b"})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("param":"prompt")")));
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2], "prompt": ""})")), HasSubstr(" 200 "));
+}
+
 TEST_F(HttpServerTest, RefusesTwoLengths) {
   const std::string both = Post("/v1/embeddings", kHello, "Transfer-Encoding: chunked\r\n");
   EXPECT_THAT(Ask(both), Not(HasSubstr(" 200 ")));
