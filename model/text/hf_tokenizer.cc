@@ -70,7 +70,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     char error[kErrorCapacity] = "";
     const LongembedHfStatus status =
         longembed_hf_token_text(handle_.get(), id, &CollectText, &text, error, sizeof(error));
-    if (status != LONGEMBED_HF_OK) return absl::InvalidArgumentError(error);
+    if (status != LONGEMBED_HF_OK) return NoSuchToken(error);
     return text;
   }
 
@@ -79,7 +79,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     char error[kErrorCapacity] = "";
     const LongembedHfStatus status = longembed_hf_decode(handle_.get(), ids.data(), ids.size(), skip_special_tokens,
                                                          &CollectText, &text, error, sizeof(error));
-    if (status == LONGEMBED_HF_NO_SUCH_TOKEN) return absl::InvalidArgumentError(error);
+    if (status == LONGEMBED_HF_NO_SUCH_TOKEN) return NoSuchToken(error);
     if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
     return text;
   }

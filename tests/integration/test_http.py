@@ -175,6 +175,12 @@ def test_tei_tokens_are_tei_v1(web, tei):
     assert web.ok("/decode", {"ids": [ids, ids]}) == [TEXT, TEXT]
 
 
+def test_tei_decode_names_an_unknown_id(web):
+    error = web.refused("/decode", {"ids": [101, 10**9, 102]}, 422)
+    assert (error["reason"], error["field"]) == ("TOKEN_ID_OUT_OF_RANGE", "ids") and str(10**9) in error["error"]
+    assert web.refused("/decode", {"ids": [[101], [10**9]]}, 422)["field"] == "ids[1]"
+
+
 def test_tei_info_is_tei_v1(web, tei):
     info, expected = web.get("/info").json, tei.info.Info(tei.pb.InfoRequest())
     for name in ("model_id", "model_dtype", "max_input_length", "max_batch_tokens", "max_client_batch_size", "version"):

@@ -211,6 +211,13 @@ TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/embed", unknown)), AllOf(HasSubstr(" 422 "), HasSubstr(R"("field":"inputs[1]")")));
 }
 
+TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": [1, 100, 2]})")),
+              AllOf(HasSubstr(" 422 "), HasSubstr("ids: no token has id 100"), HasSubstr("TOKEN_ID_OUT_OF_RANGE")));
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], [100]]})")), HasSubstr("ids[1]: no token has id 100"));
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
+}
+
 TEST_F(HttpServerTest, RefusesAPromptBesideTokenIds) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[1, 50, 2], "a"], "prompt": "b"})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("param":"prompt")")));
