@@ -156,6 +156,19 @@ TEST_F(HttpServerTest, TakesChunks) {
       HasSubstr(" 200 "));
 }
 
+TEST_F(HttpServerTest, RefusesBodiesThatAreNotChunks) {
+  const std::string head = "POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: ";
+  EXPECT_THAT(Ask(absl::StrCat(head, "chunked\r\n\r\nzz\r\n", kHello)),
+              AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP"), HasSubstr("Connection: close")));
+  // The bytes of the body must not be taken for another request.
+  for (const char* encoding : {"gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity"}) {
+    EXPECT_THAT(Ask(absl::StrCat(head, encoding, "\r\n\r\n", Get("/health"))),
+                AllOf(HasSubstr(" 400 "), HasSubstr("only chunked is taken"), HasSubstr("Connection: close")))
+        << encoding;
+  }
+  EXPECT_THAT(Ask(absl::StrCat(head, "Chunked\r\n\r\n0\r\n\r\n")), HasSubstr("MISSING_FIELD"));
+}
+
 TEST_F(HttpServerTest, ContinuesWhereTheClientWaitsForIt) {
   RawConnection connection(http_->port());
   const std::string request = Post("/v1/embeddings", kHello, "Expect: 100-continue\r\n");
