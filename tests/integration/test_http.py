@@ -190,8 +190,8 @@ def test_tei_info_is_tei_v1(web, tei):
 
 def test_tei_sparse_needs_a_sparse_model(web):
     answer = web.post("/embed_sparse", {"inputs": TEXT})
-    assert answer.status == 422, answer.body
-    assert {"error", "error_type"} <= answer.json.keys()
+    assert answer.status == 424, answer.body
+    assert (answer.json["error_type"], answer.json["reason"]) == ("Backend", "OUTPUT_NOT_AVAILABLE")
 
 
 # ------------------------------------------------------------------------------------------------------------------------ Cohere

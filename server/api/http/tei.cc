@@ -27,6 +27,7 @@ std::pair<const char*, int> KindOf(const absl::Status& status) {
   constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
   const std::string reason = ErrorReason(status);
   if (reason == "TOO_MANY_INPUTS") return {"Validation", kTooLarge};
+  if (reason == "OUTPUT_NOT_AVAILABLE") return {"Backend", kBackend};
   switch (ToTeiStatus(status).code()) {
     case absl::StatusCode::kInvalidArgument:
       return {"Validation", HttpStatusOf(status) == kBadRequest ? kUnprocessable : HttpStatusOf(status)};

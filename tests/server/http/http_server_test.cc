@@ -231,6 +231,11 @@ TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
   EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
 }
 
+TEST_F(HttpServerTest, TellsAsTeiDoesThatTheModelIsNotSparse) {
+  EXPECT_THAT(Ask(Post("/embed_sparse", R"({"inputs": "a"})")),
+              AllOf(HasSubstr(" 424 "), HasSubstr(R"("error_type":"Backend")"), HasSubstr("OUTPUT_NOT_AVAILABLE")));
+}
+
 TEST_F(HttpServerTest, RefusesAPromptBesideTokenIds) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[1, 50, 2], "a"], "prompt": "b"})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("param":"prompt")")));
