@@ -336,6 +336,26 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
   EXPECT_EQ(Longembed({"--help"}).status, kExitOk);
 }
 
+// A script gives an empty value for a variable that is not set.
+TEST(CommandLineUsageTest, EmptyValuesAreNotIgnored) {
+  for (const char* flag :
+       {"--server", "--root-certificates", "--api-key-file", "--model", "--prompt-name", "--extension", "--profile",
+        "--positions", "--spans", "--out", "--dimensions", "--max-tokens"}) {
+    const Outcome outcome = Longembed({"embed", "--text", "a", flag, ""});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag;
+    EXPECT_THAT(outcome.err, HasSubstr(flag));
+  }
+  EXPECT_EQ(Longembed({"models", "--server", ""}).status, kExitUsage);
+  EXPECT_EQ(Longembed({"tokenize", "--text", "a", "--model", ""}).status, kExitUsage);
+}
+
+TEST_F(CommandLineTest, AnEmptyPromptIsNoPrompt) {
+  EXPECT_EQ(Embed({"--text", "a"}, "").status, kExitOk);
+  EXPECT_EQ(service_.options().prompting_case(), v1::EmbedOptions::PROMPTING_NOT_SET);
+  EXPECT_EQ(Embed({"--text", "a", "--prompt", ""}, "").status, kExitOk);
+  EXPECT_EQ(service_.options().prompting_case(), v1::EmbedOptions::kPrompt);
+}
+
 // CLI11 itself would report the options' values as missing files.
 TEST(CommandLineUsageTest, MisspelledWordsAreReportedAsSuch) {
   const std::pair<std::vector<const char*>, const char*> rows[] = {
