@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "client/cli/validators.h"
 #include "system/return_if_error.h"
 
 namespace longembed::client {
@@ -97,10 +98,12 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_option("--norm-temperature", norm_temperature_, "T of norm-weighted: weights are softmax(norm / T)")
           ->needs(windows),
       command.add_option("--top", top_, "Number of window vectors of greatest norm that top-norm averages")
+          ->check(Decimal())
           ->needs(windows),
       command
           .add_option("--groups", groups_,
                       "With --vectors window: average neighboring windows to at most this many vectors")
+          ->check(Decimal())
           ->needs(windows),
       command.add_option("--positions", positions_, PositionsHelp()),
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
@@ -119,8 +122,10 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       .add_option("--vectors", vectors_,
                   "one, or one per window, span or token, or sparse (default: the model's first output)")
       ->check(CLI::IsMember({"one", "window", "span", "token", "sparse"}));
-  command.add_option("--token-pooling", token_pooling_, "Keep about one of this many token vectors of a document");
-  command.add_option("--max-terms", max_terms_, "Keep this many of the largest weights of a sparse vector");
+  command.add_option("--token-pooling", token_pooling_, "Keep about one of this many token vectors of a document")
+      ->check(Decimal());
+  command.add_option("--max-terms", max_terms_, "Keep this many of the largest weights of a sparse vector")
+      ->check(Decimal());
   command.add_option("--spans", spans_,
                      "Late chunking, one vector per: sentences, ranges (of the input lines), or every N tokens");
 }
