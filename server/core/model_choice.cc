@@ -30,8 +30,8 @@ absl::StatusOr<ModelChoice> WithProfile(ServedModel& model, const Profiles::valu
 std::vector<std::string> KnownNames(const ModelRegistry& models, const Profiles& profiles) {
   std::vector<std::string> names;
   for (const auto& model : models.models()) {
-    names.push_back(model->name());
-    for (std::string& alias : AliasesOf(*model, profiles)) names.push_back(std::move(alias));
+    for (std::string& name : NamesOf(model->name(), model->model().manifest, profiles))
+      names.push_back(std::move(name));
   }
   return names;
 }
@@ -61,14 +61,26 @@ absl::StatusOr<ModelChoice> ResolveModel(const ModelRegistry& models, const Prof
 }
 
 std::vector<std::string> AliasesOf(const ServedModel& model, const Profiles& profiles) {
-  std::vector<std::string> aliases = ProfilesOf(model.model().manifest, profiles);
-  for (std::string& alias : aliases) alias = absl::StrCat(model.name(), std::string(1, kAliasSeparator), alias);
-  return aliases;
+  std::vector<std::string> names = NamesOf(model.name(), model.model().manifest, profiles);
+  names.erase(names.begin());
+  return names;
+}
+
+std::vector<std::string> NamesOf(const std::string& name, const ModelManifest& model, const Profiles& profiles) {
+  std::vector<std::string> names{name};
+  for (const std::string& profile : ProfilesOf(model, profiles)) {
+    names.push_back(absl::StrCat(name, std::string(1, kAliasSeparator), profile));
+  }
+  return names;
 }
 
 absl::Status CheckAliases(const ModelRegistry& models, const Profiles& profiles) {
+  return CheckNames(KnownNames(models, profiles));
+}
+
+absl::Status CheckNames(const std::vector<std::string>& names) {
   std::set<std::string> seen;
-  for (const std::string& name : KnownNames(models, profiles)) {
+  for (const std::string& name : names) {
     if (seen.insert(name).second) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("\"", name, "\" would name two things: a model, or a model and its profile as NAME:PROFILE; ",

@@ -36,7 +36,11 @@ absl::StatusOr<ModelChoice> ResolveModel(const ModelRegistry& models, const Prof
 // Returns NAME:PROFILE for each profile that the model supports.
 std::vector<std::string> AliasesOf(const ServedModel& model, const Profiles& profiles);
 
-// Checks that no name or alias is ambiguous. Errors (INVALID_ARGUMENT) say which one is.
+// Returns a model's name, and its aliases.
+std::vector<std::string> NamesOf(const std::string& name, const ModelManifest& model, const Profiles& profiles);
+
+// Checks that no name or alias of all models is ambiguous. Errors (INVALID_ARGUMENT) say which one is.
+absl::Status CheckNames(const std::vector<std::string>& names);
 absl::Status CheckAliases(const ModelRegistry& models, const Profiles& profiles);
 
 }  // namespace longembed

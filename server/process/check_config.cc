@@ -111,6 +111,17 @@ void CheckTei(const ServerConfig& config, const Manifests& manifests, Problems& 
   problems.Add("tei.default_prompt", ResolvePrompt(found->second, PromptName{tei.default_prompt}).status());
 }
 
+// Checks the names and aliases of all models together. Profiles that cannot be parsed are reported elsewhere.
+absl::Status CheckAllNames(const ServerConfig& config, const Manifests& manifests) {
+  const absl::StatusOr<Profiles> profiles = ParseProfiles(config.profiles);
+  if (!profiles.ok()) return absl::OkStatus();
+  std::vector<std::string> names;
+  for (const auto& [model, manifest] : manifests) {
+    for (std::string& name : NamesOf(model, manifest, *profiles)) names.push_back(std::move(name));
+  }
+  return CheckNames(names);
+}
+
 // Checks profiles one by one, so that all errors are reported.
 void CheckReferences(const ServerConfig& config, const std::optional<Manifests>& manifests, Problems& problems) {
   std::vector<const ModelManifest*> models;
@@ -123,6 +134,7 @@ void CheckReferences(const ServerConfig& config, const std::optional<Manifests>&
     if (parsed.ok() && !models.empty()) problems.Add(CheckProfiles(*parsed, models));
   }
   if (!models.empty()) problems.Add(CheckOpenAiPrompt(config.http, models));
+  if (manifests.has_value()) problems.Add(CheckAllNames(config, *manifests));
 }
 
 }  // namespace

@@ -127,6 +127,12 @@ def test_two_models_of_one_name(config, model):
     assert checked.returncode == 1 and checked.stderr == "models[1]: two models are named e5-small-v2; give one of them another name in the config\n"
 
 
+def test_a_model_whose_name_is_the_alias_of_another(config, model):
+    models = "models: [{path: model, name: 'a:b'}, {path: model, name: a}]"
+    checked = run("--check-config", "--config", config(f"profiles: {{b: {{windows: {{}}}}}}\n{models}\n"))
+    assert checked.returncode == 1 and checked.stderr.startswith('"a:b" would name two things'), checked.stderr
+
+
 def test_a_wrong_config_is_another_exit_status(config):
     path = config("reflection: maybe\nmodels: [{path: m}]\nlimits: {max_queue_wait: 5}\n")
     checked = run("--check-config", "--config", path)
