@@ -194,6 +194,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\ntls: {key: a}", "tls needs both certificate and key"},
         BadConfig{"models: [{path: x}]\ntls: {client_ca: a}", "tls client_ca needs tls.certificate and tls.key"},
         BadConfig{"models: [{path: x}]\ntls: {cert: a}", "tls.cert is unknown"},
+        BadConfig{"models: [{path: x, name: 'a\xff'}]", "models[0].name is not valid UTF-8"},
+        BadConfig{"models: [{path: x}]\nprofiles: {'a\xff': {windows: {}}}", "name that is not valid UTF-8"},
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://example.org/'}", "which is no origin"},
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://a.org,https://b.org'}", "which is no origin"},
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: example.org}", "allowed_origin is \"example.org\""},
