@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/describe_app.h"
 #include "client/cli/extension_flags.h"
+#include "client/cli/validators.h"
 #include "program/completion.h"
 #include "program/man_page.h"
 #include "system/return_if_error.h"
@@ -27,23 +28,13 @@ constexpr char kFile[] = "FILE";
 constexpr double kTimeoutSeconds = 300;
 constexpr double kHealthTimeoutSeconds = 5;  // A server that hangs is not healthy.
 
-// Returns a validator for positive numbers. It refuses some values that CLI11 accepts: not-a-number, and octal and
-// hexadecimal integers.
+// Returns a validator for positive numbers. CLI11 takes not-a-number, too.
 CLI::Validator PositiveNumber() {
   const auto check = [](const std::string& text) {
     double number = 0;
     return absl::SimpleAtod(text, &number) && number > 0 ? "" : absl::StrCat(text, " is not a number above 0");
   };
   return CLI::Validator(check, "POSITIVE");
-}
-
-CLI::Validator Decimal() {
-  const auto check = [](const std::string& text) {
-    const bool is_decimal =
-        text.find_first_not_of("0123456789") == std::string::npos && (text == "0" || text[0] != '0');
-    return is_decimal ? "" : absl::StrCat(text, " is not a decimal number");
-  };
-  return CLI::Validator(check, "");
 }
 
 CLI::Validator ReadableFile() {
@@ -61,7 +52,7 @@ struct Raw {
   std::string prompt_name, prompt, model, output = "json", format = "json";
   uint32_t dimensions = 0;
   std::optional<uint32_t> max_tokens;
-  bool has_dimensions = false, force_dimensions = false, no_normalize = false;
+  bool has_prompt = false, has_dimensions = false, force_dimensions = false, no_normalize = false;
 };
 
 void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeoutSeconds) {
@@ -112,7 +103,8 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
   auto* prompts = command.add_option_group("prompt", "At most one");
   prompts->add_option("--prompt-name", raw.prompt_name, "A prompt of the model, such as query or passage");
   prompts->add_option("--input-type", raw.input_type, "query or document")->check(CLI::IsMember({"query", "document"}));
-  prompts->add_option("--prompt", raw.prompt, "A literal prompt");
+  prompts->add_option("--prompt", raw.prompt, "A literal prompt; an empty one asks for no prompt")
+      ->each([&raw](const std::string&) { raw.has_prompt = true; });
   prompts->require_option(0, 1);
   command.add_option("--truncate", raw.truncate, "How to cut a text that is too long: none (refuse it), end, start")
       ->check(CLI::IsMember({"none", "end", "start"}))
@@ -134,6 +126,21 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
   command.add_option("--priority", raw.priority, "interactive or bulk")
       ->check(CLI::IsMember({"interactive", "bulk"}))
       ->capture_default_str();
+}
+
+// Checks that no option has an empty value, which a script gives for a variable that is not set. The option would be
+// ignored: without the file of --root-certificates, even TLS. Errors: INVALID_ARGUMENT.
+absl::Status CheckValues(const CLI::App& app) {
+  for (const CLI::Option* const option : app.get_options()) {
+    const std::string name = option->get_name();
+    if (name == "--prompt" || name == "--text") continue;
+    const auto is_empty = [](const std::string& value) { return value.empty(); };
+    if (std::ranges::any_of(option->results(), is_empty)) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ": the value is empty"));
+    }
+  }
+  for (const CLI::App* const below : app.get_subcommands({})) RETURN_IF_ERROR(CheckValues(*below));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -176,7 +183,7 @@ absl::Status FillOptions(const Raw& raw, EmbedOptions& options) {
   };
   options.set_model(raw.model);
   if (!raw.prompt_name.empty()) options.set_prompt_name(raw.prompt_name);
-  if (!raw.prompt.empty()) options.set_prompt(raw.prompt);
+  if (raw.has_prompt) options.set_prompt(raw.prompt);
   EmbedOptions::InputType input_type;
   if (EmbedOptions::InputType_Parse(upper(raw.input_type), &input_type)) options.set_input_type(input_type);
   EmbedOptions::Truncate truncate = EmbedOptions::NONE;
@@ -303,6 +310,7 @@ int CommandLine::End(const CLI::ParseError& error, const std::vector<std::string
 }
 
 absl::Status CommandLine::FillArguments() {
+  RETURN_IF_ERROR(CheckValues(app_));
   arguments_.call.timeout =
       absl::Seconds(raw_.timeout_seconds.value_or(health_.parsed() ? kHealthTimeoutSeconds : kTimeoutSeconds));
   arguments_.text_output = raw_.output == "text";

@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,6 +16,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "client/cli/duplicate_keys.h"
+#include "client/cli/validators.h"
 #include "system/return_if_error.h"
 
 namespace longembed::client {
@@ -24,6 +28,9 @@ absl::Status Wrong(const std::string& flag, const std::string& what) {
 }
 
 absl::Status FromJson(const std::string& flag, const std::string& json, google::protobuf::Message& message) {
+  DuplicateKeys keys(/*deepest=*/std::numeric_limits<int>::max());
+  static_cast<void>(nlohmann::json::parse(json, std::ref(keys), /*allow_exceptions=*/false));
+  if (!keys.duplicate().empty()) return Wrong(flag, absl::StrCat("has \"", keys.duplicate(), "\" twice in one object"));
   const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message);
   if (parsed.ok()) return absl::OkStatus();
   return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
@@ -97,10 +104,12 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_option("--norm-temperature", norm_temperature_, "T of norm-weighted: weights are softmax(norm / T)")
           ->needs(windows),
       command.add_option("--top", top_, "Number of window vectors of greatest norm that top-norm averages")
+          ->check(Decimal())
           ->needs(windows),
       command
           .add_option("--groups", groups_,
                       "With --vectors window: average neighboring windows to at most this many vectors")
+          ->check(Decimal())
           ->needs(windows),
       command.add_option("--positions", positions_, PositionsHelp()),
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
@@ -119,8 +128,10 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       .add_option("--vectors", vectors_,
                   "one, or one per window, span or token, or sparse (default: the model's first output)")
       ->check(CLI::IsMember({"one", "window", "span", "token", "sparse"}));
-  command.add_option("--token-pooling", token_pooling_, "Keep about one of this many token vectors of a document");
-  command.add_option("--max-terms", max_terms_, "Keep this many of the largest weights of a sparse vector");
+  command.add_option("--token-pooling", token_pooling_, "Keep about one of this many token vectors of a document")
+      ->check(Decimal());
+  command.add_option("--max-terms", max_terms_, "Keep this many of the largest weights of a sparse vector")
+      ->check(Decimal());
   command.add_option("--spans", spans_,
                      "Late chunking, one vector per: sentences, ranges (of the input lines), or every N tokens");
 }

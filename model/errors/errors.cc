@@ -55,7 +55,11 @@ namespace {
 
 // Returns the error with another field. Keeps other payloads, such as a retry delay.
 absl::Status WithField(const absl::Status& status, const std::string& field) {
-  absl::Status moved = MakeError(status.code(), field, ErrorReason(status), Payload(status, kDescriptionPayload));
+  // Errors of absl itself have no description apart from their message.
+  const bool has_description = status.GetPayload(kDescriptionPayload).has_value();
+  const std::string description =
+      has_description ? Payload(status, kDescriptionPayload) : std::string(status.message());
+  absl::Status moved = MakeError(status.code(), field, ErrorReason(status), description);
   status.ForEachPayload([&moved](absl::string_view type, const absl::Cord& payload) {
     if (!moved.GetPayload(type).has_value()) moved.SetPayload(type, payload);
   });
@@ -133,6 +137,8 @@ absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size
   return Invalid(absl::StrCat("token_ids.ids[", index, "]"), "TOKEN_ID_OUT_OF_RANGE",
                  absl::StrCat("is ", id, "; the vocabulary has ids 0 to ", vocabulary_size - 1));
 }
+
+absl::Status NoSuchToken(std::string_view what) { return Invalid("", "TOKEN_ID_OUT_OF_RANGE", what); }
 
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known) {
   return Invalid(field, "UNKNOWN_PROMPT",

@@ -58,6 +58,8 @@ absl::Status InputBeyondMaxTokens(int64_t tokens, int64_t max_tokens);
 absl::Status PromptBeyondMaxTokens(int64_t prompt_and_special_tokens, int64_t max_tokens);
 absl::Status MaxTokensOutOfRange(int64_t max_tokens);
 absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size);
+// The tokenizer was asked for the text of an id that it does not have. `what` names the id.
+absl::Status NoSuchToken(std::string_view what);
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known);
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size);
 absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained);

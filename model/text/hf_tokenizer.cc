@@ -81,7 +81,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     const LongembedHfStatus status =
         longembed_hf_token_text(handle_.get(), id, &CollectText, &collected, error, sizeof(error));
     if (collected.out_of_memory) throw std::bad_alloc();
-    if (status != LONGEMBED_HF_OK) return absl::InvalidArgumentError(error);
+    if (status != LONGEMBED_HF_OK) return NoSuchToken(error);
     return std::move(collected.text);
   }
 
@@ -91,7 +91,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     const LongembedHfStatus status = longembed_hf_decode(handle_.get(), ids.data(), ids.size(), skip_special_tokens,
                                                          &CollectText, &collected, error, sizeof(error));
     if (collected.out_of_memory) throw std::bad_alloc();
-    if (status == LONGEMBED_HF_NO_SUCH_TOKEN) return absl::InvalidArgumentError(error);
+    if (status == LONGEMBED_HF_NO_SUCH_TOKEN) return NoSuchToken(error);
     if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
     return std::move(collected.text);
   }

@@ -18,6 +18,10 @@ int64_t JsonParsingBytes(std::string_view text);
 // JSON_TOO_DEEP; DUPLICATE_FIELD, because JSON parsers would drop one of two fields.
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text);
 
+// Returns the value as JSON. Bytes that are not UTF-8 become U+FFFD: an error quotes paths and headers, which may hold
+// any bytes, and nlohmann's own dump() would throw.
+std::string JsonText(const nlohmann::json& value);
+
 // Appends the text in quotes, as JSON. Bytes that are not UTF-8 become U+FFFD.
 void AppendJsonString(std::string_view value, std::string& json);
 

@@ -50,6 +50,12 @@ constexpr char kContentPolicy[] =
 
 std::string Text(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
+// Returns whether what the client sent is not HTTP. Other errors mean that it went away.
+bool IsMalformed(error_code error) {
+  return error && error.category() == http::make_error_code(http::error::bad_method).category() &&
+         error != http::error::end_of_stream && error != http::error::partial_message;
+}
+
 template <typename Stream>
 class Connection final : public HttpSession, public std::enable_shared_from_this<Connection<Stream>> {
   static constexpr bool kTls = !std::is_same_v<Stream, tcp::socket>;
@@ -176,11 +182,13 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ != State::kReading) return;
     is_head_ = unread_ = false;
     if (error == http::error::header_limit) return Refuse(HeaderTooLarge(kMaxHeaderBytes));
-    if (error && error.category() == http::make_error_code(http::error::bad_method).category() &&
-        error != http::error::end_of_stream && error != http::error::partial_message) {
-      return Refuse(MalformedHttp(error.message()));
-    }
+    if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
+    // Beast takes a body of any other encoding for no body, and its bytes for the next request.
+    const std::string encoding = Text(parser_->get()[http::field::transfer_encoding]);
+    if (!encoding.empty() && !absl::EqualsIgnoreCase(encoding, "chunked")) {
+      return Refuse(MalformedHttp(absl::StrCat("Transfer-Encoding is \"", encoding, "\"; only chunked is taken")));
+    }
     const bool old =
         parser_->get().version() < 11;  // HTTP/1.0 handles keep-alive differently; clients use HTTP/1.1 since 1997.
     if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
@@ -289,6 +297,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   }
   void OnBody(error_code error, size_t) {
     if (state_ != State::kReading) return;
+    if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
     if (!parser_->content_length() && !Receive(static_cast<int64_t>(parser_->get().body().size()))) return;
     ReadBody();

@@ -88,6 +88,19 @@ def test_openai_options(web, embed):
     assert (error["code"], error["param"]) == ("UNKNOWN_FIELD", "inptu") and "encoding_format" in error["message"]
 
 
+@pytest.mark.parametrize("prompt", [{"prompt_name": "query"}, {"input_type": "QUERY"}, {"prompt": "query: "}], ids=str)
+def test_a_prompt_beside_token_ids_is_refused(web, prompt):
+    """Token ids hold their prompt already, so that this one would be ignored."""
+    ids = [token["id"] for token in web.ok("/tokenize", {"inputs": TEXT})[0]]
+    [field] = prompt
+    error = web.refused("/v1/embeddings", {"input": [TEXT, ids], "model": MODEL, **prompt}, 400)["error"]
+    assert (error["code"], error["param"]) == ("MISPLACED_FIELD", field)
+    close(web.ok("/v1/embeddings", {"input": ids, "prompt": ""})["data"][0]["embedding"], web.ok("/embed", {"inputs": ids})[0])
+    if field == "prompt_name":
+        error = web.refused("/embed", {"inputs": ids, **prompt}, 422)
+        assert (error["reason"], error["field"]) == ("MISPLACED_FIELD", field)
+
+
 def test_openai_models(web):
     answer = web.get("/v1/models").json
     assert [model["id"] for model in answer["data"]] == [MODEL, f"{MODEL}:long"]
@@ -107,7 +120,8 @@ def test_tei_embed_is_tei_v1(web, tei):
     request = tei.pb.EmbedRequest(
         inputs=LONG, normalize=False, truncate=True, truncation_direction=tei.pb.TRUNCATION_DIRECTION_LEFT, prompt_name="query"
     )
-    close(web.ok("/embed", {"inputs": LONG, **options}), [list(tei.embed.Embed(request).embeddings)])
+    for direction in ("Left", "left"):
+        close(web.ok("/embed", {"inputs": LONG, **options, "truncation_direction": direction}), [list(tei.embed.Embed(request).embeddings)])
     short = tei.embed.Embed(tei.pb.EmbedRequest(inputs=TEXT, dimensions=64))
     close(web.ok("/embed", {"inputs": TEXT, "dimensions": 64}), [list(short.embeddings)])
 
@@ -140,6 +154,13 @@ def test_tei_embed_all_is_tei_v1(web, tei):
         close(found, [list(token.embeddings) for token in expected])
 
 
+def test_tei_embed_all_does_not_take_normalize(web):
+    """TEI's own request has no such field, and its vectors of tokens are not normalized."""
+    for normalize in (True, False, None):
+        error = web.refused("/embed_all", {"inputs": TEXT, "normalize": normalize}, 422)
+        assert (error["reason"], error["field"]) == ("UNKNOWN_FIELD", "normalize")
+
+
 def test_tei_tokens_are_tei_v1(web, tei):
     for special in (True, False):
         answer = web.ok("/tokenize", {"inputs": TEXTS[:3], "add_special_tokens": special})
@@ -155,6 +176,12 @@ def test_tei_tokens_are_tei_v1(web, tei):
     assert web.ok("/decode", {"ids": [ids, ids]}) == [TEXT, TEXT]
 
 
+def test_tei_decode_names_an_unknown_id(web):
+    error = web.refused("/decode", {"ids": [101, 10**9, 102]}, 422)
+    assert (error["reason"], error["field"]) == ("TOKEN_ID_OUT_OF_RANGE", "ids") and str(10**9) in error["error"]
+    assert web.refused("/decode", {"ids": [[101], [10**9]]}, 422)["field"] == "ids[1]"
+
+
 def test_tei_info_is_tei_v1(web, tei):
     info, expected = web.get("/info").json, tei.info.Info(tei.pb.InfoRequest())
     for name in ("model_id", "model_dtype", "max_input_length", "max_batch_tokens", "max_client_batch_size", "version"):
@@ -164,8 +191,8 @@ def test_tei_info_is_tei_v1(web, tei):
 
 def test_tei_sparse_needs_a_sparse_model(web):
     answer = web.post("/embed_sparse", {"inputs": TEXT})
-    assert answer.status == 422, answer.body
-    assert {"error", "error_type"} <= answer.json.keys()
+    assert answer.status == 424, answer.body
+    assert (answer.json["error_type"], answer.json["reason"]) == ("Backend", "OUTPUT_NOT_AVAILABLE")
 
 
 # ------------------------------------------------------------------------------------------------------------------------ Cohere
@@ -241,6 +268,35 @@ def test_longembed_json_has_the_messages_of_grpc(web, embed, pb):
     assert web.get(f"/longembed/v1/models/{MODEL}").json == model and model["profiles"] == ["long"] and model["dimensions"] == 384
 
 
+@pytest.mark.parametrize(
+    "path, body, field",
+    [
+        ("embed", {"inputs": [{"text": TEXT}, None, {"text": TEXT}]}, "inputs[1]"),
+        ("embed", {"inputs": [{"token_ids": {"ids": [101, None, 102]}}]}, "inputs[0].token_ids.ids[1]"),
+        ("embed", {"inputs": [{"text": TEXT, "ranges": [None]}]}, "inputs[0].ranges[0]"),
+        ("explain", {"inputs": [None]}, "inputs[0]"),
+        ("tokenize", {"texts": [TEXT, None]}, "texts[1]"),
+    ],
+)
+def test_null_in_a_list_is_refused(web, path, body, field):
+    """Protobuf's reader drops it, so that answers would belong to other inputs."""
+    error = web.refused(f"/longembed/v1/{path}", body, 400)
+    details = {detail["@type"].rsplit(".", 1)[1]: detail for detail in error["details"]}
+    assert details["ErrorInfo"]["reason"] == "WRONG_TYPE" and details["BadRequest"]["field_violations"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "body, field",
+    [
+        ({"inputs": [{"text": TEXT}], "partialResults": True, "partial_results": False}, "partialResults"),
+        ({"inputs": [{"text": TEXT}], "options": {"max_tokens": 8, "maxTokens": 9}}, "options.maxTokens"),
+    ],
+)
+def test_a_field_under_both_of_its_names_is_refused(web, body, field):
+    error = web.refused("/longembed/v1/embed", body, 400)
+    assert error["message"] == f"{field}: appears twice in one object"
+
+
 # --------------------------------------------------------------------------------------------------------- over every dialect
 
 
@@ -302,6 +358,18 @@ def test_what_is_no_json_text_is_refused(web, text):
     body = b'{"input": "a ' + text + b'", "model": "e5-small-v2"}'
     error = web.refused("/v1/embeddings", body, 400)["error"]
     assert error["code"] == "MALFORMED_JSON" and re.search(r"at byte \d+ of", error["message"])
+
+
+@pytest.mark.parametrize("header", ["content-type", "content-encoding", "x-request-timeout"])
+@pytest.mark.parametrize("path", [*ROUTES, "/longembed/v1/embed"])
+def test_headers_that_are_not_utf8_are_refused(web, path, header):
+    answer = web.post(path, {}, **{header: "\xff"})
+    assert 400 <= answer.status < 500 and answer.json
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/v1/models/%ff", "/longembed/v1/models/%c3"])
+def test_paths_that_are_not_utf8_are_unknown(web, path):
+    assert web.get(path).status == 404 and web.get("/health").status == 200
 
 
 def test_an_answer_beyond_the_limit_is_refused_before_the_model_runs(web):

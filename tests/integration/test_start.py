@@ -154,6 +154,12 @@ def test_two_models_of_one_name(config, model):
     assert checked.returncode == 1 and checked.stderr == "models[1]: two models are named e5-small-v2; give one of them another name in the config\n"
 
 
+@pytest.mark.parametrize("origin", ["https://example.org/", "https://a.org,https://b.org", "example.org", "*\r\nx: y"])
+def test_what_is_no_origin_is_refused(config, origin):
+    checked = run("--check-config", "--config", config("models: [{path: m}]\n"), env={"LONGEMBED__HTTP__ALLOWED_ORIGIN": origin})
+    assert checked.returncode == 2 and "allowed_origin is " in checked.stderr, checked.stderr
+
+
 def test_a_wrong_config_has_another_exit_status(config):
     path = config("reflection: maybe\nmodels: [{path: m}]\nlimits: {max_queue_wait: 5}\n")
     checked = run("--check-config", "--config", path)

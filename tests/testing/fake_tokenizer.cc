@@ -4,6 +4,7 @@
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
 
 namespace longembed {
 
@@ -45,7 +46,7 @@ absl::StatusOr<std::string> FakeTokenizer::TokenText(int32_t id) const { return 
 absl::StatusOr<std::string> FakeTokenizer::Decode(std::span<const uint32_t> ids, bool skip_special_tokens) const {
   std::string text;
   for (const uint32_t id : ids) {
-    if (id >= 100) return absl::InvalidArgumentError(absl::StrCat("no token has id ", id));
+    if (id >= 100) return NoSuchToken(absl::StrCat("no token has id ", id));
     if (!skip_special_tokens || id > 2) absl::StrAppend(&text, "<", id, ">");
   }
   return text;

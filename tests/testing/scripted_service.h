@@ -53,6 +53,12 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     return authorization_;
   }
 
+  // Returns the options of the latest stream.
+  v1::EmbedOptions options() const {
+    const MutexLock lock(mutex_);
+    return options_;
+  }
+
   grpc::Status Embed(grpc::ServerContext* context, const v1::EmbedRequest* request,
                      v1::EmbedResponse* response) override {
     if (grpc::Status status = NextStatus(*context); !status.ok()) return status;
@@ -111,6 +117,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     std::string text;
     for (v1::EmbedStreamRequest request; answers != end_after && stream->Read(&request);) {
       largest_message_ = std::max(largest_message_.load(), request.ByteSizeLong());
+      if (request.has_options()) NoteOptions(request.options());
       const bool was_too_large = text.size() > max_text_bytes_;
       text += request.input().text();
       if (!was_too_large && text.size() > max_text_bytes_) stream->Write(TooLarge(request.id()));
@@ -146,6 +153,11 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     failures_.pop_front();
     if (!failure.pushback_ms.empty()) context.AddTrailingMetadata("grpc-retry-pushback-ms", failure.pushback_ms);
     return failure.status;
+  }
+
+  void NoteOptions(const v1::EmbedOptions& options) {
+    const MutexLock lock(mutex_);
+    options_ = options;
   }
 
   int NextBreak() {
@@ -209,6 +221,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   grpc::Status end_status_;
   int calls_ = 0;
   std::string authorization_;
+  v1::EmbedOptions options_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

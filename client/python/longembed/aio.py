@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
 from typing import Any
 
 import grpc
@@ -65,7 +65,7 @@ class AsyncClient:
         chosen.message()
         requests.refuse_single(items, "embed_stream")
         bar = progress_bars.bar(progress, items)
-        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip, self.timeout if timeout is None else timeout))
+        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip, requests.seconds(timeout, self.timeout)))
         async with contextlib.aclosing(stream.run(bar)) as answers:
             async for answer in answers:
                 yield answer
@@ -78,7 +78,7 @@ class AsyncClient:
         return await self._call(self._stub.Explain, requests.explain(texts, chosen), timeout)
 
     async def tokenize(
-        self, texts: Sequence[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
+        self, texts: Iterable[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
     ) -> list[results.Tokens]:
         """See Client.tokenize."""
         request = requests.tokenize(texts, model or self.default_model, add_special_tokens)
@@ -103,7 +103,7 @@ class AsyncClient:
 
     async def _call(self, method, request, timeout: float | None):
         try:
-            return await method(request, timeout=self.timeout if timeout is None else timeout, metadata=self._metadata)
+            return await method(request, timeout=requests.deadline(timeout, self.timeout), metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc(error) from None
 

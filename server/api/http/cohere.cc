@@ -75,7 +75,7 @@ class CohereEmbed final : public JsonDialect {
 
   Error Describe(const absl::Status& status) const override {
     const absl::Status renamed = RenameField(status, "options.dimensions", "output_dimension");
-    return {HttpStatusOf(status), ErrorObject(InDialect(renamed, "texts", false), {}).dump()};
+    return {HttpStatusOf(status), JsonText(ErrorObject(InDialect(renamed, "texts", false), {}))};
   }
 
  private:

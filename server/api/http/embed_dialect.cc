@@ -95,9 +95,16 @@ absl::Status InputReader::ReadOne(const json& value, const std::string& field) {
   return absl::OkStatus();
 }
 
+namespace {
+
+bool HasTokenIds(const v1::EmbedRequest& request) {
+  return std::ranges::any_of(request.inputs(), [](const v1::Input& input) { return input.has_token_ids(); });
+}
+
+}  // namespace
+
 absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models, const Profiles& profiles) {
-  const auto has_tokens = [](const v1::Input& input) { return input.has_token_ids(); };
-  if (std::ranges::none_of(request.inputs(), has_tokens)) return absl::OkStatus();
+  if (!HasTokenIds(request)) return absl::OkStatus();
   const absl::StatusOr<ModelChoice> choice = ResolveModel(models, profiles, request.options().model(), "options.model");
   if (!choice.ok()) return choice.status();
   const ModelManifest& manifest = choice->model->model().manifest;
@@ -113,6 +120,11 @@ absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry&
     if (!whole) return ForeignTokens(absl::StrCat("inputs[", i, "]"), prefix, suffix);
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckPromptHasTexts(const v1::EmbedRequest& request, std::string_view field) {
+  if (!HasTokenIds(request)) return absl::OkStatus();
+  return Misplaced(field, "inputs that are texts; token ids hold their prompt already");
 }
 
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single) {

@@ -60,6 +60,10 @@ class InputReader {
 // tokenizer do not, and would give meaningless vectors. Errors: FOREIGN_TOKENS, and those of ResolveModel.
 absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry& models, const Profiles& profiles);
 
+// Checks that no input is token ids, which hold their prompt already, because the request names a prompt in `field`.
+// Errors: MISPLACED_FIELD.
+absl::Status CheckPromptHasTexts(const v1::EmbedRequest& request, std::string_view field);
+
 // Rewrites an error of Embed with the field names of a dialect that calls the inputs `inputs`.
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single);
 

@@ -7,6 +7,7 @@
 
 #include "server/api/http/json_dialect.h"
 #include "server/errors/errors.h"
+#include "server/http/json.h"
 
 namespace longembed {
 namespace {
@@ -30,7 +31,7 @@ class CheckHealth final : public TypedOperation<Empty, Empty> {
 class HealthJson final : public JsonDialect {
  public:
   Error Describe(const absl::Status& status) const override {
-    return {HttpStatusOf(status), ErrorObject(status, {.message = "error"}).dump()};
+    return {HttpStatusOf(status), JsonText(ErrorObject(status, {.message = "error"}))};
   }
 
  private:

@@ -29,6 +29,10 @@ const FieldDescriptor* FindField(const Descriptor& type, const std::string& name
   return field != nullptr ? field : type.FindFieldByCamelcaseName(name);
 }
 
+const char* ExpectedOf(const FieldDescriptor& field) {
+  return field.type() == FieldDescriptor::TYPE_MESSAGE ? "an object" : field.cpp_type_name();
+}
+
 absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path);
 
 // Checks one value of a field, or one element of a repeated field.
@@ -38,7 +42,7 @@ absl::Status CheckValue(const json& value, const FieldDescriptor& field, const s
   // Well-known types, such as Duration, have a JSON form of their own.
   if (is_message && field.message_type()->file()->package() == "google.protobuf") return absl::OkStatus();
   if (is_message) return CheckFields(value, *field.message_type(), path);
-  return value.is_structured() ? WrongJsonType(path, field.cpp_type_name(), value.type_name()) : absl::OkStatus();
+  return value.is_structured() ? WrongJsonType(path, ExpectedOf(field), value.type_name()) : absl::OkStatus();
 }
 
 absl::Status CheckField(const json& value, const FieldDescriptor& field, const std::string& path) {
@@ -48,7 +52,10 @@ absl::Status CheckField(const json& value, const FieldDescriptor& field, const s
   const int64_t limit = field.is_packable() ? kMaxNumbers : kMaxElements;
   if (count > limit) return TooManyElements(path, count, limit);
   for (size_t i = 0; i < value.size(); ++i) {
-    RETURN_IF_ERROR(CheckValue(value[i], field, absl::StrCat(path, "[", i, "]")));
+    const std::string element = absl::StrCat(path, "[", i, "]");
+    // Protobuf's reader would leave it out, and the answers would belong to other elements.
+    if (value[i].is_null()) return WrongJsonType(element, ExpectedOf(field), "null");
+    RETURN_IF_ERROR(CheckValue(value[i], field, element));
   }
   return absl::OkStatus();
 }
@@ -59,6 +66,8 @@ absl::Status CheckFields(const json& object, const Descriptor& type, const std::
     const std::string here = path.empty() ? key : absl::StrCat(path, ".", key);
     const FieldDescriptor* const field = FindField(type, key);
     if (field == nullptr) return UnknownField(here, FieldNames(type));
+    // Protobuf's reader would drop one of "max_tokens" and "maxTokens".
+    if (key != field->name() && object.contains(field->name())) return DuplicateField(here);
     RETURN_IF_ERROR(CheckField(value, *field, here));
   }
   return absl::OkStatus();

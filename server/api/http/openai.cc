@@ -34,7 +34,7 @@ class OpenAiDialect : public JsonDialect {
   Error Describe(const absl::Status& status) const override {
     json error = ErrorObject(InDialect(status, "input", is_single_), {.reason = "code", .field = "param"});
     error["type"] = TypeOf(status);
-    return {HttpStatusOf(status), json{{"error", std::move(error)}}.dump()};
+    return {HttpStatusOf(status), JsonText(json{{"error", std::move(error)}})};
   }
 
  protected:
@@ -58,10 +58,19 @@ class Embeddings final : public OpenAiDialect {
                                         "normalize", "force_dimensions", "priority"},
                                        options));
     RETURN_IF_ERROR(fields.CheckAllTaken());
+    RETURN_IF_ERROR(CheckPrompt(request));
     const bool prompted = options.prompting_case() != v1::EmbedOptions::PROMPTING_NOT_SET;
     if (!prompted && !config_.openai_prompt.empty()) options.set_prompt_name(config_.openai_prompt);
     options.set_output(v1::EmbedOptions::ONE_VECTOR);
     return CheckTokenIds(request, context_.models, context_.profiles);
+  }
+
+  // Checks the prompt that the request itself names.
+  static absl::Status CheckPrompt(const v1::EmbedRequest& request) {
+    const v1::EmbedOptions& options = request.options();
+    if (options.has_prompt_name()) return CheckPromptHasTexts(request, "prompt_name");
+    if (options.has_input_type()) return CheckPromptHasTexts(request, "input_type");
+    return options.prompt().empty() ? absl::OkStatus() : CheckPromptHasTexts(request, "prompt");
   }
 
   // Reads OpenAI's own fields.

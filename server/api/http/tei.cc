@@ -27,6 +27,7 @@ std::pair<const char*, int> KindOf(const absl::Status& status) {
   constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
   const std::string reason = ErrorReason(status);
   if (reason == "TOO_MANY_INPUTS") return {"Validation", kTooLarge};
+  if (reason == "OUTPUT_NOT_AVAILABLE") return {"Backend", kBackend};
   switch (ToTeiStatus(status).code()) {
     case absl::StatusCode::kInvalidArgument:
       return {"Validation", HttpStatusOf(status) == kBadRequest ? kUnprocessable : HttpStatusOf(status)};
@@ -50,7 +51,7 @@ class TeiDialect : public JsonDialect {
         ErrorObject(InDialect(RenameField(status, "texts", "inputs"), "inputs", is_single_), {.message = "error"});
     const auto [type, http_status] = KindOf(status);
     error["error_type"] = type;
-    return {http_status, error.dump()};
+    return {http_status, JsonText(error)};
   }
 
  protected:
@@ -63,9 +64,15 @@ class TeiVectors : public TeiDialect {
  public:
   using AppendResult = void (*)(const v1::EmbedResult& result, std::string& text);
 
-  TeiVectors(const LongembedContext& context, const TeiContext& tei, v1::EmbedOptions::Output output,
-             AppendResult append)
-      : TeiDialect(tei), context_(context), output_(output), append_(append) {}
+  // The differences between the routes.
+  struct Form {
+    v1::EmbedOptions::Output output = v1::EmbedOptions::ONE_VECTOR;
+    bool takes_normalize = false;  // As in TEI, vectors of tokens are as the model gives them.
+    AppendResult append;
+  };
+
+  TeiVectors(const LongembedContext& context, const TeiContext& tei, const Form& form)
+      : TeiDialect(tei), context_(context), form_(form) {}
 
  private:
   absl::Status Read(const json& body, Message& message) override {
@@ -90,6 +97,7 @@ class TeiVectors : public TeiDialect {
   absl::Status SetPrompt(v1::EmbedRequest& request) const {
     const absl::StatusOr<std::string> prompt = TeiPrompt(tei_, prompt_name_);
     if (!prompt.ok()) return prompt.status();
+    if (!prompt_name_.empty()) RETURN_IF_ERROR(CheckPromptHasTexts(request, "prompt_name"));
     v1::EmbedOptions& options = *request.mutable_options();
     options.set_prompt(options.has_extension() ? *prompt : "");
     if (options.has_extension() || prompt->empty()) return absl::OkStatus();
@@ -117,16 +125,17 @@ class TeiVectors : public TeiDialect {
     RETURN_IF_ERROR(fields.Take("truncate", truncate));
     RETURN_IF_ERROR(fields.Take("truncation_direction", direction));
     RETURN_IF_ERROR(fields.Take("prompt_name", prompt_name_));
-    const bool dense = output_ == v1::EmbedOptions::ONE_VECTOR;
-    if (dense) RETURN_IF_ERROR(fields.Take("normalize", normalize));
-    if (dense) RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
-    if (direction != "Right" && direction != "Left") {
+    if (form_.takes_normalize) RETURN_IF_ERROR(fields.Take("normalize", normalize));
+    if (form_.output == v1::EmbedOptions::ONE_VECTOR) RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
+    // TEI takes both spellings, and its documents use both.
+    const bool right = direction == "Right" || direction == "right";
+    if (!right && direction != "Left" && direction != "left") {
       return WrongJsonType("truncation_direction", "\"Right\" or \"Left\"", absl::StrCat("\"", direction, "\""));
     }
     options.set_model(tei_.model.name());
-    options.set_output(output_);
-    if (truncate) options.set_truncate(direction == "Right" ? v1::EmbedOptions::END : v1::EmbedOptions::START);
-    if (output_ != v1::EmbedOptions::SPARSE) options.set_normalize(normalize && dense);
+    options.set_output(form_.output);
+    if (truncate) options.set_truncate(right ? v1::EmbedOptions::END : v1::EmbedOptions::START);
+    if (form_.takes_normalize) options.set_normalize(normalize);
     if (dimensions.has_value()) options.set_dimensions(*dimensions);
     options.set_force_dimensions(dimensions.has_value());
     return absl::OkStatus();
@@ -137,7 +146,7 @@ class TeiVectors : public TeiDialect {
     const char* separator = "";
     for (const v1::EmbedResult& result : static_cast<const v1::EmbedResponse&>(message).results()) {
       text += std::exchange(separator, ",");
-      append_(result, text);
+      form_.append(result, text);
     }
     text += "]";
   }
@@ -158,8 +167,7 @@ class TeiVectors : public TeiDialect {
   }
 
   const LongembedContext& context_;
-  const v1::EmbedOptions::Output output_;
-  const AppendResult append_;
+  const Form form_;
   std::string prompt_name_;
   uint32_t characters_ = 0;  // Code points of the inputs, without prompts.
 };
@@ -295,35 +303,35 @@ class TeiInformation final : public TeiDialect {
     const auto& info = static_cast<const tei::v1::InfoResponse&>(message);
     const Pooling pooling = tei_.model.model().manifest.pooling;
     const char* const name = pooling == Pooling::kCls ? "cls" : pooling == Pooling::kLast ? "last_token" : "mean";
-    text += json{{"model_id", info.model_id()},
-                 {"model_sha", nullptr},
-                 {"model_dtype", info.model_dtype()},
-                 {"model_type", {{"embedding", {{"pooling", name}}}}},
-                 {"max_concurrent_requests", nullptr},
-                 {"max_input_length", info.max_input_length()},
-                 {"max_batch_tokens", info.max_batch_tokens()},
-                 {"max_batch_requests", info.max_batch_requests()},
-                 {"max_client_batch_size", info.max_client_batch_size()},
-                 {"auto_truncate", false},
-                 {"tokenization_workers", info.tokenization_workers()},
-                 {"version", info.version()},
-                 {"sha", nullptr},
-                 {"docker_label", nullptr}}
-                .dump();
+    const json information{{"model_id", info.model_id()},
+                           {"model_sha", nullptr},
+                           {"model_dtype", info.model_dtype()},
+                           {"model_type", {{"embedding", {{"pooling", name}}}}},
+                           {"max_concurrent_requests", nullptr},
+                           {"max_input_length", info.max_input_length()},
+                           {"max_batch_tokens", info.max_batch_tokens()},
+                           {"max_batch_requests", info.max_batch_requests()},
+                           {"max_client_batch_size", info.max_client_batch_size()},
+                           {"auto_truncate", false},
+                           {"tokenization_workers", info.tokenization_workers()},
+                           {"version", info.version()},
+                           {"sha", nullptr},
+                           {"docker_label", nullptr}};
+    text += JsonText(information);
   }
 };
 
 }  // namespace
 
 std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& tei) {
-  const auto vectors = [&](const char* path, ApiMethod method, v1::EmbedOptions::Output output,
-                           TeiVectors::AppendResult append) -> Route {
-    return {.path = path, .method = std::move(method), .dialect = [&context, &tei, output, append](const std::string&) {
-              return std::make_unique<TeiVectors>(context, tei, output, append);
+  const auto vectors = [&](const char* path, ApiMethod method, const TeiVectors::Form& form) -> Route {
+    return {.path = path, .method = std::move(method), .dialect = [&context, &tei, form](const std::string&) {
+              return std::make_unique<TeiVectors>(context, tei, form);
             }};
   };
   const auto embed = [&](const char* path) {
-    return vectors(path, Named("tei.http.Embed", EmbedMethod(context)), v1::EmbedOptions::ONE_VECTOR, &AppendOne);
+    return vectors(path, Named("tei.http.Embed", EmbedMethod(context)),
+                   {.takes_normalize = true, .append = &AppendOne});
   };
   const auto other = [&tei]<typename Kind>(const char* path, ApiMethod method, bool is_get) -> Route {
     return {.is_get = is_get, .path = path, .method = std::move(method), .dialect = [&tei](const std::string&) {
@@ -334,10 +342,9 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
       embed("/embed"),
       embed("/"),             // For Hugging Face's InferenceClient, if it is given the server's address alone.
       embed("/invocations"),  // For SageMaker.
-      vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), v1::EmbedOptions::ONE_VECTOR,
-              &AppendAll),
-      vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)), v1::EmbedOptions::SPARSE,
-              &AppendSparse),
+      vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), {.append = &AppendAll}),
+      vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)),
+              {.output = v1::EmbedOptions::SPARSE, .append = &AppendSparse}),
       other.operator()<TeiTokens>("/tokenize", Named("tei.http.Tokenize", TokenizeMethod(context)), false),
       other.operator()<TeiDecoded>("/decode", TeiDecodeInputsMethod("tei.http.Decode", tei), false),
       other.operator()<TeiInformation>("/info", Named("tei.http.Info", TeiInfoMethod(tei)), true),

@@ -268,11 +268,13 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
   }
 };
 
-absl::Status DecodeInto(const TeiContext& context, const DecodeRequest& request, DecodeResponse& response) {
+// `field` is the name of the ids in the request.
+absl::Status DecodeInto(const TeiContext& context, const DecodeRequest& request, const std::string& field,
+                        DecodeResponse& response) {
   const std::vector<uint32_t> ids(request.ids().begin(), request.ids().end());
-  if (ids.empty()) return AtField(EmptyInput(), "ids");
+  if (ids.empty()) return AtField(EmptyInput(), field);
   absl::StatusOr<std::string> text = context.model.model().tokenizer->Decode(ids, request.skip_special_tokens());
-  if (!text.ok()) return text.status();
+  if (!text.ok()) return AtField(text.status(), field);
   response.set_text(*std::move(text));
   return absl::OkStatus();
 }
@@ -287,7 +289,7 @@ class TeiDecode final : public TeiPooled<DecodeRequest, DecodeResponse> {
   int64_t TextBytes() const override { return kBytesPerToken * request_.ids_size(); }
 
   absl::Status Answer() override {
-    RETURN_IF_ERROR(DecodeInto(context_, request_, response_));
+    RETURN_IF_ERROR(DecodeInto(context_, request_, "ids", response_));
     return HoldAnswer(static_cast<int64_t>(response_.text().size()));
   }
 };
@@ -308,10 +310,11 @@ class TeiDecodeInputs final : public TeiPooled<tei::v1::DecodeInputs, tei::v1::D
     if (request_.inputs_size() == 0) return NoInputs("ids");
     if (request_.inputs_size() > limit) return TooManyInputs("ids", request_.inputs_size(), limit);
     int64_t text_bytes = 0;
-    for (const DecodeRequest& input : request_.inputs()) {
+    for (int i = 0; i < request_.inputs_size(); ++i) {
       RETURN_IF_ERROR(CheckNotCancelled());
       DecodeResponse& result = *response_.add_results();
-      RETURN_IF_ERROR(DecodeInto(context_, input, result));
+      const std::string field = request_.inputs_size() == 1 ? "ids" : absl::StrCat("ids[", i, "]");
+      RETURN_IF_ERROR(DecodeInto(context_, request_.inputs(i), field, result));
       text_bytes += static_cast<int64_t>(result.text().size());
       RETURN_IF_ERROR(HoldAnswer(text_bytes));
     }

@@ -188,6 +188,7 @@ TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
       {"[1]", "2"},
       {R"({"id": "cut", "text": "a)", "\"cut\""},
       {R"({"id": "no text"})", "\"no text\""},
+      {R"({"id": "large", "text": "a", "score": 1e999})", "\"large\""},
       {R"({"id": [4, {"id": 5}], "text": 3})", R"([4,{"id":5}])"},
       {R"({"id": "late", "text": "a", "ranges": [3]})", "\"late\""},
       {"{\"id\": \"bytes\", \"text\": \"a\xff\"}", "\"bytes\""},
@@ -334,6 +335,26 @@ TEST(CommandLineUsageTest, WrongArgumentsAreUsageErrors) {
   EXPECT_EQ(extension.status, kExitUsage);
   EXPECT_THAT(extension.err, HasSubstr("windoes"));
   EXPECT_EQ(Longembed({"--help"}).status, kExitOk);
+}
+
+// A script gives an empty value for a variable that is not set.
+TEST(CommandLineUsageTest, EmptyValuesAreNotIgnored) {
+  for (const char* flag :
+       {"--server", "--root-certificates", "--api-key-file", "--model", "--prompt-name", "--extension", "--profile",
+        "--positions", "--spans", "--out", "--dimensions", "--max-tokens"}) {
+    const Outcome outcome = Longembed({"embed", "--text", "a", flag, ""});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag;
+    EXPECT_THAT(outcome.err, HasSubstr(flag));
+  }
+  EXPECT_EQ(Longembed({"models", "--server", ""}).status, kExitUsage);
+  EXPECT_EQ(Longembed({"tokenize", "--text", "a", "--model", ""}).status, kExitUsage);
+}
+
+TEST_F(CommandLineTest, AnEmptyPromptIsNoPrompt) {
+  EXPECT_EQ(Embed({"--text", "a"}, "").status, kExitOk);
+  EXPECT_EQ(service_.options().prompting_case(), v1::EmbedOptions::PROMPTING_NOT_SET);
+  EXPECT_EQ(Embed({"--text", "a", "--prompt", ""}, "").status, kExitOk);
+  EXPECT_EQ(service_.options().prompting_case(), v1::EmbedOptions::kPrompt);
 }
 
 // CLI11 itself would report the options' values as missing files.

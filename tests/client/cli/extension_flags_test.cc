@@ -34,6 +34,22 @@ absl::StatusOr<v1::EmbedOptions> Parse(std::vector<std::string> arguments) {
   return options;
 }
 
+TEST(ExtensionFlagsTest, AKeyThatAppearsTwiceIsRefused) {
+  const absl::Status status =
+      Parse({"--extension", R"({"windows": {"tokens": 8, "overlap": 2, "tokens": 9}})"}).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--extension: has \"tokens\" twice"));
+}
+
+// CLI11 alone reads 010 as 8.
+TEST(ExtensionFlagsTest, NumbersAreDecimal) {
+  for (const char* flag : {"--top", "--groups", "--token-pooling", "--max-terms"}) {
+    for (const char* value : {"010", "0x10", "-1", "1.5"}) {
+      EXPECT_FALSE(Parse({"--windows", flag, value}).ok()) << flag << " " << value;
+    }
+    EXPECT_TRUE(Parse({"--windows", flag, "10"}).ok()) << flag;
+  }
+}
+
 TEST(ExtensionFlagsTest, EveryMethodHasAFlag) {
   ForEachMethod([](const auto& method) {
     const std::string name = absl::StrReplaceAll(method.kName, {{"_", "-"}});

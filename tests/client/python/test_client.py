@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import pickle
 import sys
 from pathlib import Path
@@ -187,6 +188,9 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.tokenize("one text"), "list of texts"),
         (lambda c: c.embed([3.5]), "not float"),
         (lambda c: c.embed([b"bytes"]), "not bytes"),
+        (lambda c: c.embed([bytearray(b"bytes")]), "not bytearray"),
+        (lambda c: c.embed([memoryview(b"bytes")]), "not memoryview"),
+        (lambda c: c.tokenize([[101, 102]]), "text 0 is of type list"),
         (lambda c: c.embed({"id": "text"}), "not a mapping"),
         (lambda c: c.embed_stream({"id": "text"}), "not a mapping"),
         (lambda c: c.embed(["a"], encoding=3), "options.encoding is 3; it must be one of FLOAT32"),
@@ -199,13 +203,35 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.embed(["a"], promt_name="query"), "unknown option promt_name"),
         (lambda c: c.embed(["a"], prompt_name="query", prompt="x"), "exclude each other"),
         (lambda c: c.embed(["a"], extension="{windows"), "options.extension: not JSON"),
+        (lambda c: c.embed(["a"], extension='{"windows": {}, "windows": {"tokens": 8}}'), "keys windows, windows are not distinct"),
+        (lambda c: c.embed(["a"], extension="[]"), "options.extension is '\\[\\]'; it must be a dict"),
+        (lambda c: c.embed(["a"], extension=[]), "options.extension is .*; it must be a dict"),
+        (lambda c: c.embed(["a"], spans="null"), "options.spans is .*; it must be a dict"),
         (lambda c: c.embed(["a"], output="TOKENS"), "TOKENS"),
         (lambda c: c.embed(["a"], spans={"paragraphs": {}}), "paragraphs"),
+        (lambda c: c.embed(["a"], timeout=math.nan), "timeout is nan"),
+        (lambda c: c.embed_stream(["a"], timeout=math.nan), "timeout is nan"),
     ],
 )
 def test_calls_that_cannot_be_sent_are_refused_with_words(client, call, words):
     with pytest.raises((TypeError, ValueError), match=words):
         call(client)
+
+
+@pytest.mark.parametrize("seconds", [1e10, 1e300, math.inf])
+def test_a_timeout_beyond_grpcs_clock_is_no_limit(client, seconds):
+    """gRPC itself takes it for a time in the past."""
+    assert len(client.embed(["a"], timeout=seconds)) == len(list(client.embed_stream(["a"], timeout=seconds))) == 1
+
+    async def call():
+        async with AsyncClient(client.server, timeout=seconds) as other:
+            return await other.embed(["a"]), [e async for e in other.embed_stream(["a"])]
+
+    assert [len(answers) for answers in asyncio.run(call())] == [1, 1]
+
+
+def test_texts_to_tokenize_may_come_from_a_generator(client):
+    assert [list(tokens.ids) for tokens in client.tokenize(text for text in ("a", "b"))] == [list(tokens.ids) for tokens in client.tokenize(["a", "b"])]
 
 
 def test_every_option_reaches_the_server(client):

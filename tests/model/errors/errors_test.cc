@@ -54,5 +54,10 @@ TEST(ErrorsTest, StatusesMadeElsewhereHaveNoField) {
   EXPECT_EQ(ErrorReason(absl::OkStatus()), "");
 }
 
+TEST(ErrorsTest, StatusesMadeElsewhereKeepTheirMessage) {
+  EXPECT_EQ(AtField(absl::InternalError("why"), "ids").message(), "ids: why");
+  EXPECT_EQ(RenameField(absl::InternalError("why"), "", "").message(), "why");
+}
+
 }  // namespace
 }  // namespace longembed

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <future>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -155,6 +156,19 @@ TEST_F(HttpServerTest, TakesChunks) {
       HasSubstr(" 200 "));
 }
 
+TEST_F(HttpServerTest, RefusesBodiesThatAreNotChunks) {
+  const std::string head = "POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: ";
+  EXPECT_THAT(Ask(absl::StrCat(head, "chunked\r\n\r\nzz\r\n", kHello)),
+              AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP"), HasSubstr("Connection: close")));
+  // The bytes of the body must not be taken for another request.
+  for (const char* encoding : {"gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity"}) {
+    EXPECT_THAT(Ask(absl::StrCat(head, encoding, "\r\n\r\n", Get("/health"))),
+                AllOf(HasSubstr(" 400 "), HasSubstr("only chunked is taken"), HasSubstr("Connection: close")))
+        << encoding;
+  }
+  EXPECT_THAT(Ask(absl::StrCat(head, "Chunked\r\n\r\n0\r\n\r\n")), HasSubstr("MISSING_FIELD"));
+}
+
 TEST_F(HttpServerTest, ContinuesWhereTheClientWaitsForIt) {
   RawConnection connection(http_->port());
   const std::string request = Post("/v1/embeddings", kHello, "Expect: 100-continue\r\n");
@@ -174,6 +188,32 @@ TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
               AllOf(HasSubstr(" 431 "), HasSubstr("HEADER_TOO_LARGE")));
 }
 
+// An error quotes what it refuses. Paths and headers may hold any bytes.
+TEST_F(HttpServerTest, RefusesPathsAndHeadersThatAreNotUtf8) {
+  std::vector<std::string> requests{Get("/%ff"), Get("/\xff"), Get("/%c3"), Get("/v1/models/gpt%ff")};
+  for (const char* path : {"/v1/embeddings", "/embed", "/tokenize", "/v2/embed"}) {
+    requests.push_back(Post(path, kHello, "Content-Encoding: \xff\r\n"));
+    requests.push_back(Post(path, kHello, "X-Request-Timeout: \xff\r\n"));
+    requests.push_back(absl::StrCat("POST ", path, " HTTP/1.1\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\n{}"));
+  }
+  for (const std::string& request : requests) {
+    EXPECT_THAT(Ask(request), AllOf(StartsWith("HTTP/1.1 4"), HasSubstr("\xef\xbf\xbd"))) << request;
+  }
+  for (const char* path : {"/longembed/v1/models/%ff", "/longembed/v1/embed%ff"}) {
+    EXPECT_THAT(Ask(Get(path)), HasSubstr(" 404 ")) << path;
+  }
+}
+
+TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
+  const std::string path = "/longembed/v1/embed";
+  EXPECT_THAT(Ask(Post(path, R"({"inputs": [{"text": "a"}, null]})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("inputs[1]: must be an object; it is null")));
+  EXPECT_THAT(Ask(Post("/longembed/v1/tokenize", R"({"texts": [null, "a"]})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("texts[0]: must be string; it is null")));
+  const std::string twice = R"({"inputs": [{"text": "a"}], "partialResults": true, "partial_results": false})";
+  EXPECT_THAT(Ask(Post(path, twice)), AllOf(HasSubstr(" 400 "), HasSubstr("partialResults: appears twice")));
+}
+
 TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
@@ -182,6 +222,24 @@ TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", many)), AllOf(HasSubstr(" 400 "), HasSubstr(R"("param":"input[0]")")));
   const std::string unknown = R"({"inputs": [1, 100, 2]})";
   EXPECT_THAT(Ask(Post("/embed", unknown)), AllOf(HasSubstr(" 422 "), HasSubstr(R"("field":"inputs[1]")")));
+}
+
+TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": [1, 100, 2]})")),
+              AllOf(HasSubstr(" 422 "), HasSubstr("ids: no token has id 100"), HasSubstr("TOKEN_ID_OUT_OF_RANGE")));
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], [100]]})")), HasSubstr("ids[1]: no token has id 100"));
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
+}
+
+TEST_F(HttpServerTest, TellsAsTeiDoesThatTheModelIsNotSparse) {
+  EXPECT_THAT(Ask(Post("/embed_sparse", R"({"inputs": "a"})")),
+              AllOf(HasSubstr(" 424 "), HasSubstr(R"("error_type":"Backend")"), HasSubstr("OUTPUT_NOT_AVAILABLE")));
+}
+
+TEST_F(HttpServerTest, RefusesAPromptBesideTokenIds) {
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[1, 50, 2], "a"], "prompt": "b"})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("param":"prompt")")));
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2], "prompt": ""})")), HasSubstr(" 200 "));
 }
 
 TEST_F(HttpServerTest, RefusesTwoLengths) {

@@ -21,6 +21,11 @@ TEST(JsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
                            "[1e999]", "-1e999"}) {
     EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
   }
+  for (const std::string_view text :
+       {std::string_view("{}\0", 3), std::string_view("{}\0{}", 5), std::string_view("\0", 1)}) {
+    EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
+  }
+  EXPECT_THAT(ParseJson(std::string_view("{}\0{}", 5)).status().message(), HasSubstr("at byte 3 of 5"));
   EXPECT_THAT(ParseJson("[1, x]").status().message(), HasSubstr("at byte 5 of 6"));
   EXPECT_THAT(ParseJson("[1").status().message(), HasSubstr("after 2 bytes"));
 }
@@ -44,6 +49,19 @@ TEST(JsonTest, DepthAndNumberOfValuesAreBounded) {
 TEST(JsonTest, ParsingBytesGrowWithTheValues) {
   EXPECT_GE(JsonParsingBytes("[" + std::string(1000, ',')), 48000);
   EXPECT_LT(JsonParsingBytes("\"" + std::string(1000, ',') + "\""), 2000);
+  // Keys are kept twice while duplicates are looked for: in nodes of 80 and of 64 bytes.
+  const std::string key(100, 'k');
+  std::string object = "{";
+  for (int i = 0; i < 1000; ++i) object += "\"" + key + std::to_string(i) + "\":0,";
+  EXPECT_GE(JsonParsingBytes(object), 1000 * (80 + 64 + 2 * 100));
+}
+
+TEST(JsonTest, BytesThatAreNotUtf8AreWrittenAsReplacements) {
+  EXPECT_EQ(JsonText(nlohmann::json{{"a", "b\xff"}}), "{\"a\":\"b\xef\xbf\xbd\"}");
+  EXPECT_EQ(JsonText(nlohmann::json{{"\xff", 1}}), "{\"\xef\xbf\xbd\":1}");
+  std::string text;
+  AppendJsonString("\xc3", text);
+  EXPECT_EQ(text, "\"\xef\xbf\xbd\"");
 }
 
 TEST(JsonTest, NumbersReadBackAsTheyWere) {
