@@ -12,11 +12,11 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
-from model.export import checkpoints, files
+from model.export import checkpoints, colbert, files
 from model.export.errors import ExportError
-from model.export.folder import OLD_TRANSFORMER_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
+from model.export.folder import OLD_TRANSFORMER_FOLDER, POOLING_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
 
-SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Files of a folder that are read, except weights.
+SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model", colbert.METADATA_FILE)  # Files of a folder that are read, except weights.
 
 
 class Source(Protocol):
@@ -111,7 +111,7 @@ class DirectorySource:
         """Returns all files that an export depends on."""
         transformer = transformer_folder(self._path)
         modules = read_modules(self._path)
-        folders = {self._path, transformer, *(module.folder for module in modules)}
+        folders = {self._path, transformer, self._path / POOLING_FOLDER, *(module.folder for module in modules)}
         side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
         weighty = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
         heads = {transformer / name for name in files.HEAD_FILES if (transformer / name).is_file()}

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+import tiny_colbert
 import torch
 from conftest import manifest_of, save_checkpoint
 
@@ -63,6 +64,20 @@ def test_a_second_export_changes_nothing_until_something_differs(tiny, tmp_path,
 
     main([str(tiny), "--out", str(out), "--trained-window", "20"])  # The option differs, so the model is exported anew.
     assert manifest_of(out)["trained_window"] == manifest_of(out)["plain_limit"] == 20
+
+
+@pytest.mark.parametrize(
+    "save, file",
+    [
+        (save_checkpoint, "config.json"), (save_checkpoint, "model.safetensors"), (save_checkpoint, "tokenizer_config.json"),
+        (save_checkpoint, "1_Pooling/config.json"), (tiny_colbert.save_stanford, "artifact.metadata"),
+    ],
+)  # fmt: skip
+def test_an_export_is_repeated_if_any_file_that_it_reads_has_changed(tmp_path, save, file):
+    folder = save(tmp_path / "checkpoint")
+    before = sources.find(str(folder)).identity
+    (folder / file).write_bytes((folder / file).read_bytes() + b" ")
+    assert sources.find(str(folder)).identity != before
 
 
 def test_cls_pooling_and_the_window_come_from_sentence_transformers_files(tmp_path):
