@@ -17,7 +17,6 @@ SPLADE_MODULES = ["Transformer", "SpladePooling"]
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
-OLD_TRANSFORMER_FOLDER = "0_Transformer"  # Used before sentence-transformers 1.0, which writes the first module to the root folder.
 POOLING_FOLDER = "1_Pooling"  # Used if there is no modules.json.
 LARGEST_WINDOW = 1 << 31  # transformers writes 1e30 for "no limit".
 
