@@ -4,6 +4,7 @@ Raises an ExportError with the setting's name if a setting is not supported. Set
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def read_directory(folder: Path) -> Checkpoint:
     """Reads a Hugging Face or sentence-transformers checkpoint."""
     _refuse_adapter(folder)
     modules = read_modules(folder)
+    if not modules:
+        _refuse_lost_modules(folder)
     transformer = transformer_folder(folder)
     _refuse_adapter(transformer)
     config = files.read_json(transformer / "config.json")
@@ -187,6 +190,17 @@ def _module(entry, file: Path) -> Module:
     if path.is_absolute() or ".." in path.parts:
         raise ExportError(f"{files.name_of(file)} names a module outside its folder ({path}); correct the path.")
     return Module(kind.rsplit(".", 1)[-1], file.parent / path)
+
+
+def _refuse_lost_modules(folder: Path) -> None:
+    """Raises ExportError if there are folders of sentence-transformers' modules that change vectors, but no modules.json that names them."""
+    found = [(re.fullmatch(r"\d+_([A-Z]\w*)", entry.name), entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    lost = [name for match, name in found if match and match[1] not in ("Transformer", "Pooling", "Normalize")]
+    if lost:
+        raise ExportError(
+            f"{folder.name} has the module {lost[0]} of sentence-transformers, but no {MODULES_FILE} that names it; download {MODULES_FILE}, or remove {lost[0]} "
+            "if vectors are used without it."
+        )
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -167,6 +167,16 @@ def test_invalid_modules_files(refused, content, words):
     assert words in refused(lambda folder: write(folder / "modules.json", content))
 
 
+@pytest.mark.parametrize("module", ["2_Dense", "1_SpladePooling", "3_LayerNorm", "10_CNN"])
+def test_modules_that_no_file_names(refused, module):
+    def change(folder):
+        (folder / module).mkdir()
+        (folder / "modules.json").unlink()
+
+    line = refused(change)
+    assert f"the module {module}" in line and "download modules.json" in line
+
+
 @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
 def test_adapters(refused, file):
     line = refused(text(file, "{}"), "llama")
