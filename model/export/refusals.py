@@ -27,6 +27,7 @@ QUANTIZATION_TENSORS = (
 )  # fmt: skip
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "max_position_embeddings")
 OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "sliding_window", "type_vocab_size")
+MAY_BE_ZERO = ("type_vocab_size",)  # gte without token types.
 NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta")
 
 
@@ -84,9 +85,10 @@ def refuse_weights(tensors: dict[str, "Tensor"], folder: Path | None) -> None:
 def _refuse_wrong_types(config: dict) -> None:
     for key in (*SIZES, *OPTIONAL_SIZES):
         value = config.get(key)
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        least = 0 if key in MAY_BE_ZERO else 1
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
         if key in config and not whole and not (value is None and key in OPTIONAL_SIZES):
-            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a whole number above 0; correct it.")
+            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a whole number from {least} on; correct it.")
     for key in NUMBERS:
         value = config.get(key)
         if key in config and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):

@@ -248,6 +248,8 @@ def test_invalid_sizes(refused, kind, key, value):
 @pytest.mark.parametrize(
     "change, kind, words",
     [
+        (config(type_vocab_size=-1), "bert", "type_vocab_size = -1"),
+        (config(type_vocab_size="2"), "bert", "type_vocab_size"),
         (config(num_attention_heads=5), "bert", "does not divide hidden_size"),
         (config(num_attention_heads=7, head_dim=None), "llama", "does not divide hidden_size"),
         (config(num_attention_heads=3, head_dim=16), "llama", "not a multiple"),

@@ -410,6 +410,23 @@ def test_a_padding_token_that_a_text_spells_has_a_position(tmp_path, capsys):
     assert cosine(our_vector(model, "a [PAD] b"), hidden.mean(0)) >= MIN_COSINE
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_a_gte_without_token_types(tmp_path, published):
+    """The published code makes no table of token types if type_vocab_size is 0."""
+    folder = broken.save("gte", tmp_path / "checkpoint", "cls")
+    broken.save_tensors(folder, {name: tensor for name, tensor in broken.tensors(folder).items() if "token_type" not in name})
+    edit(folder / "config.json", type_vocab_size=0)
+    users = users_model(folder)
+    if published:
+        edit(folder / "config.json", model_type="new", architectures=["NewModel"], auto_map={"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"})
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    model = directory.Directory(tmp_path / "out")
+    for text in TEXTS:
+        with torch.no_grad():
+            hidden = users(input_ids=torch.tensor([model.ids(directory.Sample(text))])).last_hidden_state[0]
+        assert cosine(our_vector(model, text), hidden[0]) >= MIN_COSINE
+
+
 def _hub(monkeypatch, repository, cache):
     """Replaces the hub's client by one whose hub has the files of the folder `repository`."""
     names = [file.relative_to(repository).as_posix() for file in repository.rglob("*") if file.is_file()]
