@@ -112,6 +112,20 @@ def test_quantized_weights_that_no_configuration_announces(refused, change, tens
     assert "the checkpoint is quantized" in line and tensor in line
 
 
+@pytest.mark.parametrize("value, dtype", [(float("inf"), torch.float16), (float("-inf"), torch.float32), (float("nan"), torch.bfloat16)])
+@pytest.mark.parametrize("kind, tensor, weight", [("bert", "embeddings.word_embeddings.weight", "embeddings.word"), ("llama", "embed_tokens.weight", "embeddings.word")])
+def test_weights_that_are_not_finite(refused, kind, tensor, weight, value, dtype):
+    """No text of the check has the last token."""
+
+    def change(folder):
+        content = {name: tensor.to(dtype) for name, tensor in broken.tensors(folder).items()}
+        content[tensor][-1, 3] = value
+        broken.save_tensors(folder, content)
+
+    line = refused(change, kind)
+    assert "not all finite" in line and weight in line
+
+
 @pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json", "hf_quant_config.json"])
 def test_files_of_quantizers(refused, file):
     assert file in refused(text(file, '{"bits": 4}'), "llama")
