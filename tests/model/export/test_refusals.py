@@ -402,6 +402,21 @@ def test_tokenizers_that_cannot_be_loaded(refused):
     assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
 
 
+@pytest.mark.parametrize("with_modules", [True, False])
+def test_token_types_other_than_0(refused, with_modules):
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        for part in content["post_processor"]["single"]:
+            for settings in part.values():
+                settings["type_id"] = 1
+        write(folder / "tokenizer.json", content)
+        edit(folder / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+        if not with_modules:
+            (folder / "modules.json").unlink()
+
+    assert "token types other than 0" in refused(change)
+
+
 def test_weights_of_another_configuration(refused):
     def change(folder):
         content = broken.tensors(folder)
