@@ -46,7 +46,7 @@ def read_json(file: Path, kind: type = dict):
         return kind()
     try:
         content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # Also for numbers of thousands of digits, and for arrays nested as deeply.
         raise ExportError(f"{name_of(file)} is not JSON ({error}); download it again.") from None
     if not isinstance(content, kind):
         wanted = "an object" if kind is dict else "an array"

@@ -38,5 +38,5 @@ def is_current(folder: Path, request: dict) -> bool:
             return False
         expected = {name: content["files"][name] for name in (ENCODER, TOKENIZER)} | content["files"]
         return all(sha256_of(folder / name) == sum_of_file for name, sum_of_file in expected.items())
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError):  # ValueError: not UTF-8, or a date such as 2026-13-01.
         return False

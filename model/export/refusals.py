@@ -95,6 +95,9 @@ def _refuse_wrong_types(config: dict) -> None:
             raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a number above 0; correct it.")
     if not isinstance(config.get("model_type", ""), str):
         raise ExportError(f"config.json says model_type = {json.dumps(config['model_type'])[:80]}, which must be an architecture's name; correct it.")
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ExportError(f"config.json says architectures = {json.dumps(classes)[:80]}, which must be an array of names; correct it.")
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(config.get(key, {}), (dict, type(None))):
             raise ExportError(f"config.json says {key} = {json.dumps(config[key])[:80]}, which must be an object; correct it.")

@@ -66,6 +66,14 @@ def test_a_second_export_changes_nothing_until_something_differs(tiny, tmp_path,
     assert manifest_of(out)["trained_window"] == manifest_of(out)["plain_limit"] == 20
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"exporter: 2026-13-01\n", b"[" * 20_000, b"- 1", b""], ids=lambda content: str(content[:9]))
+def test_a_damaged_manifest_is_written_anew(tiny, tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "longembed-model.yaml").write_bytes(content)
+    assert main([str(tiny), "--out", str(out)]) == 0 and manifest_of(out)["name"] == "tiny-bert"
+
+
 @pytest.mark.parametrize(
     "save, file",
     [

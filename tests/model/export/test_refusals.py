@@ -2,6 +2,7 @@
 traceback."""
 
 import json
+import math
 
 import broken_checkpoints as broken
 import pytest
@@ -271,6 +272,8 @@ def test_invalid_sizes(refused, kind, key, value):
         (config(layer_norm_eps="1e-12"), "bert", "layer_norm_eps"),
         (config(model_type=None), "bert", "model_type"),
         (config(model_type=["bert"]), "bert", "model_type"),
+        (config(architectures="BertModel"), "bert", "architectures"),
+        (config(architectures=[["BertModel"]]), "bert", "architectures"),
         (config(hidden_act=None), "bert", "hidden_act"),
         (config(num_key_value_heads="2"), "llama", "num_key_value_heads"),
         (config(num_hidden_layers=2), "bert", "num_hidden_layers"),
@@ -288,7 +291,7 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
     [
         (settings(max_seq_length="512"), "max_seq_length"), (settings(max_seq_length=0), "max_seq_length = 0"), (settings(max_seq_length=-1), "max_seq_length"),
         (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"),
-        (settings(max_seq_length=[32]), "max_seq_length"), (tokenizer_config(model_max_length="32"), "model_max_length"),
+        (settings(max_seq_length=[32]), "max_seq_length"), (settings(max_seq_length=math.nan), "max_seq_length = nan"), (tokenizer_config(model_max_length=math.nan), "model_max_length = nan"), (tokenizer_config(model_max_length="32"), "model_max_length"),
         (tokenizer_config(model_max_length=0), "model_max_length = 0"), (settings(max_seq_length=2), "trained window of 2"),
         (settings(do_lower_case=True), "do_lower_case"), (settings(model_args={"is_causal": False}), "model_args"),
         (settings(tokenizer_args={"use_fast": False}), "tokenizer_args"), (settings(config_args={"hidden_act": "relu"}), "config_args"),
@@ -327,7 +330,7 @@ def test_half_downloads(refused, file, share):
     assert file in line and ("download it again" in line or "has no config.json" in line)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "7", '"text"', "{", "not json", "\ufeff{}"])
+@pytest.mark.parametrize("content", ["[]", "null", "7", '"text"', "{", "not json", "\ufeff{}", '{"a": ' + "1" * 5000 + "}", "[" * 100_000], ids=lambda content: content[:9])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"])
 def test_files_that_are_no_object(refused, file, content):
     assert file in refused(text(file, content))
