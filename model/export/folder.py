@@ -18,6 +18,7 @@ SPLADE_MODULES = ["Transformer", "SpladePooling"]
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
+TOKENIZER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model")  # Files that transformers converts if there is no tokenizer.json.
 POOLING_FOLDER = "1_Pooling"  # Used if there is no modules.json.
 LARGEST_WINDOW = 1 << 31  # transformers writes 1e30 for "no limit".
 
@@ -331,6 +332,9 @@ def _tokenizer(folder: Path) -> str:
     """Returns the text of tokenizer.json. If the tokenizer is in other files, transformers converts them."""
     file = folder / "tokenizer.json"
     if not file.is_file():
+        for pattern in TOKENIZER_FILES:
+            for other in folder.glob(pattern):
+                files.refuse_pointer(other)
         return reference.tokenizer(folder)["tokenizer"]
     files.read_json(file)
     return files.read_text(file)

@@ -405,6 +405,25 @@ def test_tokenizers_that_cannot_be_loaded(refused):
     assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
 
 
+def test_a_token_beyond_the_model_s_rows_in_a_vocabulary_with_gaps(refused):
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["model"]["vocab"]["##rare"] = 300
+        write(folder / "tokenizer.json", content)
+
+    assert "the tokenizer has 301 ids" in refused(change)
+
+
+@pytest.mark.parametrize("content, words", [(LFS_POINTER, "vocab.txt is a git-LFS pointer"), ("a\nb\n", "cannot be used")])
+def test_vocabularies_that_are_not_whole(refused, content, words):
+    def change(folder):
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").write_text(content)
+        write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+
+    assert words in refused(change)
+
+
 @pytest.mark.parametrize("with_modules", [True, False])
 def test_token_types_other_than_0(refused, with_modules):
     def change(folder):
