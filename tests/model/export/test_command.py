@@ -149,6 +149,7 @@ def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
     "arguments, message",
     [
         (["--trained-window", "41"], "does not fit this model's 40 positions"),
+        (["--name", ""], "--name is empty"),
         (["--prompt", "query"], "not of the form NAME=TEXT"),
         (["--recommended-extension", "{windows"], "--recommended-extension '{windows' is not JSON"),
         (["--recommended-extension", "[]"], "--recommended-extension '[]' is not a JSON object"),
