@@ -98,6 +98,14 @@ def test_cls_pooling_and_the_window_come_from_sentence_transformers_files(tmp_pa
     assert content["input_types"] == {"QUERY": "query", "DOCUMENT": "document"}
 
 
+def test_the_manifest_has_no_escape_that_the_server_s_reader_lacks(tiny, tmp_path):
+    """yaml-cpp reads \\N and \\_ as bytes that are not UTF-8."""
+    text = "a\x85b\xa0c\u2028d\ufeffe\n\tf"
+    assert main([str(tiny), "--out", str(tmp_path / "out"), "--prompt", f"query={text}"]) == 0
+    written = (tmp_path / "out" / "longembed-model.yaml").read_text(encoding="utf-8")
+    assert "\\x85" in written and "\\N" not in written and "\\_" not in written and manifest_of(tmp_path / "out")["prompts"] == {"query": text}
+
+
 def test_a_known_name_brings_its_prompts(tiny, tmp_path):
     main([str(tiny), "--out", str(tmp_path / "out"), "--name", "e5-base", "--trained-window", "40"])
     assert manifest_of(tmp_path / "out")["prompts"] == {"query": "query: ", "passage": "passage: "}
