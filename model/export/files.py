@@ -22,6 +22,14 @@ def name_of(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
 
 
+def is_there(file: Path) -> bool:
+    """Returns whether a file exists. Raises ExportError for a link to nothing, such as in a copy of the hub's cache without its blobs, because without the file
+    a default would apply."""
+    if file.is_symlink() and not file.exists():
+        raise ExportError(f"{name_of(file)} is a link to {file.readlink()}, which is not there; copy the checkpoint together with the files behind its links (cp -rL).")
+    return file.is_file()
+
+
 def read_bytes(file: Path) -> bytes:
     refuse_pointer(file)
     return file.read_bytes()
@@ -42,7 +50,7 @@ def refuse_pointer(file: Path) -> None:
 
 def read_json(file: Path, kind: type = dict):
     """Returns the file's content, which must be a JSON object (or an array if `kind` is list). Returns an empty one if the file does not exist."""
-    if not file.is_file():
+    if not is_there(file):
         return kind()
     try:
         content = json.loads(read_text(file))
@@ -81,7 +89,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Returns the weight files that transformers reads: a single file, or the shards in an index."""
     for name in WEIGHT_FILES:
         file = folder / name
-        if file.is_file():
+        if is_there(file):
             return [folder / shard for shard in sorted(set(_weight_map(file).values()))] if name.endswith(".json") else [file]
     others = _weights_beside(folder, used=[])
     if others:
@@ -115,7 +123,7 @@ def read_tensors(folder: Path) -> dict[str, "Tensor"]:
     files = weight_files(folder)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        if not file.is_file():
+        if not is_there(file):
             raise ExportError(f"{name_of(file)} is not there, though the index of the weights names it; download the rest of the checkpoint.")
         refuse_pointer(file)
         tensors |= _safetensors(file) if file.suffix == ".safetensors" else pickled_tensors(file)

@@ -106,7 +106,7 @@ def transformer_folder(folder: Path) -> Path:
     """Returns the folder of config.json, weights and tokenizer."""
     modules = read_modules(folder)
     transformer = modules[0].folder if modules else folder
-    if not (transformer / "config.json").is_file():
+    if not files.is_there(transformer / "config.json"):
         elsewhere = sorted(file.parent.name for file in folder.glob("*/config.json") if "model_type" in files.read_json(file))
         if modules and elsewhere:
             raise ExportError(f"{MODULES_FILE} says that the Transformer's files are in {transformer.name}, but they are in {elsewhere[0]}; correct the path.")
@@ -217,7 +217,7 @@ def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Pat
     """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first existing one of SETTINGS_FILES. `splade`: the
     module's token vectors are logits. `multi_vector`: settings that colbert.py reads are allowed."""
     task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
-    file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), folder / SETTINGS_FILES[0])
+    file = next((folder / name for name in SETTINGS_FILES if files.is_there(folder / name)), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
     if settings.get("do_lower_case"):
         raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
@@ -268,7 +268,7 @@ def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokeniz
 def _pooling(folder: Path, modules: list[Module]) -> tuple[str | None, str | None]:
     """Returns (pooling, None), or (None, reason) if the pooling is not supported, or (None, None) if no file sets it."""
     file = (modules[1].folder if modules else folder / POOLING_FOLDER) / "config.json"
-    if not file.is_file():
+    if not files.is_there(file):
         return (None, f"{MODULES_FILE} names the pooling module {file.parent.name}, and {files.name_of(file)} is not there; download it") if modules else (None, None)
     config = files.read_json(file)
     if config.get("include_prompt", True) is not True:
@@ -330,6 +330,8 @@ def _dimensions(file: Path, content: dict) -> list[int]:
 
 def _tokenizer(folder: Path) -> str:
     """Returns the text of tokenizer.json. If the tokenizer is in other files, transformers converts them."""
+    for other in folder.glob("*.json"):
+        files.is_there(other)
     file = folder / "tokenizer.json"
     if not file.is_file():
         for pattern in TOKENIZER_FILES:

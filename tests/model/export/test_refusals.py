@@ -323,6 +323,20 @@ def test_git_lfs_pointers(refused, file):
     assert file in line and "git lfs pull" in line
 
 
+@pytest.mark.parametrize("file", [*FILES, "config_sentence_transformers.json", "sentence_bert_config.json", "special_tokens_map.json", "model.safetensors.index.json", "sparse_linear.pt"])
+def test_links_to_nothing(refused, file):
+    """As in a copy of the hub's cache without its blobs."""
+
+    def change(folder):
+        (folder / file).unlink(missing_ok=True)
+        (folder / file).symlink_to("../../blobs/0a1b")
+        if "index" in file:
+            (folder / "model.safetensors").unlink()
+
+    line = refused(change)
+    assert f"{file} is a link to ../../blobs/0a1b, which is not there" in line
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 def test_half_downloads(refused, file, share):
