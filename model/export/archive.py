@@ -39,11 +39,13 @@ class _Content:
     def storage(self) -> torch.UntypedStorage:
         value = self._weight.narrow_value() if self.dtype in PRECISIONS else self._weight.value()
         tensor = value.detach().to(self.dtype).contiguous()
-        self._refuse_not_finite(tensor)
+        self._refuse_unusable(tensor)
         return (tensor if tensor.untyped_storage().nbytes() == self.bytes else tensor.clone()).untyped_storage()
 
-    def _refuse_not_finite(self, tensor: torch.Tensor) -> None:
-        """Raises ExportError for NaN and infinity. The check would not find them in a row that none of its texts needs. Makes no copy of the tensor."""
+    def _refuse_unusable(self, tensor: torch.Tensor) -> None:
+        """Raises ExportError for an empty weight, NaN and infinity. The check would not find them in a row that none of its texts needs. Makes no copy of the tensor."""
+        if not tensor.numel():
+            raise ExportError(f"the checkpoint has an empty weight ({self._name} of the graph); take its weights from the original checkpoint.")
         if not all(math.isfinite(bound) for bound in tensor.aminmax()):  # Both bounds are NaN if one of the numbers is.
             raise ExportError(
                 f"the checkpoint's weights are not all finite numbers ({self._name} of the graph has NaN or infinity), so some texts would get no vector; take them from "

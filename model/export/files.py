@@ -169,8 +169,12 @@ def pickled_tensors(file: Path) -> dict[str, "Tensor"]:
         raise ExportError(f"{name_of(file)} holds pickled objects instead of tensors alone, and reading it would run its code; {advice}.") from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise ExportError(f"{name_of(file)} is not a whole PyTorch file ({_first_line(error)}); download it again.") from None
-    if not isinstance(content, dict) or not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items()):
         raise ExportError(f"{name_of(file)} is not a mapping of names to tensors; {advice}.")
+    for name, tensor in content.items():
+        if tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided:
+            kind = "quantized" if tensor.is_quantized else "without content" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+            raise ExportError(f"{name_of(file)} holds the tensor {name}, which is {kind} instead of plain numbers; export the checkpoint that it was made from.")
     return content
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 import tiny_colbert
@@ -72,6 +73,15 @@ def test_a_damaged_manifest_is_written_anew(tiny, tmp_path, content):
     out.mkdir()
     (out / "longembed-model.yaml").write_bytes(content)
     assert main([str(tiny), "--out", str(out)]) == 0 and manifest_of(out)["name"] == "tiny-bert"
+
+
+@pytest.mark.parametrize("name", [b"mod\xe8le", b"model/\xe8.json"])
+def test_names_that_are_not_utf8_are_refused(tmp_path, capsys, name):
+    folder = save_checkpoint(tmp_path / "model").rename(tmp_path / os.fsdecode(name.split(b"/")[0]))
+    if name.endswith(b".json"):
+        (tmp_path / os.fsdecode(name)).write_text("{}")
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert "is not UTF-8; rename it" in refusal(capsys)
 
 
 @pytest.mark.parametrize(
