@@ -118,6 +118,8 @@ def read_modules(folder: Path) -> list[Module]:
     """Returns the modules of modules.json, or [] if the folder has none. Raises ExportError if they are not supported."""
     file = folder / MODULES_FILE
     entries = files.read_json(file, list)
+    if not entries and file.is_file():
+        raise ExportError(f"{files.name_of(file)} names no modules; download it again, or remove it.")
     modules = [_module(entry, file) for entry in entries]
     kinds = kinds_of(modules)
     if kinds == SPLADE_MODULES or is_multi_vector(folder, modules):

@@ -173,6 +173,7 @@ def test_modules_in_another_order(refused, entries):
         ([{"type": SENTENCE + "Transformer", "path": None}], "instead of a module's type and path"),
         ([{"path": ""}], "instead of a module's type and path"),
         (["Transformer"], "instead of a module's type and path"),
+        ([], "names no modules"),
         ([{"type": SENTENCE + "Transformer", "path": "", "kwargs": ["task"]}], "kwargs"),
         ({"0": "Transformer"}, "holds an object instead of an array"),
         (None, "holds null instead of an array"),
