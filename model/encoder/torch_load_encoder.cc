@@ -2,8 +2,10 @@
 #include <torch/script.h>
 #include <torch/version.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -14,6 +16,7 @@
 #include "model/encoder/torch_archive.h"
 #include "model/encoder/torch_device.h"
 #include "model/encoder/torch_encoder.h"
+#include "model/encoder/torch_graph.h"
 #include "model/encoder/torch_lowering.h"
 #include "model/errors/errors.h"
 #include "system/return_if_error.h"
@@ -25,6 +28,46 @@ namespace {
 // the arguments of forward().
 constexpr char kApeSignature[] = "\"ape-v1\"";
 constexpr char kRopeSignature[] = "\"rope-v1\"";
+
+// A size that both the graph and the manifest have.
+struct Size {
+  const char* key;  // The manifest's key.
+  int64_t of_graph;
+  int64_t of_manifest;
+};
+
+// Throws torch's exceptions.
+std::vector<Size> SizesOf(const torch::jit::Module& graph, const ModelManifest& manifest) {
+  const torch::jit::Module embeddings = graph.attr("embeddings").toModule();
+  const torch::jit::Module pooling = graph.attr("pooling").toModule();
+  const at::Tensor word = embeddings.attr("word").toTensor();
+  const size_t layers = graph.attr("layers").toModule().children().size();
+  int64_t vector_size = word.size(1);
+  if (ClassOf(pooling) == "DensePooling") {
+    for (const torch::jit::Module& head : pooling.attr("heads").toModule().children()) {
+      vector_size = head.attr("linear").toModule().attr("weight").toTensor().size(0);
+    }
+  }
+  std::vector<Size> sizes{{"vocabulary_size", word.size(0), manifest.vocabulary_size},
+                          {"hidden_size", word.size(1), manifest.hidden_size},
+                          {"layers", static_cast<int64_t>(layers), manifest.layers},
+                          {"vector_size", vector_size, manifest.vector_size}};
+  if (manifest.family == Family::kApe) {
+    sizes.push_back({"position_rows", embeddings.attr("position").toTensor().size(0), manifest.position_rows});
+  }
+  return sizes;
+}
+
+// Compares the graph with a manifest that was perhaps edited. Beyond the end of a vector there is other memory, and
+// positions beyond the table would all get its last row. Throws torch's exceptions.
+absl::Status CheckSizes(const std::string& path, const torch::jit::Module& graph, const ModelManifest& manifest) {
+  for (const Size& size : SizesOf(graph, manifest)) {
+    if (size.of_graph == size.of_manifest) continue;
+    return ModelDirectoryError(path, absl::StrCat("has ", size.key, " ", size.of_graph, ", the manifest says ",
+                                                  size.of_manifest, "; export the model again"));
+  }
+  return absl::OkStatus();
+}
 
 // Returns the dtype of the weights for LibTorch's kernels. The graph itself keeps in float32 the tables and sums that
 // need it.
@@ -77,6 +120,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> Load(const std::string& path, const Mod
     return ModelDirectoryError(path, absl::StrCat("was not exported for this build (signature ", signature,
                                                   " is missing); export the model again"));
   }
+  RETURN_IF_ERROR(CheckSizes(path, loaded->module, manifest));
   if (device.is_cpu() && options.engine == Engine::kAuto) {
     absl::StatusOr<std::unique_ptr<Encoder>> encoder = LoadNative(path, options);
     if (absl::IsDataLoss(encoder.status())) return ModelDirectoryError(path, std::string(encoder.status().message()));

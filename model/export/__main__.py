@@ -82,6 +82,8 @@ def embed_texts_program(given: Path | None) -> Path | None:
 
 def overrides_of(options: argparse.Namespace) -> dict:
     """Returns the settings that the command line gives."""
+    if options.name == "":
+        raise ExportError("--name is empty; give the name that requests use, or leave the option out.")
     prompts = {}
     for prompt in options.prompt:
         name, equals, text = prompt.partition("=")

@@ -7,6 +7,7 @@ content of a storage, and data.pkl has its length.
 
 import io
 import json
+import math
 import pickletools
 import struct
 import sys
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from model.export.deferred import Deferred
+from model.export.errors import ExportError
 
 CONTRACT_FILE = "longembed.json"  # Describes the arguments of the graph. The loader reads it first.
 MARK = b"deferred"  # Beginning of a stand-in's content, followed by its number.
@@ -29,15 +31,26 @@ PROGRESS_BYTES = 2 << 30  # Bytes per line of progress.
 class _Content:
     """The content of one storage of the archive, computed when it is written."""
 
-    def __init__(self, weight: Deferred, dtype: torch.dtype):
-        self._weight, self.dtype = weight, dtype
+    def __init__(self, name: str, weight: Deferred, dtype: torch.dtype):
+        self._name, self._weight, self.dtype = name, weight, dtype
         self.elements = weight.numel()
         self.bytes = self.elements * dtype.itemsize
 
     def storage(self) -> torch.UntypedStorage:
         value = self._weight.narrow_value() if self.dtype in PRECISIONS else self._weight.value()
         tensor = value.detach().to(self.dtype).contiguous()
+        self._refuse_unusable(tensor)
         return (tensor if tensor.untyped_storage().nbytes() == self.bytes else tensor.clone()).untyped_storage()
+
+    def _refuse_unusable(self, tensor: torch.Tensor) -> None:
+        """Raises ExportError for an empty weight, NaN and infinity. The check would not find them in a row that none of its texts needs. Makes no copy of the tensor."""
+        if not tensor.numel():
+            raise ExportError(f"the checkpoint has an empty weight ({self._name} of the graph); take its weights from the original checkpoint.")
+        if not all(math.isfinite(bound) for bound in tensor.aminmax()):  # Both bounds are NaN if one of the numbers is.
+            raise ExportError(
+                f"the checkpoint's weights are not all finite numbers ({self._name} of the graph has NaN or infinity), so some texts would get no vector; take them from "
+                "the original checkpoint, or save it again in float32 or bfloat16."
+            )
 
 
 def save(graph: nn.Module, contract: dict, to: Path | BinaryIO, narrow: bool = True) -> str:
@@ -54,13 +67,14 @@ def save(graph: nn.Module, contract: dict, to: Path | BinaryIO, narrow: bool = T
 
 def _put_stand_ins(graph: nn.Module, narrow: bool) -> list[_Content]:
     """Replaces the graph's weights by stand-ins, and returns their contents by number. A weight that several parts share remains shared."""
-    weights = {id(weight): weight for module in graph.modules() for weight in module._parameters.values() if weight is not None}
+    named = {id(weight): (name, weight) for name, weight in graph.named_parameters()}  # Each weight once, with the first of its names.
+    weights = {key: weight for key, (_, weight) in named.items()}
     deferred = [weight if isinstance(weight, Deferred) else Deferred.of_tensor(weight.detach()) for weight in weights.values()]
     dtype = _common_dtype(deferred) if narrow else torch.float32
     stand_ins = {key: _stand_in(number, weight.shape, dtype) for number, (key, weight) in enumerate(weights.items())}
     for module in graph.modules():
         module._parameters.update({name: stand_ins[id(weight)] for name, weight in module._parameters.items() if weight is not None})
-    return [_Content(weight, dtype) for weight in deferred]
+    return [_Content(name, weight, dtype) for (name, _), weight in zip(named.values(), deferred)]
 
 
 def _common_dtype(weights: list[Deferred]) -> torch.dtype:

@@ -160,10 +160,11 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     """Returns the manifest without its version, exporter and files. The command line has precedence over the checkpoint's files and the table of known
     checkpoints."""
     known = known_of(source, overrides)
-    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer = text_side.parse(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
-    if tokenizer.get_vocab_size() > sizes["vocabulary_size"]:
-        raise ExportError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, but the model has {sizes['vocabulary_size']}; they do not belong together.")
+    ids = text_side.largest_id(tokenizer) + 1
+    if ids > sizes["vocabulary_size"]:
+        raise ExportError(f"the tokenizer has {ids} ids, but the model has rows for {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
     vector_size = heads.vector_size(sizes["hidden_size"], dense_layers(checkpoint))
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)

@@ -22,6 +22,14 @@ def name_of(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
 
 
+def is_there(file: Path) -> bool:
+    """Returns whether a file exists. Raises ExportError for a link to nothing, such as in a copy of the hub's cache without its blobs, because without the file
+    a default would apply."""
+    if file.is_symlink() and not file.exists():
+        raise ExportError(f"{name_of(file)} is a link to {file.readlink()}, which is not there; copy the checkpoint together with the files behind its links (cp -rL).")
+    return file.is_file()
+
+
 def read_bytes(file: Path) -> bytes:
     refuse_pointer(file)
     return file.read_bytes()
@@ -42,11 +50,11 @@ def refuse_pointer(file: Path) -> None:
 
 def read_json(file: Path, kind: type = dict):
     """Returns the file's content, which must be a JSON object (or an array if `kind` is list). Returns an empty one if the file does not exist."""
-    if not file.is_file():
+    if not is_there(file):
         return kind()
     try:
         content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # Also for numbers of thousands of digits, and for arrays nested as deeply.
         raise ExportError(f"{name_of(file)} is not JSON ({error}); download it again.") from None
     if not isinstance(content, kind):
         wanted = "an object" if kind is dict else "an array"
@@ -81,7 +89,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Returns the weight files that transformers reads: a single file, or the shards in an index."""
     for name in WEIGHT_FILES:
         file = folder / name
-        if file.is_file():
+        if is_there(file):
             return [folder / shard for shard in sorted(set(_weight_map(file).values()))] if name.endswith(".json") else [file]
     others = _weights_beside(folder, used=[])
     if others:
@@ -115,7 +123,7 @@ def read_tensors(folder: Path) -> dict[str, "Tensor"]:
     files = weight_files(folder)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        if not file.is_file():
+        if not is_there(file):
             raise ExportError(f"{name_of(file)} is not there, though the index of the weights names it; download the rest of the checkpoint.")
         refuse_pointer(file)
         tensors |= _safetensors(file) if file.suffix == ".safetensors" else pickled_tensors(file)
@@ -161,8 +169,12 @@ def pickled_tensors(file: Path) -> dict[str, "Tensor"]:
         raise ExportError(f"{name_of(file)} holds pickled objects instead of tensors alone, and reading it would run its code; {advice}.") from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise ExportError(f"{name_of(file)} is not a whole PyTorch file ({_first_line(error)}); download it again.") from None
-    if not isinstance(content, dict) or not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items()):
         raise ExportError(f"{name_of(file)} is not a mapping of names to tensors; {advice}.")
+    for name, tensor in content.items():
+        if tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided:
+            kind = "quantized" if tensor.is_quantized else "without content" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+            raise ExportError(f"{name_of(file)} holds the tensor {name}, which is {kind} instead of plain numbers; export the checkpoint that it was made from.")
     return content
 
 

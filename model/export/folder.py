@@ -4,6 +4,7 @@ Raises an ExportError with the setting's name if a setting is not supported. Set
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ SPLADE_MODULES = ["Transformer", "SpladePooling"]
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 SETTINGS_FILES = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"))
-OLD_TRANSFORMER_FOLDER = "0_Transformer"  # Used before sentence-transformers 1.0, which writes the first module to the root folder.
+TOKENIZER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model")  # Files that transformers converts if there is no tokenizer.json.
 POOLING_FOLDER = "1_Pooling"  # Used if there is no modules.json.
 LARGEST_WINDOW = 1 << 31  # transformers writes 1e30 for "no limit".
 
@@ -70,6 +71,8 @@ def read_directory(folder: Path) -> Checkpoint:
     """Reads a Hugging Face or sentence-transformers checkpoint."""
     _refuse_adapter(folder)
     modules = read_modules(folder)
+    if not modules:
+        _refuse_lost_modules(folder)
     transformer = transformer_folder(folder)
     _refuse_adapter(transformer)
     config = files.read_json(transformer / "config.json")
@@ -103,7 +106,7 @@ def transformer_folder(folder: Path) -> Path:
     """Returns the folder of config.json, weights and tokenizer."""
     modules = read_modules(folder)
     transformer = modules[0].folder if modules else folder
-    if not (transformer / "config.json").is_file():
+    if not files.is_there(transformer / "config.json"):
         elsewhere = sorted(file.parent.name for file in folder.glob("*/config.json") if "model_type" in files.read_json(file))
         if modules and elsewhere:
             raise ExportError(f"{MODULES_FILE} says that the Transformer's files are in {transformer.name}, but they are in {elsewhere[0]}; correct the path.")
@@ -115,6 +118,8 @@ def read_modules(folder: Path) -> list[Module]:
     """Returns the modules of modules.json, or [] if the folder has none. Raises ExportError if they are not supported."""
     file = folder / MODULES_FILE
     entries = files.read_json(file, list)
+    if not entries and file.is_file():
+        raise ExportError(f"{files.name_of(file)} names no modules; download it again, or remove it.")
     modules = [_module(entry, file) for entry in entries]
     kinds = kinds_of(modules)
     if kinds == SPLADE_MODULES or is_multi_vector(folder, modules):
@@ -190,6 +195,17 @@ def _module(entry, file: Path) -> Module:
     return Module(kind.rsplit(".", 1)[-1], file.parent / path)
 
 
+def _refuse_lost_modules(folder: Path) -> None:
+    """Raises ExportError if there are folders of sentence-transformers' modules that change vectors, but no modules.json that names them."""
+    found = [(re.fullmatch(r"\d+_([A-Z]\w*)", entry.name), entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    lost = [name for match, name in found if match and match[1] not in ("Transformer", "Pooling", "Normalize")]
+    if lost:
+        raise ExportError(
+            f"{folder.name} has the module {lost[0]} of sentence-transformers, but no {MODULES_FILE} that names it; download {MODULES_FILE}, or remove {lost[0]} "
+            "if vectors are used without it."
+        )
+
+
 def _refuse_adapter(folder: Path) -> None:
     adapters = sorted(file.name for file in folder.glob("adapter_*") if file.suffix in (".json", ".safetensors", ".bin"))
     if adapters:
@@ -203,7 +219,7 @@ def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Pat
     """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first existing one of SETTINGS_FILES. `splade`: the
     module's token vectors are logits. `multi_vector`: settings that colbert.py reads are allowed."""
     task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
-    file = next((folder / name for name in SETTINGS_FILES if (folder / name).is_file()), folder / SETTINGS_FILES[0])
+    file = next((folder / name for name in SETTINGS_FILES if files.is_there(folder / name)), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
     if settings.get("do_lower_case"):
         raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
@@ -245,7 +261,7 @@ def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokeniz
         limit = files.value(content, key, (int, float), file, "a number of tokens")
         if limit is None or limit >= LARGEST_WINDOW:
             continue
-        if limit < 1 or limit != int(limit):
+        if not limit >= 1 or limit != int(limit):  # The first is also true for NaN.
             raise ExportError(f"{files.name_of(file)} says {key} = {limit}, which must be a whole number of tokens; correct it or give --trained-window.")
         return int(limit), f"{key} of {file.name}"
     return None, None
@@ -254,7 +270,7 @@ def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokeniz
 def _pooling(folder: Path, modules: list[Module]) -> tuple[str | None, str | None]:
     """Returns (pooling, None), or (None, reason) if the pooling is not supported, or (None, None) if no file sets it."""
     file = (modules[1].folder if modules else folder / POOLING_FOLDER) / "config.json"
-    if not file.is_file():
+    if not files.is_there(file):
         return (None, f"{MODULES_FILE} names the pooling module {file.parent.name}, and {files.name_of(file)} is not there; download it") if modules else (None, None)
     config = files.read_json(file)
     if config.get("include_prompt", True) is not True:
@@ -316,8 +332,13 @@ def _dimensions(file: Path, content: dict) -> list[int]:
 
 def _tokenizer(folder: Path) -> str:
     """Returns the text of tokenizer.json. If the tokenizer is in other files, transformers converts them."""
+    for other in folder.glob("*.json"):
+        files.is_there(other)
     file = folder / "tokenizer.json"
     if not file.is_file():
+        for pattern in TOKENIZER_FILES:
+            for other in folder.glob(pattern):
+                files.refuse_pointer(other)
         return reference.tokenizer(folder)["tokenizer"]
     files.read_json(file)
     return files.read_text(file)

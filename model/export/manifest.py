@@ -14,8 +14,11 @@ FORMAT_VERSION = 1
 EXPORTER_VERSION = 7  # Increase it whenever the same checkpoint would give different files.
 
 
-class _WithoutAliases(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):
     """A dumper without aliases, which the reader does not support. A value that occurs twice is written twice."""
+
+    # A copy without \N and \_ (U+0085 and U+00A0), which the reader does not support either. They are written as \x85 and \xA0.
+    ESCAPE_REPLACEMENTS = {character: name for character, name in yaml.SafeDumper.ESCAPE_REPLACEMENTS.items() if name not in ("N", "_")}
 
     def ignore_aliases(self, data) -> bool:
         return True
@@ -25,7 +28,7 @@ def write(folder: Path, content: dict) -> None:
     """Writes `content` and the SHA-256 sums of the directory's files."""
     files = {name: sha256_of(folder / name) for name in (ENCODER, TOKENIZER, SPARSE_HEAD) if (folder / name).is_file()}
     full = {"format_version": FORMAT_VERSION, **content, "files": files}
-    text = yaml.dump(full, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    text = yaml.dump(full, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
@@ -38,5 +41,5 @@ def is_current(folder: Path, request: dict) -> bool:
             return False
         expected = {name: content["files"][name] for name in (ENCODER, TOKENIZER)} | content["files"]
         return all(sha256_of(folder / name) == sum_of_file for name, sum_of_file in expected.items())
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError):  # ValueError: not UTF-8, or a date such as 2026-13-01.
         return False

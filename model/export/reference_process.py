@@ -6,6 +6,7 @@ Does not use the exporter, except for architectures that transformers lacks, whe
 
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -42,7 +43,10 @@ class TransformersReference:
         return self._cut(text, limit + 1)[:-1] if has_one and not wanted else self._cut(text, limit)
 
     def _cut(self, text: str, limit: int) -> list[int]:
-        return list(self.tokenizer(text, truncation=True, max_length=limit)["input_ids"])
+        given = self.tokenizer(text, truncation=True, max_length=limit)
+        if any(given.get("token_type_ids", ())) and "token_type_ids" in inspect.signature(self.model.forward).parameters:
+            raise ValueError("its tokenizer gives token types other than 0, which are not exported")
+        return list(given["input_ids"])
 
     def run(self, ids: list[int]):
         positions = self._torch.arange(len(ids)).unsqueeze(0)

@@ -27,6 +27,7 @@ QUANTIZATION_TENSORS = (
 )  # fmt: skip
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "max_position_embeddings")
 OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "sliding_window", "type_vocab_size")
+MAY_BE_ZERO = ("type_vocab_size",)  # gte without token types.
 NUMBERS = ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta")
 
 
@@ -84,15 +85,19 @@ def refuse_weights(tensors: dict[str, "Tensor"], folder: Path | None) -> None:
 def _refuse_wrong_types(config: dict) -> None:
     for key in (*SIZES, *OPTIONAL_SIZES):
         value = config.get(key)
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        least = 0 if key in MAY_BE_ZERO else 1
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
         if key in config and not whole and not (value is None and key in OPTIONAL_SIZES):
-            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a whole number above 0; correct it.")
+            raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a whole number from {least} on; correct it.")
     for key in NUMBERS:
         value = config.get(key)
         if key in config and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
             raise ExportError(f"config.json says {key} = {json.dumps(value)[:80]}, which must be a number above 0; correct it.")
     if not isinstance(config.get("model_type", ""), str):
         raise ExportError(f"config.json says model_type = {json.dumps(config['model_type'])[:80]}, which must be an architecture's name; correct it.")
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ExportError(f"config.json says architectures = {json.dumps(classes)[:80]}, which must be an array of names; correct it.")
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(config.get(key, {}), (dict, type(None))):
             raise ExportError(f"config.json says {key} = {json.dumps(config[key])[:80]}, which must be an object; correct it.")

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Protocol
+from typing import Callable, Protocol
 
-from model.export import checkpoints, files
+from model.export import checkpoints, colbert, files
 from model.export.errors import ExportError
-from model.export.folder import OLD_TRANSFORMER_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
+from model.export.folder import POOLING_FOLDER, Checkpoint, read_directory, read_modules, transformer_folder
 
-SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")  # Files of a folder that are read, except weights.
+SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model", colbert.METADATA_FILE)  # Files of a folder that are read, except weights.
 
 
 class Source(Protocol):
@@ -98,6 +98,8 @@ class DirectorySource:
     def __init__(self, path: Path):
         self._path = path.resolve()
         self.default_name = self._path.name
+        if strange := [name for name in (*self._path.parts, *(file.name for file in self._path.iterdir())) if not _is_utf8(name)]:
+            raise ExportError(f"the name {strange[0]!r} in {str(self._path)!r} is not UTF-8; rename it.")
         lines = (f"{file.relative_to(self._path)} {sha256_of(file)}\n" for file in self._files())
         total = hashlib.sha256("".join(lines).encode())
         self.identity = self.label = f"directory:{self._path.name} sha256:{total.hexdigest()}"
@@ -111,11 +113,10 @@ class DirectorySource:
         """Returns all files that an export depends on."""
         transformer = transformer_folder(self._path)
         modules = read_modules(self._path)
-        folders = {self._path, transformer, *(module.folder for module in modules)}
+        folders = {self._path, transformer, self._path / POOLING_FOLDER, *(module.folder for module in modules)}
         side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
-        folders_with_weights = [transformer, *(module.folder for module in modules if module.kind == "Dense")]
         heads = {transformer / name for name in files.HEAD_FILES if (transformer / name).is_file()}
-        return sorted(side | heads | {file for folder in folders_with_weights for file in files.weight_files(folder) if file.is_file()})
+        return sorted(side | heads | {file for folder in weight_folders(self._path) for file in files.weight_files(folder) if file.is_file()})
 
 
 class HubSource:
@@ -126,28 +127,41 @@ class HubSource:
 
     def load(self) -> Checkpoint:
         _say(f"fetching {self.identity}")
-        from huggingface_hub import list_repo_files, snapshot_download
+        side = [prefix + pattern for pattern in (*SIDE_FILES, *files.HEAD_FILES) for prefix in ("", "*/")]
+        # The small files come first, because modules.json says which folders hold weights.
+        folder = Path(self._fetch(lambda hub: hub.snapshot_download(self._hub, allow_patterns=side)))
+        commit = folder.name  # The name of a snapshot's folder is its commit.
+        names = set(self._fetch(lambda hub: hub.list_repo_files(self._hub, revision=commit)))
+        weights = [name for holder in weight_folders(folder) for name in weight_names(names, folder, holder)]
+        self._fetch(lambda hub: hub.snapshot_download(self._hub, revision=commit, allow_patterns=[*side, *weights]))
+        self.label = f"{self.identity}@{commit}"
+        return read_directory(folder)
+
+    def _fetch(self, request: Callable):
+        """Returns the result of a request to huggingface_hub. The client is imported here, because an existing export is recognized without it."""
+        import huggingface_hub
 
         try:
-            side = [prefix + pattern for pattern in SIDE_FILES for prefix in ("", "*/")] + [f"*_Dense/{name}" for name in files.WEIGHT_FILES]
-            side += files.HEAD_FILES
-            folder = snapshot_download(self._hub, allow_patterns=[*side, *weight_patterns(set(list_repo_files(self._hub)))])
+            return request(huggingface_hub)
         except Exception as error:  # The client raises many unrelated types for "not found" and "no network".
             raise ExportError(
                 f"{self._hub} could not be fetched from the Hugging Face hub ({type(error).__name__}); check the name and the network, "
                 "or download the checkpoint elsewhere and give its folder."
             ) from error
-        self.label = f"{self.identity}@{Path(folder).name}"  # The name of a snapshot's folder is its commit.
-        return read_directory(Path(folder))
 
 
-def weight_patterns(names: set[str]) -> list[str]:
-    """Returns patterns for the weight files that transformers reads, out of a repository's files: one file, or an index and its shards."""
-    for name in files.WEIGHT_FILES:
-        for prefix in ("", f"{OLD_TRANSFORMER_FOLDER}/"):
-            if prefix + name in names:
-                stem, suffix = name.removesuffix(".index.json").split(".")
-                return [prefix + name, f"{prefix}{stem}-*.{suffix}"] if name.endswith(".json") else [prefix + name]
+def weight_folders(folder: Path) -> list[Path]:
+    """Returns the folders of a checkpoint whose weights are read."""
+    return [transformer_folder(folder), *(module.folder for module in read_modules(folder) if module.kind == "Dense")]
+
+
+def weight_names(names: set[str], folder: Path, holder: Path) -> list[str]:
+    """Returns the weight files that transformers reads in `holder`, a folder of the snapshot `folder`, out of a repository's files: one file, or an index and
+    its shards. The snapshot already has the index."""
+    for file in (holder / name for name in files.WEIGHT_FILES):
+        if file.relative_to(folder).as_posix() in names:
+            found = [file, *files.weight_files(holder)] if file.suffix == ".json" else [file]
+            return [one.relative_to(folder).as_posix() for one in found]
     return []
 
 
@@ -161,6 +175,11 @@ def verified_download(folder: Path, sha256: str) -> Path:
         raise ExportError(f"{found[0].name} has SHA-256 {actual} instead of {sha256}: remove it from the package client's cache and try again.")
     _say(f"{found[0].name}, {found[0].stat().st_size / 1e6:.1f} MB, is the one expected")
     return found[0]
+
+
+def _is_utf8(name: str) -> bool:
+    """Returns whether a file's name can be written as text. Python decodes other bytes to lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def sha256_of(file: Path) -> str:

@@ -172,7 +172,7 @@ def _own_decoder(config: dict, names: _Names, weights: Weights) -> bool:
 
 def token_weights_file(folder: Path) -> Path | None:
     file = folder / TOKEN_WEIGHTS_FILE
-    return file if file.is_file() else None
+    return file if files.is_there(file) else None
 
 
 def token_weights(folder: Path, special_ids: dict[str, int], hidden: int, vocabulary: int) -> TokenWeightsHead:

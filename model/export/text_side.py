@@ -15,6 +15,22 @@ def strip(tokenizer_json: str) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
+def parse(tokenizer_json: str) -> Tokenizer:
+    """Returns the tokenizer. Raises ExportError if it cannot be read, or has no token for unknown words."""
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+        tokenizer.encode("a \ua66e")  # A letter that few vocabularies have, which fails if the token for unknown ones is missing, too.
+        return tokenizer
+    except Exception as error:  # The library raises plain Exceptions.
+        words = " ".join(str(error).split())[:200]
+        raise ExportError(f"the tokenizer that transformers makes of the checkpoint's files cannot be used ({words}); download them again.") from error
+
+
+def largest_id(tokenizer: Tokenizer) -> int:
+    """Returns the largest id that a text can get, or -1. A vocabulary may have gaps, so this may exceed the number of tokens."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
 def special_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Returns the ids that the tokenizer's post-processor puts before and after a text."""
     probe = tokenizer.encode("a")

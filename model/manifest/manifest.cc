@@ -156,6 +156,16 @@ void ReadHeads(YamlMapping& root, ModelManifest& manifest) {
   }
 }
 
+// A file without a sum would be loaded whatever it holds.
+void ReadFiles(YamlMapping& root, ModelManifest& manifest) {
+  root.Texts("files", manifest.file_sha256);
+  std::vector<const char*> needed{kEncoderFile, kTokenizerFile};
+  if (manifest.sparse_head != SparseHeadKind::kNone) needed.push_back(kSparseHeadFile);
+  for (const char* const file : needed) {
+    if (!manifest.file_sha256.contains(file)) root.Fail("files", absl::StrCat("has no SHA-256 sum of ", file));
+  }
+}
+
 void Read(YamlMapping& root, ModelManifest& manifest) {
   for (const char* key : {"format_version", "name", "architecture", "family", "pooling", "vocabulary_size",
                           "hidden_size", "intermediate_size", "layers", "attention_heads", "head_dim", "trained_window",
@@ -165,6 +175,7 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   int version = kManifestFormatVersion;
   root.Integer("format_version", version, kManifestFormatVersion, kManifestFormatVersion);
   root.Text("name", manifest.name);
+  if (manifest.name.empty()) root.Fail("name", "is empty");
   root.Text("architecture", manifest.architecture);
   root.Choice("family", manifest.family, {{"APE", Family::kApe}, {"ROPE", Family::kRope}});
   root.Choice("pooling", manifest.pooling,
@@ -182,7 +193,7 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
   root.Text("precision", manifest.precision);
   root.Text("source", manifest.source);
   root.Text("license", manifest.license);
-  root.Texts("files", manifest.file_sha256);
+  ReadFiles(root, manifest);
   root.Ignore("exporter");  // Version of the exporter, for its own use.
 }
 

@@ -4,7 +4,10 @@
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
 
+#include <cstdint>
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -12,6 +15,7 @@ namespace longembed {
 namespace {
 
 constexpr char kWriteOut[] = "are not supported; write the values out";
+constexpr char kNotUtf8[] = "holds text that is not UTF-8, or one of the escapes \\N and \\_; write the character";
 
 struct Refusal {
   int line;
@@ -19,6 +23,33 @@ struct Refusal {
 };
 
 [[noreturn]] void Refuse(const YAML::Mark& mark, const std::string& what) { throw Refusal{mark.line + 1, what}; }
+
+// Returns the length of the UTF-8 character at the beginning of a text; 0 if none begins there. model/text, which has
+// the same check for long texts, depends on this folder.
+size_t CharacterLength(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  if (lead < 0x80) return 1;
+  const size_t length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
+  uint32_t point = lead & (0x7fu >> length);
+  for (size_t i = 1; i < length; ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if ((byte & 0xc0) != 0x80) return 0;
+    point = point << 6 | (byte & 0x3fu);
+  }
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+  const bool surrogate = point >= 0xd800 && point <= 0xdfff;
+  return point < kLeast[length] || surrogate || point > 0x10ffff ? 0 : length;
+}
+
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = CharacterLength(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
 
 // Builds the tree, and refuses everything outside the supported subset of YAML.
 class TreeBuilder final : public YAML::EventHandler {
@@ -31,6 +62,8 @@ class TreeBuilder final : public YAML::EventHandler {
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { Refuse(mark, absl::StrCat("aliases ", kWriteOut)); }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
+    // yaml-cpp passes bytes of a file as they are, and writes its escapes \N and \_ as bytes of Latin-1.
+    if (!IsUtf8(value)) Refuse(mark, kNotUtf8);
     Add(mark, tag, anchor, {.kind = YamlNode::Kind::kScalar, .scalar = value, .quoted = tag == "!"});
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,

@@ -191,6 +191,25 @@ TEST_F(TorchEncoderTest, CudaGivesTheCpusVectors) {
   }
 }
 
+TEST_F(TorchEncoderTest, RefusesAManifestWithOtherSizesThanTheGraph) {
+  struct Edit {
+    int ModelManifest::*size;
+    const char* key;
+  };
+  for (const Edit& edit :
+       {Edit{&ModelManifest::vocabulary_size, "vocabulary_size 30522"},
+        Edit{&ModelManifest::hidden_size, "hidden_size 384"}, Edit{&ModelManifest::vector_size, "vector_size 384"},
+        Edit{&ModelManifest::layers, "layers 12"}, Edit{&ModelManifest::position_rows, "position_rows 512"}}) {
+    for (const Engine engine : {Engine::kAuto, Engine::kTorchScript}) {
+      ModelManifest manifest = model_->manifest;
+      manifest.*edit.size *= 2;
+      const auto encoder = LoadEncoder(kE5SmallV2, manifest, {.engine = engine});
+      EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition) << edit.key;
+      EXPECT_THAT(std::string(encoder.status().message()), HasSubstr(edit.key));
+    }
+  }
+}
+
 TEST(LoadEncoderTest, SaysWhatIsWrongWithAFile) {
   const std::filesystem::path directory = std::filesystem::path(::testing::TempDir()) / "torch_encoder_files";
   std::filesystem::create_directories(directory);

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 
 import pytest
+import tiny_colbert
 import torch
 from conftest import manifest_of, save_checkpoint
 
@@ -65,6 +67,37 @@ def test_a_second_export_changes_nothing_until_something_differs(tiny, tmp_path,
     assert manifest_of(out)["trained_window"] == manifest_of(out)["plain_limit"] == 20
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"exporter: 2026-13-01\n", b"[" * 20_000, b"- 1", b""], ids=lambda content: str(content[:9]))
+def test_a_damaged_manifest_is_written_anew(tiny, tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "longembed-model.yaml").write_bytes(content)
+    assert main([str(tiny), "--out", str(out)]) == 0 and manifest_of(out)["name"] == "tiny-bert"
+
+
+@pytest.mark.parametrize("name", [b"mod\xe8le", b"model/\xe8.json"])
+def test_names_that_are_not_utf8_are_refused(tmp_path, capsys, name):
+    folder = save_checkpoint(tmp_path / "model").rename(tmp_path / os.fsdecode(name.split(b"/")[0]))
+    if name.endswith(b".json"):
+        (tmp_path / os.fsdecode(name)).write_text("{}")
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert "is not UTF-8; rename it" in refusal(capsys)
+
+
+@pytest.mark.parametrize(
+    "save, file",
+    [
+        (save_checkpoint, "config.json"), (save_checkpoint, "model.safetensors"), (save_checkpoint, "tokenizer_config.json"),
+        (save_checkpoint, "1_Pooling/config.json"), (tiny_colbert.save_stanford, "artifact.metadata"),
+    ],
+)  # fmt: skip
+def test_an_export_is_repeated_if_any_file_that_it_reads_has_changed(tmp_path, save, file):
+    folder = save(tmp_path / "checkpoint")
+    before = sources.find(str(folder)).identity
+    (folder / file).write_bytes((folder / file).read_bytes() + b" ")
+    assert sources.find(str(folder)).identity != before
+
+
 def test_cls_pooling_and_the_window_come_from_sentence_transformers_files(tmp_path):
     folder = save_checkpoint(tmp_path / "cls-bert", pooling="cls")
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
@@ -73,6 +106,14 @@ def test_cls_pooling_and_the_window_come_from_sentence_transformers_files(tmp_pa
     content = manifest_of(tmp_path / "out")
     assert content["pooling"] == "CLS" and content["trained_window"] == 32
     assert content["input_types"] == {"QUERY": "query", "DOCUMENT": "document"}
+
+
+def test_the_manifest_has_no_escape_that_the_server_s_reader_lacks(tiny, tmp_path):
+    """yaml-cpp reads \\N and \\_ as bytes that are not UTF-8."""
+    text = "a\x85b\xa0c\u2028d\ufeffe\n\tf"
+    assert main([str(tiny), "--out", str(tmp_path / "out"), "--prompt", f"query={text}"]) == 0
+    written = (tmp_path / "out" / "longembed-model.yaml").read_text(encoding="utf-8")
+    assert "\\x85" in written and "\\N" not in written and "\\_" not in written and manifest_of(tmp_path / "out")["prompts"] == {"query": text}
 
 
 def test_a_known_name_brings_its_prompts(tiny, tmp_path):
@@ -126,6 +167,7 @@ def test_unknown_pooling_is_refused(tmp_path, capsys, pooling, message):
     "arguments, message",
     [
         (["--trained-window", "41"], "does not fit this model's 40 positions"),
+        (["--name", ""], "--name is empty"),
         (["--prompt", "query"], "not of the form NAME=TEXT"),
         (["--recommended-extension", "{windows"], "--recommended-extension '{windows' is not JSON"),
         (["--recommended-extension", "[]"], "--recommended-extension '[]' is not a JSON object"),

@@ -2,6 +2,7 @@
 traceback."""
 
 import json
+import math
 
 import broken_checkpoints as broken
 import pytest
@@ -112,6 +113,20 @@ def test_quantized_weights_that_no_configuration_announces(refused, change, tens
     assert "the checkpoint is quantized" in line and tensor in line
 
 
+@pytest.mark.parametrize("value, dtype", [(float("inf"), torch.float16), (float("-inf"), torch.float32), (float("nan"), torch.bfloat16)])
+@pytest.mark.parametrize("kind, tensor, weight", [("bert", "embeddings.word_embeddings.weight", "embeddings.word"), ("llama", "embed_tokens.weight", "embeddings.word")])
+def test_weights_that_are_not_finite(refused, kind, tensor, weight, value, dtype):
+    """No text of the check has the last token."""
+
+    def change(folder):
+        content = {name: tensor.to(dtype) for name, tensor in broken.tensors(folder).items()}
+        content[tensor][-1, 3] = value
+        broken.save_tensors(folder, content)
+
+    line = refused(change, kind)
+    assert "not all finite" in line and weight in line
+
+
 @pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json", "hf_quant_config.json"])
 def test_files_of_quantizers(refused, file):
     assert file in refused(text(file, '{"bits": 4}'), "llama")
@@ -158,6 +173,7 @@ def test_modules_in_another_order(refused, entries):
         ([{"type": SENTENCE + "Transformer", "path": None}], "instead of a module's type and path"),
         ([{"path": ""}], "instead of a module's type and path"),
         (["Transformer"], "instead of a module's type and path"),
+        ([], "names no modules"),
         ([{"type": SENTENCE + "Transformer", "path": "", "kwargs": ["task"]}], "kwargs"),
         ({"0": "Transformer"}, "holds an object instead of an array"),
         (None, "holds null instead of an array"),
@@ -165,6 +181,16 @@ def test_modules_in_another_order(refused, entries):
 )
 def test_invalid_modules_files(refused, content, words):
     assert words in refused(lambda folder: write(folder / "modules.json", content))
+
+
+@pytest.mark.parametrize("module", ["2_Dense", "1_SpladePooling", "3_LayerNorm", "10_CNN"])
+def test_modules_that_no_file_names(refused, module):
+    def change(folder):
+        (folder / module).mkdir()
+        (folder / "modules.json").unlink()
+
+    line = refused(change)
+    assert f"the module {module}" in line and "download modules.json" in line
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
@@ -238,6 +264,8 @@ def test_invalid_sizes(refused, kind, key, value):
 @pytest.mark.parametrize(
     "change, kind, words",
     [
+        (config(type_vocab_size=-1), "bert", "type_vocab_size = -1"),
+        (config(type_vocab_size="2"), "bert", "type_vocab_size"),
         (config(num_attention_heads=5), "bert", "does not divide hidden_size"),
         (config(num_attention_heads=7, head_dim=None), "llama", "does not divide hidden_size"),
         (config(num_attention_heads=3, head_dim=16), "llama", "not a multiple"),
@@ -245,6 +273,8 @@ def test_invalid_sizes(refused, kind, key, value):
         (config(layer_norm_eps="1e-12"), "bert", "layer_norm_eps"),
         (config(model_type=None), "bert", "model_type"),
         (config(model_type=["bert"]), "bert", "model_type"),
+        (config(architectures="BertModel"), "bert", "architectures"),
+        (config(architectures=[["BertModel"]]), "bert", "architectures"),
         (config(hidden_act=None), "bert", "hidden_act"),
         (config(num_key_value_heads="2"), "llama", "num_key_value_heads"),
         (config(num_hidden_layers=2), "bert", "num_hidden_layers"),
@@ -262,7 +292,7 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
     [
         (settings(max_seq_length="512"), "max_seq_length"), (settings(max_seq_length=0), "max_seq_length = 0"), (settings(max_seq_length=-1), "max_seq_length"),
         (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"),
-        (settings(max_seq_length=[32]), "max_seq_length"), (tokenizer_config(model_max_length="32"), "model_max_length"),
+        (settings(max_seq_length=[32]), "max_seq_length"), (settings(max_seq_length=math.nan), "max_seq_length = nan"), (tokenizer_config(model_max_length=math.nan), "model_max_length = nan"), (tokenizer_config(model_max_length="32"), "model_max_length"),
         (tokenizer_config(model_max_length=0), "model_max_length = 0"), (settings(max_seq_length=2), "trained window of 2"),
         (settings(do_lower_case=True), "do_lower_case"), (settings(model_args={"is_causal": False}), "model_args"),
         (settings(tokenizer_args={"use_fast": False}), "tokenizer_args"), (settings(config_args={"hidden_act": "relu"}), "config_args"),
@@ -294,6 +324,20 @@ def test_git_lfs_pointers(refused, file):
     assert file in line and "git lfs pull" in line
 
 
+@pytest.mark.parametrize("file", [*FILES, "config_sentence_transformers.json", "sentence_bert_config.json", "special_tokens_map.json", "model.safetensors.index.json", "sparse_linear.pt"])
+def test_links_to_nothing(refused, file):
+    """As in a copy of the hub's cache without its blobs."""
+
+    def change(folder):
+        (folder / file).unlink(missing_ok=True)
+        (folder / file).symlink_to("../../blobs/0a1b")
+        if "index" in file:
+            (folder / "model.safetensors").unlink()
+
+    line = refused(change)
+    assert f"{file} is a link to ../../blobs/0a1b, which is not there" in line
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 def test_half_downloads(refused, file, share):
@@ -301,7 +345,7 @@ def test_half_downloads(refused, file, share):
     assert file in line and ("download it again" in line or "has no config.json" in line)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "7", '"text"', "{", "not json", "\ufeff{}"])
+@pytest.mark.parametrize("content", ["[]", "null", "7", '"text"', "{", "not json", "\ufeff{}", '{"a": ' + "1" * 5000 + "}", "[" * 100_000], ids=lambda content: content[:9])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"])
 def test_files_that_are_no_object(refused, file, content):
     assert file in refused(text(file, content))
@@ -333,6 +377,10 @@ def _binary(content):
         (lambda tensors: Pickled(), "pickled objects"), (lambda tensors: {**tensors, "step": Pickled()}, "pickled objects"),
         (lambda tensors: torch.nn.Linear(2, 2), "pickled objects"), (lambda tensors: {"state_dict": tensors}, "mapping of names to tensors"),
         (lambda tensors: {**tensors, "epoch": 3}, "mapping of names to tensors"), (lambda tensors: list(tensors.values()), "mapping of names to tensors"),
+        (lambda tensors: {**tensors, 3: torch.zeros(2)}, "mapping of names to tensors"),
+        (lambda tensors: {**tensors, "a": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)}, "the tensor a, which is quantized"),
+        (lambda tensors: {**tensors, "a": torch.empty(3, device="meta")}, "the tensor a, which is without content"),
+        (lambda tensors: {**tensors, "a": torch.eye(3).to_sparse()}, "the tensor a, which is sparse_coo"),
         (lambda tensors: {}, "mapping of names to tensors"), (lambda tensors: LFS_POINTER.encode(), "git lfs pull"), (lambda tensors: b"", "pytorch_model.bin"),
         (lambda tensors: b"PK\x03\x04 cut off", "pytorch_model.bin"), (lambda tensors: b"\x80\x02", "pytorch_model.bin"),
     ],
@@ -374,6 +422,40 @@ def test_shards(refused, change, words):
 def test_tokenizers_that_cannot_be_loaded(refused):
     assert "tokenizer" in refused(text("tokenizer.json", "{}"))
     assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
+
+
+def test_a_token_beyond_the_model_s_rows_in_a_vocabulary_with_gaps(refused):
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["model"]["vocab"]["##rare"] = 300
+        write(folder / "tokenizer.json", content)
+
+    assert "the tokenizer has 301 ids" in refused(change)
+
+
+@pytest.mark.parametrize("content, words", [(LFS_POINTER, "vocab.txt is a git-LFS pointer"), ("a\nb\n", "cannot be used")])
+def test_vocabularies_that_are_not_whole(refused, content, words):
+    def change(folder):
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").write_text(content)
+        write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+
+    assert words in refused(change)
+
+
+@pytest.mark.parametrize("with_modules", [True, False])
+def test_token_types_other_than_0(refused, with_modules):
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        for part in content["post_processor"]["single"]:
+            for settings in part.values():
+                settings["type_id"] = 1
+        write(folder / "tokenizer.json", content)
+        edit(folder / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+        if not with_modules:
+            (folder / "modules.json").unlink()
+
+    assert "token types other than 0" in refused(change)
 
 
 def test_weights_of_another_configuration(refused):

@@ -7,7 +7,9 @@ import json
 import shutil
 
 import broken_checkpoints as broken
+import huggingface_hub
 import pytest
+import tiny_colbert
 import torch
 import torch.nn.functional as F
 from broken_checkpoints import SENTENCE, edit, write
@@ -406,6 +408,72 @@ def test_a_padding_token_that_a_text_spells_has_a_position(tmp_path, capsys):
     with torch.no_grad():
         hidden = users_model(folder)(input_ids=torch.tensor([ids]), position_ids=torch.arange(len(ids)).unsqueeze(0) + 2).last_hidden_state[0]
     assert cosine(our_vector(model, "a [PAD] b"), hidden.mean(0)) >= MIN_COSINE
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_gte_without_token_types(tmp_path, published):
+    """The published code makes no table of token types if type_vocab_size is 0."""
+    folder = broken.save("gte", tmp_path / "checkpoint", "cls")
+    broken.save_tensors(folder, {name: tensor for name, tensor in broken.tensors(folder).items() if "token_type" not in name})
+    edit(folder / "config.json", type_vocab_size=0)
+    users = users_model(folder)
+    if published:
+        edit(folder / "config.json", model_type="new", architectures=["NewModel"], auto_map={"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"})
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    model = directory.Directory(tmp_path / "out")
+    for text in TEXTS:
+        with torch.no_grad():
+            hidden = users(input_ids=torch.tensor([model.ids(directory.Sample(text))])).last_hidden_state[0]
+        assert cosine(our_vector(model, text), hidden[0]) >= MIN_COSINE
+
+
+def _hub(monkeypatch, repository, cache):
+    """Replaces the hub's client by one whose hub has the files of the folder `repository`."""
+    names = [file.relative_to(repository).as_posix() for file in repository.rglob("*") if file.is_file()]
+
+    def snapshot_download(name, allow_patterns, revision=None):
+        for file in huggingface_hub.utils.filter_repo_objects(names, allow_patterns=allow_patterns):
+            (cache / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / file, cache / file)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, revision=None: names)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+
+
+def _folders_of_any_name(folder):
+    for name in ("2_Dense_1024", "encoder"):
+        (folder / name).mkdir()
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (folder / file).rename(folder / "encoder" / file)
+    write(folder / "2_Dense_1024/config.json", {"in_features": 64, "out_features": 16, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"})
+    broken.save_tensors(folder / "2_Dense_1024", {"linear.weight": torch.randn(16, 64)})
+    broken.modules(folder, ("encoder", SENTENCE + "Transformer"), ("1_Pooling", SENTENCE + "Pooling"), ("2_Dense_1024", SENTENCE + "Dense"))
+    (folder / "0_Transformer").mkdir()  # Leftovers that no file names.
+    for stray in ("pytorch_model.bin", "0_Transformer/model.safetensors", "encoder/pytorch_model.bin"):
+        (folder / stray).write_bytes(b"stray")
+
+
+def test_the_hub_is_asked_for_the_weights_of_every_module(originals, tmp_path, monkeypatch):
+    repository = broken.copy(originals["bert"], tmp_path / "repository")
+    _folders_of_any_name(repository)
+    _hub(monkeypatch, repository, tmp_path / "0a1b2c")
+    assert main(["owner/some-model", "--out", str(tmp_path / "out")]) == 0
+    content = manifest_of(tmp_path / "out")
+    assert content["name"] == "some-model" and content["vector_size"] == 16 and content["source"] == "hub:owner/some-model@0a1b2c"
+    assert not list((tmp_path / "0a1b2c").rglob("pytorch_model.bin")) and not (tmp_path / "0a1b2c/0_Transformer").exists()
+
+
+def test_the_hub_is_asked_for_shards_and_settings(originals, tmp_path, monkeypatch):
+    repository = broken.copy(originals["bert"], tmp_path / "repository")
+    _shards_beside_a_stray(repository)
+    _hub(monkeypatch, repository, tmp_path / "0a1b2c")
+    assert main(["owner/some-model", "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "0a1b2c/model-ema.safetensors").exists()
+    stanford = tiny_colbert.save_stanford(tmp_path / "stanford")
+    _hub(monkeypatch, stanford, tmp_path / "1a1b2c")
+    assert main(["owner/colbert", "--out", str(tmp_path / "out")]) == 0
+    assert manifest_of(tmp_path / "out")["trained_window"] == tiny_colbert.DOCUMENT_LENGTH
 
 
 def test_a_reference_that_dies_is_named(monkeypatch):

@@ -51,7 +51,7 @@ precision: fp32
 source: somewhere
 license: MIT
 exporter: {version: 1}
-files: {encoder.pt: abc}
+files: {encoder.pt: abc, tokenizer.json: abd}
 )";
 
 std::string Changed(const std::string& from, const std::string& to) {
@@ -163,7 +163,12 @@ INSTANTIATE_TEST_SUITE_P(
                     "recommended_multi_vector_extension must be a string"},
         BadManifest{"set: qmsum", "set: [qmsum]", "recommendation_evidence"},
         BadManifest{"{set: qmsum", "[{set: qmsum", "here"},
-        BadManifest{"files: {encoder.pt: abc}", "files: [", "here"}));
+        BadManifest{"name: e5-small-v2", "name: ''", "name is empty"},
+        BadManifest{"{encoder.pt: abc, tokenizer.json: abd}", "{}", "files has no SHA-256 sum of encoder.pt"},
+        BadManifest{", tokenizer.json: abd", "", "files has no SHA-256 sum of tokenizer.json"},
+        BadManifest{"pooling: MEAN", "pooling: MEAN\nsparse_head: SPLADE_MAX",
+                    "files has no SHA-256 sum of sparse_head.pt"},
+        BadManifest{"files: {encoder.pt: abc", "files: [", "here"}));
 
 // Returns a rotary model with two pairs and this rotary_scaling.
 absl::StatusOr<ModelManifest> Scaled(const std::string& scaling) {

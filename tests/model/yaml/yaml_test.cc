@@ -54,6 +54,28 @@ TEST(YamlTest, ReadsEveryKindOfValue) {
   EXPECT_EQ(absent, "as it was");
 }
 
+TEST(YamlTest, TextsAreUtf8) {
+  std::string text;
+  const auto read = [&text](YamlMapping& root) { root.Text("a", text); };
+  const std::string good[] = {"\xc2\xa1",     "\xdf\xbf",         "\xe0\xa0\x80",
+                              "\xef\xbf\xbd", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"};
+  for (const std::string& character : good) {
+    EXPECT_EQ(ErrorOf("a: 'x" + character + "'", read), "") << character;
+    EXPECT_EQ(text, "x" + character);
+  }
+  const std::string bad[] = {"\xe8",         "\x80",         "\xc1\xbf",         "\xc3",
+                             "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80"};
+  for (const std::string& bytes : bad) {
+    EXPECT_THAT(ErrorOf("b: 1\na: 'mod" + bytes + "le'", read), HasSubstr("line 2: holds text that is not UTF-8"));
+    EXPECT_THAT(ErrorOf("b: 1\nmod" + bytes + "le: 1", read), HasSubstr("line 2: holds text that is not UTF-8"));
+  }
+  // yaml-cpp's results for these are not UTF-8.
+  EXPECT_THAT(ErrorOf("a: \"x\\N\"", read), HasSubstr("one of the escapes"));
+  EXPECT_THAT(ErrorOf("a: \"x\\_\"", read), HasSubstr("one of the escapes"));
+  EXPECT_EQ(ErrorOf("a: \"x\\x85\\xA0\"", read), "");
+  EXPECT_EQ(text, "x\xc2\x85\xc2\xa0");
+}
+
 TEST(YamlTest, IntegersAreDecimal) {
   const auto read = [](YamlMapping& root) {
     int64_t value = 0;
