@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/duplicate_keys.h"
 #include "system/return_if_error.h"
 
 namespace longembed::client {
@@ -134,9 +136,19 @@ absl::Status WhyNoObject(const std::string& line) {
 }
 
 InputLine ParseJson(const std::string& line, int64_t number) {
-  const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (object.is_object()) return {.id = object.value("id", nlohmann::json(number)), .input = ReadInput(object)};
+  DuplicateKeys keys(/*deepest=*/1);
+  const nlohmann::json object = nlohmann::json::parse(line, std::ref(keys), /*allow_exceptions=*/false);
+  // The parser takes a NUL byte for the end of the line, and ignores what follows.
+  const size_t nul = line.find('\0');
+  if (object.is_object() && nul == std::string::npos) {
+    const nlohmann::json id = object.value("id", nlohmann::json(number));
+    if (keys.duplicate().empty()) return {.id = id, .input = ReadInput(object)};
+    return {.id = id, .input = absl::InvalidArgumentError(absl::StrCat("has \"", keys.duplicate(), "\" twice"))};
+  }
   absl::Status status = CheckUtf8(line);
+  if (status.ok() && object.is_object()) {
+    status = absl::InvalidArgumentError(absl::StrCat("not a JSON object (at byte ", nul + 1, ": a NUL byte)"));
+  }
   if (status.ok()) status = WhyNoObject(line);
   return {.id = FindId(line, number), .input = std::move(status)};
 }

@@ -34,6 +34,12 @@ absl::StatusOr<v1::EmbedOptions> Parse(std::vector<std::string> arguments) {
   return options;
 }
 
+TEST(ExtensionFlagsTest, AKeyThatAppearsTwiceIsRefused) {
+  const absl::Status status =
+      Parse({"--extension", R"({"windows": {"tokens": 8, "overlap": 2, "tokens": 9}})"}).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--extension: has \"tokens\" twice"));
+}
+
 // CLI11 alone reads 010 as 8.
 TEST(ExtensionFlagsTest, NumbersAreDecimal) {
   for (const char* flag : {"--top", "--groups", "--token-pooling", "--max-terms"}) {

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <random>
 #include <sstream>
+#include <string>
+#include <utility>
 
 namespace longembed::client {
 namespace {
@@ -21,6 +23,23 @@ TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
   EXPECT_EQ((*reader.Next())->id.dump(), "[1]");
   EXPECT_EQ((*reader.Next())->id, 4);  // The line number is the id.
   EXPECT_FALSE((*reader.Next()).has_value());
+}
+
+TEST(JsonLinesTest, WhatAParserWouldDropIsAnError) {
+  const std::pair<std::string, const char*> rows[] = {
+      {R"({"id": 7, "text": "a", "text": "b"})", "has \"text\" twice"},
+      {R"({"id": 7, "text": "a", "id": 8})", "has \"id\" twice"},
+      {std::string("{\"id\": 7, \"text\": \"a\"}\0{}", 25), "at byte 23: a NUL byte"},
+  };
+  for (const auto& [line, why] : rows) {
+    std::istringstream in(line);
+    LineReader reader(in, "file", LineFormat::kJson);
+    const auto read = *reader.Next();
+    EXPECT_THAT(std::string(read->input.status().message()), HasSubstr(why)) << line;
+  }
+  std::istringstream in(R"({"text": "a", "source": {"page": 1, "page": 2}})");
+  LineReader reader(in, "file", LineFormat::kJson);
+  EXPECT_TRUE((*reader.Next())->input.ok());
 }
 
 TEST(JsonLinesTest, ReadsPlainLines) {
