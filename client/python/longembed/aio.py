@@ -65,7 +65,7 @@ class AsyncClient:
         chosen.message()
         requests.refuse_single(items, "embed_stream")
         bar = progress_bars.bar(progress, items)
-        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip, self.timeout if timeout is None else timeout))
+        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip, requests.seconds(timeout, self.timeout)))
         async with contextlib.aclosing(stream.run(bar)) as answers:
             async for answer in answers:
                 yield answer
@@ -103,7 +103,7 @@ class AsyncClient:
 
     async def _call(self, method, request, timeout: float | None):
         try:
-            return await method(request, timeout=self.timeout if timeout is None else timeout, metadata=self._metadata)
+            return await method(request, timeout=requests.deadline(timeout, self.timeout), metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc(error) from None
 

@@ -25,7 +25,7 @@ class Client:
 
     server: HOST:PORT, or any target that gRPC can resolve. Default: the environment variable LONGEMBED_SERVER, otherwise 127.0.0.1:50051.
     model: the model of calls that name none. None: the server's only model.
-    timeout: in seconds. For a call, retries are included. For a stream, it is the longest time without an answer.
+    timeout: in seconds; float("inf") is no limit. For a call, retries are included. For a stream, it is the longest time without an answer.
     max_receive_bytes: the limit for one answer. None: no limit.
     Errors of every method: LongEmbedError and its subclasses if the server, or the way to it, refuses something. ValueError and TypeError if a
     request cannot be sent."""
@@ -78,7 +78,7 @@ class Client:
         pass without an answer."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         requests.refuse_single(items, "embed_stream")
-        seconds = self.timeout if timeout is None else timeout
+        seconds = requests.seconds(timeout, self.timeout)
         return embed_stream(self._stub, self._metadata, items, chosen, in_flight, skip, progress, seconds)
 
     def explain(self, texts: Iterable[TextLike], options: Options | None = None, *, timeout: float | None = None, **changes: Any) -> messages.ExplainResponse:
@@ -113,6 +113,6 @@ class Client:
 
     def _call(self, method, request, timeout: float | None):
         try:
-            return method(request, timeout=self.timeout if timeout is None else timeout, metadata=self._metadata)
+            return method(request, timeout=requests.deadline(timeout, self.timeout), metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc(error) from None

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from longembed import messages
 from longembed.errors import InvalidArgument
 from longembed.options import Input, Options, TextLike, to_input
+
+
+# gRPC takes a time that its clock cannot hold for one in the past, and ends the call at once.
+_LONGEST_SECONDS = 1e9
+
+
+def seconds(timeout: float | None, default: float) -> float:
+    """Returns the timeout of a call or stream, or the client's."""
+    chosen = default if timeout is None else timeout
+    if math.isnan(chosen):
+        raise ValueError("timeout is nan; it must be a number of seconds")
+    return chosen
+
+
+def deadline(timeout: float | None, default: float) -> float | None:
+    """Returns the timeout of a call as gRPC takes it. None: no limit."""
+    chosen = seconds(timeout, default)
+    return chosen if chosen < _LONGEST_SECONDS else None
 
 
 def with_defaults(options: Options | None, changes: dict[str, Any], model: str | None) -> Options:

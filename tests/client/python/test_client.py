@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import pickle
 import sys
 from pathlib import Path
@@ -201,11 +202,25 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.embed(["a"], extension="{windows"), "options.extension: not JSON"),
         (lambda c: c.embed(["a"], output="TOKENS"), "TOKENS"),
         (lambda c: c.embed(["a"], spans={"paragraphs": {}}), "paragraphs"),
+        (lambda c: c.embed(["a"], timeout=math.nan), "timeout is nan"),
+        (lambda c: c.embed_stream(["a"], timeout=math.nan), "timeout is nan"),
     ],
 )
 def test_calls_that_cannot_be_sent_are_refused_with_words(client, call, words):
     with pytest.raises((TypeError, ValueError), match=words):
         call(client)
+
+
+@pytest.mark.parametrize("seconds", [1e10, 1e300, math.inf])
+def test_a_timeout_beyond_grpcs_clock_is_no_limit(client, seconds):
+    """gRPC itself takes it for a time in the past."""
+    assert len(client.embed(["a"], timeout=seconds)) == len(list(client.embed_stream(["a"], timeout=seconds))) == 1
+
+    async def call():
+        async with AsyncClient(client.server, timeout=seconds) as other:
+            return await other.embed(["a"]), [e async for e in other.embed_stream(["a"])]
+
+    assert [len(answers) for answers in asyncio.run(call())] == [1, 1]
 
 
 def test_every_option_reaches_the_server(client):
