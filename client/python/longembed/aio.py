@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
 from typing import Any
 
 import grpc
@@ -78,7 +78,7 @@ class AsyncClient:
         return await self._call(self._stub.Explain, requests.explain(texts, chosen), timeout)
 
     async def tokenize(
-        self, texts: Sequence[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
+        self, texts: Iterable[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
     ) -> list[results.Tokens]:
         """See Client.tokenize."""
         request = requests.tokenize(texts, model or self.default_model, add_special_tokens)

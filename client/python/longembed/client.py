@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -87,7 +87,7 @@ class Client:
         return self._call(self._stub.Explain, requests.explain(texts, chosen), timeout)
 
     def tokenize(
-        self, texts: Sequence[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
+        self, texts: Iterable[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
     ) -> list[results.Tokens]:
         """Splits texts into the model's tokens."""
         request = requests.tokenize(texts, model or self.default_model, add_special_tokens)

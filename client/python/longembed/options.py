@@ -47,6 +47,8 @@ def _checked_id(id: int) -> int:
     return int(id)
 
 
+_BYTES = (bytes, bytearray, memoryview)  # Sequences of numbers, which are not token ids.
+
 TextLike = str | Sequence[int] | np.ndarray | Input
 
 
@@ -57,7 +59,7 @@ def to_input(item: TextLike) -> messages.Input:
         return item.message()
     if isinstance(item, str):
         return Input(text=item).message()
-    if isinstance(item, (Sequence, np.ndarray)) and not isinstance(item, bytes) and all(isinstance(token, Integral) for token in item):
+    if isinstance(item, (Sequence, np.ndarray)) and not isinstance(item, _BYTES) and all(isinstance(token, Integral) for token in item):
         return Input(token_ids=item).message()
     raise TypeError(f"an input is a str, a list of token ids, or a longembed.Input, not {type(item).__name__}: {item!r:.80}")
 

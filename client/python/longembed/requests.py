@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from longembed import messages
 from longembed.errors import InvalidArgument
 from longembed.options import Input, Options, TextLike, to_input
-
 
 # gRPC takes a time that its clock cannot hold for one in the past, and ends the call at once.
 _LONGEST_SECONDS = 1e9
@@ -65,9 +64,12 @@ def explain(texts: Iterable[TextLike], options: Options) -> messages.ExplainRequ
     return messages.ExplainRequest(options=options.message(), inputs=inputs(texts))
 
 
-def tokenize(texts: Sequence[str], model: str | None, add_special_tokens: bool) -> messages.TokenizeRequest:
+def tokenize(texts: Iterable[str], model: str | None, add_special_tokens: bool) -> messages.TokenizeRequest:
     refuse_single(texts, "tokenize")
+    texts = list(texts)
     for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {number} is of type {type(text).__name__}; it must be a str")
         _input(number, text)
     return messages.TokenizeRequest(model=model or "", texts=texts, add_special_tokens=add_special_tokens)
 

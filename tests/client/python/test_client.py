@@ -188,6 +188,9 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.tokenize("one text"), "list of texts"),
         (lambda c: c.embed([3.5]), "not float"),
         (lambda c: c.embed([b"bytes"]), "not bytes"),
+        (lambda c: c.embed([bytearray(b"bytes")]), "not bytearray"),
+        (lambda c: c.embed([memoryview(b"bytes")]), "not memoryview"),
+        (lambda c: c.tokenize([[101, 102]]), "text 0 is of type list"),
         (lambda c: c.embed({"id": "text"}), "not a mapping"),
         (lambda c: c.embed_stream({"id": "text"}), "not a mapping"),
         (lambda c: c.embed(["a"], encoding=3), "options.encoding is 3; it must be one of FLOAT32"),
@@ -221,6 +224,10 @@ def test_a_timeout_beyond_grpcs_clock_is_no_limit(client, seconds):
             return await other.embed(["a"]), [e async for e in other.embed_stream(["a"])]
 
     assert [len(answers) for answers in asyncio.run(call())] == [1, 1]
+
+
+def test_texts_to_tokenize_may_come_from_a_generator(client):
+    assert [list(tokens.ids) for tokens in client.tokenize(text for text in ("a", "b"))] == [list(tokens.ids) for tokens in client.tokenize(["a", "b"])]
 
 
 def test_every_option_reaches_the_server(client):
