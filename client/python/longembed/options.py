@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any
@@ -113,17 +113,30 @@ class Options:
         chosen = [name for name in ("prompt_name", "input_type", "prompt") if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other: give one")
-        body = self.to_dict()
+        body = self.to_dict() | {name: _mapping(name, value) for name in ("extension", "spans") if (value := getattr(self, name)) is not None}
         for name, value in body.items():
             enum = messages.EmbedOptions.DESCRIPTOR.fields_by_name[name].enum_type
             if enum is not None and value not in enum.values_by_name:
                 raise ValueError(f"options.{name} is {value!r}; it must be one of {', '.join(enum.values_by_name)}")
         try:
-            for name in ("extension", "spans"):
-                if isinstance(body.get(name), str):
-                    body[name] = json.loads(body[name])
             return json_format.ParseDict(body, messages.EmbedOptions())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"options.{name}: not JSON: {error}") from None
         except json_format.ParseError as error:
             raise ValueError(f"options: {error}") from None
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Returns the value of options.NAME, which is a dict, or a JSON string of one."""
+    try:
+        found = json.loads(value, object_pairs_hook=_without_duplicates) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"options.{name}: not JSON: {error}") from None
+    if not isinstance(found, Mapping):
+        raise ValueError(f"options.{name} is {value!r:.80}; it must be a dict, or a JSON string of one")
+    return found
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the keys {', '.join(key for key, _ in pairs)} are not distinct")
+    return found
