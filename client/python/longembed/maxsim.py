@@ -55,7 +55,8 @@ class MultiVectors:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns the vectors of one text as float32 [k, d]."""
+        """Returns the vectors of one text as float32 [k, d]. As in a list, -1 is the last text."""
+        index = range(len(self))[index]
         return self._rows(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     def to_int8(self) -> MultiVectors:

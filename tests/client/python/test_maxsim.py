@@ -140,3 +140,14 @@ def test_what_does_not_fit_is_named():
             maxsim.reduction(wrong)
     with pytest.raises(ValueError, match="2 systems have 1 weights"):
         maxsim.fuse([np.ones((1, 1))] * 2, [1])
+
+
+def test_texts_are_counted_from_the_end_as_in_a_list():
+    blocks = [np.full((k, 2), k, np.float32) for k in (1, 2, 3)]
+    documents = maxsim.MultiVectors.of(blocks)
+    for number in (-1, -2, -3):
+        np.testing.assert_array_equal(documents[number], blocks[number])
+    assert [len(block) for block in documents] == [1, 2, 3]
+    for number in (3, -4):
+        with pytest.raises(IndexError):
+            documents[number]
