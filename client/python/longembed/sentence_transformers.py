@@ -76,7 +76,7 @@ class LongEmbedModel:
             options = options.with_changes(dimensions=truncate_dim)
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         answers = self.sides.embed_with(options, texts, bool(show_progress_bar))
-        matrix = np.concatenate([answer.float32() for answer in answers]) if answers else np.zeros((0, self.get_embedding_dimension()), np.float32)
+        matrix = np.concatenate([answer.float32() for answer in answers]) if answers else np.zeros((0, self._dimensions(options)), np.float32)
         vectors = matrix[0] if isinstance(inputs, str) else matrix
         if convert_to_tensor:
             return _tensor(vectors)
@@ -105,11 +105,14 @@ class LongEmbedModel:
         return self._model().plain_limit
 
     def get_embedding_dimension(self) -> int:
-        return self._options.dimensions or self._model().dimensions
+        return self._dimensions(self._options)
 
     def get_sentence_embedding_dimension(self) -> int:
         """The older name of get_embedding_dimension."""
         return self.get_embedding_dimension()
+
+    def _dimensions(self, options: Options) -> int:
+        return options.dimensions or self.sides.client.model(options.model).dimensions
 
     def _model(self) -> Any:
         return self.sides.client.model(self._options.model)

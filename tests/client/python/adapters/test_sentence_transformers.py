@@ -36,7 +36,8 @@ def test_shapes_and_types(address):
     with pytest.raises(InvalidArgument, match="dimensions"):  # The model is not trained for fewer dimensions.
         model.encode(TEXTS, truncate_dim=64)
     forced = LongEmbedModel(address, options=Options(force_dimensions=True))
-    assert forced.encode(TEXTS, truncate_dim=64).shape == (3, 64)
+    assert forced.encode(TEXTS, truncate_dim=64).shape == (3, 64) and forced.encode([], truncate_dim=64).shape == (0, 64)
+    assert LongEmbedModel(address, query=Options(dimensions=32, force_dimensions=True)).encode_query([]).shape == (0, 32)
     with pytest.raises(TypeError, match="precision"):
         model.encode(TEXTS, precision="int8")
     with pytest.raises(ValueError, match="ONE_VECTOR"):
