@@ -151,6 +151,19 @@ def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndar
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
+def _pair(item: tuple[Hashable, str]) -> tuple[Hashable, str]:
+    """Returns a document as a tuple. A text alone is refused: one of two letters would be read as a pair."""
+    if isinstance(item, str) or len(item) != 2:
+        raise TypeError(f"a document is a pair (id, text), not {item!r:.80}")
+    id, text = item
+    return id, text
+
+
+def _refuse_single(queries: Sequence[str]) -> None:
+    if isinstance(queries, str):
+        raise TypeError("give a list of queries: search([query]), not search(query)")
+
+
 class Retriever:
     """Keeps documents in memory and scores them by one or several systems. With several systems, the score is the sum of their standardized scores
     (maxsim.fuse).
@@ -185,7 +198,7 @@ class Retriever:
     def add(self, documents: Mapping[Any, str] | Iterable[tuple[Hashable, str]]) -> None:
         """Embeds and indexes documents, given as {id: text} or (id, text) pairs. Raises LongEmbedError if a text cannot be embedded; then no
         document is added."""
-        pairs = list(documents.items() if isinstance(documents, Mapping) else documents)
+        pairs = [_pair(item) for item in (documents.items() if isinstance(documents, Mapping) else documents)]
         known = set(self.ids)
         for id, _ in pairs:
             if id in known:
@@ -206,8 +219,9 @@ class Retriever:
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """Returns [queries, documents in the order of `ids`]. Higher is better."""
-        if isinstance(queries, str):
-            raise TypeError("give a list of queries: search([query]), not search(query)")
+        _refuse_single(queries)
+        if not len(queries):
+            return np.zeros((0, len(self.ids)))
         found = [system.scores(self._client, queries) for system in self._systems]
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
@@ -215,6 +229,7 @@ class Retriever:
         """Returns the k best documents of each query, best first."""
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
+        _refuse_single(queries)
         if not self.ids:
             return [[] for _ in queries]
         scores = self.scores(queries)

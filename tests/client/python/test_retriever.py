@@ -220,3 +220,26 @@ def test_windows_builds_the_measured_recipe():
     for part in {id(part): part for part in parts}.values():
         part.extend(part.prepare(client, list(TEXTS.items())))
     np.testing.assert_allclose(retriever.scores([query]), maxsim.fuse([part.scores(client, [query]) for part in parts]), atol=1e-6)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_no_queries_and_no_documents_have_no_hits(calibrated):
+    client = WordClient()
+    retriever = Retriever.windows(client)
+    if calibrated:
+        retriever.calibrate(["cats", "dogs"])
+    assert retriever.search(["cats"]) == [[]]
+    with pytest.raises(TypeError, match="list of queries"):
+        retriever.search("cats")
+    retriever.add(TEXTS)
+    assert retriever.search([]) == [] and retriever.scores([]).shape == (0, len(TEXTS))
+
+
+def test_documents_are_pairs():
+    retriever = Retriever(WordClient(), [BM25()])
+    retriever.add([["cats", TEXTS["cats"]]])
+    assert retriever.ids == ["cats"]
+    for wrong in ("ab", "a long text", ("a", "b", "c")):
+        with pytest.raises(TypeError, match="pair"):
+            retriever.add([wrong])
+    assert retriever.ids == ["cats"]
