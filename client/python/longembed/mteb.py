@@ -116,7 +116,7 @@ class LongEmbedSearch:
             raise RuntimeError("index has not been called")
         texts = {row["id"]: _query_text(row) for row in queries}
         scores = self._retriever.scores(list(texts.values()))
-        return {id: self._best(row, top_k, (top_ranked or {}).get(id)) for id, row in zip(texts, scores, strict=True)}
+        return {id: self._best(row, top_k, None if top_ranked is None else top_ranked.get(id, [])) for id, row in zip(texts, scores, strict=True)}
 
     def _best(self, scores: np.ndarray, top_k: int, candidates: list[str] | None) -> dict[str, float]:
         allowed = None if candidates is None else set(candidates)

@@ -109,6 +109,7 @@ def test_search_keeps_to_top_k_and_to_ranked_candidates(address):
     best = search.search(asked, top_k=2)["q"]
     assert len(best) == 2 and list(best.values()) == sorted(best.values(), reverse=True)
     assert set(search.search(asked, top_k=2, top_ranked={"q": ["c", "b"]})["q"]) == {"c", "b"}
+    assert search.search(asked, top_k=2, top_ranked={"another": ["c"]}) == {"q": {}}
     with pytest.raises(TypeError, match="conversation"):
         search.search([{"id": "q", "text": [{"role": "user", "content": "hi"}]}], top_k=1)
     with pytest.raises(TypeError, match="experiment"):
