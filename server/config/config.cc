@@ -1,10 +1,14 @@
 #include "server/config/config.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -57,6 +61,25 @@ void CheckSecurity(const YamlMapping& root, const ServerConfig& config) {
     if (!on) continue;
     root.Fail(key, "must be false with api_keys on a plaintext port: gRPC cannot ask for keys there; with tls it can");
   }
+}
+
+// Returns whether a browser may send the text as its Origin header: SCHEME://HOST or SCHEME://HOST:PORT, in lower case.
+bool IsOrigin(std::string_view text) {
+  const size_t end = text.find("://");
+  if (end == 0 || end == std::string_view::npos) return false;
+  const auto is_plain = [](char c) { return absl::ascii_isdigit(c) || absl::ascii_islower(c) || c == '.' || c == '-'; };
+  const auto in_scheme = [&](char c) { return is_plain(c) || c == '+'; };
+  const auto in_host = [&](char c) { return is_plain(c) || c == '_' || c == ':' || c == '[' || c == ']'; };
+  const std::string_view scheme = text.substr(0, end), host = text.substr(end + 3);
+  return std::ranges::all_of(scheme, in_scheme) && !host.empty() && std::ranges::all_of(host, in_host);
+}
+
+void CheckHttp(const YamlMapping& root, const HttpConfig& http) {
+  const std::string& origin = http.allowed_origin;
+  if (origin.empty() || origin == "*" || IsOrigin(origin)) return;
+  root.Fail("http", absl::StrCat("allowed_origin is \"", absl::Utf8SafeCEscape(origin),
+                                 "\", which is no origin as browsers send it; write ",
+                                 "SCHEME://HOST or SCHEME://HOST:PORT, without a slash at its end, or *"));
 }
 
 void CheckTracing(const YamlMapping& root, const TracingConfig& tracing) {
@@ -147,6 +170,7 @@ absl::StatusOr<ServerConfig> ParseConfig(const std::string& yaml, const std::str
           CheckTei(root, config);
           CheckSecurity(root, config);
           CheckTracing(root, config.tracing);
+          CheckHttp(root, config.http);
         }
       },
       YamlWords::kQuoted, YamlProblems::kAll);

@@ -54,6 +54,12 @@ def model(tmp_path) -> Path:
 # ---------------------------------------------------------------------------------------------------------- check-config
 
 
+@pytest.mark.parametrize("origin", ["https://example.org/", "https://a.org,https://b.org", "example.org", "*\r\nx: y"])
+def test_what_is_no_origin_is_refused(config, origin):
+    checked = run("--check-config", "--config", config("models: [{path: m}]\n"), env={"LONGEMBED__HTTP__ALLOWED_ORIGIN": origin})
+    assert checked.returncode == 2 and "allowed_origin is " in checked.stderr, checked.stderr
+
+
 def test_a_good_config_has_no_problem_and_no_port_is_opened(config, model):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -52,6 +52,14 @@ TEST(ConfigTest, TheSampleNamesEveryKey) {
   }
 }
 
+TEST(ConfigTest, TakesOriginsAsBrowsersSendThem) {
+  for (const char* origin : {"", "*", "https://example.org", "http://localhost:3000", "http://[::1]:8080",
+                             "chrome-extension://abcdefghijklmnop", "app://obsidian.md"}) {
+    const auto config = ParseConfig(std::string("models: [{path: x}]\nhttp: {allowed_origin: \"") + origin + "\"}", "");
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+}
+
 TEST(ConfigTest, ReadsValues) {
   const auto config = ParseConfig(R"(
 listen: "[::1]:0"
@@ -186,6 +194,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\ntls: {key: a}", "tls needs both certificate and key"},
         BadConfig{"models: [{path: x}]\ntls: {client_ca: a}", "tls client_ca needs tls.certificate and tls.key"},
         BadConfig{"models: [{path: x}]\ntls: {cert: a}", "tls.cert is unknown"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://example.org/'}", "which is no origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://a.org,https://b.org'}", "which is no origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: example.org}", "allowed_origin is \"example.org\""},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://Example.org'}", "which is no origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: \"*\\r\\nx: y\"}", "which is no origin"},
         // gRPC answers reflection and channelz itself, without checking keys.
         BadConfig{"models: [{path: x}]\napi_keys: k", "reflection must be false with api_keys"},
         BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: true", "reflection must be false with api_keys"},
