@@ -114,10 +114,23 @@ void YamlMapping::Texts(const std::string& key, std::map<std::string, std::strin
 
 void YamlMapping::Json(const std::string& key, std::string& json) {
   const YamlNode* const node = node_.Find(key);
-  if (node != nullptr && node->kind == YamlNode::Kind::kScalar && node->scalar.starts_with("{")) return Text(key, json);
+  if (node != nullptr && node->kind == YamlNode::Kind::kScalar && node->scalar.starts_with("{")) {
+    RefuseDuplicates(key, node->scalar);
+    return Text(key, json);
+  }
   Section(key, [&json](YamlMapping& mapping) {
     json.clear();
     mapping.AppendJson(json);
+  });
+}
+
+void YamlMapping::RefuseDuplicates(const std::string& key, const std::string& json) const {
+  const absl::StatusOr<YamlNode> parsed = ParseYaml(json);  // JSON is YAML. If this is neither, its reader says why.
+  if (!parsed.ok()) return;
+  Collect([&] {
+    ReadMapping(*parsed, absl::StrCat(path_, key, "."), [](YamlMapping& mapping) {
+      for (const auto& [name, value] : mapping.node_.entries) mapping.Ignore(name.scalar);
+    });
   });
 }
 

@@ -111,6 +111,8 @@ class YamlMapping {
 
   const YamlNode* Node(const std::string& key);
   void AppendJson(std::string& json);
+  // Refuses a key that appears twice in one object of quoted JSON: protobuf's reader would drop one of the two.
+  void RefuseDuplicates(const std::string& key, const std::string& json) const;
 
   friend absl::Status ReadYamlNode(const YamlNode& root, const std::function<void(YamlMapping&)>& read, YamlWords words,
                                    YamlProblems problems);

@@ -62,6 +62,11 @@ TEST(OverridesTest, WrongValuesNameVariableAndKey) {
             "5");
   EXPECT_THAT(ErrorOf({"LONGEMBED__CHANNELZ=yes"}), HasSubstr("channelz must be true or false, not yes"));
   EXPECT_THAT(ErrorOf({"LONGEMBED__CONNECTIONS__MAX="}), HasSubstr("connections.max must be a whole number"));
+  EXPECT_THAT(ErrorOf({R"(LONGEMBED__TEI__EXTENSION={"windows":{"tokens":64},"windows":{}})"}),
+              AllOf(HasSubstr("LONGEMBED__TEI__EXTENSION"), HasSubstr("tei.extension.windows appears twice")));
+  EXPECT_THAT(ErrorOf({R"(LONGEMBED__TEI__EXTENSION={"windows":{"tokens":64,"tokens":65}})"}),
+              HasSubstr("tei.extension.windows.tokens appears twice"));
+  EXPECT_EQ(ErrorOf({R"(LONGEMBED__TEI__EXTENSION={"windows":{"tokens":64},"yarn":null})"}), "");
 }
 
 TEST(OverridesTest, UnknownVariablesNameTheNearestKey) {
