@@ -120,7 +120,8 @@ def test_tei_embed_is_tei_v1(web, tei):
     request = tei.pb.EmbedRequest(
         inputs=LONG, normalize=False, truncate=True, truncation_direction=tei.pb.TRUNCATION_DIRECTION_LEFT, prompt_name="query"
     )
-    close(web.ok("/embed", {"inputs": LONG, **options}), [list(tei.embed.Embed(request).embeddings)])
+    for direction in ("Left", "left"):
+        close(web.ok("/embed", {"inputs": LONG, **options, "truncation_direction": direction}), [list(tei.embed.Embed(request).embeddings)])
     short = tei.embed.Embed(tei.pb.EmbedRequest(inputs=TEXT, dimensions=64))
     close(web.ok("/embed", {"inputs": TEXT, "dimensions": 64}), [list(short.embeddings)])
 

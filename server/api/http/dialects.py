@@ -78,7 +78,7 @@ REQUESTS = {
         "properties": {
             "inputs": inputs("A text, several texts, one text's token ids, or those of several."),
             "truncate": flag("Cut inputs that have more tokens than the model accepts, instead of refusing them.", False),
-            "truncation_direction": choice("Which end is cut away.", ["Right", "Left"], default="Right"),
+            "truncation_direction": choice("Which end is cut away.", ["Right", "Left", "right", "left"], default="Right"),
             "prompt_name": text("The name of a prompt of the model. Default: the server's tei.default_prompt."),
             "normalize": flag("Scale vectors to Euclidean length 1.", True),
             "dimensions": dimensions(),

@@ -127,12 +127,14 @@ class TeiVectors : public TeiDialect {
     RETURN_IF_ERROR(fields.Take("prompt_name", prompt_name_));
     if (form_.takes_normalize) RETURN_IF_ERROR(fields.Take("normalize", normalize));
     if (form_.output == v1::EmbedOptions::ONE_VECTOR) RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
-    if (direction != "Right" && direction != "Left") {
+    // TEI takes both spellings, and its documents use both.
+    const bool right = direction == "Right" || direction == "right";
+    if (!right && direction != "Left" && direction != "left") {
       return WrongJsonType("truncation_direction", "\"Right\" or \"Left\"", absl::StrCat("\"", direction, "\""));
     }
     options.set_model(tei_.model.name());
     options.set_output(form_.output);
-    if (truncate) options.set_truncate(direction == "Right" ? v1::EmbedOptions::END : v1::EmbedOptions::START);
+    if (truncate) options.set_truncate(right ? v1::EmbedOptions::END : v1::EmbedOptions::START);
     if (form_.takes_normalize) options.set_normalize(normalize);
     if (dimensions.has_value()) options.set_dimensions(*dimensions);
     options.set_force_dimensions(dimensions.has_value());
