@@ -130,6 +130,8 @@ absl::Status WhyNoObject(const std::string& line) {
       why =
           absl::StrCat(" (at byte ", error.byte, ": ", words.substr(dash + 3, words.find("; ", dash) - dash - 3), ")");
     }
+  } catch (const nlohmann::json::out_of_range&) {
+    why = " (it has a number beyond the range of a double)";
   }
   return absl::InvalidArgumentError(
       absl::StrCat("not a JSON object", why, "; each line is {\"id\": ..., \"text\": \"...\"}"));

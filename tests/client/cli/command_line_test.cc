@@ -188,6 +188,7 @@ TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
       {"[1]", "2"},
       {R"({"id": "cut", "text": "a)", "\"cut\""},
       {R"({"id": "no text"})", "\"no text\""},
+      {R"({"id": "large", "text": "a", "score": 1e999})", "\"large\""},
       {R"({"id": [4, {"id": 5}], "text": 3})", R"([4,{"id":5}])"},
       {R"({"id": "late", "text": "a", "ranges": [3]})", "\"late\""},
       {"{\"id\": \"bytes\", \"text\": \"a\xff\"}", "\"bytes\""},

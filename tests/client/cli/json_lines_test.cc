@@ -25,10 +25,11 @@ TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
   EXPECT_FALSE((*reader.Next()).has_value());
 }
 
-TEST(JsonLinesTest, WhatAParserWouldDropIsAnError) {
+TEST(JsonLinesTest, WhatAParserWouldDropOrThrowAtIsAnError) {
   const std::pair<std::string, const char*> rows[] = {
       {R"({"id": 7, "text": "a", "text": "b"})", "has \"text\" twice"},
       {R"({"id": 7, "text": "a", "id": 8})", "has \"id\" twice"},
+      {R"({"id": 7, "text": "a", "score": 1e999})", "a number beyond the range of a double"},
       {std::string("{\"id\": 7, \"text\": \"a\"}\0{}", 25), "at byte 23: a NUL byte"},
   };
   for (const auto& [line, why] : rows) {
