@@ -17,19 +17,24 @@ constexpr int kMaxDepth = 32;  // The server's messages nest half as deep.
 
 struct Shape {
   int64_t values = 1;  // An upper bound.
-  int depth = 0;       // Number of open arrays and objects.
+  int64_t keys = 0;
+  int64_t key_bytes = 0;
+  int depth = 0;  // Number of open arrays and objects.
 };
 
 // Counts values and depth outside strings, whether or not the text is valid JSON.
 Shape ShapeOf(std::string_view text) {
   Shape shape;
   int depth = 0;
+  size_t string_begin = 0, string_end = 0;  // The latest string.
   for (size_t i = 0; i < text.size(); ++i) {
     switch (text[i]) {
       case '"':
+        string_begin = i;
         for (++i; i < text.size() && text[i] != '"'; ++i) {
           if (text[i] == '\\') ++i;
         }
+        string_end = i;
         break;
       case '[':
       case '{':
@@ -40,8 +45,12 @@ Shape ShapeOf(std::string_view text) {
       case '}':
         --depth;
         break;
-      case ',':
       case ':':
+        ++shape.keys;
+        shape.key_bytes += static_cast<int64_t>(string_end - string_begin);
+        string_begin = string_end;
+        [[fallthrough]];
+      case ',':
         ++shape.values;
         break;
       default:
@@ -75,7 +84,13 @@ class DuplicateKeys {
 int64_t JsonParsingBytes(std::string_view text) {
   // A value has 16 bytes. A string has 32 more, and its characters, which are no more than those of the text.
   constexpr int64_t kBytesPerValue = 48;
-  return static_cast<int64_t>(text.size()) + std::min(ShapeOf(text).values, kMaxValues) * kBytesPerValue;
+  // A key has a node of 80 bytes in its object, and one of 64 in the set that finds duplicates, each with a copy of the
+  // key. Its colon counts as a value already.
+  constexpr int64_t kBytesPerKey = 80 + 64 - kBytesPerValue;
+  const Shape shape = ShapeOf(text);
+  if (shape.values > kMaxValues) return static_cast<int64_t>(text.size());  // Refused before it is parsed.
+  return static_cast<int64_t>(text.size()) + shape.values * kBytesPerValue + shape.keys * kBytesPerKey +
+         2 * shape.key_bytes;
 }
 
 absl::StatusOr<json> ParseJson(std::string_view text) {

@@ -49,6 +49,11 @@ TEST(JsonTest, DepthAndNumberOfValuesAreBounded) {
 TEST(JsonTest, ParsingBytesGrowWithTheValues) {
   EXPECT_GE(JsonParsingBytes("[" + std::string(1000, ',')), 48000);
   EXPECT_LT(JsonParsingBytes("\"" + std::string(1000, ',') + "\""), 2000);
+  // Keys are kept twice while duplicates are looked for: in nodes of 80 and of 64 bytes.
+  const std::string key(100, 'k');
+  std::string object = "{";
+  for (int i = 0; i < 1000; ++i) object += "\"" + key + std::to_string(i) + "\":0,";
+  EXPECT_GE(JsonParsingBytes(object), 1000 * (80 + 64 + 2 * 100));
 }
 
 TEST(JsonTest, BytesThatAreNotUtf8AreWrittenAsReplacements) {
