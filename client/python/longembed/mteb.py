@@ -130,7 +130,8 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     folder: contains HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (each may end in .gz) for every half. Their lines are {"id", "text"},
     {"id", "text"} and {"query", "doc", "relevance"}. Several halves together form one set.
     split: a split of the task. None: its only one. A task with several splits needs one call for each.
-    Raises ValueError if an id occurs twice, and if a judgment names a query or document that does not exist."""
+    Raises ValueError if an id occurs twice, and if a judgment names a query or document that does not exist, contradicts another one, or is no whole
+    number."""
     if split is None:
         if len(task.eval_splits) != 1:
             raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")
@@ -145,12 +146,20 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
                     raise ValueError(f"{half}.{name}.jsonl: id {line['id']!r} occurs twice")
                 found[line["id"]] = line["text"]
         for line in _lines(Path(folder), f"{half}.qrels.jsonl"):
-            judged.setdefault(line["query"], {})[line["doc"]] = int(line["relevance"])
+            _judge(judged, line)
     _check_judgements(judged, queries, documents)
     texts = {id: {"text": text} for id, text in documents.items()}
     for name, value in (("corpus", texts), ("queries", queries), ("relevant_docs", judged)):
         setattr(task, name, {**getattr(task, name, {}), split: value})
     task.data_loaded = True
+
+
+def _judge(judged: dict[str, dict[str, int]], line: dict[str, Any]) -> None:
+    query, document, relevance = line["query"], line["doc"], line["relevance"]
+    if relevance != int(relevance):
+        raise ValueError(f"qrels of query {query!r}: relevance is {relevance}; mteb takes whole numbers")
+    if judged.setdefault(query, {}).setdefault(document, int(relevance)) != relevance:
+        raise ValueError(f"qrels judge query {query!r} and document {document!r} twice, as {judged[query][document]} and {relevance}")
 
 
 def _check_judgements(judged: dict[str, dict[str, int]], queries: dict[str, str], documents: dict[str, str]) -> None:

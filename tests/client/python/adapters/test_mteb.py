@@ -160,6 +160,10 @@ def test_local_data_that_contradicts_itself_is_refused(data, tmp_path):
         use_local_data(mteb.get_task(TASK), tmp_path, ["dev", "dev"])
     with pytest.raises(FileNotFoundError, match="other.docs.jsonl"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["other"])
+    for relevances, message in (([0.5], "whole numbers"), ([1, 0], "twice, as 1 and 0")):
+        write(tmp_path / "dev.qrels.jsonl.gz", [{"query": "q", "doc": "d", "relevance": relevance} for relevance in relevances])
+        with pytest.raises(ValueError, match=message):
+            use_local_data(mteb.get_task(TASK), tmp_path)
 
 
 def test_qmsum_s_local_files():
