@@ -212,22 +212,21 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
 }  // namespace
 
 EmbedStreamSetup MakeEmbedStream(const LongembedContext& context) {
-  const auto stream = std::make_shared<StreamState>();
-  EmbedStreamSetup stream{
+  const auto state = std::make_shared<StreamState>();
+  return {
       .method = {.name = "EmbedStream",
                  .request = &v1::EmbedStreamRequest::default_instance(),
                  .response = &v1::EmbedStreamResponse::default_instance(),
-                 .make = [&context, stream](const CallContext& call, google::protobuf::Message& request,
-                                            google::protobuf::Message& response) -> std::unique_ptr<Operation> {
-                   return std::make_unique<EmbedMessage>(context, stream, call,
+                 .make = [&context, state](const CallContext& call, google::protobuf::Message& request,
+                                           google::protobuf::Message& response) -> std::unique_ptr<Operation> {
+                   return std::make_unique<EmbedMessage>(context, state, call,
                                                          static_cast<v1::EmbedStreamRequest&>(request),
                                                          static_cast<v1::EmbedStreamResponse&>(response));
                  }},
       .options = {.in_order = false,
                   .max_messages = kMaxMessages,
                   .max_bytes = context.limits.max_request_bytes,
-                  .check_end = [stream] { return stream->in_parts ? PartsUnfinished(stream->id) : absl::OkStatus(); }}};
-  return stream;
+                  .check_end = [state] { return state->in_parts ? PartsUnfinished(state->id) : absl::OkStatus(); }}};
 }
 
 }  // namespace longembed
